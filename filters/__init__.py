@@ -1,0 +1,1 @@
+"""Measuring text and deciding about it."""

@@ -1,0 +1,53 @@
+"""Progress on a terminal: one bar a phase with documents/s and MB/s; silent where output is no terminal."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+
+class Bar(Protocol):
+    def advance(self, rows: int, bytes_: int) -> None: ...
+
+
+class _Bar:
+    def __init__(self, progress: Any, task: Any):
+        self.progress, self.task = progress, task
+        self.rows = self.bytes = 0
+        self.started = time.perf_counter()
+
+    def advance(self, rows: int, bytes_: int) -> None:
+        self.rows += rows
+        self.bytes += bytes_
+        seconds = max(time.perf_counter() - self.started, 1e-9)
+        self.progress.update(
+            self.task, advance=1, speed=f"{self.rows / seconds:,.0f} documents/s  {self.bytes / seconds / 1e6:,.1f} MB/s"
+        )
+
+
+class _Silent:
+    def advance(self, rows: int, bytes_: int) -> None:
+        pass
+
+
+class Progress:
+    """Draws to standard error. `enabled=None` means: when standard error is a terminal."""
+
+    def __init__(self, enabled: bool | None = None):
+        from rich.console import Console
+
+        self.console = Console(stderr=True)
+        self.enabled = self.console.is_terminal if enabled is None else enabled
+
+    @contextmanager
+    def phase(self, name: str, total: int) -> Iterator[Bar]:
+        """A bar over `total` tasks for the time of the block."""
+        if not self.enabled:
+            yield _Silent()
+            return
+        from rich import progress as rp
+
+        columns = (rp.TextColumn("{task.description}"), rp.BarColumn(), rp.MofNCompleteColumn(), rp.TextColumn("{task.fields[speed]}"),
+                   rp.TimeRemainingColumn())  # fmt: skip
+        with rp.Progress(*columns, console=self.console, transient=True) as bars:
+            yield _Bar(bars, bars.add_task(name, total=total, speed=""))

@@ -1,0 +1,122 @@
+"""Recipes: which stages run, in the fixed order of the mill, and how each is configured.
+
+A recipe is YAML with one section a stage. A stage that has no section is not run. Stages are looked up by name
+and imported only when needed, so that `pipeline` depends on none of the rooms.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.engine import load_object
+from corpusmill.pipeline.errors import ConfigError, InputError
+from corpusmill.pipeline.stage import Stage
+
+#: Every stage in its order, and where its class lives.
+STAGES = {
+    "ingest": "corpusmill.pipeline.ingest.stage:IngestStage",
+    "filter": "corpusmill.filters.stage:FilterStage",
+    "dedup": "corpusmill.dedup.stage:DedupStage",
+    "tokenizer": "corpusmill.tokenize.tokenizer_stage:TokenizerStage",
+    "tokens": "corpusmill.tokenize.tokens_stage:TokensStage",
+    "pretrain": "corpusmill.train.pretrain:PretrainStage",
+    "sft": "corpusmill.train.sft:SftStage",
+    "align": "corpusmill.train.align:AlignStage",
+    "evaluate": "corpusmill.train.evaluate:EvaluateStage",
+}
+
+
+def stage_class(name: str) -> type[Stage]:
+    loaded: type[Stage] = load_object(STAGES[name])
+    return loaded
+
+
+def read_recipe(path: str, overrides: Sequence[str] = ()) -> dict[str, Config]:
+    """The validated sections of a recipe file with `key=value` overrides applied, in the order of the stages."""
+    try:
+        text = Path(path).read_text()
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: a recipe is UTF-8 text, and byte {error.start} is not.") from error
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', error)}).") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: a recipe is a mapping of stages to their options.")
+    for override in overrides:
+        apply_override(raw, override)
+    return validate_recipe(raw, path)
+
+
+def apply_override(raw: dict[str, Any], override: str) -> None:
+    """Applies `stage.key.key=value`; the value is YAML, a number in the path is a place in a list."""
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"--set {override}: expected key=value, for example filter.language.threshold=0.8.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: the value is not valid YAML.") from error
+    *path, last = key.split(".")
+    place: Any = raw
+    for part in path:
+        place = _enter(place, part, override)
+    if isinstance(place, list):
+        if not last.isdigit() or int(last) >= len(place):
+            raise ConfigError(f"--set {override}: {last!r} is no place in a list of {len(place)}.")
+        place[int(last)] = value
+    else:
+        place[last] = value
+
+
+def _enter(place: Any, part: str, override: str) -> Any:
+    if isinstance(place, list):
+        if not part.isdigit() or int(part) >= len(place):
+            raise ConfigError(f"--set {override}: {part!r} is no place in a list of {len(place)}.")
+        return place[int(part)]
+    child = place.get(part)
+    if child is None:
+        child = place[part] = {}
+    if not isinstance(child, dict | list):
+        raise ConfigError(f"--set {override}: {part!r} holds a value, not a section.")
+    return child
+
+
+def validate_recipe(raw: dict[str, Any], path: str) -> dict[str, Config]:
+    """Each section through its stage's schema; every fault in one message with its place."""
+    unknown = [name for name in raw if name not in STAGES]
+    if unknown:
+        raise ConfigError(f"{path}: {unknown[0]}: no such stage (expected one of {', '.join(STAGES)}).")
+    sections: dict[str, Config] = {}
+    for name in STAGES:
+        if name in raw:
+            schema = stage_class(name).Config
+            try:
+                sections[name] = schema.model_validate(raw[name] or {})
+            except ValidationError as error:
+                raise ConfigError(f"{path}: " + "; ".join(_explain(name, e, schema) for e in error.errors()) + ".") from error
+    return sections
+
+
+def _explain(stage: str, error: Any, schema: type[Config]) -> str:
+    place = ".".join([stage, *(str(part) for part in error["loc"])])
+    if error["type"] == "extra_forbidden":
+        keys = _known_keys(schema, error["loc"][:-1])
+        return f"{place}: unknown key" + (f" (expected one of {', '.join(keys)})" if keys else "")
+    message = error["msg"][0].lower() + error["msg"][1:]
+    return f"{place}: {message.removeprefix('value error, ')}, not {error['input']!r}"
+
+
+def _known_keys(schema: Any, path: Sequence[Any]) -> list[str]:
+    for part in path:
+        field = getattr(schema, "model_fields", {}).get(part)
+        schema = field.annotation if field else None
+    return list(getattr(schema, "model_fields", {}))

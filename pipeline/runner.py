@@ -1,0 +1,191 @@
+"""Carrying out the stages of a run: what is finished is taken over, the rest is performed and recorded."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import corpusmill
+from corpusmill.pipeline.config import config_digest
+from corpusmill.pipeline.engine import Done, Engine, Failed, Job, failure, peak_memory_mb, publish_output
+from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.manifest import MANIFEST, FileRef, Manifest, TaskRow, task_identity
+from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
+from corpusmill.pipeline.storage import Storage
+
+#: Folders of a stage that hold working state and are neither named by the manifest nor cleaned.
+WORKING = ("checkpoints/", "logs/", "manifest/")
+#: Where times and memory go: they differ between equal runs, so they stay out of manifests and reports.
+METRICS = "metrics.jsonl"
+ERRORS = "errors.log"
+
+
+@cache
+def code_version(room: str) -> str:
+    """The package's version and a hash of the sources that a stage of `room` (`filters`, ...) depends on."""
+    root = Path(corpusmill.__file__).parent
+    sha = hashlib.sha256()
+    for folder in sorted({"pipeline", room}):
+        for source in sorted((root / folder).rglob("*.py")):
+            if "report" not in source.relative_to(root).parts:
+                sha.update(source.relative_to(root).as_posix().encode() + b"\0" + source.read_bytes())
+    return f"{corpusmill.__version__}+{sha.hexdigest()[:12]}"
+
+
+class StageRun:
+    """One stage of one run, as the stage sees it: its folder, its inputs, and how to get tasks done."""
+
+    def __init__(self, stage: Stage, run: Storage, recipe: dict[str, Any], inputs: list[str], engine: Engine, progress: Progress):
+        self.stage = stage
+        self.run = run
+        self.recipe = recipe  # the sections of the resolved recipe, by stage
+        self.inputs = inputs  # paths and globs as the user gave them
+        self.engine = engine
+        self.progress = progress
+        self.storage = run.child(stage.name)
+        self.manifest = Manifest(self.storage)
+        self.code = code_version(type(stage).__module__.split(".")[1])
+        self.config_digest = config_digest(stage.config)
+        self.plan: list[str] = []
+        self.performed = 0
+        self.seconds = 0.0
+
+    # ---- inputs -------------------------------------------------------------------------------------
+
+    def upstream(self, stage: str) -> Manifest:
+        """The manifest of an earlier stage, which has to be complete."""
+        manifest = Manifest(self.run.child(stage))
+        if not manifest.complete:
+            raise InputError(f"{self.run.path(stage)}: the stage {stage} is not finished, so {self.stage.name} can't start.")
+        return manifest
+
+    def outputs_of(self, stage: str, prefix: str) -> list[FileRef]:
+        """The files that a finished stage wrote below `prefix` (`data/`), in the order of its plan."""
+        rows = self.upstream(stage).rows()
+        return [row.ref(stage, o.path) for row in rows for o in row.outputs if o.path.startswith(prefix)]
+
+    def documents(self) -> list[FileRef]:
+        """The document shards of the nearest earlier data stage that the recipe has."""
+        for stage in ("dedup", "filter", "ingest"):
+            if stage in self.recipe and stage != self.stage.name and not self._after_me(stage):
+                return self.outputs_of(stage, "data/")
+        raise InputError(f"{self.stage.name}: the recipe has no stage before it that gives documents.")
+
+    def _after_me(self, stage: str) -> bool:
+        order = ("ingest", "filter", "dedup", "tokenizer", "tokens", "pretrain", "sft", "align", "evaluate")
+        return order.index(stage) > order.index(self.stage.name)
+
+    # ---- tasks --------------------------------------------------------------------------------------
+
+    def map(self, phase: str, worker: type[Worker], pieces: Sequence[Piece], params: dict[str, Any] | None = None) -> list[TaskRow]:
+        """Performs `worker` on every piece that is not finished; returns all rows in the order of `pieces`.
+
+        `params` go to every worker of the phase and count for the identity of its tasks, as a piece's do.
+        """
+        params = params or {}
+        identities = {p.key: self._identity(p, params) for p in pieces}
+        if len(identities) != len(pieces):
+            raise ValueError(f"{self.stage.name}: two pieces of {phase} have one key")
+        self.plan += identities
+        todo = [p for p in pieces if not self._finished(p.key, identities[p.key])]
+        if todo:
+            self.manifest.reopen()
+            self._perform(phase, worker, todo, params, identities)
+        return [self.manifest.tasks[key] for key in identities]
+
+    def once(self, task: str, inputs: Sequence[FileRef], function: Callable[[str], Output], params: dict[str, Any] | None = None) -> TaskRow:
+        """Performs one task in this process unless it is finished. `function` is given the task's identity,
+        under which it may keep working state (`checkpoints/`) of its own."""
+        piece = Piece(task, tuple(inputs), params or {})
+        identity = self._identity(piece, {})
+        self.plan.append(task)
+        if not self._finished(task, identity):
+            self.manifest.reopen()
+            started = time.perf_counter()
+            try:
+                done = publish_output(self.storage, task, function(identity), 0.0)
+            except CorpusmillError:
+                raise
+            except Exception as error:  # noqa: BLE001 - the boundary where any failure becomes a sentence
+                self._fail(failure(self.stage.name, piece, error))
+            self._record(piece, identity, done)
+            self._measure(task, time.perf_counter() - started, [done], workers=1)
+        return self.manifest.tasks[task]
+
+    def _identity(self, piece: Piece, params: dict[str, Any]) -> str:
+        return task_identity(piece.key, piece.inputs, {**params, "piece": piece.params}, self.config_digest, self.code)
+
+    def _finished(self, task: str, identity: str) -> bool:
+        row = self.manifest.tasks.get(task)
+        return (
+            row is not None
+            and row.identity == identity
+            and all(self.storage.size(output.path) == output.bytes for output in row.outputs)
+        )
+
+    def _perform(
+        self, phase: str, worker: type[Worker], todo: list[Piece], params: dict[str, Any], identities: dict[str, str]
+    ) -> None:
+        job = Job(self.stage.name, f"{worker.__module__}:{worker.__qualname__}", self.stage.config, self.run.root, params)
+        by_key = {piece.key: piece for piece in todo}
+        done: list[Done] = []
+
+        def on_done(result: Done) -> None:
+            self._record(by_key[result.key], identities[result.key], result)
+            done.append(result)
+            bar.advance(result.rows_in, result.bytes_in)
+
+        started = time.perf_counter()
+        with self.progress.phase(f"{self.stage.name} {phase}".strip(), len(todo)) as bar:
+            failed = self.engine.perform(job, todo, on_done)
+        if failed:
+            self._fail(failed)
+        self._measure(phase, time.perf_counter() - started, done, self.engine.workers)
+
+    def _record(self, piece: Piece, identity: str, done: Done) -> None:
+        self.manifest.append(
+            TaskRow(
+                piece.key, identity, list(piece.inputs), self.config_digest, self.code, done.rows_in, done.kept,
+                done.dropped, done.bytes_in, done.outputs, done.counts, done.warnings,
+            )  # fmt: skip
+        )
+        self.performed += 1
+
+    def _fail(self, failed: Failed) -> None:
+        if not self.run.remote:
+            with open(self.run.path(ERRORS), "a") as log:
+                log.write(f"{self.stage.name} {failed.key}\n{failed.trace}\n")
+        error = InputError if failed.exit_code == InputError.exit_code else CorpusmillError
+        raise error(failed.message)
+
+    def _measure(self, phase: str, seconds: float, done: list[Done], workers: int) -> None:
+        self.seconds += seconds
+        row = {
+            "stage": self.stage.name,
+            "phase": phase,
+            "seconds": round(seconds, 3),
+            "worker_seconds": round(sum(d.seconds for d in done), 3),
+            "tasks": len(done),
+            "rows_in": sum(d.rows_in for d in done),
+            "bytes_in": sum(d.bytes_in for d in done),
+            "workers": workers,
+            "peak_mb": max((d.peak_mb for d in done), default=peak_memory_mb()),
+        }
+        if not self.run.remote:
+            with open(self.run.path(METRICS), "a") as file:
+                file.write(json.dumps(row) + "\n")
+
+    # ---- the end ------------------------------------------------------------------------------------
+
+    def execute(self) -> None:
+        """Runs the stage, marks it complete, and removes files that no finished task of it names."""
+        self.stage.execute(self)
+        self.manifest.finish(self.plan)
+        named = {o.path for row in self.manifest.rows() for o in row.outputs} | {MANIFEST}
+        for path in self.storage.list_files():
+            if path not in named and not path.startswith(WORKING):
+                self.storage.remove(path)

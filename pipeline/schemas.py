@@ -1,0 +1,52 @@
+"""The two tables that every data stage writes: documents that go on, and one report row for each that came in."""
+
+import pyarrow as pa
+import xxhash
+
+#: What `ingest` writes; later stages append columns and never take one away.
+DOCUMENTS = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),  # from content and origin, see document_id
+        pa.field("url", pa.string()),
+        pa.field("timestamp", pa.string()),  # ISO 8601, as the crawl has it
+        pa.field("source", pa.string(), nullable=False),  # the crawl file, as it was given
+        pa.field("offset", pa.int64()),  # of the record in `source`: bytes (WARC, JSONL) or row (Parquet)
+        pa.field("length", pa.int64()),  # bytes of the record in `source`; null where the format has none
+        pa.field("text", pa.large_string(), nullable=False),
+        pa.field("title", pa.string()),
+        pa.field("metadata", pa.string()),  # JSON object of whatever else the input row had
+    ]
+)
+
+#: The columns that every report begins with; a stage appends one column for each value it measures.
+REPORT = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("url", pa.string()),
+        pa.field("kept", pa.bool_(), nullable=False),
+        pa.field("failed", pa.list_(pa.string()), nullable=False),  # every rule that failed; empty where kept
+        pa.field("chars_in", pa.int64(), nullable=False),  # Unicode characters of the text that came in
+        pa.field("chars_out", pa.int64(), nullable=False),  # of the text that goes on; 0 where dropped
+    ]
+)
+
+
+def document_id(origin: str | None, content: bytes) -> str:
+    """32 hex digits (XXH3-128) of where a document comes from and what it holds.
+
+    `origin` is its URL or the identifier that its source gave it; `content` is the record's payload before
+    extraction. Position plays no part: the same page in another file, or on another line, keeps its id.
+    """
+    hasher = xxhash.xxh3_128()
+    hasher.update((origin or "").encode("utf-8", "surrogatepass"))
+    hasher.update(b"\0")
+    hasher.update(content)
+    return hasher.hexdigest()
+
+
+def with_columns(schema: pa.Schema, fields: list[pa.Field]) -> pa.Schema:
+    """`schema` with `fields` appended; a field whose name is there already replaces it in place."""
+    for field in fields:
+        place = schema.get_field_index(field.name)
+        schema = schema.append(field) if place < 0 else schema.set(place, field)
+    return schema

@@ -1,0 +1,117 @@
+"""Reading and writing the Parquet shards of a run."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.storage import Storage
+
+#: Rows in a row group: small enough to read a shard piece by piece, large enough to compress well.
+ROW_GROUP_ROWS = 4096
+
+Content = pa.Table | bytes | Path
+
+
+@dataclass(frozen=True)
+class OutputFile:
+    """One published file: its path relative to the stage's folder, its size and its sha256 (hex)."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+class _Hashing:
+    """A writable file that hashes what passes through it."""
+
+    def __init__(self, file: IO[bytes]):
+        self.file = file
+        self.sha256 = hashlib.sha256()
+        self.bytes = 0
+        self.closed = False
+
+    def write(self, chunk: Any) -> int:
+        self.sha256.update(chunk)
+        self.bytes += memoryview(chunk).nbytes
+        return self.file.write(chunk)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+    def tell(self) -> int:
+        return self.bytes
+
+    def close(self) -> None:  # pyarrow closes what it was given; the owner still has to fsync
+        self.flush()
+
+    def seekable(self) -> bool:
+        return False
+
+    def readable(self) -> bool:
+        return False
+
+    def writable(self) -> bool:
+        return True
+
+
+def write_parquet(table: pa.Table, sink: Any) -> None:
+    """The one way in which this project writes Parquet: equal tables give equal bytes."""
+    pq.write_table(
+        table.combine_chunks(),
+        sink,
+        row_group_size=ROW_GROUP_ROWS,
+        compression="zstd",
+        compression_level=3,
+        store_schema=True,
+    )
+
+
+def publish(storage: Storage, relative: str, content: Content) -> OutputFile:
+    """Writes one file atomically: a table as Parquet, bytes as they are, a local path by copying it."""
+    with storage.write_atomic(relative) as file:
+        sink = _Hashing(file)
+        if isinstance(content, pa.Table):
+            write_parquet(content, pa.PythonFile(sink, mode="w"))
+        elif isinstance(content, Path):
+            with open(content, "rb") as source:
+                while chunk := source.read(1 << 22):
+                    sink.write(chunk)
+        else:
+            sink.write(content)
+        return OutputFile(relative, sink.bytes, sink.sha256.hexdigest())
+
+
+def open_parquet(storage: Storage, relative: str) -> pq.ParquetFile:
+    """A shard for reading by row groups; one sentence where it is no Parquet file."""
+    try:
+        if storage.remote:
+            return pq.ParquetFile(storage.open_read(relative))
+        return pq.ParquetFile(storage.path(relative), memory_map=True)
+    except FileNotFoundError as error:
+        raise InputError(f"{storage.path(relative)}: no such file.") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{storage.path(relative)}: not a readable Parquet file ({error}).") from error
+
+
+def read_table(storage: Storage, relative: str, columns: list[str] | None = None) -> pa.Table:
+    """A whole shard, or some of its columns."""
+    with open_parquet(storage, relative) as file:
+        return file.read(columns=columns, use_threads=False)
+
+
+def iter_tables(storage: Storage, relative: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """A shard, one row group after the other."""
+    with open_parquet(storage, relative) as file:
+        for group in range(file.num_row_groups):
+            yield file.read_row_group(group, columns=columns, use_threads=False)
+
+
+def row_count(storage: Storage, relative: str) -> int:
+    with open_parquet(storage, relative) as file:
+        return int(file.metadata.num_rows)

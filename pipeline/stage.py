@@ -1,0 +1,87 @@
+"""What a stage is: a configuration, a plan of tasks, and a worker that is a pure function of one piece of input.
+
+A stage says *what* is to be done: it cuts its input into `Piece`s and names the `Worker` that turns one piece
+into one `Output`. The runner (`runner.py`) owns everything else: engines, resume, publication, progress.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pyarrow as pa
+
+from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.shards import Content
+from corpusmill.pipeline.storage import Storage
+
+if TYPE_CHECKING:
+    from corpusmill.pipeline.runner import StageRun
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The input of one task. `key` names the task and its outputs (`part-00042`); all of it is JSON-able."""
+
+    key: str
+    inputs: tuple[FileRef, ...]
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Output:
+    """What one task made: files by path relative to the stage's folder, and its counts for the manifest."""
+
+    files: dict[str, Content]
+    rows_in: int = 0
+    kept: int = 0
+    dropped: int = 0
+    bytes_in: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def documents_output(key: str, data: pa.Table, report: pa.Table, *, bytes_in: int, **more: Any) -> Output:
+    """The output of a data stage: the documents that go on and the report on all that came in."""
+    return Output(
+        files={f"data/{key}.parquet": data, f"report/{key}.parquet": report},
+        rows_in=report.num_rows,
+        kept=data.num_rows,
+        dropped=report.num_rows - data.num_rows,
+        bytes_in=bytes_in,
+        **more,
+    )
+
+
+class Worker(ABC):
+    """Lives in one process and works on one piece after another. The constructor has no side effects."""
+
+    def __init__(self, config: Config, run: Storage, params: dict[str, Any]):
+        self.config = config
+        self.run = run  # the run's folder, to read what earlier stages wrote
+        self.params = params
+
+    def setup(self) -> None:
+        """Loads models and lists: called once a process, before the first piece."""
+
+    @abstractmethod
+    def process(self, piece: Piece) -> Output:
+        """A pure function of the piece and the configuration: no clock, no randomness, no state from before."""
+
+
+class Stage(ABC):
+    """One room of the mill. Subclasses set `name` and `Config` and say in `execute` what is to be done."""
+
+    name: ClassVar[str]
+    Config: ClassVar[type[Config]]
+
+    def __init__(self, config: Config):
+        self.config = config
+
+    @abstractmethod
+    def execute(self, run: "StageRun") -> None:
+        """Plans the tasks and hands them to the runner (`run.map`, `run.once`), one phase after the other."""
+
+    def summary(self, run: "StageRun") -> dict[str, str]:
+        """Further lines (label to text) for the stage's summary on the terminal."""
+        return {}

@@ -1,0 +1,129 @@
+"""A folder on local disk or on any store that fsspec knows, with atomic publication.
+
+Local files are written under a temporary name in their own folder, fsynced and renamed. Object stores publish
+an object only when its upload completes, so there a plain write is atomic already.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from corpusmill.pipeline.errors import InputError
+
+#: Temporary names begin with this; nothing that reads a run ever looks at such a file.
+TEMPORARY = ".tmp-"
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path has a protocol (`s3://...`) other than `file://`."""
+    return "://" in path and not path.startswith("file://")
+
+
+class Storage:
+    """A root folder; all paths given to its methods are relative to it and use `/`."""
+
+    def __init__(self, root: str):
+        self.root = root.removeprefix("file://").rstrip("/") or "/"
+        self.remote = is_remote(root)
+
+    def __repr__(self) -> str:
+        return f"Storage({self.root!r})"
+
+    def child(self, folder: str) -> "Storage":
+        return Storage(self.path(folder))
+
+    def path(self, relative: str) -> str:
+        """The full path or URL of a file in this folder."""
+        return f"{self.root}/{relative}" if relative else self.root
+
+    def _fs(self) -> Any:
+        from datatrove.io import get_datafolder
+
+        return get_datafolder(self.root)
+
+    def open_read(self, relative: str) -> IO[bytes]:
+        if self.remote:
+            return self._fs().open(relative, "rb")  # type: ignore[no-any-return]
+        return open(self.path(relative), "rb")
+
+    def read_bytes(self, relative: str) -> bytes:
+        with self.open_read(relative) as file:
+            return file.read()
+
+    def exists(self, relative: str) -> bool:
+        return bool(self._fs().exists(relative)) if self.remote else os.path.exists(self.path(relative))
+
+    def size(self, relative: str) -> int:
+        """Bytes of a file, or -1 where there is none."""
+        if self.remote:
+            fs = self._fs()
+            return int(fs.size(relative)) if fs.exists(relative) else -1
+        try:
+            return os.path.getsize(self.path(relative))
+        except OSError:
+            return -1
+
+    def list_files(self, folder: str = "") -> list[str]:
+        """All files below `folder`, relative to the root, sorted; temporary ones included."""
+        if self.remote:
+            return sorted(str(name) for name in self._fs().list_files(folder, recursive=True))
+        base = Path(self.path(folder))
+        return sorted(p.relative_to(self.root).as_posix() for p in base.rglob("*") if p.is_file()) if base.is_dir() else []
+
+    def remove(self, relative: str) -> None:
+        if self.remote:
+            self._fs().rm(relative)
+        else:
+            Path(self.path(relative)).unlink(missing_ok=True)
+
+    def remove_folder(self, relative: str) -> None:
+        if self.remote:
+            fs = self._fs()
+            if fs.exists(relative):
+                fs.rm(relative, recursive=True)
+        else:
+            shutil.rmtree(self.path(relative), ignore_errors=True)
+
+    @contextmanager
+    def write_atomic(self, relative: str) -> Iterator[IO[bytes]]:
+        """A binary file that appears under its name only when the block ends without an exception."""
+        if self.remote:
+            with self._fs().open(relative, "wb") as file:
+                yield file
+            return
+        target = Path(self.path(relative))
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = target.with_name(f"{TEMPORARY}{os.getpid()}-{target.name}")
+            file = open(temporary, "wb")
+        except OSError as error:
+            raise InputError(f"{target}: can't be written ({error.strerror}).") from error
+        try:
+            with file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+            fsync_folder(target.parent)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise InputError(f"{target}: can't be written ({error.strerror}).") from error
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def write_bytes(self, relative: str, content: bytes) -> None:
+        with self.write_atomic(relative) as file:
+            file.write(content)
+
+
+def fsync_folder(folder: str | Path) -> None:
+    """Makes renames in a local folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
