@@ -1,0 +1,64 @@
+# Corpusmill: `make demo` runs everything on a small real crawl, `make test` runs the tests; both set up what they need.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell command -v $(p) 2>/dev/null)))
+VENV ?= .venv
+BIN := $(VENV)/bin
+RECIPE ?=
+INPUT ?=
+CRAWL ?=
+WORKERS ?= 0
+STAGES := ingest filter dedup tokenizer tokens pretrain sft align evaluate
+
+.PHONY: help setup demo test lint bench submit report clean $(STAGES)
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z$$()A-Z_-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  STAGE        run one stage: $(STAGES)"
+	@echo "               (RUN=folder; RECIPE=file and INPUT=\"paths\" where the run is new)"
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "No Python found: install Python 3.11, 3.12 or 3.13."; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { echo "$(PYTHON) is not Python 3.11 to 3.13: set PYTHON=..."; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml | $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+$(VENV)/.models: | $(VENV)/.installed
+	$(BIN)/python -m corpusmill.filters.models
+	@touch $@
+
+setup: $(VENV)/.installed $(VENV)/.models ## make the virtual environment and fetch the language model
+
+demo: setup ## get a real crawl and run every stage on it (CRAWL=path for your own)
+	@$(BIN)/python -m corpusmill.pipeline.crawl runs/crawl $(if $(CRAWL),--crawl $(CRAWL)) > runs/.crawl-path
+	@$(BIN)/corpusmill run recipes/demo.yaml "$$(cat runs/.crawl-path)" --output runs/demo --workers $(WORKERS)
+
+test: setup $(VENV)/.installed-test ## run all tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-test ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup $(VENV)/.installed-test ## measure the stages beside their peers (minutes)
+	$(BIN)/python -m benchmarks.all
+
+$(STAGES): setup
+	@test -n "$(RUN)" || { echo "Say which run: make $@ RUN=runs/demo"; exit 2; }
+	@$(BIN)/corpusmill $@ $(RUN) $(if $(RECIPE),--recipe $(RECIPE)) $(foreach i,$(INPUT),--input $(i)) --workers $(WORKERS)
+
+report: setup ## write RUN/report.html and print its tables
+	@test -n "$(RUN)" || { echo "Say which run: make report RUN=runs/demo"; exit 2; }
+	@$(BIN)/corpusmill report $(RUN)
+
+clean: ## remove the virtual environment and caches (never a run)
+	rm -rf $(VENV) build dist *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,245 @@
+"""The command line: the only place that knows all rooms. Libraries are imported where a command needs them."""
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from corpusmill.pipeline.errors import CorpusmillError
+
+app = typer.Typer(
+    name="corpusmill",
+    help="From raw web crawls to training tokens and a small aligned language model, with every decision visible.",
+    epilog="Example: corpusmill run recipes/demo.yaml crawl/*.warc.gz --output runs/first",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+
+class EngineName(StrEnum):
+    ray = "ray"
+    inline = "inline"
+
+
+RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)]
+ModelFolder = Annotated[Path, typer.Argument(metavar="MODEL", help="A model's folder, for example RUN/align/model.", show_default=False)]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe's value, for example dedup.threshold=0.8.")
+]
+EngineOption = Annotated[EngineName, typer.Option(help="ray: parallel, here or on RAY_ADDRESS; inline: in this process, to debug.")]
+Workers = Annotated[int, typer.Option(min=0, help="Parallel workers; 0 means one for each CPU.")]
+
+
+def _engine(name: EngineName, workers: int) -> Any:
+    if name is EngineName.inline:
+        from corpusmill.pipeline.engine import InlineEngine
+
+        return InlineEngine()
+    from corpusmill.pipeline.engine_ray import RayEngine
+
+    return RayEngine(workers)
+
+
+def _carry_out(plan: Any, engine: EngineName, workers: int) -> None:
+    from rich.console import Console
+
+    from corpusmill.pipeline.progress import Progress
+    from corpusmill.pipeline.report.terminal import closing_lines, stage_summary
+    from corpusmill.pipeline.run import execute
+
+    console = Console(highlight=False, soft_wrap=True)
+    execute(
+        plan,
+        _engine(engine, workers),
+        Progress(),
+        say=lambda sentence: console.print(f"Note: {sentence}", markup=False),
+        on_stage=lambda result: stage_summary(plan.folder, result, console),
+    )
+    if plan.last is None:
+        from corpusmill.pipeline.report.html import write_report
+
+        closing_lines(plan.folder, write_report(plan.folder), console)
+
+
+@app.command(epilog="Example: corpusmill run recipes/demo.yaml crawl/ --output runs/demo --set dedup.threshold=0.8 --to dedup")
+def run(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of one that ships (demo, fineweb).")],
+    inputs: Annotated[list[str] | None, typer.Argument(metavar="INPUT...", help="Files, folders, globs or URLs of crawls.")] = None,
+    output: Annotated[str, typer.Option(help="The run's folder; an existing run goes on where it stopped.")] = "runs/run",
+    set_: Sets = None,
+    engine: EngineOption = EngineName.ray,
+    workers: Workers = 0,
+    from_: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="The first stage to run.")] = None,
+    to: Annotated[str | None, typer.Option("--to", metavar="STAGE", help="The last stage to run.")] = None,
+) -> None:
+    """Run a recipe on raw crawls: every stage, or some of them; finished work is never done twice."""
+    from corpusmill.pipeline.run import new_plan
+
+    _carry_out(new_plan(output, _recipe_path(recipe), inputs or [], set_ or [], from_, to), engine, workers)
+
+
+def _recipe_path(recipe: str) -> str:
+    """The recipe itself, or the one of that name that ships with the package."""
+    shipped = Path(__file__).parent / "recipes" / f"{recipe}.yaml"
+    return str(shipped) if not Path(recipe).exists() and shipped.exists() else recipe
+
+
+STAGE_HELP = {
+    "ingest": "Read crawls (WARC, WET, JSONL, Parquet) and extract the main text of every page.",
+    "filter": "Measure every document (language, Gopher, FineWeb, C4, quality) and decide which go on.",
+    "dedup": "Find exact and near duplicates, verify them, and keep the best copy of each.",
+    "tokenizer": "Train a byte-level BPE tokenizer on the documents that were kept.",
+    "tokens": "Encode the documents into shuffled token shards in which every token has an address.",
+    "pretrain": "Pre-train a compact Llama on the token shards.",
+    "sft": "Tune the model to follow instructions.",
+    "align": "Align the tuned model with preferences (DPO).",
+    "evaluate": "Measure the models on text and preferences that they have not seen.",
+}
+
+
+def _stage_command(stage: str) -> None:
+    def command(
+        run: RunFolder,
+        recipe: Annotated[str | None, typer.Option(help="The recipe, where the run is new or its recipe changes.")] = None,
+        input_: Annotated[list[str] | None, typer.Option("--input", metavar="INPUT", help="An input, where the run is new.")] = None,
+        set_: Sets = None,
+        engine: EngineOption = EngineName.ray,
+        workers: Workers = 0,
+    ) -> None:
+        from corpusmill.pipeline.run import new_plan, plan_of_existing
+
+        if recipe:
+            plan = new_plan(run, _recipe_path(recipe), input_ or [], set_ or [], stage, stage)
+        else:
+            plan = plan_of_existing(run, set_ or [], stage, stage)
+        _carry_out(plan, engine, workers)
+
+    command.__doc__ = f"{STAGE_HELP[stage]} Works on an existing run."
+    app.command(stage, epilog=f"Example: corpusmill {stage} runs/demo")(command)
+
+
+for _stage in STAGE_HELP:
+    _stage_command(_stage)
+
+
+@app.command(epilog="Example: corpusmill report runs/demo")
+def report(run: RunFolder) -> None:
+    """Write RUN/report.html and show its main tables here."""
+    from rich.console import Console
+
+    from corpusmill.pipeline.report.html import write_report
+    from corpusmill.pipeline.report.terminal import render_report
+
+    path = write_report(run)
+    render_report(run, Console())
+    print(f"The whole report: {path}")
+
+
+@app.command(epilog="Example: corpusmill inspect runs/demo --stage filter --rule gopher_short_doc --limit 5")
+def inspect(
+    target: Annotated[str, typer.Argument(metavar="RUN|FILE", help="A run, or one Parquet, JSONL or token file.", show_default=False)],
+    stage: Annotated[str | None, typer.Option(help="A stage of the run.")] = None,
+    rule: Annotated[str | None, typer.Option(help="Only documents that failed this rule.")] = None,
+    kept: Annotated[bool | None, typer.Option("--kept/--dropped", help="Only documents that were kept, or dropped.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Rows to show.")] = 20,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a row.")] = False,
+) -> None:
+    """Look into a run's reports or any shard: rows, values, and which rules failed."""
+    from rich.console import Console
+
+    from corpusmill.pipeline.report.inspect import inspect as show
+
+    show(target, stage=stage, rule=rule, kept=kept, limit=limit, as_json=json, console=Console())
+
+
+@app.command(epilog="Example: corpusmill why runs/demo http://example.org/page.html")
+def why(
+    run: RunFolder,
+    document: Annotated[str, typer.Argument(metavar="URL-OR-ID", help="A document's URL, or its id or the id's beginning.")],
+) -> None:
+    """Say what happened to one document in each stage, with every value that was measured."""
+    from rich.console import Console
+
+    from corpusmill.pipeline.report.why import why as explain
+
+    explain(run, document, Console())
+
+
+@app.command(epilog="Example: corpusmill trace runs/demo --shard 0 --token 12345")
+def trace(
+    run: RunFolder,
+    shard: Annotated[int, typer.Option(min=0, help="The number of the token shard.")],
+    token: Annotated[int, typer.Option(min=0, help="The token's place in the shard.")],
+    split: Annotated[str, typer.Option(help="train or validation.")] = "train",
+) -> None:
+    """Walk from a token back to its document, its crawl file and the record's place in it."""
+    from rich.console import Console
+
+    from corpusmill.pipeline.report.trace import trace as walk
+
+    walk(run, shard, token, split, Console())
+
+
+@app.command(epilog='Example: corpusmill generate runs/demo/align/model --prompt "The history of"')
+def generate(
+    model: ModelFolder,
+    prompt: Annotated[str, typer.Option(help="What the model goes on from.")],
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens to write at most.")] = 128,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 always takes the most likely token.")] = 0.8,
+    top_k: Annotated[int, typer.Option(min=0, help="Sample among the k most likely tokens; 0 means all.")] = 50,
+    top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="Sample among tokens that hold this share of probability.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Equal seeds give equal text.")] = 0,
+) -> None:
+    """Let a model continue a text."""
+    from corpusmill.train.generate import complete
+
+    for piece in complete(model, prompt, max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed):
+        print(piece, end="", flush=True)
+    print()
+
+
+@app.command(epilog="Example: corpusmill chat runs/demo/align/model")
+def chat(
+    model: ModelFolder,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 always takes the most likely token.")] = 0.7,
+    top_k: Annotated[int, typer.Option(min=0, help="Sample among the k most likely tokens; 0 means all.")] = 50,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens in an answer at most.")] = 256,
+    seed: Annotated[int, typer.Option(help="Equal seeds and turns give equal answers.")] = 0,
+) -> None:
+    """Talk with a tuned model in the terminal; an empty line or Ctrl-D ends."""
+    from rich.console import Console
+
+    from corpusmill.train.chat import chat_loop
+
+    chat_loop(model, Console(), temperature=temperature, top_k=top_k, max_tokens=max_tokens, seed=seed)
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"corpusmill: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def main() -> None:
+    """The `corpusmill` command: what a user can cause ends in one sentence and an exit code, never in a trace."""
+    try:
+        app()
+    except CorpusmillError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted; run the same command again to go on where it stopped.", 130)
+    except BrokenPipeError:  # `corpusmill inspect ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except MemoryError:
+        _fail("out of memory; use fewer workers, or smaller pieces (ingest.piece_mb).", 1)
+    except Exception as error:  # noqa: BLE001 - the last boundary
+        if os.environ.get("CORPUSMILL_DEBUG"):
+            raise
+        _fail(f"internal error ({type(error).__name__}: {error}); set CORPUSMILL_DEBUG=1 to see where.", 1)
+
+
