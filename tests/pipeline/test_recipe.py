@@ -1,0 +1,73 @@
+"""Recipes: what is wrong in one is said with its place and what was expected."""
+
+from pathlib import Path
+
+import pytest
+
+from corpusmill.pipeline.errors import ConfigError, InputError
+from corpusmill.pipeline.recipe import STAGES, apply_override, read_recipe, stage_class
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    def write(text: str) -> str:
+        path = tmp_path / "r.yaml"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_recipes_that_ship_are_valid(path):
+    sections = read_recipe(str(path))
+    assert list(sections) == [name for name in STAGES if name in sections]
+    assert "ingest" in sections
+
+
+def test_every_stage_exists_under_its_name():
+    for name in STAGES:
+        assert stage_class(name).name == name
+
+
+def test_order_is_the_mills_whatever_the_file_says(recipe):
+    assert list(read_recipe(recipe("dedup: {}\ningest: {}\n"))) == ["ingest", "dedup"]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("ingests: {}", r"r\.yaml: ingests: no such stage \(expected one of ingest, filter"),
+        ("ingest: {piece_mbs: 3}", r"r\.yaml: ingest\.piece_mbs: unknown key \(expected one of .*piece_mb"),
+        ("ingest: {piece_mb: many}", r"r\.yaml: ingest\.piece_mb: .*number.*, not 'many'"),
+        ("dedup: {threshold: 7}", r"r\.yaml: dedup\.threshold: .*less than or equal to 1.*, not 7"),
+        ("ingest: [", r"r\.yaml:\d+: not valid YAML"),
+        ("- ingest", r"r\.yaml: a recipe is a mapping"),
+    ],
+)
+def test_faults_are_named_with_their_place(recipe, text, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        read_recipe(recipe(text))
+
+
+def test_a_recipe_that_is_not_there_or_no_text(tmp_path):
+    with pytest.raises(InputError, match="none.yaml: can't be read"):
+        read_recipe(str(tmp_path / "none.yaml"))
+    (tmp_path / "b.yaml").write_bytes(b"ingest: \xff\n")
+    with pytest.raises(InputError, match="byte 8 is not"):
+        read_recipe(str(tmp_path / "b.yaml"))
+
+
+def test_overrides_reach_sections_lists_and_new_keys():
+    raw = {"filter": {"steps": [{"language": {"keep": ["en"]}}]}}
+    apply_override(raw, "filter.steps.0.language.threshold=0.8")
+    apply_override(raw, "dedup.exact=false")
+    assert raw == {"filter": {"steps": [{"language": {"keep": ["en"], "threshold": 0.8}}]}, "dedup": {"exact": False}}
+
+
+@pytest.mark.parametrize("override", ["novalue", "=3", "filter.steps.7.x=1", "filter.steps.last.x=1", "filter.steps.0.a.b=1", "a=[", "filter.steps.5=1"])
+def test_overrides_that_do_not_fit_are_refused(override):
+    with pytest.raises(ConfigError, match="--set"):
+        apply_override({"filter": {"steps": [{"a": 1}]}}, override)

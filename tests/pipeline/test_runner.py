@@ -1,0 +1,123 @@
+"""The runner: resume, redo, cleaning and failure, with a real (tiny) stage on the inline engine."""
+
+import json
+
+import pyarrow as pa
+import pytest
+
+from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.engine import InlineEngine
+from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.manifest import FileRef, Manifest
+from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.runner import StageRun, code_version
+from corpusmill.pipeline.shards import read_table
+from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
+from corpusmill.pipeline.storage import Storage
+
+
+class SquareConfig(Config):
+    numbers: list[int] = [1, 2, 3]
+    fail_at: int = -1
+    complain_at: int = -1
+
+
+PERFORMED: list[str] = []
+
+
+class SquareWorker(Worker):
+    def process(self, piece: Piece) -> Output:
+        PERFORMED.append(piece.key)
+        number = piece.params["number"]
+        if number == self.config.fail_at:
+            raise ZeroDivisionError("boom")
+        if number == self.config.complain_at:
+            raise InputError(f"numbers: {number} is not wanted.")
+        table = pa.table({"square": [number * number * self.params["factor"]]})
+        return Output({f"data/{piece.key}.parquet": table}, rows_in=1, kept=1)
+
+
+class SquareStage(Stage):
+    name = "ingest"
+    Config = SquareConfig
+
+    def execute(self, run: StageRun) -> None:
+        pieces = [Piece(f"part-{i:05d}", (FileRef("n", str(n)),), {"number": n}) for i, n in enumerate(self.config.numbers)]
+        rows = run.map("", SquareWorker, pieces, {"factor": 10})
+        total = sum(row.rows_in for row in rows)
+        run.once("total", [row.ref("ingest", row.outputs[0].path) for row in rows], lambda identity: Output({"total.txt": str(total).encode()}))
+
+
+def execute(folder, **config) -> StageRun:
+    PERFORMED.clear()
+    stage = SquareStage(SquareConfig(**config))
+    run = StageRun(stage, Storage(str(folder)), {"ingest": stage.config}, [], InlineEngine(), Progress(False))
+    run.execute()
+    return run
+
+
+def values(folder) -> list[int]:
+    storage = Storage(str(folder / "ingest"))
+    return [read_table(storage, p)["square"][0].as_py() for p in storage.list_files("data")]
+
+
+def test_all_pieces_are_performed_once_and_then_taken_over(tmp_path):
+    run = execute(tmp_path)
+    assert values(tmp_path) == [10, 40, 90] and run.performed == 4
+    before = (tmp_path / "ingest/manifest.jsonl").read_bytes()
+    again = execute(tmp_path)
+    assert PERFORMED == [] and again.performed == 0
+    assert (tmp_path / "ingest/manifest.jsonl").read_bytes() == before
+
+
+def test_a_lost_or_shortened_output_is_made_again(tmp_path):
+    execute(tmp_path)
+    (tmp_path / "ingest/data/part-00001.parquet").unlink()
+    (tmp_path / "ingest/data/part-00002.parquet").write_bytes(b"short")
+    execute(tmp_path)
+    assert PERFORMED == ["part-00001", "part-00002"] and values(tmp_path) == [10, 40, 90]
+
+
+def test_another_input_redoes_its_task_and_what_is_no_longer_planned_is_removed(tmp_path):
+    execute(tmp_path)
+    (tmp_path / "ingest/data/.tmp-77-part-00000.parquet").write_bytes(b"left by a killed process")
+    execute(tmp_path, numbers=[5])
+    assert values(tmp_path) == [250]
+    assert Manifest(Storage(str(tmp_path / "ingest"))).plan == ["part-00000", "total"]
+    assert (tmp_path / "ingest/total.txt").read_text() == "1"
+
+
+def test_after_a_failure_only_the_rest_is_done(tmp_path):
+    with pytest.raises(CorpusmillError, match=r"ingest, task part-00001 \(n\): ZeroDivisionError: boom") as caught:
+        execute(tmp_path, fail_at=2)
+    assert caught.value.exit_code == 1
+    assert "ZeroDivisionError" in (tmp_path / "errors.log").read_text()
+    with pytest.raises(InputError, match="not finished"):
+        StageRun(SquareStage(SquareConfig()), Storage(str(tmp_path)), {}, [], InlineEngine(), Progress(False)).upstream("ingest")
+    execute(tmp_path)  # another configuration (fail_at), so all of it is redone
+    assert len(PERFORMED) == 3 and values(tmp_path) == [10, 40, 90]
+
+
+def test_a_sentence_from_a_worker_is_passed_on_as_it_is(tmp_path):
+    with pytest.raises(InputError, match=r"^numbers: 3 is not wanted\.$") as caught:
+        execute(tmp_path, complain_at=3)
+    assert caught.value.exit_code == 2
+
+
+def test_metrics_hold_the_times_and_manifests_none(tmp_path):
+    execute(tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(r["stage"], r["tasks"]) for r in rows] == [("ingest", 3), ("ingest", 1)]
+    assert "seconds" not in (tmp_path / "ingest/manifest.jsonl").read_text()
+
+
+def test_two_pieces_of_one_key_are_a_bug_that_is_caught(tmp_path):
+    stage = SquareStage(SquareConfig())
+    run = StageRun(stage, Storage(str(tmp_path)), {}, [], InlineEngine(), Progress(False))
+    with pytest.raises(ValueError, match="two pieces"):
+        run.map("", SquareWorker, [Piece("a", ()), Piece("a", ())])
+
+
+def test_code_version_differs_by_room():
+    assert code_version("filters") != code_version("dedup")
+    assert code_version("filters").startswith("0.")

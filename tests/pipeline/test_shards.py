@@ -1,0 +1,88 @@
+"""Shards: equal tables give equal bytes, and the recorded hash is the file's."""
+
+import hashlib
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.schemas import DOCUMENTS, document_id, with_columns
+from corpusmill.pipeline.shards import ROW_GROUP_ROWS, iter_tables, open_parquet, publish, read_table, row_count
+from corpusmill.pipeline.storage import Storage
+
+
+def documents(rows: int) -> pa.Table:
+    return pa.table(
+        {
+            "id": [document_id(f"http://x.test/{i}", b"x") for i in range(rows)],
+            "url": [f"http://x.test/{i}" for i in range(rows)],
+            "timestamp": ["2026-01-01T00:00:00Z"] * rows,
+            "source": ["x.warc.gz"] * rows,
+            "offset": list(range(rows)),
+            "length": [1] * rows,
+            "text": [f"text {i}" for i in range(rows)],
+            "title": [None] * rows,
+            "metadata": [None] * rows,
+        },
+        schema=DOCUMENTS,
+    )
+
+
+def test_publish_records_size_and_hash_of_the_file(tmp_path):
+    storage = Storage(str(tmp_path))
+    table = documents(10)
+    output = publish(storage, "data/part-00000.parquet", table)
+    content = storage.read_bytes("data/part-00000.parquet")
+    assert output.bytes == len(content)
+    assert output.sha256 == hashlib.sha256(content).hexdigest()
+    assert read_table(storage, "data/part-00000.parquet").equals(table)
+
+
+def test_equal_tables_give_equal_bytes_however_they_are_chunked(tmp_path):
+    storage = Storage(str(tmp_path))
+    table = documents(300)
+    pieces = pa.concat_tables([table.slice(0, 7), table.slice(7, 100), table.slice(107)])
+    assert publish(storage, "a", table).sha256 == publish(storage, "b", pieces).sha256
+
+
+def test_reading_by_row_groups_gives_all_rows(tmp_path):
+    storage = Storage(str(tmp_path))
+    table = documents(2 * ROW_GROUP_ROWS + 5)
+    publish(storage, "a", table)
+    parts = list(iter_tables(storage, "a", ["id"]))
+    assert [p.num_rows for p in parts] == [ROW_GROUP_ROWS, ROW_GROUP_ROWS, 5]
+    assert pa.concat_tables(parts)["id"].equals(table["id"]) and row_count(storage, "a") == table.num_rows
+
+
+def test_bytes_and_paths_are_published_as_they_are(tmp_path):
+    storage = Storage(str(tmp_path / "run"))
+    (tmp_path / "source").write_bytes(b"\x00" * 5_000_000)
+    assert publish(storage, "a.bin", b"abc").bytes == 3
+    assert publish(storage, "b.bin", tmp_path / "source").sha256 == hashlib.sha256(b"\x00" * 5_000_000).hexdigest()
+
+
+def test_a_file_that_is_no_parquet_is_named(tmp_path):
+    (tmp_path / "x.parquet").write_bytes(b"not parquet at all")
+    with pytest.raises(InputError, match=r"x\.parquet: not a readable Parquet file"):
+        open_parquet(Storage(str(tmp_path)), "x.parquet")
+    with pytest.raises(InputError, match=r"none\.parquet: no such file"):
+        open_parquet(Storage(str(tmp_path)), "none.parquet")
+
+
+def test_document_id_depends_on_origin_and_content_alone():
+    assert document_id("http://a.test/", b"page") == document_id("http://a.test/", b"page")
+    assert len({document_id("a", b"x"), document_id("b", b"x"), document_id("a", b"y"), document_id(None, b"x")}) == 4
+    assert len(document_id("a", b"")) == 32
+
+
+def test_with_columns_appends_and_replaces():
+    schema = with_columns(DOCUMENTS, [pa.field("quality", pa.float64()), pa.field("title", pa.large_string())])
+    assert schema.names == [*DOCUMENTS.names, "quality"]
+    assert schema.field("title").type == pa.large_string()
+
+
+def test_schema_survives_an_empty_table(tmp_path):
+    storage = Storage(str(tmp_path))
+    publish(storage, "empty.parquet", DOCUMENTS.empty_table())
+    assert pq.read_schema(tmp_path / "empty.parquet").equals(DOCUMENTS)
