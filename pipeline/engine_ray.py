@@ -23,7 +23,7 @@ RETRIES = 3
 #: Local object store, bytes: nearly unused, so the smallest that Ray takes.
 OBJECT_STORE = 80 * 1024 * 1024
 #: One thread a worker process: as many workers as cores already share the machine.
-ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")}
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
 
 class RayEngine:
@@ -47,7 +47,7 @@ class RayEngine:
             options |= {"num_cpus": self.workers, "include_dashboard": False, "object_store_memory": OBJECT_STORE}
         try:
             ray.init(**options)
-        except Exception as error:  # noqa: BLE001 - whatever Ray raises, the user needs one sentence
+        except Exception as error:  # whatever Ray raises, the user needs one sentence
             where = f"the Ray cluster at {address} can't be reached" if address else "Ray can't be started here"
             raise CorpusmillError(f"{where} ({str(error).splitlines()[0]}).") from error
         if address and not self._asked:
@@ -57,9 +57,9 @@ class RayEngine:
 
     def perform(self, job: Job, pieces: Sequence[Piece], on_done: Callable[[Done], None]) -> Failed | None:
         ray = self._start()
-        actor_class = ray.remote(
-            num_cpus=1, max_restarts=RETRIES, max_task_retries=RETRIES, runtime_env={"env_vars": ONE_THREAD}
-        )(Performer)
+        actor_class = ray.remote(num_cpus=1, max_restarts=RETRIES, max_task_retries=RETRIES, runtime_env={"env_vars": ONE_THREAD})(
+            Performer
+        )
         actors = [actor_class.remote(job) for _ in range(min(self.workers, len(pieces)))]
         waiting = deque(pieces)
         flying: dict[Any, tuple[Any, Piece]] = {}

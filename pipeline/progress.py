@@ -20,9 +20,7 @@ class _Bar:
         self.rows += rows
         self.bytes += bytes_
         seconds = max(time.perf_counter() - self.started, 1e-9)
-        self.progress.update(
-            self.task, advance=1, speed=f"{self.rows / seconds:,.0f} documents/s  {self.bytes / seconds / 1e6:,.1f} MB/s"
-        )
+        self.progress.update(self.task, advance=1, speed=f"{self.rows / seconds:,.0f} documents/s  {self.bytes / seconds / 1e6:,.1f} MB/s")
 
 
 class _Silent:

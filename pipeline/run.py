@@ -21,8 +21,22 @@ from corpusmill.pipeline.storage import Storage
 
 RUN_FILE = "run.json"
 LOCK_FILE = ".lock"
+#: Stages that hand pieces to the engine; the others work in this process.
+PARALLEL = ("ingest", "filter", "dedup", "tokenizer", "tokens")
 #: Libraries whose version can change what a run writes.
-LIBRARIES = ("datatrove", "fastwarc", "fasttext-community", "numba", "numpy", "pyarrow", "ray", "resiliparse", "tiktoken", "tokenizers", "torch")
+LIBRARIES = (
+    "datatrove",
+    "fastwarc",
+    "fasttext-community",
+    "numba",
+    "numpy",
+    "pyarrow",
+    "ray",
+    "resiliparse",
+    "tiktoken",
+    "tokenizers",
+    "torch",
+)
 
 
 @dataclass(frozen=True)
@@ -115,9 +129,7 @@ def locked(storage: Storage) -> Iterator[None]:
         yield
 
 
-def execute(
-    plan: Plan, engine: Engine, progress: Progress, say: Callable[[str], None], on_stage: Callable[[StageResult], None]
-) -> None:
+def execute(plan: Plan, engine: Engine, progress: Progress, say: Callable[[str], None], on_stage: Callable[[StageResult], None]) -> None:
     """Carries out the plan. `say` gets sentences worth knowing, `on_stage` each finished stage."""
     names = plan.stages()
     storage = Storage(plan.folder)
@@ -132,6 +144,8 @@ def execute(
             for name in names:
                 stage = stage_class(name)(plan.sections[name])
                 run = StageRun(stage, storage, dict(plan.sections), plan.inputs, engine, progress)
+                if name not in PARALLEL:
+                    engine.close()  # training needs the memory and the cores that idle workers hold
                 run.execute()
                 on_stage(StageResult(name, run.performed, run.seconds, stage.summary(run)))
         finally:

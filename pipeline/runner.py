@@ -97,7 +97,9 @@ class StageRun:
             self._perform(phase, worker, todo, params, identities)
         return [self.manifest.tasks[key] for key in identities]
 
-    def once(self, task: str, inputs: Sequence[FileRef], function: Callable[[str], Output], params: dict[str, Any] | None = None) -> TaskRow:
+    def once(
+        self, task: str, inputs: Sequence[FileRef], function: Callable[[str], Output], params: dict[str, Any] | None = None
+    ) -> TaskRow:
         """Performs one task in this process unless it is finished. `function` is given the task's identity,
         under which it may keep working state (`checkpoints/`) of its own."""
         piece = Piece(task, tuple(inputs), params or {})
@@ -122,14 +124,10 @@ class StageRun:
     def _finished(self, task: str, identity: str) -> bool:
         row = self.manifest.tasks.get(task)
         return (
-            row is not None
-            and row.identity == identity
-            and all(self.storage.size(output.path) == output.bytes for output in row.outputs)
+            row is not None and row.identity == identity and all(self.storage.size(output.path) == output.bytes for output in row.outputs)
         )
 
-    def _perform(
-        self, phase: str, worker: type[Worker], todo: list[Piece], params: dict[str, Any], identities: dict[str, str]
-    ) -> None:
+    def _perform(self, phase: str, worker: type[Worker], todo: list[Piece], params: dict[str, Any], identities: dict[str, str]) -> None:
         job = Job(self.stage.name, f"{worker.__module__}:{worker.__qualname__}", self.stage.config, self.run.root, params)
         by_key = {piece.key: piece for piece in todo}
         done: list[Done] = []
@@ -149,9 +147,19 @@ class StageRun:
     def _record(self, piece: Piece, identity: str, done: Done) -> None:
         self.manifest.append(
             TaskRow(
-                piece.key, identity, list(piece.inputs), self.config_digest, self.code, done.rows_in, done.kept,
-                done.dropped, done.bytes_in, done.outputs, done.counts, done.warnings,
-            )  # fmt: skip
+                piece.key,
+                identity,
+                list(piece.inputs),
+                self.config_digest,
+                self.code,
+                done.rows_in,
+                done.kept,
+                done.dropped,
+                done.bytes_in,
+                done.outputs,
+                done.counts,
+                done.warnings,
+            )
         )
         self.performed += 1
 

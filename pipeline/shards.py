@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,7 +15,7 @@ from corpusmill.pipeline.storage import Storage
 #: Rows in a row group: small enough to read a shard piece by piece, large enough to compress well.
 ROW_GROUP_ROWS = 4096
 
-Content = pa.Table | bytes | Path
+Content: TypeAlias = pa.Table | bytes | Path
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
-from corpusmill.pipeline.config import Config
+from corpusmill.pipeline import config as base
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.shards import Content
 from corpusmill.pipeline.storage import Storage
@@ -56,12 +56,12 @@ def documents_output(key: str, data: pa.Table, report: pa.Table, *, bytes_in: in
 class Worker(ABC):
     """Lives in one process and works on one piece after another. The constructor has no side effects."""
 
-    def __init__(self, config: Config, run: Storage, params: dict[str, Any]):
+    def __init__(self, config: base.Config, run: Storage, params: dict[str, Any]):
         self.config = config
         self.run = run  # the run's folder, to read what earlier stages wrote
         self.params = params
 
-    def setup(self) -> None:
+    def setup(self) -> None:  # noqa: B027 - most workers have nothing to load
         """Loads models and lists: called once a process, before the first piece."""
 
     @abstractmethod
@@ -73,9 +73,9 @@ class Stage(ABC):
     """One room of the mill. Subclasses set `name` and `Config` and say in `execute` what is to be done."""
 
     name: ClassVar[str]
-    Config: ClassVar[type[Config]]
+    Config: ClassVar[type[base.Config]]
 
-    def __init__(self, config: Config):
+    def __init__(self, config: base.Config):
         self.config = config
 
     @abstractmethod

@@ -46,7 +46,7 @@ class Storage:
 
     def open_read(self, relative: str) -> IO[bytes]:
         if self.remote:
-            return self._fs().open(relative, "rb")  # type: ignore[no-any-return]
+            return self._fs().open(relative, "rb")
         return open(self.path(relative), "rb")
 
     def read_bytes(self, relative: str) -> bytes:

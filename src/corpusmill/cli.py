@@ -237,9 +237,7 @@ def main() -> None:
         sys.exit(0)
     except MemoryError:
         _fail("out of memory; use fewer workers, or smaller pieces (ingest.piece_mb).", 1)
-    except Exception as error:  # noqa: BLE001 - the last boundary
+    except Exception as error:  # the last boundary
         if os.environ.get("CORPUSMILL_DEBUG"):
             raise
         _fail(f"internal error ({type(error).__name__}: {error}); set CORPUSMILL_DEBUG=1 to see where.", 1)
-
-

@@ -67,7 +67,9 @@ def test_overrides_reach_sections_lists_and_new_keys():
     assert raw == {"filter": {"steps": [{"language": {"keep": ["en"], "threshold": 0.8}}]}, "dedup": {"exact": False}}
 
 
-@pytest.mark.parametrize("override", ["novalue", "=3", "filter.steps.7.x=1", "filter.steps.last.x=1", "filter.steps.0.a.b=1", "a=[", "filter.steps.5=1"])
+@pytest.mark.parametrize(
+    "override", ["novalue", "=3", "filter.steps.7.x=1", "filter.steps.last.x=1", "filter.steps.0.a.b=1", "a=[", "filter.steps.5=1"]
+)
 def test_overrides_that_do_not_fit_are_refused(override):
     with pytest.raises(ConfigError, match="--set"):
         apply_override({"filter": {"steps": [{"a": 1}]}}, override)

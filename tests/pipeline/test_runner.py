@@ -45,7 +45,9 @@ class SquareStage(Stage):
         pieces = [Piece(f"part-{i:05d}", (FileRef("n", str(n)),), {"number": n}) for i, n in enumerate(self.config.numbers)]
         rows = run.map("", SquareWorker, pieces, {"factor": 10})
         total = sum(row.rows_in for row in rows)
-        run.once("total", [row.ref("ingest", row.outputs[0].path) for row in rows], lambda identity: Output({"total.txt": str(total).encode()}))
+        run.once(
+            "total", [row.ref("ingest", row.outputs[0].path) for row in rows], lambda identity: Output({"total.txt": str(total).encode()})
+        )
 
 
 def execute(folder, **config) -> StageRun:
