@@ -1,0 +1,34 @@
+"""Which steps are too dangerous to take: not finite, or far outside what the run has seen lately."""
+
+import math
+import statistics
+from collections import deque
+
+#: Values that "lately" means, and how many there must be before anything can count as a spike.
+WINDOW, ENOUGH = 128, 20
+#: The smallest deviation, as a fraction of the median: a very even stretch must not make every ripple a spike.
+FLOOR = 0.1
+
+
+class SpikeGuard:
+    """Robust z-score over the latest finite values: median and median absolute deviation, which no outlier moves."""
+
+    def __init__(self, threshold: float, values: list[float] | None = None):
+        self.threshold = threshold
+        self.values = deque(values or [], maxlen=WINDOW)
+
+    def judge(self, value: float, name: str) -> str | None:
+        """Why a step with this value must be skipped, or None. Takes a finite value into the window."""
+        if not math.isfinite(value):
+            return f"{name} is {value}"
+        reason = self._spike(value, name)
+        self.values.append(value)
+        return reason
+
+    def _spike(self, value: float, name: str) -> str | None:
+        if not self.threshold or len(self.values) < ENOUGH:
+            return None
+        median = statistics.median(self.values)
+        deviation = 1.4826 * statistics.median(abs(v - median) for v in self.values)
+        score = (value - median) / max(deviation, FLOOR * abs(median), 1e-6)
+        return f"{name} {value:.4g} is a spike ({score:.1f} deviations above {median:.4g})" if score > self.threshold else None
