@@ -1,0 +1,11 @@
+"""Preference losses: pure functions of the log-probabilities of completions, a family a file.
+
+A loss takes `PairLogps` and `LossOptions` and gives one float32 value a pair; nothing here knows models or batches.
+"""
+
+from corpusmill.train.losses import dpo, ipo
+from corpusmill.train.losses.pairs import LossOptions, PairLogps, PreferenceLoss, pair_metrics
+
+LOSSES: dict[str, PreferenceLoss] = {**dpo.LOSSES, **ipo.LOSSES}
+
+__all__ = ["LOSSES", "LossOptions", "PairLogps", "PreferenceLoss", "pair_metrics"]
