@@ -68,10 +68,14 @@ def task_identity(task: str, inputs: Sequence[FileRef], params: dict[str, Any], 
 
 
 class Manifest:
-    """The manifest of one stage folder; the last row of a task counts."""
+    """The manifest of one stage folder; the last row of a task counts.
 
-    def __init__(self, storage: Storage):
+    `read_only` leaves a row that a crash cut (or that is being written right now) in the file.
+    """
+
+    def __init__(self, storage: Storage, read_only: bool = False):
         self.storage = storage
+        self.read_only = read_only
         self.tasks: dict[str, TaskRow] = {}
         self.plan: list[str] | None = None
         self._objects = 0
@@ -129,7 +133,7 @@ class Manifest:
                 self._take(json.loads(line))
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(f"{self.storage.path(MANIFEST)}:{number}: not a manifest row ({error}).") from error
-        if whole < len(content):  # a crash cut the last row: that task is not finished
+        if whole < len(content) and not self.read_only:  # a crash cut the last row: that task is not finished
             os.truncate(self.storage.path(MANIFEST), whole)
 
     def _write(self, row: dict[str, Any]) -> None:

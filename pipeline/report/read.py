@@ -1,0 +1,247 @@
+"""Reading a run's folder as it is: finished, half done, or damaged. Only pieces of shards are ever in memory.
+
+What can't be read is left out and becomes a sentence in `RunReader.warnings`: a report about a broken run has to open.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.manifest import Manifest, TaskRow
+from corpusmill.pipeline.recipe import STAGES
+from corpusmill.pipeline.schemas import REPORT
+from corpusmill.pipeline.shards import open_parquet
+from corpusmill.pipeline.storage import Storage
+
+#: The stages with one report row for each document, in their order.
+DATA_STAGES = ("ingest", "filter", "dedup")
+#: Where the filter stage keeps its rules: schema metadata of its report shards.
+RULES_KEY = b"corpusmill.rules"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A threshold on a measured value. `comparison` relates value and threshold as the stage wrote it."""
+
+    step: str
+    rule: str
+    column: str
+    comparison: str
+    threshold: Any
+
+
+@dataclass
+class StageState:
+    """A stage's manifest: its task rows in the order of the plan (by name where it is unfinished)."""
+
+    name: str
+    status: str  # "complete", "unfinished" or "missing"
+    tasks: list[TaskRow] = field(default_factory=list)
+
+    def outputs(self, prefix: str) -> list[str]:
+        return [output.path for task in self.tasks for output in task.outputs if output.path.startswith(prefix)]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a row of a stage's table lies."""
+
+    stage: str
+    shard: str
+    group: int
+    row: int
+
+
+class RunReader:
+    """A run's folder for reading. Raises InputError where the folder is no run."""
+
+    def __init__(self, folder: str):
+        self.storage = Storage(folder)
+        self.warnings: list[str] = []
+        self.stages = {name: self._state(name) for name in STAGES}
+        if not self.storage.exists("run.json") and all(s.status == "missing" for s in self.stages.values()):
+            raise InputError(f"{folder}: not a run's folder (it has neither run.json nor a stage's manifest).")
+        self.description: dict[str, Any] = self.json("run.json", dict) or {}
+
+    def warn(self, sentence: str) -> None:
+        if sentence not in self.warnings:
+            self.warnings.append(sentence)
+
+    def _state(self, name: str) -> StageState:
+        try:
+            manifest = Manifest(self.storage.child(name), read_only=True)
+        except (CorpusmillError, OSError, ValueError) as error:
+            self.warn(f"{name}: its manifest can't be read: {error}")
+            return StageState(name, "unfinished")
+        if not manifest.tasks:
+            return StageState(name, "complete" if manifest.complete else "missing")
+        if manifest.complete:
+            return StageState(name, "complete", manifest.rows())
+        return StageState(name, "unfinished", [manifest.tasks[task] for task in sorted(manifest.tasks)])
+
+    def present(self, names: Iterable[str] = DATA_STAGES) -> list[str]:
+        """The stages among `names` of which anything is there."""
+        return [name for name in names if self.stages[name].status != "missing"]
+
+    # ---- tables -------------------------------------------------------------------------------------
+
+    def _open(self, stage: str, shard: str) -> pq.ParquetFile | None:
+        try:
+            return open_parquet(self.storage.child(stage), shard)
+        except (CorpusmillError, OSError, ValueError) as error:
+            self.warn(f"{stage}: a shard is left out: {error}")
+            return None
+
+    def groups(self, stage: str, kind: str, columns: Iterable[str] | None = None, every: int = 1) -> Iterator[tuple[Place, pa.Table]]:
+        """The row groups of a stage's `report` or `data` table, with those of `columns` that a shard has.
+
+        With `every=k` only each k-th group. A damaged shard is left out with a warning.
+        """
+        wanted = None if columns is None else list(columns)
+        count = -1
+        for shard in self.stages[stage].outputs(f"{kind}/"):
+            file = self._open(stage, shard) if shard.endswith(".parquet") else None
+            if file is None:
+                continue
+            with file:
+                have = None if wanted is None else [name for name in wanted if name in file.schema_arrow.names]
+                for group in range(file.num_row_groups):
+                    count += 1
+                    if count % every:
+                        continue
+                    try:
+                        table = file.read_row_group(group, columns=have, use_threads=False)
+                    except (pa.ArrowException, OSError) as error:
+                        self.warn(f"{self.storage.path(f'{stage}/{shard}')}: row group {group} can't be read: {error}")
+                        continue
+                    yield Place(stage, shard, group, 0), table
+
+    def tables(self, stage: str, kind: str, columns: Iterable[str] | None = None, every: int = 1) -> Iterator[pa.Table]:
+        return (table for _, table in self.groups(stage, kind, columns, every))
+
+    def schema(self, stage: str, kind: str) -> pa.Schema | None:
+        """The schema of a stage's first readable shard."""
+        for shard in self.stages[stage].outputs(f"{kind}/"):
+            file = self._open(stage, shard) if shard.endswith(".parquet") else None
+            if file is not None:
+                with file:
+                    return file.schema_arrow
+        return None
+
+    def report_rows(self, stage: str) -> tuple[int, int]:
+        """Rows and row groups of a stage's report, from the shards' footers."""
+        rows = groups = 0
+        for shard in self.stages[stage].outputs("report/"):
+            file = self._open(stage, shard) if shard.endswith(".parquet") else None
+            if file is not None:
+                with file:
+                    rows, groups = rows + file.metadata.num_rows, groups + file.num_row_groups
+        return rows, groups
+
+    def is_report(self, stage: str) -> bool:
+        """Whether the stage's report has the columns that a report of this version begins with."""
+        schema = self.schema(stage, "report")
+        if schema is None:
+            return False
+        missing = [name for name in REPORT.names if name not in schema.names]
+        if missing:
+            self.warn(f"{stage}: its report is of another version (no column {missing[0]!r}), so its decisions are left out.")
+        return not missing
+
+    def rules(self, stage: str) -> list[Rule]:
+        """The thresholds that the stage applied, as it wrote them beside its report."""
+        schema = self.schema(stage, "report")
+        raw = ((schema.metadata if schema is not None else None) or {}).get(RULES_KEY)
+        if raw is None:
+            return []
+        try:
+            rows = json.loads(raw)
+            return [
+                Rule(str(r.get("step", "")), str(r["rule"]), str(r.get("column", "")), str(r.get("comparison", "")), r.get("threshold"))
+                for r in rows
+            ]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            self.warn(f"{stage}: the rules beside its report can't be read ({error}).")
+            return []
+
+    # ---- documents ----------------------------------------------------------------------------------
+
+    def find(self, stage: str, kind: str, column: str, values: Iterable[str]) -> list[Place]:
+        """The places of all rows whose `column` is one of `values`."""
+        wanted = pa.array(sorted(set(values)), pa.string())
+        places = []
+        for place, table in self.groups(stage, kind, [column]):
+            if column in table.column_names:
+                hits = pc.indices_nonzero(pc.is_in(table[column].cast(pa.string()), wanted)).to_pylist()
+                places += [Place(stage, place.shard, place.group, row) for row in hits]
+        return places
+
+    def row(self, place: Place, columns: Iterable[str] | None = None) -> dict[str, Any]:
+        """One row, as Python values."""
+        return next(iter(self.rows([place], columns)), {})
+
+    def rows(self, places: Iterable[Place], columns: Iterable[str] | None = None) -> list[dict[str, Any]]:
+        """Rows in the order of `places`; a row group is read once where its places follow each other."""
+        found: list[dict[str, Any]] = []
+        last: tuple[str, str, int] | None = None
+        table: pa.Table | None = None
+        for place in places:
+            if (place.stage, place.shard, place.group) != last:
+                last, table = (place.stage, place.shard, place.group), None
+                file = self._open(place.stage, place.shard)
+                if file is not None:
+                    with file:
+                        have = None if columns is None else [c for c in columns if c in file.schema_arrow.names]
+                        table = file.read_row_group(place.group, columns=have, use_threads=False)
+            if table is not None:
+                found.append(table.slice(place.row, 1).to_pylist()[0])
+        return found
+
+    def texts(self, stage: str, ids: Iterable[str], limit: int) -> dict[str, str]:
+        """The beginnings (`limit` characters) of documents of a stage's data, by id; the first of equal ids counts."""
+        places = self.find(stage, "data", "id", ids)
+        found: dict[str, str] = {}
+        for row in self.rows(places, ["id", "text"]):
+            found.setdefault(row["id"], (row.get("text") or "")[:limit])
+        return found
+
+    # ---- JSON ---------------------------------------------------------------------------------------
+
+    def json(self, path: str, kind: type = object) -> Any:
+        """A JSON file of the run, or None (with a warning where it is there but not usable)."""
+        if not self.storage.exists(path):
+            return None
+        try:
+            value = json.loads(self.storage.read_bytes(path))
+        except (OSError, ValueError) as error:
+            self.warn(f"{path}: not readable JSON ({error}).")
+            return None
+        if not isinstance(value, kind):
+            self.warn(f"{path}: expected a JSON {kind.__name__}, so it is left out.")
+            return None
+        return value
+
+    def json_lines(self, path: str) -> list[dict[str, Any]]:
+        """The objects of a JSON Lines file; lines that are none are counted in one warning (the last may be half written)."""
+        if not self.storage.exists(path):
+            return []
+        rows, bad = [], 0
+        with self.storage.open_read(path) as file:
+            for line in file:
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    row = None
+                if isinstance(row, dict):
+                    rows.append(row)
+                elif line.strip():
+                    bad += 1
+        if bad:
+            self.warn(f"{path}: {bad} lines are not JSON objects and are left out.")
+        return rows
