@@ -4,6 +4,7 @@ The template is Jinja2 in the dialect of `transformers` (`{% generation %}` mark
 folder's `apply_chat_template` gives the same text. Rendering is sandboxed, as a template may come from a stranger.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import END_OF_TEXT, IM_END, PAD, SPECIAL_TOKENS
 from corpusmill.pipeline.storage import Storage
@@ -161,13 +163,20 @@ def _compile(source: str, name: str) -> Any:
 class ChatEncoder:
     """A tokenizer with its template: conversations to token ids and the mask of what is learned."""
 
-    def __init__(self, tokenizer: Any, template: ChatTemplate):
-        self.tokenizer = tokenizer  # a tokenizers.Tokenizer
+    def __init__(self, tokenizer_json: bytes, template: ChatTemplate, name: str = "tokenizer.json"):
+        from tokenizers import Tokenizer
+
+        self.tokenizer_json = tokenizer_json
+        try:
+            self.tokenizer = Tokenizer.from_str(tokenizer_json.decode())
+        except Exception as error:  # the library raises nothing more special
+            raise InputError(f"{name}: not a tokenizer ({error}).") from error
+        self.tokenizer.encode_special_tokens = True  # names of special tokens in a text are text
         self.template = template
-        self.special_ids = {token: tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}
+        self.special_ids = {token: self.tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}
         missing = [token for token, number in self.special_ids.items() if number is None]
         if missing:
-            raise InputError(f"the tokenizer has no token {missing[0]}, which conversations need.")
+            raise InputError(f"{name}: has no token {missing[0]}, which conversations need.")
 
     def encode(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> Encoded:
         """The tokens of a conversation; nothing is added before or after what the template writes."""
@@ -181,7 +190,6 @@ class ChatEncoder:
 
     def encode_text(self, text: str) -> list[int]:
         """The ids of plain text; never a special token, whatever the text says."""
-        self.tokenizer.encode_special_tokens = True
         return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -191,22 +199,14 @@ class ChatEncoder:
     @cached_property
     def fingerprint(self) -> str:
         """sha256 (hex) of the tokenizer and the template: what decides the tokens of a conversation."""
-        from corpusmill.pipeline.config import digest
-
-        return digest([json.loads(self.tokenizer.to_str()), self.template.source])
+        return digest([hashlib.sha256(self.tokenizer_json).hexdigest(), self.template.source])
 
 
 def load_chat(model: Storage) -> ChatEncoder:
     """The tokenizer and template of a model folder; ChatML where the folder has no template."""
-    from tokenizers import Tokenizer
-
     where = model.path("tokenizer.json")
     if not model.exists("tokenizer.json"):
         raise InputError(f"{where}: no such file; a model folder carries its tokenizer.")
-    try:
-        tokenizer = Tokenizer.from_str(model.read_bytes("tokenizer.json").decode())
-    except Exception as error:  # the library raises nothing more special
-        raise InputError(f"{where}: not a tokenizer ({error}).") from error
     source, special = CHATML, None
     if model.exists(TOKENIZER_CONFIG_FILE):
         try:
@@ -217,4 +217,4 @@ def load_chat(model: Storage) -> ChatEncoder:
         source = config.get("chat_template") or source
     if model.exists(TEMPLATE_FILE):
         source = model.read_bytes(TEMPLATE_FILE).decode()
-    return ChatEncoder(tokenizer, ChatTemplate(source, model.path(TEMPLATE_FILE), special))
+    return ChatEncoder(model.read_bytes("tokenizer.json"), ChatTemplate(source, model.path(TEMPLATE_FILE), special), where)

@@ -1,0 +1,76 @@
+"""Several short sequences in one row, kept apart by the document mask.
+
+A sequence of n tokens takes n - 1 places: its last token is only ever a target. Sequences are placed longest first,
+each into the fullest row that still has room (best-fit decreasing), so nothing is cropped and little is padded.
+"""
+
+import bisect
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from corpusmill.pipeline.special_tokens import PAD_ID
+from corpusmill.train.template import Encoded
+
+IGNORED = -100  # a target that counts for nothing, as torch's cross_entropy has it
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Rows of `context` places: int64 [rows, context] each.
+
+    `targets` are what follows in the same sequence, or IGNORED; `segments` number a row's sequences from 0, its padding
+    last; `members[row]` are the sequences in it, by their place in what was packed.
+    """
+
+    ids: npt.NDArray[np.int64]
+    targets: npt.NDArray[np.int64]
+    segments: npt.NDArray[np.int64]
+    members: list[list[int]]
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.members)
+
+
+def pack(sequences: Sequence[Encoded], context: int) -> Packed:
+    """Packs sequences of 2 to `context` + 1 tokens. Equal sequences in equal order give equal rows."""
+    members = best_fit([len(sequence.ids) - 1 for sequence in sequences], context)
+    shape = (len(members), context)
+    ids, targets, segments = np.full(shape, PAD_ID, np.int64), np.full(shape, IGNORED, np.int64), np.zeros(shape, np.int64)
+    for row, numbers in enumerate(members):
+        place = 0
+        for segment, number in enumerate(numbers):
+            inputs, following = shift(sequences[number])
+            end = place + len(inputs)
+            ids[row, place:end], targets[row, place:end], segments[row, place:end] = inputs, following, segment
+            place = end
+        segments[row, place:] = len(numbers)
+    return Packed(ids, targets, segments, members)
+
+
+def shift(sequence: Encoded) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """Inputs and targets of one sequence, [tokens - 1] each; what is not to be learned is IGNORED."""
+    return sequence.ids[:-1], np.where(sequence.mask[1:], sequence.ids[1:], IGNORED)
+
+
+def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Numbers of items a bin. Items longest first (ties: the earlier first), bins as they were opened."""
+    bins: list[list[int]] = []
+    room: list[tuple[int, int]] = []  # (free places, bin), sorted
+    for number in sorted(range(len(lengths)), key=lambda n: -lengths[n]):
+        length = lengths[number]
+        if not 0 < length <= capacity:
+            raise ValueError(f"a sequence of {length} places does not fit into rows of {capacity}")
+        place = bisect.bisect_left(room, (length, -1))
+        if place < len(room):
+            free, target = room.pop(place)
+        else:
+            free, target = capacity, len(bins)
+            bins.append([])
+        bins[target].append(number)
+        if free > length:
+            bisect.insort(room, (free - length, target))
+    return bins

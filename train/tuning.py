@@ -1,0 +1,84 @@
+"""What instruction tuning and preference alignment share beside the loop: where they start, read and leave things."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.shards import Content, iter_tables
+from corpusmill.pipeline.special_tokens import IM_END
+from corpusmill.pipeline.storage import Storage
+from corpusmill.train import tasks
+from corpusmill.train.records import file_ref
+
+if TYPE_CHECKING:
+    from corpusmill.pipeline.runner import StageRun
+    from corpusmill.train.model import Llama
+    from corpusmill.train.template import ChatEncoder
+
+#: Which file of a model folder decides what: all of them its behaviour, these the tokens of an example.
+TOKEN_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json")
+
+
+def parent_stage(run: "StageRun", candidates: Sequence[str]) -> str:
+    """The first of `candidates` that the recipe has: the stage whose model is tuned further."""
+    for stage in candidates:
+        if stage in run.recipe:
+            return stage
+    raise InputError(f"{run.stage.name}: the recipe has none of the stages that give a model to start from ({', '.join(candidates)}).")
+
+
+def token_files(model: Sequence[FileRef]) -> list[FileRef]:
+    """Of a model folder's files those that decide how a conversation becomes tokens."""
+    return [ref for ref in model if ref.path.rpartition("/")[2] in TOKEN_FILES]
+
+
+def sources(run: "StageRun", files: Sequence[str]) -> list[FileRef]:
+    """What examples are made from: the user's files, or the run's documents where there are none."""
+    return [file_ref(path) for path in files] if files else run.documents()
+
+
+def document_tables(run: Storage, documents: Iterable[FileRef]) -> Iterator[pa.Table]:
+    """The documents, row group by row group, with the columns that tasks are built from."""
+    for ref in documents:
+        yield from iter_tables(run, ref.path, tasks.COLUMNS)
+
+
+def reasons(failed: Iterable[Sequence[str]]) -> dict[str, int]:
+    """How many examples failed each rule; one that failed two is counted under both."""
+    return dict(sorted(Counter(rule for rules in failed for rule in rules).items()))
+
+
+def dropped_sentence(what: str, dropped: int, total: int, counts: Mapping[str, int]) -> list[str]:
+    """A warning about what was dropped, or none."""
+    if not dropped:
+        return []
+    return [f"{dropped} of {total} {what} dropped ({', '.join(f'{name} {count}' for name, count in counts.items())})."]
+
+
+def model_files(model: "Llama", encoder: "ChatEncoder", folder: Path) -> dict[str, Content]:
+    """Saves a model that talks into a working folder; returns its files under `model/`."""
+    from corpusmill.train.checkpoint import save_model
+    from corpusmill.train.template import template_files
+
+    texts = template_files(model.arch.context, encoder.template.source, IM_END)
+    save_model(model, folder, {"tokenizer.json": encoder.tokenizer_json, **texts})
+    return {f"model/{path.name}": path for path in sorted(folder.iterdir())}
+
+
+def json_file(value: Any) -> bytes:
+    """JSON for people and programs, with floats in six digits: their last bits say nothing."""
+    return json.dumps(_rounded(value), indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
