@@ -1,99 +1,72 @@
-"""Tasks on Ray: one actor a worker, a bounded number of pieces in flight, restarted when it dies.
+"""Tasks on Ray: one actor a worker, one piece in flight for each; a piece whose process died is tried again.
 
-Ray is started locally where no cluster is named (`RAY_ADDRESS`, or a job of `ray job submit`), and only when
+Ray is started for this run alone where `RAY_ADDRESS` names no cluster (`ray job submit` sets it), and only when
 there is work to do. Actors publish files themselves: nothing but small records passes through the object store.
 """
 
 import contextlib
 import logging
 import os
+import re
+import secrets
+import sys
 import warnings
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from corpusmill.pipeline.engine import Done, Failed, Job, Performer
-from corpusmill.pipeline.errors import CorpusmillError
+from corpusmill.pipeline.engine import Done, Failed, Job, Performer, failure
+from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.stage import Piece
 
-#: Pieces handed to an actor before its first answer: one at work, one waiting.
-IN_FLIGHT = 2
-#: How often a piece is tried again after its process died (killed, out of memory).
+ADDRESS = "RAY_ADDRESS"
+#: How often a piece is tried again after its process died (killed, out of memory, node lost).
 RETRIES = 3
-#: Local object store, bytes: nearly unused, so the smallest that Ray takes.
+#: Object store of a Ray of our own, bytes: nearly unused, so the smallest that Ray takes.
 OBJECT_STORE = 80 * 1024 * 1024
+#: Seconds without a free CPU in the cluster after which the user is told what the run waits for.
+PATIENCE = 20.0
 #: One thread a worker process: as many workers as cores already share the machine.
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "RAYON_NUM_THREADS"), "1")
+
+#: What makes Ray say nothing on the terminal: it keeps CUDA variables, and its own account of dead workers goes unprinted.
+QUIET = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
+
+
+class PieceActor:
+    """Lives in a Ray worker process and performs one piece after another."""
+
+    def __init__(self, job: Job):
+        os.environ.update(ONE_THREAD)  # before the stage's libraries are imported
+        self.job = job
+        self.performer: Performer | None = None
+
+    def ready(self) -> None:
+        """Answers as soon as the actor has a process."""
+
+    def perform(self, piece: Piece) -> Done | Failed:
+        if self.performer is None:
+            try:
+                self.performer = Performer(self.job)
+            except Exception as error:  # noqa: BLE001 - the boundary where any failure becomes a sentence
+                return failure(self.job.stage, piece, error)
+        return self.performer.perform(piece)
 
 
 class RayEngine:
-    """Performs pieces on Ray actors. `workers=0` means one for each CPU of the cluster."""
+    """Performs pieces on Ray actors. `workers=0` means one for each CPU: of the cluster, or of this machine."""
 
     def __init__(self, workers: int = 0):
         self.workers = workers or os.cpu_count() or 1
         self._asked = workers
         self._started = False
 
-    def _start(self) -> Any:
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # keep CUDA variables, silence the notice
-        warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
-        import ray
-
-        if self._started:
-            return ray
-        address = os.environ.get("RAY_ADDRESS")
-        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-        if not address:
-            options |= {"num_cpus": self.workers, "include_dashboard": False, "object_store_memory": OBJECT_STORE}
-        try:
-            ray.init(**options)
-        except Exception as error:  # whatever Ray raises, the user needs one sentence
-            where = f"the Ray cluster at {address} can't be reached" if address else "Ray can't be started here"
-            raise CorpusmillError(f"{where} ({str(error).splitlines()[0]}).") from error
-        if address and not self._asked:
-            self.workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
-        self._started = True
-        return ray
-
     def perform(self, job: Job, pieces: Sequence[Piece], on_done: Callable[[Done], None]) -> Failed | None:
-        ray = self._start()
-        actor_class = ray.remote(num_cpus=1, max_restarts=RETRIES, max_task_retries=RETRIES, runtime_env={"env_vars": ONE_THREAD})(
-            Performer
-        )
-        actors = [actor_class.remote(job) for _ in range(min(self.workers, len(pieces)))]
-        waiting = deque(pieces)
-        flying: dict[Any, tuple[Any, Piece]] = {}
+        dispatch = _Dispatch(self._start(), job, pieces)
         try:
-            for _ in range(IN_FLIGHT):
-                for actor in actors:
-                    if waiting:
-                        piece = waiting.popleft()
-                        flying[actor.perform.remote(piece)] = (actor, piece)
-            while flying:
-                ready, _ = ray.wait(list(flying), num_returns=1)
-                actor, piece = flying.pop(ready[0])
-                result = self._result(ray, job, piece, ready[0])
-                if isinstance(result, Failed):
-                    return result
-                on_done(result)
-                if waiting:
-                    piece = waiting.popleft()
-                    flying[actor.perform.remote(piece)] = (actor, piece)
-            return None
+            return dispatch.run(min(self.workers, len(pieces)), on_done)
         finally:
-            for actor in actors:
-                with contextlib.suppress(Exception):
-                    ray.kill(actor)
-
-    @staticmethod
-    def _result(ray: Any, job: Job, piece: Piece, ref: Any) -> Done | Failed:
-        try:
-            result: Done | Failed = ray.get(ref)
-            return result
-        except ray.exceptions.RayError as error:
-            where = ", ".join(i.path for i in piece.inputs[:3])
-            message = f"{job.stage}, task {piece.key} ({where}): its process died {RETRIES + 1} times ({type(error).__name__})."
-            return Failed(piece.key, message, 1, str(error))
+            dispatch.close()
 
     def close(self) -> None:
         if self._started:
@@ -101,3 +74,119 @@ class RayEngine:
 
             ray.shutdown()
             self._started = False
+
+    def _start(self) -> Any:
+        address = os.environ.get(ADDRESS) or "local"
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
+        if address == "local":  # a token of our own: no other user gets in, and Ray writes none into the home folder
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+        import ray
+
+        if self._started:
+            return ray
+        options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
+        if address == "local":
+            options |= {"num_cpus": self.workers, "include_dashboard": False, "object_store_memory": OBJECT_STORE}
+        try:
+            ray.init(**options)
+        except Exception as error:
+            raise _start_error(address, error) from error
+        self._started = True
+        if address != "local" and not self._asked:
+            self.workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        return ray
+
+
+class _Dispatch:
+    """Hands the pieces of one phase to actors. An actor for which the cluster has no room yet holds no piece,
+    so the others can do all of the work."""
+
+    def __init__(self, ray: Any, job: Job, pieces: Sequence[Piece]):
+        self.ray = ray
+        self.actor_class = ray.remote(num_cpus=1)(PieceActor)
+        self.job = ray.put(job)
+        self.stage = job.stage
+        self.waiting = deque(pieces)
+        self.deaths: Counter[str] = Counter()
+        self.actors: set[Any] = set()
+        self.flying: dict[Any, tuple[Any, Piece | None]] = {}  # an answer to come: whose, and to which piece (None: `ready`)
+
+    def run(self, actors: int, on_done: Callable[[Done], None]) -> Failed | None:
+        """Performs everything; stops at the first failure."""
+        for _ in range(actors):
+            self._add_actor()
+        while self.waiting or any(piece for _, piece in self.flying.values()):
+            ref = self._next_answer()
+            actor, piece = self.flying.pop(ref)
+            try:
+                answer: Done | Failed | None = self.ray.get(ref)
+            except self.ray.exceptions.RayError as error:
+                if failed := self._bury(actor, piece, error):
+                    return failed
+                continue
+            if isinstance(answer, Failed):
+                return answer
+            if self.waiting:
+                self._call(actor, self.waiting.popleft())
+            if answer is not None:
+                on_done(answer)
+        return None
+
+    def close(self) -> None:
+        for actor in self.actors:
+            with contextlib.suppress(self.ray.exceptions.RayError):
+                self.ray.kill(actor)
+
+    def _add_actor(self) -> None:
+        actor = self.actor_class.remote(self.job)
+        self.actors.add(actor)
+        self.flying[actor.ready.remote()] = (actor, None)
+
+    def _call(self, actor: Any, piece: Piece) -> None:
+        self.flying[actor.perform.remote(piece)] = (actor, piece)
+
+    def _next_answer(self) -> Any:
+        idle = not any(piece for _, piece in self.flying.values())
+        while True:
+            ready, _ = self.ray.wait(list(self.flying), num_returns=1, timeout=PATIENCE if idle else None)
+            if ready:
+                return ready[0]
+            _tell("waiting for Ray to start a worker process (is a CPU of the cluster free?) ...")
+
+    def _bury(self, actor: Any, piece: Piece | None, error: Exception) -> Failed | None:
+        """Replaces a dead actor and queues its piece again, or says why that can't go on."""
+        self.actors.discard(actor)
+        key = piece.key if piece else ""
+        self.deaths[key] += 1
+        cause = _cause(error)
+        if self.deaths[key] > RETRIES:
+            if piece is None:
+                return Failed(key, f"{self.stage}: Ray can't start a worker process ({cause}).", 1, str(error))
+            where = ", ".join(i.path for i in piece.inputs[:3]) or "no input"
+            return Failed(key, f"{self.stage}, task {key} ({where}): its process died {self.deaths[key]} times ({cause}).", 1, str(error))
+        if piece is not None:
+            _tell(f"{self.stage}, task {key}: its process died ({cause}); it is done again.")
+            self.waiting.appendleft(piece)
+        self._add_actor()
+        return None
+
+
+def _cause(error: Exception) -> str:
+    """Why a process died, in a few words; the whole of Ray's account goes to the run's log."""
+    if type(error).__name__ == "OutOfMemoryError":
+        return "the machine ran out of memory: use fewer workers"
+    told = [line.strip() for line in str(error).splitlines() if re.match(r"\s*[\w.]*(Error|Exception): ", line)]
+    return told[-1].rstrip(". ") if told else "killed from outside, or a crash in native code"
+
+
+def _tell(sentence: str) -> None:
+    print(f"corpusmill: {sentence}", file=sys.stderr, flush=True)
+
+
+def _start_error(address: str, error: Exception) -> CorpusmillError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    if address == "local":
+        return CorpusmillError(f"Ray can't be started on this machine ({reason}); --engine inline works without it.")
+    return InputError(f"{ADDRESS}={address}: this Ray cluster can't be reached ({reason}).")
