@@ -1,0 +1,77 @@
+# mypy: disallow-untyped-defs=False
+"""Words and shingles as 64-bit hashes, straight from UTF-8 bytes.
+
+A word is a run of `\\w` characters, lower-cased; a shingle is n words in a row. Strings are never made.
+"""
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from corpusmill.pipeline.text.classes import WORD
+from corpusmill.pipeline.text.hashing import mix64
+
+REPLACEMENT = 0xFFFD  # what a byte that is no UTF-8 counts as
+
+
+def read_only(array: npt.NDArray) -> npt.NDArray:
+    """A view that can't be written, as Arrow's buffers can't: so each kernel is compiled for one type alone."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+@numba.njit(cache=True, nogil=True)
+def decode(data, i, end):
+    """`(code point, bytes)` of the character at `data[i]`, never reading at or beyond `end`."""
+    lead = np.int64(data[i])
+    if lead < 0x80:
+        return lead, 1
+    if 0xC0 <= lead < 0xE0 and i + 2 <= end:
+        return ((lead & 31) << 6) | np.int64(data[i + 1] & 63), 2
+    if 0xE0 <= lead < 0xF0 and i + 3 <= end:
+        return ((lead & 15) << 12) | (np.int64(data[i + 1] & 63) << 6) | np.int64(data[i + 2] & 63), 3
+    if 0xF0 <= lead < 0xF5 and i + 4 <= end:
+        point = ((lead & 7) << 18) | (np.int64(data[i + 1] & 63) << 12) | (np.int64(data[i + 2] & 63) << 6) | np.int64(data[i + 3] & 63)
+        return (point, 4) if point < 0x110000 else (REPLACEMENT, 4)
+    return REPLACEMENT, 1
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def word_hashes(data, start, end, classes, lower, out):
+    """Writes the hash of each word of `data[start:end]` to `out` (uint64, at least (end - start + 1) // 2 long); returns their number."""
+    count = 0
+    inside = False
+    value = np.uint64(0)
+    i = start
+    while i < end:
+        point = np.int64(data[i])
+        step = 1
+        if point >= 0x80:
+            point, step = decode(data, i, end)
+        if classes[point] & WORD:
+            if not inside:
+                inside = True
+                value = np.uint64(0)
+            value = value * np.uint64(0x9E3779B97F4A7C15) + np.uint64(lower[point]) + np.uint64(1)
+        elif inside:
+            inside = False
+            out[count] = mix64(value)
+            count += 1
+        i += step
+    if inside:
+        out[count] = mix64(value)
+        count += 1
+    return count
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def shingle_hashes(words, count, ngram):
+    """Turns `words[:count]` in place into the hashes of its n-grams; returns their number (0 where there are fewer words than n)."""
+    shingles = max(count - ngram + 1, 0)
+    for w in range(shingles):  # place w is read by no later shingle, so it can be overwritten
+        value = np.uint64(0)
+        for k in range(ngram):
+            value = value * np.uint64(0x9E3779B97F4A7C15) + words[w + k]
+        words[w] = mix64(value)
+    return shingles

@@ -1,0 +1,84 @@
+"""A run whose upstream stage is finished, and what the dedup stage makes of it."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from corpusmill.dedup.stage import DedupStage
+from corpusmill.pipeline.engine import InlineEngine
+from corpusmill.pipeline.manifest import Manifest, TaskRow
+from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.schemas import DOCUMENTS, document_id
+from corpusmill.pipeline.shards import publish, read_table
+from corpusmill.pipeline.storage import Storage
+
+Rows = list[dict[str, Any]]
+
+
+def document(text: str, **more: Any) -> dict[str, Any]:
+    """A row of the documents table."""
+    url = more.get("url", f"http://example.org/{document_id(None, text.encode())[:8]}")
+    row = dict.fromkeys(DOCUMENTS.names)
+    return {**row, "id": document_id(url, text.encode()), "url": url, "source": "crawl.warc.gz", "offset": 0, "text": text, **more}
+
+
+def finish_upstream(root: Path, shards: Sequence[Rows], schema: pa.Schema = DOCUMENTS, stage: str = "filter") -> Storage:
+    """A run folder in which `stage` is finished with these document shards."""
+    run = Storage(str(root))
+    manifest = Manifest(run.child(stage))
+    keys = []
+    for number, rows in enumerate(shards):
+        key = f"part-{number:05d}"
+        table = pa.Table.from_pylist(rows, schema=schema)
+        output = publish(run.child(stage), f"data/{key}.parquet", table)
+        manifest.append(TaskRow(key, key, [], "", "", len(rows), len(rows), 0, 0, [output]))
+        keys.append(key)
+    manifest.finish(keys)
+    return run
+
+
+def run_dedup(run: Storage, **config: Any) -> StageRun:
+    stage = DedupStage(DedupStage.Config.model_validate(config))
+    stage_run = StageRun(stage, run, {"filter": None, "dedup": stage.config}, [], InlineEngine(), Progress(False))
+    stage_run.execute()
+    return stage_run
+
+
+class Result:
+    """What a finished dedup stage left behind."""
+
+    def __init__(self, run: StageRun):
+        self.run = run
+        shards = len(run.upstream("filter").rows())
+        self.data: Rows = []
+        self.report: Rows = []
+        for number in range(shards):
+            self.data += read_table(run.storage, f"data/part-{number:05d}.parquet").to_pylist()
+            self.report += read_table(run.storage, f"report/part-{number:05d}.parquet").to_pylist()
+        self.clusters: Rows = read_table(run.storage, "clusters/clusters.parquet").to_pylist()
+        self.sources: Rows = read_table(run.storage, "clusters/sources.parquet").to_pylist()
+        self.counts = run.manifest.tasks["clusters/clusters"].counts
+        self.warnings = run.manifest.tasks["clusters/clusters"].warnings
+
+    @property
+    def kept(self) -> list[str]:
+        return [row["text"] for row in self.data]
+
+
+Dedup = Callable[..., Result]
+
+
+@pytest.fixture
+def dedup(tmp_path: Path) -> Dedup:
+    """`dedup([[row, ...], ...], **config)`: the stage on shards of texts or partial rows, in a run folder of its own."""
+    runs = iter(range(1_000_000))
+
+    def perform(shards: Sequence[Sequence[str | dict[str, Any]]], schema: pa.Schema = DOCUMENTS, **config: Any) -> Result:
+        rows = [[document(row) if isinstance(row, str) else document(**row) for row in shard] for shard in shards]
+        return Result(run_dedup(finish_upstream(tmp_path / f"run{next(runs)}", rows, schema), **config))
+
+    return perform
