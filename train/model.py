@@ -13,10 +13,10 @@ from corpusmill.train.rope import document_mask, document_positions, rotary_angl
 
 
 class KVCache:
-    """Keys and values of the positions so far, `[layers, B, kv_heads, context, head_dim]` each."""
+    """Keys and values of the positions so far, `[layers, B, kv_heads, longest, head_dim]` each."""
 
-    def __init__(self, arch: Architecture, batch: int, device: torch.device, dtype: torch.dtype):
-        shape = (arch.layers, batch, arch.kv_heads, arch.context, arch.head_dim)
+    def __init__(self, arch: Architecture, batch: int, longest: int, device: torch.device, dtype: torch.dtype):
+        shape = (arch.layers, batch, arch.kv_heads, longest, arch.head_dim)
         self.keys = torch.empty(shape, device=device, dtype=dtype)
         self.values = torch.empty(shape, device=device, dtype=dtype)
         self.length = 0
@@ -148,8 +148,9 @@ class Llama(nn.Module):
     def device(self) -> torch.device:
         return self.lm_head.weight.device
 
-    def new_cache(self, batch: int = 1) -> KVCache:
-        return KVCache(self.arch, batch, self.device, self.lm_head.weight.dtype)
+    def new_cache(self, longest: int | None = None, batch: int = 1) -> KVCache:
+        """An empty cache for `batch` sequences of at most `longest` tokens (the context where it is not given)."""
+        return KVCache(self.arch, batch, longest or self.arch.context, self.device, self.lm_head.weight.dtype)
 
 
 def initialise(model: Llama, seed: int) -> None:

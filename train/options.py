@@ -34,7 +34,7 @@ class LoopConfig(Config):
     min_lr: float = Field(default=0.0, ge=0, le=1, description="Where the decay ends, as a fraction of the peak.")
     clip: float = Field(default=1.0, ge=0, description="Largest gradient norm; larger ones are scaled down to it. 0 clips nothing.")
     spike: float = Field(
-        default=10.0, ge=0, description="A loss or gradient norm this many robust deviations above recent ones skips the step; 0 never does."
+        default=10.0, ge=0, description="A loss or gradient norm so many robust deviations above recent ones skips the step; 0 never does."
     )
     max_skips: int = Field(default=10, ge=1, description="The run stops after this many skipped steps in a row.")
     save_every: int = Field(default=200, ge=1, description="Steps between two saves of the training state.")
