@@ -77,10 +77,10 @@ def measure(model: Llama, batches: Iterable[Batch], sizes: npt.NDArray[np.int64]
     was_training, total = model.training, Bits()
     model.eval()
     for ids, targets, segments in batches:
-        ids, targets = ids.to(model.device), targets.to(model.device)
+        targets = targets.to(model.device)
         counted = torch.where(targets >= 0, table[targets.clamp_min(0)], 0)
         targets = torch.where(counted > 0, targets, -100)
-        nats = token_nats(model, ids, targets, None if segments is None else segments.to(model.device))
+        nats = token_nats(model, ids.to(model.device), targets, None if segments is None else segments.to(model.device))
         total += Bits(float(nats.double().sum()), int(counted.sum()), int((counted > 0).sum()))
         if advance:
             advance()

@@ -37,6 +37,11 @@ def to_batch(rows: npt.NDArray[np.int64], document_mask: bool) -> Batch:
     return ids, torch.from_numpy(rows[:, 1:]), segments
 
 
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    ids, targets, segments = batch
+    return ids.to(device), targets.to(device), None if segments is None else segments.to(device)
+
+
 class WindowLoader:
     """Training batches: windows of `context + 1` tokens that overlap by one, in a new order each epoch."""
 

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError, model_validator
 
 from corpusmill.pipeline.config import Config
 from corpusmill.train.architecture import Architecture
@@ -39,7 +39,15 @@ class ModelConfig(Config):
     tied: bool | None = Field(default=None, description="Share the output head with the embedding, instead of the preset's choice.")
     qk_norm: bool | None = Field(default=None, description="Norm on queries and keys; the model is then saved as Qwen3, not Llama.")
 
+    @model_validator(mode="after")
+    def _fits(self) -> "ModelConfig":
+        try:
+            self.architecture(1)
+        except ValidationError as error:
+            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
+        return self
+
     def architecture(self, vocab_size: int) -> Architecture:
-        """The shape for this vocabulary. Raises ValueError where the numbers don't fit together."""
+        """The shape for this vocabulary."""
         changes = self.model_dump(exclude={"preset", "context"}, exclude_none=True)
         return Architecture(vocab_size=vocab_size, context=self.context, **{**PRESETS[self.preset], **changes})

@@ -45,8 +45,9 @@ def test_logits_equal_transformers_from_our_folder_and_ours_from_theirs(tmp_path
 
 def test_loads_a_folder_that_transformers_made_from_its_own_configuration(tmp_path: Path) -> None:
     torch.manual_seed(3)
+    rope = {"rope_type": "default", "rope_theta": 500.0}
     config = LlamaConfig(vocab_size=61, hidden_size=48, intermediate_size=80, num_hidden_layers=2, num_attention_heads=6,
-                         num_key_value_heads=3, max_position_embeddings=32, rope_parameters={"rope_type": "default", "rope_theta": 500.0})  # fmt: skip
+                         num_key_value_heads=3, max_position_embeddings=32, rope_parameters=rope)  # fmt: skip
     theirs = LlamaForCausalLM(config).double()
     theirs.save_pretrained(tmp_path)
     ids = random_ids((1, 32)) % 61

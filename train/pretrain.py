@@ -1,0 +1,55 @@
+"""The stage `pretrain`: token shards to a Llama, in one process that resumes where it was killed."""
+
+import json
+
+from pydantic import Field
+
+from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.stage import Stage
+from corpusmill.train.options import LoopConfig
+from corpusmill.train.presets import ModelConfig
+
+
+class PretrainConfig(Config):
+    """Which model is trained from nothing, on how much, and how."""
+
+    model: ModelConfig = Field(default_factory=ModelConfig, description="Size and shape.")
+    loop: LoopConfig = Field(default_factory=LoopConfig, description="Steps, learning rates, guards, saving.")
+    batch: int = Field(default=16, ge=1, description="Windows of `model.context` tokens in a step.")
+    micro_batch: int = Field(default=0, ge=0, description="Windows that are computed at a time, to save memory; 0 means the whole batch.")
+    seed: int = Field(default=1, ge=0, description="Of the initial weights and of the order of the windows.")
+    document_mask: bool = Field(default=True, description="Tokens see only their own document, and positions begin anew in each.")
+    evaluate_every: int = Field(default=250, ge=0, description="Steps between two looks at the validation tokens; 0 looks only at the end.")
+    evaluate_windows: int = Field(default=32, ge=1, description="Validation windows of such a look; at the end all are measured.")
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu` or `cuda`.")
+
+
+class PretrainStage(Stage):
+    """Trains on `tokens/train`, measures on `tokens/validation`, leaves the folder `pretrain/model` and `metrics.json`."""
+
+    name = "pretrain"
+    Config = PretrainConfig
+    config: PretrainConfig
+
+    def execute(self, run: StageRun) -> None:
+        if run.run.remote:
+            raise InputError(f"{run.run.root}: models are trained in a run on a local disk; copy the run's tokenizer and tokens there.")
+        inputs = [*run.outputs_of("tokenizer", ""), *run.outputs_of("tokens", "")]
+        from corpusmill.train.pretrain_job import pretrain
+
+        run.once("model", inputs, lambda identity: pretrain(self.config, run.run.root, identity, run.progress))
+
+    def summary(self, run: StageRun) -> dict[str, str]:
+        metrics = json.loads(run.storage.read_bytes("metrics.json"))
+        lines = {
+            "parameters": f"{metrics['parameters']:,}",
+            "trained on": f"{metrics['tokens']:,} tokens ({metrics['epochs']:.1f} times the corpus) in {metrics['steps']:,} steps",
+            "loss": f"{metrics['loss']:.3f} nats a token at the end",
+        }
+        if metrics["validation"]:
+            lines["validation"] = f"{metrics['validation']['bits_per_byte']:.3f} bits per byte"
+        if metrics["skipped"]:
+            lines["skipped"] = f"{metrics['skipped']} steps"
+        return lines
