@@ -173,10 +173,12 @@ class ChatEncoder:
             raise InputError(f"{name}: not a tokenizer ({error}).") from error
         self.tokenizer.encode_special_tokens = True  # names of special tokens in a text are text
         self.template = template
-        self.special_ids = {token: self.tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}
-        missing = [token for token, number in self.special_ids.items() if number is None]
-        if missing:
-            raise InputError(f"{name}: has no token {missing[0]}, which conversations need.")
+        self.special_ids: dict[str, int] = {}
+        for token in SPECIAL_TOKENS:
+            number = self.tokenizer.token_to_id(token)
+            if number is None:
+                raise InputError(f"{name}: has no token {token}, which conversations need.")
+            self.special_ids[token] = number
 
     def encode(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> Encoded:
         """The tokens of a conversation; nothing is added before or after what the template writes."""

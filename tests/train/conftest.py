@@ -1,0 +1,106 @@
+"""A run that has come as far as its pre-trained model, small enough for a test."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from corpusmill.pipeline.engine import InlineEngine
+from corpusmill.pipeline.manifest import Manifest, TaskRow
+from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.schemas import DOCUMENTS
+from corpusmill.pipeline.shards import publish
+from corpusmill.pipeline.special_tokens import SPECIAL_TOKENS
+from corpusmill.pipeline.storage import Storage
+
+SUBJECTS = ("The mill", "A river", "This wheel", "Our village", "The old miller", "Every farmer", "A merchant")
+VERBS = ("grinds", "carries", "turns", "keeps", "sells", "remembers", "measures")
+OBJECTS = ("the grain", "heavy stones", "clear water", "white flour", "many stories", "the winter wheat", "a wooden cart")
+
+
+def sentences(generator: random.Random, count: int) -> str:
+    parts = [f"{generator.choice(SUBJECTS)} {generator.choice(VERBS)} {generator.choice(OBJECTS)}." for _ in range(count)]
+    return " ".join(parts)
+
+
+def prose(number: int) -> str:
+    """A page with a heading and paragraphs, different for every number."""
+    generator = random.Random(number)
+    return f"{sentences(generator, 5)}\n\nHistory of mill {number}\n\n{sentences(generator, 9)}\n\n{sentences(generator, 4)}"
+
+
+def document_table(numbers: range) -> pa.Table:
+    rows = [
+        {"id": f"{n:032x}", "url": f"https://mill.test/{n}", "source": "a.jsonl", "text": prose(n), "title": f"Mill number {n}"}
+        for n in numbers
+    ]
+    return pa.Table.from_pylist(rows, DOCUMENTS)
+
+
+def finish_stage(run: Storage, stage: str, files: dict[str, Any]) -> None:
+    """Publishes files as the one finished task of a stage."""
+    storage = run.child(stage)
+    outputs = [publish(storage, path, content) for path, content in files.items()]
+    manifest = Manifest(storage)
+    manifest.append(TaskRow("part-00000", stage, [], "", "", 0, 0, 0, 0, outputs))
+    manifest.finish(["part-00000"])
+
+
+def small_tokenizer(texts: list[str], size: int = 600) -> bytes:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, special_tokens=list(SPECIAL_TOKENS), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return str(tokenizer.to_str()).encode()
+
+
+@pytest.fixture(scope="session")
+def tokenizer_json() -> bytes:
+    return small_tokenizer([prose(n) for n in range(100)])
+
+
+@pytest.fixture(scope="session")
+def encoder(tokenizer_json: bytes) -> Any:
+    from corpusmill.train.template import ChatEncoder, ChatTemplate
+
+    return ChatEncoder(tokenizer_json, ChatTemplate())
+
+
+@pytest.fixture
+def pretrained_run(tmp_path: Path, tokenizer_json: bytes) -> Storage:
+    """A run with documents (stage `ingest`) and a randomly initialised model (stage `pretrain`)."""
+    from corpusmill.train.architecture import Architecture
+    from corpusmill.train.checkpoint import save_model
+    from corpusmill.train.model import Llama, initialise
+
+    run = Storage(str(tmp_path / "run"))
+    finish_stage(run, "ingest", {"data/part-00000.parquet": document_table(range(40)), "data/part-00001.parquet": document_table(range(40, 80))})
+    model = Llama(Architecture(vocab_size=600, layers=2, width=32, heads=4, kv_heads=2, head_dim=8, ffn=64, context=160))
+    initialise(model, 0)
+    save_model(model, tmp_path / "model", {"tokenizer.json": tokenizer_json})
+    finish_stage(run, "pretrain", {f"model/{path.name}": path for path in sorted((tmp_path / "model").iterdir())})
+    return run
+
+
+@pytest.fixture
+def execute() -> Callable[..., StageRun]:
+    """Runs stages of a run in this process: `execute(run, Stage(config), ...)`; the last one's StageRun comes back."""
+
+    def run_stages(run: Storage, *stages: Any, earlier: tuple[str, ...] = ("ingest", "pretrain")) -> StageRun:
+        recipe: dict[str, Any] = dict.fromkeys(earlier)
+        recipe |= {stage.name: stage.config for stage in stages}
+        for stage in stages:
+            stage_run = StageRun(stage, run, recipe, inputs=[], engine=InlineEngine(), progress=Progress(False))
+            stage_run.execute()
+        return stage_run
+
+    return run_stages

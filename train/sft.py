@@ -1,0 +1,121 @@
+"""The stage `sft`: the pre-trained model learns to answer, from the user's examples or from the run's own documents."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.shards import read_table
+from corpusmill.pipeline.stage import Output, Stage
+from corpusmill.train import tuning
+from corpusmill.train.options import LoopConfig, OptimizerConfig
+
+EXAMPLES_FILE = "data/examples.parquet"
+REPORT_FILE = "report/part-00000.parquet"
+
+
+class SftOptimizer(OptimizerConfig):
+    lr: float = Field(default=1e-3, gt=0, description="Peak learning rate of AdamW.")
+    muon_lr: float = Field(default=5e-3, gt=0, description="Peak learning rate of Muon, for the matrices inside the layers.")
+    weight_decay: float = Field(default=0.0, ge=0, description="Decoupled weight decay (times the learning rate), on matrices only.")
+
+
+class SftLoop(LoopConfig):
+    steps: int = Field(default=300, ge=0, description="Optimiser steps at most.")
+    optimizer: SftOptimizer = Field(default_factory=SftOptimizer, description="AdamW or Muon and their rates.")
+    schedule: Literal["cosine", "linear", "wsd", "constant"] = Field(default="linear", description="Learning rate after warm-up.")
+    warmup: int = Field(default=10, ge=0, description="Steps of linear warm-up.")
+    save_every: int = Field(default=100, ge=1, description="Steps between two saves of the training state.")
+
+
+class SftConfig(Config):
+    """Instruction tuning: what is learned from, and how."""
+
+    files: list[str] = Field(
+        default=[],
+        description="JSONL, JSON or Parquet files with `messages`, `instruction`/`output` or `prompt`/`completion`. "
+        "Without any, tasks are built from the run's own documents.",
+    )
+    examples: int = Field(default=2000, ge=2, description="At most this many tasks are built from documents.")
+    max_chars: int = Field(default=400, ge=80, description="Longest answer of a task that is built from a document, in characters.")
+    held_out: float = Field(default=0.1, ge=0, lt=1, description="Share of the examples that is only measured, by hash.")
+    batch: int = Field(default=8, ge=1, description="Rows of packed examples, each as long as the model's context, in a step.")
+    epochs: float = Field(default=3.0, gt=0, description="Passes over the examples; `loop.steps` bounds them.")
+    seed: int = Field(default=1, description="Seed of the order of examples.")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where to train.")
+    evaluate_every: int = Field(default=50, ge=0, description="Steps between two measurements of the held-out loss in the log; 0: none.")
+    loop: SftLoop = Field(default_factory=SftLoop, description="Steps, learning rates and guards.")
+
+
+class SftStage(Stage):
+    name = "sft"
+    Config = SftConfig
+    config: SftConfig
+
+    def execute(self, run: StageRun) -> None:
+        parent = tuning.parent_stage(run, ("pretrain",))
+        model = run.outputs_of(parent, "model/")
+        given = tuning.sources(run, self.config.files)
+        made = run.once("examples", [*tuning.token_files(model), *given], lambda _: self._examples(run, parent, given))
+        examples = made.ref(self.name, EXAMPLES_FILE)
+        run.once("model", [*model, examples], partial(self._model, run, parent))
+
+    def summary(self, run: StageRun) -> dict[str, str]:
+        import json
+
+        metrics = json.loads(run.storage.read_bytes("metrics.json"))
+        before, after = (metrics[key] for key in ("held_out_loss_before", "held_out_loss_after"))
+        lines = {"examples": f"{metrics['examples']:,} learned, {metrics['held_out_examples']:,} held out"}
+        return lines if after is None else {**lines, "held-out loss": f"{before:.3f} before, {after:.3f} after"}
+
+    def _examples(self, run: StageRun, parent: str, given: Sequence[FileRef]) -> Output:
+        """Makes the examples and decides about each, with a report row."""
+        from corpusmill.train import sft_data
+        from corpusmill.train.checkpoint import read_architecture
+        from corpusmill.train.template import load_chat
+
+        config, folder = self.config, run.run.child(f"{parent}/model")
+        encoder, context = load_chat(folder), read_architecture(Path(folder.root)).context
+        sft_data.require_learnable(encoder)
+        if config.files:
+            examples = sft_data.read_examples(config.files, config.held_out)
+        else:
+            tables = tuning.document_tables(run.run, given)
+            examples = sft_data.build_examples(tables, config.examples, config.max_chars, config.held_out, f"sft {config.seed}")
+        prepared = [sft_data.prepare(example, encoder, context) for example in examples]
+        kept = [p.example for p in prepared if not p.failed]
+        if all(example.held_out for example in kept):
+            what = ", ".join(config.files) or "the run's documents"
+            raise InputError(f"sft: {what}: none of {len(examples)} examples can be learned from.")
+        dropped, counts = len(examples) - len(kept), tuning.reasons(p.failed for p in prepared)
+        return Output(
+            files={EXAMPLES_FILE: sft_data.examples_table(kept), REPORT_FILE: sft_data.report_table(prepared)},
+            rows_in=len(examples),
+            kept=len(kept),
+            dropped=dropped,
+            bytes_in=sum(ref.bytes for ref in given),
+            counts={**counts, "truncated": sum(p.truncated for p in prepared)},
+            warnings=tuning.dropped_sentence("examples", dropped, len(examples), counts),
+        )
+
+    def _model(self, run: StageRun, parent: str, identity: str) -> Output:
+        """Trains; the state that a killed run resumes from lies under the task's identity."""
+        from corpusmill.train.instruction import Tuning
+
+        work = Path(run.storage.path(f"checkpoints/{identity[:16]}"))
+        tuned = Tuning(self.config, run.run.child(f"{parent}/model"), read_table(run.storage, EXAMPLES_FILE))
+        metrics = tuned.train(work, run.progress)
+        return Output(
+            files={
+                **tuning.model_files(tuned.model, tuned.encoder, work / "model"),
+                "metrics.json": tuning.json_file(metrics),
+                "steps.jsonl": work / "steps.jsonl",
+            },
+            counts={"steps": metrics["steps"], "skipped_steps": metrics["skipped_steps"]},
+        )
