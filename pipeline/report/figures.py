@@ -1,0 +1,97 @@
+"""The page's charts as plotly figures. Colours are CSS variables that the page's script fills in from its theme."""
+
+import html
+import json
+from typing import Any
+
+from corpusmill.pipeline.report.duplicates import Duplicates
+from corpusmill.pipeline.report.funnel import FunnelRow
+from corpusmill.pipeline.report.histogram import Histogram, number
+from corpusmill.pipeline.report.read import Rule
+from corpusmill.pipeline.report.safe import safe_line
+from corpusmill.pipeline.report.training import Curve
+
+Figure = dict[str, Any]
+
+
+def label(text: str, limit: int = 60) -> str:
+    """Crawl text for a chart: plotly understands some HTML in its labels, so none may be left."""
+    return html.escape(safe_line(text, limit), quote=False)
+
+
+def _finish(figure: Any, height: int, **layout: Any) -> Figure:
+    figure.update_layout(
+        template="none", height=height, margin={"l": 56, "r": 16, "t": 28, "b": 44}, hovermode="x unified",
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0}, **layout,
+    )  # fmt: skip
+    figure.update_xaxes(automargin=True, fixedrange=True)
+    figure.update_yaxes(automargin=True, fixedrange=True)
+    plain: Figure = json.loads(figure.to_json(engine="json"))
+    plain["layout"].pop("template", None)
+    return plain
+
+
+def funnel_figure(rows: list[FunnelRow]) -> Figure:
+    """Documents kept and dropped by each stage."""
+    import plotly.graph_objects as go
+
+    stages = [row.stage for row in rows]
+    figure = go.Figure()
+    for name, values in (("kept", [r.documents_out for r in rows]), ("dropped", [r.dropped for r in rows])):
+        figure.add_bar(y=stages, x=values, name=name, orientation="h", marker_color=f"var(--{name})", hovertemplate="%{x:,}")
+    figure.update_yaxes(autorange="reversed")
+    return _finish(figure, 100 + 44 * len(rows), barmode="stack", xaxis_title="documents", bargap=0.35)
+
+
+def histogram_figure(histogram: Histogram, rules: list[Rule]) -> Figure:
+    """Documents over the values of a column, kept and dropped, with the thresholds drawn in."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    edges = histogram.edges.tolist()
+    if histogram.whole and not histogram.logarithmic and len(edges) <= 80 and edges[1] - edges[0] == 1:
+        edges = [edge - 0.5 for edge in edges]  # a bar stands over its whole number
+    if histogram.logarithmic and edges[0] == 0:
+        edges[0] = edges[1] / 2  # zeros have no place on a logarithmic axis: they are drawn as its first step
+    for name, counts in (("kept", histogram.kept.tolist()), ("dropped", histogram.dropped.tolist())):
+        figure.add_scatter(
+            x=edges, y=[*counts, counts[-1]], name=name, mode="lines", line={"shape": "hv", "width": 1, "color": f"var(--{name})"},
+            stackgroup="all", fillcolor=f"var(--{name}-fill)", hovertemplate="%{y:,}",
+        )  # fmt: skip
+    shapes, notes = [], []
+    for place, rule in enumerate(rules):
+        if isinstance(rule.threshold, int | float) and not isinstance(rule.threshold, bool):
+            x = float(rule.threshold)
+            shapes.append({"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper", "line": {"color": "var(--line)", "dash": "dash"}})
+            at = _log10(x) if histogram.logarithmic else x
+            text = f"{html.escape(rule.comparison)} {number(rule.threshold)}"
+            notes.append({"x": at, "y": 1 - 0.13 * (place % 3), "yref": "paper", "text": text, "showarrow": False, "xanchor": "left"})
+    axis = {"type": "log"} if histogram.logarithmic else {}
+    return _finish(figure, 240, shapes=shapes, annotations=notes, xaxis=axis, yaxis={"rangemode": "tozero"}, showlegend=False)
+
+
+def _log10(value: float) -> float:
+    import math
+
+    return math.log10(value) if value > 0 else 0.0
+
+
+def cluster_figure(found: Duplicates) -> Figure:
+    """How many clusters there are of each size."""
+    import plotly.graph_objects as go
+
+    sizes = sorted(found.sizes)
+    figure = go.Figure(go.Scatter(x=sizes, y=[found.sizes[s] for s in sizes], mode="markers", marker={"color": "var(--kept)", "size": 9}))
+    axis = {"type": "log"} if sizes and sizes[-1] > 50 else {}
+    return _finish(figure, 260, xaxis={"title": "documents in a cluster", **axis}, yaxis={"title": "clusters", "type": "log", "dtick": 1})
+
+
+def curve_figure(curves: list[Curve]) -> Figure:
+    """Logged values over the steps of a training."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for place, curve in enumerate(curves):
+        color = f"var(--series{place % 4})"
+        figure.add_scatter(x=curve.steps, y=curve.values, name=label(curve.name, 30), mode="lines", line={"color": color, "width": 1.5})
+    return _finish(figure, 280, xaxis_title="step", showlegend=len(curves) > 1)

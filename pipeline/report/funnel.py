@@ -1,0 +1,66 @@
+"""From records to tokens: what each stage took in and let through."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from corpusmill.pipeline.report.decisions import Decisions
+from corpusmill.pipeline.report.read import RunReader
+
+
+@dataclass(frozen=True)
+class FunnelRow:
+    """A stage of the funnel. Counts are None where the stage does not have them."""
+
+    stage: str
+    status: str
+    documents_in: int
+    documents_out: int
+    chars_in: int | None
+    chars_out: int | None
+    tokens: int | None = None
+
+    @property
+    def dropped(self) -> int:
+        return self.documents_in - self.documents_out
+
+    @property
+    def share(self) -> float:
+        """The share of the documents that came in which goes on."""
+        return self.documents_out / self.documents_in if self.documents_in else 0.0
+
+
+def funnel(reader: RunReader, decisions: dict[str, Decisions]) -> list[FunnelRow]:
+    """The rows of the data stages from their reports, then that of the token shards from their indexes."""
+    rows = [
+        FunnelRow(name, reader.stages[name].status, d.rows, d.kept, d.chars_in, d.chars_out) for name, d in decisions.items()
+    ]
+    if reader.stages["tokens"].status != "missing":
+        documents, tokens = token_totals(reader)
+        if documents or tokens:
+            last = rows[-1].documents_out if rows else documents
+            rows.append(FunnelRow("tokens", reader.stages["tokens"].status, last, documents, None, None, tokens))
+    return rows
+
+
+def token_totals(reader: RunReader) -> tuple[int, int]:
+    """Documents and tokens in all splits, from the `shards.json` of each."""
+    documents = tokens = 0
+    for description in token_splits(reader).values():
+        documents += int(first(description, "documents", "total_documents", default=0))
+        tokens += int(first(description, "tokens", "total_tokens", default=0))
+    return documents, tokens
+
+
+def token_splits(reader: RunReader) -> dict[str, dict[str, Any]]:
+    """The `shards.json` of each split that is there."""
+    found = {}
+    for split in ("train", "validation"):
+        description = reader.json(f"tokens/{split}/shards.json", dict)
+        if description:
+            found[split] = description
+    return found
+
+
+def first(values: dict[str, Any], *keys: str, default: Any = None) -> Any:
+    """The first of `keys` that `values` has."""
+    return next((values[key] for key in keys if values.get(key) is not None), default)

@@ -1,0 +1,150 @@
+"""`report.html`: the whole run on one page that holds all it needs and lets nothing else in.
+
+Crawl text reaches the page only through Jinja's autoescape (text) or as JSON with `<` escaped (chart labels). The
+content security policy names the page's own scripts and styles by their sha256; anything else is refused.
+"""
+
+import base64
+import hashlib
+import json
+from importlib import resources
+from typing import Any
+
+from corpusmill.pipeline.report import figures
+from corpusmill.pipeline.report.decisions import Decisions
+from corpusmill.pipeline.report.histogram import Histogram, number
+from corpusmill.pipeline.report.read import DATA_STAGES, Rule
+from corpusmill.pipeline.report.safe import safe_line, safe_text
+from corpusmill.pipeline.report.summary import Summary, read_summary, stage_times
+from corpusmill.pipeline.report.training import Curve, Training
+
+REPORT_FILE = "report.html"
+SAMPLE_TEXT = 700
+#: Warnings, rules and histograms that a page shows; beyond, it says how many more there are.
+MAX_WARNINGS, MAX_TABLE, MAX_HISTOGRAMS = 50, 100, 80
+
+
+class Page:
+    """Collects the page's charts while the template asks for them."""
+
+    def __init__(self, summary: Summary):
+        self.summary = summary
+        self.figures: list[figures.Figure] = []
+
+    def chart(self, figure: figures.Figure) -> int:
+        """Registers a chart; returns its number."""
+        self.figures.append(figure)
+        return len(self.figures) - 1
+
+    def histograms(self, decisions: Decisions) -> list[dict[str, Any]]:
+        """The charts of a stage: columns with a threshold first, then the others, each in the report's order."""
+        by_column: dict[str, list[Rule]] = {}
+        for rule in decisions.thresholds:
+            by_column.setdefault(rule.column, []).append(rule)
+        ordered = sorted(decisions.histograms.values(), key=lambda h: h.column not in by_column)
+        drawn = [h for h in ordered if h.values][:MAX_HISTOGRAMS]
+        return [self._histogram(h, by_column.get(h.column, [])) for h in drawn]
+
+    def _histogram(self, histogram: Histogram, rules: list[Rule]) -> dict[str, Any]:
+        return {
+            "figure": self.chart(figures.histogram_figure(histogram, rules)),
+            "height": 240,
+            "title": histogram.column,
+            "rules": [f"{rule.rule}: {rule.comparison} {number(rule.threshold)}" for rule in rules],
+            "caption": _caption(histogram),
+        }
+
+    def near_misses(self, decisions: Decisions) -> list[dict[str, Any]]:
+        """For each rule that fired or could: the documents just dropped and just kept, with the beginning of their text."""
+        stage = decisions.stage
+        before = {"filter": "ingest", "dedup": "filter"}.get(stage)
+        if before is not None and self.summary.reader.stages[before].status == "missing":
+            before = "ingest"
+        samples = [s for group in (decisions.just_dropped, decisions.just_kept) for best in group.values() for s in best]
+        texts = self.summary.reader.texts(before, {s.id for s in samples}, SAMPLE_TEXT) if before else {}
+        thresholds = {rule.rule: rule for rule in decisions.thresholds}
+        shown = []
+        for rule in decisions.by_removal()[:MAX_TABLE]:
+            sides = [
+                (side, [{"sample": s, "text": texts.get(s.id, "")} for s in group.get(rule.name, [])])
+                for side, group in (("dropped", decisions.just_dropped), ("kept", decisions.just_kept))
+            ]
+            shown.append({"rule": rule, "threshold": thresholds.get(rule.name), "sides": sides})
+        return shown
+
+    def curves(self, training: Training) -> list[dict[str, Any]]:
+        """The charts of a training: the loss first; the others folded away."""
+        losses = [c for c in training.curves if c.name == "loss"]
+        groups: list[tuple[str, list[Curve]]] = [("loss", losses)] if losses else []
+        groups += [(c.name, [c]) for c in training.curves if c.name != "loss" and len(set(c.values)) > 1]
+        return [{"title": title, "figure": self.chart(figures.curve_figure(curves)), "height": 280} for title, curves in groups]
+
+
+def _caption(histogram: Histogram) -> str:
+    parts = [f"{histogram.values:,} values"]
+    if histogram.above:
+        parts.append(f"{histogram.above:,} above {number(float(histogram.edges[-1]))} not drawn")
+    if histogram.below:
+        parts.append(f"{histogram.below:,} below {number(float(histogram.edges[0]))} not drawn")
+    if histogram.missing:
+        parts.append(f"{histogram.missing:,} not measured")
+    return "; ".join(parts)
+
+
+def _asset(name: str) -> str:
+    return resources.files("corpusmill.pipeline.report").joinpath(name).read_text("utf-8")
+
+
+def _source(content: str) -> str:
+    """A content security policy's source expression for one inline script or style."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+
+
+def policy(scripts: list[str], styles: list[str]) -> str:
+    """The page's content security policy: its own scripts and styles, nothing else, and nothing remote."""
+    return (
+        f"default-src 'none'; script-src {' '.join(map(_source, scripts))}; style-src {' '.join(map(_source, styles))}; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def script_json(value: Any) -> str:
+    """JSON that can stand in a `script` element: no `<`, so no tag or comment can begin in it."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026").replace("\u2028", "\\u2028")
+
+
+def render(summary: Summary) -> str:
+    """The page's HTML. Equal runs give equal pages but for the times of metrics.jsonl."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+    from plotly.offline import get_plotlyjs
+
+    environment = Environment(
+        loader=PackageLoader("corpusmill.pipeline.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )  # fmt: skip
+    environment.filters.update(number=number, line=lambda v, n=200: safe_line(str(v), n), text=lambda v, n=SAMPLE_TEXT: safe_text(str(v), n))
+    environment.filters["share"] = lambda part, whole: f"{part / whole:.1%}" if whole else "–"
+    scripts = [_asset("before_plotly.js"), get_plotlyjs(), _asset("report.js")]
+    styles = [_asset("report.css"), _asset("plotly.css")]
+    page = Page(summary)
+    body = environment.get_template("report.html.jinja").render(
+        page=page, s=summary, figures=figures, data_stages=DATA_STAGES, times=stage_times(summary.measures),
+        max_warnings=MAX_WARNINGS, max_table=MAX_TABLE,
+        description=json.dumps(summary.reader.description, indent=2, ensure_ascii=False, sort_keys=True),
+    )  # fmt: skip
+    return environment.get_template("page.html.jinja").render(
+        policy=policy(scripts, styles),
+        styles=[Markup(style) for style in styles],  # noqa: S704 - our own files
+        scripts=[Markup(script) for script in scripts],  # noqa: S704 - our own files and plotly.js
+        figures=Markup(script_json(page.figures)),  # noqa: S704 - escaped by script_json
+        body=Markup(body),  # noqa: S704 - rendered with autoescape
+    )
+
+
+def write_report(folder: str) -> str:
+    """Writes RUN/report.html atomically and returns its path. Raises InputError where `folder` is no run."""
+    summary = read_summary(folder)
+    page = render(summary)
+    summary.reader.storage.write_bytes(REPORT_FILE, page.encode("utf-8", "replace"))
+    return summary.reader.storage.path(REPORT_FILE)

@@ -1,0 +1,84 @@
+"""All that a report says about a run, read once, for the page and for the terminal."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from corpusmill.pipeline.report.decisions import Decisions, read_decisions
+from corpusmill.pipeline.report.duplicates import Duplicates, read_duplicates
+from corpusmill.pipeline.report.funnel import FunnelRow, funnel, token_splits
+from corpusmill.pipeline.report.origins import Origin, read_origins
+from corpusmill.pipeline.report.read import DATA_STAGES, RunReader
+from corpusmill.pipeline.report.training import Training, read_samples, read_scores, read_training
+
+#: A rule that removes more than this share of what came in deserves a look.
+ALARM_SHARE = 0.5
+
+
+@dataclass
+class Summary:
+    reader: RunReader
+    decisions: dict[str, Decisions]
+    funnel: list[FunnelRow]
+    tokens: dict[str, dict[str, Any]]  # shards.json by split
+    duplicates: Duplicates | None
+    training: list[Training]
+    scores: list[tuple[str, list[tuple[str, Any]]]]
+    samples: list[list[tuple[str, Any]]]
+    measures: list[dict[str, Any]]  # rows of metrics.jsonl: times and memory
+    origins: list[Origin] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def read_summary(folder: str, deep: bool = True) -> Summary:
+    """Reads a run. `deep=False` leaves out what only the page shows: histograms, samples, origins, cluster texts."""
+    reader = RunReader(folder)
+    decisions = {}
+    for stage in DATA_STAGES:
+        found = read_decisions(reader, stage, histograms=deep, samples=deep)
+        if found is not None:
+            decisions[stage] = found
+    summary = Summary(
+        reader, decisions, funnel(reader, decisions), token_splits(reader), read_duplicates(reader, texts=deep), read_training(reader),
+        read_scores(reader), read_samples(reader), reader.json_lines("metrics.jsonl"),
+    )  # fmt: skip
+    if deep:
+        summary.origins = read_origins(reader)
+    summary.warnings = warnings(summary)
+    return summary
+
+
+def warnings(summary: Summary) -> list[str]:
+    """What a reader should know first: what is unfinished, damaged, suspicious, and what the stages themselves warned of."""
+    reader = summary.reader
+    found = list(reader.warnings)
+    wanted = reader.description.get("recipe")
+    for name, state in reader.stages.items():
+        if state.status == "unfinished":
+            found.append(f"{name}: not finished ({len(state.tasks):,} tasks are); its numbers cover only those.")
+        elif state.status == "missing" and isinstance(wanted, dict) and name in wanted:
+            found.append(f"{name}: the recipe has this stage, but it has not run yet.")
+    for stage, d in summary.decisions.items():
+        if d.rows and not d.kept:
+            found.append(f"{stage}: none of {d.rows:,} documents was kept.")
+        for rule in d.by_removal():
+            if stage != "ingest" and d.rows >= 20 and rule.fired > ALARM_SHARE * d.rows:
+                found.append(f"{stage}: {rule.name} fired on {rule.fired / d.rows:.1%} of the documents.")
+    for training in summary.training:
+        if training.not_finite:
+            found.append(f"{training.stage}: the loss of {training.not_finite:,} steps was not a finite number.")
+    for name, state in reader.stages.items():
+        found += [f"{name}: {sentence}" for task in state.tasks for sentence in task.warnings]
+    return list(dict.fromkeys(found))
+
+
+def stage_times(measures: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """metrics.jsonl summed up by stage and phase, in the order in which they first ran."""
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for measure in measures:
+        key = (str(measure.get("stage", "")), str(measure.get("phase", "")))
+        row = rows.setdefault(key, {"stage": key[0], "phase": key[1], "seconds": 0.0, "tasks": 0, "rows_in": 0, "bytes_in": 0, "peak_mb": 0})
+        for name in ("seconds", "tasks", "rows_in", "bytes_in"):
+            row[name] += measure.get(name) or 0
+        row["peak_mb"] = max(row["peak_mb"], measure.get("peak_mb") or 0)
+        row["workers"] = measure.get("workers")
+    return list(rows.values())
