@@ -44,10 +44,10 @@ class Part:
     parts: int
 
 
-def plan_parts(documents: int, bands: int, exact: bool, task_keys: int = TASK_KEYS) -> list[Part]:
+def plan_parts(documents: int, bands: int, exact: bool) -> list[Part]:
     """What the tasks of the phase do: depends on the number of documents alone, never on that of the workers."""
-    parts = max(1, -(-documents // task_keys))
-    together = max(1, task_keys // max(documents, 1))
+    parts = max(1, -(-documents // TASK_KEYS))
+    together = max(1, TASK_KEYS // max(documents, 1))
     names = [band_column(band) for band in range(bands)]
     groups = [tuple(names[i : i + together]) for i in range(0, bands, together)]
     groups = [("exact",), *groups] if exact else groups

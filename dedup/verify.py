@@ -62,15 +62,13 @@ def batches(component: Index, weight: Index, limit: int) -> Iterator[Index]:
         yield np.sort(order[begins[first] : ends[-1]])
 
 
-def find_leaders(
-    corpus: Corpus, config: DedupConfig, places: int, nodes: Nodes, bucket: Index, node: Index, limit: int = BATCH_WORDS
-) -> Leaders:
+def find_leaders(corpus: Corpus, config: DedupConfig, places: int, nodes: Nodes, bucket: Index, node: Index) -> Leaders:
     """`bucket` (ascending) and `node` say which node is in which bucket; `places` is the length of a signature."""
     count = len(nodes.documents)
     result = Leaders(np.arange(count), np.ones(count), 0)
     component = components(count, bucket, node)
     limited = 0
-    for chosen in batches(component, nodes.words + places * config.minhash.bits // 64, limit):
+    for chosen in batches(component, nodes.words + places * config.minhash.bits // 64, BATCH_WORDS):
         local = np.full(count, -1)
         local[chosen] = np.arange(len(chosen))
         here = np.flatnonzero(local[node] >= 0)

@@ -1,0 +1,101 @@
+import random
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from datasketch import MinHash, MinHashLSH
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from corpusmill.dedup.jaccard import jaccard, shingle_sets
+from corpusmill.dedup.minhash import band_keys, equal_places, optimal_bands, permutations, signatures
+from corpusmill.pipeline.text.buffers import text_buffers
+
+
+def buffers(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    return text_buffers(pa.array(texts, pa.large_string()))
+
+
+def overlapping(words: int, shared: int, seed: int) -> tuple[str, str]:
+    """Two texts of random words whose first `shared` words are the same."""
+    draw = random.Random(seed)
+    common = [f"w{draw.randrange(10**9)}" for _ in range(shared)]
+    rest = [[f"w{draw.randrange(10**9)}" for _ in range(words - shared)] for _ in range(2)]
+    return " ".join(common + rest[0]), " ".join(common + rest[1])
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+@settings(deadline=None)
+@given(texts=st.lists(st.text(alphabet="ab é\n", max_size=60), max_size=4), ngram=st.integers(1, 3), min_words=st.integers(1, 6))
+def test_signatures_are_minima_of_permuted_shingles(bits: int, texts: list[str], ngram: int, min_words: int) -> None:
+    multipliers, addends = permutations(7, 16, bits)
+    found, words = signatures(*buffers(texts), ngram, min_words, multipliers, addends)
+    hashes, bounds = shingle_sets(*buffers(texts), ngram)
+    for i, text in enumerate(texts):
+        assert words[i] == len(text.split())
+        own = [int(h) >> (64 - bits) for h in hashes[bounds[i] : bounds[i + 1]]]
+        if words[i] < max(ngram, min_words):
+            assert not found[i].any()
+        else:
+            expected = [min((int(a) * h + int(b)) % 2**bits for h in own) for a, b in zip(multipliers, addends, strict=True)]
+            assert found[i].tolist() == expected
+
+
+def test_permutations_never_change() -> None:
+    multipliers, addends = permutations(1, 2, 32)
+    assert (multipliers.tolist(), addends.tolist()) == ([1283211323, 3178778533], [1720983188, 1688071852])
+    assert (permutations(1, 112, 64)[0] % 2 == 1).all()
+    assert permutations(1, 4, 32)[0].tolist() != permutations(2, 4, 32)[0].tolist()
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+def test_estimates_are_as_good_as_theory_and_datasketch(bits: int) -> None:
+    multipliers, addends = permutations(1, 112, bits)
+    ours, theirs, expected = [], [], []
+    for seed, shared in enumerate(list(range(20, 200, 3)) * 3):
+        texts = overlapping(200, shared, seed)
+        hashes, bounds = shingle_sets(*buffers(list(texts)), 5)
+        sets = [hashes[bounds[i] : bounds[i + 1]] for i in range(2)]
+        true = jaccard(*sets)
+        found, _ = signatures(*buffers(list(texts)), 5, 5, multipliers, addends)
+        ours.append(equal_places(found[0], found[1]) / 112 - true)
+        both = [MinHash(num_perm=112, seed=1) for _ in range(2)]
+        for minhash, own in zip(both, sets, strict=True):
+            minhash.update_batch([int(h).to_bytes(8, "little") for h in own])
+        theirs.append(both[0].jaccard(both[1]) - true)
+        expected.append(true * (1 - true) / 112)
+    theory = np.sqrt(np.mean(expected))
+    root = np.sqrt(np.mean(np.square(ours)))
+    assert abs(np.mean(ours)) < 4 * theory / np.sqrt(len(ours))
+    assert root < 1.15 * theory
+    assert root < 1.25 * np.sqrt(np.mean(np.square(theirs)))
+
+
+def test_bands_collide_as_the_s_curve_says() -> None:
+    multipliers, addends = permutations(1, 112, 32)
+    pairs = [overlapping(120, shared, seed) for seed in range(40) for shared in range(70, 118, 4)]
+    texts = [text for pair in pairs for text in pair]
+    found, _ = signatures(*buffers(texts), 5, 5, multipliers, addends)
+    keys = band_keys(found, 14, 8)
+    hashes, bounds = shingle_sets(*buffers(texts), 5)
+    met = (keys[:, 0::2] == keys[:, 1::2]).any(axis=0)
+    true = np.array([jaccard(*(hashes[bounds[i] : bounds[i + 1]] for i in (2 * p, 2 * p + 1))) for p in range(len(pairs))])
+    chance = 1 - (1 - true**8) ** 14
+    for low in np.arange(0.4, 1.0, 0.1):
+        bucket = (true >= low) & (true < low + 0.1)
+        error = np.sqrt((chance[bucket] * (1 - chance[bucket])).sum())
+        assert bucket.sum() > 30 and abs(met[bucket].sum() - chance[bucket].sum()) < 4 * error + 1
+
+
+def test_band_keys_depend_on_the_band_and_all_its_rows() -> None:
+    signature = np.ones((2, 6), np.uint32)
+    signature[1, 3] = 2
+    keys = band_keys(signature, 3, 2)
+    assert len(set(keys[:, 0].tolist())) == 3
+    assert (keys[:, 0] == keys[:, 1]).tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("target", [0.7, 0.8, 0.9])
+def test_optimal_bands_are_datasketchs(target: float) -> None:
+    lsh = MinHashLSH(threshold=target, num_perm=128)
+    assert optimal_bands(target, 128) == (lsh.b, lsh.r)
