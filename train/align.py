@@ -1,0 +1,139 @@
+"""The stage `align`: the tuned model learns which of two completions is preferred (DPO and its relatives)."""
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from corpusmill.pipeline.config import Config, digest
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.shards import read_table
+from corpusmill.pipeline.stage import Output, Stage
+from corpusmill.train import tuning
+from corpusmill.train.options import LoopConfig, OptimizerConfig
+
+PAIRS_FILE = "data/pairs.parquet"
+REPORT_FILE = "report/part-00000.parquet"
+
+
+class AlignOptimizer(OptimizerConfig):
+    kind: Literal["adamw", "muon"] = Field(default="adamw", description="`adamw` for every parameter, or `muon` for hidden matrices.")
+    lr: float = Field(default=3e-4, gt=0, description="Peak learning rate of AdamW.")
+    muon_lr: float = Field(default=1e-3, gt=0, description="Peak learning rate of Muon, for the matrices inside the layers.")
+    weight_decay: float = Field(default=0.0, ge=0, description="Decoupled weight decay (times the learning rate), on matrices only.")
+
+
+class AlignLoop(LoopConfig):
+    steps: int = Field(default=150, ge=0, description="Optimiser steps at most.")
+    optimizer: AlignOptimizer = Field(default_factory=AlignOptimizer, description="AdamW or Muon and their rates.")
+    schedule: Literal["cosine", "linear", "wsd", "constant"] = Field(default="linear", description="Learning rate after warm-up.")
+    warmup: int = Field(default=10, ge=0, description="Steps of linear warm-up.")
+    save_every: int = Field(default=50, ge=1, description="Steps between two saves of the training state.")
+
+
+class AlignConfig(Config):
+    """Preference alignment: which pairs, which loss, and how it is trained."""
+
+    files: list[str] = Field(
+        default=[],
+        description="JSONL, JSON or Parquet files with `prompt`, `chosen` and `rejected` (text or messages). Without any, pairs are "
+        "built from the run's own documents: the true continuation against another document's or a degenerate one.",
+    )
+    pairs: int = Field(default=1500, ge=2, description="At most this many pairs are built from documents.")
+    max_chars: int = Field(default=200, ge=80, description="Longest completion of a pair that is built from a document, in characters.")
+    held_out: float = Field(default=0.1, ge=0, lt=1, description="Share of the pairs that is only measured, by hash.")
+    loss: Literal["sigmoid", "conservative", "mean-sigmoid", "robust", "ipo"] = Field(
+        default="sigmoid",
+        description="`sigmoid` is DPO; `conservative` and `robust` allow for swapped labels, `mean-sigmoid` and `ipo` for lengths.",
+    )
+    beta: float = Field(default=0.1, gt=0, description="How strongly the policy is held to the reference model.")
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5, description="Share of pairs taken as swapped (conservative, robust).")
+    batch: int = Field(default=16, ge=1, description="Pairs in a step.")
+    epochs: float = Field(default=2.0, gt=0, description="Passes over the pairs; `loop.steps` bounds them.")
+    seed: int = Field(default=2, description="Seed of the order of pairs.")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where to train.")
+    evaluate_every: int = Field(default=50, ge=0, description="Steps between two measurements on held-out pairs in the log; 0: none.")
+    loop: AlignLoop = Field(default_factory=AlignLoop, description="Steps, learning rates and guards.")
+
+    @model_validator(mode="after")
+    def _smoothing_is_used(self) -> "AlignConfig":
+        if self.label_smoothing and self.loss not in ("conservative", "robust"):
+            raise ValueError(f"label_smoothing is for the losses conservative and robust, and the loss is {self.loss}")
+        return self
+
+
+class AlignStage(Stage):
+    name = "align"
+    Config = AlignConfig
+    config: AlignConfig
+
+    def execute(self, run: StageRun) -> None:
+        parent = tuning.parent_stage(run, ("sft", "pretrain"))
+        model = run.outputs_of(parent, "model/")
+        given = tuning.sources(run, self.config.files)
+        made = run.once("pairs", [*tuning.token_files(model), *given], lambda _: self._pairs(run, parent, given))
+        run.once("model", [*model, made.ref(self.name, PAIRS_FILE)], partial(self._model, run, parent, model))
+
+    def summary(self, run: StageRun) -> dict[str, str]:
+        metrics = json.loads(run.storage.read_bytes("metrics.json"))
+        lines = {"pairs": f"{metrics['pairs']:,} learned, {metrics['held_out_pairs']:,} held out"}
+        before, after = metrics["held_out_before"], metrics["held_out_after"]
+        if after:
+            lines["held-out preferences"] = f"{before['preference_accuracy']:.1%} right before, {after['preference_accuracy']:.1%} after"
+            lines["held-out margin"] = f"{after['margin']:.3f} (loss {before['loss']:.3f} before, {after['loss']:.3f} after)"
+        return lines
+
+    def _pairs(self, run: StageRun, parent: str, given: Sequence[FileRef]) -> Output:
+        """Makes the pairs and decides about each, with a report row."""
+        from corpusmill.train import preference_data
+        from corpusmill.train.checkpoint import read_architecture
+        from corpusmill.train.sft_data import require_learnable
+        from corpusmill.train.template import load_chat
+
+        config, folder = self.config, run.run.child(f"{parent}/model")
+        encoder, context = load_chat(folder), read_architecture(Path(folder.root)).context
+        require_learnable(encoder)
+        if config.files:
+            pairs = preference_data.read_pairs(config.files, config.held_out)
+        else:
+            tables = tuning.document_tables(run.run, given)
+            pairs = preference_data.build_pairs(tables, config.pairs, config.max_chars, config.held_out, f"align {config.seed}")
+        prepared = [preference_data.prepare_pair(pair, encoder, context) for pair in pairs]
+        kept = [p.pair for p in prepared if not p.failed]
+        if all(pair.held_out for pair in kept):
+            what = ", ".join(config.files) or "the run's documents"
+            raise InputError(f"align: {what}: none of {len(pairs)} pairs can be learned from.")
+        dropped, counts = len(pairs) - len(kept), tuning.reasons(p.failed for p in prepared)
+        return Output(
+            files={PAIRS_FILE: preference_data.pairs_table(kept), REPORT_FILE: preference_data.report_table(prepared)},
+            rows_in=len(pairs),
+            kept=len(kept),
+            dropped=dropped,
+            bytes_in=sum(ref.bytes for ref in given),
+            counts=counts,
+            warnings=tuning.dropped_sentence("pairs", dropped, len(pairs), counts),
+        )
+
+    def _model(self, run: StageRun, parent: str, model: Sequence[FileRef], identity: str) -> Output:
+        """Trains; the state that a killed run resumes from lies under the task's identity, the reference's
+        log-probabilities under a key of their own."""
+        from corpusmill.train.preference import Alignment
+
+        checkpoints = Path(run.storage.path("checkpoints"))
+        work = checkpoints / identity[:16]
+        weights = digest([(ref.path.rpartition("/")[2], ref.fingerprint) for ref in model])
+        aligned = Alignment(self.config, run.run.child(f"{parent}/model"), read_table(run.storage, PAIRS_FILE))
+        metrics = aligned.train(work, checkpoints, weights, run.progress)
+        return Output(
+            files={
+                **tuning.model_files(aligned.model, aligned.encoder, work / "model"),
+                "metrics.json": tuning.json_file(metrics),
+                "steps.jsonl": work / "steps.jsonl",
+            },
+            counts={"steps": metrics["steps"], "skipped_steps": metrics["skipped_steps"]},
+        )
