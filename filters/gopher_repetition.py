@@ -1,0 +1,56 @@
+"""Gopher's repetition heuristics (MassiveText, arXiv 2112.11446, table A1) as datatrove measures them.
+
+Where datatrove and the paper differ: only copies after the first count; repeated n-grams are found greedily from the
+left; the most frequent n-gram counts also where it occurs once; characters of n-grams are compared with all of the text.
+"""
+
+from typing import Literal
+
+import pyarrow as pa
+from pydantic import Field
+
+from corpusmill.filters.rules import Rule, preset_rules
+from corpusmill.filters.statistics import REPETITION, Needs
+from corpusmill.filters.step import Batch, Measured, Step
+from corpusmill.pipeline.config import Config
+
+TOP = (2, 3, 4)
+DUPLICATED = (5, 6, 7, 8, 9, 10)
+
+
+class GopherRepetitionConfig(Config):
+    """Gopher repetition: repeated lines, paragraphs and word n-grams."""
+
+    preset: Literal["datatrove-0.10", "fineweb"] = Field("datatrove-0.10", description="Whose rules decide.")
+
+
+class GopherRepetition(Step):
+    Config = GopherRepetitionConfig
+
+    @property
+    def columns(self) -> dict[str, pa.DataType]:
+        names = ["dup_para_frac", "dup_para_char_frac", "dup_line_frac", "dup_line_char_frac"]
+        names += [f"top_{n}_gram_char_frac" for n in TOP] + [f"dup_{n}_gram_char_frac" for n in DUPLICATED]
+        return {"repetition_characters": pa.int64()} | dict.fromkeys(names, pa.float64())
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        return preset_rules(self.config.preset, "gopher_repetition")
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(REPETITION)
+
+    def measure(self, batch: Batch) -> Measured:
+        found = batch.statistics(self.needs)
+        return Measured(
+            {
+                "repetition_characters": found["characters"],
+                "dup_para_frac": found.ratio("repeated_paragraphs", "paragraphs"),
+                "dup_para_char_frac": found.ratio("repeated_paragraph_characters", "characters"),
+                "dup_line_frac": found.ratio("repeated_line_runs", "line_runs"),
+                "dup_line_char_frac": found.ratio("repeated_line_run_characters", "characters"),
+                **{f"top_{n}_gram_char_frac": found.ratio(f"top_{n}", "characters") for n in TOP},
+                **{f"dup_{n}_gram_char_frac": found.ratio(f"duplicated_{n}", "characters") for n in DUPLICATED},
+            }
+        )

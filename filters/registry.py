@@ -1,0 +1,82 @@
+"""The steps by name, and how a recipe's list of steps becomes objects. Step modules are imported only when a recipe names them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+from pydantic import ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from corpusmill.filters.rules import StepRule
+from corpusmill.filters.step import Step
+from corpusmill.pipeline.engine import load_object
+
+STEPS = {
+    "language": "corpusmill.filters.language:Language",
+    "gopher_quality": "corpusmill.filters.gopher_quality:GopherQuality",
+    "gopher_repetition": "corpusmill.filters.gopher_repetition:GopherRepetition",
+    "fineweb_quality": "corpusmill.filters.fineweb_quality:FinewebQuality",
+    "c4": "corpusmill.filters.c4:C4",
+    "pii": "corpusmill.filters.pii:Pii",
+    "quality": "corpusmill.filters.quality:Quality",
+}
+
+
+class NamedStep:
+    """A step with its name in the recipe. The second step of a kind is called `c4_2`, and its columns and rules end in `_2`."""
+
+    def __init__(self, kind: str, occurrence: int, step: Step):
+        self.suffix = "" if occurrence == 1 else f"_{occurrence}"
+        self.name = kind + self.suffix
+        self.step = step
+
+    @property
+    def columns(self) -> dict[str, pa.DataType]:
+        return {name + self.suffix: kind for name, kind in self.step.columns.items()}
+
+    @property
+    def rules(self) -> list[StepRule]:
+        return [
+            StepRule(self.name, replace(rule, name=rule.name + self.suffix, column=rule.column + self.suffix)) for rule in self.step.rules
+        ]
+
+
+def resolve_step(item: Any) -> dict[str, dict[str, Any]]:
+    """One item of a recipe's list, validated, with all defaults filled in: `{name: options}`.
+
+    Raises ValueError, or a ValidationError whose places begin with the step's name.
+    """
+    if isinstance(item, str):
+        item = {item: None}
+    if not isinstance(item, Mapping) or len(item) != 1:
+        raise ValueError("a step is one name with its options, for example `- language: {keep: [en]}`")
+    ((name, options),) = item.items()
+    if name not in STEPS:
+        raise ValueError(f"no such step (expected one of {', '.join(STEPS)})")
+    schema = load_object(STEPS[name]).Config
+    try:
+        return {name: schema.model_validate({} if options is None else options).model_dump(mode="json")}
+    except ValidationError as error:
+        raise ValidationError.from_exception_data("step", [_placed(name, e, schema) for e in error.errors()]) from error
+
+
+def _placed(name: str, error: Any, schema: Any) -> InitErrorDetails:
+    """A fault of a step's options with the step's name in front of its place."""
+    message, given = error["msg"], error["input"]
+    if error["type"] == "extra_forbidden":
+        message, given = f"unknown key, expected one of {', '.join(schema.model_fields)}", error["loc"][-1]
+    kind = PydanticCustomError("step_option", "{message}", {"message": message[0].lower() + message[1:].removeprefix("alue error, ")})
+    return InitErrorDetails(type=kind, loc=(name, *error["loc"]), input=given)
+
+
+def build_steps(items: Sequence[Mapping[str, Any]]) -> list[NamedStep]:
+    """Step objects for the resolved items of a configuration; nothing is loaded yet."""
+    steps: list[NamedStep] = []
+    seen: dict[str, int] = {}
+    for item in items:
+        ((name, options),) = item.items()
+        seen[name] = seen.get(name, 0) + 1
+        kind = load_object(STEPS[name])
+        steps.append(NamedStep(name, seen[name], kind(kind.Config.model_validate(options))))
+    return steps

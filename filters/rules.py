@@ -1,0 +1,169 @@
+"""Decisions: plain comparisons of measured columns with thresholds, in versioned tables named after what they reproduce."""
+
+import json
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+#: The report's schema metadata under this key is a JSON list of {step, rule, column, comparison, threshold}.
+METADATA_KEY = b"corpusmill.rules"
+
+Threshold = float | int | tuple[str, ...]
+
+COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
+    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq,
+}  # fmt: skip
+NOT_IN = "not in"  # of a list of strings
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A document fails where `column comparison threshold` is true. A value that is NaN or null never fails."""
+
+    name: str
+    column: str
+    comparison: str
+    threshold: Threshold
+
+    def __post_init__(self) -> None:
+        if self.comparison not in COMPARISONS and self.comparison != NOT_IN:
+            raise ValueError(f"{self.name}: no such comparison: {self.comparison!r}")
+
+    def failing(self, column: pa.Array) -> npt.NDArray[np.bool_]:
+        """bool, one a document: which ones fail. `column` holds this rule's values."""
+        if self.comparison == NOT_IN:
+            inside = pc.is_in(column, value_set=pa.array(self.threshold, pa.string()))
+            return np.asarray(pc.and_(pc.invert(inside), pc.is_valid(column)).to_numpy(zero_copy_only=False), bool)
+        values = column.to_numpy(zero_copy_only=False)  # nulls become NaN
+        failing = COMPARISONS[self.comparison](values, self.threshold) & ~np.isnan(values)
+        return np.asarray(failing, bool)
+
+
+@dataclass(frozen=True)
+class StepRule:
+    """A rule with the step it belongs to, as the report names it."""
+
+    step: str
+    rule: Rule
+
+    def as_json(self) -> dict[str, Any]:
+        threshold = list(self.rule.threshold) if isinstance(self.rule.threshold, tuple) else self.rule.threshold
+        return {
+            "step": self.step, "rule": self.rule.name, "column": self.rule.column,
+            "comparison": self.rule.comparison, "threshold": threshold,
+        }  # fmt: skip
+
+
+def with_thresholds(rules: Iterable[StepRule], thresholds: Mapping[str, float | None]) -> list[StepRule]:
+    """The rules with other thresholds by rule name; None takes a rule out. Raises ValueError for what does not fit."""
+    rules = list(rules)
+    by_name = {rule.rule.name: rule.rule for rule in rules}
+    for name in thresholds:
+        if name not in by_name:
+            raise ValueError(f"thresholds.{name}: no such rule (expected one of {', '.join(by_name) or 'none, as no step has rules'})")
+        if isinstance(by_name[name].threshold, tuple) and thresholds[name] is not None:
+            raise ValueError(f"thresholds.{name}: this rule compares with a list; it can only be switched off with null")
+    changed = []
+    for rule in rules:
+        threshold = thresholds.get(rule.rule.name, rule.rule.threshold)  # type: ignore[arg-type]
+        if threshold is not None:
+            changed.append(replace(rule, rule=replace(rule.rule, threshold=threshold)))
+    return changed
+
+
+def decide(rules: Sequence[StepRule], values: pa.Table) -> pa.Array:
+    """`failed` for each row of `values`: the names of all rules that it fails, in the order of the rules."""
+    failing = np.zeros((values.num_rows, len(rules)), bool)
+    for place, rule in enumerate(rules):
+        failing[:, place] = rule.rule.failing(values.column(rule.rule.column).combine_chunks())
+    rows, places = np.nonzero(failing)
+    offsets = np.searchsorted(rows, np.arange(values.num_rows + 1)).astype(np.int32)
+    names = pa.array([rule.rule.name for rule in rules], pa.string())
+    return pa.ListArray.from_arrays(pa.array(offsets), names.take(pa.array(places)))
+
+
+def rules_metadata(rules: Iterable[StepRule]) -> dict[bytes, bytes]:
+    """The rules as schema metadata of a report table."""
+    return {METADATA_KEY: json.dumps([rule.as_json() for rule in rules], ensure_ascii=False).encode()}
+
+
+def read_rules(schema: pa.Schema) -> list[dict[str, Any]]:
+    """The rules that decided about a report table: {step, rule, column, comparison, threshold} in their order."""
+    rules: list[dict[str, Any]] = json.loads((schema.metadata or {}).get(METADATA_KEY, b"[]"))
+    return rules
+
+
+def preset_rules(preset: str, step: str) -> tuple[Rule, ...]:
+    return PRESETS[preset][step]
+
+
+# ---- presets ----------------------------------------------------------------------------------------------
+
+_DATATROVE_QUALITY = (
+    Rule("gopher_short_doc", "gopher_words", "<", 50),
+    Rule("gopher_long_doc", "gopher_words", ">", 100_000),
+    Rule("gopher_below_avg_threshold", "gopher_mean_word_length", "<", 3),
+    Rule("gopher_above_avg_threshold", "gopher_mean_word_length", ">", 10),
+    Rule("gopher_too_many_hashes", "gopher_hash_ratio", ">", 0.1),
+    Rule("gopher_too_many_ellipsis", "gopher_ellipsis_ratio", ">", 0.1),
+    Rule("gopher_too_many_bullets", "gopher_bullet_line_ratio", ">", 0.9),
+    Rule("gopher_too_many_end_ellipsis", "gopher_ellipsis_line_ratio", ">", 0.3),
+    Rule("gopher_below_alpha_threshold", "gopher_alpha_word_ratio", "<", 0.8),
+    Rule("gopher_enough_stop_words", "gopher_stop_words", "<", 2),
+)
+
+#: The paper counts every word; datatrove leaves words of nothing but punctuation out of number and length.
+_PAPER_QUALITY = (
+    Rule("gopher_short_doc", "gopher_all_words", "<", 50),
+    Rule("gopher_long_doc", "gopher_all_words", ">", 100_000),
+    Rule("gopher_below_avg_threshold", "gopher_mean_all_word_length", "<", 3),
+    Rule("gopher_above_avg_threshold", "gopher_mean_all_word_length", ">", 10),
+    *_DATATROVE_QUALITY[4:],
+)
+
+_DATATROVE_REPETITION = (
+    Rule("repetition_empty", "repetition_characters", "<", 1),
+    Rule("dup_para_frac", "dup_para_frac", ">", 0.3),
+    Rule("dup_para_char_frac", "dup_para_char_frac", ">", 0.2),
+    Rule("dup_line_frac", "dup_line_frac", ">", 0.3),
+    Rule("dup_line_char_frac", "dup_line_char_frac", ">", 0.2),
+    *(Rule(f"top_{n}_gram", f"top_{n}_gram_char_frac", ">", limit) for n, limit in ((2, 0.2), (3, 0.18), (4, 0.16))),
+    *(
+        Rule(f"duplicated_{n}_n_grams", f"dup_{n}_gram_char_frac", ">", limit)
+        for n, limit in ((5, 0.15), (6, 0.14), (7, 0.13), (8, 0.12), (9, 0.11), (10, 0.10))
+    ),
+)
+
+_DATATROVE_FINEWEB = (
+    Rule("fineweb_empty", "fineweb_lines", "<", 1),
+    Rule("line_punct_ratio", "line_punct_ratio", "<", 0.12),
+    Rule("short_line_ratio", "short_line_ratio", ">", 0.67),
+    Rule("char_dup_ratio", "char_dup_ratio", ">", 0.01),
+    Rule("list_ratio", "list_ratio", ">", 0.3),
+)
+
+_DATATROVE_C4 = (
+    Rule("lorem_ipsum", "c4_lorem_ipsum_lines", ">", 0),
+    Rule("curly_bracket", "c4_curly_bracket_lines", ">", 0),
+    Rule("too_few_sentences", "c4_sentences", "<", 5),
+)
+
+_DATATROVE = {
+    "gopher_quality": _DATATROVE_QUALITY,
+    "gopher_repetition": _DATATROVE_REPETITION,
+    "fineweb_quality": _DATATROVE_FINEWEB,
+    "c4": _DATATROVE_C4,
+}
+
+#: Preset to step to rules, each in the order of what it reproduces. FineWeb ran datatrove's defaults in all four families.
+PRESETS: dict[str, dict[str, tuple[Rule, ...]]] = {
+    "datatrove-0.10": _DATATROVE,
+    "fineweb": _DATATROVE,
+    "gopher-paper": {"gopher_quality": _PAPER_QUALITY},
+}

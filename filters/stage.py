@@ -1,0 +1,195 @@
+"""The filter stage: measures every document with every step of the recipe, then decides which ones go on."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
+from typing import Annotated, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BeforeValidator, Field, model_validator
+from typing_extensions import Self
+
+from corpusmill.filters.registry import NamedStep, build_steps, resolve_step
+from corpusmill.filters.rules import StepRule, decide, rules_metadata, with_thresholds
+from corpusmill.filters.step import Batch
+from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.schemas import REPORT, with_columns
+from corpusmill.pipeline.shards import iter_tables, open_parquet
+from corpusmill.pipeline.stage import Output, Piece, Stage, Worker, documents_output
+from corpusmill.pipeline.storage import Storage
+
+StepItem = Annotated[dict[str, dict[str, Any]], BeforeValidator(resolve_step)]
+
+DEFAULT_STEPS: tuple[dict[str, dict[str, Any]], ...] = ({"language": {}}, {"gopher_repetition": {}}, {"gopher_quality": {}}, {"quality": {}})
+
+
+class FilterConfig(Config):
+    """Which values are measured, in which order, and which of them decide."""
+
+    word_rule: str = Field(
+        "words",
+        pattern="^(words|whitespace)$",
+        description="What a word is: `words` a run of letters, digits and underscores, or one symbol; `whitespace` what stands between spaces.",
+    )
+    steps: tuple[StepItem, ...] = Field(
+        DEFAULT_STEPS, validate_default=True, description="The steps in order, each a name with its options: `- language: {keep: [en]}`."
+    )
+    thresholds: dict[str, float | None] = Field(
+        {}, description="Other thresholds than the steps' own, by the name of the rule; null switches a rule off."
+    )
+
+    @model_validator(mode="after")
+    def _rules_exist(self) -> Self:
+        with_thresholds(_step_rules(build_steps(self.steps)), self.thresholds)
+        return self
+
+
+def _step_rules(steps: list[NamedStep]) -> list[StepRule]:
+    return [rule for step in steps for rule in step.rules]
+
+
+def rule_table(config: FilterConfig) -> list[StepRule]:
+    """Every rule that decides under a configuration, with its step and threshold, in the order of the report."""
+    return with_thresholds(_step_rules(build_steps(config.steps)), config.thresholds)
+
+
+class FilterStage(Stage):
+    name = "filter"
+    Config = FilterConfig
+
+    def execute(self, run: StageRun) -> None:
+        pieces = [Piece(PurePosixPath(shard.path).stem, (shard,)) for shard in run.documents()]
+        files = [path for step in build_steps(self.config.steps) for path in step.step.model_files()]
+        run.map("", FilterWorker, pieces, {"models": [_file_digest(path) for path in files]})
+
+    def summary(self, run: StageRun) -> dict[str, str]:
+        """How many documents each rule fails, the most severe first."""
+        failed: dict[str, int] = {}
+        for row in run.manifest.rows():
+            for name, count in row.counts.items():
+                failed[name] = failed.get(name, 0) + count
+        most = sorted((item for item in failed.items() if item[1]), key=lambda item: (-item[1], item[0]))
+        return {"failed": ", ".join(f"{name.removeprefix('failed ')} {count:,}" for name, count in most[:8])} if most else {}
+
+
+def _file_digest(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror}).") from error
+
+
+class FilterWorker(Worker):
+    """Measures the documents of one shard and decides about them."""
+
+    config: FilterConfig
+
+    def __init__(self, config: FilterConfig, run: Storage, params: dict[str, Any]):
+        super().__init__(config, run, params)
+        self.steps = build_steps(config.steps)
+        self.rules = rule_table(config)
+
+    def setup(self) -> None:
+        for step in self.steps:
+            step.step.setup()
+
+    def process(self, piece: Piece) -> Output:
+        (shard,) = piece.inputs
+        with open_parquet(self.run, shard.path) as file:
+            schema = file.schema_arrow.remove_metadata()
+        if "text" not in schema.names:
+            raise InputError(f"{self.run.path(shard.path)}: has no column text (it has {', '.join(schema.names)}).")
+        data_schema, report_schema = self.schemas(schema)
+        data, reports, size = [], [], 0
+        for documents in iter_tables(self.run, shard.path):
+            kept, report = self.filter(documents, shard)
+            data.append(kept.select(data_schema.names).cast(data_schema))
+            reports.append(report.select(report_schema.names).cast(report_schema))
+            size += pc.sum(pc.binary_length(documents["text"])).as_py() or 0
+        report = pa.concat_tables(reports) if reports else report_schema.empty_table()
+        report = report.replace_schema_metadata(rules_metadata(self.rules))
+        kept = pa.concat_tables(data) if data else data_schema.empty_table()
+        return documents_output(piece.key, kept, report, bytes_in=size, counts=self._failures(report))
+
+    def schemas(self, documents: pa.Schema) -> tuple[pa.Schema, pa.Schema]:
+        """The schemas of the documents that go on and of the report, given that of the documents that come in."""
+        fields = [pa.field(name, kind) for step in self.steps for name, kind in step.columns.items()]
+        by_name = {field.name: field for field in fields}
+        added = [by_name[name].with_name(column) for column, name in self._document_columns().items()]
+        return with_columns(documents, added), with_columns(REPORT, fields)
+
+    def filter(self, documents: pa.Table, shard: FileRef) -> tuple[pa.Table, pa.Table]:
+        """The documents that go on, with the columns that the steps add, and a report row for every one."""
+        text = self._checked_text(documents, shard)
+        values, new_text = self.measure(documents, text)
+        failed = decide(self.rules, values)
+        kept = pc.equal(pc.list_value_length(failed), 0)
+        report = pa.table(
+            {
+                "id": documents["id"],
+                "url": documents["url"],
+                "kept": kept,
+                "failed": failed,
+                "chars_in": pc.utf8_length(text),
+                "chars_out": pc.if_else(kept, pc.utf8_length(new_text), 0),
+            }
+        )
+        for name in values.column_names:
+            report = report.append_column(name, values.column(name))
+        data = documents.set_column(documents.schema.get_field_index("text"), "text", new_text)
+        for column, name in self._document_columns().items():
+            place = data.schema.get_field_index(column)
+            data = data.append_column(column, values.column(name)) if place < 0 else data.set_column(place, column, values.column(name))
+        return data.filter(kept), report
+
+    def measure(self, documents: pa.Table, text: pa.Array) -> tuple[pa.Table, pa.Array]:
+        """All values of all steps, and the texts as the last step leaves them."""
+        columns: dict[str, pa.Array] = {}
+        batch = self._batch(documents, text, 0)
+        for place, step in enumerate(self.steps):
+            measured = step.step.measure(batch)
+            for (name, kind), plain in zip(step.columns.items(), step.step.columns):
+                columns[name] = pa.array(measured.columns[plain], kind)
+            if measured.text is not None:
+                batch = self._batch(documents, measured.text, place + 1)
+        return pa.table(columns) if columns else pa.table({"_": np.zeros(len(text), bool)}).select([]), batch.text
+
+    def _batch(self, documents: pa.Table, text: pa.Array, place: int) -> Batch:
+        """A batch whose statistics are measured once for all steps from `place` to the next that rewrites."""
+        planned = []
+        for step in self.steps[place:]:
+            planned.append(step.step.needs)
+            if step.step.rewrites:
+                break
+        return Batch(documents, text, self.config.word_rule, planned)
+
+    def _checked_text(self, documents: pa.Table, shard: FileRef) -> pa.Array:
+        column = documents["text"].combine_chunks()
+        where = self.run.path(shard.path)
+        if not pa.types.is_large_string(column.type):
+            raise InputError(f"{where}: the column text is {column.type}, not large_string.")
+        if column.null_count:
+            raise InputError(f"{where}: a document has no text (null).")
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise InputError(f"{where}: a text is not valid UTF-8 ({error}).") from error
+        return column
+
+    def _document_columns(self) -> Mapping[str, str]:
+        """Columns that documents get, and the report's columns that they come from: the last step of a kind has its way."""
+        return {
+            column: name for step in self.steps for column, name in zip(step.step.document_columns, step.document_columns)
+        }
+
+    def _failures(self, report: pa.Table) -> dict[str, int]:
+        failed = dict.fromkeys((f"failed {rule.rule.name}" for rule in self.rules), 0)
+        for item in pc.value_counts(pc.list_flatten(report["failed"])).to_pylist():
+            failed[f"failed {item['values']}"] = item["counts"]
+        return failed

@@ -1,0 +1,118 @@
+"""What the heuristic families need to know about a text, measured for a batch of texts in one pass of compiled kernels."""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.pipeline.text.classes import character_classes
+
+#: Shares the spare bit of the character classes: datatrove's TERMINAL_PUNCTUATION.
+TERMINAL = 128
+
+#: Groups of statistics that a family can ask for; what nobody asks for is not measured.
+WORDS, LINES, REPETITION, NEWLINE_LINES = 1, 2, 4, 8
+
+#: One int64 column each, in the order of the kernel's output row.
+NAMES = (
+    "characters", "newlines",
+    "words", "word_characters", "nonsymbol_words", "nonsymbol_characters", "alpha_words", "stop_words", "hashes", "ellipses",
+    "lines", "bullet_lines", "ellipsis_lines",
+    "paragraphs", "repeated_paragraphs", "repeated_paragraph_characters",
+    "line_runs", "repeated_line_runs", "repeated_line_run_characters",
+    "top_2", "top_3", "top_4", "duplicated_5", "duplicated_6", "duplicated_7", "duplicated_8", "duplicated_9", "duplicated_10",
+    "filled_lines", "terminal_lines", "short_lines", "repeated_filled_line_characters",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a step wants measured. None for an option means that any value will do."""
+
+    groups: int = 0
+    stop_words: tuple[str, ...] | None = None
+    short_line_length: int | None = None
+
+    def covers(self, other: "Needs") -> bool:
+        """Whether what was measured for this one serves the other too."""
+        return self.groups | other.groups == self.groups and all(
+            theirs is None or theirs == mine
+            for mine, theirs in ((self.stop_words, other.stop_words), (self.short_line_length, other.short_line_length))
+        )
+
+    def joined(self, other: "Needs") -> "Needs":
+        """Both in one pass where their options agree, else this one alone."""
+        stop_words = other.stop_words if self.stop_words is None else self.stop_words
+        short = other.short_line_length if self.short_line_length is None else self.short_line_length
+        both = Needs(self.groups | other.groups, stop_words, short)
+        return both if both.covers(other) else self
+
+
+@cache
+def datatrove_classes() -> npt.NDArray[np.uint8]:
+    """The character classes with datatrove's PUNCTUATION_SET and, as TERMINAL, its TERMINAL_PUNCTUATION."""
+    from datatrove.utils.text import PUNCTUATION_SET, TERMINAL_PUNCTUATION
+
+    table = character_classes(frozenset(PUNCTUATION_SET)).copy()
+    for character in TERMINAL_PUNCTUATION:
+        table[ord(character)] |= TERMINAL
+    return table
+
+
+@cache
+def _tables(word_rule: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint64]]:
+    from corpusmill.pipeline.text.words import base_powers, word_rule_classes
+
+    return word_rule_classes(word_rule, datatrove_classes()), base_powers()
+
+
+@cache
+def _stop_word_table(stop_words: tuple[str, ...]) -> npt.NDArray[np.uint64]:
+    """An open-addressed table of the words' hashes, sparse enough that most lookups end at once."""
+    from corpusmill.pipeline.text.table import insert, table_size
+    from corpusmill.pipeline.text.words import hash_word
+
+    table = np.zeros(4 * table_size(len(stop_words)), np.uint64)
+    for word in stop_words:
+        insert(table, table.size - 1, hash_word(word))
+    return table
+
+
+class Statistics:
+    """The statistics of a batch: `statistics["words"]` is an int64 array with one number a text.
+
+    Groups that were not asked for are zero.
+    """
+
+    def __init__(self, values: npt.NDArray[np.int64]):
+        self.values = values  # (len(NAMES), texts)
+
+    def __getitem__(self, name: str) -> npt.NDArray[np.int64]:
+        column: npt.NDArray[np.int64] = self.values[NAMES.index(name)]
+        return column
+
+    def ratio(self, above: str, below: str) -> npt.NDArray[np.float64]:
+        """float64 quotients of two statistics; NaN (which never decides) where the denominator is 0."""
+        return ratio(self[above], self[below])
+
+
+def ratio(above: Any, below: Any) -> npt.NDArray[np.float64]:
+    """`above / below` as Python's `/` gives it, NaN where `below` is 0."""
+    above, below = np.asarray(above, np.float64), np.asarray(below, np.float64)
+    return np.divide(above, below, out=np.full(below.shape, np.nan), where=below != 0)
+
+
+def measure(text: pa.Array | pa.ChunkedArray, word_rule: str, needs: Needs) -> Statistics:
+    """Statistics of every text of a column under a word rule of `pipeline.text.words`. Texts must be valid UTF-8."""
+    from corpusmill.filters.statistics_kernel import measure_texts
+
+    data, offsets = text_buffers(text)
+    classes, powers = _tables(word_rule)
+    stop_words = _stop_word_table(needs.stop_words or ())
+    values = np.zeros((len(offsets) - 1, len(NAMES)), np.int64)
+    measure_texts(data, offsets, needs.groups, classes, powers, stop_words, needs.short_line_length or 0, values)
+    return Statistics(np.ascontiguousarray(values.T))

@@ -1,0 +1,92 @@
+"""What a step of the filter stage is: it measures every document of a batch, and may give each a new text."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from corpusmill.filters.rules import Rule
+from corpusmill.filters.statistics import Needs, Statistics, measure
+from corpusmill.pipeline.config import Config
+
+
+class Batch:
+    """Documents on their way through the steps. `documents` are as they came in, `text` is what the steps before made of theirs.
+
+    Statistics of one text are measured once, however many steps ask: `planned` are the needs of the steps to come up to
+    the next one that rewrites text.
+    """
+
+    def __init__(self, documents: pa.Table, text: pa.Array, word_rule: str, planned: Sequence[Needs] = ()):
+        self.documents = documents
+        self.text = text  # large_string, no nulls
+        self.word_rule = word_rule
+        self._planned = planned
+        self._measured: list[tuple[Needs, Statistics]] = []
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+    def statistics(self, needs: Needs) -> Statistics:
+        """Statistics of the current texts (`filters.statistics.NAMES`), for each document in order."""
+        for measured, statistics in self._measured:
+            if measured.covers(needs):
+                return statistics
+        for other in self._planned:
+            needs = needs.joined(other)
+        statistics = measure(self.text, self.word_rule, needs)
+        self._measured.append((needs, statistics))
+        return statistics
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a step found: an array for each of its columns, and the new texts where it rewrites."""
+
+    columns: Mapping[str, Any]  # name to numpy or Arrow array, one item a document
+    text: pa.Array | None = None
+
+
+class Step(ABC):
+    """One family of values. Subclasses say which columns they give (`columns`) and which rules decide about them (`rules`).
+
+    A step measures every document, whatever other steps think of it, and each document by itself: its values must not
+    depend on what else is in the batch.
+    """
+
+    Config: ClassVar[type[Config]]
+    #: Columns that are also appended to the documents that go on.
+    document_columns: ClassVar[tuple[str, ...]] = ()
+    #: Whether later steps measure the text that this one gives.
+    rewrites: ClassVar[bool] = False
+
+    def __init__(self, config: Any):
+        self.config = config
+
+    @property
+    @abstractmethod
+    def columns(self) -> dict[str, pa.DataType]:
+        """The columns of this step in the report, in order."""
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules on these columns, in the order in which they are reported."""
+        return ()
+
+    @property
+    def needs(self) -> Needs:
+        """The statistics that `measure` will ask the batch for."""
+        return Needs()
+
+    def model_files(self) -> list[str]:
+        """Local files that decide about the values (fetched where need be); their content counts for resuming."""
+        return []
+
+    def setup(self) -> None:
+        """Loads models: called once a process, before the first batch."""
+
+    @abstractmethod
+    def measure(self, batch: Batch) -> Measured:
+        """The values of all documents of a batch."""

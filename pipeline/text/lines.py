@@ -1,0 +1,98 @@
+# mypy: disallow-untyped-defs=False
+"""Lines and paragraphs inside kernels: `str.splitlines`, `split("\\n")`, `re.split("\\n+")`, `re.split("\\n{2,}")`."""
+
+import numba
+import numpy as np
+
+from corpusmill.pipeline.text.table import hash_span, insert, table_size
+from corpusmill.pipeline.text.utf8 import NEWLINE, count_byte, count_characters, find_byte, strip_end, strip_start
+
+CARRIAGE_RETURN = 13
+
+
+@numba.njit(cache=True, nogil=True)
+def line_end(data, start, end):
+    """`(end of the line, start of the next)` for the line that begins at `start`, as `str.splitlines` cuts lines.
+
+    Both are `end` where no break follows. The breaks: LF, VT, FF, CR, CR LF, FS, GS, RS, NEL, U+2028, U+2029.
+    """
+    for at in range(start, end):
+        byte = data[at]
+        if byte > 0x1E and byte < 0xC2:
+            continue
+        if byte <= 0x1E:
+            if byte == CARRIAGE_RETURN and at + 1 < end and data[at + 1] == NEWLINE:
+                return at, at + 2
+            if NEWLINE <= byte <= CARRIAGE_RETURN or byte >= 0x1C:
+                return at, at + 1
+        elif byte == 0xC2 and data[at + 1] == 0x85:
+            return at, at + 2
+        elif byte == 0xE2 and data[at + 1] == 0x80 and 0xA8 <= data[at + 2] <= 0xA9:
+            return at, at + 3
+    return end, end
+
+
+@numba.njit(cache=True, nogil=True)
+def paragraph_end(data, start, end):
+    """`(end of the paragraph, start of the next)` for the paragraph that begins at `start`: cut at two newlines or more."""
+    at = start
+    while True:
+        at = find_byte(data, at, end, NEWLINE)
+        after = skip_newlines(data, at, end)
+        if at == end or after >= at + 2:
+            return at, after
+        at = after
+
+
+@numba.njit(cache=True, nogil=True)
+def skip_newlines(data, at, end):
+    while at < end and data[at] == NEWLINE:
+        at += 1
+    return at
+
+
+@numba.njit(cache=True, nogil=True)
+def line_duplicates(data, start, end, table):
+    """`(lines, repeated lines, characters in repeated lines)` of `re.split("\\n+", text)`; first copies are not repeated.
+
+    `table` is scratch of at least `table_size(newlines + 1)` slots.
+    """
+    mask = _cleared(table, count_byte(data, start, end, NEWLINE) + 1)
+    lines, repeated, characters = 0, 0, 0
+    at = start
+    while True:
+        stop = find_byte(data, at, end, NEWLINE)
+        lines += 1
+        if insert(table, mask, hash_span(data, at, stop)):
+            repeated += 1
+            characters += count_characters(data, at, stop)
+        if stop == end:
+            return lines, repeated, characters
+        at = skip_newlines(data, stop, end)
+
+
+@numba.njit(cache=True, nogil=True)
+def paragraph_duplicates(data, start, end, classes, table):
+    """`(paragraphs, repeated ones, characters in those)` of `re.split("\\n{2,}", text.strip())`, as `line_duplicates`."""
+    mask = _cleared(table, count_byte(data, start, end, NEWLINE) // 2 + 1)
+    start = strip_start(data, start, end, classes)
+    end = strip_end(data, start, end, classes)
+    paragraphs, repeated, characters = 0, 0, 0
+    at = start
+    while True:
+        stop, after = paragraph_end(data, at, end)
+        paragraphs += 1
+        if insert(table, mask, hash_span(data, at, stop)):
+            repeated += 1
+            characters += count_characters(data, at, stop)
+        if stop == end:
+            return paragraphs, repeated, characters
+        at = after
+
+
+@numba.njit(cache=True, nogil=True)
+def _cleared(table, entries):
+    """Empties as much of the scratch table as the entries need; returns its mask."""
+    size = table_size(entries)
+    table[:size] = np.uint64(0)
+    return size - 1

@@ -1,0 +1,71 @@
+# mypy: disallow-untyped-defs=False
+"""Sets of 64-bit hashes inside kernels: open addressing in a scratch array that is cleared for each use.
+
+Slots hold whole 64-bit keys, so two different texts are taken for one only where all 64 bits agree. Zero marks an
+empty slot; the key zero is stored as one.
+"""
+
+import numba
+import numpy as np
+
+from corpusmill.pipeline.text.hashing import BASE, mix64
+
+
+@numba.njit(cache=True, nogil=True)
+def table_size(entries):
+    """A power of two with at least twice as many slots as entries."""
+    size = 16
+    while size < 2 * entries:
+        size <<= 1
+    return size
+
+
+@numba.njit(cache=True, nogil=True)
+def insert(table, mask, key):
+    """Adds a key and says whether it was there already. `mask` is the number of slots minus one."""
+    if key == 0:
+        key = np.uint64(1)
+    slot = np.int64(key) & mask
+    while table[slot] != 0:
+        if table[slot] == key:
+            return True
+        slot = (slot + 1) & mask
+    table[slot] = key
+    return False
+
+
+@numba.njit(cache=True, nogil=True)
+def find(table, mask, key):
+    """The slot of a key, or -1 where it is not in the table."""
+    if key == 0:
+        key = np.uint64(1)
+    slot = np.int64(key) & mask
+    while table[slot] != 0:
+        if table[slot] == key:
+            return slot
+        slot = (slot + 1) & mask
+    return -1
+
+
+@numba.njit(cache=True, nogil=True)
+def eight_bytes(data, at):
+    """Eight bytes as one little-endian integer. Unsigned indices: with them the compiler makes it one load."""
+    first = np.uint64(at)
+    value = np.uint64(data[first])
+    for place in range(1, 8):
+        value |= np.uint64(data[first + np.uint64(place)]) << np.uint64(8 * place)
+    return value
+
+
+@numba.njit(cache=True, nogil=True)
+def hash_span(data, start, end):
+    """A 64-bit hash of the bytes `data[start:end]`, eight at a time."""
+    value = np.uint64(end - start)
+    at = start
+    while at + 8 <= end:
+        value = mix64(value ^ eight_bytes(data, at)) * BASE
+        at += 8
+    rest = np.uint64(0)
+    for place in range(at, end):
+        rest = rest << np.uint64(8) | np.uint64(data[place])
+    return mix64(mix64(value ^ rest) * BASE)

@@ -1,0 +1,86 @@
+# mypy: disallow-untyped-defs=False
+"""Steps through valid UTF-8 inside kernels: decoding, counting characters, finding bytes, `str.strip`.
+
+A span is `data[start:end]` of a uint8 buffer; positions are byte positions in that buffer. Spans have to be valid
+UTF-8 (Arrow's `validate(full=True)` says so): the kernels check no bounds.
+"""
+
+import numba
+import numpy as np
+
+from corpusmill.pipeline.text.classes import SPACE
+
+NEWLINE = 10
+
+
+@numba.njit(cache=True, nogil=True)
+def decode(data, at):
+    """`(code point, bytes)` of the character that begins at `at`."""
+    first = np.int64(data[at])
+    if first < 0x80:
+        return first, 1
+    second = np.int64(data[at + 1]) & 0x3F
+    if first < 0xE0:
+        return (first & 0x1F) << 6 | second, 2
+    third = np.int64(data[at + 2]) & 0x3F
+    if first < 0xF0:
+        return (first & 0x0F) << 12 | second << 6 | third, 3
+    return (first & 0x07) << 18 | second << 12 | third << 6 | np.int64(data[at + 3]) & 0x3F, 4
+
+
+@numba.njit(cache=True, nogil=True)
+def previous(data, end):
+    """Where the character begins that ends before `end`."""
+    at = end - 1
+    while data[at] & 0xC0 == 0x80:
+        at -= 1
+    return at
+
+
+@numba.njit(cache=True, nogil=True)
+def count_characters(data, start, end):
+    """`len` of the span as a `str`: every byte but the continuation bytes."""
+    total = 0
+    for byte in data[start:end]:
+        total += (byte & 0xC0) != 0x80
+    return total
+
+
+@numba.njit(cache=True, nogil=True)
+def count_byte(data, start, end, wanted):
+    total = 0
+    for byte in data[start:end]:
+        total += byte == wanted
+    return total
+
+
+@numba.njit(cache=True, nogil=True)
+def find_byte(data, start, end, wanted):
+    """The position of the first such byte, or `end`."""
+    for at in range(start, end):
+        if data[at] == wanted:
+            return at
+    return end
+
+
+@numba.njit(cache=True, nogil=True)
+def strip_start(data, start, end, classes):
+    """Where `str.lstrip()` of the span begins (`end` where all of it is space)."""
+    at = start
+    while at < end:
+        point, width = decode(data, at)
+        if not classes[point] & SPACE:
+            return at
+        at += width
+    return end
+
+
+@numba.njit(cache=True, nogil=True)
+def strip_end(data, start, end, classes):
+    """Where `str.rstrip()` of the span ends (`start` where all of it is space)."""
+    while end > start:
+        at = previous(data, end)
+        if not classes[decode(data, at)[0]] & SPACE:
+            return end
+        end = at
+    return start
