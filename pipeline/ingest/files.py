@@ -1,0 +1,96 @@
+"""Local files and fsspec URLs as seekable streams, their sizes, fingerprints, and windows on parts of them."""
+
+import io
+import os
+from typing import IO, Any
+
+from corpusmill.pipeline.config import digest
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.storage import is_remote
+
+#: What a store says about an object that changes with its content.
+TAGS = ("ETag", "etag", "md5", "sha256", "oid", "blob_id", "generation", "mtime", "LastModified", "last_modified", "updated")
+
+
+def local_path(path: str) -> str:
+    return path.removeprefix("file://")
+
+
+def filesystem(path: str) -> tuple[Any, str]:
+    """The fsspec filesystem of a URL and the path in it; one sentence where its protocol can't be used."""
+    from fsspec.core import url_to_fs
+
+    try:
+        fs, name = url_to_fs(path)
+    except (ImportError, ValueError) as error:
+        raise InputError(f"{path}: this kind of URL can't be opened here ({error}).") from error
+    return fs, name
+
+
+def open_file(path: str) -> IO[bytes]:
+    """A seekable binary stream; one sentence where the file can't be opened."""
+    try:
+        if not is_remote(path):
+            return open(local_path(path), "rb")
+        fs, name = filesystem(path)
+        return fs.open(name, "rb")  # type: ignore[no-any-return]
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file.") from error
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror or error}).") from error
+
+
+def file_ref(path: str) -> FileRef:
+    """A file with its size and a fingerprint: size and time of a local file, the store's tags of a remote one."""
+    if not is_remote(path):
+        try:
+            status = os.stat(local_path(path))
+        except OSError as error:
+            raise InputError(f"{path}: can't be read ({error.strerror}).") from error
+        return FileRef(path, f"{status.st_size}:{status.st_mtime_ns}", status.st_size)
+    fs, name = filesystem(path)
+    try:
+        info = fs.info(name)
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror or error}).") from error
+    size = info.get("size")
+    if size is None:
+        raise InputError(f"{path}: the server doesn't say how large it is, so it can't be read in pieces; download it first.")
+    tags = {tag: str(info[tag]) for tag in TAGS if info.get(tag) is not None}
+    return FileRef(path, digest([size, tags])[:32], int(size))
+
+
+class RangeFile(io.RawIOBase):
+    """The bytes `[start, end)` of a seekable stream, as a stream of their own that begins at 0."""
+
+    def __init__(self, file: IO[bytes], start: int, end: int):
+        self.file, self.start, self.end = file, start, end
+        self.position = 0
+        file.seek(start)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.end - self.start}[whence]
+        self.position = max(0, base + offset)
+        self.file.seek(self.start + self.position)
+        return self.position
+
+    def read(self, size: int = -1) -> bytes:
+        left = max(0, self.end - self.start - self.position)
+        content = self.file.read(left if size < 0 else min(size, left))
+        self.position += len(content)
+        return content
+
+    def readinto(self, buffer: Any) -> int:
+        content = self.read(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)

@@ -1,0 +1,104 @@
+"""Parquet: pieces by row groups, and a row for every row."""
+
+from collections.abc import Iterator
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.ingest.config import IngestConfig
+from corpusmill.pipeline.ingest.fields import fill_row
+from corpusmill.pipeline.ingest.pages import gap_row
+from corpusmill.pipeline.ingest.rows import Row
+from corpusmill.pipeline.ingest.walk import Gap
+from corpusmill.pipeline.schemas import document_id
+
+#: Rows turned into Python values at a time.
+BATCH_ROWS = 256
+
+
+def open_groups(path: str, file: IO[bytes]) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(file)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0].rstrip('.')}).") from error
+
+
+def check_text_column(path: str, parquet: pq.ParquetFile, key: str) -> None:
+    """Raises a sentence with the columns that there are where the text column is missing or holds no text."""
+    schema = parquet.schema_arrow
+    if key not in schema.names:
+        raise InputError(f"{path}: no column {key!r} (ingest.text_key); it has {', '.join(schema.names) or 'none'}.")
+    if not _is_text(schema.field(key).type):
+        raise InputError(f"{path}: column {key!r} (ingest.text_key) holds {schema.field(key).type}, not text.")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def group_bytes(parquet: pq.ParquetFile) -> list[int]:
+    """Compressed bytes of each row group."""
+    metadata = parquet.metadata
+    return [
+        sum(metadata.row_group(group).column(column).total_compressed_size for column in range(metadata.num_columns))
+        for group in range(metadata.num_row_groups)
+    ]
+
+
+def read_groups(source: str, file: IO[bytes], start: int, end: int, config: IngestConfig) -> Iterator[Row]:
+    """A row for every row of the row groups `[start, end)`; `offset` is the row's number in the file."""
+    parquet = open_groups(source, file)
+    number = sum(parquet.metadata.row_group(group).num_rows for group in range(start))
+    for group in range(start, end):
+        after = number + parquet.metadata.row_group(group).num_rows
+        try:
+            for batch in parquet.iter_batches(BATCH_ROWS, row_groups=[group], use_threads=False):
+                for fields in _rows(batch):
+                    yield _row(source, number, fields, config)
+                    number += 1
+        except (pa.ArrowException, OSError) as error:
+            reason = f"row group {group} is damaged from row {number} on: {after - number} rows ({str(error).splitlines()[0][:200]})"
+            yield gap_row(source, Gap(number, after - number, "corrupt", reason))
+        number = after
+
+
+def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
+    columns = {name: _values(batch.column(place)) for place, name in enumerate(batch.schema.names)}
+    for place in range(batch.num_rows):
+        yield {name: values[place] for name, values in columns.items()}
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """Python values; text that is not UTF-8, which Parquet does not check, comes as bytes."""
+    try:
+        return column.to_pylist()  # type: ignore[no-any-return]
+    except UnicodeDecodeError:
+        if not _is_text(column.type):
+            return [None] * len(column)
+        if pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        return [_decoded(value) for value in column.cast(pa.large_binary()).to_pylist()]
+
+
+def _decoded(value: bytes | None) -> str | bytes | None:
+    try:
+        return value.decode() if value is not None else None
+    except UnicodeDecodeError:
+        return value
+
+
+def _row(source: str, number: int, fields: dict[str, Any], config: IngestConfig) -> Row:
+    text = fields.get(config.text_key)
+    size = len(text.encode("utf-8", "surrogatepass")) if isinstance(text, str) else len(text or b"")
+    row = Row("", source, number, None, "row", size)
+    if isinstance(text, bytes):
+        row.id = document_id(f"{source}#{number}", text)
+        return row.fail("invalid_utf8", "the text is not UTF-8")
+    if size > config.extraction.max_record_mb << 20:
+        row.id = document_id(f"{source}#{number}", b"")
+        return row.fail("too_large", f"the text has {size} bytes, more than extraction.max_record_mb")
+    return fill_row(row, fields, config)

@@ -1,0 +1,84 @@
+"""One row for everything that came in, and the two tables that a piece's rows become."""
+
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from corpusmill.pipeline.schemas import DOCUMENTS, REPORT, with_columns
+
+#: The report of the stage; `reason` says in words what `failed` names, and remarks on rows that were kept.
+INGEST_REPORT = with_columns(
+    REPORT,
+    [
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("offset", pa.int64()),
+        pa.field("length", pa.int64()),
+        pa.field("record_type", pa.string(), nullable=False),  # of WARC; `line`, `row`, `damage` or `file` elsewhere
+        pa.field("http_status", pa.int32()),
+        pa.field("content_type", pa.string()),
+        pa.field("encoding", pa.string()),  # that the bytes were read with
+        pa.field("bytes_in", pa.int64(), nullable=False),
+        pa.field("reason", pa.string()),
+    ],
+)
+
+
+@dataclass
+class Row:
+    """A record, line or row of a source; it goes on as a document where `failed` is empty."""
+
+    id: str
+    source: str
+    offset: int | None
+    length: int | None
+    record_type: str
+    bytes_in: int
+    url: str | None = None
+    failed: list[str] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    chars_in: int = 0
+    text: str = ""
+    title: str | None = None
+    timestamp: str | None = None
+    metadata: str | None = None
+    http_status: int | None = None
+    content_type: str | None = None
+    encoding: str | None = None
+
+    def fail(self, rule: str, reason: str) -> "Row":
+        self.failed.append(rule)
+        self.reasons.append(reason)
+        return self
+
+    @property
+    def kept(self) -> bool:
+        return not self.failed
+
+    @property
+    def chars_out(self) -> int:
+        return len(self.text) if self.kept else 0
+
+    @property
+    def reason(self) -> str | None:
+        return "; ".join(self.reasons) or None
+
+
+class Tables:
+    """Collects the rows of a piece, column by column."""
+
+    def __init__(self) -> None:
+        self._data: dict[str, list[object]] = {name: [] for name in DOCUMENTS.names}
+        self._report: dict[str, list[object]] = {name: [] for name in INGEST_REPORT.names}
+
+    def add(self, row: Row) -> None:
+        for name, values in self._report.items():
+            values.append(getattr(row, name))
+        if row.kept:
+            for name, values in self._data.items():
+                values.append(getattr(row, name))
+
+    def documents(self) -> pa.Table:
+        return pa.table(self._data, schema=DOCUMENTS)
+
+    def report(self) -> pa.Table:
+        return pa.table(self._report, schema=INGEST_REPORT)

@@ -1,0 +1,118 @@
+"""From the inputs that a user gives (files, folders, globs, URLs) to the files that can be read, in sorted order."""
+
+import glob
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.ingest.files import file_ref, filesystem, local_path
+from corpusmill.pipeline.ingest.formats import Ignored, Refused, Source, examine
+from corpusmill.pipeline.storage import is_remote
+
+MAGIC_CHARACTERS = "*?["
+
+
+@dataclass
+class Discovery:
+    """What the inputs hold: files to read, files that promise data and can't be read, and files left out."""
+
+    sources: list[Source] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
+    ignored: list[Ignored] = field(default_factory=list)
+
+
+def discover(inputs: list[str]) -> Discovery:
+    """Looks at every file of the inputs. Raises InputError where an input does not exist or none can be read."""
+    if not inputs:
+        raise InputError("ingest: no input was given; name a file, a folder or a glob.")
+    found = Discovery()
+    seen: set[str] = set()
+    for given in inputs:
+        paths = expand(given)
+        if not paths:
+            raise InputError(f"{given}: there is nothing in it.")
+        for path in paths:
+            if path not in seen:
+                seen.add(path)
+                _take(found, path, explicit=paths == [given])
+    if not found.sources:
+        raise InputError(_nothing(inputs, found))
+    return found
+
+
+def _take(found: Discovery, path: str, explicit: bool) -> None:
+    if not explicit and Path(path).name.startswith((".", "_")):
+        found.ignored.append(Ignored(path))
+        return
+    result = examine(file_ref(path))
+    if isinstance(result, Source):
+        found.sources.append(result)
+    elif isinstance(result, Refused):
+        found.refused.append(result)
+    elif explicit:
+        reason = f"{path}: not a WARC, JSONL or Parquet file." if file_ref(path).bytes else f"{path}: there is nothing in it."
+        found.refused.append(Refused(file_ref(path), "wrong_format" if file_ref(path).bytes else "empty_file", reason))
+    else:
+        found.ignored.append(result)
+
+
+def _nothing(inputs: list[str], found: Discovery) -> str:
+    if len(found.refused) == 1:
+        return found.refused[0].reason
+    where = ", ".join(inputs[:3]) + (", ..." if len(inputs) > 3 else "")
+    if found.refused:
+        return f"{where}: none of {len(found.refused)} files can be read; the first: {found.refused[0].reason}"
+    return f"{where}: no WARC, JSONL or Parquet file in it ({len(found.ignored)} other files)."
+
+
+def expand(given: str) -> list[str]:
+    """The files of one input, sorted. A path that exists is taken as it is, whatever characters it has."""
+    return _expand_remote(given) if is_remote(given) else _expand_local(given)
+
+
+def _expand_local(given: str) -> list[str]:
+    path = local_path(given)
+    if os.path.isdir(path):
+        return _below(path)
+    if os.path.exists(path):
+        return [path]
+    if any(character in path for character in MAGIC_CHARACTERS):
+        matches = sorted(glob.glob(path, recursive=True))
+        if not matches:
+            raise InputError(f"{given}: no file matches.")
+        files = [below for match in matches for below in (_below(match) if os.path.isdir(match) else [match])]
+        return sorted(set(files))
+    raise InputError(f"{given}: no such file or folder.")
+
+
+def _below(folder: str) -> list[str]:
+    """All files below a folder, as `folder/relative`."""
+    root = folder.rstrip("/") or "/"
+    return sorted(os.path.join(parent, name) for parent, _, names in os.walk(root, followlinks=True) for name in names)
+
+
+def _expand_remote(given: str) -> list[str]:
+    fs, name = filesystem(given)
+    protocol = given.split("://", 1)[0]
+    try:
+        if any(character in name for character in MAGIC_CHARACTERS) and not fs.exists(name):
+            matches = sorted(str(match) for match in fs.glob(name))
+            files = [file for match in matches for file in (fs.find(match) if fs.isdir(match) else [match])]
+            if not files:
+                raise InputError(f"{given}: no file matches.")
+        elif fs.isfile(name):
+            return [given]
+        elif fs.isdir(name):
+            files = fs.find(name)
+        else:
+            raise InputError(f"{given}: no such file or folder.")
+    except InputError:
+        raise
+    except Exception as error:  # noqa: BLE001 - each store has exceptions of its own; the user needs one sentence
+        raise InputError(
+            f"{given}: can't be listed ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})."
+        ) from error
+    return sorted(
+        {str(file) if "://" in str(file) else f"{protocol}://{str(file).lstrip('/') if protocol != 'file' else file}" for file in files}
+    )

@@ -1,0 +1,112 @@
+"""`ingest`: WARC, WET, JSONL and Parquet in; one table of documents and one report row for everything that came in."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from typing import ClassVar
+
+from corpusmill.pipeline.config import Config, canonical_json
+from corpusmill.pipeline.ingest.config import IngestConfig
+from corpusmill.pipeline.ingest.files import open_file
+from corpusmill.pipeline.ingest.formats import Refused
+from corpusmill.pipeline.ingest.jsonl import read_jsonl
+from corpusmill.pipeline.ingest.pages import MIB, gap_row, record_row
+from corpusmill.pipeline.ingest.parquet import check_text_column, open_groups, read_groups
+from corpusmill.pipeline.ingest.rows import Row, Tables
+from corpusmill.pipeline.ingest.sources import Discovery, discover
+from corpusmill.pipeline.ingest.splitting import Segment, needs_index, pack, piece_bytes, record_starts, segments_of
+from corpusmill.pipeline.ingest.walk import Gap
+from corpusmill.pipeline.ingest.warc import read_records
+from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.schemas import document_id
+from corpusmill.pipeline.stage import Output, Piece, Stage, Worker, documents_output
+
+
+class IndexWorker(Worker):
+    """Finds where a large WARC can be cut."""
+
+    def process(self, piece: Piece) -> Output:
+        (ref,) = piece.inputs
+        starts = record_starts(ref.path, piece.params["layout"], ref.bytes, piece.params["step"])
+        return Output({f"index/{piece.key}.json": canonical_json(starts).encode()}, counts={"cuts": len(starts) - 2})
+
+
+class IngestWorker(Worker):
+    """Turns parts of sources into rows."""
+
+    config: IngestConfig
+
+    def process(self, piece: Piece) -> Output:
+        tables = Tables()
+        counts: Counter[str] = Counter()
+        warnings: list[str] = list(piece.params.get("warnings", []))
+        size = 0
+        for ref, params in zip(piece.inputs, piece.params["segments"]):
+            segment = Segment(**params)
+            for row in self._rows(ref, segment):
+                tables.add(row)
+                counts.update([f"type:{row.record_type}"] + [f"failed:{rule}" for rule in row.failed])
+                if row.record_type in ("damage", "file"):
+                    warnings.append(row.reasons[0] if row.record_type == "file" else f"{row.source}: {row.reasons[0]}.")
+            size += segment.bytes
+        return documents_output(piece.key, tables.documents(), tables.report(), bytes_in=size, counts=dict(counts), warnings=warnings)
+
+    def _rows(self, ref: FileRef, segment: Segment) -> Iterator[Row]:
+        if segment.format == "refused":
+            row = Row(document_id(ref.path, b""), ref.path, None, None, "file", ref.bytes)
+            yield row.fail(segment.rule, segment.reason)
+            return
+        with open_file(ref.path) as file:
+            if segment.format == "jsonl":
+                yield from read_jsonl(ref.path, file, segment.layout, segment.start, segment.end, self.config)
+            elif segment.format == "parquet":
+                yield from read_groups(ref.path, file, segment.start, segment.end, self.config)
+            else:
+                limit = self.config.extraction.max_record_mb * MIB
+                for part in read_records(file, segment.layout, segment.start, segment.end, limit):
+                    yield gap_row(ref.path, part) if isinstance(part, Gap) else record_row(ref.path, part, self.config)
+
+
+class IngestStage(Stage):
+    name: ClassVar[str] = "ingest"
+    Config: ClassVar[type[Config]] = IngestConfig
+    config: IngestConfig
+
+    def execute(self, run: StageRun) -> None:
+        found = discover(run.inputs)
+        self._check_columns(found)
+        target = piece_bytes(found.sources, self.config.piece_mb)
+        starts = self._index(run, found, target)
+        parts = [(source.ref, segment) for source in found.sources for segment in segments_of(source, target, starts.get(source.ref.path))]
+        pieces = pack(parts, target)
+        if found.refused or found.ignored:
+            pieces.append(self._left_out(f"part-{len(pieces):05d}", found))
+        run.map("", IngestWorker, pieces)
+
+    def _check_columns(self, found: Discovery) -> None:
+        for source in found.sources:
+            if source.format == "parquet":
+                with open_file(source.ref.path) as file:
+                    check_text_column(source.ref.path, open_groups(source.ref.path, file), self.config.text_key)
+
+    def _index(self, run: StageRun, found: Discovery, target: int) -> dict[str, list[int]]:
+        large = [source for source in found.sources if needs_index(source, target)]
+        pieces = [
+            Piece(f"index-{number:05d}", (source.ref,), {"layout": source.layout, "step": target}) for number, source in enumerate(large)
+        ]
+        rows = run.map("index", IndexWorker, pieces)
+        return {s.ref.path: json.loads(run.storage.read_bytes(r.outputs[0].path)) for s, r in zip(large, rows)}
+
+    @staticmethod
+    def _left_out(key: str, found: Discovery) -> Piece:
+        """The piece that accounts for files that were not read: a report row for each that promised data."""
+        params = {"segments": [_refused_segment(refused) for refused in found.refused], "warnings": []}
+        if found.ignored:
+            names = ", ".join(ignored.path for ignored in found.ignored[:3]) + (", ..." if len(found.ignored) > 3 else "")
+            params["warnings"] = [f"{len(found.ignored)} files that hold no documents were left out: {names}."]
+        return Piece(key, tuple(refused.ref for refused in found.refused), params)
+
+
+def _refused_segment(refused: Refused) -> dict[str, object]:
+    return {"format": "refused", "layout": "", "start": 0, "end": 0, "bytes": 0, "rule": refused.rule, "reason": refused.reason}
