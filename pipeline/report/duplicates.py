@@ -69,9 +69,7 @@ def read_duplicates(reader: RunReader, texts: bool = True) -> Duplicates | None:
     if not texts:
         return found
     found.largest = _members(reader, largest)
-    found.weakest = [
-        (Member(id_, url, False, similarity), Member(kept_id, "", True, None)) for similarity, id_, kept_id, url in weakest
-    ]
+    found.weakest = [(Member(id_, url, False, similarity), Member(kept_id, "", True, None)) for similarity, id_, kept_id, url in weakest]
     _add_texts(reader, found)
     return found
 

@@ -62,7 +62,8 @@ def histogram_figure(histogram: Histogram, rules: list[Rule]) -> Figure:
     for place, rule in enumerate(rules):
         if isinstance(rule.threshold, int | float) and not isinstance(rule.threshold, bool):
             x = float(rule.threshold)
-            shapes.append({"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper", "line": {"color": "var(--line)", "dash": "dash"}})
+            line = {"color": "var(--line)", "dash": "dash"}
+            shapes.append({"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper", "line": line})
             at = _log10(x) if histogram.logarithmic else x
             text = f"{html.escape(rule.comparison)} {number(rule.threshold)}"
             notes.append({"x": at, "y": 1 - 0.13 * (place % 3), "yref": "paper", "text": text, "showarrow": False, "xanchor": "left"})

@@ -31,9 +31,7 @@ class FunnelRow:
 
 def funnel(reader: RunReader, decisions: dict[str, Decisions]) -> list[FunnelRow]:
     """The rows of the data stages from their reports, then that of the token shards from their indexes."""
-    rows = [
-        FunnelRow(name, reader.stages[name].status, d.rows, d.kept, d.chars_in, d.chars_out) for name, d in decisions.items()
-    ]
+    rows = [FunnelRow(name, reader.stages[name].status, d.rows, d.kept, d.chars_in, d.chars_out) for name, d in decisions.items()]
     if reader.stages["tokens"].status != "missing":
         documents, tokens = token_totals(reader)
         if documents or tokens:

@@ -104,7 +104,7 @@ def plan(column: str, values: Floats, marks: list[float]) -> Histogram:
     """Edges for a column from sampled finite values (n): a bin a number for few whole numbers, else 60 even or logarithmic ones."""
     if len(values) == 0:
         values = np.array([0.0, *marks])
-    low, high = (float(v) for v in np.quantile(values, [0.0, 0.995], method="nearest"))
+    low, high = float(np.min(values)), float(np.quantile(values, 0.995, method="nearest"))
     for mark in marks:
         low, high = min(low, mark), max(high, mark)
     whole = bool(np.all(values == np.round(values)))
@@ -126,6 +126,8 @@ def number(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, int | np.integer):
         return f"{value:,}"
+    if isinstance(value, list):
+        return ", ".join(number(item) for item in value)
     if isinstance(value, float | np.floating):
         if not math.isfinite(value):
             return str(float(value))

@@ -50,7 +50,7 @@ class Page:
             "figure": self.chart(figures.histogram_figure(histogram, rules)),
             "height": 240,
             "title": histogram.column,
-            "rules": [f"{rule.rule}: {rule.comparison} {number(rule.threshold)}" for rule in rules],
+            "rules": [f"{rule.rule}: fails if {rule.comparison} {number(rule.threshold)}" for rule in rules],
             "caption": _caption(histogram),
         }
 
@@ -121,9 +121,15 @@ def render(summary: Summary) -> str:
     from plotly.offline import get_plotlyjs
 
     environment = Environment(
-        loader=PackageLoader("corpusmill.pipeline.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )  # fmt: skip
-    environment.filters.update(number=number, line=lambda v, n=200: safe_line(str(v), n), text=lambda v, n=SAMPLE_TEXT: safe_text(str(v), n))
+        loader=PackageLoader("corpusmill.pipeline.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = number
+    environment.filters["line"] = lambda value, limit=200: safe_line(str(value), limit)
+    environment.filters["text"] = lambda value, limit=SAMPLE_TEXT: safe_text(str(value), limit)
     environment.filters["share"] = lambda part, whole: f"{part / whole:.1%}" if whole else "–"
     scripts = [_asset("before_plotly.js"), get_plotlyjs(), _asset("report.js")]
     styles = [_asset("report.css"), _asset("plotly.css")]
@@ -135,10 +141,10 @@ def render(summary: Summary) -> str:
     )  # fmt: skip
     return environment.get_template("page.html.jinja").render(
         policy=policy(scripts, styles),
-        styles=[Markup(style) for style in styles],  # noqa: S704 - our own files
-        scripts=[Markup(script) for script in scripts],  # noqa: S704 - our own files and plotly.js
-        figures=Markup(script_json(page.figures)),  # noqa: S704 - escaped by script_json
-        body=Markup(body),  # noqa: S704 - rendered with autoescape
+        styles=[Markup(style) for style in styles],
+        scripts=[Markup(script) for script in scripts],
+        figures=Markup(script_json(page.figures)),
+        body=Markup(body),
     )
 
 

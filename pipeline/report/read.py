@@ -27,7 +27,7 @@ RULES_KEY = b"corpusmill.rules"
 
 @dataclass(frozen=True)
 class Rule:
-    """A threshold on a measured value. `comparison` relates value and threshold as the stage wrote it."""
+    """A document fails where `column comparison threshold` is true (`words < 50`), as the stage wrote it beside its report."""
 
     step: str
     rule: str

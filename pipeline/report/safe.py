@@ -4,9 +4,7 @@ import re
 
 #: ECMA-48 sequences, 7 and 8 bit: strings (OSC, DCS, SOS, PM, APC) with their end, CSI, and two-byte escapes.
 _SEQUENCES = re.compile(
-    "(?:\x1b[\\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\\\|\x9c)?"
-    "|(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]?"
-    "|\x1b[ -/]*[0-~]?"
+    "(?:\x1b[\\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\\\|\x9c)?|(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]?|\x1b[ -/]*[0-~]?"
 )
 #: Control characters but tab and newline; bidirectional controls (UAX #9); line and paragraph separators; BOM,
 #: soft joiners that hide text, tag characters; lone surrogates.

@@ -60,12 +60,10 @@ def warnings(summary: Summary) -> list[str]:
     for stage, d in summary.decisions.items():
         if d.rows and not d.kept:
             found.append(f"{stage}: none of {d.rows:,} documents was kept.")
-        for rule in d.by_removal():
-            if stage != "ingest" and d.rows >= 20 and rule.fired > ALARM_SHARE * d.rows:
-                found.append(f"{stage}: {rule.name} fired on {rule.fired / d.rows:.1%} of the documents.")
-    for training in summary.training:
-        if training.not_finite:
-            found.append(f"{training.stage}: the loss of {training.not_finite:,} steps was not a finite number.")
+        alarming = [rule for rule in d.by_removal() if stage != "ingest" and d.rows >= 20 and rule.fired > ALARM_SHARE * d.rows]
+        found += [f"{stage}: {rule.name} fired on {rule.fired / d.rows:.1%} of the documents." for rule in alarming]
+    bad = [training for training in summary.training if training.not_finite]
+    found += [f"{training.stage}: steps whose loss was not a finite number: {training.not_finite:,}." for training in bad]
     for name, state in reader.stages.items():
         found += [f"{name}: {sentence}" for task in state.tasks for sentence in task.warnings]
     return list(dict.fromkeys(found))
@@ -76,7 +74,8 @@ def stage_times(measures: list[dict[str, Any]]) -> list[dict[str, Any]]:
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for measure in measures:
         key = (str(measure.get("stage", "")), str(measure.get("phase", "")))
-        row = rows.setdefault(key, {"stage": key[0], "phase": key[1], "seconds": 0.0, "tasks": 0, "rows_in": 0, "bytes_in": 0, "peak_mb": 0})
+        counts = {"seconds": 0.0, "tasks": 0, "rows_in": 0, "bytes_in": 0, "peak_mb": 0}
+        row = rows.setdefault(key, {"stage": key[0], "phase": key[1], **counts})
         for name in ("seconds", "tasks", "rows_in", "bytes_in"):
             row[name] += measure.get(name) or 0
         row["peak_mb"] = max(row["peak_mb"], measure.get("peak_mb") or 0)

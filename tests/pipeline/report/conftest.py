@@ -15,13 +15,13 @@ from corpusmill.pipeline.special_tokens import EOT_ID, SPECIAL_TOKENS
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.tokenshards import INDEX, Shard, ShardSet, shard_contents, shard_names
 
-HOSTILE = 'before<script>alert(1)</script><img src=x onerror=alert(2)> \x1b[31mred\x1b]0;title\x07 \u202eright to left\u202c after'
+HOSTILE = "before<script>alert(1)</script><img src=x onerror=alert(2)> \x1b[31mred\x1b]0;title\x07 \u202eright to left\u202c after"
 HOSTILE_URL = 'http://evil.test/<b onmouseover=alert(3)>?q="\u202e\x1b[2J'
 RULES = [
-    {"step": "gopher", "rule": "short", "column": "words", "comparison": ">=", "threshold": 20},
-    {"step": "gopher", "rule": "symbols", "column": "symbol_ratio", "comparison": "<=", "threshold": 0.1},
-    {"step": "language", "rule": "language", "column": "language_score", "comparison": ">=", "threshold": 0.65},
-    {"step": "gopher", "rule": "never", "column": "words", "comparison": "<=", "threshold": 100000},
+    {"step": "gopher", "rule": "short", "column": "words", "comparison": "<", "threshold": 20},
+    {"step": "gopher", "rule": "symbols", "column": "symbol_ratio", "comparison": ">", "threshold": 0.1},
+    {"step": "language", "rule": "language", "column": "language_score", "comparison": "<", "threshold": 0.65},
+    {"step": "gopher", "rule": "never", "column": "words", "comparison": ">", "threshold": 100000},
 ]
 
 
@@ -55,7 +55,9 @@ class RunBuilder:
 
 def documents(rows: list[dict[str, Any]], extra: list[pa.Field]) -> pa.Table:
     schema = with_columns(DOCUMENTS, extra)
-    return pa.Table.from_pylist([{**{f.name: None for f in schema}, **{k: v for k, v in r.items() if k in schema.names}} for r in rows], schema)
+    return pa.Table.from_pylist(
+        [{**{f.name: None for f in schema}, **{k: v for k, v in r.items() if k in schema.names}} for r in rows], schema
+    )
 
 
 def report(rows: list[dict[str, Any]], extra: list[pa.Field], metadata: dict[bytes, bytes] | None = None) -> pa.Table:
@@ -70,11 +72,12 @@ def pages() -> list[dict[str, Any]]:
         words = 3 if number in (10, 11, 12, 13, 14) else 30 + number
         text = " ".join(f"word{number}x{place}" for place in range(words))
         url = f"http://host{number % 3}.test/page-{number}.html"
-        if number == 20:
+        if number == 30:
             text, url = f"{HOSTILE} {text}", HOSTILE_URL
         rows.append(
             {
-                "id": document_id(url, text.encode()), "url": url, "timestamp": "2024-01-01T00:00:00Z", "source": f"crawl-{number % 2}.warc.gz",
+                "id": document_id(url, text.encode()), "url": url, "timestamp": "2024-01-01T00:00:00Z",
+                "source": f"crawl-{number % 2}.warc.gz",
                 "offset": number * 1000, "length": 900, "text": text, "number": number, "words": words,
                 "http_status": 404 if number < 4 else 200, "symbol_ratio": 0.2 if number in (14, 15, 16, 17) else number / 1000,
                 "language": "de" if number % 5 == 0 else "en", "language_score": 0.5 if number in (30, 31, 32) else 0.9,
@@ -86,7 +89,9 @@ def pages() -> list[dict[str, Any]]:
 def write_run(folder: Path, stages: tuple[str, ...] = ("ingest", "filter", "dedup", "tokens", "training")) -> RunBuilder:
     """The whole run, or its first stages."""
     run = RunBuilder(folder)
-    run.json("run.json", {"inputs": ["crawl/"], "recipe": {name: {} for name in ("ingest", "filter", "dedup")}, "versions": {"corpusmill": "0"}})
+    run.json(
+        "run.json", {"inputs": ["crawl/"], "recipe": {name: {} for name in ("ingest", "filter", "dedup")}, "versions": {"corpusmill": "0"}}
+    )
     rows = pages()
     if "ingest" in stages:
         _ingest(run, rows)
@@ -107,7 +112,12 @@ def _halves(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 
 def _ingest(run: RunBuilder, rows: list[dict[str, Any]]) -> None:
-    fields = [pa.field("source", pa.string()), pa.field("offset", pa.int64()), pa.field("length", pa.int64()), pa.field("http_status", pa.int32())]
+    fields = [
+        pa.field("source", pa.string()),
+        pa.field("offset", pa.int64()),
+        pa.field("length", pa.int64()),
+        pa.field("http_status", pa.int32()),
+    ]
     parts = []
     for number, half in enumerate(_halves(rows)):
         good = [row for row in half if row["http_status"] == 200]
@@ -131,7 +141,14 @@ def _filter(run: RunBuilder, rows: list[dict[str, Any]]) -> list[dict[str, Any]]
     parts, kept = [], []
     for number, half in enumerate(_halves(rows)):
         decided = [
-            {**r, "kept": not _failed(r), "failed": _failed(r), "chars_in": len(r["text"]), "chars_out": 0 if _failed(r) else len(r["text"])} for r in half
+            {
+                **r,
+                "kept": not _failed(r),
+                "failed": _failed(r),
+                "chars_in": len(r["text"]),
+                "chars_out": 0 if _failed(r) else len(r["text"]),
+            }
+            for r in half
         ]
         good = [row for row in decided if row["kept"]]
         kept += good
@@ -159,7 +176,15 @@ def _dedup(run: RunBuilder, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
              "kept_id": leader if removed else None, "similarity": row["number"] / 50 if removed else None, "verified": removed or None}
         )  # fmt: skip
     good = [row for row in decided if row["kept"]]
-    run.stage("dedup", [{"data/part-00000.parquet": documents(good, [pa.field("language", pa.string())]), "report/part-00000.parquet": report(decided, fields)}])
+    run.stage(
+        "dedup",
+        [
+            {
+                "data/part-00000.parquet": documents(good, [pa.field("language", pa.string())]),
+                "report/part-00000.parquet": report(decided, fields),
+            }
+        ],
+    )
     return good
 
 
@@ -171,23 +196,29 @@ def _tokens(run: RunBuilder, rows: list[dict[str, Any]]) -> None:
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer.train_from_iterator(
-        [r["text"] for r in rows], trainers.BpeTrainer(vocab_size=400, special_tokens=list(SPECIAL_TOKENS), initial_alphabet=alphabet, show_progress=False)
+        [r["text"] for r in rows],
+        trainers.BpeTrainer(vocab_size=400, special_tokens=list(SPECIAL_TOKENS), initial_alphabet=alphabet, show_progress=False),
     )
     run.stage("tokenizer", [{"tokenizer.json": tokenizer.to_str().encode(), "quality.json": json.dumps({"bytes_per_token": 2.5}).encode()}])
     files: dict[str, Any] = {}
+    data_row = 0
+    decided: list[dict[str, Any]] = []
     for split, part in (("train", rows[:-4]), ("validation", rows[-4:])):
         ids, index = [], []
-        for place, row in enumerate(part):
+        for row in part:
             encoded = [*tokenizer.encode(row["text"]).ids, EOT_ID]
-            index.append({"id": row["id"], "first": len(ids), "tokens": len(encoded), "utf8_bytes": len(row["text"].encode()), "url": row["url"],
-                          "source": row["source"], "offset": row["offset"], "length": row["length"], "data_file": "dedup/data/part-00000.parquet",
-                          "data_row": place})  # fmt: skip
+            place = {"first": len(ids), "tokens": len(encoded), "utf8_bytes": len(row["text"].encode()), "split": split, "shard": 0}
+            index.append({**row, **place, "data_file": "dedup/data/part-00000.parquet", "data_row": data_row, "chars_in": len(row["text"])})
+            data_row += 1
             ids += encoded
-        contents = shard_contents(0, np.array(ids, "<u2"), pa.Table.from_pylist(index, INDEX))
+        contents = shard_contents(0, np.array(ids, "<u2"), pa.Table.from_pylist([{f.name: r[f.name] for f in INDEX} for r in index], INDEX))
         shard = Shard(*shard_names(0), len(ids), len(part), sum(r["utf8_bytes"] for r in index), "")
         description = ShardSet("uint16", 400, "", split, (shard,))
         files |= {f"{split}/{name}": content for name, content in contents.items()}
         files[f"{split}/shards.json"] = description.to_json()
+        decided += index
+    fields = [pa.field(name, pa.int64()) for name in ("tokens", "utf8_bytes", "shard", "first")] + [pa.field("split", pa.string())]
+    files["report/tokens-00000.parquet"] = report([{**r, "kept": True, "failed": [], "chars_out": r["chars_in"]} for r in decided], fields)
     run.stage("tokens", [files])
 
 
@@ -199,9 +230,17 @@ def _training(run: RunBuilder) -> None:
         run.storage.write_bytes(f"{stage}/logs/train.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
     run.json("evaluate/scores.json", {"validation": {"bits_per_byte": 1.234567}, "preference_accuracy": 0.75})
     run.json("evaluate/samples.json", [{"prompt": "The history of", "text": f"x {HOSTILE}"}])
-    run.storage.write_bytes(
-        "metrics.jsonl", json.dumps({"stage": "filter", "phase": "", "seconds": 2.0, "tasks": 2, "rows_in": 56, "bytes_in": 4_000_000, "workers": 1, "peak_mb": 321}).encode() + b"\n"
-    )
+    measure = {
+        "stage": "filter",
+        "phase": "",
+        "seconds": 2.0,
+        "tasks": 2,
+        "rows_in": 56,
+        "bytes_in": 4_000_000,
+        "workers": 1,
+        "peak_mb": 321,
+    }
+    run.storage.write_bytes("metrics.jsonl", json.dumps(measure).encode() + b"\n")
 
 
 @pytest.fixture(scope="session")
@@ -209,3 +248,8 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report") / "run"
     write_run(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def builder() -> Any:
+    return write_run

@@ -1,0 +1,206 @@
+"""The report's main tables on a terminal, a summary after each stage, and the last lines of a run."""
+
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from corpusmill.pipeline.report.decisions import Decisions, read_decisions
+from corpusmill.pipeline.report.histogram import number
+from corpusmill.pipeline.report.read import DATA_STAGES, RunReader
+from corpusmill.pipeline.report.safe import safe_line
+from corpusmill.pipeline.report.summary import Summary, read_summary, stage_times
+from corpusmill.pipeline.run import StageResult
+
+TOP_RULES = 12
+TOP_RULES_STAGE = 4
+MAX_WARNINGS = 12
+MAX_SCORES = 24
+
+
+def table(title: str, *columns: str, wide: int = 0) -> Table:
+    """A plain table; columns whose name begins with `>` are numbers. Column `wide` may wrap, the others never."""
+    made = Table(
+        title=Text(title, style="bold", no_wrap=True) if title else None,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+    )
+    for place, column in enumerate(columns):
+        numeric = column.startswith(">")
+        made.add_column(column.removeprefix(">"), justify="right" if numeric else "left", overflow="fold", no_wrap=place != wide)
+    return made
+
+
+def cell(value: Any, limit: int = 200) -> Text:
+    """A table cell that holds only harmless text; rich markup in it has no meaning."""
+    return Text("" if value is None else safe_line(number(value), limit))
+
+
+def share(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if whole else "–"
+
+
+def millions(count: int | None) -> str:
+    """A large count in few characters."""
+    if count is None:
+        return ""
+    return f"{count:,}" if count < 10_000_000 else f"{count / 1e6:,.0f} M"
+
+
+def render_report(folder: str, console: Console) -> None:
+    """Prints the funnel, the rules that removed most, duplicates, tokens, training and scores, within 80 columns."""
+    summary = read_summary(folder, deep=False)
+    for sentence in summary.warnings[:MAX_WARNINGS]:
+        console.print(Text("Warning: ", style="bold yellow") + Text(safe_line(sentence, 400)))
+    if len(summary.warnings) > MAX_WARNINGS:
+        console.print(f"and {len(summary.warnings) - MAX_WARNINGS:,} more warnings (the page has them)")
+    tables = [_funnel(summary), *(_rules(d) for d in summary.decisions.values() if d.by_removal()), _duplicates(summary), _tokens(summary)]
+    tables += [_training(summary), _scores(summary), _times(summary)]
+    for made in tables:
+        if made is not None and made.row_count:
+            console.print()
+            console.print(made)
+    if not summary.decisions:
+        console.print("No stage has a report yet.")
+
+
+def _funnel(summary: Summary) -> Table:
+    made = table("Funnel", "stage", ">in", ">kept", ">dropped", ">kept %", ">of all", ">characters", ">tokens")
+    for row in summary.funnel:
+        name = row.stage if row.status == "complete" else f"{row.stage} (unfinished)"
+        shares = share(row.documents_out, row.documents_in), share(row.documents_out, summary.funnel[0].documents_in)
+        counts = number(row.documents_in), number(row.documents_out), number(row.dropped)
+        made.add_row(cell(name), *counts, *shares, millions(row.chars_out), millions(row.tokens))
+    return made
+
+
+def _rules(decisions: Decisions) -> Table:
+    made = table(f"{decisions.stage}: why {decisions.dropped:,} of {decisions.rows:,} were dropped", "rule", ">fired", ">share", ">alone")
+    fired = decisions.by_removal()
+    for rule in fired[:TOP_RULES]:
+        made.add_row(cell(rule.name, 60), number(rule.fired), share(rule.fired, decisions.rows), number(rule.alone))
+    if fired[TOP_RULES:]:
+        made.add_row(Text(f"{len(fired) - TOP_RULES} more rules", style="dim"), "", "", "")
+    return made
+
+
+def _duplicates(summary: Summary) -> Table | None:
+    found = summary.duplicates
+    if found is None:
+        return None
+    made = table("Duplicates", "clusters", ">documents in them", ">largest", ">exact removed", ">near removed")
+    largest = max(found.sizes, default=0)
+    made.add_row(*(number(n) for n in (found.clusters, found.in_clusters, largest, found.exact, found.near)))
+    return made
+
+
+def _tokens(summary: Summary) -> Table:
+    made = table("Tokens", "split", ">documents", ">tokens", ">bytes/token", ">shards")
+    for split, t in summary.tokens.items():
+        tokens, size = t.get("tokens") or 0, t.get("utf8_bytes") or 0
+        counts = number(t.get("documents") or 0), number(tokens), f"{size / tokens:.2f}" if tokens else ""
+        made.add_row(split, *counts, number(len(t.get("shards") or [])))
+    return made
+
+
+def _training(summary: Summary) -> Table:
+    made = table("Training", "stage", ">steps", ">first loss", ">last loss")
+    for training in summary.training:
+        loss = next((c.values for c in training.curves if c.name == "loss"), [])
+        made.add_row(training.stage, number(training.steps), number(loss[0]) if loss else "", number(loss[-1]) if loss else "")
+    return made
+
+
+def _scores(summary: Summary) -> Table:
+    made = table("Evaluation", "score", ">value")
+    for title, leaves in summary.scores:
+        if title == "Evaluation":
+            for name, value in [leaf for leaf in leaves if isinstance(leaf[1], int | float)][:MAX_SCORES]:
+                made.add_row(cell(name, 60), cell(value))
+    return made
+
+
+def _times(summary: Summary) -> Table:
+    made = table("Time and memory", "stage", "phase", ">seconds", ">rows/s", ">MB/s", ">peak MB")
+    for row in stage_times(summary.measures):
+        seconds, rows, size = row["seconds"], row["rows_in"], row["bytes_in"]
+        made.add_row(
+            cell(row["stage"], 12), cell(row["phase"], 24), f"{seconds:,.1f}", f"{rows / seconds:,.0f}" if seconds and rows else "",
+            f"{size / seconds / 1e6:,.1f}" if seconds and size else "", number(row["peak_mb"]),
+        )  # fmt: skip
+    return made
+
+
+def stage_summary(folder: str, result: StageResult, console: Console) -> None:
+    """Prints what a stage did, right after it: documents in, kept, dropped, the top rules, time, speed, memory."""
+    reader = RunReader(folder)
+    if not result.performed:
+        console.print(Text(f"{result.name}: finished before, nothing to do", style="dim"))
+        return
+    head = Text(result.name, style="bold")
+    decisions = read_decisions(reader, result.name, histograms=False, samples=False) if result.name in DATA_STAGES else None
+    if decisions is not None:
+        head.append(
+            f"  {decisions.rows:,} in, {decisions.kept:,} kept ({share(decisions.kept, decisions.rows)}), {decisions.dropped:,} dropped",
+            style="not bold",
+        )
+    console.print(head)
+    if decisions is not None and decisions.by_removal() and "failed" not in result.details:
+        rules = [f"{safe_line(r.name, 40)} {r.fired:,}" for r in decisions.by_removal()[:TOP_RULES_STAGE]]
+        console.print(Text(f"  top rules: {', '.join(rules)}"))
+    for label, text in result.details.items():
+        console.print(Text(f"  {safe_line(label, 40)}: {safe_line(text, 200)}"))
+    warnings = [sentence for task in reader.stages[result.name].tasks for sentence in task.warnings]
+    for sentence in warnings[:3]:
+        console.print(Text("  warning: ", style="yellow") + Text(safe_line(sentence, 300)))
+    if warnings[3:]:
+        console.print(Text(f"  and {len(warnings) - 3:,} more warnings (the report has them)", style="dim"))
+    console.print(Text(f"  {_speed(reader, result)}", style="dim"))
+
+
+def _speed(reader: RunReader, result: StageResult) -> str:
+    """Seconds of this call, with the speed and memory that metrics.jsonl has for the phases it ran last."""
+    rows: list[dict[str, Any]] = []
+    seen: set[str] = set()
+    for row in reversed(reader.json_lines("metrics.jsonl")):
+        if row.get("stage") != result.name or row.get("phase") in seen:
+            break
+        seen.add(str(row.get("phase")))
+        rows.append(row)
+    documents = max((row.get("rows_in") or 0 for row in rows), default=0)
+    size = max((row.get("bytes_in") or 0 for row in rows), default=0)
+    parts = [f"{result.seconds:,.1f} s"]
+    if documents and result.seconds:
+        parts.append(f"{documents / result.seconds:,.0f} documents/s")
+    if size and result.seconds:
+        parts.append(f"{size / result.seconds / 1e6:,.1f} MB/s")
+    peak = max((row.get("peak_mb") or 0 for row in rows), default=0)
+    return ", ".join([*parts, f"peak {peak:,} MB"] if peak else parts)
+
+
+def closing_lines(folder: str, report: str, console: Console) -> None:
+    """The last lines of a run: a sample of what its model says, where the report is, and what to ask next."""
+    summary = RunReader(folder)
+    samples = summary.json("evaluate/samples.json")
+    sample = _last_sample(samples)
+    if sample:
+        console.print()
+        console.print(Text("The model says:", style="bold"))
+        for name, text in sample:
+            console.print(Text(f"  {safe_line(name, 30)}: ", style="dim") + Text(safe_line(text, 400)))
+    console.print()
+    console.print(Text(f"The report: {report}"))
+    console.print(Text(f"Why a document was kept or dropped: corpusmill why {folder} URL"))
+
+
+def _last_sample(samples: Any) -> list[tuple[str, str]]:
+    from corpusmill.pipeline.report.training import flatten
+
+    if isinstance(samples, dict):
+        samples = next((v for v in samples.values() if isinstance(v, list)), [samples])
+    rows = [row for row in samples or [] if isinstance(row, dict)]
+    return [(name, str(value)) for name, value in flatten(rows[-1]) if isinstance(value, str)] if rows else []
