@@ -35,7 +35,7 @@ class C4Config(Config):
     """C4: keep lines of natural sentences, and documents that have enough of them."""
 
     preset: Literal["datatrove-0.10", "fineweb"] = Field("datatrove-0.10", description="Whose rules decide.")
-    filter_no_terminal_punct: bool = Field(True, description='Drop lines that do not end in . ? ! " or \' (FineWeb does not).')
+    filter_no_terminal_punct: bool = Field(True, description="Drop lines that do not end in . ? ! \" or ' (FineWeb does not).")
     min_words_per_line: int = Field(3, ge=0, description="Drop lines with fewer words than this.")
     max_word_length: int = Field(1000, ge=1, description="Drop lines with a longer word than this.")
     remove_citations: bool = Field(True, description="Remove [1], [edit] and [citation needed].")

@@ -1,13 +1,12 @@
 """The language of a document by fastText: label and score of the most likely one."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, model_validator
-from typing_extensions import Self
 
 from corpusmill.filters.language_codes import LID_176, labels_for
 from corpusmill.filters.models import language_model

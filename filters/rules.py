@@ -71,19 +71,22 @@ def with_thresholds(rules: Iterable[StepRule], thresholds: Mapping[str, float | 
             raise ValueError(f"thresholds.{name}: this rule compares with a list; it can only be switched off with null")
     changed = []
     for rule in rules:
-        threshold = thresholds.get(rule.rule.name, rule.rule.threshold)  # type: ignore[arg-type]
+        threshold = thresholds.get(rule.rule.name, rule.rule.threshold)
         if threshold is not None:
             changed.append(replace(rule, rule=replace(rule.rule, threshold=threshold)))
     return changed
 
 
-def decide(rules: Sequence[StepRule], values: pa.Table) -> pa.Array:
-    """`failed` for each row of `values`: the names of all rules that it fails, in the order of the rules."""
-    failing = np.zeros((values.num_rows, len(rules)), bool)
+def decide(rules: Sequence[StepRule], values: Mapping[str, pa.Array], documents: int) -> pa.Array:
+    """`failed` for each document: the names of all rules that it fails, in the order of the rules.
+
+    `values` holds the rules' columns, each with `documents` items.
+    """
+    failing = np.zeros((documents, len(rules)), bool)
     for place, rule in enumerate(rules):
-        failing[:, place] = rule.rule.failing(values.column(rule.rule.column).combine_chunks())
+        failing[:, place] = rule.rule.failing(values[rule.rule.column])
     rows, places = np.nonzero(failing)
-    offsets = np.searchsorted(rows, np.arange(values.num_rows + 1)).astype(np.int32)
+    offsets = np.searchsorted(rows, np.arange(documents + 1)).astype(np.int32)
     names = pa.array([rule.rule.name for rule in rules], pa.string())
     return pa.ListArray.from_arrays(pa.array(offsets), names.take(pa.array(places)))
 

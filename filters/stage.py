@@ -1,15 +1,13 @@
 """The filter stage: measures every document with every step of the recipe, then decides which ones go on."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BeforeValidator, Field, model_validator
-from typing_extensions import Self
 
 from corpusmill.filters.registry import NamedStep, build_steps, resolve_step
 from corpusmill.filters.rules import StepRule, decide, rules_metadata, with_thresholds
@@ -25,21 +23,20 @@ from corpusmill.pipeline.storage import Storage
 
 StepItem = Annotated[dict[str, dict[str, Any]], BeforeValidator(resolve_step)]
 
-DEFAULT_STEPS: tuple[dict[str, dict[str, Any]], ...] = ({"language": {}}, {"gopher_repetition": {}}, {"gopher_quality": {}}, {"quality": {}})
-
 
 class FilterConfig(Config):
     """Which values are measured, in which order, and which of them decide."""
 
-    word_rule: str = Field(
+    word_rule: Literal["words", "whitespace"] = Field(
         "words",
-        pattern="^(words|whitespace)$",
-        description="What a word is: `words` a run of letters, digits and underscores, or one symbol; `whitespace` what stands between spaces.",
+        description="`words`: a run of letters, digits and underscores, or one symbol; `whitespace`: what stands between spaces.",
     )
-    steps: tuple[StepItem, ...] = Field(
-        DEFAULT_STEPS, validate_default=True, description="The steps in order, each a name with its options: `- language: {keep: [en]}`."
+    steps: list[StepItem] = Field(
+        [{"language": {}}, {"gopher_repetition": {}}, {"gopher_quality": {}}, {"quality": {}}],
+        validate_default=True,
+        description="The steps in order, each a name with its options: `- language: {keep: [en]}`.",
     )
-    thresholds: dict[str, float | None] = Field(
+    thresholds: dict[str, int | float | None] = Field(
         {}, description="Other thresholds than the steps' own, by the name of the rule; null switches a rule off."
     )
 
@@ -61,6 +58,7 @@ def rule_table(config: FilterConfig) -> list[StepRule]:
 class FilterStage(Stage):
     name = "filter"
     Config = FilterConfig
+    config: FilterConfig
 
     def execute(self, run: StageRun) -> None:
         pieces = [Piece(PurePosixPath(shard.path).stem, (shard,)) for shard in run.documents()]
@@ -128,7 +126,7 @@ class FilterWorker(Worker):
         """The documents that go on, with the columns that the steps add, and a report row for every one."""
         text = self._checked_text(documents, shard)
         values, new_text = self.measure(documents, text)
-        failed = decide(self.rules, values)
+        failed = decide(self.rules, values, len(text))
         kept = pc.equal(pc.list_value_length(failed), 0)
         report = pa.table(
             {
@@ -138,18 +136,17 @@ class FilterWorker(Worker):
                 "failed": failed,
                 "chars_in": pc.utf8_length(text),
                 "chars_out": pc.if_else(kept, pc.utf8_length(new_text), 0),
+                **values,
             }
         )
-        for name in values.column_names:
-            report = report.append_column(name, values.column(name))
         data = documents.set_column(documents.schema.get_field_index("text"), "text", new_text)
         for column, name in self._document_columns().items():
             place = data.schema.get_field_index(column)
-            data = data.append_column(column, values.column(name)) if place < 0 else data.set_column(place, column, values.column(name))
+            data = data.append_column(column, values[name]) if place < 0 else data.set_column(place, column, values[name])
         return data.filter(kept), report
 
-    def measure(self, documents: pa.Table, text: pa.Array) -> tuple[pa.Table, pa.Array]:
-        """All values of all steps, and the texts as the last step leaves them."""
+    def measure(self, documents: pa.Table, text: pa.Array) -> tuple[dict[str, pa.Array], pa.Array]:
+        """All values of all steps by column, and the texts as the last step leaves them."""
         columns: dict[str, pa.Array] = {}
         batch = self._batch(documents, text, 0)
         for place, step in enumerate(self.steps):
@@ -158,7 +155,7 @@ class FilterWorker(Worker):
                 columns[name] = pa.array(measured.columns[plain], kind)
             if measured.text is not None:
                 batch = self._batch(documents, measured.text, place + 1)
-        return pa.table(columns) if columns else pa.table({"_": np.zeros(len(text), bool)}).select([]), batch.text
+        return columns, batch.text
 
     def _batch(self, documents: pa.Table, text: pa.Array, place: int) -> Batch:
         """A batch whose statistics are measured once for all steps from `place` to the next that rewrites."""
@@ -184,9 +181,7 @@ class FilterWorker(Worker):
 
     def _document_columns(self) -> Mapping[str, str]:
         """Columns that documents get, and the report's columns that they come from: the last step of a kind has its way."""
-        return {
-            column: name for step in self.steps for column, name in zip(step.step.document_columns, step.document_columns)
-        }
+        return {column: column + step.suffix for step in self.steps for column in step.step.document_columns}
 
     def _failures(self, report: pa.Table) -> dict[str, int]:
         failed = dict.fromkeys((f"failed {rule.rule.name}" for rule in self.rules), 0)

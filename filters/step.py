@@ -84,7 +84,7 @@ class Step(ABC):
         """Local files that decide about the values (fetched where need be); their content counts for resuming."""
         return []
 
-    def setup(self) -> None:
+    def setup(self) -> None:  # noqa: B027 - most steps have nothing to load
         """Loads models: called once a process, before the first batch."""
 
     @abstractmethod
