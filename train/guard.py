@@ -6,15 +6,16 @@ from collections import deque
 
 #: Values that "lately" means, and how many there must be before anything can count as a spike.
 WINDOW, ENOUGH = 128, 20
-#: The smallest deviation, as a fraction of the median: a very even stretch must not make every ripple a spike.
-FLOOR = 0.1
+#: The smallest deviations, as fractions of the median: a very even stretch must not make every ripple a spike. Gradient
+#: norms may well rise tenfold in a healthy run, and clipping tames that.
+LOSS_FLOOR, NORM_FLOOR = 0.1, 1.0
 
 
 class SpikeGuard:
     """Robust z-score over the latest finite values: median and median absolute deviation, which no outlier moves."""
 
-    def __init__(self, threshold: float, values: list[float] | None = None):
-        self.threshold = threshold
+    def __init__(self, threshold: float, floor: float, values: list[float] | None = None):
+        self.threshold, self.floor = threshold, floor
         self.values = deque(values or [], maxlen=WINDOW)
 
     def judge(self, value: float, name: str) -> str | None:
@@ -30,5 +31,5 @@ class SpikeGuard:
             return None
         median = statistics.median(self.values)
         deviation = 1.4826 * statistics.median(abs(v - median) for v in self.values)
-        score = (value - median) / max(deviation, FLOOR * abs(median), 1e-6)
+        score = (value - median) / max(deviation, self.floor * abs(median), 1e-6)
         return f"{name} {value:.4g} is a spike ({score:.1f} deviations above {median:.4g})" if score > self.threshold else None

@@ -71,12 +71,21 @@ class WindowLoader:
 
 
 def evaluation_batches(tokens: Tokens, context: int, batch: int, document_mask: bool, windows: int | None = None) -> Iterator[Batch]:
-    """The whole row of tokens, each predicted once from its window; or `windows` of its windows, evenly spread."""
-    whole, rest = divmod(max(len(tokens) - 1, 0), context)
+    """The whole row of tokens, each predicted once from its window; or `windows` of its windows, evenly spread.
+
+    The first token is predicted from an `<|endoftext|>` before it, so the bytes of all targets are those of the text.
+    """
+    whole, rest = divmod(len(tokens), context)
     chosen = np.arange(whole) if windows is None or windows >= whole else np.arange(windows) * whole // windows
     for begin in range(0, len(chosen), batch):
-        rows = [tokens.window(int(w) * context, context + 1) for w in chosen[begin : begin + batch]]
-        yield to_batch(np.stack(rows).astype(np.int64), document_mask)
+        rows = [_with_token_before(tokens, int(w) * context, context) for w in chosen[begin : begin + batch]]
+        yield to_batch(np.stack(rows), document_mask)
     if rest and (windows is None or windows > whole):
-        last = tokens.window(whole * context, rest + 1)
-        yield to_batch(last.astype(np.int64)[None], document_mask)
+        yield to_batch(_with_token_before(tokens, whole * context, rest)[None], document_mask)
+
+
+def _with_token_before(tokens: Tokens, start: int, length: int) -> npt.NDArray[np.int64]:
+    """`length` tokens from `start` on, after the one before them."""
+    if start:
+        return tokens.window(start - 1, length + 1).astype(np.int64)
+    return np.concatenate(([EOT_ID], tokens.window(0, length))).astype(np.int64)

@@ -18,7 +18,7 @@ from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.progress import Progress
 from corpusmill.train.checkpoint import load_state, model_tensors, save_state
 from corpusmill.train.device import autocast, deterministic
-from corpusmill.train.guard import SpikeGuard
+from corpusmill.train.guard import LOSS_FLOOR, NORM_FLOOR, SpikeGuard
 from corpusmill.train.log import StepLog
 from corpusmill.train.loop_progress import loop_bar
 from corpusmill.train.model import Llama
@@ -143,8 +143,8 @@ class _Loop:
         self.guards()
 
     def guards(self) -> None:
-        self.loss_guard = SpikeGuard(self.config.spike, self.so_far.losses)
-        self.norm_guard = SpikeGuard(self.config.spike, self.so_far.norms)
+        self.loss_guard = SpikeGuard(self.config.spike, LOSS_FLOOR, self.so_far.losses)
+        self.norm_guard = SpikeGuard(self.config.spike, NORM_FLOOR, self.so_far.norms)
 
     # ---- one step -----------------------------------------------------------------------------------
 

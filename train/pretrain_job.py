@@ -54,7 +54,7 @@ def _validation(folder: Path, sha256: str) -> TokenShards | None:
     if not (folder / SHARDS_FILE).is_file():
         return None
     shards = TokenShards(folder, tokenizer_sha256=sha256)
-    return shards if len(shards) > 1 else None
+    return shards if len(shards) else None
 
 
 class _Job:

@@ -1,0 +1,190 @@
+"""The stage as a run performs it: model folder, metrics, resume, refusals."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from pydantic import ValidationError
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from corpusmill.pipeline.engine import InlineEngine
+from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.manifest import Manifest, TaskRow
+from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.shards import Content, publish
+from corpusmill.pipeline.special_tokens import EOT_ID, SPECIAL_TOKENS
+from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.tokenshards import INDEX, SHARDS_FILE, Shard, ShardSet, shard_contents, shard_names
+from corpusmill.train import pretrain_job
+from corpusmill.train.loop import StepLoss
+from corpusmill.train.pretrain import PretrainStage
+
+CONFIG = {
+    "model": {"context": 32, "layers": 1, "width": 16, "heads": 2, "kv_heads": 1, "head_dim": 8, "ffn": 16},
+    "loop": {"steps": 30, "save_every": 5, "threads": 1, "warmup": 2},
+    "batch": 4,
+    "evaluate_every": 10,
+    "evaluate_windows": 2,
+}
+
+
+def finish_stage(run: Storage, name: str, files: dict[str, Content]) -> None:
+    storage = run.child(name)
+    manifest = Manifest(storage)
+    outputs = [publish(storage, path, content) for path, content in files.items()]
+    manifest.append(TaskRow("x", digest_of(files), [], "c", "c", 0, 0, 0, 0, outputs))
+    manifest.finish(["x"])
+
+
+def digest_of(files: dict[str, Content]) -> str:
+    return hashlib.sha256("".join(sorted(files)).encode()).hexdigest()
+
+
+def shards_of(tokenizer: Tokenizer, sha256: str, split: str, texts: list[str]) -> dict[str, Content]:
+    rows, tokens = [], list[int]()
+    for number, text in enumerate(texts):
+        ids = [*tokenizer.encode(text).ids, EOT_ID]
+        rows.append({"id": f"{split}{number}", "first": len(tokens), "tokens": len(ids), "utf8_bytes": len(text.encode()), "url": None,
+                     "source": None, "offset": None, "length": None, "data_file": "dedup/data/x.parquet", "data_row": number})  # fmt: skip
+        tokens += ids
+    array = np.array(tokens, "<u2")
+    size = sum(len(text.encode()) for text in texts)
+    shard = Shard(*shard_names(0), len(array), len(rows), size, hashlib.sha256(array.tobytes()).hexdigest())
+    described = ShardSet("uint16", tokenizer.get_vocab_size(), sha256, split, (shard,))
+    files = {**shard_contents(0, array, pa.Table.from_pylist(rows, schema=INDEX)), SHARDS_FILE: described.to_json()}
+    return {f"{split}/{name}": content for name, content in files.items()}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Storage:
+    """A run whose stages tokenizer and tokens are finished."""
+    texts = [" ".join(f"the {word} of number {i} is the {word} again" for word in ("cat", "dog", "house") * 4) for i in range(12)]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=list(SPECIAL_TOKENS), initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    content = tokenizer.to_str().encode()
+    run, sha256 = Storage(str(tmp_path / "run")), hashlib.sha256(content).hexdigest()
+    finish_stage(run, "tokenizer", {"tokenizer.json": content})
+    finish_stage(
+        run, "tokens", {**shards_of(tokenizer, sha256, "train", texts[2:]), **shards_of(tokenizer, sha256, "validation", texts[:2])}
+    )
+    return run
+
+
+def execute(run: Storage, **changes: object) -> StageRun:
+    config = PretrainStage.Config.model_validate({**CONFIG, **changes})
+    stage_run = StageRun(PretrainStage(config), run, {"pretrain": config}, [], InlineEngine(), Progress(False))
+    stage_run.execute()
+    return stage_run
+
+
+def metrics(run: Storage) -> dict:
+    return json.loads(run.read_bytes("pretrain/metrics.json"))
+
+
+def test_a_model_that_has_learned_and_opens_in_transformers(run: Storage) -> None:
+    stage_run = execute(run, loop={**CONFIG["loop"], "steps": 80})  # type: ignore[dict-item]
+    measured = metrics(run)
+    validation = measured["validation"]
+    assert measured["steps"] == 80 and measured["tokens"] == 80 * 4 * 32 and measured["skipped"] == 0
+    assert validation["utf8_bytes"] == ShardSet.read(run.child("tokens/validation")).utf8_bytes
+    assert 0 < validation["bits_per_byte"] < 1.2 < np.log2(300) * validation["tokens"] / validation["utf8_bytes"]
+    assert any(line.endswith("bits per byte") for line in stage_run.stage.summary(stage_run).values())
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = run.path("pretrain/model")
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
+    ids = torch.tensor([[EOT_ID, *tokenizer("the cat of number", add_special_tokens=False)["input_ids"]]])
+    assert tokenizer.eos_token == SPECIAL_TOKENS[EOT_ID] and "num" not in tokenizer.decode(model.generate(ids, max_new_tokens=1)[0, -1:])
+
+
+def test_killed_and_resumed_gives_the_same_files(run: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    execute(run)
+    wanted = {
+        path: run.read_bytes(f"pretrain/{path}") for path in run.child("pretrain").list_files() if not path.startswith("checkpoints/")
+    }
+    run.remove_folder("pretrain")
+    whole = pretrain_job._Job.objective
+
+    def dying(self, model, step):  # type: ignore[no-untyped-def]
+        if step == 17:
+            raise KeyboardInterrupt
+        yield from whole(self, model, step)
+
+    monkeypatch.setattr(pretrain_job._Job, "objective", dying)
+    with pytest.raises(KeyboardInterrupt):
+        execute(run)
+    monkeypatch.undo()
+    execute(run)
+    found = {path: run.read_bytes(f"pretrain/{path}") for path in run.child("pretrain").list_files() if not path.startswith("checkpoints/")}
+    assert found == wanted and "model/model.safetensors" in found and found["logs/train.jsonl"].count(b"\n") == 30
+    again = execute(run)
+    assert again.performed == 0
+
+
+def test_micro_batches_give_the_model_of_the_whole_batch_within_rounding(run: Storage) -> None:
+    execute(run, loop={**CONFIG["loop"], "steps": 3})  # type: ignore[dict-item]
+    whole = metrics(run)["validation"]["bits_per_byte"]
+    execute(run, loop={**CONFIG["loop"], "steps": 3}, micro_batch=3)  # type: ignore[dict-item]
+    assert metrics(run)["validation"]["bits_per_byte"] == pytest.approx(whole, rel=1e-4)
+
+
+def test_skipped_steps_name_their_documents(run: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = pretrain_job._Job.objective
+
+    def poisoned(self, model, step):  # type: ignore[no-untyped-def]
+        for part in whole(self, model, step):
+            yield StepLoss(part.total * float("nan"), part.count) if step in (4, 5) else part
+
+    monkeypatch.setattr(pretrain_job._Job, "objective", poisoned)
+    execute(run)
+    skipped = [row for row in map(json.loads, run.read_bytes("pretrain/logs/train.jsonl").splitlines()) if "skipped" in row]
+    assert [row["step"] for row in skipped] == [4, 5] and metrics(run)["skipped"] == 2
+    assert all(name.startswith("train") for row in skipped for name in row["documents"]) and skipped[0]["documents"]
+    with pytest.raises(CorpusmillError, match=r"pretrain: 2 steps in a row .* at step 5 the loss is nan \(its documents: train"):
+        execute(run, loop={**CONFIG["loop"], "max_skips": 2})  # type: ignore[dict-item]
+
+
+def test_no_validation_is_a_warning(run: Storage) -> None:
+    run.remove_folder("tokens/validation")
+    row = execute(run).manifest.tasks["model"]
+    assert row.warnings and metrics(run)["validation"] is None
+
+
+def test_tokens_of_another_tokenizer_are_refused(run: Storage) -> None:
+    changed = json.loads(run.read_bytes("tokenizer/tokenizer.json"))
+    changed["truncation"] = None
+    run.write_bytes("tokenizer/tokenizer.json", json.dumps(changed).encode())
+    with pytest.raises(InputError, match="made by another tokenizer"):
+        execute(run)
+
+
+def test_shards_cut_short_and_corpora_too_small_are_sentences(run: Storage) -> None:
+    with pytest.raises(InputError, match="training tokens are too few"):
+        execute(run, model={**CONFIG["model"], "context": 100_000})  # type: ignore[dict-item]
+    path = run.path("tokens/train/tokens-00000.bin")
+    Path(path).write_bytes(Path(path).read_bytes()[:-2])
+    with pytest.raises(InputError, match=r"tokens-00000\.bin: this token shard is cut short"):
+        execute(run)
+
+
+def test_unfinished_stages_and_remote_runs_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the stage tokenizer is not finished"):
+        execute(Storage(str(tmp_path)))
+    with pytest.raises(InputError, match="local disk"):
+        execute(Storage("memory://run"))
+
+
+def test_shapes_that_do_not_fit_are_refused_with_the_recipe() -> None:
+    with pytest.raises(ValidationError, match="6 heads can't share 4 key-value heads evenly"):
+        PretrainStage.Config.model_validate({"model": {"kv_heads": 4}})
+    with pytest.raises(ValidationError, match="odd width"):
+        PretrainStage.Config.model_validate({"model": {"head_dim": 7}})
