@@ -56,7 +56,7 @@ class AlignConfig(Config):
     batch: int = Field(default=16, ge=1, description="Pairs in a step.")
     epochs: float = Field(default=2.0, gt=0, description="Passes over the pairs; `loop.steps` bounds them.")
     seed: int = Field(default=2, description="Seed of the order of pairs.")
-    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where to train.")
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu` or `cuda`.")
     evaluate_every: int = Field(default=50, ge=0, description="Steps between two measurements on held-out pairs in the log; 0: none.")
     loop: AlignLoop = Field(default_factory=AlignLoop, description="Steps, learning rates and guards.")
 
@@ -73,6 +73,7 @@ class AlignStage(Stage):
     config: AlignConfig
 
     def execute(self, run: StageRun) -> None:
+        tuning.require_local(run)
         parent = tuning.parent_stage(run, ("sft", "pretrain"))
         model = run.outputs_of(parent, "model/")
         given = tuning.sources(run, self.config.files)
@@ -128,12 +129,11 @@ class AlignStage(Stage):
         work = checkpoints / identity[:16]
         weights = digest([(ref.path.rpartition("/")[2], ref.fingerprint) for ref in model])
         aligned = Alignment(self.config, run.run.child(f"{parent}/model"), read_table(run.storage, PAIRS_FILE))
-        metrics = aligned.train(work, checkpoints, weights, run.progress)
+        metrics = aligned.train(work, Path(run.storage.path(tuning.LOG)), checkpoints, weights, run.progress)
         return Output(
             files={
                 **tuning.model_files(aligned.model, aligned.encoder, work / "model"),
                 "metrics.json": tuning.json_file(metrics),
-                "steps.jsonl": work / "steps.jsonl",
             },
             counts={"steps": metrics["steps"], "skipped_steps": metrics["skipped_steps"]},
         )

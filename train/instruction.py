@@ -43,7 +43,7 @@ class Tuning:
         kept = [(p.example, p.tokens) for p in prepared if p.tokens is not None]
         return pack([tokens for _, tokens in kept], context), [example for example, _ in kept]
 
-    def train(self, work: Path, progress: Progress | None = None) -> dict[str, Any]:
+    def train(self, work: Path, log: Path, progress: Progress | None = None) -> dict[str, Any]:
         """Trains `model` in place; returns what `metrics.json` holds."""
         with deterministic(self.loop.threads):
             before = self.held_out_loss(self.model)
@@ -51,8 +51,8 @@ class Tuning:
             self.model,
             self.objective,
             self.loop,
-            state=work,
-            log=work / "steps.jsonl",
+            state=work / "state",
+            log=log,
             describe=self.describe,
             evaluate=lambda model: {"held_out_loss": self.held_out_loss(model)},
             evaluate_every=self.config.evaluate_every if self.held_out_examples else 0,

@@ -42,7 +42,7 @@ class Alignment:
         steps = min(config.loop.steps, steps_of(config.epochs, config.batch, len(self.pairs)))
         self.loop = config.loop.model_copy(update={"steps": steps})
 
-    def train(self, work: Path, cache: Path, weights: str, progress: Progress | None = None) -> dict[str, Any]:
+    def train(self, work: Path, log: Path, cache: Path, weights: str, progress: Progress | None = None) -> dict[str, Any]:
         """Trains `model` in place; returns what `metrics.json` holds. `weights` identifies the reference model,
         `cache` is the folder for its log-probabilities."""
         with deterministic(self.loop.threads):
@@ -52,8 +52,8 @@ class Alignment:
             self.model,
             self.objective,
             self.loop,
-            state=work,
-            log=work / "steps.jsonl",
+            state=work / "state",
+            log=log,
             describe=lambda step: [self.pairs[number].pair.id for number in self._pairs_of(step)],
             evaluate=lambda model: {f"held_out_{name}": value for name, value in self.measure_held_out(model).items()},
             evaluate_every=self.config.evaluate_every if self.held_out else 0,

@@ -48,7 +48,7 @@ class SftConfig(Config):
     batch: int = Field(default=8, ge=1, description="Rows of packed examples, each as long as the model's context, in a step.")
     epochs: float = Field(default=3.0, gt=0, description="Passes over the examples; `loop.steps` bounds them.")
     seed: int = Field(default=1, description="Seed of the order of examples.")
-    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where to train.")
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu` or `cuda`.")
     evaluate_every: int = Field(default=50, ge=0, description="Steps between two measurements of the held-out loss in the log; 0: none.")
     loop: SftLoop = Field(default_factory=SftLoop, description="Steps, learning rates and guards.")
 
@@ -59,6 +59,7 @@ class SftStage(Stage):
     config: SftConfig
 
     def execute(self, run: StageRun) -> None:
+        tuning.require_local(run)
         parent = tuning.parent_stage(run, ("pretrain",))
         model = run.outputs_of(parent, "model/")
         given = tuning.sources(run, self.config.files)
@@ -110,12 +111,11 @@ class SftStage(Stage):
 
         work = Path(run.storage.path(f"checkpoints/{identity[:16]}"))
         tuned = Tuning(self.config, run.run.child(f"{parent}/model"), read_table(run.storage, EXAMPLES_FILE))
-        metrics = tuned.train(work, run.progress)
+        metrics = tuned.train(work, Path(run.storage.path(tuning.LOG)), run.progress)
         return Output(
             files={
                 **tuning.model_files(tuned.model, tuned.encoder, work / "model"),
                 "metrics.json": tuning.json_file(metrics),
-                "steps.jsonl": work / "steps.jsonl",
             },
             counts={"steps": metrics["steps"], "skipped_steps": metrics["skipped_steps"]},
         )

@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 #: Which file of a model folder decides what: all of them its behaviour, these the tokens of an example.
 TOKEN_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json")
 
+#: Where the lines of a training's steps lie in its stage's folder.
+LOG = "logs/train.jsonl"
+
+
+def require_local(run: "StageRun") -> None:
+    if run.run.remote:
+        raise InputError(f"{run.run.root}: models are trained in a run on a local disk; copy the run's documents and models there.")
+
 
 def parent_stage(run: "StageRun", candidates: Sequence[str]) -> str:
     """The first of `candidates` that the recipe has: the stage whose model is tuned further."""

@@ -83,7 +83,9 @@ def pretrained_run(tmp_path: Path, tokenizer_json: bytes) -> Storage:
     from corpusmill.train.model import Llama, initialise
 
     run = Storage(str(tmp_path / "run"))
-    finish_stage(run, "ingest", {"data/part-00000.parquet": document_table(range(40)), "data/part-00001.parquet": document_table(range(40, 80))})
+    finish_stage(
+        run, "ingest", {"data/part-00000.parquet": document_table(range(40)), "data/part-00001.parquet": document_table(range(40, 80))}
+    )
     model = Llama(Architecture(vocab_size=600, layers=2, width=32, heads=4, kv_heads=2, head_dim=8, ffn=64, context=160))
     initialise(model, 0)
     save_model(model, tmp_path / "model", {"tokenizer.json": tokenizer_json})

@@ -8,7 +8,12 @@ import pytest
 from corpusmill.pipeline.errors import InputError
 from corpusmill.train.sft import SftConfig, SftStage
 
-QUICK = {"epochs": 4, "batch": 4, "evaluate_every": 5, "loop": {"steps": 24, "save_every": 8, "optimizer": {"lr": 2e-2, "muon_lr": 0.02}}}
+QUICK = {
+    "epochs": 4,
+    "batch": 4,
+    "evaluate_every": 5,
+    "loop": {"threads": 1, "steps": 24, "save_every": 8, "optimizer": {"lr": 2e-2, "muon_lr": 0.02}},
+}
 
 
 def stage(**changes) -> SftStage:
