@@ -116,8 +116,8 @@ def rows_between(storage: Storage, path: str, low: int, high: int) -> pa.Table:
     found = [PART.empty_table()]
     with open_parquet(storage, path) as file:
         for group in range(file.num_row_groups):
-            limits = file.metadata.row_group(group).column(0).statistics
-            if limits.max >= low and limits.min < high:
+            limits = file.metadata.row_group(group).column(0).statistics  # none where there are no rows
+            if limits is not None and limits.max >= low and limits.min < high:
                 table = file.read_row_group(group, use_threads=False)
                 order = table["order"].to_numpy()
                 begin, end = np.searchsorted(order, np.array([low, min(high, SPACE - 1)], np.uint64))

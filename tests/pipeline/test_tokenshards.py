@@ -1,0 +1,201 @@
+"""Token shards: what is written is read back, every token finds its document, and damage is told in one sentence."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.shards import publish, read_table, write_parquet
+from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.tokenshards import INDEX, SHARDS_FILE, Shard, ShardSet, TokenShards, shard_contents, shard_names, token_dtype
+
+DOCUMENTS = [[[5, 6, 0], [7, 0]], [[8, 9, 10, 11, 0]], [[0], [300, 0], [12, 13, 14, 0]]]  # by shard; 0 ends a document
+
+
+def write_set(folder, shards=DOCUMENTS, vocabulary_size=4096, tokenizer="f" * 64):
+    """A folder of token shards with these documents."""
+    storage, written = Storage(str(folder)), []
+    for number, documents in enumerate(shards):
+        tokens = np.array([token for document in documents for token in document], token_dtype(vocabulary_size))
+        counts = [len(document) for document in documents]
+        index = pa.table(
+            {
+                "id": [f"{number}/{row}" for row in range(len(documents))],
+                "first": np.cumsum([0, *counts])[:-1],
+                "tokens": counts,
+                "utf8_bytes": [10 * count for count in counts],
+                "url": [f"http://site.test/{number}/{row}" for row in range(len(documents))],
+                "source": ["crawl.warc.gz"] * len(documents),
+                "offset": [100 * row for row in range(len(documents))],
+                "length": [90] * len(documents),
+                "data_file": ["dedup/data/part-00000.parquet"] * len(documents),
+                "data_row": range(len(documents)),
+            }
+        ).cast(INDEX)
+        outputs = {name: publish(storage, name, content) for name, content in shard_contents(number, tokens, index).items()}
+        file, index_file = shard_names(number)
+        written.append(Shard(file, index_file, len(tokens), len(documents), 10 * len(tokens), outputs[file].sha256))
+    found = ShardSet(token_dtype(vocabulary_size).name, vocabulary_size, tokenizer, "train", tuple(written))
+    storage.write_bytes(SHARDS_FILE, found.to_json())
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_set(tmp_path)
+    return tmp_path
+
+
+def test_types_by_vocabulary():
+    assert token_dtype(65_535) == "<u2"
+    assert token_dtype(65_536) == "<u4"
+
+
+def test_round_trip(folder):
+    shards = TokenShards(folder, "f" * 64)
+    flat = [token for documents in DOCUMENTS for document in documents for token in document]
+    assert len(shards) == shards.total == len(flat) == 17
+    assert shards.utf8_bytes == 170 and shards.description.documents == 6
+    assert shards.window(0, len(flat)).tolist() == flat
+    assert shards.starts.tolist() == [0, 5, 10, 17]
+    assert shards.tokens(2).tolist() == [0, 300, 0, 12, 13, 14, 0]
+    assert (folder / "tokens-00000.bin").read_bytes() == b"\x05\0\x06\0\0\0\x07\0\0\0"  # little-endian 16 bit, nothing else
+    assert shards.shards[1].sha256 == hashlib.sha256((folder / "tokens-00001.bin").read_bytes()).hexdigest()
+    shards.verify()
+
+
+def test_large_vocabularies_are_32_bit(tmp_path):
+    write_set(tmp_path, [[[100_000, 0]]], vocabulary_size=128_256)
+    assert (tmp_path / "tokens-00000.bin").read_bytes() == (100_000).to_bytes(4, "little") + bytes(4)
+    assert TokenShards(tmp_path).window(0, 2).tolist() == [100_000, 0]
+
+
+SETS = st.lists(st.lists(st.lists(st.integers(1, 4095), max_size=6).map(lambda ids: [*ids, 0]), max_size=5), min_size=1, max_size=4)
+
+
+@settings(deadline=None, max_examples=40)
+@given(sets=SETS, data=st.data())
+def test_windows_and_addresses_are_those_of_the_flat_row(tmp_path_factory, sets, data):
+    folder = tmp_path_factory.mktemp("set")
+    write_set(folder, sets)
+    shards = TokenShards(folder)
+    shards.verify()
+    flat = [
+        (token, f"{number}/{row}") for number, documents in enumerate(sets) for row, document in enumerate(documents) for token in document
+    ]
+    start = data.draw(st.integers(0, len(flat)))
+    length = data.draw(st.integers(0, len(flat) - start))
+    assert shards.window(start, length).tolist() == [token for token, _ in flat[start : start + length]]
+    assert [found.id for found in shards.documents_of(start, length)] == list(
+        dict.fromkeys(name for _, name in flat[start : start + length])
+    )
+    for position in range(start, start + length):
+        assert shards.locate(*shards.shard_of(position)).id == flat[position][1]
+
+
+def test_addresses_at_borders(folder):
+    shards = TokenShards(folder)
+    assert [shards.locate(0, token).id for token in range(5)] == ["0/0"] * 3 + ["0/1"] * 2
+    last = shards.locate(2, 6)
+    assert (last.id, last.shard, last.first, last.tokens, last.utf8_bytes) == ("2/2", 2, 3, 4, 40)
+    assert (last.url, last.source, last.offset, last.length) == ("http://site.test/2/2", "crawl.warc.gz", 200, 90)
+    assert (last.data_file, last.data_row) == ("dedup/data/part-00000.parquet", 2)
+    assert shards.shard_of(4) == (0, 4) and shards.shard_of(5) == (1, 0) and shards.shard_of(16) == (2, 6)
+    assert [found.id for found in shards.documents_of(4, 2)] == ["0/1", "1/0"]
+
+
+@pytest.mark.parametrize(
+    ("ask", "sentence"),
+    [
+        (lambda s: s.locate(0, 5), r"tokens-00000\.bin: there is no token 5; it has 5"),
+        (lambda s: s.locate(0, -1), "there is no token -1"),
+        (lambda s: s.locate(3, 0), "there is no shard 3; it has 3"),
+        (lambda s: s.tokens(-1), "there is no shard -1"),
+        (lambda s: s.shard_of(17), "there is no token 17; it has 17"),
+    ],
+)
+def test_places_that_are_not_there(folder, ask, sentence):
+    with pytest.raises(InputError, match=sentence):
+        ask(TokenShards(folder))
+
+
+@pytest.mark.parametrize(("start", "length"), [(0, 18), (17, 1), (-1, 2), (3, -1)])
+def test_windows_outside(folder, start, length):
+    with pytest.raises(ValueError, match="of 17"):
+        TokenShards(folder).window(start, length)
+
+
+def test_an_empty_set_is_readable(tmp_path):
+    write_set(tmp_path, [])
+    shards = TokenShards(tmp_path)
+    assert len(shards) == 0 and shards.window(0, 0).tolist() == [] and shards.documents_of(0, 5) == []
+
+
+def test_tokens_can_not_be_changed(folder):
+    with pytest.raises(ValueError, match="read-only"):
+        TokenShards(folder).window(0, 3)[0] = 1
+
+
+def edit(folder, **changes):
+    path = folder / SHARDS_FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def rewrite_index(folder, number, change):
+    name = shard_names(number)[1]
+    table = change(read_table(Storage(str(folder)), name))
+    write_parquet(table, str(folder / name))
+
+
+def append(folder, name, content):
+    with open(folder / name, "ab") as file:
+        file.write(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda f: (f / SHARDS_FILE).unlink(), r"shards\.json: no such file, so .* holds no token shards"),
+        (lambda f: (f / SHARDS_FILE).write_text("{"), r"shards\.json: not a description of token shards"),
+        (lambda f: (f / SHARDS_FILE).write_bytes(b"\xff"), r"shards\.json: not a description of token shards"),
+        (lambda f: (f / SHARDS_FILE).write_text("[]"), r"shards\.json: not a description of token shards"),
+        (lambda f: edit(f, more=1), r"shards\.json: not a description of token shards"),
+        (lambda f: edit(f, tokens=18), r"shards\.json: the total of tokens is not the sum"),
+        (lambda f: edit(f, dtype="uint32"), r"shards\.json: tokens of type uint32 do not fit a vocabulary of 4096"),
+        (lambda f: edit(f, dtype="float64"), r"shards\.json: tokens of type float64 do not fit"),
+        (lambda f: (f / "tokens-00001.bin").unlink(), r"tokens-00001\.bin: this token shard is missing"),
+        (lambda f: (f / "tokens-00001.index.parquet").unlink(), r"tokens-00001\.index\.parquet: the index .* is missing"),
+        (lambda f: (f / "tokens-00001.bin").write_bytes(b"123"), r"tokens-00001\.bin: this token shard is cut short \(3 bytes"),
+        (lambda f: append(f, "tokens-00001.bin", b"1"), r"tokens-00001\.bin: this token shard is too long"),
+    ],
+)
+def test_damage_is_seen_on_opening(folder, damage, sentence):
+    damage(folder)
+    with pytest.raises(InputError, match=sentence):
+        TokenShards(folder)
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda f: (f / "tokens-00001.bin").write_bytes(bytes(10)), r"tokens-00001\.bin: .* \(its sha256 differs\)"),
+        (lambda f: (f / "tokens-00001.index.parquet").write_bytes(b"PAR1"), "not a readable Parquet file"),
+        (lambda f: rewrite_index(f, 1, lambda t: t.drop_columns(["url"])), r"tokens-00001\.index\.parquet: not an index of token shards"),
+        (lambda f: rewrite_index(f, 2, lambda t: t.slice(1)), r"does not cover the 7 tokens of tokens-00002\.bin"),
+    ],
+)
+def test_damage_is_seen_on_verifying(folder, damage, sentence):
+    damage(folder)
+    with pytest.raises(InputError, match=sentence):
+        TokenShards(folder).verify()
+
+
+def test_tokens_of_another_tokenizer_are_refused(folder):
+    with pytest.raises(InputError, match=r"made by another tokenizer \(sha256 ffffffffffff, expected 000000000000\)"):
+        TokenShards(folder, "0" * 64)

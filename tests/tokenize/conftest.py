@@ -1,0 +1,113 @@
+"""A run whose documents are there, for the stages of this room."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from corpusmill.pipeline.engine import InlineEngine
+from corpusmill.pipeline.manifest import Manifest, TaskRow
+from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.schemas import DOCUMENTS, document_id
+from corpusmill.pipeline.shards import publish
+from corpusmill.pipeline.stage import Stage
+from corpusmill.pipeline.storage import Storage
+
+
+def make_documents(texts: Sequence[str], **columns: Sequence[Any]) -> pa.Table:
+    """Documents as `ingest` writes them, each with its own URL and place; `columns` are what later stages append."""
+    size = len(texts)
+    table = pa.table(
+        {
+            "id": [document_id(f"http://site.test/{n}", text.encode()) for n, text in enumerate(texts)],
+            "url": [f"http://site.test/{n}" for n in range(size)],
+            "timestamp": [None] * size,
+            "source": ["crawl.warc.gz"] * size,
+            "offset": [1000 * n for n in range(size)],
+            "length": [900] * size,
+            "text": list(texts),
+            "title": [None] * size,
+            "metadata": [None] * size,
+        }
+    ).cast(DOCUMENTS)
+    for name, values in columns.items():
+        table = table.append_column(name, pa.array(values))
+    return table
+
+
+def publish_documents(run: Storage, shards: Sequence[pa.Table]) -> None:
+    """A finished `ingest` stage with these shards."""
+    storage = run.child("ingest")
+    manifest = Manifest(storage)
+    plan = [f"ingest-{number}" for number in range(len(shards))]
+    for task, table in zip(plan, shards):
+        output = publish(storage, f"data/{task}.parquet", table)
+        manifest.append(TaskRow(task, task, [], "config", "code", table.num_rows, table.num_rows, 0, 0, [output]))
+    manifest.finish(plan)
+
+
+def execute(run: Storage, stage: Stage) -> StageRun:
+    recipe = dict.fromkeys(("ingest", "tokenizer", "tokens"))
+    stage_run = StageRun(stage, run, recipe, [], InlineEngine(), Progress(False))
+    stage_run.execute()
+    return stage_run
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> Callable[..., Storage]:
+    """Makes a run with documents: `make_run(shards, name="run")`."""
+
+    def make(shards: Sequence[pa.Table], name: str = "run") -> Storage:
+        run = Storage(str(tmp_path / name))
+        publish_documents(run, shards)
+        return run
+
+    return make
+
+
+@pytest.fixture(name="make_documents")
+def make_documents_fixture() -> Callable[..., pa.Table]:
+    return make_documents
+
+
+@pytest.fixture(name="execute")
+def execute_fixture() -> Callable[[Storage, Stage], StageRun]:
+    return execute
+
+
+@pytest.fixture(scope="session")
+def english(shared_data: Path) -> list[str]:
+    """Real text (Wikipedia, WikiText, tiny Shakespeare) in pieces of about 2,000 characters: 0.6 MB."""
+    texts = []
+    for name in ("wiki_demo.txt", "wikitext2_valid.txt", "tinyshakespeare.txt"):
+        text = (shared_data / "text" / name).read_text()[:200_000]
+        texts += [text[start : start + 2000] for start in range(0, len(text), 2000)]
+    return texts
+
+
+@pytest.fixture(scope="session")
+def foreign(shared_data: Path) -> list[str]:
+    """A few sentences in each of 75 languages."""
+    return [path.read_text()[:2000] for path in sorted((shared_data / "lid").glob("*.txt"))]
+
+
+@pytest.fixture(scope="session")
+def tokenizers_by_pattern(english: list[str], foreign: list[str]) -> Callable[[str], bytes]:
+    """`tokenizer.json` of 2,000 tokens for a pattern, trained by this project on real text."""
+    from corpusmill.tokenize.training import train_bpe
+    from corpusmill.tokenize.words import WordCounter
+
+    made: dict[str, bytes] = {}
+
+    def make(pattern: str) -> bytes:
+        if pattern not in made:
+            counter = WordCounter(pattern)
+            texts = english[::5] + foreign
+            counter.add(texts, [None] * len(texts))
+            made[pattern] = train_bpe(sorted(counter.counts[None].items()), 2000, 1, pattern).to_str().encode()
+        return made[pattern]
+
+    return make
