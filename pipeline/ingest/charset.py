@@ -9,7 +9,7 @@ CHARSET = re.compile(r"charset\s*=\s*[\"']?\s*([^\s\"';,]+)", re.IGNORECASE)
 META = re.compile(rb"<meta\b[^>]{0,500}?charset\s*=\s*[\"']?\s*([a-zA-Z0-9_.:-]{2,40})", re.IGNORECASE)
 #: Where browsers look for the meta tag, bytes.
 META_WITHIN = 1024
-UNFIT = re.compile("[\0\ud800-\udfff]")
+SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -70,4 +70,10 @@ def _text(body: bytes, encoding: str) -> Text:
 
 def fit(text: str) -> str:
     """`text` without NUL characters and lone surrogates, which neither Parquet nor a tokenizer can hold."""
-    return UNFIT.sub("", text) if UNFIT.search(text) else text
+    if "\0" in text:
+        text = text.replace("\0", "")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return SURROGATES.sub("", text)
+    return text

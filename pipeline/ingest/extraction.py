@@ -1,13 +1,9 @@
 """HTML to the text of its main content, with limits that keep native code from running away."""
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
 from corpusmill.pipeline.ingest.charset import fit
-
-TRAILING = re.compile(r"[^\S\n]+$", re.MULTILINE)
-BLANK_LINES = re.compile(r"\n{3,}")
 
 
 class TooDeep(ValueError):
@@ -39,7 +35,10 @@ def extract_page(html: str, main_content: bool, max_nesting: int) -> Page:
 
 def tidy(text: str) -> str:
     """Text without NULs, trailing spaces, more than one blank line in a row, and blank ends."""
-    return BLANK_LINES.sub("\n\n", TRAILING.sub("", fit(text))).strip()
+    text = "\n".join([line.rstrip() for line in fit(text).split("\n")])
+    while "\n\n\n" in text:
+        text = text.replace("\n\n\n", "\n\n")
+    return text.strip()
 
 
 def nests_deeper(html: str, tree: Any, limit: int) -> bool:

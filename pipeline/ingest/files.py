@@ -2,6 +2,7 @@
 
 import io
 import os
+from pathlib import Path
 from typing import IO, Any
 
 from corpusmill.pipeline.config import digest
@@ -34,7 +35,7 @@ def open_file(path: str) -> IO[bytes]:
         if not is_remote(path):
             return open(local_path(path), "rb")
         fs, name = filesystem(path)
-        return fs.open(name, "rb")  # type: ignore[no-any-return]
+        return fs.open(name, "rb")
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file.") from error
     except OSError as error:
@@ -45,7 +46,7 @@ def file_ref(path: str) -> FileRef:
     """A file with its size and a fingerprint: size and time of a local file, the store's tags of a remote one."""
     if not is_remote(path):
         try:
-            status = os.stat(local_path(path))
+            status = Path(local_path(path)).stat()
         except OSError as error:
             raise InputError(f"{path}: can't be read ({error.strerror}).") from error
         return FileRef(path, f"{status.st_size}:{status.st_mtime_ns}", status.st_size)

@@ -75,7 +75,7 @@ def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
 def _values(column: pa.Array) -> list[Any]:
     """Python values; text that is not UTF-8, which Parquet does not check, comes as bytes."""
     try:
-        return column.to_pylist()  # type: ignore[no-any-return]
+        return column.to_pylist()
     except UnicodeDecodeError:
         if not _is_text(column.type):
             return [None] * len(column)

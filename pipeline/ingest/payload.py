@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,8})[ \t]*(?:;[^\r\n]*)?\r\n")
+CUT_SIZE = re.compile(rb"[0-9a-fA-F]{0,8}\r?")
 
 
 class TooLarge(ValueError):
@@ -66,15 +67,15 @@ def dechunk(body: bytes) -> bytes:
         if not head:
             if not parts:
                 raise NotEncoded
-            parts.append(body[place:])
+            if not CUT_SIZE.fullmatch(body, place):
+                parts.append(body[place:])
             break
         size = int(head.group(1), 16)
         if not size:
             break
         parts.append(body[head.end() : head.end() + size])
         place = head.end() + size
-        if body.startswith(b"\r\n", place):
-            place += 2
+        place += 2 if body.startswith(b"\r\n", place) else 0
     return b"".join(parts)
 
 
@@ -146,7 +147,7 @@ def unbrotli(body: bytes, limit: int) -> tuple[bytes, bool]:
             raise TooLarge
         if decompressor.is_finished():
             return b"".join(parts), True
-        if decompressor.can_accept_more_data() or not part:
+        if not part:  # not before: brotli 1.2 says that it can accept more while it still holds output back
             return b"".join(parts), False
         data = b""
 

@@ -73,15 +73,15 @@ def expand(given: str) -> list[str]:
 
 def _expand_local(given: str) -> list[str]:
     path = local_path(given)
-    if os.path.isdir(path):
+    if Path(path).is_dir():
         return _below(path)
-    if os.path.exists(path):
+    if Path(path).exists():
         return [path]
     if any(character in path for character in MAGIC_CHARACTERS):
         matches = sorted(glob.glob(path, recursive=True))
         if not matches:
             raise InputError(f"{given}: no file matches.")
-        files = [below for match in matches for below in (_below(match) if os.path.isdir(match) else [match])]
+        files = [below for match in matches for below in (_below(match) if Path(match).is_dir() else [match])]
         return sorted(set(files))
     raise InputError(f"{given}: no such file or folder.")
 
@@ -109,7 +109,7 @@ def _expand_remote(given: str) -> list[str]:
             raise InputError(f"{given}: no such file or folder.")
     except InputError:
         raise
-    except Exception as error:  # noqa: BLE001 - each store has exceptions of its own; the user needs one sentence
+    except Exception as error:  # each store has exceptions of its own; the user needs one sentence
         raise InputError(
             f"{given}: can't be listed ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})."
         ) from error

@@ -1,6 +1,7 @@
 """Balanced pieces: large files are cut at records, lines or row groups, small ones are put together."""
 
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 from corpusmill.pipeline.ingest.files import open_file
@@ -62,7 +63,7 @@ def segments_of(source: Source, target: int, starts: list[int] | None = None) ->
         with open_file(source.ref.path) as file:
             starts = line_starts(file, size, target)
     starts = starts or [0, size]
-    return [Segment(source.format, source.layout, a, b, b - a) for a, b in zip(starts, starts[1:])]
+    return [Segment(source.format, source.layout, a, b, b - a) for a, b in pairwise(starts)]
 
 
 def _row_groups(source: Source, target: int) -> list[Segment]:

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from corpusmill.pipeline.config import Config, canonical_json
 from corpusmill.pipeline.ingest.config import IngestConfig
@@ -101,7 +101,7 @@ class IngestStage(Stage):
     @staticmethod
     def _left_out(key: str, found: Discovery) -> Piece:
         """The piece that accounts for files that were not read: a report row for each that promised data."""
-        params = {"segments": [_refused_segment(refused) for refused in found.refused], "warnings": []}
+        params: dict[str, Any] = {"segments": [_refused_segment(refused) for refused in found.refused], "warnings": []}
         if found.ignored:
             names = ", ".join(ignored.path for ignored in found.ignored[:3]) + (", ..." if len(found.ignored) > 3 else "")
             params["warnings"] = [f"{len(found.ignored)} files that hold no documents were left out: {names}."]

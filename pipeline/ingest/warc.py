@@ -82,13 +82,16 @@ def capture(record: Any, offset: int, limit: int, cut: bool = False) -> Record |
     """What is needed of a FastWARC record, or None where it is not well formed or not whole (but for `cut`)."""
     headers = record.headers
     kind, declared = headers.get("WARC-Type"), headers.get("Content-Length")
-    if kind is None or declared is None or not declared.strip().isdecimal() or any("\n" in value for value in (kind, declared)):
+    if kind is None or declared is None or not declared.strip().isdecimal():
+        return None
+    if any("\n" in value for value in headers.values()):  # a bare LF made several lines one
         return None
     url = headers.get("WARC-Target-URI")
     block_type = _clean(headers.get("Content-Type"))
     if not record.is_http and kind.strip().lower() == "response" and (url or "").lstrip("<").lower().startswith("http"):
         record.is_http = True  # the WARC header names the page's own type, as some writers do
-    status, http = None, {}
+    status: int | None = None
+    http: dict[str, str] = {}
     with suppress(OSError):  # an endless HTTP header: the block stays as it is
         record.parse_http(quirks_mode=True, max_header_len=MAX_HEADER)
         status, http = _http(record.http_headers)
