@@ -6,15 +6,14 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.dedup.minhash import word_scratch
-from corpusmill.dedup.words import read_only, shingle_hashes, word_hashes
-from corpusmill.pipeline.text.classes import character_classes, lowercase_table
+from corpusmill.dedup.words import read_only, shingle_hashes, word_codes, word_hashes
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _shingle_sets(data, offsets, classes, lower, ngram, scratch, out, bounds):
+def _shingle_sets(data, offsets, codes, ngram, scratch, out, bounds):
     place = 0
     for d in range(len(offsets) - 1):
-        count = word_hashes(data, offsets[d], offsets[d + 1], classes, lower, scratch)
+        count = word_hashes(data, offsets[d], offsets[d + 1], codes, scratch)
         shingles = shingle_hashes(scratch, count, ngram)
         ordered = np.sort(scratch[:shingles])
         for w in range(shingles):
@@ -31,7 +30,7 @@ def shingle_sets(
     lengths = np.diff(offsets)
     out = np.empty(int((lengths // 2 + 1).sum()), np.uint64)
     bounds = np.zeros(len(offsets), np.int64)
-    _shingle_sets(read_only(data), read_only(offsets), character_classes(), lowercase_table(), ngram, word_scratch(offsets), out, bounds)
+    _shingle_sets(read_only(data), read_only(offsets), word_codes(), ngram, word_scratch(offsets), out, bounds)
     return out[: bounds[-1]].copy(), bounds
 
 

@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from corpusmill.dedup.words import read_only, shingle_hashes, word_hashes
-from corpusmill.pipeline.text.classes import character_classes, lowercase_table
+from corpusmill.dedup.words import read_only, shingle_hashes, word_codes, word_hashes
 from corpusmill.pipeline.text.hashing import mix64
 
 
@@ -42,20 +41,20 @@ def _minima64(shingles, count, multipliers, addends, least):
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _signatures32(data, offsets, classes, lower, ngram, min_words, multipliers, addends, scratch, words, out):
+def _signatures32(data, offsets, codes, ngram, min_words, multipliers, addends, scratch, words, out):
     least = np.empty(len(multipliers), np.uint32)
     for d in range(len(offsets) - 1):
-        words[d] = word_hashes(data, offsets[d], offsets[d + 1], classes, lower, scratch)
+        words[d] = word_hashes(data, offsets[d], offsets[d + 1], codes, scratch)
         if words[d] >= min_words:
             _minima32(scratch, shingle_hashes(scratch, words[d], ngram), multipliers, addends, least)
             out[d] = least
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _signatures64(data, offsets, classes, lower, ngram, min_words, multipliers, addends, scratch, words, out):
+def _signatures64(data, offsets, codes, ngram, min_words, multipliers, addends, scratch, words, out):
     least = np.empty(len(multipliers), np.uint64)
     for d in range(len(offsets) - 1):
-        words[d] = word_hashes(data, offsets[d], offsets[d + 1], classes, lower, scratch)
+        words[d] = word_hashes(data, offsets[d], offsets[d + 1], codes, scratch)
         if words[d] >= min_words:
             _minima64(scratch, shingle_hashes(scratch, words[d], ngram), multipliers, addends, least)
             out[d] = least
@@ -83,7 +82,7 @@ def signatures(
     words = np.zeros(len(offsets) - 1, np.int64)
     out = np.zeros((len(words), len(multipliers)), multipliers.dtype)
     kernel(
-        read_only(data), read_only(offsets), character_classes(), lowercase_table(), ngram, max(ngram, min_words), multipliers, addends,
+        read_only(data), read_only(offsets), word_codes(), ngram, max(ngram, min_words), multipliers, addends,
         word_scratch(offsets), words, out,
     )  # fmt: skip
     return out, words

@@ -1,6 +1,7 @@
 # mypy: disallow-untyped-defs=False
 """The form of a text whose hash decides whether two documents are exact copies."""
 
+from functools import cache
 from itertools import pairwise
 
 import numba
@@ -10,7 +11,7 @@ import xxhash
 
 from corpusmill.dedup.config import Normalisation
 from corpusmill.dedup.words import decode, read_only
-from corpusmill.pipeline.text.classes import SPACE, WORD, character_classes, lowercase_table
+from corpusmill.pipeline.text.classes import CODE_POINTS, SPACE, WORD, character_classes, lowercase_table
 
 HASH_BYTES = 16
 
@@ -37,49 +38,49 @@ def _encode(point, out, place):
     return place + 4
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def _write(data, start, end, classes, lower, wanted, gaps, fold, out, place):
-    """Copies `data[start:end]` to `out` from `place`: what lies between runs of kept characters becomes one space.
+@cache
+def _forms(how: Normalisation, words: bool) -> npt.NDArray[np.uint32]:
+    """uint32 of length 0x110000: what each character becomes; a space where it is left out."""
+    classes = character_classes()
+    kept = classes & WORD if words else ~classes & SPACE
+    points = np.arange(CODE_POINTS, dtype=np.uint32) if how == "whitespace" else lowercase_table()
+    return np.where(kept, points, np.uint32(32))
 
-    A character is kept where `(classes & wanted != 0) != gaps`: wanted=WORD, gaps=False keeps words; wanted=SPACE, gaps=True keeps
-    everything but white space. Returns the place behind.
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _write(data, start, end, forms, out, begin):
+    """Writes `data[start:end]` to `out` from `begin`, runs of spaces as one and none at the ends; returns the place behind.
+
+    Without a branch on where words end, as in `words.word_hashes`.
     """
-    first = place
-    pending = False
+    place = begin
+    spaced = True
     i = start
     while i < end:
         point = np.int64(data[i])
-        step = 1
-        if point >= 0x80:
-            point, step = decode(data, i, end)
-        i += step
-        if ((classes[point] & wanted) != 0) == gaps:
-            pending = True
-            continue
-        if pending and place > first:
-            out[place] = 32
-            place += 1
-        pending = False
-        if fold:
-            point = np.int64(lower[point])
         if point < 0x80:
-            out[place] = point
-            place += 1
+            i += 1
         else:
-            place = _encode(point, out, place)
-    return place
+            point, step = decode(data, i, end)
+            i += step
+        form = np.int64(forms[point])
+        space = form == 32
+        if form < 0x80:
+            out[place] = form
+            place += np.int64(not (space and spaced))
+        else:
+            place = _encode(form, out, place)
+        spaced = space
+    return place - np.int64(spaced and place > begin)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _normalise(data, offsets, classes, lower, fold, words_only, out, places):
-    place = 0
+def _normalise(data, offsets, forms, other_forms, out, places):
     for d in range(len(offsets) - 1):
-        start, end = offsets[d], offsets[d + 1]
-        begin = place
-        if words_only:
-            place = _write(data, start, end, classes, lower, WORD, False, fold, out, begin)
+        begin = places[d]
+        place = _write(data, offsets[d], offsets[d + 1], forms, out, begin)
         if place == begin:  # a text without words is its symbols: two of them are not equal for having none
-            place = _write(data, start, end, classes, lower, SPACE, True, fold, out, begin)
+            place = _write(data, offsets[d], offsets[d + 1], other_forms, out, begin)
         places[d + 1] = place
 
 
@@ -91,8 +92,7 @@ def normalised(
         return data, offsets
     out = np.empty(int(offsets[-1] - offsets[0]) * 3 + 1, np.uint8)  # invalid bytes grow to three
     places = np.zeros(len(offsets), np.int64)
-    fold, words_only = how != "whitespace", how == "words"
-    _normalise(read_only(data), read_only(offsets), character_classes(), lowercase_table(), fold, words_only, out, places)
+    _normalise(read_only(data), read_only(offsets), _forms(how, how == "words"), _forms(how, False), out, places)
     return out, places
 
 

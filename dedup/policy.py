@@ -48,7 +48,7 @@ def ranks(table: pa.Table, keep: KeepPolicy) -> npt.NDArray[np.int64]:
     if keep in ("newest", "oldest"):
         columns["time"] = pa.array([microseconds(t) for t in table["timestamp"].to_pylist()], pa.int64())
     keys = POLICIES[keep] + [tie for tie in TIES if tie not in POLICIES[keep]]
-    order = pc.sort_indices(pa.table(columns), sort_keys=keys, null_placement="at_end").to_numpy()
+    order = pc.sort_indices(pa.table(columns), sort_keys=keys).to_numpy()
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
     return rank

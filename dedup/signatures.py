@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from corpusmill.dedup.config import DedupConfig
 from corpusmill.dedup.minhash import band_keys, permutations, signatures
@@ -16,6 +17,9 @@ from corpusmill.pipeline.text.buffers import text_buffers
 
 #: What the phase takes over from the documents, to order the copies and to name them.
 TAKEN = ("id", "source", "offset", "timestamp")
+
+#: Rows in a row group of signatures: one band of them is half a megabyte.
+ROW_GROUP_ROWS = 65_536
 
 
 def band_column(band: int) -> str:
@@ -61,6 +65,22 @@ def to_fixed_binary(matrix: np.ndarray) -> pa.Array:
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(matrix), [None, data])
 
 
+def parquet_bytes(table: pa.Table) -> bytes:
+    """A signature table as Parquet that spends no time on compressing hashes."""
+    hashes = [field.name for field in table.schema if field.name in ("exact", "signature") or pa.types.is_uint64(field.type)]
+    others = [name for name in table.schema.names if name not in hashes]
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table.combine_chunks(),
+        sink,
+        row_group_size=ROW_GROUP_ROWS,
+        compression={name: "none" if name in hashes else "zstd" for name in table.schema.names},
+        use_dictionary=others,
+        write_statistics=False,
+    )
+    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+
+
 class SignatureWorker(Worker):
     """One shard of documents to one shard of signatures. `params`: `bands`, `rows`."""
 
@@ -85,7 +105,7 @@ class SignatureWorker(Worker):
                 size += int(offsets[-1] - offsets[0])
                 tables.append(self._measure(batch, data, offsets, quality))
         table = pa.concat_tables(tables) if tables else self.schema.empty_table()
-        return Output({f"{piece.key}.parquet": table}, rows_in=table.num_rows, kept=table.num_rows, bytes_in=size)
+        return Output({f"{piece.key}.parquet": parquet_bytes(table)}, rows_in=table.num_rows, kept=table.num_rows, bytes_in=size)
 
     def _measure(self, batch: pa.Table, data: np.ndarray, offsets: np.ndarray, quality: str | None) -> pa.Table:
         minhash = self.config.minhash

@@ -4,8 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpusmill.dedup.words import read_only, shingle_hashes, word_hashes
-from corpusmill.pipeline.text.classes import character_classes, lowercase_table
+from corpusmill.dedup.words import read_only, shingle_hashes, word_codes, word_hashes
 
 MASK = (1 << 64) - 1
 BASE = 0x9E3779B97F4A7C15
@@ -35,7 +34,7 @@ def slow_words(text: str) -> list[int]:
 def fast_words(content: bytes, start: int = 0) -> np.ndarray:
     out = np.zeros(len(content) // 2 + 1, np.uint64)
     data = read_only(np.frombuffer(content, np.uint8))
-    count = word_hashes(data, start, len(content), character_classes(), lowercase_table(), out)
+    count = word_hashes(data, start, len(content), word_codes(), out)
     return out[:count]
 
 
