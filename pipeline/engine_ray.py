@@ -163,6 +163,7 @@ class _Dispatch:
         cause = _cause(error)
         if self.deaths[key] > RETRIES:
             if piece is None:
+                cause = _error_line(error) or str(error).strip().splitlines()[-1].rstrip(". ")
                 return Failed(key, f"{self.stage}: Ray can't start a worker process ({cause}).", 1, str(error))
             where = ", ".join(i.path for i in piece.inputs[:3]) or "no input"
             return Failed(key, f"{self.stage}, task {key} ({where}): its process died {self.deaths[key]} times ({cause}).", 1, str(error))
@@ -177,8 +178,13 @@ def _cause(error: Exception) -> str:
     """Why a process died, in a few words; the whole of Ray's account goes to the run's log."""
     if type(error).__name__ == "OutOfMemoryError":
         return "the machine ran out of memory: use fewer workers"
-    told = [line.strip() for line in str(error).splitlines() if re.match(r"\s*[\w.]*(Error|Exception): ", line)]
-    return told[-1].rstrip(". ") if told else "killed from outside, or a crash in native code"
+    return _error_line(error) or "killed from outside, or a crash in native code"
+
+
+def _error_line(error: Exception) -> str:
+    """The last line of a Ray error that names an exception (`ModuleNotFoundError: ...`), or nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if re.match(r"\s*[\w.]*(Error|Exception): ", line)]
+    return lines[-1].rstrip(". ") if lines else ""
 
 
 def _tell(sentence: str) -> None:
@@ -189,4 +195,6 @@ def _start_error(address: str, error: Exception) -> CorpusmillError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
     if address == "local":
         return CorpusmillError(f"Ray can't be started on this machine ({reason}); --engine inline works without it.")
+    if address.startswith(("http://", "https://")):
+        return InputError(f"{ADDRESS}={address}: this is where jobs are submitted (make submit); a run started here needs HOST:6379.")
     return InputError(f"{ADDRESS}={address}: this Ray cluster can't be reached ({reason}).")
