@@ -1,0 +1,110 @@
+"""The promise of the mill: killed anywhere, on any engine, with any number of workers, a run gives the same bytes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+RECIPE = """
+ingest: {piece_mb: 1}
+filter:
+  steps:
+    - language: {keep: [en], threshold: 0.3}
+    - gopher_repetition: {}
+    - gopher_quality: {}
+    - quality: {}
+  thresholds: {gopher_below_alpha_threshold: 0.5, dup_line_frac: 0.6, gopher_short_doc: 20}
+dedup: {}
+tokenizer: {vocabulary_size: 1024}
+tokens: {validation_share: 0.1, shard_tokens: 20000}
+"""
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("recipe") / "data.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+def start(recipe: Path, crawl: Path, output: Path, *options: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "corpusmill", "run", str(recipe), str(crawl), "--output", str(output), "--to", "tokens", *options]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+
+
+def finish(process: subprocess.Popen) -> str:
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, out
+    return out
+
+
+@pytest.fixture(scope="module")
+def undisturbed(recipe, crawl, tmp_path_factory, tree) -> dict[str, str]:
+    """What a run gives that nobody disturbs: the reference of every test here."""
+    run = tmp_path_factory.mktemp("reference") / "run"
+    finish(start(recipe, crawl, run, "--engine", "inline"))
+    found = tree(run)
+    for stage in ("ingest", "filter", "dedup", "tokenizer", "tokens"):
+        assert any(path.startswith(f"{stage}/") for path in found)
+    return found
+
+
+def kill_when(process: subprocess.Popen, run: Path, stage: str, rows: int) -> None:
+    """SIGKILLs the run and all its processes as soon as the stage's manifest has so many rows."""
+    manifest = run / stage / "manifest.jsonl"
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and process.poll() is None:
+        if manifest.exists() and manifest.read_bytes().count(b"\n") >= rows:
+            break
+        time.sleep(0.002)
+    assert process.poll() is None, "the run ended before it could be killed"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+POINTS = [("ingest", 1), ("filter", 1), ("dedup", 1), ("dedup", 3), ("tokenizer", 1), ("tokens", 1), ("tokens", 3)]
+
+
+@pytest.mark.parametrize(("stage", "rows"), POINTS)
+def test_a_run_killed_in_any_stage_gives_the_same_bytes(recipe, crawl, undisturbed, tree, tmp_path, stage, rows):
+    run = tmp_path / "run"
+    kill_when(start(recipe, crawl, run, "--engine", "inline"), run, stage, rows)
+    assert tree(run) != undisturbed
+    finish(start(recipe, crawl, run, "--engine", "inline"))
+    assert tree(run) == undisturbed
+
+
+def test_a_run_that_is_killed_again_and_again_gives_the_same_bytes(recipe, crawl, undisturbed, tree, tmp_path):
+    run = tmp_path / "run"
+    for stage, rows in (("ingest", 2), ("filter", 2), ("tokens", 2)):
+        kill_when(start(recipe, crawl, run, "--engine", "inline"), run, stage, rows)
+    finish(start(recipe, crawl, run, "--engine", "inline"))
+    assert tree(run) == undisturbed
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ray_gives_the_same_bytes_as_one_process(recipe, crawl, undisturbed, tree, tmp_path, workers):
+    run = tmp_path / "run"
+    finish(start(recipe, crawl, run, "--engine", "ray", "--workers", str(workers)))
+    assert tree(run) == undisturbed
+
+
+def test_a_run_on_ray_that_is_killed_gives_the_same_bytes(recipe, crawl, undisturbed, tree, tmp_path):
+    run = tmp_path / "run"
+    kill_when(start(recipe, crawl, run, "--engine", "ray", "--workers", "2"), run, "filter", 1)
+    finish(start(recipe, crawl, run, "--engine", "ray", "--workers", "2"))
+    assert tree(run) == undisturbed
+
+
+def test_a_finished_run_does_nothing_again(recipe, crawl, tree, tmp_path):
+    run = tmp_path / "run"
+    finish(start(recipe, crawl, run, "--engine", "inline"))
+    before = {path: (run / path).stat().st_mtime_ns for path in tree(run)}
+    metrics = (run / "metrics.jsonl").read_bytes()
+    out = finish(start(recipe, crawl, run, "--engine", "inline"))
+    assert {path: (run / path).stat().st_mtime_ns for path in tree(run)} == before
+    assert (run / "metrics.jsonl").read_bytes() == metrics and "ingest" in out
