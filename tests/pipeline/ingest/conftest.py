@@ -7,14 +7,15 @@ from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
+from warcio.statusandheaders import StatusAndHeaders
+from warcio.warcwriter import WARCWriter
+
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.ingest.stage import IngestStage
 from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
-from warcio.statusandheaders import StatusAndHeaders
-from warcio.warcwriter import WARCWriter
 
 PAGE = "<html><head><title>Title {n}</title></head><body><main><p>{text}</p></main></body></html>"
 
@@ -68,7 +69,9 @@ def ingest(tmp_path: Path) -> Callable[..., SimpleNamespace]:
         )
         run.execute()
         rows = [row for row in run.manifest.rows() if row.task.startswith("part-")]
-        tables = {kind: pa.concat_tables([read_table(run.storage, f"{kind}/{row.task}.parquet") for row in rows]) for kind in ("data", "report")}
+        tables = {
+            kind: pa.concat_tables([read_table(run.storage, f"{kind}/{row.task}.parquet") for row in rows]) for kind in ("data", "report")
+        }
         return SimpleNamespace(
             data=tables["data"].to_pylist(), report=tables["report"].to_pylist(), tables=tables, rows=rows,
             warnings=[w for row in rows for w in row.warnings], storage=run.storage, run=run,

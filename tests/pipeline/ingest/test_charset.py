@@ -1,9 +1,10 @@
 """Encodings in the order of the browsers, wrong claims, and text that every later stage can hold."""
 
 import pytest
-from corpusmill.pipeline.ingest.charset import canonical, charset_of, decode_text, fit, meta_charset
 from hypothesis import given
 from hypothesis import strategies as st
+
+from corpusmill.pipeline.ingest.charset import canonical, charset_of, decode_text, fit, meta_charset
 
 RUSSIAN = "Съешь же ещё этих мягких французских булок, да выпей чаю. " * 20
 

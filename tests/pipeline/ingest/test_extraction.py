@@ -3,9 +3,10 @@
 import time
 
 import pytest
-from corpusmill.pipeline.ingest.extraction import TooDeep, extract_page, tidy
 from hypothesis import given
 from hypothesis import strategies as st
+
+from corpusmill.pipeline.ingest.extraction import TooDeep, extract_page, tidy
 
 PAGE = """<html><head><title> A  title
 </title></head><body><nav><a href="/">Home</a> <a href="/x">Products</a></nav>

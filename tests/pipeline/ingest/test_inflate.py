@@ -7,6 +7,7 @@ import zlib
 
 import pytest
 import zstandard
+
 from corpusmill.pipeline.ingest.inflate import GzipStream, Inflating, ZstdStream
 
 RANDOM = random.Random(5)

@@ -2,16 +2,18 @@
 
 import gzip
 import io
+import itertools
 import random
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from warcio.archiveiterator import ArchiveIterator
+
 from corpusmill.pipeline.ingest.files import RangeFile
 from corpusmill.pipeline.ingest.walk import Gap, begins_one_stream, walk_members, walk_plain
 from corpusmill.pipeline.ingest.warc import Record, _parsed, read_records
 from corpusmill.pipeline.ingest.window import Window
-from warcio.archiveiterator import ArchiveIterator
 
 LIMIT = 1 << 26
 #: Where warcio and we differ, and why.
@@ -113,7 +115,7 @@ def test_pieces_of_ranges_equal_the_whole(warcs, compressed: bool) -> None:
     whole = read(content)
     for step in (1, 3, 7):
         cuts = [part.offset for part in whole[::step]] + [len(content)]
-        pieces = [p for a, b in zip(cuts, cuts[1:]) for p in read_records(io.BytesIO(content), layout_of(content), a, b, LIMIT)]
+        pieces = [p for a, b in itertools.pairwise(cuts) for p in read_records(io.BytesIO(content), layout_of(content), a, b, LIMIT)]
         assert pieces == whole
 
 
@@ -129,7 +131,7 @@ def test_a_cut_anywhere_loses_no_whole_record(warcs, compressed: bool) -> None:
         # of a plain record whose last line break is cut off, all that counts is there
         behind = parts[len(before) :]
         assert [p.offset for p in behind] == ([place - rest] if rest else []), place
-        assert all(isinstance(p, Gap) and p.kind == "truncated" or (not compressed and rest >= behind[0].length) for p in behind), place
+        assert all((isinstance(p, Gap) and p.kind == "truncated") or (not compressed and rest >= behind[0].length) for p in behind), place
 
 
 def test_a_damaged_member_costs_only_itself(warcs) -> None:
