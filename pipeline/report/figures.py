@@ -82,9 +82,14 @@ def cluster_figure(found: Duplicates) -> Figure:
     import plotly.graph_objects as go
 
     sizes = sorted(found.sizes)
-    figure = go.Figure(go.Scatter(x=sizes, y=[found.sizes[s] for s in sizes], mode="markers", marker={"color": "var(--kept)", "size": 9}))
-    axis = {"type": "log"} if sizes and sizes[-1] > 50 else {}
-    return _finish(figure, 260, xaxis={"title": "documents in a cluster", **axis}, yaxis={"title": "clusters", "type": "log", "dtick": 1})
+    counts = [found.sizes[size] for size in sizes]
+    many = bool(sizes) and (sizes[-1] > 60 or max(counts) > 100)
+    axis = {"type": "log", "dtick": 1} if many else {"dtick": 1 if sizes and sizes[-1] <= 20 else None}
+    figure = go.Figure(go.Scatter(x=sizes, y=counts, mode="markers", marker={"color": "var(--kept)", "size": 9}))
+    if not many:
+        figure = go.Figure(go.Bar(x=sizes, y=counts, marker_color="var(--kept)"))
+    count_axis = {"type": "log", "dtick": 1} if many else {"rangemode": "tozero"}
+    return _finish(figure, 260, xaxis={"title": "documents in a cluster", **axis}, yaxis={"title": "clusters", **count_axis})
 
 
 def curve_figure(curves: list[Curve]) -> Figure:

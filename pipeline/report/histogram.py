@@ -19,7 +19,7 @@ from corpusmill.pipeline.schemas import REPORT
 BINS = 60
 SAMPLE_ROWS = 200_000
 #: Places and numbers of groups, not measurements; a histogram of them says nothing.
-NOT_MEASURED = {"offset", "length", "cluster"} | (set(REPORT.names) - {"chars_in", "chars_out"})
+NOT_MEASURED = {"offset", "length", "cluster", "shard", "first"} | (set(REPORT.names) - {"chars_in"})
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -105,8 +105,8 @@ def plan(column: str, values: Floats, marks: list[float]) -> Histogram:
     if len(values) == 0:
         values = np.array([0.0, *marks])
     low, high = float(np.min(values)), float(np.quantile(values, 0.995, method="nearest"))
-    for mark in marks:
-        low, high = min(low, mark), max(high, mark)
+    for mark in marks:  # with some room behind it, where those that fail are
+        low, high = min(low, mark), max(high, mark + 0.2 * max(mark - low, 0.0))
     whole = bool(np.all(values == np.round(values)))
     if whole and high - low < BINS:
         return Histogram(column, np.arange(math.floor(low), math.floor(high) + 2, dtype=np.float64), whole=True)
@@ -129,8 +129,9 @@ def number(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(number(item) for item in value)
     if isinstance(value, float | np.floating):
+        value = float(value)
         if not math.isfinite(value):
-            return str(float(value))
+            return str(value)
         if value == round(value) and abs(value) < 1e15:
             return f"{int(value):,}"
         return f"{value:,.4g}" if abs(value) < 10_000 else f"{value:,.0f}"

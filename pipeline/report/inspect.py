@@ -12,13 +12,15 @@ from rich.text import Text
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.report.histogram import number
-from corpusmill.pipeline.report.read import RunReader
+from corpusmill.pipeline.report.read import Rule, RunReader
 from corpusmill.pipeline.report.safe import safe_line
-from corpusmill.pipeline.report.terminal import table
+from corpusmill.pipeline.report.terminal import show, table
 from corpusmill.pipeline.schemas import REPORT
 from corpusmill.pipeline.shards import iter_tables, open_parquet
 from corpusmill.pipeline.storage import Storage
 
+#: Values shown of a document (`why` and `--json` show all).
+VALUES = 6
 #: Stages whose report has a row a document, the one that decides most first.
 REPORTED = ("filter", "dedup", "ingest", "tokens")
 TOKENS_A_ROW = 16
@@ -34,12 +36,13 @@ def inspect(target: str, *, stage: str | None, rule: str | None, kept: bool | No
     if path.is_file():
         if stage is not None:
             raise InputError(f"{target}: --stage is for a run's folder, and this is one file.")
-        rows, title = _file_rows(path, rule, kept), target
+        rows, title, rules = _file_rows(path, rule, kept), target, []
     else:
         reader = RunReader(target)
         stage = _stage(reader, target, stage, rule)
         _check_rule(reader, stage, rule)
         rows, title = _chosen(reader.tables(stage, "report"), rule, kept), f"{stage}: report"
+        rules = reader.rules(stage)
     shown = [row for row, _ in zip(rows, range(limit), strict=False)]
     if as_json:
         for row in shown:
@@ -47,7 +50,7 @@ def inspect(target: str, *, stage: str | None, rule: str | None, kept: bool | No
     elif not shown:
         console.print("No such rows.")
     else:
-        _print(shown, title, console)
+        _print(shown, title, rules, console)
 
 
 def _stage(reader: RunReader, target: str, stage: str | None, rule: str | None) -> str:
@@ -130,21 +133,15 @@ def _token_rows(path: Path) -> Iterator[Row]:
         yield {"first": first, "tokens": " ".join(map(str, ids)), "text": text}
 
 
-def _print(rows: list[Row], title: str, console: Console) -> None:
-    """One table where the columns fit; else the decision first and the measured values in one wrapped column."""
+def _print(rows: list[Row], title: str, rules: list[Rule], console: Console) -> None:
+    """A report's rows with the decision and the values behind it; any other row as names and values."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    base = [name for name in ("kept", "failed", "url", "id") if name in names]
     if set(REPORT.names) <= set(names):
-        made = table(title, "document", "decision and values")
-        values = [name for name in names if name not in (*base, "kept", "failed")]
+        made = table(title, "document", "decision")
         for row in rows:
-            failed = safe_line(", ".join(row["failed"]), 300)
-            decision = Text("kept", style="green") if row["kept"] else Text(f"dropped: {failed}", style="red")
-            measured = "  ".join(f"{name}={safe_line(number(row[name]), 40)}" for name in values if row.get(name) is not None)
             document = f"{safe_line(row['url'] or '', 120)}\n{safe_line(row['id'], 40)}"
-            made.add_row(Text(document), decision + Text(f"\n{safe_line(measured, 1500)}", style="dim"))
-        made.columns[0].ratio, made.columns[1].ratio = 2, 3
-        made.expand = True
+            made.add_row(Text(document), _decision(row, names, rules))
+        made.columns[0].min_width = 32
     else:
         made = table(title, "row", "values")
         for place, row in enumerate(rows):
@@ -153,4 +150,16 @@ def _print(rows: list[Row], title: str, console: Console) -> None:
     for column in made.columns:
         column.no_wrap = False
     made.show_lines = True
-    console.print(made)
+    show(made, console)
+
+
+def _decision(row: Row, names: list[str], rules: list[Rule]) -> Text:
+    """Kept, or dropped by which rules; then the values that failed, or the first ones."""
+    failed = row["failed"] or []
+    broken = [rule.column for rule in rules if rule.rule in failed]
+    others = [name for name in names if name not in REPORT.names or name == "chars_in"]
+    values = [name for name in dict.fromkeys(broken or others) if row.get(name) is not None]
+    text = Text("kept", style="green") if row["kept"] else Text(f"dropped: {safe_line(', '.join(failed), 400)}", style="red")
+    for name in values[:VALUES]:
+        text.append(f"\n{name} = {safe_line(number(row[name]), 60)}", style="dim not green not red")
+    return text

@@ -22,17 +22,19 @@ MAX_SCORES = 24
 
 def table(title: str, *columns: str, wide: int = 0) -> Table:
     """A plain table; columns whose name begins with `>` are numbers. Column `wide` may wrap, the others never."""
-    made = Table(
-        title=Text(title, style="bold", no_wrap=True) if title else None,
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-    )
+    made = Table(title=title or None, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for place, column in enumerate(columns):
         numeric = column.startswith(">")
         made.add_column(column.removeprefix(">"), justify="right" if numeric else "left", overflow="fold", no_wrap=place != wide)
     return made
+
+
+def show(made: Table, console: Console) -> None:
+    """Prints a table under its title: rich would wrap a title at the width of its table."""
+    if made.title:
+        console.print(Text(safe_line(str(made.title), 300), style="bold"))
+        made.title = None
+    console.print(made)
 
 
 def cell(value: Any, limit: int = 200) -> Text:
@@ -63,7 +65,7 @@ def render_report(folder: str, console: Console) -> None:
     for made in tables:
         if made is not None and made.row_count:
             console.print()
-            console.print(made)
+            show(made, console)
     if not summary.decisions:
         console.print("No stage has a report yet.")
 

@@ -9,7 +9,7 @@ from rich.text import Text
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.report.read import DATA_STAGES, RunReader
 from corpusmill.pipeline.report.safe import safe_line
-from corpusmill.pipeline.report.terminal import cell, table
+from corpusmill.pipeline.report.terminal import cell, show, table
 from corpusmill.pipeline.report.why import TOLD, limit
 from corpusmill.pipeline.tokenshards import TokenShards
 
@@ -84,4 +84,4 @@ def _print_values(reader: RunReader, id_: str, console: Console) -> None:
                         made.add_row(stage, cell(name, 40), cell(value, 40), cell(limits, 100))
     if made.row_count:
         console.print()
-        console.print(made)
+        show(made, console)

@@ -253,3 +253,8 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def builder() -> Any:
     return write_run
+
+
+@pytest.fixture(scope="session")
+def hostile_url() -> str:
+    return HOSTILE_URL
