@@ -45,6 +45,7 @@ class AlignConfig(Config):
         "built from the run's own documents: the true continuation against another document's or a degenerate one.",
     )
     pairs: int = Field(default=1500, ge=2, description="At most this many pairs are built from documents.")
+    per_document: int = Field(default=8, ge=1, description="At most this many pairs come from one document.")
     max_chars: int = Field(default=200, ge=80, description="Longest completion of a pair that is built from a document, in characters.")
     held_out: float = Field(default=0.1, ge=0, lt=1, description="Share of the pairs that is only measured, by hash.")
     loss: Literal["sigmoid", "conservative", "mean-sigmoid", "robust", "ipo"] = Field(
@@ -102,8 +103,9 @@ class AlignStage(Stage):
         if config.files:
             pairs = preference_data.read_pairs(config.files, config.held_out)
         else:
-            tables = tuning.document_tables(run.run, given)
-            pairs = preference_data.build_pairs(tables, config.pairs, config.max_chars, config.held_out, f"align {config.seed}")
+            held_out = tuning.held_out_rule(run, config.held_out)
+            limits = config.pairs, config.per_document, config.max_chars
+            pairs = preference_data.build_pairs(tuning.document_tables(run), f"align {config.seed}", *limits, held_out)
         prepared = [preference_data.prepare_pair(pair, encoder, context) for pair in pairs]
         kept = [p.pair for p in prepared if not p.failed]
         if all(pair.held_out for pair in kept):

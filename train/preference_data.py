@@ -1,6 +1,6 @@
 """Pairs of a preferred and a rejected completion: from the user's files, or from the run's own documents."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,34 +63,31 @@ class PreparedPair:
 # ---- from documents ---------------------------------------------------------------------------------
 
 
-def build_pairs(tables: Iterable[pa.Table], limit: int, max_chars: int, held_out: float, salt: str) -> list[Pair]:
-    """At most `limit` pairs, one a document: its true continuation against a false one of about the same length.
+def build_pairs(
+    tables: Iterable[pa.Table], salt: str, limit: int, per_document: int, max_chars: int, held_out: Callable[[str], bool]
+) -> list[Pair]:
+    """At most `limit` pairs, and `per_document` of one document: a true continuation against a false one of its length.
 
     False is another document's continuation (of the next one in the order of hashes), or the true one with its
-    first words repeated or its words shuffled; which of them, the document's hash decides.
+    first words repeated or its words shuffled; which of them, a hash decides.
     """
-    built = tasks.choose(tables, salt, limit, lambda source: tasks.continuation_task(source, max_chars))
+    built = tasks.choose(tables, salt, limit, per_document, lambda source: tasks.continuation_tasks(source, max_chars))
     pairs = []
     for place, task in enumerate(built):
-        other = built[(place + 1) % len(built)].answer
-        kind, rejected = _rejected(task, other)
-        source = task.source
-        pairs.append(
-            Pair(
-                source.id,
-                source.url,
-                kind,
-                tasks.is_held_out(source.id, held_out),
-                [user_turn(task.prompt)],
-                [assistant_turn(task.answer)],
-                [assistant_turn(rejected)],
-            )
-        )
+        kind, rejected = _rejected(task, _other(built, place))
+        turns = [user_turn(task.prompt)], [assistant_turn(task.answer)], [assistant_turn(rejected)]
+        pairs.append(Pair(task.source.id, task.source.url, kind, held_out(task.source.id), *turns))
     return pairs
 
 
+def _other(built: Sequence[tasks.Task], place: int) -> str:
+    """The answer of the next task of another document; its own where there is no other."""
+    following = (built[(place + step) % len(built)] for step in range(1, len(built)))
+    return next((task.answer for task in following if task.source.id != built[place].source.id), built[place].answer)
+
+
 def _rejected(task: tasks.Task, other: str) -> tuple[str, str]:
-    choice = tasks.hash_of("rejected", task.source.id) % 4
+    choice = tasks.hash_of("rejected", task.source.id + task.prompt) % 4
     if choice < 2:
         return "other", tasks.cut(other, max(len(task.answer), 1))
     if choice == 2:

@@ -43,6 +43,7 @@ class SftConfig(Config):
         "Without any, tasks are built from the run's own documents.",
     )
     examples: int = Field(default=2000, ge=2, description="At most this many tasks are built from documents.")
+    per_document: int = Field(default=8, ge=1, description="At most this many tasks come from one document.")
     max_chars: int = Field(default=400, ge=80, description="Longest answer of a task that is built from a document, in characters.")
     held_out: float = Field(default=0.1, ge=0, lt=1, description="Share of the examples that is only measured, by hash.")
     batch: int = Field(default=8, ge=1, description="Rows of packed examples, each as long as the model's context, in a step.")
@@ -87,8 +88,9 @@ class SftStage(Stage):
         if config.files:
             examples = sft_data.read_examples(config.files, config.held_out)
         else:
-            tables = tuning.document_tables(run.run, given)
-            examples = sft_data.build_examples(tables, config.examples, config.max_chars, config.held_out, f"sft {config.seed}")
+            held_out = tuning.held_out_rule(run, config.held_out)
+            limits = config.examples, config.per_document, config.max_chars
+            examples = sft_data.build_examples(tuning.document_tables(run), f"sft {config.seed}", *limits, held_out)
         prepared = [sft_data.prepare(example, encoder, context) for example in examples]
         kept = [p.example for p in prepared if not p.failed]
         if all(example.held_out for example in kept):

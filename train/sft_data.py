@@ -1,6 +1,6 @@
 """Examples for instruction tuning: from the user's files, or from tasks on the run's own documents."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -61,17 +61,13 @@ class Prepared:
         return int(self.tokens.mask[1:].sum()) if self.tokens else 0
 
 
-def build_examples(tables: Iterable[pa.Table], limit: int, max_chars: int, held_out: float, salt: str) -> list[Example]:
-    """At most `limit` tasks, one a document, in the order of the documents' hashes."""
-    built = tasks.choose(tables, salt, limit, lambda source: tasks.instruction(source, max_chars))
+def build_examples(
+    tables: Iterable[pa.Table], salt: str, limit: int, per_document: int, max_chars: int, held_out: Callable[[str], bool]
+) -> list[Example]:
+    """At most `limit` tasks, and `per_document` of one document, in the order of their hashes."""
+    built = tasks.choose(tables, salt, limit, per_document, lambda source: tasks.instructions(source, max_chars))
     return [
-        Example(
-            task.source.id,
-            task.source.url,
-            task.kind,
-            tasks.is_held_out(task.source.id, held_out),
-            [user_turn(task.prompt), assistant_turn(task.answer)],
-        )
+        Example(task.source.id, task.source.url, task.kind, held_out(task.source.id), [user_turn(task.prompt), assistant_turn(task.answer)])
         for task in built
     ]
 

@@ -6,7 +6,7 @@ Everything is chosen by hashes of document ids: the same documents give the same
 import heapq
 import itertools
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -53,70 +53,74 @@ def is_held_out(identifier: str, fraction: float) -> bool:
     return hash_of("held-out", identifier) < fraction * 2**64
 
 
-def choose(tables: Iterable[pa.Table], salt: str, limit: int, build: Callable[[Source], Built | None]) -> list[Built]:
-    """What `build` makes of the `limit` documents with the smallest hashes for which it makes something.
+def choose(tables: Iterable[pa.Table], salt: str, limit: int, per_document: int, build: Callable[[Source], Sequence[Built]]) -> list[Built]:
+    """At most `limit` of the things that `build` makes of documents, and of each document at most its first `per_document`.
 
-    `tables` have COLUMNS. The result is ordered by hash, and only `limit` results are held at a time.
+    Every place that a document could fill has a hash of its own, and the smallest hashes win. `tables` have COLUMNS. The
+    result is in the order of the hashes; no more than `limit` things are held at a time, and most documents of a large
+    corpus are never built from.
     """
     heap: list[tuple[int, str, Built]] = []  # the largest hash on top: keys are negated
     seen: set[str] = set()
     for table in tables:
         columns = [table[name] for name in COLUMNS]
         for row, identifier in enumerate(columns[0].to_pylist()):
-            key = hash_of(salt, identifier)
-            if identifier in seen or (len(heap) == limit and key >= -heap[0][0]):
+            keys = [hash_of(salt, f"{identifier} {place}") for place in range(per_document)]
+            if identifier in seen or (len(heap) == limit and min(keys) >= -heap[0][0]):
                 continue
             built = build(Source(identifier, columns[1][row].as_py(), columns[2][row].as_py() or "", columns[3][row].as_py()))
-            if built is None:
-                continue
             seen.add(identifier)
-            entry = (-key, identifier, built)
-            if len(heap) < limit:
-                heapq.heappush(heap, entry)
-            else:
-                seen.discard(heapq.heapreplace(heap, entry)[1])
-    return [built for _, _, built in sorted(heap, key=lambda entry: (-entry[0], entry[1]))]
+            for key, thing in zip(keys, built):
+                if len(heap) < limit:
+                    heapq.heappush(heap, (-key, identifier, thing))
+                elif key < -heap[0][0]:
+                    heapq.heapreplace(heap, (-key, identifier, thing))
+    return [thing for _, _, thing in sorted(heap, key=lambda entry: (-entry[0], entry[1]))]
 
 
-def instruction(source: Source, max_chars: int) -> Task | None:
-    """One task of a document; which kind comes first is decided by its hash, and the next ones fill in."""
-    kinds = (title_task, continuation_task, heading_task)
+def instructions(source: Source, max_chars: int) -> list[Task]:
+    """Tasks of a document, the kinds in turn; which kind comes first is decided by the document's hash."""
+    kinds = [title_tasks(source, max_chars), continuation_tasks(source, max_chars), heading_tasks(source, max_chars)]
     first = hash_of("kind", source.id) % len(kinds)
-    for kind in kinds[first:] + kinds[:first]:
-        task = kind(source, max_chars)
-        if task is not None:
-            return task
-    return None
+    turns = itertools.zip_longest(*(kinds[first:] + kinds[:first]))
+    return [task for turn in turns for task in turn if task is not None]
 
 
-def title_task(source: Source, max_chars: int) -> Task | None:
+def title_tasks(source: Source, max_chars: int) -> list[Task]:
     """A page's title to its first paragraph."""
     paragraph = next((block for block in blocks(source.text) if is_prose(block)), None)
     title = " ".join(source.title.split())
     if not title or len(title) > 120 or paragraph is None:
-        return None
-    return Task(source, "title", f'Write the first paragraph of a page with the title "{title}".', cut(paragraph, max_chars))
+        return []
+    return [Task(source, "title", f'Write the first paragraph of a page with the title "{title}".', cut(paragraph, max_chars))]
 
 
-def continuation_task(source: Source, max_chars: int) -> Task | None:
-    """The first half of the longest paragraph to its second half, cut between sentences where there are some."""
-    paragraph = max((block for block in blocks(source.text) if is_prose(block)), key=len, default="")
-    paragraph = cut(paragraph, 2 * max_chars)
-    begin = cut(paragraph, max(len(paragraph) // 2, _SHORTEST))
-    rest = cut(paragraph[len(begin) :].strip(), max_chars)
-    if len(begin) < _SHORTEST or len(rest) < _SHORTEST:
-        return None
-    return Task(source, "continuation", f"Continue this text:\n\n{begin}", rest)
+def continuation_tasks(source: Source, max_chars: int) -> list[Task]:
+    """The first half of a paragraph to its second half, cut between sentences where there are some."""
+    tasks = []
+    for paragraph in _in_hash_order(source, [block for block in blocks(source.text) if is_prose(block)]):
+        paragraph = cut(paragraph, 2 * max_chars)
+        begin = cut(paragraph, max(len(paragraph) // 2, _SHORTEST))
+        rest = cut(paragraph[len(begin) :].strip(), max_chars)
+        if len(begin) >= _SHORTEST and len(rest) >= _SHORTEST:
+            tasks.append(Task(source, "continuation", f"Continue this text:\n\n{begin}", rest))
+    return tasks
 
 
-def heading_task(source: Source, max_chars: int) -> Task | None:
+def heading_tasks(source: Source, max_chars: int) -> list[Task]:
     """A question about a heading to the text under it."""
-    parts = blocks(source.text)
-    for heading, below in itertools.pairwise(parts):
+    tasks = []
+    for heading, below in itertools.pairwise(blocks(source.text)):
         if is_heading(heading) and is_prose(below):
             subject = heading.lstrip("# ").strip()
-            return Task(source, "heading", f'What is there to know about "{subject}"?', cut(below, max_chars))
-    return None
+            tasks.append(Task(source, "heading", f'What is there to know about "{subject}"?', cut(below, max_chars)))
+    return _in_hash_order(source, tasks)
+
+
+def _in_hash_order(source: Source, things: list[Built]) -> list[Built]:
+    """An order that says nothing about the place in the document."""
+    places = sorted(range(len(things)), key=lambda place: hash_of(source.id, str(place)))
+    return [things[place] for place in places]
 
 
 def blocks(text: str) -> list[str]:

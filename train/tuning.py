@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +10,8 @@ import pyarrow as pa
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
-from corpusmill.pipeline.shards import Content, iter_tables
+from corpusmill.pipeline.shards import Content, iter_tables, read_table
 from corpusmill.pipeline.special_tokens import IM_END
-from corpusmill.pipeline.storage import Storage
 from corpusmill.train import tasks
 from corpusmill.train.records import file_ref
 
@@ -47,14 +46,30 @@ def token_files(model: Sequence[FileRef]) -> list[FileRef]:
 
 
 def sources(run: "StageRun", files: Sequence[str]) -> list[FileRef]:
-    """What examples are made from: the user's files, or the run's documents where there are none."""
-    return [file_ref(path) for path in files] if files else run.documents()
+    """What examples are made from: the user's files, or the run's documents (and which of them are held out)."""
+    return [file_ref(path) for path in files] if files else [*run.documents(), *validation_indexes(run)]
 
 
-def document_tables(run: Storage, documents: Iterable[FileRef]) -> Iterator[pa.Table]:
+def held_out_rule(run: "StageRun", fraction: float) -> Callable[[str], bool]:
+    """Whether a document is only measured on: a share by hash, and all that the run holds out as validation text, so that
+    bits per byte are measured on nothing that any stage has learned."""
+    validation: set[str] = set()
+    for ref in validation_indexes(run):
+        validation.update(read_table(run.run, ref.path, ["id"])["id"].to_pylist())
+    return lambda identifier: identifier in validation or tasks.is_held_out(identifier, fraction)
+
+
+def validation_indexes(run: "StageRun") -> list[FileRef]:
+    """The lists of the validation documents, where the run has token shards."""
+    if "tokens" not in run.recipe:
+        return []
+    return [ref for ref in run.outputs_of("tokens", "validation/") if ref.path.endswith(".index.parquet")]
+
+
+def document_tables(run: "StageRun") -> Iterator[pa.Table]:
     """The documents, row group by row group, with the columns that tasks are built from."""
-    for ref in documents:
-        yield from iter_tables(run, ref.path, tasks.COLUMNS)
+    for ref in run.documents():
+        yield from iter_tables(run.run, ref.path, tasks.COLUMNS)
 
 
 def reasons(failed: Iterable[Sequence[str]]) -> dict[str, int]:

@@ -1,0 +1,91 @@
+"""The stage `evaluate`: every model of the run on text, preferences and prompts that none of them has learned from."""
+
+import json
+from collections.abc import Sequence
+from functools import partial
+
+from pydantic import Field
+
+from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.stage import Output, Stage
+from corpusmill.train import tuning
+
+MODELS = ("pretrain", "sft", "align")
+PAIRS_FILE = "align/data/pairs.parquet"
+
+
+class EvaluateConfig(Config):
+    """What is measured, and how many texts are sampled."""
+
+    batch: int = Field(default=16, ge=1, description="Windows of validation tokens, or pairs, that are computed at a time.")
+    resamples: int = Field(default=1000, ge=100, description="Bootstrap resamples of documents for the interval of bits per byte.")
+    confidence: float = Field(default=0.95, gt=0, lt=1, description="Of the intervals.")
+    samples: int = Field(default=6, ge=0, description="Texts that every model continues, and prompts that every tuned model answers.")
+    max_tokens: int = Field(default=96, ge=1, description="Longest sampled text, in tokens.")
+    temperature: float = Field(default=0.7, ge=0, description="Of the samples; 0 takes the most likely token.")
+    top_k: int = Field(default=50, ge=0, description="Samples are drawn from this many most likely tokens; 0: from all.")
+    seed: int = Field(default=0, ge=0, description="Of samples and resamples.")
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu` or `cuda`.")
+
+
+class EvaluateStage(Stage):
+    """Leaves `scores.json` and `samples.json`, each with a section for every model."""
+
+    name = "evaluate"
+    Config = EvaluateConfig
+    config: EvaluateConfig
+
+    def execute(self, run: StageRun) -> None:
+        tuning.require_local(run)
+        models = [stage for stage in MODELS if stage in run.recipe]
+        tuning.parent_stage(run, MODELS)
+        tokens = run.outputs_of("tokens", "validation/") if "tokens" in run.recipe else []
+        pairs = [ref for ref in run.outputs_of("align", "data/") if ref.path == PAIRS_FILE] if "align" in run.recipe else []
+        prompts = run.once("prompts", [*run.documents(), *tokens], lambda _: self._prompts(run))
+        shared = [*tokens, *pairs, prompts.ref(self.name, "prompts.json")]
+        measured = []
+        for model in models:
+            inputs = [*run.outputs_of(model, "model/"), *shared]
+            row = run.once(model, inputs, partial(self._measure, run, model, bool(pairs)), {"pairs": bool(pairs)})
+            measured += [row.ref(self.name, output.path) for output in row.outputs]
+        run.once("summary", measured, lambda _: self._summary(run, models))
+
+    def summary(self, run: StageRun) -> dict[str, str]:
+        return {model: _sentence(scores) for model, scores in json.loads(run.storage.read_bytes("scores.json")).items()}
+
+    def _prompts(self, run: StageRun) -> Output:
+        from corpusmill.train.samples import choose_prompts
+
+        prompts = choose_prompts(tuning.document_tables(run), tuning.held_out_rule(run, 0.1), self.config.samples)
+        return Output({"prompts.json": tuning.json_file(prompts)}, rows_in=len(prompts), kept=len(prompts))
+
+    def _measure(self, run: StageRun, model: str, pairs: bool, identity: str) -> Output:
+        from corpusmill.train.measurement import Measurement
+
+        measurement = Measurement(self.config, run.run, model, document_mask=_document_mask(run))
+        scores = {"bits_per_byte": measurement.bits_per_byte(run.run.child("tokens/validation"))}
+        scores["preferences"] = measurement.preferences(run.run.child("align"), "data/pairs.parquet") if pairs else None
+        samples = measurement.samples(json.loads(run.storage.read_bytes("prompts.json")))
+        return Output({f"scores/{model}.json": tuning.json_file(scores), f"samples/{model}.json": tuning.json_file(samples)})
+
+    def _summary(self, run: StageRun, models: Sequence[str]) -> Output:
+        files = {}
+        for name in ("scores", "samples"):
+            whole = {model: json.loads(run.storage.read_bytes(f"{name}/{model}.json")) for model in models}
+            files[f"{name}.json"] = tuning.json_file(whole)
+        return Output(dict(files))
+
+
+def _document_mask(run: StageRun) -> bool:
+    """Text is measured as the model was trained to read it."""
+    return bool(getattr(run.recipe.get("pretrain"), "document_mask", True))
+
+
+def _sentence(scores: dict[str, dict[str, float] | None]) -> str:
+    parts = []
+    if bits := scores["bits_per_byte"]:
+        parts.append(f"{bits['value']:.3f} bits per byte ({bits['low']:.3f} to {bits['high']:.3f})")
+    if preferences := scores["preferences"]:
+        parts.append(f"{preferences['accuracy']:.1%} of held-out preferences ({preferences['low']:.1%} to {preferences['high']:.1%})")
+    return ", ".join(parts) or "no held-out data"
