@@ -6,11 +6,12 @@ Special tokens are never produced: a text that holds `<|im_start|>` gets the ids
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
@@ -76,10 +77,10 @@ class Encoder:
         """The ids of one piece, which is not cut any further."""
         return self._bpe.encode_single_piece(word.encode())
 
-    def encode_batch(self, texts: Iterable[str], end: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-        """All texts as one array of ids, each followed by `end`, and the number of ids of each (`end` included)."""
+    def encode_column(self, texts: pa.Array | pa.ChunkedArray, end: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+        """All texts of a column as one array of ids, each followed by `end`, and the number of ids of each (`end` included)."""
         arrays, counts = [], []
-        for text in texts:
+        for text in texts.to_pylist():
             ids = self.encode(text)
             ids.append(end)
             arrays.append(np.array(ids, self.dtype))

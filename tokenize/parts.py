@@ -73,7 +73,7 @@ def encode_part(encoder: Encoder, tables: Iterator[pa.Table], path: str, orderin
     for table in tables:
         texts = table["text"]
         sizes = pc.binary_length(texts).to_numpy()
-        tokens, numbers = encoder.encode_batch(texts.to_pylist(), EOT_ID)
+        tokens, numbers = encoder.encode_column(texts, EOT_ID)
         pieces.append(tokens)
         counts.append(numbers)
         ids += table["id"].to_pylist()

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field
 
 from corpusmill.pipeline.config import Config as BaseConfig
@@ -71,7 +72,7 @@ class CountsWorker(Worker):
             languages = table["language"].to_pylist() if "language" in columns else [None] * len(texts)
             counter.add(texts, languages)
             sampled += len(texts)
-            size += sum(map(len, texts))
+            size += pc.sum(pc.binary_length(table["text"])).as_py() or 0
         counts = {"sampled_documents": sampled, "long_words_left_out": counter.left_out}
         return Output({f"counts/{piece.key}.parquet": counter.table()}, rows_in=rows, kept=sampled, bytes_in=size, counts=counts)
 

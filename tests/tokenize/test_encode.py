@@ -5,6 +5,7 @@ import json
 import operator
 import time
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -105,14 +106,14 @@ def test_text_longer_than_a_part_is_cut_and_equal(pair, english):
     assert encoder.encode(text) == tokenizer.encode(text, add_special_tokens=False).ids
 
 
-def test_batch_is_the_texts_with_their_ends(pair):
+def test_column_is_the_texts_with_their_ends(pair):
     encoder, _ = pair
     texts = ["Hello world", "", "x"]
-    tokens, counts = encoder.encode_batch(texts, EOT_ID)
+    tokens, counts = encoder.encode_column(pa.chunked_array([texts]), EOT_ID)
     assert tokens.dtype == encoder.dtype == "<u2"
     assert tokens.tolist() == [token for text in texts for token in [*encoder.encode(text), EOT_ID]]
     assert counts.tolist() == [len(encoder.encode(text)) + 1 for text in texts]
-    assert [len(part) for part in encoder.encode_batch([], EOT_ID)] == [0, 0]
+    assert [len(part) for part in encoder.encode_column(pa.array([], pa.large_string()), EOT_ID)] == [0, 0]
 
 
 def test_gpt2s_own_vocabulary(shared_data, english, foreign):
