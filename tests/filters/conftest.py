@@ -1,22 +1,26 @@
-"""Real documents, a finished upstream stage, and the slow reference for every family."""
+"""Real documents and hard ones, a finished upstream stage, and ways to run one step or the whole stage."""
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from corpusmill.filters.stage import FilterStage
-from corpusmill.pipeline.engine import InlineEngine
+from corpusmill.filters.models import language_model
+from corpusmill.filters.registry import build_steps, resolve_step
+from corpusmill.filters.stage import FilterConfig, FilterStage
+from corpusmill.filters.step import Batch, Measured
+from corpusmill.pipeline.engine import Engine, InlineEngine
+from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import Manifest, TaskRow
 from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.schemas import DOCUMENTS, document_id
 from corpusmill.pipeline.shards import publish
 from corpusmill.pipeline.storage import Storage
-
-WORD_RULES = {"words": re.compile(r"\w+|[^\w\s]").findall, "whitespace": str.split}
 
 #: Texts that break careless kernels.
 HARD_TEXTS = [
@@ -32,48 +36,98 @@ def real_texts(shared: Path) -> list[str]:
     texts = [json.loads(line)["text"] for line in (shared / "text/c4_demo.jsonl").open()]
     texts += [json.loads(line)["text"] for line in (shared / "quality/dclm_human.jsonl").open()]
     wiki = (shared / "text/wiki_demo.txt").read_text()
-    texts += [wiki[start : start + 8000] for start in range(0, len(wiki), 8000)]
+    texts += [wiki[start : start + 8000] for start in range(0, 320_000, 8000)]
     wikitext = (shared / "text/wikitext2_valid.txt").read_text()
-    texts += [wikitext[start : start + 20000] for start in range(0, len(wikitext), 20000)]
+    texts += [wikitext[start : start + 20000] for start in range(0, 200_000, 20000)]
     for path in sorted((shared / "lid").glob("*.txt")):
         lines = path.read_text().splitlines()
-        texts += ["\n".join(lines[:40]), "\n\n".join(lines[:3] * 2 + lines[3:9]), " ".join(lines[40:80])]
+        texts += ["\n".join(lines[:20]), "\n\n".join(lines[:3] * 2 + lines[3:9])]
     return texts
 
 
 @pytest.fixture(scope="session")
+def hard_texts() -> list[str]:
+    return HARD_TEXTS
+
+
+@pytest.fixture(scope="session")
 def texts(shared_data: Path) -> list[str]:
-    """About 900 real documents in 75 languages, and the hard ones."""
+    """About 700 real documents in 75 languages, and the hard ones."""
     return real_texts(shared_data) + HARD_TEXTS
 
 
-def make_documents(texts: list[str]) -> pa.Table:
+@pytest.fixture(scope="session")
+def find_words() -> Callable[[str], list[str]]:
+    """The word rule `words`, slowly: what datatrove's filters are given for their tokenizer."""
+    return re.compile(r"\w+|[^\w\s]").findall
+
+
+@pytest.fixture(scope="session")
+def lid_model() -> str:
+    try:
+        return language_model()
+    except InputError as error:
+        pytest.skip(str(error))
+
+
+def _measure(name: str, options: dict[str, Any], texts: list[str]) -> tuple[dict[str, list[Any]], list[str]]:
+    (step,) = build_steps([resolve_step({name: options})])
+    step.step.setup()
+    measured: Measured = step.step.measure(Batch(pa.table({}), pa.array(texts, pa.large_string()), "words"))
+    columns = {column: pa.array(measured.columns[column], kind).to_pylist() for column, kind in step.columns.items()}
+    return columns, texts if measured.text is None else measured.text.to_pylist()
+
+
+@pytest.fixture(scope="session")
+def measure_step() -> Callable[..., tuple[dict[str, list[Any]], list[str]]]:
+    """`measure_step(name, options, texts)`: the step's columns as lists, and the texts after it."""
+    return _measure
+
+
+def _make_documents(texts: list[str]) -> pa.Table:
     rows = [
-        {
-            "id": document_id(f"http://x.test/{n}", text.encode()), "url": f"http://x.test/{n}", "timestamp": "2024-01-01T00:00:00Z",
-            "source": "crawl.warc.gz", "offset": n, "length": 1, "text": text, "title": None, "metadata": None,
-        }
+        dict.fromkeys(DOCUMENTS.names)
+        | {"id": document_id(f"http://x.test/{n}", text.encode()), "url": f"http://x.test/{n}"}
+        | {"source": "crawl.warc.gz", "offset": n, "text": text}
         for n, text in enumerate(texts)
-    ]  # fmt: skip
+    ]
     return pa.Table.from_pylist(rows, schema=DOCUMENTS)
 
 
-def finished_ingest(root: Path, shards: list[pa.Table]) -> Storage:
+@pytest.fixture(scope="session")
+def make_documents() -> Callable[[list[str]], pa.Table]:
+    return _make_documents
+
+
+@pytest.fixture(scope="session")
+def finished_ingest() -> Callable[[Path, list[pa.Table]], Storage]:
     """A run whose stage ingest is finished and wrote these tables."""
-    run = Storage(str(root))
-    storage = run.child("ingest")
-    manifest = Manifest(storage)
-    keys = []
-    for number, table in enumerate(shards):
-        key = f"part-{number:05d}"
-        output = publish(storage, f"data/{key}.parquet", table)
-        manifest.append(TaskRow(key, f"identity {number}", [], "config", "code", table.num_rows, table.num_rows, 0, 0, [output]))
-        keys.append(key)
-    manifest.finish(keys)
-    return run
+
+    def make(root: Path, shards: list[pa.Table]) -> Storage:
+        run = Storage(str(root))
+        storage = run.child("ingest")
+        manifest = Manifest(storage)
+        keys = []
+        for number, table in enumerate(shards):
+            key = f"part-{number:05d}"
+            output = publish(storage, f"data/{key}.parquet", table)
+            manifest.append(TaskRow(key, f"identity {number}", [], "config", "code", table.num_rows, table.num_rows, 0, 0, [output]))
+            keys.append(key)
+        manifest.finish(keys)
+        return run
+
+    return make
 
 
-def run_filter(run: Storage, config: FilterStage.Config, engine=None) -> StageRun:
-    stage_run = StageRun(FilterStage(config), run, {"ingest": None, "filter": config}, [], engine or InlineEngine(), Progress(False))
-    stage_run.execute()
-    return stage_run
+@pytest.fixture(scope="session")
+def run_filter() -> Callable[..., StageRun]:
+    """`run_filter(run, options)`: executes the stage on a run."""
+
+    def execute(run: Storage, options: dict[str, Any], engine: Engine | None = None) -> StageRun:
+        config = FilterConfig.model_validate(options)
+        sections = {"ingest": None, "filter": config}
+        stage_run = StageRun(FilterStage(config), run, sections, [], engine or InlineEngine(), Progress(False))
+        stage_run.execute()
+        return stage_run
+
+    return execute

@@ -1,0 +1,72 @@
+"""Values against datatrove's own functions on the same words."""
+
+import re
+
+import numpy as np
+import pytest
+from datatrove.pipeline.filters.gopher_repetition_filter import find_all_duplicate, find_top_duplicate, get_n_grams
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from corpusmill.pipeline.text.classes import character_classes
+from corpusmill.pipeline.text.ngrams import duplicate_candidates, duplicated_ngram_characters, top_ngram_characters
+from corpusmill.pipeline.text.table import table_size
+from corpusmill.pipeline.text.words import base_powers, new_words, walk_words
+
+TOP, DUPLICATED = (2, 3, 4), (5, 6, 7, 8, 9, 10)
+
+
+def measured(text: str) -> tuple[list[int], list[int]]:
+    data = np.frombuffer(text.encode(), np.uint8)
+    powers, words = base_powers(), new_words(len(data) + 1)
+    count = walk_words(data, 0, len(data), character_classes(), powers, words)
+    repeats, slots = np.ones(len(data) + 1, np.uint8), np.empty(len(data) + 1, np.int64)
+    table = np.empty(2 * table_size(len(data) + 2), np.uint64)
+    top = [top_ngram_characters(words, count, n, repeats, slots, table) for n in TOP]
+    candidates = duplicate_candidates(words, count, DUPLICATED[0], repeats, slots, table)
+    return top, [duplicated_ngram_characters(words, count, n, powers, slots, candidates, table) for n in DUPLICATED]
+
+
+def expected(text: str) -> tuple[list[int], list[int]]:
+    words = re.findall(r"\w+|[^\w\s]", text)
+    top = [find_top_duplicate(grams) if (grams := get_n_grams(words, n)) else 0 for n in TOP]
+    return top, [find_all_duplicate(words, n) for n in DUPLICATED]
+
+
+WORDS = st.sampled_from(["a", "b", "ab", "ba", ".", "é", "漢", "abcdefghijklmnopqr", "😀", "1", "12", "2"])
+
+
+@given(st.lists(WORDS, max_size=120))
+@settings(deadline=None, max_examples=300)
+def test_random_sequences_of_few_words(words: list[str]) -> None:
+    assert measured(" ".join(words)) == expected(" ".join(words))
+
+
+@given(st.lists(WORDS, min_size=1, max_size=25), st.lists(WORDS, max_size=25), st.integers(1, 6))
+@settings(deadline=None, max_examples=200)
+def test_repeated_blocks(block: list[str], between: list[str], times: int) -> None:
+    text = " ".join((block + between) * times + block)
+    assert measured(text) == expected(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "12 3 4 5 6 7 1 23 4 5 6 7 12 3 4 5 67",  # equal when joined, other words
+        "1 2 3 4 5 67 12 3 4 5 6 7",
+        "new line s of text in here newline s of text in here new lines of text in here",
+        "ab c d e f ghijklmnopqrstuv abc d e f ghijklmnopqrstuv",
+    ],
+)
+def test_ngrams_are_compared_without_spaces(text: str) -> None:
+    assert measured(text) == expected(text)
+
+
+def test_golden_values() -> None:
+    eight_words = "abcd efghi jklm nopq rstu vwxy zabc defgij"  # the most frequent 2-gram counts although it occurs once
+    assert measured(eight_words)[0][0] / len(eight_words) == pytest.approx(0.238, abs=1e-3)
+    words = [f"w{n:06d}" + "x" * (n % 4 == 0) for n in range(88)]
+    text = " ".join(words[:40] + words[10:22] + words[40:])  # 100 words, of which a block of 12 stands there twice
+    duplicated = measured(text)[1]
+    assert duplicated[0] / len(text) == duplicated[5] / len(text) == pytest.approx(0.088, abs=1e-3)
+    assert measured("") == ([0, 0, 0], [0] * 6)

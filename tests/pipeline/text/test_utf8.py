@@ -1,0 +1,35 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from corpusmill.pipeline.text.classes import character_classes
+from corpusmill.pipeline.text.utf8 import count_byte, count_characters, decode, find_byte, previous, strip_end, strip_start
+
+SPACES = " \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2000\u2028\u2029\u202f\u205f\u3000"
+TEXT = st.text(st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from(SPACES + "ab")))
+
+
+def buffer(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode(), np.uint8)
+
+
+@pytest.mark.parametrize("point", [0, 0x7F, 0x80, 0x7FF, 0x800, 0xD7FF, 0xE000, 0xFFFF, 0x10000, 0x1F600, 0x10FFFF])
+def test_decode_knows_every_length(point: int) -> None:
+    data = buffer("é" + chr(point) + "a")
+    width = len(chr(point).encode())
+    assert decode(data, 2) == (point, width)
+    assert previous(data, 2 + width) == 2
+
+
+@given(TEXT)
+@settings(deadline=None, max_examples=200)
+def test_spans_as_python_sees_them(text: str) -> None:
+    data, classes = buffer("x" + text + "x"), character_classes()
+    start, end = 1, len(data) - 1
+    assert count_characters(data, start, end) == len(text)
+    assert count_byte(data, start, end, 10) == text.count("\n")
+    found = text.encode().find(b"\n")
+    assert find_byte(data, start, end, 10) == (end if found < 0 else start + found)
+    assert bytes(data[strip_start(data, start, end, classes) : end]).decode() == text.lstrip()
+    assert bytes(data[start : strip_end(data, start, end, classes)]).decode() == text.rstrip()
