@@ -36,8 +36,8 @@ class PretrainStage(Stage):
     def execute(self, run: StageRun) -> None:
         if run.run.remote:
             raise InputError(f"{run.run.root}: models are trained in a run on a local disk; copy the run's tokenizer and tokens there.")
-        tokens = [ref for split in ("train/", "validation/") for ref in run.outputs_of("tokens", split)]
-        inputs = [*run.outputs_of("tokenizer", "tokenizer.json"), *tokens]
+        inputs = run.outputs_of("tokenizer", "tokenizer.json")
+        inputs += [ref for split in ("train/", "validation/") for ref in run.outputs_of("tokens", split)]
         from corpusmill.train.pretrain_job import pretrain
 
         run.once("model", inputs, lambda identity: pretrain(self.config, run.run.root, identity, run.progress))
