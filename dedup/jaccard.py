@@ -38,14 +38,10 @@ def shingle_sets(
 def jaccard(a, b):
     """|a & b| / |a | b| of two ascending arrays without repeats; 0 where both are empty."""
     i = j = common = 0
-    while i < len(a) and j < len(b):
-        if a[i] == b[j]:
-            common += 1
-            i += 1
-            j += 1
-        elif a[i] < b[j]:
-            i += 1
-        else:
-            j += 1
+    while i < len(a) and j < len(b):  # which array is behind can't be predicted, so there is no branch on it
+        x, y = a[i], b[j]
+        common += int(x == y)
+        i += int(x <= y)
+        j += int(y <= x)
     union = len(a) + len(b) - common
     return common / union if union else 0.0

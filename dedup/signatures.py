@@ -78,7 +78,7 @@ def parquet_bytes(table: pa.Table) -> bytes:
         use_dictionary=others,
         write_statistics=False,
     )
-    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+    return sink.getvalue().to_pybytes()
 
 
 class SignatureWorker(Worker):

@@ -65,7 +65,7 @@ def word_hashes(data, start, end, codes, out):
         code = np.uint64(codes[point])
         inside = code != np.uint64(0)
         out[count] = value
-        count += np.int64((value != np.uint64(0)) & (not inside))
+        count += int((value != np.uint64(0)) & (not inside))
         value = value * np.uint64(0x9E3779B97F4A7C15) + code if inside else np.uint64(0)
     if value:
         out[count] = value
