@@ -1,5 +1,6 @@
 """A WARC record to a row: which records are pages, and the text of those that are."""
 
+import codecs
 import re
 
 from corpusmill.pipeline.ingest.charset import charset_of, decode_text, fit
@@ -14,9 +15,11 @@ from corpusmill.pipeline.schemas import document_id
 MIB = 1 << 20
 #: Types that say nothing: what lies behind them is looked at.
 UNSPECIFIC = (None, "", "application/octet-stream", "application/unknown", "unknown/unknown", "*/*")
+#: Bytes that are looked at.
+SNIFFED = 1445
 #: How HTML begins (WHATWG MIME Sniffing, section 7.1), behind a byte order mark, spaces and an XML declaration.
 HTML = re.compile(
-    rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]{0,200}>\s*)?"
+    rb"(?:<\?xml[^>]{0,200}>\s*)?"
     rb"<(?:!doctype\s+html|html|head|script|iframe|h1|div|font|table|a|style|title|b|body|br|p|!--)[\s>-]",
     re.IGNORECASE,
 )
@@ -83,7 +86,7 @@ def _page(row: Row, record: Record, config: IngestConfig) -> bytes:
     body = payload.body
     row.reasons.extend(payload.remarks)
     if row.content_type in UNSPECIFIC:
-        if not HTML.match(body):
+        if not HTML.match(body[:SNIFFED].removeprefix(codecs.BOM_UTF8).lstrip()):
             row.fail("content_type", "no content type, and it does not begin like HTML")
             return body
         row.content_type = "text/html"

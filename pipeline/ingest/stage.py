@@ -84,6 +84,18 @@ class IngestStage(Stage):
             pieces.append(self._left_out(f"part-{len(pieces):05d}", found))
         run.map("", IngestWorker, pieces)
 
+    def summary(self, run: StageRun) -> dict[str, str]:
+        counts: Counter[str] = Counter()
+        warnings = 0
+        for row in run.manifest.rows():
+            counts.update(row.counts)
+            warnings += len(row.warnings)
+        return {
+            "came in": _listed(counts, "type:"),
+            "left out by": _listed(counts, "failed:") or "nothing",
+            "warnings": f"{warnings:,}",
+        }
+
     def _check_columns(self, found: Discovery) -> None:
         for source in found.sources:
             if source.format == "parquet":
@@ -106,6 +118,11 @@ class IngestStage(Stage):
             names = ", ".join(ignored.path for ignored in found.ignored[:3]) + (", ..." if len(found.ignored) > 3 else "")
             params["warnings"] = [f"{len(found.ignored)} files that hold no documents were left out: {names}."]
         return Piece(key, tuple(refused.ref for refused in found.refused), params)
+
+
+def _listed(counts: Counter[str], prefix: str) -> str:
+    chosen = [(name.removeprefix(prefix), count) for name, count in counts.most_common() if name.startswith(prefix)]
+    return ", ".join(f"{name} {count:,}" for name, count in chosen)
 
 
 def _refused_segment(refused: Refused) -> dict[str, object]:

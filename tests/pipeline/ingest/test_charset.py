@@ -1,5 +1,7 @@
 """Encodings in the order of the browsers, wrong claims, and text that every later stage can hold."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,3 +67,9 @@ def test_whatever_comes_in_valid_text_goes_out(body: bytes, charset: str | None)
 @given(st.text(alphabet=st.characters(exclude_categories=()), max_size=50))
 def test_fit_drops_nothing_but_what_does_not_fit(text: str) -> None:
     assert fit(text) == "".join(c for c in text if c != "\0" and not 0xD800 <= ord(c) < 0xE000)
+
+
+def test_hostile_headers_take_no_time() -> None:
+    started = time.perf_counter()
+    assert charset_of("text/html; charset=" + " " * 1_000_000) is None
+    assert time.perf_counter() - started < 1

@@ -3,6 +3,7 @@
 import gzip
 import json
 import random
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -162,3 +163,15 @@ def test_the_same_bytes_twice(tmp_path: Path, warcs, ingest) -> None:
     (tmp_path / "crawl.warc.gz").write_bytes(crawl(warcs))
     first, second = (ingest(tmp_path / "crawl.warc.gz", name=name) for name in ("one", "two"))
     assert [row.outputs for row in first.rows] == [row.outputs for row in second.rows]
+
+
+def test_hostile_pages_are_rows_and_take_no_time(tmp_path: Path, warcs, ingest) -> None:
+    bodies = [b" " * 8_000_000, b"\0" * 8_000_000, b"<" * 2_000_000, b"<!--" * 500_000, b"&#" * 1_000_000, b"\n" * 4_000_000 + b"<p>x"]
+    records = [{"url": f"http://x.test/{n}{kind}", "headers": headers, "body": body}
+               for n, body in enumerate(bodies) for kind, headers in (("a", []), ("b", [("Content-Type", "text/html")]))]  # fmt: skip
+    path = tmp_path / "hostile.warc.gz"
+    path.write_bytes(warcs.write([*records, *warcs.mixed(1)]))
+    started = time.perf_counter()
+    found = ingest(path)
+    assert time.perf_counter() - started < 60
+    assert len(found.report) == len(records) + 2 and found.report[-1]["kept"]
