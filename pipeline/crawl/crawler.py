@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
@@ -136,15 +137,26 @@ def exchange(port: int, request: bytes) -> Response:
     return Response(raw, int(status[1]), {name.strip().lower(): value.strip() for name, _, value in fields})
 
 
+class LinkFinder(HTMLParser):
+    """Collects the targets of `<a href>` in their order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "a":
+            self.found += [value for name, value in attrs if name == "href" and value]
+
+
 def links(url: str, response: Response) -> Iterator[str]:
     """Where a response leads: its redirection, or the links of its page in their order, without fragments."""
-    from resiliparse.parse.html import HTMLTree
-
     if 300 <= response.status < 400 and "location" in response.headers:
         targets = [response.headers["location"]]
     elif response.is_page:
-        tree = HTMLTree.parse_from_bytes(response.body, "utf-8")
-        targets = [element.getattr("href") for element in tree.document.query_selector_all("a[href]")]
+        finder = LinkFinder()
+        finder.feed(response.body.decode("utf-8", "replace"))
+        targets = finder.found
     else:
         return
     for target in targets:
