@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -165,6 +166,7 @@ class StageRun:
 
     def _fail(self, failed: Failed) -> None:
         if not self.run.remote:
+            os.makedirs(self.run.root, exist_ok=True)
             with open(self.run.path(ERRORS), "a") as log:
                 log.write(f"{self.stage.name} {failed.key}\n{failed.trace}\n")
         error = InputError if failed.exit_code == InputError.exit_code else CorpusmillError
