@@ -35,31 +35,26 @@ class Origin:
 def read_origins(reader: RunReader) -> list[Origin]:
     """The origins for which the run has columns. Memory grows with the number of crawl files and hosts, not of documents."""
     stages = reader.present(DATA_STAGES)
-    languages, sources, hosts = Origin("Language"), Origin("Crawl file"), Origin("Host")
+    columns = {"language": Origin("Language"), "source": Origin("Crawl file"), "url": Origin("Host")}
+    for stage in stages:  # the first report that has a column tells what came in
+        missing = [column for column, origin in columns.items() if not origin.before]
+        for column, counts in _counted(reader, stage, "report", missing).items():
+            columns[column].before = counts
     for stage in stages:
-        schema = reader.schema(stage, "report")
-        if not languages.before and schema is not None and "language" in schema.names:
-            languages.before = _counted(reader, stage, "report", "language")
-    if stages:
-        sources.before = _counted(reader, stages[0], "report", "source")
-        hosts.before = _counted(reader, stages[0], "report", "url")
-    for stage in stages:
-        schema = reader.schema(stage, "data")
-        if schema is None:
-            continue
-        for origin, column in ((languages, "language"), (sources, "source"), (hosts, "url")):
-            if column in schema.names and origin.before:
-                origin.after[stage] = _counted(reader, stage, "data", column)
-    return [origin for origin in (languages, sources, hosts) if origin.before]
+        for column, counts in _counted(reader, stage, "data", list(columns)).items():
+            columns[column].after[stage] = counts
+    return [origin for origin in columns.values() if origin.before]
 
 
-def _counted(reader: RunReader, stage: str, kind: str, column: str) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    for table in reader.tables(stage, kind, [column]):
-        if column in table.column_names:
+def _counted(reader: RunReader, stage: str, kind: str, columns: list[str]) -> dict[str, Counter[str]]:
+    """How often each value (of `url`: each host) stands in those of `columns` that the stage's table has."""
+    schema = reader.schema(stage, kind)
+    counts: dict[str, Counter[str]] = {column: Counter() for column in columns if schema is not None and column in schema.names}
+    for table in reader.tables(stage, kind, counts) if counts else ():
+        for column in table.column_names:
             values = table[column].cast(pa.string())
             if column == "url":
                 values = pc.struct_field(pc.extract_regex(values, _HOST), "host")
             for pair in pc.value_counts(values).to_pylist():
-                counts[pair["values"] if pair["values"] is not None else "(none)"] += pair["counts"]
+                counts[column][pair["values"] if pair["values"] is not None else "(none)"] += pair["counts"]
     return counts

@@ -110,7 +110,8 @@ class RunReader:
             if file is None:
                 continue
             with file:
-                have = None if wanted is None else [name for name in wanted if name in file.schema_arrow.names]
+                names = set() if wanted is None else set(file.schema_arrow.names)  # each call builds the schema anew
+                have = None if wanted is None else [name for name in wanted if name in names]
                 for group in range(file.num_row_groups):
                     count += 1
                     if count % every:

@@ -8,7 +8,7 @@ from corpusmill.pipeline.report.duplicates import Duplicates, read_duplicates
 from corpusmill.pipeline.report.funnel import FunnelRow, funnel, token_splits
 from corpusmill.pipeline.report.origins import Origin, read_origins
 from corpusmill.pipeline.report.read import DATA_STAGES, RunReader
-from corpusmill.pipeline.report.training import Training, read_samples, read_scores, read_training
+from corpusmill.pipeline.report.training import Scores, Training, read_figures, read_samples, read_scores, read_training
 
 #: A rule that removes more than this share of what came in deserves a look.
 ALARM_SHARE = 0.5
@@ -22,8 +22,9 @@ class Summary:
     tokens: dict[str, dict[str, Any]]  # shards.json by split
     duplicates: Duplicates | None
     training: list[Training]
-    scores: list[tuple[str, list[tuple[str, Any]]]]
-    samples: list[list[tuple[str, Any]]]
+    figures: dict[str, list[tuple[str, Any]]]  # names and values by title: tokenizer and trainings
+    scores: Scores
+    samples: list[tuple[str, list[tuple[str, Any]]]]  # by model
     measures: list[dict[str, Any]]  # rows of metrics.jsonl: times and memory
     origins: list[Origin] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -39,7 +40,7 @@ def read_summary(folder: str, deep: bool = True) -> Summary:
             decisions[stage] = found
     summary = Summary(
         reader, decisions, funnel(reader, decisions), token_splits(reader), read_duplicates(reader, texts=deep), read_training(reader),
-        read_scores(reader), read_samples(reader), reader.json_lines("metrics.jsonl"),
+        read_figures(reader), read_scores(reader), read_samples(reader), reader.json_lines("metrics.jsonl"),
     )  # fmt: skip
     if deep:
         summary.origins = read_origins(reader)
@@ -64,6 +65,7 @@ def warnings(summary: Summary) -> list[str]:
         found += [f"{stage}: {rule.name} fired on {rule.fired / d.rows:.1%} of the documents." for rule in alarming]
     bad = [training for training in summary.training if training.not_finite]
     found += [f"{training.stage}: steps whose loss was not a finite number: {training.not_finite:,}." for training in bad]
+    found += [f"{training.stage}: steps that were skipped: {training.skipped:,}." for training in summary.training if training.skipped]
     for name, state in reader.stages.items():
         found += [f"{name}: {sentence}" for task in state.tasks for sentence in task.warnings]
     return list(dict.fromkeys(found))

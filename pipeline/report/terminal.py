@@ -12,6 +12,7 @@ from corpusmill.pipeline.report.histogram import number
 from corpusmill.pipeline.report.read import DATA_STAGES, RunReader
 from corpusmill.pipeline.report.safe import safe_line
 from corpusmill.pipeline.report.summary import Summary, read_summary, stage_times
+from corpusmill.pipeline.report.training import read_samples
 from corpusmill.pipeline.run import StageResult
 
 TOP_RULES = 12
@@ -118,11 +119,9 @@ def _training(summary: Summary) -> Table:
 
 
 def _scores(summary: Summary) -> Table:
-    made = table("Evaluation", "score", ">value")
-    for title, leaves in summary.scores:
-        if title == "Evaluation":
-            for name, value in [leaf for leaf in leaves if isinstance(leaf[1], int | float)][:MAX_SCORES]:
-                made.add_row(cell(name, 60), cell(value))
+    made = table("Evaluation", "score", *(f">{safe_line(model, 12)}" for model in summary.scores.models))
+    for name, values in summary.scores.rows[:MAX_SCORES]:
+        made.add_row(cell(name, 40), *(cell(value, 12) for value in values))
     return made
 
 
@@ -186,23 +185,14 @@ def _speed(reader: RunReader, result: StageResult) -> str:
 
 def closing_lines(folder: str, report: str, console: Console) -> None:
     """The last lines of a run: a sample of what its model says, where the report is, and what to ask next."""
-    summary = RunReader(folder)
-    samples = summary.json("evaluate/samples.json")
-    sample = _last_sample(samples)
-    if sample:
+    samples = read_samples(RunReader(folder))
+    if samples:
+        model, sample = samples[-1]
         console.print()
-        console.print(Text("The model says:", style="bold"))
+        console.print(Text(f"What the {safe_line(model, 20)} model says:", style="bold"))
         for name, text in sample:
-            console.print(Text(f"  {safe_line(name, 30)}: ", style="dim") + Text(safe_line(text, 400)))
+            if name in ("prompt", "text"):
+                console.print(Text(f"  {name}: ", style="dim") + Text(safe_line(str(text), 400)))
     console.print()
     console.print(Text(f"The report: {report}"))
     console.print(Text(f"Why a document was kept or dropped: corpusmill why {folder} URL"))
-
-
-def _last_sample(samples: Any) -> list[tuple[str, str]]:
-    from corpusmill.pipeline.report.training import flatten
-
-    if isinstance(samples, dict):
-        samples = next((v for v in samples.values() if isinstance(v, list)), [samples])
-    rows = [row for row in samples or [] if isinstance(row, dict)]
-    return [(name, str(value)) for name, value in flatten(rows[-1]) if isinstance(value, str)] if rows else []

@@ -30,6 +30,7 @@ class Training:
     last: dict[str, Any]
     curves: list[Curve]
     not_finite: int  # steps whose loss was not a finite number
+    skipped: int  # steps that did not count
 
 
 def read_training(reader: RunReader) -> list[Training]:
@@ -41,7 +42,8 @@ def read_training(reader: RunReader) -> list[Training]:
             names = sorted({name for line in lines for name in line if name != "step"})
             curves = [curve for name in names if (curve := _curve(stage, name, lines)) is not None]
             bad = sum(not math.isfinite(as_number(line.get("loss", 0.0)) or 0.0) for line in lines)
-            found.append(Training(stage, len(lines), lines[-1], curves, bad))
+            skipped = sum(bool(line.get("skipped")) for line in lines)
+            found.append(Training(stage, len(lines), lines[-1], curves, bad, skipped))
     return found
 
 
@@ -76,26 +78,41 @@ def flatten(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
     return [(prefix, value)]
 
 
-def read_scores(reader: RunReader) -> list[tuple[str, list[tuple[str, Any]]]]:
-    """(title, leaves) of each JSON file with figures that the run has."""
-    places = {
-        "Tokenizer": "tokenizer/quality.json",
-        "Pre-training": "pretrain/metrics.json",
-        "Instruction tuning": "sft/metrics.json",
-        "Alignment": "align/metrics.json",
-        "Evaluation": "evaluate/scores.json",
-    }
-    found = []
-    for title, path in places.items():
-        value = reader.json(path)
-        if value is not None:
-            found.append((title, flatten(value)))
-    return found
+#: Where stages leave figures about themselves.
+FIGURES = {
+    "Tokenizer": "tokenizer/quality.json",
+    "Pre-training": "pretrain/metrics.json",
+    "Instruction tuning": "sft/metrics.json",
+    "Alignment": "align/metrics.json",
+}
 
 
-def read_samples(reader: RunReader) -> list[list[tuple[str, Any]]]:
-    """What the models said: each sample as (name, text) pairs."""
-    value = reader.json("evaluate/samples.json")
-    if isinstance(value, dict):
-        value = next((v for v in value.values() if isinstance(v, list)), [value])
-    return [flatten(sample) for sample in value or [] if isinstance(sample, dict)]
+def read_figures(reader: RunReader) -> dict[str, list[tuple[str, Any]]]:
+    """The leaves of each JSON file with figures that the run has, by title."""
+    found = {title: reader.json(path) for title, path in FIGURES.items()}
+    return {title: flatten(value) for title, value in found.items() if value is not None}
+
+
+@dataclass
+class Scores:
+    """Evaluation: `rows` are (score, one value a model or None where it has none)."""
+
+    models: list[str]
+    rows: list[tuple[str, list[Any]]]
+
+
+def read_scores(reader: RunReader) -> Scores:
+    """`evaluate/scores.json`, which has a section a model."""
+    value = reader.json("evaluate/scores.json", dict) or {}
+    sections = {str(model): dict(flatten(scores)) for model, scores in value.items() if isinstance(scores, dict)}
+    names = dict.fromkeys(name for scores in sections.values() for name in scores)
+    rows = [(name, [scores.get(name) for scores in sections.values()]) for name in names]
+    return Scores(list(sections), [row for row in rows if any(value is not None for value in row[1])])
+
+
+def read_samples(reader: RunReader) -> list[tuple[str, list[tuple[str, Any]]]]:
+    """What the models said, from `evaluate/samples.json`: (model, the sample's names and texts)."""
+    value = reader.json("evaluate/samples.json", dict) or {}
+    return [
+        (str(model), flatten(s)) for model, samples in value.items() if isinstance(samples, list) for s in samples if isinstance(s, dict)
+    ]

@@ -228,8 +228,10 @@ def _training(run: RunBuilder) -> None:
         if stage == "align":
             lines[7]["loss"] = "nan"
         run.storage.write_bytes(f"{stage}/logs/train.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
-    run.json("evaluate/scores.json", {"validation": {"bits_per_byte": 1.234567}, "preference_accuracy": 0.75})
-    run.json("evaluate/samples.json", [{"prompt": "The history of", "text": f"x {HOSTILE}"}])
+    scores = {"pretrain": {"bits_per_byte": {"value": 1.234567}, "preferences": None}}
+    run.json("evaluate/scores.json", {**scores, "align": {"bits_per_byte": {"value": 1.5}, "preferences": {"accuracy": 0.75}}})
+    said = {"kind": "answer", "prompt": "The history of", "text": f"x {HOSTILE}"}
+    run.json("evaluate/samples.json", {"pretrain": [{**said, "text": "first"}], "align": [said]})
     measure = {
         "stage": "filter",
         "phase": "",

@@ -25,7 +25,8 @@ def test_the_tables_have_the_runs_numbers(run_folder: Path) -> None:
     assert cells(text, "dedup")[:4] == ["dedup", "45", "42", "3"]
     assert cells(text, "short") == ["short", "5", "8.9%", "4"]
     assert cells(text, "near_duplicate") == ["near_duplicate", "3", "6.7%", "3"]
-    assert cells(text, "validation.bits_per_byte") == ["validation.bits_per_byte", "1.235"]
+    assert cells(text, "bits_per_byte.value") == ["bits_per_byte.value", "1.235", "1.5"]
+    assert cells(text, "preferences.accuracy") == ["preferences.accuracy", "0.75"]
     assert "filter: why 11 of 56 were dropped" in text
     assert "Warning: ingest: crawl-0.warc.gz: cut short" in text
     assert max(map(len, text.splitlines())) <= 80
@@ -49,5 +50,5 @@ def test_a_stage_is_summed_up(run_folder: Path) -> None:
 
 def test_the_last_lines_are_harmless(run_folder: Path) -> None:
     text = printed(closing_lines, str(run_folder), "RUN/report.html", width=200)
-    assert "RUN/report.html" in text and "The history of" in text
+    assert "RUN/report.html" in text and "What the align model says" in text and "text: x before<script>" in text
     assert not any(c in text for c in "\x1b\u202e")
