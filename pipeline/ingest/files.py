@@ -35,11 +35,25 @@ def open_file(path: str) -> IO[bytes]:
         if not is_remote(path):
             return open(local_path(path), "rb")
         fs, name = filesystem(path)
-        return fs.open(name, "rb")
+        file: IO[bytes] = fs.open(name, "rb")
+        if path.startswith(("http://", "https://")):
+            _need_ranges(path, file)
+        return file
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file.") from error
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror or error}).") from error
+
+
+def _need_ranges(path: str, file: IO[bytes]) -> None:
+    """Reads the last byte: only then does fsspec find out that a server ignores HTTP ranges."""
+    try:
+        if getattr(file, "size", 0):
+            file.seek(-1, os.SEEK_END)
+            file.read(1)
+            file.seek(0)
+    except ValueError as error:
+        raise InputError(f"{path}: the server gives whole files only, so it can't be read in pieces; download it first.") from error
 
 
 def file_ref(path: str) -> FileRef:
