@@ -133,7 +133,7 @@ class CandidateWorker(Worker):
                 before += int(bucket[-1]) + 1 if len(bucket) else 0
                 size += read
             table = pa.concat_tables(tables)
-        return Output({f"{piece.key}.parquet": table}, rows_in=size, kept=table.num_rows, dropped=size - table.num_rows)
+        return Output({f"{piece.key}.parquet": table}, counts={"keys": size, "shared": table.num_rows})
 
     def _hashes(self, shards: list[str], part: int, parts: int) -> tuple[Keys, Index, int]:
         """`(hashes, documents, keys read)` of one range: n x 2, and n."""

@@ -14,7 +14,7 @@ from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Piece, Stage
 
-CLUSTERS_TASK = "clusters/clusters"
+CLUSTERS_TASK = "clusters"
 
 
 class DedupStage(Stage):

@@ -61,8 +61,8 @@ class Result:
             self.report += read_table(run.storage, f"report/part-{number:05d}.parquet").to_pylist()
         self.clusters: Rows = read_table(run.storage, "clusters/clusters.parquet").to_pylist()
         self.sources: Rows = read_table(run.storage, "clusters/sources.parquet").to_pylist()
-        self.counts = run.manifest.tasks["clusters/clusters"].counts
-        self.warnings = run.manifest.tasks["clusters/clusters"].warnings
+        self.counts = run.manifest.tasks["clusters"].counts
+        self.warnings = run.manifest.tasks["clusters"].warnings
 
     @property
     def kept(self) -> list[str]:

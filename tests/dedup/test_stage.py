@@ -220,4 +220,4 @@ def test_a_finished_stage_is_taken_over_and_a_lost_file_made_again(dedup) -> Non
     again = StageRun(first.stage, first.run, first.recipe, [], InlineEngine(), Progress(False))
     again.execute()
     assert again.performed == 1 and lost.read_bytes() == content
-    assert again.stage.summary(again)["clusters"].startswith(str(again.manifest.tasks["clusters/clusters"].counts["clusters"]))
+    assert again.stage.summary(again)["clusters"].startswith(str(again.manifest.tasks["clusters"].counts["clusters"]))
