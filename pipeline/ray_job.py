@@ -35,9 +35,8 @@ def submit(address: str, recipe: str, inputs: Sequence[str], output: str, option
         recipe = stage_files(Path(folder), recipe)
         command = ["run", recipe, *(absolute(path) for path in inputs), "--output", absolute(output), "--engine", "ray", *options]
         ray = [*_ray_command(), "job", "submit", "--address", address, "--working-dir", folder]
-        entrypoint = ["sh", "-c", _entrypoint(command)]
         print(f"Submitting to {address}: corpusmill {shlex.join(command)}", flush=True)
-        return subprocess.run([*ray, "--", shlex.join(entrypoint)], check=False).returncode
+        return subprocess.run([*ray, "--", "sh", "-c", _entrypoint(command)], check=False).returncode
 
 
 def use_token() -> None:

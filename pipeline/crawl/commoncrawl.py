@@ -1,11 +1,12 @@
 """The beginning of a WARC file of a recent Common Crawl, by an HTTP range request."""
 
 import gzip
+import http.client
 import json
 import re
 import time
-import urllib.error
 import urllib.request
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def fetch(folder: Path, index: str = INDEX, data: str = DATA) -> str:
     with get(f"{data}/crawl-data/{crawl}/warc.paths.gz") as answer:
         try:
             path = gzip.decompress(answer.read(BYTES)).decode("ascii").split()[0]
-        except (ValueError, EOFError, IndexError) as error:
+        except (gzip.BadGzipFile, zlib.error, ValueError, EOFError, IndexError) as error:
             raise OSError(f"{crawl}: its list of files can't be read") from error
     target = folder / path.rpartition("/")[2]
     size = download(f"{data}/{path}", target)
@@ -43,7 +44,7 @@ def newest_id(index: str) -> str:
     try:
         with get(f"{index}/collinfo.json") as answer:
             ids = [entry["id"] for entry in json.load(answer)]
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, http.client.HTTPException, ValueError, TypeError, KeyError):
         return KNOWN_ID
     return max((i for i in ids if re.fullmatch(r"CC-MAIN-\d{4}-\d\d", i)), default=KNOWN_ID)
 
@@ -56,9 +57,9 @@ def download(url: str, target: Path) -> int:
         try:
             while size < BYTES and time.monotonic() < end and (chunk := answer.read(min(1 << 18, BYTES - size))):
                 size += file.write(chunk)
-        except OSError:
+        except (OSError, http.client.HTTPException) as error:
             if size < ENOUGH:
-                raise
+                raise OSError(f"{url}: the download broke off after {size:,} bytes") from error
     if time.monotonic() >= end and size < ENOUGH:
         raise OSError(f"{url}: only {size:,} bytes came in {DOWNLOAD_SECONDS:.0f} seconds")
     return size

@@ -165,4 +165,6 @@ def links(url: str, response: Response) -> Iterator[str]:
         except ValueError:
             continue  # `href` may hold anything
         if parts.scheme == "http" and not NO_PAGE.search(parts.path):
-            yield urlunsplit((parts.scheme, parts.netloc, quote(parts.path, "/%~:@!$&'()*+,;="), quote(parts.query, "/%~:@!$&'()*+,;=?"), ""))
+            yield urlunsplit(
+                (parts.scheme, parts.netloc, quote(parts.path, "/%~:@!$&'()*+,;="), quote(parts.query, "/%~:@!$&'()*+,;=?"), "")
+            )

@@ -1,0 +1,55 @@
+"""A stage for the tests of the engines: in a module of its own, because Ray's processes have to import it."""
+
+import importlib
+import os
+import signal
+import tokenize
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.stage import Output, Piece, Stage, Worker, documents_output
+
+
+class LinesConfig(Config):
+    shout: bool = True
+
+
+class LinesWorker(Worker):
+    """Splits a text file into lines; the piece's `deed` says what goes wrong meanwhile."""
+
+    def process(self, piece: Piece) -> Output:
+        deed, marker = piece.params.get("deed"), piece.params.get("marker", "")
+        if deed == "die" or (deed == "die once" and not Path(marker).exists()):
+            if marker:
+                Path(marker).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if deed == "bad input":
+            raise InputError(f"{piece.inputs[0].path}: broken at byte 7.")
+        if deed == "bug":
+            raise KeyError("no such column")
+        lines = Path(piece.inputs[0].path).read_text().upper().splitlines()
+        table = pa.table({"id": [f"{piece.key}-{i}" for i in range(len(lines))], "text": lines})
+        return documents_output(piece.key, table, table.select(["id"]), bytes_in=0, warnings=about_process() if deed == "tell" else [])
+
+
+def about_process() -> list[str]:
+    return [tokenize.__file__, str(list(importlib.import_module("corpusmill.tokenize").__path__)), os.environ["OMP_NUM_THREADS"]]
+
+
+class LinesStage(Stage):
+    name = "lines"
+    Config = LinesConfig
+
+    def __init__(self, config: Config, params: list[dict[str, Any]]):
+        super().__init__(config)
+        self.params = params
+
+    def execute(self, run: StageRun) -> None:
+        refs = [FileRef(path, "fixed") for path in run.inputs]
+        run.map("", LinesWorker, [Piece(f"part-{i:05d}", (ref,), self.params[i]) for i, ref in enumerate(refs)])

@@ -1,0 +1,143 @@
+"""The Ray engine on a real Ray, started once for all of these tests."""
+
+import hashlib
+import importlib
+import os
+import sys
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from corpusmill.pipeline.engine import Engine, InlineEngine
+from corpusmill.pipeline.engine_ray import RETRIES, RayEngine
+from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.storage import Storage
+
+HERE = str(Path(__file__).parent)
+
+
+@pytest.fixture(scope="module")
+def stages() -> Iterator[Any]:
+    """The helper module, importable here and in the processes that Ray starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        patch.setenv("PYTHONPATH", HERE)
+        patch.syspath_prepend(HERE)
+        yield importlib.import_module("for_ray.lines")
+
+
+@pytest.fixture(scope="module")
+def engine(stages: Any) -> Iterator[RayEngine]:
+    engine = RayEngine(workers=2)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> list[str]:
+    for i in range(5):
+        (tmp_path / f"{i}.txt").write_text("".join(f"line {j} of {i}\n" for j in range(100)))
+    return [str(tmp_path / f"{i}.txt") for i in range(5)]
+
+
+def run(stages: Any, engine: Engine, folder: Path, inputs: list[str], **deeds: dict[str, Any]) -> StageRun:
+    """Runs the stage; `p3={...}` are the parameters of piece 3."""
+    stage = stages.LinesStage(stages.LinesConfig(), [deeds.get(f"p{i}", {}) for i in range(len(inputs))])
+    stage_run = StageRun(stage, Storage(str(folder)), {}, inputs, engine, Progress(False))
+    stage_run.execute()
+    return stage_run
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """The digest of every file; of the manifest its rows in any order."""
+    files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted((folder / "lines").rglob("*")) if p.is_file()}
+    manifest = sorted(files.pop("lines/manifest.jsonl").splitlines())
+    return {"manifest": manifest, **{name: hashlib.sha256(content).hexdigest() for name, content in files.items()}}
+
+
+def test_same_bytes_inline_and_with_one_and_two_workers_and_a_quiet_terminal(
+    stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    run(stages, InlineEngine(), tmp_path / "inline", inputs)
+    run(stages, engine, tmp_path / "two", inputs)
+    engine.workers = 1
+    run(stages, engine, tmp_path / "one", inputs)
+    engine.workers = 2
+    expected = contents(tmp_path / "inline")
+    assert len(expected) == 11  # five data tables, five reports, the manifest
+    assert contents(tmp_path / "two") == contents(tmp_path / "one") == expected
+    out, err = capfd.readouterr()
+    assert (out, err) == ("", "")
+
+
+def test_a_killed_worker_is_replaced_and_the_bytes_stay(
+    stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    dying = {"deed": "die once", "marker": str(tmp_path / "died")}
+    run(stages, engine, tmp_path / "killed", inputs, p2=dying)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err == (
+        "corpusmill: lines, task part-00002: its process died (killed from outside, or a crash in native code); it is done again.\n"
+    )
+    run(stages, InlineEngine(), tmp_path / "inline", inputs, p2=dying)  # the marker is there now: it lives
+    assert contents(tmp_path / "killed") == contents(tmp_path / "inline")
+
+
+def test_a_piece_that_always_kills_its_process_ends_the_run(stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str]) -> None:
+    with pytest.raises(CorpusmillError, match=rf"lines, task part-00001 \(.*/1\.txt\): its process died {RETRIES + 1} times \(killed"):
+        run(stages, engine, tmp_path / "run", inputs, p1={"deed": "die"})
+    run(stages, engine, tmp_path / "run", inputs)  # what was done is taken over, the rest is done
+    run(stages, InlineEngine(), tmp_path / "inline", inputs)
+    finished, expected = contents(tmp_path / "run"), contents(tmp_path / "inline")
+    assert finished.keys() == expected.keys() and all(finished[name] == expected[name] for name in finished if name != "manifest")
+
+
+def test_errors_come_back_as_one_sentence(stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str]) -> None:
+    with pytest.raises(InputError) as wrong:
+        run(stages, engine, tmp_path / "wrong", inputs, p0={"deed": "bad input"})
+    assert str(wrong.value) == f"{inputs[0]}: broken at byte 7."
+    with pytest.raises(CorpusmillError) as bug:
+        run(stages, engine, tmp_path / "bug", inputs, p0={"deed": "bug"})
+    assert str(bug.value) == f"lines, task part-00000 ({inputs[0]}): KeyError: 'no such column'"
+    assert not isinstance(bug.value, InputError)
+    assert "Traceback" in (tmp_path / "bug" / "errors.log").read_text()
+
+
+def test_a_worker_has_the_standard_tokenize_ours_beside_it_and_one_thread(
+    stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str]
+) -> None:
+    done = run(stages, engine, tmp_path / "run", inputs[:1], p0={"deed": "tell"})
+    standard, ours, threads = done.manifest.rows()[0].warnings
+    assert standard == tokenize.__file__
+    assert "corpusmill" in ours
+    assert threads == "1"
+
+
+def test_an_address_for_jobs_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
+    with pytest.raises(InputError, match=r"^RAY_ADDRESS=http://127\.0\.0\.1:8265: .*make submit"):
+        RayEngine()._start()
+
+
+def test_closing_leaves_no_process(engine: RayEngine) -> None:
+    """The last test here: a later use of the engine would start Ray again."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("looks into /proc")
+    import ray
+
+    session = ray._private.worker._global_node.get_session_dir_path()
+    engine.close()
+    assert [pid for pid in os.listdir("/proc") if pid.isdigit() and session in command_line(pid)] == []
+
+
+def command_line(pid: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
