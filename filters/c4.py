@@ -90,7 +90,7 @@ class C4(Step):
 
     def _fault(self, line: str, words: list[str]) -> str | None:
         """Why the form of a line lets it go; None where it stays."""
-        if any(len(word) > self.config.max_word_length for word in words):
+        if max(map(len, words), default=0) > self.config.max_word_length:
             return "c4_long_word_lines"
         if self.config.filter_no_terminal_punct and (not line.endswith(END_MARKS) or line.endswith("...")):
             return "c4_unpunctuated_lines"

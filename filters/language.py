@@ -1,6 +1,7 @@
 """The language of a document by fastText: label and score of the most likely one."""
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any, Self
 
 import numpy as np
@@ -17,7 +18,11 @@ from corpusmill.pipeline.errors import ConfigError
 
 #: The label of a text with too few letters to tell (ISO 639-2's code for "undetermined").
 UNDETERMINED = "und"
-LETTER = r"\pL"
+
+
+def has_letters(text: str, wanted: int) -> bool:
+    """Whether a text has so many letters; looks no further than needed."""
+    return sum(1 for _ in islice(filter(str.isalpha, text), wanted)) == wanted
 
 
 class LanguageConfig(Config):
@@ -80,8 +85,9 @@ class Language(Step):
 
     def measure(self, batch: Batch) -> Measured:
         text = batch.text if self.config.characters == 0 else pc.utf8_slice_codeunits(batch.text, 0, self.config.characters)
-        labels, scores = self.predict(pc.replace_substring(text, "\n", " ").to_pylist())
-        short = np.asarray(pc.less(pc.count_substring_regex(text, LETTER), self.config.min_letters))
+        texts = pc.replace_substring(text, "\n", " ").to_pylist()
+        labels, scores = self.predict(texts)
+        short = [place for place, text in enumerate(texts) if not has_letters(text, self.config.min_letters)]
         labels[short], scores[short] = UNDETERMINED, 0.0
         return Measured({"language": labels, "language_score": scores})
 

@@ -71,11 +71,10 @@ def word_statistics(scratch, count, text, stop_words, row):
     nonsymbol, nonsymbol_characters, alpha, stops = 0, 0, 0, 0
     for word in range(count):
         kind = words.kinds[word]
-        if not kind & PUNCTUATION:
-            nonsymbol += 1
-            nonsymbol_characters += words.ends[word + 1] - words.ends[word]
-        if kind & ALPHA:
-            alpha += 1
+        letters = kind & PUNCTUATION == 0
+        nonsymbol += letters
+        nonsymbol_characters += letters * (words.ends[word + 1] - words.ends[word])
+        alpha += kind & ALPHA != 0
         slot = find(stop_words, stop_words.size - 1, words.hashes[word])
         if slot >= 0 and scratch.stop_seen[slot] != text:
             scratch.stop_seen[slot] = text
@@ -87,22 +86,26 @@ def word_statistics(scratch, count, text, stop_words, row):
 
 @numba.njit(cache=True, nogil=True)
 def symbol_counts(data, start, end):
-    """`(text.count("#"), text.count("...") + text.count("…"))`."""
-    hashes, ellipses, dots = 0, 0, 0
+    """`(text.count("#"), text.count("...") + text.count("…"))`. Counting loops without branches, as most texts have neither."""
+    ellipses, triples = 0, 0
+    text = data[start:end]  # from zero on the compiler knows that no index is negative, and counts many bytes at once
+    for at in range(max(text.size - 2, 0)):
+        first, second, third = text[at], text[at + 1], text[at + 2]
+        ellipses += (first == 0xE2) & (second == 0x80) & (third == 0xA6)
+        triples += (first == DOT) & (second == DOT) & (third == DOT)
+    if triples:
+        ellipses += _separate_triples(data, start, end)
+    return count_byte(data, start, end, HASH), ellipses
+
+
+@numba.njit(cache=True, nogil=True)
+def _separate_triples(data, start, end):
+    """`text.count("...")`: of a run of dots each three count once."""
+    triples, dots = 0, 0
     for at in range(start, end):
-        byte = data[at]
-        if byte == DOT:
-            dots += 1
-            if dots == 3:
-                ellipses += 1
-                dots = 0
-            continue
-        dots = 0
-        if byte == HASH:
-            hashes += 1
-        elif byte == 0xE2 and decode(data, at)[0] == ELLIPSIS:
-            ellipses += 1
-    return hashes, ellipses
+        dots = dots + 1 if data[at] == DOT else 0
+        triples += dots > 0 and dots % 3 == 0
+    return triples
 
 
 @numba.njit(cache=True, nogil=True)

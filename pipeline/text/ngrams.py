@@ -5,7 +5,8 @@ import numba
 import numpy as np
 
 from corpusmill.pipeline.text.hashing import BASE, mix64
-from corpusmill.pipeline.text.table import eight_bytes, insert, table_size
+from corpusmill.pipeline.text.table import insert, table_size
+from corpusmill.pipeline.text.utf8 import eight_bytes
 from corpusmill.pipeline.text.words import PADDING, base_power
 
 _COUNT = np.uint64(32)  # a slot's second half: times seen above, the first place below

@@ -9,6 +9,7 @@ import numba
 import numpy as np
 
 from corpusmill.pipeline.text.hashing import BASE, mix64
+from corpusmill.pipeline.text.utf8 import eight_bytes
 
 
 @numba.njit(cache=True, nogil=True)
@@ -45,16 +46,6 @@ def find(table, mask, key):
             return slot
         slot = (slot + 1) & mask
     return -1
-
-
-@numba.njit(cache=True, nogil=True)
-def eight_bytes(data, at):
-    """Eight bytes as one little-endian integer. Unsigned indices: with them the compiler makes it one load."""
-    first = np.uint64(at)
-    value = np.uint64(data[first])
-    for place in range(1, 8):
-        value |= np.uint64(data[first + np.uint64(place)]) << np.uint64(8 * place)
-    return value
 
 
 @numba.njit(cache=True, nogil=True)

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpusmill.pipeline.text.table import eight_bytes, find, hash_span, insert, table_size
+from corpusmill.pipeline.text.table import find, hash_span, insert, table_size
 
 
 @given(st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 40)))
@@ -32,7 +32,3 @@ def test_equal_spans_have_equal_hashes_and_others_differ() -> None:
     assert len(hashes) == len({bytes(data[start:end]) for start in range(8) for end in range(start, 11)})
     assert hash_span(data, 33, 34) != hash_span(data, 33, 35)  # length counts: NULs differ from nothing
 
-
-def test_eight_bytes_are_little_endian() -> None:
-    data = np.arange(20, dtype=np.uint8)
-    assert int(eight_bytes(data, 3)) == int.from_bytes(bytes(range(3, 11)), "little")
