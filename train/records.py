@@ -50,16 +50,25 @@ def _raw(path: str) -> bytes:
 def _content(path: str) -> bytes:
     content = _raw(path)
     if path.endswith(".gz"):
-        decompressor = zlib.decompressobj(wbits=31)
-        try:
-            content = decompressor.decompress(content)
-        except zlib.error as error:
-            raise InputError(f"{path}: not a gzip file ({error}).") from error
-        if not decompressor.eof:
-            raise InputError(f"{path}: the gzip file is truncated.")
+        content = _inflate(path, content)
     if not content.strip():
         raise InputError(f"{path}: the file is empty.")
     return content
+
+
+def _inflate(path: str, compressed: bytes) -> bytes:
+    """All members of a gzip file."""
+    parts = []
+    while compressed:
+        member = zlib.decompressobj(wbits=31)
+        try:
+            parts.append(member.decompress(compressed))
+        except zlib.error as error:
+            raise InputError(f"{path}: not a gzip file ({error}).") from error
+        if not member.eof:
+            raise InputError(f"{path}: the gzip file is truncated.")
+        compressed = member.unused_data
+    return b"".join(parts)
 
 
 def _json_lines(path: str, content: bytes) -> Iterator[tuple[str, Row]]:

@@ -12,6 +12,7 @@ QUICK = {
     "epochs": 4,
     "batch": 4,
     "evaluate_every": 5,
+    "per_document": 1,
     "loop": {"threads": 1, "steps": 24, "save_every": 8, "optimizer": {"lr": 2e-2, "muon_lr": 0.02}},
 }
 

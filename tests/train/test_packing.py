@@ -1,0 +1,70 @@
+"""Packing loses no token, mixes no sequences, and is as tight as it says."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corpusmill.pipeline.special_tokens import PAD_ID
+from corpusmill.train.packing import IGNORED, best_fit, pack
+from corpusmill.train.template import Encoded
+
+
+def sequence(ids, mask) -> Encoded:
+    return Encoded(np.array(ids, np.int32), np.array(mask, np.bool_))
+
+
+@st.composite
+def sequences(draw):
+    lengths = draw(st.lists(st.integers(2, 17), min_size=1, max_size=30))
+    return [sequence(draw(st.lists(st.integers(4, 99), min_size=n, max_size=n)), [draw(st.booleans()) for _ in range(n)]) for n in lengths]
+
+
+@given(sequences())
+def test_every_token_and_target_is_there_once(given_sequences):
+    packed = pack(given_sequences, 16)
+    assert sorted(number for row in packed.members for number in row) == list(range(len(given_sequences)))
+    for row, numbers in enumerate(packed.members):
+        for segment, number in enumerate(numbers):
+            here = packed.segments[row] == segment
+            ids, mask = given_sequences[number].ids, given_sequences[number].mask
+            assert packed.ids[row][here].tolist() == ids[:-1].tolist()
+            expected = [token if learned else IGNORED for token, learned in zip(ids[1:].tolist(), mask[1:].tolist())]
+            assert packed.targets[row][here].tolist() == expected
+        padding = packed.segments[row] == len(numbers)
+        assert (packed.ids[row][padding] == PAD_ID).all() and (packed.targets[row][padding] == IGNORED).all()
+
+
+@given(st.lists(st.integers(1, 16), max_size=60))
+def test_bins_are_never_too_full_and_few(lengths):
+    bins = best_fit(lengths, 16)
+    assert all(sum(lengths[n] for n in numbers) <= 16 for numbers in bins)
+    assert len(bins) <= 11 / 9 * -(-sum(lengths) // 16) + max(1, sum(length > 8 for length in lengths))
+
+
+def test_the_best_bin_is_taken():
+    assert best_fit([5, 9, 7, 10, 6, 3], 16) == [[3, 4], [1, 2], [0, 5]]
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="17 places does not fit into rows of 16"):
+        best_fit([17], 16)
+
+
+def test_packed_rows_give_the_losses_of_lone_sequences():
+    import torch
+
+    from corpusmill.train.architecture import Architecture
+    from corpusmill.train.logprobs import target_nats
+    from corpusmill.train.model import Llama, initialise
+
+    model = Llama(Architecture(vocab_size=99, layers=2, width=16, heads=2, kv_heads=1, head_dim=8, ffn=32, context=16)).double()
+    initialise(model, 0)
+    model.lm_head.weight.data.normal_(generator=torch.Generator().manual_seed(1))
+    model.model.layers[0].self_attn.o_proj.weight.data.normal_(generator=torch.Generator().manual_seed(2))
+    generator = np.random.default_rng(0)
+    some = [sequence(generator.integers(4, 99, n), np.ones(n)) for n in (5, 7, 4, 9, 3)]
+    packed = pack(some, 16)
+    together = target_nats(model, *(torch.from_numpy(a) for a in (packed.ids, packed.targets, packed.segments))).sum()
+    alone = [target_nats(model, *(torch.from_numpy(a) for a in (p.ids, p.targets))).sum() for p in (pack([one], 16) for one in some)]
+    torch.testing.assert_close(together, sum(alone), rtol=1e-12, atol=0)
