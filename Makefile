@@ -14,9 +14,9 @@ STAGES := ingest filter dedup tokenizer tokens pretrain sft align evaluate
 .PHONY: help setup demo test lint bench submit report clean $(STAGES)
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z$$()A-Z_-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  STAGE        run one stage: $(STAGES)"
-	@echo "               (RUN=folder; RECIPE=file and INPUT=\"paths\" where the run is new)"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "and one for each stage, with RUN=folder, and RECIPE=file and INPUT=paths where the run is new:"
+	@echo "  $(STAGES)"
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "No Python found: install Python 3.11, 3.12 or 3.13."; exit 2; }
@@ -38,8 +38,8 @@ $(VENV)/.models: | $(VENV)/.installed
 setup: $(VENV)/.installed $(VENV)/.models ## make the virtual environment and fetch the language model
 
 demo: setup ## get a real crawl and run every stage on it (CRAWL=path for your own)
-	@$(BIN)/python -m corpusmill.pipeline.crawl runs/crawl $(if $(CRAWL),--crawl $(CRAWL)) > runs/.crawl-path
-	@$(BIN)/corpusmill run recipes/demo.yaml "$$(cat runs/.crawl-path)" --output runs/demo --workers $(WORKERS)
+	@crawl=$$($(BIN)/python -m corpusmill.pipeline.crawl runs/crawl $(if $(CRAWL),--crawl $(CRAWL))) && echo "$$crawl" | head -n 1 && \
+	$(BIN)/corpusmill run recipes/demo.yaml "$$(echo "$$crawl" | tail -n 1)" --output runs/demo --workers $(WORKERS)
 
 test: setup $(VENV)/.installed-test ## run all tests
 	$(BIN)/python -m pytest
@@ -59,6 +59,10 @@ $(STAGES): setup
 report: setup ## write RUN/report.html and print its tables
 	@test -n "$(RUN)" || { echo "Say which run: make report RUN=runs/demo"; exit 2; }
 	@$(BIN)/corpusmill report $(RUN)
+
+submit: setup ## run RECIPE on INPUT as a job of the Ray cluster at RAY_ADDRESS (ray start --head)
+	@test -n "$(RUN)" -a -n "$(INPUT)" || { echo "Say what to run: make submit RUN=runs/job INPUT=crawl.warc.gz [RECIPE=recipes/demo.yaml]"; exit 2; }
+	@$(BIN)/python -m corpusmill.pipeline.ray_job $(or $(RECIPE),recipes/demo.yaml) $(INPUT) --output $(RUN) $(if $(filter-out 0,$(WORKERS)),--workers $(WORKERS))
 
 clean: ## remove the virtual environment and caches (never a run)
 	rm -rf $(VENV) build dist *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
