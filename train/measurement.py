@@ -44,7 +44,7 @@ class Measurement:
             return None
         shards = TokenShards(folder.root, tokenizer_sha256=sha256)
         with deterministic():
-            nats, sizes = self._document_sums(shards, token_bytes(tokenizer))
+            nats, sizes = self.document_sums(shards, token_bytes(tokenizer))
         if not sizes.sum():
             return None
         bits = nats / np.log(2)
@@ -53,13 +53,13 @@ class Measurement:
         return {"value": value, "low": low, "high": high, "documents": len(sizes), "bytes": int(sizes.sum())}
 
     @torch.no_grad()
-    def _document_sums(self, shards: TokenShards, token_sizes: Integers) -> tuple[Floats, Floats]:
-        """Nats and bytes of each document's tokens. Special tokens count for neither."""
+    def document_sums(self, shards: TokenShards, token_sizes: Integers) -> tuple[Floats, Floats]:
+        """Nats and bytes of each document's tokens; its END_OF_TEXT counts for neither."""
         starts = document_starts(shards)
         nats, sizes = np.zeros(len(starts)), np.zeros(len(starts))
         table = np.zeros(max(self.model.arch.vocab_size, len(token_sizes)), np.int64)
         table[: len(token_sizes)] = token_sizes
-        place = 1  # of the next target in the row of all tokens
+        place = 0  # of the next target in the row of all tokens
         for batch in evaluation_batches(shards, self.model.arch.context, self.config.batch, self.document_mask):
             ids, targets, segments = to_device(batch, self.model.device)
             flat = targets.flatten().cpu().numpy()

@@ -106,3 +106,13 @@ def execute() -> Callable[..., StageRun]:
         return stage_run
 
     return run_stages
+
+
+@pytest.fixture(scope="session")
+def finish() -> Callable[[Storage, str, dict[str, Any]], None]:
+    return finish_stage
+
+
+@pytest.fixture(scope="session")
+def documents_of() -> Callable[[range], pa.Table]:
+    return document_table

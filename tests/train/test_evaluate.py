@@ -1,0 +1,124 @@
+"""Scores against the functions that pre-training uses, intervals against theory, and equal bytes in equal runs."""
+
+import hashlib
+import json
+import math
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from corpusmill.pipeline.special_tokens import EOT_ID
+from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.tokenshards import INDEX, Shard, ShardSet, TokenShards, shard_contents, shard_names
+from corpusmill.train.align import AlignConfig, AlignStage
+from corpusmill.train.bits import token_bytes, token_nats
+from corpusmill.train.evaluate import EvaluateConfig, EvaluateStage
+from corpusmill.train.measurement import Measurement
+from corpusmill.train.sft import SftConfig, SftStage
+
+QUICK_LOOP = {"threads": 1, "steps": 4}
+EARLIER = ("ingest", "tokens", "pretrain")
+
+
+def token_folder(encoder, tokenizer_json: bytes, documents: list[dict]) -> dict[str, object]:
+    """The files of a validation folder that holds some documents."""
+    ids, rows = [], []
+    for number, document in enumerate(documents):
+        encoded = [*encoder.encode_text(document["text"]), EOT_ID]
+        size = len(document["text"].encode())
+        rows.append(
+            {"id": document["id"], "first": len(ids), "tokens": len(encoded), "utf8_bytes": size, "data_file": "x", "data_row": number}
+        )
+        ids += encoded
+    index = pa.Table.from_pylist(rows, INDEX)
+    files = shard_contents(0, np.array(ids, "<u2"), index)
+    total = sum(row["utf8_bytes"] for row in rows)
+    shard = Shard(*shard_names(0), len(ids), len(rows), total, hashlib.sha256(files[shard_names(0)[0]]).hexdigest())
+    described = ShardSet("uint16", 600, hashlib.sha256(tokenizer_json).hexdigest(), "validation", (shard,))
+    return {f"validation/{name}": content for name, content in {**files, "shards.json": described.to_json()}.items()}
+
+
+@pytest.fixture
+def run(pretrained_run, finish, documents_of, encoder, tokenizer_json) -> Storage:
+    finish(pretrained_run, "tokens", token_folder(encoder, tokenizer_json, documents_of(range(70, 80)).to_pylist()))
+    return pretrained_run
+
+
+@pytest.fixture
+def evaluated(run, execute):
+    stages = [
+        SftStage(SftConfig.model_validate({"batch": 4, "per_document": 1, "loop": QUICK_LOOP})),
+        AlignStage(AlignConfig.model_validate({"per_document": 1, "loop": QUICK_LOOP})),
+        EvaluateStage(EvaluateConfig(samples=2, max_tokens=8)),
+    ]
+    done = execute(run, *stages, earlier=EARLIER)
+    return run, done
+
+
+def scores_of(run: Storage) -> dict:
+    return json.loads(run.child("evaluate").read_bytes("scores.json"))
+
+
+def test_every_model_is_scored_on_all_that_is_held_out(evaluated):
+    run, done = evaluated
+    scores, samples = scores_of(run), json.loads(run.child("evaluate").read_bytes("samples.json"))
+    assert list(scores) == list(samples) == ["align", "pretrain", "sft"]
+    for name, score in scores.items():
+        bits, preferences = score["bits_per_byte"], score["preferences"]
+        assert bits["low"] <= bits["value"] <= bits["high"] and bits["documents"] == 10
+        assert preferences["low"] <= preferences["accuracy"] <= preferences["high"]
+        assert len(samples[name]) == (2 if name == "pretrain" else 4)
+    held_out = {f"{n:032x}" for n in range(70, 80)}
+    prompts = json.loads(run.child("evaluate").read_bytes("prompts.json"))
+    assert len(prompts) == 2
+    assert "bits per byte" in done.stage.summary(done)["sft"]
+    examples = json.loads(run.child("sft").read_bytes("metrics.json"))
+    assert examples["held_out_examples"] >= len(held_out)
+
+
+def test_bits_per_byte_are_those_of_pretraining(evaluated, tokenizer_json):
+    from corpusmill.train.bits import measure
+    from corpusmill.train.checkpoint import load_model
+    from corpusmill.train.loader import evaluation_batches
+
+    run, _ = evaluated
+    shards = TokenShards(run.path("tokens/validation"))
+    model = load_model(run.path("sft/model"))
+    bits = measure(model, evaluation_batches(shards, model.arch.context, 16, True), token_bytes(tokenizer_json))
+    score = scores_of(run)["sft"]["bits_per_byte"]
+    assert score["value"] == pytest.approx(bits.per_byte, rel=1e-5) and score["bytes"] == bits.bytes
+
+
+def test_an_untrained_model_needs_the_bits_of_its_vocabulary(run, execute):
+    execute(run, EvaluateStage(EvaluateConfig(samples=0)), earlier=EARLIER)
+    shards = TokenShards(run.path("tokens/validation"))
+    scores = scores_of(run)["pretrain"]["bits_per_byte"]
+    assert scores["value"] == pytest.approx(math.log2(600) * (len(shards) - 10) / scores["bytes"], rel=1e-5)
+
+
+def test_nats_and_bytes_belong_to_their_documents(evaluated):
+    run, _ = evaluated
+    shards = TokenShards(run.path("tokens/validation"))
+    measurement = Measurement(EvaluateConfig(), run, "sft", document_mask=True)
+    nats, sizes = measurement.document_sums(shards, token_bytes(run.child("sft/model").read_bytes("tokenizer.json")))
+    assert sizes.tolist() == shards.index(0)["utf8_bytes"].to_pylist()
+    first = shards.window(0, shards.index(0)["tokens"][0].as_py() - 1).astype(np.int64)
+    assert len(first) < measurement.model.arch.context
+    with torch.no_grad():
+        alone = token_nats(measurement.model, torch.tensor([[EOT_ID, *first[:-1]]]), torch.tensor(first)[None])
+    assert nats[0] == pytest.approx(float(alone.sum()), rel=1e-5)
+
+
+def test_the_batch_does_not_change_the_scores(run, execute, tmp_path):
+    found = []
+    for batch in (3, 16):
+        execute(run, EvaluateStage(EvaluateConfig(samples=1, max_tokens=4, batch=batch)), earlier=EARLIER)
+        found.append((scores_of(run), run.child("evaluate").read_bytes("samples.json")))
+    assert found[0] == found[1]
+
+
+def test_without_validation_tokens_there_are_no_bits(pretrained_run, execute):
+    execute(pretrained_run, EvaluateStage(EvaluateConfig(samples=1, max_tokens=4)))
+    assert scores_of(pretrained_run)["pretrain"] == {"bits_per_byte": None, "preferences": None}

@@ -1,0 +1,43 @@
+"""Log-probabilities against torch's own, one sequence at a time."""
+
+import numpy as np
+import pytest
+import torch
+
+from corpusmill.train.architecture import Architecture
+from corpusmill.train.logprobs import collate, sum_logps
+from corpusmill.train.model import Llama, initialise
+from corpusmill.train.template import Encoded
+
+
+@pytest.fixture
+def model() -> Llama:
+    model = Llama(Architecture(vocab_size=99, layers=2, width=16, heads=2, kv_heads=1, head_dim=8, ffn=32, context=32))
+    initialise(model, 0)
+    for seed, parameter in enumerate(model.parameters()):
+        if parameter.dim() > 1:
+            parameter.data.normal_(0, 0.3, generator=torch.Generator().manual_seed(seed))
+    return model
+
+
+def some() -> list[Encoded]:
+    generator = np.random.default_rng(0)
+    return [Encoded(generator.integers(4, 99, n).astype(np.int32), np.arange(n) >= 3) for n in (6, 20, 11)]
+
+
+def test_sums_are_those_of_each_sequence_alone(model):
+    batch = collate(some())
+    assert batch.counts.tolist() == [3, 17, 8] and batch.n_tokens == 5 + 19 + 10
+    for sequence, found in zip(some(), sum_logps(model.double(), batch)):
+        ids = torch.from_numpy(sequence.ids.astype(np.int64))[None]
+        logps = torch.log_softmax(model(ids[:, :-1]), -1)[0].gather(1, ids[0, 1:, None])[:, 0]
+        torch.testing.assert_close(found, logps[2:].sum(), rtol=1e-12, atol=0)
+
+
+def test_sums_of_a_bf16_model_are_taken_in_fp32(model):
+    assert sum_logps(model.bfloat16(), collate(some())).dtype == torch.float32
+
+
+def test_gradients_reach_the_weights(model):
+    sum_logps(model, collate(some())).sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
