@@ -55,7 +55,7 @@ def warnings(summary: Summary) -> list[str]:
     wanted = reader.description.get("recipe")
     for name, state in reader.stages.items():
         if state.status == "unfinished":
-            found.append(f"{name}: not finished ({len(state.tasks):,} tasks are); its numbers cover only those.")
+            found.append(f"{name}: not finished (tasks done: {len(state.tasks):,}), and its numbers cover only what is done.")
         elif state.status == "missing" and isinstance(wanted, dict) and name in wanted:
             found.append(f"{name}: the recipe has this stage, but it has not run yet.")
     for stage, d in summary.decisions.items():

@@ -150,7 +150,7 @@ def stage_summary(folder: str, result: StageResult, console: Console) -> None:
             style="not bold",
         )
     console.print(head)
-    if decisions is not None and decisions.by_removal() and "failed" not in result.details:
+    if decisions is not None and decisions.by_removal() and not {"failed", "left out by"} & set(result.details):
         rules = [f"{safe_line(r.name, 40)} {r.fired:,}" for r in decisions.by_removal()[:TOP_RULES_STAGE]]
         console.print(Text(f"  top rules: {', '.join(rules)}"))
     for label, text in result.details.items():
@@ -172,12 +172,13 @@ def _speed(reader: RunReader, result: StageResult) -> str:
             break
         seen.add(str(row.get("phase")))
         rows.append(row)
+    counted = result.name in (*DATA_STAGES, "tokens")  # elsewhere rows are no documents
     documents = max((row.get("rows_in") or 0 for row in rows), default=0)
     size = max((row.get("bytes_in") or 0 for row in rows), default=0)
     parts = [f"{result.seconds:,.1f} s"]
-    if documents and result.seconds:
+    if counted and documents and result.seconds:
         parts.append(f"{documents / result.seconds:,.0f} documents/s")
-    if size and result.seconds:
+    if counted and size and result.seconds:
         parts.append(f"{size / result.seconds / 1e6:,.1f} MB/s")
     peak = max((row.get("peak_mb") or 0 for row in rows), default=0)
     return ", ".join([*parts, f"peak {peak:,} MB"] if peak else parts)

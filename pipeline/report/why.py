@@ -22,6 +22,10 @@ _ID = re.compile(r"[0-9a-f]{4,32}")
 TOLD = {*REPORT.names, "source", "offset", "length", "split", "shard", "first"}
 TOLD |= {"cluster", "cluster_size", "kept_id", "similarity", "verified"}
 TEXT = 400
+#: The rule of `ingest` for records of a kind that holds no page.
+NO_PAGE = "record_type"
+
+Story = list[tuple[Place, dict[str, Any]]]
 
 
 def why(folder: str, document: str, console: Console) -> None:
@@ -39,8 +43,15 @@ def why(folder: str, document: str, console: Console) -> None:
             f"{folder}: no document has the URL or id {safe_line(document, 200)!r}; "
             f"corpusmill inspect {folder} --limit 5 shows some (a URL has to be written as the crawl has it)."
         )
-    for id_ in ids:
-        _explain(reader, stages, id_, console)
+    stories = [_story(reader, stages, id_) for id_ in ids]
+    pages = [story for story in stories if not _holds_no_page(story)] or stories
+    for story in pages:
+        _explain(reader, story, console)
+    if len(pages) < len(stories):
+        others = "; ".join(
+            safe_line(str(row.get("reason") or row["id"]), 120) for story in stories if story not in pages for _, row in story
+        )
+        console.print(Text(f"Also in the crawl under this URL: {others}.", style="dim"))
     unfinished = [name for name, state in reader.stages.items() if state.status == "unfinished"]
     if unfinished:
         console.print(Text(f"Note: {', '.join(unfinished)} not finished, so the story may go on.", style="yellow"))
@@ -68,11 +79,22 @@ def resolve(reader: RunReader, stages: list[str], document: str) -> list[str]:
     return list(found)
 
 
-def _explain(reader: RunReader, stages: list[str], id_: str, console: Console) -> None:
-    told: list[tuple[Place, dict[str, Any]]] = []
+def _story(reader: RunReader, stages: list[str], id_: str) -> Story:
+    """The document's rows in the reports of all stages."""
+    told: Story = []
     for stage in stages:
         places = reader.find(stage, "report", "id", [id_])
         told += zip(places, reader.rows(places), strict=True)
+    return told
+
+
+def _holds_no_page(story: Story) -> bool:
+    """Whether these are records such as requests, which a crawl keeps beside each page under the page's URL."""
+    return all(place.stage == "ingest" and row.get("failed") == [NO_PAGE] for place, row in story)
+
+
+def _explain(reader: RunReader, told: Story, console: Console) -> None:
+    id_ = told[0][1]["id"]
     url = next((row["url"] for _, row in told if row.get("url")), None)
     console.print(Text(safe_line(url or "(no URL)", 400), style="bold"))
     console.print(Text(f"id {id_}", style="dim"))

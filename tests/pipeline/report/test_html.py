@@ -147,7 +147,7 @@ def test_an_unfinished_stage_counts_what_is_there(tmp_path: Path, builder: Any) 
     manifest.write_bytes(lines[0] + lines[1][: len(lines[1]) // 2])  # one task, and a row that a crash cut
     before = manifest.read_bytes()
     summary = read_summary(str(tmp_path / "run"))
-    assert any(w.startswith("filter: not finished (1 tasks are)") for w in summary.warnings)
+    assert any(w.startswith("filter: not finished (tasks done: 1)") for w in summary.warnings)
     assert [row.documents_in for row in summary.funnel] == [60, 28]
     assert manifest.read_bytes() == before
 
