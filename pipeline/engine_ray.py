@@ -7,17 +7,20 @@ there is work to do. Actors publish files themselves: nothing but small records 
 import contextlib
 import logging
 import os
+import platform
 import re
 import secrets
 import sys
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from corpusmill.pipeline.engine import Done, Failed, Job, Performer, failure
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.stage import Piece
+from corpusmill.pipeline.storage import is_remote
 
 ADDRESS = "RAY_ADDRESS"
 #: How often a piece is tried again after its process died (killed, out of memory, node lost).
@@ -34,11 +37,15 @@ QUIET = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_DEDUP_LOGS_SKIP_REGEX":
 
 
 class PieceActor:
-    """Lives in a Ray worker process and performs one piece after another."""
+    """Lives in a Ray worker process and performs one piece after another.
 
-    def __init__(self, job: Job):
+    It works in the folder in which the run was started, so that relative paths mean the same on a cluster.
+    """
+
+    def __init__(self, job: Job, folder: str):
         os.environ.update(ONE_THREAD)  # before the stage's libraries are imported
         self.job = job
+        self.folder = folder
         self.performer: Performer | None = None
 
     def ready(self) -> None:
@@ -47,10 +54,17 @@ class PieceActor:
     def perform(self, piece: Piece) -> Done | Failed:
         if self.performer is None:
             try:
+                self._enter_folder()
                 self.performer = Performer(self.job)
             except Exception as error:  # noqa: BLE001 - the boundary where any failure becomes a sentence
                 return failure(self.job.stage, piece, error)
         return self.performer.perform(piece)
+
+    def _enter_folder(self) -> None:
+        if Path(self.folder).is_dir():
+            os.chdir(self.folder)
+        elif not is_remote(self.job.run_root) and not Path(self.job.run_root).is_absolute():
+            raise InputError(f"{self.job.run_root}: the node {platform.node()} has no {self.folder}, so give it paths that all nodes have.")
 
 
 class RayEngine:
@@ -140,7 +154,7 @@ class _Dispatch:
                 self.ray.kill(actor)
 
     def _add_actor(self) -> None:
-        actor = self.actor_class.remote(self.job)
+        actor = self.actor_class.remote(self.job, str(Path.cwd()))
         self.actors.add(actor)
         self.flying[actor.ready.remote()] = (actor, None)
 

@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import os
+import platform
 import sys
 import tokenize
 from collections.abc import Iterator
@@ -11,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from corpusmill.pipeline.engine import Engine, InlineEngine
-from corpusmill.pipeline.engine_ray import RETRIES, RayEngine
+from corpusmill.pipeline.engine import Engine, Failed, InlineEngine, Job
+from corpusmill.pipeline.engine_ray import ONE_THREAD, RETRIES, PieceActor, RayEngine
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.stage import Piece
 from corpusmill.pipeline.storage import Storage
 
 HERE = str(Path(__file__).parent)
@@ -117,6 +119,26 @@ def test_a_worker_has_the_standard_tokenize_ours_beside_it_and_one_thread(
     assert standard == tokenize.__file__
     assert "corpusmill" in ours
     assert threads == "1"
+
+
+def test_relative_paths_are_those_of_the_folder_where_the_run_was_started(
+    stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's processes were started elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    names = [Path(path).name for path in inputs]
+    run(stages, engine, Path("ray"), names)
+    run(stages, InlineEngine(), Path("inline"), names)
+    assert contents(tmp_path / "ray") == contents(tmp_path / "inline")
+
+
+def test_a_node_without_that_folder_is_named(stages: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ONE_THREAD:
+        monkeypatch.setenv(name, "1")  # the actor sets them in its process, which is this one here
+    job = Job("lines", "for_ray.lines:LinesWorker", stages.LinesConfig(), "run")
+    answer = PieceActor(job, str(tmp_path / "missing")).perform(Piece("part-00000", ()))
+    assert isinstance(answer, Failed)
+    assert answer.message == f"run: the node {platform.node()} has no {tmp_path}/missing, so give it paths that all nodes have."
 
 
 def test_an_address_for_jobs_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,9 +65,9 @@ def test_records_have_the_headers_of_the_standard(site: Path, tmp_path: Path) ->
     with serve({"a.test": site}) as port:
         crawl([Site("a.test", ("/c.html",))], port, tmp_path, Bounds())
     with open(tmp_path / "a.test.warc.gz", "rb") as file:
-        records = list(
+        records = [
             {"headers": dict(r.rec_headers.headers), "http": r.http_headers, "body": r.raw_stream.read()} for r in ArchiveIterator(file)
-        )
+        ]
     info, response, request = records
     assert info["headers"]["WARC-Type"] == "warcinfo"
     assert request["headers"]["WARC-Concurrent-To"] == response["headers"]["WARC-Record-ID"]
