@@ -4,7 +4,9 @@ import gzip
 import http.client
 import json
 import re
+import socket
 import time
+import urllib.error
 import urllib.request
 import zlib
 from pathlib import Path
@@ -40,10 +42,14 @@ def fetch(folder: Path, index: str = INDEX, data: str = DATA) -> str:
 
 
 def newest_id(index: str) -> str:
-    """The id of the newest crawl, or of a known one where the index does not answer as expected."""
+    """The id of the newest crawl, or of a known one where the index, which is often busy, does not answer as expected."""
     try:
         with get(f"{index}/collinfo.json") as answer:
             ids = [entry["id"] for entry in json.load(answer)]
+    except urllib.error.URLError as error:
+        if isinstance(error.reason, socket.gaierror):
+            raise  # no network at all: asking for the data would only take more time
+        return KNOWN_ID
     except (OSError, http.client.HTTPException, ValueError, TypeError, KeyError):
         return KNOWN_ID
     return max((i for i in ids if re.fullmatch(r"CC-MAIN-\d{4}-\d\d", i)), default=KNOWN_ID)

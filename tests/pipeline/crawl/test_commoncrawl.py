@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -88,3 +89,12 @@ def test_what_is_not_there_is_an_oserror(server: Server, tmp_path: Path) -> None
     del server.files["/crawl-data/CC-MAIN-2026-21/warc.paths.gz"]
     with pytest.raises(OSError, match="404"):
         commoncrawl.fetch(tmp_path, url(server), url(server))
+
+
+def test_a_machine_without_a_network_moves_on_at_once(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="Name or service not known|nodename nor servname|Temporary failure"):
+        commoncrawl.fetch(tmp_path, "http://no-such-host.invalid", "http://127.0.0.1:9")
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    with pytest.raises(OSError, match="refused"):
+        commoncrawl.fetch(tmp_path, address, address)
