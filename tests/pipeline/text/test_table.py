@@ -31,4 +31,3 @@ def test_equal_spans_have_equal_hashes_and_others_differ() -> None:
     hashes = {int(hash_span(data, start, end)) for start in range(8) for end in range(start, 11)}
     assert len(hashes) == len({bytes(data[start:end]) for start in range(8) for end in range(start, 11)})
     assert hash_span(data, 33, 34) != hash_span(data, 33, 35)  # length counts: NULs differ from nothing
-
