@@ -60,7 +60,7 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     """Applies `stage.key.key=value`; the value is YAML, a number in the path is a place in a list."""
     key, separator, text = override.partition("=")
     if not separator or not key:
-        raise ConfigError(f"--set {override}: expected key=value, for example filter.language.threshold=0.8.")
+        raise ConfigError(f"--set {override}: expected key=value, for example dedup.threshold=0.8.")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
