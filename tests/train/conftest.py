@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+import corpusmill.train  # noqa: F401 - before torch, so that idle threads sleep: see there
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.manifest import Manifest, TaskRow
 from corpusmill.pipeline.progress import Progress
