@@ -10,35 +10,44 @@ from torch import Tensor
 
 from corpusmill.pipeline.special_tokens import PAD_ID
 from corpusmill.train.model import Llama
-from corpusmill.train.packing import IGNORED, shift
+from corpusmill.train.packing import IGNORED, pack
 from corpusmill.train.template import Encoded
 
 
 @dataclass(frozen=True)
 class Sequences:
-    """Sequences padded on the right: `ids` and `targets` int64 [B, T]; a target is IGNORED where it does not count."""
+    """Sequences packed into rows: int64 [rows, T] each. `targets` are IGNORED where they do not count, `segments` keep
+    the sequences of a row apart, and `owners` say which sequence a place belongs to."""
 
     ids: Tensor
     targets: Tensor
+    segments: Tensor
+    owners: Tensor
+    n_sequences: int
 
     @property
     def counts(self) -> Tensor:
-        """Targets a sequence, [B]."""
-        return (self.targets != IGNORED).sum(1)
+        """Targets of each sequence, int64 [sequences]."""
+        return torch.bincount(self.owners[self.targets != IGNORED].cpu(), minlength=self.n_sequences).to(self.ids.device)
 
     @property
     def n_tokens(self) -> int:
         return int((self.ids != PAD_ID).sum())
 
 
-def collate(sequences: Sequence[Encoded], device: torch.device | str = "cpu") -> Sequences:
-    """Sequences of at least two tokens as one batch, as wide as the longest needs."""
-    shifted = [shift(sequence) for sequence in sequences]
-    shape = (len(shifted), max(len(inputs) for inputs, _ in shifted))
-    ids, targets = np.full(shape, PAD_ID, np.int64), np.full(shape, IGNORED, np.int64)
-    for row, (inputs, following) in enumerate(shifted):
-        ids[row, : len(inputs)], targets[row, : len(inputs)] = inputs, following
-    return Sequences(torch.from_numpy(ids).to(device), torch.from_numpy(targets).to(device))
+def collate(sequences: Sequence[Encoded], context: int, device: torch.device | str = "cpu") -> Sequences:
+    """Sequences of 2 to `context` + 1 tokens as one batch, in rows that are no longer than they have to be."""
+    packed = pack(sequences, context)
+    owners = np.zeros(packed.ids.shape, np.int64)
+    for row, numbers in enumerate(packed.members):
+        for segment, number in enumerate(numbers):
+            owners[row][packed.segments[row] == segment] = number
+    width = int(np.flatnonzero((packed.ids != PAD_ID).any(0))[-1]) + 1
+    ids, targets, segments, owned = (
+        torch.from_numpy(np.ascontiguousarray(array[:, :width])).to(device)
+        for array in (packed.ids, packed.targets, packed.segments, owners)
+    )
+    return Sequences(ids, targets, segments, owned, len(sequences))
 
 
 def target_nats(model: Llama, ids: Tensor, targets: Tensor, segments: Tensor | None = None) -> Tensor:
@@ -52,7 +61,7 @@ def target_nats(model: Llama, ids: Tensor, targets: Tensor, segments: Tensor | N
 
 
 def sum_logps(model: Llama, batch: Sequences) -> Tensor:
-    """log p of each sequence's targets, summed in fp32, [B]."""
-    nats = target_nats(model, batch.ids, batch.targets)
-    by_place = torch.zeros(batch.targets.shape, dtype=nats.dtype, device=nats.device)
-    return -by_place.masked_scatter(batch.targets != IGNORED, nats).sum(1)
+    """log p of each sequence's targets, summed in fp32, [sequences]."""
+    nats = target_nats(model, batch.ids, batch.targets, batch.segments)
+    owners = batch.owners[batch.targets != IGNORED]
+    return torch.zeros(batch.n_sequences, dtype=nats.dtype, device=nats.device).index_add(0, owners, -nats)

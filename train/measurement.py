@@ -83,7 +83,7 @@ class Measurement:
         with deterministic():
             for begin in range(0, len(kept), self.config.batch):
                 some = kept[begin : begin + self.config.batch]
-                batch = collate([*(p.chosen for p in some), *(p.rejected for p in some)], self.model.device)
+                batch = collate([*(p.chosen for p in some), *(p.rejected for p in some)], self.model.arch.context, self.model.device)
                 chosen, rejected = (sum_logps(self.model, batch) / batch.counts).chunk(2)
                 for pair, better in zip(some, (chosen > rejected).tolist(), strict=True):
                     right += better

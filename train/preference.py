@@ -132,7 +132,7 @@ class Alignment:
         return PairLogps(chosen, rejected, *reference.of(numbers, model.device), *counts), batch.n_tokens
 
     def _collate(self, pairs: Sequence[PreparedPair]) -> Any:
-        return collate([*(pair.chosen for pair in pairs), *(pair.rejected for pair in pairs)], self.model.device)
+        return collate([*(pair.chosen for pair in pairs), *(pair.rejected for pair in pairs)], self.model.arch.context, self.model.device)
 
     def _pairs_of(self, step: int) -> list[int]:
         numbers: list[int] = examples_of_step(step, self.config.batch, len(self.pairs), self.config.seed).tolist()

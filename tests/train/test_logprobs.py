@@ -26,7 +26,7 @@ def some() -> list[Encoded]:
 
 
 def test_sums_are_those_of_each_sequence_alone(model):
-    batch = collate(some())
+    batch = collate(some(), 32)
     assert batch.counts.tolist() == [3, 17, 8] and batch.n_tokens == 5 + 19 + 10
     for sequence, found in zip(some(), sum_logps(model.double(), batch)):
         ids = torch.from_numpy(sequence.ids.astype(np.int64))[None]
@@ -35,9 +35,9 @@ def test_sums_are_those_of_each_sequence_alone(model):
 
 
 def test_sums_of_a_bf16_model_are_taken_in_fp32(model):
-    assert sum_logps(model.bfloat16(), collate(some())).dtype == torch.float32
+    assert sum_logps(model.bfloat16(), collate(some(), 32)).dtype == torch.float32
 
 
 def test_gradients_reach_the_weights(model):
-    sum_logps(model, collate(some())).sum().backward()
+    sum_logps(model, collate(some(), 32)).sum().backward()
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
