@@ -52,12 +52,72 @@ def tree() -> Callable[[Path], dict[str, str]]:
     return _tree
 
 
-MODULES = (
-    "argparse ast asyncio.tasks base64 bisect calendar cmd codecs collections configparser contextlib copy csv dataclasses datetime decimal "
-    "difflib doctest enum fractions functools glob gzip hashlib heapq inspect io ipaddress json logging mailbox numbers operator optparse os "
-    "pathlib pickle pprint queue random re sched shelve shutil smtplib socket statistics string subprocess tarfile tempfile textwrap "
-    "threading timeit tokenize traceback types unittest.mock urllib.parse uuid warnings weakref xml.dom zipfile"
-).split()
+MODULES = [
+    "argparse",
+    "ast",
+    "asyncio.tasks",
+    "base64",
+    "bisect",
+    "calendar",
+    "cmd",
+    "codecs",
+    "collections",
+    "configparser",
+    "contextlib",
+    "copy",
+    "csv",
+    "dataclasses",
+    "datetime",
+    "decimal",
+    "difflib",
+    "doctest",
+    "enum",
+    "fractions",
+    "functools",
+    "glob",
+    "gzip",
+    "hashlib",
+    "heapq",
+    "inspect",
+    "io",
+    "ipaddress",
+    "json",
+    "logging",
+    "mailbox",
+    "numbers",
+    "operator",
+    "optparse",
+    "os",
+    "pathlib",
+    "pickle",
+    "pprint",
+    "queue",
+    "random",
+    "re",
+    "sched",
+    "shelve",
+    "shutil",
+    "smtplib",
+    "socket",
+    "statistics",
+    "string",
+    "subprocess",
+    "tarfile",
+    "tempfile",
+    "textwrap",
+    "threading",
+    "timeit",
+    "tokenize",
+    "traceback",
+    "types",
+    "unittest.mock",
+    "urllib.parse",
+    "uuid",
+    "warnings",
+    "weakref",
+    "xml.dom",
+    "zipfile",
+]
 
 
 @pytest.fixture(scope="session")
