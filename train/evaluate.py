@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from pydantic import Field
 
@@ -64,9 +65,11 @@ class EvaluateStage(Stage):
         from corpusmill.train.measurement import Measurement
 
         measurement = Measurement(self.config, run.run, model, document_mask=_document_mask(run))
-        scores = {"bits_per_byte": measurement.bits_per_byte(run.run.child("tokens/validation"))}
+        scores: dict[str, Any] = {"bits_per_byte": measurement.bits_per_byte(run.run.child("tokens/validation"))}
         scores["preferences"] = measurement.preferences(run.run.child("align"), "data/pairs.parquet") if pairs else None
         samples = measurement.samples(json.loads(run.storage.read_bytes("prompts.json")))
+        answers = [sample["tokens"] for sample in samples if sample["kind"] == "answer"]
+        scores["answer_tokens"] = sum(answers) / len(answers) if answers else None
         return Output({f"scores/{model}.json": tuning.json_file(scores), f"samples/{model}.json": tuning.json_file(samples)})
 
     def _summary(self, run: StageRun, models: Sequence[str]) -> Output:
@@ -82,7 +85,7 @@ def _document_mask(run: StageRun) -> bool:
     return bool(getattr(run.recipe.get("pretrain"), "document_mask", True))
 
 
-def _sentence(scores: dict[str, dict[str, float] | None]) -> str:
+def _sentence(scores: dict[str, Any]) -> str:
     parts = []
     if bits := scores["bits_per_byte"]:
         parts.append(f"{bits['value']:.3f} bits per byte ({bits['low']:.3f} to {bits['high']:.3f})")

@@ -32,17 +32,21 @@ def choose_prompts(tables: Iterable[pa.Table], held_out: Callable[[str], bool], 
 
 
 def sample(model: Llama, encoder: ChatEncoder, prompt: dict[str, str], kind: str, config: "EvaluateConfig") -> dict[str, Any]:
-    """One text: `continuation` goes on from the document's beginning, `answer` replies to the question in a chat."""
+    """One text: `continuation` goes on from the document's beginning, `answer` replies to the question in a chat.
+
+    No turn ends in a continuation, so there the token that ends one is never written.
+    """
     given = prompt["text"] if kind == "continuation" else prompt["question"]
     if kind == "continuation":
         ids = [EOT_ID, *encoder.encode_text(given)]
     else:
         ids = encoder.encode([user_turn(given)], add_generation_prompt=True).ids.tolist()
+    banned = (PAD_ID, IM_START_ID, IM_END_ID) if kind == "continuation" else (PAD_ID, IM_START_ID)
     seed = tasks.hash_of(f"sample {config.seed} {kind}", prompt["document"]) >> 1  # torch takes 63 bits
     tokens = list(
         generate(
             model, ids, max_tokens=config.max_tokens, temperature=config.temperature, top_k=config.top_k, seed=seed,
-            stop=(EOT_ID, IM_END_ID), banned=(PAD_ID, IM_START_ID),
+            stop=(EOT_ID, IM_END_ID), banned=banned,
         )
     )  # fmt: skip
     text = "".join(stream_text(encoder.tokenizer, iter(tokens)))

@@ -121,4 +121,4 @@ def test_the_batch_does_not_change_the_scores(run, execute, tmp_path):
 
 def test_without_validation_tokens_there_are_no_bits(pretrained_run, execute):
     execute(pretrained_run, EvaluateStage(EvaluateConfig(samples=1, max_tokens=4)))
-    assert scores_of(pretrained_run)["pretrain"] == {"bits_per_byte": None, "preferences": None}
+    assert scores_of(pretrained_run)["pretrain"] == {"bits_per_byte": None, "preferences": None, "answer_tokens": None}
