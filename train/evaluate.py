@@ -53,7 +53,8 @@ class EvaluateStage(Stage):
         run.once("summary", measured, lambda _: self._summary(run, models))
 
     def summary(self, run: StageRun) -> dict[str, str]:
-        return {model: _sentence(scores) for model, scores in json.loads(run.storage.read_bytes("scores.json")).items()}
+        scores = json.loads(run.storage.read_bytes("scores.json"))
+        return {model: _sentence(scores[model]) for model in MODELS if model in scores}
 
     def _prompts(self, run: StageRun) -> Output:
         from corpusmill.train.samples import choose_prompts

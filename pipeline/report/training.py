@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.report.read import RunReader
 
 TRAINED = ("pretrain", "sft", "align")
@@ -93,6 +94,12 @@ def read_figures(reader: RunReader) -> dict[str, list[tuple[str, Any]]]:
     return {title: flatten(value) for title, value in found.items() if value is not None}
 
 
+def _by_stage(models: dict[str, Any] | None) -> dict[str, Any]:
+    """Models in the order in which they were made: the aligned one comes last."""
+    order = list(STAGES)
+    return dict(sorted((models or {}).items(), key=lambda item: order.index(item[0]) if item[0] in order else -1))
+
+
 @dataclass
 class Scores:
     """Evaluation: `rows` are (score, one value a model or None where it has none)."""
@@ -103,7 +110,7 @@ class Scores:
 
 def read_scores(reader: RunReader) -> Scores:
     """`evaluate/scores.json`, which has a section a model."""
-    value = reader.json("evaluate/scores.json", dict) or {}
+    value = _by_stage(reader.json("evaluate/scores.json", dict))
     sections = {str(model): dict(flatten(scores)) for model, scores in value.items() if isinstance(scores, dict)}
     names = dict.fromkeys(name for scores in sections.values() for name in scores)
     rows = [(name, [scores.get(name) for scores in sections.values()]) for name in names]
@@ -112,7 +119,7 @@ def read_scores(reader: RunReader) -> Scores:
 
 def read_samples(reader: RunReader) -> list[tuple[str, list[tuple[str, Any]]]]:
     """What the models said, from `evaluate/samples.json`: (model, the sample's names and texts)."""
-    value = reader.json("evaluate/samples.json", dict) or {}
+    value = _by_stage(reader.json("evaluate/samples.json", dict))
     return [
         (str(model), flatten(s)) for model, samples in value.items() if isinstance(samples, list) for s in samples if isinstance(s, dict)
     ]

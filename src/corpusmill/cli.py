@@ -227,7 +227,7 @@ def _fail(message: str, code: int) -> None:
 def main() -> None:
     """The `corpusmill` command: what a user can cause ends in one sentence and an exit code, never in a trace."""
     try:
-        app()
+        app(prog_name="corpusmill")
     except CorpusmillError as error:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
