@@ -15,8 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import corpusmill.train  # noqa: F401, I001 - before torch, so that threads wait as they do in a run
+# isort: off
+import corpusmill.train  # noqa: F401 - before torch, so that threads wait as they do in a run
 
+# isort: on
 import numpy as np
 import torch
 
