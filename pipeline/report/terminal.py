@@ -188,7 +188,8 @@ def closing_lines(folder: str, report: str, console: Console) -> None:
     """The last lines of a run: a sample of what its model says, where the report is, and what to ask next."""
     samples = read_samples(RunReader(folder))
     if samples:
-        model, sample = samples[-1]
+        model = samples[-1][0]
+        sample = next(s for name, s in samples if name == model)
         console.print()
         console.print(Text(f"What the {safe_line(model, 20)} model says:", style="bold"))
         for name, text in sample:
