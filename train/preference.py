@@ -75,11 +75,14 @@ class Alignment:
         }
 
     def objective(self, model: Llama, step: int) -> StepLoss:
-        """The sum of the pairs' losses; the log shows means a pair."""
+        """The sum of the pairs' losses; the log shows means a pair, and of the preferences alone as `preference_loss`."""
         numbers = self._pairs_of(step)
         logps, tokens = self._logps(model, [self.pairs[number] for number in numbers], self.reference, numbers)
         losses = self.loss(logps, self.options)
-        metrics = {name: float(values.sum()) for name, values in pair_metrics(logps, self.options).items()}
+        measured = {"preference_loss": losses.detach(), **pair_metrics(logps, self.options)}
+        metrics = {name: float(values.sum()) for name, values in measured.items()}
+        if self.config.nll_weight:
+            losses = losses - self.config.nll_weight * logps.chosen / logps.chosen_tokens
         return StepLoss(losses.sum(), len(numbers), metrics, tokens)
 
     def measure_reference(self, cache: Path, weights: str) -> None:

@@ -57,8 +57,14 @@ def test_preferences_of_held_out_pairs_are_learned(pretrained_run, execute):
 def test_the_first_loss_is_exactly_ln_2(pretrained_run, execute, batch):
     execute(pretrained_run, stage(batch=batch, loop={"threads": 1, "steps": 1}))
     first = steps_of(pretrained_run)[0]
-    assert first["loss"] == pytest.approx(math.log(2), abs=1e-7)
+    assert first["preference_loss"] == pytest.approx(math.log(2), abs=1e-7)
+    assert first["loss"] == pytest.approx(math.log(2) + math.log(600), abs=1e-4)  # an untrained model knows only its vocabulary
     assert first["margin"] == first["kl"] == 0
+
+
+def test_plain_dpo_begins_at_ln_2(pretrained_run, execute):
+    execute(pretrained_run, stage(nll_weight=0, loop={"threads": 1, "steps": 1}))
+    assert steps_of(pretrained_run)[0]["loss"] == pytest.approx(math.log(2), abs=1e-7)
 
 
 def test_without_sft_it_starts_from_the_pretrained_model(pretrained_run, execute):
