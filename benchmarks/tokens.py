@@ -85,7 +85,9 @@ def datatrove(run: Storage, folder: str) -> None:
     from datatrove.executor import LocalPipelineExecutor
     from datatrove.pipeline.readers import ParquetReader
     from datatrove.pipeline.tokens import DocumentTokenizer
+    from loguru import logger
 
+    logger.disable("datatrove")
     shutil.rmtree(folder, ignore_errors=True)
     reader = ParquetReader(run.path("ingest/data"), read_metadata=False)
     writer = DocumentTokenizer(
