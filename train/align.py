@@ -55,7 +55,7 @@ class AlignConfig(Config):
     beta: float = Field(default=0.1, gt=0, description="How strongly the policy is held to the reference model.")
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5, description="Share of pairs taken as swapped (conservative, robust).")
     nll_weight: float = Field(
-        default=1.0,
+        default=0.2,
         ge=0,
         description="Weight of the chosen completion's loss a token beside the preference loss (RPO), without which a small model's "
         "answers grow short; 0 is plain DPO.",

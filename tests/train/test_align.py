@@ -55,7 +55,7 @@ def test_preferences_of_held_out_pairs_are_learned(pretrained_run, execute):
 
 @pytest.mark.parametrize("batch", [8, 7])
 def test_the_first_loss_is_exactly_ln_2(pretrained_run, execute, batch):
-    execute(pretrained_run, stage(batch=batch, loop={"threads": 1, "steps": 1}))
+    execute(pretrained_run, stage(nll_weight=1, batch=batch, loop={"threads": 1, "steps": 1}))
     first = steps_of(pretrained_run)[0]
     assert first["preference_loss"] == pytest.approx(math.log(2), abs=1e-7)
     assert first["loss"] == pytest.approx(math.log(2) + math.log(600), abs=1e-4)  # an untrained model knows only its vocabulary
