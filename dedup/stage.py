@@ -35,11 +35,7 @@ class DedupStage(Stage):
 
     def summary(self, run: StageRun) -> dict[str, str]:
         counts = run.manifest.tasks[CLUSTERS_TASK].counts
-        lines = {
-            "exact copies removed": f"{counts['exact']:,}",
-            "near copies removed": f"{counts['near']:,}",
-            "clusters": f"{counts['clusters']:,}, the largest of {counts['largest_cluster']:,} documents",
-        }
+        lines = {"clusters": f"{counts['clusters']:,}, the largest of {counts['largest_cluster']:,} documents"}
         if counts["alarms"]:
             lines["alarms"] = f"{counts['alarms']:,} crawl files lose more than {self.config.alarm_share:.0%}"
         return lines

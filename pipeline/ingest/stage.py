@@ -86,15 +86,9 @@ class IngestStage(Stage):
 
     def summary(self, run: StageRun) -> dict[str, str]:
         counts: Counter[str] = Counter()
-        warnings = 0
         for row in run.manifest.rows():
             counts.update(row.counts)
-            warnings += len(row.warnings)
-        return {
-            "came in": _listed(counts, "type:"),
-            "left out by": _listed(counts, "failed:") or "nothing",
-            "warnings": f"{warnings:,}",
-        }
+        return {"came in": _listed(counts, "type:"), "left out by": _listed(counts, "failed:") or "nothing"}
 
     def _check_columns(self, found: Discovery) -> None:
         for source in found.sources:
