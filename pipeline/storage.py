@@ -42,7 +42,10 @@ class Storage:
     def _fs(self) -> Any:
         from datatrove.io import get_datafolder
 
-        return get_datafolder(self.root)
+        try:
+            return get_datafolder(self.root)
+        except (ImportError, ValueError) as error:  # no library for the protocol, or no such protocol
+            raise InputError(f"{self.root}: this kind of URL can't be opened here ({error}).") from error
 
     def open_read(self, relative: str) -> IO[bytes]:
         if self.remote:

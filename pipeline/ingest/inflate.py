@@ -2,6 +2,7 @@
 
 import io
 import zlib
+from abc import abstractmethod
 from typing import IO, Any
 
 #: Compressed bytes read at a time.
@@ -77,8 +78,9 @@ class Inflating(io.RawIOBase):
             self.fault = "truncated"
             self.output = self.decompressor.flush() or b""
 
+    @abstractmethod
     def _step(self, size: int) -> None:
-        raise NotImplementedError
+        """Decompresses some of `input` into at most about `size` bytes of `output`, or sets `fault`."""
 
 
 class GzipStream(Inflating):

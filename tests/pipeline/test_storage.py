@@ -40,6 +40,11 @@ def test_remote_memory_store_has_the_same_interface():
     assert not storage.exists("a/one")
 
 
+def test_a_protocol_that_nothing_here_knows_is_one_sentence():
+    with pytest.raises(InputError, match="gopher://host/run: this kind of URL can't be opened here"):
+        Storage("gopher://host/run").exists("run.json")
+
+
 @pytest.mark.parametrize(("path", "remote"), [("/data/x", False), ("x", False), ("file:///x", False), ("s3://bucket/x", True)])
 def test_is_remote(path, remote):
     assert is_remote(path) is remote
