@@ -105,10 +105,6 @@ class Manifest:
             self._write({"kind": "reopened"})
             self.plan = None
 
-    def outputs(self) -> set[str]:
-        """The paths of every file that a task row names."""
-        return {output.path for row in self.tasks.values() for output in row.outputs}
-
     def _take(self, row: dict[str, Any]) -> None:
         kind = row.pop("kind")
         if kind == "task":

@@ -15,9 +15,12 @@ from corpusmill.pipeline.engine import Done, Engine, Failed, Job, failure, peak_
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import MANIFEST, FileRef, Manifest, TaskRow, task_identity
 from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
 from corpusmill.pipeline.storage import Storage
 
+#: Stages whose `data/` are documents that the next one reads.
+DATA_STAGES = ("ingest", "filter", "dedup")
 #: Folders of a stage that hold working state and are neither named by the manifest nor cleaned.
 WORKING = ("checkpoints/", "logs/", "manifest/")
 #: Where times and memory go: they differ between equal runs, so they stay out of manifests and reports.
@@ -71,14 +74,11 @@ class StageRun:
 
     def documents(self) -> list[FileRef]:
         """The document shards of the nearest earlier data stage that the recipe has."""
-        for stage in ("dedup", "filter", "ingest"):
-            if stage in self.recipe and stage != self.stage.name and not self._after_me(stage):
+        order = list(STAGES)
+        for stage in reversed(order[: order.index(self.stage.name)]):
+            if stage in DATA_STAGES and stage in self.recipe:
                 return self.outputs_of(stage, "data/")
         raise InputError(f"{self.stage.name}: the recipe has no stage before it that gives documents.")
-
-    def _after_me(self, stage: str) -> bool:
-        order = ("ingest", "filter", "dedup", "tokenizer", "tokens", "pretrain", "sft", "align", "evaluate")
-        return order.index(stage) > order.index(self.stage.name)
 
     # ---- tasks --------------------------------------------------------------------------------------
 

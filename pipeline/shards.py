@@ -110,8 +110,3 @@ def iter_tables(storage: Storage, relative: str, columns: list[str] | None = Non
     with open_parquet(storage, relative) as file:
         for group in range(file.num_row_groups):
             yield file.read_row_group(group, columns=columns, use_threads=False)
-
-
-def row_count(storage: Storage, relative: str) -> int:
-    with open_parquet(storage, relative) as file:
-        return int(file.metadata.num_rows)

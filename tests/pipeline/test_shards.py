@@ -8,7 +8,7 @@ import pytest
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.schemas import DOCUMENTS, document_id, with_columns
-from corpusmill.pipeline.shards import ROW_GROUP_ROWS, iter_tables, open_parquet, publish, read_table, row_count
+from corpusmill.pipeline.shards import ROW_GROUP_ROWS, iter_tables, open_parquet, publish, read_table
 from corpusmill.pipeline.storage import Storage
 
 
@@ -52,7 +52,7 @@ def test_reading_by_row_groups_gives_all_rows(tmp_path):
     publish(storage, "a", table)
     parts = list(iter_tables(storage, "a", ["id"]))
     assert [p.num_rows for p in parts] == [ROW_GROUP_ROWS, ROW_GROUP_ROWS, 5]
-    assert pa.concat_tables(parts)["id"].equals(table["id"]) and row_count(storage, "a") == table.num_rows
+    assert pa.concat_tables(parts)["id"].equals(table["id"])
 
 
 def test_bytes_and_paths_are_published_as_they_are(tmp_path):
