@@ -6,6 +6,7 @@ import re
 from corpusmill.pipeline.ingest.charset import charset_of, decode_text, fit
 from corpusmill.pipeline.ingest.config import IngestConfig
 from corpusmill.pipeline.ingest.extraction import TooDeep, extract_page
+from corpusmill.pipeline.ingest.mojibake import mojibake_rate
 from corpusmill.pipeline.ingest.payload import TooLarge, decode_payload
 from corpusmill.pipeline.ingest.rows import Row
 from corpusmill.pipeline.ingest.walk import Gap
@@ -65,6 +66,7 @@ def _fits(row: Row, record: Record) -> bool:
 
 def _check_response(row: Row, record: Record, config: IngestConfig) -> None:
     row.content_type = _mime(record.http.get("content-type"))
+    row.encoding_claimed = charset_of(record.http.get("content-type"))
     if record.status is None:
         row.fail("status", "the response has no HTTP status line")
     elif record.status not in config.statuses:
@@ -95,7 +97,7 @@ def _page(row: Row, record: Record, config: IngestConfig) -> bytes:
         row.fail("undecodable", "what is left is no text")
         return body
     text = decode_text(body, charset_of(record.http.get("content-type")))
-    row.encoding, row.chars_in = text.encoding, len(text.text)
+    row.encoding, row.encoding_claimed, row.chars_in = text.encoding, text.claimed, len(text.text)
     try:
         page = extract_page(text.text, limits.main_content, limits.max_nesting)
     except TooDeep:
@@ -108,12 +110,13 @@ def _page(row: Row, record: Record, config: IngestConfig) -> bytes:
 
 def _plain(row: Row, record: Record, config: IngestConfig) -> None:
     text = decode_text(record.body, charset_of(record.block_type), html=False)
-    row.encoding, row.chars_in, row.text = text.encoding, len(text.text), text.text.strip()
+    row.encoding, row.encoding_claimed, row.chars_in, row.text = text.encoding, text.claimed, len(text.text), text.text.strip()
     check_text(row, config.extraction.minimum_chars)
 
 
 def check_text(row: Row, minimum: int) -> None:
-    """The rules on the text alone."""
+    """The rules on the text alone, and how much of it was read in a wrong encoding."""
+    row.mojibake = mojibake_rate(row.text)
     if not row.text.strip():
         row.fail("empty_text", "no text is left")
     elif len(row.text) < minimum:

@@ -16,7 +16,9 @@ INGEST_REPORT = with_columns(
         pa.field("record_type", pa.string(), nullable=False),  # of WARC; `line`, `row`, `damage` or `file` elsewhere
         pa.field("http_status", pa.int32()),
         pa.field("content_type", pa.string()),
+        pa.field("encoding_claimed", pa.string()),  # by HTTP or the page, as it is written
         pa.field("encoding", pa.string()),  # that the bytes were read with
+        pa.field("mojibake", pa.float64()),  # share of the text's characters that a wrong encoding made (`mojibake_rate`)
         pa.field("bytes_in", pa.int64(), nullable=False),
         pa.field("reason", pa.string()),
     ],
@@ -43,7 +45,9 @@ class Row:
     metadata: str | None = None
     http_status: int | None = None
     content_type: str | None = None
+    encoding_claimed: str | None = None
     encoding: str | None = None
+    mojibake: float | None = None
 
     def fail(self, rule: str, reason: str) -> "Row":
         self.failed.append(rule)

@@ -47,6 +47,8 @@ class IngestWorker(Worker):
             for row in self._rows(ref, segment):
                 tables.add(row)
                 counts.update([f"type:{row.record_type}"] + [f"failed:{rule}" for rule in row.failed])
+                if row.encoding is not None:
+                    counts[f"encoding:{row.encoding}"] += 1
                 if row.record_type in ("damage", "file"):
                     warnings.append(row.reasons[0] if row.record_type == "file" else f"{row.source}: {row.reasons[0]}.")
             size += segment.bytes
@@ -88,7 +90,11 @@ class IngestStage(Stage):
         counts: Counter[str] = Counter()
         for row in run.manifest.rows():
             counts.update(row.counts)
-        return {"came in": _listed(counts, "type:"), "left out by": _listed(counts, "failed:") or "nothing"}
+        return {
+            "came in": _listed(counts, "type:"),
+            "left out by": _listed(counts, "failed:") or "nothing",
+            "read as": _listed(counts, "encoding:") or "nothing",
+        }
 
     def _check_columns(self, found: Discovery) -> None:
         for source in found.sources:

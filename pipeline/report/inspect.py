@@ -21,6 +21,8 @@ from corpusmill.pipeline.storage import Storage
 
 #: Values shown of a document (`why` and `--json` show all).
 VALUES = 6
+#: Columns that say where a record lies or why in words: no values.
+NO_VALUES = {"source", "offset", "length", "reason"}
 #: Stages whose report has a row a document, the one that decides most first.
 REPORTED = ("filter", "dedup", "ingest", "tokens")
 TOKENS_A_ROW = 16
@@ -154,12 +156,14 @@ def _print(rows: list[Row], title: str, rules: list[Rule], console: Console) -> 
 
 
 def _decision(row: Row, names: list[str], rules: list[Rule]) -> Text:
-    """Kept, or dropped by which rules; then the values that failed, or the first ones."""
+    """Kept, or dropped by which rules; then why in words, and the values that failed, or the first ones."""
     failed = row["failed"] or []
     broken = [rule.column for rule in rules if rule.rule in failed]
-    others = [name for name in names if name not in REPORT.names or name == "chars_in"]
+    others = [name for name in names if name not in {*REPORT.names, *NO_VALUES} or name == "chars_in"]
     values = [name for name in dict.fromkeys(broken or others) if row.get(name) is not None]
     text = Text("kept", style="green") if row["kept"] else Text(f"dropped: {safe_line(', '.join(failed), 400)}", style="red")
+    if row.get("reason"):
+        text.append(f"\n{safe_line(row['reason'], 200)}")
     for name in values[:VALUES]:
         text.append(f"\n{name} = {safe_line(number(row[name]), 60)}", style="dim not green not red")
     return text
