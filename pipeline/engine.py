@@ -1,5 +1,6 @@
 """How tasks are performed: in the calling process, or on Ray actors (`engine_ray.py`), with the same bytes."""
 
+import contextlib
 import importlib
 import resource
 import time
@@ -69,15 +70,17 @@ def load_object(path: str) -> Any:
 
 def peak_memory_mb() -> int:
     """The largest resident set of this process so far, in MB."""
+    with contextlib.suppress(OSError), open("/proc/self/status") as status:  # what getrusage says is never less than its parent had
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) // 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
-def publish_output(storage: Storage, key: str, output: Output, seconds: float) -> Done:
-    """Writes what a task made, file by file, in a fixed order."""
+def publish_output(storage: Storage, key: str, output: Output, seconds: float, beside_mb: int = 0) -> Done:
+    """Writes what a task made, file by file, in a fixed order. `beside_mb`: memory of other processes that worked on it."""
     files = [publish(storage, path, output.files[path]) for path in sorted(output.files)]
     return Done(
         key, files, output.rows_in, output.kept, output.dropped, output.bytes_in,
-        dict(sorted(output.counts.items())), output.warnings, seconds, peak_memory_mb(),
+        dict(sorted(output.counts.items())), output.warnings, seconds, peak_memory_mb() + beside_mb,
     )  # fmt: skip
 
 
@@ -107,9 +110,12 @@ class Performer:
                 self.ready = True
             started = time.perf_counter()
             output = self.worker.process(piece)
-            return publish_output(self.storage, piece.key, output, time.perf_counter() - started)
+            return publish_output(self.storage, piece.key, output, time.perf_counter() - started, self.worker.beside_mb())
         except Exception as error:  # noqa: BLE001 - the boundary where any failure becomes a sentence
             return failure(self.job.stage, piece, error)
+
+    def close(self) -> None:
+        self.worker.close()
 
 
 class InlineEngine:
@@ -118,12 +124,12 @@ class InlineEngine:
     workers = 1
 
     def perform(self, job: Job, pieces: Sequence[Piece], on_done: Callable[[Done], None]) -> Failed | None:
-        performer = Performer(job)
-        for piece in pieces:
-            result = performer.perform(piece)
-            if isinstance(result, Failed):
-                return result
-            on_done(result)
+        with contextlib.closing(Performer(job)) as performer:
+            for piece in pieces:
+                result = performer.perform(piece)
+                if isinstance(result, Failed):
+                    return result
+                on_done(result)
         return None
 
     def close(self) -> None:

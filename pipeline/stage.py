@@ -64,6 +64,13 @@ class Worker(ABC):
     def setup(self) -> None:  # noqa: B027 - most workers have nothing to load
         """Loads models and lists: called once a process, before the first piece."""
 
+    def beside_mb(self) -> int:
+        """Peak memory of the processes that the worker keeps, in MB."""
+        return 0
+
+    def close(self) -> None:  # noqa: B027 - most workers hold nothing
+        """Ends processes that the worker keeps, which must also end by themselves where it is killed."""
+
     @abstractmethod
     def process(self, piece: Piece) -> Output:
         """A pure function of the piece and the configuration: no clock, no randomness, no state from before."""

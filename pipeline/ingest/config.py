@@ -21,6 +21,18 @@ class ExtractionConfig(Config):
     max_nesting: int = Field(
         default=1000, ge=50, le=5000, description="A page whose elements nest deeper is dropped: it would take minutes."
     )
+    max_page_seconds: float = Field(
+        default=10,
+        ge=0.05,
+        le=3600,
+        description="A page that takes more CPU time is dropped (seconds); finding the next may take 10 times that.",
+    )
+    max_memory_mb: int = Field(
+        default=512,
+        ge=256,
+        le=65536,
+        description="A page for which the process that extracts needs more memory is dropped (MiB, of that process).",
+    )
 
 
 class IngestConfig(Config):

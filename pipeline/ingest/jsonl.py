@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, Any
 
 from corpusmill.pipeline.ingest.config import IngestConfig
@@ -10,7 +11,7 @@ from corpusmill.pipeline.ingest.fields import fill_row
 from corpusmill.pipeline.ingest.files import RangeFile
 from corpusmill.pipeline.ingest.inflate import Inflating, inflating
 from corpusmill.pipeline.ingest.pages import MIB, gap_row
-from corpusmill.pipeline.ingest.rows import Row
+from corpusmill.pipeline.ingest.rows import Row, Work
 from corpusmill.pipeline.ingest.walk import Gap
 from corpusmill.pipeline.ingest.window import Window
 from corpusmill.pipeline.schemas import document_id
@@ -56,20 +57,20 @@ def line_starts(file: IO[bytes], size: int, step: int) -> list[int]:
     return [*places, size] if size else [0]
 
 
-def read_jsonl(source: str, file: IO[bytes], layout: str, start: int, end: int, config: IngestConfig) -> Iterator[Row]:
+def read_jsonl(source: str, file: IO[bytes], layout: str, start: int, end: int, config: IngestConfig) -> Iterator[Work]:
     """A row for every line that is not blank, and one for the rest of a damaged compressed file."""
     stream = RangeFile(file, start, end) if layout == "plain" else inflating(file, layout)
     window = Window(stream, start if layout == "plain" else 0)
     limit = config.extraction.max_record_mb * MIB
     for line in split_lines(window, limit):
         if isinstance(stream, Inflating) and stream.fault and not line.ended:
-            yield gap_row(source, Gap(line.offset, line.length, stream.fault, _damage(stream.fault, line.offset)))
+            yield Work.of(gap_row(source, Gap(line.offset, line.length, stream.fault, _damage(stream.fault, line.offset))))
             return
         content = line.content.removeprefix(b"\xef\xbb\xbf") if line.offset == 0 else line.content
         if content.strip():
-            yield line_row(source, line, content, config)
+            yield Work(partial(line_row, source, line, content, config), partial(_unread_row, source, line, content))
     if isinstance(stream, Inflating) and stream.fault:
-        yield gap_row(source, Gap(window.position, 0, stream.fault, _damage(stream.fault, window.position)))
+        yield Work.of(gap_row(source, Gap(window.position, 0, stream.fault, _damage(stream.fault, window.position))))
 
 
 def _damage(fault: str, offset: int) -> str:
@@ -77,8 +78,12 @@ def _damage(fault: str, offset: int) -> str:
     return f"the compressed stream {what} behind byte {offset} of its content"
 
 
+def _unread_row(source: str, line: Line, content: bytes) -> Row:
+    return Row(document_id(f"{source}#{line.offset}", content), source, line.offset, line.length, "line", line.length)
+
+
 def line_row(source: str, line: Line, content: bytes, config: IngestConfig) -> Row:
-    row = Row(document_id(f"{source}#{line.offset}", content), source, line.offset, line.length, "line", line.length)
+    row = _unread_row(source, line, content)
     if len(line.content) < line.length:
         return row.fail("too_large", f"the line has {line.length} bytes, more than extraction.max_record_mb")
     try:

@@ -32,6 +32,15 @@ def gap_row(source: str, gap: Gap) -> Row:
     return row.fail(gap.kind, gap.reason)
 
 
+def unread_row(source: str, record: Record) -> Row:
+    """What is known of a record without looking into its body."""
+    return Row(
+        document_id(record.url, record.body), source, record.offset, record.length, record.type, record.size,
+        url=record.url, timestamp=record.timestamp, http_status=record.status,
+        content_type=_mime(record.http.get("content-type") or record.block_type),
+    )  # fmt: skip
+
+
 def record_row(source: str, record: Record, config: IngestConfig) -> Row:
     """The row of a record; every rule that it fails before its body has to be decoded is named."""
     row = Row(

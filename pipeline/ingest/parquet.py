@@ -1,6 +1,7 @@
 """Parquet: pieces by row groups, and a row for every row."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import IO, Any
 
 import pyarrow as pa
@@ -10,7 +11,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.ingest.config import IngestConfig
 from corpusmill.pipeline.ingest.fields import fill_row
 from corpusmill.pipeline.ingest.pages import gap_row
-from corpusmill.pipeline.ingest.rows import Row
+from corpusmill.pipeline.ingest.rows import Row, Work
 from corpusmill.pipeline.ingest.walk import Gap
 from corpusmill.pipeline.schemas import document_id
 
@@ -49,7 +50,7 @@ def group_bytes(parquet: pq.ParquetFile) -> list[int]:
     ]
 
 
-def read_groups(source: str, file: IO[bytes], start: int, end: int, config: IngestConfig) -> Iterator[Row]:
+def read_groups(source: str, file: IO[bytes], start: int, end: int, config: IngestConfig) -> Iterator[Work]:
     """A row for every row of the row groups `[start, end)`; `offset` is the row's number in the file."""
     parquet = open_groups(source, file)
     number = sum(parquet.metadata.row_group(group).num_rows for group in range(start))
@@ -58,11 +59,13 @@ def read_groups(source: str, file: IO[bytes], start: int, end: int, config: Inge
         try:
             for batch in parquet.iter_batches(BATCH_ROWS, row_groups=[group], use_threads=False):
                 for fields in _rows(batch):
-                    yield _row(source, number, fields, config)
+                    yield Work(partial(_row, source, number, fields, config), partial(_unread_row, source, number))
                     number += 1
+        except MemoryError:
+            raise
         except (pa.ArrowException, OSError) as error:
             reason = f"row group {group} is damaged from row {number} on: {after - number} rows ({str(error).splitlines()[0][:200]})"
-            yield gap_row(source, Gap(number, after - number, "corrupt", reason))
+            yield Work.of(gap_row(source, Gap(number, after - number, "corrupt", reason)))
         number = after
 
 
@@ -89,6 +92,10 @@ def _decoded(value: bytes | None) -> str | bytes | None:
         return value.decode() if value is not None else None
     except UnicodeDecodeError:
         return value
+
+
+def _unread_row(source: str, number: int) -> Row:
+    return Row(document_id(f"{source}#{number}", b""), source, number, None, "row", 0)
 
 
 def _row(source: str, number: int, fields: dict[str, Any], config: IngestConfig) -> Row:

@@ -1,6 +1,8 @@
 """One row for everything that came in, and the two tables that a piece's rows become."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -65,6 +67,18 @@ class Row:
     @property
     def reason(self) -> str | None:
         return "; ".join(self.reasons) or None
+
+
+class Work(NamedTuple):
+    """A record that was read and not yet looked into, which may take too long, too much memory, or the process with it."""
+
+    row: Callable[[], Row]  # looks into it
+    unread: Callable[[], Row]  # what is known without that
+
+    @classmethod
+    def of(cls, row: Row) -> "Work":
+        """A row that is there already."""
+        return cls(lambda: row, lambda: row)
 
 
 class Tables:

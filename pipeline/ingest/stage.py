@@ -2,25 +2,19 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from corpusmill.pipeline.config import Config, canonical_json
 from corpusmill.pipeline.ingest.config import IngestConfig
 from corpusmill.pipeline.ingest.files import open_file
 from corpusmill.pipeline.ingest.formats import Refused
-from corpusmill.pipeline.ingest.jsonl import read_jsonl
-from corpusmill.pipeline.ingest.pages import MIB, gap_row, record_row
-from corpusmill.pipeline.ingest.parquet import check_text_column, open_groups, read_groups
-from corpusmill.pipeline.ingest.rows import Row, Tables
+from corpusmill.pipeline.ingest.guard import Guard
+from corpusmill.pipeline.ingest.parquet import check_text_column, open_groups
 from corpusmill.pipeline.ingest.sources import Discovery, discover
-from corpusmill.pipeline.ingest.splitting import Segment, needs_index, pack, piece_bytes, record_starts, segments_of
-from corpusmill.pipeline.ingest.walk import Gap
-from corpusmill.pipeline.ingest.warc import read_records
-from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.ingest.splitting import needs_index, pack, piece_bytes, record_starts, segments_of
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.schemas import document_id
 from corpusmill.pipeline.stage import Output, Piece, Stage, Worker, documents_output
+from corpusmill.pipeline.storage import Storage
 
 
 class IndexWorker(Worker):
@@ -33,41 +27,27 @@ class IndexWorker(Worker):
 
 
 class IngestWorker(Worker):
-    """Turns parts of sources into rows."""
+    """Turns parts of sources into rows, by a process of its own that a hostile page may kill."""
 
     config: IngestConfig
 
-    def process(self, piece: Piece) -> Output:
-        tables = Tables()
-        counts: Counter[str] = Counter()
-        warnings: list[str] = list(piece.params.get("warnings", []))
-        size = 0
-        for ref, params in zip(piece.inputs, piece.params["segments"]):
-            segment = Segment(**params)
-            for row in self._rows(ref, segment):
-                tables.add(row)
-                counts.update([f"type:{row.record_type}"] + [f"failed:{rule}" for rule in row.failed])
-                if row.encoding is not None:
-                    counts[f"encoding:{row.encoding}"] += 1
-                if row.record_type in ("damage", "file"):
-                    warnings.append(row.reasons[0] if row.record_type == "file" else f"{row.source}: {row.reasons[0]}.")
-            size += segment.bytes
-        return documents_output(piece.key, tables.documents(), tables.report(), bytes_in=size, counts=dict(counts), warnings=warnings)
+    def __init__(self, config: IngestConfig, run: Storage, params: dict[str, Any]):
+        super().__init__(config, run, params)
+        self.guard = Guard(config, params)
 
-    def _rows(self, ref: FileRef, segment: Segment) -> Iterator[Row]:
-        if segment.format == "refused":
-            row = Row(document_id(ref.path, b""), ref.path, None, None, "file", ref.bytes)
-            yield row.fail(segment.rule, segment.reason)
-            return
-        with open_file(ref.path) as file:
-            if segment.format == "jsonl":
-                yield from read_jsonl(ref.path, file, segment.layout, segment.start, segment.end, self.config)
-            elif segment.format == "parquet":
-                yield from read_groups(ref.path, file, segment.start, segment.end, self.config)
-            else:
-                limit = self.config.extraction.max_record_mb * MIB
-                for part in read_records(file, segment.layout, segment.start, segment.end, limit):
-                    yield gap_row(ref.path, part) if isinstance(part, Gap) else record_row(ref.path, part, self.config)
+    def process(self, piece: Piece) -> Output:
+        segments = piece.params["segments"]
+        harvest = self.guard.read([(ref.path, ref.bytes, segment) for ref, segment in zip(piece.inputs, segments)])
+        return documents_output(
+            piece.key, harvest.documents(), harvest.report(), bytes_in=sum(segment["bytes"] for segment in segments),
+            counts=dict(harvest.counts), warnings=[*piece.params.get("warnings", []), *harvest.warnings],
+        )  # fmt: skip
+
+    def beside_mb(self) -> int:
+        return self.guard.peak_mb
+
+    def close(self) -> None:
+        self.guard.close()
 
 
 class IngestStage(Stage):

@@ -19,7 +19,7 @@ CONFIG = IngestConfig()
 
 
 def rows(content: bytes, layout: str = "plain", config: IngestConfig = CONFIG) -> list:
-    return list(read_jsonl("file.jsonl", io.BytesIO(content), layout, 0, len(content), config))
+    return [work.row() for work in read_jsonl("file.jsonl", io.BytesIO(content), layout, 0, len(content), config)]
 
 
 @given(st.lists(st.binary(max_size=12).map(lambda b: b.replace(b"\n", b"")), max_size=12), st.booleans(), st.integers(1, 40))

@@ -1,0 +1,191 @@
+"""The process that reads and extracts: a page that runs away takes this process with it and nothing else.
+
+Python can't interrupt native code, so the limits are the system's: a timer of CPU time whose signal ends the process, and
+a limit of its memory. Where it is stands in memory that it shares with the worker that started it (`guard.py`), which
+learns from that what to give up, and starts another. Usage: python -m corpusmill.pipeline.ingest.reader SOCKET PLACE PARENT
+"""
+
+import contextlib
+import ctypes
+import json
+import mmap
+import os
+import resource
+import signal
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+import pyarrow as pa
+
+from corpusmill.pipeline.engine import peak_memory_mb
+from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.ingest.config import IngestConfig
+from corpusmill.pipeline.ingest.rows import Row, Tables, Work
+from corpusmill.pipeline.ingest.segments import SegmentReader, rest_row
+from corpusmill.pipeline.ingest.splitting import Segment
+
+#: Exit code of a process that ran into its memory limit.
+OUT_OF_MEMORY = 86
+#: What resiliparse raises where lexbor gets no memory; it has no other reason.
+PARSER_FAILED = "HTMLParserException"
+#: What the shared memory holds: the number of the record in the piece, and what is done with it.
+PLACE, PHASE = 0, 1
+IDLE, READING, EXTRACTING = 0, 1, 2
+#: Finding the next record may take this many times what a page may: it can lie behind gigabytes.
+READING_FACTOR = 10
+#: Finished rows go to the worker after so many rows, characters, or seconds: what a crash costs at most.
+BATCH_ROWS, BATCH_CHARS, BATCH_SECONDS = 256, 1 << 22, 1.0
+PR_SET_PDEATHSIG = 1
+
+
+class Batch:
+    """Finished rows that are not sent yet, and what the manifest says of them."""
+
+    def __init__(self) -> None:
+        self.tables = Tables()
+        self.counts: Counter[str] = Counter()
+        self.warnings: list[str] = []
+        self.rows = self.chars = 0
+        self.due_at = time.monotonic() + BATCH_SECONDS
+
+    def add(self, row: Row) -> None:
+        self.tables.add(row)
+        self.rows += 1
+        self.chars += row.chars_out
+        self.counts[f"type:{row.record_type}"] += 1
+        for rule in row.failed:
+            self.counts[f"failed:{rule}"] += 1
+        if row.encoding is not None:
+            self.counts[f"encoding:{row.encoding}"] += 1
+        if row.record_type in ("damage", "file"):
+            self.warnings.append(row.reasons[0] if row.record_type == "file" else f"{row.source}: {row.reasons[0]}.")
+
+    @property
+    def due(self) -> bool:
+        return self.rows >= BATCH_ROWS or self.chars >= BATCH_CHARS or (self.rows > 0 and time.monotonic() >= self.due_at)
+
+    def send(self, connection: Connection, end: bool) -> None:
+        head = {"rows": self.rows, "counts": self.counts, "warnings": self.warnings, "peak_mb": peak_memory_mb(), "end": end}
+        connection.send_bytes(json.dumps(head).encode())
+        for table in (self.tables.documents(), self.tables.report()):
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_stream(sink, table.schema) as writer:
+                writer.write_table(table)
+            connection.send_bytes(sink.getvalue())
+
+
+class Reader:
+    """Answers the requests of the worker, one piece after another."""
+
+    def __init__(self, connection: Connection, place: memoryview):
+        self.connection = connection
+        self.place = place
+
+    def run(self) -> None:
+        self._answer(self._begin)
+        while True:
+            self._answer(self._piece)
+            self._enter(IDLE, 0)
+
+    def _answer(self, action: Callable[[dict[str, Any]], None]) -> None:
+        request = json.loads(self.connection.recv_bytes())
+        try:
+            action(request)
+        except (BrokenPipeError, ConnectionResetError):
+            raise
+        except Exception as error:  # noqa: BLE001 - it is raised again in the worker
+            if isinstance(error, MemoryError) or type(error).__name__ == PARSER_FAILED:
+                os._exit(OUT_OF_MEMORY)  # another process has to try: this one may be short of memory for other reasons
+            kind = "input" if isinstance(error, InputError) else "ours" if isinstance(error, CorpusmillError) else "bug"
+            told = {
+                "error": kind,
+                "message": str(error) if kind != "bug" else f"{type(error).__name__}: {error}",
+                "trace": traceback.format_exc(),
+            }
+            self.connection.send_bytes(json.dumps(told).encode())
+
+    def _begin(self, hello: dict[str, Any]) -> None:
+        config = IngestConfig.model_validate(hello["config"])
+        self.page_seconds = config.extraction.max_page_seconds
+        self.segments = SegmentReader(config, hello["params"])
+        self.segments.setup()
+        limit_memory(config.extraction.max_memory_mb)
+        self.connection.send_bytes(b"{}")
+
+    def _piece(self, request: dict[str, Any]) -> None:
+        """Sends the rows behind the first `done`; `lost` and `unreadable` say which records to give up, and why."""
+        done, lost, unreadable = request["done"], request["lost"], request["unreadable"]
+        number = 0
+        batch = Batch()
+        for path, size, fields in request["segments"]:
+            segment = Segment(**fields)
+            works = self.segments.works(path, size, segment, request["by_hand"])
+            last: Work | None = None
+            while True:
+                self.place[PLACE] = number
+                self._enter(READING, self.page_seconds * READING_FACTOR)
+                if batch.due:
+                    batch.send(self.connection, end=False)
+                    batch = Batch()
+                given_up = unreadable.get(str(number))
+                work = Work.of(rest_row(path, segment, last and last.unread()).fail(*given_up)) if given_up else next(works, None)
+                if work is None:
+                    break
+                if number >= done:
+                    batch.add(self._row(work, lost.get(str(number))))
+                number += 1
+                last = work
+                if given_up:
+                    break
+        self._enter(READING, self.page_seconds * READING_FACTOR)
+        batch.send(self.connection, end=True)
+
+    def _row(self, work: Work, given_up: list[str] | None) -> Row:
+        if given_up:
+            return work.unread().fail(*given_up)
+        self._enter(EXTRACTING, self.page_seconds)
+        return work.row()
+
+    def _enter(self, phase: int, seconds: float) -> None:
+        """From here on the process may take so much CPU time (0: any)."""
+        self.place[PHASE] = phase
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+def limit_memory(megabytes: int) -> None:
+    """A limit of what this process may allocate; mapped files don't count."""
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = megabytes << 20
+    limit = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
+
+
+def depend_on(parent: int) -> None:
+    """Makes this process die with its worker, however that ends, and be the first that the system kills for memory."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+            file.write("1000")
+    if os.getppid() != parent:
+        sys.exit(1)
+
+
+def main() -> None:
+    socket, shared, parent = map(int, sys.argv[1:])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's to handle
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF})
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    depend_on(parent)
+    place = memoryview(mmap.mmap(shared, mmap.PAGESIZE)).cast("Q")
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the worker is gone or needs no more
+        Reader(Connection(socket), place).run()
+
+
+if __name__ == "__main__":
+    main()
