@@ -28,7 +28,7 @@ class ExtractionConfig(Config):
         description="A page that takes more CPU time is dropped (seconds); finding the next may take 10 times that.",
     )
     max_memory_mb: int = Field(
-        default=512,
+        default=384,
         ge=256,
         le=65536,
         description="A page for which the process that extracts needs more memory is dropped (MiB, of that process).",
