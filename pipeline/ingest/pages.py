@@ -7,7 +7,7 @@ from corpusmill.pipeline.ingest.charset import charset_of, decode_text, fit
 from corpusmill.pipeline.ingest.config import IngestConfig
 from corpusmill.pipeline.ingest.extraction import TooDeep, extract_page
 from corpusmill.pipeline.ingest.mojibake import mojibake_rate
-from corpusmill.pipeline.ingest.payload import TooLarge, decode_payload
+from corpusmill.pipeline.ingest.payload import Payload, TooLarge, decode_payload
 from corpusmill.pipeline.ingest.rows import Row
 from corpusmill.pipeline.ingest.walk import Gap
 from corpusmill.pipeline.ingest.warc import Record
@@ -85,14 +85,23 @@ def _check_response(row: Row, record: Record, config: IngestConfig) -> None:
     _fits(row, record)
 
 
-def _page(row: Row, record: Record, config: IngestConfig) -> bytes:
-    """Decodes and extracts a page into its row; returns the body that its id is made of."""
+def payload_of(record: Record, config: IngestConfig) -> Payload:
+    """The body of a response as the server meant it. Raises TooLarge, with the limit that it went over."""
     limits = config.extraction
     limit = min(limits.max_decoded_mb * MIB, max(MIB, limits.max_expansion * len(record.body)))
     try:
-        payload = decode_payload(record.body, record.http, limit)
-    except TooLarge:
-        row.fail("too_large", f"its {len(record.body)} bytes decompress to more than {limit}")
+        return decode_payload(record.body, record.http, limit)
+    except TooLarge as error:
+        raise TooLarge(limit) from error
+
+
+def _page(row: Row, record: Record, config: IngestConfig) -> bytes:
+    """Decodes and extracts a page into its row; returns the body that its id is made of."""
+    limits = config.extraction
+    try:
+        payload = payload_of(record, config)
+    except TooLarge as error:
+        row.fail("too_large", f"its {len(record.body)} bytes decompress to more than {error}")
         return record.body
     body = payload.body
     row.reasons.extend(payload.remarks)

@@ -1,20 +1,26 @@
 """A record again, from where the documents and reports say that it lies."""
 
+from collections.abc import Iterator
+from typing import IO
+
 from corpusmill.pipeline.config import canonical_json
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.ingest.fields import jsonable
 from corpusmill.pipeline.ingest.files import file_ref, open_file
 from corpusmill.pipeline.ingest.formats import Source, examine
-from corpusmill.pipeline.ingest.inflate import GzipStream, inflating
+from corpusmill.pipeline.ingest.inflate import GzipStream, Inflating, inflating
 from corpusmill.pipeline.ingest.parquet import open_groups
 from corpusmill.pipeline.ingest.window import Window
 
+#: Bytes that are read at a time.
+CHUNK = 1 << 20
 
-def read_record(source: str, offset: int | None, length: int | None) -> bytes:
+
+def read_record(source: str, offset: int | None, length: int | None, limit: int = 1 << 30) -> bytes:
     """The bytes of a record as the crawl has them, decompressed: a WARC record with its headers, a line of JSONL, a
-    row of Parquet as JSON.
+    row of Parquet as JSON. Where several WARC records lie in one gzip member, all of them.
 
-    Raises InputError where the file is gone, is not what it was, or has no such place.
+    Raises InputError where the file is gone, is not what it was, has no such place, or `limit` bytes are not enough.
     """
     found = examine(file_ref(source))
     if not isinstance(found, Source) or offset is None:
@@ -34,10 +40,38 @@ def read_record(source: str, offset: int | None, length: int | None) -> bytes:
             content = file.read(length)
             complete = len(content) == length
             if found.layout == "members":
-                content = GzipStream(_Part(content)).read()  # type: ignore[arg-type]
+                content = _up_to(GzipStream(_Part(content)), limit + 1)  # type: ignore[arg-type]
+    if len(content) > limit:
+        raise InputError(f"{source}: the record at byte {offset} has more than {limit} bytes, too many to be shown.")
     if not complete:
         raise InputError(f"{source}: it ends before byte {offset + length}; it is not the file that was ingested.")
     return content
+
+
+def read_stretch(source: str, offset: int, length: int) -> Iterator[bytes]:
+    """The bytes of a damaged stretch of a file, in chunks: as they lie there, or, where the file is one compressed stream,
+    what it still gives. Raises InputError where the file is gone or has no such stretch."""
+    found = examine(file_ref(source))
+    if not isinstance(found, Source) or found.format == "parquet":
+        raise InputError(f"{source}: what is damaged there can't be shown by itself.")
+    with open_file(source) as file:
+        if found.layout in ("gzip", "zstd"):
+            window = Window(inflating(file, found.layout))
+            window.skip(offset)
+        else:
+            file.seek(offset)
+            window = Window(file)
+        while length and (chunk := window.take(min(length, CHUNK))):
+            length -= len(chunk)
+            yield chunk
+
+
+def _up_to(stream: IO[bytes] | Inflating, size: int) -> bytes:
+    parts: list[bytes] = []
+    while size > 0 and (part := stream.read(min(size, CHUNK))):
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
 
 
 class _Part:

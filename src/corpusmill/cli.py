@@ -185,6 +185,24 @@ def trace(
     walk(run, shard, token, split, Console())
 
 
+@app.command(epilog="Example: corpusmill raw runs/demo 5f2c09d1 --head")
+def raw(
+    run: RunFolder,
+    document: Annotated[str, typer.Argument(metavar="ID-OR-URL", help="Its id, the id's beginning, or its URL; kept or dropped.")],
+    head: Annotated[bool, typer.Option("--head", help="Only the headers, of the archive and of HTTP.")] = False,
+    body: Annotated[bool, typer.Option("--body", help="Only the body, HTTP's encodings undone.")] = False,
+    text: Annotated[bool, typer.Option("--text", help="Only the text that ingest made of it.")] = False,
+) -> None:
+    """Show the original of a document again, byte for byte, out of the crawl file that it came from."""
+    from corpusmill.pipeline.errors import InputError
+    from corpusmill.pipeline.report.raw import raw as show
+
+    chosen = [name for name, on in (("head", head), ("body", body), ("text", text)) if on]
+    if len(chosen) > 1:
+        raise InputError(f"raw: --{chosen[0]} and --{chosen[1]} exclude each other.")
+    show(run, document, (chosen or ["record"])[0])
+
+
 @app.command(epilog='Example: corpusmill generate runs/demo/align/model --prompt "The history of"')
 def generate(
     model: ModelFolder,

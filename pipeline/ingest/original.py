@@ -1,0 +1,96 @@
+"""The original of a report row: the record as its source has it, and what the stage made its id from."""
+
+import codecs
+import io
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.ingest.config import IngestConfig
+from corpusmill.pipeline.ingest.jsonl import Line, line_row
+from corpusmill.pipeline.ingest.pages import MIB, payload_of
+from corpusmill.pipeline.ingest.payload import TooLarge
+from corpusmill.pipeline.ingest.record import read_record
+from corpusmill.pipeline.ingest.warc import Record, read_records
+from corpusmill.pipeline.schemas import document_id
+
+#: A record is held in memory up to this size, decompressed (bytes).
+LARGEST = 512 * MIB
+#: Record types of the report that are no records of a web archive.
+ROWS = ("line", "row")
+NO_RECORDS = ("damage", "file")
+BLANK_LINE = re.compile(rb"\r?\n\r?\n")
+
+
+@dataclass(frozen=True)
+class Original:
+    """A record: all of it, where its headers end (0 where it has none), and its payload with HTTP's encodings undone."""
+
+    content: bytes
+    head: int
+    body: bytes
+
+
+def original_of(row: dict[str, Any], config: IngestConfig) -> Original:
+    """The original of a row of the ingest report (`source`, `offset`, `length`, `record_type`, `url`, `id`).
+
+    Raises InputError where the file is gone or no longer holds, at that place, a record that gives the row's id.
+    """
+    content = read_record(row["source"], row["offset"], row["length"], LARGEST)
+    if row["record_type"] in ROWS:
+        if row["record_type"] == "line" and not _is_line(content, row, config):
+            raise _another(row)
+        return Original(content, 0, _text_of(content, config))
+    limit = config.extraction.max_record_mb * MIB
+    for record in read_records(io.BytesIO(content), "plain", 0, len(content), limit):
+        if isinstance(record, Record):
+            body = _body_with_id(record, row, config)
+            if body is not None:
+                part = content[record.offset : record.offset + record.length]
+                return Original(part, _head(part, record), body)
+    raise _another(row)
+
+
+def _another(row: dict[str, Any]) -> InputError:
+    return InputError(f"{row['source']}: at byte {row['offset']} lies another record than the one that was ingested.")
+
+
+def _is_line(content: bytes, row: dict[str, Any], config: IngestConfig) -> bool:
+    line = Line(row["offset"], row["length"], content[: config.extraction.max_record_mb * MIB], True)
+    start = line.content.removeprefix(codecs.BOM_UTF8) if line.offset == 0 else line.content
+    return line_row(row["source"], line, start, config).id == row["id"]
+
+
+def _text_of(content: bytes, config: IngestConfig) -> bytes:
+    """What a line or row has as its text."""
+    try:
+        fields = json.loads(content)
+    except (ValueError, RecursionError):
+        return content
+    text = fields.get(config.text_key) if isinstance(fields, dict) else None
+    return text.encode("utf-8", "surrogatepass") if isinstance(text, str) else b""
+
+
+def _body_with_id(record: Record, row: dict[str, Any], config: IngestConfig) -> bytes | None:
+    """The record's payload, or None where this is not the record of the row.
+
+    The id is made from the decoded body of a page, and from the body as it came of a record that was dropped before.
+    """
+    try:
+        decoded = payload_of(record, config).body
+    except TooLarge:
+        decoded = record.body
+    ids = {document_id(record.url, body) for body in (decoded, record.body)}
+    return decoded if row["id"] in ids else None
+
+
+def _head(part: bytes, record: Record) -> int:
+    """Where the headers, of the archive and of HTTP, end."""
+    archive = BLANK_LINE.search(part)
+    start = archive.end() if archive else 0
+    if record.whole:
+        return start + record.size - len(record.body)
+    http = BLANK_LINE.search(part, start) if record.status is not None else None
+    return http.end() if http else start
