@@ -5,11 +5,10 @@ from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
-from pydantic import ValidationError
-from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from corpusmill.filters.rules import StepRule
 from corpusmill.filters.step import Step
+from corpusmill.pipeline.config import resolve_options
 from corpusmill.pipeline.engine import load_object
 
 STEPS = {
@@ -54,20 +53,7 @@ def resolve_step(item: Any) -> dict[str, dict[str, Any]]:
     ((name, options),) = item.items()
     if name not in STEPS:
         raise ValueError(f"no such step (expected one of {', '.join(STEPS)})")
-    schema = load_object(STEPS[name]).Config
-    try:
-        return {name: schema.model_validate({} if options is None else options).model_dump(mode="json")}
-    except ValidationError as error:
-        raise ValidationError.from_exception_data("step", [_placed(name, e, schema) for e in error.errors()]) from error
-
-
-def _placed(name: str, error: Any, schema: Any) -> InitErrorDetails:
-    """A fault of a step's options with the step's name in front of its place."""
-    message, given = error["msg"].removeprefix("Value error, "), error["input"]
-    if error["type"] == "extra_forbidden":
-        message, given = f"unknown key, expected one of {', '.join(schema.model_fields)}", error["loc"][-1]
-    kind = PydanticCustomError("step_option", "{message}", {"message": message[0].lower() + message[1:]})
-    return InitErrorDetails(type=kind, loc=(name, *error["loc"]), input=given)
+    return {name: resolve_options(load_object(STEPS[name]).Config, options, name)}
 
 
 def build_steps(items: Sequence[Mapping[str, Any]]) -> list[NamedStep]:

@@ -4,13 +4,33 @@ import hashlib
 import json
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 
 class Config(BaseModel):
     """A section of a recipe: unknown keys are refused, values never change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def resolve_options(schema: type[Config], options: Any, *place: str) -> dict[str, Any]:
+    """The options of something that a recipe names, validated, with all defaults filled in.
+
+    Raises a ValidationError whose places begin with `place`.
+    """
+    try:
+        return schema.model_validate({} if options is None else options).model_dump(mode="json")
+    except ValidationError as error:
+        raise ValidationError.from_exception_data("options", [_placed(place, e, schema) for e in error.errors()]) from error
+
+
+def _placed(place: tuple[str, ...], error: Any, schema: type[Config]) -> InitErrorDetails:
+    message, given = error["msg"].removeprefix("Value error, "), error["input"]
+    if error["type"] == "extra_forbidden":
+        message, given = f"unknown key, expected one of {', '.join(schema.model_fields)}", error["loc"][-1]
+    kind = PydanticCustomError("option", "{message}", {"message": message[0].lower() + message[1:]})
+    return InitErrorDetails(type=kind, loc=(*place, *error["loc"]), input=given)
 
 
 def canonical_json(value: Any) -> str:

@@ -1,10 +1,11 @@
 """The configuration of the stage."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.ingest.url_filter import resolve_url_filter
 
 
 class ExtractionConfig(Config):
@@ -50,4 +51,7 @@ class IngestConfig(Config):
     id_key: str = Field(default="id", description="Column that holds an identifier; it stands for the address where there is none.")
     title_key: str = Field(default="title", description="Column that holds the title.")
     timestamp_key: str = Field(default="timestamp", description="Column that holds the date, as text.")
+    url_filter: Annotated[dict[str, Any] | None, BeforeValidator(resolve_url_filter)] = Field(
+        default=None, description="Drops pages by their URL before they are extracted: `{preset: datatrove}`; null lets all pass."
+    )
     extraction: ExtractionConfig = Field(default_factory=ExtractionConfig, description="HTML to text.")

@@ -9,6 +9,7 @@ from corpusmill.pipeline.ingest.extraction import TooDeep, extract_page
 from corpusmill.pipeline.ingest.mojibake import mojibake_rate
 from corpusmill.pipeline.ingest.payload import Payload, TooLarge, decode_payload
 from corpusmill.pipeline.ingest.rows import Row
+from corpusmill.pipeline.ingest.url_filter import UrlFilter, check_url
 from corpusmill.pipeline.ingest.walk import Gap
 from corpusmill.pipeline.ingest.warc import Record
 from corpusmill.pipeline.schemas import document_id
@@ -41,8 +42,11 @@ def unread_row(source: str, record: Record) -> Row:
     )  # fmt: skip
 
 
-def record_row(source: str, record: Record, config: IngestConfig) -> Row:
-    """The row of a record; every rule that it fails before its body has to be decoded is named."""
+def record_row(source: str, record: Record, config: IngestConfig, urls: UrlFilter | None = None) -> Row:
+    """The row of a record; every rule that it fails before its body has to be decoded is named.
+
+    What its URL fails is never extracted.
+    """
     row = Row(
         "", source, record.offset, record.length, record.type, record.size,
         url=record.url, timestamp=record.timestamp, http_status=record.status,
@@ -50,10 +54,12 @@ def record_row(source: str, record: Record, config: IngestConfig) -> Row:
     body = record.body
     if record.type == "conversion":
         row.content_type = _mime(record.block_type)
-        if _fits(row, record):
+        check_url(row, urls)
+        if _fits(row, record) and row.kept:
             _plain(row, record, config)
     elif record.type == "response":
         _check_response(row, record, config)
+        check_url(row, urls)
         if row.kept:
             body = _page(row, record, config)
     else:

@@ -11,6 +11,7 @@ from corpusmill.pipeline.ingest.pages import MIB, gap_row, record_row, unread_ro
 from corpusmill.pipeline.ingest.parquet import read_groups
 from corpusmill.pipeline.ingest.rows import Row, Work
 from corpusmill.pipeline.ingest.splitting import Segment
+from corpusmill.pipeline.ingest.url_filter import UrlFilter, check_url, make_url_filter
 from corpusmill.pipeline.ingest.walk import Gap
 from corpusmill.pipeline.ingest.warc import read_records
 from corpusmill.pipeline.schemas import document_id
@@ -22,9 +23,13 @@ class SegmentReader:
     def __init__(self, config: IngestConfig, params: dict[str, Any]):
         self.config = config
         self.params = params
+        self.urls: UrlFilter | None = None
 
     def setup(self) -> None:
         """Loads what all segments need: called once a process."""
+        if self.config.url_filter is not None:
+            self.urls = make_url_filter(self.config.url_filter)
+            self.urls.setup(self.params["url_filter"]["lists"])
 
     def works(self, path: str, size: int, segment: Segment, by_hand: bool) -> Iterator[Work]:
         """The records of a segment of a file of `size` bytes, in order. `by_hand`: without the native code that usually finds them."""
@@ -34,16 +39,22 @@ class SegmentReader:
             return
         with open_file(path) as file:
             if segment.format == "jsonl":
-                yield from read_jsonl(path, file, segment.layout, segment.start, segment.end, self.config)
+                for work in read_jsonl(path, file, segment.layout, segment.start, segment.end, self.config):
+                    yield self._checked(work)
             elif segment.format == "parquet":
-                yield from read_groups(path, file, segment.start, segment.end, self.config)
+                for work in read_groups(path, file, segment.start, segment.end, self.config):
+                    yield self._checked(work)
             else:
                 limit = self.config.extraction.max_record_mb * MIB
                 for part in read_records(file, segment.layout, segment.start, segment.end, limit, by_hand):
                     if isinstance(part, Gap):
                         yield Work.of(gap_row(path, part))
                     else:
-                        yield Work(partial(record_row, path, part, self.config), partial(unread_row, path, part))
+                        yield Work(partial(record_row, path, part, self.config, self.urls), partial(unread_row, path, part))
+
+    def _checked(self, work: Work) -> Work:
+        """The rows of collections have their text already, so their URLs are asked after it."""
+        return Work(lambda: check_url(work.row(), self.urls), work.unread) if self.urls else work
 
 
 def rest_row(path: str, segment: Segment, last: Row | None) -> Row:

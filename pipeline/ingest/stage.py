@@ -12,6 +12,7 @@ from corpusmill.pipeline.ingest.guard import Guard
 from corpusmill.pipeline.ingest.parquet import check_text_column, open_groups
 from corpusmill.pipeline.ingest.sources import Discovery, discover
 from corpusmill.pipeline.ingest.splitting import needs_index, pack, piece_bytes, record_starts, segments_of
+from corpusmill.pipeline.ingest.url_filter import url_filter_params
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Piece, Stage, Worker, documents_output
 from corpusmill.pipeline.storage import Storage
@@ -64,7 +65,7 @@ class IngestStage(Stage):
         pieces = pack(parts, target)
         if found.refused or found.ignored:
             pieces.append(self._left_out(f"part-{len(pieces):05d}", found))
-        run.map("", IngestWorker, pieces)
+        run.map("", IngestWorker, pieces, url_filter_params(self.config.url_filter))
 
     def summary(self, run: StageRun) -> dict[str, str]:
         counts: Counter[str] = Counter()
