@@ -19,7 +19,7 @@ from corpusmill.pipeline.schemas import REPORT
 REPORTED = ("ingest", "filter", "dedup", "tokens")
 _ID = re.compile(r"[0-9a-f]{4,32}")
 #: Columns that the story tells in words rather than in the table of values.
-TOLD = {*REPORT.names, "source", "offset", "length", "split", "shard", "first"}
+TOLD = {*REPORT.names, "source", "offset", "length", "split", "shard", "first", "reason"}
 TOLD |= {"cluster", "cluster_size", "kept_id", "similarity", "verified"}
 TEXT = 400
 #: The rule of `ingest` for records of a kind that holds no page.
@@ -137,6 +137,8 @@ def _reason(name: str, row: dict[str, Any], rules: list[Rule]) -> str:
 
 def _facts(row: dict[str, Any]) -> Iterator[str]:
     """What is not a measured value, in words."""
+    if row.get("reason"):
+        yield safe_line(str(row["reason"]), 1000)
     if row.get("source") is not None:
         yield f"from {_record(row)}"
     if row.get("cluster_size") and row["cluster_size"] > 1:

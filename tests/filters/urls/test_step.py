@@ -54,6 +54,7 @@ def test_domains_and_urls(url_filter, lists, url: str, exact: list[str], closer:
     assert rules(url_filter(shipped_lists=False, **lists), url) == closer
 
 
+ALL_WORDS = ["url_hard_word", "url_soft_words", "url_subword"]
 WORDS = {"hard_words": ["vile"], "soft_words": ["meh", "hmm"], "subwords": ["two words"], "shipped_lists": False}
 
 
@@ -68,9 +69,9 @@ WORDS = {"hard_words": ["vile"], "soft_words": ["meh", "hmm"], "subwords": ["two
         ("http://hmm.com/meh", ["url_soft_words"], ["url_soft_words"]),
         ("http://hmm.com/Meh", [], ["url_soft_words"]),
         ("http://a.com/TWO-wOrds", ["url_subword"], ["url_subword"]),
-        ("http://a.com/meh/vile/hmm/atwo/wordsb", ["url_hard_word", "url_soft_words", "url_subword"], ["url_hard_word", "url_soft_words", "url_subword"]),
+        ("http://a.com/meh/vile/hmm/atwo/wordsb", ALL_WORDS, ALL_WORDS),
     ],
-)  # fmt: skip
+)
 def test_words(url_filter, url: str, exact: list[str], closer: list[str]) -> None:
     assert rules(url_filter(preset="datatrove", **WORDS), url) == exact
     assert rules(url_filter(**WORDS), url) == closer
