@@ -33,11 +33,9 @@ def test_urls_of_real_crawls_have_the_same_reasons(shared_data, exact, oracle) -
     assert [url for url in found if same(exact.failures(url)) != oracle(url)] == []
 
 
-PIECES = st.sampled_from(
-    ["http://", "https://", "//", "@", ":", "/", ".", "www.", "0-1sex.com", "0-puppy-0.tumblr.com", "co.uk", "1.54.99.33", "xn--", "[", "]"]
-    + ["sex", "XXX", "babes", "freesex", "free-sex", "-", "%20", "%78", "é", "。", "?", "#"]
-)
-URLS = st.lists(PIECES | st.text(max_size=4), min_size=1, max_size=12).map("".join).filter(bool)
+HOSTS = ["http://", "https://", "//", "@", ":", "/", ".", "www.", "0-1sex.com", "0-puppy-0.tumblr.com", "co.uk", "1.54.99.33"]
+WORDS = ["xn--", "[", "]", "sex", "XXX", "babes", "freesex", "free-sex", "-", "%20", "%78", "é", "。", "?", "#"]
+URLS = st.lists(st.sampled_from(HOSTS + WORDS) | st.text(max_size=4), min_size=1, max_size=12).map("".join).filter(bool)
 
 
 @given(URLS)

@@ -11,7 +11,11 @@ from rich.console import Console
 
 from corpusmill.pipeline.errors import ConfigError, InputError
 from corpusmill.pipeline.ingest import pages
+from corpusmill.pipeline.ingest.config import IngestConfig
+from corpusmill.pipeline.ingest.extraction import extract_page
 from corpusmill.pipeline.ingest.stage import IngestStage
+from corpusmill.pipeline.ingest.url_filter import make_url_filter
+from corpusmill.pipeline.ingest.warc import Record
 from corpusmill.pipeline.recipe import validate_recipe
 from corpusmill.pipeline.report.why import why
 
@@ -42,11 +46,8 @@ def crawl(warcs) -> bytes:
     )
 
 
-def test_pages_are_dropped_by_their_urls_before_they_are_extracted(tmp_path: Path, warcs, ingest, options, monkeypatch) -> None:
+def test_pages_are_dropped_by_their_urls_before_they_are_extracted(tmp_path: Path, warcs, ingest, options) -> None:
     (tmp_path / "a.warc.gz").write_bytes(crawl(warcs))
-    decoded = []
-    decode = pages.decode_text
-    monkeypatch.setattr(pages, "decode_text", lambda body, *more, **options: decoded.append(body) or decode(body, *more, **options))
     found = ingest(tmp_path / "a.warc.gz", url_filter=options)
     rows = {row["url"]: (row["failed"], row["reason"]) for row in found.report}
     assert rows == {
@@ -61,8 +62,22 @@ def test_pages_are_dropped_by_their_urls_before_they_are_extracted(tmp_path: Pat
         "http://x.bad.test.com/d": (["url_subdomain"], "the host bad.test.com is listed"),
         "http://good.com/e": ([], None),
     }
-    assert len(decoded) == len(found.data) == 3
+    assert [row["url"] for row in found.report if row["encoding"]] == [row["url"] for row in found.data]  # the others were not even decoded
+    assert len(found.data) == 3
     assert found.rows[0].counts["failed:url_domain"] == 2
+
+
+def test_a_page_that_is_dropped_by_its_url_is_never_parsed(options, monkeypatch) -> None:
+    parsed = []
+    monkeypatch.setattr(pages, "extract_page", lambda *given: parsed.append(given) or extract_page(*given))
+    config = IngestConfig(url_filter=options)
+    urls = make_url_filter(config.url_filter)
+    urls.setup()
+    html = {"content-type": "text/html"}
+    for url, failed in (("http://worst.com/", ["url_domain"]), ("http://good.com/", []), (None, [])):
+        record = Record(0, 9, "response", 20, b"<p>some text</p>", url=url, status=200, http=html)
+        assert pages.record_row("a.warc", record, config, urls).failed == failed
+    assert len(parsed) == 2
 
 
 def test_rows_of_collections_are_asked_too(tmp_path: Path, ingest, options) -> None:
