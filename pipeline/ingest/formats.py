@@ -6,26 +6,37 @@ from dataclasses import dataclass
 from typing import IO
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.ingest.codecs import CODECS, codec_of, compression_of
 from corpusmill.pipeline.ingest.files import open_file
-from corpusmill.pipeline.ingest.inflate import GZIP, ZSTD, inflating
+from corpusmill.pipeline.ingest.frames import begins_one_stream
+from corpusmill.pipeline.ingest.headers import FILEDESC, GRAMMARS, NEWLINES, WARC_MAGIC
+from corpusmill.pipeline.ingest.inflate import inflating
 from corpusmill.pipeline.ingest.parquet import open_groups
-from corpusmill.pipeline.ingest.walk import begins_one_stream
+from corpusmill.pipeline.ingest.warc import FRAMED
 from corpusmill.pipeline.manifest import FileRef
 
 #: Decompressed bytes at the beginning of a file that are looked at.
 HEAD = 1 << 16
+COMPRESSED = r"(\.gz|\.zst|\.lz4)?$"
 NAMES = {
-    "warc": re.compile(r"\.(warc|wet|wat)(\.gz|\.zst)?$", re.IGNORECASE),
-    "jsonl": re.compile(r"\.(jsonl|ndjson|json)(\.gz|\.zst)?$", re.IGNORECASE),
+    "warc": re.compile(r"\.(warc|wet|wat)" + COMPRESSED, re.IGNORECASE),
+    "arc": re.compile(r"\.arc" + COMPRESSED, re.IGNORECASE),
+    "jsonl": re.compile(r"\.(jsonl|ndjson|json)" + COMPRESSED, re.IGNORECASE),
     "parquet": re.compile(r"\.parquet$", re.IGNORECASE),
+    "html": re.compile(r"\.(html?|xhtml)" + COMPRESSED, re.IGNORECASE),
+    "text": re.compile(r"\.(txt|text|md|markdown)" + COMPRESSED, re.IGNORECASE),
 }
-TITLES = {"warc": "WARC", "jsonl": "JSONL", "parquet": "Parquet"}
+TITLES = {"warc": "WARC", "arc": "ARC", "jsonl": "JSONL", "parquet": "Parquet", "html": "HTML", "text": "text"}
+#: Formats that only a file's name can tell: any bytes can be a page or a text.
+BY_NAME = ("html", "text")
+#: All of them, for sentences.
+KNOWN = "WARC, ARC, JSONL, Parquet, HTML or text"
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file that can be read. `layout`: `plain`, `gzip` or `zstd` (one compressed stream), or `members` (a WARC
-    with a gzip member for each record); Parquet is `plain`."""
+    """A file that can be read. `layout`: `plain`, or `gzip`, `zstd` or `lz4` (one compressed stream), or with `-frames`
+    behind it (a WARC or ARC with a compressed frame for each record); Parquet is `plain`."""
 
     ref: FileRef
     format: str
@@ -73,35 +84,39 @@ def _examine(ref: FileRef, file: IO[bytes], promised: str | None) -> Source | Re
     if start == b"PAR1":
         open_groups(ref.path, file).close()
         return _unless_promised(Source(ref, "parquet", "plain"), promised)
-    compression = "gzip" if start.startswith(GZIP) else "zstd" if start == ZSTD else "plain"
+    compression = compression_of(start) or "plain"
     head = file.read(HEAD) if compression == "plain" else _inflated_head(file, compression)
     if not head.strip(b"\0\r\n\t ") and promised:
-        return Refused(
-            ref,
-            "empty_file",
-            f"{ref.path}: there is nothing in it{' but an empty or broken ' + compression + ' stream' if compression != 'plain' else ''}.",
-        )
-    if head.lstrip(b"\r\n").startswith(b"WARC/"):
-        if compression == "gzip":
+        what = f" but an empty or broken {compression} stream" if compression != "plain" else ""
+        return Refused(ref, "empty_file", f"{ref.path}: there is nothing in it{what}.")
+    begins = head.lstrip(NEWLINES)
+    if begins.startswith((WARC_MAGIC, FILEDESC)):
+        format = "warc" if begins.startswith(WARC_MAGIC) else "arc"
+        if compression != "plain":
+            codec = codec_of(file, compression)
             file.seek(0)
-            compression = "gzip" if begins_one_stream(file) else "members"
-        return _unless_promised(Source(ref, "warc", compression), promised)
+            compression += "" if begins_one_stream(file, codec, GRAMMARS[format]) else FRAMED
+        return _unless_promised(Source(ref, format, compression), promised)
+    if promised in BY_NAME:
+        return Source(ref, str(promised), compression)
     if _is_jsonl(head, promised):
         return _unless_promised(Source(ref, "jsonl", compression), promised)
-    if head.startswith(b"filedesc://"):
-        return Refused(ref, "wrong_format", f"{ref.path}: an ARC file, the format before WARC, which is not read yet; convert it to WARC.")
     if promised is None:
         return Ignored(ref.path)
     return Refused(
-        ref, "wrong_format", f"{ref.path}: not a {TITLES[promised]} file, though its name says so (it begins with {_sample(head)})."
+        ref, "wrong_format", f"{ref.path}: not {_a(promised)} file, though its name says so (it begins with {_sample(head)})."
     )
 
 
 def _unless_promised(source: Source, promised: str | None) -> Source | Refused:
-    if promised in (None, source.format):
+    if promised in (None, source.format, *BY_NAME):
         return source
-    reason = f"{source.ref.path}: not a {TITLES[str(promised)]} file, though its name says so (it holds {TITLES[source.format]})."
+    reason = f"{source.ref.path}: not {_a(str(promised))} file, though its name says so (it holds {TITLES[source.format]})."
     return Refused(source.ref, "wrong_format", reason)
+
+
+def _a(format: str) -> str:
+    return f"{'an' if format == 'arc' else 'a'} {TITLES[format]}"
 
 
 def _inflated_head(file: IO[bytes], compression: str) -> bytes:

@@ -35,9 +35,8 @@ def split_lines(window: Window, limit: int) -> Iterator[Line]:
         kept = 0
         ended = False
         while not ended and window.ensure(1):
-            place = window.buffer.find(b"\n")
-            ended = place >= 0
-            part = window.take(place + 1 if ended else len(window.buffer))
+            part = window.take_line()
+            ended = part.endswith(b"\n")
             parts.append(part[: max(0, limit - kept)])
             kept += len(parts[-1])
         yield Line(start, window.position - start, b"".join(parts), ended)

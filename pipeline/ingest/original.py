@@ -9,11 +9,13 @@ from typing import Any
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.ingest.config import IngestConfig
+from corpusmill.pipeline.ingest.headers import NEWLINES, WARC_MAGIC
 from corpusmill.pipeline.ingest.jsonl import Line, line_row
 from corpusmill.pipeline.ingest.pages import MIB, payload_of
 from corpusmill.pipeline.ingest.payload import TooLarge
 from corpusmill.pipeline.ingest.record import read_record
-from corpusmill.pipeline.ingest.warc import Record, read_records
+from corpusmill.pipeline.ingest.records import Record
+from corpusmill.pipeline.ingest.warc import read_records
 from corpusmill.pipeline.schemas import document_id
 
 #: A record is held in memory up to this size, decompressed (bytes).
@@ -44,7 +46,8 @@ def original_of(row: dict[str, Any], config: IngestConfig) -> Original:
             raise _another(row)
         return Original(content, 0, _text_of(content, config))
     limit = config.extraction.max_record_mb * MIB
-    for record in read_records(io.BytesIO(content), "plain", 0, len(content), limit):
+    format = "warc" if content.lstrip(NEWLINES).startswith(WARC_MAGIC) else "arc"
+    for record in read_records(io.BytesIO(content), format, "plain", 0, len(content), limit):
         if isinstance(record, Record):
             body = _body_with_id(record, row, config)
             if body is not None:

@@ -11,7 +11,7 @@ from corpusmill.pipeline.ingest.payload import Payload, TooLarge, decode_payload
 from corpusmill.pipeline.ingest.rows import Row
 from corpusmill.pipeline.ingest.url_filter import UrlFilter, check_url
 from corpusmill.pipeline.ingest.walk import Gap
-from corpusmill.pipeline.ingest.warc import Record
+from corpusmill.pipeline.ingest.records import Record
 from corpusmill.pipeline.schemas import document_id
 
 MIB = 1 << 20

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from corpusmill.pipeline.ingest.codecs import GzipDecoder
+from corpusmill.pipeline.ingest.inflate import last_bytes
+
 CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,8})[ \t]*(?:;[^\r\n]*)?\r\n")
 CUT_SIZE = re.compile(rb"[0-9a-fA-F]{0,8}\r?")
 
@@ -110,9 +113,7 @@ def _zlib(body: bytes, limit: int, window_bits: int) -> tuple[bytes, bool]:
 
 def _first_bytes(body: bytes, window_bits: int, limit: int) -> bytes:
     """What a damaged stream gives before the damage."""
-    from corpusmill.pipeline.ingest.inflate import last_bytes
-
-    return last_bytes(zlib.decompressobj(window_bits), body)[:limit]
+    return last_bytes(GzipDecoder(zlib.decompressobj(window_bits)), body)[:limit]
 
 
 def gunzip(body: bytes, limit: int) -> tuple[bytes, bool]:

@@ -1,15 +1,18 @@
 """A record again, from where the documents and reports say that it lies."""
 
+import io
 from collections.abc import Iterator
 from typing import IO
 
 from corpusmill.pipeline.config import canonical_json
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.ingest.codecs import CODECS, codec_of
 from corpusmill.pipeline.ingest.fields import jsonable
 from corpusmill.pipeline.ingest.files import file_ref, open_file
 from corpusmill.pipeline.ingest.formats import Source, examine
-from corpusmill.pipeline.ingest.inflate import GzipStream, Inflating, inflating
+from corpusmill.pipeline.ingest.inflate import Inflating, inflating
 from corpusmill.pipeline.ingest.parquet import open_groups
+from corpusmill.pipeline.ingest.warc import FRAMED
 from corpusmill.pipeline.ingest.window import Window
 
 #: Bytes that are read at a time.
@@ -17,8 +20,8 @@ CHUNK = 1 << 20
 
 
 def read_record(source: str, offset: int | None, length: int | None, limit: int = 1 << 30) -> bytes:
-    """The bytes of a record as the crawl has them, decompressed: a WARC record with its headers, a line of JSONL, a
-    row of Parquet as JSON. Where several WARC records lie in one gzip member, all of them.
+    """The bytes of a record as the crawl has them, decompressed: a WARC or ARC record with its headers, a line of JSONL, a
+    row of Parquet as JSON. Where several records lie in one compressed frame, all of them.
 
     Raises InputError where the file is gone, is not what it was, has no such place, or `limit` bytes are not enough.
     """
@@ -30,7 +33,7 @@ def read_record(source: str, offset: int | None, length: int | None, limit: int 
     if length is None:
         raise InputError(f"{source}: a record at byte {offset} needs its length to be shown again.")
     with open_file(source) as file:
-        if found.layout in ("gzip", "zstd"):
+        if found.layout in CODECS:
             window = Window(inflating(file, found.layout))
             window.skip(offset)
             content = window.take(length)
@@ -39,8 +42,9 @@ def read_record(source: str, offset: int | None, length: int | None, limit: int 
             file.seek(offset)
             content = file.read(length)
             complete = len(content) == length
-            if found.layout == "members":
-                content = _up_to(GzipStream(_Part(content)), limit + 1)  # type: ignore[arg-type]
+            if found.layout.endswith(FRAMED):
+                codec = codec_of(file, found.layout.removesuffix(FRAMED))
+                content = _up_to(Inflating(io.BytesIO(content), codec), limit + 1)
     if len(content) > limit:
         raise InputError(f"{source}: the record at byte {offset} has more than {limit} bytes, too many to be shown.")
     if not complete:
@@ -55,7 +59,7 @@ def read_stretch(source: str, offset: int, length: int) -> Iterator[bytes]:
     if not isinstance(found, Source) or found.format == "parquet":
         raise InputError(f"{source}: what is damaged there can't be shown by itself.")
     with open_file(source) as file:
-        if found.layout in ("gzip", "zstd"):
+        if found.layout in CODECS:
             window = Window(inflating(file, found.layout))
             window.skip(offset)
         else:
@@ -72,15 +76,6 @@ def _up_to(stream: IO[bytes] | Inflating, size: int) -> bytes:
         parts.append(part)
         size -= len(part)
     return b"".join(parts)
-
-
-class _Part:
-    def __init__(self, content: bytes):
-        self.content = content
-
-    def read(self, size: int, /) -> bytes:
-        part, self.content = self.content[:size], self.content[size:]
-        return part
 
 
 def _parquet_row(source: str, number: int) -> bytes:

@@ -13,7 +13,7 @@ from corpusmill.pipeline.ingest.rows import Row, Work
 from corpusmill.pipeline.ingest.splitting import Segment
 from corpusmill.pipeline.ingest.url_filter import UrlFilter, check_url, make_url_filter
 from corpusmill.pipeline.ingest.walk import Gap
-from corpusmill.pipeline.ingest.warc import read_records
+from corpusmill.pipeline.ingest.warc import CUTTABLE, read_records
 from corpusmill.pipeline.schemas import document_id
 
 
@@ -46,7 +46,7 @@ class SegmentReader:
                     yield self._checked(work)
             else:
                 limit = self.config.extraction.max_record_mb * MIB
-                for part in read_records(file, segment.layout, segment.start, segment.end, limit, by_hand):
+                for part in read_records(file, segment.format, segment.layout, segment.start, segment.end, limit, by_hand):
                     if isinstance(part, Gap):
                         yield Work.of(gap_row(path, part))
                     else:
@@ -64,6 +64,6 @@ def rest_row(path: str, segment: Segment, last: Row | None) -> Row:
         offset = last.offset + (last.length or 1)
     elif segment.format != "parquet":
         offset = segment.start
-    if segment.layout in ("plain", "members") and segment.format != "parquet" and offset is not None:
+    if segment.layout in CUTTABLE and segment.format != "parquet" and offset is not None:
         length = segment.end - offset
     return Row(document_id(f"{path}#{offset}", b""), path, offset, length, "damage", length or 0)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.ingest.files import file_ref, filesystem, local_path
-from corpusmill.pipeline.ingest.formats import Ignored, Refused, Source, examine
+from corpusmill.pipeline.ingest.formats import KNOWN, Ignored, Refused, Source, examine
 from corpusmill.pipeline.storage import is_remote
 
 MAGIC_CHARACTERS = "*?["
@@ -51,7 +51,7 @@ def _take(found: Discovery, path: str, explicit: bool) -> None:
     elif isinstance(result, Refused):
         found.refused.append(result)
     elif explicit:
-        reason = f"{path}: not a WARC, JSONL or Parquet file." if file_ref(path).bytes else f"{path}: there is nothing in it."
+        reason = f"{path}: not a {KNOWN} file." if file_ref(path).bytes else f"{path}: there is nothing in it."
         found.refused.append(Refused(file_ref(path), "wrong_format" if file_ref(path).bytes else "empty_file", reason))
     else:
         found.ignored.append(result)
@@ -63,7 +63,7 @@ def _nothing(inputs: list[str], found: Discovery) -> str:
     where = ", ".join(inputs[:3]) + (", ..." if len(inputs) > 3 else "")
     if found.refused:
         return f"{where}: none of {len(found.refused)} files can be read; the first: {found.refused[0].reason}"
-    return f"{where}: no WARC, JSONL or Parquet file in it ({len(found.ignored)} other files)."
+    return f"{where}: no {KNOWN} file in it ({len(found.ignored)} other files)."
 
 
 def expand(given: str) -> list[str]:

@@ -8,8 +8,7 @@ from corpusmill.pipeline.ingest.files import open_file
 from corpusmill.pipeline.ingest.formats import Source
 from corpusmill.pipeline.ingest.jsonl import line_starts
 from corpusmill.pipeline.ingest.parquet import group_bytes, open_groups
-from corpusmill.pipeline.ingest.walk import Gap
-from corpusmill.pipeline.ingest.warc import read_records
+from corpusmill.pipeline.ingest.warc import CUTTABLE, read_records
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.stage import Piece
 
@@ -39,17 +38,16 @@ def piece_bytes(sources: list[Source], piece_mb: int) -> int:
 
 
 def needs_index(source: Source, target: int) -> bool:
-    """Whether a WARC is so large that it has to be cut, which takes a walk over its records first."""
-    return source.format == "warc" and source.layout in ("plain", "members") and 2 * source.ref.bytes > 3 * target
+    """Whether a WARC or ARC is so large that it has to be cut, which takes a walk over its records first."""
+    return source.format in ("warc", "arc") and source.layout in CUTTABLE and 2 * source.ref.bytes > 3 * target
 
 
-def record_starts(path: str, layout: str, size: int, step: int) -> list[int]:
-    """Places in a WARC where a record begins, about every `step` bytes: 0, ..., size."""
+def record_starts(path: str, format: str, layout: str, size: int, step: int) -> list[int]:
+    """Places in a WARC or ARC where a record begins, about every `step` bytes: 0, ..., size."""
     places = [0]
     with open_file(path) as file:
-        for part in read_records(file, layout, 0, size, 0):
-            # what lies behind a damaged stretch is found by searching, so a cut there could be found differently
-            if not isinstance(part, Gap) and part.offset >= places[-1] + step:
+        for part in read_records(file, format, layout, 0, size, 0):
+            if part.offset >= places[-1] + step:
                 places.append(part.offset)
     return [*places, size]
 

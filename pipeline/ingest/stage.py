@@ -23,7 +23,7 @@ class IndexWorker(Worker):
 
     def process(self, piece: Piece) -> Output:
         (ref,) = piece.inputs
-        starts = record_starts(ref.path, piece.params["layout"], ref.bytes, piece.params["step"])
+        starts = record_starts(ref.path, piece.params["format"], piece.params["layout"], ref.bytes, piece.params["step"])
         return Output({f"index/{piece.key}.json": canonical_json(starts).encode()}, counts={"cuts": len(starts) - 2})
 
 
@@ -86,7 +86,8 @@ class IngestStage(Stage):
     def _index(self, run: StageRun, found: Discovery, target: int) -> dict[str, list[int]]:
         large = [source for source in found.sources if needs_index(source, target)]
         pieces = [
-            Piece(f"index-{number:05d}", (source.ref,), {"layout": source.layout, "step": target}) for number, source in enumerate(large)
+            Piece(f"index-{number:05d}", (source.ref,), {"format": source.format, "layout": source.layout, "step": target})
+            for number, source in enumerate(large)
         ]
         rows = run.map("index", IndexWorker, pieces)
         return {s.ref.path: json.loads(run.storage.read_bytes(r.outputs[0].path)) for s, r in zip(large, rows)}

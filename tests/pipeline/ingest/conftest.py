@@ -53,9 +53,16 @@ def mixed_records(count: int) -> list[dict]:
     return records
 
 
+def arc_records(records: list[tuple[str, str, bytes]], date: str = "20140216050221") -> list[bytes]:
+    """The version block of an ARC and its records: URL, content type, block."""
+    spec = b"1 0 Test\nURL IP-address Archive-date Content-type Archive-length\n"
+    blocks = [("filedesc://test.arc", "text/plain", spec), *records]
+    return [f"{url} 192.0.2.1 {date} {kind} {len(block)}\n".encode() + block + b"\n" for url, kind, block in blocks]
+
+
 @pytest.fixture
 def warcs() -> SimpleNamespace:
-    return SimpleNamespace(write=write_warc, page=page, mixed=mixed_records)
+    return SimpleNamespace(write=write_warc, page=page, mixed=mixed_records, arc=arc_records)
 
 
 @pytest.fixture

@@ -5,24 +5,25 @@ import io
 import random
 import zlib
 
+import lz4.frame
 import pytest
 import zstandard
 
-from corpusmill.pipeline.ingest.inflate import GzipStream, Inflating, ZstdStream
+from corpusmill.pipeline.ingest.inflate import Inflating, inflating
 
 RANDOM = random.Random(5)
 TEXT = b"".join(b"line %d %s\n" % (i, RANDOM.randbytes(6).hex().encode()) for i in range(20_000))
 
 
 def compress(kind: str, data: bytes) -> bytes:
-    return gzip.compress(data) if kind == "gzip" else zstandard.ZstdCompressor().compress(data)
+    return {"gzip": gzip.compress, "zstd": zstandard.ZstdCompressor().compress, "lz4": lz4.frame.compress}[kind](data)
 
 
 def stream(kind: str, content: bytes) -> Inflating:
-    return (GzipStream if kind == "gzip" else ZstdStream)(io.BytesIO(content))  # type: ignore[return-value]
+    return inflating(io.BytesIO(content), kind)
 
 
-@pytest.mark.parametrize("kind", ["gzip", "zstd"])
+@pytest.mark.parametrize("kind", ["gzip", "zstd", "lz4"])
 def test_members_empty_members_and_padding(kind: str) -> None:
     content = compress(kind, TEXT) + compress(kind, b"") + compress(kind, b"more") + b"\0" * 100
     found = stream(kind, content)
@@ -30,7 +31,7 @@ def test_members_empty_members_and_padding(kind: str) -> None:
     assert io.BufferedReader(stream(kind, content)).read() == TEXT + b"more"
 
 
-@pytest.mark.parametrize("kind", ["gzip", "zstd"])
+@pytest.mark.parametrize("kind", ["gzip", "zstd", "lz4"])
 def test_a_cut_stream_gives_its_beginning(kind: str) -> None:
     content = compress(kind, TEXT)
     for place in RANDOM.sample(range(20, len(content)), 20):

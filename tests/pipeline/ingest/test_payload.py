@@ -15,7 +15,10 @@ from warcio.archiveiterator import ArchiveIterator
 from warcio.bufferedreaders import ChunkedDataReader
 
 from corpusmill.pipeline.ingest.payload import NotEncoded, TooLarge, dechunk, decode_payload
-from corpusmill.pipeline.ingest.walk import Gap, begins_one_stream
+from corpusmill.pipeline.ingest.codecs import CODECS as COMPRESSIONS
+from corpusmill.pipeline.ingest.frames import begins_one_stream
+from corpusmill.pipeline.ingest.headers import WARC
+from corpusmill.pipeline.ingest.walk import Gap
 from corpusmill.pipeline.ingest.warc import read_records
 
 LIMIT = 1 << 24
@@ -122,10 +125,10 @@ def test_decoded_payloads_of_real_files_equal_warcio(shared_data: Path, capfd: p
         content = path.read_bytes()
         if content[:2] != b"\x1f\x8b" and not content.startswith(b"WARC/"):
             continue
-        layout = "plain" if content[:1] == b"W" else "gzip" if begins_one_stream(io.BytesIO(content)) else "members"
+        layout = "plain" if content[:1] == b"W" else "gzip" if begins_one_stream(io.BytesIO(content), COMPRESSIONS["gzip"], WARC) else "gzip-frames"
         if layout == "gzip" or path.name in ("broken.warc", "redirect.warc"):
             continue
-        ours = [r for r in read_records(io.BytesIO(content), layout, 0, len(content), LIMIT) if not isinstance(r, Gap)]
+        ours = [r for r in read_records(io.BytesIO(content), "warc", layout, 0, len(content), LIMIT) if not isinstance(r, Gap)]
         for record, theirs in zip(ours, ArchiveIterator(io.BytesIO(content)), strict=True):
             if record.type != "response" or not record.status or not (record.url or "").startswith("http"):
                 continue

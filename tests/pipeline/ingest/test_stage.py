@@ -126,7 +126,7 @@ def test_a_cut_crawl_keeps_its_whole_records_and_says_where_it_ends(tmp_path: Pa
             before[-1]["offset"] + before[-1]["length"],
             place - rest["offset"],
         )
-        assert found.warnings == [f"{path}: the file ends within the gzip member at {rest['offset']}."]
+        assert found.warnings == [f"{path}: the file ends within the compressed record at {rest['offset']}."]
 
 
 def test_a_file_that_is_not_what_its_name_says_is_a_row_among_others(tmp_path: Path, warcs, ingest) -> None:
