@@ -9,9 +9,11 @@ RECIPE ?=
 INPUT ?=
 CRAWL ?=
 WORKERS ?= 0
+SECONDS ?= 300
+SEED ?=
 STAGES := ingest filter dedup tokenizer tokens pretrain sft align evaluate
 
-.PHONY: help setup demo test lint bench submit report clean $(STAGES)
+.PHONY: help setup demo test fuzz lint bench submit report clean $(STAGES)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +45,9 @@ demo: setup ## get a real crawl and run every stage on it (CRAWL=path for your o
 
 test: setup $(VENV)/.installed-test ## run all tests
 	$(BIN)/python -m pytest
+
+fuzz: setup $(VENV)/.installed-test ## damage the real WARCs of ../shared at random for SECONDS=300, with SEED=n to repeat
+	$(BIN)/python tests/helpers/warc_fuzz.py ../shared/data --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 lint: $(VENV)/.installed-test ## check style and types
 	$(BIN)/ruff check .

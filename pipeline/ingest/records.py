@@ -13,6 +13,7 @@ from corpusmill.pipeline.ingest.headers import MAX_HEADER, parse_arc_line
 from corpusmill.pipeline.ingest.walk import Gap, Raw
 
 STATUS_LINE = re.compile(r"HTTP/\d\S*\s+(\d{3})(?!\d)")
+DIGITS = re.compile(r"[0-9]{1,18}")
 #: Records whose blocks begin with the header of an HTTP response.
 WITH_HTTP = ("response", "revisit")
 TYPE, LENGTH, URI, DATE, BLOCK_TYPE = (
@@ -77,8 +78,8 @@ def capture(record: Any, base: int, limit: int, cut: bool = False) -> Record | N
     kind, declared, url, date, block_type = (
         headers.get(TYPE), headers.get(LENGTH), headers.get(URI), headers.get(DATE), headers.get(BLOCK_TYPE),
     )  # fmt: skip
-    remaining = record.content_length
-    if kind is None or declared is None or declared != str(remaining) and not _declares(declared, remaining):
+    size = remaining = record.content_length
+    if kind is None or declared is None or (declared != str(size) and not _declares(declared, size)):
         return None
     if url is None or date is None or block_type is None:
         odd = any("\n" in value for value in headers.values())
@@ -100,14 +101,14 @@ def capture(record: Any, base: int, limit: int, cut: bool = False) -> Record | N
     if rest and not cut and record.reader.consume() < rest:
         return None
     return Record(
-        base + record.stream_pos, 0, kind, int(declared), body, not rest, url.strip("<> ") if url else None, date or None,
+        base + record.stream_pos, 0, kind, size, body, not rest, url.strip("<> ") if url else None, date or None,
         block_type or None, http,
     )  # fmt: skip
 
 
 def _declares(declared: str, size: int) -> bool:
     """Whether a Content-Length that is written unusually (`007`) is this size."""
-    return declared.strip().isdecimal() and declared.isascii() and int(declared) == size
+    return bool(DIGITS.fullmatch(declared)) and int(declared) == size
 
 
 def parse_record(raw: Raw, format: str, limit: int) -> Record | Gap:

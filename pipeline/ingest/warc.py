@@ -9,7 +9,6 @@ stays off: it ends silently on gzip + chunked responses.
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from typing import IO
 
 from corpusmill.pipeline.ingest.codecs import codec_of
@@ -91,13 +90,16 @@ def _fast(file: RangeFile, base: int, end: int, limit: int) -> Iterator[Record]:
 def _read_stream(file: IO[bytes], grammar: Grammar, compression: str, limit: int) -> Iterator[Record | Gap]:
     file.seek(0)
     stream = inflating(file, compression)
+    window = Window(stream)
     gap: Gap | None = None
-    for part in walk(Window(stream), grammar, limit):
+    for part in walk(window, grammar, limit):
         if isinstance(part, Gap) and part.kind == "truncated":
             gap = part
         else:
             yield parse_record(part, grammar.name, limit) if isinstance(part, Raw) else part
-    if gap and stream.fault == "corrupt":
-        gap = replace(gap, kind="corrupt", reason=f"the compressed stream is damaged behind byte {gap.offset} of its content")
+    if stream.fault:
+        start = gap.offset if gap else window.position
+        what = "is damaged" if stream.fault == "corrupt" else "ends before its time"
+        gap = Gap(start, window.position - start, stream.fault, f"the compressed stream {what} behind byte {start} of its content")
     if gap:
         yield gap

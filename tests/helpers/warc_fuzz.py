@@ -1,0 +1,207 @@
+"""Real WARCs and ARCs cut and damaged at random, and what must still come out of them.
+
+    python tests/helpers/warc_fuzz.py FOLDER [--seconds 300] [--seed N]
+
+takes every file below FOLDER over and over until the time is up, and names seed and file where something is wrong.
+`tests/pipeline/ingest/test_fuzz.py` does the same with a fixed seed and few rounds.
+"""
+
+import argparse
+import gzip
+import io
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import lz4.frame
+import zstandard
+from warc_peers import LIMIT, real_files
+
+from corpusmill.pipeline.ingest.codecs import CODECS
+from corpusmill.pipeline.ingest.config import IngestConfig
+from corpusmill.pipeline.ingest.files import file_ref
+from corpusmill.pipeline.ingest.formats import Source, examine
+from corpusmill.pipeline.ingest.inflate import Inflating
+from corpusmill.pipeline.ingest.records import Record
+from corpusmill.pipeline.ingest.splitting import segments_of
+from corpusmill.pipeline.ingest.stage import IngestWorker
+from corpusmill.pipeline.ingest.walk import Gap
+from corpusmill.pipeline.ingest.warc import CUTTABLE, read_records
+from corpusmill.pipeline.storage import Storage
+
+Parts = list[Record | Gap]
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": lambda data: gzip.compress(data, 1, mtime=0),
+    "zstd": zstandard.ZstdCompressor(write_checksum=True).compress,
+    "lz4": lambda data: lz4.frame.compress(data, content_checksum=True),
+}
+
+
+@dataclass
+class Sample:
+    """A sound file: its bytes and all that is read from it."""
+
+    name: str
+    format: str
+    layout: str
+    content: bytes
+    parts: Parts
+
+    def read(self, content: bytes, start: int = 0, end: int | None = None) -> Parts:
+        return list(read_records(io.BytesIO(content), self.format, self.layout, start, len(content) if end is None else end, LIMIT))
+
+    def plain(self, content: bytes) -> bytes:
+        return Inflating(io.BytesIO(content), CODECS[self.layout]).read()
+
+
+def load(path: Path) -> Sample:
+    source = examine(file_ref(str(path)))
+    assert isinstance(source, Source), source
+    sample = Sample(path.name, source.format, source.layout, path.read_bytes(), [])
+    sample.parts = sample.read(sample.content)
+    return sample
+
+
+def repacked(sample: Sample, layout: str) -> Sample | None:
+    """A plain file compressed, as one stream or with a frame for each record; None where it is damaged already."""
+    if sample.layout != "plain" or not all(isinstance(part, Record) for part in sample.parts):
+        return None
+    name = layout.removesuffix("-frames")
+    pieces = [sample.content[p.offset : p.offset + p.length] for p in sample.parts] if name != layout else [sample.content]
+    made = Sample(f"{sample.name} as {layout}", sample.format, layout, b"".join(map(COMPRESS[name], pieces)), [])
+    made.parts = made.read(made.content)
+    assert [(p.type, p.body, p.url) for p in made.parts] == [(p.type, p.body, p.url) for p in sample.parts], made.name
+    return made
+
+
+def same(found: Record | Gap, expected: Record | Gap) -> bool:
+    """Whether two records are the same but for the newlines behind them, which a cut or a flip may have taken."""
+    if not (isinstance(found, Record) and isinstance(expected, Record)):
+        return found == expected
+    return [a for n, a in enumerate(found._content()) if n != 1] == [b for n, b in enumerate(expected._content()) if n != 1]
+
+
+def check_cut(sample: Sample, place: int) -> None:
+    """A file that ends at `place`: all whole records before are there, and one damage row for the rest."""
+    content = sample.content[:place]
+    parts = sample.read(content)
+    there = place if sample.layout in CUTTABLE else len(sample.plain(content))
+    records = [p for p in sample.parts if isinstance(p, Record) and p.offset + p.length <= there]
+    kept = [p for p in parts if isinstance(p, Record)]
+    assert len(kept) >= len(records) and all(map(same, kept, records)), "a whole record before the cut is lost"
+    end = records[-1].offset + records[-1].length if records else sample.parts[0].offset
+    rest = parts[parts.index(kept[len(records) - 1]) + 1 :] if records else parts
+    if any(isinstance(p, Gap) and p.offset < there for p in sample.parts):
+        return  # damaged before it was cut
+    if not sample.layout.endswith("-frames") and rest and isinstance(rest[0], Record):
+        assert same(rest.pop(0), sample.parts[len(records)]), "not the record whose last newlines are cut off"
+        end = there
+    if sample.layout in CUTTABLE and there <= end:
+        assert not rest, "something is left where nothing was cut off"
+    elif rest or place < len(sample.content):
+        assert [type(p) for p in rest] == [Gap], f"not one damage row for the rest: {rest}"
+        assert rest[0].kind == "truncated" and rest[0].offset == end, rest
+
+
+def check_flips(sample: Sample, places: list[int], random_: random.Random) -> None:
+    """A file with other bytes at `places`: every record that holds none of them is there."""
+    damaged = bytearray(sample.content)
+    for place in places:
+        damaged[place] ^= random_.randrange(1, 256)
+    content = bytes(damaged)
+    parts = sample.read(content)
+    if sample.layout in CUTTABLE:
+        safe = [p for p in sample.parts if not any(p.offset <= place < p.offset + p.length for place in places)]
+        check_ranges(sample, content, parts, random_)
+    else:
+        sound = len(os.path.commonprefix([sample.plain(content), sample.plain(sample.content)]))
+        safe = [p for p in sample.parts if p.offset + p.length <= sound]
+    found = {p.offset: p for p in reversed(parts) if isinstance(p, Record)}
+    for part in safe:
+        if isinstance(part, Record) and sum(p.offset == part.offset for p in sample.parts) == 1:
+            assert part.offset in found and same(found[part.offset], part), f"{part} is lost, though nothing in it was changed"
+
+
+def check_ranges(sample: Sample, content: bytes, parts: Parts, random_: random.Random) -> None:
+    """Every part lies behind the one before, and any choice of cuts gives the same parts."""
+    places = sorted({part.offset for part in parts})
+    assert all(a.offset + a.length <= b.offset or a.offset == b.offset for a, b in zip(parts, parts[1:])), "parts overlap"
+    cuts = sorted({0, len(content), *random_.sample(places, random_.randrange(min(len(places), 6) + 1))})
+    pieces = [part for a, b in zip(cuts, cuts[1:]) for part in sample.read(content, a, b)]
+    assert pieces == parts, f"cuts at {cuts} change what is read"
+
+
+def check_rows(content: bytes, name: str, folder: Path) -> int:
+    """The whole of ingest on a file with this content: rows or one sentence, and no exception."""
+    path = folder / name
+    path.write_bytes(content)
+    source = examine(file_ref(str(path)))
+    if not isinstance(source, Source):
+        return 0
+    worker = IngestWorker(IngestConfig(), Storage(str(folder)), {})
+    rows = [row for segment in segments_of(source, 1 << 24) for row in worker._rows(source.ref, segment)]
+    assert all(row.id and (row.kept or row.reasons) for row in rows)
+    return len(rows)
+
+
+def fuzz(sample: Sample, random_: random.Random, rounds: int, folder: Path) -> None:
+    size = len(sample.content)
+    for number in range(rounds):
+        place = random_.randrange(1, size)
+        check_cut(sample, place)
+        flips = [random_.randrange(size) for _ in range(random_.choice((1, 1, 1, 2, 8)))]
+        check_flips(sample, flips, random_)
+        if number == 0 and size < 300_000:
+            check_rows(sample.content[:place], sample.name.split(" ")[0], folder)
+            damaged = bytearray(sample.content)
+            for flip in flips:
+                damaged[flip] ^= 0x55
+            check_rows(bytes(damaged), sample.name.split(" ")[0], folder)
+
+
+def run(paths: list[Path], seed: int, rounds: int, seconds: float = float("inf")) -> int:
+    """Fuzzes every file and some of them compressed anew; returns how many samples were done."""
+    started = time.monotonic()
+    done = 0
+    with tempfile.TemporaryDirectory() as folder:
+        for path in paths:
+            random_ = random.Random(f"{seed} {path.name}")
+            sample = load(path)
+            layouts = [f"{name}{kind}" for name in COMPRESS for kind in ("", "-frames")]
+            for each in (sample, repacked(sample, random_.choice(layouts))):
+                if time.monotonic() - started > seconds:
+                    return done
+                if each and len(each.content) > 1:
+                    try:
+                        fuzz(each, random_, rounds, Path(folder))
+                    except BaseException:
+                        print(f"seed {seed}, {path} ({each.name})", file=sys.stderr)
+                        raise
+                    done += 1
+    return done
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="the folder that holds `warc/`")
+    parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--seed", type=int, default=None)
+    options = parser.parse_args()
+    seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 32)
+    paths = real_files(options.folder)
+    started = time.monotonic()
+    samples = 0
+    print(f"seed {seed}: {len(paths)} files", flush=True)
+    while (left := options.seconds - (time.monotonic() - started)) > 0:
+        samples += run(paths, seed, 10, left)
+        print(f"seed {seed} done: {samples:,} samples", flush=True)
+        seed += 1
+
+
+if __name__ == "__main__":
+    main()
