@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.ingest.codecs import CODECS, codec_of, compression_of
+from corpusmill.pipeline.ingest.codecs import codec_of, compression_of
 from corpusmill.pipeline.ingest.files import open_file
 from corpusmill.pipeline.ingest.frames import begins_one_stream
 from corpusmill.pipeline.ingest.headers import FILEDESC, GRAMMARS, NEWLINES, WARC_MAGIC
@@ -103,9 +103,7 @@ def _examine(ref: FileRef, file: IO[bytes], promised: str | None) -> Source | Re
         return _unless_promised(Source(ref, "jsonl", compression), promised)
     if promised is None:
         return Ignored(ref.path)
-    return Refused(
-        ref, "wrong_format", f"{ref.path}: not {_a(promised)} file, though its name says so (it begins with {_sample(head)})."
-    )
+    return Refused(ref, "wrong_format", f"{ref.path}: not {_a(promised)} file, though its name says so (it begins with {_sample(head)}).")
 
 
 def _unless_promised(source: Source, promised: str | None) -> Source | Refused:

@@ -23,6 +23,7 @@ LARGEST = 512 * MIB
 #: Record types of the report that are no records of a web archive.
 ROWS = ("line", "row")
 NO_RECORDS = ("damage", "file")
+LINE_END = re.compile(rb"\n")
 BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 
 
@@ -52,7 +53,7 @@ def original_of(row: dict[str, Any], config: IngestConfig) -> Original:
             body = _body_with_id(record, row, config)
             if body is not None:
                 part = content[record.offset : record.offset + record.length]
-                return Original(part, _head(part, record), body)
+                return Original(part, _head(part, record, format), body)
     raise _another(row)
 
 
@@ -89,9 +90,9 @@ def _body_with_id(record: Record, row: dict[str, Any], config: IngestConfig) -> 
     return decoded if row["id"] in ids else None
 
 
-def _head(part: bytes, record: Record) -> int:
+def _head(part: bytes, record: Record, format: str) -> int:
     """Where the headers, of the archive and of HTTP, end."""
-    archive = BLANK_LINE.search(part)
+    archive = (BLANK_LINE if format == "warc" else LINE_END).search(part)
     start = archive.end() if archive else 0
     if record.whole:
         return start + record.size - len(record.body)

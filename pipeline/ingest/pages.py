@@ -8,10 +8,10 @@ from corpusmill.pipeline.ingest.config import IngestConfig
 from corpusmill.pipeline.ingest.extraction import TooDeep, extract_page
 from corpusmill.pipeline.ingest.mojibake import mojibake_rate
 from corpusmill.pipeline.ingest.payload import Payload, TooLarge, decode_payload
+from corpusmill.pipeline.ingest.records import Record
 from corpusmill.pipeline.ingest.rows import Row
 from corpusmill.pipeline.ingest.url_filter import UrlFilter, check_url
 from corpusmill.pipeline.ingest.walk import Gap
-from corpusmill.pipeline.ingest.records import Record
 from corpusmill.pipeline.schemas import document_id
 
 MIB = 1 << 20

@@ -148,10 +148,8 @@ def _arc_record(raw: Raw, limit: int) -> Record:
 
 
 def _timestamp(digits: str) -> str | None:
-    """`20140216050221` as ISO 8601; None where it is no date."""
+    """`20140216050221` as ISO 8601; None where it is no date. Old ARCs have dates without seconds or hours."""
     try:
-        return datetime.strptime(digits[:14], "%Y%m%d%H%M%S" if len(digits) >= 14 else "%Y%m%d%H%M" if len(digits) >= 12 else "%Y%m%d").strftime(
-            "%Y-%m-%dT%H:%M:%SZ"
-        )
+        return datetime.strptime(digits[:14].ljust(14, "0"), "%Y%m%d%H%M%S").strftime("%Y-%m-%dT%H:%M:%SZ")
     except ValueError:
         return None

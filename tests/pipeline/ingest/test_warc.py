@@ -16,6 +16,8 @@ from corpusmill.pipeline.ingest.walk import Gap, Raw
 from corpusmill.pipeline.ingest.warc import _walk, read_records
 
 LIMIT = 1 << 26
+
+
 def layout_of(content: bytes) -> str:
     name = compression_of(content[:4])
     if name is None:
@@ -68,7 +70,9 @@ def test_pieces_of_ranges_equal_the_whole(warcs, compressed: bool) -> None:
     whole = read(content)
     for step in (1, 3, 7):
         cuts = [part.offset for part in whole[::step]] + [len(content)]
-        pieces = [p for a, b in itertools.pairwise(cuts) for p in read_records(io.BytesIO(content), "warc", layout_of(content), a, b, LIMIT)]
+        pieces = [
+            p for a, b in itertools.pairwise(cuts) for p in read_records(io.BytesIO(content), "warc", layout_of(content), a, b, LIMIT)
+        ]
         assert pieces == whole
 
 
