@@ -13,9 +13,10 @@ from corpusmill.pipeline.errors import ConfigError, InputError
 from corpusmill.pipeline.ingest import pages
 from corpusmill.pipeline.ingest.config import IngestConfig
 from corpusmill.pipeline.ingest.extraction import extract_page
+from corpusmill.pipeline.ingest.records import parse_record
 from corpusmill.pipeline.ingest.stage import IngestStage
 from corpusmill.pipeline.ingest.url_filter import make_url_filter
-from corpusmill.pipeline.ingest.warc import Record
+from corpusmill.pipeline.ingest.walk import Raw
 from corpusmill.pipeline.recipe import validate_recipe
 from corpusmill.pipeline.report.why import why
 
@@ -73,9 +74,11 @@ def test_a_page_that_is_dropped_by_its_url_is_never_parsed(options, monkeypatch)
     config = IngestConfig(url_filter=options)
     urls = make_url_filter(config.url_filter)
     urls.setup()
-    html = {"content-type": "text/html"}
+    block = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<p>some text</p>"
     for url, failed in (("http://worst.com/", ["url_domain"]), ("http://good.com/", []), (None, [])):
-        record = Record(0, 9, "response", 20, b"<p>some text</p>", url=url, status=200, http=html)
+        address = f"WARC-Target-URI: {url}\r\n" if url else ""
+        head = f"WARC/1.0\r\nWARC-Type: response\r\n{address}Content-Type: application/http\r\nContent-Length: {len(block)}\r\n\r\n"
+        record = parse_record(Raw(0, 9, head.encode(), block, len(block)), "warc", 1000)
         assert pages.record_row("a.warc", record, config, urls).failed == failed
     assert len(parsed) == 2
 
