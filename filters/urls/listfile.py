@@ -40,16 +40,27 @@ VERSION = 1
 ALIGNMENT = 64
 
 
-@dataclass(frozen=True)
 class Hashes:
-    """A sorted set of 64-bit hashes; asking takes about a microsecond."""
+    """A sorted set of 64-bit hashes (`values`); asking takes about half a microsecond."""
 
-    values: memoryview  # of uint64
+    def __init__(self, values: memoryview):
+        self.values = values
+        #: Where the hashes with the same first bits begin, about 64 of them: half of the steps of a search less.
+        bits = max(1, (len(values) // 64).bit_length())
+        self._shift = 64 - bits
+        edges = np.arange(1 << bits, dtype=np.uint64) << np.uint64(self._shift)
+        starts = np.searchsorted(np.frombuffer(values, np.uint64), edges)
+        self._starts = np.append(starts, len(values)).astype(np.uint32).data
+
+    def __len__(self) -> int:
+        return len(self.values)
 
     def __contains__(self, entry: str) -> bool:
         wanted = hash_of(entry)
-        place = bisect_left(self.values, wanted)
-        return place < len(self.values) and self.values[place] == wanted
+        bucket = wanted >> self._shift
+        end = self._starts[bucket + 1]
+        place = bisect_left(self.values, wanted, self._starts[bucket], end)
+        return place < end and self.values[place] == wanted
 
 
 @dataclass(frozen=True)

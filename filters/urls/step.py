@@ -24,8 +24,8 @@ class Failure(NamedTuple):
 class Site(NamedTuple):
     """What is known of a host."""
 
-    failures: tuple[Failure, ...]
-    names: list[str]  # itself and its parents down to the registered domain, in the form in which hosts are equal
+    failures: list[Failure]
+    name: str  # in the form in which hosts are equal; empty under the preset `datatrove`, which does not ask for it
     lists: list[Lists]  # that may have URLs of it
 
 
@@ -71,7 +71,7 @@ class UrlFilter:
         if not url:
             return []
         site, tail = self._site(url)
-        failures = list(site.failures)
+        failures = site.failures.copy()
         if listed := self._listed_url(site, tail, url):
             failures.append(Failure("url_exact", f"the URL {listed} is listed"))
         failures += self._word_failures(url if self.exact else readable(url))
@@ -81,9 +81,9 @@ class UrlFilter:
         """The domain or URL of the allow list that `url` belongs to; compared as the preset `corpusmill` does, always."""
         if not self.allow:
             return None
-        site, tail = self._site(url)
-        listed = next((name for name in site.names if name in self.allow.domains), None)
-        return listed or _listed_prefix(self.allow, same_address(site.names[0], tail))
+        names = _names(self.hosts.read(url))
+        listed = next((name for name in names if name in self.allow.domains), None)
+        return listed or _listed_prefix(self.allow, same_address(names[0], split_url(url)[1]))
 
     def _site(self, url: str) -> tuple[Site, str]:
         """What is known of a URL's host, and what follows the host in the URL."""
@@ -92,25 +92,31 @@ class UrlFilter:
 
     def _judged(self, url_or_host: str) -> Site:
         host = self.hosts.read(url_or_host)
-        names = _names(host)
         if self.exact:
-            domain, below = host.domain, [host.name] if host.name != host.domain else []
+            below, domain = [host.name] if host.name != host.domain else [], host.domain
+            name, lists = "", self.lists
         else:
-            *below, domain = names
+            names = *below, domain = _names(host)
+            name = names[0]
+            lists = [lists for lists in self.lists if name.removeprefix("www.") in lists.hosts]
         failures = []
         if self._listed(domain):
             failures.append(Failure("url_domain", f"the domain {domain} is listed"))
-        if listed := next(filter(self._listed, below), None):
-            failures.append(Failure("url_subdomain", f"the host {listed} is listed"))
-        bare = names[0].removeprefix("www.")
-        return Site(tuple(failures), names, [lists for lists in self.lists if self.exact or bare in lists.hosts])
+        for name_below in below:
+            if self._listed(name_below):
+                failures.append(Failure("url_subdomain", f"the host {name_below} is listed"))
+                break
+        return Site(failures, name, lists)
 
     def _listed(self, name: str) -> bool:
-        return bool(name) and any(name in lists.domains for lists in self.lists)
+        for lists in self.lists:
+            if name in lists.domains:
+                return bool(name)
+        return False
 
     def _listed_url(self, site: Site, tail: str, url: str) -> str | None:
         for lists in site.lists:
-            listed = (url if url in lists.urls else None) if self.exact else _listed_prefix(lists, same_address(site.names[0], tail))
+            listed = (url if url in lists.urls else None) if self.exact else _listed_prefix(lists, same_address(site.name, tail))
             if listed:
                 return listed
         return None
@@ -133,8 +139,7 @@ def _names(host: Host) -> list[str]:
     """A host and its parents down to the registered domain, in the form in which hosts are equal."""
     if not host.name:
         return [same_host(host.rest)]
-    name, domain = same_host(host.name), same_host(host.domain)
-    names = [name]
-    while names[-1] != domain and "." in names[-1]:
+    names = [same_host(host.name)]
+    for _ in range(host.name.count(".") - host.domain.count(".")):
         names.append(names[-1].partition(".")[2])
     return names
