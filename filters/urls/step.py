@@ -40,31 +40,36 @@ class UrlFilter:
         self.rules = frozenset(config.rules)
 
     def setup(self, fingerprint: list[str] | None = None) -> None:
-        """Opens the lists, and builds them where the user's cache does not have them: on each machine of a cluster once.
+        """Opens the lists and the public suffixes.
 
         Raises InputError where a list can't be read, or where the lists are not those of `fingerprint`: another machine
         may have another datatrove, or other files under the same paths.
         """
-        given = self.config
-        own = [Source(kind, path) for kind in LISTS for path in getattr(given, kind)]
-        groups = ([shipped_sources()] if given.shipped_lists else []) + ([own] if own else [])
-        self.lists = [open_lists(group, self.exact) for group in groups]
-        allow = [Source(kind, path) for path in given.allow for kind in LISTS]
-        self.allow = open_lists(allow, exact=False) if allow else None
-        if fingerprint is not None and fingerprint != self.fingerprint():
+        self.lists, self.allow = self._open()
+        here = _named(self.lists, self.allow)
+        if fingerprint not in (None, here):
             raise InputError(
                 f"ingest.url_filter: the lists of this worker are not those that the run was started with "
-                f"({', '.join(self.fingerprint())} here, {', '.join(fingerprint)} there)."
+                f"({', '.join(here)} here, {', '.join(fingerprint or [])} there)."
             )
-        words = [[*getattr(given, kind), *(word for lists in self.lists for word in lists.words[kind])] for kind in WORDS]
+        words = [[*getattr(self.config, kind), *(word for lists in self.lists for word in lists.words[kind])] for kind in WORDS]
         self.words = WordLists(*words)
         self.hosts = HostReader()
         self.site = lru_cache(HOSTS)(self._judged)
 
     def fingerprint(self) -> list[str]:
-        """What decides beside the configuration and the code: the content of the lists and the public suffixes."""
-        names = [f"list {lists.name}" for lists in [*self.lists, *([self.allow] if self.allow else [])]]
-        return [*names, f"tldextract {importlib.metadata.version('tldextract')}"]
+        """What decides beside the configuration and the code: the content of the lists and the public suffixes.
+
+        Builds lists that the user's cache does not have: on each machine of a cluster once.
+        """
+        return _named(*self._open())
+
+    def _open(self) -> tuple[list[Lists], Lists | None]:
+        """The lists that block, and the one that allows."""
+        own = [Source(kind, path) for kind in LISTS for path in getattr(self.config, kind)]
+        groups = ([shipped_sources()] if self.config.shipped_lists else []) + ([own] if own else [])
+        allow = [Source(kind, path) for path in self.config.allow for kind in LISTS]
+        return [open_lists(group, self.exact) for group in groups], open_lists(allow, exact=False) if allow else None
 
     def failures(self, url: str | None) -> list[Failure]:
         """Every rule that a URL fails, in the order of `config.DATATROVE_REASONS`; none where there is no URL."""
@@ -129,6 +134,11 @@ class UrlFilter:
             yield Failure("url_soft_words", f"the URL has the words {', '.join(found.soft)}")
         if found.subwords:
             yield Failure("url_subword", f"the URL contains {', '.join(found.subwords)}")
+
+
+def _named(lists: list[Lists], allow: Lists | None) -> list[str]:
+    names = [f"list {opened.name}" for opened in [*lists, *([allow] if allow else [])]]
+    return [*names, f"tldextract {importlib.metadata.version('tldextract')}"]
 
 
 def _listed_prefix(lists: Lists, address: str) -> str | None:

@@ -42,9 +42,7 @@ def url_filter_params(options: dict[str, Any] | None) -> dict[str, Any]:
     """What tasks depend on, and workers check, where a filter is on: its code and its lists (built here where need be)."""
     if options is None:
         return {}
-    made = make_url_filter(options)
-    made.setup()
-    return {"url_filter": {"code": code_version(CODE), "lists": made.fingerprint()}}
+    return {"url_filter": {"code": code_version(CODE), "lists": make_url_filter(options).fingerprint()}}
 
 
 def check_url(row: Row, urls: UrlFilter | None) -> Row:
