@@ -18,7 +18,7 @@ MAX_LINE = 1 << 14
 NEWLINES = b"\r\n"
 
 WARC_MAGIC = b"WARC/"
-CONTENT_LENGTH = re.compile(rb"\ncontent-length[ \t]*:[ \t]*(\d{1,18})[ \t\r]*(?=\n)", re.IGNORECASE)
+CONTENT_LENGTH = re.compile(rb"\ncontent-length[ \t]*:[ \t]*\+?(\d{1,18})[ \t\r]*(?=\n)", re.IGNORECASE)
 HEADER_END = re.compile(rb"\n\r*\n")
 VERSION_LINE = re.compile(rb"WARC/[01]\.\d{1,2}[ \t]*\r*\n")
 HEADER_LINE = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]*:|[ \t]).*\n")

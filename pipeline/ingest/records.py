@@ -9,42 +9,61 @@ from typing import Any
 from fastwarc.warc import ArchiveIterator, WarcHeader
 
 from corpusmill.pipeline.ingest.charset import fit
-from corpusmill.pipeline.ingest.headers import MAX_HEADER, parse_arc_line
+from corpusmill.pipeline.ingest.headers import FILEDESC, MAX_HEADER, ArcLine, parse_arc_line
 from corpusmill.pipeline.ingest.walk import Gap, Raw
 
 STATUS_LINE = re.compile(r"HTTP/\d\S*\s+(\d{3})(?!\d)")
-DIGITS = re.compile(r"[0-9]{1,18}")
+ZERO = re.compile(r"\+?0{1,18}")
+KNOWN_TYPES = frozenset({"response", "request", "metadata", "warcinfo", "resource", "revisit", "conversion", "continuation"})
 #: Records whose blocks begin with the header of an HTTP response.
 WITH_HTTP = ("response", "revisit")
-TYPE, LENGTH, URI, DATE, BLOCK_TYPE = (
-    WarcHeader.WARC_TYPE, WarcHeader.CONTENT_LENGTH, WarcHeader.WARC_TARGET_URI, WarcHeader.WARC_DATE, WarcHeader.CONTENT_TYPE,
-)  # fmt: skip
+TYPE, LENGTH, URI, DATE = WarcHeader.WARC_TYPE, WarcHeader.CONTENT_LENGTH, WarcHeader.WARC_TARGET_URI, WarcHeader.WARC_DATE
+BLOCK_TYPE, REFERS_TO = WarcHeader.CONTENT_TYPE, WarcHeader.WARC_REFERS_TO
 
 
 class Record:
     """A whole record. `offset` and `length` are bytes of the file as it lies on disk (where it has a compressed frame
-    for each record: those of the frame), or of its decompressed stream where it is compressed as one."""
+    for each record: those of the frame), or of its decompressed stream where it is compressed as one.
 
-    __slots__ = ("_headers", "_http", "block_type", "body", "length", "offset", "size", "timestamp", "type", "url", "whole")
+    What its headers say is looked up when it is asked for: of most records of a crawl little is.
+    """
 
-    def __init__(
-        self, offset: int, length: int, type: str, size: int, body: bytes, whole: bool, url: str | None, timestamp: str | None,
-        block_type: str | None, headers: Any,
-    ):  # fmt: skip
-        self.offset, self.length = offset, length
+    __slots__ = ("_fields", "_http", "_http_headers", "body", "length", "offset", "size", "type", "whole")
+
+    def __init__(self, offset: int, length: int, type: str, size: int, body: bytes, whole: bool, fields: Any, http_headers: Any):
+        self.offset = offset
+        self.length = length
         self.type = type
         self.size = size  # of the block, declared
         self.body = body  # the block behind its HTTP header, at most the limit
         self.whole = whole  # False where the body was cut at the limit
-        self.url, self.timestamp = url, timestamp
-        self.block_type = block_type  # Content-Type of the WARC header; of an ARC, its record's
-        self._headers = headers  # FastWARC's map of the HTTP header
+        self._fields = fields  # FastWARC's map of the WARC header, or an ArcFields
+        self._http_headers = http_headers  # FastWARC's map of the HTTP header, or None
         self._http: dict[str, str] | None = None
+
+    @property
+    def url(self) -> str | None:
+        url = _field(self._fields, URI, "warc-target-uri")
+        return url.strip("<> ") or None if url else None
+
+    @property
+    def timestamp(self) -> str | None:
+        return _field(self._fields, DATE, "warc-date")
+
+    @property
+    def block_type(self) -> str | None:
+        """Content-Type of the WARC header; of an ARC, its record's."""
+        return _field(self._fields, BLOCK_TYPE, "content-type")
+
+    @property
+    def refers_to(self) -> str | None:
+        """The id of the record that this one was made of."""
+        return _field(self._fields, REFERS_TO, "warc-refers-to")
 
     @property
     def status(self) -> int | None:
         """The status of an HTTP response."""
-        found = STATUS_LINE.match(self._headers.status_line or "") if self._headers is not None else None
+        found = STATUS_LINE.match(self._http_headers.status_line or "") if self._http_headers is not None else None
         return int(found.group(1)) if found else None
 
     @property
@@ -52,19 +71,19 @@ class Record:
         """The HTTP header: names in lower case, values of repeated ones joined by `, `."""
         if self._http is None:
             self._http = {}
-            for name, value in self._headers.to_tuples() if self._headers is not None else ():
+            for name, value in self._http_headers.to_tuples() if self._http_headers is not None else ():
                 key = name.lower()
                 self._http[key] = f"{self._http[key]}, {value}" if key in self._http else value
         return self._http
 
-    def _content(self) -> tuple[object, ...]:
+    def content(self) -> tuple[object, ...]:
+        """All that is known of it but its length, which the newlines behind it count to."""
         return (
-            self.offset, self.length, self.type, self.size, self.body, self.whole, self.url, self.timestamp, self.block_type, self.status,
-            self.http,
+            self.offset, self.type, self.size, self.body, self.whole, self.url, self.timestamp, self.block_type, self.status, self.http,
         )  # fmt: skip
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Record) and self._content() == other._content()
+        return isinstance(other, Record) and self.length == other.length and self.content() == other.content()
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -72,43 +91,67 @@ class Record:
         return f"Record({self.type} at {self.offset}, {self.length} bytes, {self.url})"
 
 
+class ArcFields:
+    """What the line before an ARC record says, as a WARC header would."""
+
+    def __init__(self, line: ArcLine):
+        self.line = line
+
+    def get(self, key: Any) -> str | None:
+        if key == DATE:
+            return _timestamp(self.line.date.decode())
+        value = self.line.url if key == URI else self.line.type if key == BLOCK_TYPE else b""
+        return fit(value.decode("utf-8", "replace"))
+
+    def values(self) -> tuple[str, ...]:
+        return ()
+
+
+def _field(fields: Any, key: Any, name: str) -> str | None:
+    value: str | None = fields.get(key)
+    if value is None:
+        return _hidden_field(fields, name)
+    return value.partition("\n")[0].strip() or None
+
+
+def _hidden_field(fields: Any, name: str) -> str | None:
+    """A field that a bare LF made a part of the one before it."""
+    for value in fields.values():
+        for line in value.split("\n")[1:] if "\n" in value else ():
+            key, colon, content = line.partition(":")
+            if colon and key.strip().lower() == name:
+                return content.strip() or None
+    return None
+
+
 def capture(record: Any, base: int, limit: int, cut: bool = False) -> Record | None:
     """What is needed of a FastWARC record, or None where it is not well formed or not whole (but for `cut`)."""
-    headers = record.headers
-    kind, declared, url, date, block_type = (
-        headers.get(TYPE), headers.get(LENGTH), headers.get(URI), headers.get(DATE), headers.get(BLOCK_TYPE),
-    )  # fmt: skip
+    fields = record.headers
+    kind = fields.get(TYPE)
     size = remaining = record.content_length
-    if kind is None or declared is None or (declared != str(size) and not _declares(declared, size)):
+    if kind is None or (not size and not ZERO.fullmatch(fields.get(LENGTH) or "")):  # what is no number counts as 0
         return None
-    if url is None or date is None or block_type is None:
-        odd = any("\n" in value for value in headers.values())
-    else:
-        odd = "\n" in url or "\n" in date or "\n" in block_type or "\n" in kind
-    if odd:  # a bare LF made several lines one
-        return None
-    kind = kind.strip().lower()
+    if kind not in KNOWN_TYPES:
+        kind = kind.partition("\n")[0].strip().lower()
     http = None
     if kind in WITH_HTTP and remaining:
-        if not record.is_http and kind == "response" and (url or "").lstrip("<").lower().startswith("http"):
+        if not record.is_http and kind == "response" and _is_web(fields):
             record.is_http = True  # the WARC header names the page's own type, as some writers do
-        with suppress(OSError):  # an endless HTTP header: the block stays as it is
-            record.parse_http(quirks_mode=True, max_header_len=MAX_HEADER)
+        try:
+            record.parse_http("none", MAX_HEADER, True)
             http = record.http_headers
+        except OSError:
+            pass  # an endless HTTP header: the block stays as it is
         remaining = record.content_length
     body = record.reader.read(remaining if remaining < limit else limit) if remaining else b""
     rest = remaining - len(body)
     if rest and not cut and record.reader.consume() < rest:
         return None
-    return Record(
-        base + record.stream_pos, 0, kind, size, body, not rest, url.strip("<> ") if url else None, date or None,
-        block_type or None, http,
-    )  # fmt: skip
+    return Record(base + record.stream_pos, 0, kind, size, body, not rest, fields, http)
 
 
-def _declares(declared: str, size: int) -> bool:
-    """Whether a Content-Length that is written unusually (`007`) is this size."""
-    return bool(DIGITS.fullmatch(declared)) and int(declared) == size
+def _is_web(fields: Any) -> bool:
+    return (_field(fields, URI, "warc-target-uri") or "").lstrip("<").lower().startswith("http")
 
 
 def parse_record(raw: Raw, format: str, limit: int) -> Record | Gap:
@@ -134,17 +177,13 @@ def _arc_record(raw: Raw, limit: int) -> Record:
     (`dns:` records, and Alexa's `alexa/dat`, which then have no status)."""
     line = parse_arc_line(raw.header)
     assert line is not None  # or the walk had not found it
-    url, block_type = (fit(value.decode("utf-8", "replace")).strip() for value in (line.url, line.type))
-    kind = "arc_header" if url.startswith("filedesc:") else "response"
+    kind = "arc_header" if line.url.startswith(FILEDESC) else "response"
     record = None
     if kind == "response" and raw.block.startswith(b"HTTP/"):
         head = b"WARC/1.0\r\nWARC-Type: response\r\nContent-Type: application/http; msgtype=response\r\nContent-Length: %d\r\n\r\n"
         record = _parsed(head % len(raw.block) + raw.block, raw.offset, limit)
-    body, http = (record.body, record._headers) if record else (raw.block, None)
-    return Record(
-        raw.offset, raw.length, kind, raw.size, body, len(raw.block) == raw.size, url, _timestamp(line.date.decode()), block_type or None,
-        http,
-    )  # fmt: skip
+    body, http = (record.body, record._http_headers) if record else (raw.block, None)
+    return Record(raw.offset, raw.length, kind, raw.size, body, len(raw.block) == raw.size, ArcFields(line), http)
 
 
 def _timestamp(digits: str) -> str | None:

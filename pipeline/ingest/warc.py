@@ -7,9 +7,11 @@ stays off: it ends silently on gzip + chunked responses.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from typing import IO
+
+from fastwarc.warc import ArchiveIterator
 
 from corpusmill.pipeline.ingest.codecs import codec_of
 from corpusmill.pipeline.ingest.files import RangeFile
@@ -41,9 +43,8 @@ def read_records(
     fast = format == "warc" and layout in ("plain", "gzip-frames") and not by_hand
     position = start
     while position < end:
-        for record in _fast(RangeFile(file, position, size), position, end, limit) if fast else ():
-            yield record
-            position = record.offset + record.length
+        if fast:
+            position = yield from _fast(RangeFile(file, position, size), position, end, limit)
         if position >= end:
             return
         for step in _walk(file, GRAMMARS[format], layout, position, size, limit):
@@ -67,24 +68,25 @@ def _walk(file: IO[bytes], grammar: Grammar, layout: str, position: int, size: i
         yield from walk_frames(RangeFile(file, 0, size), codec, grammar, position, limit)
 
 
-def _fast(file: RangeFile, base: int, end: int, limit: int) -> Iterator[Record]:
-    """FastWARC's records from `base` on up to the first that is not surely right, or to `end`."""
-    from fastwarc.warc import ArchiveIterator
-
+def _fast(file: RangeFile, base: int, end: int, limit: int) -> Generator[Record, None, int]:
+    """FastWARC's records from `base` on up to the first that is not surely right, or to `end`; returns where they end."""
     # two are held back: where several records lie in one frame, FastWARC misplaces the second at the next one
     first: Record | None = None
     second: Record | None = None
+    place = base
     with suppress(OSError):  # whatever stops it here, the walk by hand looks at the same place and says what it is
         for found in ArchiveIterator(file, parse_http=False, max_header_len=MAX_HEADER):
             record = capture(found, base, limit)
             if record is None or (record.offset != base if second is None else record.offset <= second.offset):
-                return
+                break
             if first is not None and second is not None:
-                first.length = second.offset - first.offset
+                place = second.offset
+                first.length = place - first.offset
                 yield first
-                if second.offset >= end:
-                    return
+                if place >= end:
+                    break
             first, second = second, record
+    return place
 
 
 def _read_stream(file: IO[bytes], grammar: Grammar, compression: str, limit: int) -> Iterator[Record | Gap]:
