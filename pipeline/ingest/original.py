@@ -15,6 +15,7 @@ from corpusmill.pipeline.ingest.pages import MIB, payload_of
 from corpusmill.pipeline.ingest.payload import TooLarge
 from corpusmill.pipeline.ingest.record import read_record
 from corpusmill.pipeline.ingest.records import Record
+from corpusmill.pipeline.ingest.single import TYPES
 from corpusmill.pipeline.ingest.warc import read_records
 from corpusmill.pipeline.schemas import document_id
 
@@ -46,6 +47,10 @@ def original_of(row: dict[str, Any], config: IngestConfig) -> Original:
         if row["record_type"] == "line" and not _is_line(content, row, config):
             raise _another(row)
         return Original(content, 0, _text_of(content, config))
+    if row["record_type"] in TYPES:
+        if document_id(None, content) != row["id"]:
+            raise _another(row)
+        return Original(content, 0, content)
     limit = config.extraction.max_record_mb * MIB
     format = "warc" if content.lstrip(NEWLINES).startswith(WARC_MAGIC) else "arc"
     for record in read_records(io.BytesIO(content), format, "plain", 0, len(content), limit):

@@ -52,7 +52,7 @@ def record_row(source: str, record: Record, config: IngestConfig, urls: UrlFilte
         url=record.url, timestamp=record.timestamp, http_status=record.status,
     )  # fmt: skip
     body = record.body
-    if record.type == "conversion":
+    if record.type in ("conversion", "text"):
         row.content_type = _mime(record.block_type)
         check_url(row, urls)
         if _fits(row, record) and row.kept:
@@ -61,6 +61,10 @@ def record_row(source: str, record: Record, config: IngestConfig, urls: UrlFilte
         _check_response(row, record, config)
         check_url(row, urls)
         if row.kept:
+            body = _page(row, record, config)
+    elif record.type == "html":
+        row.content_type = _mime(record.block_type)
+        if _fits(row, record):
             body = _page(row, record, config)
     else:
         row.content_type = _mime(record.block_type)

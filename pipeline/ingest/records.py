@@ -3,13 +3,14 @@
 import io
 import re
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from fastwarc.warc import ArchiveIterator, WarcHeader
 
 from corpusmill.pipeline.ingest.charset import fit
-from corpusmill.pipeline.ingest.headers import FILEDESC, MAX_HEADER, ArcLine, parse_arc_line
+from corpusmill.pipeline.ingest.headers import FILEDESC, MAX_HEADER, parse_arc_line
 from corpusmill.pipeline.ingest.walk import Gap, Raw
 
 STATUS_LINE = re.compile(r"HTTP/\d\S*\s+(\d{3})(?!\d)")
@@ -37,7 +38,7 @@ class Record:
         self.size = size  # of the block, declared
         self.body = body  # the block behind its HTTP header, at most the limit
         self.whole = whole  # False where the body was cut at the limit
-        self._fields = fields  # FastWARC's map of the WARC header, or an ArcFields
+        self._fields = fields  # FastWARC's map of the WARC header, or Fields
         self._http_headers = http_headers  # FastWARC's map of the HTTP header, or None
         self._http: dict[str, str] | None = None
 
@@ -91,17 +92,16 @@ class Record:
         return f"Record({self.type} at {self.offset}, {self.length} bytes, {self.url})"
 
 
-class ArcFields:
-    """What the line before an ARC record says, as a WARC header would."""
+@dataclass(frozen=True)
+class Fields:
+    """What a record that is not of a WARC says of itself, to be asked for as in a WARC's header."""
 
-    def __init__(self, line: ArcLine):
-        self.line = line
+    url: str | None = None
+    date: str | None = None
+    type: str | None = None
 
     def get(self, key: Any) -> str | None:
-        if key == DATE:
-            return _timestamp(self.line.date.decode())
-        value = self.line.url if key == URI else self.line.type if key == BLOCK_TYPE else b""
-        return fit(value.decode("utf-8", "replace"))
+        return self.url if key == URI else self.date if key == DATE else self.type if key == BLOCK_TYPE else None
 
     def values(self) -> tuple[str, ...]:
         return ()
@@ -183,7 +183,9 @@ def _arc_record(raw: Raw, limit: int) -> Record:
         head = b"WARC/1.0\r\nWARC-Type: response\r\nContent-Type: application/http; msgtype=response\r\nContent-Length: %d\r\n\r\n"
         record = _parsed(head % len(raw.block) + raw.block, raw.offset, limit)
     body, http = (record.body, record._http_headers) if record else (raw.block, None)
-    return Record(raw.offset, raw.length, kind, raw.size, body, len(raw.block) == raw.size, ArcFields(line), http)
+    url, block_type = (fit(value.decode("utf-8", "replace")) for value in (line.url, line.type))
+    fields = Fields(url, _timestamp(line.date.decode()), block_type)
+    return Record(raw.offset, raw.length, kind, raw.size, body, len(raw.block) == raw.size, fields, http)
 
 
 def _timestamp(digits: str) -> str | None:

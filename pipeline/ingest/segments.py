@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import IO, Any
 
 from corpusmill.pipeline.ingest.config import IngestConfig
 from corpusmill.pipeline.ingest.files import open_file
 from corpusmill.pipeline.ingest.jsonl import read_jsonl
 from corpusmill.pipeline.ingest.pages import MIB, gap_row, record_row, unread_row
 from corpusmill.pipeline.ingest.parquet import read_groups
+from corpusmill.pipeline.ingest.records import Record
 from corpusmill.pipeline.ingest.rows import Row, Work
+from corpusmill.pipeline.ingest.single import TYPES, read_single
 from corpusmill.pipeline.ingest.splitting import Segment
 from corpusmill.pipeline.ingest.url_filter import UrlFilter, check_url, make_url_filter
 from corpusmill.pipeline.ingest.walk import Gap
@@ -45,12 +47,18 @@ class SegmentReader:
                 for work in read_groups(path, file, segment.start, segment.end, self.config):
                     yield self._checked(work)
             else:
-                limit = self.config.extraction.max_record_mb * MIB
-                for part in read_records(file, segment.format, segment.layout, segment.start, segment.end, limit, by_hand):
+                for part in self._parts(file, segment, by_hand):
                     if isinstance(part, Gap):
                         yield Work.of(gap_row(path, part))
                     else:
                         yield Work(partial(record_row, path, part, self.config, self.urls), partial(unread_row, path, part))
+
+    def _parts(self, file: IO[bytes], segment: Segment, by_hand: bool) -> Iterator[Record | Gap]:
+        limit = self.config.extraction.max_record_mb * MIB
+        if segment.format in TYPES:
+            yield read_single(file, segment.format, segment.layout, limit)
+        else:
+            yield from read_records(file, segment.format, segment.layout, segment.start, segment.end, limit, by_hand)
 
     def _checked(self, work: Work) -> Work:
         """The rows of collections have their text already, so their URLs are asked after it."""
