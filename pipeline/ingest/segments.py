@@ -16,7 +16,9 @@ from corpusmill.pipeline.ingest.splitting import Segment
 from corpusmill.pipeline.ingest.url_filter import UrlFilter, check_url, make_url_filter
 from corpusmill.pipeline.ingest.walk import Gap
 from corpusmill.pipeline.ingest.warc import CUTTABLE, read_records
+from corpusmill.pipeline.ingest.wat import WatIndex
 from corpusmill.pipeline.schemas import document_id
+from corpusmill.pipeline.storage import Storage
 
 
 class SegmentReader:
@@ -26,6 +28,7 @@ class SegmentReader:
         self.config = config
         self.params = params
         self.urls: UrlFilter | None = None
+        self.wat: tuple[str, WatIndex] | None = None
 
     def setup(self) -> None:
         """Loads what all segments need: called once a process."""
@@ -51,7 +54,7 @@ class SegmentReader:
                     if isinstance(part, Gap):
                         yield Work.of(gap_row(path, part))
                     else:
-                        yield Work(partial(record_row, path, part, self.config, self.urls), partial(unread_row, path, part))
+                        yield Work(partial(self._row, path, part, segment.wat), partial(unread_row, path, part))
 
     def _parts(self, file: IO[bytes], segment: Segment, by_hand: bool) -> Iterator[Record | Gap]:
         limit = self.config.extraction.max_record_mb * MIB
@@ -59,6 +62,17 @@ class SegmentReader:
             yield read_single(file, segment.format, segment.layout, limit)
         else:
             yield from read_records(file, segment.format, segment.layout, segment.start, segment.end, limit, by_hand)
+
+    def _row(self, path: str, record: Record, wat: str) -> Row:
+        row = record_row(path, record, self.config, self.urls)
+        return self._said(wat).join(row, record) if wat else row
+
+    def _said(self, wat: str) -> WatIndex:
+        """What a WAT file says; that of the last one is kept."""
+        if self.wat is None or self.wat[0] != wat:
+            self.wat = None  # not two of them at a time
+            self.wat = (wat, WatIndex(Storage(self.params["run"]).read_bytes(wat)))
+        return self.wat[1]
 
     def _checked(self, work: Work) -> Work:
         """The rows of collections have their text already, so their URLs are asked after it."""

@@ -29,6 +29,8 @@ class Segment:
     bytes: int
     rule: str = ""  # of a file that can't be read, with format `refused`
     reason: str = ""
+    wat: str = ""  # of a WET file: what its WAT file says, a file in the run
+    wat_sha256: str = ""
 
 
 def piece_bytes(sources: list[Source], piece_mb: int) -> int:
@@ -52,8 +54,8 @@ def record_starts(path: str, format: str, layout: str, size: int, step: int) -> 
     return [*places, size]
 
 
-def segments_of(source: Source, target: int, starts: list[int] | None = None) -> list[Segment]:
-    """The parts of one source, in order. `starts`: where a large WARC can be cut (`record_starts`)."""
+def segments_of(source: Source, target: int, starts: list[int] | None = None, wat: tuple[str, str] = ("", "")) -> list[Segment]:
+    """The parts of one source, in order. `starts`: where a large WARC can be cut (`record_starts`); `wat`: what is joined to it."""
     size = source.ref.bytes
     if source.format == "parquet":
         return _row_groups(source, target)
@@ -61,7 +63,7 @@ def segments_of(source: Source, target: int, starts: list[int] | None = None) ->
         with open_file(source.ref.path) as file:
             starts = line_starts(file, size, target)
     starts = starts or [0, size]
-    return [Segment(source.format, source.layout, a, b, b - a) for a, b in pairwise(starts)]
+    return [Segment(source.format, source.layout, a, b, b - a, wat=wat[0], wat_sha256=wat[1]) for a, b in pairwise(starts)]
 
 
 def _row_groups(source: Source, target: int) -> list[Segment]:

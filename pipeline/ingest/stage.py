@@ -1,4 +1,4 @@
-"""`ingest`: WARC, WET, JSONL and Parquet in; one table of documents and one report row for everything that came in."""
+"""`ingest`: crawls and collections in; one table of documents and one report row for everything that came in."""
 
 import json
 from collections import Counter
@@ -7,12 +7,14 @@ from typing import Any, ClassVar
 from corpusmill.pipeline.config import Config, canonical_json
 from corpusmill.pipeline.ingest.config import IngestConfig
 from corpusmill.pipeline.ingest.files import open_file
-from corpusmill.pipeline.ingest.formats import Refused
+from corpusmill.pipeline.ingest.formats import Refused, Source
 from corpusmill.pipeline.ingest.guard import Guard
+from corpusmill.pipeline.ingest.pages import MIB
 from corpusmill.pipeline.ingest.parquet import check_text_column, open_groups
 from corpusmill.pipeline.ingest.sources import Discovery, discover
 from corpusmill.pipeline.ingest.splitting import needs_index, pack, piece_bytes, record_starts, segments_of
 from corpusmill.pipeline.ingest.url_filter import url_filter_params
+from corpusmill.pipeline.ingest.wat import pairs_of, read_wat
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Piece, Stage, Worker, documents_output
 from corpusmill.pipeline.storage import Storage
@@ -27,6 +29,18 @@ class IndexWorker(Worker):
         return Output({f"index/{piece.key}.json": canonical_json(starts).encode()}, counts={"cuts": len(starts) - 2})
 
 
+class WatWorker(Worker):
+    """Takes from a WAT file what is joined to the documents of its WET file."""
+
+    config: IngestConfig
+
+    def process(self, piece: Piece) -> Output:
+        (ref,) = piece.inputs
+        with open_file(ref.path) as file:
+            said = read_wat(file, Source(ref, "warc", piece.params["layout"]), self.config.extraction.max_record_mb * MIB)
+        return Output({f"index/{piece.key}.parquet": said}, counts={"said": said.num_rows})
+
+
 class IngestWorker(Worker):
     """Turns parts of sources into rows, by a process of its own that a hostile page may kill."""
 
@@ -34,7 +48,7 @@ class IngestWorker(Worker):
 
     def __init__(self, config: IngestConfig, run: Storage, params: dict[str, Any]):
         super().__init__(config, run, params)
-        self.guard = Guard(config, params)
+        self.guard = Guard(config, {**params, "run": run.root})
 
     def process(self, piece: Piece) -> Output:
         segments = piece.params["segments"]
@@ -61,7 +75,12 @@ class IngestStage(Stage):
         self._check_columns(found)
         target = piece_bytes(found.sources, self.config.piece_mb)
         starts = self._index(run, found, target)
-        parts = [(source.ref, segment) for source in found.sources for segment in segments_of(source, target, starts.get(source.ref.path))]
+        said = self._wats(run, found)
+        parts = [
+            (source.ref, segment)
+            for source in found.sources
+            for segment in segments_of(source, target, starts.get(source.ref.path), said.get(source.ref.path, ("", "")))
+        ]
         pieces = pack(parts, target)
         if found.refused or found.ignored:
             pieces.append(self._left_out(f"part-{len(pieces):05d}", found))
@@ -91,6 +110,18 @@ class IngestStage(Stage):
         ]
         rows = run.map("index", IndexWorker, pieces)
         return {s.ref.path: json.loads(run.storage.read_bytes(r.outputs[0].path)) for s, r in zip(large, rows)}
+
+    @staticmethod
+    def _wats(run: StageRun, found: Discovery) -> dict[str, tuple[str, str]]:
+        """What WAT files say of the pages of each WET file of the input: a file in the run and its hash."""
+        pairs = pairs_of(found.sources)
+        if not pairs:
+            return {}
+        wats = sorted({wat.ref.path: wat for wat in pairs.values()}.items())
+        pieces = [Piece(f"wat-{number:05d}", (wat.ref,), {"layout": wat.layout}) for number, (_, wat) in enumerate(wats)]
+        rows = run.map("wat", WatWorker, pieces)
+        said = {path: row.outputs[0] for (path, _), row in zip(wats, rows)}
+        return {wet: (f"{run.stage.name}/{said[wat.ref.path].path}", said[wat.ref.path].sha256) for wet, wat in pairs.items()}
 
     @staticmethod
     def _left_out(key: str, found: Discovery) -> Piece:
