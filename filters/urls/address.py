@@ -6,8 +6,10 @@ from urllib.parse import unquote
 
 from corpusmill.filters.urls.words import SEPARATORS
 
+#: Characters of the longest host name that there can be (RFC 1035, section 2.3.4); longer ones are attacks.
+LONGEST = 255
 #: A URL whose authority is a plain host with or without a port: nothing about it is open to interpretation.
-PLAIN = re.compile(r"(?s)https?://([a-zA-Z0-9._-]+)(?::[0-9]*)?([/?#].*)?\Z")
+PLAIN = re.compile(rf"(?s)https?://([a-zA-Z0-9._-]{{1,{LONGEST}}})(?::[0-9]*)?([/?#].*)?\Z")
 SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 TAIL = re.compile(r"[/?#]")
 
@@ -39,7 +41,7 @@ class HostReader:
 def same_host(host: str) -> str:
     """A host in the form in which hosts are equal: lower case, no dot at its end, other alphabets in Punycode."""
     host = host.strip().lower().rstrip(".")
-    if host.isascii():
+    if host.isascii() or len(host) > LONGEST:
         return host
     import idna
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
-from corpusmill.filters.urls.address import PLAIN, Host, HostReader, address_prefixes, readable, same_address, same_host, split_url
+from corpusmill.filters.urls.address import LONGEST, PLAIN, Host, HostReader, address_prefixes, readable, same_address, same_host, split_url
 from corpusmill.filters.urls.config import RuleName, UrlFilterConfig
 from corpusmill.filters.urls.listfile import Lists, open_lists
 from corpusmill.filters.urls.sources import LISTS, WORDS, Source, shipped_sources
@@ -149,6 +149,8 @@ def _names(host: Host) -> list[str]:
     """A host and its parents down to the registered domain, in the form in which hosts are equal."""
     if not host.name:
         return [same_host(host.rest)]
+    if len(host.name) > LONGEST:
+        return [same_host(host.name), same_host(host.domain)]  # its parents would take quadratic time
     names = [same_host(host.name)]
     for _ in range(host.name.count(".") - host.domain.count(".")):
         names.append(names[-1].partition(".")[2])

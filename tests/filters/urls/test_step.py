@@ -107,6 +107,19 @@ def test_what_is_allowed_passes(url_filter, lists, tmp_path: Path) -> None:
     assert url_filter(**lists).allowed("http://worst.com/") is None
 
 
+@pytest.mark.parametrize("preset", ["datatrove", "corpusmill"])
+@pytest.mark.parametrize(
+    "host", ["a." * 50_000 + "worst.com", "xn--" + "a" * 100_000 + ".worst.com", "é." * 50_000 + "worst.com", "[" * 100_000]
+)
+def test_endless_hosts_are_neither_taken_apart_nor_remembered(url_filter, lists, tmp_path: Path, preset: str, host: str) -> None:
+    (tmp_path / "allow").write_text("fine.com\n")
+    made = url_filter(preset=preset, shipped_lists=False, allow=[str(tmp_path / "allow")], **lists)
+    for url in (f"http://{host}/x", f"http://{host}{'/x' * 50_000}"):
+        assert rules(made, url) == ([] if host.startswith("[") else ["url_domain"])
+        assert made.allowed(url) is None
+    assert made.site.cache_info().currsize == 0
+
+
 def test_workers_refuse_other_lists_than_the_run_began_with(tmp_path: Path, monkeypatch, lists) -> None:
     monkeypatch.setenv("CORPUSMILL_CACHE", str(tmp_path / "cache"))
     made = UrlFilter(UrlFilterConfig(shipped_lists=False, **lists))
