@@ -109,7 +109,9 @@ def test_what_is_allowed_passes(url_filter, lists, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("preset", ["datatrove", "corpusmill"])
 @pytest.mark.parametrize(
-    "host", ["a." * 50_000 + "worst.com", "xn--" + "a" * 100_000 + ".worst.com", "é." * 50_000 + "worst.com", "[" * 100_000]
+    "host",
+    ["a." * 50_000 + "worst.com", "xn--" + "a" * 100_000 + ".worst.com", "é." * 50_000 + "worst.com", "[" * 100_000],
+    ids=["labels", "punycode", "unicode", "brackets"],
 )
 def test_endless_hosts_are_neither_taken_apart_nor_remembered(url_filter, lists, tmp_path: Path, preset: str, host: str) -> None:
     (tmp_path / "allow").write_text("fine.com\n")
