@@ -19,7 +19,7 @@ class Host(NamedTuple):
 
     name: str  # the fully qualified domain name; empty where there is no public suffix
     domain: str  # the domain under the public suffix; empty where there is none
-    rest: str  # what stands for the host where it is no name under a public suffix: an IP address, `localhost`
+    rest: str  # what stands for the host where it is no name under a public suffix: an IP address, `box.internal`
 
 
 class HostReader:
@@ -35,7 +35,8 @@ class HostReader:
 
     def read(self, url_or_host: str) -> Host:
         found = self._extract(url_or_host)
-        return Host(found.fqdn, found.top_domain_under_public_suffix, "" if found.suffix else found.domain)
+        rest = "" if found.suffix else f"{found.subdomain}.{found.domain}".lstrip(".")
+        return Host(found.fqdn, found.top_domain_under_public_suffix, rest)
 
 
 def same_host(host: str) -> str:

@@ -11,8 +11,8 @@ from corpusmill.pipeline.errors import InputError
 @pytest.fixture
 def lists(tmp_path: Path) -> dict[str, list[str]]:
     """Small lists of a user's own, as options."""
-    (tmp_path / "domains").write_text("bad.test.com\nworst.com\n192.0.2.1\nxn--bcher-kva.com\n")
-    (tmp_path / "urls").write_text("blog.example.com/2015\nhttp://example.com/Page/\nhttps://exact.com/x\n")
+    (tmp_path / "domains").write_text("bad.test.com\nworst.com\n192.0.2.1\nxn--bcher-kva.com\nbox.internal\n")
+    (tmp_path / "urls").write_text("blog.example.com/2015\nhttp://example.com/Page/\nhttps://exact.com/x\nwiki.internal/x\n")
     return {"domains": [str(tmp_path / "domains")], "urls": [str(tmp_path / "urls")]}
 
 
@@ -37,6 +37,9 @@ def test_no_url_fails_no_rule(url_filter, preset: str, url: str | None) -> None:
         ("http://test.com/", [], []),
         ("http://notworst.com/", [], []),
         ("http://192.0.2.1:80/", [], ["url_domain"]),
+        ("http://Box.internal/", [], ["url_domain"]),  # no public suffix
+        ("http://wiki.internal/x", [], ["url_exact"]),
+        ("http://internal/x", [], []),
         ("http://bücher.com/", [], ["url_domain"]),
         ("http://bücher.com@example.com/", [], []),
         ("https://exact.com/x", ["url_exact"], ["url_exact"]),
