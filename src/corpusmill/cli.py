@@ -69,7 +69,10 @@ def _carry_out(plan: Any, engine: EngineName, workers: int) -> None:
 @app.command(epilog="Example: corpusmill run recipes/demo.yaml crawl/ --output runs/demo --set dedup.threshold=0.8 --to dedup")
 def run(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of one that ships (demo, fineweb).")],
-    inputs: Annotated[list[str] | None, typer.Argument(metavar="INPUT...", help="Files, folders, globs or URLs of crawls.")] = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="INPUT...", help="Files, folders, globs or URLs of crawls, or cc:CC-MAIN-2026-04?segments=3."),
+    ] = None,
     output: Annotated[str, typer.Option(help="The run's folder; an existing run goes on where it stopped.")] = "runs/run",
     set_: Sets = None,
     engine: EngineOption = EngineName.ray,

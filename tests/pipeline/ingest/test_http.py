@@ -13,8 +13,9 @@ import pytest
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.ingest import splitting
+from corpusmill.pipeline.ingest.files import filesystem
 from corpusmill.pipeline.ingest.record import read_record
-from corpusmill.pipeline.ingest.sources import discover
+from corpusmill.pipeline.ingest.sources import discover, expand
 
 
 class Handler(SimpleHTTPRequestHandler):
@@ -85,3 +86,21 @@ def test_servers_that_can_not_be_used_are_one_sentence(served, warcs) -> None:
         discover([f"{served.ranges}/missing.warc.gz"])
     with pytest.raises(InputError, match="can't be listed"):
         discover(["http://127.0.0.1:1/crawl.warc.gz"])
+
+
+def test_globs_and_folders_of_a_server_that_lists_them(served, warcs, ingest) -> None:
+    for name in ("a.warc.gz", "b.warc.gz", "c.txt.log"):
+        (served.folder / "2026").mkdir(exist_ok=True)
+        (served.folder / "2026" / name).write_bytes(warcs.write(warcs.mixed(3)))
+    assert expand(f"{served.ranges}/2026/*.warc.gz") == [f"{served.ranges}/2026/{name}" for name in ("a.warc.gz", "b.warc.gz")]
+    assert len(ingest(f"{served.ranges}/2026/*.warc.gz").data) == 6
+    with pytest.raises(InputError, match="no file matches"):
+        expand(f"{served.ranges}/2026/*.arc.gz")
+
+
+def test_addresses_of_the_hugging_face_hub_reach_its_filesystem() -> None:
+    """Without a network that is as far as it goes."""
+    from huggingface_hub import HfFileSystem
+
+    fs, name = filesystem("hf://datasets/allenai/c4/en/*.json.gz")
+    assert isinstance(fs, HfFileSystem) and name == "datasets/allenai/c4/en/*.json.gz"

@@ -1,0 +1,93 @@
+"""Inputs in a bucket: a real S3 server (moto's) on loopback, spoken to by s3fs."""
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.ingest import splitting
+from corpusmill.pipeline.ingest.config import IngestConfig
+from corpusmill.pipeline.ingest.files import file_ref
+from corpusmill.pipeline.ingest.original import original_of
+from corpusmill.pipeline.ingest.sources import discover, expand
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A bucket of its own, found as users have it found: through the environment."""
+    from s3fs import S3FileSystem
+
+    for name, value in {
+        "AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    S3FileSystem.clear_instance_cache()
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="crawls")
+    yield SimpleNamespace(put=lambda key, body: client.put_object(Bucket="crawls", Key=key, Body=body))
+    for found in client.list_objects_v2(Bucket="crawls").get("Contents", []):
+        client.delete_object(Bucket="crawls", Key=found["Key"])
+    client.delete_bucket(Bucket="crawls")
+    S3FileSystem.clear_instance_cache()
+
+
+def test_a_bucket_equals_a_folder(bucket, warcs, ingest, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same ids, texts and places, in as many pieces; and each record is found again."""
+    (tmp_path / "in").mkdir()
+    files = {
+        "a.warc.gz": warcs.write(warcs.mixed(30)),
+        "b.warc": warcs.write(warcs.mixed(30), gzip=False),
+        "c.jsonl": b'{"text": "a line"}\n',
+    }
+    for name, content in files.items():
+        (tmp_path / "in" / name).write_bytes(content)
+        bucket.put(f"2026/{name}", content)
+    bucket.put("2026/notes.log", b"no documents")
+    monkeypatch.setattr(splitting, "SMALLEST", 2000)
+    local = ingest(tmp_path / "in", name="local")
+    remote = ingest("s3://crawls/2026/*.warc.gz", "s3://crawls/2026", name="remote")
+    columns = ("id", "url", "text", "offset", "length")
+    assert [[row[c] for c in columns] for row in remote.data] == [[row[c] for c in columns] for row in local.data]
+    assert len(remote.rows) == len(local.rows) + 1 > 4  # the log is accounted for
+    assert {row["source"] for row in remote.data} == {f"s3://crawls/2026/{name}" for name in files}
+    for row in remote.report[:6]:
+        assert original_of(row, IngestConfig()).content
+    assert ingest("s3://crawls/2026/*.warc.gz", "s3://crawls/2026", name="remote").run.performed == 0
+
+
+def test_globs_folders_and_fingerprints(bucket) -> None:
+    for key in ("x/a.jsonl", "x/y/b.jsonl", "x/c.txt"):
+        bucket.put(key, b'{"text": "t"}\n')
+    assert expand("s3://crawls/x/*.jsonl") == ["s3://crawls/x/a.jsonl"]
+    assert expand("s3://crawls/**/*.jsonl") == ["s3://crawls/x/a.jsonl", "s3://crawls/x/y/b.jsonl"]
+    assert expand("s3://crawls/x/a.jsonl") == ["s3://crawls/x/a.jsonl"]
+    before = file_ref("s3://crawls/x/a.jsonl")
+    assert file_ref("s3://crawls/x/a.jsonl") == before and before.bytes == 14
+    bucket.put("x/a.jsonl", b'{"text": "u"}\n')
+    from s3fs import S3FileSystem
+
+    S3FileSystem.clear_instance_cache()
+    assert file_ref("s3://crawls/x/a.jsonl").fingerprint != before.fingerprint
+
+
+def test_what_is_not_there_is_one_sentence(bucket) -> None:
+    for given, sentence in {
+        "s3://crawls/none.warc.gz": "no such file or folder",
+        "s3://crawls/*.warc.gz": "no file matches",
+        "s3://no-such-bucket/x.warc.gz": "no such file or folder",
+    }.items():
+        with pytest.raises(InputError, match=sentence) as caught:
+            discover([given])
+        assert "\n" not in str(caught.value)
