@@ -8,7 +8,11 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import IO
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import urllib3
 from urllib3.exceptions import HTTPError, InvalidHeader, MaxRetryError
@@ -32,6 +36,8 @@ MISSING = (401, 403, 404, 410)  # a bucket whose list is not public says 403 of 
 #: What a server says of a file that changes with its content.
 TAGS = ("ETag", "Last-Modified")
 PART = ".part"
+#: How often it is looked whether another run has finished a file.
+LOCK_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -67,15 +73,29 @@ def download(urls: Sequence[str], bar: Bytes | None = None, patience: Patience |
     if not missing:
         return
     stop = threading.Event()
-    manager = urllib3.PoolManager(CONNECTIONS, maxsize=CONNECTIONS, headers={"User-Agent": AGENT, "Accept-Encoding": "identity"})
-    with manager, ThreadPoolExecutor(CONNECTIONS) as pool:
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
         try:
-            jobs = [pool.submit(_Download(url, manager, bar or Bytes(), patience or Patience(), stop).run) for url in missing]
+            jobs = [pool.submit(_Download(url, _manager(url), bar or Bytes(), patience or Patience(), stop).run) for url in missing]
             for job in as_completed(jobs):
                 job.result()
         finally:
             stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _manager(url: str) -> urllib3.PoolManager:
+    """What connects to the server of a URL, by the proxy that the environment names for it, if any."""
+    parts = urlsplit(url)
+    proxy = getproxies().get(parts.scheme)
+    return _manager_by(None if proxy is None or proxy_bypass(parts.hostname or "") else proxy)
+
+
+@cache
+def _manager_by(proxy: str | None) -> urllib3.PoolManager:
+    headers = {"User-Agent": AGENT, "Accept-Encoding": "identity"}
+    if proxy is None:
+        return urllib3.PoolManager(maxsize=CONNECTIONS, headers=headers)
+    return urllib3.ProxyManager(proxy, maxsize=CONNECTIONS, headers=headers)
 
 
 class _Download:
@@ -95,13 +115,22 @@ class _Download:
         try:
             self.place.parent.mkdir(parents=True, exist_ok=True)
             with open(self.place.with_name(self.place.name + ".lock"), "wb") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be fetching it right now
-                if cached(self.url) is None:
+                if self._lock(lock) and cached(self.url) is None:
                     self._run()
         except OSError as error:
             raise InputError(
                 f"{error.filename or self.part}: can't be written ({error.strerror}); run the same command again to go on."
             ) from error
+
+    def _lock(self, file: IO[bytes]) -> bool:
+        """Waits while another run fetches the same file; False where this one is to stop."""
+        while not self.stop.is_set():
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            except BlockingIOError:
+                self.stop.wait(LOCK_SECONDS)
+        return False
 
     def _run(self) -> None:
         retry = self.patience.retry()

@@ -17,8 +17,9 @@ from corpusmill.pipeline.ingest.download import Patience
 class CrawlServer(ThreadingHTTPServer):
     """Serves `files` by path. `faults` are popped one a request: what happens instead of, or to, the answer.
 
-    A number cuts the body behind so many bytes; `busy` is a 503 that asks for a pause, `rubbish` one that does so badly, `fail` a bare
-    500, `limit` a 429 with a date, `long` and `short` a wrong Content-Length, `nosize` none.
+    A number cuts the body behind so many bytes. `busy` is a 503 that asks for a pause, `wait` for a long one, `rubbish` for
+    none that can be read; `limit` is a 429 with a date, `fail` a bare 500. `long` and `short` are a wrong Content-Length,
+    `nosize` is none.
     """
 
     daemon_threads = True
@@ -82,6 +83,8 @@ class Handler(BaseHTTPRequestHandler):
             self._refuse(429, email.utils.formatdate(usegmt=True))
         elif fault == "fail":
             self._refuse(500)
+        elif fault == "wait":
+            self._refuse(503, "60")
         elif fault == "rubbish":
             self._refuse(503, "soon")
         else:

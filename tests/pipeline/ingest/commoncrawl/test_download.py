@@ -1,9 +1,13 @@
 """Downloads from a server that is busy, breaks off, changes its mind and lies: what arrives is whole, or a sentence."""
 
+import gzip
 import multiprocessing
 import os
 import random
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -191,6 +195,36 @@ def test_two_runs_fetch_a_file_once(server, url: str, patience: Patience) -> Non
     for thread in threads:
         thread.join(30)
     assert content(url) == BODY and server.asked(FILE) == [None]
+
+
+def test_a_proxy_of_the_environment_is_used(server, patience: Patience, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server as the proxy: it is asked for whole addresses of a host that does not exist."""
+    url = "http://no-such-host.invalid/x.warc.gz"
+    server.files[url] = BODY
+    monkeypatch.setenv("http_proxy", server.base)
+    download([url], None, patience)
+    assert content(url) == BODY
+    monkeypatch.setenv("no_proxy", "other-host.invalid")
+    with pytest.raises(CorpusmillError, match="can't be fetched"):
+        download(["http://other-host.invalid/x.warc.gz"], None, patience)
+
+
+def test_an_interrupted_command_ends_at_once_and_goes_on(server, url: str, tmp_path: Path) -> None:
+    """Ctrl-C while the server keeps the command waiting for a minute."""
+    server.files["/crawl-data/CC-MAIN-2026-04/warc.paths.gz"] = gzip.compress(FILE[1:].encode())
+    server.faults[FILE] = [1_000_000, "wait"]
+    (tmp_path / "recipe.yaml").write_text("ingest: {}\n")
+    given = f"cc:CC-MAIN-2026-04?base={server.base}"
+    command = [sys.executable, "-m", "corpusmill", "run", str(tmp_path / "recipe.yaml"), given, "--output", str(tmp_path / "run")]
+    process = subprocess.Popen([*command, "--engine", "inline"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while len(server.asked(FILE)) < 2:
+        time.sleep(0.05)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130 and b"Traceback" not in err
+    download([url])
+    assert content(url) == BODY and server.asked(FILE) == [None, "bytes=1000000-", "bytes=1000000-"]
 
 
 def test_places_are_below_the_cache(server, tmp_path: Path) -> None:
