@@ -1,4 +1,4 @@
-"""Languages, crawl files and hosts: how many documents of each came in, and how many each stage let through."""
+"""Languages, crawl files, hosts and encodings: how many documents of each came in, and how many each stage let through."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -6,10 +6,13 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from corpusmill.pipeline.ingest.charset import canonical
 from corpusmill.pipeline.report.read import DATA_STAGES, RunReader
 
 #: Rows of a table that a page shows; the rest is summed up in one row.
 SHOWN = 25
+#: Types of records that are UTF-8 by their format and claim nothing.
+TEXTS = ("line", "row", "conversion")
 _HOST = r"^[A-Za-z][A-Za-z0-9+.\-]*://(?:[^/?#@]*@)?(?P<host>[^/?#:]+)"
 
 
@@ -43,7 +46,27 @@ def read_origins(reader: RunReader) -> list[Origin]:
     for stage in stages:
         for column, counts in _counted(reader, stage, "data", list(columns)).items():
             columns[column].after[stage] = counts
-    return [origin for origin in columns.values() if origin.before]
+    return [origin for origin in (*columns.values(), _encodings(reader)) if origin.before]
+
+
+def _encodings(reader: RunReader) -> Origin:
+    """In what encodings the pages were read, and what they had claimed where that was another one or nothing."""
+    origin = Origin("Encoding", after={"ingest": Counter()})
+    for table in reader.tables("ingest", "report", ["encoding_claimed", "encoding", "record_type", "kept"]):
+        if "encoding_claimed" in table.column_names:
+            counted = table.group_by(table.column_names).aggregate([([], "count_all")])
+            for row in counted.to_pylist():
+                if row["encoding"] is not None:
+                    name = _encoding(row["encoding"], row["encoding_claimed"], row["record_type"])
+                    origin.before[name] += row["count_all"]
+                    origin.after["ingest"][name] += row["count_all"] * row["kept"]
+    return origin
+
+
+def _encoding(used: str, claimed: str | None, kind: str) -> str:
+    if claimed is None:
+        return used if kind in TEXTS else f"{used}, nothing claimed"
+    return used if canonical(claimed) == used else f"{used}, claimed {claimed}"
 
 
 def _counted(reader: RunReader, stage: str, kind: str, columns: list[str]) -> dict[str, Counter[str]]:
