@@ -11,17 +11,19 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.ingest.config import IngestConfig
 from corpusmill.pipeline.ingest.fields import fill_row
 from corpusmill.pipeline.ingest.pages import gap_row
-from corpusmill.pipeline.ingest.rows import Row, Work
+from corpusmill.pipeline.ingest.rows import GivenUp, Row, Work
 from corpusmill.pipeline.ingest.walk import Gap
 from corpusmill.pipeline.schemas import document_id
 
+#: Bytes of a column read at a time; without it Arrow takes a row group's whole column into memory.
+BUFFER = 1 << 20
 #: Rows turned into Python values at a time.
 BATCH_ROWS = 256
 
 
 def open_groups(path: str, file: IO[bytes]) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(file)
+        return pq.ParquetFile(file, buffer_size=BUFFER, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0].rstrip('.')}).") from error
 
@@ -50,22 +52,33 @@ def group_bytes(parquet: pq.ParquetFile) -> list[int]:
     ]
 
 
-def read_groups(source: str, file: IO[bytes], start: int, end: int, config: IngestConfig) -> Iterator[Work]:
-    """A row for every row of the row groups `[start, end)`; `offset` is the row's number in the file."""
+def read_groups(source: str, file: IO[bytes], start: int, end: int, config: IngestConfig, given_up: GivenUp) -> Iterator[Work]:
+    """A row for every row of the row groups `[start, end)`; `offset` is the row's number in the file.
+
+    What is left of a row group that can't be read is one row.
+    """
     parquet = open_groups(source, file)
     number = sum(parquet.metadata.row_group(group).num_rows for group in range(start))
     for group in range(start, end):
         after = number + parquet.metadata.row_group(group).num_rows
+        reason: list[str] | None = None
         try:
-            for batch in parquet.iter_batches(BATCH_ROWS, row_groups=[group], use_threads=False):
+            batches = parquet.iter_batches(BATCH_ROWS, row_groups=[group], use_threads=False)
+            while number < after and not (reason := given_up()):
+                if (batch := next(batches, None)) is None:
+                    break
                 for fields in _rows(batch):
                     yield Work(partial(_row, source, number, fields, config), partial(_unread_row, source, number))
                     number += 1
+            if reason:
+                yield Work.of(
+                    gap_row(source, Gap(number, after - number, reason[0], f"row group {group} from row {number} on: {reason[1]}"))
+                )
         except MemoryError:
             raise
         except (pa.ArrowException, OSError) as error:
-            reason = f"row group {group} is damaged from row {number} on: {after - number} rows ({str(error).splitlines()[0][:200]})"
-            yield Work.of(gap_row(source, Gap(number, after - number, "corrupt", reason)))
+            damage = f"row group {group} is damaged from row {number} on: {after - number} rows ({str(error).splitlines()[0][:200]})"
+            yield Work.of(gap_row(source, Gap(number, after - number, "corrupt", damage)))
         number = after
 
 

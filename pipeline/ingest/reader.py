@@ -26,7 +26,7 @@ from corpusmill.pipeline.engine import peak_memory_mb
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.ingest.config import IngestConfig
 from corpusmill.pipeline.ingest.rows import Row, Tables, Work
-from corpusmill.pipeline.ingest.segments import SegmentReader, rest_row
+from corpusmill.pipeline.ingest.segments import SegmentReader
 from corpusmill.pipeline.ingest.splitting import Segment
 
 #: Exit code of a process that ran into its memory limit.
@@ -124,26 +124,20 @@ class Reader:
         batch = Batch()
         for path, size, fields in request["segments"]:
             segment = Segment(**fields)
-            works = self.segments.works(path, size, segment, request["by_hand"])
-            last: Work | None = None
-            while True:
-                self.place[PLACE] = number
-                self._enter(READING, self.page_seconds * READING_FACTOR)
-                if batch.due:
-                    batch.send(self.connection, end=False)
-                    batch = Batch()
-                given_up = unreadable.get(str(number))
-                work = Work.of(rest_row(path, segment, last and last.unread()).fail(*given_up)) if given_up else next(works, None)
-                if work is None:
-                    break
+            self._read_on(number)
+            for work in self.segments.works(path, size, segment, request["by_hand"], lambda: unreadable.get(str(self.place[PLACE]))):
                 if number >= done:
                     batch.add(self._row(work, lost.get(str(number))))
                 number += 1
-                last = work
-                if given_up:
-                    break
-        self._enter(READING, self.page_seconds * READING_FACTOR)
+                self._read_on(number)
+                if batch.due:
+                    batch.send(self.connection, end=False)
+                    batch = Batch()
         batch.send(self.connection, end=True)
+
+    def _read_on(self, number: int) -> None:
+        self.place[PLACE] = number
+        self._enter(READING, self.page_seconds * READING_FACTOR)
 
     def _row(self, work: Work, given_up: list[str] | None) -> Row:
         if given_up:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import pyarrow as pa
 
@@ -79,6 +79,10 @@ class Work(NamedTuple):
     def of(cls, row: Row) -> "Work":
         """A row that is there already."""
         return cls(lambda: row, lambda: row)
+
+
+#: Asked before a record is read: the rule and the reason where reading it has killed the process again and again.
+GivenUp: TypeAlias = Callable[[], list[str] | None]
 
 
 class Tables:

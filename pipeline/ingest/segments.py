@@ -10,7 +10,7 @@ from corpusmill.pipeline.ingest.jsonl import read_jsonl
 from corpusmill.pipeline.ingest.pages import MIB, gap_row, record_row, unread_row
 from corpusmill.pipeline.ingest.parquet import read_groups
 from corpusmill.pipeline.ingest.records import Record
-from corpusmill.pipeline.ingest.rows import Row, Work
+from corpusmill.pipeline.ingest.rows import GivenUp, Row, Work
 from corpusmill.pipeline.ingest.single import TYPES, read_single
 from corpusmill.pipeline.ingest.splitting import Segment
 from corpusmill.pipeline.ingest.url_filter import UrlFilter, check_url, make_url_filter
@@ -36,8 +36,19 @@ class SegmentReader:
             self.urls = make_url_filter(self.config.url_filter)
             self.urls.setup(self.params["url_filter"]["lists"])
 
-    def works(self, path: str, size: int, segment: Segment, by_hand: bool) -> Iterator[Work]:
-        """The records of a segment of a file of `size` bytes, in order. `by_hand`: without the native code that usually finds them."""
+    def works(self, path: str, size: int, segment: Segment, by_hand: bool, given_up: GivenUp) -> Iterator[Work]:
+        """The records of a segment of a file of `size` bytes, in order. `by_hand`: without the native code that usually
+        finds them. What can't be read is a row: the rest of a row group of Parquet, and of anything else the rest of the segment."""
+        works = self._works(path, size, segment, by_hand, given_up)
+        last: Work | None = None
+        while segment.format == "parquet" or not (reason := given_up()):
+            if (work := next(works, None)) is None:
+                return
+            yield work
+            last = work
+        yield Work.of(rest_row(path, segment, last and last.unread()).fail(*reason))
+
+    def _works(self, path: str, size: int, segment: Segment, by_hand: bool, given_up: GivenUp) -> Iterator[Work]:
         if segment.format == "refused":
             row = Row(document_id(path, b""), path, None, None, "file", size)
             yield Work.of(row.fail(segment.rule, segment.reason))
@@ -47,7 +58,7 @@ class SegmentReader:
                 for work in read_jsonl(path, file, segment.layout, segment.start, segment.end, self.config):
                     yield self._checked(work)
             elif segment.format == "parquet":
-                for work in read_groups(path, file, segment.start, segment.end, self.config):
+                for work in read_groups(path, file, segment.start, segment.end, self.config, given_up):
                     yield self._checked(work)
             else:
                 for part in self._parts(file, segment, by_hand):
@@ -81,11 +92,6 @@ class SegmentReader:
 
 def rest_row(path: str, segment: Segment, last: Row | None) -> Row:
     """What of a segment can't be read, behind the `last` record that could."""
-    offset = length = None
-    if last is not None and last.offset is not None:
-        offset = last.offset + (last.length or 1)
-    elif segment.format != "parquet":
-        offset = segment.start
-    if segment.layout in CUTTABLE and segment.format != "parquet" and offset is not None:
-        length = segment.end - offset
+    offset = segment.start if last is None or last.offset is None else last.offset + (last.length or 0)
+    length = segment.end - offset if segment.layout in CUTTABLE else None  # of a stream nobody knows
     return Row(document_id(f"{path}#{offset}", b""), path, offset, length, "damage", length or 0)

@@ -24,7 +24,9 @@ def written(table: pa.Table, group: int = 3) -> bytes:
 
 def rows(content: bytes, start: int = 0, end: int | None = None) -> list:
     groups = open_groups("f.parquet", io.BytesIO(content)).metadata.num_row_groups
-    return [work.row() for work in read_groups("f.parquet", io.BytesIO(content), start, groups if end is None else end, CONFIG)]
+    return [
+        work.row() for work in read_groups("f.parquet", io.BytesIO(content), start, groups if end is None else end, CONFIG, lambda: None)
+    ]
 
 
 def test_rows_become_documents_with_their_number_as_offset() -> None:
