@@ -40,7 +40,8 @@ class Done:
     counts: dict[str, int]
     warnings: list[str]
     seconds: float
-    peak_mb: int
+    peak_mb: int  # of the worker, other processes that it keeps included
+    beside_mb: int = 0  # of these others alone
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def publish_output(storage: Storage, key: str, output: Output, seconds: float, b
     files = [publish(storage, path, output.files[path]) for path in sorted(output.files)]
     return Done(
         key, files, output.rows_in, output.kept, output.dropped, output.bytes_in,
-        dict(sorted(output.counts.items())), output.warnings, seconds, peak_memory_mb() + beside_mb,
+        dict(sorted(output.counts.items())), output.warnings, seconds, peak_memory_mb() + beside_mb, beside_mb,
     )  # fmt: skip
 
 

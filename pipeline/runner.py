@@ -184,6 +184,7 @@ class StageRun:
             "bytes_in": sum(d.bytes_in for d in done),
             "workers": workers,
             "peak_mb": max((d.peak_mb for d in done), default=peak_memory_mb()),
+            "beside_mb": max((d.beside_mb for d in done), default=0),
         }
         if not self.run.remote:
             with open(self.run.path(METRICS), "a") as file:

@@ -44,7 +44,7 @@ class Losses:
         elif tries == 2:
             self.by_hand = True
         elif tries > 2:
-            self.unreadable[place] = (death.rule, "what lies behind can't be read: " + self._reason("finding the next record", death))
+            self.unreadable[place] = (death.rule, self._reason("reading it", death))
         if death.killed and tries >= 2:
             self.killed += 1
             if self.killed >= KILLED:

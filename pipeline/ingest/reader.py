@@ -119,15 +119,16 @@ class Reader:
 
     def _piece(self, request: dict[str, Any]) -> None:
         """Sends the rows behind the first `done`; `lost` and `unreadable` say which records to give up, and why."""
-        done, lost, unreadable = request["done"], request["lost"], request["unreadable"]
+        done = request["done"]
+        lost, unreadable = ({int(place): why for place, why in request[name].items()} for name in ("lost", "unreadable"))
         number = 0
         batch = Batch()
         for path, size, fields in request["segments"]:
             segment = Segment(**fields)
             self._read_on(number)
-            for work in self.segments.works(path, size, segment, request["by_hand"], lambda: unreadable.get(str(self.place[PLACE]))):
+            for work in self.segments.works(path, size, segment, request["by_hand"], lambda: unreadable.get(self.place[PLACE])):
                 if number >= done:
-                    batch.add(self._row(work, lost.get(str(number))))
+                    batch.add(self._row(work, lost.get(number)))
                 number += 1
                 self._read_on(number)
                 if batch.due:
@@ -136,8 +137,8 @@ class Reader:
         batch.send(self.connection, end=True)
 
     def _read_on(self, number: int) -> None:
+        self._enter(READING, self.page_seconds * READING_FACTOR)  # first: nobody is to blame the next record for this one
         self.place[PLACE] = number
-        self._enter(READING, self.page_seconds * READING_FACTOR)
 
     def _row(self, work: Work, given_up: list[str] | None) -> Row:
         if given_up:

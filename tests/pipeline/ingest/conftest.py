@@ -1,6 +1,7 @@
 """WARCs written by warcio, and the stage run in this process."""
 
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -67,7 +68,7 @@ def warcs() -> SimpleNamespace:
 
 @pytest.fixture
 def ingest(tmp_path: Path) -> Callable[..., SimpleNamespace]:
-    """Runs the stage on `inputs`; gives its documents, report, manifest rows, warnings and folder."""
+    """Runs the stage on `inputs`; gives its documents, report, manifest rows, warnings, folder, and the reader's memory."""
 
     def run(*inputs: object, name: str = "run", **config: object) -> SimpleNamespace:
         stage = IngestStage(IngestStage.Config.model_validate(config))
@@ -82,6 +83,7 @@ def ingest(tmp_path: Path) -> Callable[..., SimpleNamespace]:
         return SimpleNamespace(
             data=tables["data"].to_pylist(), report=tables["report"].to_pylist(), tables=tables, rows=rows,
             warnings=[w for row in rows for w in row.warnings], storage=run.storage, run=run,
+            reader_mb=max(json.loads(line)["beside_mb"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()),
         )  # fmt: skip
 
     return run

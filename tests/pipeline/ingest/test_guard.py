@@ -1,0 +1,218 @@
+"""The process that reads: equal to reading in this process, replaced when it dies, never in the way when its worker ends."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.ingest.config import IngestConfig
+from corpusmill.pipeline.ingest.guard import Guard, ReaderBug
+from corpusmill.pipeline.ingest.reader import EXTRACTING
+from corpusmill.pipeline.ingest.rows import Tables
+from corpusmill.pipeline.ingest.segments import SegmentReader
+from corpusmill.pipeline.ingest.splitting import Segment
+
+#: A page that keeps native code busy for some seconds: the names of a tag's attributes are compared pair by pair.
+SLOW = b"<div" + b"".join(b" a%d=1" % number for number in range(30_000)) + b">slow</div>"
+MARK = "CORPUSMILL_TEST_MARK"
+
+
+def segment(path: Path, layout: str = "members", kind: str = "warc") -> tuple[str, int, dict]:
+    size = path.stat().st_size
+    return str(path), size, asdict(Segment(kind, layout, 0, size, size))
+
+
+@pytest.fixture
+def guard() -> Iterator[Callable[..., Guard]]:
+    made: list[Guard] = []
+
+    def make(**extraction: object) -> Guard:
+        made.append(Guard(IngestConfig.model_validate({"extraction": extraction}), {}))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def slow(tmp_path: Path, warcs) -> Path:
+    """A slow page between others: record 3 of 7."""
+    path = tmp_path / "slow.warc.gz"
+    pages = [{"url": f"http://x.test/{number}", "body": SLOW if number == 3 else warcs.page(number)} for number in range(7)]
+    path.write_bytes(warcs.write(pages))
+    return path
+
+
+class Assassin(threading.Thread):
+    """Sends a signal to the process that reads whenever it extracts record `place`, `times` times."""
+
+    def __init__(self, guard: Guard, place: int, number: int, times: int):
+        super().__init__(daemon=True)
+        self.guard, self.target, self.number, self.times = guard, place, number, times
+        self.struck: set[int] = set()
+        self.start()
+
+    def run(self) -> None:
+        while len(self.struck) < self.times:
+            process = self.guard.process
+            if process and process.popen.pid not in self.struck and list(process.place[:2]) == [self.target, EXTRACTING]:
+                self.struck.add(process.popen.pid)
+                os.kill(process.popen.pid, self.number)
+            time.sleep(0.001)
+
+
+def test_rows_are_what_reading_in_this_process_gives(tmp_path: Path, warcs, guard) -> None:
+    path, lines = tmp_path / "a.warc.gz", tmp_path / "b.jsonl"
+    path.write_bytes(warcs.write(warcs.mixed(700)) + b"\x1f\x8b rubbish")
+    lines.write_bytes(b'{"text": "one"}\nno json\n{"text": "two"}\n')
+    segments = [segment(path), segment(lines, "plain", "jsonl")]
+    found = guard().read(segments)
+    expected = Tables()
+    for name, size, fields in segments:
+        for work in SegmentReader(IngestConfig(), {}).works(name, size, Segment(**fields), False, lambda: None):
+            expected.add(work.row())
+    assert found.report().equals(expected.report()) and found.documents().equals(expected.documents())
+    assert found.rows == 1404 and found.counts["type:response"] == 700 and found.counts["failed:not_json"] == 1
+    assert len(found.tables[0]) > 1  # more than one batch was sent
+    assert found.warnings == [f"{path}: damaged gzip member at {found.report()['offset'][1400].as_py()}."]
+
+
+@pytest.mark.parametrize(
+    ("number", "rule", "how"), [(signal.SIGSEGV, "crashed", "SIGSEGV"), (signal.SIGKILL, "out_of_memory", "killed from outside")]
+)
+def test_a_record_that_ends_its_process_once_is_kept_and_twice_is_given_up(slow: Path, guard, number: int, rule: str, how: str) -> None:
+    undisturbed = guard(max_page_seconds=100).read([segment(slow)]).report().to_pylist()
+    for times in (1, 2):
+        disturbed = guard(max_page_seconds=100)
+        assassin = Assassin(disturbed, 3, number, times)
+        rows = disturbed.read([segment(slow)]).report().to_pylist()
+        assert len(assassin.struck) == times
+        if times == 1:
+            assert rows == undisturbed
+        else:
+            assert rows[:3] + rows[4:] == undisturbed[:3] + undisturbed[4:]
+            assert (
+                rows[3]["failed"] == [rule]
+                and rows[3]["reason"].startswith("its extraction ended its process twice")
+                and how in rows[3]["reason"]
+            )
+            assert (rows[3]["offset"], rows[3]["length"], rows[3]["url"]) == tuple(
+                undisturbed[3][name] for name in ("offset", "length", "url")
+            )
+
+
+def test_where_the_machine_kills_again_and_again_the_piece_fails(tmp_path: Path, warcs, guard) -> None:
+    path = tmp_path / "slow.warc.gz"
+    path.write_bytes(warcs.write([{"url": f"http://x.test/{number}", "body": SLOW} for number in range(4)]))
+    disturbed = guard(max_page_seconds=100)
+    for place in range(3):
+        Assassin(disturbed, place, signal.SIGKILL, 2)
+    with pytest.raises(CorpusmillError, match="is the machine out of memory"):
+        disturbed.read([segment(path)])
+
+
+def test_killed_at_any_moment_the_outputs_are_the_same_bytes(tmp_path: Path, warcs, ingest) -> None:
+    path = tmp_path / "pages.warc.gz"
+    path.write_bytes(warcs.write([{"url": f"http://x.test/{n}", "body": warcs.page(n, 3000)} for n in range(2000)]))
+    undisturbed = ingest(path, name="undisturbed")
+    chance = random.Random(7)
+    for number in (signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM):
+        done = threading.Event()
+        struck: set[int] = set()
+
+        def strike(number: int = number, done: threading.Event = done, struck: set[int] = struck) -> None:
+            while len(struck) < 3 and not done.wait(chance.uniform(0.3, 0.7)):
+                for pid in readers(str(os.getpid())):
+                    struck.add(pid)
+                    os.kill(pid, number)
+
+        thread = threading.Thread(target=strike, daemon=True)
+        thread.start()
+        found = ingest(path, name=f"struck-{number}")
+        done.set()
+        thread.join()
+        assert struck
+        assert [row.outputs for row in found.rows] == [row.outputs for row in undisturbed.rows]
+
+
+def test_errors_arrive_as_what_they_are(tmp_path: Path, warcs, guard) -> None:
+    path = tmp_path / "a.warc.gz"
+    path.write_bytes(warcs.write(warcs.mixed(2)))
+    reader = guard()
+    gone = segment(path)
+    path.rename(tmp_path / "b.warc.gz")
+    with pytest.raises(InputError, match="a.warc.gz: no such file"):
+        reader.read([gone])
+    with pytest.raises(ReaderBug, match="TypeError: .*'colour'") as caught:
+        reader.read([(gone[0], 0, {"colour": "red"})])
+    assert "Traceback" in caught.value.__notes__[0] and "reader.py" in caught.value.__notes__[0]
+    pid = reader.process and reader.process.popen.pid
+    assert reader.read([segment(tmp_path / "b.warc.gz")]).rows == 4  # by the same process, which is none the worse for it
+    assert reader.process and reader.process.popen.pid == pid
+
+
+def test_a_process_that_can_not_start_is_one_sentence(tmp_path: Path, warcs, guard, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.warc.gz"
+    path.write_bytes(warcs.write(warcs.mixed(1)))
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    with pytest.raises(CorpusmillError, match=r"can't be started \(.*corpusmill.*\)\.$"):
+        guard().read([segment(path)])
+
+
+def test_a_process_that_sleeps_is_killed_and_its_record_tried_again(slow: Path, guard) -> None:
+    stopped = guard(max_page_seconds=0.3)
+    assassin = Assassin(stopped, 3, signal.SIGSTOP, 1)
+    rows = stopped.read([segment(slow)]).report().to_pylist()
+    assert len(assassin.struck) == 1
+    assert [row["failed"] for row in rows] == [[], [], [], ["timeout"], [], [], []]
+
+
+def readers(parent: str = "", mark: str = "") -> list[int]:
+    """Processes that read, of one worker or with a mark in their environment."""
+    found = []
+    for process in Path("/proc").iterdir():
+        try:
+            if process.name.isdigit() and b"corpusmill.pipeline.ingest.reader" in (process / "cmdline").read_bytes():
+                status = (process / "stat").read_text().rsplit(")", 1)[1].split()
+                marked = not mark or f"{MARK}={mark}\0".encode() in (process / "environ").read_bytes()
+                if status[0] != "Z" and marked and parent in ("", status[1]):
+                    found.append(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("engine", ["inline", "ray"])
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+def test_nothing_is_left_of_a_run_that_is_ended(slow: Path, tmp_path: Path, engine: str, end: int) -> None:
+    mark = f"{engine}-{end}-{os.getpid()}"
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("ingest: {extraction: {max_page_seconds: 1000}}\n")
+    command = [sys.executable, "-m", "corpusmill", "run", str(recipe), str(slow), "--output", str(tmp_path / "run")]
+    process = subprocess.Popen(
+        [*command, "--engine", engine, "--workers", "1"], env={**os.environ, MARK: mark}, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not readers(mark=mark) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert readers(mark=mark), process.communicate()[0]
+    if end == signal.SIGKILL:
+        process.kill()
+    else:
+        os.killpg(process.pid, end)
+    said = process.communicate(timeout=60)[0]
+    while readers(mark=mark) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not readers(mark=mark)
+    assert "Traceback" not in said

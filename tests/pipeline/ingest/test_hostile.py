@@ -1,0 +1,181 @@
+"""Pages and files made to hurt: each is a row with its reason, within the limits of time and memory, and its neighbours stay."""
+
+import gzip
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import brotli
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zstandard
+
+MIB = 1 << 20
+HTML = ("Content-Type", "text/html; charset=utf-8")
+#: Resident memory of a process that reads at its limit of 384 MB: the limit, and the mapped files of its libraries.
+MOST_MB = 384 + 100
+
+
+def gzip_zeros(gigabytes: int) -> bytes:
+    """A gzip stream of zeros, put together from copies of one compressed block; its checksum is wrong."""
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    block = compressor.compress(bytes(16 * MIB)) + compressor.flush(zlib.Z_FULL_FLUSH)
+    return b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + block * (gigabytes * 64) + zlib.compress(b"", wbits=-15) + bytes(8)
+
+
+def zstd_zeros(gigabytes: int) -> bytes:
+    return zstandard.compress(bytes(16 * MIB)) * (gigabytes * 64)
+
+
+def brotli_zeros(gigabytes: int) -> bytes:
+    compressor = brotli.Compressor(quality=1)
+    return b"".join(compressor.process(bytes(16 * MIB)) for _ in range(gigabytes * 64)) + compressor.finish()
+
+
+def chunked(body: bytes) -> bytes:
+    return b"".join(b"%x\r\n%s\r\n" % (len(body[i : i + 4096]), body[i : i + 4096]) for i in range(0, len(body), 4096)) + b"0\r\n\r\n"
+
+
+def numbered(template: bytes, count: int) -> bytes:
+    return b"".join(template % number for number in range(count))
+
+
+N = 100_000
+#: What each page is, and the rule that it fails; None where it is harmless at its size.
+PAGES: dict[str, tuple[Callable[[], bytes], str | None]] = {
+    "div": (lambda: b"<div>" * N + b"x" + b"</div>" * N, "too_deep"),
+    "b": (lambda: b"<b>" * N, "too_deep"),
+    "svg": (lambda: b"<svg><g>" * N, "too_deep"),
+    "math": (lambda: b"<math><mi>" * N, "too_deep"),
+    "table": (lambda: b"<table><tr><td>" * N, "too_deep"),
+    "list": (lambda: b"<ul><li>" * N, "too_deep"),
+    # the adoption agency and the list of active formatting elements of HTML's tree builder
+    "formatting": (lambda: numbered(b"<font color=a%d><p>", N), "out_of_memory"),
+    "adoption": (lambda: numbered(b"<b id=%d><div>", N // 2) + b"</b>" * (N // 2), "timeout"),
+    "misnested": (lambda: b"<a><b><i><p></b>" * (N // 10) + b"x", None),
+    "fostered": (lambda: b"<table>x<b>" * N, None),
+    "attributes": (lambda: b"<div" + numbered(b" a%d=1", 1_000_000) + b">x</div>", "timeout"),
+    "siblings": (lambda: b"<a>x</a>" * 1_900_000, "out_of_memory"),
+    "nuls": (lambda: bytes(15 * MIB), "empty_text"),
+    "one line": (lambda: b"x" * (15 * MIB), None),
+    "comment": (lambda: b"<!--" * (3 * MIB), "empty_text"),
+    "doctype": (lambda: b"<!DOCTYPE " + b"x" * (15 * MIB), "empty_text"),
+    "too long": (lambda: b"x" * (17 * MIB), "too_large"),
+}
+
+
+def by_url(found: SimpleNamespace) -> dict[str, dict]:
+    return {row["url"]: row for row in found.report if row["record_type"] == "response"}
+
+
+def crawl(warcs: SimpleNamespace, pages: dict[str, dict]) -> bytes:
+    """Each page between two that nothing is wrong with."""
+    records = [{"url": "http://x.test/0", "body": warcs.page(0)}]
+    for number, (name, page) in enumerate(pages.items(), 1):
+        records += [{"url": name, **page}, {"url": f"http://x.test/{number}", "body": warcs.page(number)}]
+    return warcs.write(records, gzip=False)
+
+
+def neighbours_are_there(found: SimpleNamespace, count: int) -> None:
+    assert [row["url"] for row in found.data if row["url"].startswith("http://x.test/")] == [f"http://x.test/{n}" for n in range(count + 1)]
+
+
+def test_hostile_pages(tmp_path: Path, warcs, ingest) -> None:
+    path = tmp_path / "hostile.warc"
+    path.write_bytes(crawl(warcs, {name: {"body": body()} for name, (body, _) in PAGES.items()}))
+    found = ingest(path, extraction={"max_page_seconds": 1})
+    rows = by_url(found)
+    for name, (_, rule) in PAGES.items():
+        assert rows[name]["failed"] == ([rule] if rule else []), (name, rows[name])
+        assert rows[name]["kept"] or rows[name]["reason"]
+    assert rows["attributes"]["reason"] == "its extraction took more than 1 seconds (extraction.max_page_seconds)"
+    assert rows["formatting"]["reason"] == "its extraction took more than 384 MB (extraction.max_memory_mb)"
+    neighbours_are_there(found, len(PAGES))
+    assert found.reader_mb < MOST_MB
+    again = ingest(path, name="again", extraction={"max_page_seconds": 1})
+    assert [row.outputs for row in again.rows] == [row.outputs for row in found.rows]
+
+
+def test_decompression_bombs(tmp_path: Path, warcs, ingest) -> None:
+    ten = gzip_zeros(10)
+    bombs = {
+        "gzip": ([("Content-Encoding", "gzip")], ten),
+        "deflate": ([("Content-Encoding", "deflate")], ten[10:-8]),
+        "zstd": ([("Content-Encoding", "zstd")], zstd_zeros(10)),
+        "brotli": ([("Content-Encoding", "br")], brotli_zeros(1)),
+        "chunked": ([("Content-Encoding", "gzip"), ("Transfer-Encoding", "chunked")], chunked(ten)),
+        "twice": ([("Content-Encoding", "gzip, gzip")], gzip.compress(ten)),
+        "thrice": ([("Content-Encoding", "gzip, br, zstd")], zstandard.compress(brotli.compress(ten, quality=5))),
+    }
+    path = tmp_path / "bombs.warc"
+    path.write_bytes(crawl(warcs, {name: {"headers": [HTML, *headers], "body": body} for name, (headers, body) in bombs.items()}))
+    found = ingest(path, extraction={"max_page_seconds": 2})
+    rows = by_url(found)
+    for name in bombs:
+        assert rows[name]["failed"] == ["too_large"] and "decompress to more than" in rows[name]["reason"], rows[name]
+    neighbours_are_there(found, len(bombs))
+    assert found.reader_mb < MOST_MB
+
+
+def test_a_page_of_200_mb_where_the_limit_lets_it_in(tmp_path: Path, warcs, ingest) -> None:
+    path = tmp_path / "large.warc"
+    path.write_bytes(crawl(warcs, {"large": {"body": b"x" * 200_000_000}}))
+    found = ingest(path, extraction={"max_record_mb": 256, "max_decoded_mb": 256})
+    assert [row["failed"] for row in found.report if not row["kept"]] == [["out_of_memory"]]
+    neighbours_are_there(found, 1)
+    assert found.reader_mb < MOST_MB
+
+
+def test_a_line_of_200_mb(tmp_path: Path, ingest) -> None:
+    path = tmp_path / "large.jsonl"
+    path.write_bytes(b'{"text": "before"}\n{"text": "' + b"x" * 200_000_000 + b'"}\n{"text": "after"}\n')
+    found = ingest(path)
+    assert [row["failed"] for row in found.report] == [[], ["too_large"], []] and found.report[1]["length"] > 200_000_000
+    assert found.reader_mb < 200
+    found = ingest(path, name="let in", extraction={"max_record_mb": 256})
+    assert [row["failed"] for row in found.report] == [[], ["out_of_memory"], []]
+    assert found.reader_mb < MOST_MB
+
+
+def test_a_line_that_json_makes_gigabytes_of(tmp_path: Path, ingest) -> None:
+    path = tmp_path / "objects.jsonl"
+    path.write_bytes(b'{"text": "before"}\n{"text": "x", "rest": [' + b"{}," * 5_000_000 + b'{}]}\n{"text": "after"}\n')
+    found = ingest(path)
+    assert [row["failed"] for row in found.report] == [[], ["out_of_memory"], []]
+    assert found.report[1]["reason"] == "its extraction took more than 384 MB (extraction.max_memory_mb)"
+    assert found.reader_mb < MOST_MB
+
+
+def test_a_stream_that_never_comes_to_its_next_line_is_given_up(tmp_path: Path, ingest) -> None:
+    path = tmp_path / "endless.jsonl.zst"
+    path.write_bytes(zstandard.compress(b'{"text": "before"}\n') + zstd_zeros(20))
+    found = ingest(path, extraction={"max_page_seconds": 0.05})
+    before, rest = found.report
+    assert before["kept"] and (rest["failed"], rest["record_type"], rest["offset"]) == (["timeout"], "damage", 19)
+    assert found.warnings == [f"{path}: reading it took more than 0.5 seconds (extraction.max_page_seconds)."]
+
+
+def test_a_header_that_does_not_end(tmp_path: Path, warcs, ingest) -> None:
+    sound = warcs.write(warcs.mixed(1), gzip=False)
+    for name, line in {"lines": b"X-Header: value\r\n" * 2_000_000, "line": b"X-Header: " + b"x" * 32_000_000}.items():
+        path = tmp_path / f"{name}.warc"
+        path.write_bytes(sound + b"WARC/1.0\r\nWARC-Type: response\r\n" + line + b"\r\n" + sound)
+        found = ingest(path, name=name)
+        assert [row["failed"] for row in found.report] == [["record_type"], [], ["corrupt"], ["record_type"], []]
+        assert found.report[2]["reason"] == "the header does not end"
+        assert found.reader_mb < 200
+
+
+def test_a_value_of_a_gigabyte_in_a_row_group_among_others(tmp_path: Path, ingest) -> None:
+    path = tmp_path / "cell.parquet"
+    schema = pa.schema([("text", pa.large_string())])
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for texts in (["zero", "one"], ["two", "x" * 300_000_000, "four"], ["five"]):
+            writer.write_table(pa.table({"text": texts}, schema=schema))
+    found = ingest(path)
+    assert [row["text"] for row in found.data] == ["zero", "one", "five"]
+    (lost,) = [row for row in found.report if not row["kept"]]
+    assert (lost["failed"], lost["offset"], lost["length"]) == (["out_of_memory"], 2, 3)
+    assert lost["reason"].startswith("row group 1 from row 2 on: reading it took more than 384 MB")
+    assert found.reader_mb < MOST_MB
