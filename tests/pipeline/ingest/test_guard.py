@@ -26,7 +26,7 @@ SLOW = b"<div" + b"".join(b" a%d=1" % number for number in range(30_000)) + b">s
 MARK = "CORPUSMILL_TEST_MARK"
 
 
-def segment(path: Path, layout: str = "members", kind: str = "warc") -> tuple[str, int, dict]:
+def segment(path: Path, layout: str = "gzip-frames", kind: str = "warc") -> tuple[str, int, dict]:
     size = path.stat().st_size
     return str(path), size, asdict(Segment(kind, layout, 0, size, size))
 
@@ -84,12 +84,10 @@ def test_rows_are_what_reading_in_this_process_gives(tmp_path: Path, warcs, guar
     assert found.report().equals(expected.report()) and found.documents().equals(expected.documents())
     assert found.rows == 1404 and found.counts["type:response"] == 700 and found.counts["failed:not_json"] == 1
     assert len(found.tables[0]) > 1  # more than one batch was sent
-    assert found.warnings == [f"{path}: damaged gzip member at {found.report()['offset'][1400].as_py()}."]
+    assert found.warnings == [f"{path}: damaged compressed record at {found.report()['offset'][1400].as_py()}."]
 
 
-@pytest.mark.parametrize(
-    ("number", "rule", "how"), [(signal.SIGSEGV, "crashed", "SIGSEGV"), (signal.SIGKILL, "out_of_memory", "killed from outside")]
-)
+@pytest.mark.parametrize(("number", "rule", "how"), [(signal.SIGSEGV, "crashed", "SIGSEGV"), (signal.SIGKILL, "out_of_memory", "killed")])
 def test_a_record_that_ends_its_process_once_is_kept_and_twice_is_given_up(slow: Path, guard, number: int, rule: str, how: str) -> None:
     undisturbed = guard(max_page_seconds=100).read([segment(slow)]).report().to_pylist()
     for times in (1, 2):
@@ -99,16 +97,10 @@ def test_a_record_that_ends_its_process_once_is_kept_and_twice_is_given_up(slow:
         assert len(assassin.struck) == times
         if times == 1:
             assert rows == undisturbed
-        else:
-            assert rows[:3] + rows[4:] == undisturbed[:3] + undisturbed[4:]
-            assert (
-                rows[3]["failed"] == [rule]
-                and rows[3]["reason"].startswith("its extraction ended its process twice")
-                and how in rows[3]["reason"]
-            )
-            assert (rows[3]["offset"], rows[3]["length"], rows[3]["url"]) == tuple(
-                undisturbed[3][name] for name in ("offset", "length", "url")
-            )
+    lost = rows.pop(3)
+    assert rows == undisturbed[:3] + undisturbed[4:]
+    assert [lost[name] for name in ("url", "offset", "length")] == [undisturbed[3][name] for name in ("url", "offset", "length")]
+    assert lost["failed"] == [rule] and lost["reason"].startswith("its extraction ended its process twice") and how in lost["reason"]
 
 
 def test_where_the_machine_kills_again_and_again_the_piece_fails(tmp_path: Path, warcs, guard) -> None:
@@ -131,7 +123,7 @@ def test_killed_at_any_moment_the_outputs_are_the_same_bytes(tmp_path: Path, war
         struck: set[int] = set()
 
         def strike(number: int = number, done: threading.Event = done, struck: set[int] = struck) -> None:
-            while len(struck) < 3 and not done.wait(chance.uniform(0.3, 0.7)):
+            while len(struck) < 2 and not done.wait(chance.uniform(0.3, 0.7)):
                 for pid in readers(str(os.getpid())):
                     struck.add(pid)
                     os.kill(pid, number)
@@ -164,8 +156,8 @@ def test_errors_arrive_as_what_they_are(tmp_path: Path, warcs, guard) -> None:
 def test_a_process_that_can_not_start_is_one_sentence(tmp_path: Path, warcs, guard, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.warc.gz"
     path.write_bytes(warcs.write(warcs.mixed(1)))
-    monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    with pytest.raises(CorpusmillError, match=r"can't be started \(.*corpusmill.*\)\.$"):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(CorpusmillError, match=r"^ingest: the process that reads can't be started \(exit code 1\)\.$"):
         guard().read([segment(path)])
 
 
