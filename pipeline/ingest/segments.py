@@ -36,7 +36,7 @@ class SegmentReader:
             self.urls = make_url_filter(self.config.url_filter)
             self.urls.setup(self.params["url_filter"]["lists"])
 
-    def works(self, path: str, size: int, segment: Segment, by_hand: bool, given_up: GivenUp) -> Iterator[Work]:
+    def works(self, path: str, size: int, segment: Segment, by_hand: bool = False, given_up: GivenUp = lambda: None) -> Iterator[Work]:
         """The records of a segment of a file of `size` bytes, in order. `by_hand`: without the native code that usually
         finds them. What can't be read is a row: the rest of a row group of Parquet, and of anything else the rest of the segment."""
         works = self._works(path, size, segment, by_hand, given_up)
