@@ -10,7 +10,7 @@ from typing import IO
 
 from corpusmill.pipeline.ingest.codecs import Codec, Corrupt
 from corpusmill.pipeline.ingest.files import RangeFile
-from corpusmill.pipeline.ingest.headers import MAX_HEADER, NEWLINES, Grammar, Head
+from corpusmill.pipeline.ingest.headers import MAX_HEADER, NEWLINES, Grammar
 from corpusmill.pipeline.ingest.inflate import CHUNK
 from corpusmill.pipeline.ingest.walk import TRAILER, Gap, Raw, walk
 from corpusmill.pipeline.ingest.window import Window
@@ -98,10 +98,11 @@ def _frame_gap(offset: int, length: int, kind: str) -> Gap:
 def _records_of(frame: Frame, grammar: Grammar, offset: int, length: int, limit: int) -> Iterator[Raw | Gap]:
     content = memoryview(frame.content)
     if frame.size > len(content):  # cut at the limit on purpose: the record is too large, not the file broken
-        head = grammar.head(Window(Bytes(content)))
-        if isinstance(head, str):
-            yield Gap(offset, length, "corrupt", head)
+        heads = grammar.heads(Window(Bytes(content)))
+        if isinstance(heads, str):
+            yield Gap(offset, length, "corrupt", heads)
         else:
+            head = heads[0]
             yield Raw(offset, length, head.header, bytes(content[len(head.header) : len(head.header) + limit]), head.size)
         return
     for part in walk(Window(Bytes(content)), grammar, limit):
@@ -172,9 +173,9 @@ def begins_one_stream(file: IO[bytes], codec: Codec, grammar: Grammar) -> bool:
         tail = (tail + out)[-TRAILER:]
         if expected is None:
             head += out
-            found = grammar.head(Window(Bytes(memoryview(head))))
-            if isinstance(found, Head):
-                expected = len(found.header) + found.size
+            found = grammar.heads(Window(Bytes(memoryview(head))))
+            if not isinstance(found, str):
+                expected = len(found[-1].header) + found[-1].size
             elif len(head) > MAX_HEADER:
                 return False
         if expected is not None and size > expected + TRAILER:

@@ -1,7 +1,7 @@
 """How records begin: the header of a WARC record and the line before one of ARC, read as they are and recognised
 where they are searched for behind damage.
 
-`head` takes what real writers write. `is_start` is strict, for it is asked about any place of a damaged stretch, where
+`heads` takes what real writers write. `is_start` is strict, for it is asked about any place of a damaged stretch, where
 text may merely look like a record; it reads each line once, however hostile the text is.
 """
 
@@ -13,14 +13,17 @@ from corpusmill.pipeline.ingest.window import Window
 
 #: The longest block of WARC header lines that is believed, bytes.
 MAX_HEADER = 1 << 20
-#: The longest line before an ARC record that is believed, bytes.
+#: The longest line before an ARC record that is believed, and the longest of a damaged WARC header, bytes.
 MAX_LINE = 1 << 14
 NEWLINES = b"\r\n"
 
 WARC_MAGIC = b"WARC/"
-CONTENT_LENGTH = re.compile(rb"\ncontent-length[ \t]*:[ \t]*\+?(\d{1,18})[ \t\r]*(?=\n)", re.IGNORECASE)
+#: All that FastWARC takes for a length, and more: what it reads must not be damage where the walk comes to it.
+CONTENT_LENGTH = re.compile(rb"\n[\r\f]*content-length[ \t\r\n\f]*:[ \t\r\n\f]*\+?(\d{1,18})[ \t\r\f]*(?=\n)", re.IGNORECASE)
 HEADER_END = re.compile(rb"\n\r*\n")
+STRICT_END = b"\r\n\r\n"
 VERSION_LINE = re.compile(rb"WARC/[01]\.\d{1,2}[ \t]*\r*\n")
+VERSION_LINE_CRLF = re.compile(rb"WARC/[^\n]*\r\n")
 HEADER_LINE = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]*:|[ \t]).*\n")
 BLANK_LINE = re.compile(rb"\r*\n")
 ARC_DATE = re.compile(rb"\d{8,20}")
@@ -63,8 +66,9 @@ class Grammar(Protocol):
 
     name: str
 
-    def head(self, window: Window) -> Head | str:
-        """The header at the window's position, or in words why there is none (`truncated` where the stream ends)."""
+    def heads(self, window: Window) -> list[Head] | str:
+        """What may be the header at the window's position, the likelier first, or in words why there is none
+        (`truncated` where the stream ends)."""
 
     def may_begin(self, content: bytes) -> bool:
         """Whether a record may begin with these bytes."""
@@ -76,23 +80,21 @@ class Grammar(Protocol):
 class Warc:
     name = "warc"
 
-    def head(self, window: Window) -> Head | str:
+    def heads(self, window: Window) -> list[Head] | str:
         start = window.peek(len(WARC_MAGIC))
         if start != WARC_MAGIC:
             return "truncated" if WARC_MAGIC.startswith(start) else "no WARC record begins here"
-        size = 1 << 12
-        while True:
-            block = window.peek(size)
-            if end := HEADER_END.search(block):
-                break
-            if len(block) < size:
-                return "truncated"
-            if size >= MAX_HEADER:
-                return "the header does not end"
-            size *= 4
-        header = block[: end.end()]
-        lengths = CONTENT_LENGTH.findall(header)
-        return Head(header, int(lengths[-1])) if lengths else "the header has no Content-Length"
+        end = _header_end(window)
+        if end is None:
+            return "truncated" if window.ended else "the header does not end"
+        headers = [window.peek(end)]
+        if not headers[0].endswith(STRICT_END) and VERSION_LINE_CRLF.match(headers[0]):
+            block = window.peek(end + MAX_LINE)  # a damaged line may look like the end to us; not to FastWARC
+            place = block.find(STRICT_END, end - len(STRICT_END))
+            headers[:0] = [block[: place + len(STRICT_END)]] if place >= 0 else []
+        lengths = [CONTENT_LENGTH.findall(header) for header in headers]
+        heads = [Head(header, int(found[-1])) for header, found in zip(headers, lengths) if found]
+        return heads or "the header has no Content-Length"
 
     def may_begin(self, content: bytes) -> bool:
         return content.startswith(WARC_MAGIC)
@@ -129,14 +131,14 @@ class Warc:
 class Arc:
     name = "arc"
 
-    def head(self, window: Window) -> Head | str:
+    def heads(self, window: Window) -> list[Head] | str:
         line = _line(window)
         if not line.endswith(b"\n"):
             return "truncated" if len(line) < MAX_LINE else "no ARC record begins here"
         found = parse_arc_line(line)
         if not found:
             return "the line before the record has no valid length" if ARC_SCHEME.match(line) else "no ARC record begins here"
-        return Head(line, found.size)
+        return [Head(line, found.size)]
 
     def may_begin(self, content: bytes) -> bool:
         return bool(ARC_SCHEME.match(content))
@@ -152,6 +154,18 @@ class Arc:
             if not window.seek_pattern(b"\n", stop):
                 return False
             window.skip(1)
+
+
+def _header_end(window: Window) -> int | None:
+    """Where the WARC header at the window's position ends."""
+    size = 1 << 12
+    while True:
+        block = window.peek(size)
+        if end := HEADER_END.search(block):
+            return end.end()
+        if len(block) < size or size >= MAX_HEADER:
+            return None
+        size *= 4
 
 
 def _line(window: Window) -> bytes:

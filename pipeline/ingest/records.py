@@ -158,17 +158,21 @@ def parse_record(raw: Raw, format: str, limit: int) -> Record | Gap:
     """The record of bytes that were found by walking; a Gap where its header can't be read."""
     if format == "arc":
         return _arc_record(raw, limit)
-    record = _parsed(raw.header + raw.block, raw.offset, limit)
+    record = _parsed(raw.header, raw.block, raw.offset, limit)
     if record is None:
         return Gap(raw.offset, raw.length, "corrupt", "the header of the record is malformed")
     record.length, record.size, record.whole = raw.length, raw.size, len(raw.block) == raw.size
     return record
 
 
-def _parsed(content: bytes, offset: int, limit: int) -> Record | None:
-    with suppress(OSError, StopIteration):
-        found = next(iter(ArchiveIterator(io.BytesIO(content), parse_http=False, quirks_mode=True, max_header_len=2 * MAX_HEADER)))
-        return capture(found, offset, limit, cut=True)
+def _parsed(header: bytes, block: bytes, offset: int, limit: int) -> Record | None:
+    """Parsed as it is where records are read one after the other, and leniently where that does not give a record."""
+    for lenient in (False, True) if header.endswith(b"\r\n\r\n") else (True,):
+        with suppress(OSError, StopIteration):
+            content = io.BytesIO(header + block)
+            found = next(iter(ArchiveIterator(content, parse_http=False, quirks_mode=lenient, max_header_len=2 * MAX_HEADER)))
+            if record := capture(found, offset, limit, cut=True):
+                return record
     return None
 
 
@@ -181,7 +185,7 @@ def _arc_record(raw: Raw, limit: int) -> Record:
     record = None
     if kind == "response" and raw.block.startswith(b"HTTP/"):
         head = b"WARC/1.0\r\nWARC-Type: response\r\nContent-Type: application/http; msgtype=response\r\nContent-Length: %d\r\n\r\n"
-        record = _parsed(head % len(raw.block) + raw.block, raw.offset, limit)
+        record = _parsed(head % len(raw.block), raw.block, raw.offset, limit)
     body, http = (record.body, record._http_headers) if record else (raw.block, None)
     url, block_type = (fit(value.decode("utf-8", "replace")) for value in (line.url, line.type))
     fields = Fields(url, _timestamp(line.date.decode()), block_type)

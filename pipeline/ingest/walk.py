@@ -41,19 +41,12 @@ def walk(window: Window, grammar: Grammar, limit: int) -> Iterator[Raw | Gap]:
     window.skip_any(NEWLINES)
     while window.ensure(1):
         start = window.position
-        head = grammar.head(window)
-        if isinstance(head, str):
+        heads = grammar.heads(window)
+        if isinstance(heads, str):
             window.skip(1)
-            yield _gap(window, grammar, start, head)
+            yield _gap(window, grammar, start, heads)
             continue
-        block_at = start + len(head.header)
-        lands = "well"
-        with window.hold(head.size <= limit + MAX_HEADER):
-            lands = _lands(window, grammar, head, limit)
-            window.go(block_at)
-            if lands == "astray":  # a false length would take the records behind this one with it
-                lands = "beyond" if grammar.seek_start(window, block_at + head.size) else "well"
-                window.go(block_at)
+        head, lands = _chosen(window, grammar, heads, limit)
         if lands == "beyond":
             yield _gap(window, grammar, start, "truncated")
             continue
@@ -63,6 +56,24 @@ def walk(window: Window, grammar: Grammar, limit: int) -> Iterator[Raw | Gap]:
             return
         window.skip_any(NEWLINES)
         yield Raw(start, window.position - start, head.header, block, head.size)
+
+
+def _chosen(window: Window, grammar: Grammar, heads: list[Head], limit: int) -> tuple[Head, str]:
+    """The header behind whose block the next record begins, and whether the file ends `beyond` its block or a false
+    length would take records behind this one with it; the window is moved past the header."""
+    start = window.position
+    with window.hold(heads[-1].size <= limit + MAX_HEADER):
+        for head in heads:
+            lands = _lands(window, grammar, head, limit)
+            window.go(start)
+            if lands == "well":
+                break
+        block_at = start + len(head.header)
+        window.go(block_at)
+        if lands == "astray":
+            lands = "beyond" if grammar.seek_start(window, block_at + head.size) else "well"
+            window.go(block_at)
+    return head, lands
 
 
 def _lands(window: Window, grammar: Grammar, head: Head, limit: int) -> str:

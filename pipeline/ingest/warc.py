@@ -27,6 +27,8 @@ FRAMED = "-frames"
 #: Layouts of files that can be read from any record on.
 CUTTABLE = ("plain", "gzip-frames", "zstd-frames", "lz4-frames")
 
+MOST_PATIENCE = 1 << 10
+
 
 def read_records(
     file: IO[bytes], format: str, layout: str, start: int, end: int, limit: int, by_hand: bool = False
@@ -42,18 +44,23 @@ def read_records(
     size = file.seek(0, os.SEEK_END)
     fast = format == "warc" and layout in ("plain", "gzip-frames") and not by_hand
     position = start
+    patience = 1  # records to walk before FastWARC is tried again: more and more where it gets nowhere
     while position < end:
         if fast:
+            before = position
             position = yield from _fast(RangeFile(file, position, size), position, end, limit)
+            patience = 1 if position > before else min(2 * patience, MOST_PATIENCE)
         if position >= end:
             return
+        walked = 0
         for step in _walk(file, GRAMMARS[format], layout, position, size, limit):
             if step[0].offset >= end:
                 return
             parts = [parse_record(part, format, limit) if isinstance(part, Raw) else part for part in step]
             yield from parts
             position = step[-1].offset + step[-1].length
-            if fast and isinstance(parts[-1], Record):
+            walked += isinstance(parts[-1], Record)
+            if fast and walked >= patience:
                 break
         else:
             return
