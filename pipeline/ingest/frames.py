@@ -107,7 +107,7 @@ def _records_of(frame: Frame, grammar: Grammar, offset: int, length: int, limit:
         return
     for part in walk(Window(Bytes(content)), grammar, limit):
         if isinstance(part, Gap):
-            yield Gap(offset, length, "corrupt", f"{part.reason} (in the compressed record at {offset})")
+            yield Gap(offset, length, "corrupt", f"{part.reason}, in the compressed record at {offset}")
         else:
             yield Raw(offset, length, part.header, part.block, part.size)
 

@@ -160,7 +160,7 @@ def parse_record(raw: Raw, format: str, limit: int) -> Record | Gap:
         return _arc_record(raw, limit)
     record = _parsed(raw.header, raw.block, raw.offset, limit)
     if record is None:
-        return Gap(raw.offset, raw.length, "corrupt", "the header of the record is malformed")
+        return Gap(raw.offset, raw.length, "corrupt", f"the header of the record is malformed (byte {raw.offset})")
     record.length, record.size, record.whole = raw.length, raw.size, len(raw.block) == raw.size
     return record
 

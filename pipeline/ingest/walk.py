@@ -95,8 +95,8 @@ def _lands(window: Window, grammar: Grammar, head: Head, limit: int) -> str:
 
 def _gap(window: Window, grammar: Grammar, start: int, reason: str) -> Gap:
     """Moves to the next place where a record begins and accounts for what lies before it."""
-    if grammar.seek_start(window, None):
-        return Gap(start, window.position - start, "corrupt", "damaged record" if reason == "truncated" else reason)
-    if reason == "truncated":
-        return Gap(start, window.position - start, reason, f"the file ends within the record at {start}")
-    return Gap(start, window.position - start, "corrupt", reason)
+    found = grammar.seek_start(window, None)
+    length = window.position - start
+    if found or reason != "truncated":
+        return Gap(start, length, "corrupt", f"{'damaged record' if reason == 'truncated' else reason} (byte {start})")
+    return Gap(start, length, "truncated", f"the file ends within the record at {start}")

@@ -93,7 +93,7 @@ def _recipe_path(recipe: str) -> str:
 
 
 STAGE_HELP = {
-    "ingest": "Read crawls (WARC, WET, JSONL, Parquet) and extract the main text of every page.",
+    "ingest": "Read crawls and collections (WARC, ARC, WET, JSONL, Parquet, HTML, text) and extract the main text of every page.",
     "filter": "Measure every document (language, Gopher, FineWeb, C4, quality) and decide which go on.",
     "dedup": "Find exact and near duplicates, verify them, and keep the best copy of each.",
     "tokenizer": "Train a byte-level BPE tokenizer on the documents that were kept.",

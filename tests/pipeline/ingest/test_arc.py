@@ -4,6 +4,8 @@ import gzip
 import io
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from corpusmill.pipeline.ingest.headers import parse_arc_line
 from corpusmill.pipeline.ingest.records import Record
@@ -75,3 +77,25 @@ def test_pages_of_an_arc_are_documents(tmp_path, warcs, ingest) -> None:
     assert [(row["record_type"], row["failed"]) for row in found.report] == [
         ("arc_header", ["record_type"]), ("response", []), ("response", ["status"]), ("response", ["status"]),
     ]  # fmt: skip
+
+
+WORD = st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), min_size=1, max_size=20)
+
+
+@given(
+    WORD, st.sampled_from(["192.0.2.1", "2001:db8::1", "-"]), st.sampled_from(["20140216050221", "19961115"]), WORD, st.integers(0, 10**17)
+)
+def test_lines_are_read_from_both_ends(path: str, address: str, date: str, kind: str, size: int) -> None:
+    if any(word.isdecimal() for word in kind.split(" ")):
+        kind = "text/html"  # a type with a date in it could be the date
+    line = f"http://x.test/{path} {address} {date} {kind} {size}\n".encode()
+    found = parse_arc_line(line)
+    assert found and (found.url, found.date, found.type, found.size) == (
+        f"http://x.test/{path}".encode(), date.encode(), kind.encode(), size,
+    )  # fmt: skip
+
+
+def test_dates_that_are_none_are_no_timestamps() -> None:
+    for date, timestamp in {"19961115": "1996-11-15T00:00:00Z", "199611150102": "1996-11-15T01:02:00Z", "20149916050221": None}.items():
+        (record,) = read(f"http://x.test/ 192.0.2.1 {date} text/html 1\nx\n".encode())
+        assert record.timestamp == timestamp

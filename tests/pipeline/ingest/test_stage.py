@@ -110,6 +110,27 @@ def test_many_small_pieces_equal_one(tmp_path: Path, warcs, ingest, monkeypatch:
     assert sum(row.bytes_in for row in pieces.rows[:-1]) > 0
 
 
+def test_pieces_of_damaged_files_equal_the_whole(tmp_path: Path, warcs, ingest, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, random_ = tmp_path / "in", random.Random(4)
+    folder.mkdir()
+    frames = [gzip.compress(warcs.write([record], gzip=False)) for record in warcs.mixed(40)]
+    arc = warcs.arc([(f"http://x.test/{n}", "text/html", b"HTTP/1.1 200 OK\r\n\r\n" + warcs.page(n)) for n in range(40)])
+    for name, content in {
+        "a.warc.gz": b"".join(frames),
+        "b.warc": warcs.write(warcs.mixed(40), gzip=False),
+        "c.arc": b"".join(arc),
+    }.items():
+        damaged = bytearray(content)
+        for place in random_.sample(range(300, len(content)), 12):
+            damaged[place] ^= 0xFF
+        (folder / name).write_bytes(damaged[:-150])
+    whole = ingest(folder, name="whole")
+    monkeypatch.setattr(splitting, "SMALLEST", 2000)
+    pieces = ingest(folder, name="pieces")
+    assert len(pieces.rows) > 12 and len([row for row in whole.report if row["record_type"] == "damage"]) > 10
+    assert all(pieces.tables[kind].equals(whole.tables[kind]) for kind in ("data", "report"))
+
+
 def test_a_cut_crawl_keeps_its_whole_records_and_says_where_it_ends(tmp_path: Path, warcs, ingest) -> None:
     content = warcs.write(warcs.mixed(10))
     (tmp_path / "whole.warc.gz").write_bytes(content)
