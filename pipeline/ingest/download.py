@@ -29,7 +29,7 @@ AGENT = f"corpusmill/{corpusmill.__version__} (reader of web archives)"
 #: Connections to a server at a time.
 CONNECTIONS = 2
 TIMEOUT = urllib3.Timeout(connect=20.0, read=60.0)
-CHUNK = 1 << 20
+CHUNK = 1 << 16  # what of one has come is lost when the server falls silent
 #: Answers of servers that have too much to do, or are being mended.
 BUSY = (408, 425, 429, 500, 502, 503, 504)
 MISSING = (401, 403, 404, 410)  # a bucket whose list is not public says 403 of what it does not have

@@ -30,11 +30,12 @@ BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 
 @dataclass(frozen=True)
 class Original:
-    """A record: all of it, where its headers end (0 where it has none), and its payload with HTTP's encodings undone."""
+    """A record: all of it, where its headers end (0 where it has none), and its payload with HTTP's encodings undone (None
+    where that is more than the limits of ingest let through)."""
 
     content: bytes
     head: int
-    body: bytes
+    body: bytes | None
 
 
 def original_of(row: dict[str, Any], config: IngestConfig) -> Original:
@@ -43,22 +44,22 @@ def original_of(row: dict[str, Any], config: IngestConfig) -> Original:
     Raises InputError where the file is gone or no longer holds, at that place, a record that gives the row's id.
     """
     content = read_record(row["source"], row["offset"], row["length"], LARGEST)
+    limit = config.extraction.max_record_mb * MIB
     if row["record_type"] in ROWS:
         if row["record_type"] == "line" and not _is_line(content, row, config):
             raise _another(row)
         return Original(content, 0, _text_of(content, config))
     if row["record_type"] in TYPES:
-        if document_id(None, content) != row["id"]:
+        if document_id(None, content[:limit]) != row["id"]:
             raise _another(row)
         return Original(content, 0, content)
-    limit = config.extraction.max_record_mb * MIB
     format = "warc" if content.lstrip(NEWLINES).startswith(WARC_MAGIC) else "arc"
     for record in read_records(io.BytesIO(content), format, "plain", 0, len(content), limit):
-        if isinstance(record, Record):
-            body = _body_with_id(record, row, config)
-            if body is not None:
-                part = content[record.offset : record.offset + record.length]
-                return Original(part, _head(part, record, format), body)
+        if isinstance(record, Record) and _gives_id(record, row, config):
+            part = content[record.offset : record.offset + record.length]
+            start, head = _heads(part, record, format)
+            record.body = part[head : start + record.size]  # all of it
+            return Original(part, head, _payload(record, config))
     raise _another(row)
 
 
@@ -82,24 +83,24 @@ def _text_of(content: bytes, config: IngestConfig) -> bytes:
     return text.encode("utf-8", "surrogatepass") if isinstance(text, str) else b""
 
 
-def _body_with_id(record: Record, row: dict[str, Any], config: IngestConfig) -> bytes | None:
-    """The record's payload, or None where this is not the record of the row.
-
-    The id is made from the decoded body of a page, and from the body as it came of a record that was dropped before.
-    """
+def _payload(record: Record, config: IngestConfig) -> bytes | None:
     try:
-        decoded = payload_of(record, config).body
+        return payload_of(record, config).body
     except TooLarge:
-        decoded = record.body
-    ids = {document_id(record.url, body) for body in (decoded, record.body)}
-    return decoded if row["id"] in ids else None
+        return None
 
 
-def _head(part: bytes, record: Record, format: str) -> int:
-    """Where the headers, of the archive and of HTTP, end."""
+def _gives_id(record: Record, row: dict[str, Any], config: IngestConfig) -> bool:
+    """Whether this is the record of the row: the id is made from the decoded body of a page, and from the body as it came
+    (up to the limit of a record) of what was dropped before."""
+    return row["id"] in (document_id(record.url, body) for body in (record.body, _payload(record, config) or b""))
+
+
+def _heads(part: bytes, record: Record, format: str) -> tuple[int, int]:
+    """Where the archive's header of a record ends, and where that of HTTP behind it."""
     archive = (BLANK_LINE if format == "warc" else LINE_END).search(part)
     start = archive.end() if archive else 0
     if record.whole:
-        return start + record.size - len(record.body)
+        return start, start + record.size - len(record.body)
     http = BLANK_LINE.search(part, start) if record.status is not None else None
-    return http.end() if http else start
+    return start, http.end() if http else start

@@ -62,7 +62,9 @@ def _parts(reader: RunReader, row: dict[str, Any], part: str) -> Iterable[bytes]
         if is_remote(row["source"]) or row["source"].startswith("/") or "can't be read" not in str(error):
             raise
         raise InputError(f"{where}: no such file here; its path is relative to the folder in which the run was started.") from error
-    return [{"record": original.content, "head": original.content[: original.head], "body": original.body}[part]]
+    if part == "body" and original.body is None:
+        raise InputError(f"{row['id']}: its body decompresses to more than ingest lets through (extraction.max_decoded_mb, max_expansion).")
+    return [{"record": original.content, "head": original.content[: original.head], "body": original.body or b""}[part]]
 
 
 def _text(reader: RunReader, row: dict[str, Any]) -> Iterable[bytes]:

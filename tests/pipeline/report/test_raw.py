@@ -213,6 +213,29 @@ def test_a_terminal_is_obeyed_in_nothing(run: SimpleNamespace) -> None:
     assert b"X-Sly: red" in shown and b"\x1b" not in shown
 
 
+def test_records_beyond_the_limits(tmp_path: Path, corpusmill, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page larger than a record may be, and one that decompresses to far more than it should: dropped, and shown all the same."""
+    large, bomb = b"<p>" + bytes(range(256)) * 6000, gzip.compress(b"\0" * 40_000_000, 9)
+    with open(tmp_path / "a.warc.gz", "wb") as file:
+        writer = WARCWriter(file, gzip=True)
+        for name, body, fields in (("large", large, []), ("bomb", bomb, [("Content-Encoding", "gzip")])):
+            http = StatusAndHeaders("200 OK", [("Content-Type", "text/html"), *fields], protocol="HTTP/1.1")
+            writer.write_record(writer.create_warc_record(f"http://{name}.test/", "response", payload=io.BytesIO(body), http_headers=http))
+    (tmp_path / "recipe.yaml").write_text("ingest: {extraction: {max_record_mb: 1}}\n")
+    assert corpusmill("run", tmp_path / "recipe.yaml", tmp_path / "a.warc.gz", "--output", tmp_path / "run", "--engine", "inline")[0] == 0
+    rows = ds.dataset(tmp_path / "run" / "ingest" / "report").to_table().to_pylist()
+    assert [(row["url"], row["failed"]) for row in rows] == [("http://large.test/", ["too_large"]), ("http://bomb.test/", ["too_large"])]
+    for row, body in zip(rows, (large, bomb), strict=True):
+        head, whole = corpusmill("raw", tmp_path / "run", row["url"], "--head")[1], corpusmill("raw", tmp_path / "run", row["url"])[1]
+        assert whole == head + body + b"\r\n\r\n" and head.endswith(b"\r\n\r\n")
+    assert corpusmill("raw", tmp_path / "run", "http://large.test/", "--body")[1] == large
+    code, out, err = corpusmill("raw", tmp_path / "run", "http://bomb.test/", "--body")
+    assert code == 2 and not out and "decompresses to more than ingest lets through" in err and err.count("\n") == 1
+    monkeypatch.setattr("corpusmill.pipeline.ingest.original.LARGEST", 100_000)
+    code, _, err = corpusmill("raw", tmp_path / "run", "http://large.test/")
+    assert code == 2 and "has more than 100000 bytes, too many to be shown" in err
+
+
 def test_every_record_of_real_archives(shared_data: Path, tmp_path: Path, corpusmill) -> None:
     """Each record that came in, of whatever kind, is found again and gives its id again."""
     (tmp_path / "recipe.yaml").write_text("ingest: {}\n")

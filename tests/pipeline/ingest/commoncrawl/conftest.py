@@ -4,6 +4,7 @@ import email.utils
 import hashlib
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,8 +19,8 @@ class CrawlServer(ThreadingHTTPServer):
     """Serves `files` by path. `faults` are popped one a request: what happens instead of, or to, the answer.
 
     A number cuts the body behind so many bytes. `busy` is a 503 that asks for a pause, `wait` for a long one, `rubbish` for
-    none that can be read; `limit` is a 429 with a date, `fail` a bare 500. `long` and `short` are a wrong Content-Length,
-    `nosize` is none.
+    none that can be read; `limit` is a 429 with a date, `fail` a bare 500, `stale` a bare 416. `long` is a wrong
+    Content-Length, `nosize` is none, and `silent` stops in the middle without hanging up.
     """
 
     daemon_threads = True
@@ -87,6 +88,8 @@ class Handler(BaseHTTPRequestHandler):
             self._refuse(503, "60")
         elif fault == "rubbish":
             self._refuse(503, "soon")
+        elif fault == "stale":
+            self._refuse(416)
         else:
             self._send(body, fault)
 
@@ -107,7 +110,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(body)}" if start < len(body) else f"bytes */{len(body)}")
         else:
             self.send_response(200)
-        length = end - start + {"long": 100, "short": -100}.get(str(fault), 0)
+        length = end - start + (100 if fault == "long" else 0)
         if fault == "nosize":
             self.send_header("Connection", "close")
         else:
@@ -118,10 +121,13 @@ class Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             return
         part = body[start:end][: fault if isinstance(fault, int) else length]
+        if fault == "silent":
+            part = part[: len(part) // 2]
         self.wfile.write(part)
         self.server.sent[self.path] += len(part)
         if fault is not None:
             self.wfile.flush()
+            time.sleep(1.0 if fault == "silent" else 0.0)
             self.close_connection = True
 
 

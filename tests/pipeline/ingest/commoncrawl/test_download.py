@@ -14,10 +14,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import urllib3
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.ingest.cached import cached, place_of
-from corpusmill.pipeline.ingest.download import CONNECTIONS, Patience, download
+from corpusmill.pipeline.ingest.download import CHUNK, CONNECTIONS, Patience, download
 from corpusmill.pipeline.ingest.files import file_ref, open_file
 from corpusmill.pipeline.progress import Bytes
 
@@ -79,6 +80,25 @@ def test_it_goes_on_where_a_connection_was_cut(server, url: str, patience: Patie
     download([url], bar, patience)
     assert content(url) == BODY and server.asked(FILE) == ranges
     assert bar.done == len(BODY)
+
+
+def test_whatever_goes_wrong_in_whatever_order(server, url: str, patience: Patience) -> None:
+    """60 random lines of faults (the seed is fixed), each shorter than patience: the file is whole, and no byte twice."""
+    chance = random.Random(1)
+    for number in range(60):
+        name = f"/f{number}"
+        server.files[name] = chance.randbytes(chance.randrange(1, 300_000))
+        faults = ["limit", "fail", "rubbish", "long", "stale", 0, 1, 70_000, 200_000]
+        server.faults[name] = chance.choices(faults, k=chance.randrange(5))
+        download([server.base + name[1:]], None, patience)
+        assert content(server.base + name[1:]) == server.files[name], server.asked(name)
+
+
+def test_a_server_that_falls_silent_is_asked_again(server, url: str, patience: Patience, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("corpusmill.pipeline.ingest.download.TIMEOUT", urllib3.Timeout(0.3))
+    server.faults[FILE] = ["silent"]
+    download([url], None, patience)
+    assert content(url) == BODY and server.asked(FILE) == [None, f"bytes={1_500_000 // CHUNK * CHUNK}-"]
 
 
 def test_a_pause_that_the_server_asks_for_is_kept(server, url: str, patience: Patience) -> None:
