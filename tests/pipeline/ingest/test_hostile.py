@@ -163,7 +163,7 @@ def test_a_header_that_does_not_end(tmp_path: Path, warcs, ingest) -> None:
         path.write_bytes(sound + b"WARC/1.0\r\nWARC-Type: response\r\n" + line + b"\r\n" + sound)
         found = ingest(path, name=name)
         assert [row["failed"] for row in found.report] == [["record_type"], [], ["corrupt"], ["record_type"], []]
-        assert found.report[2]["reason"] == "the header does not end"
+        assert found.report[2]["reason"] == f"the header does not end (byte {len(sound)})"
         assert found.reader_mb < 200
 
 
