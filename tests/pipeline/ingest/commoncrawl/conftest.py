@@ -123,8 +123,8 @@ class Handler(BaseHTTPRequestHandler):
         part = body[start:end][: fault if isinstance(fault, int) else length]
         if fault == "silent":
             part = part[: len(part) // 2]
+        self.server.sent[self.path] += len(part)  # before the client can know
         self.wfile.write(part)
-        self.server.sent[self.path] += len(part)
         if fault is not None:
             self.wfile.flush()
             time.sleep(1.0 if fault == "silent" else 0.0)
