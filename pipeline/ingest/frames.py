@@ -10,7 +10,7 @@ from typing import IO
 
 from corpusmill.pipeline.ingest.codecs import Codec, Corrupt
 from corpusmill.pipeline.ingest.files import RangeFile
-from corpusmill.pipeline.ingest.headers import MAX_HEADER, NEWLINES, Grammar
+from corpusmill.pipeline.ingest.headers import HUGE, MAX_HEADER, NEWLINES, Grammar
 from corpusmill.pipeline.ingest.inflate import CHUNK
 from corpusmill.pipeline.ingest.walk import TRAILER, Gap, Raw, walk
 from corpusmill.pipeline.ingest.window import Window
@@ -19,6 +19,8 @@ from corpusmill.pipeline.ingest.window import Window
 PART = 1 << 20
 #: Bytes of what may be a frame that are looked at: a zstd block comes out whole, and may have 128 KiB.
 PROBE = 1 << 18
+#: A huge frame that decompresses to more than so many times its size is a bomb: the next frame is looked for, not its end.
+BOMB = 200
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Frame:
 
 
 def read_frame(file: RangeFile, codec: Codec, start: int, limit: int) -> Frame:
-    """The frame that begins at `start`; `fault` where it is cut (`truncated`) or `corrupt`."""
+    """The frame that begins at `start`; `fault` where it is cut (`truncated`), `corrupt`, or a `bomb`."""
     file.seek(start)
     decoder = codec.decoder()
     kept: list[bytes] = []
@@ -56,6 +58,8 @@ def read_frame(file: RangeFile, codec: Codec, start: int, limit: int) -> Frame:
         if kept_size < limit:
             kept.append(out[: limit - kept_size])
             kept_size += len(kept[-1])
+        if size > HUGE and size > BOMB * (position - start):
+            return Frame(b"".join(kept), size, position - len(rest), "bomb")
     return Frame(b"".join(kept), size, position - len(rest), None)
 
 
@@ -64,6 +68,11 @@ def walk_frames(file: RangeFile, codec: Codec, grammar: Grammar, start: int, lim
     end = file.end - file.start
     start, frame = _behind_blanks(file, codec, start, end, limit)
     while frame:
+        if frame.fault == "bomb":
+            after = next_frame(file, codec, grammar, start + 1)
+            yield list(_records_of(frame, grammar, start, after - start, limit))
+            start, frame = _behind_blanks(file, codec, after, end, limit)
+            continue
         if frame.fault:
             after = next_frame(file, codec, grammar, start + 1)
             yield [_frame_gap(start, after - start, frame.fault if after == end else "corrupt")]
@@ -101,10 +110,11 @@ def _records_of(frame: Frame, grammar: Grammar, offset: int, length: int, limit:
         heads = grammar.heads(Window(Bytes(content)))
         if isinstance(heads, str):
             yield Gap(offset, length, "corrupt", heads)
-        else:
-            head = heads[0]
+            return
+        head = heads[0]
+        if len(head.header) + head.size > len(content):
             yield Raw(offset, length, head.header, bytes(content[len(head.header) : len(head.header) + limit]), head.size)
-        return
+            return
     for part in walk(Window(Bytes(content)), grammar, limit):
         if isinstance(part, Gap):
             yield Gap(offset, length, "corrupt", f"{part.reason}, in the compressed record at {offset}")

@@ -64,9 +64,25 @@ class Guard:
                 self._receive(process, harvest)
                 return harvest
             except Died as death:
-                place, phase = process.place[PLACE], process.place[PHASE]
-                self.close()
-                losses.note(place, phase == EXTRACTING, death)
+                self._bury(process, death, losses)
+
+    def index(self, path: str, format: str, layout: str, size: int, step: int) -> list[int]:
+        """`record_starts` of a file, or its two ends where the file can't be walked."""
+        losses = Losses(self.config.extraction)
+        while not losses.unreadable:
+            process = self._running()
+            process.send({"index": [path, format, layout, size, step], "by_hand": losses.by_hand})
+            try:
+                starts: list[int] = _checked(process.receive())["starts"]
+                return starts
+            except Died as death:
+                self._bury(process, death, losses)
+        return [0, size]
+
+    def _bury(self, process: Process, death: Died, losses: Losses) -> None:
+        place, phase = process.place[PLACE], process.place[PHASE]
+        self.close()
+        losses.note(place, phase == EXTRACTING, death)
 
     def close(self) -> None:
         if self.process:

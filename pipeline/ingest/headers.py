@@ -13,6 +13,8 @@ from corpusmill.pipeline.ingest.window import Window
 
 #: The longest block of WARC header lines that is believed, bytes.
 MAX_HEADER = 1 << 20
+#: A record larger than this is more than any limit lets in, bytes.
+HUGE = 1 << 30
 #: The longest line before an ARC record that is believed, and the longest of a damaged WARC header, bytes.
 MAX_LINE = 1 << 14
 NEWLINES = b"\r\n"

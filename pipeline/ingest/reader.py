@@ -27,7 +27,7 @@ from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.ingest.config import IngestConfig
 from corpusmill.pipeline.ingest.rows import Row, Tables, Work
 from corpusmill.pipeline.ingest.segments import SegmentReader
-from corpusmill.pipeline.ingest.splitting import Segment
+from corpusmill.pipeline.ingest.splitting import Segment, record_starts
 
 #: Exit code of a process that ran into its memory limit.
 OUT_OF_MEMORY = 86
@@ -89,7 +89,7 @@ class Reader:
     def run(self) -> None:
         self._answer(self._begin)
         while True:
-            self._answer(self._piece)
+            self._answer(self._serve)
             self._enter(IDLE, 0)
 
     def _answer(self, action: Callable[[dict[str, Any]], None]) -> None:
@@ -116,6 +116,18 @@ class Reader:
         self.segments.setup()
         limit_memory(config.extraction.max_memory_mb)
         self.connection.send_bytes(b"{}")
+
+    def _serve(self, request: dict[str, Any]) -> None:
+        if "index" in request:
+            self._index(request)
+        else:
+            self._piece(request)
+
+    def _index(self, request: dict[str, Any]) -> None:
+        self._read_on(0)
+        path, format, layout, size, step = request["index"]
+        starts = record_starts(path, format, layout, size, step, request["by_hand"], lambda: self._read_on(self.place[PLACE] + 1))
+        self.connection.send_bytes(json.dumps({"starts": starts}).encode())
 
     def _piece(self, request: dict[str, Any]) -> None:
         """Sends the rows behind the first `done`; `lost` and `unreadable` say which records to give up, and why."""

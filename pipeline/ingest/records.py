@@ -10,7 +10,7 @@ from typing import Any
 from fastwarc.warc import ArchiveIterator, WarcHeader
 
 from corpusmill.pipeline.ingest.charset import fit
-from corpusmill.pipeline.ingest.headers import FILEDESC, MAX_HEADER, parse_arc_line
+from corpusmill.pipeline.ingest.headers import FILEDESC, HUGE, MAX_HEADER, parse_arc_line
 from corpusmill.pipeline.ingest.walk import Gap, Raw
 
 STATUS_LINE = re.compile(r"HTTP/\d\S*\s+(\d{3})(?!\d)")
@@ -130,6 +130,8 @@ def capture(record: Any, base: int, limit: int, cut: bool = False) -> Record | N
     kind = fields.get(TYPE)
     size = remaining = record.content_length
     if kind is None or (not size and not ZERO.fullmatch(fields.get(LENGTH) or "")):  # what is no number counts as 0
+        return None
+    if size > HUGE and not cut:  # FastWARC would decompress all of it, and it may be a bomb
         return None
     if kind not in KNOWN_TYPES:
         kind = kind.partition("\n")[0].strip().lower()

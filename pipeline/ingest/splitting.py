@@ -1,5 +1,6 @@
 """Balanced pieces: large files are cut at records, lines or row groups, small ones are put together."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
@@ -44,11 +45,14 @@ def needs_index(source: Source, target: int) -> bool:
     return source.format in ("warc", "arc") and source.layout in CUTTABLE and 2 * source.ref.bytes > 3 * target
 
 
-def record_starts(path: str, format: str, layout: str, size: int, step: int) -> list[int]:
-    """Places in a WARC or ARC where a record begins, about every `step` bytes: 0, ..., size."""
+def record_starts(
+    path: str, format: str, layout: str, size: int, step: int, by_hand: bool = False, on_record: Callable[[], None] = lambda: None
+) -> list[int]:
+    """Places in a WARC or ARC where a record begins, about every `step` bytes: 0, ..., size. `by_hand`: see `read_records`."""
     places = [0]
     with open_file(path) as file:
-        for part in read_records(file, format, layout, 0, size, 0):
+        for part in read_records(file, format, layout, 0, size, 0, by_hand):
+            on_record()
             if part.offset >= places[-1] + step:
                 places.append(part.offset)
     return [*places, size]

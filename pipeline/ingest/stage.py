@@ -13,7 +13,7 @@ from corpusmill.pipeline.ingest.guard import Guard
 from corpusmill.pipeline.ingest.pages import MIB
 from corpusmill.pipeline.ingest.parquet import check_text_column, open_groups
 from corpusmill.pipeline.ingest.sources import Discovery, discover
-from corpusmill.pipeline.ingest.splitting import needs_index, pack, piece_bytes, record_starts, segments_of
+from corpusmill.pipeline.ingest.splitting import needs_index, pack, piece_bytes, segments_of
 from corpusmill.pipeline.ingest.url_filter import url_filter_params
 from corpusmill.pipeline.ingest.wat import pairs_of, read_wat
 from corpusmill.pipeline.runner import StageRun
@@ -21,12 +21,31 @@ from corpusmill.pipeline.stage import Output, Piece, Stage, Worker, documents_ou
 from corpusmill.pipeline.storage import Storage
 
 
-class IndexWorker(Worker):
+class GuardedWorker(Worker):
+    """Reads by a process of its own, which a hostile file may kill."""
+
+    config: IngestConfig
+
+    def __init__(self, config: IngestConfig, run: Storage, params: dict[str, Any]):
+        super().__init__(config, run, params)
+        self.guard = Guard(config, {**params, "run": run.root})
+
+    def beside_mb(self) -> int:
+        return self.guard.peak_mb
+
+    def close(self) -> None:
+        self.guard.close()
+
+
+class IndexWorker(GuardedWorker):
     """Finds where a large WARC can be cut."""
+
+    def __init__(self, config: IngestConfig, run: Storage, params: dict[str, Any]):
+        super().__init__(config.model_copy(update={"url_filter": None}), run, params)  # nothing is judged here
 
     def process(self, piece: Piece) -> Output:
         (ref,) = piece.inputs
-        starts = record_starts(ref.path, piece.params["format"], piece.params["layout"], ref.bytes, piece.params["step"])
+        starts = self.guard.index(ref.path, piece.params["format"], piece.params["layout"], ref.bytes, piece.params["step"])
         return Output({f"index/{piece.key}.json": canonical_json(starts).encode()}, counts={"cuts": len(starts) - 2})
 
 
@@ -42,14 +61,8 @@ class WatWorker(Worker):
         return Output({f"index/{piece.key}.parquet": said}, counts={"said": said.num_rows})
 
 
-class IngestWorker(Worker):
-    """Turns parts of sources into rows, by a process of its own that a hostile page may kill."""
-
-    config: IngestConfig
-
-    def __init__(self, config: IngestConfig, run: Storage, params: dict[str, Any]):
-        super().__init__(config, run, params)
-        self.guard = Guard(config, {**params, "run": run.root})
+class IngestWorker(GuardedWorker):
+    """Turns parts of sources into rows."""
 
     def process(self, piece: Piece) -> Output:
         segments = piece.params["segments"]
@@ -58,12 +71,6 @@ class IngestWorker(Worker):
             piece.key, harvest.documents(), harvest.report(), bytes_in=sum(segment["bytes"] for segment in segments),
             counts=dict(harvest.counts), warnings=[*piece.params.get("warnings", []), *harvest.warnings],
         )  # fmt: skip
-
-    def beside_mb(self) -> int:
-        return self.guard.peak_mb
-
-    def close(self) -> None:
-        self.guard.close()
 
 
 class IngestStage(Stage):

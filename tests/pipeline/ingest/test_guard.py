@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.ingest.config import IngestConfig
@@ -19,7 +20,7 @@ from corpusmill.pipeline.ingest.guard import Guard, ReaderBug
 from corpusmill.pipeline.ingest.reader import EXTRACTING
 from corpusmill.pipeline.ingest.rows import Tables
 from corpusmill.pipeline.ingest.segments import SegmentReader
-from corpusmill.pipeline.ingest.splitting import Segment
+from corpusmill.pipeline.ingest.splitting import Segment, record_starts
 
 #: A page that keeps native code busy for some seconds: the names of a tag's attributes are compared pair by pair.
 SLOW = b"<div" + b"".join(b" a%d=1" % number for number in range(30_000)) + b">slow</div>"
@@ -135,6 +136,19 @@ def test_killed_at_any_moment_the_outputs_are_the_same_bytes(tmp_path: Path, war
         thread.join()
         assert struck
         assert [row.outputs for row in found.rows] == [row.outputs for row in undisturbed.rows]
+
+
+def test_the_places_for_cuts_are_found_by_the_process_too(tmp_path: Path, warcs, guard) -> None:
+    path = tmp_path / "a.warc.gz"
+    path.write_bytes(warcs.write(warcs.mixed(300)))
+    where = (str(path), "warc", "gzip-frames", path.stat().st_size, 20_000)
+    assert len(record_starts(*where)) > 5
+    assert guard().index(*where) == record_starts(*where) == record_starts(*where, by_hand=True)
+    killed = guard(max_page_seconds=0.05)  # half a second for one record, and this one has the time of twenty
+    endless = tmp_path / "endless.warc.zst"
+    endless.write_bytes(zstandard.compress(bytes(1 << 24)) * 1200)
+    size = endless.stat().st_size
+    assert killed.index(str(endless), "warc", "zstd", size, 1000) == [0, size]
 
 
 def test_errors_arrive_as_what_they_are(tmp_path: Path, warcs, guard) -> None:

@@ -167,6 +167,26 @@ def test_a_header_that_does_not_end(tmp_path: Path, warcs, ingest) -> None:
         assert found.reader_mb < 200
 
 
+def test_records_that_are_bombs(tmp_path: Path, warcs, ingest) -> None:
+    """One that says how large it is, and one that says that it is small."""
+    header = b"WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: http://bomb.test/\r\nWARC-Date: 2024-05-01T00:00:00Z\r\n"
+    header += b"WARC-Record-ID: <urn:uuid:b7e2b7e2-0000-0000-0000-000000000000>\r\nContent-Type: application/http; msgtype=response\r\n"
+    page = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n"
+    sound = warcs.write(warcs.mixed(1))
+    for name, size, said in (("large", 20, (20 << 30) + len(page)), ("small", 2, len(page))):
+        compressor = zlib.compressobj(9, zlib.DEFLATED, 31)
+        beginning = compressor.compress(header + b"Content-Length: %d\r\n\r\n" % said + page) + compressor.flush(zlib.Z_FULL_FLUSH)
+        path = tmp_path / f"{name}.warc.gz"
+        path.write_bytes(sound + beginning + gzip_zeros(size)[10:] + sound)
+        found = ingest(path, name=name)
+        assert [row["url"] for row in found.data] == ["http://example.test/0"] * 2
+        (bomb,) = [row for row in found.report if row["record_type"] == "response" and not row["kept"]]
+        assert bomb["failed"] == (["too_large"] if name == "large" else ["empty_text"])
+        assert all(row["offset"] == len(sound) and row["length"] == path.stat().st_size - 2 * len(sound) for row in found.report[2:-2])
+        assert found.report[-3]["failed"] == (["too_large"] if name == "large" else ["corrupt"])
+        assert found.reader_mb < 250
+
+
 def test_a_value_of_a_gigabyte_in_a_row_group_among_others(tmp_path: Path, ingest) -> None:
     path = tmp_path / "cell.parquet"
     schema = pa.schema([("text", pa.large_string())])
