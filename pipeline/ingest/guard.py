@@ -73,7 +73,9 @@ class Guard:
             process = self._running()
             process.send({"index": [path, format, layout, size, step], "by_hand": losses.by_hand})
             try:
-                starts: list[int] = _checked(process.receive())["starts"]
+                answer = _checked(process.receive())
+                starts: list[int] = answer["starts"]
+                self.peak_mb = max(self.peak_mb, answer["peak_mb"])
                 return starts
             except Died as death:
                 self._bury(process, death, losses)

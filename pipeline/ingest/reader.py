@@ -39,7 +39,7 @@ IDLE, READING, EXTRACTING = 0, 1, 2
 #: Finding the next record may take this many times what a page may: it can lie behind gigabytes.
 READING_FACTOR = 10
 #: Finished rows go to the worker after so many rows, characters, or seconds: what a crash costs at most.
-BATCH_ROWS, BATCH_CHARS, BATCH_SECONDS = 256, 1 << 22, 1.0
+BATCH_ROWS, BATCH_CHARS, BATCH_SECONDS = 1024, 1 << 22, 1.0
 PR_SET_PDEATHSIG = 1
 
 
@@ -127,7 +127,7 @@ class Reader:
         self._read_on(0)
         path, format, layout, size, step = request["index"]
         starts = record_starts(path, format, layout, size, step, request["by_hand"], lambda: self._read_on(self.place[PLACE] + 1))
-        self.connection.send_bytes(json.dumps({"starts": starts}).encode())
+        self.connection.send_bytes(json.dumps({"starts": starts, "peak_mb": peak_memory_mb()}).encode())
 
     def _piece(self, request: dict[str, Any]) -> None:
         """Sends the rows behind the first `done`; `lost` and `unreadable` say which records to give up, and why."""
