@@ -14,6 +14,7 @@ from corpusmill.pipeline.ingest.losses import TRIES, Losses
 from corpusmill.pipeline.ingest.reader import EXTRACTING, PHASE, PLACE
 from corpusmill.pipeline.ingest.reader_process import Died, Process
 from corpusmill.pipeline.ingest.rows import INGEST_REPORT
+from corpusmill.pipeline.ingest.splitting import UNKNOWN, RangeIndex
 from corpusmill.pipeline.schemas import DOCUMENTS
 
 
@@ -66,20 +67,19 @@ class Guard:
             except Died as death:
                 self._bury(process, death, losses)
 
-    def index(self, path: str, format: str, layout: str, size: int, step: int) -> list[int]:
-        """`record_starts` of a file, or its two ends where the file can't be walked."""
+    def index(self, path: str, where: dict[str, Any]) -> RangeIndex:
+        """`index_range` of a file, or that nothing is known where it can't be walked."""
         losses = Losses(self.config.extraction)
         while not losses.unreadable:
             process = self._running()
-            process.send({"index": [path, format, layout, size, step], "by_hand": losses.by_hand})
+            process.send({"index": {"path": path, **where}, "by_hand": losses.by_hand})
             try:
                 answer = _checked(process.receive())
-                starts: list[int] = answer["starts"]
                 self.peak_mb = max(self.peak_mb, answer["peak_mb"])
-                return starts
+                return RangeIndex(**answer["found"])
             except Died as death:
                 self._bury(process, death, losses)
-        return [0, size]
+        return UNKNOWN
 
     def _bury(self, process: Process, death: Died, losses: Losses) -> None:
         place, phase = process.place[PLACE], process.place[PHASE]

@@ -17,6 +17,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import asdict
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -27,7 +28,7 @@ from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.ingest.config import IngestConfig
 from corpusmill.pipeline.ingest.rows import Row, Tables, Work
 from corpusmill.pipeline.ingest.segments import SegmentReader
-from corpusmill.pipeline.ingest.splitting import Segment, record_starts
+from corpusmill.pipeline.ingest.splitting import Segment, index_range
 
 #: Exit code of a process that ran into its memory limit.
 OUT_OF_MEMORY = 86
@@ -125,9 +126,8 @@ class Reader:
 
     def _index(self, request: dict[str, Any]) -> None:
         self._read_on(0)
-        path, format, layout, size, step = request["index"]
-        starts = record_starts(path, format, layout, size, step, request["by_hand"], lambda: self._read_on(self.place[PLACE] + 1))
-        self.connection.send_bytes(json.dumps({"starts": starts, "peak_mb": peak_memory_mb()}).encode())
+        found = index_range(**request["index"], by_hand=request["by_hand"], on_record=lambda: self._read_on(self.place[PLACE] + 1))
+        self.connection.send_bytes(json.dumps({"found": asdict(found), "peak_mb": peak_memory_mb()}).encode())
 
     def _piece(self, request: dict[str, Any]) -> None:
         """Sends the rows behind the first `done`; `lost` and `unreadable` say which records to give up, and why."""

@@ -9,7 +9,7 @@ from corpusmill.pipeline.ingest.files import open_file
 from corpusmill.pipeline.ingest.formats import Source
 from corpusmill.pipeline.ingest.jsonl import line_starts
 from corpusmill.pipeline.ingest.parquet import group_bytes, open_groups
-from corpusmill.pipeline.ingest.warc import CUTTABLE, read_records
+from corpusmill.pipeline.ingest.warc import CUTTABLE, first_start, read_records
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.stage import Piece
 
@@ -17,6 +17,8 @@ MIB = 1 << 20
 #: An input is cut into about this many pieces, so that all workers have something to do, unless they would be tiny.
 PIECES = 16
 SMALLEST = 4 * MIB
+#: So many pieces of a large WARC are indexed by one task.
+INDEXED = 4
 
 
 @dataclass(frozen=True)
@@ -45,21 +47,59 @@ def needs_index(source: Source, target: int) -> bool:
     return source.format in ("warc", "arc") and source.layout in CUTTABLE and 2 * source.ref.bytes > 3 * target
 
 
-def record_starts(
-    path: str, format: str, layout: str, size: int, step: int, by_hand: bool = False, on_record: Callable[[], None] = lambda: None
-) -> list[int]:
-    """Places in a WARC or ARC where a record begins, about every `step` bytes: 0, ..., size. `by_hand`: see `read_records`."""
-    places = [0]
+def index_ranges(size: int, target: int) -> list[tuple[int, int]]:
+    """The ranges of a large file that are indexed one by one."""
+    step = INDEXED * target
+    edges = [*range(0, max(1, size - step // 2), step), size]
+    return list(pairwise(edges))
+
+
+@dataclass(frozen=True)
+class RangeIndex:
+    """Where a range can be cut: `first` is where its first record seems to begin, found by searching, so it may be a
+    mistake (a page that holds a WARC); `landed` is where the walk from there came out, at or behind the range's end."""
+
+    first: int
+    places: list[int]
+    landed: int
+
+
+#: A range that can't be walked: it fits to none, and by itself it has no places.
+UNKNOWN = RangeIndex(-1, [], -2)
+
+
+def index_range(
+    path: str,
+    format: str,
+    layout: str,
+    start: int,
+    end: int,
+    step: int,
+    by_hand: bool = False,
+    on_record: Callable[[], None] = lambda: None,
+) -> RangeIndex:
+    """Walks the records that begin in `[start, end)`; places about every `step` bytes. `by_hand`: see `read_records`."""
     with open_file(path) as file:
-        for part in read_records(file, format, layout, 0, size, 0, by_hand):
+        first = first_start(file, format, layout, start)
+        places, landed = [first], first
+        for part in read_records(file, format, layout, first, end, 0, by_hand) if first < end else ():
             on_record()
             if part.offset >= places[-1] + step:
                 places.append(part.offset)
-    return [*places, size]
+            landed = part.offset + part.length
+    return RangeIndex(first, places, landed)
+
+
+def joined(ranges: list[RangeIndex], size: int) -> list[int] | None:
+    """Where a file can be cut: 0, ..., size; None where a range does not begin where the walk over those before it comes
+    out. Where all do, each begins at a record: the first does, and from record to record nothing but records are walked."""
+    if any(one.landed != other.first for one, other in pairwise(ranges)):
+        return None
+    return sorted({place for one in ranges for place in one.places} | {0, size})
 
 
 def segments_of(source: Source, target: int, starts: list[int] | None = None, wat: tuple[str, str] = ("", "")) -> list[Segment]:
-    """The parts of one source, in order. `starts`: where a large WARC can be cut (`record_starts`); `wat`: what is joined to it."""
+    """The parts of one source, in order. `starts`: where a large WARC can be cut (`joined`); `wat`: what is joined to it."""
     size = source.ref.bytes
     if source.format == "parquet":
         return _row_groups(source, target)

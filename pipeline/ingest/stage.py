@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import asdict
 from typing import Any, ClassVar
 
 from corpusmill.pipeline.config import Config, canonical_json
@@ -13,7 +14,7 @@ from corpusmill.pipeline.ingest.guard import Guard
 from corpusmill.pipeline.ingest.pages import MIB
 from corpusmill.pipeline.ingest.parquet import check_text_column, open_groups
 from corpusmill.pipeline.ingest.sources import Discovery, discover
-from corpusmill.pipeline.ingest.splitting import needs_index, pack, piece_bytes, segments_of
+from corpusmill.pipeline.ingest.splitting import RangeIndex, index_ranges, joined, needs_index, pack, piece_bytes, segments_of
 from corpusmill.pipeline.ingest.url_filter import url_filter_params
 from corpusmill.pipeline.ingest.wat import pairs_of, read_wat
 from corpusmill.pipeline.runner import StageRun
@@ -38,15 +39,15 @@ class GuardedWorker(Worker):
 
 
 class IndexWorker(GuardedWorker):
-    """Finds where a large WARC can be cut."""
+    """Finds where a range of a large WARC can be cut."""
 
     def __init__(self, config: IngestConfig, run: Storage, params: dict[str, Any]):
         super().__init__(config.model_copy(update={"url_filter": None}), run, params)  # nothing is judged here
 
     def process(self, piece: Piece) -> Output:
         (ref,) = piece.inputs
-        starts = self.guard.index(ref.path, piece.params["format"], piece.params["layout"], ref.bytes, piece.params["step"])
-        return Output({f"index/{piece.key}.json": canonical_json(starts).encode()}, counts={"cuts": len(starts) - 2})
+        found = self.guard.index(ref.path, piece.params)
+        return Output({f"index/{piece.key}.json": canonical_json(asdict(found)).encode()}, counts={"places": len(found.places)})
 
 
 class WatWorker(Worker):
@@ -121,13 +122,28 @@ class IngestStage(Stage):
                     check_text_column(source.ref.path, open_groups(source.ref.path, file), self.config.text_key)
 
     def _index(self, run: StageRun, found: Discovery, target: int) -> dict[str, list[int]]:
+        """Where large sources can be cut. Ranges of them are walked side by side, and where that does not fit together,
+        the whole file from its beginning."""
         large = [source for source in found.sources if needs_index(source, target)]
+        starts = self._starts(run, "index", [(source, index_ranges(source.ref.bytes, target)) for source in large], target)
+        again = [source for source in large if starts[source.ref.path] is None]
+        starts |= self._starts(run, "whole", [(source, [(0, source.ref.bytes)]) for source in again], target)
+        return {path: places for path, places in starts.items() if places}
+
+    @staticmethod
+    def _starts(run: StageRun, phase: str, sources: list[tuple[Source, list[tuple[int, int]]]], target: int) -> dict[str, list[int] | None]:
         pieces = [
-            Piece(f"index-{number:05d}", (source.ref,), {"format": source.format, "layout": source.layout, "step": target})
-            for number, source in enumerate(large)
+            Piece(
+                f"{phase}-{number:05d}-{place:04d}",
+                (source.ref,),
+                {"format": source.format, "layout": source.layout, "start": start, "end": end, "step": target},
+            )
+            for number, (source, ranges) in enumerate(sources)
+            for place, (start, end) in enumerate(ranges)
         ]
-        rows = run.map("index", IndexWorker, pieces)
-        return {s.ref.path: json.loads(run.storage.read_bytes(r.outputs[0].path)) for s, r in zip(large, rows)}
+        rows = run.map(phase, IndexWorker, pieces) if pieces else []
+        indexes = iter([RangeIndex(**json.loads(run.storage.read_bytes(row.outputs[0].path))) for row in rows])
+        return {source.ref.path: joined([next(indexes) for _ in ranges], source.ref.bytes) for source, ranges in sources}
 
     @staticmethod
     def _wats(run: StageRun, found: Discovery) -> dict[str, tuple[str, str]]:

@@ -15,7 +15,7 @@ from fastwarc.warc import ArchiveIterator
 
 from corpusmill.pipeline.ingest.codecs import codec_of
 from corpusmill.pipeline.ingest.files import RangeFile
-from corpusmill.pipeline.ingest.frames import walk_frames
+from corpusmill.pipeline.ingest.frames import next_frame, walk_frames
 from corpusmill.pipeline.ingest.headers import GRAMMARS, MAX_HEADER, Grammar
 from corpusmill.pipeline.ingest.inflate import inflating
 from corpusmill.pipeline.ingest.records import Record, capture, parse_record
@@ -64,6 +64,18 @@ def read_records(
                 break
         else:
             return
+
+
+def first_start(file: IO[bytes], format: str, layout: str, place: int) -> int:
+    """Where at or behind `place` the first record seems to begin, or the end of the file: text may look like a record."""
+    size = file.seek(0, os.SEEK_END)
+    if not place:
+        return 0
+    if layout == "plain":
+        window = Window(RangeFile(file, place, size), place)
+        GRAMMARS[format].seek_start(window, None)
+        return window.position
+    return next_frame(RangeFile(file, 0, size), codec_of(file, layout.removesuffix(FRAMED)), GRAMMARS[format], place)
 
 
 def _walk(file: IO[bytes], grammar: Grammar, layout: str, position: int, size: int, limit: int) -> Iterator[list[Raw | Gap]]:

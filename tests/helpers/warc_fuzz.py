@@ -29,7 +29,7 @@ from corpusmill.pipeline.ingest.formats import Source, examine
 from corpusmill.pipeline.ingest.inflate import Inflating
 from corpusmill.pipeline.ingest.records import Record
 from corpusmill.pipeline.ingest.segments import SegmentReader
-from corpusmill.pipeline.ingest.splitting import segments_of
+from corpusmill.pipeline.ingest.splitting import index_range, joined, segments_of
 from corpusmill.pipeline.ingest.walk import Gap
 from corpusmill.pipeline.ingest.warc import CUTTABLE, read_records
 
@@ -108,7 +108,7 @@ def check_cut(sample: Sample, place: int) -> None:
         assert rest[0].kind == "truncated" and rest[0].offset == end, rest
 
 
-def check_flips(sample: Sample, places: list[int], random_: random.Random) -> None:
+def check_flips(sample: Sample, places: list[int], random_: random.Random, folder: Path) -> None:
     """A file with other bytes at `places`: every record that holds none of them is there."""
     damaged = bytearray(sample.content)
     for place in places:
@@ -116,8 +116,10 @@ def check_flips(sample: Sample, places: list[int], random_: random.Random) -> No
     content = bytes(damaged)
     parts = sample.read(content)
     if sample.layout in CUTTABLE:
-        safe = [p for p in sample.parts if not any(p.offset <= place < p.offset + p.length for place in places)]
+        before = sample.format == "arc"  # the line break before it is what tells where a line begins
+        safe = [p for p in sample.parts if not any(p.offset - before <= place < p.offset + p.length for place in places)]
         check_ranges(sample, content, parts, random_)
+        check_index(sample, content, parts, random_, folder)
     else:
         sound = common(sample.plain(content), sample.plain(sample.content))
         safe = [p for p in sample.parts if p.offset + p.length <= sound]
@@ -144,6 +146,16 @@ def check_ranges(sample: Sample, content: bytes, parts: Parts, random_: random.R
     assert not different, f"FastWARC and the walk by hand disagree: {different[0]}, {content[different[0][0].offset :][:1500]!r}"
 
 
+def check_index(sample: Sample, content: bytes, parts: Parts, random_: random.Random, folder: Path) -> None:
+    """Ranges that are indexed side by side fit together only at places where a record, or damage, begins."""
+    path = folder / "indexed"
+    path.write_bytes(content)
+    edges = sorted({0, len(content), *(random_.randrange(len(content)) for _ in range(3))})
+    ranges = [index_range(str(path), sample.format, sample.layout, a, b, 1000) for a, b in pairwise(edges)]
+    places = joined(ranges, len(content)) or []
+    assert set(places) <= {0, len(content), *(part.offset for part in parts)}, f"ranges at {edges} are cut at {places}"
+
+
 def check_rows(content: bytes, name: str, folder: Path) -> int:
     """The whole of ingest on a file with this content: rows or one sentence, and no exception."""
     path = folder / name
@@ -164,7 +176,7 @@ def fuzz(sample: Sample, random_: random.Random, rounds: int, folder: Path) -> N
         place = random_.randrange(1, size)
         check_cut(sample, place)
         flips = [random_.randrange(size) for _ in range(random_.choice((1, 1, 1, 2, 8)))]
-        check_flips(sample, flips, random_)
+        check_flips(sample, flips, random_, folder)
         if number == 0 and size < 300_000:
             check_rows(sample.content[:place], sample.name.split(" ")[0], folder)
             damaged = bytearray(sample.content)

@@ -20,7 +20,7 @@ from corpusmill.pipeline.ingest.guard import Guard, ReaderBug
 from corpusmill.pipeline.ingest.reader import EXTRACTING
 from corpusmill.pipeline.ingest.rows import Tables
 from corpusmill.pipeline.ingest.segments import SegmentReader
-from corpusmill.pipeline.ingest.splitting import Segment, record_starts
+from corpusmill.pipeline.ingest.splitting import UNKNOWN, Segment, index_range, joined
 
 #: A page that keeps native code busy for some seconds: the names of a tag's attributes are compared pair by pair.
 SLOW = b"<div" + b"".join(b" a%d=1" % number for number in range(30_000)) + b">slow</div>"
@@ -141,14 +141,16 @@ def test_killed_at_any_moment_the_outputs_are_the_same_bytes(tmp_path: Path, war
 def test_the_places_for_cuts_are_found_by_the_process_too(tmp_path: Path, warcs, guard) -> None:
     path = tmp_path / "a.warc.gz"
     path.write_bytes(warcs.write(warcs.mixed(300)))
-    where = (str(path), "warc", "gzip-frames", path.stat().st_size, 20_000)
-    assert len(record_starts(*where)) > 5
-    assert guard().index(*where) == record_starts(*where) == record_starts(*where, by_hand=True)
+    where = {"format": "warc", "layout": "gzip-frames", "start": 0, "end": path.stat().st_size, "step": 20_000}
+    found = index_range(str(path), **where)
+    assert len(found.places) > 5 and found.landed == path.stat().st_size
+    assert guard().index(str(path), where) == found == index_range(str(path), **where, by_hand=True)
     killed = guard(max_page_seconds=0.05)  # half a second for one record, and this one has the time of twenty
     endless = tmp_path / "endless.warc.zst"
     endless.write_bytes(zstandard.compress(bytes(1 << 24)) * 1200)
     size = endless.stat().st_size
-    assert killed.index(str(endless), "warc", "zstd", size, 1000) == [0, size]
+    unknown = killed.index(str(endless), {"format": "warc", "layout": "zstd", "start": 0, "end": size, "step": 1000})
+    assert unknown == UNKNOWN and joined([unknown], size) == [0, size] and joined([found, unknown], size) is None
 
 
 def test_errors_arrive_as_what_they_are(tmp_path: Path, warcs, guard) -> None:

@@ -131,6 +131,29 @@ def test_pieces_of_damaged_files_equal_the_whole(tmp_path: Path, warcs, ingest, 
     assert all(pieces.tables[kind].equals(whole.tables[kind]) for kind in ("data", "report"))
 
 
+def test_a_page_that_holds_a_warc_does_not_change_where_files_are_cut(
+    tmp_path: Path, warcs, ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index of a range begins where a record seems to: in such a page that is a mistake, and has to be found out."""
+    inner = {False: warcs.write(warcs.mixed(90), gzip=False), True: warcs.write(warcs.mixed(90))}
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for packed, name in ((False, "a.warc"), (True, "b.warc.gz"), (True, "c.warc.gz")):
+        evil = {"url": "http://evil.test/", "body": b"<p>" + inner[packed] + random.Random(1).randbytes(20_000)}
+        middle = warcs.write([evil], gzip=False) if name[0] < "c" else b""
+        middle = gzip.compress(middle, 0) if packed and middle else middle  # stored, so that its bytes lie there as they are
+        (folder / name).write_bytes(warcs.write(warcs.mixed(20), gzip=packed) + middle + warcs.write(warcs.mixed(60), gzip=packed))
+    whole = ingest(folder, name="whole")
+    assert len(whole.report) == 3 * 160 + 2
+    monkeypatch.setattr(splitting, "SMALLEST", 2000)
+    monkeypatch.setattr(splitting, "PIECES", 100)
+    pieces = ingest(folder, name="pieces")
+    assert all(pieces.tables[kind].equals(whole.tables[kind]) for kind in ("data", "report"))
+    tasks = [row.task for row in pieces.run.manifest.rows()]
+    assert len(pieces.rows) > 16 and sum(task.startswith("index-") for task in tasks) > 6
+    assert sorted(task for task in tasks if task.startswith("whole-")) == ["whole-00000-0000", "whole-00001-0000"]
+
+
 def test_a_cut_crawl_keeps_its_whole_records_and_says_where_it_ends(tmp_path: Path, warcs, ingest) -> None:
     content = warcs.write(warcs.mixed(10))
     (tmp_path / "whole.warc.gz").write_bytes(content)
