@@ -14,6 +14,9 @@ DOCUMENTS = pa.schema(
         pa.field("length", pa.int64()),  # bytes of the record in `source`; null where the format has none
         pa.field("text", pa.large_string(), nullable=False),
         pa.field("title", pa.string()),
+        pa.field("author", pa.string()),  # of a page: what it says of itself
+        pa.field("date", pa.string()),  # of publication, YYYY-MM-DD
+        pa.field("canonical_url", pa.string()),
         pa.field("metadata", pa.string()),  # JSON object of whatever else the input row had
     ]
 )

@@ -114,8 +114,8 @@ def decode_text(body: bytes, charset: str | None = None, html: bool = True) -> T
         if body.startswith(mark):
             return Text(fit(decode(body[len(mark) :], marked)), marked, label)
     text, used = _read(body, name)
-    if used == "utf-8":  # whose decoder lets no surrogates through
-        return Text(text.replace("\0", ""), used, label)
+    if used == "utf-8":  # whose decoder lets no surrogates through, and gives a NUL for one in the bytes, where it is found faster
+        return Text(text.replace("\0", "") if b"\0" in body else text, used, label)
     return Text(fit(text), used, label)
 
 

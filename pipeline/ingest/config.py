@@ -11,8 +11,14 @@ from corpusmill.pipeline.ingest.url_filter import resolve_url_filter
 class ExtractionConfig(Config):
     """How a page becomes text, and what it may cost."""
 
-    extractor: Literal["resiliparse"] = Field(default="resiliparse", description="What turns HTML into text.")
-    main_content: bool = Field(default=True, description="Keep the main content alone: no navigation, footers, comments.")
+    extractor: Literal["resiliparse", "trafilatura"] = Field(
+        default="resiliparse", description="What turns HTML into text: our blocks on resiliparse's tree, or trafilatura."
+    )
+    main_content: bool = Field(default=True, description="Keep the main content alone: no navigation, teasers, footers.")
+    keep_score: float = Field(
+        default=0.44, ge=0, le=1, description="A block of a page is main content from this score on (resiliparse): higher is purer."
+    )
+    comments: bool = Field(default=False, description="Keep comments on the main content too.")
     minimum_chars: int = Field(default=1, ge=1, description="A page or row with less text than this is dropped (characters).")
     max_record_mb: int = Field(default=16, ge=1, le=1024, description="A record or line larger than this is dropped unread (MiB).")
     max_decoded_mb: int = Field(default=32, ge=1, le=1024, description="A body that decompresses to more is dropped (MiB).")
@@ -29,10 +35,10 @@ class ExtractionConfig(Config):
         description="A page that takes more CPU time is dropped (seconds); finding the next may take 10 times that.",
     )
     max_memory_mb: int = Field(
-        default=384,
-        ge=256,
+        default=224,
+        ge=64,
         le=65536,
-        description="A page for which the process that extracts needs more memory is dropped (MiB, of that process).",
+        description="A page that takes more memory is dropped (MiB, beside what the process that extracts holds anyway).",
     )
 
 

@@ -1,36 +1,68 @@
-"""HTML to the text of its main content, with limits that keep native code from running away."""
+"""HTML to the text of its main content and what the page says about itself, by one of two extractors."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
+from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.ingest.charset import fit
+from corpusmill.pipeline.ingest.config import ExtractionConfig
+from corpusmill.pipeline.ingest.page.extracted import Extracted, TooDeep
 
 
-class TooDeep(ValueError):
-    """A page nests its elements deeper than the limit."""
+def extract_page(html: str, url: str | None, config: ExtractionConfig) -> Extracted:
+    """The text of a page, with blank lines between its blocks, and its title, author, date and canonical address.
 
-
-@dataclass(frozen=True)
-class Page:
-    text: str
-    title: str | None
-
-
-def extract_page(html: str, main_content: bool, max_nesting: int) -> Page:
-    """The text of a page: blocks on lines of their own, trailing spaces and runs of blank lines removed.
-
-    Raises TooDeep: extraction takes quadratic time in the depth, so such a page would hold a worker for minutes.
+    Raises TooDeep where elements nest deeper than `config.max_nesting`, and InputError where the extractor is not installed.
     """
-    from resiliparse.extract.html2text import extract_plain_text
-    from resiliparse.parse.html import HTMLTree
+    return EXTRACTORS[config.extractor](html, url, config)
 
-    tree = HTMLTree.parse(html)
-    if nests_deeper(html, tree, max_nesting):
+
+def warm_up(config: ExtractionConfig) -> None:
+    """Loads the extractor, so that no page is charged with that."""
+    if config.extractor == "resiliparse":
+        from corpusmill.pipeline.ingest.page import blocks
+
+        blocks.warm_up()
+    else:
+        extract_page("<p>Some text.", None, config)
+
+
+def with_resiliparse(html: str, url: str | None, config: ExtractionConfig) -> Extracted:
+    """Resiliparse's tree, and the blocks of it that our scorer takes for main content (`page/`)."""
+    from corpusmill.pipeline.ingest.page import blocks
+
+    return blocks.extract(html, url, config)
+
+
+def with_trafilatura(html: str, url: str | None, config: ExtractionConfig) -> Extracted:
+    """Trafilatura: ten times slower, another opinion. It has no way to keep more than what it takes for main content."""
+    try:
+        import trafilatura
+    except ImportError as error:
+        raise InputError("extraction.extractor: trafilatura is not installed here; pip install 'corpusmill[trafilatura]'.") from error
+
+    tree = trafilatura.load_html(html)
+    if tree is None:
+        return Extracted("")
+    if _depth(tree) > config.max_nesting:
         raise TooDeep
-    text = extract_plain_text(
-        tree, main_content=main_content, alt_texts=False, links=False, form_fields=False, noscript=False, comments=False, post_meta=False
+    found: Any = trafilatura.bare_extraction(
+        tree, url=url, include_comments=config.comments, favor_recall=not config.main_content, with_metadata=True, deduplicate=False
     )
-    return Page(tidy(text), " ".join(fit(tree.title or "").split()) or None)
+    if found is None:
+        return Extracted("")
+    return Extracted(tidy(found.text or ""), found.title or None, found.author or None, found.date or None, found.url or None)
+
+
+def _depth(tree: Any) -> int:
+    """The deepest nesting of a tree of lxml."""
+    from lxml import etree
+
+    depth = deepest = 0
+    for event, _ in etree.iterwalk(tree, events=("start", "end")):
+        depth += 1 if event == "start" else -1
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def tidy(text: str) -> str:
@@ -41,6 +73,7 @@ def tidy(text: str) -> str:
     return text.strip()
 
 
-def nests_deeper(html: str, tree: Any, limit: int) -> bool:
-    """Whether any element lies under `limit` others, asked of the parsed tree by a selector that native code matches."""
-    return html.count("<") > limit and tree.document.query_selector("*" + ">*" * limit) is not None
+EXTRACTORS: dict[str, Callable[[str, str | None, ExtractionConfig], Extracted]] = {
+    "resiliparse": with_resiliparse,
+    "trafilatura": with_trafilatura,
+}

@@ -5,8 +5,9 @@ import re
 
 from corpusmill.pipeline.ingest.charset import charset_of, decode_text, fit
 from corpusmill.pipeline.ingest.config import IngestConfig
-from corpusmill.pipeline.ingest.extraction import TooDeep, extract_page
+from corpusmill.pipeline.ingest.extraction import extract_page
 from corpusmill.pipeline.ingest.mojibake import mojibake_rate
+from corpusmill.pipeline.ingest.page.extracted import TooDeep
 from corpusmill.pipeline.ingest.payload import Payload, TooLarge, decode_payload
 from corpusmill.pipeline.ingest.records import Record
 from corpusmill.pipeline.ingest.rows import Row
@@ -127,11 +128,12 @@ def _page(row: Row, record: Record, config: IngestConfig) -> bytes:
     text = decode_text(body, charset_of(record.http.get("content-type")))
     row.encoding, row.encoding_claimed, row.chars_in = text.encoding, text.claimed, len(text.text)
     try:
-        page = extract_page(text.text, limits.main_content, limits.max_nesting)
+        page = extract_page(text.text, row.url, limits)
     except TooDeep:
         row.fail("too_deep", f"its elements nest deeper than {limits.max_nesting}")
         return body
     row.text, row.title = page.text, page.title
+    row.author, row.date, row.canonical_url = page.author, page.date, page.canonical_url
     check_text(row, limits.minimum_chars)
     return body
 

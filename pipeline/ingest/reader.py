@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -165,11 +166,19 @@ class Reader:
 
 
 def limit_memory(megabytes: int) -> None:
-    """A limit of what this process may allocate; mapped files don't count."""
+    """A limit of what this process may allocate beside what it holds now; mapped files don't count."""
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = megabytes << 20
+    wanted = held() + (megabytes << 20)
     limit = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
+
+
+def held() -> int:
+    """Bytes of data of this process, as RLIMIT_DATA counts them; a guess where the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+    except OSError:
+        return 256 << 20
 
 
 def depend_on(parent: int) -> None:

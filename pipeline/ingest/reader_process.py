@@ -20,6 +20,9 @@ from corpusmill.pipeline.ingest.reader import EXTRACTING, IDLE, OUT_OF_MEMORY, P
 WALL_FACTOR = 10
 #: What Rust, C++ and glibc say on standard error when an allocation fails, before they abort.
 NO_MEMORY = re.compile(rb"memory allocation of \d+ bytes failed|std::bad_alloc|Cannot allocate memory|out of memory", re.IGNORECASE)
+#: Arrow's own allocators never give memory back. Rust must not trace a panic for want of memory: the trace wants some too, and then
+#: waits for itself forever.
+SURROUNDINGS = {"ARROW_DEFAULT_MEMORY_POOL": "system", "RUST_BACKTRACE": "0", "RUST_LIB_BACKTRACE": "0"}
 
 
 class Died(Exception):
@@ -50,8 +53,7 @@ class Process:
             self.popen = subprocess.Popen(
                 [*command, str(theirs.fileno()), str(shared.fileno()), str(os.getpid())],
                 stdin=subprocess.DEVNULL, stdout=self.errors, stderr=self.errors, pass_fds=(theirs.fileno(), shared.fileno()),
-                # the modules that this process would find; Arrow's own allocators never give memory back
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "ARROW_DEFAULT_MEMORY_POOL": "system"},
+                env={**os.environ, **SURROUNDINGS, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},  # to find the same modules
             )  # fmt: skip
         self.send(hello)
 

@@ -43,6 +43,9 @@ class Row:
     chars_in: int = 0
     text: str = ""
     title: str | None = None
+    author: str | None = None
+    date: str | None = None
+    canonical_url: str | None = None
     timestamp: str | None = None
     metadata: str | None = None
     http_status: int | None = None

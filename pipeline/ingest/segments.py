@@ -5,6 +5,7 @@ from functools import partial
 from typing import IO, Any
 
 from corpusmill.pipeline.ingest.config import IngestConfig
+from corpusmill.pipeline.ingest.extraction import warm_up
 from corpusmill.pipeline.ingest.files import open_file
 from corpusmill.pipeline.ingest.jsonl import read_jsonl
 from corpusmill.pipeline.ingest.pages import MIB, gap_row, record_row, unread_row
@@ -31,7 +32,9 @@ class SegmentReader:
         self.wat: tuple[str, WatIndex] | None = None
 
     def setup(self) -> None:
-        """Loads what all segments need: called once a process."""
+        """Loads what all segments need: called once a process, so that no page is charged with it."""
+        if self.params.get("pages", True):
+            warm_up(self.config.extraction)
         if self.config.url_filter is not None:
             self.urls = make_url_filter(self.config.url_filter)
             self.urls.setup(self.params["url_filter"]["lists"])

@@ -21,6 +21,9 @@ from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Piece, Stage, Worker, documents_output
 from corpusmill.pipeline.storage import Storage
 
+#: Formats that hold pages, for which the extractor is loaded.
+PAGES = ("warc", "arc", "html")
+
 
 class GuardedWorker(Worker):
     """Reads by a process of its own, which a hostile file may kill."""
@@ -42,7 +45,7 @@ class IndexWorker(GuardedWorker):
     """Finds where a range of a large WARC can be cut."""
 
     def __init__(self, config: IngestConfig, run: Storage, params: dict[str, Any]):
-        super().__init__(config.model_copy(update={"url_filter": None}), run, params)  # nothing is judged here
+        super().__init__(config.model_copy(update={"url_filter": None}), run, {**params, "pages": False})  # nothing is judged here
 
     def process(self, piece: Piece) -> Output:
         (ref,) = piece.inputs
@@ -94,7 +97,8 @@ class IngestStage(Stage):
         pieces = pack(parts, target)
         if found.refused or found.ignored:
             pieces.append(self._left_out(f"part-{len(pieces):05d}", found))
-        run.map("", IngestWorker, pieces, url_filter_params(self.config.url_filter))
+        pages = any(source.format in PAGES for source in found.sources)
+        run.map("", IngestWorker, pieces, {"pages": pages, **url_filter_params(self.config.url_filter)})
 
     def summary(self, run: StageRun) -> dict[str, str]:
         counts: Counter[str] = Counter()

@@ -1,0 +1,70 @@
+"""Extraction by blocks: resiliparse parses, a walk over its tree gives blocks, a scorer weighs them, the good ones are kept."""
+
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corpusmill.pipeline.ingest.config import ExtractionConfig
+from corpusmill.pipeline.ingest.page.extracted import Extracted, TooDeep
+from corpusmill.pipeline.ingest.page.metadata import read_metadata
+from corpusmill.pipeline.ingest.page.render import keep, render
+from corpusmill.pipeline.ingest.page.scorer import scores_of
+from corpusmill.pipeline.ingest.page.tags import build_tables
+from corpusmill.pipeline.ingest.page.walk import Page, walk
+
+tables = cache(build_tables)
+
+
+def parse(html: str) -> Any:
+    """The tree of a page, as browsers repair it: resiliparse's `HTMLTree`."""
+    from resiliparse.parse.html import HTMLTree
+
+    return HTMLTree.parse(html)
+
+
+def serialised_body(tree: Any) -> bytes:
+    """The part of a page that is shown, as well-formed HTML in UTF-8."""
+    body: bytes = (tree.body or tree.document).html.encode()
+    return body
+
+
+def blocks_of(body: bytes, max_nesting: int) -> Page:
+    """The blocks of a serialised body. Raises TooDeep."""
+    page: Page = walk(np.frombuffer(body, np.uint8), *tables(), max_nesting)
+    if page.deep:
+        raise TooDeep
+    return page
+
+
+def main_blocks(page: Page, config: ExtractionConfig) -> NDArray[np.bool_]:
+    """Which blocks are main content; all of them where the configuration wants more than that."""
+    if not config.main_content:
+        return np.ones(len(page.blocks), np.bool_)
+    kept: NDArray[np.bool_] = keep(page, scores_of(page), config.keep_score, config.comments)
+    return kept
+
+
+def extract(html: str, url: str | None, config: ExtractionConfig) -> Extracted:
+    tree = parse(html)
+    body = serialised_body(tree)
+    page = blocks_of(body, config.max_nesting)
+    text = render(page, main_blocks(page, config)).tobytes().decode().strip()
+    return Extracted(text, *read_metadata(tree, body, page, url))
+
+
+def warm_up() -> None:
+    """Has the kernels ready, from numba's cache where they are in it. To compile them takes 15 seconds and 150 MB that a process
+    does not give back, so another one does it, once for all workers of a machine."""
+    if not any(Path(walk.stats.cache_path).glob("*.nbi")):
+        compiling = f"from {__name__} import run_kernels; run_kernels()"
+        subprocess.run([sys.executable, "-P", "-c", compiling], check=False)  # if that fails, so does what follows, and says why
+    run_kernels()
+
+
+def run_kernels() -> None:
+    extract("<p>Some text.", None, ExtractionConfig())

@@ -1,0 +1,73 @@
+# mypy: disallow-untyped-defs=False
+"""The blocks that are kept, and their text: paragraphs with an empty line between them, items with a dash, the cells of a
+row with a bar between them, `pre` as it is."""
+
+import numba
+import numpy as np
+
+from corpusmill.pipeline.ingest.page.tags import HINT_NAMES, NAME
+from corpusmill.pipeline.ingest.page.walk import CHARS, END, HINTS, ITEM, NODE, ROW, START, TAG
+
+COMMENT = 1 << HINT_NAMES.index("comment")
+#: Comments are only left out of a page where more than so many characters of it are none: else it is a forum.
+ENOUGH_CHARS = 250
+NEWLINE, SPACE, DASH, BAR = (np.uint8(ord(c)) for c in "\n -|")
+LI, DT, DD, TD, TH = (NAME[name] for name in ("li", "dt", "dd", "td", "th"))
+
+
+@numba.njit(cache=True, nogil=True)
+def keep(page, scores, threshold, comments):
+    """Which blocks are main text: those with a score of at least `threshold`, but for those under a name that says that
+    they are comments, unless `comments`."""
+    kept = scores >= threshold
+    if comments:
+        return kept
+    others = 0
+    for block in range(len(kept)):
+        if kept[block] and page.nodes[page.blocks[block, NODE], HINTS] & COMMENT == 0:
+            others += page.blocks[block, CHARS]
+    if others >= ENOUGH_CHARS:
+        for block in range(len(kept)):
+            if page.nodes[page.blocks[block, NODE], HINTS] & COMMENT != 0:
+                kept[block] = False
+    return kept
+
+
+@numba.njit(cache=True, nogil=True)
+def render(page, kept):
+    """UTF-8 of the kept blocks, uint8."""
+    out = np.empty(len(page.text) + 4 * len(kept), np.uint8)
+    size, last = 0, -1
+    for block in range(len(kept)):
+        if not kept[block]:
+            continue
+        if last >= 0:
+            size = _separate(out, size, page, last, block)
+        if page.blocks[block, ITEM]:
+            out[size], out[size + 1] = DASH, SPACE
+            size += 2
+        start, end = page.blocks[block, START], page.blocks[block, END]
+        out[size : size + end - start] = page.text[start:end]
+        size += end - start
+        last = block
+    return out[:size]
+
+
+@numba.njit(cache=True, nogil=True)
+def _separate(out, size, page, last, block):
+    row = page.blocks[block, ROW]
+    if row >= 0 and row == page.blocks[last, ROW] and page.blocks[block, NODE] != page.blocks[last, NODE]:
+        out[size], out[size + 1], out[size + 2] = SPACE, BAR, SPACE
+        return size + 3
+    out[size] = NEWLINE
+    if _is_tight(page, last) and _is_tight(page, block):
+        return size + 1
+    out[size + 1] = NEWLINE
+    return size + 2
+
+
+@numba.njit(cache=True, nogil=True)
+def _is_tight(page, block):
+    """Whether it is a line among lines: an item or a cell."""
+    tag = page.nodes[page.blocks[block, NODE], TAG]
+    return page.blocks[block, ITEM] or tag == LI or tag == DT or tag == DD or tag == TD or tag == TH
