@@ -90,7 +90,7 @@ def test_hostile_pages(tmp_path: Path, warcs, ingest) -> None:
         assert rows[name]["failed"] == ([rule] if rule else []), (name, rows[name])
         assert rows[name]["kept"] or rows[name]["reason"]
     assert rows["attributes"]["reason"] == "its extraction took more than 1 seconds (extraction.max_page_seconds)"
-    assert rows["formatting"]["reason"] == "its extraction took more than 384 MB (extraction.max_memory_mb)"
+    assert rows["formatting"]["reason"] == "its extraction took more than 224 MB (extraction.max_memory_mb)"
     neighbours_are_there(found, len(PAGES))
     assert found.reader_mb < MOST_MB
     again = ingest(path, name="again", extraction={"max_page_seconds": 1})
@@ -143,7 +143,7 @@ def test_a_line_that_json_makes_gigabytes_of(tmp_path: Path, ingest) -> None:
     path.write_bytes(b'{"text": "before"}\n{"text": "x", "rest": [' + b"{}," * 5_000_000 + b'{}]}\n{"text": "after"}\n')
     found = ingest(path)
     assert [row["failed"] for row in found.report] == [[], ["out_of_memory"], []]
-    assert found.report[1]["reason"] == "its extraction took more than 384 MB (extraction.max_memory_mb)"
+    assert found.report[1]["reason"] == "its extraction took more than 224 MB (extraction.max_memory_mb)"
     assert found.reader_mb < MOST_MB
 
 
@@ -164,7 +164,7 @@ def test_a_header_that_does_not_end(tmp_path: Path, warcs, ingest) -> None:
         found = ingest(path, name=name)
         assert [row["failed"] for row in found.report] == [["record_type"], [], ["corrupt"], ["record_type"], []]
         assert found.report[2]["reason"] == f"the header does not end (byte {len(sound)})"
-        assert found.reader_mb < 200
+        assert found.reader_mb < 330
 
 
 def test_records_that_are_bombs(tmp_path: Path, warcs, ingest) -> None:
@@ -184,7 +184,7 @@ def test_records_that_are_bombs(tmp_path: Path, warcs, ingest) -> None:
         assert bomb["failed"] == (["too_large"] if name == "large" else ["empty_text"])
         assert all(row["offset"] == len(sound) and row["length"] == path.stat().st_size - 2 * len(sound) for row in found.report[2:-2])
         assert found.report[-3]["failed"] == (["too_large"] if name == "large" else ["corrupt"])
-        assert found.reader_mb < 250
+        assert found.reader_mb < MOST_MB - 100
 
 
 def test_a_value_of_a_gigabyte_in_a_row_group_among_others(tmp_path: Path, ingest) -> None:
@@ -197,5 +197,5 @@ def test_a_value_of_a_gigabyte_in_a_row_group_among_others(tmp_path: Path, inges
     assert [row["text"] for row in found.data] == ["zero", "one", "five"]
     (lost,) = [row for row in found.report if not row["kept"]]
     assert (lost["failed"], lost["offset"], lost["length"]) == (["out_of_memory"], 2, 3)
-    assert lost["reason"].startswith("row group 1 from row 2 on: reading it took more than 384 MB")
+    assert lost["reason"].startswith("row group 1 from row 2 on: reading it took more than 224 MB")
     assert found.reader_mb < MOST_MB

@@ -1,0 +1,29 @@
+"""Pages as the walk sees them, and scraps of markup to make pages of."""
+
+import numpy as np
+from hypothesis import strategies as st
+
+from corpusmill.pipeline.ingest.page.blocks import parse, serialised_body, tables
+from corpusmill.pipeline.ingest.page.walk import END, START, Page, walk
+
+MARKUP = st.lists(
+    st.sampled_from(
+        [
+            *("<p>", "</p>", "<div class='a b'>", "</div>", "<a href='x'>", "</a>", "<b>", "</b>", "<ul>", "<li>", "</ul>"),
+            *("<pre>", "</pre>"),
+            *("<table>", "<tr>", "<td>", "</table>", "<br>", "</br>", "<script>", "</script>", "<style>", "</style>", "<select>"),
+            *("<svg>", "</svg>", "<!--", "-->", "&lt;", "&", "&amp;nbsp;", "<", ">", '"', "=", "'", "word", "\u00e9\u4e2d", " ", "\n"),
+            *("<h2 id='\"'>", "</h2>", "<textarea>", "</textarea>", "<p =x '\"=1>", "<math><mi>", "</math>"),
+        ]
+    ),
+    max_size=60,
+)  # fmt: skip
+
+
+def walked(html: str, limit: int = 1000) -> Page:
+    return walk(np.frombuffer(serialised_body(parse(html)), np.uint8), *tables(), limit)
+
+
+def texts(page) -> list[str]:
+    data = page.text.tobytes()
+    return [data[block[START] : block[END]].decode() for block in page.blocks]
