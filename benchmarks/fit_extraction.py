@@ -25,9 +25,10 @@ from gold import GoldPage
 from corpusmill.pipeline.ingest.config import ExtractionConfig
 from corpusmill.pipeline.ingest.page import blocks as extractor
 from corpusmill.pipeline.ingest.page.features import NAMES, context_of, features
-from corpusmill.pipeline.ingest.page.render import keep, render
+from corpusmill.pipeline.ingest.page.render import render
 from corpusmill.pipeline.ingest.page.scorer import LEVELS, MODEL, load_trees, score
-from corpusmill.pipeline.ingest.page.walk import CHARS, END, START, Page
+from corpusmill.pipeline.ingest.page.selection import keep
+from corpusmill.pipeline.ingest.page.walk import CHARS, END, START
 
 FOLDS = 5
 NESTING = 5000
@@ -39,19 +40,16 @@ PARAMETERS = {
 }  # fmt: skip
 
 
-def all_features(page: Page) -> Any:
-    """One row a block."""
-    count = len(page.blocks)
-    return features(page, context_of(page), 0, count).T if count else np.zeros((0, len(NAMES)), np.float32)
-
-
 class Example:
     """A page in blocks with a label (1 main text, 0 not, -1 unknown) and a weight for each."""
 
     def __init__(self, page: GoldPage):
         self.page = page
         self.blocks = extractor.blocks_of(extractor.serialised_body(extractor.parse(page.html)), NESTING)
-        self.features = all_features(self.blocks)
+        self.context = context_of(self.blocks) if len(self.blocks.blocks) else None
+        self.features = np.zeros((0, len(NAMES)), np.float32)
+        if self.context:
+            self.features = features(self.blocks, self.context, 0, len(self.blocks.blocks)).T
         data = self.blocks.text.tobytes()
         texts = [data[block[START] : block[END]].decode() for block in self.blocks.blocks]
         self.fold = zlib.crc32(page.site.encode()) % FOLDS
@@ -114,8 +112,12 @@ def held_out_scores(examples: Sequence[Example]) -> dict[str, Any]:
 
 
 def texts_at(examples: Sequence[Example], scores: dict[str, Any], threshold: float) -> dict[str, str]:
-    kept = {e.page.url: keep(e.blocks, scores[e.page.url], threshold, False) for e in examples}
-    return {e.page.url: render(e.blocks, kept[e.page.url]).tobytes().decode() for e in examples}
+    texts = {}
+    for example in examples:
+        if example.context:
+            kept = keep(example.blocks, example.context, scores[example.page.url], threshold, False)
+            texts[example.page.url] = render(example.blocks, kept).tobytes().decode()
+    return {example.page.url: texts.get(example.page.url, "") for example in examples}
 
 
 def flattened(model: Any) -> dict[str, list[Any]]:

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from corpusmill.pipeline.ingest.config import ExtractionConfig
 from corpusmill.pipeline.ingest.page.extracted import Extracted, TooDeep
+from corpusmill.pipeline.ingest.page.features import context_of
 from corpusmill.pipeline.ingest.page.metadata import read_metadata
-from corpusmill.pipeline.ingest.page.render import keep, render
+from corpusmill.pipeline.ingest.page.render import render
 from corpusmill.pipeline.ingest.page.scorer import scores_of
+from corpusmill.pipeline.ingest.page.selection import keep
 from corpusmill.pipeline.ingest.page.tags import build_tables
 from corpusmill.pipeline.ingest.page.walk import Page, walk
 
@@ -43,9 +45,10 @@ def blocks_of(body: bytes, max_nesting: int) -> Page:
 
 def main_blocks(page: Page, config: ExtractionConfig) -> NDArray[np.bool_]:
     """Which blocks are main content; all of them where the configuration wants more than that."""
-    if not config.main_content:
+    if not config.main_content or len(page.blocks) == 0:
         return np.ones(len(page.blocks), np.bool_)
-    kept: NDArray[np.bool_] = keep(page, scores_of(page), config.keep_score, config.comments)
+    context = context_of(page)
+    kept: NDArray[np.bool_] = keep(page, context, scores_of(page, context), config.keep_score, config.comments)
     return kept
 
 

@@ -1,36 +1,15 @@
 # mypy: disallow-untyped-defs=False
-"""The blocks that are kept, and their text: paragraphs with an empty line between them, items with a dash, the cells of a
+"""The text of the blocks that are kept: paragraphs with an empty line between them, items with a dash, the cells of a
 row with a bar between them, `pre` as it is."""
 
 import numba
 import numpy as np
 
-from corpusmill.pipeline.ingest.page.tags import HINT_NAMES, NAME
-from corpusmill.pipeline.ingest.page.walk import CHARS, END, HINTS, ITEM, NODE, ROW, START, TAG
+from corpusmill.pipeline.ingest.page.tags import NAME
+from corpusmill.pipeline.ingest.page.walk import END, ITEM, NODE, ROW, START, TAG
 
-COMMENT = 1 << HINT_NAMES.index("comment")
-#: Comments are only left out of a page where more than so many characters of it are none: else it is a forum.
-ENOUGH_CHARS = 250
 NEWLINE, SPACE, DASH, BAR = (np.uint8(ord(c)) for c in "\n -|")
 LI, DT, DD, TD, TH = (NAME[name] for name in ("li", "dt", "dd", "td", "th"))
-
-
-@numba.njit(cache=True, nogil=True)
-def keep(page, scores, threshold, comments):
-    """Which blocks are main text: those with a score of at least `threshold`, but for those under a name that says that
-    they are comments, unless `comments`."""
-    kept = scores >= threshold
-    if comments:
-        return kept
-    others = 0
-    for block in range(len(kept)):
-        if kept[block] and page.nodes[page.blocks[block, NODE], HINTS] & COMMENT == 0:
-            others += page.blocks[block, CHARS]
-    if others >= ENOUGH_CHARS:
-        for block in range(len(kept)):
-            if page.nodes[page.blocks[block, NODE], HINTS] & COMMENT != 0:
-                kept[block] = False
-    return kept
 
 
 @numba.njit(cache=True, nogil=True)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpusmill.pipeline.errors import CorpusmillError
-from corpusmill.pipeline.ingest.page.features import NAMES, context_of, features
+from corpusmill.pipeline.ingest.page.features import NAMES, Context, features
 from corpusmill.pipeline.ingest.page.walk import Page
 
 MODEL = Path(__file__).with_name("scorer.json")
@@ -39,14 +39,10 @@ def load_trees(path: Path = MODEL) -> Trees:
     return feature.astype(np.int32), cut.astype(np.float32), values.astype(np.float64)
 
 
-def scores_of(page: Page) -> NDArray[np.float64]:
+def scores_of(page: Page, context: Context) -> NDArray[np.float64]:
     """The probability of each block of a page to be main text."""
-    count = len(page.blocks)
-    if count == 0:
-        return np.zeros(0)
-    context = context_of(page)
-    parts = [score(features(page, context, first, min(first + AT_A_TIME, count)), load_trees()) for first in range(0, count, AT_A_TIME)]
-    return np.concatenate(parts)
+    ends = [(first, min(first + AT_A_TIME, len(page.blocks))) for first in range(0, len(page.blocks), AT_A_TIME)]
+    return np.concatenate([score(features(page, context, *part), load_trees()) for part in ends])
 
 
 @numba.njit(cache=True, nogil=True)

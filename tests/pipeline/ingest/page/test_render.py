@@ -1,9 +1,9 @@
-"""Which blocks are kept and how they are written."""
+"""How blocks are written."""
 
 import numpy as np
-from page_blocks import texts, walked
+from page_blocks import walked
 
-from corpusmill.pipeline.ingest.page.render import ENOUGH_CHARS, keep, render
+from corpusmill.pipeline.ingest.page.render import render
 
 
 def rendered(html: str) -> str:
@@ -36,14 +36,3 @@ def test_only_kept_blocks_are_written() -> None:
     page = walked("<p>a</p><p>b</p><p>c</p>")
     assert render(page, np.array([True, False, True])).tobytes() == b"a\n\nc"
     assert render(page, np.zeros(3, np.bool_)).tobytes() == b""
-
-
-def test_comments_go_unless_they_are_all_that_there_is() -> None:
-    article, comment = f"<p>{'word ' * ENOUGH_CHARS}</p>", "<div class='comment-list'><p>first!</p></div>"
-    page = walked(article + comment)
-    scores = np.array([0.9, 0.8])
-    assert keep(page, scores, 0.4, False).tolist() == [True, False]
-    assert keep(page, scores, 0.4, True).tolist() == [True, True]
-    assert keep(page, scores, 0.85, True).tolist() == [True, False]
-    forum = walked("<p>A thread</p>" + comment * 3)
-    assert keep(forum, np.full(4, 0.9), 0.4, False).all() and texts(forum)[1:] == ["first!"] * 3
