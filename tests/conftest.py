@@ -6,6 +6,7 @@ import inspect
 import io
 import json
 import pydoc
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
+from corpusmill import cli
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.storage import Storage
 
@@ -139,3 +141,20 @@ def crawl(tmp_path_factory) -> Path:
     rows = [{"text": inspect.getdoc(importlib.import_module(m)) or m, "url": f"http://rows.test/{m}"} for m in MODULES]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "{broken\n")
     return folder
+
+
+@pytest.fixture
+def corpusmill(monkeypatch: pytest.MonkeyPatch, capsysbinary) -> Callable[..., tuple[int, bytes, str]]:
+    """Runs the command in this process; gives its exit code, standard output and standard error."""
+
+    def call(*arguments: object) -> tuple[int, bytes, str]:
+        monkeypatch.setattr(sys, "argv", ["corpusmill", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        captured = capsysbinary.readouterr()
+        return code, captured.out, captured.err.decode()
+
+    return call

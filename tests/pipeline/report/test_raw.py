@@ -7,7 +7,6 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +19,6 @@ from warcio.archiveiterator import ArchiveIterator
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
-from corpusmill import cli
 from corpusmill.pipeline.ingest.config import IngestConfig
 from corpusmill.pipeline.ingest.original import NO_RECORDS, original_of
 from corpusmill.pipeline.schemas import document_id
@@ -50,21 +48,6 @@ def warc(host: str, gzipped: bool) -> tuple[bytes, list[bytes]]:
             records.append(one.getvalue())
     out.write(b"".join(gzip.compress(r, mtime=0) if gzipped else r for r in records))
     return out.getvalue(), records
-
-
-@pytest.fixture
-def corpusmill(monkeypatch: pytest.MonkeyPatch, capsysbinary) -> Callable[..., tuple[int, bytes, str]]:
-    def call(*arguments: object) -> tuple[int, bytes, str]:
-        monkeypatch.setattr(sys, "argv", ["corpusmill", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        captured = capsysbinary.readouterr()
-        return code, captured.out, captured.err.decode()
-
-    return call
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """`cc:` inputs from a server with Common Crawl's layout."""
 
 import gzip
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.dataset as ds
@@ -10,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill import cli
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.ingest.cached import cached
 from corpusmill.pipeline.ingest.commoncrawl import BASE, CrawlInput, choose, files_of, parse_crawl
@@ -31,21 +28,6 @@ def layout(segments: int, files: int, kind: str = "warc") -> list[str]:
 def publish(server, bodies: dict[str, bytes], kind: str = "warc") -> None:
     server.files |= {f"/{path}": body for path, body in bodies.items()}
     server.files[f"/crawl-data/{CRAWL}/{kind}.paths.gz"] = gzip.compress("".join(path + "\n" for path in bodies).encode())
-
-
-@pytest.fixture
-def corpusmill(monkeypatch: pytest.MonkeyPatch, capsysbinary) -> Callable[..., tuple[int, bytes, str]]:
-    def call(*arguments: object) -> tuple[int, bytes, str]:
-        monkeypatch.setattr(sys, "argv", ["corpusmill", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        captured = capsysbinary.readouterr()
-        return code, captured.out, captured.err.decode()
-
-    return call
 
 
 def test_a_crawl_equals_its_files(server, warcs, ingest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
