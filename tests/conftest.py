@@ -6,6 +6,7 @@ import inspect
 import io
 import json
 import pydoc
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,9 @@ from warcio.warcwriter import WARCWriter
 from corpusmill import cli
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.storage import Storage
+
+# A suite that a shell started in the background ignores Ctrl-C, and so would the commands that its tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
