@@ -22,8 +22,7 @@ def documents(rows: int) -> pa.Table:
             "offset": list(range(rows)),
             "length": [1] * rows,
             "text": [f"text {i}" for i in range(rows)],
-            "title": [None] * rows,
-            "metadata": [None] * rows,
+            **{name: [None] * rows for name in ("title", "author", "date", "canonical_url", "metadata")},
         },
         schema=DOCUMENTS,
     )

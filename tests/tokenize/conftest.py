@@ -29,8 +29,7 @@ def make_documents(texts: Sequence[str], **columns: Sequence[Any]) -> pa.Table:
             "offset": [1000 * n for n in range(size)],
             "length": [900] * size,
             "text": list(texts),
-            "title": [None] * size,
-            "metadata": [None] * size,
+            **{name: [None] * size for name in ("title", "author", "date", "canonical_url", "metadata")},
         }
     ).cast(DOCUMENTS)
     for name, values in columns.items():
