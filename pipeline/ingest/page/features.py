@@ -21,6 +21,7 @@ from corpusmill.pipeline.ingest.page.measure import (
     measure,
     text_keys,
 )
+from corpusmill.pipeline.ingest.page.scan import PRIME
 from corpusmill.pipeline.ingest.page.tags import HINT_NAMES, NAME
 from corpusmill.pipeline.ingest.page.walk import (
     ALIKE,
@@ -38,7 +39,6 @@ from corpusmill.pipeline.ingest.page.walk import (
     NODE,
     OWN,
     PARENT,
-    PRIME,
     ROW,
     START,
     TAG,

@@ -4,7 +4,8 @@
 import numba
 import numpy as np
 
-from corpusmill.pipeline.ingest.page.walk import END, OFFSET, PRIME, START
+from corpusmill.pipeline.ingest.page.scan import OFFSET, PRIME
+from corpusmill.pipeline.ingest.page.walk import END, START
 
 #: What `measure` counts. `WORDS` lie between spaces, `CAPITALIZED` of them begin with a capital (ASCII); `LETTERS` are ASCII letters and
 #: everything beyond Latin-1 controls; `ENDS`: 1 where the text ends with an end mark (quotes and brackets behind it aside), 2 with a
