@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from corpusmill.filters.rules import Rule, preset_rules
+from corpusmill.filters.rules import Rule
 from corpusmill.filters.step import Batch, Measured, Step
 from corpusmill.pipeline.config import Config
 
@@ -31,6 +31,13 @@ def count_sentences(line: str) -> int:
     return count + bool(line[last:].strip())
 
 
+DATATROVE = (
+    Rule("lorem_ipsum", "c4_lorem_ipsum_lines", ">", 0),
+    Rule("curly_bracket", "c4_curly_bracket_lines", ">", 0),
+    Rule("too_few_sentences", "c4_sentences", "<", 5),
+)
+
+
 class C4Config(Config):
     """C4: keep lines of natural sentences, and documents that have enough of them."""
 
@@ -45,6 +52,7 @@ class C4Config(Config):
 
 class C4(Step):
     Config = C4Config
+    PRESETS = {"datatrove-0.10": DATATROVE, "fineweb": DATATROVE}
     rewrites = True
 
     @property
@@ -52,10 +60,6 @@ class C4(Step):
         names = ("lines", "kept_lines", "long_word_lines", "unpunctuated_lines", "short_lines", "javascript_lines", "policy_lines",
                  "lorem_ipsum_lines", "curly_bracket_lines", "sentences")  # fmt: skip
         return {f"c4_{name}": pa.int64() for name in names}
-
-    @property
-    def rules(self) -> tuple[Rule, ...]:
-        return preset_rules(self.config.preset, "c4")
 
     def measure(self, batch: Batch) -> Measured:
         names = list(self.columns)

@@ -5,10 +5,18 @@ from typing import Literal
 import pyarrow as pa
 from pydantic import Field
 
-from corpusmill.filters.rules import Rule, preset_rules
+from corpusmill.filters.rules import Rule
 from corpusmill.filters.statistics import NEWLINE_LINES, WORDS, Needs, ratio
 from corpusmill.filters.step import Batch, Measured, Step
 from corpusmill.pipeline.config import Config
+
+DATATROVE = (
+    Rule("fineweb_empty", "fineweb_lines", "<", 1),
+    Rule("line_punct_ratio", "line_punct_ratio", "<", 0.12),
+    Rule("short_line_ratio", "short_line_ratio", ">", 0.67),
+    Rule("char_dup_ratio", "char_dup_ratio", ">", 0.01),
+    Rule("list_ratio", "list_ratio", ">", 0.3),
+)
 
 
 class FinewebQualityConfig(Config):
@@ -20,6 +28,7 @@ class FinewebQualityConfig(Config):
 
 class FinewebQuality(Step):
     Config = FinewebQualityConfig
+    PRESETS = {"datatrove-0.10": DATATROVE, "fineweb": DATATROVE}
 
     @property
     def columns(self) -> dict[str, pa.DataType]:
@@ -30,10 +39,6 @@ class FinewebQuality(Step):
             "char_dup_ratio": pa.float64(),  # characters in repeated lines, over all but newlines
             "list_ratio": pa.float64(),  # newlines a word
         }
-
-    @property
-    def rules(self) -> tuple[Rule, ...]:
-        return preset_rules(self.config.preset, "fineweb_quality")
 
     @property
     def needs(self) -> Needs:

@@ -5,12 +5,35 @@ from typing import Literal
 import pyarrow as pa
 from pydantic import Field
 
-from corpusmill.filters.rules import Rule, preset_rules
+from corpusmill.filters.rules import Rule
 from corpusmill.filters.statistics import LINES, WORDS, Needs
 from corpusmill.filters.step import Batch, Measured, Step
 from corpusmill.pipeline.config import Config
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
+
+
+DATATROVE = (
+    Rule("gopher_short_doc", "gopher_words", "<", 50),
+    Rule("gopher_long_doc", "gopher_words", ">", 100_000),
+    Rule("gopher_below_avg_threshold", "gopher_mean_word_length", "<", 3),
+    Rule("gopher_above_avg_threshold", "gopher_mean_word_length", ">", 10),
+    Rule("gopher_too_many_hashes", "gopher_hash_ratio", ">", 0.1),
+    Rule("gopher_too_many_ellipsis", "gopher_ellipsis_ratio", ">", 0.1),
+    Rule("gopher_too_many_bullets", "gopher_bullet_line_ratio", ">", 0.9),
+    Rule("gopher_too_many_end_ellipsis", "gopher_ellipsis_line_ratio", ">", 0.3),
+    Rule("gopher_below_alpha_threshold", "gopher_alpha_word_ratio", "<", 0.8),
+    Rule("gopher_enough_stop_words", "gopher_stop_words", "<", 2),
+)
+
+#: The paper counts every word; datatrove leaves words of nothing but punctuation out of number and length.
+PAPER = (
+    Rule("gopher_short_doc", "gopher_all_words", "<", 50),
+    Rule("gopher_long_doc", "gopher_all_words", ">", 100_000),
+    Rule("gopher_below_avg_threshold", "gopher_mean_all_word_length", "<", 3),
+    Rule("gopher_above_avg_threshold", "gopher_mean_all_word_length", ">", 10),
+    *DATATROVE[4:],
+)
 
 
 class GopherQualityConfig(Config):
@@ -22,6 +45,7 @@ class GopherQualityConfig(Config):
 
 class GopherQuality(Step):
     Config = GopherQualityConfig
+    PRESETS = {"datatrove-0.10": DATATROVE, "fineweb": DATATROVE, "gopher-paper": PAPER}
 
     @property
     def columns(self) -> dict[str, pa.DataType]:
@@ -37,10 +61,6 @@ class GopherQuality(Step):
             "gopher_alpha_word_ratio": pa.float64(),
             "gopher_stop_words": pa.int64(),  # different ones
         }
-
-    @property
-    def rules(self) -> tuple[Rule, ...]:
-        return preset_rules(self.config.preset, "gopher_quality")
 
     @property
     def needs(self) -> Needs:

@@ -9,7 +9,7 @@ from typing import Literal
 import pyarrow as pa
 from pydantic import Field
 
-from corpusmill.filters.rules import Rule, preset_rules
+from corpusmill.filters.rules import Rule
 from corpusmill.filters.statistics import REPETITION, Needs
 from corpusmill.filters.step import Batch, Measured, Step
 from corpusmill.pipeline.config import Config
@@ -18,24 +18,48 @@ TOP = (2, 3, 4)
 DUPLICATED = (5, 6, 7, 8, 9, 10)
 
 
+_NGRAMS = (
+    *(Rule(f"top_{n}_gram", f"top_{n}_gram_char_frac", ">", limit) for n, limit in zip(TOP, (0.2, 0.18, 0.16))),
+    *(
+        Rule(f"duplicated_{n}_n_grams", f"dup_{n}_gram_char_frac", ">", limit)
+        for n, limit in zip(DUPLICATED, (0.15, 0.14, 0.13, 0.12, 0.11, 0.10))
+    ),
+)
+DATATROVE = (
+    Rule("repetition_empty", "repetition_characters", "<", 1),
+    Rule("dup_para_frac", "dup_para_frac", ">", 0.3),
+    Rule("dup_para_char_frac", "dup_para_char_frac", ">", 0.2),
+    Rule("dup_line_frac", "dup_line_frac", ">", 0.3),
+    Rule("dup_line_char_frac", "dup_line_char_frac", ">", 0.2),
+    *_NGRAMS,
+)
+
+#: The limits in the order of the paper's table. Where it is silent (whether the first copy counts, what characters are compared with) this
+#: reads it as datatrove does: copies after the first, each character once, over all characters of the text.
+PAPER = (
+    Rule("dup_line_frac", "dup_line_frac", ">", 0.3),
+    Rule("dup_para_frac", "dup_para_frac", ">", 0.3),
+    Rule("dup_line_char_frac", "dup_line_char_frac", ">", 0.2),
+    Rule("dup_para_char_frac", "dup_para_char_frac", ">", 0.2),
+    *_NGRAMS,
+)
+
+
 class GopherRepetitionConfig(Config):
     """Gopher repetition: repeated lines, paragraphs and word n-grams."""
 
-    preset: Literal["datatrove-0.10", "fineweb"] = Field("datatrove-0.10", description="Whose rules decide.")
+    preset: Literal["datatrove-0.10", "fineweb", "gopher-paper"] = Field("datatrove-0.10", description="Whose rules decide.")
 
 
 class GopherRepetition(Step):
     Config = GopherRepetitionConfig
+    PRESETS = {"datatrove-0.10": DATATROVE, "fineweb": DATATROVE, "gopher-paper": PAPER}
 
     @property
     def columns(self) -> dict[str, pa.DataType]:
         names = ["dup_para_frac", "dup_para_char_frac", "dup_line_frac", "dup_line_char_frac"]
         names += [f"top_{n}_gram_char_frac" for n in TOP] + [f"dup_{n}_gram_char_frac" for n in DUPLICATED]
         return {"repetition_characters": pa.int64()} | dict.fromkeys(names, pa.float64())
-
-    @property
-    def rules(self) -> tuple[Rule, ...]:
-        return preset_rules(self.config.preset, "gopher_repetition")
 
     @property
     def needs(self) -> Needs:

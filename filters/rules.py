@@ -1,4 +1,4 @@
-"""Decisions: plain comparisons of measured columns with thresholds, in versioned tables named after what they reproduce."""
+"""Decisions: plain comparisons of measured columns with thresholds. Each family's file holds its tables of rules, by preset."""
 
 import json
 import operator
@@ -100,73 +100,3 @@ def read_rules(schema: pa.Schema) -> list[dict[str, Any]]:
     """The rules that decided about a report table: {step, rule, column, comparison, threshold} in their order."""
     rules: list[dict[str, Any]] = json.loads((schema.metadata or {}).get(METADATA_KEY, b"[]"))
     return rules
-
-
-def preset_rules(preset: str, step: str) -> tuple[Rule, ...]:
-    return PRESETS[preset][step]
-
-
-# ---- presets ----------------------------------------------------------------------------------------------
-
-_DATATROVE_QUALITY = (
-    Rule("gopher_short_doc", "gopher_words", "<", 50),
-    Rule("gopher_long_doc", "gopher_words", ">", 100_000),
-    Rule("gopher_below_avg_threshold", "gopher_mean_word_length", "<", 3),
-    Rule("gopher_above_avg_threshold", "gopher_mean_word_length", ">", 10),
-    Rule("gopher_too_many_hashes", "gopher_hash_ratio", ">", 0.1),
-    Rule("gopher_too_many_ellipsis", "gopher_ellipsis_ratio", ">", 0.1),
-    Rule("gopher_too_many_bullets", "gopher_bullet_line_ratio", ">", 0.9),
-    Rule("gopher_too_many_end_ellipsis", "gopher_ellipsis_line_ratio", ">", 0.3),
-    Rule("gopher_below_alpha_threshold", "gopher_alpha_word_ratio", "<", 0.8),
-    Rule("gopher_enough_stop_words", "gopher_stop_words", "<", 2),
-)
-
-#: The paper counts every word; datatrove leaves words of nothing but punctuation out of number and length.
-_PAPER_QUALITY = (
-    Rule("gopher_short_doc", "gopher_all_words", "<", 50),
-    Rule("gopher_long_doc", "gopher_all_words", ">", 100_000),
-    Rule("gopher_below_avg_threshold", "gopher_mean_all_word_length", "<", 3),
-    Rule("gopher_above_avg_threshold", "gopher_mean_all_word_length", ">", 10),
-    *_DATATROVE_QUALITY[4:],
-)
-
-_DATATROVE_REPETITION = (
-    Rule("repetition_empty", "repetition_characters", "<", 1),
-    Rule("dup_para_frac", "dup_para_frac", ">", 0.3),
-    Rule("dup_para_char_frac", "dup_para_char_frac", ">", 0.2),
-    Rule("dup_line_frac", "dup_line_frac", ">", 0.3),
-    Rule("dup_line_char_frac", "dup_line_char_frac", ">", 0.2),
-    *(Rule(f"top_{n}_gram", f"top_{n}_gram_char_frac", ">", limit) for n, limit in ((2, 0.2), (3, 0.18), (4, 0.16))),
-    *(
-        Rule(f"duplicated_{n}_n_grams", f"dup_{n}_gram_char_frac", ">", limit)
-        for n, limit in ((5, 0.15), (6, 0.14), (7, 0.13), (8, 0.12), (9, 0.11), (10, 0.10))
-    ),
-)
-
-_DATATROVE_FINEWEB = (
-    Rule("fineweb_empty", "fineweb_lines", "<", 1),
-    Rule("line_punct_ratio", "line_punct_ratio", "<", 0.12),
-    Rule("short_line_ratio", "short_line_ratio", ">", 0.67),
-    Rule("char_dup_ratio", "char_dup_ratio", ">", 0.01),
-    Rule("list_ratio", "list_ratio", ">", 0.3),
-)
-
-_DATATROVE_C4 = (
-    Rule("lorem_ipsum", "c4_lorem_ipsum_lines", ">", 0),
-    Rule("curly_bracket", "c4_curly_bracket_lines", ">", 0),
-    Rule("too_few_sentences", "c4_sentences", "<", 5),
-)
-
-_DATATROVE = {
-    "gopher_quality": _DATATROVE_QUALITY,
-    "gopher_repetition": _DATATROVE_REPETITION,
-    "fineweb_quality": _DATATROVE_FINEWEB,
-    "c4": _DATATROVE_C4,
-}
-
-#: Preset to step to rules, each in the order of what it reproduces. FineWeb ran datatrove's defaults in all four families.
-PRESETS: dict[str, dict[str, tuple[Rule, ...]]] = {
-    "datatrove-0.10": _DATATROVE,
-    "fineweb": _DATATROVE,
-    "gopher-paper": {"gopher_quality": _PAPER_QUALITY},
-}

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BeforeValidator, Field, model_validator
 
+from corpusmill.filters.presets import expand
 from corpusmill.filters.registry import NamedStep, build_steps, resolve_step
 from corpusmill.filters.rules import StepRule, decide, rules_metadata, with_thresholds
 from corpusmill.filters.step import Batch
@@ -27,6 +28,9 @@ StepItem = Annotated[dict[str, dict[str, Any]], BeforeValidator(resolve_step)]
 class FilterConfig(Config):
     """Which values are measured, in which order, and which of them decide."""
 
+    preset: str | None = Field(
+        None, description="Steps, word rule and thresholds of a published pipeline (filters/presets.py); the keys below go before its own."
+    )
     word_rule: Literal["words", "whitespace"] = Field(
         "words",
         description="`words`: a run of letters, digits and underscores, or one symbol; `whitespace`: what stands between spaces.",
@@ -37,8 +41,19 @@ class FilterConfig(Config):
         description="The steps in order, each a name with its options: `- language: {keep: [en]}`.",
     )
     thresholds: dict[str, int | float | None] = Field(
-        {}, description="Other thresholds than the steps' own, by the name of the rule; null switches a rule off."
+        {}, description="Other thresholds than the steps' own, by the name of the rule; null or off switches a rule off, on restores it."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, section: Any) -> Any:
+        if not isinstance(section, Mapping):
+            return section
+        thresholds = section.get("thresholds")
+        if isinstance(thresholds, Mapping):  # YAML reads on and off as true and false
+            switched = {name: None if value is False else value for name, value in thresholds.items() if value is not True}
+            section = {**section, "thresholds": switched}
+        return expand(section)
 
     @model_validator(mode="after")
     def _rules_exist(self) -> Self:

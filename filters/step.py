@@ -57,6 +57,8 @@ class Step(ABC):
     """
 
     Config: ClassVar[type[Config]]
+    #: Tables of rules by the option `preset`, each named after what it reproduces and in the order in which that decides.
+    PRESETS: ClassVar[Mapping[str, tuple[Rule, ...]]] = {}
     #: Columns that are also appended to the documents that go on.
     document_columns: ClassVar[tuple[str, ...]] = ()
     #: Whether later steps measure the text that this one gives.
@@ -73,7 +75,7 @@ class Step(ABC):
     @property
     def rules(self) -> tuple[Rule, ...]:
         """The rules on these columns, in the order in which they are reported."""
-        return ()
+        return self.PRESETS[self.config.preset] if self.PRESETS else ()
 
     @property
     def needs(self) -> Needs:

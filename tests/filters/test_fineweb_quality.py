@@ -9,7 +9,8 @@ from datatrove.data import Document
 from datatrove.pipeline.filters import fineweb_quality_filter as reference
 from datatrove.pipeline.filters.base_filter import get_filter_result
 
-from corpusmill.filters.rules import StepRule, decide, preset_rules
+from corpusmill.filters.fineweb_quality import FinewebQuality
+from corpusmill.filters.rules import StepRule, decide
 
 OFF = {"line_punct_thr": -1, "short_line_thr": 2, "char_duplicates_ratio": math.inf, "new_line_ratio": math.inf}
 ALONE = {
@@ -25,7 +26,7 @@ def test_every_reason_of_every_document(texts: list[str], find_words: Callable, 
     filters = {name: reference.FineWebQualityFilter(**{**OFF, **options}) for name, options in ALONE.items()}
     stock = reference.FineWebQualityFilter()
     columns, _ = measure_step("fineweb_quality", {}, texts)
-    rules = [StepRule("fineweb_quality", rule) for rule in preset_rules("fineweb", "fineweb_quality")]
+    rules = [StepRule("fineweb_quality", rule) for rule in FinewebQuality.PRESETS["fineweb"]]
     failed = decide(rules, {name: pa.array(values) for name, values in columns.items()}, len(texts)).to_pylist()
     seen = set()
     for text, ours in zip(texts, failed):

@@ -9,7 +9,8 @@ from datatrove.data import Document
 from datatrove.pipeline.filters import gopher_quality_filter as reference
 from datatrove.pipeline.filters.base_filter import get_filter_result
 
-from corpusmill.filters.rules import StepRule, decide, preset_rules
+from corpusmill.filters.gopher_quality import GopherQuality
+from corpusmill.filters.rules import StepRule, decide
 
 OFF = {
     "min_doc_words": None, "max_doc_words": None, "min_avg_word_length": None, "max_avg_word_length": None, "max_symbol_word_ratio": None,
@@ -35,7 +36,7 @@ def test_every_reason_of_every_document(texts: list[str], find_words: Callable, 
     filters = {name: reference.GopherQualityFilter(**{**OFF, **options}) for name, options in ALONE.items()}
     stock = reference.GopherQualityFilter()
     columns, _ = measure_step("gopher_quality", {}, texts)
-    rules = [StepRule("gopher_quality", rule) for rule in preset_rules("datatrove-0.10", "gopher_quality")]
+    rules = [StepRule("gopher_quality", rule) for rule in GopherQuality.PRESETS["datatrove-0.10"]]
     failed = decide(rules, {name: pa.array(values) for name, values in columns.items()}, len(texts)).to_pylist()
     seen = set()
     for text, ours in zip(texts, failed):
@@ -77,6 +78,6 @@ def test_stop_words_of_another_language(measure_step: Callable) -> None:
 
 
 def test_the_paper_counts_every_word() -> None:
-    by_name = {rule.name: rule for rule in preset_rules("gopher-paper", "gopher_quality")}
+    by_name = {rule.name: rule for rule in GopherQuality.PRESETS["gopher-paper"]}
     assert by_name["gopher_short_doc"].column == "gopher_all_words"
     assert by_name["gopher_below_avg_threshold"].column == "gopher_mean_all_word_length"

@@ -8,7 +8,8 @@ from datatrove.data import Document
 from datatrove.pipeline.filters import gopher_repetition_filter as reference
 from datatrove.pipeline.filters.base_filter import get_filter_result
 
-from corpusmill.filters.rules import StepRule, decide, preset_rules
+from corpusmill.filters.gopher_repetition import GopherRepetition
+from corpusmill.filters.rules import StepRule, decide
 
 OFF = dict.fromkeys(["dup_line_frac", "dup_para_frac", "dup_line_char_frac", "dup_para_char_frac"]) | {"top_n_grams": (), "dup_n_grams": ()}
 ALONE = {
@@ -30,7 +31,7 @@ def test_every_reason_of_every_document(texts: list[str], find_words: Callable, 
     filters = {name: reference.GopherRepetitionFilter(**{**OFF, **options}) for name, options in ALONE.items()}
     stock = reference.GopherRepetitionFilter()
     columns, _ = measure_step("gopher_repetition", {}, texts)
-    rules = [StepRule("gopher_repetition", rule) for rule in preset_rules("datatrove-0.10", "gopher_repetition")]
+    rules = [StepRule("gopher_repetition", rule) for rule in GopherRepetition.PRESETS["datatrove-0.10"]]
     failed = decide(rules, {name: pa.array(values) for name, values in columns.items()}, len(texts)).to_pylist()
     seen = set()
     for text, ours in zip(texts, failed):

@@ -50,7 +50,7 @@ def test_defaults_are_filled_in_and_resolving_twice_changes_nothing() -> None:
         ({"steps": [{"c4": {}}, {"language": {"kep": 1}}]}, r"filter\.steps\.1\.language\.kep: unknown key, expected one of keep, thr"),
         ({"steps": [{"language": {"threshold": 2}}]}, r"filter\.steps\.0\.language\.threshold: input should be less than"),
         ({"steps": [{"language": {"keep": ["xx"]}}]}, r"filter\.steps\.0\.language: 'xx' is no language that the model knows"),
-        ({"steps": [{"gopher_repetition": {"preset": "gopher-paper"}}]}, r"preset: input should be 'datatrove-0\.10' or 'fineweb'"),
+        ({"steps": [{"fineweb_quality": {"preset": "gopher-paper"}}]}, r"preset: input should be 'datatrove-0\.10' or 'fineweb'"),
         ({"steps": [{"language": {}, "c4": {}}]}, "a step is one name with its options"),
         ({"steps": [7]}, "a step is one name with its options"),
         ({"steps": "language"}, r"filter\.steps: input should be a valid list"),

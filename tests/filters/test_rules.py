@@ -3,7 +3,7 @@ import math
 import pyarrow as pa
 import pytest
 
-from corpusmill.filters.rules import PRESETS, Rule, StepRule, decide, read_rules, rules_metadata, with_thresholds
+from corpusmill.filters.rules import Rule, StepRule, decide, read_rules, rules_metadata, with_thresholds
 
 RULES = [
     StepRule("one", Rule("low", "a", "<", 3)),
@@ -53,9 +53,3 @@ def test_rules_travel_in_the_schema() -> None:
 def test_an_unknown_comparison_is_refused() -> None:
     with pytest.raises(ValueError, match="no such comparison"):
         Rule("x", "a", "!", 1)
-
-
-def test_presets_name_each_rule_once() -> None:
-    for steps in PRESETS.values():
-        names = [rule.name for rules in steps.values() for rule in rules]
-        assert len(names) == len(set(names))
