@@ -17,6 +17,7 @@ STEPS = {
     "gopher_repetition": "corpusmill.filters.gopher_repetition:GopherRepetition",
     "fineweb_quality": "corpusmill.filters.fineweb_quality:FinewebQuality",
     "c4": "corpusmill.filters.c4:C4",
+    "dolma": "corpusmill.filters.dolma:Dolma",
     "pii": "corpusmill.filters.pii:Pii",
     "quality": "corpusmill.filters.quality:Quality",
 }

@@ -5,8 +5,11 @@ Slots hold whole 64-bit keys, so two different texts are taken for one only wher
 empty slot; the key zero is stored as one.
 """
 
+from collections.abc import Iterable
+
 import numba
 import numpy as np
+import numpy.typing as npt
 
 from corpusmill.pipeline.text.hashing import BASE, mix64
 from corpusmill.pipeline.text.utf8 import eight_bytes
@@ -60,3 +63,13 @@ def hash_span(data, start, end):
     for place in range(at, end):
         rest = rest << np.uint64(8) | np.uint64(data[place])
     return mix64(mix64(value ^ rest) * BASE)
+
+
+def word_set(words: Iterable[str]) -> npt.NDArray[np.uint64]:
+    """A table for `find` of the `hash_span` of each word, sparse enough that most lookups end at once."""
+    words = list(words)
+    table = np.zeros(4 * table_size(len(words)), np.uint64)
+    for word in words:
+        data = np.frombuffer(word.encode(), np.uint8)
+        insert(table, table.size - 1, np.uint64(hash_span(data, 0, data.size)))
+    return table
