@@ -18,7 +18,7 @@ from corpusmill.filters.rules import Rule
 from corpusmill.filters.step import Batch, Measured, Step
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.classes import ALPHA, character_classes
+from corpusmill.pipeline.text.classes import character_classes
 
 REQUIRED_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 #: Kind of a character beside those of `pipeline.text.classes`.
@@ -47,7 +47,6 @@ RULES = (
     *(Rule(f"dolma_top_{n}_gram", f"dolma_top_{n}_gram_char_frac", ">", limit) for n, limit in ((2, 0.2), (3, 0.18), (4, 0.16))),
     *(Rule(f"dolma_dup_{n}_gram", f"dolma_dup_{n}_gram_char_frac", ">", round(0.2 - n / 100, 2)) for n in range(5, 11)),
 )
-PRESETS: dict[str, tuple[Rule, ...]] = {"dolma": RULES}
 
 
 class DolmaConfig(Config):
@@ -69,6 +68,7 @@ def _tables() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint64]]:
 
 class Dolma(Step):
     Config = DolmaConfig
+    PRESETS = {"dolma": RULES}
 
     @property
     def columns(self) -> dict[str, pa.DataType]:
@@ -85,10 +85,6 @@ class Dolma(Step):
             **{f"dolma_top_{n}_gram_char_frac": pa.float64() for n in (2, 3, 4)},  # NaN for fewer than n words
             **{f"dolma_dup_{n}_gram_char_frac": pa.float64() for n in range(5, 11)},
         }
-
-    @property
-    def rules(self) -> tuple[Rule, ...]:
-        return PRESETS[self.config.preset]
 
     def measure(self, batch: Batch) -> Measured:
         from corpusmill.filters.dolma_kernel import measure_texts

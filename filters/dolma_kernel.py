@@ -4,8 +4,9 @@
 import numba
 import numpy as np
 
-from corpusmill.filters.dolma import ALPHA, NAMES, SYMBOL
+from corpusmill.filters.dolma import NAMES, SYMBOL
 from corpusmill.pipeline.text.chunks import hash_chunks
+from corpusmill.pipeline.text.classes import ALPHA
 from corpusmill.pipeline.text.copies import cleared_copies, count_copy
 from corpusmill.pipeline.text.lines import skip_newlines
 from corpusmill.pipeline.text.ngram_counts import count_ngrams, count_words, most_frequent, new_ngram_counts

@@ -50,7 +50,7 @@ def check(measure_step: Callable, texts: list[str], tagger: str) -> None:
     columns, _ = measure_step("dolma", {"tagger": tagger}, texts)
     for place, text in enumerate(texts):
         for (name, values), wanted in zip(columns.items(), reference(text, tagger), strict=True):
-            assert values[place] == wanted or math.isnan(values[place]) and math.isnan(wanted), (name, text[:200])
+            assert values[place] == wanted or (math.isnan(values[place]) and math.isnan(wanted)), (name, text[:200])
 
 
 @pytest.mark.parametrize("tagger", ["gopher_v1", "gopher_v2"])
