@@ -1,58 +1,74 @@
-"""C4's line rules (Raffel et al. 2020) as datatrove's C4QualityFilter has them: lines are dropped, the rest is the new text.
+"""C4's line rules: lines that are not natural sentences are dropped, the rest is the new text.
 
 Every document is measured and rewritten as if no document-level rule existed, so that thresholds can be changed later.
+Presets:
+
+* `datatrove-0.10`, also called `c4-datatrove`: datatrove's C4QualityFilter with its defaults (at least 3 words a line, end marks . ? ! " ', 5 sentences);
+* `fineweb`: the same, and lines need no end mark;
+* `c4-paper`: what made C4 (Raffel et al. 2020, JMLR 21/140; `clean_page` of tensorflow_datasets/text/c4_utils.py): at least
+  5 words a line, counted after citations are gone, end marks . ? ! ", 3 sentences.
+
+"lorem ipsum" and { speak against a document only on lines that passed the rules before them, in all of these.
+Sentences are counted by the rule of `pipeline.text.sentence_marks`. The originals have others (datatrove spaCy's, C4 the
+punkt model of NLTK), so the number of sentences is the one value that is not theirs.
 """
 
-import re
-from collections import Counter
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from corpusmill.filters.rules import Rule
 from corpusmill.filters.step import Batch, Measured, Step
 from corpusmill.pipeline.config import Config
-
-CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
-END_MARKS = (".", "?", "!", '"', "'")
-POLICY = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
-
-#: A sentence ends at a run of . ! ? … and closing quotes or brackets before space or the end, and at 。！？ anywhere.
-SENTENCE_END = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s|$)|[。！？]+[」』”’）]*")
+from corpusmill.pipeline.text.buffers import text_array, text_buffers
+from corpusmill.pipeline.text.classes import character_classes
 
 
-def count_sentences(line: str) -> int:
-    """Sentences of one line: its sentence ends, and one more where text goes on after the last. 0 for a blank line."""
-    count, last = 0, 0
-    for end in SENTENCE_END.finditer(line):
-        count, last = count + 1, end.end()
-    return count + bool(line[last:].strip())
+def _rules(sentences: int) -> tuple[Rule, ...]:
+    return (
+        Rule("lorem_ipsum", "c4_lorem_ipsum_lines", ">", 0),
+        Rule("curly_bracket", "c4_curly_bracket_lines", ">", 0),
+        Rule("too_few_sentences", "c4_sentences", "<", sentences),
+    )
 
 
-DATATROVE = (
-    Rule("lorem_ipsum", "c4_lorem_ipsum_lines", ">", 0),
-    Rule("curly_bracket", "c4_curly_bracket_lines", ">", 0),
-    Rule("too_few_sentences", "c4_sentences", "<", 5),
-)
+#: Preset to the options in which it differs from datatrove's defaults.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "fineweb": {"filter_no_terminal_punct": False},
+    "c4-paper": {"min_words_per_line": 5, "end_marks": '.?!"', "words_in_citations": False},
+}
 
 
 class C4Config(Config):
     """C4: keep lines of natural sentences, and documents that have enough of them."""
 
-    preset: Literal["datatrove-0.10", "fineweb"] = Field("datatrove-0.10", description="Whose rules decide.")
-    filter_no_terminal_punct: bool = Field(True, description="Drop lines that do not end in . ? ! \" or ' (FineWeb does not).")
+    preset: Literal["datatrove-0.10", "c4-datatrove", "fineweb", "c4-paper"] = Field(
+        "datatrove-0.10", description="Whose rules decide, and whose options hold where none are given."
+    )
+    filter_no_terminal_punct: bool = Field(True, description="Drop lines that do not end in an end mark, or that end in ... (FineWeb does not).")
+    end_marks: str = Field(".?!\"'", pattern=r"^[!-~]+$", description="The characters that end a line well (ASCII).")
     min_words_per_line: int = Field(3, ge=0, description="Drop lines with fewer words than this.")
+    words_in_citations: bool = Field(True, description="Count the words of a line before citations are removed, as datatrove does.")
     max_word_length: int = Field(1000, ge=1, description="Drop lines with a longer word than this.")
     remove_citations: bool = Field(True, description="Remove [1], [edit] and [citation needed].")
     filter_javascript: bool = Field(True, description="Drop lines that mention javascript.")
     filter_policy: bool = Field(True, description="Drop lines about cookies, privacy policy and terms of use.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _preset_options(cls, options: Any) -> Any:
+        """The options of the preset, where the recipe has no others."""
+        if isinstance(options, dict) and isinstance(options.get("preset"), str):
+            return OPTIONS.get(options["preset"], {}) | options
+        return options
+
 
 class C4(Step):
     Config = C4Config
-    PRESETS = {"datatrove-0.10": DATATROVE, "fineweb": DATATROVE}
+    PRESETS = {"datatrove-0.10": _rules(5), "c4-datatrove": _rules(5), "fineweb": _rules(5), "c4-paper": _rules(3)}
+    config: C4Config
     rewrites = True
 
     @property
@@ -62,51 +78,31 @@ class C4(Step):
         return {f"c4_{name}": pa.int64() for name in names}
 
     def measure(self, batch: Batch) -> Measured:
-        names = list(self.columns)
-        values = np.zeros((len(names), len(batch)), np.int64)
-        texts = []
-        for place, text in enumerate(batch.text.to_pylist()):
-            new_text, counts = self.rewrite(text)
-            texts.append(new_text)
-            values[:, place] = [counts[name] for name in names]
-        return Measured(dict(zip(names, values)), pa.array(texts, pa.large_string()))
+        from corpusmill.filters.c4_kernel import COUNTS, rewrite_texts
+        from corpusmill.pipeline.text.sentence_marks import count_sentences
 
-    def rewrite(self, text: str) -> tuple[str, Counter[str]]:
-        """The text of the lines that stay, and the numbers of lines by what was found in them."""
-        counts: Counter[str] = Counter()
-        kept = []
-        for raw in text.splitlines():
-            counts["c4_lines"] += 1
-            line = raw.strip()
-            words = line.split()  # before citations go, as datatrove has it
-            if self.config.remove_citations:
-                line = CITATION.sub("", line)
-            fault = self._fault(line, words)
-            if fault is None:
-                fault = self._content_fault(line, counts)
-            if fault is not None:
-                counts[fault] += 1
-                continue
-            counts["c4_sentences"] += count_sentences(line)
-            kept.append(line)
-        counts["c4_kept_lines"] = len(kept)
-        return "\n".join(kept).strip(), counts
+        data, offsets = text_buffers(batch.text)
+        classes = character_classes()
+        end_marks = np.zeros(256, np.bool_)
+        end_marks[list(self.config.end_marks.encode())] = True
+        new_data = np.empty(offsets[-1] - offsets[0], np.uint8)
+        new_offsets = np.empty(len(offsets), np.int64)
+        counts = np.zeros((len(batch), COUNTS), np.int64)
+        limits = (self.config.min_words_per_line, self.config.max_word_length)
+        rewrite_texts(data, offsets, classes, end_marks, self._flags(), *limits, new_data, new_offsets, counts)
+        sentences = np.empty(len(batch), np.int64)
+        count_sentences(new_data, new_offsets, classes, sentences)
+        columns = dict(zip(self.columns, [*counts.T, sentences]))
+        return Measured(columns, text_array(new_data[: new_offsets[-1]], new_offsets))
 
-    def _fault(self, line: str, words: list[str]) -> str | None:
-        """Why the form of a line lets it go; None where it stays."""
-        if max(map(len, words), default=0) > self.config.max_word_length:
-            return "c4_long_word_lines"
-        if self.config.filter_no_terminal_punct and (not line.endswith(END_MARKS) or line.endswith("...")):
-            return "c4_unpunctuated_lines"
-        return "c4_short_lines" if len(words) < self.config.min_words_per_line else None
+    def _flags(self) -> int:
+        from corpusmill.filters import c4_kernel as kernel
 
-    def _content_fault(self, line: str, counts: Counter[str]) -> str | None:
-        """Why the content of a line lets it go. Lines that speak against their document are counted on the way, in datatrove's order."""
-        lower = line.lower()
-        counts["c4_lorem_ipsum_lines"] += "lorem ipsum" in lower
-        if self.config.filter_javascript and "javascript" in lower:
-            return "c4_javascript_lines"
-        counts["c4_curly_bracket_lines"] += "{" in line
-        if self.config.filter_policy and any(phrase in lower for phrase in POLICY):
-            return "c4_policy_lines"
-        return None
+        flags = (
+            (self.config.filter_no_terminal_punct, kernel.PUNCTUATED),
+            (self.config.remove_citations, kernel.NO_CITATIONS),
+            (self.config.filter_javascript, kernel.NO_JAVASCRIPT),
+            (self.config.filter_policy, kernel.NO_POLICY),
+            (not self.config.words_in_citations, kernel.WORDS_WITHOUT_CITATIONS),
+        )
+        return sum(flag for wanted, flag in flags if wanted)

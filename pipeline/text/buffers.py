@@ -24,3 +24,8 @@ def text_buffers(column: pa.Array | pa.ChunkedArray) -> tuple[npt.NDArray[np.uin
         return np.zeros(0, np.uint8), np.zeros(1, np.int64)
     where = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
     return (np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(0, np.uint8)), where
+
+
+def text_array(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> pa.Array:
+    """The `large_string` array of n texts without a copy: text i is `data[offsets[i]:offsets[i + 1]]`, which must be valid UTF-8."""
+    return pa.LargeStringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(data))

@@ -1,4 +1,4 @@
-"""Texts and reasons against datatrove's C4QualityFilter with our rule for sentences in place of its."""
+"""Texts, counts and reasons against datatrove's C4QualityFilter with our rule for sentences in place of its, and C4's own order of rules."""
 
 import re
 from collections import Counter
@@ -8,15 +8,33 @@ import pytest
 from datatrove.data import Document
 from datatrove.pipeline.filters import c4_filters as reference
 from datatrove.pipeline.filters.base_filter import get_filter_result
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from corpusmill.filters.c4 import count_sentences
+from corpusmill.filters.c4 import C4, C4Config
+
+SENTENCE_END = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s|$)|[。！？]+[」』”’）]*")
+
+
+def count_sentences(line: str) -> int:
+    """The rule of `pipeline.text.sentence_marks`, slowly."""
+    count, last = 0, 0
+    for end in SENTENCE_END.finditer(line):
+        count, last = count + 1, end.end()
+    return count + bool(line[last:].strip())
+
 
 EXTRA = [
     "Lorem ipsum dolor sit amet.\nWe use cookies here now.\nYou need JavaScript to see it.\nThis is { a line.\nOk.\nNo mark here at all\n",
     "See the terms of use, which mention { braces.\nThe javascript { here is lorem ipsum too.\n",
     "a" * 1001 + " is too long a word.\nThis [1] stays [edit] here [citation needed].\nNot this one...\n[12] [3] four.\n",
+    "é" * 1000 + " is just short enough.\n" + "é" * 1001 + " is too long.\n",
     "\n".join(f"This is line {n} of a decent text. It has two sentences." for n in range(5)),
     "\"He said so.\"\nIt's said by 'him'\nWhat now?\nStop it now!\n",
+    "All \u212aelvin coo\u212aie policy lines go.\nUSES COO\u212aIES too now.\nuse of coo\u212aie pol\u0130cy stays here.\nJava\u017fcript stays here now.\n",
+    "Digits of all kinds [١٢٣] go [１] here.\nNot [1a] [ ] [citation] [Edit] [[2]] [edit [] these.\nNor [12 this one.\n",
+    "Ends in a citation.[3]\nEnds in dots..[4].\n[1][2][3]\n\u3000[5] \u3000 one two three. \u2028 next line [ here.\x85And one [more] here.",
+    " \u00a0[edit] \n [7] leading space is all that stays. \n [8] ",
 ]
 
 
@@ -44,25 +62,87 @@ LINE_COLUMNS = {
 }
 
 
-@pytest.mark.parametrize("punctuated", [True, False])
-def test_texts_counts_and_reasons(texts: list[str], measure_step: Callable, monkeypatch, punctuated: bool) -> None:
+@pytest.fixture
+def our_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reference, "split_into_sentences", lambda line, language: range(count_sentences(line)))
-    texts = texts + EXTRA
-    options = {"filter_no_terminal_punct": punctuated}
+
+
+def assert_equal(measure_step: Callable, texts: list[str], options: dict[str, object]) -> dict[str, list[int]]:
+    """Every value, every text and every reason of every text."""
     columns, new_texts = measure_step("c4", options, texts)
     no_page_rules = Recorded(filter_lorem_ipsum=False, filter_curly_bracket=False, min_num_sentences=-1, **options)
     lorem = Recorded(filter_curly_bracket=False, min_num_sentences=-1, **options)
     curly = Recorded(filter_lorem_ipsum=False, min_num_sentences=-1, **options)
-    sentences = Recorded(filter_lorem_ipsum=False, filter_curly_bracket=False, **options)
     for place, text in enumerate(texts):
         _, _, new_text, lines = no_page_rules.run_one(text)
         assert new_texts[place] == new_text, text[:200]
         for column, name in LINE_COLUMNS.items():
             assert columns[column][place] == lines[name], (column, text[:200])
-        assert (columns["c4_lorem_ipsum_lines"][place] > 0) == (lorem.run_one(text)[1] == "lorem_ipsum")
-        assert (columns["c4_curly_bracket_lines"][place] > 0) == (curly.run_one(text)[1] == "curly_bracket")
-        assert (columns["c4_sentences"][place] < 5) == (sentences.run_one(text)[1] == "too_few_sentences")
-    assert all(any(values) for name, values in columns.items() if punctuated or name != "c4_unpunctuated_lines")
+        assert (columns["c4_lorem_ipsum_lines"][place] > 0) == (lorem.run_one(text)[1] == "lorem_ipsum"), text[:200]
+        assert (columns["c4_curly_bracket_lines"][place] > 0) == (curly.run_one(text)[1] == "curly_bracket"), text[:200]
+        assert columns["c4_sentences"][place] == sum(map(count_sentences, new_text.split("\n"))), text[:200]
+        sentences = Recorded(filter_lorem_ipsum=False, filter_curly_bracket=False, **options).run_one(text)[1]
+        assert (columns["c4_sentences"][place] < 5) == (sentences == "too_few_sentences")
+    return columns
+
+
+@pytest.mark.parametrize("options", [{}, {"filter_no_terminal_punct": False}])
+def test_texts_counts_and_reasons(texts: list[str], measure_step: Callable, our_sentences: None, options: dict[str, object]) -> None:
+    columns = assert_equal(measure_step, texts + EXTRA, options)
+    assert all(any(values) for name, values in columns.items() if not options or name != "c4_unpunctuated_lines")
+
+
+#: Pieces out of which hypothesis puts lines together that come near the rules.
+PIECES = st.sampled_from(
+    ["[", "]", "[1]", "[٣]", "[edit]", "[citation needed]", ".", "...", "!", "?", '"', "'", "…", "。", "」", ")", " ", "\u3000", "\x85", "\n",
+     "\r\n", "\u2028", "\x1c", "word", "é", "\u212a", "\u0130", "{", "JavaScript", "lorem", " ipsum", "use", "s", " of", " coo", "k", "K",
+     "ies", "ie", " policy", "privacy", "terms of ", "\0", "漢字", "😀"]
+)  # fmt: skip
+TEXTS = st.lists(PIECES | st.text(max_size=4), max_size=40).map("".join)
+
+
+@given(
+    st.lists(TEXTS, max_size=4),
+    st.fixed_dictionaries(
+        {name: st.booleans() for name in ("filter_no_terminal_punct", "remove_citations", "filter_javascript", "filter_policy")}
+        | {"min_words_per_line": st.integers(0, 4), "max_word_length": st.integers(1, 12)}
+    ),
+)
+@settings(deadline=None, max_examples=300)
+def test_any_text_and_options(measure_step: Callable, texts: list[str], options: dict[str, object]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reference, "split_into_sentences", lambda line, language: range(count_sentences(line)))
+        assert_equal(measure_step, texts, options)
+
+
+def clean_page(text: str) -> tuple[str, bool, bool]:
+    """C4's rules on lines in their original order, slowly: the new text, whether lorem ipsum and { were seen."""
+    kept, lorem, curly = [], False, False
+    for raw in text.splitlines():
+        line = raw.strip()
+        if any(len(word) > 1000 for word in line.split()):
+            continue
+        line = re.sub(r"\[\d*]|\[edit]|\[citation needed]", "", line)
+        if not line.endswith((".", "?", "!", '"')) or line.endswith("...") or len(line.split()) < 5:
+            continue
+        lower = line.lower()
+        lorem |= "lorem ipsum" in lower
+        if "javascript" in lower:
+            continue
+        curly |= "{" in line
+        if not any(phrase in lower for phrase in reference.POLICY_SUBSTRINGS):
+            kept.append(line)
+    return "\n".join(kept).strip(), lorem, curly
+
+
+def test_paper(texts: list[str], measure_step: Callable) -> None:
+    texts = [*texts, *EXTRA, "One two [1] [2] [3] [4].\nOne two three four five.\nIt's one two three 'four five'\n"]
+    columns, new_texts = measure_step("c4", {"preset": "c4-paper"}, texts)
+    for place, text in enumerate(texts):
+        lorem, curly = columns["c4_lorem_ipsum_lines"][place] > 0, columns["c4_curly_bracket_lines"][place] > 0
+        assert (new_texts[place], lorem, curly) == clean_page(text), text[:200]
+    assert new_texts[-1] == "One two three four five."
+    assert C4.PRESETS["c4-paper"][-1].threshold == 3 and C4.PRESETS["c4-datatrove"][-1].threshold == 5
 
 
 @pytest.mark.parametrize(
@@ -73,13 +153,27 @@ def test_texts_counts_and_reasons(texts: list[str], measure_step: Callable, monk
         ("「はい。」と言った。", 2), ("e.g. this", 2), ("...", 1),
     ],
 )  # fmt: skip
-def test_sentences(line: str, sentences: int) -> None:
-    assert count_sentences(line) == sentences
+def test_sentences(measure_step: Callable, line: str, sentences: int) -> None:
+    options = {"filter_no_terminal_punct": False, "min_words_per_line": 0}
+    assert measure_step("c4", options, [line])[0]["c4_sentences"] == [sentences] == [count_sentences(line)]
 
 
 def test_options_off(measure_step: Callable) -> None:
     options = {"filter_no_terminal_punct": False, "min_words_per_line": 0, "remove_citations": False, "filter_javascript": False}
     text = "javascript [1]\nok\n\n" + "b" * 2000
     columns, texts = measure_step("c4", {**options, "filter_policy": False, "max_word_length": 5000}, [text])
-    assert texts == [re.sub(r"\n\n", "\n\n", text)]
+    assert texts == [text]
     assert columns["c4_kept_lines"] == [4]
+
+
+def test_a_preset_gives_the_options_that_a_recipe_does_not() -> None:
+    paper = C4Config.model_validate({"preset": "c4-paper", "min_words_per_line": 2})
+    assert (paper.min_words_per_line, paper.end_marks, paper.words_in_citations) == (2, '.?!"', False)
+    assert C4Config.model_validate(paper.model_dump()) == paper
+    assert not C4Config.model_validate({"preset": "fineweb"}).filter_no_terminal_punct
+
+
+@pytest.mark.parametrize("text", ["a" * 20_000_000, "[1" * 5_000_000, "." * 20_000_000, "「。" * 2_000_000, "[" * 10_000_000 + "."])
+def test_long_lines_take_linear_time(measure_step: Callable, text: str) -> None:
+    columns, _ = measure_step("c4", {"max_word_length": 10**9, "min_words_per_line": 0, "filter_no_terminal_punct": False}, [text])
+    assert columns["c4_kept_lines"] == [1]

@@ -1,0 +1,82 @@
+# mypy: disallow-untyped-defs=False
+"""A plain rule for sentences inside kernels: they end at end marks, whatever the language.
+
+A sentence ends at a run of . ! ? … with closing quotes or brackets before space or the end of the line, and at a run of
+。！？ with closing quotes anywhere:
+
+    [.!?…]+["'”’»)\\]]*(?=\\s|$)|[。！？]+[」』”’）]*
+
+What follows the last end of a line is one more sentence where it is not blank.
+"""
+
+import numba
+import numpy as np
+
+from corpusmill.pipeline.text.classes import SPACE
+from corpusmill.pipeline.text.utf8 import NEWLINE, decode, find_byte, strip_start
+
+_MARK, _WIDE_MARK, _CLOSER, _WIDE_CLOSER = 1, 2, 4, 8
+#: Kinds of characters below U+3100, and of the fullwidth forms from U+FF00.
+_KINDS = np.zeros(0x3200, np.uint8)
+_FULLWIDTH = 0xFF00
+for _characters, _kind in ((".!?…", _MARK), ("。！？", _WIDE_MARK), ("\"'”’»)]", _CLOSER), ("」』”’）", _WIDE_CLOSER)):
+    for _character in _characters:
+        _point = ord(_character)
+        _KINDS[_point if _point < 0x3100 else 0x3100 + _point - _FULLWIDTH] |= _kind
+#: First bytes of the marks.
+_LOOK = np.zeros(256, np.bool_)
+for _character in ".!?…。！？":
+    _LOOK[_character.encode()[0]] = True
+
+
+@numba.njit(cache=True, nogil=True)
+def count_sentences(data, offsets, classes, sentences):
+    """Fills `sentences` (int64) with the sentences of all lines (cut at newlines) of the texts `data[offsets[i]:offsets[i + 1]]`."""
+    for text in range(offsets.size - 1):
+        at, end = offsets[text], offsets[text + 1]
+        total = 0
+        while at < end:
+            stop = find_byte(data, at, end, NEWLINE)
+            total += _line_sentences(data, at, stop, classes)
+            at = stop + 1
+        sentences[text] = total
+
+
+@numba.njit(cache=True, nogil=True)
+def _line_sentences(data, start, end, classes):
+    count, last, at = 0, start, start
+    while at < end:
+        if not _LOOK[data[at]]:
+            at += 1
+            continue
+        kind = _kind(decode(data, at)[0])
+        if kind & _MARK:
+            at = _skip(data, _skip(data, at, end, _MARK), end, _CLOSER)
+            if at == end or classes[decode(data, at)[0]] & SPACE:
+                count, last = count + 1, at
+        elif kind & _WIDE_MARK:
+            at = _skip(data, _skip(data, at, end, _WIDE_MARK), end, _WIDE_CLOSER)
+            count, last = count + 1, at
+        else:
+            at += 1
+    return count + (strip_start(data, last, end, classes) < end)
+
+
+@numba.njit(cache=True, nogil=True)
+def _skip(data, at, end, kind):
+    """Where the run of characters of this kind ends."""
+    while at < end:
+        point, width = decode(data, at)
+        if not _kind(point) & kind:
+            break
+        at += width
+    return at
+
+
+@numba.njit(cache=True, nogil=True)
+def _kind(point):
+    if point < 0x3100:
+        return _KINDS[point]
+    if _FULLWIDTH <= point < _FULLWIDTH + 0x100:
+        return _KINDS[0x3100 + point - _FULLWIDTH]
+    return np.uint8(0)
