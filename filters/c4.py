@@ -3,7 +3,8 @@
 Every document is measured and rewritten as if no document-level rule existed, so that thresholds can be changed later.
 Presets:
 
-* `datatrove-0.10`, also called `c4-datatrove`: datatrove's C4QualityFilter with its defaults (at least 3 words a line, end marks . ? ! " ', 5 sentences);
+* `datatrove-0.10`, also called `c4-datatrove`: datatrove's C4QualityFilter with its defaults (at least 3 words a line, end
+  marks . ? ! " ', 5 sentences);
 * `fineweb`: the same, and lines need no end mark;
 * `c4-paper`: what made C4 (Raffel et al. 2020, JMLR 21/140; `clean_page` of tensorflow_datasets/text/c4_utils.py): at least
   5 words a line, counted after citations are gone, end marks . ? ! ", 3 sentences.
@@ -47,7 +48,9 @@ class C4Config(Config):
     preset: Literal["datatrove-0.10", "c4-datatrove", "fineweb", "c4-paper"] = Field(
         "datatrove-0.10", description="Whose rules decide, and whose options hold where none are given."
     )
-    filter_no_terminal_punct: bool = Field(True, description="Drop lines that do not end in an end mark, or that end in ... (FineWeb does not).")
+    filter_no_terminal_punct: bool = Field(
+        True, description="Drop lines that do not end in an end mark, or that end in ... (FineWeb does not)."
+    )
     end_marks: str = Field(".?!\"'", pattern=r"^[!-~]+$", description="The characters that end a line well (ASCII).")
     min_words_per_line: int = Field(3, ge=0, description="Drop lines with fewer words than this.")
     words_in_citations: bool = Field(True, description="Count the words of a line before citations are removed, as datatrove does.")

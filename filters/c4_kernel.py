@@ -153,10 +153,10 @@ def _citation_end(data, at, end, classes):
 
 @numba.njit(cache=True, nogil=True)
 def _equal(data, at, name):
+    same = True
     for place in range(name.size):
-        if data[at + place] != name[place]:
-            return False
-    return True
+        same &= data[at + place] == name[place]
+    return same
 
 
 @numba.njit(cache=True, nogil=True)

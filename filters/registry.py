@@ -18,6 +18,7 @@ STEPS = {
     "fineweb_quality": "corpusmill.filters.fineweb_quality:FinewebQuality",
     "c4": "corpusmill.filters.c4:C4",
     "dolma": "corpusmill.filters.dolma:Dolma",
+    "mc4_paragraphs": "corpusmill.filters.mc4_paragraphs:Mc4Paragraphs",
     "pii": "corpusmill.filters.pii:Pii",
     "quality": "corpusmill.filters.quality:Quality",
 }

@@ -19,10 +19,10 @@ _MARK, _WIDE_MARK, _CLOSER, _WIDE_CLOSER = 1, 2, 4, 8
 #: Kinds of characters below U+3100, and of the fullwidth forms from U+FF00.
 _KINDS = np.zeros(0x3200, np.uint8)
 _FULLWIDTH = 0xFF00
-for _characters, _kind in ((".!?…", _MARK), ("。！？", _WIDE_MARK), ("\"'”’»)]", _CLOSER), ("」』”’）", _WIDE_CLOSER)):
+for _characters, _bit in ((".!?…", _MARK), ("。！？", _WIDE_MARK), ("\"'”’»)]", _CLOSER), ("」』”’）", _WIDE_CLOSER)):
     for _character in _characters:
         _point = ord(_character)
-        _KINDS[_point if _point < 0x3100 else 0x3100 + _point - _FULLWIDTH] |= _kind
+        _KINDS[_point if _point < 0x3100 else 0x3100 + _point - _FULLWIDTH] |= _bit
 #: First bytes of the marks.
 _LOOK = np.zeros(256, np.bool_)
 for _character in ".!?…。！？":

@@ -1,4 +1,4 @@
-"""Texts, counts and reasons against datatrove's C4QualityFilter with our rule for sentences in place of its, and C4's own order of rules."""
+"""Texts, counts and reasons against datatrove's C4QualityFilter with our rule for sentences in place of its; C4's own order of rules."""
 
 import re
 from collections import Counter
@@ -31,9 +31,11 @@ EXTRA = [
     "é" * 1000 + " is just short enough.\n" + "é" * 1001 + " is too long.\n",
     "\n".join(f"This is line {n} of a decent text. It has two sentences." for n in range(5)),
     "\"He said so.\"\nIt's said by 'him'\nWhat now?\nStop it now!\n",
-    "All \u212aelvin coo\u212aie policy lines go.\nUSES COO\u212aIES too now.\nuse of coo\u212aie pol\u0130cy stays here.\nJava\u017fcript stays here now.\n",
+    "All \u212aelvin coo\u212aie policy lines go.\nUSES COO\u212aIES too now.\n"
+    "use of coo\u212aie pol\u0130cy stays here.\nJava\u017fcript stays here now.\n",
     "Digits of all kinds [١٢٣] go [１] here.\nNot [1a] [ ] [citation] [Edit] [[2]] [edit [] these.\nNor [12 this one.\n",
-    "Ends in a citation.[3]\nEnds in dots..[4].\n[1][2][3]\n\u3000[5] \u3000 one two three. \u2028 next line [ here.\x85And one [more] here.",
+    "Ends in a citation.[3]\nEnds in dots..[4].\n[1][2][3]\n"
+    "\u3000[5] \u3000 one two three. \u2028 next line [ here.\x85And one [more] here.",
     " \u00a0[edit] \n [7] leading space is all that stays. \n [8] ",
 ]
 
@@ -94,8 +96,9 @@ def test_texts_counts_and_reasons(texts: list[str], measure_step: Callable, our_
 
 #: Pieces out of which hypothesis puts lines together that come near the rules.
 PIECES = st.sampled_from(
-    ["[", "]", "[1]", "[٣]", "[edit]", "[citation needed]", ".", "...", "!", "?", '"', "'", "…", "。", "」", ")", " ", "\u3000", "\x85", "\n",
-     "\r\n", "\u2028", "\x1c", "word", "é", "\u212a", "\u0130", "{", "JavaScript", "lorem", " ipsum", "use", "s", " of", " coo", "k", "K",
+    ["[", "]", "[1]", "[٣]", "[edit]", "[citation needed]", ".", "...", "!", "?", '"', "'", "…", "。", "」", ")", " ", "\u3000",
+     "\x85", "\n", "\r\n", "\u2028", "\x1c", "word", "é", "\u212a", "\u0130", "{", "JavaScript",
+     "lorem", " ipsum", "use", "s", " of", " coo", "k", "K",
      "ies", "ie", " policy", "privacy", "terms of ", "\0", "漢字", "😀"]
 )  # fmt: skip
 TEXTS = st.lists(PIECES | st.text(max_size=4), max_size=40).map("".join)
