@@ -19,6 +19,7 @@ STEPS = {
     "c4": "corpusmill.filters.c4:C4",
     "dolma": "corpusmill.filters.dolma:Dolma",
     "mc4_paragraphs": "corpusmill.filters.mc4_paragraphs:Mc4Paragraphs",
+    "refinedweb_lines": "corpusmill.filters.refinedweb_lines:RefinedwebLines",
     "pii": "corpusmill.filters.pii:Pii",
     "quality": "corpusmill.filters.quality:Quality",
 }
