@@ -15,15 +15,17 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # Each heuristic of datatrove 0.10 with its own defaults, in the order of FineWeb.
     "datatrove-0.10": {
+        "word_rule": "spacy",
         "steps": [
             {"gopher_repetition": {"preset": "datatrove-0.10"}},
             {"gopher_quality": {"preset": "datatrove-0.10"}},
             {"c4": {"preset": "datatrove-0.10"}},
             {"fineweb_quality": {"preset": "datatrove-0.10"}},
-        ]
+        ],
     },
     # FineWeb (arXiv 2406.17557; datatrove's examples/fineweb.py): C4 rewrites the text before FineWeb's own rules see it.
     "fineweb": {
+        "word_rule": "spacy",
         "steps": [
             {"language": {"keep": ["en"], "threshold": 0.65}},
             {"gopher_repetition": {"preset": "fineweb"}},
@@ -31,7 +33,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             {"c4": {"preset": "fineweb", "filter_no_terminal_punct": False}},
             {"fineweb_quality": {"preset": "fineweb"}},
             {"pii": {}},
-        ]
+        ],
     },
 }
 

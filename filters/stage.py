@@ -31,9 +31,10 @@ class FilterConfig(Config):
     preset: str | None = Field(
         None, description="Steps, word rule and thresholds of a published pipeline (filters/presets.py); the keys below go before its own."
     )
-    word_rule: Literal["words", "whitespace"] = Field(
+    word_rule: Literal["words", "whitespace", "spacy"] = Field(
         "words",
-        description="`words`: a run of letters, digits and underscores, or one symbol; `whitespace`: what stands between spaces.",
+        description="`words`: a run of letters, digits and underscores, or one symbol; `whitespace`: what stands between spaces; "
+        "`spacy`: the tokens of spaCy's English tokenizer, as datatrove has them.",
     )
     steps: list[StepItem] = Field(
         [{"language": {}}, {"gopher_repetition": {}}, {"gopher_quality": {}}, {"quality": {}}],

@@ -107,12 +107,18 @@ def ratio(above: Any, below: Any) -> npt.NDArray[np.float64]:
 
 
 def measure(text: pa.Array | pa.ChunkedArray, word_rule: str, needs: Needs) -> Statistics:
-    """Statistics of every text of a column under a word rule of `pipeline.text.words`. Texts must be valid UTF-8."""
+    """Statistics of every text of a column under a word rule: one of `pipeline.text.words`, or `spacy`. Texts must be valid UTF-8."""
     from corpusmill.filters.statistics_kernel import measure_texts
 
     data, offsets = text_buffers(text)
-    classes, powers = _tables(word_rule)
+    marks = np.zeros(0, np.uint8)
+    if word_rule == "spacy" and needs.groups & (WORDS | REPETITION):
+        from corpusmill.pipeline.text.spacy_marks import mark_tokens
+
+        data, offsets = data[offsets[0] : offsets[-1]], offsets - offsets[0]
+        marks = mark_tokens(data, offsets[:-1], offsets[1:])
+    classes, powers = _tables("words" if word_rule == "spacy" else word_rule)
     stop_words = _stop_word_table(needs.stop_words or ())
     values = np.zeros((len(offsets) - 1, len(NAMES)), np.int64)
-    measure_texts(data, offsets, needs.groups, classes, powers, stop_words, needs.short_line_length or 0, values)
+    measure_texts(data, offsets, marks, needs.groups, classes, powers, stop_words, needs.short_line_length or 0, values)
     return Statistics(np.ascontiguousarray(values.T))

@@ -10,6 +10,7 @@ from corpusmill.filters.statistics import LINES, NAMES, NEWLINE_LINES, REPETITIO
 from corpusmill.pipeline.text.classes import ALPHA, PUNCTUATION
 from corpusmill.pipeline.text.lines import line_duplicates, line_end, paragraph_duplicates
 from corpusmill.pipeline.text.ngrams import duplicate_candidates, duplicated_ngram_characters, top_ngram_characters
+from corpusmill.pipeline.text.spacy_words import walk_marked_words
 from corpusmill.pipeline.text.table import find, hash_span, insert, table_size
 from corpusmill.pipeline.text.utf8 import (
     NEWLINE,
@@ -36,8 +37,11 @@ Scratch = namedtuple("Scratch", "words repeats slots table stop_seen")
 
 
 @numba.njit(cache=True, nogil=True)
-def measure_texts(data, offsets, groups, classes, powers, stop_words, short_line_length, out):
-    """Fills `out` (int64, texts x NAMES) for the texts `data[offsets[i]:offsets[i + 1]]`."""
+def measure_texts(data, offsets, marks, groups, classes, powers, stop_words, short_line_length, out):
+    """Fills `out` (int64, texts x NAMES) for the texts `data[offsets[i]:offsets[i + 1]]`.
+
+    Words begin where `marks` says; where it is empty, `classes` says what words are.
+    """
     longest = 0
     for text in range(offsets.size - 1):
         longest = max(longest, offsets[text + 1] - offsets[text])
@@ -53,7 +57,10 @@ def measure_texts(data, offsets, groups, classes, powers, stop_words, short_line
         row[CHARACTERS] = count_characters(data, start, end)
         row[NEWLINES] = count_byte(data, start, end, NEWLINE)
         if groups & (WORDS | REPETITION):
-            count = walk_words(data, start, end, classes, powers, scratch.words)
+            if marks.size:
+                count = walk_marked_words(data, start, end, marks, classes, powers, scratch.words)
+            else:
+                count = walk_words(data, start, end, classes, powers, scratch.words)
             word_statistics(scratch, count, text, stop_words, row)
             row[FIRST_OF_WORDS + 6], row[FIRST_OF_WORDS + 7] = symbol_counts(data, start, end)
         if groups & LINES:

@@ -12,13 +12,14 @@ from datatrove.pipeline.filters.gopher_repetition_filter import (
     get_n_grams,
 )
 from datatrove.utils.text import PUNCTUATION_SET, TERMINAL_PUNCTUATION
+from datatrove.utils.word_tokenizers import SpaCyTokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpusmill.filters.gopher_quality import STOP_WORDS
 from corpusmill.filters.statistics import LINES, NAMES, NEWLINE_LINES, REPETITION, WORDS, Needs, measure, ratio
 
-WORD_RULES = {"words": re.compile(r"\w+|[^\w\s]").findall, "whitespace": str.split}
+WORD_RULES = {"words": re.compile(r"\w+|[^\w\s]").findall, "whitespace": str.split, "spacy": SpaCyTokenizer("en").word_tokenize}
 ALL = Needs(WORDS | LINES | REPETITION | NEWLINE_LINES, STOP_WORDS, 30)
 SMALL = st.sampled_from([*"aab .-•#…\n\n\n\r\u2028\x85\u3000_19é漢😀\0", "...", "the ", "of", "ab c "])
 TEXT = st.lists(st.one_of(SMALL, st.characters(exclude_categories=["Cs"])), max_size=150).map("".join)

@@ -1,0 +1,313 @@
+# mypy: disallow-untyped-defs=False
+"""Where the pieces of chunks begin, inside kernels: the table of known chunks, looking them up, and storing spaCy's answers.
+
+An entry's value has a bit for each place at which a piece begins: units of a shape, bytes of a chunk that is known exactly.
+Longer exact chunks have their bits in `pool`, and the value is where.
+
+spaCy puts some exceptions together again after it has cut all chunks ("x:(" is "x" and ":("), but not where a longer one that
+goes beyond the chunk overlaps (": ( (" in "x:( ("). So of a SENSITIVE chunk, one of whose pieces is such an exception, the neighbours count
+where they begin or end as one could go on: then it is known together with CONTEXT chunks on both sides.
+"""
+
+from collections import namedtuple
+
+import numba
+import numpy as np
+
+from corpusmill.pipeline.text.hashing import BASE, ONE
+from corpusmill.pipeline.text.spacy_rules import RUN, SPACE
+from corpusmill.pipeline.text.spacy_scan import EXACT, MOST_UNITS, SHAPE, TOO_LONG, context_key, exact_key, run_end, scan_chunk
+from corpusmill.pipeline.text.table import find, hash_span
+from corpusmill.pipeline.text.utf8 import decode, previous
+
+#: Slots of the table, half of which are used; words of the pool: 16 and 8 MB.
+SLOTS, POOL = 1 << 20, 1 << 20
+#: Chunks that spaCy is asked for at once, words of the pool they may take, and chunks that may wait for its answers.
+MOST_QUESTIONS, MOST_POOL, MOST_WAITING = 1 << 15, 1 << 18, 1 << 17
+#: Bytes of neighbours that are looked at.
+MOST_CONTEXT = 4096
+
+_KNOWN_EXACTLY = np.uint64(1 << 63)  # shapes whose pieces begin within runs
+_SENSITIVE = np.uint64(1 << 62)
+_POOLED = np.uint64(1 << 61)
+_FLAGS = _KNOWN_EXACTLY | _SENSITIVE | _POOLED
+_ASKED = _FLAGS
+_INLINE_BYTES = 60
+_SPACE = 0x20
+
+#: `keys` uint64 and `values` uint64 of SLOTS; `pool` uint64 of POOL. `questions` int64 (MOST_QUESTIONS, 4): first and last
+#: byte of what spaCy is asked, and of the chunk in it. `waiting` int64 (MOST_WAITING, 2): number of the text, begin of the
+#: chunk. `places` is scratch. `counts` int64: see the next line.
+Chunks = namedtuple("Chunks", "keys values pool questions waiting places counts")
+QUESTIONS, WAITING, ENTRIES, POOL_USED, POOL_ASKED = range(5)
+#: The tables of `spacy_rules.SpacyRules` that kernels need.
+Rules = namedtuple(
+    "Rules", "kinds splitting_runs exception_runs longest_exception_run merged longest_merged opening continuing merged_units"
+)
+
+
+def new_chunks() -> Chunks:
+    return Chunks(
+        np.zeros(SLOTS, np.uint64),
+        np.empty(SLOTS, np.uint64),
+        np.empty(POOL, np.uint64),
+        np.empty((MOST_QUESTIONS, 4), np.int64),
+        np.empty((MOST_WAITING, 2), np.int64),
+        np.empty(MOST_UNITS + 1, np.int64),
+        np.zeros(5, np.int64),
+    )
+
+
+@numba.njit(cache=True, nogil=True)
+def mark_texts(data, starts, ends, text, at, rules, chunks, marks):
+    """Marks all pieces from byte `at` of the text number `text` on; chunks that are not known go to `chunks.waiting`.
+
+    Returns `(text, at)` to go on from: the number of texts where all are done, less where too many chunks wait.
+    """
+    while text < starts.size:
+        end = ends[text]
+        while at < end:
+            # Most chunks are one run: no table is needed unless spaCy splits it.
+            start, value, length, digits, last = at, np.uint64(0), 0, False, False
+            point, width = decode(data, at)
+            kind = rules.kinds[point]
+            if kind & SPACE:
+                at += width
+                continue
+            while kind & RUN:
+                value = value * BASE + np.uint64(point) + ONE
+                last = 0x30 <= point <= 0x39
+                digits |= last
+                length += 1
+                at += width
+                if at >= end:
+                    break
+                point, width = decode(data, at)
+                kind = rules.kinds[point]
+            if (at >= end or kind & SPACE) and (last or not digits):
+                splitting = rules.splitting_runs
+                if length > rules.longest_exception_run or find(splitting, splitting.size - 1, value) < 0:
+                    marks[start] = 1
+                    continue
+            if chunks.counts[WAITING] == MOST_WAITING:
+                return text, start
+            at, known = mark_chunk(data, start, starts[text], end, rules, chunks, marks)
+            if not known:
+                chunks.waiting[chunks.counts[WAITING], 0] = text
+                chunks.waiting[chunks.counts[WAITING], 1] = start
+                chunks.counts[WAITING] += 1
+        text += 1
+        if text < starts.size:
+            at = starts[text]
+    return text, at
+
+
+@numba.njit(cache=True, nogil=True)
+def mark_waiting(data, starts, ends, rules, chunks, marks):
+    """Marks the chunks that wait, as far as they are known by now; the others go on waiting."""
+    waiting, chunks.counts[WAITING] = chunks.counts[WAITING], 0
+    for place in range(waiting):
+        text, start = chunks.waiting[place, 0], chunks.waiting[place, 1]
+        _, known = mark_chunk(data, start, starts[text], ends[text], rules, chunks, marks)
+        if not known:
+            chunks.waiting[chunks.counts[WAITING], 0] = text
+            chunks.waiting[chunks.counts[WAITING], 1] = start
+            chunks.counts[WAITING] += 1
+
+
+@numba.njit(cache=True, nogil=True)
+def mark_chunk(data, start, low, high, rules, chunks, marks):
+    """`(end, whether it is known)` of the chunk at `start` of the text `data[low:high]`. Marks its pieces, or asks for them."""
+    places = chunks.places
+    end, key, how, units = scan_chunk(data, start, high, rules.kinds, rules.exception_runs, rules.longest_exception_run, places)
+    if how == TOO_LONG:
+        mark_units(data, start, end, rules.kinds, marks)
+        return end, True
+    value = lookup(chunks, key, start, end, start, end)
+    if value == _ASKED:
+        return end, False
+    if value & _KNOWN_EXACTLY:
+        how = EXACT
+        value = lookup(chunks, exact_key(data, start, end), start, end, start, end)
+        if value == _ASKED:
+            return end, False
+    if value & _SENSITIVE and continues(data, start, end, low, high, rules):
+        first, last = context(data, start, end, low, high, rules)
+        how = EXACT
+        value = lookup(chunks, context_key(data, first, last, start), first, last, start, end)
+        if value == _ASKED:
+            return end, False
+    if value & _POOLED:
+        offset = np.int64(value & ~_FLAGS)
+        for place in range(end - start):
+            if chunks.pool[offset + (place >> 6)] >> np.uint64(place & 63) & ONE:
+                marks[start + place] = 1
+        return end, True
+    if how == SHAPE:
+        for unit in range(units):
+            if value >> np.uint64(unit) & ONE:
+                marks[places[unit]] = 1
+    else:
+        for place in range(end - start):
+            if value >> np.uint64(place) & ONE:
+                marks[start + place] = 1
+    return end, True
+
+
+@numba.njit(cache=True, nogil=True)
+def mark_units(data, start, end, kinds, marks):
+    """Marks each unit as a piece."""
+    at, in_run = start, False
+    while at < end:
+        point, width = decode(data, at)
+        run = kinds[point] & RUN != 0
+        if not (run and in_run):
+            marks[at] = 1
+        in_run = run
+        at += width
+
+
+@numba.njit(cache=True, nogil=True)
+def lookup(chunks, key, first, last, start, end):
+    """The value of a key; _ASKED where it is not known yet. Then spaCy will be asked if there is room for another question."""
+    if key == 0:
+        key = ONE
+    keys, counts = chunks.keys, chunks.counts
+    slot = np.int64(key) & (SLOTS - 1)
+    while keys[slot] != 0:
+        if keys[slot] == key:
+            return chunks.values[slot]
+        slot = (slot + 1) & (SLOTS - 1)
+    if counts[QUESTIONS] < MOST_QUESTIONS and counts[POOL_ASKED] < MOST_POOL:
+        keys[slot] = key
+        chunks.values[slot] = _ASKED
+        question = chunks.questions[counts[QUESTIONS]]
+        question[0], question[1], question[2], question[3] = first, last, start, end
+        counts[QUESTIONS] += 1
+        counts[ENTRIES] += 1
+        counts[POOL_ASKED] += pool_words(end - start)
+    return _ASKED
+
+
+@numba.njit(cache=True, nogil=True)
+def pool_words(size):
+    return (size + 63) >> 6 if size > _INLINE_BYTES else 0
+
+
+@numba.njit(cache=True, nogil=True)
+def continues(data, start, end, low, high, rules):
+    """Whether a neighbour, one space away, begins or ends as an exception could that goes beyond the chunk."""
+    if end + 1 < high and data[end] == _SPACE:
+        point, _ = decode(data, end + 1)
+        value = np.uint64(point) + ONE
+        if rules.kinds[point] & RUN:
+            _, value = run_end(data, end + 1, high, rules.kinds)
+        if find(rules.continuing, rules.continuing.size - 1, value) >= 0:
+            return True
+    if start - 1 > low and data[start - 1] == _SPACE:
+        at = previous(data, start - 1)
+        point, _ = decode(data, at)
+        value = np.uint64(point) + ONE
+        if rules.kinds[point] & RUN:
+            while at > low and rules.kinds[decode(data, previous(data, at))[0]] & RUN:
+                at = previous(data, at)
+            _, value = run_end(data, at, start - 1, rules.kinds)
+        return find(rules.opening, rules.opening.size - 1, value) >= 0
+    return False
+
+
+@numba.njit(cache=True, nogil=True)
+def context(data, start, end, low, high, rules):
+    """`(first, last)` byte of the chunk with as many neighbours, one space apart, as an exception can go beyond it."""
+    first, last = start, end
+    for _ in range(rules.merged_units):
+        if first - 1 <= low or data[first - 1] != _SPACE:
+            break
+        at = first - 1
+        while at > low and start - at < MOST_CONTEXT:
+            before = previous(data, at)
+            if rules.kinds[decode(data, before)[0]] & SPACE:
+                break
+            at = before
+        if at == first - 1 or start - at >= MOST_CONTEXT:
+            break
+        first = at
+    for _ in range(rules.merged_units):
+        if last + 1 >= high or data[last] != _SPACE:
+            break
+        at = last + 1
+        while at < high and at - end < MOST_CONTEXT:
+            point, width = decode(data, at)
+            if rules.kinds[point] & SPACE:
+                break
+            at += width
+        if at == last + 1 or at - end >= MOST_CONTEXT:
+            break
+        last = at
+    return first, last
+
+
+@numba.njit(cache=True, nogil=True)
+def store_answers(data, begins, questions, rules, chunks):
+    """Stores where pieces begin (`begins`, by byte of `data`) of chunks that spaCy was asked for, at these places of `data`."""
+    places = chunks.places
+    for number in range(len(questions)):
+        first, last, start, end = questions[number, 0], questions[number, 1], questions[number, 2], questions[number, 3]
+        if first != start or last != end:
+            _store(chunks, context_key(data, first, last, start), _exact_value(begins, start, end, chunks))
+            continue
+        _, key, how, units = scan_chunk(data, start, end, rules.kinds, rules.exception_runs, rules.longest_exception_run, places)
+        sensitive = _SENSITIVE if _has_merged(data, begins, start, end, rules) else np.uint64(0)
+        if how == SHAPE:
+            value, found, pieces = np.uint64(0), 0, 0
+            for unit in range(units):
+                if begins[places[unit]]:
+                    value |= ONE << np.uint64(unit)
+                    found += 1
+            for at in range(start, end):
+                pieces += begins[at]
+            if found == pieces:
+                _store(chunks, key, value | sensitive)
+                continue
+            _store(chunks, key, _KNOWN_EXACTLY)
+            key = exact_key(data, start, end)
+        _store(chunks, key, _exact_value(begins, start, end, chunks) | sensitive)
+
+
+@numba.njit(cache=True, nogil=True)
+def _exact_value(begins, start, end, chunks):
+    if end - start <= _INLINE_BYTES:
+        value = np.uint64(0)
+        for place in range(end - start):
+            value |= np.uint64(begins[start + place]) << np.uint64(place)
+        return value
+    offset, words = chunks.counts[POOL_USED], pool_words(end - start)
+    chunks.pool[offset : offset + words] = 0
+    for place in range(end - start):
+        chunks.pool[offset + (place >> 6)] |= np.uint64(begins[start + place]) << np.uint64(place & 63)
+    chunks.counts[POOL_USED] += words
+    return _POOLED | np.uint64(offset)
+
+
+@numba.njit(cache=True, nogil=True)
+def _store(chunks, key, value):
+    if key == 0:
+        key = ONE
+    slot = np.int64(key) & (SLOTS - 1)
+    while chunks.keys[slot] != 0 and chunks.keys[slot] != key:
+        slot = (slot + 1) & (SLOTS - 1)
+    chunks.counts[ENTRIES] += chunks.keys[slot] == 0
+    chunks.keys[slot] = key
+    chunks.values[slot] = value
+
+
+@numba.njit(cache=True, nogil=True)
+def _has_merged(data, begins, start, end, rules):
+    """Whether some pieces side by side, fewer than all, are an exception that spaCy looks for in the pieces."""
+    for first in range(start, end):
+        if begins[first]:
+            for last in range(first + 1, min(first + rules.longest_merged, end) + 1):
+                piece = (last == end or begins[last]) and not (first == start and last == end)
+                if piece and find(rules.merged, rules.merged.size - 1, hash_span(data, first, last)) >= 0:
+                    return True
+    return False

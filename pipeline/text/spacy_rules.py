@@ -1,0 +1,128 @@
+"""spaCy's rule for English words, read from spaCy: kinds of characters, and the words that its exceptions are made of.
+
+spaCy (`spacy.tokenizer.Tokenizer`) cuts a text at whitespace and each chunk by regular expressions for prefixes, suffixes, infixes
+and URLs, and by a list of exceptions. The expressions name characters; where they name classes of letters, only the letters
+next to a mark count. So a chunk is a sequence of units: *runs* of letters, digits and their like, and single other characters. Two chunks
+have the same pieces, counted in units, where they have equal marks between runs of equal kinds, no run of them occurs in an
+exception, and nothing in them can be a URL or a unit after a number. `spacy_kernel` builds on this; tests hold it against spaCy.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from corpusmill.pipeline.text.classes import CODE_POINTS, SURROGATES
+from corpusmill.pipeline.text.table import hash_span, insert, table_size
+from corpusmill.pipeline.text.words import hash_word
+
+RUN = 1  # part of a run; all other characters are units of their own
+SPACE = 2  # str.isspace
+ALPHA, LOWER, UPPER = 4, 8, 16  # spaCy's own classes of letters
+DIGIT = 32  # 0 to 9
+PUNCTUATION = 64  # Unicode category P: spaCy's `is_punct` where all characters of a piece have it
+SENTENCE_END = 128  # one of the sentencizer's `punct_chars`
+
+#: Letters that the expressions name themselves: possessives, dollars, degrees.
+_NAMED_LETTERS = ("s", "S", "US", "C", "A", "F", "f", "c", "K", "k")
+
+
+@dataclass(frozen=True)
+class SpacyRules:
+    """Tables for the kernels. Sets are open-addressed (`pipeline.text.table`)."""
+
+    tokenizer: Any  # spaCy's, of its blank English pipeline
+    vocabulary: Any
+    kinds: npt.NDArray[np.uint8]  # by code point
+    splitting_runs: npt.NDArray[np.uint64]  # `hash_word` of runs that spaCy splits where they stand alone: "cannot"
+    exception_runs: npt.NDArray[np.uint64]  # `hash_word` of all runs in exceptions
+    longest_exception_run: int  # characters
+    merged: npt.NDArray[np.uint64]  # `hash_span` of exceptions that spaCy puts together again after cutting
+    longest_merged: int  # bytes
+    opening: npt.NDArray[np.uint64]  # `hash_word` of units of those exceptions that another unit follows
+    continuing: npt.NDArray[np.uint64]  # the same for units that follow another
+    merged_units: int  # the most units of one of them
+
+
+@cache
+def spacy_rules() -> SpacyRules:
+    """The rules of the spaCy that is installed. Takes a few seconds, most of it spaCy's import; kept per process."""
+    import spacy
+
+    pipeline = spacy.blank("en")
+    tokenizer = pipeline.tokenizer
+    kinds = _kinds()
+    exceptions = sorted(tokenizer.rules)
+    runs = sorted({unit for text in exceptions for unit in units(text, kinds) if kinds[ord(unit[0])] & RUN} | set(_NAMED_LETTERS))
+    # As `Tokenizer.add_special_case` decides which exceptions are looked for in the pieces, too.
+    merged = [s for s in exceptions if tokenizer.find_prefix(s) or tokenizer.find_infix(s) or tokenizer.find_suffix(s) or " " in s]
+    merged_units = [list(units(text, kinds)) for text in merged]
+    return SpacyRules(
+        tokenizer,
+        pipeline,
+        kinds,
+        _set(hash_word(run) for run in runs if len(tokenizer(run)) > 1),
+        _set(hash_word(run) for run in runs),
+        max(map(len, runs)),
+        _set(hash_span(np.frombuffer(text.encode(), np.uint8), 0, len(text.encode())) for text in merged),
+        max(len(text.encode()) for text in merged),
+        _set(hash_word(unit) for found in merged_units for unit in found[:-1]),
+        _set(hash_word(unit) for found in merged_units for unit in found[1:]),
+        max(map(len, merged_units)),
+    )
+
+
+def units(text: str, kinds: npt.NDArray[np.uint8]) -> Iterator[str]:
+    """The runs and single other characters of a text without spaces."""
+    start = 0
+    for place, character in enumerate(text):
+        if not kinds[ord(character)] & RUN:
+            if start < place:
+                yield text[start:place]
+            yield character
+            start = place + 1
+    if start < len(text):
+        yield text[start:]
+
+
+def _kinds() -> npt.NDArray[np.uint8]:
+    from spacy.lang import char_classes as classes
+    from spacy.pipeline import Sentencizer
+
+    alpha, lower, upper = (re.compile(f"[{letters}]").match for letters in (classes.ALPHA, classes.ALPHA_LOWER, classes.ALPHA_UPPER))
+    icon = re.compile(f"[{classes.ICONS}]").match
+    named = set(classes.PUNCT + classes.CONCAT_QUOTES + classes.CURRENCY + classes.HYPHENS + "§%=—–+°²'’")
+    table = np.zeros(CODE_POINTS, np.uint8)
+    for point in range(CODE_POINTS):
+        if point in SURROGATES:
+            continue
+        character = chr(point)
+        if character.isspace():
+            table[point] = SPACE
+            continue
+        category = unicodedata.category(character)[0]
+        kind = PUNCTUATION if category == "P" else 0
+        if character.isascii():
+            kind |= RUN if character.isalnum() else 0
+            kind |= DIGIT if character.isdecimal() else 0
+        elif category not in "PS" and character not in named and not icon(character):
+            kind |= RUN
+        kind |= (ALPHA if alpha(character) else 0) | (LOWER if lower(character) else 0) | (UPPER if upper(character) else 0)
+        table[point] = kind
+    for character in Sentencizer.default_punct_chars:
+        table[ord(character)] |= SENTENCE_END
+    return table
+
+
+def _set(keys: Iterator[Any]) -> npt.NDArray[np.uint64]:
+    """An open-addressed set, sparse enough that most lookups end at once."""
+    distinct = sorted({int(key) for key in keys})
+    table = np.zeros(4 * table_size(len(distinct)), np.uint64)
+    for key in distinct:
+        insert(table, table.size - 1, np.uint64(key))
+    return table

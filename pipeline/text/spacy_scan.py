@@ -1,0 +1,119 @@
+# mypy: disallow-untyped-defs=False
+"""One chunk (what stands between spaces) inside kernels: where its units are, and under which key its pieces are known.
+
+A chunk's *shape* is all that its pieces depend on, counted in units: its marks and the runs that occur in spaCy's exceptions
+as they are; of other runs, the kinds of the first and the last two characters and whether there are more than one. Some chunks
+are known only as they are ("exactly"): those in which a URL may be found (a dot before two small letters, or three dots before
+digits), those with letters behind digits (which may be a unit: 5km), and those of more than MOST_UNITS units.
+"""
+
+import numba
+import numpy as np
+
+from corpusmill.pipeline.text.hashing import BASE, ONE, mix64
+from corpusmill.pipeline.text.spacy_rules import ALPHA, DIGIT, LOWER, RUN, SPACE, UPPER
+from corpusmill.pipeline.text.table import find, hash_span
+from corpusmill.pipeline.text.utf8 import decode
+
+#: How a chunk is known.
+SHAPE, EXACT, TOO_LONG = 0, 1, 2
+#: Units of a chunk that is known by its shape.
+MOST_UNITS = 60
+#: spaCy's time grows with the square of some chunks' length. Beyond these limits (half a second) each unit is a word.
+MOST_BYTES = 1 << 16
+MOST_STEPS = 1 << 22  # characters, times units at the ends that may come off one by one
+MOST_COLONS = 1 << 26  # characters, times colons (URLs with a user's name are looked for from each)
+
+_LETTERS = ALPHA | LOWER | UPPER | DIGIT
+_DOT, _COLON = 0x2E, 0x3A
+_EXACT_SEED = np.uint64(0xA0761D6478BD642F)
+_CLASS_SEED = np.uint64(0xE7037ED1A0B428DB)
+
+
+@numba.njit(cache=True, nogil=True)
+def exact_key(data, start, end):
+    return hash_span(data, start, end) ^ _EXACT_SEED
+
+
+@numba.njit(cache=True, nogil=True)
+def context_key(data, first, last, start):
+    """The key of the chunk that begins at `start`, among the chunks `data[first:last]`."""
+    return mix64(hash_span(data, first, last) * BASE + np.uint64(start - first) + ONE)
+
+
+@numba.njit(cache=True, nogil=True)
+def scan_chunk(data, start, stop, kinds, exception_runs, longest_exception_run, places):
+    """`(end, key, how it is known, units)` of the chunk that begins at `start`. `places` gets where its units begin.
+
+    `places` is int64 of MOST_UNITS + 1; units beyond are not written.
+    """
+    at, units, characters, colons, digit_dots = start, 0, 0, 0, 0
+    head, tail, plain_run = 0, 0, False  # units before the first and behind the last run that is in no exception
+    exact, after_dot = False, False
+    shape = np.uint64(0)
+    while at < stop:
+        point, width = decode(data, at)
+        kind = kinds[point]
+        if kind & SPACE:
+            break
+        if units <= MOST_UNITS:
+            places[units] = at
+        units += 1
+        tail += 1
+        if not kind & RUN:
+            shape = mix64((shape + np.uint64(point) + ONE) * BASE)
+            after_dot = point == _DOT
+            colons += point == _COLON
+            characters += 1
+            at += width
+            continue
+        value, length, digits = np.uint64(0), 0, 0
+        first = before = last = np.uint8(0)
+        while True:
+            value = value * BASE + np.uint64(point) + ONE
+            before, last = last, kind
+            if length == 0:
+                first = kind
+            elif length == 1:
+                exact |= after_dot and first & LOWER != 0 and kind & LOWER != 0
+            digits += kind & DIGIT != 0
+            length += 1
+            at += width
+            if at >= stop:
+                break
+            point, width = decode(data, at)
+            kind = kinds[point]
+            if not kind & RUN:
+                break
+        characters += length
+        exact |= digits > 0 and not last & DIGIT
+        digit_dots += after_dot and first & DIGIT != 0
+        after_dot = False
+        if length > longest_exception_run or find(exception_runs, exception_runs.size - 1, value) < 0:
+            value = np.uint64(first & _LETTERS) << np.uint64(16) | np.uint64(last & _LETTERS) | np.uint64(length == 1) << np.uint64(24)
+            if length > 1:
+                value |= np.uint64(before & _LETTERS) << np.uint64(8)
+            value = mix64(value * BASE + _CLASS_SEED)
+            if not plain_run:
+                head, plain_run = units, True
+            tail = 0
+        shape = mix64((shape + value) * BASE)
+    steps = head + tail if plain_run else units
+    if at - start > MOST_BYTES or characters * steps > MOST_STEPS or characters * colons > MOST_COLONS:
+        return at, shape, TOO_LONG, units
+    if exact or digit_dots >= 3 or units > MOST_UNITS:
+        return at, exact_key(data, start, at), EXACT, units
+    return at, shape, SHAPE, units
+
+
+@numba.njit(cache=True, nogil=True)
+def run_end(data, start, stop, kinds):
+    """`(end, hash)` of the run that begins at `start` (`start` itself where none does)."""
+    at, value = start, np.uint64(0)
+    while at < stop:
+        point, width = decode(data, at)
+        if not kinds[point] & RUN:
+            break
+        value = value * BASE + np.uint64(point) + ONE
+        at += width
+    return at, value
