@@ -6,6 +6,8 @@ Each gives a recipe's `word_rule`, `steps` and `thresholds`; what the recipe say
 from collections.abc import Mapping
 from typing import Any
 
+from corpusmill.filters import fineweb2
+
 #: Preset to keys of the section `filter`. The lists of URLs, where a pipeline has them, belong to `ingest`.
 PRESETS: dict[str, dict[str, Any]] = {
     # MassiveText (arXiv 2112.11446, A1.1): quality, then repetition.
@@ -38,13 +40,25 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+#: The preset that has thresholds of its own for each language (filters/fineweb2.py).
+BY_LANGUAGE = "fineweb-2"
+
+
 def expand(section: Mapping[str, Any]) -> dict[str, Any]:
-    """A section of a recipe with what its preset says filled in. Raises ValueError where there is no such preset."""
-    name = section.get("preset")
+    """A section of a recipe with what its preset says filled in. Raises ValueError where there is no such preset or language."""
+    name, language = section.get("preset"), section.get("language")
+    if language is not None and name != BY_LANGUAGE:
+        raise ValueError(
+            f"language: only the preset {BY_LANGUAGE} asks for one; to keep a language, write `- language: {{keep: [{language}]}}`"
+        )
     if name is None:
         return dict(section)
-    if name not in PRESETS:
-        raise ValueError(f"preset: no such preset (expected one of {', '.join(PRESETS)})")
-    preset = PRESETS[name]
-    thresholds = {**preset.get("thresholds", {}), **(section.get("thresholds") or {})}
-    return {**preset, **section, "thresholds": thresholds}
+    if name == BY_LANGUAGE:
+        preset = fineweb2.section(language)
+    elif name in PRESETS:
+        preset = PRESETS[name]
+    else:
+        raise ValueError(f"preset: no such preset (expected one of {', '.join([*PRESETS, BY_LANGUAGE])})")
+    # a recipe that has steps of its own has no use for the thresholds of others'
+    thresholds = {} if "steps" in section else preset.get("thresholds", {})
+    return {**preset, **section, "thresholds": {**thresholds, **(section.get("thresholds") or {})}}

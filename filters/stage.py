@@ -31,6 +31,7 @@ class FilterConfig(Config):
     preset: str | None = Field(
         None, description="Steps, word rule and thresholds of a published pipeline (filters/presets.py); the keys below go before its own."
     )
+    language: str | None = Field(None, description="Of the preset fineweb-2: whose thresholds, as fra_Latn, fra or fr.")
     word_rule: Literal["words", "whitespace", "spacy"] = Field(
         "words",
         description="`words`: a run of letters, digits and underscores, or one symbol; `whitespace`: what stands between spaces; "
@@ -77,9 +78,13 @@ class FilterStage(Stage):
     config: FilterConfig
 
     def execute(self, run: StageRun) -> None:
+        run.map("", FilterWorker, *self.tasks(run))
+
+    def tasks(self, run: StageRun) -> tuple[list[Piece], dict[str, Any]]:
+        """A piece for each shard that comes in, and the parameters of all."""
         pieces = [Piece(PurePosixPath(shard.path).stem, (shard,)) for shard in run.documents()]
         files = [path for step in build_steps(self.config.steps) for path in step.step.model_files()]
-        run.map("", FilterWorker, pieces, {"models": [_file_digest(path) for path in files]})
+        return pieces, {"models": [_file_digest(path) for path in files]}
 
     def summary(self, run: StageRun) -> dict[str, str]:
         """How many documents each rule fails, the most severe first."""
@@ -115,6 +120,8 @@ class FilterWorker(Worker):
 
     def process(self, piece: Piece) -> Output:
         (shard,) = piece.inputs
+        for step in self.steps:
+            step.step.begin()
         with open_parquet(self.run, shard.path) as file:
             schema = file.schema_arrow.remove_metadata()
         if "text" not in schema.names:
@@ -129,7 +136,7 @@ class FilterWorker(Worker):
         report = pa.concat_tables(reports) if reports else report_schema.empty_table()
         report = report.replace_schema_metadata(rules_metadata(self.rules))
         kept = pa.concat_tables(data) if data else data_schema.empty_table()
-        return documents_output(piece.key, kept, report, bytes_in=size, counts=self._failures(report))
+        return documents_output(piece.key, kept, report, bytes_in=size, counts=self.failures(report))
 
     def schemas(self, documents: pa.Schema) -> tuple[pa.Schema, pa.Schema]:
         """The schemas of the documents that go on and of the report, given that of the documents that come in."""
@@ -155,11 +162,23 @@ class FilterWorker(Worker):
                 **values,
             }
         )
-        data = documents.set_column(documents.schema.get_field_index("text"), "text", new_text)
+        return self.with_values(documents, new_text, values).filter(kept), report
+
+    def with_values(self, documents: pa.Table, text: pa.Array, values: Mapping[str, Any]) -> pa.Table:
+        """Documents as they would go on: with their new texts and the columns that the steps add."""
+        data = documents.set_column(documents.schema.get_field_index("text"), "text", text)
         for column, name in self._document_columns().items():
             place = data.schema.get_field_index(column)
             data = data.append_column(column, values[name]) if place < 0 else data.set_column(place, column, values[name])
-        return data.filter(kept), report
+        return data
+
+    def rewrite(self, documents: pa.Table) -> pa.Array:
+        """The texts as the last step leaves them, by the steps that rewrite alone."""
+        text = documents["text"].combine_chunks()
+        for step in self.steps:
+            if step.step.rewrites:
+                text = step.step.measure(Batch(documents, text, self.config.word_rule)).text
+        return text
 
     def measure(self, documents: pa.Table, text: pa.Array) -> tuple[dict[str, pa.Array], pa.Array]:
         """All values of all steps by column, and the texts as the last step leaves them."""
@@ -199,7 +218,8 @@ class FilterWorker(Worker):
         """Columns that documents get, and the report's columns that they come from: the last step of a kind has its way."""
         return {column: column + step.suffix for step in self.steps for column in step.step.document_columns}
 
-    def _failures(self, report: pa.Table) -> dict[str, int]:
+    def failures(self, report: pa.Table) -> dict[str, int]:
+        """How many rows fail each rule."""
         failed = dict.fromkeys((f"failed {rule.rule.name}" for rule in self.rules), 0)
         for item in pc.value_counts(pc.list_flatten(report["failed"])).to_pylist():
             failed[f"failed {item['values']}"] = item["counts"]

@@ -89,6 +89,12 @@ class Step(ABC):
     def setup(self) -> None:  # noqa: B027 - most steps have nothing to load
         """Loads models: called once a process, before the first batch."""
 
+    #: Whether a document's values can depend on the documents before it in its shard, as those of others' stateful filters may.
+    sequential: ClassVar[bool] = False
+
+    def begin(self) -> None:  # noqa: B027 - most steps carry nothing from document to document
+        """Called before the first batch of each shard: whatever the step remembers of documents is to be forgotten."""
+
     @abstractmethod
     def measure(self, batch: Batch) -> Measured:
         """The values of all documents of a batch."""

@@ -130,6 +130,20 @@ for _stage in STAGE_HELP:
     _stage_command(_stage)
 
 
+@app.command(
+    epilog="Example: corpusmill retune runs/demo --set filter.thresholds.gopher_short_doc=30 --set filter.thresholds.list_ratio=off"
+)
+def retune(run: RunFolder, set_: Sets = None, engine: EngineOption = EngineName.ray, workers: Workers = 0) -> None:
+    """Decide again with other thresholds (a number, off, or on), from the values of the report, without measuring anything."""
+    from rich.console import Console
+
+    from corpusmill.filters.retune import retune as decide_again
+    from corpusmill.filters.retune_view import show
+    from corpusmill.pipeline.progress import Progress
+
+    show(run, decide_again(run, set_ or [], _engine(engine, workers), Progress()), Console(highlight=False, soft_wrap=True))
+
+
 @app.command(epilog="Example: corpusmill report runs/demo")
 def report(run: RunFolder) -> None:
     """Write RUN/report.html and show its main tables here."""

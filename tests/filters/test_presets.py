@@ -1,9 +1,15 @@
 """Presets of the stage: what they expand to, and what a recipe can change about them."""
 
+import json
+from pathlib import Path
+
+import pyarrow as pa
 import pytest
 
+from corpusmill.filters import fineweb2
 from corpusmill.filters.presets import PRESETS
 from corpusmill.filters.registry import STEPS, build_steps, resolve_step
+from corpusmill.filters.rules import decide
 from corpusmill.filters.stage import FilterConfig, rule_table
 from corpusmill.pipeline.engine import load_object
 from corpusmill.pipeline.errors import ConfigError
@@ -57,3 +63,73 @@ def test_rules_can_be_switched_off_and_on() -> None:
 def test_an_unknown_preset_is_one_sentence() -> None:
     with pytest.raises(ConfigError, match=r"recipe\.yaml: filter: preset: no such preset \(expected one of gopher-paper, datatrove"):
         validate_recipe({"filter": {"preset": "finweb"}}, "recipe.yaml")
+
+
+LANGUAGES = json.loads(Path(fineweb2.__file__).with_name("fineweb2.json").read_text("utf-8"))["languages"]
+
+
+@pytest.mark.parametrize("name", LANGUAGES)
+def test_fineweb_2_has_thresholds_a_language(name: str) -> None:
+    row = LANGUAGES[name]
+    config = FilterConfig.model_validate({"preset": "fineweb-2", "language": name})
+    for code in (name.split("_")[0], row["code"]):
+        assert FilterConfig.model_validate({"preset": "fineweb-2", "language": code}).steps == config.steps
+    assert FilterConfig.model_validate(config.model_dump(mode="json")) == config
+    rules = {rule.rule.name: rule.rule.threshold for rule in rule_table(config)}
+    assert rules["language"] == (row["code"],) and rules["language_score"] == row["language_score"]
+    assert rules["dup_line_frac"] == row["dup_line_frac"] and rules["duplicated_10_n_grams"] == row["dup_n_grams"][-1]
+    assert "short_line_ratio" not in rules and "dup_para_frac" not in rules
+    assert config.steps[3]["gopher_quality"]["stop_words"] == row["stopwords"]
+    assert {"fr": 0.264, "es": 0.252}.get(row["code"], row["dup_line_frac"]) == row["dup_line_frac"]
+
+
+def test_fineweb_2_decides_as_datatrove_does(measure_step, shared_data: Path, find_words) -> None:
+    """French documents through datatrove's filters with the arguments of FineWeb-2's script, and the same words."""
+    from datatrove.data import Document
+    from datatrove.pipeline.filters import fineweb_quality_filter, gopher_quality_filter, gopher_repetition_filter
+    from datatrove.pipeline.filters.base_filter import get_filter_result
+
+    lines = (shared_data / "lid/fr.txt").read_text().splitlines() if (shared_data / "lid/fr.txt").exists() else None
+    if lines is None:
+        pytest.skip("no French text there")
+    texts = ["\n".join(lines[start : start + 12]) for start in range(0, len(lines), 6)] + ["\n".join(lines[:2] * 9)]
+    row = LANGUAGES["fra_Latn"]
+    filters = [
+        gopher_repetition_filter.GopherRepetitionFilter(
+            dup_para_frac=0, dup_line_char_frac=0, dup_para_char_frac=0, dup_line_frac=row["dup_line_frac"],
+            top_n_grams=tuple(zip((2, 3, 4), row["top_n_grams"])), dup_n_grams=tuple(zip(range(5, 11), row["dup_n_grams"])),
+        ),
+        fineweb_quality_filter.FineWebQualityFilter(
+            short_line_thr=999, char_duplicates_ratio=0.1, line_punct_thr=row["line_punct_thr"], new_line_ratio=row["new_line_ratio"]
+        ),
+        gopher_quality_filter.GopherQualityFilter(
+            max_avg_word_length=row["max_avg_word_length"], min_avg_word_length=row["min_avg_word_length"], stop_words=row["stopwords"],
+            max_non_alpha_words_ratio=row["max_non_alpha_words_ratio"], min_stop_words=2,
+        ),
+    ]  # fmt: skip
+    config = FilterConfig.model_validate({"preset": "fineweb-2", "language": "fra"})
+    columns: dict = {}
+    for step in config.steps[1:4]:
+        ((name, options),) = step.items()
+        columns |= measure_step(name, options, texts)[0]
+    rules = [rule for rule in rule_table(config) if rule.step != "language"]
+    failed = decide(rules, {name: pa.array(values) for name, values in columns.items()}, len(texts)).to_pylist()
+    reasons = []
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (fineweb_quality_filter, gopher_quality_filter, gopher_repetition_filter):
+            patch.setattr(module, "split_into_words", lambda text, language: find_words(text))
+        for text in texts:
+            results = (get_filter_result(step.filter(Document(text=text, id=""))) for step in filters)
+            reasons.append(next((reason for kept, reason in results if not kept), None))
+    assert [names[0] if names else None for names in failed] == reasons
+    assert None in reasons and len(set(reasons)) > 2
+
+
+def test_fineweb_2_refuses_what_it_has_not() -> None:
+    for section, message in (
+        ({"preset": "fineweb-2"}, "needs a language"),
+        ({"preset": "fineweb-2", "language": "jpn"}, "'jpn' is none that the preset fineweb-2 has thresholds for"),
+        ({"language": "fra"}, "only the preset fineweb-2 asks for one"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            validate_recipe({"filter": section}, "recipe.yaml")

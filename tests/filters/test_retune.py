@@ -1,0 +1,148 @@
+"""Deciding again equals a fresh run of the stage, byte for byte, wherever it is interrupted."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from corpusmill.filters import retune as module
+from corpusmill.filters.retune import retune
+from corpusmill.pipeline.engine import InlineEngine
+from corpusmill.pipeline.errors import ConfigError, InputError
+from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.run import execute, plan_of_existing
+from corpusmill.pipeline.storage import Storage
+
+STEPS: list[Any] = [
+    "gopher_repetition",
+    {"gopher_quality": {}},
+    {"c4": {"filter_no_terminal_punct": False}},
+    "fineweb_quality",
+    "pii",
+    "quality",
+]
+
+
+def filter_stage(folder: Path, *overrides: str) -> None:
+    plan = plan_of_existing(str(folder), list(overrides), "filter", "filter")
+    execute(plan, InlineEngine(), Progress(False), say=lambda _: None, on_stage=lambda _: None)
+
+
+def again(folder: Path, *overrides: str) -> module.Retuned:
+    return retune(str(folder), list(overrides), InlineEngine(), Progress(False))
+
+
+def new_run(folder: Path, make_documents: Callable, finished_ingest: Callable, texts: list[str], **section: Any) -> None:
+    parts = [make_documents(texts).slice(start, 250) for start in range(0, len(texts), 250)]
+    finished_ingest(folder, [part.combine_chunks() for part in parts] + [make_documents([])])
+    description = {"inputs": ["crawl"], "recipe": {"ingest": {}, "filter": {"steps": STEPS, **section}}}
+    (folder / "run.json").write_text(json.dumps(description))
+    filter_stage(folder)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, make_documents, finished_ingest, texts) -> Path:
+    folder = tmp_path_factory.mktemp("base") / "run"
+    new_run(folder, make_documents, finished_ingest, texts)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["filter.thresholds.gopher_short_doc=10"],  # documents come back
+        ["filter.thresholds.gopher_short_doc=200"],  # documents go
+        ["filter.thresholds.gopher_below_alpha_threshold=0.5", "filter.thresholds.line_punct_ratio=0.4"],  # both
+        ["filter.thresholds.curly_bracket=off", "filter.thresholds.list_ratio=null"],
+        ["filter.thresholds.quality=0.2"],
+        ["filter.thresholds.gopher_long_doc=1000000000"],  # no verdict changes
+    ],
+)
+def test_equals_a_fresh_run(tmp_path: Path, base: Path, tree: Callable, overrides: list[str]) -> None:
+    shutil.copytree(base, tmp_path / "retuned")
+    shutil.copytree(base, tmp_path / "fresh")
+    result = again(tmp_path / "retuned", *overrides)
+    filter_stage(tmp_path / "fresh", *overrides)
+    assert tree(tmp_path / "retuned") == tree(tmp_path / "fresh")
+    assert result.measured == 0
+    assert result.kept == result.kept_before + result.came_back - result.gone
+    assert (result.data_shards > 0) == (result.came_back + result.gone > 0)
+    filter_stage(tmp_path / "retuned")  # takes everything over
+    assert tree(tmp_path / "retuned") == tree(tmp_path / "fresh")
+    assert again(tmp_path / "retuned", *overrides).changed == {}
+
+
+def test_back_and_forth_is_as_before(tmp_path: Path, base: Path, tree: Callable) -> None:
+    shutil.copytree(base, tmp_path / "run")
+    again(tmp_path / "run", "filter.thresholds.gopher_short_doc=5", "filter.thresholds.curly_bracket=off")
+    result = again(tmp_path / "run", "filter.thresholds={}")
+    assert result.changed == {"gopher_short_doc": (5, 50), "curly_bracket": (None, 0)}
+    assert tree(tmp_path / "run") == tree(base)
+
+
+def test_nothing_changes(tmp_path: Path, base: Path, tree: Callable) -> None:
+    shutil.copytree(base, tmp_path / "run")
+    assert again(tmp_path / "run").changed == {}
+    assert tree(tmp_path / "run") == tree(base)
+
+
+@pytest.mark.parametrize("writes", range(1, 7))
+def test_killed_after_any_file(tmp_path: Path, base: Path, tree: Callable, monkeypatch, writes: int) -> None:
+    """Whatever is half done, the retuning, another one, and the stage itself end with the bytes of a fresh run."""
+    option = "filter.thresholds.gopher_short_doc=120"
+    shutil.copytree(base, tmp_path / "fresh")
+    filter_stage(tmp_path / "fresh", option)
+    shutil.copytree(base, tmp_path / "killed")
+    real, count = module.publish, 0
+
+    def publish(*arguments: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count > writes:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(module, "publish", publish)
+    monkeypatch.setattr(module.os, "cpu_count", lambda: 1)
+    with pytest.raises(KeyboardInterrupt):
+        again(tmp_path / "killed", option)
+    monkeypatch.setattr(module, "publish", real)
+    shutil.copytree(tmp_path / "killed", tmp_path / "resumed")
+    filter_stage(tmp_path / "resumed")
+    assert tree(tmp_path / "resumed") == tree(base)
+    shutil.copytree(tmp_path / "killed", tmp_path / "other")
+    again(tmp_path / "other", option)
+    assert tree(tmp_path / "other") == tree(tmp_path / "fresh")
+
+
+def test_what_it_refuses(tmp_path: Path, base: Path, make_documents, finished_ingest) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(base, folder)
+    with pytest.raises(ConfigError, match=r"retune: filter\.word_rule would change, and only filter\.thresholds"):
+        again(folder, "filter.word_rule=whitespace")
+    with pytest.raises(ConfigError, match=r"thresholds\.gopher_shrot_doc: no such rule"):
+        again(folder, "filter.thresholds.gopher_shrot_doc=1")
+    stored = json.loads((folder / "run.json").read_text())
+    stored["recipe"]["filter"]["word_rule"] = "whitespace"  # the recipe went on without the stage
+    (folder / "run.json").write_text(json.dumps(stored))
+    with pytest.raises(InputError, match="was measured with another recipe, version or model"):
+        again(folder, "filter.thresholds.gopher_short_doc=1")
+    shutil.rmtree(folder / "filter")
+    with pytest.raises(InputError, match="nothing is measured yet"):
+        again(folder, "filter.thresholds.gopher_short_doc=1")
+    stored["recipe"].pop("filter")
+    (folder / "run.json").write_text(json.dumps(stored))
+    with pytest.raises(InputError, match="has no stage filter"):
+        again(folder)
+
+
+def test_the_command(tmp_path: Path, base: Path, corpusmill: Callable) -> None:
+    shutil.copytree(base, tmp_path / "run")
+    code, out, _ = corpusmill("retune", tmp_path / "run", "--set", "filter.thresholds.curly_bracket=off", "--engine", "inline")
+    assert code == 0
+    assert b"curly_bracket" in out and b"came back" in out
+    assert json.loads((tmp_path / "run/run.json").read_text())["recipe"]["filter"]["thresholds"] == {"curly_bracket": None}
+    assert Storage(str(tmp_path / "run/filter")).exists("manifest.jsonl")
