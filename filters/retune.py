@@ -8,7 +8,7 @@ before its row of the manifest, and `run.json` last; whatever a crash leaves hal
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpusmill.filters.rules import decide, rules_metadata
+from corpusmill.filters.rules import decide, fails_others, rules_metadata
 from corpusmill.filters.stage import FilterConfig, FilterStage, FilterWorker
 from corpusmill.pipeline.config import config_digest
 from corpusmill.pipeline.engine import Engine
@@ -29,7 +29,7 @@ from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.run import RUN_FILE, Plan, describe, locked, plan_of_existing
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.schemas import REPORT
-from corpusmill.pipeline.shards import OutputFile, open_parquet, publish, read_table
+from corpusmill.pipeline.shards import open_parquet, publish, read_table
 from corpusmill.pipeline.stage import Piece
 from corpusmill.pipeline.storage import Storage
 
@@ -43,16 +43,24 @@ class Retuned:
     kept: int = 0
     came_back: int = 0
     gone: int = 0
-    data_shards: int = 0  # written anew
-    measured: int = 0  # shards that had to be measured, as what was stored of them could not be used
+    data_shards: int = 0  # to be written anew
+    to_measure: int = 0  # shards that have to be measured, as what is stored of them can't be used
     changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # rule to threshold before and now; None where it is off
     failed: dict[str, tuple[int, int]] = field(default_factory=dict)  # rule to documents that fail it, before and now
     stale: list[str] = field(default_factory=list)  # later stages that are finished on the documents of before
 
 
-def retune(folder: str, overrides: list[str], engine: Engine, progress: Progress) -> Retuned:
+def retune(
+    folder: str,
+    overrides: list[str],
+    engine: Engine,
+    progress: Progress,
+    on_decided: Callable[[Retuned], None] = lambda _: None,
+    write: bool = True,
+) -> Retuned:
     """Applies `--set filter.thresholds.RULE=VALUE` to a finished filter stage.
 
+    What it changes is known, and given to `on_decided`, long before all reports are written. Without `write` nothing is.
     Raises InputError where the stage is not finished under the run's recipe, and ConfigError for anything but thresholds.
     """
     before, now = plan_of_existing(folder), plan_of_existing(folder, overrides)
@@ -61,28 +69,63 @@ def retune(folder: str, overrides: list[str], engine: Engine, progress: Progress
     _only_thresholds(before, now, folder)
     storage = Storage(folder)
     with locked(storage):
-        worker = _worker(before, storage), _worker(now, storage)
-        run = StageRun(FilterStage(now.sections["filter"]), storage, dict(now.sections), now.inputs, engine, progress)
-        result = Retuned(changed=_changed_rules(*worker))
-        old_rows = list(run.manifest.tasks.values())
-        shards = list(_shards(run, config_digest(before.sections["filter"])))
-        if shards:
-            run.manifest.reopen()
-            with ThreadPoolExecutor(os.cpu_count()) as pool, progress.phase("retune", len(shards)) as bar:
-                for row, part in pool.map(lambda shard: _retune_shard(worker[1], run, *shard), shards):
-                    run.manifest.append(row)
-                    result.came_back, result.gone = result.came_back + part.came_back, result.gone + part.gone
-                    result.data_shards += part.data_shards
-                    bar.advance(row.rows_in, row.bytes_in)
-        run.execute()
-        result.measured = run.performed
-        old_counts, counts = _counts(old_rows), _counts(run.manifest.rows())
-        result.failed = {name: (old_counts.get(name, 0), counts.get(name, 0)) for name in {**old_counts, **counts}}
-        result.documents, result.kept = (sum(getattr(row, key) for row in run.manifest.rows()) for key in ("rows_in", "kept"))
-        result.kept_before = sum(row.kept for row in old_rows)
-        storage.write_bytes(RUN_FILE, describe(now))
-        result.stale = _later_stages(storage, now)
+        old, worker = _worker(before, storage), _worker(now, storage)
+        run = StageRun(FilterStage(worker.config), storage, dict(now.sections), now.inputs, engine, progress)
+        shards, finished = _shards(run, config_digest(old.config))
+        with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:
+            result = _verdicts(old, worker, run, shards, finished, pool)
+            result.stale = _later_stages(storage, now)
+            on_decided(result)
+            if write:
+                _write(run, worker, shards, pool, progress)
+                storage.write_bytes(RUN_FILE, describe(now))
     return result
+
+
+def _verdicts(
+    old: FilterWorker, now: FilterWorker, run: StageRun, shards: Sequence["Shard"], finished: int, pool: ThreadPoolExecutor
+) -> Retuned:
+    """What the new thresholds change, from the columns of the rules that changed alone."""
+    thresholds = [{rule.rule.name: rule.rule.threshold for rule in worker.rules} for worker in (old, now)]
+    names = [name for name in {**thresholds[0], **thresholds[1]} if thresholds[0].get(name) != thresholds[1].get(name)]
+    result = Retuned(changed={name: (thresholds[0].get(name), thresholds[1].get(name)) for name in names})
+    result.to_measure = len(run.manifest.tasks) - len(shards) - finished
+    rules = [rule for rule in now.rules if rule.rule.name in names]
+    columns = ["kept", "failed", *dict.fromkeys(rule.rule.column for rule in rules)]
+
+    def decide_shard(shard: Shard) -> tuple[int, int, int, int, npt.NDArray[np.int64]]:
+        report = read_table(run.storage, f"report/{shard.piece.key}.parquet", columns)
+        before, failing = _mask(report["kept"]), np.zeros((report.num_rows, len(rules)), bool)
+        for place, rule in enumerate(rules):
+            failing[:, place] = rule.rule.failing(report[rule.rule.column].combine_chunks())
+        kept = ~(failing.any(axis=1) | fails_others(report["failed"].combine_chunks(), names))
+        came_back, gone = int((kept & ~before).sum()), int((before & ~kept).sum())
+        return report.num_rows, int(before.sum()), came_back, gone, failing.sum(axis=0)
+
+    failed = np.zeros(len(rules), np.int64)
+    for documents, kept_before, came_back, gone, failing in pool.map(decide_shard, shards):
+        result.documents, result.kept_before = result.documents + documents, result.kept_before + kept_before
+        result.came_back, result.gone = result.came_back + came_back, result.gone + gone
+        result.data_shards += bool(came_back or gone)
+        failed += failing
+    result.kept = result.kept_before + result.came_back - result.gone
+    failed_before: Counter[str] = Counter()
+    for shard in shards:
+        failed_before.update(shard.row.counts)
+    by_name = dict(zip([rule.rule.name for rule in rules], failed.tolist()))
+    result.failed = {name: (failed_before[f"failed {name}"], by_name.get(name, 0)) for name in names}
+    return result
+
+
+def _write(run: StageRun, worker: FilterWorker, shards: Sequence["Shard"], pool: ThreadPoolExecutor, progress: Progress) -> None:
+    """Publishes the decisions, shard by shard; what could not be decided about is measured by the stage itself."""
+    if shards:
+        run.manifest.reopen()
+        with progress.phase("retune", len(shards)) as bar:
+            for row in pool.map(lambda shard: _retune_shard(worker, run, shard), shards):
+                run.manifest.append(row)
+                bar.advance(row.rows_in, row.bytes_in)
+    run.execute()
 
 
 def _only_thresholds(before: Plan, now: Plan, folder: str) -> None:
@@ -102,33 +145,39 @@ def _worker(plan: Plan, storage: Storage) -> FilterWorker:
     return FilterWorker(config, storage, {})
 
 
-def _changed_rules(before: FilterWorker, now: FilterWorker) -> dict[str, tuple[Any, Any]]:
-    old, new = ({rule.rule.name: rule.rule.threshold for rule in worker.rules} for worker in (before, now))
-    return {name: (old.get(name), new.get(name)) for name in {**old, **new} if old.get(name) != new.get(name)}
+@dataclass(frozen=True)
+class Shard:
+    """A shard to decide about: its piece, its row of the manifest, and the identity that it gets."""
+
+    piece: Piece
+    row: TaskRow
+    identity: str
 
 
-def _shards(run: StageRun, old_config: str) -> Iterator[tuple[Piece, TaskRow, str]]:
-    """The shards that were measured under the old configuration and are as the manifest says, with the identity they get."""
+def _shards(run: StageRun, old_config: str) -> tuple[list[Shard], int]:
+    """The shards that were measured under the old configuration and are as the manifest says, and the number of finished ones."""
     stage = run.stage
     assert isinstance(stage, FilterStage)
     pieces, params = stage.tasks(run)
     if not run.manifest.tasks:
         raise InputError(f"{run.storage.root}: nothing is measured yet; run the stage first (corpusmill filter {run.run.root}).")
-    known = False
+    shards, finished = [], 0
     for piece in pieces:
         row = run.manifest.tasks.get(piece.key)
-        identities = {
-            config: task_identity(piece.key, piece.inputs, {**params, "piece": piece.params}, config, run.code)
+        old, new = (
+            task_identity(piece.key, piece.inputs, {**params, "piece": piece.params}, config, run.code)
             for config in (old_config, run.config_digest)
-        }
-        known = known or (row is not None and row.identity in identities.values())
-        if row is not None and row.identity == identities[old_config] != identities[run.config_digest] and _intact(run.storage, row):
-            yield piece, row, identities[run.config_digest]
-    if pieces and not known:
+        )
+        if row is not None and row.identity == new:
+            finished += 1
+        elif row is not None and row.identity == old and _intact(run.storage, row):
+            shards.append(Shard(piece, row, new))
+    if pieces and not shards and not finished:
         raise InputError(
             f"{run.storage.root}: was measured with another recipe, version or model than the run has now; "
             f"measure it again first (corpusmill filter {run.run.root})."
         )
+    return shards, finished
 
 
 def _intact(storage: Storage, row: TaskRow) -> bool:
@@ -145,30 +194,31 @@ def _intact(storage: Storage, row: TaskRow) -> bool:
     return True
 
 
-def _retune_shard(worker: FilterWorker, run: StageRun, piece: Piece, row: TaskRow, identity: str) -> tuple[TaskRow, Retuned]:
+def _retune_shard(worker: FilterWorker, run: StageRun, shard: Shard) -> TaskRow:
     """Decides about one shard, publishes what changed, and gives its new row of the manifest."""
-    data_path, report_path = f"data/{piece.key}.parquet", f"report/{piece.key}.parquet"
+    key, row = shard.piece.key, shard.row
+    data_path, report_path = f"data/{key}.parquet", f"report/{key}.parquet"
     report = read_table(run.storage, report_path)
     values = {name: report[name].combine_chunks() for name in {rule.rule.column for rule in worker.rules}}
     failed = decide(worker.rules, values, report.num_rows)
-    before = _mask(report["kept"])
-    now = _mask(pc.equal(pc.list_value_length(failed), 0))
-    part = Retuned(came_back=int((now & ~before).sum()), gone=int((before & ~now).sum()))
+    before, now = _mask(report["kept"]), _mask(pc.equal(pc.list_value_length(failed), 0))
     outputs = {output.path: output for output in row.outputs}
     lengths = np.where(now, report["chars_out"].to_numpy(), 0)
-    if part.came_back or part.gone:
-        data, back = _documents(worker, run, piece, report, before, now)
+    if (before != now).any():
+        data, lengths[now & ~before] = _documents(worker, run, shard.piece, report, before, now)
         outputs[data_path] = publish(run.storage, data_path, data)
-        lengths[now & ~before] = back
-        part.data_shards = 1
     report = _with_decisions(report, failed, now, lengths).replace_schema_metadata(rules_metadata(worker.rules))
     outputs[report_path] = publish(run.storage, report_path, report)
-    counts = dict(sorted(worker.failures(report).items()))
-    files: list[OutputFile] = [outputs[path] for path in sorted(outputs)]
-    kept = int(now.sum())
+    kept, counts = int(now.sum()), dict(sorted(worker.failures(report).items()))
     return replace(
-        row, identity=identity, config=run.config_digest, kept=kept, dropped=report.num_rows - kept, outputs=files, counts=counts
-    ), part
+        row,
+        identity=shard.identity,
+        config=run.config_digest,
+        kept=kept,
+        dropped=report.num_rows - kept,
+        outputs=[outputs[path] for path in sorted(outputs)],
+        counts=counts,
+    )
 
 
 def _mask(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bool_]:
@@ -194,9 +244,7 @@ def _documents(
     documents = read_table(run.run, shard.path).replace_schema_metadata(None)
     with open_parquet(run.run, shard.path) as file:
         data_schema, _ = worker.schemas(file.schema_arrow.remove_metadata())
-    returned = (
-        _returned(worker, documents, report, pa.array(back)).select(data_schema.names).cast(data_schema)
-    )
+    returned = _returned(worker, documents, report, pa.array(back)).select(data_schema.names).cast(data_schema)
     order = np.argsort(np.concatenate([np.nonzero(now & before)[0], back]), kind="stable")
     lengths = pc.utf8_length(returned["text"]).to_numpy().astype(np.int64)
     return pa.concat_tables([stayed.cast(data_schema), returned]).take(pa.array(order)), lengths
@@ -213,14 +261,6 @@ def _returned(worker: FilterWorker, documents: pa.Table, report: pa.Table, place
         return worker.with_values(documents, worker.rewrite(documents), report).take(places)
     documents, report = documents.take(places), report.take(places)
     return worker.with_values(documents, worker.rewrite(documents), report)
-
-
-def _counts(rows: list[TaskRow]) -> dict[str, int]:
-    """Documents that fail, by rule."""
-    counts: Counter[str] = Counter()
-    for row in rows:
-        counts.update({name.removeprefix("failed "): count for name, count in row.counts.items()})
-    return counts
 
 
 def _later_stages(storage: Storage, plan: Plan) -> list[str]:

@@ -20,10 +20,10 @@ def show(folder: str, result: Retuned, console: Console) -> None:
     console.print(table)
     console.print(
         f"{result.documents:,} documents: {result.kept_before:,} went on before, {result.kept:,} do now "
-        f"({result.came_back:,} came back, {result.gone:,} no longer go on); {result.data_shards:,} data shards written anew."
+        f"({result.came_back:,} came back, {result.gone:,} no longer go on); data shards to write anew: {result.data_shards:,}."
     )
-    if result.measured:
-        console.print(f"{result.measured:,} shards had to be measured again, as what is stored of them is not what the manifest says.")
+    if result.to_measure:
+        console.print(f"{result.to_measure:,} shards have to be measured again, as what is stored of them is not what the manifest says.")
     if result.stale:
         console.print(
             f"Note: {', '.join(result.stale)} worked on the documents of before; go on with: corpusmill {result.stale[0]} {folder}",

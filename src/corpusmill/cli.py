@@ -133,7 +133,13 @@ for _stage in STAGE_HELP:
 @app.command(
     epilog="Example: corpusmill retune runs/demo --set filter.thresholds.gopher_short_doc=30 --set filter.thresholds.list_ratio=off"
 )
-def retune(run: RunFolder, set_: Sets = None, engine: EngineOption = EngineName.ray, workers: Workers = 0) -> None:
+def retune(
+    run: RunFolder,
+    set_: Sets = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
+    engine: EngineOption = EngineName.ray,
+    workers: Workers = 0,
+) -> None:
     """Decide again with other thresholds (a number, off, or on), from the values of the report, without measuring anything."""
     from rich.console import Console
 
@@ -141,7 +147,10 @@ def retune(run: RunFolder, set_: Sets = None, engine: EngineOption = EngineName.
     from corpusmill.filters.retune_view import show
     from corpusmill.pipeline.progress import Progress
 
-    show(run, decide_again(run, set_ or [], _engine(engine, workers), Progress()), Console(highlight=False, soft_wrap=True))
+    console = Console(highlight=False, soft_wrap=True)
+    decide_again(
+        run, set_ or [], _engine(engine, workers), Progress(), on_decided=lambda result: show(run, result, console), write=not dry_run
+    )
 
 
 @app.command(epilog="Example: corpusmill report runs/demo")

@@ -12,6 +12,7 @@ from corpusmill.filters import retune as module
 from corpusmill.filters.retune import retune
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import ConfigError, InputError
+from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.run import execute, plan_of_existing
 from corpusmill.pipeline.storage import Storage
@@ -67,7 +68,7 @@ def test_equals_a_fresh_run(tmp_path: Path, base: Path, tree: Callable, override
     result = again(tmp_path / "retuned", *overrides)
     filter_stage(tmp_path / "fresh", *overrides)
     assert tree(tmp_path / "retuned") == tree(tmp_path / "fresh")
-    assert result.measured == 0
+    assert result.to_measure == 0
     assert result.kept == result.kept_before + result.came_back - result.gone
     assert (result.data_shards > 0) == (result.came_back + result.gone > 0)
     filter_stage(tmp_path / "retuned")  # takes everything over
@@ -81,6 +82,19 @@ def test_back_and_forth_is_as_before(tmp_path: Path, base: Path, tree: Callable)
     result = again(tmp_path / "run", "filter.thresholds={}")
     assert result.changed == {"gopher_short_doc": (5, 50), "curly_bracket": (None, 0)}
     assert tree(tmp_path / "run") == tree(base)
+
+
+def test_the_verdicts_are_those_that_are_written(tmp_path: Path, base: Path, tree: Callable) -> None:
+    shutil.copytree(base, tmp_path / "run")
+    overrides = ["filter.thresholds.gopher_short_doc=150", "filter.thresholds.char_dup_ratio=off"]
+    said: list[module.Retuned] = []
+    dry = retune(str(tmp_path / "run"), overrides, InlineEngine(), Progress(False), said.append, write=False)
+    assert tree(tmp_path / "run") == tree(base) and said == [dry]
+    assert again(tmp_path / "run", *overrides) == dry
+    rows = Manifest(Storage(str(tmp_path / "run/filter"))).rows()
+    assert sum(row.rows_in for row in rows) == dry.documents and sum(row.kept for row in rows) == dry.kept
+    assert sum(row.counts["failed gopher_short_doc"] for row in rows) == dry.failed["gopher_short_doc"][1]
+    assert dry.came_back > 0 and dry.gone > 0
 
 
 def test_nothing_changes(tmp_path: Path, base: Path, tree: Callable) -> None:
