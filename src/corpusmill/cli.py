@@ -153,6 +153,34 @@ def retune(
     )
 
 
+@app.command(epilog="Example: corpusmill sweep runs/demo --rule gopher_short_doc --from 10 --to 200 --plot sweep.html")
+def sweep(
+    run: RunFolder,
+    rule: Annotated[str, typer.Option(help="The rule whose threshold is to vary.")],
+    from_: Annotated[float, typer.Option("--from", help="The first threshold.")],
+    to: Annotated[float, typer.Option("--to", help="The last threshold.")],
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="How many thresholds.")] = 11,
+    plot: Annotated[str | None, typer.Option(metavar="FILE", help="Write a page with a chart, too.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object in place of the table.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="CSV in place of the table.")] = False,
+) -> None:
+    """Say how many documents and characters each threshold of a rule would keep, alone and together with the other rules."""
+    from json import dumps
+
+    from rich.console import Console
+
+    from corpusmill.filters import sweep_view
+    from corpusmill.filters.sweep import sweep as try_thresholds
+
+    result = try_thresholds(run, rule, from_, to, steps)
+    if json or csv:
+        print(dumps(result.as_json(), indent=2) if json else sweep_view.as_csv(result).rstrip())
+    else:
+        sweep_view.show(result, Console(highlight=False, soft_wrap=True))
+    if plot:
+        sweep_view.write_plot(result, plot)
+
+
 @app.command(epilog="Example: corpusmill report runs/demo")
 def report(run: RunFolder) -> None:
     """Write RUN/report.html and show its main tables here."""
