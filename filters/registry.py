@@ -20,7 +20,7 @@ STEPS = {
     "dolma": "corpusmill.filters.dolma:Dolma",
     "mc4_paragraphs": "corpusmill.filters.mc4_paragraphs:Mc4Paragraphs",
     "refinedweb_lines": "corpusmill.filters.refinedweb_lines:RefinedwebLines",
-    "pii": "corpusmill.filters.pii:Pii",
+    "pii": "corpusmill.filters.pii.step:Pii",
     "quality": "corpusmill.filters.quality:Quality",
 }
 
