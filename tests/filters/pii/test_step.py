@@ -123,11 +123,11 @@ def test_hostile_texts_take_linear_time(measure_step: Callable, unit: str) -> No
     """Four times the text takes nowhere near sixteen times the time."""
     measure_step("pii", {}, [unit])
     times = []
-    for size in (100_000, 400_000):
+    for size in (150_000, 600_000):
         start = time.process_time()
         measure_step("pii", {}, [unit * (size // len(unit)) + "@1"])
         times.append(time.process_time() - start)
-    assert times[1] < 9 * times[0] + 0.1
+    assert times[1] < 8 * times[0] + 0.5
 
 
 def test_limits_are_rules(measure_step: Callable) -> None:
