@@ -17,6 +17,7 @@ STEPS = {
     "gopher_repetition": "corpusmill.filters.gopher_repetition:GopherRepetition",
     "fineweb_quality": "corpusmill.filters.fineweb_quality:FinewebQuality",
     "c4": "corpusmill.filters.c4:C4",
+    "dclm": "corpusmill.filters.dclm:Dclm",
     "dolma": "corpusmill.filters.dolma:Dolma",
     "mc4_paragraphs": "corpusmill.filters.mc4_paragraphs:Mc4Paragraphs",
     "refinedweb_lines": "corpusmill.filters.refinedweb_lines:RefinedwebLines",

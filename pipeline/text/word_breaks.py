@@ -1,0 +1,131 @@
+# mypy: disallow-untyped-defs=False
+"""Words by Unicode's word boundaries (UAX #29) as the package `uniseg` 0.8 finds them, which DCLM counts n-grams over.
+
+uniseg 0.8 has the rules WB3 to WB13c of Unicode 5.1: Hebrew letters, quotation marks (the apostrophe ', not ’), zero-width
+joiners and runs of spaces have no rules of their own. Its properties are those of Unicode 15.0. Ours come from `regex`;
+the assigned characters that later versions changed are changed back, and only characters that Unicode 15.0 did not know
+can differ.
+"""
+
+from functools import cache
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from corpusmill.pipeline.text.classes import CODE_POINTS
+from corpusmill.pipeline.text.table import hash_span
+from corpusmill.pipeline.text.utf8 import count_characters, decode
+
+OTHER, CR, LF, NEWLINE, EXTEND, FORMAT, REGIONAL, KATAKANA, LETTER, MID_BOTH, MID_LETTER, MID_NUMBER, NUMERIC, JOINER = range(14)
+PROPERTIES = {
+    "CR": CR, "LF": LF, "Newline": NEWLINE, "Extend": EXTEND, "Format": FORMAT, "Regional_Indicator": REGIONAL, "Katakana": KATAKANA,
+    "ALetter": LETTER, "MidNumLet": MID_BOTH, "MidLetter": MID_LETTER, "MidNum": MID_NUMBER, "Numeric": NUMERIC, "ExtendNumLet": JOINER,
+}  # fmt: skip
+#: As Unicode 15.0 had them.
+BEFORE = {
+    OTHER: (0xB8, 0x19DA),
+    FORMAT: (*range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD),
+    MID_NUMBER: (0xFE10, 0xFE14),
+}
+PROPERTY = 0x3F
+ALNUM = 0x40  # str.isalnum
+
+
+@cache
+def word_break_table() -> npt.NDArray[np.uint8]:
+    """uint8 of length 0x110000: the word break property of each code point, and ALNUM. About half a second; kept per process."""
+    import regex
+
+    table = np.zeros(CODE_POINTS, np.uint8)
+    everything = "".join(map(chr, [*range(0xD800), *range(0xE000, CODE_POINTS)]))
+    for name, value in PROPERTIES.items():
+        for found in regex.finditer(rf"\p{{Word_Break={name}}}+", everything):
+            table[ord(found.group()[0]) : ord(found.group()[-1]) + 1] = value
+    for value, points in BEFORE.items():
+        table[list(points)] = value
+    for character in everything:
+        if character.isalnum():
+            table[ord(character)] |= ALNUM
+    return table
+
+
+@numba.njit(cache=True, nogil=True)
+def hash_unicode_words(data, start, end, breaks, hashes, ends):
+    """Fills `hashes` (uint64) and `ends` (int64, one item more: characters before each word, others not counted) for those
+    words of `data[start:end]` whose first character is a letter or number; returns how many there are."""
+    count, characters, total = 0, 0, 0  # characters of the word that is open
+    word, kept = start, False
+    before, last = OTHER, OTHER
+    ends[0] = 0
+    at = start
+    while at < end:
+        point, width = decode(data, at)
+        kind = np.int64(breaks[point])
+        value = kind & PROPERTY
+        following = OTHER
+        if MID_BOTH <= value <= MID_NUMBER:
+            after = _after_extensions(data, at + width, end, breaks)
+            if after < end:
+                following = np.int64(breaks[decode(data, after)[0]]) & PROPERTY
+        if not _joins(before, last, value, following):
+            if kept:
+                hashes[count] = hash_span(data, word, at)
+                total += characters
+                count += 1
+                ends[count] = total
+            word, kept, characters = at, kind & ALNUM != 0, 0
+        before, last = last, value
+        at += width
+        characters += 1
+        if at < end and data[at] >= 0x80 and not CR <= value <= NEWLINE:  # WB4: no ASCII character belongs to the one before
+            after = _after_extensions(data, at, end, breaks)
+            characters += count_characters(data, at, after)
+            at = after
+        while is_core(last) and at < end and data[at] < 0x80:  # most characters: letters and digits that go on
+            value = np.int64(breaks[data[at]]) & PROPERTY
+            if not is_core(value) or (at + 1 < end and data[at + 1] >= 0x80):
+                break
+            last = value
+            characters += 1
+            at += 1
+    if kept:
+        hashes[count] = hash_span(data, word, end)
+        count += 1
+        ends[count] = total + characters
+    return count
+
+
+@numba.njit(cache=True, nogil=True)
+def _after_extensions(data, at, end, breaks):
+    """The end of the Extend and Format characters that stand at `at`."""
+    while at < end:
+        point, width = decode(data, at)
+        value = breaks[point] & PROPERTY
+        if value not in (EXTEND, FORMAT):
+            break
+        at += width
+    return at
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def is_core(value):
+    return value in (LETTER, NUMERIC)
+
+
+@numba.njit(cache=True, nogil=True)
+def _joins(before, last, value, following):
+    """Whether no word ends between the units `last` and `value`."""
+    if is_core(last) and is_core(value):  # WB5, 8, 9, 10
+        return True
+    if last == CR and value == LF:
+        return True
+    if value in (MID_BOTH, MID_LETTER, MID_NUMBER):  # WB6, 12
+        return (last == following == LETTER and value != MID_NUMBER) or (last == following == NUMERIC and value != MID_LETTER)
+    if last in (MID_BOTH, MID_LETTER, MID_NUMBER):  # WB7, 11
+        return (before == value == LETTER and last != MID_NUMBER) or (before == value == NUMERIC and last != MID_LETTER)
+    if value == JOINER:  # WB13a
+        return is_core(last) or last in (KATAKANA, JOINER)
+    if last == JOINER:  # WB13b
+        return is_core(value) or value == KATAKANA
+    return last == value and (value in (KATAKANA, REGIONAL))  # WB13, 13c
