@@ -4,7 +4,7 @@
 import numba
 import numpy as np
 
-from corpusmill.filters.dclm import ALNUM
+from corpusmill.filters.dclm import ALNUM, STOP_WORDS
 from corpusmill.pipeline.text.chunks import skip_space, walk_chunk
 from corpusmill.pipeline.text.classes import ALPHA
 from corpusmill.pipeline.text.copies import cleared_copies, count_copy
@@ -14,6 +14,7 @@ from corpusmill.pipeline.text.utf8 import NEWLINE, count_byte, count_characters,
 from corpusmill.pipeline.text.word_breaks import hash_unicode_words
 
 HASH, STAR, HYPHEN, DOT, SPACE = 0x23, 0x2A, 0x2D, 0x2E, 0x20
+STOP_WORD_KEYS = tuple(int.from_bytes(b"\1" + word.encode()) for word in STOP_WORDS)
 BULLET, BLACK_CIRCLE, ELLIPSIS = 0x2022, 0x25CF, 0x2026
 
 
@@ -71,20 +72,11 @@ def word_values(data, start, end, kinds, row):
 @numba.njit(cache=True, nogil=True)
 def is_stop_word(data, start, end):
     """Whether a word of two to four bytes is one of STOP_WORDS in lower case. No other characters than ASCII become such words."""
-    key = np.uint32(0)
+    key = np.uint64(1)  # so that a leading NUL counts
     for at in range(start, end):
-        byte = np.uint32(data[at])
-        key = key << np.uint32(8) | (byte | np.uint32(0x20) if 0x41 <= byte <= 0x5A else byte)
-    return (
-        key == 0x746865  # the
-        or key == 0x6265  # be
-        or key == 0x746F  # to
-        or key == 0x6F66  # of
-        or key == 0x616E64  # and
-        or key == 0x74686174  # that
-        or key == 0x68617665  # have
-        or key == 0x77697468  # with
-    )
+        byte = np.uint64(data[at])
+        key = key << np.uint64(8) | (byte | np.uint64(0x20) if 0x41 <= byte <= 0x5A else byte)
+    return key in STOP_WORD_KEYS
 
 
 @numba.njit(cache=True, nogil=True)

@@ -1,4 +1,4 @@
-# mypy: disallow-untyped-defs=False
+# mypy: disallow-untyped-defs=False, disable-error-code=assignment
 """Words by Unicode's word boundaries (UAX #29) as the package `uniseg` 0.8 finds them, which DCLM counts n-grams over.
 
 uniseg 0.8 has the rules WB3 to WB13c of Unicode 5.1: Hebrew letters, quotation marks (the apostrophe ', not ’), zero-width
