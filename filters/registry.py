@@ -22,6 +22,7 @@ STEPS = {
     "mc4_paragraphs": "corpusmill.filters.mc4_paragraphs:Mc4Paragraphs",
     "refinedweb_lines": "corpusmill.filters.refinedweb_lines:RefinedwebLines",
     "pii": "corpusmill.filters.pii.step:Pii",
+    "bad_words": "corpusmill.filters.bad_words:BadWords",
     "quality": "corpusmill.filters.quality:Quality",
 }
 

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -8,24 +9,33 @@ from corpusmill.pipeline.errors import ConfigError
 from corpusmill.pipeline.recipe import validate_recipe
 
 
+@pytest.fixture
+def options(name: str, tmp_path: Path) -> dict[str, str]:
+    """What a step can't do without where there is no network."""
+    (tmp_path / "en").write_text("badword\n")
+    return {"lists": str(tmp_path)} if name == "bad_words" else {}
+
+
 @pytest.mark.parametrize("name", STEPS)
-def test_every_step_gives_the_columns_it_names(name: str, measure_step, lid_model: str, hard_texts: list[str]) -> None:
-    (step,) = build_steps([resolve_step(name)])
-    columns, texts = measure_step(name, {}, hard_texts)
+def test_every_step_gives_the_columns_it_names(
+    name: str, options: dict[str, str], measure_step, lid_model: str, hard_texts: list[str]
+) -> None:
+    (step,) = build_steps([resolve_step({name: options})])
+    columns, texts = measure_step(name, options, hard_texts)
     assert list(columns) == list(step.columns)
     assert all(len(values) == len(hard_texts) == len(texts) for values in columns.values())
     assert {rule.rule.column for rule in step.rules} <= set(columns)
     assert set(step.step.document_columns) <= set(columns)
     if not step.step.rewrites:
         assert texts == hard_texts
-    assert measure_step(name, {}, [])[1] == []
+    assert measure_step(name, options, [])[1] == []
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_values_do_not_depend_on_the_batch(name: str, measure_step, lid_model: str, hard_texts: list[str]) -> None:
-    columns, texts = measure_step(name, {}, hard_texts)
+def test_values_do_not_depend_on_the_batch(name: str, options: dict[str, str], measure_step, lid_model: str, hard_texts: list[str]) -> None:
+    columns, texts = measure_step(name, options, hard_texts)
     for place, text in enumerate(hard_texts):
-        alone, new = measure_step(name, {}, [text])
+        alone, new = measure_step(name, options, [text])
         assert new == [texts[place]]
         assert repr({key: values[place] for key, values in columns.items()}) == repr({key: values[0] for key, values in alone.items()})
 

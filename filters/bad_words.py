@@ -1,0 +1,169 @@
+"""Bad words of LDNOOBW's lists in 28 languages, found as datatrove's C4BadWordsFilter finds them.
+
+A word of the document's language counts where it stands in the lower-cased text with no `\\w` character beside it; in Japanese,
+Thai and Chinese anywhere. The words are not lower-cased, so those with capitals (most of the Spanish list) are never found.
+Blank lines of a list are left out (in datatrove one would match every document).
+
+Other than there, the fraction of documents that is kept is drawn from the document's id, so that every run keeps the same
+ones, and a language without a list is no error: its documents have no number (null), no list in the report, and go on.
+"""
+
+import hashlib
+import re
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field
+
+from corpusmill.filters.language_codes import canonical
+from corpusmill.filters.rules import Rule
+from corpusmill.filters.step import Batch, Measured, Step
+from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.pipeline.text.classes import character_classes
+
+#: Languages in whose lists words need no separation, as datatrove has it.
+UNSEPARATED = ("ja", "th", "zh")
+#: `str.lower` of these depends on their place or gives two characters; texts with them are lower-cased before the search.
+UNUSUAL_LOWER = "[İΣ]"
+LIST_NAME = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9-]+)?")
+HOW = "give a folder with one list a language with `- bad_words: {lists: FOLDER}`"
+
+
+class BadWordsConfig(Config):
+    """Bad words: lists for 28 languages."""
+
+    lists: str | None = Field(
+        None, description="Folder with a list for each language, named by its code (en, de, ...); by default datatrove's pinned downloads."
+    )
+    language: str | None = Field(None, description="The list for all documents; by default that of the document's column language.")
+    default_language: str = Field("en", description="The list for documents without a language.")
+    keep_fraction: float = Field(0.0, ge=0, le=1, description="Keep this share of the documents that have bad words.")
+
+
+def list_files(folder: str | None, language: str | None) -> dict[str, str]:
+    """List name to path: of the folder, or of datatrove's cache, downloaded where need be; of all languages or one.
+
+    Raises InputError in one sentence.
+    """
+    if folder is None:
+        from datatrove.pipeline.filters.c4_filters import _BADWORDS_LANGS
+
+        names = list(_BADWORDS_LANGS)
+    elif not Path(folder).is_dir():
+        raise InputError(f"{folder}: there is no such folder with lists of bad words.")
+    else:
+        names = [path.name for path in sorted(Path(folder).iterdir()) if path.is_file() and LIST_NAME.fullmatch(path.name)]
+    wanted = [name for name in names if language is None or canonical(name) == canonical(language)]
+    if not wanted:
+        where, which = folder or "bad_words", f"list for {language!r}" if language is not None else "list"
+        raise InputError(f"{where}: there is no {which} (expected a file with a language's code for its name; there are {names}).")
+    return {name: _download(name) if folder is None else str(Path(folder) / name) for name in wanted}
+
+
+def _download(name: str) -> str:
+    """The path of a list in datatrove's cache."""
+    from datatrove.io import cached_asset_path_or_download
+    from datatrove.pipeline.filters.c4_filters import _BADWORDS_URL, _EN_BADWORDS_URL
+
+    url = _EN_BADWORDS_URL if name == "en" else _BADWORDS_URL + name
+    try:
+        path: str = cached_asset_path_or_download(url, progress=False, namespace="filters", subfolder="c4_badwords")
+    except Exception as error:  # what fails depends on the transport
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{url}: the list of bad words can't be downloaded ({reason}); {HOW}.") from error
+    return path
+
+
+def read_words(path: str) -> set[str]:
+    """The words of a list, without those that datatrove allows. Raises InputError where it can't be read."""
+    from datatrove.pipeline.filters.c4_filters import _BADWORDS_ALLOWLIST
+
+    try:
+        words = {line.strip() for line in Path(path).read_text("utf-8").split("\n")}
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: can't be read as a list of bad words ({error}).") from error
+    return words.difference({""}, *_BADWORDS_ALLOWLIST.values())
+
+
+def draw(document_id: str) -> float:
+    """A number from 0 to below 1 that depends on nothing but the id."""
+    return int.from_bytes(hashlib.blake2b(document_id.encode(), digest_size=8).digest(), "big") / 2**64
+
+
+class BadWords(Step):
+    Config = BadWordsConfig
+    config: BadWordsConfig
+
+    @property
+    def columns(self) -> dict[str, pa.DataType]:
+        return {
+            "bad_words": pa.int64(),  # characters at which one begins; null where there is no list for the language
+            "bad_words_list": pa.string(),
+            "bad_words_draw": pa.float64(),  # of documents that have bad words, by id
+        }
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        return (Rule("bad_words", "bad_words_draw", ">=", self.config.keep_fraction),)
+
+    def model_files(self) -> list[str]:
+        return list(list_files(self.config.lists, self.config.language).values())
+
+    def setup(self) -> None:
+        from corpusmill.filters.bad_words_kernel import Trie
+
+        self._files = list_files(self.config.lists, self.config.language)
+        self._names = {canonical(name): name for name in self._files}
+        self._tries: dict[str, Trie] = {}
+
+    def measure(self, batch: Batch) -> Measured:
+        from corpusmill.filters.bad_words_kernel import build_trie, count_words
+
+        data, offsets = text_buffers(_usual_lower(batch.text))
+        names = self._lists(batch)
+        counts = np.zeros(len(batch), np.int64)
+        for name in sorted(set(names) - {None}):
+            if name not in self._tries:
+                self._tries[name] = build_trie(read_words(self._files[name]))
+            places = np.flatnonzero(names == name)
+            separate = canonical(name) not in map(canonical, UNSEPARATED)
+            count_words(data, offsets, places, self._tries[name], character_classes(), separate, counts)
+        found = np.flatnonzero(counts)
+        draws = np.full(len(batch), np.nan)
+        if len(found):
+            draws[found] = [draw(name) for name in batch.documents["id"].take(found).to_pylist()]
+        missing = pa.array([name is None for name in names], pa.bool_())
+        return Measured(
+            {
+                "bad_words": pc.if_else(missing, None, pa.array(counts)),
+                "bad_words_list": pa.array(names, pa.string()),
+                "bad_words_draw": draws,
+            }
+        )
+
+    def _lists(self, batch: Batch) -> npt.NDArray[np.object_]:
+        """The name of the list of each document, None where there is none."""
+        names = np.full(len(batch), None, object)
+        if self.config.language is not None:
+            names[:] = self._names[canonical(self.config.language)]
+        else:
+            default = self.config.default_language
+            has_languages = "language" in batch.documents.column_names
+            languages = batch.documents["language"].to_pylist() if has_languages else [default] * len(batch)
+            known = {language: self._names.get(canonical(language or default)) for language in set(languages)}
+            names[:] = [known[language] for language in languages]
+        return names
+
+
+def _usual_lower(text: pa.Array) -> pa.Array:
+    """The texts, those lower-cased whose lower case is not that of their characters one by one."""
+    unusual = pc.match_substring_regex(text, UNUSUAL_LOWER)
+    if not pc.any(unusual).as_py():
+        return text
+    lowered = pa.array([text.lower() for text in text.filter(unusual).to_pylist()], text.type)
+    return pc.replace_with_mask(text, unusual, lowered)

@@ -1,0 +1,162 @@
+"""Verdicts against datatrove's C4BadWordsFilter with the same lists, numbers against its regular expression tried at every character."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from datatrove.data import Document
+from datatrove.pipeline.filters import c4_filters as reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from corpusmill.filters.bad_words import BadWords, BadWordsConfig, draw, list_files
+from corpusmill.filters.rules import StepRule, decide
+from corpusmill.filters.step import Batch
+from corpusmill.pipeline.errors import InputError
+
+WORDS = {
+    "en": "damn\nbad word\nbad word list\nass\n@$$\n🖕\nk\nNever\n\n", "tr": "çirkin\nıi\ni\u0307yi\n", "el": "κακός\nκακόσ\n",
+    "ja": "悪い\n女の子\nsm\n悪", "zh": "性\n坏\n坏CS\n",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("lists")
+    for name, words in WORDS.items():
+        (made / name).write_text(words, "utf-8")
+    (made / "README.md").write_text("not a list")
+    return made
+
+
+def measure(texts: list[str], languages: list[str | None] | None = None, **options: object) -> tuple[dict[str, list], list[list[str]]]:
+    """What the step finds in documents, and the rules that they fail."""
+    step = BadWords(BadWordsConfig.model_validate(options))
+    step.setup()
+    columns = {"id": [f"id {place}" for place in range(len(texts))]} | ({"language": languages} if languages else {})
+    measured = step.measure(Batch(pa.table(columns), pa.array(texts, pa.large_string()), "words"))
+    values = {name: pa.array(measured.columns[name], kind) for name, kind in step.columns.items()}
+    failed = decide([StepRule("bad_words", rule) for rule in step.rules], values, len(texts)).to_pylist()
+    return {name: column.to_pylist() for name, column in values.items()}, failed
+
+
+@pytest.fixture(scope="session")
+def datatrove_filter() -> Callable[[Path], reference.C4BadWordsFilter]:
+    """datatrove's filter with lists of a folder in place of its downloads (blank lines left out)."""
+
+    def make(lists: Path) -> reference.C4BadWordsFilter:
+        made = reference.C4BadWordsFilter(fail_on_missing_language=False)
+        for path in lists.iterdir():
+            words = {line.strip() for line in path.read_text("utf-8").split("\n")} - {""}
+            for allowed in reference._BADWORDS_ALLOWLIST.values():
+                words -= allowed
+            both = "|".join(map(re.escape, sorted(words)))
+            unseparated = path.name in ("ja", "th", "zh")
+            made._badwords_regex[path.name] = re.compile(both if unseparated else rf"(?:\W|^)({both})(?:\W|$)")
+        return made
+
+    return make
+
+
+def slow_count(text: str, pattern: re.Pattern[str]) -> int:
+    """The characters of the lower-cased text at which a word begins that datatrove's expression finds there."""
+    bare = pattern.pattern.removeprefix(r"(?:\W|^)").removesuffix(r"(?:\W|$)")
+    separate = bare != pattern.pattern
+    return len(re.findall(rf"(?<!\w)(?={bare}(?!\w))" if separate else f"(?={bare})", text.lower()))
+
+
+def assert_equal(texts: list[str], languages: list[str], lists: Path, oracle: reference.C4BadWordsFilter) -> list[int]:
+    values, failed = measure(texts, languages, lists=str(lists))
+    for text, language, count, failures in zip(texts, languages, values["bad_words"], failed):
+        expected = oracle.filter(Document(text=text, id="", metadata={"language": language}))
+        assert bool(failures) == (expected is not True), (language, text[:200])
+        assert count == slow_count(text, oracle._badwords_regex[language]), (language, text[:200])
+    return values["bad_words"]
+
+
+def test_real_texts_with_the_real_lists(shared_data: Path, texts: list[str], datatrove_filter: Callable) -> None:
+    lists = shared_data / "toxicity" / "ldnoobw"
+    if not lists.is_dir():
+        pytest.skip(f"the lists are not there ({lists})")
+    oracle = datatrove_filter(lists)
+    names = sorted(list_files(str(lists), None))
+    assert names == sorted(reference._BADWORDS_LANGS)
+    for name in names:
+        own = sorted((lists / name).read_text("utf-8").split("\n"))
+        chosen = texts[:: 1 if name in ("en", "ja", "th", "zh") else 8] + [f"x {word.upper()}, y{word} {word}z" for word in own] + own
+        counts = assert_equal(chosen, [name] * len(chosen), lists, oracle)
+        assert any(counts) or name == "tlh", name  # all Klingon words have capitals
+
+
+PIECES = st.sampled_from(["damn", "Bad Word", " list", "aſs", "ASS", "@$$", "🖕", "\u212a", "K", "never", "Never", " ", "_", ".", "\n",
+                          "ÇİRKİN", "Ii", "ıi", "İyi", "ΚΑΚΌΣ", "ΚΑΚΌΣ ", "κακός", "悪い", "悪", "女の子", "SM",
+                          "çirkin", "性", "坏", "坏cs", "1", "é"])  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.lists(PIECES | st.text(max_size=2), max_size=12).map("".join), st.sampled_from(sorted(WORDS))), min_size=1))
+@settings(deadline=None, max_examples=300)
+def test_any_text(folder: Path, datatrove_filter: Callable, documents: list[tuple[str, str]]) -> None:
+    texts, languages = map(list, zip(*documents))
+    assert_equal(texts, languages, folder, datatrove_filter(folder))
+
+
+def test_languages(folder: Path) -> None:
+    texts = ["damn", "damn", "damn", "damn", "いい悪いよ"]
+    values, failed = measure(texts, ["eng", None, "de", "eng_Latn", "jpn"], lists=str(folder))
+    assert values["bad_words"] == [1, 1, None, 1, 1]
+    assert values["bad_words_list"] == ["en", "en", None, "en", "ja"]
+    assert list(map(bool, failed)) == [True, True, False, True, True]
+    assert measure(texts, ["de"] * 5, lists=str(folder), language="en")[0]["bad_words"] == [1, 1, 1, 1, 0]
+    assert measure(texts, lists=str(folder), default_language="ja")[0]["bad_words"] == [0, 0, 0, 0, 1]
+
+
+def test_a_fraction_is_kept_by_id_alone(folder: Path) -> None:
+    texts = ["damn"] * 2000 + ["fine"]
+    failed = measure(texts, lists=str(folder), keep_fraction=0.3)[1]
+    assert 500 < sum(not failures for failures in failed) - 1 < 700
+    assert [not failures for failures in failed[:-1]] == [draw(f"id {place}") < 0.3 for place in range(2000)]
+    assert not any(measure(texts, lists=str(folder), keep_fraction=1)[1])
+    assert draw("id 0") == 0.9924213999243051
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lists": "nowhere"}, r"nowhere: there is no such folder with lists of bad words\."),
+        (
+            {"lists": "{folder}", "language": "fr"},
+            r"there is no list for 'fr' \(expected a file .* there are \['el', 'en', 'ja', 'tr', 'zh'\]\)\.",
+        ),
+    ],
+)
+def test_lists_that_are_not_there(folder: Path, options: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        measure([""], **{name: value.format(folder=folder) for name, value in options.items()})
+
+
+def test_a_download_that_fails_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> str:
+        raise OSError("no route\nto host")
+
+    monkeypatch.setattr("datatrove.io.cached_asset_path_or_download", fail)
+    with pytest.raises(
+        InputError, match=r"^https://raw\.\S+/en: the list of bad words can't be downloaded \(no route to host\); give a folder"
+    ):
+        measure([""], language="en")
+
+
+def test_long_texts_take_linear_time(folder: Path) -> None:
+    values, _ = measure(["a" * 20_000_000, "@" * 20_000_000], lists=str(folder))
+    assert values["bad_words"] == [0, 0]
+
+
+def test_in_the_stage(folder: Path, tmp_path: Path, make_documents: Callable, finished_ingest: Callable, run_filter: Callable) -> None:
+    documents = make_documents(["damn", "fine", "いい悪いよ"]).append_column("language", pa.array(["en", "de", "ja"]))
+    run = finished_ingest(tmp_path, [documents])
+    run_filter(run, {"steps": [{"bad_words": {"lists": str(folder)}}]})
+    report = pq.read_table(next((tmp_path / "filter" / "report").glob("*.parquet"))).to_pydict()
+    assert report["failed"] == [["bad_words"], [], ["bad_words"]]
+    assert report["bad_words"] == [1, None, 1] and report["bad_words_list"] == ["en", None, "ja"]
