@@ -44,12 +44,12 @@ _EDIT, _NEEDED = (np.frombuffer(name, np.uint8) for name in _CITATIONS)
 def rewrite_texts(data, offsets, classes, end_marks, options, min_words, max_word_length, new_data, new_offsets, counts):
     """Fills `new_data` (as long as the texts), `new_offsets` (int64, texts + 1) and `counts` (int64, texts x COUNTS).
 
+    The new texts are the kept lines with a newline between them; `strip_texts` remains to be called.
     `classes` are `character_classes`, `end_marks` (bool, 256) the last bytes of lines that end well, `options` the flags above.
     """
     place = np.int64(0)
     new_offsets[0] = 0
     for text in range(offsets.size - 1):
-        first = place
         at, end, row = offsets[text], offsets[text + 1], counts[text]
         while at < end:
             stop, after = line_end(data, at, end)
@@ -78,19 +78,35 @@ def rewrite_texts(data, offsets, classes, end_marks, options, min_words, max_wor
                 new_data[place] = NEWLINE
             row[KEPT] += 1
             place = last
-        place = _strip(new_data, first, place, classes)
         new_offsets[text + 1] = place
 
 
 @numba.njit(cache=True, nogil=True)
-def _strip(data, start, end, classes):
-    """Strips `data[start:end]` in place; returns its new end."""
-    end = strip_end(data, start, end, classes)
-    begin = strip_start(data, start, end, classes)
-    if begin > start:
-        for at in range(begin, end):
-            data[at - begin + start] = data[at]
-    return end - begin + start
+def line_spans(data, offsets, lines, starts, ends):
+    """Fills `starts` and `ends` (int64) with where the lines lie, of which text i has `lines[i]`, cut at newlines."""
+    span = 0
+    for text in range(offsets.size - 1):
+        at = offsets[text]
+        for _ in range(lines[text]):
+            starts[span] = at
+            ends[span] = find_byte(data, at, offsets[text + 1], NEWLINE)
+            at = ends[span] + 1
+            span += 1
+
+
+@numba.njit(cache=True, nogil=True)
+def strip_texts(data, offsets, classes):
+    """Strips all texts in place (`str.strip`), and closes the gaps between them."""
+    place = first = offsets[0]
+    for text in range(offsets.size - 1):
+        last = strip_end(data, first, offsets[text + 1], classes)
+        start = strip_start(data, first, last, classes)
+        first = offsets[text + 1]
+        if start > place:
+            for at in range(start, last):
+                data[place + at - start] = data[at]
+        place += last - start
+        offsets[text + 1] = place
 
 
 @numba.njit(cache=True, nogil=True)

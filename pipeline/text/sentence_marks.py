@@ -11,9 +11,10 @@ What follows the last end of a line is one more sentence where it is not blank.
 
 import numba
 import numpy as np
+import numpy.typing as npt
 
-from corpusmill.pipeline.text.classes import SPACE
-from corpusmill.pipeline.text.utf8 import NEWLINE, decode, find_byte, strip_start
+from corpusmill.pipeline.text.classes import SPACE, character_classes
+from corpusmill.pipeline.text.utf8 import decode, strip_start
 
 _MARK, _WIDE_MARK, _CLOSER, _WIDE_CLOSER = 1, 2, 4, 8
 #: Kinds of characters below U+3100, and of the fullwidth forms from U+FF00.
@@ -29,17 +30,17 @@ for _character in ".!?…。！？":
     _LOOK[_character.encode()[0]] = True
 
 
+def count_sentences(data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """int64: the sentences of each line `data[starts[i]:ends[i]]` of valid UTF-8; none of a blank one."""
+    counts = np.empty(len(starts), np.int64)
+    _count(data, starts, ends, character_classes(), counts)
+    return counts
+
+
 @numba.njit(cache=True, nogil=True)
-def count_sentences(data, offsets, classes, sentences):
-    """Fills `sentences` (int64) with the sentences of all lines (cut at newlines) of the texts `data[offsets[i]:offsets[i + 1]]`."""
-    for text in range(offsets.size - 1):
-        at, end = offsets[text], offsets[text + 1]
-        total = 0
-        while at < end:
-            stop = find_byte(data, at, end, NEWLINE)
-            total += _line_sentences(data, at, stop, classes)
-            at = stop + 1
-        sentences[text] = total
+def _count(data, starts, ends, classes, counts):
+    for line in range(starts.size):
+        counts[line] = _line_sentences(data, starts[line], ends[line], classes)
 
 
 @numba.njit(cache=True, nogil=True)
