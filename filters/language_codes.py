@@ -1,5 +1,7 @@
 """Language codes: ISO 639-1 ("en"), ISO 639-3 ("eng") and what the language models call them are one name each here."""
 
+import re
+
 #: ISO 639-1 to ISO 639-3, all 184 of the standard (from Debian's iso-codes).
 _PAIRS = """
     aa:aar ab:abk ae:ave af:afr ak:aka am:amh an:arg ar:ara as:asm av:ava ay:aym az:aze ba:bak be:bel bg:bul bi:bis bm:bam
@@ -31,6 +33,15 @@ LID_176 = frozenset(_LABELS.split())
 _WIKIPEDIA = {"gsw": "als", "nob": "no", "nb": "no"}
 
 
+_SCRIPT = re.compile(r"[A-Z][a-z]{3}")
+
+
+def split_script(label: str) -> tuple[str, str | None]:
+    """`(language, script)` of a code: "eng_Latn" gives ("eng", "Latn"), "en" gives ("en", None). Scripts are ISO 15924."""
+    language, _, script = label.partition("_")
+    return (language, script) if _SCRIPT.fullmatch(script) else (label, None)
+
+
 def canonical(code: str) -> str:
     """One name for all spellings of a language: "en", "eng" and "eng_Latn" give "eng". Unknown codes give themselves."""
     code = code.strip().lower().partition("_")[0]
@@ -39,13 +50,21 @@ def canonical(code: str) -> str:
 
 
 def labels_for(codes: list[str] | tuple[str, ...], labels: frozenset[str]) -> tuple[str, ...]:
-    """The labels of a model that the codes name, sorted. Raises ValueError for a code that names none of them."""
+    """The labels of a model that the codes name, sorted: "zh" names "zho_Hans" and "zho_Hant", "zh_Hans" one of them.
+
+    Raises ValueError for a code that names none of them, or a script where the labels have none.
+    """
     by_name: dict[str, list[str]] = {}
     for label in labels:
         by_name.setdefault(canonical(label), []).append(label)
     wanted: set[str] = set()
     for code in codes:
-        found = [code] if code in labels else by_name.get(canonical(code))
+        found = [code] if code in labels else by_name.get(canonical(code), [])
+        script = code.strip().partition("_")[2].title()
+        if script and found and code not in labels:
+            if all(split_script(label)[1] is None for label in found):
+                raise ValueError(f"{code!r} names a script, which the model does not tell (without it: {canonical(code)})")
+            found = [label for label in found if split_script(label)[1] == script]
         if not found:
             raise ValueError(f"{code!r} is no language that the model knows (codes are ISO 639, such as en or eng)")
         wanted.update(found)

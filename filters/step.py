@@ -60,7 +60,7 @@ class Step(ABC):
     #: Tables of rules by the option `preset`, each named after what it reproduces and in the order in which that decides.
     PRESETS: ClassVar[Mapping[str, tuple[Rule, ...]]] = {}
     #: Columns that are also appended to the documents that go on.
-    document_columns: ClassVar[tuple[str, ...]] = ()
+    document_columns: tuple[str, ...] = ()
     #: Whether later steps measure the text that this one gives.
     rewrites: ClassVar[bool] = False
 

@@ -1,9 +1,14 @@
-"""Labels and scores against fastText's own predict."""
+"""Labels, scores and verdicts against fastText's own predict and datatrove's LanguageFilter; scripts with a model trained here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
+from datatrove.data import Document
+from datatrove.pipeline.filters import LanguageFilter
+from pydantic import ValidationError
 
 from corpusmill.filters.language import Language, LanguageConfig
 from corpusmill.filters.language_codes import LID_176
@@ -44,6 +49,73 @@ def test_short_texts_are_undetermined(measure_step: Callable, lid_model: str) ->
     assert columns["language_score"][:3] == [0, 0, 0]
 
 
+@pytest.fixture(scope="module")
+def datatrove_filter(fasttext_model) -> Iterator[Callable[..., LanguageFilter]]:
+    def make(**options) -> LanguageFilter:
+        reference = LanguageFilter(**options)
+        reference.model._model = fasttext_model  # instead of a download
+        return reference
+
+    with pytest.MonkeyPatch.context() as patch:  # it asks for another distribution of the same module
+        patch.setattr(LanguageFilter, "_requires_dependencies", [])
+        yield make
+
+
+def real_documents(shared: Path) -> list[str]:
+    """Passages of 1 to 40 lines in 75 languages, alone and two languages in one text."""
+    texts = []
+    for path in sorted((shared / "lid").glob("*.txt")):
+        lines = path.read_text().splitlines()
+        texts += ["\n".join(lines[start : start + size]) for start, size in ((0, 40), (40, 10), (50, 3), (53, 1), (54, 1))]
+    texts += [first + "\n" + second for first, second in zip(texts, texts[7:])]
+    return texts
+
+
+def verdicts(options: dict, columns: dict) -> list[bool]:
+    (step,) = build_steps([resolve_step({"language": options})])
+    failing = [rule.failing(pa.array(columns[rule.column])) for rule in step.step.rules]
+    return (~np.any(failing, axis=0)).tolist()
+
+
+def test_labels_scores_and_verdicts_are_datatroves(shared_data: Path, datatrove_filter: Callable, measure_step: Callable) -> None:
+    texts = real_documents(shared_data)
+    reference = datatrove_filter()
+    documents = [Document(text=text, id="x") for text in texts]
+    kept = [bool(reference.filter(document)) for document in documents]
+    options = {"characters": 0, "min_letters": 0}
+    columns, _ = measure_step("language", options, texts)
+    assert columns["language"] == [document.metadata["language"] for document in documents]
+    assert columns["language_score"] == [min(document.metadata["language_score"], 1.0) for document in documents]
+    assert verdicts(options, columns) == kept and 0.02 < np.mean(kept) < 0.98
+
+
+@pytest.mark.parametrize("threshold", [0.02, 0.3, 0.65])
+def test_any_of_several_languages_as_datatrove(
+    shared_data: Path, datatrove_filter: Callable, measure_step: Callable, threshold: float
+) -> None:
+    texts = real_documents(shared_data)
+    wanted = ["en", "fr", "es", "af"]
+    reference = datatrove_filter(languages=wanted, language_threshold=threshold)
+    kept = [bool(reference.filter(Document(text=text, id="x"))) for text in texts]
+    options = {"characters": 0, "min_letters": 0, "threshold": threshold, "match": "any", "keep": ["eng", "fra", "es", "af"]}
+    columns, _ = measure_step("language", options, texts)
+    assert verdicts(options, columns) == kept and any(kept)
+    if threshold < 0.5:  # more than where the top language must be a wanted one
+        options["match"] = "top"
+        assert sum(verdicts(options, measure_step("language", options, texts)[0])) < sum(kept)
+
+
+def test_top_labels(texts: list[str], fasttext_model, measure_step: Callable) -> None:
+    columns, _ = measure_step("language", {"characters": 0, "min_letters": 0, "top": 3}, texts)
+    for place, text in enumerate(texts):
+        labels, scores = fasttext_model.predict(text.replace("\n", " "), k=3)
+        assert columns["language_labels"][place] == [label.removeprefix("__label__") for label in labels]
+        assert columns["language_scores"][place] == [min(float(score), 1.0) for score in scores]
+    assert columns["language_script"] == [None] * len(texts)  # lid.176 does not tell
+    (short,) = measure_step("language", {"top": 3}, ["1 2 3"])[0]["language_labels"]
+    assert short == []
+
+
 def test_rules() -> None:
     (step,) = build_steps([resolve_step({"language": {"keep": ["eng", "fr"], "threshold": 0.5}})])
     wanted, score = (rule.as_json() for rule in step.rules)
@@ -51,6 +123,86 @@ def test_rules() -> None:
     assert score["comparison"] == "<=" and score["threshold"] == 0.5
     (everything,) = build_steps([resolve_step("language")])
     assert [rule.rule.name for rule in everything.rules] == ["language_score"]
+    with pytest.raises(ValidationError, match="any asks for languages in `keep`"):
+        LanguageConfig(match="any")
+    with pytest.raises(ValidationError, match="'zh_Hans' names a script, which the model does not tell"):
+        LanguageConfig(keep=("zh_Hans",))
+
+
+@pytest.fixture(scope="module")
+def script_model(shared_data: Path, tmp_path_factory) -> str:
+    """A small model whose labels are language and script, as those of GlotLID; Serbian in both of its alphabets."""
+    from fasttext import train_supervised
+
+    folder = tmp_path_factory.mktemp("model")
+    latin = str.maketrans("абвгдђежзијклљмнњопрстћуфхцчџш", "abvgdđežzijklqmnwoprstćufhcčyš")
+    with open(folder / "train.txt", "w") as file:
+        for code, label in (("en", "eng_Latn"), ("fr", "fra_Latn"), ("ru", "rus_Cyrl"), ("sr", "srp_Cyrl"), ("sr", "srp_Latn")):
+            for line in (shared_data / "lid" / f"{code}.txt").read_text().splitlines()[:400]:
+                text = line.lower().translate(latin) if label == "srp_Latn" else line
+                file.write(f"__label__{label} {text}\n")
+    model = train_supervised(str(folder / "train.txt"), dim=8, epoch=25, lr=0.5, minn=2, maxn=3, bucket=20_000, thread=1, verbose=0)
+    model.save_model(str(folder / "scripts.bin"))
+    return str(folder / "scripts.bin")
+
+
+SENTENCES = {
+    "eng_Latn": "The house that stands by the river was built by people who had come from far away.",
+    "fra_Latn": "La maison qui est au bord de la rivière a été construite par des gens venus de loin.",
+    "rus_Cyrl": "Дом, который стоит у реки, был построен людьми, которые приехали издалека.",
+    "srp_Latn": "kuća koja stoji pored reke sagradili su wudi koji su došli izdaleka i koji su ovde živeli",
+}
+
+
+def test_a_model_whose_labels_have_scripts(script_model: str, measure_step: Callable) -> None:
+    texts = list(SENTENCES.values())
+    for keep, kept, names in (
+        ([], [1, 1, 1, 1], ["eng", "fra", "rus", "srp"]),
+        (["en"], [1, 0, 0, 0], ["en", "fra", "rus", "srp"]),  # the recipe's own spelling, which the rule compares
+        (["eng", "fr"], [1, 1, 0, 0], ["eng", "fr", "rus", "srp"]),
+        (["eng_Latn"], [1, 0, 0, 0], ["eng_Latn", "fra", "rus", "srp"]),
+        (["sr"], [0, 0, 0, 1], ["eng", "fra", "rus", "sr"]),
+        (["sr_Latn"], [0, 0, 0, 1], ["eng", "fra", "rus", "sr_Latn"]),
+        (["sr_Cyrl", "ru"], [0, 0, 1, 0], ["eng", "fra", "ru", "srp"]),
+    ):
+        options = {"model": script_model, "keep": keep, "threshold": 0.3}
+        columns, _ = measure_step("language", options, texts)
+        assert columns["language"] == names
+        assert columns["language_script"] == ["Latn", "Latn", "Cyrl", "Latn"]
+        assert verdicts(options, columns) == list(map(bool, kept))
+    (step,) = build_steps([resolve_step({"language": {"model": script_model}})])
+    assert step.step.document_columns == ("language", "language_score", "language_script")
+    for code in ("de", "eng_Cyrl", "srp_Arab"):
+        with pytest.raises(ConfigError, match=f"scripts.bin: '{code}' is no language that the model knows"):
+            measure_step("language", {"model": script_model, "keep": [code]}, [])
+
+
+def test_datatrove_reads_the_same_labels_with_scripts(script_model: str, datatrove_filter: Callable, measure_step: Callable) -> None:
+    from fasttext.FastText import _FastText
+
+    reference = datatrove_filter(backend="glotlid", keep_top_pairs_threshold=0.0)
+    reference.model._model = _FastText(script_model)
+    documents = [Document(text=text, id="x") for text in SENTENCES.values()]
+    for document in documents:
+        reference.filter(document)
+    columns, _ = measure_step("language", {"model": script_model, "characters": 0, "top": 5}, list(SENTENCES.values()))
+    for place, document in enumerate(documents):
+        assert columns["language"][place] == document.metadata["language"]
+        assert columns["language_script"][place] == document.metadata["language_script"]
+        assert columns["language_score"][place] == min(document.metadata["language_score"], 1.0)
+        for label, score in zip(columns["language_labels"][place], columns["language_scores"][place]):
+            assert min(document.metadata[f"top_language_{label}_score"], 1.0) == score
+
+
+def test_a_model_of_word_vectors_is_refused(tmp_path: Path) -> None:
+    from fasttext import train_unsupervised
+
+    (tmp_path / "text.txt").write_text("one two three four five six seven eight\n" * 20)
+    train_unsupervised(str(tmp_path / "text.txt"), dim=4, minCount=1, epoch=1, bucket=100, thread=1, verbose=0).save_model(
+        str(tmp_path / "words.bin")
+    )
+    with pytest.raises(ConfigError, match=r"words\.bin: not a fastText model that tells languages \(Model needs to be supervised"):
+        Language(LanguageConfig(model=str(tmp_path / "words.bin"))).setup()
 
 
 def test_another_model_by_path(lid_model: str, tmp_path: Path, measure_step: Callable) -> None:
@@ -60,7 +212,7 @@ def test_another_model_by_path(lid_model: str, tmp_path: Path, measure_step: Cal
         measure_step("language", {"model": lid_model, "keep": ["klingon"]}, [])
     broken = tmp_path / "broken.ftz"
     broken.write_bytes(b"no model")
-    with pytest.raises(ConfigError, match=r"broken\.ftz: not a fastText model"):
+    with pytest.raises(ConfigError, match=r"broken\.ftz: not a fastText model that tells languages"):
         Language(LanguageConfig(model=str(broken))).setup()
     with pytest.raises(InputError, match="there is no such language model"):
         Language(LanguageConfig(model=str(tmp_path / "none"))).model_files()
