@@ -1,5 +1,6 @@
 """The steps by name, and how a recipe's list of steps becomes objects. Step modules are imported only when a recipe names them."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -24,7 +25,11 @@ STEPS = {
     "pii": "corpusmill.filters.pii.step:Pii",
     "bad_words": "corpusmill.filters.bad_words:BadWords",
     "quality": "corpusmill.filters.quality:Quality",
+    "datatrove": "corpusmill.filters.datatrove_step:DatatroveStep",
+    "python": "corpusmill.filters.python_step:PythonStep",
 }
+#: Steps that are nothing without options: others' code.
+OTHERS = ("datatrove", "python")
 
 
 class NamedStep:
@@ -32,7 +37,7 @@ class NamedStep:
 
     def __init__(self, kind: str, occurrence: int, step: Step):
         self.suffix = "" if occurrence == 1 else f"_{occurrence}"
-        self.name = kind + self.suffix
+        self.name = kind + (f":{step.label}" if step.label else "") + self.suffix
         self.step = step
 
     @property
@@ -46,8 +51,10 @@ class NamedStep:
         ]
 
 
-def resolve_step(item: Any) -> dict[str, dict[str, Any]]:
+def resolve_step(item: Any, folder: str = ".") -> dict[str, dict[str, Any]]:
     """One item of a recipe's list, validated, with all defaults filled in: `{name: options}`.
+
+    Paths in it are relative to `folder`.
 
     Raises ValueError, or a ValidationError whose places begin with the step's name.
     """
@@ -58,16 +65,17 @@ def resolve_step(item: Any) -> dict[str, dict[str, Any]]:
     ((name, options),) = item.items()
     if name not in STEPS:
         raise ValueError(f"no such step (expected one of {', '.join(STEPS)})")
-    return {name: resolve_options(load_object(STEPS[name]).Config, options, name)}
+    return {name: resolve_options(load_object(STEPS[name]).Config, options, name, context={"folder": folder})}
 
 
 def build_steps(items: Sequence[Mapping[str, Any]]) -> list[NamedStep]:
     """Step objects for the resolved items of a configuration; nothing is loaded yet."""
     steps: list[NamedStep] = []
-    seen: dict[str, int] = {}
+    seen: Counter[tuple[str, str]] = Counter()
     for item in items:
         ((name, options),) = item.items()
-        seen[name] = seen.get(name, 0) + 1
         kind = load_object(STEPS[name])
-        steps.append(NamedStep(name, seen[name], kind(kind.Config.model_validate(options))))
+        step = kind(kind.Config.model_validate(options))
+        seen[name, step.label] += 1
+        steps.append(NamedStep(name, seen[name, step.label], step))
     return steps

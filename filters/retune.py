@@ -258,9 +258,13 @@ def _returned(worker: FilterWorker, documents: pa.Table, report: pa.Table, place
         step.setup()
         step.begin()
     if any(step.sequential for step in rewriting):  # what they do depends on the documents before
-        return worker.with_values(documents, worker.rewrite(documents), report).take(places)
+        return worker.with_values(documents, worker.rewrite(documents, _columns(report)), report).take(places)
     documents, report = documents.take(places), report.take(places)
-    return worker.with_values(documents, worker.rewrite(documents), report)
+    return worker.with_values(documents, worker.rewrite(documents, _columns(report)), report)
+
+
+def _columns(table: pa.Table) -> dict[str, pa.ChunkedArray]:
+    return dict(zip(table.column_names, table.columns))
 
 
 def _later_stages(storage: Storage, plan: Plan) -> list[str]:

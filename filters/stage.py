@@ -1,13 +1,14 @@
 """The filter stage: measures every document with every step of the recipe, then decides which ones go on."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from corpusmill.filters.presets import expand
 from corpusmill.filters.registry import NamedStep, build_steps, resolve_step
@@ -22,7 +23,12 @@ from corpusmill.pipeline.shards import iter_tables, open_parquet
 from corpusmill.pipeline.stage import Output, Piece, Stage, Worker, documents_output
 from corpusmill.pipeline.storage import Storage
 
-StepItem = Annotated[dict[str, dict[str, Any]], BeforeValidator(resolve_step)]
+
+def _resolve(item: Any, info: ValidationInfo) -> dict[str, dict[str, Any]]:
+    return resolve_step(item, (info.context or {}).get("folder", "."))
+
+
+StepItem = Annotated[dict[str, dict[str, Any]], BeforeValidator(_resolve)]
 
 
 class FilterConfig(Config):
@@ -58,8 +64,16 @@ class FilterConfig(Config):
         return expand(section)
 
     @model_validator(mode="after")
-    def _rules_exist(self) -> Self:
-        with_thresholds(_step_rules(build_steps(self.steps)), self.thresholds)
+    def _names_fit(self) -> Self:
+        steps = build_steps(self.steps)
+        for names, what in (
+            ([name for step in steps for name in step.columns] + REPORT.names, "column"),
+            ([rule.rule.name for step in steps for rule in step.rules], "rule"),
+        ):
+            twice = [name for name, count in Counter(names).items() if count > 1]
+            if twice:
+                raise ValueError(f"steps: two {what}s have the name {twice[0]}")
+        with_thresholds(_step_rules(steps), self.thresholds)
         return self
 
 
@@ -172,34 +186,36 @@ class FilterWorker(Worker):
             data = data.append_column(column, values[name]) if place < 0 else data.set_column(place, column, values[name])
         return data
 
-    def rewrite(self, documents: pa.Table) -> pa.Array:
-        """The texts as the last step leaves them, by the steps that rewrite alone."""
-        text = documents["text"].combine_chunks()
+    def rewrite(self, documents: pa.Table, values: Mapping[str, Any]) -> pa.Array:
+        """The texts as the last step leaves them, by the steps that rewrite alone. `values` has the columns of all steps."""
+        text, so_far = documents["text"].combine_chunks(), dict[str, Any]()
         for step in self.steps:
             if step.step.rewrites:
-                text = step.step.measure(Batch(documents, text, self.config.word_rule)).text
+                new_text = step.step.measure(Batch(documents, text, self.config.word_rule, values=so_far)).text
+                text = text if new_text is None else new_text
+            so_far.update({name: values[name] for name in step.columns})
         return text
 
     def measure(self, documents: pa.Table, text: pa.Array) -> tuple[dict[str, pa.Array], pa.Array]:
         """All values of all steps by column, and the texts as the last step leaves them."""
         columns: dict[str, pa.Array] = {}
-        batch = self._batch(documents, text, 0)
+        batch = self._batch(documents, text, 0, columns)
         for place, step in enumerate(self.steps):
             measured = step.step.measure(batch)
             for (name, kind), plain in zip(step.columns.items(), step.step.columns):
                 columns[name] = pa.array(measured.columns[plain], kind)
             if measured.text is not None:
-                batch = self._batch(documents, measured.text, place + 1)
+                batch = self._batch(documents, measured.text, place + 1, columns)
         return columns, batch.text
 
-    def _batch(self, documents: pa.Table, text: pa.Array, place: int) -> Batch:
+    def _batch(self, documents: pa.Table, text: pa.Array, place: int, values: Mapping[str, pa.Array]) -> Batch:
         """A batch whose statistics are measured once for all steps from `place` to the next that rewrites."""
         planned = []
         for step in self.steps[place:]:
             planned.append(step.step.needs)
             if step.step.rewrites:
                 break
-        return Batch(documents, text, self.config.word_rule, planned)
+        return Batch(documents, text, self.config.word_rule, planned, values)
 
     def _checked_text(self, documents: pa.Table, shard: FileRef) -> pa.Array:
         column = documents["text"].combine_chunks()

@@ -19,15 +19,31 @@ class Batch:
     the next one that rewrites text.
     """
 
-    def __init__(self, documents: pa.Table, text: pa.Array, word_rule: str, planned: Sequence[Needs] = ()):
+    def __init__(
+        self,
+        documents: pa.Table,
+        text: pa.Array,
+        word_rule: str,
+        planned: Sequence[Needs] = (),
+        values: Mapping[str, pa.Array] | None = None,
+    ):
         self.documents = documents
         self.text = text  # large_string, no nulls
         self.word_rule = word_rule
+        self.values: Mapping[str, pa.Array] = {} if values is None else values  # what the steps before have measured, by column
         self._planned = planned
         self._measured: list[tuple[Needs, Statistics]] = []
 
     def __len__(self) -> int:
         return len(self.text)
+
+    def table(self) -> pa.Table:
+        """The documents with their texts as they are now, and all values so far."""
+        table = self.documents
+        for name, column in {**self.values, "text": self.text}.items():
+            place = table.schema.get_field_index(name)
+            table = table.append_column(name, column) if place < 0 else table.set_column(place, name, column)
+        return table
 
     def statistics(self, needs: Needs) -> Statistics:
         """Statistics of the current texts (`filters.statistics.NAMES`), for each document in order."""
@@ -62,7 +78,9 @@ class Step(ABC):
     #: Columns that are also appended to the documents that go on.
     document_columns: tuple[str, ...] = ()
     #: Whether later steps measure the text that this one gives.
-    rewrites: ClassVar[bool] = False
+    rewrites: bool = False
+    #: Tells apart the steps of one kind that are of different making (`datatrove`, `python`).
+    label: str = ""
 
     def __init__(self, config: Any):
         self.config = config
@@ -98,3 +116,14 @@ class Step(ABC):
     @abstractmethod
     def measure(self, batch: Batch) -> Measured:
         """The values of all documents of a batch."""
+
+
+def short_form(given: Any, key: str, config: type[Config]) -> Any:
+    """`NAME` and `{NAME: options}` as a section with `key` and `options`; anything else as it is."""
+    if isinstance(given, str):
+        return {key: given}
+    if isinstance(given, Mapping) and len(given) == 1:
+        ((name, options),) = given.items()
+        if name not in config.model_fields:
+            return {key: name, "options": {} if options is None else options}
+    return given

@@ -14,13 +14,13 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def resolve_options(schema: type[Config], options: Any, *place: str) -> dict[str, Any]:
-    """The options of something that a recipe names, validated, with all defaults filled in.
+def resolve_options(schema: type[Config], options: Any, *place: str, context: Any = None) -> dict[str, Any]:
+    """The options of something that a recipe names, validated, with all defaults filled in. `context` goes to pydantic's validators.
 
     Raises a ValidationError whose places begin with `place`.
     """
     try:
-        return schema.model_validate({} if options is None else options).model_dump(mode="json")
+        return schema.model_validate({} if options is None else options, context=context).model_dump(mode="json")
     except ValidationError as error:
         raise ValidationError.from_exception_data("options", [_placed(place, e, schema) for e in error.errors()]) from error
 

@@ -100,7 +100,7 @@ def validate_recipe(raw: dict[str, Any], path: str) -> dict[str, Config]:
         if name in raw:
             schema = stage_class(name).Config
             try:
-                sections[name] = schema.model_validate(raw[name] or {})
+                sections[name] = schema.model_validate(raw[name] or {}, context={"folder": str(Path(path).parent)})
             except ValidationError as error:
                 raise ConfigError(f"{path}: " + "; ".join(_explain(name, e, schema) for e in error.errors()) + ".") from error
     return sections

@@ -76,6 +76,21 @@ def test_equals_a_fresh_run(tmp_path: Path, base: Path, tree: Callable, override
     assert again(tmp_path / "retuned", *overrides).changed == {}
 
 
+def test_steps_with_a_memory(tmp_path: Path, make_documents, finished_ingest, tree: Callable, texts: list[str]) -> None:
+    """datatrove's formatter takes its placeholders in turn, and its sampler draws on: what comes back is as in a fresh run."""
+    mails = [f"{text} Write to mail@some{n}.org, please." for n, text in enumerate(texts[:60])]
+    steps = [
+        {"datatrove": "pipeline.formatters.PIIFormatter"},
+        {"datatrove": {"pipeline.filters.SamplerFilter": {"rate": 0.7, "seed": 5}}},
+        "gopher_quality",
+    ]
+    new_run(tmp_path / "retuned", make_documents, finished_ingest, mails, steps=steps, thresholds={"gopher_short_doc": 200})
+    shutil.copytree(tmp_path / "retuned", tmp_path / "fresh")
+    assert again(tmp_path / "retuned", "filter.thresholds.gopher_short_doc=20").came_back > 5
+    filter_stage(tmp_path / "fresh", "filter.thresholds.gopher_short_doc=20")
+    assert tree(tmp_path / "retuned") == tree(tmp_path / "fresh")
+
+
 def test_back_and_forth_is_as_before(tmp_path: Path, base: Path, tree: Callable) -> None:
     shutil.copytree(base, tmp_path / "run")
     again(tmp_path / "run", "filter.thresholds.gopher_short_doc=5", "filter.thresholds.curly_bracket=off")
