@@ -13,6 +13,10 @@ from typing import Any
 WHITESPACE_SCRIPTS = ("Deva",)
 
 
+#: Of personal data only what datatrove's formatter replaces; the rest is counted.
+EMAIL_AND_IPV4 = dict.fromkeys(("ipv6", "phone", "credit_card", "iban", "national_id", "secret"))
+
+
 def section(language: str | None) -> dict[str, Any]:
     """The keys of the section `filter` for a language, given as `fra_Latn`, `fra` or `fr`. Raises ValueError for one without thresholds."""
     table: dict[str, dict[str, Any]] = json.loads(resources.files("corpusmill.filters").joinpath("fineweb2.json").read_text("utf-8"))
@@ -35,7 +39,7 @@ def _section(name: str, row: dict[str, Any]) -> dict[str, Any]:
             {"gopher_repetition": {"preset": "datatrove-0.10"}},
             {"fineweb_quality": {"preset": "datatrove-0.10"}},
             {"gopher_quality": {"preset": "datatrove-0.10", "stop_words": row["stopwords"]}},
-            {"pii": {}},
+            {"pii": EMAIL_AND_IPV4},
         ],
         "thresholds": {
             **dict.fromkeys(("dup_para_frac", "dup_para_char_frac", "dup_line_char_frac", "short_line_ratio")),  # switched off

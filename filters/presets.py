@@ -34,7 +34,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             {"gopher_quality": {"preset": "fineweb"}},
             {"c4": {"preset": "fineweb", "filter_no_terminal_punct": False}},
             {"fineweb_quality": {"preset": "fineweb"}},
-            {"pii": dict.fromkeys(("ipv6", "phone", "credit_card", "iban", "national_id", "secret"))},  # counted, not replaced
+            {"pii": fineweb2.EMAIL_AND_IPV4},
         ],
     },
 }
