@@ -20,6 +20,7 @@ STEPS = {
     "c4": "corpusmill.filters.c4:C4",
     "dclm": "corpusmill.filters.dclm:Dclm",
     "dolma": "corpusmill.filters.dolma:Dolma",
+    "redpajama": "corpusmill.filters.redpajama:RedPajama",
     "mc4_paragraphs": "corpusmill.filters.mc4_paragraphs:Mc4Paragraphs",
     "refinedweb_lines": "corpusmill.filters.refinedweb_lines:RefinedwebLines",
     "pii": "corpusmill.filters.pii.step:Pii",
