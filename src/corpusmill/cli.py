@@ -181,6 +181,20 @@ def sweep(
         sweep_view.write_plot(result, plot)
 
 
+@app.command(epilog="Example: corpusmill steps gopher_quality")
+def steps(step: Annotated[str | None, typer.Argument(metavar="STEP", help="A step of the filter stage.")] = None) -> None:
+    """List the steps of the filter stage, or one step's options, columns and rules."""
+    from rich.console import Console
+
+    from corpusmill.filters.steps_view import show_step, show_steps
+
+    console = Console(highlight=False)
+    if step is None:
+        show_steps(console)
+    else:
+        show_step(step, console)
+
+
 @app.command(epilog="Example: corpusmill report runs/demo")
 def report(run: RunFolder) -> None:
     """Write RUN/report.html and show its main tables here."""
