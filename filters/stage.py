@@ -38,9 +38,10 @@ class FilterConfig(Config):
         None, description="Steps, word rule and thresholds of a published pipeline (filters/presets.py); the keys below go before its own."
     )
     language: str | None = Field(None, description="Of the preset fineweb-2: whose thresholds, as fra_Latn, fra or fr.")
-    word_rule: Literal["words", "whitespace", "spacy"] = Field(
+    word_rule: Literal["words", "whitespace", "characters", "spacy"] = Field(
         "words",
         description="`words`: a run of letters, digits and underscores, or one symbol; `whitespace`: what stands between spaces; "
+        "`characters`: as `words`, and each character of a script without spaces (Han, kana, Thai, Lao, Khmer, Myanmar, Tibetan); "
         "`spacy`: the tokens of spaCy's English tokenizer, as datatrove has them.",
     )
     steps: list[StepItem] = Field(

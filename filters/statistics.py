@@ -72,11 +72,11 @@ def _tables(word_rule: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint6
 
 @cache
 def _stop_word_table(stop_words: tuple[str, ...]) -> npt.NDArray[np.uint64]:
-    """An open-addressed table of the words' hashes, sparse enough that most lookups end at once."""
+    """An open-addressed table of the words' hashes, so sparse that lookups end at once."""
     from corpusmill.pipeline.text.table import insert, table_size
     from corpusmill.pipeline.text.words import hash_word
 
-    table = np.zeros(4 * table_size(len(stop_words)), np.uint64)
+    table = np.zeros(32 * table_size(len(stop_words)), np.uint64)
     for word in stop_words:
         insert(table, table.size - 1, hash_word(word))
     return table
@@ -117,8 +117,10 @@ def measure(text: pa.Array | pa.ChunkedArray, word_rule: str, needs: Needs) -> S
 
         data, offsets = data[offsets[0] : offsets[-1]], offsets - offsets[0]
         marks = mark_tokens(data, offsets[:-1], offsets[1:])
-    classes, powers = _tables("words" if word_rule == "spacy" else word_rule)
+    word_classes, powers = _tables("words" if word_rule == "spacy" else word_rule)
     stop_words = _stop_word_table(needs.stop_words or ())
     values = np.zeros((len(offsets) - 1, len(NAMES)), np.int64)
-    measure_texts(data, offsets, marks, needs.groups, classes, powers, stop_words, needs.short_line_length or 0, values)
+    measure_texts(
+        data, offsets, marks, needs.groups, datatrove_classes(), word_classes, powers, stop_words, needs.short_line_length or 0, values
+    )
     return Statistics(np.ascontiguousarray(values.T))

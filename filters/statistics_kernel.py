@@ -9,9 +9,9 @@ import numpy as np
 from corpusmill.filters.statistics import LINES, NAMES, NEWLINE_LINES, REPETITION, TERMINAL, WORDS
 from corpusmill.pipeline.text.classes import ALPHA, PUNCTUATION
 from corpusmill.pipeline.text.lines import line_duplicates, line_end, paragraph_duplicates
-from corpusmill.pipeline.text.ngrams import duplicate_candidates, duplicated_ngram_characters, top_ngram_characters
+from corpusmill.pipeline.text.ngrams import all_places, duplicate_candidates, duplicated_ngram_characters, top_ngram_characters
 from corpusmill.pipeline.text.spacy_words import walk_marked_words
-from corpusmill.pipeline.text.table import find, hash_span, insert, table_size
+from corpusmill.pipeline.text.table import hash_span, insert, table_size
 from corpusmill.pipeline.text.utf8 import (
     NEWLINE,
     count_byte,
@@ -33,14 +33,15 @@ TOP_2, DUPLICATED_5, FILLED_LINES = NAMES.index("top_2"), NAMES.index("duplicate
 HASH, DOT, HYPHEN, BULLET, ELLIPSIS = 0x23, 0x2E, 0x2D, 0x2022, 0x2026
 
 #: Scratch for the longest text of a batch; memory is only touched as far as a text needs it.
-Scratch = namedtuple("Scratch", "words repeats slots table stop_seen")
+Scratch = namedtuple("Scratch", "words repeats places slots table stop_seen")
 
 
 @numba.njit(cache=True, nogil=True)
-def measure_texts(data, offsets, marks, groups, classes, powers, stop_words, short_line_length, out):
+def measure_texts(data, offsets, marks, groups, classes, word_classes, powers, stop_words, short_line_length, out):
     """Fills `out` (int64, texts x NAMES) for the texts `data[offsets[i]:offsets[i + 1]]`.
 
-    Words begin where `marks` says; where it is empty, `classes` says what words are.
+    `classes` are those of `character_classes`. Words begin where `marks` says; where it is empty, `word_classes`, the word
+    rule's, say what words are.
     """
     longest = 0
     for text in range(offsets.size - 1):
@@ -48,6 +49,7 @@ def measure_texts(data, offsets, marks, groups, classes, powers, stop_words, sho
     scratch = Scratch(
         new_words(longest + 1),
         np.empty(longest + 1, np.uint8),
+        np.empty(longest + 1, np.int64),
         np.empty(longest + 1, np.int64),
         np.empty(2 * table_size(longest + 2), np.uint64),
         np.full(stop_words.size, -1, np.int64),
@@ -58,9 +60,9 @@ def measure_texts(data, offsets, marks, groups, classes, powers, stop_words, sho
         row[NEWLINES] = count_byte(data, start, end, NEWLINE)
         if groups & (WORDS | REPETITION):
             if marks.size:
-                count = walk_marked_words(data, start, end, marks, classes, powers, scratch.words)
+                count = walk_marked_words(data, start, end, marks, word_classes, powers, scratch.words)
             else:
-                count = walk_words(data, start, end, classes, powers, scratch.words)
+                count = walk_words(data, start, end, word_classes, powers, scratch.words)
             word_statistics(scratch, count, text, stop_words, row)
             row[FIRST_OF_WORDS + 6], row[FIRST_OF_WORDS + 7] = symbol_counts(data, start, end)
         if groups & LINES:
@@ -74,18 +76,22 @@ def measure_texts(data, offsets, marks, groups, classes, powers, stop_words, sho
 @numba.njit(cache=True, nogil=True)
 def word_statistics(scratch, count, text, stop_words, row):
     """Counts over the words that `walk_words` found; stop words count once each."""
-    words = scratch.words
-    nonsymbol, nonsymbol_characters, alpha, stops = 0, 0, 0, 0
+    words, stop_seen = scratch.words, scratch.stop_seen
+    nonsymbol, nonsymbol_characters, alpha = 0, 0, 0
     for word in range(count):
-        kind = words.kinds[word]
-        letters = kind & PUNCTUATION == 0
+        kind = np.int64(words.kinds[word])
+        letters = 1 - (kind & PUNCTUATION) // PUNCTUATION
         nonsymbol += letters
         nonsymbol_characters += letters * (words.ends[word + 1] - words.ends[word])
-        alpha += kind & ALPHA != 0
-        slot = find(stop_words, stop_words.size - 1, words.hashes[word])
-        if slot >= 0 and scratch.stop_seen[slot] != text:
-            scratch.stop_seen[slot] = text
-            stops += 1
+        alpha += (kind & ALPHA) // ALPHA
+    for word in range(count):  # marks whatever slot the search ends at: an empty one is nobody's
+        slot = np.int64(words.hashes[word]) & (stop_words.size - 1)
+        while not ((stop_words[slot] == words.hashes[word]) | (stop_words[slot] == 0)):
+            slot = (slot + 1) & (stop_words.size - 1)
+        stop_seen[slot] = text
+    stops = 0
+    for slot in range(stop_words.size):
+        stops += (stop_words[slot] != 0) & (stop_seen[slot] == text)
     place = FIRST_OF_WORDS
     row[place], row[place + 1] = count, words.ends[count]
     row[place + 2], row[place + 3], row[place + 4], row[place + 5] = nonsymbol, nonsymbol_characters, alpha, stops
@@ -93,16 +99,23 @@ def word_statistics(scratch, count, text, stop_words, row):
 
 @numba.njit(cache=True, nogil=True)
 def symbol_counts(data, start, end):
-    """`(text.count("#"), text.count("...") + text.count("…"))`. Counting loops without branches, as most texts have neither."""
-    ellipses, triples = 0, 0
-    text = data[start:end]  # from zero on the compiler knows that no index is negative, and counts many bytes at once
-    for at in range(max(text.size - 2, 0)):
-        first, second, third = text[at], text[at + 1], text[at + 2]
-        ellipses += (first == 0xE2) & (second == 0x80) & (third == 0xA6)
-        triples += (first == DOT) & (second == DOT) & (third == DOT)
+    """`(text.count("#"), text.count("...") + text.count("…"))`."""
+    triples, ellipses = _has_triple(data[start:end]), 0
     if triples:
         ellipses += _separate_triples(data, start, end)
+    if count_byte(data, start, end, 0xE2):
+        for at in range(start, end - 2):
+            ellipses += (data[at] == 0xE2) & (data[at + 1] == 0x80) & (data[at + 2] == 0xA6)
     return count_byte(data, start, end, HASH), ellipses
+
+
+@numba.njit(cache=True, nogil=True)
+def _has_triple(text):
+    """Whether three dots follow each other. Or-ing truth values from zero on, the compiler tries many places at once."""
+    found = False
+    for at in range(max(text.size - 2, 0)):
+        found |= (text[at] == DOT) & (text[at + 1] == DOT) & (text[at + 2] == DOT)
+    return found
 
 
 @numba.njit(cache=True, nogil=True)
@@ -152,12 +165,13 @@ def repetition(data, start, end, classes, powers, scratch, count, row):
     row[place], row[place + 1], row[place + 2] = paragraph_duplicates(data, start, end, classes, scratch.table)
     place = LINE_RUNS
     row[place], row[place + 1], row[place + 2] = line_duplicates(data, start, end, scratch.table)
-    scratch.repeats[:count] = 1
+    words, places, table = scratch.words, scratch.places, scratch.table
+    repeating = all_places(places, count)
     for n in range(2, 5):
-        row[TOP_2 + n - 2] = top_ngram_characters(scratch.words, count, n, scratch.repeats, scratch.slots, scratch.table)
-    places = duplicate_candidates(scratch.words, count, 5, scratch.repeats, scratch.slots, scratch.table)
+        row[TOP_2 + n - 2], repeating = top_ngram_characters(words, count, n, places, repeating, scratch.slots, table)
+    candidates = duplicate_candidates(words, count, 5, powers, scratch.repeats, places, table)
     for n in range(5, 11):
-        row[DUPLICATED_5 + n - 5] = duplicated_ngram_characters(scratch.words, count, n, powers, scratch.slots, places, scratch.table)
+        row[DUPLICATED_5 + n - 5] = duplicated_ngram_characters(words, count, n, powers, places, candidates, table)
 
 
 @numba.njit(cache=True, nogil=True)

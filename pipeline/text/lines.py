@@ -5,9 +5,10 @@ import numba
 import numpy as np
 
 from corpusmill.pipeline.text.table import hash_span, insert, table_size
-from corpusmill.pipeline.text.utf8 import NEWLINE, count_byte, count_characters, find_byte, strip_end, strip_start
+from corpusmill.pipeline.text.utf8 import HIGH_BITS, NEWLINE, count_byte, count_characters, eight_bytes, find_byte, strip_end, strip_start
 
 CARRIAGE_RETURN = 13
+_ALL_0X1F = np.uint64(0x1F1F1F1F1F1F1F1F)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -16,10 +17,12 @@ def line_end(data, start, end):
 
     Both are `end` where no break follows. The breaks: LF, VT, FF, CR, CR LF, FS, GS, RS, NEL, U+2028, U+2029.
     """
-    for at in range(start, end):
+    at = start - 1
+    while True:
+        at = _skip_plain(data, at + 1, end)
+        if at == end:
+            return end, end
         byte = data[at]
-        if byte > 0x1E and byte < 0xC2:
-            continue
         if byte <= 0x1E:
             if byte == CARRIAGE_RETURN and at + 1 < end and data[at + 1] == NEWLINE:
                 return at, at + 2
@@ -29,7 +32,19 @@ def line_end(data, start, end):
             return at, at + 2
         elif byte == 0xE2 and data[at + 1] == 0x80 and 0xA8 <= data[at + 2] <= 0xA9:
             return at, at + 3
-    return end, end
+
+
+@numba.njit(cache=True, nogil=True)
+def _skip_plain(data, at, end):
+    """The first byte at which a line break can begin, or `end`; eight bytes are tried at a time."""
+    while at + 8 <= end:
+        word = eight_bytes(data, at)
+        if ((word - _ALL_0X1F) | word) & HIGH_BITS:  # a byte below 0x1F (or after one), or beyond ASCII
+            break
+        at += 8
+    while at < end and 0x1E < data[at] < 0xC2:
+        at += 1
+    return at
 
 
 @numba.njit(cache=True, nogil=True)

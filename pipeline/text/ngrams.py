@@ -1,21 +1,24 @@
 # mypy: disallow-untyped-defs=False
-"""Repetition of word n-grams inside kernels, as datatrove's Gopher filter defines it (MassiveText, arXiv 2112.11446, A1.1)."""
+"""Repetition of word n-grams inside kernels, as datatrove's Gopher filter defines it (MassiveText, arXiv 2112.11446, A1.1).
+
+Whether a key is new can't be foreseen, so the loops decide it without a jump.
+"""
 
 import numba
 import numpy as np
 
-from corpusmill.pipeline.text.hashing import BASE, mix64
-from corpusmill.pipeline.text.table import insert, table_size
-from corpusmill.pipeline.text.utf8 import eight_bytes
-from corpusmill.pipeline.text.words import PADDING, base_power
+from corpusmill.pipeline.text.hashing import BASE, ONE, mix64
+from corpusmill.pipeline.text.table import table_size
+from corpusmill.pipeline.text.words import base_power, hash_characters
 
 _COUNT = np.uint64(32)  # a slot's second half: times seen above, the first place below
 _PLACE = np.uint64(0xFFFFFFFF)
-#: Bytes by which places are compared before whole n-grams are.
-PREFIX = PADDING
+_EMPTY = np.uint64(0)
+#: Characters by which places are compared before whole n-grams are.
+PREFIX = 16
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, inline="always")
 def ngram_key(hashes, at, n):
     """A 64-bit hash of the words `at` to `at + n - 1` as a sequence."""
     key = hashes[at]
@@ -25,99 +28,118 @@ def ngram_key(hashes, at, n):
 
 
 @numba.njit(cache=True, nogil=True)
-def top_ngram_characters(words, count, n, repeats, slots, table):
-    """`len(" ".join(g)) * times` for the most frequent n-gram g of the first `count` words; 0 where there is none.
-
-    Of equally frequent ones the earliest counts, also where all occur once. An n-gram can only repeat where both
-    (n-1)-grams in it do: `repeats[w]` says so for the (n-1)-gram at w and is replaced by the same for n (call with n
-    rising by one, at first with ones). `slots` int64 and `table` (two items a slot) are scratch.
-    """
-    places = count - n + 1
-    if places <= 0:
-        return 0
-    mask = _cleared(table, _candidates(repeats, places))
-    best, first = np.int64(1), np.int64(0)
-    for at in range(places):
-        slots[at] = -1
-        if repeats[at] & repeats[at + 1]:
-            slot = _count(table, mask, ngram_key(words.hashes, at, n), at)
-            times = np.int64(table[slot + 1] >> _COUNT)
-            place = np.int64(table[slot + 1] & _PLACE)
-            if times > best or (times == best and times > 1 and place < first):
-                best, first = times, place
-            slots[at] = slot
-    for at in range(places):
-        repeats[at] = slots[at] >= 0 and table[slots[at] + 1] >> _COUNT > 1
-    return best * (words.ends[first + n] - words.ends[first] + n - 1)
+def all_places(places, count):
+    """Writes all words to `places`: where the repeating 1-grams are, as far as `top_ngram_characters` has to know."""
+    for word in range(count):
+        places[word] = word
+    return count
 
 
 @numba.njit(cache=True, nogil=True)
-def _candidates(repeats, places):
-    total = 0
-    for at in range(places):
-        total += repeats[at] & repeats[at + 1]
-    return total
+def top_ngram_characters(words, count, n, places, repeating, slots, table):
+    """`(characters, repeating)`: `len(" ".join(g)) * times` for the most frequent n-gram g of the first `count` words, 0 where
+    there is none; and at how many places there is an n-gram that occurs twice.
+
+    Of equally frequent ones the earliest counts, also where all occur once. An n-gram can only repeat where both
+    (n-1)-grams in it do: `places[:repeating]` are the places of the (n-1)-grams that repeat, rising, and are replaced by
+    those for n (call with n rising by one from 2, at first with `all_places`). `slots` and `table` (two items a slot) are
+    scratch.
+    """
+    if count < n:
+        return 0, 0
+    candidates = _both_repeat(places, repeating)
+    mask = _cleared(table, 2 * candidates) // 2
+    best, first = np.int64(1), np.int64(0)
+    for candidate in range(candidates):
+        at = np.int64(places[candidate])
+        slot = _slot(table, mask, ngram_key(words.hashes, at, n))
+        seen = table[slot + 1] + (ONE << _COUNT | (np.uint64(at) if table[slot + 1] == _EMPTY else _EMPTY))
+        table[slot + 1] = seen
+        slots[candidate] = slot
+        times = np.int64(seen >> _COUNT)
+        if times >= best and times > 1:
+            place = np.int64(seen & _PLACE)
+            if times > best or place < first:
+                best, first = times, place
+    return best * (words.ends[first + n] - words.ends[first] + n - 1), _twice(places, candidates, slots, table)
+
+
+@numba.njit(cache=True, nogil=True)
+def _both_repeat(places, repeating):
+    """Leaves the places whose next word is one of the places too; returns how many."""
+    found = 0
+    for candidate in range(repeating - 1):
+        place = places[candidate]
+        places[found] = place
+        found += places[candidate + 1] == place + 1
+    return found
+
+
+@numba.njit(cache=True, nogil=True)
+def _twice(places, candidates, slots, table):
+    """Leaves the places whose slot was counted twice; returns how many."""
+    found = 0
+    for candidate in range(candidates):
+        places[found] = places[candidate]
+        found += table[slots[candidate] + 1] >> _COUNT > ONE
+    return found
 
 
 @numba.njit(cache=True, nogil=True)
 def _cleared(table, entries):
     size = table_size(entries)
-    table[: 2 * size] = np.uint64(0)
+    table[:size] = _EMPTY
     return size - 1
 
 
-@numba.njit(cache=True, nogil=True)
-def _count(table, mask, key, place):
-    """Counts a key once more, remembers its first place, and returns where it stands in the table."""
-    if key == 0:
-        key = np.uint64(1)
-    slot = np.int64(key) & mask
-    while True:
-        known = table[2 * slot]
-        if known == key:
-            table[2 * slot + 1] += np.uint64(1) << _COUNT
-            return 2 * slot
-        if known == 0:
-            table[2 * slot] = key
-            table[2 * slot + 1] = np.uint64(1) << _COUNT | np.uint64(place)
-            return 2 * slot
+@numba.njit(cache=True, nogil=True, inline="always")
+def _slot(table, mask, key):
+    """Where a key stands in a table of two items a slot, after it was put there if need be."""
+    key |= ONE  # never the empty one
+    slot = np.int64(key >> ONE) & mask
+    while not ((table[2 * slot] == key) | (table[2 * slot] == _EMPTY)):
         slot = (slot + 1) & mask
+    table[2 * slot] = key
+    return 2 * slot
 
 
 @numba.njit(cache=True, nogil=True)
-def duplicate_candidates(words, count, shortest, repeats, places, table):
+def duplicate_candidates(words, count, shortest, powers, repeats, places, table):
     """Writes to `places` the words at which an n-gram with n >= `shortest` can begin that occurs twice; returns how many.
 
-    Equal n-grams have equally many characters. Where that is at least PREFIX, their first PREFIX bytes (spaces left
-    out) are equal too, so a place whose PREFIX bytes occur once is no candidate; one whose n-gram is shorter always is.
+    Equal n-grams have equally many characters. Where that is at least PREFIX, their first PREFIX characters (spaces left
+    out) are equal too, so a place whose PREFIX characters occur once is no candidate; one whose n-gram is shorter always is.
     `repeats` uint8 and `table` are scratch.
     """
-    size = table_size(count)
-    table[:size] = np.uint64(0)
-    for at in range(count):
-        key = mix64(mix64(eight_bytes(words.bytes, words.places[at])) * BASE + eight_bytes(words.bytes, words.places[at] + 8))
-        first = _first_place(table, size - 1, key, at)
-        repeats[at] = first != at
+    starts = count - shortest + 1
+    mask = _cleared(table, max(starts, 0))
+    for at in range(starts):
+        begin = words.ends[at]
+        if words.ends[at + shortest] - begin < PREFIX:
+            repeats[at] = 1
+            continue
+        repeats[at] = 0
+        key = mix64(hash_characters(words.prefixes, powers, begin, begin + PREFIX))
+        first = _first_place(table, mask, key, at)
+        repeats[at] |= first != at
         repeats[first] |= first != at
     found = 0
-    for at in range(count - shortest + 1):
-        if repeats[at] or words.ends[at + shortest] - words.ends[at] < PREFIX:
-            places[found] = at
-            found += 1
+    for at in range(starts):
+        places[found] = at
+        found += repeats[at]
     return found
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, inline="always")
 def _first_place(table, mask, key, place):
     """The first place that came with this key. Half of the key is compared: two keys may be taken for one, never one for two."""
     slot = np.int64(key) & mask
     tag = key & ~_PLACE
-    while table[slot] != 0:
-        if table[slot] & ~_PLACE == tag:
-            return np.int64(table[slot] & _PLACE) - 1
+    while not ((table[slot] == _EMPTY) | (table[slot] & ~_PLACE == tag)):
         slot = (slot + 1) & mask
-    table[slot] = tag | np.uint64(place + 1)
-    return place
+    first = place + 1 if table[slot] == _EMPTY else np.int64(table[slot] & _PLACE)
+    table[slot] = tag | np.uint64(first)
+    return first - 1
 
 
 @numba.njit(cache=True, nogil=True)
@@ -127,17 +149,22 @@ def duplicated_ngram_characters(words, count, n, powers, places, candidates, tab
     N-grams are compared as their words joined without spaces ("a bc" equals "ab c"), and the first copy never counts.
     `places[:candidates]` are those of `duplicate_candidates`; `table` is scratch.
     """
-    size = table_size(candidates)
-    table[:size] = np.uint64(0)
+    mask = _cleared(table, 2 * candidates)
+    ends, prefixes = words.ends, words.prefixes
     total, free = 0, 0
-    for at in places[:candidates]:
-        if at < free:
-            continue
+    for candidate in range(candidates):
+        at = np.int64(places[candidate])
         if at + n > count:
             break
-        length = words.ends[at + n] - words.ends[at]
-        key = mix64(words.joined[at + n] - words.joined[at] * base_power(powers, length))
-        if insert(table, size - 1, key):
-            total += length
-            free = at + n
+        if at < free:
+            continue
+        length = ends[at + n] - ends[at]
+        key = mix64(prefixes[ends[at + n]] - prefixes[ends[at]] * base_power(powers, length)) | ONE
+        slot = np.int64(key >> ONE) & mask
+        while not ((table[slot] == _EMPTY) | (table[slot] == key)):
+            slot = (slot + 1) & mask
+        known = table[slot] == key
+        table[slot] = key
+        total += length if known else 0
+        free = at + n if known else free
     return total

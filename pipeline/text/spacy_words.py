@@ -4,48 +4,37 @@
 import numba
 import numpy as np
 
-from corpusmill.pipeline.text.classes import PUNCTUATION, SPACE
+from corpusmill.pipeline.text.classes import PUNCTUATION
 from corpusmill.pipeline.text.hashing import BASE, ONE
 from corpusmill.pipeline.text.utf8 import decode
-from corpusmill.pipeline.text.words import PADDING, base_power
+from corpusmill.pipeline.text.words import VISIBLE, skip_invisible, unpack_words
 
 
 @numba.njit(cache=True, nogil=True)
 def walk_marked_words(data, start, end, marks, classes, powers, words):
-    """Fills `words` with the words of `data[start:end]`, which begin where `marks` says and end at the next or at a space."""
-    count, characters, joined, place = 0, 0, np.uint64(0), 0
-    words.joined[0] = joined
-    words.ends[0] = 0
-    at = start
+    """Fills `words` with the words of `data[start:end]`, which begin where `marks` says and end at the next or at a space.
+
+    `classes` is the table of a word rule, of which only VISIBLE and the kinds of characters are used.
+    """
+    ends, prefixes = words.ends, words.prefixes
+    ends[0], prefixes[0] = 0, np.uint64(0)
+    at = skip_invisible(data, start, end, classes)
+    word, characters, joined = np.int64(-1), np.int64(0), np.uint64(0)
+    before, any_kind = np.int64(0), np.int64(0)
     while at < end:
         point, width = decode(data, at)
-        kind = classes[point]
-        if kind & SPACE:
-            at += width
-            continue
-        words.places[count] = place
-        value, length, any_kind, all_kind = np.uint64(0), 0, np.uint8(0), np.uint8(0xFF)
-        while True:
-            value = value * BASE + np.uint64(point) + ONE
-            length += 1
-            any_kind |= kind
-            all_kind &= kind
-            for byte in range(width):
-                words.bytes[place + byte] = data[at + byte]
-            place += width
-            at += width
-            if at >= end or marks[at]:
-                break
-            point, width = decode(data, at)
-            kind = classes[point]
-            if kind & SPACE:
-                break
-        joined = joined * base_power(powers, length) + value
-        characters += length
-        words.hashes[count] = value
-        words.kinds[count] = (any_kind & ~np.uint8(PUNCTUATION)) | (all_kind & np.uint8(PUNCTUATION))
-        count += 1
-        words.joined[count] = joined
-        words.ends[count] = characters
-    words.bytes[place : place + PADDING] = 0
-    return count
+        kind = np.int64(classes[point]) ^ PUNCTUATION
+        visible = (kind & VISIBLE) // VISIBLE
+        begins = visible & (1 - before | (marks[at] != 0))
+        before = visible
+        at += width
+        word += begins
+        kind &= -visible
+        any_kind = kind if begins else any_kind | kind
+        extended = joined * BASE + (np.uint64(point) + ONE)
+        joined = extended if visible else joined
+        characters += visible
+        prefixes[characters] = joined
+        ends[word + 1] = characters << 8 | any_kind
+    unpack_words(words, word + 1, powers)
+    return word + 1

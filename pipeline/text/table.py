@@ -11,7 +11,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from corpusmill.pipeline.text.hashing import BASE, mix64
+from corpusmill.pipeline.text.hashing import BASE, ONE, mix64
 from corpusmill.pipeline.text.utf8 import eight_bytes
 
 
@@ -56,6 +56,15 @@ def hash_span(data, start, end):
     """A 64-bit hash of the bytes `data[start:end]`, eight at a time."""
     value = np.uint64(end - start)
     at = start
+    if end - start >= 32:  # four chains of multiplications that do not wait for each other
+        first, second, third, fourth = value, value + ONE, value * BASE, ~value
+        while at + 32 <= end:
+            first = mix64(first ^ eight_bytes(data, at)) * BASE
+            second = mix64(second ^ eight_bytes(data, at + 8)) * BASE
+            third = mix64(third ^ eight_bytes(data, at + 16)) * BASE
+            fourth = mix64(fourth ^ eight_bytes(data, at + 24)) * BASE
+            at += 32
+        value = mix64(mix64(mix64(first) * BASE ^ second) * BASE ^ third) * BASE ^ fourth
     while at + 8 <= end:
         value = mix64(value ^ eight_bytes(data, at)) * BASE
         at += 8

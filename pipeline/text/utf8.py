@@ -12,7 +12,7 @@ from corpusmill.pipeline.text.classes import SPACE
 
 NEWLINE = 10
 _ONES = np.uint64(0x0101010101010101)
-_HIGH_BITS = np.uint64(0x8080808080808080)
+HIGH_BITS = np.uint64(0x8080808080808080)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -73,7 +73,7 @@ def find_byte(data, start, end, wanted):
     pattern = np.uint64(wanted) * _ONES
     while at + 8 <= end:
         word = eight_bytes(data, at) ^ pattern
-        if (word - _ONES) & ~word & _HIGH_BITS:  # a byte of it is zero
+        if (word - _ONES) & ~word & HIGH_BITS:  # a byte of it is zero
             break
         at += 8
     while at < end and data[at] != wanted:

@@ -1,11 +1,13 @@
 # mypy: disallow-untyped-defs=False
 """The walk over words: hashes, lengths and kinds of all words of a document in one pass, no strings made.
 
-A word rule is a table of character classes. A word is a run of characters that have the class WORD, or one character
-that is neither WORD nor SPACE:
+A word rule is a table of what each character is to it. A word is a run of characters of the class WORD, or one
+character that is VISIBLE and not WORD; what is not VISIBLE parts words and belongs to none.
 
 * `words`: WORD is `re`'s `\\w`, so words are what `re.findall(r"\\w+|[^\\w\\s]", text)` finds;
-* `whitespace`: WORD is everything but space, so words are those of `str.split()`.
+* `whitespace`: WORD is everything but space, so words are those of `str.split()`;
+* `characters`: as `words`, but a character of a script that is written without spaces is a word of its own, and the
+  combining marks of those scripts are not counted.
 """
 
 from collections import namedtuple
@@ -14,30 +16,49 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from corpusmill.pipeline.text.classes import PUNCTUATION, SPACE, WORD
+from corpusmill.pipeline.text.classes import CODE_POINTS, LINE_BREAK, PUNCTUATION, SPACE, SURROGATES, WORD
 from corpusmill.pipeline.text.hashing import BASE, ONE, power
 from corpusmill.pipeline.text.utf8 import decode
 
-WORD_RULES = ("words", "whitespace")
+WORD_RULES = ("words", "whitespace", "characters")
+#: Shares the bit of SPACE in the tables of word rules: whether a character belongs to words at all.
+VISIBLE = SPACE
 #: Powers of BASE that are looked up; longer words and n-grams compute theirs.
 POWERS = 1024
 
-#: Scratch for the words of one document. `hashes` uint64, `kinds` uint8 and `places` int64: one item a word. `joined`
-#: uint64 and `ends` int64: one item more; `ends[w]` is the number of characters before word w, spaces not counted, and
-#: `joined[w]` the hash of those characters joined. `bytes` uint8 holds all words joined, and word w begins at `places[w]`.
+#: Scratch for the words of one document. `hashes` uint64 and `kinds` uint8: one item a word. `ends` int64: one item more;
+#: `ends[w]` is the number of characters before word w, spaces not counted. `prefixes` uint64: one item a character and one
+#: more; `prefixes[c]` is the hash of the first c characters, spaces left out, as one word.
 #: A word's kind has the classes of any of its characters, but PUNCTUATION only where all of them have it.
-Words = namedtuple("Words", "hashes kinds places joined ends bytes")
-#: Bytes after the last word that may be read (and are zero).
-PADDING = 16
+Words = namedtuple("Words", "hashes kinds ends prefixes")
+
+#: The scripts that are written without spaces between words (Unicode's Script_Extensions).
+UNSPACED = "".join(rf"\p{{scx={script}}}" for script in ("Han", "Hira", "Kana", "Bopo", "Yiii", "Thai", "Laoo", "Tibt", "Mymr", "Khmr"))
 
 
 def word_rule_classes(rule: str, classes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """The table of character classes with WORD as the rule has it. Raises KeyError for a rule that is not there."""
-    if rule == "words":
-        return classes
+    """What `walk_words` needs to know of each code point under a rule: `classes` with WORD as the rule has it and VISIBLE.
+
+    Zero for what is not visible. Raises KeyError for a rule that is not there.
+    """
+    if rule not in WORD_RULES:
+        raise KeyError(rule)
+    table = classes & ~np.uint8(SPACE | LINE_BREAK) | np.uint8(VISIBLE)
     if rule == "whitespace":
-        return np.where(classes & SPACE, classes & ~np.uint8(WORD), classes | np.uint8(WORD)).astype(np.uint8)
-    raise KeyError(rule)
+        table |= np.uint8(WORD)
+    if rule == "characters":
+        table[_points(f"[{UNSPACED}]")] &= ~np.uint8(WORD)
+        table[_points(rf"[[{UNSPACED}]&&\p{{M}}]")] = 0
+    table[classes & SPACE != 0] = 0
+    return table.astype(np.uint8)
+
+
+def _points(pattern: str) -> list[int]:
+    """The code points that match a pattern of one character."""
+    import regex  # `re` knows no scripts
+
+    everything = "".join(chr(point) for point in range(CODE_POINTS) if point not in SURROGATES)
+    return [ord(match.group()) for match in regex.finditer(pattern, everything, regex.V1)]
 
 
 def base_powers() -> npt.NDArray[np.uint64]:
@@ -55,15 +76,8 @@ def hash_word(word: str) -> np.uint64:
 
 @numba.njit(cache=True, nogil=True)
 def new_words(limit):
-    """Scratch for documents of up to `limit` bytes (a text has at most as many words as bytes)."""
-    return Words(
-        np.empty(limit, np.uint64),
-        np.empty(limit, np.uint8),
-        np.empty(limit, np.int64),
-        np.empty(limit + 1, np.uint64),
-        np.empty(limit + 1, np.int64),
-        np.empty(limit + PADDING, np.uint8),
-    )
+    """Scratch for documents of up to `limit` bytes (a text has at most as many words, and characters, as bytes)."""
+    return Words(np.empty(limit, np.uint64), np.empty(limit, np.uint8), np.empty(limit + 1, np.int64), np.empty(limit + 1, np.uint64))
 
 
 @numba.njit(cache=True, nogil=True)
@@ -72,41 +86,57 @@ def base_power(powers, exponent):
 
 
 @numba.njit(cache=True, nogil=True)
+def hash_characters(prefixes, powers, first, end):
+    """The hash of the characters `first` to `end - 1` (spaces not counted) as one word."""
+    return prefixes[end] - prefixes[first] * base_power(powers, end - first)
+
+
+@numba.njit(cache=True, nogil=True)
 def walk_words(data, start, end, classes, powers, words):
-    """Fills `words` with the words of `data[start:end]` and returns how many there are."""
-    count, characters, joined, place = 0, 0, np.uint64(0), 0
-    words.joined[0] = joined
-    words.ends[0] = 0
-    at = start
+    """Fills `words` with the words of `data[start:end]` and returns how many there are.
+
+    `classes` is the rule's table (`word_rule_classes`). Where words end can't be foreseen, so the loop decides nothing by
+    a jump: each character of a word writes the word's end and kind again, and its last one has its way.
+    """
+    ends, prefixes = words.ends, words.prefixes
+    ends[0], prefixes[0] = 0, np.uint64(0)
+    at = skip_invisible(data, start, end, classes)
+    word, characters, joined = np.int64(-1), np.int64(0), np.uint64(0)
+    before, any_kind = np.int64(0), np.int64(0)
     while at < end:
         point, width = decode(data, at)
-        kind = classes[point]
-        if kind & SPACE:
-            at += width
-            continue
-        words.places[count] = place
-        value, length, any_kind, all_kind = np.uint64(0), 0, np.uint8(0), np.uint8(0xFF)
-        while True:
-            value = value * BASE + np.uint64(point) + ONE
-            length += 1
-            any_kind |= kind
-            all_kind &= kind
-            for byte in range(width):
-                words.bytes[place + byte] = data[at + byte]
-            place += width
-            at += width
-            if not kind & WORD or at >= end:
-                break
-            point, width = decode(data, at)
-            kind = classes[point]
-            if not kind & WORD:
-                break
-        joined = joined * base_power(powers, length) + value
-        characters += length
-        words.hashes[count] = value
-        words.kinds[count] = (any_kind & ~np.uint8(PUNCTUATION)) | (all_kind & np.uint8(PUNCTUATION))
-        count += 1
-        words.joined[count] = joined
-        words.ends[count] = characters
-    words.bytes[place : place + PADDING] = 0
-    return count
+        at += width
+        kind = np.int64(classes[point]) ^ PUNCTUATION  # what only counts where all have it counts as its absence in any
+        visible = (kind & VISIBLE) // VISIBLE
+        begins = visible & ~(kind & before & WORD)
+        before = kind
+        word += begins
+        kind &= -visible
+        any_kind = kind if begins else any_kind | kind
+        extended = joined * BASE + (np.uint64(point) + ONE)
+        joined = extended if visible else joined
+        characters += visible
+        prefixes[characters] = joined
+        ends[word + 1] = characters << 8 | any_kind
+    unpack_words(words, word + 1, powers)
+    return word + 1
+
+
+@numba.njit(cache=True, nogil=True)
+def skip_invisible(data, at, end, classes):
+    while at < end:
+        point, width = decode(data, at)
+        if classes[point] & VISIBLE:
+            break
+        at += width
+    return at
+
+
+@numba.njit(cache=True, nogil=True)
+def unpack_words(words, count, powers):
+    """Parts ends and kinds, which the walk writes in one, and hashes each word."""
+    for word in range(count):
+        end = words.ends[word + 1] >> 8
+        words.kinds[word] = (words.ends[word + 1] & 0xFF) ^ (PUNCTUATION | VISIBLE)
+        words.ends[word + 1] = end
+        words.hashes[word] = hash_characters(words.prefixes, powers, words.ends[word], end)

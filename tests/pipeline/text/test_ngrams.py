@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpusmill.pipeline.text.classes import character_classes
-from corpusmill.pipeline.text.ngrams import duplicate_candidates, duplicated_ngram_characters, top_ngram_characters
+from corpusmill.pipeline.text.ngrams import all_places, duplicate_candidates, duplicated_ngram_characters, top_ngram_characters
 from corpusmill.pipeline.text.table import table_size
-from corpusmill.pipeline.text.words import base_powers, new_words, walk_words
+from corpusmill.pipeline.text.words import base_powers, new_words, walk_words, word_rule_classes
 
 TOP, DUPLICATED = (2, 3, 4), (5, 6, 7, 8, 9, 10)
 
@@ -19,12 +19,16 @@ TOP, DUPLICATED = (2, 3, 4), (5, 6, 7, 8, 9, 10)
 def measured(text: str) -> tuple[list[int], list[int]]:
     data = np.frombuffer(text.encode(), np.uint8)
     powers, words = base_powers(), new_words(len(data) + 1)
-    count = walk_words(data, 0, len(data), character_classes(), powers, words)
-    repeats, slots = np.ones(len(data) + 1, np.uint8), np.empty(len(data) + 1, np.int64)
+    count = walk_words(data, 0, len(data), word_rule_classes("words", character_classes()), powers, words)
+    repeats = np.empty(len(data) + 1, np.uint8)
+    places, slots = np.empty(len(data) + 1, np.int64), np.empty(len(data) + 1, np.int64)
     table = np.empty(2 * table_size(len(data) + 2), np.uint64)
-    top = [top_ngram_characters(words, count, n, repeats, slots, table) for n in TOP]
-    candidates = duplicate_candidates(words, count, DUPLICATED[0], repeats, slots, table)
-    return top, [duplicated_ngram_characters(words, count, n, powers, slots, candidates, table) for n in DUPLICATED]
+    top, repeating = [], all_places(places, count)
+    for n in TOP:
+        characters, repeating = top_ngram_characters(words, count, n, places, repeating, slots, table)
+        top.append(characters)
+    candidates = duplicate_candidates(words, count, DUPLICATED[0], powers, repeats, places, table)
+    return top, [duplicated_ngram_characters(words, count, n, powers, places, candidates, table) for n in DUPLICATED]
 
 
 def expected(text: str) -> tuple[list[int], list[int]]:

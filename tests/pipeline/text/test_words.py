@@ -1,16 +1,37 @@
 import re
+import unicodedata
 
 import numpy as np
 import pytest
+import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpusmill.pipeline.text.classes import ALPHA, PUNCTUATION, character_classes
-from corpusmill.pipeline.text.words import WORD_RULES, base_powers, hash_word, new_words, walk_words, word_rule_classes
+from corpusmill.pipeline.text.words import UNSPACED, WORD_RULES, base_powers, hash_word, new_words, walk_words, word_rule_classes
 
 PUNCTUATION_MARKS = frozenset(".,-_!…")
-FIND = {"words": re.compile(r"\w+|[^\w\s]").findall, "whitespace": str.split}
-TEXT = st.text(st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from("ab _.…\n\u3000é\u0301漢😀7")), max_size=60)
+UNSPACED_CHARACTER = regex.compile(f"[{UNSPACED}]", regex.V1)
+
+
+def find_characters(text: str) -> list[str]:
+    words, run = [], ""
+    for character in [*text, " "]:
+        unspaced = UNSPACED_CHARACTER.match(character)
+        if run and (unspaced or not re.match(r"\w", character)):
+            words.append(run)
+            run = ""
+        if unspaced:
+            words += [] if unicodedata.category(character)[0] == "M" or character.isspace() else [character]
+        elif re.match(r"\w", character):
+            run += character
+        elif not character.isspace():
+            words.append(character)
+    return words
+
+
+FIND = {"words": re.compile(r"\w+|[^\w\s]").findall, "whitespace": str.split, "characters": find_characters}
+TEXT = st.text(st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from("ab _.…\n\u3000é\u0301漢😀7กำข้カー")), max_size=60)
 
 
 def walk(text: str, rule: str):
@@ -29,10 +50,8 @@ def test_words_are_those_of_the_rule(rule: str, text: str) -> None:
     assert count == len(expected)
     assert words.hashes[:count].tolist() == [int(hash_word(word)) for word in expected]
     assert words.ends[: count + 1].tolist() == [len("".join(expected[:n])) for n in range(count + 1)]
-    assert words.joined[: count + 1].tolist() == [int(hash_word("".join(expected[:n]))) for n in range(count + 1)]
-    joined = "".join(expected).encode()
-    assert words.bytes[: len(joined) + 16].tobytes() == joined + bytes(16)
-    assert words.places[:count].tolist() == [len("".join(expected[:n]).encode()) for n in range(count)]
+    joined = "".join(expected)
+    assert words.prefixes[: len(joined) + 1].tolist() == [int(hash_word(joined[:n])) for n in range(len(joined) + 1)]
     for word, kind in zip(expected, words.kinds[:count]):
         assert bool(kind & ALPHA) == any(c.isalpha() for c in word)
         assert bool(kind & PUNCTUATION) == all(c in PUNCTUATION_MARKS for c in word)
@@ -42,9 +61,16 @@ def test_words_longer_than_the_table_of_powers() -> None:
     text = "a" * 3000 + " " + "é" * 5000 + " b"
     count, words = walk(text, "words")
     assert count == 3
-    assert int(words.joined[3]) == int(hash_word(text.replace(" ", "")))
+    assert int(words.prefixes[8001]) == int(hash_word(text.replace(" ", "")))
 
 
 def test_an_unknown_rule_is_refused() -> None:
     with pytest.raises(KeyError):
         word_rule_classes("spaces", character_classes())
+
+
+def test_a_character_of_an_unspaced_script_is_a_word() -> None:
+    assert find_characters("Das ist 東京タワー, ภาษาไทย!") == ["Das", "ist", *"東京タワー", ",", *"ภาษาไทย", "!"]
+    count, _ = walk("Das ist 東京タワー, ภาษาไทย!", "characters")
+    assert count == 2 + 5 + 1 + 7 + 1
+    assert walk("ที่นี่", "characters")[0] == 2  # marks above and below are not counted
