@@ -65,7 +65,7 @@ def test_defaults_are_filled_in_and_resolving_twice_changes_nothing() -> None:
         ({"steps": [7]}, "a step is one name with its options"),
         ({"steps": "language"}, r"filter\.steps: input should be a valid list"),
         ({"steps": ["c4"], "thresholds": {"gopher_short_doc": 1}}, r"thresholds\.gopher_short_doc: no such rule \(expected one of lorem"),
-        ({"word_rule": "spaces"}, r"filter\.word_rule: input should be 'words', 'whitespace' or 'spacy'"),
+        ({"word_rule": "spaces"}, r"filter\.word_rule: input should be 'words', 'whitespace', 'characters' or 'spacy'"),
     ],
 )  # fmt: skip
 def test_faults_of_a_recipe_are_named_with_their_place(section: dict, message: str) -> None:
