@@ -23,6 +23,7 @@ STEPS = {
     "redpajama": "corpusmill.filters.redpajama:RedPajama",
     "mc4_paragraphs": "corpusmill.filters.mc4_paragraphs:Mc4Paragraphs",
     "refinedweb_lines": "corpusmill.filters.refinedweb_lines:RefinedwebLines",
+    "nemo": "corpusmill.filters.nemo:Nemo",
     "pii": "corpusmill.filters.pii.step:Pii",
     "bad_words": "corpusmill.filters.bad_words:BadWords",
     "quality": "corpusmill.filters.quality:Quality",

@@ -77,7 +77,7 @@ def test_a_configuration_loads_no_heavy_library() -> None:
     code = (
         "import sys; from corpusmill.filters.stage import FilterConfig; "
         "FilterConfig(steps=['language', 'c4', 'pii', 'gopher_quality', 'gopher_repetition', 'fineweb_quality', 'quality', "
-        "'dolma', 'dclm', 'redpajama']); "
+        "'dolma', 'dclm', 'redpajama', 'nemo']); "
         "print([m for m in ('numba', 'fasttext', 'torch', 'ray', 'datatrove', 'tokenizers') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
