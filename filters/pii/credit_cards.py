@@ -33,6 +33,9 @@ CARD = re.compile(
     rb"(?![\w\-/@%]|[ .,]\d)"
 )
 FEWEST_DIFFERENT = 2  # digits
+#: Longer numbers without groups are mostly identifiers of posts; only UnionPay gives such out.
+LONGEST_PLAIN = 16
+PLAIN_AND_LONG = "62"
 
 
 def is_card_number(number: str) -> bool:
@@ -45,7 +48,9 @@ def is_card_number(number: str) -> bool:
 
 def check(document: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
     for match in CARD.finditer(document, start, min(len(document), end + 2)):  # the look-ahead needs two more
-        if is_card_number(re.sub(rb"[ -]", b"", match[0]).decode()):
+        number = re.sub(rb"[ -]", b"", match[0]).decode()
+        plain = len(number) == len(match[0])
+        if is_card_number(number) and (not plain or len(number) <= LONGEST_PLAIN or number.startswith(PLAIN_AND_LONG)):
             yield match.span()
 
 

@@ -17,7 +17,7 @@ REGIONS = (
     "GR", "HR", "SI", "RS", "LT", "LV", "EE", "UA", "RU", "TR", "IL", "SA", "AE", "EG", "ZA", "NG", "KE", "IN", "PK", "BD", "CN", "TW",
     "HK", "SG", "JP", "KR", "VN", "TH", "ID", "MY", "PH", "AU", "NZ", "BR", "MX", "AR", "CL", "CO", "PE",
 )  # fmt: skip
-_GAP = rb"(?:[ .\-/()]|\xc2\xa0|\xe2\x80[\x90-\x93\xaf]){0,3}"
+_GAP = rb"(?:[ .\-/()]|\xc2\xa0|\xe2\x80[\x90-\x93\xaf]){0,4}"
 _BEFORE = rb"(?<![\w.,\-/=&#%+@$\xa0~])"
 _AFTER = rb"(?![\w%@]|[.,:/\-]\d|[-/][A-Za-z])"
 INTERNATIONAL = re.compile(rb"(?<![\w=&#%+@$)])(?:\(\+|\+\(?)\d(?:" + _GAP + rb"\d){6,14}(?!\d)" + _AFTER)
@@ -35,7 +35,7 @@ PHONE_BEFORE = re.compile(
     r"(?:(?<!\w)(?:tel|telephone|phone|ph|telefono|teléfono|telefone|telefon|telefoon|téléphone|tél|tlf|tlfn|fax|mobile|mob|mobil|cell|"
     r"call|whatsapp|hotline|handy|gsm|móvil|movil|celular|cellulare|portable|puhelin|puh|τηλ|тел|телефон|факс|моб|電話|电话|手机|전화|هاتف|"
     r"dial|helpline|freephone|toll[- ]free|contact no|call us(?: at| on)?|phone number|telephone number|sms)(?!\w)|☎|☏|📞|📱)"
-    r"[\s.:)\]*|#\-–—/]{0,6}(?:(?:number|no|nr|nº|n°|us|at|on|is|now)(?!\w)[\s.:)\]*|#\-–—/]{0,4}){0,2}(?:\([a-z]\)\s?)?$",
+    r"[\s.:)\]*|#\-–—/：]{0,6}(?:(?:number|no|nr|nº|n°|us|at|on|is|now)(?!\w)[\s.:)\]*|#\-–—/：]{0,4}){0,2}(?:\([a-z]\)\s?)?$",
     re.IGNORECASE,
 )
 CONTEXT = 48  # bytes

@@ -31,7 +31,7 @@ def _classes():
 
 
 CLASSES = _classes()
-MOST_BETWEEN = 4  # bytes between two digits of one number
+MOST_BETWEEN = 5  # bytes between two digits of one number
 LONGEST_CODE = 34  # letters and digits of an IBAN
 
 
@@ -105,8 +105,9 @@ def colon_groups(data, offsets, spans, classes):
 
 
 @numba.njit(cache=True, nogil=True)
-def numbers(data, offsets, spans, classes, least, letter_least):
-    """Runs of digits with at most four separators between two, of `least` digits (`letter_least` where a letter follows) or more.
+def numbers(data, offsets, spans, classes, least, marked_least):
+    """Runs of digits with at most five bytes of separators between two, of `least` digits or more; `marked_least` are enough where
+    a letter follows or a `+` stands before.
 
     A `+` or `(` before the first digit belongs to the run.
     """
@@ -129,12 +130,14 @@ def numbers(data, offsets, spans, classes, least, letter_least):
                 else:
                     break
             at = end
-            if digits < letter_least or (digits < least and not (end < stop and classes[data[end]] & WORD)):
+            if digits < marked_least:
                 continue
             for _ in range(2):
                 if start > begin and (data[start - 1] == 43 or data[start - 1] == 40):
                     start -= 1
-            count = _put(spans, count, start, end)
+            marked = data[start] == 43 or data[start + 1] == 43 or (end < stop and classes[data[end]] & WORD)
+            if digits >= least or marked:
+                count = _put(spans, count, start, end)
     return count
 
 

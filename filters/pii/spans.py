@@ -15,8 +15,8 @@ Spans = npt.NDArray[np.int64]  # (spans, 2): start and end, as bytes of the batc
 #: `check(document, start, end)` gives the spans, as bytes of the document, that a candidate holds.
 Check = Callable[[bytes, int, int], Iterable[tuple[int, int]]]
 
-#: Digits of the shortest number that anything looks for: nine, or eight before a letter (Spain's DNI).
-FEWEST_DIGITS, FEWEST_BEFORE_LETTER = 9, 8
+#: Digits of the shortest number that anything looks for: nine, or eight before a letter (Spain's DNI) or behind a `+` (+43 1 72570).
+FEWEST_DIGITS, FEWEST_MARKED = 9, 8
 FEWEST_CODE_DIGITS = 6
 BYTES_A_FIND = 256  # a guess that saves the second scan
 
@@ -41,7 +41,7 @@ class Texts:
 
     @cached_property
     def numbers(self) -> Spans:
-        return self.scan(scan.numbers, FEWEST_DIGITS, FEWEST_BEFORE_LETTER)
+        return self.scan(scan.numbers, FEWEST_DIGITS, FEWEST_MARKED)
 
     @cached_property
     def codes(self) -> Spans:

@@ -12,7 +12,7 @@ from stdnum import iban, luhn, numdb, verhoeff
 from stdnum.iso7064 import mod_97_10
 
 from corpusmill.filters.pii.ibans import length_of
-from corpusmill.filters.pii.national_ids import IDS
+from corpusmill.filters.pii.national_ids import IDS, NationalId
 
 DIGITS = st.text(string.digits, min_size=30, max_size=30)
 
@@ -175,6 +175,20 @@ def test_any_aadhaar(found: Callable, digits: str, change: int) -> None:
     assume(number != number[::-1])  # palindromes are not given out
     assert found(f"Aadhaar: {number[:4]} {number[4:8]} {number[8:]}") == {"pii_national_ids": 1}
     assert found(f"Aadhaar: {number[:-1]}{(int(number[-1]) + change) % 10}") == {}
+
+
+@pytest.mark.parametrize("entry", IDS, ids=lambda entry: entry.module)
+@settings(deadline=None, max_examples=150)
+@given(st.data())
+def test_any_number_of_a_form_has_a_verdict(found: Callable, entry: NationalId, data: st.DataObject) -> None:
+    """Also where stdnum itself raises: 110200... is of no county of China that its register has."""
+    number = data.draw(st.from_regex(re.compile(entry.form, re.ASCII), fullmatch=True))
+    word = re.split(r"\\|\||\?|\(", entry.words)[0]
+    try:
+        valid = import_module(f"stdnum.{entry.module}").is_valid(number)
+    except LookupError:
+        valid = False
+    assert found(f"{word} {number}.").get("pii_national_ids", 0) >= (valid and not entry.words)
 
 
 def test_every_number_of_the_table_has_a_check() -> None:
