@@ -118,10 +118,11 @@ def test_numbers_that_nemo_printed(measure_step: Callable) -> None:
     )
     eights = "one two three four five six seven eight one two three four five six seven eight one two"
     columns, _ = measure_step("nemo", {}, [page, eights])
-    assert [values[0] for values in columns.values()] == [
+    # Its most frequent n-grams are left out: they tie, and NeMo takes now this, now that one.
+    assert [values[0] for name, values in columns.items() if "top" not in name] == [
         45, 31, 12, 3.888888888888889, 0.044444444444444446, 0.8888888888888888, 0.25339366515837103, 0.01809954751131222,
         0.2081447963800905, 0.01809954751131222, 0.14027149321266968, 0.4, 0.4, 1.0, 1.0, 1.0, 1.0, 1.0, 0.3333333333333333,
-        0.07239819004524888, 0.1085972850678733, 0.14479638009049775, 0.09502262443438914, 0.0, 0.0, 0.0, 0.0, 0.0,
+        0.09502262443438914, 0.0, 0.0, 0.0, 0.0, 0.0,
     ]  # fmt: skip
-    expected = [0.2413793103448276, 0.3448275862068966, 0.4367816091954023] + [0.5402298850574713] * 6
-    assert [values[1] for values in columns.values()][-9:] == expected
+    assert columns["nemo_top_2_gram_ratio"][1] == 0.2413793103448276  # the only one of three copies
+    assert [values[1] for values in columns.values()][-6:] == [0.5402298850574713] * 6
