@@ -37,6 +37,30 @@ PRESETS: dict[str, dict[str, Any]] = {
             {"pii": fineweb2.EMAIL_AND_IPV4},
         ],
     },
+    # C4 (JMLR 21, 2020) and datatrove's filter of that name. The paper's English of langdetect and its list of bad words
+    # are steps of their own: `- language: {keep: [en]}` and `- bad_words: {}`.
+    "c4-paper": {"word_rule": "whitespace", "steps": [{"c4": {"preset": "c4-paper"}}]},
+    "c4-datatrove": {"word_rule": "spacy", "steps": [{"c4": {"preset": "c4-datatrove"}}]},
+    # RefinedWeb (arXiv 2306.01116) with Gopher's rules as their paper has them; `dclm` is its open reproduction.
+    "refinedweb": {
+        "word_rule": "whitespace",
+        "steps": [
+            {"language": {"keep": ["en"], "threshold": 0.65}},
+            {"gopher_repetition": {"preset": "gopher-paper"}},
+            {"gopher_quality": {"preset": "gopher-paper"}},
+            {"refinedweb_lines": {"preset": "refinedweb"}},
+        ],
+    },
+    # DCLM's baselines_configs/dclm_baseline_refinedweb.yaml, without its lists of URLs (those belong to `ingest`).
+    "dclm": {
+        "steps": [
+            {"language": {"keep": ["en"], "threshold": 0.65}},
+            {"dclm": {"preset": "dclm"}},
+            {"refinedweb_lines": {"preset": "dclm"}},
+        ]
+    },
+    # The rules that Dolma applies to its Gopher taggers.
+    "dolma": {"steps": [{"dolma": {"preset": "dolma"}}]},
 }
 
 
