@@ -14,16 +14,26 @@ from collections import namedtuple
 import numba
 import numpy as np
 
-from corpusmill.pipeline.text.hashing import BASE, ONE
-from corpusmill.pipeline.text.spacy_rules import RUN, SPACE
-from corpusmill.pipeline.text.spacy_scan import EXACT, MOST_UNITS, SHAPE, TOO_LONG, context_key, exact_key, run_end, scan_chunk
+from corpusmill.pipeline.text.hashing import ONE
+from corpusmill.pipeline.text.spacy_rules import DIGIT, RUN, SPACE, SPLITS, UPPER, pair_hash, run_hash
+from corpusmill.pipeline.text.spacy_scan import (
+    EXACT,
+    MOST_UNITS,
+    SHAPE,
+    TOO_LONG,
+    context_key,
+    exact_key,
+    first_unit,
+    last_unit,
+    scan_chunk,
+)
 from corpusmill.pipeline.text.table import find, hash_span
-from corpusmill.pipeline.text.utf8 import decode, previous
+from corpusmill.pipeline.text.utf8 import NEWLINE, decode, eight_bytes, previous
 
 #: Slots of the table, half of which are used; words of the pool: 16 and 8 MB.
 SLOTS, POOL = 1 << 20, 1 << 20
 #: Chunks that spaCy is asked for at once, words of the pool they may take, and chunks that may wait for its answers.
-MOST_QUESTIONS, MOST_POOL, MOST_WAITING = 1 << 15, 1 << 18, 1 << 17
+MOST_QUESTIONS, MOST_POOL, MOST_WAITING = 1 << 15, 1 << 18, 1 << 14
 #: Bytes of neighbours that are looked at.
 MOST_CONTEXT = 4096
 
@@ -42,7 +52,7 @@ Chunks = namedtuple("Chunks", "keys values pool questions waiting places counts"
 QUESTIONS, WAITING, ENTRIES, POOL_USED, POOL_ASKED = range(5)
 #: The tables of `spacy_rules.SpacyRules` that kernels need.
 Rules = namedtuple(
-    "Rules", "kinds splitting_runs exception_runs longest_exception_run merged longest_merged opening continuing merged_units"
+    "Rules", "kinds byte_kinds run_filter splits_mark exception_runs longest_exception_run merged longest_merged merged_pairs merged_units"
 )
 
 
@@ -66,31 +76,16 @@ def mark_texts(data, starts, ends, text, at, rules, chunks, marks):
     """
     while text < starts.size:
         end = ends[text]
-        while at < end:
-            # Most chunks are one run: no table is needed unless spaCy splits it.
-            start, value, length, digits, last = at, np.uint64(0), 0, False, False
-            point, width = decode(data, at)
-            kind = rules.kinds[point]
-            if kind & SPACE:
-                at += width
-                continue
-            while kind & RUN:
-                value = value * BASE + np.uint64(point) + ONE
-                last = 0x30 <= point <= 0x39
-                digits |= last
-                length += 1
-                at += width
-                if at >= end:
-                    break
-                point, width = decode(data, at)
-                kind = rules.kinds[point]
-            if (at >= end or kind & SPACE) and (last or not digits):
-                splitting = rules.splitting_runs
-                if length > rules.longest_exception_run or find(splitting, splitting.size - 1, value) < 0:
-                    marks[start] = 1
-                    continue
+        while True:
+            at = mark_known(
+                data, at, end, rules.kinds, rules.byte_kinds, rules.run_filter, rules.splits_mark,
+                rules.exception_runs, rules.longest_exception_run, chunks.keys, chunks.values, chunks.places, marks,
+            )  # fmt: skip
+            if at >= end:
+                break
             if chunks.counts[WAITING] == MOST_WAITING:
-                return text, start
+                return text, at
+            start = at
             at, known = mark_chunk(data, start, starts[text], end, rules, chunks, marks)
             if not known:
                 chunks.waiting[chunks.counts[WAITING], 0] = text
@@ -100,6 +95,65 @@ def mark_texts(data, starts, ends, text, at, rules, chunks, marks):
         if text < starts.size:
             at = starts[text]
     return text, at
+
+
+@numba.njit(cache=True, nogil=True)
+def mark_known(
+    data, start, end, kinds, byte_kinds, run_filter, splits_mark, exception_runs, longest_exception_run, keys, values, places, marks
+):
+    """Marks the pieces of chunks from `start` on, up to the first that is not known by its shape alone; returns where that begins.
+
+    Most chunks are a run, or one of letters and a mark: no table is needed unless spaCy has an exception for it.
+    """
+    at, stop, last_load = np.uint64(start), np.uint64(end), np.uint64(max(data.size - 8, 0))  # unsigned: none counts from the end
+    while at < stop:
+        first, seen = at, np.uint8(0)
+        while at < stop:
+            kind = byte_kinds[data[at]]
+            if not kind & RUN:
+                break
+            seen |= kind
+            at += ONE
+        byte = data[at] if at < stop else np.uint8(_SPACE)
+        length, spaced = at - first, (byte == _SPACE) | (byte == NEWLINE)
+        if length == 0:
+            if spaced:
+                at += ONE
+                continue
+        elif first < last_load and (not seen & DIGIT or byte_kinds[data[at - ONE]] & DIGIT):
+            value = eight_bytes(data, first)
+            if length < 8:
+                value &= (ONE << np.uint64(8) * length) - ONE
+            filtered = run_filter[run_hash(value, length)]
+            if spaced:
+                if not filtered & SPLITS:
+                    marks[first] = 1
+                    at += ONE
+                    continue
+            elif (
+                not filtered
+                and (length > 1 and not seen & DIGIT)
+                and (byte > _SPACE and byte < 0x7F)
+                and (at + ONE == stop or data[at + ONE] == _SPACE)
+            ):
+                cases = (byte_kinds[data[at - ONE - ONE]] & UPPER != 0) << 1 | (byte_kinds[data[at - ONE]] & UPPER != 0)
+                marks[first] = 1
+                marks[at] = splits_mark[np.int64(byte) << 2 | cases]
+                at += ONE + ONE
+                continue
+        begin = np.int64(first)
+        point, width = decode(data, begin)
+        if kinds[point] & SPACE:
+            at = np.uint64(begin + width)
+            continue
+        after, key, how, units = scan_chunk(data, begin, end, kinds, exception_runs, longest_exception_run, places)
+        slot = find(keys, SLOTS - 1, key)
+        if how != SHAPE or slot < 0 or values[slot] & _FLAGS:
+            return begin
+        for unit in range(units):
+            marks[places[unit]] = values[slot] >> np.uint64(unit) & ONE
+        at = np.uint64(after)
+    return end
 
 
 @numba.njit(cache=True, nogil=True)
@@ -145,8 +199,7 @@ def mark_chunk(data, start, low, high, rules, chunks, marks):
         return end, True
     if how == SHAPE:
         for unit in range(units):
-            if value >> np.uint64(unit) & ONE:
-                marks[places[unit]] = 1
+            marks[places[unit]] = value >> np.uint64(unit) & ONE
     else:
         for place in range(end - start):
             if value >> np.uint64(place) & ONE:
@@ -196,23 +249,15 @@ def pool_words(size):
 
 @numba.njit(cache=True, nogil=True)
 def continues(data, start, end, low, high, rules):
-    """Whether a neighbour, one space away, begins or ends as an exception could that goes beyond the chunk."""
+    """Whether a neighbour, one space away, meets the chunk in two units that are side by side in an exception."""
+    pairs = rules.merged_pairs
     if end + 1 < high and data[end] == _SPACE:
-        point, _ = decode(data, end + 1)
-        value = np.uint64(point) + ONE
-        if rules.kinds[point] & RUN:
-            _, value = run_end(data, end + 1, high, rules.kinds)
-        if find(rules.continuing, rules.continuing.size - 1, value) >= 0:
+        pair = pair_hash(last_unit(data, start, end, rules.kinds), first_unit(data, end + 1, high, rules.kinds))
+        if find(pairs, pairs.size - 1, pair) >= 0:
             return True
     if start - 1 > low and data[start - 1] == _SPACE:
-        at = previous(data, start - 1)
-        point, _ = decode(data, at)
-        value = np.uint64(point) + ONE
-        if rules.kinds[point] & RUN:
-            while at > low and rules.kinds[decode(data, previous(data, at))[0]] & RUN:
-                at = previous(data, at)
-            _, value = run_end(data, at, start - 1, rules.kinds)
-        return find(rules.opening, rules.opening.size - 1, value) >= 0
+        pair = pair_hash(last_unit(data, low, start - 1, rules.kinds), first_unit(data, start, end, rules.kinds))
+        return find(pairs, pairs.size - 1, pair) >= 0
     return False
 
 

@@ -100,7 +100,7 @@ class KnownChunks:
     def _token_starts(self, text: bytes) -> npt.NDArray[np.uint8]:
         """uint8 as long as the text: 1 where spaCy begins a token."""
         text = text.replace(*_FATAL_WORD)
-        with self._spacy.vocabulary.memory_zone():
+        with self._spacy.tokenizer.vocab.memory_zone():
             document = self._spacy.tokenizer(text.decode())
             widths = document.to_array(["LENGTH", "SPACY"]).astype(np.int64).sum(axis=1)
             del document

@@ -9,15 +9,18 @@ exception, and nothing in them can be a URL or a unit after a number. `spacy_ker
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
 from corpusmill.pipeline.text.classes import CODE_POINTS, SURROGATES
+from corpusmill.pipeline.text.hashing import BASE, mix64
 from corpusmill.pipeline.text.table import hash_span, insert, table_size
 from corpusmill.pipeline.text.words import hash_word
 
@@ -31,21 +34,38 @@ SENTENCE_END = 128  # one of the sentencizer's `punct_chars`
 #: Letters that the expressions name themselves: possessives, dollars, degrees.
 _NAMED_LETTERS = ("s", "S", "US", "C", "A", "F", "f", "c", "K", "k")
 
+#: In `SpacyRules.run_filter`.
+SPLITS, EXCEPTION = 1, 2
+_FILTER_BITS = 15
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def run_hash(first_bytes, length):  # type: ignore[no-untyped-def]
+    """The place in `run_filter` of a run of ASCII, given its first eight bytes (little-endian, zero where it is shorter)."""
+    return (mix64(first_bytes ^ np.uint64(length)) * BASE) >> np.uint64(64 - _FILTER_BITS)
+
+
+@numba.njit(cache=True, nogil=True)
+def pair_hash(left, right):  # type: ignore[no-untyped-def]
+    return mix64(mix64(left) * BASE + right)
+
 
 @dataclass(frozen=True)
 class SpacyRules:
     """Tables for the kernels. Sets are open-addressed (`pipeline.text.table`)."""
 
-    tokenizer: Any  # spaCy's, of its blank English pipeline
-    vocabulary: Any
+    tokenizer: Any  # spaCy's, of its blank English pipeline, with a vocabulary of its own
     kinds: npt.NDArray[np.uint8]  # by code point
-    splitting_runs: npt.NDArray[np.uint64]  # `hash_word` of runs that spaCy splits where they stand alone: "cannot"
+    byte_kinds: npt.NDArray[np.uint8]  # by byte: those of ASCII, 0 for the others
+    run_filter: npt.NDArray[
+        np.uint8
+    ]  # by `run_hash`: SPLITS where spaCy may split the run standing alone, EXCEPTION where it may be in one
+    splits_mark: npt.NDArray[np.uint8]  # by `4 * mark + 2 * (last letter but one is capital) + (last is)`: whether it comes off a word
     exception_runs: npt.NDArray[np.uint64]  # `hash_word` of all runs in exceptions
     longest_exception_run: int  # characters
     merged: npt.NDArray[np.uint64]  # `hash_span` of exceptions that spaCy puts together again after cutting
     longest_merged: int  # bytes
-    opening: npt.NDArray[np.uint64]  # `hash_word` of units of those exceptions that another unit follows
-    continuing: npt.NDArray[np.uint64]  # the same for units that follow another
+    merged_pairs: npt.NDArray[np.uint64]  # `pair_hash` of units side by side in one of them
     merged_units: int  # the most units of one of them
 
 
@@ -54,8 +74,7 @@ def spacy_rules() -> SpacyRules:
     """The rules of the spaCy that is installed. Takes a few seconds, most of it spaCy's import; kept per process."""
     import spacy
 
-    pipeline = spacy.blank("en")
-    tokenizer = pipeline.tokenizer
+    tokenizer = _bare(spacy.blank("en").tokenizer)
     kinds = _kinds()
     exceptions = sorted(tokenizer.rules)
     runs = sorted({unit for text in exceptions for unit in units(text, kinds) if kinds[ord(unit[0])] & RUN} | set(_NAMED_LETTERS))
@@ -64,15 +83,15 @@ def spacy_rules() -> SpacyRules:
     merged_units = [list(units(text, kinds)) for text in merged]
     return SpacyRules(
         tokenizer,
-        pipeline,
         kinds,
-        _set(hash_word(run) for run in runs if len(tokenizer(run)) > 1),
+        np.concatenate([kinds[:128], np.zeros(128, np.uint8)]),
+        _run_filter(runs, [run for run in runs if len(tokenizer(run)) > 1]),
+        _splits_mark(tokenizer),
         _set(hash_word(run) for run in runs),
         max(map(len, runs)),
         _set(hash_span(np.frombuffer(text.encode(), np.uint8), 0, len(text.encode())) for text in merged),
         max(len(text.encode()) for text in merged),
-        _set(hash_word(unit) for found in merged_units for unit in found[:-1]),
-        _set(hash_word(unit) for found in merged_units for unit in found[1:]),
+        _set(pair_hash(hash_word(left), hash_word(right)) for found in merged_units for left, right in pairwise(found)),
         max(map(len, merged_units)),
     )
 
@@ -116,6 +135,35 @@ def _kinds() -> npt.NDArray[np.uint8]:
         table[point] = kind
     for character in Sentencizer.default_punct_chars:
         table[ord(character)] |= SENTENCE_END
+    return table
+
+
+def _bare(tokenizer: Any) -> Any:
+    """The same tokenizer with a vocabulary that knows nothing about words but themselves: it computes nothing for new ones, which
+    takes spaCy longer than cutting them."""
+    from spacy.tokenizer import Tokenizer
+    from spacy.vocab import Vocab
+
+    names = ("rules", "prefix_search", "suffix_search", "infix_finditer", "token_match", "url_match", "faster_heuristics")
+    return Tokenizer(Vocab(), **{name: getattr(tokenizer, name) for name in names})
+
+
+def _run_filter(exceptions: Sequence[str], splitting: Iterable[str]) -> npt.NDArray[np.uint8]:
+    table = np.zeros(1 << _FILTER_BITS, np.uint8)
+    for bit, runs in ((EXCEPTION, exceptions), (SPLITS, splitting)):
+        for run in runs:
+            if run.isascii():
+                table[run_hash(np.uint64(int.from_bytes(run.encode()[:8], "little")), len(run))] |= bit
+            elif bit == SPLITS:
+                raise RuntimeError(f"spaCy splits {run!r}: runs that are not ASCII are taken for whole")
+    return table
+
+
+def _splits_mark(tokenizer: Any) -> npt.NDArray[np.uint8]:
+    table = np.zeros(4 * 128, np.uint8)
+    for byte in range(0x21, 0x7F):
+        for case, word in enumerate(("qzqz", "qzqZ", "qzQz", "qzQZ")):
+            table[4 * byte + case] = len(tokenizer(word + chr(byte))) == 2
     return table
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from corpusmill.pipeline.text.hashing import BASE, ONE, mix64
 from corpusmill.pipeline.text.spacy_rules import ALPHA, DIGIT, LOWER, RUN, SPACE, UPPER
 from corpusmill.pipeline.text.table import find, hash_span
-from corpusmill.pipeline.text.utf8 import decode
+from corpusmill.pipeline.text.utf8 import decode, previous
 
 #: How a chunk is known.
 SHAPE, EXACT, TOO_LONG = 0, 1, 2
@@ -32,13 +32,13 @@ _CLASS_SEED = np.uint64(0xE7037ED1A0B428DB)
 
 @numba.njit(cache=True, nogil=True)
 def exact_key(data, start, end):
-    return hash_span(data, start, end) ^ _EXACT_SEED
+    return mix64((hash_span(data, start, end) ^ _EXACT_SEED) + np.uint64(end - start) * BASE)
 
 
 @numba.njit(cache=True, nogil=True)
 def context_key(data, first, last, start):
     """The key of the chunk that begins at `start`, among the chunks `data[first:last]`."""
-    return mix64(hash_span(data, first, last) * BASE + np.uint64(start - first) + ONE)
+    return mix64(exact_key(data, first, last) * BASE + np.uint64(start - first) + ONE)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -107,13 +107,25 @@ def scan_chunk(data, start, stop, kinds, exception_runs, longest_exception_run, 
 
 
 @numba.njit(cache=True, nogil=True)
-def run_end(data, start, stop, kinds):
-    """`(end, hash)` of the run that begins at `start` (`start` itself where none does)."""
-    at, value = start, np.uint64(0)
-    while at < stop:
+def first_unit(data, start, stop, kinds):
+    """`hash_word` of the unit that begins at `start`."""
+    point, width = decode(data, start)
+    value = np.uint64(point) + ONE
+    at, in_run = start + width, kinds[point] & RUN
+    while in_run and at < stop:
         point, width = decode(data, at)
-        if not kinds[point] & RUN:
-            break
-        value = value * BASE + np.uint64(point) + ONE
+        in_run = kinds[point] & RUN
+        if in_run:
+            value = value * BASE + np.uint64(point) + ONE
         at += width
-    return at, value
+    return value
+
+
+@numba.njit(cache=True, nogil=True)
+def last_unit(data, low, end, kinds):
+    """`hash_word` of the unit that ends at `end`, of a text that begins at `low`."""
+    at = previous(data, end)
+    if kinds[decode(data, at)[0]] & RUN:
+        while at > low and kinds[decode(data, previous(data, at))[0]] & RUN:
+            at = previous(data, at)
+    return first_unit(data, at, end, kinds)
