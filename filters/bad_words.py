@@ -4,13 +4,18 @@ A word of the document's language counts where it stands in the lower-cased text
 Thai and Chinese anywhere. The words are not lower-cased, so those with capitals (most of the Spanish list) are never found.
 Blank lines of a list are left out (in datatrove one would match every document).
 
+The preset `c4-paper` finds them as C4 was made (tensorflow_datasets/text/c4_utils.py): in each line `[^a-z](word)[^a-z]`, so
+with a character of the line on either side. C4 looked at the lines that it kept: put the step after `c4`.
+
 Other than there, the fraction of documents that is kept is drawn from the document's id, so that every run keeps the same
 ones, and a language without a list is no error: its documents have no number (null), no list in the report, and go on.
 """
 
 import hashlib
 import re
+from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +29,7 @@ from corpusmill.filters.step import Batch, Measured, Step
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.classes import character_classes
+from corpusmill.pipeline.text.classes import CODE_POINTS, WORD, character_classes
 
 #: Languages in whose lists words need no separation, as datatrove has it.
 UNSEPARATED = ("ja", "th", "zh")
@@ -37,6 +42,7 @@ HOW = "give a folder with one list a language with `- bad_words: {lists: FOLDER}
 class BadWordsConfig(Config):
     """Bad words: lists for 28 languages."""
 
+    preset: Literal["datatrove-0.10", "c4-paper"] = Field("datatrove-0.10", description="Whose search finds the words.")
     lists: str | None = Field(
         None, description="Folder with a list for each language, named by its code (en, de, ...); by default datatrove's pinned downloads."
     )
@@ -131,8 +137,8 @@ class BadWords(Step):
             if name not in self._tries:
                 self._tries[name] = build_trie(read_words(self._files[name]))
             places = np.flatnonzero(names == name)
-            separate = canonical(name) not in map(canonical, UNSEPARATED)
-            count_words(data, offsets, places, self._tries[name], character_classes(), separate, counts)
+            classes, edges = self._boundaries(name)
+            count_words(data, offsets, places, self._tries[name], classes, edges, counts)
         found = np.flatnonzero(counts)
         draws = np.full(len(batch), np.nan)
         if len(found):
@@ -146,6 +152,14 @@ class BadWords(Step):
             }
         )
 
+    def _boundaries(self, name: str) -> tuple[npt.NDArray[np.uint8], bool]:
+        """The classes of characters of which those of class WORD separate no words, and whether the edges of a text do."""
+        if self.config.preset == "c4-paper":
+            return _letters_and_newline(), False
+        if canonical(name) in map(canonical, UNSEPARATED):
+            return np.zeros(CODE_POINTS, np.uint8), True
+        return character_classes(), True
+
     def _lists(self, batch: Batch) -> npt.NDArray[np.object_]:
         """The name of the list of each document, None where there is none."""
         names = np.full(len(batch), None, object)
@@ -158,6 +172,14 @@ class BadWords(Step):
             known = {language: self._names.get(canonical(language or default)) for language in set(languages)}
             names[:] = [known[language] for language in languages]
         return names
+
+
+@cache
+def _letters_and_newline() -> npt.NDArray[np.uint8]:
+    """WORD for what lower-cases to a-z, and for the newline."""
+    classes = np.zeros(CODE_POINTS, np.uint8)
+    classes[[ord(character) for character in "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ\u212a\n"]] = WORD
+    return classes
 
 
 def _usual_lower(text: pa.Array) -> pa.Array:

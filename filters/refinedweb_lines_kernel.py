@@ -6,7 +6,8 @@ from collections import namedtuple
 import numba
 import numpy as np
 
-from corpusmill.pipeline.text.classes import DIGIT, SPACE, WORD
+from corpusmill.filters.counter_lines_kernel import is_counter
+from corpusmill.pipeline.text.classes import SPACE, WORD
 from corpusmill.pipeline.text.split import count_split_words
 from corpusmill.pipeline.text.utf8 import NEWLINE, decode, find_byte, previous, strip_end, strip_start
 
@@ -20,6 +21,7 @@ IS_UPPER, IS_DIGIT = 64, 128  # str.isupper, str.isdigit
 #: `classes` uint8 and `letters` uint8 of length 0x110000: the letter of a phrase that a character stands for, whatever its case.
 Tables = namedtuple("Tables", "classes letters")
 
+UNDERSCORE = ord("_")
 MAX_UPPERCASE, MAX_NUMERIC, MIN_WORDS, PHRASE_WORDS = 0.5, 0.999999, 2, 10
 
 ANYWHERE, AT_END, AT_START = "items in cart", "read more...", "sign-in"
@@ -27,14 +29,6 @@ _ANYWHERE, _AT_START = (np.frombuffer(phrase.encode(), np.uint8) for phrase in (
 _AT_END = np.frombuffer(AT_END.rstrip(".").encode(), np.uint8)  # the dots are a regular expression's: any three characters
 _ANY_CHARACTERS = 3
 _ANY, _END, _START = range(3)
-
-_COUNTED = ("likes", "shares", "comments", "retweets", "reposts", "quotes", "bookmarks", "upvotes", "downvotes", "downloads", "views",
-            "followers")  # fmt: skip
-_NAMES = np.zeros((len(_COUNTED), 10), np.int64)
-for _number, _name in enumerate(_COUNTED):
-    _NAMES[_number, : len(_name)] = list(_name.encode())
-_K, _M, _B, _KELVIN = ord("k"), ord("m"), ord("b"), 0x212A
-_COMMA, _DOT, _UNDERSCORE = ord(","), ord("."), ord("_")
 
 
 @numba.njit(cache=True, nogil=True)
@@ -94,7 +88,7 @@ def count_words(data, start, end, classes):
             inside = False
         elif not inside:
             inside = True
-            words += byte != _UNDERSCORE and classes[decode(data, at)[0]] & WORD != 0
+            words += byte != UNDERSCORE and classes[decode(data, at)[0]] & WORD != 0
     return words
 
 
@@ -124,7 +118,7 @@ def _is_dropped(data, start, end, classes, reason):
     if reason == NUMERIC:
         return _is_numeric(data, start, end, classes)
     if reason == COUNTER:
-        return _is_counter(data, start, end, classes)
+        return is_counter(data, start, end, classes)
     return count_split_words(data, start, end, classes, MIN_WORDS) < MIN_WORDS
 
 
@@ -158,63 +152,6 @@ def _is_numeric(data, start, end, classes):
             return False
         at += width
     return digits / characters > MAX_NUMERIC
-
-
-@numba.njit(cache=True, nogil=True)
-def _is_counter(data, start, end, classes):
-    """A match of `^\\W*\\d[,.\\d]*[kmb]?\\s+(likes|...)\\W*$` in the lower-cased line."""
-    at = _skip(data, start, end, classes, WORD, False)
-    if at == end or not classes[decode(data, at)[0]] & DIGIT:
-        return False
-    while at < end:
-        point, width = decode(data, at)
-        if not (classes[point] & DIGIT or point in (_COMMA, _DOT)):
-            break
-        at += width
-    if at < end:
-        point, width = decode(data, at)
-        if _lower(point) in (_K, _M, _B):
-            at += width
-    word = _skip(data, at, end, classes, SPACE, True)
-    if word == at:
-        return False
-    at = _skip(data, word, end, classes, WORD, True)
-    return _is_counted(data, word, at) and _skip(data, at, end, classes, WORD, False) == end
-
-
-@numba.njit(cache=True, nogil=True)
-def _skip(data, at, end, classes, kind, wanted):
-    """Where the run of characters ends that have the class (or do not have it)."""
-    while at < end:
-        point, width = decode(data, at)
-        if (classes[point] & kind != 0) != wanted:
-            break
-        at += width
-    return at
-
-
-@numba.njit(cache=True, nogil=True)
-def _is_counted(data, start, end):
-    """Whether a word, lower-cased, is one of those that counters count."""
-    for name in _NAMES:
-        at, letter = start, 0
-        while at < end and name[letter]:
-            point, width = decode(data, at)
-            if _lower(point) != name[letter]:
-                break
-            at += width
-            letter += 1
-        if at == end and letter and not name[letter]:
-            return True
-    return False
-
-
-@numba.njit(cache=True, nogil=True)
-def _lower(point):
-    """Lower case of all that lowers to ASCII letters alone."""
-    if 0x41 <= point <= 0x5A:
-        return point | 0x20
-    return _K if point == _KELVIN else point
 
 
 @numba.njit(cache=True, nogil=True)

@@ -103,6 +103,23 @@ def test_any_text(folder: Path, datatrove_filter: Callable, documents: list[tupl
     assert_equal(texts, languages, folder, datatrove_filter(folder))
 
 
+def slow_paper_count(text: str, words: list[str]) -> int:
+    """The characters of lower-cased lines at which C4's expression finds a word."""
+    pattern = rf"(?<=[^a-z])(?={'|'.join(rf'(?:{re.escape(word)}[^a-z])' for word in words)})"
+    return sum(len(re.findall(pattern, line)) for line in text.lower().split("\n"))
+
+
+@given(st.lists(st.lists(PIECES | st.text(max_size=2), max_size=12).map("".join), min_size=1))
+@settings(deadline=None, max_examples=200)
+def test_c4_needs_a_character_on_either_side(folder: Path, texts: list[str]) -> None:
+    words = [word for word in WORDS["en"].split("\n") if word]
+    values, failed = measure(texts, lists=str(folder), language="en", preset="c4-paper")
+    for text, count, failures in zip(texts, values["bad_words"], failed):
+        assert count == slow_paper_count(text, words), text
+        expression = re.compile("[^a-z]({})[^a-z]".format("|".join(map(re.escape, words))))
+        assert bool(failures) == any(expression.search(line) for line in text.lower().split("\n"))
+
+
 def test_languages(folder: Path) -> None:
     texts = ["damn", "damn", "damn", "damn", "いい悪いよ"]
     values, failed = measure(texts, ["eng", None, "de", "eng_Latn", "jpn"], lists=str(folder))
@@ -111,6 +128,12 @@ def test_languages(folder: Path) -> None:
     assert list(map(bool, failed)) == [True, True, False, True, True]
     assert measure(texts, ["de"] * 5, lists=str(folder), language="en")[0]["bad_words"] == [1, 1, 1, 1, 0]
     assert measure(texts, lists=str(folder), default_language="ja")[0]["bad_words"] == [0, 0, 0, 0, 1]
+
+
+def test_presets_differ_at_edges(folder: Path) -> None:
+    texts = ["damn", " damn ", "1damn2", "édamné", " damn\n", ".ASS!"]
+    assert measure(texts, lists=str(folder), preset="c4-paper")[0]["bad_words"] == [0, 1, 1, 1, 0, 1]
+    assert measure(texts, lists=str(folder))[0]["bad_words"] == [1, 1, 0, 0, 1, 1]
 
 
 def test_a_fraction_is_kept_by_id_alone(folder: Path) -> None:
