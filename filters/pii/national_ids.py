@@ -31,7 +31,8 @@ IDS = (
     NationalId("it.codicefiscale", r"[A-Z]{6}\d{2}[A-EHLMPRST]\d{2}[A-Z]\d{3}[A-Z]"),
     NationalId("mx.curp", r"[A-Z]{4}\d{6}[HM][A-Z]{5}[A-Z0-9]\d"),
     NationalId("fi.hetu", r"[0-3]\d[01]\d{3}[-A]\d{3}[0-9A-Y]"),
-    NationalId("fr.nir", r"[12]( ?)\d{2}\1(?:0[1-9]|1[0-2])\1(?:\d{2}|2[AB])\1\d{3}\1\d{3}\1\d{2}"),
+    NationalId("fr.nir", r"[12]( ?)\d{2}\1(?:0[1-9]|1[0-2])\1\d{2}\1\d{3}\1\d{3}\1\d{2}"),
+    NationalId("fr.nir", r"[12]\d{2}(?:0[1-9]|1[0-2])2[AB]\d{8}"),  # Corsica, which the scans see without spaces only
     NationalId("cn.ric", r"[1-9]\d{5}(?:19|20)\d{2}[01]\d[0-3]\d{4}[0-9X]"),
     NationalId("br.cpf", r"\d{3}\.\d{3}\.\d{3}-\d{2}"),
     NationalId("kr.rrn", r"\d{2}[01]\d[0-3]\d-[0-9]\d{6}"),

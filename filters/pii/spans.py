@@ -1,6 +1,6 @@
 """Texts of a batch as bytes, the candidates in them that pass a kind's check, and what stands in their place."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +18,7 @@ Check = Callable[[bytes, int, int], Iterable[tuple[int, int]]]
 #: Digits of the shortest number that anything looks for: nine, or eight before a letter (Spain's DNI) or behind a `+` (+43 1 72570).
 FEWEST_DIGITS, FEWEST_MARKED = 9, 8
 FEWEST_CODE_DIGITS = 6
+PORTION = 50_000  # candidates
 BYTES_A_FIND = 256  # a guess that saves the second scan
 
 NONE: Spans = np.zeros((0, 2), np.int64)
@@ -55,7 +56,7 @@ class Texts:
         """What the check finds in the candidates: where two finds overlap the first one stays."""
         found: list[tuple[int, int]] = []
         here, document, base, done = -1, b"", 0, 0
-        for (start, end), place in zip(candidates.tolist(), self.documents_of(candidates).tolist()):
+        for start, end, place in self._rows(candidates):
             if place != here:
                 base, stop = int(self.offsets[place]), int(self.offsets[place + 1])
                 here, document = place, self.data[base:stop].tobytes()
@@ -64,6 +65,12 @@ class Texts:
                     done = base + last
                     found.append((base + first, done))
         return np.array(found, np.int64).reshape(-1, 2)
+
+    def _rows(self, candidates: Spans) -> Iterator[tuple[int, int, int]]:
+        """Start, end and document of each candidate. Hostile texts have millions, so that they become Python objects in portions."""
+        for first in range(0, len(candidates), PORTION):
+            portion = candidates[first : first + PORTION]
+            yield from zip(portion[:, 0].tolist(), portion[:, 1].tolist(), self.documents_of(portion).tolist())
 
 
 def without_overlaps(kinds: Sequence[Spans]) -> list[Spans]:
