@@ -5,11 +5,13 @@ from functools import cache
 from pathlib import Path
 
 from corpusmill.pipeline.errors import ConfigError
+from corpusmill.pipeline.text.spacy_import import import_spacy
 
 
 @cache
 def languages() -> tuple[str, ...]:
     """The codes of the languages that spaCy has stop words for."""
+    import_spacy()
     import spacy.lang
 
     (folder,) = spacy.lang.__path__

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from corpusmill.pipeline.text.classes import CODE_POINTS, SURROGATES
 from corpusmill.pipeline.text.hashing import BASE, mix64
+from corpusmill.pipeline.text.spacy_import import import_spacy
 from corpusmill.pipeline.text.table import hash_span, insert, table_size
 from corpusmill.pipeline.text.words import hash_word
 
@@ -72,9 +73,7 @@ class SpacyRules:
 @cache
 def spacy_rules() -> SpacyRules:
     """The rules of the spaCy that is installed. Takes a few seconds, most of it spaCy's import; kept per process."""
-    import spacy
-
-    tokenizer = _bare(spacy.blank("en").tokenizer)
+    tokenizer = _bare(import_spacy().blank("en").tokenizer)
     kinds = _kinds()
     exceptions = sorted(tokenizer.rules)
     runs = sorted({unit for text in exceptions for unit in units(text, kinds) if kinds[ord(unit[0])] & RUN} | set(_NAMED_LETTERS))

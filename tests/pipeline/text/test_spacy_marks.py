@@ -2,6 +2,8 @@
 
 import json
 import random
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -110,3 +112,11 @@ def test_long_chunks() -> None:
     assert [len(words) for words in found[:3]] == [1, 300_000, 200_000]
     assert found[3:5] == [REFERENCE.word_tokenize(text) for text in long[3:5]]
     assert found[5] == list(units(long[5], spacy_rules().kinds))
+
+
+def test_the_rules_load_without_torch() -> None:
+    code = (
+        "import sys; from corpusmill.pipeline.text.spacy_rules import spacy_rules; spacy_rules(); print('torch' in sys.modules); "
+        "import torch; print(torch.ones(2).sum().item())"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == ["False", "2.0"]
