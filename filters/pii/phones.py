@@ -32,7 +32,7 @@ FORMS = (
 )
 #: Directly before a number these say that it is a phone's.
 PHONE_BEFORE = re.compile(
-    r"(?:(?<!\w)(?:tel|telephone|phone|ph|telefono|teléfono|telefone|telefon|telefoon|téléphone|tél|tlf|tlfn|fax|mobile|mob|mobil|cell|"
+    r"(?:(?<!\w)(?:tel|telephone|phone|ph|telefono|teléfono|telefone|telefon|telefoon|téléphone|tél|tlf|tlfn|fax|telefax|facsimile|fono|fone|mobile|mob|mobil|cell|"
     r"call|whatsapp|hotline|handy|gsm|móvil|movil|celular|cellulare|portable|puhelin|puh|τηλ|тел|телефон|факс|моб|電話|电话|手机|전화|هاتف|"
     r"dial|helpline|freephone|toll[- ]free|contact no|call us(?: at| on)?|phone number|telephone number|sms)(?!\w)|☎|☏|📞|📱)"
     r"[\s.:)\]*|#\-–—/：]{0,6}(?:(?:number|no|nr|nº|n°|us|at|on|is|now)(?!\w)[\s.:)\]*|#\-–—/：]{0,4}){0,2}(?:\([a-z]\)\s?)?$",
