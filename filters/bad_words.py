@@ -46,7 +46,9 @@ class BadWordsConfig(Config):
     lists: str | None = Field(
         None, description="Folder with a list for each language, named by its code (en, de, ...); by default datatrove's pinned downloads."
     )
-    language: str | None = Field(None, description="The list for all documents; by default that of the document's column language.")
+    language: str | None = Field(
+        None, description="The list for all documents; by default that of the document's language, as a step before found it."
+    )
     default_language: str = Field("en", description="The list for documents without a language.")
     keep_fraction: float = Field(0.0, ge=0, le=1, description="Keep this share of the documents that have bad words.")
 
@@ -167,8 +169,8 @@ class BadWords(Step):
             names[:] = self._names[canonical(self.config.language)]
         else:
             default = self.config.default_language
-            has_languages = "language" in batch.documents.column_names
-            languages = batch.documents["language"].to_pylist() if has_languages else [default] * len(batch)
+            column = batch.column("language")
+            languages = [default] * len(batch) if column is None else column.to_pylist()
             known = {language: self._names.get(canonical(language or default)) for language in set(languages)}
             names[:] = [known[language] for language in languages]
         return names

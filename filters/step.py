@@ -37,6 +37,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.text)
 
+    def column(self, name: str) -> pa.Array | pa.ChunkedArray | None:
+        """A column that a step before has measured, else one that the documents came with, else None."""
+        came = self.documents[name] if name in self.documents.column_names else None
+        return self.values.get(name, came)
+
     def table(self) -> pa.Table:
         """The documents with their texts as they are now, and all values so far."""
         table = self.documents

@@ -183,3 +183,11 @@ def test_in_the_stage(folder: Path, tmp_path: Path, make_documents: Callable, fi
     report = pq.read_table(next((tmp_path / "filter" / "report").glob("*.parquet"))).to_pydict()
     assert report["failed"] == [["bad_words"], [], ["bad_words"]]
     assert report["bad_words"] == [1, None, 1] and report["bad_words_list"] == ["en", None, "ja"]
+
+
+def test_the_language_that_a_step_before_has_found(folder: Path) -> None:
+    step = BadWords(BadWordsConfig(lists=str(folder)))
+    step.setup()
+    texts = pa.array(["坏", "坏"], pa.large_string())
+    batch = Batch(pa.table({"id": ["a", "b"]}), texts, "words", values={"language": pa.array(["zh", "en"])})
+    assert pa.array(step.measure(batch).columns["bad_words"]).to_pylist() == [1, 0]
