@@ -10,7 +10,7 @@ from rich.table import Table
 from corpusmill.filters.sweep import Kept, Sweep
 from corpusmill.pipeline.errors import InputError
 
-BAR = 20
+BAR = 12
 
 
 def show(result: Sweep, console: Console) -> None:
@@ -24,8 +24,8 @@ def show(result: Sweep, console: Console) -> None:
     )
     table = Table(box=None, pad_edge=False)
     for title in ("threshold", "alone", "%", "characters", "together", "%", "characters"):
-        table.add_column(title, justify="right")
-    table.add_column("█ together · alone", no_wrap=True)
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("█ all · alone", no_wrap=True)
     for row in result.rows:
         mark = "now ▸ " if row.threshold == result.now else ""
         table.add_row(
