@@ -1,24 +1,30 @@
-"""Speed of the filter kernels and steps against datatrove's filters: one process, one core, the same documents.
+"""Speed of the filter kernels, steps and FineWeb's chain against datatrove, dolma and NeMo Curator: one process, one core, same documents.
 
-    python benchmarks/filters.py DOCUMENTS.jsonl [MORE.parquet ...] [--megabytes 20] [--reference-megabytes 2]
+    python benchmarks/filters.py DOCUMENTS.parquet [MORE.jsonl ...] [--megabytes 20] [--reference-megabytes 2]
+                                 [--dolma PYTHON] [--nemo PYTHON]
 
-datatrove runs with `re.findall` for its tokenizer, and also with its own (spaCy) where that is installed. Every filter
-sees every document (no early exit), as ours do. Times are CPU times; the best of several repetitions counts for both.
+datatrove runs as it comes (its words are spaCy's) and with `re.findall` for its tokenizer. "All values" means that no filter
+stops before its last value, as ours never do; "early exit" is each filter and the chain as datatrove runs them. dolma and NeMo
+Curator need other versions of shared libraries: give the Python of an environment that has them. Times are CPU times, the best of
+several repetitions for both, after a first call that compiles and fills caches; the chain is also timed cold, in batches that were
+never seen before.
 """
 
 import argparse
 import json
-import re
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from datatrove_filters import Chain, all_values, language_filter, regex_words, stock_words
 
 from corpusmill.filters.gopher_quality import STOP_WORDS
-from corpusmill.filters.models import language_model
 from corpusmill.filters.stage import FilterConfig, FilterWorker
 from corpusmill.filters.statistics import LINES, NEWLINE_LINES, REPETITION, WORDS, Needs, measure
 from corpusmill.pipeline.manifest import FileRef
@@ -26,6 +32,8 @@ from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.storage import Storage
 
 REPETITIONS = 3
+GOPHER = Needs(WORDS | LINES | REPETITION, STOP_WORDS)
+PEERS = Path(__file__).with_name("filter_peers.py")
 
 
 def read_texts(paths: list[Path]) -> Iterator[str]:
@@ -38,137 +46,135 @@ def read_texts(paths: list[Path]) -> Iterator[str]:
 
 
 def up_to(texts: list[str], megabytes: float) -> list[str]:
-    """The documents, repeated or cut to about so much text."""
+    """About so much text: documents at equal distances where there is more, all of them again and again where there is less."""
+    size = sum(len(text.encode()) for text in texts)
+    step = max(int(size / megabytes / 1e6), 1)
     chosen: list[str] = []
-    size = 0
-    while size < megabytes * 1e6:
-        for text in texts:
+    taken = 0
+    while True:
+        for text in texts[::step]:
             chosen.append(text)
-            size += len(text.encode())
-            if size >= megabytes * 1e6:
-                break
-    return chosen
+            taken += len(text.encode())
+            if taken >= megabytes * 1e6:
+                return chosen
 
 
-def speed(function: Callable[[], Any], megabytes: float) -> float:
+def speed(function: Callable[[], Any], megabytes: float, repetitions: int = REPETITIONS) -> float:
     """MB of text a second of CPU time, the best of some repetitions; the first call (compiling) is not counted."""
     function()
     times = []
-    for _ in range(REPETITIONS):
+    for _ in range(repetitions):
         started = time.process_time()
         function()
         times.append(time.process_time() - started)
     return megabytes / min(times)
 
 
-def worker(steps: list[Any]) -> FilterWorker:
-    worker = FilterWorker(FilterConfig.model_validate({"steps": steps}), Storage("."), {})
-    worker.setup()
-    return worker
+def worker(**section: Any) -> FilterWorker:
+    made = FilterWorker(FilterConfig.model_validate(section), Storage("."), {})
+    made.setup()
+    return made
+
+
+def documents_table(texts: list[str]) -> pa.Table:
+    rows = [dict.fromkeys(DOCUMENTS.names) | {"id": str(place), "source": "", "text": text} for place, text in enumerate(texts)]
+    return pa.Table.from_pylist(rows, schema=DOCUMENTS)
 
 
 def ours(texts: list[str]) -> dict[str, Callable[[], Any]]:
-    column = pa.array(texts, pa.large_string())
-    rows = [dict.fromkeys(DOCUMENTS.names) | {"id": str(n), "source": "", "text": text} for n, text in enumerate(texts)]
-    documents, shard = pa.Table.from_pylist(rows, schema=DOCUMENTS), FileRef("", "")
-    gopher = Needs(WORDS | LINES | REPETITION, STOP_WORDS)
-    everything = Needs(gopher.groups | NEWLINE_LINES, STOP_WORDS, 30)
+    """Measured functions by name. A step's time has its report rows and verdicts in it."""
+    column, documents, shard = pa.array(texts, pa.large_string()), documents_table(texts), FileRef("", "")
+    everything = Needs(GOPHER.groups | NEWLINE_LINES, STOP_WORDS, 30)
+    gopher = ["gopher_repetition", "gopher_quality"]
     workers = {
-        "gopher": worker(["gopher_repetition", "gopher_quality"]),
-        "fineweb": worker(["fineweb_quality"]),
-        "language": worker(["language"]),
-        "all": worker(
-            ["language", "gopher_repetition", "gopher_quality", {"c4": {"filter_no_terminal_punct": False}}, "fineweb_quality", "quality"]
-        ),
+        "Gopher, step": worker(steps=gopher),
+        "Gopher, step, spaCy's words": worker(steps=gopher, word_rule="spacy"),
+        "FineWeb quality, step": worker(steps=["fineweb_quality"]),
+        "C4, step": worker(steps=[{"c4": {"preset": "fineweb"}}]),
+        "language, step": worker(steps=["language"]),
+        "FineWeb's chain": worker(preset="fineweb"),
     }
-    return {
-        "kernels, Gopher": lambda: measure(column, "words", gopher),
-        "kernels, Gopher and FineWeb": lambda: measure(column, "words", everything),
-        "steps, Gopher": lambda: workers["gopher"].filter(documents, shard),
-        "steps, FineWeb quality": lambda: workers["fineweb"].filter(documents, shard),
-        "steps, language": lambda: workers["language"].filter(documents, shard),
-        "steps, FineWeb's chain and quality": lambda: workers["all"].filter(documents, shard),
+    kernels: dict[str, Callable[[], Any]] = {
+        "Gopher, kernels": lambda: measure(column, "words", GOPHER),
+        "Gopher, kernels, spaCy's words": lambda: measure(column, "spacy", GOPHER),
+        "Gopher and FineWeb, kernels": lambda: measure(column, "words", everything),
     }
+    return kernels | {name: lambda it=it: it.filter(documents, shard) for name, it in workers.items()}  # type: ignore[misc]
 
 
-def datatrove_filters(words: Callable[..., list[str]] | None) -> dict[str, list[Any]]:
-    """datatrove's filters by family; with `words` for their tokenizer where given, else with their own."""
-    from datatrove.pipeline.filters import (
-        FineWebQualityFilter,
-        GopherQualityFilter,
-        GopherRepetitionFilter,
-        fineweb_quality_filter,
-        gopher_quality_filter,
-        gopher_repetition_filter,
-    )
-    from datatrove.utils.text import split_into_words
-
-    for module in (fineweb_quality_filter, gopher_quality_filter, gopher_repetition_filter):
-        module.split_into_words = words or split_into_words
-    return {"Gopher": [GopherRepetitionFilter(), GopherQualityFilter(min_doc_words=1)], "FineWeb quality": [FineWebQualityFilter()]}
+def cold_chain(texts: list[str], megabytes: float) -> float:
+    """MB/s of FineWeb's chain on texts that follow others: the second half, once, after the first half."""
+    chain, shard, middle = worker(preset="fineweb"), FileRef("", ""), len(texts) // 2
+    chain.filter(documents_table(texts[:middle]), shard)
+    unseen = documents_table(texts[middle:])
+    started = time.process_time()
+    chain.filter(unseen, shard)
+    return sum(len(text.encode()) for text in texts[middle:]) / 1e6 / (time.process_time() - started)
 
 
-def every_value(filters: list[Any]) -> None:
-    """Takes the thresholds away, so that no filter stops before its last value: each document costs what all values cost."""
-    for rule in filters:
-        for name, value in vars(rule).items():
-            if name.startswith(("max_", "dup_")) and isinstance(value, int | float):
-                setattr(rule, name, 1e9)
-            elif name.startswith("min_") and value is not None:
-                setattr(rule, name, -1)
-        for name in ("top_n_grams", "dup_n_grams"):
-            if hasattr(rule, name):
-                setattr(rule, name, tuple((n, 1e9) for n, _ in getattr(rule, name)))
-        for name, value in {"line_punct_thr": -1, "short_line_threshold": 2, "char_duplicates_ratio": 1e9, "new_line_ratio": 1e9}.items():
-            if hasattr(rule, name):
-                setattr(rule, name, value)
-
-
-def references(texts: list[str]) -> Iterator[tuple[str, str, Callable[[], Any]]]:
-    """`(family, what, function)` of each peer."""
+def references(texts: list[str]) -> Iterator[tuple[tuple[str, ...], str, Callable[[], Any]]]:
+    """`(ours to compare with, what, function)` for each of datatrove's filters."""
     from datatrove.data import Document
-    from fasttext.FastText import _FastText
-
-    documents = [Document(text=text, id="") for text in texts]
-    find = re.compile(r"\w+|[^\w\s]").findall
 
     def run(filters: list[Any]) -> None:
-        for rule in filters:
-            for document in documents:
+        for text in texts:
+            document = Document(text=text, id="")
+            for rule in filters:
                 rule.filter(document)
 
-    tokenizers: dict[str, Callable[..., list[str]] | None] = {"regex words": lambda text, language: find(text)}
-    try:
-        import spacy  # noqa: F401
+    for words, name in ((regex_words, "regex words"), (stock_words, "stock")):
+        words()
+        for family, names in {
+            "Gopher": ("Gopher, kernels", "Gopher, step", "Gopher, step, spaCy's words"), "FineWeb quality": ("FineWeb quality, step",)
+        }.items():  # fmt: skip
+            yield names, f"datatrove {family}, all values, {name}", partial(run, all_values(family))
+        yield ("FineWeb's chain",), f"datatrove FineWeb's chain, early exit, {name}", partial(Chain().run, texts)
+    yield ("language, step",), "datatrove language", partial(run, [language_filter()])
 
-        tokenizers["its own words (spaCy)"] = None
-    except ImportError:
-        print("datatrove with its own tokenizer: spaCy is not installed, so left out")
-    for what, words in tokenizers.items():
-        for family, filters in datatrove_filters(words).items():
-            every_value(filters)
-            yield family, f"datatrove {family}, {what}", lambda filters=filters: run(filters)
-    model = _FastText(language_model())
-    yield "language", "datatrove language (fastText a document, k=-1)", lambda: [model.predict(t.replace("\n", " "), k=-1) for t in texts]
+
+def other_peers(texts: list[str], pythons: dict[str, str | None]) -> Iterator[tuple[str, float]]:
+    """`(what, CPU seconds)` of peers in environments of their own."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "texts.json"
+        file.write_text(json.dumps(texts))
+        for peer, python in pythons.items():
+            if python is None:
+                print(f"{peer}: no Python given, so left out")
+                continue
+            done = subprocess.run([python, PEERS, peer, file], capture_output=True, text=True, check=False)
+            if done.returncode:
+                print(f"{peer}: failed ({(done.stderr.strip().splitlines() or ['no message'])[-1]}), so left out")
+                continue
+            yield from json.loads(done.stdout.splitlines()[-1]).items()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, nargs="+", help="JSONL or Parquet files with a column text")
     parser.add_argument("--megabytes", type=float, default=20, help="text for ours")
-    parser.add_argument("--reference-megabytes", type=float, default=2, help="text for the peers, the first of the same documents")
+    parser.add_argument("--reference-megabytes", type=float, default=2, help="text for the peers, from the same documents")
+    parser.add_argument("--dolma", metavar="PYTHON", help="a Python that has dolma")
+    parser.add_argument("--nemo", metavar="PYTHON", help="a Python that has nemo-curator")
     arguments = parser.parse_args()
     source = [text for text in read_texts(arguments.data) if text.strip()]
-    texts, few = up_to(source, arguments.megabytes), up_to(source, arguments.reference_megabytes)
+    texts = up_to(source, arguments.megabytes)
+    few = up_to(texts, arguments.reference_megabytes)
     size, few_size = (sum(len(text.encode()) for text in some) / 1e6 for some in (texts, few))
-    print(f"{len(texts)} documents, {size:.1f} MB; for the peers {len(few)} documents, {few_size:.1f} MB")
-    speeds = {}
+    print(f"{len(texts)} documents, {size:.1f} MB; for the peers {len(few)} of them, {few_size:.1f} MB")
+    speeds = {"FineWeb's chain, texts not seen before": cold_chain(texts, size)}
     for what, function in ours(texts).items():
         speeds[what] = speed(function, size)
-        print(f"{what:50s} {speeds[what]:8.1f} MB/s")
-    for family, what, function in references(few):
-        reference = speed(function, few_size)
-        print(f"{what:50s} {reference:8.1f} MB/s   ours ({family}): {speeds[f'steps, {family}'] / reference:.1f} times as fast")
+    for what, found in speeds.items():
+        print(f"{what:55} {found:8.1f} MB/s")
+
+    def report(what: str, found: float, names: tuple[str, ...]) -> None:
+        ratios = ", ".join(f"{name} {speeds[name] / found:.1f}" for name in names)
+        print(f"{what:55} {found:8.2f} MB/s   ours are faster by: {ratios}")
+
+    for names, what, function in references(few):
+        report(what, speed(function, few_size, repetitions=1), names)
+    for what, seconds in other_peers(few, {"dolma": arguments.dolma, "nemo": arguments.nemo}):
+        report(what, few_size / seconds, ("Gopher, kernels", "Gopher, step"))
 
 
 if __name__ == "__main__":

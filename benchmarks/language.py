@@ -13,27 +13,16 @@ from typing import Any
 
 import pyarrow as pa
 from datatrove.data import Document
-from datatrove.pipeline.filters import LanguageFilter
+from datatrove_filters import language_filter
 
 from corpusmill.filters.language import Language, LanguageConfig
 from corpusmill.filters.language_codes import LID_176, labels_for
-from corpusmill.filters.models import language_model
 from corpusmill.filters.step import Batch
 from filters import read_texts, speed, up_to
 
 BATCH = 1000  # documents
 CHARACTERS = (0, 500, 1000, 2000, 4000)  # 0: all
 LINES = (1, 3, 20)  # sentences in a passage
-
-
-def reference_filter() -> LanguageFilter:
-    """datatrove's filter with its defaults, on our copy of the model."""
-    from fasttext.FastText import _FastText
-
-    LanguageFilter._requires_dependencies = []  # it asks for another distribution of the same module
-    reference = LanguageFilter()
-    reference.model._model = _FastText(language_model())
-    return reference
 
 
 def step(**options: Any) -> Language:
@@ -55,7 +44,7 @@ def compare(texts: list[str]) -> None:
     megabytes = sum(len(text.encode()) for text in texts) / 1e6
     print(f"{len(texts):,} documents, {megabytes:.1f} MB, lid.176.ftz\n")
     column = pa.array(texts, pa.large_string())
-    reference = reference_filter()
+    reference = language_filter()
     documents = [Document(text=text, id="") for text in texts]
     kept = [bool(reference.filter(document)) for document in documents]
     theirs = speed(lambda: [reference.filter(document) for document in documents], megabytes)

@@ -6,7 +6,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from corpusmill.filters.rules import Rule
-from corpusmill.filters.statistics import NEWLINE_LINES, WORDS, Needs, ratio
+from corpusmill.filters.statistics import NEWLINE_LINES, WORD_COUNT, Needs, ratio
 from corpusmill.filters.step import Batch, Measured, Step
 from corpusmill.pipeline.config import Config
 
@@ -42,7 +42,7 @@ class FinewebQuality(Step):
 
     @property
     def needs(self) -> Needs:
-        return Needs(WORDS | NEWLINE_LINES, short_line_length=self.config.short_line_length)
+        return Needs(WORD_COUNT | NEWLINE_LINES, short_line_length=self.config.short_line_length)
 
     def measure(self, batch: Batch) -> Measured:
         found = batch.statistics(self.needs)

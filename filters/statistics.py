@@ -15,7 +15,8 @@ from corpusmill.pipeline.text.classes import character_classes
 TERMINAL = 128
 
 #: Groups of statistics that a family can ask for; what nobody asks for is not measured.
-WORDS, LINES, REPETITION, NEWLINE_LINES = 1, 2, 4, 8
+WORD_COUNT, LINES, REPETITION, NEWLINE_LINES = 1, 4, 8, 16
+WORDS = 2 | WORD_COUNT  # the number of words comes with all that is known of them
 
 #: One int64 column each, in the order of the kernel's output row.
 NAMES = (
@@ -112,7 +113,7 @@ def measure(text: pa.Array | pa.ChunkedArray, word_rule: str, needs: Needs) -> S
 
     data, offsets = text_buffers(text)
     marks = np.zeros(0, np.uint8)
-    if word_rule == "spacy" and needs.groups & (WORDS | REPETITION):
+    if word_rule == "spacy" and needs.groups & (WORD_COUNT | REPETITION):
         from corpusmill.pipeline.text.spacy_marks import mark_tokens
 
         data, offsets = data[offsets[0] : offsets[-1]], offsets - offsets[0]

@@ -6,7 +6,7 @@ from collections import namedtuple
 import numba
 import numpy as np
 
-from corpusmill.filters.statistics import LINES, NAMES, NEWLINE_LINES, REPETITION, TERMINAL, WORDS
+from corpusmill.filters.statistics import LINES, NAMES, NEWLINE_LINES, REPETITION, TERMINAL, WORD_COUNT, WORDS
 from corpusmill.pipeline.text.classes import ALPHA, PUNCTUATION
 from corpusmill.pipeline.text.lines import line_duplicates, line_end, paragraph_duplicates
 from corpusmill.pipeline.text.ngrams import all_places, duplicate_candidates, duplicated_ngram_characters, top_ngram_characters
@@ -22,7 +22,7 @@ from corpusmill.pipeline.text.utf8 import (
     strip_end,
     strip_start,
 )
-from corpusmill.pipeline.text.words import new_words, walk_words
+from corpusmill.pipeline.text.words import count_words, new_words, walk_words
 
 # Places in a row of the output.
 CHARACTERS, NEWLINES = NAMES.index("characters"), NAMES.index("newlines")
@@ -58,7 +58,9 @@ def measure_texts(data, offsets, marks, groups, classes, word_classes, powers, s
         start, end, row = offsets[text], offsets[text + 1], out[text]
         row[CHARACTERS] = count_characters(data, start, end)
         row[NEWLINES] = count_byte(data, start, end, NEWLINE)
-        if groups & (WORDS | REPETITION):
+        if groups & (WORDS | REPETITION) == WORD_COUNT:
+            row[FIRST_OF_WORDS] = marks[start:end].sum() if marks.size else count_words(data, start, end, word_classes)
+        elif groups & (WORDS | REPETITION):
             if marks.size:
                 count = walk_marked_words(data, start, end, marks, word_classes, powers, scratch.words)
             else:
@@ -77,7 +79,7 @@ def measure_texts(data, offsets, marks, groups, classes, word_classes, powers, s
 def word_statistics(scratch, count, text, stop_words, row):
     """Counts over the words that `walk_words` found; stop words count once each."""
     words, stop_seen = scratch.words, scratch.stop_seen
-    nonsymbol, nonsymbol_characters, alpha = 0, 0, 0
+    nonsymbol, nonsymbol_characters, alpha = np.int64(0), np.int64(0), np.int64(0)
     for word in range(count):
         kind = np.int64(words.kinds[word])
         letters = 1 - (kind & PUNCTUATION) // PUNCTUATION

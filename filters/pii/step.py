@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 import pyarrow as pa
 from pydantic import Field, create_model, model_validator
 
-from corpusmill.filters.pii.kinds import KINDS
+from corpusmill.filters.pii.kinds import KINDS, Kind
 from corpusmill.filters.rules import Rule
 from corpusmill.filters.step import Batch, Measured, Step
 from corpusmill.pipeline.config import Config
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 
 class _Options(Config):
+    kinds: tuple[str, ...] = Field(
+        tuple(kind.name for kind in KINDS), description="The kinds that are looked for; what is left out is neither counted nor replaced."
+    )
     phone_regions: tuple[str, ...] | None = Field(
         None, description="Countries (ISO 3166) whose national phone numbers are looked for; by default about 40 large ones."
     )
@@ -27,9 +30,12 @@ class _Options(Config):
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
         names = [kind.name for kind in KINDS]
-        for name, limit in self.most.items():
+        for name in self.kinds:
             if name not in names:
-                raise ValueError(f"most.{name}: no such kind (expected one of {', '.join(names)})")
+                raise ValueError(f"kinds: no such kind: {name!r} (expected one of {', '.join(names)})")
+        for name, limit in self.most.items():
+            if name not in self.kinds:
+                raise ValueError(f"most.{name}: no such kind (expected one of {', '.join(self.kinds)})")
             if limit < 0:
                 raise ValueError(f"most.{name}: {limit} is below 0")
         if self.phone_regions is not None:
@@ -58,21 +64,26 @@ class Pii(Step):
     rewrites = True
 
     @property
+    def kinds(self) -> list[Kind]:
+        """Those that are looked for, in the order in which they take text."""
+        return [kind for kind in KINDS if kind.name in self.config.kinds]
+
+    @property
     def columns(self) -> dict[str, pa.DataType]:
-        return {kind.column: pa.int64() for kind in KINDS}
+        return {kind.column: pa.int64() for kind in self.kinds}
 
     @property
     def rules(self) -> tuple[Rule, ...]:
         limits = self.config.most
-        return tuple(Rule(kind.column, kind.column, ">", limits[kind.name]) for kind in KINDS if kind.name in limits)
+        return tuple(Rule(kind.column, kind.column, ">", limits[kind.name]) for kind in self.kinds if kind.name in limits)
 
     def measure(self, batch: Batch) -> Measured:
         """Counts what is found, whether it is replaced or not."""
         from corpusmill.filters.pii.spans import Texts, counts, replaced, without_overlaps  # compiled kernels
 
         texts = Texts(batch.text)
-        found = without_overlaps([self._find(texts, kind.module) for kind in KINDS])
-        columns = {kind.column: counts(texts, spans) for kind, spans in zip(KINDS, found)}
+        found = without_overlaps([self._find(texts, kind.module) for kind in self.kinds])
+        columns = {kind.column: counts(texts, spans) for kind, spans in zip(self.kinds, found)}
         return Measured(columns, replaced(batch.text, texts, self._replacements(found)))
 
     def _find(self, texts: "Texts", module: str) -> "Spans":
@@ -82,5 +93,5 @@ class Pii(Step):
         return spans
 
     def _replacements(self, found: "Sequence[Spans]") -> "list[tuple[Spans, str]]":
-        placeholders = [getattr(self.config, kind.name) for kind in KINDS]
+        placeholders = [getattr(self.config, kind.name) for kind in self.kinds]
         return [(spans, text) for spans, text in zip(found, placeholders) if text is not None]

@@ -123,6 +123,19 @@ def walk_words(data, start, end, classes, powers, words):
 
 
 @numba.njit(cache=True, nogil=True)
+def count_words(data, start, end, classes):
+    """How many words `walk_words` finds."""
+    words, before, at = np.int64(0), np.int64(0), start
+    while at < end:
+        point, width = decode(data, at)
+        kind = np.int64(classes[point])
+        words += (kind & VISIBLE) // VISIBLE & ~(kind & before & WORD)
+        before = kind
+        at += width
+    return words
+
+
+@numba.njit(cache=True, nogil=True)
 def skip_invisible(data, at, end, classes):
     while at < end:
         point, width = decode(data, at)

@@ -36,6 +36,19 @@ def test_each_kind_is_counted_and_replaced(measure_step: Callable) -> None:
         assert kind.placeholder in new[list(ONE_OF_EACH).index(kind.column)]
 
 
+def test_kinds_that_are_not_looked_for_are_left_and_have_no_column(measure_step: Callable) -> None:
+    columns, new = measure_step("pii", {"kinds": ["ipv4", "email"]}, list(ONE_OF_EACH.values()))
+    assert columns == {"pii_emails": [0, 1, 0, 0, 0, 0, 0, 0], "pii_ipv4": [0, 0, 0, 0, 0, 0, 1, 0]}
+    assert [text for text in new if "example" in text or "192.0.2.1" in text] == [
+        "write to email@example.com today",
+        "host 192.0.2.1 answered",
+    ]
+    with pytest.raises(ValidationError, match="kinds: no such kind: 'faces'"):
+        PiiConfig(kinds=["faces"])
+    with pytest.raises(ValidationError, match="most.phone: no such kind"):
+        PiiConfig(kinds=["email"], most={"phone": 3})
+
+
 def test_all_in_one_text_and_several_texts(measure_step: Callable) -> None:
     together = "\n".join(ONE_OF_EACH.values())
     columns, (first, empty, third) = measure_step("pii", {}, [together, "", "é" + together + " é"])

@@ -1,5 +1,6 @@
 import re
 import unicodedata
+from functools import cache
 
 import numpy as np
 import pytest
@@ -8,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpusmill.pipeline.text.classes import ALPHA, PUNCTUATION, character_classes
-from corpusmill.pipeline.text.words import UNSPACED, WORD_RULES, base_powers, hash_word, new_words, walk_words, word_rule_classes
+from corpusmill.pipeline.text.words import (
+    UNSPACED,
+    WORD_RULES,
+    base_powers,
+    count_words,
+    hash_word,
+    new_words,
+    walk_words,
+    word_rule_classes,
+)
 
 PUNCTUATION_MARKS = frozenset(".,-_!…")
 UNSPACED_CHARACTER = regex.compile(f"[{UNSPACED}]", regex.V1)
@@ -34,11 +44,19 @@ FIND = {"words": re.compile(r"\w+|[^\w\s]").findall, "whitespace": str.split, "c
 TEXT = st.text(st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from("ab _.…\n\u3000é\u0301漢😀7กำข้カー")), max_size=60)
 
 
+@cache
+def classes_of(rule: str) -> np.ndarray:
+    return word_rule_classes(rule, character_classes(PUNCTUATION_MARKS))
+
+
+def text_bytes(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode(), np.uint8)
+
+
 def walk(text: str, rule: str):
     data = np.frombuffer(b"x" + text.encode() + b"x", np.uint8)
     words = new_words(len(data))
-    classes = word_rule_classes(rule, character_classes(PUNCTUATION_MARKS))
-    return walk_words(data, 1, len(data) - 1, classes, base_powers(), words), words
+    return walk_words(data, 1, len(data) - 1, classes_of(rule), base_powers(), words), words
 
 
 @pytest.mark.parametrize("rule", WORD_RULES)
@@ -47,7 +65,7 @@ def walk(text: str, rule: str):
 def test_words_are_those_of_the_rule(rule: str, text: str) -> None:
     count, words = walk(text, rule)
     expected = FIND[rule](text)
-    assert count == len(expected)
+    assert count == len(expected) == count_words(text_bytes(text), 0, len(text.encode()), classes_of(rule))
     assert words.hashes[:count].tolist() == [int(hash_word(word)) for word in expected]
     assert words.ends[: count + 1].tolist() == [len("".join(expected[:n])) for n in range(count + 1)]
     joined = "".join(expected)
