@@ -61,6 +61,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # The rules that Dolma applies to its Gopher taggers.
     "dolma": {"steps": [{"dolma": {"preset": "dolma"}}]},
+    # NeMo Curator 1.4: the filters of its English heuristics, each on every document.
+    "nemo-1.4": {"steps": [{"nemo": {"preset": "nemo-1.4"}}]},
 }
 
 

@@ -9,7 +9,6 @@ words with letters are those with ASCII letters; a line counts its newline. Raw 
 then (up to 3.9): NLTK 3.10 changed the engine of its expressions, to which combining marks are parts of words.
 """
 
-import json
 import re
 import string
 import unicodedata
@@ -105,23 +104,12 @@ class RedPajama(Step):
 
     def setup(self) -> None:
         from corpusmill.filters.redpajama_kernel import phrase_set
+        from corpusmill.filters.stop_word_lists import stop_words
         from corpusmill.pipeline.text.table import word_set
 
-        self.stop_words = word_set(self._stop_words())
+        self.stop_words = word_set(sorted(stop_words(self.config.language, self.config.stop_words)))
         phrases = set(self._read(self.config.bad_words).splitlines()) if self.config.bad_words else set()
         self.phrases, self.phrase_lengths = phrase_set(sorted({phrase.strip() for phrase in phrases} - {""}))
-
-    def _stop_words(self) -> list[str]:
-        language = self.config.language
-        if self.config.stop_words is None:
-            from corpusmill.filters.stop_word_lists import stop_words
-
-            return sorted(stop_words(language))
-        try:
-            lists = json.loads(self._read(self.config.stop_words))
-            return [str(word) for word in lists[language]]
-        except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f"{self.config.stop_words}: is no JSON object with a list of words for {language!r}.") from error
 
     @staticmethod
     def _read(path: str) -> str:

@@ -10,7 +10,7 @@ from rich.table import Table
 from corpusmill.filters.sweep import Kept, Sweep
 from corpusmill.pipeline.errors import InputError
 
-BAR = 30
+BAR = 12
 
 
 def show(result: Sweep, console: Console) -> None:
@@ -24,15 +24,15 @@ def show(result: Sweep, console: Console) -> None:
     )
     table = Table(box=None, pad_edge=False)
     for title in ("threshold", "alone", "%", "characters", "together", "%", "characters"):
-        table.add_column(title, justify="right")
-    table.add_column("kept: █ together, · alone")
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("█ all · alone", no_wrap=True)
     for row in result.rows:
-        mark = " ◂ now" if row.threshold == result.now else ""
+        mark = "now ▸ " if row.threshold == result.now else ""
         table.add_row(
-            f"{row.threshold:.12g}",
+            f"{mark}{row.threshold:.12g}",
             f"{row.alone_documents:,}", _percent(row.alone_documents, result.documents), f"{row.alone_characters:,}",
             f"{row.together_documents:,}", _percent(row.together_documents, result.documents), f"{row.together_characters:,}",
-            _bar(row, result.documents) + mark,
+            _bar(row, result.documents),
         )  # fmt: skip
     console.print(table)
 

@@ -75,10 +75,15 @@ def hash_span(data, start, end):
 
 
 def word_set(words: Iterable[str]) -> npt.NDArray[np.uint64]:
-    """A table for `find` of the `hash_span` of each word, sparse enough that most lookups end at once."""
-    words = list(words)
-    table = np.zeros(4 * table_size(len(words)), np.uint64)
-    for word in words:
-        data = np.frombuffer(word.encode(), np.uint8)
-        insert(table, table.size - 1, np.uint64(hash_span(data, 0, data.size)))
+    """A table for `find` of the `hash_span` of each word."""
+    spans = (np.frombuffer(word.encode(), np.uint8) for word in words)
+    return hash_set(np.uint64(hash_span(span, 0, span.size)) for span in spans)
+
+
+def hash_set(hashes: Iterable[np.uint64]) -> npt.NDArray[np.uint64]:
+    """A table for `find` of these hashes, sparse enough that most lookups end at once."""
+    hashes = list(hashes)
+    table = np.zeros(4 * table_size(len(hashes)), np.uint64)
+    for value in hashes:
+        insert(table, table.size - 1, value)
     return table

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpusmill.filters.stop_word_lists import stop_words
-from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.errors import ConfigError, InputError
 
 SINGLE = "aabA-*#…•–.!?”’:,_{}\n\n\n \u2028\u3000漢カéÉǅⅠ½²\u0301ΣΑİſ😀\0\x1c"
 LONGER = [
@@ -129,7 +129,7 @@ def test_stop_words_of_a_file(measure_step: Callable, tmp_path: Path) -> None:
     path.write_text(json.dumps({"xx": ["Ab", "c"]}))
     columns, _ = measure_step("redpajama", {"stop_words": str(path), "language": "xx"}, ["Ab ab c d"])
     assert columns["rps_doc_stop_word_fraction"] == [0.5]
-    with pytest.raises(InputError, match=r"stop\.json: is no JSON object with a list of words for 'en'"):
+    with pytest.raises(ConfigError, match=r"stop\.json: there is no list of stop words for the language 'en' \(there is one for xx\)"):
         measure_step("redpajama", {"stop_words": str(path)}, ["a"])
     with pytest.raises(InputError, match=r"missing\.txt: can't be read \(No such file"):
         measure_step("redpajama", {"bad_words": str(tmp_path / "missing.txt")}, ["a"])

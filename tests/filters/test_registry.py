@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, models
 
 from corpusmill.filters.registry import OTHERS, STEPS, build_steps, resolve_step
 from corpusmill.pipeline.errors import ConfigError
@@ -13,7 +14,10 @@ from corpusmill.pipeline.recipe import validate_recipe
 def options(name: str, tmp_path: Path) -> dict[str, str]:
     """What a step can't do without where there is no network."""
     (tmp_path / "en").write_text("badword\n")
-    return {"lists": str(tmp_path)} if name == "bad_words" else {}
+    tokenizer = Tokenizer(models.BPE({"a": 0, "b": 1, "ab": 2, "?": 3}, [("a", "b")], unk_token="?"))
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    needed = {"bad_words": {"lists": str(tmp_path)}, "token_ratio": {"tokenizer": str(tmp_path / "tokenizer.json")}}
+    return needed.get(name, {})
 
 
 @pytest.mark.parametrize("name", [name for name in STEPS if name not in OTHERS])
@@ -77,7 +81,7 @@ def test_a_configuration_loads_no_heavy_library() -> None:
     code = (
         "import sys; from corpusmill.filters.stage import FilterConfig; "
         "FilterConfig(steps=['language', 'c4', 'pii', 'gopher_quality', 'gopher_repetition', 'fineweb_quality', 'quality', "
-        "'dolma', 'dclm', 'redpajama', 'nemo']); "
+        "'dolma', 'dclm', 'redpajama', 'nemo', 'stop_words', 'token_ratio', 'compression', 'encoding_damage']); "
         "print([m for m in ('numba', 'fasttext', 'torch', 'ray', 'datatrove', 'tokenizers') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

@@ -78,7 +78,7 @@ def test_the_command(run: Storage, tmp_path: Path, corpusmill: Callable) -> None
     call = ("sweep", run.root, "--rule", "gopher_short_doc", "--from", 0, "--to", 100, "--steps", 3)
     expected = sweep(run.root, "gopher_short_doc", 0, 100, 3)
     code, out, _ = corpusmill(*call, "--plot", tmp_path / "plot.html")
-    assert code == 0 and "50" in out.decode() and "◂ now" in out.decode() and "█" in out.decode()
+    assert code == 0 and "50" in out.decode() and "now ▸ 50" in out.decode() and "█" in out.decode()
     page = (tmp_path / "plot.html").read_text()
     assert "Plotly.newPlot" in page and 'src="http' not in page and "gopher_short_doc" in page
     code, out, _ = corpusmill(*call, "--json")

@@ -1,0 +1,64 @@
+"""Traces of wrong encodings and of broken extraction: replacement characters, mojibake, controls, private-use characters."""
+
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pydantic import Field
+
+from corpusmill.filters.rules import Rule
+from corpusmill.filters.statistics import ratio
+from corpusmill.filters.step import Batch, Measured, Step
+from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.ingest.mojibake import mojibake_rate
+from corpusmill.pipeline.text.buffers import text_buffers
+
+#: Kinds of characters: U+FFFD; Unicode's Cc but the white space among them (\t \n \v \f \r, NEL); Co and noncharacters.
+REPLACEMENT, CONTROL, PRIVATE = 1, 2, 4
+NAMES = ("replacement", "control", "private_use")
+
+
+class EncodingDamageConfig(Config):
+    """Encoding damage: replacement characters, mojibake, control and private-use characters. The limits are our own."""
+
+    max_replacement: float | None = Field(0.01, ge=0, description="Highest share of U+FFFD; null: no rule, as for the others.")
+    max_mojibake: float | None = Field(0.01, ge=0, description="Highest share of characters that a wrong encoding made.")
+    max_control: float | None = Field(0.01, ge=0, description="Highest share of control characters that are no white space.")
+    max_private_use: float | None = Field(0.05, ge=0, description="Highest share of private-use characters (icon fonts) and noncharacters.")
+
+
+@cache
+def _kinds() -> npt.NDArray[np.uint8]:
+    kinds = np.zeros(0x110000, np.uint8)
+    kinds[0xFFFD] = REPLACEMENT
+    kinds[0x00:0x20] = kinds[0x7F:0xA0] = CONTROL
+    kinds[[*b"\t\n\v\f\r", 0x85]] = 0
+    kinds[0xE000:0xF900] = kinds[0xF0000:] = kinds[0xFDD0:0xFDF0] = PRIVATE
+    kinds[0xFFFE::0x10000] = kinds[0xFFFF::0x10000] = PRIVATE
+    return kinds
+
+
+class EncodingDamage(Step):
+    Config = EncodingDamageConfig
+
+    @property
+    def columns(self) -> dict[str, pa.DataType]:
+        return dict.fromkeys((*(f"{name}_char_ratio" for name in NAMES), "mojibake_char_ratio"), pa.float64())  # NaN for an empty text
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        limits = {name: getattr(self.config, f"max_{name}") for name in ("replacement", "mojibake", "control", "private_use")}
+        return tuple(Rule(f"too_much_{name}", f"{name}_char_ratio", ">", limit) for name, limit in limits.items() if limit is not None)
+
+    def measure(self, batch: Batch) -> Measured:
+        from corpusmill.filters.encoding_damage_kernel import count_kinds
+
+        data, offsets = text_buffers(batch.text)
+        counts = np.zeros((len(batch), len(NAMES) + 1), np.int64)
+        count_kinds(data, offsets, _kinds(), counts)
+        columns = {f"{name}_char_ratio": ratio(counts[:, place], counts[:, -1]) for place, name in enumerate(NAMES)}
+        mojibake = np.where(counts[:, -1] > 0, 0.0, np.nan)
+        for place in np.flatnonzero(counts[:, -1] != np.diff(offsets)).tolist():  # the others are ASCII
+            mojibake[place] = mojibake_rate(batch.text[place].as_py())
+        return Measured(columns | {"mojibake_char_ratio": mojibake})

@@ -1,0 +1,43 @@
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+
+from corpusmill.filters.registry import build_steps, resolve_step
+from corpusmill.pipeline.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    letters = pre_tokenizers.ByteLevel.alphabet()
+    trained.train_from_iterator(["the cat and the hat sat on the mat"] * 9, trainers.BpeTrainer(vocab_size=300, initial_alphabet=letters))
+    trained.add_special_tokens(["<s>"])
+    trained.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", trained.token_to_id("<s>"))])
+    trained.enable_truncation(8)
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    trained.save(str(path))
+    return str(path)
+
+
+def test_tokens_of_each_text(tokenizer: str, texts: list[str], measure_step: Callable) -> None:
+    texts = [text[:2000] for text in texts]
+    columns, _ = measure_step("token_ratio", {"tokenizer": tokenizer}, texts)
+    reference = Tokenizer.from_file(tokenizer)
+    reference.no_truncation()  # a tokenizer's own limit does not count, nor do its special tokens
+    for text, tokens, ratio in zip(texts, columns["tokens"], columns["token_char_ratio"], strict=True):
+        assert tokens == len(reference.encode(text, add_special_tokens=False).ids)
+        assert ratio == tokens / len(text) if text else math.isnan(ratio)
+
+
+def test_rules_are_those_that_the_recipe_asks_for(tokenizer: str) -> None:
+    (step,) = build_steps([resolve_step({"token_ratio": {"tokenizer": tokenizer, "max_ratio": 0.5}})])
+    assert [(rule.rule.name, rule.rule.threshold) for rule in step.rules] == [("too_many_tokens", 0.5)]
+
+
+def test_no_tokenizer(measure_step: Callable, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nothing\.json: not a tokenizer\.json that can be read"):
+        measure_step("token_ratio", {"tokenizer": str(tmp_path / "nothing.json")}, ["a"])
