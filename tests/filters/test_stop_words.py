@@ -27,7 +27,8 @@ def lower(text: str) -> str:
 
 def reference(text: str, words: set[str]) -> list[float]:
     found = [lower(word) for word in re.findall(r"\w+", text)]
-    stops = [word for word in found if word in {lower(word) for word in words}]
+    listed = {lower(word) for word in words}
+    stops = [word for word in found if word in listed]
     return [len(stops), len(set(stops)), len(stops) / len(found) if found else math.nan]
 
 
