@@ -29,7 +29,9 @@ class StopWordsConfig(Config):
     """Stop words: how many of them a text has, by lists for 60 languages (spaCy's) or a file."""
 
     language: str = Field("en", description="Whose stop words, where `column` is not given.")
-    column: str | None = Field(None, description="Column of the documents with the language, for example `language`.")
+    column: str | None = Field(
+        None, description="Column with each document's language: a step's before, or the documents' own, as `language`."
+    )
     lists: str | None = Field(None, description="JSON file {language: [words]}; spaCy's lists where it is missing.")
     min_different: int | None = Field(2, ge=0, description="Fewest different stop words; null: no rule.")
     min_share: float | None = Field(None, ge=0, le=1, description="Lowest share of stop words among all words; null: no rule.")
@@ -81,12 +83,13 @@ class StopWords(Step):
 
     def _languages(self, batch: Batch) -> list[str]:
         """The language of each document as ISO 639-3."""
-        column = self.config.column
-        if column is None:
+        name = self.config.column
+        if name is None:
             return [canonical(self.config.language)] * len(batch)
-        if column not in batch.documents.column_names:
-            raise InputError(f"the documents have no column {column}, which `stop_words` takes the language from.")
-        return [canonical(str(code or "")) for code in batch.documents[column].to_pylist()]
+        column = batch.column(name)
+        if column is None:
+            raise InputError(f"the documents have no column {name}, which `stop_words` takes the language from.")
+        return [canonical(str(code or "")) for code in column.to_pylist()]
 
     def _table(self, code: str) -> npt.NDArray[np.uint64]:
         from corpusmill.pipeline.text.table import hash_set
