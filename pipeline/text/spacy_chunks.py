@@ -4,9 +4,7 @@
 An entry's value has a bit for each place at which a piece begins: units of a shape, bytes of a chunk that is known exactly.
 Longer exact chunks have their bits in `pool`, and the value is where.
 
-spaCy puts some exceptions together again after it has cut all chunks ("x:(" is "x" and ":("), but not where a longer one that
-goes beyond the chunk overlaps (": ( (" in "x:( ("). So of a SENSITIVE chunk, one of whose pieces is such an exception, the neighbours count
-where they begin or end as one could go on: then it is known together with CONTEXT chunks on both sides.
+Of a SENSITIVE chunk the neighbours may count (`spacy_neighbours`): then it is known together with them.
 """
 
 from collections import namedtuple
@@ -15,7 +13,8 @@ import numba
 import numpy as np
 
 from corpusmill.pipeline.text.hashing import ONE
-from corpusmill.pipeline.text.spacy_rules import DIGIT, RUN, SPACE, SPLITS, UPPER, pair_hash, run_hash
+from corpusmill.pipeline.text.spacy_neighbours import context, continues, has_merged
+from corpusmill.pipeline.text.spacy_rules import DIGIT, RUN, SPACE, SPLITS, UPPER, run_hash
 from corpusmill.pipeline.text.spacy_scan import (
     EXACT,
     MOST_UNITS,
@@ -23,19 +22,15 @@ from corpusmill.pipeline.text.spacy_scan import (
     TOO_LONG,
     context_key,
     exact_key,
-    first_unit,
-    last_unit,
     scan_chunk,
 )
-from corpusmill.pipeline.text.table import find, hash_span
-from corpusmill.pipeline.text.utf8 import NEWLINE, decode, eight_bytes, previous
+from corpusmill.pipeline.text.table import find
+from corpusmill.pipeline.text.utf8 import NEWLINE, decode, eight_bytes
 
 #: Slots of the table, half of which are used; words of the pool: 16 and 8 MB.
 SLOTS, POOL = 1 << 20, 1 << 20
 #: Chunks that spaCy is asked for at once, words of the pool they may take, and chunks that may wait for its answers.
 MOST_QUESTIONS, MOST_POOL, MOST_WAITING = 1 << 15, 1 << 18, 1 << 14
-#: Bytes of neighbours that are looked at.
-MOST_CONTEXT = 4096
 
 _KNOWN_EXACTLY = np.uint64(1 << 63)  # shapes whose pieces begin within runs
 _SENSITIVE = np.uint64(1 << 62)
@@ -46,8 +41,8 @@ _INLINE_BYTES = 60
 _SPACE = 0x20
 
 #: `keys` uint64 and `values` uint64 of SLOTS; `pool` uint64 of POOL. `questions` int64 (MOST_QUESTIONS, 4): first and last
-#: byte of what spaCy is asked, and of the chunk in it. `waiting` int64 (MOST_WAITING, 2): number of the text, begin of the
-#: chunk. `places` is scratch. `counts` int64: see the next line.
+#: byte of what spaCy is asked, and of the chunk in it. `waiting` int64 (MOST_WAITING, 3): number of the text, begin and
+#: end of the chunk. `places` is scratch. `counts` int64: see the next line.
 Chunks = namedtuple("Chunks", "keys values pool questions waiting places counts")
 QUESTIONS, WAITING, ENTRIES, POOL_USED, POOL_ASKED = range(5)
 #: The tables of `spacy_rules.SpacyRules` that kernels need.
@@ -62,7 +57,7 @@ def new_chunks() -> Chunks:
         np.empty(SLOTS, np.uint64),
         np.empty(POOL, np.uint64),
         np.empty((MOST_QUESTIONS, 4), np.int64),
-        np.empty((MOST_WAITING, 2), np.int64),
+        np.empty((MOST_WAITING, 3), np.int64),
         np.empty(MOST_UNITS + 1, np.int64),
         np.zeros(5, np.int64),
     )
@@ -88,8 +83,8 @@ def mark_texts(data, starts, ends, text, at, rules, chunks, marks):
             start = at
             at, known = mark_chunk(data, start, starts[text], end, rules, chunks, marks)
             if not known:
-                chunks.waiting[chunks.counts[WAITING], 0] = text
-                chunks.waiting[chunks.counts[WAITING], 1] = start
+                waiting = chunks.waiting[chunks.counts[WAITING]]
+                waiting[0], waiting[1], waiting[2] = text, start, at
                 chunks.counts[WAITING] += 1
         text += 1
         if text < starts.size:
@@ -161,11 +156,15 @@ def mark_waiting(data, starts, ends, rules, chunks, marks):
     """Marks the chunks that wait, as far as they are known by now; the others go on waiting."""
     waiting, chunks.counts[WAITING] = chunks.counts[WAITING], 0
     for place in range(waiting):
-        text, start = chunks.waiting[place, 0], chunks.waiting[place, 1]
-        _, known = mark_chunk(data, start, starts[text], ends[text], rules, chunks, marks)
+        text, start, end = chunks.waiting[place, 0], chunks.waiting[place, 1], chunks.waiting[place, 2]
+        known = end == mark_known(
+            data, start, end, rules.kinds, rules.byte_kinds, rules.run_filter, rules.splits_mark,
+            rules.exception_runs, rules.longest_exception_run, chunks.keys, chunks.values, chunks.places, marks,
+        )  # fmt: skip
         if not known:
-            chunks.waiting[chunks.counts[WAITING], 0] = text
-            chunks.waiting[chunks.counts[WAITING], 1] = start
+            _, known = mark_chunk(data, start, starts[text], ends[text], rules, chunks, marks)
+        if not known:
+            chunks.waiting[chunks.counts[WAITING]] = chunks.waiting[place]
             chunks.counts[WAITING] += 1
 
 
@@ -248,51 +247,6 @@ def pool_words(size):
 
 
 @numba.njit(cache=True, nogil=True)
-def continues(data, start, end, low, high, rules):
-    """Whether a neighbour, one space away, meets the chunk in two units that are side by side in an exception."""
-    pairs = rules.merged_pairs
-    if end + 1 < high and data[end] == _SPACE:
-        pair = pair_hash(last_unit(data, start, end, rules.kinds), first_unit(data, end + 1, high, rules.kinds))
-        if find(pairs, pairs.size - 1, pair) >= 0:
-            return True
-    if start - 1 > low and data[start - 1] == _SPACE:
-        pair = pair_hash(last_unit(data, low, start - 1, rules.kinds), first_unit(data, start, end, rules.kinds))
-        return find(pairs, pairs.size - 1, pair) >= 0
-    return False
-
-
-@numba.njit(cache=True, nogil=True)
-def context(data, start, end, low, high, rules):
-    """`(first, last)` byte of the chunk with as many neighbours, one space apart, as an exception can go beyond it."""
-    first, last = start, end
-    for _ in range(rules.merged_units):
-        if first - 1 <= low or data[first - 1] != _SPACE:
-            break
-        at = first - 1
-        while at > low and start - at < MOST_CONTEXT:
-            before = previous(data, at)
-            if rules.kinds[decode(data, before)[0]] & SPACE:
-                break
-            at = before
-        if at == first - 1 or start - at >= MOST_CONTEXT:
-            break
-        first = at
-    for _ in range(rules.merged_units):
-        if last + 1 >= high or data[last] != _SPACE:
-            break
-        at = last + 1
-        while at < high and at - end < MOST_CONTEXT:
-            point, width = decode(data, at)
-            if rules.kinds[point] & SPACE:
-                break
-            at += width
-        if at == last + 1 or at - end >= MOST_CONTEXT:
-            break
-        last = at
-    return first, last
-
-
-@numba.njit(cache=True, nogil=True)
 def store_answers(data, begins, questions, rules, chunks):
     """Stores where pieces begin (`begins`, by byte of `data`) of chunks that spaCy was asked for, at these places of `data`."""
     places = chunks.places
@@ -302,7 +256,7 @@ def store_answers(data, begins, questions, rules, chunks):
             _store(chunks, context_key(data, first, last, start), _exact_value(begins, start, end, chunks))
             continue
         _, key, how, units = scan_chunk(data, start, end, rules.kinds, rules.exception_runs, rules.longest_exception_run, places)
-        sensitive = _SENSITIVE if _has_merged(data, begins, start, end, rules) else np.uint64(0)
+        sensitive = _SENSITIVE if has_merged(data, begins, start, end, rules) else np.uint64(0)
         if how == SHAPE:
             value, found, pieces = np.uint64(0), 0, 0
             for unit in range(units):
@@ -344,15 +298,3 @@ def _store(chunks, key, value):
     chunks.counts[ENTRIES] += chunks.keys[slot] == 0
     chunks.keys[slot] = key
     chunks.values[slot] = value
-
-
-@numba.njit(cache=True, nogil=True)
-def _has_merged(data, begins, start, end, rules):
-    """Whether some pieces side by side, fewer than all, are an exception that spaCy looks for in the pieces."""
-    for first in range(start, end):
-        if begins[first]:
-            for last in range(first + 1, min(first + rules.longest_merged, end) + 1):
-                piece = (last == end or begins[last]) and not (first == start and last == end)
-                if piece and find(rules.merged, rules.merged.size - 1, hash_span(data, first, last)) >= 0:
-                    return True
-    return False

@@ -100,6 +100,10 @@ def test_a_word_on_which_spacy_fails() -> None:
     assert tokens(["IS_ALPHA", "(IS_ALPHA, IS_ALPHA-b. x"] * 2) == [["IS_ALPHA"], ["(", "IS_ALPHA", ",", "IS_ALPHA", "-", "b.", "x"]] * 2
 
 
+def test_chunks_that_differ_in_a_nul() -> None:
+    assert tokens(["1a# \x001a$ \x00\x001a# a.bc \0a.bc"]) == [REFERENCE.word_tokenize("1a# \x001a$ \x00\x001a# a.bc \0a.bc")]
+
+
 def test_no_texts() -> None:
     assert tokens([]) == []
     assert tokens(["", " ", "\n"]) == [[], [], []]
