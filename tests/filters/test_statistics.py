@@ -82,10 +82,11 @@ def test_any_text(word_rule: str, texts: list[str]) -> None:
     check(texts, word_rule)
 
 
-def test_statistics_do_not_depend_on_the_batch(hard_texts: list[str]) -> None:
+@pytest.mark.parametrize("word_rule", ["words", "spacy"])
+def test_statistics_do_not_depend_on_the_batch(word_rule: str, hard_texts: list[str]) -> None:
     column = pa.array(hard_texts, pa.large_string())
-    together = measure(column, "words", ALL).values
-    alone = [measure(column.slice(n, 1), "words", ALL).values[:, 0] for n in range(len(column))]
+    together = measure(column, word_rule, ALL).values
+    alone = [measure(column.slice(n, 1), word_rule, ALL).values[:, 0] for n in range(len(column))]
     assert np.array_equal(together.T, np.stack(alone))
 
 

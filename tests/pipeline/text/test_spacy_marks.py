@@ -50,6 +50,17 @@ def test_any_text(texts: list[str]) -> None:
     assert tokens(texts) == [REFERENCE.word_tokenize(text) for text in texts]
 
 
+HOSTS = ["a", "A", "com", "Com", "COM", "www", "x1", "1", "22", "55555", "666666", "7777777", "b2c", "s", "US", "io", "html", "the", "café"]
+HOST_MARKS = [".", ".", ".", "/", ":", "@", "-", "_", "?", "#", "=", "//", "://", "+", "(", ")", "'", '"', ",", "$", "*", "..", "…", " "]
+HOST_LIKE = st.lists(st.tuples(st.sampled_from(HOSTS), st.sampled_from(HOST_MARKS)), max_size=80).map(lambda parts: "".join(sum(parts, ())))
+
+
+@given(HOST_LIKE)
+@settings(deadline=None, max_examples=400)
+def test_what_looks_like_hosts(text: str) -> None:
+    assert tokens([text]) == [REFERENCE.word_tokenize(text)]
+
+
 def test_marks_around_words() -> None:
     """A sample of all pairs of marks around words of each kind (all of them were equal, too)."""
     marks = [*MARKS, ""]
