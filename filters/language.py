@@ -1,17 +1,14 @@
 """The language of a document by fastText: label and score of the most likely one, and of others where a recipe asks for them.
 
-Labels and scores are those of datatrove's `LanguageFilter` (newlines become spaces) where all of the text is judged; scores above 1,
-which fastText's rounding gives, are 1 here.
+Labels and scores are those of datatrove's `LanguageFilter` (newlines become spaces); scores above 1, which fastText's rounding gives,
+are 1 here. All of the text is judged, by our own kernel (filters/fasttext_kernel.py).
 """
 
-from collections.abc import Mapping
-from itertools import islice
 from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
 from corpusmill.filters.language_codes import LID_176, labels_for, split_script
@@ -20,16 +17,12 @@ from corpusmill.filters.rules import Rule
 from corpusmill.filters.step import Batch, Measured, Step
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import ConfigError
+from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.pipeline.text.classes import character_classes
 
 #: The label of a text with too few letters to tell (ISO 639-2's code for "undetermined").
 UNDETERMINED = "und"
 PREFIX = "__label__"
-ALL = -1  # fastText's number for all labels
-
-
-def has_letters(text: str, wanted: int) -> bool:
-    """Whether a text has so many letters; looks no further than needed."""
-    return sum(1 for _ in islice(filter(str.isalpha, text), wanted)) == wanted
 
 
 class LanguageConfig(Config):
@@ -42,7 +35,6 @@ class LanguageConfig(Config):
         "has a score above the threshold, as in datatrove.",
     )
     threshold: float = Field(0.65, ge=0, le=1, description="A document goes on where the score is above this.")
-    characters: int = Field(2000, ge=0, description="Judge by the first so many characters; 0 means all of them.")
     min_letters: int = Field(10, ge=0, description="With fewer letters than this the language is `und` with score 0.")
     top: int = Field(0, ge=0, description="So many of the most likely labels, with scores, go into the report.")
     model: str | None = Field(None, description="Path of a fastText model, such as GlotLID; by default lid.176.ftz from the user's cache.")
@@ -91,59 +83,55 @@ class Language(Step):
         return [language_model(self.config.model)]
 
     def setup(self) -> None:
-        from fasttext.FastText import _FastText  # load_model of older distributions prints a warning
+        from corpusmill.filters.fasttext_kernel import TokenSums
+        from corpusmill.filters.fasttext_model import read_model
 
         path = language_model(self.config.model)
         try:
-            self.model = _FastText(path)
-            self.model.predict("")  # of a model of word vectors alone: an error
-        except (ValueError, RuntimeError) as error:
+            self.model = read_model(path)
+        except (ValueError, OSError) as error:
             raise ConfigError(f"{path}: not a fastText model that tells languages ({error}).") from error
-        labels = frozenset(label.removeprefix(PREFIX) for label in self.model.get_labels())
-        self._names: Mapping[str, str] = {label: split_script(label)[0] for label in labels}
+        self._sums = TokenSums(self.model.rows.shape[1])
+        self._classes = character_classes()
+        labels = [label.removeprefix(PREFIX) for label in self.model.labels]
+        names = {label: split_script(label)[0] for label in labels}
         try:
-            self._wanted = frozenset(labels_for(self.config.keep, labels))
+            wanted = frozenset(labels_for(self.config.keep, frozenset(labels)))
             if self.config.model is not None:  # as the recipe calls them, so that the rule compares what it names
-                self._names |= {label: code for code in self.config.keep for label in labels_for([code], labels)}
+                names |= {label: code for code in self.config.keep for label in labels_for([code], frozenset(labels))}
         except ValueError as error:
             raise ConfigError(f"{path}: {error}.") from error
+        self._labels = np.array(labels, object)
+        self._names = np.array([names[label] for label in labels], object)
+        self._scripts = np.array([split_script(label)[1] for label in labels], object)
+        self._wanted = np.array([place for place, label in enumerate(labels) if label in wanted], np.int64)
 
     def measure(self, batch: Batch) -> Measured:
-        text = batch.text if self.config.characters == 0 else pc.utf8_slice_codeunits(batch.text, 0, self.config.characters)
-        texts = pc.replace_substring(text, "\n", " ").to_pylist()
-        predictions = self.predict(texts, ALL if self.config.match == "any" else max(1, self.config.top))
-        columns = _best(predictions, self._names)
+        scores = self.scores(batch.text)
+        best = scores.argmax(axis=1)
+        score = scores[np.arange(len(best)), best]
+        known = score >= 0
+        columns: dict[str, Any] = {
+            "language": np.where(known, self._names[best], UNDETERMINED),
+            "language_score": np.maximum(score, 0.0),
+            "language_script": np.where(known, self._scripts[best], None),
+        }
         if self.config.match == "any":
-            columns["language_wanted_score"] = np.array([self._wanted_score(*prediction) for prediction in predictions], np.float64)
+            columns["language_wanted_score"] = np.maximum(scores[:, self._wanted].max(axis=1), 0.0)
         if self.config.top:
-            columns["language_labels"] = [labels[: self.config.top] for labels, _ in predictions]
-            columns["language_scores"] = [scores[: self.config.top] for _, scores in predictions]
+            order = np.argsort(-scores, axis=1, kind="stable")[:, : self.config.top]
+            listed = [(row, places[row[places] >= 0]) for row, places in zip(scores, order)]
+            columns["language_labels"] = [self._labels[places].tolist() for _, places in listed]
+            columns["language_scores"] = [row[places].tolist() for row, places in listed]
         return Measured(columns)
 
-    def predict(self, texts: list[str], k: int) -> list[tuple[list[str], list[float]]]:
-        """`(labels, scores)` of the k most likely labels of each text, in falling order. Texts must be without newlines.
+    def scores(self, text: pa.Array) -> npt.NDArray[np.float64]:
+        """(texts, labels): the score of each of the model's labels, at most 1.
 
-        Both are empty for a text with too few letters, or without anything that the model knows.
+        It is negative for labels that fastText does not list since they have next to no chance, and for all labels of a text with too
+        few letters, or without anything that the model knows.
         """
-        if not texts:
-            return []
-        return [
-            ([label.removeprefix(PREFIX) for label in labels], np.minimum(scores, 1.0).astype(np.float64).tolist())
-            if has_letters(text, self.config.min_letters)
-            else ([], [])
-            for text, labels, scores in zip(texts, *self.model.predict(texts, k=k))
-        ]
+        from corpusmill.filters.fasttext_kernel import label_scores
 
-    def _wanted_score(self, labels: list[str], scores: list[float]) -> float:
-        return next((score for label, score in zip(labels, scores) if label in self._wanted), 0.0)
-
-
-def _best(predictions: list[tuple[list[str], list[float]]], names: Mapping[str, str]) -> dict[str, Any]:
-    """Columns of the most likely label of each text."""
-    language: npt.NDArray[np.object_] = np.full(len(predictions), UNDETERMINED, object)
-    script = np.full(len(predictions), None, object)
-    score = np.zeros(len(predictions), np.float64)
-    for place, (labels, scores) in enumerate(predictions):
-        if labels:
-            language[place], script[place], score[place] = names[labels[0]], split_script(labels[0])[1], scores[0]
-    return {"language": language, "language_score": score, "language_script": script}
+        found = label_scores(self.model, self._sums, *text_buffers(text), self._classes, self.config.min_letters)
+        return np.minimum(found, np.float32(1.0)).astype(np.float64)

@@ -15,6 +15,8 @@ from corpusmill.filters.language_codes import LID_176
 from corpusmill.filters.registry import build_steps, resolve_step
 from corpusmill.pipeline.errors import ConfigError, InputError
 
+ROUNDING = 2e-5  # fastText adds thousands of rows in single precision; below 5e-6 on real pages
+
 
 @pytest.fixture(scope="module")
 def fasttext_model(lid_model: str):
@@ -27,13 +29,12 @@ def test_labels_of_the_model(fasttext_model) -> None:
     assert {label.removeprefix("__label__") for label in fasttext_model.get_labels()} == LID_176
 
 
-@pytest.mark.parametrize("characters", [0, 300, 2000])
-def test_as_fasttext_predicts(texts: list[str], fasttext_model, measure_step: Callable, characters: int) -> None:
-    columns, _ = measure_step("language", {"characters": characters, "min_letters": 0}, texts)
+def test_as_fasttext_predicts(texts: list[str], fasttext_model, measure_step: Callable) -> None:
+    columns, _ = measure_step("language", {"min_letters": 0}, texts)
     for place, text in enumerate(texts):
-        (label,), (score,) = fasttext_model.predict((text[:characters] if characters else text).replace("\n", " "))
+        (label,), (score,) = fasttext_model.predict(text.replace("\n", " "))
         assert columns["language"][place] == label.removeprefix("__label__")
-        assert columns["language_score"][place] == pytest.approx(min(score, 1.0), abs=1e-6)
+        assert columns["language_score"][place] == pytest.approx(min(score, 1.0), abs=ROUNDING)
 
 
 def test_most_sentences_of_75_languages_are_recognised(shared_data: Path, measure_step: Callable, lid_model: str) -> None:
@@ -82,10 +83,11 @@ def test_labels_scores_and_verdicts_are_datatroves(shared_data: Path, datatrove_
     reference = datatrove_filter()
     documents = [Document(text=text, id="x") for text in texts]
     kept = [bool(reference.filter(document)) for document in documents]
-    options = {"characters": 0, "min_letters": 0}
+    options = {"min_letters": 0}
     columns, _ = measure_step("language", options, texts)
     assert columns["language"] == [document.metadata["language"] for document in documents]
-    assert columns["language_score"] == [min(document.metadata["language_score"], 1.0) for document in documents]
+    expected = [min(document.metadata["language_score"], 1.0) for document in documents]
+    assert columns["language_score"] == pytest.approx(expected, abs=ROUNDING)
     assert verdicts(options, columns) == kept and 0.02 < np.mean(kept) < 0.98
 
 
@@ -97,7 +99,7 @@ def test_any_of_several_languages_as_datatrove(
     wanted = ["en", "fr", "es", "af"]
     reference = datatrove_filter(languages=wanted, language_threshold=threshold)
     kept = [bool(reference.filter(Document(text=text, id="x"))) for text in texts]
-    options = {"characters": 0, "min_letters": 0, "threshold": threshold, "match": "any", "keep": ["eng", "fra", "es", "af"]}
+    options = {"min_letters": 0, "threshold": threshold, "match": "any", "keep": ["eng", "fra", "es", "af"]}
     columns, _ = measure_step("language", options, texts)
     assert verdicts(options, columns) == kept and any(kept)
     if threshold < 0.5:  # more than where the top language must be a wanted one
@@ -106,11 +108,12 @@ def test_any_of_several_languages_as_datatrove(
 
 
 def test_top_labels(texts: list[str], fasttext_model, measure_step: Callable) -> None:
-    columns, _ = measure_step("language", {"characters": 0, "min_letters": 0, "top": 3}, texts)
+    columns, _ = measure_step("language", {"min_letters": 0, "top": 3}, texts)
     for place, text in enumerate(texts):
         labels, scores = fasttext_model.predict(text.replace("\n", " "), k=3)
-        assert columns["language_labels"][place] == [label.removeprefix("__label__") for label in labels]
-        assert columns["language_scores"][place] == [min(float(score), 1.0) for score in scores]
+        order = [label.removeprefix("__label__") for label in labels]
+        assert columns["language_labels"][place] == order or np.diff(scores).max() > -1e-6  # equal but for rounding
+        assert columns["language_scores"][place] == pytest.approx(np.minimum(scores, 1.0), abs=ROUNDING)
     assert columns["language_script"] == [None] * len(texts)  # lid.176 does not tell
     (short,) = measure_step("language", {"top": 3}, ["1 2 3"])[0]["language_labels"]
     assert short == []
@@ -185,13 +188,13 @@ def test_datatrove_reads_the_same_labels_with_scripts(script_model: str, datatro
     documents = [Document(text=text, id="x") for text in SENTENCES.values()]
     for document in documents:
         reference.filter(document)
-    columns, _ = measure_step("language", {"model": script_model, "characters": 0, "top": 5}, list(SENTENCES.values()))
+    columns, _ = measure_step("language", {"model": script_model, "top": 5}, list(SENTENCES.values()))
     for place, document in enumerate(documents):
         assert columns["language"][place] == document.metadata["language"]
         assert columns["language_script"][place] == document.metadata["language_script"]
-        assert columns["language_score"][place] == min(document.metadata["language_score"], 1.0)
+        assert columns["language_score"][place] == pytest.approx(min(document.metadata["language_score"], 1.0), abs=ROUNDING)
         for label, score in zip(columns["language_labels"][place], columns["language_scores"][place]):
-            assert min(document.metadata[f"top_language_{label}_score"], 1.0) == score
+            assert score == pytest.approx(min(document.metadata[f"top_language_{label}_score"], 1.0), abs=ROUNDING)
 
 
 def test_a_model_of_word_vectors_is_refused(tmp_path: Path) -> None:
@@ -201,7 +204,7 @@ def test_a_model_of_word_vectors_is_refused(tmp_path: Path) -> None:
     train_unsupervised(str(tmp_path / "text.txt"), dim=4, minCount=1, epoch=1, bucket=100, thread=1, verbose=0).save_model(
         str(tmp_path / "words.bin")
     )
-    with pytest.raises(ConfigError, match=r"words\.bin: not a fastText model that tells languages \(Model needs to be supervised"):
+    with pytest.raises(ConfigError, match=r"words\.bin: not a fastText model that tells languages \(it holds word vectors"):
         Language(LanguageConfig(model=str(tmp_path / "words.bin"))).setup()
 
 

@@ -1,0 +1,202 @@
+"""A fastText classifier's file as arrays, for the kernels of `filters.fasttext_kernel`.
+
+Source: fastText 0.9.2: `FastText::loadModel`, `Dictionary::load`, `QuantMatrix::load`, `ProductQuantizer::load`,
+`HierarchicalSoftmaxLoss::buildTree`.
+"""
+
+from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
+from struct import Struct
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from corpusmill.filters.fasttext_tokens import fill_words
+from corpusmill.pipeline.text.table import table_size
+
+MAGIC, VERSION = 793712314, 12
+SUPERVISED = 3  # of model_name
+HIERARCHICAL, NEGATIVE, SOFTMAX, ONE_VS_ALL = 1, 2, 3, 4  # of loss_name
+LABEL = -2  # in place of a row: an entry of the dictionary that is a label
+EOS = b"</s>"
+ENTRY = Struct("<qb")  # of the dictionary, after the word: count, and 0 for a word or 1 for a label
+CENTROIDS: Final = 256  # of one part of a quantised row
+
+
+@dataclass(frozen=True)
+class FastTextModel:
+    """`rows` float32 (rows, dim): of words, then of hash buckets; `output` float32 (dim, labels or inner nodes of the tree).
+
+    `words` and `word_rows`: a hash table of the dictionary (`pipeline.text.table.find`) and the row of each slot's word, or LABEL.
+    `buckets` int32: the row, after those of words, of each hash bucket or -1, where the model is pruned; else empty.
+    `children` int32 (nodes, 2): the tree of hierarchical softmax (a node's number less the number of labels is its place in `output`).
+    """
+
+    labels: tuple[str, ...]
+    rows: npt.NDArray[np.float32]
+    output: npt.NDArray[np.float32]
+    words: npt.NDArray[np.uint64]
+    word_rows: npt.NDArray[np.int32]
+    buckets: npt.NDArray[np.int32]
+    children: npt.NDArray[np.int32]
+    loss: int
+    bucket_count: int
+    word_count: int
+    shortest: int  # characters of the n-grams of a word: minn, maxn
+    longest: int
+    word_ngrams: int
+    eos: int  # row of the line's end, or -1
+
+
+class _File:
+    """A file mapped into memory, read from front to back."""
+
+    def __init__(self, path: str):
+        with open(path, "rb") as file:
+            self.bytes = mmap(file.fileno(), 0, access=ACCESS_READ)  # ValueError where it is empty
+        self.at = 0
+
+    def array(self, kind: Any, count: int) -> npt.NDArray[Any]:
+        """The next `count` numbers, without a copy."""
+        start, end = self.at, self.at + count * np.dtype(kind).itemsize
+        if count < 0 or end > len(self.bytes):
+            raise ValueError("the file ends too early")
+        self.at = end
+        return np.frombuffer(self.bytes, kind, count, start)
+
+    def number(self, kind: Any) -> int:
+        return int(self.array(kind, 1)[0])
+
+
+def read_model(path: str) -> FastTextModel:
+    """Reads a `.bin` or `.ftz` file. Rows of a `.bin` stay in the file, mapped into memory and so shared by processes.
+
+    Raises ValueError for a file that is none, is damaged, or holds word vectors instead of a classifier.
+    """
+    file = _File(path)
+    if len(file.bytes) < 8 or file.number(np.int32) != MAGIC:
+        raise ValueError("it has another format")
+    version = file.number(np.int32)
+    if version > VERSION:
+        raise ValueError(f"it has version {version} of the format, and {VERSION} is the last one known")
+    dim, _, _, _, _, word_ngrams, loss, model, bucket_count, shortest, longest, _ = map(int, file.array(np.int32, 12))
+    file.array(np.float64, 1)
+    if model != SUPERVISED:
+        raise ValueError("it holds word vectors and tells no labels")
+    if loss not in (HIERARCHICAL, NEGATIVE, SOFTMAX, ONE_VS_ALL):
+        raise ValueError(f"its loss {loss} is unknown")
+    if version == 11:  # old classifiers do not use character n-grams
+        longest = 0
+    names, counts, kinds, word_count, buckets = _dictionary(file, bucket_count)
+    if buckets is None:  # pruned to nothing
+        buckets, bucket_count = np.zeros(0, np.int32), 0
+    quantised = bool(file.number(np.uint8))
+    rows = _quantised(file) if quantised else _dense(file)
+    output = _quantised(file) if file.number(np.uint8) and quantised else _dense(file)
+    labels = names[word_count:]
+    hashed = longest > 0 or word_ngrams > 1
+    last_row = word_count + (max(buckets.max(), 0) if buckets.size else bucket_count - 1 if hashed else -1)
+    if rows.shape[1] != dim or output.shape != (len(labels), dim) or not labels or last_row >= len(rows) or (kinds[word_count:] != 1).any():
+        raise ValueError("its parts do not fit together")
+    words, word_rows = _word_table(names, kinds)
+    return FastTextModel(
+        labels=tuple(label.decode("utf-8", "replace") for label in labels),
+        rows=rows,
+        output=np.ascontiguousarray(output.T),
+        words=words,
+        word_rows=word_rows,
+        buckets=buckets,
+        children=_tree(counts[word_count:]) if loss == HIERARCHICAL else np.zeros((0, 2), np.int32),
+        loss=loss,
+        bucket_count=bucket_count if hashed else 0,
+        word_count=word_count,
+        shortest=shortest,
+        longest=longest,
+        word_ngrams=word_ngrams,
+        eos=names.index(EOS) if EOS in names[:word_count] else -1,
+    )
+
+
+def _dictionary(
+    file: _File, bucket_count: int
+) -> tuple[list[bytes], npt.NDArray[np.int64], npt.NDArray[np.int8], int, npt.NDArray[np.int32] | None]:
+    """`(entries, their counts, their kinds, number of words, buckets)`; None for buckets where none is left."""
+    size, word_count, label_count = map(int, file.array(np.int32, 3))
+    file.number(np.int64)  # tokens that it was trained on
+    pruned = file.number(np.int64)
+    if min(size, word_count, label_count) < 0 or size != word_count + label_count or size > len(file.bytes):
+        raise ValueError("its dictionary is damaged")
+    names, counts, kinds = [], np.empty(size, np.int64), np.empty(size, np.int8)
+    for entry in range(size):
+        stop = file.bytes.find(b"\0", file.at)
+        if not 0 <= stop < len(file.bytes) - ENTRY.size:
+            raise ValueError("its dictionary is damaged")
+        names.append(file.bytes[file.at : stop])
+        counts[entry], kinds[entry] = ENTRY.unpack_from(file.bytes, stop + 1)
+        file.at = stop + 1 + ENTRY.size
+    if pruned < 0:
+        return names, counts, kinds, word_count, np.zeros(0, np.int32)
+    if not pruned:
+        return names, counts, kinds, word_count, None
+    pairs = file.array(np.int32, 2 * pruned).reshape(-1, 2)
+    if pairs.min() < 0 or pairs[:, 0].max() >= bucket_count:
+        raise ValueError("its dictionary is damaged")
+    buckets = np.full(bucket_count, -1, np.int32)
+    buckets[pairs[:, 0]] = pairs[:, 1]
+    return names, counts, kinds, word_count, buckets
+
+
+def _word_table(names: list[bytes], kinds: npt.NDArray[np.int8]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int32]]:
+    words = np.zeros(2 * table_size(len(names)), np.uint64)
+    word_rows = np.full(words.size, -1, np.int32)
+    data = np.frombuffer(b"".join(names) + bytes(8), np.uint8)
+    ends = np.cumsum([len(name) for name in names], dtype=np.int64)
+    fill_words(data, ends, np.where(kinds == 0, np.arange(len(names)), LABEL).astype(np.int32), words, word_rows)
+    return words, word_rows
+
+
+def _dense(file: _File) -> npt.NDArray[np.float32]:
+    rows, dim = map(int, file.array(np.int64, 2))
+    return file.array(np.float32, rows * dim).reshape(rows, dim)
+
+
+def _quantised(file: _File) -> npt.NDArray[np.float32]:
+    """A matrix whose rows are joined from parts out of a code book, each row times a norm out of another, as plain rows."""
+    with_norms = bool(file.number(np.uint8))
+    rows, dim = map(int, file.array(np.int64, 2))
+    codes = file.array(np.uint8, file.number(np.int32))
+    matrix = _decode(file, codes, rows, dim)
+    if with_norms:
+        norms = file.array(np.uint8, rows)
+        matrix *= _decode(file, norms, rows, 1)
+    return matrix
+
+
+def _decode(file: _File, codes: npt.NDArray[np.uint8], rows: int, dim: int) -> npt.NDArray[np.float32]:
+    found, parts, width, last_width = map(int, file.array(np.int32, 4))
+    centroids = file.array(np.float32, dim * CENTROIDS)
+    if found != dim or codes.size != rows * parts or (parts - 1) * width + last_width != dim:
+        raise ValueError("its quantised rows are damaged")
+    matrix = np.empty((rows, dim), np.float32)
+    for part in range(parts):
+        own = width if part < parts - 1 else last_width
+        book = centroids[part * CENTROIDS * width :][: CENTROIDS * own].reshape(CENTROIDS, own)
+        matrix[:, part * width : part * width + own] = book[codes.reshape(rows, parts)[:, part]]
+    return matrix
+
+
+def _tree(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+    """Children of each node of the Huffman tree, -1 for leaves. Counts must fall; ties go as in fastText, since codes depend on them."""
+    labels = len(counts)
+    weights = [*map(int, counts), *[10**15] * (labels - 1)]
+    children = np.full((2 * labels - 1, 2), -1, np.int32)
+    leaf, node = labels - 1, labels
+    for parent in range(labels, 2 * labels - 1):
+        for side in range(2):
+            if leaf >= 0 and weights[leaf] < weights[node]:
+                children[parent, side], leaf = leaf, leaf - 1
+            else:
+                children[parent, side], node = node, node + 1
+        weights[parent] = sum(weights[child] for child in children[parent])
+    return children

@@ -1,0 +1,73 @@
+# mypy: disallow-untyped-defs=False
+"""Tokens as fastText reads them from a line (`Dictionary::readWord` of fastText 0.9.2), inside kernels, and the table of its dictionary."""
+
+import numba
+import numpy as np
+
+from corpusmill.pipeline.text.hashing import BASE, mix64
+from corpusmill.pipeline.text.table import find, insert
+from corpusmill.pipeline.text.utf8 import HIGH_BITS, eight_bytes
+
+ONES = np.uint64(0x0101010101010101)
+SPACE = 0x20
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def is_space(byte):
+    return byte == SPACE or 9 <= byte <= 13 or byte == 0
+
+
+@numba.njit(cache=True, nogil=True)
+def token_end(data, at, end):
+    """Where the token ends that begins at `at`; eight bytes are tried at a time."""
+    while at + 8 <= data.size and at < end:
+        word = eight_bytes(data, at)
+        low = (word - np.uint64(0x21) * ONES) & ~word & HIGH_BITS  # its lowest bit: the first byte below 0x21
+        if low:
+            at += int((((low & (~low + np.uint64(1))) >> np.uint64(7)) * np.uint64(0x0001020304050607)) >> np.uint64(56))
+            if at >= end or is_space(data[at]):
+                break
+            at += 1
+        else:
+            at += 8
+    while at < end and not is_space(data[at]):
+        at += 1
+    return min(at, end)
+
+
+@numba.njit(cache=True, nogil=True)
+def starts_with(data, start, end, wanted):
+    same = end - start >= len(wanted)
+    for place in range(len(wanted)):
+        same = same and data[start + place] == wanted[place]
+    return same
+
+
+@numba.njit(cache=True, nogil=True)
+def hash_token(data, start, end):
+    """A 64-bit hash of the bytes, never 0."""
+    value = np.uint64(end - start)
+    while start + 8 <= end:
+        value = mix64(value ^ eight_bytes(data, start)) * BASE
+        start += 8
+    if start < end:
+        rest = np.uint64(0)
+        if start + 8 <= data.size:
+            rest = eight_bytes(data, start) & ((np.uint64(1) << np.uint64(8 * (end - start))) - np.uint64(1))
+        else:
+            for place in range(start, end):
+                rest |= np.uint64(data[place]) << np.uint64(8 * (place - start))
+        value = mix64(value ^ rest) * BASE
+    value = mix64(value)
+    return value if value else np.uint64(1)
+
+
+@numba.njit(cache=True, nogil=True)
+def fill_words(data, ends, entry_rows, words, word_rows):
+    """Fills the hash table of a dictionary: word i ends before `data[ends[i]]`; eight more bytes follow the last."""
+    start = 0
+    for word in range(ends.size):
+        key = hash_token(data, start, ends[word])
+        insert(words, words.size - 1, key)
+        word_rows[find(words, words.size - 1, key)] = entry_rows[word]
+        start = ends[word]
