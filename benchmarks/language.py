@@ -59,7 +59,7 @@ def compare(texts: list[str]) -> None:
         labels = sum(document.metadata["language"] == label for document, label in zip(documents, found["language"]))
         verdicts = sum((score > reference.language_threshold) == verdict for score, verdict in zip(found["language_score"], kept))
         agree = f"   {labels / len(texts):10.2%}  {verdicts / len(texts):10.2%}"
-        print(f"{f'corpusmill {name}, first time':34} {first:7.1f} {first / theirs:6.2f}{agree}")
+        print(f"{f'corpusmill {name}'.rstrip() + ', first time':34} {first:7.1f} {first / theirs:6.2f}{agree}")
         mine = speed(lambda ours=ours: measure(ours, column), megabytes)
         print(f"{f'corpusmill {name}':34} {mine:7.1f} {mine / theirs:6.2f}")
 
