@@ -5,7 +5,7 @@ import numba
 import numpy as np
 
 from corpusmill.pipeline.text.classes import DIGIT
-from corpusmill.pipeline.text.lines import line_end
+from corpusmill.pipeline.text.lines import line_end, only_newlines
 from corpusmill.pipeline.text.split import count_split_words, has_longer_word
 from corpusmill.pipeline.text.utf8 import NEWLINE, decode, find_byte, strip_end, strip_start
 
@@ -51,8 +51,9 @@ def rewrite_texts(data, offsets, classes, end_marks, options, min_words, max_wor
     new_offsets[0] = 0
     for text in range(offsets.size - 1):
         at, end, row = offsets[text], offsets[text + 1], counts[text]
+        newlines = only_newlines(data[at:end])
         while at < end:
-            stop, after = line_end(data, at, end)
+            stop, after = line_end(data, at, end, newlines)
             start = strip_start(data, at, stop, classes)
             stop = strip_end(data, start, stop, classes)
             at = after

@@ -51,7 +51,7 @@ COUNTS = ("doc_num_sentences", "doc_word_count", "lines_javascript_counts", "lin
 #: RedPajama decides nothing; its README shows how Gopher's rules are built from the signals.
 README_RULES = (
     Rule("rps_short_doc", "rps_doc_word_count", "<", 50),
-    Rule("rps_long_doc", "rps_doc_word_count", ">", 100_000),
+    Rule("rps_long_doc", "rps_doc_word_count", ">", 10_000),
     Rule("rps_short_words", "rps_doc_mean_word_length", "<", 3),
     Rule("rps_long_words", "rps_doc_mean_word_length", ">", 10),
     Rule("rps_too_many_symbols", "rps_doc_symbol_to_word_ratio", ">", 0.1),

@@ -8,8 +8,8 @@ import numpy as np
 
 from corpusmill.filters.statistics import LINES, NAMES, NEWLINE_LINES, REPETITION, TERMINAL, WORD_COUNT, WORDS
 from corpusmill.pipeline.text.classes import ALPHA, PUNCTUATION
-from corpusmill.pipeline.text.lines import line_duplicates, line_end, paragraph_duplicates
-from corpusmill.pipeline.text.ngrams import all_places, duplicate_candidates, duplicated_ngram_characters, top_ngram_characters
+from corpusmill.pipeline.text.lines import line_duplicates, line_end, only_newlines, paragraph_duplicates
+from corpusmill.pipeline.text.ngrams import duplicate_candidates, duplicated_ngram_characters, top_ngram_characters
 from corpusmill.pipeline.text.spacy_words import walk_marked_words
 from corpusmill.pipeline.text.table import hash_span, insert, table_size
 from corpusmill.pipeline.text.utf8 import (
@@ -102,12 +102,11 @@ def word_statistics(scratch, count, text, stop_words, row):
 @numba.njit(cache=True, nogil=True)
 def symbol_counts(data, start, end):
     """`(text.count("#"), text.count("...") + text.count("…"))`."""
-    triples, ellipses = _has_triple(data[start:end]), 0
-    if triples:
-        ellipses += _separate_triples(data, start, end)
-    if count_byte(data, start, end, 0xE2):
-        for at in range(start, end - 2):
-            ellipses += (data[at] == 0xE2) & (data[at + 1] == 0x80) & (data[at + 2] == 0xA6)
+    ellipses = _separate_triples(data, start, end) if _has_triple(data[start:end]) else 0
+    at = find_byte(data, start, end, 0xE2)
+    while at < end:
+        ellipses += (data[at + 1] == 0x80) & (data[at + 2] == 0xA6)
+        at = find_byte(data, at + 3, end, 0xE2)
     return count_byte(data, start, end, HASH), ellipses
 
 
@@ -123,10 +122,14 @@ def _has_triple(text):
 @numba.njit(cache=True, nogil=True)
 def _separate_triples(data, start, end):
     """`text.count("...")`: of a run of dots each three count once."""
-    triples, dots = 0, 0
-    for at in range(start, end):
-        dots = dots + 1 if data[at] == DOT else 0
-        triples += dots > 0 and dots % 3 == 0
+    triples = 0
+    at = find_byte(data, start, end, DOT)
+    while at < end:
+        dots = 1
+        while at + dots < end and data[at + dots] == DOT:
+            dots += 1
+        triples += dots // 3
+        at = find_byte(data, at + dots, end, DOT)
     return triples
 
 
@@ -134,9 +137,9 @@ def _separate_triples(data, start, end):
 def line_statistics(data, start, end, classes, row):
     """Lines of `str.splitlines`: all, those that begin with a bullet, those that end in an ellipsis."""
     lines, bullets, ellipses = 0, 0, 0
-    at = start
+    at, newlines = start, only_newlines(data[start:end])
     while at < end:
-        stop, after = line_end(data, at, end)
+        stop, after = line_end(data, at, end, newlines)
         lines += 1
         first = strip_start(data, at, stop, classes)
         if first < stop:
@@ -168,7 +171,7 @@ def repetition(data, start, end, classes, powers, scratch, count, row):
     place = LINE_RUNS
     row[place], row[place + 1], row[place + 2] = line_duplicates(data, start, end, scratch.table)
     words, places, table = scratch.words, scratch.places, scratch.table
-    repeating = all_places(places, count)
+    repeating = 0
     for n in range(2, 5):
         row[TOP_2 + n - 2], repeating = top_ngram_characters(words, count, n, places, repeating, scratch.slots, table)
     candidates = duplicate_candidates(words, count, 5, powers, scratch.repeats, places, table)

@@ -5,24 +5,41 @@ import numba
 import numpy as np
 
 from corpusmill.pipeline.text.table import hash_span, insert, table_size
-from corpusmill.pipeline.text.utf8 import HIGH_BITS, NEWLINE, count_byte, count_characters, eight_bytes, find_byte, strip_end, strip_start
+from corpusmill.pipeline.text.utf8 import NEWLINE, count_byte, count_characters, find_byte, strip_end, strip_start
 
 CARRIAGE_RETURN = 13
-_ALL_0X1F = np.uint64(0x1F1F1F1F1F1F1F1F)
 
 
 @numba.njit(cache=True, nogil=True)
-def line_end(data, start, end):
+def only_newlines(text):
+    """Whether LF is all that `str.splitlines` can break the text at, so that `line_end` need not look for more.
+
+    Or-ing truth values from zero on, the compiler tries many places at once.
+    """
+    found = False
+    for byte in text:
+        found |= (byte >= 0x0B) & (byte <= 0x0D) | (byte >= 0x1C) & (byte <= 0x1E)
+    for at in range(text.size - 1):
+        found |= (text[at] == 0xC2) & (text[at + 1] == 0x85)
+    for at in range(text.size - 2):
+        found |= (text[at] == 0xE2) & (text[at + 1] == 0x80) & (text[at + 2] & 0xFE == 0xA8)
+    return not found
+
+
+@numba.njit(cache=True, nogil=True)
+def line_end(data, start, end, newlines):
     """`(end of the line, start of the next)` for the line that begins at `start`, as `str.splitlines` cuts lines.
 
-    Both are `end` where no break follows. The breaks: LF, VT, FF, CR, CR LF, FS, GS, RS, NEL, U+2028, U+2029.
+    Both are `end` where no break follows. The breaks: LF, VT, FF, CR, CR LF, FS, GS, RS, NEL, U+2028, U+2029. `newlines`:
+    `only_newlines` of the text.
     """
-    at = start - 1
-    while True:
-        at = _skip_plain(data, at + 1, end)
-        if at == end:
-            return end, end
+    if newlines:
+        at = find_byte(data, start, end, NEWLINE)
+        return at, min(at + 1, end)
+    for at in range(start, end):
         byte = data[at]
+        if byte > 0x1E and byte < 0xC2:
+            continue
         if byte <= 0x1E:
             if byte == CARRIAGE_RETURN and at + 1 < end and data[at + 1] == NEWLINE:
                 return at, at + 2
@@ -32,19 +49,7 @@ def line_end(data, start, end):
             return at, at + 2
         elif byte == 0xE2 and data[at + 1] == 0x80 and 0xA8 <= data[at + 2] <= 0xA9:
             return at, at + 3
-
-
-@numba.njit(cache=True, nogil=True)
-def _skip_plain(data, at, end):
-    """The first byte at which a line break can begin, or `end`; eight bytes are tried at a time."""
-    while at + 8 <= end:
-        word = eight_bytes(data, at)
-        if ((word - _ALL_0X1F) | word) & HIGH_BITS:  # a byte below 0x1F (or after one), or beyond ASCII
-            break
-        at += 8
-    while at < end and 0x1E < data[at] < 0xC2:
-        at += 1
-    return at
+    return end, end
 
 
 @numba.njit(cache=True, nogil=True)

@@ -28,30 +28,22 @@ def ngram_key(hashes, at, n):
 
 
 @numba.njit(cache=True, nogil=True)
-def all_places(places, count):
-    """Writes all words to `places`: where the repeating 1-grams are, as far as `top_ngram_characters` has to know."""
-    for word in range(count):
-        places[word] = word
-    return count
-
-
-@numba.njit(cache=True, nogil=True)
 def top_ngram_characters(words, count, n, places, repeating, slots, table):
     """`(characters, repeating)`: `len(" ".join(g)) * times` for the most frequent n-gram g of the first `count` words, 0 where
     there is none; and at how many places there is an n-gram that occurs twice.
 
     Of equally frequent ones the earliest counts, also where all occur once. An n-gram can only repeat where both
     (n-1)-grams in it do: `places[:repeating]` are the places of the (n-1)-grams that repeat, rising, and are replaced by
-    those for n (call with n rising by one from 2, at first with `all_places`). `slots` and `table` (two items a slot) are
-    scratch.
+    those for n (call with n rising by one from 2; words by themselves are taken to repeat, so 2 needs no places). `slots`
+    and `table` (two items a slot) are scratch.
     """
     if count < n:
         return 0, 0
-    candidates = _both_repeat(places, repeating)
+    candidates = count - 1 if n == 2 else _both_repeat(places, repeating)
     mask = _cleared(table, 2 * candidates) // 2
     best, first = np.int64(1), np.int64(0)
     for candidate in range(candidates):
-        at = np.int64(places[candidate])
+        at = candidate if n == 2 else np.int64(places[candidate])
         slot = _slot(table, mask, ngram_key(words.hashes, at, n))
         seen = table[slot + 1] + (ONE << _COUNT | (np.uint64(at) if table[slot + 1] == _EMPTY else _EMPTY))
         table[slot + 1] = seen
@@ -61,7 +53,7 @@ def top_ngram_characters(words, count, n, places, repeating, slots, table):
             place = np.int64(seen & _PLACE)
             if times > best or place < first:
                 best, first = times, place
-    return best * (words.ends[first + n] - words.ends[first] + n - 1), _twice(places, candidates, slots, table)
+    return best * (words.ends[first + n] - words.ends[first] + n - 1), _twice(places, candidates, n == 2, slots, table)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -76,11 +68,11 @@ def _both_repeat(places, repeating):
 
 
 @numba.njit(cache=True, nogil=True)
-def _twice(places, candidates, slots, table):
-    """Leaves the places whose slot was counted twice; returns how many."""
+def _twice(places, candidates, everywhere, slots, table):
+    """Leaves the places whose slot was counted twice; returns how many. Where `everywhere`, each word was a candidate."""
     found = 0
     for candidate in range(candidates):
-        places[found] = places[candidate]
+        places[found] = candidate if everywhere else places[candidate]
         found += table[slots[candidate] + 1] >> _COUNT > ONE
     return found
 
@@ -113,15 +105,12 @@ def duplicate_candidates(words, count, shortest, powers, repeats, places, table)
     """
     starts = count - shortest + 1
     mask = _cleared(table, max(starts, 0))
+    characters = words.ends[count]
     for at in range(starts):
         begin = words.ends[at]
-        if words.ends[at + shortest] - begin < PREFIX:
-            repeats[at] = 1
-            continue
-        repeats[at] = 0
-        key = mix64(hash_characters(words.prefixes, powers, begin, begin + PREFIX))
+        key = mix64(hash_characters(words.prefixes, powers, begin, min(begin + PREFIX, characters)))
         first = _first_place(table, mask, key, at)
-        repeats[at] |= first != at
+        repeats[at] = (first != at) | (words.ends[at + shortest] - begin < PREFIX)
         repeats[first] |= first != at
     found = 0
     for at in range(starts):

@@ -54,7 +54,7 @@ def find(table, mask, key):
 @numba.njit(cache=True, nogil=True)
 def hash_span(data, start, end):
     """A 64-bit hash of the bytes `data[start:end]`, eight at a time."""
-    value = np.uint64(end - start)
+    value = np.uint64(end - start) * BASE  # beyond the bits of the bytes below: NULs in front must not cancel it
     at = start
     if end - start >= 32:  # four chains of multiplications that do not wait for each other
         first, second, third, fourth = value, value + ONE, value * BASE, ~value

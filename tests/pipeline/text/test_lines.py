@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpusmill.pipeline.text.classes import character_classes
-from corpusmill.pipeline.text.lines import line_duplicates, line_end, paragraph_duplicates
+from corpusmill.pipeline.text.lines import line_duplicates, line_end, only_newlines, paragraph_duplicates
 from corpusmill.pipeline.text.table import table_size
 
 BREAKS = "\n\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\u2028\u2029\u3000 "
@@ -26,9 +26,11 @@ def duplicates(items: list[str]) -> tuple[int, int, int]:
 @settings(deadline=None, max_examples=300)
 def test_lines_as_python_splits_them(text: str) -> None:
     data = buffer(text)
+    newlines = only_newlines(data[1:-1])
+    assert newlines == (text.splitlines() == text.removesuffix("\n").split("\n") or not text)
     lines, at, end = [], 1, len(data) - 1
     while at < end:
-        stop, after = line_end(data, at, end)
+        stop, after = line_end(data, at, end, newlines)
         lines.append(data[at:stop].tobytes().decode())
         at = after
     assert lines == text.splitlines()

@@ -31,3 +31,8 @@ def test_equal_spans_have_equal_hashes_and_others_differ() -> None:
     hashes = {int(hash_span(data, start, end)) for start in range(8) for end in range(start, 11)}
     assert len(hashes) == len({bytes(data[start:end]) for start in range(8) for end in range(start, 11)})
     assert hash_span(data, 33, 34) != hash_span(data, 33, 35)  # length counts: NULs differ from nothing
+
+
+def test_nuls_in_front_count() -> None:
+    spans = [b"1a#", b"\x001a$", b"\x00\x001a%", b"\x00", b"\x00\x00", b""]
+    assert len({int(hash_span(np.frombuffer(span, np.uint8), 0, len(span))) for span in spans}) == len(spans)
