@@ -27,7 +27,6 @@ PARALLEL = ("ingest", "filter", "dedup", "tokenizer", "tokens")
 LIBRARIES = (
     "datatrove",
     "fastwarc",
-    "fasttext-community",
     "numba",
     "numpy",
     "pyarrow",
