@@ -26,7 +26,7 @@ NGRAM_FACTOR = np.uint64(116049371)
 KEPT_BYTES = 48  # longer tokens hardly ever come twice
 FOUND_ROWS = 1024
 WAYS = 4  # places in the table for a token
-TABLE_BYTES = 32 << 20
+TABLE_BYTES = 64 << 20
 IGNORED = np.uint64(1 << 63)
 
 
