@@ -31,7 +31,10 @@ IGNORED = np.uint64(1 << 63)
 
 
 class TokenSums:
-    """Sums of rows by token: `entries` uint64 (slots, 2) of key (0: free) and `number of rows << 32 | fnv`, `sums` float32 (slots, dim)."""
+    """Sums of rows by token: `entries` uint64 (slots, 2) of key (0: free) and `number of rows << 32 | fnv`, `sums` float32 (slots, dim).
+
+    One thread at a time may use it.
+    """
 
     def __init__(self, dim: int):
         slots = WAYS
