@@ -25,7 +25,7 @@ from pydantic import Field, model_validator
 from corpusmill.filters.rules import Rule
 from corpusmill.filters.step import Batch, Measured, Step
 from corpusmill.pipeline.config import Config
-from corpusmill.pipeline.text.buffers import text_array, text_buffers
+from corpusmill.pipeline.text.buffers import text_array
 from corpusmill.pipeline.text.classes import character_classes
 
 
@@ -86,36 +86,26 @@ class C4(Step):
         return {f"c4_{name}": pa.int64() for name in names}
 
     def measure(self, batch: Batch) -> Measured:
-        from corpusmill.filters.c4_kernel import COUNTS, KEPT, rewrite_texts, strip_texts
+        from corpusmill.filters.c4_kernel import COUNTS, KEPT, line_spans, rewrite_texts, strip_texts
 
-        data, offsets = text_buffers(batch.text)
+        data, offsets = batch.buffers()
+        by_tokens = self.config.sentence_rule == "spacy"
+        marks = batch.token_marks() if by_tokens else np.empty(0, np.uint8)
         classes = character_classes()
         end_marks = np.zeros(256, np.bool_)
         end_marks[list(self.config.end_marks.encode())] = True
-        new_data = np.empty(offsets[-1] - offsets[0], np.uint8)
-        new_offsets = np.empty(len(offsets), np.int64)
+        new_data, new_marks, new_offsets = np.empty_like(data), np.empty_like(marks), np.empty_like(offsets)
         counts = np.zeros((len(batch), COUNTS), np.int64)
         limits = (self.config.min_words_per_line, self.config.max_word_length)
-        rewrite_texts(data, offsets, classes, end_marks, self._flags(), *limits, new_data, new_offsets, counts)
-        sentences = self._sentences(new_data, new_offsets, counts[:, KEPT])
-        strip_texts(new_data, new_offsets, classes)
-        columns = dict(zip(self.columns, [*counts.T, sentences]))
-        return Measured(columns, text_array(new_data[: new_offsets[-1]], new_offsets))
-
-    def _sentences(
-        self, data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], lines: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.int64]:
-        """int64: the sentences of each text, summed over its lines; text i has `lines[i]` of them."""
-        from corpusmill.filters.c4_kernel import line_spans
-        from corpusmill.pipeline.text import sentence_marks, sentences
-
+        rewrite_texts(data, offsets, marks, classes, end_marks, self._flags(), *limits, new_data, new_offsets, new_marks, counts)
+        lines = counts[:, KEPT]
         starts, ends = np.empty((2, lines.sum()), np.int64)
-        line_spans(data, offsets, lines, starts, ends)
-        rule = sentences if self.config.sentence_rule == "spacy" else sentence_marks
-        before = np.concatenate([[0], np.cumsum(rule.count_sentences(data, starts, ends))])
-        stops = np.cumsum(lines)
-        total: npt.NDArray[np.int64] = before[stops] - before[stops - lines]
-        return total
+        line_spans(new_data, new_offsets, lines, starts, ends)
+        sentences = _sentences_by_tokens(new_data, starts, ends, new_marks) if by_tokens else _sentences_by_marks(new_data, starts, ends)
+        strip_texts(new_data, new_marks, new_offsets, classes)
+        columns = dict(zip(self.columns, [*counts.T, _sums(sentences, lines)]))
+        length = new_offsets[-1]
+        return Measured(columns, text_array(new_data[:length], new_offsets), new_marks[:length] if by_tokens else None)
 
     def _flags(self) -> int:
         from corpusmill.filters import c4_kernel as kernel
@@ -128,3 +118,31 @@ class C4(Step):
             (not self.config.words_in_citations, kernel.WORDS_WITHOUT_CITATIONS),
         )
         return sum(flag for wanted, flag in flags if wanted)
+
+
+def _sentences_by_tokens(
+    data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], marks: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.int64]:
+    """int64: the sentences of each line by spaCy's rule. Tokens of lines that citations were taken from are marked first."""
+    from corpusmill.filters.c4_kernel import CHANGED
+    from corpusmill.pipeline.text.sentences import count_sentences
+    from corpusmill.pipeline.text.spacy_marks import mark_again
+
+    filled = np.flatnonzero(starts < ends)
+    changed = filled[marks[starts[filled]] == CHANGED]
+    marks[starts[changed]] = 0
+    mark_again(data, starts[changed], ends[changed], marks)
+    return count_sentences(data, starts, ends, marks)
+
+
+def _sentences_by_marks(data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    from corpusmill.pipeline.text.sentence_marks import count_sentences
+
+    return count_sentences(data, starts, ends)
+
+
+def _sums(values: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """int64: the sums of neighbours, of which the i-th has `lengths[i]`."""
+    before, stops = np.concatenate([[0], np.cumsum(values)]), np.cumsum(lengths)
+    sums: npt.NDArray[np.int64] = before[stops] - before[stops - lengths]
+    return sums

@@ -36,13 +36,18 @@ for _phrase, _, _anchor in _PHRASES:
     _LOOK[[ord(_phrase[_anchor]), ord(_phrase[_anchor].upper())]] = True
 _LOOK[[_KELVIN, _CURLY]] = True
 
+#: The first mark of a line whose tokens are not known.
+CHANGED = np.uint8(0xFF)
 _CITATIONS = (b"edit]", b"citation needed]")
 _EDIT, _NEEDED = (np.frombuffer(name, np.uint8) for name in _CITATIONS)
 
 
 @numba.njit(cache=True, nogil=True)
-def rewrite_texts(data, offsets, classes, end_marks, options, min_words, max_word_length, new_data, new_offsets, counts):
+def rewrite_texts(data, offsets, marks, classes, end_marks, options, min_words, max_word_length, new_data, new_offsets, new_marks, counts):
     """Fills `new_data` (as long as the texts), `new_offsets` (int64, texts + 1) and `counts` (int64, texts x COUNTS).
+
+    `marks` is empty or has one mark a byte; then `new_marks` gets those of the new texts, but CHANGED and zeros for lines
+    from which citations were taken.
 
     The new texts are the kept lines with a newline between them; `strip_texts` remains to be called.
     `classes` are `character_classes`, `end_marks` (bool, 256) the last bytes of lines that end well, `options` the flags above.
@@ -77,9 +82,22 @@ def rewrite_texts(data, offsets, classes, end_marks, options, min_words, max_wor
                 continue
             if row[KEPT]:
                 new_data[place] = NEWLINE
+            if marks.size:
+                _copy_marks(marks[start:stop], new_marks, place, begin, last)
             row[KEPT] += 1
             place = last
         new_offsets[text + 1] = place
+
+
+@numba.njit(cache=True, nogil=True)
+def _copy_marks(marks, new_marks, place, begin, end):
+    """The marks of one line, and none for the newline between `place` and `begin`."""
+    new_marks[place:end] = 0
+    if end - begin == marks.size:
+        for at in range(marks.size):
+            new_marks[begin + at] = marks[at]
+    elif end > begin:
+        new_marks[begin] = CHANGED
 
 
 @numba.njit(cache=True, nogil=True)
@@ -96,8 +114,8 @@ def line_spans(data, offsets, lines, starts, ends):
 
 
 @numba.njit(cache=True, nogil=True)
-def strip_texts(data, offsets, classes):
-    """Strips all texts in place (`str.strip`), and closes the gaps between them."""
+def strip_texts(data, marks, offsets, classes):
+    """Strips all texts in place (`str.strip`), and closes the gaps between them; `marks`, where there are any, move with their bytes."""
     place = first = offsets[0]
     for text in range(offsets.size - 1):
         last = strip_end(data, first, offsets[text + 1], classes)
@@ -106,6 +124,8 @@ def strip_texts(data, offsets, classes):
         if start > place:
             for at in range(start, last):
                 data[place + at - start] = data[at]
+                if marks.size:
+                    marks[place + at - start] = marks[at]
         place += last - start
         offsets[text + 1] = place
 

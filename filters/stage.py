@@ -206,17 +206,17 @@ class FilterWorker(Worker):
             for (name, kind), plain in zip(step.columns.items(), step.step.columns):
                 columns[name] = pa.array(measured.columns[plain], kind)
             if measured.text is not None:
-                batch = self._batch(documents, measured.text, place + 1, columns)
+                batch = self._batch(documents, measured.text, place + 1, columns, measured.token_marks)
         return columns, batch.text
 
-    def _batch(self, documents: pa.Table, text: pa.Array, place: int, values: Mapping[str, pa.Array]) -> Batch:
+    def _batch(self, documents: pa.Table, text: pa.Array, place: int, values: Mapping[str, pa.Array], token_marks: Any = None) -> Batch:
         """A batch whose statistics are measured once for all steps from `place` to the next that rewrites."""
         planned = []
         for step in self.steps[place:]:
             planned.append(step.step.needs)
             if step.step.rewrites:
                 break
-        return Batch(documents, text, self.config.word_rule, planned, values)
+        return Batch(documents, text, self.config.word_rule, planned, values, token_marks)
 
     def _checked_text(self, documents: pa.Table, shard: FileRef) -> pa.Array:
         column = documents["text"].combine_chunks()

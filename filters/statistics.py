@@ -107,8 +107,11 @@ def ratio(above: Any, below: Any) -> npt.NDArray[np.float64]:
     return np.divide(above, below, out=np.full(below.shape, np.nan), where=below != 0)
 
 
-def measure(text: pa.Array | pa.ChunkedArray, word_rule: str, needs: Needs) -> Statistics:
-    """Statistics of every text of a column under a word rule: one of `pipeline.text.words`, or `spacy`. Texts must be valid UTF-8."""
+def measure(text: pa.Array | pa.ChunkedArray, word_rule: str, needs: Needs, token_marks: npt.NDArray[np.uint8] | None = None) -> Statistics:
+    """Statistics of every text of a column under a word rule: one of `pipeline.text.words`, or `spacy`. Texts must be valid UTF-8.
+
+    `token_marks`: those of `spacy_marks.mark_tokens` for the bytes from the first text on, where the caller has them.
+    """
     from corpusmill.filters.statistics_kernel import measure_texts
 
     data, offsets = text_buffers(text)
@@ -117,7 +120,7 @@ def measure(text: pa.Array | pa.ChunkedArray, word_rule: str, needs: Needs) -> S
         from corpusmill.pipeline.text.spacy_marks import mark_tokens
 
         data, offsets = data[offsets[0] : offsets[-1]], offsets - offsets[0]
-        marks = mark_tokens(data, offsets[:-1], offsets[1:])
+        marks = mark_tokens(data, offsets[:-1], offsets[1:]) if token_marks is None else token_marks
     word_classes, powers = _tables("words" if word_rule == "spacy" else word_rule)
     stop_words = _stop_word_table(needs.stop_words or ())
     values = np.zeros((len(offsets) - 1, len(NAMES)), np.int64)

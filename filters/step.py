@@ -5,11 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from corpusmill.filters.rules import Rule
-from corpusmill.filters.statistics import Needs, Statistics, measure
+from corpusmill.filters.statistics import REPETITION, WORD_COUNT, Needs, Statistics, measure
 from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.text.buffers import text_buffers
 
 
 class Batch:
@@ -26,11 +29,13 @@ class Batch:
         word_rule: str,
         planned: Sequence[Needs] = (),
         values: Mapping[str, pa.Array] | None = None,
+        token_marks: npt.NDArray[np.uint8] | None = None,
     ):
         self.documents = documents
         self.text = text  # large_string, no nulls
         self.word_rule = word_rule
         self.values: Mapping[str, pa.Array] = {} if values is None else values  # what the steps before have measured, by column
+        self._token_marks = token_marks
         self._planned = planned
         self._measured: list[tuple[Needs, Statistics]] = []
 
@@ -50,6 +55,20 @@ class Batch:
             table = table.append_column(name, column) if place < 0 else table.set_column(place, name, column)
         return table
 
+    def buffers(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+        """`(data, offsets)` of the current texts as `pipeline.text.buffers.text_buffers`, the first offset 0, no bytes behind the last."""
+        data, offsets = text_buffers(self.text)
+        return data[offsets[0] : offsets[-1]], offsets - offsets[0]
+
+    def token_marks(self) -> npt.NDArray[np.uint8]:
+        """Where spaCy's tokens begin (`pipeline.text.spacy_marks.mark_tokens`) in the data of `buffers`."""
+        if self._token_marks is None:
+            from corpusmill.pipeline.text.spacy_marks import mark_tokens
+
+            data, offsets = self.buffers()
+            self._token_marks = mark_tokens(data, offsets[:-1], offsets[1:])
+        return self._token_marks
+
     def statistics(self, needs: Needs) -> Statistics:
         """Statistics of the current texts (`filters.statistics.NAMES`), for each document in order."""
         for measured, statistics in self._measured:
@@ -57,7 +76,9 @@ class Batch:
                 return statistics
         for other in self._planned:
             needs = needs.joined(other)
-        statistics = measure(self.text, self.word_rule, needs)
+        by_tokens = self.word_rule == "spacy" and needs.groups & (WORD_COUNT | REPETITION)
+        marks = self.token_marks() if by_tokens else None
+        statistics = measure(self.text, self.word_rule, needs, marks)
         self._measured.append((needs, statistics))
         return statistics
 
@@ -68,6 +89,8 @@ class Measured:
 
     columns: Mapping[str, Any]  # name to numpy or Arrow array, one item a document
     text: pa.Array | None = None
+    #: Where spaCy's tokens begin in the new texts (`Batch.token_marks`), where the step knows.
+    token_marks: npt.NDArray[np.uint8] | None = None
 
 
 class Step(ABC):

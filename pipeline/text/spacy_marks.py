@@ -43,9 +43,19 @@ _FATAL_WORD = (b"IS_ALPHA", b"IS_ALPHB")
 def mark_tokens(data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
     """uint8 as long as `data`: 1 where a token begins of one of the texts `data[starts[i]:ends[i]]`, which must be valid UTF-8.
 
-    A token ends where the next one begins or at a space. Texts must not overlap; each is marked as if it stood alone.
+    A token ends where the next one begins or at a space. Texts must not overlap; each is marked as if it stood alone. What is
+    beside a chunk counts only one blank away (`spacy_neighbours`): the marks of a text are those of its lines.
     """
-    return _known_chunks().mark(data, starts, ends)
+    marks = np.zeros(len(data), np.uint8)
+    mark_again(data, starts, ends, marks)
+    return marks
+
+
+def mark_again(
+    data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], marks: npt.NDArray[np.uint8]
+) -> None:
+    """`mark_tokens` into an array that has zeros in these texts."""
+    _known_chunks().mark(data, starts, ends, marks)
 
 
 @cache
@@ -63,10 +73,12 @@ class KnownChunks:
         self._lock = threading.Lock()
         self.asked = 0  # chunks that spaCy was asked for
 
-    def mark(self, data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        marks = np.zeros(len(data), np.uint8)
+    def mark(
+        self, data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], marks: npt.NDArray[np.uint8]
+    ) -> None:
+        """Fills `marks`, which has zeros in the texts."""
         if not len(starts):
-            return marks
+            return
         chunks = self._chunks
         with self._lock:
             text, at = 0, int(starts[0])
@@ -78,7 +90,6 @@ class KnownChunks:
                     self._answer(data)
                     mark_waiting(data, starts, ends, self._rules, chunks, marks)
             self._make_room()
-        return marks
 
     def _answer(self, data: npt.NDArray[np.uint8]) -> None:
         counts = self._chunks.counts

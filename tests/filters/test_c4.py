@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from datatrove.data import Document
 from datatrove.pipeline.filters import c4_filters as reference
@@ -13,6 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpusmill.filters.c4 import C4, C4Config
+from corpusmill.filters.step import Batch
+from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.pipeline.text.spacy_marks import mark_tokens
 
 SENTENCE_END = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s|$)|[。！？]+[」』”’）]*")
 
@@ -201,3 +206,10 @@ def test_a_preset_gives_the_options_that_a_recipe_does_not() -> None:
 def test_long_lines_take_linear_time(measure_step: Callable, text: str) -> None:
     columns, _ = measure_step("c4", {"max_word_length": 10**9, "min_words_per_line": 0, "filter_no_terminal_punct": False}, [text])
     assert columns["c4_kept_lines"] == [1]
+
+
+def test_the_marks_of_tokens_go_on_with_the_new_texts(texts: list[str]) -> None:
+    batch = Batch(pa.table({}), pa.array(EXTRA + texts, pa.large_string()).slice(1), "spacy")
+    measured = C4(C4Config(filter_no_terminal_punct=False)).measure(batch)
+    data, offsets = text_buffers(measured.text)
+    assert np.array_equal(measured.token_marks, mark_tokens(data, offsets[:-1], offsets[1:]))

@@ -50,6 +50,17 @@ def test_any_text(texts: list[str]) -> None:
     assert tokens(texts) == [REFERENCE.word_tokenize(text) for text in texts]
 
 
+@given(st.lists(TEXT, max_size=5))
+@settings(deadline=None, max_examples=300)
+def test_the_marks_of_a_text_are_those_of_its_lines(texts: list[str]) -> None:
+    lines = [line for text in texts for line in text.splitlines()]
+    joined = "\n".join(lines)
+    alone = [mark_tokens(data, offsets[:-1], offsets[1:]) for data, offsets in [text_buffers(pa.array(lines, pa.large_string()))]]
+    together = [mark_tokens(data, offsets[:-1], offsets[1:]) for data, offsets in [text_buffers(pa.array([joined], pa.large_string()))]]
+    newlines = np.frombuffer(joined.encode(), np.uint8) == ord("\n")
+    assert np.array_equal(alone[0], together[0][~newlines])
+
+
 HOSTS = ["a", "A", "com", "Com", "COM", "www", "x1", "1", "22", "55555", "666666", "7777777", "b2c", "s", "US", "io", "html", "the", "café"]
 HOST_MARKS = [".", ".", ".", "/", ":", "@", "-", "_", "?", "#", "=", "//", "://", "+", "(", ")", "'", '"', ",", "$", "*", "..", "…", " "]
 HOST_LIKE = st.lists(st.tuples(st.sampled_from(HOSTS), st.sampled_from(HOST_MARKS)), max_size=80).map(lambda parts: "".join(sum(parts, ())))
@@ -102,7 +113,8 @@ def test_a_small_table_gives_the_same(monkeypatch: pytest.MonkeyPatch, shared_da
     small = KnownChunks()
     for start in range(0, 100, 10):
         some = slice(start, start + 10)
-        marks = small.mark(data, offsets[:-1][some], offsets[1:][some])
+        marks = np.zeros(len(data), np.uint8)
+        small.mark(data, offsets[:-1][some], offsets[1:][some], marks)
         assert np.array_equal(marks[offsets[start] : offsets[start + 10]], expected[offsets[start] : offsets[start + 10]])
     assert small.asked > KnownChunks().asked
 
