@@ -2,9 +2,9 @@
 
     python benchmarks/parity.py DOCUMENTS.parquet ... [--documents 5000] [--word-rule spacy|words]
 
-The documents are spread over all that are given. Compared are all values of Gopher repetition, Gopher quality, C4 (with the
-text that it leaves) and FineWeb quality, each with datatrove's own functions on the same text, and of FineWeb's chain the
-verdict and the first reason. With `spacy` datatrove runs as it comes; with `words` its tokenizer is `re.findall`.
+The documents are spread over all that are given. Compared are the language, all values of Gopher repetition, Gopher quality, C4 (with
+the text that it leaves) and FineWeb quality, each with datatrove's own functions on the same text, and of FineWeb's chain behind the
+language the verdict and the first reason. With `spacy` datatrove runs as it comes; with `words` its tokenizer is `re.findall`.
 """
 
 import argparse
@@ -35,8 +35,15 @@ from corpusmill.filters.rules import decide
 from corpusmill.filters.stage import FilterConfig, FilterWorker
 from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.storage import Storage
+from datatrove_filters import language_filter
 
-STEPS = ["gopher_repetition", "gopher_quality", {"c4": {"preset": "fineweb"}}, "fineweb_quality"]
+STEPS = [
+    {"language": {"min_letters": 0, "threshold": 0}},
+    "gopher_repetition",
+    "gopher_quality",
+    {"c4": {"preset": "fineweb"}},
+    "fineweb_quality",
+]
 MODULES = (gopher_repetition_filter, gopher_quality_filter, fineweb_quality_filter)
 #: Where our rules' names say which family they belong to.
 OUR_NAMES = {"repetition_empty": "empty", "fineweb_empty": "empty"}
@@ -143,6 +150,7 @@ def main() -> None:
     values = {name: column.to_pylist() for name, column in columns.items()}
 
     chain = [GopherRepetitionFilter(), GopherQualityFilter(), C4QualityFilter(filter_no_terminal_punct=False), FineWebQualityFilter()]
+    language = language_filter()
     compared, wrong, reasons, verdicts = 0, Counter(), Counter(), 0
     for place, text in enumerate(texts):
         new_text, expected = c4_values(text)
@@ -150,6 +158,10 @@ def main() -> None:
         expected |= repetition_values(text, words) | quality_values(text, words) | fineweb_values(new_text, words_of(new_text))
         compared += len(expected) + 1
         wrong.update(name for name, value in expected.items() if values[name][place] != value)
+        document = Document(text=text, id="")
+        language.filter(document)
+        compared += 1
+        wrong["language"] += values["language"][place] != document.metadata["language"]
         wrong["c4 text"] += new_texts[place].as_py() != new_text
         theirs = first_reason(chain, text)
         ours = OUR_NAMES.get(failed[place][0], failed[place][0]) if failed[place] else None

@@ -35,7 +35,7 @@ def _section(name: str, row: dict[str, Any]) -> dict[str, Any]:
     return {
         "word_rule": "whitespace" if name.endswith(WHITESPACE_SCRIPTS) else "words",
         "steps": [
-            {"language": {"keep": [row["code"]], "threshold": row["language_score"]}},
+            {"language": {"keep": [row["code"]], "threshold": row["language_score"], "min_letters": 0}},
             {"gopher_repetition": {"preset": "datatrove-0.10"}},
             {"fineweb_quality": {"preset": "datatrove-0.10"}},
             {"gopher_quality": {"preset": "datatrove-0.10", "stop_words": row["stopwords"]}},

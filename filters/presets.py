@@ -29,7 +29,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "fineweb": {
         "word_rule": "spacy",
         "steps": [
-            {"language": {"keep": ["en"], "threshold": 0.65}},
+            {"language": {"keep": ["en"], "threshold": 0.65, "min_letters": 0}},
             {"gopher_repetition": {"preset": "fineweb"}},
             {"gopher_quality": {"preset": "fineweb"}},
             {"c4": {"preset": "fineweb", "filter_no_terminal_punct": False}},
@@ -45,7 +45,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "refinedweb": {
         "word_rule": "whitespace",
         "steps": [
-            {"language": {"keep": ["en"], "threshold": 0.65}},
+            {"language": {"keep": ["en"], "threshold": 0.65, "min_letters": 0}},
             {"gopher_repetition": {"preset": "gopher-paper"}},
             {"gopher_quality": {"preset": "gopher-paper"}},
             {"refinedweb_lines": {"preset": "refinedweb"}},
@@ -54,7 +54,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # DCLM's baselines_configs/dclm_baseline_refinedweb.yaml, without its lists of URLs (those belong to `ingest`).
     "dclm": {
         "steps": [
-            {"language": {"keep": ["en"], "threshold": 0.65}},
+            {"language": {"keep": ["en"], "threshold": 0.65, "min_letters": 0}},
             {"dclm": {"preset": "dclm"}},
             {"refinedweb_lines": {"preset": "dclm"}},
         ]

@@ -48,8 +48,8 @@ NAMES = (
 )  # fmt: skip
 COUNTS = ("doc_num_sentences", "doc_word_count", "lines_javascript_counts", "lines", "doc_ldnoobw_words")
 
-#: RedPajama decides nothing; its README shows how Gopher's rules are built from the signals.
-README_RULES = (
+#: RedPajama decides nothing; the card of its data set shows how Gopher's rules are built from the signals.
+CARD_RULES = (
     Rule("rps_short_doc", "rps_doc_word_count", "<", 50),
     Rule("rps_long_doc", "rps_doc_word_count", ">", 10_000),
     Rule("rps_short_words", "rps_doc_mean_word_length", "<", 3),
@@ -63,7 +63,7 @@ README_RULES = (
 class RedPajamaConfig(Config):
     """RedPajama v2's quality signals without reference models: words, lines, repetition, content."""
 
-    preset: Literal["none", "readme"] = Field("none", description="Whose rules decide: RedPajama leaves that to its users.")
+    preset: Literal["none", "card"] = Field("none", description="Whose rules decide: RedPajama leaves that to its users.")
     language: str = Field("en", description="Whose stop words count, as spaCy or the file `stop_words` names the language.")
     stop_words: str | None = Field(
         None, description="JSON file of stop words by language, as RedPajama took from 6/stopwords-json; spaCy's where it is missing."
@@ -92,7 +92,7 @@ def normalise(text: bytes) -> bytes:
 
 class RedPajama(Step):
     Config = RedPajamaConfig
-    PRESETS = {"none": (), "readme": README_RULES}
+    PRESETS = {"none": (), "card": CARD_RULES}
 
     @property
     def columns(self) -> dict[str, pa.DataType]:
