@@ -30,12 +30,12 @@ from datatrove.pipeline.filters import (
 from datatrove.pipeline.filters.base_filter import get_filter_result
 from datatrove.pipeline.filters.gopher_repetition_filter import find_all_duplicate, find_duplicates, find_top_duplicate, get_n_grams
 from datatrove.utils.text import PUNCTUATION_SET, TERMINAL_PUNCTUATION, split_into_words
+from datatrove_filters import language_filter
 
 from corpusmill.filters.rules import decide
 from corpusmill.filters.stage import FilterConfig, FilterWorker
 from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.storage import Storage
-from datatrove_filters import language_filter
 
 STEPS = [
     {"language": {"min_letters": 0, "threshold": 0}},
