@@ -35,17 +35,25 @@ PAPER = (
     *DATATROVE[4:],
 )
 
+#: For the word rule `characters`, where a word is mostly one character: limits of our own, no paper's. 50 words of Chinese are about 80
+#: characters; lengths of words and English stop words say nothing.
+CHARACTERS = (
+    Rule("gopher_short_doc", "gopher_words", "<", 80),
+    Rule("gopher_long_doc", "gopher_words", ">", 160_000),
+    *DATATROVE[4:9],
+)
+
 
 class GopherQualityConfig(Config):
     """Gopher quality: number and length of words, symbols, bullets, ellipses, alphabetic words, stop words."""
 
-    preset: Literal["datatrove-0.10", "fineweb", "gopher-paper"] = Field("datatrove-0.10", description="Whose rules decide.")
+    preset: Literal["datatrove-0.10", "fineweb", "gopher-paper", "characters"] = Field("datatrove-0.10", description="Whose rules decide.")
     stop_words: tuple[str, ...] = Field(STOP_WORDS, description="Words of which a text has to have some, as they are written.")
 
 
 class GopherQuality(Step):
     Config = GopherQualityConfig
-    PRESETS = {"datatrove-0.10": DATATROVE, "fineweb": DATATROVE, "gopher-paper": PAPER}
+    PRESETS = {"datatrove-0.10": DATATROVE, "fineweb": DATATROVE, "gopher-paper": PAPER, "characters": CHARACTERS}
 
     @property
     def columns(self) -> dict[str, pa.DataType]:

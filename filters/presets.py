@@ -15,6 +15,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         "word_rule": "whitespace",  # the paper names no rule
         "steps": [{"gopher_quality": {"preset": "gopher-paper"}}, {"gopher_repetition": {"preset": "gopher-paper"}}],
     },
+    # Languages that are written without spaces between words; nobody's pipeline but ours.
+    "characters": {
+        "word_rule": "characters",
+        "steps": [
+            {"language": {"keep": ["zh", "ja", "th", "lo", "km", "my", "bo"], "threshold": 0.65}},
+            {"gopher_repetition": {"preset": "characters"}},
+            {"gopher_quality": {"preset": "characters"}},
+        ],
+    },
     # Each heuristic of datatrove 0.10 with its own defaults, in the order of FineWeb.
     "datatrove-0.10": {
         "word_rule": "spacy",

@@ -10,10 +10,11 @@ from corpusmill.filters import fineweb2
 from corpusmill.filters.presets import PRESETS
 from corpusmill.filters.registry import OTHERS, STEPS, build_steps, resolve_step
 from corpusmill.filters.rules import decide
-from corpusmill.filters.stage import FilterConfig, rule_table
+from corpusmill.filters.stage import FilterConfig, FilterWorker, rule_table
 from corpusmill.pipeline.engine import load_object
 from corpusmill.pipeline.errors import ConfigError
 from corpusmill.pipeline.recipe import validate_recipe
+from corpusmill.pipeline.storage import Storage
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -42,6 +43,22 @@ def test_fineweb_has_the_order_of_its_script() -> None:
     assert config.steps[3]["c4"]["filter_no_terminal_punct"] is False
 
 
+@pytest.mark.parametrize("language", ["zh", "ja", "th"])
+def test_text_without_spaces_has_a_preset_that_keeps_it(language: str, shared_data: Path) -> None:
+    lines = (shared_data / f"lid/{language}.txt").read_text().splitlines()
+    texts = pa.array(["\n".join(lines[:40]), lines[0][:20], "\n".join([*lines[:3], lines[3]] * 10)], pa.large_string())
+    failed = {}
+    for name in ("characters", "datatrove-0.10"):
+        section = {key: value for key, value in PRESETS[name].items() if key == "word_rule"}
+        section["steps"] = [{step: {"preset": name}} for step in ("gopher_repetition", "gopher_quality")]
+        worker = FilterWorker(FilterConfig.model_validate(section), Storage("."), {})
+        columns, _ = worker.measure(pa.table({"text": texts}), texts)
+        failed[name] = decide(worker.rules, columns, len(texts)).to_pylist()
+    assert failed["characters"][0] == [] and failed["datatrove-0.10"][0]
+    assert "gopher_short_doc" in failed["characters"][1]
+    assert {"dup_line_frac", "duplicated_10_n_grams"} <= set(failed["characters"][2])
+
+
 def test_what_the_recipe_says_itself_goes_first() -> None:
     config = FilterConfig.model_validate(
         {"preset": "fineweb", "word_rule": "whitespace", "steps": ["gopher_quality"], "thresholds": {"gopher_short_doc": 10}}
@@ -61,7 +78,7 @@ def test_rules_can_be_switched_off_and_on() -> None:
 
 
 def test_an_unknown_preset_is_one_sentence() -> None:
-    with pytest.raises(ConfigError, match=r"recipe\.yaml: filter: preset: no such preset \(expected one of gopher-paper, datatrove"):
+    with pytest.raises(ConfigError, match=r"recipe\.yaml: filter: preset: no such preset \(expected one of gopher-paper, characters, "):
         validate_recipe({"filter": {"preset": "finweb"}}, "recipe.yaml")
 
 
