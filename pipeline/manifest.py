@@ -8,7 +8,7 @@ Rows hold no times, so equal runs have equal rows; only their order is that of c
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from corpusmill.pipeline.config import canonical_json, digest
@@ -90,7 +90,8 @@ class Manifest:
         return [self.tasks[task] for task in self.plan or ()]
 
     def append(self, row: TaskRow) -> None:
-        self._write({"kind": "task", **asdict(row)})
+        files = {"inputs": [vars(ref) for ref in row.inputs], "outputs": [vars(output) for output in row.outputs]}
+        self._write({"kind": "task", **vars(row), **files})  # `dataclasses.asdict` copies all of it, which takes longer than the rest
         self.tasks[row.task] = row
 
     def finish(self, plan: list[str]) -> None:

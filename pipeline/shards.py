@@ -68,8 +68,16 @@ def write_parquet(table: pa.Table, sink: Any) -> None:
         row_group_size=ROW_GROUP_ROWS,
         compression="zstd",
         compression_level=3,
+        use_dictionary=_repeating(table.schema),
         store_schema=True,
     )
+
+
+def _repeating(schema: pa.Schema) -> list[str]:
+    """Columns for which a dictionary of their values is tried. Numbers are smaller, and written twice as fast, without."""
+    return [field.name for field in schema if field.type in (pa.string(), pa.large_string()) and field.name not in ("id", "url")] + [
+        f"{field.name}.list.element" for field in schema if pa.types.is_list(field.type)
+    ]
 
 
 def publish(storage: Storage, relative: str, content: Content) -> OutputFile:
