@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,39 +25,6 @@ class OutputFile:
     path: str
     bytes: int
     sha256: str
-
-
-class _Hashing:
-    """A writable file that hashes what passes through it."""
-
-    def __init__(self, file: IO[bytes]):
-        self.file = file
-        self.sha256 = hashlib.sha256()
-        self.bytes = 0
-        self.closed = False
-
-    def write(self, chunk: Any) -> int:
-        self.sha256.update(chunk)
-        self.bytes += memoryview(chunk).nbytes
-        return self.file.write(chunk)
-
-    def flush(self) -> None:
-        self.file.flush()
-
-    def tell(self) -> int:
-        return self.bytes
-
-    def close(self) -> None:  # pyarrow closes what it was given; the owner still has to fsync
-        self.flush()
-
-    def seekable(self) -> bool:
-        return False
-
-    def readable(self) -> bool:
-        return False
-
-    def writable(self) -> bool:
-        return True
 
 
 def write_parquet(table: pa.Table, sink: Any) -> None:
@@ -82,17 +49,27 @@ def _repeating(schema: pa.Schema) -> list[str]:
 
 def publish(storage: Storage, relative: str, content: Content) -> OutputFile:
     """Writes one file atomically: a table as Parquet, bytes as they are, a local path by copying it."""
+    sha256, size = hashlib.sha256(), 0
     with storage.write_atomic(relative) as file:
-        sink = _Hashing(file)
-        if isinstance(content, pa.Table):
-            write_parquet(content, pa.PythonFile(sink, mode="w"))
-        elif isinstance(content, Path):
-            with open(content, "rb") as source:
-                while chunk := source.read(1 << 22):
-                    sink.write(chunk)
-        else:
-            sink.write(content)
-        return OutputFile(relative, sink.bytes, sink.sha256.hexdigest())
+        for chunk in _chunks(content):
+            sha256.update(chunk)
+            size += memoryview(chunk).nbytes
+            file.write(chunk)
+    return OutputFile(relative, size, sha256.hexdigest())
+
+
+def _chunks(content: Content) -> Iterator[Any]:
+    """The bytes to write. A table's come at once: called back for each page, Python would hold up other threads."""
+    if isinstance(content, pa.Table):
+        whole = pa.BufferOutputStream()
+        write_parquet(content, whole)
+        yield whole.getvalue()
+    elif isinstance(content, Path):
+        with open(content, "rb") as source:
+            while chunk := source.read(1 << 22):
+                yield chunk
+    else:
+        yield content
 
 
 def open_parquet(storage: Storage, relative: str) -> pq.ParquetFile:

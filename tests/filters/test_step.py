@@ -7,7 +7,7 @@ from corpusmill.filters.statistics import LINES, REPETITION, WORDS, Needs
 def test_a_text_is_measured_once_for_all_planned_steps(monkeypatch) -> None:
     passes = []
     real = step.measure
-    monkeypatch.setattr(step, "measure", lambda text, rule, needs: passes.append(needs) or real(text, rule, needs))
+    monkeypatch.setattr(step, "measure", lambda text, rule, needs, marks: passes.append(needs) or real(text, rule, needs, marks))
     planned = [Needs(REPETITION), Needs(WORDS | LINES, stop_words=("the",))]
     batch = step.Batch(pa.table({}), pa.array(["the cat"], pa.large_string()), "words", planned)
     first = batch.statistics(planned[0])
