@@ -11,7 +11,6 @@ extrapolated by bytes of text. `--regex-words` gives it regular expressions in p
 
 import argparse
 import json
-import re
 import shutil
 import tempfile
 import time
@@ -102,14 +101,6 @@ def ours(folder: str, workers: int, word_rule: str) -> tuple[float, int, int]:
     return seconds, metrics["peak_mb"], sum(row.kept for row in Manifest(Storage(folder).child("filter")).rows())
 
 
-def regex_words(text: str, language: str = "eng") -> list[str]:
-    return re.findall(r"\w+|[^\w\s]", text)
-
-
-def regex_sentences(text: str, language: str = "eng") -> list[str]:
-    return [part for part in re.split(r"(?<=[.!?])\s+", text) if part.strip()]
-
-
 class RegexWords:
     """Stands for datatrove's tokenizer in each of its worker processes, which import the modules of the filters anew."""
 
@@ -118,11 +109,9 @@ class RegexWords:
         self.name, self.type = step.name, step.type
 
     def __call__(self, data: Any, rank: int = 0, world_size: int = 1) -> Any:
-        from datatrove.pipeline.filters import c4_filters, fineweb_quality_filter, gopher_quality_filter, gopher_repetition_filter
+        from datatrove_filters import regex_words
 
-        for module in (fineweb_quality_filter, gopher_quality_filter, gopher_repetition_filter):
-            module.split_into_words = regex_words
-        c4_filters.split_into_sentences = regex_sentences
+        regex_words()
         return self.step(data, rank, world_size)
 
     def __repr__(self) -> str:
