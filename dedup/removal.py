@@ -1,52 +1,78 @@
 """The last phase: the documents that stay, and a report row for each that came in."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpusmill.dedup.clusters import CLUSTERS, EXACT
+from corpusmill.dedup.clusters import CLUSTERS, ESTIMATE, EXACT, JACCARD
+from corpusmill.dedup.config import DedupConfig
 from corpusmill.dedup.corpus import shard_key
+from corpusmill.dedup.edit import Editor
 from corpusmill.dedup.signatures import require_columns
 from corpusmill.pipeline.schemas import REPORT, with_columns
 from corpusmill.pipeline.shards import open_parquet
 from corpusmill.pipeline.stage import Output, Piece, Worker, documents_output
 from corpusmill.pipeline.storage import Storage
 
-EXACT_DUPLICATE, NEAR_DUPLICATE = "exact_duplicate", "near_duplicate"
+#: Why a copy goes, by how it is known to be one.
+RULES = {"exact_duplicate": [EXACT], "near_duplicate": [JACCARD, ESTIMATE]}
 
 #: Documents that stay say how many copies they stand for.
 SIZE = pa.field("cluster_size", pa.int64(), nullable=False)
 DEDUP_REPORT = with_columns(
     REPORT,
     [
-        pa.field("cluster", pa.int64()),  # null where there is no copy
         SIZE,
-        pa.field("kept_id", pa.string(), nullable=False),
+        pa.field("kept_id", pa.string(), nullable=False),  # names the cluster; its own id where a document stays
         pa.field("similarity", pa.float64()),
         pa.field("verified", pa.string()),
     ],
 )
 
 
-def read_shard_clusters(run: Storage, path: str, shard: str) -> pa.Table:
-    """The rows of one shard of the cluster table, which is sorted by shard: other row groups are not read."""
+def make_editors(config: DedupConfig, run: Storage) -> list[Editor]:
+    """The editors that the configuration asks for, in the order in which they work."""
+    return []
+
+
+def read_shard_clusters(run: Storage, paths: Sequence[str], shard: str) -> pa.Table:
+    """The rows of one shard (ascending by row) of the cluster tables, each of which is sorted by shard: other row groups are not read."""
     tables = [CLUSTERS.empty_table()]
-    with open_parquet(run, path) as file:
-        column = CLUSTERS.get_field_index("shard")
-        for group in range(file.num_row_groups):
-            statistics = file.metadata.row_group(group).column(column).statistics
-            if statistics is None or not statistics.has_min_max or statistics.min <= shard <= statistics.max:
-                table = file.read_row_group(group, use_threads=False)
-                tables.append(table.filter(pc.equal(table["shard"], shard)))
-    return pa.concat_tables(tables)
+    for path in paths:
+        with open_parquet(run, path) as file:
+            column = CLUSTERS.get_field_index("shard")
+            for group in range(file.num_row_groups):
+                statistics = file.metadata.row_group(group).column(column).statistics
+                if statistics is None or not statistics.has_min_max or statistics.min <= shard <= statistics.max:
+                    table = file.read_row_group(group, use_threads=False)
+                    tables.append(table.filter(pc.equal(table["shard"], shard)))
+    found = pa.concat_tables(tables)
+    return found if len(paths) == 1 else found.sort_by("row")
 
 
 class RemovalWorker(Worker):
-    """One shard of documents and the cluster table (`inputs`) to the shard without its copies."""
+    """One shard of documents, the cluster tables and what the editors' phases made (`inputs`) to the shard without its copies.
+
+    `piece.params["clusters"]`: how many of the inputs behind the shard are cluster tables.
+    """
+
+    config: DedupConfig
+
+    def setup(self) -> None:
+        self.editors = make_editors(self.config, self.run)
+        self.schema = with_columns(DEDUP_REPORT, [field for editor in self.editors for field in editor.fields])
 
     def process(self, piece: Piece) -> Output:
-        path, clusters_path = (input_.path for input_ in piece.inputs)
-        clusters = read_shard_clusters(self.run, clusters_path, shard_key(path))
+        path = piece.inputs[0].path
+        tables = [input_.path for input_ in piece.inputs[1 : 1 + piece.params["clusters"]]]
+        clusters = read_shard_clusters(self.run, tables, shard_key(path))
+        for editor in self.editors:
+            editor.open(piece)
         rows = clusters["row"].to_numpy()
         data, reports, size, begin = [], [], 0, 0
         with open_parquet(self.run, path) as file:
@@ -55,50 +81,107 @@ class RemovalWorker(Worker):
             for group in range(file.num_row_groups):
                 table = file.read_row_group(group, use_threads=False)
                 first, last = np.searchsorted(rows, [begin, begin + table.num_rows])
-                report = _report(table, clusters.slice(first, last - first), rows[first:last] - begin)
-                kept = with_size(table, report["cluster_size"], schema).filter(report["kept"])
-                data.append(kept)
+                decided = decide(table, clusters.slice(first, last - first), rows[first:last] - begin)
+                texts = self._edit(table["text"], decided, begin)
+                report = report_rows(table, decided, texts, self.schema)
+                data.append(_documents(table, texts, report["cluster_size"], decided.kept, schema))
                 reports.append(report)
                 size += pc.sum(pc.binary_length(table["text"])).as_py() or 0
                 begin += table.num_rows
         documents = pa.concat_tables([schema.empty_table(), *data])
-        report = pa.concat_tables([DEDUP_REPORT.empty_table(), *reports])
+        report = pa.concat_tables([self.schema.empty_table(), *reports])
         failed = pc.value_counts(pc.list_flatten(report["failed"])).to_pylist()
         return documents_output(piece.key, documents, report, bytes_in=size, counts={pair["values"]: pair["counts"] for pair in failed})
 
+    def _edit(self, column: pa.ChunkedArray, decided: "Decisions", begin: int) -> pa.Array | None:
+        """The texts of the documents that stay as the editors leave them; None where nothing edits. `decided` learns of the rest."""
+        if not self.editors:
+            return None
+        places = np.flatnonzero(decided.kept)
+        texts = one_array(column.filter(pa.array(decided.kept)))
+        for editor in self.editors:
+            edit = editor.edit(texts, places + begin)
+            for name, values in edit.columns.items():
+                decided.columns[name] = scatter(values, places, len(decided.kept))
+            stays = np.ones(len(places), bool)
+            for rule, dropped in edit.dropped.items():
+                decided.fail(rule, places[dropped])
+                stays &= ~dropped
+            texts, places = edit.texts.filter(pa.array(stays)), places[stays]
+        return texts
 
-def with_size(table: pa.Table, size: pa.ChunkedArray, schema: pa.Schema) -> pa.Table:
-    columns = [size if name == SIZE.name else table[name] for name in schema.names]
-    return pa.table(columns, schema=schema)
+
+@dataclass
+class Decisions:
+    """What is known of n documents: which stay, which rules the others failed, and further columns of the report."""
+
+    kept: npt.NDArray[np.bool_]
+    failed: dict[str, npt.NDArray[np.bool_]]
+    columns: dict[str, Any]
+
+    def fail(self, rule: str, places: npt.NDArray[np.int64]) -> None:
+        self.failed.setdefault(rule, np.zeros(len(self.kept), bool))[places] = True
+        self.kept[places] = False
 
 
-def _report(table: pa.Table, clusters: pa.Table, rows: np.ndarray) -> pa.Table:
-    """The report rows of a piece of a shard; `rows` are the rows in it of the `clusters` rows."""
+def decide(table: pa.Table, clusters: pa.Table, rows: npt.NDArray[np.int64]) -> Decisions:
+    """What the cluster table says of a piece of a shard; `rows` are the rows in it of the `clusters` rows."""
     at = np.full(table.num_rows, -1)
     at[rows] = np.arange(len(rows))
     place = pa.array(at, mask=at < 0)
-    found = {name: clusters[name].take(place) for name in ("kept", "cluster", "cluster_size", "kept_id", "similarity", "verified")}
-    kept = pc.fill_null(found["kept"], True)
-    exact = pc.fill_null(pc.equal(found["verified"], EXACT), False)
-    chars = pc.utf8_length(table["text"]).cast(pa.int64())
-    columns = {
-        "id": table["id"],
-        "url": table["url"],
-        "kept": kept,
-        "failed": _failed(kept.to_numpy(), exact.to_numpy()),
-        "chars_in": chars,
-        "chars_out": pc.if_else(kept, chars, 0),
-        "cluster": found["cluster"],
+    found = {name: clusters[name].take(place) for name in ("kept", "cluster_size", "kept_id", "similarity", "verified")}
+    decided = Decisions(np.ones(table.num_rows, bool), {}, {})
+    removed = ~pc.fill_null(found["kept"], True).to_numpy()
+    for rule, verified in RULES.items():
+        here = np.flatnonzero(removed & pc.fill_null(pc.is_in(found["verified"], pa.array(verified)), False).to_numpy())
+        if len(here):
+            decided.fail(rule, here)
+    decided.columns = {
         "cluster_size": pc.fill_null(found["cluster_size"], 1),
         "kept_id": pc.coalesce(found["kept_id"], table["id"]),
         "similarity": found["similarity"],
         "verified": found["verified"],
     }
-    return pa.table([columns[name] for name in DEDUP_REPORT.names], schema=DEDUP_REPORT)
+    return decided
 
 
-def _failed(kept: np.ndarray, exact: np.ndarray) -> pa.Array:
-    """One rule for each document that goes, none for each that stays."""
-    offsets = np.concatenate([[0], np.cumsum(~kept)]).astype(np.int32)
-    rules = pa.array(np.where(exact[~kept], EXACT_DUPLICATE, NEAR_DUPLICATE), pa.string())
+def report_rows(table: pa.Table, decided: Decisions, texts: pa.Array | None, schema: pa.Schema) -> pa.Table:
+    """The report rows of a piece of a shard; `texts` are those of the documents that stay, where they may have changed."""
+    before = pc.utf8_length(table["text"]).cast(pa.int64())
+    kept = pa.array(decided.kept)
+    after = pc.if_else(kept, before, 0)
+    if texts is not None:
+        after = pc.fill_null(scatter(pc.utf8_length(texts).cast(pa.int64()), np.flatnonzero(decided.kept), table.num_rows), 0)
+    columns = {"id": table["id"], "url": table["url"], "kept": kept, "failed": _failed(decided), "chars_in": before, "chars_out": after}
+    columns |= decided.columns
+    missing = pa.nulls(table.num_rows)
+    return pa.table([columns.get(field.name, missing).cast(field.type) for field in schema], schema=schema)
+
+
+def _failed(decided: Decisions) -> pa.Array:
+    """The rules that each document failed, in the order in which they were judged."""
+    if not decided.failed:
+        return pa.array([[]] * len(decided.kept), pa.list_(pa.string()))
+    failed = np.stack(list(decided.failed.values()), axis=1)
+    offsets = np.concatenate([[0], np.cumsum(failed.sum(axis=1))]).astype(np.int32)
+    rules = pa.array(np.array(list(decided.failed), object)[np.nonzero(failed)[1]], pa.string())
     return pa.ListArray.from_arrays(pa.array(offsets), rules)
+
+
+def _documents(table: pa.Table, texts: pa.Array | None, size: pa.ChunkedArray, kept: npt.NDArray[np.bool_], schema: pa.Schema) -> pa.Table:
+    """The documents that stay, with `texts` in place of their own where there are any."""
+    columns = {name: table[name] for name in table.column_names if name != "text" or texts is None} | {SIZE.name: size}
+    stays = pa.table(columns).filter(pa.array(kept))
+    return pa.table([texts if name not in columns else stays[name] for name in schema.names], schema=schema)
+
+
+def one_array(column: pa.ChunkedArray) -> pa.Array:
+    """A text column as one `large_string` array."""
+    return pa.concat_arrays([chunk.cast(pa.large_string()) for chunk in column.chunks] or [pa.array([], pa.large_string())])
+
+
+def scatter(values: pa.Array, places: npt.NDArray[np.int64], count: int) -> pa.Array:
+    """`count` values: those of `values` at `places`, null elsewhere."""
+    at = np.full(count, -1)
+    at[places] = np.arange(len(places))
+    return values.take(pa.array(at, mask=at < 0))

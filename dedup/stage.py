@@ -93,7 +93,7 @@ class DedupStage(Stage):
         from corpusmill.dedup.removal import RemovalWorker
 
         table = clusters.ref(self.name, CLUSTERS_FILE)
-        run.map("", RemovalWorker, [Piece(PurePosixPath(ref.path).stem, (ref, table)) for ref in documents])
+        run.map("", RemovalWorker, [Piece(PurePosixPath(ref.path).stem, (ref, table), {"clusters": 1}) for ref in documents])
 
 
 def _only(row: TaskRow) -> FileRef:

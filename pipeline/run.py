@@ -153,5 +153,5 @@ def execute(plan: Plan, engine: Engine, progress: Progress, say: Callable[[str],
 
 def _warn_if_stale(storage: Storage, name: str, section: Config, say: Callable[[str], None]) -> None:
     manifest = Manifest(storage.child(name))
-    if any(row.config != config_digest(section) for row in manifest.rows()):
+    if any(row.config != config_digest(section) for row in manifest.rows()[-1:]):  # the last phase depends on all of the section
         say(f"{name}: finished under another configuration and left as it is (start from it with --from {name}).")

@@ -5,12 +5,13 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import corpusmill
-from corpusmill.pipeline.config import config_digest
+from corpusmill.pipeline.config import Config, config_digest
 from corpusmill.pipeline.engine import Done, Engine, Failed, Job, failure, peak_memory_mb, publish_output
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import MANIFEST, FileRef, Manifest, TaskRow, task_identity
@@ -38,6 +39,18 @@ def code_version(room: str) -> str:
             if "report" not in source.relative_to(root).parts:
                 sha.update(source.relative_to(root).as_posix().encode() + b"\0" + source.read_bytes())
     return f"{corpusmill.__version__}+{sha.hexdigest()[:12]}"
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Unfinished pieces of a stage that one worker performs, and the configuration that it sees."""
+
+    name: str
+    worker: type[Worker]
+    todo: list[Piece]
+    params: dict[str, Any]
+    config: Config
+    digest: str
 
 
 class StageRun:
@@ -82,29 +95,45 @@ class StageRun:
 
     # ---- tasks --------------------------------------------------------------------------------------
 
-    def map(self, phase: str, worker: type[Worker], pieces: Sequence[Piece], params: dict[str, Any] | None = None) -> list[TaskRow]:
+    def map(
+        self,
+        phase: str,
+        worker: type[Worker],
+        pieces: Sequence[Piece],
+        params: dict[str, Any] | None = None,
+        config: Config | None = None,
+    ) -> list[TaskRow]:
         """Performs `worker` on every piece that is not finished; returns all rows in the order of `pieces`.
 
-        `params` go to every worker of the phase and count for the identity of its tasks, as a piece's do.
+        `params` go to every worker of the phase and count for the identity of its tasks, as a piece's do. `config` is the part of the
+        stage's section that the phase depends on (all of it by default): workers see no other, so nothing else redoes their tasks.
         """
         params = params or {}
-        identities = {p.key: self._identity(p, params) for p in pieces}
+        config = config or self.stage.config
+        digest = config_digest(config)
+        identities = {p.key: self._identity(p, params, digest) for p in pieces}
         if len(identities) != len(pieces):
             raise ValueError(f"{self.stage.name}: two pieces of {phase} have one key")
         self.plan += identities
         todo = [p for p in pieces if not self._finished(p.key, identities[p.key])]
         if todo:
             self.manifest.reopen()
-            self._perform(phase, worker, todo, params, identities)
+            self._perform(Phase(phase, worker, todo, params, config, digest), identities)
         return [self.manifest.tasks[key] for key in identities]
 
     def once(
-        self, task: str, inputs: Sequence[FileRef], function: Callable[[str], Output], params: dict[str, Any] | None = None
+        self,
+        task: str,
+        inputs: Sequence[FileRef],
+        function: Callable[[str], Output],
+        params: dict[str, Any] | None = None,
+        config: Config | None = None,
     ) -> TaskRow:
         """Performs one task in this process unless it is finished. `function` is given the task's identity,
-        under which it may keep working state (`checkpoints/`) of its own."""
+        under which it may keep working state (`checkpoints/`) of its own. `config` is as for `map`."""
         piece = Piece(task, tuple(inputs), params or {})
-        identity = self._identity(piece, {})
+        digest = config_digest(config or self.stage.config)
+        identity = self._identity(piece, {}, digest)
         self.plan.append(task)
         if not self._finished(task, identity):
             self.manifest.reopen()
@@ -115,12 +144,12 @@ class StageRun:
                 raise
             except Exception as error:  # noqa: BLE001 - the boundary where any failure becomes a sentence
                 self._fail(failure(self.stage.name, piece, error))
-            self._record(piece, identity, done)
+            self._record(piece, identity, done, digest)
             self._measure(task, time.perf_counter() - started, [done], workers=1)
         return self.manifest.tasks[task]
 
-    def _identity(self, piece: Piece, params: dict[str, Any]) -> str:
-        return task_identity(piece.key, piece.inputs, {**params, "piece": piece.params}, self.config_digest, self.code)
+    def _identity(self, piece: Piece, params: dict[str, Any], digest: str) -> str:
+        return task_identity(piece.key, piece.inputs, {**params, "piece": piece.params}, digest, self.code)
 
     def _finished(self, task: str, identity: str) -> bool:
         row = self.manifest.tasks.get(task)
@@ -128,30 +157,31 @@ class StageRun:
             row is not None and row.identity == identity and all(self.storage.size(output.path) == output.bytes for output in row.outputs)
         )
 
-    def _perform(self, phase: str, worker: type[Worker], todo: list[Piece], params: dict[str, Any], identities: dict[str, str]) -> None:
-        job = Job(self.stage.name, f"{worker.__module__}:{worker.__qualname__}", self.stage.config, self.run.root, params)
+    def _perform(self, phase: Phase, identities: dict[str, str]) -> None:
+        worker, todo = phase.worker, phase.todo
+        job = Job(self.stage.name, f"{worker.__module__}:{worker.__qualname__}", phase.config, self.run.root, phase.params)
         by_key = {piece.key: piece for piece in todo}
         done: list[Done] = []
 
         def on_done(result: Done) -> None:
-            self._record(by_key[result.key], identities[result.key], result)
+            self._record(by_key[result.key], identities[result.key], result, phase.digest)
             done.append(result)
             bar.advance(result.rows_in, result.bytes_in)
 
         started = time.perf_counter()
-        with self.progress.phase(f"{self.stage.name} {phase}".strip(), len(todo)) as bar:
+        with self.progress.phase(f"{self.stage.name} {phase.name}".strip(), len(todo)) as bar:
             failed = self.engine.perform(job, todo, on_done)
         if failed:
             self._fail(failed)
-        self._measure(phase, time.perf_counter() - started, done, self.engine.workers)
+        self._measure(phase.name, time.perf_counter() - started, done, self.engine.workers)
 
-    def _record(self, piece: Piece, identity: str, done: Done) -> None:
+    def _record(self, piece: Piece, identity: str, done: Done, digest: str) -> None:
         self.manifest.append(
             TaskRow(
                 piece.key,
                 identity,
                 list(piece.inputs),
-                self.config_digest,
+                digest,
                 self.code,
                 done.rows_in,
                 done.kept,
