@@ -86,6 +86,7 @@ def ours(run: Storage, keys: list[str]) -> set[str]:
             "minhash": {"bands": BANDS, "rows": ROWS, "ngram": NGRAM, "seed": SEED, "min_words": NGRAM},
             "threshold": THRESHOLD,
             "keep": "first",
+            "alarm": "warn",
         }
     )
     shutil.rmtree(run.path("dedup"), ignore_errors=True)
@@ -153,7 +154,7 @@ def jaccard(a: str, b: str) -> float:
 
 def wrongly_removed(run: Storage, removed: set[str], texts: dict[str, str]) -> int:
     """Of ours: removed documents whose similarity to the kept one, computed here from scratch, is below the threshold."""
-    clusters = read_table(run, "dedup/clusters/clusters.parquet", ["id", "kept_id", "verified"]).to_pylist()
+    clusters = read_table(run, "dedup/clusters/part-00000.parquet", ["id", "kept_id", "verified"]).to_pylist()
     near = [row for row in clusters if row["id"] in removed and row["verified"] == "exact_jaccard"]
     return sum(jaccard(texts[row["id"]], texts[row["kept_id"]]) < THRESHOLD for row in near)
 

@@ -1,163 +1,111 @@
-"""The second phase: groups of exact copies, and LSH buckets in which near copies may be.
+"""The second phase: groups of documents with one key, and LSH buckets in which near copies may be.
 
-Every document has an index over the whole input (shards in the order of the plan, then rows). Keys are split by
-hash range, so that a task holds one range of some columns and never a text.
+Keys are split by range, so that a task holds one range and never a text.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from corpusmill.dedup.signatures import band_column, fixed_binary
-from corpusmill.pipeline.manifest import FileRef
-from corpusmill.pipeline.shards import read_table
+from corpusmill.dedup.corpus import Shard, starts
+from corpusmill.dedup.keys import BAND_KEYS, Keys, read_keys
 from corpusmill.pipeline.stage import Output, Piece, Worker
 
-#: Keys that one task sorts: 8 bytes each, and as much again for the order.
-TASK_KEYS = 8_000_000
+#: Keys that one task sorts: 24 bytes each, and about as much again for the order.
+TASK_KEYS = 6_000_000
+MAX_RANGES = 65_536
 
-EXACT = pa.schema(
+GROUPS = pa.schema(
     [
+        pa.field("first", pa.int64(), nullable=False),  # the copy with the lowest index
         pa.field("document", pa.int64(), nullable=False),
-        pa.field("first", pa.int64(), nullable=False),  # the copy with the lowest index, which stands for all in the buckets
     ]
 )
 BUCKETS = pa.schema(
     [
         pa.field("bucket", pa.int64(), nullable=False),  # numbered within the file
-        pa.field("document", pa.int64(), nullable=False),
+        pa.field("document", pa.int64(), nullable=False),  # of exact copies only the first
     ]
 )
 
 Index = npt.NDArray[np.int64]
-Keys = npt.NDArray[np.uint64]
 
 
-@dataclass(frozen=True)
-class Part:
-    """One range of the keys of some columns."""
-
-    columns: tuple[str, ...]
-    part: int
-    parts: int
-
-
-def plan_parts(documents: int, bands: int, exact: bool) -> list[Part]:
-    """What the tasks of the phase do: depends on the number of documents alone, never on that of the workers."""
-    parts = max(1, -(-documents // TASK_KEYS))
-    together = max(1, TASK_KEYS // max(documents, 1))
-    names = [band_column(band) for band in range(bands)]
-    groups = [tuple(names[i : i + together]) for i in range(0, bands, together)]
-    groups = [("exact",), *groups] if exact else groups
-    return [Part(columns, part, parts) for columns in groups for part in range(parts)]
+def ranges_for(keys: int) -> int:
+    """In how many ranges so many keys are split: depends on the documents alone, never on the workers."""
+    ranges = 1
+    while ranges * TASK_KEYS < keys and ranges < MAX_RANGES:
+        ranges *= 2
+    return ranges
 
 
-def candidate_pieces(parts: list[Part], signatures: list[FileRef], collapse: bool) -> list[Piece]:
-    """`collapse`: whether exact copies are one document in the buckets (they are when exact groups are made, too)."""
+def candidate_pieces(kind: str, shards: list[Shard], ranges: int, collapse: bool) -> list[Piece]:
+    """`collapse`: whether exact copies are one document in the buckets (they are when exact copies are removed, too)."""
+    name = "buckets" if kind == BAND_KEYS else kind
+    files = tuple(shard.keys[kind] for shard in shards)
+    begin = starts(shards)[:-1].tolist()
     return [
-        Piece(
-            f"candidates/{'exact' if part.columns == ('exact',) else 'buckets'}-{number:05d}",
-            tuple(signatures),
-            {"columns": list(part.columns), "part": part.part, "parts": part.parts, "collapse": collapse},
-        )
-        for number, part in enumerate(parts)
+        Piece(f"candidates/{name}-{part:05d}", files, {"kind": kind, "part": part, "parts": ranges, "starts": begin})
+        for part in range(ranges)
     ]
 
 
-def exact_groups(hashes: Keys, documents: Index) -> tuple[Index, Index]:
-    """`(document, first)` for each document that has an equal hash (n x 2) in another one, in order of `document`.
-
-    `documents` ascends; `first` is the lowest document of its group.
-    """
-    if not len(documents):
-        return documents, documents
-    order = np.lexsort((documents, hashes[:, 1], hashes[:, 0]))
-    ordered = hashes[order]
-    begins = np.flatnonzero(np.r_[True, (ordered[1:] != ordered[:-1]).any(axis=1)])
-    sizes = np.diff(np.r_[begins, len(order)])
-    firsts = np.repeat(documents[order[begins]], sizes)
+def equal_keys(keys: Keys, check: Keys, documents: Index) -> tuple[Index, Index]:
+    """`(first, document)` for each document that shares key and check with another; sorted. `first` is the lowest of them."""
+    order = np.lexsort((documents, check, keys))
+    keys, check, documents = keys[order], check[order], documents[order]
+    begins = np.flatnonzero(np.r_[True, (keys[1:] != keys[:-1]) | (check[1:] != check[:-1])]) if len(keys) else np.zeros(0, np.int64)
+    sizes = np.diff(np.r_[begins, len(keys)])
     copied = np.repeat(sizes > 1, sizes)
-    found = documents[order][copied]
-    back = np.argsort(found, kind="stable")
-    return found[back], firsts[copied][back]
+    first, document = np.repeat(documents[begins], sizes)[copied], documents[copied]
+    back = np.lexsort((document, first))
+    return first[back], document[back]
 
 
-def buckets(keys: Keys, hashes: Keys, documents: Index) -> tuple[Index, Index]:
-    """`(bucket, document)` of every key that two documents with different exact hashes have; both ascend.
+def buckets(keys: Keys, texts: Keys, documents: Index) -> tuple[Index, Index]:
+    """`(bucket, document)` of every key that two documents with different texts have, sorted; buckets by their first document.
 
     Of exact copies only the first is in a bucket: a million copies of one page are one document here.
     """
-    order = np.argsort(keys, kind="stable")
-    ordered = keys[order]
-    same = ordered[1:] == ordered[:-1]
-    shared = np.r_[same, False] | np.r_[False, same] if len(order) else np.zeros(0, bool)
-    order = order[shared]
-    order = order[np.lexsort((documents[order], hashes[order, 1], hashes[order, 0], keys[order]))]
+    order = np.argsort(keys)
+    same = keys[order[1:]] == keys[order[:-1]]
+    order = order[np.r_[same, False] | np.r_[False, same]] if len(order) else order
+    order = order[np.lexsort((documents[order], texts[order], keys[order]))]
     if not len(order):
         return documents[:0], documents[:0]
     new_key = np.r_[True, keys[order[1:]] != keys[order[:-1]]]
-    new_text = new_key | np.r_[True, (hashes[order[1:]] != hashes[order[:-1]]).any(axis=1)]
-    order, new_key = order[new_text], new_key[new_text]
-    number = np.cumsum(new_key) - 1
-    sizes = np.bincount(number)
-    wanted = sizes[number] > 1
-    renumbered = np.cumsum(sizes > 1) - 1
-    bucket, document = renumbered[number[wanted]], documents[order[wanted]]
-    back = np.lexsort((document, bucket))
-    return bucket[back], document[back]
-
-
-def in_part(keys: Keys, part: int, parts: int) -> npt.NDArray[np.bool_]:
-    """Which keys lie in one of `parts` equal ranges of the 64-bit numbers."""
-    return ((keys >> np.uint64(32)) * np.uint64(parts)) >> np.uint64(32) == np.uint64(part)
+    new_text = new_key | np.r_[True, texts[order[1:]] != texts[order[:-1]]]
+    number = (np.cumsum(new_key) - 1)[new_text]
+    document = documents[order[new_text]]
+    wanted = np.bincount(number)[number] > 1
+    number, document = number[wanted], document[wanted]
+    order = np.lexsort((document, number))
+    number, document = number[order], document[order]
+    begins = np.flatnonzero(np.r_[True, number[1:] != number[:-1]]) if len(number) else number
+    sizes = np.diff(np.r_[begins, len(number)])
+    lowest = np.repeat(document[begins], sizes)
+    order = np.lexsort((document, number, lowest))
+    number, document = number[order], document[order]
+    return (np.cumsum(np.r_[True, number[1:] != number[:-1]]) - 1 if len(number) else number), document
 
 
 class CandidateWorker(Worker):
-    """One range of keys of all signature shards to one table of groups or buckets."""
+    """One range of the keys of a kind of all shards to one table of groups or buckets."""
 
     def process(self, piece: Piece) -> Output:
-        part, parts = piece.params["part"], piece.params["parts"]
-        shards = [input_.path for input_ in piece.inputs]
-        if piece.params["columns"] == ["exact"]:
-            hashes, documents, size = self._hashes(shards, part, parts)
-            document, first = exact_groups(hashes, documents)
-            table = pa.table([document, first], schema=EXACT)
+        found = [
+            (key, check, row + start)
+            for file, start in zip(piece.inputs, piece.params["starts"], strict=True)
+            for key, check, row in [read_keys(self.run, file.path, piece.params["part"], piece.params["parts"])]
+        ]
+        keys, check, documents = (np.concatenate(arrays) for arrays in zip(*found)) if found else _NOTHING
+        del found
+        if piece.params["kind"] == BAND_KEYS:
+            texts = check if piece.params["collapse"] else documents.astype(np.uint64)
+            table = pa.table(list(buckets(keys, texts, documents)), schema=BUCKETS)
         else:
-            tables, size, before = [], 0, 0
-            for column in piece.params["columns"]:
-                keys, hashes, documents, read = self._band(shards, column, part, parts, piece.params["collapse"])
-                bucket, document = buckets(keys, hashes, documents)
-                tables.append(pa.table([bucket + before, document], schema=BUCKETS))
-                before += int(bucket[-1]) + 1 if len(bucket) else 0
-                size += read
-            table = pa.concat_tables(tables)
-        return Output({f"{piece.key}.parquet": table}, counts={"keys": size, "shared": table.num_rows})
+            table = pa.table(list(equal_keys(keys, check, documents)), schema=GROUPS)
+        return Output({f"{piece.key}.parquet": table}, counts={"keys": len(keys), "shared": table.num_rows})
 
-    def _hashes(self, shards: list[str], part: int, parts: int) -> tuple[Keys, Index, int]:
-        """`(hashes, documents, keys read)` of one range: n x 2, and n."""
-        hashes, documents, start = [np.zeros((0, 2), np.uint64)], [np.zeros(0, np.int64)], 0
-        for shard in shards:
-            found = fixed_binary(read_table(self.run, shard, ["exact"])["exact"], np.dtype(np.uint64))
-            rows = np.flatnonzero(in_part(found[:, 0], part, parts))
-            hashes.append(found[rows])
-            documents.append(rows + start)
-            start += len(found)
-        return np.concatenate(hashes), np.concatenate(documents), start
 
-    def _band(self, shards: list[str], column: str, part: int, parts: int, collapse: bool) -> tuple[Keys, Keys, Index, int]:
-        """`(keys, hashes, documents, keys read)` of one range of a band: n, n x 2, and n."""
-        keys, hashes, documents, start = [np.zeros(0, np.uint64)], [np.zeros((0, 2), np.uint64)], [np.zeros(0, np.int64)], 0
-        for shard in shards:
-            table = read_table(self.run, shard, ["near", "exact", column])
-            key = table[column].to_numpy()
-            rows = np.flatnonzero(table["near"].to_numpy() & in_part(key, part, parts))
-            keys.append(key[rows])
-            documents.append(rows + start)
-            if collapse:
-                hashes.append(fixed_binary(table["exact"], np.dtype(np.uint64))[rows])
-            else:  # nothing is a copy of anything
-                hashes.append(np.repeat((rows + start).astype(np.uint64)[:, None], 2, axis=1))
-            start += table.num_rows
-        return np.concatenate(keys), np.concatenate(hashes), np.concatenate(documents), start
+_NOTHING = (np.zeros(0, np.uint64), np.zeros(0, np.uint64), np.zeros(0, np.int64))

@@ -1,193 +1,230 @@
-"""The third phase: which documents are copies of which, how that is known, and which one stays."""
+"""The fifth phase: of the documents that are judged together, which are copies of which, how that is known, and which one stays."""
 
-from collections import Counter
+import math
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpusmill.dedup.config import DedupConfig
-from corpusmill.dedup.corpus import Corpus
-from corpusmill.dedup.policy import RANKED, ranks
-from corpusmill.dedup.verify import Nodes, find_leaders
-from corpusmill.pipeline.shards import read_table
-from corpusmill.pipeline.stage import Output
+from corpusmill.dedup.batches import open_batches
+from corpusmill.dedup.candidates import buckets
+from corpusmill.dedup.config import ClusterConfig
+from corpusmill.dedup.leaders import Evidence, lead
+from corpusmill.dedup.minhash import band_keys
+from corpusmill.dedup.policy import ranks
+from corpusmill.dedup.shingles import Shingler
+from corpusmill.dedup.signatures import BY, fixed_binary
+from corpusmill.pipeline.stage import Output, Piece, Worker
+from corpusmill.pipeline.text.buffers import text_buffers
 
 Index = npt.NDArray[np.int64]
 
-CLUSTERS_FILE = "clusters/clusters.parquet"
-SOURCES_FILE = "clusters/sources.parquet"
-EXACT, JACCARD, ESTIMATE = "exact", "exact_jaccard", "minhash_estimate"
+#: How it is known that a document is a copy of the kept one.
+EXACT, URL, JACCARD, CONTAINMENT, ESTIMATE = "exact", "url", "exact_jaccard", "containment", "minhash_estimate"
+#: Standard errors of the estimate below the threshold at which signatures alone decide against a pair.
+MARGIN = 3.0
 
-#: One row for each document of a cluster of two or more, by shard and row.
+#: One row for each document of a cluster of two or more, and for those that a full cluster left; by shard and row.
 CLUSTERS = pa.schema(
     [
         pa.field("shard", pa.string(), nullable=False),
         pa.field("row", pa.int64(), nullable=False),
         pa.field("id", pa.string(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
+        pa.field("source", pa.string()),  # or what else the removal is counted by
         pa.field("kept", pa.bool_(), nullable=False),
-        pa.field("cluster", pa.int64(), nullable=False),  # numbered in the policy's order of the kept documents
         pa.field("cluster_size", pa.int64(), nullable=False),
-        pa.field("kept_id", pa.string(), nullable=False),
-        pa.field("similarity", pa.float64()),  # Jaccard similarity to the kept document; null for itself
-        pa.field("verified", pa.string()),  # exact | exact_jaccard | minhash_estimate; null for the kept document
+        pa.field("kept_id", pa.string(), nullable=False),  # names the cluster
+        pa.field("kept_in", pa.string()),  # the entry of the index that has the kept document; null where this run has it
+        pa.field("similarity", pa.float64()),  # to the kept document; null for itself, and where only the URL is the same
+        pa.field("verified", pa.string()),  # exact | url | exact_jaccard | containment | minhash_estimate; null for the kept one
+        pa.field("full_cluster", pa.string()),  # the kept document of the cluster that had no room for this one
     ]
 )
-SOURCES = pa.schema(
-    [
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("documents", pa.int64(), nullable=False),
-        pa.field("exact", pa.int64(), nullable=False),  # removed as exact copies
-        pa.field("near", pa.int64(), nullable=False),  # removed as near copies
-        pa.field("share", pa.float64(), nullable=False),  # of the documents that is removed
-    ]
-)
-#: Warnings of one kind that are spelled out.
-NAMED = 10
+#: What became of documents of earlier runs that are judged again; `entry` is that of the index.
+EARLIER = pa.schema([pa.field("entry", pa.string(), nullable=False), *CLUSTERS])
 
 
-def cluster_output(corpus: Corpus, config: DedupConfig, places: int, exact_files: list[str], bucket_files: list[str]) -> Output:
-    """The cluster table and the table of what each crawl file loses, with counts and warnings."""
-    copies = _load(corpus, exact_files, ["document", "first"])
-    members = _load_buckets(corpus, bucket_files)
-    involved = np.unique(np.concatenate([copies[0], members[1]]))
-    limited = 0
-    clusters = CLUSTERS.empty_table()
-    if len(involved):
-        clusters, limited = _clusters(corpus, config, places, involved, copies, members)
-    sources = _sources(corpus, clusters)
-    counts, warnings = _findings(config, clusters, sources, limited)
-    return Output(
-        {CLUSTERS_FILE: clusters, SOURCES_FILE: sources},
-        rows_in=int(corpus.starts[-1]),
-        kept=int(corpus.starts[-1]) - counts["exact"] - counts["near"],
-        dropped=counts["exact"] + counts["near"],
-        counts=counts,
-        warnings=warnings,
-    )
+@dataclass(frozen=True)
+class Verdicts:
+    """Of n documents: the kept one of each (itself where it stays), how similar it is, how that is known, and the kept document of
+    the full cluster that it is like (-1: none)."""
+
+    kept: Index
+    similarity: npt.NDArray[np.float64]  # NaN where unknown
+    verified: npt.NDArray[np.object_]
+    full: Index
 
 
-def _load(corpus: Corpus, files: list[str], columns: list[str]) -> list[Index]:
-    tables = [read_table(corpus.run, file, columns) for file in files]
-    return [np.concatenate([np.zeros(0, np.int64), *(table[name].to_numpy() for table in tables)]) for name in columns]
+def least_equal(threshold: float, places: int) -> int:
+    """In how many places two signatures must agree before their texts are compared."""
+    error = math.sqrt(threshold * (1 - threshold) / places)
+    return max(0, math.ceil((threshold - MARGIN * error) * places))
 
 
-def _load_buckets(corpus: Corpus, files: list[str]) -> tuple[Index, Index]:
-    """`(bucket, document)` of all files, the buckets numbered through."""
-    found: list[Index] = [np.zeros(0, np.int64)]
-    documents: list[Index] = [np.zeros(0, np.int64)]
-    before = 0
-    for file in files:
-        bucket, document = _load(corpus, [file], ["bucket", "document"])
-        found.append(bucket + before)
-        documents.append(document)
-        before += int(bucket[-1]) + 1 if len(bucket) else 0
-    return np.concatenate(found), np.concatenate(documents)
+def best_of(group: Index, rank: Index, count: int) -> Index:
+    """The member with the lowest rank of each of `count` groups (-1 where there is none); members of group -1 belong to none."""
+    best = np.full(count, -1)
+    order = np.argsort(-rank)
+    order = order[group[order] >= 0]
+    best[group[order]] = order  # the last one written is the best
+    return best
 
 
-def _clusters(
-    corpus: Corpus, config: DedupConfig, places: int, involved: Index, copies: list[Index], members: tuple[Index, Index]
-) -> tuple[pa.Table, int]:
-    """The cluster table of the documents `involved` (ascending), and how often `bucket_limit` was met."""
-    table = corpus.read_signatures(involved, [*RANKED, "words"])
-    rank = ranks(table, config.keep)
-    first = np.arange(len(involved))  # of each document's exact copies the one that stands for all
-    first[np.searchsorted(involved, copies[0])] = np.searchsorted(involved, copies[1])
-    by_rank = np.argsort(rank)
-    heads, at = np.unique(first[by_rank], return_index=True)
-    best = np.full(len(involved), -1)
-    best[heads] = by_rank[at]  # of its exact copies the best
+class ClusterWorker(Worker):
+    """One group of the gathered files (`inputs`) to its rows of the cluster table.
 
-    bucket, document = members
-    near, node = np.unique(np.searchsorted(involved, document), return_inverse=True)
-    nodes = Nodes(involved[near], rank[best[near]], table["words"].to_numpy()[near])
-    found = find_leaders(corpus, config, places, nodes, bucket, node)
-    leader, similarity = np.arange(len(involved)), np.ones(len(involved))
-    leader[near], similarity[near] = near[found.leader], found.similarity
-    how = JACCARD if config.verification == "exact" else ESTIMATE
-    return _cluster_table(corpus, involved, table, rank, best[leader[first]], similarity[first], leader[first] == first, how), found.limited
+    `params`: `bands`, `rows` (of a band); of a piece: `group`, and for each input `shards` (name) and `entries` (of the index, or null).
+    """
+
+    config: ClusterConfig
+
+    def setup(self) -> None:
+        self.shingler = Shingler(self.config.minhash)
+        if self.config.minhash.enabled and self.config.verification == "exact":
+            self.shingler.setup()
+
+    def process(self, piece: Piece) -> Output:
+        table, shard, entry = self._read(piece)
+        new = entry == None if self.params["fixed"] else np.zeros(len(entry), bool)  # noqa: E711 - an array of names
+        verdicts, limited = self._judge(table, new)
+        rows = cluster_table(table, shard, entry, verdicts)
+        earlier = rows["entry"].is_valid()
+        files = {f"{piece.key}.parquet": rows.filter(pc.invert(earlier)).drop_columns(["entry"])}
+        if any(piece.params["entries"]):
+            files[f"{piece.key.replace('clusters', 'earlier')}.parquet"] = rows.filter(earlier).cast(EARLIER)
+        return Output(files, rows_in=table.num_rows, counts={"limited": int(limited)})
+
+    def _read(self, piece: Piece) -> tuple[pa.Table, npt.NDArray[np.object_], npt.NDArray[np.object_]]:
+        """The group's documents with the shard and the entry of each."""
+        tables, shards, entries = [], [], []
+        for ref, shard, entry in zip(piece.inputs, piece.params["shards"], piece.params["entries"], strict=True):
+            with open_batches(self.run, ref.path) as reader:
+                table = pa.Table.from_batches([reader.get_batch(piece.params["group"])])
+            tables.append(table)
+            shards += [shard] * table.num_rows
+            entries += [entry] * table.num_rows
+        return pa.concat_tables(tables), np.array(shards, object), np.array(entries, object)
+
+    def _judge(self, table: pa.Table, later: npt.NDArray[np.bool_]) -> tuple[Verdicts, int]:
+        """`later`: documents that yield to all others."""
+        config = self.config
+        rank = _after(ranks(table, config.keep, config.sources), later)
+        by_url = np.arange(table.num_rows)
+        if config.url.enabled:
+            by_url = same_url(table["url"], _after(ranks(table, config.url.keep, config.sources), later))
+        alive = by_url == np.arange(table.num_rows)
+        text = self._texts_of(table)
+        best = best_of(np.where(alive, text, -1), rank, int(text.max(initial=-1)) + 1)
+        leader, similarity, known, full, limited = self._near(table, text, best, rank, later)
+        kept = best[np.where(full, np.arange(len(best)), leader)[text]]
+        kept[~alive] = kept[by_url[~alive]]
+        own = np.where(full[text], True, leader[text] == text)
+        verified = np.where(own, EXACT, known[text]).astype(object)
+        values = np.where(own, 1.0, similarity[text])
+        verified[~alive], values[~alive] = URL, np.nan
+        mine = kept == np.arange(len(kept))
+        verified[mine], values[mine] = None, np.nan
+        over = np.where(full[text] & mine, best[leader][text], -1)
+        values[over >= 0] = similarity[text][over >= 0]
+        return Verdicts(kept, values, verified, over), limited
+
+    def _texts_of(self, table: pa.Table) -> Index:
+        """The number of each document's text; documents with equal numbers are exact copies."""
+        if not self.config.exact.enabled:
+            return np.arange(table.num_rows)
+        hashes = fixed_binary(table["exact"], np.dtype(np.uint64))
+        return np.unique(hashes, axis=0, return_inverse=True)[1].reshape(-1)
+
+    def _near(
+        self, table: pa.Table, text: Index, best: Index, rank: Index, later: npt.NDArray[np.bool_]
+    ) -> tuple[Index, npt.NDArray[np.float64], npt.NDArray[np.object_], npt.NDArray[np.bool_], int]:
+        """For each text the one that leads it, how similar they are, how that is known, whether that cluster is full; and `limited`."""
+        count = len(best)
+        leader, similarity = np.arange(count), np.ones(count)
+        known, full = np.full(count, None, object), np.zeros(count, bool)
+        row = np.full(count, -1)  # that has the signature of the text
+        near = np.flatnonzero(table["near"].to_numpy()) if self.config.minhash.enabled else np.zeros(0, np.int64)
+        row[text[near]] = near
+        nodes = np.flatnonzero((row >= 0) & (best >= 0))
+        if not len(nodes):
+            return leader, similarity, known, full, 0
+        rows = table.take(pa.array(row[nodes]))
+        order = np.argsort(rank[best[nodes]])
+        forced = int((~later[best[nodes]]).sum()) if self.params["fixed"] else 0
+        evidence = self._evidence(rows)
+        found, value, met, limited = self._lead(evidence, order, forced)
+        leader[nodes], similarity[nodes], full[nodes] = nodes[found], value, met
+        exactly = evidence.has_set & evidence.has_set[found]
+        known[nodes] = np.where(exactly, CONTAINMENT if evidence.containment else JACCARD, ESTIMATE)
+        return leader, similarity, known, full, limited
+
+    def _evidence(self, rows: pa.Table) -> Evidence:
+        config = self.config
+        signatures = fixed_binary(rows["signature"], np.dtype(f"u{config.minhash.bits // 8}"))
+        has_set = rows["text"].is_valid().to_numpy() & (config.verification == "exact")
+        hashes, bounds = np.zeros(0, np.uint64), np.zeros(rows.num_rows + 1, np.int64)
+        if has_set.any():
+            hashes, bounds = self.shingler.sets(*text_buffers(rows["text"].fill_null("")))
+        containment = config.similarity == "containment"
+        fewest = 0 if containment else least_equal(config.threshold, signatures.shape[1])
+        return Evidence(signatures, hashes, bounds, has_set, fewest, config.threshold, containment)
+
+    def _lead(self, evidence: Evidence, order: Index, forced: int) -> tuple[Index, npt.NDArray[np.float64], npt.NDArray[np.bool_], int]:
+        count, bands = len(order), self.params["bands"]
+        keys = band_keys(evidence.signatures, bands, self.params["rows"]).reshape(-1)
+        node = np.tile(np.arange(count), bands)
+        bucket, member = buckets(keys, node.astype(np.uint64), node)
+        by_member = np.lexsort((bucket, member))
+        first = np.searchsorted(member[by_member], np.arange(count + 1))
+        found: tuple[Index, npt.NDArray[np.float64], npt.NDArray[np.bool_], int] = lead(
+            order, bucket[by_member], first, int(bucket.max(initial=-1)) + 1,
+            self.config.bucket_limit, self.config.max_cluster, forced, evidence,
+        )  # fmt: skip
+        return found
 
 
-def _cluster_table(
-    corpus: Corpus,
-    involved: Index,
-    table: pa.Table,
-    rank: Index,
-    kept: Index,
-    similarity: npt.NDArray[np.float64],
-    copy: npt.NDArray[np.bool_],
-    how: str,
-) -> pa.Table:
-    """`kept`: the place among `involved` of each one's kept document; `copy`: whether that has the same text."""
+def _after(rank: Index, later: npt.NDArray[np.bool_]) -> Index:
+    """The ranks with those of `later` behind all others."""
+    return rank + np.where(later, len(rank), 0)
+
+
+def same_url(urls: pa.ChunkedArray, rank: Index) -> Index:
+    """For each document the best-ranked one with its URL; itself where it has none."""
+    have = np.flatnonzero(urls.is_valid().to_numpy())
+    chosen = np.arange(len(urls))
+    if len(have):
+        hashes = fixed_binary(urls.take(pa.array(have)), np.dtype(np.uint64))
+        _, group = np.unique(hashes, axis=0, return_inverse=True)
+        group = group.reshape(-1)
+        chosen[have] = have[best_of(group, rank[have], int(group.max()) + 1)[group]]
+    return chosen
+
+
+def cluster_table(table: pa.Table, shard: npt.NDArray[np.object_], entry: npt.NDArray[np.object_], verdicts: Verdicts) -> pa.Table:
+    """The rows of `CLUSTERS`, with `entry`, of the documents that are in a cluster of two or more, or left by a full one."""
+    kept = verdicts.kept
     size = np.bincount(kept, minlength=len(kept))[kept]
-    chosen = np.flatnonzero(size > 1)
-    mine = kept[chosen] == chosen
-    _, number = np.unique(rank[kept[chosen]], return_inverse=True)
-    shard, row = corpus.address(involved[chosen])
+    chosen = np.flatnonzero((size > 1) | (verdicts.full >= 0))
+    at = pa.array(chosen)
+    full = verdicts.full[chosen]
+    value = verdicts.similarity[chosen]
+    by = table["source"] if table[BY].null_count == table.num_rows else table[BY]
     columns = {
-        "shard": shard,
-        "row": pa.array(row),
-        "id": table["id"].take(pa.array(chosen)),
-        "source": table["source"].take(pa.array(chosen)),
-        "kept": pa.array(mine),
-        "cluster": pa.array(number.astype(np.int64)),
+        "entry": pa.array(entry[chosen], pa.string()),
+        "shard": pa.array(shard[chosen], pa.string()),
+        "row": table["row"].take(at),
+        "id": table["id"].take(at),
+        "source": by.take(at),
+        "kept": pa.array(kept[chosen] == chosen),
         "cluster_size": pa.array(size[chosen]),
         "kept_id": table["id"].take(pa.array(kept[chosen])),
-        "similarity": pa.array(similarity[chosen], mask=mine),
-        "verified": pa.array(np.where(copy[chosen], EXACT, how), pa.string(), mask=mine),
+        "kept_in": pa.array(entry[kept[chosen]], pa.string()),
+        "similarity": pa.array(value, mask=np.isnan(value)),
+        "verified": pa.array(verdicts.verified[chosen], pa.string()),
+        "full_cluster": table["id"].take(pa.array(full, mask=full < 0)),
     }
-    return pa.table([columns[name] for name in CLUSTERS.names], schema=CLUSTERS).sort_by([("shard", "ascending"), ("row", "ascending")])
-
-
-def _sources(corpus: Corpus, clusters: pa.Table) -> pa.Table:
-    """What each crawl file has and loses, by name."""
-    documents: Counter[str] = Counter()
-    for path in corpus.signatures:
-        for pair in pc.value_counts(read_table(corpus.run, path, ["source"])["source"]).to_pylist():
-            documents[pair["values"]] += pair["counts"]
-    removed: dict[bool, Counter[str]] = {}
-    for exact in (True, False):
-        rows = clusters.filter(pc.and_(pc.invert(clusters["kept"]), pc.equal(pc.equal(clusters["verified"], EXACT), exact)))
-        removed[exact] = Counter({pair["values"]: pair["counts"] for pair in pc.value_counts(rows["source"]).to_pylist()})
-    rows = [
-        {
-            "source": source,
-            "documents": count,
-            "exact": removed[True][source],
-            "near": removed[False][source],
-            "share": (removed[True][source] + removed[False][source]) / count,
-        }
-        for source, count in sorted(documents.items())
-    ]
-    return pa.Table.from_pylist(rows, schema=SOURCES)
-
-
-def _findings(config: DedupConfig, clusters: pa.Table, sources: pa.Table, limited: int) -> tuple[dict[str, int], list[str]]:
-    kept = clusters.filter(clusters["kept"]).sort_by([("cluster_size", "descending"), ("cluster", "ascending")])
-    giants = [row for row in kept.select(["kept_id", "cluster_size"]).to_pylist() if row["cluster_size"] > config.max_cluster]
-    alarms = [
-        row
-        for row in sources.to_pylist()
-        if row["share"] > config.alarm_share and row["documents"] >= config.alarm_documents
-    ]  # fmt: skip
-    counts = {
-        "exact": int(pc.sum(sources["exact"]).as_py() or 0),
-        "near": int(pc.sum(sources["near"]).as_py() or 0),
-        "clusters": kept.num_rows,
-        "largest_cluster": int(kept["cluster_size"][0].as_py()) if kept.num_rows else 0,
-        "giant_clusters": len(giants),
-        "limited": limited,
-        "alarms": len(alarms),
-    }
-    warnings = _named([f"{a['source']}: loses {a['share']:.1%} of its {a['documents']:,} documents as duplicates" for a in alarms])
-    warnings += _named([f"cluster of {g['kept_id']}: {g['cluster_size']:,} documents, more than max_cluster" for g in giants])
-    if limited:
-        warnings.append(f"{limited:,} times an LSH bucket held more clusters than bucket_limit, so near copies may be left")
-    return counts, warnings
-
-
-def _named(warnings: list[str]) -> list[str]:
-    more = len(warnings) - NAMED
-    return warnings[:NAMED] + ([f"and {more:,} more of these"] if more > 0 else [])
+    schema = pa.schema([pa.field("entry", pa.string()), *CLUSTERS])
+    rows = pa.table([columns[name] for name in schema.names], schema=schema)
+    return rows.sort_by([("entry", "ascending"), ("shard", "ascending"), ("row", "ascending")])

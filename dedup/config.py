@@ -1,13 +1,12 @@
 """What a recipe may say about deduplication."""
 
-from typing import Literal
+from typing import Literal, Self, TypeVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from corpusmill.pipeline.config import Config
 
 Normalisation = Literal["none", "whitespace", "lowercase", "words"]
-KeepPolicy = Literal["longest", "quality", "newest", "oldest", "first"]
 
 
 class ExactConfig(Config):
@@ -40,31 +39,94 @@ class MinHashConfig(Config):
     min_words: int = Field(default=10, ge=1, description="shorter documents (and those shorter than one shingle) are compared only exactly")
 
 
-class DedupConfig(Config):
-    """The section `dedup` of a recipe."""
+class UrlConfig(Config):
+    """Captures of one address."""
+
+    enabled: bool = Field(default=False, description="of documents with one URL keep one")
+    normalisation: Literal["none", "syntax"] = Field(
+        default="syntax",
+        description="which URLs are one: none (the same bytes), syntax (RFC 3986, 6.2.2 and 6.2.3: case of scheme, host and escapes, "
+        "default ports, an empty path, the fragment)",
+    )
+    keep: str | list[str] = Field(default="newest", description="which one stays, as `keep`")
+
+
+class MeasureConfig(Config):
+    """What is measured of each document: the part of the section on which signatures, keys and indexes depend."""
 
     exact: ExactConfig = Field(default_factory=ExactConfig, description="exact copies")
     minhash: MinHashConfig = Field(default_factory=MinHashConfig, description="near copies")
-    threshold: float = Field(
-        default=0.75, gt=0, le=1, description="Jaccard similarity to the kept document from which a near copy is removed"
+    url: UrlConfig = Field(default_factory=UrlConfig, description="captures of one address")
+
+
+class ClusterConfig(MeasureConfig):
+    """And how clusters are made of it."""
+
+    threshold: float = Field(default=0.75, gt=0, le=1, description="similarity to the kept document from which a near copy is removed")
+    similarity: Literal["jaccard", "containment"] = Field(
+        default="jaccard",
+        description="of the shingles of both texts: jaccard (shared by both, of all), containment (the share of the removed text's "
+        "shingles that the kept one has)",
     )
     verification: Literal["exact", "estimate"] = Field(
         default="exact", description="exact: on the shingles of both texts; estimate: on their signatures alone, which is off by about .04"
     )
-    keep: KeepPolicy = Field(
+    keep: str | list[str] = Field(
         default="longest",
-        description="which copy stays: the longest text, the highest quality, the newest or oldest timestamp, or the first by crawl file "
-        "and place in it; ties by id, then crawl file, then place",
+        description="which copy stays: longest, quality (the column of that name), newest, oldest, first (by crawl file and place), "
+        "sources, or an expression over columns of which the highest value wins (`quality * log(chars)`); in a list the next one decides ties, at "
+        "last the id",
     )
-    quality_column: str = Field(default="quality", description="the column that `keep: quality` compares")
-    max_cluster: int = Field(default=10_000, ge=2, description="larger clusters are named in a warning")
+    sources: list[str] = Field(default=[], description="patterns of crawl files, the most trusted first, for `keep: sources`")
+    max_cluster: int = Field(
+        default=10_000, ge=2, description="so many near copies leave for one document; what else is like it stays and is reported"
+    )
     bucket_limit: int = Field(
         default=1_000,
         ge=1,
         description="with how many clusters of one LSH bucket a document is compared at most: bounds the work on templates",
     )
-    alarm_share: float = Field(
-        default=0.6, ge=0, le=1, description="a crawl file that loses a larger share of its documents raises an alarm"
+    by: str = Field(
+        default="source",
+        description="of what the removal is counted: source (crawl files), host (of the URL), or a column of the documents",
     )
-    alarm_documents: int = Field(default=20, ge=1, description="crawl files with fewer documents raise none")
-    alarm: Literal["warn", "stop"] = Field(default="warn", description="stop: an alarm ends the run before any document is removed")
+
+
+class IndexConfig(Config):
+    """What is remembered of earlier crawls."""
+
+    path: str = Field(description="the index's folder, local or on a store; made where it is not there")
+    name: str | None = Field(default=None, description="of this run's entry; the name of the run's folder where it is left out")
+    extend: bool = Field(default=True, description="add this run to the index when it is finished")
+    texts: bool = Field(
+        default=True, description="keep texts in the index, to compare them exactly; without them later runs rest on signatures alone"
+    )
+    earlier: Literal["union", "fixed"] = Field(
+        default="union",
+        description="union: earlier documents take part as the new ones do, and the run says which of them a better copy replaces; "
+        "fixed: what earlier runs kept stays, and new copies of it go",
+    )
+
+
+class DedupConfig(ClusterConfig):
+    """The section `dedup` of a recipe."""
+
+    alarm_share: float = Field(default=0.6, ge=0, le=1, description="what loses a larger share of its documents raises an alarm")
+    alarm_documents: int = Field(default=20, ge=1, description="what has fewer documents raises none")
+    alarm: Literal["stop", "warn"] = Field(default="stop", description="stop: an alarm ends the run before any document is removed")
+    index: IndexConfig | None = Field(default=None, description="earlier crawls")
+
+    @model_validator(mode="after")
+    def _policies(self) -> Self:
+        from corpusmill.dedup.policy import check_policy
+
+        for keep in (self.keep, self.url.keep):
+            check_policy(keep, self.sources)
+        return self
+
+    def part(self, schema: type["Part"]) -> "Part":
+        """The options of which a phase depends."""
+        return schema.model_validate({name: getattr(self, name) for name in schema.model_fields})
+
+
+Part = TypeVar("Part", bound=MeasureConfig)

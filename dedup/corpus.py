@@ -1,6 +1,6 @@
-"""The documents of the whole input by index: shards in the order of the plan, then rows."""
+"""The documents of the whole input by index: shards in the order of the plan, then rows; earlier runs' behind this run's."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -8,10 +8,23 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.shards import open_parquet
-from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.storage import Storage, is_remote
 
 Index = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard of documents and what was measured of it, row by row."""
+
+    name: str
+    rows: int
+    texts: FileRef | None  # a Parquet file with a column `text`; None where an index has none
+    signatures: FileRef
+    keys: dict[str, FileRef]  # by kind
+    entry: str | None = None  # of the index; None for a shard of this run
 
 
 def shard_key(path: str) -> str:
@@ -19,40 +32,22 @@ def shard_key(path: str) -> str:
     return PurePosixPath(path).stem
 
 
-@dataclass(frozen=True)
-class Corpus:
-    """Document shards, the signature shards made from them row by row, and the index of each shard's first document."""
+def starts(shards: list[Shard]) -> Index:
+    """The index of each shard's first document; one longer than the shards: the last is the number of documents."""
+    return np.concatenate([[0], np.cumsum([shard.rows for shard in shards])]).astype(np.int64)
 
-    run: Storage
-    documents: Sequence[str]
-    signatures: Sequence[str]
-    starts: Index  # one longer than the shards: the last is the number of documents
 
-    def address(self, index: Index) -> tuple[pa.Array, Index]:
-        """`(shard key, row)` of each document."""
-        shard = np.searchsorted(self.starts, index, side="right") - 1
-        keys = pa.array([shard_key(path) for path in self.documents], pa.string())
-        return keys.take(pa.array(shard)), index - self.starts[shard]
-
-    def read_signatures(self, index: Index, columns: list[str]) -> pa.Table:
-        """Columns of the signature rows of the documents `index` (ascending, at least one)."""
-        return pa.concat_tables(self._read(self.signatures, index, columns))
-
-    def read_texts(self, index: Index) -> Iterator[pa.Table]:
-        """The texts of the documents `index` (ascending), a row group's at a time."""
-        return self._read(self.documents, index, ["text"])
-
-    def _read(self, shards: Sequence[str], index: Index, columns: list[str]) -> Iterator[pa.Table]:
-        cuts = np.searchsorted(index, self.starts)
-        for shard, path in enumerate(shards):
-            rows = index[cuts[shard] : cuts[shard + 1]] - self.starts[shard]
-            if len(rows):
-                yield from read_rows(self.run, path, rows, columns)
+def located(run: Storage, path: str) -> tuple[Storage, str]:
+    """The folder and the name in it of a file of the run (`path` is relative), or of an index."""
+    if path.startswith("/") or is_remote(path):
+        folder, _, name = path.rpartition("/")
+        return Storage(folder), name
+    return run, path
 
 
 def read_rows(run: Storage, path: str, rows: Index, columns: list[str]) -> Iterator[pa.Table]:
     """Some rows (ascending) of a shard; row groups that hold none of them are not read."""
-    with open_parquet(run, path) as file:
+    with open_parquet(*located(run, path)) as file:
         begin = 0
         for group in range(file.num_row_groups):
             end = begin + file.metadata.row_group(group).num_rows

@@ -6,81 +6,62 @@ else it is kept and begins a cluster. Compared are the clusters that have a memb
 Chains end here: if b is like a, and c like b but not like a, then c stays.
 """
 
+from collections import namedtuple
+
 import numba
 import numpy as np
 
-from corpusmill.dedup.jaccard import jaccard
+from corpusmill.dedup.jaccard import shared
 from corpusmill.dedup.minhash import equal_places
 
-
-@numba.njit(cache=True, nogil=True)
-def _root(parent, i):
-    while parent[i] != i:
-        parent[i] = parent[parent[i]]
-        i = parent[i]
-    return i
-
-
-@numba.njit(cache=True, nogil=True)
-def components(count, bucket, document):
-    """The lowest member of each document's connected component: int64 of length `count`.
-
-    `bucket` ascends; every document of a bucket is joined to its first: a star, not all pairs.
-    """
-    parent = np.arange(count)
-    for i in range(1, len(bucket)):
-        if bucket[i] == bucket[i - 1]:
-            a, b = _root(parent, document[i - 1]), _root(parent, document[i])
-            if a < b:
-                parent[b] = a
-            else:
-                parent[a] = b
-    for i in range(count):
-        parent[i] = _root(parent, i)
-    return parent
+#: How two of n documents are compared. `signatures`: n x places. `hashes`, `bounds`: their shingle sets, of which that of document d is
+#: `hashes[bounds[d]:bounds[d + 1]]`; document d has `has_set[d]`, else the signatures decide. `least_equal`: signatures
+#: that agree in fewer places decide against. `containment`: whether the share of the first one's shingles counts, not Jaccard's.
+Evidence = namedtuple("Evidence", "signatures hashes bounds has_set least_equal threshold containment")
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def similarity(a, b, signatures, hashes, bounds, least_equal, threshold):
-    """The verified similarity of two documents, or -1 where they are not similar.
-
-    Signatures that agree in fewer than `least_equal` places decide against; else the shingle sets decide, or the
-    signatures alone where there are no sets (`bounds` is empty).
-    """
-    equal = equal_places(signatures[a], signatures[b])
-    if equal < least_equal:
+def similarity(a, b, evidence):
+    """The verified similarity of document a to document b, or -1 where they are not similar."""
+    equal = equal_places(evidence.signatures[a], evidence.signatures[b])
+    if equal < evidence.least_equal:
         return -1.0
-    if len(bounds) == 0:
-        value = equal / signatures.shape[1]
+    if not (evidence.has_set[a] and evidence.has_set[b]):
+        value = equal / evidence.signatures.shape[1]
     else:
-        value = jaccard(hashes[bounds[a] : bounds[a + 1]], hashes[bounds[b] : bounds[b + 1]])
-    return value if value >= threshold else -1.0
+        bounds = evidence.bounds
+        first, second = evidence.hashes[bounds[a] : bounds[a + 1]], evidence.hashes[bounds[b] : bounds[b + 1]]
+        common = shared(first, second)
+        value = common / (len(first) if evidence.containment else len(first) + len(second) - common)
+    return value if value >= evidence.threshold else -1.0
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def lead(order, buckets_of, first_bucket, bucket_count, bucket_limit, signatures, hashes, bounds, least_equal, threshold):
-    """`(leader, similarity, limited)`: for each document the kept document of its cluster (itself where it is kept), how similar
-    the two are (1 for itself), and how often a bucket held more than `bucket_limit` clusters and the rest was not compared.
+def lead(order, buckets_of, first_bucket, bucket_count, bucket_limit, cluster_limit, forced, evidence):
+    """`(leader, similarity, full, limited)`: for each document the kept document of its cluster (itself where it is kept), how similar
+    the two are (1 for itself), whether it stays only because `cluster_limit` others have left for that one, and how often a bucket
+    held more than `bucket_limit` clusters and the rest was not compared.
 
-    `order` lists the documents, the best first; the buckets of document d are `buckets_of[first_bucket[d]:first_bucket[d + 1]]`.
+    `order` lists the documents, the best first, of which the first `forced` are kept whatever they are like; the buckets of document d
+    are `buckets_of[first_bucket[d]:first_bucket[d + 1]]`.
     """
-    count = len(order)
-    leader, value = np.arange(count), np.ones(count)
+    count = len(first_bucket) - 1
+    leader, value, full = np.arange(count), np.ones(count), np.zeros(count, np.bool_)
     head, tail = np.full(bucket_count, -1), np.full(bucket_count, -1)
     entry_next, entry_cluster = np.empty(len(buckets_of), np.int64), np.empty(len(buckets_of), np.int64)
     entries = clusters = limited = 0
-    cluster_leader = np.empty(count, np.int64)
+    cluster_leader, cluster_members = np.empty(count, np.int64), np.zeros(count, np.int64)
     cluster_seen = np.full(count, -1)  # the last document that was compared with a cluster
-    for place in range(count):
+    for place in range(len(order)):
         document = order[place]
         best, best_value = clusters, 1.0
         for b in range(first_bucket[document], first_bucket[document + 1]):
-            entry, compared = head[buckets_of[b]], 0
+            entry, compared = head[buckets_of[b]] if place >= forced else -1, 0
             while entry >= 0 and compared < bucket_limit:
                 cluster = entry_cluster[entry]
                 if cluster < best and cluster_seen[cluster] != document:
                     cluster_seen[cluster] = document
-                    found = similarity(document, cluster_leader[cluster], signatures, hashes, bounds, least_equal, threshold)
+                    found = similarity(document, cluster_leader[cluster], evidence)
                     if found >= 0:
                         best, best_value = cluster, found
                 entry = entry_next[entry]
@@ -90,6 +71,8 @@ def lead(order, buckets_of, first_bucket, bucket_count, bucket_limit, signatures
             cluster_leader[clusters] = document
             clusters += 1
         leader[document], value[document] = cluster_leader[best], best_value
+        full[document] = cluster_members[best] > cluster_limit
+        cluster_members[best] += not full[document]
         for b in range(first_bucket[document], first_bucket[document + 1]):
             bucket = buckets_of[b]
             if not _holds(head[bucket], entry_next, entry_cluster, best, bucket_limit):
@@ -100,7 +83,7 @@ def lead(order, buckets_of, first_bucket, bucket_count, bucket_limit, signatures
                     entry_next[tail[bucket]] = entries
                 tail[bucket] = entries
                 entries += 1
-    return leader, value, limited
+    return leader, value, full, limited
 
 
 @numba.njit(cache=True, nogil=True)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpusmill.dedup.clusters import CLUSTERS, ESTIMATE, EXACT, JACCARD
+from corpusmill.dedup.clusters import CLUSTERS, CONTAINMENT, ESTIMATE, EXACT, JACCARD, URL
 from corpusmill.dedup.config import DedupConfig
 from corpusmill.dedup.corpus import shard_key
 from corpusmill.dedup.edit import Editor
@@ -20,8 +20,10 @@ from corpusmill.pipeline.stage import Output, Piece, Worker, documents_output
 from corpusmill.pipeline.storage import Storage
 
 #: Why a copy goes, by how it is known to be one.
-RULES = {"exact_duplicate": [EXACT], "near_duplicate": [JACCARD, ESTIMATE]}
+RULES = {"url_duplicate": [URL], "exact_duplicate": [EXACT], "near_duplicate": [JACCARD, CONTAINMENT, ESTIMATE]}
 
+#: What a document that is in no cluster has not.
+OPTIONAL = ("kept_in", "similarity", "verified", "full_cluster")
 #: Documents that stay say how many copies they stand for.
 SIZE = pa.field("cluster_size", pa.int64(), nullable=False)
 DEDUP_REPORT = with_columns(
@@ -29,8 +31,7 @@ DEDUP_REPORT = with_columns(
     [
         SIZE,
         pa.field("kept_id", pa.string(), nullable=False),  # names the cluster; its own id where a document stays
-        pa.field("similarity", pa.float64()),
-        pa.field("verified", pa.string()),
+        *(CLUSTERS.field(name) for name in OPTIONAL),
     ],
 )
 
@@ -129,7 +130,7 @@ def decide(table: pa.Table, clusters: pa.Table, rows: npt.NDArray[np.int64]) -> 
     at = np.full(table.num_rows, -1)
     at[rows] = np.arange(len(rows))
     place = pa.array(at, mask=at < 0)
-    found = {name: clusters[name].take(place) for name in ("kept", "cluster_size", "kept_id", "similarity", "verified")}
+    found = {name: clusters[name].take(place) for name in ("kept", "cluster_size", "kept_id", *OPTIONAL)}
     decided = Decisions(np.ones(table.num_rows, bool), {}, {})
     removed = ~pc.fill_null(found["kept"], True).to_numpy()
     for rule, verified in RULES.items():
@@ -139,8 +140,7 @@ def decide(table: pa.Table, clusters: pa.Table, rows: npt.NDArray[np.int64]) -> 
     decided.columns = {
         "cluster_size": pc.fill_null(found["cluster_size"], 1),
         "kept_id": pc.coalesce(found["kept_id"], table["id"]),
-        "similarity": found["similarity"],
-        "verified": found["verified"],
+        **{name: found[name] for name in OPTIONAL},
     }
     return decided
 

@@ -1,15 +1,20 @@
-"""The first phase: what is to be known of each document to find its copies, without its text."""
+"""The first phase: what is to be known of each document to find its copies, without its text, and the keys by which copies meet."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import xxhash
 
-from corpusmill.dedup.config import DedupConfig
-from corpusmill.dedup.minhash import band_keys, permutations, signatures
+from corpusmill.dedup.config import MeasureConfig
+from corpusmill.dedup.keys import BAND_KEYS, EXACT_KEYS, URL_KEYS, keys_bytes
+from corpusmill.dedup.minhash import band_keys
 from corpusmill.dedup.normalise import HASH_BYTES, exact_hashes
+from corpusmill.dedup.shingles import Shingler
+from corpusmill.dedup.urls import normalised_url
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.shards import open_parquet
 from corpusmill.pipeline.stage import Output, Piece, Worker
@@ -17,30 +22,30 @@ from corpusmill.pipeline.text.buffers import text_buffers
 
 #: What the phase takes over from the documents, to order the copies and to name them.
 TAKEN = ("id", "source", "offset", "timestamp")
+#: The column by which the removal is counted; `host` is made of the URL.
+BY = "by"
+HOST = "host"
 
-#: Rows in a row group of signatures: one band of them is half a megabyte.
+#: Rows in a row group of signatures.
 ROW_GROUP_ROWS = 65_536
+_U64 = np.dtype(np.uint64)
 
 
-def band_column(band: int) -> str:
-    return f"band_{band:03d}"
-
-
-def signature_schema(bands: int, rows: int, bits: int) -> pa.Schema:
-    """One row a document, in the order of its shard. Where `near` is false signature and bands mean nothing."""
+def signature_schema(places: int, bits: int, more: Sequence[pa.Field] = ()) -> pa.Schema:
+    """One row a document, in the order of its shard. Where `shingles` is 0 the signature means nothing."""
     return pa.schema(
         [
             pa.field("id", pa.string(), nullable=False),
             pa.field("source", pa.string(), nullable=False),
             pa.field("offset", pa.int64()),
             pa.field("timestamp", pa.string()),
-            pa.field("quality", pa.float64()),  # null where the policy does not need it
             pa.field("chars", pa.int64(), nullable=False),
-            pa.field("words", pa.int64(), nullable=False),
-            pa.field("near", pa.bool_(), nullable=False),
+            pa.field("shingles", pa.int64(), nullable=False),
             pa.field("exact", pa.binary(HASH_BYTES), nullable=False),
-            pa.field("signature", pa.binary(bands * rows * bits // 8), nullable=False),
-            *(pa.field(band_column(band), pa.uint64(), nullable=False) for band in range(bands)),
+            pa.field("url", pa.binary(HASH_BYTES)),  # null where there is none, or URLs are not compared
+            pa.field("signature", pa.binary(places * bits // 8), nullable=False),
+            pa.field(BY, pa.string()),  # null where it is `source`
+            *more,
         ]
     )
 
@@ -52,84 +57,122 @@ def fixed_binary(column: pa.ChunkedArray | pa.Array, dtype: np.dtype) -> np.ndar
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], column.type)
     width = array.type.byte_width
     places = width // dtype.itemsize
-    if not len(array):
-        return np.zeros((0, places), dtype)
+    if not len(array) or not width:
+        return np.zeros((len(array), places), dtype)
     view = np.frombuffer(array.buffers()[1], np.uint8)[array.offset * width : (array.offset + len(array)) * width]
     return view.view(dtype).reshape(len(array), places)
 
 
-def to_fixed_binary(matrix: np.ndarray) -> pa.Array:
-    """A matrix as a fixed-size binary column, one value a row."""
+def to_fixed_binary(matrix: np.ndarray, valid: npt.NDArray[np.bool_] | None = None) -> pa.Array:
+    """A matrix as a fixed-size binary column, one value a row, null where it is not `valid`."""
     width = matrix.shape[1] * matrix.itemsize
     data = pa.py_buffer(np.ascontiguousarray(matrix).tobytes())
-    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(matrix), [None, data])
+    array = pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(matrix), [None, data])
+    return array if valid is None else pc.if_else(pa.array(valid), array, None)
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
     """A signature table as Parquet that spends no time on compressing hashes."""
-    hashes = [field.name for field in table.schema if field.name in ("exact", "signature") or pa.types.is_uint64(field.type)]
-    others = [name for name in table.schema.names if name not in hashes]
+    hashes = [field.name for field in table.schema if pa.types.is_fixed_size_binary(field.type)]
     sink = pa.BufferOutputStream()
     pq.write_table(
         table.combine_chunks(),
         sink,
         row_group_size=ROW_GROUP_ROWS,
         compression={name: "none" if name in hashes else "zstd" for name in table.schema.names},
-        use_dictionary=others,
+        use_dictionary=["source", BY],
         write_statistics=False,
     )
     return sink.getvalue().to_pybytes()
 
 
 class SignatureWorker(Worker):
-    """One shard of documents to one shard of signatures. `params`: `bands`, `rows`."""
+    """One shard of documents to one shard of signatures and the files of its keys.
 
-    config: DedupConfig
+    `params`: `bands` and `rows` (of a band), `ranges` (in how many ranges the keys of each kind are parted), `by`, and `columns`
+    (those beside `TAKEN` that the policies compare).
+    """
+
+    config: MeasureConfig
 
     def setup(self) -> None:
-        minhash = self.config.minhash
+        self.shingler = Shingler(self.config.minhash)
+        if self.config.minhash.enabled:
+            self.shingler.setup()
         self.bands, self.rows = int(self.params["bands"]), int(self.params["rows"])
-        self.multipliers, self.addends = permutations(minhash.seed, self.bands * self.rows, minhash.bits)
-        self.schema = signature_schema(self.bands, self.rows, minhash.bits)
+        own = {"text": "text", "url": "url"} if self.config.url.enabled or self.params["by"] == HOST else {"text": "text"}
+        by = [self.params["by"]] if self.params["by"] not in ("source", HOST) else []
+        self.columns = list(dict.fromkeys([*TAKEN, *own, *by, *self.params["columns"]]))
 
     def process(self, piece: Piece) -> Output:
         path = piece.inputs[0].path
-        quality = self.config.quality_column if self.config.keep == "quality" else None
-        tables = []
-        size = 0
+        tables, bands, size = [], [np.zeros((self.bands, 0), np.uint64)], 0
         with open_parquet(self.run, path) as file:
-            require_columns(self.run.path(path), file.schema_arrow.names, [*TAKEN, "text", *([quality] if quality else [])])
+            require_columns(self.run.path(path), file.schema_arrow.names, self.columns)
+            more = [file.schema_arrow.field(name).with_nullable(True).remove_metadata() for name in self.params["columns"]]
+            schema = signature_schema(self.bands * self.rows, self.config.minhash.bits, more)
             for group in range(file.num_row_groups):
-                batch = file.read_row_group(group, columns=[*TAKEN, "text", *([quality] if quality else [])], use_threads=False)
+                batch = file.read_row_group(group, columns=self.columns, use_threads=False)
                 data, offsets = text_buffers(batch["text"])
+                signature, shingles = self._signatures(data, offsets)
+                exact = np.frombuffer(exact_hashes(data, offsets, self.config.exact.normalisation), np.uint8).reshape(-1, HASH_BYTES)
+                bands.append(band_keys(signature, self.bands, self.rows))
+                tables.append(self._table(batch, signature, shingles, exact, schema))
                 size += int(offsets[-1] - offsets[0])
-                tables.append(self._measure(batch, data, offsets, quality))
-        table = pa.concat_tables(tables) if tables else self.schema.empty_table()
-        return Output({f"{piece.key}.parquet": parquet_bytes(table)}, rows_in=table.num_rows, kept=table.num_rows, bytes_in=size)
+        table = pa.concat_tables([schema.empty_table(), *tables])
+        files: dict[str, bytes] = {f"{piece.key}.parquet": parquet_bytes(table)}
+        for kind, content in self._keys(table, np.concatenate(bands, axis=1)):
+            files[f"{piece.key.replace('signatures', 'keys', 1)}.{kind}.arrow"] = content
+        return Output(dict(files), rows_in=table.num_rows, kept=table.num_rows, bytes_in=size)
 
-    def _measure(self, batch: pa.Table, data: np.ndarray, offsets: np.ndarray, quality: str | None) -> pa.Table:
-        minhash = self.config.minhash
-        signature, words = signatures(data, offsets, minhash.ngram, minhash.min_words, self.multipliers, self.addends)
-        exact = exact_hashes(data, offsets, self.config.exact.normalisation)
-        keys = band_keys(signature, self.bands, self.rows)
+    def _signatures(self, data: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if self.config.minhash.enabled:
+            signature, shingles = self.shingler.signatures(data, offsets)
+            return signature, shingles
+        return np.zeros((len(offsets) - 1, 0), np.uint32), np.zeros(len(offsets) - 1, np.int64)
+
+    def _table(self, batch: pa.Table, signature: np.ndarray, shingles: np.ndarray, exact: np.ndarray, schema: pa.Schema) -> pa.Table:
         columns = {
-            "id": batch["id"],
-            "source": batch["source"],
-            "offset": batch["offset"],
-            "timestamp": batch["timestamp"],
-            "quality": batch[quality] if quality else pa.nulls(batch.num_rows, pa.float64()),
+            **{name: batch[name] for name in (*TAKEN, *self.params["columns"])},
             "chars": pc.utf8_length(batch["text"]),
-            "words": words,
-            "near": words >= max(minhash.ngram, minhash.min_words),
-            "exact": to_fixed_binary(np.frombuffer(exact, np.uint8).reshape(-1, HASH_BYTES)),
+            "shingles": pa.array(shingles),
+            "exact": to_fixed_binary(exact),
+            "url": _url_hashes(batch["url"]) if self.config.url.enabled else pa.nulls(batch.num_rows),
             "signature": to_fixed_binary(signature),
-            **{band_column(band): keys[band] for band in range(self.bands)},
+            BY: _by(batch, self.params["by"]),
         }
-        return pa.table([_column(columns[field.name], field) for field in self.schema], schema=self.schema)
+        return pa.table([columns[field.name].cast(field.type) for field in schema], schema=schema)
+
+    def _keys(self, table: pa.Table, bands: np.ndarray) -> Iterator[tuple[str, bytes]]:
+        """`(kind, content)` of the shard's key files."""
+        ranges, rows = self.params["ranges"], np.arange(table.num_rows, dtype=np.uint32)
+        exact = fixed_binary(table["exact"], _U64)
+        if EXACT_KEYS in ranges:
+            yield EXACT_KEYS, keys_bytes(exact[:, 0], exact[:, 1], rows, ranges[EXACT_KEYS])
+        if URL_KEYS in ranges:
+            have = table["url"].is_valid().to_numpy()
+            url = fixed_binary(table["url"], _U64)[have]
+            yield URL_KEYS, keys_bytes(url[:, 0], url[:, 1], rows[have], ranges[URL_KEYS])
+        if BAND_KEYS in ranges:
+            near = np.flatnonzero(table["shingles"].to_numpy())
+            text = exact[near, 0] if self.config.exact.enabled else near.astype(np.uint64)
+            yield (
+                BAND_KEYS,
+                keys_bytes(bands[:, near].reshape(-1), np.tile(text, self.bands), np.tile(rows[near], self.bands), ranges[BAND_KEYS]),
+            )
 
 
-def _column(values: pa.ChunkedArray | pa.Array | np.ndarray, field: pa.Field) -> pa.ChunkedArray | pa.Array:
-    return pa.array(values, field.type) if isinstance(values, np.ndarray) else values.cast(field.type)
+def _url_hashes(urls: pa.ChunkedArray) -> pa.Array:
+    found = [None if url is None else xxhash.xxh3_128_digest(normalised_url(url)) for url in urls.to_pylist()]
+    return pa.array(found, pa.binary(HASH_BYTES))
+
+
+def _by(batch: pa.Table, by: str) -> pa.Array | pa.ChunkedArray:
+    if by == "source":
+        return pa.nulls(batch.num_rows)
+    if by != HOST:
+        return batch[by].cast(pa.string())
+    return pc.struct_field(pc.extract_regex(pc.utf8_lower(batch["url"]), r"^[a-z][a-z0-9+.-]*://(?:[^/?#]*@)?(?P<host>[^/?#:]*)"), "host")
 
 
 def require_columns(path: str, present: Sequence[str], needed: Sequence[str]) -> None:

@@ -47,11 +47,14 @@ class Plan:
     inputs: list[str]
     first: str | None = None
     last: str | None = None
+    dry_run: bool = False
 
     def stages(self) -> list[str]:
         """The names of the stages to execute, in order."""
         order = list(STAGES)
         for name in (self.first, self.last):
+            if self.dry_run and name is not None and not stage_class(name).tries:
+                raise InputError(f"{name}: this stage has no dry run.")
             if name is not None and name not in self.sections:
                 raise InputError(f"{name}: the recipe has no such stage (it has {', '.join(self.sections)}).")
         first = order.index(self.first) if self.first else 0
@@ -72,16 +75,24 @@ class StageResult:
 
 
 def new_plan(
-    folder: str, recipe: str, inputs: Sequence[str], overrides: Sequence[str] = (), first: str | None = None, last: str | None = None
+    folder: str,
+    recipe: str,
+    inputs: Sequence[str],
+    overrides: Sequence[str] = (),
+    first: str | None = None,
+    last: str | None = None,
+    dry_run: bool = False,
 ) -> Plan:
     """The plan of `corpusmill run`: everything comes from the recipe file and the command line."""
-    plan = Plan(folder, read_recipe(recipe, overrides), list(inputs), first, last)
+    plan = Plan(folder, read_recipe(recipe, overrides), list(inputs), first, last, dry_run)
     if "ingest" in plan.stages() and not inputs:
         raise InputError(f"{recipe}: the recipe begins with ingest, so it needs at least one input path.")
     return plan
 
 
-def plan_of_existing(folder: str, overrides: Sequence[str] = (), first: str | None = None, last: str | None = None) -> Plan:
+def plan_of_existing(
+    folder: str, overrides: Sequence[str] = (), first: str | None = None, last: str | None = None, dry_run: bool = False
+) -> Plan:
     """The plan of a stage's own command: recipe and inputs as `run.json` has them, with overrides applied."""
     storage = Storage(folder)
     if not storage.exists(RUN_FILE):
@@ -94,7 +105,7 @@ def plan_of_existing(folder: str, overrides: Sequence[str] = (), first: str | No
         raise InputError(f"{path}: not a run description ({type(error).__name__}: {error}).") from error
     for override in overrides:
         apply_override(raw, override)
-    return Plan(folder, validate_recipe(raw, path), inputs, first, last)
+    return Plan(folder, validate_recipe(raw, path), inputs, first, last, dry_run)
 
 
 def describe(plan: Plan) -> bytes:
@@ -134,14 +145,14 @@ def execute(plan: Plan, engine: Engine, progress: Progress, say: Callable[[str],
     storage = Storage(plan.folder)
     with locked(storage):
         description = describe(plan)
-        if not storage.exists(RUN_FILE) or storage.read_bytes(RUN_FILE) != description:
+        if not plan.dry_run and (not storage.exists(RUN_FILE) or storage.read_bytes(RUN_FILE) != description):
             storage.write_bytes(RUN_FILE, description)
         for name in plan.sections:
             if names and list(STAGES).index(name) < list(STAGES).index(names[0]):
                 _warn_if_stale(storage, name, plan.sections[name], say)
         try:
             for name in names:
-                stage = stage_class(name)(plan.sections[name])
+                stage = stage_class(name)(plan.sections[name], plan.dry_run)
                 run = StageRun(stage, storage, dict(plan.sections), plan.inputs, engine, progress)
                 if name not in PARALLEL:
                     engine.close()  # training needs the memory and the cores that idle workers hold

@@ -93,6 +93,12 @@ class StageRun:
                 return self.outputs_of(stage, "data/")
         raise InputError(f"{self.stage.name}: the recipe has no stage before it that gives documents.")
 
+    def document_count(self) -> int:
+        """How many documents are in `documents()`."""
+        order = list(STAGES)
+        before = [stage for stage in order[: order.index(self.stage.name)] if stage in DATA_STAGES and stage in self.recipe]
+        return sum(row.kept for row in self.upstream(before[-1]).rows() if any(o.path.startswith("data/") for o in row.outputs))
+
     # ---- tasks --------------------------------------------------------------------------------------
 
     def map(
@@ -223,8 +229,10 @@ class StageRun:
     # ---- the end ------------------------------------------------------------------------------------
 
     def execute(self) -> None:
-        """Runs the stage, marks it complete, and removes files that no finished task of it names."""
+        """Runs the stage, marks it complete, and removes files that no finished task of it names. A dry run leaves it unfinished."""
         self.stage.execute(self)
+        if self.stage.dry_run:
+            return
         self.manifest.finish(self.plan)
         named = {o.path for row in self.manifest.rows() for o in row.outputs} | {MANIFEST}
         for path in self.storage.list_files():

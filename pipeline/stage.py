@@ -81,9 +81,12 @@ class Stage(ABC):
 
     name: ClassVar[str]
     Config: ClassVar[type[base.Config]]
+    #: Whether it can say what it would remove without writing any documents (`--dry-run`).
+    tries: ClassVar[bool] = False
 
-    def __init__(self, config: base.Config):
+    def __init__(self, config: base.Config, dry_run: bool = False):
         self.config = config
+        self.dry_run = dry_run
 
     @abstractmethod
     def execute(self, run: "StageRun") -> None:

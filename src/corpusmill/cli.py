@@ -32,6 +32,7 @@ Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe's value, for example dedup.threshold=0.8.")
 ]
 EngineOption = Annotated[EngineName, typer.Option(help="ray: parallel, here or on RAY_ADDRESS; inline: in this process, to debug.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what it would remove (stages that can: dedup).")]
 Workers = Annotated[int, typer.Option(min=0, help="Parallel workers; 0 means one for each CPU.")]
 
 
@@ -113,13 +114,14 @@ def _stage_command(stage: str) -> None:
         set_: Sets = None,
         engine: EngineOption = EngineName.ray,
         workers: Workers = 0,
+        dry_run: DryRun = False,
     ) -> None:
         from corpusmill.pipeline.run import new_plan, plan_of_existing
 
         if recipe:
-            plan = new_plan(run, _recipe_path(recipe), input_ or [], set_ or [], stage, stage)
+            plan = new_plan(run, _recipe_path(recipe), input_ or [], set_ or [], stage, stage, dry_run)
         else:
-            plan = plan_of_existing(run, set_ or [], stage, stage)
+            plan = plan_of_existing(run, set_ or [], stage, stage, dry_run)
         _carry_out(plan, engine, workers)
 
     command.__doc__ = f"{STAGE_HELP[stage]} Works on an existing run."

@@ -42,6 +42,8 @@ def finish_upstream(root: Path, shards: Sequence[Rows], schema: pa.Schema = DOCU
 
 
 def run_dedup(run: Storage, **config: Any) -> StageRun:
+    """What an alarm does is tested by itself: here it warns."""
+    config.setdefault("alarm", "warn")
     stage = DedupStage(DedupStage.Config.model_validate(config))
     stage_run = StageRun(stage, run, {"filter": None, "dedup": stage.config}, [], InlineEngine(), Progress(False))
     stage_run.execute()
@@ -59,10 +61,14 @@ class Result:
         for number in range(shards):
             self.data += read_table(run.storage, f"data/part-{number:05d}.parquet").to_pylist()
             self.report += read_table(run.storage, f"report/part-{number:05d}.parquet").to_pylist()
-        self.clusters: Rows = read_table(run.storage, "clusters/clusters.parquet").to_pylist()
+        rows = run.manifest.rows()
+        files = [output.path for row in rows for output in row.outputs if output.path.startswith("clusters/part-")]
+        self.clusters: Rows = sorted(
+            (row for file in files for row in read_table(run.storage, file).to_pylist()), key=lambda row: (row["shard"], row["row"])
+        )
         self.sources: Rows = read_table(run.storage, "clusters/sources.parquet").to_pylist()
-        self.counts = run.manifest.tasks["clusters"].counts
-        self.warnings = run.manifest.tasks["clusters"].warnings
+        self.counts = run.manifest.tasks["sources"].counts
+        self.warnings = run.manifest.tasks["sources"].warnings
 
     @property
     def kept(self) -> list[str]:

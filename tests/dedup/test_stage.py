@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from corpusmill.dedup import candidates, verify
+from corpusmill.dedup import candidates, components
 from corpusmill.dedup.stage import DedupStage
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import CorpusmillError, InputError
@@ -79,16 +79,14 @@ def test_windows_along_one_text_do_not_chain(dedup) -> None:  # type: ignore[no-
 def test_all_identical_leaves_one(dedup) -> None:  # type: ignore[no-untyped-def]
     text = " ".join(words(50, 1))
     copies = [{"text": text.upper() if i % 2 else text, "url": f"http://example.org/{i}"} for i in range(60)]
-    result = dedup([copies[:20], copies[20:]], max_cluster=50, alarm_documents=10)
+    result = dedup([copies[:20], copies[20:]], alarm_documents=10)
     assert len(result.kept) == 1
     assert result.data[0]["cluster_size"] == 60 and result.data[0]["id"] == min(row["id"] for row in result.report)
     assert {tuple(row["failed"]) for row in result.report if not row["kept"]} == {("exact_duplicate",)}
     assert result.counts["exact"] == 59 and result.counts["largest_cluster"] == 60
-    assert result.warnings == [
-        "crawl.warc.gz: loses 98.3% of its 60 documents as duplicates",
-        f"cluster of {result.data[0]['id']}: 60 documents, more than max_cluster",
-    ]
-    assert result.sources == [{"source": "crawl.warc.gz", "documents": 60, "exact": 59, "near": 0, "share": 59 / 60}]
+    assert result.warnings == ["crawl.warc.gz: loses 98.3% of its 60 documents as duplicates"]
+    removed = {"url": 0, "exact": 59, "near": 0}
+    assert result.sources == [{"source": "crawl.warc.gz", "documents": 60, **removed, "share": 59 / 60, "alarm": True}]
     without = dedup([copies[:20], copies[20:]], exact={"enabled": False})
     assert without.kept == result.kept and without.counts["near"] == 59
 
@@ -202,7 +200,7 @@ def test_how_the_work_is_cut_decides_nothing(dedup, monkeypatch: pytest.MonkeyPa
     rows = mutated_corpus()
     expected = dedup([rows[:25], rows[25:]])
     monkeypatch.setattr(candidates, "TASK_KEYS", 25)
-    monkeypatch.setattr(verify, "BATCH_WORDS", 500)
+    monkeypatch.setattr(components, "GROUP_WORDS", 1500)
     result = dedup([rows[:25], rows[25:]])
     assert (result.report, result.data, result.clusters) == (expected.report, expected.data, expected.clusters)
     assert len(result.run.plan) > len(expected.run.plan) + 20
@@ -214,10 +212,10 @@ def test_a_finished_stage_is_taken_over_and_a_lost_file_made_again(dedup) -> Non
     again = StageRun(first.stage, first.run, first.recipe, [], InlineEngine(), Progress(False))
     again.execute()
     assert again.performed == 0
-    lost = Path(first.storage.path("clusters/clusters.parquet"))
+    lost = Path(first.storage.path("clusters/part-00000.parquet"))
     content = lost.read_bytes()
     lost.unlink()
     again = StageRun(first.stage, first.run, first.recipe, [], InlineEngine(), Progress(False))
     again.execute()
     assert again.performed == 1 and lost.read_bytes() == content
-    assert again.stage.summary(again)["clusters"].startswith(str(again.manifest.tasks["clusters"].counts["clusters"]))
+    assert again.stage.summary(again)["clusters"].startswith(str(again.manifest.tasks["sources"].counts["clusters"]))

@@ -1,0 +1,150 @@
+"""What is remembered of earlier crawls, so that later ones are compared with them.
+
+INDEX/index.json                        the parameters that signatures, keys and decisions depend on
+INDEX/<entry>/entry.json                written last: an entry without it is none
+INDEX/<entry>/{signatures,keys,texts}/  the shards of a run, row by row
+INDEX/<entry>/decisions.parquet         which of the documents in clusters stay, those of earlier entries too, as of this entry
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from corpusmill.dedup.config import DedupConfig, MeasureConfig
+from corpusmill.dedup.corpus import Shard
+from corpusmill.pipeline.config import canonical_json
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.shards import OutputFile, read_table
+from corpusmill.pipeline.storage import Storage, is_remote
+
+INDEX_FILE, ENTRY_FILE, DECISIONS_FILE = "index.json", "entry.json", "decisions.parquet"
+
+DECISIONS = pa.schema(
+    [
+        pa.field("entry", pa.string(), nullable=False),
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("kept", pa.bool_(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run in the index. `number`: how many entries were there before; the decisions of later entries go first."""
+
+    name: str
+    number: int
+    identity: str  # of the task that made it
+    columns: list[str]  # that its policies compare
+    shards: list[Shard]
+    decisions: FileRef
+
+    def content(self) -> bytes:
+        return canonical_json(asdict(self)).encode() + b"\n"
+
+
+def parameters(config: DedupConfig) -> dict[str, Any]:
+    """What must be equal in all runs of an index, by the names that a recipe has for it."""
+    measure = config.part(MeasureConfig).model_dump(mode="json")
+    return {**_flat("dedup", measure), "dedup.index.earlier": config.index.earlier if config.index else None}
+
+
+def _flat(prefix: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {name: leaf for key, inner in value.items() for name, leaf in _flat(f"{prefix}.{key}", inner).items()}
+
+
+class CrawlIndex:
+    """An index folder as it is now."""
+
+    def __init__(self, path: str):
+        self.storage = Storage(path if is_remote(path) else str(Path(path).absolute()))
+
+    def check(self, config: DedupConfig) -> None:
+        """Raises InputError where the index was made with other parameters; both are named."""
+        if not self.storage.exists(INDEX_FILE):
+            return
+        theirs, ours = self._json(INDEX_FILE).get("parameters", {}), parameters(config)
+        differ = [name for name in sorted({*theirs, *ours}) if theirs.get(name) != ours.get(name)]
+        if differ:
+            found = "; ".join(f"{name} is {theirs.get(name)!r} there and {ours.get(name)!r} here" for name in differ)
+            raise InputError(f"{self.storage.root}: this index was made with other parameters ({found}).")
+
+    def entries(self) -> list[Entry]:
+        """All finished entries, the oldest first."""
+        names = [path.split("/")[0] for path in self.storage.list_files() if path.count("/") == 1 and path.endswith(f"/{ENTRY_FILE}")]
+        return sorted((self._entry(name) for name in names), key=lambda entry: (entry.number, entry.name))
+
+    def has(self, name: str) -> bool:
+        return self.storage.exists(f"{name}/{ENTRY_FILE}")
+
+    def write(self, config: DedupConfig, entry: Entry) -> None:
+        """Makes an entry whose files are all there part of the index."""
+        content = {"parameters": parameters(config)}
+        self.storage.write_bytes(INDEX_FILE, (json.dumps(content, indent=2) + "\n").encode())
+        self.storage.write_bytes(f"{entry.name}/{ENTRY_FILE}", entry.content())
+
+    def ref(self, output: OutputFile) -> FileRef:
+        """A file of the index as an input of tasks."""
+        return FileRef(self.storage.path(output.path), output.sha256, output.bytes)
+
+    def _entry(self, name: str) -> Entry:
+        raw = self._json(f"{name}/{ENTRY_FILE}")
+        try:
+            shards = [
+                Shard(
+                    s["name"], s["rows"], s["texts"] and FileRef(**s["texts"]), FileRef(**s["signatures"]),
+                    {kind: FileRef(**ref) for kind, ref in s["keys"].items()}, s["entry"],
+                )
+                for s in raw["shards"]
+            ]  # fmt: skip
+            return Entry(raw["name"], raw["number"], raw["identity"], raw["columns"], shards, FileRef(**raw["decisions"]))
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{self.storage.path(name)}/{ENTRY_FILE}: not an entry of an index ({error}).") from error
+
+    def _json(self, path: str) -> dict[str, Any]:
+        try:
+            value = json.loads(self.storage.read_bytes(path))
+        except ValueError as error:
+            raise InputError(f"{self.storage.path(path)}: not JSON ({error}).") from error
+        if not isinstance(value, dict):
+            raise InputError(f"{self.storage.path(path)}: not a JSON object.")
+        return value
+
+
+def decisions(entries: Sequence[Entry]) -> pa.Table:
+    """What each document in clusters is as of the latest entry that judged it; documents that are not named are kept."""
+    tables = [DECISIONS.empty_table().append_column("number", pa.array([], pa.int64()))]
+    for entry in entries:
+        table = read_table(Storage(entry.decisions.path.rpartition("/")[0]), entry.decisions.path.rpartition("/")[2])
+        tables.append(table.append_column("number", pa.array([entry.number] * table.num_rows, pa.int64())))
+    place = ["entry", "shard", "row"]
+    table = pa.concat_tables(tables).sort_by([*((name, "ascending") for name in place), ("number", "ascending")])
+    last = table.group_by(place, use_threads=False).aggregate([("id", "last"), ("kept", "last")])
+    return last.rename_columns({"id_last": "id", "kept_last": "kept"}).select(DECISIONS.names)
+
+
+def kept_ids(path: str) -> set[str]:
+    """The ids of all documents that the union of an index's runs keeps."""
+    entries = CrawlIndex(path).entries()
+    state = decisions(entries)
+    gone = {(row["entry"], row["shard"], row["row"]) for row in state.to_pylist() if not row["kept"]}
+    kept: set[str] = set()
+    for entry in entries:
+        for shard in entry.shards:
+            ids = read_table(*_located(shard.signatures.path), ["id"])["id"].to_pylist()
+            kept.update(id_ for row, id_ in enumerate(ids) if (entry.name, shard.name, row) not in gone)
+    return kept
+
+
+def _located(path: str) -> tuple[Storage, str]:
+    folder, _, name = path.rpartition("/")
+    return Storage(folder), name
