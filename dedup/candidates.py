@@ -44,10 +44,8 @@ def candidate_pieces(kind: str, shards: list[Shard], ranges: int, collapse: bool
     name = "buckets" if kind == BAND_KEYS else kind
     files = tuple(shard.keys[kind] for shard in shards)
     begin = starts(shards)[:-1].tolist()
-    return [
-        Piece(f"candidates/{name}-{part:05d}", files, {"kind": kind, "part": part, "parts": ranges, "starts": begin})
-        for part in range(ranges)
-    ]
+    params = {"kind": kind, "parts": ranges, "starts": begin, "collapse": collapse}
+    return [Piece(f"candidates/{name}-{part:05d}", files, {**params, "part": part}) for part in range(ranges)]
 
 
 def equal_keys(keys: Keys, check: Keys, documents: Index) -> tuple[Index, Index]:

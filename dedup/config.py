@@ -74,8 +74,8 @@ class ClusterConfig(MeasureConfig):
     keep: str | list[str] = Field(
         default="longest",
         description="which copy stays: longest, quality (the column of that name), newest, oldest, first (by crawl file and place), "
-        "sources, or an expression over columns of which the highest value wins (`quality * log(chars)`); in a list the next one decides ties, at "
-        "last the id",
+        "sources, or an expression over columns of which the highest value wins (`quality * log(chars)`); in a list the next one "
+        "decides ties, at last the id",
     )
     sources: list[str] = Field(default=[], description="patterns of crawl files, the most trusted first, for `keep: sources`")
     max_cluster: int = Field(

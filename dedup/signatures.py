@@ -155,11 +155,8 @@ class SignatureWorker(Worker):
             yield URL_KEYS, keys_bytes(url[:, 0], url[:, 1], rows[have], ranges[URL_KEYS])
         if BAND_KEYS in ranges:
             near = np.flatnonzero(table["shingles"].to_numpy())
-            text = exact[near, 0] if self.config.exact.enabled else near.astype(np.uint64)
-            yield (
-                BAND_KEYS,
-                keys_bytes(bands[:, near].reshape(-1), np.tile(text, self.bands), np.tile(rows[near], self.bands), ranges[BAND_KEYS]),
-            )
+            repeated = np.tile(exact[near, 0], self.bands), np.tile(rows[near], self.bands)
+            yield BAND_KEYS, keys_bytes(bands[:, near].reshape(-1), *repeated, ranges[BAND_KEYS])
 
 
 def _url_hashes(urls: pa.ChunkedArray) -> pa.Array:
