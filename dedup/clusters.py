@@ -63,6 +63,15 @@ def least_equal(threshold: float, places: int) -> int:
     return max(0, math.ceil((threshold - MARGIN * error) * places))
 
 
+def numbered(hashes: npt.NDArray[np.uint64]) -> Index:
+    """A number for each of n hashes of 128 bits (n x 2), from 0 on; equal hashes have equal numbers."""
+    order = np.lexsort((hashes[:, 1], hashes[:, 0]))
+    begins = (hashes[order[1:]] != hashes[order[:-1]]).any(axis=1)
+    number = np.empty(len(order), np.int64)
+    number[order] = np.cumsum(np.r_[0, begins])[: len(order)]
+    return number
+
+
 def best_of(group: Index, rank: Index, count: int) -> Index:
     """The member with the lowest rank of each of `count` groups (-1 where there is none); members of group -1 belong to none."""
     best = np.full(count, -1)
@@ -134,8 +143,7 @@ class ClusterWorker(Worker):
         """The number of each document's text; documents with equal numbers are exact copies."""
         if not self.config.exact.enabled:
             return np.arange(table.num_rows)
-        hashes = fixed_binary(table["exact"], np.dtype(np.uint64))
-        return np.unique(hashes, axis=0, return_inverse=True)[1].reshape(-1)
+        return numbered(fixed_binary(table["exact"], np.dtype(np.uint64)))
 
     def _near(
         self, table: pa.Table, text: Index, best: Index, rank: Index, later: npt.NDArray[np.bool_]
@@ -195,9 +203,7 @@ def same_url(urls: pa.ChunkedArray, rank: Index) -> Index:
     have = np.flatnonzero(urls.is_valid().to_numpy())
     chosen = np.arange(len(urls))
     if len(have):
-        hashes = fixed_binary(urls.take(pa.array(have)), np.dtype(np.uint64))
-        _, group = np.unique(hashes, axis=0, return_inverse=True)
-        group = group.reshape(-1)
+        group = numbered(fixed_binary(urls.take(pa.array(have)), np.dtype(np.uint64)))
         chosen[have] = have[best_of(group, rank[have], int(group.max()) + 1)[group]]
     return chosen
 
