@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from corpusmill.pipeline.report.passages import COMPARED
 from corpusmill.pipeline.report.read import Place, RunReader
 
 EXACT, URL = "exact", "url"
@@ -235,4 +236,4 @@ def _read_documents(reader: RunReader, clusters: list[Cluster], compared: int) -
             row = rows.get(member.row)
             if row is not None and row.get("id") == member.id:
                 member.url, member.characters = row["url"], len(row["text"])
-                member.text = row["text"] if with_text else None
+                member.text = row["text"][: COMPARED + 1] if with_text else None

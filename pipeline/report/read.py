@@ -217,6 +217,12 @@ class RunReader:
             found.setdefault(row["id"], (row.get("text") or "")[:limit])
         return found
 
+    def settings(self, stage: str) -> dict[str, Any]:
+        """The stage's section of the resolved recipe; empty where run.json does not have it."""
+        recipe = self.description.get("recipe")
+        section = recipe.get(stage) if isinstance(recipe, dict) else None
+        return section if isinstance(section, dict) else {}
+
     def inputs(self, stage: str) -> dict[str, str]:
         """The document shards that a stage has read (`filter/data/part-00042.parquet`), by name (`part-00042`)."""
         paths = [ref.path for task in self.stages[stage].tasks for ref in task.inputs]
