@@ -46,7 +46,7 @@ class Member:
 
 @dataclass
 class Cluster:
-    """`kept` is None where the kept document is one of the earlier run `kept_in`; `removed` are some of the copies, the least alike first."""
+    """`kept` is None where the kept document is one of the earlier run `kept_in`; `removed` are some of its copies."""
 
     kept_id: str
     size: int
@@ -184,9 +184,7 @@ def find_clusters(reader: RunReader, ids: set[str]) -> list[Choice]:
     return list(found.values())
 
 
-def read_members(
-    reader: RunReader, choices: list[Choice], limit: int, compared: int, asked: Collection[str] = ()
-) -> dict[str, Cluster]:
+def read_members(reader: RunReader, choices: list[Choice], limit: int, compared: int, asked: Collection[str] = ()) -> dict[str, Cluster]:
     """The chosen clusters by kept id, each with up to `limit` removed documents: those whose ids are `asked` for, then the least alike.
     The kept document and the `compared` first removed ones have their text."""
     found = {choice.kept_id: Cluster(choice.kept_id, 0) for choice in choices}

@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.text import Text
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.report.clusters import EXACT, URL, Member, find_clusters, read_clusters
-from corpusmill.pipeline.report.duplicates import LISTS, Shown, lists_of, policy, show
+from corpusmill.pipeline.report.clusters import Member, find_clusters, read_clusters
+from corpusmill.pipeline.report.duplicates import LISTS, Shown, evidence, lists_of, policy, show
 from corpusmill.pipeline.report.histogram import number
 from corpusmill.pipeline.report.passages import Comparison, Passage
 from corpusmill.pipeline.report.read import RunReader
@@ -67,11 +67,10 @@ def _ids(reader: RunReader, folder: str, document: str) -> set[str]:
 
 def print_lists(lists: dict[str, list[Shown]], kept_as: str, threshold: float | None, console: Console) -> None:
     """Each list under its title, its clusters numbered."""
-    legend = Text("In a comparison: ", style="dim")
-    legend += _marked("removed", "only in the removed copy", console) + Text(", ") + _marked("added", "only in the kept document", console)
     if kept_as:
         console.print(Text(f"Of each cluster {kept_as} is kept; ties go by id.", style="dim"))
-    console.print(legend)
+    removed, added = _marked("removed", "only in the removed copy", console), _marked("added", "only in the kept document", console)
+    console.print(Text.assemble(("In a comparison: ", "dim"), removed, (", ", "dim"), added))
     for name, members in lists.items():
         if name in LISTS:
             near = f" (threshold {number(threshold)})" if name == "doubtful" and threshold is not None else ""
@@ -117,12 +116,6 @@ def _print_member(head: Text, member: Member, more: str, kept: Member | None, co
     for place, line in enumerate(lines.split("\n")):
         begin = Text("   ") + head if place == 0 else Text(" " * 11)
         console.print(begin + line, soft_wrap=True)
-
-
-def evidence(member: Member) -> str:
-    """How a removed document is known to be a copy: `exact`, `url`, `exact_jaccard 0.812`."""
-    how = safe_line(member.verified or "not verified", 40)
-    return how if member.similarity is None or how in (EXACT, URL) else f"{how} {member.similarity:.3f}"
 
 
 def compared(comparison: Comparison, console: Console) -> Text:
@@ -176,4 +169,3 @@ def _diff(comparison: Comparison | None) -> dict[str, Any] | None:
     passages = [{"kind": p.kind, "text": p.text, "words": p.words} for p in comparison.passages]
     counts = {"equal": comparison.equal, "removed": comparison.removed, "added": comparison.added, "cut": comparison.cut}
     return {**counts, "passages": passages}
-

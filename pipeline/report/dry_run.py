@@ -33,10 +33,11 @@ def dry_run_lines(folder: str, console: Console) -> None:
         removed = clusters.verified.total()
         documents = sources.documents or clusters.documents
         ways = {"exact copies": clusters.exact, "near copies": clusters.near, "copies by URL": clusters.url}
-        counted = ", ".join(f"{count:,} {way}" for way, count in ways.items() if count) or "no copies"
-        sentence = f"Of {documents:,} documents {documents - removed:,} would stay ({share(documents - removed, documents)}): {counted}"
+        counted = ", ".join(f"{count:,} {way}" for way, count in ways.items() if count)
+        stay = f"Of {documents:,} documents {documents - removed:,} would stay ({share(documents - removed, documents)})"
         count = clusters.sizes.total()
-        console.print(Text(f"{sentence}, in {count:,} {'cluster' if count == 1 else 'clusters'}."))
+        go = f"; what would go: {counted}; clusters: {count:,}" if removed else ": none has a copy"
+        console.print(Text(f"{stay}{go}."))
         if removed:
             settings = reader.settings("dedup")
             print_lists(show(reader, lists_of(clusters), MEMBERS, 1), policy(settings), settings.get("threshold"), console)
@@ -49,14 +50,16 @@ def dry_run_lines(folder: str, console: Console) -> None:
 
 def sources_table(sources: Sources) -> Table:
     """The crawl files, worst first; with more than a screen of them the rest in one row."""
-    made = table("What each crawl file loses", "crawl file", ">documents", *(f">{name}" for name in sources.names), ">removed", "")
+    folder = sources.folder
+    title = f"What each crawl file{f' of {folder}' if folder else ''} loses"
+    made = table(title, "crawl file", ">documents", *(f">{name}" for name in sources.names), ">removed", *([""] if sources.alarms else []))
     for row in sources.rows[:SHOWN]:
-        alarm = Text("alarm", style="bold red") if row.alarm else Text()
-        made.add_row(cell(row.name, 300), number(row.documents), *map(number, row.counts), f"{row.share:.1%}", alarm)
+        mark = [Text("alarm" if row.alarm else "", style="bold red")] if sources.alarms else []
+        made.add_row(cell(row.name.removeprefix(folder), 300), number(row.documents), *map(number, row.counts), f"{row.share:.1%}", *mark)
     rest = sources.rows[SHOWN:]
     if rest:
         documents = sum(row.documents for row in rest)
         counts = [sum(counts) for counts in zip(*(row.counts for row in rest), strict=True)]
         removed = share(round(sum(row.share * row.documents for row in rest)), documents)
-        made.add_row(Text(f"{len(rest):,} others", style="dim"), number(documents), *map(number, counts), removed, "")
+        made.add_row(Text(f"{len(rest):,} others", style="dim"), number(documents), *map(number, counts), removed)
     return made

@@ -3,9 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from corpusmill.pipeline.report.clusters import Choice, Cluster, Clusters, Member, read_clusters, read_members
+from corpusmill.pipeline.report.clusters import EXACT, URL, Choice, Cluster, Clusters, Member, read_clusters, read_members
 from corpusmill.pipeline.report.passages import Comparison, compare
 from corpusmill.pipeline.report.read import RunReader
+from corpusmill.pipeline.report.safe import safe_line
 from corpusmill.pipeline.report.sources import Sources, read_sources
 
 #: Clusters of each list on the page, copies named of each, and how many of them are compared with the kept document.
@@ -81,6 +82,12 @@ def show(
 
 def _compare(removed: Member, kept: Member | None) -> Comparison | None:
     return compare(removed.text, kept.text) if kept is not None and removed.text is not None and kept.text is not None else None
+
+
+def evidence(member: Member) -> str:
+    """How a removed document is known to be a copy: `exact`, `url`, `exact_jaccard 0.812`."""
+    how = safe_line(member.verified or "not verified", 40)
+    return how if member.similarity is None or how in (EXACT, URL) else f"{how} {member.similarity:.3f}"
 
 
 def policy(settings: dict[str, Any]) -> str:

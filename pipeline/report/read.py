@@ -237,7 +237,8 @@ class RunReader:
             return {}
         with file:
             sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-        found, begin = {}, 0
+        found: dict[int, dict[str, Any]] = {}
+        begin = 0
         for group, size in enumerate(sizes):
             here = sorted(row for row in set(rows) if begin <= row < begin + size)
             places = [Place(stage, shard, group, row - begin) for row in here]

@@ -41,6 +41,13 @@ class Sources:
     def alarms(self) -> int:
         return sum(row.alarm for row in self.rows)
 
+    @property
+    def folder(self) -> str:
+        """The folder that all names begin with, as they have it (`crawl/`); empty where there is none."""
+        low, high = min((row.name for row in self.rows), default=""), max((row.name for row in self.rows), default="")
+        common = next((place for place, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))
+        return low[: low.rfind("/", 0, common) + 1]
+
     def total(self, name: str) -> int:
         """How many documents of all crawl files were removed in this way; 0 where the table does not know it."""
         return sum(row.counts[self.names.index(name)] for row in self.rows) if name in self.names else 0
