@@ -58,12 +58,11 @@ class Cluster:
 
 @dataclass(frozen=True, order=True)
 class Choice:
-    """A cluster by its rank in a list (the lowest comes first), and the table that it lies in."""
+    """A cluster by its rank in a list; the lowest comes first."""
 
     rank: float
     place: int  # in the order of the tables
     kept_id: str = field(compare=False)
-    file: str = field(compare=False)
 
 
 @dataclass
@@ -109,17 +108,17 @@ def read_clusters(reader: RunReader, limit: int, seed: int = 0) -> Clusters | No
         sizes = table["cluster_size"].to_numpy()
         for best, rank in ((found.largest, -sizes[heads]), (found.random, mixed(number[heads], seed))):
             rows = np.argsort(rank, kind="stable")[:limit]
-            ranked = [Choice(float(rank[r]), int(number[heads[r]]), names[int(heads[r])].as_py(), file) for r in rows]
+            ranked = [Choice(float(rank[r]), int(number[heads[r]]), names[int(heads[r])].as_py()) for r in rows]
             best[:] = nsmallest(limit, [*best, *ranked])
-        _doubt(found.doubtful, limit, table, number, file)
+        _doubt(found.doubtful, limit, table, number)
         ordinal += table.num_rows
     return found
 
 
-def _tables(reader: RunReader, columns: tuple[str, ...], files: set[str] | None = None) -> Iterator[tuple[Place, pa.Table]]:
+def _tables(reader: RunReader, columns: tuple[str, ...], only: set[tuple[str, int]] | None = None) -> Iterator[tuple[Place, pa.Table]]:
     """The row groups of the cluster tables: of those files below `clusters/` that have their columns."""
     needed = NEEDED & set(columns)
-    for place, table in reader.groups("dedup", "clusters", columns, files=files):
+    for place, table in reader.groups("dedup", "clusters", columns, only=only):
         if needed <= set(table.column_names):
             yield place, table
 
@@ -156,7 +155,7 @@ def mixed(numbers: Index, seed: int) -> npt.NDArray[np.uint64]:
     return mixed_
 
 
-def _doubt(best: list[Choice], limit: int, table: pa.Table, number: Index, file: str) -> None:
+def _doubt(best: list[Choice], limit: int, table: pa.Table, number: Index) -> None:
     """Merges the removals of a row group into the clusters with the least similar removal, each once."""
     similar = table["similarity"].to_numpy(zero_copy_only=False)
     near = ~table["kept"].to_numpy() & pc.fill_null(pc.not_equal(table["verified"], EXACT), False).to_numpy() & ~np.isnan(similar)
@@ -166,7 +165,7 @@ def _doubt(best: list[Choice], limit: int, table: pa.Table, number: Index, file:
     for row in rows[np.argsort(similar[rows], kind="stable")].tolist():
         if similar[row] >= worst:
             break
-        choice = Choice(float(similar[row]), int(number[row]), table["kept_id"][row].as_py(), file)
+        choice = Choice(float(similar[row]), int(number[row]), table["kept_id"][row].as_py())
         by_name[choice.kept_id] = min(choice, by_name.get(choice.kept_id, choice))
         if len(by_name) > 2 * limit:
             by_name = {c.kept_id: c for c in nsmallest(limit, by_name.values())}
@@ -177,10 +176,10 @@ def _doubt(best: list[Choice], limit: int, table: pa.Table, number: Index, file:
 def find_clusters(reader: RunReader, ids: set[str]) -> list[Choice]:
     """The clusters that hold a document with one of these ids, or that keep it."""
     wanted, found = pa.array(sorted(ids), pa.string()), dict[str, Choice]()
-    for place, table in _tables(reader, ("id", "kept_id")):
+    for _, table in _tables(reader, ("id", "kept_id")):
         hits = pc.or_(pc.is_in(table["id"], wanted), pc.is_in(table["kept_id"], wanted))
         for name in pc.unique(table.filter(hits)["kept_id"]).to_pylist():
-            found.setdefault(name, Choice(0, len(found), name, place.shard))
+            found.setdefault(name, Choice(0, len(found), name))
     return list(found.values())
 
 
@@ -189,7 +188,8 @@ def read_members(reader: RunReader, choices: list[Choice], limit: int, compared:
     The kept document and the `compared` first removed ones have their text."""
     found = {choice.kept_id: Cluster(choice.kept_id, 0) for choice in choices}
     wanted = pa.array(list(found), pa.string())
-    for _, table in _tables(reader, SHOWN, {choice.file for choice in choices}):
+    hits = {(p.shard, p.group) for p, table in _tables(reader, ("kept_id",)) if pc.any(pc.is_in(table["kept_id"], wanted)).as_py()}
+    for _, table in _tables(reader, SHOWN, hits):
         rows = table.filter(pc.is_in(table["kept_id"], wanted))
         for name in pc.unique(rows["kept_id"]).to_pylist():
             _gather(found[name], rows.filter(pc.equal(rows["kept_id"], name)), limit, asked)

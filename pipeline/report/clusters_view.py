@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.report.clusters import Member, find_clusters, read_clusters
+from corpusmill.pipeline.report.clusters import Clusters, Member, find_clusters, read_clusters
 from corpusmill.pipeline.report.duplicates import LISTS, Shown, evidence, lists_of, policy, show
 from corpusmill.pipeline.report.histogram import number
 from corpusmill.pipeline.report.passages import Comparison, Passage
@@ -34,14 +34,14 @@ def clusters(
     """
     reader = RunReader(folder)
     size = limit or (EACH if which is None else ONE)
-    found = read_clusters(reader, size, seed)
-    if found is None:
+    if not reader.stages["dedup"].outputs("clusters/"):
         raise InputError(f"{folder}: no clusters here yet, since the stage dedup has not run (corpusmill dedup {folder}).")
     if document is not None:
         ids = _ids(reader, folder, document)
         chosen = {"asked": find_clusters(reader, ids)[:size]}
         lists = show(reader, chosen, limit or MEMBERS_ASKED, COMPARED_ASKED, frozenset(ids))
     else:
+        found = read_clusters(reader, size, seed) or Clusters()
         chosen = {name: choices for name, choices in lists_of(found).items() if which in (None, name)}
         lists = show(reader, chosen, MEMBERS, COMPARED)
     for sentence in reader.warnings:

@@ -100,18 +100,17 @@ class RunReader:
             return None
 
     def groups(
-        self, stage: str, kind: str, columns: Iterable[str] | None = None, every: int = 1, files: Collection[str] | None = None
+        self, stage: str, kind: str, columns: Iterable[str] | None = None, every: int = 1, only: Collection[tuple[str, int]] | None = None
     ) -> Iterator[tuple[Place, pa.Table]]:
         """The row groups of a stage's `report` or `data` table, with those of `columns` that a shard has.
 
-        With `every=k` only each k-th group, with `files` only those of these shards. A damaged shard is left out with a warning.
+        With `every=k` only each k-th group, with `only` those groups (shard, number). A damaged shard is left out with a warning.
         """
         wanted = None if columns is None else list(columns)
         count = -1
         for shard in self.stages[stage].outputs(f"{kind}/"):
-            if files is not None and shard not in files:
-                continue
-            file = self._open(stage, shard) if shard.endswith(".parquet") else None
+            chosen = None if only is None else {group for name, group in only if name == shard}
+            file = self._open(stage, shard) if shard.endswith(".parquet") and (chosen is None or chosen) else None
             if file is None:
                 continue
             with file:
@@ -119,7 +118,7 @@ class RunReader:
                 have = None if wanted is None else [name for name in wanted if name in names]
                 for group in range(file.num_row_groups):
                     count += 1
-                    if count % every:
+                    if count % every or (chosen is not None and group not in chosen):
                         continue
                     try:
                         table = file.read_row_group(group, columns=have, use_threads=False)
