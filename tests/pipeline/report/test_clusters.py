@@ -135,7 +135,7 @@ def test_a_damaged_table_is_a_warning(tmp_path: Path) -> None:
 
 
 def test_mixed_numbers_are_splitmix64() -> None:
-    # The first outputs of SplitMix64 with seed 1234567, as published with the algorithm (rosettacode.org, "Pseudo-random numbers/Splitmix64").
+    # The first outputs of SplitMix64 with seed 1234567 (rosettacode.org, "Pseudo-random numbers/Splitmix64").
     golden = 0x9E3779B97F4A7C15
     states = np.array([(1234567 + step * golden) % 2**64 for step in range(1, 6)], np.uint64).astype(np.int64)
     expected = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431, 16408922859458223821]

@@ -212,6 +212,6 @@ def test_in_a_browser(page: str, run_folder: Path, tmp_path: Path, theme: str) -
     command = [str(CHROMIUM), *options, "--dump-dom", f"file://{run_folder}/report.html"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     charts = page.count('class="chart"')
-    assert "<del>word42x0" in done.stdout and "<ins>word43x0" in done.stdout
+    assert "<del>word40x0" in done.stdout and "<ins>word43x0" in done.stdout
     assert done.stdout.count('class="main-svg"') >= charts and f'data-drawn="{charts}"' in done.stdout
     assert not re.findall(r"CONSOLE.*", done.stderr), done.stderr
