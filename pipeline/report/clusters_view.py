@@ -90,7 +90,7 @@ def print_cluster(place: int, shown: Shown, kept_as: str, console: Console) -> N
     if cluster.kept is not None:
         _print_member(Text("kept", style="green"), cluster.kept, f", {kept_as}" if kept_as else "", None, console)
     else:
-        line = Text("   ") + Text("kept", style="green") + Text(f"     id {safe_line(cluster.kept_id, 40)}, ")
+        line = Text("   ") + Text("kept", style="green") + Text(f"    id {safe_line(cluster.kept_id, 40)}, ")
         line.append(f"in the earlier run {safe_line(str(cluster.kept_in), 120)}" if cluster.kept_in else "which is not in the tables")
         console.print(line)
     for member, comparison in shown.rows():

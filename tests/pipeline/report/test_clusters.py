@@ -1,5 +1,6 @@
 """The reader of the cluster tables beside plain Python over all of their rows."""
 
+import io
 import random
 from collections import Counter
 from pathlib import Path
@@ -8,9 +9,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from rich.console import Console
 
 from corpusmill.pipeline.manifest import FileRef, Manifest, TaskRow
 from corpusmill.pipeline.report.clusters import find_clusters, mixed, read_clusters, read_members
+from corpusmill.pipeline.report.clusters_view import clusters
 from corpusmill.pipeline.report.read import RunReader
 from corpusmill.pipeline.report.sources import read_sources
 from corpusmill.pipeline.schemas import DOCUMENTS
@@ -166,3 +169,13 @@ def test_rows_are_read_by_their_number(tmp_path: Path) -> None:
     storage.write_bytes("run.json", b"{}")
     found = RunReader(str(tmp_path)).at("filter/data/part-00000.parquet", [9999, 0, 4096, 4095, 0, 20_000], ["id", "text"])
     assert found == {n: {"id": f"{n:032x}", "text": f"text {n}"} for n in (0, 4095, 4096, 9999)}
+
+
+def test_a_document_that_an_earlier_run_keeps(tmp_path: Path) -> None:
+    rows = [row for row in tables(7, 1, earlier=1)[0] if row["kept_id"] == f"{0:032x}"]
+    write(tmp_path, [rows])
+    console = Console(file=io.StringIO(), width=80)
+    clusters(str(tmp_path), which=None, limit=None, seed=0, document="0" * 32, as_json=False, console=console)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert f"Cluster 1: {len(rows) + 1} documents" in lines and f"   kept    id {'0' * 32}, in the earlier run old" in lines
+    assert sum(line.startswith("   removed ") for line in lines) == len(rows)
