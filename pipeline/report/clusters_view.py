@@ -44,8 +44,8 @@ def clusters(
         found = read_clusters(reader, size, seed) or Clusters()
         chosen = {name: choices for name, choices in lists_of(found).items() if which in (None, name)}
         lists = show(reader, chosen, MEMBERS, COMPARED)
-    for sentence in reader.warnings:
-        console.print(Text(f"Warning: {safe_line(sentence, 400)}", style="yellow"), soft_wrap=True) if not as_json else None
+    if not as_json:
+        _print_notes(reader, console)
     if as_json:
         for name, members in lists.items():
             for shown in members:
@@ -54,6 +54,13 @@ def clusters(
         console.print(Text(f"{safe_line(document, 200)}: in no cluster: no document of the run counts as a copy of it."))
     else:
         print_lists(lists, policy(reader.settings("dedup")), reader.settings("dedup").get("threshold"), console)
+
+
+def _print_notes(reader: RunReader, console: Console) -> None:
+    for sentence in reader.warnings:
+        console.print(Text(f"Warning: {safe_line(sentence, 400)}", style="yellow"), soft_wrap=True)
+    if reader.stages["dedup"].status == "unfinished":
+        console.print(Text("Note: the stage dedup has not finished (a dry run, or a run that stopped).", style="yellow"))
 
 
 def _ids(reader: RunReader, folder: str, document: str) -> set[str]:

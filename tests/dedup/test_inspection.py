@@ -249,6 +249,7 @@ def test_a_dry_run_shows_what_would_go(dedup: Callable[..., Any], corpusmill: Co
     assert "Cluster 1: 5 documents" in text and "[-x7y30-]" in text and "Nothing was removed" in text
     assert max(len(line) for line in text.splitlines() if "corpusmill clusters" not in line) <= 80
     assert as_json(corpusmill, run) == before
+    assert "Note: the stage dedup has not finished (a dry run, or a run that stopped)." in printed(run)
     page = Path(write_report(str(run))).read_text()
     assert "4 exact and 8 near copies would be removed" in re.sub(r"<[^>]*>", "", page)
 
