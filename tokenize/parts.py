@@ -92,9 +92,9 @@ def encode_part(encoder: Encoder, tables: Iterator[pa.Table], path: str, orderin
 
 
 def _clusters(table: pa.Table) -> list[str | None]:
-    if "cluster" not in table.column_names:
+    if "kept_id" not in table.column_names:
         return [None] * table.num_rows
-    return table["cluster"].cast(pa.string()).to_pylist()
+    return table["kept_id"].cast(pa.string()).to_pylist()
 
 
 def _in_order(

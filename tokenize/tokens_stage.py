@@ -49,7 +49,7 @@ class EncodeWorker(Worker):
         path = piece.inputs[0].path
         with open_parquet(self.run, path) as file:
             names = file.schema_arrow.names
-        columns = ["id", "url", "source", "offset", "length", "text", *(["cluster"] if "cluster" in names else [])]
+        columns = ["id", "url", "source", "offset", "length", "text", *(["kept_id"] if "kept_id" in names else [])]
         ordering = Ordering(self.config.seed, self.config.shuffle, piece.params["number"], piece.params["pieces"])
         tokens, table = encode_part(self.encoder, iter_tables(self.run, path, columns), path, ordering)
         size, empty = int(np.sum(table["utf8_bytes"].to_numpy())), int(np.sum(table["tokens"].to_numpy() == 0))

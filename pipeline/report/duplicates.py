@@ -1,127 +1,100 @@
-"""The clusters that deduplication found: the largest ones, and the removals with the weakest evidence."""
+"""What a report says about duplicates: counts, the table by source, and clusters with their texts compared."""
 
-import heapq
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-
+from corpusmill.pipeline.report.clusters import EXACT, URL, Choice, Cluster, Clusters, Member, read_clusters, read_members
+from corpusmill.pipeline.report.passages import Comparison, compare
 from corpusmill.pipeline.report.read import RunReader
+from corpusmill.pipeline.report.safe import safe_line
+from corpusmill.pipeline.report.sources import Sources, read_sources
 
-LARGEST = 6
-WEAKEST = 6
-MEMBERS = 3
-TEXT = 400
+#: Clusters of each list on the page, copies named of each, and how many of them are compared with the kept document.
+EACH, MEMBERS, COMPARED = 6, 5, 1
+#: The lists of clusters, and what they show.
+LISTS = {
+    "largest": "The largest clusters",
+    "doubtful": "The most doubtful removals: the least similar copies",
+    "random": "Clusters drawn at random",
+}
+#: Why the kept document is the one, by the policy `dedup.keep`.
+POLICIES = {
+    "longest": "the longest text",
+    "quality": "the highest quality",
+    "newest": "the newest",
+    "oldest": "the oldest",
+    "earliest": "the earliest",
+    "first": "the first by crawl file and place in it",
+}
 
 
-@dataclass
-class Member:
-    """A document of a cluster with the beginning of its text."""
+@dataclass(frozen=True)
+class Shown:
+    """A cluster with each of its first removed documents compared with the kept one; None where a text is not there."""
 
-    id: str
-    url: str
-    kept: bool
-    similarity: float | None
-    text: str = ""
+    cluster: Cluster
+    comparisons: list[Comparison | None]
 
-
-@dataclass
-class Cluster:
-    name: Any
-    size: int
-    members: list[Member] = field(default_factory=list)
+    def rows(self) -> list[tuple[Member, Comparison | None]]:
+        """The removed documents that are shown, each with its comparison if it has one."""
+        more: list[Comparison | None] = [None] * (len(self.cluster.removed) - len(self.comparisons))
+        return list(zip(self.cluster.removed, [*self.comparisons, *more], strict=True))
 
 
 @dataclass
 class Duplicates:
-    """`sizes` counts clusters by size; `weakest` are pairs (removed document, kept copy) by ascending similarity."""
-
-    clusters: int = 0
-    in_clusters: int = 0
-    sizes: Counter[int] = field(default_factory=Counter)
-    exact: int = 0
-    near: int = 0
-    largest: list[Cluster] = field(default_factory=list)
-    weakest: list[tuple[Member, Member]] = field(default_factory=list)
-
-
-COLUMNS = ("id", "url", "kept", "failed", "cluster", "cluster_size", "kept_id", "similarity", "verified")
+    clusters: Clusters
+    sources: Sources
+    policy: str  # why the kept documents are kept
+    threshold: float | None
+    lists: dict[str, list[Shown]] = field(default_factory=dict)
 
 
 def read_duplicates(reader: RunReader, texts: bool = True) -> Duplicates | None:
-    """What the dedup stage's report says; None where there is none with clusters in it. `texts`: with members and their texts."""
-    schema = reader.schema("dedup", "report")
-    if schema is None or not {"cluster", "cluster_size", "kept_id"} <= set(schema.names) or not reader.is_report("dedup"):
+    """What the dedup stage's cluster tables say; None where it has none. `texts`: with clusters and what differs in them."""
+    clusters = read_clusters(reader, EACH)
+    if clusters is None:
         return None
-    found = Duplicates()
-    largest: dict[Any, int] = {}
-    weakest: list[tuple[float, str, str, str]] = []
-    for table in reader.tables("dedup", "report", COLUMNS):
-        largest = _count(found, largest, table)
-        weakest = heapq.nsmallest(WEAKEST, weakest + _removals(table))
-    for size, documents in found.sizes.items():
-        found.clusters += documents // size if size else 0
-        found.in_clusters += documents
-    found.sizes = Counter({size: documents // size for size, documents in found.sizes.items() if size})
-    if not texts:
-        return found
-    found.largest = _members(reader, largest)
-    found.weakest = [(Member(id_, url, False, similarity), Member(kept_id, "", True, None)) for similarity, id_, kept_id, url in weakest]
-    _add_texts(reader, found)
+    settings = reader.settings("dedup")
+    found = Duplicates(clusters, read_sources(reader), policy(settings), _number(settings.get("threshold")))
+    if texts:
+        found.lists = show(reader, lists_of(clusters), MEMBERS, COMPARED)
     return found
 
 
-def _count(found: Duplicates, largest: dict[Any, int], table: pa.Table) -> dict[Any, int]:
-    clustered = table.filter(pc.greater(pc.fill_null(table["cluster_size"], 1), 1))
-    sizes, counts = np.unique(clustered["cluster_size"].to_numpy(), return_counts=True)
-    found.sizes.update({int(size): int(count) for size, count in zip(sizes, counts, strict=True)})
-    for pair in pc.value_counts(pc.list_flatten(table["failed"])).to_pylist():
-        if "exact" in str(pair["values"]):
-            found.exact += pair["counts"]
-        else:
-            found.near += pair["counts"]
-    pairs = clustered.select(["cluster", "cluster_size"]).group_by(["cluster", "cluster_size"]).aggregate([]).to_pylist()
-    for pair in pairs:
-        largest[pair["cluster"]] = pair["cluster_size"]
-    return dict(sorted(largest.items(), key=lambda item: (-item[1], str(item[0])))[:LARGEST])
+def lists_of(clusters: Clusters) -> dict[str, list[Choice]]:
+    return {"largest": clusters.largest, "doubtful": clusters.doubtful, "random": clusters.random}
 
 
-def _removals(table: pa.Table) -> list[tuple[float, str, str, str]]:
-    """(similarity, id, kept id, URL) of the removed documents of a batch with the lowest similarity."""
-    if "similarity" not in table.column_names:
-        return []
-    removed = table.filter(pc.and_(pc.invert(table["kept"]), pc.is_valid(table["similarity"])))
-    removed = removed.filter(pc.is_valid(removed["kept_id"]))
-    if removed.num_rows == 0:
-        return []
-    order = pc.select_k_unstable(removed, WEAKEST, [("similarity", "ascending"), ("id", "ascending")])
-    rows = removed.take(order).to_pylist()
-    return [(float(r["similarity"]), r["id"], str(r["kept_id"]), r["url"] or "") for r in rows]
+def show(
+    reader: RunReader, lists: dict[str, list[Choice]], members: int, compared: int, asked: frozenset[str] = frozenset()
+) -> dict[str, list[Shown]]:
+    """The chosen clusters of each list, with up to `members` removed documents, of which `compared` are compared with the kept one."""
+    found = read_members(reader, [c for chosen in lists.values() for c in chosen], members, compared, asked)
+    made: dict[str, Shown] = {}
+    for name, cluster in found.items():
+        made[name] = Shown(cluster, [_compare(member, cluster.kept) for member in cluster.removed[:compared]])
+        for member in (cluster.kept, *cluster.removed):
+            if member is not None:
+                member.text = None
+    return {name: [made[choice.kept_id] for choice in chosen] for name, chosen in lists.items()}
 
 
-def _members(reader: RunReader, largest: dict[Any, int]) -> list[Cluster]:
-    clusters = {name: Cluster(name, size) for name, size in largest.items()}
-    for table in reader.tables("dedup", "report", COLUMNS):
-        wanted = pa.array(list(clusters), table["cluster"].type)
-        for row in table.filter(pc.is_in(table["cluster"], wanted)).to_pylist():
-            members = clusters[row["cluster"]].members
-            member = Member(row["id"], row["url"] or "", row["kept"], row.get("similarity"))
-            if member.kept:
-                members.insert(0, member)
-            elif len(members) < MEMBERS:
-                members.append(member)
-            del members[MEMBERS + 1 :]
-    return list(clusters.values())
+def _compare(removed: Member, kept: Member | None) -> Comparison | None:
+    return compare(removed.text, kept.text) if kept is not None and removed.text is not None and kept.text is not None else None
 
 
-def _add_texts(reader: RunReader, found: Duplicates) -> None:
-    before = next((stage for stage in ("filter", "ingest") if reader.stages[stage].status != "missing"), None)
-    if before is None:
-        return
-    members = [m for cluster in found.largest for m in cluster.members] + [m for pair in found.weakest for m in pair]
-    texts = reader.texts(before, {m.id for m in members}, TEXT)
-    for member in members:
-        member.text = texts.get(member.id, "")
+def evidence(member: Member) -> str:
+    """How a removed document is known to be a copy: `exact`, `url`, `exact_jaccard 0.812`."""
+    how = safe_line(member.verified or "not verified", 40)
+    return how if member.similarity is None or how in (EXACT, URL) else f"{how} {member.similarity:.3f}"
+
+
+def policy(settings: dict[str, Any]) -> str:
+    """Why the kept documents are kept, in a few words."""
+    keep = settings.get("keep")
+    return "" if keep is None else POLICIES.get(str(keep), f"the best by keep: {keep}")
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None

@@ -4,7 +4,7 @@ import html
 import json
 from typing import Any
 
-from corpusmill.pipeline.report.duplicates import Duplicates
+from corpusmill.pipeline.report.clusters import BARS, Clusters
 from corpusmill.pipeline.report.funnel import FunnelRow
 from corpusmill.pipeline.report.histogram import Histogram, number
 from corpusmill.pipeline.report.read import Rule
@@ -77,7 +77,7 @@ def _log10(value: float) -> float:
     return math.log10(value) if value > 0 else 0.0
 
 
-def cluster_figure(found: Duplicates) -> Figure:
+def cluster_figure(found: Clusters) -> Figure:
     """How many clusters there are of each size."""
     import plotly.graph_objects as go
 
@@ -90,6 +90,26 @@ def cluster_figure(found: Duplicates) -> Figure:
         figure = go.Figure(go.Bar(x=sizes, y=counts, marker_color="var(--kept)"))
     count_axis = {"type": "log", "dtick": 1} if many else {"rangemode": "tozero"}
     return _finish(figure, 260, xaxis={"title": "documents in a cluster", **axis}, yaxis={"title": "clusters", **count_axis})
+
+
+def similarity_figure(found: Clusters, threshold: float | None) -> Figure:
+    """Removed near copies over their similarity to the kept document, with the threshold."""
+    import plotly.graph_objects as go
+
+    filled = [place for place, count in enumerate(found.similarities.tolist()) if count]
+    at = BARS if threshold is None else int(threshold * BARS + 1e-9)
+    first = max(0, min([at, *filled]) - 5)
+    centres = [(place + 0.5) / BARS for place in range(first, BARS)]
+    counts = found.similarities[first:].tolist()
+    figure = go.Figure(go.Bar(x=centres, y=counts, marker_color="var(--dropped)", hovertemplate="%{y:,}", width=0.9 / BARS))
+    marks: Figure = {}
+    if threshold is not None:
+        line = {"color": "var(--line)", "dash": "dash"}
+        marks["shapes"] = [{"type": "line", "x0": threshold, "x1": threshold, "y0": 0, "y1": 1, "yref": "paper", "line": line}]
+        note = {"x": threshold, "y": 1, "yref": "paper", "text": f"threshold {number(threshold)}", "showarrow": False, "xanchor": "left"}
+        marks["annotations"] = [note]
+    axis = {"title": "similarity to the kept document", "range": [first / BARS, 1]}
+    return _finish(figure, 260, xaxis=axis, yaxis={"title": "removed documents", "rangemode": "tozero"}, bargap=0, **marks)
 
 
 def curve_figure(curves: list[Curve]) -> Figure:

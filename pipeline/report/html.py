@@ -12,6 +12,7 @@ from typing import Any
 
 from corpusmill.pipeline.report import figures
 from corpusmill.pipeline.report.decisions import Decisions
+from corpusmill.pipeline.report.duplicates import LISTS, evidence
 from corpusmill.pipeline.report.histogram import Histogram, number
 from corpusmill.pipeline.report.read import DATA_STAGES, Rule
 from corpusmill.pipeline.report.safe import safe_line, safe_text
@@ -136,7 +137,7 @@ def render(summary: Summary) -> str:
     page = Page(summary)
     body = environment.get_template("report.html.jinja").render(
         page=page, s=summary, figures=figures, data_stages=DATA_STAGES, times=stage_times(summary.measures),
-        max_warnings=MAX_WARNINGS, max_table=MAX_TABLE,
+        max_warnings=MAX_WARNINGS, max_table=MAX_TABLE, lists=LISTS, evidence=evidence,
         description=json.dumps(summary.reader.description, indent=2, ensure_ascii=False, sort_keys=True),
     )  # fmt: skip
     return environment.get_template("page.html.jinja").render(

@@ -4,8 +4,9 @@ What can't be read is left out and becomes a sentence in `RunReader.warnings`: a
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -98,15 +99,18 @@ class RunReader:
             self.warn(f"{stage}: a shard is left out: {error}")
             return None
 
-    def groups(self, stage: str, kind: str, columns: Iterable[str] | None = None, every: int = 1) -> Iterator[tuple[Place, pa.Table]]:
+    def groups(
+        self, stage: str, kind: str, columns: Iterable[str] | None = None, every: int = 1, only: Collection[tuple[str, int]] | None = None
+    ) -> Iterator[tuple[Place, pa.Table]]:
         """The row groups of a stage's `report` or `data` table, with those of `columns` that a shard has.
 
-        With `every=k` only each k-th group. A damaged shard is left out with a warning.
+        With `every=k` only each k-th group, with `only` those groups (shard, number). A damaged shard is left out with a warning.
         """
         wanted = None if columns is None else list(columns)
         count = -1
         for shard in self.stages[stage].outputs(f"{kind}/"):
-            file = self._open(stage, shard) if shard.endswith(".parquet") else None
+            chosen = None if only is None else {group for name, group in only if name == shard}
+            file = self._open(stage, shard) if shard.endswith(".parquet") and (chosen is None or chosen) else None
             if file is None:
                 continue
             with file:
@@ -114,7 +118,7 @@ class RunReader:
                 have = None if wanted is None else [name for name in wanted if name in names]
                 for group in range(file.num_row_groups):
                     count += 1
-                    if count % every:
+                    if count % every or (chosen is not None and group not in chosen):
                         continue
                     try:
                         table = file.read_row_group(group, columns=have, use_threads=False)
@@ -210,6 +214,35 @@ class RunReader:
         found: dict[str, str] = {}
         for row in self.rows(places, ["id", "text"]):
             found.setdefault(row["id"], (row.get("text") or "")[:limit])
+        return found
+
+    def settings(self, stage: str) -> dict[str, Any]:
+        """The stage's section of the resolved recipe; empty where run.json does not have it."""
+        recipe = self.description.get("recipe")
+        section = recipe.get(stage) if isinstance(recipe, dict) else None
+        return section if isinstance(section, dict) else {}
+
+    def inputs(self, stage: str) -> dict[str, str]:
+        """The document shards that a stage has read (`filter/data/part-00042.parquet`), by name (`part-00042`)."""
+        paths = [ref.path for task in self.stages[stage].tasks for ref in task.inputs]
+        shards = [PurePosixPath(path) for path in paths if path.endswith(".parquet")]
+        return {shard.stem: str(shard) for shard in shards if len(shard.parts) == 3 and shard.parts[1] == "data"}
+
+    def at(self, path: str, rows: list[int], columns: list[str]) -> dict[int, dict[str, Any]]:
+        """Some rows of one of the run's shards, by number; row groups that hold none of them are not read. Damage is a warning."""
+        stage, _, shard = path.partition("/")
+        file = self._open(stage, shard)
+        if file is None:
+            return {}
+        with file:
+            sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        found: dict[int, dict[str, Any]] = {}
+        begin = 0
+        for group, size in enumerate(sizes):
+            here = sorted(row for row in set(rows) if begin <= row < begin + size)
+            places = [Place(stage, shard, group, row - begin) for row in here]
+            found.update(zip(here, self.rows(places, columns), strict=False))
+            begin += size
         return found
 
     # ---- JSON ---------------------------------------------------------------------------------------

@@ -95,9 +95,10 @@ def _duplicates(summary: Summary) -> Table | None:
     found = summary.duplicates
     if found is None:
         return None
-    made = table("Duplicates", "clusters", ">documents in them", ">largest", ">exact removed", ">near removed")
-    largest = max(found.sizes, default=0)
-    made.add_row(*(number(n) for n in (found.clusters, found.in_clusters, largest, found.exact, found.near)))
+    c = found.clusters
+    removed = {"exact": c.exact, "near": c.near, **({"by URL": c.url} if c.url else {})}
+    made = table("Duplicates", "clusters", ">documents in them", ">largest", *(f">{name} removed" for name in removed))
+    made.add_row(*(number(n) for n in (c.sizes.total(), c.documents, max(c.sizes, default=0), *removed.values())))
     return made
 
 

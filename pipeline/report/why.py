@@ -20,7 +20,7 @@ REPORTED = ("ingest", "filter", "dedup", "tokens")
 _ID = re.compile(r"[0-9a-f]{4,32}")
 #: Columns that the story tells in words rather than in the table of values.
 TOLD = {*REPORT.names, "source", "offset", "length", "split", "shard", "first", "reason"}
-TOLD |= {"cluster", "cluster_size", "kept_id", "similarity", "verified"}
+TOLD |= {"cluster_size", "kept_id", "kept_in", "similarity", "verified"}
 TEXT = 400
 #: The rule of `ingest` for records of a kind that holds no page.
 NO_PAGE = "record_type"
@@ -117,8 +117,11 @@ def _tell(reader: RunReader, place: Place, row: dict[str, Any], console: Console
     rules = reader.rules(place.stage)
     for name in row.get("failed") or []:
         console.print(Text(f"  failed {safe_line(name, 80)}{_reason(name, row, rules)}", style="red"))
-    for line in _facts(row):
+    for line in _facts(reader, row):
         console.print(Text(f"  {line}"))
+    if (row.get("cluster_size") or 1) > 1 or row.get("kept_in"):
+        what = "its copies" if kept else "the two word by word"
+        console.print(Text(f"  {what}: corpusmill clusters {reader.storage.root} --id {row['id']}", style="dim"), soft_wrap=True)
     values = [(name, value) for name, value in row.items() if name not in TOLD and value is not None]
     if values:
         _print_values(values, rules, console)
@@ -135,21 +138,38 @@ def _reason(name: str, row: dict[str, Any], rules: list[Rule]) -> str:
     return f": {'; '.join(parts)}" if parts else ""
 
 
-def _facts(row: dict[str, Any]) -> Iterator[str]:
+def _facts(reader: RunReader, row: dict[str, Any]) -> Iterator[str]:
     """What is not a measured value, in words."""
     if row.get("reason"):
         yield safe_line(str(row["reason"]), 1000)
     if row.get("source") is not None:
         yield f"from {_record(row)}"
     if row.get("cluster_size") and row["cluster_size"] > 1:
-        yield f"in a cluster of {row['cluster_size']:,} documents (cluster {safe_line(str(row.get('cluster')), 60)})"
+        yield f"in a cluster of {row['cluster_size']:,} documents"
     if row.get("kept_id") and row["kept_id"] != row["id"]:
-        how = f", similarity {number(row['similarity'])}" if row.get("similarity") is not None else ""
-        verified = f", verified: {safe_line(number(row['verified']), 40)}" if row.get("verified") is not None else ""
-        yield f"a copy of {safe_line(row['kept_id'], 40)}, which was kept{how}{verified}"
+        yield from _copy(reader, row)
     if row.get("split") is not None and row.get("shard") is not None:
         count = number(row.get("tokens") or 0)
         yield f"its tokens: split {row['split']}, shard {row['shard']}, from token {row['first']} on, {count} tokens"
+
+
+def _copy(reader: RunReader, row: dict[str, Any]) -> Iterator[str]:
+    """Of which document a removed one is a copy, and how that is known."""
+    earlier = row.get("kept_in")
+    where = f"in the earlier run {safe_line(str(earlier), 120)}" if earlier else _url(reader, row["kept_id"])
+    yield f"a copy of {safe_line(row['kept_id'], 40)}, which was kept{f': {where}' if where else ''}"
+    known = [f"similarity {number(row['similarity'])}"] if row.get("similarity") is not None else []
+    if row.get("verified") is not None:
+        known.append(f"verified: {safe_line(str(row['verified']), 40)}")
+    if known:
+        yield ", ".join(known)
+
+
+def _url(reader: RunReader, id_: str) -> str:
+    """The URL of a document that came into the dedup stage; empty where it has none."""
+    for row in reader.rows(reader.find("dedup", "report", "id", [id_])[:1], ["url"]):
+        return safe_line(row["url"] or "", 300)
+    return ""
 
 
 def _record(row: dict[str, Any]) -> str:

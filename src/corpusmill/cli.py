@@ -240,6 +240,31 @@ def why(
     explain(run, document, Console())
 
 
+@app.command(epilog="Example: corpusmill clusters runs/demo --doubtful --limit 5")
+def clusters(
+    run: RunFolder,
+    largest: Annotated[bool, typer.Option("--largest", help="Only the largest clusters.")] = False,
+    doubtful: Annotated[bool, typer.Option("--doubtful", help="Only those with the least similar copies.")] = False,
+    random: Annotated[bool, typer.Option("--random", help="Only clusters drawn at random.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, max=1000, help="Clusters of a list; with --id: copies.", show_default=False)] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed draws other clusters.")] = 0,
+    id_: Annotated[str | None, typer.Option("--id", metavar="ID-OR-URL", help="Only the cluster of this document.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a cluster.")] = False,
+) -> None:
+    """Show groups of copies: the largest, the most doubtful, random ones, with what differs from the document that was kept."""
+    from rich.console import Console
+
+    from corpusmill.pipeline.errors import InputError
+    from corpusmill.pipeline.report.clusters_view import clusters as show
+
+    options = {"--largest": largest, "--doubtful": doubtful, "--random": random, "--id": id_ is not None}
+    chosen = [name for name, on in options.items() if on]
+    if len(chosen) > 1:
+        raise InputError(f"clusters: {chosen[0]} and {chosen[1]} exclude each other.")
+    which = chosen[0].removeprefix("--") if chosen and id_ is None else None
+    show(run, which=which, limit=limit, seed=seed, document=id_, as_json=json, console=Console(highlight=False))
+
+
 @app.command(epilog="Example: corpusmill trace runs/demo --shard 0 --token 12345")
 def trace(
     run: RunFolder,

@@ -139,7 +139,7 @@ def test_unshuffled_documents_stay_in_the_order_of_their_files(mill, documents):
 
 def test_no_cluster_of_duplicates_lies_in_both_splits(mill, make_documents, english):
     clusters = [f"c{n % 40}" if n % 3 else None for n in range(150)]
-    table = make_documents(english[:150], cluster=clusters)
+    table = make_documents(english[:150], kept_id=clusters)
     found = content(mill([table], validation_share=0.3))
     split_of = {name: split for split, documents in found.items() for name, _ in documents}
     by_cluster = {}

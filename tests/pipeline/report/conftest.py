@@ -1,6 +1,7 @@
 """A small run with known decisions, written through the run's own contracts (shards, manifests, token shards)."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from corpusmill.pipeline.manifest import FileRef, Manifest, TaskRow
 from corpusmill.pipeline.schemas import DOCUMENTS, REPORT, document_id, with_columns
-from corpusmill.pipeline.shards import publish
+from corpusmill.pipeline.shards import publish, read_table
 from corpusmill.pipeline.special_tokens import EOT_ID, SPECIAL_TOKENS
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.tokenshards import INDEX, Shard, ShardSet, shard_contents, shard_names
@@ -36,17 +37,19 @@ class RunBuilder:
     def json(self, path: str, value: Any) -> None:
         self.storage.write_bytes(path, json.dumps(value).encode())
 
-    def stage(self, name: str, parts: list[dict[str, Any]], finish: bool = True, warnings: tuple[str, ...] = ()) -> None:
-        """`parts` are the files of each task by path."""
+    def stage(self, name: str, parts: list[dict[str, Any]], finish: bool = True, warnings: tuple[str, ...] = (),
+              read: Sequence[str] = ("in",)) -> None:  # fmt: skip
+        """`parts` are the files of each task by path, `read` the files that each has read."""
         storage = self.storage.child(name)
         manifest = Manifest(storage)
+        inputs = [FileRef(path, "x", 1) for path in read]
         for number, files in enumerate(parts):
             outputs = [publish(storage, path, files[path]) for path in sorted(files)]
             report = next((t for p, t in files.items() if p.startswith("report/")), None)
             rows = report.num_rows if report is not None else 0
             kept = sum(report["kept"].to_pylist()) if report is not None else 0
             manifest.append(
-                TaskRow(f"part-{number:05d}", f"{name}{number}", [FileRef("in", "x", 1)], "c", "v", rows, kept, rows - kept, 1, outputs,
+                TaskRow(f"part-{number:05d}", f"{name}{number}", inputs, "c", "v", rows, kept, rows - kept, 1, outputs,
                         warnings=list(warnings) if number == 0 else [])
             )  # fmt: skip
         if finish:
@@ -164,16 +167,17 @@ def _filter(run: RunBuilder, rows: list[dict[str, Any]]) -> list[dict[str, Any]]
 
 def _dedup(run: RunBuilder, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The documents 40 to 43 are one cluster, of which 43 stays."""
-    fields = [pa.field("cluster", pa.string()), pa.field("cluster_size", pa.int64()), pa.field("kept_id", pa.string()),
-              pa.field("similarity", pa.float64()), pa.field("verified", pa.bool_())]  # fmt: skip
+    fields = [pa.field("cluster_size", pa.int64()), pa.field("kept_id", pa.string()), pa.field("similarity", pa.float64()),
+              pa.field("verified", pa.string())]  # fmt: skip
     leader = next(row["id"] for row in rows if row["number"] == 43)
     decided = []
     for row in rows:
         inside, removed = 40 <= row["number"] <= 43, 40 <= row["number"] < 43
         decided.append(
             {**row, "kept": not removed, "failed": ["near_duplicate"] if removed else [], "chars_in": len(row["text"]),
-             "chars_out": 0 if removed else len(row["text"]), "cluster": leader if inside else None, "cluster_size": 4 if inside else 1,
-             "kept_id": leader if removed else None, "similarity": row["number"] / 50 if removed else None, "verified": removed or None}
+             "chars_out": 0 if removed else len(row["text"]), "cluster_size": 4 if inside else 1,
+             "kept_id": leader if inside else row["id"], "similarity": row["number"] / 50 if removed else None,
+             "verified": "exact_jaccard" if removed else None}
         )  # fmt: skip
     good = [row for row in decided if row["kept"]]
     run.stage(
@@ -182,10 +186,28 @@ def _dedup(run: RunBuilder, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             {
                 "data/part-00000.parquet": documents(good, [pa.field("language", pa.string())]),
                 "report/part-00000.parquet": report(decided, fields),
+                **_clusters(run, [row for row in decided if row["cluster_size"] > 1]),
             }
         ],
+        read=[path for stage in ("ingest", "filter") for path in run.storage.list_files(f"{stage}/data")],
     )
     return good
+
+
+def _clusters(run: RunBuilder, members: list[dict[str, Any]]) -> dict[str, pa.Table]:
+    """The cluster tables of the dedup stage: where its members lie in the shards that it read, and what each crawl file loses."""
+    stage = "filter" if run.storage.exists("filter/data") else "ingest"
+    places = {}
+    for path in run.storage.list_files(f"{stage}/data"):
+        for row, id_ in enumerate(read_table(run.storage, path, ["id"])["id"].to_pylist()):
+            places[id_] = (Path(path).stem, row)
+    rows = [{**member, "shard": places[member["id"]][0], "row": places[member["id"]][1]} for member in members]
+    names = ("shard", "row", "id", "source", "kept", "cluster_size", "kept_id", "similarity", "verified")
+    counts = {"documents": 30, "exact": 0, "near": 2, "share": 2 / 30}
+    return {
+        "clusters/part-00000.parquet": pa.Table.from_pylist([{name: row[name] for name in names} for row in rows]),
+        "clusters/sources.parquet": pa.Table.from_pylist([{"source": "crawl-0.warc.gz", **counts}]),
+    }
 
 
 def _tokens(run: RunBuilder, rows: list[dict[str, Any]]) -> None:

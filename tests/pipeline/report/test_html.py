@@ -206,11 +206,12 @@ def test_no_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_in_a_browser(page: str, run_folder: Path, tmp_path: Path, theme: str) -> None:
     options = ["--headless", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
-    options += ["--disable-sync", "--enable-logging=stderr", "--virtual-time-budget=20000", f"--user-data-dir={tmp_path}"]
+    options += ["--disable-sync", "--disable-quic", "--enable-logging=stderr", "--virtual-time-budget=20000", f"--user-data-dir={tmp_path}"]
     options += ["--no-sandbox"] if os.geteuid() == 0 else []
     options += ["--blink-settings=preferredColorScheme=0"] if theme == "dark" else []
     command = [str(CHROMIUM), *options, "--dump-dom", f"file://{run_folder}/report.html"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     charts = page.count('class="chart"')
+    assert "<del>word40x0" in done.stdout and "<ins>word43x0" in done.stdout
     assert done.stdout.count('class="main-svg"') >= charts and f'data-drawn="{charts}"' in done.stdout
     assert not re.findall(r"CONSOLE.*", done.stderr), done.stderr

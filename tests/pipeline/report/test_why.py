@@ -36,7 +36,10 @@ def test_a_copy_names_the_one_that_was_kept(run_folder: Path) -> None:
     text = explain(run_folder, "http://host2.test/page-41.html")
     kept = identifier(run_folder, "http://host1.test/page-43.html")
     assert "in a cluster of 4 documents" in text
-    assert f"a copy of {kept}, which was kept, similarity 0.82" in text
+    assert f"a copy of {kept}, which was kept: http://host1.test/page-43.html similarity 0.82, verified: exact_jaccard" in text
+    removed = identifier(run_folder, "http://host2.test/page-41.html")
+    assert f"the two word by word: corpusmill clusters {run_folder} --id {removed}" in text
+    assert f"its copies: corpusmill clusters {run_folder} --id {kept}" in explain(run_folder, kept)
 
 
 def test_a_document_that_went_all_the_way_has_tokens(run_folder: Path) -> None:

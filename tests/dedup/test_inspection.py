@@ -1,0 +1,296 @@
+"""What people see of deduplication: `corpusmill clusters`, a dry run's lines, the page and `why`, on real runs of the stage."""
+
+import html
+import io
+import json
+import random
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from corpusmill.pipeline.report.clusters_view import clusters as show_clusters
+from corpusmill.pipeline.report.dry_run import dry_run_lines
+from corpusmill.pipeline.report.html import write_report
+
+HOSTILE = "evil\x1b[2J<script>alert(1)</script>\x1b]0;title\x07\u202e"
+Rows = list[dict[str, Any]]
+Command = Callable[..., tuple[int, bytes, str]]
+
+
+def words(count: int, seed: int) -> list[str]:
+    draw = random.Random(seed)
+    return [f"w{draw.randrange(10**6)}" for _ in range(count)]
+
+
+def changed(base: list[str], places: list[int], name: str) -> str:
+    return " ".join(f"{name}{place}" if place in places else word for place, word in enumerate(base))
+
+
+def pages() -> list[Rows]:
+    """Two crawl files. `five`: one page and 4 exact copies of it; `near0` ... `near7`: pairs of which n words differ; single pages."""
+    five = [{"text": " ".join(words(80, 1)), "url": f"http://a.test/five/{n}", "source": "crawl/a.warc.gz"} for n in range(5)]
+    pairs: Rows = []
+    for n in range(8):
+        base = words(300, 100 + n)
+        longer = " ".join([*base, f"{HOSTILE} end"])
+        pairs.append({"text": longer, "url": f"http://a.test/near{n}/long", "source": "crawl/a.warc.gz"})
+        text = changed(base, [30 + 20 * k for k in range(n)], f"x{n}y")
+        pairs.append({"text": text, "url": f"http://b.test/near{n}/short", "source": "crawl/b.warc.gz"})
+    alone = [{"text": " ".join(words(50, 200 + n)), "url": f"http://b.test/alone/{n}", "source": "crawl/b.warc.gz"} for n in range(30)]
+    return [five + pairs[:8], pairs[8:] + alone]
+
+
+def make_run(dedup: Callable[..., Any], shards: list[Rows] | None = None, **config: Any) -> Path:
+    result = dedup(shards or pages(), threshold=0.7, **config)
+    root = Path(result.run.run.root)
+    recipe = {"filter": {}, "dedup": result.run.stage.config.model_dump(mode="json")}
+    (root / "run.json").write_text(json.dumps({"inputs": [], "recipe": recipe, "versions": {}}))
+    return root
+
+
+@pytest.fixture
+def run(dedup: Callable[..., Any]) -> Path:
+    return make_run(dedup)
+
+
+def cluster_rows(run: Path) -> Rows:
+    tables = [pq.read_table(path) for path in sorted((run / "dedup" / "clusters").glob("*.parquet"))]
+    return [row for table in tables if "kept_id" in table.column_names for row in table.to_pylist()]
+
+
+def texts(run: Path) -> dict[str, str]:
+    return {row["url"]: row["text"] for path in sorted((run / "filter" / "data").iterdir()) for row in pq.read_table(path).to_pylist()}
+
+
+def as_json(corpusmill: Command, run: Path, *arguments: object) -> Rows:
+    code, out, err = corpusmill("clusters", run, *arguments, "--json")
+    assert (code, err) == (0, "")
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def printed(run: Path, width: int = 80, color: bool = False, **options: Any) -> str:
+    console = Console(file=io.StringIO(), width=width, force_terminal=color, color_system="standard" if color else None, highlight=False)
+    chosen = {"which": None, "limit": None, "seed": 0, "document": None, "as_json": False, **options}
+    show_clusters(str(run), console=console, **chosen)
+    return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+
+
+def make_dry(run: Path) -> None:
+    """Leaves the run as a dry run does: no documents and no report of the stage, and its manifest has no end."""
+    manifest = run / "dedup" / "manifest.jsonl"
+    lines = [line for line in manifest.read_text().splitlines(keepends=True) if '"data/part-' not in line and '"complete"' not in line]
+    manifest.write_text("".join(lines))
+    for folder in ("data", "report"):
+        for path in (run / "dedup" / folder).iterdir():
+            path.unlink()
+
+
+# ---- corpusmill clusters ----------------------------------------------------------------------------
+
+
+def test_a_few_of_each_list(run: Path, corpusmill: Command) -> None:
+    found = as_json(corpusmill, run)
+    assert [row["list"] for row in found] == ["largest"] * 3 + ["doubtful"] * 3 + ["random"] * 3
+    first = found[0]
+    assert (first["size"], first["copies"], len(first["removed"]), first["kept_in"]) == (5, 4, 4, None)
+    assert {member["url"] for member in [first["kept"], *first["removed"]]} == {f"http://a.test/five/{n}" for n in range(5)}
+    assert all(member["verified"] == "exact" and member["similarity"] == 1 for member in first["removed"])
+    assert first["removed"][0]["diff"] == {
+        "equal": 80, "removed": 0, "added": 0, "cut": False,
+        "passages": [
+            {"kind": "equal", "text": " ".join(words(80, 1)[:10]), "words": 10},
+            {"kind": "left out", "text": "60 equal words", "words": 60},
+            {"kind": "equal", "text": " ".join(words(80, 1)[-10:]), "words": 10},
+        ],
+    }  # fmt: skip
+    assert [member["diff"] for member in first["removed"][1:]] == [None] * 3
+
+
+def test_the_most_doubtful_are_those_least_similar(run: Path, corpusmill: Command) -> None:
+    found = as_json(corpusmill, run, "--doubtful", "--limit", 6)
+    near = sorted(row["similarity"] for row in cluster_rows(run) if row["verified"] == "exact_jaccard")
+    assert len(near) == 8 and [row["removed"][0]["similarity"] for row in found] == near[:6]
+    assert [row["removed"][0]["url"] for row in found] == [f"http://b.test/near{n}/short" for n in (7, 6, 5, 4, 3, 2)]
+    assert [row["kept"]["url"] for row in found] == [f"http://a.test/near{n}/long" for n in (7, 6, 5, 4, 3, 2)]
+    assert [row["removed"][0]["diff"]["removed"] for row in found] == [7, 6, 5, 4, 3, 2]
+    assert [row["removed"][0]["diff"]["added"] for row in found] == [9, 8, 7, 6, 5, 4]
+    lengths = texts(run)
+    assert all(row["kept"]["characters"] == len(lengths[row["kept"]["url"]]) for row in found)
+
+
+def test_a_difference_by_its_words(run: Path, corpusmill: Command) -> None:
+    row = as_json(corpusmill, run, "--id", "http://b.test/near2/short")[0]
+    base, passages = words(300, 102), row["removed"][0]["diff"]["passages"]
+    assert [(p["kind"], p["text"]) for p in passages] == [
+        ("left out", "20 equal words"), ("equal", " ".join(base[20:30])), ("removed", "x2y30"), ("added", base[30]),
+        ("equal", " ".join(base[31:50])), ("removed", "x2y50"), ("added", base[50]), ("equal", " ".join(base[51:61])),
+        ("left out", "229 equal words"), ("equal", " ".join(base[290:])), ("added", "evil<script>alert(1)</script> end"),
+    ]  # fmt: skip
+
+
+def test_random_clusters_are_the_same_for_a_seed(run: Path, corpusmill: Command) -> None:
+    def draw(seed: int) -> list[str]:
+        return [row["kept_id"] for row in as_json(corpusmill, run, "--random", "--seed", seed, "--limit", 2)]
+
+    assert draw(5) == draw(5)
+    everything = {row["kept_id"] for row in cluster_rows(run)}
+    assert len(everything) == 9 and {name for seed in range(30) for name in draw(seed)} == everything
+    assert sorted(row["kept_id"] for row in as_json(corpusmill, run, "--random", "--limit", 100)) == sorted(everything)
+
+
+@pytest.mark.parametrize("by", ["url", "id", "beginning", "kept"])
+def test_the_cluster_of_one_document(run: Path, corpusmill: Command, by: str) -> None:
+    rows = {row["id"]: row for row in cluster_rows(run)}
+    url = "http://b.test/near4/short"
+    id_ = next(row["id"] for path in (run / "dedup" / "report").iterdir() for row in pq.read_table(path).to_pylist() if row["url"] == url)
+    given = {"url": url, "id": id_, "beginning": id_[:16], "kept": rows[id_]["kept_id"]}[by]
+    found = as_json(corpusmill, run, "--id", given)
+    assert [(row["list"], row["kept_id"], [m["id"] for m in row["removed"]]) for row in found] == [("asked", rows[id_]["kept_id"], [id_])]
+    assert found[0]["removed"][0]["source"] == "crawl/b.warc.gz" and found[0]["removed"][0]["diff"] is not None
+
+
+def test_a_document_that_was_asked_for_is_shown_among_many(dedup: Callable[..., Any], corpusmill: Command) -> None:
+    run = make_run(dedup, [[{"text": "the same text", "url": f"http://a.test/{n}"} for n in range(9000)]])
+    rows = cluster_rows(run)
+    asked = [row["id"] for row in rows if not row["kept"]][8000]
+    found = as_json(corpusmill, run, "--id", asked, "--limit", 3)[0]
+    assert (found["size"], found["copies"], len(found["removed"])) == (9000, 8999, 3)
+    assert found["removed"][0]["id"] == asked and found["removed"][0]["diff"]["equal"] == 3
+    text = printed(run)
+    assert "Cluster 1: 9,000 documents" in text and "and 8,995 more copies" in text and len(text.splitlines()) < 100
+
+
+def test_bad_input_is_one_sentence(run: Path, tmp_path: Path, corpusmill: Command, dedup: Callable[..., Any]) -> None:
+    def refused(*arguments: object) -> str:
+        code, out, err = corpusmill("clusters", *arguments)
+        assert (code, out, err.count("\n")) == (2, b"", 1)
+        return err
+
+    assert "no document has the URL or id 'nowhere'" in refused(run, "--id", "nowhere")
+    assert "\x1b" not in refused(run, "--id", "\x1b[2J")
+    assert "--largest and --random exclude each other" in refused(run, "--largest", "--random")
+    assert "--doubtful and --id exclude each other" in refused(run, "--doubtful", "--id", "x")
+    assert "not a run's folder" in refused(tmp_path)
+    for path in (run / "dedup").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    assert "the stage dedup has not run (corpusmill dedup" in refused(run)
+
+
+def test_a_document_without_copies(run: Path, corpusmill: Command) -> None:
+    code, out, _ = corpusmill("clusters", run, "--id", "http://b.test/alone/3")
+    assert code == 0 and b"http://b.test/alone/3: in no cluster" in out
+    assert as_json(corpusmill, run, "--id", "http://b.test/alone/3") == []
+
+
+def test_a_corpus_without_copies(dedup: Callable[..., Any], corpusmill: Command) -> None:
+    run = make_run(dedup, [[{"text": " ".join(words(50, n)), "url": f"http://a.test/{n}"} for n in range(5)]])
+    code, out, _ = corpusmill("clusters", run)
+    assert code == 0 and out.count(b"none: ") == 3
+    assert "none has a copy" in dry(run) and "No copies" not in write_report(str(run))
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_on_a_terminal(run: Path, width: int) -> None:
+    text = printed(run, width)
+    lines = text.splitlines()
+    assert "Of each cluster the longest text is kept; ties go by id." in lines
+    assert "The most doubtful removals: the least similar copies (threshold 0.7)" in lines
+    assert "   kept    http://a.test/near7/long" in lines and "   removed http://b.test/near7/short" in lines
+    assert re.search(r"id [0-9a-f]{32}, exact_jaccard 0\.\d{3}\n", text) and re.search(r"id [0-9a-f]{32}, the longest text\n", text)
+    flat = re.sub(r"\s+", " ", text)
+    base = words(300, 107)
+    assert f"[-x7y30-] {{+{base[30]}+}}" in flat and "… 20 equal words …" in flat
+    assert "293 equal words, 7 only in the removed copy, 9 only in the kept one" in flat
+    assert "{+evil<script>alert(1)</script> end+}" in flat
+    assert not any(c in text for c in "\x1b\x07\u202e") and max(map(len, lines)) <= width
+
+
+def test_colours_take_the_place_of_marks(run: Path) -> None:
+    text = printed(run, color=True, which="doubtful", limit=1)
+    assert "\x1b[9;31mx7y30\x1b[0m" in text and f"\x1b[32m{words(300, 107)[30]}\x1b[0m" in text
+    assert "[-" not in text and "{+" not in text
+    assert set(re.findall(r"\x1b\[?[^m]*m?", text)) <= set(re.findall(r"\x1b\[[\d;]*m", text))  # nothing but colours
+
+
+def test_documents_that_are_gone_leave_the_evidence(run: Path, corpusmill: Command) -> None:
+    (run / "filter" / "data" / "part-00001.parquet").unlink()
+    found = as_json(corpusmill, run, "--doubtful", "--limit", 1)[0]
+    assert found["removed"][0]["characters"] is None and found["removed"][0]["diff"] is None
+    text = printed(run, which="doubtful", limit=1)
+    assert "(its shard is not there any more)" in text and "Warning: " in text and "part-00001.parquet" in text
+
+
+# ---- a dry run --------------------------------------------------------------------------------------
+
+
+def dry(run: Path, width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width, highlight=False)
+    dry_run_lines(str(run), console)
+    return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+
+
+def test_a_dry_run_shows_what_would_go(dedup: Callable[..., Any], corpusmill: Command) -> None:
+    run = make_run(dedup, alarm_share=0.25, alarm_documents=10)
+    before = as_json(corpusmill, run)
+    make_dry(run)
+    text = dry(run)
+    rows = [line.split() for line in text.splitlines()]
+    assert ["crawl", "file", "documents", "exact", "near", "removed"] in rows
+    assert ["a.warc.gz", "13", "4", "0", "30.8%", "alarm"] in rows and ["b.warc.gz", "38", "0", "8", "21.1%"] in rows
+    assert "What each crawl file of crawl/ loses" in text and "Alarm: 1 crawl file loses more than 25%." in text
+    flat = re.sub(r"\s+", " ", text)
+    assert "Of 51 documents 39 would stay (76.5%); what would go: 4 exact copies, 8 near copies; clusters: 9." in flat
+    assert "Cluster 1: 5 documents" in text and "[-x7y30-]" in text and "Nothing was removed" in text
+    assert max(len(line) for line in text.splitlines() if "corpusmill clusters" not in line) <= 80
+    assert as_json(corpusmill, run) == before
+    assert "Note: the stage dedup has not finished (a dry run, or a run that stopped)." in printed(run)
+    page = Path(write_report(str(run))).read_text()
+    assert "4 exact and 8 near copies would be removed" in re.sub(r"<[^>]*>", "", page)
+
+
+def test_many_crawl_files_are_summed_up(dedup: Callable[..., Any]) -> None:
+    rows = [{"text": f"text {n // 2 if n < 20 else n}", "url": f"http://a.test/{n}", "source": f"s{n:02d}"} for n in range(40)]
+    text = dry(make_run(dedup, [rows]))
+    lines = [line.split() for line in text.splitlines()]
+    assert sum(line[0].startswith("s") and len(line) == 5 for line in lines if line) == 25
+    assert ["15", "others", "15", "0", "0", "0.0%"] in lines
+
+
+# ---- the page, and why ------------------------------------------------------------------------------
+
+
+def test_the_page_shows_clusters_and_what_differs(run: Path) -> None:
+    page = Path(write_report(str(run))).read_text()
+    section = page[page.index('<h2 id="duplicates">') : page.index('<h2 id="tokens">')]
+    plain = re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", "", section)))
+    assert "9 clusters hold 21 documents; 4 exact and 8 near copies were removed. Of each cluster the longest text is kept" in plain
+    assert "a.warc.gz" in plain and "30.8%" in plain and "alarm" not in plain
+    assert f"<del>x7y30</del> <ins>{words(300, 107)[30]}</ins>" in section
+    assert "<ins>evil&lt;script&gt;alert(1)&lt;/script&gt; end</ins>" in section and "<script>alert" not in page
+    assert "the same 80 words" in section
+    for title in ("The largest clusters", "The most doubtful removals", "Clusters drawn at random"):
+        assert f"<h3>{title}" in section
+    figures = json.loads(re.search(r'id="figures">(.*?)</script>', page)[1])  # type: ignore[index]
+    similarity = next(f for f in figures if f["layout"]["xaxis"].get("title", {}).get("text") == "similarity to the kept document")
+    assert sum(similarity["data"][0]["y"]) == 8 and similarity["layout"]["shapes"][0]["x0"] == 0.7
+    bars = [x for x, y in zip(similarity["data"][0]["x"], similarity["data"][0]["y"], strict=True) if y]
+    near = [row["similarity"] for row in cluster_rows(run) if row["verified"] == "exact_jaccard"]
+    assert all(min(abs(bar - value) for bar in bars) <= 0.005001 for value in near)
+    assert write_report(str(run)) and Path(run / "report.html").read_text() == page  # equal each time
+
+
+def test_why_names_the_kept_document_and_the_command(run: Path, corpusmill: Command) -> None:
+    code, out, _ = corpusmill("why", run, "http://b.test/near4/short")
+    text = re.sub(r"\s+", " ", out.decode())
+    row = next(r for r in cluster_rows(run) if r["similarity"] is not None and r["id"] in text)
+    assert code == 0 and f"a copy of {row['kept_id']}, which was kept: http://a.test/near4/long" in text
+    assert re.search(r"similarity 0\.8\d*, verified: exact_jaccard", text)
+    assert f"corpusmill clusters {run} --id {row['id']}" in text
+    code, out, _ = corpusmill("clusters", run, "--id", row["id"])  # the command that it offers
+    assert code == 0 and b"http://b.test/near4/short" in out
