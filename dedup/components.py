@@ -145,7 +145,7 @@ def groups_output(run: Storage, shards: list[Shard], own: int, groups: Sequence[
     tables = [
         pa.table([members[a:b] - first, group[a:b], near[members[a:b]]], schema=MEMBERS) for a, b, first in zip(cuts[:-1], cuts[1:], begin)
     ]
-    counts = {"groups": int(group.max(initial=-1)) + 1, "apart": apart}
+    counts = {"groups": int(group.max(initial=0)) + 1 if shards else 0, "apart": apart}
     return Output({GROUPS_FILE: batches_bytes(MEMBERS, tables, "lz4")}, counts=counts)
 
 

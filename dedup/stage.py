@@ -13,7 +13,7 @@ from corpusmill.dedup.index import CrawlIndex, Entry
 from corpusmill.dedup.keys import BAND_KEYS, EXACT_KEYS, URL_KEYS
 from corpusmill.dedup.policy import needed_columns
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.manifest import FileRef, TaskRow
+from corpusmill.pipeline.manifest import TRIAL, FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Piece, Stage
 
@@ -46,7 +46,7 @@ class DedupStage(Stage):
             self._extend_index(run, own, entries, clusters, changes)
 
     def summary(self, run: StageRun) -> dict[str, str]:
-        counts = run.manifest.tasks[SOURCES_TASK].counts
+        counts = run.task(SOURCES_TASK).counts
         lines = {"clusters": f"{counts['clusters']:,}, the largest of {counts['largest_cluster']:,} documents"}
         if counts["alarms"]:
             lines["alarms"] = f"{counts['alarms']:,} {self._what()} lose more than {self.config.alarm_share:.0%}"
@@ -232,7 +232,8 @@ class DedupStage(Stage):
         )
 
     def _files(self, rows: list[TaskRow], prefix: str) -> list[FileRef]:
-        return [row.ref(self.name, output.path) for row in rows for output in row.outputs if output.path.startswith(prefix)]
+        outputs = [(row, output.path) for row in rows for output in row.outputs]
+        return [row.ref(self.name, path) for row, path in outputs if path.removeprefix(TRIAL).startswith(prefix)]
 
 
 def _only(row: TaskRow) -> FileRef:

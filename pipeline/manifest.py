@@ -1,7 +1,8 @@
 """The manifest of a stage: one JSON line for each finished task, only ever appended.
 
 A task row says what went in (paths and fingerprints), under which configuration and code, and what came out.
-A `complete` row lists the tasks of a finished plan in their order; without one a stage is unfinished.
+A `complete` row lists the tasks of a finished plan in their order; without one a stage is unfinished. A `tried` row lists those
+of a dry run.
 Rows hold no times, so equal runs have equal rows; only their order is that of completion.
 """
 
@@ -17,6 +18,8 @@ from corpusmill.pipeline.shards import OutputFile
 from corpusmill.pipeline.storage import Storage
 
 MANIFEST = "manifest.jsonl"
+#: Where a dry run writes beside a finished stage, whose files stay as they are.
+TRIAL = "trial/"
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,8 @@ class TaskRow:
     def ref(self, folder: str, path: str) -> FileRef:
         """The output at `path` (in stage folder `folder`) as an input of the next stage."""
         for output in self.outputs:
-            if output.path == path:
-                return FileRef(f"{folder}/{path}", output.sha256, output.bytes)
+            if output.path in (path, TRIAL + path):
+                return FileRef(f"{folder}/{output.path}", output.sha256, output.bytes)
         raise KeyError(path)
 
 
@@ -78,6 +81,7 @@ class Manifest:
         self.read_only = read_only
         self.tasks: dict[str, TaskRow] = {}
         self.plan: list[str] | None = None
+        self.tried: list[str] = []  # the tasks of the last dry run
         self._objects = 0
         self._load()
 
@@ -106,12 +110,20 @@ class Manifest:
             self._write({"kind": "reopened"})
             self.plan = None
 
+    def try_out(self, plan: list[str]) -> None:
+        """Says which tasks the last dry run rests on."""
+        if self.tried != plan:
+            self._write({"kind": "tried", "tasks": plan})
+            self.tried = plan
+
     def _take(self, row: dict[str, Any]) -> None:
         kind = row.pop("kind")
         if kind == "task":
             self.tasks[row["task"]] = TaskRow.from_json(row)
         elif kind == "complete":
             self.plan = row["tasks"]
+        elif kind == "tried":
+            self.tried = row["tasks"]
         elif kind == "reopened":
             self.plan = None
 

@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import corpusmill
 from corpusmill.pipeline.config import Config, config_digest
 from corpusmill.pipeline.engine import Done, Engine, Failed, Job, failure, peak_memory_mb, publish_output
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.manifest import MANIFEST, FileRef, Manifest, TaskRow, task_identity
+from corpusmill.pipeline.manifest import MANIFEST, TRIAL, FileRef, Manifest, TaskRow, task_identity
 from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
@@ -68,6 +68,7 @@ class StageRun:
         self.code = code_version(type(stage).__module__.split(".")[1])
         self.config_digest = config_digest(stage.config)
         self.plan: list[str] = []
+        self.beside = stage.dry_run and self.manifest.complete  # a dry run leaves a finished stage as it is
         self.performed = 0
         self.seconds = 0.0
 
@@ -117,13 +118,16 @@ class StageRun:
         params = params or {}
         config = config or self.stage.config
         digest = config_digest(config)
+        if self.beside:
+            pieces = [self._beside(piece, params, digest) for piece in pieces]
         identities = {p.key: self._identity(p, params, digest) for p in pieces}
         if len(identities) != len(pieces):
             raise ValueError(f"{self.stage.name}: two pieces of {phase} have one key")
         self.plan += identities
         todo = [p for p in pieces if not self._finished(p.key, identities[p.key])]
         if todo:
-            self.manifest.reopen()
+            if not self.beside:
+                self.manifest.reopen()
             self._perform(Phase(phase, worker, todo, params, config, digest), identities)
         return [self.manifest.tasks[key] for key in identities]
 
@@ -139,13 +143,19 @@ class StageRun:
         under which it may keep working state (`checkpoints/`) of its own. `config` is as for `map`."""
         piece = Piece(task, tuple(inputs), params or {})
         digest = config_digest(config or self.stage.config)
-        identity = self._identity(piece, {}, digest)
+        if self.beside:
+            piece = self._beside(piece, {}, digest)
+        task, identity = piece.key, self._identity(piece, {}, digest)
         self.plan.append(task)
         if not self._finished(task, identity):
-            self.manifest.reopen()
+            if not self.beside:
+                self.manifest.reopen()
             started = time.perf_counter()
             try:
-                done = publish_output(self.storage, task, function(identity), 0.0)
+                output = function(identity)
+                if task.startswith(TRIAL):
+                    output.files = {TRIAL + path: content for path, content in output.files.items()}
+                done = publish_output(self.storage, task, output, 0.0)
             except CorpusmillError:
                 raise
             except Exception as error:  # noqa: BLE001 - the boundary where any failure becomes a sentence
@@ -153,6 +163,14 @@ class StageRun:
             self._record(piece, identity, done, digest)
             self._measure(task, time.perf_counter() - started, [done], workers=1)
         return self.manifest.tasks[task]
+
+    def _beside(self, piece: Piece, params: dict[str, Any], digest: str) -> Piece:
+        """The piece as it is where the stage has finished it, else one that writes beside what the stage has."""
+        return piece if self._finished(piece.key, self._identity(piece, params, digest)) else replace(piece, key=TRIAL + piece.key)
+
+    def task(self, name: str) -> TaskRow:
+        """The row of a task that `map` or `once` has performed or taken over."""
+        return self.manifest.tasks[TRIAL + name if TRIAL + name in self.plan else name]
 
     def _identity(self, piece: Piece, params: dict[str, Any], digest: str) -> str:
         return task_identity(piece.key, piece.inputs, {**params, "piece": piece.params}, digest, self.code)
@@ -232,6 +250,7 @@ class StageRun:
         """Runs the stage, marks it complete, and removes files that no finished task of it names. A dry run leaves it unfinished."""
         self.stage.execute(self)
         if self.stage.dry_run:
+            self.manifest.try_out(self.plan)
             return
         self.manifest.finish(self.plan)
         named = {o.path for row in self.manifest.rows() for o in row.outputs} | {MANIFEST}

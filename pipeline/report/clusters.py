@@ -125,7 +125,7 @@ def _tables(reader: RunReader, columns: tuple[str, ...], only: set[tuple[str, in
 
 def _heads(table: pa.Table, earlier: set[str]) -> Index:
     """One row of each cluster that begins here: its kept document, or its first copy where that is in an earlier run."""
-    head = table["kept"].to_numpy().copy()
+    head = table["kept"].to_numpy() & (table["cluster_size"].to_numpy() > 1)  # one alone was left by a full cluster
     if "kept_in" in table.column_names:
         for row in np.flatnonzero(table["kept_in"].is_valid().to_numpy()).tolist():
             name = table["kept_id"][row].as_py()

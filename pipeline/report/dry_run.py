@@ -1,5 +1,7 @@
 """What a dry run of the dedup stage prints: what would go, from which crawl files, and samples to judge it by."""
 
+from typing import Any
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -18,10 +20,10 @@ from corpusmill.pipeline.report.terminal import show as print_table
 SAMPLES, MEMBERS = 2, 2
 
 
-def dry_run_lines(folder: str, console: Console) -> None:
+def dry_run_lines(folder: str, section: dict[str, Any], console: Console) -> None:
     """Prints the table by crawl file (alarms first, then the largest shares), what would be removed and kept of all documents, and the
-    largest, the most doubtful and some random clusters with what differs in them."""
-    reader = RunReader(folder)
+    largest, the most doubtful and some random clusters with what differs in them. `section`: the options of the dry run."""
+    reader = RunReader(folder, {"dedup": section})
     sources, clusters = read_sources(reader), read_clusters(reader, SAMPLES)
     if sources.rows:
         print_table(sources_table(sources), console)

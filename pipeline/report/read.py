@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.manifest import Manifest, TaskRow
+from corpusmill.pipeline.manifest import TRIAL, Manifest, TaskRow
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.schemas import REPORT
 from corpusmill.pipeline.shards import open_parquet
@@ -46,7 +46,7 @@ class StageState:
     tasks: list[TaskRow] = field(default_factory=list)
 
     def outputs(self, prefix: str) -> list[str]:
-        return [output.path for task in self.tasks for output in task.outputs if output.path.startswith(prefix)]
+        return [output.path for task in self.tasks for output in task.outputs if output.path.removeprefix(TRIAL).startswith(prefix)]
 
 
 @dataclass(frozen=True)
@@ -60,15 +60,21 @@ class Place:
 
 
 class RunReader:
-    """A run's folder for reading. Raises InputError where the folder is no run."""
+    """A run's folder for reading. Raises InputError where the folder is no run.
 
-    def __init__(self, folder: str):
+    `tried`: sections of the recipe that a dry run had, of whose stages its tasks are read.
+    """
+
+    def __init__(self, folder: str, tried: dict[str, dict[str, Any]] | None = None):
         self.storage = Storage(folder)
+        self.tried = tried or {}
         self.warnings: list[str] = []
         self.stages = {name: self._state(name) for name in STAGES}
         if not self.storage.exists("run.json") and all(s.status == "missing" for s in self.stages.values()):
             raise InputError(f"{folder}: not a run's folder (it has neither run.json nor a stage's manifest).")
         self.description: dict[str, Any] = self.json("run.json", dict) or {}
+        if self.tried:
+            self.description["recipe"] = {**self.description.get("recipe", {}), **self.tried}
 
     def warn(self, sentence: str) -> None:
         if sentence not in self.warnings:
@@ -80,6 +86,8 @@ class RunReader:
         except (CorpusmillError, OSError, ValueError) as error:
             self.warn(f"{name}: its manifest can't be read: {error}")
             return StageState(name, "unfinished")
+        if name in self.tried:
+            return StageState(name, "complete", [manifest.tasks[task] for task in manifest.tried if task in manifest.tasks])
         if not manifest.tasks:
             return StageState(name, "complete" if manifest.complete else "missing")
         if manifest.complete:

@@ -55,10 +55,11 @@ class Sources:
 
 def read_sources(reader: RunReader) -> Sources:
     """The table by source of the dedup stage; empty where it has written none. Memory grows with the number of crawl files."""
-    if SOURCES_FILE not in reader.stages["dedup"].outputs("clusters/"):
+    files = reader.stages["dedup"].outputs(SOURCES_FILE)
+    if not files:
         return Sources()
     try:
-        table = read_table(reader.storage.child("dedup"), SOURCES_FILE)
+        table = read_table(reader.storage.child("dedup"), files[0])
     except (CorpusmillError, OSError, pa.ArrowException) as error:
         reader.warn(f"dedup: its table by source can't be read: {error}")
         return Sources()

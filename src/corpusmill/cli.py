@@ -50,16 +50,24 @@ def _carry_out(plan: Any, engine: EngineName, workers: int) -> None:
     from rich.console import Console
 
     from corpusmill.pipeline.progress import Progress
+    from corpusmill.pipeline.report.dry_run import dry_run_lines
     from corpusmill.pipeline.report.terminal import closing_lines, stage_summary
-    from corpusmill.pipeline.run import execute
+    from corpusmill.pipeline.run import StageResult, execute
 
     console = Console(highlight=False, soft_wrap=True)
+
+    def on_stage(result: StageResult) -> None:
+        if plan.dry_run:
+            dry_run_lines(plan.folder, plan.sections[result.name].model_dump(mode="json"), console)
+        else:
+            stage_summary(plan.folder, result, console)
+
     execute(
         plan,
         _engine(engine, workers),
         Progress(),
         say=lambda sentence: console.print(f"Note: {sentence}", markup=False),
-        on_stage=lambda result: stage_summary(plan.folder, result, console),
+        on_stage=on_stage,
     )
     if plan.last is None:
         from corpusmill.pipeline.report.html import write_report

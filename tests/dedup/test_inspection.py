@@ -5,6 +5,7 @@ import io
 import json
 import random
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,15 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from corpusmill.dedup.stage import DedupStage
+from corpusmill.pipeline.engine import InlineEngine
+from corpusmill.pipeline.manifest import Manifest
+from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.report.clusters_view import clusters as show_clusters
 from corpusmill.pipeline.report.dry_run import dry_run_lines
 from corpusmill.pipeline.report.html import write_report
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.storage import Storage
 
 HOSTILE = "evil\x1b[2J<script>alert(1)</script>\x1b]0;title\x07\u202e"
 Rows = list[dict[str, Any]]
@@ -78,16 +85,6 @@ def printed(run: Path, width: int = 80, color: bool = False, **options: Any) -> 
     chosen = {"which": None, "limit": None, "seed": 0, "document": None, "as_json": False, **options}
     show_clusters(str(run), console=console, **chosen)
     return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
-
-
-def make_dry(run: Path) -> None:
-    """Leaves the run as a dry run does: no documents and no report of the stage, and its manifest has no end."""
-    manifest = run / "dedup" / "manifest.jsonl"
-    lines = [line for line in manifest.read_text().splitlines(keepends=True) if '"data/part-' not in line and '"complete"' not in line]
-    manifest.write_text("".join(lines))
-    for folder in ("data", "report"):
-        for path in (run / "dedup" / folder).iterdir():
-            path.unlink()
 
 
 # ---- corpusmill clusters ----------------------------------------------------------------------------
@@ -229,26 +226,39 @@ def test_documents_that_are_gone_leave_the_evidence(run: Path, corpusmill: Comma
 # ---- a dry run --------------------------------------------------------------------------------------
 
 
-def dry(run: Path, width: int = 80) -> str:
+def dry(run: Path, width: int = 80, **config: Any) -> str:
+    """What a dry run of the stage prints."""
+    config = {"threshold": 0.7, "alarm": "warn", **config}
+    stage = DedupStage(DedupStage.Config.model_validate(config), dry_run=True)
+    StageRun(stage, Storage(str(run)), {"filter": None, "dedup": stage.config}, [], InlineEngine(), Progress(False)).execute()
     console = Console(file=io.StringIO(), width=width, highlight=False)
-    dry_run_lines(str(run), console)
+    dry_run_lines(str(run), stage.config.model_dump(mode="json"), console)
     return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
 
 
-def test_a_dry_run_shows_what_would_go(dedup: Callable[..., Any], corpusmill: Command) -> None:
-    run = make_run(dedup, alarm_share=0.25, alarm_documents=10)
-    before = as_json(corpusmill, run)
-    make_dry(run)
-    text = dry(run)
+def test_a_dry_run_shows_what_would_go_and_leaves_what_is_there(dedup: Callable[..., Any], corpusmill: Command) -> None:
+    run = make_run(dedup)
+    before = as_json(corpusmill, run), {path: path.read_bytes() for path in (run / "dedup").rglob("*.parquet")}
+    text = dry(run, alarm_share=0.25, alarm_documents=10)
     rows = [line.split() for line in text.splitlines()]
-    assert ["crawl", "file", "documents", "exact", "near", "removed"] in rows
-    assert ["a.warc.gz", "13", "4", "0", "30.8%", "alarm"] in rows and ["b.warc.gz", "38", "0", "8", "21.1%"] in rows
+    assert ["crawl", "file", "documents", "url", "exact", "near", "removed"] in rows
+    assert ["a.warc.gz", "13", "0", "4", "0", "30.8%", "alarm"] in rows and ["b.warc.gz", "38", "0", "0", "8", "21.1%"] in rows
     assert "What each crawl file of crawl/ loses" in text and "Alarm: 1 crawl file loses more than 25%." in text
     flat = re.sub(r"\s+", " ", text)
     assert "Of 51 documents 39 would stay (76.5%); what would go: 4 exact copies, 8 near copies; clusters: 9." in flat
     assert "Cluster 1: 5 documents" in text and "[-x7y30-]" in text and "Nothing was removed" in text
     assert max(len(line) for line in text.splitlines() if "corpusmill clusters" not in line) <= 80
-    assert as_json(corpusmill, run) == before
+    stricter = re.sub(r"\s+", " ", dry(run, threshold=0.99))
+    assert "what would go: 4 exact copies;" in stricter
+    assert (as_json(corpusmill, run), {path: path.read_bytes() for path in before[1]}) == before
+    assert Manifest(Storage(str(run / "dedup"))).complete
+
+
+def test_after_a_first_dry_run_the_page_says_what_would_be_removed(dedup: Callable[..., Any]) -> None:
+    run = make_run(dedup)
+    shutil.rmtree(run / "dedup")
+    dry(run)
+    assert not (run / "dedup" / "data").exists() and not (run / "dedup" / "report").exists()
     assert "Note: the stage dedup has not finished (a dry run, or a run that stopped)." in printed(run)
     page = Path(write_report(str(run))).read_text()
     assert "4 exact and 8 near copies would be removed" in re.sub(r"<[^>]*>", "", page)
@@ -258,8 +268,8 @@ def test_many_crawl_files_are_summed_up(dedup: Callable[..., Any]) -> None:
     rows = [{"text": f"text {n // 2 if n < 20 else n}", "url": f"http://a.test/{n}", "source": f"s{n:02d}"} for n in range(40)]
     text = dry(make_run(dedup, [rows]))
     lines = [line.split() for line in text.splitlines()]
-    assert sum(line[0].startswith("s") and len(line) == 5 for line in lines if line) == 25
-    assert ["15", "others", "15", "0", "0", "0.0%"] in lines
+    assert sum(line[0].startswith("s") and len(line) == 6 for line in lines if line) == 25
+    assert ["15", "others", "15", "0", "0", "0", "0.0%"] in lines
 
 
 # ---- the page, and why ------------------------------------------------------------------------------
