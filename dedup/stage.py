@@ -49,13 +49,16 @@ class DedupStage(Stage):
         counts = run.task(SOURCES_TASK).counts
         lines = {"clusters": f"{counts['clusters']:,}, the largest of {counts['largest_cluster']:,} documents"}
         if counts["alarms"]:
-            lines["alarms"] = f"{counts['alarms']:,} {self._what()} lose more than {self.config.alarm_share:.0%}"
+            lose = "loses" if counts["alarms"] == 1 else "lose"
+            lines["alarms"] = f"{counts['alarms']:,} {self._what(counts['alarms'])} {lose} more than {self.config.alarm_share:.0%}"
         if CHANGES_TASK in run.manifest.tasks and (changed := run.manifest.tasks[CHANGES_TASK].counts)["replaced"] + changed["restored"]:
             lines["earlier runs"] = f"{changed['replaced']:,} documents are replaced by better copies, {changed['restored']:,} stay again"
         return lines
 
-    def _what(self) -> str:
-        return {"source": "crawl files", "host": "hosts"}.get(self.config.by, f"values of {self.config.by}")
+    def _what(self, count: int) -> str:
+        """What the removal is counted by, in words."""
+        one, more = {"source": ("crawl file", "crawl files"), "host": ("host", "hosts")}.get(self.config.by, ("value", "values"))
+        return one if count == 1 else more
 
     def _bands(self) -> tuple[int, int]:
         minhash = self.config.minhash
@@ -176,10 +179,12 @@ class DedupStage(Stage):
 
     def _stop_on_alarm(self, run: StageRun, sources: TaskRow) -> None:
         if self.config.alarm == "stop" and sources.counts["alarms"]:
+            others = sources.counts["alarms"] - 1
             raise CorpusmillError(
-                f"dedup stops before removing anything: {sources.warnings[0]}, and alarm_share is {self.config.alarm_share:.0%} "
-                f"({sources.counts['alarms']:,} {self._what()} lose more; {run.storage.path('clusters/sources.parquet')} has the table, "
-                f"and corpusmill clusters {run.run.root} shows examples). With --set dedup.alarm=warn it goes on."
+                f"dedup stops before removing anything: {sources.warnings[0]}, and alarm_share is {self.config.alarm_share:.0%}"
+                + (f" ({others:,} more {self._what(others)} above it)" if others else "")
+                + f". {run.storage.path('clusters/sources.parquet')} has the table, corpusmill clusters {run.run.root} shows examples, "
+                "and with --set dedup.alarm=warn it goes on."
             )
 
     def _remove(self, run: StageRun, own: list[Shard], clusters: list[TaskRow]) -> None:
