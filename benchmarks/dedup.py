@@ -21,6 +21,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -106,8 +107,8 @@ def peak_mb() -> int:
 def measure_alone(system: System, run: Storage, keys: list[str], warm: Storage, repeat: int) -> Measured:
     """`measure` in a process of its own."""
     os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(measure, (system, run, keys, warm, repeat))
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(measure, system, run, keys, warm, repeat).result()
 
 
 def jaccard(a: str, b: str) -> float:
