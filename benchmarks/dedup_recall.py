@@ -57,7 +57,7 @@ class Pairs:
 
 def shingle_set(text: str, ngram: int) -> npt.NDArray[np.uint64]:
     """The distinct hashes of a text's word n-grams, ascending."""
-    words = re.findall(r"\w+", text.lower())
+    words = [word.lower() for word in re.findall(r"\w+", text)]  # not the other way round: lower-casing makes two characters of "İ"
     grams = (" ".join(words[i : i + ngram]) for i in range(len(words) - ngram + 1))
     return np.unique(np.array([xxhash.xxh3_64_intdigest(gram) for gram in grams], np.uint64))
 

@@ -5,16 +5,16 @@
 The files are the real text that the corpora are made of. For each number of documents: makes the corpus (unless the folder has it), runs
 `corpusmill dedup` with `--workers` on Ray, and prints
 
-* seconds of the command (wall and processor, all processes), of each phase, documents/s and MB/s. The time of the phases counts for the ratio,
-  because starting Ray takes seconds, whatever the corpus;
-* the peak memory of all processes together, sampled each quarter of a second: proportional set size (PSS), which counts a shared page once,
-  and of that what is not pages of files, which the system may take back; and of the largest process;
+* seconds of the command (wall and processor, all processes) and of each phase, documents/s and MB/s. Before all else it runs 1,000
+  documents: what they take is the fixed cost (Ray and its workers start, libraries are imported), which the net rates leave out;
+* the peak memory of all processes together, sampled each quarter of a second: proportional set size (PSS), which counts a shared page
+  once, and of that what is not pages of files, which the system may take back; and of the largest process;
 * disk that the stage uses at its peak and in the end, beside the size of its input;
-* against the truth: removals without a true partner (a document of another origin), removals whose similarity is below the threshold by a
-  computation from scratch (on a sample), members of templates that went, copies that stayed, and for planted near copies that are alone with
-  their original the share that was found, by similarity, next to the S-curve.
+* against the truth: removals without a true partner (one of the same origin); of a sample of removals those whose similarity is below the
+  threshold by a computation from scratch, or not what was reported; members of templates that went; copies that stayed; and of near copies
+  that are alone with their original the share that was found, by similarity, next to the S-curve.
 
-Last, the ratio of the smallest corpus's throughput to the largest's. Needs psutil, and about 1.6 KB of disk a document.
+Last, the throughput of the smallest corpus over each other's. Needs psutil, and about 2 KB of disk a document.
 """
 
 import argparse
@@ -32,12 +32,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import psutil
-import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from dedup_documents import read_texts
 from dedup_synthetic import EXACT, FRESH, KINDS, NEAR, PAGE, TEMPLATE, Synthesis, numbers_of, read_source, write_corpus
 
 THRESHOLD, BANDS, ROWS, NGRAM = 0.75, 14, 8, 5
+FIXED_COST = 1_000  # documents whose run shows it
 RANGES = (0.0, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
 RECIPE = f"""ingest: {{}}
 dedup:
@@ -60,6 +61,11 @@ class Use:
     disk: int = 0
     wall: float = 0.0
     cpu: dict[int, float] = field(default_factory=dict)  # by process, as last seen
+
+    @property
+    def processor(self) -> float:
+        """Processor seconds of all processes."""
+        return sum(self.cpu.values())
 
     def sample(self, root: psutil.Process) -> None:
         pss = unshared = largest = processes = 0
@@ -116,19 +122,19 @@ def run_stage(run: Path, workers: int) -> Use:
     return use
 
 
-def print_use(run: Path, use: Use, documents: int, megabytes: float) -> float:
-    """Returns documents a second, by the time of the phases."""
-    phases = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    seconds = sum(phase["seconds"] for phase in phases)
+def print_use(run: Path, use: Use, documents: int, megabytes: float, fixed: Use) -> dict[str, float]:
+    """Returns documents a second, by what seconds they are: of the whole command, and without its fixed cost."""
     final, given = folder_bytes(run / "dedup"), folder_bytes(run / "ingest")
-    print(f"  command {use.wall:.1f} s wall, {sum(use.cpu.values()):.1f} s CPU; phases {seconds:.1f} s: ", end="")
+    phases = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    seconds = {"wall": use.wall, "net wall": use.wall - fixed.wall, "net processor": use.processor - fixed.processor}
+    print(f"  command {use.wall:.1f} s wall, {use.processor:.1f} s CPU; phases: ", end="")
     print(", ".join(f"{phase['phase'] or 'removal'} {phase['seconds']:.1f} s (peak {phase['peak_mb']:,} MB)" for phase in phases))
-    print(f"  {documents / seconds:,.0f} documents/s, {megabytes / seconds:,.1f} MB/s of text by the phases; ", end="")
-    print(f"{documents / use.wall:,.0f} documents/s, {megabytes / use.wall:,.1f} MB/s by the command")
+    print(f"  fixed cost {fixed.wall:.1f} s wall, {fixed.processor:.1f} s CPU; by a second of ", end="")
+    print(", ".join(f"{name} {documents / value:,.0f} documents {megabytes / value:,.1f} MB" for name, value in seconds.items()))
     print(f"  peak memory of {use.processes} processes: {use.pss / 1e9:.2f} GB PSS, ", end="")
     print(f"{use.unshared / 1e9:.2f} GB without pages of files; largest process {use.largest / 1e9:.2f} GB")
     print(f"  disk: input {given / 1e9:.2f} GB, the stage {max(use.disk, final) / 1e9:.2f} GB at its peak, {final / 1e9:.2f} GB in the end")
-    return documents / seconds
+    return {name: documents / value for name, value in seconds.items()}
 
 
 # ---- what came out, against the truth ------------------------------------------------------------------
@@ -164,38 +170,34 @@ def print_truth(made: Synthesis, out: Outcome, sample: int) -> None:
     removed = np.flatnonzero(~out.kept)
     shares = ", ".join(f"{name} {np.mean(~out.kept[out.kind == k]):.2%} of {(out.kind == k).sum():,}" for k, name in enumerate(KINDS))
     print(f"  removed {len(removed):,} of {made.documents:,}: {shares}")
-    strangers = out.base[removed] != out.base[out.keeper[removed]]
-    print(
-        f"  removals without a true partner: {strangers.sum():,}; for a document that went itself: {(~out.kept[out.keeper[removed]]).sum():,}"
-    )
-    copies = np.isin(out.kind, (FRESH, EXACT))
-    stayed = np.bincount(out.base[copies & out.kept], minlength=made.documents)
-    print(
-        f"  exact copies that stay beside another: {np.maximum(stayed - 1, 0).sum():,}; of the page stay {out.kept[out.kind == PAGE].sum():,}; ",
-        end="",
-    )
-    print(f"members of {made.templates} templates that went: {(~out.kept[out.kind == TEMPLATE]).sum():,}")
+    strangers, gone = out.base[removed] != out.base[out.keeper[removed]], ~out.kept[out.keeper[removed]]
+    print(f"  removals without a true partner: {strangers.sum():,}; for a document that went itself: {gone.sum():,}")
+    stayed = np.bincount(out.base[np.isin(out.kind, (FRESH, EXACT)) & out.kept], minlength=made.documents)
+    beside, page, members = np.maximum(stayed - 1, 0).sum(), out.kept[out.kind == PAGE].sum(), ~out.kept[out.kind == TEMPLATE]
+    print(f"  exact copies that stay beside another: {beside:,}; of the page stay {page:,}; ", end="")
+    print(f"members of {made.templates} templates that went: {members.sum():,}")
+
     draw = np.random.default_rng(1)
     chosen = np.sort(draw.choice(removed, min(sample, len(removed)), replace=False))
     exact = similarities(made, chosen, out.keeper[chosen])
-    wrong = np.abs(exact - np.nan_to_num(out.similarity[chosen], nan=1.0)) > 1e-6
+    wrong = np.abs(exact - out.similarity[chosen]) > 1e-6
     print(f"  of {len(chosen):,} removals sampled: below {THRESHOLD} by computation from scratch {(exact < THRESHOLD).sum():,}, ", end="")
     print(f"reported otherwise {wrong.sum():,}")
-    alone = np.flatnonzero((out.kind == NEAR) & (np.bincount(out.base[out.kind == NEAR], minlength=made.documents + 1)[out.base] == 1))
+    copies = np.bincount(out.base[out.kind == NEAR], minlength=made.documents + 1)
+    alone = np.flatnonzero((out.kind == NEAR) & (copies[out.base] == 1))
     chosen = np.sort(draw.choice(alone, min(sample, len(alone)), replace=False))
     print_recall(similarities(made, chosen, out.base[chosen]), ~(out.kept[chosen] & (stayed[out.base[chosen]] > 0)))
 
 
 def print_recall(similarity: npt.NDArray[np.float64], found: npt.NDArray[np.bool_]) -> None:
-    """Near copies alone with their original (and its exact copies): whether one of the two went, next to the S-curve above the threshold."""
+    """Near copies alone with their original: whether one of the two went; below the threshold none may."""
     for low, high in pairwise(RANGES):
         here = (similarity >= low) & ((similarity < high) | (high == 1.0))
         if here.any():
             curve = np.where(similarity[here] >= THRESHOLD, 1 - (1 - similarity[here] ** ROWS) ** BANDS, 0.0)
             error = np.sqrt((curve * (1 - curve)).sum()) / here.sum()
-            print(
-                f"  {low:.2f}-{high:.2f} {here.sum():>7,} near copies, found {found[here].mean():.4f}, S-curve {curve.mean():.4f} +- {error:.4f}"
-            )
+            line = f"  {low:.2f}-{high:.2f} {here.sum():>7,} near copies"
+            print(f"{line}, found {found[here].mean():.4f}, S-curve {curve.mean():.4f} +- {error:.4f}")
 
 
 def similarities(made: Synthesis, a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -209,7 +211,7 @@ def similarities(made: Synthesis, a: npt.NDArray[np.int64], b: npt.NDArray[np.in
 
 
 def shingles(text: str) -> set[tuple[str, ...]]:
-    words = re.findall(r"\w+", text.lower())
+    words = [word.lower() for word in re.findall(r"\w+", text)]  # not the other way round: lower-casing makes two characters of "İ"
     return {tuple(words[i : i + NGRAM]) for i in range(len(words) - NGRAM + 1)}
 
 
@@ -230,7 +232,7 @@ def make(run: Path, texts: list[str], documents: int) -> Synthesis:
 
 def text_megabytes(run: Path) -> float:
     files = sorted((run / "ingest/data").glob("*.parquet"))
-    return sum(pa.compute.sum(pa.compute.binary_length(pq.read_table(file, columns=["text"])["text"])).as_py() for file in files) / 1e6
+    return sum(pc.sum(pc.binary_length(pq.read_table(file, columns=["text"])["text"])).as_py() for file in files) / 1e6
 
 
 def main() -> None:
@@ -243,15 +245,21 @@ def main() -> None:
     args = parser.parse_args()
 
     texts = read_texts(args.files)
+    first = args.folder / f"documents-{FIXED_COST}"
+    make(first, texts, FIXED_COST)
+    run_stage(first, args.workers)  # compiles what has never run here
+    fixed = run_stage(first, args.workers)
     rates = {}
     for documents in sorted(args.documents):
         run = args.folder / f"documents-{documents}"
-        print(f"{documents:,} documents, {os.cpu_count()} cores, {args.workers} workers", flush=True)
+        print(f"\n{documents:,} documents, {os.cpu_count()} cores, {args.workers} workers", flush=True)
         made = make(run, texts, documents)
-        rates[documents] = print_use(run, run_stage(run, args.workers), documents, text_megabytes(run))
+        rates[documents] = print_use(run, run_stage(run, args.workers), documents, text_megabytes(run), fixed)
         print_truth(made, read_outcome(run, documents), args.sample)
-    sizes = list(rates)
-    print(f"throughput of {sizes[0]:,} documents is {rates[sizes[0]] / rates[sizes[-1]]:.2f} times that of {sizes[-1]:,}")
+    smallest, *others = rates
+    for other in others:
+        ratios = ", ".join(f"{rates[smallest][name] / rates[other][name]:.2f} by {name}" for name in rates[other])
+        print(f"\nthroughput of {smallest:,} documents over that of {other:,}: {ratios}")
 
 
 if __name__ == "__main__":
