@@ -7,7 +7,7 @@ A fresh document is a row of passages of 6 to 18 words drawn from all over the s
     near       a fresh document in which words are replaced or a passage is left out, to a similarity of about what is drawn (.4 to 1)
     exact      a fresh document again
     page       one page, again and again
-    template   a long text that thousands share around a passage of their own, too long for any two to be similar (.45 to .65)
+    template   a long text that thousands share around a passage of their own, too long for any two to be similar (.4 to .55)
 
 Texts of about 1 KB (log-normal, 300 B to 5 KB), shards of 60,000 documents.
 """
@@ -253,7 +253,7 @@ def _words(document, documents, seed, templates, starts, ends, words):
     if kind == TEMPLATE:
         template = np.int64(_uniform(_key(seed, 2, document), 0) * templates)
         key = _key(seed, 3, documents + 1 + template)
-        similar = 0.45 + 0.2 * _uniform(key, 0)
+        similar = 0.4 + 0.15 * _uniform(key, 0)  # so low that one passage that two draw by chance makes them no copies
         half = _passages(key, TEMPLATE_BYTES // 2, starts, ends, words, 0)
         own = _passages(_key(seed, 3, document), TEMPLATE_BYTES * (1 - similar) / (2 * similar), starts, ends, words, half)
         return _passages(_key(seed, 4, documents + 1 + template), TEMPLATE_BYTES // 2, starts, ends, words, own)
