@@ -79,7 +79,7 @@ def datasketch(run: Storage, keys: list[str], p: Parameters) -> set[str]:
 
 def rensa_lsh(run: Storage, keys: list[str], p: Parameters) -> set[str]:
     """The same loop over rensa's sketches (made in one batch) and its LSH index. Nothing is verified."""
-    from rensa import RMinHash, RMinHashLSH  # type: ignore[import-not-found]
+    from rensa import RMinHash, RMinHashLSH
 
     def keep(texts: list[str]) -> list[bool]:
         lsh = RMinHashLSH(p.threshold, p.places, p.bands)

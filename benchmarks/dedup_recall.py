@@ -88,7 +88,7 @@ def similar_pairs(sets: list[npt.NDArray[np.uint64]], least: float) -> Pairs:
     return Pairs(*_count_pairs(bounds, gram.astype(np.int64), document, first, least))
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def _count_pairs(bounds, gram, document, first, least):  # type: ignore[no-untyped-def]
     """For each document: in how many of its grams each earlier document is."""
     common = np.zeros(len(bounds) - 1, np.int64)
@@ -143,7 +143,7 @@ def proposed(dedup: Storage, pairs: Pairs, documents: int) -> npt.NDArray[np.boo
     return found
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def _share(a, b, buckets, first):  # type: ignore[no-untyped-def]
     """Whether the ascending lists `buckets[first[x]:first[x + 1]]` of a and b have a bucket in common, for each pair."""
     out = np.zeros(len(a), np.bool_)

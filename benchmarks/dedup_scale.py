@@ -14,7 +14,7 @@ The files are the real text that the corpora are made of. For each number of doc
   threshold by a computation from scratch, or not what was reported; members of templates that went; copies that stayed; and of near copies
   that are alone with their original the share that was found, by similarity, next to the S-curve.
 
-Last, the throughput of the smallest corpus over each other's. Needs psutil, and about 2 KB of disk a document.
+Last, the throughput of the smallest corpus over each other's. Needs Linux, and about 2 KB of disk a document.
 """
 
 import argparse
@@ -31,7 +31,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from dedup_documents import read_texts
@@ -67,22 +66,37 @@ class Use:
         """Processor seconds of all processes."""
         return sum(self.cpu.values())
 
-    def sample(self, root: psutil.Process) -> None:
+    def sample(self, root: int) -> None:
         pss = unshared = largest = processes = 0
-        for process in [root, *root.children(recursive=True)]:
+        for pid, seconds in process_tree(root).items():
+            self.cpu[pid] = seconds
             try:
-                times = process.cpu_times()
-                rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
-            except (psutil.Error, OSError):  # it has just ended
+                rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            except OSError:  # it has just ended
                 continue
             sizes = {name: int(kb) << 10 for name, kb in re.findall(r"^(Pss\w*):\s*(\d+) kB", rollup, re.M)}
-            self.cpu[process.pid] = times.user + times.system
             pss += sizes.get("Pss", 0)
             unshared += sizes.get("Pss", 0) - sizes.get("Pss_File", 0)
             largest = max(largest, sizes.get("Pss", 0))
             processes += 1
         self.pss, self.unshared = max(self.pss, pss), max(self.unshared, unshared)
         self.largest, self.processes = max(self.largest, largest), max(self.processes, processes)
+
+
+def process_tree(root: int) -> dict[int, float]:
+    """Processor seconds of a process and of all below it, by process."""
+    parent, seconds = {}, {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()  # behind the name, which may hold anything
+        except OSError:
+            continue
+        pid = int(stat.parent.name)
+        parent[pid], seconds[pid] = int(fields[1]), (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    found = {root}
+    while below := {pid for pid, above in parent.items() if above in found} - found:
+        found |= below
+    return {pid: seconds[pid] for pid in found if pid in seconds}
 
 
 def folder_bytes(folder: Path) -> int:
@@ -105,12 +119,8 @@ def run_stage(run: Path, workers: int) -> Use:
     use, started, samples = Use(), time.perf_counter(), 0
     with open(run / "dedup.log", "wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        root = psutil.Process(process.pid)
         while process.poll() is None:
-            try:
-                use.sample(root)
-            except psutil.NoSuchProcess:
-                break
+            use.sample(process.pid)
             if samples % 20 == 0:
                 use.disk = max(use.disk, folder_bytes(run / "dedup"))
             samples += 1
