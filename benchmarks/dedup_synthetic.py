@@ -9,7 +9,7 @@ A fresh document is a row of passages of 6 to 18 words drawn from all over the s
     page       one page, again and again
     template   a long text that thousands share around a passage of their own, too long for any two to be similar (.4 to .55)
 
-Texts of about 1 KB (log-normal, 300 B to 5 KB), shards of 60,000 documents.
+Texts of about 1 KB (log-normal, 300 B to 5 KB), shards of 60,000 documents (of half the documents, where there are fewer).
 """
 
 from collections import deque
@@ -103,15 +103,16 @@ def read_source(texts: Sequence[str], documents: int, seed: int = 1) -> Synthesi
 def write_corpus(root: Path, made: Synthesis) -> Storage:
     """The run folder with the finished stage, and the truth beside it (`truth/part-*.parquet`)."""
     (root / "truth").mkdir(parents=True, exist_ok=True)
+    rows = min(SHARD_ROWS, -(-made.documents // THREADS))
 
     def shard(first: int) -> tuple[bytes, int]:
-        number, last = first // SHARD_ROWS, min(first + SHARD_ROWS, made.documents)
+        number, last = first // rows, min(first + rows, made.documents)
         truth = pa.table([pa.array(column) for column in made.truth(first, last)], schema=TRUTH)
         pq.write_table(truth, root / f"truth/part-{number:05d}.parquet")
         return _shard(made, number, first, last), last - first
 
     with ThreadPoolExecutor(THREADS) as pool:
-        return write_upstream(root, _in_order(pool, shard, range(0, made.documents, SHARD_ROWS)))
+        return write_upstream(root, _in_order(pool, shard, range(0, made.documents, rows)))
 
 
 def _in_order(pool: ThreadPoolExecutor, function: Callable[[int], Result], items: Sequence[int]) -> Iterator[Result]:
