@@ -137,6 +137,7 @@ def print_use(run: Path, use: Use, documents: int, megabytes: float, fixed: Use)
     final, given = folder_bytes(run / "dedup"), folder_bytes(run / "ingest")
     phases = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     seconds = {"wall": use.wall, "net wall": use.wall - fixed.wall, "net processor": use.processor - fixed.processor}
+    seconds = {name: value if value > 0 else float("nan") for name, value in seconds.items()}  # a busy machine's clock says nothing
     print(f"  command {use.wall:.1f} s wall, {use.processor:.1f} s CPU; phases: ", end="")
     print(", ".join(f"{phase['phase'] or 'removal'} {phase['seconds']:.1f} s (peak {phase['peak_mb']:,} MB)" for phase in phases))
     print(f"  fixed cost {fixed.wall:.1f} s wall, {fixed.processor:.1f} s CPU; by a second of ", end="")
@@ -258,7 +259,7 @@ def main() -> None:
     first = args.folder / f"documents-{FIXED_COST}"
     make(first, texts, FIXED_COST)
     run_stage(first, args.workers)  # compiles what has never run here
-    fixed = run_stage(first, args.workers)
+    fixed = min((run_stage(first, args.workers) for _ in range(2)), key=lambda use: use.wall)
     rates = {}
     for documents in sorted(args.documents):
         run = args.folder / f"documents-{documents}"
