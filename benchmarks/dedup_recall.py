@@ -1,7 +1,7 @@
 """What LSH finds and verification lets through, against the exact similarity of all pairs of real documents.
 
     python benchmarks/dedup_recall.py RUN/ingest/data                # Parquet (files or folders) or JSONL with a column `text`
-    python benchmarks/dedup_recall.py RUN/ingest/data --seeds 20     # more draws of the permutations
+    python benchmarks/dedup_recall.py RUN/ingest/data --seeds 60     # more draws of the permutations
 
 Takes `--documents` texts that differ in words from each other (evenly from all), computes the Jaccard similarity of the word 5-gram sets of
 every pair here, with `re` and xxhash and an inverted index, nothing of ours in it, and runs the stage once a seed. Prints
@@ -212,7 +212,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+")
     parser.add_argument("--documents", type=int, default=20_000)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--bands", type=int, default=14)
     parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--ngram", type=int, default=5)
