@@ -58,7 +58,7 @@ bench: setup $(VENV)/.installed-test ## measure the stages beside their peers on
 	@crawl=$$($(BIN)/python -m corpusmill.pipeline.crawl runs/crawl $(if $(CRAWL),--crawl $(CRAWL)) | tail -n 1) && \
 	$(BIN)/corpusmill run recipes/demo.yaml "$$crawl" --output runs/bench --to dedup --workers 1 && \
 	for b in "ingest.py $$crawl/*.warc.gz" "urls.py $$crawl/*.warc.gz" "filters.py runs/bench/ingest/data/*.parquet" "dedup.py runs/bench/ingest/data/*.parquet" \
-		"tokens.py runs/bench/dedup/data/*.parquet --vocabulary 4096" pretrain.py; do \
+		"dedup_recall.py runs/bench/ingest/data" "tokens.py runs/bench/dedup/data/*.parquet --vocabulary 4096" pretrain.py; do \
 		echo; echo "benchmarks/$$b"; $(BIN)/python benchmarks/$$b || exit 1; done
 
 $(STAGES): setup

@@ -1,90 +1,54 @@
-"""Deduplication, Parquet to Parquet on one core: ours against datasketch and rensa, on the same documents in the same run.
+"""Deduplication, Parquet to Parquet on one core: ours against datatrove, datasketch and rensa, on the same documents in the same run.
 
     python benchmarks/dedup.py documents.parquet more.jsonl     # files with a column `text`
     python benchmarks/dedup.py wiki.train.txt --documents 20000 # documents mixed and mutated from the sentences of a text
+    python benchmarks/dedup.py RUN/ingest/data --peer-documents 4000 --peers datatrove rensa
 
-All use the same words (runs of \\w, lower-cased), shingles of 5 words, and 14 bands of 8 minima of 32 bits. The peers do what their
-manuals show: a document goes when LSH finds an earlier one that stays; they verify nothing. Ours verifies every removal on the
-texts and writes clusters and a report row for each document as well. Seconds are of processor time, after one warm-up.
+All take 14 bands of 8 minima and shingles of 5 words. Ours, datasketch and rensa use the same words (runs of \\w, lower-cased) and 32 bits;
+datatrove has its own normalisation and words (spaCy's, and once more the cheapest: what lies between spaces). The peers verify nothing
+on the texts; ours verifies every removal there, and writes clusters and a report row for each document as well.
+
+Each system works in a process of its own, bound to one core with one thread in every library, after a warm-up on 200 documents. Seconds are
+of processor time, peaks are of the process. datatrove takes minutes where the others take seconds, so it gets every k-th document
+(`--peer-documents`) and ours is measured on these, too: each ratio is between two rows on the same documents.
 """
 
 import argparse
-import json
-import random
+import multiprocessing
+import os
 import re
-import resource
 import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import dedup_peers
 import pyarrow as pa
-import pyarrow.parquet as pq
+from dedup_documents import number_id, read_texts, write_texts
+from dedup_peers import Parameters, all_ids, shingles
 
 from corpusmill.dedup.stage import DedupStage
 from corpusmill.pipeline.engine import InlineEngine
-from corpusmill.pipeline.manifest import Manifest, TaskRow
 from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.schemas import DOCUMENTS, document_id
-from corpusmill.pipeline.shards import publish, read_table
+from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
 
-BANDS, ROWS, NGRAM, SEED, THRESHOLD = 14, 8, 5, 1, 0.75
-WORD = re.compile(r"\w+")
+PARAMETERS = Parameters()
+ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "RAYON_NUM_THREADS", "ARROW_IO_THREADS")
+
+System = Callable[[Storage, list[str], Parameters], set[str]]
 
 
-def read_texts(paths: list[str], count: int) -> list[str]:
-    """The texts of Parquet and JSONL files; of a plain text file, `count` documents made from its sentences."""
-    texts: list[str] = []
-    for path in map(Path, paths):
-        if path.suffix == ".parquet":
-            texts += pq.read_table(path, columns=["text"])["text"].to_pylist()
-        elif path.suffix == ".jsonl":
-            texts += [json.loads(line)["text"] for line in path.read_text().splitlines() if line.strip()]
-        else:
-            texts += mutated(path.read_text(), count)
-    return texts
-
-
-def mutated(text: str, count: int) -> list[str]:
-    """Documents of a dozen sentences each; three in ten are earlier ones in which up to a tenth of the words is changed."""
-    draw = random.Random(SEED)
-    sentences = [s for s in re.split(r"(?<=\.)\s+", text) if len(s.split()) > 4]
-    documents: list[str] = []
-    for _ in range(count):
-        if documents and draw.random() < 0.3:
-            share = draw.choice([0.0, 0.005, 0.01, 0.02, 0.05, 0.1])
-            words = draw.choice(documents).split(" ")
-            documents.append(" ".join(f"changed{draw.randrange(10**6)}" if draw.random() < share else word for word in words))
-        else:
-            documents.append(" ".join(draw.choices(sentences, k=draw.randint(6, 20))))
-    return documents
-
-
-def write_upstream(root: Path, texts: list[str], shards: int) -> Storage:
-    """A run whose `ingest` stage is finished with these documents."""
-    run = Storage(str(root))
-    manifest = Manifest(run.child("ingest"))
-    size = -(-len(texts) // shards)
-    keys = [f"part-{number:05d}" for number in range(shards)]
-    for number, key in enumerate(keys):
-        rows = [
-            {**dict.fromkeys(DOCUMENTS.names), "id": document_id(str(i), text.encode()), "source": "benchmark", "offset": i, "text": text}
-            for i, text in enumerate(texts[number * size : (number + 1) * size], number * size)
-        ]
-        output = publish(run.child("ingest"), f"data/{key}.parquet", pa.Table.from_pylist(rows, schema=DOCUMENTS))
-        manifest.append(TaskRow(key, key, [], "", "", len(rows), len(rows), 0, 0, [output]))
-    manifest.finish(keys)
-    return run
-
-
-def ours(run: Storage, keys: list[str]) -> set[str]:
+def ours(run: Storage, keys: list[str], p: Parameters) -> set[str]:
     config = DedupStage.Config.model_validate(
         {
-            "minhash": {"bands": BANDS, "rows": ROWS, "ngram": NGRAM, "seed": SEED, "min_words": NGRAM},
-            "threshold": THRESHOLD,
+            "minhash": {"bands": p.bands, "rows": p.rows, "ngram": p.ngram, "seed": p.seed, "min_words": p.ngram},
+            "threshold": p.threshold,
             "keep": "first",
             "alarm": "warn",
         }
@@ -96,119 +60,113 @@ def ours(run: Storage, keys: list[str]) -> set[str]:
     return all_ids(run, keys) - kept
 
 
-def all_ids(run: Storage, keys: list[str]) -> set[str]:
-    return {id_ for key in keys for id_ in read_table(run, f"ingest/data/{key}.parquet", ["id"])["id"].to_pylist()}
+#: What is measured, by the name that `--peers` knows; several lines where a peer has several ways.
+PEERS: dict[str, dict[str, System]] = {
+    "datatrove": {"datatrove": dedup_peers.datatrove, "datatrove, spaces": dedup_peers.datatrove_spaces},
+    "datasketch": {"datasketch": dedup_peers.datasketch},
+    "rensa": {
+        "rensa LSH": dedup_peers.rensa_lsh,
+        "rensa deduplicator": dedup_peers.rensa_deduplicator,
+        "rensa flags": dedup_peers.rensa_flags,
+        "rensa flags, rho": dedup_peers.rensa_rho,
+    },
+}
+ON_SUBSET = ("datatrove",)
 
 
-def shingles(text: str) -> list[str]:
-    words = WORD.findall(text.lower())
-    return [" ".join(words[i : i + NGRAM]) for i in range(len(words) - NGRAM + 1)]
+@dataclass(frozen=True)
+class Measured:
+    """Processor and wall seconds of the fastest run, peak memory of the process in MB, and the ids that were removed."""
+
+    cpu: float
+    wall: float
+    peak: int
+    removed: set[str]
 
 
-def through_parquet(run: Storage, keys: list[str], keep: Callable[[list[str]], list[bool]]) -> set[str]:
-    """The peers' frame: read all shards, decide on all texts, write the shards without the removed."""
-    tables = [read_table(run, f"ingest/data/{key}.parquet") for key in keys]
-    kept = keep([text for table in tables for text in table["text"].to_pylist()])
-    removed: set[str] = set()
-    for key, table in zip(keys, tables, strict=True):
-        mine, kept = pa.array(kept[: table.num_rows], pa.bool_()), kept[table.num_rows :]
-        stays = table.filter(mine)
-        publish(run, f"peer/{key}.parquet", stays)
-        removed |= set(table["id"].to_pylist()) - set(stays["id"].to_pylist())
-    return removed
-
-
-def datasketch(texts: list[str]) -> list[bool]:
-    import xxhash
-    from datasketch import MinHash, MinHashLSH
-
-    lsh = MinHashLSH(num_perm=BANDS * ROWS, params=(BANDS, ROWS))
-    batches = ([s.encode() for s in shingles(text)] for text in texts)
-    kept = []
-    for number, minhash in enumerate(MinHash.generator(batches, num_perm=BANDS * ROWS, seed=SEED, hashfunc=xxhash.xxh32_intdigest)):
-        stays = minhash.is_empty() or not lsh.query(minhash)
-        if stays:
-            lsh.insert(number, minhash)
-        kept.append(stays)
-    return kept
-
-
-def rensa(texts: list[str]) -> list[bool]:
-    from rensa import RMinHash, RMinHashLSH  # type: ignore[import-not-found]
-
-    lsh = RMinHashLSH(THRESHOLD, BANDS * ROWS, BANDS)
-    tokens = [shingles(text) for text in texts]
-    kept = []
-    for number, minhash in enumerate(RMinHash.from_token_sets(tokens, BANDS * ROWS, SEED)):
-        stays = not tokens[number] or not lsh.query(minhash)
-        if stays:
-            lsh.insert(number, minhash)
-        kept.append(stays)
-    return kept
-
-
-def jaccard(a: str, b: str) -> float:
-    x, y = set(shingles(a)), set(shingles(b))
-    return len(x & y) / len(x | y) if x | y else 0.0
-
-
-def wrongly_removed(run: Storage, removed: set[str], texts: dict[str, str]) -> int:
-    """Of ours: removed documents whose similarity to the kept one, computed here from scratch, is below the threshold."""
-    clusters = read_table(run, "dedup/clusters/part-00000.parquet", ["id", "kept_id", "verified"]).to_pylist()
-    near = [row for row in clusters if row["id"] in removed and row["verified"] == "exact_jaccard"]
-    return sum(jaccard(texts[row["id"]], texts[row["kept_id"]]) < THRESHOLD for row in near)
-
-
-def measure(function: Callable[[], set[str]], repeat: int) -> tuple[float, float, set[str]]:
-    """`(processor seconds, wall seconds, removed)` of the fastest of `repeat` runs."""
-    best = (float("inf"), float("inf"))
+def measure(system: System, run: Storage, keys: list[str], warm: Storage, repeat: int) -> Measured:
+    """In this process, which is bound to one core and may use one thread."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
+    system(warm, ["part-00000"], PARAMETERS)
+    seconds = []
     removed: set[str] = set()
     for _ in range(repeat):
         cpu, wall = time.process_time(), time.perf_counter()
-        removed = function()
-        best = min(best, (time.process_time() - cpu, time.perf_counter() - wall))
-    return *best, removed
+        removed = system(run, keys, PARAMETERS)
+        seconds.append((time.process_time() - cpu, time.perf_counter() - wall))
+    return Measured(*min(seconds), peak_mb(), removed)
+
+
+def peak_mb() -> int:
+    """What this process held at most; `ru_maxrss` would count what its parent held."""
+    return int(re.findall(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())[0]) // 1024
+
+
+def measure_alone(system: System, run: Storage, keys: list[str], warm: Storage, repeat: int) -> Measured:
+    """`measure` in a process of its own."""
+    os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(measure, system, run, keys, warm, repeat).result()
+
+
+def jaccard(a: str, b: str) -> float:
+    x, y = set(shingles(a, PARAMETERS.ngram)), set(shingles(b, PARAMETERS.ngram))
+    return len(x & y) / len(x | y) if x | y else 0.0
+
+
+def wrongly_removed(run: Storage, keys: list[str], texts: dict[str, str]) -> int:
+    """Of ours: near copies removed whose similarity to the kept one, computed here from scratch, is below the threshold."""
+    tables = [read_table(run, f"dedup/report/{key}.parquet", ["id", "kept", "kept_id", "verified"]) for key in keys]
+    rows = [row for table in tables for row in table.to_pylist() if not row["kept"] and row["verified"] != "exact"]
+    return sum(jaccard(texts[row["id"]], texts[row["kept_id"]]) < PARAMETERS.threshold for row in rows)
+
+
+def compare(folder: Path, texts: list[str], shards: int, peers: dict[str, System], repeat: int) -> None:
+    """Measures ours and the peers on these documents and prints a row for each."""
+    warm, run = write_texts(folder / "warm", texts[:200], 1), write_texts(folder / "run", texts, shards)
+    keys = [f"part-{number:05d}" for number in range(shards)]
+    megabytes = sum(len(text.encode()) for text in texts) / 1e6
+    print(f"\n{len(texts):,} documents, {megabytes:,.1f} MB, {shards} shards, {PARAMETERS}")
+    base = measure_alone(ours, run, keys, warm, repeat)
+    by_id = {number_id(i, text): text for i, text in enumerate(texts)}
+    show("corpusmill", base, len(texts), megabytes, f"removed below the threshold: {wrongly_removed(run, keys, by_id)}")
+    for name, system in peers.items():
+        try:
+            found = measure_alone(system, run, keys, warm, 1)
+        except ImportError as error:
+            print(f"{name:18} not installed ({error.name})")
+            continue
+        agree = len(found.removed & base.removed) / max(len(found.removed | base.removed), 1)
+        show(name, found, len(texts), megabytes, f"ours is {found.cpu / base.cpu:.1f} times as fast; removals agree {agree:.3f}")
+    shutil.rmtree(folder)
+
+
+def show(name: str, found: Measured, documents: int, megabytes: float, more: str) -> None:
+    rates = f"{documents / found.cpu:9,.0f} documents/s {megabytes / found.cpu:7.2f} MB/s"
+    line = f"{name:18} {found.cpu:8.2f} s CPU {found.wall:8.2f} s wall {rates}  peak {found.peak:,} MB  removed {len(found.removed):,}"
+    print(f"{line}  {more}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="+", help="Parquet or JSONL with a column `text`, or plain text to make documents from")
+    parser.add_argument("files", nargs="+", help="Parquet (files or folders) or JSONL with a column `text`, or plain text")
     parser.add_argument("--documents", type=int, default=20_000, help="how many documents to make from plain text")
+    parser.add_argument("--peer-documents", type=int, default=4_000, help="how many documents datatrove gets at most")
     parser.add_argument("--shards", type=int, default=4)
     parser.add_argument("--repeat", type=int, default=3, help="runs of ours, of which the fastest counts; peers run once")
-    parser.add_argument("--ours-only", action="store_true")
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS), help="with no name behind it: ours alone")
     args = parser.parse_args()
 
-    texts = read_texts(args.files, args.documents)
-    megabytes = sum(len(text.encode()) for text in texts) / 1e6
-    print(f"{len(texts):,} documents, {megabytes:,.1f} MB, {args.shards} shards, {BANDS} bands of {ROWS}, {NGRAM}-grams")
-    keys = [f"part-{number:05d}" for number in range(args.shards)]
+    texts = [text for text in read_texts(args.files, args.documents) if text.strip()]
+    here = partial(compare, shards=args.shards, repeat=args.repeat)
+    whole = {name: system for peer in args.peers if peer not in ON_SUBSET for name, system in PEERS[peer].items()}
+    subset = {name: system for peer in args.peers if peer in ON_SUBSET for name, system in PEERS[peer].items()}
     with tempfile.TemporaryDirectory() as folder:
-        warm = write_upstream(Path(folder) / "warm", texts[:200], 1)
-        ours(warm, keys[:1])
-        run = write_upstream(Path(folder) / "run", texts, args.shards)
-        systems: dict[str, tuple[Callable[[], set[str]], int]] = {"corpusmill": (lambda: ours(run, keys), args.repeat)}
-        if not args.ours_only:
-            systems["datasketch"] = (lambda: through_parquet(run, keys, datasketch), 1)
-            systems["rensa"] = (lambda: through_parquet(run, keys, rensa), 1)
-        base: tuple[float, set[str]] | None = None
-        for name, (function, repeat) in systems.items():
-            try:
-                cpu, wall, removed = measure(function, repeat)
-            except ImportError as error:
-                print(f"{name:12} not installed ({error.name})")
-                continue
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-            line = f"{name:12} {cpu:8.2f} s ({wall:.2f} s wall) {len(texts) / cpu:10,.0f} documents/s {megabytes / cpu:8.1f} MB/s"
-            line += f"  removed {len(removed):,}  peak so far {peak:,} MB"
-            if base is None:
-                base = (cpu, removed)
-                by_id = {document_id(str(i), text.encode()): text for i, text in enumerate(texts)}
-                line += f"  below the threshold {wrongly_removed(run, removed, by_id)}"
-            else:
-                both, either = len(removed & base[1]), max(len(removed | base[1]), 1)
-                line += f"  ours is {cpu / base[0]:.1f} times as fast, removals agree {both / either:.3f}"
-            print(line, flush=True)
+        here(Path(folder) / "whole", texts, peers=whole)
+        if subset:
+            here(Path(folder) / "subset", texts[:: max(1, -(-len(texts) // args.peer_documents))], peers=subset)
 
 
 if __name__ == "__main__":
