@@ -9,15 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.dedup.batches import open_batches
-from corpusmill.dedup.candidates import buckets
 from corpusmill.dedup.config import ClusterConfig
-from corpusmill.dedup.leaders import Evidence, lead
-from corpusmill.dedup.minhash import band_keys
+from corpusmill.dedup.near import ShingleSets, find_leaders
 from corpusmill.dedup.policy import ranks
 from corpusmill.dedup.shingles import Shingler
 from corpusmill.dedup.signatures import BY, fixed_binary
 from corpusmill.pipeline.stage import Output, Piece, Worker
-from corpusmill.pipeline.text.buffers import text_buffers
 
 Index = npt.NDArray[np.int64]
 
@@ -158,39 +155,16 @@ class ClusterWorker(Worker):
         nodes = np.flatnonzero((row >= 0) & (best >= 0))
         if not len(nodes):
             return leader, similarity, known, full, 0
-        rows = table.take(pa.array(row[nodes]))
         order = np.argsort(rank[best[nodes]])
         forced = int((~later[best[nodes]]).sum()) if self.params["fixed"] else 0
-        evidence = self._evidence(rows)
-        found, value, met, limited = self._lead(evidence, order, forced)
-        leader[nodes], similarity[nodes], full[nodes] = nodes[found], value, met
-        exactly = evidence.has_set & evidence.has_set[found]
-        known[nodes] = np.where(exactly, CONTAINMENT if evidence.containment else JACCARD, ESTIMATE)
-        return leader, similarity, known, full, limited
-
-    def _evidence(self, rows: pa.Table) -> Evidence:
-        config = self.config
-        signatures = fixed_binary(rows["signature"], np.dtype(f"u{config.minhash.bits // 8}"))
-        has_set = rows["text"].is_valid().to_numpy() & (config.verification == "exact")
-        hashes, bounds = np.zeros(0, np.uint64), np.zeros(rows.num_rows + 1, np.int64)
-        if has_set.any():
-            hashes, bounds = self.shingler.sets(*text_buffers(rows["text"].fill_null("")))
-        containment = config.similarity == "containment"
-        fewest = 0 if containment else least_equal(config.threshold, signatures.shape[1])
-        return Evidence(signatures, hashes, bounds, has_set, fewest, config.threshold, containment)
-
-    def _lead(self, evidence: Evidence, order: Index, forced: int) -> tuple[Index, npt.NDArray[np.float64], npt.NDArray[np.bool_], int]:
-        count, bands = len(order), self.params["bands"]
-        keys = band_keys(evidence.signatures, bands, self.params["rows"]).reshape(-1)
-        node = np.tile(np.arange(count), bands)
-        bucket, member = buckets(keys, node.astype(np.uint64), node)
-        by_member = np.lexsort((bucket, member))
-        first = np.searchsorted(member[by_member], np.arange(count + 1))
-        found: tuple[Index, npt.NDArray[np.float64], npt.NDArray[np.bool_], int] = lead(
-            order, bucket[by_member], first, int(bucket.max(initial=-1)) + 1,
-            self.config.bucket_limit, self.config.max_cluster, forced, evidence,
-        )  # fmt: skip
-        return found
+        signatures = fixed_binary(table["signature"], np.dtype(f"u{self.config.minhash.bits // 8}"))[row[nodes]]
+        fewest = 0 if self.config.similarity == "containment" else least_equal(self.config.threshold, signatures.shape[1])
+        sets = ShingleSets(self.shingler, table["text"], row[nodes])
+        found = find_leaders(self.config, self.params["bands"], self.params["rows"], signatures, sets, order, forced, fewest)
+        leader[nodes], similarity[nodes], full[nodes] = nodes[found.leader], found.similarity, found.full
+        by_sets = CONTAINMENT if self.config.similarity == "containment" else JACCARD
+        known[nodes] = np.where(found.exactly, by_sets, ESTIMATE)
+        return leader, similarity, known, full, found.limited
 
 
 def _after(rank: Index, later: npt.NDArray[np.bool_]) -> Index:

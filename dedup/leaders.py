@@ -14,10 +14,11 @@ import numpy as np
 from corpusmill.dedup.jaccard import shared
 from corpusmill.dedup.minhash import equal_places
 
-#: How two of n documents are compared. `signatures`: n x places. `hashes`, `bounds`: their shingle sets, of which that of document d is
-#: `hashes[bounds[d]:bounds[d + 1]]`; document d has `has_set[d]`, else the signatures decide. `least_equal`: signatures
-#: that agree in fewer places decide against. `containment`: whether the share of the first one's shingles counts, not Jaccard's.
-Evidence = namedtuple("Evidence", "signatures hashes bounds has_set least_equal threshold containment")
+#: How two of n documents are compared. `signatures`: n x places. `hashes`, `bounds` (n x 2): the shingle set of document d is
+#: `hashes[bounds[d, 0]:bounds[d, 1]]` where `made[d]`. Where both are `comparable` their sets decide; as long as one is not made, both
+#: are `wanted` and the signatures stand in. `least_equal`: signatures that agree in fewer places decide against.
+#: `containment`: whether the share of the first one's shingles counts, not Jaccard's.
+Evidence = namedtuple("Evidence", "signatures hashes bounds comparable made wanted least_equal threshold containment")
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -26,11 +27,15 @@ def similarity(a, b, evidence):
     equal = equal_places(evidence.signatures[a], evidence.signatures[b])
     if equal < evidence.least_equal:
         return -1.0
-    if not (evidence.has_set[a] and evidence.has_set[b]):
+    if not (evidence.comparable[a] and evidence.comparable[b]):
+        value = equal / evidence.signatures.shape[1]
+    elif not (evidence.made[a] and evidence.made[b]):
+        evidence.wanted[a] |= not evidence.made[a]
+        evidence.wanted[b] |= not evidence.made[b]
         value = equal / evidence.signatures.shape[1]
     else:
         bounds = evidence.bounds
-        first, second = evidence.hashes[bounds[a] : bounds[a + 1]], evidence.hashes[bounds[b] : bounds[b + 1]]
+        first, second = evidence.hashes[bounds[a, 0] : bounds[a, 1]], evidence.hashes[bounds[b, 0] : bounds[b, 1]]
         common = shared(first, second)
         value = common / (len(first) if evidence.containment else len(first) + len(second) - common)
     return value if value >= evidence.threshold else -1.0
