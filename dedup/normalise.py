@@ -17,7 +17,7 @@ HASH_BYTES = 16
 
 
 @numba.njit(cache=True, nogil=True)
-def _encode(point, out, place):
+def encode(point, out, place):
     """Writes one character as UTF-8 at `out[place]`; returns the place behind it."""
     if point < 0x80:
         out[place] = point
@@ -69,7 +69,7 @@ def _write(data, start, end, forms, out, begin):
             out[place] = form
             place += np.int64(not (space and spaced))
         else:
-            place = _encode(form, out, place)
+            place = encode(form, out, place)
         spaced = space
     return place - np.int64(spaced and place > begin)
 
