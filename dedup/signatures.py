@@ -8,8 +8,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from corpusmill.dedup.config import DedupConfig
-from corpusmill.dedup.minhash import band_keys, permutations, signatures
+from corpusmill.dedup.minhash import band_keys
 from corpusmill.dedup.normalise import HASH_BYTES, exact_hashes
+from corpusmill.dedup.shingles import Shingler
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.shards import open_parquet
 from corpusmill.pipeline.stage import Output, Piece, Worker
@@ -89,7 +90,8 @@ class SignatureWorker(Worker):
     def setup(self) -> None:
         minhash = self.config.minhash
         self.bands, self.rows = int(self.params["bands"]), int(self.params["rows"])
-        self.multipliers, self.addends = permutations(minhash.seed, self.bands * self.rows, minhash.bits)
+        self.shingler = Shingler(minhash)
+        self.shingler.setup()
         self.schema = signature_schema(self.bands, self.rows, minhash.bits)
 
     def process(self, piece: Piece) -> Output:
@@ -108,8 +110,7 @@ class SignatureWorker(Worker):
         return Output({f"{piece.key}.parquet": parquet_bytes(table)}, rows_in=table.num_rows, kept=table.num_rows, bytes_in=size)
 
     def _measure(self, batch: pa.Table, data: np.ndarray, offsets: np.ndarray, quality: str | None) -> pa.Table:
-        minhash = self.config.minhash
-        signature, words = signatures(data, offsets, minhash.ngram, minhash.min_words, self.multipliers, self.addends)
+        signature, shingles = self.shingler.signatures(data, offsets)
         exact = exact_hashes(data, offsets, self.config.exact.normalisation)
         keys = band_keys(signature, self.bands, self.rows)
         columns = {
@@ -119,8 +120,8 @@ class SignatureWorker(Worker):
             "timestamp": batch["timestamp"],
             "quality": batch[quality] if quality else pa.nulls(batch.num_rows, pa.float64()),
             "chars": pc.utf8_length(batch["text"]),
-            "words": words,
-            "near": words >= max(minhash.ngram, minhash.min_words),
+            "words": shingles,
+            "near": shingles > 0,
             "exact": to_fixed_binary(np.frombuffer(exact, np.uint8).reshape(-1, HASH_BYTES)),
             "signature": to_fixed_binary(signature),
             **{band_column(band): keys[band] for band in range(self.bands)},

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from corpusmill.dedup.config import DedupConfig
 from corpusmill.dedup.corpus import Corpus
-from corpusmill.dedup.jaccard import shingle_sets
 from corpusmill.dedup.leaders import components, lead
+from corpusmill.dedup.shingles import Shingler
 from corpusmill.dedup.signatures import fixed_binary
 from corpusmill.pipeline.text.buffers import text_buffers
 
@@ -87,7 +87,7 @@ def _lead_batch(
     signatures = fixed_binary(table["signature"], np.dtype(f"u{config.minhash.bits // 8}"))
     hashes, bounds, enough = np.zeros(0, np.uint64), np.zeros(0, np.int64), 0
     if config.verification == "exact":
-        hashes, bounds = _sets(corpus, documents, config.minhash.ngram)
+        hashes, bounds = _sets(corpus, documents, config)
         enough = least_equal(config.threshold, places)
     names, bucket = np.unique(bucket, return_inverse=True)
     by_node = np.lexsort((bucket, node))
@@ -99,11 +99,13 @@ def _lead_batch(
     return found
 
 
-def _sets(corpus: Corpus, documents: Index, ngram: int) -> tuple[npt.NDArray[np.uint64], Index]:
-    """The shingle sets of documents, as `jaccard.shingle_sets` lays them out."""
+def _sets(corpus: Corpus, documents: Index, config: DedupConfig) -> tuple[npt.NDArray[np.uint64], Index]:
+    """The shingle sets of documents, as `Shingler.sets` lays them out."""
+    shingler = Shingler(config.minhash)
+    shingler.setup()
     hashes, sizes = [np.zeros(0, np.uint64)], [np.zeros(1, np.int64)]
     for table in corpus.read_texts(documents):
-        found, bounds = shingle_sets(*text_buffers(table["text"]), ngram)
+        found, bounds = shingler.sets(*text_buffers(table["text"]))
         hashes.append(found)
         sizes.append(np.diff(bounds))
     return np.concatenate(hashes), np.cumsum(np.concatenate(sizes))
