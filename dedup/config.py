@@ -75,7 +75,8 @@ class DedupConfig(Config):
     """The section `dedup` of a recipe."""
 
     preset: str | None = Field(
-        default=None, description="the MinHash and the threshold of a published pipeline (dedup/presets.py); what is written here goes first"
+        default=None,
+        description="the MinHash and the threshold of a published pipeline (dedup/presets.py); what is written here goes first",
     )
     exact: ExactConfig = Field(default_factory=ExactConfig, description="exact copies")
     minhash: MinHashConfig = Field(default_factory=MinHashConfig, description="near copies")

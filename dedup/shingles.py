@@ -6,6 +6,7 @@ batch. Time is linear in the text.
 """
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,11 @@ PLAIN_RULES = ("words", "whitespace")
 _HASHES = {("xxhash", 64): XXH64, ("xxhash", 32): XXH32, ("sha1", 64): SHA1_64, ("sha1", 32): SHA1_32}
 
 
+@cache
+def _rule_tables(rule: str) -> tuple[Bytes, Hashes]:
+    return word_rule_classes(rule, character_classes()), base_powers()
+
+
 class Shingler:
     """Makes signatures and shingle sets of texts. Pure: the same texts and configuration give the same numbers anywhere."""
 
@@ -71,8 +77,7 @@ class Shingler:
         if self.plain:
             word_codes()
         elif config.unit == "words":
-            rule = "words" if config.word_rule == "spacy" else config.word_rule
-            self.classes, self.powers = word_rule_classes(rule, character_classes()), base_powers()
+            self.classes, self.powers = _rule_tables("words" if config.word_rule == "spacy" else config.word_rule)
 
     def signatures(self, data: Bytes, offsets: Offsets) -> tuple[npt.NDArray[Any], Offsets]:
         """`(signatures, shingles)` of n texts: n x bands * rows minima (uint32 or uint64 by `bits`), and int64 of length n.

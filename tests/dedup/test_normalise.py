@@ -39,7 +39,9 @@ def test_normal_forms(how, texts: list[str]) -> None:  # type: ignore[no-untyped
 
 @pytest.mark.parametrize("how", ["whitespace", "lowercase"])
 @settings(deadline=None)
-@given(content=st.binary(max_size=60) | st.lists(st.sampled_from([b"Ab", b"cdEfg", b" ", b"  ", b"\n", b"\xc3\x89", b"\xff"])).map(b"".join))
+@given(
+    content=st.binary(max_size=60) | st.lists(st.sampled_from([b"Ab", b"cdEfg", b" ", b"  ", b"\n", b"\xc3\x89", b"\xff"])).map(b"".join)
+)
 def test_eight_bytes_at_a_time_give_what_one_gives(how, content: bytes) -> None:  # type: ignore[no-untyped-def]
     data, offsets = np.frombuffer(b"#" + content, np.uint8), np.array([1, 1 + len(content)])
     found, places = normalised(data, offsets, how)

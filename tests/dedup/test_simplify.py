@@ -14,7 +14,9 @@ from corpusmill.dedup.simplify_tables import KNOWN, SIMPLIFICATIONS, redpajama, 
 from corpusmill.pipeline.text.buffers import text_buffers
 
 #: Characters whose neighbours matter: digits and separators, sigma and what is skipped around it, marks, spaces, jamo.
-TRICKY = "Σσς.ΑaА'’­ 12٣,،⎖\u0301\u0323\u0327\u05b7\u05bc\u302e\u302f\u1b44\u2000\u3000İIé한ǆ;\u037e\u1fef\x00\x1c\x85_$€𝟙𝅘𝅥\U0001d165\U0001d166"
+TRICKY = (
+    "Σσς.ΑaА'’­ 12٣,،⎖\u0301\u0323\u0327\u05b7\u05bc\u302e\u302f\u1b44\u2000\u3000İIé한ǆ;\u037e\u1fef\x00\x1c\x85_$€𝟙𝅘𝅥\U0001d165\U0001d166"
+)
 
 
 def through_kernel(texts: list[str], how: str) -> list[str]:
@@ -32,7 +34,9 @@ def test_any_text(how: str, texts: list[str]) -> None:
 
 @pytest.mark.parametrize("how", SIMPLIFICATIONS)
 def test_every_character_alone_and_between_letters(how: str) -> None:
-    texts = [form for point in [*KNOWN, 0x10FFFF, 0xF0000, 0x32000] for form in (chr(point), f"aΣ{chr(point)}Σ{chr(point)}b 1{chr(point)}2")]
+    texts = [
+        form for point in [*KNOWN, 0x10FFFF, 0xF0000, 0x32000] for form in (chr(point), f"aΣ{chr(point)}Σ{chr(point)}b 1{chr(point)}2")
+    ]
     for found, text in zip(through_kernel(texts, how), texts, strict=True):
         assert found == reference(how)(text), ascii(text)  # type: ignore[arg-type]
 
