@@ -43,8 +43,8 @@ class MinHashConfig(Config):
     )
     hash: Literal["corpusmill", "xxhash", "sha1"] = Field(
         default="corpusmill",
-        description="how shingles are hashed and permuted; xxhash and sha1 are datatrove's, with its permutations: they find the pairs that "
-        "it finds, more slowly",
+        description="how shingles are hashed and permuted; xxhash and sha1 are datatrove's, with its permutations: they "
+        "find the pairs that it finds, more slowly",
     )
     bands: int = Field(default=14, ge=1, le=1024, description="bands of the signature: two documents with an equal band are candidates")
     rows: int = Field(default=8, ge=1, le=128, description="minima in a band")

@@ -10,12 +10,13 @@ from typing import Any
 
 #: Preset to keys of the section `dedup`.
 PRESETS: dict[str, dict[str, Any]] = {
-    # FineWeb (arXiv 2406.17557, 3.4: 5-grams, 14 x 8, "at least 75% similar"), with datatrove 0.10's MinhashConfig and text. FineWeb was made
-    # when SHA-1 was datatrove's one hash. A text of five words has a signature.
+    # FineWeb (arXiv 2406.17557, 3.4: 5-grams, 14 x 8, "at least 75% similar"), with datatrove 0.10's text and permutations.
+    # FineWeb was made when SHA-1 was datatrove's one hash. A text of five words has a signature.
     "fineweb": {
         "threshold": 0.75,
         "minhash": {
-            "ngram": 5, "word_rule": "spacy", "normalisation": "datatrove", "hash": "sha1", "bits": 64, "bands": 14, "rows": 8, "min_words": 1,
+            "ngram": 5, "word_rule": "spacy", "normalisation": "datatrove", "hash": "sha1", "bits": 64, "bands": 14, "rows": 8,
+            "min_words": 1,
         },
     },
     # RedPajama v2 (app/src/dedupe/minhash.py): 13-grams of normalised words, 128 permutations of 32 bits, bands and rows by similarity.

@@ -154,7 +154,10 @@ class Shingler:
 
     def _normal_form(self, data: Bytes, offsets: Offsets) -> tuple[Bytes, Offsets]:
         """The texts as they are compared: valid UTF-8."""
-        how = self.config.normalisation
-        if how in SIMPLIFICATIONS:
-            return simplified(data, offsets, how)
-        return repaired(data, offsets) if how == "none" else normalised(data, offsets, how)
+        match self.config.normalisation:
+            case "none":
+                return repaired(data, offsets)
+            case "whitespace" | "lowercase" | "words" as how:
+                return normalised(data, offsets, how)
+            case peer:
+                return simplified(data, offsets, peer)

@@ -50,7 +50,7 @@ def reference(how: Simplification) -> Callable[[str], str]:
     if how == "datatrove":
         from datatrove.utils.text import simplify_text
 
-        return simplify_text  # type: ignore[no-any-return]
+        return simplify_text
     return redpajama if how == "redpajama" else refinedweb
 
 

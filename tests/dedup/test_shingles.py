@@ -2,7 +2,7 @@
 
 import re
 import time
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ def test_shingles_are_those_of_plain_python(normalisation, rule, name, bits, tex
     )
     found, shingles = made.signatures(*buffers(texts))
     hashes, bounds = made.sets(*buffers(texts))
-    sets = [set(hashes[a:b].tolist()) for a, b in zip(bounds, bounds[1:], strict=False)]
+    sets = [set(hashes[a:b].tolist()) for a, b in pairwise(bounds)]
     expected = []
     for text in texts:
         units = WORDS[rule](NORMAL[normalisation](text))  # type: ignore[operator]
@@ -142,7 +142,7 @@ def test_sets_are_ascending_without_repeats(numbers: list[list[int]]) -> None:
     bounds = np.cumsum([0, *map(len, numbers)])
     most = max(map(len, numbers), default=0)
     to_sets(hashes, bounds, np.empty(most, np.uint64), np.empty(most + 3, np.int64))
-    assert [hashes[a:b].tolist() for a, b in zip(bounds, bounds[1:], strict=False)] == [sorted(set(some)) for some in numbers]
+    assert [hashes[a:b].tolist() for a, b in pairwise(bounds)] == [sorted(set(some)) for some in numbers]
 
 
 CONFIGS: list[dict[str, Any]] = [
