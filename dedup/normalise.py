@@ -7,17 +7,28 @@ from itertools import pairwise
 import numba
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import xxhash
 
-from corpusmill.dedup.config import Normalisation
+from corpusmill.dedup.config import ExactForm
 from corpusmill.dedup.words import decode, read_only
+from corpusmill.pipeline.text.buffers import text_array, text_buffers
 from corpusmill.pipeline.text.classes import CODE_POINTS, SPACE, WORD, character_classes, lowercase_table
+from corpusmill.pipeline.text.utf8 import HIGH_BITS, eight_bytes, first_marked
 
 HASH_BYTES = 16
+#: Bytes that are tried at once.
+BLOCK = 32
+#: Characters of a block that are not ASCII from which on the next one is not tried at once.
+DENSE = 4
+_BLANKS = np.uint64(0x2020202020202020)
+#: Where the size of a character's form begins, and the form of a space.
+_SIZE = np.uint64(32)
+_SPACE_FORM = np.uint64(1 << 32 | 0x20)
 
 
 @numba.njit(cache=True, nogil=True)
-def _encode(point, out, place):
+def encode(point, out, place):
     """Writes one character as UTF-8 at `out[place]`; returns the place behind it."""
     if point < 0x80:
         out[place] = point
@@ -39,64 +50,157 @@ def _encode(point, out, place):
 
 
 @cache
-def _forms(how: Normalisation, words: bool) -> npt.NDArray[np.uint32]:
-    """uint32 of length 0x110000: what each character becomes; a space where it is left out."""
+def _forms(how: ExactForm, words: bool) -> npt.NDArray[np.uint64]:
+    """uint64 of length 0x110000: what each character becomes, a space where it is left out. UTF-8 from the low byte on, and above that
+    how many bytes it has."""
     classes = character_classes()
     kept = classes & WORD if words else ~classes & SPACE
     points = np.arange(CODE_POINTS, dtype=np.uint32) if how == "whitespace" else lowercase_table()
-    return np.where(kept, points, np.uint32(32))
+    forms = np.where(kept, points, np.uint32(32)).astype(np.uint64)
+    tail = [(forms >> np.uint64(shift) & np.uint64(63)) | np.uint64(0x80) for shift in (0, 6, 12)]
+    two = forms >> np.uint64(6) | np.uint64(0xC0) | tail[0] << np.uint64(8)
+    three = forms >> np.uint64(12) | np.uint64(0xE0) | tail[1] << np.uint64(8) | tail[0] << np.uint64(16)
+    four = forms >> np.uint64(18) | np.uint64(0xF0) | tail[2] << np.uint64(8) | tail[1] << np.uint64(16) | tail[0] << np.uint64(24)
+    sizes = [forms < np.uint64(limit) for limit in (0x80, 0x800, 0x10000)]
+    content = np.select(sizes, [forms, two, three], four)
+    return content | np.select(sizes, [np.uint64(1), np.uint64(2), np.uint64(3)], np.uint64(4)) << _SIZE
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _is_space(byte):
+    return ((byte >= 0x09) & (byte <= 0x0D)) | ((byte >= 0x1C) & (byte <= 0x20))
+
+
+@numba.njit(cache=True, nogil=True)
+def _write_block(data, at, case, out, place):
+    """Writes what BLOCK bytes become where they are ASCII and no space follows a space; says whether they are.
+
+    `at` and `place` are unsigned, `at` is not the first of the data, and `case` (uint8) is 0x20 to lower it and else 0. The loop has no
+    jump, so the compiler makes vectors of it.
+    """
+    odd = False
+    for k in range(BLOCK):
+        byte, before = data[at + np.uint64(k)], data[at + np.uint64(k) - np.uint64(1)]
+        space = _is_space(byte)
+        odd |= (byte >= 0x80) | (space & _is_space(before))
+        lower = byte | (case if (byte >= 0x41) & (byte <= 0x5A) else np.uint8(0))
+        out[place + np.uint64(k)] = np.uint8(0x20) if space else np.uint8(lower)
+    return not odd
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _at_least(seven_bits, least):
+    """The high bit of each of eight bytes below 128 that is at least so much."""
+    return seven_bits + np.uint64((0x80 - least) * 0x0101010101010101)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _write(data, start, end, forms, out, begin):
+def _write_eights(data, i, limit, end, case, out, place, spaced):
+    """Writes what eight bytes at a time become, up to the first that `_write_block` could not write or to `limit`:
+    `(next byte, next place, whether a space was last)`."""
+    before = np.uint64(0x80 if spaced else 0)
+    while i < limit and i + 8 <= end:
+        eight = eight_bytes(data, i)
+        low = eight & ~HIGH_BITS
+        spaces = (_at_least(low, 28) & ~_at_least(low, 33) | _at_least(low, 9) & ~_at_least(low, 14)) & HIGH_BITS & ~eight
+        capitals = _at_least(low, 65) & ~_at_least(low, 91) & HIGH_BITS
+        blank = (spaces >> np.uint64(7)) * np.uint64(0xFF)
+        form = (eight & ~blank | blank & _BLANKS) | (capitals >> np.uint64(7)) * np.uint64(case)
+        first = np.uint64(place)
+        for k in range(8):
+            out[first + np.uint64(k)] = np.uint8(form >> np.uint64(8 * k))
+        stops = eight & HIGH_BITS | spaces & (spaces << np.uint64(8) | before)
+        if stops:
+            fit = first_marked(stops)
+            last = spaces >> np.uint64(8 * fit - 1) & np.uint64(1) if fit else before
+            return i + fit, place + fit, last != 0
+        before = spaces >> np.uint64(56)
+        i, place = i + 8, place + 8
+    return i, place, before != 0
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _write(data, start, end, forms, case, by_blocks, out, begin):
     """Writes `data[start:end]` to `out` from `begin`, runs of spaces as one and none at the ends; returns the place behind.
 
-    Without a branch on where words end, as in `words.word_hashes`.
+    `by_blocks`: the forms differ from the text only in spaces and, where `case` is 0x20, in case. Characters by themselves are written
+    without a branch on where words end, as in `words.word_hashes`: four bytes, however many count.
     """
-    place = begin
-    spaced = True
-    i = start
+    place, spaced, i, alone = begin, True, start, not by_blocks  # alone: every character, for few are ASCII here
     while i < end:
-        point = np.int64(data[i])
-        if point < 0x80:
-            i += 1
-        else:
-            point, step = decode(data, i, end)
-            i += step
-        form = np.int64(forms[point])
-        space = form == 32
-        if form < 0x80:
-            out[place] = form
-            place += np.int64(not (space and spaced))
-        else:
-            place = _encode(form, out, place)
-        spaced = space
+        fits = not alone and start < i <= end - BLOCK and not (spaced and _is_space(data[i]))
+        if fits and _write_block(data, np.uint64(i), case, out, np.uint64(place)):
+            place, i = place + BLOCK, i + BLOCK
+            spaced = _is_space(data[i - 1])
+            continue
+        limit, high = min(i + BLOCK, end), 0
+        while i < limit:
+            if not alone:
+                i, place, spaced = _write_eights(data, i, limit, end, case, out, place, spaced)
+            while i < limit:
+                point = np.int64(data[i])
+                if point < 0x80:
+                    i += 1
+                else:
+                    point, width = decode(data, i, end)
+                    i += width
+                    high += 1
+                form = forms[point]
+                first = np.uint64(place)
+                for k in range(4):
+                    out[first + np.uint64(k)] = np.uint8(form >> np.uint64(8 * k))
+                space = form == _SPACE_FORM
+                place += np.int64(form >> _SIZE) * np.int64(not (space and spaced))
+                spaced = space
+                if not alone and i < limit and data[i] < 0x80:
+                    break
+        alone = not by_blocks or high >= DENSE
     return place - np.int64(spaced and place > begin)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _normalise(data, offsets, forms, other_forms, out, places):
+def _normalise_words(data, offsets, forms, other_forms, out, places):
     for d in range(len(offsets) - 1):
         begin = places[d]
-        place = _write(data, offsets[d], offsets[d + 1], forms, out, begin)
+        place = _write(data, offsets[d], offsets[d + 1], forms, np.uint8(0), False, out, begin)
         if place == begin:  # a text without words is its symbols: two of them are not equal for having none
-            place = _write(data, offsets[d], offsets[d + 1], other_forms, out, begin)
+            place = _write(data, offsets[d], offsets[d + 1], other_forms, np.uint8(0), False, out, begin)
         places[d + 1] = place
 
 
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _normalise(data, offsets, forms, case, out, places):
+    for d in range(len(offsets) - 1):
+        places[d + 1] = _write(data, offsets[d], offsets[d + 1], forms, case, True, out, places[d])
+
+
 def normalised(
-    data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], how: Normalisation
+    data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], how: ExactForm
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """Arrow text `(data, offsets)` in normalised form, laid out alike. Lower-casing is `str.lower` where it gives one character."""
     if how == "none":
         return data, offsets
-    out = np.empty(int(offsets[-1] - offsets[0]) * 3 + 1, np.uint8)  # invalid bytes grow to three
+    out = np.empty(int(offsets[-1] - offsets[0]) * 3 + BLOCK, np.uint8)  # invalid bytes grow to three
     places = np.zeros(len(offsets), np.int64)
-    _normalise(read_only(data), read_only(offsets), _forms(how, how == "words"), _forms(how, False), out, places)
+    if how == "words":
+        _normalise_words(read_only(data), read_only(offsets), _forms(how, True), _forms(how, False), out, places)
+    else:
+        case = np.uint8(0x20 if how == "lowercase" else 0)
+        _normalise(read_only(data), read_only(offsets), _forms(how, False), case, out, places)
     return out, places
 
 
-def exact_hashes(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], how: Normalisation) -> bytes:
+def repaired(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """The texts as they are, but valid UTF-8: bytes that are none count as U+FFFD."""
+    try:
+        text_array(data, offsets).validate(full=True)
+    except pa.ArrowInvalid:
+        texts = [data[a:b].tobytes().decode(errors="replace") for a, b in pairwise(offsets.tolist())]
+        return text_buffers(pa.array(texts, pa.large_string()))
+    return data, offsets
+
+
+def exact_hashes(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], how: ExactForm) -> bytes:
     """The XXH3-128 (canonical bytes) of each normalised text, one after the other: 16 bytes a document."""
     form, places = normalised(data, offsets, how)
     view = form.data

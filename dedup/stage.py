@@ -61,14 +61,11 @@ class DedupStage(Stage):
         return one if count == 1 else more
 
     def _bands(self) -> tuple[int, int]:
-        minhash = self.config.minhash
-        if not minhash.enabled:
+        if not self.config.minhash.enabled:
             return 0, 0
-        if minhash.target is None:
-            return minhash.bands, minhash.rows
-        from corpusmill.dedup.minhash import optimal_bands
+        from corpusmill.dedup.minhash import band_shape
 
-        return optimal_bands(minhash.target, minhash.permutations)
+        return band_shape(self.config.minhash)
 
     def _kinds(self) -> dict[str, int]:
         """The kinds of keys, and how many of each a document has."""

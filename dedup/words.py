@@ -26,15 +26,22 @@ def read_only(array: npt.NDArray) -> npt.NDArray:
 @numba.njit(cache=True, nogil=True)
 def decode(data, i, end):
     """`(code point, bytes)` of the character at `data[i]`, never reading at or beyond `end`."""
-    lead = np.int64(data[i])
+    last = end - 1
+    return _character(data[i], data[min(i + 1, last)], data[min(i + 2, last)], data[min(i + 3, last)], end - i)
+
+
+@numba.njit(cache=True, nogil=True)
+def _character(lead, second, third, fourth, left):
+    """`decode` on bytes alone: the compiler takes it into its callers, which it doesn't where the array is an argument."""
+    lead, second, third, fourth = np.int64(lead), np.int64(second) & 63, np.int64(third) & 63, np.int64(fourth) & 63
     if lead < 0x80:
         return lead, 1
-    if 0xC0 <= lead < 0xE0 and i + 2 <= end:
-        return ((lead & 31) << 6) | np.int64(data[i + 1] & 63), 2
-    if 0xE0 <= lead < 0xF0 and i + 3 <= end:
-        return ((lead & 15) << 12) | (np.int64(data[i + 1] & 63) << 6) | np.int64(data[i + 2] & 63), 3
-    if 0xF0 <= lead < 0xF5 and i + 4 <= end:
-        point = ((lead & 7) << 18) | (np.int64(data[i + 1] & 63) << 12) | (np.int64(data[i + 2] & 63) << 6) | np.int64(data[i + 3] & 63)
+    if (lead >= 0xC0) & (lead < 0xE0) & (left >= 2):
+        return (lead & 31) << 6 | second, 2
+    if (lead >= 0xE0) & (lead < 0xF0) & (left >= 3):
+        return (lead & 15) << 12 | second << 6 | third, 3
+    if (lead >= 0xF0) & (lead < 0xF5) & (left >= 4):
+        point = (lead & 7) << 18 | second << 12 | third << 6 | fourth
         return (point, 4) if point < 0x110000 else (REPLACEMENT, 4)
     return REPLACEMENT, 1
 

@@ -1,4 +1,5 @@
 import random
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -7,13 +8,26 @@ from datasketch import MinHash, MinHashLSH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpusmill.dedup.jaccard import jaccard, shingle_sets
-from corpusmill.dedup.minhash import band_keys, equal_places, optimal_bands, permutations, signatures
+from corpusmill.dedup.config import MinHashConfig
+from corpusmill.dedup.jaccard import shared
+from corpusmill.dedup.minhash import band_keys, band_shape, equal_places, optimal_bands, permutations
+from corpusmill.dedup.shingles import Shingler
 from corpusmill.pipeline.text.buffers import text_buffers
+
+
+def jaccard(a: np.ndarray, b: np.ndarray) -> float:
+    common = shared(a, b)
+    return float(common / (len(a) + len(b) - common))
 
 
 def buffers(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     return text_buffers(pa.array(texts, pa.large_string()))
+
+
+def shingler(**config: Any) -> Shingler:
+    made = Shingler(MinHashConfig(**config))
+    made.setup()
+    return made
 
 
 def overlapping(words: int, shared: int, seed: int) -> tuple[str, str]:
@@ -28,14 +42,16 @@ def overlapping(words: int, shared: int, seed: int) -> tuple[str, str]:
 @settings(deadline=None)
 @given(texts=st.lists(st.text(alphabet="ab é\n", max_size=60), max_size=4), ngram=st.integers(1, 3), min_words=st.integers(1, 6))
 def test_signatures_are_minima_of_permuted_shingles(bits: int, texts: list[str], ngram: int, min_words: int) -> None:
+    made = shingler(bits=bits, seed=7, bands=4, rows=4, ngram=ngram, min_words=min_words)
     multipliers, addends = permutations(7, 16, bits)
-    found, words = signatures(*buffers(texts), ngram, min_words, multipliers, addends)
-    hashes, bounds = shingle_sets(*buffers(texts), ngram)
+    found, shingles = made.signatures(*buffers(texts))
+    hashes, bounds = made.sets(*buffers(texts))
     for i, text in enumerate(texts):
-        assert words[i] == len(text.split())
+        words = len(text.split())
         own = [int(h) >> (64 - bits) for h in hashes[bounds[i] : bounds[i + 1]]]
-        if words[i] < max(ngram, min_words):
-            assert not found[i].any()
+        assert shingles[i] == (words - ngram + 1 if words >= max(ngram, min_words) else 0)
+        if not shingles[i]:
+            assert not found[i].any() and not own
         else:
             expected = [min((int(a) * h + int(b)) % 2**bits for h in own) for a, b in zip(multipliers, addends, strict=True)]
             assert found[i].tolist() == expected
@@ -50,14 +66,14 @@ def test_permutations_never_change() -> None:
 
 @pytest.mark.parametrize("bits", [32, 64])
 def test_estimates_are_as_good_as_theory_and_datasketch(bits: int) -> None:
-    multipliers, addends = permutations(1, 112, bits)
+    made = shingler(bits=bits, min_words=5)
     ours, theirs, expected = [], [], []
     for seed, shared in enumerate(list(range(20, 200, 3)) * 3):
         texts = overlapping(200, shared, seed)
-        hashes, bounds = shingle_sets(*buffers(list(texts)), 5)
+        hashes, bounds = made.sets(*buffers(list(texts)))
         sets = [hashes[bounds[i] : bounds[i + 1]] for i in range(2)]
         true = jaccard(*sets)
-        found, _ = signatures(*buffers(list(texts)), 5, 5, multipliers, addends)
+        found, _ = made.signatures(*buffers(list(texts)))
         ours.append(equal_places(found[0], found[1]) / 112 - true)
         both = [MinHash(num_perm=112, seed=1) for _ in range(2)]
         for minhash, own in zip(both, sets, strict=True):
@@ -72,12 +88,12 @@ def test_estimates_are_as_good_as_theory_and_datasketch(bits: int) -> None:
 
 
 def test_bands_collide_as_the_s_curve_says() -> None:
-    multipliers, addends = permutations(1, 112, 32)
+    made = shingler()
     pairs = [overlapping(120, shared, seed) for seed in range(40) for shared in range(70, 118, 4)]
     texts = [text for pair in pairs for text in pair]
-    found, _ = signatures(*buffers(texts), 5, 5, multipliers, addends)
+    found, _ = made.signatures(*buffers(texts))
     keys = band_keys(found, 14, 8)
-    hashes, bounds = shingle_sets(*buffers(texts), 5)
+    hashes, bounds = made.sets(*buffers(texts))
     met = (keys[:, 0::2] == keys[:, 1::2]).any(axis=0)
     true = np.array([jaccard(*(hashes[bounds[i] : bounds[i + 1]] for i in (2 * p, 2 * p + 1))) for p in range(len(pairs))])
     chance = 1 - (1 - true**8) ** 14
@@ -99,3 +115,5 @@ def test_band_keys_depend_on_the_band_and_all_its_rows() -> None:
 def test_optimal_bands_are_datasketchs(target: float) -> None:
     lsh = MinHashLSH(threshold=target, num_perm=128)
     assert optimal_bands(target, 128) == (lsh.b, lsh.r)
+    assert band_shape(MinHashConfig(target=target)) == (lsh.b, lsh.r)
+    assert band_shape(MinHashConfig(bands=3, rows=4)) == (3, 4)

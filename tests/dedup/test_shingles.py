@@ -1,0 +1,189 @@
+"""Shingles by every unit, rule, normal form and hash against plain Python, and datatrove's pairs against datatrove's own code."""
+
+import re
+import time
+from itertools import combinations, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupSignature
+from datatrove.utils.hashing import HashConfig, create_hash_func
+from datatrove.utils.word_tokenizers import load_word_tokenizer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from corpusmill.dedup.config import MinHashConfig
+from corpusmill.dedup.minhash import band_keys, datatrove_permutations
+from corpusmill.dedup.shingle_kernels import to_sets
+from corpusmill.dedup.shingles import CHUNK_BYTES, Shingler
+from corpusmill.dedup.simplify_tables import reference
+from corpusmill.pipeline.text.buffers import text_buffers
+
+TEXTS = st.lists(st.text(alphabet="aBé  .,'’1中\u0301Σ😀\n", max_size=40), max_size=5)
+
+
+def buffers(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    return text_buffers(pa.array(["padding", *texts], pa.large_string()).slice(1))
+
+
+def shingler(**config: Any) -> Shingler:
+    made = Shingler(MinHashConfig(**config))
+    made.setup()
+    return made
+
+
+def lower(text: str) -> str:
+    return "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
+
+
+NORMAL = {
+    "none": lambda text: text,
+    "lowercase": lambda text: lower(" ".join(text.split())),
+    "datatrove": reference("datatrove"),
+    "redpajama": reference("redpajama"),
+}
+WORDS = {
+    "words": re.compile(r"\w+|[^\w\s]").findall,
+    "whitespace": str.split,
+    "characters": lambda text: re.findall(r"[^\W中]+|中|[^\w\s]", text),
+    "spacy": lambda text: load_word_tokenizer("en").word_tokenize(text),
+    None: list,
+}
+
+
+@pytest.mark.parametrize("normalisation", list(NORMAL))
+@pytest.mark.parametrize("rule", list(WORDS))
+@pytest.mark.parametrize(("name", "bits"), [("corpusmill", 32), ("xxhash", 64), ("sha1", 32)])
+@settings(deadline=None, max_examples=25)
+@given(texts=TEXTS, ngram=st.integers(1, 4), least=st.integers(1, 6))
+def test_shingles_are_those_of_plain_python(normalisation, rule, name, bits, texts, ngram, least) -> None:  # type: ignore[no-untyped-def]
+    unit = "characters" if rule is None else "words"
+    made = shingler(
+        unit=unit,
+        word_rule=rule or "words",
+        normalisation=normalisation,
+        hash=name,
+        bits=bits,
+        ngram=ngram,
+        min_words=least,
+        bands=3,
+        rows=2,
+    )
+    found, shingles = made.signatures(*buffers(texts))
+    hashes, bounds = made.sets(*buffers(texts))
+    sets = [set(hashes[a:b].tolist()) for a, b in pairwise(bounds)]
+    expected = []
+    for text in texts:
+        units = WORDS[rule](NORMAL[normalisation](text))  # type: ignore[operator]
+        grams = [tuple(units[i : i + ngram]) for i in range(len(units) - ngram + 1)]
+        expected.append(grams if len(units) >= least else [])
+    assert shingles.tolist() == [len(grams) for grams in expected]
+    assert [len(s) for s in sets] == [len(set(grams)) for grams in expected]
+    for (a, first), (b, second) in combinations(zip(sets, expected, strict=True), 2):
+        assert len(a & b) == len(set(first) & set(second))
+    if name == "corpusmill":
+        return
+    separator = "" if rule is None else " "
+    function = create_hash_func(HashConfig(precision=bits, hash_fc=name))
+    multipliers, addends = datatrove_permutations(1, 6)
+    for row, grams in zip(found, expected, strict=True):
+        numbers = [function(separator.join(gram)) for gram in grams]
+        values = [
+            [(int(a) * h + int(b)) % 2**64 % (2**61 - 1) % 2**bits for h in numbers] for a, b in zip(multipliers, addends, strict=True)
+        ]
+        assert row.tolist() == ([min(v) for v in values] if grams else [0] * 6)
+
+
+def crawl_texts(shared_data: Path) -> list[str]:
+    """At least 300 real texts, some of them near copies of each other: paragraphs of Wikipedia, and the same with words left out."""
+    files = sorted((shared_data / "lid").glob("*.txt"))
+    texts = ["\n".join(path.read_text().splitlines()[part : part + 12]) for path in files for part in (0, 12)]
+    changed = [re.sub(r"(\w+\W+){1}", "", text[: len(text) // 2], count=2) + text[len(text) // 2 :] for text in texts]
+    return texts + changed
+
+
+@pytest.mark.parametrize(("name", "bits"), [("xxhash", 64), ("sha1", 64), ("xxhash", 32)])
+def test_candidate_pairs_are_datatroves(name: str, bits: int, shared_data: Path, tmp_path: Path) -> None:
+    texts = [*crawl_texts(shared_data), "too short", ""]
+    assert len(texts) >= 300
+    config = MinhashConfig(hash_config=HashConfig(precision=bits, hash_fc=name))  # type: ignore[arg-type]
+    step = MinhashDedupSignature(str(tmp_path), config)
+    theirs = [step.get_signature(shingles) if len(shingles := step.get_shingles(text)) else None for text in texts]
+
+    made = shingler(word_rule="spacy", normalisation="datatrove", hash=name, bits=bits, min_words=1)
+    signatures, shingles = made.signatures(*buffers(texts))
+    keys = band_keys(signatures, 14, 8)
+    ours, expected = set(), set()
+    for i, j in combinations(range(len(texts)), 2):
+        if shingles[i] and shingles[j] and (keys[:, i] == keys[:, j]).any():
+            ours.add((i, j))
+        if theirs[i] and theirs[j] and any(a == b for a, b in zip(theirs[i], theirs[j], strict=True)):
+            expected.add((i, j))
+    assert ours == expected
+    assert len(expected) > 100
+    assert signatures.reshape(-1, 14, 8).tolist() == [row or [[0] * 8] * 14 for row in theirs]
+
+
+def test_the_normal_form_words_has_the_same_words_by_both_rules() -> None:
+    texts = ["Don't stop: 12,5 % of «it»", "a b c d e f"]
+    one, two = (shingler(word_rule=rule, min_words=1).sets(*buffers(texts)) for rule in ("words", "whitespace"))
+    assert one[0].tolist() == two[0].tolist()
+    other = shingler(hash="xxhash", bits=64, min_words=1)
+    assert other.sets(*buffers(texts))[0].tolist() == one[0].tolist()
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.integers(0, 2**64 - 1) | st.sampled_from([0, 1, 2**63, 2**64 - 1]), max_size=200), max_size=4))
+def test_sets_are_ascending_without_repeats(numbers: list[list[int]]) -> None:
+    hashes = np.array([n for some in numbers for n in some], np.uint64)
+    bounds = np.cumsum([0, *map(len, numbers)])
+    most = max(map(len, numbers), default=0)
+    to_sets(hashes, bounds, np.empty(most, np.uint64), np.empty(most + 3, np.int64))
+    assert [hashes[a:b].tolist() for a, b in pairwise(bounds)] == [sorted(set(some)) for some in numbers]
+
+
+CONFIGS: list[dict[str, Any]] = [
+    {},
+    {"word_rule": "spacy", "normalisation": "datatrove", "hash": "xxhash", "bits": 64},
+    {"word_rule": "characters", "normalisation": "none"},
+    {"unit": "characters", "ngram": 24, "normalisation": "none"},
+    {"unit": "characters", "normalisation": "redpajama", "hash": "sha1"},
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_nothing_depends_on_the_batch(config: dict[str, Any]) -> None:
+    texts = [f"The {n} times {n * n} words, and so on: " * (1 + n % 7) for n in range(300)] + ["x y " * CHUNK_BYTES, "", "one two three"]
+    made = shingler(**config)
+    signatures, shingles = made.signatures(*buffers(texts))
+    hashes, bounds = made.sets(*buffers(texts))
+    for place in (0, 5, 299, 300, 301, 302):
+        alone, count = made.signatures(*buffers([texts[place]]))
+        assert (alone[0] == signatures[place]).all() and count[0] == shingles[place]
+        assert (made.sets(*buffers([texts[place]]))[0] == hashes[bounds[place] : bounds[place + 1]]).all()
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize(
+    "content", [b"", b"\x00" * 4_000_000, b"a" * 4_000_000, "é ".encode() * 1_000_000, b".,'" * 1_000_000, b"\xff" * 1_000_000]
+)
+def test_odd_texts_take_linear_time(config: dict[str, Any], content: bytes) -> None:
+    made = shingler(**config)
+    data, offsets = np.frombuffer(content, np.uint8), np.array([0, 0, len(content), len(content)])
+    made.signatures(data[:1000], np.minimum(offsets, 1000))  # compiles
+    start = time.process_time()
+    signatures, shingles = made.signatures(data, offsets)
+    made.sets(data, offsets)
+    assert time.process_time() - start < 20
+    assert shingles[0] == shingles[2] == 0 and not signatures[0].any()
+
+
+def test_no_texts() -> None:
+    for config in CONFIGS:
+        made = shingler(**config)
+        signatures, shingles = made.signatures(np.zeros(0, np.uint8), np.zeros(1, np.int64))
+        hashes, bounds = made.sets(np.zeros(0, np.uint8), np.zeros(1, np.int64))
+        assert signatures.shape == (0, 112) and len(shingles) == len(hashes) == 0 and bounds.tolist() == [0]
