@@ -92,6 +92,7 @@ def test_what_a_policy_needs_of_documents() -> None:
         ("sources", "keep: sources needs the list `sources`"),
         ("longest newest", "'longest newest' is no expression"),
         (["longest", "os.remove('x')"], "calls something else than abs, log"),
+        ("url == 'http://a/'", "keep can't use the column 'url'"),
     ],
 )
 def test_a_policy_that_makes_no_sense_is_one_sentence(keep, sentence: str) -> None:  # type: ignore[no-untyped-def]
