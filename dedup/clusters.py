@@ -89,7 +89,7 @@ class ClusterWorker(Worker):
         table, shard, entry = self._read(piece)
         new = entry == None if self.params["fixed"] else np.zeros(len(entry), bool)  # noqa: E711 - an array of names
         verdicts, limited = self._judge(table, new)
-        rows = cluster_table(table, shard, entry, verdicts)
+        rows = cluster_table(table, shard, entry, verdicts, self.config.by)
         earlier = rows["entry"].is_valid()
         files = {f"{piece.key}.parquet": rows.filter(pc.invert(earlier)).drop_columns(["entry"])}
         if any(piece.params["entries"]):
@@ -202,7 +202,9 @@ def same_url(urls: pa.ChunkedArray, rank: Index) -> Index:
     return chosen
 
 
-def cluster_table(table: pa.Table, shard: npt.NDArray[np.object_], entry: npt.NDArray[np.object_], verdicts: Verdicts) -> pa.Table:
+def cluster_table(
+    table: pa.Table, shard: npt.NDArray[np.object_], entry: npt.NDArray[np.object_], verdicts: Verdicts, by_what: str
+) -> pa.Table:
     """The rows of `CLUSTERS`, with `entry`, of the documents that are in a cluster of two or more, or left by a full one."""
     kept = verdicts.kept
     size = np.bincount(kept, minlength=len(kept))[kept]
@@ -210,7 +212,7 @@ def cluster_table(table: pa.Table, shard: npt.NDArray[np.object_], entry: npt.ND
     at = pa.array(chosen)
     full = verdicts.full[chosen]
     value = verdicts.similarity[chosen]
-    by = table["source"] if table[BY].null_count == table.num_rows else table[BY]
+    by = table["source"] if by_what == "source" else table[BY]
     columns = {
         "entry": pa.array(entry[chosen], pa.string()),
         "shard": pa.array(shard[chosen], pa.string()),
