@@ -105,7 +105,8 @@ class ClusterWorker(Worker):
             tables.append(table)
             shards += [shard] * table.num_rows
             entries += [entry] * table.num_rows
-        return pa.concat_tables(tables), np.array(shards, object), np.array(entries, object)
+        # entries of an index may have columns that other policies needed
+        return pa.concat_tables(tables, promote_options="permissive"), np.array(shards, object), np.array(entries, object)
 
     def _judge(self, table: pa.Table, later: npt.NDArray[np.bool_]) -> tuple[Verdicts, int]:
         """`later`: documents that yield to all others."""
@@ -205,10 +206,13 @@ def same_url(urls: pa.ChunkedArray, rank: Index) -> Index:
 def cluster_table(
     table: pa.Table, shard: npt.NDArray[np.object_], entry: npt.NDArray[np.object_], verdicts: Verdicts, by_what: str
 ) -> pa.Table:
-    """The rows of `CLUSTERS`, with `entry`, of the documents that are in a cluster of two or more, or left by a full one."""
+    """The rows of `CLUSTERS`, with `entry`, of the documents that are in a cluster of two or more, or left by a full one.
+
+    Of earlier runs all documents have a row: one that stays by itself now may have gone before.
+    """
     kept = verdicts.kept
     size = np.bincount(kept, minlength=len(kept))[kept]
-    chosen = np.flatnonzero((size > 1) | (verdicts.full >= 0))
+    chosen = np.flatnonzero((size > 1) | (verdicts.full >= 0) | (entry != None))  # noqa: E711 - an array of names
     at = pa.array(chosen)
     full = verdicts.full[chosen]
     value = verdicts.similarity[chosen]
