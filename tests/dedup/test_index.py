@@ -67,19 +67,18 @@ def test_the_union_is_that_of_one_run_whatever_the_order(seed: int, config: dict
     assert whole.counts["near"] > 10 and ("exact" in config) != (whole.counts["exact"] > 3)
     restored = replaced = 0
     for order in permutations(CRAWLS):
-        index = str(tmp_path / "".join(order))
-        for number, name in enumerate(order):
-            before = kept_ids(index) if number else set()
-            ids_before = set() if not number else {row["id"] for other in order[:number] for row in all_rows[other]}
+        index, earlier, before = str(tmp_path / "".join(order)), set[str](), set[str]()
+        for name in order:
             result = dedup(rows[name], index={"path": index, "name": name}, **config)
-            all_rows = {name: result.report} if not number else {**all_rows, name: result.report}
             changes = read_table(result.run.storage, "earlier/changes.parquet").to_pylist()
             after = kept_ids(index)
-            assert {row["id"] for row in changes if row["kept"]} == (after - before) & ids_before
+            assert {row["id"] for row in changes if row["kept"]} == (after - before) & earlier
             assert {row["id"] for row in changes if not row["kept"]} == before - after
             assert kept_of(result) == {row["id"] for row in result.report} & after
             restored += sum(row["kept"] for row in changes)
             replaced += sum(not row["kept"] for row in changes)
+            earlier |= {row["id"] for row in result.report}
+            before = after
         assert after == kept_of(whole), order
     assert restored and replaced
 
