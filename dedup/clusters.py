@@ -95,7 +95,7 @@ class ClusterWorker(Worker):
         table, shard, entry = self._read(piece)
         new = entry == None if self.params["fixed"] else np.zeros(len(entry), bool)  # noqa: E711 - an array of names
         verdicts, limited = self._judge(table, new)
-        rows = cluster_table(table, shard, entry, verdicts)
+        rows = cluster_table(table, shard, entry, verdicts, self.config.by)
         earlier = rows["entry"].is_valid()
         files = {f"{piece.key}.parquet": rows.filter(pc.invert(earlier)).drop_columns(["entry"])}
         if any(piece.params["entries"]):
@@ -111,7 +111,8 @@ class ClusterWorker(Worker):
             tables.append(table)
             shards += [shard] * table.num_rows
             entries += [entry] * table.num_rows
-        return pa.concat_tables(tables), np.array(shards, object), np.array(entries, object)
+        # entries of an index may have columns that other policies needed
+        return pa.concat_tables(tables, promote_options="permissive"), np.array(shards, object), np.array(entries, object)
 
     def _judge(self, table: pa.Table, later: npt.NDArray[np.bool_]) -> tuple[Verdicts, int]:
         """`later`: documents that yield to all others."""
@@ -182,15 +183,20 @@ def same_url(urls: pa.ChunkedArray, rank: Index) -> Index:
     return chosen
 
 
-def cluster_table(table: pa.Table, shard: npt.NDArray[np.object_], entry: npt.NDArray[np.object_], verdicts: Verdicts) -> pa.Table:
-    """The rows of `CLUSTERS`, with `entry`, of the documents that are in a cluster of two or more, or left by a full one."""
+def cluster_table(
+    table: pa.Table, shard: npt.NDArray[np.object_], entry: npt.NDArray[np.object_], verdicts: Verdicts, by_what: str
+) -> pa.Table:
+    """The rows of `CLUSTERS`, with `entry`, of the documents that are in a cluster of two or more, or left by a full one.
+
+    Of earlier runs all documents have a row: one that stays by itself now may have gone before.
+    """
     kept = verdicts.kept
     size = np.bincount(kept, minlength=len(kept))[kept]
-    chosen = np.flatnonzero((size > 1) | (verdicts.full >= 0))
+    chosen = np.flatnonzero((size > 1) | (verdicts.full >= 0) | (entry != None))  # noqa: E711 - an array of names
     at = pa.array(chosen)
     full = verdicts.full[chosen]
     value = verdicts.similarity[chosen]
-    by = table["source"] if table[BY].null_count == table.num_rows else table[BY]
+    by = table["source"] if by_what == "source" else table[BY]
     columns = {
         "entry": pa.array(entry[chosen], pa.string()),
         "shard": pa.array(shard[chosen], pa.string()),

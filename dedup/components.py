@@ -59,20 +59,24 @@ def join(parent, star, document):
 
 @numba.njit(cache=True, nogil=True)
 def join_up_to(parent, weight, star, document, limit, smallest, largest):
-    """As `join`, but for stars of `smallest` to `largest` documents alone and never to more than `limit` of weight; returns how many
-    documents were left apart. `weight` holds the weight of each root."""
+    """As `join`, but for stars of `smallest` to `largest` documents alone and never to more than `limit` of weight; returns how often
+    documents were left apart. What has no room with a star's first documents begins anew with those behind it, so that a million near
+    copies come together in a few components. `weight` holds the weight of each root."""
     apart, begin = 0, 0
     while begin < len(star):
         end = begin
         while end < len(star) and star[end] == star[begin]:
             end += 1
         if smallest <= end - begin <= largest:
+            middle = document[begin]
             for i in range(begin + 1, end):
-                a, b = _root(parent, document[begin]), _root(parent, document[i])
+                a, b = _root(parent, middle), _root(parent, document[i])
                 if a == b:
                     continue
                 if weight[a] + weight[b] > limit:
                     apart += 1
+                    if weight[b] <= weight[a]:
+                        middle = b
                     continue
                 weight[min(a, b)] = weight[a] + weight[b]
                 parent[max(a, b)] = min(a, b)
@@ -87,22 +91,30 @@ def roots(parent):
     return parent
 
 
-def components(count: int, stars: Sequence[tuple[Index, Index]], weight: Index, limit: int) -> tuple[Index, int]:
+def components(
+    count: int, groups: Sequence[tuple[Index, Index]], buckets: Sequence[tuple[Index, Index]], weight: Index, limit: int
+) -> tuple[Index, int]:
     """`(root, apart)`: the lowest member of each document's connected component, and how many candidates were left apart.
 
-    `stars` can be read twice: `(star, document)`, the star ascending. Where a component weighs more than `limit`, all are made again
-    from the smallest stars to the largest, leaving apart what would exceed it: the smaller a bucket, the more its documents share.
+    `groups` (copies: they always stay together) and `buckets` (candidates) give stars, `buckets` more than once: `(star, document)`, the
+    star ascending. Where a component weighs more than `limit`, all are made again from the smallest buckets to the largest, leaving apart
+    what would exceed it: the smaller a bucket, the more its documents share. Of buckets alike in size the first ones win, so what is left
+    apart depends on the order of the documents.
     """
     parent = np.arange(count)
-    for star, document in stars:
+    for star, document in groups:
+        join(parent, star, document)
+    copies = parent.copy()
+    for star, document in buckets:
         join(parent, star, document)
     root = roots(parent)
     if not count or np.bincount(root, weight).max() <= limit:
         return root, 0
-    parent, heavy, apart, smallest = np.arange(count), weight.copy(), 0, 2
+    parent = roots(copies)
+    heavy, apart, smallest = np.bincount(parent, weight, count).astype(np.int64), 0, 2
     while True:
         largest_seen = 0
-        for star, document in stars:
+        for star, document in buckets:
             apart += join_up_to(parent, heavy, star, document, limit, smallest, 2 * smallest - 1)
             largest_seen = max(largest_seen, int(np.unique(star, return_counts=True)[1].max(initial=0)))
         if largest_seen < 2 * smallest:
@@ -111,19 +123,17 @@ def components(count: int, stars: Sequence[tuple[Index, Index]], weight: Index, 
 
 
 class Stars(Sequence[tuple[Index, Index]]):
-    """The candidates of all files, read anew each time."""
+    """The candidates of some files, read anew each time; `star` is the column that says what belongs together."""
 
-    def __init__(self, run: Storage, groups: Sequence[str], buckets: Sequence[str]):
-        self.run = run
-        self.files = [(path, "first") for path in groups] + [(path, "bucket") for path in buckets]
+    def __init__(self, run: Storage, files: Sequence[str], star: str):
+        self.run, self.files, self.star = run, files, star
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, number):
-        path, star = self.files[number]
-        table = read_table(self.run, path, [star, "document"])
-        return table[star].to_numpy(), table["document"].to_numpy()
+        table = read_table(self.run, self.files[number], [self.star, "document"])
+        return table[self.star].to_numpy(), table["document"].to_numpy()
 
 
 def groups_output(run: Storage, shards: list[Shard], own: int, groups: Sequence[str], buckets: Sequence[str], places: int) -> Output:
@@ -131,13 +141,14 @@ def groups_output(run: Storage, shards: list[Shard], own: int, groups: Sequence[
     runs have judged them. `places`: 64-bit words of a signature. Counts: `groups`, `apart`."""
     begin = starts(shards)
     weight, state = np.full(begin[-1], DOCUMENT_WORDS), np.zeros(begin[-1], np.uint8)
-    stars = Stars(run, groups, buckets)
-    for (_, star), (_, document) in zip(stars.files, stars, strict=True):
-        state[document] |= IN_BUCKET if star == "bucket" else IN_GROUP
+    copies, candidates = Stars(run, groups, "first"), Stars(run, buckets, "bucket")
+    for stars, bit in ((copies, IN_GROUP), (candidates, IN_BUCKET)):
+        for _, document in stars:
+            state[document] |= bit
     near = state & IN_BUCKET != 0
     for shard, first in zip(shards, begin, strict=False):
         weight[first : first + shard.rows] += np.where(near[first : first + shard.rows], _shingles(run, shard) + places, 0)
-    root, apart = components(len(weight), stars, weight, GROUP_WORDS)
+    root, apart = components(len(weight), copies, candidates, weight, GROUP_WORDS)
     judged = (state != 0) & (root < own)
     group = _pack(root[judged], weight[judged])
     members = np.flatnonzero(judged)

@@ -5,18 +5,27 @@ Parsed by Python's own parser into a tree of which few nodes are allowed, and co
 
 import ast
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from corpusmill.pipeline.errors import InputError
+
+#: Characters of an expression: what is longer could nest deeper than Python can follow.
+LONGEST = 1_000
 
 BINARY: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: pc.add, ast.Sub: pc.subtract, ast.Mult: pc.multiply, ast.Div: pc.divide, ast.Pow: pc.power,
     ast.Lt: pc.less, ast.LtE: pc.less_equal, ast.Gt: pc.greater, ast.GtE: pc.greater_equal, ast.Eq: pc.equal, ast.NotEq: pc.not_equal,
 }  # fmt: skip
 FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "abs": pc.abs, "log": pc.ln, "sqrt": pc.sqrt, "min": pc.min_element_wise, "max": pc.max_element_wise,
+    "abs": pc.abs, "log": pc.ln, "sqrt": pc.sqrt,
+    "min": partial(pc.min_element_wise, skip_nulls=False), "max": partial(pc.max_element_wise, skip_nulls=False),
 }  # fmt: skip
+#: Functions of any number of values; the others take one.
+OF_MANY = ("min", "max")
 
 
 def columns_of(expression: str) -> list[str]:
@@ -27,19 +36,37 @@ def columns_of(expression: str) -> list[str]:
 
 
 def evaluate(expression: str, table: pa.Table) -> pa.Array | pa.ChunkedArray:
-    """The expression's value for each row as float64; null where a column is null or not a number."""
-    values = {name: _number(table[name]) for name in columns_of(expression)}
-    result = _compute(_parse(expression).body, values)
-    result = result if isinstance(result, pa.Array | pa.ChunkedArray) else pa.repeat(result, table.num_rows)
-    result = result.cast(pa.float64())
-    return pc.if_else(pc.is_nan(result), None, result)
+    """The expression's value for each row as float64; null where a column is null or the value is not a number.
+
+    Raises InputError with one sentence where a column's type does not fit.
+    """
+    try:
+        values = {name: _number(table[name]) for name in columns_of(expression)}
+        result = _compute(_parse(expression).body, values)
+        result = result if isinstance(result, pa.Array | pa.ChunkedArray) else pa.repeat(result, table.num_rows)
+        if _is_text(result.type):
+            raise InputError(f"{expression!r}: the value is a text, not a number.")
+        result = result.cast(pa.float64())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InputError(f"{expression!r} can't be computed from columns of these types ({str(error).splitlines()[0]}).") from error
+    return _numbers(result)
+
+
+def _numbers(values: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    return pc.if_else(pc.is_nan(values), None, values)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def _number(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return column if pa.types.is_string(column.type) or pa.types.is_large_string(column.type) else column.cast(pa.float64())
+    return column if _is_text(column.type) else _numbers(column.cast(pa.float64()))
 
 
 def _parse(expression: str) -> ast.Expression:
+    if len(expression) > LONGEST:
+        raise ValueError(f"{expression[:40]!r}... is longer than {LONGEST:,} characters")
     try:
         tree = ast.parse(expression.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -51,15 +78,22 @@ def _parse(expression: str) -> ast.Expression:
 def _walk(tree: ast.Expression, column: Callable[[str], None]) -> None:
     """Gives the names of columns to `column`; refuses everything that is not arithmetic."""
     functions = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    compared = {id(side) for node in ast.walk(tree) if isinstance(node, ast.Compare) for side in (node.left, *node.comparators)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and id(node) not in functions:
             column(node.id)
         elif isinstance(node, ast.Call) and not (isinstance(node.func, ast.Name) and node.func.id in FUNCTIONS and not node.keywords):
             raise ValueError(f"{ast.unparse(node)!r} calls something else than {', '.join(FUNCTIONS)}")
+        elif isinstance(node, ast.Call) and not (node.args if node.func.id in OF_MANY else len(node.args) == 1):  # type: ignore[attr-defined]
+            raise ValueError(f"{ast.unparse(node)!r} has {len(node.args)} values ({', '.join(OF_MANY)} take some, other functions one)")
         elif isinstance(node, ast.Compare) and len(node.ops) != 1:
             raise ValueError(f"{ast.unparse(node)!r} compares more than two values")
         elif isinstance(node, ast.Constant) and type(node.value) not in (int, float, str):
             raise ValueError(f"{ast.unparse(node)!r} is neither a number nor a text")
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in compared:
+            raise ValueError(f"{ast.unparse(node)!r} is a text, which can only be compared")
+        elif isinstance(node, ast.Constant) and isinstance(node.value, int) and abs(node.value) > 2**1023:
+            raise ValueError(f"{ast.unparse(node)[:20]}... is too large")
         elif not isinstance(node, ALLOWED):
             raise ValueError(f"{ast.unparse(node)!r} is not arithmetic")
 

@@ -41,7 +41,7 @@ class Entry:
 
     name: str
     number: int
-    identity: str  # of the task that made it
+    documents: str  # digest of those that the run had, which tells it from other runs of its name
     columns: list[str]  # that its policies compare
     shards: list[Shard]
     decisions: FileRef
@@ -106,8 +106,8 @@ class CrawlIndex:
                 )
                 for s in raw["shards"]
             ]  # fmt: skip
-            return Entry(raw["name"], raw["number"], raw["identity"], raw["columns"], shards, FileRef(**raw["decisions"]))
-        except (KeyError, TypeError) as error:
+            return Entry(raw["name"], raw["number"], raw["documents"], raw["columns"], shards, FileRef(**raw["decisions"]))
+        except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{self.storage.path(name)}/{ENTRY_FILE}: not an entry of an index ({error}).") from error
 
     def _json(self, path: str) -> dict[str, Any]:

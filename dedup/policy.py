@@ -15,6 +15,8 @@ from corpusmill.dedup.expression import columns_of, evaluate
 NAMED = ("longest", "quality", "newest", "oldest", "first", "sources")
 #: Columns that every document has for the order; a policy may need more (`needed_columns`).
 ALWAYS = ("id", "source", "offset", "timestamp", "chars")
+#: Columns of working files that mean something else there than in documents.
+TAKEN_NAMES = ("exact", "url", "signature", "shingles", "by", "row", "near", "text")
 TIES = [("id", "ascending"), ("source", "ascending"), ("offset", "ascending"), ("exact", "ascending"), ("index", "ascending")]
 
 
@@ -27,8 +29,9 @@ def check_policy(keep: str | Sequence[str], sources: Sequence[str]) -> None:
     if not criteria(keep):
         raise ValueError("keep names no criterion")
     for criterion in criteria(keep):
-        if criterion not in NAMED:
-            columns_of(criterion)
+        taken = [] if criterion in NAMED else [name for name in columns_of(criterion) if name in TAKEN_NAMES]
+        if taken:
+            raise ValueError(f"keep can't use the column {taken[0]!r}")
         if criterion == "sources" and not sources:
             raise ValueError("keep: sources needs the list `sources`")
 

@@ -32,7 +32,8 @@ _U64 = np.dtype(np.uint64)
 
 
 def signature_schema(places: int, bits: int, more: Sequence[pa.Field] = ()) -> pa.Schema:
-    """One row a document, in the order of its shard. Where `shingles` is 0 the signature means nothing."""
+    """One row a document, in the order of its shard. Where `shingles` is 0 the signature means nothing; of no places there is none."""
+    signature = [pa.field("signature", pa.binary(places * bits // 8), nullable=False)] if places else []
     return pa.schema(
         [
             pa.field("id", pa.string(), nullable=False),
@@ -43,7 +44,7 @@ def signature_schema(places: int, bits: int, more: Sequence[pa.Field] = ()) -> p
             pa.field("shingles", pa.int64(), nullable=False),
             pa.field("exact", pa.binary(HASH_BYTES), nullable=False),
             pa.field("url", pa.binary(HASH_BYTES)),  # null where there is none, or URLs are not compared
-            pa.field("signature", pa.binary(places * bits // 8), nullable=False),
+            *signature,
             pa.field(BY, pa.string()),  # null where it is `source`
             *more,
         ]
@@ -137,7 +138,7 @@ class SignatureWorker(Worker):
             "chars": pc.utf8_length(batch["text"]),
             "shingles": pa.array(shingles),
             "exact": to_fixed_binary(exact),
-            "url": _url_hashes(batch["url"]) if self.config.url.enabled else pa.nulls(batch.num_rows),
+            "url": _url_hashes(batch["url"], self.config.url.normalisation) if self.config.url.enabled else pa.nulls(batch.num_rows),
             "signature": to_fixed_binary(signature),
             BY: _by(batch, self.params["by"]),
         }
@@ -159,8 +160,10 @@ class SignatureWorker(Worker):
             yield BAND_KEYS, keys_bytes(bands[:, near].reshape(-1), *repeated, ranges[BAND_KEYS])
 
 
-def _url_hashes(urls: pa.ChunkedArray) -> pa.Array:
-    found = [None if url is None else xxhash.xxh3_128_digest(normalised_url(url)) for url in urls.to_pylist()]
+def _url_hashes(urls: pa.ChunkedArray, how: str) -> pa.Array:
+    """Null where there is no URL; documents with an empty one have none in common."""
+    form = normalised_url if how == "syntax" else str
+    found = [xxhash.xxh3_128_digest(form(url)) if url and url.strip() else None for url in urls.to_pylist()]
     return pa.array(found, pa.binary(HASH_BYTES))
 
 
@@ -169,7 +172,9 @@ def _by(batch: pa.Table, by: str) -> pa.Array | pa.ChunkedArray:
         return pa.nulls(batch.num_rows)
     if by != HOST:
         return batch[by].cast(pa.string())
-    return pc.struct_field(pc.extract_regex(pc.utf8_lower(batch["url"]), r"^[a-z][a-z0-9+.-]*://(?:[^/?#]*@)?(?P<host>[^/?#:]*)"), "host")
+    return pc.struct_field(
+        pc.extract_regex(pc.utf8_lower(batch["url"]), r"^[a-z][a-z0-9+.-]*://(?:[^/?#]*@)?(?P<host>\[[^\]/?#]*\]|[^/?#:]*)"), "host"
+    )
 
 
 def require_columns(path: str, present: Sequence[str], needed: Sequence[str]) -> None:

@@ -4,14 +4,14 @@ Phases, each resumable: signatures (a task a shard), candidates (a task a range 
 clusters (a task a group), sources (one task), and the documents that stay (a task a shard).
 """
 
-from dataclasses import replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from corpusmill.dedup.config import ClusterConfig, DedupConfig, MeasureConfig
 from corpusmill.dedup.corpus import Shard
 from corpusmill.dedup.index import CrawlIndex, Entry
 from corpusmill.dedup.keys import BAND_KEYS, EXACT_KEYS, URL_KEYS
 from corpusmill.dedup.policy import needed_columns
+from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import TRIAL, FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
@@ -194,10 +194,14 @@ class DedupStage(Stage):
     # ---- the index ----------------------------------------------------------------------------------
 
     def _entry_name(self, run: StageRun) -> str:
-        name = (self.config.index and self.config.index.name) or PurePosixPath(run.run.root.rstrip("/")).name
-        if "/" in name or name.startswith("."):
+        root = run.run.root if run.run.remote else str(Path(run.run.root).absolute())
+        name = (self.config.index and self.config.index.name) or PurePosixPath(root).name
+        if not name or "/" in name or name.startswith("."):
             raise InputError(f"dedup.index.name: {name!r} can't be the name of a folder.")
         return name
+
+    def _documents_digest(self, run: StageRun) -> str:
+        return digest([ref.fingerprint for ref in run.documents()])
 
     def _entries(self, run: StageRun) -> list[Entry]:
         """The entries of other runs in the index."""
@@ -205,9 +209,14 @@ class DedupStage(Stage):
             return []
         index = CrawlIndex(self.config.index.path)
         index.check(self.config)
-        every = index.entries()
-        own = next((entry.number for entry in every if entry.name == self._entry_name(run)), len(every))
-        entries = [entry for entry in every if entry.number < own]  # a run that is done again sees what it saw before
+        every, name = index.entries(), self._entry_name(run)
+        own = next((entry for entry in every if entry.name == name), None)
+        if own and own.documents != self._documents_digest(run):
+            raise InputError(
+                f"{index.storage.path(name)}: this entry of the index is of a run with other documents; give this one a dedup.index.name "
+                f"of its own, or remove that folder if it is to be replaced."
+            )
+        entries = [entry for entry in every if own is None or entry.number < own.number]  # done again, a run sees what it saw before
         for entry in entries:
             missing = [column for column in self._columns() if column not in entry.columns]
             if missing:
@@ -223,13 +232,14 @@ class DedupStage(Stage):
         tables = self._files(clusters, "clusters/")
         files = [file for shard in own for file in (shard.texts, shard.signatures, *shard.keys.values()) if file]
         index, name, number = CrawlIndex(self.config.index.path), self._entry_name(run), 1 + max((e.number for e in entries), default=-1)
-        if not index.has(name):
+        if not index.has(name) and run.storage.exists(MARK_FILE):
             run.storage.remove(MARK_FILE)  # the run has put itself into an index that is gone
-        new, paths, changed = Entry(name, number, "", self._columns(), own, changes), [table.path for table in tables], changes.path
+        new = Entry(name, number, self._documents_digest(run), self._columns(), own, changes)
+        paths, changed = [table.path for table in tables], changes.path
         run.once(
             INDEX_TASK,
             [*files, *tables, changes],
-            lambda identity: entry_output(run.run, self.config, index, replace(new, identity=identity), paths, changed),
+            lambda _: entry_output(run.run, self.config, index, new, paths, changed),
             {"name": name, "number": number},
         )
 

@@ -1,29 +1,36 @@
-import re
-
 import numpy as np
-import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpusmill.dedup.config import MinHashConfig
-from corpusmill.dedup.jaccard import jaccard
-from corpusmill.dedup.shingles import Shingler
-from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.dedup.clusters import least_equal
+from corpusmill.dedup.jaccard import shared
+from corpusmill.dedup.leaders import Evidence, similarity
 
-TEXTS = st.lists(st.text(alphabet="aB ,é", max_size=40), max_size=5)
+SETS = st.frozensets(st.integers(0, 30), min_size=1, max_size=12)
+
+
+def evidence(sets: list[frozenset[int]], threshold: float, containment: bool) -> Evidence:
+    hashes = np.array([h for s in sets for h in sorted(s)], np.uint64)
+    ends = np.cumsum([0, *map(len, sets)])
+    bounds = np.stack([ends[:-1], ends[1:]], axis=1)
+    everything, nothing = np.ones(len(sets), bool), np.zeros(len(sets), bool)
+    return Evidence(np.zeros((len(sets), 1), np.uint32), hashes, bounds, everything, everything, nothing, 0, threshold, containment)
 
 
 @settings(deadline=None)
-@given(TEXTS, st.integers(1, 4))
-def test_similarity_of_sets_of_word_ngrams(texts: list[str], ngram: int) -> None:
-    shingler = Shingler(MinHashConfig(ngram=ngram, min_words=1))
-    shingler.setup()
-    hashes, bounds = shingler.sets(*text_buffers(pa.array(texts, pa.large_string())))
-    found = [hashes[bounds[i] : bounds[i + 1]] for i in range(len(texts))]
-    words = [re.findall(r"\w+", text.lower()) for text in texts]
-    slow = [{tuple(w[i : i + ngram]) for i in range(len(w) - ngram + 1)} for w in words]
-    assert [len(s) for s in found] == [len(s) for s in slow]
-    for i, a in enumerate(slow):
-        assert (np.diff(found[i].astype(object)) > 0).all()
-        for j, b in enumerate(slow):
-            assert jaccard(found[i], found[j]) == (len(a & b) / len(a | b) if a | b else 0.0)
+@given(SETS, SETS, st.sampled_from([0.01, 0.5, 0.75, 1.0]), st.booleans())
+def test_similarity_is_that_of_the_sets(a: frozenset[int], b: frozenset[int], threshold: float, containment: bool) -> None:
+    expected = len(a & b) / (len(a) if containment else len(a | b))
+    assert similarity(0, 1, evidence([a, b], threshold, containment)) == (expected if expected >= threshold else -1)
+
+
+@settings(deadline=None)
+@given(SETS, SETS)
+def test_shared_counts_the_common_members(a: frozenset[int], b: frozenset[int]) -> None:
+    assert shared(np.array(sorted(a), np.uint64), np.array(sorted(b), np.uint64)) == len(a & b)
+
+
+def test_signatures_alone_decide_only_what_is_far_below_the_threshold() -> None:
+    assert least_equal(0.75, 112) == 71  # .75 less three standard errors of .041
+    assert least_equal(1.0, 112) == 112
+    assert least_equal(0.05, 112) == 0

@@ -68,8 +68,8 @@ def test_permutations_never_change() -> None:
 def test_estimates_are_as_good_as_theory_and_datasketch(bits: int) -> None:
     made = shingler(bits=bits, min_words=5)
     ours, theirs, expected = [], [], []
-    for seed, shared in enumerate(list(range(20, 200, 3)) * 3):
-        texts = overlapping(200, shared, seed)
+    for seed, same in enumerate(list(range(20, 200, 3)) * 3):
+        texts = overlapping(200, same, seed)
         hashes, bounds = made.sets(*buffers(list(texts)))
         sets = [hashes[bounds[i] : bounds[i + 1]] for i in range(2)]
         true = jaccard(*sets)

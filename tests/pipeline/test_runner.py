@@ -123,3 +123,74 @@ def test_two_pieces_of_one_key_are_a_bug_that_is_caught(tmp_path):
 def test_code_version_differs_by_room():
     assert code_version("filters") != code_version("dedup")
     assert code_version("filters").startswith("0.")
+
+
+class PartConfig(Config):
+    factor: int = 2
+
+
+class WholeConfig(PartConfig):
+    offset: int = 0
+
+
+SEEN: list[tuple[str, Config]] = []
+
+
+class PartWorker(Worker):
+    def process(self, piece: Piece) -> Output:
+        SEEN.append((piece.key, self.config))
+        return Output({f"{piece.key}.txt": str(self.config.model_dump()).encode()}, rows_in=1)
+
+
+class PartStage(Stage):
+    """Two phases and two single tasks, of which the first of each depend on a part of the section."""
+
+    name = "ingest"
+    Config = WholeConfig
+    tries = True
+
+    def execute(self, run: StageRun) -> None:
+        part = PartConfig(factor=self.config.factor)
+        first = run.map("first", PartWorker, [Piece(f"first-{i}", ()) for i in range(2)], None, part)
+        inputs = [row.ref("ingest", row.outputs[0].path) for row in first]
+        run.once("sum", inputs, lambda _: Output({"sum.txt": b"1"}), None, part)
+        if self.dry_run:
+            return
+        run.map("second", PartWorker, [Piece("second", tuple(inputs))])
+        run.once("end", inputs, lambda _: Output({"end.txt": b"2"}))
+
+
+def parts(folder, dry_run: bool = False, **config) -> tuple[list[str], StageRun]:
+    SEEN.clear()
+    stage = PartStage(WholeConfig(**config), dry_run)
+    run = StageRun(stage, Storage(str(folder)), {"ingest": stage.config}, [], InlineEngine(), Progress(False))
+    run.execute()
+    return [key for key, _ in SEEN], run
+
+
+def test_a_phase_depends_on_its_part_of_the_section_alone(tmp_path):
+    keys, run = parts(tmp_path)
+    assert keys == ["first-0", "first-1", "second"] and run.performed == 5
+    assert [type(config) for _, config in SEEN] == [PartConfig, PartConfig, WholeConfig]
+    assert (tmp_path / "ingest/first-0.txt").read_text() == "{'factor': 2}"
+    keys, run = parts(tmp_path, offset=1)
+    assert keys == ["second"] and run.performed == 2
+    keys, run = parts(tmp_path, offset=1, factor=3)
+    assert keys == ["first-0", "first-1", "second"] and run.performed == 5
+    digests = {row.task: row.config for row in run.manifest.rows()}
+    assert digests["first-0"] == digests["sum"] != digests["second"] == digests["end"]
+
+
+def test_a_dry_run_leaves_a_stage_unfinished_and_removes_nothing(tmp_path):
+    keys, run = parts(tmp_path, dry_run=True)
+    assert keys == ["first-0", "first-1"] and run.performed == 3
+    (tmp_path / "ingest/other.txt").write_text("of a run before")
+    assert not Manifest(Storage(str(tmp_path / "ingest"))).complete
+    keys, run = parts(tmp_path, dry_run=True)
+    assert keys == [] and (tmp_path / "ingest/other.txt").exists()
+    keys, run = parts(tmp_path)
+    assert keys == ["second"] and run.manifest.complete and not (tmp_path / "ingest/other.txt").exists()
+    before = (tmp_path / "ingest/manifest.jsonl").read_bytes()
+    parts(tmp_path, dry_run=True)
+    assert Manifest(Storage(str(tmp_path / "ingest"))).complete
+    assert (tmp_path / "ingest/manifest.jsonl").read_bytes() == before

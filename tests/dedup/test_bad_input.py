@@ -1,0 +1,109 @@
+"""What is too much, too little, or broken."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from corpusmill.dedup import components
+from corpusmill.dedup.stage import DedupStage
+from corpusmill.pipeline.engine import InlineEngine
+from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.runner import StageRun
+
+ALL = {"url": {"enabled": True}}
+
+
+def again(run: StageRun) -> StageRun:
+    found = StageRun(run.stage, run.run, run.recipe, [], InlineEngine(), Progress(False))
+    found.execute()
+    return found
+
+
+def near_copies(count: int) -> list[dict]:  # type: ignore[type-arg]
+    texts = [" ".join([f"f{i // 4}x{j}" for j in range(50)]) + " more" * (i % 4) for i in range(count)]
+    return [{"text": text, "url": f"http://h/{i}", "offset": i} for i, text in enumerate(texts)]
+
+
+@pytest.mark.parametrize("config", [{}, ALL, {"minhash": {"enabled": False}}, {"exact": {"enabled": False}}, {"verification": "estimate"}])
+def test_none_one_and_empty_documents(config: dict, dedup) -> None:  # type: ignore[no-untyped-def, type-arg]
+    for shards in ([], [[]], [[], [], []]):
+        result = dedup(shards, **config)
+        assert result.report == [] and result.sources == [] and result.counts["clusters"] == 0
+    result = dedup([[], ["one document"], []], **config)
+    assert result.kept == ["one document"] and result.report[0]["cluster_size"] == 1
+    empty = [{"text": text, "url": f"u/{i}"} for i, text in enumerate(["", "", " ", "\n\t"])]
+    result = dedup([empty[:2], empty[2:]], **config)
+    assert len(result.kept) == (4 if config.get("exact") else 1)
+
+
+def test_everything_off_keeps_everything(dedup) -> None:  # type: ignore[no-untyped-def]
+    rows = near_copies(8)
+    result = dedup([rows], exact={"enabled": False}, minhash={"enabled": False})
+    assert result.kept == [row["text"] for row in rows] and result.counts["clusters"] == 0
+
+
+def test_many_copies_of_one_page_cost_no_more_than_reading_them(dedup, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(components, "GROUP_WORDS", 100_000)  # far less than the copies weigh
+    text = "one page of a few words that everybody has " * 3
+    copies = [{"text": text, "id": f"{i:032x}", "url": f"http://h/{i}"} for i in range(20_000)]
+    started = time.monotonic()
+    result = dedup([copies[:7_000], copies[7_000:]])
+    assert time.monotonic() - started < 30
+    assert [row["id"] for row in result.data] == [f"{0:032x}"] and result.data[0]["cluster_size"] == 20_000
+    assert result.counts["exact"] == 19_999 and result.counts["apart"] == 0
+
+
+def test_a_long_document_beside_short_ones(dedup) -> None:  # type: ignore[no-untyped-def]
+    long = " ".join(f"w{i * 7919 % 1_000_003}" for i in range(300_000))
+    rows = [{"text": long, "url": "1"}, {"text": long + " end", "url": "2"}, {"text": long[: len(long) // 2], "url": "3"}, *near_copies(8)]
+    result = dedup([rows[:4], rows[4:]])
+    assert [row["url"] for row in result.data[:2]] == ["2", "3"] and len(result.kept) == 4
+    assert result.report[0]["similarity"] == (300_000 - 4) / (300_001 - 4)
+
+
+PATTERNS = ["signatures/*.parquet", "keys/*.bands.arrow", "keys/*.url.arrow", "candidates/buckets-*", "candidates/url-*", "groups/*",
+            "gathered/*", "clusters/part-*", "clusters/sources.parquet", "data/*", "report/*"]  # fmt: skip
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_file_that_was_cut_is_made_again(pattern: str, dedup, tree) -> None:  # type: ignore[no-untyped-def]
+    run = dedup([near_copies(12), near_copies(9)], **ALL).run
+    folder = Path(run.storage.root)
+    before = tree(folder)
+    file = sorted(folder.glob(pattern))[0]
+    with open(file, "r+b") as cut:
+        cut.truncate(file.stat().st_size // 2)
+    assert again(run).performed == 1
+    assert tree(folder) == before
+
+
+@pytest.mark.parametrize("pattern", ["signatures/*", "keys/*", "candidates/buckets-*", "groups/*", "gathered/*", "clusters/part-*"])
+def test_a_damaged_working_file_is_one_sentence(pattern: str, dedup) -> None:  # type: ignore[no-untyped-def]
+    """Of the same size, so that it is taken for whole; what comes after it is to be done again."""
+    run = dedup([near_copies(12), near_copies(9)], **ALL).run
+    folder = Path(run.storage.root)
+    for file in folder.glob(pattern):
+        file.write_bytes(b"\0" * file.stat().st_size)
+    order = ["signatures", "candidates", "groups", "gathered", "clusters", "data"]
+    begin = order.index("signatures" if pattern.startswith("keys") else pattern.partition("/")[0])
+    for later in order[begin + 1 :]:
+        for file in folder.glob(f"{later}/*"):
+            file.unlink()
+    with pytest.raises(CorpusmillError) as error:
+        again(run)
+    sentence = str(error.value)
+    assert "\n" not in sentence and str(pattern.partition("/")[0]) in sentence
+
+
+def test_a_shard_that_lacks_a_column_or_is_none_is_named(dedup) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(InputError, match=r"filter/data/part-00000\.parquet: has no column 'score', which dedup needs"):
+        dedup([["text"]], keep=["longest", "score * 2"])
+    with pytest.raises(InputError, match=r"'title \* 2' can't be computed from columns of these types"):
+        dedup([[{"text": "a", "title": "t", "url": "1"}, {"text": "a", "title": "t", "url": "2"}]], keep="title * 2")
+    run = dedup([["text"]]).run
+    Path(run.run.path("filter/data/part-00000.parquet")).write_bytes(b"no parquet")
+    stage = DedupStage(DedupStage.Config(minhash={"seed": 5}))
+    with pytest.raises(InputError, match=r"filter/data/part-00000\.parquet: not a readable Parquet file"):
+        StageRun(stage, run.run, run.recipe, [], InlineEngine(), Progress(False)).execute()

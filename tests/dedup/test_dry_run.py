@@ -1,0 +1,79 @@
+"""`corpusmill dedup RUN --dry-run`: says what would go, writes no documents, and its work is not done again."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from corpusmill.pipeline.manifest import Manifest
+from corpusmill.pipeline.storage import Storage
+
+
+def words(count: int, seed: int) -> str:
+    draw = random.Random(seed)
+    return " ".join(f"w{draw.randrange(10**6)}" for _ in range(count))
+
+
+@pytest.fixture
+def ingested(corpusmill, tmp_path: Path) -> Path:  # type: ignore[no-untyped-def]
+    """A run of which only `ingest` is finished: 60 rows, half of them copies."""
+    rows = [{"text": words(200, i % 30) + (" and more" if i >= 30 and i % 2 else ""), "url": f"http://a.test/{i}"} for i in range(60)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("ingest: {}\ndedup: {}\n")
+    run = tmp_path / "run"
+    code, _, err = corpusmill("run", recipe, tmp_path / "rows.jsonl", "--output", run, "--engine", "inline", "--to", "ingest")
+    assert code == 0, err
+    return run
+
+
+def tasks(run: Path) -> list[str]:
+    return [json.loads(line).get("task", "-") for line in (run / "dedup/manifest.jsonl").read_text().splitlines()]
+
+
+def test_a_dry_run_writes_no_documents_and_its_work_is_taken_over(corpusmill, ingested: Path) -> None:  # type: ignore[no-untyped-def]
+    description = (ingested / "run.json").read_bytes()
+    code, out, err = corpusmill("dedup", ingested, "--dry-run", "--engine", "inline", "--set", "dedup.keep=first")
+    assert code == 0, err
+    assert b"30" in out
+    assert (ingested / "run.json").read_bytes() == description
+    assert not (ingested / "dedup/data").exists() and not (ingested / "dedup/report").exists()
+    assert (ingested / "dedup/clusters/sources.parquet").exists()
+    assert not Manifest(Storage(str(ingested / "dedup"))).complete
+    before = tasks(ingested)
+    code, _, err = corpusmill("dedup", ingested, "--engine", "inline", "--set", "dedup.keep=first")
+    assert code == 0, err
+    assert tasks(ingested) == [*before, "part-00000", "-"]
+    manifest = Manifest(Storage(str(ingested / "dedup")))
+    assert manifest.complete and sum(row.dropped for row in manifest.rows() if row.task.startswith("part-")) == 30
+
+
+def test_a_dry_run_of_a_finished_stage_does_nothing(corpusmill, ingested: Path, tree) -> None:  # type: ignore[no-untyped-def]
+    assert corpusmill("dedup", ingested, "--engine", "inline")[0] == 0
+    before = tree(ingested)
+    code, out, err = corpusmill("dedup", ingested, "--dry-run", "--engine", "inline")
+    assert code == 0 and b"Nothing was removed" in out, err
+    assert tree(ingested) == before
+    assert Manifest(Storage(str(ingested / "dedup"))).complete
+
+
+def test_an_alarm_does_not_stop_a_dry_run(corpusmill, ingested: Path) -> None:  # type: ignore[no-untyped-def]
+    limit = ("--set", "dedup.alarm_share=0.4")
+    code, _, err = corpusmill("dedup", ingested, "--dry-run", "--engine", "inline", *limit)
+    assert code == 0, err
+    code, _, err = corpusmill("dedup", ingested, "--engine", "inline", *limit)
+    assert code == 1 and "loses 50.0% of its 60 documents" in err and "Traceback" not in err
+    assert not (ingested / "dedup/data").exists()
+
+
+def test_a_dry_run_leaves_an_index_as_it_is(corpusmill, ingested: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    code, _, err = corpusmill("dedup", ingested, "--dry-run", "--engine", "inline", "--set", f"dedup.index={{path: {tmp_path / 'index'}}}")
+    assert code == 0, err
+    assert not (tmp_path / "index").exists()
+
+
+@pytest.mark.parametrize("stage", ["ingest", "filter", "tokens", "pretrain"])
+def test_stages_that_have_none_refuse_it(corpusmill, ingested: Path, stage: str) -> None:  # type: ignore[no-untyped-def]
+    code, _, err = corpusmill(stage, ingested, "--dry-run", "--engine", "inline")
+    assert code == 2 and f"{stage}: this stage has no dry run." in err

@@ -1,0 +1,280 @@
+"""An index of earlier crawls: the union that it keeps, what a run changes, and what is refused."""
+
+import json
+import random
+import shutil
+from itertools import permutations
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from corpusmill.dedup.index import CrawlIndex, decisions, kept_ids
+from corpusmill.pipeline.engine import InlineEngine
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.schemas import DOCUMENTS
+from corpusmill.pipeline.shards import read_table
+
+CRAWLS = "ABC"
+
+
+def words(count: int, seed: int) -> list[str]:
+    draw = random.Random(seed)
+    return [f"w{draw.randrange(10**6)}" for _ in range(count)]
+
+
+def crawls(seed: int) -> dict[str, list[list[dict]]]:  # type: ignore[type-arg]
+    """Three crawls of two shards that share families of copies, near copies in chains, and captures of one address."""
+    draw = random.Random(seed)
+    found: dict[str, list[list[dict]]] = {name: [[], []] for name in CRAWLS}  # type: ignore[type-arg]
+    for family in range(9):
+        text = words(60, 100 * seed + family)
+        for step in range(9):
+            row = {"text": " ".join(text), "url": f"http://{family}.test/{step}", "timestamp": f"2024-01-{draw.randrange(1, 28):02d}"}
+            if step in (4, 7):
+                row["url"] = f"HTTP://{(family + step) % 9}.test/3#{step}"  # a capture of a page of this or another family
+            found[draw.choice(CRAWLS)][draw.randrange(2)].append(row | {"source": f"s{family % 2}"})
+            if step % 3 != 2:  # else the next one is an exact copy
+                text = [*text]
+                for _ in range(draw.randrange(1, 3)):
+                    text[draw.randrange(60)] = f"new{draw.randrange(10**6)}"
+                text += words(draw.randrange(2), draw.randrange(10**6))
+    return found
+
+
+def stage_again(run: StageRun, **config) -> StageRun:  # type: ignore[no-untyped-def]
+    stage = type(run.stage)(type(run.stage.config).model_validate(run.stage.config.model_dump() | config))
+    again = StageRun(stage, run.run, run.recipe, [], InlineEngine(), Progress(False))
+    again.execute()
+    return again
+
+
+def kept_of(result) -> set[str]:  # type: ignore[no-untyped-def]
+    return {row["id"] for row in result.data}
+
+
+@pytest.mark.parametrize(
+    ("seed", "config"), [(1, {}), (2, {"url": {"enabled": True}}), (3, {"keep": ["newest", "longest"], "exact": {"enabled": False}})]
+)
+def test_the_union_is_that_of_one_run_whatever_the_order(seed: int, config: dict, dedup, tmp_path: Path) -> None:  # type: ignore[no-untyped-def, type-arg]
+    rows = crawls(seed)
+    config = {"minhash": {"bands": 20, "rows": 4}} | config
+    whole = dedup([shard for name in CRAWLS for shard in rows[name]], **config)
+    if "url" in config:
+        assert whole.counts["url"] > 3
+    assert whole.counts["near"] > 10 and ("exact" in config) != (whole.counts["exact"] > 3)
+    restored = replaced = 0
+    for order in permutations(CRAWLS):
+        index, earlier, before = str(tmp_path / "".join(order)), set[str](), set[str]()
+        for name in order:
+            result = dedup(rows[name], index={"path": index, "name": name}, **config)
+            changes = read_table(result.run.storage, "earlier/changes.parquet").to_pylist()
+            after = kept_ids(index)
+            assert {row["id"] for row in changes if row["kept"]} == (after - before) & earlier
+            assert {row["id"] for row in changes if not row["kept"]} == before - after
+            assert kept_of(result) == {row["id"] for row in result.report} & after
+            restored += sum(row["kept"] for row in changes)
+            replaced += sum(not row["kept"] for row in changes)
+            earlier |= {row["id"] for row in result.report}
+            before = after
+        assert after == kept_of(whole), order
+    assert restored and replaced
+
+
+def test_what_a_run_changes_names_the_better_copy_and_its_place(dedup, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    text, index = words(60, 1), {"path": str(tmp_path / "index")}
+    first = dedup([[{"text": " ".join(text), "url": "old"}, {"text": "another", "url": "x"}]], index={**index, "name": "one"})
+    second = dedup([[{"text": "more", "url": "y"}], [{"text": " ".join([*text, "longer"]), "url": "new"}]], index={**index, "name": "two"})
+    changes = read_table(second.run.storage, "earlier/changes.parquet").to_pylist()
+    old, new = first.report[0]["id"], second.report[1]["id"]
+    assert changes == [{"entry": "one", "shard": "part-00000", "row": 0, "id": old, "kept": False, "kept_id": new, "kept_in": None}]
+    assert [row["kept"] for row in second.report] == [True, True]
+    assert second.run.stage.summary(second.run)["earlier runs"] == "1 documents are replaced by better copies, 0 stay again"
+    third = dedup([[{"text": " ".join(text), "url": "third"}]], index={**index, "name": "three"})
+    row = third.report[0]
+    assert (row["kept"], row["kept_id"], row["kept_in"], row["verified"]) == (False, new, "two", "exact_jaccard")
+    assert row["similarity"] == 56 / 57
+
+
+def test_what_stays_again_is_written_down(dedup, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """c went because of b, which goes because of a, to which c is not similar."""
+    text, index = words(100, 1), {"path": str(tmp_path / "index")}
+    a = " ".join([*text[:60], *(f"l{i}" for i in range(4))])
+    b = " ".join([*text[6:66], "l"])
+    c = " ".join(text[12:72])
+    config = {"minhash": {"bands": 30, "rows": 2}, "threshold": 0.7}
+    first = dedup([[{"text": b, "url": "b"}, {"text": c, "url": "c"}]], index={**index, "name": "one"}, **config)
+    assert first.kept == [b]
+    second = dedup([[{"text": a, "url": "a"}]], index={**index, "name": "two"}, **config)
+    assert second.kept == [a]
+    changes = read_table(second.run.storage, "earlier/changes.parquet").to_pylist()
+    assert [(row["id"], row["kept"]) for row in changes] == [(first.report[0]["id"], False), (first.report[1]["id"], True)]
+    assert kept_ids(index["path"]) == {first.report[1]["id"], second.report[0]["id"]}
+    assert kept_of(dedup([[{"text": a, "url": "a"}, {"text": b, "url": "b"}, {"text": c, "url": "c"}]], **config)) == kept_ids(
+        index["path"]
+    )
+
+
+def test_without_texts_signatures_decide_across_runs(dedup, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    text, index = words(60, 1), {"path": str(tmp_path / "index"), "texts": False}
+    dedup([[{"text": " ".join([*text, "longer"]), "url": "old"}]], index={**index, "name": "one"})
+    new = [
+        {"text": " ".join(text), "url": "new"},
+        {"text": " ".join(words(60, 2)), "url": "u"},
+        {"text": " ".join(words(60, 2)[1:]), "url": "v"},
+    ]
+    result = dedup([new], index={**index, "name": "two"})
+    assert [(row["kept"], row["verified"]) for row in result.report] == [
+        (False, "minhash_estimate"),
+        (True, None),
+        (False, "exact_jaccard"),
+    ]
+    assert abs(result.report[0]["similarity"] - 56 / 57) < 0.06
+    assert not (tmp_path / "index/one/texts").exists()
+
+
+def test_under_fixed_what_was_kept_stays_and_its_copies_go(dedup, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    text, index = words(60, 1), {"path": str(tmp_path / "index"), "earlier": "fixed"}
+    old = [{"text": " ".join(text), "url": "u/old"}, {"text": " ".join(text[1:]), "url": "gone"}, {"text": "short", "url": "s"}]
+    first = dedup([old], index={**index, "name": "one"})
+    assert [row["kept"] for row in first.report] == [True, False, True]
+    new = [
+        {"text": " ".join([*text, "a", "longer", "one"]), "url": "near"},
+        {"text": " ".join(text), "url": "copy"},
+        {"text": " ".join(words(60, 3)), "url": "u/old", "timestamp": "2030-01-01"},
+        {"text": " ".join(words(60, 4)), "url": "fresh"},
+        {"text": "SHORT", "url": "0"},
+        {"text": " ".join(words(60, 4)[2:]), "url": "fresh/2"},
+    ]
+    second = dedup([new[:2], new[2:]], index={**index, "name": "two"})
+    kept = [row["id"] for row in first.report]
+    found = [(row["kept"], row["kept_id"], row["kept_in"], row["verified"]) for row in second.report]
+    ids = [row["id"] for row in second.report]
+    assert found == [
+        (False, kept[0], "one", "exact_jaccard"), (False, kept[0], "one", "exact"), (True, ids[2], None, None), (True, ids[3], None, None),
+        (False, kept[2], "one", "exact"), (False, ids[3], None, "exact_jaccard"),
+    ]  # fmt: skip
+    assert read_table(second.run.storage, "earlier/changes.parquet").num_rows == 0
+    assert kept_ids(index["path"]) == {kept[0], kept[2], ids[2], ids[3]}
+
+
+@pytest.mark.parametrize("seed", [3, 4])
+def test_under_fixed_every_run_keeps_what_no_earlier_one_has(seed: int, dedup, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    rows, index = crawls(seed), str(tmp_path / "index")
+    kept: set[str] = set()
+    for name in CRAWLS:
+        result = dedup(rows[name], index={"path": index, "name": name, "earlier": "fixed"}, url={"enabled": True})
+        assert read_table(result.run.storage, "earlier/changes.parquet").num_rows == 0
+        kept |= kept_of(result)
+        assert kept_ids(index) == kept
+        for row in result.report:
+            assert row["kept_id"] in kept and (row["kept_in"] is None) == (row["kept_id"] in kept_of(result))
+    assert len(kept) < sum(len(shard) for name in CRAWLS for shard in rows[name]) / 2
+
+
+def test_other_parameters_are_refused_with_both_named(dedup, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    index = {"path": str(tmp_path / "index")}
+    dedup([["a"]], index={**index, "name": "one"})
+    sentence = r"index: this index was made with other parameters \(dedup\.minhash\.bands is 14 there and 20 here; dedup\.minhash\.seed is 1 there and 2 here\)\.$"  # noqa: E501
+    with pytest.raises(InputError, match=sentence):
+        dedup([["b"]], index={**index, "name": "two"}, minhash={"bands": 20, "seed": 2})
+    with pytest.raises(InputError, match=r"dedup\.index\.earlier is 'union' there and 'fixed' here"):
+        dedup([["b"]], index={**index, "name": "two", "earlier": "fixed"})
+    assert [entry.name for entry in CrawlIndex(index["path"]).entries()] == ["one"]
+
+
+def test_a_name_that_another_run_has_is_refused(dedup, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    index = {"path": str(tmp_path / "index"), "name": "same"}
+    first = dedup([["a"]], index=index)
+    with pytest.raises(InputError, match=r"index/same: this entry of the index is of a run with other documents; give this one"):
+        dedup([["b"]], index=index)
+    assert kept_ids(index["path"]) == {first.report[0]["id"]}
+    for name in ("a/b", ".hidden", ".."):
+        with pytest.raises(InputError, match=r"dedup\.index\.name: '.*' can't be the name of a folder"):
+            dedup([["b"]], index={**index, "name": name})
+
+
+def test_the_entry_has_the_name_of_the_run(dedup, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    result = dedup([["a"]], index={"path": str(tmp_path / "index")})
+    assert [entry.name for entry in CrawlIndex(str(tmp_path / "index")).entries()] == [Path(result.run.run.root).name]
+
+
+def test_the_same_run_again_does_nothing_and_puts_back_what_is_lost(dedup, tmp_path: Path, tree) -> None:  # type: ignore[no-untyped-def]
+    rows, index = crawls(5), tmp_path / "index"
+    runs = {name: dedup(rows[name], index={"path": str(index), "name": name}).run for name in CRAWLS}
+    before = tree(index)
+    for name in reversed(CRAWLS):
+        assert stage_again(runs[name]).performed == 0
+    assert tree(index) == before
+    shutil.rmtree(index / "C")
+    assert stage_again(runs["C"]).performed == 1
+    assert tree(index) == before
+    shutil.rmtree(index)
+    for name in CRAWLS:
+        assert stage_again(runs[name]).performed == 1
+    assert tree(index) == before
+
+
+def test_an_entry_taken_out_of_the_middle_is_forgotten_alone(dedup, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    index = {"path": str(tmp_path / "index")}
+    for name, text in (("one", "first"), ("two", "second"), ("three", "third")):
+        dedup([[{"text": text, "url": f"a/{name}"}]], index={**index, "name": name})
+    shutil.rmtree(tmp_path / "index/two")
+    result = dedup([[{"text": t, "url": "z"} for t in ("first", "second", "third")]], keep=["first"], index={**index, "name": "four"})
+    found = [row["kept"] or row["kept_in"] for row in result.report]
+    assert found.count(True) == 1 or len(result.clusters) == 2
+    assert {row["kept_id"] for row in result.clusters} and sum(row["cluster_size"] == 2 for row in result.report) == 2
+    assert [entry.number for entry in CrawlIndex(index["path"]).entries()] == [0, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"{broken", r"one/entry\.json: not JSON"),
+        (b"\xff\xfe", r"one/entry\.json: not JSON"),
+        (b"[]", r"one/entry\.json: not a JSON object"),
+        (b"{}", r"one/entry\.json: not an entry of an index"),
+        (b'{"shards": [1]}', r"one/entry\.json: not an entry of an index"),
+        (
+            b'{"shards": [{"name": "a", "rows": 1, "texts": null, "signatures": {}, "keys": [], "entry": null}]}',
+            r"not an entry of an index",
+        ),
+    ],
+)
+def test_a_broken_entry_is_one_sentence(content: bytes, sentence: str, dedup, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    index = {"path": str(tmp_path / "index")}
+    dedup([["a"]], index={**index, "name": "one"})
+    (tmp_path / "index/one/entry.json").write_bytes(content)
+    with pytest.raises(InputError, match=sentence):
+        dedup([["b"]], index={**index, "name": "two"})
+
+
+def test_an_entry_that_lacks_a_file_is_one_sentence(dedup, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    index = {"path": str(tmp_path / "index")}
+    dedup([["a"]], index={**index, "name": "one"})
+    (tmp_path / "index/one/keys/part-00000.exact.arrow").unlink()
+    with pytest.raises(InputError, match=r"index/one/keys/part-00000\.exact\.arrow: can't be read"):
+        dedup([["b"]], index={**index, "name": "two"})
+
+
+def test_columns_of_other_policies(dedup, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    index = {"path": str(tmp_path / "index")}
+    schema = DOCUMENTS.append(pa.field("quality", pa.float64()))
+    dedup([[{"text": "a", "url": "1", "quality": 0.5}]], schema, index={**index, "name": "one"}, keep="quality")
+    result = dedup([[{"text": "a", "url": "2"}]], index={**index, "name": "two"})  # needs no quality
+    assert sorted([row["cluster_size"] for row in result.report]) == [2]
+    with pytest.raises(InputError, match=r"index/two: this entry has no column 'quality', which dedup\.keep needs"):
+        dedup([[{"text": "a", "url": "3", "quality": 1.0}]], schema, index={**index, "name": "three"}, keep="quality")
+
+
+def test_a_run_that_only_reads_the_index_leaves_it(dedup, tmp_path: Path, tree) -> None:  # type: ignore[no-untyped-def]
+    index = {"path": str(tmp_path / "index")}
+    dedup([["a text"]], index={**index, "name": "one"})
+    before = tree(tmp_path / "index")
+    result = dedup([[{"text": "a text", "url": "z"}, "b"]], index={**index, "name": "two", "extend": False})
+    assert result.report[0]["cluster_size"] == 2
+    assert tree(tmp_path / "index") == before
+    assert json.loads((tmp_path / "index/index.json").read_text())["parameters"]["dedup.minhash.bands"] == 14
+    assert decisions(CrawlIndex(index["path"]).entries()).num_rows == 0

@@ -1,0 +1,81 @@
+"""Killed at any step of the stage, a run goes on to the same bytes, those of an index too."""
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from corpusmill.dedup.stage import DedupStage
+from corpusmill.pipeline.engine import Engine, InlineEngine
+from corpusmill.pipeline.engine_ray import RayEngine
+from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.storage import Storage
+
+HELPER = Path(__file__).resolve().parent.parent / "helpers" / "killed_dedup.py"
+CONFIG = {"alarm": "warn", "url": {"enabled": True}, "keep": ["longest", "first"]}
+
+
+def rows(seed: int) -> list[dict]:  # type: ignore[type-arg]
+    draw = random.Random(seed)
+    found = []
+    for number in range(12):
+        text = [f"f{number}x{i}" for i in range(50)]
+        for step in range(3):
+            found.append({"text": " ".join(text), "url": f"http://h/{draw.randrange(30)}", "offset": step})
+            text[draw.randrange(50)] = f"new{draw.randrange(10**6)}"
+    return found
+
+
+@pytest.fixture
+def ready(tmp_path: Path, dedup) -> Path:  # type: ignore[no-untyped-def]
+    """A folder with a run whose `filter` is finished in two shards, and an index that holds an earlier run."""
+    dedup([rows(2)], index={"path": str(tmp_path / "ready/index"), "name": "earlier"}, **CONFIG)
+    result = dedup([rows(1)[:15], rows(1)[15:]], **CONFIG)
+    shutil.copytree(result.run.run.path("filter"), tmp_path / "ready/run/filter")
+    return tmp_path / "ready"
+
+
+def finish(folder: Path, index: Path, engine: Engine) -> StageRun:
+    stage = DedupStage(DedupStage.Config.model_validate(CONFIG | {"index": {"path": str(index)}}))
+    run = StageRun(stage, Storage(str(folder / "run")), {"filter": None, "dedup": stage.config}, [], engine, Progress(False))
+    run.execute()
+    return run
+
+
+def test_a_run_killed_at_any_step_goes_on_to_the_same_bytes(ready: Path, tree, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    copies = tmp_path / "copies"
+    config = json.dumps(CONFIG | {"index": {"path": str(copies / "index")}})
+    command = [sys.executable, HELPER, ready / "run", ready / "index", copies, config]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    shutil.rmtree(copies / "index")
+    expected = tree(copies / "first")
+    found = sorted(copies.glob("0*"))
+    # signatures 2, candidates 3, groups, gathered 3, clusters, sources, earlier runs, documents 2, the index, and the mark of the end
+    assert int(done.stdout) == 16 and len(found) == 32
+    assert sum(name.startswith("run/dedup/data/") for name in expected) == 2 and "index/run/entry.json" in expected
+    for copy in found:
+        assert tree(copy) == expected, copy.name
+
+
+def test_ray_gives_the_same_bytes_as_one_process(ready: Path, tree, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    def finished(engine: Engine) -> dict[str, str]:
+        shutil.rmtree(tmp_path / "work", ignore_errors=True)
+        shutil.copytree(ready, tmp_path / "work")
+        finish(tmp_path / "work", tmp_path / "work/index", engine)
+        return tree(tmp_path / "work")  # type: ignore[no-any-return]
+
+    expected = finished(InlineEngine())
+    assert "index/run/entry.json" in expected and "run/dedup/data/part-00001.parquet" in expected
+    engine = RayEngine(2)
+    try:
+        assert finished(engine) == expected
+        engine.workers = 1
+        assert finished(engine) == expected
+    finally:
+        engine.close()
