@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from corpusmill.dedup.lines.config import LinesConfig
 from corpusmill.pipeline.config import Config
 
 Normalisation = Literal["none", "whitespace", "lowercase", "words"]
@@ -68,3 +69,6 @@ class DedupConfig(Config):
     )
     alarm_documents: int = Field(default=20, ge=1, description="crawl files with fewer documents raise none")
     alarm: Literal["warn", "stop"] = Field(default="warn", description="stop: an alarm ends the run before any document is removed")
+    lines: LinesConfig | None = Field(
+        default=None, description="lines or paragraphs that repeat from document to document; null: left alone"
+    )

@@ -37,7 +37,9 @@ def range_bounds(keys: npt.NDArray[np.uint64], ranges: int) -> npt.NDArray[np.in
 def pack(sections: Sequence[npt.NDArray]) -> bytes:
     """A file of sections, whose records have any one dtype each."""
     ends = np.cumsum([0, *(section.nbytes for section in sections)])[1:]
-    return b"".join([_LENGTH.type(len(sections)).tobytes(), ends.astype(_LENGTH).tobytes(), *(np.ascontiguousarray(s).tobytes() for s in sections)])
+    return b"".join(
+        [_LENGTH.type(len(sections)).tobytes(), ends.astype(_LENGTH).tobytes(), *(np.ascontiguousarray(s).tobytes() for s in sections)]
+    )
 
 
 def read_section(run: Storage, path: str, number: int, dtype: npt.DTypeLike) -> npt.NDArray:
@@ -54,6 +56,17 @@ def read_sections(run: Storage, path: str, dtype: npt.DTypeLike) -> list[npt.NDA
     with run.open_read(path) as file:
         bounds = [0, *_ends(file).tolist()]
         return [np.frombuffer(file.read(end - start), dtype) for start, end in pairwise(bounds)]
+
+
+def gather(run: Storage, paths: Sequence[str], number: int, dtype: npt.DTypeLike) -> tuple[npt.NDArray, npt.NDArray[np.int64]]:
+    """`(records, bounds)`: one section of each file, one after the other; those of file i are `records[bounds[i]:bounds[i + 1]]`."""
+    found = [np.zeros(0, dtype), *(read_section(run, path, number, dtype) for path in paths)]
+    return np.concatenate(found), np.cumsum([len(records) for records in found]).astype(np.int64)
+
+
+def split(records: npt.NDArray, bounds: npt.NDArray[np.int64]) -> list[npt.NDArray]:
+    """The sections of an answer: `records` belong to the files that `gather` read, in its order."""
+    return [records[a:b] for a, b in pairwise(bounds.tolist())]
 
 
 def _ends(file: IO[bytes]) -> npt.NDArray[np.int64]:

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from corpusmill.dedup.config import DedupConfig
+from corpusmill.dedup.lines import phases as lines_phases
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
@@ -93,7 +94,12 @@ class DedupStage(Stage):
         from corpusmill.dedup.removal import RemovalWorker
 
         table = clusters.ref(self.name, CLUSTERS_FILE)
-        run.map("", RemovalWorker, [Piece(PurePosixPath(ref.path).stem, (ref, table), {"clusters": 1}) for ref in documents])
+        lines = lines_phases.prepare(run, self.config, documents, [table])
+        pieces = [
+            Piece(PurePosixPath(ref.path).stem, (ref, table, *lines[shard]), {"clusters": 1, "shard": shard})
+            for shard, ref in enumerate(documents)
+        ]
+        run.map("", RemovalWorker, pieces)
 
 
 def _only(row: TaskRow) -> FileRef:
