@@ -69,6 +69,4 @@ class DedupConfig(Config):
     )
     alarm_documents: int = Field(default=20, ge=1, description="crawl files with fewer documents raise none")
     alarm: Literal["warn", "stop"] = Field(default="warn", description="stop: an alarm ends the run before any document is removed")
-    lines: LinesConfig | None = Field(
-        default=None, description="lines or paragraphs that repeat from document to document; null: left alone"
-    )
+    lines: LinesConfig | None = Field(default=None, description="lines or paragraphs that repeat across documents; null: left alone")

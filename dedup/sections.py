@@ -37,9 +37,8 @@ def range_bounds(keys: npt.NDArray[np.uint64], ranges: int) -> npt.NDArray[np.in
 def pack(sections: Sequence[npt.NDArray]) -> bytes:
     """A file of sections, whose records have any one dtype each."""
     ends = np.cumsum([0, *(section.nbytes for section in sections)])[1:]
-    return b"".join(
-        [_LENGTH.type(len(sections)).tobytes(), ends.astype(_LENGTH).tobytes(), *(np.ascontiguousarray(s).tobytes() for s in sections)]
-    )
+    head = [_LENGTH.type(len(sections)).tobytes(), ends.astype(_LENGTH).tobytes()]
+    return b"".join(head + [np.ascontiguousarray(section).tobytes() for section in sections])
 
 
 def read_section(run: Storage, path: str, number: int, dtype: npt.DTypeLike) -> npt.NDArray:

@@ -39,7 +39,7 @@ class DedupStage(Stage):
         lines = {"clusters": f"{counts['clusters']:,}, the largest of {counts['largest_cluster']:,} documents"}
         if counts["alarms"]:
             lines["alarms"] = f"{counts['alarms']:,} crawl files lose more than {self.config.alarm_share:.0%}"
-        return lines
+        return lines | lines_phases.summary(run)
 
     def _bands(self) -> tuple[int, int]:
         minhash = self.config.minhash

@@ -35,14 +35,14 @@ class LinesConfig(UnitsConfig):
 
     keep: Literal["first", "none"] = Field(
         default="none",
-        description="none: boilerplate goes from every document; first: each repeated unit stays once (as CCNet's), in the document that comes "
-        "first by input, shard and row",
+        description="none: boilerplate goes from every document; first: each repeated unit stays once (as CCNet's), in the document that "
+        "comes first by input, shard and row",
     )
     min_count: int | None = Field(
         default=None,
         ge=2,
-        description="how many documents must have a unit before it is cut (keep: none; 10 by default), or how often it must occur, within a "
-        "document too (keep: first; 2 by default)",
+        description="how many documents must have a unit before it is cut (keep: none; 10 by default), or how often it must occur, "
+        "within a document too (keep: first; 2 by default)",
     )
     min_share: float = Field(
         default=0.0, ge=0, le=1, description="scope host, keep none: and which share of the host's documents must have it; rounded up"

@@ -33,7 +33,10 @@ def host_keys(table: pa.Table) -> Keys:
 
 
 class HostWorker(Worker):
-    """One shard to its hosts and how many of its documents that stay each has. Inputs: the shard, the cluster tables; `params`: `ranges`."""
+    """One shard to its hosts and how many of its documents that stay each has.
+
+    `piece.inputs`: the shard, the cluster tables. `params`: `ranges`.
+    """
 
     def process(self, piece: Piece) -> Output:
         shard, *clusters = (ref.path for ref in piece.inputs)

@@ -1,4 +1,4 @@
-"""The phases that find repeated units: hosts (where a share of them is asked for), counts a shard, decisions a range, the list to look at."""
+"""The phases that find repeated units: hosts (where a share of them counts), counts by shard, decisions by range, the list to look at."""
 
 from pathlib import PurePosixPath
 
@@ -44,6 +44,18 @@ def _hosts(run: StageRun, config: DedupConfig, documents: list[FileRef], cluster
     pieces = [Piece(f"lines/host-totals-{number:05d}", tuple(own), {"range": number}) for number in range(ranges["ranges"])]
     totals = tuple(_only(row) for row in run.map("lines: host totals", HostTotalWorker, pieces, ranges, config=config.lines.units))
     return [(ref, *totals) for ref in own]
+
+
+def summary(run: StageRun) -> dict[str, str]:
+    """A line for the terminal, where lines were looked for."""
+    rows = [row for key, row in run.manifest.tasks.items() if key.startswith("lines/cut-") and key in run.plan]
+    if not rows:
+        return {}
+    units, cut = (sum(row.counts[name] for row in rows) for name in ("units", "cut"))
+    times = sum(row.counts["cut_times"] for row in rows)
+    return {
+        "repeated lines": f"{cut:,} different ones of {units:,} are cut, {times:,} times found ({run.storage.path('lines/top.parquet')})"
+    }
 
 
 def _stem(ref: FileRef) -> str:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from corpusmill.dedup.lines.config import Form
 from corpusmill.dedup.words import read_only
 from corpusmill.pipeline.text.buffers import text_array
-from corpusmill.pipeline.text.classes import CODE_POINTS, DIGIT, SPACE, WORD, character_classes, lowercase_table
+from corpusmill.pipeline.text.classes import DIGIT, WORD, character_classes, lowercase_table
 from corpusmill.pipeline.text.hashing import BASE, ONE, mix64
 from corpusmill.pipeline.text.lines import paragraph_end
 from corpusmill.pipeline.text.table import find, hash_span, insert, table_size
