@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from corpusmill.dedup.lines.config import LinesConfig
+from corpusmill.dedup.substrings.config import SubstringsConfig
 from corpusmill.pipeline.config import Config
 
 Normalisation = Literal["none", "whitespace", "lowercase", "words"]
@@ -70,3 +71,4 @@ class DedupConfig(Config):
     alarm_documents: int = Field(default=20, ge=1, description="crawl files with fewer documents raise none")
     alarm: Literal["warn", "stop"] = Field(default="warn", description="stop: an alarm ends the run before any document is removed")
     lines: LinesConfig | None = Field(default=None, description="lines or paragraphs that repeat across documents; null: left alone")
+    substrings: SubstringsConfig | None = Field(default=None, description="passages that repeat word for word; null: left alone")

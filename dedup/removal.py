@@ -42,6 +42,10 @@ def make_editors(config: DedupConfig, run: Storage) -> list[Editor]:
         from corpusmill.dedup.lines.editor import LineEditor
 
         editors.append(LineEditor(config, run))
+    if config.substrings:
+        from corpusmill.dedup.substrings.editor import SubstringEditor
+
+        editors.append(SubstringEditor(config, run))
     return editors
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from corpusmill.dedup.config import DedupConfig
 from corpusmill.dedup.lines import phases as lines_phases
+from corpusmill.dedup.substrings import phases as substrings_phases
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
@@ -95,8 +96,9 @@ class DedupStage(Stage):
 
         table = clusters.ref(self.name, CLUSTERS_FILE)
         lines = lines_phases.prepare(run, self.config, documents, [table])
+        substrings = substrings_phases.prepare(run, self.config, documents, [table], lines)
         pieces = [
-            Piece(PurePosixPath(ref.path).stem, (ref, table, *lines[shard]), {"clusters": 1, "shard": shard})
+            Piece(PurePosixPath(ref.path).stem, (ref, table, *lines[shard], *substrings[shard]), {"clusters": 1, "shard": shard})
             for shard, ref in enumerate(documents)
         ]
         run.map("", RemovalWorker, pieces)
