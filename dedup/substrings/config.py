@@ -14,7 +14,7 @@ class SubstringsConfig(Config):
         default=50,
         ge=8,
         le=10_000,
-        description="words in the shortest passage; what lies between spaces is a word, and so is each character of a script without spaces",
+        description="words in the shortest passage; words lie between spaces, and each character of a script without spaces is one",
     )
     keep: Literal["first", "none"] = Field(
         default="first", description="first: a passage stays where it comes first by input, shard, row and place; none: it goes everywhere"

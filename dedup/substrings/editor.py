@@ -20,7 +20,10 @@ ONLY = "only_repeated_substrings"
 
 
 class SubstringEditor(Editor):
-    """Cuts the windows that the ranges chose. `piece.inputs` hold the shard's own windows and the answers of all ranges; `params`: `shard`."""
+    """Cuts the windows that the ranges chose.
+
+    `piece.inputs` hold the shard's own windows and the answers of all ranges; `piece.params`: `shard`.
+    """
 
     fields = (pa.field("substring_spans", pa.int64()), pa.field("substring_chars_cut", pa.int64()))
 

@@ -11,11 +11,10 @@ from corpusmill.dedup.lines.editor import LineEditor
 from corpusmill.dedup.removal import one_array
 from corpusmill.dedup.sections import gather, groups, pack, range_bounds, read_section, split
 from corpusmill.dedup.substrings.config import SubstringsConfig
-from corpusmill.dedup.substrings.windows import anchors, windows
+from corpusmill.dedup.substrings.windows import anchors, key_set, windows
 from corpusmill.dedup.survivors import survivors
 from corpusmill.pipeline.stage import Output, Piece, Worker
 from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.table import hash_set
 
 ANCHORS_FOLDER, REPEATED_FOLDER = "dedup/substrings/anchors-", "dedup/substrings/repeated-"
 
@@ -106,7 +105,7 @@ class WindowWorker(Worker):
         for number, path in enumerate(answers):
             places = read_section(self.run, path, piece.params["shard"], "<u4")
             known.append(read_section(self.run, own, number, ANCHOR)["key"][places])
-        repeated = hash_set(np.concatenate(known))
+        repeated = key_set(np.concatenate(known))
         parts, size = [np.zeros(0, WINDOW)], 0
         for rows, texts in texts_of(self, piece):
             data, offsets = text_buffers(texts)

@@ -31,7 +31,7 @@ def prepare(
     def ranges(name: str, files: Sequence[FileRef]) -> list[Piece]:
         return [Piece(f"substrings/{name}-{number:05d}", tuple(files), {"range": number}) for number in range(count)]
 
-    pieces = [Piece(f"substrings/anchors-{stem}", *more) for stem, *more in zip(stems, inputs, place, strict=True)]
+    pieces = [Piece(f"substrings/anchors-{stem}", read, where) for stem, read, where in zip(stems, inputs, place, strict=True)]
     anchors = _files(run.map("substrings: anchors", AnchorWorker, pieces, params, config=seen))
     repeated = _files(run.map("substrings: repeated anchors", RepeatedAnchorWorker, ranges("repeated", anchors), config=seen))
     pieces = [

@@ -1,10 +1,10 @@
 # mypy: disallow-untyped-defs=False
 """Hashes of words, of the windows of words of a text, and of the anchors that stand for the windows.
 
-Of the `tokens - anchor + 1` runs of `anchor` words that lie in a window of `tokens` words, the one with the least hash is the window's anchor
-(winnowing: Schleimer, Wilkerson and Aiken, 2003). It depends on the window's words alone. So where a window occurs twice its anchor
-does, too: looking only at windows whose anchor repeats loses no repeat of at least `tokens` words. Of the places of a text 2 in
-`tokens - anchor + 2` are an anchor (7.4% for 50 words).
+Of the `tokens - anchor + 1` runs of `anchor` words that lie in a window of `tokens` words, the one with the least hash is the
+window's anchor (winnowing: Schleimer, Wilkerson and Aiken, 2003). It depends on the window's words alone. So where a window occurs
+twice its anchor does, too: looking only at windows whose anchor repeats loses no repeat of at least `tokens` words. Of the places
+of a text about 2 in `tokens - anchor + 2` are an anchor (7.4% for 50 words).
 """
 
 from functools import cache
@@ -16,12 +16,14 @@ import numpy.typing as npt
 from corpusmill.dedup.words import read_only
 from corpusmill.pipeline.text.classes import SPACE, WORD, character_classes
 from corpusmill.pipeline.text.hashing import BASE, mix64, power
-from corpusmill.pipeline.text.table import find
+from corpusmill.pipeline.text.table import find, insert, table_size
 from corpusmill.pipeline.text.utf8 import decode
 from corpusmill.pipeline.text.words import VISIBLE, word_rule_classes
 
 #: What a character is to a word: space, part of one, one by itself, or a mark that belongs to the character before it.
 BETWEEN, PART, ALONE, MARK = range(4)
+#: The first code point of the first script without spaces. Before it are apostrophes and accents that such scripts only use, too.
+_FIRST_UNSPACED = 0x0E00
 
 Data = npt.NDArray[np.uint8]
 Offsets = npt.NDArray[np.int64]
@@ -36,6 +38,7 @@ def kinds() -> npt.NDArray[np.uint8]:
     table = np.full(len(classes), PART, np.uint8)
     table[(classes & WORD != 0) & (characters & WORD == 0)] = ALONE
     table[characters & VISIBLE == 0] = MARK
+    table[:_FIRST_UNSPACED] = PART
     table[classes & SPACE != 0] = BETWEEN
     return table
 
@@ -78,7 +81,7 @@ def walk(data, start, end, table, prefixes, begins, ends):
 
 
 def most_words(offsets: Offsets) -> int:
-    """Room for the words of the longest text: of two that touch, one has two bytes or more."""
+    """Room for the words of the longest text: of two that touch, one has three bytes or more."""
     return int(np.diff(offsets).max(initial=0)) // 2 + 2
 
 
@@ -125,6 +128,19 @@ def _anchors(data, offsets, table, tokens, anchor, prefixes, begins, ends, hashe
                 keys[found] = hashes[best]
                 found += 1
     return found
+
+
+@numba.njit(cache=True, nogil=True)
+def _fill(table, keys):
+    for key in keys:
+        insert(table, len(table) - 1, key)
+
+
+def key_set(keys: Keys) -> Keys:
+    """A table for `find` of these keys."""
+    table = np.zeros(2 * table_size(len(keys)), np.uint64)
+    _fill(table, keys)
+    return table
 
 
 class Scratch:
