@@ -101,8 +101,8 @@ def test_one_word_again_and_again_leaves_one_passage() -> None:
 
 def test_passages_do_not_glue_words() -> None:
     passage = " ".join(f"p{i}" for i in range(8))
-    texts = [passage, f"one {passage} two", f"one\n\n{passage} two", f"one {passage}\n\ntwo", f"漢{passage}字", f"\n{passage}"]
-    assert cut(texts[:-1], 8, "first")[0] == [passage, "one two", "one\n\ntwo", "one\n\ntwo", "漢 字"]
+    texts = [passage, f"one {passage} two", f"three\n\n{passage} four", f"five {passage}\n\nsix", f"漢{passage}字", f"\n{passage}"]
+    assert cut(texts[:-1], 8, "first")[0] == [passage, "one two", "three\n\nfour", "five\n\nsix", "漢 字"]
     assert cut(texts, 8, "none")[0][-1] == ""
 
 
