@@ -2,9 +2,9 @@
 
     python benchmarks/inside.py RUN/ingest/data/*.parquet         # document shards, for instance of an ingested `make_crawl.sh small`
 
-Each variant of the stage runs in a process of its own, on one core, Parquet to Parquet; its phases are timed by the run's own metrics. MB are
-10^6 bytes of text that came into the stage. Passages are compared with those of a suffix array (pydivsufsort, Kasai's longest common
-prefixes) over the words of the first documents: a window of words repeats where its suffix has a neighbour that begins alike.
+Each variant of the stage runs in a process of its own, on one core, Parquet to Parquet; its phases are timed by the run's own
+metrics. MB are 10^6 bytes of text that came into the stage. Passages are compared with those of a suffix array (pydivsufsort,
+Kasai's longest common prefixes) over the words of some documents: a window repeats where its suffix has a neighbour that begins alike.
 """
 
 import argparse

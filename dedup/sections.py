@@ -18,7 +18,7 @@ from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.storage import Storage
 
 #: Bytes of (compressed) document shards for each range of keys: its task holds some hundred MB.
-RANGE_BYTES = 256 << 20
+RANGE_BYTES = 128 << 20
 
 _LENGTH = np.dtype("<i8")
 

@@ -81,7 +81,7 @@ def _count(found: Duplicates, largest: dict[Any, int], table: pa.Table) -> dict[
     for pair in pc.value_counts(pc.list_flatten(table["failed"])).to_pylist():
         if "exact" in str(pair["values"]):
             found.exact += pair["counts"]
-        else:
+        elif "near" in str(pair["values"]):
             found.near += pair["counts"]
     pairs = clustered.select(["cluster", "cluster_size"]).group_by(["cluster", "cluster_size"]).aggregate([]).to_pylist()
     for pair in pairs:
