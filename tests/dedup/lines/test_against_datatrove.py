@@ -11,7 +11,7 @@ from datatrove.utils.text import TextNormConfig
 def datatrove(texts: list[str], folder: Path) -> list[str]:
     """The texts after its three steps, one line a span, compared as they are."""
     as_is = TextNormConfig(
-        lowercase=False, norm_whitespace=True, remove_punctuation=False, norm_unicode_diacritics=False, norm_numbers=False
+        lowercase=False, norm_whitespace=False, remove_punctuation=False, norm_unicode_diacritics=False, norm_numbers=False
     )
     config = SentDedupConfig(
         n_sentences=1, split_sentences=False, only_dedup_in_index=False, min_doc_words=0, min_num_sentences=0, norm_config=as_is

@@ -1,11 +1,15 @@
 """Repeated passages in the whole stage, Parquet to Parquet, against brute force."""
 
 import random
+from pathlib import Path
 
 import pytest
 from repeated_passages import repeats, without
 
 from corpusmill.dedup.substrings import phases
+from corpusmill.pipeline.engine import InlineEngine
+from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.runner import StageRun
 
 OFF = {"exact": {"enabled": False}, "minhash": {"enabled": False}}
 
@@ -83,3 +87,38 @@ def test_many_copies_of_one_passage(dedup) -> None:  # type: ignore[no-untyped-d
     texts = [f"{i} {passage} {i}" for i in range(20_000)]
     result = dedup([texts[:10_000], texts[10_000:]], **OFF, substrings={})
     assert result.kept == [texts[0], *(f"{i} {i}" for i in range(1, 20_000))]
+
+
+class Backwards(InlineEngine):
+    """Performs the last piece first, as several workers may."""
+
+    def perform(self, job, pieces, on_done):  # type: ignore[no-untyped-def]
+        return super().perform(job, pieces[::-1], on_done)
+
+
+@pytest.mark.parametrize("options", [{"keep": "first"}, {"scope": "host", "min_share": 0.2, "min_count": 3}])
+def test_the_order_of_the_tasks_decides_no_byte_and_a_lost_file_is_made_again(options: dict, dedup, monkeypatch) -> None:  # type: ignore[no-untyped-def, type-arg]
+    monkeypatch.setattr("corpusmill.dedup.sections.RANGE_BYTES", 4000)
+    rows = corpus(9, 90)
+    first = dedup([rows[:25], rows[25:60], rows[60:]], lines=options, substrings={"tokens": 12}).run
+    expected = digests(first)
+    assert sum(path.startswith("lines/cut-") for path in expected) > 2
+    first.run.remove_folder("dedup")
+    other = again(first, Backwards())
+    assert other.performed == len(other.plan) and digests(other) == expected
+    lost = ["lines/cut-00001.bin", "substrings/windows-part-00002.bin", "substrings/repeated-00000.bin"]
+    for path in lost:
+        Path(other.storage.path(path)).unlink()
+    last = again(other, InlineEngine())
+    assert last.performed == len(lost) and digests(last) == expected
+
+
+def again(run: StageRun, engine: InlineEngine) -> StageRun:
+    """The stage once more on the run that it was on."""
+    other = StageRun(run.stage, run.run, run.recipe, [], engine, Progress(False))
+    other.execute()
+    return other
+
+
+def digests(run: StageRun) -> dict[str, str]:
+    return {output.path: output.sha256 for row in run.manifest.rows() for output in row.outputs}
