@@ -17,15 +17,18 @@ import numpy.typing as npt
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.storage import Storage
 
-#: Bytes of (compressed) document shards for each range of keys: its task holds some hundred MB.
+#: Bytes of (compressed) document shards for each range of keys: so its task holds some hundred MB, one GB at the very worst.
 RANGE_BYTES = 128 << 20
 
 _LENGTH = np.dtype("<i8")
 
 
-def plan_ranges(documents: Sequence[FileRef]) -> int:
-    """How many ranges the keys are cut into: depends on the size of the input alone, never on the number of workers."""
-    return max(1, -(-sum(ref.bytes for ref in documents) // RANGE_BYTES))
+def plan_ranges(documents: Sequence[FileRef], finer: int = 1) -> int:
+    """How many ranges the keys are cut into: depends on the size of the input alone, never on the number of workers.
+
+    `finer`: by how much smaller the ranges have to be, because there are more keys.
+    """
+    return max(1, -(-sum(ref.bytes for ref in documents) * finer // RANGE_BYTES))
 
 
 def range_bounds(keys: npt.NDArray[np.uint64], ranges: int) -> npt.NDArray[np.int64]:

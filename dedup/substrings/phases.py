@@ -9,6 +9,9 @@ from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Piece
 
+#: There may be a window for each word, which are far more than lines.
+FINER = 4
+
 
 def prepare(
     run: StageRun, config: DedupConfig, documents: list[FileRef], clusters: list[FileRef], lines: Sequence[tuple[FileRef, ...]]
@@ -22,7 +25,7 @@ def prepare(
     if config.substrings is None:
         return [()] * len(documents)
     seen = DedupConfig(lines=config.lines, substrings=config.substrings)  # all that these phases depend on
-    count = plan_ranges(documents)
+    count = plan_ranges(documents, FINER)
     params = {"ranges": count}
     stems = [PurePosixPath(ref.path).stem for ref in documents]
     inputs = [(ref, *clusters, *own) for ref, own in zip(documents, lines, strict=True)]

@@ -43,3 +43,4 @@ def test_files_of_sections_are_read_by_section(tmp_path: Path) -> None:
 def test_the_number_of_ranges_follows_the_size() -> None:
     assert plan_ranges([]) == plan_ranges([FileRef("a", "", 1)]) == 1
     assert plan_ranges([FileRef("a", "", 128 << 20), FileRef("b", "", 1)]) == 2
+    assert plan_ranges([FileRef("a", "", 128 << 20)], 4) == 4

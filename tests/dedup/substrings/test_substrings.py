@@ -38,7 +38,7 @@ def test_passages_of_the_documents_that_stay(keep: str, lines: dict | None, rang
     shards = [rows[:30], [], rows[30:70], rows[70:]]
     before = dedup(shards, minhash={"enabled": False}, lines=lines)
     assert before.counts["exact"] > 3
-    monkeypatch.setattr(phases, "plan_ranges", lambda _: ranges)
+    monkeypatch.setattr(phases, "plan_ranges", lambda *_: ranges)
     result = dedup(shards, minhash={"enabled": False}, lines=lines, substrings={"tokens": 10, "keep": keep})
     cut = repeats([row["text"] for row in before.data], 10, keep)
     expected = [(row["id"], without(row["text"], gone)) for row, gone in zip(before.data, cut, strict=True)]
