@@ -5,8 +5,14 @@ from pathlib import PurePosixPath
 from corpusmill.dedup.config import DedupConfig
 from corpusmill.dedup.sections import plan_ranges
 from corpusmill.pipeline.manifest import FileRef, TaskRow
+from corpusmill.pipeline.report.safe import safe_line
 from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.stage import Piece
+
+TOP_FILE = "lines/top.parquet"
+#: How many of the most frequent lines the terminal shows, and how many characters of each.
+SHOWN, TEXT = 3, 60
 
 
 def prepare(run: StageRun, config: DedupConfig, documents: list[FileRef], clusters: list[FileRef]) -> list[tuple[FileRef, ...]]:
@@ -53,9 +59,11 @@ def summary(run: StageRun) -> dict[str, str]:
         return {}
     units, cut = (sum(row.counts[name] for row in rows) for name in ("units", "cut"))
     times = sum(row.counts["cut_times"] for row in rows)
-    return {
-        "repeated lines": f"{cut:,} different ones of {units:,} are cut, {times:,} times found ({run.storage.path('lines/top.parquet')})"
-    }
+    path = run.storage.path(TOP_FILE)
+    found = {"repeated lines": f"{cut:,} different ones of {units:,} are cut, {times:,} times found ({path})"}
+    top = read_table(run.storage, TOP_FILE).slice(0, SHOWN).to_pylist()
+    shown = [f"“{safe_line(row['text'], TEXT)}” in {row['documents']:,} documents" for row in top]
+    return found | ({"most frequent of them": "; ".join(shown)} if shown else {})
 
 
 def _stem(ref: FileRef) -> str:

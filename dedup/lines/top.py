@@ -9,13 +9,13 @@ import pyarrow as pa
 from corpusmill.dedup.corpus import read_rows
 from corpusmill.dedup.lines.config import LinesConfig
 from corpusmill.dedup.lines.hosts import COLUMNS, host_keys
+from corpusmill.dedup.lines.phases import TOP_FILE
 from corpusmill.dedup.lines.units import unit_keys
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.text.buffers import text_buffers
 
-TOP_FILE = "lines/top.parquet"
 #: Characters of a unit's text.
 TEXT = 300
 TOP_LINES = pa.schema(

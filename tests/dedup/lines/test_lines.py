@@ -104,6 +104,7 @@ def test_the_table_of_what_was_cut(dedup) -> None:  # type: ignore[no-untyped-de
     assert result.kept[:2] == ["own a x", "own b x"] and "nothing else in common" in result.kept
     summary = result.run.stage.summary(result.run)
     assert summary["repeated lines"].startswith("2 different")
+    assert "“Menu one” in 23 documents" in summary["most frequent of them"]
 
 
 def test_documents_that_lose_too_much(dedup) -> None:  # type: ignore[no-untyped-def]
