@@ -1,16 +1,17 @@
 """The most frequent units that are cut, with their text: what a person looks at."""
 
-import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from corpusmill.dedup.corpus import read_rows
 from corpusmill.dedup.lines.config import LinesConfig
 from corpusmill.dedup.lines.hosts import COLUMNS, host_keys
 from corpusmill.dedup.lines.phases import TOP_FILE
-from corpusmill.dedup.lines.units import unit_keys
+from corpusmill.dedup.lines.units import first_units
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.storage import Storage
@@ -34,31 +35,32 @@ def top_output(run: Storage, config: LinesConfig, shards: Sequence[str], tops: S
     """The table of the whole corpus from those of the ranges (`tops`); `shards` are the document shards."""
     table = pa.concat_tables([read_table(run, path) for path in tops])
     table = table.sort_by([("documents", "descending"), ("times", "descending"), ("key", "ascending")]).slice(0, config.top)
-    found = {}
-    places = [(row["shard"], row["row"]) for row in table.to_pylist()]
-    for shard in sorted({shard for shard, _ in places}):
-        rows = np.array(sorted({row for number, row in places if number == shard}))
-        documents = pa.concat_tables(read_rows(run, shards[shard], rows, ["id", "text", *COLUMNS]))
-        found.update({(shard, row): documents.slice(i, 1) for i, row in enumerate(rows.tolist())})
+    table = table.append_column("place", pa.array(range(table.num_rows), pa.int64()))
     lines = []
-    for row in table.to_pylist():
-        document = found[row["shard"], row["row"]]
+    for shard in sorted(set(table["shard"].to_pylist())):
+        wanted = table.filter(pc.equal(table["shard"], shard))
+        lines += _with_texts(run, config, shards[shard], wanted)
+    found = pa.Table.from_pylist(sorted(lines, key=lambda line: line.pop("place")), schema=TOP_LINES)
+    return Output({TOP_FILE: found}, counts={"listed": len(lines)})
+
+
+def _with_texts(run: Storage, config: LinesConfig, shard: str, wanted: pa.Table) -> list[dict[str, Any]]:
+    """The rows of TOP_LINES, with their `place` in the list, for units (TOP) that come first in one shard."""
+    rows = np.unique(wanted["row"].to_numpy())
+    documents = pa.concat_tables(read_rows(run, shard, rows, ["id", "text", *COLUMNS]))
+    hosts = host_keys(documents) if config.scope == "host" else np.zeros(len(rows), np.uint64)
+    data, offsets = text_buffers(documents["text"])
+    keys = wanted["key"].to_numpy()
+    spans = first_units(data, offsets, hosts, config.normalisation, config.unit == "paragraph", config.min_chars, keys)
+    lines = []
+    for row, (begin, end) in zip(wanted.to_pylist(), spans.tolist(), strict=True):
+        document = int(np.searchsorted(rows, row["row"]))
         lines.append(
             {
-                **{name: row[name] for name in ("documents", "times", "sources")},
-                "text": unit_text(document, row["key"], config)[:TEXT],
-                "example_id": document["id"][0].as_py(),
-                "example_url": document["url"][0].as_py(),
+                **{name: row[name] for name in ("place", "documents", "times", "sources")},
+                "text": bytes(data[begin : min(end, begin + 4 * TEXT)]).decode(errors="ignore")[:TEXT],
+                "example_id": documents["id"][document].as_py(),
+                "example_url": documents["url"][document].as_py(),
             }
         )
-    return Output({TOP_FILE: pa.Table.from_pylist(lines, schema=TOP_LINES)}, counts={"listed": len(lines)})
-
-
-def unit_text(document: pa.Table, key: int, config: LinesConfig) -> str:
-    """The first unit of a document (a table of one row) with this key."""
-    units = re.split("\n{2,}" if config.unit == "paragraph" else "\n", document["text"][0].as_py())
-    host = host_keys(document) if config.scope == "host" else np.zeros(1, np.uint64)
-    data, offsets = text_buffers(pa.array(units, pa.large_string()))
-    hosts = np.repeat(host, len(units))
-    keys, texts, _ = unit_keys(data, offsets, hosts, config.normalisation, config.unit == "paragraph", config.min_chars)
-    return str(units[texts[int(np.flatnonzero(keys == np.uint64(key))[0])]]).strip()
+    return lines

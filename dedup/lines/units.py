@@ -122,6 +122,44 @@ def unit_keys(
     return keys[:count], texts[:count], fresh[:count]
 
 
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _first_units(data, offsets, hosts, forms, classes, paragraphs, min_chars, table, found):
+    for d in range(len(offsets) - 1):
+        at, end = offsets[d], offsets[d + 1]
+        while True:
+            stop, after = _unit_end(data, at, end, paragraphs)
+            first = strip_start(data, at, stop, classes)
+            last = strip_end(data, first, stop, classes)
+            if _long_enough(data, first, last, min_chars):
+                slot = find(table, len(table) - 1, mix64(_hash(data, first, last, forms) ^ hosts[d]))
+                if slot >= 0 and found[slot, 1] == 0:
+                    found[slot, 0], found[slot, 1] = first, last
+            if stop == end:
+                break
+            at = after
+
+
+def first_units(
+    data: Data, offsets: Offsets, hosts: Keys, how: Form, paragraphs: bool, min_chars: int, wanted: Keys
+) -> npt.NDArray[np.int64]:
+    """Where in `data` the first unit with each of the keys `wanted` begins and ends (k x 2; both 0 where there is none)."""
+    table = np.zeros(table_size(len(wanted)), np.uint64)
+    slots = np.zeros(len(wanted), np.int64)
+    _slots(table, wanted, slots)
+    found = np.zeros((len(table), 2), np.int64)
+    forms = unit_forms(how)
+    _first_units(read_only(data), read_only(offsets), hosts, forms, character_classes(), paragraphs, min_chars, table, found)
+    return found[slots]
+
+
+@numba.njit(cache=True, nogil=True)
+def _slots(table, keys, slots):
+    for key in keys:
+        insert(table, len(table) - 1, key)
+    for k in range(len(keys)):
+        slots[k] = find(table, len(table) - 1, keys[k])
+
+
 @numba.njit(cache=True, nogil=True)
 def _copy(data, start, end, out, place):
     for at in range(end - start):

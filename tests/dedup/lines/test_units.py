@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpusmill.dedup.lines.units import UnitTable, ccnet_form, cut_units, unit_keys
+from corpusmill.dedup.lines.units import UnitTable, ccnet_form, cut_units, first_units, unit_keys
 from corpusmill.pipeline.text.buffers import text_buffers
 
 TEXTS = st.lists(
@@ -117,3 +117,16 @@ def test_a_table_of_no_units_cuts_nothing_and_a_large_text_works() -> None:
     assert new.to_pylist() == [text, ""] and counts.tolist() == [[200_001, 0], [0, 0]]
     new, counts = cut_units(data, offsets, hosts, rows, "words", False, 1, UnitTable(keys[:1], np.array([0])))
     assert new.to_pylist()[0] == "a line of a log\n" + "x" * 5_000_000 and counts[0, 1] == 199_999
+
+
+@settings(deadline=None)
+@given(TEXTS, st.sampled_from(sorted(FORMS)), st.booleans())
+def test_the_first_unit_of_each_key(lines: list[list[str]], how: str, paragraphs: bool) -> None:
+    texts = ["\n".join(text) for text in lines]
+    keys, _, _ = keys_of(texts, how, paragraphs)
+    found = [unit.strip() for text in texts for unit in units(text, paragraphs) if unit.strip()]
+    first = dict(zip(keys.tolist()[::-1], found[::-1], strict=True))
+    data, offsets = text_buffers(pa.array(texts, pa.large_string()))
+    wanted = np.array([*first, 12345], np.uint64)
+    spans = first_units(data, offsets, np.zeros(len(texts), np.uint64), how, paragraphs, 1, wanted)  # type: ignore[arg-type]
+    assert [bytes(data[a:b]).decode() for a, b in spans] == [*first.values(), ""]
