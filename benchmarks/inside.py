@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import resource
 import tempfile
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from corpusmill.dedup.lines.units import UnitTable, cut_units, unit_keys
 from corpusmill.dedup.stage import DedupStage
+from corpusmill.dedup.substrings.cut import WindowTable, cut_windows
 from corpusmill.dedup.substrings.windows import Scratch, anchors, key_set, kinds, walk, windows
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.manifest import Manifest, TaskRow
@@ -152,6 +155,34 @@ def compare(texts: pa.Array) -> None:
             print(f"  {low:>4} to {high - 1 if high < 10**9 else '':<4} {chosen.sum():>9,} windows, recall {hit[chosen].mean():.4%}")
 
 
+def kernels(texts: pa.Array) -> None:
+    """Speed of the compiled passes alone, in processor seconds: on all documents, copies included."""
+    data, offsets = text_buffers(texts)
+    hosts, rows, size = np.zeros(len(texts), np.uint64), np.arange(len(texts)), int(offsets[-1] - offsets[0]) / 1e6
+    for _ in range(2):  # the first time compiles
+        speeds = {}
+        started = time.process_time()
+        keys, _, fresh = unit_keys(data, offsets, hosts, "ccnet", False, 1)
+        speeds["lines counted"] = size / (time.process_time() - started)
+        found, counts = np.unique(keys[fresh > 0], return_counts=True)
+        units = UnitTable(found[counts >= 10], np.full(int((counts >= 10).sum()), -1))
+        started = time.process_time()
+        cut_units(data, offsets, hosts, rows, "ccnet", False, 1, units)
+        speeds["lines cut"] = size / (time.process_time() - started)
+        started = time.process_time()
+        found, counts = np.unique(anchors(data, offsets, TOKENS, TOKENS // 2), return_counts=True)
+        speeds["anchors"] = size / (time.process_time() - started)
+        known = key_set(found[counts > 1])
+        started = time.process_time()
+        found, counts = np.unique(windows(data, offsets, TOKENS, TOKENS // 2, known)[0], return_counts=True)
+        speeds["windows"] = size / (time.process_time() - started)
+        table = WindowTable(found[counts > 1], *np.full((2, int((counts > 1).sum())), -1))
+        started = time.process_time()
+        cut_windows(data, offsets, rows, TOKENS, table)
+        speeds["windows cut"] = size / (time.process_time() - started)
+    print("\nkernels on all documents, MB a second of processor time: " + ", ".join(f"{k} {v:.0f}" for k, v in speeds.items()))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("documents", nargs="+", help="Parquet shards of documents")
@@ -162,6 +193,7 @@ def main() -> None:
     for name, config in VARIANTS.items():
         run_variant(name, config, args.documents, size)
     texts = pa.concat_tables([pq.read_table(path, columns=["text"]) for path in args.documents])["text"].combine_chunks()
+    kernels(texts)
     texts = texts.take(pa.array(np.random.default_rng(1).permutation(len(texts))))
     bytes_ = np.cumsum(pc.binary_length(texts).to_numpy())
     compare(texts.slice(0, int(np.searchsorted(bytes_, args.oracle_mb * 1e6))))

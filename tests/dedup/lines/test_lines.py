@@ -1,6 +1,7 @@
 """Repeated lines in the whole stage, Parquet to Parquet, against plain Python."""
 
 import random
+import time
 from collections import Counter, defaultdict
 from math import ceil
 from urllib.parse import urlsplit
@@ -149,3 +150,12 @@ def test_ranges_depend_on_the_size_alone(dedup, monkeypatch: pytest.MonkeyPatch)
     assert (result.data, result.report) == (expected.data, expected.report)
     tables = [read_table(r.run.storage, "lines/top.parquet") for r in (expected, result)]
     assert tables[0].equals(tables[1]) and tables[0].num_rows > 3
+
+
+def test_a_document_of_many_lines_takes_seconds(dedup) -> None:  # type: ignore[no-untyped-def]
+    dedup([["warm", "up"]], lines={"keep": "first"})
+    text = "".join(f"line {i:x} of many\n" if i % 3 else "the same line\n" for i in range(400_000))
+    started = time.process_time()
+    result = dedup([[text, "the same line\nshort"]], minhash={"enabled": False}, lines={"keep": "first", "normalisation": "none"})
+    assert time.process_time() - started < 30
+    assert [row["lines_cut"] for row in result.report] == [133_333, 1] and result.kept[1] == "short"
