@@ -44,7 +44,8 @@ class CountWorker(Worker):
         tables, others = paths[1 : 1 + piece.params["clusters"]], paths[1 + piece.params["clusters"] :]
         hosts, totals = host_totals(self.run, others[0], others[1:], piece.params["shard"]) if others else (np.zeros(0, np.uint64),) * 2
         found, sources, size, documents = [np.zeros(0, UNIT)], set(), 0, 0
-        for rows, table in survivors(self.run, paths[0], tables, ["text", *COLUMNS]):
+        columns = ["text", *(COLUMNS if self.config.scope == "host" else ["source"])]
+        for rows, table in survivors(self.run, paths[0], tables, columns):
             units, read = self._units(rows, table, hosts, totals)
             found.append(units)
             sources |= set(table["source"].unique().to_pylist())

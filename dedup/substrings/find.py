@@ -34,7 +34,7 @@ def texts_of(worker: Worker, piece: Piece) -> Iterator[tuple[npt.NDArray[np.int6
     editor = LineEditor(config, run) if config.lines else None
     if editor:
         editor.open(piece)
-    for rows, table in survivors(run, shard, tables, ["text", *(["url", "source"] if editor else [])]):
+    for rows, table in survivors(run, shard, tables, ["text"]):
         texts = one_array(table["text"])
         if editor:
             edit = editor.edit(texts, rows)
