@@ -5,7 +5,9 @@ from typing import Any, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
+from corpusmill.dedup.lines.config import LinesConfig
 from corpusmill.dedup.presets import expand
+from corpusmill.dedup.substrings.config import SubstringsConfig
 from corpusmill.pipeline.config import Config
 
 ExactForm = Literal["none", "whitespace", "lowercase", "words"]
@@ -150,6 +152,8 @@ class DedupConfig(ClusterConfig):
     alarm_documents: int = Field(default=20, ge=1, description="what has fewer documents raises none")
     alarm: Literal["stop", "warn"] = Field(default="stop", description="stop: an alarm ends the run before any document is removed")
     index: IndexConfig | None = Field(default=None, description="earlier crawls")
+    lines: LinesConfig | None = Field(default=None, description="lines or paragraphs that repeat across documents; null: left alone")
+    substrings: SubstringsConfig | None = Field(default=None, description="passages that repeat word for word; null: left alone")
 
     @model_validator(mode="before")
     @classmethod

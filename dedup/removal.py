@@ -38,7 +38,16 @@ DEDUP_REPORT = with_columns(
 
 def make_editors(config: DedupConfig, run: Storage) -> list[Editor]:
     """The editors that the configuration asks for, in the order in which they work."""
-    return []
+    editors: list[Editor] = []
+    if config.lines:
+        from corpusmill.dedup.lines.editor import LineEditor
+
+        editors.append(LineEditor(config, run))
+    if config.substrings:
+        from corpusmill.dedup.substrings.editor import SubstringEditor
+
+        editors.append(SubstringEditor(config, run))
+    return editors
 
 
 def read_shard_clusters(run: Storage, paths: Sequence[str], shard: str) -> pa.Table:

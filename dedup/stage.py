@@ -10,7 +10,9 @@ from corpusmill.dedup.config import ClusterConfig, DedupConfig, MeasureConfig
 from corpusmill.dedup.corpus import Shard
 from corpusmill.dedup.index import CrawlIndex, Entry
 from corpusmill.dedup.keys import BAND_KEYS, EXACT_KEYS, URL_KEYS
+from corpusmill.dedup.lines import phases as lines_phases
 from corpusmill.dedup.policy import needed_columns
+from corpusmill.dedup.substrings import phases as substrings_phases
 from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import TRIAL, FileRef, TaskRow
@@ -53,7 +55,7 @@ class DedupStage(Stage):
             lines["alarms"] = f"{counts['alarms']:,} {self._what(counts['alarms'])} {lose} more than {self.config.alarm_share:.0%}"
         if CHANGES_TASK in run.manifest.tasks and (changed := run.manifest.tasks[CHANGES_TASK].counts)["replaced"] + changed["restored"]:
             lines["earlier runs"] = f"{changed['replaced']:,} documents are replaced by better copies, {changed['restored']:,} stay again"
-        return lines
+        return lines | lines_phases.summary(run)
 
     def _what(self, count: int) -> str:
         """What the removal is counted by, in words."""
@@ -188,7 +190,14 @@ class DedupStage(Stage):
         from corpusmill.dedup.removal import RemovalWorker
 
         tables = self._files(clusters, "clusters/")
-        pieces = [Piece(shard.name, (shard.texts, *tables), {"clusters": len(tables)}) for shard in own if shard.texts]
+        documents = run.documents()
+        lines = lines_phases.prepare(run, self.config, documents, tables)
+        substrings = substrings_phases.prepare(run, self.config, documents, tables, lines)
+        params = {"clusters": len(tables)}
+        pieces = [
+            Piece(shard.name, (document, *tables, *lines[number], *substrings[number]), {**params, "shard": number})
+            for number, (shard, document) in enumerate(zip(own, documents, strict=True))
+        ]
         run.map("", RemovalWorker, pieces)
 
     # ---- the index ----------------------------------------------------------------------------------
