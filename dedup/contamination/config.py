@@ -25,7 +25,7 @@ class FieldsConfig(Config):
 class SetConfig(Config):
     """One evaluation set."""
 
-    path: str = Field(description="a file, folder, glob or URL: JSONL, JSON or Parquet; compressed and .zip too")
+    path: str = Field(description="a file, folder, glob or URL: JSONL, JSON, Parquet or Arrow; compressed and .zip too")
     name: str | None = Field(default=None, description="what reports call it; by default the file's name")
     fields: FieldsConfig | None = Field(default=None, description="the fields to match, where the format is none of the known ones")
 
@@ -43,7 +43,7 @@ class ContaminationConfig(Config):
         description="drop the document, cut the passage out of it, or only say so in the report",
     )
     ngram: int = Field(default=8, ge=1, le=64, description="how many words of a text must be found at least; published practice is 8 to 13")
-    share: float = Field(default=0.5, ge=0, le=1, description="what share of a text's words must be found at least")
+    share: float = Field(default=0.4, ge=0, le=1, description="what share of a text's words must be found at least")
     seed: int = Field(default=5, ge=2, le=64, description="words are found in n-grams of this many words")
     short: Literal["whole", "ignore"] = Field(
         default="whole", description="what becomes of texts shorter than `ngram`: found where they stand whole, or never"

@@ -1,13 +1,17 @@
-"""The rows of evaluation sets as they are published: JSONL, JSON and Parquet files, compressed ones and zip archives."""
+"""The rows of evaluation sets as they are published: JSONL, JSON, Parquet and Arrow files, compressed ones and zip archives."""
 
 import io
 import json
+import re
 import zipfile
+import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO, Any
+
+import pyarrow as pa
 
 from corpusmill.dedup.contamination.config import SetConfig
 from corpusmill.pipeline.errors import InputError
@@ -20,8 +24,12 @@ from corpusmill.pipeline.manifest import FileRef
 
 #: Where JSON files keep their rows if they are not a list themselves.
 LISTS = ("data", "examples", "rows", "questions", "instances")
-ENDINGS = (".jsonl", ".ndjson", ".json", ".parquet", ".zip")
+ENDINGS = (".jsonl", ".ndjson", ".json", ".parquet", ".arrow", ".zip")
 COMPRESSIONS = (".gz", ".zst", ".lz4")
+#: What `datasets` saves beside its rows.
+BESIDE = ("dataset_info.json", "dataset_dict.json", "dataset_infos.json", "state.json")
+SPLITS = frozenset(["test", "train", "validation", "valid", "val", "dev", "data", "eval", "none", "default", "main", "plain_text"])
+SHARD = re.compile(r"-\d+-of-\d+$")
 
 Rows = list[dict[str, Any]]
 
@@ -42,7 +50,7 @@ def set_files(configs: Sequence[SetConfig]) -> list[SetFile]:
         paths = expand(config.path)
         chosen = [path for path in paths if path == config.path or _has_data(path)]
         if not chosen:
-            raise InputError(f"{config.path}: no JSONL, JSON, Parquet or zip file in it for dedup.contamination.sets.")
+            raise InputError(f"{config.path}: no JSONL, JSON, Parquet, Arrow or zip file in it for dedup.contamination.sets.")
         for path in chosen:
             found.setdefault(path, config)
     names = _names(list(found))
@@ -53,57 +61,75 @@ def _has_data(path: str) -> bool:
     name = PurePosixPath(path).name
     for compression in COMPRESSIONS:
         name = name.removesuffix(compression)
-    return name.endswith(ENDINGS) and not name.startswith((".", "_"))
+    return name.endswith(ENDINGS) and not name.startswith((".", "_")) and name not in BESIDE
 
 
-def _stem(path: str) -> str:
+def _parts(path: str) -> tuple[str, ...]:
+    """Folders and name of a file without endings and numbers of shards; the last is not `data`, which says nothing."""
     name = PurePosixPath(path).name
     for ending in (*COMPRESSIONS, *ENDINGS):
         name = name.removesuffix(ending)
-    return name
+    folders, name = PurePosixPath(path).parts[:-1], SHARD.sub("", name)
+    return folders if name == "data" and folders else (*folders, name)
 
 
 def _names(paths: list[str]) -> dict[str, str]:
-    """The names of the files without their endings; with the folder in front where two are alike or the name is that of a split."""
-    stems = Counter(map(_stem, paths))
-    names = {}
-    for path in paths:
-        stem, folder = _stem(path), PurePosixPath(path).parent.name
-        plain = stems[stem] == 1 and stem.split("-")[0].lower() not in ("test", "train", "validation", "valid", "dev", "data")
-        names[path] = stem if plain or not folder else f"{folder}/{stem}"
-    return names
+    """As many of the last parts of each path as tell it from the others and are not all names of splits: `ARC-Easy/test`."""
+    parts = {path: _parts(path) for path in paths}
+    count = dict.fromkeys(parts.values(), 1)
+    while True:
+        names = {whole: "/".join(whole[-number:]) for whole, number in count.items()}
+        same = Counter(names.values())
+        longer = [w for w in count if count[w] < len(w) and (same[names[w]] > 1 or SPLITS.issuperset(names[w].lower().split("/")))]
+        if not longer:
+            return {path: names[whole] for path, whole in parts.items()}
+        for whole in longer:
+            count[whole] += 1
 
 
 def read_set(path: str) -> Iterator[tuple[str, Rows]]:
     """`(place, rows)` of each table in a file: one, or one for each member of a zip archive. Raises InputError."""
     with open_file(path) as file:
-        start = file.read(4)
+        start = file.read(8)
         file.seek(0)
-        if start == b"PK\x03\x04":
+        if start.startswith(b"PK\x03\x04"):
             yield from _read_zip(path, file)
-        elif start == b"PAR1":
-            yield path, list(_parquet_rows(path, file))
         else:
-            yield path, _json_rows(path, _inflated(path, file, start))
+            yield path, _read_rows(path, file, start)
 
 
 def _read_zip(path: str, file: IO[bytes]) -> Iterator[tuple[str, Rows]]:
     try:
         with zipfile.ZipFile(file) as archive:
-            for name in sorted(archive.namelist()):
-                if _has_data(name) and not name.endswith(".zip"):
-                    place, content = f"{path}/{name}", archive.read(name)
-                    if content.startswith(b"PAR1"):
-                        yield place, list(_parquet_rows(place, io.BytesIO(content)))
-                    else:
-                        yield place, _json_rows(place, _inflated(place, io.BytesIO(content), content[:4]))
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:  # damaged, an unknown method, a password
+            members = [(f"{path}/{name}", archive.read(name)) for name in sorted(archive.namelist()) if _has_data(name)]
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:  # damaged, unknown method, password
         raise InputError(f"{path}: not a readable zip archive ({error}).") from error
+    if not members:
+        raise InputError(f"{path}: no JSONL, JSON or Parquet file in the archive.")
+    for place, content in members:
+        yield place, _read_rows(place, io.BytesIO(content), content[:8])
 
 
-def _parquet_rows(place: str, file: IO[bytes]) -> Iterator[dict[str, Any]]:
-    for batch in open_groups(place, file).iter_batches(use_threads=False):
-        yield from batch.to_pylist()
+def _read_rows(place: str, file: IO[bytes], start: bytes) -> Rows:
+    if start.startswith(b"PAR1"):
+        batches: Iterable[pa.RecordBatch] = open_groups(place, file).iter_batches(use_threads=False)
+    elif start.startswith((b"ARROW1", b"\xff\xff\xff\xff")):
+        batches = _arrow_batches(place, file, start)
+    else:
+        return _json_rows(place, _inflated(place, file, start))
+    rows = [row for batch in batches for row in batch.to_pylist()]
+    if not rows:
+        raise InputError(f"{place}: the evaluation set is empty.")
+    return rows
+
+
+def _arrow_batches(place: str, file: IO[bytes], start: bytes) -> list[pa.RecordBatch]:
+    try:
+        opened = pa.ipc.open_file(file) if start.startswith(b"ARROW1") else pa.ipc.open_stream(file)
+        batches: list[pa.RecordBatch] = opened.read_all().to_batches()
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{place}: not a readable Arrow file ({str(error).splitlines()[0].rstrip('.')}).") from error
+    return batches
 
 
 def _inflated(place: str, file: IO[bytes], start: bytes) -> bytes:

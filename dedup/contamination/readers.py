@@ -89,6 +89,15 @@ def _winogrande(row: Row) -> Texts:
     return [(f"sentence, {option}", joined(row, "sentence").replace("_", joined(row, option))) for option in ("option1", "option2")]
 
 
+def _social_iqa(row: Row) -> Texts:
+    return [("context, question", joined(row, "context", "question"))]
+
+
+def _copa(row: Row) -> Texts:
+    """The premise with each of the two causes or effects."""
+    return [(f"premise, {option}", joined(row, "premise", option)) for option in ("choice1", "choice2")]
+
+
 def _ai2(row: Row) -> Texts:
     """AI2's own files: the question is an object of a stem and choices."""
     return choice("question.stem", "question.choices.text")(row)
@@ -111,6 +120,8 @@ FORMATS = (
     _format("HellaSwag", ("ctx", "endings"), _hellaswag),
     _format("PIQA", ("goal", "sol1", "sol2"), _piqa),
     _format("WinoGrande", ("sentence", "option1", "option2"), _winogrande),
+    _format("COPA", ("premise", "choice1", "choice2"), _copa),
+    _format("Social IQa", ("context", "question", "answerA", "answerB"), _social_iqa),
     _format("MATH", ("problem", "solution"), fields("problem", "solution")),
     _format("TruthfulQA, generation", ("question", "best_answer", "correct_answers"), choice("question", "best_answer")),
     _format("TruthfulQA, multiple choice", ("question", "mc1_targets"), choice("question", "mc1_targets.choices")),
