@@ -168,9 +168,14 @@ def show_recall(name: str, planted: list[Planted], found: list[set[tuple[str, in
     for one, items in zip(planted, found, strict=True):
         totals[one.set, one.edit].append(not one.items.isdisjoint(items))
     names = list(dict.fromkeys(one.edit for one in planted))
+    sets = list(dict.fromkeys(one.set for one in planted))
+    if len(sets) > 12:  # all as one
+        sets = ["all sets"]
+        for (_, edit), values in list(totals.items()):
+            totals["all sets", edit] += values
     print(f"\n{name}: recall, %\n{'':26}" + "".join(f"{edit:>12}" for edit in names))
-    for set_ in dict.fromkeys(one.set for one in planted):
-        print(f"{set_[:18]:18} {len(totals[set_, names[0]]):6,} " + "".join(f"{100 * np.mean(totals[set_, edit]):12.2f}" for edit in names))
+    for set_ in sets:
+        print(f"{set_[:18]:18} {len(totals[set_, names[0]]):7,}" + "".join(f"{100 * np.mean(totals[set_, edit]):12.2f}" for edit in names))
 
 
 def main() -> None:

@@ -33,8 +33,10 @@ class SetConfig(Config):
 class ContaminationConfig(Config):
     """The section `dedup.contamination` of a recipe.
 
-    An item's text is found in a document where, in a window a quarter longer than the text, n-grams of `seed` words cover at least
-    `share` of its words and at least `ngram` words. `seed: 13`, `ngram: 13`, `share: 0` is the rule of GPT-3: any 13-gram.
+    The text of an item is found in a document where n-grams of `seed` words that both have cover, in a window a quarter longer than
+    the text, at least `share` of its words, and at least `ngram` words; of a text that is too short for that, `short_share` of its words,
+    and at least `min_ngram` words. So published practice, any one n-gram of 8 to 13 words, is `seed`, `ngram`, `min_ngram` and `min_words`
+    of so many words with a `share` of 0.
     """
 
     sets: list[str | SetConfig] = Field(min_length=1, description="the evaluation sets: paths, or objects of path, name and fields")
@@ -42,11 +44,13 @@ class ContaminationConfig(Config):
         default="drop",
         description="drop the document, cut the passage out of it, or only say so in the report",
     )
-    ngram: int = Field(default=8, ge=1, le=64, description="how many words of a text must be found at least; published practice is 8 to 13")
-    share: float = Field(default=0.4, ge=0, le=1, description="what share of a text's words must be found at least")
-    seed: int = Field(default=5, ge=2, le=64, description="words are found in n-grams of this many words")
+    seed: int = Field(default=4, ge=2, le=64, description="words are found in n-grams of this many words")
+    share: float = Field(default=0.5, ge=0, le=1, description="what share of a text's words must be found at least")
+    ngram: int = Field(default=13, ge=2, le=64, description="how many words of a text must be found at least")
+    short_share: float = Field(default=0.75, ge=0, le=1, description="of a short text, this share of its words is enough")
+    min_ngram: int = Field(default=8, ge=2, le=64, description="but never fewer words than this")
     short: Literal["whole", "ignore"] = Field(
-        default="whole", description="what becomes of texts shorter than `ngram`: found where they stand whole, or never"
+        default="whole", description="what becomes of texts of fewer than `min_ngram` words: found where they stand whole, or never"
     )
     min_words: int = Field(default=7, ge=2, description="shorter texts are never looked for")
     common: int = Field(default=20, ge=1, description="an n-gram of more items of one set than this is boilerplate and proves nothing")
@@ -54,17 +58,14 @@ class ContaminationConfig(Config):
 
     @model_validator(mode="after")
     def _fit(self) -> Self:
-        if self.seed > self.ngram:
-            raise ValueError(f"seed ({self.seed}) can't be larger than ngram ({self.ngram})")
-        if self.min_words < self.seed:
-            raise ValueError(f"min_words ({self.min_words}) can't be smaller than seed ({self.seed})")
+        for smaller, larger in (("seed", "min_ngram"), ("min_ngram", "ngram"), ("seed", "min_words")):
+            if getattr(self, smaller) > getattr(self, larger):
+                raise ValueError(f"{smaller} ({getattr(self, smaller)}) can't be larger than {larger} ({getattr(self, larger)})")
         return self
 
     def of_index(self) -> "ContaminationConfig":
         """The part that the index of the sets depends on; everything else has its default."""
-        return ContaminationConfig(
-            sets=self.sets, ngram=self.ngram, seed=self.seed, short=self.short, min_words=self.min_words, common=self.common
-        )
+        return self.model_copy(update={"action": "drop", "share": 0.5, "keep_words": 50})
 
     def set_configs(self) -> list[SetConfig]:
         return [SetConfig(path=given) if isinstance(given, str) else given for given in self.sets]

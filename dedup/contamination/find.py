@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from corpusmill.dedup.contamination.config import ContaminationConfig
-from corpusmill.dedup.contamination.index import GRADED, WHOLE, Index
+from corpusmill.dedup.contamination.index import GRADED, WHOLE, Index, least_words
 from corpusmill.dedup.contamination.words import word_codes, word_hashes
 from corpusmill.dedup.words import read_only
 from corpusmill.pipeline.text.buffers import text_buffers
@@ -46,7 +46,8 @@ class Finder:
     def make(cls, index: Index, config: ContaminationConfig, block: int = BLOCK_WORDS) -> "Finder":
         lengths = np.diff(index.bounds)
         share = np.ceil(index.evidence * config.share - 1e-9).astype(np.int64)
-        need = np.where(index.kind == GRADED, np.maximum(share, config.ngram), np.where(index.kind == WHOLE, lengths, 0))
+        least = np.maximum(share, least_words(lengths, config))
+        need = np.where(index.kind == GRADED, least, np.where(index.kind == WHOLE, lengths, 0))
         window = lengths + np.maximum(-(-lengths // 4), config.seed)
         return cls(index, config.seed, need, window, max(block, 2 * int(window[index.kind == GRADED].max(initial=0))))
 

@@ -2,8 +2,8 @@
 """The index of the evaluation sets: which n-grams of `seed` words prove something, and where in which texts they stand.
 
 Boilerplate proves nothing: texts and n-grams that stand in more than `common` items of one set (an instruction that every item
-repeats, "how many ... are there"). A text of which too few words are proof, and one of fewer than `ngram` words, is found where it
-stands whole; it is looked up by its rarest n-gram. Equal texts are looked for once, as the first that has them.
+repeats, "how many ... are there"), and n-grams of numbers alone. A text of which too few words are proof, and one of fewer than `min_ngram` words, is found where
+it stands whole; it is looked up by its rarest n-gram. Equal texts are looked for once, as the first that has them.
 """
 
 from dataclasses import dataclass, fields
@@ -121,6 +121,12 @@ def _fill(hashes, shift, table, gram_at, filter_):
         gram_at[slot] = g
 
 
+def least_words(lengths: npt.NDArray[np.int64], config: ContaminationConfig) -> npt.NDArray[np.int64]:
+    """How many words of texts of so many words have to be found at least, whatever `share` says."""
+    short = np.ceil(config.short_share * lengths - 1e-9).astype(np.int64)
+    return np.minimum(np.maximum(short, config.min_ngram), config.ngram)
+
+
 def build_index(passages: Passages, config: ContaminationConfig) -> Index:
     """The index of the texts that can be looked for. O(words of the sets)."""
     seed, common = config.seed, config.common
@@ -131,10 +137,10 @@ def build_index(passages: Passages, config: ContaminationConfig) -> Index:
     _gram_hashes(passages.words, passages.bounds, wanted, seed, hashes, owner, places)
 
     grams, gram, counts = np.unique(hashes, return_inverse=True, return_counts=True)
-    proves = ~_boilerplate(gram, passages.item[owner], passages.set_of[owner], common)[gram] if total else np.zeros(0, bool)
+    proves = ~_boilerplate(gram, passages.item[owner], passages.set_of[owner], common)[gram] & _has_word(passages, owner, places, seed)
     evidence = np.zeros(len(lengths), np.int64)
     _covered(owner, places, proves, seed, evidence)
-    graded = wanted & (lengths >= config.ngram) & (evidence >= config.ngram)
+    graded = wanted & (lengths >= config.min_ngram) & (evidence >= least_words(lengths, config))
     kind = np.where(graded, GRADED, np.where(wanted & (config.short == "whole"), WHOLE, LEFT_OUT)).astype(np.int8)
     evidence[kind == WHOLE] = lengths[kind == WHOLE]
 
@@ -153,6 +159,14 @@ def build_index(passages: Passages, config: ContaminationConfig) -> Index:
         passages.words, passages.bounds, kind, evidence, passages.set_of, passages.number, passages.field_of,
         passages.sets, passages.fields,
     )  # fmt: skip
+
+
+def _has_word(passages: Passages, owner: npt.NDArray, places: npt.NDArray, seed: int) -> npt.NDArray[np.bool_]:
+    """Which n-grams have a word that is no number: "1, 2, 3, 4" is in many tables."""
+    others = np.concatenate([[0], np.cumsum(~passages.numbers)])
+    at = passages.bounds[owner] + places
+    found: npt.NDArray[np.bool_] = others[at + seed] > others[at]
+    return found
 
 
 def _first_and_rare(passages: Passages, common: int) -> npt.NDArray[np.bool_]:

@@ -1,5 +1,6 @@
 """All texts that are looked for: of every item of every set, in the order in which the sets are given."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,13 +11,14 @@ import pyarrow as pa
 
 from corpusmill.dedup.contamination.files import SetFile, read_set
 from corpusmill.dedup.contamination.readers import reader
-from corpusmill.dedup.contamination.words import word_codes, word_hashes
+from corpusmill.dedup.contamination.words import word_codes, word_hashes, words_of
 from corpusmill.dedup.words import read_only
 from corpusmill.pipeline.ingest.charset import fit
 from corpusmill.pipeline.text.buffers import text_buffers
 
 #: Words of a text that are looked for; what is longer is looked for by its beginning.
 MAX_WORDS = 100_000
+NUMBER = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Passages:
     item: npt.NDArray[np.int64]
     words: npt.NDArray[np.uint64]
     bounds: npt.NDArray[np.int64]
+    numbers: npt.NDArray[np.bool_]  # of each of `words`: whether it has no character but digits
 
 
 def read_passages(files: Sequence[SetFile]) -> Passages:
@@ -51,9 +54,10 @@ def read_passages(files: Sequence[SetFile]) -> Passages:
                 item += 1
     columns = np.array(rows, np.int64).reshape(-1, 4)
     words, bounds = passage_words(pa.array(texts, pa.large_string()))
+    numbers, _ = words_of(" ".join(sorted({number for text in texts for number in NUMBER.findall(text)})).encode())
     return Passages(
         list(sets), list(fields), columns[:, 0].astype(np.int32), columns[:, 1].copy(), columns[:, 2].astype(np.int32),
-        columns[:, 3].copy(), words, bounds,
+        columns[:, 3].copy(), words, bounds, np.isin(words, numbers),
     )  # fmt: skip
 
 
