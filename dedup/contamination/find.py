@@ -26,6 +26,8 @@ from corpusmill.pipeline.text.table import find
 BLOCK_WORDS = 1 << 16
 #: A hit is one integer: text, word in the block, word in the text.
 PLACE_BITS, POSITION_BITS = 20, 20
+#: Texts are counted in so many counters, several in one, to see which have too few hits to be found.
+TALLY = 1 << 14
 #: Columns of a match.
 DOCUMENT, PASSAGE, START, END, COVERED = range(5)
 
@@ -63,7 +65,7 @@ class Finder:
         texts_ = (index.words, index.bounds, index.kind, self.need, self.window)
         scratch = (
             np.empty(longest, np.uint64), np.empty(self.block + 1, np.int64), np.empty(self.block + 1, np.uint64),
-            np.zeros(int(np.diff(index.bounds).max(initial=0)) + 1, np.int64),
+            np.zeros(int(np.diff(index.bounds).max(initial=0)) + 1, np.int64), np.zeros(TALLY, np.int64),
         )  # fmt: skip
         found = _find(read_only(data), read_only(offsets), word_codes(), tuple(map(read_only, arrays)), tuple(map(read_only, texts_)),
                       scratch, self.seed, self.block, int(self.window[index.kind == GRADED].max(initial=0)))  # fmt: skip
@@ -77,7 +79,8 @@ class Finder:
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _find(data, offsets, codes, arrays, texts, scratch, seed, block, widest):
-    words, positions, keys, counts = scratch
+    words, positions, keys, counts, tally = scratch
+    need = texts[3]
     filter_, table, gram_at, starts, post_passage, post_place = arrays
     matches, found = np.empty((16, 5), np.int64), 0
     hits = np.empty(1024, np.int64)
@@ -98,18 +101,35 @@ def _find(data, offsets, codes, arrays, texts, scratch, seed, block, widest):
                     if texts[2][passage] == WHOLE:
                         if _stands(words, length, positions[c] - place, texts, passage):
                             first = positions[c] - place
-                            matches, found = _add(matches, found, d, passage, first, first + texts[3][passage], texts[3][passage])
+                            matches, found = _add(matches, found, d, passage, first, first + need[passage], need[passage])
                         continue
                     if count == len(hits):
                         hits = np.concatenate((hits, np.empty(len(hits), np.int64)))
                     hits[count] = (passage << (PLACE_BITS + POSITION_BITS)) | ((positions[c] - start) << PLACE_BITS) | place
                     count += 1
-            if count > 1 or (count == 1 and seed >= 8):
+                    tally[passage & (TALLY - 1)] += 1
+            count = _enough(hits, count, tally, need, seed)
+            if count:
                 matches, found = _judge(hits[:count], d, start, words, length, texts, counts, seed, matches, found)
             if end == length:
                 break
             start += block - widest
     return matches[:found]
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _enough(hits, count, tally, need, seed):
+    """Brings the hits of texts that may have enough of them to the front; returns how many. The tally is zeros again at the end."""
+    kept = 0
+    for h in range(count):
+        hit = hits[h]
+        passage = hit >> (PLACE_BITS + POSITION_BITS)
+        hits[h] = hits[kept]
+        hits[kept] = hit
+        kept += np.int64(tally[passage & (TALLY - 1)] * seed >= need[passage])
+    for h in range(count):
+        tally[(hits[h] >> (PLACE_BITS + POSITION_BITS)) & (TALLY - 1)] = 0
+    return kept
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
