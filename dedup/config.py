@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from corpusmill.dedup.contamination.config import ContaminationConfig
 from corpusmill.pipeline.config import Config
 
 Normalisation = Literal["none", "whitespace", "lowercase", "words"]
@@ -67,4 +68,5 @@ class DedupConfig(Config):
         default=0.6, ge=0, le=1, description="a crawl file that loses a larger share of its documents raises an alarm"
     )
     alarm_documents: int = Field(default=20, ge=1, description="crawl files with fewer documents raise none")
+    contamination: ContaminationConfig | None = Field(default=None, description="evaluation sets whose items must not be in documents")
     alarm: Literal["warn", "stop"] = Field(default="warn", description="stop: an alarm ends the run before any document is removed")

@@ -31,13 +31,17 @@ class DedupStage(Stage):
         candidates = self._candidates(run, signatures, sum(sizes), bands)
         clusters = self._clusters(run, documents, signatures, sizes, candidates, bands * rows)
         self._stop_on_alarm(run, clusters)
-        self._remove(run, documents, clusters)
+        self._remove(run, documents, clusters, self._contamination(run))
 
     def summary(self, run: StageRun) -> dict[str, str]:
         counts = run.manifest.tasks[CLUSTERS_TASK].counts
         lines = {"clusters": f"{counts['clusters']:,}, the largest of {counts['largest_cluster']:,} documents"}
         if counts["alarms"]:
             lines["alarms"] = f"{counts['alarms']:,} crawl files lose more than {self.config.alarm_share:.0%}"
+        if self.config.contamination:
+            from corpusmill.dedup.contamination.editor import contaminated_summary
+
+            lines["contaminated"] = contaminated_summary([row.counts for row in run.manifest.rows()]) or "nothing"
         return lines
 
     def _bands(self) -> tuple[int, int]:
@@ -88,12 +92,24 @@ class DedupStage(Stage):
                 "With dedup.alarm=warn it goes on."
             )
 
-    def _remove(self, run: StageRun, documents: list[FileRef], clusters: TaskRow) -> None:
+    def _contamination(self, run: StageRun) -> list[FileRef]:
+        """The index of the evaluation sets that the recipe names."""
+        config = self.config.contamination
+        if config is None:
+            return []
+        from corpusmill.dedup.contamination.editor import INDEX_TASK, index_output
+        from corpusmill.dedup.contamination.files import set_files
+
+        files = set_files(config.set_configs())
+        made = run.once(INDEX_TASK, [file.ref for file in files], lambda _: index_output(files, config), config=config.of_index())
+        return [_only(made)]
+
+    def _remove(self, run: StageRun, documents: list[FileRef], clusters: TaskRow, more: list[FileRef]) -> None:
         from corpusmill.dedup.clusters import CLUSTERS_FILE
         from corpusmill.dedup.removal import RemovalWorker
 
         table = clusters.ref(self.name, CLUSTERS_FILE)
-        run.map("", RemovalWorker, [Piece(PurePosixPath(ref.path).stem, (ref, table), {"clusters": 1}) for ref in documents])
+        run.map("", RemovalWorker, [Piece(PurePosixPath(ref.path).stem, (ref, table, *more), {"clusters": 1}) for ref in documents])
 
 
 def _only(row: TaskRow) -> FileRef:
