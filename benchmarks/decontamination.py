@@ -30,10 +30,11 @@ import pyarrow.parquet as pq
 
 from corpusmill.dedup.contamination.config import ContaminationConfig
 from corpusmill.dedup.contamination.files import read_set, set_files
-from corpusmill.dedup.contamination.find import DOCUMENT, PASSAGE, Finder
+from corpusmill.dedup.contamination.find import Finder
 from corpusmill.dedup.contamination.index import build_index
 from corpusmill.dedup.contamination.passages import read_passages
 from corpusmill.dedup.contamination.readers import reader
+from corpusmill.dedup.contamination.windows import DOCUMENT, PASSAGE
 
 WORD = re.compile(r"\w+")
 MARK = re.compile(r"[^\w\s]")

@@ -12,9 +12,10 @@ import pyarrow as pa
 from corpusmill.dedup.contamination.config import ContaminationConfig
 from corpusmill.dedup.contamination.cut import SHOWN, character_spans, without
 from corpusmill.dedup.contamination.files import SetFile
-from corpusmill.dedup.contamination.find import COVERED, DOCUMENT, END, PASSAGE, START, Finder, Matches
+from corpusmill.dedup.contamination.find import Finder, Matches
 from corpusmill.dedup.contamination.index import LEFT_OUT, WHOLE, Index, build_index
 from corpusmill.dedup.contamination.passages import read_passages
+from corpusmill.dedup.contamination.windows import COVERED, DOCUMENT, END, PASSAGE, START
 from corpusmill.dedup.contamination.words import words_of
 from corpusmill.dedup.edit import Edit, Editor
 from corpusmill.pipeline.manifest import FileRef

@@ -1,10 +1,8 @@
 # mypy: disallow-untyped-defs=False
 """Finding the texts of evaluation sets in documents.
 
-Every n-gram of `seed` words of a document is looked up, first in a filter of bits. The n-grams that are in the index are
-ordered by text; where, in a window a quarter longer than the text, they cover enough of its words, the text is found. The order
-of its parts does not matter. What is found reaches from the first to the last n-gram of all such windows, and beyond as long as
-at least half of the words are those of the text.
+Every n-gram of `seed` words of a document is looked up, first in a filter of bits. Those that are in the index are hits, each for all
+texts that have the n-gram; texts with enough hits are judged by windows (`windows.py`).
 """
 
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ import pyarrow as pa
 
 from corpusmill.dedup.contamination.config import ContaminationConfig
 from corpusmill.dedup.contamination.index import GRADED, WHOLE, Index, least_words
+from corpusmill.dedup.contamination.windows import COVERED, PASSAGE, add, hit_of, judge, passage_of, stands
 from corpusmill.dedup.contamination.words import word_codes, word_hashes
 from corpusmill.dedup.words import read_only
 from corpusmill.pipeline.text.buffers import text_buffers
@@ -24,12 +23,8 @@ from corpusmill.pipeline.text.table import find
 
 #: Words of a document that are taken at a time, at least: bounds what is kept of a huge document.
 BLOCK_WORDS = 1 << 16
-#: A hit is one integer: text, word in the block, word in the text.
-PLACE_BITS, POSITION_BITS = 20, 20
 #: Texts are counted in so many counters, several in one, to see which have too few hits to be found.
 TALLY = 1 << 14
-#: Columns of a match.
-DOCUMENT, PASSAGE, START, END, COVERED = range(5)
 
 Matches = npt.NDArray[np.int64]
 
@@ -61,8 +56,8 @@ class Finder:
         data, offsets = text_buffers(texts)
         longest = int(np.diff(offsets).max(initial=0)) // 2 + 1
         index = self.index
-        arrays = (index.filter, index.table, index.gram_at, index.starts, index.post_passage, index.post_place)
-        texts_ = (index.words, index.bounds, index.kind, self.need, self.window)
+        arrays: tuple[npt.NDArray, ...] = (index.filter, index.table, index.gram_at, index.starts, index.post_passage, index.post_place)
+        texts_: tuple[npt.NDArray, ...] = (index.words, index.bounds, index.kind, self.need, self.window)
         scratch = (
             np.empty(longest, np.uint64), np.empty(self.block + 1, np.int64), np.empty(self.block + 1, np.uint64),
             np.zeros(int(np.diff(index.bounds).max(initial=0)) + 1, np.int64), np.zeros(TALLY, np.int64),
@@ -99,18 +94,18 @@ def _find(data, offsets, codes, arrays, texts, scratch, seed, block, widest):
                 for post in range(starts[gram], starts[gram + 1]):
                     passage, place = np.int64(post_passage[post]), np.int64(post_place[post])
                     if texts[2][passage] == WHOLE:
-                        if _stands(words, length, positions[c] - place, texts, passage):
+                        if stands(words, length, positions[c] - place, texts, passage):
                             first = positions[c] - place
-                            matches, found = _add(matches, found, d, passage, first, first + need[passage], need[passage])
+                            matches, found = add(matches, found, d, passage, first, first + need[passage], need[passage])
                         continue
                     if count == len(hits):
                         hits = np.concatenate((hits, np.empty(len(hits), np.int64)))
-                    hits[count] = (passage << (PLACE_BITS + POSITION_BITS)) | ((positions[c] - start) << PLACE_BITS) | place
+                    hits[count] = hit_of(passage, positions[c] - start, place)
                     count += 1
                     tally[passage & (TALLY - 1)] += 1
             count = _enough(hits, count, tally, need, seed)
             if count:
-                matches, found = _judge(hits[:count], d, start, words, length, texts, counts, seed, matches, found)
+                matches, found = judge(hits[:count], d, start, words, length, texts, counts, seed, matches, found)
             if end == length:
                 break
             start += block - widest
@@ -123,12 +118,12 @@ def _enough(hits, count, tally, need, seed):
     kept = 0
     for h in range(count):
         hit = hits[h]
-        passage = hit >> (PLACE_BITS + POSITION_BITS)
+        passage = passage_of(hit)
         hits[h] = hits[kept]
         hits[kept] = hit
-        kept += np.int64(tally[passage & (TALLY - 1)] * seed >= need[passage])
+        kept += int(tally[passage & (TALLY - 1)] * seed >= need[passage])
     for h in range(count):
-        tally[(hits[h] >> (PLACE_BITS + POSITION_BITS)) & (TALLY - 1)] = 0
+        tally[passage_of(hits[h]) & (TALLY - 1)] = 0
     return kept
 
 
@@ -155,122 +150,5 @@ def _filtered(words, start, end, seed, filter_, positions, keys):
         key = max(mix64(value), np.uint64(1))
         bit = key >> shift
         positions[count], keys[count] = w, key
-        count += np.int64((filter_[bit >> np.uint64(6)] >> (bit & np.uint64(63))) & np.uint64(1))
+        count += int((filter_[bit >> np.uint64(6)] >> (bit & np.uint64(63))) & np.uint64(1) != 0)
     return count
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def _stands(words, length, first, texts, passage):
-    """Whether the whole text stands at word `first` of the document."""
-    begin, end = texts[1][passage], texts[1][passage + 1]
-    if first < 0 or first + end - begin > length:
-        return False
-    for k in range(end - begin):
-        if words[first + k] != texts[0][begin + k]:
-            return False
-    return True
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def _add(matches, found, document, passage, start, end, covered):
-    if found == len(matches):
-        matches = np.concatenate((matches, np.empty((len(matches), 5), np.int64)))
-    matches[found, DOCUMENT], matches[found, PASSAGE] = document, passage
-    matches[found, START], matches[found, END], matches[found, COVERED] = start, end, covered
-    return matches, found + 1
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def _judge(hits, document, block, words, length, texts, counts, seed, matches, found):
-    """Goes through the hits text by text, and judges those texts that have enough of them."""
-    hits.sort()
-    first = 0
-    while first < len(hits):
-        passage = hits[first] >> (PLACE_BITS + POSITION_BITS)
-        last = first + 1
-        while last < len(hits) and hits[last] >> (PLACE_BITS + POSITION_BITS) == passage:
-            last += 1
-        if (last - first) * seed >= texts[3][passage]:
-            matches, found = _windows(hits[first:last], passage, document, block, words, length, texts, counts, seed, matches, found)
-        first = last
-    return matches, found
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def _position(hit):
-    return (hit >> PLACE_BITS) & ((1 << POSITION_BITS) - 1)
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def _place(hit):
-    return hit & ((1 << PLACE_BITS) - 1)
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def _windows(hits, passage, document, block, words, length, texts, counts, seed, matches, found):
-    """All windows of one text, from the largest that ends in each hit; overlapping ones that suffice are one match.
-
-    What counts is the smaller of the words of the text and of the document that hits cover: "1, 2, 3, 4, 5" does not stand for all
-    places of a text that have it. `counts` (zeros, and zeros again at the end): by how many hits of the window each word of the text
-    is covered.
-    """
-    need, window = texts[3][passage], texts[4][passage]
-    left, covered, there = 0, 0, 0
-    begin, end, best = -1, -1, 0  # the match that is open: its first and last hit
-    for right in range(len(hits)):
-        place = _place(hits[right])
-        for k in range(place, place + seed):
-            covered += np.int64(counts[k] == 0)
-            counts[k] += 1
-        there += seed if right == left else min(seed, _position(hits[right]) - _position(hits[right - 1]))
-        while _position(hits[right]) + seed - _position(hits[left]) > window:
-            covered -= _take(counts, _place(hits[left]), seed)
-            there -= min(seed, _position(hits[left + 1]) - _position(hits[left]))
-            left += 1
-        enough = min(covered, there)
-        if enough >= need:
-            if begin >= 0 and _position(hits[left]) <= _position(hits[end]) + seed:
-                end, best = right, max(best, enough)
-            else:
-                if begin >= 0:
-                    first, last = _reach(hits[begin], hits[end], block, words, length, texts, passage, seed)
-                    matches, found = _add(matches, found, document, passage, first, last, best)
-                begin, end, best = left, right, enough
-    if begin >= 0:
-        first, last = _reach(hits[begin], hits[end], block, words, length, texts, passage, seed)
-        matches, found = _add(matches, found, document, passage, first, last, best)
-    for hit in range(left, len(hits)):
-        _take(counts, _place(hits[hit]), seed)
-    return matches, found
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def _take(counts, place, seed):
-    """Takes one hit out of the window; returns how many words nothing else covers."""
-    lost = 0
-    for k in range(place, place + seed):
-        counts[k] -= 1
-        lost += np.int64(counts[k] == 0)
-    return lost
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def _reach(first, last, block, words, length, texts, passage, seed):
-    """From which word of the document to which a match reaches: beyond its outermost hits while half of the words are the text's."""
-    begin, size = texts[1][passage], texts[1][passage + 1] - texts[1][passage]
-    start, place = block + _position(first), _place(first)
-    equal, reached = 0, 0
-    for k in range(1, min(start, place) + 1):
-        same = words[start - k] == texts[0][begin + place - k]
-        equal += np.int64(same)
-        if same and 2 * equal >= k:
-            reached = k
-    start -= reached
-    end, place = block + _position(last) + seed, _place(last) + seed
-    equal, reached = 0, 0
-    for k in range(1, min(length - end, size - place) + 1):
-        same = words[end + k - 1] == texts[0][begin + place + k - 1]
-        equal += np.int64(same)
-        if same and 2 * equal >= k:
-            reached = k
-    return start, end + reached

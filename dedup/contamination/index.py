@@ -2,8 +2,9 @@
 """The index of the evaluation sets: which n-grams of `seed` words prove something, and where in which texts they stand.
 
 Boilerplate proves nothing: texts and n-grams that stand in more than `common` items of one set (an instruction that every item
-repeats, "how many ... are there"), and n-grams of numbers alone. A text of which too few words are proof, and one of fewer than `min_ngram` words, is found where
-it stands whole; it is looked up by its rarest n-gram. Equal texts are looked for once, as the first that has them.
+repeats, "how many ... are there"), and n-grams of numbers alone. A text of which too few words are proof, and one of fewer than
+`min_ngram` words, is found where it stands whole; it is looked up by its rarest n-gram. Equal texts are looked for once, as the
+first that has them.
 """
 
 from dataclasses import dataclass, fields
@@ -136,7 +137,7 @@ def build_index(passages: Passages, config: ContaminationConfig) -> Index:
     hashes, owner, places = np.empty(total, np.uint64), np.empty(total, np.int32), np.empty(total, np.int32)
     _gram_hashes(passages.words, passages.bounds, wanted, seed, hashes, owner, places)
 
-    grams, gram, counts = np.unique(hashes, return_inverse=True, return_counts=True)
+    _, gram, counts = np.unique(hashes, return_inverse=True, return_counts=True)
     proves = ~_boilerplate(gram, passages.item[owner], passages.set_of[owner], common)[gram] & _has_word(passages, owner, places, seed)
     evidence = np.zeros(len(lengths), np.int64)
     _covered(owner, places, proves, seed, evidence)

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +67,6 @@ def passage_words(texts: pa.Array) -> tuple[npt.NDArray[np.uint64], npt.NDArray[
     data, offsets = text_buffers(texts)
     data, codes = read_only(data), word_codes()
     scratch = np.empty(int(np.diff(offsets).max(initial=0)) // 2 + 1, np.uint64)
-    found = [scratch[: min(word_hashes(data, a, b, codes, scratch), MAX_WORDS)].copy() for a, b in zip(offsets[:-1], offsets[1:])]
+    found = [scratch[: min(word_hashes(data, a, b, codes, scratch), MAX_WORDS)].copy() for a, b in pairwise(offsets)]
     bounds = np.concatenate([[0], np.cumsum([len(words) for words in found])]).astype(np.int64)
     return np.concatenate([np.zeros(0, np.uint64), *found]), bounds

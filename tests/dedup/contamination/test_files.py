@@ -138,8 +138,11 @@ def test_folders_and_globs_give_what_holds_data(tmp_path: Path) -> None:
     assert [Path(file.ref.path).name for file in files_of(f"{tmp_path}/*.jsonl", str(tmp_path / "a.jsonl"))] == ["a.jsonl"]
     (named,) = files_of({"path": str(tmp_path / "README.md"), "name": "mine"})
     assert named.name == "mine"
-    for given, sentence in ((f"{tmp_path}/x.jsonl", "no such file or folder"), (f"{tmp_path}/*.csv", "no file matches"),
-                            (f"{tmp_path}/README.*/", "no file matches"), (f"{tmp_path}/*.md", "no JSONL, JSON, Parquet, Arrow or zip")):  # fmt: skip
+    for given, sentence in (
+        (f"{tmp_path}/x.jsonl", "no such file or folder"),
+        (f"{tmp_path}/*.csv", "no file matches"),
+        (f"{tmp_path}/*.md", "no JSONL, JSON, Parquet, Arrow or zip"),
+    ):
         with pytest.raises(InputError, match=sentence):
             files_of(given)
 

@@ -99,7 +99,8 @@ class Oracle:
     def graded(self, document: Words, text: Words, need: int) -> set[tuple[int, int, int]]:
         seed, size = self.config.seed, len(text)
         window = size + max(-(-size // 4), seed)
-        hits = [(j, i) for j, a in enumerate(self.grams(document)) for i, b in enumerate(self.grams(text)) if a == b and a in self.proves]
+        grams = [gram if gram in self.proves else None for gram in self.grams(text)]
+        hits = [(j, i) for j, a in enumerate(self.grams(document)) for i, b in enumerate(grams) if a == b]
         runs: list[tuple[int, list[tuple[int, int]]]] = []
         for start in range(-window, len(document)):
             inside = [(j, i) for j, i in hits if start <= j and j + seed <= start + window]
@@ -202,7 +203,7 @@ def test_order_of_parts_does_not_matter_but_nearness_does() -> None:
 
 def test_one_phrase_of_a_document_stands_for_one_of_a_text() -> None:
     phrase = ["one", "two", "three", "four", "five", "six"]
-    text = phrase + ["and"] + phrase + ["or"] + phrase + ["then"] + phrase
+    text = [*phrase, "and", *phrase, "or", *phrase, "then", *phrase]
     finder = make_finder([text], make_config())
     assert find(finder, [long_text(1, 20) + phrase + long_text(2, 20)]) == []
     assert find(finder, [text])[0][4] == len(text)

@@ -51,7 +51,11 @@ ROWS: list[tuple[str, dict[str, Any], list[tuple[str, str]]]] = [
     ),
     (
         "ARC, AI2's files",
-        {"id": "1", "question": {"stem": "q", "choices": [{"text": "red", "label": "A"}, {"text": "blue", "label": "B"}]}, "answerKey": "A"},
+        {
+            "id": "1",
+            "question": {"stem": "q", "choices": [{"text": "red", "label": "A"}, {"text": "blue", "label": "B"}]},
+            "answerKey": "A",
+        },
         [("question.stem", "q"), ("question.stem, question.choices.text", "q\nred\nblue")],
     ),
     (
@@ -69,11 +73,23 @@ ROWS: list[tuple[str, dict[str, Any], list[tuple[str, str]]]] = [
         {"type": "t", "question": "q", "best_answer": "b", "correct_answers": ["b"], "incorrect_answers": []},
         [("question", "q"), ("question, best_answer", "q\nb")],
     ),
-    ("SQuAD", {"id": "1", "title": "t", "context": "c", "question": "q", "answers": {"text": ["a"], "answer_start": [0]}}, [("question", "q")]),
+    (
+        "SQuAD",
+        {"id": "1", "title": "t", "context": "c", "question": "q", "answers": {"text": ["a"], "answer_start": [0]}},
+        [("question", "q")],
+    ),
     ("BoolQ, DROP", {"question": "q", "answer": True, "passage": "p"}, [("question", "q")]),
-    ("COPA", {"premise": "p", "choice1": "1", "choice2": "2", "question": "cause"}, [("premise, choice1", "p\n1"), ("premise, choice2", "p\n2")]),
-    ("MMLU-Pro", {"question_id": 1, "question": "q", "options": ["x"], "answer": "A", "answer_index": 0}, [("question", "q"), ("question, options", "q\nx")]),
-]  # fmt: skip
+    (
+        "COPA",
+        {"premise": "p", "choice1": "1", "choice2": "2", "question": "cause"},
+        [("premise, choice1", "p\n1"), ("premise, choice2", "p\n2")],
+    ),
+    (
+        "MMLU-Pro",
+        {"question_id": 1, "question": "q", "options": ["x"], "answer": "A", "answer_index": 0},
+        [("question", "q"), ("question, options", "q\nx")],
+    ),
+]
 
 
 @pytest.mark.parametrize(("name", "row", "texts"), ROWS)

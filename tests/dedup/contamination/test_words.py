@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from itertools import pairwise
 
 import pytest
 import regex
@@ -15,7 +16,9 @@ SINGLE = regex.compile(f"[{UNSPACED}]", regex.V1)
 
 
 def plain(character: str) -> str:
-    form = "".join(c for c in unicodedata.normalize("NFKD", character) if not unicodedata.combining(c) and unicodedata.category(c)[0] != "M")
+    form = "".join(
+        c for c in unicodedata.normalize("NFKD", character) if not unicodedata.combining(c) and unicodedata.category(c)[0] != "M"
+    )
     form = form.lower()
     if len(form) == 1 and re.match(r"\w", form):
         return form
@@ -68,7 +71,7 @@ def test_spans_hold_their_words(text: str) -> None:
     pieces = [content[a:b].decode() for a, b in spans]
     visible = ["".join(c for c in p if unicodedata.category(c)[0] != "M" and c not in INVISIBLE) for p in pieces]
     assert visible == [stands for _, stands in slow_words(text)]
-    assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False))
+    assert all(a[1] <= b[0] for a, b in pairwise(spans))
 
 
 @pytest.mark.parametrize(
