@@ -19,7 +19,7 @@ from corpusmill.pipeline.text.buffers import text_buffers
 
 #: Words of a text that are looked for; what is longer is looked for by its beginning.
 MAX_WORDS = 100_000
-NUMBER = re.compile(r"\d+")
+NUMBER, WORD, MARK = re.compile(r"\d+"), re.compile(r"\w+"), re.compile(r"[^\w\s]")
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,9 @@ def read_passages(files: Sequence[SetFile]) -> Passages:
             set_ = sets.setdefault(file.name, len(sets))
             for row in table:
                 for field, text in texts_of(row):
-                    texts.append(fit(text) or "")
-                    rows.append((set_, items[file.name], fields.setdefault(field, len(fields)), item))
+                    for form in forms(fit(text)):
+                        texts.append(form)
+                        rows.append((set_, items[file.name], fields.setdefault(field, len(fields)), item))
                 items[file.name] += 1
                 item += 1
     columns = np.array(rows, np.int64).reshape(-1, 4)
@@ -60,6 +61,12 @@ def read_passages(files: Sequence[SetFile]) -> Passages:
         list(sets), list(fields), columns[:, 0].astype(np.int32), columns[:, 1].copy(), columns[:, 2].astype(np.int32),
         columns[:, 3].copy(), words, bounds, np.isin(words, numbers),
     )  # fmt: skip
+
+
+def forms(text: str) -> list[str]:
+    """The text; and the text without its marks where many words grow together by that, as those of code do."""
+    plain = MARK.sub("", text)
+    return [text, plain] if len(WORD.findall(plain)) < 0.9 * len(WORD.findall(text)) else [text]
 
 
 def passage_words(texts: pa.Array) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:

@@ -130,7 +130,8 @@ TEXT = st.lists(st.sampled_from(VOCABULARY), max_size=14)
 CONFIG = st.builds(
     make_config,
     seed=st.just(2), min_ngram=st.integers(2, 4), ngram=st.integers(4, 7), min_words=st.integers(2, 4), common=st.integers(1, 4),
-    share=st.sampled_from([0, 0.3, 0.5, 0.8, 1]), short_share=st.sampled_from([0, 0.5, 0.75, 1]), short=st.sampled_from(["whole", "ignore"]),
+    share=st.sampled_from([0, 0.3, 0.5, 0.8, 1]), short_share=st.sampled_from([0, 0.5, 0.75, 1]),
+    short=st.sampled_from(["whole", "ignore"]),
 )  # fmt: skip
 
 

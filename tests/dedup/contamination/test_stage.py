@@ -234,5 +234,6 @@ def test_planted_items_are_found(real: Finder, shared_data: Path, name: str) -> 
     assert recall(lambda text: text) == 1
     assert recall(str.upper) == 1
     assert recall(lambda text: re.sub(r"[^\w\s]", " ", text)) >= 0.995
+    assert recall(lambda text: re.sub(r"[^\w\s]", "", text)) >= 0.97
     assert recall(one_word_in_ten) >= 0.98
     assert recall(lambda text: one_word_in_ten(re.sub(r"[^\w\s]", " ", text).lower())) >= 0.98
