@@ -14,12 +14,12 @@ def character_spans(text: str, ranges: Sequence[Span]) -> list[Span]:
     """Where ranges of words (`words_of`) lie in a text, in characters; with the marks around them as far as no space is between."""
     content = text.encode()
     _, spans = words_of(content)
-    found = []
-    for first, behind in ranges:
-        start = len(content[: spans[first, 0]].decode())
-        end = start + len(content[spans[first, 0] : spans[behind - 1, 1]].decode())
-        found.append(_with_marks(text, start, end))
-    return found
+    places = [(int(spans[first, 0]), int(spans[behind - 1, 1])) for first, behind in ranges]
+    characters, before, count = {}, 0, 0
+    for place in sorted({place for span in places for place in span}):
+        count += len(content[before:place].decode())
+        characters[place], before = count, place
+    return [_with_marks(text, characters[start], characters[end]) for start, end in places]
 
 
 def _with_marks(text: str, start: int, end: int) -> Span:
@@ -48,20 +48,33 @@ def united(spans: Sequence[Span]) -> list[Span]:
 def without(text: str, spans: Sequence[Span]) -> str:
     """The text without these characters. What was on two sides of a passage is parted by a space, or by a line break where the passage
     had one; a line of which nothing is left goes."""
-    left, before = "", 0
+    kept: list[str] = []
+    behind = 0
     for start, end in united(spans):
-        left = _join(left, text[before:start], before > 0)
-        before = end
-        if "\n" in text[start:end] and left and not left.endswith("\n"):
-            left = left.rstrip(" \t") + "\n"
-    return _join(left, text[before:], before > 0)
+        _append(kept, text[behind:start], behind > 0)
+        if "\n" in text[start:end] and _trim(kept) not in ("", "\n"):
+            kept.append("\n")
+        behind = end
+    _append(kept, text[behind:], behind > 0)
+    return "".join(kept)
 
 
-def _join(left: str, right: str, cut: bool) -> str:
-    """`cut`: something was taken out between the two."""
-    if not cut:
-        return left + right
-    left, right = left.rstrip(" \t"), right.lstrip(" \t")
-    if not left or left.endswith("\n"):
-        return left + right.removeprefix("\n")
-    return left + right if not right or right.startswith("\n") else f"{left} {right}"
+def _append(kept: list[str], right: str, cut: bool) -> None:
+    """`cut`: something was taken out before `right`."""
+    if cut:
+        last, right = _trim(kept), right.lstrip(" \t")
+        if last in ("", "\n"):
+            right = right.removeprefix("\n")
+        elif right and not right.startswith("\n"):
+            kept.append(" ")
+    kept.append(right)
+
+
+def _trim(kept: list[str]) -> str:
+    """Takes spaces off the end; returns the last character, or nothing where there is none."""
+    while kept:
+        kept[-1] = kept[-1].rstrip(" \t")
+        if kept[-1]:
+            return kept[-1][-1]
+        kept.pop()
+    return ""

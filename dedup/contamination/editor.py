@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from corpusmill.dedup.contamination.config import ContaminationConfig
 from corpusmill.dedup.contamination.cut import SHOWN, character_spans, without
@@ -138,4 +139,4 @@ def _replaced(texts: pa.Array, changed: dict[int, str]) -> pa.Array:
         return texts
     mask = np.zeros(len(texts), bool)
     mask[list(changed)] = True
-    return pa.compute.replace_with_mask(texts, pa.array(mask), pa.array([changed[d] for d in sorted(changed)], pa.large_string()))
+    return pc.replace_with_mask(texts, pa.array(mask), pa.array([changed[d] for d in sorted(changed)], pa.large_string()))
