@@ -26,12 +26,13 @@ class DedupStage(Stage):
 
     def execute(self, run: StageRun) -> None:
         documents = run.documents()
+        sets = self._contamination(run)  # first: a set that can't be read ends the run before any work is done
         bands, rows = self._bands()
         signatures, sizes = self._signatures(run, documents, bands, rows)
         candidates = self._candidates(run, signatures, sum(sizes), bands)
         clusters = self._clusters(run, documents, signatures, sizes, candidates, bands * rows)
         self._stop_on_alarm(run, clusters)
-        self._remove(run, documents, clusters, self._contamination(run))
+        self._remove(run, documents, clusters, sets)
 
     def summary(self, run: StageRun) -> dict[str, str]:
         counts = run.manifest.tasks[CLUSTERS_TASK].counts
