@@ -134,7 +134,7 @@ FORMATS = (
     _format("GPQA", ("Question", "Correct Answer"), choice("Question", "Correct Answer")),
     _format("SQuAD", ("question", "context", "answers"), fields("question")),
     _format("BoolQ, DROP", ("question", "passage"), fields("question")),
-    _format("TriviaQA, Natural Questions", ("question", "question_id"), fields("question")),
+    _format("TriviaQA", ("question", "question_id"), fields("question")),
     _format("GSM8K", ("question", "answer"), fields("question", "answer")),
     _format("BIG-Bench Hard", ("input", "target"), fields("input")),
     _format("LAMBADA", ("text",), fields("text")),
