@@ -5,6 +5,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
+from corpusmill.dedup.contamination.config import ContaminationConfig
 from corpusmill.dedup.lines.config import LinesConfig
 from corpusmill.dedup.presets import expand
 from corpusmill.dedup.substrings.config import SubstringsConfig
@@ -153,6 +154,7 @@ class DedupConfig(ClusterConfig):
     alarm: Literal["stop", "warn"] = Field(default="stop", description="stop: an alarm ends the run before any document is removed")
     index: IndexConfig | None = Field(default=None, description="earlier crawls")
     lines: LinesConfig | None = Field(default=None, description="lines or paragraphs that repeat across documents; null: left alone")
+    contamination: ContaminationConfig | None = Field(default=None, description="evaluation sets whose items must not be in documents")
     substrings: SubstringsConfig | None = Field(default=None, description="passages that repeat word for word; null: left alone")
 
     @model_validator(mode="before")

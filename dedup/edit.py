@@ -25,6 +25,7 @@ class Edit:
     texts: pa.Array
     columns: dict[str, pa.Array] = field(default_factory=dict)
     dropped: dict[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)  # for the manifest
 
 
 class Editor(ABC):

@@ -1,7 +1,8 @@
 """The last phase: the documents that stay, and a report row for each that came in."""
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,10 @@ def make_editors(config: DedupConfig, run: Storage) -> list[Editor]:
         from corpusmill.dedup.substrings.editor import SubstringEditor
 
         editors.append(SubstringEditor(config, run))
+    if config.contamination:
+        from corpusmill.dedup.contamination.editor import ContaminationEditor
+
+        editors.append(ContaminationEditor(config, run))
     return editors
 
 
@@ -85,6 +90,7 @@ class RemovalWorker(Worker):
             editor.open(piece)
         rows = clusters["row"].to_numpy()
         data, reports, size, begin = [], [], 0, 0
+        counts: Counter[str] = Counter()
         with open_parquet(self.run, path) as file:
             require_columns(self.run.path(path), file.schema_arrow.names, ["id", "url", "text"])
             schema = with_columns(file.schema_arrow.remove_metadata(), [SIZE])
@@ -96,12 +102,13 @@ class RemovalWorker(Worker):
                 report = report_rows(table, decided, texts, self.schema)
                 data.append(_documents(table, texts, report["cluster_size"], decided.kept, schema))
                 reports.append(report)
+                counts.update(decided.counts)
                 size += pc.sum(pc.binary_length(table["text"])).as_py() or 0
                 begin += table.num_rows
         documents = pa.concat_tables([schema.empty_table(), *data])
         report = pa.concat_tables([self.schema.empty_table(), *reports])
-        failed = pc.value_counts(pc.list_flatten(report["failed"])).to_pylist()
-        return documents_output(piece.key, documents, report, bytes_in=size, counts={pair["values"]: pair["counts"] for pair in failed})
+        counts.update({pair["values"]: pair["counts"] for pair in pc.value_counts(pc.list_flatten(report["failed"])).to_pylist()})
+        return documents_output(piece.key, documents, report, bytes_in=size, counts=dict(counts))
 
     def _edit(self, column: pa.ChunkedArray, decided: "Decisions", begin: int) -> pa.Array | None:
         """The texts of the documents that stay as the editors leave them; None where nothing edits. `decided` learns of the rest."""
@@ -111,6 +118,7 @@ class RemovalWorker(Worker):
         texts = one_array(column.filter(pa.array(decided.kept)))
         for editor in self.editors:
             edit = editor.edit(texts, places + begin)
+            decided.counts.update(edit.counts)
             for name, values in edit.columns.items():
                 decided.columns[name] = scatter(values, places, len(decided.kept))
             stays = np.ones(len(places), bool)
@@ -128,6 +136,7 @@ class Decisions:
     kept: npt.NDArray[np.bool_]
     failed: dict[str, npt.NDArray[np.bool_]]
     columns: dict[str, Any]
+    counts: Counter[str] = field(default_factory=Counter)  # of the editors, for the manifest
 
     def fail(self, rule: str, places: npt.NDArray[np.int64]) -> None:
         self.failed.setdefault(rule, np.zeros(len(self.kept), bool))[places] = True

@@ -191,9 +191,9 @@ def _scatter(hashes, bits, spare, counts):
     for slot in range(2, (1 << bits) + 2):
         counts[slot] += counts[slot - 1]
     for value in hashes:
-        slot = np.int64(value >> ONE >> shift) + 1
-        spare[counts[slot]] = value
-        counts[slot] += 1
+        place = np.int64(value >> ONE >> shift) + 1
+        spare[counts[place]] = value
+        counts[place] += 1
 
 
 @numba.njit(cache=True, nogil=True, inline="always")

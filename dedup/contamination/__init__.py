@@ -1,0 +1,1 @@
+"""Decontamination: passages of training documents that are items of evaluation sets."""

@@ -1,0 +1,142 @@
+"""The editor that drops contaminated documents, cuts items of evaluation sets out of them, or only names what it finds."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from corpusmill.dedup.contamination.config import ContaminationConfig
+from corpusmill.dedup.contamination.cut import SHOWN, character_spans, without
+from corpusmill.dedup.contamination.files import SetFile
+from corpusmill.dedup.contamination.find import Finder, Matches
+from corpusmill.dedup.contamination.index import LEFT_OUT, WHOLE, Index, build_index
+from corpusmill.dedup.contamination.passages import read_passages
+from corpusmill.dedup.contamination.windows import COVERED, DOCUMENT, END, PASSAGE, START
+from corpusmill.dedup.contamination.words import words_of
+from corpusmill.dedup.edit import Edit, Editor
+from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.stage import Output, Piece
+from corpusmill.pipeline.storage import Storage
+
+INDEX_TASK = "contamination"
+INDEX_FILE = "contamination/index.arrow"
+RULE = "contaminated"
+#: Counts of tasks: contaminated documents by set.
+COUNT = "contaminated: "
+
+
+def index_output(files: Sequence[SetFile], config: ContaminationConfig) -> Output:
+    """The index of the sets, made once."""
+    passages = read_passages(files)
+    index = build_index(passages, config)
+    counts = {
+        "items": int(passages.item[-1]) + 1 if len(passages.item) else 0,
+        "texts": len(index.kind),
+        "texts_whole": int((index.kind == WHOLE).sum()),
+        "texts_left_out": int((index.kind == LEFT_OUT).sum()),
+    }
+    return Output({INDEX_FILE: index.to_bytes()}, rows_in=counts["items"], bytes_in=sum(file.ref.bytes for file in files), counts=counts)
+
+
+def load_index(run: Storage, path: str) -> Index:
+    """Processes of one machine share its pages."""
+    return Index.from_buffer(pa.py_buffer(run.read_bytes(path)) if run.remote else pa.memory_map(run.path(path)))
+
+
+def contaminated_summary(counts: Sequence[dict[str, int]]) -> str:
+    """`gsm8k 12, HumanEval 1` from the counts of all tasks; the most frequent first. Empty where nothing was found."""
+    total: Counter[str] = Counter()
+    for row in counts:
+        total.update({name.removeprefix(COUNT): count for name, count in row.items() if name.startswith(COUNT)})
+    return ", ".join(f"{name} {count:,}" for name, count in sorted(total.items(), key=lambda item: (-item[1], item[0])))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is reported of one document: its best match, and how many items it holds."""
+
+    set: str
+    item: int
+    field: str
+    share: float
+    passage: str
+    items: int
+
+
+class ContaminationEditor(Editor):
+    """Needs the index (`INDEX_FILE`) among the inputs of its pieces."""
+
+    fields = (
+        pa.field("contaminated_set", pa.string()),
+        pa.field("contaminated_item", pa.int64()),  # its number in the set, from 0
+        pa.field("contaminated_field", pa.string()),
+        pa.field("contamination", pa.float64()),  # the share of its words that was found, of those that prove something
+        pa.field("contamination_passage", pa.string()),  # of the document, at most `SHOWN` characters
+        pa.field("contamination_matches", pa.int64()),  # how many items were found in the document
+    )
+
+    def __init__(self, config: Any, run: Storage):
+        super().__init__(config, run)
+        self.options: ContaminationConfig = config.contamination
+        self.loaded: FileRef | None = None
+
+    def open(self, piece: Piece) -> None:
+        ref = next(ref for ref in piece.inputs if ref.path.endswith(INDEX_FILE))
+        if ref != self.loaded:
+            self.finder = Finder.make(load_index(self.run, ref.path), self.options)
+            self.loaded = ref
+
+    def edit(self, texts: pa.Array, rows: np.ndarray) -> Edit:
+        matches = self.finder.find(texts)
+        found = {int(d): np.stack(list(group)) for d, group in groupby(matches, lambda row: row[DOCUMENT])}
+        findings: list[Finding | None] = [None] * len(texts)
+        dropped = np.zeros(len(texts), bool)
+        changed: dict[int, str] = {}
+        for document, group in found.items():
+            text = texts[document].as_py()
+            findings[document] = self._finding(text, group)
+            if self.options.action == "cut":
+                changed[document] = self._cut(text, group)
+                dropped[document] = len(words_of(changed[document].encode())[0]) < self.options.keep_words
+            dropped[document] |= self.options.action == "drop"
+        counts = Counter(COUNT + finding.set for finding in findings if finding)
+        return Edit(_replaced(texts, changed), self._columns(findings), {RULE: dropped}, dict(sorted(counts.items())))
+
+    def _finding(self, text: str, matches: Matches) -> Finding:
+        """The best match has the largest share, then the most words; then the first set and item given."""
+        index = self.finder.index
+        share = self.finder.share(matches)
+        best = min(range(len(matches)), key=lambda m: (-share[m], -matches[m, COVERED], *matches[m, [PASSAGE, START]]))
+        passage = matches[best, PASSAGE]
+        (start, end), *_ = character_spans(text, [(matches[best, START], matches[best, END])])
+        items = {(index.set_of[p], index.number[p]) for p in matches[:, PASSAGE]}
+        return Finding(
+            index.sets[index.set_of[passage]], int(index.number[passage]), index.fields[index.field_of[passage]],
+            float(share[best]), text[start:end][:SHOWN], len(items),
+        )  # fmt: skip
+
+    def _cut(self, text: str, matches: Matches) -> str:
+        """The text without what was found, and without what is found again where its parts meet."""
+        while len(matches):
+            text = without(text, character_spans(text, [(row[START], row[END]) for row in matches]))
+            matches = self.finder.find(pa.array([text], pa.large_string()))
+        return text
+
+    def _columns(self, findings: list[Finding | None]) -> dict[str, pa.Array]:
+        names = dict(zip((field.name for field in self.fields), ("set", "item", "field", "share", "passage", "items")))
+        return {
+            field.name: pa.array([getattr(finding, names[field.name], None) for finding in findings], field.type) for field in self.fields
+        }
+
+
+def _replaced(texts: pa.Array, changed: dict[int, str]) -> pa.Array:
+    if not changed:
+        return texts
+    mask = np.zeros(len(texts), bool)
+    mask[list(changed)] = True
+    return pc.replace_with_mask(texts, pa.array(mask), pa.array([changed[d] for d in sorted(changed)], pa.large_string()))

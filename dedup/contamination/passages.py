@@ -1,0 +1,79 @@
+"""All texts that are looked for: of every item of every set, in the order in which the sets are given."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from corpusmill.dedup.contamination.files import SetFile, read_set
+from corpusmill.dedup.contamination.readers import reader
+from corpusmill.dedup.contamination.words import word_codes, word_hashes, words_of
+from corpusmill.dedup.words import read_only
+from corpusmill.pipeline.ingest.charset import fit
+from corpusmill.pipeline.text.buffers import text_buffers
+
+#: Words of a text that are looked for; what is longer is looked for by its beginning.
+MAX_WORDS = 100_000
+NUMBER, WORD, MARK = re.compile(r"\d+"), re.compile(r"\w+"), re.compile(r"[^\w\s]")
+
+
+@dataclass(frozen=True)
+class Passages:
+    """n texts. `item` is ascending and counts through all sets; `words[bounds[p]:bounds[p + 1]]` are the words of text p."""
+
+    sets: list[str]  # the names of the sets
+    fields: list[str]  # the names of the fields
+    set_of: npt.NDArray[np.int32]  # of each text: place in `sets`
+    number: npt.NDArray[np.int64]  # of each text: the number of its item in its set, from 0
+    field_of: npt.NDArray[np.int32]  # of each text: place in `fields`
+    item: npt.NDArray[np.int64]
+    words: npt.NDArray[np.uint64]
+    bounds: npt.NDArray[np.int64]
+    numbers: npt.NDArray[np.bool_]  # of each of `words`: whether it has no character but digits
+
+
+def read_passages(files: Sequence[SetFile]) -> Passages:
+    """Reads all sets; memory is that of the sets. Files of one name are one set, whose items are counted on."""
+    sets, fields, items = dict[str, int](), dict[str, int](), Counter[str]()
+    texts: list[str] = []
+    rows: list[tuple[int, int, int, int]] = []
+    item = 0
+    for file in files:
+        for place, table in read_set(file.ref.path):
+            texts_of = reader(place, table, file.config.fields)
+            set_ = sets.setdefault(file.name, len(sets))
+            for row in table:
+                for field, text in texts_of(row):
+                    for form in forms(fit(text)):
+                        texts.append(form)
+                        rows.append((set_, items[file.name], fields.setdefault(field, len(fields)), item))
+                items[file.name] += 1
+                item += 1
+    columns = np.array(rows, np.int64).reshape(-1, 4)
+    words, bounds = passage_words(pa.array(texts, pa.large_string()))
+    numbers, _ = words_of(" ".join(sorted({number for text in texts for number in NUMBER.findall(text)})).encode())
+    return Passages(
+        list(sets), list(fields), columns[:, 0].astype(np.int32), columns[:, 1].copy(), columns[:, 2].astype(np.int32),
+        columns[:, 3].copy(), words, bounds, np.isin(words, numbers),
+    )  # fmt: skip
+
+
+def forms(text: str) -> list[str]:
+    """The text; and the text without its marks where many words grow together by that, as those of code do."""
+    plain = MARK.sub("", text)
+    return [text, plain] if len(WORD.findall(plain)) < 0.9 * len(WORD.findall(text)) else [text]
+
+
+def passage_words(texts: pa.Array) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
+    """`(words, bounds)` of n texts: the words of text i are `words[bounds[i]:bounds[i + 1]]`."""
+    data, offsets = text_buffers(texts)
+    data, codes = read_only(data), word_codes()
+    scratch = np.empty(int(np.diff(offsets).max(initial=0)) // 2 + 1, np.uint64)
+    found = [scratch[: min(word_hashes(data, a, b, codes, scratch), MAX_WORDS)].copy() for a, b in pairwise(offsets)]
+    bounds = np.concatenate([[0], np.cumsum([len(words) for words in found])]).astype(np.int64)
+    return np.concatenate([np.zeros(0, np.uint64), *found]), bounds

@@ -1,0 +1,136 @@
+"""The phases that find copies and say which of them stays: signatures, candidates, groups, gathered, clusters, sources."""
+
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+
+from corpusmill.dedup.config import ClusterConfig, DedupConfig, MeasureConfig
+from corpusmill.dedup.corpus import Shard
+from corpusmill.dedup.keys import BAND_KEYS, EXACT_KEYS, URL_KEYS
+from corpusmill.dedup.policy import needed_columns
+from corpusmill.pipeline.manifest import TRIAL, FileRef, TaskRow
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.stage import Piece
+
+SOURCES_TASK = "sources"
+
+
+class CopyPhases:
+    """Makes and performs the tasks of each phase, in a run, under a configuration."""
+
+    def __init__(self, run: StageRun, config: DedupConfig):
+        self.run, self.config = run, config
+        self.bands, self.rows = self._bands()
+
+    def _bands(self) -> tuple[int, int]:
+        if not self.config.minhash.enabled:
+            return 0, 0
+        from corpusmill.dedup.minhash import band_shape
+
+        return band_shape(self.config.minhash)
+
+    def _kinds(self) -> dict[str, int]:
+        """The kinds of keys, and how many of each a document has."""
+        enabled = {EXACT_KEYS: self.config.exact.enabled, URL_KEYS: self.config.url.enabled, BAND_KEYS: self.config.minhash.enabled}
+        return {kind: self.bands if kind == BAND_KEYS else 1 for kind, on in enabled.items() if on}
+
+    def columns(self) -> list[str]:
+        """The columns of documents that the policies need beside those that every document has."""
+        return sorted({*needed_columns(self.config.keep), *(needed_columns(self.config.url.keep) if self.config.url.enabled else [])})
+
+    def signatures(self) -> list[Shard]:
+        """The run's own shards, measured."""
+        from corpusmill.dedup.candidates import ranges_for
+        from corpusmill.dedup.signatures import SignatureWorker
+
+        documents = self.run.documents()
+        ranges = {kind: ranges_for(per * self.run.document_count()) for kind, per in self._kinds().items()}
+        params = {"bands": self.bands, "rows": self.rows, "ranges": ranges, "by": self.config.by, "columns": self.columns()}
+        pieces = [Piece(PurePosixPath(ref.path).stem, (ref,)) for ref in documents]
+        keyed = [Piece(f"signatures/{piece.key}", piece.inputs) for piece in pieces]
+        done = self.run.map("signatures", SignatureWorker, keyed, params, self.config.part(MeasureConfig))
+        return [
+            Shard(
+                piece.key, row.rows_in, ref, row.ref("dedup", f"signatures/{piece.key}.parquet"),
+                {kind: row.ref("dedup", f"keys/{piece.key}.{kind}.arrow") for kind in ranges},
+            )
+            for piece, ref, row in zip(pieces, documents, done, strict=True)
+        ]  # fmt: skip
+
+    def candidates(self, shards: list[Shard]) -> dict[str, list[FileRef]]:
+        """The files of each kind of candidates."""
+        from corpusmill.dedup.candidates import CandidateWorker, candidate_pieces, ranges_for
+
+        documents = sum(shard.rows for shard in shards)
+        found: dict[str, list[FileRef]] = {}
+        exact = self.config.exact.enabled
+        pieces = {kind: candidate_pieces(kind, shards, ranges_for(per * documents), exact) for kind, per in self._kinds().items()}
+        done = self.run.map("candidates", CandidateWorker, [piece for group in pieces.values() for piece in group], None, MeasureConfig())
+        refs = iter([only(row) for row in done])
+        for kind, group in pieces.items():
+            found[kind] = [next(refs) for _ in group]
+        return found
+
+    def groups(self, shards: list[Shard], own: int, candidates: dict[str, list[FileRef]]) -> TaskRow:
+        """What is judged together; of `shards` the first `own` documents are this run's."""
+        from corpusmill.dedup.components import groups_output
+
+        buckets = [ref.path for ref in candidates.get(BAND_KEYS, [])]
+        groups = [ref.path for kind, refs in candidates.items() if kind != BAND_KEYS for ref in refs]
+        words = self.bands * self.rows * self.config.minhash.bits // 64
+        inputs = [*(shard.signatures for shard in shards), *(ref for refs in candidates.values() for ref in refs)]
+        return self.run.once(
+            "groups",
+            inputs,
+            lambda _: groups_output(self.run.run, shards, own, groups, buckets, words),
+            {"own": own, "words": words},
+            MeasureConfig(),
+        )
+
+    def gathered(self, shards: list[Shard], groups: TaskRow) -> list[FileRef]:
+        """For each shard the file of its documents that have a candidate."""
+        from corpusmill.dedup.components import GROUPS_FILE
+        from corpusmill.dedup.gather import GatherWorker
+
+        table = groups.ref("dedup", GROUPS_FILE)
+        compared = self.config.minhash.enabled and self.config.verification == "exact"
+        pieces = []
+        for number, shard in enumerate(shards):
+            name = f"{shard.entry}/{shard.name}" if shard.entry else shard.name
+            texts = (shard.texts,) if compared and shard.texts else ()
+            pieces.append(Piece(f"gathered/{name}", (shard.signatures, table, *texts), {"shard": number}))
+        done = self.run.map("gathered", GatherWorker, pieces, {"groups": groups.counts["groups"]}, MeasureConfig())
+        return [only(row) for row in done]
+
+    def clusters(self, shards: list[Shard], gathered: list[FileRef], groups: int) -> list[TaskRow]:
+        """The tasks of which each has judged a group."""
+        from corpusmill.dedup.clusters import ClusterWorker
+
+        names = {"shards": [shard.name for shard in shards], "entries": [shard.entry for shard in shards]}
+        pieces = [Piece(f"clusters/part-{group:05d}", tuple(gathered), {"group": group, **names}) for group in range(groups)]
+        fixed = self.config.index is not None and self.config.index.earlier == "fixed"
+        params = {"bands": self.bands, "rows": self.rows, "fixed": fixed}
+        return self.run.map("clusters", ClusterWorker, pieces, params, self.config.part(ClusterConfig))
+
+    def sources(self, own: list[Shard], clusters: list[TaskRow], groups: TaskRow) -> TaskRow:
+        """The table of what each source loses; counts and warnings of the whole."""
+        from corpusmill.dedup.sources import sources_output
+
+        tables = files(clusters, "clusters/")
+        more = {"limited": sum(row.counts["limited"] for row in clusters), "apart": groups.counts["apart"]}
+        return self.run.once(
+            SOURCES_TASK,
+            [*(shard.signatures for shard in own), *tables],
+            lambda _: sources_output(self.run.run, self.config, own, [ref.path for ref in tables], more),
+            more,
+        )
+
+
+def files(rows: Iterable[TaskRow], prefix: str) -> list[FileRef]:
+    """What the stage's tasks have written below `prefix`."""
+    outputs = [(row, output.path) for row in rows for output in row.outputs]
+    return [row.ref("dedup", path) for row, path in outputs if path.removeprefix(TRIAL).startswith(prefix)]
+
+
+def only(row: TaskRow) -> FileRef:
+    """The one file that a task has written."""
+    return row.ref("dedup", row.outputs[0].path)

@@ -1,0 +1,261 @@
+"""Finding against the definition, computed by brute force over all windows."""
+
+import math
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from corpusmill.dedup.contamination.config import ContaminationConfig
+from corpusmill.dedup.contamination.find import Finder
+from corpusmill.dedup.contamination.index import GRADED, LEFT_OUT, WHOLE, Index, build_index
+from corpusmill.dedup.contamination.passages import Passages, passage_words
+
+Words = list[str]
+
+
+def make_config(**options: Any) -> ContaminationConfig:
+    return ContaminationConfig.model_validate({"sets": ["x"], **options})
+
+
+def make_passages(texts: list[Words], sets: list[int] | None = None) -> Passages:
+    """Each text is an item of its own."""
+    words, bounds = passage_words(pa.array([" ".join(text) for text in texts], pa.large_string()))
+    of = np.array(sets or [0] * len(texts), np.int32)
+    count = len(texts)
+    numbers = np.array([word.isdigit() for text in texts for word in text], bool)
+    return Passages(
+        [f"set{s}" for s in range(max(of, default=0) + 1)], ["text"], of, np.arange(count), np.zeros(count, np.int32), np.arange(count),
+        words, bounds, numbers,
+    )  # fmt: skip
+
+
+def make_finder(texts: list[Words], config: ContaminationConfig, sets: list[int] | None = None, block: int = 1 << 16) -> Finder:
+    index = build_index(make_passages(texts, sets), config)
+    return Finder.make(Index.from_buffer(pa.py_buffer(index.to_bytes())), config, block)
+
+
+def find(finder: Finder, documents: list[Words]) -> list[tuple[int, ...]]:
+    return [tuple(map(int, row)) for row in finder.find(pa.array([" ".join(d) for d in documents], pa.large_string()))]
+
+
+class Oracle:
+    """The rules as the documentation has them."""
+
+    def __init__(self, texts: list[Words], config: ContaminationConfig, sets: list[int] | None = None):
+        self.texts, self.config, self.sets = texts, config, sets or [0] * len(texts)
+        seed = config.seed
+        holders: dict[tuple[str, ...], set[int]] = defaultdict(set)
+        for i, text in enumerate(texts):
+            holders[tuple(text)].add(i)
+        self.wanted = [
+            len(text) >= config.min_words and min(holders[tuple(text)]) == i and not self.many(holders[tuple(text)])
+            for i, text in enumerate(texts)
+        ]
+        grams: dict[tuple[str, ...], set[int]] = defaultdict(set)
+        for i, text in enumerate(texts):
+            if self.wanted[i]:
+                for gram in self.grams(text):
+                    grams[gram].add(i)
+        self.proves = {gram for gram, items in grams.items() if not self.many(items) and not all(w.isdigit() for w in gram)}
+        self.kind, self.need = [], []
+        for i, text in enumerate(texts):
+            evidence = len({p + k for p, g in enumerate(self.grams(text)) if g in self.proves for k in range(seed)})
+            least = min(max(math.ceil(config.short_share * len(text) - 1e-9), config.min_ngram), config.ngram)
+            if not self.wanted[i]:
+                self.kind.append(LEFT_OUT)
+            elif len(text) >= config.min_ngram and evidence >= least:
+                self.kind.append(GRADED)
+            else:
+                self.kind.append(WHOLE if config.short == "whole" else LEFT_OUT)
+            self.need.append(max(least, math.ceil(config.share * evidence - 1e-9)))
+
+    def many(self, items: set[int]) -> bool:
+        counts: dict[int, int] = defaultdict(int)
+        for item in items:
+            counts[self.sets[item]] += 1
+        return max(counts.values()) > self.config.common
+
+    def grams(self, words: Words) -> list[tuple[str, ...]]:
+        seed = self.config.seed
+        return [tuple(words[i : i + seed]) for i in range(len(words) - seed + 1)]
+
+    def find(self, documents: list[Words]) -> list[tuple[int, ...]]:
+        found = set()
+        for d, document in enumerate(documents):
+            for p, text in enumerate(self.texts):
+                if self.kind[p] == WHOLE:
+                    for at in range(len(document) - len(text) + 1):
+                        if document[at : at + len(text)] == text:
+                            found.add((d, p, at, at + len(text), len(text)))
+                elif self.kind[p] == GRADED:
+                    found |= {(d, p, *rest) for rest in self.graded(document, text, self.need[p])}
+        return sorted(found)
+
+    def graded(self, document: Words, text: Words, need: int) -> set[tuple[int, int, int]]:
+        seed, size = self.config.seed, len(text)
+        window = size + max(-(-size // 4), seed)
+        grams = [gram if gram in self.proves else None for gram in self.grams(text)]
+        hits = [(j, i) for j, a in enumerate(self.grams(document)) for i, b in enumerate(grams) if a == b]
+        runs: list[tuple[int, list[tuple[int, int]]]] = []
+        for start in range(-window, len(document)):
+            inside = [(j, i) for j, i in hits if start <= j and j + seed <= start + window]
+            covered = min(len({i + k for _, i in inside for k in range(seed)}), len({j + k for j, _ in inside for k in range(seed)}))
+            if inside and covered >= need:
+                if runs and min(inside)[0] <= max(runs[-1][1])[0] + seed:
+                    runs[-1] = (max(runs[-1][0], covered), runs[-1][1] + inside)
+                else:
+                    runs.append((covered, inside))
+        return {(*self.reach(document, text, min(run), max(run)), covered) for covered, run in runs}
+
+    def reach(self, document: Words, text: Words, first: tuple[int, int], last: tuple[int, int]) -> tuple[int, int]:
+        seed = self.config.seed
+        before = list(zip(document[: first[0]][::-1], text[: first[1]][::-1], strict=False))
+        after = list(zip(document[last[0] + seed :], text[last[1] + seed :], strict=False))
+        return first[0] - longest(before), last[0] + seed + longest(after)
+
+
+def longest(pairs: list[tuple[str, str]]) -> int:
+    """The longest run of pairs that ends in equal ones and of which at least half are equal."""
+    same = [a == b for a, b in pairs]
+    return max((n for n in range(1, len(same) + 1) if same[n - 1] and 2 * sum(same[:n]) >= n), default=0)
+
+
+VOCABULARY = [*"abcdefgh", "1", "2"]
+TEXT = st.lists(st.sampled_from(VOCABULARY), max_size=14)
+CONFIG = st.builds(
+    make_config,
+    seed=st.just(2), min_ngram=st.integers(2, 4), ngram=st.integers(4, 7), min_words=st.integers(2, 4), common=st.integers(1, 4),
+    share=st.sampled_from([0, 0.3, 0.5, 0.8, 1]), short_share=st.sampled_from([0, 0.5, 0.75, 1]),
+    short=st.sampled_from(["whole", "ignore"]),
+)  # fmt: skip
+
+
+@st.composite
+def documents(draw: Any, texts: list[Words]) -> list[Words]:
+    """Random words with edited texts among them."""
+    found = []
+    for _ in range(draw(st.integers(1, 3))):
+        document: Words = []
+        for _ in range(draw(st.integers(0, 4))):
+            part = list(draw(st.sampled_from(texts))) if texts and draw(st.booleans()) else draw(TEXT)
+            for _ in range(draw(st.integers(0, 2))):
+                if part:
+                    part[draw(st.integers(0, len(part) - 1))] = draw(st.sampled_from([*VOCABULARY, "x y", ""]))
+            document += " ".join(part).split()
+        found.append(document)
+    return found
+
+
+@settings(deadline=None, max_examples=500)
+@given(st.data(), st.lists(TEXT, max_size=6), CONFIG)
+def test_what_is_found_is_what_the_definition_says(data: Any, texts: list[Words], config: ContaminationConfig) -> None:
+    sets = sorted(data.draw(st.lists(st.integers(0, 1), min_size=len(texts), max_size=len(texts))))
+    finder, oracle = make_finder(texts, config, sets), Oracle(texts, config, sets)
+    assert finder.index.kind.tolist() == oracle.kind
+    docs = data.draw(documents(texts))
+    assert find(finder, docs) == oracle.find(docs)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data(), st.lists(TEXT, min_size=1, max_size=4), CONFIG)
+def test_documents_are_found_alone_as_together_and_in_slices(data: Any, texts: list[Words], config: ContaminationConfig) -> None:
+    finder = make_finder(texts, config)
+    docs = data.draw(documents(texts))
+    together = find(finder, docs)
+    assert together == [(d, *rest) for d, document in enumerate(docs) for _, *rest in find(finder, [document])]
+    array = pa.array(["before", *map(" ".join, docs)], pa.large_string())[1:]
+    assert [tuple(map(int, row)) for row in finder.find(array)] == together
+
+
+def long_text(seed: int, count: int) -> Words:
+    draw = np.random.default_rng(seed)
+    return [f"w{n}" for n in draw.integers(0, 100_000, count)]
+
+
+def test_blocks_of_a_long_document_hide_nothing() -> None:
+    texts = [long_text(s, 30) for s in range(40)]
+    finder = make_finder(texts, make_config(), block=100)  # a window has 38 words, so a block begins every 62 words
+    document: Words = []
+    expected = []
+    for number, text in enumerate(texts):
+        document += long_text(1000 + number, 7 + number)
+        expected.append((0, number, len(document), len(document) + 30))
+        document += text
+    found = find(finder, [document])
+    words: dict[int, set[int]] = defaultdict(set)
+    for _, passage, start, end, _ in found:
+        words[passage] |= set(range(start, end))
+    assert [(0, p, min(words[p]), max(words[p]) + 1) for p in sorted(words)] == expected
+    assert all(len(words[p]) == 30 for p in words)
+
+
+def test_order_of_parts_does_not_matter_but_nearness_does() -> None:
+    text = long_text(0, 40)
+    finder = make_finder([text], make_config())
+    assert find(finder, [text[20:] + text[:20]]) == [(0, 0, 0, 40, 40)]
+    far = text[:10] + long_text(1, 50) + text[10:20] + long_text(2, 50) + text[20:30] + long_text(3, 50) + text[30:]
+    assert find(finder, [far]) == []
+
+
+def test_one_phrase_of_a_document_stands_for_one_of_a_text() -> None:
+    phrase = ["one", "two", "three", "four", "five", "six"]
+    text = [*phrase, "and", *phrase, "or", *phrase, "then", *phrase]
+    finder = make_finder([text], make_config())
+    assert find(finder, [long_text(1, 20) + phrase + long_text(2, 20)]) == []
+    assert find(finder, [text])[0][4] == len(text)
+
+
+def test_boilerplate_of_a_set_proves_nothing_but_what_goes_with_it_does() -> None:
+    instruction = long_text(0, 20)
+    texts = [instruction + long_text(s, 20) for s in range(1, 31)]
+    finder = make_finder(texts, make_config(share=0.4))
+    assert find(finder, [instruction + long_text(99, 100)]) == []
+    assert find(finder, [long_text(98, 30) + texts[7]]) == [(0, 7, 30, 70, 23)]
+    few = make_finder(texts[:20], make_config(share=0.4))  # no more than `common` items have it
+    assert {p for _, p, *_ in find(few, [instruction + long_text(99, 100)])} == set(range(20))
+
+
+def test_tables_of_numbers_are_no_evidence() -> None:
+    numbers = [str(n) for n in range(30)]
+    finder = make_finder([[*"abcdefgh", *numbers]], make_config(share=0, short_share=0, ngram=8))
+    assert find(finder, [numbers]) == []
+    assert find(finder, [[*"abcdefgh"]]) == [(0, 0, 0, 8, 8)]
+
+
+def test_any_13_gram() -> None:
+    text = long_text(0, 60)
+    finder = make_finder([text, text[:12]], make_config(seed=13, ngram=13, min_ngram=13, min_words=13, share=0))
+    assert find(finder, [long_text(1, 9) + text[20:33] + long_text(2, 9)]) == [(0, 0, 9, 22, 13)]
+    assert find(finder, [text[20:32], text[:12]]) == []
+
+
+def test_a_text_that_two_sets_have_belongs_to_the_first() -> None:
+    text = long_text(0, 30)
+    finder = make_finder([text, text], make_config(), sets=[0, 1])
+    assert find(finder, [text]) == [(0, 0, 0, 30, 30)]
+
+
+def test_a_page_that_repeats_one_phrase_takes_no_memory_for_each() -> None:
+    phrase = long_text(0, 6)
+    finder = make_finder([phrase + long_text(s, 20) for s in range(1, 20)], make_config())
+    assert find(finder, [phrase * 100_000]) == []
+
+
+def test_nothing_to_look_for_and_nowhere_to_look() -> None:
+    assert find(make_finder([], make_config()), [long_text(0, 50)]) == []
+    finder = make_finder([long_text(0, 50), [], ["a"]], make_config())
+    assert find(finder, []) == [] and find(finder, [[], ["a"]]) == []
+
+
+def test_options_that_contradict_each_other() -> None:
+    with pytest.raises(ValueError, match=r"seed \(9\) can't be larger than min_ngram \(8\)"):
+        make_config(seed=9)
+    with pytest.raises(ValueError, match=r"min_ngram \(20\) can't be larger than ngram \(13\)"):
+        make_config(min_ngram=20)
+    with pytest.raises(ValueError, match="at least 1 item"):
+        make_config(sets=[])

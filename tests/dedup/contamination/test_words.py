@@ -1,0 +1,95 @@
+"""The walk over words against Python's `re`, `unicodedata` and `regex`."""
+
+import re
+import unicodedata
+from itertools import pairwise
+
+import pytest
+import regex
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from corpusmill.dedup.contamination.words import INVISIBLE, words_of
+from corpusmill.pipeline.text.words import UNSPACED
+
+SINGLE = regex.compile(f"[{UNSPACED}]", regex.V1)
+
+
+def plain(character: str) -> str:
+    form = "".join(
+        c for c in unicodedata.normalize("NFKD", character) if not unicodedata.combining(c) and unicodedata.category(c)[0] != "M"
+    )
+    form = form.lower()
+    if len(form) == 1 and re.match(r"\w", form):
+        return form
+    return character.lower() if len(character.lower()) == 1 else character
+
+
+def slow_words(text: str) -> list[tuple[str, str]]:
+    """`(plain form, as it stands)` of each word."""
+    found: list[tuple[str, str]] = []
+    open_ = False
+    for character in text:
+        if unicodedata.category(character)[0] == "M" or character in INVISIBLE:
+            continue
+        if not re.match(r"\w", character):
+            open_ = False
+        elif SINGLE.match(character):
+            found.append((plain(character), character))
+            open_ = False
+        elif open_:
+            form, stands = found[-1]
+            found[-1] = (form + plain(character), stands + character)
+        else:
+            found.append((plain(character), character))
+            open_ = True
+    return found
+
+
+def hashes(text: str) -> list[int]:
+    return words_of(text.encode())[0].tolist()  # type: ignore[no-any-return]
+
+
+ALPHABET = st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from("aAéÉ bB'’\n.,-_09Å\u0301\u00ad漢字กาはガıİßﬁ½"))
+
+
+@settings(deadline=None, max_examples=400)
+@given(st.text(ALPHABET), st.text(ALPHABET))
+def test_texts_have_equal_words_where_their_plain_forms_are_equal(a: str, b: str) -> None:
+    assert len(hashes(a)) == len(slow_words(a))
+    same = [form for form, _ in slow_words(a)] == [form for form, _ in slow_words(b)]
+    assert (hashes(a) == hashes(b)) == same
+    joined = dict(zip(hashes(a + " " + b), slow_words(a + " " + b), strict=False))
+    assert len({form for form, _ in joined.values()}) == len(joined)
+
+
+@settings(deadline=None, max_examples=400)
+@given(st.text(ALPHABET))
+def test_spans_hold_their_words(text: str) -> None:
+    content = text.encode()
+    _, spans = words_of(content)
+    pieces = [content[a:b].decode() for a, b in spans]
+    visible = ["".join(c for c in p if unicodedata.category(c)[0] != "M" and c not in INVISIBLE) for p in pieces]
+    assert visible == [stands for _, stands in slow_words(text)]
+    assert all(a[1] <= b[0] for a, b in pairwise(spans))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Janet’s ducks, they LAY 16 eggs!", "janet's  ducks\nthey—lay “16” eggs"),
+        ("don't", "dont"),
+        ("Café déjà vu", "CAFE\u0301 de\u0301ja\u0300 vu"),
+        ("ＡＢＣ１２３", "abc123"),
+        ("def has_close(numbers: List[float]):", "def has_close ( numbers : List [ float ] )"),
+        ("東京都に住む", "東 京 都 に 住 む"),
+        ("soft\u00adhyphen", "softhyphen"),
+    ],
+)
+def test_what_does_not_matter(one: str, other: str) -> None:
+    assert hashes(one) == hashes(other)
+
+
+def test_what_matters() -> None:
+    assert hashes("a b") != hashes("b a") != hashes("ab")
+    assert hashes("3.5") != hashes("35") and hashes("x_1") != hashes("x 1")
