@@ -159,7 +159,7 @@ def to_sets(hashes, bounds, spare, counts):
     are alike, as in a text that repeats itself, a slot is sorted as a whole. `spare` (uint64) and `counts` (int64, three more) are
     scratch of as many items as the largest text has shingles.
     """
-    place, first = bounds[0] * 0, bounds[0]
+    place, first = 0, bounds[0]  # type: ignore[assignment]
     for d in range(len(bounds) - 1):
         last = bounds[d + 1]
         size = last - first

@@ -40,14 +40,20 @@ def test_normal_forms(how, texts: list[str]) -> None:  # type: ignore[no-untyped
 @pytest.mark.parametrize("how", ["whitespace", "lowercase"])
 @settings(deadline=None)
 @given(
-    content=st.binary(max_size=150) | st.lists(st.sampled_from([b"Ab", b"cdEfg", b" ", b"  ", b"\n", b"\xc3\x89", b"\xff", b"abcdefghij KLMNOPQ rs", "привет".encode(), b"\xc2\xa0"]), max_size=30).map(b"".join)
+    content=st.binary(max_size=150)
+    | st.lists(
+        st.sampled_from(
+            [b"Ab", b"cdEfg", b" ", b"  ", b"\n", b"\xc3\x89", b"\xff", b"abcdefghij KLMNOPQ rs", "привет".encode(), b"\xc2\xa0"]
+        ),
+        max_size=30,
+    ).map(b"".join)
 )
 def test_eight_bytes_at_a_time_give_what_one_gives(how, content: bytes) -> None:  # type: ignore[no-untyped-def]
     data, offsets = np.frombuffer(b"#" + content, np.uint8), np.array([1, 1 + len(content)])
     found, places = normalised(data, offsets, how)
     expected = np.empty(3 * len(content) + 8, np.uint8)
     forms = _forms(how, False)
-    end = _write(data, 1, 1 + len(content), forms, np.uint8(0), False, expected, 0)
+    end = _write(data, 1, 1 + len(content), forms, expected, 0)
     assert found[places[0] : places[1]].tobytes() == expected[:end].tobytes()
 
 
