@@ -27,28 +27,6 @@ _SIZE = np.uint64(32)
 _SPACE_FORM = np.uint64(1 << 32 | 0x20)
 
 
-@numba.njit(cache=True, nogil=True)
-def encode(point, out, place):
-    """Writes one character as UTF-8 at `out[place]`; returns the place behind it."""
-    if point < 0x80:
-        out[place] = point
-        return place + 1
-    if point < 0x800:
-        out[place] = 0xC0 | (point >> 6)
-        out[place + 1] = 0x80 | (point & 63)
-        return place + 2
-    if point < 0x10000:
-        out[place] = 0xE0 | (point >> 12)
-        out[place + 1] = 0x80 | ((point >> 6) & 63)
-        out[place + 2] = 0x80 | (point & 63)
-        return place + 3
-    out[place] = 0xF0 | (point >> 18)
-    out[place + 1] = 0x80 | ((point >> 12) & 63)
-    out[place + 2] = 0x80 | ((point >> 6) & 63)
-    out[place + 3] = 0x80 | (point & 63)
-    return place + 4
-
-
 @cache
 def _forms(how: ExactForm, words: bool) -> npt.NDArray[np.uint64]:
     """uint64 of length 0x110000: what each character becomes, a space where it is left out. UTF-8 from the low byte on, and above that

@@ -56,6 +56,28 @@ def character(lead, second, third, fourth, left):
     return REPLACEMENT, 1
 
 
+@numba.njit(cache=True, nogil=True)
+def encode(point, out, place):
+    """Writes one character as UTF-8 at `out[place]`; returns the place behind it."""
+    if point < 0x80:
+        out[place] = point
+        return place + 1
+    if point < 0x800:
+        out[place] = 0xC0 | (point >> 6)
+        out[place + 1] = 0x80 | (point & 63)
+        return place + 2
+    if point < 0x10000:
+        out[place] = 0xE0 | (point >> 12)
+        out[place + 1] = 0x80 | ((point >> 6) & 63)
+        out[place + 2] = 0x80 | (point & 63)
+        return place + 3
+    out[place] = 0xF0 | (point >> 18)
+    out[place + 1] = 0x80 | ((point >> 12) & 63)
+    out[place + 2] = 0x80 | ((point >> 6) & 63)
+    out[place + 3] = 0x80 | (point & 63)
+    return place + 4
+
+
 @cache
 def word_codes() -> npt.NDArray[np.uint32]:
     """uint32 of length 0x110000: one more than the lower-cased code point of each `\\w` character, 0 for all others."""
