@@ -11,42 +11,20 @@ import pyarrow as pa
 import xxhash
 
 from corpusmill.dedup.config import ExactForm
-from corpusmill.dedup.words import decode, read_only
+from corpusmill.dedup.words import character, chunks, read_only
 from corpusmill.pipeline.text.buffers import text_array, text_buffers
 from corpusmill.pipeline.text.classes import CODE_POINTS, SPACE, WORD, character_classes, lowercase_table
-from corpusmill.pipeline.text.utf8 import HIGH_BITS, eight_bytes, first_marked
 
 HASH_BYTES = 16
+#: Bytes of text that are normalised at once, a longer document alone: they stay in the processor's cache until they are hashed.
+CHUNK_BYTES = 1 << 18
 #: Bytes that are tried at once.
 BLOCK = 32
-#: Characters of a block that are not ASCII from which on the next one is not tried at once.
-DENSE = 4
-_BLANKS = np.uint64(0x2020202020202020)
+#: Bytes of a block that are not ASCII from which on it is written by single characters, and the next one too.
+DENSE = 8
 #: Where the size of a character's form begins, and the form of a space.
 _SIZE = np.uint64(32)
 _SPACE_FORM = np.uint64(1 << 32 | 0x20)
-
-
-@numba.njit(cache=True, nogil=True)
-def encode(point, out, place):
-    """Writes one character as UTF-8 at `out[place]`; returns the place behind it."""
-    if point < 0x80:
-        out[place] = point
-        return place + 1
-    if point < 0x800:
-        out[place] = 0xC0 | (point >> 6)
-        out[place + 1] = 0x80 | (point & 63)
-        return place + 2
-    if point < 0x10000:
-        out[place] = 0xE0 | (point >> 12)
-        out[place + 1] = 0x80 | ((point >> 6) & 63)
-        out[place + 2] = 0x80 | (point & 63)
-        return place + 3
-    out[place] = 0xF0 | (point >> 18)
-    out[place + 1] = 0x80 | ((point >> 12) & 63)
-    out[place + 2] = 0x80 | ((point >> 6) & 63)
-    out[place + 3] = 0x80 | (point & 63)
-    return place + 4
 
 
 @cache
@@ -64,6 +42,30 @@ def _forms(how: ExactForm, words: bool) -> npt.NDArray[np.uint64]:
     sizes = [forms < np.uint64(limit) for limit in (0x80, 0x800, 0x10000)]
     content = np.select(sizes, [forms, two, three], four)
     return content | np.select(sizes, [np.uint64(1), np.uint64(2), np.uint64(3)], np.uint64(4)) << _SIZE
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _write(data, start, end, forms, out, begin):
+    """Writes `data[start:end]` to `out` from `begin`, runs of spaces as one and none at the ends; returns the place behind.
+
+    Without a branch on where words end, as in `words.word_hashes`: four bytes are always written.
+    """
+    place, spaced, i, last = begin, np.int64(1), start, end - 1
+    while i < end:
+        point = np.int64(data[i])
+        if point < 0x80:
+            i += 1
+        else:
+            point, width = character(data[i], data[min(i + 1, last)], data[min(i + 2, last)], data[min(i + 3, last)], end - i)
+            i += width
+        form = forms[point]
+        first = np.uint64(place)
+        for k in range(4):
+            out[first + np.uint64(k)] = np.uint8(form >> np.uint64(8 * k))
+        space = np.int64(form == _SPACE_FORM)
+        place += np.int64(form >> _SIZE) * (1 - (space & spaced))
+        spaced = space
+    return place - (spaced & np.int64(place > begin))
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
@@ -88,90 +90,72 @@ def _write_block(data, at, case, out, place):
     return not odd
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
-def _at_least(seven_bits, least):
-    """The high bit of each of eight bytes below 128 that is at least so much."""
-    return seven_bits + np.uint64((0x80 - least) * 0x0101010101010101)
+@numba.njit(cache=True, nogil=True)
+def _fitting(data, at):
+    """`(how many, how many are not ASCII)`: up to where `_write_block` wrote the right thing."""
+    fit, high = np.uint8(BLOCK), np.uint8(0)
+    for k in range(BLOCK):
+        byte, before = data[at + np.uint64(k)], data[at + np.uint64(k) - np.uint64(1)]
+        high += np.uint8(byte >> np.uint8(7))
+        odd = (byte >= 0x80) | (_is_space(byte) & _is_space(before))
+        fit = min(fit, np.uint8(k) if odd else np.uint8(BLOCK))
+    return np.int64(fit), np.int64(high)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _write_eights(data, i, limit, end, case, out, place, spaced):
-    """Writes what eight bytes at a time become, up to the first that `_write_block` could not write or to `limit`:
-    `(next byte, next place, whether a space was last)`."""
-    before = np.uint64(0x80 if spaced else 0)
-    while i < limit and i + 8 <= end:
-        eight = eight_bytes(data, i)
-        low = eight & ~HIGH_BITS
-        spaces = (_at_least(low, 28) & ~_at_least(low, 33) | _at_least(low, 9) & ~_at_least(low, 14)) & HIGH_BITS & ~eight
-        capitals = _at_least(low, 65) & ~_at_least(low, 91) & HIGH_BITS
-        blank = (spaces >> np.uint64(7)) * np.uint64(0xFF)
-        form = (eight & ~blank | blank & _BLANKS) | (capitals >> np.uint64(7)) * np.uint64(case)
-        first = np.uint64(place)
-        for k in range(8):
-            out[first + np.uint64(k)] = np.uint8(form >> np.uint64(8 * k))
-        stops = eight & HIGH_BITS | spaces & (spaces << np.uint64(8) | before)
-        if stops:
-            fit = first_marked(stops)
-            last = spaces >> np.uint64(8 * fit - 1) & np.uint64(1) if fit else before
-            return i + fit, place + fit, last != 0
-        before = spaces >> np.uint64(56)
-        i, place = i + 8, place + 8
-    return i, place, before != 0
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def _write(data, start, end, forms, case, by_blocks, out, begin):
-    """Writes `data[start:end]` to `out` from `begin`, runs of spaces as one and none at the ends; returns the place behind.
-
-    `by_blocks`: the forms differ from the text only in spaces and, where `case` is 0x20, in case. Characters by themselves are written
-    without a branch on where words end, as in `words.word_hashes`: four bytes, however many count.
-    """
-    place, spaced, i, alone = begin, True, start, not by_blocks  # alone: every character, for few are ASCII here
+def _write_by_blocks(data, start, end, forms, case, out, begin):
+    """As `_write` for forms that differ from the text only in spaces and, where `case` is 0x20, in case."""
+    place, spaced, i, last = begin, np.int64(1), start, end - 1
+    high = DENSE  # bytes of the last block that are not ASCII
     while i < end:
-        fits = not alone and start < i <= end - BLOCK and not (spaced and _is_space(data[i]))
-        if fits and _write_block(data, np.uint64(i), case, out, np.uint64(place)):
-            place, i = place + BLOCK, i + BLOCK
-            spaced = _is_space(data[i - 1])
-            continue
-        limit, high = min(i + BLOCK, end), 0
+        limit = min(i + BLOCK, end)
+        if high < DENSE and i <= end - BLOCK:
+            if spaced and _is_space(data[i]):
+                i += 1
+                continue
+            if _write_block(data, np.uint64(i), case, out, np.uint64(place)):
+                place, i = place + BLOCK, i + BLOCK
+                spaced = np.int64(_is_space(data[i - 1]))
+                continue
+            fit, high = _fitting(data, np.uint64(i))
+            place, i = place + fit, i + fit
+            if fit:
+                spaced = np.int64(_is_space(data[i - 1]))
+            if high < DENSE:
+                limit = i + 1
+        high = 0
         while i < limit:
-            if not alone:
-                i, place, spaced = _write_eights(data, i, limit, end, case, out, place, spaced)
-            while i < limit:
-                point = np.int64(data[i])
-                if point < 0x80:
-                    i += 1
-                else:
-                    point, width = decode(data, i, end)
-                    i += width
-                    high += 1
-                form = forms[point]
-                first = np.uint64(place)
-                for k in range(4):
-                    out[first + np.uint64(k)] = np.uint8(form >> np.uint64(8 * k))
-                space = form == _SPACE_FORM
-                place += np.int64(form >> _SIZE) * np.int64(not (space and spaced))
-                spaced = space
-                if not alone and i < limit and data[i] < 0x80:
-                    break
-        alone = not by_blocks or high >= DENSE
-    return place - np.int64(spaced and place > begin)
+            point = np.int64(data[i])
+            if point < 0x80:
+                i += 1
+            else:
+                point, width = character(data[i], data[min(i + 1, last)], data[min(i + 2, last)], data[min(i + 3, last)], end - i)
+                i += width
+                high += width
+            form = forms[point]
+            first = np.uint64(place)
+            for k in range(4):
+                out[first + np.uint64(k)] = np.uint8(form >> np.uint64(8 * k))
+            space = np.int64(form == _SPACE_FORM)
+            place += np.int64(form >> _SIZE) * (1 - (space & spaced))
+            spaced = space
+    return place - (spaced & np.int64(place > begin))
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _normalise_words(data, offsets, forms, other_forms, out, places):
     for d in range(len(offsets) - 1):
         begin = places[d]
-        place = _write(data, offsets[d], offsets[d + 1], forms, np.uint8(0), False, out, begin)
+        place = _write(data, offsets[d], offsets[d + 1], forms, out, begin)
         if place == begin:  # a text without words is its symbols: two of them are not equal for having none
-            place = _write(data, offsets[d], offsets[d + 1], other_forms, np.uint8(0), False, out, begin)
+            place = _write(data, offsets[d], offsets[d + 1], other_forms, out, begin)
         places[d + 1] = place
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _normalise(data, offsets, forms, case, out, places):
     for d in range(len(offsets) - 1):
-        places[d + 1] = _write(data, offsets[d], offsets[d + 1], forms, case, True, out, places[d])
+        places[d + 1] = _write_by_blocks(data, offsets[d], offsets[d + 1], forms, case, out, places[d])
 
 
 def normalised(
@@ -202,6 +186,9 @@ def repaired(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> tup
 
 def exact_hashes(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], how: ExactForm) -> bytes:
     """The XXH3-128 (canonical bytes) of each normalised text, one after the other: 16 bytes a document."""
-    form, places = normalised(data, offsets, how)
-    view = form.data
-    return b"".join([xxhash.xxh3_128_digest(view[a:b]) for a, b in pairwise(places.tolist())])
+    hashes: list[bytes] = []
+    for first, last in chunks(offsets, CHUNK_BYTES):
+        form, places = normalised(data, offsets[first : last + 1], how)
+        view = form.data
+        hashes += [xxhash.xxh3_128_digest(view[a:b]) for a, b in pairwise(places.tolist())]
+    return b"".join(hashes)

@@ -159,7 +159,7 @@ def to_sets(hashes, bounds, spare, counts):
     are alike, as in a text that repeats itself, a slot is sorted as a whole. `spare` (uint64) and `counts` (int64, three more) are
     scratch of as many items as the largest text has shingles.
     """
-    place, first = bounds[0] * 0, bounds[0]
+    place, first = 0, bounds[0]
     for d in range(len(bounds) - 1):
         last = bounds[d + 1]
         size = last - first
@@ -191,9 +191,9 @@ def _scatter(hashes, bits, spare, counts):
     for slot in range(2, (1 << bits) + 2):
         counts[slot] += counts[slot - 1]
     for value in hashes:
-        place = np.int64(value >> ONE >> shift) + 1
-        spare[counts[place]] = value
-        counts[place] += 1
+        following = np.int64(value >> ONE >> shift) + 1
+        spare[counts[following]] = value
+        counts[following] += 1
 
 
 @numba.njit(cache=True, nogil=True, inline="always")

@@ -31,7 +31,7 @@ from corpusmill.dedup.shingle_kernels import (
 )
 from corpusmill.dedup.simplify import simplified
 from corpusmill.dedup.simplify_tables import SIMPLIFICATIONS, tables
-from corpusmill.dedup.words import read_only, word_codes
+from corpusmill.dedup.words import chunks, read_only, word_codes
 from corpusmill.pipeline.text.classes import character_classes
 from corpusmill.pipeline.text.words import base_powers, new_words, word_rule_classes
 
@@ -112,12 +112,9 @@ class Shingler:
 
     def _chunks(self, data: Bytes, offsets: Offsets, how: int) -> Iterator[tuple[int, int, Hashes, Offsets]]:
         """`(first text, last text + 1, shingles, their bounds)`; the arrays are good until the next is asked for."""
-        first = 0
-        while first < len(offsets) - 1:
-            last = max(int(np.searchsorted(offsets, offsets[first] + CHUNK_BYTES, side="right")) - 1, first + 1)
+        for first, last in chunks(offsets, CHUNK_BYTES):
             chunk, places = data[offsets[first] : offsets[last]], offsets[first : last + 1] - offsets[first]
             yield first, last, *self._shingles(chunk, places, how)
-            first = last
 
     def _shingles(self, data: Bytes, offsets: Offsets, how: int) -> tuple[Hashes, Offsets]:
         config = self.config

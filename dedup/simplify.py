@@ -12,7 +12,6 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from corpusmill.dedup.normalise import encode
 from corpusmill.dedup.simplify_tables import (
     BLANK,
     CASED,
@@ -26,7 +25,7 @@ from corpusmill.dedup.simplify_tables import (
     reference,
     tables,
 )
-from corpusmill.dedup.words import decode, read_only
+from corpusmill.dedup.words import decode, encode, read_only
 
 _SPACE, _ZERO = 0x20, 0x30
 _SIGMA, _FINAL_SIGMA = 0x3C3, 0x3C2

@@ -4,6 +4,7 @@
 A word is a run of `\\w` characters, lower-cased; a shingle is n words in a row. Strings are never made.
 """
 
+from collections.abc import Iterator
 from functools import cache
 
 import numba
@@ -23,15 +24,24 @@ def read_only(array: npt.NDArray) -> npt.NDArray:
     return view
 
 
+def chunks(offsets: npt.NDArray[np.int64], limit: int) -> Iterator[tuple[int, int]]:
+    """`(first, last + 1)` of as many texts in a row as have at most `limit` bytes together, at least one."""
+    first = 0
+    while first < len(offsets) - 1:
+        last = max(int(np.searchsorted(offsets, offsets[first] + limit, side="right")) - 1, first + 1)
+        yield first, last
+        first = last
+
+
 @numba.njit(cache=True, nogil=True)
 def decode(data, i, end):
     """`(code point, bytes)` of the character at `data[i]`, never reading at or beyond `end`."""
     last = end - 1
-    return _character(data[i], data[min(i + 1, last)], data[min(i + 2, last)], data[min(i + 3, last)], end - i)
+    return character(data[i], data[min(i + 1, last)], data[min(i + 2, last)], data[min(i + 3, last)], end - i)
 
 
-@numba.njit(cache=True, nogil=True)
-def _character(lead, second, third, fourth, left):
+@numba.njit(cache=True, nogil=True, inline="always")
+def character(lead, second, third, fourth, left):
     """`decode` on bytes alone: the compiler takes it into its callers, which it doesn't where the array is an argument."""
     lead, second, third, fourth = np.int64(lead), np.int64(second) & 63, np.int64(third) & 63, np.int64(fourth) & 63
     if lead < 0x80:
@@ -44,6 +54,28 @@ def _character(lead, second, third, fourth, left):
         point = (lead & 7) << 18 | second << 12 | third << 6 | fourth
         return (point, 4) if point < 0x110000 else (REPLACEMENT, 4)
     return REPLACEMENT, 1
+
+
+@numba.njit(cache=True, nogil=True)
+def encode(point, out, place):
+    """Writes one character as UTF-8 at `out[place]`; returns the place behind it."""
+    if point < 0x80:
+        out[place] = point
+        return place + 1
+    if point < 0x800:
+        out[place] = 0xC0 | (point >> 6)
+        out[place + 1] = 0x80 | (point & 63)
+        return place + 2
+    if point < 0x10000:
+        out[place] = 0xE0 | (point >> 12)
+        out[place + 1] = 0x80 | ((point >> 6) & 63)
+        out[place + 2] = 0x80 | (point & 63)
+        return place + 3
+    out[place] = 0xF0 | (point >> 18)
+    out[place + 1] = 0x80 | ((point >> 12) & 63)
+    out[place + 2] = 0x80 | ((point >> 6) & 63)
+    out[place + 3] = 0x80 | (point & 63)
+    return place + 4
 
 
 @cache

@@ -53,7 +53,7 @@ def test_eight_bytes_at_a_time_give_what_one_gives(how, content: bytes) -> None:
     found, places = normalised(data, offsets, how)
     expected = np.empty(3 * len(content) + 8, np.uint8)
     forms = _forms(how, False)
-    end = _write(data, 1, 1 + len(content), forms, np.uint8(0), False, expected, 0)
+    end = _write(data, 1, 1 + len(content), forms, expected, 0)
     assert found[places[0] : places[1]].tobytes() == expected[:end].tobytes()
 
 

@@ -58,3 +58,11 @@ def test_an_unknown_preset_is_refused_with_the_list() -> None:
 def test_sizes_that_can_not_be_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValidationError):
         MinHashConfig.model_validate(wrong)
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_every_preset_finds_a_near_copy_and_nothing_else(name: str, dedup) -> None:  # type: ignore[no-untyped-def]
+    words = [f"Word{chr(97 + number // 20)}{chr(97 + number % 20)}" for number in range(400)]  # letters: datatrove's digits are all 0
+    text, other = " ".join(words), " ".join(words[::-1])
+    result = dedup([[text, other], [text.replace("Wordtt", "the end.")]], preset=name)
+    assert sorted(result.kept) == sorted([max(text, text.replace("Wordtt", "the end."), key=len), other])
