@@ -8,7 +8,7 @@ INDEX/<entry>/decisions.parquet         which of the documents in clusters stay,
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,20 @@ class Entry:
     shards: list[Shard]
     decisions: FileRef
 
-    def content(self) -> bytes:
-        return canonical_json(asdict(self)).encode() + b"\n"
+    def content(self, root: str) -> bytes:
+        """What `entry.json` of the index at `root` says: paths are relative to it, so that an index can be moved."""
+
+        def below(ref: FileRef) -> FileRef:
+            return replace(ref, path=ref.path.removeprefix(f"{root}/"))
+
+        shards = [
+            replace(
+                shard, texts=shard.texts and below(shard.texts), signatures=below(shard.signatures),
+                keys={kind: below(ref) for kind, ref in shard.keys.items()},
+            )
+            for shard in self.shards
+        ]  # fmt: skip
+        return canonical_json(asdict(replace(self, shards=shards, decisions=below(self.decisions)))).encode() + b"\n"
 
 
 def parameters(config: DedupConfig) -> dict[str, Any]:
@@ -90,7 +102,7 @@ class CrawlIndex:
         """Makes an entry whose files are all there part of the index."""
         content = {"parameters": parameters(config)}
         self.storage.write_bytes(INDEX_FILE, (json.dumps(content, indent=2) + "\n").encode())
-        self.storage.write_bytes(f"{entry.name}/{ENTRY_FILE}", entry.content())
+        self.storage.write_bytes(f"{entry.name}/{ENTRY_FILE}", entry.content(self.storage.root))
 
     def ref(self, output: OutputFile) -> FileRef:
         """A file of the index as an input of tasks."""
@@ -101,14 +113,17 @@ class CrawlIndex:
         try:
             shards = [
                 Shard(
-                    s["name"], s["rows"], s["texts"] and FileRef(**s["texts"]), FileRef(**s["signatures"]),
-                    {kind: FileRef(**ref) for kind, ref in s["keys"].items()}, s["entry"],
+                    s["name"], s["rows"], s["texts"] and self._ref(s["texts"]), self._ref(s["signatures"]),
+                    {kind: self._ref(ref) for kind, ref in s["keys"].items()}, s["entry"],
                 )
                 for s in raw["shards"]
             ]  # fmt: skip
-            return Entry(raw["name"], raw["number"], raw["documents"], raw["columns"], shards, FileRef(**raw["decisions"]))
+            return Entry(raw["name"], raw["number"], raw["documents"], raw["columns"], shards, self._ref(raw["decisions"]))
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{self.storage.path(name)}/{ENTRY_FILE}: not an entry of an index ({error}).") from error
+
+    def _ref(self, raw: dict[str, Any]) -> FileRef:
+        return FileRef(self.storage.path(raw["path"]), raw["fingerprint"], raw["bytes"])
 
     def _json(self, path: str) -> dict[str, Any]:
         try:

@@ -54,7 +54,7 @@ def entry_output(run: Storage, config: DedupConfig, index: CrawlIndex, new: Entr
     """Puts an entry into the index; `new` has the run's own shards. The output is what the index says of it."""
     earlier = read_table(run, changed)
     entry = EntryWriter(run, config, index, new.name).write(new, clusters, earlier)
-    return Output({MARK_FILE: entry.content()}, rows_in=sum(shard.rows for shard in entry.shards))
+    return Output({MARK_FILE: entry.content(index.storage.root)}, rows_in=sum(shard.rows for shard in entry.shards))
 
 
 class EntryWriter:

@@ -172,7 +172,9 @@ def _by(batch: pa.Table, by: str) -> pa.Array | pa.ChunkedArray:
         return pa.nulls(batch.num_rows)
     if by != HOST:
         return batch[by].cast(pa.string())
-    return pc.struct_field(pc.extract_regex(pc.utf8_lower(batch["url"]), r"^[a-z][a-z0-9+.-]*://(?:[^/?#]*@)?(?P<host>\[[^\]/?#]*\]|[^/?#:]*)"), "host")
+    return pc.struct_field(
+        pc.extract_regex(pc.utf8_lower(batch["url"]), r"^[a-z][a-z0-9+.-]*://(?:[^/?#]*@)?(?P<host>\[[^\]/?#]*\]|[^/?#:]*)"), "host"
+    )
 
 
 def require_columns(path: str, present: Sequence[str], needed: Sequence[str]) -> None:

@@ -112,15 +112,25 @@ def test_what_stays_again_is_written_down(dedup, tmp_path: Path) -> None:  # typ
     changes = read_table(second.run.storage, "earlier/changes.parquet").to_pylist()
     assert [(row["id"], row["kept"]) for row in changes] == [(first.report[0]["id"], False), (first.report[1]["id"], True)]
     assert kept_ids(index["path"]) == {first.report[1]["id"], second.report[0]["id"]}
-    assert kept_of(dedup([[{"text": a, "url": "a"}, {"text": b, "url": "b"}, {"text": c, "url": "c"}]], **config)) == kept_ids(index["path"])
+    assert kept_of(dedup([[{"text": a, "url": "a"}, {"text": b, "url": "b"}, {"text": c, "url": "c"}]], **config)) == kept_ids(
+        index["path"]
+    )
 
 
 def test_without_texts_signatures_decide_across_runs(dedup, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     text, index = words(60, 1), {"path": str(tmp_path / "index"), "texts": False}
     dedup([[{"text": " ".join([*text, "longer"]), "url": "old"}]], index={**index, "name": "one"})
-    new = [{"text": " ".join(text), "url": "new"}, {"text": " ".join(words(60, 2)), "url": "u"}, {"text": " ".join(words(60, 2)[1:]), "url": "v"}]
+    new = [
+        {"text": " ".join(text), "url": "new"},
+        {"text": " ".join(words(60, 2)), "url": "u"},
+        {"text": " ".join(words(60, 2)[1:]), "url": "v"},
+    ]
     result = dedup([new], index={**index, "name": "two"})
-    assert [(row["kept"], row["verified"]) for row in result.report] == [(False, "minhash_estimate"), (True, None), (False, "exact_jaccard")]
+    assert [(row["kept"], row["verified"]) for row in result.report] == [
+        (False, "minhash_estimate"),
+        (True, None),
+        (False, "exact_jaccard"),
+    ]
     assert abs(result.report[0]["similarity"] - 56 / 57) < 0.06
     assert not (tmp_path / "index/one/texts").exists()
 
@@ -227,7 +237,10 @@ def test_an_entry_taken_out_of_the_middle_is_forgotten_alone(dedup, tmp_path: Pa
         (b"[]", r"one/entry\.json: not a JSON object"),
         (b"{}", r"one/entry\.json: not an entry of an index"),
         (b'{"shards": [1]}', r"one/entry\.json: not an entry of an index"),
-        (b'{"shards": [{"name": "a", "rows": 1, "texts": null, "signatures": {}, "keys": [], "entry": null}]}', r"not an entry of an index"),
+        (
+            b'{"shards": [{"name": "a", "rows": 1, "texts": null, "signatures": {}, "keys": [], "entry": null}]}',
+            r"not an entry of an index",
+        ),
     ],
 )
 def test_a_broken_entry_is_one_sentence(content: bytes, sentence: str, dedup, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -265,3 +278,22 @@ def test_a_run_that_only_reads_the_index_leaves_it(dedup, tmp_path: Path, tree) 
     assert tree(tmp_path / "index") == before
     assert json.loads((tmp_path / "index/index.json").read_text())["parameters"]["dedup.minhash.bands"] == 14
     assert decisions(CrawlIndex(index["path"]).entries()).num_rows == 0
+
+
+def test_an_index_can_be_moved(dedup, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    first = dedup([[{"text": "a text", "url": "1"}]], index={"path": str(tmp_path / "index"), "name": "one"})
+    shutil.move(tmp_path / "index", tmp_path / "moved")
+    assert kept_ids(str(tmp_path / "moved")) == {first.report[0]["id"]}
+    result = dedup([[{"text": "a text", "url": "2"}]], index={"path": str(tmp_path / "moved"), "name": "two"})
+    assert result.report[0]["cluster_size"] == 2
+
+
+def test_a_run_and_an_index_on_a_store_that_is_no_disk(dedup) -> None:  # type: ignore[no-untyped-def]
+    index = {"path": "memory://test-index/index"}
+    for name, cluster_size in (("one", 1), ("two", 2)):
+        rows = [{"text": " ".join(words(60, 1)), "url": name}, {"text": "short", "url": "same"}]
+        result = dedup([rows[:1], rows[1:]], folder=f"memory://test-index/{name}", index=index)
+        assert [row["cluster_size"] for row in result.report] == [cluster_size] * 2
+        assert stage_again(result.run).performed == 0
+    assert [entry.name for entry in CrawlIndex(index["path"]).entries()] == ["one", "two"]
+    assert len(kept_ids(index["path"])) == 2

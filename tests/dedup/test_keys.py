@@ -55,8 +55,9 @@ def test_a_working_file_has_a_batch_for_each_table_and_names_itself_when_broken(
         assert [reader.get_batch(i)["n"].to_pylist() for i in range(reader.num_record_batches)] == [[1, 2], [], [3], [1, 2, 3]]
     for broken in (content[: len(content) // 2], os.urandom(100), b""):
         (tmp_path / "f.arrow").write_bytes(broken)
-        with pytest.raises(InputError, match=r"f\.arrow: (not a working file of dedup|can't be read)"), open_batches(
-            Storage(str(tmp_path)), "f.arrow"
+        with (
+            pytest.raises(InputError, match=r"f\.arrow: (not a working file of dedup|can't be read)"),
+            open_batches(Storage(str(tmp_path)), "f.arrow"),
         ):
             pass
     with pytest.raises(InputError, match=r"none\.arrow: can't be read"), open_batches(Storage(str(tmp_path)), "none.arrow"):

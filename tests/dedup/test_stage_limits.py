@@ -103,7 +103,10 @@ def decisions(result) -> list[tuple]:  # type: ignore[no-untyped-def, type-arg]
 @settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.randoms(use_true_random=False), st.lists(st.integers(0, 60), max_size=4))
 def test_order_and_layout_decide_nothing_with_all_three_kinds(dedup, shuffle: random.Random, cuts: list[int]) -> None:  # type: ignore[no-untyped-def]
-    rows, config = captures_and_copies(), {"url": {"enabled": True}, "minhash": {"bands": 20, "rows": 4}, "max_cluster": 2, "threshold": 0.5}
+    rows, config = (
+        captures_and_copies(),
+        {"url": {"enabled": True}, "minhash": {"bands": 20, "rows": 4}, "max_cluster": 2, "threshold": 0.5},
+    )
     expected = dedup([rows], **config)
     assert min(expected.counts[name] for name in ("url", "exact", "near", "full_clusters")) > 0
     shuffled = rows[:]

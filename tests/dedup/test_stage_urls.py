@@ -80,7 +80,12 @@ def test_only_addresses(dedup) -> None:  # type: ignore[no-untyped-def]
 
 
 def test_the_removal_is_counted_by_host(dedup) -> None:  # type: ignore[no-untyped-def]
-    urls = [f"HTTP://User@News.test:8080/{i}" for i in range(25)] + ["https://[2001:DB8::1]:80/x", "https://[2001:db8::1]/y", None, "no-url"]
+    urls = [f"HTTP://User@News.test:8080/{i}" for i in range(25)] + [
+        "https://[2001:DB8::1]:80/x",
+        "https://[2001:db8::1]/y",
+        None,
+        "no-url",
+    ]
     rows = [{"url": url, "text": "the same" if i < 25 else f"other {i % 2}", "offset": i} for i, url in enumerate(urls)]
     result = dedup([rows[:10], rows[10:]], by="host", keep="first")
     assert [(row["source"], row["documents"], row["exact"], row["alarm"]) for row in result.sources] == [
@@ -97,7 +102,9 @@ def test_documents_without_a_host_are_counted_together(dedup) -> None:  # type: 
 
 def test_the_removal_is_counted_by_a_column(dedup) -> None:  # type: ignore[no-untyped-def]
     schema = DOCUMENTS.append(pa.field("year", pa.int64()))
-    rows = [{"text": text, "year": year, "offset": i} for i, (text, year) in enumerate([("x", 1), ("x", 1), ("y", 1), ("y", 2), ("z", None)])]
+    rows = [
+        {"text": text, "year": year, "offset": i} for i, (text, year) in enumerate([("x", 1), ("x", 1), ("y", 1), ("y", 2), ("z", None)])
+    ]
     result = dedup([rows], schema, by="year", keep="first")
     assert [(row["source"], row["documents"], row["exact"]) for row in result.sources] == [("1", 3, 1), ("2", 1, 1), (None, 1, 0)]
     with pytest.raises(InputError, match=r"part-00000.parquet: has no column 'month', which dedup needs"):
@@ -110,7 +117,9 @@ def test_an_alarm_stops_by_default_and_names_the_worst_first(dedup, tmp_path) ->
     rows += [{"text": "few", "url": str(i), "source": "few"} for i in range(19)]
     rows += [{"text": f"fine {i // 2}", "url": str(i), "source": "fine"} for i in range(40)]
     stop = DedupStage.Config().alarm
-    with pytest.raises(CorpusmillError, match=r"^dedup stops before removing anything: worse: loses 99\.0% of its 100.*2 crawl files") as error:
+    with pytest.raises(
+        CorpusmillError, match=r"^dedup stops before removing anything: worse: loses 99\.0% of its 100.*2 crawl files"
+    ) as error:
         dedup([rows], alarm=stop)
     assert error.value.exit_code == 1
     (run,) = tmp_path.glob("run*")
