@@ -52,7 +52,7 @@ def test_a_dry_run_writes_no_documents_and_its_work_is_taken_over(corpusmill, in
 def test_a_dry_run_of_a_finished_stage_does_nothing(corpusmill, ingested: Path, tree) -> None:  # type: ignore[no-untyped-def]
     assert corpusmill("dedup", ingested, "--engine", "inline")[0] == 0
     before = tree(ingested)
-    code, out, err = corpusmill("dedup", ingested, "--dry-run", "--engine", "inline")
+    code, _, err = corpusmill("dedup", ingested, "--dry-run", "--engine", "inline")
     assert code == 0, err
     assert tree(ingested) == before
     assert Manifest(Storage(str(ingested / "dedup"))).complete
