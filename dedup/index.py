@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from corpusmill.dedup.config import DedupConfig, MeasureConfig
+from corpusmill.dedup.config import ClusterConfig, DedupConfig, MeasureConfig
 from corpusmill.dedup.corpus import Shard
 from corpusmill.pipeline.config import canonical_json
 from corpusmill.pipeline.errors import InputError
@@ -23,6 +23,8 @@ from corpusmill.pipeline.shards import OutputFile, read_table
 from corpusmill.pipeline.storage import Storage, is_remote
 
 INDEX_FILE, ENTRY_FILE, DECISIONS_FILE = "index.json", "entry.json", "decisions.parquet"
+#: The option on which it depends what else must be equal.
+EARLIER = "dedup.index.earlier"
 
 DECISIONS = pa.schema(
     [
@@ -63,9 +65,14 @@ class Entry:
 
 
 def parameters(config: DedupConfig) -> dict[str, Any]:
-    """What must be equal in all runs of an index, by the names that a recipe has for it."""
-    measure = config.part(MeasureConfig).model_dump(mode="json")
-    return {**_flat("dedup", measure), "dedup.index.earlier": config.index.earlier if config.index else None}
+    """What must be equal in all runs of an index, by the names that a recipe has for it.
+
+    Under `earlier: union` that is how clusters are made, too: a later run judges again what an earlier one has, and if the two had other
+    thresholds or policies, what the union keeps would depend on their order.
+    """
+    earlier = config.index.earlier if config.index else None
+    part = config.part(ClusterConfig if earlier == "union" else MeasureConfig).model_dump(mode="json", exclude={"by"})
+    return {**_flat("dedup", part), EARLIER: earlier}
 
 
 def _flat(prefix: str, value: Any) -> dict[str, Any]:
@@ -85,7 +92,8 @@ class CrawlIndex:
         if not self.storage.exists(INDEX_FILE):
             return
         theirs, ours = self._json(INDEX_FILE).get("parameters", {}), parameters(config)
-        differ = [name for name in sorted({*theirs, *ours}) if theirs.get(name) != ours.get(name)]
+        names = {*theirs, *ours} if theirs.get(EARLIER) == ours[EARLIER] else {*theirs} & {*ours}
+        differ = [name for name in sorted(names) if theirs.get(name) != ours.get(name)]
         if differ:
             found = "; ".join(f"{name} is {theirs.get(name)!r} there and {ours.get(name)!r} here" for name in differ)
             raise InputError(f"{self.storage.root}: this index was made with other parameters ({found}).")
