@@ -28,7 +28,7 @@ def batches_bytes(schema: pa.Schema, tables: Sequence[pa.Table], compression: st
 def open_batches(run: Storage, path: str) -> Iterator[ipc.RecordBatchFileReader]:
     storage, name = located(run, path)
     try:
-        source = pa.PythonFile(storage.open_read(name)) if storage.remote else pa.memory_map(storage.path(name))
+        source = pa.PythonFile(storage.open_read(name), mode="r") if storage.remote else pa.memory_map(storage.path(name))
     except OSError as error:
         raise InputError(f"{storage.path(name)}: can't be read ({error}).") from error
     with source:

@@ -148,7 +148,8 @@ def groups_output(run: Storage, shards: list[Shard], own: int, groups: Sequence[
     near = state & IN_BUCKET != 0
     for shard, first in zip(shards, begin, strict=False):
         weight[first : first + shard.rows] += np.where(near[first : first + shard.rows], _shingles(run, shard) + places, 0)
-    root, apart = components(len(weight), copies, candidates, weight, GROUP_WORDS)
+    limit = max(GROUP_WORDS, 2 * int(weight.max(initial=0)))  # the longest document can be compared with another one
+    root, apart = components(len(weight), copies, candidates, weight, limit)
     judged = (state != 0) & (root < own)
     group = _pack(root[judged], weight[judged])
     members = np.flatnonzero(judged)

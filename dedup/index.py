@@ -8,13 +8,13 @@ INDEX/<entry>/decisions.parquet         which of the documents in clusters stay,
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from corpusmill.dedup.config import DedupConfig, MeasureConfig
+from corpusmill.dedup.config import ClusterConfig, DedupConfig, MeasureConfig
 from corpusmill.dedup.corpus import Shard
 from corpusmill.pipeline.config import canonical_json
 from corpusmill.pipeline.errors import InputError
@@ -23,6 +23,8 @@ from corpusmill.pipeline.shards import OutputFile, read_table
 from corpusmill.pipeline.storage import Storage, is_remote
 
 INDEX_FILE, ENTRY_FILE, DECISIONS_FILE = "index.json", "entry.json", "decisions.parquet"
+#: The option on which it depends what else must be equal.
+EARLIER = "dedup.index.earlier"
 
 DECISIONS = pa.schema(
     [
@@ -46,14 +48,31 @@ class Entry:
     shards: list[Shard]
     decisions: FileRef
 
-    def content(self) -> bytes:
-        return canonical_json(asdict(self)).encode() + b"\n"
+    def content(self, root: str) -> bytes:
+        """What `entry.json` of the index at `root` says: paths are relative to it, so that an index can be moved."""
+
+        def below(ref: FileRef) -> FileRef:
+            return replace(ref, path=ref.path.removeprefix(f"{root}/"))
+
+        shards = [
+            replace(
+                shard, texts=shard.texts and below(shard.texts), signatures=below(shard.signatures),
+                keys={kind: below(ref) for kind, ref in shard.keys.items()},
+            )
+            for shard in self.shards
+        ]  # fmt: skip
+        return canonical_json(asdict(replace(self, shards=shards, decisions=below(self.decisions)))).encode() + b"\n"
 
 
 def parameters(config: DedupConfig) -> dict[str, Any]:
-    """What must be equal in all runs of an index, by the names that a recipe has for it."""
-    measure = config.part(MeasureConfig).model_dump(mode="json")
-    return {**_flat("dedup", measure), "dedup.index.earlier": config.index.earlier if config.index else None}
+    """What must be equal in all runs of an index, by the names that a recipe has for it.
+
+    Under `earlier: union` that is how clusters are made, too: a later run judges again what an earlier one has, and if the two had other
+    thresholds or policies, what the union keeps would depend on their order.
+    """
+    earlier = config.index.earlier if config.index else None
+    part = config.part(ClusterConfig if earlier == "union" else MeasureConfig).model_dump(mode="json", exclude={"by"})
+    return {**_flat("dedup", part), EARLIER: earlier}
 
 
 def _flat(prefix: str, value: Any) -> dict[str, Any]:
@@ -73,7 +92,8 @@ class CrawlIndex:
         if not self.storage.exists(INDEX_FILE):
             return
         theirs, ours = self._json(INDEX_FILE).get("parameters", {}), parameters(config)
-        differ = [name for name in sorted({*theirs, *ours}) if theirs.get(name) != ours.get(name)]
+        names = {*theirs, *ours} if theirs.get(EARLIER) == ours[EARLIER] else {*theirs} & {*ours}
+        differ = [name for name in sorted(names) if theirs.get(name) != ours.get(name)]
         if differ:
             found = "; ".join(f"{name} is {theirs.get(name)!r} there and {ours.get(name)!r} here" for name in differ)
             raise InputError(f"{self.storage.root}: this index was made with other parameters ({found}).")
@@ -90,7 +110,7 @@ class CrawlIndex:
         """Makes an entry whose files are all there part of the index."""
         content = {"parameters": parameters(config)}
         self.storage.write_bytes(INDEX_FILE, (json.dumps(content, indent=2) + "\n").encode())
-        self.storage.write_bytes(f"{entry.name}/{ENTRY_FILE}", entry.content())
+        self.storage.write_bytes(f"{entry.name}/{ENTRY_FILE}", entry.content(self.storage.root))
 
     def ref(self, output: OutputFile) -> FileRef:
         """A file of the index as an input of tasks."""
@@ -101,14 +121,17 @@ class CrawlIndex:
         try:
             shards = [
                 Shard(
-                    s["name"], s["rows"], s["texts"] and FileRef(**s["texts"]), FileRef(**s["signatures"]),
-                    {kind: FileRef(**ref) for kind, ref in s["keys"].items()}, s["entry"],
+                    s["name"], s["rows"], s["texts"] and self._ref(s["texts"]), self._ref(s["signatures"]),
+                    {kind: self._ref(ref) for kind, ref in s["keys"].items()}, s["entry"],
                 )
                 for s in raw["shards"]
             ]  # fmt: skip
-            return Entry(raw["name"], raw["number"], raw["documents"], raw["columns"], shards, FileRef(**raw["decisions"]))
+            return Entry(raw["name"], raw["number"], raw["documents"], raw["columns"], shards, self._ref(raw["decisions"]))
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{self.storage.path(name)}/{ENTRY_FILE}: not an entry of an index ({error}).") from error
+
+    def _ref(self, raw: dict[str, Any]) -> FileRef:
+        return FileRef(self.storage.path(raw["path"]), raw["fingerprint"], raw["bytes"])
 
     def _json(self, path: str) -> dict[str, Any]:
         try:

@@ -20,7 +20,7 @@ from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.storage import Storage
 
 #: Keys in a batch of an entry's files: later runs part all keys into many ranges, and read no more than a batch beside what they need.
-BATCH_KEYS = 4_096
+BATCH_KEYS = 512
 CHANGES_FILE = "earlier/changes.parquet"
 #: What the run's folder has of its entry.
 MARK_FILE = "index/entry.json"
@@ -29,7 +29,8 @@ CHANGES = pa.schema(
 )  # `kept`: what it is now, which it was not before
 
 
-def _ranges(keys: int) -> int:
+def ranges_of_entry(keys: int) -> int:
+    """In how many ranges so many keys of an entry's shard are written."""
     return min(1 << max(keys // BATCH_KEYS, 1).bit_length() - 1, MAX_RANGES)
 
 
@@ -54,7 +55,7 @@ def entry_output(run: Storage, config: DedupConfig, index: CrawlIndex, new: Entr
     """Puts an entry into the index; `new` has the run's own shards. The output is what the index says of it."""
     earlier = read_table(run, changed)
     entry = EntryWriter(run, config, index, new.name).write(new, clusters, earlier)
-    return Output({MARK_FILE: entry.content()}, rows_in=sum(shard.rows for shard in entry.shards))
+    return Output({MARK_FILE: entry.content(index.storage.root)}, rows_in=sum(shard.rows for shard in entry.shards))
 
 
 class EntryWriter:
@@ -91,7 +92,7 @@ class EntryWriter:
         for kind, ref in shard.keys.items():
             key, check, rows = read_keys(self.run, ref.path, 0, 1)
             stays = kept[rows]
-            content = keys_bytes(key[stays], check[stays], row[rows[stays]].astype(np.uint32), _ranges(int(stays.sum())))
+            content = keys_bytes(key[stays], check[stays], row[rows[stays]].astype(np.uint32), ranges_of_entry(int(stays.sum())))
             keys[kind] = self._put(f"keys/{shard.name}.{kind}.arrow", content)
         texts = None
         if self.options.texts and shard.texts is not None:

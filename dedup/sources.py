@@ -95,8 +95,12 @@ def _table(config: DedupConfig, documents: Counter[str | None], found: Findings)
 
 def _warnings(config: DedupConfig, sources: pa.Table, found: Findings, more: dict[str, int]) -> list[str]:
     worst = sources.filter(sources["alarm"]).sort_by([("share", "descending"), ("source", "ascending")])
+    what = f"documents without {config.by}"
     warnings = _named(
-        [f"{row['source']}: loses {row['share']:.1%} of its {row['documents']:,} documents as duplicates" for row in worst.to_pylist()]
+        [
+            f"{row['source'] or what}: loses {row['share']:.1%} of its {row['documents']:,} documents as duplicates"
+            for row in worst.to_pylist()
+        ]
     )
     full = sorted(found.full.items(), key=lambda pair: (-pair[1], str(pair[0])))
     warnings += _named(

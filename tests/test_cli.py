@@ -131,3 +131,18 @@ def test_an_internal_error_is_one_sentence_too(corpusmill, monkeypatch, tmp_path
     monkeypatch.setattr("corpusmill.pipeline.run.plan_of_existing", lambda *a: 1 / 0)
     code, _, err = corpusmill("filter", tmp_path)
     assert code == 1 and one_sentence(err) and "ZeroDivisionError" in err and "CORPUSMILL_DEBUG" in err
+
+
+def test_only_a_stage_of_another_configuration_is_called_stale(corpusmill, tmp_path):
+    """Phases of dedup depend on parts of its section; the note is about all of it."""
+    (tmp_path / "rows.jsonl").write_text(
+        "".join(json.dumps({"text": f"{doc} {i}"}) + "\n" for i, doc in enumerate(json.__doc__.split(".")))
+    )
+    (tmp_path / "r.yaml").write_text("ingest: {}\ndedup: {}\ntokenizer: {vocabulary_size: 512}\n")
+    options = ("--engine", "inline")
+    code, _, err = corpusmill("run", tmp_path / "r.yaml", tmp_path / "rows.jsonl", "--output", tmp_path / "run", *options)
+    assert code == 0, err
+    code, out, _ = corpusmill("tokenizer", tmp_path / "run", *options)
+    assert code == 0 and "Note:" not in out
+    code, out, _ = corpusmill("tokenizer", tmp_path / "run", "--set", "dedup.alarm_share=0.5", *options)
+    assert code == 0 and "Note: dedup: finished under another configuration" in out

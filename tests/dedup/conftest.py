@@ -27,7 +27,7 @@ def document(text: str, **more: Any) -> dict[str, Any]:
     return {**row, "id": document_id(url, text.encode()), "url": url, "source": "crawl.warc.gz", "offset": 0, "text": text, **more}
 
 
-def finish_upstream(root: Path, shards: Sequence[Rows], schema: pa.Schema = DOCUMENTS, stage: str = "filter") -> Storage:
+def finish_upstream(root: Path | str, shards: Sequence[Rows], schema: pa.Schema = DOCUMENTS, stage: str = "filter") -> Storage:
     """A run folder in which `stage` is finished with these document shards."""
     run = Storage(str(root))
     manifest = Manifest(run.child(stage))
@@ -87,11 +87,11 @@ def no_waiting_for_disks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def dedup(tmp_path: Path) -> Dedup:
-    """`dedup([[row, ...], ...], **config)`: the stage on shards of texts or partial rows, in a run folder of its own."""
+    """`dedup([[row, ...], ...], **config)`: the stage on shards of texts or partial rows, in a run folder of its own (or `folder`)."""
     runs = iter(range(1_000_000))
 
-    def perform(shards: Sequence[Sequence[str | dict[str, Any]]], schema: pa.Schema = DOCUMENTS, **config: Any) -> Result:
+    def perform(shards: Sequence[Sequence[str | dict[str, Any]]], schema: pa.Schema = DOCUMENTS, folder: str = "", **config: Any) -> Result:
         rows = [[document(row) if isinstance(row, str) else document(**row) for row in shard] for shard in shards]
-        return Result(run_dedup(finish_upstream(tmp_path / f"run{next(runs)}", rows, schema), **config))
+        return Result(run_dedup(finish_upstream(folder or tmp_path / f"run{next(runs)}", rows, schema), **config))
 
     return perform

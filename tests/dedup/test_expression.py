@@ -26,12 +26,11 @@ ROWS = st.lists(
 LEAF = st.sampled_from(["a", "b", "flag", "1", "0.5", "-2", "3e2", "0"]) | st.sampled_from(
     ["(language == 'en')", '(language != "de")', "(language == site)", "(site < 'f')"]
 )
+OPERATORS = st.sampled_from(["+", "-", "*", "/", "**", "<", "<=", ">", ">=", "==", "!="])
 EXPRESSION = st.recursive(
     LEAF,
     lambda inner: st.one_of(
-        st.tuples(inner, st.sampled_from(["+", "-", "*", "/", "**", "<", "<=", ">", ">=", "==", "!="]), inner).map(
-            lambda p: f"({p[0]} {p[1]} {p[2]})"
-        ),
+        st.tuples(inner, OPERATORS, inner).map(lambda p: f"({p[0]} {p[1]} {p[2]})"),
         st.tuples(st.sampled_from(["-", "+"]), inner).map(lambda p: f"({p[0]}{p[1]})"),
         st.tuples(st.sampled_from(["abs", "log", "sqrt"]), inner).map(lambda p: f"{p[0]}({p[1]})"),
         st.tuples(st.sampled_from(["min", "max"]), inner, inner).map(lambda p: f"{p[0]}({p[1]}, {p[2]})"),

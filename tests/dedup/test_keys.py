@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from corpusmill.dedup.batches import batches_bytes, open_batches
 from corpusmill.dedup.candidates import MAX_RANGES, TASK_KEYS, ranges_for
+from corpusmill.dedup.index_entry import BATCH_KEYS, ranges_of_entry
 from corpusmill.dedup.keys import keys_bytes, range_of, read_keys
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
@@ -43,6 +44,11 @@ def test_ranges_are_equal_parts_of_the_numbers() -> None:
 def test_ranges_are_as_many_as_a_task_can_sort() -> None:
     assert [ranges_for(keys) for keys in (0, 1, TASK_KEYS, TASK_KEYS + 1, 4 * TASK_KEYS)] == [1, 1, 1, 2, 4]
     assert ranges_for(10**15) == MAX_RANGES
+
+
+def test_keys_of_an_index_are_in_batches_that_later_runs_can_part() -> None:
+    assert [ranges_of_entry(keys) for keys in (0, 1, BATCH_KEYS, 2 * BATCH_KEYS - 1, 2 * BATCH_KEYS, 700_000)] == [1, 1, 1, 1, 2, 1024]
+    assert ranges_of_entry(10**12) == MAX_RANGES
 
 
 def test_a_working_file_has_a_batch_for_each_table_and_names_itself_when_broken(tmp_path: Path) -> None:

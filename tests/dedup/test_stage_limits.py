@@ -128,6 +128,12 @@ def test_near_copies_that_no_task_can_hold_leave_few_of_each_other(dedup, monkey
     assert any("candidates were left apart" in warning for warning in result.warnings)
 
 
+def test_two_documents_are_compared_however_long_they_are(dedup, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(components, "GROUP_WORDS", 100)
+    result = dedup([family(2, 5_000), family(2, 200)[:1]])
+    assert len(result.kept) == 2 and result.counts["near"] == 1 and result.counts["apart"] == 0
+
+
 def test_one_range_or_many_give_one_result(dedup, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     rows, config = captures_and_copies(), {"url": {"enabled": True}}
     expected = dedup([rows[:20], [], rows[20:]], **config)

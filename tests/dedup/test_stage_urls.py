@@ -96,8 +96,9 @@ def test_the_removal_is_counted_by_host(dedup) -> None:  # type: ignore[no-untyp
 
 def test_documents_without_a_host_are_counted_together(dedup) -> None:  # type: ignore[no-untyped-def]
     rows = [{"url": None, "text": "the same", "offset": i} for i in range(4)]
-    result = dedup([rows], by="host")
-    assert result.sources == [{"source": None, "documents": 4, "url": 0, "exact": 3, "near": 0, "share": 0.75, "alarm": False}]
+    result = dedup([rows], by="host", alarm_documents=4)
+    assert result.sources == [{"source": None, "documents": 4, "url": 0, "exact": 3, "near": 0, "share": 0.75, "alarm": True}]
+    assert result.warnings == ["documents without host: loses 75.0% of its 4 documents as duplicates"]
 
 
 def test_the_removal_is_counted_by_a_column(dedup) -> None:  # type: ignore[no-untyped-def]

@@ -46,7 +46,7 @@ def in_child(function, *arguments) -> int:  # type: ignore[no-untyped-def]
     if not child:
         try:
             function(*arguments)
-        except BaseException as error:  # noqa: BLE001 - the child must never come back to the tests
+        except BaseException as error:  # noqa: BLE001 - a child never returns
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             os._exit(1)
         os._exit(0)
