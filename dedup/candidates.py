@@ -8,12 +8,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from corpusmill.dedup.corpus import Shard, starts
-from corpusmill.dedup.keys import BAND_KEYS, Keys, read_keys
+from corpusmill.dedup.keys import BAND_KEYS, MAX_RANGES, Keys, read_keys
 from corpusmill.pipeline.stage import Output, Piece, Worker
 
 #: Keys that one task sorts: 24 bytes each, and about as much again for the order.
 TASK_KEYS = 6_000_000
-MAX_RANGES = 65_536
 
 GROUPS = pa.schema(
     [

@@ -143,6 +143,19 @@ class ClusterWorker(Worker):
             return np.arange(table.num_rows)
         return numbered(fixed_binary(table["exact"], np.dtype(np.uint64)))
 
+    def _rows_of(self, table: pa.Table, text: Index, count: int) -> Index:
+        """For each of `count` texts the row that has its signature, or -1. Where exact copies differ in their shingles it is the one
+        with the lowest signature: whichever came first in the input plays no part."""
+        row = np.full(count, -1)
+        if not self.config.minhash.enabled:
+            return row
+        near = np.flatnonzero(table["near"].to_numpy())
+        if not self.config.copies_share_shingles:
+            order = pc.sort_indices(table["signature"].take(pa.array(near)).cast(pa.binary())).to_numpy()
+            near = near[order[::-1]]
+        row[text[near]] = near  # of several the last one counts
+        return row
+
     def _near(
         self, table: pa.Table, text: Index, best: Index, rank: Index, later: npt.NDArray[np.bool_]
     ) -> tuple[Index, npt.NDArray[np.float64], npt.NDArray[np.object_], npt.NDArray[np.bool_], int]:
@@ -150,9 +163,7 @@ class ClusterWorker(Worker):
         count = len(best)
         leader, similarity = np.arange(count), np.ones(count)
         known, full = np.full(count, None, object), np.zeros(count, bool)
-        row = np.full(count, -1)  # that has the signature of the text
-        near = np.flatnonzero(table["near"].to_numpy()) if self.config.minhash.enabled else np.zeros(0, np.int64)
-        row[text[near]] = near
+        row = self._rows_of(table, text, count)
         nodes = np.flatnonzero((row >= 0) & (best >= 0))
         if not len(nodes):
             return leader, similarity, known, full, 0

@@ -1,7 +1,7 @@
 """What a recipe may say about deduplication."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, get_args
 
 from pydantic import Field, model_validator
 
@@ -91,6 +91,14 @@ class MeasureConfig(Config):
     exact: ExactConfig = Field(default_factory=ExactConfig, description="exact copies")
     minhash: MinHashConfig = Field(default_factory=MinHashConfig, description="near copies")
     url: UrlConfig = Field(default_factory=UrlConfig, description="captures of one address")
+
+    @property
+    def copies_share_shingles(self) -> bool:
+        """Whether texts that are equal in the exact form have equal shingles, so that one of them stands for all in the buckets."""
+        order: list[str] = list(get_args(ExactForm))
+        near = self.minhash.normalisation if self.minhash.normalisation in order else "lowercase"  # published forms do that and more
+        spaces = self.minhash.unit == "words" and self.exact.normalisation == "whitespace"  # words are the same between any spaces
+        return spaces or order.index(near) >= order.index(self.exact.normalisation)
 
 
 class ClusterConfig(MeasureConfig):

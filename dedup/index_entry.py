@@ -7,7 +7,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpusmill.dedup.candidates import MAX_RANGES
 from corpusmill.dedup.config import DedupConfig
 from corpusmill.dedup.corpus import Shard
 from corpusmill.dedup.index import DECISIONS, DECISIONS_FILE, CrawlIndex, Entry, decisions
@@ -19,19 +18,12 @@ from corpusmill.pipeline.shards import Content, publish, read_table
 from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.storage import Storage
 
-#: Keys in a batch of an entry's files: later runs part all keys into many ranges, and read no more than a batch beside what they need.
-BATCH_KEYS = 512
 CHANGES_FILE = "earlier/changes.parquet"
 #: What the run's folder has of its entry.
 MARK_FILE = "index/entry.json"
 CHANGES = pa.schema(
     [*DECISIONS, pa.field("kept_id", pa.string(), nullable=False), pa.field("kept_in", pa.string())]
 )  # `kept`: what it is now, which it was not before
-
-
-def ranges_of_entry(keys: int) -> int:
-    """In how many ranges so many keys of an entry's shard are written."""
-    return min(1 << max(keys // BATCH_KEYS, 1).bit_length() - 1, MAX_RANGES)
 
 
 def changes_output(run: Storage, entries: Sequence[Entry], earlier_files: Sequence[str]) -> Output:
@@ -92,7 +84,7 @@ class EntryWriter:
         for kind, ref in shard.keys.items():
             key, check, rows = read_keys(self.run, ref.path, 0, 1)
             stays = kept[rows]
-            content = keys_bytes(key[stays], check[stays], row[rows[stays]].astype(np.uint32), ranges_of_entry(int(stays.sum())))
+            content = keys_bytes(key[stays], check[stays], row[rows[stays]].astype(np.uint32))
             keys[kind] = self._put(f"keys/{shard.name}.{kind}.arrow", content)
         texts = None
         if self.options.texts and shard.texts is not None:

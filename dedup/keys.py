@@ -20,6 +20,10 @@ KEYS = pa.schema(
     ]
 )
 
+#: Keys in a batch: whoever wants a range reads no more than one batch beside it.
+BATCH_KEYS = 4_096
+MAX_RANGES = 65_536
+
 Keys = npt.NDArray[np.uint64]
 Rows = npt.NDArray[np.uint32]
 
@@ -31,8 +35,14 @@ def range_of(keys: Keys, ranges: int) -> npt.NDArray[np.uint16]:
     return (keys >> np.uint64(64 - (ranges.bit_length() - 1))).astype(np.uint16)
 
 
-def keys_bytes(keys: Keys, check: Keys, rows: Rows, ranges: int) -> bytes:
-    """The file of one shard: a batch a range; in a batch the keys stand as they came."""
+def batch_ranges(keys: int) -> int:
+    """In how many ranges (a power of two) so many keys of a shard are parted."""
+    return min(1 << max(keys // BATCH_KEYS, 1).bit_length() - 1, MAX_RANGES)
+
+
+def keys_bytes(keys: Keys, check: Keys, rows: Rows) -> bytes:
+    """The file of one shard: a batch a range, of about `BATCH_KEYS`; in a batch the keys stand as they came."""
+    ranges = batch_ranges(len(keys))
     part = range_of(keys, ranges)
     order = np.argsort(part, kind="stable")
     bounds = np.searchsorted(part[order], np.arange(ranges + 1))

@@ -39,19 +39,18 @@ class CopyPhases:
 
     def signatures(self) -> list[Shard]:
         """The run's own shards, measured."""
-        from corpusmill.dedup.candidates import ranges_for
         from corpusmill.dedup.signatures import SignatureWorker
 
         documents = self.run.documents()
-        ranges = {kind: ranges_for(per * self.run.document_count()) for kind, per in self._kinds().items()}
-        params = {"bands": self.bands, "rows": self.rows, "ranges": ranges, "by": self.config.by, "columns": self.columns()}
+        kinds = list(self._kinds())
+        params = {"bands": self.bands, "rows": self.rows, "kinds": kinds, "by": self.config.by, "columns": self.columns()}
         pieces = [Piece(PurePosixPath(ref.path).stem, (ref,)) for ref in documents]
         keyed = [Piece(f"signatures/{piece.key}", piece.inputs) for piece in pieces]
         done = self.run.map("signatures", SignatureWorker, keyed, params, self.config.part(MeasureConfig))
         return [
             Shard(
                 piece.key, row.rows_in, ref, row.ref("dedup", f"signatures/{piece.key}.parquet"),
-                {kind: row.ref("dedup", f"keys/{piece.key}.{kind}.arrow") for kind in ranges},
+                {kind: row.ref("dedup", f"keys/{piece.key}.{kind}.arrow") for kind in kinds},
             )
             for piece, ref, row in zip(pieces, documents, done, strict=True)
         ]  # fmt: skip

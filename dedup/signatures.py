@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
-from corpusmill.dedup.config import MeasureConfig
+from corpusmill.dedup.config import ExactForm, MeasureConfig
 from corpusmill.dedup.keys import BAND_KEYS, EXACT_KEYS, URL_KEYS, keys_bytes
 from corpusmill.dedup.minhash import band_keys
 from corpusmill.dedup.normalise import HASH_BYTES, exact_hashes
@@ -90,8 +90,7 @@ def parquet_bytes(table: pa.Table) -> bytes:
 class SignatureWorker(Worker):
     """One shard of documents to one shard of signatures and the files of its keys.
 
-    `params`: `bands` and `rows` (of a band), `ranges` (in how many ranges the keys of each kind are parted), `by`, and `columns`
-    (those beside `TAKEN` that the policies compare).
+    `params`: `bands` and `rows` (of a band), `kinds` (of keys), `by`, and `columns` (those beside `TAKEN` that the policies compare).
     """
 
     config: MeasureConfig
@@ -107,7 +106,7 @@ class SignatureWorker(Worker):
 
     def process(self, piece: Piece) -> Output:
         path = piece.inputs[0].path
-        tables, bands, size = [], [np.zeros((self.bands, 0), np.uint64)], 0
+        tables, bands, texts, size = [], [np.zeros((self.bands, 0), np.uint64)], [np.zeros(0, np.uint64)], 0
         with open_parquet(self.run, path) as file:
             require_columns(self.run.path(path), file.schema_arrow.names, self.columns)
             more = [file.schema_arrow.field(name).with_nullable(True).remove_metadata() for name in self.params["columns"]]
@@ -116,13 +115,14 @@ class SignatureWorker(Worker):
                 batch = file.read_row_group(group, columns=self.columns, use_threads=False)
                 data, offsets = text_buffers(batch["text"])
                 signature, shingles = self._signatures(data, offsets)
-                exact = np.frombuffer(exact_hashes(data, offsets, self.config.exact.normalisation), np.uint8).reshape(-1, HASH_BYTES)
+                exact = _hashes(data, offsets, self.config.exact.normalisation)
                 bands.append(band_keys(signature, self.bands, self.rows))
+                texts.append((exact if self.config.copies_share_shingles else _hashes(data, offsets, "none"))[:, 0])
                 tables.append(self._table(batch, signature, shingles, exact, schema))
                 size += int(offsets[-1] - offsets[0])
         table = pa.concat_tables([schema.empty_table(), *tables])
         files: dict[str, bytes] = {f"{piece.key}.parquet": parquet_bytes(table)}
-        for kind, content in self._keys(table, np.concatenate(bands, axis=1)):
+        for kind, content in self._keys(table, np.concatenate(bands, axis=1), np.concatenate(texts)):
             files[f"{piece.key.replace('signatures', 'keys', 1)}.{kind}.arrow"] = content
         return Output(dict(files), rows_in=table.num_rows, kept=table.num_rows, bytes_in=size)
 
@@ -144,20 +144,25 @@ class SignatureWorker(Worker):
         }
         return pa.table([columns[field.name].cast(field.type) for field in schema], schema=schema)
 
-    def _keys(self, table: pa.Table, bands: np.ndarray) -> Iterator[tuple[str, bytes]]:
-        """`(kind, content)` of the shard's key files."""
-        ranges, rows = self.params["ranges"], np.arange(table.num_rows, dtype=np.uint32)
+    def _keys(self, table: pa.Table, bands: np.ndarray, texts: np.ndarray) -> Iterator[tuple[str, bytes]]:
+        """`(kind, content)` of the shard's key files. `texts`: a hash of each document's text, equal where the signature has to be."""
+        kinds, rows = self.params["kinds"], np.arange(table.num_rows, dtype=np.uint32)
         exact = fixed_binary(table["exact"], _U64)
-        if EXACT_KEYS in ranges:
-            yield EXACT_KEYS, keys_bytes(exact[:, 0], exact[:, 1], rows, ranges[EXACT_KEYS])
-        if URL_KEYS in ranges:
+        if EXACT_KEYS in kinds:
+            yield EXACT_KEYS, keys_bytes(exact[:, 0], exact[:, 1], rows)
+        if URL_KEYS in kinds:
             have = table["url"].is_valid().to_numpy()
             url = fixed_binary(table["url"], _U64)[have]
-            yield URL_KEYS, keys_bytes(url[:, 0], url[:, 1], rows[have], ranges[URL_KEYS])
-        if BAND_KEYS in ranges:
+            yield URL_KEYS, keys_bytes(url[:, 0], url[:, 1], rows[have])
+        if BAND_KEYS in kinds:
             near = np.flatnonzero(table["shingles"].to_numpy())
-            repeated = np.tile(exact[near, 0], self.bands), np.tile(rows[near], self.bands)
-            yield BAND_KEYS, keys_bytes(bands[:, near].reshape(-1), *repeated, ranges[BAND_KEYS])
+            repeated = np.tile(texts[near], self.bands), np.tile(rows[near], self.bands)
+            yield BAND_KEYS, keys_bytes(bands[:, near].reshape(-1), *repeated)
+
+
+def _hashes(data: np.ndarray, offsets: np.ndarray, how: ExactForm) -> np.ndarray:
+    """The exact hash of each of n texts: n x 2, uint64."""
+    return np.frombuffer(exact_hashes(data, offsets, how), np.uint64).reshape(-1, 2)
 
 
 def _url_hashes(urls: pa.ChunkedArray, how: str) -> pa.Array:

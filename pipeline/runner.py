@@ -94,12 +94,6 @@ class StageRun:
                 return self.outputs_of(stage, "data/")
         raise InputError(f"{self.stage.name}: the recipe has no stage before it that gives documents.")
 
-    def document_count(self) -> int:
-        """How many documents are in `documents()`."""
-        order = list(STAGES)
-        before = [stage for stage in order[: order.index(self.stage.name)] if stage in DATA_STAGES and stage in self.recipe]
-        return sum(row.kept for row in self.upstream(before[-1]).rows() if any(o.path.startswith("data/") for o in row.outputs))
-
     # ---- tasks --------------------------------------------------------------------------------------
 
     def map(

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from corpusmill.dedup import keys as keys_module
 from corpusmill.dedup.batches import batches_bytes, open_batches
-from corpusmill.dedup.candidates import MAX_RANGES, TASK_KEYS, ranges_for
-from corpusmill.dedup.index_entry import BATCH_KEYS, ranges_of_entry
-from corpusmill.dedup.keys import keys_bytes, range_of, read_keys
+from corpusmill.dedup.candidates import TASK_KEYS, ranges_for
+from corpusmill.dedup.keys import BATCH_KEYS, MAX_RANGES, batch_ranges, keys_bytes, range_of, read_keys
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
 
@@ -21,10 +21,12 @@ in_tmp = settings(deadline=None, suppress_health_check=[HealthCheck.function_sco
 
 @in_tmp
 @given(st.lists(KEY, max_size=60), POWERS, POWERS)
-def test_each_key_is_read_once_whatever_the_ranges(tmp_path: Path, keys: list[int], written: int, read: int) -> None:
+def test_each_key_is_read_once_whatever_the_ranges(tmp_path: Path, keys: list[int], batch: int, read: int) -> None:
     array = np.array(keys, np.uint64)
     rows = np.arange(len(keys), dtype=np.uint32)
-    (tmp_path / "k.arrow").write_bytes(keys_bytes(array, array ^ np.uint64(5), rows, written))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keys_module, "BATCH_KEYS", batch)
+        (tmp_path / "k.arrow").write_bytes(keys_bytes(array, array ^ np.uint64(5), rows))
     found = []
     for part in range(read):
         key, check, row = read_keys(Storage(str(tmp_path)), "k.arrow", part, read)
@@ -46,9 +48,9 @@ def test_ranges_are_as_many_as_a_task_can_sort() -> None:
     assert ranges_for(10**15) == MAX_RANGES
 
 
-def test_keys_of_an_index_are_in_batches_that_later_runs_can_part() -> None:
-    assert [ranges_of_entry(keys) for keys in (0, 1, BATCH_KEYS, 2 * BATCH_KEYS - 1, 2 * BATCH_KEYS, 700_000)] == [1, 1, 1, 1, 2, 1024]
-    assert ranges_of_entry(10**12) == MAX_RANGES
+def test_keys_are_in_batches_of_one_size_whatever_the_shard() -> None:
+    assert [batch_ranges(keys) for keys in (0, 1, BATCH_KEYS, 2 * BATCH_KEYS - 1, 2 * BATCH_KEYS, 700_000)] == [1, 1, 1, 1, 2, 128]
+    assert batch_ranges(10**12) == MAX_RANGES
 
 
 def test_a_working_file_has_a_batch_for_each_table_and_names_itself_when_broken(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The whole stage: full clusters, containment, estimates, and what is too much for one task."""
 
 import random
-from itertools import pairwise
+from itertools import pairwise, permutations
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -169,3 +169,17 @@ def test_what_goes_is_like_what_stays(dedup, seed: int) -> None:  # type: ignore
                     assert row["similarity"] >= 0.7 and abs(row["similarity"] - true) < 0.25  # six standard errors
                 else:
                     assert row["similarity"] == true >= 0.7 and row["verified"] == ("exact" if true == 1 else "exact_jaccard")
+
+
+def test_copies_that_differ_in_their_shingles_are_judged_alike_in_any_order(dedup) -> None:  # type: ignore[no-untyped-def]
+    """Exact copies by letters alone, whose characters differ in case: which of them comes first must not matter."""
+    text = " ".join(words(60, 3))
+    near = text[:-40] + "x" * 40
+    rows = [{"text": t, "url": str(n)} for n, t in enumerate([text.upper(), text, text.title(), near, near.upper()])]
+    options = {"minhash": {"unit": "characters", "ngram": 12, "normalisation": "none", "bands": 20, "rows": 4, "min_words": 20}}
+    found = {
+        tuple(sorted((row["url"], row["kept_id"], row["similarity"], row["verified"]) for row in dedup([list(order)], **options).report))
+        for order in permutations(rows)
+    }
+    assert len(found) == 1
+    assert [verified for _, _, _, verified in next(iter(found))].count("exact") == 3
