@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,7 @@ import pyarrow.compute as pc
 
 from corpusmill.dedup.batches import open_batches
 from corpusmill.dedup.config import ClusterConfig
+from corpusmill.dedup.gather import read_members
 from corpusmill.dedup.near import ShingleSets, find_leaders
 from corpusmill.dedup.policy import ranks
 from corpusmill.dedup.shingles import Shingler
@@ -79,9 +81,11 @@ def best_of(group: Index, rank: Index, count: int) -> Index:
 
 
 class ClusterWorker(Worker):
-    """One group of the gathered files (`inputs`) to its rows of the cluster table.
+    """A group of documents to its rows of the cluster table.
 
-    `params`: `bands`, `rows` (of a band); of a piece: `group`, and for each input `shards` (name) and `entries` (of the index, or null).
+    The documents are in the gathered files (`inputs`); where there is but one group, nothing was gathered, and the inputs are the file of
+    groups and each shard's signatures and texts. `params`: `bands`, `rows` (of a band); of a piece: `group`, for each shard `shards`
+    (its name), `entries` (of the index, or null), and where there is but one group `files` (how many of the inputs are the shard's).
     """
 
     config: ClusterConfig
@@ -104,15 +108,23 @@ class ClusterWorker(Worker):
 
     def _read(self, piece: Piece) -> tuple[pa.Table, npt.NDArray[np.object_], npt.NDArray[np.object_]]:
         """The group's documents with the shard and the entry of each."""
-        tables, shards, entries = [], [], []
-        for ref, shard, entry in zip(piece.inputs, piece.params["shards"], piece.params["entries"], strict=True):
-            with open_batches(self.run, ref.path) as reader:
-                table = pa.Table.from_batches([reader.get_batch(piece.params["group"])])
-            tables.append(table)
-            shards += [shard] * table.num_rows
-            entries += [entry] * table.num_rows
-        # entries of an index may have columns that other policies needed
-        return pa.concat_tables(tables, promote_options="permissive"), np.array(shards, object), np.array(entries, object)
+        inputs, params = iter(ref.path for ref in piece.inputs), piece.params
+        if "files" in params:
+            groups = next(inputs)
+            tables = [read_members(self.run, n, groups, *islice(inputs, count))[0] for n, count in enumerate(params["files"])]
+        else:
+            tables = [self._gathered(path, params["group"]) for path in inputs]
+        sizes = [table.num_rows for table in tables]
+        shards, entries = (np.repeat(np.array(params[name], object), sizes) for name in ("shards", "entries"))
+        return (
+            pa.concat_tables(tables, promote_options="permissive"),
+            shards,
+            entries,
+        )  # entries may have columns that other policies needed
+
+    def _gathered(self, path: str, group: int) -> pa.Table:
+        with open_batches(self.run, path) as reader:
+            return pa.Table.from_batches([reader.get_batch(group)])
 
     def _judge(self, table: pa.Table, later: npt.NDArray[np.bool_]) -> tuple[Verdicts, int]:
         """`later`: documents that yield to all others."""

@@ -6,39 +6,46 @@ import numpy as np
 import pyarrow as pa
 
 from corpusmill.dedup.batches import batches_bytes, open_batches
-from corpusmill.dedup.corpus import located, read_rows
+from corpusmill.dedup.corpus import Index, located, read_rows
 from corpusmill.pipeline.shards import open_parquet
 from corpusmill.pipeline.stage import Output, Piece, Worker
+from corpusmill.pipeline.storage import Storage
 
 
 class GatherWorker(Worker):
-    """The signatures of a shard, the file of groups and, where they are needed, the texts (`inputs`) to its documents by group.
+    """A shard of documents to its members by group, a batch for each. `inputs`: as `read_members` needs them, the file of groups first.
 
-    `params`: `groups`, how many there are; of a piece: `shard`, its number. The rows are those of the signatures, with `row`, `near`
-    (whether the document is in a bucket) and `text`, null where it is in none.
+    `params`: `groups`, how many there are; of a piece: `shard`, its number.
     """
 
     def process(self, piece: Piece) -> Output:
-        signatures, groups, *texts = (ref.path for ref in piece.inputs)
-        with open_batches(self.run, groups) as reader:
-            members = pa.Table.from_batches([reader.get_batch(piece.params["shard"])])
-        rows, near = members["row"].to_numpy(), members["near"].to_numpy()
-        group = members["group"].to_numpy()
-        order = np.argsort(group, kind="stable")
-        with open_parquet(*located(self.run, signatures)) as file:
-            schema = file.schema_arrow.remove_metadata()
-        table = pa.concat_tables([schema.empty_table(), *read_rows(self.run, signatures, rows, schema.names)])
-        table = table.append_column("row", members["row"]).append_column("near", members["near"]).take(pa.array(order))
-        table = table.append_column("text", self._texts(texts, rows, near, order))
-        bounds = np.searchsorted(group[order], np.arange(self.params["groups"] + 1))
+        groups, signatures, *texts = (ref.path for ref in piece.inputs)
+        table, group = read_members(self.run, piece.params["shard"], groups, signatures, *texts)
+        bounds = np.searchsorted(group, np.arange(self.params["groups"] + 1))
         parts = [table.slice(a, b - a) for a, b in pairwise(bounds)]
         return Output({f"{piece.key}.arrow": batches_bytes(table.schema, parts, "lz4")}, rows_in=table.num_rows)
 
-    def _texts(self, paths: list[str], rows: np.ndarray, near: np.ndarray, order: np.ndarray) -> pa.Array | pa.ChunkedArray:
-        """One text or null for each of `rows[order]`."""
-        if not paths:
-            return pa.nulls(len(rows), pa.large_string())
-        tables = [table["text"].cast(pa.large_string()) for table in read_rows(self.run, paths[0], rows[near], ["text"])]
-        texts = pa.chunked_array([chunk for column in tables for chunk in column.chunks], pa.large_string())
-        in_order = near.all() and (np.diff(order) == 1).all()  # the usual case of a small input: nothing to copy
-        return texts if in_order else texts.take(pa.array((np.cumsum(near) - 1)[order], mask=~near[order]))
+
+def read_members(run: Storage, shard: int, groups: str, signatures: str, texts: str | None = None) -> tuple[pa.Table, Index]:
+    """`(documents, group)`: the documents of a shard that have a candidate, and the group of each (ascending).
+
+    `groups` is the file of groups, in which the shard has the number `shard`. The columns are those of the signatures, with `row`, `near`
+    (whether the document is in a bucket) and `text`, null where it is in none or there are no `texts`.
+    """
+    with open_batches(run, groups) as reader:
+        members = pa.Table.from_batches([reader.get_batch(shard)])
+    rows, near, group = (members[name].to_numpy() for name in ("row", "near", "group"))
+    order = np.argsort(group, kind="stable")
+    with open_parquet(*located(run, signatures)) as file:
+        schema = file.schema_arrow.remove_metadata()
+    table = pa.concat_tables([schema.empty_table(), *read_rows(run, signatures, rows, schema.names)])
+    table = table.append_column("row", members["row"]).append_column("near", members["near"])
+    in_order = (np.diff(order) == 1).all()
+    table = table if in_order else table.take(pa.array(order))
+    if texts is None:
+        return table.append_column("text", pa.nulls(len(rows), pa.large_string())), group[order]
+    found = [column for part in read_rows(run, texts, rows[near], ["text"]) for column in part["text"].cast(pa.large_string()).chunks]
+    column = pa.chunked_array(found, pa.large_string())
+    if not (in_order and near.all()):  # else there is nothing to copy
+        column = column.take(pa.array((np.cumsum(near) - 1)[order], mask=~near[order]))
+    return table.append_column("text", column), group[order]

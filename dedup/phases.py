@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import PurePosixPath
+from typing import Any
 
 from corpusmill.dedup.config import ClusterConfig, DedupConfig, MeasureConfig
 from corpusmill.dedup.corpus import Shard
@@ -85,30 +86,34 @@ class CopyPhases:
             MeasureConfig(),
         )
 
-    def gathered(self, shards: list[Shard], groups: TaskRow) -> list[FileRef]:
-        """For each shard the file of its documents that have a candidate."""
+    def clusters(self, shards: list[Shard], groups: TaskRow) -> list[TaskRow]:
+        """The tasks of which each has judged a group. A single group is judged where its documents lie; of several, each comes together
+        in a phase before."""
+        from corpusmill.dedup.clusters import ClusterWorker
         from corpusmill.dedup.components import GROUPS_FILE
+
+        table, count = groups.ref("dedup", GROUPS_FILE), groups.counts["groups"]
+        compared = self.config.minhash.enabled and self.config.verification == "exact"
+        files = [[shard.signatures, shard.texts] if compared and shard.texts else [shard.signatures] for shard in shards]
+        params: dict[str, Any] = {"shards": [shard.name for shard in shards], "entries": [shard.entry for shard in shards]}
+        if count == 1:
+            inputs = [table, *(ref for refs in files for ref in refs)]
+            params["files"] = [len(refs) for refs in files]
+        else:
+            inputs = self._gathered(shards, files, table, count)
+        pieces = [Piece(f"clusters/part-{group:05d}", tuple(inputs), {"group": group, **params}) for group in range(count)]
+        fixed = self.config.index is not None and self.config.index.earlier == "fixed"
+        shape = {"bands": self.bands, "rows": self.rows, "fixed": fixed}
+        return self.run.map("clusters", ClusterWorker, pieces, shape, self.config.part(ClusterConfig))
+
+    def _gathered(self, shards: list[Shard], files: list[list[FileRef]], table: FileRef, groups: int) -> list[FileRef]:
+        """For each shard the file of its documents that have a candidate; `table`: the file of groups."""
         from corpusmill.dedup.gather import GatherWorker
 
-        table = groups.ref("dedup", GROUPS_FILE)
-        compared = self.config.minhash.enabled and self.config.verification == "exact"
-        pieces = []
-        for number, shard in enumerate(shards):
-            name = f"{shard.entry}/{shard.name}" if shard.entry else shard.name
-            texts = (shard.texts,) if compared and shard.texts else ()
-            pieces.append(Piece(f"gathered/{name}", (shard.signatures, table, *texts), {"shard": number}))
-        done = self.run.map("gathered", GatherWorker, pieces, {"groups": groups.counts["groups"]}, MeasureConfig())
+        names = [f"{shard.entry}/{shard.name}" if shard.entry else shard.name for shard in shards]
+        pieces = [Piece(f"gathered/{name}", (table, *refs), {"shard": n}) for n, (name, refs) in enumerate(zip(names, files, strict=True))]
+        done = self.run.map("gathered", GatherWorker, pieces, {"groups": groups}, MeasureConfig())
         return [only(row) for row in done]
-
-    def clusters(self, shards: list[Shard], gathered: list[FileRef], groups: int) -> list[TaskRow]:
-        """The tasks of which each has judged a group."""
-        from corpusmill.dedup.clusters import ClusterWorker
-
-        names = {"shards": [shard.name for shard in shards], "entries": [shard.entry for shard in shards]}
-        pieces = [Piece(f"clusters/part-{group:05d}", tuple(gathered), {"group": group, **names}) for group in range(groups)]
-        fixed = self.config.index is not None and self.config.index.earlier == "fixed"
-        params = {"bands": self.bands, "rows": self.rows, "fixed": fixed}
-        return self.run.map("clusters", ClusterWorker, pieces, params, self.config.part(ClusterConfig))
 
     def sources(self, own: list[Shard], clusters: list[TaskRow], groups: TaskRow) -> TaskRow:
         """The table of what each source loses; counts and warnings of the whole."""

@@ -32,7 +32,7 @@ class DedupStage(Stage):
         own = phases.signatures()
         shards = own + [shard for entry in entries for shard in entry.shards]
         groups = phases.groups(shards, sum(shard.rows for shard in own), phases.candidates(shards))
-        clusters = phases.clusters(shards, phases.gathered(shards, groups), groups.counts["groups"])
+        clusters = phases.clusters(shards, groups)
         sources = phases.sources(own, clusters, groups)
         changes = index_phases.find_changes(run, self.config, entries, clusters)
         if self.dry_run:
