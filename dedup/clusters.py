@@ -1,7 +1,6 @@
 """The fifth phase: of the documents that are judged together, which are copies of which, how that is known, and which one stays."""
 
 import math
-from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -10,50 +9,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.dedup.batches import open_batches
+from corpusmill.dedup.cluster_table import CONTAINMENT, EARLIER, ESTIMATE, EXACT, JACCARD, URL, Verdicts, cluster_table
 from corpusmill.dedup.config import ClusterConfig
 from corpusmill.dedup.gather import read_members
 from corpusmill.dedup.near import ShingleSets, find_leaders
 from corpusmill.dedup.policy import ranks
 from corpusmill.dedup.shingles import Shingler
-from corpusmill.dedup.signatures import BY, fixed_binary
+from corpusmill.dedup.signatures import fixed_binary
 from corpusmill.pipeline.stage import Output, Piece, Worker
 
 Index = npt.NDArray[np.int64]
 
-#: How it is known that a document is a copy of the kept one.
-EXACT, URL, JACCARD, CONTAINMENT, ESTIMATE = "exact", "url", "exact_jaccard", "containment", "minhash_estimate"
 #: Standard errors of the estimate below the threshold at which signatures alone decide against a pair.
 MARGIN = 3.0
-
-#: One row for each document of a cluster of two or more, and for those that a full cluster left; by shard and row.
-CLUSTERS = pa.schema(
-    [
-        pa.field("shard", pa.string(), nullable=False),
-        pa.field("row", pa.int64(), nullable=False),
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("source", pa.string()),  # or what else the removal is counted by
-        pa.field("kept", pa.bool_(), nullable=False),
-        pa.field("cluster_size", pa.int64(), nullable=False),
-        pa.field("kept_id", pa.string(), nullable=False),  # names the cluster
-        pa.field("kept_in", pa.string()),  # the entry of the index that has the kept document; null where this run has it
-        pa.field("similarity", pa.float64()),  # to the kept document; null for itself, and where only the URL is the same
-        pa.field("verified", pa.string()),  # exact | url | exact_jaccard | containment | minhash_estimate; null for the kept one
-        pa.field("full_cluster", pa.string()),  # the kept document of the cluster that had no room for this one
-    ]
-)
-#: What became of documents of earlier runs that are judged again; `entry` is that of the index.
-EARLIER = pa.schema([pa.field("entry", pa.string(), nullable=False), *CLUSTERS])
-
-
-@dataclass(frozen=True)
-class Verdicts:
-    """Of n documents: the kept one of each (itself where it stays), how similar it is, how that is known, and the kept document of
-    the full cluster that it is like (-1: none)."""
-
-    kept: Index
-    similarity: npt.NDArray[np.float64]  # NaN where unknown
-    verified: npt.NDArray[np.object_]
-    full: Index
 
 
 def least_equal(threshold: float, places: int) -> int:
@@ -116,11 +84,8 @@ class ClusterWorker(Worker):
             tables = [self._gathered(path, params["group"]) for path in inputs]
         sizes = [table.num_rows for table in tables]
         shards, entries = (np.repeat(np.array(params[name], object), sizes) for name in ("shards", "entries"))
-        return (
-            pa.concat_tables(tables, promote_options="permissive"),
-            shards,
-            entries,
-        )  # entries may have columns that other policies needed
+        # entries of an index may have columns that other policies needed
+        return pa.concat_tables(tables, promote_options="permissive"), shards, entries
 
     def _gathered(self, path: str, group: int) -> pa.Table:
         with open_batches(self.run, path) as reader:
@@ -204,36 +169,3 @@ def same_url(urls: pa.ChunkedArray, rank: Index) -> Index:
         group = numbered(fixed_binary(urls.take(pa.array(have)), np.dtype(np.uint64)))
         chosen[have] = have[best_of(group, rank[have], int(group.max()) + 1)[group]]
     return chosen
-
-
-def cluster_table(
-    table: pa.Table, shard: npt.NDArray[np.object_], entry: npt.NDArray[np.object_], verdicts: Verdicts, by_what: str
-) -> pa.Table:
-    """The rows of `CLUSTERS`, with `entry`, of the documents that are in a cluster of two or more, or left by a full one.
-
-    Of earlier runs all documents have a row: one that stays by itself now may have gone before.
-    """
-    kept = verdicts.kept
-    size = np.bincount(kept, minlength=len(kept))[kept]
-    chosen = np.flatnonzero((size > 1) | (verdicts.full >= 0) | (entry != None))  # noqa: E711 - an array of names
-    at = pa.array(chosen)
-    full = verdicts.full[chosen]
-    value = verdicts.similarity[chosen]
-    by = table["source"] if by_what == "source" else table[BY]
-    columns = {
-        "entry": pa.array(entry[chosen], pa.string()),
-        "shard": pa.array(shard[chosen], pa.string()),
-        "row": table["row"].take(at),
-        "id": table["id"].take(at),
-        "source": by.take(at),
-        "kept": pa.array(kept[chosen] == chosen),
-        "cluster_size": pa.array(size[chosen]),
-        "kept_id": table["id"].take(pa.array(kept[chosen])),
-        "kept_in": pa.array(entry[kept[chosen]], pa.string()),
-        "similarity": pa.array(value, mask=np.isnan(value)),
-        "verified": pa.array(verdicts.verified[chosen], pa.string()),
-        "full_cluster": table["id"].take(pa.array(full, mask=full < 0)),
-    }
-    schema = pa.schema([pa.field("entry", pa.string()), *CLUSTERS])
-    rows = pa.table([columns[name] for name in schema.names], schema=schema)
-    return rows.sort_by([("entry", "ascending"), ("shard", "ascending"), ("row", "ascending")])

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpusmill.dedup.clusters import CLUSTERS, CONTAINMENT, ESTIMATE, EXACT, JACCARD, URL
+from corpusmill.dedup.cluster_table import CLUSTERS, CONTAINMENT, ESTIMATE, EXACT, JACCARD, URL
 from corpusmill.dedup.config import DedupConfig
 from corpusmill.dedup.corpus import shard_key
 from corpusmill.dedup.edit import Editor

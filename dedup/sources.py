@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpusmill.dedup.clusters import EXACT, URL
+from corpusmill.dedup.cluster_table import EXACT, URL
 from corpusmill.dedup.config import DedupConfig
 from corpusmill.dedup.corpus import Shard, located
 from corpusmill.dedup.signatures import BY
