@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from corpusmill.dedup import components
 from corpusmill.dedup.stage import DedupStage
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import CorpusmillError, InputError
@@ -67,6 +66,12 @@ PATTERNS = ["signatures/*.parquet", "keys/*.bands.arrow", "keys/*.url.arrow", "c
             "gathered/*", "clusters/part-*", "clusters/sources.parquet", "data/*", "report/*"]  # fmt: skip
 
 
+@pytest.fixture
+def several_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(components, "GROUP_WORDS", 1_500)
+
+
+@pytest.mark.usefixtures("several_groups")
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_a_file_that_was_cut_is_made_again(pattern: str, dedup, tree) -> None:  # type: ignore[no-untyped-def]
     run = dedup([near_copies(12), near_copies(9)], **ALL).run
@@ -79,6 +84,7 @@ def test_a_file_that_was_cut_is_made_again(pattern: str, dedup, tree) -> None:  
     assert tree(folder) == before
 
 
+@pytest.mark.usefixtures("several_groups")
 @pytest.mark.parametrize("pattern", ["signatures/*", "keys/*", "candidates/buckets-*", "groups/*", "gathered/*", "clusters/part-*"])
 def test_a_damaged_working_file_is_one_sentence(pattern: str, dedup) -> None:  # type: ignore[no-untyped-def]
     """Of the same size, so that it is taken for whole; what comes after it is to be done again."""

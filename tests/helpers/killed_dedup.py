@@ -13,6 +13,7 @@ import signal
 import sys
 from pathlib import Path
 
+from corpusmill.dedup import components
 from corpusmill.dedup.stage import DedupStage
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.manifest import Manifest
@@ -60,6 +61,7 @@ def interrupted(copy: Path, config: str, row: int, after: bool) -> None:
 
 def main(run: Path, index: Path, copies: Path, config: str) -> None:
     os.fsync = lambda _: None  # these processes die, the machine does not
+    components.GROUP_WORDS = 3_000  # so that documents are gathered in several groups
     shutil.copytree(run, copies / "first/run")
     shutil.copytree(index, copies / "index")
     perform(copies / "first", config)  # so that the children find all libraries loaded
