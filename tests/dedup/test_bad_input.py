@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from corpusmill.dedup import components
 from corpusmill.dedup.stage import DedupStage
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import CorpusmillError, InputError
