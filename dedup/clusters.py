@@ -1,5 +1,6 @@
 """The fifth phase: of the documents that are judged together, which are copies of which, how that is known, and which one stays."""
 
+import math
 from itertools import islice
 
 import numpy as np
@@ -18,6 +19,15 @@ from corpusmill.dedup.signatures import fixed_binary
 from corpusmill.pipeline.stage import Output, Piece, Worker
 
 Index = npt.NDArray[np.int64]
+
+#: Standard errors of the estimate below the threshold at which signatures alone decide against a pair.
+MARGIN = 3.0
+
+
+def least_equal(threshold: float, places: int) -> int:
+    """In how many places two signatures must agree before their texts are compared."""
+    error = math.sqrt(threshold * (1 - threshold) / places)
+    return max(0, math.ceil((threshold - MARGIN * error) * places))
 
 
 def numbered(hashes: npt.NDArray[np.uint64]) -> Index:
@@ -50,7 +60,7 @@ class ClusterWorker(Worker):
 
     def setup(self) -> None:
         self.shingler = Shingler(self.config.minhash)
-        if self.config.minhash.enabled and self.config.verification != "estimate":
+        if self.config.minhash.enabled and self.config.verification == "exact":
             self.shingler.setup()
 
     def process(self, piece: Piece) -> Output:
@@ -137,8 +147,9 @@ class ClusterWorker(Worker):
         order = np.argsort(rank[best[nodes]])
         forced = int((~later[best[nodes]]).sum()) if self.params["fixed"] else 0
         signatures = fixed_binary(table["signature"], np.dtype(f"u{self.config.minhash.bits // 8}"))[row[nodes]]
+        fewest = 0 if self.config.similarity == "containment" else least_equal(self.config.threshold, signatures.shape[1])
         sets = ShingleSets(self.shingler, table["text"], row[nodes])
-        found = find_leaders(self.config, self.params["bands"], self.params["rows"], signatures, sets, order, forced)
+        found = find_leaders(self.config, self.params["bands"], self.params["rows"], signatures, sets, order, forced, fewest)
         leader[nodes], similarity[nodes], full[nodes] = nodes[found.leader], found.similarity, found.full
         by_sets = CONTAINMENT if self.config.similarity == "containment" else JACCARD
         known[nodes] = np.where(found.exactly, by_sets, ESTIMATE)

@@ -110,10 +110,8 @@ class ClusterConfig(MeasureConfig):
         description="of the shingles of both texts: jaccard (shared by both, of all), containment (the share of the removed text's "
         "shingles that the kept one has)",
     )
-    verification: Literal["exact", "doubtful", "estimate"] = Field(
-        default="exact",
-        description="exact: each removal on the shingles of both texts; doubtful: on these where the signatures are within five standard "
-        "errors above the threshold or three below; estimate: on signatures alone, which are off by about .04",
+    verification: Literal["exact", "estimate"] = Field(
+        default="exact", description="exact: on the shingles of both texts; estimate: on their signatures alone, which is off by about .04"
     )
     keep: str | list[str] = Field(
         default="longest",

@@ -16,10 +16,9 @@ from corpusmill.dedup.minhash import equal_places
 
 #: How two of n documents are compared. `signatures`: n x places. `hashes`, `bounds` (n x 2): the shingle set of document d is
 #: `hashes[bounds[d, 0]:bounds[d, 1]]` where `made[d]`. Where both are `comparable` their sets decide; as long as one is not made, both
-#: are `wanted` and the signatures stand in. `least_equal`: signatures that agree in fewer places decide against; `enough_equal`:
-#: those that agree in so many decide for the pair.
+#: are `wanted` and the signatures stand in. `least_equal`: signatures that agree in fewer places decide against.
 #: `containment`: whether the share of the first one's shingles counts, not Jaccard's.
-Evidence = namedtuple("Evidence", "signatures hashes bounds comparable made wanted least_equal enough_equal threshold containment")
+Evidence = namedtuple("Evidence", "signatures hashes bounds comparable made wanted least_equal threshold containment")
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -28,7 +27,7 @@ def similarity(a, b, evidence):
     equal = equal_places(evidence.signatures[a], evidence.signatures[b])
     if equal < evidence.least_equal:
         return -1.0
-    if equal >= evidence.enough_equal or not (evidence.comparable[a] and evidence.comparable[b]):
+    if not (evidence.comparable[a] and evidence.comparable[b]):
         value = equal / evidence.signatures.shape[1]
     elif not (evidence.made[a] and evidence.made[b]):
         evidence.wanted[a] |= not evidence.made[a]

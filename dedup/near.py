@@ -1,6 +1,5 @@
 """The near copies among texts that are judged together: buckets, the greedy choice of leaders, and shingle sets where they decide."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +14,6 @@ from corpusmill.dedup.shingles import Shingler
 from corpusmill.pipeline.text.buffers import text_buffers
 
 Index = npt.NDArray[np.int64]
-
-#: Standard errors of the estimate from the threshold on, at which signatures alone decide: against a pair, and for it. Of pairs right
-#: below the threshold one in ten million is five errors above it.
-BELOW, ABOVE = 3.0, 5.0
 
 
 @dataclass(frozen=True)
@@ -51,26 +46,11 @@ class ShingleSets:
         self.made[which] = True
 
 
-def least_equal(threshold: float, places: int) -> int:
-    """In how many places two signatures must agree before their texts are compared."""
-    return max(0, math.ceil((threshold - BELOW * standard_error(threshold, places)) * places))
-
-
-def enough_equal(threshold: float, places: int) -> int:
-    """In how many places two signatures must agree for their texts to be taken for similar without being compared; more than all
-    where no signatures say so much."""
-    return math.ceil((threshold + ABOVE * standard_error(threshold, places)) * places)
-
-
-def standard_error(similarity: float, places: int) -> float:
-    """Of the estimate that signatures of so many places give of a Jaccard similarity."""
-    return math.sqrt(similarity * (1 - similarity) / places)
-
-
 def find_leaders(
-    config: ClusterConfig, bands: int, rows: int, signatures: npt.NDArray, sets: ShingleSets, order: Index, forced: int
+    config: ClusterConfig, bands: int, rows: int, signatures: npt.NDArray, sets: ShingleSets, order: Index, forced: int, fewest: int
 ) -> Leaders:
-    """`order` lists the n texts, the best first; the first `forced` stay whatever they are like.
+    """`order` lists the n texts, the best first; the first `forced` stay whatever they are like. `fewest`: in how many places
+    signatures must agree for the texts to be compared.
 
     Most pairs are decided by signatures far below the threshold, and their sets are never made: the choice is made again with the sets that
     it asked for until it asks for no more, and so is the one that all sets would give.
@@ -81,19 +61,23 @@ def find_leaders(
     by_member = np.lexsort((bucket, member))
     first = np.searchsorted(member[by_member], np.arange(len(order) + 1))
     count = int(bucket.max(initial=-1)) + 1
-    comparable = sets.there & (config.verification != "estimate")
-    places, containment = signatures.shape[1], config.similarity == "containment"
-    fewest = 0 if containment else least_equal(config.threshold, places)
-    enough = enough_equal(config.threshold, places) if config.verification == "doubtful" and not containment else places + 1
+    comparable = sets.there & (config.verification == "exact")
     while True:
         wanted = np.zeros(len(order), bool)
         evidence = Evidence(
-            signatures, sets.hashes, sets.bounds, comparable, sets.made, wanted, fewest, enough, config.threshold, containment
+            signatures,
+            sets.hashes,
+            sets.bounds,
+            comparable,
+            sets.made,
+            wanted,
+            fewest,
+            config.threshold,
+            config.similarity == "containment",
         )
         leader, similarity, full, limited = lead(
             order, bucket[by_member], first, count, config.bucket_limit, config.max_cluster, forced, evidence
         )
         if not wanted.any():
-            by_signatures = (signatures == signatures[leader]).sum(axis=1) >= enough
-            return Leaders(leader, similarity, comparable & comparable[leader] & ~by_signatures, full, int(limited))
+            return Leaders(leader, similarity, comparable & comparable[leader], full, int(limited))
         sets.make(np.flatnonzero(wanted))

@@ -93,7 +93,7 @@ class CopyPhases:
         from corpusmill.dedup.components import GROUPS_FILE
 
         table, count = groups.ref("dedup", GROUPS_FILE), groups.counts["groups"]
-        compared = self.config.minhash.enabled and self.config.verification != "estimate"
+        compared = self.config.minhash.enabled and self.config.verification == "exact"
         files = [[shard.signatures, shard.texts] if compared and shard.texts else [shard.signatures] for shard in shards]
         params: dict[str, Any] = {"shards": [shard.name for shard in shards], "entries": [shard.entry for shard in shards]}
         if count == 1:

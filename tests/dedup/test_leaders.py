@@ -12,7 +12,7 @@ NO_LIMIT = 1000
 def by_signatures(signatures: np.ndarray, threshold: float) -> Evidence:
     count = len(signatures)
     none = np.zeros(count, bool)
-    return Evidence(signatures, np.zeros(0, np.uint64), np.zeros((count, 2), np.int64), none, none, none.copy(), 0, 1_000, threshold, False)
+    return Evidence(signatures, np.zeros(0, np.uint64), np.zeros((count, 2), np.int64), none, none, none.copy(), 0, threshold, False)
 
 
 def flat(own: list[set[int]]) -> tuple[np.ndarray, np.ndarray, int]:
@@ -71,7 +71,7 @@ def test_under_containment_what_goes_is_contained_in_what_stays(sets: list[froze
     hashes = np.array([h for s in sets for h in sorted(s)], np.uint64)
     ends = np.cumsum([0, *map(len, sets)])
     bounds, every = np.stack([ends[:-1], ends[1:]], axis=1), np.ones(COUNT, bool)
-    evidence = Evidence(np.zeros((COUNT, 1), np.uint32), hashes, bounds, every, every, np.zeros(COUNT, bool), 0, 1_000, threshold, True)
+    evidence = Evidence(np.zeros((COUNT, 1), np.uint32), hashes, bounds, every, every, np.zeros(COUNT, bool), 0, threshold, True)
     own: list[set[int]] = [{0}] * COUNT
     *found, _ = lead(np.array(order), *flat(own), NO_LIMIT, NO_LIMIT, 0, evidence)
     expected, _ = slow_lead(order, own, lambda a, b: len(sets[a] & sets[b]) / len(sets[a]), threshold, NO_LIMIT, NO_LIMIT, 0)
@@ -91,7 +91,7 @@ def test_a_text_without_a_set_is_compared_by_its_signature() -> None:
     signatures = np.array([[1, 2, 3, 4], [1, 2, 3, 9], [1, 2, 3, 4]], np.uint32)
     hashes = np.array([1, 2, 1, 2, 3], np.uint64)
     have, bounds = np.array([True, True, False]), np.array([[0, 2], [2, 5], [0, 0]])
-    evidence = Evidence(signatures, hashes, bounds, have, have, np.zeros(3, bool), 0, 5, 0.5, False)
+    evidence = Evidence(signatures, hashes, bounds, have, have, np.zeros(3, bool), 0, 0.5, False)
     leader, value, _, _ = lead(np.arange(3), np.zeros(3, np.int64), np.arange(4), 1, NO_LIMIT, NO_LIMIT, 0, evidence)
     assert leader.tolist() == [0, 0, 0] and value.tolist() == [1.0, 2 / 3, 1.0]
 
@@ -100,7 +100,7 @@ def test_sets_that_are_not_made_are_asked_for() -> None:
     signatures = np.array([[1, 2, 3, 4], [1, 2, 3, 9], [9, 9, 9, 9]], np.uint32)
     every, wanted = np.ones(3, bool), np.zeros(3, bool)
     made = np.array([True, False, False])
-    evidence = Evidence(signatures, np.array([1, 2], np.uint64), np.array([[0, 2], [0, 0], [0, 0]]), every, made, wanted, 2, 5, 0.5, False)
+    evidence = Evidence(signatures, np.array([1, 2], np.uint64), np.array([[0, 2], [0, 0], [0, 0]]), every, made, wanted, 2, 0.5, False)
     leader, value, _, _ = lead(np.arange(3), np.zeros(3, np.int64), np.arange(4), 1, NO_LIMIT, NO_LIMIT, 0, evidence)
     assert wanted.tolist() == [False, True, False]  # the third is decided by its signature
     assert leader.tolist() == [0, 0, 2] and value.tolist() == [1.0, 0.75, 1.0]

@@ -183,14 +183,3 @@ def test_copies_that_differ_in_their_shingles_are_judged_alike_in_any_order(dedu
     }
     assert len(found) == 1
     assert [verified for _, _, _, verified in next(iter(found))].count("exact") == 3
-
-
-def test_where_signatures_leave_no_doubt_they_may_decide(dedup) -> None:  # type: ignore[no-untyped-def]
-    text = words(400, 4)
-    alike, doubtful = [*text[:-1], "x"], [*text[:-40], *words(40, 5)]  # Jaccard .995 and .82
-    rows = [{"text": " ".join(t), "url": str(n)} for n, t in enumerate([[*text, "longest"], alike, doubtful])]
-    result = dedup([rows], verification="doubtful", minhash={"bands": 30, "rows": 4})
-    found = {row["url"]: (row["verified"], row["similarity"]) for row in result.report if not row["kept"]}
-    assert found["1"][0] == "minhash_estimate" and found["1"][1] > 0.95
-    a, b = (shingles(row["text"]) for row in (rows[0], rows[2]))
-    assert found["2"] == ("exact_jaccard", len(a & b) / len(a | b))
