@@ -19,7 +19,7 @@ from corpusmill.pipeline.schemas import REPORT
 BINS = 60
 SAMPLE_ROWS = 200_000
 #: Places and numbers of groups, not measurements; a histogram of them says nothing.
-NOT_MEASURED = {"offset", "length", "shard", "first"} | (set(REPORT.names) - {"chars_in"})
+NOT_MEASURED = {"offset", "length", "shard", "first", "contaminated_item"} | (set(REPORT.names) - {"chars_in"})
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

@@ -11,7 +11,9 @@ from importlib import resources
 from typing import Any
 
 from corpusmill.pipeline.report import figures
+from corpusmill.pipeline.report.contamination import stayed
 from corpusmill.pipeline.report.decisions import Decisions
+from corpusmill.pipeline.report.dedup_details import FULL
 from corpusmill.pipeline.report.duplicates import LISTS, evidence
 from corpusmill.pipeline.report.histogram import Histogram, number
 from corpusmill.pipeline.report.read import DATA_STAGES, Rule
@@ -138,6 +140,7 @@ def render(summary: Summary) -> str:
     body = environment.get_template("report.html.jinja").render(
         page=page, s=summary, figures=figures, data_stages=DATA_STAGES, times=stage_times(summary.measures),
         max_warnings=MAX_WARNINGS, max_table=MAX_TABLE, lists=LISTS, evidence=evidence,
+        full_shown=FULL, stayed=stayed,
         description=json.dumps(summary.reader.description, indent=2, ensure_ascii=False, sort_keys=True),
     )  # fmt: skip
     return environment.get_template("page.html.jinja").render(
