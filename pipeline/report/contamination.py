@@ -21,7 +21,7 @@ STAYED = {"cut": "cut out of the document", "report": "only reported"}
 
 @dataclass(frozen=True)
 class Found:
-    """The best match in a document: `item` (from 0) of a set. `share` of its words were found, in `passage`; `items` are in the document."""
+    """A document and its best match: of `item` (from 0) of a set `share` of the words were found, in `passage`. It holds `items` in all."""
 
     set: str
     item: int

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import pyarrow as pa
@@ -27,12 +27,24 @@ class EarlierRun:
     restored: int = 0
 
 
+@dataclass(frozen=True)
+class Copy:
+    """A document that was removed for one that the earlier run `kept_in` keeps."""
+
+    id: str
+    url: str | None
+    kept_id: str
+    kept_in: str
+    similarity: float | None
+    verified: str | None
+
+
 @dataclass
 class Earlier:
-    """By entry; rows of the report (`copies`) and of the table of changes (`replaced`, `restored`) as examples; URLs by id."""
+    """By entry; examples of `copies`, and of rows of the table of changes (`replaced`, `restored`); URLs of this run's documents by id."""
 
     runs: dict[str, EarlierRun] = field(default_factory=dict)
-    copies: list[dict[str, Any]] = field(default_factory=list)
+    copies: list[Copy] = field(default_factory=list)
     replaced: list[dict[str, Any]] = field(default_factory=list)
     restored: list[dict[str, Any]] = field(default_factory=list)
     urls: dict[str, str] = field(default_factory=dict)
@@ -66,7 +78,7 @@ def read_earlier(reader: RunReader, examples: bool = True) -> Earlier | None:
             rows_here = pc.indices_nonzero(table["kept_in"].is_valid())[: max(0, EXAMPLES - len(places))].to_pylist()
             places += [Place(place.stage, place.shard, place.group, row) for row in rows_here]
     if examples:
-        found.copies = reader.rows(places, ["id", "url", "kept_id", "kept_in", "similarity", "verified"])
+        found.copies = [Copy(**row) for row in reader.rows(places, [f.name for f in fields(Copy)])]
         found.urls = reader.urls("dedup", [row["kept_id"] for row in found.replaced if row["kept_in"] is None])
     return found
 

@@ -24,7 +24,7 @@ class FullClusters:
 
 
 def read_full_clusters(reader: RunReader, shown: int = 0) -> FullClusters | None:
-    """None where no cluster was full. `shown`: of how many clusters the URLs are looked up. Memory grows with the number of full clusters."""
+    """None where no cluster was full. `shown`: of how many clusters URLs are looked up. Memory grows with the number of full clusters."""
     settings = reader.settings("dedup").get("max_cluster")
     found = FullClusters(limit=settings if isinstance(settings, int) else None)
     schema = reader.schema("dedup", "report")

@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from corpusmill.pipeline.report.decisions import Decisions, read_decisions
+from corpusmill.pipeline.report.dedup_details import DedupDetails, read_dedup_details
 from corpusmill.pipeline.report.duplicates import Duplicates, read_duplicates
 from corpusmill.pipeline.report.funnel import FunnelRow, funnel, token_splits
-from corpusmill.pipeline.report.dedup_details import DedupDetails, read_dedup_details
 from corpusmill.pipeline.report.origins import Origin, read_origins
 from corpusmill.pipeline.report.read import DATA_STAGES, RunReader
 from corpusmill.pipeline.report.training import Scores, Training, read_figures, read_samples, read_scores, read_training

@@ -7,9 +7,9 @@ from rich.table import Table
 from rich.text import Text
 
 from corpusmill.pipeline.report.decisions import Decisions, read_decisions
+from corpusmill.pipeline.report.dedup_tables import dedup_tables
 from corpusmill.pipeline.report.histogram import number
 from corpusmill.pipeline.report.read import DATA_STAGES, RunReader
-from corpusmill.pipeline.report.dedup_tables import dedup_tables
 from corpusmill.pipeline.report.safe import safe_line
 from corpusmill.pipeline.report.summary import Summary, read_summary, stage_times
 from corpusmill.pipeline.report.tables import cell, millions, share, show, table
