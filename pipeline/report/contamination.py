@@ -16,7 +16,7 @@ RULE = "contaminated"
 #: Documents shown of each set, and sets of which documents are shown.
 EACH, SETS = 3, 10
 #: What was done with a document that stayed, by `dedup.contamination.action`.
-STAYED = {"cut": "cut out of the document", "report": "only reported"}
+STAYED = {"cut": "cut out", "report": "only reported"}
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,12 @@ class Contamination:
         return sorted(self.sets.items(), key=lambda pair: (-pair[1].documents, pair[0]))
 
     def done(self) -> str:
-        """What was done with these documents, in words."""
+        """What was done with these documents, in words: with counts where it was not the same with all."""
         stay = self.documents - self.dropped
-        left = " (too little was left of them)" if self.action == "cut" else ""
-        parts = [f"{self.dropped:,} dropped{left}"] if self.dropped else []
-        if stay:
-            parts.append(f"{stay:,} {stayed(self.action)}" if self.action != "cut" else f"what was found cut out of {stay:,}")
-        return ", ".join(parts)
+        dropped = "dropped, since too little was left" if self.action == "cut" else "dropped"
+        parts = [(self.dropped, dropped), (stay, stayed(self.action))]
+        some = [(count, what) for count, what in parts if count]
+        return some[0][1] if len(some) == 1 else "; ".join(f"{count:,} {what}" for count, what in some)
 
 
 def stayed(action: str) -> str:

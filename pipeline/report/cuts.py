@@ -104,6 +104,6 @@ def _about(unit: str, settings: dict[str, Any]) -> str:
     if settings.get("keep") == "none":
         least = settings.get("min_count") or 10
         share = settings.get("min_share")
-        also = f" and {share:.3g} of its documents" if within and isinstance(share, int | float) and share else ""
-        return f"A {unit} that {least} documents{within}{also} have is cut from all of them"
+        also = f" and {share:.0%} of its documents" if within and isinstance(share, int | float) and share else ""
+        return f"{unit.capitalize()}s of {least} documents{within}{also} or more are cut from all of them"
     return f"The most frequent {unit}s"
