@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from heapq import nsmallest
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -128,7 +129,7 @@ def _choose(best: dict[str, list[tuple[float, int, Place]]], table: pa.Table, pl
         best[name] = nsmallest(EACH, [*best.get(name, []), *some], key=lambda choice: choice[:2])
 
 
-def _found(row: dict) -> Found:  # type: ignore[type-arg]
+def _found(row: dict[str, Any]) -> Found:
     return Found(
         row[SET], row["contaminated_item"], row["contaminated_field"] or "", row[SHARE], row["contamination_passage"] or "",
         row["contamination_matches"], row["id"], row["url"] or "", row["kept"],

@@ -20,11 +20,11 @@ def dedup_tables(summary: Summary) -> list[Table | None]:
     """Full clusters, earlier runs, what was cut and the lines cut most often, contamination."""
     found = summary.dedup
     return [
-        found.full_clusters and full_clusters_table(found.full_clusters),
-        found.earlier and earlier_table(found.earlier),
+        full_clusters_table(found.full_clusters) if found.full_clusters else None,
+        earlier_table(found.earlier) if found.earlier else None,
         cuts_table(found.cuts) if found.cuts else None,
-        found.top_lines and top_lines_table(found.top_lines),
-        found.contamination and contamination_table(found.contamination),
+        top_lines_table(found.top_lines) if found.top_lines else None,
+        contamination_table(found.contamination) if found.contamination else None,
     ]
 
 
@@ -45,10 +45,10 @@ def earlier_table(found: Earlier) -> Table:
 
 
 def cuts_table(found: list[Cuts]) -> Table:
-    made = table("Cut inside documents that stay", "what", ">documents", ">pieces", ">characters", ">of all", ">documents dropped")
+    made = table("Repeats cut inside documents that stay", "what", ">documents", ">cut", ">characters", ">of all", ">dropped")
     for cuts in found:
         counts = number(cuts.documents), number(cuts.cut), number(cuts.characters), share(cuts.characters, cuts.before)
-        made.add_row(f"repeated {cuts.kind}", *counts, number(cuts.dropped))
+        made.add_row(cuts.kind, *counts, number(cuts.dropped))
     return made
 
 

@@ -54,7 +54,7 @@ class Page:
             "height": 240,
             "title": histogram.column,
             "rules": [f"{rule.rule}: fails if {rule.comparison} {number(rule.threshold)}" for rule in rules],
-            "caption": _caption(histogram),
+            "caption": _caption(histogram, bool(rules)),
         }
 
     def near_misses(self, decisions: Decisions) -> list[dict[str, Any]]:
@@ -83,8 +83,11 @@ class Page:
         return [{"title": title, "figure": self.chart(figures.curve_figure(curves)), "height": 280} for title, curves in groups]
 
 
-def _caption(histogram: Histogram) -> str:
+def _caption(histogram: Histogram, thresholds: bool) -> str:
     parts = [f"{histogram.values:,} values"]
+    if histogram.mostly_zeros and not thresholds:
+        kept, dropped, least = int(histogram.kept[0]), int(histogram.dropped[0]), number(float(histogram.edges[1]))
+        parts.append(f"{kept + dropped:,} below {least}{f' ({dropped:,} dropped)' if dropped else ''} not drawn")
     if histogram.above:
         parts.append(f"{histogram.above:,} above {number(float(histogram.edges[-1]))} not drawn")
     if histogram.below:
