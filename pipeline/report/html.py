@@ -54,7 +54,7 @@ class Page:
             "height": 240,
             "title": histogram.column,
             "rules": [f"{rule.rule}: fails if {rule.comparison} {number(rule.threshold)}" for rule in rules],
-            "caption": _caption(histogram, bool(rules)),
+            "caption": caption(histogram, bool(rules)),
         }
 
     def near_misses(self, decisions: Decisions) -> list[dict[str, Any]]:
@@ -83,7 +83,8 @@ class Page:
         return [{"title": title, "figure": self.chart(figures.curve_figure(curves)), "height": 280} for title, curves in groups]
 
 
-def _caption(histogram: Histogram, thresholds: bool) -> str:
+def caption(histogram: Histogram, thresholds: bool) -> str:
+    """How many values there are, and how many of them are not drawn. `thresholds`: whether rules judge the column."""
     parts = [f"{histogram.values:,} values"]
     if histogram.mostly_zeros and not thresholds:
         kept, dropped, least = int(histogram.kept[0]), int(histogram.dropped[0]), number(float(histogram.edges[1]))

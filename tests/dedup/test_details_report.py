@@ -43,7 +43,7 @@ class Seen:
         self.report: Rows = result.report
         self.corpusmill = corpusmill
         self.page = Path(write_report(str(self.root))).read_text()
-        self.text = re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", "", self.page)))
+        self.text = re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", "", re.sub(r"</?(div|p|h\d|td|tr)\b", r" \g<0>", self.page))))
         cells = [re.findall(r"<t[dh].*?>(.*?)</t[dh]>", row, re.S) for row in re.findall(r"<tr>(.*?)</tr>", self.page, re.S)]
         self.rows = [[re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", cell))).strip() for cell in row] for row in cells]
 
@@ -52,7 +52,7 @@ class Seen:
         render_report(str(self.root), console)
         text: str = console.file.getvalue()  # type: ignore[attr-defined]
         assert max(map(len, text.splitlines())) <= 80 and not any(c in text for c in "\x1b\u202e")
-        return re.sub(r"\s+", " ", text)
+        return re.sub(r"[\s─]+", " ", text)
 
     def why(self, document: str) -> str:
         code, out, err = self.corpusmill("why", self.root, document)
@@ -112,9 +112,11 @@ def test_the_page_lists_the_most_frequent_lines(cut: Seen) -> None:
 def test_long_lists_of_lines_are_short_on_the_page(see: See) -> None:
     lines = [" ".join(words(5, n)) + " long" * (200 if n == 0 else 0) for n in range(40)]
     seen = see(
-        [[{"text": "\n".join([prose(20, 100 + n), *lines]), "url": f"http://a.test/{n}"} for n in range(10)]], lines={}, threshold=1.0
+        [[{"text": "\n".join([prose(20, 100 + n), *lines]), "url": f"http://a.test/{n}"} for n in range(10)]],
+        lines={"normalisation": "none"},
+        threshold=1.0,
     )
-    shown = [row for row in seen.rows if len(row) == 5 and row[1:3] == ["10", "10"]]
+    shown = [row for row in seen.rows if len(row) == 5 and row[1:4] == ["10", "10", "1"]]
     assert len(shown) == 25 and max(len(row[0]) for row in shown) <= 200
     assert "and 15 more in dedup/lines/top.parquet" in seen.text
 
@@ -122,9 +124,7 @@ def test_long_lists_of_lines_are_short_on_the_page(see: See) -> None:
 def test_the_terminal_has_what_was_cut(cut: Seen) -> None:
     text = cut.terminal()
     assert re.search(r"lines 12 32 [\d,]+ [\d.]+% 1 passages 1 1 [\d,]+ [\d.]+% 0", text)
-    assert f"The most frequent lines that were cut line documents crawl files ─+ {SHOWN} 12 1 menu 11 1".replace("─+ ", "") in re.sub(
-        "─+ ", "", text
-    )
+    assert f"The most frequent lines that were cut line documents crawl files {SHOWN} 12 1 menu 11 1" in text
 
 
 def test_why_says_what_was_cut(cut: Seen) -> None:
@@ -159,11 +159,8 @@ def dirty(place: int) -> str:
     return f"{prose(60, place)} {' '.join(some[: len(some) - place])} <script>alert({place})</script> {prose(60, 100 + place)}"
 
 
-@pytest.mark.parametrize(
-    ("action", "done", "dropped"),
-    [("drop", "dropped", "5"), ("cut", "5 of 6", "0"), ("report", "only reported", "0")],
-)
-def test_contamination(see: See, sets: list[str], action: str, done: str, dropped: str) -> None:
+@pytest.mark.parametrize("action", ["drop", "cut", "report"])
+def test_contamination(see: See, sets: list[str], action: str) -> None:
     rows = [{"text": dirty(n), "url": f"http://a.test/{n}"} for n in range(5)]
     both = {"text": f"{prose(60, 7)} {OTHER} {ITEM} {prose(60, 8)}", "url": "http://b.test/both"}
     tiny = {"text": f"few words {OTHER}", "url": "http://b.test/tiny"}
@@ -197,7 +194,7 @@ def test_contamination(see: See, sets: list[str], action: str, done: str, droppe
 def test_nothing_contaminated(see: See, sets: list[str]) -> None:
     seen = see([[{"text": prose(90, n), "url": f"http://c.test/{n}"} for n in range(5)]], contamination={"sets": sets})
     assert "Nothing of the evaluation sets was found in 5 documents." in seen.text
-    assert "Contamination: 0 of 5 documents hold items of evaluation sets set documents dropped" in re.sub("─+ ", "", seen.terminal())
+    assert "Contamination: 0 of 5 documents hold items of evaluation sets set documents dropped" in seen.terminal()
 
 
 # ---- full clusters, earlier runs --------------------------------------------------------------------
@@ -209,10 +206,10 @@ def test_documents_that_full_clusters_left(see: See) -> None:
     seen = see([family], max_cluster=3)
     head, left = seen.report[0], seen.report[4]
     assert [row["full_cluster"] for row in seen.report] == [None] * 4 + [head["id"]] * 2
-    assert "1 cluster was full ( max_cluster 3): 2 documents like their kept ones stay." in seen.text.replace("(max", "( max")
+    assert "1 cluster was full (max_cluster 3): 2 documents stay that are like its kept one." in seen.text
     assert [f"http://a.test/0 · {head['id']}", "2"] in seen.rows
-    assert "Full clusters (max_cluster 3) clusters documents like theirs that stay 1 2" in re.sub("─+ ", "", seen.terminal())
-    said = f"like {head['id']} (http://a.test/0): similarity {left['similarity']:.4g}, verified: exact_jaccard"
+    assert "Full clusters (max_cluster 3) clusters documents like theirs that stay 1 2" in seen.terminal()
+    said = f"like {head['id']} (http://a.test/0): similarity {left['similarity']:.4g}"
     assert f"{said} that one's cluster was full (max_cluster 3), so this one stays" in seen.why("http://a.test/4")
 
 
@@ -236,7 +233,7 @@ def test_earlier_runs(see: See, tmp_path: Path) -> None:
     )
     assert f"replaced in one: {ids['http://one.test/b']} kept in this run: http://two.test/a · {ids['http://two.test/a']}" in two.text
     assert f"stays again in one: {ids['http://one.test/c']}" in two.text
-    assert "stay again there one 1 1 1" in re.sub("─+ ", "", two.terminal())
+    assert "stay again there one 1 1 1" in two.terminal()
     assert f"a copy of {ids['http://one.test/d']}, which was kept: in the earlier run one similarity 0.987" in two.why("http://two.test/d")
 
 
