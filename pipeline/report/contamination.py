@@ -85,7 +85,7 @@ def action(reader: RunReader) -> str:
 
 def read_contamination(reader: RunReader, examples: bool = True) -> Contamination | None:
     """What the report says; None where the stage did not look. Memory grows with the number of sets."""
-    schema = reader.schema("dedup", "report")
+    schema = reader.schema("dedup", "report") if reader.is_report("dedup") else None
     if schema is None or SET not in schema.names:
         return None
     found = Contamination(action(reader))

@@ -50,7 +50,7 @@ class TopLines:
 
 def read_cuts(reader: RunReader) -> list[Cuts]:
     """The totals of each kind that the stage's report has columns for. One row group is in memory at a time."""
-    schema = reader.schema("dedup", "report")
+    schema = reader.schema("dedup", "report") if reader.is_report("dedup") else None
     present = [kind for kind, columns in COLUMNS.items() if schema is not None and columns[0] in schema.names]
     found = {kind: Cuts(kind) for kind in present}
     wanted = ["kept", "failed", "chars_in", *(name for kind in present for name in COLUMNS[kind] if name)]

@@ -32,7 +32,6 @@ class Copy:
     """A document that was removed for one that the earlier run `kept_in` keeps."""
 
     id: str
-    url: str | None
     kept_id: str
     kept_in: str
     similarity: float | None
@@ -58,7 +57,7 @@ class Earlier:
 
 
 def read_earlier(reader: RunReader, examples: bool = True) -> Earlier | None:
-    """None where the run has no index. Memory grows with the number of earlier runs."""
+    """None where the run has no index. What it says is there after a dry run too. Memory grows with the number of earlier runs."""
     files = reader.stages["dedup"].outputs(CHANGES_FILE)
     if not files:
         return None
@@ -71,7 +70,7 @@ def read_earlier(reader: RunReader, examples: bool = True) -> Earlier | None:
                 setattr(run, count, getattr(run, count) + number)
             rows += some.slice(0, max(0, EXAMPLES - len(rows))).to_pylist()
     places: list[Place] = []
-    for place, table in reader.groups("dedup", "report", ["kept_in"]):
+    for place, table in reader.groups("dedup", "clusters", ["kept_in"]):
         if "kept_in" in table.column_names:
             for name, number in _counted(table["kept_in"].drop_null()).items():
                 found.runs.setdefault(name, EarlierRun()).copies += number
@@ -79,7 +78,8 @@ def read_earlier(reader: RunReader, examples: bool = True) -> Earlier | None:
             places += [Place(place.stage, place.shard, place.group, row) for row in rows_here]
     if examples:
         found.copies = [Copy(**row) for row in reader.rows(places, [f.name for f in fields(Copy)])]
-        found.urls = reader.urls("dedup", [row["kept_id"] for row in found.replaced if row["kept_in"] is None])
+        here = [row["kept_id"] for row in found.replaced if row["kept_in"] is None]
+        found.urls = reader.urls("dedup", [*here, *(copy.id for copy in found.copies)])
     return found
 
 

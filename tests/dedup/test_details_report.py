@@ -237,6 +237,13 @@ def test_earlier_runs(see: See, tmp_path: Path) -> None:
     assert f"a copy of {ids['http://one.test/d']}, which was kept: in the earlier run one similarity 0.987" in two.why("http://two.test/d")
 
 
+def test_a_report_of_another_version_is_left_out(cut: Seen) -> None:
+    for path in (cut.root / "dedup" / "report").iterdir():
+        pq.write_table(pq.read_table(path).drop_columns(["kept"]), path)
+    page = Path(write_report(str(cut.root))).read_text()
+    assert "its report is of another version" in page and "The most frequent lines that were cut" in page and "passages" not in page
+
+
 def test_only_what_a_run_has_is_there(see: See) -> None:
     seen = see([[{"text": prose(50, n // 2), "url": f"http://a.test/{n}"} for n in range(6)]])
     for title in ("Inside documents", "Contamination", "Full clusters", "Earlier runs"):
