@@ -72,7 +72,7 @@ def read_decisions(reader: RunReader, stage: str, histograms: bool = True, sampl
         return None
     result = Decisions(stage, thresholds=reader.rules(stage))
     result.rules = {rule.rule: RuleCount(rule.rule) for rule in result.thresholds}
-    columns = measured_columns(schema) if histograms else []
+    columns = measured_columns(schema, stage) if histograms else []
     if histograms:
         result.histograms = plan_histograms(reader, stage, columns, _marks(result.thresholds))
     wanted = ["kept", "failed", "chars_in", "chars_out", *(["id", "url"] if samples else []), *columns]

@@ -13,8 +13,8 @@ from corpusmill.pipeline.report.histogram import number
 from corpusmill.pipeline.report.read import RunReader
 from corpusmill.pipeline.report.safe import safe_line
 from corpusmill.pipeline.report.sources import SHOWN, Sources, read_sources
-from corpusmill.pipeline.report.terminal import cell, share, table
-from corpusmill.pipeline.report.terminal import show as print_table
+from corpusmill.pipeline.report.tables import cell, share, table
+from corpusmill.pipeline.report.tables import show as print_table
 
 #: Clusters of each list, copies named of each.
 SAMPLES, MEMBERS = 2, 2

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from corpusmill.pipeline.report.clusters import EXACT, URL, Choice, Cluster, Clusters, Member, read_clusters, read_members
+from corpusmill.pipeline.report.earlier import Copy
 from corpusmill.pipeline.report.passages import Comparison, compare
 from corpusmill.pipeline.report.read import RunReader
 from corpusmill.pipeline.report.safe import safe_line
@@ -84,7 +85,7 @@ def _compare(removed: Member, kept: Member | None) -> Comparison | None:
     return compare(removed.text, kept.text) if kept is not None and removed.text is not None and kept.text is not None else None
 
 
-def evidence(member: Member) -> str:
+def evidence(member: Member | Copy) -> str:
     """How a removed document is known to be a copy: `exact`, `url`, `exact_jaccard 0.812`."""
     how = safe_line(member.verified or "not verified", 40)
     return how if member.similarity is None or how in (EXACT, URL) else f"{how} {member.similarity:.3f}"

@@ -44,7 +44,8 @@ def funnel_figure(rows: list[FunnelRow]) -> Figure:
 
 
 def histogram_figure(histogram: Histogram, rules: list[Rule]) -> Figure:
-    """Documents over the values of a column, kept and dropped, with the thresholds drawn in."""
+    """Documents over the values of a column, kept and dropped, with the thresholds drawn in. Without any, zeros that are most of the values
+    are left out."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
@@ -53,9 +54,11 @@ def histogram_figure(histogram: Histogram, rules: list[Rule]) -> Figure:
         edges = [edge - 0.5 for edge in edges]  # a bar stands over its whole number
     if histogram.logarithmic and edges[0] == 0:
         edges[0] = edges[1] / 2  # zeros have no place on a logarithmic axis: they are drawn as its first step
-    for name, counts in (("kept", histogram.kept.tolist()), ("dropped", histogram.dropped.tolist())):
+    first = 1 if histogram.mostly_zeros and not rules else 0
+    for name, every in (("kept", histogram.kept.tolist()), ("dropped", histogram.dropped.tolist())):
+        counts = every[first:]
         figure.add_scatter(
-            x=edges, y=[*counts, counts[-1]], name=name, mode="lines", line={"shape": "hv", "width": 1, "color": f"var(--{name})"},
+            x=edges[first:], y=[*counts, counts[-1]], name=name, mode="lines", line={"shape": "hv", "width": 1, "color": f"var(--{name})"},
             stackgroup="all", fillcolor=f"var(--{name}-fill)", hovertemplate="%{y:,}",
         )  # fmt: skip
     shapes, notes = [], []

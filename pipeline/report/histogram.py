@@ -20,6 +20,9 @@ BINS = 60
 SAMPLE_ROWS = 200_000
 #: Places and numbers of groups, not measurements; a histogram of them says nothing.
 NOT_MEASURED = {"offset", "length", "shard", "first"} | (set(REPORT.names) - {"chars_in"})
+#: By stage, what says nothing here: `similarity` is drawn beside the clusters, without the exact copies that would hide all others;
+#: an item's number measures nothing, and a document rarely holds more than one.
+NOT_DRAWN = {"dedup": {"similarity", "contaminated_item", "contamination_matches"}}
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -64,11 +67,17 @@ class Histogram:
     def values(self) -> int:
         return int(self.kept.sum() + self.dropped.sum()) + self.below + self.above
 
+    @property
+    def mostly_zeros(self) -> bool:
+        """Whether most values lie before the first step of a logarithmic axis, where they would hide all others."""
+        return self.logarithmic and self.edges[0] == 0 and 2 * int(self.kept[0] + self.dropped[0]) > self.values
 
-def measured_columns(schema: pa.Schema) -> list[str]:
-    """The columns of a report that hold numbers or yes/no, in their order."""
+
+def measured_columns(schema: pa.Schema, stage: str = "") -> list[str]:
+    """The columns of a stage's report that hold numbers or yes/no, in their order."""
+    left_out = NOT_MEASURED | NOT_DRAWN.get(stage, set())
     numeric = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal)
-    return [f.name for f in schema if f.name not in NOT_MEASURED and any(test(f.type) for test in numeric)]
+    return [f.name for f in schema if f.name not in left_out and any(test(f.type) for test in numeric)]
 
 
 def as_floats(table: pa.Table, column: str) -> Floats:

@@ -11,7 +11,9 @@ from importlib import resources
 from typing import Any
 
 from corpusmill.pipeline.report import figures
+from corpusmill.pipeline.report.contamination import stayed
 from corpusmill.pipeline.report.decisions import Decisions
+from corpusmill.pipeline.report.dedup_details import FULL
 from corpusmill.pipeline.report.duplicates import LISTS, evidence
 from corpusmill.pipeline.report.histogram import Histogram, number
 from corpusmill.pipeline.report.read import DATA_STAGES, Rule
@@ -52,7 +54,7 @@ class Page:
             "height": 240,
             "title": histogram.column,
             "rules": [f"{rule.rule}: fails if {rule.comparison} {number(rule.threshold)}" for rule in rules],
-            "caption": _caption(histogram),
+            "caption": caption(histogram, bool(rules)),
         }
 
     def near_misses(self, decisions: Decisions) -> list[dict[str, Any]]:
@@ -81,8 +83,12 @@ class Page:
         return [{"title": title, "figure": self.chart(figures.curve_figure(curves)), "height": 280} for title, curves in groups]
 
 
-def _caption(histogram: Histogram) -> str:
+def caption(histogram: Histogram, thresholds: bool) -> str:
+    """How many values there are, and how many of them are not drawn. `thresholds`: whether rules judge the column."""
     parts = [f"{histogram.values:,} values"]
+    if histogram.mostly_zeros and not thresholds:
+        kept, dropped, least = int(histogram.kept[0]), int(histogram.dropped[0]), number(float(histogram.edges[1]))
+        parts.append(f"{kept + dropped:,} below {least}{f' ({dropped:,} dropped)' if dropped else ''} not drawn")
     if histogram.above:
         parts.append(f"{histogram.above:,} above {number(float(histogram.edges[-1]))} not drawn")
     if histogram.below:
@@ -138,6 +144,7 @@ def render(summary: Summary) -> str:
     body = environment.get_template("report.html.jinja").render(
         page=page, s=summary, figures=figures, data_stages=DATA_STAGES, times=stage_times(summary.measures),
         max_warnings=MAX_WARNINGS, max_table=MAX_TABLE, lists=LISTS, evidence=evidence,
+        full_shown=FULL, stayed=stayed,
         description=json.dumps(summary.reader.description, indent=2, ensure_ascii=False, sort_keys=True),
     )  # fmt: skip
     return environment.get_template("page.html.jinja").render(

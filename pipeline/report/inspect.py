@@ -14,7 +14,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.report.histogram import number
 from corpusmill.pipeline.report.read import Rule, RunReader
 from corpusmill.pipeline.report.safe import safe_line
-from corpusmill.pipeline.report.terminal import show, table
+from corpusmill.pipeline.report.tables import show, table
 from corpusmill.pipeline.schemas import REPORT
 from corpusmill.pipeline.shards import iter_tables, open_parquet
 from corpusmill.pipeline.storage import Storage

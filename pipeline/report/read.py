@@ -224,6 +224,11 @@ class RunReader:
             found.setdefault(row["id"], (row.get("text") or "")[:limit])
         return found
 
+    def urls(self, stage: str, ids: Iterable[str]) -> dict[str, str]:
+        """The URLs of documents that came into a stage, by id; of equal ids the first counts, and one without a URL is left out."""
+        rows = self.rows(self.find(stage, "report", "id", ids), ["id", "url"])
+        return {row["id"]: row["url"] for row in reversed(rows) if row.get("url")}
+
     def settings(self, stage: str) -> dict[str, Any]:
         """The stage's section of the resolved recipe; empty where run.json does not have it."""
         recipe = self.description.get("recipe")

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from corpusmill.pipeline.report.decisions import Decisions, read_decisions
+from corpusmill.pipeline.report.dedup_details import DedupDetails, read_dedup_details
 from corpusmill.pipeline.report.duplicates import Duplicates, read_duplicates
 from corpusmill.pipeline.report.funnel import FunnelRow, funnel, token_splits
 from corpusmill.pipeline.report.origins import Origin, read_origins
@@ -21,6 +22,7 @@ class Summary:
     funnel: list[FunnelRow]
     tokens: dict[str, dict[str, Any]]  # shards.json by split
     duplicates: Duplicates | None
+    dedup: DedupDetails
     training: list[Training]
     figures: dict[str, list[tuple[str, Any]]]  # names and values by title: tokenizer and trainings
     scores: Scores
@@ -39,8 +41,9 @@ def read_summary(folder: str, deep: bool = True) -> Summary:
         if found is not None:
             decisions[stage] = found
     summary = Summary(
-        reader, decisions, funnel(reader, decisions), token_splits(reader), read_duplicates(reader, texts=deep), read_training(reader),
-        read_figures(reader), read_scores(reader), read_samples(reader), reader.json_lines("metrics.jsonl"),
+        reader, decisions, funnel(reader, decisions), token_splits(reader), read_duplicates(reader, texts=deep),
+        read_dedup_details(reader, examples=deep), read_training(reader), read_figures(reader), read_scores(reader), read_samples(reader),
+        reader.json_lines("metrics.jsonl"),
     )  # fmt: skip
     if deep:
         summary.origins = read_origins(reader)

@@ -2,16 +2,17 @@
 
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from corpusmill.pipeline.report.decisions import Decisions, read_decisions
+from corpusmill.pipeline.report.dedup_tables import dedup_tables
 from corpusmill.pipeline.report.histogram import number
 from corpusmill.pipeline.report.read import DATA_STAGES, RunReader
 from corpusmill.pipeline.report.safe import safe_line
 from corpusmill.pipeline.report.summary import Summary, read_summary, stage_times
+from corpusmill.pipeline.report.tables import cell, millions, share, show, table
 from corpusmill.pipeline.report.training import read_samples
 from corpusmill.pipeline.run import StageResult
 
@@ -21,39 +22,6 @@ MAX_WARNINGS = 12
 MAX_SCORES = 24
 
 
-def table(title: str, *columns: str, wide: int = 0) -> Table:
-    """A plain table; columns whose name begins with `>` are numbers. Column `wide` may wrap, the others never."""
-    made = Table(title=title or None, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for place, column in enumerate(columns):
-        numeric = column.startswith(">")
-        made.add_column(column.removeprefix(">"), justify="right" if numeric else "left", overflow="fold", no_wrap=place != wide)
-    return made
-
-
-def show(made: Table, console: Console) -> None:
-    """Prints a table under its title: rich would wrap a title at the width of its table."""
-    if made.title:
-        console.print(Text(safe_line(str(made.title), 300), style="bold"))
-        made.title = None
-    console.print(made)
-
-
-def cell(value: Any, limit: int = 200) -> Text:
-    """A table cell that holds only harmless text; rich markup in it has no meaning."""
-    return Text("" if value is None else safe_line(number(value), limit))
-
-
-def share(part: int, whole: int) -> str:
-    return f"{part / whole:.1%}" if whole else "–"
-
-
-def millions(count: int | None) -> str:
-    """A large count in few characters."""
-    if count is None:
-        return ""
-    return f"{count:,}" if count < 10_000_000 else f"{count / 1e6:,.0f} M"
-
-
 def render_report(folder: str, console: Console) -> None:
     """Prints the funnel, the rules that removed most, duplicates, tokens, training and scores, within 80 columns."""
     summary = read_summary(folder, deep=False)
@@ -61,8 +29,8 @@ def render_report(folder: str, console: Console) -> None:
         console.print(Text("Warning: ", style="bold yellow") + Text(safe_line(sentence, 400)))
     if len(summary.warnings) > MAX_WARNINGS:
         console.print(f"and {len(summary.warnings) - MAX_WARNINGS:,} more warnings (the page has them)")
-    tables = [_funnel(summary), *(_rules(d) for d in summary.decisions.values() if d.by_removal()), _duplicates(summary), _tokens(summary)]
-    tables += [_training(summary), _scores(summary), _times(summary)]
+    tables = [_funnel(summary), *(_rules(d) for d in summary.decisions.values() if d.by_removal()), _duplicates(summary)]
+    tables += [*dedup_tables(summary), _tokens(summary), _training(summary), _scores(summary), _times(summary)]
     for made in tables:
         if made is not None and made.row_count:
             console.print()

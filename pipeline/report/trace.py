@@ -9,7 +9,7 @@ from rich.text import Text
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.report.read import DATA_STAGES, RunReader
 from corpusmill.pipeline.report.safe import safe_line
-from corpusmill.pipeline.report.terminal import cell, show, table
+from corpusmill.pipeline.report.tables import cell, show, table
 from corpusmill.pipeline.report.why import TOLD, limit
 from corpusmill.pipeline.tokenshards import TokenShards
 

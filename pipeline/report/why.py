@@ -12,15 +12,16 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.report.histogram import number
 from corpusmill.pipeline.report.read import Place, Rule, RunReader
 from corpusmill.pipeline.report.safe import safe_line, safe_text
-from corpusmill.pipeline.report.terminal import cell, table
+from corpusmill.pipeline.report.tables import cell, table
+from corpusmill.pipeline.report.why_dedup import TOLD as DEDUP_TOLD
+from corpusmill.pipeline.report.why_dedup import dedup_facts
 from corpusmill.pipeline.schemas import REPORT
 
 #: The stages with a row a document, in the order in which a document meets them.
 REPORTED = ("ingest", "filter", "dedup", "tokens")
 _ID = re.compile(r"[0-9a-f]{4,32}")
 #: Columns that the story tells in words rather than in the table of values.
-TOLD = {*REPORT.names, "source", "offset", "length", "split", "shard", "first", "reason"}
-TOLD |= {"cluster_size", "kept_id", "kept_in", "similarity", "verified"}
+TOLD = {*REPORT.names, "source", "offset", "length", "split", "shard", "first", "reason", *DEDUP_TOLD}
 TEXT = 400
 #: The rule of `ingest` for records of a kind that holds no page.
 NO_PAGE = "record_type"
@@ -144,32 +145,10 @@ def _facts(reader: RunReader, row: dict[str, Any]) -> Iterator[str]:
         yield safe_line(str(row["reason"]), 1000)
     if row.get("source") is not None:
         yield f"from {_record(row)}"
-    if row.get("cluster_size") and row["cluster_size"] > 1:
-        yield f"in a cluster of {row['cluster_size']:,} documents"
-    if row.get("kept_id") and row["kept_id"] != row["id"]:
-        yield from _copy(reader, row)
+    yield from dedup_facts(reader, row)
     if row.get("split") is not None and row.get("shard") is not None:
         count = number(row.get("tokens") or 0)
         yield f"its tokens: split {row['split']}, shard {row['shard']}, from token {row['first']} on, {count} tokens"
-
-
-def _copy(reader: RunReader, row: dict[str, Any]) -> Iterator[str]:
-    """Of which document a removed one is a copy, and how that is known."""
-    earlier = row.get("kept_in")
-    where = f"in the earlier run {safe_line(str(earlier), 120)}" if earlier else _url(reader, row["kept_id"])
-    yield f"a copy of {safe_line(row['kept_id'], 40)}, which was kept{f': {where}' if where else ''}"
-    known = [f"similarity {number(row['similarity'])}"] if row.get("similarity") is not None else []
-    if row.get("verified") is not None:
-        known.append(f"verified: {safe_line(str(row['verified']), 40)}")
-    if known:
-        yield ", ".join(known)
-
-
-def _url(reader: RunReader, id_: str) -> str:
-    """The URL of a document that came into the dedup stage; empty where it has none."""
-    for row in reader.rows(reader.find("dedup", "report", "id", [id_])[:1], ["url"]):
-        return safe_line(row["url"] or "", 300)
-    return ""
 
 
 def _record(row: dict[str, Any]) -> str:

@@ -9,8 +9,10 @@ import pyarrow.dataset as ds
 import pytest
 
 from corpusmill.pipeline.report.decisions import SAMPLES, read_decisions
-from corpusmill.pipeline.report.histogram import as_floats, plan
-from corpusmill.pipeline.report.read import DATA_STAGES, RunReader
+from corpusmill.pipeline.report.figures import histogram_figure
+from corpusmill.pipeline.report.histogram import as_floats, measured_columns, plan
+from corpusmill.pipeline.report.html import caption
+from corpusmill.pipeline.report.read import DATA_STAGES, Rule, RunReader
 
 
 @pytest.mark.parametrize("stage", DATA_STAGES)
@@ -62,6 +64,30 @@ def test_edges_ascend(values: list[float]) -> None:
     assert (np.diff(histogram.edges) > 0).all()
     histogram.add(np.array(values, np.float64), np.ones(len(values), bool))
     assert histogram.values == len(values)
+
+
+def test_zeros_that_would_hide_everything_are_not_drawn_but_counted() -> None:
+    values = np.array([0.0] * 900 + [3.0, 40.0, 500.0, 6000.0] * 10)
+    histogram = plan("cut", values, [])
+    histogram.add(values, np.arange(940) >= 5)
+    assert histogram.mostly_zeros
+    kept, dropped = histogram_figure(histogram, [])["data"]
+    assert (sum(kept["y"][:-1]), sum(dropped["y"][:-1]), kept["x"][0]) == (40, 0, 3.0)
+    assert caption(histogram, False) == "940 values; 900 below 3 (5 dropped) not drawn"
+    rule = Rule("step", "much", "cut", ">", 100.0)
+    assert sum(histogram_figure(histogram, [rule])["data"][0]["y"][:-1]) == 935  # a threshold needs all that it judges
+    assert caption(histogram, True) == "940 values"
+    few = plan("cut", values[800:], [])
+    few.add(values[-80:], np.ones(80, bool))
+    assert few.logarithmic and not few.mostly_zeros and "not drawn" not in caption(few, False)
+
+
+def test_places_and_item_numbers_are_not_measured() -> None:
+    schema = pa.schema(
+        [("chars_in", pa.int64()), ("similarity", pa.float64()), ("contaminated_item", pa.int64()), ("lines_cut", pa.int64())]
+    )
+    assert measured_columns(schema, "dedup") == ["chars_in", "lines_cut"]
+    assert measured_columns(schema, "filter") == ["chars_in", "similarity", "contaminated_item", "lines_cut"]
 
 
 def test_samples_are_nearest_to_the_threshold(run_folder: Path) -> None:

@@ -1,0 +1,262 @@
+"""What people see of what the stage does beside removing copies: on the page, on the terminal and in `why`, on real runs of the stage."""
+
+import html
+import io
+import json
+import random
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from corpusmill.pipeline.report.html import write_report
+from corpusmill.pipeline.report.terminal import render_report
+
+HOSTILE = "Share \x1b[2J<script>alert(1)</script> \u202ethis page"
+SHOWN = "Share <script>alert(1)</script> this page"
+ITEM = "Anna keeps nine hens, and each hen lays four eggs in a week; how many eggs will she have gathered when three weeks are over?"
+OTHER = "A train leaves the harbour at noon with two hundred sacks of rice and loses a tenth of them on every bridge it crosses."
+Rows = list[dict[str, Any]]
+Command = Callable[..., tuple[int, bytes, str]]
+
+
+def words(count: int, seed: int) -> list[str]:
+    draw = random.Random(seed)
+    return [f"w{draw.randrange(10**6)}" for _ in range(count)]
+
+
+def prose(count: int, seed: int) -> str:
+    return " ".join(words(count, seed))
+
+
+class Seen:
+    """A run of the stage, with run.json beside it as a recipe's run has it."""
+
+    def __init__(self, result: Any, corpusmill: Command):
+        self.root = Path(result.run.run.root)
+        recipe = {"filter": {}, "dedup": result.run.stage.config.model_dump(mode="json")}
+        (self.root / "run.json").write_text(json.dumps({"inputs": [], "recipe": recipe, "versions": {}}))
+        self.report: Rows = result.report
+        self.corpusmill = corpusmill
+        self.page = Path(write_report(str(self.root))).read_text()
+        self.text = re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", "", re.sub(r"</?(div|p|h\d|td|tr)\b", r" \g<0>", self.page))))
+        cells = [re.findall(r"<t[dh].*?>(.*?)</t[dh]>", row, re.S) for row in re.findall(r"<tr>(.*?)</tr>", self.page, re.S)]
+        self.rows = [[re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", cell))).strip() for cell in row] for row in cells]
+
+    def terminal(self) -> str:
+        console = Console(file=io.StringIO(), width=80)
+        render_report(str(self.root), console)
+        text: str = console.file.getvalue()  # type: ignore[attr-defined]
+        assert max(map(len, text.splitlines())) <= 80 and not any(c in text for c in "\x1b\u202e")
+        return re.sub(r"[\s─]+", " ", text)
+
+    def why(self, document: str) -> str:
+        code, out, err = self.corpusmill("why", self.root, document)
+        assert (code, err) == (0, "")
+        return re.sub(r"\s+", " ", out.decode())
+
+    def histograms(self) -> set[str]:
+        values = self.page[self.page.index('<h2 id="values">') : self.page.index('<h2 id="origins">')]
+        return set(re.findall(r"<figcaption><b>(.*?)</b>", values[values.index("<h3>dedup</h3>") :]))
+
+
+See = Callable[..., Seen]
+
+
+@pytest.fixture
+def see(dedup: Callable[..., Any], corpusmill: Command) -> See:
+    def perform(shards: list[Rows], **config: Any) -> Seen:
+        return Seen(dedup(shards, **config), corpusmill)
+
+    return perform
+
+
+# ---- repeated lines and passages --------------------------------------------------------------------
+
+
+@pytest.fixture
+def cut(see: See) -> Seen:
+    """12 documents with a line of their own and a hostile one, of which 10 have the line `menu` twice; two share a passage of 60 words;
+    one has nothing but the line."""
+    shared = prose(60, 1)
+    pages = [{"text": f"{prose(20, 10 + n)}\n{HOSTILE}\n" + "menu\nmenu\n" * (n < 10), "url": f"http://a.test/{n}"} for n in range(12)]
+    both = [{"text": f"{prose(30, 50 + n)} {shared} {prose(30, 60 + n)}", "url": f"http://b.test/{n}"} for n in range(2)]
+    return see([pages, [*both, {"text": "menu", "url": "http://b.test/menu"}]], lines={}, substrings={})
+
+
+def test_the_page_has_what_was_cut(cut: Seen) -> None:
+    kept = [row for row in cut.report if row["kept"]]
+    characters = sum(row["chars_in"] - row["chars_out"] for row in kept if row["lines_cut"])
+    passage = sum(row["chars_in"] - row["chars_out"] for row in kept if row["substring_spans"])
+    before = sum(row["chars_in"] for row in kept)
+    assert len(kept) == 14 and passage >= len(prose(60, 1))
+    assert ["lines", "12", "32", "46", f"{characters:,}", f"{characters / before:.1%} {characters / before:.1%}", "1"] in cut.rows
+    assert ["passages", "1", "1", "", f"{passage:,}", f"{passage / before:.1%} {passage / before:.1%}", "0"] in cut.rows
+    assert '<a href="#inside">' in cut.page and '<h2 id="inside">' in cut.page
+
+
+def test_the_page_lists_the_most_frequent_lines(cut: Seen) -> None:
+    top = pq.read_table(cut.root / "dedup" / "lines" / "top.parquet").to_pylist()
+    assert len(top) == 2
+    ids = {row["url"]: row["id"] for row in cut.report}
+    first = f"http://a.test/0 {ids['http://a.test/0']}"
+    assert [SHOWN, "12", "12", "1", first] in cut.rows and ["menu", "11", "21", "1", first] in cut.rows
+    assert "Lines of 10 documents or more are cut from all of them." in cut.text
+    assert "<script>alert" not in cut.page and not any(c in cut.page for c in "\x1b\u202e")
+
+
+def test_long_lists_of_lines_are_short_on_the_page(see: See) -> None:
+    lines = [" ".join(words(5, n)) + " long" * (200 if n == 0 else 0) for n in range(40)]
+    seen = see(
+        [[{"text": "\n".join([prose(20, 100 + n), *lines]), "url": f"http://a.test/{n}"} for n in range(10)]],
+        lines={"normalisation": "none"},
+        threshold=1.0,
+    )
+    shown = [row for row in seen.rows if len(row) == 5 and row[1:4] == ["10", "10", "1"]]
+    assert len(shown) == 25 and max(len(row[0]) for row in shown) <= 200
+    assert "and 15 more in dedup/lines/top.parquet" in seen.text
+
+
+def test_the_terminal_has_what_was_cut(cut: Seen) -> None:
+    text = cut.terminal()
+    assert re.search(r"lines 12 32 [\d,]+ [\d.]+% 1 passages 1 1 [\d,]+ [\d.]+% 0", text)
+    assert f"The most frequent lines that were cut line documents crawl files {SHOWN} 12 1 menu 11 1" in text
+
+
+def test_why_says_what_was_cut(cut: Seen) -> None:
+    row = next(row for row in cut.report if row["url"] == "http://a.test/3")
+    assert f"repeated lines cut: 3 of 4, {row['chars_in'] - row['chars_out']} characters repeated passages cut: 0 " in cut.why(row["url"])
+    row = next(row for row in cut.report if row["substring_spans"])
+    text = cut.why(row["url"])
+    assert f"repeated lines cut: 0 of 1 repeated passages cut: 1, {row['chars_in'] - row['chars_out']} characters" in text
+    assert "failed only_repeated_lines" in cut.why("http://b.test/menu")
+    assert "lines_in" not in text and "substring" not in text
+
+
+def test_what_is_drawn_of_the_report(cut: Seen) -> None:
+    assert cut.histograms() >= {"chars_in", "cluster_size", "lines_in", "lines_cut", "line_chars_cut", "substring_spans"}
+    assert "similarity" not in cut.histograms()
+
+
+# ---- contamination ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sets(tmp_path: Path) -> list[str]:
+    for name, item in (("hens", ITEM), ("trains", OTHER)):
+        rows = [{"question": prose(20, 9), "answer": "none of the words"}, {"question": item, "answer": "it is too early to say"}]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return [str(tmp_path / "hens.jsonl"), str(tmp_path / "trains.jsonl")]
+
+
+def dirty(place: int) -> str:
+    """`ITEM` with one word fewer for each place, hostile characters before it."""
+    some = ITEM.split()
+    return f"{prose(60, place)} {' '.join(some[: len(some) - place])} <script>alert({place})</script> {prose(60, 100 + place)}"
+
+
+@pytest.mark.parametrize("action", ["drop", "cut", "report"])
+def test_contamination(see: See, sets: list[str], action: str) -> None:
+    rows = [{"text": dirty(n), "url": f"http://a.test/{n}"} for n in range(5)]
+    both = {"text": f"{prose(60, 7)} {OTHER} {ITEM} {prose(60, 8)}", "url": "http://b.test/both"}
+    tiny = {"text": f"few words {OTHER}", "url": "http://b.test/tiny"}
+    clean = [{"text": prose(90, 200 + n), "url": f"http://c.test/{n}"} for n in range(12)]
+    seen = see([[*rows, both], [tiny, *clean]], contamination={"sets": sets, "action": action})
+    found = [row for row in seen.report if row["contaminated_set"]]
+    assert len(found) == 7
+    gone = {"drop": 7, "cut": 1, "report": 0}[action]
+    said = {"drop": "dropped", "cut": "1 dropped, since too little was left; 6 cut out", "report": "only reported"}[action]
+    assert f"7 of 19 documents hold items of evaluation sets (8 in all): {said}." in seen.text
+    hens = {"drop": "6", "cut": "0", "report": "0"}[action]
+    assert ["hens", "6", "31.6% 31.6%", hens] in seen.rows and ["trains", "1", "5.3% 5.3%", "0" if action == "report" else "1"] in seen.rows
+    if action == "cut":
+        assert f"{sum(row['chars_in'] - row['chars_out'] for row in found if row['kept']):,} characters were cut" in seen.text
+    section = seen.page[seen.page.index('<h2 id="contamination">') : seen.page.index('<h2 id="tokens">')]
+    least = sorted((row for row in found if row["contaminated_set"] == "hens"), key=lambda row: row["contamination"])[:3]
+    assert re.findall(r"https?://[abc].test/\w+", section) == [row["url"] for row in least] + ["http://b.test/tiny"]
+    assert f"item 1 of hens (question), {least[0]['contamination']:.1%} of its words" in seen.text
+    assert "4 of 7 documents:" in seen.text and html.escape(least[0]["contamination_passage"], quote=False)[:60] in section
+    terminal = seen.terminal()
+    assert "Contamination: 7 of 19 documents hold items of evaluation sets" in terminal and f"hens 6 {hens} trains 1" in terminal
+    assert sum(not row["kept"] for row in found) == gone
+    text = seen.why("http://b.test/both")
+    kept = {"drop": "dropped for it", "cut": "cut out", "report": "only reported"}[action]
+    assert f"holds item 1 of hens (question), 100.0% of its words: {kept} and 1 more item of evaluation sets" in text
+    assert f"the passage: {ITEM[:30]}" in text and "contaminat" not in text.replace("failed contaminated", "")
+    assert "holds item" not in seen.why("http://c.test/3")
+    assert {"contaminated_item", "contamination_matches"} & seen.histograms() == set() and "contamination" in seen.histograms()
+
+
+def test_nothing_contaminated(see: See, sets: list[str]) -> None:
+    seen = see([[{"text": prose(90, n), "url": f"http://c.test/{n}"} for n in range(5)]], contamination={"sets": sets})
+    assert "Nothing of the evaluation sets was found in 5 documents." in seen.text
+    assert "Contamination: 0 of 5 documents hold items of evaluation sets set documents dropped" in seen.terminal()
+
+
+# ---- full clusters, earlier runs --------------------------------------------------------------------
+
+
+def test_documents_that_full_clusters_left(see: See) -> None:
+    text = words(80, 1)
+    family = [{"text": " ".join([*text, *(f"m{i}" for i in range(6 - step))]), "url": f"http://a.test/{step}"} for step in range(6)]
+    seen = see([family], max_cluster=3)
+    head, left = seen.report[0], seen.report[4]
+    assert [row["full_cluster"] for row in seen.report] == [None] * 4 + [head["id"]] * 2
+    assert "1 cluster was full (max_cluster 3): 2 documents stay that are like its kept one." in seen.text
+    assert [f"http://a.test/0 · {head['id']}", "2"] in seen.rows
+    assert "Full clusters (max_cluster 3) clusters documents like theirs that stay 1 2" in seen.terminal()
+    said = f"like {head['id']} (http://a.test/0): similarity {left['similarity']:.4g}"
+    assert f"{said} that one's cluster was full (max_cluster 3), so this one stays" in seen.why("http://a.test/4")
+
+
+def test_earlier_runs(see: See, tmp_path: Path) -> None:
+    """`one` keeps b and d; `two` has a longer copy of b and a shorter one of d. c went because of b, which goes because of a."""
+    text, other = words(100, 1), words(80, 2)
+    a, b, c = " ".join([*text[:60], "l0", "l1", "l2", "l3"]), " ".join([*text[6:66], "l"]), " ".join(text[12:72])
+    config = {"minhash": {"bands": 30, "rows": 2}, "threshold": 0.7}
+    index = {"path": str(tmp_path / "index")}
+    rows = [{"text": b, "url": "http://one.test/b"}, {"text": c, "url": "http://one.test/c"}]
+    one = see([[*rows, {"text": " ".join([*other, "x"]), "url": "http://one.test/d"}]], index={**index, "name": "one"}, **config)
+    assert "No document is a copy of one of an earlier run." in one.text
+    new = [{"text": a, "url": "http://two.test/a"}, {"text": " ".join(other), "url": "http://two.test/d"}]
+    two = see([new], index={**index, "name": "two"}, **config)
+    ids = {row["url"]: row["id"] for row in one.report + two.report}
+    assert "1 document was removed here for copies that earlier runs keep." in two.text
+    assert "Of documents of earlier runs 1 is replaced by better copies, 1 stays again." in two.text
+    assert ["one", "1", "1", "1"] in two.rows
+    assert (
+        f"removed: exact_jaccard 0.987 · http://two.test/d · {ids['http://two.test/d']} kept in one: {ids['http://one.test/d']}" in two.text
+    )
+    assert f"replaced in one: {ids['http://one.test/b']} kept in this run: http://two.test/a · {ids['http://two.test/a']}" in two.text
+    assert f"stays again in one: {ids['http://one.test/c']}" in two.text
+    assert "stay again there one 1 1 1" in two.terminal()
+    assert f"a copy of {ids['http://one.test/d']}, which was kept: in the earlier run one similarity 0.987" in two.why("http://two.test/d")
+
+
+def test_a_report_of_another_version_is_left_out(cut: Seen) -> None:
+    for path in (cut.root / "dedup" / "report").iterdir():
+        pq.write_table(pq.read_table(path).drop_columns(["kept"]), path)
+    page = Path(write_report(str(cut.root))).read_text()
+    assert "its report is of another version" in page and "The most frequent lines that were cut" in page and "passages" not in page
+
+
+def test_only_what_a_run_has_is_there(see: See) -> None:
+    seen = see([[{"text": prose(50, n // 2), "url": f"http://a.test/{n}"} for n in range(6)]])
+    for title in ("Inside documents", "Contamination", "Full clusters", "Earlier runs"):
+        assert title not in seen.page
+    assert 'id="inside"' not in seen.page and 'id="contamination"' not in seen.page
+    text = seen.terminal()
+    assert not any(title in text for title in ("Repeats cut", "most frequent", "Contamination", "Full clusters", "Earlier runs"))
+    assert "repeated" not in seen.why("http://a.test/1") and "holds item" not in seen.why("http://a.test/1")
+
+
+def test_damaged_tables_are_warnings(cut: Seen) -> None:
+    (cut.root / "dedup" / "lines" / "top.parquet").write_bytes(b"no Parquet")
+    page = Path(write_report(str(cut.root))).read_text()
+    assert (
+        "its list of repeated lines can&#39;t be read" in page and "menu" not in page[page.index('id="inside"') : page.index('id="tokens"')]
+    )
