@@ -55,6 +55,7 @@ lint: $(VENV)/.installed-test ## check style and types
 	$(BIN)/mypy
 
 bench: setup $(VENV)/.installed-test ## measure the stages beside their peers on the demo's crawl (minutes)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,peers]'
 	@crawl=$$($(BIN)/python -m corpusmill.pipeline.crawl runs/crawl $(if $(CRAWL),--crawl $(CRAWL)) | tail -n 1) && \
 	$(BIN)/corpusmill run recipes/demo.yaml "$$crawl" --output runs/bench --to dedup --workers 1 && \
 	for b in "ingest.py $$crawl/*.warc.gz" "urls.py $$crawl/*.warc.gz" "filters.py runs/bench/ingest/data/*.parquet" "dedup.py runs/bench/ingest/data/*.parquet" \
