@@ -23,7 +23,8 @@ CLUSTERS = pa.schema(
         pa.field("cluster_size", pa.int64(), nullable=False),
         pa.field("kept_id", pa.string(), nullable=False),  # names the cluster
         pa.field("kept_in", pa.string()),  # the entry of the index that has the kept document; null where this run has it
-        pa.field("similarity", pa.float64()),  # to the kept document; null for itself, and where only the URL is the same
+        # to the kept document, or to that of `full_cluster`; null for the kept one, and where only the URL is the same
+        pa.field("similarity", pa.float64()),
         pa.field("verified", pa.string()),  # exact | url | exact_jaccard | containment | minhash_estimate; null for the kept one
         pa.field("full_cluster", pa.string()),  # the kept document of the cluster that had no room for this one
     ]

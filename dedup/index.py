@@ -147,7 +147,7 @@ def decisions(entries: Sequence[Entry]) -> pa.Table:
     """What each document in clusters is as of the latest entry that judged it; documents that are not named are kept."""
     tables = [DECISIONS.empty_table().append_column("number", pa.array([], pa.int64()))]
     for entry in entries:
-        table = read_table(Storage(entry.decisions.path.rpartition("/")[0]), entry.decisions.path.rpartition("/")[2])
+        table = read_table(*_located(entry.decisions.path))
         tables.append(table.append_column("number", pa.array([entry.number] * table.num_rows, pa.int64())))
     place = ["entry", "shard", "row"]
     table = pa.concat_tables(tables).sort_by([*((name, "ascending") for name in place), ("number", "ascending")])

@@ -53,13 +53,6 @@ def read_section(run: Storage, path: str, number: int, dtype: npt.DTypeLike) -> 
         return np.frombuffer(file.read(end - start), dtype)
 
 
-def read_sections(run: Storage, path: str, dtype: npt.DTypeLike) -> list[npt.NDArray]:
-    """All sections of a file."""
-    with run.open_read(path) as file:
-        bounds = [0, *_ends(file).tolist()]
-        return [np.frombuffer(file.read(end - start), dtype) for start, end in pairwise(bounds)]
-
-
 def gather(run: Storage, paths: Sequence[str], number: int, dtype: npt.DTypeLike) -> tuple[npt.NDArray, npt.NDArray[np.int64]]:
     """`(records, bounds)`: one section of each file, one after the other; those of file i are `records[bounds[i]:bounds[i + 1]]`."""
     found = [np.zeros(0, dtype), *(read_section(run, path, number, dtype) for path in paths)]

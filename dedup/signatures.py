@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -64,12 +63,11 @@ def fixed_binary(column: pa.ChunkedArray | pa.Array, dtype: np.dtype) -> np.ndar
     return view.view(dtype).reshape(len(array), places)
 
 
-def to_fixed_binary(matrix: np.ndarray, valid: npt.NDArray[np.bool_] | None = None) -> pa.Array:
-    """A matrix as a fixed-size binary column, one value a row, null where it is not `valid`."""
+def to_fixed_binary(matrix: np.ndarray) -> pa.Array:
+    """A matrix as a fixed-size binary column, one value a row."""
     width = matrix.shape[1] * matrix.itemsize
     data = pa.py_buffer(np.ascontiguousarray(matrix).tobytes())
-    array = pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(matrix), [None, data])
-    return array if valid is None else pc.if_else(pa.array(valid), array, None)
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(matrix), [None, data])
 
 
 def parquet_bytes(table: pa.Table) -> bytes:

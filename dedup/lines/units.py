@@ -4,7 +4,6 @@
 64 bits are CCNet's choice, too: of 10^11 different lines some 270 pairs share a key.
 """
 
-import re
 from functools import cache
 
 import numba
@@ -44,11 +43,6 @@ def unit_forms(how: Form) -> npt.NDArray[np.uint32]:
     else:
         forms[[ord(character) for character in CCNET_LEFT_OUT]] = 0
     return forms
-
-
-def ccnet_form(line: str) -> str:
-    """The form `ccnet` in plain Python, as `cc_net/text_normalizer.py` describes it: what the kernel is tested against."""
-    return re.sub(f"[{re.escape(CCNET_LEFT_OUT)}]", "", re.sub(r"\d", "0", line.strip().lower()))
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")

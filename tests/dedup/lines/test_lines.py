@@ -7,11 +7,11 @@ from math import ceil
 from urllib.parse import urlsplit
 
 import pytest
+from ccnet_form import ccnet_form
 from pydantic import ValidationError
 
 from corpusmill.dedup import sections
 from corpusmill.dedup.lines.config import LinesConfig
-from corpusmill.dedup.lines.units import ccnet_form
 from corpusmill.pipeline.shards import read_table
 
 
