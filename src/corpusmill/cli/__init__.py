@@ -1,0 +1,35 @@
+"""The command line: the only place that knows all rooms. Libraries are imported where a command needs them."""
+
+import os
+import sys
+from importlib import import_module
+
+from corpusmill.cli.base import app
+from corpusmill.pipeline.errors import CorpusmillError
+
+for _commands in ("run", "look", "tokens", "model"):  # in the order of `corpusmill --help`
+    import_module(f"corpusmill.cli.{_commands}")
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"corpusmill: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def main() -> None:
+    """The `corpusmill` command: what a user can cause ends in one sentence and an exit code, never in a trace."""
+    try:
+        app(prog_name="corpusmill")
+    except CorpusmillError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted; run the same command again to go on where it stopped.", 130)
+    except BrokenPipeError:  # `corpusmill inspect ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except MemoryError:
+        _fail("out of memory; use fewer workers, or smaller pieces (ingest.piece_mb).", 1)
+    except Exception as error:  # the last boundary
+        if os.environ.get("CORPUSMILL_DEBUG"):
+            raise
+        _fail(f"internal error ({type(error).__name__}: {error}); set CORPUSMILL_DEBUG=1 to see where.", 1)

@@ -1,0 +1,135 @@
+"""Commands that show what a run decided, and why."""
+
+from typing import Annotated
+
+import typer
+
+from corpusmill.cli.base import RunFolder, app
+
+
+@app.command(epilog="Example: corpusmill sweep runs/demo --rule gopher_short_doc --from 10 --to 200 --plot sweep.html")
+def sweep(
+    run: RunFolder,
+    rule: Annotated[str, typer.Option(help="The rule whose threshold is to vary.")],
+    from_: Annotated[float, typer.Option("--from", help="The first threshold.")],
+    to: Annotated[float, typer.Option("--to", help="The last threshold.")],
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="How many thresholds.")] = 11,
+    plot: Annotated[str | None, typer.Option(metavar="FILE", help="Write a page with a chart, too.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object in place of the table.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="CSV in place of the table.")] = False,
+) -> None:
+    """Say how many documents and characters each threshold of a rule would keep, alone and together with the other rules."""
+    from json import dumps
+
+    from rich.console import Console
+
+    from corpusmill.filters import sweep_view
+    from corpusmill.filters.sweep import sweep as try_thresholds
+
+    result = try_thresholds(run, rule, from_, to, steps)
+    if json or csv:
+        print(dumps(result.as_json(), indent=2) if json else sweep_view.as_csv(result).rstrip())
+    else:
+        sweep_view.show(result, Console(highlight=False, soft_wrap=True))
+    if plot:
+        sweep_view.write_plot(result, plot)
+
+
+@app.command(epilog="Example: corpusmill steps gopher_quality")
+def steps(step: Annotated[str | None, typer.Argument(metavar="STEP", help="A step of the filter stage.")] = None) -> None:
+    """List the steps of the filter stage, or one step's options, columns and rules."""
+    from rich.console import Console
+
+    from corpusmill.filters.steps_view import show_step, show_steps
+
+    console = Console(highlight=False)
+    if step is None:
+        show_steps(console)
+    else:
+        show_step(step, console)
+
+
+@app.command(epilog="Example: corpusmill report runs/demo")
+def report(run: RunFolder) -> None:
+    """Write RUN/report.html and show its main tables here."""
+    from rich.console import Console
+
+    from corpusmill.pipeline.report.html import write_report
+    from corpusmill.pipeline.report.terminal import render_report
+
+    path = write_report(run)
+    render_report(run, Console())
+    print(f"The whole report: {path}")
+
+
+@app.command(epilog="Example: corpusmill inspect runs/demo --stage filter --rule gopher_short_doc --limit 5")
+def inspect(
+    target: Annotated[str, typer.Argument(metavar="RUN|FILE", help="A run, or one Parquet, JSONL or token file.", show_default=False)],
+    stage: Annotated[str | None, typer.Option(help="A stage of the run.")] = None,
+    rule: Annotated[str | None, typer.Option(help="Only documents that failed this rule.")] = None,
+    kept: Annotated[bool | None, typer.Option("--kept/--dropped", help="Only documents that were kept, or dropped.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Rows to show.")] = 20,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a row.")] = False,
+) -> None:
+    """Look into a run's reports or any shard: rows, values, and which rules failed."""
+    from rich.console import Console
+
+    from corpusmill.pipeline.report.inspect import inspect as show
+
+    show(target, stage=stage, rule=rule, kept=kept, limit=limit, as_json=json, console=Console())
+
+
+@app.command(epilog="Example: corpusmill why runs/demo http://example.org/page.html")
+def why(
+    run: RunFolder,
+    document: Annotated[str, typer.Argument(metavar="URL-OR-ID", help="A document's URL, or its id or the id's beginning.")],
+) -> None:
+    """Say what happened to one document in each stage, with every value that was measured."""
+    from rich.console import Console
+
+    from corpusmill.pipeline.report.why import why as explain
+
+    explain(run, document, Console())
+
+
+@app.command(epilog="Example: corpusmill clusters runs/demo --doubtful --limit 5")
+def clusters(
+    run: RunFolder,
+    largest: Annotated[bool, typer.Option("--largest", help="Only the largest clusters.")] = False,
+    doubtful: Annotated[bool, typer.Option("--doubtful", help="Only those with the least similar copies.")] = False,
+    random: Annotated[bool, typer.Option("--random", help="Only clusters drawn at random.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, max=1000, help="Clusters of a list; with --id: copies.", show_default=False)] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed draws other clusters.")] = 0,
+    id_: Annotated[str | None, typer.Option("--id", metavar="ID-OR-URL", help="Only the cluster of this document.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a cluster.")] = False,
+) -> None:
+    """Show groups of copies: the largest, the most doubtful, random ones, with what differs from the document that was kept."""
+    from rich.console import Console
+
+    from corpusmill.pipeline.errors import InputError
+    from corpusmill.pipeline.report.clusters_view import clusters as show
+
+    options = {"--largest": largest, "--doubtful": doubtful, "--random": random, "--id": id_ is not None}
+    chosen = [name for name, on in options.items() if on]
+    if len(chosen) > 1:
+        raise InputError(f"clusters: {chosen[0]} and {chosen[1]} exclude each other.")
+    which = chosen[0].removeprefix("--") if chosen and id_ is None else None
+    show(run, which=which, limit=limit, seed=seed, document=id_, as_json=json, console=Console(highlight=False))
+
+
+@app.command(epilog="Example: corpusmill raw runs/demo 5f2c09d1 --head")
+def raw(
+    run: RunFolder,
+    document: Annotated[str, typer.Argument(metavar="ID-OR-URL", help="Its id, the id's beginning, or its URL; kept or dropped.")],
+    head: Annotated[bool, typer.Option("--head", help="Only the headers, of the archive and of HTTP.")] = False,
+    body: Annotated[bool, typer.Option("--body", help="Only the body, HTTP's encodings undone.")] = False,
+    text: Annotated[bool, typer.Option("--text", help="Only the text that ingest made of it.")] = False,
+) -> None:
+    """Show the original of a document again, byte for byte, out of the crawl file that it came from."""
+    from corpusmill.pipeline.errors import InputError
+    from corpusmill.pipeline.report.raw import raw as show
+
+    chosen = [name for name, on in (("head", head), ("body", body), ("text", text)) if on]
+    if len(chosen) > 1:
+        raise InputError(f"raw: --{chosen[0]} and --{chosen[1]} exclude each other.")
+    show(run, document, (chosen or ["record"])[0])
