@@ -1,8 +1,8 @@
 # mypy: disallow-untyped-defs=False
 """Where the next piece of a text ends, inside kernels: the regular expressions of `patterns.py`, written out.
 
-Alternatives are tried in the order of the expression, and each gives back characters as a backtracking engine does. What a letter, a number or
-a space is comes from the regular expressions of `tokenizers` themselves (`piece_classes`), whose Unicode is not that of Python.
+Alternatives are tried in the order of the expression, and each gives back characters as a backtracking engine does. What a letter,
+a number or a space is comes from the regular expressions of `tokenizers` themselves (`piece_classes`): its Unicode is not Python's.
 """
 
 import numba
