@@ -5,9 +5,21 @@ import numba
 import numpy as np
 
 from corpusmill.tokenize.ascii_words import ascii_word
-from corpusmill.tokenize.known_pieces import (  # isort: skip
-    ID, ID_BITS, LONG_BYTES, MOST_IDS, SHORT_BYTES, find_long, find_short, keep_long, keep_short, long_row, pack_ids, short_row,
-    short_words, write_ids,
+from corpusmill.tokenize.known_pieces import (
+    ID,
+    ID_BITS,
+    LONG_BYTES,
+    MOST_IDS,
+    SHORT_BYTES,
+    find_long,
+    find_short,
+    keep_long,
+    keep_short,
+    long_row,
+    pack_ids,
+    short_row,
+    short_words,
+    write_ids,
 )  # fmt: skip
 from corpusmill.tokenize.merges import SHORT, encode_long, encode_short
 from corpusmill.tokenize.pieces import next_piece
