@@ -25,21 +25,33 @@ def new_folder(output: str, may_replace: Callable[[Path], bool]) -> Iterator[Pat
     try:
         if old.exists() and not target.exists():  # killed between the two renames below
             old.rename(target)
-        if os.path.lexists(target) and not may_replace(target):
-            raise InputError(f"{target}: this is not an empty folder.")
+        _check_free(target, may_replace)
         with _locked(temporary, target):
             try:
                 yield temporary
                 _fsync_all(temporary)
-                if target.exists():
-                    target.rename(old)
-                temporary.rename(target)
-                fsync_folder(target.parent)
-            finally:
+                _take_place(temporary, target, old, may_replace)
+            except BaseException:
                 shutil.rmtree(temporary, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)
+                raise
     except OSError as error:
         raise InputError(f"{target}: can't be written ({error.strerror or error}).") from error
+
+
+def _check_free(target: Path, may_replace: Callable[[Path], bool]) -> None:
+    if os.path.lexists(target) and not may_replace(target):
+        raise InputError(f"{target}: this is not an empty folder.")
+
+
+def _take_place(temporary: Path, target: Path, old: Path, may_replace: Callable[[Path], bool]) -> None:
+    """Renames; what lies at `target` goes only after the new folder has its name."""
+    _check_free(target, may_replace)  # again: somebody may have put something there
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    temporary.rename(target)
+    fsync_folder(target.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager

@@ -35,10 +35,14 @@ class LitData(Format):
             "chunk_bytes": CHUNK_BYTES,
             "chunk_size": None,
             "compression": None,
+            "compression_batch_size": None,
+            "compression_level": None,
             "data_format": [f"no_header_tensor:{TYPE_NUMBERS[self.dtype(source.dtype).name]}"],
             "data_spec": ONE_TENSOR,
             "encryption": None,
+            "ipc_compression": None,
             "item_loader": "TokensLoader",
+            "types": "tensor",
         }
         content = {"chunks": chunks, "config": config, "updated_at": version_of(source)}
         (folder / source.split / "index.json").write_text(json.dumps(content, sort_keys=True))

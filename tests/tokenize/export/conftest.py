@@ -101,7 +101,7 @@ def wide_run(tmp_path_factory, real_run) -> Run:
     return Run(str(folder))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_shards() -> Callable[..., None]:
     return write_shards
 

@@ -2,14 +2,14 @@
 
 import numpy as np
 
-KINDS = {2: (20240520, 1, np.uint16), 4: (20240801, 7, np.uint32)}
+KINDS = {20240520: (1, np.uint16), 20240801: (7, np.uint32)}
 
 
 def read(path):
     """The ids of a file, by what its header says."""
     content = path.read_bytes()
     header = np.frombuffer(content[:1024], np.int32)
-    magic, version, dtype = next(kind for kind in KINDS.values() if kind[0] == header[0])
+    version, dtype = KINDS[int(header[0])]
     assert header[1] == version and not header[3:].any()
     ids = np.frombuffer(content[1024:], dtype)
     assert len(ids) == header[2]

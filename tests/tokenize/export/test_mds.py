@@ -18,7 +18,9 @@ DOCUMENTS = [("a", "http://a.test/é", 3), ("b", "", 255), ("c" * 32, "http://c.
 
 @pytest.fixture
 def streaming():
-    return pytest.importorskip("streaming", reason="mosaicml-streaming is not installed: it wants an older numpy and transformers (extra mds)")
+    return pytest.importorskip(
+        "streaming", reason="mosaicml-streaming is not installed: it wants an older numpy and transformers (extra mds)"
+    )
 
 
 def test_the_bytes_are_those_of_mds_writer(tmp_path):

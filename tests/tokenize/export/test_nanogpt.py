@@ -34,7 +34,7 @@ def test_documents_end_with_end_of_text(real_run, exported):
 
 def test_meta_tells_the_vocabulary_and_its_texts(real_run, exported):
     folder = exported(real_run, "nanogpt")
-    meta = pickle.loads((folder / "meta.pkl").read_bytes())
+    meta = pickle.loads((folder / "meta.pkl").read_bytes())  # noqa: S301 as train.py does
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     assert meta["vocab_size"] == real_run.vocabulary_size() == tokenizer.get_vocab_size() == len(meta["itos"])
     assert all(text == tokenizer.decode([number], skip_special_tokens=False) for number, text in meta["itos"].items())
