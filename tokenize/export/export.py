@@ -37,15 +37,24 @@ EXPORT_FILE = "export.json"
 
 
 def export(
-    run: str, format_name: str, output: str, splits: Iterable[str] = SPLITS, force: bool = False, progress: Progress | None = None
+    run: str,
+    format_name: str,
+    output: str,
+    splits: Iterable[str] = SPLITS,
+    sequence_length: int | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Writes the tokens of a run to the folder `output` in one of FORMATS, and returns the content of its `export.json`.
 
     A split without documents is left out. Raises InputError where a split is not there, a shard is cut short or has
-    another sha256, the tokenizer is another one, the vocabulary is too large for the format, or `output` holds anything
-    (with `force`: anything but a finished export). Nothing is left behind then.
+    another sha256, the tokenizer is another one, the vocabulary is too large for the format, the format has no rows that could
+    have `sequence_length` tokens, or `output` holds anything (with `force`: anything but a finished export). Nothing is left behind then.
     """
-    written, storage = FORMATS[format_name](), Storage(run)
+    written, storage = FORMATS[format_name](sequence_length), Storage(run)
+    if sequence_length and not written.has_rows:
+        rows = " and ".join(name for name, made in FORMATS.items() if made.has_rows)
+        raise InputError(f"--sequence-length {sequence_length}: {format_name} is read at any length; only {rows} have rows of one.")
     if Path(output).resolve().is_relative_to(Path(storage.path("tokens")).resolve()):
         raise InputError(f"{output}: this lies in the folder of the stage tokens, which removes what it did not write; choose another.")
     tokenizer_json = _tokenizer(storage)
@@ -112,6 +121,7 @@ def _describe(run: str, name: str, written: Format, sources: list[Source], folde
         "vocabulary_size": first.vocabulary_size,
         "end_of_text": EOT_ID,
         "dtype": written.dtype(sources[0].dtype).name,
+        "sequence_length": written.sequence_length,
         "splits": {
             source.split: {
                 "tokens": source.description.tokens,

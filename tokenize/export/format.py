@@ -16,8 +16,14 @@ class Format:
 
     #: The largest vocabulary that the format's readers can take; None where there is no limit.
     largest_vocabulary: ClassVar[int | None] = None
+    #: Whether it has rows, which can be documents or sequences of one length; the others are read as one row of tokens.
+    has_rows: ClassVar[bool] = False
     #: The type in which ids of a vocabulary above 65,535 are written: many libraries know no uint32.
     wide: ClassVar[str] = "int32"
+
+    def __init__(self, sequence_length: int | None = None):
+        """`sequence_length`: write sequences of so many tokens instead of documents (formats that have rows)."""
+        self.sequence_length = sequence_length
 
     def dtype(self, source: np.dtype[Any]) -> np.dtype[Any]:
         """The type of the ids in the format's files. Ids are below 2**31, so their bytes are the same in int32 as in uint32."""

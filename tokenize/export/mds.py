@@ -1,4 +1,4 @@
-"""MosaicML Streaming: MDS shards with a sample a document, byte for byte what its `MDSWriter` writes.
+"""MosaicML Streaming: MDS shards with a sample a document or a sequence, byte for byte what its `MDSWriter` writes.
 
 Written here because the package that holds `MDSWriter` wants an older numpy and transformers than the rest of a run.
 """
@@ -12,27 +12,35 @@ from typing import Any, ClassVar
 import numpy as np
 
 from corpusmill.tokenize.export.format import Format
-from corpusmill.tokenize.export.source import Source, Stretch
+from corpusmill.tokenize.export.source import Sequences, Source, Stretch
 
 #: Bytes of a shard, as MDSWriter's default: a larger sample is a shard of its own.
 SIZE_LIMIT = 1 << 26
 
 
 class MDS(Format):
-    """Columns `id` and `url` (str; empty where there is none) and `tokens` (one-dimensional ndarray)."""
+    """Columns `id` and `url` (str; empty where there is none) and `tokens` (one-dimensional ndarray). Sequences have their
+    `position` in the split (int) instead of id and URL."""
 
+    has_rows: ClassVar[bool] = True
     wide: ClassVar[str] = "uint32"
 
     def write(self, source: Source, folder: Path) -> None:
         (folder / source.split).mkdir()
-        shards = ShardFiles(folder / source.split, self.dtype(source.dtype).name)
-        for stretch in source.all_stretches():
-            for sample in samples(stretch):
+        tokens = f"ndarray:{self.dtype(source.dtype).name}"
+        if self.sequence_length:
+            shards = ShardFiles(folder / source.split, {"position": "int", "tokens": tokens})
+            batches = map(sequence_samples, source.sequences(self.sequence_length))
+        else:
+            shards = ShardFiles(folder / source.split, {"id": "str", "tokens": tokens, "url": "str"})
+            batches = map(document_samples, source.all_stretches())
+        for samples in batches:
+            for sample in samples:
                 shards.add(sample)
         shards.finish()
 
 
-def samples(stretch: Stretch) -> Iterator[bytes]:
+def document_samples(stretch: Stretch) -> Iterator[bytes]:
     """Each document as MDS has it: the sizes of its columns in the order of their names, then their bytes."""
     ends = stretch.ends().tolist()
     starts = [0, *ends[:-1]]
@@ -40,6 +48,14 @@ def samples(stretch: Stretch) -> Iterator[bytes]:
         name, url = name.encode(), (url or "").encode()
         tokens = array_head(end - start) + stretch.tokens[start:end].tobytes()
         yield b"".join((struct.pack("<3I", len(name), len(tokens), len(url)), name, tokens, url))
+
+
+def sequence_samples(found: Sequences) -> Iterator[bytes]:
+    """Each sequence; columns of a fixed size, as `position`, are not in the list of sizes."""
+    head = array_head(found.tokens.shape[1])
+    size = struct.pack("<I", len(head) + found.tokens[0].nbytes)
+    for position, tokens in zip(found.positions.tolist(), found.tokens):
+        yield b"".join((size, struct.pack("<q", position), head, tokens.tobytes()))
 
 
 def array_head(size: int) -> bytes:
@@ -51,7 +67,8 @@ def array_head(size: int) -> bytes:
 class ShardFiles:
     """`shard.00000.mds` and so on, and `index.json`. Holds the samples of one shard in memory."""
 
-    def __init__(self, folder: Path, dtype: str, size_limit: int = SIZE_LIMIT):
+    def __init__(self, folder: Path, columns: dict[str, str], size_limit: int = SIZE_LIMIT):
+        """`columns`: their encodings by their names, in the order of the names."""
         self.folder, self.size_limit = folder, size_limit
         self.config: dict[str, Any] = {
             "version": 2,
@@ -59,9 +76,9 @@ class ShardFiles:
             "compression": None,
             "hashes": [],
             "size_limit": size_limit,
-            "column_names": ["id", "tokens", "url"],
-            "column_encodings": ["str", f"ndarray:{dtype}", "str"],
-            "column_sizes": [None, None, None],
+            "column_names": list(columns),
+            "column_encodings": list(columns.values()),
+            "column_sizes": [8 if encoding == "int" else None for encoding in columns.values()],
         }
         self.head = json.dumps(self.config, sort_keys=True).encode()
         self.shards: list[dict[str, Any]] = []

@@ -36,6 +36,19 @@ class Stretch:
         return np.cumsum(self.counts)
 
 
+@dataclass(frozen=True)
+class Sequences:
+    """Sequences of one length that follow one another: the place of the first token in the split, and ids as (sequences, length)."""
+
+    first: int
+    tokens: npt.NDArray[Any]
+
+    @property
+    def positions(self) -> npt.NDArray[np.int64]:
+        """Where each sequence begins in the split."""
+        return self.first + np.arange(len(self.tokens)) * self.tokens.shape[1]
+
+
 class Source:
     """One split of a run's tokens. Raises InputError where it isn't there, or was made by another tokenizer."""
 
@@ -83,3 +96,15 @@ class Source:
         """The stretches of all shards, in their order."""
         for number in range(len(self)):
             yield from self.stretches(number, most)
+
+    def sequences(self, length: int) -> Iterator[Sequences]:
+        """The split as one row of tokens, across documents and shards, cut every `length`; the last one may be shorter."""
+        position, rest = 0, np.zeros(0, self.dtype)
+        for stretch in self.all_stretches():
+            row = np.concatenate((rest, stretch.tokens))
+            whole = len(row) // length * length
+            if whole:
+                yield Sequences(position, row[:whole].reshape(-1, length))
+            position, rest = position + whole, row[whole:]
+        if len(rest):
+            yield Sequences(position, rest.reshape(1, -1))

@@ -45,6 +45,9 @@ def export(
     format_: Annotated[ExportFormat, typer.Option("--format", help="Whose readers are to open it.", show_default=False)],
     output: Annotated[str, typer.Option(metavar="FOLDER", help="A new or empty local folder.", show_default=False)],
     split: Annotated[ExportSplit, typer.Option(help="Which tokens.")] = ExportSplit.both,
+    sequence_length: Annotated[
+        int | None, typer.Option(metavar="TOKENS", min=2, help="Rows of so many tokens instead of a row a document (parquet, mds).")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in that folder.")] = False,
 ) -> None:
     """Write a run's tokens as another training code reads them; each shard's sha256 is checked on the way."""
@@ -54,7 +57,7 @@ def export(
     from corpusmill.tokenize.export.export import SPLITS
     from corpusmill.tokenize.export.export import export as write
 
-    done = write(run, format_.value, output, SPLITS if split is ExportSplit.both else (split.value,), force, Progress())
+    done = write(run, format_.value, output, SPLITS if split is ExportSplit.both else (split.value,), sequence_length, force, Progress())
     console = Console(highlight=False, soft_wrap=True)
     for name, found in done["splits"].items():
         console.print(f"{name}: {found['tokens']:,} tokens of {found['documents']:,} documents", markup=False)

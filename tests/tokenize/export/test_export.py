@@ -36,6 +36,17 @@ def test_equal_bytes_twice(real_run, exported, name):
 
 
 @pytest.mark.parametrize("name", FORMATS)
+def test_sequences_are_for_formats_with_rows(real_run, exported, tmp_path, name):
+    if FORMATS[name].has_rows:
+        one, two = (content(exported(real_run, name, place, sequence_length=100)) for place in ("one", "two"))
+        assert one == two and json.loads(one["export.json"])["sequence_length"] == 100
+        return
+    with pytest.raises(InputError, match=f"--sequence-length 100: {name} is read at any length; only parquet and mds"):
+        exported(real_run, name, sequence_length=100)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", FORMATS)
 def test_the_description_says_what_is_there(real_run, exported, name):
     folder = exported(real_run, name)
     said = json.loads((folder / "export.json").read_text())

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from corpusmill.tokenize.export.mds import ShardFiles, array_head, samples
+from corpusmill.tokenize.export.mds import ShardFiles, array_head, document_samples
 
 SPLITS = ("train", "validation")
 #: What mosaicml-streaming 0.13.0's MDSWriter made of DOCUMENTS with size_limit=1500 (columns id, url: str; tokens: ndarray:uint16).
@@ -27,8 +27,8 @@ def test_the_bytes_are_those_of_mds_writer(tmp_path):
     arrays = [(np.arange(size) * 7 % 65521).astype(np.uint16) for _, _, size in DOCUMENTS]
     table = pa.table({"id": [name for name, _, _ in DOCUMENTS], "url": [url or None for _, url, _ in DOCUMENTS]})
     ends = np.cumsum([len(array) for array in arrays])
-    files = ShardFiles(tmp_path, "uint16", size_limit=1500)
-    for sample in samples(SimpleNamespace(tokens=np.concatenate(arrays), documents=table, ends=lambda: ends)):
+    files = ShardFiles(tmp_path, {"id": "str", "tokens": "ndarray:uint16", "url": "str"}, size_limit=1500)
+    for sample in document_samples(SimpleNamespace(tokens=np.concatenate(arrays), documents=table, ends=lambda: ends)):
         files.add(sample)
     files.finish()
     written = {path.name: path.read_bytes() for path in WRITTEN.iterdir()}
@@ -42,7 +42,7 @@ def test_sizes_take_as_few_bytes_as_they_can(size, head):
 
 
 def test_a_sample_above_the_limit_is_a_shard_of_its_own(tmp_path):
-    files = ShardFiles(tmp_path, "uint16", size_limit=500)
+    files = ShardFiles(tmp_path, {"tokens": "bytes"}, size_limit=500)
     for sample in (bytes(600), bytes(10), bytes(900), bytes(10)):
         files.add(sample)
     files.finish()
@@ -76,3 +76,22 @@ def test_mds_writer_writes_the_same_bytes(streaming, any_run, exported, tmp_path
                 writer.write({"id": document.id, "url": document.url or "", "tokens": document.ids})
         theirs, ours = ({path.name: path.read_bytes() for path in place.iterdir()} for place in (tmp_path / split, folder / split))
         assert theirs == ours
+
+
+@pytest.mark.parametrize("length", [64, 300])
+def test_sequences_are_windows_of_the_shards(streaming, any_run, exported, tmp_path, length):
+    folder = exported(any_run, "mds", sequence_length=length)
+    for split in SPLITS:
+        shards = any_run.shards(split)
+        data = streaming.StreamingDataset(local=str(folder / split), batch_size=1, shuffle=False)
+        assert len(data) == -(-shards.total // length)
+        with streaming.MDSWriter(
+            columns={"position": "int", "tokens": f"ndarray:{shards.dtype.name}"}, out=str(tmp_path / split)
+        ) as writer:
+            for number, start in enumerate(range(0, shards.total, length)):
+                wanted, sample = shards.window(start, min(length, shards.total - start)), data[number]
+                assert sample["position"] == start and np.array_equal(sample["tokens"], wanted)
+                writer.write({"position": start, "tokens": wanted})
+        theirs, ours = ({path.name: path.read_bytes() for path in place.iterdir()} for place in (tmp_path / split, folder / split))
+        assert theirs == ours
+        streaming.base.util.clean_stale_shared_memory()

@@ -41,3 +41,12 @@ def test_tensors_are_the_documents(any_run, exported, load):
 def test_one_split_alone(real_run, exported, load):
     data = load(str(exported(real_run, "parquet", splits=("validation",))))
     assert set(data) == {"validation"}
+
+
+@pytest.mark.parametrize("length", [64, 5000])
+def test_sequences_are_windows_of_the_shards(any_run, exported, load, length):
+    for split, rows in load(str(exported(any_run, "parquet", sequence_length=length))).items():
+        shards = any_run.shards(split)
+        assert rows["position"][:] == list(range(0, shards.total, length))
+        for row in rows:
+            assert row["input_ids"] == shards.window(row["position"], min(length, shards.total - row["position"])).tolist()
