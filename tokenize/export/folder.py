@@ -21,6 +21,8 @@ def new_folder(output: str, may_replace: Callable[[Path], bool]) -> Iterator[Pat
     if is_remote(output):
         raise InputError(f"{output}: an export is written to a local folder; copy it from there.")
     target = Path(output.removeprefix("file://")).resolve()
+    if not target.name:
+        raise InputError(f"{target}: this is not an empty folder.")
     temporary, old = (target.with_name(f"{TEMPORARY}{target.name}{end}") for end in ("", "-old"))
     try:
         if old.exists() and not target.exists():  # killed between the two renames below

@@ -109,6 +109,21 @@ def test_an_empty_split_is_left_out(copied, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_remote_run_gives_the_same_bytes(copied, tmp_path):
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    memory.put(str(copied), "/export-run", recursive=True)
+    for name in FORMATS:
+        export(str(copied), name, str(tmp_path / f"local-{name}"))
+        export("memory://export-run", name, str(tmp_path / f"remote-{name}"))
+        local, remote = (content(tmp_path / f"{place}-{name}") for place in ("local", "remote"))
+        assert {path: found for path, found in local.items() if path != "export.json"} == {
+            path: found for path, found in remote.items() if path != "export.json"
+        }
+    memory.rm("/export-run", recursive=True)
+
+
 def test_folders_with_anything_in_them_are_kept(real_run, tmp_path):
     folder = tmp_path / "out"
     folder.mkdir()
@@ -128,6 +143,8 @@ def test_folders_with_anything_in_them_are_kept(real_run, tmp_path):
         assert content(other) == {foreign: b"mine"}
     with pytest.raises(InputError, match="not an empty folder"):
         export(real_run.folder, "megatron", str(tmp_path / "thesis" / "thesis.txt"), force=True)
+    with pytest.raises(InputError, match="not an empty folder"):
+        export(real_run.folder, "megatron", "/", force=True)
     with pytest.raises(InputError, match="local folder"):
         export(real_run.folder, "megatron", "s3://bucket/out")
     with pytest.raises(InputError, match="the folder of the stage tokens"):
