@@ -12,9 +12,9 @@ FILES = {"train": "train.bin", "validation": "val.bin"}
 
 
 class NanoGPT(Format):
-    """`train.py` maps the files as uint16, whatever the vocabulary, so larger ids have no place in this format."""
+    """`train.py` maps the files as uint16, whatever the vocabulary, so tokens of 32 bits have no place in this format."""
 
-    largest_vocabulary: ClassVar[int | None] = 1 << 16
+    largest_vocabulary: ClassVar[int | None] = (1 << 16) - 1  # what token shards hold in uint16
 
     def write(self, source: Source, folder: Path) -> None:
         with open(folder / FILES[source.split], "wb") as file:

@@ -1,6 +1,8 @@
 """nanoGPT's files, read as its train.py does: memory maps of uint16 and slices of them."""
 
+import hashlib
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 from tokenizers import Tokenizer
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.tokenize.export.export import export
 
 FILES = {"train": "train.bin", "validation": "val.bin"}
 
@@ -48,3 +51,18 @@ def test_a_vocabulary_of_more_than_16_bits_is_refused(wide_run, exported, tmp_pa
     with pytest.raises(InputError, match=r"a vocabulary of 200,000 does not fit the format nanogpt.*megatron"):
         exported(wide_run, "nanogpt")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", [65_535, 65_536])
+def test_the_largest_vocabulary_of_16_bits(make_shards, real_run, tmp_path, size):
+    tokenizer = Path(real_run.folder, "tokenizer", "tokenizer.json").read_bytes()
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer" / "tokenizer.json").write_bytes(tokenizer)
+    ids = np.append(np.arange(size - 1, 0, -1), 0)
+    make_shards(tmp_path / "tokens" / "train", "train", [[ids]], size, hashlib.sha256(tokenizer).hexdigest())
+    if size > 65_535:
+        with pytest.raises(InputError, match="a vocabulary of 65,536 does not fit the format nanogpt"):
+            export(str(tmp_path), "nanogpt", str(tmp_path / "out"), ("train",))
+    else:
+        export(str(tmp_path), "nanogpt", str(tmp_path / "out"), ("train",))
+        assert np.array_equal(np.memmap(tmp_path / "out" / "train.bin", dtype=np.uint16, mode="r"), ids)
