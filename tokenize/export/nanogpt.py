@@ -4,7 +4,9 @@ import pickle
 from pathlib import Path
 from typing import ClassVar
 
-from corpusmill.tokenize.encode import Encoder
+from tokenizers import Tokenizer
+
+from corpusmill.tokenize.byte_alphabet import to_bytes
 from corpusmill.tokenize.export.format import Format
 from corpusmill.tokenize.export.source import Source
 
@@ -22,18 +24,17 @@ class NanoGPT(Format):
                 file.write(stretch.tokens.data)
 
     def finish(self, folder: Path, splits: list[str], tokenizer_json: bytes) -> None:
-        (folder / "meta.pkl").write_bytes(pickle.dumps(describe(Encoder(tokenizer_json)), protocol=2))
+        (folder / "meta.pkl").write_bytes(pickle.dumps(describe(Tokenizer.from_buffer(tokenizer_json)), protocol=2))
 
 
-def describe(encoder: Encoder) -> dict[str, object]:
+def describe(tokenizer: Tokenizer) -> dict[str, object]:
     """What nanoGPT reads from `meta.pkl`: `vocab_size` in train.py, `itos` and `stoi` in sample.py.
 
     sample.py encodes a prompt character by character, so `stoi` holds the tokens that are one character; a character
     that lies in several tokens is shown as U+FFFD.
     """
-    texts = {rank: token.decode("utf-8", "replace") for token, rank in encoder.ranks.items()}
-    itos: dict[int, str] = {
-        number: texts.get(number) or encoder.tokenizer.id_to_token(number) or "" for number in range(encoder.vocabulary_size)
-    }
+    special = tokenizer.get_added_tokens_decoder()
+    tokens = sorted((number, token) for token, number in tokenizer.get_vocab().items())
+    itos = {number: token if number in special else to_bytes(token).decode("utf-8", "replace") for number, token in tokens}
     stoi = {text: number for number, text in itos.items() if len(text) == 1 and text != "\ufffd"}
-    return {"vocab_size": encoder.vocabulary_size, "itos": itos, "stoi": stoi}
+    return {"vocab_size": tokens[-1][0] + 1, "itos": itos, "stoi": stoi}

@@ -22,6 +22,7 @@ def small_chunks(monkeypatch):
     monkeypatch.setattr(ours, "CHUNK_BYTES", 50_000)
 
 
+@pytest.mark.filterwarnings("ignore:The given buffer is not writable")  # theirs, about the map that they copy from
 def test_the_tokens_loader_reads_the_blocks_of_each_chunk(any_run, exported, small_chunks):
     folder, block = exported(any_run, "litdata"), 64
     for split in SPLITS:
