@@ -11,7 +11,7 @@ from collections import namedtuple
 import numba
 import numpy as np
 
-from corpusmill.dedup.string_hashes import sha1, xxh32, xxh64
+from corpusmill.dedup.string_hashes import sha1, xxh32
 from corpusmill.dedup.words import shingle_hashes, word_hashes
 from corpusmill.pipeline.text.hashing import BASE, ONE, mix64, power
 from corpusmill.pipeline.text.spacy_words import walk_marked_words
