@@ -27,8 +27,8 @@ RULES = {"url_duplicate": [URL], "exact_duplicate": [EXACT], "near_duplicate": [
 OPTIONAL = ("kept_in", "similarity", "verified", "full_cluster")
 #: Documents that stay say how many copies they stand for.
 SIZE = pa.field("cluster_size", pa.int64(), nullable=False)
-#: And which of them are copies of each other all the same, because a full cluster left some: it names the kept document of the cluster, and is
-#: null where a document is known to be like no other.
+#: And which of them are like each other all the same, because a full cluster left some: the id of the cluster's kept document, null where
+#: a document is known to be like no other.
 CLUSTER = pa.field("cluster_id", pa.string())
 DEDUP_REPORT = with_columns(
     REPORT,

@@ -17,6 +17,7 @@ from corpusmill.pipeline.text.hashing import BASE, ONE, mix64, power
 from corpusmill.pipeline.text.spacy_words import walk_marked_words
 from corpusmill.pipeline.text.utf8 import decode
 from corpusmill.pipeline.text.words import VISIBLE, walk_words
+from corpusmill.pipeline.text.xxh64 import xxh64
 
 #: How a shingle becomes a number: by our hash of hashes, or by a hash of its characters.
 OURS, XXH64, XXH32, SHA1_64, SHA1_32 = range(5)
