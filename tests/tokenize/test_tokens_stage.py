@@ -3,57 +3,14 @@
 import json
 
 import numpy as np
-import pyarrow as pa
 import pytest
+from token_runs import content, report, splits, tokens_stage
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.schemas import REPORT
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.special_tokens import EOT_ID
-from corpusmill.pipeline.tokenshards import TokenShards
 from corpusmill.tokenize.encode import Encoder
-from corpusmill.tokenize.tokenizer_stage import TokenizerStage
-from corpusmill.tokenize.tokens_stage import TokensStage
-
-
-def tokens_stage(**options):
-    return TokensStage(TokensStage.Config(**options))
-
-
-@pytest.fixture
-def mill(make_run, execute):
-    """Runs both stages over shards of documents and returns the run."""
-
-    def make(shards, name="run", **options):
-        run = make_run(shards, name)
-        execute(run, TokenizerStage(TokenizerStage.Config(vocabulary_size=600)))
-        execute(run, tokens_stage(**options))
-        return run
-
-    return make
-
-
-def splits(run):
-    return {split: TokenShards(run.path(f"tokens/{split}")) for split in ("train", "validation")}
-
-
-def content(run):
-    """The documents of both splits in order: id, and its tokens as bytes."""
-    found = {}
-    for split, shards in splits(run).items():
-        shards.verify()
-        found[split] = [(a.id, shards.tokens(a.shard)[a.first : a.first + a.tokens].tolist()) for a in shards.documents_of(0, shards.total)]
-    return found
-
-
-def report(run):
-    names = sorted(path for path in run.list_files("tokens/report"))
-    return pa.concat_tables(read_table(run, name) for name in names)
-
-
-@pytest.fixture
-def documents(make_documents, english, foreign):
-    return make_documents(["", *english[:150], *foreign[:20], "", "<|endoftext|> is text here"])
 
 
 def test_every_token_of_every_document_is_there_once(mill, documents):
