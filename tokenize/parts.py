@@ -4,7 +4,7 @@ Beside each part lies a table with a row a document in the same order: whoever w
 of every part, rows and tokens. The table is an Arrow file in batches of `ROWS`, so a task reads the few that it needs.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -184,7 +184,3 @@ def take_rows(storage: Storage, path: str, rows: Index, columns: list[str]) -> p
     with open_batches(storage, path) as reader:
         batches = [reader.get_batch(number).select(columns) for number in range(low, high + 1)]
         return pa.Table.from_batches(batches).take(pa.array(rows - low * ROWS))
-
-
-def iter_parts(storage: Storage, paths: Iterable[str], columns: list[str]) -> Iterator[pa.Table]:
-    return (read_part(storage, path, columns) for path in paths)
