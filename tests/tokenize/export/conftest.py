@@ -12,6 +12,7 @@ import pytest
 
 from corpusmill.pipeline.shards import publish
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.pipeline.tokenshards import INDEX, SHARDS_FILE, Shard, ShardSet, TokenShards, shard_contents, shard_names, token_dtype
 from corpusmill.tokenize.export.export import SPLITS, export
 from corpusmill.tokenize.tokenizer_stage import TokenizerStage
@@ -79,13 +80,15 @@ def write_shards(folder: Path, split: str, shards: list[list[npt.NDArray[Any]]],
             **{name: [None] * rows for name in ("source", "offset", "length")},
             "data_file": ["ingest/data/part-00000.parquet"] * rows,
             "data_row": range(rows),
+            "copy": [0] * rows,
+            "cluster_id": [None] * rows,
         }
         tokens = np.concatenate(documents).astype(token_dtype(vocabulary_size))
         contents = shard_contents(number, tokens, pa.table(columns).cast(INDEX))
         files = {name: publish(storage, name, content) for name, content in contents.items()}
         file, index = shard_names(number)
-        written.append(Shard(file, index, len(tokens), rows, int(4 * counts.sum()), files[file].sha256))
-    description = ShardSet(token_dtype(vocabulary_size).name, vocabulary_size, tokenizer_sha256, split, tuple(written))
+        written.append(Shard(file, index, len(tokens), rows, int(4 * counts.sum()), files[file].sha256, files[index].sha256))
+    description = ShardSet(token_dtype(vocabulary_size).name, vocabulary_size, tokenizer_sha256, split, tuple(written), EOT_ID)
     storage.write_bytes(SHARDS_FILE, description.to_json())
 
 
