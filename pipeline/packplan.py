@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from corpusmill.pipeline.bestfit import best_fit
 from corpusmill.pipeline.errors import InputError
 
 #: `row` counts from 0 without gaps; `first` is the piece's first token in the shard and `tokens` their number: the targets of the piece.
@@ -44,6 +43,8 @@ def cut(documents: Integers, length: int) -> tuple[Integers, Integers]:
 
 def plan(documents: Integers, length: int) -> tuple[pa.Table, int]:
     """The plan (schema PLAN) for documents of so many tokens that follow one another in a shard, and its number of rows."""
+    from corpusmill.pipeline.bestfit import best_fit  # brings numba, which readers of a plan do without
+
     first, sizes = cut(documents, length)
     row, rows = best_fit(sizes, length)
     order = np.argsort(row, kind="stable")
