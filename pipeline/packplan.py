@@ -62,15 +62,16 @@ def plan_bytes(table: pa.Table) -> bytes:
 class Plan:
     """A plan as it lies on disk: int64 `row`, `first`, `tokens`, each `[pieces]`.
 
-    Raises InputError where it is not a plan that covers `shard_tokens` tokens once, in `rows` rows of at most `length`.
+    Raises InputError where it is not a plan that covers `shard_tokens` tokens once, in `rows` rows of at most `length`, and
+    FileNotFoundError where it is not there.
     """
 
     def __init__(self, path: str, shard_tokens: int, length: int, rows: int):
         try:
             self._file = pa.memory_map(path)
             table = pa.ipc.open_file(self._file).read_all()
-        except FileNotFoundError as error:
-            raise InputError(f"{path}: this packing plan is missing.") from error
+        except FileNotFoundError:
+            raise  # a copy in a cache may have gone
         except (pa.ArrowInvalid, OSError) as error:
             raise InputError(f"{path}: not a readable packing plan ({error}).") from error
         if not table.schema.equals(PLAN):

@@ -87,10 +87,7 @@ class Storage:
         except (FileNotFoundError, NotADirectoryError):
             return {}
         try:
-            return {
-                name: os.stat(name, dir_fd=descriptor).st_size if name.endswith(sized) else -1
-                for name in os.listdir(descriptor)
-            }
+            return {name: os.stat(name, dir_fd=descriptor).st_size if name.endswith(sized) else -1 for name in os.listdir(descriptor)}
         finally:
             os.close(descriptor)
 

@@ -9,12 +9,14 @@ shards.json                  dtype, vocabulary, the tokenizer's sha256, totals, 
 ```
 """
 
+import gc
 import hashlib
 import json
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -133,10 +135,11 @@ class ShardSet:
         if not storage.exists(SHARDS_FILE):
             raise InputError(f"{path}: no such file, so {storage.root} holds no token shards.")
         try:
-            raw = json.loads(storage.read_bytes(SHARDS_FILE))
-            totals = {name: raw.pop(name) for name in ("tokens", "documents", "utf8_bytes")}
-            raw.pop("packing")  # for those who read the file: it follows from the plans
-            found = cls(**{**raw, "shards": tuple(map(_shard, raw["shards"]))})
+            with _nothing_collected():
+                raw = json.loads(storage.read_bytes(SHARDS_FILE))
+                totals = {name: raw.pop(name) for name in ("tokens", "documents", "utf8_bytes")}
+                raw.pop("packing")  # for those who read the file: it follows from the plans
+                found = cls(**{**raw, "shards": tuple(map(_shard, raw["shards"]))})
             mismatch = [name for name, value in totals.items() if getattr(found, name) != value]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path}: not a description of token shards ({type(error).__name__}: {error}).") from error
@@ -148,7 +151,8 @@ class ShardSet:
 
 
 def _shard(raw: dict[str, Any]) -> Shard:
-    return _described(Shard, {**raw, "plans": tuple(_described(ShardPlan, plan) for plan in raw["plans"])})
+    raw["plans"] = tuple([_described(ShardPlan, plan) for plan in raw["plans"]])
+    return _described(Shard, raw)
 
 
 def _described(kind: type[Described], raw: dict[str, Any]) -> Described:
@@ -158,6 +162,18 @@ def _described(kind: type[Described], raw: dict[str, Any]) -> Described:
     found = object.__new__(kind)
     found.__dict__.update(raw)
     return found
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """No garbage collection meanwhile: where torch is loaded, one costs more than reading a set of a thousand shards."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def shard_names(number: int) -> tuple[str, str]:
@@ -280,20 +296,27 @@ class TokenShards:
         else:
             deque(map(self.tokens, numbers), 0)
 
+    def packed_rows(self, number: int, length: int) -> int:
+        """Rows of `length` places into which a shard is packed; raises InputError where it has no such plan."""
+        return self._plan(number, length).rows
+
     def plan(self, number: int, length: int) -> Plan:
         """How the documents of a shard are packed into rows of `length`; raises InputError where it has no such plan."""
         if (number, length) not in self._plans:
-            shard = self._shard(number)
-            found = shard.plan(length)
-            if found is None:
-                raise InputError(
-                    f"{self.storage.root}: there is no packing plan for rows of {length}; make one by corpusmill tokens RUN "
-                    f"--set tokens.pack_lengths=[{length}]."
-                )
+            shard, found = self._shard(number), self._plan(number, length)
             self._plans[number, length] = self._open(
                 found.file, found.bytes, found.sha256, lambda path: Plan(path, shard.tokens, length, found.rows)
             )
         return self._plans[number, length]
+
+    def _plan(self, number: int, length: int) -> ShardPlan:
+        found = self._shard(number).plan(length)
+        if found is None:
+            raise InputError(
+                f"{self.storage.root}: these tokens are not packed into rows of {length}; "
+                f"corpusmill tokens RUN --set tokens.pack_lengths=[{length}] does that."
+            )
+        return found
 
     def _open(self, file: str, size: int, sha256: str, opener: Callable[[str], Opened]) -> Opened:
         """What `opener` makes of the path of a file of the set, or of its copy where the set is remote."""

@@ -7,7 +7,7 @@ and which range of the shuffled order each token shard holds; each token shard i
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -22,10 +22,14 @@ from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
 from corpusmill.pipeline.tokenshards import DTYPES, SHARDS_FILE, Shard, ShardSet, shard_contents
 from corpusmill.tokenize.gather import gather, index_of, report_of
 from corpusmill.tokenize.layout import SPLITS, ShardRange, shard_ranges, token_histograms, validation_limit
+from corpusmill.tokenize.pack import pack, packing_line, plans_by_shard
 from corpusmill.tokenize.parts import Ordering, encode_part
 
 TOKENIZER = "tokenizer/tokenizer.json"
 PLAN = "plan.json"
+
+
+PackLength = Annotated[int, Field(ge=8, le=1 << 24)]
 
 
 class TokensConfig(BaseConfig):
@@ -33,6 +37,7 @@ class TokensConfig(BaseConfig):
     validation_share: float = Field(0.01, ge=0, lt=1, description="Share of the documents (groups of duplicates) held out for validation.")
     shuffle: bool = Field(True, description="Whether documents are shuffled over all shards, or stay in the order of their files.")
     seed: int = Field(0, ge=0, lt=1 << 32, description="Decides the shuffled order and which documents are for validation.")
+    pack_lengths: list[PackLength] = Field([], description="Rows of so many tokens into which whole documents are packed: a plan for each.")
 
 
 class EncodeWorker(Worker):
@@ -90,21 +95,23 @@ class TokensStage(Stage):
 
     def execute(self, run: StageRun) -> None:
         documents = run.documents()
+        shards_only = self.config.model_copy(update={"pack_lengths": []})  # other plans redo no shards
         tokenizer = run.outputs_of("tokenizer", "tokenizer.json")[0]
         encoded = run.map("encode", EncodeWorker, [
             Piece(f"encode-{number:05d}", (shard, tokenizer), {"number": number, "pieces": len(documents)})
             for number, shard in enumerate(documents)
-        ])  # fmt: skip
+        ], config=shards_only)  # fmt: skip
         parts = [row.ref(self.name, output.path) for row in encoded for output in row.outputs]
-        planned = run.once("plan", [*parts, tokenizer], lambda identity: self.plan(run, encoded, tokenizer))
+        planned = run.once("plan", [*parts, tokenizer], lambda identity: self.plan(run, encoded, tokenizer), config=shards_only)
         plan = json.loads(run.storage.read_bytes(PLAN))
         ranges = [ShardRange(**found) for found in plan["shards"]]
         gathered = run.map("gather", GatherWorker, [
             Piece(f"{wanted.split}-{wanted.number:05d}", (planned.ref(self.name, PLAN),), {"range": asdict(wanted), "report": number})
             for number, wanted in enumerate(ranges)
-        ])  # fmt: skip
-        shards = [row.ref(self.name, output.path) for row in gathered for output in row.outputs]
-        run.once("shards", [planned.ref(self.name, PLAN), *shards], lambda identity: describe(plan, ranges, gathered))
+        ], config=shards_only)  # fmt: skip
+        packed = pack(run, gathered, self.config.pack_lengths)
+        shards = [row.ref(self.name, output.path) for row in [*gathered, *packed] for output in row.outputs]
+        run.once("shards", [planned.ref(self.name, PLAN), *shards], lambda identity: describe(plan, ranges, gathered, packed))
 
     def plan(self, run: StageRun, encoded: list[TaskRow], tokenizer: FileRef) -> Output:
         """`plan.json`: the parts, which documents are for validation, and the range of each token shard."""
@@ -136,16 +143,21 @@ class TokensStage(Stage):
         for split in SPLITS:
             found = ShardSet.read(run.storage.child(split))
             lines[split] = f"{found.tokens:,} tokens of {found.documents:,} documents in {len(found.shards)} shards"
+            if packed := found.packing():
+                lines[f"{split} packed"] = "; ".join(map(packing_line, packed))
         return lines
 
 
-def describe(plan: dict[str, object], ranges: list[ShardRange], gathered: list[TaskRow]) -> Output:
+def describe(plan: dict[str, object], ranges: list[ShardRange], gathered: list[TaskRow], packed: list[TaskRow]) -> Output:
     """`shards.json` of both splits."""
+    plans = plans_by_shard(packed)
     shards: dict[str, list[Shard]] = {split: [] for split in SPLITS}
     for wanted, row in zip(ranges, gathered, strict=True):
         published = {output.path.removeprefix(f"{wanted.split}/"): output for output in row.outputs}
         file, index = (next(name for name in published if name.endswith(ending)) for ending in (".bin", ".index.parquet"))
-        shards[wanted.split].append(Shard(file=file, index=index, sha256=published[file].sha256, **row.counts))
+        shards[wanted.split].append(
+            Shard(file=file, index=index, sha256=published[file].sha256, plans=plans.get(f"{wanted.split}/{file}", ()), **row.counts)
+        )
     header = {name: plan[name] for name in ("dtype", "vocabulary_size", "tokenizer_sha256")}
     sets = {split: ShardSet(**header, split=split, shards=tuple(shards[split])) for split in SPLITS}  # type: ignore[arg-type]
     return Output({f"{split}/{SHARDS_FILE}": found.to_json() for split, found in sets.items()})
