@@ -62,4 +62,4 @@ def plans_by_shard(packed: Sequence[TaskRow]) -> dict[str, tuple[ShardPlan, ...]
 
 def packing_line(packing: dict[str, Any]) -> str:
     """One line of `ShardSet.packing` for people."""
-    return f"{packing['rows']:,} rows of {packing['length']:,}, {packing['waste']:.3%} of their places empty, no token lost or cropped"
+    return f"{packing['rows']:,} rows of {packing['length']:,}, {packing['waste']:.3%} of their places empty"

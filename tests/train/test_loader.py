@@ -11,20 +11,18 @@ from hypothesis import strategies as st
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.train.loader import WindowLoader, evaluation_batches, to_batch
+from corpusmill.train.token_array import TokenArray
 
 
-class Row:
+class Row(TokenArray):
     """Token `i` at position `i`, so that a token says where it comes from."""
 
     def __init__(self, tokens: int):
-        self.ids = np.arange(tokens, dtype=np.uint16)
-
-    def __len__(self) -> int:
-        return len(self.ids)
+        super().__init__(np.arange(tokens, dtype=np.uint16))
 
     def window(self, start: int, length: int) -> np.ndarray:
         assert start >= 0 and start + length <= len(self.ids)
-        return self.ids[start : start + length]
+        return super().window(start, length)
 
 
 @settings(max_examples=30, deadline=None)
