@@ -405,8 +405,11 @@ class TokenShards:
 
     def _verify(self, relative: str, sha256: str, what: str) -> None:
         found = hashlib.sha256()
-        with self.storage.open_read(relative) as file:
-            while chunk := file.read(1 << 22):
-                found.update(chunk)
+        try:
+            with self.storage.open_read(relative) as file:
+                while chunk := file.read(1 << 22):
+                    found.update(chunk)
+        except OSError as error:
+            raise InputError(f"{self.storage.path(relative)}: this {what} can't be read ({error.strerror or error}).") from error
         if found.hexdigest() != sha256:
             raise InputError(f"{self.storage.path(relative)}: this {what} is not the one that was written (its sha256 differs).")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from token_sets import random_documents, write_token_set
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.shards import publish, read_table, write_parquet
@@ -194,6 +196,63 @@ def test_damage_is_seen_on_verifying(folder, damage, sentence):
     damage(folder)
     with pytest.raises(InputError, match=sentence):
         TokenShards(folder).verify()
+
+
+def test_plans_are_those_of_the_set(tmp_path):
+    described = write_token_set(tmp_path, random_documents(3, 40, 50), pack=(64, 16))
+    shards = TokenShards(tmp_path)
+    assert ShardSet.read(shards.storage) == described
+    shards.verify()
+    raw = json.loads((tmp_path / SHARDS_FILE).read_text())
+    assert [found["length"] for found in raw["packing"]] == [16, 64]
+    for found in raw["packing"]:
+        rows = sum(shards.packed_rows(number, found["length"]) for number in range(3))
+        empty = rows * found["length"] - len(shards)
+        assert (found["rows"], found["padding"], found["waste"]) == (rows, empty, empty / (rows * found["length"]))
+        for number, shard in enumerate(shards.shards):
+            plan = shards.plan(number, found["length"])
+            assert plan.tokens.sum() == shard.tokens and plan.row[-1] + 1 == shards.packed_rows(number, found["length"])
+    with pytest.raises(InputError, match=r"not packed into rows of 32; corpusmill tokens RUN --set tokens.pack_lengths=\[32\] does that"):
+        shards.plan(0, 32)
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda path: path.unlink(), r"tokens-00001\.pack-16\.arrow: "),
+        (
+            lambda path: path.write_bytes(path.read_bytes()[:-40]),
+            r"tokens-00001\.pack-16\.arrow: this packing plan is not the one that was written",
+        ),
+    ],
+)
+def test_damaged_plans_are_seen_on_verifying_and_on_use(tmp_path, damage, sentence):
+    write_token_set(tmp_path, random_documents(2, 20, 30), pack=(16,))
+    damage(tmp_path / "tokens-00001.pack-16.arrow")
+    shards = TokenShards(tmp_path)
+    shards.plan(0, 16)
+    with pytest.raises(InputError, match=sentence.partition(": ")[0]):
+        shards.plan(1, 16)
+    with pytest.raises((InputError, OSError), match=sentence):
+        shards.verify()
+
+
+def test_another_process_maps_for_itself(folder):
+    shards = TokenShards(folder)
+    shards.map([0, 2])
+    assert (shards.addresses != 0).tolist() == [True, False, True]
+    copy = pickle.loads(pickle.dumps(shards))  # noqa: S301 - our own bytes
+    assert not copy.addresses.any() and copy.window(0, 17).tolist() == shards.window(0, 17).tolist()
+
+
+def test_a_shard_that_changes_after_opening_is_seen_when_it_is_mapped(folder):
+    shards = TokenShards(folder)
+    (folder / "tokens-00001.bin").write_bytes(b"12")
+    with pytest.raises(InputError, match=r"tokens-00001\.bin: this token shard is cut short \(2 bytes"):
+        shards.tokens(1)
+    (folder / "tokens-00001.bin").unlink()
+    with pytest.raises(InputError, match=r"tokens-00001\.bin: can't be read \(No such file"):
+        shards.tokens(1)
 
 
 def test_tokens_of_another_tokenizer_are_refused(folder):
