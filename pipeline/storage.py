@@ -80,7 +80,9 @@ class Storage:
         """Bytes of what lies in this folder itself, by name, found all at once. Of a local folder only the names that end in
         `sized` are looked at; of the others the bytes are -1. Empty where there is no such folder."""
         if self.remote:
-            found = self._fs().find("", maxdepth=1, detail=True)
+            fs = self._fs()
+            fs.invalidate_cache()  # what the store said before may be old
+            found = fs.find("", maxdepth=1, detail=True)
             return {name.rpartition("/")[2]: int(info["size"]) for name, info in found.items()}
         try:
             descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)

@@ -219,7 +219,7 @@ def test_plans_are_those_of_the_set(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
-        (lambda path: path.unlink(), r"tokens-00001\.pack-16\.arrow: "),
+        (lambda path: path.unlink(), r"tokens-00001\.pack-16\.arrow: this packing plan can't be read \(No such file"),
         (
             lambda path: path.write_bytes(path.read_bytes()[:-40]),
             r"tokens-00001\.pack-16\.arrow: this packing plan is not the one that was written",
@@ -233,7 +233,7 @@ def test_damaged_plans_are_seen_on_verifying_and_on_use(tmp_path, damage, senten
     shards.plan(0, 16)
     with pytest.raises(InputError, match=sentence.partition(": ")[0]):
         shards.plan(1, 16)
-    with pytest.raises((InputError, OSError), match=sentence):
+    with pytest.raises(InputError, match=sentence):
         shards.verify()
 
 
