@@ -83,6 +83,18 @@ def test_a_bucket_equals_a_folder_and_is_read_once(remote, tmp_path: Path) -> No
         TokenShards(remote.url, cache=cache)
 
 
+def test_workers_of_a_data_loader_share_the_copies(remote, tmp_path: Path) -> None:
+    from corpusmill.train.dataset import TokenDataset
+    from corpusmill.train.loader import WindowLoader
+
+    cache = ShardCache(tmp_path / "cache")
+    dataset = TokenDataset(WindowLoader(TokenShards(remote.url, cache=cache), 16, 8, seed=0, document_mask=False), steps=6)
+    local = WindowLoader(TokenShards(remote.folder), 16, 8, seed=0, document_mask=False)
+    found = [batch[0].tolist() for batch in dataset.batches(workers=2)]
+    assert found == [local.load(step)[0].tolist() for step in range(6)]
+    assert copies(tmp_path / "cache") == {shard.sha256 for shard in dataset.loader.tokens.shards}  # type: ignore[attr-defined]
+
+
 def test_the_cache_of_the_user_is_the_default(remote, tmp_path: Path) -> None:
     shards = TokenShards(remote.url)
     assert shards.window(0, 5).tolist() == flat(SHARDS)[:5]

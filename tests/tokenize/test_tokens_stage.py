@@ -170,6 +170,46 @@ def test_finished_work_is_not_done_again_and_lost_work_is_done_with_equal_bytes(
     assert {path: run.read_bytes(path) for path in run.list_files("tokens") if not path.endswith("manifest.jsonl")} == files
 
 
+def test_shards_are_packed_by_plan(mill, documents, execute):
+    options = {"shard_tokens": 20_000, "validation_share": 0.1}
+    run = mill([documents.slice(0, 70), documents.slice(70)], **options)
+    files = {path: run.read_bytes(path) for path in run.list_files("tokens") if path.endswith((".bin", ".parquet"))}
+    stage_run = execute(run, tokens_stage(**options, pack_lengths=[256, 64]))
+    shards = {split: found for split, found in splits(run).items()}
+    assert stage_run.performed == 2 * sum(len(found.shards) for found in shards.values()) + 1  # the plans, and shards.json
+    assert {path: run.read_bytes(path) for path in files} == files
+    for found in shards.values():
+        found.verify()
+        for packing in found.description.packing():
+            length, rows = packing["length"], 0
+            for number, shard in enumerate(found.shards):
+                plan = found.plan(number, length)
+                order = np.argsort(plan.first)
+                assert np.array_equal(np.cumsum(plan.tokens[order]), [*plan.first[order][1:], shard.tokens])
+                sizes = np.bincount(plan.row, plan.tokens)
+                assert sizes.max() <= length and len(sizes) == shard.plan(length).rows
+                index = found.index(number)
+                owners = [
+                    np.searchsorted(index["first"].to_numpy(), place, "right") for place in (plan.first, plan.first + plan.tokens - 1)
+                ]
+                assert np.array_equal(*owners)  # no piece spans two documents
+                assert (plan.tokens <= length).all()
+                rows += len(sizes)
+            assert (
+                packing["waste"] == 1 - found.total / (rows * length) or abs(packing["waste"] - (1 - found.total / (rows * length))) < 1e-12
+            )
+    lines = stage_run.stage.summary(stage_run)
+    assert (
+        "rows of 64, " in lines["train packed"]
+        and "rows of 256, " in lines["train packed"]
+        and "% of their places empty" in lines["train packed"]
+    )
+    assert execute(run, tokens_stage(**options, pack_lengths=[64])).performed == 1  # shards.json without the other
+    assert not [path for path in run.list_files("tokens") if "pack-256" in path]
+    with pytest.raises(ValueError, match="greater than or equal to 8"):
+        tokens_stage(pack_lengths=[4])
+
+
 def test_plan_is_stated(mill, documents):
     run = mill([documents], validation_share=0.1)
     plan = json.loads(run.read_bytes("tokens/plan.json"))
