@@ -175,39 +175,32 @@ def test_shards_are_packed_by_plan(mill, documents, execute):
     run = mill([documents.slice(0, 70), documents.slice(70)], **options)
     files = {path: run.read_bytes(path) for path in run.list_files("tokens") if path.endswith((".bin", ".parquet"))}
     stage_run = execute(run, tokens_stage(**options, pack_lengths=[256, 64]))
-    shards = {split: found for split, found in splits(run).items()}
+    shards = splits(run)
     assert stage_run.performed == 2 * sum(len(found.shards) for found in shards.values()) + 1  # the plans, and shards.json
     assert {path: run.read_bytes(path) for path in files} == files
     for found in shards.values():
         found.verify()
         for packing in found.description.packing():
-            length, rows = packing["length"], 0
-            for number, shard in enumerate(found.shards):
-                plan = found.plan(number, length)
-                order = np.argsort(plan.first)
-                assert np.array_equal(np.cumsum(plan.tokens[order]), [*plan.first[order][1:], shard.tokens])
-                sizes = np.bincount(plan.row, plan.tokens)
-                assert sizes.max() <= length and len(sizes) == shard.plan(length).rows
-                index = found.index(number)
-                owners = [
-                    np.searchsorted(index["first"].to_numpy(), place, "right") for place in (plan.first, plan.first + plan.tokens - 1)
-                ]
-                assert np.array_equal(*owners)  # no piece spans two documents
-                assert (plan.tokens <= length).all()
-                rows += len(sizes)
-            assert (
-                packing["waste"] == 1 - found.total / (rows * length) or abs(packing["waste"] - (1 - found.total / (rows * length))) < 1e-12
-            )
-    lines = stage_run.stage.summary(stage_run)
-    assert (
-        "rows of 64, " in lines["train packed"]
-        and "rows of 256, " in lines["train packed"]
-        and "% of their places empty" in lines["train packed"]
-    )
+            rows = sum(check_plan(found, number, packing["length"]) for number in range(len(found.shards)))
+            assert packing["rows"] == rows and packing["waste"] == pytest.approx(1 - found.total / (rows * packing["length"]))
+    told = stage_run.stage.summary(stage_run)["train packed"]
+    assert "rows of 64, " in told and "rows of 256, " in told and told.endswith("% of their places empty")
     assert execute(run, tokens_stage(**options, pack_lengths=[64])).performed == 1  # shards.json without the other
     assert not [path for path in run.list_files("tokens") if "pack-256" in path]
     with pytest.raises(ValueError, match="greater than or equal to 8"):
         tokens_stage(pack_lengths=[4])
+
+
+def check_plan(shards, number, length):
+    """Every token of a shard is in one piece, no piece spans two documents, no row is too long; gives the rows."""
+    plan, shard = shards.plan(number, length), shards.shards[number]
+    order = np.argsort(plan.first)
+    assert np.array_equal(np.cumsum(plan.tokens[order]), [*plan.first[order][1:], shard.tokens])
+    firsts = shards.index(number)["first"].to_numpy()
+    assert np.array_equal(*(np.searchsorted(firsts, place, "right") for place in (plan.first, plan.first + plan.tokens - 1)))
+    sizes = np.bincount(plan.row, plan.tokens)
+    assert sizes.max() <= length and len(sizes) == shard.plan(length).rows
+    return len(sizes)
 
 
 def test_plan_is_stated(mill, documents):
