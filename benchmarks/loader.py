@@ -4,8 +4,8 @@
 
 All give int64 inputs and targets of the same windows' size in random order and read from the page cache: what is compared is what a loader
 itself costs. Torch has one thread; seconds are of processor time, the best of the rounds. nanoGPT's function is that of its train.py (a new
-memory map each batch, a copy for each row, torch.stack); it draws windows with replacement and keeps no place to go on from. datatrove's and
-litdata's datasets are read through a DataLoader without workers. Opening is timed on a set of `--shards` shards that is made for it.
+memory map each batch, a copy for each row, torch.stack); it draws windows with replacement and keeps no place to go on from. datatrove's
+and litdata's datasets are read through a DataLoader without workers. Opening is timed on a set of `--shards` shards that is made for it.
 """
 
 import argparse
@@ -101,11 +101,11 @@ def litdata(shards: TokenShards, folder: Path, given: argparse.Namespace) -> Bat
     writer = BinaryWriter(str(folder), chunk_size=block * 2048, item_loader=TokensLoader(block_size=block))
     for number in range(len(shards.shards)):
         ids = shards.tokens(number)
-        writer[number] = torch.from_numpy(ids[: len(ids) // block * block].astype(np.int64))
+        writer[number] = torch.from_numpy(ids[: len(ids) // block * block].copy())
     writer.done()
     writer.merge(1)
     dataset = StreamingDataset(str(folder), item_loader=TokensLoader(block_size=block), shuffle=True)
-    return from_loader(StreamingDataLoader(dataset, batch_size=given.batch, num_workers=0, drop_last=True), lambda rows: rows)
+    return from_loader(StreamingDataLoader(dataset, batch_size=given.batch, num_workers=0, drop_last=True), lambda rows: rows.long())
 
 
 def check(shards: TokenShards, given: argparse.Namespace) -> None:

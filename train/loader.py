@@ -72,11 +72,13 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 def places(first: int, count: int, items: int, seed: int) -> Integers:
     """Which of `items` the samples `first` to `first + count` of a run are, each item once an epoch, in another order each time."""
-    epoch, place = divmod(first, items)
-    if place + count <= items:
-        return permute(np.arange(place, place + count), items, seed, epoch)
-    here = items - place
-    return np.concatenate([places(first, here, items, seed), places(first + here, count - here, items, seed)])
+    found, filled = np.empty(count, np.int64), 0
+    while filled < count:
+        epoch, place = divmod(first + filled, items)
+        here = min(items - place, count - filled)
+        found[filled : filled + here] = permute(np.arange(place, place + here), items, seed, epoch)
+        filled += here
+    return found
 
 
 class WindowLoader:

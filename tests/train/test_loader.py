@@ -110,6 +110,7 @@ def test_only_the_shards_of_a_batch_are_mapped(tmp_path) -> None:
 def test_samples_go_on_from_one_epoch_into_the_next() -> None:
     wanted = np.concatenate([permute(np.arange(7), 7, 5, epoch) for epoch in range(4)]).tolist()
     assert places(0, 28, 7, 5).tolist() == wanted
+    assert places(5, 10_000, 1, 0).tolist() == [0] * 10_000
     assert places(3, 20, 7, 5).tolist() == wanted[3:23] and len(places(3, 0, 7, 5)) == 0
 
 
