@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.mapping import map_file
 
 #: `row` counts from 0 without gaps; `first` is the piece's first token in the shard and `tokens` their number: the targets of the piece.
 PLAN = pa.schema(
@@ -68,8 +69,8 @@ class Plan:
 
     def __init__(self, path: str, shard_tokens: int, length: int, rows: int):
         try:
-            self._file = pa.memory_map(path)
-            table = pa.ipc.open_file(self._file).read_all()
+            mapped = map_file(path, np.dtype(np.uint8))
+            table = pa.ipc.open_file(pa.py_buffer(mapped)).read_all()
         except FileNotFoundError:
             raise  # a copy in a cache may have gone
         except (pa.ArrowInvalid, OSError) as error:
@@ -88,7 +89,7 @@ class Plan:
 
 def _column(table: pa.Table, name: str) -> Integers:
     values: npt.NDArray[Any] = table[name].to_numpy() if table.num_rows else np.zeros(0, np.int64)
-    return np.ascontiguousarray(values)
+    return np.ascontiguousarray(values, np.int64)
 
 
 def _covers(row: Integers, first: Integers, tokens: Integers, shard_tokens: int, length: int, rows: int) -> bool:
