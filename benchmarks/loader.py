@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader
 
 from corpusmill.pipeline.packplan import plan, plan_bytes, plan_name
 from corpusmill.pipeline.shards import publish
+from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.tokenshards import INDEX, SHARDS_FILE, Shard, ShardPlan, ShardSet, TokenShards, shard_contents, shard_names
 from corpusmill.train.dataset import TokenDataset
@@ -150,15 +151,18 @@ def many_shards(folder: Path, shards: int, context: int) -> None:
         ids = rng.integers(4, 8192, int(counts.sum()), dtype=np.uint16)
         ids[np.cumsum(counts) - 1] = 0
         names = {field.name: [f"{number}/{row}" for row in range(40)] for field in INDEX if field.type == pa.string()}
-        numbers = {field.name: counts for field in INDEX if field.type == pa.int64()} | {"first": np.cumsum(counts) - counts}
+        numbers = (
+            {field.name: counts for field in INDEX if field.type == pa.int64()} | {"copy": [0] * 40} | {"first": np.cumsum(counts) - counts}
+        )
         (file, index), (table, rows) = shard_names(number), plan(counts, context)
         contents = shard_contents(number, ids, pa.table({n: (names | numbers)[n] for n in INDEX.names}).cast(INDEX))
         contents[plan_name(file, context)] = plan_bytes(table)
         written = {name: publish(storage, name, content) for name, content in contents.items()}
         packed = written[plan_name(file, context)]
         plans = (ShardPlan(context, packed.path, rows, packed.bytes, packed.sha256),)
-        described.append(Shard(file, index, len(ids), 40, 4 * len(ids), written[file].sha256, plans))
-    storage.write_bytes(SHARDS_FILE, ShardSet("uint16", 8192, "0" * 64, "train", tuple(described)).to_json())
+        hashes = written[file].sha256, written[index].sha256
+        described.append(Shard(file, index, len(ids), 40, 4 * len(ids), *hashes, plans=plans))
+    storage.write_bytes(SHARDS_FILE, ShardSet("uint16", 8192, "0" * 64, "train", tuple(described), EOT_ID).to_json())
 
 
 def starting(folder: Path, given: argparse.Namespace) -> None:

@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
+import pyarrow as pa
+
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.manifest import TaskRow
 from corpusmill.pipeline.packplan import plan, plan_bytes, plan_name
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.shards import read_table
+from corpusmill.pipeline.shards import publish, read_table
 from corpusmill.pipeline.stage import Output, Piece, Worker
-from corpusmill.pipeline.tokenshards import ShardPlan
+from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.tokenshards import Shard, ShardPlan
 
 INDEX_ENDING = ".index.parquet"
 
@@ -23,14 +26,8 @@ class PackWorker(Worker):
 
     def process(self, piece: Piece) -> Output:
         index, length = piece.inputs[0].path, piece.params["length"]
-        documents = read_table(self.run, index, ["tokens"])["tokens"].to_numpy()
-        table, rows = plan(documents, length)
-        return Output(
-            {plan_name(_name(index), length): plan_bytes(table)},
-            rows_in=len(documents),
-            kept=len(documents),
-            counts={"length": length, "rows": rows, "pieces": table.num_rows},
-        )
+        table, rows = _plan(self.run, index, length)
+        return Output({plan_name(_name(index), length): plan_bytes(table)}, counts={"length": length, "rows": rows, "pieces": len(table)})
 
 
 def pack(run: StageRun, gathered: Sequence[TaskRow], lengths: Sequence[int]) -> list[TaskRow]:
@@ -42,6 +39,20 @@ def pack(run: StageRun, gathered: Sequence[TaskRow], lengths: Sequence[int]) -> 
         for index in indexes
     ]
     return run.map("pack", PackWorker, pieces, config=PackConfig())
+
+
+def write_plans(storage: Storage, shard: Shard, lengths: Sequence[int]) -> tuple[ShardPlan, ...]:
+    """Writes the plans of a shard that lies in `storage`."""
+    found = []
+    for length in lengths:
+        table, rows = _plan(storage, shard.index, length)
+        output = publish(storage, plan_name(shard.file, length), plan_bytes(table))
+        found.append(ShardPlan(length, output.path, rows, output.bytes, output.sha256))
+    return tuple(found)
+
+
+def _plan(storage: Storage, index: str, length: int) -> tuple[pa.Table, int]:
+    return plan(read_table(storage, index, ["tokens"])["tokens"].to_numpy(), length)
 
 
 def _name(index: str) -> str:

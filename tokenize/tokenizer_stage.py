@@ -108,7 +108,7 @@ class TokenizerStage(Stage):
         words = ((word, count) for _, word, count in count_rows(counts))
         tokenizer = train_bpe(words, self.config.vocabulary_size, self.config.minimum_frequency, self.config.pattern)
         content = (tokenizer.to_str(pretty=True) + "\n").encode()
-        encoder = Encoder(content)
+        encoder = Encoder.from_json(content)
         documents = sum(row.counts["sampled_documents"] for row in rows)
         quality = {"sample_documents": documents, "pattern": self.config.pattern, **judge(encoder, counts)}
         files = {

@@ -28,8 +28,9 @@ def write_token_set(
         rows = len(documents)
         index = pa.table({
             "id": [f"{number}/{row}" for row in range(rows)], "first": np.cumsum(counts) - counts, "tokens": counts,
-            "utf8_bytes": 10 * counts, "url": [None] * rows, "source": [None] * rows, "offset": [None] * rows,
-            "length": [None] * rows, "data_file": ["dedup/data/part-00000.parquet"] * rows, "data_row": range(rows),
+            "utf8_bytes": 10 * counts, "url": [f"http://site.test/{number}/{row}" for row in range(rows)],
+            "source": ["crawl.warc.gz"] * rows, "offset": [100 * row for row in range(rows)], "length": [90] * rows,
+            "data_file": ["dedup/data/part-00000.parquet"] * rows, "data_row": range(rows), "copy": [0] * rows, "cluster_id": [None] * rows,
         }).cast(INDEX)  # fmt: skip
         outputs = {name: publish(storage, name, content) for name, content in shard_contents(number, tokens, index).items()}
         file, index_file = shard_names(number)
@@ -38,8 +39,9 @@ def write_token_set(
             table, packed = plan(counts, length)
             output = publish(storage, plan_name(file, length), plan_bytes(table))
             plans.append(ShardPlan(length, output.path, packed, output.bytes, output.sha256))
-        written.append(Shard(file, index_file, len(tokens), rows, 10 * len(tokens), outputs[file].sha256, tuple(plans)))
-    found = ShardSet(token_dtype(vocabulary_size).name, vocabulary_size, tokenizer, "train", tuple(written))
+        hashes = outputs[file].sha256, outputs[index_file].sha256
+        written.append(Shard(file, index_file, len(tokens), rows, 10 * len(tokens), *hashes, plans=tuple(plans)))
+    found = ShardSet(token_dtype(vocabulary_size).name, vocabulary_size, tokenizer, "train", tuple(written), 0)
     storage.write_bytes(SHARDS_FILE, found.to_json())
     return found
 

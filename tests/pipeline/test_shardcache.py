@@ -67,7 +67,7 @@ def copies(folder: Path) -> set[str]:
 
 def test_a_bucket_equals_a_folder_and_is_read_once(remote, tmp_path: Path) -> None:
     cache = ShardCache(tmp_path / "cache")
-    shards, local = TokenShards(remote.url, "f" * 64, cache), TokenShards(remote.folder)
+    shards, local = TokenShards(remote.url, "f" * 64, cache=cache), TokenShards(remote.folder)
     assert not (tmp_path / "cache").exists()  # nothing is fetched before it is needed
     shards.map(range(5))
     assert shards.window(0, len(shards)).tolist() == flat(SHARDS) == local.window(0, len(local)).tolist()

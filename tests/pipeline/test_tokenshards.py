@@ -5,47 +5,21 @@ import json
 import pickle
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from token_sets import random_documents, write_token_set
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.shards import publish, read_table, write_parquet
+from corpusmill.pipeline.shards import read_table, write_parquet
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenshards import INDEX, SHARDS_FILE, Shard, ShardSet, TokenShards, shard_contents, shard_names, token_dtype
+from corpusmill.pipeline.tokenshards import SHARDS_FILE, ShardSet, TokenShards, shard_names, token_dtype
 
 DOCUMENTS = [[[5, 6, 0], [7, 0]], [[8, 9, 10, 11, 0]], [[0], [300, 0], [12, 13, 14, 0]]]  # by shard; 0 ends a document
 
 
-def write_set(folder, shards=DOCUMENTS, vocabulary_size=4096, tokenizer="f" * 64):
-    """A folder of token shards with these documents."""
-    storage, written = Storage(str(folder)), []
-    for number, documents in enumerate(shards):
-        tokens = np.array([token for document in documents for token in document], token_dtype(vocabulary_size))
-        counts = [len(document) for document in documents]
-        index = pa.table(
-            {
-                "id": [f"{number}/{row}" for row in range(len(documents))],
-                "first": np.cumsum([0, *counts])[:-1],
-                "tokens": counts,
-                "utf8_bytes": [10 * count for count in counts],
-                "url": [f"http://site.test/{number}/{row}" for row in range(len(documents))],
-                "source": ["crawl.warc.gz"] * len(documents),
-                "offset": [100 * row for row in range(len(documents))],
-                "length": [90] * len(documents),
-                "data_file": ["dedup/data/part-00000.parquet"] * len(documents),
-                "data_row": range(len(documents)),
-            }
-        ).cast(INDEX)
-        outputs = {name: publish(storage, name, content) for name, content in shard_contents(number, tokens, index).items()}
-        file, index_file = shard_names(number)
-        written.append(Shard(file, index_file, len(tokens), len(documents), 10 * len(tokens), outputs[file].sha256))
-    found = ShardSet(token_dtype(vocabulary_size).name, vocabulary_size, tokenizer, "train", tuple(written))
-    storage.write_bytes(SHARDS_FILE, found.to_json())
-    return found
+def write_set(folder, shards=DOCUMENTS, **options):
+    return write_token_set(folder, shards, **options)
 
 
 @pytest.fixture
@@ -170,6 +144,7 @@ def append(folder, name, content):
         (lambda f: edit(f, more=1), r"shards\.json: not a description of token shards"),
         (lambda f: edit(f, tokens=18), r"shards\.json: the total of tokens is not the sum"),
         (lambda f: edit(f, dtype="uint32"), r"shards\.json: tokens of type uint32 do not fit a vocabulary of 4096"),
+        (lambda f: edit(f, end_of_text_id=4096), r"shards\.json: end_of_text_id 4096 is no token of a vocabulary of 4096"),
         (lambda f: edit(f, dtype="float64"), r"shards\.json: tokens of type float64 do not fit"),
         (lambda f: (f / "tokens-00001.bin").unlink(), r"tokens-00001\.bin: this token shard is missing"),
         (lambda f: (f / "tokens-00001.index.parquet").unlink(), r"tokens-00001\.index\.parquet: the index .* is missing"),
@@ -186,10 +161,11 @@ def test_damage_is_seen_on_opening(folder, damage, sentence):
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
-        (lambda f: (f / "tokens-00001.bin").write_bytes(bytes(10)), r"tokens-00001\.bin: .* \(its sha256 differs\)"),
-        (lambda f: (f / "tokens-00001.index.parquet").write_bytes(b"PAR1"), "not a readable Parquet file"),
-        (lambda f: rewrite_index(f, 1, lambda t: t.drop_columns(["url"])), r"tokens-00001\.index\.parquet: not an index of token shards"),
-        (lambda f: rewrite_index(f, 2, lambda t: t.slice(1)), r"does not cover the 7 tokens of tokens-00002\.bin"),
+        (
+            lambda f: (f / "tokens-00001.bin").write_bytes(bytes(10)),
+            r"tokens-00001\.bin: this token shard is not .* \(its sha256 differs\)",
+        ),
+        (lambda f: rewrite_index(f, 2, lambda t: t.slice(1)), r"tokens-00002\.index\.parquet: this index is not .* \(its sha256 differs\)"),
     ],
 )
 def test_damage_is_seen_on_verifying(folder, damage, sentence):
@@ -219,7 +195,7 @@ def test_plans_are_those_of_the_set(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
-        (lambda path: path.unlink(), r"tokens-00001\.pack-16\.arrow: this packing plan can't be read \(No such file"),
+        (lambda path: path.unlink(), r"tokens-00001\.pack-16\.arrow: can't be read \(No such file"),
         (
             lambda path: path.write_bytes(path.read_bytes()[:-40]),
             r"tokens-00001\.pack-16\.arrow: this packing plan is not the one that was written",
@@ -255,6 +231,26 @@ def test_a_shard_that_changes_after_opening_is_seen_when_it_is_mapped(folder):
         shards.tokens(1)
 
 
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda f: (f / "tokens-00001.index.parquet").write_bytes(b"PAR1"), "not a readable Parquet file"),
+        (lambda f: rewrite_index(f, 1, lambda t: t.drop_columns(["url"])), r"tokens-00001\.index\.parquet: not an index of token shards"),
+        (lambda f: rewrite_index(f, 1, lambda t: t.slice(1)), r"does not cover the 5 tokens of tokens-00001\.bin"),
+    ],
+)
+def test_a_wrong_index_is_seen_where_it_is_read(folder, damage, sentence):
+    damage(folder)
+    with pytest.raises(InputError, match=sentence):
+        TokenShards(folder).index(1)
+
+
 def test_tokens_of_another_tokenizer_are_refused(folder):
     with pytest.raises(InputError, match=r"made by another tokenizer \(sha256 ffffffffffff, expected 000000000000\)"):
         TokenShards(folder, "0" * 64)
+
+
+def test_tokens_with_another_end_of_documents_are_refused(folder):
+    TokenShards(folder, end_of_text_id=0)
+    with pytest.raises(InputError, match=r"shards\.json: documents end with token 0 here, and with 5 in"):
+        TokenShards(folder, end_of_text_id=5)

@@ -51,7 +51,8 @@ def shards_of(tokenizer: Tokenizer, sha256: str, split: str, texts: list[str]) -
     for number, text in enumerate(texts):
         ids = [*tokenizer.encode(text).ids, EOT_ID]
         rows.append({"id": f"{split}{number}", "first": len(tokens), "tokens": len(ids), "utf8_bytes": len(text.encode()), "url": None,
-                     "source": None, "offset": None, "length": None, "data_file": "dedup/data/x.parquet", "data_row": number})  # fmt: skip
+                     "source": None, "offset": None, "length": None, "data_file": "dedup/data/x.parquet", "data_row": number,
+                     "copy": 0, "cluster_id": None})  # fmt: skip
         tokens += ids
     array = np.array(tokens, "<u2")
     size = sum(len(text.encode()) for text in texts)
@@ -59,8 +60,8 @@ def shards_of(tokenizer: Tokenizer, sha256: str, split: str, texts: list[str]) -
     table, packed = plan(np.array([row["tokens"] for row in rows]), length)
     content = plan_bytes(table)
     plans = (ShardPlan(length, plan_name(file, length), packed, len(content), hashlib.sha256(content).hexdigest()),)
-    shard = Shard(file, index, len(array), len(rows), size, hashlib.sha256(array.tobytes()).hexdigest(), plans)
-    described = ShardSet("uint16", tokenizer.get_vocab_size(), sha256, split, (shard,))
+    shard = Shard(file, index, len(array), len(rows), size, hashlib.sha256(array.tobytes()).hexdigest(), "", plans=plans)
+    described = ShardSet("uint16", tokenizer.get_vocab_size(), sha256, split, (shard,), EOT_ID)
     files = {**shard_contents(0, array, pa.Table.from_pylist(rows, schema=INDEX)), SHARDS_FILE: described.to_json(), plans[0].file: content}
     return {f"{split}/{name}": content for name, content in files.items()}
 
@@ -192,6 +193,13 @@ def test_tokens_of_another_tokenizer_are_refused(run: Storage) -> None:
     changed["truncation"] = None
     run.write_bytes("tokenizer/tokenizer.json", json.dumps(changed).encode())
     with pytest.raises(InputError, match="made by another tokenizer"):
+        execute(run)
+
+
+def test_shards_whose_documents_end_otherwise_are_refused(run: Storage) -> None:
+    path = "tokens/validation/shards.json"
+    run.write_bytes(path, json.dumps({**json.loads(run.read_bytes(path)), "end_of_text_id": 3}).encode())
+    with pytest.raises(InputError, match="documents end with token 3 here, and with 0 in the tokenizers that this project trains"):
         execute(run)
 
 
