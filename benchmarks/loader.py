@@ -151,9 +151,8 @@ def many_shards(folder: Path, shards: int, context: int) -> None:
         ids = rng.integers(4, 8192, int(counts.sum()), dtype=np.uint16)
         ids[np.cumsum(counts) - 1] = 0
         names = {field.name: [f"{number}/{row}" for row in range(40)] for field in INDEX if field.type == pa.string()}
-        numbers = (
-            {field.name: counts for field in INDEX if field.type == pa.int64()} | {"copy": [0] * 40} | {"first": np.cumsum(counts) - counts}
-        )
+        numbers = {field.name: counts for field in INDEX if field.type == pa.int64()}
+        numbers |= {"first": np.cumsum(counts) - counts, "copy": np.zeros(40, np.int32)}
         (file, index), (table, rows) = shard_names(number), plan(counts, context)
         contents = shard_contents(number, ids, pa.table({n: (names | numbers)[n] for n in INDEX.names}).cast(INDEX))
         contents[plan_name(file, context)] = plan_bytes(table)

@@ -6,6 +6,8 @@ begin at 0; as rotary embedding knows distances alone, it makes no difference th
 Rows come in a new order each epoch, as windows do (`loader.py`).
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
@@ -17,6 +19,19 @@ from corpusmill.train.bits import Batch
 from corpusmill.train.loader import Integers, places
 from corpusmill.train.packing import IGNORED
 from corpusmill.train.windows import copy_packed
+
+
+@dataclass(frozen=True)
+class PackedPiece:
+    """`tokens` tokens of a shard from its token `first` on, as the targets of a row's places from `place` on.
+
+    The input at place `place + i` is token `first + i - 1`: at the beginning of a shard an `<|endoftext|>` that lies in no file.
+    """
+
+    place: int
+    shard: int
+    first: int
+    tokens: int
 
 
 class PackedLoader:
@@ -57,14 +72,20 @@ class PackedLoader:
             self._map(rows)
         return torch.from_numpy(ids), torch.from_numpy(targets), torch.from_numpy(segments) if self.document_mask else None
 
+    def pieces(self, step: int, row: int) -> list[PackedPiece]:
+        """What row `row` of a step's batch holds, from left to right."""
+        packed = int(places(step * self.batch + row, 1, self.rows, self.seed)[0])
+        shard = int(np.searchsorted(self.row_starts, packed, "right")) - 1
+        found, place = [], 0
+        for first, tokens in self.tokens.plan(shard, self.context).pieces_of(packed - int(self.row_starts[shard])):
+            found.append(PackedPiece(place, shard, first, tokens))
+            place += tokens
+        return found
+
     def documents(self, step: int) -> list[str]:
         """The ids of the documents in a step's batch."""
-        found = set()
-        for row in places(step * self.batch, self.batch, self.rows, self.seed).tolist():
-            shard = int(np.searchsorted(self.row_starts, row, "right")) - 1
-            pieces = self.tokens.plan(shard, self.context).pieces_of(row - int(self.row_starts[shard]))
-            found |= {self.tokens.locate(shard, first).id for first, _ in pieces}
-        return sorted(found)
+        pieces = (piece for row in range(self.batch) for piece in self.pieces(step, row))
+        return sorted({self.tokens.locate(piece.shard, piece.first).id for piece in pieces})
 
     def _map(self, rows: Integers) -> None:
         shards = np.unique(np.searchsorted(self.row_starts, rows, "right") - 1).tolist()

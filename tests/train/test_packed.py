@@ -75,6 +75,20 @@ def test_any_micro_batches_are_the_batch_and_documents_are_named(tmp_path) -> No
     assert PackedLoader(TokenShards(tmp_path), 16, 12, seed=0, document_mask=False).load(0)[2] is None
 
 
+def test_pieces_say_which_tokens_a_row_holds(tmp_path) -> None:
+    write_token_set(tmp_path, random_documents(4, 20, 30), pack=(16,))
+    shards = TokenShards(tmp_path)
+    loader = PackedLoader(shards, 16, 12, seed=0, document_mask=True)
+    _, targets, segments = loader.load(7)
+    for row in range(12):
+        pieces = loader.pieces(7, row)
+        for number, piece in enumerate(pieces):
+            wanted = shards.tokens(piece.shard)[piece.first : piece.first + piece.tokens].tolist()
+            assert targets[row, piece.place : piece.place + piece.tokens].tolist() == wanted
+            assert segments is not None and segments[row, piece.place].item() == number
+        assert sum(piece.tokens for piece in pieces) == (targets[row] != IGNORED).sum()
+
+
 def test_a_missing_plan_says_what_makes_it(tmp_path) -> None:
     write_token_set(tmp_path, random_documents(2, 5, 10), pack=(16,))
     with pytest.raises(InputError, match=r"not packed into rows of 32; corpusmill tokens RUN --set tokens.pack_lengths=\[32\] does that"):
