@@ -57,6 +57,11 @@ def execute(run: Storage, stage: Stage) -> StageRun:
     return stage_run
 
 
+@pytest.fixture(scope="session", name="publish_documents")
+def publish_documents_fixture() -> Callable[[Storage, Sequence[pa.Table]], None]:
+    return publish_documents
+
+
 @pytest.fixture
 def make_run(tmp_path: Path) -> Callable[..., Storage]:
     """Makes a run with documents: `make_run(shards, name="run")`."""
@@ -69,12 +74,12 @@ def make_run(tmp_path: Path) -> Callable[..., Storage]:
     return make
 
 
-@pytest.fixture(name="make_documents")
+@pytest.fixture(scope="session", name="make_documents")
 def make_documents_fixture() -> Callable[..., pa.Table]:
     return make_documents
 
 
-@pytest.fixture(name="execute")
+@pytest.fixture(scope="session", name="execute")
 def execute_fixture() -> Callable[[Storage, Stage], StageRun]:
     return execute
 
