@@ -18,9 +18,12 @@ LONGEST_WORD = 1024
 PREFIX, START, SHAPE, COUNT, FIELDS = 0, 1, 2, 3, 4
 #: Places in `state`, int64: entries, letters, occurrences of words that were too long.
 ENTRIES, LETTERS, LEFT_OUT = range(3)
+#: Rows for words that have just been seen: a quarter of a megabyte.
+RECENT = 1 << 12
+_RECENT_SHIFT = np.uint64(64 - 12)
 _LOW = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
-_ONE = np.uint64(1)
+_ZERO, _ONE = np.uint64(0), np.uint64(1)
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
@@ -61,25 +64,25 @@ def _same(data, start, end, letters, at):
     return eight_bytes(data, end - 8) == eight_bytes(letters, at - (place - end + 8))
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@numba.njit(cache=True, nogil=True)
 def _find(slots, entries, letters, data, start, end, prefix, shape, value):
-    """The entry of a word, or -1 - the slot where it would be."""
-    mask = slots.size - 1
-    slot = np.int64(value) & mask
+    """The entry of a word, or -1."""
+    mask = np.uint64(slots.size - 1)
+    slot = value & mask
     tag = value >> _HALF
     while slots[slot] != 0:
         if slots[slot] >> _HALF == tag:
-            entry = np.int64(slots[slot] & _LOW) - 1
+            entry = (slots[slot] & _LOW) - _ONE
             if entries[entry, SHAPE] == shape and entries[entry, PREFIX] == np.int64(prefix):
                 if end - start <= 8 or _same(data, start, end, letters, entries[entry, START]):
-                    return entry
-        slot = (slot + 1) & mask
-    return -1 - slot
+                    return np.int64(entry)
+        slot = (slot + _ONE) & mask
+    return -1
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
 def _grouped(value, group):
-    """The hash of a word in its group. Sixteen low bits of the group are enough to keep its words apart from each other's chains."""
+    """The hash of a word in its group, so that a word of many languages makes no long chain of slots."""
     return mix64(value + np.uint64(group) * BASE)
 
 
@@ -91,8 +94,17 @@ def _longer(array, size):
 
 
 @numba.njit(cache=True, nogil=True)
-def _insert(slots, entries, letters, state, data, start, end, prefix, group, value, count):
-    """Enters a new word of hash `value`. Returns the arrays, which may be larger ones."""
+def _set(slots, value, entry):
+    mask = np.uint64(slots.size - 1)
+    slot = value & mask
+    while slots[slot] != 0:
+        slot = (slot + _ONE) & mask
+    slots[slot] = value >> _HALF << _HALF | np.uint64(entry + 1)
+
+
+@numba.njit(cache=True, nogil=True)
+def _insert(slots, entries, letters, state, data, start, end, prefix, shape, value):
+    """Enters a new word of hash `value` that has not occurred yet. Returns the arrays, which may be larger ones."""
     number = state[ENTRIES]
     if number == entries.shape[0]:
         entries = _longer(entries, 2 * number)
@@ -107,45 +119,79 @@ def _insert(slots, entries, letters, state, data, start, end, prefix, group, val
             _set(slots, _grouped(old, entries[entry, SHAPE] >> 32), entry)
     _set(slots, value, number)
     first = state[LETTERS]
-    entries[number, PREFIX], entries[number, START] = np.int64(prefix), first
-    entries[number, SHAPE], entries[number, COUNT] = np.int64(group) << 32 | (end - start), count
-    letters[first : first + end - start] = data[start:end]
+    entries[number, PREFIX], entries[number, START], entries[number, SHAPE], entries[number, COUNT] = np.int64(prefix), first, shape, 0
+    for place in range(end - start):
+        letters[first + place] = data[start + place]
     state[ENTRIES] += 1
     state[LETTERS] += end - start
     return slots, entries, letters
 
 
 @numba.njit(cache=True, nogil=True)
-def _set(slots, value, entry):
-    mask = slots.size - 1
-    slot = np.int64(value) & mask
-    while slots[slot] != 0:
-        slot = (slot + 1) & mask
-    slots[slot] = value >> _HALF << _HALF | np.uint64(entry + 1)
+def _add(slots, entries, letters, state, data, start, end, group, count):
+    """Adds to the count of a word. Returns the arrays, which may be larger ones."""
+    if end - start > LONGEST_WORD and count_characters(data, start, end) > LONGEST_WORD:
+        state[LEFT_OUT] += count
+        return slots, entries, letters
+    prefix = prefix_of(data, start, end)
+    value = _grouped(hash_word(data, start, end, prefix), group)
+    shape = np.int64(group) << 32 | np.int64(end - start)
+    found = _find(slots, entries, letters, data, start, end, prefix, shape, value)
+    if found < 0:
+        found = state[ENTRIES]
+        slots, entries, letters = _insert(slots, entries, letters, state, data, start, end, prefix, shape, value)
+    entries[found, COUNT] += count
+    return slots, entries, letters
+
+
+@numba.njit(cache=True, nogil=True)
+def _count_known(slots, entries, letters, recent, data, offsets, groups, rule, digits, classes, text, at):
+    """Counts pieces from byte `at` of a text on until one is not in the table: `(text, start, end)` of it; of no text at the end.
+
+    Without new words the arrays stay the same ones, which makes this loop fast.
+    """
+    while text < offsets.size - 1:
+        end, group = offsets[text + 1], np.int64(groups[text]) << 32
+        while at < end:
+            stop = next_piece(rule, data, at, end, classes, digits)
+            first = prefix_of(data, at, stop)
+            shape = group | np.int64(stop - at)
+            value = hash_word(data, at, stop, first)
+            row = value >> _RECENT_SHIFT
+            second = prefix_of(data, at + 8, stop) if stop - at > 8 else _ZERO
+            if recent[row, 0] == first and recent[row, 1] == second and recent[row, 2] == np.uint64(shape) and stop - at <= 16:
+                recent[row, 4] += _ONE
+            else:
+                found = _find(slots, entries, letters, data, at, stop, first, shape, _grouped(value, groups[text]))
+                if found < 0:
+                    return text, at, stop
+                entries[recent[row, 3], COUNT] += np.int64(recent[row, 4])
+                recent[row, 0], recent[row, 1], recent[row, 2] = first, second, np.uint64(shape)
+                recent[row, 3], recent[row, 4] = np.uint64(found), _ONE
+            at = stop
+        text += 1
+        at = offsets[text]
+    return text, at, at
 
 
 @numba.njit(cache=True, nogil=True)
 def count_texts(slots, entries, letters, state, data, offsets, groups, rule, digits, classes):
     """Counts the pieces of each text `data[offsets[i]:offsets[i + 1]]` of group `groups[i]`, cut as `pieces.next_piece` does.
 
-    Returns `(slots, entries, letters)`, of which each may be larger than it was.
+    Returns `(slots, entries, letters)`, of which each may be larger than it was. Words that have just been seen are counted in `recent`,
+    which the processor keeps at hand: a row for all words of one hash, with both halves of the word, its shape, its entry, and what is to be
+    added to the count of that.
     """
-    for text in range(offsets.size - 1):
-        at, end, group = offsets[text], offsets[text + 1], np.int64(groups[text])
-        while at < end:
-            stop = next_piece(rule, data, at, end, classes, digits)
-            length = stop - at
-            if length > LONGEST_WORD and count_characters(data, at, stop) > LONGEST_WORD:
-                state[LEFT_OUT] += 1
-            else:
-                prefix = prefix_of(data, at, stop)
-                value = _grouped(hash_word(data, at, stop, prefix), group)
-                found = _find(slots, entries, letters, data, at, stop, prefix, group << 32 | length, value)
-                if found >= 0:
-                    entries[found, COUNT] += 1
-                else:
-                    slots, entries, letters = _insert(slots, entries, letters, state, data, at, stop, prefix, group, value, 1)
-            at = stop
+    recent = np.zeros((RECENT, 8), np.uint64)
+    text, at = 0, offsets[0]
+    while True:
+        text, at, stop = _count_known(slots, entries, letters, recent, data, offsets, groups, rule, digits, classes, text, at)
+        if text == offsets.size - 1:
+            break
+        slots, entries, letters = _add(slots, entries, letters, state, data, at, stop, groups[text], 1)
+        at = stop
+    for row in range(RECENT):
+        entries[recent[row, 3], COUNT] += np.int64(recent[row, 4])
     return slots, entries, letters
 
 
@@ -153,18 +199,7 @@ def count_texts(slots, entries, letters, state, data, offsets, groups, rule, dig
 def count_words(slots, entries, letters, state, data, offsets, groups, counts):
     """Adds `counts[i]` to the count of the word `data[offsets[i]:offsets[i + 1]]` in group `groups[i]`. Returns as `count_texts`."""
     for word in range(offsets.size - 1):
-        at, stop, group = offsets[word], offsets[word + 1], np.int64(groups[word])
-        length = stop - at
-        if length > LONGEST_WORD and count_characters(data, at, stop) > LONGEST_WORD:
-            state[LEFT_OUT] += counts[word]
-            continue
-        prefix = prefix_of(data, at, stop)
-        value = _grouped(hash_word(data, at, stop, prefix), group)
-        found = _find(slots, entries, letters, data, at, stop, prefix, group << 32 | length, value)
-        if found >= 0:
-            entries[found, COUNT] += counts[word]
-        else:
-            slots, entries, letters = _insert(slots, entries, letters, state, data, at, stop, prefix, group, value, counts[word])
+        slots, entries, letters = _add(slots, entries, letters, state, data, offsets[word], offsets[word + 1], groups[word], counts[word])
     return slots, entries, letters
 
 
