@@ -13,11 +13,11 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from corpusmill.tokenize.bpe_records import COUNT, END, HEADER, KEY, LENGTH, START, count_of, find_pair, grown, pair_key, with_room
+from corpusmill.tokenize.bpe_slots import COUNT, END, INSIDE, KEY, LENGTH, START, count_at, find_pair, grown, pair_key, with_room
 
-#: Columns of `changes`, int64 [ids, 6]: what a merge takes from the pair (id, left) and from (right, id); what it gives to (id, new) and to
-#: (new, id), and in how many places.
-LOST_BEFORE, LOST_AFTER, NEW_BEFORE, NEW_AFTER, PLACES_BEFORE, PLACES_AFTER = range(6)
+#: Columns of `changes`, int64 [ids, 8]: what a merge takes from the pair (id, left) and from (right, id); what it gives to (id, new) and to
+#: (new, id), and in how many places; whether it does any of these.
+LOST_BEFORE, LOST_AFTER, NEW_BEFORE, NEW_AFTER, PLACES_BEFORE, PLACES_AFTER, TOUCHED = range(7)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -90,60 +90,66 @@ def make_heap(pairs, known, least, by_bytes, starts, letters):
     return heap, size
 
 
-@numba.njit(cache=True, nogil=True)
-def _change(changes, touched, many, token, column, count):
-    """Adds to what a merge changes; returns how many tokens are touched. A touched token may be listed more than once."""
-    if changes[token, column] == 0:
+@numba.njit(cache=True, nogil=True, inline="always")
+def _touch(changes, touched, many, token):
+    """Lists a token that a merge changes pairs of; returns how many there are."""
+    if changes[token, TOUCHED] == 0:
+        changes[token, TOUCHED] = 1
         touched[many] = token
         many += 1
-    changes[token, column] += count
     return many
 
 
 @numba.njit(cache=True, nogil=True)
-def _merge_record(records, at, left, right, new, changes, touched, many, events, seen):
-    """Merges a pair in one record. Returns `(many, events, seen)`.
+def _merge_places(places, slots, large, widths, left, right, new, changes, touched, events):
+    """Merges a pair where it still is. Returns `(many, seen, events)`: how many tokens are touched, how many events there are.
 
-    An event (int64 [.., 2]: `2 * token + after`, record) says that the record now has a new pair with that token.
+    An event (int64 [.., 2]: `2 * token + after`, slot) says that a new pair with that token begins there.
     """
-    record, count = at, count_of(records, at)
-    at += HEADER
-    first, out, before = at, at, END
-    while records[at] != END:
-        token = records[at]
-        if token != left or records[at + 1] != right:
-            records[out] = token
-            at, out, before = at + 1, out + 1, token
+    many = seen = 0
+    left_width, width = widths[left], widths[new]
+    for place in places:
+        at = np.int64(place)
+        middle = at + left_width
+        if slots[at, 0] != left or slots[middle, 0] != right:
             continue
         if seen + 2 > events.shape[0]:
             events = grown(events, 2 * events.shape[0])
-        if out > first:
-            many = _change(changes, touched, many, before, LOST_BEFORE, count)
-            many = _change(changes, touched, many, records[out - 1], NEW_BEFORE, count)
-            changes[records[out - 1], PLACES_BEFORE] += 1
-            events[seen, 0], events[seen, 1] = 2 * records[out - 1], record
+        count = count_at(slots, large, at)
+        before, after = slots[at - 1, 0], slots[at + width, 0]
+        if before != END:
+            many = _touch(changes, touched, many, before)
+            changes[before, NEW_BEFORE] += count
+            changes[before, PLACES_BEFORE] += 1
+            if before == new:  # made just now, and thought to be followed by `left`
+                changes[left, NEW_AFTER] -= count
+            else:
+                changes[before, LOST_BEFORE] += count
+            events[seen, 0], events[seen, 1] = 2 * before, at - widths[before]
             seen += 1
-        after = records[at + 2]
-        if after != END and (after != left or records[at + 3] != right):  # else the next merge sees to what is between
-            many = _change(changes, touched, many, after, LOST_AFTER, count)
-            many = _change(changes, touched, many, after, NEW_AFTER, count)
+        if after != END:
+            many = _touch(changes, touched, many, after)
+            changes[after, LOST_AFTER] += count
+            changes[after, NEW_AFTER] += count
             changes[after, PLACES_AFTER] += 1
-            events[seen, 0], events[seen, 1] = 2 * after + 1, record
+            events[seen, 0], events[seen, 1] = 2 * after + 1, at
             seen += 1
-        records[out] = new
-        at, out, before = at + 2, out + 1, right
-    records[out:at] = END
-    return many, events, seen
+        slots[middle, 0] = INSIDE
+        slots[at, 0] = slots[at + width - 1, 0] = new
+    return many, seen, events
 
 
 class Fixed(NamedTuple):
     """Arrays that stay where they are.
 
-    `records` int32; `merges` int64 [ids, 3]: left id, right id and count of the merge that made each id; `starts` int64 [ids + 1]: where the bytes of
-    each id begin among the `letters`; `changes` int64 [ids, 6], all zero between merges; `touched` int64 [4 * ids]: scratch.
+    `slots`, `large` and `widths` are those of `bpe_slots.py`; `merges` int64 [ids, 3]: left id, right id and count of the merge that made each
+    id; `starts` int64 [ids + 1]: where the bytes of each id begin among the `letters`; `changes` int64 [ids, 8], all zero between
+    merges; `touched` int64 [ids]: scratch.
     """
 
-    records: npt.NDArray[np.int32]
+    slots: npt.NDArray[np.int32]
+    large: npt.NDArray[np.int64]
+    widths: npt.NDArray[np.int64]
     merges: npt.NDArray[np.int64]
     starts: npt.NDArray[np.int64]
     changes: npt.NDArray[np.int64]
@@ -151,9 +157,9 @@ class Fixed(NamedTuple):
 
 
 class Growing(NamedTuple):
-    """Arrays that are replaced by larger ones: the table of pairs (`bpe_records.tabulate`), the heap, and what is noted in a merge."""
+    """Arrays that are replaced by larger ones: the table of pairs (`bpe_slots.tabulate`), the heap, and what is noted in a merge."""
 
-    slots: npt.NDArray[np.int32]
+    index: npt.NDArray[np.int32]
     pairs: npt.NDArray[np.int64]
     positions: npt.NDArray[np.uint32]
     heap: npt.NDArray[np.int64]
@@ -171,7 +177,7 @@ def merge_pairs(fixed, growing, state, least, last, by_bytes):
 
     Moves `state` on and returns the arrays that may have been replaced.
     """
-    slots, pairs, positions, heap, letters, events = growing
+    index, pairs, positions, heap, letters, events = growing
     while state[SIZE] and state[TOKEN] < last:
         number = _top(heap, state, pairs, least, by_bytes, fixed.starts, letters)
         if number < 0:
@@ -179,23 +185,22 @@ def merge_pairs(fixed, growing, state, least, last, by_bytes):
         new, left, right = state[TOKEN], pairs[number, KEY] >> 32, pairs[number, KEY] & 0xFFFFFFFF
         fixed.merges[new, 0], fixed.merges[new, 1], fixed.merges[new, 2] = left, right, pairs[number, COUNT]
         letters = _append_letters(fixed.starts, letters, new, left, right)
-        many = seen = 0
-        first = pairs[number, START]
-        for place in range(first, first + pairs[number, LENGTH]):
-            many, events, seen = _merge_record(
-                fixed.records, np.int64(positions[place]), left, right, new, fixed.changes, fixed.touched, many, events, seen
-            )
+        fixed.widths[new] = fixed.widths[left] + fixed.widths[right]
+        places = positions[pairs[number, START] : pairs[number, START] + pairs[number, LENGTH]]
+        many, seen, events = _merge_places(
+            places, fixed.slots, fixed.large, fixed.widths, left, right, new, fixed.changes, fixed.touched, events
+        )
         pairs[number, COUNT] = 0
         touched = fixed.touched[:many]
-        _take(slots, pairs, left, right, touched, fixed.changes)
+        _take(index, pairs, left, right, touched, fixed.changes)
         if state[SIZE] + 2 * many > heap.shape[0]:
             heap = grown(heap, 2 * (state[SIZE] + 2 * many))
-        slots, pairs = _give(slots, pairs, heap, state, new, touched, fixed.changes, least, by_bytes, fixed.starts, letters)
+        index, pairs = _give(index, pairs, heap, state, new, touched, fixed.changes, least, by_bytes, fixed.starts, letters)
         if state[WRITTEN] > positions.size:
             positions = grown(positions, state[WRITTEN] + positions.size // 2)
         _note_positions(pairs, positions, events[:seen], touched, fixed.changes)
         state[TOKEN] += 1
-    return Growing(slots, pairs, positions, heap, letters, events)
+    return Growing(index, pairs, positions, heap, letters, events)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -213,32 +218,30 @@ def _top(heap, state, pairs, least, by_bytes, starts, letters):
 
 
 @numba.njit(cache=True, nogil=True)
-def _take(slots, pairs, left, right, touched, changes):
+def _take(index, pairs, left, right, touched, changes):
     """Takes from the counts of pairs what a merge has undone."""
     for other in touched:
         for column, key in ((LOST_BEFORE, pair_key(other, left)), (LOST_AFTER, pair_key(right, other))):
             if changes[other, column]:
-                number = find_pair(slots, pairs, key)
+                number = find_pair(index, pairs, key)
                 if number >= 0:
                     pairs[number, COUNT] -= changes[other, column]
                 changes[other, column] = 0
 
 
 @numba.njit(cache=True, nogil=True)
-def _give(slots, pairs, heap, state, new, touched, changes, least, by_bytes, starts, letters):
+def _give(index, pairs, heap, state, new, touched, changes, least, by_bytes, starts, letters):
     """Enters the new pairs that are frequent enough; PLACES of `changes` become their numbers, or -1."""
     for other in touched:
         for after in range(2):
             count, places = changes[other, NEW_BEFORE + after], changes[other, PLACES_BEFORE + after]
-            if count == 0:
-                continue
             changes[other, NEW_BEFORE + after], changes[other, PLACES_BEFORE + after] = 0, -1
             if count < least:
                 continue
             number = state[KNOWN]
-            slots, pairs = with_room(slots, pairs, number)
+            index, pairs = with_room(index, pairs, number)
             key = pair_key(new, other) if after else pair_key(other, new)
-            slots[-1 - find_pair(slots, pairs, key)] = number
+            index[-1 - find_pair(index, pairs, key)] = number
             pairs[number, KEY], pairs[number, COUNT], pairs[number, START], pairs[number, LENGTH] = key, count, state[WRITTEN], 0
             changes[other, PLACES_BEFORE + after] = number
             heap[state[SIZE], 0], heap[state[SIZE], 1] = count, number
@@ -246,7 +249,7 @@ def _give(slots, pairs, heap, state, new, touched, changes, least, by_bytes, sta
             state[KNOWN] += 1
             state[WRITTEN] += places
             state[SIZE] += 1
-    return slots, pairs
+    return index, pairs
 
 
 @numba.njit(cache=True, nogil=True)
@@ -258,7 +261,7 @@ def _note_positions(pairs, positions, events, touched, changes):
             positions[pairs[number, START] + pairs[number, LENGTH]] = events[event, 1]
             pairs[number, LENGTH] += 1
     for other in touched:
-        changes[other, PLACES_BEFORE] = changes[other, PLACES_AFTER] = 0
+        changes[other, PLACES_BEFORE] = changes[other, PLACES_AFTER] = changes[other, TOUCHED] = 0
 
 
 @numba.njit(cache=True, nogil=True)

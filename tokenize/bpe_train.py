@@ -1,6 +1,6 @@
 """Byte-level BPE from counted words: the merges that `tokenizers.trainers.BpeTrainer` finds, in a few arrays.
 
-The most frequent pair of neighbouring tokens is made one token, again and again. The words themselves (`bpe_records.py`) are all the state; the table
+The most frequent pair of neighbouring tokens is made one token, again and again. The words themselves (`bpe_slots.py`) are all the state; the table
 of pairs holds those that occur at least `least` times. When none is left, `least` goes down and the table is made anew, so memory is that of the words and of the
 pairs that may be merged soon.
 """
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.tokenize.bpe_merge import KNOWN, SIZE, TOKEN, WRITTEN, Fixed, Growing, make_heap, merge_pairs
-from corpusmill.tokenize.bpe_records import FIELDS, compact, fill_records, records_size, tabulate
+from corpusmill.tokenize.bpe_slots import FIELDS, compact, fill_slots, slots_needed, tabulate
 
 #: Of pairs that are equally frequent: `ids` merges the one of smallest ids, as `tokenizers`; `bytes` the one of greatest bytes.
 Ties = Literal["ids", "bytes"]
@@ -23,7 +23,7 @@ FALL = 8
 SUMS = 1 << 19
 #: Merges between two looks at progress and Ctrl-C.
 CHUNK = 1000
-MOST_NUMBERS = 1 << 32
+MOST_SLOTS = 1 << 32
 MOST_COUNT = 1 << 62
 
 
@@ -55,16 +55,16 @@ def train(
     """
     least = max(minimum_frequency, 1)
     first = max(byte_ids) + 1
-    records = _records(data, offsets, counts, byte_ids)
-    fixed, letters = _arrays(records, byte_ids, max(vocabulary_size, first))
-    used, state = len(records), np.zeros(4, np.int64)
+    fixed, letters = _arrays(data, offsets, counts, byte_ids, max(vocabulary_size, first))
+    used, state = len(fixed.slots), np.zeros(4, np.int64)
     state[TOKEN] = first
     bound = MOST_COUNT
     while state[TOKEN] < vocabulary_size and bound > least:
         sums = np.zeros(SUMS, np.int64)
-        used = compact(records, used, sums)
+        used = compact(fixed.slots, fixed.large, used, fixed.widths, sums)
+        fixed.widths[:] = 1
         bound = max(least, min(bound, int(sums.max())) // FALL)
-        growing = _table(records, used, sums, bound, state, fixed, letters, ties)
+        growing = _table(fixed, used, sums, bound, state, letters, ties)
         while state[SIZE] and state[TOKEN] < vocabulary_size:
             before = state[TOKEN]
             growing = merge_pairs(fixed, growing, state, bound, min(vocabulary_size, before + CHUNK), ties == "bytes")
@@ -74,39 +74,29 @@ def train(
     return Merges(first, made[:, :2].copy(), made[:, 2].copy())
 
 
-def _records(
-    data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], byte_ids: Sequence[int]
-) -> npt.NDArray[np.int32]:
-    size = records_size(offsets)
-    if size >= MOST_NUMBERS:
+def _arrays(
+    data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], byte_ids: Sequence[int], ids: int
+) -> tuple[Fixed, npt.NDArray[np.uint8]]:
+    """The arrays of training with the words in them, and the bytes of the tokens that there are."""
+    size = slots_needed(offsets)
+    if size >= MOST_SLOTS:
         raise InputError(f"tokenizer: the sample has {len(counts):,} different words, too many to train on: lower tokenizer.sample.mb.")
-    records = np.empty(size, np.int32)
-    fill_records(data, offsets, counts, np.array(byte_ids, np.int32), records)
-    return records
-
-
-def _arrays(records: npt.NDArray[np.int32], byte_ids: Sequence[int], ids: int) -> tuple[Fixed, npt.NDArray[np.uint8]]:
-    """The arrays of training, and the bytes of the tokens that there are."""
+    slots = np.empty((size, 2), np.int32)
+    large = fill_slots(data, offsets, counts, np.array(byte_ids, np.int32), slots)
     starts = np.zeros(ids + 1, np.int64)
     starts[np.array(byte_ids) + 1] = 1
     np.cumsum(starts, out=starts)
     letters = np.argsort(np.array(byte_ids)).astype(np.uint8)
-    return Fixed(records, np.zeros((ids, 3), np.int64), starts, np.zeros((ids, 6), np.int64), np.zeros(4 * ids, np.int64)), letters
+    scratch = np.zeros((ids, 8), np.int64), np.zeros(ids, np.int64)
+    return Fixed(slots, large, np.ones(ids, np.int64), np.zeros((ids, 3), np.int64), starts, *scratch), letters
 
 
 def _table(
-    records: npt.NDArray[np.int32],
-    used: int,
-    sums: npt.NDArray[np.int64],
-    bound: int,
-    state: npt.NDArray[np.int64],
-    fixed: Fixed,
-    letters: npt.NDArray[np.uint8],
-    ties: Ties,
+    fixed: Fixed, used: int, sums: npt.NDArray[np.int64], bound: int, state: npt.NDArray[np.int64], letters: npt.NDArray[np.uint8], ties: Ties
 ) -> Growing:
     """The pairs that occur at least `bound` times, where they are, and the heap over them."""
-    slots, pairs = np.full(1 << 12, -1, np.int32), np.empty((1 << 10, FIELDS), np.int64)
-    slots, pairs, known, positions = tabulate(records, used, sums, bound, slots, pairs)
+    index, pairs = np.full(1 << 12, -1, np.int32), np.empty((1 << 10, FIELDS), np.int64)
+    index, pairs, known, positions = tabulate(fixed.slots, fixed.large, used, sums, bound, index, pairs)
     heap, size = make_heap(pairs, known, bound, ties == "bytes", fixed.starts, letters)
     state[KNOWN], state[WRITTEN], state[SIZE] = known, len(positions), size
-    return Growing(slots, pairs, positions, heap, letters, np.empty((1 << 10, 2), np.int64))
+    return Growing(index, pairs, positions, heap, letters, np.empty((1 << 10, 2), np.int64))
