@@ -18,7 +18,7 @@ from corpusmill.tokenize.bpe_slots import FIELDS, compact, fill_slots, slots_nee
 #: Of pairs that are equally frequent: `ids` merges the one of smallest ids, as `tokenizers`; `bytes` the one of greatest bytes.
 Ties = Literal["ids", "bytes"]
 #: How much less frequent than the most frequent pair a pair may be to be in the table.
-FALL = 8
+FALL = 16
 #: Sums that tell rare pairs.
 SUMS = 1 << 19
 #: Merges between two looks at progress and Ctrl-C.
