@@ -146,3 +146,10 @@ def test_only_a_stage_of_another_configuration_is_called_stale(corpusmill, tmp_p
     assert code == 0 and "Note:" not in out
     code, out, _ = corpusmill("tokenizer", tmp_path / "run", "--set", "dedup.alarm_share=0.5", *options)
     assert code == 0 and "Note: dedup: finished under another configuration" in out
+
+
+@pytest.mark.parametrize("arguments", [["{run}"], ["encode", "{run}"], ["--workers", "1", "{run}"]])
+def test_tokens_with_a_run_is_the_stage(corpusmill, tmp_path, arguments):
+    """`tokens` is a group of commands, too: whatever is no subcommand goes to the stage."""
+    code, _, err = corpusmill("tokens", *(argument.format(run=tmp_path) for argument in arguments))
+    assert code == 2 and one_sentence(err) and "not a run" in err

@@ -100,15 +100,15 @@ def test_one_report_row_for_every_document(mill, documents):
         assert (row["chars_in"], row["chars_out"], row["utf8_bytes"]) == (len(text), len(text), len(text.encode()))
         if text:
             found = index[row["split"]][name]
-            assert (row["shard"], row["first"], row["tokens"]) == (found.shard, found.first, found.tokens)
+            assert (row["shards"], row["copies"], row["tokens"]) == ([found.shard], 1, found.tokens)
         else:
-            assert (row["split"], row["shard"], row["first"], row["tokens"]) == (None, None, None, 0)
+            assert (row["split"], row["shards"], row["copies"], row["tokens"]) == (None, [], 0, 0)
+    assert table["id"].to_pylist() == documents["id"].to_pylist() and set(table["component"].to_pylist()) == {None}
 
 
 def token_files(run):
-    return {
-        path: run.read_bytes(path) for path in run.list_files("tokens") if path.endswith((".bin", "shards.json")) and "encoded" not in path
-    }
+    """All tokens; indexes say which data file each document is from, so they differ where the layout does."""
+    return {path: run.read_bytes(path) for path in run.list_files("tokens") if path.endswith(".bin") and "encoded" not in path}
 
 
 def test_layout_of_the_documents_plays_no_part(mill, documents):
@@ -121,7 +121,7 @@ def test_layout_of_the_documents_plays_no_part(mill, documents):
         validation_share=0.1,
     )
     assert token_files(one) == token_files(many)
-    assert report(one).equals(report(many))
+    assert report(one).sort_by("id").equals(report(many).sort_by("id"))
 
 
 def test_the_seed_decides_order_and_split(mill, documents):
@@ -139,7 +139,7 @@ def test_unshuffled_documents_stay_in_the_order_of_their_files(mill, documents):
 
 def test_no_cluster_of_duplicates_lies_in_both_splits(mill, make_documents, english):
     clusters = [f"c{n % 40}" if n % 3 else None for n in range(150)]
-    table = make_documents(english[:150], kept_id=clusters)
+    table = make_documents(english[:150], cluster_id=clusters)
     found = content(mill([table], validation_share=0.3))
     split_of = {name: split for split, documents in found.items() for name, _ in documents}
     by_cluster = {}
@@ -165,15 +165,19 @@ def test_finished_work_is_not_done_again_and_lost_work_is_done_with_equal_bytes(
     files = {path: run.read_bytes(path) for path in run.list_files("tokens") if not path.endswith("manifest.jsonl")}
     assert execute(run, tokens_stage(**options)).performed == 0
     run.remove("tokens/train/tokens-00001.bin")
-    run.remove("tokens/encoded/encode-00001.parquet")
-    assert execute(run, tokens_stage(**options)).performed == 2
+    run.remove("tokens/encoded/ingest-1.arrow")
+    run.remove("tokens/places/ingest-0.arrow")
+    run.remove("tokens/report/ingest-1.parquet")
+    assert execute(run, tokens_stage(**options)).performed == 4
     assert {path: run.read_bytes(path) for path in run.list_files("tokens") if not path.endswith("manifest.jsonl")} == files
 
 
 def test_plan_is_stated(mill, documents):
     run = mill([documents], validation_share=0.1)
     plan = json.loads(run.read_bytes("tokens/plan.json"))
-    assert (plan["dtype"], plan["vocabulary_size"], plan["parts"]) == ("uint16", 600, ["encoded/encode-00000"])
+    assert (plan["dtype"], plan["vocabulary_size"], plan["end_of_text_id"], plan["mixture"]) == ("uint16", 600, EOT_ID, [])
+    assert [(part["name"], part["data_file"]) for part in plan["parts"]] == [("ingest-0", "ingest/data/ingest-0.parquet")]
+    assert [found["split"] for found in plan["shards"]] == ["train", "validation"]
 
 
 def test_documents_without_text_are_refused(mill, make_run, make_documents, execute, english):

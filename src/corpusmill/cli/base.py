@@ -5,8 +5,28 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+
+
+class Commands(TyperGroup):
+    """All commands, with `tokens` (a group, which typer lists behind all others) among the stages."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        names = super().list_commands(ctx)
+        return sorted(names, key=lambda name: names.index("tokenizer") + 0.5 if name == "tokens" else names.index(name))
+
+
+class TokensGroup(TyperGroup):
+    """`corpusmill tokens RUN` is the stage's command, as for all stages; a subcommand's name in place of RUN is that subcommand."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        if args and args[0] not in self.commands and args[0] != "--help":
+            args = ["encode", *args]
+        return super().parse_args(ctx, args)
+
 
 app = typer.Typer(
+    cls=Commands,
     name="corpusmill",
     help="From raw web crawls to training tokens and a small aligned language model, with every decision visible.",
     epilog="Example: corpusmill run recipes/demo.yaml crawl/*.warc.gz --output runs/first",
@@ -14,6 +34,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
     rich_markup_mode=None,
+)
+#: `corpusmill tokens ...`: the stage, and what is done with token shards that are there.
+tokens_app = typer.Typer(cls=TokensGroup, no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(
+    tokens_app,
+    name="tokens",
+    help="Encode documents into token shards (`tokens RUN` means `tokens encode RUN`), or work with shards that are there.",
+    epilog="Example: corpusmill tokens runs/demo",
 )
 
 
