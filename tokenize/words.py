@@ -3,16 +3,13 @@
 Counts are cut into ranges of words by hash, so that what many tasks counted is added up range by range.
 """
 
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.ipc as ipc
 
-from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.text.buffers import text_array, text_buffers
 from corpusmill.tokenize.piece_rules import piece_classes, rule_of
 from corpusmill.tokenize.word_table import COUNT, ENTRIES, FIELDS, LEFT_OUT, SHAPE, count_texts, count_words, gather_letters, ranges_of
@@ -97,37 +94,6 @@ class WordCounts:
             columns = [languages, text_array(*gather_letters(entries, letters, order)), pa.array(entries[order, COUNT])]
             tables.append(pa.table(columns, schema=COUNTS))
         return tables
-
-
-def counts_file(tables: Iterable[pa.Table]) -> bytes:
-    """An Arrow file with a record batch for each table, empty ones too."""
-    sink = pa.BufferOutputStream()
-    with ipc.new_file(sink, COUNTS, options=ipc.IpcWriteOptions(compression="lz4")) as writer:
-        for table in tables:
-            batches = table.combine_chunks().to_batches()
-            writer.write_batch(batches[0] if batches else pa.RecordBatch.from_pylist([], schema=COUNTS))
-    return sink.getvalue().to_pybytes()
-
-
-def read_counts(storage: Storage, relative: str, number: int | None = None) -> pa.Table:
-    """One range of a file of counts, or all of them."""
-    with storage.open_read(relative) if storage.remote else pa.memory_map(storage.path(relative)) as source:
-        reader = ipc.open_file(source)
-        return reader.read_all() if number is None else pa.Table.from_batches([reader.get_batch(number)])
-
-
-def add_up(tables: Iterable[pa.Table]) -> pa.Table:
-    """The sum of tables of counts (64-bit)."""
-    counts = WordCounts()
-    for table in tables:
-        counts.add_words(table["word"], table["language"], table["count"].to_numpy())
-    return counts.tables()[0]
-
-
-def without_languages(tables: Iterable[pa.Table]) -> Iterator[tuple[pa.Array, npt.NDArray[np.int64]]]:
-    """The words and counts of tables of counts; a word of two languages comes twice."""
-    for table in tables:
-        yield table["word"].combine_chunks(), table["count"].to_numpy()
 
 
 def total_bytes(counts: pa.Table) -> int:
