@@ -2,9 +2,8 @@
 """The loop of BPE training: merge the most frequent pair, count what that changes, and again.
 
 As `BpeTrainer::do_train` of `tokenizers`: a heap whose counts may be out of date, which is seen when a pair comes to its top. Counts are
-int64 here and int32 there. Two things are not needed here: the string of a merge was never merged before from another pair (while both its ends are
-ends of tokens, what lies between is merged in the same way everywhere), so each merge is a new token, and a pair's count never grows
-after the merge that made it.
+int64 here and int32 there. No string is merged from two different pairs (while both its ends are ends of tokens, what lies between is
+merged in the same way everywhere), so each merge is a new token, and a pair's count never grows after the merge that made it.
 """
 
 from typing import NamedTuple
@@ -142,8 +141,8 @@ def _merge_places(places, slots, large, widths, left, right, new, changes, touch
 class Fixed(NamedTuple):
     """Arrays that stay where they are.
 
-    `slots`, `large` and `widths` are those of `bpe_slots.py`; `merges` int64 [ids, 3]: left id, right id and count of the merge that made each
-    id; `starts` int64 [ids + 1]: where the bytes of each id begin among the `letters`; `changes` int64 [ids, 8], all zero between
+    `slots`, `large` and `widths` are those of `bpe_slots.py`; `merges` int64 [ids, 3]: left id, right id and count of the merge that made
+    each id; `starts` int64 [ids + 1]: where the bytes of each id begin among the `letters`; `changes` int64 [ids, 8], all zero between
     merges; `touched` int64 [ids]: scratch.
     """
 
@@ -159,7 +158,7 @@ class Fixed(NamedTuple):
 class Growing(NamedTuple):
     """Arrays that are replaced by larger ones: the table of pairs (`bpe_slots.tabulate`), the heap, and what is noted in a merge."""
 
-    index: npt.NDArray[np.int32]
+    table: npt.NDArray[np.int32]
     pairs: npt.NDArray[np.int64]
     positions: npt.NDArray[np.uint32]
     heap: npt.NDArray[np.int64]

@@ -2,10 +2,10 @@
 """The words that BPE is trained on, as one flat array, and finding the pairs of tokens in them that are frequent.
 
 The words stand one behind the other in `slots`, int32 [slots, 2]: a token and the weight of its word (its count, or where that is
-2^31 or more, -1 - its place among the `large` counts). Before and behind each word is an END. Two tokens that are merged take the slots of both: the
-first and the last one hold the new token, so from any token its neighbours are found; the `widths` of tokens say how many slots they take.
-What lies between is no token (INSIDE, or what was there before). The slots are all that training has to know: pairs
-that are too rare to be merged soon are not kept, and are found again here when their turn comes.
+2^31 or more, -1 - its place among the `large` counts). Before and behind each word is an END. A token that was merged takes the slots of
+both its parts: the first and the last one hold it, so from any token its neighbours are found; the `widths` of tokens say how many slots
+they take. What lies between is no token (INSIDE, or what was there before). The slots are all that training has to know: pairs that are
+too rare to be merged soon are not kept, and are found again here when their turn comes.
 """
 
 import numba

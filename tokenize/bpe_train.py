@@ -1,8 +1,8 @@
 """Byte-level BPE from counted words: the merges that `tokenizers.trainers.BpeTrainer` finds, in a few arrays.
 
-The most frequent pair of neighbouring tokens is made one token, again and again. The words themselves (`bpe_slots.py`) are all the state; the table
-of pairs holds those that occur at least `least` times. When none is left, `least` goes down and the table is made anew, so memory is that of the words and of the
-pairs that may be merged soon.
+The most frequent pair of neighbouring tokens is made one token, again and again. The words themselves (`bpe_slots.py`) are all the state;
+the table of pairs holds those that occur at least a certain number of times. When none is left, that number goes down and the table is made
+anew, so memory is that of the words and of the pairs that may be merged soon.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ MOST_COUNT = 1 << 62
 
 
 class Merges(NamedTuple):
-    """What was learned: `pairs` int64 [merges, 2], the ids of both parts of each merge; `counts` int64 [merges], how often its pair occurred.
+    """What was learned: `pairs` int64 [merges, 2], the ids of both parts of each; `counts` int64 [merges], how often its pair occurred.
 
     The first merge makes the id `first`, the next `first + 1`, and so on.
     """
@@ -51,7 +51,8 @@ def train(
     """Merges until there are `vocabulary_size` ids, or no pair that occurs `minimum_frequency` times.
 
     Word i is `data[offsets[i]:offsets[i + 1]]` and occurs `counts[i]` times (1 or more). `byte_ids` are the ids of the 256 bytes; new ids
-    follow the greatest of them. `progress` is told how many merges have been made since it was last called. Raises InputError where the words are too many.
+    follow the greatest of them. `progress` is told how many merges have been made since it was last called. Raises InputError where the
+    words are too many.
     """
     least = max(minimum_frequency, 1)
     first = max(byte_ids) + 1
@@ -92,7 +93,13 @@ def _arrays(
 
 
 def _table(
-    fixed: Fixed, used: int, sums: npt.NDArray[np.int64], bound: int, state: npt.NDArray[np.int64], letters: npt.NDArray[np.uint8], ties: Ties
+    fixed: Fixed,
+    used: int,
+    sums: npt.NDArray[np.int64],
+    bound: int,
+    state: npt.NDArray[np.int64],
+    letters: npt.NDArray[np.uint8],
+    ties: Ties,
 ) -> Growing:
     """The pairs that occur at least `bound` times, where they are, and the heap over them."""
     index, pairs = np.full(1 << 12, -1, np.int32), np.empty((1 << 10, FIELDS), np.int64)

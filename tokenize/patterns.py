@@ -26,8 +26,8 @@ PATTERNS: dict[PatternName, str] = {"gpt2": _GPT2, "cl100k": _CL100K, "o200k": _
 #: What a pattern may say about runs of digits, by the longest run that it leaves in one piece.
 _DIGITS = {1: r"\p{N}", 2: r"\p{N}{1,2}", 3: r"\p{N}{1,3}"}
 
-#: Characters of each kind that patterns tell apart: letters with and without case, marks, numbers, punctuation, symbols, white space, controls,
-#: characters of other planes, private and unassigned ones.
+#: Characters of each kind that patterns tell apart: letters with and without case, marks, numbers, punctuation, symbols, white space,
+#: controls, characters of other planes, private and unassigned ones.
 _KINDS = (
     "aZéßǅʰªא中한ーſK\u0301\u0903\u200d\u20dd0९Ⅷ²½٣_-([)]«»!'’\"/\\+<=|~$€^`©°\u00a0 \t\n\r\v\f\x1c\x85\u1680\u2003\u2028\u3000"
     "\x00\x1b\x7f\u00ad\u200b\ufeff\ufffd\ue000\u0378🙂👩𝔸𐐀𐐨𒐀\U000e0001\U000f0000\U0010ffff"
@@ -55,7 +55,7 @@ def regex_of(pattern: str, digits: int | None = None) -> str:
 
 
 def check_regex(regex: str) -> None:
-    """Raises ValueError, one sentence, where `tokenizers` or tiktoken don't take the expression, or would lose characters of a text."""
+    """Raises ValueError, one sentence, unless `tokenizers` and tiktoken both take the expression, lose nothing by it, and cut alike."""
     from tiktoken import _tiktoken
     from tokenizers import Regex, pre_tokenizers
 
@@ -63,14 +63,22 @@ def check_regex(regex: str) -> None:
         split = pre_tokenizers.Split(Regex(regex), "isolated").pre_tokenize_str
     except Exception as error:  # tokenizers raises Exception itself
         raise ValueError(f"no name of a pattern, and no regular expression for tokenizers ({_line(error)})") from error
+    texts = probes()
+    pieces = [[piece.encode() for piece, _ in split(text)] for text in texts]
+    # tiktoken gives a piece that it knows one number, so these say how it cuts.
+    known = [bytes([byte]) for byte in range(256)]
+    known += sorted({piece for cut in pieces for piece in cut if len(piece) > 1})
     try:
-        tiktoken = _tiktoken.CoreBPE({bytes([byte]): byte for byte in range(256)}, {}, regex)
+        tiktoken = _tiktoken.CoreBPE({piece: number for number, piece in enumerate(known)}, {}, regex)
     except ValueError as error:
         raise ValueError(f"no name of a pattern, and no regular expression for tiktoken ({_line(error)})") from error
-    for text in probes():
-        if "".join(piece for piece, _ in split(text)) != text or bytes(tiktoken.encode_ordinary(text)) != text.encode():
-            lost = next((c for c in text if bytes(tiktoken.encode_ordinary(c)) != c.encode()), text)
+    for text, cut in zip(texts, pieces):
+        theirs = [known[number] for number in tiktoken.encode_ordinary(text)]
+        if b"".join(theirs) != text.encode() or b"".join(cut) != text.encode():
+            lost = next((c for c in text if not tiktoken.encode_ordinary(c)), text)
             raise ValueError(f"a pattern has to match every character, and this one leaves out some of {lost[:20]!r}")
+        if theirs != cut:
+            raise ValueError(f"tokenizers and tiktoken do not cut {text[:20]!r} alike by this expression")
 
 
 def probes() -> list[str]:

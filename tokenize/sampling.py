@@ -99,8 +99,8 @@ def add_sizes(tables: Sequence[pa.Table]) -> pa.Table:
     many = len(pc.unique(added["group"]))
     if many > MOST_GROUPS:
         raise InputError(
-            f"{SECTION}.by: the documents have {many:,} groups, and {MOST_GROUPS:,} are the most: name those that count in {SECTION}.weights, "
-            f"and the others with '{OTHERS}'."
+            f"{SECTION}.by: the documents have {many:,} groups, and {MOST_GROUPS:,} are the most: name those that count in {SECTION}."
+            f"weights, and the others with '{OTHERS}'."
         )
     return added.cast(SIZES)
 
@@ -134,7 +134,7 @@ def plan_sample(sizes: pa.Table, sample: SampleConfig) -> list[Group]:
     for name, table in by_group.items():
         documents, running = table["documents"].to_numpy(), np.cumsum(table["utf8_bytes"].to_numpy())
         rows = min(int(np.searchsorted(running, wanted[name], "left")) + 1, len(running))
-        share = weights[name] / sum(weights.values())
+        share = weights[name] / (sum(weights.values()) or 1)
         taken = int(documents[:rows].sum()), int(running[rows - 1]), int(table["bucket"][rows - 1].as_py())
         groups.append(Group(name, int(documents.sum()), total[name], share, *taken))
     return groups
@@ -158,8 +158,8 @@ def _weights(total: Mapping[str | None, int], sample: SampleConfig) -> dict[str 
 
 
 def fill(total: Mapping[str | None, int], weights: Mapping[str | None, float], wanted: float) -> dict[str | None, float]:
-    """How many bytes of each group to take: shares of `wanted` by weight. What has less than its share is taken whole, and the others make up
-    for it."""
+    """How many bytes of each group to take: shares of `wanted` by weight. What has less than its share is taken whole, and the others
+    make up for it."""
     found: dict[str | None, float] = {}
     left = dict(weights)
     while left:

@@ -32,19 +32,27 @@ class SampleComponent(Config):
 class SampleConfig(Config):
     """Which documents the tokenizer is trained on. They are chosen by a hash of their id, in each group as many as its share asks for."""
 
-    mb: int = Field(500, ge=1, le=100_000, description="Text to train on, in MB (10^6 UTF-8 bytes); all of it where there is less.")
-    seed: int = Field(0, ge=0, lt=1 << 32, description="Goes into the hash.")
+    mb: int = Field(default=500, ge=1, le=100_000, description="Text to train on, in MB (10^6 UTF-8 bytes); all of it where there is less.")
+    seed: int = Field(default=0, ge=0, lt=1 << 32, description="Goes into the hash.")
     by: str | None = Field(
-        None, description="Groups are the values of this column (language, ...), of `source` (crawl files) or of `host` (of the URL)."
+        default=None,
+        description="Groups are the values of this column (language, ...), of `source` (crawl files) or of `host` (of the URL).",
     )
     weights: dict[str, Weight] | None = Field(
-        None, description="With `by`: the share of the text by group, relative to each other; `*` is all others, which are left out without it."
+        default=None,
+        description="With `by`: the share of the text by group, relative to each other; `*` is all others, else they are left out.",
     )
     temperature: float = Field(
-        1.0, ge=1, le=1000, description="With `by`, without weights: a group's share is as its text to the power of 1 / temperature."
+        default=1.0,
+        ge=1,
+        le=1000,
+        description="With `by`, without weights: a group's share is as its text to the power of 1 / temperature.",
     )
     components: list[SampleComponent] | None = Field(
-        None, min_length=1, max_length=1000, description="Groups by conditions instead of `by`: a document is in the first that it fits, or left out."
+        default=None,
+        min_length=1,
+        max_length=1000,
+        description="Groups by conditions instead of `by`: a document is in the first that it fits, or in none.",
     )
 
     @model_validator(mode="after")
@@ -67,9 +75,7 @@ class TokenizerConfig(Config):
     vocabulary_size: int = Field(
         32_768, ge=512, le=262_144, description="Tokens of the vocabulary, the special ones and the 256 bytes included."
     )
-    pattern: str = Field(
-        "gpt2", description="What cuts text into pieces before BPE: gpt2, cl100k, o200k, llama3, or a regular expression."
-    )
+    pattern: str = Field("gpt2", description="What cuts text into pieces before BPE: gpt2, cl100k, o200k, llama3, or a regular expression.")
     digits: Literal[1, 2, 3] | None = Field(None, description="Longest run of digits in a piece; null: as the pattern has it.")
     special_tokens: list[str] = Field(
         [], description=f"Reserved beside {', '.join(SPECIAL_TOKENS)}, with the ids after theirs. They never come from text."
@@ -77,11 +83,11 @@ class TokenizerConfig(Config):
     minimum_frequency: int = Field(2, ge=1, description="A pair of tokens that occurs less often in the sample is not merged.")
     ties: Ties = Field(
         "ids",
-        description="Of equally frequent pairs, merge that of smallest ids (as tokenizers does) or of greatest bytes (as the classic byte-level "
-        "trainers do).",
+        description="Of equally frequent pairs, merge that of smallest ids (as tokenizers does) or of greatest bytes (as "
+        "teaching code does).",
     )
     sample: SampleConfig = Field(SampleConfig(), description="The text that it is trained and judged on.")
-    file: str | None = Field(None, description="Take over this tokenizer.json (byte-level BPE) instead of training one.")
+    file: str | None = Field(default=None, description="Take over this tokenizer.json (byte-level BPE) instead of training one.")
 
     @field_validator("digits")
     @classmethod

@@ -44,7 +44,7 @@ class CountsWorker(Worker):
             names = file.schema_arrow.names
             groups = columns_needed(self.config, names, self.run.path(path))
         columns = ["id", "text", *groups, *([LANGUAGE] if LANGUAGE in names else [])]
-        cutoffs = {name: cutoff for name, cutoff in self.params["cutoffs"]}
+        cutoffs = dict(self.params["cutoffs"])
         counts, rows, sampled, size = WordCounts(), 0, 0, 0
         for table in iter_tables(self.run, path, list(dict.fromkeys(columns))):
             rows += table.num_rows

@@ -24,8 +24,8 @@ def train_bpe(
 ) -> Any:
     """A `tokenizers.Tokenizer` with the special tokens as ids 0, 1, ..., then the 256 bytes, then the merges.
 
-    `counts` has the columns `word` and `count`; a word may come more than once. `progress` is told how many merges have been made since the last
-    call. Raises InputError where the words do not give that many merges.
+    `counts` has the columns `word` and `count`; a word may come more than once. `progress` is told how many merges have been made since
+    the last call. Raises InputError where the words do not give that many merges.
     """
     characters = byte_characters()
     tokens = [*special_tokens, *sorted(characters)]  # as `tokenizers` orders them

@@ -14,7 +14,8 @@ from corpusmill.tokenize.pieces import next_piece
 #: Words longer than this (characters) are no words: they are left out of training.
 LONGEST_WORD = 1024
 
-#: Columns of `entries`, int64 [words, FIELDS]: the first eight bytes, where the word begins among the letters, `group << 32 | bytes`, its count.
+#: Columns of `entries`, int64 [words, FIELDS]: the first eight bytes, where the word begins among the letters, `group << 32 | bytes`, and
+#: its count.
 PREFIX, START, SHAPE, COUNT, FIELDS = 0, 1, 2, 3, 4
 #: Places in `state`, int64: entries, letters, occurrences of words that were too long.
 ENTRIES, LETTERS, LEFT_OUT = range(3)
@@ -73,9 +74,9 @@ def _find(slots, entries, letters, data, start, end, prefix, shape, value):
     while slots[slot] != 0:
         if slots[slot] >> _HALF == tag:
             entry = (slots[slot] & _LOW) - _ONE
-            if entries[entry, SHAPE] == shape and entries[entry, PREFIX] == np.int64(prefix):
-                if end - start <= 8 or _same(data, start, end, letters, entries[entry, START]):
-                    return np.int64(entry)
+            alike = entries[entry, SHAPE] == shape and entries[entry, PREFIX] == np.int64(prefix)
+            if alike and (end - start <= 8 or _same(data, start, end, letters, entries[entry, START])):
+                return np.int64(entry)
         slot = (slot + _ONE) & mask
     return -1
 
@@ -179,8 +180,8 @@ def count_texts(slots, entries, letters, state, data, offsets, groups, rule, dig
     """Counts the pieces of each text `data[offsets[i]:offsets[i + 1]]` of group `groups[i]`, cut as `pieces.next_piece` does.
 
     Returns `(slots, entries, letters)`, of which each may be larger than it was. Words that have just been seen are counted in `recent`,
-    which the processor keeps at hand: a row for all words of one hash, with both halves of the word, its shape, its entry, and what is to be
-    added to the count of that.
+    which the processor keeps at hand: a row for all words of one hash, with both halves of the word, its shape, its entry, and what is to
+    be added to the count of that.
     """
     recent = np.zeros((RECENT, 8), np.uint64)
     text, at = 0, offsets[0]

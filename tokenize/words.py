@@ -3,7 +3,7 @@
 Counts are cut into ranges of words by hash, so that what many tasks counted is added up range by range.
 """
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.pipeline.text.buffers import text_array, text_buffers
+from corpusmill.tokenize.patterns import regex_of
 from corpusmill.tokenize.piece_rules import piece_classes, rule_of
 from corpusmill.tokenize.word_table import COUNT, ENTRIES, FIELDS, LEFT_OUT, SHAPE, count_texts, count_words, gather_letters, ranges_of
 
@@ -21,15 +22,16 @@ COUNTS = pa.schema(
         pa.field("count", pa.int64(), nullable=False),
     ]
 )
+Column: TypeAlias = pa.ChunkedArray | pa.Array
 #: Texts that the regular expressions of `tokenizers` cut at once.
 CUT_AT_ONCE = 256
 
 
-def splitter(regex: str) -> Any:
-    """The `tokenizers` pre-tokenizer that cuts text by a regular expression, and does nothing else."""
+def splitter(pattern: str) -> Any:
+    """The `tokenizers` pre-tokenizer that cuts text by a pattern (a known name's, or a regular expression), and does nothing else."""
     from tokenizers import Regex, pre_tokenizers
 
-    return pre_tokenizers.Split(Regex(regex), "isolated")
+    return pre_tokenizers.Split(Regex(regex_of(pattern)), "isolated")
 
 
 class WordCounts:
@@ -48,7 +50,7 @@ class WordCounts:
     def __len__(self) -> int:
         return int(self.state[ENTRIES])
 
-    def add_texts(self, texts: pa.ChunkedArray | pa.Array, languages: pa.ChunkedArray | pa.Array | None, regex: str) -> None:
+    def add_texts(self, texts: Column, languages: Column | None, regex: str) -> None:
         """Counts the pieces of each text: in a kernel where there is one that cuts as the expression does, else by `tokenizers`."""
         rule = rule_of(regex)
         if rule is None:
@@ -58,12 +60,12 @@ class WordCounts:
         groups = self._groups(languages, len(texts))
         self.arrays = count_texts(*self.arrays, self.state, data, offsets, groups, rule.number, rule.digits, piece_classes())
 
-    def add_words(self, words: pa.ChunkedArray | pa.Array, languages: pa.ChunkedArray | pa.Array | None, counts: npt.NDArray[np.int64]) -> None:
+    def add_words(self, words: Column, languages: Column | None, counts: npt.NDArray[np.int64]) -> None:
         """Adds counts of words."""
         data, offsets = text_buffers(words)
         self.arrays = count_words(*self.arrays, self.state, data, offsets, self._groups(languages, len(words)), counts)
 
-    def _cut_and_add(self, texts: pa.ChunkedArray | pa.Array, languages: pa.ChunkedArray | pa.Array | None, regex: str) -> None:
+    def _cut_and_add(self, texts: Column, languages: Column | None, regex: str) -> None:
         split = splitter(regex).pre_tokenize_str
         for start in range(0, len(texts), CUT_AT_ONCE):
             cut = [[word for word, _ in split(text)] for text in texts.slice(start, CUT_AT_ONCE).to_pylist()]
@@ -71,7 +73,7 @@ class WordCounts:
             repeated = np.repeat(np.arange(start, start + len(cut)), [len(words) for words in cut])
             self.add_words(words, None if languages is None else languages.take(pa.array(repeated)), np.ones(len(words), np.int64))
 
-    def _groups(self, languages: pa.ChunkedArray | pa.Array | None, rows: int) -> npt.NDArray[np.int32]:
+    def _groups(self, languages: Column | None, rows: int) -> npt.NDArray[np.int32]:
         """The number of each row's language."""
         if languages is None:
             return np.full(rows, self.languages.setdefault(None, len(self.languages)), np.int32)

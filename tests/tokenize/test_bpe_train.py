@@ -158,9 +158,7 @@ def test_progress_is_told_of_every_merge(english):
     words = Counter(word for text in english for word in text.split())
     told = []
     joined, offsets = b"".join(word.encode() for word in words), np.cumsum([0, *(len(word.encode()) for word in words)])
-    found = train(
-        np.frombuffer(joined, np.uint8), offsets, np.array(list(words.values())), BYTE_IDS, 3000, progress=told.append
-    )
+    found = train(np.frombuffer(joined, np.uint8), offsets, np.array(list(words.values())), BYTE_IDS, 3000, progress=told.append)
     assert sum(told) == len(found.pairs) == 3000 - 256 and max(told) <= bpe_train.CHUNK and len(told) >= 3
 
 
