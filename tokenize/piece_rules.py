@@ -21,8 +21,9 @@ CLASSES = {
 }
 #: The three expressions, and as others write them: GPT-2's own code, which is `tokenizers`' ByteLevel, too. That of cl100k in tiktoken
 #: since 0.8 (`\s++$` before line breaks) is not the same at the end of a text.
+GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 SPELLINGS = {
-    GPT2: (PATTERNS["gpt2"], r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"),
+    GPT2: (PATTERNS["gpt2"], GPT2_PATTERN),
     CL100K: (PATTERNS["cl100k"],),
     O200K: (PATTERNS["o200k"],),
 }

@@ -23,7 +23,7 @@ from corpusmill.pipeline.special_tokens import END_OF_TEXT, PAD
 from corpusmill.pipeline.stage import Output, Piece, Stage
 from corpusmill.tokenize.byte_alphabet import tiktoken_file
 from corpusmill.tokenize.sampling import Group, add_sizes, plan_sample
-from corpusmill.tokenize.tokenizer_config import CountConfig, TokenizerConfig, groups_config
+from corpusmill.tokenize.tokenizer_config import BYTES, CountConfig, TokenizerConfig, groups_config
 from corpusmill.tokenize.tokenizer_workers import CountsWorker, SizesWorker, SumWorker
 from corpusmill.tokenize.words import COUNTS
 
@@ -63,27 +63,16 @@ class TokenizerStage(Stage):
         pieces = [Piece(f"words-{number:05d}", tuple(files), {"range": number}) for number in range(ranges)]
         words = run.map("words", SumWorker, pieces, config=SumConfig())
         inputs = [row.ref(self.name, row.outputs[0].path) for row in words]
-        more = {"tokenizer_sha256": given.sha256} if given else {}
+        more = {"groups": [dataclasses.asdict(group) for group in groups], "given": given.sha256 if given else None}
         run.once("train", inputs, lambda identity: self.train(run, words, counts, groups, given), more)
 
     def train(self, run: StageRun, words: list[TaskRow], counted: list[TaskRow], groups: list[Group], given: "Given | None") -> Output:
         """Trains, and judges the result on the same words."""
         from corpusmill.tokenize.encode import Encoder
         from corpusmill.tokenize.quality import judge
-        from corpusmill.tokenize.training import train_bpe
 
-        if given:
-            content = given.content
-        else:
-            config, table = self.config, _read_words(run, words, ["word", "count"])
-            merges = config.vocabulary_size - len(config.all_special_tokens) - 256
-            with run.progress.steps("tokenizer merges", merges) as advance:
-                tokenizer = train_bpe(
-                    table, config.vocabulary_size, config.minimum_frequency, config.regex, config.all_special_tokens, config.ties, advance
-                )
-            del table
-            content = (tokenizer.to_str(pretty=True) + "\n").encode()
-        encoder = Encoder(content)
+        content = given.content if given else self.trained(run, words)
+        encoder = Encoder.from_json(content)
         sample = sample_report(self.config, groups, sum(row.counts["long_words_left_out"] for row in counted))
         shown = {"sample_documents": sample["sampled_documents"], "pattern": "given" if given else self.config.pattern}
         quality = {**shown, **judge(encoder, _read_words(run, words, COUNTS.names))}
@@ -95,6 +84,16 @@ class TokenizerStage(Stage):
             "quality.json": _json(quality),
         }
         return Output({**files}, counts={"sample_bytes": quality["utf8_bytes"], "sample_tokens": quality["tokens"]})
+
+    def trained(self, run: StageRun, words: list[TaskRow]) -> bytes:
+        """`tokenizer.json` of the merges that the words give."""
+        from corpusmill.tokenize.training import train_bpe
+
+        config, table = self.config, _read_words(run, words, ["word", "count"])
+        special = config.all_special_tokens
+        with run.progress.steps("tokenizer merges", config.vocabulary_size - len(special) - BYTES) as advance:
+            tokenizer = train_bpe(table, config.vocabulary_size, config.minimum_frequency, config.regex, special, config.ties, advance)
+        return (tokenizer.to_str(pretty=True) + "\n").encode()
 
     def summary(self, run: StageRun) -> dict[str, str]:
         quality = json.loads(run.storage.read_bytes("quality.json"))
@@ -116,7 +115,7 @@ class Given:
 
 def read_given(file: str | None) -> Given | None:
     """Raises InputError where the file is no tokenizer that can encode here."""
-    from corpusmill.tokenize.encode import Encoder, _pattern_of
+    from corpusmill.tokenize.encode import Encoder
 
     if file is None:
         return None
@@ -124,8 +123,8 @@ def read_given(file: str | None) -> Given | None:
         content = Path(file).read_bytes()
     except OSError as error:
         raise InputError(f"{file}: can't be read ({error.strerror}).") from error
-    encoder = Encoder(content, file)
-    return Given(content, _pattern_of(content), encoder.sha256)
+    encoder = Encoder.from_json(content, file)
+    return Given(content, encoder.vocabulary.pattern, encoder.sha256)
 
 
 def _sizes(run: StageRun, documents: list[FileRef], config: BaseConfig) -> list[TaskRow]:
