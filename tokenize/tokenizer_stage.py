@@ -17,6 +17,7 @@ from corpusmill.pipeline.batches import open_batches
 from corpusmill.pipeline.config import Config as BaseConfig
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef, TaskRow
+from corpusmill.pipeline.report.safe import safe_line
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.special_tokens import END_OF_TEXT, PAD
@@ -33,6 +34,8 @@ NO_LIMIT = int(1e30)
 #: Sampled text whose words one task adds up, and how many tasks there are at most.
 RANGE_BYTES = 64_000_000
 MOST_RANGES = 256
+#: Groups of the sample that the terminal names.
+SHOWN = 5
 
 
 class SumConfig(BaseConfig):
@@ -96,10 +99,13 @@ class TokenizerStage(Stage):
         return (tokenizer.to_str(pretty=True) + "\n").encode()
 
     def summary(self, run: StageRun) -> dict[str, str]:
-        quality = json.loads(run.storage.read_bytes("quality.json"))
+        quality, sample = (json.loads(run.storage.read_bytes(name)) for name in ("quality.json", "sample.json"))
+        groups = sorted(sample["groups"], key=lambda group: -group["sampled_bytes"])
+        shares = [f"{safe_line(group['group'] or 'none', 40)} {group['share_reached']:.1%}" for group in groups[:SHOWN]]
         return {
             "vocabulary": f"{quality['vocabulary_size']:,} tokens ({quality['unused_tokens']:,} unused on the sample)",
             "sample": f"{quality['sample_documents']:,} documents, {quality['utf8_bytes'] / 1e6:,.1f} MB",
+            **({"shares of it": ", ".join(shares) + (", ..." if len(groups) > SHOWN else "")} if len(groups) > 1 else {}),
             "bytes per token": f"{quality['bytes_per_token']:.2f}",
         }
 
