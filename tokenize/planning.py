@@ -124,10 +124,10 @@ def make_plan(storage: Storage, parts: Sequence[Part], shuffle: bool, share: flo
         for split, (rows, _, order) in placed(n, empty).items():
             np.add.at(histograms[split], buckets(order), n.tokens[rows])
     ranges = shard_ranges(histograms, shard_tokens)
-    if not any(histogram.any() for histogram in histograms.values()):
-        raise InputError(f"tokens: the documents in {storage.root.removesuffix('/tokens')} hold no text.")
     if mixture is not None and not histograms["train"].any():
         raise InputError("tokens.mixture: budget_tokens is so small that not one document is taken.")
+    if not ranges:
+        raise InputError(f"tokens: the documents in {storage.root.removesuffix('/tokens')} hold no text.")
     return Plan(list(parts), shuffle, limit, found, ranges)
 
 

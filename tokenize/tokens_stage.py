@@ -12,15 +12,16 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from corpusmill.pipeline.config import Config as BaseConfig
+from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Piece, Stage
-from corpusmill.pipeline.tokenshards import SHARDS_FILE, Shard, ShardSet, shard_names
+from corpusmill.pipeline.tokenshards import SHARDS_FILE, Shard, ShardSet, shard_names, token_dtype
 from corpusmill.tokenize.layout import SPLITS
 from corpusmill.tokenize.mixture import Mixture, match_config
-from corpusmill.tokenize.parts import EncodeConfig, end_of_text_id
+from corpusmill.tokenize.parts import EncodeConfig
 from corpusmill.tokenize.planning import Part, Plan, make_plan
-from corpusmill.tokenize.tokens_workers import PLAN, TOKENIZER, EncodeWorker, GatherWorker, MatchWorker, PlaceWorker
+from corpusmill.tokenize.tokens_workers import PLAN, EncodeWorker, GatherWorker, MatchWorker, PlaceWorker
 
 
 class TokensConfig(EncodeConfig):
@@ -45,6 +46,8 @@ class TokensStage(Stage):
         documents = run.documents()
         names = [PurePosixPath(shard.path).stem for shard in documents]
         tokenizer = run.outputs_of("tokenizer", "tokenizer.json")[0]
+        if not documents:
+            raise InputError(f"tokens: the stage before it left no shard of documents in {run.run.root}.")
         encoded = self._encode(run, names, documents, tokenizer)
         matched = self._match(run, names, documents)
         parts = [
@@ -53,7 +56,7 @@ class TokensStage(Stage):
         ]
         tables = [row.ref(self.name, part.table) for part, row in zip(parts, encoded, strict=True)]
         components = [row.ref(self.name, part.components) for part, row in zip(parts, matched)]  # none without a mixture
-        planned = run.once("plan", [*tables, *components, tokenizer], lambda _: self.plan(run, parts, tokenizer))
+        planned = run.once("plan", [*tables, *components, tokenizer], lambda _: self.plan(run, parts, tokenizer, encoded[0].counts))
         plan_file = planned.ref(self.name, PLAN)
         plan = Plan.from_json(json.loads(run.storage.read_bytes(PLAN)))
         run.map("place", PlaceWorker, [
@@ -82,18 +85,16 @@ class TokensStage(Stage):
         pieces = [Piece(f"components/{name}", (shard,)) for name, shard in zip(names, documents, strict=True)]
         return run.map("components", MatchWorker, pieces, config=match_config(self.config.mixture))
 
-    def plan(self, run: StageRun, parts: list[Part], tokenizer: FileRef) -> Output:
-        """`plan.json`: the parts, which documents are for validation, how often each is taken, and the range of each token shard."""
-        from corpusmill.tokenize.encode import Encoder
-
+    def plan(self, run: StageRun, parts: list[Part], tokenizer: FileRef, known: dict[str, int]) -> Output:
+        """`plan.json`: the parts, which documents are for validation, how often each is taken, and the range of each token shard.
+        `known`: what the encoding of a part says of the tokenizer."""
         config = self.config
         plan = make_plan(run.storage, parts, config.shuffle, config.validation_share, config.mixture, config.shard_tokens)
-        encoder = Encoder.read(run.run, TOKENIZER)
         header = {
             "tokenizer_sha256": tokenizer.fingerprint,
-            "vocabulary_size": encoder.vocabulary_size,
-            "dtype": encoder.dtype.name,
-            "end_of_text_id": end_of_text_id(encoder, config.end_of_text, run.run.path(TOKENIZER)),
+            "vocabulary_size": known["vocabulary_size"],
+            "dtype": token_dtype(known["vocabulary_size"]).name,
+            "end_of_text_id": known["end_of_text_id"],
         }
         warnings = [
             f"the component {share.name} gives {share.tokens:,} of the {share.wanted:,} tokens that its weight says (max_epochs)"

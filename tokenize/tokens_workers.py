@@ -48,7 +48,7 @@ class EncodeWorker(Worker):
             kept=table.num_rows - empty,
             dropped=empty,
             bytes_in=int(np.sum(table["utf8_bytes"].to_numpy())),
-            counts={"tokens": len(tokens)},
+            counts={"tokens": len(tokens), "vocabulary_size": self.encoder.vocabulary_size, "end_of_text_id": self.end},
         )
 
 

@@ -41,12 +41,12 @@ def funnel(reader: RunReader, decisions: dict[str, Decisions]) -> list[FunnelRow
 
 
 def token_totals(reader: RunReader) -> tuple[int, int]:
-    """Documents and tokens in all splits, from the `shards.json` of each."""
+    """Documents (each once, however often a mixture repeats it) and tokens in all splits."""
     documents = tokens = 0
     for description in token_splits(reader).values():
         documents += int(first(description, "documents", "total_documents", default=0))
         tokens += int(first(description, "tokens", "total_tokens", default=0))
-    return documents, tokens
+    return sum(task.counts.get("kept", 0) for task in reader.stages["tokens"].tasks) or documents, tokens
 
 
 def token_splits(reader: RunReader) -> dict[str, dict[str, Any]]:

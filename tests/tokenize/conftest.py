@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from token_runs import tokens_stage
 
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.manifest import Manifest, TaskRow
@@ -15,6 +16,7 @@ from corpusmill.pipeline.schemas import DOCUMENTS, document_id
 from corpusmill.pipeline.shards import publish
 from corpusmill.pipeline.stage import Stage
 from corpusmill.pipeline.storage import Storage
+from corpusmill.tokenize.tokenizer_stage import TokenizerStage
 
 
 def make_documents(texts: Sequence[str], **columns: Sequence[Any]) -> pa.Table:
@@ -55,6 +57,11 @@ def execute(run: Storage, stage: Stage) -> StageRun:
     return stage_run
 
 
+@pytest.fixture(scope="session", name="publish_documents")
+def publish_documents_fixture() -> Callable[[Storage, Sequence[pa.Table]], None]:
+    return publish_documents
+
+
 @pytest.fixture
 def make_run(tmp_path: Path) -> Callable[..., Storage]:
     """Makes a run with documents: `make_run(shards, name="run")`."""
@@ -67,12 +74,12 @@ def make_run(tmp_path: Path) -> Callable[..., Storage]:
     return make
 
 
-@pytest.fixture(name="make_documents")
+@pytest.fixture(scope="session", name="make_documents")
 def make_documents_fixture() -> Callable[..., pa.Table]:
     return make_documents
 
 
-@pytest.fixture(name="execute")
+@pytest.fixture(scope="session", name="execute")
 def execute_fixture() -> Callable[[Storage, Stage], StageRun]:
     return execute
 
@@ -110,3 +117,21 @@ def tokenizers_by_pattern(english: list[str], foreign: list[str]) -> Callable[[s
         return made[pattern]
 
     return make
+
+
+@pytest.fixture
+def mill(make_run: Callable[..., Storage]) -> Callable[..., Storage]:
+    """Runs tokenizer and tokens over shards of documents and returns the run: `mill(shards, name="run", **options of tokens)`."""
+
+    def make(shards: Sequence[pa.Table], name: str = "run", **options: Any) -> Storage:
+        run = make_run(shards, name)
+        execute(run, TokenizerStage(TokenizerStage.Config(vocabulary_size=600)))
+        execute(run, tokens_stage(**options))
+        return run
+
+    return make
+
+
+@pytest.fixture
+def documents(english: list[str], foreign: list[str]) -> pa.Table:
+    return make_documents(["", *english[:150], *foreign[:20], "", "<|endoftext|> is text here"])

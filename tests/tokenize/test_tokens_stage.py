@@ -1,59 +1,19 @@
 """The tokens stage: every token of every document is there once, in an order that depends on ids and the seed alone."""
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from token_runs import content, report, splits, tokens_stage
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.schemas import REPORT
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.special_tokens import EOT_ID
-from corpusmill.pipeline.tokenshards import TokenShards
 from corpusmill.tokenize.encode import Encoder
-from corpusmill.tokenize.tokenizer_stage import TokenizerStage
-from corpusmill.tokenize.tokens_stage import TokensStage
-
-
-def tokens_stage(**options):
-    return TokensStage(TokensStage.Config(**options))
-
-
-@pytest.fixture
-def mill(make_run, execute):
-    """Runs both stages over shards of documents and returns the run."""
-
-    def make(shards, name="run", **options):
-        run = make_run(shards, name)
-        execute(run, TokenizerStage(TokenizerStage.Config(vocabulary_size=600)))
-        execute(run, tokens_stage(**options))
-        return run
-
-    return make
-
-
-def splits(run):
-    return {split: TokenShards(run.path(f"tokens/{split}")) for split in ("train", "validation")}
-
-
-def content(run):
-    """The documents of both splits in order: id, and its tokens as bytes."""
-    found = {}
-    for split, shards in splits(run).items():
-        shards.verify()
-        found[split] = [(a.id, shards.tokens(a.shard)[a.first : a.first + a.tokens].tolist()) for a in shards.documents_of(0, shards.total)]
-    return found
-
-
-def report(run):
-    names = sorted(path for path in run.list_files("tokens/report"))
-    return pa.concat_tables(read_table(run, name) for name in names)
-
-
-@pytest.fixture
-def documents(make_documents, english, foreign):
-    return make_documents(["", *english[:150], *foreign[:20], "", "<|endoftext|> is text here"])
 
 
 def test_every_token_of_every_document_is_there_once(mill, documents):
@@ -192,3 +152,65 @@ def test_documents_without_text_are_refused(mill, make_run, make_documents, exec
 def test_without_a_finished_tokenizer_there_is_one_sentence(make_run, make_documents, execute):
     with pytest.raises(InputError, match="the stage tokenizer is not finished"):
         execute(make_run([make_documents(["x"])]), tokens_stage())
+
+
+def test_another_special_token_can_end_documents(mill, documents):
+    run = mill([documents], end_of_text="<|im_end|>")
+    encoder = Encoder.read(run, "tokenizer/tokenizer.json")
+    end = encoder.tokenizer.token_to_id("<|im_end|>")
+    assert {shards.description.end_of_text_id for shards in splits(run).values()} == {end} != {EOT_ID}
+    assert {ids[-1] for found in content(run).values() for _, ids in found} == {end}
+
+
+def test_a_token_that_text_could_hold_can_not_end_documents(mill, documents):
+    with pytest.raises(InputError, match=r"no special token 'e' to end documents with \(tokens\.end_of_text; it has '<\|endoftext\|>'"):
+        mill([documents], end_of_text="e")
+
+
+def test_a_text_that_is_no_utf8_is_named(mill, make_run, make_documents, execute, english, tmp_path):
+    run = mill([make_documents(english[:30])])
+    good = make_documents(english[: 5000 // 40])
+    offsets = np.cumsum([0, *(len(text.encode()) for text in english[:124]), 3])
+    data = "".join(english[:124]).encode() + b"a\xff\xfe"
+    texts = pa.LargeStringArray.from_buffers(125, pa.py_buffer(offsets.astype(np.int64)), pa.py_buffer(data))
+    bad = good.set_column(good.column_names.index("text"), good.schema.field("text"), texts)
+    broken = make_run([bad], "broken")
+    for name in ("tokenizer.json", "manifest.jsonl"):
+        broken.write_bytes(f"tokenizer/{name}", run.read_bytes(f"tokenizer/{name}"))
+    with pytest.raises(InputError, match=r"ingest-0\.parquet: row 124 is not valid UTF-8 in the column text"):
+        execute(broken, tokens_stage())
+    assert broken.list_files("tokens") == []
+
+
+def test_no_shard_of_documents_is_one_sentence(mill, make_run, make_documents, execute, english):
+    run = mill([make_documents(english[:30])])
+    empty = make_run([], "empty")
+    for name in ("tokenizer.json", "manifest.jsonl"):
+        empty.write_bytes(f"tokenizer/{name}", run.read_bytes(f"tokenizer/{name}"))
+    with pytest.raises(InputError, match="left no shard of documents"):
+        execute(empty, tokens_stage())
+
+
+def test_only_what_depends_on_it_is_done_again(mill, documents, execute):
+    run = mill([documents.slice(0, 70), documents.slice(70)], shard_tokens=20_000)
+    shards = len(splits(run)["train"].shards) + 1
+    assert execute(run, tokens_stage(shard_tokens=20_000, validation_share=0.2)).performed >= shards + 3
+    assert {task for task in Manifest(run.child("tokens")).tasks if task.startswith("encoded")} == {"encoded/ingest-0", "encoded/ingest-1"}
+    stage = execute(run, tokens_stage(shard_tokens=20_000, validation_share=0.2, seed=3))
+    assert stage.performed >= shards + 5  # the order is another one
+    unshuffled = execute(run, tokens_stage(shard_tokens=20_000, validation_share=0.2, seed=3, shuffle=False))
+    assert unshuffled.performed >= shards + 5
+
+
+def test_a_document_once_more_in_the_crawl_lies_behind_itself(mill, documents):
+    """Equal ids have one place in the order; where they lie in the crawl decides."""
+    again = documents.slice(10, 20)
+    moved = again.set_column(4, again.schema.field("offset"), pa.array(range(5, 25)))
+    one = mill([documents, moved], "one")
+    two = mill([moved, documents.slice(100), documents.slice(0, 100)], "two")
+    assert content(one) == content(two)
+    for shards in splits(two).values():
+        rows = [(row["id"], row["offset"]) for n in range(len(shards.shards)) for row in shards.index(n).to_pylist()]
+        pairs = [(a, b) for a, b in pairwise(rows) if a[0] == b[0]]
+        assert all(a[1] < b[1] for a, b in pairs)
+    assert sum(len({row["id"] for row in shards.index(0).to_pylist()}) for shards in splits(two).values()) == documents.num_rows - 2

@@ -168,6 +168,13 @@ def test_tokens_of_another_tokenizer_are_refused(run: Storage) -> None:
         execute(run)
 
 
+def test_shards_whose_documents_end_otherwise_are_refused(run: Storage) -> None:
+    path = "tokens/validation/shards.json"
+    run.write_bytes(path, json.dumps({**json.loads(run.read_bytes(path)), "end_of_text_id": 3}).encode())
+    with pytest.raises(InputError, match="documents end with token 3 here, and with 0 in the tokenizers that this project trains"):
+        execute(run)
+
+
 def test_shards_cut_short_and_corpora_too_small_are_sentences(run: Storage) -> None:
     with pytest.raises(InputError, match="training tokens are too few"):
         execute(run, model={**CONFIG["model"], "context": 100_000})  # type: ignore[dict-item]
