@@ -1,7 +1,8 @@
 """Adding the token shards of a run to a set of token shards: the same documents never twice, and never on both sides of the split.
 
 A set is a folder with `train/` and `validation/`, apart from any run, which would take it for its own. Files come first and a split's
-`shards.json` last, in one rename, so a set is whole whenever it is read. Whoever appends the same shards again changes nothing.
+`shards.json` last, in one rename, so a set is whole whenever it is read. New shards are packed as those of the set are, or where it has
+none, as those of the run are. Whoever appends the same shards again changes nothing.
 """
 
 import hashlib
@@ -22,6 +23,7 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.tokenshards import DTYPES, SHARDS_FILE, Shard, ShardSet, map_tokens, shard_contents, shard_names
 from corpusmill.tokenize.known import Known, names_of
 from corpusmill.tokenize.layout import SPLITS
+from corpusmill.tokenize.pack import write_plans
 from corpusmill.tokenize.span_kernels import copy_spans
 
 _FILE = re.compile(r"tokens-(\d+)\.")
@@ -116,10 +118,13 @@ def _append(split: _Split, masks: list[npt.NDArray[np.bool_]], run: str) -> Appe
         if left and int(left[1]) >= first:  # of an append that was interrupted
             split.target.remove(path)
     added: list[Shard] = []
+    lengths = {plan.length for shard in (split.there.shards or split.new.shards) for plan in shard.plans}
     for shard, mask in zip(split.new.shards, masks, strict=True):
         if mask.any():
             write = _copy if mask.all() else _rest
-            added.append(replace(write(split, shard, mask, first + len(added)), run=run, origin=split.origin))
+            written = write(split, shard, mask, first + len(added))
+            plans = write_plans(split.target, written, sorted(lengths))
+            added.append(replace(written, run=run, origin=split.origin, plans=plans))
     now = replace(split.there, shards=(*split.there.shards, *added))
     split.target.write_bytes(SHARDS_FILE, now.to_json())
     left_out = sum(int((~mask).sum()) for mask in masks)
@@ -164,4 +169,5 @@ def _rest(split: _Split, shard: Shard, mask: npt.NDArray[np.bool_], number: int)
     index = index.set_column(index.column_names.index("first"), index.schema.field("first"), pa.array(firsts))
     outputs = [publish(split.target, name, content) for name, content in shard_contents(number, tokens, index).items()]
     size = int(np.sum(index["utf8_bytes"].to_numpy()))
-    return Shard(*shard_names(number), len(tokens), index.num_rows, size, *(output.sha256 for output in outputs))
+    sha256, index_sha256 = (output.sha256 for output in outputs)
+    return Shard(*shard_names(number), len(tokens), index.num_rows, size, sha256, index_sha256)

@@ -7,7 +7,7 @@ part is told what that means for its documents (`places/`, `report/`), and each 
 
 import json
 from pathlib import PurePosixPath
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -19,9 +19,12 @@ from corpusmill.pipeline.stage import Output, Piece, Stage
 from corpusmill.pipeline.tokenshards import SHARDS_FILE, Shard, ShardSet, shard_names, token_dtype
 from corpusmill.tokenize.layout import SPLITS
 from corpusmill.tokenize.mixture import Mixture, match_config
+from corpusmill.tokenize.pack import pack, packing_line, plans_by_shard
 from corpusmill.tokenize.parts import EncodeConfig
 from corpusmill.tokenize.planning import Part, Plan, make_plan
 from corpusmill.tokenize.tokens_workers import PLAN, EncodeWorker, GatherWorker, MatchWorker, PlaceWorker
+
+PackLength = Annotated[int, Field(ge=8, le=1 << 24)]
 
 
 class TokensConfig(EncodeConfig):
@@ -30,6 +33,7 @@ class TokensConfig(EncodeConfig):
         0.01, ge=0, lt=1, description="Share of the documents (groups of documents that are alike) held out for validation."
     )
     mixture: Mixture | None = Field(None, description="How much of which documents there is for training; without it each of them once.")
+    pack_lengths: list[PackLength] = Field([], description="Rows of so many tokens into which whole documents are packed: a plan for each.")
 
     def encoding(self) -> EncodeConfig:
         return EncodeConfig.model_validate({name: getattr(self, name) for name in EncodeConfig.model_fields})
@@ -46,6 +50,7 @@ class TokensStage(Stage):
         documents = run.documents()
         names = [PurePosixPath(shard.path).stem for shard in documents]
         tokenizer = run.outputs_of("tokenizer", "tokenizer.json")[0]
+        unpacked = self.config.model_copy(update={"pack_lengths": []})  # other lengths change no shard
         if not documents:
             raise InputError(f"tokens: the stage before it left no shard of documents in {run.run.root}.")
         encoded = self._encode(run, names, documents, tokenizer)
@@ -56,7 +61,8 @@ class TokensStage(Stage):
         ]
         tables = [row.ref(self.name, part.table) for part, row in zip(parts, encoded, strict=True)]
         components = [row.ref(self.name, part.components) for part, row in zip(parts, matched)]  # none without a mixture
-        planned = run.once("plan", [*tables, *components, tokenizer], lambda _: self.plan(run, parts, tokenizer, encoded[0].counts))
+        planned = run.once("plan", [*tables, *components, tokenizer], lambda _: self.plan(run, parts, tokenizer, encoded[0].counts),
+                           config=unpacked)  # fmt: skip
         plan_file = planned.ref(self.name, PLAN)
         plan = Plan.from_json(json.loads(run.storage.read_bytes(PLAN)))
         run.map("place", PlaceWorker, [
@@ -66,8 +72,9 @@ class TokensStage(Stage):
         gathered = run.map("gather", GatherWorker, [
             Piece(f"{wanted.split}-{wanted.number:05d}", (plan_file,), {"shard": number}) for number, wanted in enumerate(plan.shards)
         ], config=BaseConfig())  # fmt: skip
-        shards = [row.ref(self.name, output.path) for row in gathered for output in row.outputs]
-        run.once("shards", [plan_file, *shards], lambda _: describe(run, plan, gathered))
+        packed = pack(run, gathered, self.config.pack_lengths)
+        shards = [row.ref(self.name, output.path) for row in [*gathered, *packed] for output in row.outputs]
+        run.once("shards", [plan_file, *shards], lambda _: describe(run, plan, gathered, packed))
 
     def _encode(self, run: StageRun, names: list[str], documents: list[FileRef], tokenizer: FileRef) -> list[TaskRow]:
         def place(number: int) -> dict[str, int]:
@@ -108,22 +115,28 @@ class TokensStage(Stage):
         for split in SPLITS:
             found = ShardSet.read(run.storage.child(split))
             lines[split] = f"{found.tokens:,} tokens of {found.documents:,} documents in {len(found.shards)} shards"
+            if packings := found.packing():
+                lines[f"{split} packed"] = "; ".join(map(packing_line, packings))
         for share in Plan.from_json(json.loads(run.storage.read_bytes(PLAN))).mixture:
             line = f"{share.tokens:,} tokens, {share.epochs:.2f} epochs of {share.there:,}"
             lines[share.name] = line + (f" ({share.short:,} short of its share: max_epochs)" if share.short else "")
         return lines
 
 
-def describe(run: StageRun, plan: Plan, gathered: list[TaskRow]) -> Output:
+def describe(run: StageRun, plan: Plan, gathered: list[TaskRow], packed: list[TaskRow]) -> Output:
     """`shards.json` of both splits."""
+    plans = plans_by_shard(packed)
     shards: dict[str, list[Shard]] = {split: [] for split in SPLITS}
     for wanted, row in zip(plan.shards, gathered, strict=True):
         published = {output.path.removeprefix(f"{wanted.split}/"): output.sha256 for output in row.outputs}
         names = shard_names(wanted.number)
         sha256, index_sha256 = (published[name] for name in names)
         shards[wanted.split].append(
-            Shard(*names, row.counts["tokens"], row.counts["documents"], row.counts["utf8_bytes"], sha256, index_sha256)
-        )
+            Shard(
+                *names, row.counts["tokens"], row.counts["documents"], row.counts["utf8_bytes"], sha256, index_sha256,
+                plans=plans.get(f"{wanted.split}/{names[0]}", ()),
+            )
+        )  # fmt: skip
     header: dict[str, Any] = json.loads(run.storage.read_bytes(PLAN))
     kept = {name: header[name] for name in ("dtype", "vocabulary_size", "tokenizer_sha256", "end_of_text_id")}
     sets = {split: ShardSet(**kept, split=split, shards=tuple(shards[split])) for split in SPLITS}

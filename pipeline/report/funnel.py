@@ -1,5 +1,6 @@
 """From records to tokens: what each stage took in and let through."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +57,27 @@ def token_splits(reader: RunReader) -> dict[str, dict[str, Any]]:
         description = reader.json(f"tokens/{split}/shards.json", dict)
         if description:
             found[split] = description
+    return found
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How the documents of a split fill rows of `length` places."""
+
+    split: str
+    length: int
+    rows: int
+    padding: int
+    waste: float
+
+
+def packings(splits: dict[str, dict[str, Any]]) -> list[Packing]:
+    """What the `shards.json` of each split says of its packing plans."""
+    found = []
+    for split, description in splits.items():
+        for told in description.get("packing") or []:
+            with suppress(KeyError, TypeError, ValueError, OverflowError):  # a damaged file: what can be read of it is shown
+                found.append(Packing(split, int(told["length"]), int(told["rows"]), int(told["padding"]), float(told["waste"])))
     return found
 
 

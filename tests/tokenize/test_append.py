@@ -66,6 +66,25 @@ def test_a_set_is_the_row_of_its_runs(first, another, make_documents, english, t
         assert [shard.file for shard in shards.shards] == [f"tokens-{n:05d}.bin" for n in range(len(shards.shards))]
 
 
+def test_a_set_is_packed_as_it_began(mill, another, execute, first, make_documents, english, tmp_path):
+    execute(first, tokens_stage(**OPTIONS, pack_lengths=[64, 256]))
+    second = another(other_documents(make_documents, english[100:180]), pack_lengths=[512])
+    third = another(pa.concat_tables([make_documents(english[:50]), other_documents(make_documents, english[180:220], 2000)]), "third")
+    folder = tmp_path / "set"
+    append(str(folder), first.root)
+    append(str(folder), second.root)
+    append(str(folder), third.root, skip_known=True)
+    for split in ("train", "validation"):
+        shards = TokenShards(folder / split)
+        shards.verify()
+        assert [found["length"] for found in shards.description.packing()] == [64, 256]
+        for length in (64, 256):
+            for number, shard in enumerate(shards.shards):
+                assert shards.plan(number, length).tokens.sum() == shard.tokens
+        files = {plan.file for shard in shards.shards for plan in shard.plans}
+        assert {path.name for path in (folder / split).glob("*.pack-*")} == files
+
+
 def test_appending_again_changes_nothing(first, tmp_path):
     folder = tmp_path / "set"
     append(str(folder), first.root)

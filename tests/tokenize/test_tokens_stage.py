@@ -132,6 +132,39 @@ def test_finished_work_is_not_done_again_and_lost_work_is_done_with_equal_bytes(
     assert {path: run.read_bytes(path) for path in run.list_files("tokens") if not path.endswith("manifest.jsonl")} == files
 
 
+def test_shards_are_packed_by_plan(mill, documents, execute):
+    options = {"shard_tokens": 20_000, "validation_share": 0.1}
+    run = mill([documents.slice(0, 70), documents.slice(70)], **options)
+    files = {path: run.read_bytes(path) for path in run.list_files("tokens") if path.endswith((".bin", ".parquet"))}
+    stage_run = execute(run, tokens_stage(**options, pack_lengths=[256, 64]))
+    shards = splits(run)
+    assert stage_run.performed == 2 * sum(len(found.shards) for found in shards.values()) + 1  # the plans, and shards.json
+    assert {path: run.read_bytes(path) for path in files} == files
+    for found in shards.values():
+        found.verify()
+        for packing in found.description.packing():
+            rows = sum(check_plan(found, number, packing["length"]) for number in range(len(found.shards)))
+            assert packing["rows"] == rows and packing["waste"] == pytest.approx(1 - found.total / (rows * packing["length"]))
+    told = stage_run.stage.summary(stage_run)["train packed"]
+    assert "rows of 64, " in told and "rows of 256, " in told and told.endswith("% of their places empty")
+    assert execute(run, tokens_stage(**options, pack_lengths=[64])).performed == 1  # shards.json without the other
+    assert not [path for path in run.list_files("tokens") if "pack-256" in path]
+    with pytest.raises(ValueError, match="greater than or equal to 8"):
+        tokens_stage(pack_lengths=[4])
+
+
+def check_plan(shards, number, length):
+    """Every token of a shard is in one piece, no piece spans two documents, no row is too long; gives the rows."""
+    plan, shard = shards.plan(number, length), shards.shards[number]
+    order = np.argsort(plan.first)
+    assert np.array_equal(np.cumsum(plan.tokens[order]), [*plan.first[order][1:], shard.tokens])
+    firsts = shards.index(number)["first"].to_numpy()
+    assert np.array_equal(*(np.searchsorted(firsts, place, "right") for place in (plan.first, plan.first + plan.tokens - 1)))
+    sizes = np.bincount(plan.row, plan.tokens)
+    assert sizes.max() <= length and len(sizes) == shard.plan(length).rows
+    return len(sizes)
+
+
 def test_plan_is_stated(mill, documents):
     run = mill([documents], validation_share=0.1)
     plan = json.loads(run.read_bytes("tokens/plan.json"))
