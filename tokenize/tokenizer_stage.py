@@ -1,141 +1,180 @@
 """The stage that trains the tokenizer: a sample of the documents, counted words, byte-level BPE.
 
-Three phases: the sizes of hash buckets (to know which make up the sample), word counts of the sample, one training.
+Phases: the sizes of groups of documents (to know which make up the sample), word counts of the sample, their sum (a task for each range of
+words), one training. Or a tokenizer is taken over, and only judged on the sample.
 """
 
+import dataclasses
 import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from pydantic import Field
 
+from corpusmill.pipeline.batches import open_batches
 from corpusmill.pipeline.config import Config as BaseConfig
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef, TaskRow
+from corpusmill.pipeline.report.safe import safe_line
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.shards import iter_tables, open_parquet, read_table
-from corpusmill.pipeline.special_tokens import END_OF_TEXT, PAD, SPECIAL_TOKENS
-from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
+from corpusmill.pipeline.shards import read_table
+from corpusmill.pipeline.special_tokens import END_OF_TEXT, PAD
+from corpusmill.pipeline.stage import Output, Piece, Stage
 from corpusmill.tokenize.byte_alphabet import tiktoken_file
-from corpusmill.tokenize.chance import BUCKETS
-from corpusmill.tokenize.patterns import PatternName
-from corpusmill.tokenize.sampling import bucket_sizes, buckets_needed, in_sample
-from corpusmill.tokenize.words import WordCounter, merge_counts
+from corpusmill.tokenize.sampling import Group, add_sizes, plan_sample
+from corpusmill.tokenize.tokenizer_config import BYTES, CountConfig, TokenizerConfig, groups_config
+from corpusmill.tokenize.tokenizer_workers import CountsWorker, SizesWorker, SumWorker
+from corpusmill.tokenize.words import COUNTS
 
 TOKENIZER_FILE = "tokenizer.json"
 #: What transformers takes for "no limit"; the model's own configuration states its context.
 NO_LIMIT = int(1e30)
+#: Sampled text whose words one task adds up, and how many tasks there are at most.
+RANGE_BYTES = 64_000_000
+MOST_RANGES = 256
+#: Groups of the sample that the terminal names.
+SHOWN = 5
 
 
-class TokenizerConfig(BaseConfig):
-    vocabulary_size: int = Field(
-        32_768, ge=512, le=262_144, description="Tokens of the vocabulary, the special ones and the 256 bytes included."
-    )
-    pattern: PatternName = Field("gpt2", description="The regular expression that cuts text into pieces before BPE.")
-    sample_mb: int = Field(500, ge=1, le=100_000, description="Text to train on, in MB (10^6 UTF-8 bytes); all of it where there is less.")
-    seed: int = Field(0, ge=0, lt=1 << 32, description="Which documents are in the sample: they are chosen by a hash of this and their id.")
-    minimum_frequency: int = Field(2, ge=1, description="A pair of tokens that occurs less often in the sample is not merged.")
-
-
-class SizesWorker(Worker):
-    """Text bytes of each hash bucket in one shard of documents."""
-
-    config: TokenizerConfig
-
-    def process(self, piece: Piece) -> Output:
-        path = piece.inputs[0].path
-        sizes, rows = np.zeros(BUCKETS, np.int64), 0
-        for table in iter_tables(self.run, path, ["id", "text"]):
-            sizes += bucket_sizes(table, self.config.seed)
-            rows += table.num_rows
-        used = np.flatnonzero(sizes)
-        content = pa.table({"bucket": used, "utf8_bytes": sizes[used]})
-        return Output({f"sizes/{piece.key}.parquet": content}, rows_in=rows, kept=rows, bytes_in=int(sizes.sum()))
-
-
-class CountsWorker(Worker):
-    """Word counts of the sampled documents in one shard; `chosen` is the number of hash buckets in the sample."""
-
-    config: TokenizerConfig
-
-    def process(self, piece: Piece) -> Output:
-        path = piece.inputs[0].path
-        with open_parquet(self.run, path) as file:
-            columns = ["id", "text", *(["language"] if "language" in file.schema_arrow.names else [])]
-        counter, rows, sampled, size = WordCounter(self.config.pattern), 0, 0, 0
-        for table in iter_tables(self.run, path, columns):
-            rows += table.num_rows
-            table = in_sample(table, self.config.seed, self.params["chosen"])
-            texts = table["text"].to_pylist()
-            languages = table["language"].to_pylist() if "language" in columns else [None] * len(texts)
-            counter.add(texts, languages)
-            sampled += len(texts)
-            size += pc.sum(pc.binary_length(table["text"])).as_py() or 0
-        counts = {"sampled_documents": sampled, "long_words_left_out": counter.left_out}
-        return Output({f"counts/{piece.key}.parquet": counter.table()}, rows_in=rows, kept=sampled, bytes_in=size, counts=counts)
+class SumConfig(BaseConfig):
+    """Adding counts up depends on no part of the section."""
 
 
 class TokenizerStage(Stage):
-    """Publishes `tokenizer.json`, `tokenizer_config.json`, `ranks.tiktoken` and `quality.json`."""
+    """Publishes `tokenizer.json`, `tokenizer_config.json`, `ranks.tiktoken`, `sample.json` and `quality.json`."""
 
     name: ClassVar[str] = "tokenizer"
     Config = TokenizerConfig
     config: TokenizerConfig
 
     def execute(self, run: StageRun) -> None:
+        given = read_given(self.config.file)
         documents = run.documents()
-        sizes = np.zeros(BUCKETS, np.int64)
-        for row in run.map("sizes", SizesWorker, _pieces("sizes", documents)):
-            table = read_table(run.storage, row.outputs[0].path)
-            sizes[table["bucket"].to_numpy()] += table["utf8_bytes"].to_numpy()
-        if not sizes.any():
+        grouped = groups_config(self.config.sample)
+        sizes = add_sizes([read_table(run.storage, row.outputs[0].path) for row in _sizes(run, documents, grouped)])
+        groups = plan_sample(sizes, self.config.sample)
+        sampled = sum(group.sampled_bytes for group in groups)
+        if not sampled:
             raise InputError(f"tokenizer: the documents in {run.run.root} hold no text to train on.")
-        chosen = buckets_needed(sizes, self.config.sample_mb * 1_000_000)
-        rows = run.map("counts", CountsWorker, _pieces("counts", documents), {"chosen": chosen})
-        inputs = [row.ref(self.name, row.outputs[0].path) for row in rows]
-        run.once("train", inputs, lambda identity: self.train(run, rows))
+        ranges = min(math.ceil(sampled / RANGE_BYTES), MOST_RANGES)
+        params = {"cutoffs": [[group.name, group.cutoff] for group in groups], "ranges": ranges}
+        counting = CountConfig(**grouped.model_dump(), regex=given.regex if given else self.config.regex)
+        counts = run.map("counts", CountsWorker, _pieces("counts", documents), params, counting)
+        files = [row.ref(self.name, row.outputs[0].path) for row in counts]
+        pieces = [Piece(f"words-{number:05d}", tuple(files), {"range": number}) for number in range(ranges)]
+        words = run.map("words", SumWorker, pieces, config=SumConfig())
+        inputs = [row.ref(self.name, row.outputs[0].path) for row in words]
+        more = {"groups": [dataclasses.asdict(group) for group in groups], "given": given.sha256 if given else None}
+        run.once("train", inputs, lambda identity: self.train(run, words, counts, groups, given), more)
 
-    def train(self, run: StageRun, rows: list[TaskRow]) -> Output:
-        """Merges the counts, trains, and judges the result on the same words."""
+    def train(self, run: StageRun, words: list[TaskRow], counted: list[TaskRow], groups: list[Group], given: "Given | None") -> Output:
+        """Trains, and judges the result on the same words."""
         from corpusmill.tokenize.encode import Encoder
         from corpusmill.tokenize.quality import judge
-        from corpusmill.tokenize.quality import rows as count_rows
-        from corpusmill.tokenize.training import train_bpe
 
-        counts = merge_counts(read_table(run.storage, row.outputs[0].path) for row in rows)
-        words = ((word, count) for _, word, count in count_rows(counts))
-        tokenizer = train_bpe(words, self.config.vocabulary_size, self.config.minimum_frequency, self.config.pattern)
-        content = (tokenizer.to_str(pretty=True) + "\n").encode()
+        content = given.content if given else self.trained(run, words)
         encoder = Encoder.from_json(content)
-        documents = sum(row.counts["sampled_documents"] for row in rows)
-        quality = {"sample_documents": documents, "pattern": self.config.pattern, **judge(encoder, counts)}
+        sample = sample_report(self.config, groups, sum(row.counts["long_words_left_out"] for row in counted))
+        shown = {"sample_documents": sample["sampled_documents"], "pattern": "given" if given else self.config.pattern}
+        quality = {**shown, **judge(encoder, _read_words(run, words, COUNTS.names))}
         files = {
             TOKENIZER_FILE: content,
-            "tokenizer_config.json": _json(tokenizer_config()),
+            "tokenizer_config.json": _json(tokenizer_config(encoder.tokenizer)),
             "ranks.tiktoken": tiktoken_file(encoder.ranks),
+            "sample.json": _json(sample),
             "quality.json": _json(quality),
         }
         return Output({**files}, counts={"sample_bytes": quality["utf8_bytes"], "sample_tokens": quality["tokens"]})
 
+    def trained(self, run: StageRun, words: list[TaskRow]) -> bytes:
+        """`tokenizer.json` of the merges that the words give."""
+        from corpusmill.tokenize.training import train_bpe
+
+        config, table = self.config, _read_words(run, words, ["word", "count"])
+        special = config.all_special_tokens
+        with run.progress.steps("tokenizer merges", config.vocabulary_size - len(special) - BYTES) as advance:
+            tokenizer = train_bpe(table, config.vocabulary_size, config.minimum_frequency, config.regex, special, config.ties, advance)
+        return (tokenizer.to_str(pretty=True) + "\n").encode()
+
     def summary(self, run: StageRun) -> dict[str, str]:
-        quality = json.loads(run.storage.read_bytes("quality.json"))
+        quality, sample = (json.loads(run.storage.read_bytes(name)) for name in ("quality.json", "sample.json"))
+        groups = sorted(sample["groups"], key=lambda group: -group["sampled_bytes"])
+        shares = [f"{safe_line(group['group'] or 'none', 40)} {group['share_reached']:.1%}" for group in groups[:SHOWN]]
         return {
             "vocabulary": f"{quality['vocabulary_size']:,} tokens ({quality['unused_tokens']:,} unused on the sample)",
             "sample": f"{quality['sample_documents']:,} documents, {quality['utf8_bytes'] / 1e6:,.1f} MB",
+            **({"shares of it": ", ".join(shares) + (", ..." if len(groups) > SHOWN else "")} if len(groups) > 1 else {}),
             "bytes per token": f"{quality['bytes_per_token']:.2f}",
         }
 
 
-def tokenizer_config() -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """A tokenizer that is taken over."""
+
+    content: bytes
+    regex: str
+    sha256: str
+
+
+def read_given(file: str | None) -> Given | None:
+    """Raises InputError where the file is no tokenizer that can encode here."""
+    from corpusmill.tokenize.encode import Encoder
+
+    if file is None:
+        return None
+    try:
+        content = Path(file).read_bytes()
+    except OSError as error:
+        raise InputError(f"{file}: can't be read ({error.strerror}).") from error
+    encoder = Encoder.from_json(content, file)
+    return Given(content, encoder.vocabulary.pattern, encoder.sha256)
+
+
+def _sizes(run: StageRun, documents: list[FileRef], config: BaseConfig) -> list[TaskRow]:
+    return run.map("sizes", SizesWorker, _pieces("sizes", documents), config=config)
+
+
+def _pieces(phase: str, documents: list[FileRef]) -> list[Piece]:
+    return [Piece(f"{phase}-{number:05d}", (shard,)) for number, shard in enumerate(documents)]
+
+
+def _read_words(run: StageRun, rows: list[TaskRow], columns: Sequence[str]) -> pa.Table:
+    """These columns of all words of the sample."""
+    tables = []
+    for row in rows:
+        with open_batches(run.storage, row.outputs[0].path) as reader:
+            tables.append(reader.read_all().select(columns))
+    return pa.concat_tables(tables)
+
+
+def sample_report(config: TokenizerConfig, groups: Sequence[Group], long_words: int) -> dict[str, Any]:
+    """What was asked for, what there was, and what was taken, in all and of each group."""
+    sampled = sum(group.sampled_bytes for group in groups)
+    names = ("documents", "utf8_bytes", "sampled_documents", "sampled_bytes")
+    rows = [
+        {
+            "group": group.name,
+            **{name: getattr(group, name) for name in names},
+            "share_wanted": round(group.share_wanted, 6),
+            "share_reached": round(group.sampled_bytes / sampled, 6),
+        }
+        for group in groups
+    ]
+    total = {name: sum(getattr(group, name) for group in groups) for name in names}
+    return {**config.sample.model_dump(mode="json"), **total, "long_words_left_out": long_words, "groups": rows}
+
+
+def tokenizer_config(tokenizer: Any) -> dict[str, Any]:
     """What transformers needs beside `tokenizer.json`; training adds the chat template."""
+    special = [str(token) for _, token in sorted(tokenizer.get_added_tokens_decoder().items()) if token.special]
+    roles = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "pad_token": PAD}
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": END_OF_TEXT,
-        "eos_token": END_OF_TEXT,
-        "pad_token": PAD,
-        "extra_special_tokens": [token for token in SPECIAL_TOKENS if token not in (END_OF_TEXT, PAD)],
+        **{role: token for role, token in roles.items() if token in special},
+        "extra_special_tokens": [token for token in special if token not in (END_OF_TEXT, PAD)],
         "model_max_length": NO_LIMIT,
         "clean_up_tokenization_spaces": False,
     }
@@ -143,7 +182,3 @@ def tokenizer_config() -> dict[str, Any]:
 
 def _json(value: Any) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def _pieces(phase: str, documents: list[FileRef]) -> list[Piece]:
-    return [Piece(f"{phase}-{number:05d}", (shard,)) for number, shard in enumerate(documents)]
