@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
+from corpusmill.pipeline.byte_alphabet import tiktoken_file
 from corpusmill.pipeline.config import Config as BaseConfig
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef, TaskRow
@@ -18,7 +19,6 @@ from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import iter_tables, open_parquet, read_table
 from corpusmill.pipeline.special_tokens import END_OF_TEXT, PAD, SPECIAL_TOKENS
 from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
-from corpusmill.tokenize.byte_alphabet import tiktoken_file
 from corpusmill.tokenize.chance import BUCKETS
 from corpusmill.tokenize.patterns import PatternName
 from corpusmill.tokenize.sampling import bucket_sizes, buckets_needed, in_sample

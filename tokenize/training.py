@@ -7,9 +7,9 @@ alphabet and separated by spaces (which that alphabet does not have). The merges
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from corpusmill.pipeline.byte_alphabet import byte_characters, to_bytes, to_characters
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import SPECIAL_TOKENS
-from corpusmill.tokenize.byte_alphabet import byte_characters, to_bytes, to_characters
 from corpusmill.tokenize.patterns import PatternName
 from corpusmill.tokenize.words import splitter
 

@@ -7,9 +7,9 @@ from collections import Counter
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
+from corpusmill.pipeline.byte_alphabet import byte_characters, to_characters
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import SPECIAL_TOKENS
-from corpusmill.tokenize.byte_alphabet import byte_characters, to_characters
 from corpusmill.tokenize.patterns import PATTERNS
 from corpusmill.tokenize.training import ranks_of, train_bpe
 from corpusmill.tokenize.words import WordCounter, splitter

@@ -5,8 +5,8 @@ import json
 import pyarrow as pa
 import pytest
 
+from corpusmill.pipeline.byte_alphabet import to_characters
 from corpusmill.tokenize import words
-from corpusmill.tokenize.byte_alphabet import to_characters
 from corpusmill.tokenize.patterns import PATTERNS
 from corpusmill.tokenize.words import COUNTS, LONGEST_WORD, WordCounter, merge_counts, splitter
 

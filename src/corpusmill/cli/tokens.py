@@ -7,16 +7,36 @@ import typer
 from corpusmill.cli.base import RunFolder, app
 
 
-@app.command(epilog="Example: corpusmill trace runs/demo --shard 0 --token 12345")
+@app.command(
+    epilog="Example: corpusmill trace runs/demo --step 120 --row 3 --pos 17, or: corpusmill trace runs/demo --shard 0 --token 12345"
+)
 def trace(
     run: RunFolder,
-    shard: Annotated[int, typer.Option(min=0, help="The number of the token shard.")],
-    token: Annotated[int, typer.Option(min=0, help="The token's place in the shard.")],
+    shard: Annotated[int | None, typer.Option(min=0, help="The number of the token shard.", show_default=False)] = None,
+    token: Annotated[int | None, typer.Option(min=0, help="The token's place in the shard.", show_default=False)] = None,
     split: Annotated[str, typer.Option(help="train or validation.")] = "train",
+    step: Annotated[
+        int | None, typer.Option(min=0, help="A step of the pre-training, from 0 (as its log counts).", show_default=False)
+    ] = None,
+    row: Annotated[int | None, typer.Option(min=0, help="The row of that step's whole batch, from 0.", show_default=False)] = None,
+    pos: Annotated[int | None, typer.Option(min=0, help="The position in the context, from 0.", show_default=False)] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object in place of the tables.")] = False,
 ) -> None:
-    """Walk from a token back to its document, its crawl file and the record's place in it."""
+    """Walk from a token, given by its shard or by a training step, back to its text, its document and its crawl file."""
     from rich.console import Console
 
+    from corpusmill.pipeline.errors import InputError
     from corpusmill.pipeline.report.trace import trace as walk
+    from corpusmill.pipeline.report.trace_view import show_trace
 
-    walk(run, shard, token, split, Console())
+    given = tuple(value is not None for value in (shard, token, step, row, pos))
+    if given == (True, True, False, False, False):
+        found = walk(run, shard or 0, token or 0, split)
+    elif given == (False, False, True, True, True) and split == "train":
+        from corpusmill.train.address import token_of_batch
+
+        place = token_of_batch(run, step or 0, row or 0, pos or 0)
+        found = walk(run, place.shard, place.token, "train", place.batch, place.notes)
+    else:
+        raise InputError("trace: give --shard and --token (and --split), or --step, --row and --pos.")
+    show_trace(found, json, Console(soft_wrap=True))

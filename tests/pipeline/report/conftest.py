@@ -1,5 +1,6 @@
 """A small run with known decisions, written through the run's own contracts (shards, manifests, token shards)."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -235,7 +236,7 @@ def _tokens(run: RunBuilder, rows: list[dict[str, Any]]) -> None:
             ids += encoded
         contents = shard_contents(0, np.array(ids, "<u2"), pa.Table.from_pylist([{f.name: r[f.name] for f in INDEX} for r in index], INDEX))
         shard = Shard(*shard_names(0), len(ids), len(part), sum(r["utf8_bytes"] for r in index), "")
-        description = ShardSet("uint16", 400, "", split, (shard,))
+        description = ShardSet("uint16", 400, hashlib.sha256(tokenizer.to_str().encode()).hexdigest(), split, (shard,))
         files |= {f"{split}/{name}": content for name, content in contents.items()}
         files[f"{split}/shards.json"] = description.to_json()
         decided += index

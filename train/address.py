@@ -1,0 +1,74 @@
+"""From a place in a training step's batch to the token that stood there."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from corpusmill.pipeline.config import config_digest
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.manifest import Manifest
+from corpusmill.pipeline.run import plan_of_existing
+from corpusmill.pipeline.special_tokens import EOT_ID
+from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.tokenshards import TokenShards
+from corpusmill.train.loader import WindowLoader
+from corpusmill.train.pretrain import PretrainConfig
+
+STAGE = "pretrain"
+
+
+@dataclass(frozen=True)
+class BatchToken:
+    """A token of `tokens/train`, and the place in training that asked for it; `notes` say where the two may not belong together."""
+
+    shard: int
+    token: int
+    batch: dict[str, Any]
+    notes: list[str]
+
+
+def token_of_batch(folder: str, step: int, row: int, position: int) -> BatchToken:
+    """The token at `position` of the input of row `row` of step `step`'s whole batch, all counted from 0, in a run's pre-training.
+
+    Micro-batches are stretches of these rows. Raises InputError where the run has no pre-training, or it has no such place.
+    """
+    section = plan_of_existing(folder).sections.get(STAGE)
+    if not isinstance(section, PretrainConfig):
+        raise InputError(f"{folder}: its recipe has no stage {STAGE}, so there are no training steps; give --shard and --token.")
+    limits = ("step", step, section.loop.steps), ("row", row, section.batch), ("position", position, section.model.context)
+    for what, given, limit in limits:
+        if not 0 <= given < limit:
+            raise InputError(f"{folder}: there is no {what} {given:,} in its pre-training; it has {limit:,}, counted from 0.")
+    run = Storage(folder)
+    shards = TokenShards(run.path("tokens/train"))
+    loader = WindowLoader(shards, section.model.context, section.batch, section.seed, section.document_mask)
+    start = int(loader.starts(step, row, row + 1)[0])
+    shard, token = shards.shard_of(start + position)
+    batch = {
+        "step": step, "row": row, "position": position,
+        "epoch": (step * section.batch + row) // loader.windows, "window": start // section.model.context,
+        "attends_from": _segment(shards, start, position) if section.document_mask else 0,
+    }  # fmt: skip
+    return BatchToken(shard, token, batch, _stale(run, section))
+
+
+def _segment(shards: TokenShards, start: int, position: int) -> int:
+    """The first position of the window that the token sees under the document mask: the last <|endoftext|> up to it."""
+    ends = np.flatnonzero(shards.window(start, position + 1) == EOT_ID)
+    return int(ends[-1]) if len(ends) else 0
+
+
+def _stale(run: Storage, section: PretrainConfig) -> list[str]:
+    """Whether the model that lies in the run was trained in this order, on these shards."""
+    trained = Manifest(run.child(STAGE), read_only=True)
+    if not trained.complete:
+        return [f"{STAGE} is not finished in this run; this is the order in which it goes through the tokens."]
+    notes, row = [], trained.rows()[-1]
+    if row.config != config_digest(section):
+        notes.append(f"{STAGE} was finished under another configuration than run.json has now, so its batches may have been others.")
+    now = {output.path: output.sha256 for task in Manifest(run.child("tokens"), read_only=True).tasks.values() for output in task.outputs}
+    used = {ref.path.removeprefix("tokens/"): ref.fingerprint for ref in row.inputs if ref.path.startswith("tokens/train/")}
+    if any(now.get(path) != sha256 for path, sha256 in used.items()):
+        notes.append(f"{STAGE} was trained on other token shards than those that are in the run now.")
+    return notes
