@@ -11,6 +11,7 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
 from corpusmill.pipeline.tokenshards import Address, TokenShards
 
+SPLITS = ("train", "validation")
 TOKENIZER = "tokenizer/tokenizer.json"
 #: The stages whose reports say something about a document, the one that made its tokens last.
 REPORTED = (*DATA_STAGES, "tokens")
@@ -51,7 +52,7 @@ def open_split(storage: Storage, split: str) -> TokenShards:
     """The token shards of a run's split. Raises InputError where there are none."""
     path = f"tokens/{split}"
     if not storage.exists(f"{path}/shards.json"):
-        there = [name for name in ("train", "validation") if storage.exists(f"tokens/{name}/shards.json")]
+        there = [name for name in SPLITS if storage.exists(f"tokens/{name}/shards.json")]
         hint = f"there are {', '.join(there)}" if there else "run: corpusmill tokens " + storage.root
         raise InputError(f"{storage.path(path)}: no token shards of the split {split!r} ({hint}).")
     return TokenShards(storage.path(path))

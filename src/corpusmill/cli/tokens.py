@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from corpusmill.cli.base import RunFolder, app
+from corpusmill.cli.base import RunFolder, app, tokens_app
 
 
 @app.command(
@@ -40,3 +40,20 @@ def trace(
     else:
         raise InputError("trace: give --shard and --token (and --split), or --step, --row and --pos.")
     show_trace(found, json, Console(soft_wrap=True))
+
+
+@tokens_app.command(epilog='Example: corpusmill tokens find runs/demo "the text that a model repeats"')
+def find(
+    run: RunFolder,
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="What to look for, character by character.", show_default=False)],
+    ignore_case: Annotated[bool, typer.Option("--ignore-case", help="Upper and lower case are the same.")] = False,
+    limit: Annotated[int, typer.Option(min=0, help="Documents to show; all are counted.")] = 20,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object in place of the list.")] = False,
+) -> None:
+    """Find the documents that hold a text, and the shards and tokens in which it lies."""
+    from rich.console import Console
+
+    from corpusmill.pipeline.report.find import find as look
+    from corpusmill.pipeline.report.find_view import show_findings
+
+    show_findings(run, look(run, text, ignore_case, limit), json, Console(highlight=False, soft_wrap=True))
