@@ -50,7 +50,7 @@ class Place:
 
 @dataclass
 class Found:
-    """A document that holds the text, from byte `byte` of its own on, `occurrences` times in all. `places` is empty where no shard has it."""
+    """A document that holds the text, from byte `byte` of its own on; `places` is empty where no shard has it."""
 
     document: dict[str, Any]  # DESCRIBED, data_file, data_row
     byte: int
