@@ -15,7 +15,8 @@ from corpusmill.pipeline.storage import Storage
 #: Rows in a row group: small enough to read a shard piece by piece, large enough to compress well.
 ROW_GROUP_ROWS = 4096
 
-Content: TypeAlias = pa.Table | bytes | Path
+#: What a file is made of: a table (Parquet), bytes or a view of some (of a flat array, without a copy), a local file.
+Content: TypeAlias = pa.Table | bytes | memoryview | pa.Buffer | Path
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,10 @@
 tokens-00000.bin             little-endian uint16 (vocabularies below 65,536) or uint32, one document after the other,
                              each followed by END_OF_TEXT
 tokens-00000.index.parquet   one row a document, in the order of the tokens: see INDEX
-shards.json                  dtype, vocabulary, the tokenizer's sha256, totals, and size and sha256 of each shard
+shards.json                  dtype, vocabulary, the tokenizer's sha256, END_OF_TEXT's id, totals, and size and sha256 of each shard
 ```
+
+END_OF_TEXT is the token that ends documents: `<|endoftext|>`, or another one where the tokenizer is from elsewhere.
 """
 
 import hashlib
@@ -29,7 +31,8 @@ DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtyp
 
 #: One row a document. `first` counts within the shard; `tokens` includes the END_OF_TEXT after the document, so the rows
 #: cover the shard without gaps. `source`, `offset`, `length` lead to the record of the crawl, `data_file` (relative to the
-#: run) and `data_row` to the text that was encoded.
+#: run, see `Shard.run`) and `data_row` to the text that was encoded. A mixture repeats documents: `copy` counts from 0. Documents
+#: that dedup knows as copies of each other and that stay all the same have one `cluster_id`; it is null for all others.
 INDEX = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
@@ -42,6 +45,8 @@ INDEX = pa.schema(
         pa.field("length", pa.int64()),
         pa.field("data_file", pa.string(), nullable=False),
         pa.field("data_row", pa.int64(), nullable=False),
+        pa.field("copy", pa.int32(), nullable=False),
+        pa.field("cluster_id", pa.string()),
     ]
 )
 
@@ -53,14 +58,21 @@ def token_dtype(vocabulary_size: int) -> np.dtype[Any]:
 
 @dataclass(frozen=True)
 class Shard:
-    """One `.bin` file with its index: names relative to the folder, sizes in tokens, sha256 (hex) of the `.bin`."""
+    """One `.bin` file with its index: names relative to the folder, sizes in tokens, sha256 (hex) of both.
+
+    `run` is the run that `data_file` is relative to, and `origin` the sha256 of the `shards.json` that the shard comes from; both are
+    null where the set lies in the run that made it.
+    """
 
     file: str
     index: str
     tokens: int
-    documents: int
+    documents: int  # rows of the index: a document that a mixture repeats counts for each copy
     utf8_bytes: int
     sha256: str
+    index_sha256: str
+    run: str | None = None
+    origin: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +84,7 @@ class ShardSet:
     tokenizer_sha256: str
     split: str
     shards: tuple[Shard, ...]
+    end_of_text_id: int
 
     @property
     def tokens(self) -> int:
@@ -104,6 +117,8 @@ class ShardSet:
             raise InputError(f"{path}: not a description of token shards ({type(error).__name__}: {error}).") from error
         if mismatch:
             raise InputError(f"{path}: the total of {mismatch[0]} is not the sum over its shards.")
+        if not 0 <= found.end_of_text_id < found.vocabulary_size:
+            raise InputError(f"{path}: end_of_text_id {found.end_of_text_id} is no token of a vocabulary of {found.vocabulary_size}.")
         if found.dtype not in DTYPES or DTYPES[found.dtype] != token_dtype(found.vocabulary_size):
             raise InputError(f"{path}: tokens of type {found.dtype} do not fit a vocabulary of {found.vocabulary_size}.")
         return found
@@ -117,7 +132,7 @@ def shard_names(number: int) -> tuple[str, str]:
 def shard_contents(number: int, tokens: npt.NDArray[Any], index: pa.Table) -> dict[str, Content]:
     """What to publish for one shard. `tokens` has the set's dtype; `index` is in the schema INDEX, in the tokens' order."""
     file, index_file = shard_names(number)
-    return {file: tokens.tobytes(), index_file: index}
+    return {file: np.ascontiguousarray(tokens).view(np.uint8).data, index_file: index}
 
 
 def map_tokens(storage: Storage, relative: str, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
@@ -142,16 +157,18 @@ class Address:
     first: int  # of the document in its shard
     tokens: int
     utf8_bytes: int
+    copy: int
+    cluster_id: str | None
 
 
 class TokenShards:
     """A folder of token shards, read through memory maps; positions run over all shards as one row of tokens.
 
     Raises InputError where the folder holds no token shards, a shard is missing or of another size than
-    `shards.json` says, or (if `tokenizer_sha256` is given) they were made by another tokenizer.
+    `shards.json` says, or (where these are given) they were made by another tokenizer, or end documents with another token.
     """
 
-    def __init__(self, folder: str | Path, tokenizer_sha256: str | None = None):
+    def __init__(self, folder: str | Path, tokenizer_sha256: str | None = None, end_of_text_id: int | None = None):
         self.storage = Storage(str(folder))
         self.description = ShardSet.read(self.storage)
         self.dtype = DTYPES[self.description.dtype]
@@ -159,6 +176,11 @@ class TokenShards:
             raise InputError(
                 f"{self.storage.path(SHARDS_FILE)}: these tokens were made by another tokenizer "
                 f"(sha256 {self.description.tokenizer_sha256[:12]}, expected {tokenizer_sha256[:12]})."
+            )
+        if end_of_text_id is not None and self.description.end_of_text_id != end_of_text_id:
+            raise InputError(
+                f"{self.storage.path(SHARDS_FILE)}: documents end with token {self.description.end_of_text_id} here, and with "
+                f"{end_of_text_id} in the tokenizers that this project trains: a model can't be trained on these shards."
             )
         for shard in self.description.shards:
             self._check_size(shard)
@@ -272,10 +294,16 @@ class TokenShards:
     def verify(self) -> None:
         """Reads every shard; raises InputError where its sha256 or its index is not what `shards.json` says."""
         for number, shard in enumerate(self.shards):
-            sha = hashlib.sha256()
-            with self.storage.open_read(shard.file) as file:
-                while chunk := file.read(1 << 22):
-                    sha.update(chunk)
-            if sha.hexdigest() != shard.sha256:
-                raise InputError(f"{self.storage.path(shard.file)}: this token shard is not the one that was written (its sha256 differs).")
+            for what, file, wanted in (("token shard", shard.file, shard.sha256), ("index", shard.index, shard.index_sha256)):
+                if file_sha256(self.storage, file) != wanted:
+                    raise InputError(f"{self.storage.path(file)}: this {what} is not the one that was written (its sha256 differs).")
             self.index(number)
+
+
+def file_sha256(storage: Storage, relative: str) -> str:
+    """sha256 (hex) of a file, read in pieces."""
+    sha = hashlib.sha256()
+    with storage.open_read(relative) as file:
+        while chunk := file.read(1 << 22):
+            sha.update(chunk)
+    return sha.hexdigest()

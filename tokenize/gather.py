@@ -52,6 +52,9 @@ def _triples(rows: pa.Table) -> Iterator[tuple[int, int, int]]:
 
 def index_of(rows: pa.Table) -> pa.Table:
     """The shard's index: the documents that have tokens."""
+    rows = rows.append_column("copy", pa.array(np.zeros(rows.num_rows, np.int32))).append_column(
+        "cluster_id", pa.nulls(rows.num_rows, pa.string())
+    )
     return rows.filter(pc.greater(rows["tokens"], 0)).select(INDEX.names).cast(INDEX)
 
 

@@ -18,6 +18,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import iter_tables, open_parquet, read_table
+from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
 from corpusmill.pipeline.tokenshards import DTYPES, SHARDS_FILE, Shard, ShardSet, shard_contents
 from corpusmill.tokenize.gather import gather, index_of, report_of
@@ -124,6 +125,7 @@ class TokensStage(Stage):
         content = {
             "tokenizer_sha256": tokenizer.fingerprint,
             "vocabulary_size": encoder.vocabulary_size,
+            "end_of_text_id": EOT_ID,
             "dtype": encoder.dtype.name,
             "validation_limit": limit,
             "parts": [path.removesuffix(".parquet") for path in tables],
@@ -145,7 +147,9 @@ def describe(plan: dict[str, object], ranges: list[ShardRange], gathered: list[T
     for wanted, row in zip(ranges, gathered, strict=True):
         published = {output.path.removeprefix(f"{wanted.split}/"): output for output in row.outputs}
         file, index = (next(name for name in published if name.endswith(ending)) for ending in (".bin", ".index.parquet"))
-        shards[wanted.split].append(Shard(file=file, index=index, sha256=published[file].sha256, **row.counts))
-    header = {name: plan[name] for name in ("dtype", "vocabulary_size", "tokenizer_sha256")}
+        shards[wanted.split].append(
+            Shard(file=file, index=index, sha256=published[file].sha256, index_sha256=published[index].sha256, **row.counts)
+        )
+    header = {name: plan[name] for name in ("dtype", "vocabulary_size", "tokenizer_sha256", "end_of_text_id")}
     sets = {split: ShardSet(**header, split=split, shards=tuple(shards[split])) for split in SPLITS}  # type: ignore[arg-type]
     return Output({f"{split}/{SHARDS_FILE}": found.to_json() for split, found in sets.items()})

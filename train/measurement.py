@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 
 from corpusmill.pipeline.shards import read_table
+from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.tokenshards import SHARDS_FILE, TokenShards
 from corpusmill.train.bits import token_bytes, token_nats
@@ -42,7 +43,7 @@ class Measurement:
         tokenizer, sha256 = read_tokenizer(self.folder / "tokenizer.json")
         if not folder.exists(SHARDS_FILE):
             return None
-        shards = TokenShards(folder.root, tokenizer_sha256=sha256)
+        shards = TokenShards(folder.root, tokenizer_sha256=sha256, end_of_text_id=EOT_ID)
         with deterministic():
             nats, sizes = self.document_sums(shards, token_bytes(tokenizer))
         if not sizes.sum():

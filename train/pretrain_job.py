@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.shards import Content
-from corpusmill.pipeline.special_tokens import END_OF_TEXT
+from corpusmill.pipeline.special_tokens import END_OF_TEXT, EOT_ID
 from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.tokenshards import SHARDS_FILE, TokenShards
 from corpusmill.train.bits import Bits, measure, token_bytes, token_nats
@@ -31,7 +31,7 @@ def pretrain(config: "PretrainConfig", run: str, identity: str, progress: Progre
     """Trains in the working folder `pretrain/checkpoints/<identity>`; the output names the finished model's files there."""
     work = Path(run) / "pretrain" / "checkpoints" / identity[:16]
     tokenizer, sha256 = read_tokenizer(Path(run) / "tokenizer" / "tokenizer.json")
-    train = TokenShards(Path(run) / "tokens" / "train", tokenizer_sha256=sha256)
+    train = TokenShards(Path(run) / "tokens" / "train", tokenizer_sha256=sha256, end_of_text_id=EOT_ID)
     validation = _validation(Path(run) / "tokens" / "validation", sha256)
     model = Llama(config.model.architecture(train.description.vocabulary_size)).to(pick_device(config.device))
     initialise(model, config.seed)
@@ -53,7 +53,7 @@ def _validation(folder: Path, sha256: str) -> TokenShards | None:
     """The validation tokens; None where the run has held none out."""
     if not (folder / SHARDS_FILE).is_file():
         return None
-    shards = TokenShards(folder, tokenizer_sha256=sha256)
+    shards = TokenShards(folder, tokenizer_sha256=sha256, end_of_text_id=EOT_ID)
     return shards if len(shards) else None
 
 

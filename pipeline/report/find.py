@@ -39,6 +39,7 @@ class Place:
     first: int
     tokens: int
     token: int | None
+    copy: int  # from 0, of a document that a mixture repeats
 
     def command(self, run: str) -> str | None:
         """The command that traces the token."""
@@ -118,7 +119,7 @@ def _index_groups(sets: list[TokenShards], columns: list[str]) -> Iterator[tuple
         for number, shard in enumerate(shards.shards):
             with open_parquet(shards.storage, shard.index) as file:
                 for group in range(file.num_row_groups):
-                    yield file.read_row_group(group, columns=columns, use_threads=False), None, place, number
+                    yield file.read_row_group(group, columns=columns, use_threads=False), shard.run, place, number
 
 
 def _search(run: Storage, file: File, text: str, ignore_case: bool, limit: int, findings: Findings) -> npt.NDArray[np.bool_] | None:
@@ -167,7 +168,7 @@ def _place(reader: RunReader, sets: list[TokenShards], hits: dict[File, npt.NDAr
         table = None
     told = {(one.document.get("run"), one.document["data_file"], one.document["data_row"]): one for one in findings.found}
     missing = {file: np.unpackbits(bits) for file, bits in hits.items()}
-    for rows, home, place, number in _index_groups(sets, ["data_file", "data_row", "first", "tokens"]):
+    for rows, home, place, number in _index_groups(sets, ["data_file", "data_row", "first", "tokens", "copy"]):
         for path in pc.unique(rows["data_file"]).to_pylist():
             if (home, path) not in hits:
                 continue
@@ -183,12 +184,12 @@ def _place(reader: RunReader, sets: list[TokenShards], hits: dict[File, npt.NDAr
 
 
 def _token_at(shards: TokenShards, number: int, row: dict[str, Any], one: Found, table: TokenBytes | None, findings: Findings) -> Place:
-    split, first, count = shards.description.split, row["first"], row["tokens"]
+    split, first, count, copy = shards.description.split, row["first"], row["tokens"], row["copy"]
     if table is None:
-        return Place(split, number, first, count, None)
+        return Place(split, number, first, count, None, copy)
     ids = shards.tokens(number)[first : first + count]
     if int(ids.max()) >= len(table.sizes) or table.join(ids) != one.text:
         findings.notes.append(f"{one.document['data_file']}, row {row['data_row']}, is not the text of its tokens, so no token is named.")
-        return Place(split, number, first, count, None)
+        return Place(split, number, first, count, None, copy)
     token = first + int(np.searchsorted(np.cumsum(table.sizes[ids]), one.byte, "right"))
-    return Place(split, number, first, count, token)
+    return Place(split, number, first, count, token, copy)

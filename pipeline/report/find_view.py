@@ -37,6 +37,7 @@ def _show(run: str, one: Found, console: Console) -> None:
     if not one.places:
         console.print(Text("  in no shard", style="yellow"))
     for place in one.places:
-        console.print(Text(f"  {place.split}, shard {place.shard}: tokens {place.first:,} to {place.first + place.tokens - 1:,}"))
+        copy = f" (copy {place.copy + 1})" if place.copy else ""
+        console.print(Text(f"  {place.split}, shard {place.shard}: tokens {place.first:,} to {place.first + place.tokens - 1:,}{copy}"))
         if place.token is not None:
             console.print(Text(f"    {place.command(run)}", style="cyan"))

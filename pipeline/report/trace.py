@@ -65,14 +65,26 @@ def trace(folder: str, shard: int, token: int, split: str = "train", batch: Mapp
     shards = open_split(reader.storage, split)
     address = shards.locate(shard, token)
     said = list(notes)
+    home = _home(reader, shards.shards[shard].run, said)
     table = _token_bytes(reader, shards, said)
     number = int(shards.tokens(shard)[token])
-    found = None if table is None else _around(reader, shards, table, address, token, said)
+    found = None if table is None else _around(home, shards, table, address, token, said)
     special = None if table is None else table.special.get(number)
-    values = {stage: row for stage in REPORTED if (row := _report_row(reader, stage, address))}
-    rules = {stage: reader.rules(stage) for stage in values}
-    said += reader.warnings
+    values = {stage: row for stage in REPORTED if home and (row := _report_row(home, stage, address))}
+    rules = {stage: home.rules(stage) for stage in values} if home else {}
+    said += home.warnings if home else []
     return Traced(split, shard, token, number, special, found, address, values, rules, batch, said)
+
+
+def _home(reader: RunReader, folder: str | None, notes: list[str]) -> RunReader | None:
+    """The run in which the documents of a shard lie, where that is still there."""
+    if folder is None:
+        return reader
+    try:
+        return RunReader(folder)
+    except InputError as error:
+        notes.append(f"this shard was appended from another run, whose documents and reports can't be read: {error}")
+        return None
 
 
 def _token_bytes(reader: RunReader, shards: TokenShards, notes: list[str]) -> TokenBytes | None:
@@ -86,17 +98,19 @@ def _token_bytes(reader: RunReader, shards: TokenShards, notes: list[str]) -> To
     return table
 
 
-def _around(reader: RunReader, shards: TokenShards, table: TokenBytes, address: Address, token: int, notes: list[str]) -> Around | None:
+def _around(
+    home: RunReader | None, shards: TokenShards, table: TokenBytes, address: Address, token: int, notes: list[str]
+) -> Around | None:
     """The token in its document's text: the bytes of the tokens before it say where. That the document has this text is checked."""
     ids = shards.tokens(address.shard)[address.first : address.first + address.tokens]
     if int(ids.max()) >= len(table.sizes):
-        notes.append(f"this document's tokens hold ids beyond the vocabulary (corpusmill tokens verify {reader.storage.root} says more).")
+        notes.append("this document's tokens hold ids beyond the vocabulary (corpusmill tokens verify says more).")
         return None
     encoded = table.join(ids)
-    row = reader.at(address.data_file, [address.data_row], ["id", "text"]).get(address.data_row)
-    if row is None:
+    row = home.at(address.data_file, [address.data_row], ["id", "text"]).get(address.data_row) if home else None
+    if home and row is None:
         notes.append(f"{address.data_file} has no row {address.data_row} any more, so the text shown is that of the tokens alone.")
-    elif row["id"] != address.id or row["text"].encode() != encoded:
+    elif row and (row["id"] != address.id or row["text"].encode() != encoded):
         notes.append(f"{address.data_file}, row {address.data_row}, holds another text now: what is shown is that of the tokens.")
     place = token - address.first
     return around(encoded, int(table.sizes[ids[:place]].sum()), int(table.sizes[ids[place]]))

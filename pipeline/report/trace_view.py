@@ -57,8 +57,9 @@ def _facts(traced: Traced) -> dict[str, str]:
     facts["place"] = f"number {traced.token - address.first:,} of the document's {address.tokens:,} tokens" + (
         "" if found is None else f", byte {found.first:,} of {address.utf8_bytes:,}"
     )
+    repeated = f", copy {address.copy + 1} of it in the mixture" if address.copy else ""
     return facts | {
-        "document": address.id,
+        "document": address.id + repeated,
         "URL": address.url or "(none)",
         "crawl file": record + (f", length {address.length}" if address.length is not None else ""),
         "text": f"{address.data_file}, row {address.data_row}",

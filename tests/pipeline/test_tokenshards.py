@@ -36,12 +36,16 @@ def write_set(folder, shards=DOCUMENTS, vocabulary_size=4096, tokenizer="f" * 64
                 "length": [90] * len(documents),
                 "data_file": ["dedup/data/part-00000.parquet"] * len(documents),
                 "data_row": range(len(documents)),
+                "copy": [0] * len(documents),
+                "cluster_id": [None] * len(documents),
             }
         ).cast(INDEX)
         outputs = {name: publish(storage, name, content) for name, content in shard_contents(number, tokens, index).items()}
         file, index_file = shard_names(number)
-        written.append(Shard(file, index_file, len(tokens), len(documents), 10 * len(tokens), outputs[file].sha256))
-    found = ShardSet(token_dtype(vocabulary_size).name, vocabulary_size, tokenizer, "train", tuple(written))
+        written.append(
+            Shard(file, index_file, len(tokens), len(documents), 10 * len(tokens), outputs[file].sha256, outputs[index_file].sha256)
+        )
+    found = ShardSet(token_dtype(vocabulary_size).name, vocabulary_size, tokenizer, "train", tuple(written), 0)
     storage.write_bytes(SHARDS_FILE, found.to_json())
     return found
 
@@ -168,6 +172,7 @@ def append(folder, name, content):
         (lambda f: edit(f, more=1), r"shards\.json: not a description of token shards"),
         (lambda f: edit(f, tokens=18), r"shards\.json: the total of tokens is not the sum"),
         (lambda f: edit(f, dtype="uint32"), r"shards\.json: tokens of type uint32 do not fit a vocabulary of 4096"),
+        (lambda f: edit(f, end_of_text_id=4096), r"shards\.json: end_of_text_id 4096 is no token of a vocabulary of 4096"),
         (lambda f: edit(f, dtype="float64"), r"shards\.json: tokens of type float64 do not fit"),
         (lambda f: (f / "tokens-00001.bin").unlink(), r"tokens-00001\.bin: this token shard is missing"),
         (lambda f: (f / "tokens-00001.index.parquet").unlink(), r"tokens-00001\.index\.parquet: the index .* is missing"),
@@ -184,10 +189,11 @@ def test_damage_is_seen_on_opening(folder, damage, sentence):
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
-        (lambda f: (f / "tokens-00001.bin").write_bytes(bytes(10)), r"tokens-00001\.bin: .* \(its sha256 differs\)"),
-        (lambda f: (f / "tokens-00001.index.parquet").write_bytes(b"PAR1"), "not a readable Parquet file"),
-        (lambda f: rewrite_index(f, 1, lambda t: t.drop_columns(["url"])), r"tokens-00001\.index\.parquet: not an index of token shards"),
-        (lambda f: rewrite_index(f, 2, lambda t: t.slice(1)), r"does not cover the 7 tokens of tokens-00002\.bin"),
+        (
+            lambda f: (f / "tokens-00001.bin").write_bytes(bytes(10)),
+            r"tokens-00001\.bin: this token shard is not .* \(its sha256 differs\)",
+        ),
+        (lambda f: rewrite_index(f, 2, lambda t: t.slice(1)), r"tokens-00002\.index\.parquet: this index is not .* \(its sha256 differs\)"),
     ],
 )
 def test_damage_is_seen_on_verifying(folder, damage, sentence):
@@ -196,6 +202,26 @@ def test_damage_is_seen_on_verifying(folder, damage, sentence):
         TokenShards(folder).verify()
 
 
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda f: (f / "tokens-00001.index.parquet").write_bytes(b"PAR1"), "not a readable Parquet file"),
+        (lambda f: rewrite_index(f, 1, lambda t: t.drop_columns(["url"])), r"tokens-00001\.index\.parquet: not an index of token shards"),
+        (lambda f: rewrite_index(f, 1, lambda t: t.slice(1)), r"does not cover the 5 tokens of tokens-00001\.bin"),
+    ],
+)
+def test_a_wrong_index_is_seen_where_it_is_read(folder, damage, sentence):
+    damage(folder)
+    with pytest.raises(InputError, match=sentence):
+        TokenShards(folder).index(1)
+
+
 def test_tokens_of_another_tokenizer_are_refused(folder):
     with pytest.raises(InputError, match=r"made by another tokenizer \(sha256 ffffffffffff, expected 000000000000\)"):
         TokenShards(folder, "0" * 64)
+
+
+def test_tokens_with_another_end_of_documents_are_refused(folder):
+    TokenShards(folder, end_of_text_id=0)
+    with pytest.raises(InputError, match=r"shards\.json: documents end with token 0 here, and with 5 in"):
+        TokenShards(folder, end_of_text_id=5)

@@ -29,14 +29,22 @@ def token_folder(encoder, tokenizer_json: bytes, documents: list[dict]) -> dict[
         encoded = [*encoder.encode_text(document["text"]), EOT_ID]
         size = len(document["text"].encode())
         rows.append(
-            {"id": document["id"], "first": len(ids), "tokens": len(encoded), "utf8_bytes": size, "data_file": "x", "data_row": number}
+            {
+                "id": document["id"],
+                "first": len(ids),
+                "tokens": len(encoded),
+                "utf8_bytes": size,
+                "data_file": "x",
+                "data_row": number,
+                "copy": 0,
+            }
         )
         ids += encoded
     index = pa.Table.from_pylist(rows, INDEX)
     files = shard_contents(0, np.array(ids, "<u2"), index)
     total = sum(row["utf8_bytes"] for row in rows)
-    shard = Shard(*shard_names(0), len(ids), len(rows), total, hashlib.sha256(files[shard_names(0)[0]]).hexdigest())
-    described = ShardSet("uint16", 600, hashlib.sha256(tokenizer_json).hexdigest(), "validation", (shard,))
+    shard = Shard(*shard_names(0), len(ids), len(rows), total, hashlib.sha256(files[shard_names(0)[0]]).hexdigest(), "")
+    described = ShardSet("uint16", 600, hashlib.sha256(tokenizer_json).hexdigest(), "validation", (shard,), EOT_ID)
     return {f"validation/{name}": content for name, content in {**files, "shards.json": described.to_json()}.items()}
 
 

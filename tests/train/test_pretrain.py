@@ -50,12 +50,13 @@ def shards_of(tokenizer: Tokenizer, sha256: str, split: str, texts: list[str]) -
     for number, text in enumerate(texts):
         ids = [*tokenizer.encode(text).ids, EOT_ID]
         rows.append({"id": f"{split}{number}", "first": len(tokens), "tokens": len(ids), "utf8_bytes": len(text.encode()), "url": None,
-                     "source": None, "offset": None, "length": None, "data_file": "dedup/data/x.parquet", "data_row": number})  # fmt: skip
+                     "source": None, "offset": None, "length": None, "data_file": "dedup/data/x.parquet", "data_row": number,
+                     "copy": 0, "cluster_id": None})  # fmt: skip
         tokens += ids
     array = np.array(tokens, "<u2")
     size = sum(len(text.encode()) for text in texts)
-    shard = Shard(*shard_names(0), len(array), len(rows), size, hashlib.sha256(array.tobytes()).hexdigest())
-    described = ShardSet("uint16", tokenizer.get_vocab_size(), sha256, split, (shard,))
+    shard = Shard(*shard_names(0), len(array), len(rows), size, hashlib.sha256(array.tobytes()).hexdigest(), "")
+    described = ShardSet("uint16", tokenizer.get_vocab_size(), sha256, split, (shard,), EOT_ID)
     files = {**shard_contents(0, array, pa.Table.from_pylist(rows, schema=INDEX)), SHARDS_FILE: described.to_json()}
     return {f"{split}/{name}": content for name, content in files.items()}
 

@@ -223,6 +223,7 @@ def _tokens(run: RunBuilder, rows: list[dict[str, Any]]) -> None:
         trainers.BpeTrainer(vocab_size=400, special_tokens=list(SPECIAL_TOKENS), initial_alphabet=alphabet, show_progress=False),
     )
     run.stage("tokenizer", [{"tokenizer.json": tokenizer.to_str().encode(), "quality.json": json.dumps({"bytes_per_token": 2.5}).encode()}])
+    sha256 = hashlib.sha256(tokenizer.to_str().encode()).hexdigest()
     files: dict[str, Any] = {}
     data_row = 0
     decided: list[dict[str, Any]] = []
@@ -231,12 +232,22 @@ def _tokens(run: RunBuilder, rows: list[dict[str, Any]]) -> None:
         for row in part:
             encoded = [*tokenizer.encode(row["text"]).ids, EOT_ID]
             place = {"first": len(ids), "tokens": len(encoded), "utf8_bytes": len(row["text"].encode()), "split": split, "shard": 0}
-            index.append({**row, **place, "data_file": "dedup/data/part-00000.parquet", "data_row": data_row, "chars_in": len(row["text"])})
+            index.append(
+                {
+                    **row,
+                    **place,
+                    "data_file": "dedup/data/part-00000.parquet",
+                    "data_row": data_row,
+                    "copy": 0,
+                    "cluster_id": None,
+                    "chars_in": len(row["text"]),
+                }
+            )
             data_row += 1
             ids += encoded
         contents = shard_contents(0, np.array(ids, "<u2"), pa.Table.from_pylist([{f.name: r[f.name] for f in INDEX} for r in index], INDEX))
-        shard = Shard(*shard_names(0), len(ids), len(part), sum(r["utf8_bytes"] for r in index), "")
-        description = ShardSet("uint16", 400, hashlib.sha256(tokenizer.to_str().encode()).hexdigest(), split, (shard,))
+        shard = Shard(*shard_names(0), len(ids), len(part), sum(r["utf8_bytes"] for r in index), "", "")
+        description = ShardSet("uint16", 400, sha256, split, (shard,), EOT_ID)
         files |= {f"{split}/{name}": content for name, content in contents.items()}
         files[f"{split}/shards.json"] = description.to_json()
         decided += index
