@@ -14,13 +14,13 @@ def show_findings(run: str, findings: Findings, as_json: bool, console: Console)
     if as_json:
         print(json.dumps(findings.as_json(run), indent=2, default=str))
         return
-    outside = f"; {findings.outside:,} of them are in no shard" if findings.outside else ""
-    console.print(f"{findings.documents:,} documents hold this text ({findings.occurrences:,} times in all){outside}.")
+    outside = f", {findings.outside:,} of them in no shard" if findings.outside else ""
+    console.print(f"Documents that hold this text: {findings.documents:,}{outside}. Occurrences: {findings.occurrences:,}.")
     for one in findings.found:
         console.print()
         _show(run, one, console)
     if findings.documents > len(findings.found):
-        console.print(f"\n{findings.documents - len(findings.found):,} more documents (--limit shows more).")
+        console.print(f"\nNot shown: {findings.documents - len(findings.found):,} (--limit shows more).")
     for sentence in findings.notes:
         console.print(Text("Note: ", style="yellow") + Text(safe_line(sentence, 400)))
 

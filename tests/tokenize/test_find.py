@@ -123,3 +123,23 @@ def test_a_run_without_tokens(make_run, make_documents, english):
     run = make_run([make_documents(english[:3])])
     with pytest.raises(InputError, match="no token shards"):
         find(run.root, "the")
+
+
+def test_the_commands(corpusmill, run):
+    """What `find` prints is a command that works, in both forms of both."""
+    code, out, err = corpusmill("tokens", "find", run.root, "naïve 🙂", "--json")
+    assert (code, err) == (0, "")
+    command = json.loads(out)["found"][0]["places"][0]["trace"]
+    code, out, _ = corpusmill(*shlex.split(command)[1:], "--json")
+    assert code == 0 and json.loads(out)["text"]["after"].startswith("aïve 🙂 naïve") and json.loads(out)["text"]["before"] == ""
+    code, out, _ = corpusmill(*shlex.split(command)[1:])
+    assert code == 0 and "⟦n⟧aïve 🙂 naïve".encode() in out
+    assert b"Documents that hold this text: 1. Occurrences: 200." in corpusmill("tokens", "find", run.root, "naïve 🙂")[1]
+    assert b"Example: corpusmill tokens find" in corpusmill("tokens", "find", "--help")[1]
+
+
+@pytest.mark.parametrize("options", [[], ["--shard", 0], ["--step", 1, "--row", 1], ["--shard", 0, "--token", 0, "--pos", 1],
+                                     ["--step", 1, "--row", 1, "--pos", 1, "--split", "validation"]])  # fmt: skip
+def test_half_an_address_is_refused(corpusmill, run, options):
+    code, _, err = corpusmill("trace", run.root, *options)
+    assert code == 2 and err.startswith("corpusmill: trace: give --shard and --token (and --split), or --step, --row and --pos.")

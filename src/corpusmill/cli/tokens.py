@@ -57,3 +57,19 @@ def find(
     from corpusmill.pipeline.report.find_view import show_findings
 
     show_findings(run, look(run, text, ignore_case, limit), json, Console(highlight=False, soft_wrap=True))
+
+
+@tokens_app.command(epilog="Example: corpusmill tokens verify runs/demo --all")
+def verify(
+    target: Annotated[str, typer.Argument(metavar="RUN|FOLDER", help="A run, or one folder of token shards.", show_default=False)],
+    every: Annotated[bool, typer.Option("--all", help="Compare the tokens of every document with its text.")] = False,
+    sample: Annotated[int, typer.Option(min=0, help="Documents of a shard to compare, where not all are.")] = 20,
+) -> None:
+    """Check token shards: sizes, hashes, indexes, ids, document ends, and that tokens stand for the documents' texts."""
+    from rich.console import Console
+
+    from corpusmill.pipeline.report.verify import verify as check
+    from corpusmill.pipeline.report.verify_view import show_checks
+
+    if not show_checks(check(target, sample, every), Console(highlight=False, soft_wrap=True)):
+        raise typer.Exit(2)
