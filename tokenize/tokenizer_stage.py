@@ -1,9 +1,10 @@
 """The stage that trains the tokenizer: a sample of the documents, counted words, byte-level BPE.
 
-Three phases: the sizes of hash buckets (to know which make up the sample), word counts of the sample, one training.
+Its phases: the sizes of hash buckets (to know which make up the sample), word counts of the sample, one training, and judging.
 """
 
 import json
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,6 +21,7 @@ from corpusmill.pipeline.shards import iter_tables, open_parquet, read_table
 from corpusmill.pipeline.special_tokens import END_OF_TEXT, PAD, SPECIAL_TOKENS
 from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
 from corpusmill.tokenize.chance import BUCKETS
+from corpusmill.tokenize.judge_stage import QUALITY_FILE, JudgeConfig, judge, selection, summary
 from corpusmill.tokenize.patterns import PatternName
 from corpusmill.tokenize.sampling import bucket_sizes, buckets_needed, in_sample
 from corpusmill.tokenize.words import WordCounter, merge_counts
@@ -29,7 +31,9 @@ TOKENIZER_FILE = "tokenizer.json"
 NO_LIMIT = int(1e30)
 
 
-class TokenizerConfig(BaseConfig):
+class TrainingConfig(BaseConfig):
+    """What decides the tokenizer."""
+
     vocabulary_size: int = Field(
         32_768, ge=512, le=262_144, description="Tokens of the vocabulary, the special ones and the 256 bytes included."
     )
@@ -37,12 +41,17 @@ class TokenizerConfig(BaseConfig):
     sample_mb: int = Field(500, ge=1, le=100_000, description="Text to train on, in MB (10^6 UTF-8 bytes); all of it where there is less.")
     seed: int = Field(0, ge=0, lt=1 << 32, description="Which documents are in the sample: they are chosen by a hash of this and their id.")
     minimum_frequency: int = Field(2, ge=1, description="A pair of tokens that occurs less often in the sample is not merged.")
+    undertrained_below: int = Field(100, ge=1, description="A token that the sample uses less often than this is called undertrained.")
+
+
+class TokenizerConfig(TrainingConfig):
+    judge: JudgeConfig = Field(default_factory=JudgeConfig, description="How it is judged.")
 
 
 class SizesWorker(Worker):
     """Text bytes of each hash bucket in one shard of documents."""
 
-    config: TokenizerConfig
+    config: TrainingConfig
 
     def process(self, piece: Piece) -> Output:
         path = piece.inputs[0].path
@@ -58,7 +67,7 @@ class SizesWorker(Worker):
 class CountsWorker(Worker):
     """Word counts of the sampled documents in one shard; `chosen` is the number of hash buckets in the sample."""
 
-    config: TokenizerConfig
+    config: TrainingConfig
 
     def process(self, piece: Piece) -> Output:
         path = piece.inputs[0].path
@@ -78,54 +87,65 @@ class CountsWorker(Worker):
 
 
 class TokenizerStage(Stage):
-    """Publishes `tokenizer.json`, `tokenizer_config.json`, `ranks.tiktoken` and `quality.json`."""
+    """Publishes `tokenizer.json`, `tokenizer_config.json`, `ranks.tiktoken`, `training.json` and `quality.json`."""
 
     name: ClassVar[str] = "tokenizer"
     Config = TokenizerConfig
     config: TokenizerConfig
 
     def execute(self, run: StageRun) -> None:
-        documents = run.documents()
+        documents, training = run.documents(), TrainingConfig(**self.config.model_dump(exclude={"judge"}))
         sizes = np.zeros(BUCKETS, np.int64)
-        for row in run.map("sizes", SizesWorker, _pieces("sizes", documents)):
+        for row in run.map("sizes", SizesWorker, _pieces("sizes", documents), config=training):
             table = read_table(run.storage, row.outputs[0].path)
             sizes[table["bucket"].to_numpy()] += table["utf8_bytes"].to_numpy()
         if not sizes.any():
             raise InputError(f"tokenizer: the documents in {run.run.root} hold no text to train on.")
         chosen = buckets_needed(sizes, self.config.sample_mb * 1_000_000)
-        rows = run.map("counts", CountsWorker, _pieces("counts", documents), {"chosen": chosen})
+        rows = run.map("counts", CountsWorker, _pieces("counts", documents), {"chosen": chosen}, config=training)
         inputs = [row.ref(self.name, row.outputs[0].path) for row in rows]
-        run.once("train", inputs, lambda identity: self.train(run, rows))
+        trained = run.once("train", inputs, lambda identity: self.train(run, rows), config=training)
+        selected = selection(self.config.seed, chosen, trained.counts["sample_bytes"], int(sizes.sum()), self.config.judge.mb)
+        told = json.loads(run.storage.read_bytes("training.json"))
+        judge(run, self.config.judge, documents, trained.ref(self.name, TOKENIZER_FILE), selected, told)
 
     def train(self, run: StageRun, rows: list[TaskRow]) -> Output:
-        """Merges the counts, trains, and judges the result on the same words."""
+        """Merges the counts, trains, and counts the uses of each token."""
         from corpusmill.tokenize.encode import Encoder
-        from corpusmill.tokenize.quality import judge
-        from corpusmill.tokenize.quality import rows as count_rows
         from corpusmill.tokenize.training import train_bpe
+        from corpusmill.tokenize.usage import token_uses, usage
 
         counts = merge_counts(read_table(run.storage, row.outputs[0].path) for row in rows)
         words = ((word, count) for _, word, count in count_rows(counts))
         tokenizer = train_bpe(words, self.config.vocabulary_size, self.config.minimum_frequency, self.config.pattern)
         content = (tokenizer.to_str(pretty=True) + "\n").encode()
         encoder = Encoder(content)
-        documents = sum(row.counts["sampled_documents"] for row in rows)
-        quality = {"sample_documents": documents, "pattern": self.config.pattern, **judge(encoder, counts)}
+        uses = token_uses(encoder, counts["word"].combine_chunks(), counts["count"].to_numpy())
+        size = sum(row.bytes_in for row in rows)
+        told = {
+            "vocabulary_size": encoder.vocabulary_size,
+            "pattern": self.config.pattern,
+            "sample_documents": sum(row.counts["sampled_documents"] for row in rows),
+            "sample_bytes": size,
+            "sample_tokens": int(uses.sum()),
+            "usage": usage(encoder, uses, self.config.undertrained_below),
+        }
         files = {
             TOKENIZER_FILE: content,
             "tokenizer_config.json": _json(tokenizer_config()),
             "ranks.tiktoken": tiktoken_file(encoder.ranks),
-            "quality.json": _json(quality),
+            "training.json": _json(told),
         }
-        return Output({**files}, counts={"sample_bytes": quality["utf8_bytes"], "sample_tokens": quality["tokens"]})
+        return Output({**files}, counts={"sample_bytes": size, "sample_tokens": told["sample_tokens"]})
 
     def summary(self, run: StageRun) -> dict[str, str]:
-        quality = json.loads(run.storage.read_bytes("quality.json"))
-        return {
-            "vocabulary": f"{quality['vocabulary_size']:,} tokens ({quality['unused_tokens']:,} unused on the sample)",
-            "sample": f"{quality['sample_documents']:,} documents, {quality['utf8_bytes'] / 1e6:,.1f} MB",
-            "bytes per token": f"{quality['bytes_per_token']:.2f}",
-        }
+        return summary(json.loads(run.storage.read_bytes(QUALITY_FILE)))
+
+
+def count_rows(counts: pa.Table) -> Iterable[tuple[str | None, str, int]]:
+    """The rows of a table of counts, without making all of them Python objects at once."""
+    for batch in counts.to_batches(max_chunksize=65_536):
+        yield from zip(*(column.to_pylist() for column in batch.columns))
 
 
 def tokenizer_config() -> dict[str, Any]:
