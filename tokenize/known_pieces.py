@@ -1,0 +1,185 @@
+# mypy: disallow-untyped-defs=False
+"""A table of pieces that have been encoded already, of bounded size: most pieces of a text come again.
+
+An entry holds the piece itself, so what is found is right whatever the hash. What is in the table decides speed alone. Pieces of
+up to 16 bytes have an entry of half a cache line, two of which share a place (the one used last stays); those of up to 48 bytes one
+of a whole line.
+"""
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from corpusmill.pipeline.text.hashing import BASE, mix64
+from corpusmill.pipeline.text.utf8 import eight_bytes
+
+SHORT_BYTES, LONG_BYTES = 16, 48
+#: Places that an output needs beyond its last id.
+SPARE = 4
+PLACES = 1 << 18  # 16 MiB of short pieces
+LONG_PLACES = 1 << 16  # 4 MiB of long ones
+#: The third word of an entry has the piece's bytes in its lowest eight bits and the number of its ids above them. The fourth has the ids,
+#: 16 or 32 bits each as the tokens have; where they are more than fit, where they lie in `others`.
+BYTES = np.uint64(0xFF)
+COUNT = np.uint64(8)
+OTHER_IDS = 1 << 21  # 8 MiB; when they are full, all is forgotten
+
+
+class KnownPieces(NamedTuple):
+    """`short` uint64 [2 * PLACES, 4]: two words of a piece's bytes, its size, its ids; `long` uint64 [LONG_PLACES, 8] with six words
+    of bytes; `others` uint32 [OTHER_IDS]: ids that had no room; `used` int64 [1]: how many of them.
+
+    One thread at a time may use it.
+    """
+
+    short: npt.NDArray[np.uint64]
+    long: npt.NDArray[np.uint64]
+    others: npt.NDArray[np.uint32]
+    used: npt.NDArray[np.int64]
+
+
+def make_known_pieces() -> KnownPieces:
+    return KnownPieces(_aligned(2 * PLACES, 4), _aligned(LONG_PLACES, 8), np.zeros(OTHER_IDS, np.uint32), np.zeros(1, np.int64))
+
+
+def _aligned(rows: int, words: int) -> npt.NDArray[np.uint64]:
+    """Zeros that begin at a cache line."""
+    block = np.zeros(rows * words + 8, np.uint64)
+    skip = -block.ctypes.data % 64 // 8
+    return block[skip : skip + rows * words].reshape(rows, words)
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _load(data, at, count):
+    """`count` (1 to 8) bytes as an integer, zeros above; nothing after the buffer's end is read."""
+    if at + 8 <= data.size:
+        return eight_bytes(data, at) & (np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - 8 * count))
+    value = np.uint64(0)
+    for place in range(count):
+        value |= np.uint64(data[at + place]) << np.uint64(8 * place)
+    return value
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def short_words(data, start, end):
+    """The bytes of a piece of 1 to 16 bytes as two integers, zeros above."""
+    length = end - start
+    if length <= 8:
+        return _load(data, start, length), np.uint64(0)
+    return eight_bytes(data, start), _load(data, start + 8, length - 8)
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def short_row(first, second, length):
+    """The first of the two rows where a piece of up to 16 bytes may be."""
+    mixed = mix64((first ^ (second + np.uint64(length)) * BASE) * BASE)
+    return np.int64(mixed >> np.uint64(20)) & (PLACES - 1) << 1
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def find_short(table, first, second, length, row):
+    """`(number of ids, ids)` of a piece as `write_ids` takes them; 0 of a piece that is not known."""
+    size = table[row, 2]
+    if table[row, 0] == first and table[row, 1] == second and size & BYTES == np.uint64(length):
+        return size >> COUNT, table[row, 3]
+    size = table[row + 1, 2]
+    if table[row + 1, 0] == first and table[row + 1, 1] == second and size & BYTES == np.uint64(length):
+        ids = table[row + 1, 3]
+        keep_short(table, first, second, size, row, ids)
+        return size >> COUNT, ids
+    return np.uint64(0), np.uint64(0)
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def keep_short(table, first, second, size, row, ids):
+    """Puts a piece into the first of its two rows, and what was there into the second."""
+    for word in range(4):
+        table[row + 1, word] = table[row, word]
+    table[row, 0], table[row, 1], table[row, 2], table[row, 3] = first, second, size, ids
+
+
+@numba.njit(cache=True, nogil=True)
+def long_row(data, start, end):
+    """Where a piece of 17 to 48 bytes may be."""
+    mixed = np.uint64(end - start)
+    at = start
+    while at < end:
+        mixed = mix64((mixed ^ _load(data, at, min(8, end - at))) * BASE)
+        at += 8
+    return np.int64(mixed >> np.uint64(20)) & (LONG_PLACES - 1)
+
+
+@numba.njit(cache=True, nogil=True)
+def find_long(table, data, start, end, row):
+    """As `find_short`."""
+    size = table[row, 6]
+    if size & BYTES != np.uint64(end - start):
+        return np.uint64(0), np.uint64(0)
+    word, at = 0, start
+    while at < end:
+        if table[row, word] != _load(data, at, min(8, end - at)):
+            return np.uint64(0), np.uint64(0)
+        word += 1
+        at += 8
+    return size >> COUNT, table[row, 7]
+
+
+@numba.njit(cache=True, nogil=True)
+def keep_long(table, data, start, end, row, size, ids):
+    word, at = 0, start
+    while at < end:
+        table[row, word] = _load(data, at, min(8, end - at))
+        word += 1
+        at += 8
+    table[row, 6], table[row, 7] = size, ids
+
+
+@numba.njit(cache=True, nogil=True)
+def pack_ids(known, length, out, start, end):
+    """`(third, fourth)` word of the entry of a piece of `length` bytes whose ids are `out[start:end]`."""
+    count = end - start
+    bits = 8 * out.itemsize
+    ids = np.uint64(0)
+    if count * bits <= 64:
+        for number in range(count):
+            ids |= np.uint64(out[start + number]) << np.uint64(bits * number)
+    else:
+        place = known.used[0]
+        if place + count > OTHER_IDS:
+            known.short[:] = 0
+            known.long[:] = 0
+            place = 0
+        known.used[0] = place + count
+        for number in range(count):
+            known.others[place + number] = out[start + number]
+        ids = np.uint64(place)
+    return np.uint64(length) | np.uint64(count) << COUNT, ids
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def write_ids(count, ids, others, out, at):
+    """Writes an entry's ids to `out[at:]`, which has at least SPARE places, and returns where they end."""
+    place = np.uint64(at)
+    if out.itemsize == 2:
+        if count > np.uint64(4):
+            _copy_others(np.int64(ids), np.int64(count), others, out, at)
+        else:
+            out[place] = ids
+            out[place + np.uint64(1)] = ids >> np.uint64(16)
+            out[place + np.uint64(2)] = ids >> np.uint64(32)
+            out[place + np.uint64(3)] = ids >> np.uint64(48)
+    else:
+        if count > np.uint64(2):
+            _copy_others(np.int64(ids), np.int64(count), others, out, at)
+        else:
+            out[place] = ids
+            out[place + np.uint64(1)] = ids >> np.uint64(32)
+    return at + np.int64(count)
+
+
+@numba.njit(cache=True, nogil=True)
+def _copy_others(place, count, others, out, at):
+    for number in range(count):
+        out[at + number] = others[place + number]

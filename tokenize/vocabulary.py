@@ -1,0 +1,126 @@
+"""A byte-level BPE vocabulary, as `tokenizer.json` or tiktoken's ranks describe it, made ready for the kernels."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from corpusmill.pipeline.byte_alphabet import byte_characters
+from corpusmill.tokenize.known_pieces import SPARE, make_known_pieces
+from corpusmill.tokenize.merges import Merges, make_merges
+from corpusmill.tokenize.piece_rules import GPT2_PATTERN
+from corpusmill.tokenize.whole_tokens import WholeTokens, make_whole_tokens
+
+#: Entries of the table of known pieces have 20 bits for an id.
+MOST_TOKENS = 1 << 20
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What the kernels need of a tokenizer: the pattern that cuts text into pieces, and how pieces become ids."""
+
+    pattern: str
+    size: int
+    merges: Merges
+    whole: WholeTokens
+
+
+def from_tokenizer_json(content: bytes) -> Vocabulary:
+    """Raises ValueError with half a sentence where this is no byte-level BPE that the kernels can encode with."""
+    found = json.loads(content)
+    if not isinstance(found, dict) or not isinstance(found.get("model"), dict):
+        raise ValueError("it is no description of a tokenizer")
+    model = found["model"]
+    _check_model(found, model)
+    ids: dict[str, int] = model["vocab"]
+    added = {token["content"]: token["id"] for token in found.get("added_tokens", [])}
+    merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
+    try:
+        pairs = [(ids[left], ids[right], rank, ids[left + right]) for rank, (left, right) in enumerate(merges)]
+        bytes_ = [ids[character] for character in byte_characters()]
+    except KeyError as error:
+        raise ValueError(f"its vocabulary lacks {error.args[0]!r}, a byte or a part of a merge") from error
+    size = max([*ids.values(), *added.values()]) + 1
+    _check_size(size)
+    vocabulary = Vocabulary(_pattern_of(found["pre_tokenizer"]), size, _merges(bytes_, pairs), make_whole_tokens({}))
+    if not model.get("ignore_merges"):
+        return vocabulary
+    from corpusmill.pipeline.byte_alphabet import to_bytes
+
+    return _with_whole_tokens(vocabulary, {to_bytes(token): number for token, number in ids.items() if token not in added})
+
+
+def from_ranks(ranks: Mapping[bytes, int], pattern: str) -> Vocabulary:
+    """tiktoken's rule: two tokens are merged wherever their bytes together are a token, the least rank first."""
+    lacking = [byte for byte in range(256) if bytes([byte]) not in ranks]
+    if lacking:
+        raise ValueError(f"its ranks lack the byte {lacking[0]:#04x}")
+    pairs = []
+    for token, rank in ranks.items():
+        for cut in range(1, len(token)):
+            left, right = ranks.get(token[:cut]), ranks.get(token[cut:])
+            if left is not None and right is not None:
+                pairs.append((left, right, rank, rank))
+    size = max(ranks.values()) + 1
+    _check_size(size)
+    bytes_ = [ranks[bytes([byte])] for byte in range(256)]
+    return _with_whole_tokens(Vocabulary(pattern, size, _merges(bytes_, pairs), make_whole_tokens({})), ranks)
+
+
+def _check_model(found: dict[str, Any], model: dict[str, Any]) -> None:
+    if model.get("type", "BPE") != "BPE":
+        raise ValueError(f"its model is {model['type']}, not BPE")
+    for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
+        if model.get(name):
+            raise ValueError(f"its model has {name}")
+    if found.get("normalizer"):
+        raise ValueError(f"it changes the text before it is cut (normalizer {found['normalizer'].get('type')})")
+    plain = [token["content"] for token in found.get("added_tokens", []) if not token.get("special")]
+    if plain:
+        raise ValueError(f"it has {len(plain)} added tokens that are not special, such as {plain[0]!r}")
+
+
+def _pattern_of(pre_tokenizer: dict[str, Any] | None) -> str:
+    """The regular expression that cuts text. Raises ValueError where text is cut in another way."""
+    steps = [pre_tokenizer or {}]
+    if steps[0].get("type") == "Sequence":
+        steps = steps[0]["pretokenizers"]
+    *splits, last = steps
+    if last.get("type") != "ByteLevel":
+        raise ValueError("it is not byte-level")
+    if last.get("add_prefix_space"):
+        raise ValueError("it puts a space before the text")
+    if not splits and last.get("use_regex", True):
+        return GPT2_PATTERN
+    if len(splits) == 1 and not last.get("use_regex", True):
+        step = splits[0]
+        if step.get("type") == "Split" and step.get("behavior") == "Isolated" and not step.get("invert") and "Regex" in step["pattern"]:
+            return str(step["pattern"]["Regex"])
+    raise ValueError("it does not cut text by one regular expression")
+
+
+def _check_size(size: int) -> None:
+    if size > MOST_TOKENS:
+        raise ValueError(f"its vocabulary has {size:,} ids, and {MOST_TOKENS:,} are the most that can be encoded")
+
+
+def _merges(byte_ids: list[int], pairs: list[tuple[int, int, int, int]]) -> Merges:
+    return make_merges(np.array(byte_ids, np.int64), np.array(pairs, np.int64).reshape(-1, 4))
+
+
+def _with_whole_tokens(vocabulary: Vocabulary, tokens: Mapping[bytes, int]) -> Vocabulary:
+    """Adds those of the tokens that merging does not lead to."""
+    from corpusmill.tokenize.encode_kernel import encode_pieces
+
+    data = np.frombuffer(b"".join(tokens), np.uint8)
+    offsets: npt.NDArray[np.int64] = np.cumsum([0, *map(len, tokens)], dtype=np.int64)
+    out, counts = np.empty(data.size + SPARE, np.uint32), np.zeros(len(tokens), np.int64)
+    encode_pieces((vocabulary.merges, vocabulary.whole), make_known_pieces(), data, offsets, out, counts)
+    firsts = np.cumsum(counts) - counts
+    single = (counts == 1).tolist()
+    found = out[np.minimum(firsts, out.size - 1)].tolist()
+    unreached = {token: number for (token, number), one, first in zip(tokens.items(), single, found) if not (one and first == number)}
+    return Vocabulary(vocabulary.pattern, vocabulary.size, vocabulary.merges, make_whole_tokens(unreached))
