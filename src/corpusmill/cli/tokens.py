@@ -73,3 +73,36 @@ def verify(
 
     if not show_checks(check(target, sample, every), Console(highlight=False, soft_wrap=True)):
         raise typer.Exit(2)
+
+
+@tokens_app.command(epilog="Example: corpusmill tokens compare runs/demo --with gpt2 --with other/tokenizer.json")
+def compare(
+    run: RunFolder,
+    with_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with",
+            metavar="NAME|FILE",
+            help="gpt2, cl100k, o200k, a tokenizer.json, or a tiktoken file (FILE:PATTERN); gpt2 and cl100k without.",
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object in place of the tables.")] = False,
+) -> None:
+    """Compare the run's tokenizer with others on text that it was not trained on, by language and host."""
+    from json import dumps
+
+    from rich.console import Console
+
+    from corpusmill.pipeline.report.tables import show
+    from corpusmill.pipeline.report.tokenizers import judgement, judgement_tables
+    from corpusmill.tokenize.compare import compare as measure
+
+    found = measure(run, with_ or ["gpt2", "cl100k"])
+    if json:
+        print(dumps(found, indent=2))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    for place, made in enumerate(judgement_tables(judgement(found))):
+        if place:
+            console.print()
+        show(made, console)
