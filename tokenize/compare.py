@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import pyarrow as pa
+
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.report.read import RunReader
@@ -24,10 +26,10 @@ def compare(folder: str, others: Sequence[str]) -> dict[str, Any]:
     names = list(dict.fromkeys(others))
     worker = JudgeWorker(JudgeConfig(compare=names), reader.storage, {"selection": quality["selection"]})
     worker.setup()
-    tables = []
+    tables: list[pa.Table] = []
     for number, path in enumerate(reader.inputs("tokenizer").values()):
-        tables += worker.process(Piece(f"judge-{number:05d}", (FileRef(path, ""),))).files.values()
-    measured = by_tokenizer(add_up(tables), [OWN, *worker.config.compare])  # type: ignore[arg-type]
-    found = measured[OWN]
-    judged = {**quality["judged"], "documents": found["documents"], "utf8_bytes": found["utf8_bytes"]}
+        found = worker.process(Piece(f"judge-{number:05d}", (FileRef(path, ""),))).files.values()
+        tables += [table for table in found if isinstance(table, pa.Table)]
+    measured = by_tokenizer(add_up(tables), [OWN, *worker.config.compare])
+    judged = {**quality["judged"], **{name: measured[OWN][name] for name in ("documents", "utf8_bytes")}}
     return {**quality, "judged": judged, "tokenizers": measured}

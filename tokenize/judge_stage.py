@@ -47,7 +47,7 @@ class JudgeConfig(BaseConfig):
     )
     compare: list[str] = Field(
         default=[],
-        description="Tokenizers to compare with on the same text: gpt2, cl100k, o200k, or files (tokenizer.json, tiktoken as PATH:PATTERN).",
+        description="Tokenizers compared on the same text: gpt2, cl100k, o200k, or files (tokenizer.json; tiktoken: PATH:PATTERN).",
     )
     undertrained_below: int = Field(default=100, ge=1, description="A token that the sample uses less often than this is undertrained.")
 
@@ -57,6 +57,10 @@ class JudgeConfig(BaseConfig):
         """A relative path is one from the recipe's folder."""
         folder = Path((info.context or {}).get("folder", "."))
         return [given if given in PUBLISHED else str((folder / given).resolve()) for given in compare]
+
+
+class UsesConfig(BaseConfig):
+    """How often tokens are used depends on no part of the section."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ def judge(
     trained: dict[str, Any],
 ) -> None:
     """Performs the phases `usage`, `judge` and `quality`. `trained` is what training says of itself, and comes first in the result."""
-    used = run.once("usage", [tokenizer, *words.files], lambda identity: _usage(run, words), config=config)
+    used = run.once("usage", [tokenizer, *words.files], lambda identity: _usage(run, words), config=UsesConfig())
     given = [_reference(name) for name in config.compare]
     pieces = [Piece(f"judge-{number:05d}", (shard, tokenizer, *given)) for number, shard in enumerate(documents)]
     rows = run.map("judge", JudgeWorker, pieces, {"selection": selected}, config=config)

@@ -44,7 +44,8 @@ def read_summary(folder: str, deep: bool = True) -> Summary:
             decisions[stage] = found
     summary = Summary(
         reader, decisions, funnel(reader, decisions), token_splits(reader), read_duplicates(reader, texts=deep),
-        read_dedup_details(reader, examples=deep), read_judgement(reader), read_training(reader), read_figures(reader), read_scores(reader), read_samples(reader),
+        read_dedup_details(reader, examples=deep), read_judgement(reader),
+        read_training(reader), read_figures(reader), read_scores(reader), read_samples(reader),
         reader.json_lines("metrics.jsonl"),
     )  # fmt: skip
     if deep:

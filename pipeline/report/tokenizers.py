@@ -68,9 +68,7 @@ class Judgement:
 def judgement(quality: dict[str, Any]) -> Judgement:
     """Raises KeyError, TypeError or AttributeError where this is not what the stage writes."""
     tokenizers = [
-        Tokenizer(
-            short_name(name), Figures.of(found), *({n: Figures.of(v) for n, v in found[by].items()} for by in ("languages", "hosts"))
-        )
+        Tokenizer(short_name(name), Figures.of(found), *({n: Figures.of(v) for n, v in found[by].items()} for by in ("languages", "hosts")))
         for name, found in quality["tokenizers"].items()
     ]
     usage, judged = quality.get("usage"), quality["judged"]
@@ -81,7 +79,8 @@ def judgement(quality: dict[str, Any]) -> Judgement:
     rare, never = usage["undertrained"], usage["never_produced"]
     return Judgement(
         quality["vocabulary_size"], judged["held_out"], tokenizers, usage["unused_tokens"], usage["unused_bytes"], rare["below"],
-        rare["tokens"], never["tokens"], [(t["id"], t["text"], t["uses"]) for t in rare["worst"]], [(t["id"], t["text"]) for t in never["first"]],
+        rare["tokens"], never["tokens"],
+        [(t["id"], t["text"], t["uses"]) for t in rare["worst"]], [(t["id"], t["text"]) for t in never["first"]],
     )  # fmt: skip
 
 

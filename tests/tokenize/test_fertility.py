@@ -16,7 +16,9 @@ from corpusmill.tokenize.fertility import cut_words, word_kinds
 WORD = regex.compile(
     rf"[[{UNSPACED}]&&[\p{{L}}\p{{N}}]]\p{{M}}*|(?:(?![{UNSPACED}])[\p{{L}}\p{{N}}])(?:(?![{UNSPACED}])[\p{{L}}\p{{N}}]|\p{{M}})*", regex.V1
 )
-TEXTS = st.lists(st.text(st.one_of(st.sampled_from("ab é e\u0301 12'-_,.\n東京ไท่ก็हिन्दी🙂"), st.characters(exclude_categories=["Cs"]))), max_size=4)
+TEXTS = st.lists(
+    st.text(st.one_of(st.sampled_from("ab é e\u0301 12'-_,.\n東京ไท่ก็हिन्दी🙂"), st.characters(exclude_categories=["Cs"]))), max_size=4
+)
 
 
 def counted(texts, cuts):

@@ -90,7 +90,8 @@ def test_a_tiktoken_file_with_its_pattern(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
-    [(None, "no such tokenizer"), (b"{}", "not a tokenizer"), (b"what is this", "neither a tokenizer.json nor a tiktoken file"), (b"", "neither"),
+    [(None, "no such tokenizer"), (b"{}", "not a tokenizer"), (b"what is this", "neither a tokenizer.json nor a tiktoken file"),
+     (b"", "neither"),
      (b"YQ== 0\n", "lacks? the byte|ranks lack")],
 )  # fmt: skip
 def test_files_that_are_none(tmp_path, content, sentence):
@@ -103,6 +104,10 @@ def test_files_that_are_none(tmp_path, content, sentence):
 
 def test_a_registry_that_is_not_reached(monkeypatch, tmp_path):
     monkeypatch.setenv("CORPUSMILL_CACHE", str(tmp_path))
-    monkeypatch.setattr(package_file.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1, "", "x\nERROR: no network"))
-    with pytest.raises(InputError, match=r"gpt2\.tiktoken: pip can't download mlx-whisper.*\(ERROR: no network\); give the path of a tokenizer"):
+    monkeypatch.setattr(
+        package_file.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1, "", "x\nERROR: no network")
+    )
+    with pytest.raises(
+        InputError, match=r"gpt2\.tiktoken: pip can't download mlx-whisper.*\(ERROR: no network\); give the path of a tokenizer"
+    ):
         read_judged("gpt2")

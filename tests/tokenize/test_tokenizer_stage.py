@@ -48,30 +48,6 @@ def test_ranks_file_is_the_same_tokenizer(run):
     assert load_tiktoken_bpe(run.path("tokenizer/ranks.tiktoken")) == Encoder.read(run, "tokenizer/tokenizer.json").ranks
 
 
-def test_quality_is_measured_on_the_sample(run, english):
-    quality = json.loads(run.read_bytes("tokenizer/quality.json"))
-    encoder = Encoder.read(run, "tokenizer/tokenizer.json")
-    ids = [encoder.encode(text) for text in english[:100]]
-    used = {token for text in ids for token in text}
-    size = sum(len(text.encode()) for text in english[:100])
-    assert (quality["sample_documents"], quality["utf8_bytes"], quality["tokens"]) == (100, size, sum(map(len, ids)))
-    assert quality["bytes_per_token"] == round(size / sum(map(len, ids)), 4)
-    assert quality["unused_tokens"] == 700 - len(SPECIAL_TOKENS) - len(used)
-    assert 0 < quality["words_split"] < 1
-    assert quality["languages"] == {}
-
-
-def test_quality_by_language(make_run, make_documents, execute, english, foreign):
-    texts = english[:40] + foreign[:3] + ["nobody knows"]
-    run = make_run([make_documents(texts, language=["en"] * 40 + ["xx"] * 3 + [None])])
-    execute(run, stage())
-    quality = json.loads(run.read_bytes("tokenizer/quality.json"))
-    assert list(quality["languages"]) == ["en", "xx"]
-    assert quality["languages"]["xx"]["utf8_bytes"] == sum(len(text.encode()) for text in foreign[:3])
-    assert quality["languages"]["xx"]["bytes_per_token"] < quality["languages"]["en"]["bytes_per_token"]
-    assert quality["utf8_bytes"] == sum(value["utf8_bytes"] for value in quality["languages"].values()) + len("nobody knows")
-
-
 def test_same_bytes_for_every_layout_and_again(run, make_run, make_documents, execute, english):
     documents = make_documents(english[:60])
     again = make_run([make_documents(english[60:100]), documents.slice(20), documents.slice(0, 0), documents.slice(0, 20)], "again")
@@ -90,7 +66,7 @@ def test_the_sample_is_a_choice_by_seed(make_run, make_documents, execute, engli
         execute(run, stage(sample_mb=1, seed=seed))
         found.append(json.loads(run.read_bytes("tokenizer/quality.json")))
     assert found[0] == found[1] != found[2]
-    assert 1_000_000 <= found[0]["utf8_bytes"] < 1_100_000
+    assert 1_000_000 <= found[0]["sample_bytes"] < 1_100_000
 
 
 def test_too_large_a_vocabulary_is_refused_and_nothing_is_published(make_run, make_documents, execute, english):

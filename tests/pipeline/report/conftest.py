@@ -27,6 +27,31 @@ RULES = [
 ]
 
 
+def _figures(tokens: int, size: int = 10_000) -> dict[str, Any]:
+    words = {"words": 1000, "tokens_per_word": tokens / 1000, "words_split": 0.25}
+    return {"documents": 10, "utf8_bytes": size, "tokens": tokens, "bytes_per_token": size / tokens, **words}
+
+
+#: What judging the tokenizer has found; one of the names is hostile, as are a language, a host and a token.
+QUALITY = {
+    "vocabulary_size": 400,
+    "judged": {"held_out": True, "documents": 10, "utf8_bytes": 10_000},
+    "usage": {
+        "unused_tokens": 7, "unused_bytes": 5,
+        "undertrained": {"below": 100, "tokens": 30, "worst": [{"id": 300, "text": "a\x1b[31m<b>", "uses": 3}]},
+        "never_produced": {"tokens": 1, "first": [{"id": 301, "text": "never\u202e"}]},
+    },
+    "tokenizers": {
+        name: {
+            **_figures(tokens),
+            "languages": {"en": _figures(tokens // 2, 6000), HOSTILE: _figures(tokens // 2, 4000)},
+            "hosts": {"host.test": _figures(tokens), "evil<script>": _figures(1)},
+        }
+        for name, tokens in (("this run", 4000), ("gpt2", 2500), ("/some/folder/<i>other/tokenizer.json", 3000))
+    },
+}  # fmt: skip
+
+
 class RunBuilder:
     """Writes stages into a run folder; every method takes plain rows."""
 
@@ -222,7 +247,7 @@ def _tokens(run: RunBuilder, rows: list[dict[str, Any]]) -> None:
         [r["text"] for r in rows],
         trainers.BpeTrainer(vocab_size=400, special_tokens=list(SPECIAL_TOKENS), initial_alphabet=alphabet, show_progress=False),
     )
-    run.stage("tokenizer", [{"tokenizer.json": tokenizer.to_str().encode(), "quality.json": json.dumps({"bytes_per_token": 2.5}).encode()}])
+    run.stage("tokenizer", [{"tokenizer.json": tokenizer.to_str().encode(), "quality.json": json.dumps(QUALITY).encode()}])
     sha256 = hashlib.sha256(tokenizer.to_str().encode()).hexdigest()
     files: dict[str, Any] = {}
     data_row = 0
