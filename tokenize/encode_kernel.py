@@ -6,7 +6,10 @@ import numpy as np
 
 from corpusmill.tokenize.ascii_words import ascii_word
 from corpusmill.tokenize.known_pieces import (
+    ID,
+    ID_BITS,
     LONG_BYTES,
+    MOST_IDS,
     SHORT_BYTES,
     find_long,
     find_short,
@@ -30,32 +33,17 @@ def encode_texts(rule, digits, classes, vocabulary, known, data, offsets, after,
     `vocabulary` is `(Merges, WholeTokens)`; `after` is put after each text that is not empty (-1: nothing). `out` has room for
     an id a byte, one more a text, and SPARE at the end.
     """
-    short, others = known.short, known.others  # taken out here: counting references to an array costs more than looking a piece up
-    bytes_ = vocabulary[0].bytes_
+    short, others, bytes_ = known.short, known.others, vocabulary[0].bytes_
     scratch = np.empty(SHORT, np.int64), np.empty(SHORT, np.uint64)
     total = 0
     for text in range(offsets.size - 1):
         begin = total
         at, end = offsets[text], offsets[text + 1]
         while at < end:
-            length, first, second = ascii_word(rule, data, at, end)
-            if length == 0:
-                length = next_piece(rule, data, at, end, classes, digits) - at
-                if length == 1:
-                    out[total] = bytes_[data[at]]
-                    total += 1
-                    at += 1
-                    continue
-                if length <= SHORT_BYTES:
-                    first, second = short_words(data, at, at + length)
-            count, ids = np.uint64(0), np.uint64(0)
-            if length <= SHORT_BYTES:
-                count, ids = find_short(short, first, second, length, short_row(first, second, length))
-            if count:
-                total = write_ids(count, ids, others, out, total)
-            else:
-                total = _encode_unknown(vocabulary, known, scratch, data, at, at + length, out, total)
-            at += length
+            at, stop, total = _encode_known(rule, digits, classes, bytes_, short, others, data, at, end, out, total)
+            if stop > at:
+                total = encode_piece(vocabulary, known, scratch, data, at, stop, out, total)
+                at = stop
         if after >= 0 and total > begin:
             out[total] = after
             total += 1
@@ -64,53 +52,76 @@ def encode_texts(rule, digits, classes, vocabulary, known, data, offsets, after,
 
 
 @numba.njit(cache=True, nogil=True)
+def _encode_known(rule, digits, classes, bytes_, short, others, data, at, end, out, total):
+    """Encodes up to the first piece that is not in the table of short ones: `(where it begins, where it ends, ids)`.
+
+    A function of its own: calling another from this loop would cost more than all that the loop does.
+    """
+    place = np.uint64(total)
+    while at < end:
+        length, first, second = ascii_word(rule, data, at, end)
+        if length == 0:
+            length = next_piece(rule, data, at, end, classes, digits) - at
+            if length == 1:
+                out[place] = bytes_[data[at]]
+                place += np.uint64(1)
+                at += 1
+                continue
+            if length > SHORT_BYTES:
+                return at, at + length, np.int64(place)
+            first, second = short_words(data, at, at + length)
+        count, ids = find_short(short, first, second, length, short_row(first, second, length))
+        if count == 0:
+            return at, at + length, np.int64(place)
+        if count <= MOST_IDS:  # `write_ids`, written out: as a call it would count references to its arrays
+            out[place] = ids & ID
+            out[place + np.uint64(1)] = (ids >> ID_BITS) & ID
+            out[place + np.uint64(2)] = ids >> (ID_BITS + ID_BITS)
+        else:
+            for number in range(count):
+                out[place + np.uint64(number)] = others[ids + np.uint64(number)]
+        place += count
+        at += length
+    return at, at, np.int64(place)
+
+
+@numba.njit(cache=True, nogil=True)
 def encode_pieces(vocabulary, known, data, offsets, out, counts):
     """As `encode_texts`, with each text as one piece."""
-    short, others = known.short, known.others
     scratch = np.empty(SHORT, np.int64), np.empty(SHORT, np.uint64)
     total = 0
     for piece in range(offsets.size - 1):
         begin = total
-        at, stop = offsets[piece], offsets[piece + 1]
-        if at < stop:
-            count, ids = _known_ids(short, data, at, stop)
-            if count:
-                total = write_ids(count, ids, others, out, total)
-            else:
-                total = _encode_unknown(vocabulary, known, scratch, data, at, stop, out, total)
+        if offsets[piece] < offsets[piece + 1]:
+            total = encode_piece(vocabulary, known, scratch, data, offsets[piece], offsets[piece + 1], out, total)
         counts[piece] = total - begin
     return total
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
-def _known_ids(short, data, start, end):
-    """`(number of ids, ids)` of a piece that is in the table of short ones, else 0."""
-    length = end - start
-    if length > SHORT_BYTES:
-        return np.uint64(0), np.uint64(0)
-    first, second = short_words(data, start, end)
-    return find_short(short, first, second, length, short_row(first, second, length))
-
-
 @numba.njit(cache=True, nogil=True)
-def _encode_unknown(vocabulary, known, scratch, data, start, end, out, at):
-    """Encodes a piece that is not in the table of short ones, and remembers it."""
+def encode_piece(vocabulary, known, scratch, data, start, end, out, at):
+    """Encodes any piece, and remembers it where the tables take it."""
     length = end - start
-    if SHORT_BYTES < length <= LONG_BYTES:
+    if length <= SHORT_BYTES:
+        first, second = short_words(data, start, end)
+        row = short_row(first, second, length)
+        count, ids = find_short(known.short, first, second, length, row)
+        if count:
+            return np.int64(write_ids(count, ids, known.others, out, np.uint64(at)))
+        stop = merge_piece(vocabulary, scratch, data, start, end, out, at)
+        size, ids = pack_ids(known, length, out, at, stop)
+        keep_short(known.short, first, second, size, row, ids)
+        return stop
+    if length <= LONG_BYTES:
         row = long_row(data, start, end)
         count, ids = find_long(known.long, data, start, end, row)
         if count:
-            return write_ids(count, ids, known.others, out, at)
+            return np.int64(write_ids(count, ids, known.others, out, np.uint64(at)))
         stop = merge_piece(vocabulary, scratch, data, start, end, out, at)
         size, ids = pack_ids(known, length, out, at, stop)
         keep_long(known.long, data, start, end, row, size, ids)
         return stop
-    stop = merge_piece(vocabulary, scratch, data, start, end, out, at)
-    if length <= SHORT_BYTES:
-        size, ids = pack_ids(known, length, out, at, stop)
-        first, second = short_words(data, start, end)
-        keep_short(known.short, first, second, size, short_row(first, second, length), ids)
-    return stop
+    return merge_piece(vocabulary, scratch, data, start, end, out, at)
 
 
 @numba.njit(cache=True, nogil=True)

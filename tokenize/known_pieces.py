@@ -17,14 +17,17 @@ from corpusmill.pipeline.text.utf8 import eight_bytes
 
 SHORT_BYTES, LONG_BYTES = 16, 48
 #: Places that an output needs beyond its last id.
-SPARE = 4
+SPARE = 3
 PLACES = 1 << 18  # 16 MiB of short pieces
-LONG_PLACES = 1 << 16  # 4 MiB of long ones
-#: The third word of an entry has the piece's bytes in its lowest eight bits and the number of its ids above them. The fourth has the ids,
-#: 16 or 32 bits each as the tokens have; where they are more than fit, where they lie in `others`.
+LONG_PLACES = 1 << 17  # 8 MiB of long ones
+#: The third word of an entry has the piece's bytes in its lowest eight bits and the number of its ids above them. The fourth has up
+#: to three ids of 21 bits; where they are more, where they lie in `others`.
 BYTES = np.uint64(0xFF)
 COUNT = np.uint64(8)
-OTHER_IDS = 1 << 21  # 8 MiB; when they are full, all is forgotten
+MOST_IDS = np.uint64(3)
+ID_BITS = np.uint64(21)
+ID = np.uint64((1 << 21) - 1)
+OTHER_IDS = 1 << 22  # 16 MiB; when they are full, all is forgotten
 
 
 class KnownPieces(NamedTuple):
@@ -140,11 +143,10 @@ def keep_long(table, data, start, end, row, size, ids):
 def pack_ids(known, length, out, start, end):
     """`(third, fourth)` word of the entry of a piece of `length` bytes whose ids are `out[start:end]`."""
     count = end - start
-    bits = 8 * out.itemsize
     ids = np.uint64(0)
-    if count * bits <= 64:
+    if count <= MOST_IDS:
         for number in range(count):
-            ids |= np.uint64(out[start + number]) << np.uint64(bits * number)
+            ids |= np.uint64(out[start + number]) << (ID_BITS * np.uint64(number))
     else:
         place = known.used[0]
         if place + count > OTHER_IDS:
@@ -158,28 +160,14 @@ def pack_ids(known, length, out, start, end):
     return np.uint64(length) | np.uint64(count) << COUNT, ids
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
-def write_ids(count, ids, others, out, at):
-    """Writes an entry's ids to `out[at:]`, which has at least SPARE places, and returns where they end."""
-    place = np.uint64(at)
-    if out.itemsize == 2:
-        if count > np.uint64(4):
-            _copy_others(np.int64(ids), np.int64(count), others, out, at)
-        else:
-            out[place] = ids
-            out[place + np.uint64(1)] = ids >> np.uint64(16)
-            out[place + np.uint64(2)] = ids >> np.uint64(32)
-            out[place + np.uint64(3)] = ids >> np.uint64(48)
-    else:
-        if count > np.uint64(2):
-            _copy_others(np.int64(ids), np.int64(count), others, out, at)
-        else:
-            out[place] = ids
-            out[place + np.uint64(1)] = ids >> np.uint64(32)
-    return at + np.int64(count)
-
-
 @numba.njit(cache=True, nogil=True)
-def _copy_others(place, count, others, out, at):
-    for number in range(count):
-        out[at + number] = others[place + number]
+def write_ids(count, ids, others, out, at):
+    """Writes an entry's ids to `out[at:]` (`at` unsigned), which has at least SPARE places, and returns where they end."""
+    if count <= MOST_IDS:  # three stores, whatever the number: a loop would guess wrong how often it goes round
+        out[at] = ids & ID
+        out[at + np.uint64(1)] = (ids >> ID_BITS) & ID
+        out[at + np.uint64(2)] = ids >> (ID_BITS + ID_BITS)
+    else:
+        for number in range(count):
+            out[at + np.uint64(number)] = others[ids + np.uint64(number)]
+    return at + count
