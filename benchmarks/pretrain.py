@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 # isort: off
 import corpusmill.train  # noqa: F401 - before torch, so that threads wait as they do in a run
@@ -30,21 +29,15 @@ from corpusmill.train.model import Llama, initialise
 from corpusmill.train.optimizer import Optimizer
 from corpusmill.train.options import LoopConfig, OptimizerConfig
 from corpusmill.train.presets import ModelConfig
+from corpusmill.train.token_array import TokenArray
 
 
-class RandomTokens:
+def random_tokens(tokens: int, vocabulary: int) -> TokenArray:
     """Ids as the shards hold them, a document of about 500 tokens after the other."""
-
-    def __init__(self, tokens: int, vocabulary: int):
-        rng = np.random.default_rng(0)
-        self.ids = rng.integers(4, vocabulary, tokens, dtype=np.uint16)
-        self.ids[rng.random(tokens) < 1 / 500] = 0
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def window(self, start: int, length: int) -> np.ndarray[Any, Any]:
-        return self.ids[start : start + length]
+    rng = np.random.default_rng(0)
+    ids = rng.integers(4, vocabulary, tokens, dtype=np.uint16)
+    ids[rng.random(tokens) < 1 / 500] = 0
+    return TokenArray(ids)
 
 
 def in_turns(steps: int, *work: Callable[[int], None]) -> list[float]:
@@ -107,7 +100,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     shape = ModelConfig.model_validate({"preset": given.preset, "context": given.context}).architecture(given.vocabulary)
-    tokens = RandomTokens(20_000_000, given.vocabulary)
+    tokens = random_tokens(20_000_000, given.vocabulary)
     masked, unmasked = (WindowLoader(tokens, given.context, given.batch, 0, mask) for mask in (True, False))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -27,6 +27,9 @@ RULES = {"url_duplicate": [URL], "exact_duplicate": [EXACT], "near_duplicate": [
 OPTIONAL = ("kept_in", "similarity", "verified", "full_cluster")
 #: Documents that stay say how many copies they stand for.
 SIZE = pa.field("cluster_size", pa.int64(), nullable=False)
+#: And which of them are like each other all the same, because a full cluster left some: the id of the cluster's kept document, null where
+#: a document is known to be like no other.
+CLUSTER = pa.field("cluster_id", pa.string())
 DEDUP_REPORT = with_columns(
     REPORT,
     [
@@ -93,14 +96,14 @@ class RemovalWorker(Worker):
         counts: Counter[str] = Counter()
         with open_parquet(self.run, path) as file:
             require_columns(self.run.path(path), file.schema_arrow.names, ["id", "url", "text"])
-            schema = with_columns(file.schema_arrow.remove_metadata(), [SIZE])
+            schema = with_columns(file.schema_arrow.remove_metadata(), [SIZE, CLUSTER])
             for group in range(file.num_row_groups):
                 table = file.read_row_group(group, use_threads=False)
                 first, last = np.searchsorted(rows, [begin, begin + table.num_rows])
                 decided = decide(table, clusters.slice(first, last - first), rows[first:last] - begin)
                 texts = self._edit(table["text"], decided, begin)
                 report = report_rows(table, decided, texts, self.schema)
-                data.append(_documents(table, texts, report["cluster_size"], decided.kept, schema))
+                data.append(_documents(table, texts, report, decided.kept, schema))
                 reports.append(report)
                 counts.update(decided.counts)
                 size += pc.sum(pc.binary_length(table["text"])).as_py() or 0
@@ -186,11 +189,17 @@ def _failed(decided: Decisions) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets), rules)
 
 
-def _documents(table: pa.Table, texts: pa.Array | None, size: pa.ChunkedArray, kept: npt.NDArray[np.bool_], schema: pa.Schema) -> pa.Table:
+def _documents(table: pa.Table, texts: pa.Array | None, report: pa.Table, kept: npt.NDArray[np.bool_], schema: pa.Schema) -> pa.Table:
     """The documents that stay, with `texts` in place of their own where there are any."""
-    columns = {name: table[name] for name in table.column_names if name != "text" or texts is None} | {SIZE.name: size}
+    columns = {name: table[name] for name in table.column_names if name != "text" or texts is None}
+    columns |= {SIZE.name: report[SIZE.name], CLUSTER.name: _cluster(report)}
     stays = pa.table(columns).filter(pa.array(kept))
     return pa.table([texts if name not in columns else stays[name] for name in schema.names], schema=schema)
+
+
+def _cluster(report: pa.Table) -> pa.ChunkedArray:
+    own = pc.if_else(pc.greater(report["cluster_size"], 1), report["kept_id"], pa.scalar(None, pa.string()))
+    return pc.coalesce(report["full_cluster"], own)
 
 
 def one_array(column: pa.ChunkedArray) -> pa.Array:

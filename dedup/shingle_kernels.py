@@ -11,12 +11,13 @@ from collections import namedtuple
 import numba
 import numpy as np
 
-from corpusmill.dedup.string_hashes import sha1, xxh32, xxh64
+from corpusmill.dedup.string_hashes import sha1, xxh32
 from corpusmill.dedup.words import shingle_hashes, word_hashes
 from corpusmill.pipeline.text.hashing import BASE, ONE, mix64, power
 from corpusmill.pipeline.text.spacy_words import walk_marked_words
 from corpusmill.pipeline.text.utf8 import decode
 from corpusmill.pipeline.text.words import VISIBLE, walk_words
+from corpusmill.pipeline.text.xxh64 import xxh64
 
 #: How a shingle becomes a number: by our hash of hashes, or by a hash of its characters.
 OURS, XXH64, XXH32, SHA1_64, SHA1_32 = range(5)

@@ -18,6 +18,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.shards import open_parquet
 from corpusmill.pipeline.stage import Output, Piece, Worker
 from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.pipeline.text.hosts import hosts
 
 #: What the phase takes over from the documents, to order the copies and to name them.
 TAKEN = ("id", "source", "offset", "timestamp")
@@ -175,9 +176,7 @@ def _by(batch: pa.Table, by: str) -> pa.Array | pa.ChunkedArray:
         return pa.nulls(batch.num_rows)
     if by != HOST:
         return batch[by].cast(pa.string())
-    return pc.struct_field(
-        pc.extract_regex(pc.utf8_lower(batch["url"]), r"^[a-z][a-z0-9+.-]*://(?:[^/?#]*@)?(?P<host>\[[^\]/?#]*\]|[^/?#:]*)"), "host"
-    )
+    return hosts(batch["url"])
 
 
 def require_columns(path: str, present: Sequence[str], needed: Sequence[str]) -> None:

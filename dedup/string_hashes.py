@@ -1,70 +1,20 @@
 # mypy: disallow-untyped-defs=False
-"""xxHash (XXH64, XXH32) and SHA-1 of spans of bytes inside kernels, as datatrove hashes its shingles (datatrove/utils/hashing.py)."""
+"""XXH32 and SHA-1 of spans of bytes inside kernels, as datatrove hashes its shingles
+(datatrove/utils/hashing.py). XXH64, which it takes too, is in `pipeline/text/xxh64.py`."""
 
 import numba
 import numpy as np
 
-from corpusmill.pipeline.text.utf8 import eight_bytes
+from corpusmill.pipeline.text.xxh64 import four_bytes
 
-_P1, _P2, _P3, _P4, _P5 = (
-    np.uint64(value) for value in (0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x85EBCA77C2B2AE63, 0x27D4EB2F165667C5)
-)
 _Q1, _Q2, _Q3, _Q4, _Q5 = (np.uint64(value) for value in (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F, 0x165667B1))
 _LOW = np.uint64(0xFFFFFFFF)
-_ZERO, _ONE = np.uint64(0), np.uint64(1)
-
-
-@numba.njit(cache=True, nogil=True, inline="always")
-def _rotate64(value, bits):
-    return value << np.uint64(bits) | value >> np.uint64(64 - bits)
+_ZERO = np.uint64(0)
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
 def _rotate32(value, bits):
     return (value << np.uint64(bits) | value >> np.uint64(32 - bits)) & _LOW
-
-
-@numba.njit(cache=True, nogil=True, inline="always")
-def _round64(value, lane):
-    return _rotate64(value + lane * _P2, 31) * _P1
-
-
-@numba.njit(cache=True, nogil=True)
-def _four_bytes(data, at):
-    value = _ZERO
-    for place in range(4):
-        value |= np.uint64(data[at + place]) << np.uint64(8 * place)
-    return value
-
-
-@numba.njit(cache=True, nogil=True)
-def xxh64(data, start, end):
-    """XXH64 with seed 0 of `data[start:end]`."""
-    at = start
-    if end - start >= 32:
-        one, two, three, four = _P1 + _P2, _P2, _ZERO, _ZERO - _P1
-        while at + 32 <= end:
-            one, two = _round64(one, eight_bytes(data, at)), _round64(two, eight_bytes(data, at + 8))
-            three, four = _round64(three, eight_bytes(data, at + 16)), _round64(four, eight_bytes(data, at + 24))
-            at += 32
-        value = _rotate64(one, 1) + _rotate64(two, 7) + _rotate64(three, 12) + _rotate64(four, 18)
-        for lane in (one, two, three, four):
-            value = (value ^ _round64(_ZERO, lane)) * _P1 + _P4
-    else:
-        value = _P5
-    value += np.uint64(end - start)
-    while at + 8 <= end:
-        value = _rotate64(value ^ _round64(_ZERO, eight_bytes(data, at)), 27) * _P1 + _P4
-        at += 8
-    if at + 4 <= end:
-        value = _rotate64(value ^ _four_bytes(data, at) * _P1, 23) * _P2 + _P3
-        at += 4
-    while at < end:
-        value = _rotate64(value ^ np.uint64(data[at]) * _P5, 11) * _P1
-        at += 1
-    value = (value ^ value >> np.uint64(33)) * _P2
-    value = (value ^ value >> np.uint64(29)) * _P3
-    return value ^ value >> np.uint64(32)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -74,17 +24,17 @@ def xxh32(data, start, end):
     if end - start >= 16:
         one, two, three, four = (_Q1 + _Q2) & _LOW, _Q2, _ZERO, (_ZERO - _Q1) & _LOW
         while at + 16 <= end:
-            one = _rotate32((one + _four_bytes(data, at) * _Q2) & _LOW, 13) * _Q1 & _LOW
-            two = _rotate32((two + _four_bytes(data, at + 4) * _Q2) & _LOW, 13) * _Q1 & _LOW
-            three = _rotate32((three + _four_bytes(data, at + 8) * _Q2) & _LOW, 13) * _Q1 & _LOW
-            four = _rotate32((four + _four_bytes(data, at + 12) * _Q2) & _LOW, 13) * _Q1 & _LOW
+            one = _rotate32((one + four_bytes(data, at) * _Q2) & _LOW, 13) * _Q1 & _LOW
+            two = _rotate32((two + four_bytes(data, at + 4) * _Q2) & _LOW, 13) * _Q1 & _LOW
+            three = _rotate32((three + four_bytes(data, at + 8) * _Q2) & _LOW, 13) * _Q1 & _LOW
+            four = _rotate32((four + four_bytes(data, at + 12) * _Q2) & _LOW, 13) * _Q1 & _LOW
             at += 16
         value = _rotate32(one, 1) + _rotate32(two, 7) + _rotate32(three, 12) + _rotate32(four, 18)
     else:
         value = _Q5
     value = (value + np.uint64(end - start)) & _LOW
     while at + 4 <= end:
-        value = _rotate32((value + _four_bytes(data, at) * _Q3) & _LOW, 17) * _Q4 & _LOW
+        value = _rotate32((value + four_bytes(data, at) * _Q3) & _LOW, 17) * _Q4 & _LOW
         at += 4
     while at < end:
         value = _rotate32((value + np.uint64(data[at]) * _Q5) & _LOW, 11) * _Q1 & _LOW

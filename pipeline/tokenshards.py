@@ -4,29 +4,41 @@
 tokens-00000.bin             little-endian uint16 (vocabularies below 65,536) or uint32, one document after the other,
                              each followed by END_OF_TEXT
 tokens-00000.index.parquet   one row a document, in the order of the tokens: see INDEX
-shards.json                  dtype, vocabulary, the tokenizer's sha256, END_OF_TEXT's id, totals, and size and sha256 of each shard
+tokens-00000.pack-2048.arrow where asked for, which pieces of its documents share a row of 2048 places: see packplan.py
+shards.json                  dtype, vocabulary, the tokenizer's sha256, END_OF_TEXT's id, totals, and size and sha256 of each file
 ```
 
 END_OF_TEXT is the token that ends documents: `<|endoftext|>`, or another one where the tokenizer is from elsewhere.
 """
 
+import gc
 import hashlib
 import json
 from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.mapping import address_of, map_file
+from corpusmill.pipeline.packplan import Plan
+from corpusmill.pipeline.shardcache import ShardCache
 from corpusmill.pipeline.shards import Content, read_table
 from corpusmill.pipeline.storage import Storage
 
 SHARDS_FILE = "shards.json"
+FETCHES = 8  # files of a remote set that are copied at a time
+Opened = TypeVar("Opened")
+Described = TypeVar("Described")
 DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 
 #: One row a document. `first` counts within the shard; `tokens` includes the END_OF_TEXT after the document, so the rows
@@ -57,8 +69,19 @@ def token_dtype(vocabulary_size: int) -> np.dtype[Any]:
 
 
 @dataclass(frozen=True)
+class ShardPlan:
+    """A shard packed into `rows` rows of `length` places: the plan's name relative to the folder, its bytes and sha256 (hex)."""
+
+    length: int
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Shard:
-    """One `.bin` file with its index: names relative to the folder, sizes in tokens, sha256 (hex) of both.
+    """One `.bin` file with its index and plans: names relative to the folder, sizes in tokens, sha256 (hex) of both.
 
     `run` is the run that `data_file` is relative to, and `origin` the sha256 of the `shards.json` that the shard comes from; both are
     null where the set lies in the run that made it.
@@ -73,6 +96,11 @@ class Shard:
     index_sha256: str
     run: str | None = None
     origin: str | None = None
+    plans: tuple[ShardPlan, ...] = ()
+
+    def plan(self, length: int) -> ShardPlan | None:
+        """The plan for rows of `length` places, where it has one."""
+        return next((plan for plan in self.plans if plan.length == length), None)
 
 
 @dataclass(frozen=True)
@@ -98,8 +126,19 @@ class ShardSet:
     def utf8_bytes(self) -> int:
         return sum(shard.utf8_bytes for shard in self.shards)
 
+    def packing(self) -> list[dict[str, Any]]:
+        """For each length for which every shard has a plan: rows, places that stay empty, and their share."""
+        found = []
+        for length in sorted({plan.length for shard in self.shards for plan in shard.plans}):
+            plans = [shard.plan(length) for shard in self.shards]
+            if all(plans):
+                rows = sum(plan.rows for plan in plans if plan)
+                padding = rows * length - self.tokens
+                found.append({"length": length, "rows": rows, "padding": padding, "waste": padding / max(rows * length, 1)})
+        return found
+
     def to_json(self) -> bytes:
-        totals = {"tokens": self.tokens, "documents": self.documents, "utf8_bytes": self.utf8_bytes}
+        totals = {"tokens": self.tokens, "documents": self.documents, "utf8_bytes": self.utf8_bytes, "packing": self.packing()}
         return (json.dumps({**asdict(self), **totals}, indent=1) + "\n").encode()
 
     @classmethod
@@ -109,9 +148,11 @@ class ShardSet:
         if not storage.exists(SHARDS_FILE):
             raise InputError(f"{path}: no such file, so {storage.root} holds no token shards.")
         try:
-            raw = json.loads(storage.read_bytes(SHARDS_FILE))
-            totals = {name: raw.pop(name) for name in ("tokens", "documents", "utf8_bytes")}
-            found = cls(**{**raw, "shards": tuple(Shard(**shard) for shard in raw["shards"])})
+            with _nothing_collected():
+                raw = json.loads(storage.read_bytes(SHARDS_FILE))
+                totals = {name: raw.pop(name) for name in ("tokens", "documents", "utf8_bytes")}
+                raw.pop("packing")  # for those who read the file: it follows from the plans
+                found = cls(**{**raw, "shards": tuple(map(_shard, raw["shards"]))})
             mismatch = [name for name, value in totals.items() if getattr(found, name) != value]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path}: not a description of token shards ({type(error).__name__}: {error}).") from error
@@ -122,6 +163,32 @@ class ShardSet:
         if found.dtype not in DTYPES or DTYPES[found.dtype] != token_dtype(found.vocabulary_size):
             raise InputError(f"{path}: tokens of type {found.dtype} do not fit a vocabulary of {found.vocabulary_size}.")
         return found
+
+
+def _shard(raw: dict[str, Any]) -> Shard:
+    raw["plans"] = tuple([_described(ShardPlan, plan) for plan in raw["plans"]])
+    return _described(Shard, raw)
+
+
+def _described(kind: type[Described], raw: dict[str, Any]) -> Described:
+    """`kind(**raw)` in a fifth of the time, which counts where a set has thousands of shards; no field may have its default."""
+    if raw.keys() != kind.__dataclass_fields__.keys():  # type: ignore[attr-defined]
+        raise KeyError(f"not the fields of a {kind.__name__}")
+    found = object.__new__(kind)
+    found.__dict__.update(raw)
+    return found
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """No garbage collection meanwhile: where torch is loaded, one costs more than reading a set of a thousand shards."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def shard_names(number: int) -> tuple[str, str]:
@@ -136,10 +203,10 @@ def shard_contents(number: int, tokens: npt.NDArray[Any], index: pa.Table) -> di
 
 
 def map_tokens(storage: Storage, relative: str, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """A file of tokens as a read-only array: a memory map where it is local and holds anything, else its content."""
-    if storage.remote or storage.size(relative) == 0:
+    """A file of tokens as a read-only array: a memory map where it is local, else its content."""
+    if storage.remote:
         return np.frombuffer(storage.read_bytes(relative), dtype)
-    return np.memmap(storage.path(relative), dtype, "r").view(np.ndarray)
+    return map_file(storage.path(relative), dtype)
 
 
 @dataclass(frozen=True)
@@ -164,12 +231,20 @@ class Address:
 class TokenShards:
     """A folder of token shards, read through memory maps; positions run over all shards as one row of tokens.
 
+    Shards are mapped when they are needed; those of a remote store from copies in `cache` (by default the user's: `shardcache.py`).
     Raises InputError where the folder holds no token shards, a shard is missing or of another size than
     `shards.json` says, or (where these are given) they were made by another tokenizer, or end documents with another token.
     """
 
-    def __init__(self, folder: str | Path, tokenizer_sha256: str | None = None, end_of_text_id: int | None = None):
+    def __init__(
+        self,
+        folder: str | Path,
+        tokenizer_sha256: str | None = None,
+        end_of_text_id: int | None = None,
+        cache: ShardCache | None = None,
+    ):
         self.storage = Storage(str(folder))
+        self._cache = (cache or ShardCache()) if self.storage.remote else None
         self.description = ShardSet.read(self.storage)
         self.dtype = DTYPES[self.description.dtype]
         if tokenizer_sha256 is not None and self.description.tokenizer_sha256 != tokenizer_sha256:
@@ -182,14 +257,20 @@ class TokenShards:
                 f"{self.storage.path(SHARDS_FILE)}: documents end with token {self.description.end_of_text_id} here, and with "
                 f"{end_of_text_id} in the tokenizers that this project trains: a model can't be trained on these shards."
             )
-        for shard in self.description.shards:
-            self._check_size(shard)
+        self._check_files()
         counts = [shard.tokens for shard in self.description.shards]
         #: int64, one more than there are shards: the position at which each begins, and the total.
         self.starts: npt.NDArray[np.int64] = np.concatenate(([0], np.cumsum(counts, dtype=np.int64))).astype(np.int64)
         self._start_list: list[int] = self.starts.tolist()
+        #: uint64: where the tokens of each shard lie in this process; 0 for those that are not mapped yet, and for empty ones.
+        self.addresses: npt.NDArray[np.uint64] = np.zeros(len(counts), np.uint64)
         self._tokens: dict[int, npt.NDArray[Any]] = {}
         self._indexes: dict[int, pa.Table] = {}
+        self._plans: dict[tuple[int, int], Plan] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process maps the shards for itself."""
+        return {**self.__dict__, "addresses": np.zeros_like(self.addresses), "_tokens": {}, "_indexes": {}, "_plans": {}}
 
     def __len__(self) -> int:
         return self._start_list[-1]
@@ -203,15 +284,22 @@ class TokenShards:
     def shards(self) -> tuple[Shard, ...]:
         return self.description.shards
 
-    def _check_size(self, shard: Shard) -> None:
-        path, size, wanted = self.storage.path(shard.file), self.storage.size(shard.file), shard.tokens * self.dtype.itemsize
+    def _check_files(self) -> None:
+        """Whether every shard and index is there, and each shard of the size that it should have, by one listing of the folder."""
+        sizes, width = self.storage.listing(sized=".bin"), self.dtype.itemsize
+        for shard in self.shards:
+            size = sizes.get(shard.file, -1)
+            if size != shard.tokens * width:
+                raise self._wrong_size(shard, size)
+            if shard.index not in sizes:
+                raise InputError(f"{self.storage.path(shard.index)}: the index of this token shard is missing.")
+
+    def _wrong_size(self, shard: Shard, size: int) -> InputError:
         if size < 0:
-            raise InputError(f"{path}: this token shard is missing.")
-        if size != wanted:
-            what = "cut short" if size < wanted else "too long"
-            raise InputError(f"{path}: this token shard is {what} ({size} bytes, and {SHARDS_FILE} says {wanted}).")
-        if not self.storage.exists(shard.index):
-            raise InputError(f"{self.storage.path(shard.index)}: the index of this token shard is missing.")
+            return InputError(f"{self.storage.path(shard.file)}: this token shard is missing.")
+        what = "cut short" if size < shard.tokens * self.dtype.itemsize else "too long"
+        wanted = shard.tokens * self.dtype.itemsize
+        return InputError(f"{self.storage.path(shard.file)}: this token shard is {what} ({size} bytes, and {SHARDS_FILE} says {wanted}).")
 
     def _shard(self, number: int) -> Shard:
         if not 0 <= number < len(self.shards):
@@ -221,8 +309,51 @@ class TokenShards:
     def tokens(self, number: int) -> npt.NDArray[Any]:
         """All tokens of one shard, read-only."""
         if number not in self._tokens:
-            self._tokens[number] = map_tokens(self.storage, self._shard(number).file, self.dtype)
+            shard, width = self._shard(number), self.dtype.itemsize
+            tokens = self._open(shard.file, shard.tokens * width, shard.sha256, lambda path: map_file(path, self.dtype))
+            if len(tokens) != shard.tokens:
+                raise self._wrong_size(shard, len(tokens) * width)
+            self._tokens[number], self.addresses[number] = tokens, address_of(tokens)
         return self._tokens[number]
+
+    def map(self, numbers: Iterable[int]) -> None:
+        """Maps these shards, so that their `addresses` are known; remote ones are fetched side by side."""
+        if self.storage.remote:
+            with ThreadPoolExecutor(FETCHES) as pool:
+                deque(pool.map(self.tokens, numbers), 0)
+        else:
+            deque(map(self.tokens, numbers), 0)
+
+    def packed_rows(self, number: int, length: int) -> int:
+        """Rows of `length` places into which a shard is packed; raises InputError where it has no such plan."""
+        return self._plan(number, length).rows
+
+    def plan(self, number: int, length: int) -> Plan:
+        """How the documents of a shard are packed into rows of `length`; raises InputError where it has no such plan."""
+        if (number, length) not in self._plans:
+            shard, found = self._shard(number), self._plan(number, length)
+            self._plans[number, length] = self._open(
+                found.file, found.bytes, found.sha256, lambda path: Plan(path, shard.tokens, length, found.rows)
+            )
+        return self._plans[number, length]
+
+    def _plan(self, number: int, length: int) -> ShardPlan:
+        found = self._shard(number).plan(length)
+        if found is None:
+            raise InputError(
+                f"{self.storage.root}: these tokens are not packed into rows of {length}; "
+                f"corpusmill tokens RUN --set tokens.pack_lengths=[{length}] does that."
+            )
+        return found
+
+    def _open(self, file: str, size: int, sha256: str, opener: Callable[[str], Opened]) -> Opened:
+        """What `opener` makes of the path of a file of the set, or of its copy where the set is remote."""
+        if self._cache is not None:
+            return self._cache.use(self.storage, file, size, sha256, opener)
+        try:
+            return opener(self.storage.path(file))
+        except OSError as error:
+            raise InputError(f"{self.storage.path(file)}: can't be read ({error.strerror}).") from error
 
     def index(self, number: int) -> pa.Table:
         """The documents of one shard (schema INDEX)."""
@@ -292,18 +423,27 @@ class TokenShards:
         return self.description.utf8_bytes
 
     def verify(self) -> None:
-        """Reads every shard; raises InputError where its sha256 or its index is not what `shards.json` says."""
+        """Reads every shard; raises InputError where its sha256, its index or its plans are not what `shards.json` says."""
         for number, shard in enumerate(self.shards):
-            for what, file, wanted in (("token shard", shard.file, shard.sha256), ("index", shard.index, shard.index_sha256)):
+            for what, file, wanted in (
+                ("token shard", shard.file, shard.sha256),
+                ("index", shard.index, shard.index_sha256),
+                *(("packing plan", plan.file, plan.sha256) for plan in shard.plans),
+            ):
                 if file_sha256(self.storage, file) != wanted:
                     raise InputError(f"{self.storage.path(file)}: this {what} is not the one that was written (its sha256 differs).")
             self.index(number)
+            for plan in shard.plans:
+                self.plan(number, plan.length)
 
 
 def file_sha256(storage: Storage, relative: str) -> str:
-    """sha256 (hex) of a file, read in pieces."""
+    """sha256 (hex) of a file, read in pieces. Raises InputError where it can't be read."""
     sha = hashlib.sha256()
-    with storage.open_read(relative) as file:
-        while chunk := file.read(1 << 22):
-            sha.update(chunk)
+    try:
+        with storage.open_read(relative) as file:
+            while chunk := file.read(1 << 22):
+                sha.update(chunk)
+    except OSError as error:
+        raise InputError(f"{storage.path(relative)}: can't be read ({error.strerror or error}).") from error
     return sha.hexdigest()

@@ -6,12 +6,15 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from corpusmill.tokenize.chance import BUCKETS, buckets
+from corpusmill.tokenize.chance import BUCKETS, remixed
 from corpusmill.tokenize.parts import SPACE
 
 SPLITS = ("train", "validation")
+TRAIN, VALIDATION = range(2)
+
+Index = npt.NDArray[np.int64]
+Hashes = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
@@ -24,10 +27,10 @@ class ShardRange:
     high: int
 
 
-def validation_limit(groups: Iterable[npt.NDArray[np.uint64]], share: float) -> int:
+def validation_limit(groups: Iterable[Hashes], share: float) -> int:
     """Documents whose group's hash is at most this are for validation; -1 where none is.
 
-    `groups` are the hashes of all documents with text, in any number of arrays. With a share above 0 and at least two groups,
+    `groups` are the hashes of all documents that take part, in any number of arrays. With a share above 0 and at least two groups,
     both splits get at least one: the smallest hash is always for validation and the largest always for training.
     """
     smallest, largest = SPACE, -1
@@ -39,32 +42,36 @@ def validation_limit(groups: Iterable[npt.NDArray[np.uint64]], share: float) -> 
     return min(max(int(share * SPACE) - 1, smallest), largest - 1)
 
 
-def is_validation(table: pa.Table, limit: int) -> npt.NDArray[np.bool_]:
-    """For each row of a part's table, whether it is for validation; documents without text never are."""
-    if limit < 0:
-        return np.zeros(table.num_rows, np.bool_)
-    return (table["group"].to_numpy() <= np.uint64(limit)) & (table["tokens"].to_numpy() > 0)
+def for_validation(groups: Hashes, limit: int) -> npt.NDArray[np.bool_]:
+    """For each document that takes part, whether it is for validation."""
+    return groups <= np.uint64(limit) if limit >= 0 else np.zeros(len(groups), np.bool_)
 
 
-def token_histograms(tables: Iterable[pa.Table], limit: int) -> dict[str, npt.NDArray[np.int64]]:
-    """Tokens in each bucket of the global order, by split."""
-    found = {split: np.zeros(BUCKETS, np.int64) for split in SPLITS}
-    for table in tables:
-        places, tokens, validation = buckets(table["order"].to_numpy()), table["tokens"].to_numpy(), is_validation(table, limit)
-        np.add.at(found["train"], places[~validation], tokens[~validation])
-        np.add.at(found["validation"], places[validation], tokens[validation])
-    return found
+def copy_orders(order: Hashes, copy: Index, shuffle: bool, most: int) -> Hashes:
+    """The place in the global order of copies (numbered from 0) of documents whose own place is `order`.
+
+    Shuffled, each copy has a place of its own that has nothing to do with the others; else one pass over the documents comes after the
+    other, `most` passes in all.
+    """
+    if not copy.any() and most == 1:
+        return order
+    if shuffle:
+        return np.where(copy > 0, remixed(order, copy), order)
+    return order // np.uint64(most) + copy.astype(np.uint64) * np.uint64(SPACE // most if most > 1 else 0)
 
 
-def shard_ranges(histograms: dict[str, npt.NDArray[np.int64]], shard_tokens: int) -> list[ShardRange]:
-    """Cuts each split into shards of equal size, as nearly as whole buckets allow, of about `shard_tokens` at most."""
+def shard_ranges(histograms: dict[str, Index], shard_tokens: int) -> list[ShardRange]:
+    """Cuts each split into shards of equal size, as nearly as whole buckets allow, of about `shard_tokens` at most; none is empty.
+
+    `histograms`: by split, the tokens in each of the BUCKETS of the global order.
+    """
     ranges = []
     for split in SPLITS:
         ends = np.cumsum(histograms[split])
         total = int(ends[-1])
         shards = -(-total // shard_tokens)
         cuts = [int(np.searchsorted(ends, total * i // shards, "left")) + 1 for i in range(1, shards)]
-        limits = sorted({0, BUCKETS, *cuts})
+        limits = sorted({0, BUCKETS, *(cut for cut in cuts if ends[cut - 1] < total)})
         if total:
             ranges += [
                 ShardRange(split, number, low * (SPACE // BUCKETS), high * (SPACE // BUCKETS))

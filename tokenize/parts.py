@@ -1,34 +1,41 @@
 """Encoded parts: the tokens of one shard of documents, already in the order in which they will be shuffled.
 
-Beside each part lies a table with a row a document, sorted by `order`: whoever wants a range of the global order finds it
-as one stretch of every part.
+Beside each part lies a table with a row a document in the same order: whoever wants a range of the global order finds it as one stretch
+of every part, rows and tokens. The table is an Arrow file in batches of `ROWS`, so a task reads the few that it needs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field
 
-from corpusmill.pipeline.shards import open_parquet
-from corpusmill.pipeline.special_tokens import EOT_ID
+from corpusmill.pipeline.batches import batches_buffer, open_batches
+from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.special_tokens import END_OF_TEXT
 from corpusmill.pipeline.storage import Storage
-from corpusmill.tokenize.chance import hashes
+from corpusmill.tokenize.chance import buckets, hashes
 from corpusmill.tokenize.encode import Encoder
+from corpusmill.tokenize.span_kernels import copy_spans
 
-#: `first` counts tokens within the part; documents without text have no tokens; `group` decides the split.
+#: `first` counts tokens within the part; documents without text have no tokens. `order` is the place in the global order, `group` decides
+#: the split, `pick` (a bucket of `chance`) whether a mixture takes a document once more. `data_row` is the row in the shard of documents.
 PART = pa.schema(
     [
         pa.field("order", pa.uint64(), nullable=False),
         pa.field("group", pa.uint64(), nullable=False),
+        pa.field("pick", pa.uint16(), nullable=False),
         pa.field("id", pa.string(), nullable=False),
         pa.field("url", pa.string()),
         pa.field("source", pa.string()),
         pa.field("offset", pa.int64()),
         pa.field("length", pa.int64()),
-        pa.field("data_file", pa.string(), nullable=False),
+        pa.field("cluster_id", pa.string()),
         pa.field("data_row", pa.int64(), nullable=False),
         pa.field("chars", pa.int64(), nullable=False),
         pa.field("utf8_bytes", pa.int64(), nullable=False),
@@ -36,9 +43,23 @@ PART = pa.schema(
         pa.field("first", pa.int64(), nullable=False),
     ]
 )
-#: The global order. Documents with one id come one after the other, by their place in the crawl.
-ORDER = [(name, "ascending") for name in ("order", "id", "source", "offset", "data_file", "data_row")]
+#: Columns of documents that a part is made of; the last one only where dedup has made it.
+NEEDED = ("id", "url", "source", "offset", "length", "text")
+CLUSTER = "cluster_id"
+ROWS = 4096
 SPACE = 1 << 64
+
+Index = npt.NDArray[np.int64]
+
+
+class EncodeConfig(Config):
+    """What an encoded part depends on beside documents and tokenizer."""
+
+    shuffle: bool = Field(True, description="Whether documents are shuffled over all shards, or stay in the order of their files.")
+    seed: int = Field(0, ge=0, lt=1 << 32, description="Decides the shuffled order and which documents are for validation.")
+    end_of_text: str = Field(
+        END_OF_TEXT, min_length=1, description="The special token after each document; tokenizers from elsewhere have others."
+    )
 
 
 @dataclass(frozen=True)
@@ -50,77 +71,122 @@ class Ordering:
 
     seed: int
     shuffle: bool
-    number: int
-    pieces: int
+    number: int = 0
+    pieces: int = 1
 
-    def orders(self, ids: list[str]) -> npt.NDArray[np.uint64]:
+    def orders(self, ids: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
         if self.shuffle:
             return hashes(ids, 2 * self.seed)
         share = SPACE // self.pieces
-        step = share // max(len(ids), 1)
-        return np.array([self.number * share + row * step for row in range(len(ids))], np.uint64)
+        return np.uint64(self.number * share) + np.arange(len(ids), dtype=np.uint64) * np.uint64(share // max(len(ids), 1))
 
-    def groups(self, ids: list[str], clusters: list[str | None]) -> npt.NDArray[np.uint64]:
-        """A hash of the cluster of duplicates, or of the id where a document is in none."""
-        return hashes((cluster or name for name, cluster in zip(ids, clusters)), 2 * self.seed + 1)
+    def groups(self, ids: pa.ChunkedArray, clusters: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
+        """A hash of the cluster of documents that are like each other, or of the id where a document is in none."""
+        return hashes(pc.coalesce(clusters, ids), 2 * self.seed + 1)
+
+    def picks(self, ids: pa.ChunkedArray) -> npt.NDArray[np.uint16]:
+        return buckets(hashes(ids, (1 << 33) + self.seed)).astype(np.uint16)
 
 
-def encode_part(encoder: Encoder, tables: Iterator[pa.Table], path: str, ordering: Ordering) -> tuple[npt.NDArray[np.integer], pa.Table]:
-    """The tokens of one shard of documents and its table (schema PART), both in the global order."""
-    ids: list[str] = []
-    clusters: list[str | None] = []
-    pieces, counts, kept_columns = [], [], []
+def end_of_text_id(encoder: Encoder, token: str, path: str) -> int:
+    """The id of the token that ends documents. Raises InputError where it is no special token: text could hold it."""
+    special = {str(added): number for number, added in encoder.tokenizer.get_added_tokens_decoder().items() if added.special}
+    if token not in special:
+        there = ", ".join(map(repr, sorted(special)[:8])) or "none"
+        raise InputError(
+            f"{path}: this tokenizer has no special token {token!r} to end documents with (tokens.end_of_text; it has {there})."
+        )
+    return special[token]
+
+
+def encode_part(encoder: Encoder, end: int, tables: Iterable[pa.Table], path: str, ordering: Ordering) -> tuple[npt.NDArray[Any], pa.Table]:
+    """The tokens of one shard of documents, each followed by `end`, and its table (schema PART), both in the global order.
+
+    `tables` are read one after the other, and no text is held longer than its table. Raises InputError where a document has no id or
+    text, or one that is not valid UTF-8; `path` names the shard.
+    """
+    encoded, described, begin = [], [], 0
     for table in tables:
-        texts = table["text"]
-        sizes = pc.binary_length(texts).to_numpy()
-        tokens, numbers = encoder.encode_column(texts, EOT_ID)
-        pieces.append(tokens)
-        counts.append(numbers)
-        ids += table["id"].to_pylist()
-        clusters += _clusters(table)
-        described = table.select(["id", "url", "source", "offset", "length"])
-        described = described.append_column("chars", pc.utf8_length(texts).cast(pa.int64()))
-        kept_columns.append(described.append_column("utf8_bytes", pa.array(sizes, pa.int64())))
-    if not ids:
+        texts = _checked(table, path, begin)["text"]
+        encoded.append(encoder.encode_column(texts, end))
+        described.append(_describe(table, texts))
+        begin += table.num_rows
+        del table, texts  # before the next one is read
+    if not begin:
         return np.zeros(0, encoder.dtype), PART.empty_table()
-    described = pa.concat_tables(kept_columns)
-    described = described.append_column("order", pa.array(ordering.orders(ids)))
-    described = described.append_column("group", pa.array(ordering.groups(ids, clusters)))
-    described = described.append_column("data_file", pa.array([path] * len(ids)))
-    described = described.append_column("data_row", pa.array(np.arange(len(ids))))
-    return _in_order(np.concatenate(pieces), np.concatenate(counts), described)
+    rows = pa.concat_tables(described)
+    raw = np.concatenate([counts for _, counts in encoded])
+    counts = np.where(rows["utf8_bytes"].to_numpy() > 0, raw, 0)  # a document without text loses the END_OF_TEXT that it was given
+    order = ordering.orders(rows["id"])
+    at = np.argsort(order, kind="stable")
+    firsts = np.empty(len(at), np.int64)
+    firsts[at] = np.cumsum(counts[at]) - counts[at]
+    tokens = _in_order(encoded, counts, firsts, encoder.dtype)
+    columns = {
+        "order": order, "group": ordering.groups(rows["id"], rows[CLUSTER]), "pick": ordering.picks(rows["id"]),
+        "data_row": np.arange(len(at)), "tokens": counts, "first": firsts,
+    }  # fmt: skip
+    for name, values in columns.items():
+        rows = rows.append_column(name, pa.array(values))
+    return tokens, rows.select(PART.names).cast(PART).take(pa.array(at))
 
 
-def _clusters(table: pa.Table) -> list[str | None]:
-    if "kept_id" not in table.column_names:
-        return [None] * table.num_rows
-    return table["kept_id"].cast(pa.string()).to_pylist()
+def _checked(table: pa.Table, path: str, begin: int) -> pa.Table:
+    for name in ("id", "text"):
+        if table[name].null_count:
+            raise InputError(f"{path}: a document has no {name} (null).")
+    try:
+        table.validate(full=True)
+    except pa.ArrowInvalid as error:
+        for name in table.column_names:
+            for row in range(table.num_rows):
+                try:
+                    table[name].slice(row, 1).validate(full=True)
+                except pa.ArrowInvalid:
+                    raise InputError(f"{path}: row {begin + row} is not valid UTF-8 in the column {name}.") from error
+        raise InputError(f"{path}: not a readable shard of documents ({error}).") from error
+    return table
 
 
-def _in_order(
-    tokens: npt.NDArray[np.integer], counts: npt.NDArray[np.int64], described: pa.Table
-) -> tuple[npt.NDArray[np.integer], pa.Table]:
-    """Sorts documents and their tokens; documents without text lose the END_OF_TEXT that they were given."""
-    firsts = np.cumsum(counts) - counts
-    counts = np.where(described["utf8_bytes"].to_numpy() > 0, counts, 0)
-    order = pc.sort_indices(described, sort_keys=ORDER).to_numpy()
-    slices = [tokens[first : first + count] for first, count in zip(firsts[order].tolist(), counts[order].tolist())]
-    counts = counts[order]
-    table = described.take(pa.array(order)).append_column("tokens", pa.array(counts))
-    table = table.append_column("first", pa.array(np.cumsum(counts) - counts))
-    return np.concatenate(slices), table.select(PART.names).cast(PART)
+def _describe(table: pa.Table, texts: pa.ChunkedArray) -> pa.Table:
+    described = table.drop_columns(["text"])
+    if CLUSTER not in table.column_names:
+        described = described.append_column(CLUSTER, pa.nulls(table.num_rows, pa.string()))
+    described = described.append_column("chars", pc.utf8_length(texts).cast(pa.int64()))
+    return described.append_column("utf8_bytes", pc.binary_length(texts).cast(pa.int64()))
 
 
-def rows_between(storage: Storage, path: str, low: int, high: int) -> pa.Table:
-    """The rows of a part's table with low <= order < high; row groups outside are not read."""
-    found = [PART.empty_table()]
-    with open_parquet(storage, path) as file:
-        for group in range(file.num_row_groups):
-            limits = file.metadata.row_group(group).column(0).statistics  # none where there are no rows
-            if limits is not None and limits.max >= low and limits.min < high:
-                table = file.read_row_group(group, use_threads=False)
-                order = table["order"].to_numpy()
-                begin, end = np.searchsorted(order, np.array([low, min(high, SPACE - 1)], np.uint64))
-                end = len(order) if high >= SPACE else int(end)
-                found.append(table.slice(int(begin), int(end) - int(begin)))
-    return pa.concat_tables(found)
+def _in_order(encoded: list[Any], counts: Index, firsts: Index, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """All documents' tokens, each at its place. `encoded` (tokens and their numbers by table) is emptied: what is copied is freed."""
+    tokens, begin = np.empty(int(counts.sum()), dtype), 0
+    encoded.reverse()
+    while encoded:
+        ids, raw = encoded.pop()
+        here = slice(begin, begin + len(raw))
+        copy_spans(ids, np.cumsum(raw) - raw, counts[here], firsts[here], tokens)
+        begin += len(raw)
+    return tokens
+
+
+def part_buffer(table: pa.Table) -> pa.Buffer:
+    """The file of a part's table."""
+    return batches_buffer(PART, [table.slice(begin, ROWS) for begin in range(0, table.num_rows, ROWS)])
+
+
+def read_part(storage: Storage, path: str, columns: list[str]) -> pa.Table:
+    """Some columns of a part's table, mapped into memory where it is local."""
+    with open_batches(storage, path) as reader:
+        batches = [reader.get_batch(number).select(columns) for number in range(reader.num_record_batches)]
+    return pa.Table.from_batches(batches, pa.schema([PART.field(name) for name in columns]))
+
+
+def take_rows(storage: Storage, path: str, rows: Index, columns: list[str]) -> pa.Table:
+    """Some columns of some rows of a part's table, in the order of `rows`; batches before the first and behind the last are not read."""
+    low, high = int(rows.min()) // ROWS, int(rows.max()) // ROWS
+    with open_batches(storage, path) as reader:
+        batches = [reader.get_batch(number).select(columns) for number in range(low, high + 1)]
+        return pa.Table.from_batches(batches).take(pa.array(rows - low * ROWS))
+
+
+def iter_parts(storage: Storage, paths: Iterable[str], columns: list[str]) -> Iterator[pa.Table]:
+    return (read_part(storage, path, columns) for path in paths)

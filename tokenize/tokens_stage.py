@@ -1,85 +1,42 @@
 """The stage that turns documents into token shards.
 
-Three phases: every shard of documents is encoded by itself (`encoded/`); a plan says which documents are for validation
-and which range of the shuffled order each token shard holds; each token shard is gathered from all encoded parts.
+Each shard of documents is encoded by itself (`encoded/`), and with a mixture its documents' components are found (`components/`). A plan
+says which documents are for validation, how often each is taken, and which range of the shuffled order each token shard holds. Then each
+part is told what that means for its documents (`places/`, `report/`), and each token shard is gathered from all parts.
 """
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict
-from typing import ClassVar
+from pathlib import PurePosixPath
+from typing import Annotated, Any, ClassVar
 
-import numpy as np
-import pyarrow as pa
 from pydantic import Field
 
 from corpusmill.pipeline.config import Config as BaseConfig
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.shards import iter_tables, open_parquet, read_table
-from corpusmill.pipeline.special_tokens import EOT_ID
-from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
-from corpusmill.pipeline.tokenshards import DTYPES, SHARDS_FILE, Shard, ShardSet, shard_contents
-from corpusmill.tokenize.gather import gather, index_of, report_of
-from corpusmill.tokenize.layout import SPLITS, ShardRange, shard_ranges, token_histograms, validation_limit
-from corpusmill.tokenize.parts import Ordering, encode_part
+from corpusmill.pipeline.stage import Output, Piece, Stage
+from corpusmill.pipeline.tokenshards import SHARDS_FILE, Shard, ShardSet, shard_names, token_dtype
+from corpusmill.tokenize.layout import SPLITS
+from corpusmill.tokenize.mixture import Mixture, match_config
+from corpusmill.tokenize.pack import pack, packing_line, plans_by_shard
+from corpusmill.tokenize.parts import EncodeConfig
+from corpusmill.tokenize.planning import Part, Plan, make_plan
+from corpusmill.tokenize.tokens_workers import PLAN, EncodeWorker, GatherWorker, MatchWorker, PlaceWorker
 
-TOKENIZER = "tokenizer/tokenizer.json"
-PLAN = "plan.json"
+PackLength = Annotated[int, Field(ge=8, le=1 << 24)]
 
 
-class TokensConfig(BaseConfig):
+class TokensConfig(EncodeConfig):
     shard_tokens: int = Field(50_000_000, ge=1, description="Tokens in a shard, about: a split is cut into equal shards of at most this.")
-    validation_share: float = Field(0.01, ge=0, lt=1, description="Share of the documents (groups of duplicates) held out for validation.")
-    shuffle: bool = Field(True, description="Whether documents are shuffled over all shards, or stay in the order of their files.")
-    seed: int = Field(0, ge=0, lt=1 << 32, description="Decides the shuffled order and which documents are for validation.")
+    validation_share: float = Field(
+        0.01, ge=0, lt=1, description="Share of the documents (groups of documents that are alike) held out for validation."
+    )
+    mixture: Mixture | None = Field(None, description="How much of which documents there is for training; without it each of them once.")
+    pack_lengths: list[PackLength] = Field([], description="Rows of so many tokens into which whole documents are packed: a plan for each.")
 
-
-class EncodeWorker(Worker):
-    """Encodes one shard of documents; `number` of `pieces` is its place among them."""
-
-    config: TokensConfig
-
-    def setup(self) -> None:
-        from corpusmill.tokenize.encode import Encoder
-
-        self.encoder = Encoder.read(self.run, TOKENIZER)
-
-    def process(self, piece: Piece) -> Output:
-        path = piece.inputs[0].path
-        with open_parquet(self.run, path) as file:
-            names = file.schema_arrow.names
-        columns = ["id", "url", "source", "offset", "length", "text", *(["kept_id"] if "kept_id" in names else [])]
-        ordering = Ordering(self.config.seed, self.config.shuffle, piece.params["number"], piece.params["pieces"])
-        tokens, table = encode_part(self.encoder, iter_tables(self.run, path, columns), path, ordering)
-        size, empty = int(np.sum(table["utf8_bytes"].to_numpy())), int(np.sum(table["tokens"].to_numpy() == 0))
-        return Output(
-            files={f"encoded/{piece.key}.bin": tokens.tobytes(), f"encoded/{piece.key}.parquet": table},
-            rows_in=table.num_rows,
-            kept=table.num_rows - empty,
-            dropped=empty,
-            bytes_in=size,
-            counts={"tokens": len(tokens)},
-        )
-
-
-class GatherWorker(Worker):
-    """Builds one token shard, its index and its part of the report."""
-
-    def process(self, piece: Piece) -> Output:
-        storage = self.run.child(TokensStage.name)
-        plan = json.loads(storage.read_bytes(PLAN))
-        wanted = ShardRange(**piece.params["range"])
-        tokens, rows = gather(storage, plan["parts"], wanted, plan["validation_limit"], DTYPES[plan["dtype"]])
-        index = index_of(rows)
-        contents = shard_contents(wanted.number, tokens, index)
-        return Output(
-            files={**{f"{wanted.split}/{name}": content for name, content in contents.items()},
-                   f"report/part-{piece.params['report']:05d}.parquet": report_of(rows, wanted)},
-            bytes_in=tokens.nbytes,
-            counts={"tokens": len(tokens), "documents": index.num_rows, "utf8_bytes": int(np.sum(index["utf8_bytes"].to_numpy()))},
-        )  # fmt: skip
+    def encoding(self) -> EncodeConfig:
+        return EncodeConfig.model_validate({name: getattr(self, name) for name in EncodeConfig.model_fields})
 
 
 class TokensStage(Stage):
@@ -91,65 +48,96 @@ class TokensStage(Stage):
 
     def execute(self, run: StageRun) -> None:
         documents = run.documents()
+        names = [PurePosixPath(shard.path).stem for shard in documents]
         tokenizer = run.outputs_of("tokenizer", "tokenizer.json")[0]
-        encoded = run.map("encode", EncodeWorker, [
-            Piece(f"encode-{number:05d}", (shard, tokenizer), {"number": number, "pieces": len(documents)})
-            for number, shard in enumerate(documents)
-        ])  # fmt: skip
-        parts = [row.ref(self.name, output.path) for row in encoded for output in row.outputs]
-        planned = run.once("plan", [*parts, tokenizer], lambda identity: self.plan(run, encoded, tokenizer))
-        plan = json.loads(run.storage.read_bytes(PLAN))
-        ranges = [ShardRange(**found) for found in plan["shards"]]
+        unpacked = self.config.model_copy(update={"pack_lengths": []})  # other lengths change no shard
+        if not documents:
+            raise InputError(f"tokens: the stage before it left no shard of documents in {run.run.root}.")
+        encoded = self._encode(run, names, documents, tokenizer)
+        matched = self._match(run, names, documents)
+        parts = [
+            Part(name, shard.path, "+".join(output.sha256 for output in row.outputs))
+            for name, shard, row in zip(names, documents, encoded, strict=True)
+        ]
+        tables = [row.ref(self.name, part.table) for part, row in zip(parts, encoded, strict=True)]
+        components = [row.ref(self.name, part.components) for part, row in zip(parts, matched)]  # none without a mixture
+        planned = run.once("plan", [*tables, *components, tokenizer], lambda _: self.plan(run, parts, tokenizer, encoded[0].counts),
+                           config=unpacked)  # fmt: skip
+        plan_file = planned.ref(self.name, PLAN)
+        plan = Plan.from_json(json.loads(run.storage.read_bytes(PLAN)))
+        run.map("place", PlaceWorker, [
+            Piece(f"place/{part.name}", (plan_file, *files), {"part": number})
+            for number, (part, *files) in enumerate(zip(parts, tables, *([components] if components else [])))
+        ], config=BaseConfig())  # fmt: skip
         gathered = run.map("gather", GatherWorker, [
-            Piece(f"{wanted.split}-{wanted.number:05d}", (planned.ref(self.name, PLAN),), {"range": asdict(wanted), "report": number})
-            for number, wanted in enumerate(ranges)
-        ])  # fmt: skip
-        shards = [row.ref(self.name, output.path) for row in gathered for output in row.outputs]
-        run.once("shards", [planned.ref(self.name, PLAN), *shards], lambda identity: describe(plan, ranges, gathered))
+            Piece(f"{wanted.split}-{wanted.number:05d}", (plan_file,), {"shard": number}) for number, wanted in enumerate(plan.shards)
+        ], config=BaseConfig())  # fmt: skip
+        packed = pack(run, gathered, self.config.pack_lengths)
+        shards = [row.ref(self.name, output.path) for row in [*gathered, *packed] for output in row.outputs]
+        run.once("shards", [plan_file, *shards], lambda _: describe(run, plan, gathered, packed))
 
-    def plan(self, run: StageRun, encoded: list[TaskRow], tokenizer: FileRef) -> Output:
-        """`plan.json`: the parts, which documents are for validation, and the range of each token shard."""
-        from corpusmill.tokenize.encode import Encoder
+    def _encode(self, run: StageRun, names: list[str], documents: list[FileRef], tokenizer: FileRef) -> list[TaskRow]:
+        def place(number: int) -> dict[str, int]:
+            """Only where documents stay in the order of their files, a part depends on how many others there are."""
+            return {} if self.config.shuffle else {"number": number, "pieces": len(documents)}
 
-        tables = [output.path for row in encoded for output in row.outputs if output.path.endswith(".parquet")]
+        pieces = [
+            Piece(f"encoded/{name}", (shard, tokenizer), place(n)) for n, (name, shard) in enumerate(zip(names, documents, strict=True))
+        ]
+        return run.map("encode", EncodeWorker, pieces, config=self.config.encoding())
 
-        def columns(*names: str) -> Iterable[pa.Table]:
-            return (read_table(run.storage, path, list(names)) for path in tables)
+    def _match(self, run: StageRun, names: list[str], documents: list[FileRef]) -> list[TaskRow]:
+        if self.config.mixture is None:
+            return []
+        pieces = [Piece(f"components/{name}", (shard,)) for name, shard in zip(names, documents, strict=True)]
+        return run.map("components", MatchWorker, pieces, config=match_config(self.config.mixture))
 
-        groups = (table["group"].to_numpy()[table["tokens"].to_numpy() > 0] for table in columns("group", "tokens"))
-        limit = validation_limit(groups, self.config.validation_share)
-        ranges = shard_ranges(token_histograms(columns("order", "group", "tokens"), limit), self.config.shard_tokens)
-        if not ranges:
-            raise InputError(f"tokens: the documents in {run.run.root} hold no text.")
-        encoder = Encoder.read(run.run, TOKENIZER)
-        content = {
+    def plan(self, run: StageRun, parts: list[Part], tokenizer: FileRef, known: dict[str, int]) -> Output:
+        """`plan.json`: the parts, which documents are for validation, how often each is taken, and the range of each token shard.
+        `known`: what the encoding of a part says of the tokenizer."""
+        config = self.config
+        plan = make_plan(run.storage, parts, config.shuffle, config.validation_share, config.mixture, config.shard_tokens)
+        header = {
             "tokenizer_sha256": tokenizer.fingerprint,
-            "vocabulary_size": encoder.vocabulary_size,
-            "end_of_text_id": EOT_ID,
-            "dtype": encoder.dtype.name,
-            "validation_limit": limit,
-            "parts": [path.removesuffix(".parquet") for path in tables],
-            "shards": [asdict(found) for found in ranges],
+            "vocabulary_size": known["vocabulary_size"],
+            "dtype": token_dtype(known["vocabulary_size"]).name,
+            "end_of_text_id": known["end_of_text_id"],
         }
-        return Output({PLAN: (json.dumps(content, indent=1) + "\n").encode()})
+        warnings = [
+            f"the component {share.name} gives {share.tokens:,} of the {share.wanted:,} tokens that its weight says (max_epochs)"
+            for share in plan.mixture
+            if share.short
+        ]
+        return Output({PLAN: (json.dumps({**header, **plan.as_json()}, indent=1) + "\n").encode()}, warnings=warnings)
 
     def summary(self, run: StageRun) -> dict[str, str]:
         lines = {}
         for split in SPLITS:
             found = ShardSet.read(run.storage.child(split))
             lines[split] = f"{found.tokens:,} tokens of {found.documents:,} documents in {len(found.shards)} shards"
+            if packings := found.packing():
+                lines[f"{split} packed"] = "; ".join(map(packing_line, packings))
+        for share in Plan.from_json(json.loads(run.storage.read_bytes(PLAN))).mixture:
+            line = f"{share.tokens:,} tokens, {share.epochs:.2f} epochs of {share.there:,}"
+            lines[share.name] = line + (f" ({share.short:,} short of its share: max_epochs)" if share.short else "")
         return lines
 
 
-def describe(plan: dict[str, object], ranges: list[ShardRange], gathered: list[TaskRow]) -> Output:
+def describe(run: StageRun, plan: Plan, gathered: list[TaskRow], packed: list[TaskRow]) -> Output:
     """`shards.json` of both splits."""
+    plans = plans_by_shard(packed)
     shards: dict[str, list[Shard]] = {split: [] for split in SPLITS}
-    for wanted, row in zip(ranges, gathered, strict=True):
-        published = {output.path.removeprefix(f"{wanted.split}/"): output for output in row.outputs}
-        file, index = (next(name for name in published if name.endswith(ending)) for ending in (".bin", ".index.parquet"))
+    for wanted, row in zip(plan.shards, gathered, strict=True):
+        published = {output.path.removeprefix(f"{wanted.split}/"): output.sha256 for output in row.outputs}
+        names = shard_names(wanted.number)
+        sha256, index_sha256 = (published[name] for name in names)
         shards[wanted.split].append(
-            Shard(file=file, index=index, sha256=published[file].sha256, index_sha256=published[index].sha256, **row.counts)
-        )
-    header = {name: plan[name] for name in ("dtype", "vocabulary_size", "tokenizer_sha256", "end_of_text_id")}
-    sets = {split: ShardSet(**header, split=split, shards=tuple(shards[split])) for split in SPLITS}  # type: ignore[arg-type]
+            Shard(
+                *names, row.counts["tokens"], row.counts["documents"], row.counts["utf8_bytes"], sha256, index_sha256,
+                plans=plans.get(f"{wanted.split}/{names[0]}", ()),
+            )
+        )  # fmt: skip
+    header: dict[str, Any] = json.loads(run.storage.read_bytes(PLAN))
+    kept = {name: header[name] for name in ("dtype", "vocabulary_size", "tokenizer_sha256", "end_of_text_id")}
+    sets = {split: ShardSet(**kept, split=split, shards=tuple(shards[split])) for split in SPLITS}
     return Output({f"{split}/{SHARDS_FILE}": found.to_json() for split, found in sets.items()})

@@ -13,6 +13,7 @@ from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.tokenshards import TokenShards
 from corpusmill.train.loader import WindowLoader
+from corpusmill.train.packed import PackedLoader
 from corpusmill.train.pretrain import PretrainConfig
 
 STAGE = "pretrain"
@@ -42,21 +43,45 @@ def token_of_batch(folder: str, step: int, row: int, position: int) -> BatchToke
             raise InputError(f"{folder}: there is no {what} {given:,} in its pre-training; it has {limit:,}, counted from 0.")
     run = Storage(folder)
     shards = TokenShards(run.path("tokens/train"))
-    loader = WindowLoader(shards, section.model.context, section.batch, section.seed, section.document_mask)
-    start = int(loader.starts(step, row, row + 1)[0])
-    shard, token = shards.shard_of(start + position)
-    batch = {
-        "step": step, "row": row, "position": position,
-        "epoch": (step * section.batch + row) // loader.windows, "window": start // section.model.context,
-        "attends_from": _segment(shards, start, position) if section.document_mask else 0,
-    }  # fmt: skip
-    return BatchToken(shard, token, batch, _stale(run, section))
+    place = {"step": step, "row": row, "position": position}
+    shape = (shards, section.model.context, section.batch, section.seed, section.document_mask)
+    find = _packed if section.packing == "documents" else _streamed
+    shard, token, more, notes = find(shape, place)
+    return BatchToken(shard, token, {**place, **more}, [*notes, *_stale(run, section)])
 
 
-def _segment(shards: TokenShards, start: int, position: int) -> int:
-    """The first position of the window that the token sees under the document mask: the last <|endoftext|> up to it."""
-    ends = np.flatnonzero(shards.window(start, position + 1) == EOT_ID)
-    return int(ends[-1]) if len(ends) else 0
+#: What makes a loader: shards, context, batch, seed, document mask.
+Shape = tuple[TokenShards, int, int, int, bool]
+Found = tuple[int, int, dict[str, int], list[str]]
+
+
+def _streamed(shape: Shape, place: dict[str, int]) -> Found:
+    """In a window of the stream. Under the document mask the token sees what comes from the last <|endoftext|> on."""
+    shards, context, batch, _, mask = shape
+    loader = WindowLoader(*shape)
+    start = int(loader.starts(place["step"], place["row"], place["row"] + 1)[0])
+    ends = np.flatnonzero(shards.window(start, place["position"] + 1) == EOT_ID)
+    sees = int(ends[-1]) if mask and len(ends) else 0
+    more = {"epoch": (place["step"] * batch + place["row"]) // loader.windows, "window": start // context, "attends_from": sees}
+    return *shards.shard_of(start + place["position"]), more, []
+
+
+def _packed(shape: Shape, place: dict[str, int]) -> Found:
+    """In a row of packed documents, where a piece sees only itself."""
+    shards, _, batch, _, mask = shape
+    loader, position = PackedLoader(*shape), place["position"]
+    pieces = loader.pieces(place["step"], place["row"])
+    piece = next((one for one in pieces if one.place <= position < one.place + one.tokens), None)
+    if piece is None:
+        taken = sum(one.tokens for one in pieces)
+        raise InputError(f"position {position:,} of this row is empty: the pieces in it take {taken:,} places.")
+    epoch = (place["step"] * batch + place["row"]) // loader.rows
+    more = {"epoch": epoch, "pieces": len(pieces), "piece_from": piece.place, "attends_from": piece.place if mask else 0}
+    token = piece.first + position - piece.place - 1
+    if position == piece.place and shards.locate(piece.shard, piece.first).first == piece.first:
+        note = "this position holds the <|endoftext|> before a document; shown is the document's first token, which it predicts."
+        return piece.shard, piece.first, more, [note]
+    return piece.shard, token, more, []
 
 
 def _stale(run: Storage, section: PretrainConfig) -> list[str]:

@@ -1,11 +1,11 @@
-"""Batches of windows over token shards. The step number is the whole state.
+"""Batches of windows over token shards. The number of samples that were taken is the whole state.
 
-Sample `step * batch + i` of the run is window `permutation(seed, epoch)[sample % windows]`, so order and content are the
-same for any number of processes and micro-batches, and every window is seen once an epoch.
+Sample `n` of a run is window `permutation(seed, epoch)[n % windows]`, so order and content are the same for any number of processes,
+workers and micro-batches, and every window is seen once an epoch. Step `s` takes samples `s * batch` to `(s + 1) * batch`.
 """
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,28 +13,56 @@ import torch
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import EOT_ID
+from corpusmill.pipeline.tokenshards import TokenShards
 from corpusmill.train.bits import Batch
 from corpusmill.train.permutation import permute
+from corpusmill.train.windows import copy_windows, number_segments
+
+Integers = npt.NDArray[np.int64]
+#: What ids and targets are given as: `int64`, or as the shards hold them (which a model on a GPU widens there).
+Output = Literal["int64", "stored"]
 
 
 class Tokens(Protocol):
-    """A long row of token ids (`corpusmill.pipeline.tokenshards.TokenShards`)."""
+    """A long row of token ids in shards (`corpusmill.pipeline.tokenshards.TokenShards`)."""
+
+    dtype: np.dtype[Any]
+    starts: Integers
+    addresses: npt.NDArray[np.uint64]
 
     def __len__(self) -> int: ...
+
+    def map(self, numbers: Iterable[int]) -> None:
+        """Brings shards into memory, so that `addresses` says where they lie."""
+        ...
 
     def window(self, start: int, length: int) -> npt.NDArray[np.integer]:
         """`length` ids from position `start` on."""
         ...
 
 
-def to_batch(rows: npt.NDArray[np.int64], document_mask: bool) -> Batch:
+class Loader(Protocol):
+    """Batches of a run by the numbers of their samples."""
+
+    batch: int
+
+    def samples(self, first: int, count: int) -> Batch:
+        """Samples `first` to `first + count` of the whole run."""
+        ...
+
+
+def to_batch(rows: Integers, document_mask: bool) -> Batch:
     """Rows `[B, T + 1]` of ids as inputs, the targets one place further, and (with a mask) segments, each `[B, T]`.
 
     A document begins at its `<|endoftext|>`; predicting that token is the last thing its predecessor learns.
     """
-    ids = torch.from_numpy(rows[:, :-1])
-    segments = (ids == EOT_ID).cumsum(dim=1) if document_mask else None
-    return ids, torch.from_numpy(rows[:, 1:]), segments
+    segments = None
+    if document_mask:
+        numbers = np.empty((len(rows), rows.shape[1] - 1), np.int32)
+        number_segments(rows, EOT_ID, numbers)
+        segments = torch.from_numpy(numbers)
+    ids = torch.from_numpy(rows)
+    return ids[:, :-1], ids[:, 1:], segments
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
@@ -42,32 +70,59 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     return ids.to(device), targets.to(device), None if segments is None else segments.to(device)
 
 
+def places(first: int, count: int, items: int, seed: int) -> Integers:
+    """Which of `items` the samples `first` to `first + count` of a run are, each item once an epoch, in another order each time."""
+    found, filled = np.empty(count, np.int64), 0
+    while filled < count:
+        epoch, place = divmod(first + filled, items)
+        here = min(items - place, count - filled)
+        found[filled : filled + here] = permute(np.arange(place, place + here), items, seed, epoch)
+        filled += here
+    return found
+
+
 class WindowLoader:
     """Training batches: windows of `context + 1` tokens that overlap by one, in a new order each epoch."""
 
-    def __init__(self, tokens: Tokens, context: int, batch: int, seed: int, document_mask: bool):
+    def __init__(self, tokens: Tokens, context: int, batch: int, seed: int, document_mask: bool, output: Output = "int64"):
         self.tokens, self.context, self.batch, self.seed, self.document_mask = tokens, context, batch, seed, document_mask
         self.windows = (len(tokens) - 1) // context
+        self._like = np.empty(0, tokens.dtype)
+        self._dtype = np.dtype(np.int64) if output == "int64" else tokens.dtype
         if self.windows < 1:
             raise InputError(f"the training tokens are too few: {len(tokens)}, and one window needs {context + 1}.")
 
-    def starts(self, step: int, begin: int = 0, end: int | None = None) -> npt.NDArray[np.int64]:
+    def starts(self, step: int, begin: int = 0, end: int | None = None) -> Integers:
         """The first token of samples `begin` to `end` of a step's batch."""
-        samples = step * self.batch + np.arange(begin, self.batch if end is None else end, dtype=np.int64)
-        epochs, places = np.divmod(samples, self.windows)
-        windows = np.empty_like(places)
-        for epoch in np.unique(epochs):
-            chosen = epochs == epoch
-            windows[chosen] = permute(places[chosen], self.windows, self.seed, int(epoch))
-        return windows * self.context
+        return self._starts(step * self.batch + begin, (self.batch if end is None else end) - begin)
 
     def load(self, step: int, begin: int = 0, end: int | None = None) -> Batch:
         """Samples `begin` to `end` of a step's batch."""
-        starts = self.starts(step, begin, end)
-        rows = np.empty((len(starts), self.context + 1), np.int64)
-        for row, start in zip(rows, starts):
-            row[:] = self.tokens.window(int(start), self.context + 1)
+        return self.samples(step * self.batch + begin, (self.batch if end is None else end) - begin)
+
+    def samples(self, first: int, count: int) -> Batch:
+        """Samples `first` to `first + count` of the whole run."""
+        tokens, begins = self.tokens, self._starts(first, count)
+        rows = np.empty((count, self.context + 1), self._dtype)
+        while copy_windows(begins, tokens.starts, tokens.addresses, self._like, rows) >= 0:
+            tokens.map(shards_between(tokens, begins, begins + self.context))
         return to_batch(rows, self.document_mask)
+
+    def documents(self, step: int) -> list[str]:
+        """The ids of the documents in a step's batch."""
+        tokens = self.tokens
+        if not isinstance(tokens, TokenShards):
+            return []
+        return sorted({address.id for start in self.starts(step).tolist() for address in tokens.documents_of(start, self.context + 1)})
+
+    def _starts(self, first: int, count: int) -> Integers:
+        return places(first, count, self.windows, self.seed) * self.context
+
+
+def shards_between(tokens: Tokens, first: Integers, last: Integers) -> list[int]:
+    """The shards that hold any token from one of the positions `first` to the one of `last` beside it, both included."""
+    low, high = (np.searchsorted(tokens.starts, positions, "right") - 1 for positions in (first, last))
+    return sorted({number for a, b in zip(low.tolist(), high.tolist()) for number in range(a, b + 1)})
 
 
 def evaluation_batches(tokens: Tokens, context: int, batch: int, document_mask: bool, windows: int | None = None) -> Iterator[Batch]:

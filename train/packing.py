@@ -4,13 +4,13 @@ A sequence of n tokens takes n - 1 places: its last token is only ever a target.
 each into the fullest row that still has room (best-fit decreasing), so nothing is cropped and little is padded.
 """
 
-import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from corpusmill.pipeline.bestfit import best_fit
 from corpusmill.pipeline.special_tokens import PAD_ID
 from corpusmill.train.template import Encoded
 
@@ -37,7 +37,7 @@ class Packed:
 
 def pack(sequences: Sequence[Encoded], context: int) -> Packed:
     """Packs sequences of 2 to `context` + 1 tokens. Equal sequences in equal order give equal rows."""
-    members = best_fit([len(sequence.ids) - 1 for sequence in sequences], context)
+    members = fitted(np.array([len(sequence.ids) - 1 for sequence in sequences], np.int64), context)
     shape = (len(members), context)
     ids, targets, segments = np.full(shape, PAD_ID, np.int64), np.full(shape, IGNORED, np.int64), np.zeros(shape, np.int64)
     for row, numbers in enumerate(members):
@@ -56,21 +56,10 @@ def shift(sequence: Encoded) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int6
     return sequence.ids[:-1], np.where(sequence.mask[1:], sequence.ids[1:], IGNORED)
 
 
-def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Numbers of items a bin. Items longest first (ties: the earlier first), bins as they were opened."""
-    bins: list[list[int]] = []
-    room: list[tuple[int, int]] = []  # (free places, bin), sorted
-    for number in sorted(range(len(lengths)), key=lambda n: -lengths[n]):
-        length = lengths[number]
-        if not 0 < length <= capacity:
-            raise ValueError(f"a sequence of {length} places does not fit into rows of {capacity}")
-        place = bisect.bisect_left(room, (length, -1))
-        if place < len(room):
-            free, target = room.pop(place)
-        else:
-            free, target = capacity, len(bins)
-            bins.append([])
-        bins[target].append(number)
-        if free > length:
-            bisect.insort(room, (free - length, target))
-    return bins
+def fitted(lengths: npt.NDArray[np.int64], capacity: int) -> list[list[int]]:
+    """Numbers of the items in each row, the longest first (ties: the earlier first); rows as they were opened."""
+    row, rows = best_fit(lengths, capacity)
+    members: list[list[int]] = [[] for _ in range(rows)]
+    for number in np.argsort(-lengths, kind="stable").tolist():
+        members[row[number]].append(number)
+    return members

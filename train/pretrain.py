@@ -1,6 +1,7 @@
 """The stage `pretrain`: token shards to a Llama, in one process that resumes where it was killed."""
 
 import json
+from typing import Literal
 
 from pydantic import Field
 
@@ -17,9 +18,14 @@ class PretrainConfig(Config):
 
     model: ModelConfig = Field(default_factory=ModelConfig, description="Size and shape.")
     loop: LoopConfig = Field(default_factory=LoopConfig, description="Steps, learning rates, guards, saving.")
-    batch: int = Field(default=16, ge=1, description="Windows of `model.context` tokens in a step.")
-    micro_batch: int = Field(default=0, ge=0, description="Windows that are computed at a time, to save memory; 0 means the whole batch.")
-    seed: int = Field(default=1, ge=0, description="Of the initial weights and of the order of the windows.")
+    packing: Literal["stream", "documents"] = Field(
+        default="stream",
+        description="Rows of `model.context` tokens: windows of the `stream` of all documents, or whole `documents` that share a row and "
+        "long ones in pieces, for which the tokens need a plan (`tokens.pack_lengths`).",
+    )
+    batch: int = Field(default=16, ge=1, description="Rows of `model.context` tokens in a step.")
+    micro_batch: int = Field(default=0, ge=0, description="Rows that are computed at a time, to save memory; 0 means the whole batch.")
+    seed: int = Field(default=1, ge=0, description="Of the initial weights and of the order of the rows.")
     document_mask: bool = Field(default=True, description="Tokens see only their own document, and positions begin anew in each.")
     evaluate_every: int = Field(default=250, ge=0, description="Steps between two looks at the validation tokens; 0 looks only at the end.")
     evaluate_windows: int = Field(default=32, ge=1, description="Validation windows of such a look; at the end all are measured.")

@@ -17,6 +17,8 @@ from corpusmill.train.device import deterministic, pick_device
 from corpusmill.train.loader import WindowLoader, evaluation_batches, to_device
 from corpusmill.train.loop import FitResult, StepLoss, fit
 from corpusmill.train.model import Llama, initialise
+from corpusmill.train.packed import PackedLoader
+from corpusmill.train.packing import IGNORED
 from corpusmill.train.template import template_files
 from corpusmill.train.tokenizer_file import read_tokenizer
 
@@ -38,7 +40,7 @@ def pretrain(config: "PretrainConfig", run: str, identity: str, progress: Progre
     job = _Job(config, train, validation, token_bytes(tokenizer))
     result = fit(
         model, job.objective, config.loop, state=work / "state", log=Path(run) / "pretrain" / "logs" / "train.jsonl",
-        describe=job.documents, evaluate=job.glance if validation else None, evaluate_every=config.evaluate_every,
+        describe=job.loader.documents, evaluate=job.glance if validation else None, evaluate_every=config.evaluate_every,
         progress=progress, title="pretrain",
     )  # fmt: skip
     bits = job.measure_all(model) if validation else None
@@ -62,19 +64,15 @@ class _Job:
 
     def __init__(self, config: "PretrainConfig", train: TokenShards, validation: TokenShards | None, sizes: Any):
         self.config, self.train, self.validation, self.sizes = config, train, validation, sizes
-        self.loader = WindowLoader(train, config.model.context, config.batch, config.seed, config.document_mask)
+        kind = PackedLoader if config.packing == "documents" else WindowLoader
+        self.loader = kind(train, config.model.context, config.batch, config.seed, config.document_mask)
 
     def objective(self, model: Llama, step: int) -> Iterator[StepLoss]:
         size = self.config.micro_batch or self.config.batch
         for begin in range(0, self.config.batch, size):
             batch = self.loader.load(step, begin, min(begin + size, self.config.batch))
             ids, targets, segments = to_device(batch, model.device)
-            yield StepLoss(token_nats(model, ids, targets, segments).sum(), targets.numel())
-
-    def documents(self, step: int) -> list[str]:
-        """The ids of the documents in a step's batch."""
-        windows = [self.train.documents_of(int(start), self.config.model.context + 1) for start in self.loader.starts(step)]
-        return sorted({address.id for window in windows for address in window})
+            yield StepLoss(token_nats(model, ids, targets, segments).sum(), int((batch[1] != IGNORED).sum()))
 
     def glance(self, model: Llama) -> dict[str, float]:
         return {"validation_bits_per_byte": self._measure(model, self.config.evaluate_windows).per_byte}

@@ -1,5 +1,6 @@
 """From records to tokens: what each stage took in and let through."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,12 +42,12 @@ def funnel(reader: RunReader, decisions: dict[str, Decisions]) -> list[FunnelRow
 
 
 def token_totals(reader: RunReader) -> tuple[int, int]:
-    """Documents and tokens in all splits, from the `shards.json` of each."""
+    """Documents (each once, however often a mixture repeats it) and tokens in all splits."""
     documents = tokens = 0
     for description in token_splits(reader).values():
         documents += int(first(description, "documents", "total_documents", default=0))
         tokens += int(first(description, "tokens", "total_tokens", default=0))
-    return documents, tokens
+    return sum(task.counts.get("kept", 0) for task in reader.stages["tokens"].tasks) or documents, tokens
 
 
 def token_splits(reader: RunReader) -> dict[str, dict[str, Any]]:
@@ -56,6 +57,27 @@ def token_splits(reader: RunReader) -> dict[str, dict[str, Any]]:
         description = reader.json(f"tokens/{split}/shards.json", dict)
         if description:
             found[split] = description
+    return found
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How the documents of a split fill rows of `length` places."""
+
+    split: str
+    length: int
+    rows: int
+    padding: int
+    waste: float
+
+
+def packings(splits: dict[str, dict[str, Any]]) -> list[Packing]:
+    """What the `shards.json` of each split says of its packing plans."""
+    found = []
+    for split, description in splits.items():
+        for told in description.get("packing") or []:
+            with suppress(KeyError, TypeError, ValueError, OverflowError):  # a damaged file: what can be read of it is shown
+                found.append(Packing(split, int(told["length"]), int(told["rows"]), int(told["padding"]), float(told["waste"])))
     return found
 
 

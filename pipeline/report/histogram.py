@@ -19,7 +19,7 @@ from corpusmill.pipeline.schemas import REPORT
 BINS = 60
 SAMPLE_ROWS = 200_000
 #: Places and numbers of groups, not measurements; a histogram of them says nothing.
-NOT_MEASURED = {"offset", "length", "shard", "first"} | (set(REPORT.names) - {"chars_in"})
+NOT_MEASURED = {"offset", "length", "copies"} | (set(REPORT.names) - {"chars_in"})
 #: By stage, what says nothing here: `similarity` is drawn beside the clusters, without the exact copies that would hide all others;
 #: an item's number measures nothing, and a document rarely holds more than one.
 NOT_DRAWN = {"dedup": {"similarity", "contaminated_item", "contamination_matches"}}

@@ -15,6 +15,7 @@ from corpusmill.pipeline.report.contamination import stayed
 from corpusmill.pipeline.report.decisions import Decisions
 from corpusmill.pipeline.report.dedup_details import FULL
 from corpusmill.pipeline.report.duplicates import LISTS, evidence
+from corpusmill.pipeline.report.funnel import packings
 from corpusmill.pipeline.report.histogram import Histogram, number
 from corpusmill.pipeline.report.read import DATA_STAGES, Rule
 from corpusmill.pipeline.report.safe import quoted, safe_line, safe_text
@@ -145,7 +146,7 @@ def render(summary: Summary) -> str:
     body = environment.get_template("report.html.jinja").render(
         page=page, s=summary, figures=figures, tokenizers=tokenizers, data_stages=DATA_STAGES, times=stage_times(summary.measures),
         max_warnings=MAX_WARNINGS, max_table=MAX_TABLE, lists=LISTS, evidence=evidence,
-        full_shown=FULL, stayed=stayed,
+        full_shown=FULL, stayed=stayed, packings=packings(summary.tokens),
         description=json.dumps(summary.reader.description, indent=2, ensure_ascii=False, sort_keys=True),
     )  # fmt: skip
     return environment.get_template("page.html.jinja").render(

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from corpusmill.pipeline.report.decisions import Decisions, read_decisions
 from corpusmill.pipeline.report.dedup_tables import dedup_tables
+from corpusmill.pipeline.report.funnel import packings
 from corpusmill.pipeline.report.histogram import number
 from corpusmill.pipeline.report.read import DATA_STAGES, RunReader
 from corpusmill.pipeline.report.safe import safe_line
@@ -32,7 +33,7 @@ def render_report(folder: str, console: Console) -> None:
         console.print(f"and {len(summary.warnings) - MAX_WARNINGS:,} more warnings (the page has them)")
     tables = [_funnel(summary), *(_rules(d) for d in summary.decisions.values() if d.by_removal()), _duplicates(summary)]
     judged = judgement_tables(summary.tokenizer) if summary.tokenizer else []
-    tables += [*dedup_tables(summary), *judged, _tokens(summary), _training(summary), _scores(summary), _times(summary)]
+    tables += [*dedup_tables(summary), *judged, _tokens(summary), _packing(summary), _training(summary), _scores(summary), _times(summary)]
     for made in tables:
         if made is not None and made.row_count:
             console.print()
@@ -78,6 +79,13 @@ def _tokens(summary: Summary) -> Table:
         tokens, size = t.get("tokens") or 0, t.get("utf8_bytes") or 0
         counts = number(t.get("documents") or 0), number(tokens), f"{size / tokens:.2f}" if tokens else ""
         made.add_row(split, *counts, number(len(t.get("shards") or [])))
+    return made
+
+
+def _packing(summary: Summary) -> Table:
+    made = table("Documents packed into rows", "split", ">places in a row", ">rows", ">places left empty", ">share")
+    for found in packings(summary.tokens):
+        made.add_row(found.split, *(number(n) for n in (found.length, found.rows, found.padding)), f"{found.waste:.3%}")
     return made
 
 

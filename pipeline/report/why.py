@@ -21,7 +21,7 @@ from corpusmill.pipeline.schemas import REPORT
 REPORTED = ("ingest", "filter", "dedup", "tokens")
 _ID = re.compile(r"[0-9a-f]{4,32}")
 #: Columns that the story tells in words rather than in the table of values.
-TOLD = {*REPORT.names, "source", "offset", "length", "split", "shard", "first", "reason", *DEDUP_TOLD}
+TOLD = {*REPORT.names, "source", "offset", "length", "split", "shards", "copies", "reason", *DEDUP_TOLD}
 TEXT = 400
 #: The rule of `ingest` for records of a kind that holds no page.
 NO_PAGE = "record_type"
@@ -146,9 +146,12 @@ def _facts(reader: RunReader, row: dict[str, Any]) -> Iterator[str]:
     if row.get("source") is not None:
         yield f"from {_record(row)}"
     yield from dedup_facts(reader, row)
-    if row.get("split") is not None and row.get("shard") is not None:
-        count = number(row.get("tokens") or 0)
-        yield f"its tokens: split {row['split']}, shard {row['shard']}, from token {row['first']} on, {count} tokens"
+    if row.get("split") is not None and row.get("shards"):
+        shards, count = ", ".join(map(str, row["shards"])), number(row.get("tokens") or 0)
+        several = len(row["shards"]) > 1
+        where = f"split {row['split']}, shard{'s' if several else ''} {shards}"
+        times = f", {len(row['shards'])} times" if several else ""
+        yield f"its tokens: {count}{times}, in {where}"
 
 
 def _record(row: dict[str, Any]) -> str:

@@ -64,7 +64,7 @@ def test_a_working_file_has_a_batch_for_each_table_and_names_itself_when_broken(
     for broken in (content[: len(content) // 2], os.urandom(100), b""):
         (tmp_path / "f.arrow").write_bytes(broken)
         with (
-            pytest.raises(InputError, match=r"f\.arrow: (not a working file of dedup|can't be read)"),
+            pytest.raises(InputError, match=r"f\.arrow: (not a working file of this run|can't be read)"),
             open_batches(Storage(str(tmp_path)), "f.arrow"),
         ):
             pass

@@ -44,12 +44,14 @@ def test_what_a_full_cluster_has_no_room_for_stays_and_is_reported(dedup) -> Non
         for row in group:
             if not row["kept"]:
                 assert (row["failed"], row["kept_id"], row["full_cluster"]) == (["exact_duplicate"], kept["id"], None)
+    assert {row["url"].split("/")[1][0]: row["cluster_id"] for row in result.data} == {"0": head, "4": head, "5": head}
     assert result.counts["full_clusters"] == 1 and result.counts["left_by_full_clusters"] == 2
     assert result.warnings == [f"the cluster of {head} is full (max_cluster 3): 2 more documents like it stay"]
 
 
 def test_a_document_alone_beside_a_full_cluster_is_reported_too(dedup) -> None:  # type: ignore[no-untyped-def]
-    result = dedup([family(4)], max_cluster=2)
+    result = dedup([[*family(4), {"text": "like no other", "url": "alone"}]], max_cluster=2)
+    assert [row["cluster_id"] for row in result.data] == [result.report[0]["id"]] * 2 + [None]
     last = result.report[3]
     assert last["kept"] and last["cluster_size"] == 1 and last["kept_id"] == last["id"]
     assert last["full_cluster"] == result.report[0]["id"]

@@ -6,7 +6,8 @@ from datatrove.utils.hashing import HashConfig, create_hash_func
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpusmill.dedup.string_hashes import sha1, xxh32, xxh64
+from corpusmill.dedup.string_hashes import sha1, xxh32
+from corpusmill.pipeline.text.xxh64 import xxh64
 
 
 def ours(content: bytes, name: str, bits: int, before: int = 3) -> int:

@@ -2,52 +2,24 @@
 
 import hashlib
 import json
+import pickle
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from token_sets import random_documents, write_token_set
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.shards import publish, read_table, write_parquet
+from corpusmill.pipeline.shards import read_table, write_parquet
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenshards import INDEX, SHARDS_FILE, Shard, ShardSet, TokenShards, shard_contents, shard_names, token_dtype
+from corpusmill.pipeline.tokenshards import SHARDS_FILE, ShardSet, TokenShards, shard_names, token_dtype
 
 DOCUMENTS = [[[5, 6, 0], [7, 0]], [[8, 9, 10, 11, 0]], [[0], [300, 0], [12, 13, 14, 0]]]  # by shard; 0 ends a document
 
 
-def write_set(folder, shards=DOCUMENTS, vocabulary_size=4096, tokenizer="f" * 64):
-    """A folder of token shards with these documents."""
-    storage, written = Storage(str(folder)), []
-    for number, documents in enumerate(shards):
-        tokens = np.array([token for document in documents for token in document], token_dtype(vocabulary_size))
-        counts = [len(document) for document in documents]
-        index = pa.table(
-            {
-                "id": [f"{number}/{row}" for row in range(len(documents))],
-                "first": np.cumsum([0, *counts])[:-1],
-                "tokens": counts,
-                "utf8_bytes": [10 * count for count in counts],
-                "url": [f"http://site.test/{number}/{row}" for row in range(len(documents))],
-                "source": ["crawl.warc.gz"] * len(documents),
-                "offset": [100 * row for row in range(len(documents))],
-                "length": [90] * len(documents),
-                "data_file": ["dedup/data/part-00000.parquet"] * len(documents),
-                "data_row": range(len(documents)),
-                "copy": [0] * len(documents),
-                "cluster_id": [None] * len(documents),
-            }
-        ).cast(INDEX)
-        outputs = {name: publish(storage, name, content) for name, content in shard_contents(number, tokens, index).items()}
-        file, index_file = shard_names(number)
-        written.append(
-            Shard(file, index_file, len(tokens), len(documents), 10 * len(tokens), outputs[file].sha256, outputs[index_file].sha256)
-        )
-    found = ShardSet(token_dtype(vocabulary_size).name, vocabulary_size, tokenizer, "train", tuple(written), 0)
-    storage.write_bytes(SHARDS_FILE, found.to_json())
-    return found
+def write_set(folder, shards=DOCUMENTS, **options):
+    return write_token_set(folder, shards, **options)
 
 
 @pytest.fixture
@@ -200,6 +172,63 @@ def test_damage_is_seen_on_verifying(folder, damage, sentence):
     damage(folder)
     with pytest.raises(InputError, match=sentence):
         TokenShards(folder).verify()
+
+
+def test_plans_are_those_of_the_set(tmp_path):
+    described = write_token_set(tmp_path, random_documents(3, 40, 50), pack=(64, 16))
+    shards = TokenShards(tmp_path)
+    assert ShardSet.read(shards.storage) == described
+    shards.verify()
+    raw = json.loads((tmp_path / SHARDS_FILE).read_text())
+    assert [found["length"] for found in raw["packing"]] == [16, 64]
+    for found in raw["packing"]:
+        rows = sum(shards.packed_rows(number, found["length"]) for number in range(3))
+        empty = rows * found["length"] - len(shards)
+        assert (found["rows"], found["padding"], found["waste"]) == (rows, empty, empty / (rows * found["length"]))
+        for number, shard in enumerate(shards.shards):
+            plan = shards.plan(number, found["length"])
+            assert plan.tokens.sum() == shard.tokens and plan.row[-1] + 1 == shards.packed_rows(number, found["length"])
+    with pytest.raises(InputError, match=r"not packed into rows of 32; corpusmill tokens RUN --set tokens.pack_lengths=\[32\] does that"):
+        shards.plan(0, 32)
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda path: path.unlink(), r"tokens-00001\.pack-16\.arrow: can't be read \(No such file"),
+        (
+            lambda path: path.write_bytes(path.read_bytes()[:-40]),
+            r"tokens-00001\.pack-16\.arrow: this packing plan is not the one that was written",
+        ),
+    ],
+)
+def test_damaged_plans_are_seen_on_verifying_and_on_use(tmp_path, damage, sentence):
+    write_token_set(tmp_path, random_documents(2, 20, 30), pack=(16,))
+    damage(tmp_path / "tokens-00001.pack-16.arrow")
+    shards = TokenShards(tmp_path)
+    shards.plan(0, 16)
+    with pytest.raises(InputError, match=sentence.partition(": ")[0]):
+        shards.plan(1, 16)
+    with pytest.raises(InputError, match=sentence):
+        shards.verify()
+
+
+def test_another_process_maps_for_itself(folder):
+    shards = TokenShards(folder)
+    shards.map([0, 2])
+    assert (shards.addresses != 0).tolist() == [True, False, True]
+    copy = pickle.loads(pickle.dumps(shards))  # noqa: S301 - our own bytes
+    assert not copy.addresses.any() and copy.window(0, 17).tolist() == shards.window(0, 17).tolist()
+
+
+def test_a_shard_that_changes_after_opening_is_seen_when_it_is_mapped(folder):
+    shards = TokenShards(folder)
+    (folder / "tokens-00001.bin").write_bytes(b"12")
+    with pytest.raises(InputError, match=r"tokens-00001\.bin: this token shard is cut short \(2 bytes"):
+        shards.tokens(1)
+    (folder / "tokens-00001.bin").unlink()
+    with pytest.raises(InputError, match=r"tokens-00001\.bin: can't be read \(No such file"):
+        shards.tokens(1)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from token_runs import tokens_stage
 
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.manifest import Manifest, TaskRow
@@ -15,6 +16,7 @@ from corpusmill.pipeline.schemas import DOCUMENTS, document_id
 from corpusmill.pipeline.shards import publish
 from corpusmill.pipeline.stage import Stage
 from corpusmill.pipeline.storage import Storage
+from corpusmill.tokenize.tokenizer_stage import TokenizerStage
 
 
 def make_documents(texts: Sequence[str], **columns: Sequence[Any]) -> pa.Table:
@@ -122,3 +124,21 @@ def tokenizers_by_pattern(english: list[str], foreign: list[str]) -> Callable[[s
         return made[pattern]
 
     return make
+
+
+@pytest.fixture
+def mill(make_run: Callable[..., Storage]) -> Callable[..., Storage]:
+    """Runs tokenizer and tokens over shards of documents and returns the run: `mill(shards, name="run", **options of tokens)`."""
+
+    def make(shards: Sequence[pa.Table], name: str = "run", **options: Any) -> Storage:
+        run = make_run(shards, name)
+        execute(run, TokenizerStage(TokenizerStage.Config(vocabulary_size=600)))
+        execute(run, tokens_stage(**options))
+        return run
+
+    return make
+
+
+@pytest.fixture
+def documents(english: list[str], foreign: list[str]) -> pa.Table:
+    return make_documents(["", *english[:150], *foreign[:20], "", "<|endoftext|> is text here"])

@@ -1,59 +1,19 @@
 """The tokens stage: every token of every document is there once, in an order that depends on ids and the seed alone."""
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from token_runs import content, report, splits, tokens_stage
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.schemas import REPORT
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.special_tokens import EOT_ID
-from corpusmill.pipeline.tokenshards import TokenShards
 from corpusmill.tokenize.encode import Encoder
-from corpusmill.tokenize.tokenizer_stage import TokenizerStage
-from corpusmill.tokenize.tokens_stage import TokensStage
-
-
-def tokens_stage(**options):
-    return TokensStage(TokensStage.Config(**options))
-
-
-@pytest.fixture
-def mill(make_run, execute):
-    """Runs both stages over shards of documents and returns the run."""
-
-    def make(shards, name="run", **options):
-        run = make_run(shards, name)
-        execute(run, TokenizerStage(TokenizerStage.Config(vocabulary_size=600)))
-        execute(run, tokens_stage(**options))
-        return run
-
-    return make
-
-
-def splits(run):
-    return {split: TokenShards(run.path(f"tokens/{split}")) for split in ("train", "validation")}
-
-
-def content(run):
-    """The documents of both splits in order: id, and its tokens as bytes."""
-    found = {}
-    for split, shards in splits(run).items():
-        shards.verify()
-        found[split] = [(a.id, shards.tokens(a.shard)[a.first : a.first + a.tokens].tolist()) for a in shards.documents_of(0, shards.total)]
-    return found
-
-
-def report(run):
-    names = sorted(path for path in run.list_files("tokens/report"))
-    return pa.concat_tables(read_table(run, name) for name in names)
-
-
-@pytest.fixture
-def documents(make_documents, english, foreign):
-    return make_documents(["", *english[:150], *foreign[:20], "", "<|endoftext|> is text here"])
 
 
 def test_every_token_of_every_document_is_there_once(mill, documents):
@@ -100,9 +60,10 @@ def test_one_report_row_for_every_document(mill, documents):
         assert (row["chars_in"], row["chars_out"], row["utf8_bytes"]) == (len(text), len(text), len(text.encode()))
         if text:
             found = index[row["split"]][name]
-            assert (row["shard"], row["first"], row["tokens"]) == (found.shard, found.first, found.tokens)
+            assert (row["shards"], row["copies"], row["tokens"]) == ([found.shard], 1, found.tokens)
         else:
-            assert (row["split"], row["shard"], row["first"], row["tokens"]) == (None, None, None, 0)
+            assert (row["split"], row["shards"], row["copies"], row["tokens"]) == (None, [], 0, 0)
+    assert table["id"].to_pylist() == documents["id"].to_pylist() and set(table["component"].to_pylist()) == {None}
 
 
 def token_files(run):
@@ -120,7 +81,7 @@ def test_layout_of_the_documents_plays_no_part(mill, documents):
         validation_share=0.1,
     )
     assert token_files(one) == token_files(many)
-    assert report(one).equals(report(many))
+    assert report(one).sort_by("id").equals(report(many).sort_by("id"))
 
 
 def test_the_seed_decides_order_and_split(mill, documents):
@@ -138,7 +99,7 @@ def test_unshuffled_documents_stay_in_the_order_of_their_files(mill, documents):
 
 def test_no_cluster_of_duplicates_lies_in_both_splits(mill, make_documents, english):
     clusters = [f"c{n % 40}" if n % 3 else None for n in range(150)]
-    table = make_documents(english[:150], kept_id=clusters)
+    table = make_documents(english[:150], cluster_id=clusters)
     found = content(mill([table], validation_share=0.3))
     split_of = {name: split for split, documents in found.items() for name, _ in documents}
     by_cluster = {}
@@ -164,15 +125,52 @@ def test_finished_work_is_not_done_again_and_lost_work_is_done_with_equal_bytes(
     files = {path: run.read_bytes(path) for path in run.list_files("tokens") if not path.endswith("manifest.jsonl")}
     assert execute(run, tokens_stage(**options)).performed == 0
     run.remove("tokens/train/tokens-00001.bin")
-    run.remove("tokens/encoded/encode-00001.parquet")
-    assert execute(run, tokens_stage(**options)).performed == 2
+    run.remove("tokens/encoded/ingest-1.arrow")
+    run.remove("tokens/places/ingest-0.arrow")
+    run.remove("tokens/report/ingest-1.parquet")
+    assert execute(run, tokens_stage(**options)).performed == 4
     assert {path: run.read_bytes(path) for path in run.list_files("tokens") if not path.endswith("manifest.jsonl")} == files
+
+
+def test_shards_are_packed_by_plan(mill, documents, execute):
+    options = {"shard_tokens": 20_000, "validation_share": 0.1}
+    run = mill([documents.slice(0, 70), documents.slice(70)], **options)
+    files = {path: run.read_bytes(path) for path in run.list_files("tokens") if path.endswith((".bin", ".parquet"))}
+    stage_run = execute(run, tokens_stage(**options, pack_lengths=[256, 64]))
+    shards = splits(run)
+    assert stage_run.performed == 2 * sum(len(found.shards) for found in shards.values()) + 1  # the plans, and shards.json
+    assert {path: run.read_bytes(path) for path in files} == files
+    for found in shards.values():
+        found.verify()
+        for packing in found.description.packing():
+            rows = sum(check_plan(found, number, packing["length"]) for number in range(len(found.shards)))
+            assert packing["rows"] == rows and packing["waste"] == pytest.approx(1 - found.total / (rows * packing["length"]))
+    told = stage_run.stage.summary(stage_run)["train packed"]
+    assert "rows of 64, " in told and "rows of 256, " in told and told.endswith("% of their places empty")
+    assert execute(run, tokens_stage(**options, pack_lengths=[64])).performed == 1  # shards.json without the other
+    assert not [path for path in run.list_files("tokens") if "pack-256" in path]
+    with pytest.raises(ValueError, match="greater than or equal to 8"):
+        tokens_stage(pack_lengths=[4])
+
+
+def check_plan(shards, number, length):
+    """Every token of a shard is in one piece, no piece spans two documents, no row is too long; gives the rows."""
+    plan, shard = shards.plan(number, length), shards.shards[number]
+    order = np.argsort(plan.first)
+    assert np.array_equal(np.cumsum(plan.tokens[order]), [*plan.first[order][1:], shard.tokens])
+    firsts = shards.index(number)["first"].to_numpy()
+    assert np.array_equal(*(np.searchsorted(firsts, place, "right") for place in (plan.first, plan.first + plan.tokens - 1)))
+    sizes = np.bincount(plan.row, plan.tokens)
+    assert sizes.max() <= length and len(sizes) == shard.plan(length).rows
+    return len(sizes)
 
 
 def test_plan_is_stated(mill, documents):
     run = mill([documents], validation_share=0.1)
     plan = json.loads(run.read_bytes("tokens/plan.json"))
-    assert (plan["dtype"], plan["vocabulary_size"], plan["parts"]) == ("uint16", 600, ["encoded/encode-00000"])
+    assert (plan["dtype"], plan["vocabulary_size"], plan["end_of_text_id"], plan["mixture"]) == ("uint16", 600, EOT_ID, [])
+    assert [(part["name"], part["data_file"]) for part in plan["parts"]] == [("ingest-0", "ingest/data/ingest-0.parquet")]
+    assert [found["split"] for found in plan["shards"]] == ["train", "validation"]
 
 
 def test_documents_without_text_are_refused(mill, make_run, make_documents, execute, english):
@@ -187,3 +185,65 @@ def test_documents_without_text_are_refused(mill, make_run, make_documents, exec
 def test_without_a_finished_tokenizer_there_is_one_sentence(make_run, make_documents, execute):
     with pytest.raises(InputError, match="the stage tokenizer is not finished"):
         execute(make_run([make_documents(["x"])]), tokens_stage())
+
+
+def test_another_special_token_can_end_documents(mill, documents):
+    run = mill([documents], end_of_text="<|im_end|>")
+    encoder = Encoder.read(run, "tokenizer/tokenizer.json")
+    end = encoder.tokenizer.token_to_id("<|im_end|>")
+    assert {shards.description.end_of_text_id for shards in splits(run).values()} == {end} != {EOT_ID}
+    assert {ids[-1] for found in content(run).values() for _, ids in found} == {end}
+
+
+def test_a_token_that_text_could_hold_can_not_end_documents(mill, documents):
+    with pytest.raises(InputError, match=r"no special token 'e' to end documents with \(tokens\.end_of_text; it has '<\|endoftext\|>'"):
+        mill([documents], end_of_text="e")
+
+
+def test_a_text_that_is_no_utf8_is_named(mill, make_run, make_documents, execute, english, tmp_path):
+    run = mill([make_documents(english[:30])])
+    good = make_documents(english[: 5000 // 40])
+    offsets = np.cumsum([0, *(len(text.encode()) for text in english[:124]), 3])
+    data = "".join(english[:124]).encode() + b"a\xff\xfe"
+    texts = pa.LargeStringArray.from_buffers(125, pa.py_buffer(offsets.astype(np.int64)), pa.py_buffer(data))
+    bad = good.set_column(good.column_names.index("text"), good.schema.field("text"), texts)
+    broken = make_run([bad], "broken")
+    for name in ("tokenizer.json", "manifest.jsonl"):
+        broken.write_bytes(f"tokenizer/{name}", run.read_bytes(f"tokenizer/{name}"))
+    with pytest.raises(InputError, match=r"ingest-0\.parquet: row 124 is not valid UTF-8 in the column text"):
+        execute(broken, tokens_stage())
+    assert broken.list_files("tokens") == []
+
+
+def test_no_shard_of_documents_is_one_sentence(mill, make_run, make_documents, execute, english):
+    run = mill([make_documents(english[:30])])
+    empty = make_run([], "empty")
+    for name in ("tokenizer.json", "manifest.jsonl"):
+        empty.write_bytes(f"tokenizer/{name}", run.read_bytes(f"tokenizer/{name}"))
+    with pytest.raises(InputError, match="left no shard of documents"):
+        execute(empty, tokens_stage())
+
+
+def test_only_what_depends_on_it_is_done_again(mill, documents, execute):
+    run = mill([documents.slice(0, 70), documents.slice(70)], shard_tokens=20_000)
+    shards = len(splits(run)["train"].shards) + 1
+    assert execute(run, tokens_stage(shard_tokens=20_000, validation_share=0.2)).performed >= shards + 3
+    assert {task for task in Manifest(run.child("tokens")).tasks if task.startswith("encoded")} == {"encoded/ingest-0", "encoded/ingest-1"}
+    stage = execute(run, tokens_stage(shard_tokens=20_000, validation_share=0.2, seed=3))
+    assert stage.performed >= shards + 5  # the order is another one
+    unshuffled = execute(run, tokens_stage(shard_tokens=20_000, validation_share=0.2, seed=3, shuffle=False))
+    assert unshuffled.performed >= shards + 5
+
+
+def test_a_document_once_more_in_the_crawl_lies_behind_itself(mill, documents):
+    """Equal ids have one place in the order; where they lie in the crawl decides."""
+    again = documents.slice(10, 20)
+    moved = again.set_column(4, again.schema.field("offset"), pa.array(range(5, 25)))
+    one = mill([documents, moved], "one")
+    two = mill([moved, documents.slice(100), documents.slice(0, 100)], "two")
+    assert content(one) == content(two)
+    for shards in splits(two).values():
+        rows = [(row["id"], row["offset"]) for n in range(len(shards.shards)) for row in shards.index(n).to_pylist()]
+        pairs = [(a, b) for a, b in pairwise(rows) if a[0] == b[0]]
+        assert all(a[1] < b[1] for a, b in pairs)
+    assert sum(len({row["id"] for row in shards.index(0).to_pylist()}) for shards in splits(two).values()) == documents.num_rows - 2

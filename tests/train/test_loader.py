@@ -1,30 +1,32 @@
 """Windows: the same for any cut into micro-batches, each once an epoch, with the borders of their documents."""
 
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from token_sets import flat, random_documents, write_token_set
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import EOT_ID
-from corpusmill.train.loader import WindowLoader, evaluation_batches, to_batch
+from corpusmill.pipeline.tokenshards import TokenShards
+from corpusmill.train.loader import WindowLoader, evaluation_batches, places, to_batch
+from corpusmill.train.permutation import permute
+from corpusmill.train.token_array import TokenArray
 
 
-class Row:
+class Row(TokenArray):
     """Token `i` at position `i`, so that a token says where it comes from."""
 
     def __init__(self, tokens: int):
-        self.ids = np.arange(tokens, dtype=np.uint16)
-
-    def __len__(self) -> int:
-        return len(self.ids)
+        super().__init__(np.arange(tokens, dtype=np.uint16))
 
     def window(self, start: int, length: int) -> np.ndarray:
         assert start >= 0 and start + length <= len(self.ids)
-        return self.ids[start : start + length]
+        return super().window(start, length)
 
 
 @settings(max_examples=30, deadline=None)
@@ -72,3 +74,68 @@ def test_a_glance_takes_spread_windows() -> None:
 def test_too_few_tokens_are_a_sentence() -> None:
     with pytest.raises(InputError, match="too few: 8, and one window needs 9"):
         WindowLoader(Row(8), context=8, batch=1, seed=0, document_mask=False)
+
+
+SETS = st.lists(st.lists(st.lists(st.integers(1, 4095), max_size=6).map(lambda ids: [*ids, 0]), max_size=5), min_size=1, max_size=5)
+
+
+@settings(deadline=None, max_examples=60)
+@given(sets=SETS, context=st.integers(1, 9), wide=st.booleans(), output=st.sampled_from(["int64", "stored"]))
+def test_windows_are_those_of_the_flat_row_across_all_borders(tmp_path_factory, sets, context, wide, output) -> None:
+    row = np.array(flat(sets))
+    assume(len(row) > context)
+    folder = tmp_path_factory.mktemp("set")
+    write_token_set(folder, sets, vocabulary_size=100_000 if wide else 4096)
+    loader = WindowLoader(TokenShards(folder), context, batch=4, seed=1, document_mask=True, output=output)
+    for step in range(3):
+        ids, targets, segments = loader.load(step)
+        assert ids.dtype == (torch.int64 if output == "int64" else torch.uint32 if wide else torch.uint16)
+        for number, start in enumerate(loader.starts(step).tolist()):
+            window = row[start : start + context + 1]
+            assert ids[number].tolist() == window[:-1].tolist() and targets[number].tolist() == window[1:].tolist()
+            assert segments is not None and segments[number].tolist() == np.cumsum(window[:-1] == EOT_ID).tolist()
+
+
+def test_only_the_shards_of_a_batch_are_mapped(tmp_path) -> None:
+    write_token_set(tmp_path, random_documents(20, 30, 40))
+    shards = TokenShards(tmp_path)
+    loader = WindowLoader(shards, context=8, batch=2, seed=0, document_mask=False)
+    loader.load(0)
+    mapped = np.flatnonzero(shards.addresses)
+    starts = loader.starts(0)
+    touched = {int(np.searchsorted(shards.starts, place, "right")) - 1 for start in starts for place in range(start, start + 9)}
+    assert set(mapped.tolist()) == touched and 1 <= len(touched) <= 4
+
+
+def test_samples_go_on_from_one_epoch_into_the_next() -> None:
+    wanted = np.concatenate([permute(np.arange(7), 7, 5, epoch) for epoch in range(4)]).tolist()
+    assert places(0, 28, 7, 5).tolist() == wanted
+    assert places(5, 10_000, 1, 0).tolist() == [0] * 10_000
+    assert places(3, 20, 7, 5).tolist() == wanted[3:23] and len(places(3, 0, 7, 5)) == 0
+
+
+def test_any_step_is_there_at_once() -> None:
+    loader = WindowLoader(Row(10_001), context=10, batch=8, seed=1, document_mask=False)
+    for step in (0, 1_000_000, 10**15):
+        ids, _, _ = loader.load(step)
+        samples = [step * 8 + i for i in range(8)]
+        assert ids[:, 0].tolist() == [10 * int(permute(np.array([n % 1000]), 1000, 1, n // 1000)[0]) for n in samples]
+
+
+def test_threads_may_share_a_loader(tmp_path) -> None:
+    write_token_set(tmp_path, random_documents(30, 40, 60))
+    loader = WindowLoader(TokenShards(tmp_path), context=16, batch=8, seed=0, document_mask=True)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(loader.load, range(200)))
+    again = WindowLoader(TokenShards(tmp_path), context=16, batch=8, seed=0, document_mask=True)
+    for step, batch in enumerate(found):
+        assert all(torch.equal(a, b) for a, b in zip(batch, again.load(step)))  # type: ignore[arg-type]
+
+
+def test_documents_of_a_step_are_named(tmp_path) -> None:
+    write_token_set(tmp_path, random_documents(3, 10, 20))
+    loader = WindowLoader(TokenShards(tmp_path), context=8, batch=3, seed=0, document_mask=True)
+    shards = TokenShards(tmp_path)
+    wanted = {shards.locate(*shards.shard_of(place)).id for start in loader.starts(4) for place in range(start, start + 9)}
+    assert loader.documents(4) == sorted(wanted)
+    assert WindowLoader(Row(100), context=8, batch=3, seed=0, document_mask=True).documents(0) == []

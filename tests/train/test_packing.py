@@ -1,12 +1,11 @@
 """Packing loses no token, mixes no sequences, and is as tight as it says."""
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.pipeline.special_tokens import PAD_ID
-from corpusmill.train.packing import IGNORED, best_fit, pack
+from corpusmill.train.packing import IGNORED, pack
 from corpusmill.train.template import Encoded
 
 
@@ -33,22 +32,6 @@ def test_every_token_and_target_is_there_once(given_sequences):
             assert packed.targets[row][here].tolist() == expected
         padding = packed.segments[row] == len(numbers)
         assert (packed.ids[row][padding] == PAD_ID).all() and (packed.targets[row][padding] == IGNORED).all()
-
-
-@given(st.lists(st.integers(1, 16), max_size=60))
-def test_bins_are_never_too_full_and_few(lengths):
-    bins = best_fit(lengths, 16)
-    assert all(sum(lengths[n] for n in numbers) <= 16 for numbers in bins)
-    assert len(bins) <= 11 / 9 * -(-sum(lengths) // 16) + max(1, sum(length > 8 for length in lengths))
-
-
-def test_the_best_bin_is_taken():
-    assert best_fit([5, 9, 7, 10, 6, 3], 16) == [[3, 4], [1, 2], [0, 5]]
-
-
-def test_what_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match="17 places does not fit into rows of 16"):
-        best_fit([17], 16)
 
 
 def test_packed_rows_give_the_losses_of_lone_sequences():

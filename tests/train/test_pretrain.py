@@ -14,12 +14,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import Manifest, TaskRow
+from corpusmill.pipeline.packplan import plan, plan_bytes, plan_name
 from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import Content, publish
 from corpusmill.pipeline.special_tokens import EOT_ID, SPECIAL_TOKENS
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenshards import INDEX, SHARDS_FILE, Shard, ShardSet, shard_contents, shard_names
+from corpusmill.pipeline.tokenshards import INDEX, SHARDS_FILE, Shard, ShardPlan, ShardSet, TokenShards, shard_contents, shard_names
 from corpusmill.train import pretrain_job
 from corpusmill.train.loop import StepLoss
 from corpusmill.train.pretrain import PretrainStage
@@ -55,9 +56,13 @@ def shards_of(tokenizer: Tokenizer, sha256: str, split: str, texts: list[str]) -
         tokens += ids
     array = np.array(tokens, "<u2")
     size = sum(len(text.encode()) for text in texts)
-    shard = Shard(*shard_names(0), len(array), len(rows), size, hashlib.sha256(array.tobytes()).hexdigest(), "")
+    (file, index), length = shard_names(0), CONFIG["model"]["context"]  # type: ignore[index]
+    table, packed = plan(np.array([row["tokens"] for row in rows]), length)
+    content = plan_bytes(table)
+    plans = (ShardPlan(length, plan_name(file, length), packed, len(content), hashlib.sha256(content).hexdigest()),)
+    shard = Shard(file, index, len(array), len(rows), size, hashlib.sha256(array.tobytes()).hexdigest(), "", plans=plans)
     described = ShardSet("uint16", tokenizer.get_vocab_size(), sha256, split, (shard,), EOT_ID)
-    files = {**shard_contents(0, array, pa.Table.from_pylist(rows, schema=INDEX)), SHARDS_FILE: described.to_json()}
+    files = {**shard_contents(0, array, pa.Table.from_pylist(rows, schema=INDEX)), SHARDS_FILE: described.to_json(), plans[0].file: content}
     return {f"{split}/{name}": content for name, content in files.items()}
 
 
@@ -138,7 +143,30 @@ def test_micro_batches_give_the_model_of_the_whole_batch_within_rounding(run: St
     assert metrics(run)["validation"]["bits_per_byte"] == pytest.approx(whole, rel=1e-4)
 
 
-def test_skipped_steps_name_their_documents(run: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packed_documents_train_a_model_too(run: Storage) -> None:
+    more = {"loop": {**CONFIG["loop"], "steps": 80}, "packing": "documents"}  # type: ignore[dict-item]
+    execute(run, **more)
+    measured = metrics(run)
+    train = TokenShards(run.path("tokens/train"))
+    rows = train.packed_rows(0, 32)
+    epochs, rest = divmod(80 * 4, rows)
+    assert measured["steps"] == 80 and measured["skipped"] == 0 and np.isfinite(measured["loss"])
+    assert epochs * len(train) <= measured["tokens"] <= epochs * len(train) + rest * 32 < 80 * 4 * 32  # free places count for nothing
+    assert 0 < measured["validation"]["bits_per_byte"] < 1.2
+    lines = run.read_bytes("pretrain/logs/train.jsonl").splitlines()
+    first, last = (json.loads(line)["loss"] for line in (lines[0], lines[-1]))
+    assert last < 0.5 * first
+    execute(run, **more, micro_batch=1)
+    assert metrics(run)["validation"]["bits_per_byte"] == pytest.approx(measured["validation"]["bits_per_byte"], rel=1e-2)
+
+
+def test_a_missing_packing_plan_is_a_sentence(run: Storage) -> None:
+    with pytest.raises(InputError, match=r"tokens/train: these tokens are not packed into rows of 48; corpusmill tokens RUN --set"):
+        execute(run, model={**CONFIG["model"], "context": 48}, packing="documents")  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("packing", ["stream", "documents"])
+def test_skipped_steps_name_their_documents(run: Storage, monkeypatch: pytest.MonkeyPatch, packing: str) -> None:
     whole = pretrain_job._Job.objective
 
     def poisoned(self, model, step):  # type: ignore[no-untyped-def]
@@ -146,12 +174,12 @@ def test_skipped_steps_name_their_documents(run: Storage, monkeypatch: pytest.Mo
             yield StepLoss(part.total * float("nan"), part.count) if step in (4, 5) else part
 
     monkeypatch.setattr(pretrain_job._Job, "objective", poisoned)
-    execute(run)
+    execute(run, packing=packing)
     skipped = [row for row in map(json.loads, run.read_bytes("pretrain/logs/train.jsonl").splitlines()) if "skipped" in row]
     assert [row["step"] for row in skipped] == [4, 5] and metrics(run)["skipped"] == 2
     assert all(name.startswith("train") for row in skipped for name in row["documents"]) and skipped[0]["documents"]
     with pytest.raises(CorpusmillError, match=r"pretrain: 2 steps in a row .* at step 5 the loss is nan \(its documents: train"):
-        execute(run, loop={**CONFIG["loop"], "max_skips": 2})  # type: ignore[dict-item]
+        execute(run, loop={**CONFIG["loop"], "max_skips": 2}, packing=packing)  # type: ignore[dict-item]
 
 
 def test_no_validation_is_a_warning(run: Storage) -> None:
@@ -165,6 +193,13 @@ def test_tokens_of_another_tokenizer_are_refused(run: Storage) -> None:
     changed["truncation"] = None
     run.write_bytes("tokenizer/tokenizer.json", json.dumps(changed).encode())
     with pytest.raises(InputError, match="made by another tokenizer"):
+        execute(run)
+
+
+def test_shards_whose_documents_end_otherwise_are_refused(run: Storage) -> None:
+    path = "tokens/validation/shards.json"
+    run.write_bytes(path, json.dumps({**json.loads(run.read_bytes(path)), "end_of_text_id": 3}).encode())
+    with pytest.raises(InputError, match="documents end with token 3 here, and with 0 in the tokenizers that this project trains"):
         execute(run)
 
 

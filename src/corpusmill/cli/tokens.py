@@ -106,3 +106,17 @@ def compare(
         if place:
             console.print()
         show(made, console)
+
+
+@tokens_app.command(epilog="Example: corpusmill tokens append sets/web runs/march")
+def append(
+    folder: Annotated[str, typer.Argument(metavar="SET", help="A folder of token shards; made where it is not there.", show_default=False)],
+    run: RunFolder,
+    skip_known: Annotated[bool, typer.Option("--skip-known", help="Leave out documents that are there, in either split.")] = False,
+) -> None:
+    """Add a run's token shards to a set of token shards; no document comes twice, and none that is held out goes into training."""
+    from corpusmill.tokenize.append import append as add
+
+    for split in add(folder, run, skip_known):
+        left = f"; {split.left_out:,} documents left out" if split.left_out else ""
+        print(f"{split.split}: {split.shards:,} shards, {split.documents:,} documents, {split.tokens:,} tokens{left}; now {split.total:,}")

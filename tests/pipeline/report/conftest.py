@@ -256,7 +256,7 @@ def _tokens(run: RunBuilder, rows: list[dict[str, Any]]) -> None:
         ids, index = [], []
         for row in part:
             encoded = [*tokenizer.encode(row["text"]).ids, EOT_ID]
-            place = {"first": len(ids), "tokens": len(encoded), "utf8_bytes": len(row["text"].encode()), "split": split, "shard": 0}
+            place = {"first": len(ids), "tokens": len(encoded), "utf8_bytes": len(row["text"].encode()), "split": split}
             index.append(
                 {
                     **row,
@@ -276,8 +276,12 @@ def _tokens(run: RunBuilder, rows: list[dict[str, Any]]) -> None:
         files |= {f"{split}/{name}": content for name, content in contents.items()}
         files[f"{split}/shards.json"] = description.to_json()
         decided += index
-    fields = [pa.field(name, pa.int64()) for name in ("tokens", "utf8_bytes", "shard", "first")] + [pa.field("split", pa.string())]
-    files["report/tokens-00000.parquet"] = report([{**r, "kept": True, "failed": [], "chars_out": r["chars_in"]} for r in decided], fields)
+    fields = [pa.field(name, pa.int64()) for name in ("tokens", "utf8_bytes", "copies")]
+    fields += [pa.field("split", pa.string()), pa.field("component", pa.string()), pa.field("shards", pa.list_(pa.int64()))]
+    files["report/tokens-00000.parquet"] = report(
+        [{**r, "kept": True, "failed": [], "chars_out": r["chars_in"], "copies": 1, "shards": [0], "component": None} for r in decided],
+        fields,
+    )
     run.stage("tokens", [files])
 
 

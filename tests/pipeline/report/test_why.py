@@ -44,7 +44,7 @@ def test_a_copy_names_the_one_that_was_kept(run_folder: Path) -> None:
 
 def test_a_document_that_went_all_the_way_has_tokens(run_folder: Path) -> None:
     text = explain(run_folder, "http://host1.test/page-4.html")
-    assert "its tokens: split train, shard 0, from token 0 on" in text
+    assert re.search(r"its tokens: \d+, in split train, shard 0\b", text)
 
 
 @pytest.mark.parametrize("length", [32, 12])

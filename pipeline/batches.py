@@ -1,0 +1,37 @@
+"""Working files of which a later task reads some batches: Arrow files with several record batches.
+
+Local ones are mapped into memory, so reading a batch touches no byte of the others.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import pyarrow as pa
+import pyarrow.ipc as ipc
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.storage import Storage
+
+
+def batches_buffer(schema: pa.Schema, tables: Sequence[pa.Table], compression: str | None = None) -> pa.Buffer:
+    """An Arrow file with one record batch for each table, empty ones too."""
+    sink = pa.BufferOutputStream()
+    with ipc.new_file(sink, schema, options=ipc.IpcWriteOptions(compression=compression)) as writer:
+        for table in tables:
+            batches = table.combine_chunks().to_batches()
+            writer.write_batch(batches[0] if batches else pa.RecordBatch.from_pylist([], schema=schema))
+    return sink.getvalue()
+
+
+@contextmanager
+def open_batches(storage: Storage, path: str) -> Iterator[ipc.RecordBatchFileReader]:
+    try:
+        source = pa.PythonFile(storage.open_read(path), mode="r") if storage.remote else pa.memory_map(storage.path(path))
+    except OSError as error:
+        raise InputError(f"{storage.path(path)}: can't be read ({error}).") from error
+    with source:
+        try:
+            reader = ipc.open_file(source)
+        except pa.ArrowInvalid as error:
+            raise InputError(f"{storage.path(path)}: not a working file of this run ({error}).") from error
+        yield reader

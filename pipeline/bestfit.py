@@ -1,0 +1,88 @@
+# mypy: disallow-untyped-defs=False
+"""Best-fit decreasing: which items share a row of a given capacity, so that little of it stays empty.
+
+Items go longest first, each into the fullest row that still has room for it. Rows are found by their free places: a linked list of
+rows for each number of free places, and a tree over these numbers that says which lists hold any. So n items take O(n log capacity).
+"""
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+
+def best_fit(lengths: npt.NDArray[np.int64], capacity: int) -> tuple[npt.NDArray[np.int64], int]:
+    """The row of each item and the number of rows. Rows are numbered as they were opened; equal lengths keep their order.
+
+    Raises ValueError where an item is empty or longer than `capacity`.
+    """
+    if len(lengths) and not (lengths.min() > 0 and lengths.max() <= capacity):
+        wrong = next(int(length) for length in lengths if not 0 < length <= capacity)
+        raise ValueError(f"a sequence of {wrong} places does not fit into rows of {capacity}")
+    return _place(np.ascontiguousarray(lengths, np.int64), capacity)
+
+
+@numba.njit(cache=True, nogil=True)
+def _place(lengths, capacity):
+    order = _longest_first(lengths, capacity)
+    leaves = 1
+    while leaves <= capacity:
+        leaves *= 2
+    tree = np.zeros(2 * leaves, np.int64)  # rows by free places at the leaves, their sums above
+    latest = np.full(capacity + 1, -1, np.int64)  # the row that last came to have so many free places
+    before = np.full(lengths.size, -1, np.int64)  # the one that came to have as many before this row
+    row_of, rows = np.empty(lengths.size, np.int64), 0
+    for item in order:
+        length = lengths[item]
+        free = _smallest_from(tree, leaves, length)
+        if free < 0:
+            free, row = capacity, rows
+            rows += 1
+        else:
+            row = latest[free]
+            latest[free] = before[row]
+            _add(tree, leaves + free, -1)
+        row_of[item] = row
+        free -= length
+        if free:
+            before[row], latest[free] = latest[free], row
+            _add(tree, leaves + free, 1)
+    return row_of, rows
+
+
+@numba.njit(cache=True, nogil=True)
+def _longest_first(lengths, capacity):
+    """Item numbers by length, the longest first, equal ones as they come (a counting sort)."""
+    place = np.zeros(capacity + 2, np.int64)  # shorter lengths come later
+    for length in lengths:
+        place[length - 1] += 1
+    for length in range(capacity, -1, -1):
+        place[length] += place[length + 1]
+    order = np.empty(lengths.size, np.int64)
+    for item in range(lengths.size):
+        order[place[lengths[item]]] = item
+        place[lengths[item]] += 1
+    return order
+
+
+@numba.njit(cache=True, nogil=True)
+def _smallest_from(tree, leaves, least):
+    """The smallest number of free places that is at least `least` and that a row has; -1 where none has."""
+    node = leaves + least
+    while tree[node] == 0:
+        while node & 1:
+            node >>= 1
+        if node == 0:
+            return -1
+        node += 1
+    while node < leaves:
+        node *= 2
+        if tree[node] == 0:
+            node += 1
+    return node - leaves
+
+
+@numba.njit(cache=True, nogil=True)
+def _add(tree, node, change):
+    while node:
+        tree[node] += change
+        node >>= 1

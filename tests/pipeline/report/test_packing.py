@@ -1,0 +1,34 @@
+"""What packing leaves empty is on the page and on the terminal."""
+
+import io
+import json
+from pathlib import Path
+
+from rich.console import Console
+from token_sets import random_documents, write_token_set
+
+from corpusmill.pipeline.report.funnel import Packing, packings
+from corpusmill.pipeline.report.html import write_report
+from corpusmill.pipeline.report.terminal import render_report
+
+
+def test_packing_is_reported(tmp_path: Path) -> None:
+    described = write_token_set(tmp_path / "tokens" / "train", random_documents(2, 40, 50), pack=(32, 64))
+    (tmp_path / "run.json").write_text("{}")
+    told = described.packing()
+    found = packings({"train": json.loads((tmp_path / "tokens" / "train" / "shards.json").read_text())})
+    assert found == [Packing("train", each["length"], each["rows"], each["padding"], each["waste"]) for each in told] and len(found) == 2
+    console = Console(file=io.StringIO(), width=80)
+    render_report(str(tmp_path), console)
+    text, page = console.file.getvalue(), Path(write_report(str(tmp_path))).read_text()  # type: ignore[attr-defined]
+    assert "Documents packed into rows" in text
+    for each in told:
+        line = next(line for line in text.splitlines() if line.split()[:2] == ["train", str(each["length"])])
+        assert line.split()[2:] == [f"{each['rows']:,}", f"{each['padding']:,}", f"{each['waste']:.3%}"]
+        assert f'<td class="number">{each["rows"]:,}</td><td class="number">{each["padding"]:,}</td>' in page
+
+
+def test_damaged_descriptions_leave_it_out() -> None:
+    good = {"length": 8, "rows": 1, "padding": 0, "waste": 0.0}
+    damaged = [{}, None, {**good, "rows": "x"}, {**good, "padding": float("inf")}, good]
+    assert packings({"train": {"packing": damaged}, "validation": {}}) == [Packing("train", **good)]  # type: ignore[arg-type]

@@ -1,0 +1,51 @@
+"""Maps: the file's content, for as long as an array of it lives, without a descriptor for each."""
+
+import gc
+import resource
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from corpusmill.pipeline.mapping import address_of, map_file
+
+
+def test_the_content_of_a_file_which_can_not_be_changed(tmp_path: Path) -> None:
+    wanted = np.arange(70_000, dtype="<u4")
+    (tmp_path / "a").write_bytes(wanted.tobytes())
+    found = map_file(str(tmp_path / "a"), np.dtype("<u4"))
+    assert found.dtype == wanted.dtype and np.array_equal(found, wanted)
+    with pytest.raises(ValueError, match="read-only"):
+        found[0] = 1
+
+
+def test_a_part_of_a_map_outlives_the_whole_and_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(bytes(range(200)))
+    part = map_file(str(tmp_path / "a"), np.dtype(np.uint8))[100:]
+    (tmp_path / "a").unlink()
+    gc.collect()
+    assert part.tolist() == list(range(100, 200))
+
+
+def test_an_empty_file_has_no_address(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    found = map_file(str(tmp_path / "a"), np.dtype("<u2"))
+    assert len(found) == 0 and found.dtype == "<u2" and address_of(found) == 0
+
+
+def test_what_is_not_there_is_an_error_of_the_system(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        map_file(str(tmp_path / "none"), np.dtype("<u2"))
+    with pytest.raises(OSError, match=str(tmp_path)):
+        map_file(str(tmp_path), np.dtype("<u2"))
+
+
+def test_more_maps_than_a_process_may_have_open_files(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"\x07\0")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(128, limits[1]), limits[1]))
+    try:
+        maps = [map_file(str(tmp_path / "a"), np.dtype("<u2")) for _ in range(500)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert sum(int(found[0]) for found in maps) == 3500 and len({address_of(found) for found in maps}) == 500

@@ -1,0 +1,103 @@
+"""Plans: every token in one piece, no row too long, waste as it is told, damage in one sentence."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.feather
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.packplan import PLAN, Plan, cut, plan, plan_bytes, plan_name
+
+DOCUMENTS = st.lists(st.integers(1, 60), max_size=60)
+
+
+@given(DOCUMENTS, st.integers(8, 40))
+def test_documents_are_cut_into_whole_rows_and_what_remains(documents, length):
+    first, sizes = cut(np.array(documents, np.int64), length)
+    wanted, place = [], 0
+    for tokens in documents:
+        wanted += [(place + begin, min(length, tokens - begin)) for begin in range(0, tokens, length)]
+        place += tokens
+    assert list(zip(first.tolist(), sizes.tolist())) == wanted
+
+
+@given(DOCUMENTS, st.integers(8, 40))
+def test_every_token_is_in_one_piece_and_no_row_is_too_long(documents, length):
+    table, rows = plan(np.array(documents, np.int64), length)
+    covered = np.zeros(sum(documents), int)
+    room = np.full(rows, length)
+    for row, first, tokens in zip(*(table[name].to_pylist() for name in PLAN.names)):
+        covered[first : first + tokens] += 1
+        room[row] -= tokens
+    assert (covered == 1).all() and (room >= 0).all() and (room < length).all()
+    assert room.sum() == rows * length - sum(documents)
+    order = list(zip(table["row"].to_pylist(), table["first"].to_pylist()))
+    assert order == sorted(order)
+
+
+@given(DOCUMENTS, st.integers(8, 40))
+def test_what_is_written_is_read_back(tmp_path_factory, documents, length):
+    table, rows = plan(np.array(documents, np.int64), length)
+    path = tmp_path_factory.getbasetemp() / "a.arrow"
+    path.write_bytes(plan_bytes(table))
+    assert pa.feather.read_table(str(path)).equals(table)  # Arrow's own reader
+    found = Plan(str(path), sum(documents), length, rows)
+    pieces = [piece for row in range(rows) for piece in found.pieces_of(row)]
+    assert pieces == list(zip(table["first"].to_pylist(), table["tokens"].to_pylist()))
+
+
+def test_equal_documents_give_equal_bytes():
+    documents = np.random.default_rng(0).integers(1, 5000, 3000)
+    found = {hashlib.sha256(plan_bytes(plan(documents, 2048)[0])).hexdigest() for _ in range(3)}
+    assert len(found) == 1 and plan_name("tokens-00007.bin", 2048) == "tokens-00007.pack-2048.arrow"
+
+
+def test_little_is_wasted_on_documents_of_all_sizes():
+    documents = np.random.default_rng(1).lognormal(6.5, 1.2, 20_000).astype(np.int64) + 1
+    rows = plan(documents, 2048)[1]
+    assert 1 - documents.sum() / (rows * 2048) < 0.001
+
+
+GOOD = {"row": [0, 0, 1], "first": [0, 12, 6], "tokens": [6, 2, 6]}  # 14 tokens in two rows of 8
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"first": [0, 11, 6]},
+        {"tokens": [6, 1, 6]},
+        {"tokens": [6, 3, 6]},
+        {"first": [0, 12, 5], "tokens": [6, 2, 7]},
+        {"row": [0, 1, 0]},
+        {"row": [0, 0, 2]},
+        {"row": [1, 1, 2]},
+        {"row": [0, 0, 0]},
+        {"first": [0, 1 << 40, 6]},
+        {"first": [0, 12, -6]},
+        {"first": [0, 12, 6], "tokens": [6, 2, 0]},
+        {"row": [], "first": [], "tokens": []},
+    ],
+)
+def test_plans_that_do_not_cover_their_shard_are_refused(tmp_path: Path, change: dict[str, list[int]]) -> None:
+    path = tmp_path / "x.pack-8.arrow"
+    path.write_bytes(plan_bytes(pa.table(GOOD, schema=PLAN)))
+    Plan(str(path), 14, 8, 2)
+    path.write_bytes(plan_bytes(pa.table({**GOOD, **change}, schema=PLAN)))
+    with pytest.raises(InputError, match=r"x\.pack-8\.arrow: this packing plan does not cover the 14 tokens of its shard in 2 rows of 8"):
+        Plan(str(path), 14, 8, 2)
+
+
+def test_what_is_no_plan_is_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "x.arrow"
+    path.write_bytes(b"ARROW1 not quite")
+    with pytest.raises(InputError, match=r"x\.arrow: not a readable packing plan"):
+        Plan(str(path), 1, 8, 1)
+    with pa.ipc.new_file(str(path), pa.schema({"a": pa.int8()})) as writer:
+        writer.write_table(pa.table({"a": pa.array([1], pa.int8())}))
+    with pytest.raises(InputError, match="not a packing plan"):
+        Plan(str(path), 1, 8, 1)

@@ -1,0 +1,239 @@
+"""Appending to a set of token shards: everything is there afterwards, nothing twice, nothing on both sides, and a kill costs nothing."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from token_runs import content, splits, tokens_stage
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.shards import publish
+from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.tokenshards import ShardSet, TokenShards
+from corpusmill.tokenize.append import append
+
+OPTIONS = {"shard_tokens": 20_000, "validation_share": 0.15}
+
+
+@pytest.fixture
+def first(mill, make_documents, english) -> Storage:
+    return mill([make_documents(english[:100], cluster_id=["one"] * 3 + [None] * 97)], "first", **OPTIONS)
+
+
+@pytest.fixture
+def another(make_run, execute, first):
+    """A second run with the tokenizer of the first."""
+
+    def make(documents: pa.Table, name: str = "second", **options) -> Storage:
+        run = make_run([documents], name)
+        shutil.copytree(first.path("tokenizer"), run.path("tokenizer"))
+        execute(run, tokens_stage(**{**OPTIONS, **options}))
+        return run
+
+    return make
+
+
+def other_documents(make_documents, texts, number=1000, **columns):
+    """Documents with URLs, and so ids, of their own."""
+    table = make_documents([*[""] * number, *texts]).slice(number)
+    for name, values in columns.items():
+        table = table.append_column(name, pa.array(values, pa.string()))
+    return table
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".lock"
+    }
+
+
+def test_a_set_is_the_row_of_its_runs(first, another, make_documents, english, tmp_path):
+    second = another(other_documents(make_documents, english[100:180]))
+    folder = tmp_path / "set"
+    made = append(str(folder), first.root)
+    added = append(str(folder), second.root)
+    whole = content(Storage(str(tmp_path)), "set")
+    one, two = content(first), content(second)
+    for split, before, now in zip(("train", "validation"), made, added, strict=True):
+        assert whole[split] == one[split] + two[split]
+        assert (before.documents, now.documents, now.left_out) == (len(one[split]), len(two[split]), 0)
+        shards = TokenShards(folder / split)
+        assert now.total == shards.total == splits(first)[split].total + splits(second)[split].total
+        count = len(splits(first)[split].shards)
+        assert [shard.run for shard in shards.shards] == [first.root] * count + [second.root] * (len(shards.shards) - count)
+        assert [shard.file for shard in shards.shards] == [f"tokens-{n:05d}.bin" for n in range(len(shards.shards))]
+
+
+def test_a_set_is_packed_as_it_began(mill, another, execute, first, make_documents, english, tmp_path):
+    execute(first, tokens_stage(**OPTIONS, pack_lengths=[64, 256]))
+    second = another(other_documents(make_documents, english[100:180]), pack_lengths=[512])
+    third = another(pa.concat_tables([make_documents(english[:50]), other_documents(make_documents, english[180:220], 2000)]), "third")
+    folder = tmp_path / "set"
+    append(str(folder), first.root)
+    append(str(folder), second.root)
+    append(str(folder), third.root, skip_known=True)
+    for split in ("train", "validation"):
+        shards = TokenShards(folder / split)
+        shards.verify()
+        assert [found["length"] for found in shards.description.packing()] == [64, 256]
+        for length in (64, 256):
+            for number, shard in enumerate(shards.shards):
+                assert shards.plan(number, length).tokens.sum() == shard.tokens
+        files = {plan.file for shard in shards.shards for plan in shard.plans}
+        assert {path.name for path in (folder / split).glob("*.pack-*")} == files
+
+
+def test_appending_again_changes_nothing(first, tmp_path):
+    folder = tmp_path / "set"
+    append(str(folder), first.root)
+    before = tree(folder)
+    assert [(split.shards, split.left_out) for split in append(str(folder), first.root)] == [(0, 0), (0, 0)]
+    assert tree(folder) == before
+
+
+@pytest.mark.parametrize("stop", range(1, 14))
+def test_a_killed_append_goes_on_and_readers_never_see_half_a_set(first, another, make_documents, english, tmp_path, monkeypatch, stop):
+    second = another(other_documents(make_documents, english[100:150]))
+    for name in ("set", "whole"):
+        append(str(tmp_path / name), first.root)
+    append(str(tmp_path / "whole"), second.root)
+    write, calls = Storage.write_atomic, 0
+
+    class Killed(BaseException):
+        pass
+
+    def dying(self, relative):
+        nonlocal calls
+        calls += 1
+        if calls == stop:
+            raise Killed
+        return write(self, relative)
+
+    monkeypatch.setattr(Storage, "write_atomic", dying)
+    try:
+        append(str(tmp_path / "set"), second.root)
+    except Killed:
+        for split in ("train", "validation"):
+            TokenShards(tmp_path / "set" / split).verify()
+    monkeypatch.undo()
+    append(str(tmp_path / "set"), second.root)
+    assert tree(tmp_path / "set") == tree(tmp_path / "whole")
+
+
+def test_documents_that_are_there_are_refused_or_left_out(first, another, make_documents, english, tmp_path):
+    documents = make_documents([*english[:40], *english[150:180]])
+    new = documents.take([*range(40), *range(40, 70)])
+    second = another(new)  # 40 documents of the first run, in the same split as there, since the seed is the same
+    folder = tmp_path / "set"
+    append(str(folder), first.root)
+    before = tree(folder)
+    with pytest.raises(InputError, match=r"set: has 40 of the 70 documents of .*second already; --skip-known leaves them out"):
+        append(str(folder), second.root)
+    assert tree(folder) == before
+    added = append(str(folder), second.root, skip_known=True)
+    assert sum(split.left_out for split in added) == 40 and sum(split.documents for split in added) == 30
+    whole = content(Storage(str(tmp_path)), "set")
+    one, two = content(first), content(second)
+    for split in ("train", "validation"):
+        known = {name for name, _ in one[split]}
+        assert whole[split] == one[split] + [document for document in two[split] if document[0] not in known]
+
+
+def test_what_is_held_out_stays_out(first, another, make_documents, english, tmp_path):
+    """With another seed the second run splits otherwise; clusters count as ids do."""
+    second = another(make_documents(english[:100]), seed=5)
+    folder = tmp_path / "set"
+    append(str(folder), first.root)
+    sides = {name: split for split, found in content(first).items() for name, _ in found}
+    crossed = [name for split, found in content(second).items() for name, _ in found if sides[name] != split]
+    assert len(crossed) > 5
+    with pytest.raises(
+        InputError, match=rf"has {100 - len(crossed)} of the 100 documents .* and {len(crossed)} whose like is in its other"
+    ):
+        append(str(folder), second.root)
+    append(str(folder), second.root, skip_known=True)
+    assert content(Storage(str(tmp_path)), "set") == content(first)
+
+
+def test_the_like_of_a_held_out_document_stays_out(first, another, make_documents, english, tmp_path):
+    (side,) = {split for split, found in content(first).items() for name, _ in found if name in first_three(first)}
+    other = "validation" if side == "train" else "train"
+    member = first_three(first)[0]
+    new = other_documents(make_documents, english[100:160], cluster_id=["one", member, *[None] * 58])
+    run = next(run for run in (another(new, f"s{seed}", seed=seed) for seed in range(40)) if both_in(run, new, other))
+    append(str(tmp_path / "set"), first.root)
+    with pytest.raises(InputError, match=r"has 0 of the 60 documents .*, and 2 whose like is in its other split"):
+        append(str(tmp_path / "set"), run.root)
+    added = append(str(tmp_path / "set"), run.root, skip_known=True)
+    assert {split.split: split.left_out for split in added} == {other: 2, side: 0}
+    assert not set(new["id"].to_pylist()[:2]) & {name for name, _ in content(Storage(str(tmp_path)), "set")[other]}
+
+
+def first_three(run: Storage) -> list[str]:
+    rows = [row for shards in splits(run).values() for number in range(len(shards.shards)) for row in shards.index(number).to_pylist()]
+    return [row["id"] for row in rows if row["cluster_id"] == "one"]
+
+
+def both_in(run: Storage, documents: pa.Table, split: str) -> bool:
+    return set(documents["id"].to_pylist()[:2]) <= {name for name, _ in content(run)[split]}
+
+
+def test_what_replaced_a_held_out_document_of_an_earlier_run_stays_out(first, another, make_documents, english, tmp_path):
+    new = other_documents(make_documents, english[100:150])
+    second = another(new)
+    train = content(second)["train"][0][0]
+    held = content(first)["validation"][0][0]
+    table = pa.table({"id": [held, held], "kept_id": [train, held], "full_cluster": pa.array([None, None], pa.string())})
+    publish(second, "dedup/earlier/part-00000.parquet", table)
+    append(str(tmp_path / "set"), first.root)
+    with pytest.raises(InputError, match="and 1 whose like is in its other split"):
+        append(str(tmp_path / "set"), second.root)
+
+
+def test_another_tokenizer_is_refused(first, mill, make_documents, foreign, tmp_path):
+    append(str(tmp_path / "set"), first.root)
+    second = mill([make_documents(foreign)], "second")
+    with pytest.raises(InputError, match=r"train/shards\.json: tokens of another tokenizer than those of .*set/train"):
+        append(str(tmp_path / "set"), second.root)
+
+
+def test_an_end_of_documents_that_differs_is_refused(first, another, make_documents, english, tmp_path):
+    append(str(tmp_path / "set"), first.root)
+    second = another(make_documents(english[100:140]), end_of_text="<|im_end|>")
+    assert ShardSet.read(second.child("tokens/train")).end_of_text_id == 3
+    with pytest.raises(InputError, match=r"tokens of another end of documents .*\(end_of_text_id 3, there 0\)"):
+        append(str(tmp_path / "set"), second.root)
+
+
+def test_a_runs_own_folder_is_no_set(first, another, make_documents, english):
+    second = another(make_documents(english[100:140]))
+    with pytest.raises(InputError, match="belongs to a run, which would undo it"):
+        append(first.path("tokens"), second.root)
+
+
+def test_a_run_without_finished_tokens_is_refused(first, make_run, make_documents, tmp_path):
+    with pytest.raises(InputError, match="the stage tokens of this run is not finished"):
+        append(str(tmp_path / "set"), make_run([make_documents(["x"])], "new").root)
+    assert not (tmp_path / "set").exists()
+
+
+def test_a_shard_that_was_changed_is_not_copied(first, tmp_path):
+    path = Path(first.path("tokens/train/tokens-00000.bin"))
+    path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(InputError, match=r"tokens-00000\.bin: not the file that was written"):
+        append(str(tmp_path / "set"), first.root)
+    assert not (tmp_path / "set" / "train" / "shards.json").exists()
+
+
+def test_repeated_copies_go_with_their_document(first, another, make_documents, english, tmp_path):
+    mixture = {"budget_tokens": 10**6, "components": [{"name": "all", "weight": 1, "max_epochs": 2}]}
+    second = another(make_documents([*english[:10], *english[150:180]]), mixture=mixture)
+    append(str(tmp_path / "set"), first.root)
+    append(str(tmp_path / "set"), second.root, skip_known=True)
+    found = [name for name, _ in content(Storage(str(tmp_path)), "set")["train"]]
+    old = {name for name, _ in content(first)["train"]}
+    times = {found.count(name) for name in set(found) - old}
+    assert times == {2} and max(found.count(name) for name in old) == 1
+    assert json.loads((tmp_path / "set" / "train" / "shards.json").read_text())["documents"] == len(found)

@@ -1,0 +1,173 @@
+"""Adding the token shards of a run to a set of token shards: the same documents never twice, and never on both sides of the split.
+
+A set is a folder with `train/` and `validation/`, apart from any run, which would take it for its own. Files come first and a split's
+`shards.json` last, in one rename, so a set is whole whenever it is read. New shards are packed as those of the set are, or where it has
+none, as those of the run are. Whoever appends the same shards again changes nothing.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.manifest import MANIFEST, Manifest
+from corpusmill.pipeline.run import locked
+from corpusmill.pipeline.shards import publish, read_table
+from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.tokenshards import DTYPES, SHARDS_FILE, Shard, ShardSet, map_tokens, shard_contents, shard_names
+from corpusmill.tokenize.known import Known, names_of
+from corpusmill.tokenize.layout import SPLITS
+from corpusmill.tokenize.pack import write_plans
+from corpusmill.tokenize.span_kernels import copy_spans
+
+_FILE = re.compile(r"tokens-(\d+)\.")
+
+
+@dataclass(frozen=True)
+class Appended:
+    """What a split got: `left_out` documents (rows of the index) were there already, or their like is in the other split."""
+
+    split: str
+    shards: int
+    documents: int
+    tokens: int
+    left_out: int
+    total: int  # tokens that the split has now
+
+
+@dataclass(frozen=True)
+class _Split:
+    """A split of the run and of the set; `origin` names the run's shards, whatever they are called in the set."""
+
+    name: str
+    source: Storage
+    target: Storage
+    new: ShardSet
+    there: ShardSet
+    origin: str
+
+    @property
+    def done(self) -> bool:
+        return not self.new.shards or any(shard.origin == self.origin for shard in self.there.shards)
+
+
+def append(folder: str, run_folder: str, skip_known: bool = False) -> list[Appended]:
+    """Appends the token shards of the run to the set in `folder`, which is made where it is not there.
+
+    Raises InputError where the folder belongs to a run, the run's tokens are not finished, tokenizers differ, or (unless `skip_known`,
+    which leaves these documents out) documents are there already, or they or their like are in the set's other split.
+    """
+    target, run = Storage(folder), Storage(run_folder if "://" in run_folder else str(Path(run_folder).absolute()))
+    if target.exists(MANIFEST):
+        raise InputError(f"{folder}: this folder belongs to a run, which would undo it; append to a folder of its own (it is made).")
+    if not Manifest(run.child("tokens"), read_only=True).complete:
+        raise InputError(f"{run_folder}: the stage tokens of this run is not finished, so there is nothing to append.")
+    with locked(target):
+        splits = [_open(split, run, target) for split in SPLITS]
+        todo = [split for split in splits if not split.done]
+        masks = _choose(run, splits, todo, skip_known, folder) if todo else {}
+        return [_append(split, masks[split.name], run.root) if split in todo else _nothing(split) for split in splits]
+
+
+def _open(split: str, run: Storage, target: Storage) -> _Split:
+    source, folder = run.child(f"tokens/{split}"), target.child(split)
+    new = ShardSet.read(source)
+    there = ShardSet.read(folder) if folder.exists(SHARDS_FILE) else replace(new, shards=())
+    for name, what in (
+        ("tokenizer_sha256", "another tokenizer"),
+        ("dtype", "another type"),
+        ("end_of_text_id", "another end of documents"),
+    ):
+        mine, theirs = getattr(new, name), getattr(there, name)
+        if mine != theirs:
+            raise InputError(f"{source.path(SHARDS_FILE)}: tokens of {what} than those of {folder.root} ({name} {mine}, there {theirs}).")
+    return _Split(split, source, folder, new, there, hashlib.sha256(source.read_bytes(SHARDS_FILE)).hexdigest())
+
+
+def _choose(run: Storage, splits: list[_Split], todo: list[_Split], skip: bool, folder: str) -> dict[str, list[npt.NDArray[np.bool_]]]:
+    """Which documents of each shard go into the set, by split. Raises InputError where it is not all, and that was not asked for."""
+    mine = {split.origin for split in splits}  # an append that was interrupted goes on
+    old = {split.name: names_of(split.target, [s for s in split.there.shards if s.origin not in mine]) for split in splits}
+    known = Known(run, (names for split in splits for names in names_of(split.source, split.new.shards)), {**old})
+    masks: dict[str, list[npt.NDArray[np.bool_]]] = {}
+    there = held = documents = 0
+    for split in todo:
+        masks[split.name] = []
+        for names in names_of(split.source, split.new.shards):
+            twice, out = known.there(names, split.name), known.held_out(names, split.name)
+            there, held, documents = there + int(twice.sum()), held + int((out & ~twice).sum()), documents + names.num_rows
+            masks[split.name].append(~(twice | out))
+    if (there or held) and not skip:
+        also = f", and {held:,} whose like is in its other split (equal seeds and shares split equally)" if held else ""
+        raise InputError(
+            f"{folder}: has {there:,} of the {documents:,} documents of {run.root} already{also}; --skip-known leaves them out."
+        )
+    return masks
+
+
+def _append(split: _Split, masks: list[npt.NDArray[np.bool_]], run: str) -> Appended:
+    first = len(split.there.shards)
+    for path in split.target.list_files():
+        left = _FILE.match(path)
+        if left and int(left[1]) >= first:  # of an append that was interrupted
+            split.target.remove(path)
+    added: list[Shard] = []
+    lengths = {plan.length for shard in (split.there.shards or split.new.shards) for plan in shard.plans}
+    for shard, mask in zip(split.new.shards, masks, strict=True):
+        if mask.any():
+            write = _copy if mask.all() else _rest
+            written = write(split, shard, mask, first + len(added))
+            plans = write_plans(split.target, written, sorted(lengths))
+            added.append(replace(written, run=run, origin=split.origin, plans=plans))
+    now = replace(split.there, shards=(*split.there.shards, *added))
+    split.target.write_bytes(SHARDS_FILE, now.to_json())
+    left_out = sum(int((~mask).sum()) for mask in masks)
+    return Appended(split.name, len(added), sum(s.documents for s in added), sum(s.tokens for s in added), left_out, now.tokens)
+
+
+def _nothing(split: _Split) -> Appended:
+    """The run's split holds nothing, or the set has it: an empty set is made where there is none."""
+    if not split.target.exists(SHARDS_FILE):
+        split.target.write_bytes(SHARDS_FILE, split.there.to_json())
+    return Appended(split.name, 0, 0, 0, 0, split.there.tokens)
+
+
+def _copy(split: _Split, shard: Shard, mask: npt.NDArray[np.bool_], number: int) -> Shard:
+    """A whole shard, whose hashes are looked at on the way."""
+    names = shard_names(number)
+    for old, new, wanted in zip((shard.file, shard.index), names, (shard.sha256, shard.index_sha256), strict=True):
+        sha = hashlib.sha256()
+        with split.target.write_atomic(new) as out:
+            for chunk in _chunks(split.source, old):
+                sha.update(chunk)
+                out.write(chunk)
+            if sha.hexdigest() != wanted:
+                raise InputError(f"{split.source.path(old)}: not the file that was written (its sha256 differs).")
+    return replace(shard, file=names[0], index=names[1])
+
+
+def _chunks(storage: Storage, path: str) -> Iterator[bytes]:
+    with storage.open_read(path) as file:
+        while chunk := file.read(1 << 22):
+            yield chunk
+
+
+def _rest(split: _Split, shard: Shard, mask: npt.NDArray[np.bool_], number: int) -> Shard:
+    """A shard without some of its documents."""
+    dtype = DTYPES[split.new.dtype]
+    index = read_table(split.source, shard.index).filter(pa.array(mask))
+    counts = index["tokens"].to_numpy()
+    firsts = np.cumsum(counts) - counts
+    tokens = np.empty(int(counts.sum()), dtype)
+    copy_spans(map_tokens(split.source, shard.file, dtype), index["first"].to_numpy(), counts, firsts, tokens)
+    index = index.set_column(index.column_names.index("first"), index.schema.field("first"), pa.array(firsts))
+    outputs = [publish(split.target, name, content) for name, content in shard_contents(number, tokens, index).items()]
+    size = int(np.sum(index["utf8_bytes"].to_numpy()))
+    sha256, index_sha256 = (output.sha256 for output in outputs)
+    return Shard(*shard_names(number), len(tokens), index.num_rows, size, sha256, index_sha256)

@@ -1,0 +1,78 @@
+"""Which documents of a run a set of token shards has already, and which it must not get because their like is in its other split.
+
+Held for each new document: 24 bytes of hashes. Of the set, only the names of documents that may be meant.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from corpusmill.pipeline.shards import open_parquet, read_table
+from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.tokenshards import Shard
+from corpusmill.tokenize.chance import hashes
+
+Mask = npt.NDArray[np.bool_]
+Hashes = npt.NDArray[np.uint64]
+
+#: Where dedup says what became of documents of earlier runs (`docs/dedup.md`).
+EARLIER = "dedup/earlier/part-"
+NAMES = ["id", "cluster_id"]
+
+
+def names_of(storage: Storage, shards: Iterable[Shard]) -> Iterator[pa.Table]:
+    """Ids and clusters of the documents of each shard."""
+    return (read_table(storage, shard.index, NAMES) for shard in shards)
+
+
+class Known:
+    """The documents of a set (by split) that have to do with those of a run."""
+
+    def __init__(self, run: Storage, new: Iterable[pa.Table], there: dict[str, Iterable[pa.Table]]):
+        """`new`: names of all documents of the run; `there`: of those of the set, by split."""
+        hashed = np.unique(np.concatenate([np.zeros(0, np.uint64), *(_hashes(table) for table in new)]))
+        pairs = _earlier(run, hashed)  # a document of an earlier run, and the new one that is like it
+        wanted = np.union1d(hashed, hashes(pairs["id"], 0))
+        self.ids: dict[str, pa.Array] = {}
+        self.names: dict[str, pa.Array] = {}
+        for split, tables in there.items():
+            ids, names = [pa.array([], pa.string())], []
+            for table in tables:
+                some = table.filter(pa.array(np.isin(hashes(table["id"], 0), wanted) | np.isin(hashes(table["cluster_id"], 0), wanted)))
+                ids += some["id"].chunks
+                names += some["cluster_id"].drop_null().chunks
+            self.ids[split] = pc.unique(pa.concat_arrays(ids))
+            alike = pairs.filter(pc.is_in(pairs["id"], self.ids[split]))["like"].chunks
+            self.names[split] = pc.unique(pa.concat_arrays([self.ids[split], *names, *alike]))
+
+    def there(self, names: pa.Table, split: str) -> Mask:
+        """For each document whether the split has it already."""
+        return pc.is_in(names["id"], self.ids[split]).to_numpy()
+
+    def held_out(self, names: pa.Table, split: str) -> Mask:
+        """For each document whether another split has it, or one that it is like."""
+        others = [found for other, found in self.names.items() if other != split]
+        known = pa.concat_arrays([pa.array([], pa.string()), *others])
+        return pc.or_(pc.is_in(names["id"], known), pc.is_in(names["cluster_id"], known.drop_null())).to_numpy()
+
+
+def _hashes(names: pa.Table) -> Hashes:
+    return np.concatenate([hashes(names["id"], 0), hashes(names["cluster_id"].drop_null(), 0)])
+
+
+def _earlier(run: Storage, hashed: Hashes) -> pa.Table:
+    """Pairs (`id`, `like`): a document of an earlier run, and the document of this one that was kept for it or that it is like."""
+    found = [pa.table({name: pa.array([], pa.string()) for name in ("id", "like")})]
+    for path in run.list_files("dedup/earlier"):
+        if path.startswith(EARLIER):
+            with open_parquet(run, path) as file:
+                for group in range(file.num_row_groups):
+                    table = file.read_row_group(group, columns=["id", "kept_id", "full_cluster"], use_threads=False)
+                    for column in ("kept_id", "full_cluster"):
+                        pairs = table.select(["id", column]).rename_columns(["id", "like"])
+                        pairs = pairs.filter(pc.fill_null(pc.not_equal(pairs["id"], pairs["like"]), False))
+                        found.append(pairs.filter(pa.array(np.isin(hashes(pairs["like"], 0), hashed))))
+    return pa.concat_tables(found)

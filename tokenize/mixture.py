@@ -1,0 +1,145 @@
+"""What a mixture is: components (documents that meet a condition), their weights, and how many tokens there are to be."""
+
+from fnmatch import translate
+from re import compile as compile_pattern
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field, model_validator
+
+from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.text.hosts import hosts
+
+#: Not a column of the documents: what it stands for is made of the URL.
+HOST = "host"
+
+
+class Range(Config):
+    """Numbers from `min` on and below `max`."""
+
+    min: float | None = Field(None, allow_inf_nan=False, description="At least this.")
+    max: float | None = Field(None, allow_inf_nan=False, description="Less than this.")
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if self.min is None and self.max is None:
+            raise ValueError("a range needs min or max")
+        if self.min is not None and self.max is not None and self.min >= self.max:
+            raise ValueError(f"no number is at least {self.min} and less than {self.max}")
+        return self
+
+
+Value = bool | int | float | str | None
+Condition = Value | Range | list[Value]
+Where = dict[str, Condition]
+
+
+class Component(Config):
+    """Documents that meet all conditions of `where`, and how much of them there is to be."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$", description="Names the component in plan, report and summary.")
+    where: Where = Field(
+        {},
+        description="By column: a value (text: a pattern with * and ?), a list of values of which one is enough, or {min, max}; null is "
+        "where the column holds nothing. `host` is that of the URL. Without conditions: every document.",
+    )
+    weight: float = Field(gt=0, allow_inf_nan=False, description="Its share of the tokens, relative to the other components' weights.")
+    max_epochs: float = Field(
+        4.0,
+        gt=0,
+        le=1000,
+        description="So often each of its documents comes at most, on average (4 epochs are almost as good as new text).",
+    )
+
+
+class Mixture(Config):
+    """The section `tokens.mixture`. A document belongs to the first component whose conditions it meets, or to none."""
+
+    budget_tokens: int = Field(ge=1, description="Tokens of the training split, about.")
+    components: list[Component] = Field(min_length=1, max_length=1000, description="In order: the first that fits counts.")
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        names = [component.name for component in self.components]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two components are called {twice[0]}")
+        return self
+
+
+class MatchConfig(Config):
+    """What decides to which component a document belongs: names and conditions, in order."""
+
+    conditions: list[tuple[str, Where]]
+
+
+def match_config(mixture: Mixture) -> MatchConfig:
+    return MatchConfig(conditions=[(component.name, component.where) for component in mixture.components])
+
+
+def needed_columns(config: MatchConfig, present: list[str], path: str) -> list[str]:
+    """The columns of a shard of documents that conditions ask for. Raises InputError where it has not got one."""
+    found = set()
+    for name, where in config.conditions:
+        for column in where:
+            real = "url" if column == HOST and HOST not in present else column
+            if real not in present:
+                raise InputError(f"{path}: no column {column!r}, which tokens.mixture asks for ({name}); it has {', '.join(present)}.")
+            found.add(real)
+    return sorted(found or {"id"})
+
+
+def components_of(documents: pa.Table, config: MatchConfig) -> npt.NDArray[np.int16]:
+    """The number of each document's component: the first whose conditions it meets; -1 where there is none."""
+    found = np.full(documents.num_rows, -1, np.int16)
+    for number, (name, where) in reversed(list(enumerate(config.conditions))):
+        fits = np.ones(documents.num_rows, bool)
+        for column, condition in where.items():
+            made = column == HOST and HOST not in documents.column_names
+            values = hosts(documents["url"]) if made else documents[column]
+            fits &= _meets(values, condition, f"tokens.mixture ({name}): the column {column!r} is {values.type}")
+        found[fits] = number
+    return found
+
+
+def _meets(values: pa.ChunkedArray, condition: Condition, what: str) -> npt.NDArray[np.bool_]:
+    """For each value whether it meets the condition; `what` begins the sentence where the two don't go together."""
+    if isinstance(condition, list):
+        found = np.zeros(len(values), bool)
+        for one in condition:
+            found |= _meets(values, one, what)
+        return found
+    if condition is None:
+        return values.is_null().to_numpy()
+    return pc.fill_null(_compare(values, condition, what), False).to_numpy()
+
+
+def _compare(values: pa.ChunkedArray, condition: Any, what: str) -> pa.ChunkedArray:
+    kind = values.type
+    number = isinstance(condition, int | float) and not isinstance(condition, bool)
+    if (pa.types.is_integer(kind) or pa.types.is_floating(kind)) and (number or isinstance(condition, Range)):
+        if not isinstance(condition, Range):
+            return pc.equal(values, condition)
+        low = pc.greater_equal(values, -np.inf if condition.min is None else condition.min)
+        return pc.and_(low, pc.less(values, np.inf if condition.max is None else condition.max))
+    if pa.types.is_boolean(kind) and isinstance(condition, bool):
+        return pc.equal(values, condition)
+    if isinstance(condition, str) and (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        return _matches(values, condition)
+    shown = {True: "true", False: "false"}.get(condition, condition) if isinstance(condition, bool) else condition
+    raise InputError(f"{what}, which can't be compared with {'a range' if isinstance(condition, Range) else repr(shown)}.")
+
+
+def _matches(values: pa.ChunkedArray, pattern: str) -> pa.ChunkedArray:
+    """Equal to a text, or like a pattern with *, ? and [...]; each different value is looked at once."""
+    if not any(sign in pattern for sign in "*?["):
+        return pc.equal(values, pattern)
+    match = compile_pattern(translate(pattern)).match
+    coded = values.combine_chunks().dictionary_encode()
+    coded = coded if isinstance(coded, pa.ChunkedArray) else pa.chunked_array([coded])
+    chunks = [pa.array([match(v) is not None for v in c.dictionary.to_pylist()], pa.bool_()).take(c.indices) for c in coded.chunks]
+    return pa.chunked_array(chunks, pa.bool_())
