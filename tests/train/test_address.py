@@ -37,25 +37,29 @@ def run(tmp_path, finish, execute) -> Storage:
     rows = [{"id": f"{n:032x}", "url": f"https://docs.test/{n}", "source": "a.jsonl", "text": text} for n, text in enumerate(TEXTS)]
     finish(run, "ingest", {"data/part-00000.parquet": pa.Table.from_pylist(rows, DOCUMENTS)})
     tokenizer = TokenizerStage(TokenizerStage.Config(vocabulary_size=512, minimum_frequency=1))
-    execute(run, tokenizer, TokensStage(TokensStage.Config(shard_tokens=130)), earlier=("ingest",))
+    execute(run, tokenizer, TokensStage(TokensStage.Config(shard_tokens=130, pack_lengths=[48])), earlier=("ingest",))
     run.write_bytes(
         "run.json", json.dumps({"inputs": [], "recipe": {"ingest": {}, "tokenizer": {}, "tokens": {}, "pretrain": CONFIG}}).encode()
     )
     return run
 
 
-def test_all_batches_of_a_training_are_found_again(run, execute, monkeypatch):
-    seen, whole = {}, pretrain_job.to_device
+def trained(run, execute, monkeypatch, config):
+    """The ids, targets and segments of all batches of a training, `[20, 6, 48]` each, as it has used them."""
+    seen, whole = [], pretrain_job.to_device
 
     def note(batch, device):
-        seen.setdefault(len(seen), batch)
+        seen.append([part.numpy() for part in batch])
         return whole(batch, device)
 
     monkeypatch.setattr(pretrain_job, "to_device", note)
-    execute(run, PretrainStage(PretrainStage.Config.model_validate(CONFIG)))
-    micro = [seen[number] for number in range(40)]  # two of each step's batch, of 4 and of 2 rows; then come evaluations
-    ids = np.concatenate([batch[0].numpy() for batch in micro]).reshape(20, 6, 48)
-    segments = np.concatenate([batch[2].numpy() for batch in micro]).reshape(20, 6, 48)
+    execute(run, PretrainStage(PretrainStage.Config.model_validate(config)))
+    micro = seen[:40]  # two of each step's batch, of 4 and of 2 rows; then come evaluations
+    return [np.concatenate([batch[part] for batch in micro]).reshape(20, 6, 48) for part in range(3)]
+
+
+def test_all_batches_of_a_training_are_found_again(run, execute, monkeypatch):
+    ids, _, segments = trained(run, execute, monkeypatch, CONFIG)
     table = TokenBytes.read(run, "tokenizer/tokenizer.json")
     for step, row, position in [(s, r, p) for s in range(20) for r in range(6) for p in (0, 7, 47)]:
         found = token_of_batch(run.root, step, row, position)
@@ -68,6 +72,31 @@ def test_all_batches_of_a_training_are_found_again(run, execute, monkeypatch):
         following = table.join(ids[step, row][inside & (ids[step, row] != EOT_ID)])
         assert traced.special or following in TEXTS[traced.document.data_row].encode()
         assert traced.special or text in TEXTS[traced.document.data_row]
+
+
+def test_all_batches_of_packed_documents_are_found_again(run, execute, monkeypatch):
+    config = {**CONFIG, "packing": "documents"}
+    run.write_bytes("run.json", json.dumps({"inputs": [], "recipe": {"ingest": {}, "tokens": {}, "pretrain": config}}).encode())
+    ids, targets, segments = trained(run, execute, monkeypatch, config)
+    begins, empty = 0, 0
+    for step, row, position in [(s, r, p) for s in range(20) for r in range(6) for p in (0, 5, 21, 46, 47)]:
+        if targets[step, row, position] < 0:
+            empty += 1
+            with pytest.raises(InputError, match=f"position {position} of this row is empty"):
+                token_of_batch(run.root, step, row, position)
+            continue
+        found = token_of_batch(run.root, step, row, position)
+        traced = trace(run.root, found.shard, found.token, "train", found.batch, found.notes)
+        piece = np.flatnonzero(segments[step, row] == segments[step, row, position])
+        assert found.batch["attends_from"] == found.batch["piece_from"] == int(piece[0])
+        if found.notes:
+            begins += 1
+            assert position == piece[0] and ids[step, row, position] == EOT_ID and traced.id == targets[step, row, position]
+            assert traced.around.first == 0
+        else:
+            assert traced.id == ids[step, row, position]
+            assert position == piece[0] or traced.document.id == trace(run.root, found.shard, found.token + 1).document.id
+    assert begins > 50 and empty > 0
 
 
 def test_epochs_and_windows_are_told(run):
