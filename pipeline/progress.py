@@ -1,7 +1,7 @@
 """Progress on a terminal: one bar a phase with documents/s and MB/s; silent where output is no terminal."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -81,3 +81,16 @@ class Progress:
                    rp.TimeRemainingColumn())  # fmt: skip
         with rp.Progress(*columns, console=self.console, transient=True) as bars:
             yield Bytes(bars, name)
+
+    @contextmanager
+    def steps(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A bar over the steps of one task for the time of the block: gives a function that is told how many more are done."""
+        if not self.enabled:
+            yield lambda done: None
+            return
+        from rich import progress as rp
+
+        columns = (rp.TextColumn("{task.description}"), rp.BarColumn(), rp.MofNCompleteColumn(), rp.TimeRemainingColumn())
+        with rp.Progress(*columns, console=self.console, transient=True) as bars:
+            task = bars.add_task(name, total=total)
+            yield lambda done: bars.update(task, advance=done)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field, ValidationInfo, field_validator
 
 from corpusmill.pipeline.config import Config as BaseConfig
 from corpusmill.pipeline.manifest import FileRef
@@ -20,9 +19,11 @@ from corpusmill.pipeline.shards import iter_tables, open_parquet, read_table
 from corpusmill.pipeline.stage import Output, Piece, Worker
 from corpusmill.tokenize.chance import BUCKETS, buckets, hashes
 from corpusmill.tokenize.encode import Encoder
+from corpusmill.tokenize.judge_config import JudgeConfig
 from corpusmill.tokenize.judged import PUBLISHED, file_of, from_json, read_judged
 from corpusmill.tokenize.measured import COLUMNS, add_up, by_tokenizer, measure
-from corpusmill.tokenize.sampling import in_sample
+from corpusmill.tokenize.sampling import columns_needed, in_sample
+from corpusmill.tokenize.tokenizer_config import GroupsConfig
 from corpusmill.tokenize.usage import token_uses, usage
 
 OWN = "this run"
@@ -34,29 +35,6 @@ TOKENIZER = "tokenizer/tokenizer.json"
 LEAST_HELD_OUT = 1_000_000
 #: Added to the seed of the sample: which documents are judged is another choice than which are trained on.
 OTHER_CHOICE = 1 << 32
-
-
-class JudgeConfig(BaseConfig):
-    """How the tokenizer is judged; changes nothing about it."""
-
-    mb: int = Field(
-        default=20,
-        ge=1,
-        le=100_000,
-        description="Text to judge on, in MB, about: of documents that were not trained on, where there are any.",
-    )
-    compare: list[str] = Field(
-        default=[],
-        description="Tokenizers compared on the same text: gpt2, cl100k, o200k, or files (tokenizer.json; tiktoken: PATH:PATTERN).",
-    )
-    undertrained_below: int = Field(default=100, ge=1, description="A token that the sample uses less often than this is undertrained.")
-
-    @field_validator("compare")
-    @classmethod
-    def _files_beside_the_recipe(cls, compare: list[str], info: ValidationInfo) -> list[str]:
-        """A relative path is one from the recipe's folder."""
-        folder = Path((info.context or {}).get("folder", "."))
-        return [given if given in PUBLISHED else str((folder / given).resolve()) for given in compare]
 
 
 class UsesConfig(BaseConfig):
@@ -82,12 +60,11 @@ def selection(sample: dict[str, Any], sample_bytes: int, total_bytes: int, mb: i
 
 def judged_documents(documents: pa.Table, selected: dict[str, Any]) -> pa.Table:
     """The documents of a table that a selection has."""
-    sample = selected["sample"]
-    found = in_sample(documents, sample["seed"], sample["chosen"])
+    groups = GroupsConfig(**selected["sample"]["groups"])
+    found = in_sample(documents, groups, dict(selected["sample"]["cutoffs"]))
     if selected["held_out"]:
         found = documents.filter(pc.invert(pc.is_in(documents["id"], found["id"].combine_chunks())))
-    places = buckets(hashes(found["id"].to_pylist(), sample["seed"] + OTHER_CHOICE))
-    return found.filter(pa.array(places < selected["buckets"]))
+    return found.filter(pa.array(buckets(hashes(found["id"], groups.seed + OTHER_CHOICE)) < selected["buckets"]))
 
 
 class JudgeWorker(Worker):
@@ -102,8 +79,10 @@ class JudgeWorker(Worker):
     def process(self, piece: Piece) -> Output:
         path, found, rows = piece.inputs[0].path, [], 0
         with open_parquet(self.run, path) as file:
-            columns = ["id", "text", *(name for name in COLUMNS if name in file.schema_arrow.names)]
-        for table in iter_tables(self.run, path, columns):
+            names = file.schema_arrow.names
+            groups = columns_needed(GroupsConfig(**self.params["selection"]["sample"]["groups"]), names, self.run.path(path))
+        columns = ["id", "text", *(name for name in COLUMNS if name in names), *groups]
+        for table in iter_tables(self.run, path, list(dict.fromkeys(columns))):
             table = judged_documents(table, self.params["selection"])
             rows += table.num_rows
             if table.num_rows:

@@ -75,6 +75,7 @@ class MatchConfig(Config):
     """What decides to which component a document belongs: names and conditions, in order."""
 
     conditions: list[tuple[str, Where]]
+    section: str = "tokens.mixture"  # of the recipe, for messages
 
 
 def match_config(mixture: Mixture) -> MatchConfig:
@@ -88,7 +89,7 @@ def needed_columns(config: MatchConfig, present: list[str], path: str) -> list[s
         for column in where:
             real = "url" if column == HOST and HOST not in present else column
             if real not in present:
-                raise InputError(f"{path}: no column {column!r}, which tokens.mixture asks for ({name}); it has {', '.join(present)}.")
+                raise InputError(f"{path}: no column {column!r}, which {config.section} asks for ({name}); it has {', '.join(present)}.")
             found.add(real)
     return sorted(found or {"id"})
 
@@ -101,7 +102,7 @@ def components_of(documents: pa.Table, config: MatchConfig) -> npt.NDArray[np.in
         for column, condition in where.items():
             made = column == HOST and HOST not in documents.column_names
             values = hosts(documents["url"]) if made else documents[column]
-            fits &= _meets(values, condition, f"tokens.mixture ({name}): the column {column!r} is {values.type}")
+            fits &= _meets(values, condition, f"{config.section} ({name}): the column {column!r} is {values.type}")
         found[fits] = number
     return found
 

@@ -3,6 +3,7 @@
 The regular expressions are the published ones (`tiktoken_ext/openai_public.py`, MIT licence). Llama 3 took over the one of cl100k.
 """
 
+import random
 from typing import Literal
 
 PatternName = Literal["gpt2", "cl100k", "o200k", "llama3"]
@@ -21,3 +22,70 @@ _O200K = (
 )
 
 PATTERNS: dict[PatternName, str] = {"gpt2": _GPT2, "cl100k": _CL100K, "o200k": _O200K, "llama3": _CL100K}
+
+#: What a pattern may say about runs of digits, by the longest run that it leaves in one piece.
+_DIGITS = {1: r"\p{N}", 2: r"\p{N}{1,2}", 3: r"\p{N}{1,3}"}
+
+#: Characters of each kind that patterns tell apart: letters with and without case, marks, numbers, punctuation, symbols, white space,
+#: controls, characters of other planes, private and unassigned ones.
+_KINDS = (
+    "aZéßǅʰªא中한ーſK\u0301\u0903\u200d\u20dd0९Ⅷ²½٣_-([)]«»!'’\"/\\+<=|~$€^`©°\u00a0 \t\n\r\v\f\x1c\x85\u1680\u2003\u2028\u3000"
+    "\x00\x1b\x7f\u00ad\u200b\ufeff\ufffd\ue000\u0378🙂👩𝔸𐐀𐐨𒐀\U000e0001\U000f0000\U0010ffff"
+)
+_PROBES, _PROBE_LENGTH = 400, 60
+
+
+def regex_of(pattern: str, digits: int | None = None) -> str:
+    """The regular expression of a pattern: a known name's, else the given text itself.
+
+    `digits` is the longest run of digits (`\\p{N}`) in a piece, None for what the pattern says. Raises ValueError where a given expression
+    is to have one: what it says about digits can't be seen.
+    """
+    named = {str(name): regex for name, regex in PATTERNS.items()}
+    if pattern not in named:
+        if digits is not None:
+            raise ValueError("a given expression says itself how long runs of digits may be, so leave digits out")
+        return pattern
+    regex = named[pattern]
+    if digits is None:
+        return regex
+    for written in (r"\p{N}+", r"\p{N}{1,3}"):
+        regex = regex.replace(f"|{written}|", f"|{_DIGITS[digits]}|").replace(f"| ?{written}|", f"| ?{_DIGITS[digits]}|")
+    return regex
+
+
+def check_regex(regex: str) -> None:
+    """Raises ValueError, one sentence, unless `tokenizers` and tiktoken both take the expression, lose nothing by it, and cut alike."""
+    from tiktoken import _tiktoken
+    from tokenizers import Regex, pre_tokenizers
+
+    try:
+        split = pre_tokenizers.Split(Regex(regex), "isolated").pre_tokenize_str
+    except Exception as error:  # tokenizers raises Exception itself
+        raise ValueError(f"no name of a pattern, and no regular expression for tokenizers ({_line(error)})") from error
+    texts = probes()
+    pieces = [[piece.encode() for piece, _ in split(text)] for text in texts]
+    # tiktoken gives a piece that it knows one number, so these say how it cuts.
+    known = [bytes([byte]) for byte in range(256)]
+    known += sorted({piece for cut in pieces for piece in cut if len(piece) > 1})
+    try:
+        tiktoken = _tiktoken.CoreBPE({piece: number for number, piece in enumerate(known)}, {}, regex)
+    except ValueError as error:
+        raise ValueError(f"no name of a pattern, and no regular expression for tiktoken ({_line(error)})") from error
+    for text, cut in zip(texts, pieces):
+        theirs = [known[number] for number in tiktoken.encode_ordinary(text)]
+        if b"".join(theirs) != text.encode() or b"".join(cut) != text.encode():
+            lost = next((c for c in text if not tiktoken.encode_ordinary(c)), text)
+            raise ValueError(f"a pattern has to match every character, and this one leaves out some of {lost[:20]!r}")
+        if theirs != cut:
+            raise ValueError(f"tokenizers and tiktoken do not cut {text[:20]!r} alike by this expression")
+
+
+def probes() -> list[str]:
+    """Texts in which kinds of characters meet by chance (the same texts each time), and each kind alone."""
+    chance = random.Random(0)
+    return [*_KINDS, *("".join(chance.choices(_KINDS, k=_PROBE_LENGTH)) for _ in range(_PROBES))]
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,31 +1,179 @@
-"""The sample that the tokenizer is trained on: documents by a hash of their id, until there is enough text.
+"""The sample that the tokenizer is trained on: of each group of documents those of smallest hash, until its share is reached.
 
-Which documents are in it depends on ids, lengths and the seed; how the documents lie in files plays no part.
+Which documents are in it depends on ids, lengths, groups and the seed; how the documents lie in files plays no part.
 """
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpusmill.tokenize.chance import BUCKETS, buckets, hashes
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.text.hosts import hosts
+from corpusmill.tokenize.chance import hashes
+from corpusmill.tokenize.mixture import HOST, MatchConfig, components_of, needed_columns
+from corpusmill.tokenize.tokenizer_config import OTHERS, GroupsConfig, SampleConfig
+
+#: Groups that a sample may have.
+MOST_GROUPS = 1000
+SECTION = "tokenizer.sample"
+
+SIZES = pa.schema(
+    [
+        pa.field("group", pa.string()),  # null: no value, or no groups
+        pa.field("bucket", pa.int32(), nullable=False),
+        pa.field("documents", pa.int64(), nullable=False),
+        pa.field("utf8_bytes", pa.int64(), nullable=False),
+    ]
+)
 
 
-def bucket_sizes(documents: pa.Table, seed: int) -> npt.NDArray[np.int64]:
-    """UTF-8 bytes of text in each hash bucket, int64 of length BUCKETS."""
-    places = buckets(hashes(documents["id"].to_pylist(), seed))
-    sizes = pc.binary_length(documents["text"]).to_numpy().astype(np.int64)
-    found = np.zeros(BUCKETS, np.int64)
-    np.add.at(found, places, sizes)
+def buckets_of(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.int32]:
+    """The bucket of each hash; a larger hash is never in an earlier bucket.
+
+    Buckets are narrow where hashes are small (exponent and eight bits of a floating number): a sample is cut to 1/256 of its size, be the
+    corpus a thousand or a million times as large.
+    """
+    fraction, exponent = np.frexp(values.astype(np.float64) + 1)
+    return (exponent * 256 + (fraction - 0.5) * 512).astype(np.int32)
+
+
+def columns_needed(config: GroupsConfig, present: Sequence[str], path: str) -> list[str]:
+    """The columns of a shard that groups are made of. Raises InputError where it has not got one."""
+    if config.components is not None:
+        return needed_columns(_match(config), list(present), path)
+    if config.by is None:
+        return []
+    column = "url" if config.by == HOST and HOST not in present else config.by
+    if column not in present:
+        raise InputError(f"{path}: no column {column!r}, which {SECTION}.by asks for; it has {', '.join(present)}.")
+    return [column]
+
+
+def _match(config: GroupsConfig) -> MatchConfig:
+    return MatchConfig(conditions=config.components or [], section=f"{SECTION}.components")
+
+
+def groups_of(documents: pa.Table, config: GroupsConfig) -> tuple[list[str | None], npt.NDArray[np.int64]]:
+    """The names of groups, and the number of each document's (-1: it is in none)."""
+    if config.components is not None:
+        return [name for name, _ in config.components], components_of(documents, _match(config)).astype(np.int64)
+    if config.by is None:
+        return [None], np.zeros(documents.num_rows, np.int64)
+    made = config.by == HOST and HOST not in documents.column_names
+    values = hosts(documents["url"]) if made else documents[config.by]
+    if not any(test(values.type) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer, pa.types.is_boolean)):
+        raise InputError(f"{SECTION}.by: the column {config.by!r} is {values.type}, which makes no groups: give components with ranges.")
+    coded = pa.chunked_array(values.cast(pa.string())).combine_chunks().dictionary_encode("encode")
+    coded = coded.chunk(0) if isinstance(coded, pa.ChunkedArray) else coded
+    found, codes = coded.dictionary.to_pylist(), coded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    if config.named is None:
+        return found, codes
+    own = {name: number for number, name in enumerate(config.named)}
+    numbers = np.array([own.get(name if name is not None else OTHERS, own.get(OTHERS, -1)) for name in found], np.int64)
+    return list(config.named), numbers[codes] if len(codes) else codes
+
+
+def sizes_of(documents: pa.Table, config: GroupsConfig) -> pa.Table:
+    """Documents and UTF-8 bytes of text by group and bucket (schema SIZES)."""
+    names, groups = groups_of(documents, config)
+    table = pa.table(
+        {
+            "group": pa.array(groups),
+            "bucket": pa.array(buckets_of(hashes(documents["id"], config.seed))),
+            "documents": pa.array(np.ones(documents.num_rows, np.int64)),
+            "utf8_bytes": pc.binary_length(documents["text"]).cast(pa.int64()),
+        }
+    ).filter(pa.array(groups >= 0))
+    added = _add_up(table)
+    named = pa.array(names, pa.string()).take(added["group"].combine_chunks())
+    return added.set_column(0, "group", named).cast(SIZES)
+
+
+def add_sizes(tables: Sequence[pa.Table]) -> pa.Table:
+    """The sum of tables of sizes, sorted by group and bucket. Raises InputError where the groups are too many."""
+    added = _add_up(pa.concat_tables([SIZES.empty_table(), *tables])).sort_by([("group", "ascending"), ("bucket", "ascending")])
+    many = len(pc.unique(added["group"]))
+    if many > MOST_GROUPS:
+        raise InputError(
+            f"{SECTION}.by: the documents have {many:,} groups, and {MOST_GROUPS:,} are the most: name those that count in {SECTION}."
+            f"weights, and the others with '{OTHERS}'."
+        )
+    return added.cast(SIZES)
+
+
+def _add_up(table: pa.Table) -> pa.Table:
+    sums = table.group_by(["group", "bucket"], use_threads=False).aggregate([("documents", "sum"), ("utf8_bytes", "sum")])
+    return sums.rename_columns(["group", "bucket", "documents", "utf8_bytes"])
+
+
+@dataclass(frozen=True)
+class Group:
+    """What is there of a group, and what is in the sample: its documents in the buckets up to `cutoff`."""
+
+    name: str | None
+    documents: int
+    utf8_bytes: int
+    share_wanted: float
+    sampled_documents: int
+    sampled_bytes: int
+    cutoff: int
+
+
+def plan_sample(sizes: pa.Table, sample: SampleConfig) -> list[Group]:
+    """How much of each group is taken. Raises InputError where a group that has a weight is not there."""
+    names = pc.unique(sizes["group"]).to_pylist()
+    by_group = {name: sizes.filter(_is(sizes["group"], name)) for name in names}
+    total = {name: int(pc.sum(table["utf8_bytes"]).as_py()) for name, table in by_group.items()}
+    weights = _weights(total, sample)
+    wanted = fill(total, weights, sample.mb * 1_000_000)
+    groups = []
+    for name, table in by_group.items():
+        documents, running = table["documents"].to_numpy(), np.cumsum(table["utf8_bytes"].to_numpy())
+        rows = min(int(np.searchsorted(running, wanted[name], "left")) + 1, len(running))
+        share = weights[name] / (sum(weights.values()) or 1)
+        taken = int(documents[:rows].sum()), int(running[rows - 1]), int(table["bucket"][rows - 1].as_py())
+        groups.append(Group(name, int(documents.sum()), total[name], share, *taken))
+    return groups
+
+
+def _is(column: pa.ChunkedArray, name: str | None) -> pa.ChunkedArray:
+    return column.is_null() if name is None else pc.fill_null(pc.equal(column, name), False)
+
+
+def _weights(total: Mapping[str | None, int], sample: SampleConfig) -> dict[str | None, float]:
+    given = sample.weights
+    if sample.components is not None:
+        given = {component.name: component.weight for component in sample.components}
+    if given is None:
+        return {name: float(size) ** (1 / sample.temperature) for name, size in total.items()}
+    for name in given:
+        if name not in total and name != OTHERS:
+            what = f"the component {name!r}" if sample.components is not None else f"{sample.by} {name!r}"
+            raise InputError(f"{SECTION}: {what} has a weight, and no document is in it.")
+    return {name: given[str(name)] for name in total}
+
+
+def fill(total: Mapping[str | None, int], weights: Mapping[str | None, float], wanted: float) -> dict[str | None, float]:
+    """How many bytes of each group to take: shares of `wanted` by weight. What has less than its share is taken whole, and the others
+    make up for it."""
+    found: dict[str | None, float] = {}
+    left = dict(weights)
+    while left:
+        each = max(wanted - sum(found.values()), 0) / (sum(left.values()) or 1)
+        short = [name for name in left if total[name] <= left[name] * each]
+        if not short:
+            return found | {name: weight * each for name, weight in left.items()}
+        found |= {name: float(total[name]) for name in short}
+        left = {name: weight for name, weight in left.items() if name not in found}
     return found
 
 
-def buckets_needed(sizes: npt.NDArray[np.int64], sample_bytes: int) -> int:
-    """How many buckets, from the first on, hold at least `sample_bytes` of text: all of them where the text is less."""
-    return min(int(np.searchsorted(np.cumsum(sizes), sample_bytes, "left")) + 1, BUCKETS)
-
-
-def in_sample(documents: pa.Table, seed: int, chosen: int) -> pa.Table:
-    """The documents in the first `chosen` buckets."""
-    places = buckets(hashes(documents["id"].to_pylist(), seed))
-    return documents.filter(pa.array(places < chosen))
+def in_sample(documents: pa.Table, config: GroupsConfig, cutoffs: Mapping[str | None, int]) -> pa.Table:
+    """The documents of each group that are in its buckets up to the cutoff."""
+    names, groups = groups_of(documents, config)
+    last = np.array([*(cutoffs.get(name, -1) for name in names), -1], np.int64)  # -1, the number of no group, is the last place
+    return documents.filter(pa.array(buckets_of(hashes(documents["id"], config.seed)) <= last[groups]))

@@ -1,153 +1,173 @@
 """The stage that trains the tokenizer: a sample of the documents, counted words, byte-level BPE.
 
-Its phases: the sizes of hash buckets (to know which make up the sample), word counts of the sample, one training, and judging.
+Phases: the sizes of groups of documents (to know which make up the sample), word counts of the sample, their sum (a task for each range of
+words), one training. Or a tokenizer is taken over. Then it is judged (`judge_stage.py`).
 """
 
+import dataclasses
 import json
-from collections.abc import Iterable
+import math
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from pydantic import Field
 
+from corpusmill.pipeline.batches import open_batches
 from corpusmill.pipeline.byte_alphabet import tiktoken_file
 from corpusmill.pipeline.config import Config as BaseConfig
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.shards import iter_tables, open_parquet, read_table
-from corpusmill.pipeline.special_tokens import END_OF_TEXT, PAD, SPECIAL_TOKENS
-from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
-from corpusmill.tokenize.chance import BUCKETS
-from corpusmill.tokenize.judge_stage import QUALITY_FILE, JudgeConfig, Words, judge, selection, summary
-from corpusmill.tokenize.patterns import PatternName
-from corpusmill.tokenize.sampling import bucket_sizes, buckets_needed, in_sample
-from corpusmill.tokenize.words import WordCounter, merge_counts
+from corpusmill.pipeline.shards import read_table
+from corpusmill.pipeline.special_tokens import END_OF_TEXT, PAD
+from corpusmill.pipeline.stage import Output, Piece, Stage
+from corpusmill.tokenize.judge_config import JudgeConfig
+from corpusmill.tokenize.judge_stage import QUALITY_FILE, Words, judge, selection, summary
+from corpusmill.tokenize.sampling import Group, add_sizes, plan_sample
+from corpusmill.tokenize.tokenizer_config import BYTES, CountConfig, TokenizerConfig, groups_config
+from corpusmill.tokenize.tokenizer_workers import CountsWorker, SizesWorker, SumWorker
 
 TOKENIZER_FILE = "tokenizer.json"
 #: What transformers takes for "no limit"; the model's own configuration states its context.
 NO_LIMIT = int(1e30)
+#: Sampled text whose words one task adds up, and how many tasks there are at most.
+RANGE_BYTES = 64_000_000
+MOST_RANGES = 256
 
 
-class TrainingConfig(BaseConfig):
-    """What decides the tokenizer."""
-
-    vocabulary_size: int = Field(
-        32_768, ge=512, le=262_144, description="Tokens of the vocabulary, the special ones and the 256 bytes included."
-    )
-    pattern: PatternName = Field("gpt2", description="The regular expression that cuts text into pieces before BPE.")
-    sample_mb: int = Field(500, ge=1, le=100_000, description="Text to train on, in MB (10^6 UTF-8 bytes); all of it where there is less.")
-    seed: int = Field(0, ge=0, lt=1 << 32, description="Which documents are in the sample: they are chosen by a hash of this and their id.")
-    minimum_frequency: int = Field(2, ge=1, description="A pair of tokens that occurs less often in the sample is not merged.")
-
-
-class TokenizerConfig(TrainingConfig):
-    judge: JudgeConfig = Field(default=JudgeConfig(), description="How it is judged.")
-
-
-class SizesWorker(Worker):
-    """Text bytes of each hash bucket in one shard of documents."""
-
-    config: TrainingConfig
-
-    def process(self, piece: Piece) -> Output:
-        path = piece.inputs[0].path
-        sizes, rows = np.zeros(BUCKETS, np.int64), 0
-        for table in iter_tables(self.run, path, ["id", "text"]):
-            sizes += bucket_sizes(table, self.config.seed)
-            rows += table.num_rows
-        used = np.flatnonzero(sizes)
-        content = pa.table({"bucket": used, "utf8_bytes": sizes[used]})
-        return Output({f"sizes/{piece.key}.parquet": content}, rows_in=rows, kept=rows, bytes_in=int(sizes.sum()))
-
-
-class CountsWorker(Worker):
-    """Word counts of the sampled documents in one shard; `chosen` is the number of hash buckets in the sample."""
-
-    config: TrainingConfig
-
-    def process(self, piece: Piece) -> Output:
-        path = piece.inputs[0].path
-        with open_parquet(self.run, path) as file:
-            columns = ["id", "text", *(["language"] if "language" in file.schema_arrow.names else [])]
-        counter, rows, sampled, size = WordCounter(self.config.pattern), 0, 0, 0
-        for table in iter_tables(self.run, path, columns):
-            rows += table.num_rows
-            table = in_sample(table, self.config.seed, self.params["chosen"])
-            texts = table["text"].to_pylist()
-            languages = table["language"].to_pylist() if "language" in columns else [None] * len(texts)
-            counter.add(texts, languages)
-            sampled += len(texts)
-            size += pc.sum(pc.binary_length(table["text"])).as_py() or 0
-        counts = {"sampled_documents": sampled, "long_words_left_out": counter.left_out}
-        return Output({f"counts/{piece.key}.parquet": counter.table()}, rows_in=rows, kept=sampled, bytes_in=size, counts=counts)
+class SumConfig(BaseConfig):
+    """Adding counts up depends on no part of the section."""
 
 
 class TokenizerStage(Stage):
-    """Publishes `tokenizer.json`, `tokenizer_config.json`, `ranks.tiktoken` and `quality.json`."""
+    """Publishes `tokenizer.json`, `tokenizer_config.json`, `ranks.tiktoken`, `sample.json` and `quality.json`."""
 
     name: ClassVar[str] = "tokenizer"
     Config = TokenizerConfig
     config: TokenizerConfig
 
     def execute(self, run: StageRun) -> None:
-        documents, training = run.documents(), TrainingConfig(**self.config.model_dump(exclude={"judge"}))
-        sizes = np.zeros(BUCKETS, np.int64)
-        for row in run.map("sizes", SizesWorker, _pieces("sizes", documents), config=training):
-            table = read_table(run.storage, row.outputs[0].path)
-            sizes[table["bucket"].to_numpy()] += table["utf8_bytes"].to_numpy()
-        if not sizes.any():
+        given = read_given(self.config.file)
+        documents = run.documents()
+        grouped = groups_config(self.config.sample)
+        sized = run.map("sizes", SizesWorker, _pieces("sizes", documents), config=grouped)
+        sizes = add_sizes([read_table(run.storage, row.outputs[0].path) for row in sized])
+        groups = plan_sample(sizes, self.config.sample)
+        sampled = sum(group.sampled_bytes for group in groups)
+        if not sampled:
             raise InputError(f"tokenizer: the documents in {run.run.root} hold no text to train on.")
-        chosen = buckets_needed(sizes, self.config.sample_mb * 1_000_000)
-        rows = run.map("counts", CountsWorker, _pieces("counts", documents), {"chosen": chosen}, config=training)
-        inputs = [row.ref(self.name, row.outputs[0].path) for row in rows]
-        trained = run.once("train", inputs, lambda identity: self.train(run, rows), config=training)
-        sample = {
-            "sample_documents": sum(row.counts["sampled_documents"] for row in rows),
-            "sample_bytes": sum(row.bytes_in for row in rows),
+        ranges = min(math.ceil(sampled / RANGE_BYTES), MOST_RANGES)
+        params = {"cutoffs": [[group.name, group.cutoff] for group in groups], "ranges": ranges}
+        counting = CountConfig(**grouped.model_dump(), regex=given.regex if given else self.config.regex)
+        counts = run.map("counts", CountsWorker, _pieces("counts", documents), params, counting)
+        files = [row.ref(self.name, row.outputs[0].path) for row in counts]
+        pieces = [Piece(f"words-{number:05d}", tuple(files), {"range": number}) for number in range(ranges)]
+        words = run.map("words", SumWorker, pieces, config=SumConfig())
+        inputs = [row.ref(self.name, row.outputs[0].path) for row in words]
+        more = {"groups": [dataclasses.asdict(group) for group in groups], "given": given.sha256 if given else None}
+        training = self.config.model_copy(update={"judge": JudgeConfig()})
+        trained = run.once("train", inputs, lambda identity: self.train(run, words, counts, groups, given), more, training)
+        sample = {"groups": grouped.model_dump(mode="json"), "cutoffs": params["cutoffs"]}
+        selected = selection(sample, sampled, sum(row.bytes_in for row in sized), self.config.judge.mb)
+        shown = {
+            "pattern": "given" if given else self.config.pattern,
+            "sample_documents": sum(group.sampled_documents for group in groups),
+            "sample_bytes": sampled,
         }
-        selected = selection({"seed": self.config.seed, "chosen": chosen}, sample["sample_bytes"], int(sizes.sum()), self.config.judge.mb)
-        words = Words(inputs, lambda: (read_table(run.storage, row.outputs[0].path) for row in rows))
-        judge(run, self.config.judge, documents, trained.ref(self.name, TOKENIZER_FILE), words, selected,
-              {"pattern": self.config.pattern, **sample})  # fmt: skip
+        counted = Words(inputs, lambda: (_read_words(run, [row], ["word", "count"]) for row in words))
+        judge(run, self.config.judge, documents, trained.ref(self.name, TOKENIZER_FILE), counted, selected, shown)
 
-    def train(self, run: StageRun, rows: list[TaskRow]) -> Output:
-        """Merges the counts and trains."""
+    def train(self, run: StageRun, words: list[TaskRow], counted: list[TaskRow], groups: list[Group], given: "Given | None") -> Output:
+        """Trains, or takes over what is given."""
         from corpusmill.tokenize.encode import Encoder
-        from corpusmill.tokenize.training import train_bpe
 
-        counts = merge_counts(read_table(run.storage, row.outputs[0].path) for row in rows)
-        words = ((word, count) for _, word, count in count_rows(counts))
-        tokenizer = train_bpe(words, self.config.vocabulary_size, self.config.minimum_frequency, self.config.pattern)
-        content = (tokenizer.to_str(pretty=True) + "\n").encode()
+        content = given.content if given else self.trained(run, words)
         encoder = Encoder.from_json(content)
+        sample = sample_report(self.config, groups, sum(row.counts["long_words_left_out"] for row in counted))
         files = {
             TOKENIZER_FILE: content,
-            "tokenizer_config.json": _json(tokenizer_config()),
+            "tokenizer_config.json": _json(tokenizer_config(encoder.tokenizer)),
             "ranks.tiktoken": tiktoken_file(encoder.ranks),
+            "sample.json": _json(sample),
         }
         return Output({**files})
+
+    def trained(self, run: StageRun, words: list[TaskRow]) -> bytes:
+        """`tokenizer.json` of the merges that the words give."""
+        from corpusmill.tokenize.training import train_bpe
+
+        config, table = self.config, _read_words(run, words, ["word", "count"])
+        special = config.all_special_tokens
+        with run.progress.steps("tokenizer merges", config.vocabulary_size - len(special) - BYTES) as advance:
+            tokenizer = train_bpe(table, config.vocabulary_size, config.minimum_frequency, config.regex, special, config.ties, advance)
+        return (tokenizer.to_str(pretty=True) + "\n").encode()
 
     def summary(self, run: StageRun) -> dict[str, str]:
         return summary(json.loads(run.storage.read_bytes(QUALITY_FILE)))
 
 
-def count_rows(counts: pa.Table) -> Iterable[tuple[str | None, str, int]]:
-    """The rows of a table of counts, without making all of them Python objects at once."""
-    for batch in counts.to_batches(max_chunksize=65_536):
-        yield from zip(*(column.to_pylist() for column in batch.columns))
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """A tokenizer that is taken over."""
+
+    content: bytes
+    regex: str
+    sha256: str
 
 
-def tokenizer_config() -> dict[str, Any]:
+def read_given(file: str | None) -> Given | None:
+    """Raises InputError where the file is no tokenizer that can encode here."""
+    from corpusmill.tokenize.encode import Encoder
+
+    if file is None:
+        return None
+    try:
+        content = Path(file).read_bytes()
+    except OSError as error:
+        raise InputError(f"{file}: can't be read ({error.strerror}).") from error
+    encoder = Encoder.from_json(content, file)
+    return Given(content, encoder.vocabulary.pattern, encoder.sha256)
+
+
+def _pieces(phase: str, documents: list[FileRef]) -> list[Piece]:
+    return [Piece(f"{phase}-{number:05d}", (shard,)) for number, shard in enumerate(documents)]
+
+
+def _read_words(run: StageRun, rows: list[TaskRow], columns: Sequence[str]) -> pa.Table:
+    """These columns of all words of the sample."""
+    tables = []
+    for row in rows:
+        with open_batches(run.storage, row.outputs[0].path) as reader:
+            tables.append(reader.read_all().select(columns))
+    return pa.concat_tables(tables)
+
+
+def sample_report(config: TokenizerConfig, groups: Sequence[Group], long_words: int) -> dict[str, Any]:
+    """What was asked for, what there was, and what was taken, in all and of each group."""
+    sampled = sum(group.sampled_bytes for group in groups)
+    names = ("documents", "utf8_bytes", "sampled_documents", "sampled_bytes")
+    rows = [
+        {
+            "group": group.name,
+            **{name: getattr(group, name) for name in names},
+            "share_wanted": round(group.share_wanted, 6),
+            "share_reached": round(group.sampled_bytes / sampled, 6),
+        }
+        for group in groups
+    ]
+    total = {name: sum(getattr(group, name) for group in groups) for name in names}
+    return {**config.sample.model_dump(mode="json"), **total, "long_words_left_out": long_words, "groups": rows}
+
+
+def tokenizer_config(tokenizer: Any) -> dict[str, Any]:
     """What transformers needs beside `tokenizer.json`; training adds the chat template."""
+    special = [str(token) for _, token in sorted(tokenizer.get_added_tokens_decoder().items()) if token.special]
+    roles = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "pad_token": PAD}
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": END_OF_TEXT,
-        "eos_token": END_OF_TEXT,
-        "pad_token": PAD,
-        "extra_special_tokens": [token for token in SPECIAL_TOKENS if token not in (END_OF_TEXT, PAD)],
+        **{role: token for role, token in roles.items() if token in special},
+        "extra_special_tokens": [token for token in special if token not in (END_OF_TEXT, PAD)],
         "model_max_length": NO_LIMIT,
         "clean_up_tokenization_spaces": False,
     }
@@ -155,7 +175,3 @@ def tokenizer_config() -> dict[str, Any]:
 
 def _json(value: Any) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def _pieces(phase: str, documents: list[FileRef]) -> list[Piece]:
-    return [Piece(f"{phase}-{number:05d}", (shard,)) for number, shard in enumerate(documents)]

@@ -110,17 +110,17 @@ def foreign(shared_data: Path) -> list[str]:
 @pytest.fixture(scope="session")
 def tokenizers_by_pattern(english: list[str], foreign: list[str]) -> Callable[[str], bytes]:
     """`tokenizer.json` of 2,000 tokens for a pattern, trained by this project on real text."""
+    from corpusmill.tokenize.patterns import PATTERNS
     from corpusmill.tokenize.training import train_bpe
-    from corpusmill.tokenize.words import WordCounter
+    from corpusmill.tokenize.words import WordCounts
 
     made: dict[str, bytes] = {}
 
     def make(pattern: str) -> bytes:
         if pattern not in made:
-            counter = WordCounter(pattern)
-            texts = english[::5] + foreign
-            counter.add(texts, [None] * len(texts))
-            made[pattern] = train_bpe(sorted(counter.counts[None].items()), 2000, 1, pattern).to_str().encode()
+            counts = WordCounts()
+            counts.add_texts(pa.array(english[::5] + foreign, pa.large_string()), None, PATTERNS[pattern])
+            made[pattern] = train_bpe(counts.tables()[0], 2000, 1, PATTERNS[pattern]).to_str().encode()
         return made[pattern]
 
     return make

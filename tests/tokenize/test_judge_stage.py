@@ -63,13 +63,13 @@ def test_judged_on_documents_that_training_has_not_seen(make_run, make_documents
     table = make_documents(texts)
     runs = [make_run([table], "one"), make_run([table.take(list(range(59, 20, -1))), table.slice(0, 21)], "many")]
     for run in runs:
-        execute(run, stage(sample_mb=1, judge={"mb": 1}))
+        execute(run, stage(sample={"mb": 1}, judge={"mb": 1}))
     found = [quality(run) for run in runs]
     assert found[0] == found[1]
     assert found[0]["judged"]["held_out"] and 0.5e6 < found[0]["judged"]["utf8_bytes"] < 1.7e6
     trained = found[0]["sample_documents"]
     every = make_run([table], "all")
-    execute(every, stage(sample_mb=1, judge={"mb": 100}))
+    execute(every, stage(sample={"mb": 1}, judge={"mb": 100}))
     judged = quality(every)["judged"]
     assert judged["documents"] == 60 - trained > found[0]["judged"]["documents"]
     assert judged["utf8_bytes"] == sum(len(text.encode()) for text in texts) - quality(every)["sample_bytes"]

@@ -1,5 +1,6 @@
 """The tokenizer stage: what it publishes, and what it depends on."""
 
+import itertools
 import json
 
 import pytest
@@ -7,8 +8,13 @@ from tiktoken.load import load_tiktoken_bpe
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
+from corpusmill.pipeline.engine import InlineEngine
+from corpusmill.pipeline.engine_ray import RayEngine
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.special_tokens import EOT_ID, IM_START_ID, PAD_ID, SPECIAL_TOKENS
+from corpusmill.tokenize import tokenizer_stage
 from corpusmill.tokenize.encode import Encoder
 from corpusmill.tokenize.tokenizer_stage import TokenizerStage
 
@@ -63,10 +69,116 @@ def test_the_sample_is_a_choice_by_seed(make_run, make_documents, execute, engli
     found = []
     for seed in (0, 0, 1):
         run = make_run([make_documents(texts)], f"run{len(found)}")
-        execute(run, stage(sample_mb=1, seed=seed))
+        execute(run, stage(sample={"mb": 1, "seed": seed}))
         found.append(json.loads(run.read_bytes("tokenizer/quality.json")))
     assert found[0] == found[1] != found[2]
     assert 1_000_000 <= found[0]["sample_bytes"] < 1_100_000
+
+
+def test_the_sample_is_stated(make_run, make_documents, execute, english, foreign):
+    texts = [text * 5 for text in english + foreign]  # 3.8 MB
+    languages = ["en"] * len(english) + ["xx"] * len(foreign)
+    sample = {"mb": 1, "by": "language", "weights": {"en": 0.6, "xx": 0.4}}
+    found = []
+    for name, cut in (("one", [0, len(texts)]), ("three", [0, 17, 300, len(texts)])):
+        documents = make_documents(texts, language=languages)
+        run = make_run([documents.slice(start, end - start) for start, end in itertools.pairwise(cut)], name)
+        execute(run, stage(sample=sample))
+        found.append(json.loads(run.read_bytes("tokenizer/sample.json")))
+        assert published(run)["tokenizer/tokenizer.json"]
+    assert found[0] == found[1]
+    assert found[0] | sample == found[0] and found[0]["documents"] == len(texts)
+    groups = {row["group"]: row for row in found[0]["groups"]}
+    assert set(groups) == {"en", "xx"} and groups["xx"]["documents"] == len(foreign)
+    assert groups["en"]["utf8_bytes"] == sum(len(text.encode()) for text in texts[: len(english)])
+    assert [groups[name]["share_wanted"] for name in ("en", "xx")] == [0.6, 0.4]
+    assert groups["xx"]["share_reached"] == pytest.approx(min(0.4, groups["xx"]["utf8_bytes"] / 1e6), abs=0.03)
+    quality = json.loads(run.read_bytes("tokenizer/quality.json"))
+    assert quality["sample_bytes"] == found[0]["sampled_bytes"] == sum(row["sampled_bytes"] for row in groups.values())
+    assert quality["judged"]["held_out"] and quality["judged"]["utf8_bytes"] == found[0]["utf8_bytes"] - found[0]["sampled_bytes"]
+
+
+def test_the_same_with_any_number_of_workers_and_ranges(make_run, make_documents, english, monkeypatch):
+    documents = make_documents(english[:120], language=["en", "de", None] * 40)
+    monkeypatch.setattr(tokenizer_stage, "RANGE_BYTES", 50_000)
+    found = []
+    for workers in (0, 2):
+        run = make_run([documents.slice(0, 50), documents.slice(50)], f"run{workers}")
+        engine = RayEngine(workers=workers) if workers else InlineEngine()
+        recipe = dict.fromkeys(("ingest", "tokenizer"))
+        StageRun(stage(), run, recipe, [], engine, Progress(False)).execute()
+        found.append(
+            {path: run.read_bytes(path) for path in run.list_files("tokenizer") if not path.endswith(("manifest.jsonl", "json.l"))}
+        )
+    assert found[0] == found[1] and sum(path.startswith("tokenizer/words/") for path in found[0]) == 5
+
+
+def test_another_size_counts_no_words_again(run, execute):
+    assert execute(run, stage(vocabulary_size=600)).performed == 5  # training, uses, judging two shards, their sum
+    assert execute(run, stage(vocabulary_size=600, sample={"seed": 1})).performed > 1
+
+
+def test_special_tokens_of_ones_own_are_reserved_and_never_come_from_text(make_run, make_documents, execute, english):
+    special = ["<|tool|>", "[INST]", "<|é|>"]
+    run = make_run([make_documents([*english[:60], "<|tool|> [INST] <|é|> <|im_start|>" * 50])])
+    execute(run, stage(special_tokens=special))
+    ours = Encoder.read(run, "tokenizer/tokenizer.json")
+    theirs = Tokenizer.from_file(run.path("tokenizer/tokenizer.json"))
+    theirs.encode_special_tokens = True
+    transformer = AutoTokenizer.from_pretrained(run.path("tokenizer"))
+    assert transformer.convert_tokens_to_ids([*SPECIAL_TOKENS, *special]) == list(range(7))
+    assert set(special) <= set(transformer.all_special_tokens)
+    for text in ["<|tool|>", "a [INST]b<|é|> <|endoftext|><|pad|>", "".join(SPECIAL_TOKENS + tuple(special))]:
+        ids = ours.encode(text)
+        assert min(ids) >= 7 and theirs.encode(text).ids == ids
+        assert transformer(text, split_special_tokens=True)["input_ids"] == ids
+        assert theirs.decode(ids, skip_special_tokens=False) == text
+    assert set(load_tiktoken_bpe(run.path("tokenizer/ranks.tiktoken")).values()) == set(range(7, 700))
+
+
+@pytest.mark.parametrize(
+    ("options", "cuts"),
+    [
+        ({"pattern": "cl100k", "digits": 1}, ["1", "2", "3", "4"]),
+        ({"pattern": "gpt2", "digits": 2}, ["12", "34"]),
+        ({"pattern": r"\p{L}+| ?[^\p{L}]"}, ["1", "2", "3", "4"]),
+    ],
+)
+def test_patterns_and_digits(make_run, make_documents, execute, english, options, cuts):
+    run = make_run([make_documents([*english[:60], "\n1234" * 500])])
+    execute(run, stage(**options))
+    encoder = Encoder.read(run, "tokenizer/tokenizer.json")
+    transformer = AutoTokenizer.from_pretrained(run.path("tokenizer"))
+    assert [transformer.decode([token]) for token in encoder.encode("1234")] == cuts
+    for text in english[60:70]:
+        assert transformer(text)["input_ids"] == encoder.encode(text)
+        assert transformer.decode(encoder.encode(text)) == text
+
+
+def test_a_tokenizer_is_taken_over(run, make_run, make_documents, execute, english):
+    file = run.path("tokenizer/tokenizer.json")
+    other = make_run([make_documents(english[100:130])], "other")
+    execute(other, stage(vocabulary_size=32_768, file=file))
+    theirs, ours = published(run), published(other)
+    for name in ("tokenizer.json", "tokenizer_config.json", "ranks.tiktoken"):
+        assert ours[f"tokenizer/{name}"] == theirs[f"tokenizer/{name}"]
+    quality = json.loads(ours["tokenizer/quality.json"])
+    encoder = Encoder.read(run, "tokenizer/tokenizer.json")
+    assert quality["tokenizers"]["this run"]["tokens"] == sum(len(encoder.encode(text)) for text in english[100:130])
+    assert (quality["vocabulary_size"], quality["pattern"]) == (700, "given")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [(None, "can't be read"), (b"{}", "tokenizer.json: "), (b'{"model": {"type": "WordPiece"}}', "tokenizer.json: ")],
+)
+def test_what_can_not_be_taken_over_is_refused(tmp_path, make_run, make_documents, execute, english, content, sentence):
+    if content is not None:
+        (tmp_path / "tokenizer.json").write_bytes(content)
+    run = make_run([make_documents(english[:2])])
+    with pytest.raises(InputError, match=sentence):
+        execute(run, stage(vocabulary_size=32_768, file=str(tmp_path / "tokenizer.json")))
+    assert not run.exists("tokenizer")
 
 
 def test_too_large_a_vocabulary_is_refused_and_nothing_is_published(make_run, make_documents, execute, english):

@@ -1,66 +1,101 @@
 """Word counts, against those that `tokenizers` takes when it trains on the text."""
 
 import json
+from collections import Counter
 
+import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from corpusmill.pipeline.byte_alphabet import to_characters
-from corpusmill.tokenize import words
-from corpusmill.tokenize.patterns import PATTERNS
-from corpusmill.tokenize.words import COUNTS, LONGEST_WORD, WordCounter, merge_counts, splitter
+from corpusmill.tokenize.patterns import PATTERNS, regex_of
+from corpusmill.tokenize.word_table import LONGEST_WORD
+from corpusmill.tokenize.words import COUNTS, WordCounts, splitter, total_bytes
+
+#: No kernel knows it, so `tokenizers` cuts.
+OWN = r"\p{L}+|[^\p{L}]"
 
 
-def counted_by_tokenizers(texts, pattern):
+def counted_by_tokenizers(texts, regex):
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [splitter(pattern), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([splitter(regex), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     trainer = trainers.BpeTrainer(vocab_size=1, show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
     return json.loads(trainer.__getstate__())["BpeTrainer"]["words"]
 
 
-@pytest.mark.parametrize("pattern", PATTERNS)
-def test_counts_are_those_of_tokenizers(pattern, english, foreign):
+def texts_array(texts):
+    return pa.array(texts, pa.large_string())
+
+
+def count(texts, regex=PATTERNS["gpt2"], languages=None):
+    counts = WordCounts()
+    counts.add_texts(texts_array(texts), None if languages is None else pa.array(languages), regex)
+    return counts
+
+
+def rows(tables):
+    return Counter({(row["language"], row["word"]): row["count"] for table in tables for row in table.to_pylist()})
+
+
+@pytest.mark.parametrize("regex", [*PATTERNS.values(), *(regex_of("gpt2", digits) for digits in (1, 2, 3)), OWN])
+def test_counts_are_those_of_tokenizers(regex, english, foreign):
     texts = english[::20] + foreign
-    counter = WordCounter(pattern)
-    counter.add(texts, ["en"] * len(texts))
-    assert {to_characters(word): count for word, count in counter.counts["en"].items()} == counted_by_tokenizers(texts, pattern)
+    found = count(texts, regex).tables()
+    assert {to_characters(word): number for (_, word), number in rows(found).items()} == counted_by_tokenizers(texts, regex)
+    assert total_bytes(found[0]) == sum(len(text.encode()) for text in texts)
 
 
-def test_words_of_absurd_length_are_left_out():
-    counter = WordCounter("gpt2")
-    counter.add(["a " + "b" * (LONGEST_WORD + 1) + " c" + "d" * (LONGEST_WORD - 2)], [None])
-    assert counter.left_out == 1  # " bbb..."; " cdd..." has just the length that is allowed
-    assert sum(counter.counts[None].values()) == 2
+@settings(max_examples=60)
+@given(st.lists(st.tuples(st.text(), st.sampled_from(["en", "de", None]), st.integers(1, 2**40)), max_size=30), st.integers(1, 5))
+def test_random_words_add_up(found, ranges):
+    words, languages, numbers = (list(column) for column in zip(*found)) if found else ([], [], [])
+    counts = WordCounts()
+    for _ in range(2):
+        counts.add_words(texts_array(words), pa.array(languages, pa.string()), np.array(numbers, np.int64))
+    wanted = Counter()
+    for word, language, number in found:
+        wanted[language, word] += 2 * number
+    tables = counts.tables(ranges)
+    assert len(tables) == ranges and all(table.schema.equals(COUNTS) for table in tables)
+    assert rows(tables) == wanted and sum(table.num_rows for table in tables) == len(wanted) == len(counts)
 
 
-def test_table_is_sorted_by_language_and_word():
-    counter = WordCounter("gpt2")
-    counter.add(["b a", "c", "a"], ["en", None, "de"])
-    table = counter.table()
-    assert table.schema.equals(COUNTS)
-    assert table.to_pylist() == [
-        {"language": language, "word": word, "count": 1} for language, word in [(None, "c"), ("de", "a"), ("en", " a"), ("en", "b")]
-    ]
-    assert WordCounter("gpt2").table().equals(COUNTS.empty_table())
+def test_many_words_of_all_lengths():
+    """More than the table first has room for, with lengths around those that it treats in another way."""
+    words = [f"{number:x}" + "abcdefghijklmnopqrstuvwxyz"[: number % 27] for number in range(60_000)]
+    counts = WordCounts()
+    for start in range(0, 60_000, 7_000):
+        counts.add_words(texts_array(words[start : start + 7_000]), None, np.full(len(words[start : start + 7_000]), 3))
+    counts.add_words(texts_array(words[::2]), None, np.full(30_000, 2**33))
+    wanted = Counter(dict.fromkeys(words, 3))
+    wanted.update(dict.fromkeys(words[::2], 2**33))
+    assert {word: number for (_, word), number in rows(counts.tables(3)).items()} == wanted
 
 
-@pytest.mark.parametrize("rows", [1, 1_000_000])
-def test_merging_adds_up_in_64_bit_whatever_the_order(monkeypatch, rows):
-    monkeypatch.setattr(words, "MERGE_ROWS", rows)
-    one = pa.Table.from_pylist([{"language": None, "word": "x", "count": 1}, {"language": "en", "word": "x", "count": 2**40}], COUNTS)
-    two = pa.Table.from_pylist([{"language": "en", "word": "x", "count": 2**40}, {"language": "en", "word": "a", "count": 3}], COUNTS)
-    merged = merge_counts([one, two, one])
-    assert merged.equals(merge_counts([two, one, one]))
-    assert sorted(merged.to_pylist(), key=str) == sorted(
-        [
-            {"language": None, "word": "x", "count": 2},
-            {"language": "en", "word": "a", "count": 3},
-            {"language": "en", "word": "x", "count": 3 * 2**40},
-        ],
-        key=str,
-    )
+def test_a_word_lies_in_the_same_range_whatever_is_counted_with_it():
+    def places(tables):
+        return {word: number for number, table in enumerate(tables) for _, word in rows([table])}
+
+    one = places(count(["a b c d e f g"], languages=["en"]).tables(4))
+    other = places(count(["x y a b c", "a", "q g f e d"], languages=["xx", None, "de"]).tables(4))
+    assert one.items() <= other.items() and len(one) == 7 and len(set(other.values())) > 1
+
+
+@pytest.mark.parametrize("regex", [PATTERNS["gpt2"], OWN])
+def test_words_of_absurd_length_are_left_out_and_counted(regex):
+    counts = count(["b" * (LONGEST_WORD + 1) + "." + "é" * LONGEST_WORD], regex)
+    assert counts.left_out == 1
+    assert rows(counts.tables()) == {(None, "."): 1, (None, "é" * LONGEST_WORD): 1}
+
+
+@pytest.mark.parametrize("regex", [PATTERNS["gpt2"], OWN])
+def test_languages_are_counted_apart(regex):
+    counts = count(["b a", "c", "a", "a"], regex, ["en", None, "de", "de"])
+    assert rows(counts.tables())[("de", "a")] == 2
+    assert {language for language, _ in rows(counts.tables())} == {"en", None, "de"}
+    assert WordCounts().tables(2) == [COUNTS.empty_table()] * 2

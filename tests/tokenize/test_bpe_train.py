@@ -1,0 +1,168 @@
+"""The merges are those of `tokenizers.trainers.BpeTrainer`, and of the CS336 fixture where ties go by bytes."""
+
+import itertools
+import json
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+
+from corpusmill.pipeline.byte_alphabet import byte_characters, to_characters
+from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.tokenize import bpe_train
+from corpusmill.tokenize.bpe_train import train
+from corpusmill.tokenize.patterns import PATTERNS
+from corpusmill.tokenize.words import WordCounts
+
+#: Ids of the 256 bytes in the order of `tokenizers`, without special tokens.
+BYTE_IDS = [sorted(byte_characters()).index(character) for character in byte_characters()]
+NAMES = sorted(byte_characters())
+
+
+def merges_of(counts, size, minimum=1, ties="ids"):
+    """`counts`: words (str or bytes) and how often each occurs."""
+    words = [word.encode() if isinstance(word, str) else word for word in counts]
+    offsets = np.cumsum([0, *map(len, words)])
+    numbers = np.array(list(counts.values()), np.int64)
+    return train(np.frombuffer(b"".join(words), np.uint8), offsets, numbers, BYTE_IDS, size, minimum, ties)
+
+
+def theirs(texts, size, minimum, pre_tokenizer):
+    """Pairs of ids that `tokenizers` merges."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizer
+    trainer = trainers.BpeTrainer(vocab_size=size, min_frequency=minimum, show_progress=False, initial_alphabet=byte_characters())
+    tokenizer.train_from_iterator(texts, trainer)
+    model = json.loads(tokenizer.to_str())["model"]
+    return [[model["vocab"][left], model["vocab"][right]] for left, right in model["merges"]]
+
+
+WORDS = st.one_of(
+    st.dictionaries(st.text("ab", min_size=1, max_size=25), st.integers(1, 4), max_size=12),
+    st.dictionaries(st.text("abcé", min_size=1, max_size=10), st.integers(1, 9), max_size=30),
+    st.dictionaries(st.text("a", min_size=1, max_size=70), st.integers(1, 3), max_size=6),
+)
+
+
+@pytest.mark.parametrize("fall", [2, 16])  # with 2 the table of pairs is made anew most often
+@settings(max_examples=150)
+@given(counts=WORDS, more=st.integers(0, 80), minimum=st.integers(1, 3))
+def test_random_words(fall, counts, more, minimum):
+    texts = [" ".join([to_characters(word)] * number) for word, number in counts.items()]
+    wanted = theirs(texts, 256 + more, minimum, pre_tokenizers.Split(" ", "removed"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bpe_train, "FALL", fall)
+        assert merges_of(counts, 256 + more, minimum).pairs.tolist() == wanted
+
+
+@pytest.mark.parametrize("pattern", ["gpt2", "o200k"])
+def test_real_text(pattern, english, foreign):
+    texts = english + foreign
+    counts = WordCounts()
+    counts.add_texts(pa.array(texts, pa.large_string()), None, PATTERNS[pattern])
+    table = counts.tables()[0]
+    ours = train(*text_buffers(table["word"]), table["count"].to_numpy(), BYTE_IDS, 5000)
+    cut = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PATTERNS[pattern]), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    assert ours.pairs.tolist() == theirs(texts, 5000, 2, cut)
+    assert ours.first == 256 and len(ours.counts) == 5000 - 256 and (np.diff(ours.counts) <= 0).all()
+
+
+def by_definition(counts, merges, by_bytes):
+    """BPE without any cleverness: `(pair, count)` of each merge, pairs of ids."""
+    words = {tuple(BYTE_IDS[byte] for byte in word.encode()): number for word, number in counts.items()}
+    names = [bytes([byte_characters().index(name)]) for name in NAMES]
+    found = []
+    for _ in range(merges):
+        pairs = Counter()
+        for word, number in words.items():
+            for pair in itertools.pairwise(word):
+                pairs[pair] += number
+        if not pairs:
+            break
+        if by_bytes:
+            best = max(pairs, key=lambda pair: (pairs[pair], names[pair[0]], names[pair[1]]))
+        else:
+            best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        found.append((list(best), pairs[best]))
+        names.append(names[best[0]] + names[best[1]])
+        words = Counter({merge(word, best, len(names) - 1): number for word, number in words.items()})
+    return found
+
+
+def merge(word, pair, new):
+    merged, place = [], 0
+    while place < len(word):
+        together = word[place : place + 2] == pair
+        merged.append(new if together else word[place])
+        place += 1 + together
+    return tuple(merged)
+
+
+@pytest.mark.parametrize("ties", ["ids", "bytes"])
+@settings(max_examples=100)
+@given(counts=WORDS, more=st.integers(0, 40))
+def test_the_definition(ties, counts, more):
+    found = merges_of(counts, 256 + more, 1, ties)
+    assert list(zip(found.pairs.tolist(), found.counts.tolist())) == by_definition(counts, more, ties == "bytes")
+
+
+def test_the_cs336_fixture(shared_data):
+    """Its merges and its vocabulary, whose token after the bytes' is the first merge; special tokens begin."""
+    folder = shared_data / "tokenizer" / "cs336_fixtures"
+    reference = [tuple(line.split(" ")) for line in (folder / "train-bpe-reference-merges.txt").read_text().splitlines()]
+    vocabulary = json.loads((folder / "train-bpe-reference-vocab.json").read_text())
+    counts = WordCounts()
+    texts = (folder / "corpus.en").read_text().split("<|endoftext|>")
+    counts.add_texts(pa.array(texts, pa.large_string()), None, PATTERNS["gpt2"])
+    table = counts.tables()[0]
+    byte_ids = [vocabulary[character] for character in byte_characters()]
+    found = train(*text_buffers(table["word"]), table["count"].to_numpy(), byte_ids, 500, 1, "bytes")
+    names = {number: token for token, number in vocabulary.items() if number < found.first}
+    merges = []
+    for number, (left, right) in enumerate(found.pairs.tolist()):
+        merges.append((names[left], names[right]))
+        names[found.first + number] = names[left] + names[right]
+    assert merges == reference
+    assert {token: number for number, token in names.items()} | {"<|endoftext|>": 0} == vocabulary
+
+
+def test_counts_beyond_32_bits():
+    """Where `tokenizers` counts pairs in 32 bits: 2^32 + 1 would be 1, and the sum of the two below negative."""
+    counts = {"ab": 2**32 + 1, "cd": 5, "xef": 2**31 - 1, "yef": 2**31 - 1, "zz": 2**61}
+    found = merges_of(counts, 256 + 6, 2)
+    pairs = [NAMES[left] + NAMES[right] if max(left, right) < 256 else "" for left, right in found.pairs.tolist()]
+    assert pairs[:3] == ["zz", "ab", "ef"] and pairs[5] == "cd"
+    assert found.counts.tolist() == [2**61, 2**32 + 1, 2**32 - 2, 2**31 - 1, 2**31 - 1, 5]
+
+
+def test_words_may_come_more_than_once_and_in_any_order(english):
+    words = Counter(word for text in english[:40] for word in text.split())
+    halves = [word.encode() for word in words] * 2
+    offsets = np.cumsum([0, *map(len, halves)])
+    numbers = np.array([*(number for number in words.values()), *(2 * number for number in words.values())])
+    twice = train(np.frombuffer(b"".join(halves), np.uint8), offsets, numbers, BYTE_IDS, 900)
+    backwards = dict(reversed([(word, 3 * number) for word, number in words.items()]))
+    assert twice.pairs.tolist() == merges_of(backwards, 900, 2).pairs.tolist()
+
+
+def test_progress_is_told_of_every_merge(english):
+    words = Counter(word for text in english for word in text.split())
+    told = []
+    joined, offsets = b"".join(word.encode() for word in words), np.cumsum([0, *(len(word.encode()) for word in words)])
+    found = train(np.frombuffer(joined, np.uint8), offsets, np.array(list(words.values())), BYTE_IDS, 3000, progress=told.append)
+    assert sum(told) == len(found.pairs) == 3000 - 256 and max(told) <= bpe_train.CHUNK and len(told) >= 3
+
+
+def test_nothing_to_merge():
+    assert len(merges_of({}, 300).pairs) == 0
+    assert len(merges_of({"a": 5, "b": 2**40}, 300).pairs) == 0
+    assert len(merges_of({"ab": 3, "cd": 1}, 300, 2).pairs) == 1

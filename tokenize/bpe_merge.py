@@ -1,0 +1,278 @@
+# mypy: disallow-untyped-defs=False
+"""The loop of BPE training: merge the most frequent pair, count what that changes, and again.
+
+As `BpeTrainer::do_train` of `tokenizers`: a heap whose counts may be out of date, which is seen when a pair comes to its top. Counts are
+int64 here and int32 there. No string is merged from two different pairs (while both its ends are ends of tokens, what lies between is
+merged in the same way everywhere), so each merge is a new token, and a pair's count never grows after the merge that made it.
+"""
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from corpusmill.tokenize.bpe_slots import COUNT, END, INSIDE, KEY, LENGTH, START, count_at, find_pair, grown, pair_key, with_room
+
+#: Columns of `changes`, int64 [ids, 8]: what a merge takes from the pair (id, left) and from (right, id); what it gives to (id, new) and to
+#: (new, id), and in how many places; whether it does any of these.
+LOST_BEFORE, LOST_AFTER, NEW_BEFORE, NEW_AFTER, PLACES_BEFORE, PLACES_AFTER, TOUCHED = range(7)
+
+
+@numba.njit(cache=True, nogil=True)
+def _greater_bytes(one, other, starts, letters):
+    """-1, 0 or 1: how the bytes of two tokens compare."""
+    first, second = starts[one], starts[other]
+    while first < starts[one + 1] and second < starts[other + 1]:
+        if letters[first] != letters[second]:
+            return 1 if letters[first] > letters[second] else -1
+        first, second = first + 1, second + 1
+    return np.int64(first < starts[one + 1]) - np.int64(second < starts[other + 1])
+
+
+@numba.njit(cache=True, nogil=True)
+def _before(one_count, one, other_count, other, pairs, by_bytes, starts, letters):
+    """Whether pair `one` is to be merged before `other`: the more frequent, then the smaller ids or the greater bytes."""
+    if one_count != other_count:
+        return one_count > other_count
+    first, second = pairs[one, KEY], pairs[other, KEY]
+    if not by_bytes:
+        return first < second
+    order = _greater_bytes(first >> 32, second >> 32, starts, letters)
+    if order == 0:
+        order = _greater_bytes(first & 0xFFFFFFFF, second & 0xFFFFFFFF, starts, letters)
+    return order > 0
+
+
+@numba.njit(cache=True, nogil=True)
+def sink(heap, size, at, pairs, by_bytes, starts, letters):
+    """Moves the entry at `at` down to its place. `heap` is int64 [.., 2]: a count, perhaps out of date, and the number of a pair."""
+    count, number = heap[at, 0], heap[at, 1]
+    while True:
+        child = 2 * at + 1
+        if child >= size:
+            break
+        other = child + 1
+        if other < size and _before(heap[other, 0], heap[other, 1], heap[child, 0], heap[child, 1], pairs, by_bytes, starts, letters):
+            child = other
+        if not _before(heap[child, 0], heap[child, 1], count, number, pairs, by_bytes, starts, letters):
+            break
+        heap[at, 0], heap[at, 1] = heap[child, 0], heap[child, 1]
+        at = child
+    heap[at, 0], heap[at, 1] = count, number
+
+
+@numba.njit(cache=True, nogil=True)
+def _rise(heap, at, pairs, by_bytes, starts, letters):
+    """Moves the entry at `at` up to its place."""
+    count, number = heap[at, 0], heap[at, 1]
+    while at > 0:
+        parent = (at - 1) >> 1
+        if not _before(count, number, heap[parent, 0], heap[parent, 1], pairs, by_bytes, starts, letters):
+            break
+        heap[at, 0], heap[at, 1] = heap[parent, 0], heap[parent, 1]
+        at = parent
+    heap[at, 0], heap[at, 1] = count, number
+
+
+@numba.njit(cache=True, nogil=True)
+def make_heap(pairs, known, least, by_bytes, starts, letters):
+    """`(heap, size)` of all pairs that occur at least `least` times."""
+    heap = np.empty((known + 16, 2), np.int64)
+    size = 0
+    for number in range(known):
+        if pairs[number, COUNT] >= least:
+            heap[size, 0], heap[size, 1] = pairs[number, COUNT], number
+            size += 1
+    for at in range(size // 2 - 1, -1, -1):
+        sink(heap, size, at, pairs, by_bytes, starts, letters)
+    return heap, size
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _touch(changes, touched, many, token):
+    """Lists a token that a merge changes pairs of; returns how many there are."""
+    if changes[token, TOUCHED] == 0:
+        changes[token, TOUCHED] = 1
+        touched[many] = token
+        many += 1
+    return many
+
+
+@numba.njit(cache=True, nogil=True)
+def _merge_places(places, slots, large, widths, left, right, new, changes, touched, events):
+    """Merges a pair where it still is. Returns `(many, seen, events)`: how many tokens are touched, how many events there are.
+
+    An event (int64 [.., 2]: `2 * token + after`, slot) says that a new pair with that token begins there.
+    """
+    many = seen = 0
+    left_width, width = widths[left], widths[new]
+    for place in places:
+        at = np.int64(place)
+        middle = at + left_width
+        if slots[at, 0] != left or slots[middle, 0] != right:
+            continue
+        if seen + 2 > events.shape[0]:
+            events = grown(events, 2 * events.shape[0])
+        count = count_at(slots, large, at)
+        before, after = slots[at - 1, 0], slots[at + width, 0]
+        if before != END:
+            many = _touch(changes, touched, many, before)
+            changes[before, NEW_BEFORE] += count
+            changes[before, PLACES_BEFORE] += 1
+            if before == new:  # made just now, and thought to be followed by `left`
+                changes[left, NEW_AFTER] -= count
+            else:
+                changes[before, LOST_BEFORE] += count
+            events[seen, 0], events[seen, 1] = 2 * before, at - widths[before]
+            seen += 1
+        if after != END:
+            many = _touch(changes, touched, many, after)
+            changes[after, LOST_AFTER] += count
+            changes[after, NEW_AFTER] += count
+            changes[after, PLACES_AFTER] += 1
+            events[seen, 0], events[seen, 1] = 2 * after + 1, at
+            seen += 1
+        slots[middle, 0] = INSIDE
+        slots[at, 0] = slots[at + width - 1, 0] = new
+    return many, seen, events
+
+
+class Fixed(NamedTuple):
+    """Arrays that stay where they are.
+
+    `slots`, `large` and `widths` are those of `bpe_slots.py`; `merges` int64 [ids, 3]: left id, right id and count of the merge that made
+    each id; `starts` int64 [ids + 1]: where the bytes of each id begin among the `letters`; `changes` int64 [ids, 8], all zero between
+    merges; `touched` int64 [ids]: scratch.
+    """
+
+    slots: npt.NDArray[np.int32]
+    large: npt.NDArray[np.int64]
+    widths: npt.NDArray[np.int64]
+    merges: npt.NDArray[np.int64]
+    starts: npt.NDArray[np.int64]
+    changes: npt.NDArray[np.int64]
+    touched: npt.NDArray[np.int64]
+
+
+class Growing(NamedTuple):
+    """Arrays that are replaced by larger ones: the table of pairs (`bpe_slots.tabulate`), the heap, and what is noted in a merge."""
+
+    table: npt.NDArray[np.int32]
+    pairs: npt.NDArray[np.int64]
+    positions: npt.NDArray[np.uint32]
+    heap: npt.NDArray[np.int64]
+    letters: npt.NDArray[np.uint8]
+    events: npt.NDArray[np.int64]
+
+
+#: Places in `state`, int64: pairs in the table, positions given out, entries in the heap, the next new id.
+KNOWN, WRITTEN, SIZE, TOKEN = range(4)
+
+
+@numba.njit(cache=True, nogil=True)
+def merge_pairs(fixed, growing, state, least, last, by_bytes):
+    """Merges pairs that occur at least `least` times until there are `last` ids, or no such pair.
+
+    Moves `state` on and returns the arrays that may have been replaced.
+    """
+    index, pairs, positions, heap, letters, events = growing
+    while state[SIZE] and state[TOKEN] < last:
+        number = _top(heap, state, pairs, least, by_bytes, fixed.starts, letters)
+        if number < 0:
+            continue
+        new, left, right = state[TOKEN], pairs[number, KEY] >> 32, pairs[number, KEY] & 0xFFFFFFFF
+        fixed.merges[new, 0], fixed.merges[new, 1], fixed.merges[new, 2] = left, right, pairs[number, COUNT]
+        letters = _append_letters(fixed.starts, letters, new, left, right)
+        fixed.widths[new] = fixed.widths[left] + fixed.widths[right]
+        places = positions[pairs[number, START] : pairs[number, START] + pairs[number, LENGTH]]
+        many, seen, events = _merge_places(
+            places, fixed.slots, fixed.large, fixed.widths, left, right, new, fixed.changes, fixed.touched, events
+        )
+        pairs[number, COUNT] = 0
+        touched = fixed.touched[:many]
+        _take(index, pairs, left, right, touched, fixed.changes)
+        if state[SIZE] + 2 * many > heap.shape[0]:
+            heap = grown(heap, 2 * (state[SIZE] + 2 * many))
+        index, pairs = _give(index, pairs, heap, state, new, touched, fixed.changes, least, by_bytes, fixed.starts, letters)
+        if state[WRITTEN] > positions.size:
+            positions = grown(positions, state[WRITTEN] + positions.size // 2)
+        _note_positions(pairs, positions, events[:seen], touched, fixed.changes)
+        state[TOKEN] += 1
+    return Growing(index, pairs, positions, heap, letters, events)
+
+
+@numba.njit(cache=True, nogil=True)
+def _top(heap, state, pairs, least, by_bytes, starts, letters):
+    """Takes the pair at the top of the heap; -1 where its count was out of date, which is put right."""
+    number = heap[0, 1]
+    current = heap[0, 0] == pairs[number, COUNT]
+    heap[0, 0] = pairs[number, COUNT]
+    if current or heap[0, 0] < least:
+        state[SIZE] -= 1
+        heap[0, 0], heap[0, 1] = heap[state[SIZE], 0], heap[state[SIZE], 1]
+    if state[SIZE]:
+        sink(heap, state[SIZE], 0, pairs, by_bytes, starts, letters)
+    return number if current else -1
+
+
+@numba.njit(cache=True, nogil=True)
+def _take(index, pairs, left, right, touched, changes):
+    """Takes from the counts of pairs what a merge has undone."""
+    for other in touched:
+        for column, key in ((LOST_BEFORE, pair_key(other, left)), (LOST_AFTER, pair_key(right, other))):
+            if changes[other, column]:
+                number = find_pair(index, pairs, key)
+                if number >= 0:
+                    pairs[number, COUNT] -= changes[other, column]
+                changes[other, column] = 0
+
+
+@numba.njit(cache=True, nogil=True)
+def _give(index, pairs, heap, state, new, touched, changes, least, by_bytes, starts, letters):
+    """Enters the new pairs that are frequent enough; PLACES of `changes` become their numbers, or -1."""
+    for other in touched:
+        for after in range(2):
+            count, places = changes[other, NEW_BEFORE + after], changes[other, PLACES_BEFORE + after]
+            changes[other, NEW_BEFORE + after], changes[other, PLACES_BEFORE + after] = 0, -1
+            if count < least:
+                continue
+            number = state[KNOWN]
+            index, pairs = with_room(index, pairs, number)
+            key = pair_key(new, other) if after else pair_key(other, new)
+            index[-1 - find_pair(index, pairs, key)] = number
+            pairs[number, KEY], pairs[number, COUNT], pairs[number, START], pairs[number, LENGTH] = key, count, state[WRITTEN], 0
+            changes[other, PLACES_BEFORE + after] = number
+            heap[state[SIZE], 0], heap[state[SIZE], 1] = count, number
+            _rise(heap, state[SIZE], pairs, by_bytes, starts, letters)
+            state[KNOWN] += 1
+            state[WRITTEN] += places
+            state[SIZE] += 1
+    return index, pairs
+
+
+@numba.njit(cache=True, nogil=True)
+def _note_positions(pairs, positions, events, touched, changes):
+    """Writes where the new pairs are, and leaves `changes` zero."""
+    for event in range(events.shape[0]):
+        number = changes[events[event, 0] >> 1, PLACES_BEFORE + (events[event, 0] & 1)]
+        if number >= 0:
+            positions[pairs[number, START] + pairs[number, LENGTH]] = events[event, 1]
+            pairs[number, LENGTH] += 1
+    for other in touched:
+        changes[other, PLACES_BEFORE] = changes[other, PLACES_AFTER] = changes[other, TOUCHED] = 0
+
+
+@numba.njit(cache=True, nogil=True)
+def _append_letters(starts, letters, token, left, right):
+    """Writes the bytes of a new token; returns them all."""
+    at = starts[token]
+    length = starts[left + 1] - starts[left] + starts[right + 1] - starts[right]
+    if at + length > letters.size:
+        letters = grown(letters, 2 * letters.size + length)
+    for part in (left, right):
+        for place in range(starts[part], starts[part + 1]):
+            letters[at] = letters[place]
+            at += 1
+    starts[token + 1] = at
+    return letters
