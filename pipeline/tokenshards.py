@@ -370,6 +370,11 @@ class TokenShards:
             self._indexes[number] = table
         return self._indexes[number]
 
+    def release(self, number: int) -> None:
+        """Lets go of a shard's map and index: whoever walks over all shards needs one at a time."""
+        self._tokens.pop(number, None)
+        self._indexes.pop(number, None)
+
     def shard_of(self, position: int) -> tuple[int, int]:
         """The shard of a position and the token's number in it."""
         if not 0 <= position < self.total:

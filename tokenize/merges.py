@@ -18,7 +18,7 @@ NONE = np.uint64(0xFFFFFFFFFFFFFFFF)
 LOW = np.uint64(0xFFFFFFFF)
 WORD = np.uint64(32)
 #: Bytes up to which looking at all pairs for the least is faster than a heap.
-SHORT = 48
+SHORT = 128
 
 
 class Merges(NamedTuple):

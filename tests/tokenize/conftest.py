@@ -57,6 +57,11 @@ def execute(run: Storage, stage: Stage) -> StageRun:
     return stage_run
 
 
+@pytest.fixture(scope="session", name="publish_documents")
+def publish_documents_fixture() -> Callable[[Storage, Sequence[pa.Table]], None]:
+    return publish_documents
+
+
 @pytest.fixture
 def make_run(tmp_path: Path) -> Callable[..., Storage]:
     """Makes a run with documents: `make_run(shards, name="run")`."""

@@ -1,0 +1,135 @@
+"""From the token shards of a run to a folder in another format: checked while they stream, published whole."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import corpusmill
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.special_tokens import EOT_ID
+from corpusmill.pipeline.storage import Storage
+from corpusmill.tokenize.export.datatrove import Datatrove
+from corpusmill.tokenize.export.folder import new_folder
+from corpusmill.tokenize.export.format import Format
+from corpusmill.tokenize.export.litdata import LitData
+from corpusmill.tokenize.export.llmc import LLMC
+from corpusmill.tokenize.export.mds import MDS
+from corpusmill.tokenize.export.megatron import Megatron
+from corpusmill.tokenize.export.nanogpt import NanoGPT
+from corpusmill.tokenize.export.parquet import ParquetIds
+from corpusmill.tokenize.export.source import Source
+
+FORMATS: dict[str, type[Format]] = {
+    "nanogpt": NanoGPT,
+    "llmc": LLMC,
+    "megatron": Megatron,
+    "datatrove": Datatrove,
+    "parquet": ParquetIds,
+    "mds": MDS,
+    "litdata": LitData,
+}
+SPLITS = ("train", "validation")
+TOKENIZER = "tokenizer/tokenizer.json"
+EXPORT_FILE = "export.json"
+
+
+def export(
+    run: str,
+    format_name: str,
+    output: str,
+    splits: Iterable[str] = SPLITS,
+    sequence_length: int | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Writes the tokens of a run to the folder `output` in one of FORMATS, and returns the content of its `export.json`.
+
+    A split without documents is left out. Raises InputError where a split is not there, a shard is cut short or has
+    another sha256, the tokenizer is another one, the vocabulary is too large for the format, the format has no rows that could
+    have `sequence_length` tokens, or `output` holds anything (with `force`: anything but a finished export). Nothing is left behind then.
+    """
+    written, storage = FORMATS[format_name](sequence_length), Storage(run)
+    if sequence_length and not written.has_rows:
+        rows = " and ".join(name for name, made in FORMATS.items() if made.has_rows)
+        raise InputError(f"--sequence-length {sequence_length}: {format_name} is read at any length; only {rows} have rows of one.")
+    if Path(output).resolve().is_relative_to(Path(storage.path("tokens")).resolve()):
+        raise InputError(f"{output}: this lies in the folder of the stage tokens, which removes what it did not write; choose another.")
+    tokenizer_json = _tokenizer(storage)
+    sha256 = hashlib.sha256(tokenizer_json).hexdigest()
+    with new_folder(output, lambda target: _may_replace(target, force)) as folder, (progress or Progress(False)).transfer("export") as done:
+        sources = [Source(storage.path(f"tokens/{split}"), split, sha256, done) for split in splits]
+        sources = [source for source in sources if len(source)]
+        if not sources:
+            raise InputError(f"{storage.path('tokens')}: there are no tokens of {' and '.join(splits)} to export.")
+        _check_vocabulary(written, format_name, sources[0])
+        for source in sources:
+            written.write(source, folder)
+        written.finish(folder, [source.split for source in sources], tokenizer_json)
+        (folder / "tokenizer.json").write_bytes(tokenizer_json)
+        content = _describe(run, format_name, written, sources, folder)
+        (folder / EXPORT_FILE).write_text(json.dumps(content, indent=1) + "\n")
+    return content
+
+
+def _tokenizer(storage: Storage) -> bytes:
+    if not storage.exists(TOKENIZER):
+        raise InputError(f"{storage.path(TOKENIZER)}: no such file, so there is nothing that could read the tokens of {storage.root}.")
+    return storage.read_bytes(TOKENIZER)
+
+
+def _may_replace(target: Path, force: bool) -> bool:
+    """Whether what lies there may go: an empty folder, or a finished export where the user says so."""
+    if not target.is_dir() or target.is_symlink():
+        return False
+    if not any(target.iterdir()):
+        return True
+    if not _is_export(target):
+        return False
+    if not force:
+        raise InputError(f"{target}: this folder holds an earlier export; --force replaces it.")
+    return True
+
+
+def _is_export(folder: Path) -> bool:
+    try:
+        return json.loads((folder / EXPORT_FILE).read_text())["format"] in FORMATS
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _check_vocabulary(written: Format, name: str, source: Source) -> None:
+    size, largest = source.description.vocabulary_size, written.largest_vocabulary
+    if largest is not None and size > largest:
+        wide = ", ".join(other for other, made in FORMATS.items() if made.largest_vocabulary is None)
+        raise InputError(
+            f"{source.shards.storage.root}: a vocabulary of {size:,} does not fit the format {name}, "
+            f"which has 16 bits for an id (formats that take it: {wide})."
+        )
+
+
+def _describe(run: str, name: str, written: Format, sources: list[Source], folder: Path) -> dict[str, Any]:
+    """What `export.json` says. Nothing in it depends on the time or on where the export lies."""
+    first = sources[0].description
+    return {
+        "format": name,
+        "written_by": f"corpusmill {corpusmill.__version__}",
+        "run": run,
+        "tokenizer_sha256": first.tokenizer_sha256,
+        "vocabulary_size": first.vocabulary_size,
+        "end_of_text": EOT_ID,
+        "dtype": written.dtype(sources[0].dtype).name,
+        "sequence_length": written.sequence_length,
+        "splits": {
+            source.split: {
+                "tokens": source.description.tokens,
+                "documents": source.description.documents,
+                "utf8_bytes": source.description.utf8_bytes,
+                "shards": {shard.file: shard.sha256 for shard in source.description.shards},
+            }
+            for source in sources
+        },
+        "files": {path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()},
+    }
