@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.report.around import Around, around
 from corpusmill.pipeline.report.read import RunReader
-from corpusmill.pipeline.report.trace import SPLITS, TOKENIZER, open_split
+from corpusmill.pipeline.report.token_sets import SPLITS, find_tokenizer, open_split, split_folders
 from corpusmill.pipeline.shards import open_parquet
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
@@ -92,22 +92,21 @@ def find(folder: str, text: str, ignore_case: bool = False, limit: int = 20) -> 
         text.encode()
     except UnicodeEncodeError as error:
         raise InputError("tokens find: the text to look for is not UTF-8.") from error
-    reader = RunReader(folder)
-    sets = [open_split(reader.storage, split) for split in SPLITS if reader.storage.exists(f"tokens/{split}/shards.json")]
-    if not sets:
-        open_split(reader.storage, SPLITS[0])
+    root = Storage(folder)
+    sets = [open_split(root, split) for split in split_folders(root) or SPLITS]
     findings, hits = Findings(), dict[File, npt.NDArray[np.uint8]]()
-    for file in _files(reader, sets):
-        matching = _search(reader.storage, file, text, ignore_case, limit, findings)
+    for file in _files(root, sets):
+        matching = _search(root, file, text, ignore_case, limit, findings)
         if matching is not None and matching.any():
             hits[file] = np.packbits(matching)
-    _place(reader, sets, hits, findings)
+    _place(root, sets, hits, findings)
     return findings
 
 
-def _files(reader: RunReader, sets: list[TokenShards]) -> list[File]:
-    """The files of documents that the stage `tokens` has read, then others that the shards' indexes name."""
-    files: dict[File, None] = {(None, path): None for path in sorted(reader.inputs("tokens").values())}
+def _files(root: Storage, sets: list[TokenShards]) -> list[File]:
+    """The files of documents that a run's stage `tokens` has read, then others that the shards' indexes name."""
+    read = RunReader(root.root).inputs("tokens").values() if root.exists("tokens") else ()
+    files: dict[File, None] = {(None, path): None for path in sorted(read)}
     for table, home, _, _ in _index_groups(sets, ["data_file"]):
         files.update({(home, str(path)): None for path in sorted(pc.unique(table["data_file"]).to_pylist())})
     return list(files)
@@ -160,12 +159,11 @@ def _tell(described: pa.Table, texts: Any, file: File, rows: npt.NDArray[np.int6
         findings.found.append(Found({**document, **place}, start, count, around(encoded, start, size, SNIPPET), encoded))
 
 
-def _place(reader: RunReader, sets: list[TokenShards], hits: dict[File, npt.NDArray[np.uint8]], findings: Findings) -> None:
+def _place(root: Storage, sets: list[TokenShards], hits: dict[File, npt.NDArray[np.uint8]], findings: Findings) -> None:
     """Looks the documents up in the shards' indexes."""
-    table = TokenBytes.read(reader.storage, TOKENIZER) if reader.storage.exists(TOKENIZER) else None
-    if table is None or any(shards.description.tokenizer_sha256 != table.sha256 for shards in sets):
-        findings.notes.append(f"{reader.storage.path(TOKENIZER)} is not the tokenizer of these shards, so no token is named.")
-        table = None
+    table, reason = find_tokenizer(root, sets[0].description)
+    if table is None:
+        findings.notes.append(f"{reason}, so no token is named.")
     told = {(one.document.get("run"), one.document["data_file"], one.document["data_row"]): one for one in findings.found}
     missing = {file: np.unpackbits(bits) for file, bits in hits.items()}
     for rows, home, place, number in _index_groups(sets, ["data_file", "data_row", "first", "tokens", "copy"]):

@@ -7,12 +7,11 @@ from typing import Any
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.report.around import Around, around
 from corpusmill.pipeline.report.read import DATA_STAGES, Rule, RunReader
+from corpusmill.pipeline.report.token_sets import find_tokenizer, open_split
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
 from corpusmill.pipeline.tokenshards import Address, TokenShards
 
-SPLITS = ("train", "validation")
-TOKENIZER = "tokenizer/tokenizer.json"
 #: The stages whose reports say something about a document, the one that made its tokens last.
 REPORTED = (*DATA_STAGES, "tokens")
 
@@ -48,25 +47,15 @@ class Traced:
         }  # fmt: skip
 
 
-def open_split(storage: Storage, split: str) -> TokenShards:
-    """The token shards of a run's split. Raises InputError where there are none."""
-    path = f"tokens/{split}"
-    if not storage.exists(f"{path}/shards.json"):
-        there = [name for name in SPLITS if storage.exists(f"tokens/{name}/shards.json")]
-        hint = f"there are {', '.join(there)}" if there else "run: corpusmill tokens " + storage.root
-        raise InputError(f"{storage.path(path)}: no token shards of the split {split!r} ({hint}).")
-    return TokenShards(storage.path(path))
-
-
 def trace(folder: str, shard: int, token: int, split: str = "train", batch: Mapping[str, Any] | None = None,
           notes: Sequence[str] = ()) -> Traced:  # fmt: skip
     """What is known of token number `token` of shard number `shard`. Raises InputError where there is no such token."""
-    reader = RunReader(folder)
-    shards = open_split(reader.storage, split)
+    root, said = Storage(folder), list(notes)
+    shards = open_split(root, split)
     address = shards.locate(shard, token)
-    said = list(notes)
-    home = _home(reader, shards.shards[shard].run, said)
-    table = _token_bytes(reader, shards, said)
+    home = _home(folder, shards.shards[shard].run, said)
+    table, reason = find_tokenizer(root, shards.description)
+    said += [f"{reason}, so the text is not shown."] if table is None else []
     number = int(shards.tokens(shard)[token])
     found = None if table is None else _around(home, shards, table, address, token, said)
     special = None if table is None else table.special.get(number)
@@ -76,26 +65,15 @@ def trace(folder: str, shard: int, token: int, split: str = "train", batch: Mapp
     return Traced(split, shard, token, number, special, found, address, values, rules, batch, said)
 
 
-def _home(reader: RunReader, folder: str | None, notes: list[str]) -> RunReader | None:
+def _home(folder: str, run: str | None, notes: list[str]) -> RunReader | None:
     """The run in which the documents of a shard lie, where that is still there."""
-    if folder is None:
-        return reader
-    try:
+    if run is None:
         return RunReader(folder)
+    try:
+        return RunReader(run)
     except InputError as error:
         notes.append(f"this shard was appended from another run, whose documents and reports can't be read: {error}")
         return None
-
-
-def _token_bytes(reader: RunReader, shards: TokenShards, notes: list[str]) -> TokenBytes | None:
-    if not reader.storage.exists(TOKENIZER):
-        notes.append(f"{reader.storage.path(TOKENIZER)} is not there, so the text is not shown.")
-        return None
-    table = TokenBytes.read(reader.storage, TOKENIZER)
-    if table.sha256 != shards.description.tokenizer_sha256:
-        notes.append(f"{reader.storage.path(TOKENIZER)} is not the tokenizer that made these tokens, so the text is not shown.")
-        return None
-    return table
 
 
 def _around(

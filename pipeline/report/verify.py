@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.report.trace import SPLITS, TOKENIZER
+from corpusmill.pipeline.packplan import Plan
+from corpusmill.pipeline.report.token_sets import TOKENIZER, find_tokenizer, split_folders
 from corpusmill.pipeline.report.verify_texts import Chosen, compare
 from corpusmill.pipeline.shards import open_parquet
 from corpusmill.pipeline.storage import Storage
@@ -38,60 +39,54 @@ class SplitCheck:
 
 
 def verify(folder: str, sample: int = 20, every: bool = False) -> list[SplitCheck]:
-    """Checks all token shards of a run, or one folder of them. `sample` documents a shard, evenly spread, or `every` one are compared
-    with their texts. Raises InputError where there is nothing to check."""
+    """Checks all token shards of a run or a set, or one folder of them. `sample` documents a shard, evenly spread, or `every` one are
+    compared with their texts. Raises InputError where there is nothing to check."""
     root = Storage(folder)
     if root.exists(SHARDS_FILE):
-        run = None if root.remote else Storage(str(Path(folder).resolve().parent.parent))
-        return [_check(root, run if run and run.exists(TOKENIZER) else None, sample, every)]
-    splits = [root.child(f"tokens/{split}") for split in SPLITS if root.exists(f"tokens/{split}/{SHARDS_FILE}")]
+        parents = [] if root.remote else [Storage(str(path)) for path in Path(folder).resolve().parents[:2]]
+        return [_check(root, next((parent for parent in parents if parent.exists(TOKENIZER)), root), sample, every)]
+    splits = split_folders(root)
     if not splits:
         raise InputError(f"{folder}: it holds no token shards, and is no run that has any (run: corpusmill tokens {folder}).")
-    return [_check(split, root, sample, every) for split in splits]
+    return [_check(root.child(path), root, sample, every) for path in splits.values()]
 
 
-def _check(storage: Storage, run: Storage | None, sample: int, every: bool) -> SplitCheck:
+def _check(storage: Storage, run: Storage, sample: int, every: bool) -> SplitCheck:
+    """`run` is where documents and tokenizer of shards lie that were not appended from another run."""
     check = SplitCheck(storage.root)
     try:
         described = ShardSet.read(storage)
+        table = _tokenizer(run, described, check)
     except InputError as error:
         check.faults.append(str(error))
         return check
-    table = _tokenizer(run, described, check)
     chosen: list[Chosen] = []
     for number, shard in enumerate(described.shards):
         check.shards, check.documents, check.tokens = check.shards + 1, check.documents + shard.documents, check.tokens + shard.tokens
         try:
             index, tokens = _read(storage, shard, described)
             _check_tokens(storage.path(shard.file), index, tokens, described, table)
+            _check_plans(storage, shard)
         except InputError as error:
             check.faults.append(str(error))
             continue
-        wanted = (
-            np.arange(index.num_rows) if every else np.unique(np.linspace(0, index.num_rows - 1, min(sample, index.num_rows), dtype=int))
-        )
+        rows = index.num_rows
+        wanted = np.arange(rows) if every else np.unique(np.linspace(0, rows - 1, min(sample, rows), dtype=int))
         chosen.append(Chosen(number, shard, index.select(["data_file", "data_row", "first", "tokens"]).take(pa.array(wanted))))
-    if table is not None and run is not None:
+    if table is not None:
         check.compared = compare(storage, run, described, table, chosen, check.faults)
     return check
 
 
-def _tokenizer(run: Storage | None, described: ShardSet, check: SplitCheck) -> TokenBytes | None:
-    """The run's tokenizer; None, with a note or a fault, where it is not there or another one."""
-    if run is None or not run.exists(TOKENIZER):
-        check.notes.append("there is no tokenizer beside these shards, so tokens were not compared with texts.")
-        return None
-    try:
-        table = TokenBytes.read(run, TOKENIZER)
-    except InputError as error:
-        check.faults.append(str(error))
-        return None
-    if table.sha256 != described.tokenizer_sha256:
+def _tokenizer(run: Storage, described: ShardSet, check: SplitCheck) -> TokenBytes | None:
+    """The tokenizer; None, with a note or a fault, where it is not there or another one."""
+    table, reason = find_tokenizer(run, described)
+    if table is None and run.exists(TOKENIZER):
         check.faults.append(
-            f"{check.folder}: these tokens were made by another tokenizer (sha256 {described.tokenizer_sha256[:12]}) "
-            f"than {run.path(TOKENIZER)} ({table.sha256[:12]})."
+            f"{check.folder}: these tokens were made by another tokenizer: {reason} (sha256 {described.tokenizer_sha256[:12]})."
         )
-        return None
+    elif table is None:
+        check.notes.append("there is no tokenizer beside these shards, so tokens were not compared with texts.")
     return table
 
 
@@ -140,3 +135,14 @@ def _check_tokens(path: str, index: pa.Table, tokens: npt.NDArray[Any], describe
         inside = found[~np.isin(found, here)]
         if len(inside):
             raise InputError(f"{path}: token {inside[0]} is the special token {tokens[inside[0]]} inside a document.")
+
+
+def _check_plans(storage: Storage, shard: Shard) -> None:
+    """Whether each packing plan is the one that was written, and covers the shard."""
+    for plan in shard.plans:
+        if storage.size(plan.file) < 0:
+            raise InputError(f"{storage.path(plan.file)}: this packing plan is missing.")
+        if storage.size(plan.file) != plan.bytes or file_sha256(storage, plan.file) != plan.sha256:
+            raise InputError(f"{storage.path(plan.file)}: this packing plan is not the one that was written (its sha256 differs).")
+        if not storage.remote:
+            Plan(storage.path(plan.file), shard.tokens, plan.length, plan.rows)

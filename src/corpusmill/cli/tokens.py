@@ -7,12 +7,16 @@ import typer
 
 from corpusmill.cli.base import RunFolder, app, tokens_app
 
+RunOrSet = Annotated[
+    str, typer.Argument(metavar="RUN|SET", help="The folder of a run, or of a set that runs were appended to.", show_default=False)
+]
+
 
 @app.command(
     epilog="Example: corpusmill trace runs/demo --step 120 --row 3 --pos 17, or: corpusmill trace runs/demo --shard 0 --token 12345"
 )
 def trace(
-    run: RunFolder,
+    run: RunOrSet,
     shard: Annotated[int | None, typer.Option(min=0, help="The number of the token shard.", show_default=False)] = None,
     token: Annotated[int | None, typer.Option(min=0, help="The token's place in the shard.", show_default=False)] = None,
     split: Annotated[str, typer.Option(help="train or validation.")] = "train",
@@ -45,7 +49,7 @@ def trace(
 
 @tokens_app.command(epilog='Example: corpusmill tokens find runs/demo "the text that a model repeats"')
 def find(
-    run: RunFolder,
+    run: RunOrSet,
     text: Annotated[str, typer.Argument(metavar="TEXT", help="What to look for, character by character.", show_default=False)],
     ignore_case: Annotated[bool, typer.Option("--ignore-case", help="Upper and lower case are the same.")] = False,
     limit: Annotated[int, typer.Option(min=0, help="Documents to show; all are counted.")] = 20,
@@ -62,7 +66,9 @@ def find(
 
 @tokens_app.command(epilog="Example: corpusmill tokens verify runs/demo --all")
 def verify(
-    target: Annotated[str, typer.Argument(metavar="RUN|FOLDER", help="A run, or one folder of token shards.", show_default=False)],
+    target: Annotated[
+        str, typer.Argument(metavar="RUN|SET|FOLDER", help="A run, a set, or one folder of token shards.", show_default=False)
+    ],
     every: Annotated[bool, typer.Option("--all", help="Compare the tokens of every document with its text.")] = False,
     sample: Annotated[int, typer.Option(min=0, help="Documents of a shard to compare, where not all are.")] = 20,
 ) -> None:
