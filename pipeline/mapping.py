@@ -6,6 +6,7 @@ number of shards can stay mapped.
 
 import ctypes
 import os
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -38,9 +39,9 @@ class _Mapping:
         shape = (self.size // dtype.itemsize,)
         self.__array_interface__ = {"version": 3, "typestr": dtype.str, "shape": shape, "data": (self.address or 0, True)}
 
-    def __del__(self) -> None:
+    def __del__(self, unmap: Callable[[int, int], int] = _libc.munmap) -> None:
         if self.address is not None:
-            _libc.munmap(self.address, self.size)
+            unmap(self.address, self.size)
             self.address = None
 
 

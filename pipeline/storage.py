@@ -6,7 +6,7 @@ an object only when its upload completes, so there a plain write is atomic alrea
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -76,20 +76,19 @@ class Storage:
         base = Path(self.path(folder))
         return sorted(p.relative_to(self.root).as_posix() for p in base.rglob("*") if p.is_file()) if base.is_dir() else []
 
-    def listing(self, sized: str = "") -> dict[str, int]:
-        """Bytes of what lies in this folder itself, by name, found all at once. Of a local folder only the names that end in
-        `sized` are looked at; of the others the bytes are -1. Empty where there is no such folder."""
+    def sizes(self, names: Sequence[str]) -> list[int]:
+        """Bytes of files that lie in this folder itself, -1 for those that are not there; of a remote one found by one listing."""
         if self.remote:
             fs = self._fs()
             fs.invalidate_cache()  # what the store said before may be old
-            found = fs.find("", maxdepth=1, detail=True)
-            return {name.rpartition("/")[2]: int(info["size"]) for name, info in found.items()}
+            found = {name.rpartition("/")[2]: int(info["size"]) for name, info in fs.find("", maxdepth=1, detail=True).items()}
+            return [found.get(name, -1) for name in names]
         try:
             descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
+        except OSError:
+            return [-1] * len(names)
         try:
-            return {name: os.stat(name, dir_fd=descriptor).st_size if name.endswith(sized) else -1 for name in os.listdir(descriptor)}
+            return [_size(name, descriptor) for name in names]
         finally:
             os.close(descriptor)
 
@@ -147,3 +146,11 @@ def fsync_folder(folder: str | Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _size(name: str, folder: int) -> int:
+    """Bytes of a file in the folder with this descriptor: in half the time that its whole path takes."""
+    try:
+        return os.stat(name, dir_fd=folder).st_size
+    except OSError:
+        return -1

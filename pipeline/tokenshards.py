@@ -257,7 +257,7 @@ class TokenShards:
                 f"{self.storage.path(SHARDS_FILE)}: documents end with token {self.description.end_of_text_id} here, and with "
                 f"{end_of_text_id} in the tokenizers that this project trains: a model can't be trained on these shards."
             )
-        self._check_files()
+        self._check_sizes()
         counts = [shard.tokens for shard in self.description.shards]
         #: int64, one more than there are shards: the position at which each begins, and the total.
         self.starts: npt.NDArray[np.int64] = np.concatenate(([0], np.cumsum(counts, dtype=np.int64))).astype(np.int64)
@@ -284,15 +284,10 @@ class TokenShards:
     def shards(self) -> tuple[Shard, ...]:
         return self.description.shards
 
-    def _check_files(self) -> None:
-        """Whether every shard and index is there, and each shard of the size that it should have, by one listing of the folder."""
-        sizes, width = self.storage.listing(sized=".bin"), self.dtype.itemsize
-        for shard in self.shards:
-            size = sizes.get(shard.file, -1)
-            if size != shard.tokens * width:
+    def _check_sizes(self) -> None:
+        for shard, size in zip(self.shards, self.storage.sizes([shard.file for shard in self.shards]), strict=True):
+            if size != shard.tokens * self.dtype.itemsize:
                 raise self._wrong_size(shard, size)
-            if shard.index not in sizes:
-                raise InputError(f"{self.storage.path(shard.index)}: the index of this token shard is missing.")
 
     def _wrong_size(self, shard: Shard, size: int) -> InputError:
         if size < 0:
@@ -313,7 +308,8 @@ class TokenShards:
             tokens = self._open(shard.file, shard.tokens * width, shard.sha256, lambda path: map_file(path, self.dtype))
             if len(tokens) != shard.tokens:
                 raise self._wrong_size(shard, len(tokens) * width)
-            self._tokens[number], self.addresses[number] = tokens, address_of(tokens)
+            tokens = self._tokens.setdefault(number, tokens)  # of two threads the first counts: an address that was given stays good
+            self.addresses[number] = address_of(tokens)
         return self._tokens[number]
 
     def map(self, numbers: Iterable[int]) -> None:
@@ -332,9 +328,8 @@ class TokenShards:
         """How the documents of a shard are packed into rows of `length`; raises InputError where it has no such plan."""
         if (number, length) not in self._plans:
             shard, found = self._shard(number), self._plan(number, length)
-            self._plans[number, length] = self._open(
-                found.file, found.bytes, found.sha256, lambda path: Plan(path, shard.tokens, length, found.rows)
-            )
+            plan = self._open(found.file, found.bytes, found.sha256, lambda path: Plan(path, shard.tokens, length, found.rows))
+            self._plans.setdefault((number, length), plan)
         return self._plans[number, length]
 
     def _plan(self, number: int, length: int) -> ShardPlan:
@@ -371,7 +366,8 @@ class TokenShards:
         return self._indexes[number]
 
     def release(self, number: int) -> None:
-        """Lets go of a shard's map and index: whoever walks over all shards needs one at a time."""
+        """Lets go of a shard's map and index: whoever walks over all shards needs one at a time. No loader may be reading them."""
+        self.addresses[number] = 0
         self._tokens.pop(number, None)
         self._indexes.pop(number, None)
 

@@ -20,7 +20,14 @@ filter:
   thresholds: {gopher_below_alpha_threshold: 0.5, dup_line_frac: 0.6, gopher_short_doc: 20}
 dedup: {}
 tokenizer: {vocabulary_size: 1024}
-tokens: {validation_share: 0.1, shard_tokens: 20000}
+tokens:
+  validation_share: 0.1
+  shard_tokens: 20000
+  mixture:
+    budget_tokens: 90000
+    components:
+      - {name: rows, where: {host: rows.test}, weight: 1, max_epochs: 3}
+      - {name: pages, weight: 2, max_epochs: 2}
 """
 
 
@@ -66,7 +73,7 @@ def kill_when(process: subprocess.Popen, run: Path, stage: str, rows: int) -> No
     process.communicate()
 
 
-POINTS = [("ingest", 1), ("filter", 1), ("dedup", 1), ("dedup", 3), ("tokenizer", 1), ("tokens", 1), ("tokens", 3)]
+POINTS = [("ingest", 1), ("filter", 1), ("dedup", 1), ("dedup", 3), ("tokenizer", 1), ("tokens", 1), ("tokens", 3), ("tokens", 7)]
 
 
 @pytest.mark.parametrize(("stage", "rows"), POINTS)

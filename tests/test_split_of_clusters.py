@@ -91,3 +91,11 @@ def test_the_split_is_stated_in_the_report(run: Path) -> None:
     rows = pa.concat_tables(pq.read_table(path) for path in sorted((run / "tokens/report").glob("*.parquet"))).to_pylist()
     assert sorted(row["id"] for row in rows) == sorted(stayed(run)["id"].to_pylist())
     assert Storage(str(run)).exists("tokens/plan.json") and all(row["split"] in ("train", "validation") for row in rows)
+
+
+def test_the_command_appends_and_says_what(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train = TokenShards(run / "tokens" / "train")
+    command(["tokens", "append", str(tmp_path / "set"), str(run)])
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == f"train: 1 shards, {train.description.documents:,} documents, {train.total:,} tokens; now {train.total:,}"
+    assert TokenShards(tmp_path / "set" / "train").total == train.total

@@ -53,11 +53,11 @@ def copy_orders(order: Hashes, copy: Index, shuffle: bool, most: int) -> Hashes:
     Shuffled, each copy has a place of its own that has nothing to do with the others; else one pass over the documents comes after the
     other, `most` passes in all.
     """
-    if not copy.any() and most == 1:
+    if most == 1:
         return order
     if shuffle:
         return np.where(copy > 0, remixed(order, copy), order)
-    return order // np.uint64(most) + copy.astype(np.uint64) * np.uint64(SPACE // most if most > 1 else 0)
+    return order // np.uint64(most) + copy.astype(np.uint64) * np.uint64(SPACE // most)
 
 
 def shard_ranges(histograms: dict[str, Index], shard_tokens: int) -> list[ShardRange]:

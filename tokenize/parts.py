@@ -4,7 +4,7 @@ Beside each part lies a table with a row a document in the same order: whoever w
 of every part, rows and tokens. The table is an Arrow file in batches of `ROWS`, so a task reads the few that it needs.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,7 +100,7 @@ def end_of_text_id(encoder: Encoder, token: str, path: str) -> int:
 
 
 def encode_part(encoder: Encoder, end: int, tables: Iterable[pa.Table], path: str, ordering: Ordering) -> tuple[npt.NDArray[Any], pa.Table]:
-    """The tokens of one shard of documents, each followed by `end`, and its table (schema PART), both in the global order.
+    """The tokens of one shard of documents, `end` after each that has text, and its table (schema PART), both in the global order.
 
     `tables` are read one after the other, and no text is held longer than its table. Raises InputError where a document has no id or
     text, or one that is not valid UTF-8; `path` names the shard.
@@ -115,13 +115,12 @@ def encode_part(encoder: Encoder, end: int, tables: Iterable[pa.Table], path: st
     if not begin:
         return np.zeros(0, encoder.dtype), PART.empty_table()
     rows = pa.concat_tables(described)
-    raw = np.concatenate([counts for _, counts in encoded])
-    counts = np.where(rows["utf8_bytes"].to_numpy() > 0, raw, 0)  # a document without text loses the END_OF_TEXT that it was given
+    counts = np.concatenate([counts for _, counts in encoded])
     order = ordering.orders(rows["id"])
     at = np.argsort(order, kind="stable")
     firsts = np.empty(len(at), np.int64)
     firsts[at] = np.cumsum(counts[at]) - counts[at]
-    tokens = _in_order(encoded, counts, firsts, encoder.dtype)
+    tokens = _in_order(encoded, firsts, encoder.dtype)
     columns = {
         "order": order, "group": ordering.groups(rows["id"], rows[CLUSTER]), "pick": ordering.picks(rows["id"]),
         "data_row": np.arange(len(at)), "tokens": counts, "first": firsts,
@@ -156,15 +155,14 @@ def _describe(table: pa.Table, texts: pa.ChunkedArray) -> pa.Table:
     return described.append_column("utf8_bytes", pc.binary_length(texts).cast(pa.int64()))
 
 
-def _in_order(encoded: list[Any], counts: Index, firsts: Index, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+def _in_order(encoded: list[Any], firsts: Index, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     """All documents' tokens, each at its place. `encoded` (tokens and their numbers by table) is emptied: what is copied is freed."""
-    tokens, begin = np.empty(int(counts.sum()), dtype), 0
+    tokens, begin = np.empty(sum(len(ids) for ids, _ in encoded), dtype), 0
     encoded.reverse()
     while encoded:
-        ids, raw = encoded.pop()
-        here = slice(begin, begin + len(raw))
-        copy_spans(ids, np.cumsum(raw) - raw, counts[here], firsts[here], tokens)
-        begin += len(raw)
+        ids, counts = encoded.pop()
+        copy_spans(ids, np.cumsum(counts) - counts, counts, firsts[begin : begin + len(counts)], tokens)
+        begin += len(counts)
     return tokens
 
 
@@ -186,7 +184,3 @@ def take_rows(storage: Storage, path: str, rows: Index, columns: list[str]) -> p
     with open_batches(storage, path) as reader:
         batches = [reader.get_batch(number).select(columns) for number in range(low, high + 1)]
         return pa.Table.from_batches(batches).take(pa.array(rows - low * ROWS))
-
-
-def iter_parts(storage: Storage, paths: Iterable[str], columns: list[str]) -> Iterator[pa.Table]:
-    return (read_part(storage, path, columns) for path in paths)

@@ -43,7 +43,7 @@ class PackedLoader:
         #: int64, one more than there are shards: the packed row with which each begins, and the total.
         self.row_starts: Integers = np.concatenate(([0], np.cumsum(rows, dtype=np.int64))).astype(np.int64)
         self.rows = int(self.row_starts[-1])
-        self._plans, self._pieces = np.zeros((len(rows), 3), np.uint64), np.zeros(len(rows), np.int64)
+        self._plans = np.zeros((len(rows), 4), np.uint64)
         self._like = np.empty(0, tokens.dtype)
         if self.rows < 1:
             raise InputError(f"{tokens.storage.root}: there are no training tokens.")
@@ -65,7 +65,7 @@ class PackedLoader:
         ids, targets, segments = np.full(shape, PAD_ID, np.int64), np.full(shape, IGNORED, np.int64), np.empty(shape, np.int32)
         while (
             copy_packed(
-                rows, self.row_starts, self._plans, self._pieces, tokens.starts, tokens.addresses, self._like, EOT_ID,
+                rows, self.row_starts, self._plans, tokens.starts, tokens.addresses, self._like, EOT_ID,
                 ids, targets, segments,
             ) >= 0
         ):  # fmt: skip
@@ -90,7 +90,8 @@ class PackedLoader:
     def _map(self, rows: Integers) -> None:
         shards = np.unique(np.searchsorted(self.row_starts, rows, "right") - 1).tolist()
         self.tokens.map(shards)
+        plans = self._plans.copy()  # a thread that is copying goes on with those it has
         for shard in shards:
             plan = self.tokens.plan(shard, self.context)
-            self._plans[shard] = [address_of(column) for column in (plan.row, plan.first, plan.tokens)]
-            self._pieces[shard] = len(plan.row)
+            plans[shard] = [len(plan.row), *(address_of(column) for column in (plan.row, plan.first, plan.tokens))]
+        self._plans = plans

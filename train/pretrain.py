@@ -43,7 +43,8 @@ class PretrainStage(Stage):
         if run.run.remote:
             raise InputError(f"{run.run.root}: models are trained in a run on a local disk; copy the run's tokenizer and tokens there.")
         inputs = run.outputs_of("tokenizer", "tokenizer.json")
-        inputs += [ref for split in ("train/", "validation/") for ref in run.outputs_of("tokens", split)]
+        used = (".bin", ".index.parquet", *([f".pack-{self.config.model.context}.arrow"] if self.config.packing == "documents" else []))
+        inputs += [ref for split in ("train/", "validation/") for ref in run.outputs_of("tokens", split) if ref.path.endswith(used)]
         from corpusmill.train.pretrain_job import pretrain
 
         run.once("model", inputs, lambda identity: pretrain(self.config, run.run.root, identity, run.progress))

@@ -61,21 +61,22 @@ def number_segments(rows, end, segments):
 
 
 @njit(cache=True, nogil=True)
-def copy_packed(rows, row_starts, plans, pieces, starts, addresses, like, end, ids, targets, segments):
+def copy_packed(rows, row_starts, plans, starts, addresses, like, end, ids, targets, segments):
     """Fills `targets` and `segments` `[B, T]` with the pieces of each of the packed rows `rows` `[B]`, and `ids` with what each target
     is predicted from: the token before it, or `end` where it is the first of its shard.
 
-    `row_starts` says which packed row is the first of each shard; `plans` `[shards, 3]` where the `pieces[shard]` rows, firsts and
-    sizes of its plan lie. What pieces leave free stays as it was given, in a segment of its own.
+    `row_starts` says which packed row is the first of each shard; `plans` `[shards, 4]` how many pieces its plan
+    has and where their rows, firsts and sizes lie. What pieces leave free stays as it was given, in a segment of its own.
     """
     for number in range(rows.size):
         shard = np.searchsorted(row_starts, rows[number], "right") - 1
-        if addresses[shard] == 0 or plans[shard, 0] == 0:
+        pieces = np.int64(plans[shard, 0])
+        if addresses[shard] == 0 or pieces == 0:
             return shard
         row = rows[number] - row_starts[shard]
-        row_of = array_at(plans[shard, 0], pieces[shard], starts)
-        first = array_at(plans[shard, 1], pieces[shard], starts)
-        size = array_at(plans[shard, 2], pieces[shard], starts)
+        row_of = array_at(plans[shard, 1], pieces, starts)
+        first = array_at(plans[shard, 2], pieces, starts)
+        size = array_at(plans[shard, 3], pieces, starts)
         tokens = array_at(addresses[shard], starts[shard + 1] - starts[shard], like)
         piece, place, segment = np.searchsorted(row_of, row), 0, 0
         while piece < row_of.size and row_of[piece] == row:

@@ -3,8 +3,10 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from corpusmill.pipeline.packplan import plan, plan_bytes, plan_name
@@ -15,10 +17,11 @@ from corpusmill.pipeline.tokenshards import INDEX, SHARDS_FILE, Shard, ShardPlan
 
 def write_token_set(
     folder: str | Path,
-    shards: Sequence[Sequence[Sequence[int]]],
+    shards: Sequence[Sequence[Sequence[int] | npt.NDArray[Any]]],
     vocabulary_size: int = 4096,
     tokenizer: str = "f" * 64,
     pack: Sequence[int] = (),
+    split: str = "train",
 ) -> ShardSet:
     """`shards` are lists of documents, each a list of ids that ends with 0; the id of a document is `shard/row`."""
     storage, written = Storage(str(folder)), []
@@ -41,7 +44,7 @@ def write_token_set(
             plans.append(ShardPlan(length, output.path, packed, output.bytes, output.sha256))
         hashes = outputs[file].sha256, outputs[index_file].sha256
         written.append(Shard(file, index_file, len(tokens), rows, 10 * len(tokens), *hashes, plans=tuple(plans)))
-    found = ShardSet(token_dtype(vocabulary_size).name, vocabulary_size, tokenizer, "train", tuple(written), 0)
+    found = ShardSet(token_dtype(vocabulary_size).name, vocabulary_size, tokenizer, split, tuple(written), 0)
     storage.write_bytes(SHARDS_FILE, found.to_json())
     return found
 

@@ -10,6 +10,7 @@ from token_runs import content, report, splits, tokens_stage
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.shards import read_table
+from corpusmill.pipeline.storage import Storage
 from corpusmill.tokenize.encode import Encoder
 
 MIXTURE = {
@@ -185,3 +186,21 @@ def test_a_component_that_matches_nothing_is_one_sentence(mill, mixed):
 def test_a_budget_for_no_document_is_one_sentence(mill, mixed):
     with pytest.raises(InputError, match="budget_tokens is so small"):
         mill([mixed], mixture={**MIXTURE, "budget_tokens": 1}, validation_share=0)
+
+
+def test_a_run_on_a_store_has_the_same_bytes(mill, mixed, execute):
+    """Stretches of parts are read there, not whole files."""
+    local = mill([mixed.slice(0, 90), mixed.slice(90)], **OPTIONS)
+    store = Storage("memory://tokens-run")
+    for path in local.list_files():
+        if path.startswith(("ingest/", "tokenizer/")) and not path.endswith("manifest.jsonl"):
+            store.write_bytes(path, local.read_bytes(path))
+    for stage in ("ingest", "tokenizer"):
+        there, here = Manifest(store.child(stage)), Manifest(local.child(stage))
+        for row in here.rows():
+            there.append(row)
+        there.finish([row.task for row in here.rows()])
+    execute(store, tokens_stage(**OPTIONS))
+    written = [path for path in local.list_files("tokens") if "manifest" not in path]
+    assert written == [path for path in store.list_files("tokens") if "manifest" not in path]
+    assert all(local.read_bytes(path) == store.read_bytes(path) for path in written)

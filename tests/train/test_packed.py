@@ -1,6 +1,7 @@
 """Packed rows: every token is a target once, from the token before it, and sees only its own piece."""
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
@@ -73,6 +74,15 @@ def test_any_micro_batches_are_the_batch_and_documents_are_named(tmp_path) -> No
     copy = pickle.loads(pickle.dumps(loader))  # noqa: S301 - our own bytes
     assert all(torch.equal(a, b) for a, b in zip(copy.load(2), loader.load(2)))  # type: ignore[arg-type]
     assert PackedLoader(TokenShards(tmp_path), 16, 12, seed=0, document_mask=False).load(0)[2] is None
+
+
+def test_threads_may_share_a_loader(tmp_path) -> None:
+    write_token_set(tmp_path, random_documents(40, 30, 40), pack=(16,))
+    one, shared = (PackedLoader(TokenShards(tmp_path), 16, 8, seed=0, document_mask=True) for _ in range(2))
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(shared.load, range(300)))
+    for step, batch in enumerate(found):
+        assert all(torch.equal(a, b) for a, b in zip(batch, one.load(step)))  # type: ignore[arg-type]
 
 
 def test_pieces_say_which_tokens_a_row_holds(tmp_path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +159,20 @@ def test_packed_documents_train_a_model_too(run: Storage) -> None:
     assert last < 0.5 * first
     execute(run, **more, micro_batch=1)
     assert metrics(run)["validation"]["bits_per_byte"] == pytest.approx(measured["validation"]["bits_per_byte"], rel=1e-2)
+
+
+def test_other_plans_do_not_redo_a_training(run: Storage) -> None:
+    execute(run)
+    storage = run.child("tokens")
+    manifest = Manifest(storage)
+    described = ShardSet.read(storage.child("train"))
+    shards = tuple(replace(shard, plans=()) for shard in described.shards)
+    changed = publish(storage, f"train/{SHARDS_FILE}", replace(described, shards=shards).to_json())
+    row = manifest.tasks["x"]
+    kept = [changed if output.path == changed.path else output for output in row.outputs if ".pack-" not in output.path]
+    manifest.append(replace(row, outputs=kept))
+    manifest.finish(["x"])
+    assert execute(run).performed == 0
 
 
 def test_a_missing_packing_plan_is_a_sentence(run: Storage) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import corpusmill
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.progress import Progress
-from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.pipeline.storage import Storage
 from corpusmill.tokenize.export.datatrove import Datatrove
 from corpusmill.tokenize.export.folder import new_folder
@@ -119,7 +118,7 @@ def _describe(run: str, name: str, written: Format, sources: list[Source], folde
         "run": run,
         "tokenizer_sha256": first.tokenizer_sha256,
         "vocabulary_size": first.vocabulary_size,
-        "end_of_text": EOT_ID,
+        "end_of_text": first.end_of_text_id,
         "dtype": written.dtype(sources[0].dtype).name,
         "sequence_length": written.sequence_length,
         "splits": {

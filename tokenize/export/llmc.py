@@ -5,7 +5,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.tokenize.export.format import Format
 from corpusmill.tokenize.export.source import Source
 
@@ -28,7 +27,7 @@ class LLMC(Format):
             header[:3] = magic, version, shard.tokens
             with open(folder / f"tokens_{NAMES[source.split]}_{number:06d}.bin", "wb") as file:
                 file.write(header.data)
-                file.write(np.array([EOT_ID], source.dtype).data)
+                file.write(np.array([source.description.end_of_text_id], source.dtype).data)
                 for stretch in source.stretches(number):
                     file.write(stretch.tokens.data)
                 file.truncate(header.nbytes + shard.tokens * source.dtype.itemsize)

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pytest
+from token_sets import write_token_set
 
 from corpusmill.pipeline.shards import publish
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenshards import INDEX, SHARDS_FILE, Shard, ShardSet, TokenShards, shard_contents, shard_names, token_dtype
+from corpusmill.pipeline.tokenshards import TokenShards
 from corpusmill.tokenize.export.export import SPLITS, export
 from corpusmill.tokenize.tokenizer_stage import TokenizerStage
 from corpusmill.tokenize.tokens_stage import TokensStage
@@ -64,33 +65,6 @@ def real_run(tmp_path_factory, publish_documents, make_documents, execute, engli
     return Run(run.root)
 
 
-def write_shards(folder: Path, split: str, shards: list[list[npt.NDArray[Any]]], vocabulary_size: int, tokenizer_sha256: str) -> None:
-    """Token shards with these documents."""
-    storage, written = Storage(str(folder)), []
-    for number, documents in enumerate(shards):
-        counts = np.array([len(ids) for ids in documents])
-        rows = len(documents)
-        columns = {
-            "id": [f"{split}-{number}-{row}" for row in range(rows)],
-            "first": np.cumsum(counts) - counts,
-            "tokens": counts,
-            "utf8_bytes": 4 * counts,
-            "url": [f"http://site.test/{number}/{row}" for row in range(rows)],
-            **{name: [None] * rows for name in ("source", "offset", "length")},
-            "data_file": ["ingest/data/part-00000.parquet"] * rows,
-            "data_row": range(rows),
-            "copy": [0] * rows,
-            "cluster_id": [None] * rows,
-        }
-        tokens = np.concatenate(documents).astype(token_dtype(vocabulary_size))
-        contents = shard_contents(number, tokens, pa.table(columns).cast(INDEX))
-        files = {name: publish(storage, name, content) for name, content in contents.items()}
-        file, index = shard_names(number)
-        written.append(Shard(file, index, len(tokens), rows, int(4 * counts.sum()), files[file].sha256, files[index].sha256))
-    description = ShardSet(token_dtype(vocabulary_size).name, vocabulary_size, tokenizer_sha256, split, tuple(written), 0)
-    storage.write_bytes(SHARDS_FILE, description.to_json())
-
-
 @pytest.fixture(scope="session")
 def wide_run(tmp_path_factory, real_run) -> Run:
     """Ids up to 199,999, which 16 bits don't hold, in two shards."""
@@ -99,13 +73,18 @@ def wide_run(tmp_path_factory, real_run) -> Run:
     sha256 = publish(Storage(str(folder)), "tokenizer/tokenizer.json", tokenizer).sha256
     for split, sizes in (("train", [[3, 1, 70_000], [400, 2]]), ("validation", [[50, 60]])):
         shards = [[np.append(random.integers(4, 200_000, size - 1), 0) for size in documents] for documents in sizes]
-        write_shards(folder / "tokens" / split, split, shards, 200_000, sha256)
+        write_token_set(folder / "tokens" / split, shards, 200_000, sha256, split=split)
     return Run(str(folder))
 
 
 @pytest.fixture(scope="session")
 def make_shards() -> Callable[..., None]:
-    return write_shards
+    """Token shards of given documents: `make_shards(folder, split, shards, vocabulary_size, tokenizer_sha256)`."""
+
+    def make(folder: Path, split: str, shards: list[list[npt.NDArray[Any]]], vocabulary_size: int, tokenizer_sha256: str) -> None:
+        write_token_set(folder, shards, vocabulary_size, tokenizer_sha256, split=split)
+
+    return make
 
 
 @pytest.fixture(params=["16 bits", "32 bits"])

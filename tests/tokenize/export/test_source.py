@@ -24,7 +24,7 @@ def test_stretches_are_the_documents_in_order(tmp_path_factory, make_shards, siz
         assert len(stretch.tokens) <= most or len(stretch.counts) == 1
         assert stretch.ends()[-1] == len(stretch.tokens)
         found.append((stretch.documents["id"].to_pylist(), np.split(stretch.tokens, stretch.ends()[:-1])))
-    names = [f"train-{number}-{row}" for number, documents in enumerate(sizes) for row in range(len(documents))]
+    names = [f"{number}/{row}" for number, documents in enumerate(sizes) for row in range(len(documents))]
     assert [name for ids, _ in found for name in ids] == names
     read = [ids.tolist() for _, documents in found for ids in documents]
     assert read == [ids.tolist() for documents in shards for ids in documents]
