@@ -141,8 +141,8 @@ def _reference(given: str) -> FileRef:
     return FileRef(given, hashlib.sha256(Path(path).read_bytes()).hexdigest(), Path(path).stat().st_size)
 
 
-def summary(quality: dict[str, Any]) -> dict[str, str]:
-    """Lines for the terminal."""
+def summary(quality: dict[str, Any], sample: dict[str, str]) -> dict[str, str]:
+    """Lines for the terminal; `sample` are further ones about the sample."""
     judged, tokenizers, usage = quality["judged"], quality["tokenizers"], quality["usage"]
     text = "that it was not trained on" if judged["held_out"] else "of its own sample"
 
@@ -156,6 +156,7 @@ def summary(quality: dict[str, Any]) -> dict[str, str]:
         "vocabulary": f"{quality['vocabulary_size']:,} tokens (used on the sample: {usage['unused_tokens']:,} never, "
         f"{rare['tokens']:,} less than {rare['below']:,} times)",
         "sample": f"{quality['sample_documents']:,} documents, {quality['sample_bytes'] / 1e6:,.1f} MB",
+        **sample,
         "judged on": f"{judged['documents']:,} documents {text}, {judged['utf8_bytes'] / 1e6:,.1f} MB",
         "bytes per token": compared("bytes_per_token", "{:.2f}"),
         "tokens per word": compared("tokens_per_word", "{:.2f}"),

@@ -32,6 +32,7 @@ _KINDS = (
     "aZéßǅʰªא中한ーſK\u0301\u0903\u200d\u20dd0९Ⅷ²½٣_-([)]«»!'’\"/\\+<=|~$€^`©°\u00a0 \t\n\r\v\f\x1c\x85\u1680\u2003\u2028\u3000"
     "\x00\x1b\x7f\u00ad\u200b\ufeff\ufffd\ue000\u0378🙂👩𝔸𐐀𐐨𒐀\U000e0001\U000f0000\U0010ffff"
 )
+NO_NAME = f"no pattern's name ({', '.join(PATTERNS)})"
 _PROBES, _PROBE_LENGTH = 400, 60
 
 
@@ -62,7 +63,7 @@ def check_regex(regex: str) -> None:
     try:
         split = pre_tokenizers.Split(Regex(regex), "isolated").pre_tokenize_str
     except Exception as error:  # tokenizers raises Exception itself
-        raise ValueError(f"no name of a pattern, and no regular expression for tokenizers ({_line(error)})") from error
+        raise ValueError(f"{NO_NAME}, and no regular expression for tokenizers ({_line(error)})") from error
     texts = probes()
     pieces = [[piece.encode() for piece, _ in split(text)] for text in texts]
     # tiktoken gives a piece that it knows one number, so these say how it cuts.
@@ -71,12 +72,12 @@ def check_regex(regex: str) -> None:
     try:
         tiktoken = _tiktoken.CoreBPE({piece: number for number, piece in enumerate(known)}, {}, regex)
     except ValueError as error:
-        raise ValueError(f"no name of a pattern, and no regular expression for tiktoken ({_line(error)})") from error
+        raise ValueError(f"{NO_NAME}, and no regular expression for tiktoken ({_line(error)})") from error
     for text, cut in zip(texts, pieces):
         theirs = [known[number] for number in tiktoken.encode_ordinary(text)]
         if b"".join(theirs) != text.encode() or b"".join(cut) != text.encode():
             lost = next((c for c in text if not tiktoken.encode_ordinary(c)), text)
-            raise ValueError(f"a pattern has to match every character, and this one leaves out some of {lost[:20]!r}")
+            raise ValueError(f"{NO_NAME}, and as an expression it leaves out some of {lost[:20]!r}, where it has to match all")
         if theirs != cut:
             raise ValueError(f"tokenizers and tiktoken do not cut {text[:20]!r} alike by this expression")
 

@@ -18,6 +18,7 @@ from corpusmill.pipeline.byte_alphabet import tiktoken_file
 from corpusmill.pipeline.config import Config as BaseConfig
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef, TaskRow
+from corpusmill.pipeline.report.safe import safe_line
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.special_tokens import END_OF_TEXT, PAD
@@ -34,6 +35,8 @@ NO_LIMIT = int(1e30)
 #: Sampled text whose words one task adds up, and how many tasks there are at most.
 RANGE_BYTES = 64_000_000
 MOST_RANGES = 256
+#: Groups of the sample that the terminal names.
+SHOWN = 5
 
 
 class SumConfig(BaseConfig):
@@ -104,7 +107,11 @@ class TokenizerStage(Stage):
         return (tokenizer.to_str(pretty=True) + "\n").encode()
 
     def summary(self, run: StageRun) -> dict[str, str]:
-        return summary(json.loads(run.storage.read_bytes(QUALITY_FILE)))
+        sample = json.loads(run.storage.read_bytes("sample.json"))
+        groups = sorted(sample["groups"], key=lambda group: -group["sampled_bytes"])
+        shares = [f"{safe_line(group['group'] or 'none', 40)} {group['share_reached']:.1%}" for group in groups[:SHOWN]]
+        more = {"shares of it": ", ".join(shares) + (", ..." if len(groups) > SHOWN else "")} if len(groups) > 1 else {}
+        return summary(json.loads(run.storage.read_bytes(QUALITY_FILE)), more)
 
 
 @dataclasses.dataclass(frozen=True)

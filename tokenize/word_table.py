@@ -9,6 +9,7 @@ import numpy as np
 
 from corpusmill.pipeline.text.hashing import BASE, mix64
 from corpusmill.pipeline.text.utf8 import count_characters, eight_bytes
+from corpusmill.tokenize.ascii_words import ascii_word
 from corpusmill.tokenize.pieces import next_piece
 
 #: Words longer than this (characters) are no words: they are left out of training.
@@ -44,13 +45,18 @@ def prefix_of(data, start, end):
 def hash_word(data, start, end, prefix):
     """A 64-bit hash of the bytes `data[start:end]` of which `prefix` is `prefix_of`."""
     value = mix64((prefix ^ np.uint64(end - start)) * BASE) * BASE
-    if end - start > 8:
-        at = start + 8
-        while at + 8 < end:
-            value = mix64(value ^ eight_bytes(data, at)) * BASE
-            at += 8
-        value = mix64(value ^ eight_bytes(data, end - 8)) * BASE
+    at = start + 8
+    while at < end:
+        value = mix64(value ^ prefix_of(data, at, end)) * BASE
+        at += 8
     return mix64(value)
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _hash_short(first, second, length):
+    """`hash_word` of a word of up to 16 bytes by both halves of it."""
+    value = mix64((first ^ np.uint64(length)) * BASE) * BASE
+    return mix64(mix64(value ^ second) * BASE if length > 8 else value)
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
@@ -154,22 +160,24 @@ def _count_known(slots, entries, letters, recent, data, offsets, groups, rule, d
     while text < offsets.size - 1:
         end, group = offsets[text + 1], np.int64(groups[text]) << 32
         while at < end:
-            stop = next_piece(rule, data, at, end, classes, digits)
-            first = prefix_of(data, at, stop)
-            shape = group | np.int64(stop - at)
-            value = hash_word(data, at, stop, first)
+            length, first, second = ascii_word(rule, data, at, end)
+            if length == 0:
+                length = next_piece(rule, data, at, end, classes, digits) - at
+                first = prefix_of(data, at, at + length)
+                second = prefix_of(data, at + 8, at + length) if 8 < length <= 16 else _ZERO
+            short, shape = length <= 16, np.uint64(group | np.int64(length))
+            value = _hash_short(first, second, length) if short else hash_word(data, at, at + length, first)
             row = value >> _RECENT_SHIFT
-            second = prefix_of(data, at + 8, stop) if stop - at > 8 else _ZERO
-            if recent[row, 0] == first and recent[row, 1] == second and recent[row, 2] == np.uint64(shape) and stop - at <= 16:
+            if short and recent[row, 0] == first and recent[row, 1] == second and recent[row, 2] == shape:
                 recent[row, 4] += _ONE
             else:
-                found = _find(slots, entries, letters, data, at, stop, first, shape, _grouped(value, groups[text]))
+                found = _find(slots, entries, letters, data, at, at + length, first, np.int64(shape), _grouped(value, groups[text]))
                 if found < 0:
-                    return text, at, stop
+                    return text, at, at + length
                 entries[recent[row, 3], COUNT] += np.int64(recent[row, 4])
-                recent[row, 0], recent[row, 1], recent[row, 2] = first, second, np.uint64(shape)
+                recent[row, 0], recent[row, 1], recent[row, 2] = first, second, shape
                 recent[row, 3], recent[row, 4] = np.uint64(found), _ONE
-            at = stop
+            at += length
         text += 1
         at = offsets[text]
     return text, at, at

@@ -1,9 +1,11 @@
 """The tokenizer stage: what it publishes, and what it depends on."""
 
+import io
 import itertools
 import json
 
 import pytest
+from rich.console import Console
 from tiktoken.load import load_tiktoken_bpe
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
@@ -111,6 +113,14 @@ def test_the_same_with_any_number_of_workers_and_ranges(make_run, make_documents
             {path: run.read_bytes(path) for path in run.list_files("tokenizer") if not path.endswith(("manifest.jsonl", "json.l"))}
         )
     assert found[0] == found[1] and sum(path.startswith("tokenizer/words/") for path in found[0]) == 5
+
+
+def test_progress_of_the_merges_is_shown(make_run, make_documents, english):
+    progress, shown = Progress(True), io.StringIO()
+    progress.console = Console(file=shown, force_terminal=True, width=100)
+    run = make_run([make_documents(english[:60])])
+    StageRun(stage(), run, dict.fromkeys(("ingest", "tokenizer")), [], InlineEngine(), progress).execute()
+    assert "tokenizer merges" in shown.getvalue() and "440/440" in shown.getvalue()
 
 
 def test_another_size_counts_no_words_again(run, execute):
