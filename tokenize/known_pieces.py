@@ -54,7 +54,7 @@ def _aligned(rows: int, words: int) -> npt.NDArray[np.uint64]:
     return block[skip : skip + rows * words].reshape(rows, words)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@numba.njit(cache=True, nogil=True)
 def _load(data, at, count):
     """`count` (1 to 8) bytes as an integer, zeros above; nothing after the buffer's end is read."""
     if at + 8 <= data.size:
@@ -65,7 +65,7 @@ def _load(data, at, count):
     return value
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@numba.njit(cache=True, nogil=True)
 def short_words(data, start, end):
     """The bytes of a piece of 1 to 16 bytes as two integers, zeros above."""
     length = end - start
@@ -74,14 +74,14 @@ def short_words(data, start, end):
     return eight_bytes(data, start), _load(data, start + 8, length - 8)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@numba.njit(cache=True, nogil=True)
 def short_row(first, second, length):
     """The first of the two rows where a piece of up to 16 bytes may be."""
     mixed = mix64((first ^ (second + np.uint64(length)) * BASE) * BASE)
     return np.int64(mixed >> np.uint64(20)) & (PLACES - 1) << 1
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@numba.njit(cache=True, nogil=True)
 def find_short(table, first, second, length, row):
     """`(number of ids, ids)` of a piece as `write_ids` takes them; 0 of a piece that is not known."""
     size = table[row, 2]
@@ -95,7 +95,7 @@ def find_short(table, first, second, length, row):
     return np.uint64(0), np.uint64(0)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@numba.njit(cache=True, nogil=True)
 def keep_short(table, first, second, size, row, ids):
     """Puts a piece into the first of its two rows, and what was there into the second."""
     for word in range(4):

@@ -45,7 +45,7 @@ def make_merges(byte_ids: npt.NDArray[np.int64], pairs: npt.NDArray[np.int64]) -
     return Merges(byte_ids, of_bytes, table)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@numba.njit(cache=True, nogil=True)
 def _slot(key, mask):
     return np.int64(mix64(key * BASE)) & mask
 
@@ -84,7 +84,7 @@ def merge_of(table, left, right):
         slot = (slot + 1) & mask
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@numba.njit(cache=True, nogil=True)
 def _of_bytes(of_bytes, data, at):
     return of_bytes[np.int64(data[at]) << 8 | np.int64(data[at + 1])]
 

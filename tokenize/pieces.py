@@ -39,7 +39,7 @@ def next_piece(rule, data, at, end, classes, digits):
     return _o200k(data, at, end, classes, digits)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@numba.njit(cache=True, nogil=True)
 def _kind(data, at, classes):
     """`(classes, bytes)` of the character at `at`."""
     byte = data[at]
@@ -49,7 +49,7 @@ def _kind(data, at, classes):
     return classes[point], width
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@numba.njit(cache=True, nogil=True)
 def _run(data, at, end, classes, wanted):
     """The end of the characters that have one of the `wanted` classes."""
     while at < end:
@@ -60,7 +60,7 @@ def _run(data, at, end, classes, wanted):
     return at
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@numba.njit(cache=True, nogil=True)
 def _other(data, at, end, classes):
     """The end of a run of what is no space, letter or number."""
     while at < end:
@@ -71,7 +71,7 @@ def _other(data, at, end, classes):
     return at
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@numba.njit(cache=True, nogil=True)
 def _numbers(data, at, end, classes, digits):
     if digits == 0:
         return _run(data, at, end, classes, NUMBER)
@@ -134,7 +134,7 @@ def _contraction(data, at, end, any_case):
     return -1
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@numba.njit(cache=True, nogil=True)
 def _gpt2(data, at, end, classes, digits):
     kind, width = _kind(data, at, classes)
     body = at
@@ -155,7 +155,7 @@ def _gpt2(data, at, end, classes, digits):
     return _other(data, body + width, end, classes)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@numba.njit(cache=True, nogil=True)
 def _cl100k(data, at, end, classes, digits):
     kind, width = _kind(data, at, classes)
     if kind & LETTER:
@@ -194,7 +194,7 @@ def _word(data, at, end, classes):
     return stop, False
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@numba.njit(cache=True, nogil=True)
 def _with_contraction(data, at, end):
     stop = _contraction(data, at, end, True)
     return stop if stop >= 0 else at
