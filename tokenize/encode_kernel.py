@@ -4,6 +4,7 @@
 import numba
 import numpy as np
 
+from corpusmill.pipeline.text.addresses import borrowed
 from corpusmill.tokenize.ascii_words import ascii_word
 from corpusmill.tokenize.known_pieces import (
     ID,
@@ -11,6 +12,7 @@ from corpusmill.tokenize.known_pieces import (
     LONG_BYTES,
     MOST_IDS,
     SHORT_BYTES,
+    KnownPieces,
     find_long,
     find_short,
     keep_long,
@@ -21,9 +23,9 @@ from corpusmill.tokenize.known_pieces import (
     short_words,
     write_ids,
 )  # fmt: skip
-from corpusmill.tokenize.merges import SHORT, encode_long, encode_short
+from corpusmill.tokenize.merges import SHORT, Merges, encode_long, encode_short
 from corpusmill.tokenize.pieces import next_piece
-from corpusmill.tokenize.whole_tokens import whole_token
+from corpusmill.tokenize.whole_tokens import WholeTokens, whole_token
 
 
 @numba.njit(cache=True, nogil=True)
@@ -33,8 +35,31 @@ def encode_texts(rule, digits, classes, vocabulary, known, data, offsets, after,
     `vocabulary` is `(Merges, WholeTokens)`; `after` is put after each text that is not empty (-1: nothing). `out` has room for
     an id a byte, one more a text, and SPARE at the end.
     """
-    short, others, bytes_ = known.short, known.others, vocabulary[0].bytes_
-    scratch = np.empty(SHORT, np.int64), np.empty(SHORT, np.uint64)
+    tables = _borrowed_tables(vocabulary, known)
+    return _encode_texts(rule, digits, borrowed(classes), tables, borrowed(data), offsets, after, borrowed(out), counts)
+
+
+@numba.njit(cache=True, nogil=True)
+def encode_pieces(vocabulary, known, data, offsets, out, counts):
+    """As `encode_texts`, with each text as one piece."""
+    return _encode_pieces(_borrowed_tables(vocabulary, known), borrowed(data), offsets, borrowed(out), counts)
+
+
+@numba.njit(nogil=True)
+def _borrowed_tables(vocabulary, known):
+    """`(Merges, WholeTokens, KnownPieces, scratch)` as the functions below hand them on, piece by piece."""
+    merges, whole = vocabulary
+    return (
+        Merges(borrowed(merges.bytes_), borrowed(merges.of_bytes), borrowed(merges.table)),
+        WholeTokens(borrowed(whole.data), borrowed(whole.starts), borrowed(whole.lengths), borrowed(whole.ids), whole.longest),
+        KnownPieces(borrowed(known.short), borrowed(known.long), borrowed(known.others), borrowed(known.used)),
+        (np.empty(SHORT, np.int64), np.empty(SHORT, np.uint64)),
+    )
+
+
+@numba.njit(nogil=True)
+def _encode_texts(rule, digits, classes, tables, data, offsets, after, out, counts):
+    short, others, bytes_ = tables[2].short, tables[2].others, tables[0].bytes_
     total = 0
     for text in range(offsets.size - 1):
         begin = total
@@ -42,12 +67,23 @@ def encode_texts(rule, digits, classes, vocabulary, known, data, offsets, after,
         while at < end:
             at, stop, total = _encode_known(rule, digits, classes, bytes_, short, others, data, at, end, out, total)
             if stop > at:
-                total = encode_piece(vocabulary, known, scratch, data, at, stop, out, total)
+                total = encode_piece(tables, data, at, stop, out, total)
                 at = stop
         if after >= 0 and total > begin:
             out[total] = after
             total += 1
         counts[text] = total - begin
+    return total
+
+
+@numba.njit(nogil=True)
+def _encode_pieces(tables, data, offsets, out, counts):
+    total = 0
+    for piece in range(offsets.size - 1):
+        begin = total
+        if offsets[piece] < offsets[piece + 1]:
+            total = encode_piece(tables, data, offsets[piece], offsets[piece + 1], out, total)
+        counts[piece] = total - begin
     return total
 
 
@@ -86,21 +122,9 @@ def _encode_known(rule, digits, classes, bytes_, short, others, data, at, end, o
 
 
 @numba.njit(cache=True, nogil=True)
-def encode_pieces(vocabulary, known, data, offsets, out, counts):
-    """As `encode_texts`, with each text as one piece."""
-    scratch = np.empty(SHORT, np.int64), np.empty(SHORT, np.uint64)
-    total = 0
-    for piece in range(offsets.size - 1):
-        begin = total
-        if offsets[piece] < offsets[piece + 1]:
-            total = encode_piece(vocabulary, known, scratch, data, offsets[piece], offsets[piece + 1], out, total)
-        counts[piece] = total - begin
-    return total
-
-
-@numba.njit(cache=True, nogil=True)
-def encode_piece(vocabulary, known, scratch, data, start, end, out, at):
+def encode_piece(tables, data, start, end, out, at):
     """Encodes any piece, and remembers it where the tables take it."""
+    known = tables[2]
     length = end - start
     if length <= SHORT_BYTES:
         first, second = short_words(data, start, end)
@@ -108,7 +132,7 @@ def encode_piece(vocabulary, known, scratch, data, start, end, out, at):
         count, ids = find_short(known.short, first, second, length, row)
         if count:
             return np.int64(write_ids(count, ids, known.others, out, np.uint64(at)))
-        stop = merge_piece(vocabulary, scratch, data, start, end, out, at)
+        stop = merge_piece(tables, data, start, end, out, at)
         size, ids = pack_ids(known, length, out, at, stop)
         keep_short(known.short, first, second, size, row, ids)
         return stop
@@ -117,17 +141,17 @@ def encode_piece(vocabulary, known, scratch, data, start, end, out, at):
         count, ids = find_long(known.long, data, start, end, row)
         if count:
             return np.int64(write_ids(count, ids, known.others, out, np.uint64(at)))
-        stop = merge_piece(vocabulary, scratch, data, start, end, out, at)
+        stop = merge_piece(tables, data, start, end, out, at)
         size, ids = pack_ids(known, length, out, at, stop)
         keep_long(known.long, data, start, end, row, size, ids)
         return stop
-    return merge_piece(vocabulary, scratch, data, start, end, out, at)
+    return merge_piece(tables, data, start, end, out, at)
 
 
 @numba.njit(cache=True, nogil=True)
-def merge_piece(vocabulary, scratch, data, start, end, out, at):
+def merge_piece(tables, data, start, end, out, at):
     """The ids of a piece that is not known: a token of its own, or what merging gives."""
-    merges, whole = vocabulary
+    merges, whole, _, scratch = tables
     token = whole_token(whole, data, start, end)
     if token >= 0:
         out[at] = token

@@ -83,6 +83,8 @@ class TokenizerStage(Stage):
 
     def train(self, run: StageRun, words: list[TaskRow], counted: list[TaskRow], groups: list[Group], given: "Given | None") -> Output:
         """Trains, or takes over what is given."""
+        from tokenizers import Tokenizer
+
         from corpusmill.tokenize.encode import Encoder
 
         content = given.content if given else self.trained(run, words)
@@ -90,7 +92,7 @@ class TokenizerStage(Stage):
         sample = sample_report(self.config, groups, sum(row.counts["long_words_left_out"] for row in counted))
         files = {
             TOKENIZER_FILE: content,
-            "tokenizer_config.json": _json(tokenizer_config(encoder.tokenizer)),
+            "tokenizer_config.json": _json(tokenizer_config(Tokenizer.from_buffer(content))),
             "ranks.tiktoken": tiktoken_file(encoder.ranks),
             "sample.json": _json(sample),
         }

@@ -6,23 +6,9 @@ number, and is called again when it is; -1 says that the batch is there.
 """
 
 import numpy as np
-from numba import carray, njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba import njit
 
-
-@intrinsic
-def _pointer(typing_context, address):
-    def generate(context, builder, signature, arguments):
-        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
-
-    return types.voidptr(address), generate
-
-
-@njit(nogil=True, inline="always")
-def array_at(address, size, like):
-    """The `size` items from a uint64 address on, of the type of the array `like`. Nobody checks that they are there."""
-    return carray(_pointer(address), (size,), like.dtype)
+from corpusmill.pipeline.text.addresses import array_at
 
 
 @njit(cache=True, nogil=True)
