@@ -175,8 +175,11 @@ def main() -> None:
         ratio = f"{found['tokenizers']['seconds'] / row['seconds']:6.2f} times tokenizers" if "tokenizers" in found else ""
         print(f"{name:12} {row['seconds']:8.1f} s {megabytes / row['seconds']:8.1f} MB/s  peak {row['peak']:7,.0f} MB  {ratio}")
     if "ours" in found and "tokenizers" in found:
+        pairs = list(zip(found["ours"]["merges"], found["tokenizers"]["merges"]))
+        alike = next((place for place, (mine, theirs) in enumerate(pairs) if mine != theirs), len(pairs))
         same = found["ours"]["merges"] == found["tokenizers"]["merges"]
-        print(f"merges of ours and tokenizers: {'the same' if same else 'DIFFERENT'} ({len(found['ours']['merges']):,})")
+        verdict = "the same" if same else f"DIFFERENT from the {alike + 1:,}th on, {pairs[alike : alike + 1]}"
+        print(f"merges of ours and tokenizers: {verdict} ({len(found['ours']['merges']):,})")
 
 
 def best_of(name: str, folder: str, arguments: argparse.Namespace) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from corpusmill.pipeline.text.utf8 import count_characters, eight_bytes
 from corpusmill.tokenize.ascii_words import ascii_word
 from corpusmill.tokenize.pieces import next_piece
 
-#: Words longer than this (characters) are no words: they are left out of training.
-LONGEST_WORD = 1024
+#: Words longer than this (characters) are no words: they are left out of training. Time there is linear in their length, memory too.
+LONGEST_WORD = 1 << 20
 
 #: Columns of `entries`, int64 [words, FIELDS]: the first eight bytes, where the word begins among the letters, `group << 32 | bytes`, and
 #: its count.
