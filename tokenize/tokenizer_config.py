@@ -9,6 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.special_tokens import SPECIAL_TOKENS
 from corpusmill.tokenize.bpe_train import Ties
+from corpusmill.tokenize.judge_config import JudgeConfig
 from corpusmill.tokenize.mixture import Where
 from corpusmill.tokenize.patterns import PATTERNS, check_regex, regex_of
 from corpusmill.tokenize.words import splitter
@@ -86,7 +87,8 @@ class TokenizerConfig(Config):
         description="Of equally frequent pairs, merge that of smallest ids (as tokenizers does) or of greatest bytes (as "
         "teaching code does).",
     )
-    sample: SampleConfig = Field(SampleConfig(), description="The text that it is trained and judged on.")
+    sample: SampleConfig = Field(SampleConfig(), description="The text that it is trained on.")
+    judge: JudgeConfig = Field(default=JudgeConfig(), description="How it is judged.")
     file: str | None = Field(default=None, description="Take over this tokenizer.json (byte-level BPE) instead of training one.")
 
     @field_validator("digits")
@@ -124,7 +126,9 @@ class TokenizerConfig(Config):
         if file is None:
             return None
         given = [
-            name for name, field in cls.model_fields.items() if name not in ("file", "sample") and info.data.get(name) != field.default
+            name
+            for name, field in cls.model_fields.items()
+            if name not in ("file", "sample", "judge") and info.data.get(name) != field.default
         ]
         if given:
             raise ValueError(f"a tokenizer that is taken over is not trained, so leave out {', '.join(given)}")

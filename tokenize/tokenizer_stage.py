@@ -1,7 +1,7 @@
 """The stage that trains the tokenizer: a sample of the documents, counted words, byte-level BPE.
 
 Phases: the sizes of groups of documents (to know which make up the sample), word counts of the sample, their sum (a task for each range of
-words), one training. Or a tokenizer is taken over, and only judged on the sample.
+words), one training. Or a tokenizer is taken over. Then it is judged (`judge_stage.py`).
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from corpusmill.pipeline.batches import open_batches
+from corpusmill.pipeline.byte_alphabet import tiktoken_file
 from corpusmill.pipeline.config import Config as BaseConfig
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef, TaskRow
@@ -22,11 +23,11 @@ from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.special_tokens import END_OF_TEXT, PAD
 from corpusmill.pipeline.stage import Output, Piece, Stage
-from corpusmill.tokenize.byte_alphabet import tiktoken_file
+from corpusmill.tokenize.judge_config import JudgeConfig
+from corpusmill.tokenize.judge_stage import QUALITY_FILE, Words, judge, selection, summary
 from corpusmill.tokenize.sampling import Group, add_sizes, plan_sample
 from corpusmill.tokenize.tokenizer_config import BYTES, CountConfig, TokenizerConfig, groups_config
 from corpusmill.tokenize.tokenizer_workers import CountsWorker, SizesWorker, SumWorker
-from corpusmill.tokenize.words import COUNTS
 
 TOKENIZER_FILE = "tokenizer.json"
 #: What transformers takes for "no limit"; the model's own configuration states its context.
@@ -53,7 +54,8 @@ class TokenizerStage(Stage):
         given = read_given(self.config.file)
         documents = run.documents()
         grouped = groups_config(self.config.sample)
-        sizes = add_sizes([read_table(run.storage, row.outputs[0].path) for row in _sizes(run, documents, grouped)])
+        sized = run.map("sizes", SizesWorker, _pieces("sizes", documents), config=grouped)
+        sizes = add_sizes([read_table(run.storage, row.outputs[0].path) for row in sized])
         groups = plan_sample(sizes, self.config.sample)
         sampled = sum(group.sampled_bytes for group in groups)
         if not sampled:
@@ -67,26 +69,33 @@ class TokenizerStage(Stage):
         words = run.map("words", SumWorker, pieces, config=SumConfig())
         inputs = [row.ref(self.name, row.outputs[0].path) for row in words]
         more = {"groups": [dataclasses.asdict(group) for group in groups], "given": given.sha256 if given else None}
-        run.once("train", inputs, lambda identity: self.train(run, words, counts, groups, given), more)
+        training = self.config.model_copy(update={"judge": JudgeConfig()})
+        trained = run.once("train", inputs, lambda identity: self.train(run, words, counts, groups, given), more, training)
+        sample = {"groups": grouped.model_dump(mode="json"), "cutoffs": params["cutoffs"]}
+        selected = selection(sample, sampled, sum(row.bytes_in for row in sized), self.config.judge.mb)
+        shown = {
+            "pattern": "given" if given else self.config.pattern,
+            "sample_documents": sum(group.sampled_documents for group in groups),
+            "sample_bytes": sampled,
+        }
+        counted = Words(inputs, lambda: (_read_words(run, [row], ["word", "count"]) for row in words))
+        judge(run, self.config.judge, documents, trained.ref(self.name, TOKENIZER_FILE), counted, selected, shown)
 
     def train(self, run: StageRun, words: list[TaskRow], counted: list[TaskRow], groups: list[Group], given: "Given | None") -> Output:
-        """Trains, and judges the result on the same words."""
+        """Trains, or takes over what is given."""
+
         from corpusmill.tokenize.encode import Encoder
-        from corpusmill.tokenize.quality import judge
 
         content = given.content if given else self.trained(run, words)
         encoder = Encoder.from_json(content)
         sample = sample_report(self.config, groups, sum(row.counts["long_words_left_out"] for row in counted))
-        shown = {"sample_documents": sample["sampled_documents"], "pattern": "given" if given else self.config.pattern}
-        quality = {**shown, **judge(encoder, _read_words(run, words, COUNTS.names))}
         files = {
             TOKENIZER_FILE: content,
             "tokenizer_config.json": _json(tokenizer_config(encoder.vocabulary.special)),
             "ranks.tiktoken": tiktoken_file(encoder.ranks),
             "sample.json": _json(sample),
-            "quality.json": _json(quality),
         }
-        return Output({**files}, counts={"sample_bytes": quality["utf8_bytes"], "sample_tokens": quality["tokens"]})
+        return Output({**files})
 
     def trained(self, run: StageRun, words: list[TaskRow]) -> bytes:
         """`tokenizer.json` of the merges that the words give."""
@@ -99,15 +108,11 @@ class TokenizerStage(Stage):
         return (tokenizer.to_str(pretty=True) + "\n").encode()
 
     def summary(self, run: StageRun) -> dict[str, str]:
-        quality, sample = (json.loads(run.storage.read_bytes(name)) for name in ("quality.json", "sample.json"))
+        sample = json.loads(run.storage.read_bytes("sample.json"))
         groups = sorted(sample["groups"], key=lambda group: -group["sampled_bytes"])
         shares = [f"{safe_line(group['group'] or 'none', 40)} {group['share_reached']:.1%}" for group in groups[:SHOWN]]
-        return {
-            "vocabulary": f"{quality['vocabulary_size']:,} tokens ({quality['unused_tokens']:,} unused on the sample)",
-            "sample": f"{quality['sample_documents']:,} documents, {quality['utf8_bytes'] / 1e6:,.1f} MB",
-            **({"shares of it": ", ".join(shares) + (", ..." if len(groups) > SHOWN else "")} if len(groups) > 1 else {}),
-            "bytes per token": f"{quality['bytes_per_token']:.2f}",
-        }
+        more = {"shares of it": ", ".join(shares) + (", ..." if len(groups) > SHOWN else "")} if len(groups) > 1 else {}
+        return summary(json.loads(run.storage.read_bytes(QUALITY_FILE)), more)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,10 +136,6 @@ def read_given(file: str | None) -> Given | None:
         raise InputError(f"{file}: can't be read ({error.strerror}).") from error
     encoder = Encoder.from_json(content, file)
     return Given(content, encoder.vocabulary.pattern, encoder.sha256)
-
-
-def _sizes(run: StageRun, documents: list[FileRef], config: BaseConfig) -> list[TaskRow]:
-    return run.map("sizes", SizesWorker, _pieces("sizes", documents), config=config)
 
 
 def _pieces(phase: str, documents: list[FileRef]) -> list[Piece]:

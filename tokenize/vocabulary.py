@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from corpusmill.tokenize.byte_alphabet import byte_characters, to_bytes
+from corpusmill.pipeline.byte_alphabet import byte_characters, to_bytes
 from corpusmill.tokenize.encode_kernel import encode_pieces
 from corpusmill.tokenize.known_pieces import SPARE, make_known_pieces
 from corpusmill.tokenize.merges import Merges, make_merges

@@ -9,14 +9,33 @@ from corpusmill.pipeline.report.funnel import FunnelRow
 from corpusmill.pipeline.report.histogram import Histogram, number
 from corpusmill.pipeline.report.read import Rule
 from corpusmill.pipeline.report.safe import safe_line
+from corpusmill.pipeline.report.tokenizers import Judgement
 from corpusmill.pipeline.report.training import Curve
 
 Figure = dict[str, Any]
+#: Languages that a chart shows.
+MOST_LANGUAGES = 16
 
 
 def label(text: str, limit: int = 60) -> str:
     """Crawl text for a chart: plotly understands some HTML in its labels, so none may be left."""
     return html.escape(safe_line(text, limit), quote=False)
+
+
+def language_figure(found: Judgement) -> Figure:
+    """Bytes a token of each tokenizer, by language."""
+    import plotly.graph_objects as go
+
+    languages = found.groups("language")[:MOST_LANGUAGES]
+    figure = go.Figure()
+    for place, tokenizer in enumerate(found.tokenizers):
+        values = [tokenizer.languages[language].bytes_per_token for language in languages]
+        figure.add_bar(
+            x=[label(language, 20) for language in languages], y=values, name=label(tokenizer.name, 30),
+            marker_color=f"var(--series{place % 4})", hovertemplate="%{y:.2f}",
+        )  # fmt: skip
+    axis = {"title": "bytes a token", "rangemode": "tozero"}
+    return _finish(figure, 320, barmode="group", yaxis=axis, showlegend=True, bargap=0.25)
 
 
 def _finish(figure: Any, height: int, **layout: Any) -> Figure:

@@ -10,7 +10,7 @@ import json
 from importlib import resources
 from typing import Any
 
-from corpusmill.pipeline.report import figures
+from corpusmill.pipeline.report import figures, tokenizers
 from corpusmill.pipeline.report.contamination import stayed
 from corpusmill.pipeline.report.decisions import Decisions
 from corpusmill.pipeline.report.dedup_details import FULL
@@ -18,7 +18,7 @@ from corpusmill.pipeline.report.duplicates import LISTS, evidence
 from corpusmill.pipeline.report.funnel import packings
 from corpusmill.pipeline.report.histogram import Histogram, number
 from corpusmill.pipeline.report.read import DATA_STAGES, Rule
-from corpusmill.pipeline.report.safe import safe_line, safe_text
+from corpusmill.pipeline.report.safe import quoted, safe_line, safe_text
 from corpusmill.pipeline.report.summary import Summary, read_summary, stage_times
 from corpusmill.pipeline.report.training import Curve, Training
 
@@ -138,12 +138,13 @@ def render(summary: Summary) -> str:
     environment.filters["number"] = number
     environment.filters["line"] = lambda value, limit=200: safe_line(str(value), limit)
     environment.filters["text"] = lambda value, limit=SAMPLE_TEXT: safe_text(str(value), limit)
+    environment.filters["quoted"] = lambda value, limit=200: quoted(str(value), limit)
     environment.filters["share"] = lambda part, whole: f"{part / whole:.1%}" if whole else "–"
     scripts = [_asset("before_plotly.js"), get_plotlyjs(), _asset("report.js")]
     styles = [_asset("report.css"), _asset("plotly.css")]
     page = Page(summary)
     body = environment.get_template("report.html.jinja").render(
-        page=page, s=summary, figures=figures, data_stages=DATA_STAGES, times=stage_times(summary.measures),
+        page=page, s=summary, figures=figures, tokenizers=tokenizers, data_stages=DATA_STAGES, times=stage_times(summary.measures),
         max_warnings=MAX_WARNINGS, max_table=MAX_TABLE, lists=LISTS, evidence=evidence,
         full_shown=FULL, stayed=stayed, packings=packings(summary.tokens),
         description=json.dumps(summary.reader.description, indent=2, ensure_ascii=False, sort_keys=True),

@@ -26,6 +26,7 @@ NO_VALUES = {"source", "offset", "length", "reason"}
 #: Stages whose report has a row a document, the one that decides most first.
 REPORTED = ("filter", "dedup", "ingest", "tokens")
 TOKENS_A_ROW = 16
+TOKENIZER = "tokenizer/tokenizer.json"
 Row = dict[str, Any]
 
 
@@ -120,7 +121,7 @@ def _json_rows(path: Path) -> Iterator[Row]:
 
 def _token_rows(path: Path) -> Iterator[Row]:
     """The tokens of a shard, some a row, with the text they stand for where the run's tokenizer is beside it."""
-    from corpusmill.pipeline.report.trace import find_tokenizer
+    from corpusmill.pipeline.token_bytes import TokenBytes
     from corpusmill.pipeline.tokenshards import TokenShards
 
     shards = TokenShards(path.parent)
@@ -128,11 +129,11 @@ def _token_rows(path: Path) -> Iterator[Row]:
     if path.name not in names:
         raise InputError(f"{path}: shards.json beside it does not name this file.")
     tokens = shards.tokens(names.index(path.name))
-    tokenizer = find_tokenizer(path.parent.parent.parent)
+    run = Storage(str(path.parent.parent.parent))
+    names_of = TokenBytes.read(run, TOKENIZER) if run.exists(TOKENIZER) else None
     for first in range(0, len(tokens), TOKENS_A_ROW):
-        ids = tokens[first : first + TOKENS_A_ROW].tolist()
-        text = tokenizer.decode(ids, skip_special_tokens=False) if tokenizer else ""
-        yield {"first": first, "tokens": " ".join(map(str, ids)), "text": text}
+        ids = tokens[first : first + TOKENS_A_ROW]
+        yield {"first": first, "tokens": " ".join(map(str, ids.tolist())), "text": names_of.text(ids) if names_of else ""}
 
 
 def _print(rows: list[Row], title: str, rules: list[Rule], console: Console) -> None:

@@ -1,5 +1,6 @@
 """Crawl text made harmless for a terminal or a page: no escape sequences, no controls, no reordering."""
 
+import json
 import re
 
 #: ECMA-48 sequences, 7 and 8 bit: strings (OSC, DCS, SOS, PM, APC) with their end, CSI, and two-byte escapes.
@@ -27,3 +28,10 @@ def safe_line(text: str, limit: int | None = None) -> str:
     if limit is not None:
         text = text[: 8 * limit + 64]
     return safe_text(_SPACE.sub(" ", safe_text(text)).strip(), limit)
+
+
+def quoted(text: str, limit: int | None = None) -> str:
+    """`text` as a JSON string in which whatever a terminal would obey or hide is an escape, so that nothing of it is lost."""
+    shown = json.dumps(text if limit is None else text[:limit], ensure_ascii=False)
+    shown = _CONTROLS.sub(lambda found: json.dumps(found[0])[1:-1], shown)
+    return shown if limit is None or len(text) <= limit else shown + "…"

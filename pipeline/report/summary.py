@@ -9,6 +9,7 @@ from corpusmill.pipeline.report.duplicates import Duplicates, read_duplicates
 from corpusmill.pipeline.report.funnel import FunnelRow, funnel, token_splits
 from corpusmill.pipeline.report.origins import Origin, read_origins
 from corpusmill.pipeline.report.read import DATA_STAGES, RunReader
+from corpusmill.pipeline.report.tokenizers import Judgement, read_judgement
 from corpusmill.pipeline.report.training import Scores, Training, read_figures, read_samples, read_scores, read_training
 
 #: A rule that removes more than this share of what came in deserves a look.
@@ -23,8 +24,9 @@ class Summary:
     tokens: dict[str, dict[str, Any]]  # shards.json by split
     duplicates: Duplicates | None
     dedup: DedupDetails
+    tokenizer: Judgement | None
     training: list[Training]
-    figures: dict[str, list[tuple[str, Any]]]  # names and values by title: tokenizer and trainings
+    figures: dict[str, list[tuple[str, Any]]]  # names and values by title: trainings
     scores: Scores
     samples: list[tuple[str, list[tuple[str, Any]]]]  # by model
     measures: list[dict[str, Any]]  # rows of metrics.jsonl: times and memory
@@ -42,7 +44,8 @@ def read_summary(folder: str, deep: bool = True) -> Summary:
             decisions[stage] = found
     summary = Summary(
         reader, decisions, funnel(reader, decisions), token_splits(reader), read_duplicates(reader, texts=deep),
-        read_dedup_details(reader, examples=deep), read_training(reader), read_figures(reader), read_scores(reader), read_samples(reader),
+        read_dedup_details(reader, examples=deep), read_judgement(reader),
+        read_training(reader), read_figures(reader), read_scores(reader), read_samples(reader),
         reader.json_lines("metrics.jsonl"),
     )  # fmt: skip
     if deep:

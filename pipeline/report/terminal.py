@@ -14,6 +14,7 @@ from corpusmill.pipeline.report.read import DATA_STAGES, RunReader
 from corpusmill.pipeline.report.safe import safe_line
 from corpusmill.pipeline.report.summary import Summary, read_summary, stage_times
 from corpusmill.pipeline.report.tables import cell, millions, share, show, table
+from corpusmill.pipeline.report.tokenizers import judgement_tables
 from corpusmill.pipeline.report.training import read_samples
 from corpusmill.pipeline.run import StageResult
 
@@ -31,7 +32,8 @@ def render_report(folder: str, console: Console) -> None:
     if len(summary.warnings) > MAX_WARNINGS:
         console.print(f"and {len(summary.warnings) - MAX_WARNINGS:,} more warnings (the page has them)")
     tables = [_funnel(summary), *(_rules(d) for d in summary.decisions.values() if d.by_removal()), _duplicates(summary)]
-    tables += [*dedup_tables(summary), _tokens(summary), _packing(summary), _training(summary), _scores(summary), _times(summary)]
+    judged = judgement_tables(summary.tokenizer) if summary.tokenizer else []
+    tables += [*dedup_tables(summary), *judged, _tokens(summary), _packing(summary), _training(summary), _scores(summary), _times(summary)]
     for made in tables:
         if made is not None and made.row_count:
             console.print()

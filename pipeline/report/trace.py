@@ -1,87 +1,103 @@
-"""`trace`: from a token of a shard back to its document, the values that let it through, and the crawl's record."""
+"""`trace`: from a token of a shard back to its text, its document, the crawl's record, and the values that let it through."""
 
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from rich.console import Console
-from rich.text import Text
-
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.report.read import DATA_STAGES, RunReader
-from corpusmill.pipeline.report.safe import safe_line
-from corpusmill.pipeline.report.tables import cell, show, table
-from corpusmill.pipeline.report.why import TOLD, limit
-from corpusmill.pipeline.tokenshards import TokenShards
+from corpusmill.pipeline.report.around import Around, around
+from corpusmill.pipeline.report.read import DATA_STAGES, Rule, RunReader
+from corpusmill.pipeline.report.token_sets import find_tokenizer, open_split
+from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.token_bytes import TokenBytes
+from corpusmill.pipeline.tokenshards import Address, TokenShards
 
-#: Tokens shown before and after.
-AROUND = 24
-
-
-def find_tokenizer(folder: Path) -> Any:
-    """The run's tokenizer, or None where it has none (its tokens are then shown as numbers)."""
-    from tokenizers import Tokenizer
-
-    path = folder / "tokenizer" / "tokenizer.json"
-    if not path.is_file():
-        return None
-    try:
-        return Tokenizer.from_str(path.read_text("utf-8"))
-    except Exception as error:  # the library raises plain Exceptions
-        raise InputError(f"{path}: not a tokenizer ({error}).") from error
+#: The stages whose reports say something about a document, the one that made its tokens last.
+REPORTED = (*DATA_STAGES, "tokens")
 
 
-def trace(folder: str, shard: int, token: int, split: str, console: Console) -> None:
-    """Explains token number `token` of shard number `shard`. Raises InputError where there is no such token."""
-    reader = RunReader(folder)
-    path = f"tokens/{split}"
-    if not reader.storage.exists(f"{path}/shards.json"):
-        there = [name for name in ("train", "validation") if reader.storage.exists(f"tokens/{name}/shards.json")]
-        hint = f"there are {', '.join(there)}" if there else "run: corpusmill tokens " + folder
-        raise InputError(f"{reader.storage.path(path)}: no token shards of the split {split!r} ({hint}).")
-    shards = TokenShards(reader.storage.path(path))
+@dataclass(frozen=True)
+class Traced:
+    """All that is known of one token. `notes` are sentences about what is not as it should be."""
+
+    split: str
+    shard: int
+    token: int
+    id: int
+    special: str | None  # the token's name where it is no text
+    around: Around | None  # none where the tokenizer is missing or another one
+    document: Address
+    values: dict[str, dict[str, Any]]  # the document's row in the report of each stage
+    rules: dict[str, list[Rule]]  # the thresholds of those stages
+    batch: Mapping[str, Any] | None = None  # where in training it was asked for
+    notes: list[str] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """One object with everything, `bytes` in hexadecimal digits."""
+        found = self.around
+        return {
+            "split": self.split, "shard": self.shard, "token": self.token, "batch": dict(self.batch) if self.batch else None,
+            "id": self.id, "special": self.special,
+            "text": None if found is None else {
+                "bytes": found.raw.hex(), "first_byte": found.first, "characters": found.characters, "partial": found.partial,
+                "before": found.before, "after": found.after,
+            },
+            "document": {name: value for name, value in vars(self.document).items() if name != "shard"},
+            "values": self.values, "notes": self.notes,
+        }  # fmt: skip
+
+
+def trace(folder: str, shard: int, token: int, split: str = "train", batch: Mapping[str, Any] | None = None,
+          notes: Sequence[str] = ()) -> Traced:  # fmt: skip
+    """What is known of token number `token` of shard number `shard`. Raises InputError where there is no such token."""
+    root, said = Storage(folder), list(notes)
+    shards = open_split(root, split)
     address = shards.locate(shard, token)
-    ids = shards.tokens(shard)
-    tokenizer = find_tokenizer(Path(reader.storage.root))
-    console.print(Text(f"Token {token:,} of shard {shard} ({split}): ", style="bold"), _context(tokenizer, ids, token, address), sep="")
-    made = table("", "what", "where")
-    record = f"{address.source or '(not known)'}" + (f", offset {address.offset}" if address.offset is not None else "")
-    facts = {
-        "token id": f"{int(ids[token])}, number {token - address.first:,} of the document's {address.tokens:,}",
-        "document": address.id,
-        "URL": address.url or "(none)",
-        "crawl file": record + (f", length {address.length}" if address.length is not None else ""),
-        "text": f"{address.data_file}, row {address.data_row}",
-    }
-    for name, value in facts.items():
-        made.add_row(name, cell(value, 400))
-    made.columns[1].no_wrap = False
-    console.print(made)
-    _print_values(reader, address.id, console)
+    home = _home(folder, shards.shards[shard].run, said)
+    table, reason = find_tokenizer(root, shards.description)
+    said += [f"{reason}, so the text is not shown."] if table is None else []
+    number = int(shards.tokens(shard)[token])
+    found = None if table is None else _around(home, shards, table, address, token, said)
+    special = None if table is None else table.special.get(number)
+    values = {stage: row for stage in REPORTED if home and (row := _report_row(home, stage, address))}
+    rules = {stage: home.rules(stage) for stage in values} if home else {}
+    said += home.warnings if home else []
+    return Traced(split, shard, token, number, special, found, address, values, rules, batch, said)
 
 
-def _context(tokenizer: Any, ids: Any, token: int, address: Any) -> Text:
-    """The document's text around the token, the token itself marked; numbers where there is no tokenizer."""
-    low, high = max(address.first, token - AROUND), min(address.first + address.tokens, token + AROUND + 1)
-    if tokenizer is None:
-        return Text(" ".join(str(i) for i in ids[low:high].tolist()))
+def _home(folder: str, run: str | None, notes: list[str]) -> RunReader | None:
+    """The run in which the documents of a shard lie, where that is still there."""
+    if run is None:
+        return RunReader(folder)
+    try:
+        return RunReader(run)
+    except InputError as error:
+        notes.append(f"this shard was appended from another run, whose documents and reports can't be read: {error}")
+        return None
 
-    def decode(begin: int, end: int) -> str:
-        return safe_line("|" + tokenizer.decode(ids[begin:end].tolist(), skip_special_tokens=False) + "|", 2000)[1:-1]
 
-    return Text(decode(low, token)) + Text(decode(token, token + 1) or "�", style="bold reverse") + Text(decode(token + 1, high))
+def _around(
+    home: RunReader | None, shards: TokenShards, table: TokenBytes, address: Address, token: int, notes: list[str]
+) -> Around | None:
+    """The token in its document's text: the bytes of the tokens before it say where. That the document has this text is checked."""
+    ids = shards.tokens(address.shard)[address.first : address.first + address.tokens]
+    if int(ids.max()) >= len(table.sizes):
+        notes.append("this document's tokens hold ids beyond the vocabulary (corpusmill tokens verify says more).")
+        return None
+    encoded = table.join(ids)
+    row = home.at(address.data_file, [address.data_row], ["id", "text"]).get(address.data_row) if home else None
+    if home and row is None:
+        notes.append(f"{address.data_file} has no row {address.data_row} any more, so the text shown is that of the tokens alone.")
+    elif row and (row["id"] != address.id or row["text"].encode() != encoded):
+        notes.append(f"{address.data_file}, row {address.data_row}, holds another text now: what is shown is that of the tokens.")
+    place = token - address.first
+    return around(encoded, int(table.sizes[ids[:place]].sum()), int(table.sizes[ids[place]]))
 
 
-def _print_values(reader: RunReader, id_: str, console: Console) -> None:
-    """What each data stage measured of the document."""
-    made = table("What was measured", "stage", "value", ">measured", "fails if")
-    for stage in DATA_STAGES:
-        if reader.stages[stage].outputs("report/"):
-            rules = reader.rules(stage)
-            for row in reader.rows(reader.find(stage, "report", "id", [id_])[:1]):
-                for name, value in row.items():
-                    if name not in TOLD and value is not None:
-                        limits = "; ".join(limit(rule) for rule in rules if rule.column == name)
-                        made.add_row(stage, cell(name, 40), cell(value, 40), cell(limits, 100))
-    if made.row_count:
-        console.print()
-        show(made, console)
+def _report_row(reader: RunReader, stage: str, address: Address) -> dict[str, Any] | None:
+    """The document's row in a stage's report; of several with its id the one of its record, where the report says that."""
+    if not reader.stages[stage].outputs("report/"):
+        return None
+    rows = reader.rows(reader.find(stage, "report", "id", [address.id]))
+    wanted = (address.source, address.offset)
+    return next((row for row in rows if (row.get("source"), row.get("offset")) == wanted), rows[0] if rows else None)

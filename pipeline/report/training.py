@@ -81,7 +81,6 @@ def flatten(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
 
 #: Where stages leave figures about themselves.
 FIGURES = {
-    "Tokenizer": "tokenizer/quality.json",
     "Pre-training": "pretrain/metrics.json",
     "Instruction tuning": "sft/metrics.json",
     "Alignment": "align/metrics.json",

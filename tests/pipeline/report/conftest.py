@@ -1,5 +1,6 @@
 """A small run with known decisions, written through the run's own contracts (shards, manifests, token shards)."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,31 @@ RULES = [
     {"step": "language", "rule": "language", "column": "language_score", "comparison": "<", "threshold": 0.65},
     {"step": "gopher", "rule": "never", "column": "words", "comparison": ">", "threshold": 100000},
 ]
+
+
+def _figures(tokens: int, size: int = 10_000) -> dict[str, Any]:
+    words = {"words": 1000, "tokens_per_word": tokens / 1000, "words_split": 0.25}
+    return {"documents": 10, "utf8_bytes": size, "tokens": tokens, "bytes_per_token": size / tokens, **words}
+
+
+#: What judging the tokenizer has found; one of the names is hostile, as are a language, a host and a token.
+QUALITY = {
+    "vocabulary_size": 400,
+    "judged": {"held_out": True, "documents": 10, "utf8_bytes": 10_000},
+    "usage": {
+        "unused_tokens": 7, "unused_bytes": 5,
+        "undertrained": {"below": 100, "tokens": 30, "worst": [{"id": 300, "text": "a\x1b[31m<b>", "uses": 3}]},
+        "never_produced": {"tokens": 1, "first": [{"id": 301, "text": "never\u202e"}]},
+    },
+    "tokenizers": {
+        name: {
+            **_figures(tokens),
+            "languages": {"en": _figures(tokens // 2, 6000), HOSTILE: _figures(tokens // 2, 4000)},
+            "hosts": {"host.test": _figures(tokens), "evil<script>": _figures(1)},
+        }
+        for name, tokens in (("this run", 4000), ("gpt2", 2500), ("/some/folder/<i>other/tokenizer.json", 3000))
+    },
+}  # fmt: skip
 
 
 class RunBuilder:
@@ -221,7 +247,8 @@ def _tokens(run: RunBuilder, rows: list[dict[str, Any]]) -> None:
         [r["text"] for r in rows],
         trainers.BpeTrainer(vocab_size=400, special_tokens=list(SPECIAL_TOKENS), initial_alphabet=alphabet, show_progress=False),
     )
-    run.stage("tokenizer", [{"tokenizer.json": tokenizer.to_str().encode(), "quality.json": json.dumps({"bytes_per_token": 2.5}).encode()}])
+    run.stage("tokenizer", [{"tokenizer.json": tokenizer.to_str().encode(), "quality.json": json.dumps(QUALITY).encode()}])
+    sha256 = hashlib.sha256(tokenizer.to_str().encode()).hexdigest()
     files: dict[str, Any] = {}
     data_row = 0
     decided: list[dict[str, Any]] = []
@@ -245,7 +272,7 @@ def _tokens(run: RunBuilder, rows: list[dict[str, Any]]) -> None:
             ids += encoded
         contents = shard_contents(0, np.array(ids, "<u2"), pa.Table.from_pylist([{f.name: r[f.name] for f in INDEX} for r in index], INDEX))
         shard = Shard(*shard_names(0), len(ids), len(part), sum(r["utf8_bytes"] for r in index), "", "")
-        description = ShardSet("uint16", 400, "", split, (shard,), EOT_ID)
+        description = ShardSet("uint16", 400, sha256, split, (shard,), EOT_ID)
         files |= {f"{split}/{name}": content for name, content in contents.items()}
         files[f"{split}/shards.json"] = description.to_json()
         decided += index

@@ -1,0 +1,193 @@
+"""`tokens find`: the documents that hold a text, and where their tokens lie.
+
+The documents that were encoded are searched, one row group after the other, so text that begins inside a token is found too. In memory
+are two bits a document of the files in which the text was found, and what is told of the first `limit` documents.
+"""
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.report.around import Around, around
+from corpusmill.pipeline.report.read import RunReader
+from corpusmill.pipeline.report.token_sets import SPLITS, find_tokenizer, open_split, split_folders
+from corpusmill.pipeline.shards import open_parquet
+from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.token_bytes import TokenBytes
+from corpusmill.pipeline.tokenshards import TokenShards
+
+DESCRIBED = ("id", "url", "source", "offset", "length")
+#: Bytes of text shown before and after.
+SNIPPET = 80
+#: A file of documents: the run that it lies in (None: this one), and its path there.
+File = tuple[str | None, str]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a document's tokens lie; `token` is the number in the shard of the one in which the text begins."""
+
+    split: str
+    shard: int
+    first: int
+    tokens: int
+    token: int | None
+    copy: int  # from 0, of a document that a mixture repeats
+
+    def command(self, run: str) -> str | None:
+        """The command that traces the token."""
+        if self.token is None:
+            return None
+        split = "" if self.split == "train" else f" --split {self.split}"
+        return f"corpusmill trace {shlex.quote(run)} --shard {self.shard} --token {self.token}{split}"
+
+
+@dataclass
+class Found:
+    """A document that holds the text, from byte `byte` of its own on; `places` is empty where no shard has it."""
+
+    document: dict[str, Any]  # DESCRIBED, data_file, data_row
+    byte: int
+    occurrences: int
+    snippet: Around
+    text: bytes = field(repr=False)
+    places: list[Place] = field(default_factory=list)
+
+
+@dataclass
+class Findings:
+    """How many documents hold the text and how often, how many of them are in no shard, and the first of them."""
+
+    documents: int = 0
+    occurrences: int = 0
+    outside: int = 0
+    found: list[Found] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def as_json(self, run: str) -> dict[str, Any]:
+        found = [
+            {
+                **one.document, "byte": one.byte, "occurrences": one.occurrences,
+                "before": one.snippet.before, "characters": one.snippet.characters, "after": one.snippet.after,
+                "places": [{**vars(place), "trace": place.command(run)} for place in one.places],
+            }
+            for one in self.found
+        ]  # fmt: skip
+        counts = {"documents": self.documents, "occurrences": self.occurrences, "documents_in_no_shard": self.outside}
+        return {**counts, "found": found, "notes": self.notes}
+
+
+def find(folder: str, text: str, ignore_case: bool = False, limit: int = 20) -> Findings:
+    """Looks for `text` in the documents that a run has encoded. Raises InputError where it has no token shards."""
+    if not text:
+        raise InputError("tokens find: the text to look for is empty.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError("tokens find: the text to look for is not UTF-8.") from error
+    root = Storage(folder)
+    sets = [open_split(root, split) for split in split_folders(root) or SPLITS]
+    findings, hits = Findings(), dict[File, npt.NDArray[np.uint8]]()
+    for file in _files(root, sets):
+        matching = _search(root, file, text, ignore_case, limit, findings)
+        if matching is not None and matching.any():
+            hits[file] = np.packbits(matching)
+    _place(root, sets, hits, findings)
+    return findings
+
+
+def _files(root: Storage, sets: list[TokenShards]) -> list[File]:
+    """The files of documents that a run's stage `tokens` has read, then others that the shards' indexes name."""
+    read = RunReader(root.root).inputs("tokens").values() if root.exists("tokens") else ()
+    files: dict[File, None] = {(None, path): None for path in sorted(read)}
+    for table, home, _, _ in _index_groups(sets, ["data_file"]):
+        files.update({(home, str(path)): None for path in sorted(pc.unique(table["data_file"]).to_pylist())})
+    return list(files)
+
+
+def _index_groups(sets: list[TokenShards], columns: list[str]) -> Iterator[tuple[pa.Table, str | None, int, int]]:
+    """The row groups of all indexes, with the run that their files lie in, the number of the set, and that of the shard."""
+    for place, shards in enumerate(sets):
+        for number, shard in enumerate(shards.shards):
+            with open_parquet(shards.storage, shard.index) as file:
+                for group in range(file.num_row_groups):
+                    yield file.read_row_group(group, columns=columns, use_threads=False), shard.run, place, number
+
+
+def _search(run: Storage, file: File, text: str, ignore_case: bool, limit: int, findings: Findings) -> npt.NDArray[np.bool_] | None:
+    """Which rows of a file of documents hold the text; None where it can't be read."""
+    home, path = file
+    options = {"ignore_case": ignore_case}
+    masks = []
+    try:
+        with open_parquet(Storage(home) if home else run, path) as parquet:
+            begin = 0
+            for group in range(parquet.num_row_groups):
+                texts = parquet.read_row_group(group, columns=["text"], use_threads=False)["text"]
+                mask = pc.match_substring(texts, text, **options)
+                rows = np.flatnonzero(mask.to_numpy())
+                masks.append(mask.to_numpy())
+                if len(rows):
+                    holding = texts.filter(mask)
+                    findings.documents += len(rows)
+                    findings.occurrences += pc.sum(pc.count_substring(holding, text, **options)).as_py()
+                    wanted = rows[: max(0, limit - len(findings.found))]
+                    if len(wanted):
+                        described = parquet.read_row_group(group, columns=list(DESCRIBED), use_threads=False).take(pa.array(wanted))
+                        _tell(described, holding.slice(0, len(wanted)), file, begin + wanted, text, options, findings)
+                begin += len(texts)
+    except (InputError, pa.ArrowException, OSError) as error:
+        findings.notes.append(f"documents are left out, as their file can't be read: {error}")
+        return None
+    return np.concatenate(masks) if masks else np.zeros(0, np.bool_)
+
+
+def _tell(described: pa.Table, texts: Any, file: File, rows: npt.NDArray[np.int64], text: str, options: Any, findings: Findings) -> None:
+    starts = pc.find_substring(texts, text, **options).to_pylist()
+    counts = pc.count_substring(texts, text, **options).to_pylist()
+    for row, document, whole, start, count in zip(rows.tolist(), described.to_pylist(), texts.to_pylist(), starts, counts, strict=True):
+        encoded = whole.encode()
+        size = len(encoded[start : start + 4 * len(text)].decode("utf-8", "ignore")[: len(text)].encode())
+        place = {"data_file": file[1], "data_row": row, **({"run": file[0]} if file[0] else {})}
+        findings.found.append(Found({**document, **place}, start, count, around(encoded, start, size, SNIPPET), encoded))
+
+
+def _place(root: Storage, sets: list[TokenShards], hits: dict[File, npt.NDArray[np.uint8]], findings: Findings) -> None:
+    """Looks the documents up in the shards' indexes."""
+    table, reason = find_tokenizer(root, sets[0].description)
+    if table is None:
+        findings.notes.append(f"{reason}, so no token is named.")
+    told = {(one.document.get("run"), one.document["data_file"], one.document["data_row"]): one for one in findings.found}
+    missing = {file: np.unpackbits(bits) for file, bits in hits.items()}
+    for rows, home, place, number in _index_groups(sets, ["data_file", "data_row", "first", "tokens", "copy"]):
+        for path in pc.unique(rows["data_file"]).to_pylist():
+            if (home, path) not in hits:
+                continue
+            here = rows.filter(pc.equal(rows["data_file"], path))
+            data_rows = here["data_row"].to_numpy()
+            matching = np.unpackbits(hits[home, path])[data_rows] > 0
+            missing[home, path][data_rows[matching]] = 0
+            for row in here.filter(pa.array(matching)).to_pylist():
+                one = told.get((home, path, row["data_row"]))
+                if one is not None:
+                    one.places.append(_token_at(sets[place], number, row, one, table, findings))
+    findings.outside = sum(int(bits.sum()) for bits in missing.values())
+
+
+def _token_at(shards: TokenShards, number: int, row: dict[str, Any], one: Found, table: TokenBytes | None, findings: Findings) -> Place:
+    split, first, count, copy = shards.description.split, row["first"], row["tokens"], row["copy"]
+    if table is None:
+        return Place(split, number, first, count, None, copy)
+    ids = shards.tokens(number)[first : first + count]
+    if int(ids.max()) >= len(table.sizes) or table.join(ids) != one.text:
+        findings.notes.append(f"{one.document['data_file']}, row {row['data_row']}, is not the text of its tokens, so no token is named.")
+        return Place(split, number, first, count, None, copy)
+    token = first + int(np.searchsorted(np.cumsum(table.sizes[ids]), one.byte, "right"))
+    return Place(split, number, first, count, token, copy)

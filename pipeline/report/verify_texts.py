@@ -1,0 +1,90 @@
+"""Whether documents' tokens stand for their texts: the part of `tokens verify` that reads documents.
+
+Documents are read file by file in their order, whatever the order of their tokens; in memory are 28 bytes for each that is compared.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.shards import open_parquet
+from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.token_bytes import TokenBytes
+from corpusmill.pipeline.tokenshards import DTYPES, Shard, ShardSet, map_tokens
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Documents of a shard that are to be compared: columns data_file, data_row, first, tokens of its index."""
+
+    number: int
+    shard: Shard
+    rows: pa.Table
+
+
+def compare(storage: Storage, run: Storage, described: ShardSet, table: TokenBytes, chosen: Sequence[Chosen], faults: list[str]) -> int:
+    """Compares the bytes of tokens with texts; returns how many documents were equal. `faults` gets a sentence a file at most."""
+    files: dict[tuple[str | None, str], int] = {}
+    parts = []
+    for one in chosen:
+        names = one.rows["data_file"].to_pylist()
+        code = np.array([files.setdefault((one.shard.run, name), len(files)) for name in names], np.int32)
+        parts.append(
+            (code, np.full(len(code), one.number, np.int32), *(one.rows[name].to_numpy() for name in ("data_row", "first", "tokens")))
+        )
+    if not files:
+        return 0
+    code, number, row, first, count = (np.concatenate(column) for column in zip(*parts, strict=True))
+    order = np.lexsort((row, code))
+    borders = np.searchsorted(code[order], np.arange(len(files) + 1))
+    read, equal = _reader(storage, described), 0
+    for (home, path), begin, end in zip(files, borders[:-1], borders[1:], strict=True):
+        wanted = order[begin:end]
+        try:
+            for one, text in zip(wanted.tolist(), _texts(Storage(home) if home else run, path, row[wanted]), strict=True):
+                file = described.shards[number[one]].file
+                ids = read(file, int(first[one]), int(count[one]) - 1)
+                if int(ids.max(initial=0)) >= len(table.sizes) or table.join(ids) != text:
+                    last = first[one] + count[one] - 1
+                    raise InputError(f"{storage.path(file)}: tokens {first[one]} to {last} are not the text of {path}, row {row[one]}.")
+                equal += 1
+        except InputError as error:
+            faults.append(str(error))
+    return equal
+
+
+def _reader(storage: Storage, described: ShardSet) -> Callable[[str, int, int], npt.NDArray[Any]]:
+    """Reads some tokens of a shard: from memory maps, or the bytes alone where the store is remote."""
+    dtype, maps = DTYPES[described.dtype], dict[str, npt.NDArray[Any]]()
+
+    def local(file: str, first: int, count: int) -> npt.NDArray[Any]:
+        if file not in maps:
+            maps[file] = map_tokens(storage, file, dtype)
+        return maps[file][first : first + count]
+
+    def remote(file: str, first: int, count: int) -> npt.NDArray[Any]:
+        with storage.open_read(file) as opened:
+            opened.seek(first * dtype.itemsize)
+            return np.frombuffer(opened.read(count * dtype.itemsize), dtype)
+
+    return remote if storage.remote else local
+
+
+def _texts(run: Storage, path: str, rows: npt.NDArray[np.int64]) -> Iterator[bytes]:
+    """The texts of rows (ascending, some perhaps twice) of a file of documents, in UTF-8; row groups without any are not read."""
+    with open_parquet(run, path) as file:
+        begin = at = 0
+        for group in range(file.num_row_groups):
+            size = file.metadata.row_group(group).num_rows
+            end = int(np.searchsorted(rows, begin + size))
+            if end > at:
+                texts = file.read_row_group(group, columns=["text"], use_threads=False)["text"]
+                yield from (text.as_buffer().to_pybytes() for text in texts.take(pa.array(rows[at:end] - begin)))
+            begin, at = begin + size, end
+    if at < len(rows):
+        raise InputError(f"{run.path(path)}: it has no row {rows[at]}.")

@@ -1,0 +1,145 @@
+"""`tokens find`: every document that holds a text is found, and its address leads back to the text."""
+
+import io
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.report.find import find
+from corpusmill.pipeline.report.find_view import show_findings
+from corpusmill.pipeline.report.trace import trace
+from corpusmill.tokenize.tokenizer_stage import TokenizerStage
+from corpusmill.tokenize.tokens_stage import TokensStage
+
+HOSTILE = "before \x1b[31mred \u202e after"
+
+
+@pytest.fixture(scope="module")
+def texts(english, foreign):
+    return [*english[:60], "", *foreign[:30], *english[10:14], HOSTILE * 3, "naïve 🙂 " * 200]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, publish_run, make_documents, execute, texts):
+    """A run of three files of documents, in several shards of both splits; a last file is of documents that were not encoded."""
+    table = make_documents(texts)
+    run = publish_run([table.slice(0, 40), table.slice(40, 30), table.slice(70)], tmp_path_factory.mktemp("find") / "a run")
+    execute(run, TokenizerStage(TokenizerStage.Config(vocabulary_size=700)))
+    execute(run, TokensStage(TokensStage.Config(shard_tokens=8_000, validation_share=0.1)))
+    return run
+
+
+def arguments(command):
+    words = shlex.split(command)
+    assert words[:2] == ["corpusmill", "trace"]
+    options = dict(zip(words[3::2], words[4::2], strict=True))
+    return words[2], int(options.pop("--shard")), int(options.pop("--token")), options.pop("--split", "train")
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_any_stretch_of_any_document(run, texts, data):
+    """Against Python's own search; each address is traced back to the text, also where it begins inside a token or a word."""
+    source = data.draw(st.sampled_from([text for text in texts if text]))
+    start = data.draw(st.integers(0, len(source) - 1))
+    wanted = source[start : start + data.draw(st.integers(1, 40))]
+    found = find(run.root, wanted, limit=1000)
+    holding = {number: text for number, text in enumerate(texts) if wanted in text}
+    assert (found.documents, found.outside, found.notes) == (len(holding), 0, [])
+    assert found.occurrences == sum(text.count(wanted) for text in holding.values())
+    assert [one.document["offset"] // 1000 for one in found.found] == list(holding)
+    for one, text in zip(found.found, holding.values(), strict=True):
+        assert one.byte == len(text[: text.index(wanted)].encode()) and one.occurrences == text.count(wanted)
+        assert one.snippet.characters == wanted and one.snippet.before + wanted + one.snippet.after in text
+        assert len(one.places) == 1
+        traced = trace(*arguments(one.places[0].command(run.root)))
+        assert traced.document.id == one.document["id"] and traced.around.raw
+        assert traced.around.first <= one.byte < traced.around.first + len(traced.around.raw)
+        assert text.encode()[one.byte :].startswith(wanted.encode())
+        assert text.encode()[traced.around.first :].startswith(traced.around.raw)
+
+
+def test_upper_and_lower_case(run, texts):
+    found = find(run.root, "tHE ROMAN", ignore_case=True, limit=1000)
+    holding = [text for text in texts if re.search("the roman", text, re.IGNORECASE)]
+    assert found.documents == len(holding) > 0 and all(one.snippet.characters.lower() == "the roman" for one in found.found)
+    assert find(run.root, "tHE ROMAN").documents == 0
+    assert find(run.root, "NAÏVE 🙂", ignore_case=True).found[0].snippet.characters == "naïve 🙂"
+
+
+def test_the_limit_shows_the_first_and_counts_all(run, texts):
+    every, some = find(run.root, " the ", limit=1000), find(run.root, " the ", limit=3)
+    assert (some.documents, some.occurrences) == (every.documents, every.occurrences) and every.documents > 10
+    assert [one.document for one in some.found] == [one.document for one in every.found[:3]]
+    assert [one.places for one in some.found] == [one.places for one in every.found[:3]]
+    assert find(run.root, " the ", limit=0).found == []
+
+
+def test_documents_that_no_shard_has_are_said(run, texts, tmp_path):
+    """An index that leaves documents out, as a mixture does."""
+    import shutil
+
+    copy = Path(shutil.copytree(run.root, tmp_path / "copy"))
+    left_out = 0
+    for path in sorted(copy.glob("tokens/*/*.index.parquet")):
+        table = pq.read_table(path)
+        left_out += sum(" the " in texts[offset // 1000] for offset in table["offset"].to_pylist()[1:])
+        pq.write_table(table.slice(0, 1), path)
+    found = find(str(copy), " the ", limit=1000)
+    assert found.outside == left_out == sum(not one.places for one in found.found) > 10
+    (copy / "ingest/data/ingest-1.parquet").unlink()
+    found = find(str(copy), " the ", limit=1000)
+    assert "documents are left out, as their file can't be read" in found.notes[0] and "ingest-1.parquet: no such file" in found.notes[0]
+    assert found.documents == sum(" the " in text for text in texts[:40] + texts[70:])
+
+
+def test_shown_harmlessly_and_as_json(run, capsys):
+    found = find(run.root, "red")
+    console = Console(file=io.StringIO(), width=120, soft_wrap=True)
+    show_findings(run.root, found, False, console)
+    shown = console.file.getvalue()
+    assert "\x1b" not in shown and "\u202e" not in shown and "⟦red⟧" in shown
+    assert "corpusmill trace '" in shown  # the folder's name has a space
+    show_findings(run.root, found, True, console)
+    told = json.loads(capsys.readouterr().out)
+    assert told["documents"] == found.documents and told["found"][0]["places"][0]["trace"] == found.found[0].places[0].command(run.root)
+
+
+@pytest.mark.parametrize(("text", "sentence"), [("", "is empty"), ("\udcff", "is not UTF-8")])
+def test_texts_that_nothing_can_hold(run, text, sentence):
+    with pytest.raises(InputError, match=sentence):
+        find(run.root, text)
+
+
+def test_a_run_without_tokens(make_run, make_documents, english):
+    run = make_run([make_documents(english[:3])])
+    with pytest.raises(InputError, match="no token shards"):
+        find(run.root, "the")
+
+
+def test_the_commands(corpusmill, run):
+    """What `find` prints is a command that works, in both forms of both."""
+    code, out, err = corpusmill("tokens", "find", run.root, "naïve 🙂", "--json")
+    assert (code, err) == (0, "")
+    command = json.loads(out)["found"][0]["places"][0]["trace"]
+    code, out, _ = corpusmill(*shlex.split(command)[1:], "--json")
+    assert code == 0 and json.loads(out)["text"]["after"].startswith("aïve 🙂 naïve") and json.loads(out)["text"]["before"] == ""
+    code, out, _ = corpusmill(*shlex.split(command)[1:])
+    assert code == 0 and "⟦n⟧aïve 🙂 naïve".encode() in out
+    assert b"Documents that hold this text: 1. Occurrences: 200." in corpusmill("tokens", "find", run.root, "naïve 🙂")[1]
+    assert b"Example: corpusmill tokens find" in corpusmill("tokens", "find", "--help")[1]
+
+
+@pytest.mark.parametrize("options", [[], ["--shard", 0], ["--step", 1, "--row", 1], ["--shard", 0, "--token", 0, "--pos", 1],
+                                     ["--step", 1, "--row", 1, "--pos", 1, "--split", "validation"]])  # fmt: skip
+def test_half_an_address_is_refused(corpusmill, run, options):
+    code, _, err = corpusmill("trace", run.root, *options)
+    assert code == 2 and err.startswith("corpusmill: trace: give --shard and --token (and --split), or --step, --row and --pos.")

@@ -1,0 +1,139 @@
+"""Judging a run's tokenizer: on which documents, with which figures, and what is redone."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tokenizers import Tokenizer
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.report.read import RunReader
+from corpusmill.pipeline.report.tokenizers import read_judgement
+from corpusmill.tokenize.compare import compare
+from corpusmill.tokenize.judge_stage import OWN
+from corpusmill.tokenize.judged import PUBLISHED
+from corpusmill.tokenize.tokenizer_stage import TokenizerStage
+
+
+def stage(**options):
+    return TokenizerStage(TokenizerStage.Config(**{"vocabulary_size": 700, **options}))
+
+
+def quality(run):
+    return json.loads(run.read_bytes("tokenizer/quality.json"))
+
+
+def tokens_of(tokenizer, texts):
+    tokenizer.encode_special_tokens = True
+    return sum(len(found.ids) for found in tokenizer.encode_batch(texts, add_special_tokens=False))
+
+
+@pytest.fixture
+def texts(english, foreign):
+    return [*english[:40], "", *foreign[:20]]
+
+
+@pytest.fixture
+def run(make_run, make_documents, texts):
+    languages = ["en"] * 41 + ["xx", None] * 10
+    return make_run([make_documents(texts, language=languages).slice(0, 30), make_documents(texts, language=languages).slice(30)])
+
+
+def test_figures_are_those_of_tokenizers_on_the_same_text(run, execute, texts, tokenizers_by_pattern, tmp_path):
+    other = tmp_path / "other.json"
+    other.write_bytes(tokenizers_by_pattern("o200k"))
+    execute(run, stage(judge={"compare": [str(other)]}))
+    found = quality(run)
+    assert found["judged"] == {"held_out": False, "documents": 61, "utf8_bytes": sum(len(text.encode()) for text in texts)}
+    for name, path in ((OWN, run.path("tokenizer/tokenizer.json")), (str(other), str(other))):
+        tokenizer, told = Tokenizer.from_file(path), found["tokenizers"][name]
+        assert told["tokens"] == tokens_of(tokenizer, texts)
+        assert told["bytes_per_token"] == round(found["judged"]["utf8_bytes"] / told["tokens"], 4)
+        assert list(told["languages"]) == ["en", "xx", "(unknown)"] and list(told["hosts"]) == ["site.test"]
+        assert told["languages"]["xx"]["tokens"] == tokens_of(tokenizer, texts[41::2])
+        assert told["languages"]["en"]["utf8_bytes"] == sum(len(text.encode()) for text in texts[:41])
+        assert told["languages"]["en"]["words"] < told["words"] and 0 < told["words_split"] < 1 < told["tokens_per_word"]
+    assert found["sample_documents"] == 61 and found["vocabulary_size"] == 700
+
+
+def test_judged_on_documents_that_training_has_not_seen(make_run, make_documents, execute, english):
+    """Of 3.6 MB one is trained on, and another of the rest is judged; which is a choice by hash, whatever the layout."""
+    texts = [f"{text} {number}" * 30 for number, text in enumerate(english[:60])]
+    table = make_documents(texts)
+    runs = [make_run([table], "one"), make_run([table.take(list(range(59, 20, -1))), table.slice(0, 21)], "many")]
+    for run in runs:
+        execute(run, stage(sample={"mb": 1}, judge={"mb": 1}))
+    found = [quality(run) for run in runs]
+    assert found[0] == found[1]
+    assert found[0]["judged"]["held_out"] and 0.5e6 < found[0]["judged"]["utf8_bytes"] < 1.7e6
+    trained = found[0]["sample_documents"]
+    every = make_run([table], "all")
+    execute(every, stage(sample={"mb": 1}, judge={"mb": 100}))
+    judged = quality(every)["judged"]
+    assert judged["documents"] == 60 - trained > found[0]["judged"]["documents"]
+    assert judged["utf8_bytes"] == sum(len(text.encode()) for text in texts) - quality(every)["sample_bytes"]
+
+
+def test_comparing_with_others_trains_nothing_again(run, execute, tokenizers_by_pattern, tmp_path):
+    execute(run, stage())
+    before = {
+        path: run.read_bytes(path)
+        for path in run.list_files("tokenizer")
+        if not path.endswith((".jsonl", "quality.json")) and "judged" not in path
+    }
+    (tmp_path / "other.json").write_bytes(tokenizers_by_pattern("cl100k"))
+    options = {"judge": {"compare": [str(tmp_path / "other.json")]}}
+    assert execute(run, stage(**options)).performed == 3  # two shards, the sum
+    assert all(run.read_bytes(path) == content for path, content in before.items())
+    assert execute(run, stage(**options)).performed == 0
+    (tmp_path / "other.json").write_bytes(tokenizers_by_pattern("gpt2"))
+    assert execute(run, stage(**options)).performed == 3
+    with pytest.raises(InputError, match=r"nothing\.json: no such tokenizer"):
+        execute(run, stage(judge={"compare": [str(tmp_path / "nothing.json")]}))
+
+
+def test_uses_of_tokens_are_those_of_the_sample(run, execute, texts):
+    execute(run, stage())
+    tokenizer = Tokenizer.from_file(run.path("tokenizer/tokenizer.json"))
+    wanted = [0] * 700
+    for found in tokenizer.encode_batch(texts, add_special_tokens=False):
+        for number in found.ids:
+            wanted[number] += 1
+    assert pq.read_table(run.path("tokenizer/uses.parquet"))["uses"].to_pylist() == wanted
+    usage = quality(run)["usage"]
+    assert usage["unused_tokens"] == sum(count == 0 for count in wanted[4:])
+    assert usage["undertrained"]["tokens"] == sum(count < 100 for count in wanted[4:])
+
+
+def test_documents_without_url_and_language(make_run, execute, english):
+    from corpusmill.pipeline.schemas import DOCUMENTS
+
+    rows = [{"id": f"{n:032x}", "source": "a.txt", "text": text} for n, text in enumerate(english[:30])]
+    run = make_run([pa.Table.from_pylist(rows, DOCUMENTS)])
+    execute(run, stage())
+    told = quality(run)["tokenizers"][OWN]
+    assert told["languages"] == told["hosts"] == {} and told["documents"] == 30
+    assert read_judgement(RunReader(run.root)).groups("host") == []
+
+
+def test_compare_writes_nothing_and_says_what_the_stage_would(run, execute, corpusmill):
+    execute(run, stage())
+    before = {path: run.read_bytes(path) for path in run.list_files()}
+    told = compare(run.root, ["gpt2"])
+    assert {path: run.read_bytes(path) for path in run.list_files()} == before
+    execute(run, stage(judge={"compare": ["gpt2"]}))
+    assert quality(run) == told and list(told["tokenizers"]) == [OWN, "gpt2"]
+    code, out, err = corpusmill("tokens", "compare", run.root, "--with", "gpt2", "--json")
+    assert (code, err) == (0, "") and json.loads(out) == told
+    code, out, _ = corpusmill("tokens", "compare", run.root, "--with", PUBLISHED["gpt2"].path() + ":gpt2")
+    bytes_per_token = f"{told['tokenizers']['gpt2']['bytes_per_token']:.2f}"
+    assert code == 0 and out.decode().count(bytes_per_token) >= 2 and "Bytes a token by language" in out.decode()
+
+
+def test_a_run_that_has_judged_nothing(make_run, make_documents, english, corpusmill):
+    run = make_run([make_documents(english[:3])])
+    with pytest.raises(InputError, match="has judged no tokenizer yet"):
+        compare(run.root, ["gpt2"])
+    assert corpusmill("tokens", "compare", run.root)[0] == 2
+    assert b"Example: corpusmill tokens compare" in corpusmill("tokens", "compare", "--help")[1]

@@ -1,0 +1,113 @@
+"""Other tokenizers behind one face: the ids of tiktoken, of `tokenizers`, and of the published vocabulary."""
+
+import hashlib
+import json
+import subprocess
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+from corpusmill.pipeline import package_file
+from corpusmill.pipeline.byte_alphabet import to_bytes
+from corpusmill.pipeline.errors import InputError
+from corpusmill.tokenize.judged import PUBLISHED, read_judged
+
+#: Where tiktoken keeps the file of each encoding: the sha1 of its address.
+ENCODINGS = {"gpt2": ("r50k_base", "r50k_base"), "cl100k": ("cl100k_base", "cl100k_base"), "o200k": ("o200k_base", "o200k_base")}
+
+
+@pytest.fixture
+def tiktoken_encoding(tmp_path, monkeypatch):
+    """tiktoken's own encoding over the file that we have fetched; tiktoken checks its hash."""
+
+    def make(name):
+        import tiktoken
+
+        encoding, file = ENCODINGS[name]
+        address = f"https://openaipublic.blob.core.windows.net/encodings/{file}.tiktoken"
+        content = open(PUBLISHED[name].path(), "rb").read()
+        (tmp_path / hashlib.sha1(address.encode()).hexdigest()).write_bytes(content)
+        monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
+        return tiktoken.get_encoding(encoding)
+
+    return make
+
+
+@pytest.mark.parametrize("name", list(PUBLISHED))
+def test_published_ones_are_tiktokens_own(name, tiktoken_encoding, english, foreign):
+    encoding, judged = tiktoken_encoding(name), read_judged(name)
+    texts = [*english[::10], *foreign, "<|endoftext|> is text"]
+    ids, counts = judged.encoder.encode_column(pa.array(texts, pa.large_string()))
+    wanted = [encoding.encode_ordinary(text) for text in texts]
+    assert counts.tolist() == [len(found) for found in wanted] and ids.tolist() == [number for found in wanted for number in found]
+    assert judged.sizes[ids].sum() == sum(len(text.encode()) for text in texts)
+    assert judged.vocabulary_size == len(encoding._mergeable_ranks) == {"gpt2": 50_256, "cl100k": 100_256, "o200k": 199_998}[name]
+
+
+def test_gpt2_is_the_published_vocabulary(shared_data):
+    vocabulary = json.loads((shared_data / "tokenizer/cs336_fixtures/gpt2_vocab.json").read_text())
+    judged = read_judged("gpt2")
+    assert {to_bytes(token): number for token, number in vocabulary.items() if token != "<|endoftext|>"}.keys()
+    for token, number in vocabulary.items():
+        if token != "<|endoftext|>":
+            assert judged.sizes[number] == len(to_bytes(token))
+    assert judged.encoder.encode("hello world") == [31373, 995]
+
+
+def test_a_file_of_ours(tokenizers_by_pattern, tmp_path, english):
+    content = tokenizers_by_pattern("cl100k")
+    (tmp_path / "tokenizer.json").write_bytes(content)
+    judged = read_judged(str(tmp_path / "tokenizer.json"))
+    ids, counts = judged.encoder.encode_column(pa.array(english[:5], pa.large_string()))
+    wanted = [found.ids for found in Tokenizer.from_str(content.decode()).encode_batch(english[:5], add_special_tokens=False)]
+    assert counts.tolist() == [len(found) for found in wanted] and ids.tolist() == [number for found in wanted for number in found]
+    assert judged.vocabulary_size == 2000 and judged.sizes is not None
+
+
+def test_a_file_of_another_kind_is_counted_by_tokenizers(tmp_path, english):
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.train_from_iterator(english[:20], trainers.WordPieceTrainer(vocab_size=500, special_tokens=["[UNK]"], show_progress=False))
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    judged = read_judged(str(tmp_path / "tokenizer.json"))
+    ids, counts = judged.encoder.encode_column(pa.array(english[:3], pa.large_string()))
+    wanted = [tokenizer.encode(text, add_special_tokens=False).ids for text in english[:3]]
+    assert counts.tolist() == [len(found) for found in wanted] and ids.tolist() == [number for found in wanted for number in found]
+    assert judged.sizes is None
+
+
+def test_a_tiktoken_file_with_its_pattern(tmp_path):
+    path = tmp_path / "other.tiktoken"
+    path.write_bytes(open(PUBLISHED["gpt2"].path(), "rb").read())
+    text = pa.array(["Hello  world 1234567 it's"], pa.large_string())
+    ids, _ = read_judged(f"{path}:gpt2").encoder.encode_column(text)
+    assert ids.tolist() == read_judged("gpt2").encoder.encode_column(text)[0].tolist()
+    assert not np.array_equal(ids, read_judged(str(path)).encoder.encode_column(text)[0])  # cl100k cuts numbers
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [(None, "no such tokenizer"), (b"{}", "not a tokenizer"), (b"what is this", "neither a tokenizer.json nor a tiktoken file"),
+     (b"", "neither"),
+     (b"YQ== 0\n", "lacks? the byte|ranks lack")],
+)  # fmt: skip
+def test_files_that_are_none(tmp_path, content, sentence):
+    path = tmp_path / "some"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=sentence):
+        read_judged(str(path))
+
+
+def test_a_registry_that_is_not_reached(monkeypatch, tmp_path):
+    monkeypatch.setenv("CORPUSMILL_CACHE", str(tmp_path))
+    monkeypatch.setattr(
+        package_file.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1, "", "x\nERROR: no network")
+    )
+    with pytest.raises(
+        InputError, match=r"gpt2\.tiktoken: pip can't download mlx-whisper.*\(ERROR: no network\); give the path of a tokenizer"
+    ):
+        read_judged("gpt2")

@@ -1,0 +1,135 @@
+"""The token at (step, row, position) is the one that training saw there."""
+
+import inspect
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.report.trace import trace
+from corpusmill.pipeline.schemas import DOCUMENTS
+from corpusmill.pipeline.special_tokens import EOT_ID
+from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.token_bytes import TokenBytes
+from corpusmill.train import pretrain_job
+from corpusmill.train.address import token_of_batch
+from corpusmill.train.pretrain import PretrainStage
+
+CONFIG = {
+    "model": {"context": 48, "layers": 1, "width": 16, "heads": 2, "kv_heads": 1, "head_dim": 8, "ffn": 16},
+    "loop": {"steps": 20, "threads": 1, "warmup": 2},
+    "batch": 6, "micro_batch": 4, "seed": 5,
+}  # fmt: skip
+#: Real text, in documents of a few dozen tokens, with characters of several bytes.
+TEXTS = [f"{name}: {inspect.getdoc(getattr(str, name))} 東京 🙂" for name in sorted(vars(str)) if not name.startswith("_")]
+
+
+@pytest.fixture
+def run(tmp_path, finish, execute) -> Storage:
+    """A run that has made its tokens, in shards smaller than some windows."""
+    from corpusmill.tokenize.tokenizer_stage import TokenizerStage
+    from corpusmill.tokenize.tokens_stage import TokensStage
+
+    run = Storage(str(tmp_path / "run"))
+    rows = [{"id": f"{n:032x}", "url": f"https://docs.test/{n}", "source": "a.jsonl", "text": text} for n, text in enumerate(TEXTS)]
+    finish(run, "ingest", {"data/part-00000.parquet": pa.Table.from_pylist(rows, DOCUMENTS)})
+    tokenizer = TokenizerStage(TokenizerStage.Config(vocabulary_size=512, minimum_frequency=1))
+    execute(run, tokenizer, TokensStage(TokensStage.Config(shard_tokens=130, pack_lengths=[48])), earlier=("ingest",))
+    run.write_bytes(
+        "run.json", json.dumps({"inputs": [], "recipe": {"ingest": {}, "tokenizer": {}, "tokens": {}, "pretrain": CONFIG}}).encode()
+    )
+    return run
+
+
+def trained(run, execute, monkeypatch, config):
+    """The ids, targets and segments of all batches of a training, `[20, 6, 48]` each, as it has used them."""
+    seen, whole = [], pretrain_job.to_device
+
+    def note(batch, device):
+        seen.append([part.numpy() for part in batch])
+        return whole(batch, device)
+
+    monkeypatch.setattr(pretrain_job, "to_device", note)
+    execute(run, PretrainStage(PretrainStage.Config.model_validate(config)))
+    micro = seen[:40]  # two of each step's batch, of 4 and of 2 rows; then come evaluations
+    return [np.concatenate([batch[part] for batch in micro]).reshape(20, 6, 48) for part in range(3)]
+
+
+def test_all_batches_of_a_training_are_found_again(run, execute, monkeypatch):
+    ids, _, segments = trained(run, execute, monkeypatch, CONFIG)
+    table = TokenBytes.read(run, "tokenizer/tokenizer.json")
+    for step, row, position in [(s, r, p) for s in range(20) for r in range(6) for p in (0, 7, 47)]:
+        found = token_of_batch(run.root, step, row, position)
+        traced = trace(run.root, found.shard, found.token, "train", found.batch, found.notes)
+        assert traced.id == ids[step, row, position] and traced.notes == []
+        same = segments[step, row, : position + 1] == segments[step, row, position]
+        assert found.batch["attends_from"] == int(np.flatnonzero(same)[0])
+        inside = segments[step, row] == segments[step, row, position]
+        text = traced.around.before + traced.around.characters + traced.around.after
+        following = table.join(ids[step, row][inside & (ids[step, row] != EOT_ID)])
+        assert traced.special or following in TEXTS[traced.document.data_row].encode()
+        assert traced.special or text in TEXTS[traced.document.data_row]
+
+
+def test_all_batches_of_packed_documents_are_found_again(run, execute, monkeypatch):
+    config = {**CONFIG, "packing": "documents"}
+    run.write_bytes("run.json", json.dumps({"inputs": [], "recipe": {"ingest": {}, "tokens": {}, "pretrain": config}}).encode())
+    ids, targets, segments = trained(run, execute, monkeypatch, config)
+    begins, empty = 0, 0
+    for step, row, position in [(s, r, p) for s in range(20) for r in range(6) for p in (0, 5, 21, 46, 47)]:
+        if targets[step, row, position] < 0:
+            empty += 1
+            with pytest.raises(InputError, match=f"position {position} of this row is empty"):
+                token_of_batch(run.root, step, row, position)
+            continue
+        found = token_of_batch(run.root, step, row, position)
+        traced = trace(run.root, found.shard, found.token, "train", found.batch, found.notes)
+        piece = np.flatnonzero(segments[step, row] == segments[step, row, position])
+        assert found.batch["attends_from"] == found.batch["piece_from"] == int(piece[0])
+        if found.notes:
+            begins += 1
+            assert position == piece[0] and ids[step, row, position] == EOT_ID and traced.id == targets[step, row, position]
+            assert traced.around.first == 0
+        else:
+            assert traced.id == ids[step, row, position]
+            assert position == piece[0] or traced.document.id == trace(run.root, found.shard, found.token + 1).document.id
+    assert begins > 50 and empty > 0
+
+
+def test_epochs_and_windows_are_told(run):
+    windows = (len(np.concatenate([np.fromfile(p, "<u2") for p in sorted(Path(run.root).glob("tokens/train/*.bin"))])) - 1) // 48
+    found = [token_of_batch(run.root, step, row, 0).batch for step in range(20) for row in range(6)]
+    assert [place["epoch"] for place in found] == [sample // windows for sample in range(120)]
+    assert found[-1]["epoch"] >= 1
+    assert sorted(place["window"] for place in found[:windows]) == list(range(windows))
+
+
+def test_what_may_not_belong_together_is_said(run, execute):
+    assert token_of_batch(run.root, 0, 0, 0).notes == [
+        "pretrain is not finished in this run; this is the order in which it goes through the tokens."
+    ]
+    execute(run, PretrainStage(PretrainStage.Config.model_validate({**CONFIG, "seed": 6})))
+    assert "under another configuration" in token_of_batch(run.root, 0, 0, 0).notes[0]
+    execute(run, PretrainStage(PretrainStage.Config.model_validate(CONFIG)))
+    assert token_of_batch(run.root, 0, 0, 0).notes == []
+    from corpusmill.tokenize.tokens_stage import TokensStage
+
+    execute(run, TokensStage(TokensStage.Config(shard_tokens=130, seed=3)), earlier=("ingest", "tokenizer"))
+    assert token_of_batch(run.root, 0, 0, 0).notes == ["pretrain was trained on other token shards than those that are in the run now."]
+
+
+@pytest.mark.parametrize(
+    ("place", "sentence"), [((20, 0, 0), "no step 20 .* it has 20"), ((0, 6, 0), "no row 6"), ((0, 0, 48), "no position 48")]
+)
+def test_places_that_are_not_there(run, place, sentence):
+    with pytest.raises(InputError, match=sentence):
+        token_of_batch(run.root, *place)
+
+
+def test_a_run_without_training(run):
+    run.write_bytes("run.json", json.dumps({"inputs": [], "recipe": {"ingest": {}}}).encode())
+    with pytest.raises(InputError, match="no stage pretrain"):
+        token_of_batch(run.root, 0, 0, 0)

@@ -1,0 +1,164 @@
+"""The phases of the tokenizer stage that judge it: on text that it was not trained on, beside other tokenizers, by language and host."""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from corpusmill.pipeline.config import Config as BaseConfig
+from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.shards import iter_tables, open_parquet, read_table
+from corpusmill.pipeline.stage import Output, Piece, Worker
+from corpusmill.tokenize.chance import BUCKETS, buckets, hashes
+from corpusmill.tokenize.encode import Encoder
+from corpusmill.tokenize.judge_config import JudgeConfig
+from corpusmill.tokenize.judged import PUBLISHED, file_of, from_json, read_judged
+from corpusmill.tokenize.measured import COLUMNS, add_up, by_tokenizer, measure
+from corpusmill.tokenize.sampling import columns_needed, in_sample
+from corpusmill.tokenize.tokenizer_config import GroupsConfig
+from corpusmill.tokenize.usage import token_uses, usage
+
+OWN = "this run"
+QUALITY_FILE = "quality.json"
+USES_FILE = "uses.parquet"
+WORDS_AT_ONCE = 1 << 20
+TOKENIZER = "tokenizer/tokenizer.json"
+#: Less text than this that training has left is too little to judge on (UTF-8 bytes).
+LEAST_HELD_OUT = 1_000_000
+#: Added to the seed of the sample: which documents are judged is another choice than which are trained on.
+OTHER_CHOICE = 1 << 32
+
+
+class UsesConfig(BaseConfig):
+    """How often tokens are used depends on no part of the section."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """The counted words of the sample: the files of the run that hold them, and their tables (columns word and count; a word may
+    come several times)."""
+
+    files: Sequence[FileRef]
+    tables: Callable[[], Iterable[pa.Table]]
+
+
+def selection(sample: dict[str, Any], sample_bytes: int, total_bytes: int, mb: int) -> dict[str, Any]:
+    """Which documents are judged (see `judged_documents`): about `mb` MB of those that are not in the sample, or, where that leaves
+    less than LEAST_HELD_OUT bytes, of the sample. JSON-able; `sample` is what `in_sample` needs."""
+    held_out = total_bytes - sample_bytes >= LEAST_HELD_OUT
+    there = total_bytes - sample_bytes if held_out else sample_bytes
+    return {"sample": sample, "held_out": held_out, "buckets": min(BUCKETS, math.ceil(BUCKETS * mb * 1e6 / max(there, 1)))}
+
+
+def judged_documents(documents: pa.Table, selected: dict[str, Any]) -> pa.Table:
+    """The documents of a table that a selection has."""
+    groups = GroupsConfig(**selected["sample"]["groups"])
+    found = in_sample(documents, groups, dict(selected["sample"]["cutoffs"]))
+    if selected["held_out"]:
+        found = documents.filter(pc.invert(pc.is_in(documents["id"], found["id"].combine_chunks())))
+    return found.filter(pa.array(buckets(hashes(found["id"], groups.seed + OTHER_CHOICE)) < selected["buckets"]))
+
+
+class JudgeWorker(Worker):
+    """Measures all tokenizers on the judged documents of one shard."""
+
+    config: JudgeConfig
+
+    def setup(self) -> None:
+        own = from_json(OWN, self.run.read_bytes(TOKENIZER), self.run.path(TOKENIZER))
+        self.tokenizers = [own, *(read_judged(given) for given in self.config.compare)]
+
+    def process(self, piece: Piece) -> Output:
+        path, found, rows = piece.inputs[0].path, [], 0
+        with open_parquet(self.run, path) as file:
+            names = file.schema_arrow.names
+            groups = columns_needed(GroupsConfig(**self.params["selection"]["sample"]["groups"]), names, self.run.path(path))
+        columns = ["id", "text", *(name for name in COLUMNS if name in names), *groups]
+        for table in iter_tables(self.run, path, list(dict.fromkeys(columns))):
+            table = judged_documents(table, self.params["selection"])
+            rows += table.num_rows
+            if table.num_rows:
+                found.append(measure(table, self.tokenizers))
+        return Output({f"judged/{piece.key}.parquet": add_up(found)}, rows_in=rows, kept=rows)
+
+
+def judge(
+    run: StageRun,
+    config: JudgeConfig,
+    documents: Sequence[FileRef],
+    tokenizer: FileRef,
+    words: Words,
+    selected: dict[str, Any],
+    trained: dict[str, Any],
+) -> None:
+    """Performs the phases `usage`, `judge` and `quality`. `trained` is what training says of itself, and comes first in the result."""
+    used = run.once("usage", [tokenizer, *words.files], lambda identity: _usage(run, words), config=UsesConfig())
+    given = [_reference(name) for name in config.compare]
+    pieces = [Piece(f"judge-{number:05d}", (shard, tokenizer, *given)) for number, shard in enumerate(documents)]
+    rows = run.map("judge", JudgeWorker, pieces, {"selection": selected}, config=config)
+
+    def quality(identity: str) -> Output:
+        uses = read_table(run.storage, USES_FILE)["uses"].to_numpy()
+        encoder = Encoder.read(run.run, TOKENIZER)
+        found = by_tokenizer(add_up(read_table(run.storage, row.outputs[0].path) for row in rows), [OWN, *config.compare])
+        content = {
+            "vocabulary_size": encoder.vocabulary_size,
+            **trained,
+            "usage": usage(encoder, uses, config.undertrained_below),
+            "judged": {"held_out": selected["held_out"], **{name: found[OWN][name] for name in ("documents", "utf8_bytes")}},
+            "selection": selected,
+            "tokenizers": found,
+        }
+        return Output({QUALITY_FILE: (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()})
+
+    inputs = [tokenizer, used.ref(run.stage.name, USES_FILE), *(row.ref(run.stage.name, row.outputs[0].path) for row in rows)]
+    run.once("quality", inputs, quality, {"trained": trained, "selection": selected})
+
+
+def _usage(run: StageRun, words: Words) -> Output:
+    """How often the sample uses each token: `uses.parquet` has a row an id."""
+    encoder = Encoder.read(run.run, TOKENIZER)
+    uses = np.zeros(encoder.vocabulary_size, np.int64)
+    for table in words.tables():
+        for batch in table.to_batches(max_chunksize=WORDS_AT_ONCE):
+            uses += token_uses(encoder, batch["word"], batch["count"].to_numpy())
+    return Output({USES_FILE: pa.table({"uses": uses})})
+
+
+def _reference(given: str) -> FileRef:
+    """A tokenizer to compare with, as an input of a task."""
+    path, _ = file_of(given)
+    if given in PUBLISHED:
+        return FileRef(PUBLISHED[given].name, PUBLISHED[given].sha256)
+    return FileRef(given, hashlib.sha256(Path(path).read_bytes()).hexdigest(), Path(path).stat().st_size)
+
+
+def summary(quality: dict[str, Any], sample: dict[str, str]) -> dict[str, str]:
+    """Lines for the terminal; `sample` are further ones about the sample."""
+    judged, tokenizers, usage = quality["judged"], quality["tokenizers"], quality["usage"]
+    text = "that it was not trained on" if judged["held_out"] else "of its own sample"
+
+    def compared(name: str, form: str) -> str:
+        own, *others = [f"{form.format(found[name])}" if found[name] is not None else "–" for found in tokenizers.values()]
+        beside = ", ".join(f"{other} {value}" for other, value in zip([*tokenizers][1:], others, strict=True))
+        return own + (f" ({beside})" if beside else "")
+
+    rare = usage["undertrained"]
+    return {
+        "vocabulary": f"{quality['vocabulary_size']:,} tokens (used on the sample: {usage['unused_tokens']:,} never, "
+        f"{rare['tokens']:,} less than {rare['below']:,} times)",
+        "sample": f"{quality['sample_documents']:,} documents, {quality['sample_bytes'] / 1e6:,.1f} MB",
+        **sample,
+        "judged on": f"{judged['documents']:,} documents {text}, {judged['utf8_bytes'] / 1e6:,.1f} MB",
+        "bytes per token": compared("bytes_per_token", "{:.2f}"),
+        "tokens per word": compared("tokens_per_word", "{:.2f}"),
+        "words split": compared("words_split", "{:.1%}"),
+    }

@@ -1,0 +1,99 @@
+"""From a place in a training step's batch to the token that stood there."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from corpusmill.pipeline.config import config_digest
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.manifest import Manifest
+from corpusmill.pipeline.run import plan_of_existing
+from corpusmill.pipeline.special_tokens import EOT_ID
+from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.tokenshards import TokenShards
+from corpusmill.train.loader import WindowLoader
+from corpusmill.train.packed import PackedLoader
+from corpusmill.train.pretrain import PretrainConfig
+
+STAGE = "pretrain"
+
+
+@dataclass(frozen=True)
+class BatchToken:
+    """A token of `tokens/train`, and the place in training that asked for it; `notes` say where the two may not belong together."""
+
+    shard: int
+    token: int
+    batch: dict[str, Any]
+    notes: list[str]
+
+
+def token_of_batch(folder: str, step: int, row: int, position: int) -> BatchToken:
+    """The token at `position` of the input of row `row` of step `step`'s whole batch, all counted from 0, in a run's pre-training.
+
+    Micro-batches are stretches of these rows. Raises InputError where the run has no pre-training, or it has no such place.
+    """
+    section = plan_of_existing(folder).sections.get(STAGE)
+    if not isinstance(section, PretrainConfig):
+        raise InputError(f"{folder}: its recipe has no stage {STAGE}, so there are no training steps; give --shard and --token.")
+    limits = ("step", step, section.loop.steps), ("row", row, section.batch), ("position", position, section.model.context)
+    for what, given, limit in limits:
+        if not 0 <= given < limit:
+            raise InputError(f"{folder}: there is no {what} {given:,} in its pre-training; it has {limit:,}, counted from 0.")
+    run = Storage(folder)
+    shards = TokenShards(run.path("tokens/train"))
+    place = {"step": step, "row": row, "position": position}
+    shape = (shards, section.model.context, section.batch, section.seed, section.document_mask)
+    find = _packed if section.packing == "documents" else _streamed
+    shard, token, more, notes = find(shape, place)
+    return BatchToken(shard, token, {**place, **more}, [*notes, *_stale(run, section)])
+
+
+#: What makes a loader: shards, context, batch, seed, document mask.
+Shape = tuple[TokenShards, int, int, int, bool]
+Found = tuple[int, int, dict[str, int], list[str]]
+
+
+def _streamed(shape: Shape, place: dict[str, int]) -> Found:
+    """In a window of the stream. Under the document mask the token sees what comes from the last <|endoftext|> on."""
+    shards, context, batch, _, mask = shape
+    loader = WindowLoader(*shape)
+    start = int(loader.starts(place["step"], place["row"], place["row"] + 1)[0])
+    ends = np.flatnonzero(shards.window(start, place["position"] + 1) == EOT_ID)
+    sees = int(ends[-1]) if mask and len(ends) else 0
+    more = {"epoch": (place["step"] * batch + place["row"]) // loader.windows, "window": start // context, "attends_from": sees}
+    return *shards.shard_of(start + place["position"]), more, []
+
+
+def _packed(shape: Shape, place: dict[str, int]) -> Found:
+    """In a row of packed documents, where a piece sees only itself."""
+    shards, _, batch, _, mask = shape
+    loader, position = PackedLoader(*shape), place["position"]
+    pieces = loader.pieces(place["step"], place["row"])
+    piece = next((one for one in pieces if one.place <= position < one.place + one.tokens), None)
+    if piece is None:
+        taken = sum(one.tokens for one in pieces)
+        raise InputError(f"position {position:,} of this row is empty: the pieces in it take {taken:,} places.")
+    epoch = (place["step"] * batch + place["row"]) // loader.rows
+    more = {"epoch": epoch, "pieces": len(pieces), "piece_from": piece.place, "attends_from": piece.place if mask else 0}
+    token = piece.first + position - piece.place - 1
+    if position == piece.place and shards.locate(piece.shard, piece.first).first == piece.first:
+        note = "this position holds the <|endoftext|> before a document; shown is the document's first token, which it predicts."
+        return piece.shard, piece.first, more, [note]
+    return piece.shard, token, more, []
+
+
+def _stale(run: Storage, section: PretrainConfig) -> list[str]:
+    """Whether the model that lies in the run was trained in this order, on these shards."""
+    trained = Manifest(run.child(STAGE), read_only=True)
+    if not trained.complete:
+        return [f"{STAGE} is not finished in this run; this is the order in which it goes through the tokens."]
+    notes, row = [], trained.rows()[-1]
+    if row.config != config_digest(section):
+        notes.append(f"{STAGE} was finished under another configuration than run.json has now, so its batches may have been others.")
+    now = {output.path: output.sha256 for task in Manifest(run.child("tokens"), read_only=True).tasks.values() for output in task.outputs}
+    used = {ref.path.removeprefix("tokens/"): ref.fingerprint for ref in row.inputs if ref.path.startswith("tokens/train/")}
+    if any(now.get(path) != sha256 for path, sha256 in used.items()):
+        notes.append(f"{STAGE} was trained on other token shards than those that are in the run now.")
+    return notes
