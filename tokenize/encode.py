@@ -5,7 +5,6 @@ Special tokens are never produced: a text that holds `<|im_start|>` gets the ids
 
 import hashlib
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,17 +18,15 @@ from corpusmill.pipeline.tokenshards import token_dtype
 from corpusmill.tokenize.encode_kernel import encode_pieces, encode_texts
 from corpusmill.tokenize.known_pieces import SPARE, make_known_pieces
 from corpusmill.tokenize.piece_rules import piece_classes, rule_of
-from corpusmill.tokenize.training import ranks_of
 from corpusmill.tokenize.vocabulary import Vocabulary, from_ranks, from_tokenizer_json
 
 
 class Encoder:
     """The encoding side of a vocabulary. One thread at a time may use it: it remembers pieces."""
 
-    def __init__(self, vocabulary: Vocabulary, sha256: str = "", tokenizer: Any = None):
+    def __init__(self, vocabulary: Vocabulary, sha256: str = ""):
         self.vocabulary = vocabulary
         self.sha256 = sha256
-        self.tokenizer = tokenizer
         self.vocabulary_size = vocabulary.size
         self.dtype = token_dtype(vocabulary.size)
         self._tables = (vocabulary.merges, vocabulary.whole)
@@ -39,18 +36,12 @@ class Encoder:
     @classmethod
     def from_json(cls, tokenizer_json: bytes, path: str = "tokenizer.json") -> "Encoder":
         """Raises InputError where this is no byte-level BPE tokenizer that cuts text by one regular expression."""
-        from tokenizers import Tokenizer
-
-        try:
-            tokenizer = Tokenizer.from_buffer(tokenizer_json)
-        except Exception as error:  # tokenizers raises Exception itself
-            raise InputError(f"{path}: not a tokenizer ({error}).") from error
         try:
             vocabulary = from_tokenizer_json(tokenizer_json)
-        except ValueError as error:
-            raise InputError(f"{path}: this tokenizer can't be used, because {error}.") from error
-        tokenizer.encode_special_tokens = True
-        return cls(vocabulary, hashlib.sha256(tokenizer_json).hexdigest(), tokenizer)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            why = error if isinstance(error, ValueError) else f"it lacks something, or has it of another kind ({error})"
+            raise InputError(f"{path}: this tokenizer can't be used, because {why}.") from error
+        return cls(vocabulary, hashlib.sha256(tokenizer_json).hexdigest())
 
     @classmethod
     def from_ranks(cls, ranks: Mapping[bytes, int], pattern: str, path: str) -> "Encoder":
@@ -64,10 +55,10 @@ class Encoder:
     def read(cls, storage: Storage, relative: str) -> "Encoder":
         return cls.from_json(storage.read_bytes(relative), storage.path(relative))
 
-    @cached_property
-    def ranks(self) -> dict[bytes, int]:
+    @property
+    def ranks(self) -> Mapping[bytes, int]:
         """The id of each token's bytes, special tokens left out."""
-        return ranks_of(self.tokenizer)
+        return self.vocabulary.tokens
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text. Time is about linear in its length, whatever it holds."""

@@ -90,7 +90,7 @@ class Ordering:
 
 def end_of_text_id(encoder: Encoder, token: str, path: str) -> int:
     """The id of the token that ends documents. Raises InputError where it is no special token: text could hold it."""
-    special = {str(added): number for number, added in encoder.tokenizer.get_added_tokens_decoder().items() if added.special}
+    special = encoder.vocabulary.special
     if token not in special:
         there = ", ".join(map(repr, sorted(special)[:8])) or "none"
         raise InputError(

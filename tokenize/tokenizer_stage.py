@@ -7,7 +7,7 @@ words), one training. Or a tokenizer is taken over, and only judged on the sampl
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -81,7 +81,7 @@ class TokenizerStage(Stage):
         quality = {**shown, **judge(encoder, _read_words(run, words, COUNTS.names))}
         files = {
             TOKENIZER_FILE: content,
-            "tokenizer_config.json": _json(tokenizer_config(encoder.tokenizer)),
+            "tokenizer_config.json": _json(tokenizer_config(encoder.vocabulary.special)),
             "ranks.tiktoken": tiktoken_file(encoder.ranks),
             "sample.json": _json(sample),
             "quality.json": _json(quality),
@@ -167,9 +167,9 @@ def sample_report(config: TokenizerConfig, groups: Sequence[Group], long_words: 
     return {**config.sample.model_dump(mode="json"), **total, "long_words_left_out": long_words, "groups": rows}
 
 
-def tokenizer_config(tokenizer: Any) -> dict[str, Any]:
-    """What transformers needs beside `tokenizer.json`; training adds the chat template."""
-    special = [str(token) for _, token in sorted(tokenizer.get_added_tokens_decoder().items()) if token.special]
+def tokenizer_config(ids: Mapping[str, int]) -> dict[str, Any]:
+    """What transformers needs beside `tokenizer.json`, with the ids of special tokens; training adds the chat template."""
+    special = sorted(ids, key=lambda token: ids[token])
     roles = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "pad_token": PAD}
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",

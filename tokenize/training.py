@@ -9,7 +9,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import SPECIAL_TOKENS
 from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.tokenize.bpe_train import Ties, train
-from corpusmill.tokenize.byte_alphabet import byte_characters, to_bytes
+from corpusmill.tokenize.byte_alphabet import byte_characters
 from corpusmill.tokenize.words import splitter
 
 
@@ -59,9 +59,3 @@ def make_tokenizer(tokens: Sequence[str], merges: Sequence[tuple[str, str]], reg
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([splitter(regex), byte_level])
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
-
-
-def ranks_of(tokenizer: Any) -> dict[bytes, int]:
-    """The id of each token's bytes, special tokens left out: ids are ranks, in the order of the merges."""
-    special = set(tokenizer.get_added_tokens_decoder())
-    return {to_bytes(token): number for token, number in tokenizer.get_vocab().items() if number not in special}

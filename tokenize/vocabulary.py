@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from corpusmill.tokenize.byte_alphabet import byte_characters
+from corpusmill.tokenize.byte_alphabet import byte_characters, to_bytes
+from corpusmill.tokenize.encode_kernel import encode_pieces
 from corpusmill.tokenize.known_pieces import SPARE, make_known_pieces
 from corpusmill.tokenize.merges import Merges, make_merges
 from corpusmill.tokenize.piece_rules import GPT2_PATTERN
@@ -26,11 +27,16 @@ class Vocabulary:
     size: int
     merges: Merges
     whole: WholeTokens
+    tokens: Mapping[bytes, int]  # ids by bytes, special tokens left out
+    special: Mapping[str, int]
 
 
 def from_tokenizer_json(content: bytes) -> Vocabulary:
     """Raises ValueError with half a sentence where this is no byte-level BPE that the kernels can encode with."""
-    found = json.loads(content)
+    try:
+        found = json.loads(content)
+    except ValueError as error:
+        raise ValueError(f"it is no JSON ({error})") from error
     if not isinstance(found, dict) or not isinstance(found.get("model"), dict):
         raise ValueError("it is no description of a tokenizer")
     model = found["model"]
@@ -45,12 +51,12 @@ def from_tokenizer_json(content: bytes) -> Vocabulary:
         raise ValueError(f"its vocabulary lacks {error.args[0]!r}, a byte or a part of a merge") from error
     size = max([*ids.values(), *added.values()]) + 1
     _check_size(size)
-    vocabulary = Vocabulary(_pattern_of(found["pre_tokenizer"]), size, _merges(bytes_, pairs), make_whole_tokens({}))
-    if not model.get("ignore_merges"):
-        return vocabulary
-    from corpusmill.tokenize.byte_alphabet import to_bytes
-
-    return _with_whole_tokens(vocabulary, {to_bytes(token): number for token, number in ids.items() if token not in added})
+    pattern, tokens = (
+        _pattern_of(found.get("pre_tokenizer")),
+        {to_bytes(token): number for token, number in ids.items() if token not in added},
+    )
+    vocabulary = Vocabulary(pattern, size, _merges(bytes_, pairs), make_whole_tokens({}), tokens, added)
+    return _with_whole_tokens(vocabulary) if model.get("ignore_merges") else vocabulary
 
 
 def from_ranks(ranks: Mapping[bytes, int], pattern: str) -> Vocabulary:
@@ -67,7 +73,7 @@ def from_ranks(ranks: Mapping[bytes, int], pattern: str) -> Vocabulary:
     size = max(ranks.values()) + 1
     _check_size(size)
     bytes_ = [ranks[bytes([byte])] for byte in range(256)]
-    return _with_whole_tokens(Vocabulary(pattern, size, _merges(bytes_, pairs), make_whole_tokens({})), ranks)
+    return _with_whole_tokens(Vocabulary(pattern, size, _merges(bytes_, pairs), make_whole_tokens({}), ranks, {}))
 
 
 def _check_model(found: dict[str, Any], model: dict[str, Any]) -> None:
@@ -111,10 +117,9 @@ def _merges(byte_ids: list[int], pairs: list[tuple[int, int, int, int]]) -> Merg
     return make_merges(np.array(byte_ids, np.int64), np.array(pairs, np.int64).reshape(-1, 4))
 
 
-def _with_whole_tokens(vocabulary: Vocabulary, tokens: Mapping[bytes, int]) -> Vocabulary:
-    """Adds those of the tokens that merging does not lead to."""
-    from corpusmill.tokenize.encode_kernel import encode_pieces
-
+def _with_whole_tokens(vocabulary: Vocabulary) -> Vocabulary:
+    """The same with those of its tokens that merging does not lead to."""
+    tokens = vocabulary.tokens
     data = np.frombuffer(b"".join(tokens), np.uint8)
     offsets: npt.NDArray[np.int64] = np.cumsum([0, *map(len, tokens)], dtype=np.int64)
     out, counts = np.empty(data.size + SPARE, np.uint32), np.zeros(len(tokens), np.int64)
@@ -123,4 +128,4 @@ def _with_whole_tokens(vocabulary: Vocabulary, tokens: Mapping[bytes, int]) -> V
     single = (counts == 1).tolist()
     found = out[np.minimum(firsts, out.size - 1)].tolist()
     unreached = {token: number for (token, number), one, first in zip(tokens.items(), single, found) if not (one and first == number)}
-    return Vocabulary(vocabulary.pattern, vocabulary.size, vocabulary.merges, make_whole_tokens(unreached))
+    return replace(vocabulary, whole=make_whole_tokens(unreached))

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from token_runs import content, report, splits, tokens_stage
+from tokenizers import Tokenizer
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import Manifest
@@ -35,7 +36,7 @@ def test_every_token_of_every_document_is_there_once(mill, documents):
 def test_every_token_leads_to_its_text(mill, documents):
     run = mill([documents.slice(0, 70), documents.slice(70)], shard_tokens=30_000)
     shards = splits(run)["train"]
-    decode = Encoder.read(run, "tokenizer/tokenizer.json").tokenizer.decode
+    decode = Tokenizer.from_file(run.path("tokenizer/tokenizer.json")).decode
     for position in np.linspace(0, shards.total - 1, 40, dtype=int).tolist():
         found = shards.locate(*shards.shard_of(position))
         row = read_table(run, found.data_file).slice(found.data_row, 1).to_pylist()[0]
@@ -190,7 +191,7 @@ def test_without_a_finished_tokenizer_there_is_one_sentence(make_run, make_docum
 def test_another_special_token_can_end_documents(mill, documents):
     run = mill([documents], end_of_text="<|im_end|>")
     encoder = Encoder.read(run, "tokenizer/tokenizer.json")
-    end = encoder.tokenizer.token_to_id("<|im_end|>")
+    end = encoder.vocabulary.special["<|im_end|>"]
     assert {shards.description.end_of_text_id for shards in splits(run).values()} == {end} != {EOT_ID}
     assert {ids[-1] for found in content(run).values() for _, ids in found} == {end}
 

@@ -10,8 +10,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import SPECIAL_TOKENS
 from corpusmill.tokenize.byte_alphabet import byte_characters
+from corpusmill.tokenize.encode import Encoder
 from corpusmill.tokenize.patterns import PATTERNS
-from corpusmill.tokenize.training import ranks_of, train_bpe
+from corpusmill.tokenize.training import train_bpe
 from corpusmill.tokenize.words import WordCounts, splitter
 
 GPT2 = PATTERNS["gpt2"]
@@ -49,7 +50,7 @@ def test_same_model_as_tokenizers_trained_on_the_text(pattern, english):
 def test_ids_begin_with_the_special_tokens_and_the_bytes(english):
     tokenizer = train_bpe(count(english[::20]), 700, 2, GPT2, [*SPECIAL_TOKENS, "<|a|>", "<|b|>"])
     assert [tokenizer.id_to_token(number) for number in range(6)] == [*SPECIAL_TOKENS, "<|a|>", "<|b|>"]
-    ranks = ranks_of(tokenizer)
+    ranks = Encoder.from_json(tokenizer.to_str().encode()).ranks
     assert sorted(ranks.values()) == list(range(6, 700))
     assert {token for token, rank in ranks.items() if rank < 262} == {bytes([byte]) for byte in range(256)}
 
