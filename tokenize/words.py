@@ -8,7 +8,6 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from corpusmill.pipeline.text.buffers import text_array, text_buffers
 from corpusmill.tokenize.patterns import regex_of
@@ -96,8 +95,3 @@ class WordCounts:
             columns = [languages, text_array(*gather_letters(entries, letters, order)), pa.array(entries[order, COUNT])]
             tables.append(pa.table(columns, schema=COUNTS))
         return tables
-
-
-def total_bytes(counts: pa.Table) -> int:
-    """UTF-8 bytes of all occurrences of the words."""
-    return int(pc.sum(pc.multiply(pc.binary_length(counts["word"]), counts["count"])).as_py() or 0)
