@@ -22,7 +22,7 @@ import pyarrow as pa
 import torch
 
 from corpusmill.pipeline.packplan import cut, plan
-from corpusmill.pipeline.tokenshards import TokenShards
+from corpusmill.pipeline.tokenreader import TokenShards
 from corpusmill.train.packed import PackedLoader
 from corpusmill.train.packing import IGNORED
 

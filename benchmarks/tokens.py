@@ -33,7 +33,7 @@ from corpusmill.pipeline.shards import publish
 from corpusmill.pipeline.special_tokens import END_OF_TEXT
 from corpusmill.pipeline.stage import Stage
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenshards import TokenShards
+from corpusmill.pipeline.tokenreader import TokenShards
 from corpusmill.tokenize.patterns import PATTERNS
 from corpusmill.tokenize.tokenizer_stage import TokenizerStage
 from corpusmill.tokenize.tokens_stage import TokensStage

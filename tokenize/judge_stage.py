@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.pipeline.config import Config as BaseConfig
+from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import iter_tables, open_parquet, read_table
@@ -101,6 +102,7 @@ def judge(
 ) -> None:
     """Performs the phases `usage`, `judge` and `quality`. `trained` is what training says of itself, and comes first in the result."""
     used = run.once("usage", [tokenizer, *words.files], lambda identity: _usage(run, words), config=UsesConfig())
+    config, missing = reachable(config)
     given = [_reference(name) for name in config.compare]
     pieces = [Piece(f"judge-{number:05d}", (shard, tokenizer, *given)) for number, shard in enumerate(documents)]
     rows = run.map("judge", JudgeWorker, pieces, {"selection": selected}, config=config)
@@ -117,10 +119,28 @@ def judge(
             "selection": selected,
             "tokenizers": found,
         }
-        return Output({QUALITY_FILE: (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()})
+        return Output({QUALITY_FILE: (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()}, warnings=missing)
 
     inputs = [tokenizer, used.ref(run.stage.name, USES_FILE), *(row.ref(run.stage.name, row.outputs[0].path) for row in rows)]
     run.once("quality", inputs, quality, {"trained": trained, "selection": selected})
+
+
+def reachable(config: JudgeConfig) -> tuple[JudgeConfig, list[str]]:
+    """The configuration without the published tokenizers that can't be had now, and a sentence about each of those.
+
+    A run does not end for want of something to compare with. A file that the recipe names has to be there.
+    """
+    there, missing = [], []
+    for name in config.compare:
+        try:
+            file_of(name)
+        except InputError as error:
+            if name not in PUBLISHED:
+                raise
+            missing.append(f"{name} is not compared: {error}")
+        else:
+            there.append(name)
+    return config.model_copy(update={"compare": there}), missing
 
 
 def _usage(run: StageRun, words: Words) -> Output:

@@ -13,7 +13,7 @@ import torch
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import EOT_ID
-from corpusmill.pipeline.tokenshards import TokenShards
+from corpusmill.pipeline.tokenreader import TokenShards
 from corpusmill.train.bits import Batch
 from corpusmill.train.permutation import permute
 from corpusmill.train.windows import copy_windows, number_segments
@@ -24,7 +24,7 @@ Output = Literal["int64", "stored"]
 
 
 class Tokens(Protocol):
-    """A long row of token ids in shards (`corpusmill.pipeline.tokenshards.TokenShards`)."""
+    """A long row of token ids in shards (`corpusmill.pipeline.tokenreader.TokenShards`)."""
 
     dtype: np.dtype[Any]
     starts: Integers

@@ -10,7 +10,8 @@ import torch
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenshards import SHARDS_FILE, TokenShards
+from corpusmill.pipeline.tokenreader import TokenShards
+from corpusmill.pipeline.tokenshards import SHARDS_FILE
 from corpusmill.train.bits import token_bytes, token_nats
 from corpusmill.train.checkpoint import load_model
 from corpusmill.train.device import deterministic, pick_device

@@ -14,7 +14,7 @@ import torch
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.mapping import address_of
 from corpusmill.pipeline.special_tokens import EOT_ID, PAD_ID
-from corpusmill.pipeline.tokenshards import TokenShards
+from corpusmill.pipeline.tokenreader import TokenShards
 from corpusmill.train.bits import Batch
 from corpusmill.train.loader import Integers, places
 from corpusmill.train.packing import IGNORED

@@ -10,7 +10,8 @@ from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.shards import Content
 from corpusmill.pipeline.special_tokens import END_OF_TEXT, EOT_ID
 from corpusmill.pipeline.stage import Output
-from corpusmill.pipeline.tokenshards import SHARDS_FILE, TokenShards
+from corpusmill.pipeline.tokenreader import TokenShards
+from corpusmill.pipeline.tokenshards import SHARDS_FILE
 from corpusmill.train.bits import Bits, measure, token_bytes, token_nats
 from corpusmill.train.checkpoint import save_model
 from corpusmill.train.device import deterministic, pick_device

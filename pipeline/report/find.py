@@ -21,7 +21,7 @@ from corpusmill.pipeline.report.token_sets import SPLITS, find_tokenizer, open_s
 from corpusmill.pipeline.shards import open_parquet
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
-from corpusmill.pipeline.tokenshards import TokenShards
+from corpusmill.pipeline.tokenreader import TokenShards
 
 DESCRIBED = ("id", "url", "source", "offset", "length")
 #: Bytes of text shown before and after.

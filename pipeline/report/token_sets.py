@@ -3,7 +3,8 @@
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
-from corpusmill.pipeline.tokenshards import SHARDS_FILE, ShardSet, TokenShards
+from corpusmill.pipeline.tokenreader import TokenShards
+from corpusmill.pipeline.tokenshards import SHARDS_FILE, ShardSet
 
 SPLITS = ("train", "validation")
 TOKENIZER = "tokenizer/tokenizer.json"

@@ -10,7 +10,7 @@ from corpusmill.pipeline.report.read import DATA_STAGES, Rule, RunReader
 from corpusmill.pipeline.report.token_sets import find_tokenizer, open_split
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
-from corpusmill.pipeline.tokenshards import Address, TokenShards
+from corpusmill.pipeline.tokenreader import Address, TokenShards
 
 #: The stages whose reports say something about a document, the one that made its tokens last.
 REPORTED = (*DATA_STAGES, "tokens")

@@ -3,7 +3,7 @@
 import pyarrow as pa
 
 from corpusmill.pipeline.shards import read_table
-from corpusmill.pipeline.tokenshards import TokenShards
+from corpusmill.pipeline.tokenreader import TokenShards
 from corpusmill.tokenize.tokens_stage import TokensStage
 
 

@@ -18,7 +18,7 @@ from corpusmill.pipeline import shardcache
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.shardcache import PART, ShardCache
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenshards import TokenShards
+from corpusmill.pipeline.tokenreader import TokenShards
 
 SHARDS = random_documents(5, 30, 60)
 

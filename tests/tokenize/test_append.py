@@ -11,7 +11,8 @@ from token_runs import content, splits, tokens_stage
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.shards import publish
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenshards import ShardSet, TokenShards
+from corpusmill.pipeline.tokenreader import TokenShards
+from corpusmill.pipeline.tokenshards import ShardSet
 from corpusmill.tokenize.append import append
 
 OPTIONS = {"shard_tokens": 20_000, "validation_share": 0.15}

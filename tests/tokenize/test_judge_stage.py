@@ -137,3 +137,19 @@ def test_a_run_that_has_judged_nothing(make_run, make_documents, english, corpus
         compare(run.root, ["gpt2"])
     assert corpusmill("tokens", "compare", run.root)[0] == 2
     assert b"Example: corpusmill tokens compare" in corpusmill("tokens", "compare", "--help")[1]
+
+
+def test_a_run_goes_on_where_a_published_tokenizer_is_not_reached(run, execute, monkeypatch, tmp_path):
+    monkeypatch.setenv("CORPUSMILL_CACHE", str(tmp_path / "cache"))
+    for name, value in (("PIP_INDEX_URL", "http://127.0.0.1:9/simple"), ("PIP_EXTRA_INDEX_URL", ""), ("PIP_RETRIES", "0")):
+        monkeypatch.setenv(name, value)
+    execute(run, stage(judge={"compare": ["gpt2"]}))
+    assert list(quality(run)["tokenizers"]) == [OWN]
+    (row,) = (row for row in RunReader(run.root).stages["tokenizer"].tasks if row.task == "quality")
+    assert len(row.warnings) == 1 and row.warnings[0].startswith("gpt2 is not compared: gpt2.tiktoken: pip can't download mlx-whisper")
+    assert "\n" not in row.warnings[0]
+
+
+def test_a_file_to_compare_with_has_to_be_there(run, execute, tmp_path):
+    with pytest.raises(InputError, match=r"missing\.json: no such tokenizer"):
+        execute(run, stage(judge={"compare": [str(tmp_path / "missing.json")]}))

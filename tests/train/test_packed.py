@@ -14,7 +14,7 @@ from token_sets import flat, random_documents, write_token_set
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.packplan import cut
 from corpusmill.pipeline.special_tokens import EOT_ID, PAD_ID
-from corpusmill.pipeline.tokenshards import TokenShards
+from corpusmill.pipeline.tokenreader import TokenShards
 from corpusmill.train.packed import PackedLoader
 from corpusmill.train.packing import IGNORED
 

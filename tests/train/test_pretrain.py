@@ -21,7 +21,8 @@ from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import Content, publish
 from corpusmill.pipeline.special_tokens import EOT_ID, SPECIAL_TOKENS
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenshards import INDEX, SHARDS_FILE, Shard, ShardPlan, ShardSet, TokenShards, shard_contents, shard_names
+from corpusmill.pipeline.tokenreader import TokenShards
+from corpusmill.pipeline.tokenshards import INDEX, SHARDS_FILE, Shard, ShardPlan, ShardSet, shard_contents, shard_names
 from corpusmill.train import pretrain_job
 from corpusmill.train.loop import StepLoss
 from corpusmill.train.pretrain import PretrainStage
