@@ -12,7 +12,6 @@ _SEVEN_BITS = np.uint64(0x7F7F7F7F7F7F7F7F)
 _FROM_A = np.uint64(0x1F1F1F1F1F1F1F1F)  # added to a letter of 7 bits, gives 0x80 and more from `a` on
 _AFTER_Z = np.uint64(0x0505050505050505)  # the same from the character after `z` on
 _FIRST = np.uint64(0x80)
-ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 ZERO = np.uint64(0)
 #: For a piece of n bytes, which bits of its first and of its second eight bytes are its own.
 FIRST_MASKS = np.array([(1 << 8 * min(n, 8)) - 1 for n in range(17)], np.uint64)

@@ -55,6 +55,25 @@ def test_random_text(pair, text):
     assert tokenizer.decode(ids, skip_special_tokens=False) == text
 
 
+#: Words as they are common, with whatever may end them: the path for ASCII words looks 16 bytes ahead, into the next texts.
+WORDS = st.lists(
+    st.sampled_from(
+        ["word", "Word", "WORD", "wordsofeighty", "aLongerOneWithCapitals", "x", "X", " ", "  ", "'s", "'S", "é", "1", ".", "\n", ""]
+    ),
+    max_size=8,
+).map("".join)
+
+
+@settings(deadline=None, max_examples=300)
+@given(texts=st.lists(WORDS | st.text("aB '", max_size=6), min_size=1, max_size=12))
+def test_texts_one_after_the_other_are_encoded_each_by_itself(pair, texts):
+    encoder, tokenizer = pair
+    wanted = [encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
+    ids, counts = encoder.encode_column(pa.array(texts, pa.large_string()))
+    assert counts.tolist() == list(map(len, wanted))
+    assert ids.tolist() == [number for ids in wanted for number in ids]
+
+
 def test_real_text(pair, english, foreign):
     encoder, tokenizer = pair
     texts = english[::3] + foreign
