@@ -29,8 +29,6 @@ from corpusmill.pipeline.shards import Content
 from corpusmill.pipeline.storage import Storage
 
 SHARDS_FILE = "shards.json"
-FETCHES = 8  # files of a remote set that are copied at a time
-Opened = TypeVar("Opened")
 Described = TypeVar("Described")
 DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 

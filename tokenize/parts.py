@@ -78,7 +78,8 @@ class Ordering:
         if self.shuffle:
             return hashes(ids, 2 * self.seed)
         share = SPACE // self.pieces
-        return np.uint64(self.number * share) + np.arange(len(ids), dtype=np.uint64) * np.uint64(share // max(len(ids), 1))
+        step = min(share // max(len(ids), 1), SPACE - 1)  # of a single document in all, which stands at 0
+        return np.uint64(self.number * share) + np.arange(len(ids), dtype=np.uint64) * np.uint64(step)
 
     def groups(self, ids: pa.ChunkedArray, clusters: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
         """A hash of the cluster of documents that are like each other, or of the id where a document is in none."""

@@ -91,6 +91,12 @@ def test_the_seed_decides_order_and_split(mill, documents):
     assert {name for name, _ in found[0]["validation"]} != {name for name, _ in found[2]["validation"]}
 
 
+def test_a_single_document_that_is_not_shuffled(mill, make_documents, english):
+    document = make_documents(["\n".join(english[:60])])
+    run = mill([document], shuffle=False, validation_share=0)
+    assert [name for name, _ in content(run)["train"]] == document["id"].to_pylist()
+
+
 def test_unshuffled_documents_stay_in_the_order_of_their_files(mill, documents):
     run = mill([documents.slice(0, 70), documents.slice(70)], shuffle=False, validation_share=0, shard_tokens=20_000)
     found = content(run)
