@@ -36,9 +36,7 @@ class TokenDataset(IterableDataset[Batch]):
         """Raises ValueError where the state is so far in a step that the rest of it can't be cut evenly over the processes."""
         taken = int(state["samples"])
         if taken < 0 or taken % self.loader.batch % self.world:
-            raise ValueError(
-                f"{taken} samples: the rest of this step of {self.loader.batch} has no equal shares for {self.world} processes"
-            )
+            raise ValueError(f"{taken} samples: the rest of a step of {self.loader.batch} has no equal shares for {self.world} processes")
         self.taken = taken
 
     def __iter__(self) -> Iterator[Batch]:
