@@ -44,9 +44,9 @@ def compare(storage: Storage, run: Storage, described: ShardSet, table: TokenByt
     borders = np.searchsorted(code[order], np.arange(len(files) + 1))
     read, equal = _reader(storage, described), 0
     for (home, path), begin, end in zip(files, borders[:-1], borders[1:], strict=True):
-        wanted = order[begin:end]
+        wanted, place = order[begin:end], Storage(home) if home else run
         try:
-            for one, text in zip(wanted.tolist(), _texts(Storage(home) if home else run, path, row[wanted]), strict=True):
+            for one, text in zip(wanted.tolist(), _texts(place, path, row[wanted]), strict=True):
                 file = described.shards[number[one]].file
                 ids = read(file, int(first[one]), int(count[one]) - 1)
                 if int(ids.max(initial=0)) >= len(table.sizes) or table.join(ids) != text:
@@ -55,6 +55,8 @@ def compare(storage: Storage, run: Storage, described: ShardSet, table: TokenByt
                 equal += 1
         except InputError as error:
             faults.append(str(error))
+        except (pa.ArrowException, OSError) as error:  # behind a footer that is whole
+            faults.append(f"{place.path(path)}: can't be read ({error}).")
     return equal
 
 
@@ -75,16 +77,19 @@ def _reader(storage: Storage, described: ShardSet) -> Callable[[str, int, int], 
     return remote if storage.remote else local
 
 
-def _texts(run: Storage, path: str, rows: npt.NDArray[np.int64]) -> Iterator[bytes]:
+def _texts(run: Storage, path: str, rows: npt.NDArray[np.int64]) -> Iterator[bytes | None]:
     """The texts of rows (ascending, some perhaps twice) of a file of documents, in UTF-8; row groups without any are not read."""
     with open_parquet(run, path) as file:
+        if "text" not in file.schema_arrow.names:
+            raise InputError(f"{run.path(path)}: it has no column text.")
         begin = at = 0
         for group in range(file.num_row_groups):
             size = file.metadata.row_group(group).num_rows
             end = int(np.searchsorted(rows, begin + size))
             if end > at:
                 texts = file.read_row_group(group, columns=["text"], use_threads=False)["text"]
-                yield from (text.as_buffer().to_pybytes() for text in texts.take(pa.array(rows[at:end] - begin)))
+                found = texts.take(pa.array(rows[at:end] - begin))
+                yield from (text.as_buffer().to_pybytes() if text.is_valid else None for text in found)
             begin, at = begin + size, end
     if at < len(rows):
         raise InputError(f"{run.path(path)}: it has no row {rows[at]}.")
