@@ -161,8 +161,10 @@ class ShardSet:
 
 #: The types of the set's own values, and those that a shard's and a plan's may have, in the order of their fields.
 _HEADER = {"dtype": str, "vocabulary_size": int, "tokenizer_sha256": str, "split": str, "end_of_text_id": int}
-_SHARD = {(*(str, str, int, int, int, str, str), run, origin, tuple) for run in (str, NoneType) for origin in (str, NoneType)}
-_PLAN = {(int, str, int, int, str)}
+_SHARD: set[tuple[type, ...]] = {
+    (*(str, str, int, int, int, str, str), run, origin, tuple) for run in (str, NoneType) for origin in (str, NoneType)
+}
+_PLAN: set[tuple[type, ...]] = {(int, str, int, int, str)}
 
 
 def _shard(raw: dict[str, Any]) -> Shard:
