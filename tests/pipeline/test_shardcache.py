@@ -95,6 +95,19 @@ def test_workers_of_a_data_loader_share_the_copies(remote, tmp_path: Path) -> No
     assert copies(tmp_path / "cache") == {shard.sha256 for shard in dataset.loader.tokens.shards}  # type: ignore[attr-defined]
 
 
+def test_a_failed_write_to_a_bucket_leaves_the_old_file(remote) -> None:
+    """Of any size: larger files go to the store in parts."""
+    storage = Storage(remote.url)
+    for size in (10, 60 << 20):
+        with pytest.raises(RuntimeError), storage.write_atomic("tokens-00000.bin") as file:
+            file.write(bytes(size))
+            raise RuntimeError("killed")
+        assert storage.read_bytes("tokens-00000.bin") == (remote.folder / "tokens-00000.bin").read_bytes()
+    assert not boto3.client("s3").list_multipart_uploads(Bucket="tokens").get("Uploads")
+    storage.write_bytes("tokens-00000.bin", b"new")
+    assert storage.read_bytes("tokens-00000.bin") == b"new"
+
+
 def test_the_cache_of_the_user_is_the_default(remote, tmp_path: Path) -> None:
     shards = TokenShards(remote.url)
     assert shards.window(0, 5).tolist() == flat(SHARDS)[:5]
