@@ -239,6 +239,19 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_downloads_i
     assert copies(cache) == {"2" * 64 + PART, sha256_of(tmp_path / "a")}
 
 
+def test_a_cache_that_may_only_be_read_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_bytes(b"content")
+    source, sha256 = Storage(str(tmp_path)), sha256_of(tmp_path / "a")
+    cache = ShardCache(tmp_path / "cache", 100)
+    assert cache.use(source, "a", 7, sha256, lambda path: Path(path).read_bytes()) == b"content"
+
+    def forbidden(path: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+
+    monkeypatch.setattr(os, "utime", forbidden)  # tests may run as root, whom no mode stops
+    assert cache.use(source, "a", 7, sha256, lambda path: Path(path).read_bytes()) == b"content"
+
+
 def test_a_copy_of_another_size_is_fetched_again(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     name = sha256_of(tmp_path / "a")

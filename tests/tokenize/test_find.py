@@ -136,6 +136,11 @@ def test_shown_harmlessly_and_as_json(run, capsys):
     show_findings(run.root, found, False, console)
     shown = console.file.getvalue()
     assert "\x1b" not in shown and "\u202e" not in shown and "⟦red⟧" in shown
+    hostile = find(run.root, "red", limit=1)
+    for name in ("id", "url", "source", "data_file"):
+        hostile.found[0].document[name] = HOSTILE
+    show_findings(run.root, hostile, False, console)
+    assert "\x1b" not in console.file.getvalue() and "\u202e" not in console.file.getvalue()
     assert "corpusmill trace '" in shown  # the folder's name has a space
     show_findings(run.root, found, True, console)
     told = json.loads(capsys.readouterr().out)
