@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 from token_runs import content, report, splits, tokens_stage
 from tokenizers import Tokenizer
 
@@ -220,6 +221,13 @@ def test_a_text_that_is_no_utf8_is_named(mill, make_run, make_documents, execute
     with pytest.raises(InputError, match=r"ingest-0\.parquet: row 124 is not valid UTF-8 in the column text"):
         execute(broken, tokens_stage())
     assert broken.list_files("tokens") == []
+
+
+def test_shards_have_fewer_tokens_than_31_bits_count():
+    """Formats that others read count a file's tokens in 31 bits."""
+    assert tokens_stage(shard_tokens=2**31 - 1).config.shard_tokens == 2**31 - 1
+    with pytest.raises(ValidationError, match="less than 2147483648"):
+        tokens_stage(shard_tokens=2**31)
 
 
 def test_no_shard_of_documents_is_one_sentence(mill, make_run, make_documents, execute, english):
