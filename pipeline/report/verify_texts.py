@@ -1,6 +1,6 @@
 """Whether documents' tokens stand for their texts: the part of `tokens verify` that reads documents.
 
-Documents are read file by file in their order, whatever the order of their tokens; in memory are 28 bytes for each that is compared.
+Documents are read file by file in their order, whatever the order of their tokens; in memory are about 80 bytes for each that is compared.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ from corpusmill.pipeline.tokenshards import DTYPES, Shard, ShardSet, map_tokens
 
 @dataclass(frozen=True)
 class Chosen:
-    """Documents of a shard that are to be compared: columns data_file, data_row, first, tokens of its index."""
+    """Documents of a shard that are to be compared: columns data_file (a dictionary), data_row, first, tokens of its index."""
 
     number: int
     shard: Shard
@@ -32,8 +32,9 @@ def compare(storage: Storage, run: Storage, described: ShardSet, table: TokenByt
     files: dict[tuple[str | None, str], int] = {}
     parts = []
     for one in chosen:
-        names = one.rows["data_file"].to_pylist()
-        code = np.array([files.setdefault((one.shard.run, name), len(files)) for name in names], np.int32)
+        coded = one.rows["data_file"].combine_chunks()
+        names = coded.dictionary.to_pylist()
+        code = np.array([files.setdefault((one.shard.run, name), len(files)) for name in names], np.int32)[coded.indices.to_numpy()]
         parts.append(
             (code, np.full(len(code), one.number, np.int32), *(one.rows[name].to_numpy() for name in ("data_row", "first", "tokens")))
         )
