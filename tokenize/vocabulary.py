@@ -44,6 +44,8 @@ def from_tokenizer_json(content: bytes) -> Vocabulary:
     ids: dict[str, int] = model["vocab"]
     added = {token["content"]: token["id"] for token in found.get("added_tokens", [])}
     merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
+    if not all(len(merge) == 2 for merge in merges):
+        raise ValueError("it has a merge that is not of two tokens")
     try:
         pairs = [(ids[left], ids[right], rank, ids[left + right]) for rank, (left, right) in enumerate(merges)]
         bytes_ = [ids[character] for character in byte_characters()]
@@ -95,7 +97,7 @@ def _pattern_of(pre_tokenizer: dict[str, Any] | None) -> str:
     steps = [pre_tokenizer or {}]
     if steps[0].get("type") == "Sequence":
         steps = steps[0]["pretokenizers"]
-    *splits, last = steps
+    *splits, last = steps or [{}]
     if last.get("type") != "ByteLevel":
         raise ValueError("it is not byte-level")
     if last.get("add_prefix_space"):
