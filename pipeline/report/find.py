@@ -18,7 +18,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.report.around import Around, around
 from corpusmill.pipeline.report.read import RunReader
 from corpusmill.pipeline.report.token_sets import SPLITS, find_tokenizer, open_split, split_folders
-from corpusmill.pipeline.shards import open_parquet
+from corpusmill.pipeline.shards import iter_tables, open_parquet
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
 from corpusmill.pipeline.tokenreader import TokenShards
@@ -116,9 +116,8 @@ def _index_groups(sets: list[TokenShards], columns: list[str]) -> Iterator[tuple
     """The row groups of all indexes, with the run that their files lie in, the number of the set, and that of the shard."""
     for place, shards in enumerate(sets):
         for number, shard in enumerate(shards.shards):
-            with open_parquet(shards.storage, shard.index) as file:
-                for group in range(file.num_row_groups):
-                    yield file.read_row_group(group, columns=columns, use_threads=False), shard.run, place, number
+            for table in iter_tables(shards.storage, shard.index, columns):
+                yield table, shard.run, place, number
 
 
 def _search(run: Storage, file: File, text: str, ignore_case: bool, limit: int, findings: Findings) -> npt.NDArray[np.bool_] | None:

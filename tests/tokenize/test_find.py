@@ -115,6 +115,17 @@ def test_documents_that_have_no_text_any_more(run, texts, tmp_path, nulls):
     assert found.notes == [] if nulls else "ingest-1.parquet: it has no column text" in found.notes[0]
 
 
+def test_a_damaged_index_is_one_sentence(run, tmp_path):
+    copy = Path(shutil.copytree(run.root, tmp_path / "copy"))
+    path = copy / "tokens/train/tokens-00000.index.parquet"
+    column = pq.read_metadata(path).row_group(0).column(pq.read_schema(path).names.index("data_row"))
+    content = bytearray(path.read_bytes())
+    content[column.data_page_offset : column.data_page_offset + 20] = bytes(20)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"tokens-00000\.index\.parquet: not a readable Parquet file"):
+        find(str(copy), " the ")
+
+
 @given(
     files=st.lists(st.sampled_from("abcd"), max_size=30),
     bits=st.lists(st.booleans(), max_size=40),
