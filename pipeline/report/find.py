@@ -124,7 +124,7 @@ def _search(run: Storage, file: File, text: str, ignore_case: bool, limit: int, 
     """Which rows of a file of documents hold the text; None where it can't be read."""
     home, path = file
     options = {"ignore_case": ignore_case}
-    masks = []
+    masks, before = [], (findings.documents, findings.occurrences, len(findings.found))
     try:
         with open_parquet(Storage(home) if home else run, path) as parquet:
             if "text" not in parquet.schema_arrow.names:
@@ -146,6 +146,8 @@ def _search(run: Storage, file: File, text: str, ignore_case: bool, limit: int, 
                 begin += len(texts)
     except (InputError, pa.ArrowException, OSError) as error:
         findings.notes.append(f"documents are left out, as their file can't be read: {error}")
+        findings.documents, findings.occurrences, told = before
+        del findings.found[told:]
         return None
     return np.concatenate(masks) if masks else np.zeros(0, np.bool_)
 

@@ -115,6 +115,23 @@ def test_documents_that_have_no_text_any_more(run, texts, tmp_path, nulls):
     assert found.notes == [] if nulls else "ingest-1.parquet: it has no column text" in found.notes[0]
 
 
+def test_a_file_of_which_a_part_can_not_be_read_is_left_out_whole(run, texts, tmp_path):
+    copy = Path(shutil.copytree(run.root, tmp_path / "copy"))
+    path = copy / "ingest/data/ingest-1.parquet"
+    pq.write_table(pq.read_table(path), path, row_group_size=10)
+    column = pq.read_metadata(path).row_group(1).column(pq.read_schema(path).names.index("text"))
+    begin = column.dictionary_page_offset or column.data_page_offset
+    content = bytearray(path.read_bytes())
+    content[begin : begin + column.total_compressed_size] = bytes(column.total_compressed_size)
+    path.write_bytes(content)
+    found = find(str(copy), " the ", limit=1000)
+    readable = texts[:40] + texts[70:]
+    assert "documents are left out" in found.notes[0] and len(found.notes) == 1
+    assert found.documents == len(found.found) == sum(" the " in text for text in readable)
+    assert found.occurrences == sum(text.count(" the ") for text in readable)
+    assert all(one.places for one in found.found) and found.outside == 0
+
+
 def test_a_damaged_index_is_one_sentence(run, tmp_path):
     copy = Path(shutil.copytree(run.root, tmp_path / "copy"))
     path = copy / "tokens/train/tokens-00000.index.parquet"
