@@ -20,6 +20,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import END_OF_TEXT
 from corpusmill.pipeline.storage import Storage
 from corpusmill.tokenize.chance import buckets, hashes
+from corpusmill.tokenize.checked import checked
 from corpusmill.tokenize.encode import Encoder
 from corpusmill.tokenize.span_kernels import copy_spans
 
@@ -108,7 +109,7 @@ def encode_part(encoder: Encoder, end: int, tables: Iterable[pa.Table], path: st
     """
     encoded, described, begin = [], [], 0
     for table in tables:
-        texts = _checked(table, path, begin)["text"]
+        texts = checked(table, path, begin)["text"]
         encoded.append(encoder.encode_column(texts, end))
         described.append(_describe(table, texts))
         begin += table.num_rows
@@ -129,23 +130,6 @@ def encode_part(encoder: Encoder, end: int, tables: Iterable[pa.Table], path: st
     for name, values in columns.items():
         rows = rows.append_column(name, pa.array(values))
     return tokens, rows.select(PART.names).cast(PART).take(pa.array(at))
-
-
-def _checked(table: pa.Table, path: str, begin: int) -> pa.Table:
-    for name in ("id", "text"):
-        if table[name].null_count:
-            raise InputError(f"{path}: a document has no {name} (null).")
-    try:
-        table.validate(full=True)
-    except pa.ArrowInvalid as error:
-        for name in table.column_names:
-            for row in range(table.num_rows):
-                try:
-                    table[name].slice(row, 1).validate(full=True)
-                except pa.ArrowInvalid:
-                    raise InputError(f"{path}: row {begin + row} is not valid UTF-8 in the column {name}.") from error
-        raise InputError(f"{path}: not a readable shard of documents ({error}).") from error
-    return table
 
 
 def _describe(table: pa.Table, texts: pa.ChunkedArray) -> pa.Table:
