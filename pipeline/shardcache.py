@@ -164,7 +164,8 @@ def _touch(path: Path, size: int) -> bool:
     try:
         if path.stat().st_size != size:
             return False
-        os.utime(path)
+        with suppress(PermissionError):  # a cache of somebody else, who keeps the order
+            os.utime(path)
         return True
     except FileNotFoundError:
         return False

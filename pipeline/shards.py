@@ -1,8 +1,9 @@
 """Reading and writing the Parquet shards of a run."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -88,11 +89,19 @@ def open_parquet(storage: Storage, relative: str) -> pq.ParquetFile:
 def read_table(storage: Storage, relative: str, columns: list[str] | None = None) -> pa.Table:
     """A whole shard, or some of its columns."""
     with open_parquet(storage, relative) as file:
-        return file.read(columns=columns, use_threads=False)
+        return _whole(storage, relative, file.read, columns)
 
 
 def iter_tables(storage: Storage, relative: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
     """A shard, one row group after the other."""
     with open_parquet(storage, relative) as file:
         for group in range(file.num_row_groups):
-            yield file.read_row_group(group, columns=columns, use_threads=False)
+            yield _whole(storage, relative, partial(file.read_row_group, group), columns)
+
+
+def _whole(storage: Storage, relative: str, read: Callable[..., pa.Table], columns: list[str] | None) -> pa.Table:
+    """What is read; one sentence where a file whose end is whole can't be read all the same."""
+    try:
+        return read(columns=columns, use_threads=False)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{storage.path(relative)}: not a readable Parquet file ({error}).") from error

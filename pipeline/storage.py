@@ -111,7 +111,11 @@ class Storage:
         """A binary file that appears under its name only when the block ends without an exception."""
         if self.remote:
             with self._fs().open(relative, "wb") as file:
-                yield file
+                try:
+                    yield file
+                except BaseException:
+                    _discard(file)
+                    raise
             return
         target = Path(self.path(relative))
         try:
@@ -137,6 +141,15 @@ class Storage:
     def write_bytes(self, relative: str, content: bytes) -> None:
         with self.write_atomic(relative) as file:
             file.write(content)
+
+
+def _discard(file: Any) -> None:
+    """Gives up what was written to a file of a remote store, whose closing would publish it."""
+    from fsspec.spec import AbstractBufferedFile
+
+    if isinstance(file, AbstractBufferedFile):
+        file.discard()
+        file.closed = True
 
 
 def fsync_folder(folder: str | Path) -> None:

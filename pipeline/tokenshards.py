@@ -17,6 +17,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from types import NoneType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -29,8 +30,6 @@ from corpusmill.pipeline.shards import Content
 from corpusmill.pipeline.storage import Storage
 
 SHARDS_FILE = "shards.json"
-FETCHES = 8  # files of a remote set that are copied at a time
-Opened = TypeVar("Opened")
 Described = TypeVar("Described")
 DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 
@@ -146,6 +145,8 @@ class ShardSet:
                 totals = {name: raw.pop(name) for name in ("tokens", "documents", "utf8_bytes")}
                 raw.pop("packing")  # for those who read the file: it follows from the plans
                 found = cls(**{**raw, "shards": tuple(map(_shard, raw["shards"]))})
+            if [type(getattr(found, name)) for name in _HEADER] != list(_HEADER.values()):
+                raise ValueError("a value is of another kind")
             mismatch = [name for name, value in totals.items() if getattr(found, name) != value]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path}: not a description of token shards ({type(error).__name__}: {error}).") from error
@@ -158,15 +159,26 @@ class ShardSet:
         return found
 
 
+#: The types of the set's own values, and those that a shard's and a plan's may have, in the order of their fields.
+_HEADER = {"dtype": str, "vocabulary_size": int, "tokenizer_sha256": str, "split": str, "end_of_text_id": int}
+_SHARD: set[tuple[type, ...]] = {
+    (*(str, str, int, int, int, str, str), run, origin, tuple) for run in (str, NoneType) for origin in (str, NoneType)
+}
+_PLAN: set[tuple[type, ...]] = {(int, str, int, int, str)}
+
+
 def _shard(raw: dict[str, Any]) -> Shard:
-    raw["plans"] = tuple([_described(ShardPlan, plan) for plan in raw["plans"]])
-    return _described(Shard, raw)
+    raw["plans"] = tuple([_described(ShardPlan, _PLAN, plan) for plan in raw["plans"]])
+    return _described(Shard, _SHARD, raw)
 
 
-def _described(kind: type[Described], raw: dict[str, Any]) -> Described:
+def _described(kind: type[Described], types: set[tuple[type, ...]], raw: dict[str, Any]) -> Described:
     """`kind(**raw)` in a fifth of the time, which counts where a set has thousands of shards; no field may have its default."""
-    if raw.keys() != kind.__dataclass_fields__.keys():  # type: ignore[attr-defined]
+    fields = kind.__dataclass_fields__  # type: ignore[attr-defined]
+    if raw.keys() != fields.keys():
         raise KeyError(f"not the fields of a {kind.__name__}")
+    if tuple([type(raw[name]) for name in fields]) not in types or "/" in raw["file"]:
+        raise ValueError(f"a value of a {kind.__name__} is of another kind, or leads out of the folder")
     found = object.__new__(kind)
     found.__dict__.update(raw)
     return found

@@ -20,7 +20,7 @@ from corpusmill.pipeline.manifest import MANIFEST, Manifest
 from corpusmill.pipeline.run import locked
 from corpusmill.pipeline.shards import publish, read_table
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenshards import DTYPES, SHARDS_FILE, Shard, ShardSet, map_tokens, shard_contents, shard_names
+from corpusmill.pipeline.tokenshards import DTYPES, SHARDS_FILE, Shard, ShardSet, file_sha256, map_tokens, shard_contents, shard_names
 from corpusmill.tokenize.known import Known, names_of
 from corpusmill.tokenize.layout import SPLITS
 from corpusmill.tokenize.pack import write_plans
@@ -147,9 +147,13 @@ def _copy(split: _Split, shard: Shard, mask: npt.NDArray[np.bool_], number: int)
             for chunk in _chunks(split.source, old):
                 sha.update(chunk)
                 out.write(chunk)
-            if sha.hexdigest() != wanted:
-                raise InputError(f"{split.source.path(old)}: not the file that was written (its sha256 differs).")
+            _check(split.source, old, sha.hexdigest(), wanted)
     return replace(shard, file=names[0], index=names[1])
+
+
+def _check(storage: Storage, path: str, sha256: str, wanted: str) -> None:
+    if sha256 != wanted:
+        raise InputError(f"{storage.path(path)}: not the file that was written (its sha256 differs).")
 
 
 def _chunks(storage: Storage, path: str) -> Iterator[bytes]:
@@ -159,7 +163,9 @@ def _chunks(storage: Storage, path: str) -> Iterator[bytes]:
 
 
 def _rest(split: _Split, shard: Shard, mask: npt.NDArray[np.bool_], number: int) -> Shard:
-    """A shard without some of its documents."""
+    """A shard without some of its documents. Its hashes are looked at first: what is copied goes by the index."""
+    for file, wanted in ((shard.file, shard.sha256), (shard.index, shard.index_sha256)):
+        _check(split.source, file, file_sha256(split.source, file), wanted)
     dtype = DTYPES[split.new.dtype]
     index = read_table(split.source, shard.index).filter(pa.array(mask))
     counts = index["tokens"].to_numpy()

@@ -71,9 +71,11 @@ class Encoder:
     def encode_column(self, texts: pa.Array | pa.ChunkedArray, end: int = -1) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
         """All texts of a column as one array of ids, and the number of ids of each.
 
-        With `end`, that id follows every text that is not empty, and counts.
+        With `end`, that id follows every text that is not empty, and counts. Raises ValueError where a text is null.
         """
         if self._rule is None:
+            if texts.null_count:
+                raise ValueError("a text column must not hold nulls")
             return self._encode_cut(texts, end)
         data, offsets = text_buffers(texts)
         out, counts = self._room(offsets), np.empty(len(offsets) - 1, np.int64)
@@ -96,10 +98,11 @@ class Encoder:
         from tokenizers import Regex, pre_tokenizers
 
         split = pre_tokenizers.Split(Regex(self.vocabulary.pattern), "isolated").pre_tokenize_str
-        arrays: list[npt.NDArray[Any]] = []
-        counts: list[int] = []
-        for text in texts.to_pylist():
+        arrays = [np.zeros(0, self.dtype)]
+        counts = np.zeros(len(texts), np.int64)
+        for number, text in enumerate(texts.to_pylist()):
             ids, _ = self.encode_pieces(pa.array([piece for piece, _ in split(text)], pa.large_string()))
-            arrays += [ids, np.array([end], self.dtype)] if end >= 0 and text else [ids]
-            counts.append(sum(map(len, arrays)) - sum(counts))
-        return (np.concatenate(arrays) if arrays else np.zeros(0, self.dtype)), np.array(counts, np.int64)
+            after = [end] if end >= 0 and len(ids) else []
+            arrays += [ids, np.array(after, self.dtype)]
+            counts[number] = len(ids) + len(after)
+        return np.concatenate(arrays), counts

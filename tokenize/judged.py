@@ -98,12 +98,15 @@ def _from_tiktoken(name: str, content: bytes, pattern: PatternName, path: str) -
     try:
         pairs = (line.split() for line in content.splitlines() if line)
         ranks = {base64.b64decode(token, validate=True): int(rank) for token, rank in pairs}
-        sizes = np.zeros(max(ranks.values()) + 1, np.int64)
+        if not ranks:
+            raise ValueError("it is empty")
     except (ValueError, TypeError) as error:
         raise InputError(f"{path}: neither a tokenizer.json nor a tiktoken file ({error}).") from error
+    encoder = Encoder.from_ranks(ranks, PATTERNS[pattern], path)
+    sizes = np.zeros(encoder.vocabulary_size, np.int64)
     for token, rank in ranks.items():
         sizes[rank] = len(token)
-    return Judged(name, len(sizes), Encoder.from_ranks(ranks, PATTERNS[pattern], path), sizes)
+    return Judged(name, len(sizes), encoder, sizes)
 
 
 class _Library:

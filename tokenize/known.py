@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpusmill.pipeline.shards import open_parquet, read_table
+from corpusmill.pipeline.shards import iter_tables, read_table
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.tokenshards import Shard
 from corpusmill.tokenize.chance import hashes
@@ -68,11 +68,9 @@ def _earlier(run: Storage, hashed: Hashes) -> pa.Table:
     found = [pa.table({name: pa.array([], pa.string()) for name in ("id", "like")})]
     for path in run.list_files("dedup/earlier"):
         if path.startswith(EARLIER):
-            with open_parquet(run, path) as file:
-                for group in range(file.num_row_groups):
-                    table = file.read_row_group(group, columns=["id", "kept_id", "full_cluster"], use_threads=False)
-                    for column in ("kept_id", "full_cluster"):
-                        pairs = table.select(["id", column]).rename_columns(["id", "like"])
-                        pairs = pairs.filter(pc.fill_null(pc.not_equal(pairs["id"], pairs["like"]), False))
-                        found.append(pairs.filter(pa.array(np.isin(hashes(pairs["like"], 0), hashed))))
+            for table in iter_tables(run, path, ["id", "kept_id", "full_cluster"]):
+                for column in ("kept_id", "full_cluster"):
+                    pairs = table.select(["id", column]).rename_columns(["id", "like"])
+                    pairs = pairs.filter(pc.fill_null(pc.not_equal(pairs["id"], pairs["like"]), False))
+                    found.append(pairs.filter(pa.array(np.isin(hashes(pairs["like"], 0), hashed))))
     return pa.concat_tables(found)

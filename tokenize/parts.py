@@ -20,6 +20,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import END_OF_TEXT
 from corpusmill.pipeline.storage import Storage
 from corpusmill.tokenize.chance import buckets, hashes
+from corpusmill.tokenize.checked import checked
 from corpusmill.tokenize.encode import Encoder
 from corpusmill.tokenize.span_kernels import copy_spans
 
@@ -78,7 +79,8 @@ class Ordering:
         if self.shuffle:
             return hashes(ids, 2 * self.seed)
         share = SPACE // self.pieces
-        return np.uint64(self.number * share) + np.arange(len(ids), dtype=np.uint64) * np.uint64(share // max(len(ids), 1))
+        step = min(share // max(len(ids), 1), SPACE - 1)  # of a single document in all, which stands at 0
+        return np.uint64(self.number * share) + np.arange(len(ids), dtype=np.uint64) * np.uint64(step)
 
     def groups(self, ids: pa.ChunkedArray, clusters: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
         """A hash of the cluster of documents that are like each other, or of the id where a document is in none."""
@@ -107,7 +109,7 @@ def encode_part(encoder: Encoder, end: int, tables: Iterable[pa.Table], path: st
     """
     encoded, described, begin = [], [], 0
     for table in tables:
-        texts = _checked(table, path, begin)["text"]
+        texts = checked(table, path, begin)["text"]
         encoded.append(encoder.encode_column(texts, end))
         described.append(_describe(table, texts))
         begin += table.num_rows
@@ -128,23 +130,6 @@ def encode_part(encoder: Encoder, end: int, tables: Iterable[pa.Table], path: st
     for name, values in columns.items():
         rows = rows.append_column(name, pa.array(values))
     return tokens, rows.select(PART.names).cast(PART).take(pa.array(at))
-
-
-def _checked(table: pa.Table, path: str, begin: int) -> pa.Table:
-    for name in ("id", "text"):
-        if table[name].null_count:
-            raise InputError(f"{path}: a document has no {name} (null).")
-    try:
-        table.validate(full=True)
-    except pa.ArrowInvalid as error:
-        for name in table.column_names:
-            for row in range(table.num_rows):
-                try:
-                    table[name].slice(row, 1).validate(full=True)
-                except pa.ArrowInvalid:
-                    raise InputError(f"{path}: row {begin + row} is not valid UTF-8 in the column {name}.") from error
-        raise InputError(f"{path}: not a readable shard of documents ({error}).") from error
-    return table
 
 
 def _describe(table: pa.Table, texts: pa.ChunkedArray) -> pa.Table:

@@ -6,6 +6,7 @@ import pyarrow.compute as pc
 from corpusmill.pipeline.batches import batches_buffer, open_batches
 from corpusmill.pipeline.shards import iter_tables, open_parquet
 from corpusmill.pipeline.stage import Output, Piece, Worker
+from corpusmill.tokenize.checked import checked
 from corpusmill.tokenize.sampling import SIZES, columns_needed, in_sample, sizes_of
 from corpusmill.tokenize.tokenizer_config import CountConfig, GroupsConfig
 from corpusmill.tokenize.words import COUNTS, WordCounts
@@ -14,7 +15,7 @@ LANGUAGE = "language"
 
 
 class SizesWorker(Worker):
-    """Documents and text of each group and hash bucket in one shard of documents."""
+    """Documents and text of each group and hash bucket in one shard of documents; being first, it looks whether they are whole."""
 
     config: GroupsConfig
 
@@ -24,7 +25,7 @@ class SizesWorker(Worker):
             columns = columns_needed(self.config, file.schema_arrow.names, self.run.path(path))
         tables, rows, size = [SIZES.empty_table()], 0, 0
         for table in iter_tables(self.run, path, list(dict.fromkeys(["id", "text", *columns]))):
-            tables.append(sizes_of(table, self.config))
+            tables.append(sizes_of(checked(table, self.run.path(path), rows), self.config))
             rows += table.num_rows
             size += pc.sum(pc.binary_length(table["text"])).as_py() or 0
         return Output({f"sizes/{piece.key}.parquet": pa.concat_tables(tables)}, rows_in=rows, kept=rows, bytes_in=size)

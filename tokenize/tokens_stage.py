@@ -28,7 +28,9 @@ PackLength = Annotated[int, Field(ge=8, le=1 << 24)]
 
 
 class TokensConfig(EncodeConfig):
-    shard_tokens: int = Field(50_000_000, ge=1, description="Tokens in a shard, about: a split is cut into equal shards of at most this.")
+    shard_tokens: int = Field(
+        50_000_000, ge=1, lt=1 << 31, description="Tokens in a shard, about: a split is cut into equal shards of at most this."
+    )
     validation_share: float = Field(
         0.01, ge=0, lt=1, description="Share of the documents (groups of documents that are alike) held out for validation."
     )

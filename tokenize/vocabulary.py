@@ -1,7 +1,7 @@
 """A byte-level BPE vocabulary, as `tokenizer.json` or tiktoken's ranks describe it, made ready for the kernels."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,17 +44,21 @@ def from_tokenizer_json(content: bytes) -> Vocabulary:
     ids: dict[str, int] = model["vocab"]
     added = {token["content"]: token["id"] for token in found.get("added_tokens", [])}
     merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
+    if not all(len(merge) == 2 for merge in merges):
+        raise ValueError("it has a merge that is not of two tokens")
     try:
         pairs = [(ids[left], ids[right], rank, ids[left + right]) for rank, (left, right) in enumerate(merges)]
         bytes_ = [ids[character] for character in byte_characters()]
     except KeyError as error:
         raise ValueError(f"its vocabulary lacks {error.args[0]!r}, a byte or a part of a merge") from error
-    size = max([*ids.values(), *added.values()]) + 1
-    _check_size(size)
-    pattern, tokens = (
-        _pattern_of(found.get("pre_tokenizer")),
-        {to_bytes(token): number for token, number in ids.items() if token not in added},
+    produced = next((token for token in added if len(token) == 1 and token in ids), None) or next(
+        (token for token in map("".join, merges) if token in added), None
     )
+    if produced is not None:
+        raise ValueError(f"text gives its special token {produced!r}")
+    size = _size([*ids.values(), *added.values()])
+    pattern = _pattern_of(found.get("pre_tokenizer"))
+    tokens = {to_bytes(token): number for token, number in ids.items() if token not in added}
     vocabulary = Vocabulary(pattern, size, _merges(bytes_, pairs), make_whole_tokens({}), tokens, added)
     return _with_whole_tokens(vocabulary) if model.get("ignore_merges") else vocabulary
 
@@ -70,8 +74,7 @@ def from_ranks(ranks: Mapping[bytes, int], pattern: str) -> Vocabulary:
             left, right = ranks.get(token[:cut]), ranks.get(token[cut:])
             if left is not None and right is not None:
                 pairs.append((left, right, rank, rank))
-    size = max(ranks.values()) + 1
-    _check_size(size)
+    size = _size(ranks.values())
     bytes_ = [ranks[bytes([byte])] for byte in range(256)]
     return _with_whole_tokens(Vocabulary(pattern, size, _merges(bytes_, pairs), make_whole_tokens({}), ranks, {}))
 
@@ -94,7 +97,7 @@ def _pattern_of(pre_tokenizer: dict[str, Any] | None) -> str:
     steps = [pre_tokenizer or {}]
     if steps[0].get("type") == "Sequence":
         steps = steps[0]["pretokenizers"]
-    *splits, last = steps
+    *splits, last = steps or [{}]
     if last.get("type") != "ByteLevel":
         raise ValueError("it is not byte-level")
     if last.get("add_prefix_space"):
@@ -108,9 +111,14 @@ def _pattern_of(pre_tokenizer: dict[str, Any] | None) -> str:
     raise ValueError("it does not cut text by one regular expression")
 
 
-def _check_size(size: int) -> None:
+def _size(ids: Collection[int]) -> int:
+    """One more than the largest id."""
+    if not all(type(number) is int and number >= 0 for number in ids):
+        raise ValueError("its ids are not whole numbers from 0 on")
+    size = max(ids) + 1
     if size > MOST_TOKENS:
         raise ValueError(f"its vocabulary has {size:,} ids, and {MOST_TOKENS:,} are the most that can be encoded")
+    return size
 
 
 def _merges(byte_ids: list[int], pairs: list[tuple[int, int, int, int]]) -> Merges:

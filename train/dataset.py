@@ -2,7 +2,8 @@
 
 The state is one integer: how many samples of the global order all processes together have taken. A micro-batch is the next
 `world * micro_batch` of them, cut evenly over the processes, and none spans two steps. So the same samples come in the same order
-whatever `world`, `micro_batch` and the number of workers are, and a run goes on with other ones.
+whatever `world`, `micro_batch` and the number of workers are, and a run goes on with other ones: at the end of any step, and within one
+where what is left of it can be cut evenly.
 """
 
 from collections.abc import Iterator
@@ -32,7 +33,11 @@ class TokenDataset(IterableDataset[Batch]):
         return {"samples": self.taken}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        self.taken = int(state["samples"])
+        """Raises ValueError where the state is so far in a step that the rest of it can't be cut evenly over the processes."""
+        taken = int(state["samples"])
+        if taken < 0 or taken % self.loader.batch % self.world:
+            raise ValueError(f"{taken} samples: the rest of a step of {self.loader.batch} has no equal shares for {self.world} processes")
+        self.taken = taken
 
     def __iter__(self) -> Iterator[Batch]:
         """Goes on from the state, and moves it. Workers leave it: `batches` moves it for what has arrived."""

@@ -18,7 +18,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.report.around import Around, around
 from corpusmill.pipeline.report.read import RunReader
 from corpusmill.pipeline.report.token_sets import SPLITS, find_tokenizer, open_split, split_folders
-from corpusmill.pipeline.shards import open_parquet
+from corpusmill.pipeline.shards import iter_tables, open_parquet
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
 from corpusmill.pipeline.tokenreader import TokenShards
@@ -116,22 +116,23 @@ def _index_groups(sets: list[TokenShards], columns: list[str]) -> Iterator[tuple
     """The row groups of all indexes, with the run that their files lie in, the number of the set, and that of the shard."""
     for place, shards in enumerate(sets):
         for number, shard in enumerate(shards.shards):
-            with open_parquet(shards.storage, shard.index) as file:
-                for group in range(file.num_row_groups):
-                    yield file.read_row_group(group, columns=columns, use_threads=False), shard.run, place, number
+            for table in iter_tables(shards.storage, shard.index, columns):
+                yield table, shard.run, place, number
 
 
 def _search(run: Storage, file: File, text: str, ignore_case: bool, limit: int, findings: Findings) -> npt.NDArray[np.bool_] | None:
     """Which rows of a file of documents hold the text; None where it can't be read."""
     home, path = file
     options = {"ignore_case": ignore_case}
-    masks = []
+    masks, before = [], (findings.documents, findings.occurrences, len(findings.found))
     try:
         with open_parquet(Storage(home) if home else run, path) as parquet:
+            if "text" not in parquet.schema_arrow.names:
+                raise InputError(f"{path}: it has no column text.")
             begin = 0
             for group in range(parquet.num_row_groups):
                 texts = parquet.read_row_group(group, columns=["text"], use_threads=False)["text"]
-                mask = pc.match_substring(texts, text, **options)
+                mask = pc.fill_null(pc.match_substring(texts, text, **options), False)
                 rows = np.flatnonzero(mask.to_numpy())
                 masks.append(mask.to_numpy())
                 if len(rows):
@@ -145,6 +146,8 @@ def _search(run: Storage, file: File, text: str, ignore_case: bool, limit: int, 
                 begin += len(texts)
     except (InputError, pa.ArrowException, OSError) as error:
         findings.notes.append(f"documents are left out, as their file can't be read: {error}")
+        findings.documents, findings.occurrences, told = before
+        del findings.found[told:]
         return None
     return np.concatenate(masks) if masks else np.zeros(0, np.bool_)
 
@@ -165,20 +168,41 @@ def _place(root: Storage, sets: list[TokenShards], hits: dict[File, npt.NDArray[
     if table is None:
         findings.notes.append(f"{reason}, so no token is named.")
     told = {(one.document.get("run"), one.document["data_file"], one.document["data_row"]): one for one in findings.found}
-    missing = {file: np.unpackbits(bits) for file, bits in hits.items()}
+    missing = {file: bits.copy() for file, bits in hits.items()}
     for rows, home, place, number in _index_groups(sets, ["data_file", "data_row", "first", "tokens", "copy"]):
-        for path in pc.unique(rows["data_file"]).to_pylist():
+        for path, at in _by_file(rows["data_file"]):
             if (home, path) not in hits:
                 continue
-            here = rows.filter(pc.equal(rows["data_file"], path))
-            data_rows = here["data_row"].to_numpy()
-            matching = np.unpackbits(hits[home, path])[data_rows] > 0
-            missing[home, path][data_rows[matching]] = 0
-            for row in here.filter(pa.array(matching)).to_pylist():
-                one = told.get((home, path, row["data_row"]))
-                if one is not None:
-                    one.places.append(_token_at(sets[place], number, row, one, table, findings))
-    findings.outside = sum(int(bits.sum()) for bits in missing.values())
+            data_rows = rows["data_row"].to_numpy()[at]
+            matching = _bits(hits[home, path], data_rows)
+            _clear(missing[home, path], data_rows[matching])
+            shown = [(home, path, row) in told for row in data_rows[matching].tolist()] if told else []
+            for row in rows.take(pa.array(at[matching][shown])).to_pylist() if any(shown) else ():
+                one = told[home, path, row["data_row"]]
+                one.places.append(_token_at(sets[place], number, row, one, table, findings))
+    findings.outside = sum(int(np.unpackbits(bits).sum()) for bits in missing.values())
+
+
+def _by_file(files: pa.ChunkedArray) -> Iterator[tuple[str, npt.NDArray[np.int64]]]:
+    """Each file that is named, and in which rows, ascending."""
+    coded = files.combine_chunks().dictionary_encode()
+    codes = coded.indices.to_numpy()
+    order = np.argsort(codes, kind="stable")
+    ends = np.searchsorted(codes[order], np.arange(len(coded.dictionary) + 1))
+    return ((path, order[ends[code] : ends[code + 1]]) for code, path in enumerate(coded.dictionary.to_pylist()))
+
+
+def _bits(packed: npt.NDArray[np.uint8], places: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Some bits of those that `np.packbits` has packed; none is set behind the last byte."""
+    there = places < 8 * len(packed)
+    found = np.zeros(len(places), np.bool_)
+    found[there] = packed[places[there] >> 3] << (places[there] & 7).astype(np.uint8) & 0x80 > 0
+    return found
+
+
+def _clear(packed: npt.NDArray[np.uint8], places: npt.NDArray[np.int64]) -> None:
+    """Clears some of the bits."""
+    np.bitwise_and.at(packed, places >> 3, ~(np.uint8(0x80) >> (places & 7).astype(np.uint8)))
 
 
 def _token_at(shards: TokenShards, number: int, row: dict[str, Any], one: Found, table: TokenBytes | None, findings: Findings) -> Place:

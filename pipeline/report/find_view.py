@@ -32,7 +32,7 @@ def _show(run: str, one: Found, console: Console) -> None:
     console.print(Text(before) + Text(f"⟦{inside}⟧", style="bold reverse") + Text(after))
     again = f", {one.occurrences:,} times" if one.occurrences > 1 else ""
     source = safe_line(f"{document['source']}, offset {document['offset']}", 400)
-    console.print(Text(f"  id {document['id']}; from {source}", style="dim"))
+    console.print(Text(f"  id {safe_line(document['id'], 80)}; from {source}", style="dim"))
     console.print(Text(f"  {safe_line(document['data_file'], 200)}, row {document['data_row']}, byte {one.byte:,}{again}", style="dim"))
     if not one.places:
         console.print(Text("  in no shard", style="yellow"))

@@ -128,12 +128,17 @@ class RunReader:
                     count += 1
                     if count % every or (chosen is not None and group not in chosen):
                         continue
-                    try:
-                        table = file.read_row_group(group, columns=have, use_threads=False)
-                    except (pa.ArrowException, OSError) as error:
-                        self.warn(f"{self.storage.path(f'{stage}/{shard}')}: row group {group} can't be read: {error}")
-                        continue
-                    yield Place(stage, shard, group, 0), table
+                    table = self._group(file, stage, shard, group, have)
+                    if table is not None:
+                        yield Place(stage, shard, group, 0), table
+
+    def _group(self, file: pq.ParquetFile, stage: str, shard: str, group: int, columns: list[str] | None) -> pa.Table | None:
+        """A row group, or None with a warning where it is damaged."""
+        try:
+            return file.read_row_group(group, columns=columns, use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            self.warn(f"{self.storage.path(f'{stage}/{shard}')}: row group {group} can't be read: {error}")
+            return None
 
     def tables(self, stage: str, kind: str, columns: Iterable[str] | None = None, every: int = 1) -> Iterator[pa.Table]:
         return (table for _, table in self.groups(stage, kind, columns, every))
@@ -211,7 +216,7 @@ class RunReader:
                 if file is not None:
                     with file:
                         have = None if columns is None else [c for c in columns if c in file.schema_arrow.names]
-                        table = file.read_row_group(place.group, columns=have, use_threads=False)
+                        table = self._group(file, place.stage, place.shard, place.group, have)
             if table is not None:
                 found.append(table.slice(place.row, 1).to_pylist()[0])
         return found

@@ -88,7 +88,7 @@ def _around(
     row = home.at(address.data_file, [address.data_row], ["id", "text"]).get(address.data_row) if home else None
     if home and row is None:
         notes.append(f"{address.data_file} has no row {address.data_row} any more, so the text shown is that of the tokens alone.")
-    elif row and (row["id"] != address.id or row["text"].encode() != encoded):
+    elif row and (row.get("id") != address.id or (row.get("text") or "").encode() != encoded):
         notes.append(f"{address.data_file}, row {address.data_row}, holds another text now: what is shown is that of the tokens.")
     place = token - address.first
     return around(encoded, int(table.sizes[ids[:place]].sum()), int(table.sizes[ids[place]]))

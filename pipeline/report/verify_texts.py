@@ -1,6 +1,6 @@
 """Whether documents' tokens stand for their texts: the part of `tokens verify` that reads documents.
 
-Documents are read file by file in their order, whatever the order of their tokens; in memory are 28 bytes for each that is compared.
+Documents are read file by file in their order, whatever the order of their tokens; in memory are about 80 bytes for each that is compared.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ from corpusmill.pipeline.tokenshards import DTYPES, Shard, ShardSet, map_tokens
 
 @dataclass(frozen=True)
 class Chosen:
-    """Documents of a shard that are to be compared: columns data_file, data_row, first, tokens of its index."""
+    """Documents of a shard that are to be compared: columns data_file (a dictionary), data_row, first, tokens of its index."""
 
     number: int
     shard: Shard
@@ -32,8 +32,9 @@ def compare(storage: Storage, run: Storage, described: ShardSet, table: TokenByt
     files: dict[tuple[str | None, str], int] = {}
     parts = []
     for one in chosen:
-        names = one.rows["data_file"].to_pylist()
-        code = np.array([files.setdefault((one.shard.run, name), len(files)) for name in names], np.int32)
+        coded = one.rows["data_file"].combine_chunks()
+        names = coded.dictionary.to_pylist()
+        code = np.array([files.setdefault((one.shard.run, name), len(files)) for name in names], np.int32)[coded.indices.to_numpy()]
         parts.append(
             (code, np.full(len(code), one.number, np.int32), *(one.rows[name].to_numpy() for name in ("data_row", "first", "tokens")))
         )
@@ -44,9 +45,9 @@ def compare(storage: Storage, run: Storage, described: ShardSet, table: TokenByt
     borders = np.searchsorted(code[order], np.arange(len(files) + 1))
     read, equal = _reader(storage, described), 0
     for (home, path), begin, end in zip(files, borders[:-1], borders[1:], strict=True):
-        wanted = order[begin:end]
+        wanted, place = order[begin:end], Storage(home) if home else run
         try:
-            for one, text in zip(wanted.tolist(), _texts(Storage(home) if home else run, path, row[wanted]), strict=True):
+            for one, text in zip(wanted.tolist(), _texts(place, path, row[wanted]), strict=True):
                 file = described.shards[number[one]].file
                 ids = read(file, int(first[one]), int(count[one]) - 1)
                 if int(ids.max(initial=0)) >= len(table.sizes) or table.join(ids) != text:
@@ -55,6 +56,8 @@ def compare(storage: Storage, run: Storage, described: ShardSet, table: TokenByt
                 equal += 1
         except InputError as error:
             faults.append(str(error))
+        except (pa.ArrowException, OSError) as error:  # behind a footer that is whole
+            faults.append(f"{place.path(path)}: can't be read ({error}).")
     return equal
 
 
@@ -75,16 +78,19 @@ def _reader(storage: Storage, described: ShardSet) -> Callable[[str, int, int], 
     return remote if storage.remote else local
 
 
-def _texts(run: Storage, path: str, rows: npt.NDArray[np.int64]) -> Iterator[bytes]:
+def _texts(run: Storage, path: str, rows: npt.NDArray[np.int64]) -> Iterator[bytes | None]:
     """The texts of rows (ascending, some perhaps twice) of a file of documents, in UTF-8; row groups without any are not read."""
     with open_parquet(run, path) as file:
+        if "text" not in file.schema_arrow.names:
+            raise InputError(f"{run.path(path)}: it has no column text.")
         begin = at = 0
         for group in range(file.num_row_groups):
             size = file.metadata.row_group(group).num_rows
             end = int(np.searchsorted(rows, begin + size))
             if end > at:
                 texts = file.read_row_group(group, columns=["text"], use_threads=False)["text"]
-                yield from (text.as_buffer().to_pybytes() for text in texts.take(pa.array(rows[at:end] - begin)))
+                found = texts.take(pa.array(rows[at:end] - begin))
+                yield from (text.as_buffer().to_pybytes() if text.is_valid else None for text in found)
             begin, at = begin + size, end
     if at < len(rows):
         raise InputError(f"{run.path(path)}: it has no row {rows[at]}.")

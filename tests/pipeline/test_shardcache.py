@@ -95,6 +95,19 @@ def test_workers_of_a_data_loader_share_the_copies(remote, tmp_path: Path) -> No
     assert copies(tmp_path / "cache") == {shard.sha256 for shard in dataset.loader.tokens.shards}  # type: ignore[attr-defined]
 
 
+def test_a_failed_write_to_a_bucket_leaves_the_old_file(remote) -> None:
+    """Of any size: larger files go to the store in parts."""
+    storage = Storage(remote.url)
+    for size in (10, 60 << 20):
+        with pytest.raises(RuntimeError), storage.write_atomic("tokens-00000.bin") as file:
+            file.write(bytes(size))
+            raise RuntimeError("killed")
+        assert storage.read_bytes("tokens-00000.bin") == (remote.folder / "tokens-00000.bin").read_bytes()
+    assert not boto3.client("s3").list_multipart_uploads(Bucket="tokens").get("Uploads")
+    storage.write_bytes("tokens-00000.bin", b"new")
+    assert storage.read_bytes("tokens-00000.bin") == b"new"
+
+
 def test_the_cache_of_the_user_is_the_default(remote, tmp_path: Path) -> None:
     shards = TokenShards(remote.url)
     assert shards.window(0, 5).tolist() == flat(SHARDS)[:5]
@@ -224,6 +237,19 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_downloads_i
         fcntl.flock(held, fcntl.LOCK_EX)
         ShardCache(cache).use(Storage(str(tmp_path)), "a", 3, sha256_of(tmp_path / "a"), Path)
     assert copies(cache) == {"2" * 64 + PART, sha256_of(tmp_path / "a")}
+
+
+def test_a_cache_that_may_only_be_read_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_bytes(b"content")
+    source, sha256 = Storage(str(tmp_path)), sha256_of(tmp_path / "a")
+    cache = ShardCache(tmp_path / "cache", 100)
+    assert cache.use(source, "a", 7, sha256, lambda path: Path(path).read_bytes()) == b"content"
+
+    def forbidden(path: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+
+    monkeypatch.setattr(os, "utime", forbidden)  # tests may run as root, whom no mode stops
+    assert cache.use(source, "a", 7, sha256, lambda path: Path(path).read_bytes()) == b"content"
 
 
 def test_a_copy_of_another_size_is_fetched_again(tmp_path: Path) -> None:

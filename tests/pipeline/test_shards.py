@@ -54,6 +54,20 @@ def test_reading_by_row_groups_gives_all_rows(tmp_path):
     assert pa.concat_tables(parts)["id"].equals(table["id"])
 
 
+def test_damage_behind_an_intact_footer_is_one_sentence(tmp_path):
+    storage = Storage(str(tmp_path))
+    publish(storage, "a", documents(ROW_GROUP_ROWS + 5))
+    begin = pq.read_metadata(tmp_path / "a").row_group(1).column(0).data_page_offset
+    content = (tmp_path / "a").read_bytes()
+    (tmp_path / "a").write_bytes(content[:begin] + bytes(60) + content[begin + 60 :])
+    with pytest.raises(InputError, match="/a: not a readable Parquet file"):
+        read_table(storage, "a")
+    tables = iter_tables(storage, "a")
+    assert next(tables).num_rows == ROW_GROUP_ROWS
+    with pytest.raises(InputError, match="/a: not a readable Parquet file"):
+        next(tables)
+
+
 def test_bytes_and_paths_are_published_as_they_are(tmp_path):
     storage = Storage(str(tmp_path / "run"))
     (tmp_path / "source").write_bytes(b"\x00" * 5_000_000)

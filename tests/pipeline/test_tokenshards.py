@@ -124,6 +124,11 @@ def edit(folder, **changes):
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+def edit_shard(folder, **changes):
+    shards = json.loads((folder / SHARDS_FILE).read_text())["shards"]
+    edit(folder, shards=[{**shards[0], **changes}, *shards[1:]])
+
+
 def rewrite_index(folder, number, change):
     name = shard_names(number)[1]
     table = change(read_table(Storage(str(folder)), name))
@@ -147,6 +152,13 @@ def append(folder, name, content):
         (lambda f: edit(f, dtype="uint32"), r"shards\.json: tokens of type uint32 do not fit a vocabulary of 4096"),
         (lambda f: edit(f, end_of_text_id=4096), r"shards\.json: end_of_text_id 4096 is no token of a vocabulary of 4096"),
         (lambda f: edit(f, dtype="float64"), r"shards\.json: tokens of type float64 do not fit"),
+        (lambda f: edit(f, dtype=["uint16"]), r"shards\.json: not a description of token shards"),
+        (lambda f: edit(f, end_of_text_id=None), r"shards\.json: not a description of token shards"),
+        (lambda f: edit(f, vocabulary_size="4096"), r"shards\.json: not a description of token shards"),
+        (lambda f: edit_shard(f, file=None), r"shards\.json: not a description of token shards"),
+        (lambda f: edit_shard(f, file="../tokens-00000.bin"), r"shards\.json: not a description of token shards"),
+        (lambda f: edit_shard(f, sha256=1), r"shards\.json: not a description of token shards"),
+        (lambda f: edit_shard(f, documents=2.0), r"shards\.json: not a description of token shards"),
         (lambda f: (f / "tokens-00001.bin").unlink(), r"tokens-00001\.bin: this token shard is missing"),
         (lambda f: (f / "tokens-00001.bin").write_bytes(b"123"), r"tokens-00001\.bin: this token shard is cut short \(3 bytes"),
         (lambda f: append(f, "tokens-00001.bin", b"1"), r"tokens-00001\.bin: this token shard is too long"),

@@ -228,6 +228,19 @@ def test_a_shard_that_was_changed_is_not_copied(first, tmp_path):
     assert not (tmp_path / "set" / "train" / "shards.json").exists()
 
 
+@pytest.mark.parametrize("damage", [lambda content: content[:-1] + b"\1", lambda content: content[:100]])
+@pytest.mark.parametrize("ending", ["bin", "index.parquet"])
+def test_a_shard_that_was_changed_is_not_copied_in_part(first, another, make_documents, english, tmp_path, ending, damage):
+    append(str(tmp_path / "set"), first.root)
+    second = another(make_documents([*english[:40], *english[150:180]]), shard_tokens=10**6)
+    before = tree(tmp_path / "set")
+    path = Path(second.path(f"tokens/train/tokens-00000.{ending}"))
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(InputError, match=rf"tokens-00000\.{ending}: not (the file that was written|a readable Parquet file)"):
+        append(str(tmp_path / "set"), second.root, skip_known=True)
+    assert tree(tmp_path / "set") == before
+
+
 def test_repeated_copies_go_with_their_document(first, another, make_documents, english, tmp_path):
     mixture = {"budget_tokens": 10**6, "components": [{"name": "all", "weight": 1, "max_epochs": 2}]}
     second = another(make_documents([*english[:10], *english[150:180]]), mixture=mixture)

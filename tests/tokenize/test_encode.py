@@ -222,6 +222,30 @@ def test_other_expressions_are_cut_by_tokenizers_itself(tokenizers_by_pattern, p
     assert counts.tolist() == list(map(len, wanted)) and ids.tolist() == [number for ids in wanted for number in ids]
 
 
+def test_other_expressions_take_no_longer_for_a_text_the_more_there_are(tokenizers_by_pattern):
+    found = json.loads(tokenizers_by_pattern("gpt2"))
+    found["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = r"\w+|\W"
+    encoder = Encoder.from_json(json.dumps(found).encode())
+
+    def seconds(texts):
+        begin = time.process_time()
+        assert encoder.encode_column(pa.array(["a b"] * texts), EOT_ID)[1].tolist() == [4] * texts
+        return time.process_time() - begin
+
+    seconds(1)
+    short = min(seconds(2_000) for _ in range(3))
+    assert seconds(16_000) < 16 * short + 0.2  # a quadratic one takes far more
+
+
+@pytest.mark.parametrize("regex", [None, r"\w+|\W"])
+def test_a_null_among_texts_is_refused(tokenizers_by_pattern, regex):
+    found = json.loads(tokenizers_by_pattern("gpt2"))
+    step = found["pre_tokenizer"]["pretokenizers"][0]["pattern"]
+    step["Regex"] = regex or step["Regex"]
+    with pytest.raises(ValueError, match="must not hold nulls"):
+        Encoder.from_json(json.dumps(found).encode()).encode_column(pa.array(["a", None]))
+
+
 @pytest.mark.parametrize("content", [b"{}", b"not json", b'{"model": {"type": "BPE"}}', b'{"model": {"vocab": [], "merges": []}}', b"[]"])
 def test_other_files_are_refused(content):
     with pytest.raises(InputError, match=r"^some/tokenizer\.json: this tokenizer can't be used, because it "):
@@ -237,6 +261,14 @@ def test_other_files_are_refused(content):
         (lambda t: t["pre_tokenizer"]["pretokenizers"].insert(0, {"type": "Whitespace"}), "it does not cut text by one regular expression"),
         (lambda t: t["pre_tokenizer"]["pretokenizers"][1].update(add_prefix_space=True), "it puts a space before the text"),
         (lambda t: t["added_tokens"].append({**t["added_tokens"][0], "id": 9**6, "content": "zz", "special": False}), "such as 'zz'"),
+        (lambda t: t["added_tokens"].append({**t["added_tokens"][0], "id": t["model"]["vocab"]["he"], "content": "he"}),
+         "text gives its special token 'he'"),
+        (lambda t: t["added_tokens"].append({**t["added_tokens"][0], "id": t["model"]["vocab"]["h"], "content": "h"}),
+         "text gives its special token 'h'"),
+        (lambda t: t["model"]["merges"].append("a b c"), "it has a merge that is not of two tokens"),
+        (lambda t: t["pre_tokenizer"].update(pretokenizers=[]), "it is not byte-level"),
+        (lambda t: t["model"]["vocab"].update(he=-1), "its ids are not whole numbers from 0 on"),
+        (lambda t: t["model"]["vocab"].update(he=300.5), "its ids are not whole numbers from 0 on"),
         (lambda t: t.update(model={"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}), "its model is WordLevel, not BPE"),
     ],
 )  # fmt: skip

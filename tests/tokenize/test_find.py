@@ -4,8 +4,11 @@ import io
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -13,7 +16,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.report.find import find
+from corpusmill.pipeline.report.find import _bits, _by_file, _clear, find
 from corpusmill.pipeline.report.find_view import show_findings
 from corpusmill.pipeline.report.trace import trace
 from corpusmill.tokenize.tokenizer_stage import TokenizerStage
@@ -85,8 +88,6 @@ def test_the_limit_shows_the_first_and_counts_all(run, texts):
 
 def test_documents_that_no_shard_has_are_said(run, texts, tmp_path):
     """An index that leaves documents out, as a mixture does."""
-    import shutil
-
     copy = Path(shutil.copytree(run.root, tmp_path / "copy"))
     left_out = 0
     for path in sorted(copy.glob("tokens/*/*.index.parquet")):
@@ -101,12 +102,73 @@ def test_documents_that_no_shard_has_are_said(run, texts, tmp_path):
     assert found.documents == sum(" the " in text for text in texts[:40] + texts[70:])
 
 
+@pytest.mark.parametrize("nulls", [True, False])
+def test_documents_that_have_no_text_any_more(run, texts, tmp_path, nulls):
+    copy = Path(shutil.copytree(run.root, tmp_path / "copy"))
+    path = copy / "ingest/data/ingest-1.parquet"
+    table = pq.read_table(path)
+    gone = pa.array([None, *table["text"].to_pylist()[1:]], table["text"].type)
+    text = table.column_names.index("text")
+    pq.write_table(table.set_column(text, "text", gone) if nulls else table.drop_columns(["text"]), path)
+    found = find(str(copy), " the ", limit=1000)
+    assert found.documents == sum(" the " in text for text in texts[:40] + texts[41 if nulls else 70 :])
+    assert found.notes == [] if nulls else "ingest-1.parquet: it has no column text" in found.notes[0]
+
+
+def test_a_file_of_which_a_part_can_not_be_read_is_left_out_whole(run, texts, tmp_path):
+    copy = Path(shutil.copytree(run.root, tmp_path / "copy"))
+    path = copy / "ingest/data/ingest-1.parquet"
+    pq.write_table(pq.read_table(path), path, row_group_size=10)
+    column = pq.read_metadata(path).row_group(1).column(pq.read_schema(path).names.index("text"))
+    begin = column.dictionary_page_offset or column.data_page_offset
+    content = bytearray(path.read_bytes())
+    content[begin : begin + column.total_compressed_size] = bytes(column.total_compressed_size)
+    path.write_bytes(content)
+    found = find(str(copy), " the ", limit=1000)
+    readable = texts[:40] + texts[70:]
+    assert "documents are left out" in found.notes[0] and len(found.notes) == 1
+    assert found.documents == len(found.found) == sum(" the " in text for text in readable)
+    assert found.occurrences == sum(text.count(" the ") for text in readable)
+    assert all(one.places for one in found.found) and found.outside == 0
+
+
+def test_a_damaged_index_is_one_sentence(run, tmp_path):
+    copy = Path(shutil.copytree(run.root, tmp_path / "copy"))
+    path = copy / "tokens/train/tokens-00000.index.parquet"
+    column = pq.read_metadata(path).row_group(0).column(pq.read_schema(path).names.index("data_row"))
+    content = bytearray(path.read_bytes())
+    content[column.data_page_offset : column.data_page_offset + 20] = bytes(20)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"tokens-00000\.index\.parquet: not a readable Parquet file"):
+        find(str(copy), " the ")
+
+
+@given(
+    files=st.lists(st.sampled_from("abcd"), max_size=30),
+    bits=st.lists(st.booleans(), max_size=40),
+    places=st.lists(st.integers(0, 60), max_size=30),
+)
+def test_bits_of_documents_by_file(files, bits, places):
+    at = {name: rows.tolist() for name, rows in _by_file(pa.chunked_array([files[:7], files[7:]], pa.string()))}
+    assert at == {name: [row for row, other in enumerate(files) if other == name] for name in dict.fromkeys(files)}
+    packed, asked = np.packbits(np.array(bits, bool)), np.array(places, np.int64)
+    assert _bits(packed, asked).tolist() == [place < len(bits) and bits[place] for place in places]
+    inside = asked[asked < len(bits)]
+    _clear(packed, inside)
+    assert np.unpackbits(packed)[: len(bits)].tolist() == [bit and place not in inside for place, bit in enumerate(bits)]
+
+
 def test_shown_harmlessly_and_as_json(run, capsys):
     found = find(run.root, "red")
     console = Console(file=io.StringIO(), width=120, soft_wrap=True)
     show_findings(run.root, found, False, console)
     shown = console.file.getvalue()
     assert "\x1b" not in shown and "\u202e" not in shown and "⟦red⟧" in shown
+    hostile = find(run.root, "red", limit=1)
+    for name in ("id", "url", "source", "data_file"):
+        hostile.found[0].document[name] = HOSTILE
+    show_findings(run.root, hostile, False, console)
+    assert "\x1b" not in console.file.getvalue() and "\u202e" not in console.file.getvalue()
     assert "corpusmill trace '" in shown  # the folder's name has a space
     show_findings(run.root, found, True, console)
     told = json.loads(capsys.readouterr().out)

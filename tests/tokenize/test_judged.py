@@ -1,5 +1,6 @@
 """Other tokenizers behind one face: the ids of tiktoken, of `tokenizers`, and of the published vocabulary."""
 
+import base64
 import hashlib
 import json
 import subprocess
@@ -88,11 +89,16 @@ def test_a_tiktoken_file_with_its_pattern(tmp_path):
     assert not np.array_equal(ids, read_judged(str(path)).encoder.encode_column(text)[0])  # cl100k cuts numbers
 
 
+ALL_BYTES = b"".join(b"%s %d\n" % (base64.b64encode(bytes([byte])), byte) for byte in range(256))
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [(None, "no such tokenizer"), (b"{}", "not a tokenizer"), (b"what is this", "neither a tokenizer.json nor a tiktoken file"),
      (b"", "neither"),
-     (b"YQ== 0\n", "lacks? the byte|ranks lack")],
+     (b"YQ== 0\n", "lacks? the byte|ranks lack"),
+     (ALL_BYTES + b"YWE= 1000000000000\n", "has 1,000,000,000,001 ids, and 1,048,576 are the most"),
+     (ALL_BYTES + b"YWE= -1\n", "its ids are not whole numbers from 0 on")],
 )  # fmt: skip
 def test_files_that_are_none(tmp_path, content, sentence):
     path = tmp_path / "some"

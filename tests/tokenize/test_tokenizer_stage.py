@@ -4,6 +4,8 @@ import io
 import itertools
 import json
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from rich.console import Console
 from tiktoken.load import load_tiktoken_bpe
@@ -218,3 +220,24 @@ def test_too_large_a_vocabulary_is_refused_and_nothing_is_published(make_run, ma
 def test_documents_without_text_are_refused(make_run, make_documents, execute, texts):
     with pytest.raises(InputError, match="no text to train on"):
         execute(make_run([make_documents(texts)]), stage())
+
+
+@pytest.mark.parametrize("lone", [b"a\xff", b"a\xf0", b"a\xe4\xb8"])
+def test_a_text_that_is_no_utf8_is_named(make_run, make_documents, execute, english, lone):
+    good = make_documents(english[:30])
+    encoded = [*(text.encode() for text in english[:29]), lone]
+    offsets = np.cumsum([0, *map(len, encoded)]).astype(np.int64)
+    texts = pa.LargeStringArray.from_buffers(30, pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded)))
+    run = make_run([good.set_column(good.column_names.index("text"), good.schema.field("text"), texts)])
+    with pytest.raises(InputError, match=r"ingest-0\.parquet: row 29 is not valid UTF-8 in the column text"):
+        execute(run, TokenizerStage(TokenizerStage.Config(vocabulary_size=600)))
+
+
+@pytest.mark.parametrize("name", ["id", "text"])
+def test_a_document_without_id_or_text_is_one_sentence(make_run, make_documents, execute, english, name):
+    table = make_documents(english[:30])
+    kind = table[name].type
+    values = pa.array([None, *table[name].to_pylist()[1:]], kind)
+    run = make_run([table.set_column(table.column_names.index(name), pa.field(name, kind), values)])
+    with pytest.raises(InputError, match=rf"ingest-0\.parquet: a document has no {name} \(null\)"):
+        execute(run, TokenizerStage(TokenizerStage.Config(vocabulary_size=600)))

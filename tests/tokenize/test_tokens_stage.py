@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 from token_runs import content, report, splits, tokens_stage
 from tokenizers import Tokenizer
 
@@ -89,6 +90,12 @@ def test_the_seed_decides_order_and_split(mill, documents):
     found = [content(mill([documents], f"run{n}", seed=seed, validation_share=0.1)) for n, seed in enumerate((0, 0, 1))]
     assert found[0] == found[1] != found[2]
     assert {name for name, _ in found[0]["validation"]} != {name for name, _ in found[2]["validation"]}
+
+
+def test_a_single_document_that_is_not_shuffled(mill, make_documents, english):
+    document = make_documents(["\n".join(english[:60])])
+    run = mill([document], shuffle=False, validation_share=0)
+    assert [name for name, _ in content(run)["train"]] == document["id"].to_pylist()
 
 
 def test_unshuffled_documents_stay_in_the_order_of_their_files(mill, documents):
@@ -214,6 +221,13 @@ def test_a_text_that_is_no_utf8_is_named(mill, make_run, make_documents, execute
     with pytest.raises(InputError, match=r"ingest-0\.parquet: row 124 is not valid UTF-8 in the column text"):
         execute(broken, tokens_stage())
     assert broken.list_files("tokens") == []
+
+
+def test_shards_have_fewer_tokens_than_31_bits_count():
+    """Formats that others read count a file's tokens in 31 bits."""
+    assert tokens_stage(shard_tokens=2**31 - 1).config.shard_tokens == 2**31 - 1
+    with pytest.raises(ValidationError, match="less than 2147483648"):
+        tokens_stage(shard_tokens=2**31)
 
 
 def test_no_shard_of_documents_is_one_sentence(mill, make_run, make_documents, execute, english):

@@ -159,6 +159,26 @@ def test_documents_that_are_gone(run):
     assert all("ingest-1.parquet: no such file" in sentence for sentence in faults(run))
 
 
+def test_documents_that_are_damaged_behind_an_intact_footer(run):
+    path = run / "ingest/data/ingest-1.parquet"
+    content = bytearray(path.read_bytes())
+    content[4 : len(content) - 8000] = bytes(len(content) - 8004)
+    path.write_bytes(content)
+    found = faults(run, every=True)
+    assert found and all("ingest-1.parquet: can't be read" in sentence for sentence in found)
+
+
+@pytest.mark.parametrize(("change", "sentence"), [
+    (lambda t: t.set_column(t.column_names.index("text"), "text", pa.nulls(t.num_rows, t["text"].type)), "are not the text of"),
+    (lambda t: t.drop_columns(["text"]), "has no column text"),
+])  # fmt: skip
+def test_documents_that_have_no_text_any_more(run, change, sentence):
+    path = run / "ingest/data/ingest-1.parquet"
+    pq.write_table(change(pq.read_table(path)), path)
+    found = faults(run)
+    assert found and all(sentence in one and "ingest-1.parquet" in one for one in found)
+
+
 def test_a_table_and_a_sentence_a_fault(run):
     console = Console(file=io.StringIO(), width=120)
     assert show_checks(verify(str(run)), console)

@@ -64,6 +64,16 @@ def test_one_integer_goes_on_with_other_processes_and_micro_batches(loader, work
     assert begun + rows(batch for together in zip(*parts) for batch in together) == wanted
 
 
+def test_the_rest_of_a_step_without_equal_shares_is_refused(loader) -> None:
+    dataset = TokenDataset(loader, 4, 0, 3)
+    with pytest.raises(ValueError, match="4 samples: the rest of a step of 12 has no equal shares for 3 processes"):
+        dataset.load_state_dict({"samples": 4})
+    with pytest.raises(ValueError, match="-12 samples"):
+        dataset.load_state_dict({"samples": -12})
+    dataset.load_state_dict({"samples": 6})
+    assert dataset.state_dict() == {"samples": 6} and len(next(iter(dataset))[0]) == 2
+
+
 def test_step_a_million_is_there_at_once(loader) -> None:
     dataset = TokenDataset(loader)
     dataset.load_state_dict({"samples": 12 * 1_000_000})
