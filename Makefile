@@ -9,6 +9,7 @@ RECIPE ?=
 INPUT ?=
 CRAWL ?=
 WORKERS ?= 0
+TEST_WORKERS ?= 2
 SECONDS ?= 300
 SEED ?=
 STAGES := ingest filter dedup tokenizer tokens pretrain sft align evaluate
@@ -43,8 +44,8 @@ demo: setup ## get a real crawl and run every stage on it (CRAWL=path for your o
 	@crawl=$$($(BIN)/python -m corpusmill.pipeline.crawl runs/crawl $(if $(CRAWL),--crawl $(CRAWL))) && echo "$$crawl" | head -n 1 && \
 	$(BIN)/corpusmill run recipes/demo.yaml "$$(echo "$$crawl" | tail -n 1)" --output runs/demo --workers $(WORKERS)
 
-test: setup $(VENV)/.installed-test ## run all tests
-	$(BIN)/python -m pytest
+test: setup $(VENV)/.installed-test ## run all tests, in TEST_WORKERS=2 processes
+	$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile
 
 fuzz: setup $(VENV)/.installed-test ## damage the real WARCs of ../shared at random for SECONDS=300, with SEED=n to repeat
 	$(BIN)/python tests/helpers/warc_fuzz.py ../shared/data --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))

@@ -24,7 +24,7 @@ from corpusmill.tokenize.parts import EncodeConfig
 from corpusmill.tokenize.planning import Part, Plan, make_plan
 from corpusmill.tokenize.tokens_workers import PLAN, EncodeWorker, GatherWorker, MatchWorker, PlaceWorker
 
-PackLength = Annotated[int, Field(ge=8, le=1 << 24)]
+PackLength = Annotated[int, Field(ge=8, le=1 << 20)]
 
 
 class TokensConfig(EncodeConfig):

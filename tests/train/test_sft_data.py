@@ -46,7 +46,7 @@ def test_an_input_stands_below_its_instruction(tmp_path):
 def test_containers(tmp_path):
     row = {"messages": TURNS}
     pq.write_table(pa.Table.from_pylist([row, row]), tmp_path / "a.parquet")
-    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(json.dumps(row).encode() + b"\n") * 2)
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(json.dumps(row).encode() + b"\n", mtime=0) * 2)
     found = read_examples([str(tmp_path / "a.parquet"), str(tmp_path / "a.jsonl.gz")], 0.0)
     assert [e.messages for e in found] == [TURNS] * 4
 
@@ -64,7 +64,7 @@ def test_containers(tmp_path):
         ("a.jsonl", b'{"messages": [{"role": "user"}]}', r"a\.jsonl:1, message 1: `content` is missing"),
         ("a.jsonl", b"[" * 100_000, r"a\.jsonl:1: not JSON"),
         ("a.jsonl.gz", b"no gzip", r"a\.jsonl\.gz: not a gzip file"),
-        ("a.jsonl.gz", gzip.compress(b"{}" * 999)[:-9], r"a\.jsonl\.gz: the gzip file is truncated"),
+        ("a.jsonl.gz", gzip.compress(b"{}" * 999, mtime=0)[:-9], r"a\.jsonl\.gz: the gzip file is truncated"),
         ("a.parquet", b"PAR1", r"a\.parquet: not a readable Parquet file"),
     ],
 )
