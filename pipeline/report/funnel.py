@@ -99,8 +99,8 @@ def mixture(reader: RunReader) -> list[Component]:
     components = (reader.json("tokens/plan.json", dict) or {}).get("mixture")
     for told in components if isinstance(components, list) else []:
         with suppress(KeyError, TypeError, ValueError, OverflowError):  # a damaged file: what can be read of it is shown
-            counts = [int(told[name]) for name in ("wanted", "there", "tokens")]
-            found.append(Component(str(told["name"]), *counts, float(told["epochs"]), int(told["short"])))
+            wanted, there, tokens, short = (int(told[name]) for name in ("wanted", "there", "tokens", "short"))
+            found.append(Component(str(told["name"]), wanted, there, tokens, float(told["epochs"]), short))
     return found
 
 
