@@ -112,7 +112,9 @@ def _explain(stage: str, error: Any, schema: type[Config]) -> str:
         keys = _known_keys(schema, error["loc"][:-1])
         return f"{place}: unknown key" + (f" (expected one of {', '.join(keys)})" if keys else "")
     message = error["msg"][0].lower() + error["msg"][1:]
-    return f"{place}: {message.removeprefix('value error, ')}, not {error['input']!r}"
+    if error["type"] == "value_error":  # one of ours, which says what is wrong and with what
+        return f"{place}: {message.removeprefix('value error, ')}"
+    return f"{place}: {message}, not {error['input']!r}"
 
 
 def _known_keys(schema: Any, path: Sequence[Any]) -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.interrupts import held_interrupts
 from corpusmill.tokenize.bpe_merge import KNOWN, SIZE, TOKEN, WRITTEN, Fixed, Growing, make_heap, merge_pairs
 from corpusmill.tokenize.bpe_slots import FIELDS, compact, fill_slots, slots_needed, tabulate
 
@@ -60,17 +61,20 @@ def train(
     used, state = len(fixed.slots), np.zeros(4, np.int64)
     state[TOKEN] = first
     bound = MOST_COUNT
-    while state[TOKEN] < vocabulary_size and bound > least:
-        sums = np.zeros(SUMS, np.int64)
-        used = compact(fixed.slots, fixed.large, used, fixed.widths, sums)
-        fixed.widths[:] = 1
-        bound = max(least, min(bound, int(sums.max())) // FALL)
-        growing = _table(fixed, used, sums, bound, state, letters, ties)
-        while state[SIZE] and state[TOKEN] < vocabulary_size:
-            before = state[TOKEN]
-            growing = merge_pairs(fixed, growing, state, bound, min(vocabulary_size, before + CHUNK), ties == "bytes")
-            progress(int(state[TOKEN] - before))
-        letters = growing.letters
+    with held_interrupts() as look:
+        while state[TOKEN] < vocabulary_size and bound > least:
+            sums = np.zeros(SUMS, np.int64)
+            used = compact(fixed.slots, fixed.large, used, fixed.widths, sums)
+            fixed.widths[:] = 1
+            bound = max(least, min(bound, int(sums.max())) // FALL)
+            look()
+            growing = _table(fixed, used, sums, bound, state, letters, ties)
+            while state[SIZE] and state[TOKEN] < vocabulary_size:
+                look()
+                before = state[TOKEN]
+                growing = merge_pairs(fixed, growing, state, bound, min(vocabulary_size, before + CHUNK), ties == "bytes")
+                progress(int(state[TOKEN] - before))
+            letters = growing.letters
     made = fixed.merges[first : state[TOKEN]]
     return Merges(first, made[:, :2].copy(), made[:, 2].copy())
 

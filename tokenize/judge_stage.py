@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from corpusmill.pipeline.config import Config as BaseConfig
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.report.tokenizers import TAKEN_OVER
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import iter_tables, open_parquet, read_table
 from corpusmill.pipeline.stage import Output, Piece, Worker
@@ -165,6 +166,8 @@ def summary(quality: dict[str, Any], sample: dict[str, str]) -> dict[str, str]:
     """Lines for the terminal; `sample` are further ones about the sample."""
     judged, tokenizers, usage = quality["judged"], quality["tokenizers"], quality["usage"]
     text = "that it was not trained on" if judged["held_out"] else "of its own sample"
+    if quality["pattern"] == TAKEN_OVER:  # nobody knows what it was trained on
+        text = "of the run"
 
     def compared(name: str, form: str) -> str:
         own, *others = [f"{form.format(found[name])}" if found[name] is not None else "–" for found in tokenizers.values()]

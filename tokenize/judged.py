@@ -89,7 +89,7 @@ def from_json(name: str, content: bytes, path: str) -> Judged:
     except Exception as error:  # tokenizers raises Exception itself
         raise InputError(f"{path}: not a tokenizer ({error}).") from error
     tokenizer.encode_special_tokens = True
-    return Judged(name, tokenizer.get_vocab_size(), _Library(tokenizer), None)
+    return Judged(name, tokenizer.get_vocab_size(), _Library(tokenizer, path), None)
 
 
 def _from_tiktoken(name: str, content: bytes, pattern: PatternName, path: str) -> Judged:
@@ -112,9 +112,13 @@ def _from_tiktoken(name: str, content: bytes, pattern: PatternName, path: str) -
 class _Library:
     """A tokenizer of any kind, without the special tokens that it would add."""
 
-    def __init__(self, tokenizer: Any):
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: Any, path: str):
+        self.tokenizer, self.path = tokenizer, path
 
     def encode_column(self, texts: pa.Array | pa.ChunkedArray) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-        ids = [np.array(found.ids, np.uint32) for found in self.tokenizer.encode_batch(texts.to_pylist(), add_special_tokens=False)]
+        try:
+            encoded = self.tokenizer.encode_batch(texts.to_pylist(), add_special_tokens=False)
+        except Exception as error:  # tokenizers raises Exception itself
+            raise InputError(f"{self.path}: this tokenizer can't encode some of the text ({error}).") from error
+        ids = [np.array(found.ids, np.uint32) for found in encoded]
         return np.concatenate([np.zeros(0, np.uint32), *ids]), np.array([len(found) for found in ids], np.int64)

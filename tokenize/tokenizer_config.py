@@ -112,7 +112,8 @@ class TokenizerConfig(Config):
             if not 0 < len(token) <= LONGEST_SPECIAL or any(unicodedata.category(c)[0] in "CZ" for c in token):
                 raise ValueError(f"{token!r} has to have 1 to {LONGEST_SPECIAL} visible characters, and no spaces")
             if token in SPECIAL_TOKENS or token in tokens[:place]:
-                raise ValueError(f"{token!r} is there twice")
+                reserved = "is one of the four that every tokenizer here has" if token in SPECIAL_TOKENS else "is there twice"
+                raise ValueError(f"{token!r} {reserved}")
             if "pattern" in info.data and len(splitter(regex_of(info.data["pattern"])).pre_tokenize_str(token)) < 2:
                 raise ValueError(f"{token!r} is one piece of text, so it could be learned as a word; put marks around it, like <|{token}|>")
         if len(SPECIAL_TOKENS) + len(tokens) + BYTES > info.data.get("vocabulary_size", 1 << 18):

@@ -19,6 +19,7 @@ from corpusmill.pipeline.config import Config as BaseConfig
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.report.safe import safe_line
+from corpusmill.pipeline.report.tokenizers import TAKEN_OVER
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.special_tokens import END_OF_TEXT, PAD
@@ -74,7 +75,7 @@ class TokenizerStage(Stage):
         sample = {"groups": grouped.model_dump(mode="json"), "cutoffs": params["cutoffs"]}
         selected = selection(sample, sampled, sum(row.bytes_in for row in sized), self.config.judge.mb)
         shown = {
-            "pattern": "given" if given else self.config.pattern,
+            "pattern": TAKEN_OVER if given else self.config.pattern,
             "sample_documents": sum(group.sampled_documents for group in groups),
             "sample_bytes": sampled,
         }
@@ -110,7 +111,7 @@ class TokenizerStage(Stage):
     def summary(self, run: StageRun) -> dict[str, str]:
         sample = json.loads(run.storage.read_bytes("sample.json"))
         groups = sorted(sample["groups"], key=lambda group: -group["sampled_bytes"])
-        shares = [f"{safe_line(group['group'] or 'none', 40)} {group['share_reached']:.1%}" for group in groups[:SHOWN]]
+        shares = [_share(group) for group in groups[:SHOWN]]
         more = {"shares of it": ", ".join(shares) + (", ..." if len(groups) > SHOWN else "")} if len(groups) > 1 else {}
         return summary(json.loads(run.storage.read_bytes(QUALITY_FILE)), more)
 
@@ -166,6 +167,13 @@ def sample_report(config: TokenizerConfig, groups: Sequence[Group], long_words: 
     ]
     total = {name: sum(getattr(group, name) for group in groups) for name in names}
     return {**config.sample.model_dump(mode="json"), **total, "long_words_left_out": long_words, "groups": rows}
+
+
+def _share(group: Mapping[str, Any]) -> str:
+    """A group's share of the sample, and what it should have been where the group has no more text."""
+    short = group["sampled_documents"] == group["documents"] and group["share_reached"] < group["share_wanted"] - 0.001
+    wanted = f" ({group['share_wanted']:.1%} wanted; there is no more)" if short else ""
+    return f"{safe_line(group['group'] or 'none', 40)} {group['share_reached']:.1%}{wanted}"
 
 
 def tokenizer_config(ids: Mapping[str, int]) -> dict[str, Any]:

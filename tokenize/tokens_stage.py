@@ -116,7 +116,7 @@ class TokensStage(Stage):
         lines = {}
         for split in SPLITS:
             found = ShardSet.read(run.storage.child(split))
-            lines[split] = f"{found.tokens:,} tokens of {found.documents:,} documents in {len(found.shards)} shards"
+            lines[split] = f"{found.tokens:,} tokens of {found.documents:,} documents in {len(found.shards):,} shards"
             if packings := found.packing():
                 lines[f"{split} packed"] = "; ".join(map(packing_line, packings))
         for share in Plan.from_json(json.loads(run.storage.read_bytes(PLAN))).mixture:

@@ -81,6 +81,29 @@ def packings(splits: dict[str, dict[str, Any]]) -> list[Packing]:
     return found
 
 
+@dataclass(frozen=True)
+class Component:
+    """A component of a mixture: the tokens that it should give, has, and gives, and by how much `max_epochs` keeps it short."""
+
+    name: str
+    wanted: int
+    there: int
+    tokens: int
+    epochs: float
+    short: int
+
+
+def mixture(reader: RunReader) -> list[Component]:
+    """What the plan of the token shards says of its mixture; nothing where there is none."""
+    found = []
+    components = (reader.json("tokens/plan.json", dict) or {}).get("mixture")
+    for told in components if isinstance(components, list) else []:
+        with suppress(KeyError, TypeError, ValueError, OverflowError):  # a damaged file: what can be read of it is shown
+            wanted, there, tokens, short = (int(told[name]) for name in ("wanted", "there", "tokens", "short"))
+            found.append(Component(str(told["name"]), wanted, there, tokens, float(told["epochs"]), short))
+    return found
+
+
 def first(values: dict[str, Any], *keys: str, default: Any = None) -> Any:
     """The first of `keys` that `values` has."""
     return next((values[key] for key in keys if values.get(key) is not None), default)

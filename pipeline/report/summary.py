@@ -6,7 +6,7 @@ from typing import Any
 from corpusmill.pipeline.report.decisions import Decisions, read_decisions
 from corpusmill.pipeline.report.dedup_details import DedupDetails, read_dedup_details
 from corpusmill.pipeline.report.duplicates import Duplicates, read_duplicates
-from corpusmill.pipeline.report.funnel import FunnelRow, funnel, token_splits
+from corpusmill.pipeline.report.funnel import Component, FunnelRow, funnel, mixture, token_splits
 from corpusmill.pipeline.report.origins import Origin, read_origins
 from corpusmill.pipeline.report.read import DATA_STAGES, RunReader
 from corpusmill.pipeline.report.tokenizers import Judgement, read_judgement
@@ -30,6 +30,7 @@ class Summary:
     scores: Scores
     samples: list[tuple[str, list[tuple[str, Any]]]]  # by model
     measures: list[dict[str, Any]]  # rows of metrics.jsonl: times and memory
+    mixture: list[Component] = field(default_factory=list)
     origins: list[Origin] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -46,7 +47,7 @@ def read_summary(folder: str, deep: bool = True) -> Summary:
         reader, decisions, funnel(reader, decisions), token_splits(reader), read_duplicates(reader, texts=deep),
         read_dedup_details(reader, examples=deep), read_judgement(reader),
         read_training(reader), read_figures(reader), read_scores(reader), read_samples(reader),
-        reader.json_lines("metrics.jsonl"),
+        reader.json_lines("metrics.jsonl"), mixture(reader),
     )  # fmt: skip
     if deep:
         summary.origins = read_origins(reader)

@@ -33,7 +33,16 @@ def render_report(folder: str, console: Console) -> None:
         console.print(f"and {len(summary.warnings) - MAX_WARNINGS:,} more warnings (the page has them)")
     tables = [_funnel(summary), *(_rules(d) for d in summary.decisions.values() if d.by_removal()), _duplicates(summary)]
     judged = judgement_tables(summary.tokenizer) if summary.tokenizer else []
-    tables += [*dedup_tables(summary), *judged, _tokens(summary), _packing(summary), _training(summary), _scores(summary), _times(summary)]
+    tables += [
+        *dedup_tables(summary),
+        *judged,
+        _tokens(summary),
+        _mixture(summary),
+        _packing(summary),
+        _training(summary),
+        _scores(summary),
+        _times(summary),
+    ]
     for made in tables:
         if made is not None and made.row_count:
             console.print()
@@ -79,6 +88,14 @@ def _tokens(summary: Summary) -> Table:
         tokens, size = t.get("tokens") or 0, t.get("utf8_bytes") or 0
         counts = number(t.get("documents") or 0), number(tokens), f"{size / tokens:.2f}" if tokens else ""
         made.add_row(split, *counts, number(len(t.get("shards") or [])))
+    return made
+
+
+def _mixture(summary: Summary) -> Table:
+    made = table("Mixture for training", "component", ">tokens there", ">wanted", ">taken", ">epochs", ">short of it")
+    for found in summary.mixture:
+        counts = (number(count) for count in (found.there, found.wanted, found.tokens))
+        made.add_row(cell(safe_line(found.name, 40)), *counts, f"{found.epochs:.2f}", number(found.short) if found.short else "")
     return made
 
 

@@ -10,6 +10,8 @@ from corpusmill.pipeline.report.safe import safe_line
 from corpusmill.pipeline.report.tables import cell, table
 
 QUALITY = "tokenizer/quality.json"
+#: What `pattern` is in it where the tokenizer was taken over.
+TAKEN_OVER = "given"
 #: Languages and hosts that a terminal shows.
 MOST = 12
 NAME = 40
@@ -59,6 +61,8 @@ class Judgement:
     never_produced: int = 0
     worst: list[tuple[int, str, int]] = field(default_factory=list)
     never: list[tuple[int, str]] = field(default_factory=list)
+    #: Not trained in this run, so that nobody knows what it was trained on.
+    taken_over: bool = False
 
     def groups(self, by: str) -> list[str]:
         """The languages or hosts, those with most text first."""
@@ -74,13 +78,14 @@ def judgement(quality: dict[str, Any]) -> Judgement:
     usage, judged = quality.get("usage"), quality["judged"]
     if not tokenizers:
         raise KeyError("tokenizers")
+    taken_over = quality.get("pattern") == TAKEN_OVER
     if usage is None:
-        return Judgement(quality["vocabulary_size"], judged["held_out"], tokenizers)
+        return Judgement(quality["vocabulary_size"], judged["held_out"], tokenizers, taken_over=taken_over)
     rare, never = usage["undertrained"], usage["never_produced"]
     return Judgement(
         quality["vocabulary_size"], judged["held_out"], tokenizers, usage["unused_tokens"], usage["unused_bytes"], rare["below"],
         rare["tokens"], never["tokens"],
-        [(t["id"], t["text"], t["uses"]) for t in rare["worst"]], [(t["id"], t["text"]) for t in never["first"]],
+        [(t["id"], t["text"], t["uses"]) for t in rare["worst"]], [(t["id"], t["text"]) for t in never["first"]], taken_over,
     )  # fmt: skip
 
 
@@ -105,6 +110,7 @@ def judged_text(found: Judgement) -> str:
     """What it was judged on, in words."""
     total = found.tokenizers[0].all
     which = "that it was not trained on" if found.held_out else "of the sample that it was trained on (no others are left)"
+    which = "of the run" if found.taken_over else which
     return f"{total.documents:,} documents {which}, {total.utf8_bytes / 1e6:,.1f} MB of text"
 
 

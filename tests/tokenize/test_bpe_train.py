@@ -2,7 +2,10 @@
 
 import itertools
 import json
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -166,3 +169,10 @@ def test_nothing_to_merge():
     assert len(merges_of({}, 300).pairs) == 0
     assert len(merges_of({"a": 5, "b": 2**40}, 300).pairs) == 0
     assert len(merges_of({"ab": 3, "cd": 1}, 300, 2).pairs) == 1
+
+
+def test_an_interrupted_training_is_interrupted_and_nothing_else():
+    """Ctrl-C while a kernel runs is raised after it; raised in what numba does after a kernel it would kill the process."""
+    helper = Path(__file__).parent.parent / "helpers" / "interrupted_training.py"
+    done = subprocess.run([sys.executable, str(helper), "10"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "10\n"), done.stderr

@@ -80,6 +80,15 @@ def test_a_file_of_another_kind_is_counted_by_tokenizers(tmp_path, english):
     assert judged.sizes is None
 
 
+def test_a_tokenizer_that_does_not_know_a_character_is_one_sentence(tmp_path, english):
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.train_from_iterator(["abc abd"] * 20, trainers.UnigramTrainer(vocab_size=10, show_progress=False))
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    judged = read_judged(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(InputError, match=r"tokenizer\.json: this tokenizer can't encode some of the text \(.*unknown"):
+        judged.encoder.encode_column(pa.array(english[:3], pa.large_string()))
+
+
 def test_a_tiktoken_file_with_its_pattern(tmp_path):
     path = tmp_path / "other.tiktoken"
     path.write_bytes(open(PUBLISHED["gpt2"].path(), "rb").read())

@@ -17,6 +17,7 @@ from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.engine_ray import RayEngine
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.report.tokenizers import judged_text, judgement
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.special_tokens import EOT_ID, IM_START_ID, PAD_ID, SPECIAL_TOKENS
 from corpusmill.tokenize import tokenizer_stage
@@ -102,6 +103,13 @@ def test_the_sample_is_stated(make_run, make_documents, execute, english, foreig
     quality = json.loads(run.read_bytes("tokenizer/quality.json"))
     assert quality["sample_bytes"] == found[0]["sampled_bytes"] == sum(row["sampled_bytes"] for row in groups.values())
     assert quality["judged"]["held_out"] and quality["judged"]["utf8_bytes"] == found[0]["utf8_bytes"] - found[0]["sampled_bytes"]
+
+
+def test_a_group_that_is_too_small_is_named():
+    sample = {"documents": 9, "sampled_documents": 9, "share_wanted": 0.3}
+    assert tokenizer_stage._share({"group": "de", **sample, "share_reached": 0.115}) == "de 11.5% (30.0% wanted; there is no more)"
+    assert tokenizer_stage._share({"group": None, **sample, "share_reached": 0.2995}) == "none 29.9%"
+    assert tokenizer_stage._share({"group": "de", **sample, "sampled_documents": 8, "share_reached": 0.115}) == "de 11.5%"
 
 
 def test_a_sample_by_conditions(make_run, make_documents, execute, english):
@@ -194,6 +202,7 @@ def test_a_tokenizer_is_taken_over(run, make_run, make_documents, execute, engli
     encoder = Encoder.read(run, "tokenizer/tokenizer.json")
     assert quality["tokenizers"]["this run"]["tokens"] == sum(len(encoder.encode(text)) for text in english[100:130])
     assert (quality["vocabulary_size"], quality["pattern"]) == (700, "given")
+    assert judged_text(judgement(quality)).startswith("30 documents of the run, ")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,10 @@ from typing import Any
 import corpusmill
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.report.token_sets import homes, split_folders
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.tokenreader import TokenShards
+from corpusmill.pipeline.tokenshards import SHARDS_FILE
 from corpusmill.tokenize.export.datatrove import Datatrove
 from corpusmill.tokenize.export.folder import new_folder
 from corpusmill.tokenize.export.format import Format
@@ -44,7 +47,8 @@ def export(
     force: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Writes the tokens of a run to the folder `output` in one of FORMATS, and returns the content of its `export.json`.
+    """Writes the tokens of a run, or of a set that runs were appended to, to the folder `output` in one of FORMATS, and returns the
+    content of its `export.json`.
 
     A split without documents is left out. Raises InputError where a split is not there, a shard is cut short or has
     another sha256, the tokenizer is another one, the vocabulary is too large for the format, the format has no rows that could
@@ -56,10 +60,13 @@ def export(
         raise InputError(f"--sequence-length {sequence_length}: {format_name} is read at any length; only {rows} have rows of one.")
     if Path(output).resolve().is_relative_to(Path(storage.path("tokens")).resolve()):
         raise InputError(f"{output}: this lies in the folder of the stage tokens, which removes what it did not write; choose another.")
-    tokenizer_json = _tokenizer(storage)
+    folders = {split: f"tokens/{split}" for split in SPLITS} | split_folders(storage)
+    if any(Path(output).resolve().is_relative_to(Path(storage.path(folder)).resolve()) for folder in folders.values()):
+        raise InputError(f"{output}: this lies among the token shards that are to be exported; choose another.")
+    tokenizer_json = _tokenizer(storage, folders)
     sha256 = hashlib.sha256(tokenizer_json).hexdigest()
     with new_folder(output, lambda target: _may_replace(target, force)) as folder, (progress or Progress(False)).transfer("export") as done:
-        sources = [Source(storage.path(f"tokens/{split}"), split, sha256, done) for split in splits]
+        sources = [Source(storage.path(folders[split]), split, sha256, done) for split in splits]
         sources = [source for source in sources if len(source)]
         if not sources:
             raise InputError(f"{storage.path('tokens')}: there are no tokens of {' and '.join(splits)} to export.")
@@ -73,10 +80,18 @@ def export(
     return content
 
 
-def _tokenizer(storage: Storage) -> bytes:
-    if not storage.exists(TOKENIZER):
-        raise InputError(f"{storage.path(TOKENIZER)}: no such file, so there is nothing that could read the tokens of {storage.root}.")
-    return storage.read_bytes(TOKENIZER)
+def _tokenizer(storage: Storage, folders: dict[str, str]) -> bytes:
+    """The run's `tokenizer.json`; of a set that of a run that was appended to it."""
+    if storage.exists(TOKENIZER):
+        return storage.read_bytes(TOKENIZER)
+    for folder in folders.values():
+        if storage.exists(f"{folder}/{SHARDS_FILE}"):
+            described = TokenShards(storage.path(folder)).description
+            for run in map(Storage, homes(described)):
+                content = run.read_bytes(TOKENIZER) if run.exists(TOKENIZER) else b""
+                if hashlib.sha256(content).hexdigest() == described.tokenizer_sha256:
+                    return content
+    raise InputError(f"{storage.path(TOKENIZER)}: no such file, so there is nothing that could read the tokens of {storage.root}.")
 
 
 def _may_replace(target: Path, force: bool) -> bool:

@@ -10,10 +10,21 @@ from corpusmill.pipeline.errors import CorpusmillError
 for _commands in ("run", "look", "tokens", "model"):  # in the order of `corpusmill --help`
     import_module(f"corpusmill.cli.{_commands}")
 
+INTERRUPTED = "interrupted; run the same command again to go on where it stopped."
+
 
 def _fail(message: str, code: int) -> None:
     print(f"corpusmill: {message}", file=sys.stderr)
     sys.exit(code)
+
+
+def _of_an_interrupt(error: BaseException | None) -> bool:
+    """Whether an error comes from Ctrl-C: libraries in which it arrives make errors of their own of it, numba a SystemError."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def main() -> None:
@@ -23,13 +34,19 @@ def main() -> None:
     except CorpusmillError as error:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        _fail("interrupted; run the same command again to go on where it stopped.", 130)
+        _fail(INTERRUPTED, 130)
+    except SystemExit as end:  # typer makes this one of a Ctrl-C in a command
+        if end.code != 130:
+            raise
+        _fail(INTERRUPTED, 130)
     except BrokenPipeError:  # `corpusmill inspect ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except MemoryError:
         _fail("out of memory; use fewer workers, or smaller pieces (ingest.piece_mb).", 1)
     except Exception as error:  # the last boundary
+        if _of_an_interrupt(error):
+            _fail(INTERRUPTED, 130)
         if os.environ.get("CORPUSMILL_DEBUG"):
             raise
         _fail(f"internal error ({type(error).__name__}: {error}); set CORPUSMILL_DEBUG=1 to see where.", 1)

@@ -52,7 +52,7 @@ def find(
     run: RunOrSet,
     text: Annotated[str, typer.Argument(metavar="TEXT", help="What to look for, character by character.", show_default=False)],
     ignore_case: Annotated[bool, typer.Option("--ignore-case", help="Upper and lower case are the same.")] = False,
-    limit: Annotated[int, typer.Option(min=0, help="Documents to show; all are counted.")] = 20,
+    limit: Annotated[int, typer.Option(min=0, help="Documents to show; all are counted.")] = 5,
     json: Annotated[bool, typer.Option("--json", help="One JSON object in place of the list.")] = False,
 ) -> None:
     """Find the documents that hold a text, and the shards and tokens in which it lies."""
@@ -147,7 +147,7 @@ class ExportSplit(StrEnum):
 
 @tokens_app.command(epilog="Example: corpusmill tokens export runs/demo --format megatron --output exports/demo")
 def export(
-    run: RunFolder,
+    run: RunOrSet,
     format_: Annotated[ExportFormat, typer.Option("--format", help="Whose readers are to open it.", show_default=False)],
     output: Annotated[str, typer.Option(metavar="FOLDER", help="A new or empty local folder.", show_default=False)],
     split: Annotated[ExportSplit, typer.Option(help="Which tokens.")] = ExportSplit.both,
@@ -156,7 +156,7 @@ def export(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in that folder.")] = False,
 ) -> None:
-    """Write a run's tokens as another training code reads them; each shard's sha256 is checked on the way."""
+    """Write the tokens of a run or a set as another training code reads them; each shard's sha256 is checked on the way."""
     from rich.console import Console
 
     from corpusmill.pipeline.progress import Progress

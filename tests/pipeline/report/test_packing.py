@@ -1,4 +1,4 @@
-"""What packing leaves empty is on the page and on the terminal."""
+"""What packing leaves empty, and what a mixture takes, is on the page and on the terminal."""
 
 import io
 import json
@@ -7,8 +7,9 @@ from pathlib import Path
 from rich.console import Console
 from token_sets import random_documents, write_token_set
 
-from corpusmill.pipeline.report.funnel import Packing, packings
+from corpusmill.pipeline.report.funnel import Component, Packing, packings
 from corpusmill.pipeline.report.html import write_report
+from corpusmill.pipeline.report.summary import read_summary
 from corpusmill.pipeline.report.terminal import render_report
 
 
@@ -32,3 +33,18 @@ def test_damaged_descriptions_leave_it_out() -> None:
     good = {"length": 8, "rows": 1, "padding": 0, "waste": 0.0}
     damaged = [{}, None, {**good, "rows": "x"}, {**good, "padding": float("inf")}, good]
     assert packings({"train": {"packing": damaged}, "validation": {}}) == [Packing("train", **good)]  # type: ignore[arg-type]
+
+
+def test_the_mixture_is_reported(tmp_path: Path) -> None:
+    write_token_set(tmp_path / "tokens" / "train", random_documents(2, 40, 50))
+    (tmp_path / "run.json").write_text("{}")
+    good = {"name": "<b>wiki", "wanted": 9_000, "there": 2_000, "tokens": 4_000, "epochs": 2.0, "short": 5_000}
+    (tmp_path / "tokens" / "plan.json").write_text(json.dumps({"mixture": [good, {"name": "cut"}, None, {**good, "epochs": "many"}]}))
+    assert read_summary(str(tmp_path)).mixture == [Component(**good)]  # type: ignore[arg-type]
+    console = Console(file=io.StringIO(), width=80)
+    render_report(str(tmp_path), console)
+    text, page = console.file.getvalue(), Path(write_report(str(tmp_path))).read_text()  # type: ignore[attr-defined]
+    assert next(line for line in text.splitlines() if "wiki" in line).split() == ["<b>wiki", "2,000", "9,000", "4,000", "2.00", "5,000"]
+    assert '<td>&lt;b&gt;wiki</td><td class="number">2,000</td><td class="number">9,000</td><td class="number">4,000</td>' in page
+    (tmp_path / "tokens" / "plan.json").write_text(json.dumps({"mixture": 7}))
+    assert read_summary(str(tmp_path)).mixture == []

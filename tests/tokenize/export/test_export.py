@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.tokenize.append import append
 from corpusmill.tokenize.export.export import FORMATS, export
 from corpusmill.tokenize.export.folder import new_folder
 
@@ -89,6 +90,20 @@ def test_tokens_of_another_tokenizer_are_refused(copied, tmp_path):
     with pytest.raises(InputError, match=r"tokenizer\.json: no such file"):
         export(str(copied), "nanogpt", str(tmp_path / "out"))
     assert os.listdir(tmp_path) == ["run"]
+
+
+def test_a_set_is_exported_with_the_tokenizer_of_a_run_in_it(copied, tmp_path, real_run):
+    (copied / "tokens/manifest.jsonl").write_bytes(Path(real_run.folder, "tokens/manifest.jsonl").read_bytes())
+    append(str(tmp_path / "set"), str(copied))
+    export(str(tmp_path / "set"), "nanogpt", str(tmp_path / "of_set"))
+    export(str(copied), "nanogpt", str(tmp_path / "of_run"))
+    of_set, of_run = content(tmp_path / "of_set"), content(tmp_path / "of_run")
+    assert {name for name in of_run if of_set[name] != of_run[name]} == {"export.json"}  # which names the set
+    with pytest.raises(InputError, match="among the token shards"):
+        export(str(tmp_path / "set"), "nanogpt", str(tmp_path / "set/train/out"))
+    (copied / "tokenizer/tokenizer.json").unlink()
+    with pytest.raises(InputError, match=r"set/tokenizer/tokenizer\.json: no such file"):
+        export(str(tmp_path / "set"), "nanogpt", str(tmp_path / "out"))
 
 
 def test_a_run_without_tokens_is_refused(tmp_path, copied):

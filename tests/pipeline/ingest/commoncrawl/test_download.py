@@ -243,6 +243,7 @@ def test_an_interrupted_command_ends_at_once_and_goes_on(server, url: str, tmp_p
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130 and b"Traceback" not in err
+    assert err.endswith(b"corpusmill: interrupted; run the same command again to go on where it stopped.\n")
     download([url])
     assert content(url) == BODY and server.asked(FILE) == [None, "bytes=1000000-", "bytes=1000000-"]
 
