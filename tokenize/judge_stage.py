@@ -35,6 +35,8 @@ WORDS_AT_ONCE = 1 << 20
 TOKENIZER = "tokenizer/tokenizer.json"
 #: Less text than this that training has left is too little to judge on (UTF-8 bytes).
 LEAST_HELD_OUT = 1_000_000
+#: Documents to judge on, about, however large they are.
+LEAST_DOCUMENTS = 16
 #: Added to the seed of the sample: which documents are judged is another choice than which are trained on.
 OTHER_CHOICE = 1 << 32
 
@@ -52,12 +54,16 @@ class Words:
     tables: Callable[[], Iterable[pa.Table]]
 
 
-def selection(sample: dict[str, Any], sample_bytes: int, total_bytes: int, mb: int) -> dict[str, Any]:
+def selection(sample: dict[str, Any], sampled: tuple[int, int], total: tuple[int, int], mb: int) -> dict[str, Any]:
     """Which documents are judged (see `judged_documents`): about `mb` MB of those that are not in the sample, or, where that leaves
-    less than LEAST_HELD_OUT bytes, of the sample. JSON-able; `sample` is what `in_sample` needs."""
-    held_out = total_bytes - sample_bytes >= LEAST_HELD_OUT
-    there = total_bytes - sample_bytes if held_out else sample_bytes
-    return {"sample": sample, "held_out": held_out, "buckets": min(BUCKETS, math.ceil(BUCKETS * mb * 1e6 / max(there, 1)))}
+    less than LEAST_HELD_OUT bytes, of the sample; and where documents are large, so much that there are some. JSON-able.
+
+    `sample` is what `in_sample` needs; `sampled` and `total` are numbers of bytes and of documents.
+    """
+    held_out = total[0] - sampled[0] >= LEAST_HELD_OUT
+    size, documents = (total[0] - sampled[0], total[1] - sampled[1]) if held_out else sampled
+    share = max(mb * 1e6 / max(size, 1), LEAST_DOCUMENTS / max(documents, 1))
+    return {"sample": sample, "held_out": held_out, "buckets": min(BUCKETS, math.ceil(BUCKETS * share))}
 
 
 def judged_documents(documents: pa.Table, selected: dict[str, Any]) -> pa.Table:

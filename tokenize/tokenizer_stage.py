@@ -73,10 +73,12 @@ class TokenizerStage(Stage):
         training = self.config.model_copy(update={"judge": JudgeConfig()})
         trained = run.once("train", inputs, lambda identity: self.train(run, words, counts, groups, given), more, training)
         sample = {"groups": grouped.model_dump(mode="json"), "cutoffs": params["cutoffs"]}
-        selected = selection(sample, sampled, sum(row.bytes_in for row in sized), self.config.judge.mb)
+        taken = sampled, sum(group.sampled_documents for group in groups)
+        there = sum(row.bytes_in for row in sized), sum(row.rows_in for row in sized)
+        selected = selection(sample, taken, there, self.config.judge.mb)
         shown = {
             "pattern": TAKEN_OVER if given else self.config.pattern,
-            "sample_documents": sum(group.sampled_documents for group in groups),
+            "sample_documents": taken[1],
             "sample_bytes": sampled,
         }
         counted = Words(inputs, lambda: (_read_words(run, [row], ["word", "count"]) for row in words))

@@ -153,3 +153,15 @@ def test_a_run_goes_on_where_a_published_tokenizer_is_not_reached(run, execute, 
 def test_a_file_to_compare_with_has_to_be_there(run, execute, tmp_path):
     with pytest.raises(InputError, match=r"missing\.json: no such tokenizer"):
         execute(run, stage(judge={"compare": [str(tmp_path / "missing.json")]}))
+
+
+def test_large_documents_are_judged_too(make_run, make_documents, execute, english):
+    """Of which none may fall into the share that a megabyte is of them."""
+    big = "\n".join(english)
+    texts = [f"{number} {big}" for number in range(6)]
+    run = make_run([make_documents(texts)])
+    size = sum(len(text.encode()) for text in texts)
+    execute(run, stage(sample={"mb": 1}, judge={"mb": 1}))
+    judged = quality(run)["judged"]
+    assert size > 3e6 and judged["held_out"]
+    assert judged["documents"] == 6 - quality(run)["sample_documents"] > 0
