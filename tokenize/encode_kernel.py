@@ -50,10 +50,10 @@ def _borrowed_tables(vocabulary, known):
     """`(Merges, WholeTokens, KnownPieces, scratch)` as the functions below hand them on, piece by piece."""
     merges, whole = vocabulary
     return (
-        Merges(borrowed(merges.bytes_), borrowed(merges.of_bytes), borrowed(merges.table)),
+        Merges(borrowed(merges.bytes_), borrowed(merges.of_bytes), borrowed(merges.table), borrowed(merges.merged)),
         WholeTokens(borrowed(whole.data), borrowed(whole.starts), borrowed(whole.lengths), borrowed(whole.ids), whole.longest),
         KnownPieces(borrowed(known.short), borrowed(known.long), borrowed(known.others), borrowed(known.used)),
-        (np.empty(SHORT, np.int64), np.empty(SHORT, np.uint64)),
+        (np.empty(SHORT, np.int32), np.empty(SHORT, np.uint32)),
     )
 
 
@@ -158,8 +158,8 @@ def merge_piece(tables, data, start, end, out, at):
         return at + 1
     if end - start > SHORT:
         return encode_long(merges, data, start, end, out, at)
-    ids, values = scratch
-    count = encode_short(merges, data, start, end, ids, values)
+    ids, ranks = scratch
+    count = encode_short(merges, data, start, end, ids, ranks)
     for place in range(count):
         out[at + place] = ids[place]
     return at + count

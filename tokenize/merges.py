@@ -13,36 +13,49 @@ import numpy.typing as npt
 
 from corpusmill.pipeline.text.hashing import BASE, mix64
 
-#: No such merge. Other values are `rank << 32 | id of the merged token`, so the least is to be done first.
-NONE = np.uint64(0xFFFFFFFFFFFFFFFF)
+#: The rank of no merge: of merges, the least rank is done first.
+NONE = np.uint32(0xFFFFFFFF)
+FREE = np.uint64(0xFFFFFFFFFFFFFFFF)
 LOW = np.uint64(0xFFFFFFFF)
 WORD = np.uint64(32)
+#: A slot of the table: the pair's ids of 20 bits each, and the rank of its merge.
+ID_BITS, RANK_BITS = np.uint64(20), np.uint64(24)
+RANK = np.uint64((1 << 24) - 1)
+MOST_RANKS = 1 << 24
 #: Bytes up to which looking at all pairs for the least is faster than a heap.
 SHORT = 128
 
 
 class Merges(NamedTuple):
-    """The merges of a vocabulary as kernels read them.
+    """The merges of a vocabulary as kernels read them, small enough to stay in the processor's cache.
 
-    `bytes_` int64 [256]: the id of each byte; `of_bytes` uint64 [65536]: the merge of two bytes (first << 8 | second);
-    `table` uint64 [slots, 2]: pairs (left id << 32 | right id, NONE where free) and their merges.
+    `bytes_` int32 [256]: the id of each byte; `of_bytes` uint32 [65536]: the rank of the merge of two bytes (first << 8 | second), or NONE;
+    `table` uint64 [slots]: pairs with the ranks of their merges, FREE where there is none; `merged` int32: the token that each rank makes.
     """
 
-    bytes_: npt.NDArray[np.int64]
-    of_bytes: npt.NDArray[np.uint64]
+    bytes_: npt.NDArray[np.int32]
+    of_bytes: npt.NDArray[np.uint32]
     table: npt.NDArray[np.uint64]
+    merged: npt.NDArray[np.int32]
 
 
 def make_merges(byte_ids: npt.NDArray[np.int64], pairs: npt.NDArray[np.int64]) -> Merges:
-    """`byte_ids` int64 [256]; `pairs` int64 [merges, 4]: left id, right id, rank, merged id; of equal pairs the last counts."""
+    """`byte_ids` int64 [256]; `pairs` int64 [merges, 4]: left id, right id, rank, merged id; of equal pairs the last counts.
+
+    Raises ValueError with half a sentence where ranks are too large.
+    """
+    most = int(pairs[:, 2].max(initial=0))
+    if most >= MOST_RANKS:
+        raise ValueError(f"it has a merge of rank {most:,}, and ranks below {MOST_RANKS:,} can be encoded with")
     size = 1024
-    while size < 3 * len(pairs):
+    while size < 2 * len(pairs):
         size *= 2
-    table = np.full((size, 2), NONE)
-    of_bytes = np.full(1 << 16, NONE)
+    table, of_bytes, merged = np.full(size, FREE), np.full(1 << 16, NONE), np.zeros(most + 1, np.int32)
+    merged[pairs[:, 2]] = pairs[:, 3]
+    bytes_ = byte_ids.astype(np.int32)
     _fill(pairs, table)
-    _fill_bytes(byte_ids, table, of_bytes)
-    return Merges(byte_ids, of_bytes, table)
+    _fill_bytes(bytes_, table, of_bytes)
+    return Merges(bytes_, of_bytes, table, merged)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -52,34 +65,33 @@ def _slot(key, mask):
 
 @numba.njit(cache=True, nogil=True)
 def _fill(pairs, table):
-    mask = table.shape[0] - 1
+    mask = table.size - 1
     for row in range(pairs.shape[0]):
-        key = np.uint64(pairs[row, 0]) << WORD | np.uint64(pairs[row, 1])
+        key = np.uint64(pairs[row, 0]) << ID_BITS | np.uint64(pairs[row, 1])
         slot = _slot(key, mask)
-        while table[slot, 0] != NONE and table[slot, 0] != key:
+        while table[slot] != FREE and table[slot] >> RANK_BITS != key:
             slot = (slot + 1) & mask
-        table[slot, 0] = key
-        table[slot, 1] = np.uint64(pairs[row, 2]) << WORD | np.uint64(pairs[row, 3])
+        table[slot] = key << RANK_BITS | np.uint64(pairs[row, 2])
 
 
 @numba.njit(cache=True, nogil=True)
 def _fill_bytes(bytes_, table, of_bytes):
     for first in range(256):
         for second in range(256):
-            of_bytes[first << 8 | second] = merge_of(table, bytes_[first], bytes_[second])
+            of_bytes[first << 8 | second] = rank_of(table, bytes_[first], bytes_[second])
 
 
 @numba.njit(cache=True, nogil=True)
-def merge_of(table, left, right):
-    """The merge of two tokens, or NONE."""
-    key = np.uint64(left) << WORD | np.uint64(right)
-    mask = table.shape[0] - 1
+def rank_of(table, left, right):
+    """The rank of the merge of two tokens, or NONE."""
+    key = np.uint64(left) << ID_BITS | np.uint64(right)
+    mask = table.size - 1
     slot = _slot(key, mask)
     while True:
-        found = table[slot, 0]
-        if found == key:
-            return table[slot, 1]
-        if found == NONE:
+        found = table[slot]
+        if found >> RANK_BITS == key:
+            return np.uint32(found & RANK)
+        if found == FREE:
             return NONE
         slot = (slot + 1) & mask
 
@@ -90,63 +102,65 @@ def _of_bytes(of_bytes, data, at):
 
 
 @numba.njit(cache=True, nogil=True)
-def encode_short(merges, data, start, end, ids, values):
-    """The tokens of `data[start:end]` in `ids` (int64), which with `values` (uint64) has room for its bytes; returns how many."""
-    bytes_, of_bytes, table = merges
+def encode_short(merges, data, start, end, ids, ranks):
+    """The tokens of `data[start:end]` in `ids` (int32), which with `ranks` (uint32) has room for its bytes; returns how many."""
+    bytes_, of_bytes, table, merged = merges
     count = end - start
     for place in range(count):
         ids[place] = bytes_[data[start + place]]
-        values[place] = _of_bytes(of_bytes, data, start + place) if place + 1 < count else NONE
+        ranks[place] = _of_bytes(of_bytes, data, start + place) if place + 1 < count else NONE
     while count > 1:
-        best, at = NONE, 0
-        for place in range(count - 1):
-            if values[place] < best:
-                best, at = values[place], place
+        best = NONE
+        for place in range(count):
+            best = min(best, ranks[place])
         if best == NONE:
             break
-        ids[at] = np.int64(best & LOW)
+        at = 0
+        while ranks[at] != best:
+            at += 1
+        ids[at] = merged[best]
         count -= 1
         for place in range(at + 1, count):
             ids[place] = ids[place + 1]
-            values[place] = values[place + 1]
-        values[at] = merge_of(table, ids[at], ids[at + 1]) if at + 1 < count else NONE
+            ranks[place] = ranks[place + 1]
+        ranks[at] = rank_of(table, ids[at], ids[at + 1]) if at + 1 < count else NONE
         if at:
-            values[at - 1] = merge_of(table, ids[at - 1], ids[at])
+            ranks[at - 1] = rank_of(table, ids[at - 1], ids[at])
     return count
 
 
 @numba.njit(cache=True, nogil=True)
 def encode_long(merges, data, start, end, out, at):
     """Writes the tokens of `data[start:end]` to `out[at:]` and returns where they end. Time is n log n in the bytes, whatever they are."""
-    bytes_, of_bytes, table = merges
+    bytes_, of_bytes, table, merged = merges
     count = end - start
-    ids, following, before = np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count, np.int64)
-    values = np.full(count, NONE)
+    ids, following, before = np.empty(count, np.int32), np.empty(count, np.int64), np.empty(count, np.int64)
+    ranks = np.full(count, NONE)
     heap, size = np.empty(3 * count, np.uint64), 0  # of `rank << 32 | place`; a merge adds at most two
     for place in range(count):
         ids[place] = bytes_[data[start + place]]
         following[place], before[place] = place + 1, place - 1
         if place + 1 < count:
-            values[place] = _of_bytes(of_bytes, data, start + place)
-            size = _push(heap, size, values[place], place)
+            ranks[place] = _of_bytes(of_bytes, data, start + place)
+            size = _push(heap, size, ranks[place], place)
     while size:
         first = heap[0]
         size = _pop(heap, size)
         left = np.int64(first & LOW)
-        if values[left] == NONE or values[left] >> WORD != first >> WORD:
+        if ranks[left] == NONE or ranks[left] != first >> WORD:
             continue  # what stood here has been merged
         gone = following[left]
-        ids[left] = np.int64(values[left] & LOW)
-        values[gone] = values[left] = NONE
+        ids[left] = merged[ranks[left]]
+        ranks[gone] = ranks[left] = NONE
         following[left] = following[gone]
         if following[left] < count:
             before[following[left]] = left
-            values[left] = merge_of(table, ids[left], ids[following[left]])
-            size = _push(heap, size, values[left], left)
+            ranks[left] = rank_of(table, ids[left], ids[following[left]])
+            size = _push(heap, size, ranks[left], left)
         earlier = before[left]
         if earlier >= 0:
-            values[earlier] = merge_of(table, ids[earlier], ids[left])
-            size = _push(heap, size, values[earlier], earlier)
+            ranks[earlier] = rank_of(table, ids[earlier], ids[left])
+            size = _push(heap, size, ranks[earlier], earlier)
     place = 0
     while place < count:
         out[at] = ids[place]
@@ -156,10 +170,10 @@ def encode_long(merges, data, start, end, out, at):
 
 
 @numba.njit(cache=True, nogil=True)
-def _push(heap, size, value, place):
-    if value == NONE:
+def _push(heap, size, rank, place):
+    if rank == NONE:
         return size
-    key, at = (value >> WORD) << WORD | np.uint64(place), size
+    key, at = np.uint64(rank) << WORD | np.uint64(place), size
     while at and heap[(at - 1) >> 1] > key:
         heap[at] = heap[(at - 1) >> 1]
         at = (at - 1) >> 1
