@@ -61,7 +61,7 @@ def test_others_are_refused_with_a_sentence(regex, sentence):
         ({"digits": 4}, "digits", "1, 2 or 3"),
         ({"vocabulary_size": 511}, "vocabulary_size", "512"),
         ({"vocabulary_size": 262_145}, "vocabulary_size", "262144"),
-        ({"special_tokens": ["<|pad|>"]}, "special_tokens", "is there twice"),
+        ({"special_tokens": ["<|pad|>"]}, "special_tokens", "is one of the four that every tokenizer here has"),
         ({"special_tokens": ["<a>", "<b>", "<a>"]}, "special_tokens", "'<a>' is there twice"),
         ({"special_tokens": ["<a b>"]}, "special_tokens", "no spaces"),
         ({"special_tokens": [""]}, "special_tokens", "1 to 64 visible characters"),

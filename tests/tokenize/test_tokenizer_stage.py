@@ -133,8 +133,10 @@ def test_the_same_with_any_number_of_workers_and_ranges(make_run, make_documents
     for workers in (0, 2):
         run = make_run([documents.slice(0, 50), documents.slice(50)], f"run{workers}")
         engine = RayEngine(workers=workers) if workers else InlineEngine()
-        recipe = dict.fromkeys(("ingest", "tokenizer"))
-        StageRun(stage(), run, recipe, [], engine, Progress(False)).execute()
+        try:
+            StageRun(stage(), run, dict.fromkeys(("ingest", "tokenizer")), [], engine, Progress(False)).execute()
+        finally:
+            engine.close()
         found.append(
             {path: run.read_bytes(path) for path in run.list_files("tokenizer") if not path.endswith(("manifest.jsonl", "json.l"))}
         )
