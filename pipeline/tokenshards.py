@@ -30,6 +30,7 @@ from corpusmill.pipeline.shards import Content
 from corpusmill.pipeline.storage import Storage
 
 SHARDS_FILE = "shards.json"
+SPLITS = ("train", "validation")
 Described = TypeVar("Described")
 DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 

@@ -22,7 +22,7 @@ from corpusmill.tokenize.known_pieces import (
     short_row,
     short_words,
     write_ids,
-)  # fmt: skip
+)
 from corpusmill.tokenize.merges import SHORT, Merges, encode_long, encode_short
 from corpusmill.tokenize.pieces import next_piece
 from corpusmill.tokenize.whole_tokens import WholeTokens, whole_token

@@ -7,10 +7,10 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from corpusmill.pipeline.tokenshards import SPLITS
 from corpusmill.tokenize.chance import BUCKETS, remixed
 from corpusmill.tokenize.parts import SPACE
 
-SPLITS = ("train", "validation")
 TRAIN, VALIDATION = range(2)
 
 Index = npt.NDArray[np.int64]

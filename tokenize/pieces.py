@@ -6,7 +6,6 @@ a number or a space is comes from the regular expressions of `tokenizers` themse
 """
 
 import numba
-import numpy as np
 
 from corpusmill.pipeline.text.utf8 import decode
 
@@ -227,15 +226,3 @@ def _o200k(data, at, end, classes, digits):
     while body < end and (data[body] == SLASH or data[body] == 0x0A or data[body] == 0x0D):
         body += 1
     return body
-
-
-@numba.njit(cache=True, nogil=True)
-def piece_ends(rule, data, start, end, classes, digits):
-    """int64: the ends of all pieces of the text `data[start:end]`."""
-    ends = np.empty(end - start, np.int64)
-    count, at = 0, start
-    while at < end:
-        at = next_piece(rule, data, at, end, classes, digits)
-        ends[count] = at
-        count += 1
-    return ends[:count].copy()

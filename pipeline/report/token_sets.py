@@ -4,9 +4,8 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
 from corpusmill.pipeline.tokenreader import TokenShards
-from corpusmill.pipeline.tokenshards import SHARDS_FILE, ShardSet
+from corpusmill.pipeline.tokenshards import SHARDS_FILE, SPLITS, ShardSet
 
-SPLITS = ("train", "validation")
 TOKENIZER = "tokenizer/tokenizer.json"
 
 

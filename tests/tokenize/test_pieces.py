@@ -11,7 +11,7 @@ from tokenizers import Regex, pre_tokenizers
 
 from corpusmill.tokenize.patterns import PATTERNS
 from corpusmill.tokenize.piece_rules import CLASSES, NUMBERS, SPELLINGS, Rule, piece_classes, rule_of
-from corpusmill.tokenize.pieces import CL100K, GPT2, O200K, piece_ends
+from corpusmill.tokenize.pieces import CL100K, GPT2, O200K, next_piece
 
 LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 #: Each rule's expression, with numbers as they come and cut.
@@ -34,7 +34,10 @@ def by_kernel(expression: str, text: str) -> list[str]:
     rule = rule_of(expression)
     assert rule is not None
     data = np.frombuffer(text.encode(), np.uint8)
-    ends = piece_ends(rule.number, data, 0, data.size, piece_classes(), rule.digits).tolist()
+    ends, at = list[int](), 0
+    while at < data.size:
+        at = next_piece(rule.number, data, at, data.size, piece_classes(), rule.digits)
+        ends.append(at)
     return [data[start:end].tobytes().decode() for start, end in zip([0, *ends], ends)]
 
 

@@ -12,7 +12,7 @@ from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.report.token_sets import homes, split_folders
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.tokenreader import TokenShards
-from corpusmill.pipeline.tokenshards import SHARDS_FILE
+from corpusmill.pipeline.tokenshards import SHARDS_FILE, SPLITS
 from corpusmill.tokenize.export.datatrove import Datatrove
 from corpusmill.tokenize.export.folder import new_folder
 from corpusmill.tokenize.export.format import Format
@@ -33,7 +33,6 @@ FORMATS: dict[str, type[Format]] = {
     "mds": MDS,
     "litdata": LitData,
 }
-SPLITS = ("train", "validation")
 TOKENIZER = "tokenizer/tokenizer.json"
 EXPORT_FILE = "export.json"
 
