@@ -1,0 +1,1 @@
+"""Text classifiers: their training, calibration and evaluation, and how they score documents."""

@@ -1,0 +1,67 @@
+"""What a trained classifier is on disk: a folder with `classifier.json`, a fastText model a label, and a card for readers.
+
+    MODEL_DIR/classifier.json   what programs read: labels, calibrations, thresholds, and everything that is known about the training
+    MODEL_DIR/LABEL.ftz         (or .bin) one fastText model a label, with the labels `__label__yes` and `__label__no`
+    MODEL_DIR/README.md         the card, as people read it
+
+A label is a question with the answer yes or no. Labels may hold at once, and an example may have no answer to one; so each label has a
+model, a calibration and a threshold of its own.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from corpusmill.filters.classifier.calibration import Calibration
+from corpusmill.pipeline.config import Config, canonical_json
+from corpusmill.pipeline.errors import InputError
+
+FILE = "classifier.json"
+YES, NO = "__label__yes", "__label__no"
+
+#: How a text is written for fastText, when it is trained and when it scores: see filters/classifier/forms.py.
+Form = Literal["plain", "lower", "words"]
+
+
+class Head(Config):
+    """One label: its model's file, what the model's raw score means, and where yes begins."""
+
+    label: str
+    file: str = Field(description="Name of the model's file in the folder.")
+    sha256: str = Field(description="Of that file.")
+    positive: str = Field(YES, description="The fastText label whose probability is the raw score.")
+    complement: bool = Field(False, description="The raw score is one less that probability: `positive` names the answer no.")
+    calibration: Calibration = Calibration()
+    threshold: float = Field(0.5, ge=0, le=1, description="The calibrated score from which the answer is yes.")
+
+
+class Classifier(Config):
+    """The content of `classifier.json`."""
+
+    format: Literal[1] = 1
+    name: str
+    form: Form = "words"
+    window: int | None = Field(
+        None, ge=1, description="Words of a window; a document's score is the greatest of its windows'. None: all at once."
+    )
+    heads: tuple[Head, ...] = Field(min_length=1)
+    card: dict[str, Any] = Field({}, description="What it was trained on and how good it is: filters/classifier/model_card.py.")
+
+    def digest(self) -> str:
+        """sha256 (hex) of everything that decides about a score: not of the card."""
+        return hashlib.sha256(canonical_json(self.model_dump(mode="json", exclude={"card"})).encode()).hexdigest()
+
+
+def read_classifier(folder: str | Path) -> Classifier:
+    """Reads `classifier.json`. Raises InputError in one sentence where there is none, or it is damaged."""
+    path = Path(folder) / FILE
+    try:
+        return Classifier.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{folder}: not a classifier's folder ({FILE}: {error.strerror}).") from error
+    except ValidationError as error:
+        found = error.errors()[0]
+        place = ".".join(map(str, found["loc"])) or "the file"
+        raise InputError(f"{path}: not a classifier's description ({place}: {found['msg']}).") from error
