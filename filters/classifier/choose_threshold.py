@@ -12,16 +12,16 @@ from corpusmill.pipeline.errors import InputError
 
 
 class ThresholdRule(Config):
-    """`f1`: the greatest F1. `precision`: the lowest threshold with at least the precision `target`, so the greatest recall that it allows.
-    `kept`: the lowest threshold that at most the share `target` of all examples reaches."""
+    """`best_f1`: the greatest F1. `precision`: the lowest threshold with at least the precision `value`, so the greatest recall that it allows.
+    `kept`: the lowest threshold that at most the share `value` of all examples reaches."""
 
-    by: Literal["f1", "precision", "kept"] = "f1"
-    target: float | None = Field(None, gt=0, le=1)
+    kind: Literal["best_f1", "precision", "kept"] = "best_f1"
+    value: float | None = Field(None, gt=0, le=1)
 
     @model_validator(mode="after")
     def _whole(self) -> "ThresholdRule":
-        if (self.by == "f1") != (self.target is None):
-            raise ValueError("f1 has no target" if self.by == "f1" else f"{self.by} needs a target")
+        if (self.kind == "best_f1") != (self.value is None):
+            raise ValueError("best_f1 has no value" if self.kind == "best_f1" else f"{self.kind} needs a value")
         return self
 
 
@@ -33,25 +33,25 @@ def choose_threshold(score: npt.ArrayLike, answer: npt.ArrayLike, rule: Threshol
     """
     scores, answers = np.asarray(score, np.float64), np.asarray(answer)
     weight = np.ones(len(scores)) if weights is None else np.asarray(weights, np.float64)
-    known = np.ones(len(scores), bool) if rule.by == "kept" else (answers == 0) | (answers == 1)
+    known = np.ones(len(scores), bool) if rule.kind == "kept" else (answers == 0) | (answers == 1)
     scores, yes, weight = scores[known], answers[known] == 1, weight[known]
     total, total_yes = float(weight.sum()), float(weight[yes].sum())
     scored = np.isfinite(scores)
     at, right, reached = _by_score(scores[scored], yes[scored], weight[scored])
     if not len(at):
         raise InputError("threshold: there is no scored example to choose it by.")
-    if rule.by == "kept":
-        return _kept(at, reached / total, rule.target or 0.0)
+    if rule.kind == "kept":
+        return _kept(at, reached / total, rule.value or 0.0)
     if not total_yes:
         raise InputError(f"threshold: none of {len(scores):,} examples has the answer yes, so there is nothing to choose it by.")
-    if rule.by == "f1":
+    if rule.kind == "best_f1":
         return float(at[np.argmax(2 * right / (reached + total_yes))])
     precision = right / reached
-    enough = np.flatnonzero(precision >= (rule.target or 0.0))
+    enough = np.flatnonzero(precision >= (rule.value or 0.0))
     if not len(enough):
         best = int(np.argmax(precision))
         raise InputError(
-            f"threshold: no threshold has a precision of {rule.target:g}; the greatest is {precision[best]:.3f}, "
+            f"threshold: no threshold has a precision of {rule.value:g}; the greatest is {precision[best]:.3f}, "
             f"from {at[best]:.4g} on, where {right[best] / total_yes:.1%} of yes are found."
         )
     return float(at[enough[-1]])

@@ -40,7 +40,7 @@ def test_target_precision(examples, target):
     known = answer >= 0
     candidates = sorted({s for s in score[known] if s == s})
     fits = [c for c in candidates if precision_score(answer[known], score[known] >= c, zero_division=0) >= target]
-    rule = ThresholdRule(by="precision", target=target)
+    rule = ThresholdRule(kind="precision", value=target)
     if not fits:
         with pytest.raises(InputError, match="^threshold: "):
             choose_threshold(score, answer, rule)
@@ -52,7 +52,7 @@ def test_target_precision(examples, target):
 def test_kept_share(examples, target):
     score, answer = arrays(examples)
     fits = [c for c in sorted({s for s in score if s == s}) if (score >= c).sum() / len(score) <= target]
-    rule = ThresholdRule(by="kept", target=target)
+    rule = ThresholdRule(kind="kept", value=target)
     if not fits:
         with pytest.raises(InputError, match="^threshold: "):
             choose_threshold(score, answer, rule)
@@ -64,9 +64,9 @@ def test_sentences_say_what_can_be_had():
     with pytest.raises(
         InputError, match=r"no threshold has a precision of 0\.9; the greatest is 0\.667, from 0\.3 on, where 100\.0% of yes"
     ):
-        choose_threshold([0.9, 0.5, 0.3], [0, 1, 1], ThresholdRule(by="precision", target=0.9))
+        choose_threshold([0.9, 0.5, 0.3], [0, 1, 1], ThresholdRule(kind="precision", value=0.9))
     with pytest.raises(InputError, match=r"none keeps at most 10\.00%: 50\.00% of the examples have the greatest score, 1"):
-        choose_threshold([1, 1, 0, 0], [1, 1, 0, 0], ThresholdRule(by="kept", target=0.1))
+        choose_threshold([1, 1, 0, 0], [1, 1, 0, 0], ThresholdRule(kind="kept", value=0.1))
     with pytest.raises(InputError, match="none of 2 examples has the answer yes"):
         choose_threshold([1, 0], [0, 0], ThresholdRule())
 
@@ -77,13 +77,11 @@ def test_equal_f1_gives_the_higher_threshold():
 
 def test_weights_let_a_small_source_speak():
     score, answer = [0.9, 0.8, 0.8, 0.8, 0.8, 0.7, 0.2], [1, 0, 0, 0, 0, 1, 0]
-    assert choose_threshold(score, answer, ThresholdRule(by="precision", target=0.6)) == 0.9
-    assert choose_threshold(score, answer, ThresholdRule(by="precision", target=0.6), [1, 0.1, 0.1, 0.1, 0.1, 1, 1]) == 0.7
+    assert choose_threshold(score, answer, ThresholdRule(kind="precision", value=0.6)) == 0.9
+    assert choose_threshold(score, answer, ThresholdRule(kind="precision", value=0.6), [1, 0.1, 0.1, 0.1, 0.1, 1, 1]) == 0.7
 
 
-@pytest.mark.parametrize(
-    "rule", [{"by": "f1", "target": 0.5}, {"by": "precision"}, {"by": "kept", "target": 1.5}, {"by": "kept", "target": 0}]
-)
-def test_rules_that_make_no_sense_are_refused(rule):
+@pytest.mark.parametrize(("kind", "value"), [("best_f1", 0.5), ("precision", None), ("kept", 1.5), ("kept", 0)])
+def test_rules_that_make_no_sense_are_refused(kind, value):
     with pytest.raises(ValidationError):
-        ThresholdRule(**rule)
+        ThresholdRule(kind=kind, value=value)
