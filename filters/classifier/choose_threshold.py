@@ -12,8 +12,8 @@ from corpusmill.pipeline.errors import InputError
 
 
 class ThresholdRule(Config):
-    """`best_f1`: the greatest F1. `precision`: the lowest threshold with at least the precision `value`, so the greatest recall that it allows.
-    `kept`: the lowest threshold that at most the share `value` of all examples reaches."""
+    """`best_f1`: the greatest F1. `precision`: the lowest threshold with at least the precision `value`, so the greatest recall that it
+    allows. `kept`: the lowest threshold that at most the share `value` of all examples reaches."""
 
     kind: Literal["best_f1", "precision", "kept"] = "best_f1"
     value: float | None = Field(None, gt=0, le=1)
