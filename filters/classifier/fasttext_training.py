@@ -17,14 +17,8 @@ from corpusmill.filters.classifier.card import NO, YES
 from corpusmill.filters.classifier.spec import Arguments, Compression
 from corpusmill.pipeline.errors import InputError
 
-#: What fastText takes for a label or the end of a line, wherever a text has it.
-MARKS = {"__label__": "__label_ _", "</s>": "< /s>"}
-
-
 def write_lines(path: Path, lines: pa.Array, answer: npt.NDArray[np.bool_], order: npt.NDArray[np.int64]) -> None:
-    """fastText's training file: a line an example, in this order. `lines` (large_string) have no line breaks."""
-    for mark, instead in MARKS.items():
-        lines = pc.replace_substring(lines, mark, instead)
+    """fastText's training file: a line an example, in this order. `lines` (large_string) are as `write_form` writes them."""
     labels = pa.array([f"{NO} ", f"{YES} "], pa.large_string()).take(pa.array(answer.astype(np.int64)))
     written = pc.binary_join_element_wise(labels, lines, "\n", pa.scalar("", pa.large_string())).take(pa.array(order))
     with open(path, "wb") as file:
