@@ -22,6 +22,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.ingest.charset import fit
 from corpusmill.pipeline.ingest.files import open_file
 
+
 @dataclass
 class SourceReport:
     """What was read of a source."""

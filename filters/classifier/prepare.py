@@ -65,7 +65,7 @@ class Prepared:
 
 
 def prepare(spec: TrainingSpec, near: NearDuplicates) -> Prepared:
-    """Reads, writes in the classifier's form, takes out copies, splits. Raises InputError where a label can't be trained on what is left."""
+    """Reads, writes in the form, takes out copies, splits. Raises InputError where a label can't be trained on what is left."""
     examples = gather_examples(spec.sources, ".", spec.labels, spec.seed)
     if not examples.table.num_rows:
         raise InputError(f"{_inputs(spec)}: there is no example with a text and an answer.")

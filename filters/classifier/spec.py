@@ -178,7 +178,8 @@ class TrainingSpec(Config):
     autotune: Autotune | None = None
     calibration: Method = "platt"
     calibrate_on: Literal["auto", "unseen_source", "held_out"] = Field(
-        "auto", description="unseen_source: on scores of sources by models that were trained without them; held_out: on the validation part."
+        "auto",
+        description="unseen_source: on scores of sources by models that were trained without them; held_out: on the validation part.",
     )
     threshold_rule: Annotated[ThresholdRule, BeforeValidator(parse_rule)] = ThresholdRule()
     compress: Compression | None = Compression()
@@ -206,8 +207,8 @@ class TrainingSpec(Config):
         return self
 
 
-def read_spec(path: str | Path) -> TrainingSpec:
-    """Reads a YAML spec. Raises InputError or ConfigError in one sentence."""
+def read_spec(path: str | Path, options: Mapping[str, Any] | None = None) -> TrainingSpec:
+    """Reads a YAML spec; `options` go before what it says. Raises InputError or ConfigError in one sentence."""
     try:
         raw = yaml.safe_load(Path(path).read_text("utf-8"))
     except OSError as error:
@@ -219,7 +220,7 @@ def read_spec(path: str | Path) -> TrainingSpec:
         raise ConfigError(f"{path}{f':{mark.line + 1}' if mark else ''}: not valid YAML ({getattr(error, 'problem', error)}).") from error
     if not isinstance(raw, Mapping):
         raise ConfigError(f"{path}: a spec is a mapping of a training's options.")
-    spec = make_spec({"name": name_of(path), **raw}, str(path))
+    spec = make_spec({"name": name_of(path), **raw, **(options or {})}, str(path))
     return spec.model_copy(update={"sources": tuple(_resolved(source, Path(path).parent) for source in spec.sources)})
 
 
