@@ -40,10 +40,9 @@ def language_figure(found: Judgement) -> Figure:
 
 def finish(figure: Any, height: int, **layout: Any) -> Figure:
     """A figure as plain data, laid out as all of the page's are."""
-    figure.update_layout(
-        template="none", height=height, margin={"l": 56, "r": 16, "t": 28, "b": 44}, hovermode="x unified",
-        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0}, **layout,
-    )  # fmt: skip
+    legend = {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0}
+    every = {"template": "none", "height": height, "margin": {"l": 56, "r": 16, "t": 28, "b": 44}, "hovermode": "x unified", "legend": legend}
+    figure.update_layout({**every, **layout})
     figure.update_xaxes(automargin=True, fixedrange=True)
     figure.update_yaxes(automargin=True, fixedrange=True)
     plain: Figure = json.loads(figure.to_json(engine="json"))
