@@ -41,7 +41,13 @@ def language_figure(found: Judgement) -> Figure:
 def finish(figure: Any, height: int, **layout: Any) -> Figure:
     """A figure as plain data, laid out as all of the page's are."""
     legend = {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0}
-    every = {"template": "none", "height": height, "margin": {"l": 56, "r": 16, "t": 28, "b": 44}, "hovermode": "x unified", "legend": legend}
+    every = {
+        "template": "none",
+        "height": height,
+        "margin": {"l": 56, "r": 16, "t": 28, "b": 44},
+        "hovermode": "x unified",
+        "legend": legend,
+    }
     figure.update_layout({**every, **layout})
     figure.update_xaxes(automargin=True, fixedrange=True)
     figure.update_yaxes(automargin=True, fixedrange=True)
