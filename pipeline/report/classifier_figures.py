@@ -53,8 +53,8 @@ def reliability_figure(bins: Sequence[Mapping[str, Any]]) -> Figure:
 
     yes = [b["yes"] for b in bins]
     errors = {
-        "type": "data", "symmetric": False, "array": [b["high"] - b["yes"] for b in bins], "arrayminus": [b["yes"] - b["low"] for b in bins],
-        "color": "var(--soft)", "thickness": 1, "width": 3,
+        "type": "data", "symmetric": False, "array": [b["high"] - b["yes"] for b in bins],
+        "arrayminus": [b["yes"] - b["low"] for b in bins], "color": "var(--soft)", "thickness": 1, "width": 3,
     }  # fmt: skip
     figure = go.Figure(
         go.Scatter(

@@ -10,6 +10,7 @@ import json
 from importlib import resources
 from typing import Any
 
+from corpusmill.pipeline.report import measures
 from corpusmill.pipeline.report.histogram import number
 from corpusmill.pipeline.report.safe import quoted, safe_line, safe_text
 
@@ -29,6 +30,7 @@ def templates(longest: int = 700) -> Any:
     environment.filters["line"] = lambda value, limit=200: safe_line(str(value), limit)
     environment.filters["text"] = lambda value, limit=longest: safe_text(str(value), limit)
     environment.filters["quoted"] = lambda value, limit=200: quoted(str(value), limit)
+    environment.filters["measure"], environment.filters["interval"] = measures.value, measures.interval
     environment.filters["share"] = lambda part, whole: f"{part / whole:.1%}" if whole else "–"
     return environment
 
