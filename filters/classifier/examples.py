@@ -22,9 +22,6 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.ingest.charset import fit
 from corpusmill.pipeline.ingest.files import open_file
 
-#: Columns of the table beside those of the labels.
-COLUMNS = ("text", "source", "document")
-
 
 @dataclass
 class SourceReport:

@@ -17,16 +17,13 @@ from corpusmill.filters.classifier.card import NO, YES
 from corpusmill.filters.classifier.spec import Arguments, Compression
 from corpusmill.pipeline.errors import InputError
 
-#: What fastText takes for a label or the end of a line, wherever a text has it.
-MARKS = {"__label__": "__label_ _", "</s>": "< /s>"}
-
 
 def write_lines(path: Path, lines: pa.Array, answer: npt.NDArray[np.bool_], order: npt.NDArray[np.int64]) -> None:
-    """fastText's training file: a line an example, in this order. `lines` (large_string) have no line breaks."""
-    for mark, instead in MARKS.items():
-        lines = pc.replace_substring(lines, mark, instead)
+    """fastText's training file: a line an example, in this order. `lines` (large_string) are as `write_form` writes them."""
     labels = pa.array([f"{NO} ", f"{YES} "], pa.large_string()).take(pa.array(answer.astype(np.int64)))
-    written = pc.binary_join_element_wise(labels, lines, "\n", pa.scalar("", pa.large_string())).take(pa.array(order))
+    written = pc.binary_join_element_wise(labels, lines, pa.scalar("\n", pa.large_string()), pa.scalar("", pa.large_string())).take(
+        pa.array(order)
+    )
     with open(path, "wb") as file:
         for line in written.to_pylist():
             file.write(line.encode())
@@ -54,7 +51,7 @@ def train_model(
         try:
             model = fasttext.train_supervised(str(path), thread=1, verbose=0, seed=seed, **arguments.model_dump())
             if compression:
-                cutoff = compression.cutoff if compression.cutoff < model.f.getInputMatrix().rows else 0
+                cutoff = compression.cutoff if compression.cutoff < len(np.asarray(model.f.getInputMatrix())) else 0
                 model.quantize(
                     str(path), cutoff=cutoff, retrain=cutoff > 0, thread=1, verbose=0, dsub=compression.dsub, qnorm=compression.qnorm
                 )

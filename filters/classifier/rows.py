@@ -17,6 +17,7 @@ from corpusmill.pipeline.ingest.jsonl import split_lines
 from corpusmill.pipeline.ingest.parquet import open_groups
 from corpusmill.pipeline.ingest.sources import expand
 from corpusmill.pipeline.ingest.window import Window
+from corpusmill.pipeline.storage import is_remote
 
 #: A line, or a text, that is longer is refused, bytes.
 MOST_BYTES = 256 << 20
@@ -38,7 +39,7 @@ def find_files(given: str, folder: str | Path, format: str = "auto") -> list[Fil
 
     Raises InputError where there are none, or one that is named itself can't be read as examples.
     """
-    path = given if "://" in given else str(Path(folder) / given)
+    path = given if is_remote(given) else str(Path(folder) / given)
     paths = expand(path)
     alone = paths == [path]
     if not alone:

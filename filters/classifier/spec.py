@@ -1,5 +1,6 @@
 """What a classifier is trained on and how: the YAML of `corpusmill classifier train --spec`, and what the command's options become."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -7,13 +8,17 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from corpusmill.filters.classifier.card import Form
 from corpusmill.filters.classifier.calibration import Method
+from corpusmill.filters.classifier.card import Form
+from corpusmill.filters.classifier.choose_threshold import ThresholdRule
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import ConfigError, InputError
+from corpusmill.pipeline.storage import is_remote
 
 #: A label names a file and a report's column.
 LABEL = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+#: Columns of the table of examples.
+RESERVED = ("text", "source", "document")
 Answer = Literal[0, 1]
 #: A value of a label column as it is compared: see `value_key`.
 ValueKey = Annotated[str, BeforeValidator(lambda value: value_key(value))]
@@ -141,13 +146,6 @@ class Autotune(Config):
         return self
 
 
-class ThresholdRule(Config):
-    """Which threshold is chosen, on examples that the model was not trained on: see `parse_rule`."""
-
-    kind: Literal["best_f1", "precision", "kept"] = "best_f1"
-    value: float | None = Field(None, gt=0, lt=1)
-
-
 def parse_rule(given: Any) -> Any:
     """`best_f1`, `precision=.9` (the lowest threshold with it) or `kept=.1` (the share of examples that get yes) as a ThresholdRule."""
     if not isinstance(given, str):
@@ -164,7 +162,7 @@ def parse_rule(given: Any) -> Any:
 
 
 class TrainingSpec(Config):
-    """A classifier's training, whole."""
+    """A classifier's training, whole. Paths are absolute, or relative to the working folder: `read_spec` resolves them."""
 
     name: str = Field(pattern=LABEL)
     labels: tuple[str, ...] = Field(min_length=1)
@@ -180,7 +178,8 @@ class TrainingSpec(Config):
     autotune: Autotune | None = None
     calibration: Method = "platt"
     calibrate_on: Literal["auto", "unseen_source", "held_out"] = Field(
-        "auto", description="unseen_source: on scores of sources by models that were trained without them; held_out: on the validation part."
+        "auto",
+        description="unseen_source: on scores of sources by models that were trained without them; held_out: on the validation part.",
     )
     threshold_rule: Annotated[ThresholdRule, BeforeValidator(parse_rule)] = ThresholdRule()
     compress: Compression | None = Compression()
@@ -193,11 +192,9 @@ class TrainingSpec(Config):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        import re
-
         for label in self.labels:
-            if not re.match(LABEL, label):
-                raise ValueError(f"labels: {label!r} is no name (letters, digits, - and _)")
+            if not re.match(LABEL, label) or label in RESERVED:
+                raise ValueError(f"labels: {label!r} is no name for a label (letters, digits, - and _; not {', '.join(RESERVED)})")
         if len({label.lower() for label in self.labels}) < len(self.labels):
             raise ValueError("labels: two have one name")
         names = [source.named() for source in self.sources]
@@ -210,8 +207,8 @@ class TrainingSpec(Config):
         return self
 
 
-def read_spec(path: str | Path) -> TrainingSpec:
-    """Reads a YAML spec. Raises InputError or ConfigError in one sentence."""
+def read_spec(path: str | Path, options: Mapping[str, Any] | None = None) -> TrainingSpec:
+    """Reads a YAML spec; `options` go before what it says. Raises InputError or ConfigError in one sentence."""
     try:
         raw = yaml.safe_load(Path(path).read_text("utf-8"))
     except OSError as error:
@@ -223,7 +220,23 @@ def read_spec(path: str | Path) -> TrainingSpec:
         raise ConfigError(f"{path}{f':{mark.line + 1}' if mark else ''}: not valid YAML ({getattr(error, 'problem', error)}).") from error
     if not isinstance(raw, Mapping):
         raise ConfigError(f"{path}: a spec is a mapping of a training's options.")
-    return make_spec({"name": _stem(path), **raw}, str(path))
+    spec = make_spec({"name": name_of(path), **raw, **(options or {})}, str(path))
+    return spec.model_copy(update={"sources": tuple(_resolved(source, Path(path).parent) for source in spec.sources)})
+
+
+def _resolved(source: Source, folder: Path) -> Source:
+    """A source whose paths are relative to `folder`."""
+
+    def joined(path: str) -> str:
+        return path if is_remote(path) else str(folder / path)
+
+    return source.model_copy(
+        update={
+            "files": tuple(map(joined, source.files)),
+            "run": joined(source.run) if source.run else None,
+            "weak": {label: joined(path) for label, path in source.weak.items()},
+        }
+    )
 
 
 def make_spec(raw: Mapping[str, Any], where: str) -> TrainingSpec:
@@ -245,7 +258,7 @@ def _explain(error: Any) -> str:
     return f"{place}: {error['msg'][0].lower()}{error['msg'][1:]}, not {error['input']!r}"
 
 
-def _stem(path: str | Path) -> str:
-    """A spec's file name as a classifier's name."""
-    kept = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in Path(path).stem).strip("-_")
+def name_of(path: str | Path) -> str:
+    """A path's last part as a classifier's name."""
+    kept = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in Path(path).name.split(".")[0]).strip("-_")
     return kept[:64] or "classifier"

@@ -34,9 +34,7 @@ def mixed(hashes: Hashes, seed: int, salt: str = "split") -> Hashes:
     return value ^ (value >> np.uint64(31))
 
 
-def training_order(
-    hashes: Hashes, answer: npt.NDArray[np.bool_], repeat: npt.NDArray[np.float64], balance: str, seed: int
-) -> Index:
+def training_order(hashes: Hashes, answer: npt.NDArray[np.bool_], repeat: npt.NDArray[np.float64], balance: str, seed: int) -> Index:
     """Which of n examples are trained on, in which order, some more than once.
 
     `repeat`: how often each is taken by its source's weight. `balance`: `repeat` has the examples of the rarer answer as often as those of
