@@ -33,7 +33,8 @@ from datatrove.utils.text import PUNCTUATION_SET, TERMINAL_PUNCTUATION, split_in
 from datatrove_filters import language_filter
 
 from corpusmill.filters.rules import decide
-from corpusmill.filters.stage import FilterConfig, FilterWorker
+from corpusmill.filters.config import FilterConfig
+from corpusmill.filters.worker import FilterWorker
 from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.storage import Storage
 
