@@ -12,14 +12,12 @@ import numpy.typing as npt
 
 from corpusmill.filters.fasttext_model import LABEL, FastTextModel
 from corpusmill.filters.fasttext_output import NOT_LISTED, output_scores
-from corpusmill.filters.fasttext_tokens import hash_token, is_space, starts_with, token_end
+from corpusmill.filters.fasttext_tokens import EOS_BYTES, LABEL_PREFIX, hash_token, is_space, starts_with, token_end
 from corpusmill.pipeline.text.classes import ALPHA
 from corpusmill.pipeline.text.table import find
 from corpusmill.pipeline.text.utf8 import decode
 
 BEGIN, END = 0x3C, 0x3E  # of a token
-LABEL_PREFIX = tuple(b"__label__")
-EOS_BYTES = tuple(b"</s>")
 EOS_HASH = np.uint64(3617362777)  # `fnv` of them
 FNV_START, FNV_FACTOR = np.uint32(2166136261), np.uint32(16777619)
 NGRAM_FACTOR = np.uint64(116049371)

@@ -10,6 +10,8 @@ from corpusmill.pipeline.text.utf8 import HIGH_BITS, eight_bytes
 
 ONES = np.uint64(0x0101010101010101)
 SPACE = 0x20
+LABEL_PREFIX = tuple(b"__label__")
+EOS_BYTES = tuple(b"</s>")
 
 
 @numba.njit(cache=True, nogil=True, inline="always")

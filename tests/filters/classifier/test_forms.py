@@ -1,0 +1,130 @@
+"""The forms against a few lines of Python: random Unicode, every character, and what fastText reads of a line."""
+
+import re
+import sys
+import unicodedata
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from fasttext import train_supervised
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from corpusmill.filters.classifier.forms import FORMS, write_form
+
+MARKS = "".join(character for character in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(character)[0] == "M")
+WORD = rf"[\w{re.escape(MARKS)}]"
+TOKEN = re.compile(rf"\s+|https?://\S+|@{WORD}+|{WORD}+|\S")
+FASTTEXT_SPACE = re.compile("[ \t\n\r\f\v\0]+")
+
+
+def reference(form: str, text: str) -> str:
+    text = text.replace("\0", " ").strip()
+    if form != "plain":
+        text = text.lower()
+    tokens = FASTTEXT_SPACE.split(" ".join(text.splitlines()))
+    if form == "words":
+        tokens = [written(token) for token in TOKEN.findall(text)]
+    return " ".join(token for token in tokens if token not in ("", "</s>") and not token.startswith("__label__"))
+
+
+def written(token: str) -> str:
+    if token.isspace():
+        return "<nl>" if len(f"a{token}b".splitlines()) > 1 else ""
+    if re.match(r"https?://\S", token):
+        return "<url>"
+    return "<user>" if len(token) > 1 and token[0] == "@" else token
+
+
+def write(form, texts: list[str]) -> list[str]:
+    found = write_form(form, pa.array(texts, pa.large_string()))
+    found.validate(full=True)
+    assert found.type == pa.large_string()
+    return found.to_pylist()
+
+
+PIECES = [
+    "http://", "https://a.b/c?d=e,", "HTTPS://X", "http:/", "hTtp", "http", "s", "@", "@a", "@A_1", "@é", "@@", "a@b.c", "__label__", "__LABEL__x", "_",
+    "__label__yes", "</s>", "</S>", "</s", "<nl>", "Σ", "ΑΣ", "ΑΣ.Σ", "Σ'", "\u00ad", "İ", "K", "\u212a", "Å", "ẞ", "Ⱥ", "e\u0301", "हिन्दी", "漢字",
+    "don't", "3.14", "\r\n", "\n", "\r", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x1f", "\x85", "\xa0", "\u2028", "\u2029", "\u3000", "\0", " ", "\t", "😀",
+    "\u200b", "\u200d", "\ufeff", "ª", "²", "½", "Ⅷ", "Ⓐ", "\x01", "\x7f",
+]  # fmt: skip
+pieces = st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=6)), max_size=12).map("".join)
+
+
+@settings(max_examples=1500)
+@given(st.lists(pieces, max_size=4))
+@example(["", " ", "\n", "\0", "@a@b@c@d", "\na\nb\n"])
+@example(["__label__yes good", "a </s> b", "\u2028__label__no", "</s>\xa0", "__label__\n__label__"])
+def test_as_a_few_lines_of_python(texts: list[str]) -> None:
+    for form in FORMS:
+        assert write(form, texts) == [reference(form, text) for text in texts]
+
+
+def test_every_character() -> None:
+    """Alone, in a word, and on both sides of a sigma, where it decides whether the sigma is a final one."""
+    characters = [chr(point) for point in range(sys.maxunicode + 1) if not 0xD800 <= point < 0xE000]
+    for pattern in ("{0}", "a{0}b", "A{0}Σ{0} Σ{0}A AΣ{0}a", "@{0} http://{0}"):
+        texts = [pattern.format(character) for character in characters]
+        for form in FORMS:
+            assert write(form, texts) == [reference(form, text) for text in texts]
+
+
+def test_real_texts(texts: list[str]) -> None:
+    for form in FORMS:
+        assert write(form, texts) == [reference(form, text) for text in texts]
+
+
+def test_examples() -> None:
+    text = "  See HTTP://x.y/Z, @Bob:\r\n\r\nIt's   ΟΔΟΣ!\u2028End </s> __label__yes\t."
+    assert write("plain", [text]) == ["See HTTP://x.y/Z, @Bob: It's ΟΔΟΣ! End ."]
+    assert write("lower", [text]) == ["see http://x.y/z, @bob: it's οδος! end ."]
+    assert write("words", [text]) == ["see <url> <user> : <nl> it ' s οδος ! <nl> end < / s > ."]
+
+
+@settings(max_examples=500)
+@given(st.lists(pieces, min_size=1, max_size=4))
+def test_written_again(texts: list[str]) -> None:
+    """What is written stays as it is, where no token was left out at an end: behind it there may be a space that fastText does not know."""
+    for form in ("plain", "lower"):
+        once = write(form, [text for text in texts if "__" not in text and "</" not in text])
+        assert write(form, once) == once
+
+
+@settings(max_examples=500)
+@given(st.lists(pieces, max_size=4), st.integers(0, 3))
+def test_a_text_does_not_depend_on_others(texts: list[str], start: int) -> None:
+    """Nor on the Arrow layout."""
+    column = pa.array(texts, pa.large_string())
+    for form in FORMS:
+        whole = write_form(form, column)
+        assert write_form(form, column.slice(start)).equals(whole.slice(start))
+        assert write_form(form, pa.chunked_array([column.slice(0, start), column.slice(start)])).equals(whole)
+        assert write_form(form, column.cast(pa.string())).equals(whole)
+        assert all(write(form, [text]) == [line] for text, line in zip(texts, whole.to_pylist()))
+
+
+def test_nulls_are_refused() -> None:
+    with pytest.raises(ValueError, match="null"):
+        write_form("words", pa.array(["a", None]))
+    with pytest.raises(ValueError, match="no form 'title'"):
+        write_form("title", pa.array(["a"]))  # type: ignore[arg-type]
+
+
+def test_fasttext_learns_no_label_from_a_text(tmp_path: Path) -> None:
+    """Nor does a line end within one: the labels and words of the model are those that were meant."""
+    evil = [f"{before}{token}{after}word{place}" for place, (before, token, after) in enumerate(
+        (before, token, after)
+        for token in ("__label__evil", "</s>", "</s> __label__evil")
+        for before in ("", "a ", "a\n", "a\r", "a\u2028", "a\x85", "a\0", "a\x1c")
+        for after in (" ", "\n", "\0", "\u2028")
+    )]  # fmt: skip
+    for form in FORMS:
+        path = tmp_path / f"{form}.txt"
+        path.write_text("".join(f"__label__{place % 2} {line}\n" for place, line in enumerate(write(form, evil))), newline="\n")
+        model = train_supervised(str(path), dim=2, epoch=1, minCount=1, thread=1, verbose=0)
+        assert sorted(model.get_labels()) == ["__label__0", "__label__1"]
+        assert {f"word{place}" for place in range(len(evil))} <= set(model.get_words())
+        words, counts = model.get_words(include_freq=True)
+        assert counts[words.index("</s>")] == len(evil)
