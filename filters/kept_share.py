@@ -116,7 +116,9 @@ def _select_sorted(keys: Keys, rank: int) -> tuple[int, int, int]:
     return int(key), int(below), int(to - below)
 
 
-def _select_by_digits(count_each: Callable[[Callable[[Keys], npt.NDArray[np.int64]]], Iterable[npt.NDArray[np.int64]]], rank: int) -> tuple[int, int, int]:
+def _select_by_digits(
+    count_each: Callable[[Callable[[Keys], npt.NDArray[np.int64]]], Iterable[npt.NDArray[np.int64]]], rank: int
+) -> tuple[int, int, int]:
     """As `_select_sorted`; `count_each` applies a function to the keys of each shard."""
     prefix, below, equal = 0, 0, 0
     for shift in range(KEY - DIGIT, -1, -DIGIT):

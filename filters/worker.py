@@ -73,7 +73,10 @@ class FilterWorker(Worker):
         return self.with_values(documents, new_text, values).filter(report["kept"]), report
 
     def report(self, documents: pa.Table, shard: FileRef) -> tuple[pa.Table, pa.Array, dict[str, pa.Array]]:
-        """A report row for every document but for the decisions, the new texts, and all values. `chars_out` is of the new text, kept or not."""
+        """A report row for every document but for the decisions, the new texts, and all values.
+
+        `chars_out` is the length of the new text, kept or not.
+        """
         text = self._checked_text(documents, shard)
         values, new_text = self.measure(documents, text)
         lengths = {"chars_in": pc.utf8_length(text), "chars_out": pc.utf8_length(new_text)}
@@ -155,7 +158,7 @@ class FilterWorker(Worker):
 
 
 def decided(report: pa.Table, failed: pa.Array, lengths: npt.NDArray[np.int64]) -> pa.Table:
-    """The report with the decisions: `failed`, `kept`, and as `chars_out` the new texts' `lengths` (characters) where a document is kept."""
+    """The report with the decisions: `failed`, `kept`, and as `chars_out` the new texts' `lengths` (characters) of what is kept."""
     kept = pc.equal(pc.list_value_length(failed), 0)
     columns = {"kept": kept, "failed": failed, "chars_out": pc.if_else(kept, pa.array(lengths, pa.int64()), 0)}
     for name, column in columns.items():

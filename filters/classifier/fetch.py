@@ -3,7 +3,7 @@
     CACHE/models/files/SHA256/NAME       the file
     CACHE/models/urls/DIGEST.json        which content a URL had when it was fetched: {url, sha256, name}
 
-A file that is there stands for its URL: nothing is asked of the network. Where a recipe names the sha256, the content is found by that alone.
+A file that is there stands for its URL: nothing is asked of the network. Where a recipe names the sha256, the content is found by that.
 """
 
 import fcntl

@@ -130,7 +130,9 @@ class ModelOptions(DecisionOptions):
         if not self.is_file:
             given = [key for key in ("preset", "form", "positive", "values") if getattr(self, key) is not None]
             if given or self.complement:
-                raise ValueError(f"{given[0] if given else 'complement'}: a classifier's folder says that itself; it is for .bin and .ftz files")
+                raise ValueError(
+                    f"{given[0] if given else 'complement'}: a classifier's folder says that itself; it is for .bin and .ftz files"
+                )
             return self
         if (self.positive is not None) + (self.values is not None) > 1:
             raise ValueError("values: positive is given, too; a scale has no single answer yes")
@@ -157,10 +159,10 @@ def _labels_of(path: str) -> str:
 class ClassifierConfig(ModelOptions):
     """Scores of a trained classifier or of a fastText model, and what they decide; several at once with `models`."""
 
-    models: tuple[ModelOptions, ...] = Field((), description="Several, in place of `model`: each with the options of one; texts are read once.")
-    only_passing: bool = Field(
-        False, description="Documents that fail a rule of an earlier step are not scored (null), which saves time."
+    models: tuple[ModelOptions, ...] = Field(
+        (), description="Several, in place of `model`: each with the options of one; texts are read once."
     )
+    only_passing: bool = Field(False, description="Documents that fail a rule of an earlier step are not scored (null), which saves time.")
 
     @model_validator(mode="before")
     @classmethod
@@ -173,7 +175,9 @@ class ClassifierConfig(ModelOptions):
     @model_validator(mode="after")
     def _one_or_several(self) -> Self:
         if bool(self.models) == (self.model is not None):
-            raise ValueError("model: give one, or several with `models`" if self.models else "model: say which (a folder, a .bin or .ftz file, or a URL)")
+            raise ValueError(
+                "model: give one, or several with `models`" if self.models else "model: say which (a folder, a .bin or .ftz file, or a URL)"
+            )
         beside = [key for key in ModelOptions.model_fields if self.models and getattr(self, key) != ModelOptions.model_fields[key].default]
         if beside:
             raise ValueError(f"{beside[0]}: with `models`, each of them has its own")

@@ -129,8 +129,10 @@ def _bare(options: ModelOptions) -> Resolved:
     found = sha256_of(path)
     check_sha256(path, found, options.sha256)
     convention = options.convention
+    threshold = convention.threshold if convention and convention.threshold is not None else 0.5
     heads = tuple(
-        Head(label=label, file=path.name, sha256=found, positive=positive, complement=options.complement) for label, positive in heads_of(options)
+        Head(label=label, file=path.name, sha256=found, positive=positive, complement=options.complement, threshold=threshold)
+        for label, positive in heads_of(options)
     )
     card: dict[str, Any] = {"model": options.model, "sha256": found}
     if convention:

@@ -18,7 +18,6 @@ from corpusmill.filters.rules import Rule
 from corpusmill.filters.step import Batch, Measured, Step
 from corpusmill.pipeline.errors import ConfigError
 
-
 #: Options that change no value.
 DECISIONS = ("keep_where", "threshold", "keep", "of", "max_share", "measure_only")
 
