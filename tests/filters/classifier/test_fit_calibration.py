@@ -1,0 +1,108 @@
+"""Calibrations: scikit-learn's own predictions, honest on what they were not fitted on, and never falling."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.calibration import _sigmoid_calibration
+from sklearn.isotonic import IsotonicRegression
+
+from corpusmill.filters.classifier.calibration import log_odds
+from corpusmill.filters.classifier.fit_calibration import fit_calibration, source_weights
+from corpusmill.filters.classifier.metrics import measures, rank
+from corpusmill.pipeline.errors import InputError
+
+
+def overconfident(n, seed):
+    """Raw scores as fastText gives them: pushed towards 0 and 1, and too high; the truth is a logistic curve of their log-odds."""
+    random = np.random.default_rng(seed)
+    odds = random.normal(0, 4, n)
+    return 1 / (1 + np.exp(-odds)), random.random(n) < 1 / (1 + np.exp(-(0.4 * odds - 1)))
+
+
+@pytest.mark.parametrize("method", ["platt", "isotonic"])
+def test_half_means_half_on_what_it_was_not_fitted_on(method):
+    calibration = fit_calibration(method, *overconfident(12_000, 1))
+    raw, yes = overconfident(12_000, 2)
+    score = calibration.apply(raw)
+    before, after = (measures(rank(s, yes))[3] for s in (raw, score))
+    assert before > 0.15
+    assert after < 0.03
+    near = np.abs(score - 0.5) < 0.05
+    assert near.sum() > 200
+    assert abs(yes[near].mean() - 0.5) < 0.06
+
+
+def test_platts_curve_is_that_behind_the_data():
+    found = fit_calibration("platt", *overconfident(40_000, 3))
+    assert found.slope == pytest.approx(0.4, abs=0.01)
+    assert found.intercept == pytest.approx(-1, abs=0.04)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("n", [12, 400])
+def test_platt_is_that_of_scikit_learn(n, weighted):
+    raw, yes = overconfident(n, 8)
+    weights = np.random.default_rng(0).random(n) * 2 if weighted else None
+    a, b = _sigmoid_calibration(log_odds(raw), yes.astype(np.float64), weights)
+    found = fit_calibration("platt", raw, yes, weights)
+    np.testing.assert_allclose(found.apply(raw), 1 / (1 + np.exp(a * log_odds(raw) + b)), atol=2e-5)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_isotonic_is_that_of_scikit_learn(weighted):
+    raw, yes = overconfident(500, 9)
+    raw = np.round(raw, 2)
+    weights = np.random.default_rng(0).random(500) if weighted else None
+    model = IsotonicRegression(out_of_bounds="clip").fit(raw, yes, weights)
+    new = np.linspace(0, 1, 333)
+    np.testing.assert_allclose(fit_calibration("isotonic", raw, yes, weights).apply(new), model.predict(new), atol=1e-12)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([0.0, 0.001, 0.3, 0.5, 0.9, 1.0]), st.booleans()), min_size=2, max_size=30),
+    st.sampled_from(["platt", "isotonic"]),
+)
+def test_it_never_falls_and_stays_a_probability(examples, method):
+    raw, yes = [s for s, _ in examples], [y for _, y in examples]
+    if all(yes) or not any(yes):
+        with pytest.raises(InputError, match="has the answer"):
+            fit_calibration(method, raw, yes)
+        return
+    scores = fit_calibration(method, raw, yes).apply(np.linspace(0, 1, 101))
+    assert np.all(np.diff(scores) >= 0)
+    assert np.all((scores >= 0) & (scores <= 1))
+
+
+@pytest.mark.parametrize("method", ["platt", "isotonic"])
+def test_a_model_that_is_the_wrong_way_round_is_not_turned_around(method):
+    raw = np.linspace(0, 1, 200)
+    scores = fit_calibration(method, raw, raw < 0.5).apply(raw)
+    assert scores.max() - scores.min() < 1e-9
+    assert scores[0] == pytest.approx(0.5, abs=1e-9)
+
+
+def test_scores_that_part_yes_from_no_still_have_a_finite_curve():
+    found = fit_calibration("platt", [0.1, 0.2, 0.8, 0.9], [0, 0, 1, 1])
+    low, high = found.apply([0.1, 0.9])
+    assert 0.1 < low < 0.3  # Platt's target for no is 1 / (2 + 2)
+    assert 0.7 < high < 0.9
+
+
+def test_unknown_answers_and_texts_without_a_score_are_left_out():
+    raw, yes = overconfident(300, 4)
+    more = np.concatenate([raw, [0.5, np.nan]]), np.concatenate([yes.astype(np.int8), [-1, 1]])
+    assert fit_calibration("platt", *more) == fit_calibration("platt", raw, yes)
+
+
+def test_each_source_counts_alike():
+    weights = source_weights(["a", "a", "a", "b"])
+    np.testing.assert_allclose(weights, [2 / 3, 2 / 3, 2 / 3, 2])
+    assert source_weights([]).tolist() == []
+    raw = np.full(8, 0.5)
+    found = fit_calibration("isotonic", raw, [0, 0, 0, 0, 0, 0, 1, 1], source_weights(["big"] * 6 + ["small"] * 2))
+    assert found.apply(0.5) == pytest.approx(0.5)
+
+
+def test_none_is_the_raw_score():
+    assert fit_calibration("none", [0.1, 0.9], [1, 1]).apply([0.3]).tolist() == [0.3]
