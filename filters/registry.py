@@ -31,11 +31,12 @@ STEPS = {
     "pii": "corpusmill.filters.pii.step:Pii",
     "bad_words": "corpusmill.filters.bad_words:BadWords",
     "quality": "corpusmill.filters.quality:Quality",
+    "transformer": "corpusmill.filters.transformer.step:Transformer",
     "datatrove": "corpusmill.filters.datatrove_step:DatatroveStep",
     "python": "corpusmill.filters.python_step:PythonStep",
 }
-#: Steps that are nothing without options: others' code.
-OTHERS = ("datatrove", "python")
+#: Steps that are nothing without options: others' code and models.
+OTHERS = ("transformer", "datatrove", "python")
 
 
 class NamedStep:

@@ -93,7 +93,8 @@ class FilterStage(Stage):
     config: FilterConfig
 
     def execute(self, run: StageRun) -> None:
-        run.map("", FilterWorker, *self.tasks(run))
+        gpus = max((step.step.gpus for step in build_steps(self.config.steps)), default=0.0)
+        run.map("", FilterWorker, *self.tasks(run), gpus=gpus)
 
     def tasks(self, run: StageRun) -> tuple[list[Piece], dict[str, Any]]:
         """A piece for each shard that comes in, and the parameters of all."""
