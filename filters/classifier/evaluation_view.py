@@ -40,7 +40,9 @@ def warnings(result: Mapping[str, Any]) -> list[str]:
     if seen is None:
         sentences.append("the classifier does not say what it has learned from, so it may have seen these texts before.")
     elif seen["texts"] and not result["left_out"]:
-        sources = ", ".join(f"{name} {count:,}" for name, count in sorted(seen["by_source"].items(), key=lambda pair: (-pair[1], pair[0]))[:5])
+        sources = ", ".join(
+            f"{name} {count:,}" for name, count in sorted(seen["by_source"].items(), key=lambda pair: (-pair[1], pair[0]))[:5]
+        )
         sentences.append(
             f"{seen['texts']:,} of {seen['of']:,} texts were in the training data ({sources}), so the numbers are too good; --unseen leaves them out."
         )

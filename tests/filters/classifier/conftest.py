@@ -31,7 +31,9 @@ def sentence(kinds: Sequence[str], length: int, seed: int) -> str:
 
 def train(path: Path, kinds: Mapping[str, Sequence[str]], **options: object) -> Path:
     """A fastText model at `path` with these labels, each trained on sentences of its kinds of words."""
-    lines = [f"{label} {sentence(words, 12 + n % 9, 7 * n + place)}" for n in range(150) for place, (label, words) in enumerate(kinds.items())]
+    lines = [
+        f"{label} {sentence(words, 12 + n % 9, 7 * n + place)}" for n in range(150) for place, (label, words) in enumerate(kinds.items())
+    ]
     text = path.with_suffix(".txt")
     text.write_text("\n".join(lines) + "\n")
     settings = {"dim": 8, "epoch": 8, "lr": 0.5, "wordNgrams": 2, "bucket": 2000, "thread": 1, "verbose": 0, "minCount": 1, "seed": 1}
@@ -64,7 +66,9 @@ def dclm_model(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def jigsaw_model(tmp_path_factory) -> Path:
     """The labels of Dolma's Jigsaw model for hate speech."""
-    return train(tmp_path_factory.mktemp("jigsaw") / "hatespeech.bin", {"__label__toxic": ["rude"], "__label__non_toxic": ["good", "other"]})
+    return train(
+        tmp_path_factory.mktemp("jigsaw") / "hatespeech.bin", {"__label__toxic": ["rude"], "__label__non_toxic": ["good", "other"]}
+    )
 
 
 @pytest.fixture(scope="session")
@@ -77,7 +81,9 @@ def scale_model(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def toxicity(tmp_path_factory) -> Path:
     """A classifier of two labels that scores windows of 10 words."""
-    return make_classifier(tmp_path_factory.mktemp("toxicity") / "toxicity", "toxicity", {"toxicity": ["rude", "bad"], "hate": ["rude"]}, window=10)
+    return make_classifier(
+        tmp_path_factory.mktemp("toxicity") / "toxicity", "toxicity", {"toxicity": ["rude", "bad"], "hate": ["rude"]}, window=10
+    )
 
 
 @pytest.fixture(scope="session")
