@@ -42,7 +42,7 @@ def test_two_runs_in_different_folders_give_the_same_bytes(tmp_path):
         assert "label 1 is yes to the label kitchen, 0 is no" in done.stderr
         assert "Progress" not in done.stderr and "Number of words" not in done.stderr
     first, second = (content(tmp_path / name / "model") for name in ("one", "other place"))
-    assert sorted(first) == ["README.md", "classifier.json", "kitchen.ftz"]
+    assert sorted(first) == ["README.md", "classifier.json", "kitchen.ftz", "training.hashes"]
     assert first == second
     assert str(tmp_path).encode() not in b"".join(first.values())
 
@@ -93,7 +93,7 @@ def test_positive_and_negative_files_of_every_kind(tmp_path, corpusmill):
         "part-*.parquet": (len(negative), {"yes": 0, "no": len(negative)}, 2),
     }
     assert classifier.heads[0].calibration.method == "isotonic"
-    assert classifier.card["labels"]["kitchen"]["calibrated_on"]["what"] == "the validation part"  # no source has both answers
+    assert classifier.card["labels"]["kitchen"]["threshold_on"]["what"] == "the validation part"  # no source has both answers
     assert "Licence: CC0-1.0." in (tmp_path / "kitchen" / "README.md").read_text()
 
 
@@ -125,10 +125,12 @@ def test_a_spec_with_partial_labels_trains_a_model_a_label(spec_of_three, tmp_pa
     assert a["answers"]["workshop"]["yes"] == 0 and a["answers"]["workshop"]["no"] == a["answers"]["kitchen"]["yes"]
     assert (b["unknown"], sum(b["answers"]["workshop"].values()), sum(b["answers"]["kitchen"].values())) == (1, 399, 400)
     assert c["answers"]["kitchen"] == {"yes": c["answers"]["workshop"]["no"], "no": c["answers"]["workshop"]["yes"]}
-    on = {label: facts["calibrated_on"] for label, facts in classifier.card["labels"].items()}
+    on = {label: facts["threshold_on"] for label, facts in classifier.card["labels"].items()}
     assert on["kitchen"]["sources"] == ["a.jsonl", "b.jsonl", "c.jsonl"]
     assert on["workshop"]["sources"] == ["b.jsonl", "c.jsonl"]  # in a all answers to it are no
     rows = classifier.card["labels"]["kitchen"]
+    assert list(rows["unseen"]) == ["a.jsonl", "b.jsonl", "c.jsonl"] and rows["calibrated_on"]["what"] == "the validation part"
+    assert rows["unseen"]["c.jsonl"]["roc_auc"]["value"] > 0.95  # in a are the same words
     parts, trained = rows["parts"]["train"], rows["trained_on"]
     assert trained["yes"] + trained["no"] > sum(parts.values()) + 200  # b counts twice
 
