@@ -252,8 +252,8 @@ def _limits(classifier: Classifier) -> Iterator[str]:
     yield (
         "Scores mean what they say on text like the training text, with as much of yes as there: of what scores .5 half is yes. On other "
         "text the model is less sure than it says, and where yes is rarer, as most things are in a crawl, less of what it marks is right. "
-        "Look at `corpusmill classifier evaluate` on labelled text of the kind that you score, or keep a share of the corpus by the order of "
-        "its scores."
+        "Look at `corpusmill classifier evaluate` on labelled text of the kind that you score, or keep a share of the corpus by the order "
+        "of its scores."
     )
     yield "It knows the words and the languages of its training text, no others, and repeats the judgements of those who labelled it."
 
