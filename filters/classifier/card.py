@@ -31,10 +31,10 @@ class Head(Config):
     label: str
     file: str = Field(description="Name of the model's file in the folder.")
     sha256: str = Field(description="Of that file.")
-    positive: str = Field(YES, description="The fastText label whose probability is the raw score.")
-    complement: bool = Field(False, description="The raw score is one less that probability: `positive` names the answer no.")
+    positive: str = Field(default=YES, description="The fastText label whose probability is the raw score.")
+    complement: bool = Field(default=False, description="The raw score is one less that probability: `positive` names the answer no.")
     calibration: Calibration = Calibration()
-    threshold: float = Field(0.5, ge=0, le=1, description="The calibrated score from which the answer is yes.")
+    threshold: float = Field(default=0.5, ge=0, le=1, description="The calibrated score from which the answer is yes.")
 
 
 class Classifier(Config):
@@ -44,10 +44,10 @@ class Classifier(Config):
     name: str
     form: Form = "words"
     window: int | None = Field(
-        None, ge=1, description="Words of a window; a document's score is the greatest of its windows'. None: all at once."
+        default=None, ge=1, description="Words of a window; a document's score is the greatest of its windows'. None: all at once."
     )
     heads: tuple[Head, ...] = Field(min_length=1)
-    card: dict[str, Any] = Field({}, description="What it was trained on and how good it is: filters/classifier/model_card.py.")
+    card: dict[str, Any] = Field(default={}, description="What it was trained on and how good it is: filters/classifier/model_card.py.")
 
     def digest(self) -> str:
         """sha256 (hex) of everything that decides about a score: not of the card."""
