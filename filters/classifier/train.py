@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow.compute as pc
 
 from corpusmill.filters.classifier.autotune import Tuned, autotune
+from corpusmill.filters.classifier.calibration import Calibration
 from corpusmill.filters.classifier.card import FILE, Classifier, Head
 from corpusmill.filters.classifier.choose_threshold import choose_threshold
 from corpusmill.filters.classifier.duplicates import NearDuplicates
@@ -22,6 +24,9 @@ from corpusmill.filters.classifier.fit_calibration import fit_calibration, sourc
 from corpusmill.filters.classifier.model_card import CARD, card_text, make_card
 from corpusmill.filters.classifier.prepare import TEST, TRAIN, Prepared, prepare, taken
 from corpusmill.filters.classifier.spec import Arguments, TrainingSpec
+from corpusmill.filters.classifier.split import Index
+from corpusmill.filters.classifier.training_hashes import FILE as HASHES
+from corpusmill.filters.classifier.training_hashes import hashes_file
 from corpusmill.filters.classifier.unseen_source import calibration_scores, held_out_scores
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import TEMPORARY, fsync_folder
@@ -53,6 +58,7 @@ def train_classifier(
             content = json.dumps(classifier.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
             (temporary / FILE).write_text(content, "utf-8")
             (temporary / CARD).write_text(card_text(classifier), "utf-8")
+            (temporary / HASHES).write_bytes(hashes_file(prepared.distinct.hashes[prepared.part != TEST]))
             _publish(temporary, target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -97,15 +103,8 @@ def _train_label(prepared: Prepared, label: str, arguments: Arguments, folder: P
     weights = source_weights(source) if scored.sources else np.ones(len(scored.rows))
     calibration = fit_calibration(spec.calibration, scored.raw, yes[scored.rows], weights)
     threshold = choose_threshold(calibration.apply(scored.raw), yes[scored.rows], spec.threshold_rule, weights)
-    rows, raw = held_out_scores(prepared, label, path, TEST)
-    test = evaluate(
-        calibration.apply(raw),
-        yes[rows].astype(np.int8),
-        taken(prepared.distinct.table["source"], rows),
-        pc.utf8_length(taken(prepared.distinct.table["text"], rows)).to_numpy(),
-        threshold,
-        spec.seed,
-    )
+    test = _measured(prepared, label, *held_out_scores(prepared, label, path, TEST), calibration, threshold)
+    unseen = _measured(prepared, label, scored.rows, scored.raw, calibration, threshold) if scored.sources else None
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     say(f"{label}: AUC {test['roc_auc']['value']:.3f} on the test part, threshold {threshold:.3f}")
@@ -121,7 +120,18 @@ def _train_label(prepared: Prepared, label: str, arguments: Arguments, folder: P
             "no": int((~yes[scored.rows]).sum()),
         },
         "test": test,
+        "unseen": unseen,
     }
+
+
+def _measured(
+    prepared: Prepared, label: str, rows: Index, raw: npt.NDArray[np.float64], calibration: Calibration, threshold: float
+) -> dict[str, Any]:
+    """What `evaluate` finds in some examples by their raw scores."""
+    table = prepared.distinct.table
+    source, lengths = taken(table["source"], rows), pc.utf8_length(taken(table["text"], rows)).to_numpy()
+    _, yes = prepared.answers(label)
+    return evaluate(calibration.apply(raw), yes[rows].astype(np.int8), source, lengths, threshold, prepared.spec.seed)
 
 
 def _described(prepared: Prepared, arguments: Arguments, tuned: Tuned | None, found: list[tuple[Head, dict[str, Any]]]) -> Classifier:

@@ -91,7 +91,7 @@ def thresholds_figure(rows: Sequence[Mapping[str, Any]], threshold: float) -> Fi
     import plotly.graph_objects as go
 
     figure = go.Figure()
-    names = {"precision": "precision", "recall": "recall", "f1": "F1", "kept": "answered yes"}
+    names = {"precision": "precision", "recall": "recall", "f1": "F1", "kept": "yes"}
     for place, (key, name) in enumerate(names.items()):
         points = [(row["threshold"], row[key]["value"]) for row in rows if row[key] is not None]
         figure.add_scatter(

@@ -14,9 +14,14 @@ def value(measure: Measure | None) -> str:
     return "–" if measure is None else f"{measure['value']:.3f}"
 
 
+def ends(measure: Measure) -> str:
+    """A measure's interval."""
+    return f"{measure['low']:.3f}–{measure['high']:.3f}"
+
+
 def interval(measure: Measure | None) -> str:
     """A measure with its interval."""
-    return "–" if measure is None else f"{measure['value']:.3f} ({measure['low']:.3f}–{measure['high']:.3f})"
+    return "–" if measure is None else f"{value(measure)} ({ends(measure)})"
 
 
 def doubts(found: Mapping[str, Any]) -> list[str]:
@@ -29,7 +34,7 @@ def doubts(found: Mapping[str, Any]) -> list[str]:
     if auc is None:
         sentences.append(f"all examples have the answer {'yes' if yes else 'no'}, so nothing says how well it tells yes from no.")
     elif auc["value"] < LOW_AUC:
-        sentences.append(f"often takes no for yes: its AUC is {interval(auc)}.")
+        sentences.append(f"tells yes from no poorly: its AUC is {interval(auc)}.")
     if error is not None and error["low"] > HIGH_ERROR:
         sentences.append(f"its scores are no probabilities here: they are off by {interval(error)} on average.")
     if precision is not None and precision["high"] < LOW_PRECISION:
