@@ -18,8 +18,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from corpusmill.filters.config import FilterConfig
 from corpusmill.filters.rules import decide, fails_others, rules_metadata
-from corpusmill.filters.stage import FilterConfig, FilterStage, FilterWorker
+from corpusmill.filters.stage import FilterStage
+from corpusmill.filters.worker import FilterWorker
 from corpusmill.pipeline.config import config_digest
 from corpusmill.pipeline.engine import Engine
 from corpusmill.pipeline.errors import ConfigError, InputError

@@ -8,8 +8,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from corpusmill.filters.config import FilterConfig, rule_table
 from corpusmill.filters.rules import Rule, fails_others
-from corpusmill.filters.stage import FilterConfig, rule_table
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.run import plan_of_existing

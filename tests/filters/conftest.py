@@ -9,9 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from corpusmill.filters.config import FilterConfig
 from corpusmill.filters.models import language_model
 from corpusmill.filters.registry import build_steps, resolve_step
-from corpusmill.filters.stage import FilterConfig, FilterStage
+from corpusmill.filters.stage import FilterStage
 from corpusmill.filters.step import Batch, Measured
 from corpusmill.pipeline.engine import Engine, InlineEngine
 from corpusmill.pipeline.errors import InputError
