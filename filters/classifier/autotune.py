@@ -49,7 +49,8 @@ class Tuned:
 
 def argument_sets(first: Arguments, seed: int) -> Iterator[Arguments]:
     """The given arguments, then ever new ones, all fixed by the seed."""
-    seen, repeats, number = set(), 0, 0
+    seen: set[Arguments] = set()
+    repeats = number = 0
     found = first
     while repeats < MOST_REPEATS:
         if found in seen:
@@ -59,7 +60,7 @@ def argument_sets(first: Arguments, seed: int) -> Iterator[Arguments]:
             repeats = 0
             yield found
         number += 1
-        drawn = {}
+        drawn: dict[str, Any] = {}
         for name, values in CHOICES.items():
             drawn |= values[xxhash.xxh3_64_intdigest(f"{name}:{number}", seed) % len(values)]
         found = first.model_copy(update=drawn)

@@ -45,10 +45,10 @@ class Classifier(Config):
     name: str
     form: Form = "words"
     window: int | None = Field(
-        None, ge=1, description="Words of a window; a document's score is the greatest of its windows'. None: all at once."
+        default=None, ge=1, description="Words of a window; a document's score is the greatest of its windows'. None: all at once."
     )
     heads: tuple[Head, ...] = Field(min_length=1)
-    card: dict[str, Any] = Field({}, description="What it was trained on and how good it is: filters/classifier/model_card.py.")
+    card: dict[str, Any] = Field(default={}, description="What it was trained on and how good it is: filters/classifier/model_card.py.")
 
     def digest(self) -> str:
         """sha256 (hex) of everything that decides about a score: not of the card."""

@@ -50,6 +50,8 @@ def train_model(
         write_lines(path, lines, answer, order)
         try:
             model = fasttext.train_supervised(str(path), thread=1, verbose=0, seed=seed, **arguments.model_dump())
+            if not set(model.words) - {"</s>"} and arguments.maxn == 0:
+                raise ValueError("empty vocabulary")
             if compression:
                 cutoff = compression.cutoff if compression.cutoff < len(np.asarray(model.f.getInputMatrix())) else 0
                 model.quantize(

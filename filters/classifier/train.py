@@ -43,7 +43,7 @@ def train_classifier(
     the folder is replaced. Raises InputError in one sentence; then nothing is written.
     """
     target = Path(output_folder)
-    _check_target(target, force)
+    check_target(target, force)
     started = time.monotonic()
     prepared = prepare(spec, near_duplicates)
     say(f"{prepared.distinct.table.num_rows:,} different examples of {prepared.examples.table.num_rows:,}")
@@ -68,7 +68,8 @@ def train_classifier(
     return classifier
 
 
-def _check_target(target: Path, force: bool) -> None:
+def check_target(target: Path, force: bool) -> None:
+    """Raises InputError where a classifier can't be written there."""
     if not os.path.lexists(target):
         return
     if not target.is_dir():
