@@ -42,7 +42,7 @@ def test_two_runs_in_different_folders_give_the_same_bytes(tmp_path):
         assert "label 1 is yes to the label kitchen, 0 is no" in done.stderr
         assert "Progress" not in done.stderr and "Number of words" not in done.stderr
     first, second = (content(tmp_path / name / "model") for name in ("one", "other place"))
-    assert sorted(first) == ["README.md", "classifier.json", "kitchen.ftz"]
+    assert sorted(first) == ["README.md", "classifier.json", "kitchen.ftz", "training.hashes"]
     assert first == second
     assert str(tmp_path).encode() not in b"".join(first.values())
 
