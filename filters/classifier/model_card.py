@@ -111,6 +111,9 @@ def _quality(classifier: Classifier) -> Iterator[str]:
             [_measures(name, found) for name, found in rows],
         )
         yield _table(["length in characters", *_HEADS], [_measures(name, found) for name, found in test["by_length"].items()])
+        if unseen := facts["unseen"]:
+            yield "On sources that were left out of the training in turn, by models that do not know them:"
+            yield _table(["source", *_HEADS], [_measures("all", unseen), *(_measures(*found) for found in unseen["by_source"].items())])
         sources = f" ({', '.join(map(_safe, on['sources']))})" if on["sources"] else ""
         rule = card["training"]["threshold_rule"]
         value = f" {rule['value']:g}" if rule["value"] is not None else ""

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from corpusmill.pipeline.report import figures, tokenizers
+from corpusmill.pipeline.report import classifier_figures, figures, tokenizers
 from corpusmill.pipeline.report.contamination import stayed
 from corpusmill.pipeline.report.decisions import Decisions
 from corpusmill.pipeline.report.dedup_details import FULL
@@ -51,6 +51,12 @@ class Page:
             "caption": caption(histogram, bool(rules)),
         }
 
+    def column(self, decisions: Decisions, column: str) -> dict[str, Any] | None:
+        """The chart of one column of a stage; None where there are no values."""
+        histogram = decisions.histograms.get(column)
+        rules = [rule for rule in decisions.thresholds if rule.column == column]
+        return self._histogram(histogram, rules) if histogram is not None and histogram.values else None
+
     def near_misses(self, decisions: Decisions) -> list[dict[str, Any]]:
         """For each rule that fired or could: the documents just dropped and just kept, with the beginning of their text."""
         stage = decisions.stage
@@ -96,7 +102,8 @@ def render(summary: Summary) -> str:
     """The page's HTML. Equal runs give equal pages but for the times of metrics.jsonl."""
     page = Page(summary)
     body = templates(SAMPLE_TEXT).get_template("report.html.jinja").render(
-        page=page, s=summary, figures=figures, tokenizers=tokenizers, data_stages=DATA_STAGES, times=stage_times(summary.measures),
+        page=page, s=summary, figures=figures, classifier_figures=classifier_figures, tokenizers=tokenizers,
+        data_stages=DATA_STAGES, times=stage_times(summary.measures),
         max_warnings=MAX_WARNINGS, max_table=MAX_TABLE, lists=LISTS, evidence=evidence,
         full_shown=FULL, stayed=stayed, packings=packings(summary.tokens),
         description=json.dumps(summary.reader.description, indent=2, ensure_ascii=False, sort_keys=True),
