@@ -51,11 +51,16 @@ class Page:
             "caption": caption(histogram, bool(rules)),
         }
 
-    def column(self, decisions: Decisions, column: str) -> dict[str, Any] | None:
-        """The chart of one column of a stage; None where there are no values."""
+    def scores(self, decisions: Decisions, column: str, own: float) -> dict[str, Any] | None:
+        """The chart of a classifier's scores; None where there are no values. `own`: its threshold, drawn where no rule has another."""
         histogram = decisions.histograms.get(column)
+        if histogram is None or not histogram.values:
+            return None
         rules = [rule for rule in decisions.thresholds if rule.column == column]
-        return self._histogram(histogram, rules) if histogram is not None and histogram.values else None
+        shown = self._histogram(histogram, rules)
+        if not rules:
+            self.figures[shown["figure"]] = figures.histogram_figure(histogram, [Rule("", "", column, "yes: >=", own)])
+        return shown
 
     def near_misses(self, decisions: Decisions) -> list[dict[str, Any]]:
         """For each rule that fired or could: the documents just dropped and just kept, with the beginning of their text."""
