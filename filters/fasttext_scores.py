@@ -76,9 +76,7 @@ class FastTextScorer:
         units[:, 4] = [scores.ctypes.data for scores in found]
         key = np.uint64(hash_token(np.frombuffer(new_line, np.uint8), 0, len(new_line)) if new_line else 0)
         for offset, tokens in slices:
-            score_tokens(
-                *tokens, offset, key, self._model_rows, units, self._layouts, windows, self._table, self._entries, self._clock
-            )
+            score_tokens(*tokens, offset, key, self._model_rows, units, self._layouts, windows, self._table, self._entries, self._clock)
         return [Scores(windows[unit[1]], scores[: windows[unit[1], -1]]) for unit, scores in zip(units.tolist(), found)]
 
 

@@ -111,7 +111,7 @@ def _quality(classifier: Classifier) -> Iterator[str]:
                 "On each source by a model that was trained without it, which is what to expect on text from elsewhere (the threshold was "
                 "chosen on these scores, if the next lines say so):"
             )
-            yield _table(["source left out", *_HEADS], [_measures(name, found) for name, found in unseen.items()])
+            yield _table(["source left out", *_HEADS], [_measures(name, found) for name, found in unseen["by_source"].items()])
         yield from _decisions(head, facts, classifier.card["training"]["threshold_rule"])
 
 

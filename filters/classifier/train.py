@@ -115,7 +115,7 @@ def _train_label(prepared: Prepared, label: str, arguments: Arguments, folder: P
         "calibrated_on": _what(prepared, fitted_on, yes),
         "threshold_on": _what(prepared, chosen_on, yes),
         "test": test,
-        "unseen": _measured(prepared, head, unseen)["by_source"] if unseen else None,
+        "unseen": _measured(prepared, head, unseen) if unseen else None,
     }
 
 

@@ -129,8 +129,8 @@ def test_a_spec_with_partial_labels_trains_a_model_a_label(spec_of_three, tmp_pa
     assert on["kitchen"]["sources"] == ["a.jsonl", "b.jsonl", "c.jsonl"]
     assert on["workshop"]["sources"] == ["b.jsonl", "c.jsonl"]  # in a all answers to it are no
     rows = classifier.card["labels"]["kitchen"]
-    assert list(rows["unseen"]) == ["a.jsonl", "b.jsonl", "c.jsonl"] and rows["calibrated_on"]["what"] == "the validation part"
-    assert rows["unseen"]["c.jsonl"]["roc_auc"]["value"] > 0.95  # in a are the same words
+    assert list(rows["unseen"]["by_source"]) == ["a.jsonl", "b.jsonl", "c.jsonl"] and rows["calibrated_on"]["what"] == "the validation part"
+    assert rows["unseen"]["by_source"]["c.jsonl"]["roc_auc"]["value"] > 0.95  # in a are the same words
     parts, trained = rows["parts"]["train"], rows["trained_on"]
     assert trained["yes"] + trained["no"] > sum(parts.values()) + 200  # b counts twice
 
