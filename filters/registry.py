@@ -32,11 +32,12 @@ STEPS = {
     "bad_words": "corpusmill.filters.bad_words:BadWords",
     "classifier": "corpusmill.filters.classifier.step:ClassifierStep",
     "quality": "corpusmill.filters.quality:Quality",
+    "transformer": "corpusmill.filters.transformer.step:Transformer",
     "datatrove": "corpusmill.filters.datatrove_step:DatatroveStep",
     "python": "corpusmill.filters.python_step:PythonStep",
 }
 #: Steps that are nothing without options: others' code and models.
-OTHERS = ("datatrove", "python", "classifier")
+OTHERS = ("classifier", "transformer", "datatrove", "python")
 
 
 class NamedStep:

@@ -43,9 +43,9 @@ def measuring(config: FilterConfig) -> FilterConfig:
     return config.model_copy(update={"steps": items, "thresholds": {}})
 
 
-def execute(run: StageRun, config: FilterConfig, pieces: Sequence[Piece], params: dict[str, Any]) -> None:
-    """Performs all phases; `pieces` and `params` are those of a run without shares."""
-    rows = run.map("measure", MeasureWorker, [Piece(f"measured/{p.key}", p.inputs) for p in pieces], params, measuring(config))
+def execute(run: StageRun, config: FilterConfig, pieces: Sequence[Piece], params: dict[str, Any], gpus: float) -> None:
+    """Performs all phases; `pieces` and `params` are those of a run without shares, and `gpus` what a measuring worker takes of a GPU."""
+    rows = run.map("measure", MeasureWorker, [Piece(f"measured/{p.key}", p.inputs) for p in pieces], params, measuring(config), gpus=gpus)
     measured = [row.ref(run.stage.name, row.outputs[0].path) for row in rows]
     rules = rule_table(config)
     found = run.once(THRESHOLDS_TASK, measured, lambda _: _find(run.run, rules, measured))

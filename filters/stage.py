@@ -20,10 +20,11 @@ class FilterStage(Stage):
     def execute(self, run: StageRun) -> None:
         record.execute(run, self.config)
         pieces, params = self.tasks(run)
+        gpus = max((step.step.gpus for step in build_steps(self.config.steps)), default=0.0)
         if share_phases.keeps_shares(self.config):
-            share_phases.execute(run, self.config, pieces, params)
+            share_phases.execute(run, self.config, pieces, params, gpus)
         else:
-            run.map("", FilterWorker, pieces, params)
+            run.map("", FilterWorker, pieces, params, gpus=gpus)
 
     def tasks(self, run: StageRun) -> tuple[list[Piece], dict[str, Any]]:
         """A piece for each shard that comes in, and the parameters of all."""

@@ -139,6 +139,11 @@ class Step(ABC):
         """The statistics that `measure` will ask the batch for."""
         return Needs()
 
+    @property
+    def gpus(self) -> float:
+        """What the step takes of a GPU where there is one; 0 for steps that compute on the CPU."""
+        return 0.0
+
     def model_files(self) -> list[str]:
         """Local files that decide about the values (fetched where need be); their content counts for resuming."""
         return []

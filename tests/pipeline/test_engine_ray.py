@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from corpusmill.pipeline.engine import Engine, Failed, InlineEngine, Job
-from corpusmill.pipeline.engine_ray import ONE_THREAD, RETRIES, PieceActor, RayEngine
+from corpusmill.pipeline.engine_ray import RETRIES, THREADS, PieceActor, RayEngine
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.ray_share import Share
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Piece
 from corpusmill.pipeline.storage import Storage
@@ -133,10 +134,10 @@ def test_relative_paths_are_those_of_the_folder_where_the_run_was_started(
 
 
 def test_a_node_without_that_folder_is_named(stages: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ONE_THREAD:
+    for name in THREADS:
         monkeypatch.setenv(name, "1")  # the actor sets them in its process, which is this one here
     job = Job("lines", "for_ray.lines:LinesWorker", stages.LinesConfig(), "run")
-    answer = PieceActor(job, str(tmp_path / "missing")).perform(Piece("part-00000", ()))
+    answer = PieceActor(job, str(tmp_path / "missing"), Share(1)).perform(Piece("part-00000", ()))
     assert isinstance(answer, Failed)
     assert answer.message == f"run: the node {platform.node()} has no {tmp_path}/missing, so give it paths that all nodes have."
 
