@@ -52,7 +52,7 @@ def model_folder(model: str, revision: str | None = None) -> Path:
     if folder.is_absolute() or not HUB_NAME.fullmatch(model):
         raise ConfigError(f"{model}: {NEITHER}.")
     folder = _hub_folder(model, revision)
-    _check(folder, model)
+    _check(folder, f"{model}, as far as Hugging Face's hub or the cache of it give it here")
     return folder
 
 

@@ -20,7 +20,22 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-MODULES = ["argparse", "ast", "base64", "bisect", "codecs", "csv", "datetime", "decimal", "enum", "functools", "gzip", "json", "random", "string"]
+MODULES = [
+    "argparse",
+    "ast",
+    "base64",
+    "bisect",
+    "codecs",
+    "csv",
+    "datetime",
+    "decimal",
+    "enum",
+    "functools",
+    "gzip",
+    "json",
+    "random",
+    "string",
+]
 LONGEST = 96
 
 

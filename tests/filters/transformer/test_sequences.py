@@ -20,7 +20,9 @@ def lists(found: sequences.Sequences, name: str = "input_ids") -> list[list[int]
     return [found.inputs[name][start:end].tolist() for start, end in pairwise(found.offsets)]
 
 
-def test_a_text_is_cut_off_as_the_tokenizer_cuts_it(tokenizer, real_texts: list[str], hostile_texts: list[str], hard_texts, monkeypatch) -> None:
+def test_a_text_is_cut_off_as_the_tokenizer_cuts_it(
+    tokenizer, real_texts: list[str], hostile_texts: list[str], hard_texts, monkeypatch
+) -> None:
     texts = real_texts + hostile_texts + hard_texts
     expected = [tokenizer(text, truncation=True, max_length=60)["input_ids"] for text in texts]
     assert sum(len(ids) == 60 for ids in expected) > 50

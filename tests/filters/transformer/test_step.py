@@ -140,7 +140,9 @@ def test_windows_by_their_maximum_and_their_mean(
 def test_a_long_text_is_seen_to_its_end_by_windows_alone(toxicity: str, real_texts: list[str], scored: Callable) -> None:
     long = real_texts[-1]
     assert scored([long], model=toxicity) == scored([long + " Z" * 50], model=toxicity)
-    assert scored([long], model=toxicity, window=96, windows="mean") != scored([long + " Z" * 50], model=toxicity, window=96, windows="mean")
+    assert scored([long], model=toxicity, window=96, windows="mean") != scored(
+        [long + " Z" * 50], model=toxicity, window=96, windows="mean"
+    )
 
 
 def test_a_text_without_tokens_has_no_score(make_model: Callable, real_texts: list[str], scored: Callable) -> None:
