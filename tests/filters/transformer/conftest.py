@@ -47,15 +47,15 @@ def real_texts() -> list[str]:
         module = importlib.import_module(name)
         texts.append(inspect.getdoc(module) or name)
         texts += [doc for _, member in sorted(vars(module).items()) if (doc := inspect.getdoc(member) if callable(member) else None)]
-    return sorted(set(texts))[:300] + ["\n".join(texts)[:12000]]
+    return [*sorted(set(texts))[:300], "\n".join(texts)[:12000]]
 
 
 @pytest.fixture(scope="session")
 def hostile_texts() -> list[str]:
     """What a crawl may hold: special tokens as text, control characters, one endless word."""
     return [
-        "[SEP] [PAD] [PAD] [CLS] a </s> <pad> <|endoftext|>", "\x1b[31mred\x07 \u202ereversed\u202c", "\0a\0\0b", "x" * 100_000, "漢" * 20_000,
-        "ab " * 40_000, "é\u0301" * 5000, "😀👩‍👩‍👧 שלום عربي", " ", "\n\n\n", "\ufeff\u200b\u200d",
+        "[SEP] [PAD] [PAD] [CLS] a </s> <pad> <|endoftext|>", "\x1b[31mred\x07 \u202ereversed\u202c", "\0a\0\0b", "x" * 100_000,
+        "漢" * 20_000, "ab " * 40_000, "é\u0301" * 5000, "😀👩‍👩‍👧 שלום عربي", " ", "\n\n\n", "\ufeff\u200b\u200d",
     ]  # fmt: skip
 
 

@@ -160,7 +160,7 @@ def test_softmax_of_one_label_and_labels_of_one_name(regression: str, copied: Pa
                 }
             },
             "r",
-        )  # noqa: E501
+        )
 
 
 def test_a_model_without_a_head_is_refused(make_model: Callable[..., str]) -> None:

@@ -48,7 +48,7 @@ def test_regression_as_fineweb_edu_does_it(regression: str, real_texts: list[str
     found = scored(texts, model=regression)
     assert list(found) == ["transformer", "transformer_int"]
     np.testing.assert_allclose(found["transformer"], logits, atol=1e-5)
-    assert found["transformer_int"] == [int(round(max(0, min(score, 5)))) for score in logits]
+    assert found["transformer_int"] == [round(max(0, min(score, 5))) for score in logits]
     assert len(set(found["transformer"])) > 100
     assert [score["LABEL_0"] for score in by_pipeline(regression, texts[:50])] == pytest.approx(found["transformer"][:50], abs=1e-5)
 
@@ -57,7 +57,7 @@ def test_whole_numbers_round_as_python_does(regression: str, scored: Callable, m
     scores = np.array([-0.6, 0.5, 1.5, 2.5, 2.5001, 4.51, 7.0], np.float32)
     monkeypatch.setattr("corpusmill.filters.transformer.model.Classifier.logits", lambda *_: scores[:, None])
     found = scored(["a"] * len(scores), model=regression)["transformer_int"]
-    assert found == [int(round(max(0, min(score, 5)))) for score in scores] == [0, 0, 2, 2, 3, 5, 5]
+    assert found == [round(max(0, min(score, 5))) for score in scores] == [0, 0, 2, 2, 3, 5, 5]
     assert scored(["a"] * len(scores), model=regression, highest=3)["transformer_int"] == [0, 0, 2, 2, 3, 3, 3]
     assert list(scored(["a"] * len(scores), model=regression, highest=None)) == ["transformer"]
 
