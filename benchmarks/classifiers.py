@@ -104,13 +104,15 @@ def ordinary_phrases(data: Path, lengths: Sequence[int]) -> list[str]:
 # ---- classifiers -----------------------------------------------------------------------------------
 
 
-def recipe(folder: Path, without: str | None = None, window: int | None = None) -> TrainingSpec:
-    """The recipe over the files in `folder`, scoring whole texts unless `window` is given: what is judged here is short."""
-    raw = yaml.safe_load(RECIPE.read_text("utf-8")) | {"window": window}
-    raw["sources"] = [source for source in raw["sources"] if source["name"] != without]
-    for source in raw["sources"]:
-        source["files"] = [name if "://" in name else str(folder / name) for name in source["files"]]
-    return make_spec(raw, str(RECIPE))
+def recipe(folder: Path, without: str | None = None, labels: Sequence[str] | None = None) -> TrainingSpec:
+    """The recipe over the files in `folder`, all of it or a part; texts are scored whole, as what is judged here is short."""
+    spec = make_spec(yaml.safe_load(RECIPE.read_text("utf-8")), str(RECIPE))
+    sources = []
+    for source in spec.sources:
+        files = tuple(name if "://" in name else str(folder / name) for name in source.files)
+        if source.name != without and (labels is None or set(labels) & set(source.labels())):
+            sources.append(source.model_copy(update={"files": files}))
+    return spec.model_copy(update={"window": None, "sources": tuple(sources), "labels": tuple(labels or spec.labels)})
 
 
 def trained(spec: TrainingSpec, folder: Path) -> tuple[Path, float]:
@@ -184,7 +186,7 @@ def pair(found: tuple[Floats, float], part: Judged) -> tuple[Floats, list[int], 
 def unseen_sources(folder: Path, judged: list[Judged]) -> None:
     head("Toxicity on a source that training, calibration and threshold have not seen; below it plain fastText on the same texts")
     for part in judged:
-        spec = recipe(folder, part.without)
+        spec = recipe(folder, part.without, ["toxicity"])
         model, _ = trained(spec, folder / f"without-{part.without}")
         print(measure(part.name, *pair(scores(model, part.texts, "toxicity"), part)))
         print(measure("  plain fastText", PlainFastText(spec, "toxicity").scores(part.texts), part.answers, 0.5), flush=True)
