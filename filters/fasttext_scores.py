@@ -41,7 +41,8 @@ class Tokens(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """`scores` float32 (windows, labels), NOT_LISTED or UNKNOWN (filters.fasttext_output), both below 0, where there is none; text i has the rows from `first[i]` up to `first[i + 1]`."""
+    """`scores` float32 (windows, labels): NOT_LISTED or UNKNOWN (filters.fasttext_output), both below 0, where there is none. Text i has
+    the rows from `first[i]` up to `first[i + 1]`."""
 
     first: npt.NDArray[np.int64]
     scores: npt.NDArray[np.float32]
@@ -76,9 +77,7 @@ class FastTextScorer:
         units[:, 4] = [scores.ctypes.data for scores in found]
         key = np.uint64(hash_token(np.frombuffer(new_line, np.uint8), 0, len(new_line)) if new_line else 0)
         for offset, tokens in slices:
-            score_tokens(
-                *tokens, offset, key, self._model_rows, units, self._layouts, windows, self._table, self._entries, self._clock
-            )
+            score_tokens(*tokens, offset, key, self._model_rows, units, self._layouts, windows, self._table, self._entries, self._clock)
         return [Scores(windows[unit[1]], scores[: windows[unit[1], -1]]) for unit, scores in zip(units.tolist(), found)]
 
 
@@ -107,8 +106,8 @@ def _model_rows(models: Sequence[FastTextModel]) -> tuple[npt.NDArray[np.int64],
     place = -(-(COUNTS + len(models)) // BLOCK) * BLOCK
     for row, model in zip(rows, models):
         row[:] = (
-            model.shortest, model.longest, model.bucket_count, model.word_count, model.word_ngrams, model.eos, model.loss, len(model.labels),
-            model.rows.shape[1], len(model.children), model.words.ctypes.data, model.word_rows.ctypes.data, len(model.words),
+            model.shortest, model.longest, model.bucket_count, model.word_count, model.word_ngrams, model.eos, model.loss,
+            len(model.labels), model.rows.shape[1], len(model.children), model.words.ctypes.data, model.word_rows.ctypes.data, len(model.words),
             model.buckets.ctypes.data if model.buckets.size else 0, model.rows.ctypes.data, model.output.ctypes.data,
             model.children.ctypes.data, place,
         )  # fmt: skip

@@ -60,17 +60,19 @@ def load_heads(folder: str | Path, classifier: Classifier) -> list[LoadedHead]:
         path = Path(folder) / head.file
         if head.file not in models:
             models[head.file] = load_model(path, head.sha256)
+        model = models[head.file]
+        column = label_column(model, head.positive, path)
         heads.append(
             LoadedHead(
-                head.label,
-                models[head.file],
-                label_column(models[head.file], head.positive, path),
-                head.complement,
-                classifier.form,
-                classifier.window,
-                head.calibration,
-                head.threshold,
-            )  # fmt: skip
+                label=head.label,
+                model=model,
+                column=column,
+                complement=head.complement,
+                form=classifier.form,
+                window=classifier.window,
+                calibration=head.calibration,
+                threshold=head.threshold,
+            )
         )
     return heads
 

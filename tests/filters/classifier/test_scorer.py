@@ -25,8 +25,11 @@ from corpusmill.pipeline.errors import InputError
 
 #: fastText adds in single precision, and reads the sigmoid of ova and ns from a table whose entries are so far apart.
 ROUNDING, TABLE_STEP = 1e-5, 1 / (1 + math.exp(-1 / 32)) - 0.5
-WORDS = """the of a in is was good bad House house maison Straße ΟΔΟΣ река ДОМ 漢字 日本語 हिन्दी don't 3.14 it's @user http://x.org/y? ! , . ( )
-spam viagra naïve co-operate supercalifragilistic é e\u0301 😀 </s> __label__yes __label__x <nl> <url>""".split()
+WORDS = [
+    "the", "of", "a", "in", "is", "was", "good", "bad", "House", "house", "maison", "Straße", "ΟΔΟΣ", "река", "ДОМ", "漢字", "日本語",
+    "हिन्दी", "don't", "3.14", "it's", "@user", "http://x.org/y?", "!", ",", ".", "(", ")", "spam", "viagra", "naïve", "co-operate",
+    "supercalifragilistic", "é", "e\u0301", "😀", "</s>", "__label__yes", "__label__x", "<nl>", "<url>",
+]  # fmt: skip
 SPACES = [" ", " ", " ", " ", "  ", "\n", "\n\n", "\t", "\r\n", "\u2028", "\0", "\xa0"]
 #: Options of a model each; the files are all in use at once.
 KINDS: dict[str, dict[str, Any]] = {
