@@ -21,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corpusmill.filters.stage import FilterConfig
+from corpusmill.filters.config import FilterConfig
 from corpusmill.pipeline.engine_ray import RayEngine
 from corpusmill.pipeline.manifest import Manifest, TaskRow
 from corpusmill.pipeline.progress import Progress

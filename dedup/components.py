@@ -38,7 +38,7 @@ IN_GROUP, IN_BUCKET = 1, 2
 
 
 @numba.njit(cache=True, nogil=True)
-def _root(parent, i):
+def find_root(parent, i):
     while parent[i] != i:
         parent[i] = parent[parent[i]]
         i = parent[i]
@@ -50,7 +50,7 @@ def join(parent, star, document):
     """Joins every document to the one before it where both have one star (`star` ascends); roots are the lowest members."""
     for i in range(1, len(star)):
         if star[i] == star[i - 1]:
-            a, b = _root(parent, document[i - 1]), _root(parent, document[i])
+            a, b = find_root(parent, document[i - 1]), find_root(parent, document[i])
             if a < b:
                 parent[b] = a
             else:
@@ -70,7 +70,7 @@ def join_up_to(parent, weight, star, document, limit, smallest, largest):
         if smallest <= end - begin <= largest:
             middle = document[begin]
             for i in range(begin + 1, end):
-                a, b = _root(parent, middle), _root(parent, document[i])
+                a, b = find_root(parent, middle), find_root(parent, document[i])
                 if a == b:
                     continue
                 if weight[a] + weight[b] > limit:
@@ -87,7 +87,7 @@ def join_up_to(parent, weight, star, document, limit, smallest, largest):
 @numba.njit(cache=True, nogil=True)
 def roots(parent):
     for i in range(len(parent)):
-        parent[i] = _root(parent, i)
+        parent[i] = find_root(parent, i)
     return parent
 
 

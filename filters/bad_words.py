@@ -132,7 +132,7 @@ class BadWords(Step):
     def measure(self, batch: Batch) -> Measured:
         from corpusmill.filters.bad_words_kernel import build_trie, count_words
 
-        data, offsets = text_buffers(_usual_lower(batch.text))
+        data, offsets = text_buffers(usual_lower(batch.text))
         names = self._lists(batch)
         counts = np.zeros(len(batch), np.int64)
         for name in sorted(set(names) - {None}):
@@ -184,7 +184,7 @@ def _letters_and_newline() -> npt.NDArray[np.uint8]:
     return classes
 
 
-def _usual_lower(text: pa.Array) -> pa.Array:
+def usual_lower(text: pa.Array) -> pa.Array:
     """The texts, those lower-cased whose lower case is not that of their characters one by one."""
     unusual = pc.match_substring_regex(text, UNUSUAL_LOWER)
     if not pc.any(unusual).as_py():

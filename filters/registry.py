@@ -30,12 +30,16 @@ STEPS = {
     "encoding_damage": "corpusmill.filters.encoding_damage:EncodingDamage",
     "pii": "corpusmill.filters.pii.step:Pii",
     "bad_words": "corpusmill.filters.bad_words:BadWords",
-    "quality": "corpusmill.filters.quality:Quality",
+    "classifier": "corpusmill.filters.classifier.step:ClassifierStep",
+    "quality": "corpusmill.filters.classifier.builtin_step:Quality",
+    "toxicity": "corpusmill.filters.classifier.builtin_step:Toxicity",
+    "spam": "corpusmill.filters.classifier.builtin_step:Spam",
+    "transformer": "corpusmill.filters.transformer.step:Transformer",
     "datatrove": "corpusmill.filters.datatrove_step:DatatroveStep",
     "python": "corpusmill.filters.python_step:PythonStep",
 }
-#: Steps that are nothing without options: others' code.
-OTHERS = ("datatrove", "python")
+#: Steps that are nothing without options: others' code and models.
+OTHERS = ("classifier", "transformer", "datatrove", "python")
 
 
 class NamedStep:

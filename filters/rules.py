@@ -1,6 +1,7 @@
 """Decisions: plain comparisons of measured columns with thresholds. Each family's file holds its tables of rules, by preset."""
 
 import json
+import math
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,20 +21,40 @@ COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq,
 }  # fmt: skip
 NOT_IN = "not in"  # of a list of strings
+#: The threshold of a rule that has yet to be found (`Rule.kept`): no document fails it.
+UNKNOWN = math.nan
+
+
+@dataclass(frozen=True)
+class Share:
+    """How much of the corpus a rule keeps: `share` (above 0, at most 1) of the documents that pass all rules with a threshold given by
+    the recipe (`of` is `passing`), or of all (`all`); of these, those that have a value."""
+
+    share: float
+    of: str
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A document fails where `column comparison threshold` is true. A value that is NaN or null never fails."""
+    """A document fails where `column comparison threshold` is true. A value that is NaN or null never fails.
+
+    With `kept` the threshold is the one that keeps this share of the corpus (filters/kept_share.py).
+    """
 
     name: str
     column: str
     comparison: str
     threshold: Threshold
+    kept: Share | None = None
 
     def __post_init__(self) -> None:
         if self.comparison not in COMPARISONS and self.comparison != NOT_IN:
             raise ValueError(f"{self.name}: no such comparison: {self.comparison!r}")
+
+    @property
+    def unknown(self) -> bool:
+        """Whether the threshold has yet to be found."""
+        return self.kept is not None and self.threshold != self.threshold
 
     def failing(self, column: pa.Array) -> npt.NDArray[np.bool_]:
         """bool, one a document: which ones fail. `column` holds this rule's values."""
@@ -54,9 +75,10 @@ class StepRule:
 
     def as_json(self) -> dict[str, Any]:
         threshold = list(self.rule.threshold) if isinstance(self.rule.threshold, tuple) else self.rule.threshold
+        kept = {"kept": {"share": self.rule.kept.share, "of": self.rule.kept.of}} if self.rule.kept else {}
         return {
             "step": self.step, "rule": self.rule.name, "column": self.rule.column,
-            "comparison": self.rule.comparison, "threshold": threshold,
+            "comparison": self.rule.comparison, "threshold": threshold, **kept,
         }  # fmt: skip
 
 
@@ -71,9 +93,10 @@ def with_thresholds(rules: Iterable[StepRule], thresholds: Mapping[str, float | 
             raise ValueError(f"thresholds.{name}: this rule compares with a list; it can only be switched off with null")
     changed = []
     for rule in rules:
-        threshold = thresholds.get(rule.rule.name, rule.rule.threshold)
-        if threshold is not None:
-            changed.append(replace(rule, rule=replace(rule.rule, threshold=threshold)))
+        if rule.rule.name not in thresholds:
+            changed.append(rule)
+        elif (threshold := thresholds[rule.rule.name]) is not None:
+            changed.append(replace(rule, rule=replace(rule.rule, threshold=threshold, kept=None)))
     return changed
 
 
@@ -105,6 +128,7 @@ def rules_metadata(rules: Iterable[StepRule]) -> dict[bytes, bytes]:
 
 
 def read_rules(schema: pa.Schema) -> list[dict[str, Any]]:
-    """The rules that decided about a report table: {step, rule, column, comparison, threshold} in their order."""
+    """The rules that decided about a report table: {step, rule, column, comparison, threshold} in their order, and `kept` (share, of)
+    where the threshold was found."""
     rules: list[dict[str, Any]] = json.loads((schema.metadata or {}).get(METADATA_KEY, b"[]"))
     return rules

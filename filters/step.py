@@ -1,5 +1,6 @@
 """What a step of the filter stage is: it measures every document of a batch, and may give each a new text."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import pyarrow as pa
 from corpusmill.filters.rules import Rule
 from corpusmill.filters.statistics import REPETITION, WORD_COUNT, Needs, Statistics, measure
 from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.text.buffers import text_buffers
 
 
@@ -35,6 +37,8 @@ class Batch:
         self.text = text  # large_string, no nulls
         self.word_rule = word_rule
         self.values: Mapping[str, pa.Array] = {} if values is None else values  # what the steps before have measured, by column
+        #: bool (documents,): which ones pass all rules of the steps before; known to steps that ask (`Step.only_passing`).
+        self.passing: npt.NDArray[np.bool_] | None = None
         self._token_marks = token_marks
         self._planned = planned
         self._measured: list[tuple[Needs, Statistics]] = []
@@ -107,6 +111,8 @@ class Step(ABC):
     document_columns: tuple[str, ...] = ()
     #: Whether later steps measure the text that this one gives.
     rewrites: bool = False
+    #: Whether it measures documents alone that pass all rules of the steps before. Their thresholds then count for what is measured.
+    only_passing: bool = False
     #: Tells apart the steps of one kind that are of different making (`datatrove`, `python`).
     label: str = ""
 
@@ -123,14 +129,28 @@ class Step(ABC):
         """The rules on these columns, in the order in which they are reported."""
         return self.PRESETS[self.config.preset] if self.PRESETS else ()
 
+    @classmethod
+    def without_decisions(cls, options: dict[str, Any]) -> dict[str, Any]:
+        """Options of the step without those that decide but change no value."""
+        return options
+
     @property
     def needs(self) -> Needs:
         """The statistics that `measure` will ask the batch for."""
         return Needs()
 
+    @property
+    def gpus(self) -> float:
+        """What the step takes of a GPU where there is one; 0 for steps that compute on the CPU."""
+        return 0.0
+
     def model_files(self) -> list[str]:
         """Local files that decide about the values (fetched where need be); their content counts for resuming."""
         return []
+
+    def model_digests(self) -> list[str]:
+        """What is to be compared when a run is resumed: by default the sha256 (hex) of each of `model_files`. Raises InputError."""
+        return [_file_digest(path) for path in self.model_files()]
 
     def setup(self) -> None:  # noqa: B027 - most steps have nothing to load
         """Loads models: called once a process, before the first batch."""
@@ -144,6 +164,14 @@ class Step(ABC):
     @abstractmethod
     def measure(self, batch: Batch) -> Measured:
         """The values of all documents of a batch."""
+
+
+def _file_digest(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror}).") from error
 
 
 def short_form(given: Any, key: str, config: type[Config]) -> Any:

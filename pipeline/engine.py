@@ -25,6 +25,7 @@ class Job:
     config: Config
     run_root: str
     params: dict[str, Any] = field(default_factory=dict)
+    gpus: float = 0.0  # what each worker takes of a GPU; where there is none, it does without
 
 
 @dataclass(frozen=True)

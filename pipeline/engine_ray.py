@@ -19,6 +19,7 @@ from typing import Any
 
 from corpusmill.pipeline.engine import Done, Failed, Job, Performer, failure
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.ray_share import Share, share_out
 from corpusmill.pipeline.stage import Piece
 from corpusmill.pipeline.storage import is_remote
 
@@ -29,8 +30,8 @@ RETRIES = 3
 OBJECT_STORE = 80 * 1024 * 1024
 #: Seconds without a free CPU in the cluster after which the user is told what the run waits for.
 PATIENCE = 20.0
-#: One thread a worker process: as many workers as cores already share the machine.
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "RAYON_NUM_THREADS"), "1")
+#: Threads of a worker process: one for each CPU that it has, so one where as many workers as cores share the machine.
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "RAYON_NUM_THREADS")
 
 #: What makes Ray say nothing on the terminal: it keeps CUDA variables, and its own account of dead workers goes unprinted.
 QUIET = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
@@ -42,8 +43,10 @@ class PieceActor:
     It works in the folder in which the run was started, so that relative paths mean the same on a cluster.
     """
 
-    def __init__(self, job: Job, folder: str):
-        os.environ.update(ONE_THREAD)  # before the stage's libraries are imported
+    def __init__(self, job: Job, folder: str, share: Share):
+        os.environ.update(dict.fromkeys(THREADS, str(share.cpus)))  # before the stage's libraries are imported
+        if job.gpus and not share.gpus:  # a GPU that Ray has not given belongs to others
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
         self.job = job
         self.folder = folder
         self.performer: Performer | None = None
@@ -76,9 +79,10 @@ class RayEngine:
         self._started = False
 
     def perform(self, job: Job, pieces: Sequence[Piece], on_done: Callable[[Done], None]) -> Failed | None:
-        dispatch = _Dispatch(self._start(), job, pieces)
+        ray = self._start()
+        dispatch = _Dispatch(ray, job, pieces, share_out(ray.nodes(), job.gpus, min(self.workers, len(pieces))))
         try:
-            return dispatch.run(min(self.workers, len(pieces)), on_done)
+            return dispatch.run(on_done)
         finally:
             dispatch.close()
 
@@ -117,9 +121,10 @@ class _Dispatch:
     """Hands the pieces of one phase to actors. An actor for which the cluster has no room yet holds no piece,
     so the others can do all of the work."""
 
-    def __init__(self, ray: Any, job: Job, pieces: Sequence[Piece]):
+    def __init__(self, ray: Any, job: Job, pieces: Sequence[Piece], share: Share):
         self.ray = ray
-        self.actor_class = ray.remote(num_cpus=1)(PieceActor)
+        self.share = share
+        self.actor_class = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus)(PieceActor)
         self.job = ray.put(job)
         self.stage = job.stage
         self.waiting = deque(pieces)
@@ -127,9 +132,9 @@ class _Dispatch:
         self.actors: set[Any] = set()
         self.flying: dict[Any, tuple[Any, Piece | None]] = {}  # an answer to come: whose, and to which piece (None: `ready`)
 
-    def run(self, actors: int, on_done: Callable[[Done], None]) -> Failed | None:
+    def run(self, on_done: Callable[[Done], None]) -> Failed | None:
         """Performs everything; stops at the first failure."""
-        for _ in range(actors):
+        for _ in range(self.share.actors):
             self._add_actor()
         while self.waiting or any(piece for _, piece in self.flying.values()):
             ref = self._next_answer()
@@ -154,7 +159,7 @@ class _Dispatch:
                 self.ray.kill(actor)
 
     def _add_actor(self) -> None:
-        actor = self.actor_class.remote(self.job, str(Path.cwd()))
+        actor = self.actor_class.remote(self.job, str(Path.cwd()), self.share)
         self.actors.add(actor)
         self.flying[actor.ready.remote()] = (actor, None)
 

@@ -51,6 +51,7 @@ class Phase:
     params: dict[str, Any]
     config: Config
     digest: str
+    gpus: float
 
 
 class StageRun:
@@ -103,11 +104,13 @@ class StageRun:
         pieces: Sequence[Piece],
         params: dict[str, Any] | None = None,
         config: Config | None = None,
+        gpus: float = 0.0,
     ) -> list[TaskRow]:
         """Performs `worker` on every piece that is not finished; returns all rows in the order of `pieces`.
 
         `params` go to every worker of the phase and count for the identity of its tasks, as a piece's do. `config` is the part of the
         stage's section that the phase depends on (all of it by default): workers see no other, so nothing else redoes their tasks.
+        `gpus`: what each worker takes of a GPU, where there are any. That plays no part in the identity of a task.
         """
         params = params or {}
         config = config or self.stage.config
@@ -122,7 +125,7 @@ class StageRun:
         if todo:
             if not self.beside:
                 self.manifest.reopen()
-            self._perform(Phase(phase, worker, todo, params, config, digest), identities)
+            self._perform(Phase(phase, worker, todo, params, config, digest, gpus), identities)
         return [self.manifest.tasks[key] for key in identities]
 
     def once(
@@ -177,7 +180,7 @@ class StageRun:
 
     def _perform(self, phase: Phase, identities: dict[str, str]) -> None:
         worker, todo = phase.worker, phase.todo
-        job = Job(self.stage.name, f"{worker.__module__}:{worker.__qualname__}", phase.config, self.run.root, phase.params)
+        job = Job(self.stage.name, f"{worker.__module__}:{worker.__qualname__}", phase.config, self.run.root, phase.params, phase.gpus)
         by_key = {piece.key: piece for piece in todo}
         done: list[Done] = []
 

@@ -10,14 +10,12 @@ with probability n / 2^64 = 2.5e-13: in a crawl of a billion pages, each of whic
 expected once in 2,000 crawls. The file takes 36.6 MB, as a Python set of strings the domains take 623 MB a process.
 """
 
-import fcntl
 import json
 import mmap
 import struct
 import sys
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -28,7 +26,7 @@ import xxhash
 
 from corpusmill.filters.urls.address import TAIL, same_address, same_host, split_url
 from corpusmill.filters.urls.sources import WORDS, Kind, Source, digest_of
-from corpusmill.pipeline.cache import cache_folder
+from corpusmill.pipeline.cache import alone, cache_folder
 from corpusmill.pipeline.config import canonical_json
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
@@ -88,31 +86,12 @@ def open_lists(sources: list[Source], exact: bool) -> Lists:
     key = canonical_json([VERSION, sys.byteorder, exact, digest_of(sources)])
     path = cache_folder() / "urls" / f"{xxhash.xxh3_128_hexdigest(key)}.bin"
     if not path.is_file():
-        with _alone(path):
+        with alone(path):
             if not path.is_file():
                 with Storage(str(path.parent)).write_atomic(path.name) as file:
                     for part in build(sources, exact):
                         file.write(part)
     return read_lists(path)
-
-
-class _alone:
-    """One process of a machine builds, the others wait for it. Where a folder knows no locks, several build the same file."""
-
-    def __init__(self, path: Path):
-        self.path = path.with_suffix(".lock")
-
-    def __enter__(self) -> None:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = open(self.path, "w")
-        except OSError as error:
-            raise InputError(f"{self.path}: can't be written ({error.strerror}); set CORPUSMILL_CACHE to another folder.") from error
-        with suppress(OSError):
-            fcntl.flock(self.file, fcntl.LOCK_EX)
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
 
 
 def build(sources: list[Source], exact: bool) -> list[bytes | memoryview]:

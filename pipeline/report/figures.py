@@ -35,14 +35,20 @@ def language_figure(found: Judgement) -> Figure:
             marker_color=f"var(--series{place % 4})", hovertemplate="%{y:.2f}",
         )  # fmt: skip
     axis = {"title": "bytes a token", "rangemode": "tozero"}
-    return _finish(figure, 320, barmode="group", yaxis=axis, showlegend=True, bargap=0.25)
+    return finish(figure, 320, barmode="group", yaxis=axis, showlegend=True, bargap=0.25)
 
 
-def _finish(figure: Any, height: int, **layout: Any) -> Figure:
-    figure.update_layout(
-        template="none", height=height, margin={"l": 56, "r": 16, "t": 28, "b": 44}, hovermode="x unified",
-        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0}, **layout,
-    )  # fmt: skip
+def finish(figure: Any, height: int, **layout: Any) -> Figure:
+    """A figure as plain data, laid out as all of the page's are."""
+    legend = {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0}
+    every = {
+        "template": "none",
+        "height": height,
+        "margin": {"l": 56, "r": 16, "t": 28, "b": 44},
+        "hovermode": "x unified",
+        "legend": legend,
+    }
+    figure.update_layout({**every, **layout})
     figure.update_xaxes(automargin=True, fixedrange=True)
     figure.update_yaxes(automargin=True, fixedrange=True)
     plain: Figure = json.loads(figure.to_json(engine="json"))
@@ -59,7 +65,7 @@ def funnel_figure(rows: list[FunnelRow]) -> Figure:
     for name, values in (("kept", [r.documents_out for r in rows]), ("dropped", [r.dropped for r in rows])):
         figure.add_bar(y=stages, x=values, name=name, orientation="h", marker_color=f"var(--{name})", hovertemplate="%{x:,}")
     figure.update_yaxes(autorange="reversed")
-    return _finish(figure, 100 + 44 * len(rows), barmode="stack", xaxis_title="documents", bargap=0.35)
+    return finish(figure, 100 + 44 * len(rows), barmode="stack", xaxis_title="documents", bargap=0.35)
 
 
 def histogram_figure(histogram: Histogram, rules: list[Rule]) -> Figure:
@@ -90,7 +96,7 @@ def histogram_figure(histogram: Histogram, rules: list[Rule]) -> Figure:
             text = f"{html.escape(rule.comparison)} {number(rule.threshold)}"
             notes.append({"x": at, "y": 1 - 0.13 * (place % 3), "yref": "paper", "text": text, "showarrow": False, "xanchor": "left"})
     axis = {"type": "log"} if histogram.logarithmic else {}
-    return _finish(figure, 240, shapes=shapes, annotations=notes, xaxis=axis, yaxis={"rangemode": "tozero"}, showlegend=False)
+    return finish(figure, 240, shapes=shapes, annotations=notes, xaxis=axis, yaxis={"rangemode": "tozero"}, showlegend=False)
 
 
 def _log10(value: float) -> float:
@@ -111,7 +117,7 @@ def cluster_figure(found: Clusters) -> Figure:
     if not many:
         figure = go.Figure(go.Bar(x=sizes, y=counts, marker_color="var(--kept)"))
     count_axis = {"type": "log", "dtick": 1} if many else {"rangemode": "tozero"}
-    return _finish(figure, 260, xaxis={"title": "documents in a cluster", **axis}, yaxis={"title": "clusters", **count_axis})
+    return finish(figure, 260, xaxis={"title": "documents in a cluster", **axis}, yaxis={"title": "clusters", **count_axis})
 
 
 def similarity_figure(found: Clusters, threshold: float | None) -> Figure:
@@ -131,7 +137,7 @@ def similarity_figure(found: Clusters, threshold: float | None) -> Figure:
         note = {"x": threshold, "y": 1, "yref": "paper", "text": f"threshold {number(threshold)}", "showarrow": False, "xanchor": "left"}
         marks["annotations"] = [note]
     axis = {"title": "similarity to the kept document", "range": [first / BARS, 1]}
-    return _finish(figure, 260, xaxis=axis, yaxis={"title": "removed documents", "rangemode": "tozero"}, bargap=0, **marks)
+    return finish(figure, 260, xaxis=axis, yaxis={"title": "removed documents", "rangemode": "tozero"}, bargap=0, **marks)
 
 
 def curve_figure(curves: list[Curve]) -> Figure:
@@ -142,4 +148,4 @@ def curve_figure(curves: list[Curve]) -> Figure:
     for place, curve in enumerate(curves):
         color = f"var(--series{place % 4})"
         figure.add_scatter(x=curve.steps, y=curve.values, name=label(curve.name, 30), mode="lines", line={"color": color, "width": 1.5})
-    return _finish(figure, 280, xaxis_title="step", showlegend=len(curves) > 1)
+    return finish(figure, 280, xaxis_title="step", showlegend=len(curves) > 1)

@@ -1,24 +1,17 @@
-"""`report.html`: the whole run on one page that holds all it needs and lets nothing else in.
+"""`report.html`: the whole run on one page that holds all it needs and lets nothing else in: see page.py."""
 
-Crawl text reaches the page only through Jinja's autoescape (text) or as JSON with `<` escaped (chart labels). The
-content security policy names the page's own scripts and styles by their sha256; anything else is refused.
-"""
-
-import base64
-import hashlib
 import json
-from importlib import resources
 from typing import Any
 
-from corpusmill.pipeline.report import figures, tokenizers
+from corpusmill.pipeline.report import classifier_figures, figures, tokenizers
 from corpusmill.pipeline.report.contamination import stayed
 from corpusmill.pipeline.report.decisions import Decisions
 from corpusmill.pipeline.report.dedup_details import FULL
 from corpusmill.pipeline.report.duplicates import LISTS, evidence
 from corpusmill.pipeline.report.funnel import packings
 from corpusmill.pipeline.report.histogram import Histogram, number
+from corpusmill.pipeline.report.page import templates, whole_page
 from corpusmill.pipeline.report.read import DATA_STAGES, Rule
-from corpusmill.pipeline.report.safe import quoted, safe_line, safe_text
 from corpusmill.pipeline.report.summary import Summary, read_summary, stage_times
 from corpusmill.pipeline.report.training import Curve, Training
 
@@ -57,6 +50,17 @@ class Page:
             "rules": [f"{rule.rule}: fails if {rule.comparison} {number(rule.threshold)}" for rule in rules],
             "caption": caption(histogram, bool(rules)),
         }
+
+    def scores(self, decisions: Decisions, column: str, own: float) -> dict[str, Any] | None:
+        """The chart of a classifier's scores; None where there are no values. `own`: its threshold, drawn where no rule has another."""
+        histogram = decisions.histograms.get(column)
+        if histogram is None or not histogram.values:
+            return None
+        rules = [rule for rule in decisions.thresholds if rule.column == column]
+        shown = self._histogram(histogram, rules)
+        if not rules:
+            self.figures[shown["figure"]] = figures.histogram_figure(histogram, [Rule("", "", column, "yes: >=", own)])
+        return shown
 
     def near_misses(self, decisions: Decisions) -> list[dict[str, Any]]:
         """For each rule that fired or could: the documents just dropped and just kept, with the beginning of their text."""
@@ -99,63 +103,17 @@ def caption(histogram: Histogram, thresholds: bool) -> str:
     return "; ".join(parts)
 
 
-def _asset(name: str) -> str:
-    return resources.files("corpusmill.pipeline.report").joinpath(name).read_text("utf-8")
-
-
-def _source(content: str) -> str:
-    """A content security policy's source expression for one inline script or style."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
-
-
-def policy(scripts: list[str], styles: list[str]) -> str:
-    """The page's content security policy: its own scripts and styles, nothing else, and nothing remote."""
-    return (
-        f"default-src 'none'; script-src {' '.join(map(_source, scripts))}; style-src {' '.join(map(_source, styles))}; "
-        "img-src data:; base-uri 'none'; form-action 'none'"
-    )
-
-
-def script_json(value: Any) -> str:
-    """JSON that can stand in a `script` element: no `<`, so no tag or comment can begin in it."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026").replace("\u2028", "\\u2028")
-
-
 def render(summary: Summary) -> str:
     """The page's HTML. Equal runs give equal pages but for the times of metrics.jsonl."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
-    from plotly.offline import get_plotlyjs
-
-    environment = Environment(
-        loader=PackageLoader("corpusmill.pipeline.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = number
-    environment.filters["line"] = lambda value, limit=200: safe_line(str(value), limit)
-    environment.filters["text"] = lambda value, limit=SAMPLE_TEXT: safe_text(str(value), limit)
-    environment.filters["quoted"] = lambda value, limit=200: quoted(str(value), limit)
-    environment.filters["share"] = lambda part, whole: f"{part / whole:.1%}" if whole else "–"
-    scripts = [_asset("before_plotly.js"), get_plotlyjs(), _asset("report.js")]
-    styles = [_asset("report.css"), _asset("plotly.css")]
     page = Page(summary)
-    body = environment.get_template("report.html.jinja").render(
-        page=page, s=summary, figures=figures, tokenizers=tokenizers, data_stages=DATA_STAGES, times=stage_times(summary.measures),
+    body = templates(SAMPLE_TEXT).get_template("report.html.jinja").render(
+        page=page, s=summary, figures=figures, classifier_figures=classifier_figures, tokenizers=tokenizers,
+        data_stages=DATA_STAGES, times=stage_times(summary.measures),
         max_warnings=MAX_WARNINGS, max_table=MAX_TABLE, lists=LISTS, evidence=evidence,
         full_shown=FULL, stayed=stayed, packings=packings(summary.tokens),
         description=json.dumps(summary.reader.description, indent=2, ensure_ascii=False, sort_keys=True),
     )  # fmt: skip
-    return environment.get_template("page.html.jinja").render(
-        policy=policy(scripts, styles),
-        styles=[Markup(style) for style in styles],
-        scripts=[Markup(script) for script in scripts],
-        figures=Markup(script_json(page.figures)),
-        body=Markup(body),
-    )
+    return whole_page("Corpusmill report", body, page.figures)
 
 
 def write_report(folder: str) -> str:

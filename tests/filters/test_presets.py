@@ -7,10 +7,11 @@ import pyarrow as pa
 import pytest
 
 from corpusmill.filters import fineweb2
+from corpusmill.filters.config import FilterConfig, rule_table
 from corpusmill.filters.presets import PRESETS
 from corpusmill.filters.registry import OTHERS, STEPS, build_steps, resolve_step
 from corpusmill.filters.rules import decide
-from corpusmill.filters.stage import FilterConfig, FilterWorker, rule_table
+from corpusmill.filters.worker import FilterWorker
 from corpusmill.pipeline.engine import load_object
 from corpusmill.pipeline.errors import ConfigError
 from corpusmill.pipeline.recipe import validate_recipe

@@ -43,6 +43,14 @@ app.add_typer(
     help="Encode documents into token shards (`tokens RUN` means `tokens encode RUN`), or work with shards that are there.",
     epilog="Example: corpusmill tokens runs/demo",
 )
+#: `corpusmill classifier ...`: text classifiers, from their training to their evaluation.
+classifier_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(
+    classifier_app,
+    name="classifier",
+    help="Train, evaluate and apply text classifiers (quality, toxicity, ...).",
+    epilog="Example: corpusmill classifier train --data labelled.jsonl --output models/toxicity",
+)
 
 
 class EngineName(StrEnum):

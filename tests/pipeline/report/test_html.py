@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.report.html import script_json, write_report
+from corpusmill.pipeline.report.html import write_report
+from corpusmill.pipeline.report.page import script_json
 from corpusmill.pipeline.report.summary import read_summary
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -1,0 +1,132 @@
+# mypy: disallow-untyped-defs=False
+"""Clusters of near copies among texts that fit into memory: every pair of the wanted similarity is found, not only most.
+
+MinHash-LSH (the stage) misses a pair now and then, which a corpus can bear and the border between training and test can't. Here sets of
+shingles are joined by prefix filtering (Chaudhuri, Ganti and Kaushik 2006; Bayardo, Ma and Srikant 2007): of two sets whose Jaccard
+similarity is t, each of size n, the n - ceil(t n) + 1 rarest shingles of one and of the other have one in common.
+"""
+
+import math
+
+import numba
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from corpusmill.dedup.components import find_root, roots
+from corpusmill.dedup.config import MinHashConfig
+from corpusmill.dedup.jaccard import shared
+from corpusmill.dedup.shingles import Shingler
+from corpusmill.pipeline.text.buffers import text_buffers
+
+#: Shingles of short texts, in characters: those in which one word is changed stay similar. Long texts share so many of these by chance that
+#: nearly all would have to be compared, so they are compared by pairs of words, of which as many change with a word.
+CHARACTERS, WORDS = 5, 2
+#: From so many characters on, a text is long.
+LONG = 400
+#: Bits of a shingle's hash by which shingles are counted and looked up, at most.
+MOST_BITS = 24
+COUNT_BITS = 20  # of a key: how common a shingle is; the rest is of its hash
+
+Places = npt.NDArray[np.int64]
+
+
+def near_clusters(text: pa.Array | pa.ChunkedArray, threshold: float = 0.7) -> npt.NDArray[np.int64]:
+    """The number of each text's cluster (n): the lowest place in it. Texts are in one cluster where a chain of pairs joins them, each with
+    a Jaccard similarity of at least `threshold` of their sets of 5-character shingles, lower-cased and without what stands between words.
+
+    Texts of fewer characters are alone. Of texts with 400 characters and more it is the sets of pairs of neighbouring words. Takes about 20
+    bytes a character of memory; time grows with the number of texts that share rare shingles, to the square at worst.
+    """
+    length = np.asarray(pc.utf8_length(text).to_numpy(), np.int64)
+    parent = np.arange(len(length))
+    # Similar texts have similar lengths: a pair across the border is among the short ones.
+    for unit, ngram, rows in (
+        ("characters", CHARACTERS, np.flatnonzero(length < LONG / threshold)),
+        ("words", WORDS, np.flatnonzero(length >= LONG)),
+    ):
+        if len(rows):
+            config = MinHashConfig.model_validate({"unit": unit, "ngram": ngram, "min_words": ngram, "normalisation": "words"})
+            _join(text.take(pa.array(rows)), config, threshold, rows, parent)
+    return np.asarray(roots(parent))
+
+
+def _join(text: pa.Array | pa.ChunkedArray, config: MinHashConfig, threshold: float, rows: Places, parent: Places) -> None:
+    """Joins the similar ones of some texts in `parent`, where text i is at `rows[i]`."""
+    shingler = Shingler(config)
+    shingler.setup()
+    hashes, bounds = shingler.sets(*text_buffers(text))
+    bits = min(MOST_BITS, max(8, math.ceil(math.log2(len(hashes) + 1))))
+    counts = np.bincount((hashes >> np.uint64(64 - bits)).astype(np.int64), minlength=1 << bits)
+    order = np.argsort(np.diff(bounds), kind="stable")
+    own = np.arange(len(text))
+    join_similar(hashes, bounds, order, counts, bits, threshold, own)
+    union(rows, rows[np.asarray(roots(own))], parent)
+
+
+@numba.njit(cache=True, nogil=True)
+def join_similar(hashes, bounds, order, counts, bits, threshold, parent):
+    """Joins all similar texts in `parent`. `hashes[bounds[i]:bounds[i + 1]]` is the set of text i, ascending; `order` lists the texts by
+    the size of their sets; `counts`: how often the upper `bits` bits of hashes occur."""
+    total = 0
+    for i in range(len(bounds) - 1):
+        total += prefix_size(bounds[i + 1] - bounds[i], threshold)
+    head = np.full(len(counts), -1)
+    following, owner, entries = np.empty(total, np.int64), np.empty(total, np.int64), 0
+    compared = np.full(len(bounds) - 1, -1)
+    for place in range(len(order)):
+        text = order[place]
+        own = hashes[bounds[text] : bounds[text + 1]]
+        prefix = rarest(own, counts, bits, prefix_size(len(own), threshold))
+        for number in range(len(prefix)):
+            bucket = prefix[number]
+            entry = head[bucket]
+            while entry >= 0:
+                other = owner[entry]
+                size = bounds[other + 1] - bounds[other]
+                if size < threshold * len(own) - 1e-9:
+                    break  # what was entered before is smaller still
+                if compared[other] != text:
+                    compared[other] = text
+                    a, b = find_root(parent, text), find_root(parent, other)
+                    if a != b:
+                        common = shared(own, hashes[bounds[other] : bounds[other + 1]])
+                        if common >= threshold * (len(own) + size - common) - 1e-9:
+                            parent[max(a, b)] = min(a, b)
+                entry = following[entry]
+        for number in range(len(prefix)):
+            if number == 0 or prefix[number] != prefix[number - 1]:
+                owner[entries], following[entries] = text, head[prefix[number]]
+                head[prefix[number]] = entries
+                entries += 1
+
+
+@numba.njit(cache=True, nogil=True)
+def prefix_size(size, threshold):
+    return size - int(np.ceil(threshold * size - 1e-9)) + 1 if size else 0
+
+
+@numba.njit(cache=True, nogil=True)
+def rarest(own, counts, bits, size):
+    """The upper bits of the `size` rarest shingles of a set, without those that no other text can have."""
+    keys = np.empty(len(own), np.uint64)
+    kept = np.uint64(64 - COUNT_BITS)
+    for place in range(len(own)):
+        count = min(counts[np.int64(own[place] >> np.uint64(64 - bits))], (1 << COUNT_BITS) - 1)
+        keys[place] = np.uint64(count) << kept | own[place] >> np.uint64(COUNT_BITS)
+    keys.sort()
+    found, at = np.empty(size, np.int64), 0
+    for place in range(size):
+        if keys[place] >> kept > 1:
+            found[at] = np.int64(keys[place] << np.uint64(COUNT_BITS) >> np.uint64(64 - bits))
+            at += 1
+    return found[:at]
+
+
+@numba.njit(cache=True, nogil=True)
+def union(one, other, parent):
+    """Joins `one[i]` and `other[i]` (n,) in `parent`, each i."""
+    for place in range(len(one)):
+        a, b = find_root(parent, one[place]), find_root(parent, other[place])
+        parent[max(a, b)] = min(a, b)

@@ -1,0 +1,19 @@
+"""Texts of the Brown Corpus (Francis & Kučera 1961), whose words carry tags: `The/at jury/nn said/vbd ./.`"""
+
+import re
+
+#: What its typists wrote for marks, and spaces that no text has.
+QUOTES = {"``": '"', "''": '"'}
+TIGHT = re.compile(r' ([.,;:!?)\]])|([(\[]) |(?<=\s)(") (?=[^"\n]*")')
+
+
+def brown_text(tagged: str) -> str:
+    """A text without its tags, one paragraph a line; marks stand at the words that they belong to."""
+    paragraphs = re.split(r"\n\s*\n(?=\t)", tagged.strip("\n"))
+    return "\n\n".join(text for paragraph in paragraphs if (text := _joined(paragraph.split())))
+
+
+def _joined(tokens: list[str]) -> str:
+    words = [token.rpartition("/")[0] for token in tokens]
+    text = " ".join(QUOTES.get(word, word) for word in words if word)
+    return TIGHT.sub(lambda match: match[1] or match[2] or match[3] or "", text)

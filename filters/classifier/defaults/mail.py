@@ -1,0 +1,72 @@
+"""The text of a mail as its writer wrote it: no headers (they give away which list it came over), no quoted mails, no signature."""
+
+import email
+import email.message
+import re
+from collections.abc import Iterator
+
+from corpusmill.pipeline.ingest.charset import decode_text
+from corpusmill.pipeline.ingest.config import ExtractionConfig
+from corpusmill.pipeline.ingest.page.blocks import extract
+from corpusmill.pipeline.ingest.page.extracted import TooDeep
+
+#: A line that a mail program may have broken is at most so long, characters.
+WIDTH = 80
+#: Lines that are not their mail's own: quotations and what announces them, marks of PGP.
+FOREIGN = re.compile(r"\s*[>|].*|.{0,200}\bw(rote|rites):\s*|-{3,}\s*(BEGIN|END) PGP .*|Hash: SHA1\s*")
+SIGNATURE = re.compile(r"--\s?|_{20,}|-{20,}BEGIN PGP SIGNATURE.*")
+#: A line that begins something of its own: an item, a mark, an indent.
+OPENS = re.compile(r"\s|[-*•o+=_#~|]\s|[-*=_#~]{2}|\(?\d{1,3}[.)]\s")
+WHOLE_PAGE = ExtractionConfig(main_content=False)
+
+
+def mail_text(raw: bytes) -> str:
+    """The text of a mail (RFC 5322 and MIME); of alternatives the plain one where it says something. "" where there is none."""
+    message = email.message_from_bytes(re.sub(rb"\AFrom .*\n", b"", raw))
+    return "\n\n".join(text for text in _texts(message) if text)
+
+
+def _texts(part: email.message.Message) -> Iterator[str]:
+    kind = part.get_content_type()
+    if part.is_multipart():
+        inner = [child for child in part.get_payload() if isinstance(child, email.message.Message)]
+        if kind == "multipart/alternative":
+            texts = [" ".join(_texts(child)) for child in inner]
+            yield next((text for text in texts if text.strip()), "")
+        elif kind != "message/rfc822":  # a mail that is passed on is another one's
+            for child in inner:
+                yield from _texts(child)
+    elif kind in ("text/plain", "text/html") and part.get_content_disposition() != "attachment":
+        content = part.get_payload(decode=True)
+        yield _text(content if isinstance(content, bytes) else b"", part.get_content_charset(), kind == "text/html")
+
+
+def _text(content: bytes, charset: str | None, html: bool) -> str:
+    text = decode_text(content, charset, html).text
+    if html or re.match(r"\s*<(!doctype|html|head|body|table)\b", text, re.IGNORECASE):
+        try:
+            return extract(text, None, WHOLE_PAGE).text
+        except TooDeep:
+            return ""
+    return unwrapped(own_lines(text.splitlines()))
+
+
+def own_lines(lines: list[str]) -> list[str]:
+    """A mail's lines up to its signature, without quotations."""
+    end = next((place for place, line in enumerate(lines) if SIGNATURE.fullmatch(line)), len(lines))
+    return [line.rstrip() for line in lines[:end] if not FOREIGN.fullmatch(line)]
+
+
+def unwrapped(lines: list[str]) -> str:
+    """Lines put together where a mail program broke them: where the next line's first word would not have fitted in the mail's width."""
+    width = max((len(line) for line in lines if len(line) <= WIDTH), default=0)
+    out: list[str] = []
+    for place, line in enumerate(lines):
+        before = lines[place - 1] if place else ""
+        first = line.split(maxsplit=1)[:1]
+        broken = bool(first and before and not OPENS.match(line)) and width - 8 < len(before) + 1 + len(first[0]) and len(before) <= WIDTH
+        if broken and width >= 50:
+            out[-1] += " " + line
+        else:
+            out.append(line)
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(out)).strip()

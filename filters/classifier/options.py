@@ -1,0 +1,190 @@
+"""What a recipe says of a classifier: which model, what its labels mean, and which scores keep a document."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from corpusmill.filters.classifier.card import Form
+from corpusmill.filters.classifier.conventions import CONVENTIONS, Convention, Where
+from corpusmill.filters.step import short_form
+from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.storage import is_remote
+
+#: Files of fastText's; anything else that a recipe names is a classifier's folder.
+FASTTEXT_FILES = (".bin", ".ftz")
+NAME = re.compile(r"[A-Za-z]\w{0,63}")
+Preset = Literal["dclm", "dolma-jigsaw-hatespeech", "dolma-jigsaw-nsfw", "fineweb-edu", "textbook-quality"]
+Number = TypeVar("Number")
+
+
+class DecisionOptions(Config):
+    """Which scores keep a document."""
+
+    window: int | None = Field(
+        None, ge=1, description="Words of a window: a score is the greatest of the windows'. By default as the classifier has it."
+    )
+    keep_where: Where | None = Field(
+        None, description="Which scores are good: `high` (quality) or `low` (toxicity). A built-in or a preset knows."
+    )
+    threshold: Literal["own"] | float | dict[str, Literal["own"] | float] | None = Field(
+        None,
+        description="Where the verdict changes: a number, or `own` for the classifier's; or one of these by label. With high scores "
+        "kept, a document fails below it, else from it on. A single one is for the label that has the classifier's name, else for all.",
+    )
+    keep: float | dict[str, float] | None = Field(
+        None, description="In place of a threshold: the share of the corpus that is kept (0.1: the best tenth), or one by label."
+    )
+    of: Literal["passing", "all"] = Field(
+        "passing", description="Of what `keep` is a share: of documents that pass all rules with a threshold, or of all documents."
+    )
+    max_share: float | dict[str, float] | None = Field(
+        None, description="With windows: a document fails where more than this share of them is at the classifier's threshold or above."
+    )
+    measure_only: bool = Field(False, description="Scores decide nothing, whatever a preset or a built-in would do.")
+    raw: bool = Field(False, description="The model's uncalibrated scores go into the report, too (NAME_raw).")
+
+    @model_validator(mode="after")
+    def _decide_one_way(self) -> Self:
+        if self.keep is not None and self.threshold is not None:
+            raise ValueError("keep: a threshold is given, too; a kept share finds its own")
+        for label, share in _by_label(self.keep).items():
+            if not 0 < share <= 1:
+                raise ValueError(f"keep{label and f'.{label}'}: a share is above 0 and at most 1, not {share}")
+        for label, share in _by_label(self.max_share).items():
+            if not 0 <= share <= 1:
+                raise ValueError(f"max_share{label and f'.{label}'}: a share is between 0 and 1, not {share}")
+        for label, value in _by_label(self.threshold).items():
+            if value != "own" and value != value:
+                raise ValueError(f"threshold{label and f'.{label}'}: not a number")
+        if self.measure_only and not self.threshold == self.keep == self.max_share is None:
+            raise ValueError("measure_only: then there is no threshold, keep or max_share")
+        return self
+
+
+def _by_label(value: Number | dict[str, Number] | None) -> dict[str, Number]:
+    """The values by label; a single one under the label ''."""
+    if value is None:
+        return {}
+    return value if isinstance(value, dict) else {"": value}
+
+
+class ModelOptions(DecisionOptions):
+    """A classifier's folder, or a fastText model's file, by path or URL."""
+
+    model: str | None = Field(
+        None,
+        description="Folder of a classifier (`corpusmill classifier train`), or a fastText model (.bin, .ftz); its path, relative to the "
+        "recipe, or its URL (https, s3, hf and what fsspec knows), from which it is fetched once.",
+    )
+    sha256: str | None = Field(None, description="What the file's content (of a folder: of classifier.json) has to hash to.")
+    preset: Preset | None = Field(None, description="The conventions of a public model (filters/classifier/conventions.py).")
+    name: str | None = Field(None, description="Name of its columns; by default the classifier's or the preset's, else the file's.")
+    form: Form | None = Field(
+        None, description="Of a fastText model: how a text is written for it: plain (newlines are spaces), lower, words. Default: plain."
+    )
+    positive: str | dict[str, str] | None = Field(
+        None, description="Of a fastText model: its label that means yes; or several, by the name of their column (NAME_KEY)."
+    )
+    complement: bool = Field(False, description="`positive` names the answer no: the score is one less its probability.")
+    values: dict[str, float] | None = Field(
+        None, description="Of a fastText model whose labels are a scale: the number that each stands for. NAME is the expected one."
+    )
+
+    @field_validator("model")
+    @classmethod
+    def _from_recipe(cls, model: str | None, info: ValidationInfo) -> str | None:
+        if model is None or is_remote(model):
+            return model
+        return str((Path((info.context or {}).get("folder", ".")) / model.removeprefix("file://")).resolve())
+
+    @field_validator("name")
+    @classmethod
+    def _names_columns(cls, name: str | None) -> str | None:
+        if name is not None and not NAME.fullmatch(name):
+            raise ValueError(f"a column's name has letters, digits and underscores, and begins with a letter, not {name!r}")
+        return name
+
+    @field_validator("sha256")
+    @classmethod
+    def _is_hash(cls, sha256: str | None) -> str | None:
+        if sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
+            raise ValueError("64 hexadecimal digits are needed")
+        return sha256.lower() if sha256 else None
+
+    @property
+    def convention(self) -> Convention | None:
+        return CONVENTIONS[self.preset] if self.preset else None
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the model is a file of fastText's, not a classifier's folder."""
+        return self.model is not None and self.model.partition("?")[0].endswith(FASTTEXT_FILES)
+
+    @model_validator(mode="after")
+    def _labels_have_a_meaning(self) -> Self:
+        if self.model is None:
+            return self
+        if not self.is_file:
+            given = [key for key in ("preset", "form", "positive", "values") if getattr(self, key) is not None]
+            if given or self.complement:
+                raise ValueError(
+                    f"{given[0] if given else 'complement'}: a classifier's folder says that itself; it is for .bin and .ftz files"
+                )
+            return self
+        if (self.positive is not None) + (self.values is not None) > 1:
+            raise ValueError("values: positive is given, too; a scale has no single answer yes")
+        if self.preset and (self.positive is not None or self.values is not None):
+            raise ValueError(f"preset: {self.preset} says what the labels mean, and so does {'values' if self.values else 'positive'}")
+        if not (self.preset or self.positive or self.values):
+            raise ValueError(f"positive: say which label of {self.model} means yes ({_labels_of(self.model)})")
+        if (self.values or (self.convention and self.convention.values)) and (self.window or self.complement):
+            raise ValueError("values: the expected value is that of the whole text; window and complement do not go with it")
+        return self
+
+
+def _labels_of(path: str) -> str:
+    """The labels of a local model, for a message."""
+    from corpusmill.filters.fasttext_model import read_model
+
+    try:
+        labels = read_model(path).labels if not is_remote(path) else ()
+    except (OSError, ValueError):
+        labels = ()
+    return f"it has {', '.join(labels[:20])}" if labels else "positive: __label__..."
+
+
+class ClassifierConfig(ModelOptions):
+    """Scores of a trained classifier or of a fastText model, and what they decide; several at once with `models`."""
+
+    models: tuple[ModelOptions, ...] = Field(
+        (), description="Several, in place of `model`: each with the options of one; texts are read once."
+    )
+    only_passing: bool = Field(False, description="Documents that fail a rule of an earlier step are not scored (null), which saves time.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, given: Any) -> Any:
+        """`- classifier: PATH` and `- classifier: {models: [PATH, ...]}`."""
+        if isinstance(given, Mapping) and isinstance(given.get("models"), list | tuple):
+            given = {**given, "models": [{"model": item} if isinstance(item, str) else item for item in given["models"]]}
+        return short_form(given, "model", cls) if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _one_or_several(self) -> Self:
+        if bool(self.models) == (self.model is not None):
+            raise ValueError(
+                "model: give one, or several with `models`" if self.models else "model: say which (a folder, a .bin or .ftz file, or a URL)"
+            )
+        beside = [key for key in ModelOptions.model_fields if self.models and getattr(self, key) != ModelOptions.model_fields[key].default]
+        if beside:
+            raise ValueError(f"{beside[0]}: with `models`, each of them has its own")
+        if any(options.model is None for options in self.models):
+            raise ValueError("models: each needs a model")
+        return self
+
+    @property
+    def each(self) -> tuple[ModelOptions, ...]:
+        return self.models or (self,)

@@ -1,0 +1,282 @@
+"""What a classifier is trained on and how: the YAML of `corpusmill classifier train --spec`, and what the command's options become."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+
+from corpusmill.filters.classifier.calibration import Method
+from corpusmill.filters.classifier.card import Form
+from corpusmill.filters.classifier.choose_threshold import ThresholdRule
+from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.errors import ConfigError, InputError
+from corpusmill.pipeline.storage import is_remote
+
+#: A label names a file and a report's column.
+LABEL = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+#: Columns of the table of examples.
+RESERVED = ("text", "source", "document")
+Answer = Literal[0, 1]
+#: A value of a label column as it is compared: see `value_key`.
+ValueKey = Annotated[str, BeforeValidator(lambda value: value_key(value))]
+
+
+def value_key(value: Any) -> str:
+    """A label column's value as text: JSON, YAML and Parquet write one value in several ways (`true`, `1`, `1.0`)."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+class Pieces(Config):
+    """How long documents are cut, so that training sees texts of one length."""
+
+    characters: int | None = Field(default=None, ge=20, description="Length of a piece; it ends where a word does.")
+    words: int | None = Field(default=None, ge=3, description="Words of a piece.")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.characters is None) == (self.words is None):
+            raise ValueError("give characters or words")
+        return self
+
+
+class Source(Config):
+    """Where examples come from, and what is known of their answers."""
+
+    name: str | None = Field(default=None, description="By default the name of the first file or of the run.")
+    files: tuple[str, ...] = Field(default=(), description="Files, folders and globs, relative to the spec.")
+    format: Literal["auto", "jsonl", "parquet", "lines", "documents"] = Field(
+        default="auto",
+        description="auto: what the file holds; a text file is one document in a folder, and an example a line where it is named itself. "
+        "lines: an example a line; documents: an example a file.",
+    )
+    run: str | None = Field(default=None, description="A run's folder: its documents.")
+    stage: Literal["ingest", "filter", "dedup"] = Field(default="ingest", description="The stage of the run whose documents are taken.")
+    text_column: str = "text"
+    label_column: str | None = Field(default=None, description="The column of the answers: a value, or a list of values that hold at once.")
+    values: dict[ValueKey, dict[str, Answer]] = Field(
+        {}, description="What each value says: `offensive: {toxic: 1, hate: 0}`; a label that is left out is unknown."
+    )
+    label_columns: dict[str, str] = Field(default={}, description="A column a label, of 0 and 1: `toxic: is_toxic`.")
+    answers: dict[str, Answer] = Field(default={}, description="The answers of all its examples, where no column gives one.")
+    weak: dict[str, str] = Field(
+        default={}, description="A file with a word list a label: a text that has one of its words has the answer yes."
+    )
+    limit: int | None = Field(
+        default=None, ge=1, description="At most so many rows, drawn by the hash of the text; of a run 20,000 by default."
+    )
+    pieces: Pieces | None = None
+    repeat: float = Field(default=1.0, gt=0, le=100, description="How often its examples are in the training; .5 draws half of them.")
+    licence: str | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if bool(self.files) == bool(self.run):
+            raise ValueError("give files or a run")
+        if not (self.label_column or self.label_columns or self.answers or self.weak):
+            raise ValueError("give label_column, label_columns, answers or weak, or nothing is known of its examples")
+        if self.values and not self.label_column:
+            raise ValueError("values needs a label_column")
+        return self
+
+    def named(self) -> str:
+        """The source's name."""
+        return self.name or Path((self.run or self.files[0]).rstrip("/")).name
+
+    def labels(self) -> list[str]:
+        """The labels that it names."""
+        found = [*self.label_columns, *self.answers, *self.weak]
+        return list(dict.fromkeys([label for answers in self.values.values() for label in answers] + found))
+
+
+class SplitShares(Config):
+    """The parts of the examples, by the hash of their content."""
+
+    train: float = Field(default=0.8, gt=0, lt=1)
+    validation: float = Field(default=0.1, gt=0, lt=1)
+    test: float = Field(default=0.1, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if abs(self.train + self.validation + self.test - 1) > 1e-9:
+            raise ValueError("train, validation and test must add up to 1")
+        return self
+
+
+class Arguments(Config):
+    """fastText's arguments, under its names and with its meanings."""
+
+    dim: int = Field(default=16, ge=1, le=1000)
+    epoch: int = Field(default=5, ge=1, le=1000)
+    lr: float = Field(default=0.5, gt=0)
+    wordNgrams: int = Field(default=2, ge=1, le=10)
+    minn: int = Field(default=3, ge=0, le=20)
+    maxn: int = Field(default=5, ge=0, le=20)
+    minCount: int = Field(default=2, ge=1)
+    bucket: int = Field(default=200_000, ge=1, le=100_000_000)
+    loss: Literal["softmax", "hs", "ns"] = "softmax"
+
+    @model_validator(mode="after")
+    def _ngrams(self) -> Self:
+        if self.minn > self.maxn:
+            raise ValueError("minn is greater than maxn")
+        return self
+
+
+class Compression(Config):
+    """fastText's quantisation (`.ftz`): rows by product quantisation.
+
+    Without `cutoff` scores stay as they are, but for some hundredths (docs/classifiers.md has figures), at a sixth of the size.
+    """
+
+    cutoff: int = Field(default=0, ge=0, description="Words and n-grams that stay, those with the greatest norms; 0 keeps all.")
+    retrain: bool = Field(default=True, description="Train what the cutoff leaves once more.")
+    dsub: int = Field(default=2, ge=1, le=16)
+    qnorm: bool = True
+
+
+class Autotune(Config):
+    """A search for better arguments, ended by a time or by a number of trials (which gives the same result on every machine)."""
+
+    seconds: float | None = Field(default=None, gt=0)
+    trials: int | None = Field(default=None, ge=1, le=10_000)
+
+    @model_validator(mode="after")
+    def _ends(self) -> Self:
+        if self.seconds is None and self.trials is None:
+            raise ValueError("give seconds or trials")
+        return self
+
+
+def parse_rule(given: Any) -> Any:
+    """`best_f1`, `precision=.9` (the lowest threshold with it) or `kept=.1` (the share of examples that get yes) as a ThresholdRule."""
+    if not isinstance(given, str):
+        return given
+    kind, equals, value = given.partition("=")
+    if (kind, equals) == ("best_f1", ""):
+        return {"kind": kind}
+    try:
+        if kind in ("precision", "kept") and 0 < float(value) < 1:
+            return {"kind": kind, "value": float(value)}
+    except ValueError:
+        pass
+    raise ValueError(f"a threshold rule is best_f1, precision=.9 or kept=.1, not {given}")
+
+
+class TrainingSpec(Config):
+    """A classifier's training, whole. Paths are absolute, or relative to the working folder: `read_spec` resolves them."""
+
+    name: str = Field(pattern=LABEL)
+    labels: tuple[str, ...] = Field(min_length=1)
+    sources: tuple[Source, ...] = Field(min_length=1)
+    form: Form = "words"
+    window: int | None = Field(default=None, ge=1)
+    seed: int = Field(default=1, ge=0, lt=1 << 31)
+    split: SplitShares = SplitShares()
+    balance: Literal["repeat", "sample", "none"] = Field(
+        default="repeat", description="What is done beyond `ratio`: the rarer answer is repeated, fewer of the other are drawn, or nothing."
+    )
+    ratio: float = Field(default=4, ge=1, description="So many times as often as a label's rarer answer the other may be trained on.")
+    fasttext: Arguments = Arguments()
+    autotune: Autotune | None = None
+    calibration: Method = "platt"
+    calibrate_on: Literal["held_out", "unseen_source"] = Field(
+        default="held_out",
+        description="held_out: .5 means .5 on the validation part; unseen_source: on sources left out (unseen_source.py).",
+    )
+    threshold_on: Literal["auto", "held_out", "unseen_source"] = Field(
+        default="auto", description="auto: on sources left out in turn where there are at least two with both answers, else held out."
+    )
+    threshold_rule: Annotated[ThresholdRule, BeforeValidator(parse_rule)] = ThresholdRule()
+    compress: Compression | None = Compression()
+    licence: str | None = Field(default=None, description="Of the model, as its card states it.")
+
+    @field_validator("compress", mode="before")
+    @classmethod
+    def _switched(cls, given: Any) -> Any:
+        return {True: Compression(), False: None}.get(given, given) if isinstance(given, bool) else given
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        for label in self.labels:
+            if not re.match(LABEL, label) or label in RESERVED:
+                raise ValueError(f"labels: {label!r} is no name for a label (letters, digits, - and _; not {', '.join(RESERVED)})")
+        if len({label.lower() for label in self.labels}) < len(self.labels):
+            raise ValueError("labels: two have one name")
+        names = [source.named() for source in self.sources]
+        for source, name in zip(self.sources, names):
+            unknown = [label for label in source.labels() if label not in self.labels]
+            if unknown:
+                raise ValueError(f"sources: {name} answers {unknown[0]!r}, which is not among the labels ({', '.join(self.labels)})")
+            if names.count(name) > 1:
+                raise ValueError(f"sources: two have the name {name}; give each a name")
+        return self
+
+
+def read_spec(path: str | Path, options: Mapping[str, Any] | None = None) -> TrainingSpec:
+    """Reads a YAML spec; `options` go before what it says. Raises InputError or ConfigError in one sentence."""
+    try:
+        raw = yaml.safe_load(Path(path).read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: a spec is UTF-8 text, and byte {error.start} is not.") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise ConfigError(f"{path}{f':{mark.line + 1}' if mark else ''}: not valid YAML ({getattr(error, 'problem', error)}).") from error
+    if not isinstance(raw, Mapping):
+        raise ConfigError(f"{path}: a spec is a mapping of a training's options.")
+    spec = make_spec({"name": name_of(path), **raw, **(options or {})}, str(path))
+    return spec.model_copy(update={"sources": tuple(_resolved(source, Path(path).parent) for source in spec.sources)})
+
+
+def _resolved(source: Source, folder: Path) -> Source:
+    """A source whose paths are relative to `folder`."""
+
+    def joined(path: str) -> str:
+        return path if is_remote(path) else str(folder / path)
+
+    return source.model_copy(
+        update={
+            "files": tuple(map(joined, source.files)),
+            "run": joined(source.run) if source.run else None,
+            "weak": {label: joined(path) for label, path in source.weak.items()},
+        }
+    )
+
+
+def make_spec(raw: Mapping[str, Any], where: str) -> TrainingSpec:
+    """A spec from plain values; what does not fit becomes a ConfigError that begins with `where`."""
+    try:
+        return TrainingSpec.model_validate(dict(raw))
+    except ValidationError as error:
+        raise ConfigError(f"{where}: " + "; ".join(_explain(e) for e in _own(error.errors())) + ".") from error
+
+
+def _own(errors: Sequence[Any]) -> list[Any]:
+    """Errors without those that follow from errors within what they are about (a list whose items are all refused is too short)."""
+    return [one for one in errors if not any(other is not one and other["loc"][: len(one["loc"])] == one["loc"] for other in errors)]
+
+
+def _explain(error: Any) -> str:
+    place = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"{place}: unknown key"
+    if error["type"] == "value_error":
+        return f"{place}: {error['msg'].removeprefix('Value error, ')}" if place else error["msg"].removeprefix("Value error, ")
+    if error["type"] == "missing":
+        return f"{place}: is missing"
+    given = f", not {error['input']!r}" if isinstance(error["input"], str | int | float | None) else ""
+    return f"{place}: {error['msg'][0].lower()}{error['msg'][1:]}{given}"
+
+
+def name_of(path: str | Path) -> str:
+    """A path's last part as a classifier's name."""
+    kept = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in Path(path).name.split(".")[0]).strip("-_")
+    return kept[:64] or "classifier"

@@ -1,0 +1,1 @@
+"""Scores of transformers' sequence classifiers, such as FineWeb-Edu's: an optional extra, imported where a recipe names it."""

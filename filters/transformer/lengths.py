@@ -1,0 +1,53 @@
+"""Batches by length. The shape of a text's batch depends on the text's own length and on the options, never on its neighbours.
+
+Sums of floats depend in their last bits on the shape of the matrices that are multiplied, as libraries choose their way by it. So a
+length is padded to one of few, and a batch that is not full is filled up with rows that nobody reads: each text of a length is computed in
+a batch of one shape, with whatever company.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Shaped:
+    """Sequences that are computed together: `members` fill the first of `rows` rows of `length` tokens."""
+
+    members: npt.NDArray[np.int64]
+    rows: int
+    length: int
+
+
+def padded_lengths(tokens: npt.NDArray[np.int64], longest: int) -> npt.NDArray[np.int64]:
+    """For each number of tokens (1 to `longest`) the length to which it is padded: one of eight for each doubling, at most `longest`.
+
+    Whoever is shorter than `longest` has padding, since models may take another way where nothing is padded.
+    """
+    step = 1 << np.maximum(np.floor(np.log2(tokens)).astype(np.int64) - 3, 3)
+    return np.minimum((tokens // step + 1) * step, longest)
+
+
+def batches(tokens: npt.NDArray[np.int64], longest: int, budget: int) -> Iterator[Shaped]:
+    """All sequences, given how many tokens each has, in batches of at most `budget` tokens (or of one row), the longest first.
+
+    The longest come first so that what does not fit into memory is known at once.
+    """
+    padded = padded_lengths(tokens, longest)
+    unpadded = tokens == longest
+    order = np.lexsort((np.arange(len(tokens)), ~unpadded, -padded))
+    keys = padded[order] * 2 + unpadded[order]
+    starts = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]]) if len(order) else np.zeros(0, np.int64)
+    for start, end in zip(starts, np.r_[starts[1:], len(order)]):
+        length = int(padded[order[start]])
+        rows = max(1, budget // length)
+        for first in range(start, end, rows):
+            yield Shaped(order[first : min(first + rows, end)], rows, length)
+
+
+def padding_share(tokens: npt.NDArray[np.int64], longest: int, budget: int) -> float:
+    """The share of computed tokens that are no text's: padding and filled-up rows."""
+    computed = sum(batch.rows * batch.length for batch in batches(tokens, longest, budget))
+    return 1 - int(tokens.sum()) / computed if computed else 0.0

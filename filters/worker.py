@@ -1,0 +1,185 @@
+"""What one process does for the filter stage: it measures the documents of a shard with all steps, and decides about them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from corpusmill.filters.config import FilterConfig, rule_table
+from corpusmill.filters.registry import build_steps
+from corpusmill.filters.rules import decide, rules_metadata
+from corpusmill.filters.step import Batch
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.schemas import REPORT, with_columns
+from corpusmill.pipeline.shards import iter_tables, open_parquet
+from corpusmill.pipeline.stage import Output, Piece, Worker, documents_output
+from corpusmill.pipeline.storage import Storage
+
+
+class FilterWorker(Worker):
+    """Measures the documents of one shard and decides about them."""
+
+    config: FilterConfig
+
+    def __init__(self, config: FilterConfig, run: Storage, params: dict[str, Any]):
+        super().__init__(config, run, params)
+        self.steps = build_steps(config.steps)
+        self.rules = rule_table(config)
+
+    def setup(self) -> None:
+        for step in self.steps:
+            step.step.setup()
+
+    def process(self, piece: Piece) -> Output:
+        (shard,) = piece.inputs
+        data_schema, report_schema = self.begin(shard)
+        data, reports, size = [], [], 0
+        for documents in iter_tables(self.run, shard.path):
+            kept, report = self.filter(documents, shard)
+            data.append(kept.select(data_schema.names).cast(data_schema))
+            reports.append(report.select(report_schema.names).cast(report_schema))
+            size += pc.sum(pc.binary_length(documents["text"])).as_py() or 0
+        report = pa.concat_tables(reports) if reports else report_schema.empty_table()
+        report = report.replace_schema_metadata(rules_metadata(self.rules))
+        kept = pa.concat_tables(data) if data else data_schema.empty_table()
+        return documents_output(piece.key, kept, report, bytes_in=size, counts=self.failures(report))
+
+    def begin(self, shard: FileRef) -> tuple[pa.Schema, pa.Schema]:
+        """Makes the steps ready for the first batch of a shard; gives `schemas` of it."""
+        for step in self.steps:
+            step.step.begin()
+        with open_parquet(self.run, shard.path) as file:
+            schema = file.schema_arrow.remove_metadata()
+        if "text" not in schema.names:
+            raise InputError(f"{self.run.path(shard.path)}: has no column text (it has {', '.join(schema.names)}).")
+        return self.schemas(schema)
+
+    def schemas(self, documents: pa.Schema) -> tuple[pa.Schema, pa.Schema]:
+        """The schemas of the documents that go on and of the report, given that of the documents that come in."""
+        fields = [pa.field(name, kind) for step in self.steps for name, kind in step.columns.items()]
+        by_name = {field.name: field for field in fields}
+        added = [by_name[name].with_name(column) for column, name in self._document_columns().items()]
+        return with_columns(documents, added), with_columns(REPORT, fields)
+
+    def filter(self, documents: pa.Table, shard: FileRef) -> tuple[pa.Table, pa.Table]:
+        """The documents that go on, with the columns that the steps add, and a report row for every one."""
+        report, new_text, values = self.report(documents, shard)
+        failed = decide(self.rules, values, report.num_rows)
+        report = decided(report, failed, report["chars_out"].to_numpy())
+        return self.with_values(documents, new_text, values).filter(report["kept"]), report
+
+    def report(self, documents: pa.Table, shard: FileRef) -> tuple[pa.Table, pa.Array, dict[str, pa.Array]]:
+        """A report row for every document but for the decisions, the new texts, and all values.
+
+        `chars_out` is the length of the new text, kept or not.
+        """
+        text = self._checked_text(documents, shard)
+        values, new_text = self.measure(documents, text)
+        lengths = {"chars_in": pc.utf8_length(text), "chars_out": pc.utf8_length(new_text)}
+        return pa.table({"id": documents["id"], "url": documents["url"], **lengths, **values}), new_text, values
+
+    def with_values(self, documents: pa.Table, text: pa.Array, values: Mapping[str, Any]) -> pa.Table:
+        """Documents as they would go on: with their new texts and the columns that the steps add."""
+        data = documents.set_column(documents.schema.get_field_index("text"), "text", text)
+        for column, name in self._document_columns().items():
+            place = data.schema.get_field_index(column)
+            data = data.append_column(column, values[name]) if place < 0 else data.set_column(place, column, values[name])
+        return data
+
+    def rewrite(self, documents: pa.Table, values: Mapping[str, Any]) -> pa.Array:
+        """The texts as the last step leaves them, by the steps that rewrite alone. `values` has the columns of all steps."""
+        text, so_far = documents["text"].combine_chunks(), dict[str, Any]()
+        for step in self.steps:
+            if step.step.rewrites:
+                new_text = step.step.measure(Batch(documents, text, self.config.word_rule, values=so_far)).text
+                text = text if new_text is None else new_text
+            so_far.update({name: values[name] for name in step.columns})
+        return text
+
+    def measure(self, documents: pa.Table, text: pa.Array) -> tuple[dict[str, pa.Array], pa.Array]:
+        """All values of all steps by column, and the texts as the last step leaves them."""
+        columns: dict[str, pa.Array] = {}
+        batch = self._batch(documents, text, 0, columns)
+        for place, step in enumerate(self.steps):
+            if step.step.only_passing:
+                batch.passing = self._passing(place, columns, len(text))
+            measured = step.step.measure(batch)
+            for (name, kind), plain in zip(step.columns.items(), step.step.columns):
+                columns[name] = pa.array(measured.columns[plain], kind)
+            if measured.text is not None:
+                batch = self._batch(documents, measured.text, place + 1, columns, measured.token_marks)
+        return columns, batch.text
+
+    def _passing(self, place: int, values: Mapping[str, pa.Array], documents: int) -> npt.NDArray[np.bool_]:
+        """bool, one a document: which ones pass all rules of the steps before `place`."""
+        before = {step.name for step in self.steps[:place]}
+        passing = np.ones(documents, bool)
+        for rule in self.rules:
+            if rule.step in before:
+                passing &= ~rule.rule.failing(values[rule.rule.column])
+        return passing
+
+    def _batch(self, documents: pa.Table, text: pa.Array, place: int, values: Mapping[str, pa.Array], token_marks: Any = None) -> Batch:
+        """A batch whose statistics are measured once for all steps from `place` to the next that rewrites."""
+        planned = []
+        for step in self.steps[place:]:
+            planned.append(step.step.needs)
+            if step.step.rewrites:
+                break
+        return Batch(documents, text, self.config.word_rule, planned, values, token_marks)
+
+    def _checked_text(self, documents: pa.Table, shard: FileRef) -> pa.Array:
+        column = documents["text"].combine_chunks()
+        where = self.run.path(shard.path)
+        if not pa.types.is_large_string(column.type):
+            raise InputError(f"{where}: the column text is {column.type}, not large_string.")
+        if column.null_count:
+            raise InputError(f"{where}: a document has no text (null).")
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise InputError(f"{where}: a text is not valid UTF-8 ({error}).") from error
+        return column
+
+    def _document_columns(self) -> Mapping[str, str]:
+        """Columns that documents get, and the report's columns that they come from: the last step of a kind has its way."""
+        return {column: column + step.suffix for step in self.steps for column in step.step.document_columns}
+
+    def failures(self, report: pa.Table) -> dict[str, int]:
+        """How many rows fail each rule."""
+        failed = dict.fromkeys((f"failed {rule.rule.name}" for rule in self.rules), 0)
+        for item in pc.value_counts(pc.list_flatten(report["failed"])).to_pylist():
+            failed[f"failed {item['values']}"] = item["counts"]
+        return failed
+
+
+def decided(report: pa.Table, failed: pa.Array, lengths: npt.NDArray[np.int64]) -> pa.Table:
+    """The report with the decisions: `failed`, `kept`, and as `chars_out` the new texts' `lengths` (characters) of what is kept."""
+    kept = pc.equal(pc.list_value_length(failed), 0)
+    columns = {"kept": kept, "failed": failed, "chars_out": pc.if_else(kept, pa.array(lengths, pa.int64()), 0)}
+    for name, column in columns.items():
+        place = report.schema.get_field_index(name)
+        field = REPORT.field(name)  # Parquet gives the list's items another name
+        report = report.append_column(field, column) if place < 0 else report.set_column(place, field, column)
+    return report
+
+
+def documents_at(worker: FilterWorker, documents: pa.Table, report: pa.Table, places: pa.Array) -> pa.Table:
+    """The documents at some places of a shard as the stage would let them go on. `report` has a row for each document of the shard."""
+    worker = FilterWorker(worker.config, worker.run, worker.params)  # steps of its own: shards are worked on side by side
+    rewriting = [step.step for step in worker.steps if step.step.rewrites]
+    for step in rewriting:
+        step.setup()
+        step.begin()
+    if any(step.sequential for step in rewriting):  # what they do depends on the documents before
+        return worker.with_values(documents, worker.rewrite(documents, _columns(report)), report).take(places)
+    documents, report = documents.take(places), report.take(places)
+    return worker.with_values(documents, worker.rewrite(documents, _columns(report)), report)
+
+
+def _columns(table: pa.Table) -> dict[str, pa.ChunkedArray]:
+    return dict(zip(table.column_names, table.columns))

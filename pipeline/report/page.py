@@ -1,0 +1,77 @@
+"""Pages that hold all they need and let nothing else in: templates, scripts, styles, charts.
+
+Crawl text reaches a page only through Jinja's autoescape (text) or as JSON with `<` escaped (chart labels). The
+content security policy names the page's own scripts and styles by their sha256; anything else is refused.
+"""
+
+import base64
+import hashlib
+import json
+from importlib import resources
+from typing import Any
+
+from corpusmill.pipeline.report import measures
+from corpusmill.pipeline.report.histogram import number
+from corpusmill.pipeline.report.safe import quoted, safe_line, safe_text
+
+
+def templates(longest: int = 700) -> Any:
+    """The jinja2.Environment of this folder, in which text is escaped. `longest`: characters that the filter `text` leaves."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("corpusmill.pipeline.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = number
+    environment.filters["line"] = lambda value, limit=200: safe_line(str(value), limit)
+    environment.filters["text"] = lambda value, limit=longest: safe_text(str(value), limit)
+    environment.filters["quoted"] = lambda value, limit=200: quoted(str(value), limit)
+    environment.filters |= {"measure": measures.value, "interval": measures.interval, "ends": measures.ends}
+    environment.filters["share"] = lambda part, whole: f"{part / whole:.1%}" if whole else "–"
+    return environment
+
+
+def whole_page(title: str, body: str, figures: list[dict[str, Any]]) -> str:
+    """A page around a rendered body; its charts are numbered as `figures` are."""
+    from markupsafe import Markup
+    from plotly.offline import get_plotlyjs
+
+    scripts = [_asset("before_plotly.js"), get_plotlyjs(), _asset("report.js")]
+    styles = [_asset("report.css"), _asset("plotly.css")]
+    return str(
+        templates().get_template("page.html.jinja").render(
+            title=title,
+            policy=policy(scripts, styles),
+            styles=[Markup(style) for style in styles],
+            scripts=[Markup(script) for script in scripts],
+            figures=Markup(script_json(figures)),
+            body=Markup(body),
+        )
+    )  # fmt: skip
+
+
+def _asset(name: str) -> str:
+    return resources.files("corpusmill.pipeline.report").joinpath(name).read_text("utf-8")
+
+
+def _source(content: str) -> str:
+    """A content security policy's source expression for one inline script or style."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+
+
+def policy(scripts: list[str], styles: list[str]) -> str:
+    """The page's content security policy: its own scripts and styles, nothing else, and nothing remote."""
+    return (
+        f"default-src 'none'; script-src {' '.join(map(_source, scripts))}; style-src {' '.join(map(_source, styles))}; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def script_json(value: Any) -> str:
+    """JSON that can stand in a `script` element: no `<`, so no tag or comment can begin in it."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026").replace("\u2028", "\\u2028")

@@ -1,0 +1,140 @@
+"""Commands about text classifiers."""
+
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from corpusmill.cli.base import classifier_app
+
+if TYPE_CHECKING:
+    from corpusmill.filters.classifier.spec import TrainingSpec
+
+
+class FormName(StrEnum):
+    PLAIN = "plain"
+    LOWER = "lower"
+    WORDS = "words"
+
+
+class CalibrationName(StrEnum):
+    PLATT = "platt"
+    ISOTONIC = "isotonic"
+    NONE = "none"
+
+
+Inputs = Annotated[list[str] | None, typer.Option(metavar="FILE", help="Files, folders or globs.", show_default=False)]
+
+
+class ManyValues(TyperCommand):
+    """`--data A B C` is `--data A --data B --data C`, so that a shell's globs can be given."""
+
+    many = ("--data", "--positive", "--negative")
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        written: list[str] = []
+        option, values = "", 0
+        for arg in args:
+            if arg.startswith("-"):
+                option, values = (arg, 0) if arg in self.many else ("", 0)
+            elif option and values:
+                written.append(option)
+            if option and not arg.startswith("-"):
+                values += 1
+            written.append(arg)
+        return super().parse_args(ctx, written)
+
+
+@classifier_app.command(
+    cls=ManyValues,
+    epilog="Example: corpusmill classifier train --data labelled/*.jsonl.gz --label-column toxic --output models/toxicity, "
+    "or: corpusmill classifier train --positive articles/ --negative crawl.parquet --output models/quality",
+)
+def train(
+    output: Annotated[Path, typer.Option(metavar="FOLDER", help="A new or empty folder for the classifier.", show_default=False)],
+    data: Inputs = None,
+    positive: Inputs = None,
+    negative: Inputs = None,
+    spec: Annotated[str | None, typer.Option(metavar="FILE", help="A YAML spec: docs/classifiers.md.", show_default=False)] = None,
+    label_column: Annotated[str | None, typer.Option(metavar="NAME", help="Of --data: the column of the answers.")] = None,
+    text_column: Annotated[str | None, typer.Option(metavar="NAME", help="The column of the texts.")] = None,
+    positive_label: Annotated[
+        str | None, typer.Option(metavar="VALUE", help="Of --data: the value that means yes; of two the greater one without.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The classifier's name; the folder's without.")] = None,
+    form: Annotated[FormName | None, typer.Option(help="How texts are written for fastText.", show_default=False)] = None,
+    window: Annotated[int | None, typer.Option(min=1, metavar="WORDS", help="Score documents by windows of so many words.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the split, the order and the training.")] = None,
+    autotune: Annotated[float | None, typer.Option(min=0, metavar="SECONDS", help="Search for better arguments for so long.")] = None,
+    calibration: Annotated[CalibrationName | None, typer.Option(help="How scores become probabilities.", show_default=False)] = None,
+    threshold_rule: Annotated[str | None, typer.Option(metavar="RULE", help="best_f1, precision=.9 or kept=.1.")] = None,
+    compress: Annotated[
+        bool | None, typer.Option("--compress/--no-compress", help="A small .ftz, or a .bin that is exact.", show_default=False)
+    ] = None,
+    licence: Annotated[str | None, typer.Option(metavar="TEXT", help="The model's licence, for its card.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the classifier in that folder.")] = False,
+) -> None:
+    """Train a text classifier on labelled files, on files of yes and of no, or by a spec; its card says how far to trust it."""
+    from rich.console import Console
+
+    from corpusmill.dedup.similarity_join import near_clusters
+    from corpusmill.filters.classifier.train import check_target, train_classifier
+
+    console = Console(highlight=False, soft_wrap=True, stderr=True)
+
+    def say(sentence: str) -> None:
+        console.print(sentence, markup=False)
+
+    given: dict[str, Any] = {
+        "name": name,
+        "form": form and form.value,
+        "window": window,
+        "seed": seed,
+        "autotune": autotune and {"seconds": autotune},
+        "calibration": calibration and calibration.value,
+        "threshold_rule": threshold_rule,
+        "compress": compress,
+        "licence": licence,
+    }
+    options = {key: value for key, value in given.items() if value is not None}
+    columns = {"--label-column": label_column, "--text-column": text_column, "--positive-label": positive_label}
+    check_target(output, force)
+    made = _spec(output, spec, data or [], positive or [], negative or [], columns, options, say)
+    train_classifier(made, output, near_clusters, say, force)
+
+
+def _spec(
+    output: Path,
+    spec: str | None,
+    data: list[str],
+    positive: list[str],
+    negative: list[str],
+    columns: dict[str, str | None],
+    options: dict[str, Any],
+    say: Callable[[str], None],
+) -> "TrainingSpec":
+    """The spec that the options stand for: exactly one of three forms."""
+    from corpusmill.filters.classifier.from_options import classifier_name, spec_of_classes, spec_of_data
+    from corpusmill.filters.classifier.spec import read_spec
+    from corpusmill.pipeline.errors import InputError
+
+    forms = [bool(spec), bool(data), bool(positive or negative)]
+    if sum(forms) != 1:
+        raise InputError("classifier train: give --data, or --positive and --negative, or --spec.")
+    useless = [name for name, value in columns.items() if value is not None and (spec or (not data and name != "--text-column"))]
+    if useless:
+        raise InputError(f"classifier train: {useless[0]} has no meaning here.")
+    if spec:
+        return read_spec(spec, options)
+    named = {"name": classifier_name(output), **options}
+    text_column = columns["--text-column"] or "text"
+    if data:
+        made, said = spec_of_data(data, text_column, columns["--label-column"] or "label", columns["--positive-label"], named)
+        say(said)
+        return made
+    if not positive or not negative:
+        raise InputError("classifier train: --positive and --negative go together.")
+    return spec_of_classes(positive, negative, text_column, named)

@@ -1,0 +1,266 @@
+"""Scores of the step against what the authors of public models compute with fastText, and what a recipe makes of them."""
+
+import json
+import math
+import re
+
+import fasttext
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from corpusmill.filters.classifier.calibration import Calibration
+from corpusmill.filters.classifier.card import read_classifier
+from corpusmill.filters.config import FilterConfig, rule_table
+from corpusmill.filters.registry import build_steps, resolve_step
+from corpusmill.filters.step import Batch
+from corpusmill.pipeline.errors import ConfigError, InputError
+from corpusmill.pipeline.recipe import validate_recipe
+
+
+def predict(model, text: str, k: int = 1):
+    """fastText's `predict` (the binding's own refuses numpy 2): labels and probabilities, the likeliest first."""
+    labels, chances = model.predict(text, k=k)
+    return labels, np.asarray(chances)
+
+
+def dclm_reference(model, content: str) -> float:
+    """DCLM's classify_fasttext_hq_prob, in its words."""
+    text = " ".join(content.strip().splitlines())
+    (label, *_), (chance, *_) = predict(model, text)
+    return 1 - chance if label == "__label__cc" else chance
+
+
+def dolma_reference(model, text: str) -> float:
+    """Dolma's FastTextJigsawHatespeechDocumentTagger: of two labels the one without "non" in its name."""
+    labels, chances = predict(model, text.replace("\n", " ").strip(), k=-1)
+    return chances[1 if "non" in labels[0] else 0]
+
+
+def expected_reference(model, text: str, values: dict[str, float]) -> float:
+    """The card of llm-data-textbook-quality-fasttext-classifer-v2."""
+    return sum(values[label] * chance for label, chance in zip(*predict(model, re.sub("\n+", " ", text), k=-1)))
+
+
+def best_reference(model, text: str) -> int:
+    """The card of fineweb-edu-fasttext-classifier."""
+    return int(predict(model, re.sub("\n+", " ", text))[0][0].removeprefix("__label__"))
+
+
+def known(texts: list[str]) -> list[str]:
+    return [text for text in texts if text.strip() and "\u4e00" not in text]
+
+
+def test_dclm(measure_step, dclm_model, mixed_texts):
+    texts = known(mixed_texts)
+    columns, _ = measure_step("classifier", {"preset": "dclm", "model": str(dclm_model)}, texts)
+    model = fasttext.load_model(str(dclm_model))
+    assert columns["dclm"] == pytest.approx([dclm_reference(model, text) for text in texts], abs=3e-5)  # fastText adds 1e-5 to each
+    assert list(columns) == ["dclm"] and np.ptp(columns["dclm"]) > 0.9
+
+
+def test_dolma_jigsaw(measure_step, jigsaw_model, mixed_texts):
+    texts = known(mixed_texts)
+    columns, _ = measure_step("classifier", {"preset": "dolma-jigsaw-hatespeech", "model": str(jigsaw_model)}, texts)
+    model = fasttext.load_model(str(jigsaw_model))
+    assert columns["jigsaw_hatespeech"] == pytest.approx([min(dolma_reference(model, text), 1) for text in texts], abs=1e-6)
+    assert np.ptp(columns["jigsaw_hatespeech"]) > 0.9
+
+
+def test_a_scale_has_an_expected_value_and_a_likeliest_label(measure_step, scale_model, mixed_texts):
+    texts = known(mixed_texts)
+    columns, _ = measure_step("classifier", {"preset": "fineweb-edu", "model": str(scale_model)}, texts)
+    model, values = fasttext.load_model(str(scale_model)), {f"__label__{mark}": float(mark) for mark in range(6)}
+    assert columns["fineweb_edu"] == pytest.approx([expected_reference(model, text, values) for text in texts], abs=1e-5)
+    assert columns["fineweb_edu_best"] == [best_reference(model, text) for text in texts]
+    assert set(columns["fineweb_edu_best"]) >= {0, 2, 5}
+
+
+def test_a_scale_of_ones_own(measure_step, scale_model, mixed_texts):
+    values = {"__label__5": 1.0, "__label__0": -1.0}
+    columns, _ = measure_step("classifier", {"values": values, "model": str(scale_model), "name": "x"}, known(mixed_texts))
+    model = fasttext.load_model(str(scale_model))
+    wanted = [expected_reference(model, text, dict.fromkeys(model.labels, 0.0) | values) for text in known(mixed_texts)]
+    assert columns["x"] == pytest.approx(wanted, abs=1e-5)
+
+
+def test_two_plain_labels_and_the_complement(measure_step, dclm_model, mixed_texts):
+    options = {"model": str(dclm_model), "name": "x"}
+    yes, _ = measure_step("classifier", options | {"positive": "__label__hq"}, mixed_texts)
+    no, _ = measure_step("classifier", options | {"positive": "__label__hq", "complement": True}, mixed_texts)
+    cc, _ = measure_step("classifier", options | {"positive": {"hq": "__label__hq", "cc": "__label__cc"}}, mixed_texts)
+    assert cc["x_hq"] == yes["x"] and list(cc) == ["x_hq", "x_cc"]
+    both = [(a, b) for a, b in zip(yes["x"], no["x"]) if a is not None]
+    assert [a + b for a, b in both] == pytest.approx([1.0] * len(both))
+
+
+def test_a_text_that_the_model_knows_nothing_of_has_no_score(measure_step, train_model, tmp_path):
+    model = train_model(tmp_path / "m.bin", {"__label__a": ["good"], "__label__b": ["bad"]}, wordNgrams=1, minCount=1)
+    options = {"model": str(model), "positive": "__label__a", "name": "a", "threshold": 1.0, "keep_where": "high"}
+    columns, _ = measure_step("classifier", options, ["theorem proof", "", "casino"])
+    assert columns["a"][0] > 0.9 > 0.1 > columns["a"][2]
+    empty = fasttext.load_model(str(model)).predict("")[0]
+    assert (columns["a"][1] is None) == (not empty)
+
+
+def test_windows_of_a_folder(measure_step, toxicity, mixed_texts):
+    columns, _ = measure_step("classifier", {"model": str(toxicity), "raw": True}, mixed_texts)
+    assert list(columns) == ["toxicity", "toxicity_share", "toxicity_raw", "toxicity_hate", "toxicity_hate_share", "toxicity_hate_raw"]
+    wide, _ = measure_step("classifier", {"model": str(toxicity), "window": 100000}, mixed_texts)
+    pairs = [(narrow, whole) for narrow, whole in zip(columns["toxicity"], wide["toxicity"]) if whole is not None]
+    assert sum(narrow > whole for narrow, whole in pairs) > 50  # one window is worse than the whole
+    for score, share in zip(columns["toxicity"], columns["toxicity_share"]):
+        assert (score is None) == (share is None) and (score is None or (share > 0) == (score >= 0.6))
+    platt = Calibration(method="platt", slope=0.9, intercept=-0.1)
+    assert columns["toxicity"] == pytest.approx([x if x is None else platt.apply(x).item() for x in columns["toxicity_raw"]])
+
+
+def test_several_at_once_are_as_one_after_the_other(measure_step, dclm_model, jigsaw_model, toxicity, mixed_texts):
+    each = [
+        {"preset": "dclm", "model": str(dclm_model)},
+        {"preset": "dolma-jigsaw-hatespeech", "model": str(jigsaw_model), "window": 20},
+        {"model": str(toxicity)},
+    ]
+    together, _ = measure_step("classifier", {"models": each}, mixed_texts)
+    alone = {}
+    for options in each:
+        alone |= measure_step("classifier", options, mixed_texts)[0]
+    assert together == alone and len(together) == 7
+
+
+def step_of(options: dict):
+    (step,) = build_steps([resolve_step({"classifier": options})])
+    return step
+
+
+def rules_of(options: dict) -> list[tuple]:
+    return [(r.rule.name, r.rule.comparison, r.rule.threshold) for r in step_of(options).rules]
+
+
+def test_what_decides(dclm_model, jigsaw_model, scale_model, toxicity, quality):
+    assert rules_of({"preset": "dclm", "model": str(dclm_model)}) == [("dclm", "<", 0.018112)]
+    assert rules_of({"preset": "dclm", "model": str(dclm_model), "measure_only": True}) == []
+    assert rules_of({"preset": "dclm", "model": str(dclm_model), "threshold": 0.5}) == [("dclm", "<", 0.5)]
+    assert rules_of({"preset": "dolma-jigsaw-hatespeech", "model": str(jigsaw_model)}) == [("jigsaw_hatespeech", ">", 0.4)]
+    assert rules_of({"preset": "fineweb-edu", "model": str(scale_model)}) == []
+    assert rules_of({"preset": "fineweb-edu", "model": str(scale_model), "threshold": 3}) == [("fineweb_edu", "<", 3.0)]
+    assert rules_of({"preset": "fineweb-edu", "model": str(scale_model), "threshold": {"best": 3}}) == [("fineweb_edu_best", "<", 3.0)]
+    tox = {"model": str(toxicity), "keep_where": "low"}
+    assert rules_of(tox) == []
+    assert rules_of(tox | {"threshold": 0.5}) == [("toxicity", ">=", 0.5)]
+    assert rules_of(tox | {"threshold": "own"}) == [("toxicity", ">=", 0.6)]
+    assert rules_of(tox | {"threshold": {"hate": "own"}, "max_share": 0.1}) == [("toxicity_share", ">", 0.1), ("toxicity_hate", ">=", 0.6)]
+    assert rules_of({"model": str(quality), "keep_where": "high", "threshold": 0.2}) == [("quality", "<", 0.2)]
+    (rule,) = step_of({"model": str(quality), "keep_where": "high", "keep": 0.1}).rules
+    assert rule.rule.unknown and rule.rule.kept.share == 0.1 and rule.rule.kept.of == "passing" and rule.rule.comparison == "<"
+
+
+def test_steps_of_other_names_are_told_apart(quality, toxicity):
+    items = [resolve_step({"classifier": options}) for options in (str(quality), {"model": str(toxicity)}, {"model": str(quality)})]
+    steps = build_steps(items)
+    assert [step.name for step in steps] == ["classifier:quality", "classifier:toxicity", "classifier:quality_2"]
+    assert list(steps[2].columns) == ["quality_2"] and steps[1].step.document_columns == ("toxicity",)
+
+
+def test_passing_documents_alone_are_scored(quality, mixed_texts):
+    texts = pa.array(mixed_texts, pa.large_string())
+    scores = {}
+    for only in (False, True):
+        step = step_of({"model": str(quality), "only_passing": only}).step
+        step.setup()
+        batch = Batch(pa.table({}), texts, "words")
+        batch.passing = np.arange(len(texts)) % 3 == 0
+        scores[only] = step.measure(batch).columns["quality"].to_pylist()
+    assert scores[True] == [score if place % 3 == 0 else None for place, score in enumerate(scores[False])]
+
+
+def test_the_hash_of_the_models_is_that_of_what_scores(quality, tmp_path, make_folder):
+    digests = step_of({"model": str(quality)}).step.model_digests()
+    described = read_classifier(quality)
+    assert digests == [described.digest(), described.heads[0].sha256]
+    folder = make_folder(tmp_path / "quality", "quality", {"quality": ["good"]})
+    assert step_of({"model": str(folder)}).step.model_digests() == digests  # trained again
+    raw = json.loads((folder / "classifier.json").read_text())
+    (folder / "classifier.json").write_text(json.dumps(raw | {"card": {"note": "other"}}))
+    assert step_of({"model": str(folder)}).step.model_digests() == digests
+    (folder / "classifier.json").write_text(json.dumps(raw | {"window": 7}))
+    assert step_of({"model": str(folder)}).step.model_digests() != digests
+
+
+BAD_OPTIONS = [
+    ({}, "model: say which"),
+    ({"model": "m.bin"}, r"positive: say which label of .*m\.bin means yes"),
+    ({"model": "m.bin", "positive": "__label__a", "values": {"__label__a": 1}}, "values: positive is given, too"),
+    ({"model": "m.bin", "preset": "dclm", "positive": "__label__a"}, "preset: dclm says what the labels mean, and so does positive"),
+    ({"model": "m.bin", "preset": "fineweb-edu", "window": 5}, "values: the expected value is that of the whole text"),
+    ({"model": "m.bin", "positive": "a", "name": "a b"}, "name: a column's name has letters"),
+    ({"model": "m.bin", "positive": "a", "sha256": "12"}, "sha256: 64 hexadecimal digits"),
+    ({"model": "m.bin", "positive": "a", "keep": 0.1, "threshold": 0.5}, "keep: a threshold is given, too"),
+    ({"model": "m.bin", "positive": "a", "keep": 1.5}, "keep: a share is above 0 and at most 1, not 1.5"),
+    ({"model": "m.bin", "positive": "a", "keep": 0}, "keep: a share is above 0"),
+    ({"model": "m.bin", "positive": "a", "keep": {"m": -1}}, "keep.m: a share"),
+    ({"model": "m.bin", "positive": "a", "max_share": 2, "window": 9}, "max_share: a share is between 0 and 1"),
+    ({"model": "m.bin", "positive": "a", "threshold": math.nan}, "threshold: not a number"),
+    ({"model": "m.bin", "positive": "a", "threshold": 0.5}, "keep_where: say which scores are good"),
+    ({"model": "m.bin", "positive": "a", "threshold": {"x": 0.5}, "keep_where": "low"}, r"threshold: m has no label 'x' \(it has m\)"),
+    ({"model": "m.bin", "positive": "a", "threshold": "own", "keep_where": "low"}, "threshold: m has no threshold of its own"),
+    ({"model": "m.bin", "positive": "a", "max_share": 0.5}, "max_share: m scores texts as a whole"),
+    ({"model": "m.bin", "positive": "a", "measure_only": True, "keep": 0.5}, "measure_only: then there is no threshold"),
+    ({"models": [{"model": "m.bin", "positive": "a"}], "threshold": 0.5}, "threshold: with `models`, each of them has its own"),
+    ({"models": [{"positive": "a"}]}, "models: each needs a model"),
+    ({"models": [{"model": "m.bin", "positive": "a"}] * 2}, "models: two of them are called m"),
+    ({"model": "m.bin", "positive": "a", "thresold": 1}, "unknown key, expected one of"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "message"), BAD_OPTIONS)
+def test_options_that_do_not_fit_are_named(options, message):
+    with pytest.raises(ConfigError, match=message):
+        validate_recipe({"filter": {"steps": [{"classifier": options}]}}, "recipe.yaml")
+
+
+def test_a_folder_says_itself_what_labels_mean(quality, tmp_path):
+    with pytest.raises(ConfigError, match="positive: a classifier's folder says that itself"):
+        validate_recipe({"filter": {"steps": [{"classifier": {"model": str(quality), "positive": "x"}}]}}, "recipe.yaml")
+    with pytest.raises(InputError, match="not a classifier's folder"):
+        validate_recipe({"filter": {"steps": [{"classifier": str(tmp_path)}]}}, "recipe.yaml")
+
+
+def test_the_labels_of_a_model_are_named_where_none_is_chosen(dclm_model):
+    with pytest.raises(ConfigError, match=r"means yes \(it has __label__(hq|cc), __label__(hq|cc)\)"):
+        validate_recipe({"filter": {"steps": [{"classifier": str(dclm_model)}]}}, "recipe.yaml")
+
+
+def test_paths_are_relative_to_the_recipe(quality, tmp_path):
+    (tmp_path / "q").symlink_to(quality)
+    (tmp_path / "recipe.yaml").write_text("")
+    sections = validate_recipe({"filter": {"steps": [{"classifier": "q"}]}}, str(tmp_path / "recipe.yaml"))
+    assert sections["filter"].steps[0]["classifier"]["model"] == str(quality.resolve())
+
+
+def test_a_model_that_can_not_be_used(run_filter, finished_ingest, make_documents, tmp_path, dclm_model, make_folder):
+    run = finished_ingest(tmp_path / "run", [make_documents(["a text"])])
+    text, label = tmp_path / "text.bin", {"positive": "__label__hq"}
+    text.write_text("this is no model")
+    for options, message in (
+        ({"model": str(tmp_path / "none.bin"), **label}, r"none\.bin: .*No such file"),
+        ({"model": str(text), **label}, r"text\.bin: .*another format"),
+        ({"model": str(dclm_model), "positive": "__label__x"}, r"oh_eli5\.bin: .*no label '__label__x'.*__label__hq"),
+        ({"model": str(dclm_model), "sha256": "0" * 64, **label}, r"oh_eli5\.bin: it is another file .*expected 0000"),
+    ):
+        with pytest.raises(InputError, match=message):
+            run_filter(run, {"steps": [{"classifier": options}]})
+    folder = make_folder(tmp_path / "folder", "q", {"q": ["good"]})
+    (folder / "q.bin").write_bytes((folder / "q.bin").read_bytes() + b"x")
+    with pytest.raises(InputError, match=r"q\.bin: it is another file than classifier\.json means"):
+        run_filter(run, {"steps": [{"classifier": str(folder)}]})
+    (folder / "q.bin").unlink()
+    with pytest.raises(InputError, match=r"q\.bin: can't be read"):
+        run_filter(run, {"steps": [{"classifier": str(folder)}]})
+
+
+def test_rules_of_the_stage_have_the_steps_name(quality):
+    config = FilterConfig.model_validate({"steps": [{"classifier": {"model": str(quality), "threshold": 0.3, "keep_where": "high"}}]})
+    assert [rule.as_json() for rule in rule_table(config)] == [
+        {"step": "classifier:quality", "rule": "quality", "column": "quality", "comparison": "<", "threshold": 0.3}
+    ]
