@@ -107,9 +107,9 @@ def _model_rows(models: Sequence[FastTextModel]) -> tuple[npt.NDArray[np.int64],
     for row, model in zip(rows, models):
         row[:] = (
             model.shortest, model.longest, model.bucket_count, model.word_count, model.word_ngrams, model.eos, model.loss,
-            len(model.labels), model.rows.shape[1], len(model.children), model.words.ctypes.data, model.word_rows.ctypes.data, len(model.words),
-            model.buckets.ctypes.data if model.buckets.size else 0, model.rows.ctypes.data, model.output.ctypes.data,
-            model.children.ctypes.data, place,
+            len(model.labels), model.rows.shape[1], len(model.children),
+            model.words.ctypes.data, model.word_rows.ctypes.data, len(model.words), model.buckets.ctypes.data if model.buckets.size else 0,
+            model.rows.ctypes.data, model.output.ctypes.data, model.children.ctypes.data, place,
         )  # fmt: skip
         place += -(-model.rows.shape[1] // BLOCK) * BLOCK
     return rows, place

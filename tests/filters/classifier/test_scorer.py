@@ -154,6 +154,16 @@ def test_windows(models: dict[str, Path], words: int) -> None:
             assert scores.raw[place] in apart.raw[piece][apart.score[piece] == scores.score[place]]
 
 
+def test_heads_of_one_model(models: dict[str, Path]) -> None:
+    """All labels of a model, in another order, and with windows and without: each as if it were alone."""
+    (head,) = load_heads(*make_classifier(models, "hs"))
+    heads = [dataclasses.replace(head, column=column, window=window) for window in (None, 5) for column in (3, 0, 4, 3)]
+    found = Scorer(heads).score(pa.array(TEXTS))
+    for one, scores in zip(heads, found):
+        assert np.array_equal(scores.score, Scorer([one]).score(pa.array(TEXTS))[0].score, equal_nan=True)
+    assert not np.array_equal(found[0].score, found[1].score, equal_nan=True)
+
+
 @settings(max_examples=500)
 @given(st.lists(st.booleans(), max_size=40), st.integers(0, 12), st.booleans(), st.integers(0, 3))
 def test_windows_are_cut_as_slowly(lines: list[bool], words: int, mark_lines: bool, before: int) -> None:
