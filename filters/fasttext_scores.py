@@ -41,7 +41,8 @@ class Tokens(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """`scores` float32 (windows, labels), NOT_LISTED or UNKNOWN (filters.fasttext_output), both below 0, where there is none; text i has the rows from `first[i]` up to `first[i + 1]`."""
+    """`scores` float32 (windows, labels): NOT_LISTED or UNKNOWN (filters.fasttext_output), both below 0, where there is none. Text i has
+    the rows from `first[i]` up to `first[i + 1]`."""
 
     first: npt.NDArray[np.int64]
     scores: npt.NDArray[np.float32]
@@ -105,10 +106,10 @@ def _model_rows(models: Sequence[FastTextModel]) -> tuple[npt.NDArray[np.int64],
     place = -(-(COUNTS + len(models)) // BLOCK) * BLOCK
     for row, model in zip(rows, models):
         row[:] = (
-            model.shortest, model.longest, model.bucket_count, model.word_count, model.word_ngrams, model.eos, model.loss, len(model.labels),
-            model.rows.shape[1], len(model.children), model.words.ctypes.data, model.word_rows.ctypes.data, len(model.words),
-            model.buckets.ctypes.data if model.buckets.size else 0, model.rows.ctypes.data, model.output.ctypes.data,
-            model.children.ctypes.data, place,
+            model.shortest, model.longest, model.bucket_count, model.word_count, model.word_ngrams, model.eos, model.loss,
+            len(model.labels), model.rows.shape[1], len(model.children),
+            model.words.ctypes.data, model.word_rows.ctypes.data, len(model.words), model.buckets.ctypes.data if model.buckets.size else 0,
+            model.rows.ctypes.data, model.output.ctypes.data, model.children.ctypes.data, place,
         )  # fmt: skip
         place += -(-model.rows.shape[1] // BLOCK) * BLOCK
     return rows, place
