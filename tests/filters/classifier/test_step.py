@@ -94,9 +94,7 @@ def test_two_plain_labels_and_the_complement(measure_step, dclm_model, mixed_tex
     assert [a + b for a, b in both] == pytest.approx([1.0] * len(both))
 
 
-def test_a_text_that_the_model_knows_nothing_of_has_no_score(
-    measure_step, train_model, tmp_path, run_filter, finished_ingest, make_documents
-):
+def test_a_text_that_the_model_knows_nothing_of_has_no_score(measure_step, train_model, tmp_path):
     model = train_model(tmp_path / "m.bin", {"__label__a": ["good"], "__label__b": ["bad"]}, wordNgrams=1, minCount=1)
     options = {"model": str(model), "positive": "__label__a", "name": "a", "threshold": 1.0, "keep_where": "high"}
     columns, _ = measure_step("classifier", options, ["theorem proof", "", "casino"])

@@ -93,7 +93,7 @@ def test_positive_and_negative_files_of_every_kind(tmp_path, corpusmill):
         "part-*.parquet": (len(negative), {"yes": 0, "no": len(negative)}, 2),
     }
     assert classifier.heads[0].calibration.method == "isotonic"
-    assert classifier.card["labels"]["kitchen"]["calibrated_on"]["what"] == "the validation part"  # no source has both answers
+    assert classifier.card["labels"]["kitchen"]["threshold_on"]["what"] == "the validation part"  # no source has both answers
     assert "Licence: CC0-1.0." in (tmp_path / "kitchen" / "README.md").read_text()
 
 
@@ -125,10 +125,12 @@ def test_a_spec_with_partial_labels_trains_a_model_a_label(spec_of_three, tmp_pa
     assert a["answers"]["workshop"]["yes"] == 0 and a["answers"]["workshop"]["no"] == a["answers"]["kitchen"]["yes"]
     assert (b["unknown"], sum(b["answers"]["workshop"].values()), sum(b["answers"]["kitchen"].values())) == (1, 399, 400)
     assert c["answers"]["kitchen"] == {"yes": c["answers"]["workshop"]["no"], "no": c["answers"]["workshop"]["yes"]}
-    on = {label: facts["calibrated_on"] for label, facts in classifier.card["labels"].items()}
+    on = {label: facts["threshold_on"] for label, facts in classifier.card["labels"].items()}
     assert on["kitchen"]["sources"] == ["a.jsonl", "b.jsonl", "c.jsonl"]
     assert on["workshop"]["sources"] == ["b.jsonl", "c.jsonl"]  # in a all answers to it are no
     rows = classifier.card["labels"]["kitchen"]
+    assert list(rows["unseen"]["by_source"]) == ["a.jsonl", "b.jsonl", "c.jsonl"] and rows["calibrated_on"]["what"] == "the validation part"
+    assert rows["unseen"]["by_source"]["c.jsonl"]["roc_auc"]["value"] > 0.95  # in a are the same words
     parts, trained = rows["parts"]["train"], rows["trained_on"]
     assert trained["yes"] + trained["no"] > sum(parts.values()) + 200  # b counts twice
 
