@@ -127,5 +127,5 @@ def test_real_posts(shared_data, tmp_path, method):
     calibration = fit_calibration(method, raw[9000:10_500], yes[9000:10_500])
     before, after = (measures(rank(score[10_500:], yes[10_500:])) for score in (raw, calibration.apply(raw)))
     assert before[3] > 0.1 and after[3] < 0.06
-    assert after[2] < before[2] - 0.02  # Brier
+    assert after[2] < before[2] - 0.01  # Brier
     assert after[0] == pytest.approx(before[0], abs=0.01)  # the AUC is that of the order
