@@ -46,7 +46,9 @@ class NpmPackage:
         try:
             with tarfile.open(fileobj=BytesIO(self.archive()), mode="r:gz") as archive:
                 names = ((member, member.name.partition("/")[2]) for member in archive if member.isfile())
-                found = {name: content.read() for member, name in names if wanted.fullmatch(name) and (content := archive.extractfile(member))}
+                found = {
+                    name: content.read() for member, name in names if wanted.fullmatch(name) and (content := archive.extractfile(member))
+                }
         except (tarfile.TarError, EOFError, OSError) as error:
             raise InputError(f"{self}: its archive can't be read ({error}); {self.how}.") from error
         if not found:

@@ -7,17 +7,14 @@ argument sets is fixed by the seed, each is trained by one thread, and the clock
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import xxhash
 
-from corpusmill.filters.classifier.fasttext_training import train_model
-from corpusmill.filters.classifier.prepare import TRAIN, Prepared
+from corpusmill.filters.classifier.prepare import TRAIN, VALIDATION, Prepared
 from corpusmill.filters.classifier.spec import Arguments
-from corpusmill.filters.classifier.unseen_source import held_out_scores, sources_to_leave_out, unseen_scores
+from corpusmill.filters.classifier.unseen_source import scores_by_source, sources_to_leave_out, trained_scores
 from corpusmill.pipeline.errors import InputError
 
 #: What each trial draws from, one value a row.
@@ -49,7 +46,8 @@ class Tuned:
 
 def argument_sets(first: Arguments, seed: int) -> Iterator[Arguments]:
     """The given arguments, then ever new ones, all fixed by the seed."""
-    seen, repeats, number = set(), 0, 0
+    seen: set[Arguments] = set()
+    repeats = number = 0
     found = first
     while repeats < MOST_REPEATS:
         if found in seen:
@@ -59,7 +57,7 @@ def argument_sets(first: Arguments, seed: int) -> Iterator[Arguments]:
             repeats = 0
             yield found
         number += 1
-        drawn = {}
+        drawn: dict[str, Any] = {}
         for name, values in CHOICES.items():
             drawn |= values[xxhash.xxh3_64_intdigest(f"{name}:{number}", seed) % len(values)]
         found = first.model_copy(update=drawn)
@@ -75,7 +73,7 @@ def autotune(prepared: Prepared, say: Callable[[str], None]) -> Tuned:
     if limits is None:
         raise ValueError("the spec has no autotune")
     unseen = {label: sources_to_leave_out(prepared, label) for label in prepared.spec.labels}
-    by_source = all(unseen.values()) and prepared.spec.calibrate_on != "held_out"
+    by_source = all(unseen.values()) and prepared.spec.threshold_on != "held_out"
     measure = "AUC on sources that were left out" if by_source else "average precision on the validation part"
     begin, longest = time.monotonic(), 0.0
     trials: list[dict[str, Any]] = []
@@ -107,14 +105,10 @@ def _score(prepared: Prepared, label: str, arguments: Arguments, sources: list[i
 
     _, yes = prepared.answers(label)
     if sources:
-        scored = unseen_scores(prepared, label, sources, arguments, None)
-        return float(np.mean([roc_auc_score(yes[rows], np.nan_to_num(raw)) for rows, raw in scored]))
-    with TemporaryDirectory() as folder:
-        target = Path(folder) / "model.bin"
-        order = prepared.order(label, prepared.rows(label, TRAIN))
-        train_model(label, target, prepared.distinct.lines, yes, order, arguments, None, prepared.spec.seed)
-        rows, raw = held_out_scores(prepared, label, target)
-        return float(average_precision_score(yes[rows], np.nan_to_num(raw)))
+        scored = scores_by_source(prepared, label, sources, arguments)
+        return float(np.mean([roc_auc_score(yes[each.rows], np.nan_to_num(each.raw)) for each in scored]))
+    order, rows = prepared.order(label, prepared.rows(label, TRAIN)), prepared.rows(label, VALIDATION)
+    return float(average_precision_score(yes[rows], np.nan_to_num(trained_scores(prepared, label, order, rows, arguments, None))))
 
 
 def _short(arguments: Arguments) -> str:

@@ -3,6 +3,7 @@
     MODEL_DIR/classifier.json   what programs read: labels, calibrations, thresholds, and everything that is known about the training
     MODEL_DIR/LABEL.ftz         (or .bin) one fastText model a label, with the labels `__label__yes` and `__label__no`
     MODEL_DIR/README.md         the card, as people read it
+    MODEL_DIR/training.hashes   hashes of the texts that it has learned from: filters/classifier/training_hashes.py
 
 A label is a question with the answer yes or no. Labels may hold at once, and an example may have no answer to one; so each label has a
 model, a calibration and a threshold of its own.
@@ -31,10 +32,10 @@ class Head(Config):
     label: str
     file: str = Field(description="Name of the model's file in the folder.")
     sha256: str = Field(description="Of that file.")
-    positive: str = Field(YES, description="The fastText label whose probability is the raw score.")
-    complement: bool = Field(False, description="The raw score is one less that probability: `positive` names the answer no.")
+    positive: str = Field(default=YES, description="The fastText label whose probability is the raw score.")
+    complement: bool = Field(default=False, description="The raw score is one less that probability: `positive` names the answer no.")
     calibration: Calibration = Calibration()
-    threshold: float = Field(0.5, ge=0, le=1, description="The calibrated score from which the answer is yes.")
+    threshold: float = Field(default=0.5, ge=0, le=1, description="The calibrated score from which the answer is yes.")
 
 
 class Classifier(Config):
@@ -44,10 +45,10 @@ class Classifier(Config):
     name: str
     form: Form = "words"
     window: int | None = Field(
-        None, ge=1, description="Words of a window; a document's score is the greatest of its windows'. None: all at once."
+        default=None, ge=1, description="Words of a window; a document's score is the greatest of its windows'. None: all at once."
     )
     heads: tuple[Head, ...] = Field(min_length=1)
-    card: dict[str, Any] = Field({}, description="What it was trained on and how good it is: filters/classifier/model_card.py.")
+    card: dict[str, Any] = Field(default={}, description="What it was trained on and how good it is: filters/classifier/model_card.py.")
 
     def digest(self) -> str:
         """sha256 (hex) of everything that decides about a score: not of the card."""

@@ -16,7 +16,7 @@ class ThresholdRule(Config):
     allows. `kept`: the lowest threshold that at most the share `value` of all examples reaches."""
 
     kind: Literal["best_f1", "precision", "kept"] = "best_f1"
-    value: float | None = Field(None, gt=0, le=1)
+    value: float | None = Field(default=None, gt=0, le=1)
 
     @model_validator(mode="after")
     def _whole(self) -> "ThresholdRule":

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import xxhash
+
+from corpusmill.filters.classifier.training_hashes import hash_lines
 
 Index = npt.NDArray[np.int64]
 #: Texts (large_string, n) to the number of each one's cluster of near copies (n). The command line gives dedup's.
@@ -48,7 +49,7 @@ def distinct(table: pa.Table, lines: pa.Array, labels: Sequence[str], near: Near
         place = merged.schema.get_field_index(label)
         merged = merged.set_column(place, label, answers[label].filter(pa.array(answered)).take(pa.array(order)))
     lines = lines.take(pa.array(kept))
-    hashes = np.array([xxhash.xxh3_64_intdigest(line.encode()) for line in lines.to_pylist()], np.uint64)
+    hashes = hash_lines(lines)
     cluster = _joined(near(lines), merged["document"].to_numpy())
     unanswered = int((~answered).sum())
     return Distinct(merged, lines, hashes, cluster, len(table) - len(first), conflicts, unanswered, int((~filled).sum()))

@@ -1,6 +1,5 @@
 """The examples of a training or an evaluation: their texts, where they come from, and what is known of each."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,13 +13,12 @@ import xxhash
 
 from corpusmill.filters.classifier.answers import Answers, cell
 from corpusmill.filters.classifier.pieces import cut
-from corpusmill.filters.classifier.rows import TEXT, find_files, read_rows, shown
+from corpusmill.filters.classifier.rows import TEXT, find_files, fingerprint, read_rows
 from corpusmill.filters.classifier.run_documents import RUN_LIMIT, read_run
 from corpusmill.filters.classifier.spec import Source
 from corpusmill.filters.classifier.weak import has_word
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.ingest.charset import fit
-from corpusmill.pipeline.ingest.files import open_file
 
 
 @dataclass
@@ -100,9 +98,7 @@ def answer_counts(column: pa.ChunkedArray | pa.Array) -> dict[str, int]:
 def _file_rows(source: Source, folder: str | Path, answers: Answers, report: SourceReport) -> Iterator[tuple[str, dict[str, int]]]:
     for given in source.files:
         for file in find_files(given, folder, source.format):
-            with open_file(file.path) as content:
-                digest, size = hashlib.file_digest(content, "sha256").hexdigest(), content.tell()
-            report.files.append({"name": shown(file.path), "bytes": size, "sha256": digest})
+            report.files.append(fingerprint(file.path))
             tabular = file.format in ("jsonl", "parquet")
             if answers.columns() and not tabular:
                 raise InputError(f"{file.path}: a text file has no column {answers.columns()[0]!r}.")

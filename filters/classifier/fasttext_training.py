@@ -4,9 +4,7 @@ fastText's file holds no path, no time and no version of the machine; what diffe
 """
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +13,7 @@ import pyarrow.compute as pc
 
 from corpusmill.filters.classifier.card import NO, YES
 from corpusmill.filters.classifier.spec import Arguments, Compression
+from corpusmill.filters.fasttext_model import CENTROIDS
 from corpusmill.pipeline.errors import InputError
 
 
@@ -50,11 +49,15 @@ def train_model(
         write_lines(path, lines, answer, order)
         try:
             model = fasttext.train_supervised(str(path), thread=1, verbose=0, seed=seed, **arguments.model_dump())
+            if not set(model.words) - {"</s>"} and arguments.maxn == 0:
+                raise ValueError("empty vocabulary")
             if compression:
-                cutoff = compression.cutoff if compression.cutoff < len(np.asarray(model.f.getInputMatrix())) else 0
-                model.quantize(
-                    str(path), cutoff=cutoff, retrain=cutoff > 0, thread=1, verbose=0, dsub=compression.dsub, qnorm=compression.qnorm
-                )
+                rows = len(np.asarray(model.f.getInputMatrix()))
+                if rows < CENTROIDS:
+                    raise ValueError(f"its {rows} rows are too few to be compressed; train with --no-compress")
+                cutoff = compression.cutoff if compression.cutoff < rows else 0
+                again = cutoff > 0 and compression.retrain
+                model.quantize(str(path), cutoff=cutoff, retrain=again, thread=1, verbose=0, dsub=compression.dsub, qnorm=compression.qnorm)
             model.save_model(str(target))
         except (RuntimeError, ValueError) as error:
             raise InputError(_reason(label, str(error), arguments)) from error
@@ -69,15 +72,3 @@ def _reason(label: str, error: str, arguments: Arguments) -> str:
     if "vocabulary" in error.lower():
         return f"label {label}: no word comes {arguments.minCount} times; lower fasttext.minCount, or give more examples."
     return f"label {label}: fastText can't train ({error.strip().rstrip('.')})."
-
-
-def raw_scores(model: Any, lines: Sequence[str]) -> npt.NDArray[np.float64]:
-    """fastText's probability of yes for each line; NaN where it knows nothing of it."""
-    found = np.full(len(lines), np.nan)
-    if len(lines):
-        labels, values = model.predict(list(lines), k=-1)
-        for place, (names, probabilities) in enumerate(zip(labels, values)):
-            for name, probability in zip(names, probabilities):
-                if name == YES:
-                    found[place] = min(1.0, float(probability))
-    return found

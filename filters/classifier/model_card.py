@@ -14,7 +14,7 @@ import numpy as np
 
 import corpusmill
 from corpusmill.filters.classifier.autotune import Tuned
-from corpusmill.filters.classifier.card import FILE, Classifier
+from corpusmill.filters.classifier.card import FILE, Classifier, Head
 from corpusmill.filters.classifier.prepare import Prepared
 from corpusmill.filters.classifier.spec import Arguments, TrainingSpec
 
@@ -56,6 +56,7 @@ def make_card(prepared: Prepared, arguments: Arguments, tuned: Tuned | None, lab
             "seed": spec.seed,
             "arguments": arguments.model_dump(mode="json"),
             "balance": spec.balance,
+            "ratio": spec.ratio,
             "compress": spec.compress.model_dump() if spec.compress else None,
             "autotune": asdict(tuned) if tuned else None,
             "calibration": spec.calibration,
@@ -96,34 +97,44 @@ def _opening(classifier: Classifier) -> str:
 
 
 def _quality(classifier: Classifier) -> Iterator[str]:
-    card = classifier.card
-    yield (
-        "On the test part: examples that neither the model, nor its calibration, nor its threshold has seen. "
-        "In brackets: 95 % bootstrap intervals."
-    )
+    yield "In brackets: 95 % bootstrap intervals. Precision, recall and F1 are those at the label's threshold."
     for head in classifier.heads:
-        facts = card["labels"][head.label]
-        test, on = facts["test"], facts["calibrated_on"]
+        facts = classifier.card["labels"][head.label]
+        test, unseen = facts["test"], facts["unseen"]
         yield f"### {head.label}"
-        rows = [(name, test if name == "all" else test["by_source"][name]) for name in ("all", *test["by_source"])]
-        yield _table(
-            ["source", "yes", "no", "ROC AUC", "average precision", "precision", "recall", "F1"],
-            [_measures(name, found) for name, found in rows],
-        )
+        yield "On the test part, which neither the model, nor its calibration, nor its threshold has seen:"
+        rows = [("all", test)] + (list(test["by_source"].items()) if len(test["by_source"]) > 1 else [])
+        yield _table(["source", *_HEADS], [_measures(name, found) for name, found in rows])
         yield _table(["length in characters", *_HEADS], [_measures(name, found) for name, found in test["by_length"].items()])
-        sources = f" ({', '.join(map(_safe, on['sources']))})" if on["sources"] else ""
-        rule = card["training"]["threshold_rule"]
-        value = f" {rule['value']:g}" if rule["value"] is not None else ""
-        yield (
-            f"Calibration ({head.calibration.method}) and threshold ({rule['kind'].replace('_', ' ')}{value}: **{head.threshold:.4g}**) "
-            f"were chosen on {on['what']}{sources}, {on['yes']:,} yes and {on['no']:,} no. Expected calibration error: "
-            f"{_interval(test['calibration_error'])}."
-        )
-        shown = [row for row in test["thresholds"] if row["threshold"] in SHOWN]
-        yield _table(
-            ["threshold", "precision", "recall", "F1", "kept"],
-            [[f"{row['threshold']:g}", *(_interval(row[name]) for name in ("precision", "recall", "f1", "kept"))] for row in shown],
-        )
+        if unseen:
+            yield (
+                "On each source by a model that was trained without it, which is what to expect on text from elsewhere (the threshold was "
+                "chosen on these scores, if the next lines say so):"
+            )
+            yield _table(["source left out", *_HEADS], [_measures(name, found) for name, found in unseen["by_source"].items()])
+        yield from _decisions(head, facts, classifier.card["training"]["threshold_rule"])
+
+
+def _decisions(head: Head, facts: Mapping[str, Any], rule: Mapping[str, Any]) -> Iterator[str]:
+    """How scores and threshold came about, and what other thresholds would do."""
+    test = facts["test"]
+    value = f" {rule['value']:g}" if rule["value"] is not None else ""
+    yield (
+        f"Yes begins at **{head.threshold:.4g}** (rule: {rule['kind'].replace('_', ' ')}{value}), chosen on "
+        f"{_examples(facts['threshold_on'])}. Calibration: {head.calibration.method}, fitted on {_examples(facts['calibrated_on'])}; "
+        f"expected calibration error on the test part: {_interval(test['calibration_error'])}."
+    )
+    names = ("precision", "recall", "f1", "kept")
+    shown = [row for row in test["thresholds"] if row["threshold"] in SHOWN]
+    yield _table(
+        ["threshold", "precision", "recall", "F1", "kept"],
+        [[f"{row['threshold']:g}", *(_interval(row[name]) for name in names)] for row in shown],
+    )
+
+
+def _examples(on: Mapping[str, Any]) -> str:
+    sources = f" ({', '.join(map(_safe, on['sources']))})" if on["sources"] else ""
+    return f"{on['what']}{sources}: {on['yes']:,} yes, {on['no']:,} no"
 
 
 _HEADS = ("yes", "no", "ROC AUC", "average precision", "precision", "recall", "F1")
@@ -193,7 +204,7 @@ def _training(classifier: Classifier) -> Iterator[str]:
     )
     compress = training["compress"]
     quantised = f"; quantised to {compress['cutoff']:,} rows" if compress and compress["cutoff"] else "; quantised" if compress else ""
-    yield f"{form}. fastText, one thread, seed {training['seed']}: {arguments}{quantised}. Balance: {training['balance']}."
+    yield f"{form}. fastText, one thread, seed {training['seed']}: {arguments}{quantised}. {_balance(training)}."
     yield _table(
         ["label", "lines trained on: yes / no", "file", "bytes", "sha256"],
         [
@@ -214,6 +225,13 @@ def _training(classifier: Classifier) -> Iterator[str]:
     yield "Versions: " + ", ".join(f"{name} {version}" for name, version in card["versions"].items()) + "."
 
 
+def _balance(training: Mapping[str, Any]) -> str:
+    if training["balance"] == "none":
+        return "Answers as often as they come"
+    how = "rarer answers are repeated" if training["balance"] == "repeat" else "the other answer is drawn from"
+    return f"Where one answer comes more than {training['ratio']:g} times as often, {how}"
+
+
 def _limits(classifier: Classifier) -> Iterator[str]:
     card = classifier.card
     lengths = card["data"]["bytes_of_a_line"]
@@ -231,19 +249,12 @@ def _limits(classifier: Classifier) -> Iterator[str]:
         f"Texts of the training have {lengths['0.05']:,} to {lengths['0.95']:,} bytes (5 % to 95 %), {lengths['0.5']:,} in the middle. "
         f"{window}"
     )
-    labels = card["labels"]
-    unseen = ", ".join(f"`{label}`" for label, facts in labels.items() if facts["calibrated_on"]["sources"])
-    if unseen:
-        yield (
-            f"Calibration and threshold of {unseen} hold for sources that the model does not know, on average over the sources that were "
-            f"left out in turn; on text like its training text the scores are too careful."
-        )
-    alike = ", ".join(f"`{label}`" for label, facts in labels.items() if not facts["calibrated_on"]["sources"])
-    if alike:
-        yield (
-            f"Calibration and threshold of {alike} hold for text like the training text. On other text the model is less sure than it "
-            f"says: check them with `corpusmill classifier evaluate` on labelled text of the kind that you score."
-        )
+    yield (
+        "Scores mean what they say on text like the training text, with as much of yes as there: of what scores .5 half is yes. On other "
+        "text the model is less sure than it says, and where yes is rarer, as most things are in a crawl, less of what it marks is right. "
+        "Look at `corpusmill classifier evaluate` on labelled text of the kind that you score, or keep a share of the corpus by the order "
+        "of its scores."
+    )
     yield "It knows the words and the languages of its training text, no others, and repeats the judgements of those who labelled it."
 
 

@@ -47,7 +47,8 @@ class Prepared:
     def order(self, label: str, rows: Index) -> Index:
         """Which of `rows` a model of a label is trained on, in which order."""
         _, yes = self.answers(label)
-        return rows[training_order(self.distinct.hashes[rows], yes[rows], self.repeat[rows], self.spec.balance, self.spec.seed)]
+        spec, repeat = self.spec, self.repeat[rows]
+        return rows[training_order(self.distinct.hashes[rows], yes[rows], repeat, spec.balance, spec.ratio, spec.seed)]
 
     def rows(self, label: str, *parts: int) -> Index:
         """The examples of some parts whose answer is known."""

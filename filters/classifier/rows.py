@@ -1,5 +1,6 @@
 """The rows of training files: JSONL and Parquet with columns, text with a line or a file a row."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -93,6 +94,8 @@ def _lines(file: File, stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
     """The lines of a file, numbered from 1, without a byte order mark."""
     content = inflating(stream, file.compression) if file.compression else stream
     for number, line in enumerate(split_lines(Window(content), MOST_BYTES), 1):
+        if isinstance(content, Inflating) and content.fault and not line.ended:
+            break  # a line of which the rest is lost
         if len(line.content) < line.length:
             raise InputError(f"{file.path}:{number}: the line has {line.length:,} bytes, more than {MOST_BYTES:,}.")
         yield number, line.content.removeprefix(b"\xef\xbb\xbf") if number == 1 else line.content
@@ -136,6 +139,11 @@ def _parquet(path: str, stream: IO[bytes], columns: Sequence[str]) -> Iterator[t
             raise InputError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0].rstrip('.')}).") from error
 
 
-def shown(path: str) -> str:
-    """A file's name without the folders of the machine."""
-    return Path(local_path(path)).name
+def fingerprint(path: str) -> dict[str, Any]:
+    """A file's name without the folders of the machine, its bytes and sha256."""
+    digest, size = hashlib.sha256(), 0
+    with open_file(path) as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+            size += len(part)
+    return {"name": Path(local_path(path)).name, "bytes": size, "sha256": digest.hexdigest()}

@@ -5,9 +5,10 @@ A text is written once for each form. A head's windows are cut from the written 
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +16,13 @@ import pyarrow as pa
 
 from corpusmill.filters.classifier.calibration import Calibration
 from corpusmill.filters.classifier.card import Classifier, Form
-from corpusmill.filters.classifier.forms import write_form
+from corpusmill.filters.classifier.forms import NEW_LINE, write_tokens
 from corpusmill.filters.fasttext_model import FastTextModel, read_model
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.text.buffers import text_buffers
+
+if TYPE_CHECKING:
+    from corpusmill.filters.fasttext_scores import Scores, Tokens
 
 
 @dataclass(frozen=True)
@@ -98,29 +102,54 @@ class Scorer:
     """Scores texts by several heads. One thread at a time may use it."""
 
     def __init__(self, heads: Sequence[LoadedHead]):
-        from corpusmill.filters.fasttext_kernel import TokenSums
+        from corpusmill.filters.fasttext_scores import FastTextScorer, Unit
 
         self.heads = list(heads)
-        self._kept = {id(head.model): TokenSums(head.model.rows.shape[1]) for head in self.heads}
+        by_form: dict[Form, list[int]] = {}
+        for place, head in enumerate(self.heads):
+            by_form.setdefault(head.form, []).append(place)
+        self._parts = [
+            (form, places, FastTextScorer([Unit(head.model, head.window, head.column, head.column + 1) for head in self._at(places)]))
+            for form, places in by_form.items()
+        ]
+
+    def _at(self, places: Sequence[int]) -> list[LoadedHead]:
+        return [self.heads[place] for place in places]
 
     def score(self, text: pa.Array | pa.ChunkedArray) -> list[HeadScores]:
         """The scores of the texts, in the order of the heads. A text's values do not depend on the others."""
-        from corpusmill.filters.classifier.windows_kernel import cut_windows, gather_windows
-        from corpusmill.filters.fasttext_kernel import label_scores
-        from corpusmill.pipeline.text.classes import character_classes
+        data, offsets = text_buffers(text)
+        found: dict[int, HeadScores] = {}
+        for form, places, scorer in self._parts:
+            size = int(offsets[-1] - offsets[0]) + 1
+            new_line = NEW_LINE.encode() if form == "words" else b""
+            for place, windows in zip(places, scorer.score(_as_written(form, data, offsets), len(offsets) - 1, size, new_line)):
+                found[place] = _gather(self.heads[place], windows)
+        return [found[place] for place in range(len(self.heads))]
 
-        written = {form: text_buffers(write_form(form, text)) for form in {head.form for head in self.heads}}
-        found = []
-        for head in self.heads:
-            data, offsets = written[head.form]
-            borders, first = offsets, np.arange(len(offsets))
-            if head.window is not None:
-                borders, first = cut_windows(data, offsets, head.window, head.form == "words")
-            listed = label_scores(head.model, self._kept[id(head.model)], data, borders, character_classes(), 0)
-            raw = np.where((listed >= 0).any(axis=1), np.clip(listed[:, head.column].astype(np.float64), 0, 1), np.nan)
-            if head.complement:
-                raw = 1 - raw
-            scores = HeadScores(*(np.empty(len(text)) for _ in range(3)))
-            gather_windows(first, raw, head.calibration.apply(raw), head.threshold, scores.score, scores.share, scores.raw)
-            found.append(scores)
-        return found
+
+def _as_written(form: Form, data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> Iterator[tuple[int, "Tokens"]]:
+    """The tokens of the texts in a form, for `FastTextScorer.score`."""
+    from corpusmill.filters.fasttext_scores import Tokens, text_slices
+
+    for start, end in text_slices(offsets):
+        written, ends, starts, first = write_tokens(form, data, offsets[start : end + 1])
+        stops = np.empty_like(starts)
+        stops[:-1] = starts[1:] - 1
+        last = first[1:] - 1
+        stops[last[last >= first[:-1]]] = ends[1:][last >= first[:-1]]
+        yield start, Tokens(written, starts, stops, first)
+
+
+def _gather(head: LoadedHead, windows: "Scores") -> HeadScores:
+    """The scores of texts from those of their windows."""
+    from corpusmill.filters.classifier.windows_kernel import gather_windows
+    from corpusmill.filters.fasttext_output import UNKNOWN
+
+    listed = windows.scores[:, 0].astype(np.float64)
+    raw = np.where(listed == UNKNOWN, np.nan, np.clip(listed, 0, 1))
+    if head.complement:
+        raw = 1 - raw
+    scores = HeadScores(*(np.empty(len(windows.first) - 1) for _ in range(3)))
+    gather_windows(windows.first, raw, head.calibration.apply(raw), head.threshold, scores.score, scores.share, scores.raw)
+    return scores

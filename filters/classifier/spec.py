@@ -1,7 +1,7 @@
 """What a classifier is trained on and how: the YAML of `corpusmill classifier train --spec`, and what the command's options become."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -36,8 +36,8 @@ def value_key(value: Any) -> str:
 class Pieces(Config):
     """How long documents are cut, so that training sees texts of one length."""
 
-    characters: int | None = Field(None, ge=20, description="Length of a piece; it ends where a word does.")
-    words: int | None = Field(None, ge=3, description="Words of a piece.")
+    characters: int | None = Field(default=None, ge=20, description="Length of a piece; it ends where a word does.")
+    words: int | None = Field(default=None, ge=3, description="Words of a piece.")
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -49,26 +49,30 @@ class Pieces(Config):
 class Source(Config):
     """Where examples come from, and what is known of their answers."""
 
-    name: str | None = Field(None, description="By default the name of the first file or of the run.")
-    files: tuple[str, ...] = Field((), description="Files, folders and globs, relative to the spec.")
+    name: str | None = Field(default=None, description="By default the name of the first file or of the run.")
+    files: tuple[str, ...] = Field(default=(), description="Files, folders and globs, relative to the spec.")
     format: Literal["auto", "jsonl", "parquet", "lines", "documents"] = Field(
-        "auto",
+        default="auto",
         description="auto: what the file holds; a text file is one document in a folder, and an example a line where it is named itself. "
         "lines: an example a line; documents: an example a file.",
     )
-    run: str | None = Field(None, description="A run's folder: its documents.")
-    stage: Literal["ingest", "filter", "dedup"] = Field("ingest", description="The stage of the run whose documents are taken.")
+    run: str | None = Field(default=None, description="A run's folder: its documents.")
+    stage: Literal["ingest", "filter", "dedup"] = Field(default="ingest", description="The stage of the run whose documents are taken.")
     text_column: str = "text"
-    label_column: str | None = Field(None, description="The column of the answers: a value, or a list of values that hold at once.")
+    label_column: str | None = Field(default=None, description="The column of the answers: a value, or a list of values that hold at once.")
     values: dict[ValueKey, dict[str, Answer]] = Field(
         {}, description="What each value says: `offensive: {toxic: 1, hate: 0}`; a label that is left out is unknown."
     )
-    label_columns: dict[str, str] = Field({}, description="A column a label, of 0 and 1: `toxic: is_toxic`.")
-    answers: dict[str, Answer] = Field({}, description="The answers of all its examples, where no column gives one.")
-    weak: dict[str, str] = Field({}, description="A file with a word list a label: a text that has one of its words has the answer yes.")
-    limit: int | None = Field(None, ge=1, description="At most so many rows, drawn by the hash of the text; of a run 20,000 by default.")
+    label_columns: dict[str, str] = Field(default={}, description="A column a label, of 0 and 1: `toxic: is_toxic`.")
+    answers: dict[str, Answer] = Field(default={}, description="The answers of all its examples, where no column gives one.")
+    weak: dict[str, str] = Field(
+        default={}, description="A file with a word list a label: a text that has one of its words has the answer yes."
+    )
+    limit: int | None = Field(
+        default=None, ge=1, description="At most so many rows, drawn by the hash of the text; of a run 20,000 by default."
+    )
     pieces: Pieces | None = None
-    repeat: float = Field(1.0, gt=0, le=100, description="How often its examples are in the training; .5 draws half of them.")
+    repeat: float = Field(default=1.0, gt=0, le=100, description="How often its examples are in the training; .5 draws half of them.")
     licence: str | None = None
 
     @model_validator(mode="after")
@@ -94,9 +98,9 @@ class Source(Config):
 class SplitShares(Config):
     """The parts of the examples, by the hash of their content."""
 
-    train: float = Field(0.8, gt=0, lt=1)
-    validation: float = Field(0.1, gt=0, lt=1)
-    test: float = Field(0.1, gt=0, lt=1)
+    train: float = Field(default=0.8, gt=0, lt=1)
+    validation: float = Field(default=0.1, gt=0, lt=1)
+    test: float = Field(default=0.1, gt=0, lt=1)
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -108,14 +112,14 @@ class SplitShares(Config):
 class Arguments(Config):
     """fastText's arguments, under its names and with its meanings."""
 
-    dim: int = Field(16, ge=1, le=1000)
-    epoch: int = Field(5, ge=1, le=1000)
-    lr: float = Field(0.5, gt=0)
-    wordNgrams: int = Field(2, ge=1, le=10)
-    minn: int = Field(3, ge=0, le=20)
-    maxn: int = Field(5, ge=0, le=20)
-    minCount: int = Field(2, ge=1)
-    bucket: int = Field(200_000, ge=1, le=100_000_000)
+    dim: int = Field(default=16, ge=1, le=1000)
+    epoch: int = Field(default=5, ge=1, le=1000)
+    lr: float = Field(default=0.5, gt=0)
+    wordNgrams: int = Field(default=2, ge=1, le=10)
+    minn: int = Field(default=3, ge=0, le=20)
+    maxn: int = Field(default=5, ge=0, le=20)
+    minCount: int = Field(default=2, ge=1)
+    bucket: int = Field(default=200_000, ge=1, le=100_000_000)
     loss: Literal["softmax", "hs", "ns"] = "softmax"
 
     @model_validator(mode="after")
@@ -126,18 +130,22 @@ class Arguments(Config):
 
 
 class Compression(Config):
-    """fastText's quantisation (`.ftz`): rows by product quantisation, of which `cutoff` stay and are trained again."""
+    """fastText's quantisation (`.ftz`): rows by product quantisation.
 
-    cutoff: int = Field(20_000, ge=0, description="Words and n-grams that stay; 0 keeps all.")
-    dsub: int = Field(2, ge=1, le=16)
+    Without `cutoff` scores stay as they are, but for some hundredths (docs/classifiers.md has figures), at a sixth of the size.
+    """
+
+    cutoff: int = Field(default=0, ge=0, description="Words and n-grams that stay, those with the greatest norms; 0 keeps all.")
+    retrain: bool = Field(default=True, description="Train what the cutoff leaves once more.")
+    dsub: int = Field(default=2, ge=1, le=16)
     qnorm: bool = True
 
 
 class Autotune(Config):
     """A search for better arguments, ended by a time or by a number of trials (which gives the same result on every machine)."""
 
-    seconds: float | None = Field(None, gt=0)
-    trials: int | None = Field(None, ge=1, le=10_000)
+    seconds: float | None = Field(default=None, gt=0)
+    trials: int | None = Field(default=None, ge=1, le=10_000)
 
     @model_validator(mode="after")
     def _ends(self) -> Self:
@@ -168,22 +176,26 @@ class TrainingSpec(Config):
     labels: tuple[str, ...] = Field(min_length=1)
     sources: tuple[Source, ...] = Field(min_length=1)
     form: Form = "words"
-    window: int | None = Field(None, ge=1)
-    seed: int = Field(1, ge=0, lt=1 << 31)
+    window: int | None = Field(default=None, ge=1)
+    seed: int = Field(default=1, ge=0, lt=1 << 31)
     split: SplitShares = SplitShares()
     balance: Literal["repeat", "sample", "none"] = Field(
-        "repeat", description="repeat: the rarer answer of a label as often as the other; sample: fewer of the other; none: as they are."
+        default="repeat", description="What is done beyond `ratio`: the rarer answer is repeated, fewer of the other are drawn, or nothing."
     )
+    ratio: float = Field(default=4, ge=1, description="So many times as often as a label's rarer answer the other may be trained on.")
     fasttext: Arguments = Arguments()
     autotune: Autotune | None = None
     calibration: Method = "platt"
-    calibrate_on: Literal["auto", "unseen_source", "held_out"] = Field(
-        "auto",
-        description="unseen_source: on scores of sources by models that were trained without them; held_out: on the validation part.",
+    calibrate_on: Literal["held_out", "unseen_source"] = Field(
+        default="held_out",
+        description="held_out: .5 means .5 on the validation part; unseen_source: on sources left out (unseen_source.py).",
+    )
+    threshold_on: Literal["auto", "held_out", "unseen_source"] = Field(
+        default="auto", description="auto: on sources left out in turn where there are at least two with both answers, else held out."
     )
     threshold_rule: Annotated[ThresholdRule, BeforeValidator(parse_rule)] = ThresholdRule()
     compress: Compression | None = Compression()
-    licence: str | None = Field(None, description="Of the model, as its card states it.")
+    licence: str | None = Field(default=None, description="Of the model, as its card states it.")
 
     @field_validator("compress", mode="before")
     @classmethod
@@ -244,7 +256,12 @@ def make_spec(raw: Mapping[str, Any], where: str) -> TrainingSpec:
     try:
         return TrainingSpec.model_validate(dict(raw))
     except ValidationError as error:
-        raise ConfigError(f"{where}: " + "; ".join(_explain(e) for e in error.errors()) + ".") from error
+        raise ConfigError(f"{where}: " + "; ".join(_explain(e) for e in _own(error.errors())) + ".") from error
+
+
+def _own(errors: Sequence[Any]) -> list[Any]:
+    """Errors without those that follow from errors within what they are about (a list whose items are all refused is too short)."""
+    return [one for one in errors if not any(other is not one and other["loc"][: len(one["loc"])] == one["loc"] for other in errors)]
 
 
 def _explain(error: Any) -> str:
@@ -255,7 +272,8 @@ def _explain(error: Any) -> str:
         return f"{place}: {error['msg'].removeprefix('Value error, ')}" if place else error["msg"].removeprefix("Value error, ")
     if error["type"] == "missing":
         return f"{place}: is missing"
-    return f"{place}: {error['msg'][0].lower()}{error['msg'][1:]}, not {error['input']!r}"
+    given = f", not {error['input']!r}" if isinstance(error["input"], str | int | float | None) else ""
+    return f"{place}: {error['msg'][0].lower()}{error['msg'][1:]}{given}"
 
 
 def name_of(path: str | Path) -> str:

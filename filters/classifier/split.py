@@ -34,19 +34,23 @@ def mixed(hashes: Hashes, seed: int, salt: str = "split") -> Hashes:
     return value ^ (value >> np.uint64(31))
 
 
-def training_order(hashes: Hashes, answer: npt.NDArray[np.bool_], repeat: npt.NDArray[np.float64], balance: str, seed: int) -> Index:
+def training_order(
+    hashes: Hashes, answer: npt.NDArray[np.bool_], repeat: npt.NDArray[np.float64], balance: str, ratio: float, seed: int
+) -> Index:
     """Which of n examples are trained on, in which order, some more than once.
 
-    `repeat`: how often each is taken by its source's weight. `balance`: `repeat` has the examples of the rarer answer as often as those of
-    the other, `sample` fewer of the other, `none` leaves them. Fractions are drawn, and the order is made, by hashes under the seed.
+    `repeat`: how often each is taken by its source's weight. `balance`: where one answer comes more than `ratio` times as often as the
+    other, `repeat` takes the rarer one's more often, `sample` fewer of the other's, `none` leaves them. Fractions are drawn, and the order
+    is made, by hashes under the seed.
     """
     times = repeat.astype(np.float64).copy()
     weight = [float(times[answer == value].sum()) for value in (False, True)]
     rarer = weight[1] < weight[0]
-    if balance == "repeat" and min(weight) > 0:
-        times[answer == rarer] *= max(weight) / min(weight)
-    elif balance == "sample" and min(weight) > 0:
-        times[answer != rarer] *= min(weight) / max(weight)
+    excess = max(weight) / min(weight) / ratio if min(weight) > 0 else 1.0
+    if balance == "repeat" and excess > 1:
+        times[answer == rarer] *= excess
+    elif balance == "sample" and excess > 1:
+        times[answer != rarer] /= excess
     draw = mixed(hashes, seed, "repeat").astype(np.float64) / 2.0**64
     copies = np.floor(times).astype(np.int64) + (draw < times - np.floor(times))
     chosen = np.repeat(np.arange(len(hashes)), copies)

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow.compute as pc
 
+from corpusmill.filters.classifier import training_hashes
 from corpusmill.filters.classifier.autotune import Tuned, autotune
 from corpusmill.filters.classifier.card import FILE, Classifier, Head
 from corpusmill.filters.classifier.choose_threshold import choose_threshold
@@ -22,7 +24,8 @@ from corpusmill.filters.classifier.fit_calibration import fit_calibration, sourc
 from corpusmill.filters.classifier.model_card import CARD, card_text, make_card
 from corpusmill.filters.classifier.prepare import TEST, TRAIN, Prepared, prepare, taken
 from corpusmill.filters.classifier.spec import Arguments, TrainingSpec
-from corpusmill.filters.classifier.unseen_source import calibration_scores, held_out_scores
+from corpusmill.filters.classifier.training_hashes import hashes_file
+from corpusmill.filters.classifier.unseen_source import Scored, held_out_scores, unseen_scores
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import TEMPORARY, fsync_folder
 
@@ -38,7 +41,7 @@ def train_classifier(
     the folder is replaced. Raises InputError in one sentence; then nothing is written.
     """
     target = Path(output_folder)
-    _check_target(target, force)
+    check_target(target, force)
     started = time.monotonic()
     prepared = prepare(spec, near_duplicates)
     say(f"{prepared.distinct.table.num_rows:,} different examples of {prepared.examples.table.num_rows:,}")
@@ -52,17 +55,19 @@ def train_classifier(
             classifier = _described(prepared, arguments, tuned, found)
             content = json.dumps(classifier.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
             (temporary / FILE).write_text(content, "utf-8")
+            (temporary / training_hashes.FILE).write_bytes(hashes_file(prepared.distinct.hashes[prepared.part != TEST]))
             (temporary / CARD).write_text(card_text(classifier), "utf-8")
             _publish(temporary, target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         raise InputError(f"{target}: can't be written ({error.strerror}).") from error
-    say(f"{target}: {', '.join(head.file for head in classifier.heads)} in {time.monotonic() - started:.1f} s")
+    say(f"{target}: written, {time.monotonic() - started:.1f} s after the start")
     return classifier
 
 
-def _check_target(target: Path, force: bool) -> None:
+def check_target(target: Path, force: bool) -> None:
+    """Raises InputError where a classifier can't be written there."""
     if not os.path.lexists(target):
         return
     if not target.is_dir():
@@ -92,35 +97,52 @@ def _train_label(prepared: Prepared, label: str, arguments: Arguments, folder: P
     _, yes = prepared.answers(label)
     order = prepared.order(label, prepared.rows(label, TRAIN))
     train_model(label, path, prepared.distinct.lines, yes, order, arguments, spec.compress, spec.seed)
-    scored = calibration_scores(prepared, label, path, arguments)
-    source = taken(prepared.distinct.table["source"], scored.rows)
-    weights = source_weights(source) if scored.sources else np.ones(len(scored.rows))
-    calibration = fit_calibration(spec.calibration, scored.raw, yes[scored.rows], weights)
-    threshold = choose_threshold(calibration.apply(scored.raw), yes[scored.rows], spec.threshold_rule, weights)
-    rows, raw = held_out_scores(prepared, label, path, TEST)
-    test = evaluate(
-        calibration.apply(raw),
-        yes[rows].astype(np.int8),
-        taken(prepared.distinct.table["source"], rows),
-        pc.utf8_length(taken(prepared.distinct.table["text"], rows)).to_numpy(),
-        threshold,
-        spec.seed,
-    )
+    held_out, unseen = held_out_scores(prepared, label, path), unseen_scores(prepared, label, arguments)
+    fitted_on = unseen if unseen and spec.calibrate_on == "unseen_source" else held_out
+    calibration = fit_calibration(spec.calibration, fitted_on.raw, yes[fitted_on.rows], _weights(prepared, fitted_on))
+    chosen_on = unseen if unseen and spec.threshold_on != "held_out" else held_out
+    score = calibration.apply(chosen_on.raw)
+    threshold = choose_threshold(score, yes[chosen_on.rows], spec.threshold_rule, _weights(prepared, chosen_on))
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    say(f"{label}: AUC {test['roc_auc']['value']:.3f} on the test part, threshold {threshold:.3f}")
     head = Head(label=label, file=path.name, sha256=digest, calibration=calibration, threshold=threshold)
+    test = _measured(prepared, head, held_out_scores(prepared, label, path, TEST))
+    say(f"label {label}: AUC {test['roc_auc']['value']:.3f} on the test part; yes from {threshold:.3f} on")
     return head, {
         "parts": prepared.counts(label),
         "trained_on": {"yes": int(yes[order].sum()), "no": int((~yes[order]).sum())},
         "bytes": path.stat().st_size,
-        "calibrated_on": {
-            "what": "unseen sources" if scored.sources else "the validation part",
-            "sources": [spec.sources[place].named() for place in scored.sources],
-            "yes": int(yes[scored.rows].sum()),
-            "no": int((~yes[scored.rows]).sum()),
-        },
+        "calibrated_on": _what(prepared, fitted_on, yes),
+        "threshold_on": _what(prepared, chosen_on, yes),
         "test": test,
+        "unseen": _measured(prepared, head, unseen) if unseen else None,
+    }
+
+
+def _weights(prepared: Prepared, scored: Scored) -> npt.NDArray[np.float64]:
+    """Sources that were left out count alike, whatever their size."""
+    if not scored.sources:
+        return np.ones(len(scored.rows))
+    return source_weights(taken(prepared.distinct.table["source"], scored.rows))
+
+
+def _measured(prepared: Prepared, head: Head, scored: Scored) -> dict[str, Any]:
+    """What the calibrated scores of some examples are worth (evaluation.py)."""
+    table = prepared.distinct.table
+    _, yes = prepared.answers(head.label)
+    lengths = pc.utf8_length(taken(table["text"], scored.rows)).to_numpy()
+    answer, source = yes[scored.rows].astype(np.int8), taken(table["source"], scored.rows)
+    return evaluate(head.calibration.apply(scored.raw), answer, source, lengths, head.threshold, prepared.spec.seed)
+
+
+def _what(prepared: Prepared, scored: Scored, yes: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    """Which examples those are, for the card."""
+    answers = yes[scored.rows]
+    return {
+        "what": "unseen sources" if scored.sources else "the validation part",
+        "sources": [prepared.spec.sources[place].named() for place in scored.sources],
+        "yes": int(answers.sum()),
+        "no": int((~answers).sum()),
     }
 
 

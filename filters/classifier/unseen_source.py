@@ -1,8 +1,9 @@
-"""Scores of texts from sources that the model knows nothing of: what a calibration and a threshold must hold for.
+"""Scores of texts from sources that the model knows nothing of: what a threshold must hold for.
 
 A model is surer of text that is like its training text than of other text. A threshold that fits the held-out part of the training's own
 sources is then too high for the web: the AUC there may be fine and F1 falls. So each source that has both answers is left out in turn, a
-model is trained on all others (leave one source out), and its scores of that source are what the calibration is fitted to.
+model is trained on all others (leave one source out), and the threshold is chosen on its scores of that source. What that brings on text of
+yet other sources: docs/classifiers.md.
 """
 
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from corpusmill.filters.classifier.prepare import TEST, TRAIN, VALIDATION, Prepa
 from corpusmill.filters.classifier.scoring import score_raw
 from corpusmill.filters.classifier.spec import Arguments, Compression
 from corpusmill.filters.classifier.split import Index, mixed
+from corpusmill.pipeline.errors import InputError
 
 #: Examples of each answer that a source, and what is left without it, must have.
 FEWEST = 50
@@ -29,11 +31,12 @@ MOST_SOURCES = 8
 
 @dataclass(frozen=True)
 class Scored:
-    """n examples that their model was not trained on: rows of the examples, raw scores, and the sources left out (places in the spec)."""
+    """n examples that their model was not trained on: rows of the examples, raw scores, and the sources left out (places in the spec), none
+    where the scores are of a part held out."""
 
     rows: Index
     raw: npt.NDArray[np.float64]
-    sources: tuple[int, ...]
+    sources: tuple[int, ...] = ()
 
 
 def sources_to_leave_out(prepared: Prepared, label: str) -> list[int]:
@@ -43,49 +46,65 @@ def sources_to_leave_out(prepared: Prepared, label: str) -> list[int]:
     found = []
     for source in range(len(prepared.spec.sources)):
         own = prepared.source[rows] == source
-        if all(_enough(yes[rows[side]]) for side in (own, ~own)):
+        if all(min(yes[rows[side]].sum(), (~yes[rows[side]]).sum()) >= FEWEST for side in (own, ~own)):
             found.append(source)
     return found if 2 <= len(found) <= MOST_SOURCES else []
 
 
-def _enough(yes: npt.NDArray[np.bool_]) -> bool:
-    return bool(min(yes.sum(), (~yes).sum()) >= FEWEST)
+def scores_by_source(prepared: Prepared, label: str, sources: list[int], arguments: Arguments) -> Iterator[Scored]:
+    """For each of `sources`, its examples (outside the test part, at most MOST, drawn by hash) and their scores by a model without it.
 
-
-def unseen_scores(
-    prepared: Prepared, label: str, sources: list[int], arguments: Arguments, compression: Compression | None
-) -> Iterator[tuple[Index, npt.NDArray[np.float64]]]:
-    """For each of `sources`, its rows (outside the test part, at most MOST, drawn by hash) and their raw scores by a model without it.
-
-    No near copy of a scored example is in that model's training either.
+    No near copy of a scored example is in that model's training either. The models are not compressed where that leaves scores as they are.
     """
     spec, distinct = prepared.spec, prepared.distinct
-    _, yes = prepared.answers(label)
+    compression = spec.compress if spec.compress and spec.compress.cutoff else None
+    rows, training = prepared.rows(label, TRAIN, VALIDATION), prepared.rows(label, TRAIN)
     for source in sources:
-        rows = prepared.rows(label, TRAIN, VALIDATION)
         own = rows[prepared.source[rows] == source]
         own = np.sort(own[np.argsort(mixed(distinct.hashes[own], spec.seed, "unseen"), kind="stable")[:MOST]])
-        others = prepared.rows(label, TRAIN)
-        others = others[(prepared.source[others] != source) & ~np.isin(distinct.cluster[others], distinct.cluster[own])]
-        with TemporaryDirectory() as folder:
-            target = Path(folder) / ("model.ftz" if compression else "model.bin")
-            train_model(label, target, distinct.lines, yes, prepared.order(label, others), arguments, compression, spec.seed)
-            yield own, score_raw(target, spec.form, spec.window, taken(distinct.table["text"], own))
+        others = training[(prepared.source[training] != source) & ~np.isin(distinct.cluster[training], distinct.cluster[own])]
+        raw = trained_scores(prepared, label, prepared.order(label, others), own, arguments, compression)
+        yield Scored(own, raw, (source,))
 
 
-def held_out_scores(prepared: Prepared, label: str, model: Path, part: int = VALIDATION) -> tuple[Index, npt.NDArray[np.float64]]:
-    """The rows of a part that the model was not trained on, and their raw scores."""
+def trained_scores(
+    prepared: Prepared, label: str, order: Index, rows: Index, arguments: Arguments, compression: Compression | None
+) -> npt.NDArray[np.float64]:
+    """Raw scores of `rows` by a model that is trained on `order` and forgotten."""
+    _, yes = prepared.answers(label)
+    with TemporaryDirectory() as folder:
+        target = Path(folder) / ("model.ftz" if compression else "model.bin")
+        train_model(label, target, prepared.distinct.lines, yes, order, arguments, compression, prepared.spec.seed)
+        return scores_of(prepared, target, rows)
+
+
+def scores_of(prepared: Prepared, model: Path, rows: Index) -> npt.NDArray[np.float64]:
+    """Raw scores of some examples by a model's file."""
+    return score_raw(model, prepared.spec.form, prepared.spec.window, taken(prepared.distinct.table["text"], rows))
+
+
+def held_out_scores(prepared: Prepared, label: str, model: Path, part: int = VALIDATION) -> Scored:
+    """A part that the model was not trained on, and its scores."""
     if part not in (VALIDATION, TEST):
         raise ValueError("the model was trained on that part")
     rows = prepared.rows(label, part)
-    return rows, score_raw(model, prepared.spec.form, prepared.spec.window, taken(prepared.distinct.table["text"], rows))
+    return Scored(rows, scores_of(prepared, model, rows))
 
 
-def calibration_scores(prepared: Prepared, label: str, model: Path, arguments: Arguments) -> Scored:
-    """The scores that the calibration of a label is fitted to, as `calibrate_on` says."""
+def unseen_scores(prepared: Prepared, label: str, arguments: Arguments) -> Scored | None:
+    """The scores of all sources that can be left out, each by a model without it; None where there are no two, or no need for them.
+
+    Raises InputError where the spec asks for them and there are none.
+    """
     spec = prepared.spec
-    sources = sources_to_leave_out(prepared, label) if spec.calibrate_on != "held_out" else []
+    asked = "unseen_source" in (spec.calibrate_on, spec.threshold_on)
+    sources = [] if spec.threshold_on == "held_out" and not asked else sources_to_leave_out(prepared, label)
     if not sources:
-        return Scored(*held_out_scores(prepared, label, model), ())
-    found = list(unseen_scores(prepared, label, sources, arguments, spec.compress))
-    return Scored(np.concatenate([rows for rows, _ in found]), np.concatenate([raw for _, raw in found]), tuple(sources))
+        if asked:
+            raise InputError(
+                f"label {label}: no source can be left out (unseen_source): it takes 2 to {MOST_SOURCES} sources with {FEWEST} examples "
+                f"of each answer outside the test part."
+            )
+        return None
+    found = list(scores_by_source(prepared, label, sources, arguments))
+    return Scored(np.concatenate([each.rows for each in found]), np.concatenate([each.raw for each in found]), tuple(sources))

@@ -79,7 +79,7 @@ class TransformerConfig(Config):
         if self.output == "softmax" and len(self.labels) == 1:
             raise ValueError("output: with one label, softmax gives 1 for every text (take regression or sigmoid)")
         columns = list(self.score_columns)
-        if len(set(columns)) < len(columns):
+        if self.label is None and len(columns) < len(self.labels):
             raise ValueError("two of the model's labels would give one column, so name one `label`")
         if isinstance(self.threshold, Mapping):
             unknown = [label for label in self.threshold if label not in self.score_columns.values()]

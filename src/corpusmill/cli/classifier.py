@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 
 class FormName(StrEnum):
-    plain = "plain"
-    lower = "lower"
-    words = "words"
+    PLAIN = "plain"
+    LOWER = "lower"
+    WORDS = "words"
 
 
 class CalibrationName(StrEnum):
-    platt = "platt"
-    isotonic = "isotonic"
-    none = "none"
+    PLATT = "platt"
+    ISOTONIC = "isotonic"
+    NONE = "none"
 
 
 Inputs = Annotated[list[str] | None, typer.Option(metavar="FILE", help="Files, folders or globs.", show_default=False)]
@@ -81,14 +81,14 @@ def train(
     from rich.console import Console
 
     from corpusmill.dedup.similarity_join import near_clusters
-    from corpusmill.filters.classifier.train import train_classifier
+    from corpusmill.filters.classifier.train import check_target, train_classifier
 
     console = Console(highlight=False, soft_wrap=True, stderr=True)
 
     def say(sentence: str) -> None:
         console.print(sentence, markup=False)
 
-    given = {
+    given: dict[str, Any] = {
         "name": name,
         "form": form and form.value,
         "window": window,
@@ -101,6 +101,7 @@ def train(
     }
     options = {key: value for key, value in given.items() if value is not None}
     columns = {"--label-column": label_column, "--text-column": text_column, "--positive-label": positive_label}
+    check_target(output, force)
     made = _spec(output, spec, data or [], positive or [], negative or [], columns, options, say)
     train_classifier(made, output, near_clusters, say, force)
 
@@ -112,7 +113,7 @@ def _spec(
     positive: list[str],
     negative: list[str],
     columns: dict[str, str | None],
-    options: dict[str, object],
+    options: dict[str, Any],
     say: Callable[[str], None],
 ) -> "TrainingSpec":
     """The spec that the options stand for: exactly one of three forms."""

@@ -19,9 +19,8 @@ from corpusmill.filters.classifier.calibration import Calibration
 from corpusmill.filters.classifier.card import NO, YES, Classifier, Head
 from corpusmill.filters.classifier.forms import write_form
 from corpusmill.filters.classifier.scorer import LoadedHead, Scorer, load_heads
-from corpusmill.filters.classifier.windows_kernel import cut_windows
+from corpusmill.filters.fasttext_kernel import NEVER, cut_windows
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.text.buffers import text_buffers
 
 #: fastText adds in single precision, and reads the sigmoid of ova and ns from a table whose entries are so far apart.
 ROUNDING, TABLE_STEP = 1e-5, 1 / (1 + math.exp(-1 / 32)) - 0.5
@@ -88,12 +87,13 @@ def make_heads(models: dict[str, Path], **options: Any) -> list[LoadedHead]:
 
 
 def expected_raw(path: Path, texts: list[str]) -> npt.NDArray[np.float64]:
-    """fastText's probability of the label that `make_classifier` calls positive; 0 where it is not listed, NaN where nothing is."""
+    """fastText's probability of the label that `make_classifier` calls positive: 0 where it is not listed, NaN where it knows nothing."""
     model = load_model(str(path))
-    positive = model.get_labels()[-1]
+    positive, known, options = model.get_labels()[-1], set(model.get_words()), model.f.getArgs()
     found = []
-    for labels, scores in zip(*model.predict(texts, k=-1)):
-        found.append(dict(zip(labels, scores)).get(positive, 0.0) if len(labels) else np.nan)
+    for text, labels, scores in zip(texts, *model.predict(texts, k=-1)):
+        knows = text and (options.maxn or options.wordNgrams > 1 or not known.isdisjoint(re.split("[ \t\r\v\f\0]+", text)))
+        found.append(dict(zip(labels, scores)).get(positive, 0.0) if knows and len(labels) else np.nan)
     return np.minimum(np.array(found, np.float64), 1)
 
 
@@ -150,20 +150,17 @@ def test_windows(models: dict[str, Path], words: int) -> None:
         assert (np.nan_to_num(np.abs(share - scores.share)) <= unsure + 1e-12).all()
 
 
-@settings(max_examples=300)
-@given(
-    st.lists(st.lists(st.sampled_from(["a", "bb", "<nl>", "<nl", "é", " ", "\0"]), max_size=30).map(" ".join), max_size=4),
-    st.integers(1, 12), st.booleans(), st.integers(0, 2),
-)  # fmt: skip
-def test_windows_are_cut_as_slowly(lines: list[str], words: int, mark_lines: bool, start: int) -> None:
-    data, offsets = text_buffers(pa.array(lines, pa.large_string()).slice(start))
-    borders, first = cut_windows(data, offsets, words, mark_lines)
-    assert first[0] == 0 and len(first) == len(offsets) and len(borders) == first[-1] + 1
-    assert (borders[first] == offsets).all()
-    for text, line in enumerate(lines[start:]):
-        cut = [bytes(data[borders[window] : borders[window + 1]]).decode() for window in range(first[text], first[text + 1])]
-        assert "".join(cut) == line
-        assert [" ".join(re.findall(r"[^ \0]+", window)) for window in cut] == windows_of(line, words, mark_lines)
+@settings(max_examples=500)
+@given(st.lists(st.booleans(), max_size=40), st.integers(0, 12), st.booleans(), st.integers(0, 3))
+def test_windows_are_cut_as_slowly(lines: list[bool], words: int, mark_lines: bool, before: int) -> None:
+    tokens = ["<nl>" if line else f"word{place}" for place, line in enumerate(lines)]
+    keys = np.array([7] * before + [1 if line else 2 + place for place, line in enumerate(lines)], np.uint64)
+    begins = np.full(len(tokens) + 2, -1)
+    count = cut_windows(keys, before, before + len(tokens), words, np.uint64(mark_lines), begins)
+    assert begins[count] == NEVER
+    ends = [*begins[1:count], before + len(tokens)]
+    cut = [" ".join(tokens[begin - before : end - before]) for begin, end in zip(begins, ends)]
+    assert cut == (windows_of(" ".join(tokens), words, mark_lines) if words else [" ".join(tokens)])
 
 
 def test_a_text_does_not_depend_on_others(models: dict[str, Path]) -> None:

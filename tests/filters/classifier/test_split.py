@@ -1,0 +1,123 @@
+"""Equal examples become one, near copies stay together, and the training's choice is balanced and reproducible."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corpusmill.dedup.similarity_join import near_clusters
+from corpusmill.filters.classifier.duplicates import distinct
+from corpusmill.filters.classifier.forms import write_form
+from corpusmill.filters.classifier.spec import SplitShares
+from corpusmill.filters.classifier.split import TEST, TRAIN, VALIDATION, mixed, part_of, training_order
+
+SHARES = SplitShares()
+
+
+def table(rows, labels=("a", "b")):
+    """Of `(text, answers...)`."""
+    columns = {label: pa.array([row[place] for row in rows], pa.int8()) for place, label in enumerate(labels, 1)}
+    text = pa.array([row[0] for row in rows], pa.large_string())
+    return pa.table({"text": text, "source": pa.array(["s"] * len(rows)), "document": np.arange(len(rows)), **columns})
+
+
+def alone(lines):
+    return np.arange(len(lines))
+
+
+def test_copies_are_merged_and_contradictions_dropped():
+    rows = [
+        ("Knead it!", 1, None), ("plank", 0, 1), ("knead  it !", None, 0), ("rivet", 1, 1), ("RIVET", 0, None), ("vice", 1, None),
+        ("Vice", 0, None), (" \n", 1, 1),
+    ]  # fmt: skip
+    examples = table(rows)
+    found = distinct(examples, write_form("words", examples["text"]), ["a", "b"], alone)
+    kept = found.table.select(["text", "a", "b"]).to_pylist()
+    assert kept == [{"text": "Knead it!", "a": 1, "b": 0}, {"text": "plank", "a": 0, "b": 1}, {"text": "rivet", "a": None, "b": 1}]
+    assert found.lines.to_pylist() == ["knead it !", "plank", "rivet"]
+    assert (found.copies, found.conflicts, found.unanswered, found.blank) == (3, {"a": 2, "b": 0}, 1, 1)
+    assert len(set(found.hashes.tolist())) == 3
+
+
+def test_pieces_of_one_document_and_near_copies_are_one_cluster():
+    examples = table([(text, 1, 0) for text in "vwxyz"]).set_column(2, "document", pa.array([0, 0, 1, 2, 3]))
+    near = np.array([0, 1, 1, 3, 3])  # the second piece of document 0 is like document 1
+    found = distinct(examples, examples["text"].combine_chunks(), ["a"], lambda lines: near)
+    assert len(set(found.cluster[:3])) == 1 and len(set(found.cluster[3:])) == 1 and found.cluster[0] != found.cluster[3]
+
+
+HASHES = st.lists(st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 8)), min_size=1, max_size=60, unique_by=lambda pair: pair[0])
+
+
+@given(pairs=HASHES, order=st.randoms(use_true_random=False))
+def test_a_cluster_is_in_one_part_whatever_the_order(pairs, order):
+    def parts(given):
+        hashes, cluster = np.array([pair[0] for pair in given], np.uint64), np.array([pair[1] for pair in given])
+        return dict(zip([pair[0] for pair in given], part_of(hashes, cluster, SHARES, 3).tolist()))
+
+    found = parts(pairs)
+    assert all(len({found[h] for h, c in pairs if c == cluster}) == 1 for cluster in range(9) if any(c == cluster for _, c in pairs))
+    shuffled = list(pairs)
+    order.shuffle(shuffled)
+    assert parts(shuffled) == found
+    least = [min(h for h, c in pairs if c == cluster) for cluster in {c for _, c in pairs}]
+    assert {h: found[h] for h in least} == parts([(h, number) for number, h in enumerate(least)])  # by the smallest hash alone
+
+
+def test_shares_are_met_and_seeds_differ():
+    hashes = mixed(np.arange(20_000, dtype=np.uint64), 1)
+    part = part_of(hashes, np.arange(20_000), SHARES, 1)
+    assert [round(float((part == which).mean()), 2) for which in (TRAIN, VALIDATION, TEST)] == [0.8, 0.1, 0.1]
+    other = part_of(hashes, np.arange(20_000), SHARES, 2)
+    assert 0.6 < float((part == other).mean()) < 0.72  # .8² + .1² + .1² = .66 where they are independent
+
+
+def test_no_near_copy_lies_across_the_split():
+    """Texts of one to three edits of each other: every pair of at least .7 is in one part."""
+    draw = np.random.Generator(np.random.PCG64(9))
+    vocabulary = ["".join(draw.choice(list("abcdefghij"), int(draw.integers(3, 9)))) for _ in range(500)]
+    texts = []
+    for _ in range(120):
+        words = draw.choice(vocabulary, 20).tolist()
+        for _ in range(4):
+            texts.append(" ".join(words))
+            words[int(draw.integers(0, 20))] = str(draw.choice(vocabulary))
+    examples = table([(text, 1, 0) for text in texts])
+    found = distinct(examples, write_form("words", examples["text"]), ["a"], near_clusters)
+    part = part_of(found.hashes, found.cluster, SHARES, 1)
+    sets = [{line[place : place + 5] for place in range(len(line) - 4)} for line in found.lines.to_pylist()]
+    pairs = [(a, b) for b in range(len(sets)) for a in range(b) if len(sets[a] & sets[b]) >= 0.7 * len(sets[a] | sets[b])]
+    assert len(pairs) > 300 and len(set(part.tolist())) == 3
+    assert all(part[a] == part[b] for a, b in pairs)
+    by_hash = part_of(found.hashes, np.arange(len(sets)), SHARES, 1)
+    assert any(by_hash[a] != by_hash[b] for a, b in pairs)  # without clusters they would
+
+
+ANSWERS = np.array([True] * 100 + [False] * 1000)
+
+
+@pytest.mark.parametrize(
+    "balance, ratio, yes, no",
+    [("none", 1, 100, 1000), ("repeat", 1, 1000, 1000), ("repeat", 4, 250, 1000), ("sample", 1, 100, 100), ("sample", 4, 100, 400)],
+)
+def test_balance(balance, ratio, yes, no):
+    hashes = mixed(np.arange(1100, dtype=np.uint64), 7)
+    order = training_order(hashes, ANSWERS, np.ones(1100), balance, ratio, 1)
+    assert int(ANSWERS[order].sum()) == pytest.approx(yes, rel=0.1)
+    assert int((~ANSWERS[order]).sum()) == pytest.approx(no, rel=0.1)
+    counts = np.bincount(order, minlength=1100)[ANSWERS]
+    assert counts.max() - counts.min() <= 1
+
+
+def test_weights_of_sources_and_an_order_that_depends_on_content_alone():
+    hashes = mixed(np.arange(1100, dtype=np.uint64), 7)
+    repeat = np.where(np.arange(1100) % 2, 2.5, 0.5)
+    order = training_order(hashes, ANSWERS, repeat, "none", 4, 1)
+    counts = np.bincount(order, minlength=1100)
+    assert set(counts[1::2]) == {2, 3} and set(counts[::2]) == {0, 1}
+    assert counts[1::2].mean() == pytest.approx(2.5, abs=0.1) and counts[::2].mean() == pytest.approx(0.5, abs=0.1)
+    shuffle = np.random.Generator(np.random.PCG64(1)).permutation(1100)
+    again = training_order(hashes[shuffle], ANSWERS[shuffle], repeat[shuffle], "none", 4, 1)
+    assert hashes[shuffle][again].tolist() == hashes[order].tolist()
+    assert np.abs(np.corrcoef(np.arange(len(order)), ANSWERS[order])[0, 1]) < 0.1  # answers are mixed

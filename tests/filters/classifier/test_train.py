@@ -1,0 +1,166 @@
+"""`corpusmill classifier train`, from files to a folder."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from labelled_texts import notes, write_jsonl, write_notes
+
+from corpusmill.filters.classifier.card import read_classifier
+from corpusmill.filters.classifier.scorer import Scorer, load_heads
+
+#: Arguments with which a small model is trained in a moment.
+SMALL = {"dim": 8, "epoch": 3, "bucket": 2000, "minCount": 1}
+
+
+def train(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "corpusmill", "classifier", "train", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+def write_spec(path: Path, **spec: object) -> Path:
+    path.write_text(json.dumps({"fasttext": SMALL, "compress": False, **spec}))  # JSON is YAML
+    return path
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_two_runs_in_different_folders_give_the_same_bytes(tmp_path):
+    """The whole folder: model, classifier.json and card; compressed, in two processes, from data that lies elsewhere."""
+    for name in ("one", "other place"):
+        (tmp_path / name).mkdir()
+        write_notes(tmp_path / name / "notes.jsonl", notes(600, 1))
+        done = train("--data", "notes.jsonl", "--name", "kitchen", "--output", "model", cwd=tmp_path / name)
+        assert (done.returncode, done.stdout) == (0, ""), done.stderr
+        assert "label 1 is yes to the label kitchen, 0 is no" in done.stderr
+        assert "Progress" not in done.stderr and "Number of words" not in done.stderr
+    first, second = (content(tmp_path / name / "model") for name in ("one", "other place"))
+    assert sorted(first) == ["README.md", "classifier.json", "kitchen.ftz", "training.hashes"]
+    assert first == second
+    assert str(tmp_path).encode() not in b"".join(first.values())
+
+
+def test_the_model_is_what_fasttext_reads_and_tells_the_kinds_apart(tmp_path, corpusmill):
+    import fasttext
+
+    from corpusmill.filters.classifier.forms import write_form
+
+    write_notes(tmp_path / "notes.jsonl.gz", notes(600, 1))
+    code, out, err = corpusmill(
+        "classifier", "train", "--data", tmp_path / "notes.jsonl.gz", "--output", tmp_path / "kitchen", "--no-compress"
+    )
+    assert (code, out) == (0, b""), err
+    classifier = read_classifier(tmp_path / "kitchen")
+    assert [head.file for head in classifier.heads] == ["kitchen.bin"]
+    fresh = notes(300, 77)
+    text, answer = pa.array([text for text, _ in fresh], pa.large_string()), np.array([yes for _, yes in fresh])
+    (found,) = Scorer(load_heads(tmp_path / "kitchen", classifier)).score(text)
+    assert ((found.score >= classifier.heads[0].threshold) == answer).mean() > 0.95
+    model = fasttext.load_model(str(tmp_path / "kitchen" / "kitchen.bin"))
+    assert sorted(model.labels) == ["__label__no", "__label__yes"]
+    labels, probabilities = model.predict(write_form("words", text).to_pylist(), k=-1)
+    raw = [dict(zip(names, values))["__label__yes"] for names, values in zip(labels, probabilities)]
+    np.testing.assert_allclose(found.raw, np.clip(raw, 0, 1), atol=1e-5)
+
+
+def test_positive_and_negative_files_of_every_kind(tmp_path, corpusmill):
+    rows = notes(600, 2)
+    positive, negative = ([text for text, yes in rows if yes == wanted] for wanted in (1, 0))
+    (tmp_path / "texts" / "below").mkdir(parents=True)
+    for number, text in enumerate(positive[:100]):
+        (tmp_path / "texts" / "below" / f"{number}.txt").write_text(text.replace(" ", "\n", 1))
+    (tmp_path / "lines.txt").write_text("\n".join(positive[100:]) + "\n\n")
+    pq.write_table(pa.table({"body": negative[:100]}), tmp_path / "part-0.parquet")
+    pq.write_table(pa.table({"body": negative[100:]}), tmp_path / "part-1.parquet")
+    code, _, err = corpusmill(
+        "classifier", "train", "--positive", tmp_path / "texts", tmp_path / "lines.txt", "--negative", f"{tmp_path}/part-*.parquet",
+        "--text-column", "body", "--output", tmp_path / "kitchen", "--no-compress", "--calibration", "isotonic", "--licence", "CC0-1.0",
+    )  # fmt: skip
+    assert code == 0, err
+    classifier = read_classifier(tmp_path / "kitchen")
+    sources = classifier.card["data"]["sources"]
+    counts = {source["name"]: (source["examples"], source["answers"]["kitchen"], len(source["files"])) for source in sources}
+    assert counts == {
+        "texts": (100, {"yes": 100, "no": 0}, 100),
+        "lines.txt": (len(positive) - 100, {"yes": len(positive) - 100, "no": 0}, 1),
+        "part-*.parquet": (len(negative), {"yes": 0, "no": len(negative)}, 2),
+    }
+    assert classifier.heads[0].calibration.method == "isotonic"
+    assert classifier.card["labels"]["kitchen"]["threshold_on"]["what"] == "the validation part"  # no source has both answers
+    assert "Licence: CC0-1.0." in (tmp_path / "kitchen" / "README.md").read_text()
+
+
+@pytest.fixture
+def spec_of_three(tmp_path):
+    """Three sources: a value a label, a column a label with unknown answers, and lists of labels."""
+    rows = {name: notes(400, seed, manner) for name, seed, manner in (("a", 3, ""), ("b", 4, "er"), ("c", 5, ""))}
+    write_jsonl(tmp_path / "a.jsonl", [{"text": text, "class": "kitchen" if yes else "other"} for text, yes in rows["a"]])
+    unknown = [None, *range(len(rows["b"]))]
+    write_jsonl(tmp_path / "b.jsonl", [{"text": t, "k": y, "w": None if n is None else 1 - y} for n, (t, y) in zip(unknown, rows["b"])])
+    write_jsonl(tmp_path / "c.jsonl", [{"text": text, "tags": ["kitchen"] if yes else ["workshop"]} for text, yes in rows["c"]])
+    return write_spec(
+        tmp_path / "notes.yaml",
+        labels=["kitchen", "workshop"],
+        sources=[
+            {"files": ["a.jsonl"], "label_column": "class", "values": {"kitchen": {"kitchen": 1, "workshop": 0}, "other": {"kitchen": 0}}},
+            {"files": ["b.jsonl"], "label_columns": {"kitchen": "k", "workshop": "w"}, "repeat": 2, "licence": "MIT"},
+            {"files": ["c.jsonl"], "label_column": "tags"},
+        ],
+    )
+
+
+def test_a_spec_with_partial_labels_trains_a_model_a_label(spec_of_three, tmp_path, corpusmill):
+    code, _, err = corpusmill("classifier", "train", "--spec", spec_of_three, "--output", tmp_path / "model")
+    assert code == 0, err
+    classifier = read_classifier(tmp_path / "model")
+    assert (classifier.name, [head.label for head in classifier.heads]) == ("notes", ["kitchen", "workshop"])
+    a, b, c = classifier.card["data"]["sources"]
+    assert a["answers"]["workshop"]["yes"] == 0 and a["answers"]["workshop"]["no"] == a["answers"]["kitchen"]["yes"]
+    assert (b["unknown"], sum(b["answers"]["workshop"].values()), sum(b["answers"]["kitchen"].values())) == (1, 399, 400)
+    assert c["answers"]["kitchen"] == {"yes": c["answers"]["workshop"]["no"], "no": c["answers"]["workshop"]["yes"]}
+    on = {label: facts["threshold_on"] for label, facts in classifier.card["labels"].items()}
+    assert on["kitchen"]["sources"] == ["a.jsonl", "b.jsonl", "c.jsonl"]
+    assert on["workshop"]["sources"] == ["b.jsonl", "c.jsonl"]  # in a all answers to it are no
+    rows = classifier.card["labels"]["kitchen"]
+    assert list(rows["unseen"]["by_source"]) == ["a.jsonl", "b.jsonl", "c.jsonl"] and rows["calibrated_on"]["what"] == "the validation part"
+    assert rows["unseen"]["by_source"]["c.jsonl"]["roc_auc"]["value"] > 0.95  # in a are the same words
+    parts, trained = rows["parts"]["train"], rows["trained_on"]
+    assert trained["yes"] + trained["no"] > sum(parts.values()) + 200  # b counts twice
+
+
+def test_training_again_with_what_autotune_chose_gives_the_same_models(tmp_path, corpusmill):
+    write_notes(tmp_path / "one.jsonl", notes(500, 6))
+    source = {"files": ["one.jsonl"], "label_column": "label"}
+    spec = {"labels": ["kitchen"], "sources": [source]}
+    tuned = write_spec(tmp_path / "tuned.yaml", **spec, autotune={"trials": 4})
+    assert corpusmill("classifier", "train", "--spec", tuned, "--output", tmp_path / "first")[0] == 0
+    card = read_classifier(tmp_path / "first").card["training"]
+    trials = card["autotune"]["trials"]
+    assert len(trials) == 4 and len({json.dumps(trial["arguments"]) for trial in trials}) == 4
+    assert trials[0]["arguments"] | SMALL == trials[0]["arguments"]
+    scores = [trial["score"] for trial in trials]
+    assert card["autotune"]["chosen"] == scores.index(max(scores)) and card["arguments"] == trials[card["autotune"]["chosen"]]["arguments"]
+    again = write_spec(tmp_path / "again.yaml", **{**spec, "fasttext": card["arguments"]})
+    assert corpusmill("classifier", "train", "--spec", again, "--output", tmp_path / "second")[0] == 0
+    first, second = (read_classifier(tmp_path / name) for name in ("first", "second"))
+    assert first.heads == second.heads
+    assert (tmp_path / "first" / "kitchen.bin").read_bytes() == (tmp_path / "second" / "kitchen.bin").read_bytes()
+
+
+def test_an_earlier_classifier_is_replaced_on_demand_alone(tmp_path, corpusmill):
+    write_notes(tmp_path / "notes.jsonl", notes(400, 1))
+    command = ("classifier", "train", "--data", tmp_path / "notes.jsonl", "--output", tmp_path / "model", "--no-compress")
+    assert corpusmill(*command)[0] == 0
+    before = content(tmp_path / "model")
+    assert corpusmill(*command)[0] == 2
+    assert content(tmp_path / "model") == before
+    assert corpusmill(*command, "--seed", "2", "--force")[0] == 0
+    assert sorted(content(tmp_path / "model")) == sorted(before) and content(tmp_path / "model") != before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "notes.jsonl"]
