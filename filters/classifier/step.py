@@ -39,7 +39,7 @@ class ScoringStep(Step):
     def resolved(self) -> list[Resolved]:
         """The classifiers with their files, fetched or trained where need be. Raises InputError."""
 
-    def prepare(self, say: Callable[[str], None]) -> None:  # noqa: B027 - most have nothing to say
+    def prepare(self, say: Callable[[str], None]) -> None:
         """Sees to it that the classifiers are there, where that takes long enough to `say` so."""
 
     @property
