@@ -108,7 +108,7 @@ def registry_of(package: str) -> str:
     before that of all packages, else npm's own."""
     settings = _npmrc(Path.home() / ".npmrc")
     scope = package.partition("/")[0] if package.startswith("@") else ""
-    from_environment = os.environ.get("NPM_CONFIG_REGISTRY") or os.environ.get("npm_config_registry")
+    from_environment = os.environ.get("NPM_CONFIG_REGISTRY")
     chosen = settings.get(f"{scope}:registry") or from_environment or settings.get("registry") or REGISTRY
     return chosen.rstrip("/")
 

@@ -6,7 +6,7 @@ from importlib import metadata
 from pathlib import Path
 
 from corpusmill.filters.classifier.card import FILE
-from corpusmill.filters.classifier.defaults.corpora import CORPORA, PREFIX, corpus_key
+from corpusmill.filters.classifier.defaults.corpora import CORPORA, PREFIX
 from corpusmill.filters.classifier.spec import TrainingSpec, read_spec
 from corpusmill.filters.classifier.train import train_classifier
 from corpusmill.pipeline.cache import alone, cache_folder
@@ -49,7 +49,7 @@ def builtin_key(spec: TrainingSpec) -> str:
     """16 hex digits of the spec, its corpora, and the code that trains."""
     sha = hashlib.sha256(canonical_json(spec.model_dump(mode="json")).encode())
     for path in (path for source in spec.sources for path in source.files):
-        sha.update(corpus_key(CORPORA[path.removeprefix(PREFIX)]).encode())
+        sha.update(CORPORA[path.removeprefix(PREFIX)].key().encode())
     for code in sorted(Path(__file__).parent.parent.glob("*.py")):
         sha.update(code.name.encode() + b"\0" + code.read_bytes())
     for library in LIBRARIES:
