@@ -12,8 +12,8 @@ from corpusmill.filters.fasttext_rows import BLOCK
 from corpusmill.filters.fasttext_sums import NUMBERS
 from corpusmill.filters.fasttext_tokens import hash_token, split_tokens
 
-#: Memory for the sums of tokens, for each model.
-TABLE_BYTES = 64 << 20
+#: Memory for the sums of tokens, for each model and at most.
+TABLE_BYTES, MOST_TABLE_BYTES = 64 << 20, 256 << 20
 #: Text (bytes) that is scored at once, so that its tokens stay in the processor's cache; a longer text is taken whole.
 SLICE = 1 << 20
 
@@ -61,7 +61,7 @@ class FastTextScorer:
         self._units = np.array(
             [(places[id(unit.model)], layouts.index(unit.window or 0), unit.first, unit.end, 0, unit.bare) for unit in units], np.int64
         ).reshape(-1, 6)
-        size = TABLE_BYTES * len(self.models) if table_bytes is None else table_bytes
+        size = min(TABLE_BYTES * len(self.models), MOST_TABLE_BYTES) if table_bytes is None else table_bytes
         sets = max(size // (WAYS * 4 * (2 + width)), 1)
         self._table: npt.NDArray[np.uint64] = np.zeros(sets * WAYS, np.uint64)
         self._entries = _aligned_rows(sets * WAYS + SPARE, width)

@@ -21,6 +21,7 @@ from corpusmill.filters.classifier.card import NO, YES, Classifier, Head
 from corpusmill.filters.classifier.forms import write_form
 from corpusmill.filters.classifier.scorer import LoadedHead, Scorer, load_heads
 from corpusmill.filters.fasttext_kernel import NEVER, cut_windows
+from corpusmill.filters.fasttext_scores import FastTextScorer
 from corpusmill.pipeline.errors import InputError
 
 #: fastText adds in single precision, and reads the sigmoid of ova and ns from a table whose entries are so far apart.
@@ -152,6 +153,37 @@ def test_windows(models: dict[str, Path], words: int) -> None:
             assert scores.score[place] == np.nanmax(apart.score[piece])
             assert scores.share[place] == (apart.score[piece] >= head.threshold).mean()
             assert scores.raw[place] in apart.raw[piece][apart.score[piece] == scores.score[place]]
+
+
+tokens = st.lists(
+    st.one_of(st.sampled_from(WORDS), st.text(max_size=8), st.sampled_from(["x" * 47, "x" * 48, "x" * 49, "é" * 600])), max_size=20
+)
+spaced = tokens.flatmap(lambda words: st.sampled_from(SPACES).map(lambda space: space.join(words)))
+
+
+@pytest.fixture(scope="module")
+def loaded(models: dict[str, Path]) -> tuple[dict[str, Any], Scorer, Scorer]:
+    """fastText's models, all heads, and the same with room for next to no sums, so that tokens push each other out."""
+    heads = make_heads(models)
+    small = Scorer(heads)
+    for place, (form, groups, scorer) in enumerate(small._parts):
+        small._parts[place] = (form, groups, FastTextScorer(scorer.units, 2000))
+    return {name: load_model(str(path)) for name, path in models.items()}, Scorer(heads), small
+
+
+@settings(max_examples=200)
+@given(st.lists(spaced, min_size=1, max_size=4))
+def test_random_texts(loaded: tuple[dict[str, Any], Scorer, Scorer], texts: list[str]) -> None:
+    references, scorer, small = loaded
+    column = pa.array(texts, pa.large_string())
+    for name, one, other in zip(KINDS, scorer.score(column), small.score(column)):
+        assert np.array_equal(one.raw, other.raw, equal_nan=True)
+        lines = write_form(KINDS[name]["form"], column).to_pylist()
+        listed = references[name].predict(lines, k=-1)
+        positive = references[name].get_labels()[-1]
+        expected = np.minimum([dict(zip(labels, scores)).get(positive, 0.0) for labels, scores in zip(*listed)], 1)
+        step = TABLE_STEP if KINDS[name].get("loss") in ("ova", "ns") else ROUNDING
+        assert (np.nan_to_num(np.abs(one.raw - expected)) <= step).all()
 
 
 def test_heads_of_one_model(models: dict[str, Path]) -> None:
