@@ -2,9 +2,9 @@
 """Labels' scores of fastText classifiers for Arrow texts, many times faster than fastText: the sums of a token's rows are kept.
 
 A text's hidden vector is the mean of the rows of all its tokens' words and character n-grams, and of its word n-grams
-(`Dictionary::getLine`, `Model::computeHidden` of fastText 0.9.2). Tokens repeat, so their sums are kept in a table of bounded size, those of
-all models side by side; a text is read once for all of them. What is in the table changes speed alone: a token's sum is made in one order,
-and sums are added in the text's order.
+(`Dictionary::getLine`, `Model::computeHidden` of fastText 0.9.2). Tokens repeat, so their sums are kept in a table of bounded size, those
+of all models side by side; a text is read once for all of them. What is in the table changes speed alone: a token's sum is made in one
+order, and sums are added in the text's order.
 """
 
 import numba
@@ -13,8 +13,27 @@ import numpy as np
 from corpusmill.filters.fasttext_output import NOT_LISTED, UNKNOWN, output_scores
 from corpusmill.filters.fasttext_rows import BLOCK, FLOAT, add_rows, round_row
 from corpusmill.filters.fasttext_sums import (
-    BEGIN, BUCKET_COUNT, CACHE_LINE, CHILDREN, DIM, END, EOS, FOUND_ROWS, IGNORED, INT32, LABELS, LONGEST, LOSS, NODES, OUTPUT, PLACE, ROWS,
-    WORD_NGRAMS, find_word_ngrams, fnv, signed, sum_token,
+    BEGIN,
+    CACHE_LINE,
+    CHILDREN,
+    DIM,
+    END,
+    EOS,
+    FOUND_ROWS,
+    IGNORED,
+    INT32,
+    LABELS,
+    LONGEST,
+    LOSS,
+    NODES,
+    OUTPUT,
+    PLACE,
+    ROWS,
+    WORD_NGRAMS,
+    find_word_ngrams,
+    fnv,
+    signed,
+    sum_token,
 )  # fmt: skip
 from corpusmill.filters.fasttext_tokens import hash_token
 from corpusmill.pipeline.text.addresses import array_at, borrowed, matrix_at, prefetch

@@ -5,7 +5,7 @@ Both lie at addresses (int64), since rows of a mapped file need not be aligned, 
 after the other, each column by itself: a sum is the same however many columns fit into a register, and wherever the list of rows is cut.
 """
 
-from llvmlite import ir
+from llvmlite import ir  # a part of numba
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic

@@ -12,8 +12,8 @@ from corpusmill.filters.fasttext_rows import BLOCK
 from corpusmill.filters.fasttext_sums import NUMBERS
 from corpusmill.filters.fasttext_tokens import hash_token, split_tokens
 
-#: Memory for the sums of tokens, for each model.
-TABLE_BYTES = 64 << 20
+#: Memory for the sums of tokens, for each model and at most.
+TABLE_BYTES, MOST_TABLE_BYTES = 64 << 20, 256 << 20
 #: Text (bytes) that is scored at once, so that its tokens stay in the processor's cache; a longer text is taken whole.
 SLICE = 1 << 20
 
@@ -41,7 +41,8 @@ class Tokens(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """`scores` float32 (windows, labels), NOT_LISTED or UNKNOWN (filters.fasttext_output), both below 0, where there is none; text i has the rows from `first[i]` up to `first[i + 1]`."""
+    """`scores` float32 (windows, labels): NOT_LISTED or UNKNOWN (filters.fasttext_output), both below 0, where there is none. Text i has
+    the rows from `first[i]` up to `first[i + 1]`."""
 
     first: npt.NDArray[np.int64]
     scores: npt.NDArray[np.float32]
@@ -60,7 +61,7 @@ class FastTextScorer:
         self._units = np.array(
             [(places[id(unit.model)], layouts.index(unit.window or 0), unit.first, unit.end, 0, unit.bare) for unit in units], np.int64
         ).reshape(-1, 6)
-        size = TABLE_BYTES * len(self.models) if table_bytes is None else table_bytes
+        size = min(TABLE_BYTES * len(self.models), MOST_TABLE_BYTES) if table_bytes is None else table_bytes
         sets = max(size // (WAYS * 4 * (2 + width)), 1)
         self._table: npt.NDArray[np.uint64] = np.zeros(sets * WAYS, np.uint64)
         self._entries = _aligned_rows(sets * WAYS + SPARE, width)
@@ -105,10 +106,10 @@ def _model_rows(models: Sequence[FastTextModel]) -> tuple[npt.NDArray[np.int64],
     place = -(-(COUNTS + len(models)) // BLOCK) * BLOCK
     for row, model in zip(rows, models):
         row[:] = (
-            model.shortest, model.longest, model.bucket_count, model.word_count, model.word_ngrams, model.eos, model.loss, len(model.labels),
-            model.rows.shape[1], len(model.children), model.words.ctypes.data, model.word_rows.ctypes.data, len(model.words),
-            model.buckets.ctypes.data if model.buckets.size else 0, model.rows.ctypes.data, model.output.ctypes.data,
-            model.children.ctypes.data, place,
+            model.shortest, model.longest, model.bucket_count, model.word_count, model.word_ngrams, model.eos, model.loss,
+            len(model.labels), model.rows.shape[1], len(model.children),
+            model.words.ctypes.data, model.word_rows.ctypes.data, len(model.words), model.buckets.ctypes.data if model.buckets.size else 0,
+            model.rows.ctypes.data, model.output.ctypes.data, model.children.ctypes.data, place,
         )  # fmt: skip
         place += -(-model.rows.shape[1] // BLOCK) * BLOCK
     return rows, place

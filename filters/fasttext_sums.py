@@ -65,7 +65,7 @@ def fnv(token, start, end):
 
 @numba.njit(cache=True, nogil=True)
 def add_ngrams(token, size, model, found, waiting, total):
-    """Adds the rows of a token's character n-grams, its marks of begin and end counted, after those that wait; returns the number of all."""
+    """Adds the rows that wait and those of a token's character n-grams, its marks of begin and end counted; returns their number."""
     shortest, longest, bucket_count = model[SHORTEST], model[LONGEST], model[BUCKET_COUNT]
     pruned = model[BUCKETS] != 0
     buckets = array_at(np.uint64(model[BUCKETS]), bucket_count, INT32)

@@ -4,7 +4,7 @@ What each is trained on lies in filters/classifier/defaults/; a run tells in `fi
 a threshold they measure and drop nothing; their rule is there all the same, so that `sweep` and `retune` can move it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -73,14 +73,17 @@ class BuiltinStep(ScoringStep):
         )  # fmt: skip
         super().__init__(config, [outputs], [config], config.only_passing)
 
+    def prepare(self, say: Callable[[str], None]) -> None:
+        self._folder(say)
+
     def resolved(self) -> list[Resolved]:
         return [resolve(ModelOptions.model_validate({"model": self._folder(), "window": self.window}))]
 
-    def _folder(self) -> str:
+    def _folder(self, say: Callable[[str], None] = lambda _: None) -> str:
         """Where the classifier lies, trained if need be."""
         from corpusmill.filters.classifier.defaults.builtin import builtin
 
-        return str(builtin(self.name))
+        return str(builtin(self.name, say))
 
     def _own(self) -> dict[str, float]:
         return {head.label: head.threshold for head in read_classifier(self._folder()).heads}

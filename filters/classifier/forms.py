@@ -77,7 +77,7 @@ def character_table() -> npt.NDArray[np.uint32]:
 def _sigma_context() -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Of each code point, whether it is cased and whether it is passed over where `str.lower` looks for the end of a sigma's word.
 
-    Python tells neither (Unicode's Final_Sigma, section 3.13), so its answers are taken from what it makes of a sigma before each character.
+    Python tells neither (Unicode's Final_Sigma, section 3.13), so it is asked what it makes of a sigma before each character.
     """
     points = np.delete(np.arange(CODE_POINTS, dtype="<u4"), [*SURROGATES, 0x130])
     answers = []

@@ -23,6 +23,7 @@ def execute(run: StageRun, config: FilterConfig) -> None:
     used: dict[str, Resolved] = {}
     for step in build_steps(config.steps):
         if isinstance(step.step, ScoringStep):
+            step.step.prepare(lambda sentence: run.progress.console.print(sentence, style="dim", markup=False, soft_wrap=True))
             used |= {name + step.suffix: resolved for name, resolved in step.step.classifiers().items()}
     if used:
         inputs = [ref for name in used for ref in _files(name, used[name])]

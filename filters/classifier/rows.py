@@ -23,6 +23,8 @@ from corpusmill.pipeline.storage import is_remote
 
 #: A line, or a text, that is longer is refused, bytes.
 MOST_BYTES = 256 << 20
+#: Rows of Parquet that are Python objects at a time.
+BATCH = 256
 #: Of text files: the name of the one column that they have.
 TEXT = "text"
 
@@ -131,7 +133,7 @@ def _parquet(path: str, stream: IO[bytes], columns: Sequence[str]) -> Iterator[t
             raise InputError(f"{path}: has no column {missing[0]!r} (it has {', '.join(names)}).")
         number = 0
         try:
-            for batch in parquet.iter_batches(columns=list(dict.fromkeys(columns)), use_threads=False):
+            for batch in parquet.iter_batches(BATCH, columns=list(dict.fromkeys(columns)), use_threads=False):
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{path}: row {number}", row

@@ -2,6 +2,10 @@
 
 A text is written once for each form. A head's windows are cut from the written text, and each is scored as fastText's own
 `predict(window, k=-1)` would; the document's score is that of its greatest window.
+
+Windows do not overlap, so what is bad may lie across a border. Measured with one offensive tweet (Davidson) put somewhere into each of
+1,200 English pages of 300 to 3,000 words: windows of 16 words had an AUC of .948, .960 where they overlapped by half, and .966 with
+windows of 8, which are as many and need no second sum. (50 words: .832, .855; 25: .911, .931.) A shorter window is the better remedy.
 """
 
 import hashlib
@@ -22,7 +26,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.text.buffers import text_buffers
 
 if TYPE_CHECKING:
-    from corpusmill.filters.fasttext_scores import Scores, Tokens
+    from corpusmill.filters.fasttext_scores import Tokens
 
 
 @dataclass(frozen=True)
@@ -60,17 +64,19 @@ def load_heads(folder: str | Path, classifier: Classifier) -> list[LoadedHead]:
         path = Path(folder) / head.file
         if head.file not in models:
             models[head.file] = load_model(path, head.sha256)
+        model = models[head.file]
+        column = label_column(model, head.positive, path)
         heads.append(
             LoadedHead(
-                head.label,
-                models[head.file],
-                label_column(models[head.file], head.positive, path),
-                head.complement,
-                classifier.form,
-                classifier.window,
-                head.calibration,
-                head.threshold,
-            )  # fmt: skip
+                label=head.label,
+                model=model,
+                column=column,
+                complement=head.complement,
+                form=classifier.form,
+                window=classifier.window,
+                calibration=head.calibration,
+                threshold=head.threshold,
+            )
         )
     return heads
 
@@ -105,26 +111,29 @@ class Scorer:
         from corpusmill.filters.fasttext_scores import FastTextScorer, Unit
 
         self.heads = list(heads)
-        by_form: dict[Form, list[int]] = {}
+        together: dict[Form, dict[tuple[int, int | None], list[int]]] = {}  # heads of the same model and windows are summed up once
         for place, head in enumerate(self.heads):
-            by_form.setdefault(head.form, []).append(place)
-        self._parts = [
-            (form, places, FastTextScorer([Unit(head.model, head.window, head.column, head.column + 1) for head in self._at(places)]))
-            for form, places in by_form.items()
-        ]
-
-    def _at(self, places: Sequence[int]) -> list[LoadedHead]:
-        return [self.heads[place] for place in places]
+            together.setdefault(head.form, {}).setdefault((id(head.model), head.window), []).append(place)
+        self._parts: list[tuple[Form, list[list[int]], FastTextScorer]] = []
+        for form, groups in together.items():
+            units = []
+            for places in groups.values():
+                columns = [self.heads[place].column for place in places]
+                units.append(Unit(self.heads[places[0]].model, self.heads[places[0]].window, min(columns), max(columns) + 1))
+            self._parts.append((form, list(groups.values()), FastTextScorer(units)))
 
     def score(self, text: pa.Array | pa.ChunkedArray) -> list[HeadScores]:
         """The scores of the texts, in the order of the heads. A text's values do not depend on the others."""
         data, offsets = text_buffers(text)
         found: dict[int, HeadScores] = {}
-        for form, places, scorer in self._parts:
+        for form, groups, scorer in self._parts:
             size = int(offsets[-1] - offsets[0]) + 1
             new_line = NEW_LINE.encode() if form == "words" else b""
-            for place, windows in zip(places, scorer.score(_as_written(form, data, offsets), len(offsets) - 1, size, new_line)):
-                found[place] = _gather(self.heads[place], windows)
+            scored = scorer.score(_as_written(form, data, offsets), len(offsets) - 1, size, new_line)
+            for places, unit, windows in zip(groups, scorer.units, scored):
+                for place in places:
+                    head = self.heads[place]
+                    found[place] = _gather(head, windows.first, windows.scores[:, head.column - unit.first])
         return [found[place] for place in range(len(self.heads))]
 
 
@@ -141,15 +150,14 @@ def _as_written(form: Form, data: npt.NDArray[np.uint8], offsets: npt.NDArray[np
         yield start, Tokens(written, starts, stops, first)
 
 
-def _gather(head: LoadedHead, windows: "Scores") -> HeadScores:
-    """The scores of texts from those of their windows."""
+def _gather(head: LoadedHead, first: npt.NDArray[np.int64], listed: npt.NDArray[np.float32]) -> HeadScores:
+    """The scores of texts from those of their windows: text i has the windows from `first[i]` up to `first[i + 1]`."""
     from corpusmill.filters.classifier.windows_kernel import gather_windows
     from corpusmill.filters.fasttext_output import UNKNOWN
 
-    listed = windows.scores[:, 0].astype(np.float64)
-    raw = np.where(listed == UNKNOWN, np.nan, np.clip(listed, 0, 1))
+    raw = np.where(listed == UNKNOWN, np.nan, np.clip(listed.astype(np.float64), 0, 1))
     if head.complement:
         raw = 1 - raw
-    scores = HeadScores(*(np.empty(len(windows.first) - 1) for _ in range(3)))
-    gather_windows(windows.first, raw, head.calibration.apply(raw), head.threshold, scores.score, scores.share, scores.raw)
+    scores = HeadScores(*(np.empty(len(first) - 1) for _ in range(3)))
+    gather_windows(first, raw, head.calibration.apply(raw), head.threshold, scores.score, scores.share, scores.raw)
     return scores

@@ -6,7 +6,7 @@ the likeliest label. A text with nothing that a model knows has no score (null),
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +38,9 @@ class ScoringStep(Step):
     @abstractmethod
     def resolved(self) -> list[Resolved]:
         """The classifiers with their files, fetched or trained where need be. Raises InputError."""
+
+    def prepare(self, say: Callable[[str], None]) -> None:
+        """Sees to it that the classifiers are there, where that takes long enough to `say` so."""
 
     @property
     def columns(self) -> dict[str, pa.DataType]:

@@ -9,7 +9,8 @@ import numpy as np
 def gather_windows(first, raw, score, threshold, out_score, out_share, out_raw):
     """A text's greatest score, the share of its windows at or above the threshold, and the raw score of the greatest window.
 
-    Of windows with the same score, the greatest raw score counts. Windows without a score (NaN) are below every threshold; where a text has no other, all is NaN.
+    Of windows with the same score, the greatest raw score counts. Windows without a score (NaN) are below every threshold; where a text
+    has no other, all is NaN.
     """
     for text in range(first.size - 1):
         best, best_raw, above = np.nan, np.nan, 0

@@ -1,7 +1,7 @@
 # mypy: disallow-untyped-defs=False
 """Memory inside kernels by address: arrays that belong to nobody there, eight bytes at once, and what the processor is to fetch early."""
 
-from llvmlite import ir
+from llvmlite import ir  # a part of numba
 from numba import carray, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic

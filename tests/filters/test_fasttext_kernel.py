@@ -177,3 +177,31 @@ def test_damaged_files_are_refused(training_file: str, tmp_path: Path) -> None:
         path.write_bytes(content[:size])
         with pytest.raises(ValueError, match=r"format|ends too early|damaged|do not fit|empty"):
             read_model(str(path))
+
+
+def test_models_that_do_not_fit_into_memory_are_refused(training_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything of that size is made, with the figures; rows of a model that is not quantised stay in the file."""
+    reference = train_supervised(training_file, dim=10, epoch=1, minn=2, maxn=3, bucket=50_000, thread=1, verbose=0)
+    whole, quantised, pruned = (str(tmp_path / name) for name in ("whole", "quantised", "pruned"))
+    reference.save_model(whole)
+    reference.quantize()
+    reference.save_model(quantised)
+    size = (len(reference.get_words()) + 50_000) * 40
+    assert read_model(whole).rows.nbytes == read_model(quantised).rows.nbytes == size
+    monkeypatch.setattr("corpusmill.pipeline.memory.available_memory", lambda: size - 1)
+    megabytes = f"{size / 1e6:.0f} MB"
+    with pytest.raises(
+        ValueError, match=f"^its {size // 40:,} quantised rows of 10 numbers take {megabytes} of memory, and {megabytes} are"
+    ):
+        read_model(quantised)
+    read_model(whole)
+    monkeypatch.setattr("corpusmill.pipeline.memory.available_memory", lambda: size)
+    read_model(quantised)
+    monkeypatch.setattr("corpusmill.pipeline.memory.available_memory", lambda: 199_999)
+    with pytest.raises(ValueError, match="its dictionary takes 1 MB of memory, and 0 MB are available"):
+        read_model(whole)
+    reference = train_supervised(training_file, dim=10, epoch=1, minn=2, maxn=3, bucket=50_000, thread=1, verbose=0)
+    reference.quantize(cutoff=500)
+    reference.save_model(pruned)
+    with pytest.raises(ValueError, match="its hash buckets take 0 MB of memory, and 0 MB are available"):
+        read_model(pruned)

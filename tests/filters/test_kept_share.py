@@ -2,6 +2,7 @@
 
 import math
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -35,7 +36,7 @@ def rules(comparison: str, share: float, of: str) -> list[StepRule]:
 def find(values, words, comparison, share, of, cuts=3) -> Found:
     table = pa.table({"q": pa.array(values, pa.float64()), "words": pa.array(words), "other": pa.array(values, pa.float64())})
     borders = np.linspace(0, len(values), cuts + 1).astype(int)
-    shards = [table.slice(start, end - start) for start, end in zip(borders, borders[1:])]
+    shards = [table.slice(start, end - start) for start, end in pairwise(borders)]
     return find_thresholds(rules(comparison, share, of), [lambda columns, shard=shard: shard.select(columns) for shard in shards])["q"]
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import fasttext
+
 from corpusmill.filters.classifier.calibration import Calibration
 from corpusmill.filters.classifier.card import FILE, NO, YES, Classifier, Head
 

@@ -1,5 +1,6 @@
 """Commands that apply a text classifier to files: to learn how good it is, or for its scores."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -8,8 +9,19 @@ import typer
 from corpusmill.cli.base import classifier_app
 from corpusmill.cli.classifier import Inputs, ManyValues
 
-Folder = Annotated[Path, typer.Argument(metavar="MODEL_DIR", help="A classifier's folder.", show_default=False)]
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL_DIR", help="A classifier's folder, or a built-in one (quality, toxicity, spam).", show_default=False)
+]
 TextColumn = Annotated[str, typer.Option(metavar="NAME", help="Of JSONL and Parquet: the column of the texts.")]
+
+
+def _folder(model: str) -> Path:
+    """The classifier's folder; a built-in one is trained where it is not there yet."""
+    from corpusmill.filters.classifier.defaults.builtin import BUILTIN, builtin
+
+    if model not in BUILTIN or Path(model).exists():
+        return Path(model)
+    return builtin(model, lambda sentence: print(sentence, file=sys.stderr))
 
 
 @classifier_app.command(
@@ -18,7 +30,7 @@ TextColumn = Annotated[str, typer.Option(metavar="NAME", help="Of JSONL and Parq
     "or: corpusmill classifier evaluate models/quality --positive articles/ --negative crawl.parquet",
 )
 def evaluate(
-    model: Folder,
+    model: Model,
     files: Annotated[
         list[str] | None, typer.Argument(metavar="FILE...", help="Labelled files, folders or globs (JSONL, Parquet).", show_default=False)
     ] = None,
@@ -60,7 +72,8 @@ def evaluate(
     useless = [name for name, value in columns.items() if value is not None and not files]
     if useless or (spec and label):
         raise InputError(f"classifier evaluate: {useless[0] if useless else '--label'} has no meaning here.")
-    classifier = read_classifier(model)
+    folder = _folder(model)
+    classifier = read_classifier(folder)
     if spec:
         sources = list(read_spec(spec).sources)
     elif files:
@@ -68,7 +81,7 @@ def evaluate(
     else:
         only_label(classifier, label)
         sources = classed_sources(classifier, positive or [], negative or [], text_column, label)
-    judged = evaluate_files(model, sources, unseen=unseen, seed=seed, resamples=resamples)
+    judged = evaluate_files(folder, sources, unseen=unseen, seed=seed, resamples=resamples)
     if json:
         print(dumps(judged.result, indent=2, allow_nan=False))
     else:
@@ -83,7 +96,7 @@ def evaluate(
 
 @classifier_app.command(epilog="Example: corpusmill classifier score models/toxicity runs/demo/ingest/data --output scores.parquet")
 def score(
-    model: Folder,
+    model: Model,
     files: Annotated[
         list[str], typer.Argument(metavar="FILE...", help="JSONL, Parquet or text files, folders or globs.", show_default=False)
     ],
@@ -97,7 +110,7 @@ def score(
     from corpusmill.filters.classifier.score_files import score_files
     from corpusmill.pipeline.report.safe import safe_line
 
-    counts = score_files(model, files, output, text_column, id_column)
+    counts = score_files(_folder(model), files, output, text_column, id_column)
     texts, without = counts.pop("texts"), counts.pop("without_score")
     answers = ", ".join(f"{safe_line(label, 64)} {count:,}" for label, count in counts.items())
     print(f"{texts:,} texts, {without:,} of them with nothing that the classifier knows; answered yes: {answers}. Written: {output}")

@@ -48,7 +48,7 @@ def test_a_file_is_fetched_once(served) -> None:
     (folder / "m.bin").unlink()
     assert fetch(f"{url}/m.bin") == path and asked.count("/m.bin") == 1
     assert fetch("http://elsewhere.invalid/m.bin", sha256(path)) == path  # the content is known
-    assert not [name for name in path.parents[2].glob(".tmp-*")]
+    assert not list(path.parents[2].glob(".tmp-*"))
 
 
 def test_what_is_refused(served) -> None:

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.filters.transformer.lengths import batches, padded_lengths, padding_share
+from corpusmill.filters.transformer.lengths import batches, even_rows, padded_lengths, padding_share
 
 LONGEST = st.sampled_from([8, 96, 512, 1000, 8192])
 
@@ -48,3 +48,7 @@ def test_padding_share() -> None:
     assert padding_share(np.full(6, 512), 512, 2048) == 0.25  # the second batch is half empty
     assert padding_share(np.full(128, 12), 512, 2048) == 0.25  # 12 of 16
     assert padding_share(np.zeros(0, np.int64), 512, 2048) == 0
+
+
+def test_rows_are_powers_of_two() -> None:
+    assert [even_rows(fit) for fit in (0, 1, 2, 3, 4, 5, 7, 8, 31, 32)] == [1, 1, 1, 1, 4, 4, 4, 8, 16, 32]
