@@ -93,7 +93,7 @@ def main() -> None:
         clean = long_documents(arguments.run, arguments.documents)
         pages = {"clean": clean, "tweet": with_tweets(clean, tweets), "medical": medical_pages([len(words) for words in clean])}
         print(f"{len(clean)} documents, {len(pages['medical'])} medical pages, {len(tweets):,} tweets; threshold {threshold:.3f}")
-        print("window  score    AUC    found  clean  medical | found at 1 % clean  medical")
+        print("window  score    AUC    found  clean  medical | found at 1 % clean  medical  threshold")
         for window in WINDOWS:
             found = {name: window_scores(scorer, documents, window) for name, documents in pages.items()}
             for rule, score in {
@@ -109,7 +109,7 @@ def main() -> None:
                 at = [(own[name] >= limit).mean() for name in ("tweet", "clean", "medical")]
                 auc = roc_auc_score([0] * len(clean) + [1] * len(clean), np.concatenate([own["clean"], own["tweet"]]))
                 cells = "  ".join(f"{share:6.1%}" for share in (*at, (own["tweet"] > strict).mean(), (own["medical"] > strict).mean()))
-                print(f"{window or 'whole':>6}  {rule:8s} {auc:.3f}  {cells}", flush=True)
+                print(f"{window or 'whole':>6}  {rule:8s} {auc:.3f}  {cells}  {strict:.4f}", flush=True)
 
 
 if __name__ == "__main__":
