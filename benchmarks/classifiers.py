@@ -4,12 +4,12 @@
 
 Prints, with 95 % bootstrap intervals,
 
-* toxicity by recipes/classifiers/toxicity.yaml, trained on nine tenths of Davidson (by a hash of the text), TweetEval's training parts and the
-  word lists: on the other tenth, TweetEval's validation parts, and surge_profanity against seeded phrases of WikiText with as many words;
+* toxicity by recipes/classifiers/toxicity.yaml, trained on nine tenths of Davidson (by a hash of the text), TweetEval's training parts and
+  the word lists: on the other tenth, TweetEval's validation parts, and surge_profanity against seeded phrases of WikiText with as many words;
 * the same with each source left out of everything in turn, threshold included: F1 on that source at the threshold that was chosen without
   it, beside plain fastText's (its own defaults, yes from .5) trained on the same texts;
 * the label `sexual`, learned from one half of surge_profanity's categories, on the other half;
-* the built-in classifiers: quality on DCLM's human labels, toxicity on all of the above, spam by its spec without the mails that are judged;
+* the built-in classifiers: quality on DCLM's human labels, toxicity on all of the above, spam by its spec without the judged mails;
 * the seconds of each training and whether two of them gave the same bytes.
 """
 
@@ -203,7 +203,9 @@ def sexual(data: Path, folder: Path) -> None:
         {"name": "categories", "files": [str(path)], "label_columns": {"sexual": "sexual"}},
         {"name": "phrases", "files": ["package://phrases.jsonl"], "answers": {"sexual": 0}},
     ]
-    spec = make_spec({"name": "sexual", "labels": ["sexual"], "sources": sources, "fasttext": {"minn": 2, "maxn": 6, "minCount": 1}}, "sexual")
+    spec = make_spec(
+        {"name": "sexual", "labels": ["sexual"], "sources": sources, "fasttext": {"minn": 2, "maxn": 6, "minCount": 1}}, "sexual"
+    )
     model, _ = trained(spec, folder / "sexual")
     rest = [(row["text"], answer) for row, answer, use in zip(rows, answers, learned) if not use]
     head("Sexual, from half of surge_profanity's categories")

