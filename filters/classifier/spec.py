@@ -58,6 +58,9 @@ class Source(Config):
     )
     run: str | None = Field(default=None, description="A run's folder: its documents.")
     stage: Literal["ingest", "filter", "dedup"] = Field(default="ingest", description="The stage of the run whose documents are taken.")
+    failed: tuple[str, ...] = Field(
+        default=(), description="Of a run: only documents that failed one of these rules of its filter stage, which must be finished."
+    )
     text_column: str = "text"
     label_column: str | None = Field(default=None, description="The column of the answers: a value, or a list of values that hold at once.")
     values: dict[ValueKey, dict[str, Answer]] = Field(
@@ -81,6 +84,8 @@ class Source(Config):
             raise ValueError("give files or a run")
         if not (self.label_column or self.label_columns or self.answers or self.weak):
             raise ValueError("give label_column, label_columns, answers or weak, or nothing is known of its examples")
+        if self.failed and not (self.run and self.stage == "ingest"):
+            raise ValueError("failed needs a run, and documents of its stage ingest")
         if self.values and not self.label_column:
             raise ValueError("values needs a label_column")
         return self

@@ -154,6 +154,65 @@ def test_training_again_with_what_autotune_chose_gives_the_same_models(tmp_path,
     assert (tmp_path / "first" / "kitchen.bin").read_bytes() == (tmp_path / "second" / "kitchen.bin").read_bytes()
 
 
+def test_a_run_against_reference_texts(tmp_path, crawl, corpusmill):
+    """Python's documentation as a crawl against notes, from the command line."""
+    (tmp_path / "recipe.yaml").write_text("ingest: {}\n")
+    assert corpusmill("run", tmp_path / "recipe.yaml", crawl, "--output", tmp_path / "run", "--engine", "inline")[0] == 0
+    write_notes(tmp_path / "notes.jsonl", notes(100, 1))
+    command = ("--positive", tmp_path / "notes.jsonl", "--negative", tmp_path / "run", "--no-compress", "--output", tmp_path / "quality")
+    code, _, err = corpusmill("classifier", "train", *command)
+    assert code == 0, err
+    classifier = read_classifier(tmp_path / "quality")
+    reference, run = classifier.card["data"]["sources"]
+    assert (run["name"], run["answers"]["quality"]["yes"], reference["answers"]["quality"]["no"]) == ("run", 0, 0)
+    assert run["files"][0]["name"].startswith("ingest/data/")
+    assert classifier.card["labels"]["quality"]["test"]["roc_auc"]["value"] > 0.99
+
+
+def test_autotune_ends_with_its_time_and_goes_on_after_a_trial_that_diverges(tmp_path, corpusmill):
+    write_notes(tmp_path / "one.jsonl", notes(500, 6))
+    spec = {"labels": ["kitchen"], "sources": [{"files": ["one.jsonl"], "label_column": "label"}], "fasttext": {**SMALL, "lr": 1e30}}
+    assert (
+        corpusmill(
+            "classifier", "train", "--spec", write_spec(tmp_path / "a.yaml", **spec, autotune={"trials": 3}), "--output", tmp_path / "a"
+        )[0]
+        == 0
+    )
+    training = read_classifier(tmp_path / "a").card["training"]
+    assert training["autotune"]["trials"][0]["score"] is None and training["arguments"]["lr"] < 2
+    spec["fasttext"] = SMALL
+    code, _, err = corpusmill(
+        "classifier", "train", "--spec", write_spec(tmp_path / "b.yaml", **spec), "--autotune", "0.001", "--output", tmp_path / "b"
+    )
+    assert code == 0, err
+    assert len(read_classifier(tmp_path / "b").card["training"]["autotune"]["trials"]) == 1
+    assert (tmp_path / "b" / "kitchen.bin").is_file() and "trial 1: average precision on the validation part" in err
+
+
+def test_more_than_two_values_are_a_label_each_and_lists_are_many(tmp_path, corpusmill):
+    rows = notes(900, 8)
+    kinds = [("stew" if number % 3 == 0 else "Cake & co.") if yes else "plank" for number, (_, yes) in enumerate(rows)]
+    write_jsonl(tmp_path / "one.jsonl", [{"text": f"{kind} {text}", "kind": kind} for kind, (text, _) in zip(kinds, rows)])
+    write_jsonl(
+        tmp_path / "many.jsonl",
+        [{"text": f"{kind} {text}", "kind": [kind, *(["food"] if yes else [])]} for kind, (text, yes) in zip(kinds, rows)],
+    )
+    command = ("classifier", "train", "--no-compress", "--label-column", "kind", "--data")
+    assert corpusmill(*command, tmp_path / "one.jsonl", "--output", tmp_path / "one")[0] == 0
+    one = read_classifier(tmp_path / "one")
+    assert [head.label for head in one.heads] == ["Cake_co", "plank", "stew"]
+    (source,) = one.card["data"]["sources"]
+    assert {label: found["yes"] for label, found in source["answers"].items()} == {
+        "Cake_co": kinds.count("Cake & co."), "plank": kinds.count("plank"), "stew": kinds.count("stew")
+    }  # fmt: skip
+    assert corpusmill(*command, tmp_path / "many.jsonl", "--output", tmp_path / "many")[0] == 0
+    (source,) = read_classifier(tmp_path / "many").card["data"]["sources"]
+    assert source["answers"]["food"] == {"yes": 900 - kinds.count("plank"), "no": kinds.count("plank")}
+    assert corpusmill(*command, tmp_path / "one.jsonl", "--positive-label", "stew", "--output", tmp_path / "stew")[0] == 0
+    (head,) = read_classifier(tmp_path / "stew").heads
+    assert head.label == "stew"
+
+
 def test_an_earlier_classifier_is_replaced_on_demand_alone(tmp_path, corpusmill):
     write_notes(tmp_path / "notes.jsonl", notes(400, 1))
     command = ("classifier", "train", "--data", tmp_path / "notes.jsonl", "--output", tmp_path / "model", "--no-compress")

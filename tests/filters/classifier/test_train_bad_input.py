@@ -109,7 +109,7 @@ def test_labels_that_are_unknown(refused, tmp_path):
         f"{tmp_path / 'spec.yaml'}: sources: notes.jsonl answers 'garden', which is not among the labels (kitchen)."
     )
     assert refused("--spec", spec(tmp_path, sources=[{"files": ["notes.jsonl"], "label_columns": {"kitchen": "text"}}])).endswith(
-        "is 'note1x0 " + repr(ROWS[0][0])[9:60] + ", not 0 or 1."
+        f"notes.jsonl:1: 'text' is {repr(ROWS[0][0])[:59]}…, not 0 or 1."
     )
     many = write_jsonl(tmp_path / "many.jsonl", [{"text": text, "label": text} for text, _ in ROWS])
     assert refused("--data", many) == f"{many}:101: 'label' has more than 100 values, so it names no classes."
