@@ -196,7 +196,9 @@ class TrainingSpec(Config):
         description="held_out: .5 means .5 on the validation part; unseen_source: on sources left out (unseen_source.py).",
     )
     threshold_on: Literal["auto", "held_out", "unseen_source"] = Field(
-        default="auto", description="auto: on sources left out in turn where there are at least two with both answers, else held out."
+        default="auto",
+        description="held_out: on the validation part; unseen_source: on sources left out in turn; auto: on both where at least two "
+        "sources have both answers.",
     )
     threshold_rule: Annotated[ThresholdRule, BeforeValidator(parse_rule)] = ThresholdRule()
     compress: Compression | None = Compression()

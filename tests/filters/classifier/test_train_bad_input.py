@@ -180,6 +180,24 @@ def test_a_training_that_diverges(refused, tmp_path):
     )
 
 
+def test_sources_that_cannot_be_left_out(refused, tmp_path):
+    write_notes(tmp_path / "notes.jsonl", ROWS)
+    path = spec(tmp_path, sources=[source()], threshold_on="unseen_source", fasttext={"bucket": 1000})
+    assert refused("--spec", path) == (
+        "label kitchen: no source can be left out (unseen_source): it takes 2 to 8 sources with 50 examples of each answer outside the "
+        "test part."
+    )
+
+
+def test_a_model_that_is_too_small_to_be_compressed(refused, tmp_path):
+    write_notes(tmp_path / "notes.jsonl", ROWS)
+    path = spec(tmp_path, sources=[source()], compress=True, fasttext={"minn": 0, "maxn": 0, "wordNgrams": 1})
+    found = refused("--spec", path)
+    assert found.startswith("label kitchen: fastText can't train (its ") and found.endswith(
+        "too few to be compressed; train with --no-compress)."
+    )
+
+
 def test_words_that_are_all_too_rare(refused, tmp_path):
     write_notes(tmp_path / "notes.jsonl", ROWS)
     path = spec(tmp_path, sources=[source()], fasttext={"minCount": 10_000, "minn": 0, "maxn": 0})
