@@ -13,37 +13,58 @@ import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from corpusmill.dedup.components import find_root, roots
 from corpusmill.dedup.config import MinHashConfig
 from corpusmill.dedup.shingles import Shingler
 from corpusmill.pipeline.text.buffers import text_buffers
 
-#: Characters of a shingle: few enough that a short message with one word changed stays similar, so many that most are rare.
-CHARACTERS = 8
+#: Shingles of short texts, in characters: those in which one word is changed stay similar. Long texts share so many of these by chance that
+#: nearly all would have to be compared, so they are compared by pairs of words, of which as many change with a word.
+CHARACTERS, WORDS = 5, 2
+#: From so many characters on, a text is long.
+LONG = 400
 #: A prefix is longer by this part of the set's size, and so many shingles must be in common with another prefix.
 LONGER = 16
 #: Bits of a shingle's hash by which shingles are counted and looked up, at most.
 MOST_BITS = 24
 COUNT_BITS = 20  # of a key: how common a shingle is; the rest is of its hash
 
+Places = npt.NDArray[np.int64]
+
 
 def near_clusters(text: pa.Array | pa.ChunkedArray, threshold: float = 0.7) -> npt.NDArray[np.int64]:
     """The number of each text's cluster (n): the lowest place in it. Texts are in one cluster where a chain of pairs joins them, each with
-    a Jaccard similarity of at least `threshold` of their sets of 8-character shingles, lower-cased and without what stands between words.
+    a Jaccard similarity of at least `threshold` of their sets of 5-character shingles, lower-cased and without what stands between words.
 
-    Texts of fewer characters are alone. Takes about 20 bytes a character of memory; time grows with the number of texts that share rare
-    shingles, to the square at worst.
+    Texts of fewer characters are alone. Of texts with 400 characters and more it is the sets of pairs of neighbouring words. Takes about 20
+    bytes a character of memory; time grows with the number of texts that share rare shingles, to the square at worst.
     """
-    shingler = Shingler(MinHashConfig(unit="characters", ngram=CHARACTERS, min_words=CHARACTERS, normalisation="words"))
+    length = np.asarray(pc.utf8_length(text).to_numpy(), np.int64)
+    parent = np.arange(len(length))
+    # Similar texts have similar lengths: a pair across the border is among the short ones.
+    for unit, ngram, rows in (
+        ("characters", CHARACTERS, np.flatnonzero(length < LONG / threshold)),
+        ("words", WORDS, np.flatnonzero(length >= LONG)),
+    ):
+        if len(rows):
+            config = MinHashConfig.model_validate({"unit": unit, "ngram": ngram, "min_words": ngram, "normalisation": "words"})
+            _join(text.take(pa.array(rows)), config, threshold, rows, parent)
+    return np.asarray(roots(parent))
+
+
+def _join(text: pa.Array | pa.ChunkedArray, config: MinHashConfig, threshold: float, rows: Places, parent: Places) -> None:
+    """Joins the similar ones of some texts in `parent`, where text i is at `rows[i]`."""
+    shingler = Shingler(config)
     shingler.setup()
     hashes, bounds = shingler.sets(*text_buffers(text))
     bits = min(MOST_BITS, max(8, math.ceil(math.log2(len(hashes) + 1))))
     counts = np.bincount((hashes >> np.uint64(64 - bits)).astype(np.int64), minlength=1 << bits)
     order = np.argsort(np.diff(bounds), kind="stable")
-    parent = np.arange(len(text))
-    join_similar(hashes, bounds, order, counts, bits, threshold, parent)
-    return np.asarray(roots(parent))
+    own = np.arange(len(text))
+    join_similar(hashes, bounds, order, counts, bits, threshold, own)
+    union(rows, rows[np.asarray(roots(own))], parent)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -1,253 +1,256 @@
 # mypy: disallow-untyped-defs=False
-"""Labels' scores of a fastText classifier for Arrow texts, many times faster than fastText: the sum of a token's rows is kept.
+"""Labels' scores of fastText classifiers for Arrow texts, many times faster than fastText: the sums of a token's rows are kept.
 
-A document's hidden vector is the mean of the rows of all its tokens' words and character n-grams (`Dictionary::getLine`,
-`addSubwords`, `computeSubwords`, `pushHash`, `Model::computeHidden` of fastText 0.9.2). Tokens repeat, so their sums are kept in a
-table of bounded size. What is in the table changes speed alone: a token's sum is made in one order, and sums are added in the text's order.
+A text's hidden vector is the mean of the rows of all its tokens' words and character n-grams, and of its word n-grams
+(`Dictionary::getLine`, `Model::computeHidden` of fastText 0.9.2). Tokens repeat, so their sums are kept in a table of bounded size, those
+of all models side by side; a text is read once for all of them. What is in the table changes speed alone: a token's sum is made in one
+order, and sums are added in the text's order.
 """
 
 import numba
 import numpy as np
-import numpy.typing as npt
 
-from corpusmill.filters.fasttext_model import LABEL, FastTextModel
-from corpusmill.filters.fasttext_output import NOT_LISTED, output_scores
-from corpusmill.filters.fasttext_tokens import EOS_BYTES, LABEL_PREFIX, hash_token, is_space, starts_with, token_end
-from corpusmill.pipeline.text.classes import ALPHA
-from corpusmill.pipeline.text.table import find
-from corpusmill.pipeline.text.utf8 import decode
+from corpusmill.filters.fasttext_output import NOT_LISTED, UNKNOWN, output_scores
+from corpusmill.filters.fasttext_rows import BLOCK, FLOAT, add_rows, round_row
+from corpusmill.filters.fasttext_sums import (
+    BEGIN,
+    CACHE_LINE,
+    CHILDREN,
+    DIM,
+    END,
+    EOS,
+    FOUND_ROWS,
+    IGNORED,
+    INT32,
+    LABELS,
+    LONGEST,
+    LOSS,
+    NODES,
+    OUTPUT,
+    PLACE,
+    ROWS,
+    WORD_NGRAMS,
+    find_word_ngrams,
+    fnv,
+    signed,
+    sum_token,
+)  # fmt: skip
+from corpusmill.filters.fasttext_tokens import hash_token
+from corpusmill.pipeline.text.addresses import array_at, borrowed, matrix_at, prefetch
 
-BEGIN, END = 0x3C, 0x3E  # of a token
-EOS_HASH = np.uint64(3617362777)  # `fnv` of them
-FNV_START, FNV_FACTOR = np.uint32(2166136261), np.uint32(16777619)
-NGRAM_FACTOR = np.uint64(116049371)
-KEPT_BYTES = 48  # longer tokens hardly ever come twice
-FOUND_ROWS = 1024
 WAYS = 4  # places in the table for a token
-TABLE_BYTES = 64 << 20
-IGNORED = np.uint64(1 << 63)
-
-
-class TokenSums:
-    """Sums of rows by token: `entries` uint64 (slots, 2) of key (0: free) and `number of rows << 32 | fnv`, `sums` float32 (slots, dim).
-
-    One thread at a time may use it.
-    """
-
-    def __init__(self, dim: int):
-        slots = WAYS
-        while 2 * slots * (16 + 4 * dim) <= TABLE_BYTES:
-            slots *= 2
-        self.entries: npt.NDArray[np.uint64] = np.zeros((slots, 2), np.uint64)
-        self.sums: npt.NDArray[np.float32] = np.zeros((slots, dim), np.float32)
-
-
-def label_scores(
-    model: FastTextModel,
-    kept: TokenSums,
-    data: npt.NDArray[np.uint8],
-    offsets: npt.NDArray[np.int64],
-    classes: npt.NDArray[np.uint8],
-    min_letters: int,
-) -> npt.NDArray[np.float32]:
-    """float32 (texts, labels): the scores that fastText's `predict(text, k=-1)` gives, NOT_LISTED for labels that it leaves out.
-
-    Newlines are spaces. All labels are NOT_LISTED for a text with fewer letters than `min_letters` or without anything the model knows.
-    """
-    scores = np.empty((len(offsets) - 1, len(model.labels)), np.float32)
-    settings = np.array([model.shortest, model.longest, model.bucket_count, model.word_count, model.word_ngrams, model.eos, model.loss])
-    score_texts(
-        data, offsets, classes, min_letters, settings, model.words, model.word_rows, model.buckets, model.rows,
-        model.output, model.children, kept.entries, kept.sums, scores,
-    )  # fmt: skip
-    return scores
+KEPT_BYTES = 48  # longer tokens hardly ever come twice
+CHUNK = 256  # tokens that are looked up before their sums are added
+SPARE = 64  # entries for tokens that are not kept
+#: Items (of four bytes) at the start of an entry: `fnv`, number of the chunk that used it last; then each model's number of rows.
+HASH, USED, COUNTS = 0, 1, 2
+EOS_HASH = np.uint64(3617362777)  # `fnv` of `</s>`
+#: What a unit is: a model, a way of cutting windows, and which labels are asked for. Items of its row:
+MODEL, LAYOUT, FIRST_LABEL, END_LABEL, RESULT, BARE = range(6)
+NEVER = 1 << 62
+FLOAT32 = np.zeros(0, np.float32)  # a type for `matrix_at`
 
 
 @numba.njit(cache=True, nogil=True)
-def score_texts(data, offsets, classes, min_letters, settings, words, word_rows, buckets, rows, output, children, entries, sums, scores):
-    longest = 0
-    for text in range(offsets.size - 1):
-        longest = max(longest, offsets[text + 1] - offsets[text])
-    token, found = np.empty(longest + 2, np.int8), np.empty(FOUND_ROWS + settings[1], np.uint32)
-    hidden, total, values = np.empty(rows.shape[1]), np.empty(rows.shape[1]), np.empty(max(output.shape[1], children.shape[0]))
-    for text in range(offsets.size - 1):
-        start, end = offsets[text], offsets[text + 1]
-        scores[text] = NOT_LISTED
-        if has_letters(data, start, end, classes, min_letters):
-            count = add_tokens(data, start, end, settings, words, word_rows, buckets, rows, entries, sums, token, found, total, hidden)
-            if count:
-                hidden /= count
-                output_scores(hidden, output, children, settings[6], values, scores[text])
-
-
-@numba.njit(cache=True, nogil=True)
-def has_letters(data, start, end, classes, wanted):
-    """Whether a text has so many letters; looks no further than needed."""
-    at = start
-    while wanted > 0 and at < end:
-        point, width = decode(data, at)
-        wanted -= (classes[point] & ALPHA) != 0
-        at += width
-    return wanted <= 0
-
-
-@numba.njit(cache=True, nogil=True)
-def add_tokens(data, start, end, settings, words, word_rows, buckets, rows, entries, sums, token, found, total, hidden):
-    """The sum of the rows of a text into `hidden`; returns their number."""
-    dim, window, eos = rows.shape[1], settings[4] - 1, settings[5]
-    running, tokens, count = np.zeros(max(window, 0), np.uint64), 0, 0
-    hidden[:] = 0.0
-    sets = np.uint64(entries.shape[0] // WAYS - 1)
-    at = start
-    while True:
-        while at < end and is_space(data[at]):
-            at += 1
-        if at >= end:
-            break
-        stop = token_end(data, at, end)
-        if stop - at == 4 and starts_with(data, at, stop, EOS_BYTES):
-            break
-        key = hash_token(data, at, stop)
-        slot = kept_slot(entries, key, sets)
-        if entries[slot, 0] == key:
-            info = entries[slot, 1]
-            for column in range(dim):
-                hidden[column] += sums[slot, column]
+def find_entries(data, starts, ends, keys, begin, end, chunk, models, table, entries, token, found, total, slots):
+    """The entries of the tokens from `begin` up to `end` into `slots` (int64); returns how many have one before the spare ones run out."""
+    sets = np.uint64(table.size // WAYS)
+    width = entries.shape[1] * FLOAT
+    address, base = table.ctypes.data, entries.ctypes.data
+    spare, last_spare = table.size, entries.shape[0]
+    for at in range(begin, end):
+        prefetch(address + np.int64((keys[at] >> np.uint64(32)) * sets >> np.uint64(32)) * (WAYS * 8))
+    for at in range(begin, end):
+        key = keys[at]
+        first = np.int64((key >> np.uint64(32)) * sets >> np.uint64(32)) * WAYS
+        one, two, three = table[first + 1] == key, table[first + 2] == key, table[first + 3] == key
+        slot = first + one + 2 * two + 3 * three
+        if table[slot] == key:
+            entries[slot, USED] = chunk
         else:
-            info = sum_token(data, at, stop, key, settings, words, word_rows, buckets, rows, token, found, total)
-            for column in range(dim):
-                hidden[column] += np.float32(total[column])
-            if stop - at <= KEPT_BYTES:
-                entries[slot, 0], entries[slot, 1] = key, info
-                for column in range(dim):
-                    sums[slot, column] = total[column]
-        if info & IGNORED == 0:
-            count += int(info >> np.uint64(32))
-            if window > 0:
-                count += add_word_ngrams(np.uint64(np.int64(np.int32(np.uint32(info)))), running, tokens, settings, buckets, rows, hidden)
-            tokens += 1
-        at = stop
-    if eos >= 0:
-        for column in range(dim):
-            hidden[column] += rows[eos, column]
-        count += 1
-    if window > 0:
-        count += add_word_ngrams(np.uint64(np.int64(np.int32(np.uint32(EOS_HASH)))), running, tokens, settings, buckets, rows, hidden)
-    return count
-
-
-@numba.njit(cache=True, nogil=True, inline="always")
-def kept_slot(entries, key, sets):
-    """The slot of a token's sum; where it is not kept: a free one for it, or the one to give up."""
-    first = (key & sets) * np.uint64(WAYS)
-    for way in range(WAYS):
-        slot = first + np.uint64(way)
-        if entries[slot, 0] == key or entries[slot, 0] == 0:
-            return slot
-    return first + (key >> np.uint64(62))
+            if ends[at] - starts[at] <= KEPT_BYTES:
+                slot = oldest(table, entries, first, chunk)
+            else:
+                slot = -1
+            if slot >= 0:
+                table[slot] = key
+            elif spare == last_spare:
+                return at - begin
+            else:
+                slot = spare
+                spare += 1
+            entries[slot, USED] = chunk
+            fill_entry(data, starts[at], ends[at], key, models, entries, slot, token, found, total)
+        slots[at - begin] = slot
+        for line in range(0, width, CACHE_LINE):
+            prefetch(base + slot * width + line)
+    return end - begin
 
 
 @numba.njit(cache=True, nogil=True)
-def sum_token(data, start, end, key, settings, words, word_rows, buckets, rows, token, found, total):
-    """The sum of a token's rows into `total`; returns their number and the token's `fnv` as an entry of the table has them."""
-    total[:] = 0.0
-    place = find(words, words.size - 1, key)
-    row = word_rows[place] if place >= 0 else -1
-    if row == LABEL or (row < 0 and starts_with(data, start, end, LABEL_PREFIX)):
-        return IGNORED
-    count = 0
-    if row >= 0:
-        count = 1
-        for column in range(total.size):
-            total[column] += rows[row, column]
-    token[0] = BEGIN
+def oldest(table, entries, first, chunk):
+    """The place to give up for another token: one that is free, or that was not used for longest; -1 where this chunk uses all."""
+    best, age = -1, np.uint32(0)
+    for slot in range(first, first + WAYS):
+        if table[slot] == 0:
+            return slot
+        unused = np.uint32(chunk - entries[slot, USED])
+        if unused > age:
+            best, age = slot, unused
+    return best
+
+
+@numba.njit(cache=True, nogil=True)
+def fill_entry(data, start, end, key, models, entries, slot, token, found, total):
+    """Makes a token's sums for all models."""
+    size = end - start + 2
+    token[0], token[size - 1] = BEGIN, END
     for at in range(start, end):
         token[at - start + 1] = np.int8(data[at])
-    token[end - start + 1] = END
-    if settings[1] > 0:
-        count += add_ngrams(token, end - start + 2, settings, buckets, rows, found, total)
-    return np.uint64(count) << np.uint64(32) | np.uint64(fnv(token, 1, end - start + 1))
-
-
-@numba.njit(cache=True, nogil=True, inline="always")
-def fnv_step(value, byte):
-    """One step of 32-bit FNV-1a as fastText has it: bytes above 127 are negative."""
-    return np.uint32((value ^ np.uint32(np.int32(byte))) * FNV_FACTOR)
+    entries[slot, HASH] = fnv(token, 1, size - 1)
+    for model in range(models.shape[0]):
+        numbers = borrowed(models[model])
+        total[:] = 0.0
+        entries[slot, COUNTS + model] = sum_token(data, start, end, key, numbers, token, size, found, total.ctypes.data)
+        round_row(entries.ctypes.data + (slot * entries.shape[1] + numbers[PLACE]) * FLOAT, total.ctypes.data, numbers[DIM])
 
 
 @numba.njit(cache=True, nogil=True)
-def fnv(token, start, end):
-    value = FNV_START
-    for at in range(start, end):
-        value = fnv_step(value, token[at])
-    return value
+def add_tokens(slots, begin, end, number, model, entries, running, state, found, hidden):
+    """Adds the sums of the tokens `slots[begin:end]` and the rows of their word n-grams to the float64 sum at the address `hidden`.
 
-
-@numba.njit(cache=True, nogil=True)
-def add_ngrams(token, size, settings, buckets, rows, found, total):
-    """Adds the rows of a token's character n-grams, its marks of begin and end counted, and returns their number."""
-    shortest, longest, bucket_count, word_count = settings[0], settings[1], settings[2], settings[3]
-    if bucket_count == 0:
-        return 0
-    reciprocal, count = 1.0 / bucket_count, 0
-    waiting = 0
-    for start in range(size):
-        if token[start] & 0xC0 == 0x80:
+    Returns the number of rows.
+    """
+    place, width = entries.ctypes.data + model[PLACE] * FLOAT, entries.shape[1] * FLOAT
+    pairs = model[WORD_NGRAMS] > 1
+    count = waiting = 0
+    for at in range(begin, end):
+        rows = entries[slots[at], COUNTS + number]
+        if rows == IGNORED:
             continue
-        if waiting >= FOUND_ROWS:
-            add_rows(rows, found, waiting, total)
+        if waiting + model[WORD_NGRAMS] >= FOUND_ROWS:
+            add_rows(hidden, found, waiting, model[DIM])
             waiting = 0
-        value, at = FNV_START, start
-        for length in range(1, longest + 1):
-            if at >= size:
-                break
-            value = fnv_step(value, token[at])
-            at += 1
-            while at < size and token[at] & 0xC0 == 0x80:
-                value = fnv_step(value, token[at])
-                at += 1
-            if length >= shortest and not (length == 1 and (start == 0 or at == size)):
-                bucket = np.int64(value) - np.int64(np.float64(value) * reciprocal) * bucket_count  # faster than %
-                if bucket < 0:
-                    bucket += bucket_count
-                elif bucket >= bucket_count:
-                    bucket -= bucket_count
-                if buckets.size:
-                    bucket = np.int64(buckets[bucket])
-                found[waiting] = word_count + bucket
-                waiting += bucket >= 0
-                count += bucket >= 0
-    add_rows(rows, found, waiting, total)
+        found[waiting] = place + slots[at] * width
+        waiting += 1
+        count += rows
+        if pairs:
+            more = find_word_ngrams(signed(entries[slots[at], HASH]), running, state, model, found, waiting)
+            count, waiting = count + more - waiting, more
+    add_rows(hidden, found, waiting, model[DIM])
     return count
 
 
 @numba.njit(cache=True, nogil=True)
-def add_rows(rows, found, count, total):
-    for place in range(count):
-        row = rows[found[place]]
-        for column in range(total.size):
-            total[column] += row[column]
+def finish_window(unit, model, running, state, found, hidden, count, values, listed, place):
+    """Adds the end of the line and writes the scores of the unit's labels as row `place` of its result, NOT_LISTED for those that fastText
+    does not list, and clears what was summed up.
+
+    Where there is nothing but the end of the line, they are UNKNOWN, unless the unit is asked for what fastText makes of that.
+    """
+    known, waiting = count > 0 or unit[BARE], 0
+    if model[EOS] >= 0:
+        found[0], waiting = model[ROWS] + model[EOS] * model[DIM] * FLOAT, 1
+    if model[WORD_NGRAMS] > 1:
+        waiting = find_word_ngrams(signed(EOS_HASH), running, state, model, found, waiting)
+    add_rows(hidden.ctypes.data, found, waiting, model[DIM])
+    count += waiting
+    listed = listed[: model[LABELS]]
+    listed[:] = NOT_LISTED if known and count else UNKNOWN
+    if known and count:
+        vector = hidden[: model[DIM]]
+        vector /= count
+        output = matrix_at(np.uint64(model[OUTPUT]), model[DIM], model[LABELS], FLOAT32)
+        children = matrix_at(np.uint64(model[CHILDREN]), model[NODES], 2, INT32)
+        output_scores(vector, output, children, model[LOSS], values, listed)
+    width = unit[END_LABEL] - unit[FIRST_LABEL]
+    scores = array_at(np.uint64(unit[RESULT] + place * width * FLOAT), width, FLOAT32)
+    scores[:] = listed[unit[FIRST_LABEL] : unit[END_LABEL]]
+    hidden[:] = 0.0
+    state[:] = 0
 
 
 @numba.njit(cache=True, nogil=True)
-def add_bucket(bucket, settings, buckets, rows, total):
-    if buckets.size:
-        bucket = np.int64(buckets[bucket])
-        if bucket < 0:
-            return 0
-    row = np.uint64(settings[3] + bucket)
-    for column in range(total.size):
-        total[column] += rows[row, column]
-    return 1
+def cut_windows(keys, begin, end, words, new_line, begins):
+    """Where the windows of a text begin, of which the tokens are those from `begin` up to `end`, into `begins`; returns their number.
+
+    A window begins with every so manyth word; what is left at the end is a window of its own where it has half as many words or more,
+    else it belongs to the window before. Each text has a window, if an empty one. A token with the key `new_line` is no word; `words`
+    0: the text is one window.
+    """
+    begins[0] = begin
+    windows, inside = 1, 0
+    if words:
+        for at in range(begin, end):
+            if keys[at] != new_line:
+                if inside == words:
+                    begins[windows] = at
+                    windows, inside = windows + 1, 0
+                inside += 1
+        if windows > 1 and 2 * inside < words:
+            windows -= 1
+    begins[windows] = NEVER
+    return windows
 
 
 @numba.njit(cache=True, nogil=True)
-def add_word_ngrams(value, running, tokens, settings, buckets, rows, hidden):
-    """Adds the rows of the word n-grams that end in this token: `running` has the hashes of those that begin in the tokens before."""
-    count = 0
-    if settings[2]:
-        for place in range(min(tokens, running.size)):
-            running[place] = running[place] * NGRAM_FACTOR + value
-            count += add_bucket(np.int64(running[place] % np.uint64(settings[2])), settings, buckets, rows, hidden)
-    running[tokens % running.size] = value
-    return count
+def score_tokens(data, starts, ends, first, offset, new_line, models, units, layouts, windows, table, entries, clock):
+    """Scores texts: the tokens of text i are those from `first[i]` up to `first[i + 1]`, and a token is `data[starts[t]:ends[t]]`.
+
+    A layout is the number of words of a window, 0 for the whole text. Fills `windows` int64 (layouts, all texts + 1) from text `offset` on:
+    text i has the windows from `windows[layout, i]` up to the next; and the unit's result, float32 (windows, labels that are asked for).
+    """
+    data, starts, ends, first = borrowed(data), borrowed(starts), borrowed(ends), borrowed(first)
+    models, units, table, entries = borrowed(models), borrowed(units), borrowed(table), borrowed(entries)
+    longest, most = 0, 0
+    for at in range(first[0], first[-1]):
+        longest = max(longest, ends[at] - starts[at])
+    for text in range(first.size - 1):
+        most = max(most, first[text + 1] - first[text])
+    keys = np.empty(first[-1], np.uint64)
+    for at in range(first[0], first[-1]):
+        keys[at] = hash_token(data, starts[at], ends[at])
+    token, found = np.empty(longest + 2, np.int8), np.empty(FOUND_ROWS + models[:, LONGEST].max() + 2, np.int64)
+    wide, labels = -(-models[:, DIM].max() // BLOCK) * BLOCK, max(models[:, LABELS].max(), models[:, NODES].max())
+    total, values, listed = np.empty(wide), np.empty(labels), np.empty(labels, np.float32)
+    hidden = np.zeros((units.shape[0], wide))
+    running = np.zeros((units.shape[0], max(models[:, WORD_NGRAMS].max() - 1, 1)), np.uint64)
+    begins = np.empty((len(layouts), most + 2), np.int64)
+    state, counts, window = np.zeros((units.shape[0], 2), np.int64), np.zeros(units.shape[0], np.int64), np.zeros(units.shape[0], np.int64)
+    slots = np.empty(CHUNK, np.int64)
+    for text in range(first.size - 1):
+        begin, end = first[text], first[text + 1]
+        for layout in range(len(layouts)):
+            cut = cut_windows(keys, begin, end, layouts[layout], new_line, begins[layout])
+            windows[layout, offset + text + 1] = windows[layout, offset + text] + cut
+        window[:] = 0
+        while begin < end:
+            clock[0] += np.uint32(1)
+            stop = begin + find_entries(
+                data, starts, ends, keys, begin, min(begin + CHUNK, end), clock[0], models, table, entries, token, found, total, slots
+            )
+            for number in range(units.shape[0]):
+                unit = units[number]
+                model, layout = borrowed(models[unit[MODEL]]), unit[LAYOUT]
+                at = begin
+                while at < stop:
+                    if at == begins[layout, window[number] + 1]:
+                        place = windows[layout, offset + text] + window[number]
+                        finish_window(
+                            unit, model, running[number], state[number], found, hidden[number], counts[number], values, listed, place
+                        )
+                        counts[number] = 0
+                        window[number] += 1
+                    to = min(stop, begins[layout, window[number] + 1])
+                    counts[number] += add_tokens(
+                        slots, at - begin, to - begin, unit[MODEL], model, entries, running[number], state[number], found,
+                        hidden[number].ctypes.data,
+                    )  # fmt: skip
+                    at = to
+            begin = stop
+        for number in range(units.shape[0]):
+            unit = units[number]
+            place = windows[unit[LAYOUT], offset + text] + window[number]
+            model = borrowed(models[unit[MODEL]])
+            finish_window(unit, model, running[number], state[number], found, hidden[number], counts[number], values, listed, place)
+            counts[number] = 0

@@ -1,5 +1,8 @@
 """A fastText classifier's file as arrays, for the kernels of `filters.fasttext_kernel`.
 
+Rows of a model that is not quantised stay in the file, mapped into memory. What has to be made in memory (rows out of their codes, the
+tables of words and hash buckets, the scores' matrix) is reckoned from the sizes that the file tells, before it is made.
+
 Source: fastText 0.9.2: `FastText::loadModel`, `Dictionary::load`, `QuantMatrix::load`, `ProductQuantizer::load`,
 `HierarchicalSoftmaxLoss::buildTree`.
 """
@@ -13,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.filters.fasttext_tokens import fill_words
+from corpusmill.pipeline.memory import need_memory
 from corpusmill.pipeline.text.table import table_size
 
 MAGIC, VERSION = 793712314, 12
@@ -22,6 +26,7 @@ LABEL = -2  # in place of a row: an entry of the dictionary that is a label
 EOS = b"</s>"
 ENTRY = Struct("<qb")  # of the dictionary, after the word: count, and 0 for a word or 1 for a label
 CENTROIDS: Final = 256  # of one part of a quantised row
+LONGEST_NGRAM: Final = 1000  # of words or characters, far more than anyone asks for
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,8 @@ class _File:
 def read_model(path: str) -> FastTextModel:
     """Reads a `.bin` or `.ftz` file. Rows of a `.bin` stay in the file, mapped into memory and so shared by processes.
 
-    Raises ValueError for a file that is none, is damaged, or holds word vectors instead of a classifier.
+    Raises ValueError for a file that is none, is damaged, or holds word vectors instead of a classifier; and for one that needs more
+    memory than there is.
     """
     file = _File(path)
     if len(file.bytes) < 8 or file.number(np.int32) != MAGIC:
@@ -86,6 +92,8 @@ def read_model(path: str) -> FastTextModel:
         raise ValueError("it holds word vectors and tells no labels")
     if loss not in (HIERARCHICAL, NEGATIVE, SOFTMAX, ONE_VS_ALL):
         raise ValueError(f"its loss {loss} is unknown")
+    if bucket_count < 0 or not (0 <= word_ngrams <= LONGEST_NGRAM and shortest >= 0 and 0 <= longest <= LONGEST_NGRAM):
+        raise ValueError("its settings are damaged")
     if version == 11:  # old classifiers do not use character n-grams
         longest = 0
     names, counts, kinds, word_count, buckets = _dictionary(file, bucket_count)
@@ -100,6 +108,7 @@ def read_model(path: str) -> FastTextModel:
     if rows.shape[1] != dim or output.shape != (len(labels), dim) or not labels or last_row >= len(rows) or (kinds[word_count:] != 1).any():
         raise ValueError("its parts do not fit together")
     words, word_rows = _word_table(names, kinds)
+    need_memory(output.nbytes, "its labels take")
     return FastTextModel(
         labels=tuple(label.decode("utf-8", "replace") for label in labels),
         rows=rows,
@@ -140,6 +149,7 @@ def _dictionary(
     if not pruned:
         return names, counts, kinds, word_count, None
     pairs = file.array(np.int32, 2 * pruned).reshape(-1, 2)
+    need_memory(bucket_count * 4, "its hash buckets take")
     if pairs.min() < 0 or pairs[:, 0].max() >= bucket_count:
         raise ValueError("its dictionary is damaged")
     buckets = np.full(bucket_count, -1, np.int32)
@@ -148,6 +158,7 @@ def _dictionary(
 
 
 def _word_table(names: list[bytes], kinds: npt.NDArray[np.int8]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int32]]:
+    need_memory(2 * table_size(len(names)) * 12, "its dictionary takes")
     words = np.zeros(2 * table_size(len(names)), np.uint64)
     word_rows = np.full(words.size, -1, np.int32)
     data = np.frombuffer(b"".join(names) + bytes(8), np.uint8)
@@ -158,6 +169,8 @@ def _word_table(names: list[bytes], kinds: npt.NDArray[np.int8]) -> tuple[npt.ND
 
 def _dense(file: _File) -> npt.NDArray[np.float32]:
     rows, dim = map(int, file.array(np.int64, 2))
+    if rows < 0 or dim < 0:
+        raise ValueError("its rows are damaged")
     return file.array(np.float32, rows * dim).reshape(rows, dim)
 
 
@@ -178,6 +191,7 @@ def _decode(file: _File, codes: npt.NDArray[np.uint8], rows: int, dim: int) -> n
     centroids = file.array(np.float32, dim * CENTROIDS)
     if found != dim or codes.size != rows * parts or (parts - 1) * width + last_width != dim:
         raise ValueError("its quantised rows are damaged")
+    need_memory(rows * dim * 4, f"its {rows:,} quantised rows of {dim} numbers take")
     matrix = np.empty((rows, dim), np.float32)
     for part in range(parts):
         own = width if part < parts - 1 else last_width

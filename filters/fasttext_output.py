@@ -6,7 +6,8 @@ import numpy as np
 
 from corpusmill.filters.fasttext_model import HIERARCHICAL, SOFTMAX
 
-NOT_LISTED = np.float32(-1.0)
+NOT_LISTED = np.float32(-1.0)  # a label without a chance
+UNKNOWN = np.float32(-2.0)  # all labels of a text with nothing that the model knows
 MINIMUM = np.float32(np.log(1e-5))  # fastText's log of probability 0
 
 

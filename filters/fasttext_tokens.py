@@ -4,9 +4,10 @@
 import numba
 import numpy as np
 
+from corpusmill.pipeline.text.classes import ALPHA
 from corpusmill.pipeline.text.hashing import BASE, mix64
 from corpusmill.pipeline.text.table import find, insert
-from corpusmill.pipeline.text.utf8 import HIGH_BITS, eight_bytes
+from corpusmill.pipeline.text.utf8 import HIGH_BITS, decode, eight_bytes
 
 ONES = np.uint64(0x0101010101010101)
 SPACE = 0x20
@@ -73,3 +74,39 @@ def fill_words(data, ends, entry_rows, words, word_rows):
         insert(words, words.size - 1, key)
         word_rows[find(words, words.size - 1, key)] = entry_rows[word]
         start = ends[word]
+
+
+@numba.njit(cache=True, nogil=True)
+def split_tokens(data, offsets, starts, ends, first):
+    """The tokens that fastText reads of each text, up to `</s>`: token t is `data[starts[t]:ends[t]]`, and those of text i are the tokens
+    from `first[i]` up to `first[i + 1]`. `starts` and `ends` have at least half as many items as the texts have bytes, and one a text."""
+    count = 0
+    for text in range(offsets.size - 1):
+        at, end = offsets[text], offsets[text + 1]
+        first[text] = count
+        while True:
+            while at < end and is_space(data[at]):
+                at += 1
+            if at >= end:
+                break
+            stop = token_end(data, at, end)
+            if stop - at == len(EOS_BYTES) and starts_with(data, at, stop, EOS_BYTES):
+                break
+            starts[count], ends[count] = at, stop
+            count += 1
+            at = stop
+    first[offsets.size - 1] = count
+
+
+@numba.njit(cache=True, nogil=True)
+def texts_with_letters(data, offsets, classes, wanted):
+    """bool (texts,): whether a text has so many letters. Looks no further than needed."""
+    found = np.empty(offsets.size - 1, np.bool_)
+    for text in range(offsets.size - 1):
+        at, end, missing = offsets[text], offsets[text + 1], wanted
+        while missing > 0 and at < end:
+            point, width = decode(data, at)
+            missing -= (classes[point] & ALPHA) != 0
+            at += width
+        found[text] = missing <= 0
+    return found

@@ -83,15 +83,15 @@ class Language(Step):
         return [language_model(self.config.model)]
 
     def setup(self) -> None:
-        from corpusmill.filters.fasttext_kernel import TokenSums
         from corpusmill.filters.fasttext_model import read_model
+        from corpusmill.filters.fasttext_scores import FastTextScorer, Unit
 
         path = language_model(self.config.model)
         try:
             self.model = read_model(path)
         except (ValueError, OSError) as error:
             raise ConfigError(f"{path}: not a fastText model that tells languages ({error}).") from error
-        self._sums = TokenSums(self.model.rows.shape[1])
+        self._scorer = FastTextScorer([Unit(self.model, None, 0, len(self.model.labels), bare=True)])
         self._classes = character_classes()
         labels = [label.removeprefix(PREFIX) for label in self.model.labels]
         names = {label: split_script(label)[0] for label in labels}
@@ -131,7 +131,11 @@ class Language(Step):
         It is negative for labels that fastText does not list since they have next to no chance, and for all labels of a text with too
         few letters, or without anything that the model knows.
         """
-        from corpusmill.filters.fasttext_kernel import label_scores
+        from corpusmill.filters.fasttext_output import UNKNOWN
+        from corpusmill.filters.fasttext_scores import as_fasttext_reads
+        from corpusmill.filters.fasttext_tokens import texts_with_letters
 
-        found = label_scores(self.model, self._sums, *text_buffers(text), self._classes, self.config.min_letters)
-        return np.minimum(found, np.float32(1.0)).astype(np.float64)
+        data, offsets = text_buffers(text)
+        (found,) = self._scorer.score(as_fasttext_reads(data, offsets), len(text), len(data))
+        found.scores[~texts_with_letters(data, offsets, self._classes, self.config.min_letters)] = UNKNOWN
+        return np.minimum(found.scores, np.float32(1.0)).astype(np.float64)

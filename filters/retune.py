@@ -3,9 +3,11 @@
 Report shards are written anew, data shards only where a verdict changed, with the bytes that a fresh run of the stage would
 write. A document that comes back has its text rewritten from the stage before, by the steps that rewrite alone. Each shard is published
 before its row of the manifest, and `run.json` last; whatever a crash leaves half done, the stage itself measures anew.
+
+Where a step keeps a share of the corpus, what was measured lies apart from the report (filters/share_phases.py): the verdicts are
+told from the report's columns as always, and then the stage itself decides again.
 """
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,19 +20,21 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from corpusmill.filters import share_phases
 from corpusmill.filters.config import FilterConfig
+from corpusmill.filters.kept_share import find_thresholds, with_found
+from corpusmill.filters.retune_shards import Shard, decided_shards, measured_shards, report_rows
 from corpusmill.filters.rules import decide, fails_others, rules_metadata
 from corpusmill.filters.stage import FilterStage
-from corpusmill.filters.worker import FilterWorker
+from corpusmill.filters.worker import FilterWorker, decided, documents_at
 from corpusmill.pipeline.config import config_digest
 from corpusmill.pipeline.engine import Engine
 from corpusmill.pipeline.errors import ConfigError, InputError
-from corpusmill.pipeline.manifest import Manifest, TaskRow, task_identity
+from corpusmill.pipeline.manifest import Manifest, TaskRow
 from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.run import RUN_FILE, Plan, describe, locked, plan_of_existing
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.schemas import REPORT
 from corpusmill.pipeline.shards import open_parquet, publish, read_table
 from corpusmill.pipeline.stage import Piece
 from corpusmill.pipeline.storage import Storage
@@ -73,7 +77,12 @@ def retune(
     with locked(storage):
         old, worker = _worker(before, storage), _worker(now, storage)
         run = StageRun(FilterStage(worker.config), storage, dict(now.sections), now.inputs, engine, progress)
-        shards, finished = _shards(run, config_digest(old.config))
+        _scored_alike(old, worker, folder)
+        if share_phases.keeps_shares(worker.config):
+            shards, finished = decided_shards(run, config_digest(old.config)), 0
+            _find_shares(old, worker, run, shards)
+        else:
+            shards, finished = measured_shards(run, config_digest(old.config))
         with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:
             result = _verdicts(old, worker, run, shards, finished, pool)
             result.stale = _later_stages(storage, now)
@@ -85,13 +94,13 @@ def retune(
 
 
 def _verdicts(
-    old: FilterWorker, now: FilterWorker, run: StageRun, shards: Sequence["Shard"], finished: int, pool: ThreadPoolExecutor
+    old: FilterWorker, now: FilterWorker, run: StageRun, shards: Sequence[Shard], finished: int, pool: ThreadPoolExecutor
 ) -> Retuned:
     """What the new thresholds change, from the columns of the rules that changed alone."""
     thresholds = [{rule.rule.name: rule.rule.threshold for rule in worker.rules} for worker in (old, now)]
     names = [name for name in {**thresholds[0], **thresholds[1]} if thresholds[0].get(name) != thresholds[1].get(name)]
     result = Retuned(changed={name: (thresholds[0].get(name), thresholds[1].get(name)) for name in names})
-    result.to_measure = len(run.manifest.tasks) - len(shards) - finished
+    result.to_measure = 0 if share_phases.keeps_shares(now.config) else len(report_rows(run)) - len(shards) - finished
     rules = [rule for rule in now.rules if rule.rule.name in names]
     columns = ["kept", "failed", *dict.fromkeys(rule.rule.column for rule in rules)]
 
@@ -119,9 +128,9 @@ def _verdicts(
     return result
 
 
-def _write(run: StageRun, worker: FilterWorker, shards: Sequence["Shard"], pool: ThreadPoolExecutor, progress: Progress) -> None:
+def _write(run: StageRun, worker: FilterWorker, shards: Sequence[Shard], pool: ThreadPoolExecutor, progress: Progress) -> None:
     """Publishes the decisions, shard by shard; what could not be decided about is measured by the stage itself."""
-    if shards:
+    if shards and not share_phases.keeps_shares(worker.config):
         run.manifest.reopen()
         with progress.phase("retune", len(shards)) as bar:
             for row in pool.map(lambda shard: _retune_shard(worker, run, shard), shards):
@@ -147,53 +156,26 @@ def _worker(plan: Plan, storage: Storage) -> FilterWorker:
     return FilterWorker(config, storage, {})
 
 
-@dataclass(frozen=True)
-class Shard:
-    """A shard to decide about: its piece, its row of the manifest, and the identity that it gets."""
-
-    piece: Piece
-    row: TaskRow
-    identity: str
-
-
-def _shards(run: StageRun, old_config: str) -> tuple[list[Shard], int]:
-    """The shards that were measured under the old configuration and are as the manifest says, and the number of finished ones."""
-    stage = run.stage
-    assert isinstance(stage, FilterStage)
-    pieces, params = stage.tasks(run)
-    if not run.manifest.tasks:
-        raise InputError(f"{run.storage.root}: nothing is measured yet; run the stage first (corpusmill filter {run.run.root}).")
-    shards, finished = [], 0
-    for piece in pieces:
-        row = run.manifest.tasks.get(piece.key)
-        old, new = (
-            task_identity(piece.key, piece.inputs, {**params, "piece": piece.params}, config, run.code)
-            for config in (old_config, run.config_digest)
-        )
-        if row is not None and row.identity == new:
-            finished += 1
-        elif row is not None and row.identity == old and _intact(run.storage, row):
-            shards.append(Shard(piece, row, new))
-    if pieces and not shards and not finished:
-        raise InputError(
-            f"{run.storage.root}: was measured with another recipe, version or model than the run has now; "
-            f"measure it again first (corpusmill filter {run.run.root})."
-        )
-    return shards, finished
+def _find_shares(old: FilterWorker, now: FilterWorker, run: StageRun, shards: Sequence[Shard]) -> None:
+    """Gives both workers the thresholds that keep their shares: those that decided, and those that will."""
+    old.rules = with_found(old.rules, share_phases.read_found(run.storage))
+    readers = [share_phases.reader(run.storage, f"report/{shard.piece.key}.parquet") for shard in shards]
+    found = find_thresholds(now.rules, readers)
+    now.rules = with_found(now.rules, {name: each.threshold for name, each in found.items()})
 
 
-def _intact(storage: Storage, row: TaskRow) -> bool:
-    """Whether the shard's files are those of the manifest; a retuning that was killed may have replaced one of them."""
-    for output in row.outputs:
-        if storage.size(output.path) != output.bytes:
-            return False
-        with storage.open_read(output.path) as file:
-            sha256 = hashlib.sha256()
-            while chunk := file.read(1 << 22):
-                sha256.update(chunk)
-        if sha256.hexdigest() != output.sha256:
-            return False
-    return True
+def _scored_alike(old: FilterWorker, now: FilterWorker, folder: str) -> None:
+    """Raises ConfigError where documents would have to be scored that were not, since they failed a rule before."""
+    before, after = ({rule.rule.name: rule.rule for rule in worker.rules} for worker in (old, now))
+    steps: set[str] = set()
+    for step in now.steps:
+        changed = [rule for rule in now.rules + old.rules if rule.step in steps and before.get(rule.rule.name) != after.get(rule.rule.name)]
+        if step.step.only_passing and changed:
+            raise ConfigError(
+                f"retune: {step.name} scores only documents that pass the rules before it (only_passing), so another "
+                f"{changed[0].rule.name} asks for new scores: corpusmill filter {folder} --set filter.thresholds.{changed[0].rule.name}=..."
+            )
+        steps.add(step.name)
 
 
 def _retune_shard(worker: FilterWorker, run: StageRun, shard: Shard) -> TaskRow:
@@ -209,7 +191,7 @@ def _retune_shard(worker: FilterWorker, run: StageRun, shard: Shard) -> TaskRow:
     if (before != now).any():
         data, lengths[now & ~before] = _documents(worker, run, shard.piece, report, before, now)
         outputs[data_path] = publish(run.storage, data_path, data)
-    report = _with_decisions(report, failed, now, lengths).replace_schema_metadata(rules_metadata(worker.rules))
+    report = decided(report, failed, lengths).replace_schema_metadata(rules_metadata(worker.rules))
     outputs[report_path] = publish(run.storage, report_path, report)
     kept, counts = int(now.sum()), dict(sorted(worker.failures(report).items()))
     return replace(
@@ -227,13 +209,6 @@ def _mask(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bool_]:
     return np.asarray(column.to_numpy() if isinstance(column, pa.ChunkedArray) else column.to_numpy(zero_copy_only=False), bool)
 
 
-def _with_decisions(report: pa.Table, failed: pa.Array, kept: npt.NDArray[np.bool_], lengths: npt.NDArray[np.int64]) -> pa.Table:
-    for name, column in (("kept", pa.array(kept)), ("failed", failed), ("chars_out", pa.array(lengths, pa.int64()))):
-        place = report.schema.get_field_index(name)
-        report = report.set_column(place, REPORT.field(name), column)  # Parquet gives the list's items another name
-    return report
-
-
 def _documents(
     worker: FilterWorker, run: StageRun, piece: Piece, report: pa.Table, before: npt.NDArray[np.bool_], now: npt.NDArray[np.bool_]
 ) -> tuple[pa.Table, npt.NDArray[np.int64]]:
@@ -246,27 +221,10 @@ def _documents(
     documents = read_table(run.run, shard.path).replace_schema_metadata(None)
     with open_parquet(run.run, shard.path) as file:
         data_schema, _ = worker.schemas(file.schema_arrow.remove_metadata())
-    returned = _returned(worker, documents, report, pa.array(back)).select(data_schema.names).cast(data_schema)
+    returned = documents_at(worker, documents, report, pa.array(back)).select(data_schema.names).cast(data_schema)
     order = np.argsort(np.concatenate([np.nonzero(now & before)[0], back]), kind="stable")
     lengths = pc.utf8_length(returned["text"]).to_numpy().astype(np.int64)
     return pa.concat_tables([stayed.cast(data_schema), returned]).take(pa.array(order)), lengths
-
-
-def _returned(worker: FilterWorker, documents: pa.Table, report: pa.Table, places: pa.Array) -> pa.Table:
-    """The documents at some places of a shard as the stage would let them go on."""
-    worker = FilterWorker(worker.config, worker.run, worker.params)  # steps of its own: shards are worked on side by side
-    rewriting = [step.step for step in worker.steps if step.step.rewrites]
-    for step in rewriting:
-        step.setup()
-        step.begin()
-    if any(step.sequential for step in rewriting):  # what they do depends on the documents before
-        return worker.with_values(documents, worker.rewrite(documents, _columns(report)), report).take(places)
-    documents, report = documents.take(places), report.take(places)
-    return worker.with_values(documents, worker.rewrite(documents, _columns(report)), report)
-
-
-def _columns(table: pa.Table) -> dict[str, pa.ChunkedArray]:
-    return dict(zip(table.column_names, table.columns))
 
 
 def _later_stages(storage: Storage, plan: Plan) -> list[str]:

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from corpusmill.filters.config import FilterConfig, rule_table
 from corpusmill.filters.rules import Rule, fails_others
+from corpusmill.filters.share_phases import read_found
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.run import plan_of_existing
@@ -59,11 +60,13 @@ def sweep(folder: str, name: str, first: float, last: float, steps: int) -> Swee
     manifest = Manifest(storage, read_only=True)
     if not manifest.complete:
         raise InputError(f"{storage.root}: the stage filter is not finished, so there is nothing to sweep over.")
+    if rule.unknown and now is not None and now != now:
+        now = read_found(storage)[name]
     thresholds = _thresholds(first, last, steps)
     sums = np.zeros((len(thresholds), 4), np.int64)
     documents = characters = missing = 0
-    for row in manifest.rows():
-        report = read_table(storage, f"report/{row.task}.parquet", ["failed", "chars_in", rule.column])
+    for path in [output.path for row in manifest.rows() for output in row.outputs if output.path.startswith("report/")]:
+        report = read_table(storage, path, ["failed", "chars_in", rule.column])
         column, lengths = report[rule.column].combine_chunks(), report["chars_in"].to_numpy()
         documents, characters = documents + len(column), characters + int(lengths.sum())
         missing += column.null_count + (pc.sum(pc.is_nan(column)).as_py() or 0 if pa.types.is_floating(column.type) else 0)
@@ -73,7 +76,7 @@ def sweep(folder: str, name: str, first: float, last: float, steps: int) -> Swee
 
 
 def _rule(config: FilterConfig, name: str) -> tuple[Rule, float | None]:
-    """The rule of that name, also where it is switched off, and its threshold now."""
+    """The rule of that name, also where it is switched off, and its threshold now; NaN where it keeps a share of the corpus."""
     own = {rule.rule.name: rule.rule for rule in rule_table(config.model_copy(update={"thresholds": {}}))}
     now = {rule.rule.name: rule.rule.threshold for rule in rule_table(config)}
     if name not in own:

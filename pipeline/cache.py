@@ -17,7 +17,7 @@ def cache_folder() -> Path:
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """One process of a machine makes `path`, which lies in the cache; the others wait for it. Where a folder knows no locks, several make it.
+    """One process of a machine makes `path`, which lies in the cache; the others wait. Where a folder knows no locks, several make it.
 
     Raises InputError where the folder can't be written.
     """

@@ -29,7 +29,8 @@ def _placed(place: tuple[str, ...], error: Any, schema: type[Config]) -> InitErr
     message, given = error["msg"].removeprefix("Value error, "), error["input"]
     if error["type"] == "extra_forbidden":
         message, given = f"unknown key, expected one of {', '.join(schema.model_fields)}", error["loc"][-1]
-    kind = PydanticCustomError("option", "{message}", {"message": message[0].lower() + message[1:]})
+    own = error["type"] == "value_error"  # its message says what is wrong and with what
+    kind = PydanticCustomError("value_error" if own else "option", "{message}", {"message": message[0].lower() + message[1:]})
     return InitErrorDetails(type=kind, loc=(*place, *error["loc"]), input=given)
 
 

@@ -46,7 +46,9 @@ class NpmPackage:
         try:
             with tarfile.open(fileobj=BytesIO(self.archive()), mode="r:gz") as archive:
                 names = ((member, member.name.partition("/")[2]) for member in archive if member.isfile())
-                found = {name: content.read() for member, name in names if wanted.fullmatch(name) and (content := archive.extractfile(member))}
+                found = {
+                    name: content.read() for member, name in names if wanted.fullmatch(name) and (content := archive.extractfile(member))
+                }
         except (tarfile.TarError, EOFError, OSError) as error:
             raise InputError(f"{self}: its archive can't be read ({error}); {self.how}.") from error
         if not found:
@@ -106,7 +108,7 @@ def registry_of(package: str) -> str:
     before that of all packages, else npm's own."""
     settings = _npmrc(Path.home() / ".npmrc")
     scope = package.partition("/")[0] if package.startswith("@") else ""
-    from_environment = os.environ.get("NPM_CONFIG_REGISTRY") or os.environ.get("npm_config_registry")
+    from_environment = os.environ.get("NPM_CONFIG_REGISTRY")
     chosen = settings.get(f"{scope}:registry") or from_environment or settings.get("registry") or REGISTRY
     return chosen.rstrip("/")
 

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tiny_classifiers import make_classifier
 
 RECIPE = """
 ingest: {piece_mb: 1}
@@ -16,7 +17,7 @@ filter:
     - language: {keep: [en], threshold: 0.3}
     - gopher_repetition: {}
     - gopher_quality: {}
-    - quality: {}
+    - classifier: {model: quality, keep_where: high, keep: 0.9}
   thresholds: {gopher_below_alpha_threshold: 0.5, dup_line_frac: 0.6, gopher_short_doc: 20}
 dedup: {}
 tokenizer: {vocabulary_size: 1024}
@@ -35,6 +36,7 @@ tokens:
 def recipe(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("recipe") / "data.yaml"
     path.write_text(RECIPE)
+    make_classifier(path.with_name("quality"), "quality", {"quality": ["good"]})
     return path
 
 
@@ -73,7 +75,17 @@ def kill_when(process: subprocess.Popen, run: Path, stage: str, rows: int) -> No
     process.communicate()
 
 
-POINTS = [("ingest", 1), ("filter", 1), ("dedup", 1), ("dedup", 3), ("tokenizer", 1), ("tokens", 1), ("tokens", 3), ("tokens", 7)]
+POINTS = [
+    ("ingest", 1),
+    ("filter", 1),
+    ("filter", 4),
+    ("dedup", 1),
+    ("dedup", 3),
+    ("tokenizer", 1),
+    ("tokens", 1),
+    ("tokens", 3),
+    ("tokens", 7),
+]
 
 
 @pytest.mark.parametrize(("stage", "rows"), POINTS)

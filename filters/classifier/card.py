@@ -3,6 +3,7 @@
     MODEL_DIR/classifier.json   what programs read: labels, calibrations, thresholds, and everything that is known about the training
     MODEL_DIR/LABEL.ftz         (or .bin) one fastText model a label, with the labels `__label__yes` and `__label__no`
     MODEL_DIR/README.md         the card, as people read it
+    MODEL_DIR/training.hashes   hashes of the texts that it has learned from: filters/classifier/training_hashes.py
 
 A label is a question with the answer yes or no. Labels may hold at once, and an example may have no answer to one; so each label has a
 model, a calibration and a threshold of its own.

@@ -39,8 +39,8 @@ def render(judged: Judged) -> str:
     labels = []
     for label, found in judged.result["labels"].items():
         charts = []
-        for title, figure, height in _figures(judged, label):
-            charts.append({"title": title, "figure": len(figures), "height": height})
+        for title, caption, figure in _figures(judged, label):
+            charts.append({"title": title, "caption": caption, "figure": len(figures), "height": figure["layout"]["height"]})
             figures.append(figure)
         labels.append({"name": label, "found": found, "charts": charts})
     body = templates().get_template("classifier_page.html.jinja").render(
@@ -49,8 +49,8 @@ def render(judged: Judged) -> str:
     return whole_page("Corpusmill classifier evaluation", body, figures)
 
 
-def _figures(judged: Judged, label: str) -> Iterator[tuple[str, dict[str, Any], int]]:
-    """The charts of a label: title, figure, height."""
+def _figures(judged: Judged, label: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """The charts of a label: title, caption, figure."""
     found = judged.result["labels"][label]
     known = judged.answers[label] >= 0
     score, yes = np.nan_to_num(judged.scores[label][known], nan=0.0), judged.answers[label][known] == 1
@@ -59,13 +59,13 @@ def _figures(judged: Judged, label: str) -> Iterator[tuple[str, dict[str, Any], 
     groups = [("all", score, yes), *((name, score[source == name], yes[source == name]) for name in names)]
     both = sorted((group for group in groups if group[2].any() and not group[2].all()), key=lambda group: -len(group[1]))[:MOST_LINES]
     if both:
-        yield "ROC", roc_figure([_roc(*group) for group in both]), 320
-        yield "Precision and recall", precision_recall_figure([_precision_recall(*group) for group in both]), 320
-    yield "Reliability", reliability_figure(found["reliability"]), 320
-    yield "Thresholds", thresholds_figure(found["thresholds"], found["threshold"]), 320
+        yield "ROC", "", roc_figure([_roc(*group) for group in both])
+        yield "Precision and recall", "", precision_recall_figure([_precision_recall(*group) for group in both])
+    yield "Reliability", "bins of equal mass; scores that are probabilities lie on the diagonal", reliability_figure(found["reliability"])
+    yield "Thresholds", "yes: the share of texts that get this answer", thresholds_figure(found["thresholds"], found["threshold"])
     for name, scores, answers in groups[: HISTOGRAMS + 1]:
-        counts = (np.histogram(scores[answers == side], BINS, (0, 1))[0].tolist() for side in (True, False))
-        yield f"Scores: {name}", scores_figure(*counts, found["threshold"]), 240
+        right, wrong = (np.histogram(scores[answers == side], BINS, (0, 1))[0].tolist() for side in (True, False))
+        yield f"Scores: {name}", "shares of each answer", scores_figure(right, wrong, found["threshold"])
 
 
 def _roc(name: str, score: Floats, yes: Bools) -> Line:

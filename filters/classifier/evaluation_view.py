@@ -9,7 +9,7 @@ from rich.text import Text
 
 from corpusmill.pipeline.report.measures import doubts, interval, value
 from corpusmill.pipeline.report.safe import safe_line
-from corpusmill.pipeline.report.tables import cell, share, show, table
+from corpusmill.pipeline.report.tables import cell, show, table
 
 #: Thresholds of the table, beside the classifier's own; the page and `--json` have more.
 SHOWN = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
@@ -29,9 +29,12 @@ def show_evaluation(result: Mapping[str, Any], console: Console) -> None:
     for label, found in result["labels"].items():
         console.print()
         console.print(Text(safe_line(f"{label}: yes from {found['threshold']:.4g} on", 100), style="bold"))
-        for made in _tables(found):
+        console.print(_sentence(found))
+        console.print()
+        for place, made in enumerate(_tables(found)):
+            if place:
+                console.print()
             show(made, console)
-            console.print()
 
 
 def warnings(result: Mapping[str, Any]) -> list[str]:
@@ -44,7 +47,8 @@ def warnings(result: Mapping[str, Any]) -> list[str]:
             f"{name} {count:,}" for name, count in sorted(seen["by_source"].items(), key=lambda pair: (-pair[1], pair[0]))[:5]
         )
         sentences.append(
-            f"{seen['texts']:,} of {seen['of']:,} texts were in the training data ({sources}), so the numbers are too good; --unseen leaves them out."
+            f"{seen['texts']:,} of {seen['of']:,} texts were in the training data ({sources}), so the numbers are too good; "
+            "--unseen leaves them out."
         )
     if result["not_asked"]:
         sentences.append(f"no text has an answer to {', '.join(result['not_asked'])}.")
@@ -52,23 +56,30 @@ def warnings(result: Mapping[str, Any]) -> list[str]:
 
 
 def _tables(found: Mapping[str, Any]) -> Iterator[Table]:
-    made = table("", "", ">examples", ">yes", ">AUC", ">precision", ">recall", ">F1", ">calibration error")
-    every = [("all", found), *_most(found["by_source"]), *((f"{name} characters", part) for name, part in found["by_length"].items())]
-    for name, part in every:
-        at, error = part["at_threshold"], value(part["calibration_error"])
-        numbers = f"{part['examples']:,}", share(part["yes"], part["examples"]), interval(part["roc_auc"])
-        made.add_row(cell(name, 40), *numbers, *(value(at[key]) for key in ("precision", "recall", "f1")), error)
+    made = table("", "", ">texts", ">AUC", ">precision", ">recall", ">F1", ">ECE")
+    by_length = [(f"{name} chars", part) for name, part in found["by_length"].items()] if len(found["by_length"]) > 1 else []
+    for name, part in [("all", found), *_most(found["by_source"]), *by_length]:
+        numbers = (part["at_threshold"][key] for key in ("precision", "recall", "f1"))
+        made.add_row(
+            cell(name, 40), f"{part['examples']:,}", interval(part["roc_auc"]), *map(value, numbers), value(part["calibration_error"])
+        )
     yield made
-    about = table("", "average precision", "Brier score", "calibration error (equal mass)", "(equal width)")
-    names = ("average_precision", "brier", "calibration_error", "calibration_error_equal_width")
-    about.add_row(*(interval(found[name]) for name in names))
-    yield about
     rows = [row for row in found["thresholds"] if row["threshold"] in SHOWN]
-    chosen = table("", ">threshold", ">precision", ">recall", ">F1", ">answered yes")
+    chosen = table("", "threshold", ">precision", ">recall", ">F1", ">answered yes")
     for row in sorted([found["at_threshold"], *rows], key=lambda row: row["threshold"]):
-        mark = "own ▸ " if row is found["at_threshold"] else ""
-        chosen.add_row(f"{mark}{row['threshold']:.4g}", *(interval(row[key]) for key in ("precision", "recall", "f1")), value(row["kept"]))
+        mark = " ◂ own" if row is found["at_threshold"] else ""
+        intervals = (interval(row[key]) for key in ("precision", "recall"))
+        chosen.add_row(f"{row['threshold']:.4g}{mark}", *intervals, value(row["f1"]), value(row["kept"]))
     yield chosen
+
+
+def _sentence(found: Mapping[str, Any]) -> str:
+    answers = f"{found['yes']:,} yes, {found['no']:,} no" + (f", {found['unknown']:,} without an answer" if found["unknown"] else "")
+    error, width = interval(found["calibration_error"]), value(found["calibration_error_equal_width"])
+    return (
+        f"{answers}; average precision {interval(found['average_precision'])}, Brier score {interval(found['brier'])}, "
+        f"expected calibration error (ECE) {error} in bins of equal mass, {width} of equal width"
+    )
 
 
 def _most(by_source: Mapping[str, Any]) -> list[tuple[str, Any]]:

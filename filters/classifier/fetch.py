@@ -15,6 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -30,12 +31,18 @@ CHUNK = 1 << 22
 
 
 def sha256_of(path: str | Path) -> str:
-    """Raises InputError where the file can't be read."""
+    """Of a file's content, read once as long as size and time stay. Raises InputError where it can't be read."""
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        status = os.stat(path)
+        return _sha256(str(path), status.st_size, status.st_mtime_ns)
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror}).") from error
+
+
+@lru_cache(64)
+def _sha256(path: str, size: int, time: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_sha256(path: str | Path, found: str, wanted: str | None) -> None:

@@ -13,7 +13,7 @@ nothing that they have written.
 """
 
 from functools import cache
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -34,18 +34,24 @@ WORST_TOKEN = 16
 
 def write_form(form: Form, text: pa.Array | pa.ChunkedArray) -> pa.Array:
     """The texts in a form: large_string, as many as `text` has, without line breaks. Raises ValueError where a text is null."""
+    return text_array(*write_tokens(form, *text_buffers(text))[:2])
+
+
+def write_tokens(form: Form, data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> tuple[npt.NDArray[Any], ...]:
+    """`(data, offsets, starts, first)` of the texts in a form: as they were given, and where the tokens of text i begin,
+    int64 `starts[first[i]:first[i + 1]]`. A token ends a byte before the next begins, or where its text does."""
     from corpusmill.filters.classifier.forms_kernel import write_lines, write_words
 
     if form not in FORMS:
         raise ValueError(f"there is no form {form!r}")
-    data, offsets = text_buffers(text)
-    out = np.empty(int(offsets[-1] - offsets[0]) * GROWTH + WORST_TOKEN, np.uint8)
-    ends = np.zeros(len(offsets), np.int64)
+    size = int(offsets[-1] - offsets[0])
+    out = np.empty(size * GROWTH + WORST_TOKEN, np.uint8)
+    ends, first, starts = np.zeros(len(offsets), np.int64), np.zeros(len(offsets), np.int64), np.empty(size, np.int64)
     if form == "words":
-        write_words(data, offsets, character_table(), out, ends)
+        write_words(data, offsets, character_table(), out, ends, starts, first)
     else:
-        write_lines(data, offsets, character_table(), form == "lower", out, ends)
-    return text_array(out[: ends[-1]], ends)
+        write_lines(data, offsets, character_table(), form == "lower", out, ends, starts, first)
+    return out[: ends[-1]], ends, starts[: first[-1]], first
 
 
 @cache
@@ -71,7 +77,7 @@ def character_table() -> npt.NDArray[np.uint32]:
 def _sigma_context() -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Of each code point, whether it is cased and whether it is passed over where `str.lower` looks for the end of a sigma's word.
 
-    Python tells neither (Unicode's Final_Sigma, section 3.13), so its answers are taken from what it makes of a sigma before each character.
+    Python tells neither (Unicode's Final_Sigma, section 3.13), so it is asked what it makes of a sigma before each character.
     """
     points = np.delete(np.arange(CODE_POINTS, dtype="<u4"), [*SURROGATES, 0x130])
     answers = []

@@ -1,43 +1,47 @@
 # mypy: disallow-untyped-defs=False
-"""The compiled passes behind `filters.classifier.forms`: bytes of UTF-8 in, bytes of UTF-8 out, a text after the other."""
+"""The compiled passes behind `filters.classifier.forms`: bytes of UTF-8 in, bytes of UTF-8 out, a text after the other.
+
+Both passes write text i to `out[ends[i]:ends[i + 1]]`, and where its tokens begin to `starts[first[i]:first[i + 1]]`; a token ends one
+byte before the next begins, or where the text does. `out` needs room as in `forms.GROWTH`, `starts` an item for each byte of the texts.
+"""
 
 import numba
 import numpy as np
 
 from corpusmill.filters.classifier.forms import IS_BREAK, IS_CASED, IS_IGNORABLE, IS_SPACE, IS_WORD, NEW_LINE, POINT_BITS
-from corpusmill.filters.fasttext_tokens import EOS_BYTES, LABEL_PREFIX, is_space, starts_with
-from corpusmill.pipeline.text.utf8 import decode, previous
+from corpusmill.filters.fasttext_tokens import EOS_BYTES, LABEL_PREFIX, ONES, is_space, starts_with
+from corpusmill.pipeline.text.addresses import borrowed, load_eight, store_eight
+from corpusmill.pipeline.text.utf8 import HIGH_BITS, decode, first_marked, previous
 
 POINT = (1 << POINT_BITS) - 1
-BLANK = 0x20
+BLANK, AT, UNDERSCORE = 0x20, 0x40, 0x5F
 NEW_LINE_BYTES, URL, USER = tuple(NEW_LINE.encode()), tuple(b"<url>"), tuple(b"<user>")
 SIGMA, FINAL_SIGMA, SMALL_SIGMA = 0x3A3, 0x3C2, 0x3C3
 DOTTED_I, DOT_ABOVE = 0x130, 0x307
 
 
 @numba.njit(cache=True, nogil=True)
-def write_lines(data, offsets, table, lower, out, ends):
-    """The forms `plain` and `lower`: text i is written to `out[ends[i]:ends[i + 1]]`."""
-    to = 0
+def write_lines(data, offsets, table, lower, out, ends, starts, first):
+    """The forms `plain` and `lower`."""
+    data, out, table, starts = borrowed(data), borrowed(out), borrowed(table), borrowed(starts)
+    to = tokens = 0
     for text in range(offsets.size - 1):
         start, end = strip(data, offsets[text], offsets[text + 1], table)
-        first = token = to
+        line = token = to
         at = start
         while at < end:
-            byte = data[at]
-            if byte < 0x80:
-                entry = table[byte]
-                if is_space(byte) or entry & IS_BREAK:
-                    token = to = close_token(out, token, to)
-                else:
-                    out[to] = entry & POINT if lower else byte
-                    to += 1
-                at += 1
-                continue
+            at, to = copy_plain(data, at, end, lower, out, to)
+            if at >= end:
+                break
             point, width = decode(data, at)
             entry = table[point]
-            if entry & IS_BREAK:
-                token = to = close_token(out, token, to)
+            if entry & IS_BREAK or (point < 0x80 and is_space(point)):
+                if is_token(out, token, to):
+                    starts[tokens] = token
+                    tokens += 1
+                    out[to] = BLANK
+                    token = to + 1
+                to = token
             elif lower:
                 to = write_lower(out, to, data, at, start, end, point, entry, table)
             else:
@@ -45,48 +49,113 @@ def write_lines(data, offsets, table, lower, out, ends):
                     out[to + place] = data[at + place]
                 to += width
             at += width
-        ends[text + 1] = to = close_line(out, first, token, to)
+        if is_token(out, token, to):
+            starts[tokens] = token
+            tokens += 1
+        else:
+            to = max(token - 1, line)
+        ends[text + 1], first[text + 1] = to, tokens
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def copy_plain(data, at, end, lower, out, to):
+    """Copies bytes of ASCII that are neither space nor control, eight at a time, as far as it is sure; returns where to go on in both."""
+    source, target = data.ctypes.data, out.ctypes.data
+    while at + 8 <= end:
+        word = load_eight(source + at)
+        special = ((word - np.uint64(0x21) * ONES) | word) & HIGH_BITS  # its lowest bit: the first byte below 0x21 or above 0x7F
+        if lower:
+            low = word & ~HIGH_BITS
+            capital = (low + np.uint64(0x80 - 0x41) * ONES) & ~(low + np.uint64(0x80 - 0x5B) * ONES) & HIGH_BITS
+            word |= capital >> np.uint64(2)
+        store_eight(target + to, word)
+        if special:
+            count = first_marked(special & (~special + np.uint64(1)))
+            return at + count, to + count
+        at, to = at + 8, to + 8
+    while at < end and 0x21 <= data[at] < 0x80:
+        byte = data[at]
+        out[to] = byte + 0x20 if lower and 0x41 <= byte <= 0x5A else byte
+        at, to = at + 1, to + 1
+    return at, to
 
 
 @numba.njit(cache=True, nogil=True)
-def write_words(data, offsets, table, out, ends):
-    """The form `words`: text i is written to `out[ends[i]:ends[i + 1]]`."""
-    to = 0
+def write_words(data, offsets, table, out, ends, starts, first):
+    """The form `words`."""
+    data, out, table, starts = borrowed(data), borrowed(out), borrowed(table), borrowed(starts)
+    to = tokens = 0
     for text in range(offsets.size - 1):
         start, end = strip(data, offsets[text], offsets[text + 1], table)
-        first = token = to
-        at = start
+        line, at = to, start
         while at < end:
-            point, width = decode(data, at)
+            token = to
+            point = np.int64(data[at])
+            if point >= 0x80:
+                point, width = decode(data, at)
+            else:
+                width = 1
             entry = table[point]
-            if entry & IS_SPACE:
-                line_break = False
-                while entry & IS_SPACE:  # a text does not end in space
-                    line_break |= entry & IS_BREAK != 0
-                    at += width
-                    point, width = decode(data, at)
-                    entry = table[point]
-                if line_break:
-                    to = write_token(out, to, NEW_LINE_BYTES)
-            elif (point | 0x20) == 0x68 and url_begins(data, at, end, table):
-                at = run_end(data, at, end, table, IS_SPACE, 0)
-                to = write_token(out, to, URL)
-            elif point == 0x40 and at + 1 < end and table[decode(data, at + 1)[0]] & IS_WORD:
+            if entry & IS_WORD:
+                if (point | 0x20) == 0x68 and url_begins(data, at, end, table):
+                    at = run_end(data, at, end, table, IS_SPACE, 0)
+                    to = write_token(out, to, URL)
+                else:
+                    at, to = write_word(out, to, data, at, start, end, table)
+                    if out[token] == UNDERSCORE and not is_token(out, token, to):
+                        to = token
+                        continue
+            elif entry & IS_SPACE:
+                at, line_break = skip_space(data, at, table)
+                if not line_break:
+                    continue
+                to = write_token(out, to, NEW_LINE_BYTES)
+            elif point == AT and at + 1 < end and table[decode(data, at + 1)[0]] & IS_WORD:
                 at = run_end(data, at + 1, end, table, IS_WORD, IS_WORD)
                 to = write_token(out, to, USER)
             else:
-                while True:
-                    to = write_lower(out, to, data, at, start, end, point, entry, table)
-                    at += width
-                    if not entry & IS_WORD or at >= end:
-                        break
-                    point, width = decode(data, at)
-                    entry = table[point]
-                    if not entry & IS_WORD:
-                        break
-                to = close_token(out, token, to)
-            token = to
-        ends[text + 1] = to = close_line(out, first, token, to)
+                to = write_lower(out, to, data, at, start, end, point, entry, table)
+                at += width
+            starts[tokens] = token
+            tokens += 1
+            out[to] = BLANK
+            to += 1
+        to = max(to - 1, line)
+        ends[text + 1], first[text + 1] = to, tokens
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def write_word(out, to, data, at, start, end, table):
+    """Writes the word that begins at `at`, in lower case; returns where to go on in both."""
+    while at < end:
+        point = np.int64(data[at])
+        if point < 0x80:
+            entry = table[point]
+            if not entry & IS_WORD:
+                break
+            out[to] = entry
+            at, to = at + 1, to + 1
+        else:
+            point, width = decode(data, at)
+            entry = table[point]
+            if not entry & IS_WORD:
+                break
+            to = write_lower(out, to, data, at, start, end, point, entry, table)
+            at += width
+    return at, to
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def skip_space(data, at, table):
+    """Where the run of spaces ends that a text has in it, and whether there is a line break in it."""
+    line_break = False
+    while True:
+        point, width = decode(data, at)
+        entry = table[point]
+        if not entry & IS_SPACE:
+            return at, line_break
+        line_break |= entry & IS_BREAK != 0
+        at += width
 
 
 @numba.njit(cache=True, nogil=True)
@@ -137,28 +206,15 @@ def write_token(out, to, token):
     for byte in token:
         out[to] = byte
         to += 1
-    out[to] = BLANK
-    return to + 1
+    return to
 
 
 @numba.njit(cache=True, nogil=True)
-def close_token(out, token, to):
-    """Ends the token `out[token:to]` with a space, where there is one and fastText sees no more in it than a word; returns where to go on."""
-    if (
-        to == token
-        or (to - token == len(EOS_BYTES) and starts_with(out, token, to, EOS_BYTES))
-        or starts_with(out, token, to, LABEL_PREFIX)
-    ):
-        return token
-    out[to] = BLANK
-    return to + 1
-
-
-@numba.njit(cache=True, nogil=True)
-def close_line(out, first, token, to):
-    """Ends the last token, and takes back the space behind it; returns where the line ends."""
-    to = close_token(out, token, to)
-    return to - 1 if to > first else to
+def is_token(out, start, end):
+    """Whether `out[start:end]` is a token, and nothing more than a word to fastText."""
+    if end - start == len(EOS_BYTES) and starts_with(out, start, end, EOS_BYTES):
+        return False
+    return start < end and not starts_with(out, start, end, LABEL_PREFIX)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -169,7 +225,7 @@ def write_lower(out, to, data, at, start, end, point, entry, table):
         return write_character(out, to + 1, DOT_ABOVE)
     if point == SIGMA:
         return write_character(out, to, FINAL_SIGMA if sigma_is_final(data, at, start, end, table) else SMALL_SIGMA)
-    return write_character(out, to, entry & POINT)
+    return write_character(out, to, np.int64(entry & POINT))
 
 
 @numba.njit(cache=True, nogil=True)

@@ -1,6 +1,6 @@
 """The columns and rules of a classifier in the report: NAME and NAME_LABEL, and which of them decides about what."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,16 +16,16 @@ BEST = "best"  # of a scale: the value of the likeliest label
 
 @dataclass(frozen=True)
 class Outputs:
-    """A classifier's labels in order, and what is measured of each. `own`: its thresholds by label, where its description has some."""
+    """A classifier's labels in order, and what is measured of each. `own` gives its thresholds by label, where it has some."""
 
     name: str
     labels: tuple[str, ...]
     window: bool
-    scale: bool = False  # the labels are steps of a scale: one expected value, and the likeliest
-    own: dict[str, float] | None = None
+    scale: tuple[float, ...] = ()  # what each label stands for, where they are steps: then there are an expected value and the likeliest
+    own: Callable[[], dict[str, float]] | None = None
     keep_where: Where | None = None  # unless the recipe says it
-    threshold: float | None = None  # with which the authors of a public model decide
-    comparison: str | None = None
+    threshold: float | None = None  # unless the recipe says one
+    comparison: str | None = None  # that goes with it
 
     def column(self, label: str) -> str:
         """The column of a label's score: NAME for the label of that name, NAME_LABEL for others."""
@@ -59,7 +59,8 @@ class Outputs:
         if options.measure_only:
             return ()
         thresholds, kept = self._by_label("threshold", options.threshold), self._by_label("keep", options.keep)
-        if self.threshold is not None and not thresholds and not kept:
+        authors = self.threshold is not None and not thresholds and not kept
+        if authors:
             thresholds = dict.fromkeys(self.main, self.threshold)
         shares = self._by_label("max_share", options.max_share)
         if shares and not self.window:
@@ -74,8 +75,9 @@ class Outputs:
                 found = Share(kept[label], options.of)
                 rules.append(Rule(column, column, "<" if where == "high" else ">", UNKNOWN, found))
             elif label in thresholds:
-                comparison = self.comparison or ("<" if where == "high" else ">=")
-                rules.append(Rule(column, column, comparison, self._own(label) if thresholds[label] == "own" else float(thresholds[label])))
+                value = self._own(label) if thresholds[label] == "own" else float(thresholds[label])
+                comparison = self.comparison if authors and self.comparison else "<" if where == "high" else ">="
+                rules.append(Rule(column, column, comparison, value))
             if label in shares:
                 rules.append(Rule(f"{column}_share", f"{column}_share", ">", float(shares[label])))
         return tuple(rules)
@@ -94,7 +96,7 @@ class Outputs:
     def _own(self, label: str) -> float:
         if self.own is None:
             raise ValueError(f"threshold: {self.name} has no threshold of its own; give a number")
-        return self.own[label]
+        return self.own()[label]
 
 
 def twice(outputs: Sequence[Outputs]) -> str | None:

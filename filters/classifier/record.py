@@ -8,7 +8,7 @@ import json
 import os
 
 from corpusmill.filters.classifier.resolve import Resolved
-from corpusmill.filters.classifier.step import ClassifierStep
+from corpusmill.filters.classifier.step import ScoringStep
 from corpusmill.filters.config import FilterConfig
 from corpusmill.filters.registry import build_steps
 from corpusmill.pipeline.manifest import FileRef
@@ -22,7 +22,8 @@ def execute(run: StageRun, config: FilterConfig) -> None:
     """Writes the descriptions, where the recipe has classifiers."""
     used: dict[str, Resolved] = {}
     for step in build_steps(config.steps):
-        if isinstance(step.step, ClassifierStep):
+        if isinstance(step.step, ScoringStep):
+            step.step.prepare(lambda sentence: run.progress.console.print(sentence, style="dim", markup=False, soft_wrap=True))
             used |= {name + step.suffix: resolved for name, resolved in step.step.classifiers().items()}
     if used:
         inputs = [ref for name in used for ref in _files(name, used[name])]

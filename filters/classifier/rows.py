@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from corpusmill.filters.classifier.defaults.corpora import PREFIX, corpus_path
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.ingest.charset import fit
 from corpusmill.pipeline.ingest.codecs import compression_of
@@ -22,6 +23,8 @@ from corpusmill.pipeline.storage import is_remote
 
 #: A line, or a text, that is longer is refused, bytes.
 MOST_BYTES = 256 << 20
+#: Rows of Parquet that are Python objects at a time.
+BATCH = 256
 #: Of text files: the name of the one column that they have.
 TEXT = "text"
 
@@ -36,10 +39,12 @@ class File:
 
 
 def find_files(given: str, folder: str | Path, format: str = "auto") -> list[File]:
-    """The files of one input (a file, folder, glob or URL, relative to `folder`), in sorted order.
+    """The files of one input (a file, folder, glob or URL, relative to `folder`; or a corpus, `package://NAME`), in sorted order.
 
     Raises InputError where there are none, or one that is named itself can't be read as examples.
     """
+    if given.startswith(PREFIX):
+        given = str(corpus_path(given.removeprefix(PREFIX)))
     path = given if is_remote(given) else str(Path(folder) / given)
     paths = expand(path)
     alone = paths == [path]
@@ -128,7 +133,7 @@ def _parquet(path: str, stream: IO[bytes], columns: Sequence[str]) -> Iterator[t
             raise InputError(f"{path}: has no column {missing[0]!r} (it has {', '.join(names)}).")
         number = 0
         try:
-            for batch in parquet.iter_batches(columns=list(dict.fromkeys(columns)), use_threads=False):
+            for batch in parquet.iter_batches(BATCH, columns=list(dict.fromkeys(columns)), use_threads=False):
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{path}: row {number}", row

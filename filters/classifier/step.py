@@ -5,59 +5,46 @@ classifier's threshold or above), with `raw` NAME_raw. Of a model whose labels a
 the likeliest label. A text with nothing that a model knows has no score (null), which fails no rule.
 """
 
-from typing import Any
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from corpusmill.filters.classifier.options import ClassifierConfig, ModelOptions
+from corpusmill.filters.classifier.options import ClassifierConfig, DecisionOptions, ModelOptions
 from corpusmill.filters.classifier.outputs import BEST, Outputs, twice
 from corpusmill.filters.classifier.resolve import Resolved, heads_of, name_of, own_description, resolve
 from corpusmill.filters.rules import Rule
 from corpusmill.filters.step import Batch, Measured, Step
-from corpusmill.pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from corpusmill.filters.classifier.scorer import HeadScores
 
 #: Options that change no value.
 DECISIONS = ("keep_where", "threshold", "keep", "of", "max_share", "measure_only")
 
 
-class ClassifierStep(Step):
-    Config = ClassifierConfig
-    config: ClassifierConfig
+class ScoringStep(Step):
+    """A step that scores by one or several classifiers. `options` says what the scores of each of `outputs` decide."""
 
-    def __init__(self, config: ClassifierConfig):
+    def __init__(self, config: Any, outputs: Sequence[Outputs], options: Sequence[DecisionOptions], only_passing: bool):
         super().__init__(config)
-        self.each = config.each
-        self.outputs = [self.outputs_of(options) for options in self.each]
-        if name := twice(self.outputs):
-            raise ValueError(f"models: two of them are called {name}; `name` gives one of them another")
-        self.label = "+".join(outputs.name for outputs in self.outputs)
-        self.document_columns = tuple(outputs.column(label) for outputs in self.outputs for label in outputs.main)
-        self.only_passing = config.only_passing
-        self._rules = tuple(rule for outputs, options in zip(self.outputs, self.each) for rule in outputs.rules(options))
+        self.outputs, self.options, self.only_passing = outputs, options, only_passing
+        self.document_columns = tuple(each.column(label) for each in outputs for label in each.main)
+        self._rules = tuple(rule for each, given in zip(outputs, options) for rule in each.rules(given))
 
-    def outputs_of(self, options: ModelOptions) -> Outputs:
-        """What a model's columns and rules are: known before the model is read."""
-        described, name = own_description(options), name_of(options)
-        if described is not None:
-            labels = tuple(head.label for head in described.heads)
-            own = {head.label: head.threshold for head in described.heads}
-            return Outputs(name, labels, (options.window or described.window) is not None, own=own)
-        labels, convention = tuple(label for label, _ in heads_of(options)), options.convention
-        outputs = Outputs(name, labels, options.window is not None, scale=bool(_values(options)))
-        if convention is None:
-            return outputs
-        return Outputs(
-            name, labels, outputs.window, outputs.scale, keep_where=convention.keep_where,
-            threshold=convention.threshold, comparison=convention.comparison,
-        )  # fmt: skip
+    @abstractmethod
+    def resolved(self) -> list[Resolved]:
+        """The classifiers with their files, fetched or trained where need be. Raises InputError."""
+
+    def prepare(self, say: Callable[[str], None]) -> None:
+        """Sees to it that the classifiers are there, where that takes long enough to `say` so."""
 
     @property
     def columns(self) -> dict[str, pa.DataType]:
-        return {
-            name: kind for outputs, options in zip(self.outputs, self.each) for name, kind in outputs.columns(options.raw).items()
-        }  # fmt: skip
+        return {name: kind for each, given in zip(self.outputs, self.options) for name, kind in each.columns(given.raw).items()}
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -66,14 +53,11 @@ class ClassifierStep(Step):
     @classmethod
     def without_decisions(cls, options: dict[str, Any]) -> dict[str, Any]:
         plain = {name: value for name, value in options.items() if name not in DECISIONS}
-        return plain | {"models": [cls.without_decisions(each) for each in options.get("models", [])]} if "models" in plain else plain
-
-    def resolved(self) -> list[Resolved]:
-        """The classifiers with their files, fetched where need be."""
-        return [resolve(options) for options in self.each]
+        return plain | {"models": [cls.without_decisions(each) for each in options["models"]]} if "models" in plain else plain
 
     def classifiers(self) -> dict[str, Resolved]:
-        return {outputs.name: resolved for outputs, resolved in zip(self.outputs, self.resolved())}
+        """The classifiers by name."""
+        return {each.name: resolved for each, resolved in zip(self.outputs, self.resolved())}
 
     def model_digests(self) -> list[str]:
         digests = []
@@ -84,24 +68,17 @@ class ClassifierStep(Step):
     def setup(self) -> None:
         from corpusmill.filters.classifier.scorer import Scorer, load_heads
 
-        heads = []
-        for options, resolved in zip(self.each, self.resolved()):
-            try:
-                heads += load_heads(resolved.folder, resolved.classifier)
-            except ValueError as error:
-                raise ConfigError(f"{options.model or self.label}: {error}.") from error
-        self._scorer = Scorer(heads)
+        self._scorer = Scorer([head for resolved in self.resolved() for head in load_heads(resolved.folder, resolved.classifier)])
 
     def measure(self, batch: Batch) -> Measured:
         scored = batch.passing if self.only_passing else None
         text = batch.text if scored is None else batch.text.filter(pa.array(scored))
         found = iter(self._scorer.score(text))
-        columns: dict[str, Any] = {}
-        for outputs, options in zip(self.outputs, self.each):
+        columns: dict[str, npt.NDArray[np.float64]] = {}
+        for outputs, options in zip(self.outputs, self.options):
             heads = {label: next(found) for label in outputs.labels}
             if outputs.scale:
-                raw = np.stack([head.raw for head in heads.values()])
-                columns |= _scale(outputs, np.array(list(_values(options).values())), raw)
+                columns |= _on_scale(outputs, heads)
                 continue
             for label, head in heads.items():
                 column = outputs.column(label)
@@ -113,17 +90,44 @@ class ClassifierStep(Step):
         return Measured({name: _without_nan(values, scored) for name, values in columns.items()})
 
 
-def _values(options: ModelOptions) -> dict[str, float]:
-    """The number that each label of a scale stands for, by the fastText label; empty where it is none."""
-    return options.values or dict(options.convention.values if options.convention else {})
+class ClassifierStep(ScoringStep):
+    Config = ClassifierConfig
+    config: ClassifierConfig
+
+    def __init__(self, config: ClassifierConfig):
+        outputs = [outputs_of(options) for options in config.each]
+        if name := twice(outputs):
+            raise ValueError(f"models: two of them are called {name}; `name` gives one of them another")
+        self.label = "+".join(each.name for each in outputs)
+        super().__init__(config, outputs, config.each, config.only_passing)
+
+    def resolved(self) -> list[Resolved]:
+        return [resolve(options) for options in self.config.each]
 
 
-def _scale(outputs: Outputs, values: npt.NDArray[np.float64], raw: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[np.float64]]:
-    """The expected value, and that of the likeliest label, from the probabilities (labels, texts).
+def outputs_of(options: ModelOptions) -> Outputs:
+    """What a model's columns and rules are: known before the model is read."""
+    described, name = own_description(options), name_of(options)
+    if described is not None:
+        labels = tuple(head.label for head in described.heads)
+        own = {head.label: head.threshold for head in described.heads}
+        return Outputs(name, labels, (options.window or described.window) is not None, own=lambda: own)
+    labels, convention = tuple(label for label, _ in heads_of(options)), options.convention
+    scale = tuple((options.values or (convention.values if convention else {})).values())
+    if convention is None:
+        return Outputs(name, labels, options.window is not None, scale)
+    return Outputs(
+        name, labels, options.window is not None, scale, None, convention.keep_where, convention.threshold, convention.comparison
+    )
+
+
+def _on_scale(outputs: Outputs, heads: "Mapping[str, HeadScores]") -> dict[str, npt.NDArray[np.float64]]:
+    """The expected value, and that of the likeliest label.
 
     As the model cards have it, the probabilities are fastText's, which its rounding makes add up to a little more than 1.
     """
-    known = ~np.isnan(raw).any(axis=0)
+    raw = np.stack([head.raw for head in heads.values()])  # (labels, texts)
+    known, values = ~np.isnan(raw).any(axis=0), np.array(outputs.scale)
     best = np.where(known, values[np.where(known, raw, 0).argmax(axis=0)], np.nan)
     total = np.zeros(raw.shape[1])
     for value, chance in zip(values, raw):  # label by label, so that no sum depends on how many texts there are

@@ -118,7 +118,7 @@ def _train_label(prepared: Prepared, label: str, arguments: Arguments, folder: P
         "calibrated_on": _what(prepared, fitted_on, yes),
         "threshold_on": _what(prepared, chosen_on, yes),
         "test": test,
-        "unseen": _measured(prepared, head, unseen)["by_source"] if unseen else None,
+        "unseen": _measured(prepared, head, unseen) if unseen else None,
     }
 
 
@@ -132,11 +132,13 @@ def _measured(prepared: Prepared, head: Head, scored: Scored) -> dict[str, Any]:
 
 
 def _what(prepared: Prepared, scored: Scored, yes: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    """Which examples those are, for the card."""
+    """Which examples those are, in words and numbers, for the card."""
     answers, groups = yes[scored.rows], np.unique(scored.left_out).tolist()
+    sources = [prepared.spec.sources[place].named() for place in groups if place != HELD_OUT]
+    parts = ["the validation part"] * (HELD_OUT in groups) + ["sources left out in turn"] * bool(sources)
     return {
-        "validation_part": HELD_OUT in groups,
-        "sources_left_out": [prepared.spec.sources[place].named() for place in groups if place != HELD_OUT],
+        "what": " and ".join(parts),
+        "sources": sources,
         "yes": int(answers.sum()),
         "no": int((~answers).sum()),
     }

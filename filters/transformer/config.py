@@ -43,7 +43,7 @@ class TransformerConfig(Config):
     windows: Literal["max", "mean"] = Field("max", description="A text's score: the greatest of its windows, or their mean by tokens.")
     head_characters: int | None = Field(None, ge=1, description="Only so many characters of a text are tokenised.")
     batch_tokens: int | None = Field(
-        None, ge=1, description="Tokens of a batch, padding included; by default 2,048 on a CPU, 16,384 on a GPU."
+        None, ge=1, description="Tokens of a batch, padding included; by default 512 on a CPU, 16,384 on a GPU."
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="`auto`: float32 on a CPU, bfloat16 on a GPU.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto`: a GPU where there is one.")
@@ -79,7 +79,7 @@ class TransformerConfig(Config):
         if self.output == "softmax" and len(self.labels) == 1:
             raise ValueError("output: with one label, softmax gives 1 for every text (take regression or sigmoid)")
         columns = list(self.score_columns)
-        if len(set(columns)) < len(columns):
+        if self.label is None and len(columns) < len(self.labels):
             raise ValueError("two of the model's labels would give one column, so name one `label`")
         if isinstance(self.threshold, Mapping):
             unknown = [label for label in self.threshold if label not in self.score_columns.values()]

@@ -14,7 +14,7 @@ from corpusmill.filters.transformer.lengths import Shaped, batches
 from corpusmill.filters.transformer.sequences import Sequences
 from corpusmill.pipeline.errors import ConfigError, CorpusmillError
 
-CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 2048, 16384
+CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 512, 16384
 UNKNOWN_LENGTH = 10**9  # tokenizers that know no longest input give a huge number
 
 

@@ -17,8 +17,17 @@ CONFIG = "config.json"
 WEIGHTS = "*.safetensors"
 #: What decides about a score: weights, configuration, and whatever a tokenizer is made of.
 DECIDING = (
-    CONFIG, WEIGHTS, "*.safetensors.index.json", "tokenizer*", "vocab*", "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json",
+    CONFIG, WEIGHTS, "*.safetensors.index.json",
+    "tokenizer*", "vocab*", "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json",
 )  # fmt: skip
+NEITHER = "there is no such folder, and it is no name of a model on Hugging Face's hub"
+#: The hub's errors, the special ones before those that they are made of.
+REASONS = {
+    "GatedRepoError": "its owner wants to be asked: accept the terms on its page and log in with `hf auth login`",
+    "RepositoryNotFoundError": "there is none of this name, or it is private",
+    "RevisionNotFoundError": "it has no such revision",
+    "LocalEntryNotFoundError": "it is not in the cache, and the hub can't be reached or HF_HUB_OFFLINE is set",
+}
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -41,15 +50,15 @@ def model_folder(model: str, revision: str | None = None) -> Path:
         _check(folder, model)
         return folder
     if folder.is_absolute() or not HUB_NAME.fullmatch(model):
-        raise ConfigError(f"{model}: there is no such folder, and it is no name of a model on Hugging Face's hub.")
+        raise ConfigError(f"{model}: {NEITHER}.")
     folder = _hub_folder(model, revision)
-    _check(folder, model)
+    _check(folder, f"{model}, as far as Hugging Face's hub or the cache of it give it here")
     return folder
 
 
 def _hub_folder(model: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
         cached = Path(snapshot_download(model, revision=revision, local_files_only=True))
@@ -57,19 +66,19 @@ def _hub_folder(model: str, revision: str | None) -> Path:
             return cached
     except LocalEntryNotFoundError:
         pass
-    except Exception as error:
-        raise ConfigError(f"{model}: {_reason(error)}.") from error
+    except HFValidationError as error:
+        raise ConfigError(f"{model}: {NEITHER}.") from error
     try:
         return Path(snapshot_download(model, revision=revision, allow_patterns=list(DECIDING)))
     except Exception as error:
-        where = f" with the revision {revision}" if revision else ""
-        raise ConfigError(
-            f"{model}: there is no such folder, and no such model{where} can be fetched from Hugging Face's hub ({_reason(error)})."
-        ) from error
+        raise ConfigError(f"{model}: there is no such folder, and it can't be had from Hugging Face's hub ({_reason(error)}).") from error
 
 
 def _reason(error: BaseException) -> str:
-    """The hub's errors in one line, as they are several paragraphs with links."""
+    """The hub's errors in half a sentence: they are paragraphs with links."""
+    for kind, reason in REASONS.items():
+        if kind in (base.__name__ for base in type(error).__mro__):
+            return reason
     line = (str(error).strip().splitlines() or [""])[0].strip().rstrip(".:")
     return f"{type(error).__name__}: {line}" if line else type(error).__name__
 

@@ -47,7 +47,7 @@ def _curves(lines: Sequence[Line], x: str, y: str, guess: bool) -> Figure:
     return finish(figure, HEIGHT, shapes=shapes, hovermode="closest", showlegend=len(lines) > 1, **axes)
 
 
-def reliability_figure(bins: Sequence[Mapping[str, Any]]) -> Figure:
+def reliability_figure(bins: Sequence[Mapping[str, Any]], height: int = HEIGHT) -> Figure:
     """The share of yes over the mean score of each bin, with its interval; scores that are probabilities lie on the diagonal."""
     import plotly.graph_objects as go
 
@@ -64,7 +64,7 @@ def reliability_figure(bins: Sequence[Mapping[str, Any]]) -> Figure:
         )
     )  # fmt: skip
     axes: dict[str, Any] = {"xaxis": {"title": "mean score", **SHARE}, "yaxis": {"title": "share of yes", **SHARE}}
-    return finish(figure, HEIGHT, shapes=[_diagonal()], hovermode="closest", showlegend=False, **axes)
+    return finish(figure, height, shapes=[_diagonal()], hovermode="closest", showlegend=False, **axes)
 
 
 def scores_figure(yes: Sequence[int], no: Sequence[int], threshold: float) -> Figure:
@@ -86,12 +86,12 @@ def scores_figure(yes: Sequence[int], no: Sequence[int], threshold: float) -> Fi
     return finish(figure, 240, barmode="overlay", bargap=0, showlegend=True, shapes=[line], **axes)
 
 
-def thresholds_figure(rows: Sequence[Mapping[str, Any]], threshold: float) -> Figure:
+def thresholds_figure(rows: Sequence[Mapping[str, Any]], threshold: float, height: int = HEIGHT) -> Figure:
     """Precision, recall, F1 and the share of yes over the threshold; `rows` as `evaluate` has them in `thresholds`."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
-    names = {"precision": "precision", "recall": "recall", "f1": "F1", "kept": "answered yes"}
+    names = {"precision": "precision", "recall": "recall", "f1": "F1", "kept": "yes"}
     for place, (key, name) in enumerate(names.items()):
         points = [(row["threshold"], row[key]["value"]) for row in rows if row[key] is not None]
         figure.add_scatter(
@@ -100,7 +100,7 @@ def thresholds_figure(rows: Sequence[Mapping[str, Any]], threshold: float) -> Fi
         )  # fmt: skip
     axes: dict[str, Any] = {"xaxis": {"title": "threshold", "range": [0, 1]}, "yaxis": SHARE}
     line = {"type": "line", "x0": threshold, "x1": threshold, "y0": 0, "y1": 1, "yref": "paper", "line": _dashed()}
-    return finish(figure, HEIGHT, shapes=[line], showlegend=True, **axes)
+    return finish(figure, height, shapes=[line], showlegend=True, **axes)
 
 
 def _diagonal() -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from corpusmill.pipeline.report import figures, tokenizers
+from corpusmill.pipeline.report import classifier_figures, figures, tokenizers
 from corpusmill.pipeline.report.contamination import stayed
 from corpusmill.pipeline.report.decisions import Decisions
 from corpusmill.pipeline.report.dedup_details import FULL
@@ -51,6 +51,17 @@ class Page:
             "caption": caption(histogram, bool(rules)),
         }
 
+    def scores(self, decisions: Decisions, column: str, own: float) -> dict[str, Any] | None:
+        """The chart of a classifier's scores; None where there are no values. `own`: its threshold, drawn where no rule has another."""
+        histogram = decisions.histograms.get(column)
+        if histogram is None or not histogram.values:
+            return None
+        rules = [rule for rule in decisions.thresholds if rule.column == column]
+        shown = self._histogram(histogram, rules)
+        if not rules:
+            self.figures[shown["figure"]] = figures.histogram_figure(histogram, [Rule("", "", column, "yes: >=", own)])
+        return shown
+
     def near_misses(self, decisions: Decisions) -> list[dict[str, Any]]:
         """For each rule that fired or could: the documents just dropped and just kept, with the beginning of their text."""
         stage = decisions.stage
@@ -96,7 +107,8 @@ def render(summary: Summary) -> str:
     """The page's HTML. Equal runs give equal pages but for the times of metrics.jsonl."""
     page = Page(summary)
     body = templates(SAMPLE_TEXT).get_template("report.html.jinja").render(
-        page=page, s=summary, figures=figures, tokenizers=tokenizers, data_stages=DATA_STAGES, times=stage_times(summary.measures),
+        page=page, s=summary, figures=figures, classifier_figures=classifier_figures, tokenizers=tokenizers,
+        data_stages=DATA_STAGES, times=stage_times(summary.measures),
         max_warnings=MAX_WARNINGS, max_table=MAX_TABLE, lists=LISTS, evidence=evidence,
         full_shown=FULL, stayed=stayed, packings=packings(summary.tokens),
         description=json.dumps(summary.reader.description, indent=2, ensure_ascii=False, sort_keys=True),

@@ -30,7 +30,7 @@ def templates(longest: int = 700) -> Any:
     environment.filters["line"] = lambda value, limit=200: safe_line(str(value), limit)
     environment.filters["text"] = lambda value, limit=longest: safe_text(str(value), limit)
     environment.filters["quoted"] = lambda value, limit=200: quoted(str(value), limit)
-    environment.filters["measure"], environment.filters["interval"] = measures.value, measures.interval
+    environment.filters |= {"measure": measures.value, "interval": measures.interval, "ends": measures.ends}
     environment.filters["share"] = lambda part, whole: f"{part / whole:.1%}" if whole else "–"
     return environment
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from corpusmill.pipeline.report.classifiers import Classifier, read_classifiers
 from corpusmill.pipeline.report.decisions import Decisions, read_decisions
 from corpusmill.pipeline.report.dedup_details import DedupDetails, read_dedup_details
 from corpusmill.pipeline.report.duplicates import Duplicates, read_duplicates
@@ -31,6 +32,7 @@ class Summary:
     samples: list[tuple[str, list[tuple[str, Any]]]]  # by model
     measures: list[dict[str, Any]]  # rows of metrics.jsonl: times and memory
     mixture: list[Component] = field(default_factory=list)
+    classifiers: list[Classifier] = field(default_factory=list)
     origins: list[Origin] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -47,7 +49,7 @@ def read_summary(folder: str, deep: bool = True) -> Summary:
         reader, decisions, funnel(reader, decisions), token_splits(reader), read_duplicates(reader, texts=deep),
         read_dedup_details(reader, examples=deep), read_judgement(reader),
         read_training(reader), read_figures(reader), read_scores(reader), read_samples(reader),
-        reader.json_lines("metrics.jsonl"), mixture(reader),
+        reader.json_lines("metrics.jsonl"), mixture(reader), read_classifiers(reader, decisions.get("filter")),
     )  # fmt: skip
     if deep:
         summary.origins = read_origins(reader)
@@ -70,6 +72,9 @@ def warnings(summary: Summary) -> list[str]:
             found.append(f"{stage}: none of {d.rows:,} documents was kept.")
         alarming = [rule for rule in d.by_removal() if stage != "ingest" and d.rows >= 20 and rule.fired > ALARM_SHARE * d.rows]
         found += [f"{stage}: {rule.name} fired on {rule.fired / d.rows:.1%} of the documents." for rule in alarming]
+    for classifier in summary.classifiers:
+        if classifier.decides:
+            found += [f"filter: classifier {classifier.name}: {sentence}" for sentence in classifier.warnings()]
     bad = [training for training in summary.training if training.not_finite]
     found += [f"{training.stage}: steps whose loss was not a finite number: {training.not_finite:,}." for training in bad]
     found += [f"{training.stage}: steps that were skipped: {training.skipped:,}." for training in summary.training if training.skipped]

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from corpusmill.pipeline.report.classifiers import classifiers_table
 from corpusmill.pipeline.report.decisions import Decisions, read_decisions
 from corpusmill.pipeline.report.dedup_tables import dedup_tables
 from corpusmill.pipeline.report.funnel import packings
@@ -31,7 +32,12 @@ def render_report(folder: str, console: Console) -> None:
         console.print(Text("Warning: ", style="bold yellow") + Text(safe_line(sentence, 400)))
     if len(summary.warnings) > MAX_WARNINGS:
         console.print(f"and {len(summary.warnings) - MAX_WARNINGS:,} more warnings (the page has them)")
-    tables = [_funnel(summary), *(_rules(d) for d in summary.decisions.values() if d.by_removal()), _duplicates(summary)]
+    tables = [
+        _funnel(summary),
+        *(_rules(d) for d in summary.decisions.values() if d.by_removal()),
+        classifiers_table(summary.classifiers),
+        _duplicates(summary),
+    ]
     judged = judgement_tables(summary.tokenizer) if summary.tokenizer else []
     tables += [
         *dedup_tables(summary),

@@ -1,6 +1,7 @@
 # mypy: disallow-untyped-defs=False
-"""Arrays inside kernels that lie at an address, and belong to nobody there."""
+"""Memory inside kernels by address: arrays that belong to nobody there, eight bytes at once, and what the processor is to fetch early."""
 
+from llvmlite import ir  # a part of numba
 from numba import carray, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -21,9 +22,53 @@ def array_at(address, size, like):
 
 
 @njit(nogil=True, inline="always")
+def matrix_at(address, rows, columns, like):
+    """As `array_at`, with two dimensions."""
+    return carray(_pointer(address), (rows, columns), like.dtype)
+
+
+@njit(nogil=True, inline="always")
 def borrowed(array):
     """The same array without counting references to it, which costs two atomic operations in every call that is given the array.
 
     The caller has to hold on to the array itself. It has to be contiguous.
     """
     return carray(_pointer(array.ctypes.data), array.shape, array.dtype)
+
+
+@intrinsic
+def prefetch(typing_context, address):
+    """Asks for the cache line at an address (int64), which need not be there."""
+
+    def generate(context, builder, _, arguments):
+        number = ir.IntType(32)
+        signature = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, number, number, number])
+        function = builder.module.declare_intrinsic("llvm.prefetch", (cgutils.voidptr_t,), signature)
+        hints = [ir.Constant(number, hint) for hint in (0, 3, 1)]  # to be read, and kept in all caches; data
+        builder.call(function, [builder.inttoptr(arguments[0], cgutils.voidptr_t), *hints])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
+
+
+@intrinsic
+def load_eight(typing_context, address):
+    """The eight bytes at an address (int64), as one little-endian uint64."""
+
+    def generate(context, builder, signature, arguments):
+        pointer = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        return builder.load(pointer, align=1)
+
+    return types.uint64(types.int64), generate
+
+
+@intrinsic
+def store_eight(typing_context, address, value):
+    """Writes a uint64 to the eight bytes at an address (int64)."""
+
+    def generate(context, builder, signature, arguments):
+        pointer = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        builder.store(arguments[1], pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.uint64), generate

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from tiny_classifiers import make_classifier
 
 from corpusmill.filters.config import FilterConfig
 from corpusmill.filters.models import language_model
@@ -69,6 +70,13 @@ def lid_model() -> str:
         return language_model()
     except InputError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def quality_step(tmp_path_factory) -> dict[str, Any]:
+    """A step that scores quality and keeps all, by a classifier that has been trained in a moment."""
+    folder = make_classifier(tmp_path_factory.mktemp("quality") / "quality", "quality", {"quality": ["good"]})
+    return {"classifier": {"model": str(folder), "keep_where": "high", "threshold": 0.0}}
 
 
 def _measure(name: str, options: dict[str, Any], texts: list[str]) -> tuple[dict[str, list[Any]], list[str]]:

@@ -11,11 +11,11 @@ from fasttext import train_supervised
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpusmill.filters.fasttext_kernel import KEPT_BYTES, TokenSums, label_scores
+from corpusmill.filters.fasttext_kernel import KEPT_BYTES
 from corpusmill.filters.fasttext_model import FastTextModel, read_model
+from corpusmill.filters.fasttext_scores import FastTextScorer, Unit, as_fasttext_reads
 from corpusmill.filters.fasttext_tokens import hash_token, token_end
 from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.classes import character_classes
 
 DIM = 10
 SPACES = " \n\r\t\v\f\0"
@@ -51,9 +51,15 @@ def training_file(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -
     return str(path)
 
 
-def scores(model: FastTextModel, texts: list[str], kept: TokenSums | None = None) -> npt.NDArray[np.float32]:
-    kept = TokenSums(model.rows.shape[1]) if kept is None else kept
-    return label_scores(model, kept, *text_buffers(pa.array(texts, pa.large_string())), character_classes(), 0)
+def scorer(model: FastTextModel, table_bytes: int | None = None) -> FastTextScorer:
+    return FastTextScorer([Unit(model, None, 0, len(model.labels), bare=True)], table_bytes)
+
+
+def scores(model: FastTextModel, texts: list[str], kept: FastTextScorer | None = None) -> npt.NDArray[np.float32]:
+    data, offsets = text_buffers(pa.array(texts, pa.large_string()))
+    (found,) = (kept or scorer(model)).score(as_fasttext_reads(data, offsets), len(texts), len(data))
+    assert found.first.tolist() == list(range(len(texts) + 1))
+    return found.scores
 
 
 def expected_scores(reference, labels: tuple[str, ...], texts: list[str]) -> npt.NDArray[np.float32]:
@@ -121,7 +127,7 @@ def test_quantised_output(passages: list[str], tmp_path: Path, loss: str) -> Non
 def lid_176(lid_model: str):
     from fasttext.FastText import _FastText
 
-    return _FastText(lid_model), read_model(lid_model), TokenSums(16)
+    return _FastText(lid_model), (model := read_model(lid_model)), scorer(model)
 
 
 def test_all_labels_of_lid_176(lid_176, texts: list[str], passages: list[str]) -> None:
@@ -137,13 +143,13 @@ def test_random_texts(lid_176, texts: list[str]) -> None:
     compare(scores(model, texts, kept), expected_scores(reference, model.labels, texts))
 
 
-def test_kept_sums_change_nothing(lid_176, texts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("table_bytes", [0, 4096, 100_000])
+def test_kept_sums_change_nothing(lid_176, texts: list[str], table_bytes: int) -> None:
     _, model, kept = lid_176
     expected = scores(model, texts)
-    monkeypatch.setattr("corpusmill.filters.fasttext_kernel.TABLE_BYTES", 4096)
-    small = TokenSums(16)
-    assert len(small.entries) < 100  # tokens push each other out all the time
-    assert (scores(model, texts, small) == expected).all()
+    small = scorer(model, table_bytes)  # tokens push each other out all the time
+    for _ in range(2):
+        assert (scores(model, texts, small) == expected).all()
     for _ in range(2):
         assert (scores(model, texts[::-1], kept)[::-1] == expected).all()
     assert all((scores(model, [text], kept)[0] == row).all() for text, row in zip(texts, expected))
@@ -171,3 +177,31 @@ def test_damaged_files_are_refused(training_file: str, tmp_path: Path) -> None:
         path.write_bytes(content[:size])
         with pytest.raises(ValueError, match=r"format|ends too early|damaged|do not fit|empty"):
             read_model(str(path))
+
+
+def test_models_that_do_not_fit_into_memory_are_refused(training_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything of that size is made, with the figures; rows of a model that is not quantised stay in the file."""
+    reference = train_supervised(training_file, dim=10, epoch=1, minn=2, maxn=3, bucket=50_000, thread=1, verbose=0)
+    whole, quantised, pruned = (str(tmp_path / name) for name in ("whole", "quantised", "pruned"))
+    reference.save_model(whole)
+    reference.quantize()
+    reference.save_model(quantised)
+    size = (len(reference.get_words()) + 50_000) * 40
+    assert read_model(whole).rows.nbytes == read_model(quantised).rows.nbytes == size
+    monkeypatch.setattr("corpusmill.pipeline.memory.available_memory", lambda: size - 1)
+    megabytes = f"{size / 1e6:.0f} MB"
+    with pytest.raises(
+        ValueError, match=f"^its {size // 40:,} quantised rows of 10 numbers take {megabytes} of memory, and {megabytes} are"
+    ):
+        read_model(quantised)
+    read_model(whole)
+    monkeypatch.setattr("corpusmill.pipeline.memory.available_memory", lambda: size)
+    read_model(quantised)
+    monkeypatch.setattr("corpusmill.pipeline.memory.available_memory", lambda: 199_999)
+    with pytest.raises(ValueError, match="its dictionary takes 1 MB of memory, and 0 MB are available"):
+        read_model(whole)
+    reference = train_supervised(training_file, dim=10, epoch=1, minn=2, maxn=3, bucket=50_000, thread=1, verbose=0)
+    reference.quantize(cutoff=500)
+    reference.save_model(pruned)
+    with pytest.raises(ValueError, match="its hash buckets take 0 MB of memory, and 0 MB are available"):
+        read_model(pruned)

@@ -26,7 +26,6 @@ FINEWEB = {
         {"c4": {"filter_no_terminal_punct": False}},
         "fineweb_quality",
         "pii",
-        "quality",
     ]
 }
 
@@ -51,7 +50,7 @@ def test_data_and_report(run, run_filter, lid_model: str) -> None:
     assert rows[0]["chars_out"] == len(GOOD.strip()) and rows[1]["chars_out"] == 0
 
     data = read_table(stage_run.storage, "data/part-00000.parquet")
-    assert data.schema.names == [*DOCUMENTS.names, "language", "language_score", "quality"]
+    assert data.schema.names == [*DOCUMENTS.names, "language", "language_score"]
     assert data["text"].to_pylist() == [GOOD.strip(), GOOD.strip().replace("people", "email@example.com")]
     assert data["language"].to_pylist() == ["en", "en"]
     empty = read_table(stage_run.storage, "report/part-00001.parquet")
@@ -78,17 +77,17 @@ def test_finished_shards_are_taken_over(run, run_filter, lid_model: str) -> None
     again = run_filter(run, FINEWEB)
     assert first.performed == 3 and again.performed == 0
     assert {path: again.storage.read_bytes(path) for path in again.storage.list_files()} == files
-    assert run_filter(run, FINEWEB | {"thresholds": {"quality": 0.5}}).performed == 3
+    assert run_filter(run, FINEWEB | {"thresholds": {"gopher_short_doc": 5}}).performed == 3
 
 
 def test_bytes_do_not_depend_on_how_documents_are_grouped(
-    tmp_path: Path, make_documents, finished_ingest, run_filter, lid_model, texts
+    tmp_path: Path, make_documents, finished_ingest, run_filter, lid_model, texts, quality_step
 ) -> None:
-    texts = texts[::7]
+    texts, options = texts[::7], {"steps": [*FINEWEB["steps"], quality_step]}
     shards = {"one": [make_documents(texts)], "many": [make_documents(texts).slice(n, 40) for n in range(0, len(texts), 40)]}
     tables = {}
     for name, parts in shards.items():
-        done = run_filter(finished_ingest(tmp_path / name, parts), FINEWEB)
+        done = run_filter(finished_ingest(tmp_path / name, parts), options)
         tables[name] = [
             pa.concat_tables(
                 read_table(done.storage, o.path) for row in done.manifest.rows() for o in row.outputs if o.path.startswith(kind)
@@ -106,12 +105,12 @@ def test_no_steps_keep_everything(run, run_filter) -> None:
     assert read_table(stage_run.storage, "report/part-00000.parquet").schema.names == REPORT.names
 
 
-def test_columns_of_earlier_stages_stay(tmp_path: Path, make_documents, finished_ingest, run_filter) -> None:
+def test_columns_of_earlier_stages_stay(tmp_path: Path, make_documents, finished_ingest, run_filter, quality_step) -> None:
     documents = make_documents(TEXTS).append_column("quality", pa.array([9.0] * 5)).append_column("extra", pa.array(["x"] * 5))
-    stage_run = run_filter(finished_ingest(tmp_path, [documents]), {"steps": ["quality"]})
+    stage_run = run_filter(finished_ingest(tmp_path, [documents]), {"steps": [quality_step]})
     data = read_table(stage_run.storage, "data/part-00000.parquet")
     assert data.schema.names == [*DOCUMENTS.names, "quality", "extra"]
-    assert max(data["quality"].to_pylist()) <= 1
+    assert all(score is None or score <= 1 for score in data["quality"].to_pylist())
 
 
 def test_inputs_that_are_not_fit(tmp_path: Path, make_documents, finished_ingest, run_filter) -> None:

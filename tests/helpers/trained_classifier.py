@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from corpusmill.filters.classifier.fit_calibration import fit_calibration
 from corpusmill.filters.classifier.forms import write_form
 from corpusmill.filters.classifier.training_hashes import FILE, hash_lines, hashes_file
 
-COMMON = """the a of to and in it you we was this that for on with day time house work city""".split()
+COMMON = re.findall(r"\w+", "the a of to and in it you we was this that for on with day time house work city")
 RUDE = ["darn", "drat", "dumb", "fool", "heck", "idiot", "jerk", "nitwit"]
 SPAM = ["buy", "cheap", "click", "deal", "free", "offer", "pills", "winner"]
 

@@ -48,9 +48,9 @@ def inputs(tmp_path: Path) -> list[str]:
     return [str(tmp_path / f"{i}.txt") for i in range(5)]
 
 
-def run(stages: Any, engine: Engine, folder: Path, inputs: list[str], **deeds: dict[str, Any]) -> StageRun:
+def run(stages: Any, engine: Engine, folder: Path, inputs: list[str], gpus: float = 0.0, **deeds: dict[str, Any]) -> StageRun:
     """Runs the stage; `p3={...}` are the parameters of piece 3."""
-    stage = stages.LinesStage(stages.LinesConfig(), [deeds.get(f"p{i}", {}) for i in range(len(inputs))])
+    stage = stages.LinesStage(stages.LinesConfig(), [deeds.get(f"p{i}", {}) for i in range(len(inputs))], gpus)
     stage_run = StageRun(stage, Storage(str(folder)), {}, inputs, engine, Progress(False))
     stage_run.execute()
     return stage_run
@@ -116,10 +116,25 @@ def test_a_worker_has_the_standard_tokenize_ours_beside_it_and_one_thread(
     stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str]
 ) -> None:
     done = run(stages, engine, tmp_path / "run", inputs[:1], p0={"deed": "tell"})
-    standard, ours, threads = done.manifest.rows()[0].warnings
+    standard, ours, threads, gpus = done.manifest.rows()[0].warnings
     assert standard == tokenize.__file__
     assert "corpusmill" in ours
-    assert threads == "1"
+    assert threads == "1" and gpus == os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+
+
+def test_where_ray_has_no_gpu_a_worker_that_would_like_one_sees_none(
+    stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str]
+) -> None:
+    import ray
+
+    engine._start()
+    if ray.cluster_resources().get("GPU"):
+        pytest.skip("there is a GPU here")
+    tell = {f"p{i}": {"deed": "tell"} for i in range(5)}
+    done = run(stages, engine, tmp_path / "run", inputs, gpus=1.0, **tell)
+    assert [row.warnings[2:] for row in done.manifest.rows()] == [["1", ""]] * 5
+    plain = run(stages, engine, tmp_path / "plain", inputs, **tell)  # GPUs are no part of a task's identity
+    assert [row.identity for row in done.manifest.rows()] == [row.identity for row in plain.manifest.rows()]
 
 
 def test_relative_paths_are_those_of_the_folder_where_the_run_was_started(
@@ -146,6 +161,24 @@ def test_an_address_for_jobs_is_refused_in_one_sentence(monkeypatch: pytest.Monk
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
     with pytest.raises(InputError, match=r"^RAY_ADDRESS=http://127\.0\.0\.1:8265: .*make submit"):
         RayEngine()._start()
+
+
+def test_a_gpu_is_shared_out(stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a Ray that is told of a GPU. One worker has it, with all CPUs; then two have a half each."""
+    import ray
+
+    engine.close()
+    start = ray.init
+    monkeypatch.setattr(ray, "init", lambda **options: start(**options, num_gpus=1))
+    tell = {f"p{i}": {"deed": "tell"} for i in range(5)}
+    try:
+        for gpus, threads in ((1.0, "2"), (0.5, "1")):
+            done = run(stages, engine, tmp_path / f"run {gpus}", inputs, gpus=gpus, **tell)
+            assert [row.warnings[2:] for row in done.manifest.rows()] == [[threads, "0"]] * 5
+    finally:
+        engine.close()
+        monkeypatch.undo()
+        engine._start()
 
 
 def test_closing_leaves_no_process(engine: RayEngine) -> None:

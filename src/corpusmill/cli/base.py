@@ -48,7 +48,7 @@ classifier_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(
     classifier_app,
     name="classifier",
-    help="Train text classifiers (quality, toxicity, ...).",
+    help="Train, evaluate and apply text classifiers (quality, toxicity, ...).",
     epilog="Example: corpusmill classifier train --data labelled.jsonl --output models/toxicity",
 )
 

@@ -45,10 +45,10 @@ def write(form, texts: list[str]) -> list[str]:
 
 
 PIECES = [
-    "http://", "https://a.b/c?d=e,", "HTTPS://X", "http:/", "hTtp", "http", "s", "@", "@a", "@A_1", "@é", "@@", "a@b.c", "__label__", "__LABEL__x", "_",
-    "__label__yes", "</s>", "</S>", "</s", "<nl>", "Σ", "ΑΣ", "ΑΣ.Σ", "Σ'", "\u00ad", "İ", "K", "\u212a", "Å", "ẞ", "Ⱥ", "e\u0301", "हिन्दी", "漢字",
-    "don't", "3.14", "\r\n", "\n", "\r", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x1f", "\x85", "\xa0", "\u2028", "\u2029", "\u3000", "\0", " ", "\t", "😀",
-    "\u200b", "\u200d", "\ufeff", "ª", "²", "½", "Ⅷ", "Ⓐ", "\x01", "\x7f",
+    "http://", "https://a.b/c?d=e,", "HTTPS://X", "http:/", "hTtp", "http", "s", "@", "@a", "@A_1", "@é", "@@", "a@b.c", "__label__",
+    "__LABEL__x", "_", "__label__yes", "</s>", "</S>", "</s", "<nl>", "Σ", "ΑΣ", "ΑΣ.Σ", "Σ'", "\u00ad", "İ", "K", "\u212a", "Å", "ẞ",
+    "Ⱥ", "e\u0301", "हिन्दी", "漢字", "don't", "3.14", "\r\n", "\n", "\r", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x1f", "\x85",
+    "\xa0", "\u2028", "\u2029", "\u3000", "\0", " ", "\t", "😀", "\u200b", "\u200d", "\ufeff", "ª", "²", "½", "Ⅷ", "Ⓐ", "\x01", "\x7f",
 ]  # fmt: skip
 pieces = st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=6)), max_size=12).map("".join)
 

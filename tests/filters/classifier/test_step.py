@@ -94,15 +94,11 @@ def test_two_plain_labels_and_the_complement(measure_step, dclm_model, mixed_tex
     assert [a + b for a, b in both] == pytest.approx([1.0] * len(both))
 
 
-def test_a_text_that_the_model_knows_nothing_of_has_no_score(
-    measure_step, train_model, tmp_path, run_filter, finished_ingest, make_documents
-):
+def test_a_text_that_the_model_knows_nothing_of_has_no_score(measure_step, train_model, tmp_path):
     model = train_model(tmp_path / "m.bin", {"__label__a": ["good"], "__label__b": ["bad"]}, wordNgrams=1, minCount=1)
     options = {"model": str(model), "positive": "__label__a", "name": "a", "threshold": 1.0, "keep_where": "high"}
-    columns, _ = measure_step("classifier", options, ["theorem proof", "", "casino"])
-    assert columns["a"][0] > 0.9 > 0.1 > columns["a"][2]
-    empty = fasttext.load_model(str(model)).predict("")[0]
-    assert (columns["a"][1] is None) == (not empty)
+    columns, _ = measure_step("classifier", options, ["theorem proof", "", "casino", " \n", "zzyzx"])
+    assert columns["a"][0] > 0.9 > 0.1 > columns["a"][2] and columns["a"][1] is columns["a"][3] is columns["a"][4] is None
 
 
 def test_windows_of_a_folder(measure_step, toxicity, mixed_texts):
@@ -266,3 +262,21 @@ def test_rules_of_the_stage_have_the_steps_name(quality):
     assert [rule.as_json() for rule in rule_table(config)] == [
         {"step": "classifier:quality", "rule": "quality", "column": "quality", "comparison": "<", "threshold": 0.3}
     ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("{model: bad.bin, positive: x, keep: 2}", "filter.steps.0.classifier: keep: a share is above 0 and at most 1, not 2"),
+        ("{model: bad.bin, positive: x}", "bad.bin: not a fastText model that can be used (it has another format)"),
+        ("{model: 's4://bucket/m.bin', positive: x}", "s4://bucket/m.bin: this kind of URL can't be opened here"),
+        ("nowhere", "nowhere: not a classifier's folder"),
+    ],
+)
+def test_the_command_line_says_it_in_one_sentence(tmp_path, finished_ingest, make_documents, corpusmill, options, message):
+    finished_ingest(tmp_path / "run", [make_documents(["a text"])])
+    (tmp_path / "bad.bin").write_bytes(b"\0" * 100)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"ingest: {{}}\nfilter: {{steps: [{{classifier: {options}}}]}}\n")
+    code, _, errors = corpusmill("run", str(recipe), "x", "--output", str(tmp_path / "run"), "--from", "filter", "--engine", "inline")
+    assert code == 2 and message in " ".join(errors.split()) and "Traceback" not in errors

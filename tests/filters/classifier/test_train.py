@@ -93,7 +93,7 @@ def test_positive_and_negative_files_of_every_kind(tmp_path, corpusmill):
         "part-*.parquet": (len(negative), {"yes": 0, "no": len(negative)}, 2),
     }
     assert classifier.heads[0].calibration.method == "isotonic"
-    assert classifier.card["labels"]["kitchen"]["threshold_on"]["sources_left_out"] == []  # no source has both answers
+    assert classifier.card["labels"]["kitchen"]["threshold_on"]["what"] == "the validation part"  # no source has both answers
     assert "Licence: CC0-1.0." in (tmp_path / "kitchen" / "README.md").read_text()
 
 
@@ -126,14 +126,14 @@ def test_a_spec_with_partial_labels_trains_a_model_a_label(spec_of_three, tmp_pa
     assert (b["unknown"], sum(b["answers"]["workshop"].values()), sum(b["answers"]["kitchen"].values())) == (1, 399, 400)
     assert c["answers"]["kitchen"] == {"yes": c["answers"]["workshop"]["no"], "no": c["answers"]["workshop"]["yes"]}
     on = {label: facts["threshold_on"] for label, facts in classifier.card["labels"].items()}
-    assert on["kitchen"]["sources_left_out"] == ["a.jsonl", "b.jsonl", "c.jsonl"]
-    assert on["workshop"]["validation_part"] and on["workshop"]["sources_left_out"] == [
+    assert on["kitchen"]["sources"] == ["a.jsonl", "b.jsonl", "c.jsonl"]
+    assert on["workshop"]["sources"] == [
         "b.jsonl",
         "c.jsonl",
     ]  # in a all answers to it are no
     rows = classifier.card["labels"]["kitchen"]
-    assert list(rows["unseen"]) == ["a.jsonl", "b.jsonl", "c.jsonl"] and rows["calibrated_on"]["sources_left_out"] == []
-    assert rows["unseen"]["c.jsonl"]["roc_auc"]["value"] > 0.95  # in a are the same words
+    assert list(rows["unseen"]["by_source"]) == ["a.jsonl", "b.jsonl", "c.jsonl"] and rows["calibrated_on"]["what"] == "the validation part"
+    assert rows["unseen"]["by_source"]["c.jsonl"]["roc_auc"]["value"] > 0.95  # in a are the same words
     parts, trained = rows["parts"]["train"], rows["trained_on"]
     assert trained["yes"] + trained["no"] > sum(parts.values()) + 200  # b counts twice
 
@@ -169,15 +169,15 @@ def test_where_the_threshold_is_chosen(tmp_path, corpusmill):
         classifier = read_classifier(tmp_path / where)
         heads[where], facts[where] = classifier.heads[0], classifier.card["labels"]["kitchen"]
     assert len({head.sha256 for head in heads.values()}) == 1 and len({str(head.calibration) for head in heads.values()}) == 1
-    on = {where: (found["threshold_on"]["validation_part"], found["threshold_on"]["sources_left_out"]) for where, found in facts.items()}
+    on = {where: (found["threshold_on"]["what"], found["threshold_on"]["sources"]) for where, found in facts.items()}
     assert on == {
-        "auto": (True, ["a.jsonl", "b.jsonl"]),
-        "held_out": (True, []),
-        "unseen_source": (False, ["a.jsonl", "b.jsonl"]),
+        "auto": ("the validation part and sources left out in turn", ["a.jsonl", "b.jsonl"]),
+        "held_out": ("the validation part", []),
+        "unseen_source": ("sources left out in turn", ["a.jsonl", "b.jsonl"]),
     }
-    assert facts["held_out"]["unseen"] is None and list(facts["auto"]["unseen"]) == ["a.jsonl", "b.jsonl"]
+    assert facts["held_out"]["unseen"] is None and list(facts["auto"]["unseen"]["by_source"]) == ["a.jsonl", "b.jsonl"]
     mean = {
-        where: np.mean([found["at_threshold"]["f1"]["value"] for found in facts[where]["unseen"].values()])
+        where: np.mean([found["at_threshold"]["f1"]["value"] for found in facts[where]["unseen"]["by_source"].values()])
         for where in ("auto", "unseen_source")
     }
     assert mean["unseen_source"] >= mean["auto"] - 0.02  # the threshold was chosen on these

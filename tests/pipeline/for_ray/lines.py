@@ -39,17 +39,23 @@ class LinesWorker(Worker):
 
 
 def about_process() -> list[str]:
-    return [tokenize.__file__, str(list(importlib.import_module("corpusmill.tokenize").__path__)), os.environ["OMP_NUM_THREADS"]]
+    return [
+        tokenize.__file__,
+        str(list(importlib.import_module("corpusmill.tokenize").__path__)),
+        os.environ["OMP_NUM_THREADS"],
+        os.environ.get("CUDA_VISIBLE_DEVICES", "all"),
+    ]
 
 
 class LinesStage(Stage):
     name = "lines"
     Config = LinesConfig
 
-    def __init__(self, config: Config, params: list[dict[str, Any]]):
+    def __init__(self, config: Config, params: list[dict[str, Any]], gpus: float = 0.0):
         super().__init__(config)
         self.params = params
+        self.gpus = gpus
 
     def execute(self, run: StageRun) -> None:
         refs = [FileRef(path, "fixed") for path in run.inputs]
-        run.map("", LinesWorker, [Piece(f"part-{i:05d}", (ref,), self.params[i]) for i, ref in enumerate(refs)])
+        run.map("", LinesWorker, [Piece(f"part-{i:05d}", (ref,), self.params[i]) for i, ref in enumerate(refs)], gpus=self.gpus)

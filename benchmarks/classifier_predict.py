@@ -1,0 +1,92 @@
+"""Scores by several fastText models over the same texts, against fastText's own `predict(list, k=-1)`: one core, processor time.
+
+    taskset -c 0 python benchmarks/classifier_predict.py DOCUMENTS.parquet [MORE.jsonl ...] --models A.bin [B.bin ...]
+                                                         [--form plain] [--megabytes 60] [--rounds 5]
+
+Each model is timed alone, and then all of them together, where there is more than one. A round takes texts that no round before has seen;
+a first one, of the same size, is not counted (it compiles, and is where the sums of frequent tokens come from). fastText is given lists of
+lines that were written beforehand; ours begins with Arrow and writes them itself. Printed are medians, and the greatest difference between
+the scores of a model's first label.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from fasttext import load_model
+
+from corpusmill.filters.classifier.calibration import Calibration
+from corpusmill.filters.classifier.forms import FORMS, write_form
+from corpusmill.filters.classifier.scorer import LoadedHead, Scorer
+from corpusmill.filters.fasttext_model import read_model
+from filters import read_texts, up_to
+
+
+def timed(function: Callable[[], Any]) -> tuple[float, Any]:
+    started = time.process_time()
+    result = function()
+    return time.process_time() - started, result
+
+
+def deal(texts: list[str], rounds: int) -> list[pa.Array]:
+    """Rounds of about as much text each."""
+    sizes = np.cumsum([len(text.encode()) for text in texts])
+    places = np.searchsorted(sizes, sizes[-1] * np.arange(rounds + 1) / rounds)
+    return [pa.array(texts[start:end], pa.large_string()) for start, end in zip(places, [*places[1:-1], len(texts)])]
+
+
+def first_label(listed: tuple[Any, Any], label: str) -> npt.NDArray[np.float64]:
+    """fastText's scores of a label, at most 1 as ours; 0 where it is not listed."""
+    return np.minimum([dict(zip(labels, scores)).get(label, 0.0) for labels, scores in zip(*listed)], 1.0)
+
+
+def compare(paths: list[Path], form: Any, texts: list[pa.Array]) -> float:
+    """Prints speeds of both in MB/s of the texts as they came; returns how many times faster ours is."""
+    theirs = [load_model(str(path)) for path in paths]
+    heads = [LoadedHead(path.name, read_model(str(path)), 0, False, form, None, Calibration(), 0.5) for path in paths]
+    scorer = Scorer(heads)
+    speeds: list[tuple[float, float]] = []
+    difference = 0.0
+    for number, part in enumerate(texts):
+        lines, megabytes = write_form(form, part).to_pylist(), part.nbytes / 1e6
+        their_time, listed = timed(lambda lines=lines: [model.predict(lines, k=-1) for model in theirs])
+        our_time, scores = timed(lambda part=part: scorer.score(part))
+        if number:
+            speeds.append((megabytes / their_time, megabytes / our_time))
+            for head, expected, found in zip(heads, listed, scores):
+                distance = np.abs(first_label(expected, head.model.labels[0]) - found.raw)
+                difference = max(difference, float(np.nanmax(distance)))
+    their_speed, our_speed = (median(speed) for speed in zip(*speeds))
+    ratio = median(ours / other for other, ours in speeds)
+    name = " + ".join(path.name for path in paths)
+    print(f"{name:50} {their_speed:9.1f} {our_speed:9.1f} {ratio:6.2f} {difference:12.1e}", flush=True)
+    return ratio
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("documents", nargs="+", type=Path, help="JSONL or Parquet files with a column text")
+    parser.add_argument("--models", nargs="+", type=Path, required=True, help="fastText classifiers, .bin or .ftz")
+    parser.add_argument("--form", choices=FORMS, default="plain")
+    parser.add_argument("--megabytes", type=float, default=60)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    texts = up_to([text for text in read_texts(arguments.documents) if text.strip()], arguments.megabytes)
+    parts = deal(texts, arguments.rounds + 1)
+    megabytes = sum(part.nbytes for part in parts) / 1e6
+    print(f"{len(texts):,} texts, {megabytes:.1f} MB, form {arguments.form}, {arguments.rounds} rounds and one before them\n")
+    print(f"{'MB/s':50} {'fastText':>9} {'ours':>9} {'ratio':>6} {'difference':>12}")
+    for path in arguments.models:
+        compare([path], arguments.form, parts)
+    if len(arguments.models) > 1:
+        compare(arguments.models, arguments.form, parts)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,249 @@
+"""How good the classifiers are, on data that they have not seen.
+
+    python benchmarks/classifiers.py                       # real data at ../shared/data (--data), packages from the registries
+
+Prints, with 95 % bootstrap intervals,
+
+* toxicity by recipes/classifiers/toxicity.yaml, trained on nine tenths of Davidson (by a hash of the text), TweetEval's training parts and the
+  word lists: on the other tenth, TweetEval's validation parts, and surge_profanity against seeded phrases of WikiText with as many words;
+* the same with each source left out of everything in turn, threshold included: F1 on that source at the threshold that was chosen without
+  it, beside plain fastText's (its own defaults, yes from .5) trained on the same texts;
+* the label `sexual`, learned from one half of surge_profanity's categories, on the other half;
+* the built-in classifiers: quality on DCLM's human labels, toxicity on all of the above, spam by its spec without the mails that are judged;
+* the seconds of each training and whether two of them gave the same bytes.
+"""
+
+import argparse
+import csv
+import gzip
+import json
+import random
+import re
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fasttext
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import xxhash
+import yaml
+
+from corpusmill.dedup.similarity_join import near_clusters
+from corpusmill.filters.classifier.card import read_classifier
+from corpusmill.filters.classifier.defaults.builtin import builtin, builtin_spec
+from corpusmill.filters.classifier.defaults.sources import MAILS_1, MAILS_2
+from corpusmill.filters.classifier.evaluation import evaluate
+from corpusmill.filters.classifier.examples import read_examples
+from corpusmill.filters.classifier.scorer import Scorer, load_heads
+from corpusmill.filters.classifier.spec import TrainingSpec, make_spec
+from corpusmill.filters.classifier.train import train_classifier
+
+ROOT = Path(__file__).resolve().parent.parent
+RECIPE = ROOT / "recipes/classifiers/toxicity.yaml"
+SEED = 1
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Texts and people's answers to one question (1 yes, 0 no)."""
+
+    name: str
+    texts: list[str]
+    answers: list[int]
+    without: str | None = None  # the source of the recipe that it is a part of
+
+
+# ---- data ------------------------------------------------------------------------------------------
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def prepare_data(data: Path, folder: Path) -> list[Judged]:
+    """Writes the recipe's training files to `folder`; gives what toxicity is judged by."""
+    toxicity = data / "toxicity"
+    davidson = rows_of(toxicity / "davidson_train.jsonl.gz")
+    held_out = [xxhash.xxh3_64_intdigest(row["text"], SEED) % 10 == 0 for row in davidson]
+    with gzip.open(folder / "davidson_train.jsonl.gz", "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row, out in zip(davidson, held_out) if not out)
+    for name in ("tweeteval_offensive_train.jsonl.gz", "tweeteval_hate_train.jsonl.gz"):
+        (folder / name).symlink_to(toxicity / name)
+    judged = [row for row, out in zip(davidson, held_out) if out]
+    olid, hate = (rows_of(toxicity / f"tweeteval_{name}_val.jsonl.gz") for name in ("offensive", "hate"))
+    words = [row["text"] for row in surge(data)]
+    phrases = ordinary_phrases(data, [len(word.split()) for word in words])
+    return [
+        Judged("Davidson, held out", [row["text"] for row in judged], [int(row["class"] != "neither") for row in judged], "davidson"),
+        Judged("OLID, validation", [row["text"] for row in olid], [int(row["label"]) for row in olid], "olid"),
+        Judged("HatEval, validation", [row["text"] for row in hate], [int(row["label"]) for row in hate], "hateval"),
+        Judged("surge_profanity / WikiText", words + phrases, [1] * len(words) + [0] * len(phrases)),
+    ]
+
+
+def surge(data: Path) -> list[dict[str, str]]:
+    with open(data / "toxicity/surge_profanity/profanity_en.csv", encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def ordinary_phrases(data: Path, lengths: Sequence[int]) -> list[str]:
+    """As many neighbouring words of WikiText-2's validation part as each of `lengths` says, from seeded places."""
+    words = re.findall(r"[A-Za-z]{3,}", (data / "text/wikitext2_valid.txt").read_text("utf-8"))
+    draw = random.Random(SEED)
+    places = [draw.randrange(len(words) - length) for length in lengths]
+    return [" ".join(words[place : place + length]) for place, length in zip(places, lengths)]
+
+
+# ---- classifiers -----------------------------------------------------------------------------------
+
+
+def recipe(folder: Path, without: str | None = None, window: int | None = None) -> TrainingSpec:
+    """The recipe over the files in `folder`, scoring whole texts unless `window` is given: what is judged here is short."""
+    raw = yaml.safe_load(RECIPE.read_text("utf-8")) | {"window": window}
+    raw["sources"] = [source for source in raw["sources"] if source["name"] != without]
+    for source in raw["sources"]:
+        source["files"] = [name if "://" in name else str(folder / name) for name in source["files"]]
+    return make_spec(raw, str(RECIPE))
+
+
+def trained(spec: TrainingSpec, folder: Path) -> tuple[Path, float]:
+    started = time.perf_counter()
+    train_classifier(spec, folder, near_clusters)
+    return folder, time.perf_counter() - started
+
+
+def scores(folder: Path, texts: list[str], label: str) -> tuple[Floats, float]:
+    """A label's scores (n,), and its threshold."""
+    classifier = read_classifier(folder)
+    heads = load_heads(folder, classifier)
+    place = [head.label for head in classifier.heads].index(label)
+    found = [Scorer(heads).score(pa.array(texts[at : at + 2000], pa.large_string()))[place].score for at in range(0, len(texts), 2000)]
+    return np.concatenate(found), classifier.heads[place].threshold
+
+
+class PlainFastText:
+    """fastText as its own documentation trains it: lower-cased words, its default arguments, yes from .5 on."""
+
+    def __init__(self, spec: TrainingSpec, label: str):
+        table = read_examples(spec.sources, labels=[label])
+        lines = [f"__label__{answer} {self.line(text)}" for text, answer in zip(table["text"].to_pylist(), table[label].to_pylist())]
+        random.Random(SEED).shuffle(lines)
+        with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as file:
+            file.write("\n".join(lines) + "\n")
+            file.flush()
+            self.model = fasttext.train_supervised(file.name, thread=1, seed=SEED, verbose=0)
+
+    @staticmethod
+    def line(text: str) -> str:
+        return " ".join(text.lower().split())
+
+    def scores(self, texts: list[str]) -> Floats:
+        labels, values = self.model.predict([self.line(text) for text in texts], k=2)
+        return np.array([min(1.0, dict(zip(names, shares)).get("__label__1", 0.0)) for names, shares in zip(labels, values)])
+
+
+# ---- tables ----------------------------------------------------------------------------------------
+
+
+def measure(name: str, score: Floats, answers: Sequence[int], threshold: float) -> str:
+    found = evaluate(score, np.array(answers), [name] * len(answers), np.ones(len(answers), np.int64), threshold, SEED)
+    cells = [shown(found["roc_auc"]), shown(found["average_precision"]), shown(found["at_threshold"]["f1"])]
+    return f"{name:44s} {found['yes']:6,} {found['no']:6,}  {cells[0]}  {cells[1]}  {cells[2]}  {threshold:.3f}"
+
+
+def shown(value: dict[str, float] | None) -> str:
+    return f"{value['value']:.3f} [{value['low']:.3f} {value['high']:.3f}]" if value else " " * 19
+
+
+def head(title: str) -> None:
+    print(f"\n{title}\n{'':44s}    yes     no  {'AUC':19s}  {'average precision':19s}  {'F1 at the threshold':19s}  threshold", flush=True)
+
+
+def toxicity(data: Path, folder: Path, judged: list[Judged]) -> None:
+    model, seconds = trained(recipe(folder), folder / "toxicity")
+    again, _ = trained(recipe(folder), folder / "toxicity-again")
+    same = [a.read_bytes() == (again / a.name).read_bytes() for a in sorted(model.iterdir())]
+    head(f"Toxicity by {RECIPE.name}, four labels in {seconds:.1f} s; a second training gave {'the same' if all(same) else 'OTHER'} bytes")
+    for part in judged:
+        print(measure(part.name, *pair(scores(model, part.texts, "toxicity"), part)), flush=True)
+    for part, label in ((judged[2], "hate"), (judged[1], "offensive"), (judged[3], "profane")):
+        print(measure(f"{part.name}: {label}", *pair(scores(model, part.texts, label), part)), flush=True)
+
+
+def pair(found: tuple[Floats, float], part: Judged) -> tuple[Floats, list[int], float]:
+    return found[0], part.answers, found[1]
+
+
+def unseen_sources(folder: Path, judged: list[Judged]) -> None:
+    head("Toxicity on a source that training, calibration and threshold have not seen; below it plain fastText on the same texts")
+    for part in judged:
+        spec = recipe(folder, part.without)
+        model, _ = trained(spec, folder / f"without-{part.without}")
+        print(measure(part.name, *pair(scores(model, part.texts, "toxicity"), part)))
+        print(measure("  plain fastText", PlainFastText(spec, "toxicity").scores(part.texts), part.answers, 0.5), flush=True)
+
+
+def sexual(data: Path, folder: Path) -> None:
+    """What a list with categories supports: half of it, by hash of the canonical form, to learn from, the other to judge by."""
+    rows = surge(data)
+    answers = [int(any("sexual anatomy" in row[f"category_{place}"] for place in (1, 2, 3))) for row in rows]
+    learned = [xxhash.xxh3_64_intdigest(row["canonical_form_1"] or row["text"], SEED) % 2 == 0 for row in rows]
+    path = folder / "categories.jsonl"
+    path.write_text("".join(json.dumps({"text": r["text"], "sexual": a}) + "\n" for r, a, use in zip(rows, answers, learned) if use))
+    sources = [
+        {"name": "categories", "files": [str(path)], "label_columns": {"sexual": "sexual"}},
+        {"name": "phrases", "files": ["package://phrases.jsonl"], "answers": {"sexual": 0}},
+    ]
+    spec = make_spec({"name": "sexual", "labels": ["sexual"], "sources": sources, "fasttext": {"minn": 2, "maxn": 6, "minCount": 1}}, "sexual")
+    model, _ = trained(spec, folder / "sexual")
+    rest = [(row["text"], answer) for row, answer, use in zip(rows, answers, learned) if not use]
+    head("Sexual, from half of surge_profanity's categories")
+    part = Judged("other half: sexual / other profanity", [text for text, _ in rest], [answer for _, answer in rest])
+    print(measure(part.name, *pair(scores(model, part.texts, "sexual"), part)), flush=True)
+
+
+def built_in(data: Path, folder: Path, judged: list[Judged]) -> None:
+    folders, said = {}, []
+    for name in ("quality", "toxicity", "spam"):
+        started = time.perf_counter()
+        folders[name] = builtin(name)
+        said.append(f"{name} {time.perf_counter() - started:.1f} s")
+    head(f"Built-in classifiers ({', '.join(said)}; near nothing where they were in the cache)")
+    rows = rows_of(data / "quality/dclm_human.jsonl")
+    part = Judged("quality: DCLM's human labels", [row["text"] for row in rows], [int(row["label"]) for row in rows])
+    print(measure(part.name, *pair(scores(folders["quality"], part.texts, "quality"), part)))
+    for part in judged:
+        print(measure(f"toxicity: {part.name}", *pair(scores(folders["toxicity"], part.texts, "toxicity"), part)))
+    spec = builtin_spec("spam")
+    spec = spec.model_copy(update={"sources": tuple(source for source in spec.sources if source.name != "mails-2")})
+    model, _ = trained(spec, folder / "spam")
+    groups = {name: [row["text"] for row in MAILS_2.rows() if row["group"] == name] for name in ("spam-2", "easy-ham-2", "hard-ham-1")}
+    seen = {row["text"] for row in MAILS_1.rows()}
+    spam, *hams = ([text for text in dict.fromkeys(texts) if text not in seen] for texts in groups.values())
+    for name, ham in zip(("easy-ham-2", "hard-ham-1"), hams):
+        part = Judged(f"spam without mails-2: spam-2 / {name}", spam + ham, [1] * len(spam) + [0] * len(ham))
+        print(measure(part.name, *pair(scores(model, part.texts, "spam"), part)), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        judged = prepare_data(arguments.data.resolve(), folder)
+        toxicity(arguments.data, folder, judged)
+        unseen_sources(folder, judged)
+        sexual(arguments.data, folder)
+        built_in(arguments.data, folder, judged)
+
+
+if __name__ == "__main__":
+    main()

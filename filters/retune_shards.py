@@ -1,0 +1,87 @@
+"""The shards of a filter stage about which can be decided again: what is stored of them has to be what the manifest says."""
+
+import hashlib
+from dataclasses import dataclass
+
+from corpusmill.filters.stage import FilterStage
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.manifest import TaskRow, task_identity
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.stage import Piece
+from corpusmill.pipeline.storage import Storage
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard to decide about: its piece, its row of the manifest, and the identity that it gets."""
+
+    piece: Piece
+    row: TaskRow
+    identity: str
+
+
+def measured_shards(run: StageRun, old_config: str) -> tuple[list[Shard], int]:
+    """The shards that were measured under the old configuration and are as the manifest says, and the number of finished ones."""
+    stage = run.stage
+    assert isinstance(stage, FilterStage)
+    pieces, params = stage.tasks(run)
+    _measured_at_all(run)
+    shards, finished = [], 0
+    for piece in pieces:
+        row = run.manifest.tasks.get(piece.key)
+        old, new = (
+            task_identity(piece.key, piece.inputs, {**params, "piece": piece.params}, config, run.code)
+            for config in (old_config, run.config_digest)
+        )
+        if row is not None and row.identity == new:
+            finished += 1
+        elif row is not None and row.identity == old and _intact(run.storage, row):
+            shards.append(Shard(piece, row, new))
+    if pieces and not shards and not finished:
+        raise _measured_otherwise(run)
+    return shards, finished
+
+
+def _measured_at_all(run: StageRun) -> None:
+    if not report_rows(run):
+        raise InputError(f"{run.storage.root}: nothing is measured yet; run the stage first (corpusmill filter {run.run.root}).")
+
+
+def _measured_otherwise(run: StageRun) -> InputError:
+    return InputError(
+        f"{run.storage.root}: was measured with another recipe, version or model than the run has now; "
+        f"measure it again first (corpusmill filter {run.run.root})."
+    )
+
+
+def report_rows(run: StageRun) -> list[TaskRow]:
+    """The manifest's rows of shards that were decided about."""
+    return [row for row in run.manifest.tasks.values() if any(output.path.startswith("report/") for output in row.outputs)]
+
+
+def decided_shards(run: StageRun, old_config: str) -> list[Shard]:
+    """The shards of a finished stage that keeps a share of the corpus."""
+    _measured_at_all(run)
+    rows = {row.task: row for row in report_rows(run)}
+    stage = run.stage
+    assert isinstance(stage, FilterStage)
+    pieces, _ = stage.tasks(run)
+    if not run.manifest.complete or any(
+        p.key not in rows or rows[p.key].config != old_config or rows[p.key].code != run.code for p in pieces
+    ):
+        raise _measured_otherwise(run)
+    return [Shard(piece, rows[piece.key], rows[piece.key].identity) for piece in pieces]
+
+
+def _intact(storage: Storage, row: TaskRow) -> bool:
+    """Whether the shard's files are those of the manifest; a retuning that was killed may have replaced one of them."""
+    for output in row.outputs:
+        if storage.size(output.path) != output.bytes:
+            return False
+        with storage.open_read(output.path) as file:
+            sha256 = hashlib.sha256()
+            while chunk := file.read(1 << 22):
+                sha256.update(chunk)
+        if sha256.hexdigest() != output.sha256:
+            return False
+    return True

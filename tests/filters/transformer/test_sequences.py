@@ -1,0 +1,62 @@
+"""Tokens against the tokenizer's own, one text at a time."""
+
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from transformers import AutoTokenizer
+
+from corpusmill.filters.transformer import sequences
+from corpusmill.filters.transformer.sequences import encode
+
+
+@pytest.fixture(scope="module", params=["regression", "topics"])
+def tokenizer(request: pytest.FixtureRequest):
+    return AutoTokenizer.from_pretrained(request.getfixturevalue(request.param))
+
+
+def lists(found: sequences.Sequences, name: str = "input_ids") -> list[list[int]]:
+    return [found.inputs[name][start:end].tolist() for start, end in pairwise(found.offsets)]
+
+
+def test_a_text_is_cut_off_as_the_tokenizer_cuts_it(
+    tokenizer, real_texts: list[str], hostile_texts: list[str], hard_texts, monkeypatch
+) -> None:
+    texts = real_texts + hostile_texts + hard_texts
+    expected = [tokenizer(text, truncation=True, max_length=60)["input_ids"] for text in texts]
+    assert sum(len(ids) == 60 for ids in expected) > 50
+    for at_once in (1 << 20, 3000):  # in one go, and a text or a few at a time
+        monkeypatch.setattr(sequences, "BYTES_AT_ONCE", at_once)
+        found = encode(tokenizer, pa.array(texts, pa.large_string()), 60, windows=False)
+        assert lists(found) == expected
+        assert found.document.tolist() == list(range(len(texts)))
+
+
+@pytest.mark.parametrize(("window", "overlap"), [(20, 0), (20, 7), (60, 30)])
+def test_windows_hold_all_of_a_text(tokenizer, real_texts: list[str], hostile_texts: list[str], window: int, overlap: int) -> None:
+    texts = [*real_texts[::7], "", *hostile_texts]
+    found = encode(tokenizer, pa.array(texts, pa.large_string()), window, windows=True, overlap=overlap)
+    given, (first, last) = lists(found), tokenizer("")["input_ids"]
+    for place, text in enumerate(texts):
+        ids, room, step = tokenizer(text, add_special_tokens=False)["input_ids"], window - 2, window - 2 - overlap
+        starts = range(0, max(len(ids) - overlap, 1), step)
+        mine = [given[number] for number in np.flatnonzero(found.document == place)]
+        assert mine == [[first, *ids[start : start + room], last] for start in starts]
+
+
+def test_only_the_head_is_tokenised(tokenizer) -> None:
+    found = encode(tokenizer, pa.array(["éa word and more", "x"], pa.large_string()), 60, windows=False, head_characters=6)
+    assert lists(found) == [tokenizer("éa wor")["input_ids"], tokenizer("x")["input_ids"]]
+
+
+def test_token_types_go_along_where_the_tokenizer_has_them(regression: str, topics: str) -> None:
+    text = pa.array(["some text"], pa.large_string())
+    assert lists(encode(AutoTokenizer.from_pretrained(regression), text, 60, windows=False), "token_type_ids")[0][:2] == [0, 0]
+    assert list(encode(AutoTokenizer.from_pretrained(topics), text, 60, windows=False).inputs) == ["input_ids"]
+
+
+def test_no_texts(tokenizer) -> None:
+    for windows in (True, False):
+        found = encode(tokenizer, pa.array([], pa.large_string()), 60, windows)
+        assert found.offsets.tolist() == [0] and len(found.document) == 0 and len(found.inputs["input_ids"]) == 0

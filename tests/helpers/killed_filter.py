@@ -1,0 +1,79 @@
+"""Runs the filter stage of a copy of a run again and again, killed (SIGKILL) at each step once, and then to its end.
+
+    python tests/helpers/killed_filter.py RUN COPIES CONFIG
+
+RUN's stage ingest is finished; CONFIG is the section `filter` as JSON. For each row that the stage's manifest will get,
+COPIES/<row>-before is of a run that was killed when the files of that task were there and its row was not, COPIES/<row>-after of one that
+was killed right after it; COPIES/first was never killed. Prints how many rows there are.
+"""
+
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+from corpusmill.filters.stage import FilterStage
+from corpusmill.pipeline.engine import InlineEngine
+from corpusmill.pipeline.manifest import Manifest
+from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.storage import Storage
+
+
+def perform(run: Path, config: str) -> None:
+    stage = FilterStage(FilterStage.Config.model_validate_json(config))
+    StageRun(stage, Storage(str(run)), {"ingest": None, "filter": stage.config}, [], InlineEngine(), Progress(False)).execute()
+
+
+def killed_at(row: int, after: bool) -> None:
+    """This process ends before or after the manifest's row of that number is written."""
+    write, written = Manifest._write, iter(range(1_000_000))
+
+    def watched(manifest: Manifest, content: dict) -> None:  # type: ignore[type-arg]
+        here = next(written) == row
+        if here and not after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        write(manifest, content)
+        if here:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Manifest._write = watched  # type: ignore[method-assign]
+
+
+def in_child(function, *arguments) -> int:  # type: ignore[no-untyped-def]
+    child = os.fork()
+    if not child:
+        try:
+            function(*arguments)
+        except BaseException as error:  # noqa: BLE001 - a child never returns
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            os._exit(1)
+        os._exit(0)
+    return os.waitpid(child, 0)[1]
+
+
+def interrupted(copy: Path, config: str, row: int, after: bool) -> None:
+    killed_at(row, after)
+    perform(copy, config)
+
+
+def main(run: Path, copies: Path, config: str) -> None:
+    os.fsync = lambda _: None  # these processes die, the machine does not
+    shutil.copytree(run, copies / "first")
+    perform(copies / "first", config)  # so that the children find all libraries loaded
+    for row in range(1_000):
+        for after in (False, True):
+            copy = copies / f"{row:03d}-{'after' if after else 'before'}"
+            shutil.copytree(run, copy)
+            status = in_child(interrupted, copy, config, row, after)
+            if status == 0:  # there is no such row
+                shutil.rmtree(copy)
+                print(row)
+                return
+            assert os.WIFSIGNALED(status), f"{copy} ended by itself ({status})"
+            assert in_child(perform, copy, config) == 0, copy
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:3]), sys.argv[3])
