@@ -111,15 +111,19 @@ def _label(name: str, head: Mapping[str, Any], facts: Mapping[str, Any]) -> Labe
     if not facts:
         return Label(*known, columns=column)
     test, unseen = (checked(facts[part]) if facts.get(part) else None for part in ("test", "unseen"))
-    trained, chosen_on = facts["trained_on"], (facts["calibrated_on"], facts["threshold_on"])
+    trained = facts["trained_on"]
     sentences = [f"on the test part {sentence}" for sentence in doubts(test)] if test else []
     sentences += [f"on unseen sources {sentence}" for sentence in doubts(unseen)] if unseen else []
     if unseen is None:
         sentences.append("no source was left out of its training, so nobody knows how it does on other kinds of text.")
     return Label(
-        *known, int(trained["yes"]), int(trained["no"]), *(f"{on['what']} ({on['yes']:,} yes, {on['no']:,} no)" for on in chosen_on),
-        test, unseen, column, tuple(sentences),
+        *known, int(trained["yes"]), int(trained["no"]), _examples(facts["calibrated_on"]), _examples(facts["threshold_on"]), test, unseen,
+        column, tuple(sentences),
     )  # fmt: skip
+
+
+def _examples(on: Mapping[str, Any]) -> str:
+    return f"{on['what']} ({on['yes']:,} yes, {on['no']:,} no)"
 
 
 def columns_of(name: str, label: str) -> tuple[str, ...]:
