@@ -109,7 +109,7 @@ def _quality(classifier: Classifier) -> Iterator[str]:
         if unseen:
             yield (
                 "On each source by a model that was trained without it, which is what to expect on text from elsewhere (the threshold was "
-                "chosen on these scores, if the next lines say so):"
+                "chosen on these scores, too, if the next lines say so):"
             )
             yield _table(["source left out", *_HEADS], [_measures(name, found) for name, found in unseen["by_source"].items()])
         yield from _decisions(head, facts, classifier.card["training"]["threshold_rule"])
@@ -133,8 +133,10 @@ def _decisions(head: Head, facts: Mapping[str, Any], rule: Mapping[str, Any]) ->
 
 
 def _examples(on: Mapping[str, Any]) -> str:
-    sources = f" ({', '.join(map(_safe, on['sources']))})" if on["sources"] else ""
-    return f"{on['what']}{sources}: {on['yes']:,} yes, {on['no']:,} no"
+    places = ["the validation part"] if on["validation_part"] else []
+    places += [f"{_safe(name)} left out" for name in on["sources_left_out"]]
+    alike = ", each counting alike" if len(places) > 1 else ""
+    return f"{' and '.join(places)} ({on['yes']:,} yes, {on['no']:,} no{alike})"
 
 
 _HEADS = ("yes", "no", "ROC AUC", "average precision", "precision", "recall", "F1")

@@ -10,8 +10,8 @@ from corpusmill.dedup.similarity_join import near_clusters
 
 
 def shingles(text: str) -> set[str]:
-    """5-character shingles of a text that is in normal form: lower-case words, one space apart."""
-    return {text[place : place + 5] for place in range(len(text) - 4)}
+    """8-character shingles of a text that is in normal form: lower-case words, one space apart."""
+    return {text[place : place + 8] for place in range(len(text) - 7)}
 
 
 def brute_force(texts: list[str], threshold: float) -> list[int]:
@@ -48,7 +48,7 @@ def test_edited_texts_of_a_large_set():
     found = near_clusters(pa.array(texts, pa.large_string()), 0.6)
     sets = [shingles(text) for text in texts]
     similar = np.array([len(a & b) >= 0.6 * len(a | b) for a, b in zip(sets[::2], sets[1::2])])
-    assert similar.sum() > 600
+    assert similar.sum() > 500
     assert (found[::2] == found[1::2]).tolist() == similar.tolist()
     assert len(np.unique(found)) == 2000 - similar.sum()
 
@@ -58,6 +58,6 @@ def test_case_and_what_stands_between_words_do_not_count():
     assert near_clusters(pa.array(texts, pa.large_string()), 1.0).tolist() == [0, 0, 2]
 
 
-@pytest.mark.parametrize("texts", [[], [""], ["abcd"], ["", "", "ab", "ab", "..."]])
+@pytest.mark.parametrize("texts", [[], [""], ["abcdefg"], ["", "", "ab", "ab", "..."]])
 def test_texts_without_a_shingle_are_alone(texts):
     assert near_clusters(pa.array(texts, pa.large_string())).tolist() == list(range(len(texts)))

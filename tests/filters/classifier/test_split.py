@@ -86,7 +86,7 @@ def test_no_near_copy_lies_across_the_split():
     examples = table([(text, 1, 0) for text in texts])
     found = distinct(examples, write_form("words", examples["text"]), ["a"], near_clusters)
     part = part_of(found.hashes, found.cluster, SHARES, 1)
-    sets = [{line[place : place + 5] for place in range(len(line) - 4)} for line in found.lines.to_pylist()]
+    sets = [{line[place : place + 8] for place in range(len(line) - 7)} for line in found.lines.to_pylist()]
     pairs = [(a, b) for b in range(len(sets)) for a in range(b) if len(sets[a] & sets[b]) >= 0.7 * len(sets[a] | sets[b])]
     assert len(pairs) > 300 and len(set(part.tolist())) == 3
     assert all(part[a] == part[b] for a, b in pairs)
