@@ -148,3 +148,11 @@ def rarest(own, counts, bits, size):
             found[at] = np.int64(keys[place] << np.uint64(COUNT_BITS) >> np.uint64(64 - bits))
             at += 1
     return found[:at]
+
+
+@numba.njit(cache=True, nogil=True)
+def union(one, other, parent):
+    """Joins `one[i]` and `other[i]` (n,) in `parent`, each i."""
+    for place in range(len(one)):
+        a, b = find_root(parent, one[place]), find_root(parent, other[place])
+        parent[max(a, b)] = min(a, b)
