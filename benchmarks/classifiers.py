@@ -4,12 +4,12 @@
 
 Prints, with 95 % bootstrap intervals,
 
-* toxicity by recipes/classifiers/toxicity.yaml, trained on nine tenths of Davidson (by a hash of the text), TweetEval's training parts and the
-  word lists: on the other tenth, TweetEval's validation parts, and surge_profanity against seeded phrases of WikiText with as many words;
+* toxicity by recipes/classifiers/toxicity.yaml, trained on nine tenths of Davidson (by a hash of the text), TweetEval's training parts and
+  the word lists: on the other tenth, TweetEval's validation parts, and surge_profanity against seeded phrases of WikiText with as many words;
 * the same with each source left out of everything in turn, threshold included: F1 on that source at the threshold that was chosen without
   it, beside plain fastText's (its own defaults, yes from .5) trained on the same texts;
 * the label `sexual`, learned from one half of surge_profanity's categories, on the other half;
-* the built-in classifiers: quality on DCLM's human labels, toxicity on all of the above, spam by its spec without the mails that are judged;
+* the built-in classifiers: quality on DCLM's human labels, toxicity on all of the above, spam by its spec without the judged mails;
 * the seconds of each training and whether two of them gave the same bytes.
 """
 
@@ -104,13 +104,15 @@ def ordinary_phrases(data: Path, lengths: Sequence[int]) -> list[str]:
 # ---- classifiers -----------------------------------------------------------------------------------
 
 
-def recipe(folder: Path, without: str | None = None, window: int | None = None) -> TrainingSpec:
-    """The recipe over the files in `folder`, scoring whole texts unless `window` is given: what is judged here is short."""
-    raw = yaml.safe_load(RECIPE.read_text("utf-8")) | {"window": window}
-    raw["sources"] = [source for source in raw["sources"] if source["name"] != without]
-    for source in raw["sources"]:
-        source["files"] = [name if "://" in name else str(folder / name) for name in source["files"]]
-    return make_spec(raw, str(RECIPE))
+def recipe(folder: Path, without: str | None = None, labels: Sequence[str] | None = None) -> TrainingSpec:
+    """The recipe over the files in `folder`, all of it or a part; texts are scored whole, as what is judged here is short."""
+    spec = make_spec(yaml.safe_load(RECIPE.read_text("utf-8")), str(RECIPE))
+    sources = []
+    for source in spec.sources:
+        files = tuple(name if "://" in name else str(folder / name) for name in source.files)
+        if source.name != without and (labels is None or set(labels) & set(source.labels())):
+            sources.append(source.model_copy(update={"files": files}))
+    return spec.model_copy(update={"window": None, "sources": tuple(sources), "labels": tuple(labels or spec.labels)})
 
 
 def trained(spec: TrainingSpec, folder: Path) -> tuple[Path, float]:
@@ -184,7 +186,7 @@ def pair(found: tuple[Floats, float], part: Judged) -> tuple[Floats, list[int], 
 def unseen_sources(folder: Path, judged: list[Judged]) -> None:
     head("Toxicity on a source that training, calibration and threshold have not seen; below it plain fastText on the same texts")
     for part in judged:
-        spec = recipe(folder, part.without)
+        spec = recipe(folder, part.without, ["toxicity"])
         model, _ = trained(spec, folder / f"without-{part.without}")
         print(measure(part.name, *pair(scores(model, part.texts, "toxicity"), part)))
         print(measure("  plain fastText", PlainFastText(spec, "toxicity").scores(part.texts), part.answers, 0.5), flush=True)
@@ -201,7 +203,9 @@ def sexual(data: Path, folder: Path) -> None:
         {"name": "categories", "files": [str(path)], "label_columns": {"sexual": "sexual"}},
         {"name": "phrases", "files": ["package://phrases.jsonl"], "answers": {"sexual": 0}},
     ]
-    spec = make_spec({"name": "sexual", "labels": ["sexual"], "sources": sources, "fasttext": {"minn": 2, "maxn": 6, "minCount": 1}}, "sexual")
+    spec = make_spec(
+        {"name": "sexual", "labels": ["sexual"], "sources": sources, "fasttext": {"minn": 2, "maxn": 6, "minCount": 1}}, "sexual"
+    )
     model, _ = trained(spec, folder / "sexual")
     rest = [(row["text"], answer) for row, answer, use in zip(rows, answers, learned) if not use]
     head("Sexual, from half of surge_profanity's categories")

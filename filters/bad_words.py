@@ -36,7 +36,9 @@ UNSEPARATED = ("ja", "th", "zh")
 #: `str.lower` of these depends on their place or gives two characters; texts with them are lower-cased before the search.
 UNUSUAL_LOWER = "[İΣ]"
 LIST_NAME = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9-]+)?")
-HOW = "give a folder with one list a language with `- bad_words: {lists: FOLDER}`"
+#: In place of a folder: the lists as the npm package naughty-words ships them.
+PACKAGE = "package://naughty-words"
+HOW = f"give a folder with one list a language with `- bad_words: {{lists: FOLDER}}`, or take those of a package with `lists: {PACKAGE}`"
 
 
 class BadWordsConfig(Config):
@@ -44,7 +46,9 @@ class BadWordsConfig(Config):
 
     preset: Literal["datatrove-0.10", "c4-paper"] = Field("datatrove-0.10", description="Whose search finds the words.")
     lists: str | None = Field(
-        None, description="Folder with a list for each language, named by its code (en, de, ...); by default datatrove's pinned downloads."
+        None,
+        description="Folder with a list for each language, named by its code (en, de, ...), or package://naughty-words; by default "
+        "datatrove's pinned downloads.",
     )
     language: str | None = Field(
         None, description="The list for all documents; by default that of the document's language, as a step before found it."
@@ -58,6 +62,10 @@ def list_files(folder: str | None, language: str | None) -> dict[str, str]:
 
     Raises InputError in one sentence.
     """
+    if folder == PACKAGE:
+        from corpusmill.filters.classifier.defaults.word_lists import ldnoobw_folder
+
+        folder = str(ldnoobw_folder())
     if folder is None:
         from datatrove.pipeline.filters.c4_filters import _BADWORDS_LANGS
 

@@ -12,7 +12,7 @@ from datatrove.pipeline.filters import c4_filters as reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpusmill.filters.bad_words import BadWords, BadWordsConfig, draw, list_files
+from corpusmill.filters.bad_words import BadWords, BadWordsConfig, draw, list_files, read_words
 from corpusmill.filters.rules import StepRule, decide
 from corpusmill.filters.step import Batch
 from corpusmill.pipeline.errors import InputError
@@ -158,6 +158,16 @@ def test_a_fraction_is_kept_by_id_alone(folder: Path) -> None:
 def test_lists_that_are_not_there(folder: Path, options: dict[str, str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         measure([""], **{name: value.format(folder=folder) for name, value in options.items()})
+
+
+def test_lists_of_a_package(shared_data: Path) -> None:
+    try:
+        found = list_files("package://naughty-words", None)
+    except InputError as error:
+        pytest.skip(str(error))
+    lists = shared_data / "toxicity" / "ldnoobw"
+    assert sorted(found) == sorted(reference._BADWORDS_LANGS)
+    assert all(read_words(path) == read_words(str(lists / name)) for name, path in found.items())
 
 
 def test_a_download_that_fails_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

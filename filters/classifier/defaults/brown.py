@@ -2,9 +2,8 @@
 
 import re
 
-#: What its typists wrote for marks, and spaces that no text has.
-QUOTES = {"``": '"', "''": '"'}
-TIGHT = re.compile(r' ([.,;:!?)\]])|([(\[]) |(?<=\s)(") (?=[^"\n]*")')
+#: Spaces that no text has.
+TIGHT = re.compile(r" ([.,;:!?)\]])|([(\[]) ")
 
 
 def brown_text(tagged: str) -> str:
@@ -14,6 +13,5 @@ def brown_text(tagged: str) -> str:
 
 
 def _joined(tokens: list[str]) -> str:
-    words = [token.rpartition("/")[0] for token in tokens]
-    text = " ".join(QUOTES.get(word, word) for word in words if word)
-    return TIGHT.sub(lambda match: match[1] or match[2] or match[3] or "", text)
+    text = " ".join(token.rpartition("/")[0] for token in tokens if "/" in token)
+    return TIGHT.sub(lambda match: match[1] or match[2], text.replace("`` ", '"').replace(" ''", '"'))

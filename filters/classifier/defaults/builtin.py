@@ -25,8 +25,8 @@ LIBRARIES = ("fasttext-community", "mwparserfromhell", "resiliparse")
 def builtin(name: str, say: Callable[[str], None] = lambda _: None) -> Path:
     """The folder of a built-in classifier (card.py), trained if need be: in under a minute on two cores, where packages can be had.
 
-    Its name holds the digest of all that decides about it, so another version of the spec, the data or the code is another folder. Safe when
-    several processes call it at once: one trains, the others wait. Raises InputError in one sentence.
+    Its name holds the digest of all that decides about it, so another version of the spec, the data or the code is another folder. Safe
+    when several processes call it at once: one trains, the others wait. Raises InputError in one sentence.
     """
     if name not in BUILTIN:
         raise InputError(f"{name}: there is no built-in classifier of that name (there are {', '.join(BUILTIN)}).")

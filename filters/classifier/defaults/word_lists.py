@@ -3,8 +3,11 @@
 import json
 import re
 from functools import cache
+from pathlib import Path
 
+from corpusmill.pipeline.cache import alone, cache_folder
 from corpusmill.pipeline.npm_package import NpmPackage
+from corpusmill.pipeline.storage import Storage
 
 HOW = "without it no built-in word list is there: give your own files in a spec (docs/classifiers.md)"
 LDNOOBW = NpmPackage("naughty-words", "1.2.0", "c34b05e10a97ec7b9e0c3dd91d09888187c0f08d0812eaea79679795585b217e", HOW)
@@ -19,6 +22,19 @@ def ldnoobw() -> dict[str, list[str]]:
     """LDNOOBW's words by language (en, de, fr-CA-u-sd-caqc, ...), in the lists' order. Raises InputError where the package can't be had."""
     files = LDNOOBW.files(r"[a-z]{2,3}(-[A-Za-z0-9-]+)?\.json")
     return {name.removesuffix(".json"): json.loads(content) for name, content in files.items()}
+
+
+def ldnoobw_folder() -> Path:
+    """A folder in the user's cache with a file a language, a word a line, as the step `bad_words` takes them. Raises InputError."""
+    folder = cache_folder() / "word-lists" / LDNOOBW.sha256[:16]
+    whole = folder / ".whole"
+    if not whole.is_file():
+        with alone(folder):
+            storage = Storage(str(folder))
+            for name, words in ldnoobw().items():
+                storage.write_bytes(name, "".join(f"{word}\n" for word in words).encode())
+            storage.write_bytes(whole.name, b"")
+    return folder
 
 
 @cache
