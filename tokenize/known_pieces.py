@@ -12,14 +12,23 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from corpusmill.pipeline.text.addresses import prefetch
 from corpusmill.pipeline.text.hashing import BASE, mix64
 from corpusmill.pipeline.text.utf8 import eight_bytes
 
-SHORT_BYTES, LONG_BYTES = 16, 48
+SHORT_BYTES, LONG_BYTES = 16, 112
+LONG_WORDS = 14
 #: Places that an output needs beyond its last id.
 SPARE = 3
-PLACES = 1 << 18  # 16 MiB of short pieces
-LONG_PLACES = 1 << 17  # 8 MiB of long ones
+#: Pieces that are cut before they are looked up.
+AHEAD = 512
+ROW_BYTES = 32
+#: For a piece of n bytes, which bits of its first and of its second eight bytes are its own.
+FIRST_MASKS = np.array([(1 << 8 * min(n, 8)) - 1 for n in range(17)], np.uint64)
+SECOND_MASKS = np.array([(1 << 8 * max(n - 8, 0)) - 1 for n in range(17)], np.uint64)
+WAYS = 4
+PLACES = 1 << 18  # 32 MiB of short pieces
+LONG_PLACES = 1 << 18  # 8 MiB of long ones
 #: The third word of an entry has the piece's bytes in its lowest eight bits and the number of its ids above them. The fourth has up
 #: to three ids of 21 bits; where they are more, where they lie in `others`.
 BYTES = np.uint64(0xFF)
@@ -43,8 +52,23 @@ class KnownPieces(NamedTuple):
     used: npt.NDArray[np.int64]
 
 
+class Cut(NamedTuple):
+    """Pieces to look up: where each ends, and what `short_words` and `short_row` say of it."""
+
+    ends: npt.NDArray[np.int64]
+    firsts: npt.NDArray[np.uint64]
+    seconds: npt.NDArray[np.uint64]
+    rows: npt.NDArray[np.int64]
+
+
 def make_known_pieces() -> KnownPieces:
-    return KnownPieces(_aligned(2 * PLACES, 4), _aligned(LONG_PLACES, 8), np.zeros(OTHER_IDS, np.uint32), np.zeros(1, np.int64))
+    return KnownPieces(
+        _aligned(WAYS * PLACES, 4), _aligned(LONG_PLACES, LONG_WORDS + 2), np.zeros(OTHER_IDS, np.uint32), np.zeros(1, np.int64)
+    )
+
+
+def make_cut() -> Cut:
+    return Cut(np.empty(AHEAD, np.int64), np.empty(AHEAD, np.uint64), np.empty(AHEAD, np.uint64), np.empty(AHEAD, np.int64))
 
 
 def _aligned(rows: int, words: int) -> npt.NDArray[np.uint64]:
@@ -65,41 +89,70 @@ def _load(data, at, count):
     return value
 
 
+@numba.njit(nogil=True, inline="always")
+def short_words(data, start, length):
+    """The bytes of a piece of 1 to 16 bytes as two integers, zeros above; of a longer one, those of its first 16."""
+    size = np.uint64(min(length, SHORT_BYTES))
+    if start + SHORT_BYTES <= data.size:
+        return eight_bytes(data, start) & FIRST_MASKS[size], eight_bytes(data, start + 8) & SECOND_MASKS[size]
+    return _last_words(data, start, np.int64(size))
+
+
 @numba.njit(cache=True, nogil=True)
-def short_words(data, start, end):
-    """The bytes of a piece of 1 to 16 bytes as two integers, zeros above."""
-    length = end - start
+def _last_words(data, start, length):
     if length <= 8:
         return _load(data, start, length), np.uint64(0)
     return eight_bytes(data, start), _load(data, start + 8, length - 8)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(nogil=True, inline="always")
 def short_row(first, second, length):
     """The first of the two rows where a piece of up to 16 bytes may be."""
     mixed = mix64((first ^ (second + np.uint64(length)) * BASE) * BASE)
-    return np.int64(mixed >> np.uint64(20)) & (PLACES - 1) << 1
+    return np.int64(mixed >> np.uint64(20)) & (PLACES - 1) << 2
+
+
+@numba.njit(nogil=True)
+def look_ahead(short, data, begin, pieces, cut):
+    """For pieces of which the first begins at `begin`: their words and rows, and has the rows fetched."""
+    ends, firsts, seconds, rows = cut
+    at = begin
+    for piece in range(pieces):
+        number = np.uint64(piece)
+        stop = ends[number]
+        first, second = short_words(data, at, stop - at)
+        row = short_row(first, second, stop - at)
+        prefetch(short, row * ROW_BYTES)
+        firsts[number], seconds[number], rows[number] = first, second, row
+        at = stop
+
+
+@numba.njit(nogil=True, inline="always")
+def is_short(table, first, second, length, row):
+    """Whether the entry in this row is that piece's."""
+    return (table[row, 0] == first) & (table[row, 1] == second) & (table[row, 2] & BYTES == np.uint64(length))
 
 
 @numba.njit(cache=True, nogil=True)
 def find_short(table, first, second, length, row):
-    """`(number of ids, ids)` of a piece as `write_ids` takes them; 0 of a piece that is not known."""
-    size = table[row, 2]
-    if table[row, 0] == first and table[row, 1] == second and size & BYTES == np.uint64(length):
-        return size >> COUNT, table[row, 3]
-    size = table[row + 1, 2]
-    if table[row + 1, 0] == first and table[row + 1, 1] == second and size & BYTES == np.uint64(length):
-        ids = table[row + 1, 3]
-        keep_short(table, first, second, size, row, ids)
-        return size >> COUNT, ids
-    return np.uint64(0), np.uint64(0)
+    """Whether a piece is known; then it is in the first of its rows afterwards, as what comes twice comes again."""
+    if is_short(table, first, second, length, row):
+        return True
+    for other in range(row + 1, row + WAYS):
+        if is_short(table, first, second, length, other):
+            for word in range(4):
+                table[row, word], table[other, word] = table[other, word], table[row, word]
+            return True
+    return False
 
 
 @numba.njit(cache=True, nogil=True)
 def keep_short(table, first, second, size, row, ids):
-    """Puts a piece into the first of its two rows, and what was there into the second."""
-    for word in range(4):
-        table[row + 1, word] = table[row, word]
+    """Puts a piece into the second of its rows, those there one row on, and the last is forgotten."""
+    for other in range(row + WAYS - 1, row + 1, -1):
+        for word in range(4):
+            table[other, word] = table[other - 1, word]
+    row += 1
     table[row, 0], table[row, 1], table[row, 2], table[row, 3] = first, second, size, ids
 
 
@@ -117,7 +170,7 @@ def long_row(data, start, end):
 @numba.njit(cache=True, nogil=True)
 def find_long(table, data, start, end, row):
     """As `find_short`."""
-    size = table[row, 6]
+    size = table[row, LONG_WORDS]
     if size & BYTES != np.uint64(end - start):
         return np.uint64(0), np.uint64(0)
     word, at = 0, start
@@ -126,7 +179,7 @@ def find_long(table, data, start, end, row):
             return np.uint64(0), np.uint64(0)
         word += 1
         at += 8
-    return size >> COUNT, table[row, 7]
+    return size >> COUNT, table[row, LONG_WORDS + 1]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -136,7 +189,7 @@ def keep_long(table, data, start, end, row, size, ids):
         table[row, word] = _load(data, at, min(8, end - at))
         word += 1
         at += 8
-    table[row, 6], table[row, 7] = size, ids
+    table[row, LONG_WORDS], table[row, LONG_WORDS + 1] = size, ids
 
 
 @numba.njit(cache=True, nogil=True)

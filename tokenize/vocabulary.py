@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.pipeline.byte_alphabet import byte_characters, to_bytes
-from corpusmill.tokenize.encode_kernel import encode_pieces
-from corpusmill.tokenize.known_pieces import SPARE, make_known_pieces
+from corpusmill.tokenize.encode_kernel import encode_pieces, make_memory
+from corpusmill.tokenize.known_pieces import SPARE
 from corpusmill.tokenize.merges import Merges, make_merges
 from corpusmill.tokenize.piece_rules import GPT2_PATTERN
 from corpusmill.tokenize.whole_tokens import WholeTokens, make_whole_tokens
@@ -131,7 +131,7 @@ def _with_whole_tokens(vocabulary: Vocabulary) -> Vocabulary:
     data = np.frombuffer(b"".join(tokens), np.uint8)
     offsets: npt.NDArray[np.int64] = np.cumsum([0, *map(len, tokens)], dtype=np.int64)
     out, counts = np.empty(data.size + SPARE, np.uint32), np.zeros(len(tokens), np.int64)
-    encode_pieces((vocabulary.merges, vocabulary.whole), make_known_pieces(), data, offsets, out, counts)
+    encode_pieces((vocabulary.merges, vocabulary.whole), make_memory(), data, offsets, out, counts)
     firsts = np.cumsum(counts) - counts
     single = (counts == 1).tolist()
     found = out[np.minimum(firsts, out.size - 1)].tolist()

@@ -1,6 +1,8 @@
 # mypy: disallow-untyped-defs=False
 """Arrays inside kernels that lie at an address, and belong to nobody there."""
 
+import numpy as np
+from llvmlite import ir
 from numba import carray, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -27,3 +29,22 @@ def borrowed(array):
     The caller has to hold on to the array itself. It has to be contiguous.
     """
     return carray(_pointer(array.ctypes.data), array.shape, array.dtype)
+
+
+@intrinsic
+def _prefetch(typing_context, address):
+    def generate(context, builder, signature, arguments):
+        number = ir.IntType(32)
+        pointer = builder.inttoptr(arguments[0], cgutils.voidptr_t)
+        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [pointer, number(0), number(3), number(1)])  # to read, into all caches, data
+        return context.get_dummy_value()
+
+    return types.none(address), generate
+
+
+@njit(nogil=True, inline="always")
+def prefetch(array, byte):
+    """Has the cache line with that byte of the array fetched, and does not wait for it."""
+    _prefetch(np.uint64(array.ctypes.data) + np.uint64(byte))
