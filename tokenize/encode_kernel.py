@@ -1,38 +1,51 @@
 # mypy: disallow-untyped-defs=False
-"""Texts to ids over Arrow buffers: cut into pieces, look each up, and encode those that are not known."""
+"""Texts to ids over Arrow buffers: cut some hundred pieces, look them all up, and merge those that are not known."""
 
 from typing import NamedTuple
 
 import numba
 import numpy as np
+import numpy.typing as npt
 
-from corpusmill.pipeline.text.addresses import borrowed
+from corpusmill.pipeline.text.addresses import borrowed, prefetch
 from corpusmill.tokenize.known_pieces import (
-    COUNT,
-    ID,
-    ID_BITS,
     LONG_BYTES,
-    MOST_IDS,
+    LONG_WAYS,
+    LONG_WIDTH,
+    LONG_WORDS,
     SHORT_BYTES,
-    Cut,
+    SHORT_WIDTH,
+    SHORT_WORDS,
+    WAYS,
     KnownPieces,
-    find_long,
-    find_short,
+    is_long,
     is_short,
     keep_long,
     keep_short,
     long_row,
-    look_ahead,
-    make_cut,
     make_known_pieces,
     pack_ids,
     short_row,
     short_words,
+    swap_rows,
     write_ids,
 )
 from corpusmill.tokenize.merges import SHORT, Merges, Room, encode_long, encode_short, make_room
 from corpusmill.tokenize.piece_ends import piece_ends
 from corpusmill.tokenize.whole_tokens import WholeTokens, whole_token
+
+#: Pieces that are cut before the first of them is looked up.
+AHEAD = 512
+_ONE = np.uint64(1)
+
+
+class Cut(NamedTuple):
+    """Pieces to look up: where each ends, its first 16 bytes as `short_words`, and the first row where it may be known."""
+
+    ends: npt.NDArray[np.int64]
+    firsts: npt.NDArray[np.uint64]
+    seconds: npt.NDArray[np.uint64]
+    rows: npt.NDArray[np.int64]
 
 
 class Memory(NamedTuple):
@@ -44,7 +57,8 @@ class Memory(NamedTuple):
 
 
 def make_memory() -> Memory:
-    return Memory(make_known_pieces(), make_cut(), make_room())
+    cut = Cut(np.empty(AHEAD, np.int64), np.empty(AHEAD, np.uint64), np.empty(AHEAD, np.uint64), np.empty(AHEAD, np.int64))
+    return Memory(make_known_pieces(), cut, make_room())
 
 
 @numba.njit(cache=True, nogil=True)
@@ -81,19 +95,19 @@ def _borrowed(vocabulary, memory):
 
 @numba.njit(nogil=True)
 def _encode_texts(rule, digits, classes, tables, cut, data, offsets, after, out, counts):
-    short, others, ends = tables[2].short, tables[2].others, cut.ends
+    known, ends = tables[2], cut.ends
     total = 0
     for text in range(offsets.size - 1):
         begin = total
         at, end = offsets[text], offsets[text + 1]
         while at < end:
             pieces = piece_ends(rule, digits, classes, data, at, end, ends)
-            look_ahead(short, data, at, pieces, cut)
+            _look_ahead(known.short, known.long, data, at, pieces, cut)
             piece = 0
             while piece < pieces:
-                piece, at, total = _encode_known(short, others, cut, piece, pieces, at, out, total)
+                piece, at, total = _encode_known(known.short, known.long, known.others, data, cut, piece, pieces, at, out, total)
                 if piece < pieces:
-                    total = encode_piece(tables, data, at, ends[piece], out, total)
+                    total = _encode_piece(tables, data, at, ends[piece], out, total)
                     at = ends[piece]
                     piece += 1
         if after >= 0 and total > begin:
@@ -109,67 +123,91 @@ def _encode_pieces(tables, data, offsets, out, counts):
     for piece in range(offsets.size - 1):
         begin = total
         if offsets[piece] < offsets[piece + 1]:
-            total = encode_piece(tables, data, offsets[piece], offsets[piece + 1], out, total)
+            total = _encode_piece(tables, data, offsets[piece], offsets[piece + 1], out, total)
         counts[piece] = total - begin
     return total
 
 
 @numba.njit(nogil=True)
-def _encode_known(short, others, cut, piece, pieces, at, out, total):
-    """Encodes up to the first piece that is not in the table of short ones: `(its number, where it begins, ids)`.
+def _look_ahead(short, long, data, at, pieces, cut):
+    """Says of pieces, of which the first begins at `at`, where they may be known, and has that fetched."""
+    short, long, data = borrowed(short), borrowed(long), borrowed(data)
+    ends, firsts, seconds, rows = borrowed(cut.ends), borrowed(cut.firsts), borrowed(cut.seconds), borrowed(cut.rows)
+    for piece in range(pieces):
+        number = np.uint64(piece)
+        length = ends[number] - at
+        firsts[number], seconds[number] = short_words(data, at, length)
+        if length <= SHORT_BYTES:
+            row = short_row(firsts[number], seconds[number], length)
+            prefetch(short, row * (8 * SHORT_WIDTH))
+        else:
+            row = long_row(data, at, length) if length <= LONG_BYTES else 0
+            prefetch(long, row * (8 * LONG_WIDTH))
+            prefetch(long, row * (8 * LONG_WIDTH) + 64)
+        rows[number] = row
+        at = ends[number]
+
+
+@numba.njit(nogil=True)
+def _encode_known(short, long, others, data, cut, piece, pieces, at, out, total):
+    """Encodes up to the first piece that is not found at once: `(its number, where it begins, ids)`.
 
     A function of its own: calling another from this loop would cost more than all that the loop does.
     """
-    ends, firsts, seconds, rows = cut
+    short, long, others, data, out = borrowed(short), borrowed(long), borrowed(others), borrowed(data), borrowed(out)
+    ends, firsts, seconds, rows = borrowed(cut.ends), borrowed(cut.firsts), borrowed(cut.seconds), borrowed(cut.rows)
     place = np.uint64(total)
     while piece < pieces:
         number = np.uint64(piece)
-        stop = ends[number]
-        row = rows[number]
-        if not is_short(short, firsts[number], seconds[number], stop - at, row):
-            break
-        count, ids = short[row, 2] >> COUNT, short[row, 3]
-        if count <= MOST_IDS:  # `write_ids`, written out: as a call it would count references to its arrays
-            out[place] = ids & ID
-            out[place + np.uint64(1)] = (ids >> ID_BITS) & ID
-            out[place + np.uint64(2)] = ids >> (ID_BITS + ID_BITS)
+        length, row = ends[number] - at, np.uint64(rows[number])
+        if length <= SHORT_BYTES:
+            if not is_short(short, row, firsts[number], seconds[number], length):
+                break
+            size, ids = short[row, SHORT_WORDS], short[row, SHORT_WORDS + 1]
         else:
-            for other in range(count):
-                out[place + np.uint64(other)] = others[ids + np.uint64(other)]
-        place += count
-        at = stop
+            if length > LONG_BYTES or not is_long(long, row, data, at, length):
+                break
+            size, ids = long[row, LONG_WORDS], long[row, LONG_WORDS + 1]
+        place = write_ids(size, ids, others, out, place)
+        at = ends[number]
         piece += 1
     return piece, at, np.int64(place)
 
 
 @numba.njit(cache=True, nogil=True)
-def encode_piece(tables, data, start, end, out, at):
+def _encode_piece(tables, data, start, end, out, at):
     """Encodes any piece, and remembers it where the tables take it."""
     known = tables[2]
     length = end - start
+    if length > LONG_BYTES:
+        return _merge_piece(tables, data, start, end, out, at)
     if length <= SHORT_BYTES:
         first, second = short_words(data, start, length)
         row = short_row(first, second, length)
-        if find_short(known.short, first, second, length, row):
-            return np.int64(write_ids(known.short[row, 2] >> COUNT, known.short[row, 3], known.others, out, np.uint64(at)))
-        stop = merge_piece(tables, data, start, end, out, at)
-        size, ids = pack_ids(known, length, out, at, stop)
-        keep_short(known.short, first, second, size, row, ids)
-        return stop
-    if length <= LONG_BYTES:
-        row = long_row(data, start, end)
-        count, ids = find_long(known.long, data, start, end, row)
-        if count:
-            return np.int64(write_ids(count, ids, known.others, out, np.uint64(at)))
-        stop = merge_piece(tables, data, start, end, out, at)
-        size, ids = pack_ids(known, length, out, at, stop)
-        keep_long(known.long, data, start, end, row, size, ids)
-        return stop
-    return merge_piece(tables, data, start, end, out, at)
+        for other in range(row, row + WAYS):
+            if is_short(known.short, other, first, second, length):
+                swap_rows(known.short, row, other)
+                return np.int64(
+                    write_ids(known.short[row, SHORT_WORDS], known.short[row, SHORT_WORDS + 1], known.others, out, np.uint64(at))
+                )
+    else:
+        row = long_row(data, start, length)
+        for other in range(row, row + LONG_WAYS):
+            if is_long(known.long, other, data, start, length):
+                swap_rows(known.long, row, other)
+                return np.int64(write_ids(known.long[row, LONG_WORDS], known.long[row, LONG_WORDS + 1], known.others, out, np.uint64(at)))
+    stop = _merge_piece(tables, data, start, end, out, at)
+    size, ids = pack_ids(known, length, out, at, stop)
+    if length <= SHORT_BYTES:
+        first, second = short_words(data, start, length)
+        keep_short(known.short, row, first, second, size, ids)
+    else:
+        keep_long(known.long, row, data, start, length, size, ids)
+    return stop
 
 
-@numba.njit(cache=True, nogil=True)
-def merge_piece(tables, data, start, end, out, at):
+@numba.njit(nogil=True, inline="always")
+def _merge_piece(tables, data, start, end, out, at):
     """The ids of a piece that is not known: a token of its own, or what merging gives."""
     merges, whole, _, room = tables
     token = whole_token(whole, data, start, end)
