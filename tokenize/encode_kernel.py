@@ -36,7 +36,6 @@ from corpusmill.tokenize.whole_tokens import WholeTokens, whole_token
 
 #: Pieces that are cut before the first of them is looked up.
 AHEAD = 512
-_ONE = np.uint64(1)
 
 
 class Cut(NamedTuple):
@@ -152,7 +151,8 @@ def _look_ahead(short, long, data, at, pieces, cut):
 def _encode_known(short, long, others, data, cut, piece, pieces, at, out, total):
     """Encodes up to the first piece that is not found at once: `(its number, where it begins, ids)`.
 
-    A function of its own: calling another from this loop would cost more than all that the loop does.
+    A function of its own: calling another from this loop would cost more than all that the loop does. Arrays are borrowed once more,
+    so that the compiler sees here that nobody counts references to them.
     """
     short, long, others, data, out = borrowed(short), borrowed(long), borrowed(others), borrowed(data), borrowed(out)
     ends, firsts, seconds, rows = borrowed(cut.ends), borrowed(cut.firsts), borrowed(cut.seconds), borrowed(cut.rows)

@@ -4,6 +4,8 @@
 An entry holds the piece itself, so what is found is right whatever the hash. What is in the table decides speed alone. Pieces of
 up to 16 bytes have an entry of half a cache line, those of up to 112 bytes one of two lines. Entries that share a place lie one after
 the other, and the one used last is the first.
+
+Functions that are given arrays are inlined here, not by LLVM: numba would count references to arrays that a call is given.
 """
 
 from typing import NamedTuple
@@ -14,6 +16,7 @@ import numpy.typing as npt
 
 from corpusmill.pipeline.text.hashing import BASE, mix64
 from corpusmill.pipeline.text.utf8 import eight_bytes
+from corpusmill.tokenize.ascii_words import FIRST_MASKS, SECOND_MASKS
 
 SHORT_BYTES, LONG_BYTES = 16, 112
 #: Eights of bytes, then the two words that say what they become.
@@ -32,10 +35,6 @@ MOST_IDS = np.uint64(3)
 ID_BITS = np.uint64(21)
 ID = np.uint64((1 << 21) - 1)
 OTHER_IDS = 1 << 22  # 16 MiB; when they are full, all is forgotten
-#: For a piece of n bytes, which bits of its first and of its second eight bytes are its own.
-FIRST_MASKS = np.array([(1 << 8 * min(n, 8)) - 1 for n in range(17)], np.uint64)
-SECOND_MASKS = np.array([(1 << 8 * max(n - 8, 0)) - 1 for n in range(17)], np.uint64)
-_ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 _ONE = np.uint64(1)
 
 

@@ -22,11 +22,9 @@ WORD = np.uint64(32)
 ID_BITS, RANK_BITS = np.uint64(20), np.uint64(24)
 RANK = np.uint64((1 << 24) - 1)
 MOST_RANKS = 1 << 24
-#: Bytes up to which looking at all pairs for the least is faster than a heap.
-SHORT = 128
-PLACE_BITS = np.uint32(7)
-PLACE = np.uint32(SHORT - 1)
-LANES = 16
+#: Bytes up to which looking at all pairs for the least, some at a time, is faster than a heap; a place among them has seven bits.
+SHORT, LANES = 128, 16
+PLACE_BITS, PLACE = np.uint32(7), np.uint32(SHORT - 1)
 
 
 class Merges(NamedTuple):
@@ -64,7 +62,7 @@ def make_merges(byte_ids: npt.NDArray[np.int64], pairs: npt.NDArray[np.int64]) -
     if most >= MOST_RANKS:
         raise ValueError(f"it has a merge of rank {most:,}, and ranks below {MOST_RANKS:,} can be encoded with")
     size = 1024
-    while size < 4 * len(pairs):
+    while size < 4 * len(pairs):  # sparse, as most pairs that are looked up are no merges
         size *= 2
     table, of_bytes, merged = np.full(size, FREE), np.full(1 << 16, NONE), np.zeros(most + 1, np.int32)
     merged[pairs[:, 2]] = pairs[:, 3]

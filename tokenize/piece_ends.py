@@ -78,7 +78,7 @@ def _ends_in_block(classes, data, at, end):
         within = last & continuing
         last ^= within | within >> _ONE
     found = runs | last | spaces & ~(spaces << _ONE)
-    short = apostrophes & runs & letters >> _ONE & (_SURE | _ONE)
+    short = apostrophes & runs & letters >> _ONE & (sure | _ONE)
     while short:
         place = lowest_bit(short)
         stop = contraction(data, at + np.int64(place), end, False)
