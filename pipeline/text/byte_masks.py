@@ -35,8 +35,7 @@ def _all(byte):
 @intrinsic
 def _masks(typing_context, address):
     def generate(context, builder, signature, arguments):
-        found = builder.load(builder.inttoptr(arguments[0], _BYTES.as_pointer()), typ=_BYTES)
-        found.align = 1
+        found = builder.load(builder.inttoptr(arguments[0], _BYTES.as_pointer()), align=1)
 
         def within(value, low, count):
             return builder.icmp_unsigned("<", builder.sub(value, _all(low)), _all(count))
