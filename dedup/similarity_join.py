@@ -2,8 +2,9 @@
 """Clusters of near copies among texts that fit into memory: every pair of the wanted similarity is found, not only most.
 
 MinHash-LSH (the stage) misses a pair now and then, which a corpus can bear and the border between training and test can't. Here sets of
-shingles are joined by prefix filtering (Chaudhuri, Ganti and Kaushik 2006; Bayardo, Ma and Srikant 2007): of two sets whose Jaccard
-similarity is t, each of size n, the n - ceil(t n) + 1 rarest shingles of one and of the other have one in common.
+shingles are joined by prefix filtering (Chaudhuri, Ganti and Kaushik 2006; Bayardo, Ma and Srikant 2007), with longer prefixes that must
+have more in common (Wang, Li and Feng 2012): of two sets with at least `least` shingles in common, the first l of these in the order of
+rarity are among the size - least + l rarest of either.
 """
 
 import math
@@ -16,7 +17,6 @@ import pyarrow.compute as pc
 
 from corpusmill.dedup.components import find_root, roots
 from corpusmill.dedup.config import MinHashConfig
-from corpusmill.dedup.jaccard import shared
 from corpusmill.dedup.shingles import Shingler
 from corpusmill.pipeline.text.buffers import text_buffers
 
@@ -25,6 +25,8 @@ from corpusmill.pipeline.text.buffers import text_buffers
 CHARACTERS, WORDS = 5, 2
 #: From so many characters on, a text is long.
 LONG = 400
+#: A prefix is longer by this part of the set's size, and so many shingles must be in common with another prefix.
+LONGER = 16
 #: Bits of a shingle's hash by which shingles are counted and looked up, at most.
 MOST_BITS = 24
 COUNT_BITS = 20  # of a key: how common a shingle is; the rest is of its hash
@@ -74,37 +76,61 @@ def join_similar(hashes, bounds, order, counts, bits, threshold, parent):
         total += prefix_size(bounds[i + 1] - bounds[i], threshold)
     head = np.full(len(counts), -1)
     following, owner, entries = np.empty(total, np.int64), np.empty(total, np.int64), 0
-    compared = np.full(len(bounds) - 1, -1)
+    shared, met = np.zeros(len(bounds) - 1, np.int64), np.empty(len(bounds) - 1, np.int64)
     for place in range(len(order)):
         text = order[place]
         own = hashes[bounds[text] : bounds[text + 1]]
         prefix = rarest(own, counts, bits, prefix_size(len(own), threshold))
+        found = 0
         for number in range(len(prefix)):
-            bucket = prefix[number]
-            entry = head[bucket]
+            entry = head[prefix[number]]
             while entry >= 0:
                 other = owner[entry]
-                size = bounds[other + 1] - bounds[other]
-                if size < threshold * len(own) - 1e-9:
+                if bounds[other + 1] - bounds[other] < threshold * len(own) - 1e-9:
                     break  # what was entered before is smaller still
-                if compared[other] != text:
-                    compared[other] = text
-                    a, b = find_root(parent, text), find_root(parent, other)
-                    if a != b:
-                        common = shared(own, hashes[bounds[other] : bounds[other + 1]])
-                        if common >= threshold * (len(own) + size - common) - 1e-9:
-                            parent[max(a, b)] = min(a, b)
+                if shared[other] == 0:
+                    met[found] = other
+                    found += 1
+                shared[other] += 1
                 entry = following[entry]
+        for number in range(found):
+            other = met[number]
+            enough = shared[other] >= wanted(bounds[other + 1] - bounds[other])
+            shared[other] = 0
+            if enough:
+                a, b = find_root(parent, text), find_root(parent, other)
+                if a != b and similar(own, hashes[bounds[other] : bounds[other + 1]], threshold):
+                    parent[max(a, b)] = min(a, b)
         for number in range(len(prefix)):
-            if number == 0 or prefix[number] != prefix[number - 1]:
-                owner[entries], following[entries] = text, head[prefix[number]]
-                head[prefix[number]] = entries
-                entries += 1
+            owner[entries], following[entries] = text, head[prefix[number]]
+            head[prefix[number]] = entries
+            entries += 1
+
+
+@numba.njit(cache=True, nogil=True)
+def wanted(size):
+    """How many shingles of the prefix of a set must be in the prefix of a larger one."""
+    return 1 + size // LONGER  # never more than they have in common, down to a similarity of 1 / 16
 
 
 @numba.njit(cache=True, nogil=True)
 def prefix_size(size, threshold):
-    return size - int(np.ceil(threshold * size - 1e-9)) + 1 if size else 0
+    return min(size, size - int(np.ceil(threshold * size - 1e-9)) + wanted(size)) if size else 0
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def similar(a, b, threshold):
+    """Whether two ascending arrays without repeats have at least that Jaccard similarity; given up as soon as they can't."""
+    least = int(np.ceil(threshold / (1 + threshold) * (len(a) + len(b)) - 1e-9))
+    i = j = common = 0
+    while i < len(a) and j < len(b):
+        x, y = a[i], b[j]
+        common += int(x == y)
+        i += int(x <= y)
+        j += int(y <= x)
+        if common + min(len(a) - i, len(b) - j) < least:
+            return False
+    return common >= least
 
 
 @numba.njit(cache=True, nogil=True)

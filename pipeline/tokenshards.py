@@ -11,11 +11,8 @@ shards.json                  dtype, vocabulary, the tokenizer's sha256, END_OF_T
 END_OF_TEXT is the token that ends documents: `<|endoftext|>`, or another one where the tokenizer is from elsewhere.
 """
 
-import gc
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from types import NoneType
 from typing import Any, TypeVar
@@ -24,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from corpusmill.pipeline.collecting import nothing_collected
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.mapping import map_file
 from corpusmill.pipeline.shards import Content
@@ -141,7 +139,7 @@ class ShardSet:
         if not storage.exists(SHARDS_FILE):
             raise InputError(f"{path}: no such file, so {storage.root} holds no token shards.")
         try:
-            with _nothing_collected():
+            with nothing_collected():
                 raw = json.loads(storage.read_bytes(SHARDS_FILE))
                 totals = {name: raw.pop(name) for name in ("tokens", "documents", "utf8_bytes")}
                 raw.pop("packing")  # for those who read the file: it follows from the plans
@@ -183,18 +181,6 @@ def _described(kind: type[Described], types: set[tuple[type, ...]], raw: dict[st
     found = object.__new__(kind)
     found.__dict__.update(raw)
     return found
-
-
-@contextmanager
-def _nothing_collected() -> Iterator[None]:
-    """No garbage collection meanwhile: where torch is loaded, one costs more than reading a set of a thousand shards."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
 
 
 def shard_names(number: int) -> tuple[str, str]:

@@ -15,8 +15,8 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.pipeline.tokenshards import token_dtype
-from corpusmill.tokenize.encode_kernel import encode_pieces, encode_texts
-from corpusmill.tokenize.known_pieces import SPARE, make_known_pieces
+from corpusmill.tokenize.encode_kernel import encode_pieces, encode_texts, make_memory
+from corpusmill.tokenize.known_pieces import SPARE
 from corpusmill.tokenize.piece_rules import piece_classes, rule_of
 from corpusmill.tokenize.vocabulary import Vocabulary, from_ranks, from_tokenizer_json
 
@@ -30,7 +30,7 @@ class Encoder:
         self.vocabulary_size = vocabulary.size
         self.dtype = token_dtype(vocabulary.size)
         self._tables = (vocabulary.merges, vocabulary.whole)
-        self._known = make_known_pieces()
+        self._memory = make_memory()
         self._rule = rule_of(vocabulary.pattern)
 
     @classmethod
@@ -80,14 +80,14 @@ class Encoder:
         data, offsets = text_buffers(texts)
         out, counts = self._room(offsets), np.empty(len(offsets) - 1, np.int64)
         rule, digits = self._rule
-        total = encode_texts(rule, digits, piece_classes(), self._tables, self._known, data, offsets, end, out, counts)
+        total = encode_texts(rule, digits, piece_classes(), self._tables, self._memory, data, offsets, end, out, counts)
         return out[:total], counts
 
     def encode_pieces(self, pieces: pa.Array | pa.ChunkedArray) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
         """As `encode_column`, with each string as one piece that is not cut any further."""
         data, offsets = text_buffers(pieces)
         out, counts = self._room(offsets), np.empty(len(offsets) - 1, np.int64)
-        total = encode_pieces(self._tables, self._known, data, offsets, out, counts)
+        total = encode_pieces(self._tables, self._memory, data, offsets, out, counts)
         return out[:total], counts
 
     def _room(self, offsets: npt.NDArray[np.int64]) -> npt.NDArray[Any]:

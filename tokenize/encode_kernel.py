@@ -1,74 +1,114 @@
 # mypy: disallow-untyped-defs=False
-"""Texts to ids over Arrow buffers: cut into pieces, look each up, and encode those that are not known."""
+"""Texts to ids over Arrow buffers: cut some hundred pieces, look them all up, and merge those that are not known."""
+
+from typing import NamedTuple
 
 import numba
 import numpy as np
+import numpy.typing as npt
 
-from corpusmill.pipeline.text.addresses import borrowed
-from corpusmill.tokenize.ascii_words import ascii_word
+from corpusmill.pipeline.text.addresses import borrowed, prefetch_byte
 from corpusmill.tokenize.known_pieces import (
-    ID,
-    ID_BITS,
     LONG_BYTES,
-    MOST_IDS,
+    LONG_WAYS,
+    LONG_WIDTH,
+    LONG_WORDS,
     SHORT_BYTES,
+    SHORT_WIDTH,
+    SHORT_WORDS,
+    WAYS,
     KnownPieces,
-    find_long,
-    find_short,
+    is_long,
+    is_short,
     keep_long,
     keep_short,
     long_row,
+    make_known_pieces,
     pack_ids,
     short_row,
     short_words,
+    swap_rows,
     write_ids,
 )
-from corpusmill.tokenize.merges import SHORT, Merges, encode_long, encode_short
-from corpusmill.tokenize.pieces import next_piece
+from corpusmill.tokenize.merges import SHORT, Merges, Room, encode_long, encode_short, make_room
+from corpusmill.tokenize.piece_ends import piece_ends
 from corpusmill.tokenize.whole_tokens import WholeTokens, whole_token
+
+#: Pieces that are cut before the first of them is looked up.
+AHEAD = 512
+
+
+class Cut(NamedTuple):
+    """Pieces to look up: where each ends, its first 16 bytes as `short_words`, and the first row where it may be known."""
+
+    ends: npt.NDArray[np.int64]
+    firsts: npt.NDArray[np.uint64]
+    seconds: npt.NDArray[np.uint64]
+    rows: npt.NDArray[np.int64]
+
+
+class Memory(NamedTuple):
+    """What encoding keeps from one call to the next: pieces and their ids, and room to work in. One thread at a time may use it."""
+
+    known: KnownPieces
+    cut: Cut
+    room: Room
+
+
+def make_memory() -> Memory:
+    cut = Cut(np.empty(AHEAD, np.int64), np.empty(AHEAD, np.uint64), np.empty(AHEAD, np.uint64), np.empty(AHEAD, np.int64))
+    return Memory(make_known_pieces(), cut, make_room())
 
 
 @numba.njit(cache=True, nogil=True)
-def encode_texts(rule, digits, classes, vocabulary, known, data, offsets, after, out, counts):
+def encode_texts(rule, digits, classes, vocabulary, memory, data, offsets, after, out, counts):
     """Writes the ids of every text to `out`, one text after the other, and how many each has to `counts`; returns how many in all.
 
     `vocabulary` is `(Merges, WholeTokens)`; `after` is put after each text that is not empty (-1: nothing). `out` has room for
     an id a byte, one more a text, and SPARE at the end.
     """
-    tables = _borrowed_tables(vocabulary, known)
-    return _encode_texts(rule, digits, borrowed(classes), tables, borrowed(data), offsets, after, borrowed(out), counts)
+    tables, cut = _borrowed(vocabulary, memory)
+    return _encode_texts(rule, digits, borrowed(classes), tables, cut, borrowed(data), offsets, after, borrowed(out), counts)
 
 
 @numba.njit(cache=True, nogil=True)
-def encode_pieces(vocabulary, known, data, offsets, out, counts):
+def encode_pieces(vocabulary, memory, data, offsets, out, counts):
     """As `encode_texts`, with each text as one piece."""
-    return _encode_pieces(_borrowed_tables(vocabulary, known), borrowed(data), offsets, borrowed(out), counts)
+    tables, _ = _borrowed(vocabulary, memory)
+    return _encode_pieces(tables, borrowed(data), offsets, borrowed(out), counts)
 
 
 @numba.njit(nogil=True)
-def _borrowed_tables(vocabulary, known):
-    """`(Merges, WholeTokens, KnownPieces, scratch)` as the functions below hand them on, piece by piece."""
+def _borrowed(vocabulary, memory):
+    """`(Merges, WholeTokens, KnownPieces, Room)` as the functions below hand them on, piece by piece, and `Cut`."""
     merges, whole = vocabulary
-    return (
+    known, cut, room = memory
+    tables = (
         Merges(borrowed(merges.bytes_), borrowed(merges.of_bytes), borrowed(merges.table), borrowed(merges.merged)),
         WholeTokens(borrowed(whole.data), borrowed(whole.starts), borrowed(whole.lengths), borrowed(whole.ids), whole.longest),
         KnownPieces(borrowed(known.short), borrowed(known.long), borrowed(known.others), borrowed(known.used)),
-        (np.empty(SHORT, np.int32), np.empty(SHORT, np.uint32)),
+        Room(borrowed(room.ids), borrowed(room.keys), borrowed(room.following), borrowed(room.before)),
     )
+    return tables, Cut(borrowed(cut.ends), borrowed(cut.firsts), borrowed(cut.seconds), borrowed(cut.rows))
 
 
 @numba.njit(nogil=True)
-def _encode_texts(rule, digits, classes, tables, data, offsets, after, out, counts):
-    short, others, bytes_ = tables[2].short, tables[2].others, tables[0].bytes_
+def _encode_texts(rule, digits, classes, tables, cut, data, offsets, after, out, counts):
+    known, ends = tables[2], cut.ends
     total = 0
     for text in range(offsets.size - 1):
         begin = total
         at, end = offsets[text], offsets[text + 1]
         while at < end:
-            at, stop, total = _encode_known(rule, digits, classes, bytes_, short, others, data, at, end, out, total)
-            if stop > at:
-                total = encode_piece(tables, data, at, stop, out, total)
-                at = stop
+            pieces = piece_ends(rule, digits, classes, data, at, end, ends)
+            _look_ahead(known.short, known.long, data, at, pieces, cut)
+            piece = 0
+            while piece < pieces:
+                piece, at, total = _encode_known(known.short, known.long, known.others, data, cut, piece, pieces, at, out, total)
+                if piece < pieces:
+                    total = _encode_piece(tables, data, at, ends[piece], out, total)
+                    at = ends[piece]
+                    piece += 1
         if after >= 0 and total > begin:
             out[total] = after
             total += 1
@@ -82,84 +122,98 @@ def _encode_pieces(tables, data, offsets, out, counts):
     for piece in range(offsets.size - 1):
         begin = total
         if offsets[piece] < offsets[piece + 1]:
-            total = encode_piece(tables, data, offsets[piece], offsets[piece + 1], out, total)
+            total = _encode_piece(tables, data, offsets[piece], offsets[piece + 1], out, total)
         counts[piece] = total - begin
     return total
 
 
-@numba.njit(cache=True, nogil=True)
-def _encode_known(rule, digits, classes, bytes_, short, others, data, at, end, out, total):
-    """Encodes up to the first piece that is not in the table of short ones: `(where it begins, where it ends, ids)`.
-
-    A function of its own: calling another from this loop would cost more than all that the loop does.
-    """
-    place = np.uint64(total)
-    while at < end:
-        length, first, second = ascii_word(rule, data, at, end)
-        if length == 0:
-            length = next_piece(rule, data, at, end, classes, digits) - at
-            if length == 1:
-                out[place] = bytes_[data[at]]
-                place += np.uint64(1)
-                at += 1
-                continue
-            if length > SHORT_BYTES:
-                return at, at + length, np.int64(place)
-            first, second = short_words(data, at, at + length)
-        count, ids = find_short(short, first, second, length, short_row(first, second, length))
-        if count == 0:
-            return at, at + length, np.int64(place)
-        if count <= MOST_IDS:  # `write_ids`, written out: as a call it would count references to its arrays
-            out[place] = ids & ID
-            out[place + np.uint64(1)] = (ids >> ID_BITS) & ID
-            out[place + np.uint64(2)] = ids >> (ID_BITS + ID_BITS)
+@numba.njit(nogil=True)
+def _look_ahead(short, long, data, at, pieces, cut):
+    """Says of pieces, of which the first begins at `at`, where they may be known, and has that fetched."""
+    short, long, data = borrowed(short), borrowed(long), borrowed(data)
+    ends, firsts, seconds, rows = borrowed(cut.ends), borrowed(cut.firsts), borrowed(cut.seconds), borrowed(cut.rows)
+    for piece in range(pieces):
+        number = np.uint64(piece)
+        length = ends[number] - at
+        firsts[number], seconds[number] = short_words(data, at, length)
+        if length <= SHORT_BYTES:
+            row = short_row(firsts[number], seconds[number], length)
+            prefetch_byte(short, row * (8 * SHORT_WIDTH))
         else:
-            for number in range(count):
-                out[place + np.uint64(number)] = others[ids + np.uint64(number)]
-        place += count
-        at += length
-    return at, at, np.int64(place)
+            row = long_row(data, at, length) if length <= LONG_BYTES else 0
+            prefetch_byte(long, row * (8 * LONG_WIDTH))
+            prefetch_byte(long, row * (8 * LONG_WIDTH) + 64)
+        rows[number] = row
+        at = ends[number]
+
+
+@numba.njit(nogil=True)
+def _encode_known(short, long, others, data, cut, piece, pieces, at, out, total):
+    """Encodes up to the first piece that is not found at once: `(its number, where it begins, ids)`.
+
+    A function of its own: calling another from this loop would cost more than all that the loop does. Arrays are borrowed once more,
+    so that the compiler sees here that nobody counts references to them.
+    """
+    short, long, others, data, out = borrowed(short), borrowed(long), borrowed(others), borrowed(data), borrowed(out)
+    ends, firsts, seconds, rows = borrowed(cut.ends), borrowed(cut.firsts), borrowed(cut.seconds), borrowed(cut.rows)
+    place = np.uint64(total)
+    while piece < pieces:
+        number = np.uint64(piece)
+        length, row = ends[number] - at, np.uint64(rows[number])
+        if length <= SHORT_BYTES:
+            if not is_short(short, row, firsts[number], seconds[number], length):
+                break
+            size, ids = short[row, SHORT_WORDS], short[row, SHORT_WORDS + 1]
+        else:
+            if length > LONG_BYTES or not is_long(long, row, data, at, length):
+                break
+            size, ids = long[row, LONG_WORDS], long[row, LONG_WORDS + 1]
+        place = write_ids(size, ids, others, out, place)
+        at = ends[number]
+        piece += 1
+    return piece, at, np.int64(place)
 
 
 @numba.njit(cache=True, nogil=True)
-def encode_piece(tables, data, start, end, out, at):
+def _encode_piece(tables, data, start, end, out, at):
     """Encodes any piece, and remembers it where the tables take it."""
     known = tables[2]
     length = end - start
+    if length > LONG_BYTES:
+        return _merge_piece(tables, data, start, end, out, at)
     if length <= SHORT_BYTES:
-        first, second = short_words(data, start, end)
+        first, second = short_words(data, start, length)
         row = short_row(first, second, length)
-        count, ids = find_short(known.short, first, second, length, row)
-        if count:
-            return np.int64(write_ids(count, ids, known.others, out, np.uint64(at)))
-        stop = merge_piece(tables, data, start, end, out, at)
-        size, ids = pack_ids(known, length, out, at, stop)
-        keep_short(known.short, first, second, size, row, ids)
-        return stop
-    if length <= LONG_BYTES:
-        row = long_row(data, start, end)
-        count, ids = find_long(known.long, data, start, end, row)
-        if count:
-            return np.int64(write_ids(count, ids, known.others, out, np.uint64(at)))
-        stop = merge_piece(tables, data, start, end, out, at)
-        size, ids = pack_ids(known, length, out, at, stop)
-        keep_long(known.long, data, start, end, row, size, ids)
-        return stop
-    return merge_piece(tables, data, start, end, out, at)
+        for other in range(row, row + WAYS):
+            if is_short(known.short, other, first, second, length):
+                swap_rows(known.short, row, other)
+                return np.int64(
+                    write_ids(known.short[row, SHORT_WORDS], known.short[row, SHORT_WORDS + 1], known.others, out, np.uint64(at))
+                )
+    else:
+        row = long_row(data, start, length)
+        for other in range(row, row + LONG_WAYS):
+            if is_long(known.long, other, data, start, length):
+                swap_rows(known.long, row, other)
+                return np.int64(write_ids(known.long[row, LONG_WORDS], known.long[row, LONG_WORDS + 1], known.others, out, np.uint64(at)))
+    stop = _merge_piece(tables, data, start, end, out, at)
+    size, ids = pack_ids(known, length, out, at, stop)
+    if length <= SHORT_BYTES:
+        first, second = short_words(data, start, length)
+        keep_short(known.short, row, first, second, size, ids)
+    else:
+        keep_long(known.long, row, data, start, length, size, ids)
+    return stop
 
 
-@numba.njit(cache=True, nogil=True)
-def merge_piece(tables, data, start, end, out, at):
+@numba.njit(nogil=True, inline="always")
+def _merge_piece(tables, data, start, end, out, at):
     """The ids of a piece that is not known: a token of its own, or what merging gives."""
-    merges, whole, _, scratch = tables
+    merges, whole, _, room = tables
     token = whole_token(whole, data, start, end)
     if token >= 0:
         out[at] = token
         return at + 1
     if end - start > SHORT:
         return encode_long(merges, data, start, end, out, at)
-    ids, ranks = scratch
-    count = encode_short(merges, data, start, end, ids, ranks)
-    for place in range(count):
-        out[at + place] = ids[place]
-    return at + count
+    return encode_short(merges, data, start, end, room, out, at)

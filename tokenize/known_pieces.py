@@ -2,8 +2,10 @@
 """A table of pieces that have been encoded already, of bounded size: most pieces of a text come again.
 
 An entry holds the piece itself, so what is found is right whatever the hash. What is in the table decides speed alone. Pieces of
-up to 16 bytes have an entry of half a cache line, two of which share a place (the one used last stays); those of up to 48 bytes one
-of a whole line.
+up to 16 bytes have an entry of half a cache line, those of up to 112 bytes one of two lines. Entries that share a place lie one after
+the other, and the one used last is the first.
+
+Functions that are given arrays are inlined here, not by LLVM: numba would count references to arrays that a call is given.
 """
 
 from typing import NamedTuple
@@ -14,25 +16,31 @@ import numpy.typing as npt
 
 from corpusmill.pipeline.text.hashing import BASE, mix64
 from corpusmill.pipeline.text.utf8 import eight_bytes
+from corpusmill.tokenize.ascii_words import FIRST_MASKS, SECOND_MASKS
 
-SHORT_BYTES, LONG_BYTES = 16, 48
+SHORT_BYTES, LONG_BYTES = 16, 112
+#: Eights of bytes, then the two words that say what they become.
+SHORT_WORDS, LONG_WORDS = 2, 14
+SHORT_WIDTH, LONG_WIDTH = SHORT_WORDS + 2, LONG_WORDS + 2
+#: Places, and rows that have one in common: 32 MiB of short pieces, 16 MiB of long ones.
+PLACES, WAYS = 1 << 18, 4
+LONG_PLACES, LONG_WAYS = 1 << 17, 2
 #: Places that an output needs beyond its last id.
 SPARE = 3
-PLACES = 1 << 18  # 16 MiB of short pieces
-LONG_PLACES = 1 << 17  # 8 MiB of long ones
-#: The third word of an entry has the piece's bytes in its lowest eight bits and the number of its ids above them. The fourth has up
-#: to three ids of 21 bits; where they are more, where they lie in `others`.
+#: The first word after its bytes has an entry's number of bytes in its lowest eight bits and that of its ids above them. The second has
+#: up to three ids of 21 bits; where they are more, where they lie in `others`.
 BYTES = np.uint64(0xFF)
 COUNT = np.uint64(8)
 MOST_IDS = np.uint64(3)
 ID_BITS = np.uint64(21)
 ID = np.uint64((1 << 21) - 1)
 OTHER_IDS = 1 << 22  # 16 MiB; when they are full, all is forgotten
+_ONE = np.uint64(1)
 
 
 class KnownPieces(NamedTuple):
-    """`short` uint64 [2 * PLACES, 4]: two words of a piece's bytes, its size, its ids; `long` uint64 [LONG_PLACES, 8] with six words
-    of bytes; `others` uint32 [OTHER_IDS]: ids that had no room; `used` int64 [1]: how many of them.
+    """`short` uint64 [WAYS * PLACES, SHORT_WIDTH]; `long` uint64 [LONG_WAYS * LONG_PLACES, LONG_WIDTH]; `others` uint32 [OTHER_IDS]: ids
+    that had no room; `used` int64 [1]: how many of them.
 
     One thread at a time may use it.
     """
@@ -44,7 +52,8 @@ class KnownPieces(NamedTuple):
 
 
 def make_known_pieces() -> KnownPieces:
-    return KnownPieces(_aligned(2 * PLACES, 4), _aligned(LONG_PLACES, 8), np.zeros(OTHER_IDS, np.uint32), np.zeros(1, np.int64))
+    short, long = _aligned(WAYS * PLACES, SHORT_WIDTH), _aligned(LONG_WAYS * LONG_PLACES, LONG_WIDTH)
+    return KnownPieces(short, long, np.zeros(OTHER_IDS, np.uint32), np.zeros(1, np.int64))
 
 
 def _aligned(rows: int, words: int) -> npt.NDArray[np.uint64]:
@@ -54,99 +63,101 @@ def _aligned(rows: int, words: int) -> npt.NDArray[np.uint64]:
     return block[skip : skip + rows * words].reshape(rows, words)
 
 
-@numba.njit(cache=True, nogil=True)
-def _load(data, at, count):
-    """`count` (1 to 8) bytes as an integer, zeros above; nothing after the buffer's end is read."""
-    if at + 8 <= data.size:
-        return eight_bytes(data, at) & (np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - 8 * count))
-    value = np.uint64(0)
-    for place in range(count):
-        value |= np.uint64(data[at + place]) << np.uint64(8 * place)
-    return value
+@numba.njit(nogil=True, inline="always")
+def short_words(data, start, length):
+    """The bytes of a piece of 1 to 16 bytes as two integers, zeros above; of a longer one, the first 16."""
+    size = np.uint64(min(length, SHORT_BYTES))
+    if start + SHORT_BYTES <= data.size:
+        return eight_bytes(data, start) & FIRST_MASKS[size], eight_bytes(data, start + 8) & SECOND_MASKS[size]
+    return _last_words(data, start, np.int64(size))
 
 
 @numba.njit(cache=True, nogil=True)
-def short_words(data, start, end):
-    """The bytes of a piece of 1 to 16 bytes as two integers, zeros above."""
-    length = end - start
-    if length <= 8:
-        return _load(data, start, length), np.uint64(0)
-    return eight_bytes(data, start), _load(data, start + 8, length - 8)
+def _last_words(data, start, length):
+    """The same where the buffer's end is near."""
+    first, second = np.uint64(0), np.uint64(0)
+    for place in range(length):
+        if place < 8:
+            first |= np.uint64(data[start + place]) << np.uint64(8 * place)
+        else:
+            second |= np.uint64(data[start + place]) << np.uint64(8 * place - 64)
+    return first, second
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(nogil=True, inline="always")
 def short_row(first, second, length):
-    """The first of the two rows where a piece of up to 16 bytes may be."""
+    """The first of the rows where a piece of up to 16 bytes may be."""
     mixed = mix64((first ^ (second + np.uint64(length)) * BASE) * BASE)
-    return np.int64(mixed >> np.uint64(20)) & (PLACES - 1) << 1
+    return WAYS * (np.int64(mixed >> np.uint64(20)) & (PLACES - 1))
 
 
-@numba.njit(cache=True, nogil=True)
-def find_short(table, first, second, length, row):
-    """`(number of ids, ids)` of a piece as `write_ids` takes them; 0 of a piece that is not known."""
-    size = table[row, 2]
-    if table[row, 0] == first and table[row, 1] == second and size & BYTES == np.uint64(length):
-        return size >> COUNT, table[row, 3]
-    size = table[row + 1, 2]
-    if table[row + 1, 0] == first and table[row + 1, 1] == second and size & BYTES == np.uint64(length):
-        ids = table[row + 1, 3]
-        keep_short(table, first, second, size, row, ids)
-        return size >> COUNT, ids
-    return np.uint64(0), np.uint64(0)
+@numba.njit(nogil=True, inline="always")
+def long_row(data, start, length):
+    """The same of a piece of 17 to 112 bytes. Its last eight bytes are hashed as they lie, so that nothing behind it is read."""
+    mixed = np.uint64(length)
+    for at in range(start, start + length - 8, 8):
+        mixed = mix64((mixed ^ eight_bytes(data, at)) * BASE)
+    mixed = mix64((mixed ^ eight_bytes(data, start + length - 8)) * BASE)
+    return LONG_WAYS * (np.int64(mixed >> np.uint64(20)) & (LONG_PLACES - 1))
 
 
-@numba.njit(cache=True, nogil=True)
-def keep_short(table, first, second, size, row, ids):
-    """Puts a piece into the first of its two rows, and what was there into the second."""
-    for word in range(4):
-        table[row + 1, word] = table[row, word]
-    table[row, 0], table[row, 1], table[row, 2], table[row, 3] = first, second, size, ids
+@numba.njit(nogil=True, inline="always")
+def is_short(table, row, first, second, length):
+    """Whether the entry in this row is that piece's."""
+    return (table[row, 0] == first) & (table[row, 1] == second) & (table[row, SHORT_WORDS] & BYTES == np.uint64(length))
 
 
-@numba.njit(cache=True, nogil=True)
-def long_row(data, start, end):
-    """Where a piece of 17 to 48 bytes may be."""
-    mixed = np.uint64(end - start)
-    at = start
-    while at < end:
-        mixed = mix64((mixed ^ _load(data, at, min(8, end - at))) * BASE)
-        at += 8
-    return np.int64(mixed >> np.uint64(20)) & (LONG_PLACES - 1)
-
-
-@numba.njit(cache=True, nogil=True)
-def find_long(table, data, start, end, row):
-    """As `find_short`."""
-    size = table[row, 6]
-    if size & BYTES != np.uint64(end - start):
-        return np.uint64(0), np.uint64(0)
+@numba.njit(nogil=True, inline="always")
+def is_long(table, row, data, start, length):
+    found = table[row, LONG_WORDS] & BYTES == np.uint64(length)
     word, at = 0, start
-    while at < end:
-        if table[row, word] != _load(data, at, min(8, end - at)):
-            return np.uint64(0), np.uint64(0)
+    while found and at < start + length - 8:
+        found = table[row, word] == eight_bytes(data, at)
+        word, at = word + 1, at + 8
+    return found and table[row, word] == eight_bytes(data, start + length - 8)
+
+
+@numba.njit(nogil=True, inline="always")
+def keep_short(table, row, first, second, size, ids):
+    """Puts a piece into the second of its rows, and what was there one row on; the last is forgotten."""
+    _move_on(table, row, WAYS)
+    row += 1
+    table[row, 0], table[row, 1], table[row, SHORT_WORDS], table[row, SHORT_WORDS + 1] = first, second, size, ids
+
+
+@numba.njit(nogil=True, inline="always")
+def keep_long(table, row, data, start, length, size, ids):
+    _move_on(table, row, LONG_WAYS)
+    row += 1
+    word = 0
+    for at in range(start, start + length - 8, 8):
+        table[row, word] = eight_bytes(data, at)
         word += 1
-        at += 8
-    return size >> COUNT, table[row, 7]
+    table[row, word] = eight_bytes(data, start + length - 8)
+    table[row, LONG_WORDS], table[row, LONG_WORDS + 1] = size, ids
 
 
-@numba.njit(cache=True, nogil=True)
-def keep_long(table, data, start, end, row, size, ids):
-    word, at = 0, start
-    while at < end:
-        table[row, word] = _load(data, at, min(8, end - at))
-        word += 1
-        at += 8
-    table[row, 6], table[row, 7] = size, ids
+@numba.njit(nogil=True, inline="always")
+def _move_on(table, row, ways):
+    for other in range(row + ways - 1, row + 1, -1):
+        for word in range(table.shape[1]):
+            table[other, word] = table[other - 1, word]
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(nogil=True, inline="always")
+def swap_rows(table, row, other):
+    for word in range(table.shape[1]):
+        table[row, word], table[other, word] = table[other, word], table[row, word]
+
+
+@numba.njit(nogil=True, inline="always")
 def pack_ids(known, length, out, start, end):
-    """`(third, fourth)` word of the entry of a piece of `length` bytes whose ids are `out[start:end]`."""
+    """The last two words of the entry of a piece of `length` bytes whose ids are `out[start:end]`."""
     count = end - start
     ids = np.uint64(0)
     if count <= MOST_IDS:
-        for number in range(count):
-            ids |= np.uint64(out[start + number]) << (ID_BITS * np.uint64(number))
+        for place in range(end - 1, start - 1, -1):
+            ids = ids << ID_BITS | np.uint64(out[place])
     else:
         place = known.used[0]
         if place + count > OTHER_IDS:
@@ -160,13 +171,14 @@ def pack_ids(known, length, out, start, end):
     return np.uint64(length) | np.uint64(count) << COUNT, ids
 
 
-@numba.njit(cache=True, nogil=True)
-def write_ids(count, ids, others, out, at):
+@numba.njit(nogil=True, inline="always")
+def write_ids(size, ids, others, out, at):
     """Writes an entry's ids to `out[at:]` (`at` unsigned), which has at least SPARE places, and returns where they end."""
+    count = size >> COUNT
     if count <= MOST_IDS:  # three stores, whatever the number: a loop would guess wrong how often it goes round
         out[at] = ids & ID
-        out[at + np.uint64(1)] = (ids >> ID_BITS) & ID
-        out[at + np.uint64(2)] = ids >> (ID_BITS + ID_BITS)
+        out[at + _ONE] = (ids >> ID_BITS) & ID
+        out[at + _ONE + _ONE] = ids >> (ID_BITS + ID_BITS)
     else:
         for number in range(count):
             out[at + np.uint64(number)] = others[ids + np.uint64(number)]

@@ -22,8 +22,9 @@ WORD = np.uint64(32)
 ID_BITS, RANK_BITS = np.uint64(20), np.uint64(24)
 RANK = np.uint64((1 << 24) - 1)
 MOST_RANKS = 1 << 24
-#: Bytes up to which looking at all pairs for the least is faster than a heap.
-SHORT = 128
+#: Bytes up to which looking at all pairs for the least, some at a time, is faster than a heap; a place among them has seven bits.
+SHORT, LANES = 128, 16
+PLACE_BITS, PLACE = np.uint32(7), np.uint32(SHORT - 1)
 
 
 class Merges(NamedTuple):
@@ -39,6 +40,19 @@ class Merges(NamedTuple):
     merged: npt.NDArray[np.int32]
 
 
+class Room(NamedTuple):
+    """Where `encode_short` works, an item for each byte of a piece: tokens, keys of pairs, and the places of the tokens on both sides."""
+
+    ids: npt.NDArray[np.int32]
+    keys: npt.NDArray[np.uint32]
+    following: npt.NDArray[np.int64]
+    before: npt.NDArray[np.int64]
+
+
+def make_room() -> Room:
+    return Room(np.empty(SHORT, np.int32), np.empty(SHORT, np.uint32), np.empty(SHORT, np.int64), np.empty(SHORT, np.int64))
+
+
 def make_merges(byte_ids: npt.NDArray[np.int64], pairs: npt.NDArray[np.int64]) -> Merges:
     """`byte_ids` int64 [256]; `pairs` int64 [merges, 4]: left id, right id, rank, merged id; of equal pairs the last counts.
 
@@ -48,7 +62,7 @@ def make_merges(byte_ids: npt.NDArray[np.int64], pairs: npt.NDArray[np.int64]) -
     if most >= MOST_RANKS:
         raise ValueError(f"it has a merge of rank {most:,}, and ranks below {MOST_RANKS:,} can be encoded with")
     size = 1024
-    while size < 2 * len(pairs):
+    while size < 4 * len(pairs):  # sparse, as most pairs that are looked up are no merges
         size *= 2
     table, of_bytes, merged = np.full(size, FREE), np.full(1 << 16, NONE), np.zeros(most + 1, np.int32)
     merged[pairs[:, 2]] = pairs[:, 3]
@@ -102,31 +116,52 @@ def _of_bytes(of_bytes, data, at):
 
 
 @numba.njit(cache=True, nogil=True)
-def encode_short(merges, data, start, end, ids, ranks):
-    """The tokens of `data[start:end]` in `ids` (int32), which with `ranks` (uint32) has room for its bytes; returns how many."""
+def encode_short(merges, data, start, end, room, out, at):
+    """Writes the tokens of `data[start:end]` (up to SHORT bytes) to `out[at:]` and returns where they end.
+
+    A pair's key is its rank and, below it, its place: the least of all is the next merge, found without a jump.
+    """
     bytes_, of_bytes, table, merged = merges
+    ids, keys, following, before = room
     count = end - start
+    lanes = (count + LANES - 1) & -LANES
     for place in range(count):
         ids[place] = bytes_[data[start + place]]
-        ranks[place] = _of_bytes(of_bytes, data, start + place) if place + 1 < count else NONE
-    while count > 1:
+        following[place], before[place] = place + 1, place - 1
+    for place in range(count - 1):
+        keys[place] = _key(_of_bytes(of_bytes, data, start + place), place)
+    for place in range(count - 1, lanes):
+        keys[place] = NONE
+    while True:
         best = NONE
-        for place in range(count):
-            best = min(best, ranks[place])
+        for place in range(lanes):
+            best = min(best, keys[place])
         if best == NONE:
             break
-        at = 0
-        while ranks[at] != best:
-            at += 1
-        ids[at] = merged[best]
-        count -= 1
-        for place in range(at + 1, count):
-            ids[place] = ids[place + 1]
-            ranks[place] = ranks[place + 1]
-        ranks[at] = rank_of(table, ids[at], ids[at + 1]) if at + 1 < count else NONE
-        if at:
-            ranks[at - 1] = rank_of(table, ids[at - 1], ids[at])
-    return count
+        left = np.int64(best & PLACE)
+        gone = following[left]
+        ids[left] = merged[best >> PLACE_BITS]
+        keys[gone] = NONE
+        right, earlier = following[gone], before[left]
+        following[left] = right
+        if right < count:
+            before[right] = left
+            keys[left] = _key(rank_of(table, ids[left], ids[right]), left)
+        else:
+            keys[left] = NONE
+        if earlier >= 0:
+            keys[earlier] = _key(rank_of(table, ids[earlier], ids[left]), earlier)
+    place = 0
+    while place < count:
+        out[at] = ids[place]
+        at += 1
+        place = following[place]
+    return at
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _key(rank, place):
+    return NONE if rank == NONE else rank << PLACE_BITS | np.uint32(place)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -116,7 +116,7 @@ def _lines_or_spaces(data, at, end, classes):
 
 
 @numba.njit(cache=True, nogil=True)
-def _contraction(data, at, end, any_case):
+def contraction(data, at, end, any_case):
     """The end of `'s`, `'t`, `'re`, `'ve`, `'m`, `'ll` or `'d` at `at`, or -1."""
     if at + 1 >= end or data[at] != APOSTROPHE:
         return -1
@@ -148,7 +148,7 @@ def _gpt2(data, at, end, classes, digits):
     if kind & NUMBER:
         return _numbers(data, body, end, classes, digits)
     if data[at] == APOSTROPHE:
-        stop = _contraction(data, at, end, False)
+        stop = contraction(data, at, end, False)
         if stop >= 0:
             return stop
     return _other(data, body + width, end, classes)
@@ -160,7 +160,7 @@ def _cl100k(data, at, end, classes, digits):
     if kind & LETTER:
         return _run(data, at + width, end, classes, LETTER)
     if data[at] == APOSTROPHE:
-        stop = _contraction(data, at, end, True)
+        stop = contraction(data, at, end, True)
         if stop >= 0:
             return stop
     if kind & NUMBER:
@@ -195,7 +195,7 @@ def _word(data, at, end, classes):
 
 @numba.njit(cache=True, nogil=True)
 def _with_contraction(data, at, end):
-    stop = _contraction(data, at, end, True)
+    stop = contraction(data, at, end, True)
     return stop if stop >= 0 else at
 
 

@@ -1,16 +1,19 @@
 """A byte-level BPE vocabulary, as `tokenizer.json` or tiktoken's ranks describe it, made ready for the kernels."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
+from operator import add
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from corpusmill.pipeline.byte_alphabet import byte_characters, to_bytes
-from corpusmill.tokenize.encode_kernel import encode_pieces
-from corpusmill.tokenize.known_pieces import SPARE, make_known_pieces
+from corpusmill.pipeline.collecting import nothing_collected
+from corpusmill.tokenize.encode_kernel import encode_pieces, make_memory
+from corpusmill.tokenize.known_pieces import SPARE
 from corpusmill.tokenize.merges import Merges, make_merges
 from corpusmill.tokenize.piece_rules import GPT2_PATTERN
 from corpusmill.tokenize.whole_tokens import WholeTokens, make_whole_tokens
@@ -27,12 +30,22 @@ class Vocabulary:
     size: int
     merges: Merges
     whole: WholeTokens
-    tokens: Mapping[bytes, int]  # ids by bytes, special tokens left out
+    make_tokens: Callable[[], Mapping[bytes, int]]
     special: Mapping[str, int]
+
+    @cached_property
+    def tokens(self) -> Mapping[bytes, int]:
+        """Ids by bytes, special tokens left out. Made when they are asked for: encoding has no use for them."""
+        return self.make_tokens()
 
 
 def from_tokenizer_json(content: bytes) -> Vocabulary:
     """Raises ValueError with half a sentence where this is no byte-level BPE that the kernels can encode with."""
+    with nothing_collected():
+        return _from_tokenizer_json(content)
+
+
+def _from_tokenizer_json(content: bytes) -> Vocabulary:
     try:
         found = json.loads(content)
     except ValueError as error:
@@ -43,22 +56,31 @@ def from_tokenizer_json(content: bytes) -> Vocabulary:
     _check_model(found, model)
     ids: dict[str, int] = model["vocab"]
     added = {token["content"]: token["id"] for token in found.get("added_tokens", [])}
-    merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
-    if not all(len(merge) == 2 for merge in merges):
+    merges = model["merges"]
+    if str in set(map(type, merges)):  # as older files have them
+        merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
+    if set(map(len, merges)) - {2}:
         raise ValueError("it has a merge that is not of two tokens")
+    lefts, rights = zip(*merges) if merges else ((), ())
+    joined = list(map(add, lefts, rights))
     try:
-        pairs = [(ids[left], ids[right], rank, ids[left + right]) for rank, (left, right) in enumerate(merges)]
+        left_ids, right_ids, merged = (list(map(ids.__getitem__, tokens)) for tokens in (lefts, rights, joined))
         bytes_ = [ids[character] for character in byte_characters()]
     except KeyError as error:
         raise ValueError(f"its vocabulary lacks {error.args[0]!r}, a byte or a part of a merge") from error
-    produced = next((token for token in added if len(token) == 1 and token in ids), None) or next(
-        (token for token in map("".join, merges) if token in added), None
-    )
+    produced = next((token for token in added if len(token) == 1 and token in ids), None) or next(filter(added.__contains__, joined), None)
     if produced is not None:
         raise ValueError(f"text gives its special token {produced!r}")
+    strange = set("".join(ids.keys() - added.keys())).difference(byte_characters())
+    if strange:
+        raise ValueError(f"its vocabulary holds {min(strange)!r}, which stands for no byte")
     size = _size([*ids.values(), *added.values()])
+
+    def tokens() -> Mapping[bytes, int]:
+        return {to_bytes(token): number for token, number in ids.items() if token not in added}
+
+    pairs = np.array([left_ids, right_ids, range(len(merges)), merged], np.int64).T
     pattern = _pattern_of(found.get("pre_tokenizer"))
-    tokens = {to_bytes(token): number for token, number in ids.items() if token not in added}
     vocabulary = Vocabulary(pattern, size, _merges(bytes_, pairs), make_whole_tokens({}), tokens, added)
     return _with_whole_tokens(vocabulary) if model.get("ignore_merges") else vocabulary
 
@@ -76,7 +98,8 @@ def from_ranks(ranks: Mapping[bytes, int], pattern: str) -> Vocabulary:
                 pairs.append((left, right, rank, rank))
     size = _size(ranks.values())
     bytes_ = [ranks[bytes([byte])] for byte in range(256)]
-    return _with_whole_tokens(Vocabulary(pattern, size, _merges(bytes_, pairs), make_whole_tokens({}), ranks, {}))
+    merges = _merges(bytes_, np.array(pairs, np.int64).reshape(-1, 4))
+    return _with_whole_tokens(Vocabulary(pattern, size, merges, make_whole_tokens({}), lambda: ranks, {}))
 
 
 def _check_model(found: dict[str, Any], model: dict[str, Any]) -> None:
@@ -113,7 +136,7 @@ def _pattern_of(pre_tokenizer: dict[str, Any] | None) -> str:
 
 def _size(ids: Collection[int]) -> int:
     """One more than the largest id."""
-    if not all(type(number) is int and number >= 0 for number in ids):
+    if set(map(type, ids)) != {int} or min(ids) < 0:
         raise ValueError("its ids are not whole numbers from 0 on")
     size = max(ids) + 1
     if size > MOST_TOKENS:
@@ -121,8 +144,8 @@ def _size(ids: Collection[int]) -> int:
     return size
 
 
-def _merges(byte_ids: list[int], pairs: list[tuple[int, int, int, int]]) -> Merges:
-    return make_merges(np.array(byte_ids, np.int64), np.array(pairs, np.int64).reshape(-1, 4))
+def _merges(byte_ids: list[int], pairs: npt.NDArray[np.int64]) -> Merges:
+    return make_merges(np.array(byte_ids, np.int64), np.ascontiguousarray(pairs))
 
 
 def _with_whole_tokens(vocabulary: Vocabulary) -> Vocabulary:
@@ -131,7 +154,7 @@ def _with_whole_tokens(vocabulary: Vocabulary) -> Vocabulary:
     data = np.frombuffer(b"".join(tokens), np.uint8)
     offsets: npt.NDArray[np.int64] = np.cumsum([0, *map(len, tokens)], dtype=np.int64)
     out, counts = np.empty(data.size + SPARE, np.uint32), np.zeros(len(tokens), np.int64)
-    encode_pieces((vocabulary.merges, vocabulary.whole), make_known_pieces(), data, offsets, out, counts)
+    encode_pieces((vocabulary.merges, vocabulary.whole), make_memory(), data, offsets, out, counts)
     firsts = np.cumsum(counts) - counts
     single = (counts == 1).tolist()
     found = out[np.minimum(firsts, out.size - 1)].tolist()

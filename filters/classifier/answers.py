@@ -7,6 +7,7 @@ from typing import Any
 from corpusmill.filters.classifier.rows import File, read_rows
 from corpusmill.filters.classifier.spec import Source, value_key
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.report.safe import safe_line
 
 YES, NO = frozenset(("1", "true", "yes")), frozenset(("0", "false", "no"))
 #: More values than this are no classes.
@@ -74,16 +75,12 @@ def _default_values(labels: Sequence[str]) -> dict[str, dict[str, int]]:
 def cell(place: str, row: Mapping[str, Any], column: str) -> Any:
     """A row's value in a column. Raises InputError where the row lacks it."""
     if column not in row:
-        raise InputError(f"{place}: has no column {column!r} (it has {', '.join(map(_bare, row)) or 'none'}).")
+        raise InputError(f"{place}: has no column {column!r} (it has {', '.join(safe_line(name, 40) for name in row) or 'none'}).")
     return row[column]
 
 
-def _bare(name: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in name)[:40]
-
-
 def _short(value: Any) -> str:
-    return "".join(c if c.isprintable() else "?" for c in repr(value))[:60]
+    return safe_line(repr(value), 60)
 
 
 def count_values(files: Sequence[File], column: str) -> tuple[Counter[str], dict[str, Any], bool]:

@@ -117,7 +117,7 @@ def _file_rows(source: Source, folder: str | Path, answers: Answers, report: Sou
 
 
 def _run_rows(source: Source, folder: str | Path, report: SourceReport, seed: int) -> Iterator[tuple[str, dict[str, int]]]:
-    documents = read_run(str(Path(folder) / str(source.run)), source.stage, source.limit or RUN_LIMIT, seed)
+    documents = read_run(str(Path(folder) / str(source.run)), source.stage, source.limit or RUN_LIMIT, seed, source.failed)
     report.files, report.rows = documents.files, documents.rows
     for text in documents.texts:
         if text.strip():

@@ -9,6 +9,8 @@ from corpusmill.filters.classifier.answers import NO, YES, count_values
 from corpusmill.filters.classifier.rows import find_files
 from corpusmill.filters.classifier.spec import LABEL, RESERVED, TrainingSpec, make_spec, name_of
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.report.safe import safe_line
+from corpusmill.pipeline.run import RUN_FILE
 
 
 def spec_of_data(
@@ -27,17 +29,19 @@ def spec_of_data(
     if not counts:
         raise InputError(f"{where}: no row has a value in {label_column!r}.")
     names = sorted(counts, key=lambda key: _sort_key(values[key]))
+    shown = [safe_line(name, 40) for name in names]
     if positive is not None and positive not in counts:
         raise InputError(
-            f"--positive-label {positive}: no row of {where} has that value in {label_column!r} (it has {', '.join(names[:10])})."
+            f"--positive-label {positive}: no row of {where} has that value in {label_column!r} (it has {', '.join(shown[:10])})."
         )
     if positive is None and len(names) == 1 and not many:
-        raise InputError(f"{where}: all rows have the value {names[0]} in {label_column!r}; a classifier needs two classes.")
+        raise InputError(f"{where}: all rows have the value {shown[0]} in {label_column!r}; a classifier needs two classes.")
     if positive is not None or (len(names) == 2 and not many):
         yes = positive if positive is not None else names[-1]
         label = options["name"] if yes in YES | NO else _label(yes)
         mapping = {name: {label: int(name == yes)} for name in names}
-        said = f"{label_column} {yes} is yes to the label {label}, {', '.join(name for name in names if name != yes)} is no"
+        rest = ", ".join(name for name, key in zip(shown, names) if key != yes)
+        said = f"{label_column} {safe_line(yes, 40)} is yes to the label {label}, {rest} {'is' if len(names) == 2 else 'are'} no"
         labels = [label]
     else:
         labels = [_label(name) for name in names]
@@ -57,10 +61,15 @@ def spec_of_classes(positive: Sequence[str], negative: Sequence[str], text_colum
     label = options["name"]
     names = source_names([*positive, *negative])
     sources = [
-        {"name": name, "files": [given], "text_column": text_column, "answers": {label: int(place < len(positive))}}
+        {"name": name, **_place(given), "text_column": text_column, "answers": {label: int(place < len(positive))}}
         for place, (given, name) in enumerate(zip([*positive, *negative], names))
     ]
     return make_spec({**options, "labels": [label], "sources": sources}, "classifier train")
+
+
+def _place(given: str) -> dict[str, Any]:
+    """An input of a spec's source: a run's folder, or files."""
+    return {"run": given} if (Path(given) / RUN_FILE).is_file() else {"files": [given]}
 
 
 def source_names(given: Sequence[str]) -> list[str]:

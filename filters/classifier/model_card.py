@@ -109,7 +109,7 @@ def _quality(classifier: Classifier) -> Iterator[str]:
         if unseen:
             yield (
                 "On each source by a model that was trained without it, which is what to expect on text from elsewhere (the threshold was "
-                "chosen on these scores, if the next lines say so):"
+                "chosen on these scores, too, if the next lines say so):"
             )
             yield _table(["source left out", *_HEADS], [_measures(name, found) for name, found in unseen["by_source"].items()])
         yield from _decisions(head, facts, classifier.card["training"]["threshold_rule"])
@@ -133,7 +133,7 @@ def _decisions(head: Head, facts: Mapping[str, Any], rule: Mapping[str, Any]) ->
 
 
 def _examples(on: Mapping[str, Any]) -> str:
-    sources = f" ({', '.join(map(_safe, on['sources']))})" if on["sources"] else ""
+    sources = f" ({', '.join(map(_safe, on['sources']))}), which all count alike" if on["sources"] else ""
     return f"{on['what']}{sources}: {on['yes']:,} yes, {on['no']:,} no"
 
 

@@ -58,6 +58,9 @@ class Source(Config):
     )
     run: str | None = Field(default=None, description="A run's folder: its documents.")
     stage: Literal["ingest", "filter", "dedup"] = Field(default="ingest", description="The stage of the run whose documents are taken.")
+    failed: tuple[str, ...] = Field(
+        default=(), description="Of a run: only documents that failed one of these rules of its filter stage, which must be finished."
+    )
     text_column: str = "text"
     label_column: str | None = Field(default=None, description="The column of the answers: a value, or a list of values that hold at once.")
     values: dict[ValueKey, dict[str, Answer]] = Field(
@@ -81,6 +84,8 @@ class Source(Config):
             raise ValueError("give files or a run")
         if not (self.label_column or self.label_columns or self.answers or self.weak):
             raise ValueError("give label_column, label_columns, answers or weak, or nothing is known of its examples")
+        if self.failed and not (self.run and self.stage == "ingest"):
+            raise ValueError("failed needs a run, and documents of its stage ingest")
         if self.values and not self.label_column:
             raise ValueError("values needs a label_column")
         return self
@@ -191,7 +196,9 @@ class TrainingSpec(Config):
         description="held_out: .5 means .5 on the validation part; unseen_source: on sources left out (unseen_source.py).",
     )
     threshold_on: Literal["auto", "held_out", "unseen_source"] = Field(
-        default="auto", description="auto: on sources left out in turn where there are at least two with both answers, else held out."
+        default="auto",
+        description="held_out: on the validation part; unseen_source: on sources left out in turn; auto: on both where at least two "
+        "sources have both answers.",
     )
     threshold_rule: Annotated[ThresholdRule, BeforeValidator(parse_rule)] = ThresholdRule()
     compress: Compression | None = Compression()

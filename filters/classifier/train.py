@@ -20,12 +20,12 @@ from corpusmill.filters.classifier.choose_threshold import choose_threshold
 from corpusmill.filters.classifier.duplicates import NearDuplicates
 from corpusmill.filters.classifier.evaluation import evaluate
 from corpusmill.filters.classifier.fasttext_training import train_model
-from corpusmill.filters.classifier.fit_calibration import fit_calibration, source_weights
+from corpusmill.filters.classifier.fit_calibration import fit_calibration
 from corpusmill.filters.classifier.model_card import CARD, card_text, make_card
 from corpusmill.filters.classifier.prepare import TEST, TRAIN, Prepared, prepare, taken
 from corpusmill.filters.classifier.spec import Arguments, TrainingSpec
 from corpusmill.filters.classifier.training_hashes import hashes_file
-from corpusmill.filters.classifier.unseen_source import Scored, held_out_scores, unseen_scores
+from corpusmill.filters.classifier.unseen_source import HELD_OUT, Scored, check_sources, held_out_scores, unseen_scores
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import TEMPORARY, fsync_folder
 
@@ -45,6 +45,8 @@ def train_classifier(
     started = time.monotonic()
     prepared = prepare(spec, near_duplicates)
     say(f"{prepared.distinct.table.num_rows:,} different examples of {prepared.examples.table.num_rows:,}")
+    for label in spec.labels:
+        check_sources(prepared, label)
     tuned = autotune(prepared, say) if spec.autotune else None
     arguments = tuned.arguments if tuned else spec.fasttext
     temporary = target.parent / f"{TEMPORARY}{os.getpid()}-{target.name}"
@@ -99,10 +101,11 @@ def _train_label(prepared: Prepared, label: str, arguments: Arguments, folder: P
     train_model(label, path, prepared.distinct.lines, yes, order, arguments, spec.compress, spec.seed)
     held_out, unseen = held_out_scores(prepared, label, path), unseen_scores(prepared, label, arguments)
     fitted_on = unseen if unseen and spec.calibrate_on == "unseen_source" else held_out
-    calibration = fit_calibration(spec.calibration, fitted_on.raw, yes[fitted_on.rows], _weights(prepared, fitted_on))
-    chosen_on = unseen if unseen and spec.threshold_on != "held_out" else held_out
-    score = calibration.apply(chosen_on.raw)
-    threshold = choose_threshold(score, yes[chosen_on.rows], spec.threshold_rule, _weights(prepared, chosen_on))
+    calibration = fit_calibration(spec.calibration, fitted_on.raw, yes[fitted_on.rows], fitted_on.weights)
+    chosen_on = held_out
+    if unseen and spec.threshold_on != "held_out":
+        chosen_on = held_out.joined(unseen) if spec.threshold_on == "auto" else unseen
+    threshold = choose_threshold(calibration.apply(chosen_on.raw), yes[chosen_on.rows], spec.threshold_rule, chosen_on.weights)
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     head = Head(label=label, file=path.name, sha256=digest, calibration=calibration, threshold=threshold)
@@ -119,13 +122,6 @@ def _train_label(prepared: Prepared, label: str, arguments: Arguments, folder: P
     }
 
 
-def _weights(prepared: Prepared, scored: Scored) -> npt.NDArray[np.float64]:
-    """Sources that were left out count alike, whatever their size."""
-    if not scored.sources:
-        return np.ones(len(scored.rows))
-    return source_weights(taken(prepared.distinct.table["source"], scored.rows))
-
-
 def _measured(prepared: Prepared, head: Head, scored: Scored) -> dict[str, Any]:
     """What the calibrated scores of some examples are worth (evaluation.py)."""
     table = prepared.distinct.table
@@ -136,11 +132,13 @@ def _measured(prepared: Prepared, head: Head, scored: Scored) -> dict[str, Any]:
 
 
 def _what(prepared: Prepared, scored: Scored, yes: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    """Which examples those are, for the card."""
-    answers = yes[scored.rows]
+    """Which examples those are, in words and numbers, for the card."""
+    answers, groups = yes[scored.rows], np.unique(scored.left_out).tolist()
+    sources = [prepared.spec.sources[place].named() for place in groups if place != HELD_OUT]
+    parts = ["the validation part"] * (HELD_OUT in groups) + ["sources left out in turn"] * bool(sources)
     return {
-        "what": "unseen sources" if scored.sources else "the validation part",
-        "sources": [prepared.spec.sources[place].named() for place in scored.sources],
+        "what": " and ".join(parts),
+        "sources": sources,
         "yes": int(answers.sum()),
         "no": int((~answers).sum()),
     }

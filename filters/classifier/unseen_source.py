@@ -2,12 +2,14 @@
 
 A model is surer of text that is like its training text than of other text. A threshold that fits the held-out part of the training's own
 sources is then too high for the web: the AUC there may be fine and F1 falls. So each source that has both answers is left out in turn, a
-model is trained on all others (leave one source out), and the threshold is chosen on its scores of that source. What that brings on text of
-yet other sources: docs/classifiers.md.
+model is trained on all others (leave one source out), and the threshold is chosen on its scores of that source and on the held-out part,
+which all count alike: on the sources left out alone it can end where all is yes. What that brings on text of yet other sources:
+docs/classifiers.md.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.filters.classifier.fasttext_training import train_model
+from corpusmill.filters.classifier.fit_calibration import source_weights
 from corpusmill.filters.classifier.prepare import TEST, TRAIN, VALIDATION, Prepared, taken
 from corpusmill.filters.classifier.scoring import score_raw
 from corpusmill.filters.classifier.spec import Arguments, Compression
@@ -27,16 +30,30 @@ FEWEST = 50
 MOST = 5_000
 #: Sources that are left out in turn at most; of more, none is: they are then many shards of one kind of text.
 MOST_SOURCES = 8
+#: In place of a source.
+HELD_OUT = -1
 
 
 @dataclass(frozen=True)
 class Scored:
-    """n examples that their model was not trained on: rows of the examples, raw scores, and the sources left out (places in the spec), none
-    where the scores are of a part held out."""
+    """n examples that their model was not trained on: rows of the examples, raw scores, and the source that was left out for each (its
+    place in the spec), HELD_OUT where none was."""
 
     rows: Index
     raw: npt.NDArray[np.float64]
-    sources: tuple[int, ...] = ()
+    left_out: Index
+
+    @property
+    def weights(self) -> npt.NDArray[np.float64]:
+        """Each source that was left out counts as much as any other, and as the part that was held out."""
+        return source_weights([str(place) for place in self.left_out])
+
+    def joined(self, other: "Scored") -> "Scored":
+        return Scored(
+            np.concatenate([self.rows, other.rows]),
+            np.concatenate([self.raw, other.raw]),
+            np.concatenate([self.left_out, other.left_out]),
+        )
 
 
 def sources_to_leave_out(prepared: Prepared, label: str) -> list[int]:
@@ -64,7 +81,7 @@ def scores_by_source(prepared: Prepared, label: str, sources: list[int], argumen
         own = np.sort(own[np.argsort(mixed(distinct.hashes[own], spec.seed, "unseen"), kind="stable")[:MOST]])
         others = training[(prepared.source[training] != source) & ~np.isin(distinct.cluster[training], distinct.cluster[own])]
         raw = trained_scores(prepared, label, prepared.order(label, others), own, arguments, compression)
-        yield Scored(own, raw, (source,))
+        yield Scored(own, raw, np.full(len(own), source))
 
 
 def trained_scores(
@@ -88,23 +105,20 @@ def held_out_scores(prepared: Prepared, label: str, model: Path, part: int = VAL
     if part not in (VALIDATION, TEST):
         raise ValueError("the model was trained on that part")
     rows = prepared.rows(label, part)
-    return Scored(rows, scores_of(prepared, model, rows))
+    return Scored(rows, scores_of(prepared, model, rows), np.full(len(rows), HELD_OUT))
+
+
+def check_sources(prepared: Prepared, label: str) -> None:
+    """Raises InputError where the spec asks for sources that are left out, and none can be."""
+    if "unseen_source" in (prepared.spec.calibrate_on, prepared.spec.threshold_on) and not sources_to_leave_out(prepared, label):
+        raise InputError(
+            f"label {label}: no source can be left out (unseen_source): it takes 2 to {MOST_SOURCES} sources with {FEWEST} examples "
+            f"of each answer outside the test part."
+        )
 
 
 def unseen_scores(prepared: Prepared, label: str, arguments: Arguments) -> Scored | None:
-    """The scores of all sources that can be left out, each by a model without it; None where there are no two, or no need for them.
-
-    Raises InputError where the spec asks for them and there are none.
-    """
-    spec = prepared.spec
-    asked = "unseen_source" in (spec.calibrate_on, spec.threshold_on)
-    sources = [] if spec.threshold_on == "held_out" and not asked else sources_to_leave_out(prepared, label)
-    if not sources:
-        if asked:
-            raise InputError(
-                f"label {label}: no source can be left out (unseen_source): it takes 2 to {MOST_SOURCES} sources with {FEWEST} examples "
-                f"of each answer outside the test part."
-            )
-        return None
-    found = list(scores_by_source(prepared, label, sources, arguments))
-    return Scored(np.concatenate([each.rows for each in found]), np.concatenate([each.raw for each in found]), tuple(sources))
+    """The scores of all sources that can be left out, each by a model without it; None where there are no two, or no need for them."""
+    needless = (prepared.spec.calibrate_on, prepared.spec.threshold_on) == ("held_out", "held_out")
+    sources = [] if needless else sources_to_leave_out(prepared, label)
+    return reduce(Scored.joined, scores_by_source(prepared, label, sources, arguments)) if sources else None

@@ -44,6 +44,7 @@ class Label:
     yes: int = 0
     no: int = 0
     calibrated_on: str = ""
+    threshold_on: str = ""
     test: Mapping[str, Any] | None = None
     unseen: Mapping[str, Any] | None = None
     columns: tuple[str, ...] = ()
@@ -110,15 +111,19 @@ def _label(name: str, head: Mapping[str, Any], facts: Mapping[str, Any]) -> Labe
     if not facts:
         return Label(*known, columns=column)
     test, unseen = (checked(facts[part]) if facts.get(part) else None for part in ("test", "unseen"))
-    trained, on = facts["trained_on"], facts["calibrated_on"]
+    trained = facts["trained_on"]
     sentences = [f"on the test part {sentence}" for sentence in doubts(test)] if test else []
     sentences += [f"on unseen sources {sentence}" for sentence in doubts(unseen)] if unseen else []
     if unseen is None:
         sentences.append("no source was left out of its training, so nobody knows how it does on other kinds of text.")
     return Label(
-        *known, int(trained["yes"]), int(trained["no"]), f"{on['what']} ({on['yes']:,} yes, {on['no']:,} no)", test, unseen, column,
-        tuple(sentences),
+        *known, int(trained["yes"]), int(trained["no"]), _examples(facts["calibrated_on"]), _examples(facts["threshold_on"]), test, unseen,
+        column, tuple(sentences),
     )  # fmt: skip
+
+
+def _examples(on: Mapping[str, Any]) -> str:
+    return f"{on['what']} ({on['yes']:,} yes, {on['no']:,} no)"
 
 
 def columns_of(name: str, label: str) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 # mypy: disallow-untyped-defs=False
 """Memory inside kernels by address: arrays that belong to nobody there, eight bytes at once, and what the processor is to fetch early."""
 
-from llvmlite import ir  # a part of numba
+import numpy as np
+from llvmlite import ir
 from numba import carray, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -72,3 +73,9 @@ def store_eight(typing_context, address, value):
         return context.get_dummy_value()
 
     return types.void(types.int64, types.uint64), generate
+
+
+@njit(nogil=True, inline="always")
+def prefetch_byte(array, byte):
+    """Asks for the cache line with that byte of an array, and does not wait for it."""
+    prefetch(np.int64(array.ctypes.data) + np.int64(byte))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import Regex, pre_tokenizers
 
 from corpusmill.tokenize.patterns import PATTERNS
+from corpusmill.tokenize.piece_ends import piece_ends
 from corpusmill.tokenize.piece_rules import CLASSES, NUMBERS, SPELLINGS, Rule, piece_classes, rule_of
 from corpusmill.tokenize.pieces import CL100K, GPT2, O200K, next_piece
 
@@ -28,6 +29,9 @@ LETTERS = "aZsStTmMdDlLrRvVeEñÉßıſʰ中ªǅ"
 OTHERS = "'' \t\n\r  /./!1234̀ͅा²⅔٣\u00a0\u2028\u3000\u0085\u200d😀\u0378\U000323af"
 ALPHABET = st.sampled_from([*LETTERS, *OTHERS, "'s", "'LL", "'Ve", "'re", "'ſ", "\r\n"])
 TEXTS = st.lists(ALPHABET, max_size=24).map("".join) | st.text(max_size=24)
+#: Of some blocks of 64 bytes, with words of a length that text has.
+WORDS = st.sampled_from([" the", " it's", "word", "  ", ". ", ",", " 12", "longer", " дом", "、", "東京", "\n", "\u00a0\u3000", " x'll've"])
+LONG_TEXTS = st.lists(ALPHABET | WORDS | WORDS, min_size=20, max_size=120).map("".join)
 
 
 def by_kernel(expression: str, text: str) -> list[str]:
@@ -39,6 +43,21 @@ def by_kernel(expression: str, text: str) -> list[str]:
         at = next_piece(rule.number, data, at, data.size, piece_classes(), rule.digits)
         ends.append(at)
     return [data[start:end].tobytes().decode() for start, end in zip([0, *ends], ends)]
+
+
+def by_the_hundred(expression: str, text: str, before: str, behind: str) -> list[str]:
+    """The same of many pieces at once, with other texts before and behind in the buffer, and room for few."""
+    rule = rule_of(expression)
+    assert rule is not None
+    data = np.frombuffer((before + text + behind).encode(), np.uint8)
+    start = at = len(before.encode())
+    end, room = at + len(text.encode()), np.empty(70, np.int64)
+    ends = list[int]()
+    while at < end:
+        count = piece_ends(rule.number, rule.digits, piece_classes(), data, at, end, room)
+        ends += room[:count].tolist()
+        at = ends[-1]
+    return [data[start:stop].tobytes().decode() for start, stop in zip([start, *ends], ends)]
 
 
 def by_tokenizers(expression: str, text: str) -> list[str]:
@@ -53,13 +72,24 @@ def test_any_text_is_cut_as_tokenizers_does(name: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("name", EXPRESSIONS)
+@settings(deadline=None, max_examples=1500)
+@given(
+    text=LONG_TEXTS, before=st.sampled_from(["", "a", " ", "'", "\u3000"]), behind=st.sampled_from(["", "s", " ", "\u00a0", "中s'" * 30])
+)
+def test_pieces_by_the_hundred_are_cut_as_tokenizers_does(name: str, text: str, before: str, behind: str) -> None:
+    assert by_the_hundred(EXPRESSIONS[name], text, before, behind) == by_tokenizers(EXPRESSIONS[name], text)
+
+
+@pytest.mark.parametrize("name", EXPRESSIONS)
 def test_real_text_of_many_scripts_is_cut_as_tokenizers_does(name: str, shared_data: Path) -> None:
     files = [*sorted((shared_data / "tokenizer" / "cs336_fixtures").glob("*.txt")), shared_data / "text" / "wiki_demo.txt"]
     texts = [file.read_text("utf-8")[:60_000] for file in files]
     texts += [line for line in (shared_data / "text" / "c4_demo.jsonl").read_text("utf-8").splitlines()[:40] if json.loads(line)]
     assert sum(map(len, texts)) > 100_000
     for text in texts:
-        assert by_kernel(EXPRESSIONS[name], text) == by_tokenizers(EXPRESSIONS[name], text)
+        pieces = by_tokenizers(EXPRESSIONS[name], text)
+        assert by_kernel(EXPRESSIONS[name], text) == pieces
+        assert by_the_hundred(EXPRESSIONS[name], text, "", "") == pieces
 
 
 @pytest.mark.parametrize("expression", CLASSES.values())

@@ -150,6 +150,22 @@ def test_a_run_gives_a_sample_of_its_documents(tmp_path, crawl, corpusmill):
             read_examples([Source(run=folder, stage=stage, answers={"kitchen": 0})], tmp_path)
 
 
+def test_a_run_gives_the_documents_that_failed_a_rule(tmp_path, crawl, corpusmill):
+    (tmp_path / "recipe.yaml").write_text("ingest: {}\nfilter: {steps: [gopher_quality]}\n")
+    assert corpusmill("run", tmp_path / "recipe.yaml", crawl, "--output", tmp_path / "run", "--engine", "inline")[0] == 0
+    reports = pa.concat_tables([pq.read_table(shard) for shard in sorted((tmp_path / "run" / "filter" / "report").glob("*.parquet"))])
+    rules = sorted({rule for names in reports["failed"].to_pylist() for rule in names})
+    assert len(rules) > 1
+    for failed in ((rules[0],), tuple(rules)):
+        ids = {row["id"] for row in reports.select(["id", "failed"]).to_pylist() if set(failed) & set(row["failed"])}
+        shards = sorted((tmp_path / "run" / "ingest" / "data").glob("*.parquet"))
+        documents = pa.concat_tables([pq.read_table(shard, columns=["id", "text"]) for shard in shards]).to_pylist()
+        found = read_examples([Source(run="run", failed=failed, answers={"spam": 1})], tmp_path)
+        assert sorted(found["text"].to_pylist()) == sorted(row["text"] for row in documents if row["id"] in ids)
+    with pytest.raises(InputError, match=r"run: its filter stage has no rule 'ugly' \(it has "):
+        read_examples([Source(run="run", failed=("ugly",), answers={"spam": 1})], tmp_path)
+
+
 def test_the_table_has_the_contract_s_types(tmp_path):
     write_jsonl(tmp_path / "a.jsonl", ROWS)
     found = read_examples([Source(files=("a.jsonl",), label_column="label", values={"1": {"a": 1, "b": 0}, "0": {"a": 0}})], tmp_path)

@@ -127,7 +127,10 @@ def test_a_spec_with_partial_labels_trains_a_model_a_label(spec_of_three, tmp_pa
     assert c["answers"]["kitchen"] == {"yes": c["answers"]["workshop"]["no"], "no": c["answers"]["workshop"]["yes"]}
     on = {label: facts["threshold_on"] for label, facts in classifier.card["labels"].items()}
     assert on["kitchen"]["sources"] == ["a.jsonl", "b.jsonl", "c.jsonl"]
-    assert on["workshop"]["sources"] == ["b.jsonl", "c.jsonl"]  # in a all answers to it are no
+    assert on["workshop"]["sources"] == [
+        "b.jsonl",
+        "c.jsonl",
+    ]  # in a all answers to it are no
     rows = classifier.card["labels"]["kitchen"]
     assert list(rows["unseen"]["by_source"]) == ["a.jsonl", "b.jsonl", "c.jsonl"] and rows["calibrated_on"]["what"] == "the validation part"
     assert rows["unseen"]["by_source"]["c.jsonl"]["roc_auc"]["value"] > 0.95  # in a are the same words
@@ -152,6 +155,91 @@ def test_training_again_with_what_autotune_chose_gives_the_same_models(tmp_path,
     first, second = (read_classifier(tmp_path / name) for name in ("first", "second"))
     assert first.heads == second.heads
     assert (tmp_path / "first" / "kitchen.bin").read_bytes() == (tmp_path / "second" / "kitchen.bin").read_bytes()
+
+
+def test_where_the_threshold_is_chosen(tmp_path, corpusmill):
+    """Two sources that write in different manners, so that a model of one is less sure of the other."""
+    for name, seed, manner in (("a", 11, ""), ("b", 12, "ing")):
+        write_notes(tmp_path / f"{name}.jsonl", notes(500, seed, manner))
+    sources = [{"files": [f"{name}.jsonl"], "label_column": "label"} for name in "ab"]
+    heads, facts = {}, {}
+    for where in ("auto", "held_out", "unseen_source"):
+        path = write_spec(tmp_path / f"{where}.yaml", labels=["kitchen"], sources=sources, threshold_on=where)
+        assert corpusmill("classifier", "train", "--spec", path, "--output", tmp_path / where)[0] == 0
+        classifier = read_classifier(tmp_path / where)
+        heads[where], facts[where] = classifier.heads[0], classifier.card["labels"]["kitchen"]
+    assert len({head.sha256 for head in heads.values()}) == 1 and len({str(head.calibration) for head in heads.values()}) == 1
+    on = {where: (found["threshold_on"]["what"], found["threshold_on"]["sources"]) for where, found in facts.items()}
+    assert on == {
+        "auto": ("the validation part and sources left out in turn", ["a.jsonl", "b.jsonl"]),
+        "held_out": ("the validation part", []),
+        "unseen_source": ("sources left out in turn", ["a.jsonl", "b.jsonl"]),
+    }
+    assert facts["held_out"]["unseen"] is None and list(facts["auto"]["unseen"]["by_source"]) == ["a.jsonl", "b.jsonl"]
+    mean = {
+        where: np.mean([found["at_threshold"]["f1"]["value"] for found in facts[where]["unseen"]["by_source"].values()])
+        for where in ("auto", "unseen_source")
+    }
+    assert mean["unseen_source"] >= mean["auto"] - 0.02  # the threshold was chosen on these
+
+
+def test_a_run_against_reference_texts(tmp_path, crawl, corpusmill):
+    """Python's documentation as a crawl against notes, from the command line."""
+    (tmp_path / "recipe.yaml").write_text("ingest: {}\n")
+    assert corpusmill("run", tmp_path / "recipe.yaml", crawl, "--output", tmp_path / "run", "--engine", "inline")[0] == 0
+    write_notes(tmp_path / "notes.jsonl", notes(100, 1))
+    command = ("--positive", tmp_path / "notes.jsonl", "--negative", tmp_path / "run", "--no-compress", "--output", tmp_path / "quality")
+    code, _, err = corpusmill("classifier", "train", *command)
+    assert code == 0, err
+    classifier = read_classifier(tmp_path / "quality")
+    reference, run = classifier.card["data"]["sources"]
+    assert (run["name"], run["answers"]["quality"]["yes"], reference["answers"]["quality"]["no"]) == ("run", 0, 0)
+    assert run["files"][0]["name"].startswith("ingest/data/")
+    assert classifier.card["labels"]["quality"]["test"]["roc_auc"]["value"] > 0.99
+
+
+def test_autotune_ends_with_its_time_and_goes_on_after_a_trial_that_diverges(tmp_path, corpusmill):
+    write_notes(tmp_path / "one.jsonl", notes(500, 6))
+    spec = {"labels": ["kitchen"], "sources": [{"files": ["one.jsonl"], "label_column": "label"}], "fasttext": {**SMALL, "lr": 1e30}}
+    assert (
+        corpusmill(
+            "classifier", "train", "--spec", write_spec(tmp_path / "a.yaml", **spec, autotune={"trials": 3}), "--output", tmp_path / "a"
+        )[0]
+        == 0
+    )
+    training = read_classifier(tmp_path / "a").card["training"]
+    assert training["autotune"]["trials"][0]["score"] is None and training["arguments"]["lr"] < 2
+    spec["fasttext"] = SMALL
+    code, _, err = corpusmill(
+        "classifier", "train", "--spec", write_spec(tmp_path / "b.yaml", **spec), "--autotune", "0.001", "--output", tmp_path / "b"
+    )
+    assert code == 0, err
+    assert len(read_classifier(tmp_path / "b").card["training"]["autotune"]["trials"]) == 1
+    assert (tmp_path / "b" / "kitchen.bin").is_file() and "trial 1: average precision on the validation part" in err
+
+
+def test_more_than_two_values_are_a_label_each_and_lists_are_many(tmp_path, corpusmill):
+    rows = notes(900, 8)
+    kinds = [("stew" if number % 3 == 0 else "Cake & co.") if yes else "plank" for number, (_, yes) in enumerate(rows)]
+    write_jsonl(tmp_path / "one.jsonl", [{"text": f"{kind} {text}", "kind": kind} for kind, (text, _) in zip(kinds, rows)])
+    write_jsonl(
+        tmp_path / "many.jsonl",
+        [{"text": f"{kind} {text}", "kind": [kind, *(["food"] if yes else [])]} for kind, (text, yes) in zip(kinds, rows)],
+    )
+    command = ("classifier", "train", "--no-compress", "--label-column", "kind", "--data")
+    assert corpusmill(*command, tmp_path / "one.jsonl", "--output", tmp_path / "one")[0] == 0
+    one = read_classifier(tmp_path / "one")
+    assert [head.label for head in one.heads] == ["Cake_co", "plank", "stew"]
+    (source,) = one.card["data"]["sources"]
+    assert {label: found["yes"] for label, found in source["answers"].items()} == {
+        "Cake_co": kinds.count("Cake & co."), "plank": kinds.count("plank"), "stew": kinds.count("stew")
+    }  # fmt: skip
+    assert corpusmill(*command, tmp_path / "many.jsonl", "--output", tmp_path / "many")[0] == 0
+    (source,) = read_classifier(tmp_path / "many").card["data"]["sources"]
+    assert source["answers"]["food"] == {"yes": 900 - kinds.count("plank"), "no": kinds.count("plank")}
+    assert corpusmill(*command, tmp_path / "one.jsonl", "--positive-label", "stew", "--output", tmp_path / "stew")[0] == 0
+    (head,) = read_classifier(tmp_path / "stew").heads
+    assert head.label == "stew"
 
 
 def test_an_earlier_classifier_is_replaced_on_demand_alone(tmp_path, corpusmill):

@@ -109,7 +109,7 @@ def test_labels_that_are_unknown(refused, tmp_path):
         f"{tmp_path / 'spec.yaml'}: sources: notes.jsonl answers 'garden', which is not among the labels (kitchen)."
     )
     assert refused("--spec", spec(tmp_path, sources=[{"files": ["notes.jsonl"], "label_columns": {"kitchen": "text"}}])).endswith(
-        "is 'note1x0 " + repr(ROWS[0][0])[9:60] + ", not 0 or 1."
+        f"notes.jsonl:1: 'text' is {repr(ROWS[0][0])[:59]}…, not 0 or 1."
     )
     many = write_jsonl(tmp_path / "many.jsonl", [{"text": text, "label": text} for text, _ in ROWS])
     assert refused("--data", many) == f"{many}:101: 'label' has more than 100 values, so it names no classes."
@@ -177,6 +177,24 @@ def test_a_training_that_diverges(refused, tmp_path):
     path = spec(tmp_path, sources=[source()], fasttext={"lr": 1e30, "bucket": 1000})
     assert refused("--spec", path) == (
         "label kitchen: the training gave numbers that are none (NaN) at a learning rate of 1e+30; lower fasttext.lr or fasttext.epoch."
+    )
+
+
+def test_sources_that_cannot_be_left_out(refused, tmp_path):
+    write_notes(tmp_path / "notes.jsonl", ROWS)
+    path = spec(tmp_path, sources=[source()], threshold_on="unseen_source", fasttext={"bucket": 1000})
+    assert refused("--spec", path) == (
+        "label kitchen: no source can be left out (unseen_source): it takes 2 to 8 sources with 50 examples of each answer outside the "
+        "test part."
+    )
+
+
+def test_a_model_that_is_too_small_to_be_compressed(refused, tmp_path):
+    write_notes(tmp_path / "notes.jsonl", ROWS)
+    path = spec(tmp_path, sources=[source()], compress=True, fasttext={"minn": 0, "maxn": 0, "wordNgrams": 1})
+    found = refused("--spec", path)
+    assert found.startswith("label kitchen: fastText can't train (its ") and found.endswith(
+        "too few to be compressed; train with --no-compress)."
     )
 
 

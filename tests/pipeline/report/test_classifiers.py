@@ -41,6 +41,7 @@ def described(**card: Any) -> dict[str, Any]:
 def card(**labels: Any) -> dict[str, Any]:
     facts = {
         "trained_on": {"yes": 1234, "no": 2345}, "calibrated_on": {"what": "the validation part", "yes": 55, "no": 66},
+        "threshold_on": {"what": "sources left out in turn", "yes": 77, "no": 88},
         "test": measured(600), "unseen": None, **labels,
     }  # fmt: skip
     source = {"name": f"tweets {HOSTILE}", "licence": "CC <0>", "examples": 4321, "answers": {"rude": {"yes": 1500, "no": 2821}}}
@@ -108,7 +109,7 @@ def test_the_page_has_a_section(run: Path) -> None:
     section = page[page.index('<h2 id="classifiers">') : page.index('<h2 id="duplicates">')]
     assert '<a href="#classifiers">' in page
     assert "4,321" in section and "CC &lt;0&gt;" in section and "Trained on 3,579 lines (1,234 yes, 2,345 no)" in section
-    assert "chosen on the validation part (55 yes, 66 no)" in section
+    assert "was fitted on the validation part (55 yes, 66 no), the threshold chosen on sources left out in turn (77 yes, 88 no)." in section
     assert "On sources that were left out of the training in turn" in section
     assert "&lt;b onclick=x&gt;red" in section and "<b onclick" not in page and not set("\x1b\u202e") & set(section)
     every = json.loads(re.search(r'id="figures">(.*?)</script>', page, re.S)[1])
