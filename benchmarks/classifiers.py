@@ -5,7 +5,7 @@
 Prints, with 95 % bootstrap intervals,
 
 * toxicity by recipes/classifiers/toxicity.yaml, trained on nine tenths of Davidson (by a hash of the text), TweetEval's training parts and
-  the word lists: on the other tenth, TweetEval's validation parts, and surge_profanity against seeded phrases of WikiText with as many words;
+  the word lists: on the other tenth, TweetEval's validation parts, and surge_profanity against seeded phrases of WikiText;
 * the same with each source left out of everything in turn, threshold included: F1 on that source at the threshold that was chosen without
   it, beside plain fastText's (its own defaults, yes from .5) trained on the same texts;
 * the label `sexual`, learned from one half of surge_profanity's categories, on the other half;

@@ -30,7 +30,7 @@ class Builtin:
 
 BUILTINS = {
     "quality": Builtin(("quality",), None, "high", ("<", 0.0)),
-    "toxicity": Builtin(("toxicity",), 100, "low", (">", 1.0)),  # trained on short texts: a page is scored in pieces of such a length
+    "toxicity": Builtin(("toxicity",), 25, "low", (">", 1.0)),  # words: docs/classifiers.md, Windows
     "spam": Builtin(("spam",), None, "low", (">", 1.0)),
 }
 
@@ -53,7 +53,7 @@ class QualityConfig(BuiltinConfig):
 
 
 class ToxicityConfig(BuiltinConfig):
-    """A score of foul language in [0, 1], the greatest of 100-word windows (a built-in classifier); drops nothing unless told to."""
+    """A score of foul language in [0, 1], the greatest of 25-word windows (a built-in classifier); drops nothing unless told to."""
 
 
 class SpamConfig(BuiltinConfig):

@@ -52,7 +52,7 @@ def test_a_threshold_of_their_own(builtins) -> None:
 
 def test_they_score_as_their_folder_does(builtins, measure_step, mixed_texts) -> None:
     for name in BUILTIN:
-        window = {"window": 100} if name == "toxicity" else {}
+        window = {"window": 25} if name == "toxicity" else {}
         columns, _ = measure_step(name, {}, mixed_texts)
         wanted, _ = measure_step("classifier", {"model": str(builtin(name)), **window}, mixed_texts)
         assert columns == wanted and max(score for score in columns[name] if score is not None) > 0.9
