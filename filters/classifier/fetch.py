@@ -33,7 +33,7 @@ CHUNK = 1 << 22
 def sha256_of(path: str | Path) -> str:
     """Of a file's content, read once as long as size and time stay. Raises InputError where it can't be read."""
     try:
-        status = os.stat(path)
+        status = Path(path).stat()
         return _sha256(str(path), status.st_size, status.st_mtime_ns)
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror}).") from error
