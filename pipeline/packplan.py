@@ -70,14 +70,15 @@ class Plan:
     def __init__(self, path: str, shard_tokens: int, length: int, rows: int):
         try:
             mapped = map_file(path, np.dtype(np.uint8))
-            table = pa.ipc.open_file(pa.py_buffer(mapped)).read_all()
+            file = pa.ipc.open_file(pa.py_buffer(mapped))
+            batch = file.get_batch(0) if file.num_record_batches == 1 else file.read_all()
         except FileNotFoundError:
             raise  # a copy in a cache may have gone
         except (pa.ArrowInvalid, OSError) as error:
             raise InputError(f"{path}: not a readable packing plan ({error}).") from error
-        if not table.schema.equals(PLAN):
-            raise InputError(f"{path}: not a packing plan (its columns are {', '.join(table.column_names)}).")
-        self.row, self.first, self.tokens = (_column(table, name) for name in PLAN.names)
+        if not batch.schema.equals(PLAN):
+            raise InputError(f"{path}: not a packing plan (its columns are {', '.join(batch.schema.names)}).")
+        self.row, self.first, self.tokens = (_column(batch, name) for name in PLAN.names)
         if not _covers(self.row, self.first, self.tokens, shard_tokens, length, rows):
             raise InputError(f"{path}: this packing plan does not cover the {shard_tokens} tokens of its shard in {rows} rows of {length}.")
 
@@ -87,8 +88,8 @@ class Plan:
         return list(zip(self.first[begin:end].tolist(), self.tokens[begin:end].tolist()))
 
 
-def _column(table: pa.Table, name: str) -> Integers:
-    values: npt.NDArray[Any] = table[name].to_numpy() if table.num_rows else np.zeros(0, np.int64)
+def _column(batch: pa.RecordBatch | pa.Table, name: str) -> Integers:
+    values: npt.NDArray[Any] = batch[name].to_numpy() if batch.num_rows else np.zeros(0, np.int64)
     return np.ascontiguousarray(values, np.int64)
 
 
@@ -96,11 +97,12 @@ def _covers(row: Integers, first: Integers, tokens: Integers, shard_tokens: int,
     """Whether every token of the shard is in one piece, and every row has pieces of `length` tokens together at most."""
     if not len(row):
         return shard_tokens == rows == 0
-    order = np.argsort(first, kind="stable")
-    ends = first[order] + tokens[order]
-    steps = np.diff(row)
+    order = first.argsort(kind="stable")
+    starts, sizes = first[order], tokens[order]
+    wanted = sizes.cumsum()  # of pieces that follow one another: where each ends
+    steps = row[1:] - row[:-1]
     return bool(
-        row[0] == 0 and row[-1] == rows - 1 and ((steps == 0) | (steps == 1)).all()
-        and tokens.min() > 0 and first[order[0]] == 0 and ends[-1] == shard_tokens and (first[order[1:]] == ends[:-1]).all()
+        row[0] == 0 and row[-1] == rows - 1 and (not len(steps) or (steps.min() >= 0 and steps.max() <= 1))
+        and sizes.min() > 0 and wanted[-1] == shard_tokens and (starts == wanted - sizes).all()
         and np.bincount(row, tokens).max() <= length
     )  # fmt: skip
