@@ -15,13 +15,13 @@ import hashlib
 import re
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from corpusmill.filters.language_codes import canonical
 from corpusmill.filters.rules import Rule
@@ -55,6 +55,17 @@ class BadWordsConfig(Config):
     )
     default_language: str = Field("en", description="The list for documents without a language.")
     keep_fraction: float = Field(0.0, ge=0, le=1, description="Keep this share of the documents that have bad words.")
+    max_density: float | None = Field(
+        None,
+        ge=0,
+        description="In place of the rule that one bad word is enough: a document fails with more of them than this to 1,000 characters.",
+    )
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        if self.max_density is not None and self.keep_fraction:
+            raise ValueError("keep_fraction: max_density is given, too; it decides alone")
+        return self
 
 
 def list_files(folder: str | None, language: str | None) -> dict[str, str]:
@@ -121,10 +132,13 @@ class BadWords(Step):
             "bad_words": pa.int64(),  # characters at which one begins; null where there is no list for the language
             "bad_words_list": pa.string(),
             "bad_words_draw": pa.float64(),  # of documents that have bad words, by id
+            "bad_words_density": pa.float64(),  # of them to 1,000 characters
         }
 
     @property
     def rules(self) -> tuple[Rule, ...]:
+        if self.config.max_density is not None:
+            return (Rule("bad_words_density", "bad_words_density", ">", self.config.max_density),)
         return (Rule("bad_words", "bad_words_draw", ">=", self.config.keep_fraction),)
 
     def model_files(self) -> list[str]:
@@ -154,11 +168,13 @@ class BadWords(Step):
         if len(found):
             draws[found] = [draw(name) for name in batch.documents["id"].take(found).to_pylist()]
         missing = pa.array([name is None for name in names], pa.bool_())
+        lengths = pc.utf8_length(batch.text).to_numpy()
         return Measured(
             {
                 "bad_words": pc.if_else(missing, None, pa.array(counts)),
                 "bad_words_list": pa.array(names, pa.string()),
                 "bad_words_draw": draws,
+                "bad_words_density": pc.if_else(missing, None, pa.array(1000 * counts / np.maximum(lengths, 1))),
             }
         )
 

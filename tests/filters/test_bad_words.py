@@ -130,6 +130,17 @@ def test_languages(folder: Path) -> None:
     assert measure(texts, lists=str(folder), default_language="ja")[0]["bad_words"] == [0, 0, 0, 0, 1]
 
 
+def test_density_as_the_rule(folder: Path) -> None:
+    texts = ["damn", "damn " * 10 + "é" * 950, "one damn word" + " in a long page" * 200, "nothing", ""]
+    values, failed = measure(texts, lists=str(folder), max_density=9.9)
+    assert values["bad_words"] == [1, 10, 1, 0, 0]
+    assert values["bad_words_density"] == [1000 / 4, 10, 1000 / len(texts[2]), 0, 0]
+    assert failed == [["bad_words_density"], ["bad_words_density"], [], [], []]
+    assert measure(["damn"], ["xx"], lists=str(folder), max_density=0)[0]["bad_words_density"] == [None]
+    with pytest.raises(ValueError, match="decides alone"):
+        BadWordsConfig(max_density=1, keep_fraction=0.5)
+
+
 def test_presets_differ_at_edges(folder: Path) -> None:
     texts = ["damn", " damn ", "1damn2", "édamné", " damn\n", ".ASS!"]
     assert measure(texts, lists=str(folder), preset="c4-paper")[0]["bad_words"] == [0, 1, 1, 1, 0, 1]
