@@ -13,12 +13,11 @@ from corpusmill.pipeline.ingest.page.measure import (
     COMMAS,
     ENDS,
     LETTERS,
-    MEASURES,
     STOPS,
     UPPER,
     WORDS,
     count_equal,
-    measure,
+    measures_of,
     text_keys,
 )
 from corpusmill.pipeline.ingest.page.scan import PRIME
@@ -30,7 +29,6 @@ from corpusmill.pipeline.ingest.page.walk import (
     BREAKS,
     CHARS,
     DEPTH,
-    END,
     FIRST,
     HINTS,
     ITEM,
@@ -40,9 +38,9 @@ from corpusmill.pipeline.ingest.page.walk import (
     OWN,
     PARENT,
     ROW,
-    START,
     TAG,
 )
+from corpusmill.pipeline.text.addresses import borrowed
 
 #: Nodes above a block, itself included, whose sums are features.
 LEVELS = 4
@@ -80,9 +78,7 @@ Context = namedtuple("Context", "measures sums equal alike core h1")
 def context_of(page):
     """The `Context` of a page that has blocks."""
     blocks, nodes = page.blocks, page.nodes
-    measures = np.empty((len(blocks), MEASURES), np.int32)
-    for block in range(len(blocks)):
-        measure(page.text, blocks[block, START], blocks[block, END], measures[block])
+    measures = measures_of(page.text, blocks)
     return Context(
         measures,
         _running_sums(blocks, measures),
@@ -96,20 +92,27 @@ def context_of(page):
 @numba.njit(cache=True, nogil=True)
 def features(page, context, first, last):
     """float32 of shape (len(NAMES), last - first) for the blocks from `first` to `last`."""
-    nodes, sums = page.nodes, context.sums
-    blocks, measures, equal = page.blocks[first:last], context.measures[first:last], context.equal[first:last]
-    out = np.empty((len(NAMES), len(blocks)), np.float32)
-    rows = np.zeros((len(blocks), len(NAMES) - 2 * HINT_COUNT), np.float32)
-    for block in range(len(blocks)):
-        row = rows[block]
-        place = _of_itself(row, blocks[block], nodes, measures[block], equal[block])
-        place = _of_nodes(row, place, blocks[block, NODE], nodes, sums, context.alike)
-        place = _of_neighbours(row, place, first + block, sums)
-        place = _of_core(row, place, first + block, blocks[block, NODE], nodes, sums, context.core)
-        place = _of_place(row, place, first + block, sums, context.h1)
+    out = np.empty((len(NAMES), last - first), np.float32)
+    rows = np.zeros((last - first, len(NAMES) - 2 * HINT_COUNT), np.float32)
+    _fill_rows(page, context, first, rows)
     out[: -2 * HINT_COUNT] = rows.T
-    _of_hints(out[-2 * HINT_COUNT :], blocks, nodes)
+    _of_hints(out[-2 * HINT_COUNT :], page.blocks[first:last], page.nodes)
     return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _fill_rows(page, context, first, rows):
+    blocks, nodes, rows = borrowed(page.blocks), borrowed(page.nodes), borrowed(rows)
+    measures, sums, equal, alike = (
+        borrowed(context.measures), borrowed(context.sums), borrowed(context.equal), borrowed(context.alike)
+    )  # fmt: skip
+    for number in range(len(rows)):
+        block, row = first + number, rows[number]
+        place = _of_itself(row, blocks[block], nodes, measures[block], equal[block])
+        place = _of_nodes(row, place, blocks[block, NODE], nodes, sums, alike)
+        place = _of_neighbours(row, place, block, sums)
+        place = _of_core(row, place, block, blocks[block, NODE], nodes, sums, context.core)
+        _of_place(row, place, block, sums, context.h1)
 
 
 @numba.njit(cache=True, nogil=True, inline="always")

@@ -30,6 +30,7 @@ from corpusmill.pipeline.ingest.page.scan import (
     skip_attributes,
 )
 from corpusmill.pipeline.ingest.page.tags import BLOCK, BOLD, BREAK, DROP, INLINE, LINK, NAME, RAW, VOID
+from corpusmill.pipeline.text.addresses import borrowed
 
 #: Columns of `Page.blocks`: int32. `START`, `END`: bytes of `text`; `NODE`: the innermost node; `CHARS`: characters but spaces, and
 #: how many of them lie in links (`LINKED`) and in bold (`BOLDED`); `ANCHORS`: links that begin in it; `BREAKS`: single line breaks;
@@ -59,17 +60,33 @@ KEY, KIND, BEFORE, IS_PRE = range(4)
 def walk(html, tags, words, limit):
     """`html`, uint8 of serialised HTML, as a `Page`. `tags` and `words` are the tables of `tags.build_tables`; a page with
     elements that lie deeper than `limit` is not walked to its end: it is `deep`."""
-    opened = ended = 1
-    for place in range(len(html) - 1):
-        if html[place] == LT:
-            opened += html[place + 1] != SLASH
-            ended += html[place + 1] == SLASH
+    opened, ended = _count_tags(html)
     text = np.empty(len(html) + 2, np.uint8)
     blocks = np.empty((min(opened + ended, len(html) // 2) + 2, BLOCK_COLUMNS), np.int32)
     nodes = np.zeros((opened + 1, NODE_COLUMNS), np.int64)
     nodes[0, PARENT] = -1
     stack, state = np.empty((limit, 4), np.int64), np.zeros(18, np.int64)
     state[NODE_COUNT] = 1
+    deep = _walk(html, tags, words, text, blocks, nodes, stack, state)
+    return Page(text[: state[WRITTEN]], blocks[: state[COUNT]], nodes[: state[NODE_COUNT]], deep)
+
+
+@numba.njit(cache=True, nogil=True)
+def _count_tags(html):
+    """How many start tags (and comments) and end tags there are at most."""
+    opened = ended = 1
+    for place in range(len(html) - 1):
+        if html[place] == LT:
+            opened += html[place + 1] != SLASH
+            ended += html[place + 1] == SLASH
+    return opened, ended
+
+
+@numba.njit(cache=True, nogil=True)
+def _walk(html, tags, words, text, blocks, nodes, stack, state):
+    """Fills the arrays that the caller holds; returns whether the page is too deep."""
+    html, tags, words = borrowed(html), borrowed(tags), borrowed(words)
+    text, blocks, nodes, stack, state = borrowed(text), borrowed(blocks), borrowed(nodes), borrowed(stack), borrowed(state)
     place = 0
     while place < len(html):
         if html[place] != LT:
@@ -78,14 +95,13 @@ def walk(html, tags, words, limit):
             place = _end_tag(html, text, blocks, nodes, stack, state, place + 2)
         elif place + 1 < len(html) and html[place + 1] == BANG:
             place = behind_comment(html, place)
-        elif state[DEPTH_NOW] < limit:
+        elif state[DEPTH_NOW] < len(stack):
             place = _start_tag(html, tags, words, text, blocks, nodes, stack, state, place + 1)
         else:
             break
-    deep = place < len(html)
     _close(text, blocks, nodes, state)
     _climb(nodes, state, -1)
-    return Page(text[: state[WRITTEN]], blocks[: state[COUNT]], nodes[: state[NODE_COUNT]], deep)
+    return place < len(html)
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
