@@ -6,15 +6,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
-from numpy.typing import NDArray
 
 from corpusmill.pipeline.ingest.config import ExtractionConfig
 from corpusmill.pipeline.ingest.page.extracted import Extracted, TooDeep
 from corpusmill.pipeline.ingest.page.features import context_of
 from corpusmill.pipeline.ingest.page.metadata import read_metadata
 from corpusmill.pipeline.ingest.page.render import render
-from corpusmill.pipeline.ingest.page.scorer import scores_of
+from corpusmill.pipeline.ingest.page.scorer import load_trees, scores_of
 from corpusmill.pipeline.ingest.page.selection import keep
 from corpusmill.pipeline.ingest.page.tags import build_tables
 from corpusmill.pipeline.ingest.page.walk import Page, walk
@@ -43,21 +43,27 @@ def blocks_of(body: bytes, max_nesting: int) -> Page:
     return page
 
 
-def main_blocks(page: Page, config: ExtractionConfig) -> NDArray[np.bool_]:
-    """Which blocks are main content; all of them where the configuration wants more than that."""
-    if not config.main_content or len(page.blocks) == 0:
-        return np.ones(len(page.blocks), np.bool_)
+def main_text(page: Page, config: ExtractionConfig) -> str:
+    """The text of the blocks that are main content; of all blocks where the configuration wants more than that."""
+    if config.main_content and len(page.blocks):
+        text = render_main(page, load_trees(), config.keep_score, config.comments)
+    else:
+        text = render(page, np.ones(len(page.blocks), np.bool_))
+    return str(memoryview(text), "utf-8").strip()
+
+
+@numba.njit(cache=True, nogil=True)
+def render_main(page, trees, threshold, comments):  # type: ignore[no-untyped-def]
+    """UTF-8 of the main content of a page that has blocks, uint8: all in one kernel, since each call of one costs some microseconds."""
     context = context_of(page)
-    kept: NDArray[np.bool_] = keep(page, context, scores_of(page, context), config.keep_score, config.comments)
-    return kept
+    return render(page, keep(page, context, scores_of(page, context, trees), threshold, comments))
 
 
 def extract(html: str, url: str | None, config: ExtractionConfig) -> Extracted:
     tree = parse(html)
     body = serialised_body(tree)
     page = blocks_of(body, config.max_nesting)
-    text = render(page, main_blocks(page, config)).tobytes().decode().strip()
-    return Extracted(text, *read_metadata(tree, body, page, url))
+    return Extracted(main_text(page, config), *read_metadata(tree, body, page, url))
 
 
 def warm_up() -> None:

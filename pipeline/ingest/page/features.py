@@ -3,6 +3,7 @@
 the hints of names. No word of any language is looked at, so that the scorer holds on pages in all of them.
 """
 
+import math
 from collections import namedtuple
 
 import numba
@@ -66,6 +67,9 @@ NAMES = (
     *(f"in_{hint}" for hint in HINT_NAMES), *(f"near_{hint}" for hint in HINT_NAMES),
 )  # fmt: skip
 
+#: What `math.log1p` gives for small numbers, of which nearly all are asked for.
+LOGS = np.array([math.log1p(number) for number in range(1 << 12)])
+
 #: Running sums over the blocks before each: characters, of them in links, blocks with an end mark, characters in prose.
 ALL, OF_LINKS, WITH_END, PROSE = range(4)
 
@@ -113,6 +117,12 @@ def _fill_rows(page, context, first, rows):
         place = _of_neighbours(row, place, block, sums)
         place = _of_core(row, place, block, blocks[block, NODE], nodes, sums, context.core)
         _of_place(row, place, block, sums, context.h1)
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _log1p(number):
+    """Of an integer of at least 0."""
+    return LOGS[number] if number < len(LOGS) else math.log1p(number)
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
@@ -171,7 +181,7 @@ def _first_h1(blocks, nodes, measures):
 def _of_itself(row, block, nodes, measures, equal):
     chars, words = block[CHARS], max(measures[WORDS], 1)
     tag = nodes[block[NODE], TAG]
-    row[0], row[1] = np.log1p(chars), np.log1p(words)
+    row[0], row[1] = _log1p(chars), _log1p(words)
     row[2], row[3] = block[LINKED] / chars, block[BOLDED] / chars
     row[4], row[5] = block[ANCHORS], block[BREAKS]
     row[6], row[7], row[8] = measures[STOPS], measures[STOPS] / words, measures[COMMAS] / words
@@ -189,11 +199,11 @@ def _of_nodes(row, place, node, nodes, sums, alike):
     for _ in range(LEVELS):
         first, last = nodes[node, FIRST], nodes[node, LAST]
         chars, count = sums[last, ALL] - sums[first, ALL], max(last - first, 1)
-        row[place] = np.log1p(chars)
+        row[place] = _log1p(chars)
         row[place + 1] = (sums[last, OF_LINKS] - sums[first, OF_LINKS]) / max(chars, 1)
         row[place + 2] = chars / total
         row[place + 3] = (sums[last, WITH_END] - sums[first, WITH_END]) / count
-        row[place + 4] = np.log1p(count)
+        row[place + 4] = _log1p(count)
         row[place + 5] = (sums[last, PROSE] - sums[first, PROSE]) / max(chars, 1)
         row[place + 6] = min(alike[node], 20)
         place += 7
@@ -224,24 +234,24 @@ def _of_core(row, place, block, node, nodes, sums, core):
         above += 1
     row[place], row[place + 1] = above, nodes[core, DEPTH] - nodes[node, DEPTH]
     if block < first:
-        row[place + 2], row[place + 4] = -1, np.log1p(first - block)
+        row[place + 2], row[place + 4] = -1, _log1p(first - block)
     elif block >= last:
-        row[place + 2], row[place + 4] = 1, np.log1p(block - last + 1)
+        row[place + 2], row[place + 4] = 1, _log1p(block - last + 1)
     else:
         row[place + 3] = (block - first) / (last - first)
     row[place + 5] = (sums[last, ALL] - sums[first, ALL]) / sums[-1, ALL]
-    row[place + 6] = np.log1p(max(sums[last, PROSE] - sums[block, PROSE], 0))
-    row[place + 7] = np.log1p(max(sums[block, PROSE] - sums[first, PROSE], 0))
+    row[place + 6] = _log1p(max(sums[last, PROSE] - sums[block, PROSE], 0))
+    row[place + 7] = _log1p(max(sums[block, PROSE] - sums[first, PROSE], 0))
     return place + 8
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
 def _of_place(row, place, block, sums, h1):
     count, total = len(sums) - 1, sums[-1, ALL]
-    row[place], row[place + 1] = np.log1p(sums[-1, PROSE] - sums[block + 1, PROSE]), np.log1p(sums[block, PROSE])
+    row[place], row[place + 1] = _log1p(sums[-1, PROSE] - sums[block + 1, PROSE]), _log1p(sums[block, PROSE])
     row[place + 2], row[place + 3] = sums[-1, PROSE] / total, sums[block, ALL] / total
-    row[place + 4], row[place + 5], row[place + 6] = np.log1p(block), np.log1p(count - block), np.log1p(count)
-    row[place + 7] = np.log1p(total)
+    row[place + 4], row[place + 5], row[place + 6] = _log1p(block), _log1p(count - block), _log1p(count)
+    row[place + 7] = _log1p(total)
     if h1 >= 0:
         row[place + 8] = 1 if block > h1 else 2 if block == h1 else 3
         row[place + 9] = min(abs(block - h1), 50)
