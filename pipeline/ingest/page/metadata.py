@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 import numpy as np
+from numpy.typing import NDArray
 
 from corpusmill.pipeline.ingest.page.tags import HINT_NAMES
 from corpusmill.pipeline.ingest.page.walk import END, NODE, OWN, PARENT, START, Page
+from corpusmill.pipeline.text.find import find
 
 TITLES = ("og:title", "twitter:title", "dc.title", "dcterms.title")
 AUTHORS = ("author", "article:author", "dc.creator", "dcterms.creator", "parsely-author", "sailthru.author", "byl", "citation_author")
@@ -34,7 +36,8 @@ HREF = re.compile(r'<link [^>]*?href="([^"]*)"')
 TIME = re.compile(rb'<time [^>]*?datetime="([^"]*)"')
 #: Elements that are marked as the author, and words one of which is then in the page.
 AUTHOR_MARKS = '[itemprop~="author"], [rel~="author"], .author, .byline'
-AUTHOR_WORDS = (b"author", b"byline")
+AUTHOR_WORDS = tuple(np.frombuffer(word, np.uint8) for word in (b"author", b"byline"))
+TIME_TAG = np.frombuffer(b"<time ", np.uint8)
 DATE = 1 << HINT_NAMES.index("date")
 #: So many blocks are looked at for a date, and so many bytes of each.
 DATED_BLOCKS, DATED_BYTES = 20, 200
@@ -58,15 +61,16 @@ def read_metadata(tree: Any, body: bytes, page: Page, url: str | None) -> Metada
     What is meant for machines goes first: Open Graph and Dublin Core metas, then JSON-LD; then elements marked as author or date.
     """
     head = tree.head.html if tree.head else ""
+    html = np.frombuffer(body, np.uint8)
     metas = _metas(head)
     title = _first(metas, TITLES) or _text(tree.title)
     author = _person(_first(metas, AUTHORS))
     date = next(filter(None, (day(metas[name]) for name in DATES if name in metas)), None)
     if not (author and date):
-        linked = list(_linked_data(head.encode())) + list(_linked_data(body))
-        author = author or next(filter(None, map(_author_of, linked)), None) or _person(_marked_author(tree, body))
+        linked = [*_linked_data_of(head), *_linked_data(body)]
+        author = author or next(filter(None, map(_author_of, linked)), None) or _person(_marked_author(tree, html))
         date = date or next(filter(None, (day(item.get("datePublished")) for item in linked)), None) or day(url, IN_URL)
-        date = date or _time(body) or _dated_block(page)
+        date = date or _time(body, html) or _dated_block(page)
     return Metadata(title, author, date, _canonical(head, url))
 
 
@@ -106,6 +110,10 @@ def _person(name: Any) -> str | None:
     return text
 
 
+def _linked_data_of(head: str) -> Iterator[dict[str, Any]]:
+    return _linked_data(head.encode()) if LINKED_DATA.decode() in head else iter(())
+
+
 def _linked_data(serialised: bytes) -> Iterator[dict[str, Any]]:
     """The objects of the JSON-LD in serialised HTML, those inside `@graph` and lists too."""
     place = 0
@@ -138,14 +146,15 @@ def _author_of(item: dict[str, Any]) -> str | None:
     return ", ".join(name for name in names if name) or None
 
 
-def _time(body: bytes) -> str | None:
+def _time(body: bytes, html: NDArray[np.uint8]) -> str | None:
     """The date of the first <time> that has one."""
-    place = body.find(b"<time ")
+    place = find(html, TIME_TAG, 0)
     return next(filter(None, (day(value.decode()) for value in TIME.findall(body, place))), None) if place >= 0 else None
 
 
-def _marked_author(tree: Any, body: bytes) -> str | None:
-    element = tree.body.query_selector(AUTHOR_MARKS) if tree.body and any(word in body for word in AUTHOR_WORDS) else None
+def _marked_author(tree: Any, html: NDArray[np.uint8]) -> str | None:
+    marked = tree.body and any(find(html, word, 0) >= 0 for word in AUTHOR_WORDS)
+    element = tree.body.query_selector(AUTHOR_MARKS) if marked else None
     return _text(element.getattr("content") or element.text[:LONGEST]) if element is not None else None
 
 
