@@ -4,7 +4,7 @@ import html
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, AnyStr, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 import numpy as np
@@ -26,7 +26,9 @@ ISO = re.compile(r"(?<!\d)(?P<year>(?:19|20)\d\d)-(?P<month>0?[1-9]|1[0-2])-(?P<
 COMPACT = re.compile(r"(?<!\d)(?P<year>(?:19|20)\d\d)(?P<month>0[1-9]|1[0-2])(?P<day>0[1-9]|[12]\d|3[01])(?!\d)")
 IN_URL = re.compile(r"/(?P<year>(?:19|20)\d\d)[/-](?P<month>0?[1-9]|1[0-2])[/-](?P<day>0?[1-9]|[12]\d|3[01])(?!\d)")
 DOTTED = re.compile(r"(?<!\d)(?P<day>0?[1-9]|[12]\d|3[01])\.\s?(?P<month>0?[1-9]|1[0-2])\.\s?(?P<year>(?:19|20)\d\d)(?!\d)")
-LINKED_DATA = b'type="application/ld+json"'
+#: Where JSON-LD begins, and what it lies between, in a string and in bytes.
+IN_TEXT = ('type="application/ld+json"', ">", "</script>")
+IN_BYTES = (b'type="application/ld+json"', b">", b"</script>")
 #: A tag of serialised HTML, where all values are quoted, and what is asked of it. Values are still escaped.
 META = re.compile(r'<meta ([^">]*(?:"[^"]*"[^">]*)*)>')
 PROPERTY = re.compile(r'(?:property|name|itemprop)="([^"]+)"')
@@ -67,7 +69,7 @@ def read_metadata(tree: Any, body: bytes, page: Page, url: str | None) -> Metada
     author = _person(_first(metas, AUTHORS))
     date = next(filter(None, (day(metas[name]) for name in DATES if name in metas)), None)
     if not (author and date):
-        linked = [*_linked_data_of(head), *_linked_data(body)]
+        linked = [*_linked_data(head, *IN_TEXT), *_linked_data(body, *IN_BYTES)]
         author = author or next(filter(None, map(_author_of, linked)), None) or _person(_marked_author(tree, html))
         date = date or next(filter(None, (day(item.get("datePublished")) for item in linked)), None) or day(url, IN_URL)
         date = date or _time(body, html) or _dated_block(page)
@@ -110,19 +112,15 @@ def _person(name: Any) -> str | None:
     return text
 
 
-def _linked_data_of(head: str) -> Iterator[dict[str, Any]]:
-    return _linked_data(head.encode()) if LINKED_DATA.decode() in head else iter(())
-
-
-def _linked_data(serialised: bytes) -> Iterator[dict[str, Any]]:
+def _linked_data(serialised: AnyStr, mark: AnyStr, opened: AnyStr, ended: AnyStr) -> Iterator[dict[str, Any]]:
     """The objects of the JSON-LD in serialised HTML, those inside `@graph` and lists too."""
     place = 0
     for _ in range(SCRIPTS):
-        place = serialised.find(LINKED_DATA, place)
+        place = serialised.find(mark, place)
         if place < 0:
             return
-        start = serialised.find(b">", place) + 1
-        end = serialised.find(b"</script>", start)
+        start = serialised.find(opened, place) + 1
+        end = serialised.find(ended, start)
         if not start or end < 0:
             return
         place = end
@@ -149,7 +147,7 @@ def _author_of(item: dict[str, Any]) -> str | None:
 def _time(body: bytes, html: NDArray[np.uint8]) -> str | None:
     """The date of the first <time> that has one."""
     place = find(html, TIME_TAG, 0)
-    return next(filter(None, (day(value.decode()) for value in TIME.findall(body, place))), None) if place >= 0 else None
+    return next(filter(None, (day(found[1].decode()) for found in TIME.finditer(body, place))), None) if place >= 0 else None
 
 
 def _marked_author(tree: Any, html: NDArray[np.uint8]) -> str | None:
