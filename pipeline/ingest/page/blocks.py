@@ -1,43 +1,36 @@
-"""Extraction by blocks: resiliparse parses, a walk over its tree gives blocks, a scorer weighs them, the good ones are kept."""
+"""Extraction by blocks: lexbor parses, a walk over its tree gives blocks, a scorer weighs them, the good ones are kept."""
 
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numba
 import numpy as np
+from numpy.typing import NDArray
 
 from corpusmill.pipeline.ingest.config import ExtractionConfig
 from corpusmill.pipeline.ingest.page.extracted import Extracted, TooDeep
 from corpusmill.pipeline.ingest.page.features import context_of
+from corpusmill.pipeline.ingest.page.lexbor import Tree, api, tag_ids
 from corpusmill.pipeline.ingest.page.metadata import read_metadata
 from corpusmill.pipeline.ingest.page.render import render
 from corpusmill.pipeline.ingest.page.scorer import load_trees, scores_of
 from corpusmill.pipeline.ingest.page.selection import keep
-from corpusmill.pipeline.ingest.page.tags import build_tables
+from corpusmill.pipeline.ingest.page.tags import build_tags, build_words
 from corpusmill.pipeline.ingest.page.walk import Page, walk
 
-tables = cache(build_tables)
+@cache
+def tables() -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """What the walk looks things up in: `lexbor.api`, and the tables of elements and words."""
+    return api(), build_tags(tag_ids), build_words()
 
 
-def parse(html: str) -> Any:
-    """The tree of a page, as browsers repair it: resiliparse's `HTMLTree`."""
-    from resiliparse.parse.html import HTMLTree
-
-    return HTMLTree.parse(html)
-
-
-def serialised_body(tree: Any) -> bytes:
-    """The part of a page that is shown, as well-formed HTML in UTF-8."""
-    body: bytes = (tree.body or tree.document).html.encode()
-    return body
-
-
-def blocks_of(body: bytes, max_nesting: int) -> Page:
-    """The blocks of a serialised body. Raises TooDeep."""
-    page: Page = walk(np.frombuffer(body, np.uint8), *tables(), max_nesting)
+def blocks_of(tree: Tree, max_nesting: int) -> Page:
+    """The blocks of what is shown of a page. Raises TooDeep and MemoryError."""
+    page: Page = walk(tree.root, *tables(), max_nesting)
+    if page.failed:
+        raise MemoryError
     if page.deep:
         raise TooDeep
     return page
@@ -59,11 +52,11 @@ def render_main(page, trees, threshold, comments):  # type: ignore[no-untyped-de
     return render(page, keep(page, context, scores_of(page, context, trees), threshold, comments))
 
 
-def extract(html: str, url: str | None, config: ExtractionConfig) -> Extracted:
-    tree = parse(html)
-    body = serialised_body(tree)
-    page = blocks_of(body, config.max_nesting)
-    return Extracted(main_text(page, config), *read_metadata(tree, body, page, url))
+def extract(html: bytes, url: str | None, config: ExtractionConfig) -> Extracted:
+    """The main text of a page in UTF-8, and what it says of itself. Raises TooDeep and MemoryError."""
+    with Tree(html) as tree:
+        page = blocks_of(tree, config.max_nesting)
+        return Extracted(main_text(page, config), *read_metadata(tree, page, url))
 
 
 def warm_up() -> None:
@@ -76,4 +69,4 @@ def warm_up() -> None:
 
 
 def run_kernels() -> None:
-    extract("<p>Some text.", None, ExtractionConfig())
+    extract(b"<p>Some text.", None, ExtractionConfig())
