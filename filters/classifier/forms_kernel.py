@@ -144,11 +144,7 @@ def write_token(out, to, token):
 @numba.njit(cache=True, nogil=True)
 def close_token(out, token, to):
     """Ends the token `out[token:to]` with a space, where there is one and fastText sees no more in it than a word; returns where to go on."""
-    if (
-        to == token
-        or (to - token == len(EOS_BYTES) and starts_with(out, token, to, EOS_BYTES))
-        or starts_with(out, token, to, LABEL_PREFIX)
-    ):
+    if to == token or (to - token == len(EOS_BYTES) and starts_with(out, token, to, EOS_BYTES)) or starts_with(out, token, to, LABEL_PREFIX):
         return token
     out[to] = BLANK
     return to + 1

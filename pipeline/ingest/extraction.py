@@ -12,7 +12,8 @@ from corpusmill.pipeline.ingest.page.extracted import Extracted, TooDeep
 def extract_page(html: str, url: str | None, config: ExtractionConfig, utf8: bytes | None = None) -> Extracted:
     """The text of a page, with blank lines between its blocks, and its title, author, date and canonical address.
 
-    `utf8` is `html` in UTF-8, where the caller has that already. Raises TooDeep where elements nest deeper than `config.max_nesting`, and InputError where the extractor is not installed.
+    `utf8` is `html` in UTF-8, where the caller has that already. Raises TooDeep where elements nest deeper than
+    `config.max_nesting`, and InputError where the extractor is not installed.
     """
     return EXTRACTORS[config.extractor](html, utf8, url, config)
 

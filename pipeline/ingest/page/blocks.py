@@ -20,6 +20,7 @@ from corpusmill.pipeline.ingest.page.selection import keep
 from corpusmill.pipeline.ingest.page.tags import build_tags, build_words
 from corpusmill.pipeline.ingest.page.walk import Page, walk
 
+
 @cache
 def tables() -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """What the walk looks things up in: `lexbor.api`, and the tables of elements and words."""

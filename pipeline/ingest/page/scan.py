@@ -8,8 +8,9 @@ from corpusmill.pipeline.ingest.page.tags import FNV_OFFSET, FNV_PRIME, fnv1a
 
 OFFSET, PRIME = np.uint64(FNV_OFFSET), np.uint64(FNV_PRIME)
 SPACE, NEWLINE = (np.uint8(ord(c)) for c in " \n")
+#: Names of attributes.
 CLASS, ID, ROLE, ITEMPROP, HIDDEN, ARIA_HIDDEN, STYLE, REL, TYPE, DATETIME = (
-    np.uint64(fnv1a(name)) for name in (b"class", b"id", b"role", b"itemprop", b"hidden", b"aria-hidden", b"style", b"rel", b"type", b"datetime")
+    np.uint64(fnv1a(name.encode())) for name in "class id role itemprop hidden aria-hidden style rel type datetime".split()
 )
 NONE_WORD = np.uint64(fnv1a(b"none")).astype(np.int64)
 AUTHOR, BYLINE, LINKED_DATA = (np.uint64(fnv1a(name)) for name in (b"author", b"byline", b"application/ld+json"))

@@ -129,15 +129,15 @@ def build_words() -> NDArray[np.int64]:
 
 
 def build_tags(tag_ids: Callable[[list[str]], list[int]]) -> NDArray[np.int64]:
-    """Rows of (kind, number in `NAMES`, hints) by the parser's number of an element, which `tag_ids` gives for names; the last row
-    is that of UNNUMBERED, the only element here of which the parser knows nothing."""
+    """Rows of (kind, number in `NAMES`, hints, hash of the name) by the parser's number of an element, which `tag_ids` gives for
+    names; the last row is that of UNNUMBERED, the only element here of which the parser knows nothing."""
     kinds = {name: kind for kind, names in KINDS.items() for name in names.split()}
     hints = [(word.strip("<>"), bit) for bit, hint in enumerate(HINTS.values()) for word in hint.split() if word.startswith("<")]
     names = sorted({*kinds, *filter(None, NAMES), *(name for name, _ in hints)})
     ids = {name: number for name, number in zip(names, tag_ids(names)) if name != UNNUMBERED}
-    rows = np.zeros((max(ids.values()) + 2, 3), np.int64)
+    rows = np.zeros((max(ids.values()) + 2, 4), np.int64)
     for name, number in ids.items():
-        rows[number] = kinds.get(name, INLINE), NAME.get(name, 0), 0
+        rows[number] = kinds.get(name, INLINE), NAME.get(name, 0), 0, np.uint64(fnv1a(name.encode())).astype(np.int64)
     rows[-1, 0] = kinds[UNNUMBERED]
     for name, bit in hints:
         rows[ids[name], 2] |= 1 << bit

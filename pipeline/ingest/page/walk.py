@@ -43,8 +43,6 @@ IN_CHARS, IN_LINKED, IN_BOLDED, IN_ANCHORS, IN_BREAKS, IN_ITEM = range(12, 18)
 #: `IS_RULE`: 1 for <hr>, which stays open to the end of what it lies in: for the scorer, what follows a rule lies below it.
 KIND, BEFORE, IS_PRE, IS_RULE = range(4)
 BYTES = np.empty(0, np.uint8)
-#: Makes keys of the parser's small numbers, odd: 2**64 by the golden ratio.
-SPREAD = np.uint64(0x9E3779B97F4A7C15).astype(np.int64)
 UNNUMBERED_KEY = np.uint64(fnv1a(UNNUMBERED.encode()))
 
 
@@ -93,7 +91,7 @@ def _walk(root, api, tags, words, text, blocks, nodes, marks, stack, state, leng
     """Fills the arrays that the caller holds; returns whether the page is too deep."""
     api, tags, words, marks, stack = borrowed(api), borrowed(tags), borrowed(words), borrowed(marks), borrowed(stack)
     text, blocks, nodes, state, length = borrowed(text), borrowed(blocks), borrowed(nodes), borrowed(state), borrowed(length)
-    node, down = root, np.int64(0)
+    node = root
     while node:
         kind = call_1(api[TYPE], node) & 0xFFFFFFFF
         down, opened = 0, False
@@ -194,7 +192,7 @@ def _enter(element, is_root, api, tags, words, text, blocks, nodes, marks, stack
         _close(text, blocks, nodes, state)
         stack[depth, IS_PRE] = tag == TAG_PRE
         state[PRES] += tag == TAG_PRE
-        _open_node(nodes, state, tag, hints | row[2], classes ^ (tag_id * SPREAD))
+        _open_node(nodes, state, tag, hints | row[2], classes ^ row[3])
         if tag == TAG_LI:
             state[IN_ITEM] = 1
     elif kind == BREAK:
