@@ -18,7 +18,7 @@ from corpusmill.pipeline.ingest.page.render import render
 from corpusmill.pipeline.ingest.page.scorer import load_trees, scores_of
 from corpusmill.pipeline.ingest.page.selection import keep
 from corpusmill.pipeline.ingest.page.tags import build_tags, build_words
-from corpusmill.pipeline.ingest.page.walk import Page, walk
+from corpusmill.pipeline.ingest.page.walk import NO_MEMORY, TOO_DEEP, Page, walk
 
 
 @cache
@@ -30,9 +30,9 @@ def tables() -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
 def blocks_of(tree: Tree, max_nesting: int) -> Page:
     """The blocks of what is shown of a page. Raises TooDeep and MemoryError."""
     page: Page = walk(tree.root, *tables(), max_nesting)
-    if page.failed:
+    if page.end == NO_MEMORY:
         raise MemoryError
-    if page.deep:
+    if page.end == TOO_DEEP:
         raise TooDeep
     return page
 

@@ -28,9 +28,10 @@ BLOCK_COLUMNS = 10
 PARENT, TAG, FIRST, LAST, DEPTH, OWN, HINTS, ALIKE = range(8)
 NODE_COLUMNS = 8
 
-#: A page in blocks: `text` uint8, `blocks` (n, 10) int32, `nodes` (m, 8) int64; `marks` (see `marks.py`) int64; `deep`: it nests too deeply
-#: and was not walked to its end; `failed`: there was not enough memory for that.
-Page = namedtuple("Page", "text blocks nodes marks deep failed")
+#: How a walk ends: where a page nests too deeply, or memory runs out, it does not come to the end.
+WHOLE, TOO_DEEP, NO_MEMORY = range(3)
+#: A page in blocks: `text` uint8, `blocks` (n, 10) int32, `nodes` (m, 8) int64; `marks` int64 (see `marks.py`); `end`: how the walk ended.
+Page = namedtuple("Page", "text blocks nodes marks end")
 
 TAG_LI, TAG_TD, TAG_TH, TAG_PRE, TAG_BODY, TAG_HTML, TAG_HR = (NAME[n] for n in ("li", "td", "th", "pre", "body", "html", "hr"))
 
@@ -51,7 +52,7 @@ def walk(root, api, tags, words, limit):
     """What lies in the element at the address `root`, itself included, as a `Page`.
 
     `api` is `lexbor.api`; `tags` and `words` are the tables of `tags.py`. A page with elements that lie deeper than `limit` is
-    not walked to its end: it is `deep`.
+    not walked to its end.
     """
     elements, size = _sizes(root, api)
     text = np.empty(max(size, 0) + elements + 2, np.uint8)
@@ -60,8 +61,8 @@ def walk(root, api, tags, words, limit):
     nodes[0, PARENT] = -1
     marks, stack, state = np.zeros((MARKS, MARKED), np.int64), np.empty((limit, 4), np.int64), np.zeros(18, np.int64)
     state[NODE_COUNT] = 1
-    deep = size >= 0 and _walk(root, api, tags, words, text, blocks, nodes, marks, stack, state, np.zeros(1, np.int64))
-    return Page(text[: state[WRITTEN]], blocks[: state[COUNT]], nodes[: state[NODE_COUNT]], marks, deep, size < 0)
+    end = NO_MEMORY if size < 0 else _walk(root, api, tags, words, text, blocks, nodes, marks, stack, state, np.zeros(1, np.int64))
+    return Page(text[: state[WRITTEN]], blocks[: state[COUNT]], nodes[: state[NODE_COUNT]], marks, end)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -88,7 +89,7 @@ def _sizes(root, api):
 
 @numba.njit(cache=True, nogil=True)
 def _walk(root, api, tags, words, text, blocks, nodes, marks, stack, state, length):
-    """Fills the arrays that the caller holds; returns whether the page is too deep."""
+    """Fills the arrays that the caller holds; returns how it ended."""
     api, tags, words, marks, stack = borrowed(api), borrowed(tags), borrowed(words), borrowed(marks), borrowed(stack)
     text, blocks, nodes, state, length = borrowed(text), borrowed(blocks), borrowed(nodes), borrowed(state), borrowed(length)
     node = root
@@ -97,11 +98,13 @@ def _walk(root, api, tags, words, text, blocks, nodes, marks, stack, state, leng
         down, opened = 0, False
         if kind == ELEMENT:
             if state[DEPTH_NOW] == len(stack):
-                return True
+                return TOO_DEEP
             down = _enter(node, node == root, api, tags, words, text, blocks, nodes, marks, stack, state, length)
             opened = stack[state[DEPTH_NOW] - 1, IS_RULE] == 0
         elif kind == TEXT_NODE and not state[DROPS]:
             data = call_2(api[TEXT], node, length.ctypes.data)
+            if data == 0:
+                return NO_MEMORY
             _text(array_at(np.uint64(data), length[0], BYTES), text, blocks, nodes, state)
         while down == 0:
             if opened:
@@ -114,7 +117,7 @@ def _walk(root, api, tags, words, text, blocks, nodes, marks, stack, state, leng
         node = down
     _close(text, blocks, nodes, state)
     _climb(nodes, state, -1)
-    return False
+    return WHOLE
 
 
 @numba.njit(cache=True, nogil=True)

@@ -14,7 +14,24 @@ from corpusmill.pipeline.ingest.page.blocks import tables
 from corpusmill.pipeline.ingest.page.lexbor import Tree
 from corpusmill.pipeline.ingest.page.scan import hash_of
 from corpusmill.pipeline.ingest.page.tags import DROP, HINT_NAMES, KINDS, NAMES, RAW, fnv1a
-from corpusmill.pipeline.ingest.page.walk import BOLDED, CHARS, FIRST, HINTS, ITEM, LAST, LINKED, NODE, OWN, PARENT, ROW, TAG, Page, walk
+from corpusmill.pipeline.ingest.page.walk import (
+    BOLDED,
+    CHARS,
+    FIRST,
+    HINTS,
+    ITEM,
+    LAST,
+    LINKED,
+    NODE,
+    OWN,
+    PARENT,
+    ROW,
+    TAG,
+    TOO_DEEP,
+    WHOLE,
+    Page,
+    walk,
+)
 
 LEFT_OUT = {name for kind in (RAW, DROP) for name in KINDS[kind].split()}
 INVISIBLE = re.compile("[\\s\u00ad\u200b\ufeff\x00-\x20\x85\xa0]")
@@ -122,8 +139,8 @@ def test_escapes_comments_and_content_that_is_left_out(html: str, text: str) -> 
 
 
 def test_deep_pages_are_marked() -> None:
-    assert walked("<div>" * 60 + "x", 50).deep and not walked("<div>" * 40 + "x", 50).deep
-    assert not walked("<div></div>" * 500 + "x", 50).deep
+    assert walked("<div>" * 60 + "x", 50).end == TOO_DEEP and walked("<div>" * 40 + "x", 50).end == WHOLE
+    assert walked("<div></div>" * 500 + "x", 50).end == WHOLE
 
 
 def test_the_kernel_hashes_as_the_tables() -> None:
