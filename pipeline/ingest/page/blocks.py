@@ -12,13 +12,17 @@ from numpy.typing import NDArray
 from corpusmill.pipeline.ingest.config import ExtractionConfig
 from corpusmill.pipeline.ingest.page.extracted import Extracted, TooDeep
 from corpusmill.pipeline.ingest.page.features import context_of
-from corpusmill.pipeline.ingest.page.lexbor import Tree, api, tag_ids
+from corpusmill.pipeline.ingest.page.lexbor import CHUNK, Tree, api, tag_ids
 from corpusmill.pipeline.ingest.page.metadata import read_metadata
 from corpusmill.pipeline.ingest.page.render import render
 from corpusmill.pipeline.ingest.page.scorer import load_trees, scores_of
 from corpusmill.pipeline.ingest.page.selection import keep
 from corpusmill.pipeline.ingest.page.tags import build_tags, build_words
 from corpusmill.pipeline.ingest.page.walk import NO_MEMORY, TOO_DEEP, Page, walk
+
+
+#: What lies above the body, and below the deepest element: the document, <html>, text.
+ABOVE = 3
 
 
 @cache
@@ -55,7 +59,7 @@ def render_main(page, trees, threshold, comments):  # type: ignore[no-untyped-de
 
 def extract(html: bytes, url: str | None, config: ExtractionConfig) -> Extracted:
     """The main text of a page in UTF-8, and what it says of itself. Raises TooDeep and MemoryError."""
-    with Tree(html) as tree:
+    with Tree(html, config.max_nesting + ABOVE) as tree:
         page = blocks_of(tree, config.max_nesting)
         return Extracted(main_text(page, config), *read_metadata(tree, page, url))
 
@@ -70,4 +74,4 @@ def warm_up() -> None:
 
 
 def run_kernels() -> None:
-    extract(b"<p>Some text.", None, ExtractionConfig())
+    extract(b"<p>Some text." + b" " * CHUNK, None, ExtractionConfig())

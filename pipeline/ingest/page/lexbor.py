@@ -10,19 +10,22 @@ from importlib.util import find_spec
 from types import TracebackType
 from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from corpusmill.pipeline.errors import CorpusmillError
+from corpusmill.pipeline.ingest.page.calls import call_1
+from corpusmill.pipeline.ingest.page.extracted import TooDeep
 
 #: What kernels call, by its place in `api()`.
 FUNCTIONS = (
     "lxb_dom_node_first_child_noi", "lxb_dom_node_next_noi", "lxb_dom_node_parent_noi", "lxb_dom_node_type_noi", "lxb_dom_node_tag_id_noi",
     "lxb_dom_node_text_content", "lxb_dom_element_first_attribute_noi", "lxb_dom_element_next_attribute_noi",
-    "lxb_dom_attr_local_name_noi", "lxb_dom_attr_value_noi", "lxb_dom_element_local_name",
+    "lxb_dom_attr_local_name_noi", "lxb_dom_attr_value_noi", "lxb_dom_element_local_name", "lxb_dom_node_last_child_noi",
 )  # fmt: skip
 FIRST_CHILD, NEXT, PARENT, TYPE, TAG_ID, TEXT = range(6)
-FIRST_ATTRIBUTE, NEXT_ATTRIBUTE, ATTRIBUTE_NAME, ATTRIBUTE_VALUE, ELEMENT_NAME = range(6, 11)
+FIRST_ATTRIBUTE, NEXT_ATTRIBUTE, ATTRIBUTE_NAME, ATTRIBUTE_VALUE, ELEMENT_NAME, LAST_CHILD = range(6, 12)
 #: Types of nodes.
 ELEMENT, TEXT_NODE = 1, 3
 
@@ -30,7 +33,9 @@ ELEMENT, TEXT_NODE = 1, 3
 SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "lxb_html_document_create": (c_void_p, []),
     "lxb_html_document_destroy": (c_void_p, [c_void_p]),
-    "lxb_html_document_parse": (c_int, [c_void_p, c_char_p, c_size_t]),
+    "lxb_html_document_parse_chunk_begin": (c_int, [c_void_p]),
+    "lxb_html_document_parse_chunk": (c_int, [c_void_p, c_void_p, c_size_t]),
+    "lxb_html_document_parse_chunk_end": (c_int, [c_void_p]),
     "lxb_html_document_head_element_noi": (c_void_p, [c_void_p]),
     "lxb_html_document_body_element_noi": (c_void_p, [c_void_p]),
     "lxb_html_document_title": (c_void_p, [c_void_p, POINTER(c_size_t)]),
@@ -41,6 +46,10 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "lxb_dom_node_text_content": (c_void_p, [c_void_p, POINTER(c_size_t)]),
     "lxb_dom_element_get_attribute": (c_void_p, [c_void_p, c_char_p, c_size_t, POINTER(c_size_t)]),
 }
+
+
+#: Bytes that are parsed before it is asked how deep the tree is: lexbor takes quadratic time for elements in elements.
+CHUNK = 1 << 16
 
 
 class _String(ctypes.Structure):
@@ -72,21 +81,31 @@ def api() -> NDArray[np.int64]:
 class Tree:
     """The tree of a page as browsers repair it, in lexbor's memory until the end of a `with` block.
 
-    `root` is the body, or the whole page where there is none (`body` is 0); elements are addresses. Raises MemoryError.
+    `root` is the body, or the whole page where there is none (`body` is 0); elements are addresses. Raises MemoryError, and TooDeep
+    for a long page as soon as elements lie deeper than `max_nesting`.
     """
 
-    def __init__(self, html: bytes):
+    def __init__(self, html: bytes, max_nesting: int = 1 << 30):
         self.lexbor = library()
         self.document = _there(self.lexbor.lxb_html_document_create())
         try:
-            if self.lexbor.lxb_html_document_parse(self.document, html, len(html)):
-                raise MemoryError  # it has no other reason
+            self._parse(html, max_nesting)
             self.head: int = self.lexbor.lxb_html_document_head_element_noi(self.document) or 0
             self.body: int = self.lexbor.lxb_html_document_body_element_noi(self.document) or 0
             self.root: int = self.body or self.lexbor.lxb_dom_document_root(self.document) or 0
         except BaseException:
             self.close()
             raise
+
+    def _parse(self, html: bytes, max_nesting: int) -> None:
+        lexbor, document, start = self.lexbor, self.document, ctypes.cast(html, c_void_p).value or 0
+        failed = lexbor.lxb_html_document_parse_chunk_begin(document)
+        for place in range(0, len(html), CHUNK):
+            if place and deepest_last(document, api()) > max_nesting:
+                raise TooDeep
+            failed = failed or lexbor.lxb_html_document_parse_chunk(document, start + place, min(CHUNK, len(html) - place))
+        if failed or lexbor.lxb_html_document_parse_chunk_end(document):
+            raise MemoryError  # it has no other reason
 
     def __enter__(self) -> "Tree":
         return self
@@ -120,6 +139,16 @@ class Tree:
         length = c_size_t()
         data = function(*arguments, byref(length))
         return ctypes.string_at(data, length.value).decode("utf-8", "replace") if data else None
+
+
+@numba.njit(cache=True, nogil=True)
+def deepest_last(node, functions):  # type: ignore[no-untyped-def]
+    """How many nodes lie in each other behind the last of each: about what the parser has open."""
+    depth = 0
+    while node:
+        node = call_1(functions[LAST_CHILD], node)
+        depth += 1
+    return depth
 
 
 def tag_ids(names: list[str]) -> list[int]:
