@@ -20,7 +20,6 @@ from corpusmill.pipeline.ingest.page.selection import keep
 from corpusmill.pipeline.ingest.page.tags import build_tags, build_words
 from corpusmill.pipeline.ingest.page.walk import NO_MEMORY, TOO_DEEP, Page, walk
 
-
 #: What lies above the body, and below the deepest element: the document, <html>, text.
 ABOVE = 3
 

@@ -49,7 +49,8 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
 
 
 #: Bytes that are parsed before it is asked how deep the tree is: lexbor takes quadratic time for elements in elements.
-CHUNK = 1 << 16
+#: The first pieces are small, for some markup makes thousands of elements of a kilobyte.
+FIRST_CHUNK, CHUNK = 1 << 14, 1 << 16
 
 
 class _String(ctypes.Structure):
@@ -100,10 +101,13 @@ class Tree:
     def _parse(self, html: bytes, max_nesting: int) -> None:
         lexbor, document, start = self.lexbor, self.document, ctypes.cast(html, c_void_p).value or 0
         failed = lexbor.lxb_html_document_parse_chunk_begin(document)
-        for place in range(0, len(html), CHUNK):
+        place = 0
+        while place < len(html) and not failed:
             if place and deepest_last(document, api()) > max_nesting:
                 raise TooDeep
-            failed = failed or lexbor.lxb_html_document_parse_chunk(document, start + place, min(CHUNK, len(html) - place))
+            size = min(CHUNK, max(FIRST_CHUNK, place), len(html) - place)
+            failed = lexbor.lxb_html_document_parse_chunk(document, start + place, size)
+            place += size
         if failed or lexbor.lxb_html_document_parse_chunk_end(document):
             raise MemoryError  # it has no other reason
 
