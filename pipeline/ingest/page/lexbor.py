@@ -99,7 +99,7 @@ class Tree:
             raise
 
     def _parse(self, html: bytes, max_nesting: int) -> None:
-        lexbor, document, start = self.lexbor, self.document, ctypes.cast(html, c_void_p).value or 0
+        lexbor, document, start = self.lexbor, self.document, ctypes.cast(c_char_p(html), c_void_p).value or 0
         failed = lexbor.lxb_html_document_parse_chunk_begin(document)
         place = 0
         while place < len(html) and not failed:

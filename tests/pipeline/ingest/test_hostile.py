@@ -51,7 +51,7 @@ PAGES: dict[str, tuple[Callable[[], bytes], str | None]] = {
     "table": (lambda: b"<table><tr><td>" * N, "too_deep"),
     "list": (lambda: b"<ul><li>" * N, "too_deep"),
     # the adoption agency and the list of active formatting elements of HTML's tree builder
-    "formatting": (lambda: numbered(b"<font color=a%d><p>", N), "too_deep"),
+    "formatting": (lambda: numbered(b"<font color=a%d><p>", N), "out_of_memory"),
     "adoption": (lambda: numbered(b"<b id=%d><div>", N // 2) + b"</b>" * (N // 2), "too_deep"),
     "misnested": (lambda: b"<a><b><i><p></b>" * (N // 10) + b"x", None),
     "fostered": (lambda: b"<table>x<b>" * N, None),
@@ -90,7 +90,7 @@ def test_hostile_pages(tmp_path: Path, warcs, ingest) -> None:
         assert rows[name]["failed"] == ([rule] if rule else []), (name, rows[name])
         assert rows[name]["kept"] or rows[name]["reason"]
     assert rows["attributes"]["reason"] == "its extraction took more than 1 seconds (extraction.max_page_seconds)"
-    assert rows["siblings"]["reason"] == "its extraction took more than 224 MB (extraction.max_memory_mb)"
+    assert rows["formatting"]["reason"] == "its extraction took more than 224 MB (extraction.max_memory_mb)"
     neighbours_are_there(found, len(PAGES))
     assert found.reader_mb < MOST_MB
     again = ingest(path, name="again", extraction={"max_page_seconds": 1})
