@@ -25,6 +25,7 @@ from gold import GoldPage
 from corpusmill.pipeline.ingest.config import ExtractionConfig
 from corpusmill.pipeline.ingest.page import blocks as extractor
 from corpusmill.pipeline.ingest.page.features import NAMES, context_of, features
+from corpusmill.pipeline.ingest.page.lexbor import Tree
 from corpusmill.pipeline.ingest.page.render import render
 from corpusmill.pipeline.ingest.page.scorer import LEVELS, MODEL, load_trees, score
 from corpusmill.pipeline.ingest.page.selection import keep
@@ -45,7 +46,8 @@ class Example:
 
     def __init__(self, page: GoldPage):
         self.page = page
-        self.blocks = extractor.blocks_of(extractor.serialised_body(extractor.parse(page.html)), NESTING)
+        with Tree(page.html.encode()) as tree:
+            self.blocks = extractor.blocks_of(tree, NESTING)
         self.context = context_of(self.blocks) if len(self.blocks.blocks) else None
         self.features = np.zeros((0, len(NAMES)), np.float32)
         if self.context:

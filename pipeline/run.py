@@ -32,6 +32,7 @@ LIBRARIES = (
     "pyarrow",
     "ray",
     "resiliparse",
+    "selectolax",
     "tiktoken",
     "tokenizers",
     "torch",

@@ -48,6 +48,7 @@ class Text:
     text: str
     encoding: str  # that was used: its name in the Encoding standard, in lower case
     claimed: str | None = None  # the label that HTTP, or else the page, gave, as it is written (LABEL characters at most)
+    utf8: bytes | None = None  # the text in UTF-8, where the bytes were that already
 
 
 def _c1(error: UnicodeError) -> tuple[str, int]:
@@ -115,7 +116,9 @@ def decode_text(body: bytes, charset: str | None = None, html: bool = True) -> T
             return Text(fit(decode(body[len(mark) :], marked)), marked, label)
     text, used = _read(body, name)
     if used == "utf-8":  # whose decoder lets no surrogates through, and gives a NUL for one in the bytes, where it is found faster
-        return Text(text.replace("\0", "") if b"\0" in body else text, used, label)
+        if b"\0" in body:
+            return Text(text.replace("\0", ""), used, label)
+        return Text(text, used, label, body if "\ufffd" not in text else None)
     return Text(fit(text), used, label)
 
 

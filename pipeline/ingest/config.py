@@ -11,12 +11,12 @@ from corpusmill.pipeline.ingest.url_filter import resolve_url_filter
 class ExtractionConfig(Config):
     """How a page becomes text, and what it may cost."""
 
-    extractor: Literal["resiliparse", "trafilatura"] = Field(
-        default="resiliparse", description="What turns HTML into text: our blocks on resiliparse's tree, or trafilatura."
+    extractor: Literal["lexbor", "trafilatura"] = Field(
+        default="lexbor", description="What turns HTML into text: our blocks on lexbor's tree, or trafilatura."
     )
     main_content: bool = Field(default=True, description="Keep the main content alone: no navigation, teasers, footers.")
     keep_score: float = Field(
-        default=0.44, ge=0, le=1, description="A block of a page is main content from this score on (resiliparse): higher is purer."
+        default=0.44, ge=0, le=1, description="A block of a page is main content from this score on (lexbor): higher is purer."
     )
     comments: bool = Field(default=False, description="Keep comments on the main content too.")
     minimum_chars: int = Field(default=1, ge=1, description="A page or row with less text than this is dropped (characters).")

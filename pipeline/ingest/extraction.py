@@ -9,17 +9,18 @@ from corpusmill.pipeline.ingest.config import ExtractionConfig
 from corpusmill.pipeline.ingest.page.extracted import Extracted, TooDeep
 
 
-def extract_page(html: str, url: str | None, config: ExtractionConfig) -> Extracted:
+def extract_page(html: str, url: str | None, config: ExtractionConfig, utf8: bytes | None = None) -> Extracted:
     """The text of a page, with blank lines between its blocks, and its title, author, date and canonical address.
 
-    Raises TooDeep where elements nest deeper than `config.max_nesting`, and InputError where the extractor is not installed.
+    `utf8` is `html` in UTF-8, where the caller has that already. Raises TooDeep where elements nest deeper than
+    `config.max_nesting`, and InputError where the extractor is not installed.
     """
-    return EXTRACTORS[config.extractor](html, url, config)
+    return EXTRACTORS[config.extractor](html, utf8, url, config)
 
 
 def warm_up(config: ExtractionConfig) -> None:
     """Loads the extractor, so that no page is charged with that."""
-    if config.extractor == "resiliparse":
+    if config.extractor == "lexbor":
         from corpusmill.pipeline.ingest.page import blocks
 
         blocks.warm_up()
@@ -27,14 +28,14 @@ def warm_up(config: ExtractionConfig) -> None:
         extract_page("<p>Some text.", None, config)
 
 
-def with_resiliparse(html: str, url: str | None, config: ExtractionConfig) -> Extracted:
-    """Resiliparse's tree, and the blocks of it that our scorer takes for main content (`page/`)."""
+def with_lexbor(html: str, utf8: bytes | None, url: str | None, config: ExtractionConfig) -> Extracted:
+    """Lexbor's tree, and the blocks of it that our scorer takes for main content (`page/`)."""
     from corpusmill.pipeline.ingest.page import blocks
 
-    return blocks.extract(html, url, config)
+    return blocks.extract(utf8 if utf8 is not None else html.encode(), url, config)
 
 
-def with_trafilatura(html: str, url: str | None, config: ExtractionConfig) -> Extracted:
+def with_trafilatura(html: str, utf8: bytes | None, url: str | None, config: ExtractionConfig) -> Extracted:
     """Trafilatura: ten times slower, another opinion. It has no way to keep more than what it takes for main content."""
     try:
         import trafilatura
@@ -73,7 +74,7 @@ def tidy(text: str) -> str:
     return text.strip()
 
 
-EXTRACTORS: dict[str, Callable[[str, str | None, ExtractionConfig], Extracted]] = {
-    "resiliparse": with_resiliparse,
+EXTRACTORS: dict[str, Callable[[str, bytes | None, str | None, ExtractionConfig], Extracted]] = {
+    "lexbor": with_lexbor,
     "trafilatura": with_trafilatura,
 }

@@ -128,7 +128,7 @@ def _page(row: Row, record: Record, config: IngestConfig) -> bytes:
     text = decode_text(body, charset_of(record.http.get("content-type")))
     row.encoding, row.encoding_claimed, row.chars_in = text.encoding, text.claimed, len(text.text)
     try:
-        page = extract_page(text.text, row.url, limits)
+        page = extract_page(text.text, row.url, limits, text.utf8)
     except TooDeep:
         row.fail("too_deep", f"its elements nest deeper than {limits.max_nesting}")
         return body

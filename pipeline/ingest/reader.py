@@ -33,8 +33,6 @@ from corpusmill.pipeline.ingest.splitting import Segment, index_range
 
 #: Exit code of a process that ran into its memory limit.
 OUT_OF_MEMORY = 86
-#: What resiliparse raises where lexbor gets no memory; it has no other reason.
-PARSER_FAILED = "HTMLParserException"
 #: What the shared memory holds: the number of the record in the piece, and what is done with it.
 PLACE, PHASE = 0, 1
 IDLE, READING, EXTRACTING = 0, 1, 2
@@ -101,7 +99,7 @@ class Reader:
         except (BrokenPipeError, ConnectionResetError):
             raise
         except Exception as error:  # noqa: BLE001 - it is raised again in the worker
-            if isinstance(error, MemoryError) or type(error).__name__ == PARSER_FAILED:
+            if isinstance(error, MemoryError):
                 os._exit(OUT_OF_MEMORY)  # another process has to try: this one may be short of memory for other reasons
             kind = "input" if isinstance(error, InputError) else "ours" if isinstance(error, CorpusmillError) else "bug"
             told = {

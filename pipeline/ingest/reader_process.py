@@ -21,8 +21,12 @@ WALL_FACTOR = 10
 #: What Rust, C++ and glibc say on standard error when an allocation fails, before they abort.
 NO_MEMORY = re.compile(rb"memory allocation of \d+ bytes failed|std::bad_alloc|Cannot allocate memory|out of memory", re.IGNORECASE)
 #: Arrow's own allocators never give memory back. Rust must not trace a panic for want of memory: the trace wants some too, and then
-#: waits for itself forever.
-SURROUNDINGS = {"ARROW_DEFAULT_MEMORY_POOL": "system", "RUST_BACKTRACE": "0", "RUST_LIB_BACKTRACE": "0"}
+#: waits for itself forever. glibc gives the memory of each large page back and asks for it anew for the next one, which costs a
+#: twentieth of the time: so it keeps up to 64 MB. A block of more than 32 MB still goes back at once.
+SURROUNDINGS = {
+    "ARROW_DEFAULT_MEMORY_POOL": "system", "RUST_BACKTRACE": "0", "RUST_LIB_BACKTRACE": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(64 << 20), "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+}  # fmt: skip
 
 
 class Died(Exception):

@@ -1,9 +1,9 @@
 """Pages as the walk sees them, and scraps of markup to make pages of."""
 
-import numpy as np
 from hypothesis import strategies as st
 
-from corpusmill.pipeline.ingest.page.blocks import parse, serialised_body, tables
+from corpusmill.pipeline.ingest.page.blocks import tables
+from corpusmill.pipeline.ingest.page.lexbor import Tree
 from corpusmill.pipeline.ingest.page.walk import END, START, Page, walk
 
 MARKUP = st.lists(
@@ -21,7 +21,8 @@ MARKUP = st.lists(
 
 
 def walked(html: str, limit: int = 1000) -> Page:
-    return walk(np.frombuffer(serialised_body(parse(html)), np.uint8), *tables(), limit)
+    with Tree(html.encode()) as tree:
+        return walk(tree.root, *tables(), limit)
 
 
 def texts(page) -> list[str]:

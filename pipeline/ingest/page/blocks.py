@@ -1,63 +1,66 @@
-"""Extraction by blocks: resiliparse parses, a walk over its tree gives blocks, a scorer weighs them, the good ones are kept."""
+"""Extraction by blocks: lexbor parses, a walk over its tree gives blocks, a scorer weighs them, the good ones are kept."""
 
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from corpusmill.pipeline.ingest.config import ExtractionConfig
 from corpusmill.pipeline.ingest.page.extracted import Extracted, TooDeep
 from corpusmill.pipeline.ingest.page.features import context_of
+from corpusmill.pipeline.ingest.page.lexbor import CHUNK, Tree, api, tag_ids
 from corpusmill.pipeline.ingest.page.metadata import read_metadata
 from corpusmill.pipeline.ingest.page.render import render
-from corpusmill.pipeline.ingest.page.scorer import scores_of
+from corpusmill.pipeline.ingest.page.scorer import load_trees, scores_of
 from corpusmill.pipeline.ingest.page.selection import keep
-from corpusmill.pipeline.ingest.page.tags import build_tables
-from corpusmill.pipeline.ingest.page.walk import Page, walk
+from corpusmill.pipeline.ingest.page.tags import build_tags, build_words
+from corpusmill.pipeline.ingest.page.walk import NO_MEMORY, TOO_DEEP, Page, walk
 
-tables = cache(build_tables)
-
-
-def parse(html: str) -> Any:
-    """The tree of a page, as browsers repair it: resiliparse's `HTMLTree`."""
-    from resiliparse.parse.html import HTMLTree
-
-    return HTMLTree.parse(html)
+#: What lies above the body, and below the deepest element: the document, <html>, text.
+ABOVE = 3
 
 
-def serialised_body(tree: Any) -> bytes:
-    """The part of a page that is shown, as well-formed HTML in UTF-8."""
-    body: bytes = (tree.body or tree.document).html.encode()
-    return body
+@cache
+def tables() -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """What the walk looks things up in: `lexbor.api`, and the tables of elements and words."""
+    return api(), build_tags(tag_ids), build_words()
 
 
-def blocks_of(body: bytes, max_nesting: int) -> Page:
-    """The blocks of a serialised body. Raises TooDeep."""
-    page: Page = walk(np.frombuffer(body, np.uint8), *tables(), max_nesting)
-    if page.deep:
+def blocks_of(tree: Tree, max_nesting: int) -> Page:
+    """The blocks of what is shown of a page. Raises TooDeep and MemoryError."""
+    page: Page = walk(tree.root, *tables(), max_nesting)
+    if page.end == NO_MEMORY:
+        raise MemoryError
+    if page.end == TOO_DEEP:
         raise TooDeep
     return page
 
 
-def main_blocks(page: Page, config: ExtractionConfig) -> NDArray[np.bool_]:
-    """Which blocks are main content; all of them where the configuration wants more than that."""
-    if not config.main_content or len(page.blocks) == 0:
-        return np.ones(len(page.blocks), np.bool_)
+def main_text(page: Page, config: ExtractionConfig) -> str:
+    """The text of the blocks that are main content; of all blocks where the configuration wants more than that."""
+    if config.main_content and len(page.blocks):
+        text = render_main(page, load_trees(), config.keep_score, config.comments)
+    else:
+        text = render(page, np.ones(len(page.blocks), np.bool_))
+    return str(memoryview(text), "utf-8").strip()
+
+
+@numba.njit(cache=True, nogil=True)
+def render_main(page, trees, threshold, comments):  # type: ignore[no-untyped-def]
+    """UTF-8 of the main content of a page that has blocks, uint8: all in one kernel, since each call of one costs some microseconds."""
     context = context_of(page)
-    kept: NDArray[np.bool_] = keep(page, context, scores_of(page, context), config.keep_score, config.comments)
-    return kept
+    return render(page, keep(page, context, scores_of(page, context, trees), threshold, comments))
 
 
-def extract(html: str, url: str | None, config: ExtractionConfig) -> Extracted:
-    tree = parse(html)
-    body = serialised_body(tree)
-    page = blocks_of(body, config.max_nesting)
-    text = render(page, main_blocks(page, config)).tobytes().decode().strip()
-    return Extracted(text, *read_metadata(tree, body, page, url))
+def extract(html: bytes, url: str | None, config: ExtractionConfig) -> Extracted:
+    """The main text of a page in UTF-8, and what it says of itself. Raises TooDeep and MemoryError."""
+    with Tree(html, config.max_nesting + ABOVE) as tree:
+        page = blocks_of(tree, config.max_nesting)
+        return Extracted(main_text(page, config), *read_metadata(tree, page, url))
 
 
 def warm_up() -> None:
@@ -70,4 +73,4 @@ def warm_up() -> None:
 
 
 def run_kernels() -> None:
-    extract("<p>Some text.", None, ExtractionConfig())
+    extract(b"<p>Some text." + b" " * CHUNK, None, ExtractionConfig())

@@ -3,6 +3,7 @@
 the hints of names. No word of any language is looked at, so that the scorer holds on pages in all of them.
 """
 
+import math
 from collections import namedtuple
 
 import numba
@@ -13,12 +14,11 @@ from corpusmill.pipeline.ingest.page.measure import (
     COMMAS,
     ENDS,
     LETTERS,
-    MEASURES,
     STOPS,
     UPPER,
     WORDS,
     count_equal,
-    measure,
+    measures_of,
     text_keys,
 )
 from corpusmill.pipeline.ingest.page.scan import PRIME
@@ -30,7 +30,6 @@ from corpusmill.pipeline.ingest.page.walk import (
     BREAKS,
     CHARS,
     DEPTH,
-    END,
     FIRST,
     HINTS,
     ITEM,
@@ -40,9 +39,9 @@ from corpusmill.pipeline.ingest.page.walk import (
     OWN,
     PARENT,
     ROW,
-    START,
     TAG,
 )
+from corpusmill.pipeline.text.addresses import borrowed
 
 #: Nodes above a block, itself included, whose sums are features.
 LEVELS = 4
@@ -68,6 +67,9 @@ NAMES = (
     *(f"in_{hint}" for hint in HINT_NAMES), *(f"near_{hint}" for hint in HINT_NAMES),
 )  # fmt: skip
 
+#: What `math.log1p` gives for small numbers, of which nearly all are asked for.
+LOGS = np.array([math.log1p(number) for number in range(1 << 12)])
+
 #: Running sums over the blocks before each: characters, of them in links, blocks with an end mark, characters in prose.
 ALL, OF_LINKS, WITH_END, PROSE = range(4)
 
@@ -80,9 +82,7 @@ Context = namedtuple("Context", "measures sums equal alike core h1")
 def context_of(page):
     """The `Context` of a page that has blocks."""
     blocks, nodes = page.blocks, page.nodes
-    measures = np.empty((len(blocks), MEASURES), np.int32)
-    for block in range(len(blocks)):
-        measure(page.text, blocks[block, START], blocks[block, END], measures[block])
+    measures = measures_of(page.text, blocks)
     return Context(
         measures,
         _running_sums(blocks, measures),
@@ -96,20 +96,33 @@ def context_of(page):
 @numba.njit(cache=True, nogil=True)
 def features(page, context, first, last):
     """float32 of shape (len(NAMES), last - first) for the blocks from `first` to `last`."""
-    nodes, sums = page.nodes, context.sums
-    blocks, measures, equal = page.blocks[first:last], context.measures[first:last], context.equal[first:last]
-    out = np.empty((len(NAMES), len(blocks)), np.float32)
-    rows = np.zeros((len(blocks), len(NAMES) - 2 * HINT_COUNT), np.float32)
-    for block in range(len(blocks)):
-        row = rows[block]
-        place = _of_itself(row, blocks[block], nodes, measures[block], equal[block])
-        place = _of_nodes(row, place, blocks[block, NODE], nodes, sums, context.alike)
-        place = _of_neighbours(row, place, first + block, sums)
-        place = _of_core(row, place, first + block, blocks[block, NODE], nodes, sums, context.core)
-        place = _of_place(row, place, first + block, sums, context.h1)
+    out = np.empty((len(NAMES), last - first), np.float32)
+    rows = np.zeros((last - first, len(NAMES) - 2 * HINT_COUNT), np.float32)
+    _fill_rows(page, context, first, rows)
     out[: -2 * HINT_COUNT] = rows.T
-    _of_hints(out[-2 * HINT_COUNT :], blocks, nodes)
+    _of_hints(out[-2 * HINT_COUNT :], page.blocks[first:last], page.nodes)
     return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _fill_rows(page, context, first, rows):
+    blocks, nodes, rows = borrowed(page.blocks), borrowed(page.nodes), borrowed(rows)
+    measures, sums, equal, alike = (
+        borrowed(context.measures), borrowed(context.sums), borrowed(context.equal), borrowed(context.alike)
+    )  # fmt: skip
+    for number in range(len(rows)):
+        block, row = first + number, rows[number]
+        place = _of_itself(row, blocks[block], nodes, measures[block], equal[block])
+        place = _of_nodes(row, place, blocks[block, NODE], nodes, sums, alike)
+        place = _of_neighbours(row, place, block, sums)
+        place = _of_core(row, place, block, blocks[block, NODE], nodes, sums, context.core)
+        _of_place(row, place, block, sums, context.h1)
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _log1p(number):
+    """Of an integer of at least 0."""
+    return LOGS[number] if number < len(LOGS) else math.log1p(number)
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
@@ -168,7 +181,7 @@ def _first_h1(blocks, nodes, measures):
 def _of_itself(row, block, nodes, measures, equal):
     chars, words = block[CHARS], max(measures[WORDS], 1)
     tag = nodes[block[NODE], TAG]
-    row[0], row[1] = np.log1p(chars), np.log1p(words)
+    row[0], row[1] = _log1p(chars), _log1p(words)
     row[2], row[3] = block[LINKED] / chars, block[BOLDED] / chars
     row[4], row[5] = block[ANCHORS], block[BREAKS]
     row[6], row[7], row[8] = measures[STOPS], measures[STOPS] / words, measures[COMMAS] / words
@@ -186,11 +199,11 @@ def _of_nodes(row, place, node, nodes, sums, alike):
     for _ in range(LEVELS):
         first, last = nodes[node, FIRST], nodes[node, LAST]
         chars, count = sums[last, ALL] - sums[first, ALL], max(last - first, 1)
-        row[place] = np.log1p(chars)
+        row[place] = _log1p(chars)
         row[place + 1] = (sums[last, OF_LINKS] - sums[first, OF_LINKS]) / max(chars, 1)
         row[place + 2] = chars / total
         row[place + 3] = (sums[last, WITH_END] - sums[first, WITH_END]) / count
-        row[place + 4] = np.log1p(count)
+        row[place + 4] = _log1p(count)
         row[place + 5] = (sums[last, PROSE] - sums[first, PROSE]) / max(chars, 1)
         row[place + 6] = min(alike[node], 20)
         place += 7
@@ -221,24 +234,24 @@ def _of_core(row, place, block, node, nodes, sums, core):
         above += 1
     row[place], row[place + 1] = above, nodes[core, DEPTH] - nodes[node, DEPTH]
     if block < first:
-        row[place + 2], row[place + 4] = -1, np.log1p(first - block)
+        row[place + 2], row[place + 4] = -1, _log1p(first - block)
     elif block >= last:
-        row[place + 2], row[place + 4] = 1, np.log1p(block - last + 1)
+        row[place + 2], row[place + 4] = 1, _log1p(block - last + 1)
     else:
         row[place + 3] = (block - first) / (last - first)
     row[place + 5] = (sums[last, ALL] - sums[first, ALL]) / sums[-1, ALL]
-    row[place + 6] = np.log1p(max(sums[last, PROSE] - sums[block, PROSE], 0))
-    row[place + 7] = np.log1p(max(sums[block, PROSE] - sums[first, PROSE], 0))
+    row[place + 6] = _log1p(max(sums[last, PROSE] - sums[block, PROSE], 0))
+    row[place + 7] = _log1p(max(sums[block, PROSE] - sums[first, PROSE], 0))
     return place + 8
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
 def _of_place(row, place, block, sums, h1):
     count, total = len(sums) - 1, sums[-1, ALL]
-    row[place], row[place + 1] = np.log1p(sums[-1, PROSE] - sums[block + 1, PROSE]), np.log1p(sums[block, PROSE])
+    row[place], row[place + 1] = _log1p(sums[-1, PROSE] - sums[block + 1, PROSE]), _log1p(sums[block, PROSE])
     row[place + 2], row[place + 3] = sums[-1, PROSE] / total, sums[block, ALL] / total
-    row[place + 4], row[place + 5], row[place + 6] = np.log1p(block), np.log1p(count - block), np.log1p(count)
-    row[place + 7] = np.log1p(total)
+    row[place + 4], row[place + 5], row[place + 6] = _log1p(block), _log1p(count - block), _log1p(count)
+    row[place + 7] = _log1p(total)
     if h1 >= 0:
         row[place + 8] = 1 if block > h1 else 2 if block == h1 else 3
         row[place + 9] = min(abs(block - h1), 50)

@@ -6,12 +6,28 @@ import numpy as np
 
 from corpusmill.pipeline.ingest.page.scan import OFFSET, PRIME
 from corpusmill.pipeline.ingest.page.walk import END, START
+from corpusmill.pipeline.text.addresses import borrowed
 
 #: What `measure` counts. `WORDS` lie between spaces, `CAPITALIZED` of them begin with a capital (ASCII); `LETTERS` are ASCII letters and
 #: everything beyond Latin-1 controls; `ENDS`: 1 where the text ends with an end mark (quotes and brackets behind it aside), 2 with a
 #: colon, 3 with an ellipsis, else 0.
 WORDS, STOPS, COMMAS, UPPER, LETTERS, CAPITALIZED, ENDS = range(7)
 MEASURES = 7
+
+
+@numba.njit(cache=True, nogil=True)
+def measures_of(text, blocks):
+    """What `measure` counts in each block, int32 of shape (blocks, MEASURES)."""
+    out = np.empty((len(blocks), MEASURES), np.int32)
+    _fill_measures(text, blocks, out)
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _fill_measures(text, blocks, out):
+    text, blocks, out = borrowed(text), borrowed(blocks), borrowed(out)
+    for block in range(len(blocks)):
+        measure(text, blocks[block, START], blocks[block, END], out[block])
 
 
 @numba.njit(cache=True, nogil=True)

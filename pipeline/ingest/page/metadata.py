@@ -9,6 +9,8 @@ from urllib.parse import urljoin, urlsplit
 
 import numpy as np
 
+from corpusmill.pipeline.ingest.page import marks
+from corpusmill.pipeline.ingest.page.lexbor import Tree
 from corpusmill.pipeline.ingest.page.tags import HINT_NAMES
 from corpusmill.pipeline.ingest.page.walk import END, NODE, OWN, PARENT, START, Page
 
@@ -24,17 +26,14 @@ ISO = re.compile(r"(?<!\d)(?P<year>(?:19|20)\d\d)-(?P<month>0?[1-9]|1[0-2])-(?P<
 COMPACT = re.compile(r"(?<!\d)(?P<year>(?:19|20)\d\d)(?P<month>0[1-9]|1[0-2])(?P<day>0[1-9]|[12]\d|3[01])(?!\d)")
 IN_URL = re.compile(r"/(?P<year>(?:19|20)\d\d)[/-](?P<month>0?[1-9]|1[0-2])[/-](?P<day>0?[1-9]|[12]\d|3[01])(?!\d)")
 DOTTED = re.compile(r"(?<!\d)(?P<day>0?[1-9]|[12]\d|3[01])\.\s?(?P<month>0?[1-9]|1[0-2])\.\s?(?P<year>(?:19|20)\d\d)(?!\d)")
+#: Where JSON-LD begins in a head.
 LINKED_DATA = b'type="application/ld+json"'
 #: A tag of serialised HTML, where all values are quoted, and what is asked of it. Values are still escaped.
-META = re.compile(r'<meta ([^">]*(?:"[^"]*"[^">]*)*)>')
-PROPERTY = re.compile(r'(?:property|name|itemprop)="([^"]+)"')
-CONTENT = re.compile(r'content="([^"]*)"')
-CANONICAL = 'rel="canonical"'
-HREF = re.compile(r'<link [^>]*?href="([^"]*)"')
-TIME = re.compile(rb'<time [^>]*?datetime="([^"]*)"')
-#: Elements that are marked as the author, and words one of which is then in the page.
-AUTHOR_MARKS = '[itemprop~="author"], [rel~="author"], .author, .byline'
-AUTHOR_WORDS = (b"author", b"byline")
+META = re.compile(rb'<meta ([^">]*(?:"[^"]*"[^">]*)*)>')
+PROPERTY = re.compile(rb'(?:property|name|itemprop)="([^"]+)"')
+CONTENT = re.compile(rb'content="([^"]*)"')
+CANONICAL = b'rel="canonical"'
+HREF = re.compile(rb'<link [^>]*?href="([^"]*)"')
 DATE = 1 << HINT_NAMES.index("date")
 #: So many blocks are looked at for a date, and so many bytes of each.
 DATED_BLOCKS, DATED_BYTES = 20, 200
@@ -51,23 +50,29 @@ class Metadata(NamedTuple):
     canonical_url: str | None  # absolute
 
 
-def read_metadata(tree: Any, body: bytes, page: Page, url: str | None) -> Metadata:
-    """What a parsed page (resiliparse's `HTMLTree`) says of itself; `body` is its body serialised, `page` that in blocks, `url`
-    where it was found.
+def read_metadata(tree: Tree, page: Page, url: str | None) -> Metadata:
+    """What a page says of itself; `page` is its body in blocks, `url` where it was found.
 
     What is meant for machines goes first: Open Graph and Dublin Core metas, then JSON-LD; then elements marked as author or date.
     """
-    head = tree.head.html if tree.head else ""
+    head = tree.serialised(tree.head)
     metas = _metas(head)
     title = _first(metas, TITLES) or _text(tree.title)
     author = _person(_first(metas, AUTHORS))
     date = next(filter(None, (day(metas[name]) for name in DATES if name in metas)), None)
     if not (author and date):
-        linked = list(_linked_data(head.encode())) + list(_linked_data(body))
-        author = author or next(filter(None, map(_author_of, linked)), None) or _person(_marked_author(tree, body))
+        scripts = [(tree.text(script) or "").encode() for script in marked(page, marks.SCRIPTS)[:SCRIPTS]]
+        linked = [item for script in [*_scripts(head), *scripts] for item in _linked_data(script)]
+        author = author or next(filter(None, map(_author_of, linked)), None) or _person(_marked_author(tree, page))
         date = date or next(filter(None, (day(item.get("datePublished")) for item in linked)), None) or day(url, IN_URL)
-        date = date or _time(body) or _dated_block(page)
+        times = (tree.attribute(time, b"datetime") for time in marked(page, marks.TIMES))
+        date = date or next(filter(None, map(day, times)), None) or _dated_block(page)
     return Metadata(title, author, date, _canonical(head, url))
+
+
+def marked(page: Page, kind: int) -> list[int]:
+    """The addresses of the elements that the walk took note of."""
+    return [element for element in page.marks[kind].tolist() if element]
 
 
 def day(value: Any, *patterns: re.Pattern[str]) -> str | None:
@@ -78,13 +83,13 @@ def day(value: Any, *patterns: re.Pattern[str]) -> str | None:
     return None
 
 
-def _metas(head: str) -> dict[str, str]:
+def _metas(head: bytes) -> dict[str, str]:
     """The contents of the metas that are wanted, by their names in lower case; of several the first that is not empty."""
     metas: dict[str, str] = {}
     for attributes in META.findall(head):
         named = PROPERTY.search(attributes)
-        name = named.group(1).strip().lower() if named else ""
-        if name in WANTED and name not in metas and (content := CONTENT.search(attributes)) and (text := _text(content.group(1))):
+        name = named.group(1).decode().strip().lower() if named else ""
+        if name in WANTED and name not in metas and (content := CONTENT.search(attributes)) and (text := _text(content.group(1).decode())):
             metas[name] = text
     return metas
 
@@ -106,29 +111,32 @@ def _person(name: Any) -> str | None:
     return text
 
 
-def _linked_data(serialised: bytes) -> Iterator[dict[str, Any]]:
-    """The objects of the JSON-LD in serialised HTML, those inside `@graph` and lists too."""
+def _scripts(head: bytes) -> Iterator[bytes]:
+    """The JSON-LD of a serialised head."""
     place = 0
     for _ in range(SCRIPTS):
-        place = serialised.find(LINKED_DATA, place)
-        if place < 0:
+        place = head.find(LINKED_DATA, place)
+        start = head.find(b">", place) + 1 if place >= 0 else 0
+        end = head.find(b"</script>", start) if start else -1
+        if end < 0:
             return
-        start = serialised.find(b">", place) + 1
-        end = serialised.find(b"</script>", start)
-        if not start or end < 0:
-            return
+        yield head[start:end]
         place = end
-        try:
-            waiting = [json.loads(serialised[start:end], strict=False)] if end - start <= SCRIPT_CHARS else []
-        except (ValueError, RecursionError):
-            continue
-        while waiting:
-            item = waiting.pop(0)
-            if isinstance(item, list):
-                waiting = item[:50] + waiting
-            elif isinstance(item, dict):
-                yield item
-                waiting += [item["@graph"]] if isinstance(item.get("@graph"), list) else []
+
+
+def _linked_data(script: bytes) -> Iterator[dict[str, Any]]:
+    """The objects of a script of JSON-LD, those inside `@graph` and lists too."""
+    try:
+        waiting = [json.loads(script, strict=False)] if len(script) <= SCRIPT_CHARS else []
+    except (ValueError, RecursionError):
+        return
+    while waiting:
+        item = waiting.pop(0)
+        if isinstance(item, list):
+            waiting = item[:50] + waiting
+        elif isinstance(item, dict):
+            yield item
+            waiting += [item["@graph"]] if isinstance(item.get("@graph"), list) else []
 
 
 def _author_of(item: dict[str, Any]) -> str | None:
@@ -138,15 +146,10 @@ def _author_of(item: dict[str, Any]) -> str | None:
     return ", ".join(name for name in names if name) or None
 
 
-def _time(body: bytes) -> str | None:
-    """The date of the first <time> that has one."""
-    place = body.find(b"<time ")
-    return next(filter(None, (day(value.decode()) for value in TIME.findall(body, place))), None) if place >= 0 else None
-
-
-def _marked_author(tree: Any, body: bytes) -> str | None:
-    element = tree.body.query_selector(AUTHOR_MARKS) if tree.body and any(word in body for word in AUTHOR_WORDS) else None
-    return _text(element.getattr("content") or element.text[:LONGEST]) if element is not None else None
+def _marked_author(tree: Tree, page: Page) -> str | None:
+    for element in marked(page, marks.AUTHORS) if tree.body else ():
+        return _text(tree.attribute(element, b"content") or (tree.text(element) or "")[:LONGEST])
+    return None
 
 
 def _dated_block(page: Page) -> str | None:
@@ -161,12 +164,12 @@ def _dated_block(page: Page) -> str | None:
     return None
 
 
-def _canonical(head: str, url: str | None) -> str | None:
+def _canonical(head: bytes, url: str | None) -> str | None:
     """The address that the page gives as its own, as an absolute one."""
     place = head.find(CANONICAL)
-    link = HREF.match(head, head.rfind("<link ", 0, place)) if place >= 0 else None
+    link = HREF.match(head, head.rfind(b"<link ", 0, place)) if place >= 0 else None
     try:
-        address = urljoin(url or "", html.unescape(link.group(1)).strip()) if link and link.group(1) else ""
+        address = urljoin(url or "", html.unescape(link.group(1).decode()).strip()) if link and link.group(1) else ""
         return address if urlsplit(address).scheme in ("http", "https") and urlsplit(address).hostname else None
     except ValueError:
         return None

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpusmill.pipeline.errors import CorpusmillError
-from corpusmill.pipeline.ingest.page.features import NAMES, Context, features
-from corpusmill.pipeline.ingest.page.walk import Page
+from corpusmill.pipeline.ingest.page.features import NAMES, features
+from corpusmill.pipeline.text.addresses import borrowed
 
 MODEL = Path(__file__).with_name("scorer.json")
 
@@ -39,18 +39,31 @@ def load_trees(path: Path = MODEL) -> Trees:
     return feature.astype(np.int32), cut.astype(np.float32), values.astype(np.float64)
 
 
-def scores_of(page: Page, context: Context) -> NDArray[np.float64]:
-    """The probability of each block of a page to be main text."""
-    ends = [(first, min(first + AT_A_TIME, len(page.blocks))) for first in range(0, len(page.blocks), AT_A_TIME)]
-    return np.concatenate([score(features(page, context, *part), load_trees()) for part in ends])
+@numba.njit(cache=True, nogil=True)
+def scores_of(page, context, trees):
+    """The probability of each block of a page to be main text, float64."""
+    scores = np.empty(len(page.blocks))
+    for first in range(0, len(scores), AT_A_TIME):
+        last = min(first + AT_A_TIME, len(scores))
+        scores[first:last] = score(features(page, context, first, last), trees)
+    return scores
 
 
 @numba.njit(cache=True, nogil=True)
 def score(columns, trees):
     """Probabilities, float64 of length n, for `columns` of shape (features, n) float32."""
-    feature, cut, values = trees
     odds = np.zeros(columns.shape[1])
     leaves = np.empty(columns.shape[1], np.int32)
+    _add_trees(columns, trees, leaves, odds)
+    for row in range(len(odds)):
+        odds[row] = 1.0 / (1.0 + np.exp(-odds[row]))
+    return odds
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_trees(columns, trees, leaves, odds):
+    feature, cut, values = borrowed(trees[0]), borrowed(trees[1]), borrowed(trees[2])
+    columns, leaves, odds = borrowed(columns), borrowed(leaves), borrowed(odds)
     for tree in range(len(feature)):
         leaves[:] = 0
         for level in range(LEVELS):
@@ -59,6 +72,3 @@ def score(columns, trees):
                 leaves[row] |= np.int32(column[row] > limit) << np.int32(level)
         for row in range(len(leaves)):
             odds[row] += values[tree, leaves[row]]
-    for row in range(len(odds)):
-        odds[row] = 1.0 / (1.0 + np.exp(-odds[row]))
-    return odds

@@ -1,8 +1,10 @@
-"""What the walk over a page knows about element names and about the words in class names: two small hash tables.
+"""What the walk over a page knows about element names and about the words in class names: two small tables.
 
 An element's name decides whether its content is dropped, whether it stands on lines of its own, and which role it
 plays; words in `class`, `id`, `role` and `itemprop` only give hints (`HINTS`), one bit each, that a scorer weighs.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +25,14 @@ KINDS = {
     "search frameset optgroup option colgroup",
 }
 
+UNNUMBERED = "annotation"
+
 # ---- names that matter beyond their kind ------------------------------------------------------------------
 #: Small numbers of the block elements that the features and the rendering ask for; all other elements are 0.
 NAMES = (
     "", "p", "div", "li", "td", "th", "tr", "h1", "h2", "h3", "h4", "h5", "h6", "pre", "blockquote", "dt", "dd", "figcaption",
     "article", "main", "section", "header", "footer", "aside", "nav", "ul", "ol", "form", "table", "body", "html", "address",
-    "figure", "dl", "hr", "caption", "summary", "a", "br", "center",
+    "figure", "dl", "hr", "caption", "summary", "a", "br", "center", "script", "time",
 )  # fmt: skip
 NAME = {name: number for number, name in enumerate(NAMES)}
 
@@ -114,17 +118,27 @@ def _insert(table: NDArray[np.uint64], word: str) -> NDArray[np.uint64]:
     return table[place]
 
 
-def build_tables() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """What the kernels look up by hash: of elements (hash, kind, number in `NAMES`, hints) and of words (hash, hints)."""
-    tags, words = np.zeros((512, 4), np.uint64), np.zeros((2048, 2), np.uint64)
-    for kind, names in KINDS.items():
-        for name in names.split():
-            _insert(tags, name)[1] = kind
-    for name, number in NAME.items():
-        if name:
-            _insert(tags, name)[2] = number
+def build_words() -> NDArray[np.int64]:
+    """What the kernels look words up in by hash: rows of (hash, hints)."""
+    words = np.zeros((2048, 2), np.uint64)
     for bit, hint in enumerate(HINTS.values()):
         for word in hint.split():
-            row = _insert(tags, word.strip("<>")) if word.startswith("<") else _insert(words, word)
-            row[-1] |= np.uint64(1 << bit)
-    return tags.view(np.int64), words.view(np.int64)
+            if not word.startswith("<"):
+                _insert(words, word)[1] |= np.uint64(1 << bit)
+    return words.view(np.int64)
+
+
+def build_tags(tag_ids: Callable[[list[str]], list[int]]) -> NDArray[np.int64]:
+    """Rows of (kind, number in `NAMES`, hints, hash of the name) by the parser's number of an element, which `tag_ids` gives for
+    names; the last row is that of UNNUMBERED, the only element here of which the parser knows nothing."""
+    kinds = {name: kind for kind, names in KINDS.items() for name in names.split()}
+    hints = [(word.strip("<>"), bit) for bit, hint in enumerate(HINTS.values()) for word in hint.split() if word.startswith("<")]
+    names = sorted({*kinds, *filter(None, NAMES), *(name for name, _ in hints)})
+    ids = {name: number for name, number in zip(names, tag_ids(names)) if name != UNNUMBERED}
+    rows = np.zeros((max(ids.values()) + 2, 4), np.int64)
+    for name, number in ids.items():
+        rows[number] = kinds.get(name, INLINE), NAME.get(name, 0), 0, np.uint64(fnv1a(name.encode())).astype(np.int64)
+    rows[-1, 0] = kinds[UNNUMBERED]
+    for name, bit in hints:
+        rows[ids[name], 2] |= 1 << bit
+    return rows

@@ -1,9 +1,8 @@
 # mypy: disallow-untyped-defs=False
-"""The walk over a page: one pass over the serialised tree that gives its text in blocks.
+"""The walk over a page: one pass over the parser's tree that gives its text in blocks.
 
-A parser has repaired the markup (`extraction.py`), so here it is well formed: tags nest, attributes are quoted with
-`"`, text is escaped. A block is a run of text without a block element or an empty line in it: a paragraph, a heading,
-an item, a cell, a `pre`. Blocks lie in nodes, which are the block elements.
+A block is a run of text without a block element or an empty line in it: a paragraph, a heading, an item, a cell, a `pre`.
+Blocks lie in nodes, which are the block elements.
 """
 
 from collections import namedtuple
@@ -11,25 +10,13 @@ from collections import namedtuple
 import numba
 import numpy as np
 
-from corpusmill.pipeline.ingest.page.scan import (
-    AMP,
-    BANG,
-    GT,
-    LT,
-    NEWLINE,
-    SLASH,
-    SPACE,
-    attributes,
-    behind_comment,
-    behind_end_tag,
-    entity,
-    find,
-    invisible,
-    name,
-    next_tag,
-    skip_attributes,
-)
-from corpusmill.pipeline.ingest.page.tags import BLOCK, BOLD, BREAK, DROP, INLINE, LINK, NAME, RAW, VOID
+from corpusmill.pipeline.ingest.page.calls import call_1, call_2
+from corpusmill.pipeline.ingest.page.lexbor import ELEMENT, ELEMENT_NAME, FIRST_CHILD, NEXT, TAG_ID, TEXT, TEXT_NODE, TYPE
+from corpusmill.pipeline.ingest.page.lexbor import PARENT as PARENT_NODE
+from corpusmill.pipeline.ingest.page.marks import MARKED, MARKS, attributes
+from corpusmill.pipeline.ingest.page.scan import NEWLINE, SPACE, hash_of, invisible
+from corpusmill.pipeline.ingest.page.tags import BLOCK, BOLD, BREAK, DROP, LINK, NAME, RAW, UNNUMBERED, fnv1a
+from corpusmill.pipeline.text.addresses import array_at, borrowed
 
 #: Columns of `Page.blocks`: int32. `START`, `END`: bytes of `text`; `NODE`: the innermost node; `CHARS`: characters but spaces, and
 #: how many of them lie in links (`LINKED`) and in bold (`BOLDED`); `ANCHORS`: links that begin in it; `BREAKS`: single line breaks;
@@ -41,10 +28,12 @@ BLOCK_COLUMNS = 10
 PARENT, TAG, FIRST, LAST, DEPTH, OWN, HINTS, ALIKE = range(8)
 NODE_COLUMNS = 8
 
-#: A page in blocks: `text` uint8, `blocks` (n, 10) int32, `nodes` (m, 8) int64; `deep`: it nests too deeply and was not walked to its end.
-Page = namedtuple("Page", "text blocks nodes deep")
+#: How a walk ends: where a page nests too deeply, or memory runs out, it does not come to the end.
+WHOLE, TOO_DEEP, NO_MEMORY = range(3)
+#: A page in blocks: `text` uint8, `blocks` (n, 10) int32, `nodes` (m, 8) int64; `marks` int64 (see `marks.py`); `end`: how the walk ended.
+Page = namedtuple("Page", "text blocks nodes marks end")
 
-TAG_LI, TAG_TD, TAG_TH, TAG_PRE, TAG_BODY, TAG_HTML = (NAME[n] for n in ("li", "td", "th", "pre", "body", "html"))
+TAG_LI, TAG_TD, TAG_TH, TAG_PRE, TAG_BODY, TAG_HTML, TAG_HR = (NAME[n] for n in ("li", "td", "th", "pre", "body", "html", "hr"))
 
 #: The state of a walk, int64 by these places. `WRITTEN`: bytes of text so far, of which the open block begins at `BEGIN`; `OWED_SPACE`
 #: and `OWED_LINES` come before the block's next character; the others count open elements or belong to the open block.
@@ -52,70 +41,109 @@ DEPTH_NOW, NODE_NOW, NODE_COUNT, LINKS, BOLDS, PRES, DROPS, WRITTEN, COUNT, OWED
 IN_CHARS, IN_LINKED, IN_BOLDED, IN_ANCHORS, IN_BREAKS, IN_ITEM = range(12, 18)
 
 #: Columns of the stack of open elements, int64.
-KEY, KIND, BEFORE, IS_PRE = range(4)
+#: `IS_RULE`: 1 for <hr>, which stays open to the end of what it lies in: for the scorer, what follows a rule lies below it.
+KIND, BEFORE, IS_PRE, IS_RULE = range(4)
+BYTES = np.empty(0, np.uint8)
+UNNUMBERED_KEY = np.uint64(fnv1a(UNNUMBERED.encode()))
 
 
 @numba.njit(cache=True, nogil=True)
-def walk(html, tags, words, limit):
-    """`html`, uint8 of serialised HTML, as a `Page`. `tags` and `words` are the tables of `tags.build_tables`; a page with
-    elements that lie deeper than `limit` is not walked to its end: it is `deep`."""
-    opened = ended = 1
-    for place in range(len(html) - 1):
-        if html[place] == LT:
-            opened += html[place + 1] != SLASH
-            ended += html[place + 1] == SLASH
-    text = np.empty(len(html) + 2, np.uint8)
-    blocks = np.empty((min(opened + ended, len(html) // 2) + 2, BLOCK_COLUMNS), np.int32)
-    nodes = np.zeros((opened + 1, NODE_COLUMNS), np.int64)
+def walk(root, api, tags, words, limit):
+    """What lies in the element at the address `root`, itself included, as a `Page`.
+
+    `api` is `lexbor.api`; `tags` and `words` are the tables of `tags.py`. A page with elements that lie deeper than `limit` is
+    not walked to its end.
+    """
+    elements, size = _sizes(root, api)
+    text = np.empty(max(size, 0) + elements + 2, np.uint8)
+    blocks = np.empty((2 * elements + 2, BLOCK_COLUMNS), np.int32)
+    nodes = np.zeros((elements + 2, NODE_COLUMNS), np.int64)
     nodes[0, PARENT] = -1
-    stack, state = np.empty((limit, 4), np.int64), np.zeros(18, np.int64)
+    marks, stack, state = np.zeros((MARKS, MARKED), np.int64), np.empty((limit, 4), np.int64), np.zeros(18, np.int64)
     state[NODE_COUNT] = 1
-    place = 0
-    while place < len(html):
-        if html[place] != LT:
-            place = _text(html, text, blocks, nodes, state, place)
-        elif place + 1 < len(html) and html[place + 1] == SLASH:
-            place = _end_tag(html, text, blocks, nodes, stack, state, place + 2)
-        elif place + 1 < len(html) and html[place + 1] == BANG:
-            place = behind_comment(html, place)
-        elif state[DEPTH_NOW] < limit:
-            place = _start_tag(html, tags, words, text, blocks, nodes, stack, state, place + 1)
-        else:
-            break
-    deep = place < len(html)
+    end = NO_MEMORY if size < 0 else _walk(root, api, tags, words, text, blocks, nodes, marks, stack, state, np.zeros(1, np.int64))
+    return Page(text[: state[WRITTEN]], blocks[: state[COUNT]], nodes[: state[NODE_COUNT]], marks, end)
+
+
+@numba.njit(cache=True, nogil=True)
+def _sizes(root, api):
+    """How many elements there are, and bytes of text: -1 where there is not enough memory to look at one."""
+    elements = size = 0
+    length = np.zeros(1, np.int64)
+    node = root
+    while node:
+        kind = call_1(api[TYPE], node) & 0xFFFFFFFF
+        if kind == TEXT_NODE:
+            if call_2(api[TEXT], node, length.ctypes.data) == 0:
+                return elements, -1
+            size += length[0]
+        elements += kind == ELEMENT
+        down = call_1(api[FIRST_CHILD], node)
+        while down == 0 and node != root:
+            down = call_1(api[NEXT], node)
+            if down == 0:
+                node = call_1(api[PARENT_NODE], node)
+        node = down
+    return elements, size
+
+
+@numba.njit(cache=True, nogil=True)
+def _walk(root, api, tags, words, text, blocks, nodes, marks, stack, state, length):
+    """Fills the arrays that the caller holds; returns how it ended."""
+    api, tags, words, marks, stack = borrowed(api), borrowed(tags), borrowed(words), borrowed(marks), borrowed(stack)
+    text, blocks, nodes, state, length = borrowed(text), borrowed(blocks), borrowed(nodes), borrowed(state), borrowed(length)
+    node = root
+    while node:
+        kind = call_1(api[TYPE], node) & 0xFFFFFFFF
+        down, opened = 0, False
+        if kind == ELEMENT:
+            if state[DEPTH_NOW] == len(stack):
+                return TOO_DEEP
+            down = _enter(node, node == root, api, tags, words, text, blocks, nodes, marks, stack, state, length)
+            opened = stack[state[DEPTH_NOW] - 1, IS_RULE] == 0
+        elif kind == TEXT_NODE and not state[DROPS]:
+            data = call_2(api[TEXT], node, length.ctypes.data)
+            if data == 0:
+                return NO_MEMORY
+            _text(array_at(np.uint64(data), length[0], BYTES), text, blocks, nodes, state)
+        while down == 0:
+            if opened:
+                _leave(text, blocks, nodes, stack, state)
+            if node == root:
+                break
+            down = call_1(api[NEXT], node)
+            if down == 0:
+                node, opened = call_1(api[PARENT_NODE], node), True
+        node = down
     _close(text, blocks, nodes, state)
     _climb(nodes, state, -1)
-    return Page(text[: state[WRITTEN]], blocks[: state[COUNT]], nodes[: state[NODE_COUNT]], deep)
+    return WHOLE
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
-def _text(html, text, blocks, nodes, state, place):
-    """Past the text at `place`, which is added to the open block."""
-    size = len(html)
-    if state[DROPS]:
-        return next_tag(html, place)
+@numba.njit(cache=True, nogil=True)
+def _text(data, text, blocks, nodes, state):
+    """Adds a text to the open block."""
+    place, size = 0, len(data)
     pre = state[PRES] > 0
     if not pre:  # between tags there is mostly nothing but space
-        first = place
-        while place < size and (html[place] == SPACE or 9 <= html[place] <= 13):
+        while place < size and (data[place] == SPACE or 9 <= data[place] <= 13):
             place += 1
-        if place > first:
+        if place:
             state[OWED_SPACE] = 1
-        if place < size and html[place] == LT:
-            return place
     written, chars = state[WRITTEN], state[IN_CHARS]
     owed, lines = state[OWED_SPACE] > 0, state[OWED_LINES]
     before = chars
-    while place < size and html[place] != LT:
-        byte, length = html[place], 1
-        if byte == AMP:
-            byte, length = entity(html, place)
-        elif byte >= 0xC2:
-            length = invisible(html, place)
-            if length:
-                place += length
-                continue
-            length = 1
+    while place < size:
+        byte, length = data[place], 1
+        if byte >= 0xC2:
+            if byte == 0xC2 and place + 1 < size and data[place + 1] == 0xA0:  # no-break space
+                byte, length = SPACE, 2
+            else:
+                length = invisible(data, place)
+                if length:
+                    place += length
+                    continue
+                length = 1
         if byte <= SPACE:
             place += length
             if pre and (byte == SPACE or byte == NEWLINE or byte == 9):
@@ -144,7 +172,6 @@ def _text(html, text, blocks, nodes, state, place):
         place += length
     _count_chars(state, chars - before)
     state[WRITTEN], state[IN_CHARS], state[OWED_SPACE], state[OWED_LINES] = written, chars, owed, lines
-    return place
 
 
 @numba.njit(cache=True, nogil=True)
@@ -154,34 +181,25 @@ def _count_chars(state, chars):
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _start_tag(html, tags, words, text, blocks, nodes, stack, state, place):
-    """Past the start tag whose name begins at `place`."""
-    key, place = name(html, place)
-    found = find(tags, key)
-    kind = tags[found, 1] if found >= 0 else INLINE
-    hints, classes = 0, 0
-    if kind == BLOCK and state[DROPS] == 0:
-        place, hints, classes = attributes(html, place, words)
-    else:
-        place = skip_attributes(html, place)
-    if kind == RAW:
-        return behind_end_tag(html, place, key)
-    if kind == VOID:
-        return place
-    if kind == BREAK:
-        _break(text, state)
-        return place
+def _enter(element, is_root, api, tags, words, text, blocks, nodes, marks, stack, state, length):
+    """Begins an element; returns its first child, or 0 where it has none to look at."""
+    tag_id = call_1(api[TAG_ID], element)
+    row = tags[tag_id if 0 <= tag_id < len(tags) - 1 else _unnumbered(element, api, tags, length)]
+    kind, tag = row[0], row[1]
+    judged = kind == BLOCK and state[DROPS] == 0
+    hints, classes = attributes(element, api, words, judged, tag, marks, is_root, length)
     depth = state[DEPTH_NOW]
-    stack[depth, KEY], stack[depth, KIND], stack[depth, BEFORE], stack[depth, IS_PRE] = key, kind, state[NODE_NOW], 0
+    stack[depth, KIND], stack[depth, BEFORE], stack[depth, IS_PRE], stack[depth, IS_RULE] = kind, state[NODE_NOW], 0, tag == TAG_HR
     state[DEPTH_NOW] = depth + 1
-    if kind == BLOCK and state[DROPS] == 0:
-        tag = tags[found, 2]
+    if judged:
         _close(text, blocks, nodes, state)
         stack[depth, IS_PRE] = tag == TAG_PRE
         state[PRES] += tag == TAG_PRE
-        _open_node(nodes, state, tag, hints | tags[found, 3], classes ^ key)
+        _open_node(nodes, state, tag, hints | row[2], classes ^ row[3])
         if tag == TAG_LI:
             state[IN_ITEM] = 1
+    elif kind == BREAK:
+        _break(text, state)
     elif kind == DROP:
         state[DROPS] += 1
     elif kind == LINK:
@@ -189,7 +207,31 @@ def _start_tag(html, tags, words, text, blocks, nodes, stack, state, place):
         state[IN_ANCHORS] += 1
     elif kind == BOLD:
         state[BOLDS] += 1
-    return place
+    return 0 if kind == RAW else call_1(api[FIRST_CHILD], element)
+
+
+@numba.njit(cache=True, nogil=True)
+def _unnumbered(element, api, tags, length):
+    """The row of an element that the parser has no number for: the last, or the first, of an element that means nothing."""
+    data = call_2(api[ELEMENT_NAME], element, length.ctypes.data)
+    return len(tags) - 1 if hash_of(array_at(np.uint64(data), length[0], BYTES)) == UNNUMBERED_KEY else 0
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _leave(text, blocks, nodes, stack, state):
+    """Ends the innermost element, and the rules in it."""
+    rule = 1
+    while rule:
+        depth = state[DEPTH_NOW] - 1
+        state[DEPTH_NOW] = depth
+        kind, rule = stack[depth, KIND], stack[depth, IS_RULE]
+        if kind == BLOCK and state[DROPS] == 0:
+            _close(text, blocks, nodes, state)
+            _climb(nodes, state, stack[depth, BEFORE])
+        state[DROPS] -= kind == DROP
+        state[LINKS] -= kind == LINK
+        state[BOLDS] -= kind == BOLD
+        state[PRES] -= stack[depth, IS_PRE]
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
@@ -201,31 +243,6 @@ def _break(text, state):
         state[WRITTEN] += 1
     else:
         state[OWED_LINES] += 1
-
-
-@numba.njit(cache=True, nogil=True, inline="always")
-def _end_tag(html, text, blocks, nodes, stack, state, place):
-    """Past the end tag whose name begins at `place`; ends all elements up to the one that it names."""
-    key, place = name(html, place)
-    while place < len(html) and html[place] != GT:
-        place += 1
-    level = state[DEPTH_NOW]
-    while level > 0 and stack[level - 1, KEY] != key:
-        level -= 1
-    if level == 0:  # an end without a beginning
-        return place + 1
-    while state[DEPTH_NOW] >= level:
-        state[DEPTH_NOW] -= 1
-        depth = state[DEPTH_NOW]
-        kind = stack[depth, KIND]
-        if kind == BLOCK and state[DROPS] == 0:
-            _close(text, blocks, nodes, state)
-            _climb(nodes, state, stack[depth, BEFORE])
-        state[DROPS] -= kind == DROP
-        state[LINKS] -= kind == LINK
-        state[BOLDS] -= kind == BOLD
-        state[PRES] -= stack[depth, IS_PRE]
-    return place + 1
 
 
 @numba.njit(cache=True, nogil=True, inline="always")

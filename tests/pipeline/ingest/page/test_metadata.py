@@ -8,7 +8,8 @@ import pytest
 import trafilatura
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
-from corpusmill.pipeline.ingest.page.blocks import blocks_of, parse, serialised_body
+from corpusmill.pipeline.ingest.page.blocks import blocks_of
+from corpusmill.pipeline.ingest.page.lexbor import Tree
 from corpusmill.pipeline.ingest.page.metadata import COMPACT, DOTTED, IN_URL, ISO, Metadata, day, read_metadata
 
 URL = "http://site.test/2019/11/18/story.html"
@@ -19,9 +20,8 @@ def read(head: str, body: str = "", url: str | None = None) -> Metadata:
 
 
 def of(html: str, url: str | None) -> Metadata:
-    tree = parse(html)
-    body = serialised_body(tree)
-    return read_metadata(tree, body, blocks_of(body, 1000), url)
+    with Tree(html.encode()) as tree:
+        return read_metadata(tree, blocks_of(tree, 1000), url)
 
 
 def test_metas_go_first() -> None:
@@ -44,6 +44,14 @@ def test_marked_elements_and_the_url_come_last() -> None:
     assert read("", '<p class="byline">By Jane</p><time datetime="2018-05-06T01:00">x</time>')[1:3] == ("By Jane", "2018-05-06")
     assert read("", '<p class="date">Stand: 7. 5. 2017</p>').date == "2017-05-07"
     assert read("", "", URL).date == "2019-11-18"
+
+
+def test_marked_authors() -> None:
+    for mark in ("class='x author'", "class=byline", "itemprop='name author'", "rel=author"):
+        assert read("", f"<p>a</p><span {mark}>Jane <b>Doe</b></span><p class=author>other</p>").author == "Jane Doe"
+    assert read("", "<meta itemprop=author content='Jane'><p class=author>x</p>").author == "Jane"
+    assert read("", "<p class='authors author-box' id=author rel=byline>x</p>").author is None
+    assert of("<body class=author><p>x</p>", None).author is None, "what is said of the whole page says nothing about its parts"
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,28 @@ from fastwarc.warc import ArchiveIterator, WarcRecordType
 from hypothesis import given, settings
 from page_blocks import MARKUP, texts, walked
 
-from corpusmill.pipeline.ingest.page.blocks import parse, serialised_body, tables
+from corpusmill.pipeline.ingest.page.blocks import tables
+from corpusmill.pipeline.ingest.page.lexbor import Tree
+from corpusmill.pipeline.ingest.page.scan import hash_of
 from corpusmill.pipeline.ingest.page.tags import DROP, HINT_NAMES, KINDS, NAMES, RAW, fnv1a
-from corpusmill.pipeline.ingest.page.walk import BOLDED, CHARS, FIRST, HINTS, ITEM, LAST, LINKED, NODE, OWN, PARENT, ROW, TAG, walk
+from corpusmill.pipeline.ingest.page.walk import (
+    BOLDED,
+    CHARS,
+    FIRST,
+    HINTS,
+    ITEM,
+    LAST,
+    LINKED,
+    NODE,
+    OWN,
+    PARENT,
+    ROW,
+    TAG,
+    TOO_DEEP,
+    WHOLE,
+    Page,
+    walk,
+)
 
 LEFT_OUT = {name for kind in (RAW, DROP) for name in KINDS[kind].split()}
 INVISIBLE = re.compile("[\\s\u00ad\u200b\ufeff\x00-\x20\x85\xa0]")
@@ -29,6 +48,12 @@ def text_of(element) -> str:
         for child in element:
             parts += [text_of(child), child.tail or ""]
     return "".join(parts)
+
+
+def walked_and_serialised(html: bytes) -> tuple[Page, str]:
+    """A page in blocks, and its body as lexbor writes it."""
+    with Tree(html) as tree:
+        return walk(tree.root, *tables(), 1000), tree.serialised(tree.root).decode()
 
 
 def test_blocks_are_paragraphs_headings_items_and_cells() -> None:
@@ -86,6 +111,17 @@ def test_what_is_said_of_the_whole_page_is_no_hint() -> None:
     assert page.nodes[page.blocks[0, NODE], HINTS] == 1 << HINT_NAMES.index("share")
 
 
+def test_what_follows_a_rule_lies_below_it() -> None:
+    page = walked("<div><p>a</p><hr><p>b</p></div><p>c</p>")
+    paragraphs = page.nodes[page.blocks[:, NODE]]
+    assert texts(page) == ["a", "b", "c"]
+    assert [NAMES[page.nodes[parent, TAG]] for parent in paragraphs[:, PARENT]] == ["div", "hr", "body"]
+
+
+def test_elements_that_the_parser_does_not_know() -> None:
+    assert texts(walked("<math><mi>x</mi><annotation>\\alpha</annotation></math><my-card>y</my-card>")) == ["xy"]
+
+
 @pytest.mark.parametrize(
     ("html", "text"),
     [
@@ -103,23 +139,23 @@ def test_escapes_comments_and_content_that_is_left_out(html: str, text: str) -> 
 
 
 def test_deep_pages_are_marked() -> None:
-    assert walked("<div>" * 60 + "x", 50).deep and not walked("<div>" * 40 + "x", 50).deep
-    assert not walked("<div></div>" * 500 + "x", 50).deep
+    assert walked("<div>" * 60 + "x", 50).end == TOO_DEEP and walked("<div>" * 40 + "x", 50).end == WHOLE
+    assert walked("<div></div>" * 500 + "x", 50).end == WHOLE
 
 
 def test_the_kernel_hashes_as_the_tables() -> None:
-    tags, words = tables()
+    _, tags, words = tables()
     assert fnv1a(b"") == 0xCBF29CE484222325 and fnv1a(b"foobar") == 0x85944171F73967E8  # from the authors' test vectors
-    assert {np.int64(np.uint64(fnv1a(name.encode()))) for name in NAMES if name} <= set(tags[:, 0])
+    assert hash_of(np.frombuffer(b"foobar", np.uint8)) == 0x85944171F73967E8
+    assert {np.int64(np.uint64(fnv1a(name.encode()))) for name in NAMES if name} <= set(tags[:, 3])
     assert len(set(words[:, 0])) > 300
 
 
 @settings(max_examples=300, deadline=None)
 @given(MARKUP)
 def test_no_text_is_lost_or_made_up(parts: list[str]) -> None:
-    body = serialised_body(parse("".join(parts)))
-    page = walk(np.frombuffer(body, np.uint8), *tables(), 1000)
-    assert seen("".join(texts(page))) == seen(text_of(lxml.html.document_fromstring(f"<html>{body.decode()}</html>").find("body")))
+    page, body = walked_and_serialised("".join(parts).encode())
+    assert seen("".join(texts(page))) == seen(text_of(lxml.html.document_fromstring(f"<html>{body}</html>").find("body")))
 
 
 def test_no_text_of_real_pages_is_lost(shared_data: Path) -> None:
@@ -128,10 +164,9 @@ def test_no_text_of_real_pages_is_lost(shared_data: Path) -> None:
         pages = [record.reader.read() for record in ArchiveIterator(file, record_types=WarcRecordType.response)]
     different = []
     for body in pages:
-        tree = parse(body.decode("utf-8", "replace"))
-        html = serialised_body(tree)
-        ours = seen("".join(texts(walk(np.frombuffer(html, np.uint8), *tables(), 1000))))
-        theirs = seen(text_of(lxml.html.document_fromstring(f"<html>{html.decode()}</html>").find("body")))
+        page, html = walked_and_serialised(body.decode("utf-8", "replace").encode())
+        ours = seen("".join(texts(page)))
+        theirs = seen(text_of(lxml.html.document_fromstring(f"<html>{html}</html>").find("body")))
         if ours != theirs:
             different.append((len(ours), len(theirs)))
     assert len(different) == 0, different
