@@ -45,7 +45,7 @@ def _text(content: bytes, charset: str | None, html: bool) -> str:
     text = decode_text(content, charset, html).text
     if html or re.match(r"\s*<(!doctype|html|head|body|table)\b", text, re.IGNORECASE):
         try:
-            return extract(text, None, WHOLE_PAGE).text
+            return extract(text.encode(), None, WHOLE_PAGE).text
         except TooDeep:
             return ""
     return unwrapped(own_lines(text.splitlines()))
