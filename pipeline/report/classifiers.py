@@ -13,7 +13,7 @@ from rich.table import Table
 
 from corpusmill.pipeline.report.decisions import Decisions
 from corpusmill.pipeline.report.measures import checked, doubts, interval, value
-from corpusmill.pipeline.report.read import RunReader
+from corpusmill.pipeline.report.read import Rule, RunReader
 from corpusmill.pipeline.report.safe import safe_line
 from corpusmill.pipeline.report.tables import cell, table
 
@@ -91,13 +91,20 @@ def classifier(name: str, described: Mapping[str, Any], decisions: Decisions | N
     data = card.get("data") or {}
     labels = tuple(_label(name, head, (card.get("labels") or {}).get(head["label"]) or {}) for head in heads)
     lengths = tuple(int(data["bytes_of_a_line"][at]) for at in ("0.05", "0.5", "0.95")) if data else None
-    decided = {rule.column for rule in decisions.thresholds} if decisions else set()
+    decided = {rule.column for rule in decisions.thresholds if _can_fail(rule)} if decisions else set()
     columns = {column for label in labels for column in label.columns}
     return Classifier(
         name, str(described["name"]), None if window is None else int(window), labels, card.get("licence"),
         tuple(_source(source) for source in data.get("sources") or ()), int(data.get("different") or 0), lengths,  # type: ignore[arg-type]
         bool(decided & columns), tuple(_doubts(window, lengths, labels, decisions)),
     )  # fmt: skip
+
+
+def _can_fail(rule: Rule) -> bool:
+    """Whether there are scores, which lie between 0 and 1, that fail a rule: built-in steps have one that none fails."""
+    if not isinstance(rule.threshold, int | float):
+        return True
+    return not ((rule.comparison == "<" and rule.threshold <= 0) or (rule.comparison == ">" and rule.threshold >= 1))
 
 
 def _source(given: Mapping[str, Any]) -> Source:

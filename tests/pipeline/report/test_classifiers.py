@@ -130,6 +130,13 @@ def test_scores_that_decide_nothing_are_drawn_with_the_classifiers_own_threshold
     assert "Its scores decide nothing in this run." in page and "yes: &gt;= 0.3125" in page.replace("\\u0026", "&")
 
 
+@pytest.mark.parametrize(("comparison", "threshold", "decides"), [(">", 1.0, False), ("<", 0, False), (">", 0.99, True), ("<", 0.01, True)])
+def test_a_rule_that_no_score_fails_decides_nothing(tmp_path: Path, builder, comparison: str, threshold: float, decides: bool) -> None:
+    builder(tmp_path / "run", stages=("ingest", "filter"))
+    add(tmp_path / "run", {"posts": described(**card())}, {**RULE, "comparison": comparison, "threshold": threshold})
+    assert read_summary(str(tmp_path / "run")).classifiers[0].decides is decides
+
+
 @pytest.mark.parametrize(
     "content", [{}, [], {**described(), "heads": 5}, described(labels={"rude": {"test": {}}}), described(**card(test={"by_source": {}}))]
 )
