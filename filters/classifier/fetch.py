@@ -6,20 +6,17 @@
 A file that is there stands for its URL: nothing is asked of the network. Where a recipe names the sha256, the content is found by that.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from corpusmill.pipeline.cache import cache_folder
+from corpusmill.pipeline.cache import alone, cache_folder
 from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.ingest.cached import cached, forget, place_of
@@ -58,7 +55,7 @@ def fetch(url: str, sha256: str | None = None) -> Path:
     """
     root = cache_folder() / "models"
     note = root / "urls" / f"{digest(url)[:32]}.json"
-    with _locked(note.with_suffix(".lock")):
+    with alone(note):
         known = _known(note, url)
         wanted = sha256 or known
         if wanted and (here := _file(root, wanted, url)).is_file():
@@ -93,19 +90,6 @@ def _known(note: Path, url: str) -> str | None:
         return str(told["sha256"]) if told["url"] == url else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Another process that fetches the same URL is waited for."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = open(path, "w")
-    except OSError as error:
-        raise InputError(f"{path}: can't be written ({error.strerror}); set CORPUSMILL_CACHE to another folder.") from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _download(url: str, root: Path) -> tuple[Path, str]:
