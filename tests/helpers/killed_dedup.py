@@ -9,14 +9,14 @@ were there and its row was not, COPIES/<row>-after/ of one that was killed right
 
 import os
 import shutil
-import signal
 import sys
 from pathlib import Path
+
+from killing import in_child, killed_at
 
 from corpusmill.dedup import components
 from corpusmill.dedup.stage import DedupStage
 from corpusmill.pipeline.engine import InlineEngine
-from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.storage import Storage
@@ -25,33 +25,6 @@ from corpusmill.pipeline.storage import Storage
 def perform(copy: Path, config: str) -> None:
     stage = DedupStage(DedupStage.Config.model_validate_json(config))
     StageRun(stage, Storage(str(copy / "run")), {"filter": None, "dedup": stage.config}, [], InlineEngine(), Progress(False)).execute()
-
-
-def killed_at(row: int, after: bool) -> None:
-    """This process ends before or after the manifest's row of that number is written."""
-    write, written = Manifest._write, iter(range(1_000_000))
-
-    def watched(manifest: Manifest, content: dict) -> None:  # type: ignore[type-arg]
-        here = next(written) == row
-        if here and not after:
-            os.kill(os.getpid(), signal.SIGKILL)
-        write(manifest, content)
-        if here:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    Manifest._write = watched  # type: ignore[method-assign]
-
-
-def in_child(function, *arguments) -> int:  # type: ignore[no-untyped-def]
-    child = os.fork()
-    if not child:
-        try:
-            function(*arguments)
-        except BaseException as error:  # noqa: BLE001 - a child never returns
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
-            os._exit(1)
-        os._exit(0)
-    return os.waitpid(child, 0)[1]
 
 
 def interrupted(copy: Path, config: str, row: int, after: bool) -> None:

@@ -1,0 +1,34 @@
+"""A process that is killed (SIGKILL) at a row of the manifest, for the helpers that kill a stage at each of them."""
+
+import os
+import signal
+import sys
+
+from corpusmill.pipeline.manifest import Manifest
+
+
+def killed_at(row: int, after: bool) -> None:
+    """This process ends before or after the manifest's row of that number is written."""
+    write, written = Manifest._write, iter(range(1_000_000))
+
+    def watched(manifest: Manifest, content: dict) -> None:  # type: ignore[type-arg]
+        here = next(written) == row
+        if here and not after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        write(manifest, content)
+        if here:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Manifest._write = watched  # type: ignore[method-assign]
+
+
+def in_child(function, *arguments) -> int:  # type: ignore[no-untyped-def]
+    child = os.fork()
+    if not child:
+        try:
+            function(*arguments)
+        except BaseException as error:  # noqa: BLE001 - a child never returns
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            os._exit(1)
+        os._exit(0)
+    return os.waitpid(child, 0)[1]
