@@ -9,8 +9,9 @@ from torch import Tensor
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import EOT_ID, IM_END_ID, PAD_ID
-from corpusmill.train.architecture import Architecture, from_hugging_face, to_hugging_face
+from corpusmill.train.architecture import Architecture
 from corpusmill.train.files import begin_folder, finish_folder, first_line, read_tensors, write_file, write_json, write_tensors
+from corpusmill.train.hugging_face import from_hugging_face, to_hugging_face
 from corpusmill.train.model import Llama
 
 WEIGHTS = "model.safetensors"
