@@ -71,6 +71,16 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleDict({str(layer): Layer(arch, layer) for layer in range(arch.layers)})
         self.norm = RMSNorm(arch.width, arch.norm_eps)
 
+    def switch(self, *, checkpointing: bool = False, compiled: bool = False) -> None:
+        """Computes layers again in the backward pass instead of keeping what is in them; compiles them.
+
+        One layer is compiled and its code serves all, whatever shards or cuts the model around them.
+        """
+        for layer in self.layers.values():
+            layer.checkpointing = checkpointing
+            if compiled:
+                layer.compile()
+
     def forward(self, ids: Tensor, segments: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
         """Hidden states `[B, T, width]` for ids `[B, T]` (or the hidden states before this part); see `Llama.forward`."""
         past, length = cache.length if cache else 0, ids.size(1)
@@ -101,7 +111,11 @@ class Llama(nn.Module):
         self.arch = arch
         self.model = Decoder(arch)
         self.lm_head = nn.Linear(arch.width, arch.vocab_size, bias=False)
-        if arch.tied:
+        self.tie()
+
+    def tie(self) -> None:
+        """Makes a tied head share the embedding's weights: anew after they were replaced, as `to_empty` does it."""
+        if self.arch.tied and self.lm_head is not None and self.model.embed_tokens is not None:
             self.lm_head.weight = self.model.embed_tokens.weight
 
     def forward(self, ids: Tensor, segments: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
@@ -121,6 +135,16 @@ class Llama(nn.Module):
     def new_cache(self, longest: int | None = None) -> KVCache:
         """An empty cache for sequences of at most `longest` tokens (the context where it is not given)."""
         return KVCache(longest or self.arch.context, self.arch.window)
+
+
+def new_model(arch: Architecture, seed: int, device: torch.device | str = "cpu") -> Llama:
+    """A model to train from nothing. Its memory is taken once, and nothing is drawn twice: it is built without storage."""
+    with torch.device("meta"):
+        model = Llama(arch)
+    model.to_empty(device=device)
+    model.tie()
+    initialise(model, seed)
+    return model
 
 
 def initialise(model: Llama, seed: int) -> None:
