@@ -8,6 +8,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.functional import cross_entropy
 
 from corpusmill.train.model import Llama
+from corpusmill.train.options import LoopConfig
+from corpusmill.train.parallel.layout import Layout
+from corpusmill.train.parallel.prepare import prepare
 
 SHAPES = {"plain": {}, "qk-norm, window": {"qk_norm": True, "window": 7}}
 SEGMENTS = (torch.arange(32) // 9).expand(2, -1)
@@ -29,6 +32,13 @@ def test_checkpointing_gives_the_same_gradients_to_the_bit(shape: dict[str, obje
     found = gradients(model, segments)
     assert found.keys() == expected.keys() == dict(model.named_parameters()).keys()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("on", [False, True])
+def test_the_loop_s_configuration_switches_checkpointing(on: bool) -> None:
+    model = random_model()
+    prepare(model, Layout.single(model.device), LoopConfig(checkpointing=on))
+    assert [layer.checkpointing for layer in model.model.layers.values()] == [on] * 3
 
 
 def test_checkpointing_keeps_no_more_than_the_input_of_each_layer() -> None:
