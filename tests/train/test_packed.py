@@ -119,7 +119,7 @@ def test_packed_rows_give_the_losses_of_lone_documents(tmp_path) -> None:
     model = Llama(Architecture(vocab_size=99, layers=2, width=16, heads=2, kv_heads=1, head_dim=8, ffn=32, context=16)).double()
     initialise(model, 0)
     model.lm_head.weight.data.normal_(generator=torch.Generator().manual_seed(1))
-    model.model.layers[0].self_attn.o_proj.weight.data.normal_(generator=torch.Generator().manual_seed(2))
+    model.model.layers["0"].self_attn.o_proj.weight.data.normal_(generator=torch.Generator().manual_seed(2))
     loader, nats = PackedLoader(TokenShards(tmp_path), 16, 4, seed=0, document_mask=True), Local(model, "fp32").nats
     with torch.no_grad():
         packed = nats(*loader.samples(0, loader.rows)).sum()
