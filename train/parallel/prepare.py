@@ -8,6 +8,5 @@ from corpusmill.train.parallel.layout import Layout
 
 def prepare(model: Llama, layout: Layout, config: LoopConfig) -> Computation:
     """The model, the same on every rank, as the layout spreads it."""
-    if config.compile:
-        model.model.compile()
+    model.model.switch(checkpointing=config.checkpointing, compiled=config.compile)
     return Local(model, config.precision)
