@@ -11,7 +11,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # isort: off
@@ -21,15 +21,17 @@ import corpusmill.train  # noqa: F401 - before torch, so that threads wait as th
 import numpy as np
 import torch
 
-from corpusmill.train.bits import token_nats
+from corpusmill.train.bits import Batch
 from corpusmill.train.checkpoint import load_model, save_model
 from corpusmill.train.loader import WindowLoader
-from corpusmill.train.loop import StepLoss, fit
+from corpusmill.train.loop import fit
 from corpusmill.train.model import Llama, initialise
+from corpusmill.train.objective import Share, TokenObjective
 from corpusmill.train.optimizer import Optimizer
 from corpusmill.train.options import LoopConfig, OptimizerConfig
 from corpusmill.train.presets import ModelConfig
 from corpusmill.train.token_array import TokenArray
+from corpusmill.train.token_loss import token_nats
 
 
 def random_tokens(tokens: int, vocabulary: int) -> TokenArray:
@@ -53,11 +55,11 @@ def in_turns(steps: int, *work: Callable[[int], None]) -> list[float]:
 
 def plain_step(loader: WindowLoader, model: Llama, kind: str) -> Callable[[int], None]:
     """Our model and optimiser in three lines, without the loop around them."""
-    optimizer = Optimizer(model, OptimizerConfig(kind=kind))  # type: ignore[arg-type]
+    optimizer = Optimizer(dict(model.named_parameters()), OptimizerConfig(kind=kind))  # type: ignore[arg-type]
 
     def step(number: int) -> None:
         ids, targets, segments = loader.load(number)
-        (token_nats(model, ids, targets, segments).sum() / targets.numel()).backward()
+        (token_nats(model(ids, segments), targets).sum() / targets.numel()).backward()
         optimizer.step(1.0)
         optimizer.zero_grad()
 
@@ -81,15 +83,21 @@ def transformers_step(loader: WindowLoader, folder: Path) -> Callable[[int], Non
     return step
 
 
+class _Windows(TokenObjective):
+    """The windows of a loader, a batch a step."""
+
+    def __init__(self, loader: WindowLoader):
+        self.loader = loader
+
+    def batches(self, step: int, share: Share) -> Iterator[Batch]:
+        yield self.loader.load(step)
+
+
 def loop_seconds(loader: WindowLoader, model: Llama, folder: Path, steps: int, kind: str) -> float:
     """Seconds a step inside the whole loop: guards, clipping, log and the final save included."""
 
-    def objective(model: Llama, step: int) -> StepLoss:
-        ids, targets, segments = loader.load(step)
-        return StepLoss(token_nats(model, ids, targets, segments).sum(), targets.numel())
-
     config = LoopConfig(steps=steps, optimizer=OptimizerConfig(kind=kind), save_every=steps + 1)  # type: ignore[arg-type]
-    return fit(model, objective, config, state=folder / "state", log=folder / "log.jsonl").seconds / steps
+    return fit(model, _Windows(loader), config, state=folder / "state", log=folder / "log.jsonl").seconds / steps
 
 
 def main() -> None:

@@ -12,10 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-
-from corpusmill.train.model import Llama
 
 #: (ids, targets, segments or None): int64 `[B, T]` each; targets of -100 don't count.
 Batch = tuple[Tensor, Tensor, Tensor | None]
@@ -62,27 +59,18 @@ def _mentions_byte_level(part: Any) -> bool:
     return part is not None and '"ByteLevel"' in json.dumps(part)
 
 
-def token_nats(model: Llama, ids: Tensor, targets: Tensor, segments: Tensor | None = None) -> Tensor:
-    """Negative log-likelihood `[B, T]` in fp32 (float64 models: in float64) of each target; 0 where it is -100."""
-    logits = model(ids, segments)
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="none").view_as(targets)
+#: Negative log-likelihoods `[B, T]` of targets, given ids, targets and segments.
+Nats = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 @torch.no_grad()
-def measure(model: Llama, batches: Iterable[Batch], sizes: npt.NDArray[np.int64], advance: Callable[[], None] | None = None) -> Bits:
-    """Sums nats and bytes over the targets that are text; `sizes` comes from `token_bytes`."""
-    table = torch.from_numpy(sizes).to(model.device)
-    table = F.pad(table, (0, max(0, model.arch.vocab_size - len(table))))
-    was_training, total = model.training, Bits()
-    model.eval()
+def measure(nats_of: Nats, device: torch.device, batches: Iterable[Batch], sizes: npt.NDArray[np.int64]) -> Bits:
+    """Sums nats and bytes over the targets that are text; `sizes` comes from `token_bytes`, for every id."""
+    table, total = torch.from_numpy(sizes).to(device), Bits()
     for ids, targets, segments in batches:
-        targets = targets.to(model.device)
+        targets = targets.to(device)
         counted = torch.where(targets >= 0, table[targets.clamp_min(0)], 0)
         targets = torch.where(counted > 0, targets, -100)
-        nats = token_nats(model, ids.to(model.device), targets, None if segments is None else segments.to(model.device))
+        nats = nats_of(ids.to(device), targets, None if segments is None else segments.to(device))
         total += Bits(float(nats.double().sum()), int(counted.sum()), int((counted > 0).sum()))
-        if advance:
-            advance()
-    model.train(was_training)
     return total

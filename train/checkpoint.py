@@ -1,22 +1,16 @@
-"""Model folders that open in `transformers`, and the training state from which a run resumes bit by bit.
-
-Weights and moments are safetensors, everything else is JSON; nothing is pickled.
-"""
+"""Model folders that open in `transformers`: safetensors and JSON, nothing is pickled."""
 
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import EOT_ID, IM_END_ID, PAD_ID
-from corpusmill.pipeline.storage import TEMPORARY, fsync_folder
 from corpusmill.train.architecture import Architecture, from_hugging_face, to_hugging_face
+from corpusmill.train.files import begin_folder, finish_folder, first_line, read_tensors, write_file, write_json, write_tensors
 from corpusmill.train.model import Llama
 
 WEIGHTS = "model.safetensors"
@@ -34,13 +28,13 @@ def save_model(model: Llama, folder: Path, tokenizer: Path | Mapping[str, bytes]
     arch, dtype = model.arch, str(model.lm_head.weight.dtype).removeprefix("torch.")
     config = to_hugging_face(arch, bos_token_id=EOT_ID, eos_token_id=EOT_ID, pad_token_id=PAD_ID, dtype=dtype)
     generation = {"bos_token_id": EOT_ID, "eos_token_id": [EOT_ID, IM_END_ID], "pad_token_id": PAD_ID, "do_sample": True}
-    temporary = _begin(folder)
-    _write_json(temporary / "config.json", config)
-    _write_json(temporary / "generation_config.json", generation)
-    _write_tensors(temporary / WEIGHTS, model_tensors(model))
+    temporary = begin_folder(folder)
+    write_json(temporary / "config.json", config)
+    write_json(temporary / "generation_config.json", generation)
+    write_tensors(temporary / WEIGHTS, model_tensors(model))
     for name, content in sorted(files.items()):
-        _write(temporary / name, content)
-    _finish(temporary, folder)
+        write_file(temporary / name, content)
+    finish_folder(temporary, folder)
 
 
 def _tokenizer_files(folder: Path | None) -> dict[str, bytes]:
@@ -69,7 +63,7 @@ def read_architecture(folder: Path) -> Architecture:
     except KeyError as error:
         raise InputError(f"{path}: the key {error} is missing.") from error
     except (ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not the configuration of a model that this program can load ({_first_line(error)}).") from error
+        raise InputError(f"{path}: not the configuration of a model that this program can load ({first_line(error)}).") from error
 
 
 def load_model(folder: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Llama:
@@ -104,7 +98,7 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
             raise InputError(f"{index}: not an index of safetensors files.") from error
     tensors: dict[str, Tensor] = {}
     for name in names:
-        tensors |= _read_tensors(folder / name)
+        tensors |= read_tensors(folder / name)
     return tensors
 
 
@@ -129,118 +123,6 @@ def _check_tokenizer(folder: Path, arch: Architecture) -> None:
         ids = [*tokenizer["model"]["vocab"].values(), *(token["id"] for token in tokenizer.get("added_tokens", []))]
         highest = max(ids, default=-1)
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise InputError(f"{path}: not a tokenizer ({_first_line(error)}).") from error
+        raise InputError(f"{path}: not a tokenizer ({first_line(error)}).") from error
     if highest >= arch.vocab_size:
         raise InputError(f"{path}: has ids up to {highest}, but the model's vocabulary is {arch.vocab_size}; it is another model's.")
-
-
-# ---- training state ---------------------------------------------------------------------------------
-
-STEP = "step-{:08d}"
-KEPT = 2
-
-
-def save_state(folder: Path, step: int, weights: dict[str, Tensor], moments: dict[str, Tensor], record: dict[str, Any]) -> None:
-    """Saves the state after `step` steps as `folder/step-00000123`, atomically, and keeps the latest two.
-
-    `record` is JSON; floats come back bit by bit. Raises CorpusmillError, with the state before it intact.
-    """
-    target = folder / STEP.format(step)
-    temporary = _begin(target)
-    _write_tensors(temporary / "weights.safetensors", weights)
-    _write_tensors(temporary / "moments.safetensors", moments)
-    sizes = {f"{name}.safetensors": (temporary / f"{name}.safetensors").stat().st_size for name in ("weights", "moments")}
-    _write_json(temporary / "state.json", {"step": step, "bytes": sizes, "record": record})
-    _finish(temporary, target)
-    for old in _saved(folder)[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def load_state(folder: Path) -> tuple[int, dict[str, Tensor], dict[str, Tensor], dict[str, Any]] | None:
-    """The latest whole state: `(steps done, weights, moments, record)`; None where there is none.
-
-    A state that is damaged is passed over for the one before it: redoing its steps gives the same bits.
-    """
-    for path in reversed(_saved(folder)):
-        try:
-            state = json.loads((path / "state.json").read_bytes())
-            if any((path / name).stat().st_size != size for name, size in state["bytes"].items()):
-                continue
-            weights, moments = _read_tensors(path / "weights.safetensors"), _read_tensors(path / "moments.safetensors")
-            return int(state["step"]), weights, moments, state["record"]
-        except (OSError, ValueError, KeyError, InputError):
-            continue
-    return None
-
-
-def _saved(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*")) if folder.is_dir() else []
-
-
-# ---- files ------------------------------------------------------------------------------------------
-
-
-def _begin(target: Path) -> Path:
-    """A fresh temporary folder beside `target`; ones that a crash left there are removed."""
-    temporary = target.with_name(f"{TEMPORARY}{target.name}")
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-    except OSError as error:
-        raise InputError(f"{target}: can't be written ({error.strerror}).") from error
-    return temporary
-
-
-def _finish(temporary: Path, target: Path) -> None:
-    try:
-        fsync_folder(temporary)
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(temporary, target)
-        fsync_folder(target.parent)
-    except OSError as error:
-        raise CorpusmillError(f"{target}: can't be written ({error.strerror}).") from error
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        with open(path, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        shutil.rmtree(path.parent, ignore_errors=True)
-        raise CorpusmillError(f"{path}: can't be written ({error.strerror}).") from error
-
-
-def _write_json(path: Path, value: Any) -> None:
-    _write(path, json.dumps(value, indent=2, sort_keys=True).encode() + b"\n")
-
-
-def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    try:
-        save_file(ready, path, metadata={"format": "pt"})
-        with open(path, "rb+") as file:
-            os.fsync(file.fileno())
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(path.parent, ignore_errors=True)
-        raise CorpusmillError(f"{path}: can't be written ({_first_line(error)}).") from error
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file.") from error
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: not a whole safetensors file, perhaps cut short ({_first_line(error)}).") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0].rstrip(".")

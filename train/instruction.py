@@ -1,5 +1,6 @@
 """Instruction tuning on packed examples: the objective that the loop is given, and what is measured around it."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,11 +10,13 @@ import torch
 from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.special_tokens import PAD_ID
 from corpusmill.pipeline.storage import Storage
+from corpusmill.train.bits import Batch
 from corpusmill.train.checkpoint import load_model
 from corpusmill.train.device import deterministic, pick_device
 from corpusmill.train.logprobs import target_nats
-from corpusmill.train.loop import StepLoss, fit
+from corpusmill.train.loop import fit
 from corpusmill.train.model import Llama
+from corpusmill.train.objective import Share, StepLoss
 from corpusmill.train.order import examples_of_step, steps_of
 from corpusmill.train.packing import Packed, pack
 from corpusmill.train.sft_data import Example, prepare
@@ -26,7 +29,9 @@ EVALUATION_BATCH = 16  # rows; fixed, so that what is measured does not depend o
 
 
 class Tuning:
-    """A model, its examples as packed rows, and the configuration."""
+    """A model, its examples as packed rows, and the configuration: the objective of the loop."""
+
+    metrics: Sequence[str] = ()
 
     def __init__(self, config: "SftConfig", folder: Storage, examples: pa.Table):
         self.config = config
@@ -49,12 +54,12 @@ class Tuning:
             before = self.held_out_loss(self.model)
         result = fit(
             self.model,
-            self.objective,
+            self,
             self.loop,
             state=work / "state",
             log=log,
             describe=self.describe,
-            evaluate=lambda model: {"held_out_loss": self.held_out_loss(model)},
+            evaluate=lambda computation: {"held_out_loss": self.held_out_loss(self.model)},
             evaluate_every=self.config.evaluate_every if self.held_out_examples else 0,
             progress=progress,
             title="sft",
@@ -75,11 +80,14 @@ class Tuning:
             "held_out_loss_after": after if measured else None,
         }
 
-    def objective(self, model: Llama, step: int) -> StepLoss:
-        """The nats of the step's targets: assistants' contents and end tokens."""
-        ids, targets, segments = _tensors(self.rows, self._rows_of(step), model.device)
-        nats = target_nats(model, ids, targets, segments)
-        return StepLoss(nats.sum(), nats.numel(), tokens=ids.numel())
+    def batches(self, step: int, share: Share) -> Iterator[Batch]:
+        begin, end = share.bounds(self.config.batch)
+        yield _tensors(self.rows, self._rows_of(step)[begin:end], self.model.device)
+
+    def loss(self, model: Llama, batch: Batch) -> StepLoss:
+        """The nats of the batch's targets: assistants' contents and end tokens."""
+        nats = target_nats(model, *batch)
+        return StepLoss(nats.sum(), nats.numel(), tokens=batch[0].numel())
 
     def describe(self, step: int) -> list[str]:
         """The ids of the examples in a step, for the log of skipped ones."""

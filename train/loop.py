@@ -1,11 +1,10 @@
-"""The training loop of every stage: pre-training, instruction tuning, preference alignment.
+"""The training loop of every stage: pre-training, instruction tuning, preference alignment; on one process or many.
 
-`objective(model, step)` is a pure function of the weights and the step number, so the step number is the whole state
-of the data; a run that was killed and started again takes the same steps with the same bits.
+All ranks look at the same totals, so they take, skip and stop together.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,32 +15,18 @@ from torch import Tensor
 from corpusmill.pipeline.config import config_digest
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.progress import Progress
-from corpusmill.train.checkpoint import load_state, model_tensors, save_state
-from corpusmill.train.device import autocast, deterministic
+from corpusmill.train.device import deterministic
 from corpusmill.train.guard import LOSS_FLOOR, NORM_FLOOR, SpikeGuard
-from corpusmill.train.log import StepLog
-from corpusmill.train.loop_progress import loop_bar
 from corpusmill.train.model import Llama
+from corpusmill.train.objective import Objective, StepLoss
 from corpusmill.train.optimizer import Optimizer
 from corpusmill.train.options import LoopConfig
+from corpusmill.train.parallel.computation import Computation
+from corpusmill.train.parallel.layout import Layout
+from corpusmill.train.parallel.prepare import prepare
 from corpusmill.train.schedule import lr_fraction
-
-
-@dataclass
-class StepLoss:
-    """The loss of a (micro-)batch: the sum over its valid targets (or pairs), how many there are, and sums to log.
-
-    `metrics` are sums too: the log shows them divided by the step's count. `tokens` is for speed only (0: the count).
-    """
-
-    total: Tensor
-    count: int
-    metrics: dict[str, float] = field(default_factory=dict)
-    tokens: int = 0
-
-
-#: One batch, or its micro-batches one after the other: their gradients are added, then divided by the count of all.
-Objective = Callable[[Llama, int], StepLoss | Iterable[StepLoss]]
+from corpusmill.train.state import States
+from corpusmill.train.watch import Watch
 
 
 @dataclass
@@ -56,6 +41,7 @@ class FitResult:
     resumed_from: int
     seconds: float
     tokens_per_second: float
+    computation: Computation
 
     @property
     def loss(self) -> float:
@@ -75,70 +61,79 @@ class _Progress:
     norms: list[float] = field(default_factory=list)
 
 
+#: What is measured every now and then goes into the log by name.
+Evaluate = Callable[[Computation], dict[str, float]]
+
+
 def fit(
     model: Llama,
     objective: Objective,
     config: LoopConfig,
     *,
+    layout: Layout | None = None,
     state: Path,
     log: Path,
     describe: Callable[[int], list[str]] | None = None,
-    evaluate: Callable[[Llama], dict[str, float]] | None = None,
+    evaluate: Evaluate | None = None,
     evaluate_every: int = 0,
+    score: str = "",
     progress: Progress | None = None,
     title: str = "train",
 ) -> FitResult:
-    """Trains `model` in place for `config.steps` steps, or what is left of them after the latest state in `state`.
+    """Trains `model`, the same on every rank, for `config.steps` steps, or what is left of them after the latest state in `state`.
 
-    `log` gets one JSON line a step. `describe(step)` names the documents of a step that was skipped. `evaluate` is
-    called after every `evaluate_every` steps; what it measures goes into that step's line. Raises CorpusmillError
-    after `config.max_skips` skipped steps in a row.
+    `log` gets one JSON line a step. `describe(step)` names the documents of a step that was skipped. `evaluate` is called after every
+    `evaluate_every` steps; what it measures goes into that step's line, and `score` names the value by which states are best. On one
+    process `model` itself is trained; else the result's computation has the trained parts. Raises CorpusmillError after
+    `config.max_skips` skipped steps in a row.
     """
+    layout = layout or Layout.single(model.device)
     with deterministic(config.threads):
-        loop = _Loop(model, objective, config, state, describe, title)
+        loop = _Loop(
+            prepare(model, layout, config), objective, config, States(state, layout, config.keep, config.keep_best), describe, title
+        )
         begin = loop.resume()
-        if config.compile:
-            model.model.compile()
         started, tokens_before = time.perf_counter(), loop.so_far.tokens
-        with StepLog(log, begin) as lines, loop_bar(progress, title, begin, config.steps) as bar:
+        with Watch(log, begin, config.steps, progress if layout.is_main else None, title, layout.is_main) as watch:
             for step in range(begin, config.steps):
                 line = loop.step(step)
                 done = step + 1
                 if evaluate and evaluate_every and done % evaluate_every == 0:
-                    line |= _evaluated(model, evaluate)
-                lines.write({"step": step, **line})
-                bar(done, line["loss"], loop.so_far.tokens - tokens_before)
+                    line |= _evaluated(loop.computation, evaluate)
+                watch.step({"step": step, **line}, loop.so_far.tokens - tokens_before)
                 if done % config.save_every == 0 or done == config.steps:
-                    lines.sync()
-                    loop.save(done)
+                    watch.sync()
+                    loop.save(done, line.get(score))
+        loop.states.finish()
         seconds = time.perf_counter() - started
     so_far = loop.so_far
     speed = (so_far.tokens - tokens_before) / seconds
-    return FitResult(config.steps, so_far.count, so_far.tokens, so_far.skipped, so_far.losses[-50:], begin, seconds, speed)
+    return FitResult(
+        config.steps, so_far.count, so_far.tokens, so_far.skipped, so_far.losses[-50:], begin, seconds, speed, loop.computation
+    )  # fmt: skip
 
 
-def _evaluated(model: Llama, evaluate: Callable[[Llama], dict[str, float]]) -> dict[str, float]:
-    model.eval()
+def _evaluated(computation: Computation, evaluate: Evaluate) -> dict[str, float]:
+    computation.model.eval()
     with torch.no_grad():
-        measured = evaluate(model)
-    model.train()
+        measured = evaluate(computation)
+    computation.model.train()
     return measured
 
 
 class _Loop:
     def __init__(
         self,
-        model: Llama,
+        computation: Computation,
         objective: Objective,
         config: LoopConfig,
-        state: Path,
+        states: States,
         describe: Callable[[int], list[str]] | None,
         title: str,
     ):
-        self.model, self.objective, self.config, self.state = model, objective, config, state
+        self.computation, self.objective, self.config, self.states = computation, objective, config, states
         self.describe, self.title = describe, title
-        self.optimizer = Optimizer(model, config.optimizer)
-        self.params = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = Optimizer(computation.parameters, config.optimizer)
         self.so_far = _Progress()
         self.guards()
 
@@ -150,47 +145,44 @@ class _Loop:
 
     def step(self, step: int) -> dict[str, Any]:
         """Takes or skips one step; returns its line for the log."""
-        self.model.train()
-        parts = self._backward(step)
-        count = sum(part.count for part in parts)
-        total = float(sum(part.total.detach().double() for part in parts))
-        loss = total / max(count, 1)
-        grads = [p.grad for p in self.params if p.grad is not None]
-        norm = float(torch.stack(torch._foreach_norm(grads)).norm()) / max(count, 1) if grads else 0.0
+        self.computation.model.train()
+        self.optimizer.zero_grad()
+        parts = self.computation.backward(self.objective, step, 1.0)
+        loss, count, tokens, metrics = self._totals(parts)
+        grads = {name: p.grad for name, p in self.computation.parameters.items() if p.grad is not None}
+        scale = self.computation.gradient_scale / max(count, 1)
+        norm = self.computation.squared_norm(grads) ** 0.5 * scale
         fraction = lr_fraction(step, self.config)
-        line: dict[str, Any] = {"loss": loss, "lr": self.config.optimizer.lr * fraction, "grad_norm": norm, "count": count}
-        for name in parts[0].metrics if parts else ():
-            line[name] = sum(part.metrics[name] for part in parts) / max(count, 1)
+        line: dict[str, Any] = {"loss": loss, "lr": self.config.optimizer.lr * fraction, "grad_norm": norm, "count": count, **metrics}
         reason = self._judge(loss, norm) if count else None
         if reason:
             line |= self._skip(step, reason)
         else:
-            self._update(grads, count, norm, fraction)
+            self._update(list(grads.values()), scale, norm, fraction)
             self.so_far.skipped_in_row = 0
             self.so_far.count += count
-        self.so_far.tokens += sum(part.tokens or part.count for part in parts)
+        self.so_far.tokens += tokens
         return line
 
-    def _backward(self, step: int) -> list[StepLoss]:
-        self.optimizer.zero_grad()
-        parts = []
-        with autocast(self.model.device, self.config.precision):
-            given = self.objective(self.model, step)
-            for part in [given] if isinstance(given, StepLoss) else given:
-                if part.total.requires_grad:
-                    part.total.backward()
-                parts.append(part)
-        return parts
+    def _totals(self, parts: list[StepLoss]) -> tuple[float, int, int, dict[str, float]]:
+        """The step's mean loss, its count and tokens, and its mean metrics, over the micro-batches of all ranks."""
+        names = self.objective.metrics
+        sums = torch.zeros(3 + len(names), dtype=torch.float64)
+        for part in parts:
+            measured = [part.count, part.tokens or part.count, *(part.metrics[name] for name in names)]
+            sums += torch.tensor([float(part.total.detach().double()), *measured], dtype=torch.float64)
+        total, count, tokens, *rest = self.computation.total(sums).tolist()
+        valid = max(int(count), 1)
+        return total / valid, int(count), int(tokens), {name: value / valid for name, value in zip(names, rest, strict=True)}
 
     def _judge(self, loss: float, norm: float) -> str | None:
         reasons = self.loss_guard.judge(loss, "loss"), self.norm_guard.judge(norm, "gradient norm")
         self.so_far.losses, self.so_far.norms = list(self.loss_guard.values), list(self.norm_guard.values)
         return reasons[0] or reasons[1]
 
-    def _update(self, grads: list[Tensor], count: int, norm: float, fraction: float) -> None:
+    def _update(self, grads: list[Tensor], scale: float, norm: float, fraction: float) -> None:
         clip = self.config.clip
-        scale = min(1.0, clip / (norm + 1e-6)) if clip else 1.0
-        torch._foreach_mul_(grads, scale / max(count, 1))
+        torch._foreach_mul_(grads, scale * (min(1.0, clip / (norm + 1e-6)) if clip else 1.0))
         self.optimizer.step(fraction)
 
     def _skip(self, step: int, reason: str) -> dict[str, Any]:
@@ -207,21 +199,23 @@ class _Loop:
 
     # ---- state --------------------------------------------------------------------------------------
 
-    def save(self, done: int) -> None:
-        record = {"config": config_digest(self.config), **vars(self.so_far)}
-        save_state(self.state, done, model_tensors(self.model), self.optimizer.state_tensors(), record)
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that a saved state holds beside its record."""
+        weights = {f"model/{name}": p for name, p in self.computation.parameters.items()}
+        return weights | {f"optimizer/{name}": t for name, t in self.optimizer.state().items()}
+
+    def save(self, done: int, score: float | None) -> None:
+        self.states.save(done, self.tensors(), {"config": config_digest(self.config), **vars(self.so_far)}, score)
 
     def resume(self) -> int:
         """Takes over the latest state; returns how many steps are done."""
-        found = load_state(self.state)
-        if found is None:
+        saved = self.states.latest()
+        if saved is None:
             return 0
-        done, weights, moments, record = found
-        shapes = {name: t.shape for name, t in model_tensors(self.model).items()}
-        if record.pop("config") != config_digest(self.config) or {name: t.shape for name, t in weights.items()} != shapes:
-            raise InputError(f"{self.state}: holds the state of another model or another configuration; remove it to begin anew.")
-        self.model.load_state_dict(weights, strict=not self.model.arch.tied)
-        self.optimizer.load_state_tensors(moments)
+        record = dict(saved.record)
+        if record.pop("config") != config_digest(self.config):
+            raise InputError(f"{saved.path}: holds the state of another configuration; remove it to begin anew.")
+        self.states.load(saved, self.tensors())
         self.so_far = _Progress(**record)
         self.guards()
-        return done
+        return saved.step

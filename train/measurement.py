@@ -12,12 +12,13 @@ from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.tokenreader import TokenShards
 from corpusmill.pipeline.tokenshards import SHARDS_FILE
-from corpusmill.train.bits import token_bytes, token_nats
+from corpusmill.train.bits import token_bytes
 from corpusmill.train.checkpoint import load_model
 from corpusmill.train.device import deterministic, pick_device
 from corpusmill.train.intervals import bootstrap_ratio, wilson
 from corpusmill.train.loader import evaluation_batches, to_device
 from corpusmill.train.logprobs import collate, sum_logps
+from corpusmill.train.parallel.computation import Local
 from corpusmill.train.preference_data import pairs_from_table, prepare_pair
 from corpusmill.train.samples import sample
 from corpusmill.train.template import load_chat
@@ -57,7 +58,7 @@ class Measurement:
     @torch.no_grad()
     def document_sums(self, shards: TokenShards, token_sizes: Integers) -> tuple[Floats, Floats]:
         """Nats and bytes of each document's tokens; its END_OF_TEXT counts for neither."""
-        starts = document_starts(shards)
+        starts, nats_of = document_starts(shards), Local(self.model, "fp32").nats
         nats, sizes = np.zeros(len(starts)), np.zeros(len(starts))
         table = np.zeros(max(self.model.arch.vocab_size, len(token_sizes)), np.int64)
         table[: len(token_sizes)] = token_sizes
@@ -65,7 +66,7 @@ class Measurement:
         for batch in evaluation_batches(shards, self.model.arch.context, self.config.batch, self.document_mask):
             ids, targets, segments = to_device(batch, self.model.device)
             flat = targets.flatten().cpu().numpy()
-            of_token = token_nats(self.model, ids, targets, segments).flatten().double().cpu().numpy()
+            of_token = nats_of(ids, targets, segments).flatten().double().cpu().numpy()
             document = np.searchsorted(starts, np.arange(place, place + len(flat)), "right") - 1
             counted = table[flat]
             nats += np.bincount(document, np.where(counted > 0, of_token, 0.0), len(starts))

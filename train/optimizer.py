@@ -1,10 +1,10 @@
 """AdamW for everything, or Muon for the matrices inside the layers with AdamW for the rest."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from corpusmill.train.options import OptimizerConfig
 
@@ -26,7 +26,7 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Momentum whose update is orthogonalised (https://kellerjordan.github.io/posts/muon), matrices of a shape at once."""
 
-    def __init__(self, params: Iterable[nn.Parameter], lr: float, momentum: float, weight_decay: float):
+    def __init__(self, params: Iterable[Tensor], lr: float, momentum: float, weight_decay: float):
         super().__init__(list(params), {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -38,14 +38,15 @@ class Muon(torch.optim.Optimizer):
                     shapes.setdefault(p.shape, []).append(p)
             for shape, params in shapes.items():
                 grads = [p.grad for p in params if p.grad is not None]
-                buffers = [self._buffer(p) for p in params]
+                buffers = [self.buffer(p) for p in params]
                 torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])
                 updates = orthogonalize(torch.stack(torch._foreach_lerp(grads, buffers, group["momentum"])))
                 torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
                 scale = max(1.0, shape[0] / shape[1]) ** 0.5
                 torch._foreach_add_(params, list(updates.unbind(0)), alpha=-group["lr"] * scale)
 
-    def _buffer(self, p: Tensor) -> Tensor:
+    def buffer(self, p: Tensor) -> Tensor:
+        """The momentum of a parameter."""
         state = self.state[p]
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(p)
@@ -54,13 +55,12 @@ class Muon(torch.optim.Optimizer):
 
 
 class Optimizer:
-    """One or two torch optimisers over a model, with their state by parameter name."""
+    """One or two torch optimisers over named parameters, with their state by parameter name."""
 
-    def __init__(self, model: nn.Module, config: OptimizerConfig):
-        named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self.names: dict[Tensor, str] = {p: name for name, p in named.items()}
-        hidden = {name for name, p in named.items() if p.dim() == 2 and ".layers." in name} if config.kind == "muon" else set()
-        rest = {name: p for name, p in named.items() if name not in hidden}
+    def __init__(self, parameters: Mapping[str, Tensor], config: OptimizerConfig):
+        self.parameters = dict(parameters)
+        hidden = {name for name, p in parameters.items() if p.dim() == 2 and ".layers." in name} if config.kind == "muon" else set()
+        rest = {name: p for name, p in parameters.items() if name not in hidden}
         self.parts: list[tuple[torch.optim.Optimizer, float]] = []
         groups = [
             {"params": [p for p in rest.values() if p.dim() >= 2], "weight_decay": config.weight_decay},
@@ -69,7 +69,7 @@ class Optimizer:
         adamw = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
         self.parts.append((adamw, config.lr))
         if hidden:
-            muon = Muon([named[name] for name in named if name in hidden], config.muon_lr, config.momentum, config.weight_decay)
+            muon = Muon([parameters[name] for name in parameters if name in hidden], config.muon_lr, config.momentum, config.weight_decay)
             self.parts.append((muon, config.muon_lr))
 
     def step(self, lr_fraction: float) -> None:
@@ -83,20 +83,21 @@ class Optimizer:
         for optimizer, _ in self.parts:
             optimizer.zero_grad(set_to_none=True)
 
-    def state_tensors(self) -> dict[str, Tensor]:
-        """Every moment and step counter as `parameter name/key`."""
-        return {
-            f"{self.names[p]}/{key}": value
-            for optimizer, _ in self.parts
-            for p, state in optimizer.state.items()
-            for key, value in state.items()
-        }
+    def state(self) -> dict[str, Tensor]:
+        """Every moment and step counter as `parameter name/key`; those of a parameter that has not moved yet are made, so that a saved
+        state can be copied into them."""
+        found = {}
+        for name, p in self.parameters.items():
+            for key, value in self._state_of(p).items():
+                found[f"{name}/{key}"] = value
+        return found
 
-    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Takes over what `state_tensors` gave."""
-        by_name = {name: p for p, name in self.names.items()}
-        owner = {p: optimizer for optimizer, _ in self.parts for group in optimizer.param_groups for p in group["params"]}
-        for full, value in tensors.items():
-            name, _, key = full.rpartition("/")
-            p = by_name[name]
-            owner[p].state[p][key] = value.clone() if key == "step" else value.to(p.device, copy=True)
+    def _state_of(self, p: Tensor) -> dict[str, Tensor]:
+        optimizer = next(part for part, _ in self.parts for group in part.param_groups if any(q is p for q in group["params"]))
+        state: dict[str, Tensor] = optimizer.state[p]
+        if not state and isinstance(optimizer, Muon):
+            optimizer.buffer(p)
+        elif not state:
+            state["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
+        return state

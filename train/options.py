@@ -38,8 +38,30 @@ class LoopConfig(Config):
     )
     max_skips: int = Field(default=10, ge=1, description="The run stops after this many skipped steps in a row.")
     save_every: int = Field(default=200, ge=1, description="Steps between two saves of the training state.")
+    keep: int = Field(default=2, ge=1, description="Saved states that are kept: the latest ones.")
+    keep_best: int = Field(default=0, ge=0, description="States that are kept beside them: those that scored best when they were saved.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="Arithmetic of the forward pass: `auto` is bf16 autocast on CUDA and fp32 on CPU. Weights stay fp32."
     )
     compile: bool = Field(default=False, description="Compile the decoder with torch.compile.")
     threads: int = Field(default=0, ge=0, description="CPU threads of torch; 0 leaves its choice. Bits depend on it.")
+
+
+class ParallelConfig(Config):
+    """On how many processes a model is trained, and what each kind of parallelism shares out; all 1 is one process."""
+
+    replicate: int = Field(default=1, ge=1, description="Whole copies of the model that see different rows (DDP; with `shard`, hybrid).")
+    shard: int = Field(default=1, ge=1, description="Ranks that see different rows and share out weights, gradients and moments (FSDP2).")
+    zero: Literal[1, 2, 3] = Field(
+        default=3, description="What `shard` shares out: 1 the optimiser's moments, 2 gradients too, 3 weights too."
+    )
+    tensor: int = Field(default=1, ge=1, description="Ranks that share out every matrix, and the sequence between them.")
+    pipeline: int = Field(default=1, ge=1, description="Ranks that share out the layers.")
+    schedule: Literal["gpipe", "1f1b", "interleaved", "zero-bubble"] = Field(
+        default="1f1b", description="The order in which a pipeline's micro-batches go forward and backward."
+    )
+
+    @property
+    def world(self) -> int:
+        """Processes in all."""
+        return self.replicate * self.shard * self.tensor * self.pipeline

@@ -13,9 +13,10 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.train.checkpoint import load_model
 from corpusmill.train.device import autocast, deterministic, pick_device
 from corpusmill.train.logprobs import collate, sum_logps
-from corpusmill.train.loop import StepLoss, fit
-from corpusmill.train.losses import LOSSES, LossOptions, PairLogps, pair_metrics
+from corpusmill.train.loop import fit
+from corpusmill.train.losses import LOSSES, METRICS, LossOptions, PairLogps, pair_metrics
 from corpusmill.train.model import Llama
+from corpusmill.train.objective import Share, StepLoss
 from corpusmill.train.order import examples_of_step, steps_of
 from corpusmill.train.preference_data import PreparedPair, pairs_from_table, prepare_pair
 from corpusmill.train.reference import Reference, reference_key
@@ -28,7 +29,9 @@ EVALUATION_BATCH = 16  # pairs; fixed, so that what is measured does not depend 
 
 
 class Alignment:
-    """A model, its pairs as tokens, and the configuration. The model as it is loaded is the reference."""
+    """A model, its pairs as tokens, and the configuration: the objective of the loop. The model as it is loaded is the reference."""
+
+    metrics: Sequence[str] = ("preference_loss", *METRICS)
 
     def __init__(self, config: "AlignConfig", folder: Storage, pairs: pa.Table):
         self.config = config
@@ -37,7 +40,7 @@ class Alignment:
         prepared = [prepare_pair(pair, self.encoder, self.model.arch.context) for pair in pairs_from_table(pairs)]
         self.pairs = [p for p in prepared if not p.pair.held_out]
         self.held_out = [p for p in prepared if p.pair.held_out]
-        self.loss = LOSSES[config.loss]
+        self.preference_loss = LOSSES[config.loss]
         self.options = LossOptions(config.beta, config.label_smoothing)
         steps = min(config.loop.steps, steps_of(config.epochs, config.batch, len(self.pairs)))
         self.loop = config.loop.model_copy(update={"steps": steps})
@@ -50,12 +53,12 @@ class Alignment:
             before = self.measure_held_out(self.model)
         result = fit(
             self.model,
-            self.objective,
+            self,
             self.loop,
             state=work / "state",
             log=log,
             describe=lambda step: [self.pairs[number].pair.id for number in self._pairs_of(step)],
-            evaluate=lambda model: {f"held_out_{name}": value for name, value in self.measure_held_out(model).items()},
+            evaluate=lambda computation: {f"held_out_{name}": value for name, value in self.measure_held_out(self.model).items()},
             evaluate_every=self.config.evaluate_every if self.held_out else 0,
             progress=progress,
             title="align",
@@ -74,16 +77,20 @@ class Alignment:
             "held_out_after": after or None,
         }
 
-    def objective(self, model: Llama, step: int) -> StepLoss:
+    def batches(self, step: int, share: Share) -> Iterator[list[int]]:
+        """The numbers of the pairs."""
+        begin, end = share.bounds(self.config.batch)
+        yield self._pairs_of(step)[begin:end]
+
+    def loss(self, model: Llama, batch: list[int]) -> StepLoss:
         """The sum of the pairs' losses; the log shows means a pair, and of the preferences alone as `preference_loss`."""
-        numbers = self._pairs_of(step)
-        logps, tokens = self._logps(model, [self.pairs[number] for number in numbers], self.reference, numbers)
-        losses = self.loss(logps, self.options)
+        logps, tokens = self._logps(model, [self.pairs[number] for number in batch], self.reference, batch)
+        losses = self.preference_loss(logps, self.options)
         measured = {"preference_loss": losses.detach(), **pair_metrics(logps, self.options)}
         metrics = {name: float(values.sum()) for name, values in measured.items()}
         if self.config.nll_weight:
             losses = losses - self.config.nll_weight * logps.chosen / logps.chosen_tokens
-        return StepLoss(losses.sum(), len(numbers), metrics, tokens)
+        return StepLoss(losses.sum(), len(batch), metrics, tokens)
 
     def measure_reference(self, cache: Path, weights: str) -> None:
         """The reference's log-probabilities of every pair, from the cache where they are there.
@@ -113,7 +120,7 @@ class Alignment:
         for numbers in _batches(len(self.held_out)):
             with autocast(model.device, self.loop.precision):
                 logps, _ = self._logps(model, [self.held_out[number] for number in numbers], self.held_out_reference, numbers)
-            values = {"loss": self.loss(logps, self.options), **pair_metrics(logps, self.options)}
+            values = {"loss": self.preference_loss(logps, self.options), **pair_metrics(logps, self.options)}
             values["preference_accuracy"] = logps.chosen / logps.chosen_tokens > logps.rejected / logps.rejected_tokens
             for name, value in values.items():
                 sums[name] = sums.get(name, 0.0) + float(value.double().sum())

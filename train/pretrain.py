@@ -9,7 +9,7 @@ from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Stage
-from corpusmill.train.options import LoopConfig
+from corpusmill.train.options import LoopConfig, ParallelConfig
 from corpusmill.train.presets import ModelConfig
 
 
@@ -29,6 +29,7 @@ class PretrainConfig(Config):
     document_mask: bool = Field(default=True, description="Tokens see only their own document, and positions begin anew in each.")
     evaluate_every: int = Field(default=250, ge=0, description="Steps between two looks at the validation tokens; 0 looks only at the end.")
     evaluate_windows: int = Field(default=32, ge=1, description="Validation windows of such a look; at the end all are measured.")
+    parallel: ParallelConfig = Field(default_factory=ParallelConfig, description="Processes, and what they share out.")
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu` or `cuda`.")
 
 
@@ -47,7 +48,9 @@ class PretrainStage(Stage):
         inputs += [ref for split in ("train/", "validation/") for ref in run.outputs_of("tokens", split) if ref.path.endswith(used)]
         from corpusmill.train.pretrain_job import pretrain
 
-        run.once("model", inputs, lambda identity: pretrain(self.config, run.run.root, identity, run.progress))
+        # how the work is spread is no part of what it is: a run goes on with another number of processes
+        config = self.config.model_copy(update={"parallel": ParallelConfig()})
+        run.once("model", inputs, lambda identity: pretrain(self.config, run.run.root, identity, run.progress), config=config)
 
     def summary(self, run: StageRun) -> dict[str, str]:
         metrics = json.loads(run.storage.read_bytes("metrics.json"))

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.shards import Content
@@ -12,14 +14,17 @@ from corpusmill.pipeline.special_tokens import END_OF_TEXT, EOT_ID
 from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.tokenreader import TokenShards
 from corpusmill.pipeline.tokenshards import SHARDS_FILE
-from corpusmill.train.bits import Bits, measure, token_bytes, token_nats
+from corpusmill.train.bits import Batch, Bits, measure, token_bytes
 from corpusmill.train.checkpoint import save_model
-from corpusmill.train.device import deterministic, pick_device
+from corpusmill.train.device import deterministic
+from corpusmill.train.launch import launch
 from corpusmill.train.loader import WindowLoader, evaluation_batches, to_device
-from corpusmill.train.loop import FitResult, StepLoss, fit
+from corpusmill.train.loop import FitResult, fit
 from corpusmill.train.model import Llama, initialise
+from corpusmill.train.objective import Share, TokenObjective
 from corpusmill.train.packed import PackedLoader
-from corpusmill.train.packing import IGNORED
+from corpusmill.train.parallel.computation import Computation
+from corpusmill.train.parallel.layout import Layout
 from corpusmill.train.template import template_files
 from corpusmill.train.tokenizer_file import read_tokenizer
 
@@ -28,28 +33,26 @@ if TYPE_CHECKING:
 
 #: Windows of a forward pass that measures: a constant, as sums in another order differ in their last bits.
 EVALUATION_BATCH = 16
+#: The name in the log by which states are best.
+SCORE = "validation_bits_per_byte"
 
 
 def pretrain(config: "PretrainConfig", run: str, identity: str, progress: Progress) -> Output:
     """Trains in the working folder `pretrain/checkpoints/<identity>`; the output names the finished model's files there."""
     work = Path(run) / "pretrain" / "checkpoints" / identity[:16]
-    tokenizer, sha256 = read_tokenizer(Path(run) / "tokenizer" / "tokenizer.json")
-    train = TokenShards(Path(run) / "tokens" / "train", tokenizer_sha256=sha256, end_of_text_id=EOT_ID)
-    validation = _validation(Path(run) / "tokens" / "validation", sha256)
-    model = Llama(config.model.architecture(train.description.vocabulary_size)).to(pick_device(config.device))
-    initialise(model, config.seed)
-    job = _Job(config, train, validation, token_bytes(tokenizer))
-    result = fit(
-        model, job.objective, config.loop, state=work / "state", log=Path(run) / "pretrain" / "logs" / "train.jsonl",
-        describe=job.loader.documents, evaluate=job.glance if validation else None, evaluate_every=config.evaluate_every,
-        progress=progress, title="pretrain",
-    )  # fmt: skip
-    bits = job.measure_all(model) if validation else None
-    save_model(model, work / "model", {"tokenizer.json": tokenizer, **template_files(config.model.context, end_token=END_OF_TEXT)})
+    arguments = {"config": config.model_dump(mode="json"), "run": run, "work": str(work)}
+    metrics = launch(f"{__name__}:train", arguments, config.parallel, config.device, progress)
     files: dict[str, Content] = {f"model/{path.name}": path for path in sorted((work / "model").iterdir())}
-    files["metrics.json"] = json.dumps(_metrics(model, result, len(train), bits), indent=2).encode() + b"\n"
-    warnings = [] if validation else ["no validation tokens, so bits per byte were not measured"]
-    return Output(files, rows_in=result.tokens, kept=result.tokens, counts={"skipped_steps": result.skipped}, warnings=warnings)
+    files["metrics.json"] = json.dumps(metrics, indent=2).encode() + b"\n"
+    warnings = [] if metrics["validation"] else ["no validation tokens, so bits per byte were not measured"]
+    return Output(files, rows_in=metrics["tokens"], kept=metrics["tokens"], counts={"skipped_steps": metrics["skipped"]}, warnings=warnings)
+
+
+def train(layout: Layout, progress: Progress | None, config: dict[str, Any], run: str, work: str) -> dict[str, Any]:
+    """What every process does; the first one leaves the folder `work/model` and returns what `metrics.json` holds."""
+    from corpusmill.train.pretrain import PretrainConfig
+
+    return _Job(PretrainConfig.model_validate(config), Path(run), Path(work), layout).train(progress)
 
 
 def _validation(folder: Path, sha256: str) -> TokenShards | None:
@@ -60,39 +63,58 @@ def _validation(folder: Path, sha256: str) -> TokenShards | None:
     return shards if len(shards) else None
 
 
-class _Job:
-    """The batches of a pre-training, as the loop asks for them."""
+class _Job(TokenObjective):
+    """One process's part of a pre-training: its batches, and what is measured around the loop."""
 
-    def __init__(self, config: "PretrainConfig", train: TokenShards, validation: TokenShards | None, sizes: Any):
-        self.config, self.train, self.validation, self.sizes = config, train, validation, sizes
+    def __init__(self, config: "PretrainConfig", run: Path, work: Path, layout: Layout):
+        self.config, self.run, self.work, self.layout = config, run, work, layout
+        self.tokenizer, sha256 = read_tokenizer(run / "tokenizer" / "tokenizer.json")
+        self.tokens = TokenShards(run / "tokens" / "train", tokenizer_sha256=sha256, end_of_text_id=EOT_ID)
+        self.validation = _validation(run / "tokens" / "validation", sha256)
+        self.arch = config.model.architecture(self.tokens.description.vocabulary_size)
+        self.sizes = np.zeros(self.arch.vocab_size, np.int64)
+        sizes = token_bytes(self.tokenizer)[: self.arch.vocab_size]
+        self.sizes[: len(sizes)] = sizes
         kind = PackedLoader if config.packing == "documents" else WindowLoader
-        self.loader = kind(train, config.model.context, config.batch, config.seed, config.document_mask)
+        self.loader = kind(self.tokens, config.model.context, config.batch, config.seed, config.document_mask)
 
-    def objective(self, model: Llama, step: int) -> Iterator[StepLoss]:
-        size = self.config.micro_batch or self.config.batch
-        for begin in range(0, self.config.batch, size):
-            batch = self.loader.load(step, begin, min(begin + size, self.config.batch))
-            ids, targets, segments = to_device(batch, model.device)
-            yield StepLoss(token_nats(model, ids, targets, segments).sum(), int((batch[1] != IGNORED).sum()))
-
-    def glance(self, model: Llama) -> dict[str, float]:
-        return {"validation_bits_per_byte": self._measure(model, self.config.evaluate_windows).per_byte}
-
-    def measure_all(self, model: Llama) -> Bits:
+    def train(self, progress: Progress | None) -> dict[str, Any]:
+        model = Llama(self.arch).to(self.layout.device)
+        initialise(model, self.config.seed)
+        result = fit(
+            model, self, self.config.loop, layout=self.layout, state=self.work / "state",
+            log=self.run / "pretrain" / "logs" / "train.jsonl", describe=self.loader.documents,
+            evaluate=self.glance if self.validation else None, evaluate_every=self.config.evaluate_every, score=SCORE,
+            progress=progress, title="pretrain",
+        )  # fmt: skip
         with deterministic(self.config.loop.threads):
-            return self._measure(model, None)
+            bits = self.measure(result.computation, None) if self.validation else None
+        if self.layout.is_main:
+            texts = template_files(self.config.model.context, end_token=END_OF_TEXT)
+            save_model(model, self.work / "model", {"tokenizer.json": self.tokenizer, **texts})
+        self.layout.barrier()
+        return _metrics(self.arch.parameters(), result, len(self.tokens), bits)
 
-    def _measure(self, model: Llama, windows: int | None) -> Bits:
+    def batches(self, step: int, share: Share) -> Iterator[Batch]:
+        first, last = share.bounds(self.config.batch)
+        size = self.config.micro_batch or last - first
+        for begin in range(first, last, size):
+            yield to_device(self.loader.load(step, begin, min(begin + size, last)), self.layout.device)
+
+    def glance(self, computation: Computation) -> dict[str, float]:
+        return {SCORE: self.measure(computation, self.config.evaluate_windows).per_byte}
+
+    def measure(self, computation: Computation, windows: int | None) -> Bits:
         if self.validation is None:
             raise InputError("there are no validation tokens.")
         batches = evaluation_batches(self.validation, self.config.model.context, EVALUATION_BATCH, self.config.document_mask, windows)
-        return measure(model, batches, self.sizes)
+        return measure(computation.nats, self.layout.device, batches, self.sizes)
 
 
-def _metrics(model: Llama, result: FitResult, corpus: int, bits: Bits | None) -> dict[str, Any]:
+def _metrics(parameters: int, result: FitResult, corpus: int, bits: Bits | None) -> dict[str, Any]:
     """What `metrics.json` says: no times, so equal runs have equal files."""
     return {
-        "parameters": model.arch.parameters(),
+        "parameters": parameters,
         "steps": result.steps,
         "tokens": result.tokens,
         "epochs": result.tokens / corpus,

@@ -73,19 +73,19 @@ def test_without_sft_it_starts_from_the_pretrained_model(pretrained_run, execute
 
 
 def test_killed_and_started_again_it_gives_the_same_bytes(pretrained_run, execute, tree, tmp_path, monkeypatch):
-    from corpusmill.train import loop
+    from corpusmill.train.state import States
 
     execute(pretrained_run, stage())
     undisturbed = tree(tmp_path / "run")
     pretrained_run.remove_folder("align")
-    save = loop.save_state
+    save = States.save
 
-    def save_and_die(folder, step, *rest):
-        save(folder, step, *rest)
+    def save_and_die(self, step, *rest):
+        save(self, step, *rest)
         if step == 20:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "save_state", save_and_die)
+    monkeypatch.setattr(States, "save", save_and_die)
     with pytest.raises(KeyboardInterrupt):
         execute(pretrained_run, stage())
     monkeypatch.undo()

@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.errors import InputError
 from corpusmill.train.architecture import Architecture
-from corpusmill.train.checkpoint import load_model, load_state, save_model, save_state
+from corpusmill.train.checkpoint import load_model, save_model
 from corpusmill.train.model import Llama, initialise
 
 
@@ -93,43 +93,3 @@ def test_the_tokenizer_of_another_model(folder: Path) -> None:
     edit(folder / "tokenizer.json", added_tokens=[{"id": 11, "content": "<|x|>"}])
     with pytest.raises(InputError, match=r"tokenizer\.json: has ids up to 11, but the model's vocabulary is 11"):
         load_model(folder)
-
-
-def save(folder: Path, step: int) -> None:
-    save_state(folder, step, {"w": torch.full((3,), float(step))}, {"w/m": torch.zeros(3)}, {"loss": 0.1 + step})
-
-
-def test_states_keep_the_latest_two_and_come_back_bit_by_bit(tmp_path: Path) -> None:
-    assert load_state(tmp_path) is None
-    for step in (10, 20, 30):
-        save(tmp_path, step)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000020", "step-00000030"]
-    found = load_state(tmp_path)
-    assert found is not None
-    step, weights, moments, record = found
-    assert step == 30 and torch.equal(weights["w"], torch.full((3,), 30.0)) and moments.keys() == {"w/m"} and record == {"loss": 30.1}
-
-
-@pytest.mark.parametrize("name", ["weights.safetensors", "moments.safetensors", "state.json"])
-def test_a_damaged_state_gives_way_to_the_one_before(tmp_path: Path, name: str) -> None:
-    save(tmp_path, 10)
-    save(tmp_path, 20)
-    path = tmp_path / "step-00000020" / name
-    path.write_bytes(path.read_bytes()[:-9])
-    (tmp_path / ".tmp-step-00000030").mkdir()  # what a kill while saving leaves
-    found = load_state(tmp_path)
-    assert found is not None and found[0] == 10
-
-
-def test_a_full_disk_leaves_the_state_before_intact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save(tmp_path, 10)
-
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("safetensors.torch.save_file", full)
-    with pytest.raises(CorpusmillError, match="No space left on device"):
-        save(tmp_path, 20)
-    found = load_state(tmp_path)
-    assert found is not None and found[0] == 10
-    assert [p.name for p in tmp_path.iterdir()] == ["step-00000010"]

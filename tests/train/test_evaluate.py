@@ -14,10 +14,12 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.tokenreader import TokenShards
 from corpusmill.pipeline.tokenshards import INDEX, Shard, ShardSet, shard_contents, shard_names
 from corpusmill.train.align import AlignConfig, AlignStage
-from corpusmill.train.bits import token_bytes, token_nats
+from corpusmill.train.bits import token_bytes
 from corpusmill.train.evaluate import EvaluateConfig, EvaluateStage
 from corpusmill.train.measurement import Measurement
+from corpusmill.train.parallel.computation import Local
 from corpusmill.train.sft import SftConfig, SftStage
+from corpusmill.train.token_loss import token_nats
 
 QUICK_LOOP = {"threads": 1, "steps": 4}
 EARLIER = ("ingest", "tokens", "pretrain")
@@ -96,7 +98,9 @@ def test_bits_per_byte_are_those_of_pretraining(evaluated, tokenizer_json):
     run, _ = evaluated
     shards = TokenShards(run.path("tokens/validation"))
     model = load_model(run.path("sft/model"))
-    bits = measure(model, evaluation_batches(shards, model.arch.context, 16, True), token_bytes(tokenizer_json))
+    bits = measure(
+        Local(model, "fp32").nats, model.device, evaluation_batches(shards, model.arch.context, 16, True), token_bytes(tokenizer_json)
+    )
     score = scores_of(run)["sft"]["bits_per_byte"]
     assert score["value"] == pytest.approx(bits.per_byte, rel=1e-5) and score["bytes"] == bits.bytes
 
@@ -117,7 +121,7 @@ def test_nats_and_bytes_belong_to_their_documents(evaluated):
     first = shards.window(0, shards.index(0)["tokens"][0].as_py() - 1).astype(np.int64)
     assert len(first) < measurement.model.arch.context
     with torch.no_grad():
-        alone = token_nats(measurement.model, torch.tensor([[EOT_ID, *first[:-1]]]), torch.tensor(first)[None])
+        alone = token_nats(measurement.model(torch.tensor([[EOT_ID, *first[:-1]]])), torch.tensor(first)[None])
     assert nats[0] == pytest.approx(float(alone.sum()), rel=1e-5)
 
 

@@ -88,8 +88,7 @@ def test_cache_in_any_pieces_equals_no_cache() -> None:
     model = random_model().double()
     ids = random_ids((2, 40))
     for pieces in ([40], [1] * 40, [7, 1, 1, 20, 11]):
-        cache = model.new_cache(batch=2, longest=40)
-        cache.keys, cache.values = cache.keys.double(), cache.values.double()
+        cache = model.new_cache(40)
         with torch.no_grad():
             cached = torch.cat([model(part, cache=cache) for part in ids.split(pieces, dim=1)], dim=1)
         torch.testing.assert_close(cached, model(ids), rtol=0, atol=1e-10)
@@ -114,3 +113,21 @@ def test_initialisation_is_that_of_its_seed_and_begins_at_the_uniform_loss() -> 
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters()))
     assert not torch.equal(first.model.embed_tokens.weight, other.model.embed_tokens.weight)
     assert torch.equal(first(random_ids((1, 9))), torch.zeros(1, 9, 97))
+
+
+def test_parts_in_a_row_compute_and_begin_as_the_whole() -> None:
+    whole = random_model().double()
+    first, last = random_model().double(), random_model().double()
+    first.model.norm = first.lm_head = last.model.embed_tokens = None
+    for part, gone in ((first, "2"), (last, "0"), (last, "1")):
+        del part.model.layers[gone]
+    ids = random_ids((2, 30))
+    segments = (torch.arange(30) // 11).expand(2, -1)
+    assert torch.equal(last(first(ids, segments), segments), whole(ids, segments))
+    caches = first.new_cache(), last.new_cache()
+    pieces = [last(first(piece, cache=caches[0]), cache=caches[1]) for piece in ids.split(6, dim=1)]
+    torch.testing.assert_close(torch.cat(pieces, dim=1), whole(ids), rtol=0, atol=1e-10)
+    for part in (whole, first, last):
+        initialise(part, 5)
+    assert set(first.state_dict()) | set(last.state_dict()) == set(whole.state_dict())
+    assert all(torch.equal(values, whole.state_dict()[name]) for part in (first, last) for name, values in part.state_dict().items())

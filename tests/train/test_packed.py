@@ -111,25 +111,25 @@ def test_a_missing_plan_says_what_makes_it(tmp_path) -> None:
 def test_packed_rows_give_the_losses_of_lone_documents(tmp_path) -> None:
     """In float64: the sum over packed rows is that of each document alone, a long one in the pieces that the plan cuts."""
     from corpusmill.train.architecture import Architecture
-    from corpusmill.train.bits import token_nats
     from corpusmill.train.model import Llama, initialise
+    from corpusmill.train.parallel.computation import Local
 
     sets = random_documents(3, 12, 40, vocabulary_size=99)
     write_token_set(tmp_path, sets, vocabulary_size=99, pack=(16,))
     model = Llama(Architecture(vocab_size=99, layers=2, width=16, heads=2, kv_heads=1, head_dim=8, ffn=32, context=16)).double()
     initialise(model, 0)
     model.lm_head.weight.data.normal_(generator=torch.Generator().manual_seed(1))
-    model.model.layers[0].self_attn.o_proj.weight.data.normal_(generator=torch.Generator().manual_seed(2))
-    loader = PackedLoader(TokenShards(tmp_path), 16, 4, seed=0, document_mask=True)
+    model.model.layers["0"].self_attn.o_proj.weight.data.normal_(generator=torch.Generator().manual_seed(2))
+    loader, nats = PackedLoader(TokenShards(tmp_path), 16, 4, seed=0, document_mask=True), Local(model, "fp32").nats
     with torch.no_grad():
-        packed = token_nats(model, *loader.samples(0, loader.rows)).sum()
+        packed = nats(*loader.samples(0, loader.rows)).sum()
         alone = 0.0
         for document in (document for documents in sets for document in documents):
             for first in range(0, len(document), 16):
                 targets = torch.tensor([document[first : first + 16]])
                 ids = torch.tensor([[0, *document][first : first + targets.size(1)]])
-                alone += float(token_nats(model, ids, targets).sum())
+                alone += float(nats(ids, targets, None).sum())
         ids, targets, _ = loader.samples(0, loader.rows)
-        without = token_nats(model, ids, targets).sum()
+        without = nats(ids, targets, None).sum()
     assert float(packed) == pytest.approx(alone, rel=1e-12)
     assert abs(float(without) - alone) > 1e-3 * alone  # the mask matters

@@ -44,7 +44,7 @@ def test_packed_rows_give_the_losses_of_lone_sequences():
     model = Llama(Architecture(vocab_size=99, layers=2, width=16, heads=2, kv_heads=1, head_dim=8, ffn=32, context=16)).double()
     initialise(model, 0)
     model.lm_head.weight.data.normal_(generator=torch.Generator().manual_seed(1))
-    model.model.layers[0].self_attn.o_proj.weight.data.normal_(generator=torch.Generator().manual_seed(2))
+    model.model.layers["0"].self_attn.o_proj.weight.data.normal_(generator=torch.Generator().manual_seed(2))
     generator = np.random.default_rng(0)
     some = [sequence(generator.integers(4, 99, n), np.ones(n)) for n in (5, 7, 4, 9, 3)]
     packed = pack(some, 16)

@@ -24,7 +24,7 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.tokenreader import TokenShards
 from corpusmill.pipeline.tokenshards import INDEX, SHARDS_FILE, Shard, ShardPlan, ShardSet, shard_contents, shard_names
 from corpusmill.train import pretrain_job
-from corpusmill.train.loop import StepLoss
+from corpusmill.train.objective import StepLoss
 from corpusmill.train.pretrain import PretrainStage
 
 CONFIG = {
@@ -120,14 +120,14 @@ def test_killed_and_resumed_gives_the_same_files(run: Storage, monkeypatch: pyte
         path: run.read_bytes(f"pretrain/{path}") for path in run.child("pretrain").list_files() if not path.startswith("checkpoints/")
     }
     run.remove_folder("pretrain")
-    whole = pretrain_job._Job.objective
+    whole = pretrain_job._Job.batches
 
-    def dying(self, model, step):  # type: ignore[no-untyped-def]
+    def dying(self, step, share):  # type: ignore[no-untyped-def]
         if step == 17:
             raise KeyboardInterrupt
-        yield from whole(self, model, step)
+        yield from whole(self, step, share)
 
-    monkeypatch.setattr(pretrain_job._Job, "objective", dying)
+    monkeypatch.setattr(pretrain_job._Job, "batches", dying)
     with pytest.raises(KeyboardInterrupt):
         execute(run)
     monkeypatch.undo()
@@ -183,18 +183,20 @@ def test_a_missing_packing_plan_is_a_sentence(run: Storage) -> None:
 
 @pytest.mark.parametrize("packing", ["stream", "documents"])
 def test_skipped_steps_name_their_documents(run: Storage, monkeypatch: pytest.MonkeyPatch, packing: str) -> None:
-    whole = pretrain_job._Job.objective
+    whole, seen = pretrain_job._Job.loss, [0]
 
-    def poisoned(self, model, step):  # type: ignore[no-untyped-def]
-        for part in whole(self, model, step):
-            yield StepLoss(part.total * float("nan"), part.count) if step in (4, 5) else part
+    def poisoned(self, model, batch):  # type: ignore[no-untyped-def]
+        part, step = whole(self, model, batch), seen[0]
+        seen[0] += 1
+        return StepLoss(part.total * float("nan"), part.count) if step in (4, 5) else part
 
-    monkeypatch.setattr(pretrain_job._Job, "objective", poisoned)
+    monkeypatch.setattr(pretrain_job._Job, "loss", poisoned)
     execute(run, packing=packing)
     skipped = [row for row in map(json.loads, run.read_bytes("pretrain/logs/train.jsonl").splitlines()) if "skipped" in row]
     assert [row["step"] for row in skipped] == [4, 5] and metrics(run)["skipped"] == 2
     assert all(name.startswith("train") for row in skipped for name in row["documents"]) and skipped[0]["documents"]
     with pytest.raises(CorpusmillError, match=r"pretrain: 2 steps in a row .* at step 5 the loss is nan \(its documents: train"):
+        seen[0] = 0
         execute(run, loop={**CONFIG["loop"], "max_skips": 2}, packing=packing)  # type: ignore[dict-item]
 
 

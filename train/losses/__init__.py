@@ -4,8 +4,8 @@ A loss takes `PairLogps` and `LossOptions` and gives one float32 value a pair; n
 """
 
 from corpusmill.train.losses import dpo, ipo
-from corpusmill.train.losses.pairs import LossOptions, PairLogps, PreferenceLoss, pair_metrics
+from corpusmill.train.losses.pairs import METRICS, LossOptions, PairLogps, PreferenceLoss, pair_metrics
 
 LOSSES: dict[str, PreferenceLoss] = {**dpo.LOSSES, **ipo.LOSSES}
 
-__all__ = ["LOSSES", "LossOptions", "PairLogps", "PreferenceLoss", "pair_metrics"]
+__all__ = ["LOSSES", "METRICS", "LossOptions", "PairLogps", "PreferenceLoss", "pair_metrics"]

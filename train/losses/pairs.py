@@ -43,6 +43,9 @@ class PairLogps:
 
 PreferenceLoss = Callable[[PairLogps, LossOptions], Tensor]
 
+#: The names of what `pair_metrics` gives.
+METRICS = ("accuracy", "margin", "reward_chosen", "reward_rejected", "kl", "chosen_tokens", "rejected_tokens")
+
 
 @torch.no_grad()
 def pair_metrics(pairs: PairLogps, options: LossOptions) -> dict[str, Tensor]:

@@ -1,0 +1,20 @@
+"""Functions of a model and a step as objectives of the loop."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from corpusmill.train.model import Llama
+from corpusmill.train.objective import Share, StepLoss
+
+
+class Goal:
+    """`function(model, step)` as an objective; with `pieces`, `function(model, step, piece)` for each of so many micro-batches."""
+
+    def __init__(self, function: Callable[..., StepLoss], metrics: Sequence[str] = (), pieces: int = 1):
+        self.function, self.metrics, self.pieces = function, metrics, pieces
+
+    def batches(self, step: int, share: Share) -> Iterator[Any]:
+        yield from ((step, piece) if self.pieces > 1 else (step,) for piece in range(self.pieces))
+
+    def loss(self, model: Llama, batch: Any) -> StepLoss:
+        return self.function(model, *batch)

@@ -1,0 +1,13 @@
+"""Putting a model onto a layout."""
+
+from corpusmill.train.model import Llama
+from corpusmill.train.options import LoopConfig
+from corpusmill.train.parallel.computation import Computation, Local
+from corpusmill.train.parallel.layout import Layout
+
+
+def prepare(model: Llama, layout: Layout, config: LoopConfig) -> Computation:
+    """The model, the same on every rank, as the layout spreads it."""
+    if config.compile:
+        model.model.compile()
+    return Local(model, config.precision)
