@@ -77,7 +77,7 @@ class Decoder(nn.Module):
         One layer is compiled and its code serves all, whatever shards or cuts the model around them.
         """
         for layer in self.layers.values():
-            layer.checkpointing = checkpointing
+            layer.checkpointing = checkpointing  # type: ignore[assignment]  # a ModuleDict's values are modules to mypy
             if compiled:
                 layer.compile()
 
