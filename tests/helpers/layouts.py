@@ -1,4 +1,7 @@
-"""A small training in float64 on any layout, and all of it that has to equal one process."""
+"""A small training in float64 on any layout, and all of it that has to equal one process.
+
+Starting processes takes longer than these trainings, so `train_all` does several in the same ones.
+"""
 
 import json
 from collections.abc import Iterator
@@ -88,13 +91,23 @@ def train(folder: Path, sizes: dict[str, Any], micro_batch: int = 1, segments: b
     nats = computation.nats(*rows(99))
     log = folder / "train.jsonl"
     result = fit(
-        fresh(), task, config, layout=layout, state=folder / "state", log=log, evaluate_every=2,
+        fresh(), task, config, layout=layout, state=folder / f"state-{layout.rank}", log=log, evaluate_every=2,
         evaluate=lambda computation: {"nats": float(computation.nats(*rows(99)).sum())},
     )  # fmt: skip
     layout.barrier()
     lines = [json.loads(line) for line in log.read_text().splitlines()] if layout.is_main else []
     weights = {name: whole(p) for name, p in result.computation.parameters.items()}
     return Training(loss, int(count), norm, gradients, nats, lines, weights)
+
+
+def train_all(folder: Path, cases: dict[str, dict[str, Any]]) -> dict[str, Training]:
+    """Several trainings in the same processes; each case has the options of `train`."""
+    return {name: train(folder / name.replace(" ", "-"), **options) for name, options in cases.items()}
+
+
+def train_alone(folder: Path, sizes: dict[str, Any], **options: Any) -> Training:
+    """The same training as `train` in this process alone."""
+    return train(folder, {}, **options)
 
 
 def check_equal(ranks: list[Training], one: Training, tolerance: float = 1e-10) -> None:

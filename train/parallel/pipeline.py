@@ -40,13 +40,15 @@ class Pipeline:
     """
 
     def __init__(self, model: Llama, layout: Layout, config: LoopConfig):
-        self.layout, self.precision, self.schedule = layout, config.precision, layout.config.schedule
+        self.layout, self.schedule = layout, layout.config.schedule
         self.group = layout.mesh["pipeline"].get_group()
         self.rank, placed = dist.get_rank(self.group), stages_of(layout.config)
         self.owners = {stage: rank for rank, stages in enumerate(placed) for stage in stages}
         self.width = model.arch.width
         layers = split_layers(model.arch, len(self.owners))
         self.parts = {stage: cut(model, layers[stage]) for stage in placed[self.rank]}
+        for part in self.parts.values():
+            _under_autocast(part, config.precision)
         self.stages = nn.ModuleList(self.parts.values())
         self.has_last = len(self.owners) - 1 in self.parts
         self.parameters = {name: p for part in self.parts.values() for name, p in part.named_parameters() if p.requires_grad}
@@ -89,7 +91,11 @@ class Pipeline:
         found, sent = [], []
         for piece in zip(*split):  # so that a stage takes up the next rows while later ones have those before
             found.append(self._nats(*piece, sent))
-        nats = torch.cat([f for f in found if f is not None]) if self.has_last else torch.empty(ids.shape, dtype=torch.float64)
+        nats = (
+            torch.cat([f for f in found if f is not None])
+            if self.has_last
+            else torch.empty(ids.shape, dtype=torch.float64, device=ids.device)
+        )
         for work in sent:
             work.wait()
         dist.broadcast(nats, group=self.group, group_src=self.owners[len(self.owners) - 1])
@@ -107,6 +113,17 @@ class Pipeline:
                 work = dist.isend(hidden.contiguous(), group=self.group, group_dst=taker)
                 sent.append(work)
         return token_nats(hidden, targets).double() if self.has_last else None
+
+
+def _under_autocast(part: Llama, precision: str) -> None:
+    """The forward pass alone: backward runs in the types that it left."""
+    plain, device = part.forward, part.device
+
+    def forward(ids: Tensor, segments: Tensor | None = None) -> Tensor:
+        with autocast(device, precision):
+            return plain(ids, segments)
+
+    part.forward = forward  # type: ignore[method-assign, assignment]
 
 
 class _Runner:
