@@ -40,8 +40,11 @@ class Layout:
             raise InputError(f"pretrain.parallel ({sizes}) needs {config.world} processes, but {processes} were started.")
         if config.world == 1:
             return Layout(config, device)
-        used = tuple(kind for kind in KINDS if getattr(config, kind) > 1)
-        mesh = init_device_mesh(device.type, tuple(getattr(config, kind) for kind in used), mesh_dim_names=used)
+        sizes = {kind: getattr(config, kind) for kind in KINDS}
+        # copies of a part of the model are shards of one: FSDP2 averages gradients that are DTensors or come in micro-batches of a pipeline
+        as_shards = config.replicate > 1 and config.tensor * config.pipeline > 1
+        used = tuple(kind for kind, size in sizes.items() if size > 1 or (kind == "shard" and as_shards))
+        mesh = init_device_mesh(device.type, tuple(sizes[kind] for kind in used), mesh_dim_names=used)
         return Layout(config, device, dist.get_rank(), mesh)
 
     @property
