@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from corpusmill.train.bits import Batch
 from corpusmill.train.device import autocast
 from corpusmill.train.model import Llama
 from corpusmill.train.objective import Objective, Share, StepLoss
@@ -121,9 +122,7 @@ class Spread:
     @torch.no_grad()
     def nats(self, ids: Tensor, targets: Tensor, segments: Tensor | None) -> Tensor:
         length = ids.size(1)
-        if extra := -length % self.layout.config.tensor:  # the sequence is shared out evenly; nothing looks forward
-            ids, targets = F.pad(ids, (0, extra)), F.pad(targets, (0, extra), value=IGNORED)
-            segments = None if segments is None else F.pad(segments, (0, extra), mode="replicate")
+        ids, targets, segments = even((ids, targets, segments), self.layout.config.tensor)
         with sharded_loss(self.tensor), autocast(self.layout.device, self.precision):
             return whole(token_nats(self.llama(ids, segments), targets))[:, :length]
 
@@ -136,6 +135,15 @@ def with_last(items: Iterable[T]) -> Iterator[tuple[T, bool]]:
         yield item, False
         item = following
     yield item, True
+
+
+def even(batch: Batch, parts: int) -> Batch:
+    """Rows that are padded until `parts` tensor ranks can share out their positions evenly; nothing looks forward."""
+    ids, targets, segments = batch
+    if extra := -ids.size(1) % parts:
+        ids, targets = F.pad(ids, (0, extra)), F.pad(targets, (0, extra), value=IGNORED)
+        segments = None if segments is None else F.pad(segments, (0, extra), mode="replicate")
+    return ids, targets, segments
 
 
 def settle(parameters: Mapping[str, Tensor]) -> None:

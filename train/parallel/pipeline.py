@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.pipelining import (
     PipelineStage,
     Schedule1F1B,
@@ -19,9 +20,11 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.train.device import autocast
 from corpusmill.train.model import Llama
 from corpusmill.train.objective import Objective, StepLoss, TokenObjective
-from corpusmill.train.options import LoopConfig
+from corpusmill.train.parallel.computation import even, settle, whole
 from corpusmill.train.parallel.layout import Layout
-from corpusmill.train.parallel.split import cut, split_layers, stages_of
+from corpusmill.train.parallel.split import stages_of
+from corpusmill.train.parallel.sums import squared_norm, total
+from corpusmill.train.parallel.tensor import sharded_loss
 from corpusmill.train.token_loss import token_nats
 
 SCHEDULES: dict[str, Any] = {
@@ -34,25 +37,25 @@ SCHEDULES: dict[str, Any] = {
 
 
 class Pipeline:
-    """This rank's stages of a model, each a Llama with some of its layers.
+    """This rank's stages of a model (see `cut`), each spread over a tensor group or sharded if the layout says so.
 
     All ranks of a pipeline read the same batches: the first stage takes the ids, the last one the targets, every one the segments.
     """
 
-    def __init__(self, model: Llama, layout: Layout, config: LoopConfig):
-        self.layout, self.schedule = layout, layout.config.schedule
-        self.group = layout.mesh["pipeline"].get_group()
-        self.rank, placed = dist.get_rank(self.group), stages_of(layout.config)
-        self.owners = {stage: rank for rank, stages in enumerate(placed) for stage in stages}
-        self.width = model.arch.width
-        layers = split_layers(model.arch, len(self.owners))
-        self.parts = {stage: cut(model, layers[stage]) for stage in placed[self.rank]}
-        for part in self.parts.values():
-            _under_autocast(part, config.precision)
-        self.stages = nn.ModuleList(self.parts.values())
-        self.has_last = len(self.owners) - 1 in self.parts
-        self.parameters = {name: p for part in self.parts.values() for name, p in part.named_parameters() if p.requires_grad}
-        self.gradient_scale = 1.0
+    def __init__(self, parts: dict[int, Llama], layout: Layout, precision: str):
+        assert layout.mesh is not None
+        self.parts, self.layout, self.schedule = parts, layout, layout.config.schedule
+        self.group, self.rank = layout.mesh["pipeline"].get_group(), layout.index("pipeline")
+        self.owners = {stage: rank for rank, stages in enumerate(stages_of(layout.config)) for stage in stages}
+        self.last = max(self.owners)
+        for part in parts.values():
+            _under_autocast(part, layout.device, precision)
+        self.stages = nn.ModuleList(parts.values())
+        self.parameters: dict[str, Tensor] = {
+            name: p for part in parts.values() for name, p in part.named_parameters() if p.requires_grad
+        }  # fmt: skip
+        self.gradient_scale = float(layout.share.of)  # FSDP2 averages
+        self.tensor = layout.submesh("tensor")
         self._runners: dict[tuple[int, torch.Size], _Runner] = {}
 
     @property
@@ -71,53 +74,54 @@ class Pipeline:
             self._runners = {key: _Runner(self, len(ids))}
         inputs = (torch.cat(ids),) if 0 in self.parts else ()
         named = {} if segments[0] is None else {"segments": torch.cat(segments)}
-        parts = self._runners[key].step(objective, scale, inputs, named, torch.cat(targets) if self.has_last else None)
-        return parts or [StepLoss(torch.zeros(()), 0, dict.fromkeys(objective.metrics, 0.0))]
+        with sharded_loss(self.tensor):
+            found = self._runners[key].step(objective, scale, inputs, named, torch.cat(targets) if self.last in self.parts else None)
+        settle(self.parameters)
+        return found or [StepLoss(torch.zeros(()), 0, dict.fromkeys(objective.metrics, 0.0))]
 
     def total(self, values: Tensor) -> Tensor:
-        values = values if self.has_last else torch.zeros_like(values)
-        dist.all_reduce(values, group=self.group)
-        return values
+        return total(values if self.last in self.parts else torch.zeros_like(values), self.layout)
 
     def squared_norm(self, grads: Mapping[str, Tensor]) -> float:
-        square = torch.stack(torch._foreach_norm(list(grads.values()))).double().square().sum()
-        dist.all_reduce(square, group=self.group)
-        return float(square)
+        return squared_norm(grads.values(), self.layout)
 
     @torch.no_grad()
     def nats(self, ids: Tensor, targets: Tensor, segments: Tensor | None) -> Tensor:
-        pieces = min(len(ids), self.layout.config.pipeline)
-        split = [(None,) * pieces if t is None else t.tensor_split(pieces) for t in (ids, targets, segments)]
-        found, sent = [], []
-        for piece in zip(*split):  # so that a stage takes up the next rows while later ones have those before
-            found.append(self._nats(*piece, sent))
-        nats = (
-            torch.cat([f for f in found if f is not None])
-            if self.has_last
-            else torch.empty(ids.shape, dtype=torch.float64, device=ids.device)
-        )
+        pieces, sent = min(len(ids), self.layout.config.pipeline), list[dist.Work]()
+        batch = even((ids, targets, segments), self.layout.config.tensor)
+        split = [(None,) * pieces if t is None else t.tensor_split(pieces) for t in batch]
+        # in pieces, so that a stage takes up the next rows while later ones have those before
+        found = [self._nats(*piece, sent) for piece in zip(*split)]  # type: ignore[arg-type]
         for work in sent:
             work.wait()
-        dist.broadcast(nats, group=self.group, group_src=self.owners[len(self.owners) - 1])
-        return nats
+        for module in self.stages.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()  # else the weights stay as they are now
+        shape, options = batch[0].shape, {"dtype": torch.float64, "device": ids.device}
+        nats = torch.cat(found) if self.last in self.parts else torch.empty(shape, **options)
+        dist.broadcast(nats, group=self.group, group_src=self.owners[self.last])
+        return nats[:, : ids.size(1)]
 
-    def _nats(self, ids: Tensor, targets: Tensor, segments: Tensor | None, sent: list[dist.Work]) -> Tensor | None:
-        """Takes some rows through this rank's stages; what the last one finds, or None."""
+    def _nats(self, ids: Tensor, targets: Tensor, segments: Tensor | None, sent: list[dist.Work]) -> Tensor:
+        """Takes some rows through this rank's stages; what the last of them finds, as float64."""
         hidden = ids
         for stage, part in self.parts.items():
             if stage and (giver := self.owners[stage - 1]) != self.rank:
-                hidden = torch.empty(*ids.shape, self.width, dtype=next(part.parameters()).dtype, device=ids.device)
+                hidden = torch.empty(*ids.shape, part.arch.width, dtype=next(part.parameters()).dtype, device=ids.device)
                 dist.recv(hidden, group=self.group, group_src=giver)
             hidden = part(hidden, segments)
-            if (taker := self.owners.get(stage + 1, self.rank)) != self.rank:
-                work = dist.isend(hidden.contiguous(), group=self.group, group_dst=taker)
-                sent.append(work)
-        return token_nats(hidden, targets).double() if self.has_last else None
+            if stage < self.last and (taker := self.owners[stage + 1]) != self.rank:
+                if work := dist.isend(hidden.contiguous(), group=self.group, group_dst=taker):
+                    sent.append(work)
+        if self.last not in self.parts:
+            return hidden
+        with sharded_loss(self.tensor):
+            return whole(token_nats(hidden, targets)).double()
 
 
-def _under_autocast(part: Llama, precision: str) -> None:
+def _under_autocast(part: Llama, device: torch.device, precision: str) -> None:
     """The forward pass alone: backward runs in the types that it left."""
-    plain, device = part.forward, part.device
+    plain = part.forward
 
     def forward(ids: Tensor, segments: Tensor | None = None) -> Tensor:
         with autocast(device, precision):
@@ -149,12 +153,13 @@ class _Runner:
         self, objective: TokenObjective, scale: float, ids: tuple[Tensor, ...], named: dict[str, Tensor], targets: Tensor | None
     ) -> list[StepLoss]:
         """One step; `ids`, `targets` and what is `named` have the rows of all micro-batches. Returns what the last stage found."""
-        self.objective, self.scale = objective, scale
-        self.found = []
+        self.objective, self.scale, self.found = objective, scale, []
         self.schedule.step(*ids, target=targets, return_outputs=False, **named)
+        for part in self.found:
+            part.total = whole(part.total.detach())
         return self.found[-self.micro_batches :]  # before the first step torch tries one out, to learn shapes
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         part = self.objective.of_logits(logits, targets)
         self.found.append(part)
-        return part.total * self.scale
+        return part.total * self.scale if self.scale != 1.0 else part.total

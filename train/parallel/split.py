@@ -1,11 +1,15 @@
 """A model's layers as the stages of a pipeline, and which rank has which stages."""
 
+from typing import Any, cast
+
 import torch
+from torch import nn
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.train.architecture import Architecture
 from corpusmill.train.model import Llama
 from corpusmill.train.options import ParallelConfig
+from corpusmill.train.parallel.layout import Layout
 
 #: Schedules under which a rank has two stages; the others have one.
 TWO_STAGES = ("interleaved", "zero-bubble", "zero-bubble-v")
@@ -41,15 +45,22 @@ def split_layers(arch: Architecture, stages: int) -> list[range]:
     return [range(end - count, end) for end, count in zip(ends, counts)]
 
 
-def cut(model: Llama, layers: range) -> Llama:
-    """The part of `model` with these layers, and with the embedding or the head where they are the first or last; it shares the weights."""
+def cut(model: Llama, layout: Layout) -> dict[int, Llama]:
+    """This rank's stages of `model`, by their numbers, in order; each is a Llama with some of the layers and shares their weights."""
     if model.arch.tied:
         raise InputError("parallel.pipeline: a head that is tied to the embedding can't be on another stage; set model.tied to false.")
+    stages = stages_of(layout.config)
+    layers = split_layers(model.arch, len(stages) * len(stages[0]))
+    return {stage: part(model, layers[stage]) for stage in stages[layout.index("pipeline")]}
+
+
+def part(model: Llama, layers: range) -> Llama:
+    """`model` with these layers alone, and with the embedding where they are the first, the last norm and the head where the last."""
+    last = layers.stop == model.arch.layers
     with torch.device("meta"):
-        part = Llama(model.arch)
-    decoder, last = part.model, layers.stop == model.arch.layers
-    decoder.embed_tokens = model.model.embed_tokens if layers.start == 0 else None
-    decoder.layers = torch.nn.ModuleDict({str(n): model.model.layers[str(n)] for n in layers})
-    decoder.norm = model.model.norm if last else None
-    part.lm_head = model.lm_head if last else None
-    return part.train(model.training)
+        found: Any = Llama(model.arch)
+    found.model.embed_tokens = model.model.embed_tokens if layers.start == 0 else None
+    found.model.layers = nn.ModuleDict({str(number): model.model.layers[str(number)] for number in layers})
+    found.model.norm = model.model.norm if last else None
+    found.lm_head = model.lm_head if last else None
+    return cast(Llama, found.train(model.training))

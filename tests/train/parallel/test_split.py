@@ -6,11 +6,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from layouts import ARCH, fresh, rows
+from parallel_runs import Case, Rows, fresh
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.train.architecture import Architecture
 from corpusmill.train.options import ParallelConfig
-from corpusmill.train.parallel.split import cut, split_layers, stages_of
+from corpusmill.train.parallel.layout import Layout
+from corpusmill.train.parallel.split import cut, part, split_layers, stages_of
 
 
 def placed(schedule: str, ranks: int) -> list[list[int]]:
@@ -25,7 +27,7 @@ def test_stages_go_round_the_ranks_or_down_and_up_again() -> None:
 
 @given(layers=st.integers(1, 10), stages=st.integers(1, 5), vocab=st.integers(1, 600))
 def test_no_other_split_has_a_cheaper_dearest_stage(layers: int, stages: int, vocab: int) -> None:
-    arch = ARCH.model_copy(update={"layers": layers, "vocab_size": vocab})
+    arch = Architecture(vocab_size=vocab, layers=layers, width=16, heads=4, kv_heads=2, head_dim=4, ffn=24, context=16)
     if layers < stages:
         with pytest.raises(InputError, match=f"^parallel.pipeline: {stages} stages need as many layers, and the model has {layers}.$"):
             split_layers(arch, stages)
@@ -44,16 +46,20 @@ def test_no_other_split_has_a_cheaper_dearest_stage(layers: int, stages: int, vo
 
 
 def test_parts_one_after_the_other_are_the_model_and_share_its_weights() -> None:
-    model, hidden = fresh(), rows(0)[0]
-    parts = [cut(model, layers) for layers in split_layers(ARCH, 4)]
-    names = [name for part in parts for name, _ in part.named_parameters()]
+    case = Case(arch={"layers": 6}, documents=True)
+    model = fresh(case)
+    ids, _, segments = Rows(case, model.arch).rows(0)
+    parts = [part(model, layers) for layers in split_layers(model.arch, 4)]
+    names = [name for piece in parts for name, _ in piece.named_parameters()]
     assert sorted(names) == sorted(name for name, _ in model.named_parameters())
-    assert all(weight is model.get_parameter(name) for part in parts for name, weight in part.named_parameters())
-    for part in parts:
-        hidden = part(hidden, rows(0)[2])
-    assert torch.equal(hidden, model(rows(0)[0], rows(0)[2]))
+    assert all(weight is model.get_parameter(name) for piece in parts for name, weight in piece.named_parameters())
+    hidden = ids
+    for piece in parts:
+        hidden = piece(hidden, segments)
+    assert torch.equal(hidden, model(ids, segments))
 
 
 def test_a_tied_head_is_refused() -> None:
+    layout = Layout(ParallelConfig(pipeline=2), torch.device("cpu"))
     with pytest.raises(InputError, match="a head that is tied to the embedding can't be on another stage"):
-        cut(fresh(tied=True), range(0, 2))
+        cut(fresh(Case(arch={"tied": True})), layout)
