@@ -20,6 +20,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.train.device import autocast
 from corpusmill.train.model import Llama
 from corpusmill.train.objective import Objective, StepLoss, TokenObjective
+from corpusmill.train.options import LoopConfig
 from corpusmill.train.parallel.computation import even, settle, whole
 from corpusmill.train.parallel.layout import Layout
 from corpusmill.train.parallel.split import stages_of
@@ -42,14 +43,16 @@ class Pipeline:
     All ranks of a pipeline read the same batches: the first stage takes the ids, the last one the targets, every one the segments.
     """
 
-    def __init__(self, parts: dict[int, Llama], layout: Layout, precision: str):
+    def __init__(self, parts: dict[int, Llama], layout: Layout, config: LoopConfig):
         assert layout.mesh is not None
+        if config.compile and layout.config.schedule.startswith("zero-bubble"):
+            raise InputError("loop.compile: compiled layers can't compute the two halves of a backward pass apart, as zero-bubble does.")
         self.parts, self.layout, self.schedule = parts, layout, layout.config.schedule
         self.group, self.rank = layout.mesh["pipeline"].get_group(), layout.index("pipeline")
         self.owners = {stage: rank for rank, stages in enumerate(stages_of(layout.config)) for stage in stages}
         self.last = max(self.owners)
         for part in parts.values():
-            _under_autocast(part, layout.device, precision)
+            _under_autocast(part, layout.device, config.precision)
         self.stages = nn.ModuleList(parts.values())
         self.parameters: dict[str, Tensor] = {
             name: p for part in parts.values() for name, p in part.named_parameters() if p.requires_grad

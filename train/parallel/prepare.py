@@ -3,34 +3,40 @@
 from torch import nn
 
 from corpusmill.train.model import Llama
-from corpusmill.train.options import LoopConfig
+from corpusmill.train.optimizer import Optimizer
+from corpusmill.train.options import LoopConfig, OptimizerConfig
 from corpusmill.train.parallel import data, tensor
 from corpusmill.train.parallel.computation import Computation, Local, Spread
 from corpusmill.train.parallel.layout import Layout
-from corpusmill.train.parallel.pipeline import Pipeline
 from corpusmill.train.parallel.split import cut
+from corpusmill.train.parallel.zero import SharedOptimizer
 
 
 def prepare(model: Llama, layout: Layout, config: LoopConfig) -> Computation:
     """The model, the same on every rank, as the layout spreads it."""
-    if layout.world == 1:
-        if config.compile:
-            model.model.compile()
-        return Local(model, config.precision)
     parts = cut(model, layout) if layout.config.pipeline > 1 else {0: model}
     for part in parts.values():
         if mesh := layout.submesh("tensor"):
             tensor.spread(part, mesh)
-        if config.compile:
-            for layer in part.model.layers.values():
-                layer.compile()
+        part.model.switch(checkpointing=config.checkpointing, compiled=config.compile)
+    if layout.world == 1:
+        return Local(model, config.precision)
     if layout.config.pipeline > 1:
+        from corpusmill.train.parallel.pipeline import Pipeline  # its import takes a second
+
         for part in parts.values():
-            data.shard(part, layout, keep=True)  # gathering weights for each micro-batch would cost more than they do
-        return Pipeline(parts, layout, config.precision)
+            data.shard(part, layout, keep=True)
+        return Pipeline(parts, layout, config)
     forward: nn.Module = model
     if layout.config.zero == 1 or layout.kinds == ("replicate",):
         forward = data.copies(model, layout)
     else:
         data.shard(model, layout)
     return Spread(model, forward, layout, config.precision)
+
+
+def optimizer_of(computation: Computation, config: OptimizerConfig) -> Optimizer | SharedOptimizer:
+    """What updates a computation's parameters: those that this rank has, or with ZeRO-1 those that it owns."""
+    if isinstance(computation, Spread) and computation.layout.config.zero == 1:
+        return SharedOptimizer(computation.parameters, config, computation.layout)
+    return Optimizer(computation.parameters, config)
