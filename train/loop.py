@@ -92,6 +92,7 @@ def fit(
     layout = layout or Layout.single(model.device)
     with deterministic(config.threads), States(state, layout, config.keep, config.keep_best, config.async_save) as states:
         loop = _Loop(prepare(model, layout, config), objective, config, states, model.arch, describe, title)
+        torch.manual_seed(layout.rank)  # for whoever draws from it: a model with dropout, say
         begin = loop.resume()
         started, tokens_before = time.perf_counter(), loop.so_far.tokens
         with Watch(log, begin, config.steps, progress if layout.is_main else None, title, layout.is_main) as watch:
