@@ -23,7 +23,7 @@ class OptimizerConfig(Config):
 
 #: What a training may change and still go on from its saved states: when and what is saved, when it gives up, and how the same
 #: arithmetic is carried out (its last bits depend on `compile` and `threads`).
-MAY_CHANGE = {"save_every", "keep", "keep_best", "async_save", "max_skips", "compile", "threads"}
+MAY_CHANGE = {"save_every", "keep", "keep_best", "async_save", "max_skips", "compile", "threads", "checkpointing"}
 
 
 class LoopConfig(Config):
@@ -49,7 +49,8 @@ class LoopConfig(Config):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="Arithmetic of the forward pass: `auto` is bf16 autocast on CUDA and fp32 on CPU. Weights stay fp32."
     )
-    compile: bool = Field(default=False, description="Compile the decoder with torch.compile.")
+    compile: bool = Field(default=False, description="Compile the layers with torch.compile.")
+    checkpointing: bool = Field(default=False, description="Compute each layer again in the backward pass, which saves most of the memory.")
     threads: int = Field(default=0, ge=0, description="CPU threads of torch; 0 leaves its choice. Bits depend on it.")
 
     def identity(self) -> dict[str, Any]:
