@@ -19,11 +19,10 @@ from corpusmill.train.device import deterministic
 from corpusmill.train.guard import LOSS_FLOOR, NORM_FLOOR, SpikeGuard
 from corpusmill.train.model import Llama
 from corpusmill.train.objective import Objective, StepLoss
-from corpusmill.train.optimizer import Optimizer
 from corpusmill.train.options import LoopConfig
 from corpusmill.train.parallel.computation import Computation
 from corpusmill.train.parallel.layout import Layout
-from corpusmill.train.parallel.prepare import prepare
+from corpusmill.train.parallel.prepare import optimizer_of, prepare
 from corpusmill.train.schedule import lr_fraction
 from corpusmill.train.state import States
 from corpusmill.train.watch import Watch
@@ -137,7 +136,7 @@ class _Loop:
         self.computation, self.objective, self.config, self.states = computation, objective, config, states
         self.describe, self.title = describe, title
         self.identity = {"loop": config.identity(), "model": arch.model_dump(mode="json")}
-        self.optimizer = Optimizer(computation.parameters, config.optimizer)
+        self.optimizer = optimizer_of(computation, config.optimizer)
         self.so_far = _Progress()
         self.guards()
 

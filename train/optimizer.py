@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from corpusmill.train.options import OptimizerConfig
+from corpusmill.train.parallel.matrices import by_matrix
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Keller Jordan's quintic: steep at 0, close to 1 over (0.3, 1.2)
 
@@ -32,15 +33,15 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            shapes: dict[torch.Size, list[Tensor]] = {}
+            alike: dict[Any, list[Tensor]] = {}
             for p in group["params"]:
                 if p.grad is not None:
-                    shapes.setdefault(p.shape, []).append(p)
-            for shape, params in shapes.items():
+                    alike.setdefault((p.shape, getattr(p, "placements", None)), []).append(p)
+            for (shape, _), params in alike.items():
                 grads = [p.grad for p in params if p.grad is not None]
                 buffers = [self.buffer(p) for p in params]
                 torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])
-                updates = orthogonalize(torch.stack(torch._foreach_lerp(grads, buffers, group["momentum"])))
+                updates = by_matrix(orthogonalize, torch.stack(torch._foreach_lerp(grads, buffers, group["momentum"])))
                 torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
                 scale = max(1.0, shape[0] / shape[1]) ** 0.5
                 torch._foreach_add_(params, list(updates.unbind(0)), alpha=-group["lr"] * scale)

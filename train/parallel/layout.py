@@ -1,5 +1,6 @@
 """Which processes there are, and which part of the data and of the model each of them has."""
 
+import logging
 import math
 from dataclasses import dataclass
 
@@ -40,6 +41,9 @@ class Layout:
             raise InputError(f"pretrain.parallel ({sizes}) needs {config.world} processes, but {processes} were started.")
         if config.world == 1:
             return Layout(config, device)
+        logging.getLogger("torch.distributed.tensor").setLevel(
+            logging.ERROR
+        )  # it warns that some exchanges are not as fast as they could be
         sizes = {kind: getattr(config, kind) for kind in KINDS}
         # copies of a part of the model are shards of one: FSDP2 averages gradients that are DTensors or come in micro-batches of a pipeline
         as_shards = config.replicate > 1 and config.tensor * config.pipeline > 1

@@ -3,10 +3,12 @@
 from torch import nn
 
 from corpusmill.train.model import Llama
-from corpusmill.train.options import LoopConfig
+from corpusmill.train.optimizer import Optimizer
+from corpusmill.train.options import LoopConfig, OptimizerConfig
 from corpusmill.train.parallel import data, tensor
 from corpusmill.train.parallel.computation import Computation, Local, Spread
 from corpusmill.train.parallel.layout import Layout
+from corpusmill.train.parallel.zero import SharedOptimizer
 
 
 def prepare(model: Llama, layout: Layout, config: LoopConfig) -> Computation:
@@ -22,3 +24,10 @@ def prepare(model: Llama, layout: Layout, config: LoopConfig) -> Computation:
     else:
         data.shard(model, layout)
     return Spread(model, forward, layout, config.precision)
+
+
+def optimizer_of(computation: Computation, config: OptimizerConfig) -> Optimizer | SharedOptimizer:
+    """What updates a computation's parameters: those that this rank has, or with ZeRO-1 those that it owns."""
+    if isinstance(computation, Spread) and computation.layout.config.zero == 1:
+        return SharedOptimizer(computation.parameters, config, computation.layout)
+    return Optimizer(computation.parameters, config)

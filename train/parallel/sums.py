@@ -44,5 +44,7 @@ def _counts(grad: Tensor, layout: Layout) -> bool:
     sharded = set()
     if hasattr(grad, "placements"):
         names = grad.device_mesh.mesh_dim_names or ()
-        sharded = {name for name, placement in zip(names, grad.placements) if placement.is_shard()}
+        sharded = {
+            name for name, placement in zip(names, grad.placements) if not placement.is_replicate()
+        }  # a strided shard is not `is_shard`
     return all(layout.index(kind) == 0 for kind in layout.kinds if kind != "pipeline" and kind not in sharded)

@@ -51,8 +51,7 @@ def spread(model: Llama, mesh: DeviceMesh) -> None:
     if model.lm_head is not None:
         ends["lm_head"] = ColwiseParallel(input_layouts=SEQUENCE, output_layouts=Shard(-1), use_local_output=False)
     parallelize_module(model, mesh, ends)
-    if model.arch.tied:  # both are sharded by vocabulary, so they can stay one weight
-        model.lm_head.weight = model.model.embed_tokens.weight
+    model.tie()  # both are sharded by vocabulary, so they can stay one weight
 
 
 def _first(layout: Any) -> tuple[Any, ...]:
