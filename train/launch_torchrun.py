@@ -5,6 +5,7 @@ Each training is published at torchrun's store, where the others look for the ne
 
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -80,9 +81,11 @@ def _errors(store: "Store", name: str) -> list[dict[str, Any]]:
 
 def _follow(store: "Store") -> int:
     """What processes other than the first do: training after training, silently. Returns the exit status of the first."""
-    import signal
-
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # torchrun passes Ctrl-C on; the first process has the word
+    if not os.environ.get("CORPUSMILL_DEBUG"):
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, 1)
+        os.dup2(nothing, 2)
     number = 0
     while not store.check(["end"]):
         name = f"training-{number}"
@@ -95,7 +98,9 @@ def _follow(store: "Store") -> int:
             while not store.check(["end"]) and time.monotonic() < until:
                 time.sleep(LOOK)
             break
-    return int(json.loads(store.get("end"))) if store.check(["end"]) else 1
+    code = int(json.loads(store.get("end"))) if store.check(["end"]) else 1
+    time.sleep(HEAR if code else 0.0)  # torchrun kills the others as soon as one has failed: the first process goes first
+    return code
 
 
 def _took_part(store: "Store", name: str) -> bool:

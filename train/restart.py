@@ -3,7 +3,6 @@
 import json
 import shutil
 import sys
-import time
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -40,30 +39,27 @@ def with_restarts(group: Group, restarts: int) -> dict[str, Any]:
         group.folder.mkdir(parents=True)
         try:
             group.run()
-        except (Killed, RankError) as failure:
-            _raise_error_in(group.folder, failure)
+        except Killed as killed:
+            raise_first(_errors(group.folder), ours_only=True)
             if attempt == restarts:
-                times = f"{attempt + 1} times" if attempt else "once"
-                raise CorpusmillError(
-                    f"training: {failure}, {times} by now; run it again to go on from the last state ({group.folder})."
-                ) from None
-            print(
-                f"corpusmill: training: {failure}; all begin again from the last state ({attempt + 1} of {restarts}).",
-                file=sys.stderr,
-                flush=True,
-            )
-            time.sleep(0.1 * attempt)
+                raise CorpusmillError(f"training: {killed}, and {attempt} restarts are used up; what it said is in {group.folder}.") from None
+            again = f"all begin again from the last state (restart {attempt + 1} of {restarts})"
+            print(f"corpusmill: training: {killed}; {again}.", file=sys.stderr, flush=True)
+        except RankError as failed:
+            raise_first(_errors(group.folder))
+            for log in sorted(group.folder.glob("*.log")):
+                failed.add_note(f"{log}:\n{log.read_text(errors='replace')[-4000:]}")
+            raise
         else:
             result: dict[str, Any] = json.loads((group.folder / RESULT).read_bytes())
             shutil.rmtree(group.folder, ignore_errors=True)
             return result
-    raise AssertionError("there is an attempt at least")
+    raise AssertionError("there is one attempt at least")
 
 
-def _raise_error_in(folder: Path, failure: Exception) -> None:
-    """Raises what the processes say themselves: one of our sentences first, else the first exception, unless one of them was killed."""
-    errors = sorted((json.loads(path.read_bytes()) for path in folder.glob("error-*.json")), key=lambda error: float(error["time"]))
-    raise_first(errors, ours_only=isinstance(failure, Killed))
+def _errors(folder: Path) -> list[dict[str, Any]]:
+    """What the processes say themselves, the first first."""
+    return sorted((json.loads(path.read_bytes()) for path in folder.glob("error-*.json")), key=lambda error: float(error["time"]))
 
 
 def raise_first(errors: list[dict[str, Any]], ours_only: bool = False) -> None:
