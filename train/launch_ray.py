@@ -17,8 +17,8 @@ from corpusmill.train.restart import Killed, RankError
 if TYPE_CHECKING:
     from corpusmill.train.rank import Task
 
-#: Ray Train looks at its workers so often (seconds; its default is 2), says nothing on the terminal, and leaves the folder to us.
-SETTINGS = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5", "RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_TRAIN_METRICS_ENABLED": "0"}
+#: Seconds in which workers may start (its default of 60 fails on a busy machine), and between its looks at them (2); no other folder, no metrics.
+SETTINGS = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5", "RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_TRAIN_METRICS_ENABLED": "0"}
 #: Seconds between two looks at the training.
 LOOK = 0.2
 

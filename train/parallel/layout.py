@@ -23,10 +23,6 @@ class Layout:
         """One process alone."""
         return Layout(ParallelConfig(), device)
 
-    @staticmethod
-    def distributed(config: ParallelConfig, device: torch.device) -> "Layout":
-        return Layout(config, device, torch.distributed.get_rank())
-
     @property
     def world(self) -> int:
         return self.config.world
