@@ -1,13 +1,28 @@
 """Putting a model onto a layout."""
 
+from torch import nn
+
 from corpusmill.train.model import Llama
 from corpusmill.train.options import LoopConfig
-from corpusmill.train.parallel.computation import Computation, Local
+from corpusmill.train.parallel import data, tensor
+from corpusmill.train.parallel.computation import Computation, Local, Spread
 from corpusmill.train.parallel.layout import Layout
 
 
 def prepare(model: Llama, layout: Layout, config: LoopConfig) -> Computation:
     """The model, the same on every rank, as the layout spreads it."""
+    if layout.world == 1:
+        if config.compile:
+            model.model.compile()
+        return Local(model, config.precision)
+    if mesh := layout.submesh("tensor"):
+        tensor.spread(model, mesh)
     if config.compile:
-        model.model.compile()
-    return Local(model, config.precision)
+        for layer in model.model.layers.values():
+            layer.compile()
+    forward: nn.Module = model
+    if layout.config.zero == 1 or layout.kinds == ("replicate",):
+        forward = data.copies(model, layout)
+    else:
+        data.shard(model, layout)
+    return Spread(model, forward, layout, config.precision)
