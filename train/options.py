@@ -43,7 +43,8 @@ class LoopConfig(Config):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="Arithmetic of the forward pass: `auto` is bf16 autocast on CUDA and fp32 on CPU. Weights stay fp32."
     )
-    compile: bool = Field(default=False, description="Compile the decoder with torch.compile.")
+    compile: bool = Field(default=False, description="Compile the layers with torch.compile.")
+    checkpointing: bool = Field(default=False, description="Compute each layer again in the backward pass, which saves most of the memory.")
     threads: int = Field(default=0, ge=0, description="CPU threads of torch; 0 leaves its choice. Bits depend on it.")
 
 

@@ -11,15 +11,11 @@ from corpusmill.train.parallel.layout import Layout
 
 def prepare(model: Llama, layout: Layout, config: LoopConfig) -> Computation:
     """The model, the same on every rank, as the layout spreads it."""
+    model.model.switch(checkpointing=config.checkpointing, compiled=config.compile)
     if layout.world == 1:
-        if config.compile:
-            model.model.compile()
         return Local(model, config.precision)
     if mesh := layout.submesh("tensor"):
         tensor.spread(model, mesh)
-    if config.compile:
-        for layer in model.model.layers.values():
-            layer.compile()
     forward: nn.Module = model
     if layout.config.zero == 1 or layout.kinds == ("replicate",):
         forward = data.copies(model, layout)
