@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from corpusmill.pipeline.config import config_digest
-from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.progress import Progress
+from corpusmill.train.architecture import Architecture
 from corpusmill.train.device import deterministic
 from corpusmill.train.guard import LOSS_FLOOR, NORM_FLOOR, SpikeGuard
 from corpusmill.train.model import Llama
@@ -42,6 +42,7 @@ class FitResult:
     seconds: float
     tokens_per_second: float
     computation: Computation
+    states: States
 
     @property
     def loss(self) -> float:
@@ -59,6 +60,7 @@ class _Progress:
     skipped_in_row: int = 0
     losses: list[float] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
+    score: float | None = None  # of the latest evaluation
 
 
 #: What is measured every now and then goes into the log by name.
@@ -88,10 +90,9 @@ def fit(
     `config.max_skips` skipped steps in a row.
     """
     layout = layout or Layout.single(model.device)
-    with deterministic(config.threads):
-        loop = _Loop(
-            prepare(model, layout, config), objective, config, States(state, layout, config.keep, config.keep_best), describe, title
-        )
+    with deterministic(config.threads), States(state, layout, config.keep, config.keep_best, config.async_save) as states:
+        loop = _Loop(prepare(model, layout, config), objective, config, states, model.arch, describe, title)
+        torch.manual_seed(layout.rank)  # for whoever draws from it: a model with dropout, say
         begin = loop.resume()
         started, tokens_before = time.perf_counter(), loop.so_far.tokens
         with Watch(log, begin, config.steps, progress if layout.is_main else None, title, layout.is_main) as watch:
@@ -100,16 +101,17 @@ def fit(
                 done = step + 1
                 if evaluate and evaluate_every and done % evaluate_every == 0:
                     line |= _evaluated(loop.computation, evaluate)
+                    loop.so_far.score = line.get(score)
                 watch.step({"step": step, **line}, loop.so_far.tokens - tokens_before)
                 if done % config.save_every == 0 or done == config.steps:
                     watch.sync()
-                    loop.save(done, line.get(score))
-        loop.states.finish()
+                    loop.save(done)
+        states.finish()
         seconds = time.perf_counter() - started
     so_far = loop.so_far
     speed = (so_far.tokens - tokens_before) / seconds
     return FitResult(
-        config.steps, so_far.count, so_far.tokens, so_far.skipped, so_far.losses[-50:], begin, seconds, speed, loop.computation
+        config.steps, so_far.count, so_far.tokens, so_far.skipped, so_far.losses[-50:], begin, seconds, speed, loop.computation, states
     )  # fmt: skip
 
 
@@ -128,11 +130,13 @@ class _Loop:
         objective: Objective,
         config: LoopConfig,
         states: States,
+        arch: Architecture,
         describe: Callable[[int], list[str]] | None,
         title: str,
     ):
         self.computation, self.objective, self.config, self.states = computation, objective, config, states
         self.describe, self.title = describe, title
+        self.identity = {"loop": config.identity(), "model": arch.model_dump(mode="json")}
         self.optimizer = Optimizer(computation.parameters, config.optimizer)
         self.so_far = _Progress()
         self.guards()
@@ -204,18 +208,16 @@ class _Loop:
         weights = {f"model/{name}": p for name, p in self.computation.parameters.items()}
         return weights | {f"optimizer/{name}": t for name, t in self.optimizer.state().items()}
 
-    def save(self, done: int, score: float | None) -> None:
-        self.states.save(done, self.tensors(), {"config": config_digest(self.config), **vars(self.so_far)}, score)
+    def save(self, done: int) -> None:
+        self.states.save(done, self.tensors(), {**self.identity, "so_far": vars(self.so_far)}, self.so_far.score)
 
     def resume(self) -> int:
         """Takes over the latest state; returns how many steps are done."""
         saved = self.states.latest()
         if saved is None:
             return 0
-        record = dict(saved.record)
-        if record.pop("config") != config_digest(self.config):
-            raise InputError(f"{saved.path}: holds the state of another configuration; remove it to begin anew.")
+        saved.require(self.identity)
         self.states.load(saved, self.tensors())
-        self.so_far = _Progress(**record)
+        self.so_far = _Progress(**saved.record["so_far"])
         self.guards()
         return saved.step
