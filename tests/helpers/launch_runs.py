@@ -33,7 +33,7 @@ def run_with_tokens(folder: Path, tokenizer_json: bytes, finish: Callable[..., N
     run = Storage(str(folder))
     finish(run, "ingest", {"data/part-00000.parquet": documents_of(range(40))})
     finish(run, "tokenizer", {"tokenizer.json": tokenizer_json})
-    config = TokensStage.Config.model_validate({"validation_fraction": 0.1})
+    config = TokensStage.Config.model_validate({"validation_share": 0.1})
     recipe = {"ingest": None, "tokenizer": None, "tokens": config}
     StageRun(TokensStage(config), run, recipe, [], InlineEngine(), Progress(False)).execute()
     run.write_bytes(RUN_FILE, describe(Plan(str(folder), {"pretrain": PretrainStage.Config.model_validate(PRETRAIN)}, [])))
