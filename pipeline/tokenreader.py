@@ -42,6 +42,7 @@ class Address:
     utf8_bytes: int
     copy: int
     cluster_id: str | None
+    language: str | None
 
 
 class TokenShards:

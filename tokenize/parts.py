@@ -37,6 +37,7 @@ PART = pa.schema(
         pa.field("offset", pa.int64()),
         pa.field("length", pa.int64()),
         pa.field("cluster_id", pa.string()),
+        pa.field("language", pa.string()),
         pa.field("data_row", pa.int64(), nullable=False),
         pa.field("chars", pa.int64(), nullable=False),
         pa.field("utf8_bytes", pa.int64(), nullable=False),
@@ -44,9 +45,9 @@ PART = pa.schema(
         pa.field("first", pa.int64(), nullable=False),
     ]
 )
-#: Columns of documents that a part is made of; the last one only where dedup has made it.
+#: Columns of documents that a part is made of; `OPTIONAL` only where a stage has made them (dedup, the language filter).
 NEEDED = ("id", "url", "source", "offset", "length", "text")
-CLUSTER = "cluster_id"
+OPTIONAL = ("cluster_id", "language")
 ROWS = 4096
 SPACE = 1 << 64
 
@@ -124,7 +125,7 @@ def encode_part(encoder: Encoder, end: int, tables: Iterable[pa.Table], path: st
     firsts[at] = np.cumsum(counts[at]) - counts[at]
     tokens = _in_order(encoded, firsts, encoder.dtype)
     columns = {
-        "order": order, "group": ordering.groups(rows["id"], rows[CLUSTER]), "pick": ordering.picks(rows["id"]),
+        "order": order, "group": ordering.groups(rows["id"], rows["cluster_id"]), "pick": ordering.picks(rows["id"]),
         "data_row": np.arange(len(at)), "tokens": counts, "first": firsts,
     }  # fmt: skip
     for name, values in columns.items():
@@ -134,8 +135,9 @@ def encode_part(encoder: Encoder, end: int, tables: Iterable[pa.Table], path: st
 
 def _describe(table: pa.Table, texts: pa.ChunkedArray) -> pa.Table:
     described = table.drop_columns(["text"])
-    if CLUSTER not in table.column_names:
-        described = described.append_column(CLUSTER, pa.nulls(table.num_rows, pa.string()))
+    for name in OPTIONAL:
+        if name not in table.column_names:
+            described = described.append_column(name, pa.nulls(table.num_rows, pa.string()))
     described = described.append_column("chars", pc.utf8_length(texts).cast(pa.int64()))
     return described.append_column("utf8_bytes", pc.binary_length(texts).cast(pa.int64()))
 
