@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.config import ASIDE, Config
 
 
 class OptimizerConfig(Config):
@@ -45,6 +45,9 @@ class LoopConfig(Config):
     )
     compile: bool = Field(default=False, description="Compile the decoder with torch.compile.")
     threads: int = Field(default=0, ge=0, description="CPU threads of torch; 0 leaves its choice. Bits depend on it.")
+    log: tuple[Literal["tensorboard", "wandb"], ...] = Field(
+        default=(), json_schema_extra=ASIDE, description="Where else than in its own files the training is logged: `tensorboard`, `wandb`."
+    )
 
 
 class ParallelConfig(Config):
