@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.config import ASIDE, Config
 
 
 class OptimizerConfig(Config):
@@ -52,6 +52,9 @@ class LoopConfig(Config):
     compile: bool = Field(default=False, description="Compile the layers with torch.compile.")
     checkpointing: bool = Field(default=False, description="Compute each layer again in the backward pass, which saves most of the memory.")
     threads: int = Field(default=0, ge=0, description="CPU threads of torch; 0 leaves its choice. Bits depend on it.")
+    log: tuple[Literal["tensorboard", "wandb"], ...] = Field(
+        default=(), json_schema_extra=ASIDE, description="Where else than in its own files the training is logged: `tensorboard`, `wandb`."
+    )
 
     def identity(self) -> dict[str, Any]:
         """What decides the result, as JSON."""

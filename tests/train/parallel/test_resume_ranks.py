@@ -1,15 +1,12 @@
 """Trainings of several processes that are killed: bit by bit on the same layout, within rounding on another."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from ranks import run_ranks
-from resuming import STEPS, rows_of, train
-
-from corpusmill.train.state import read_weights
+from resuming import train
 
 ONE: dict[str, Any] = {}
 COPIES, ZERO1, ZERO2, SHARDS = {"replicate": 2}, {"shard": 2, "zero": 1}, {"shard": 2, "zero": 2}, {"shard": 2}
