@@ -9,8 +9,9 @@ from torch import Tensor
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import EOT_ID, IM_END_ID, PAD_ID
-from corpusmill.train.architecture import Architecture, from_hugging_face, to_hugging_face
+from corpusmill.train.architecture import Architecture
 from corpusmill.train.files import begin_folder, finish_folder, first_line, read_tensors, write_file, write_json, write_tensors
+from corpusmill.train.hugging_face import from_hugging_face, to_hugging_face
 from corpusmill.train.model import Llama
 
 WEIGHTS = "model.safetensors"
@@ -80,10 +81,10 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu", dtype: to
     if arch.tied:
         tensors.pop("lm_head.weight", None)
     _check_shapes(folder, {name: t.shape for name, t in expected.items()}, {name: t.shape for name, t in tensors.items()})
-    model = model.to_empty(device=device).to(dtype)
-    if arch.tied:
-        model.lm_head.weight = model.model.embed_tokens.weight
-    model.load_state_dict(tensors, strict=not arch.tied)
+    for name in tensors:  # one after the other, so the model is never there twice
+        tensors[name] = tensors[name].to(device, dtype, copy=True)
+    model.load_state_dict(tensors, strict=not arch.tied, assign=True)
+    model.tie()
     return model
 
 

@@ -20,11 +20,10 @@ from corpusmill.train.device import deterministic
 from corpusmill.train.guard import LOSS_FLOOR, NORM_FLOOR, SpikeGuard
 from corpusmill.train.model import Llama
 from corpusmill.train.objective import Objective, step_totals
-from corpusmill.train.optimizer import Optimizer
 from corpusmill.train.options import LoopConfig
 from corpusmill.train.parallel.computation import Computation
 from corpusmill.train.parallel.layout import Layout
-from corpusmill.train.parallel.prepare import prepare
+from corpusmill.train.parallel.prepare import optimizer_of, prepare
 from corpusmill.train.precision import LossScale
 from corpusmill.train.schedule import lr_fraction
 from corpusmill.train.state import States
@@ -150,7 +149,7 @@ class _Loop:
     ):
         self.computation, self.objective, self.config, self.states = computation, objective, config, states
         self.describe, self.title = describe, title
-        self.optimizer = Optimizer(computation.parameters, config.optimizer)
+        self.optimizer = optimizer_of(computation, config.optimizer)
         self.device = next(iter(computation.parameters.values())).device
         self.so_far = _Progress()
         self.guards()

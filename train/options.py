@@ -49,7 +49,8 @@ class LoopConfig(Config):
         description="Arithmetic of forward and backward: `bf16` and `fp16` (whose loss is scaled) by autocast, `bf16-params` in bf16 "
         "throughout; `auto` is `bf16` on CUDA and `fp32` on CPU. Weights, moments and what is saved are always fp32.",
     )
-    compile: bool = Field(default=False, description="Compile the decoder with torch.compile.")
+    compile: bool = Field(default=False, description="Compile the layers with torch.compile.")
+    checkpointing: bool = Field(default=False, description="Compute each layer again in the backward pass, which saves most of the memory.")
     threads: int = Field(default=0, ge=0, description="CPU threads of torch; 0 leaves its choice. Bits depend on it.")
 
 
@@ -63,7 +64,7 @@ class ParallelConfig(Config):
     )
     tensor: int = Field(default=1, ge=1, description="Ranks that share out every matrix, and the sequence between them.")
     pipeline: int = Field(default=1, ge=1, description="Ranks that share out the layers.")
-    schedule: Literal["gpipe", "1f1b", "interleaved", "zero-bubble"] = Field(
+    schedule: Literal["gpipe", "1f1b", "interleaved", "zero-bubble", "zero-bubble-v"] = Field(
         default="1f1b", description="The order in which a pipeline's micro-batches go forward and backward."
     )
 

@@ -20,7 +20,7 @@ from corpusmill.train.device import deterministic
 from corpusmill.train.launch import launch
 from corpusmill.train.loader import WindowLoader, evaluation_batches, to_device
 from corpusmill.train.loop import FitResult, fit
-from corpusmill.train.model import Llama, initialise
+from corpusmill.train.model import new_model
 from corpusmill.train.objective import Share, TokenObjective
 from corpusmill.train.packed import PackedLoader
 from corpusmill.train.parallel.computation import Computation
@@ -79,8 +79,7 @@ class _Job(TokenObjective):
         self.loader = kind(self.tokens, config.model.context, config.batch, config.seed, config.document_mask)
 
     def train(self, progress: Progress | None) -> dict[str, Any]:
-        model = Llama(self.arch).to(self.layout.device)
-        initialise(model, self.config.seed)
+        model = new_model(self.arch, self.config.seed, self.layout.device)
         result = fit(
             model, self, self.config.loop, layout=self.layout, state=self.work / "state",
             log=self.run / "pretrain" / "logs" / "train.jsonl", describe=self.loader.documents,

@@ -5,13 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
-from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
+from transformers.models.llama.modeling_llama import LlamaRMSNorm, LlamaRotaryEmbedding, apply_rotary_pos_emb
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.train.architecture import Architecture
 from corpusmill.train.checkpoint import load_model, save_model
-from corpusmill.train.model import Llama, RMSNorm, initialise
-from corpusmill.train.rope import document_positions, rotary_angles, rotate
+from corpusmill.train.model import Llama, initialise
+from corpusmill.train.norm import RMSNorm
+from corpusmill.train.rope import rotary_table, rotate
+from corpusmill.train.visibility import document_positions
 
 
 def random_model(seed: int = 0, **changes: object) -> Llama:
@@ -66,9 +68,9 @@ def test_rms_norm_equals_transformers(dtype: torch.dtype) -> None:
 
 def test_rotation_equals_transformers() -> None:
     x = torch.randn(2, 3, 40, 16, generator=torch.Generator().manual_seed(1))
-    positions = torch.arange(5, 45)
-    cos, sin = rotary_angles(positions, 16, 10000.0, torch.float32)
-    wide = [torch.cat((t, t), -1).expand(2, -1, -1) for t in (cos, sin)]
+    arch = random_model().arch
+    cos, sin = (table[5:45] for table in rotary_table(arch, x.device, x.dtype))
+    wide = LlamaRotaryEmbedding(LlamaConfig(head_dim=16))(x, torch.arange(5, 45).expand(2, -1))
     expected, _ = apply_rotary_pos_emb(x, x, *wide)
     torch.testing.assert_close(rotate(x, cos, sin), expected, rtol=0, atol=1e-6)
 

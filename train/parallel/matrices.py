@@ -1,0 +1,17 @@
+"""Functions of whole matrices whose shards lie on several ranks."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+from torch.distributed.tensor import DTensor, Shard
+
+
+def by_matrix(function: Callable[[Tensor], Tensor], stack: Tensor) -> Tensor:
+    """`function` of a stack of matrices `[n, rows, columns]` that treats each alone, for a sharded stack too: ranks exchange shards, so
+    that each has some of the matrices whole and computes them alone, and exchange them back (as in https://arxiv.org/abs/2502.16982)."""
+    if not isinstance(stack, DTensor):
+        return function(stack)
+    mesh, matrices = stack.device_mesh, [Shard(0)] * stack.device_mesh.ndim
+    mine = function(stack.redistribute(placements=matrices).to_local())
+    shared = DTensor.from_local(mine, mesh, matrices, run_check=False, shape=stack.shape, stride=stack.stride())
+    return shared.redistribute(placements=stack.placements)
