@@ -27,7 +27,7 @@ def prepare(model: Llama, layout: Layout, config: LoopConfig) -> Computation:
         left = [data.shard(part, layout, config.precision, keep=True) for part in parts.values()]
         return Pipeline(parts, layout, config, left[0])
     forward: nn.Module = model
-    precision = config.precision
+    precision: str = config.precision
     if layout.config.zero == 1 or layout.kinds == ("replicate",):
         forward = data.copies(model, layout)
     else:
