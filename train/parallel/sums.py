@@ -1,6 +1,7 @@
 """Sums over all processes, each part counted once, with the same bits everywhere: every process adds the same numbers in the same order."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -25,11 +26,9 @@ def squared_norm(grads: Iterable[Tensor], layout: Layout) -> Tensor:
     is not sharded, its stage's. `clip_grad_norm_` can't add up gradients on different meshes (https://github.com/pytorch/pytorch/issues/180346).
     """
     mine = [local(grad) for grad in grads if _counts(grad, layout)]
-    squares = (
-        torch.stack(torch._foreach_norm(mine)).double().square().sum()
-        if mine
-        else torch.zeros((), dtype=torch.float64, device=layout.device)
-    )
+    squares = torch.zeros((), dtype=torch.float64, device=layout.device)
+    if mine:
+        squares = torch.stack(torch._foreach_norm(mine)).double().square().sum()
     if layout.world == 1:
         return squares
     gathered = [torch.empty(1, dtype=torch.float64, device=layout.device) for _ in range(layout.world)]
@@ -43,7 +42,7 @@ def local(tensor: Tensor) -> Tensor:
     return shard
 
 
-def _counts(grad: Tensor, layout: Layout) -> bool:
+def _counts(grad: Any, layout: Layout) -> bool:
     """Whether this process is the first of those that hold the same part of a gradient."""
     sharded = set()
     if hasattr(grad, "placements"):
