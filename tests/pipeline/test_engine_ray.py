@@ -116,7 +116,7 @@ def test_errors_come_back_as_one_sentence(stages: Any, engine: RayEngine, tmp_pa
 def test_a_worker_has_the_standard_tokenize_ours_beside_it_and_one_thread(
     stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str]
 ) -> None:
-    engine._start()  # for one small piece it would not come up
+    engine.connect()  # for one small piece it would not come up
     done = run(stages, engine, tmp_path / "run", inputs[:1], p0={"deed": "tell"})
     standard, ours, threads, gpus = done.manifest.rows()[0].warnings
     assert standard == tokenize.__file__
@@ -129,7 +129,7 @@ def test_where_ray_has_no_gpu_a_worker_that_would_like_one_sees_none(
 ) -> None:
     import ray
 
-    engine._start()
+    engine.connect()
     if ray.cluster_resources().get("GPU"):
         pytest.skip("there is a GPU here")
     tell = {f"p{i}": {"deed": "tell"} for i in range(5)}
@@ -190,7 +190,7 @@ def test_what_is_little(sizes: list[int], gpus: float, address: str, little: boo
 def test_an_address_for_jobs_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
     with pytest.raises(InputError, match=r"^RAY_ADDRESS=http://127\.0\.0\.1:8265: .*make submit"):
-        RayEngine()._start()
+        RayEngine().connect()
 
 
 def test_a_gpu_is_shared_out(stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +208,7 @@ def test_a_gpu_is_shared_out(stages: Any, engine: RayEngine, tmp_path: Path, inp
     finally:
         engine.close()
         monkeypatch.undo()
-        engine._start()
+        engine.connect()
 
 
 def test_closing_leaves_no_process(engine: RayEngine) -> None:
