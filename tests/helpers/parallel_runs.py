@@ -1,12 +1,14 @@
 """A training on a layout and on one process, to be compared: float64 throughout, rows with unequal numbers of targets."""
 
 import json
+import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from ranks import run_ranks
 from torch import Tensor
@@ -15,7 +17,7 @@ from corpusmill.train.architecture import Architecture
 from corpusmill.train.bits import Batch
 from corpusmill.train.loop import fit
 from corpusmill.train.model import Llama, RMSNorm
-from corpusmill.train.objective import Share, TokenObjective
+from corpusmill.train.objective import Share, StepLoss, TokenObjective
 from corpusmill.train.options import LoopConfig, ParallelConfig
 from corpusmill.train.parallel.layout import Layout
 from corpusmill.train.parallel.prepare import prepare
@@ -37,7 +39,8 @@ class Case:
     micro: int = 0
     documents: bool = False
     dtype: torch.dtype = torch.float64
-    poison: int = -1  # a step in which the last row's targets are so masked that its share's loss is not finite
+    poison: int = -1  # a step in which the loss of the last share is not a number
+    z_loss: float = 0.0
 
     @property
     def config(self) -> LoopConfig:
@@ -48,7 +51,8 @@ class Rows(TokenObjective):
     """Random rows that depend on the step alone; the later a row, the more of its targets are masked, and all of the last but one's."""
 
     def __init__(self, case: Case, arch: Architecture):
-        self.case, self.arch = case, arch
+        self.case, self.arch, self.z_loss = case, arch, case.z_loss
+        self.poisoned = False
 
     def rows(self, step: int) -> Batch:
         generator = torch.Generator().manual_seed(100 + step)
@@ -64,10 +68,16 @@ class Rows(TokenObjective):
     def batches(self, step: int, share: Share) -> Iterator[Batch]:
         ids, targets, segments = self.rows(step)
         first, last = share.bounds(self.case.rows)
+        self.poisoned = step == self.case.poison and share.index == share.of - 1
         size = self.case.micro or last - first
         for begin in range(first, last, size):
             part = slice(begin, min(begin + size, last))
             yield ids[part], targets[part], None if segments is None else segments[part]
+
+    def of_logits(self, logits: Tensor, targets: Tensor) -> StepLoss:
+        loss = super().of_logits(logits, targets)
+        loss.total = loss.total * math.nan if self.poisoned else loss.total
+        return loss
 
 
 def in_float64(self: RMSNorm, x: Tensor) -> Tensor:
@@ -133,6 +143,26 @@ def run(*cases: Case) -> list[dict[str, Any]]:
                 for name, values in other[kind].items():
                     assert torch.equal(first[kind].setdefault(name, values), values), (kind, name)
             assert torch.equal(first["sums"], other["sums"]) and first["norm"] == other["norm"]
+            assert (first["skipped"], first["count"]) == (other["skipped"], other["count"])
         first["nats"] = [result["nats"] for result in results]
         merged.append(first)
     return merged
+
+
+def check_equal(many: dict[str, Any], one: dict[str, Any], tolerance: float = 1e-10) -> None:
+    """Whether a layout computed what one process did: each value to `tolerance` of the largest in its tensor."""
+    torch.testing.assert_close(many["sums"], one["sums"], rtol=tolerance, atol=0)
+    assert many["norm"] == pytest.approx(one["norm"], rel=tolerance)
+    for kind in ("grads", "weights"):
+        assert many[kind].keys() == one[kind].keys()
+        for name, expected in one[kind].items():
+            largest = float(expected.abs().max())
+            assert largest > 0 and expected.dtype == many[kind][name].dtype
+            torch.testing.assert_close(many[kind][name], expected, rtol=0, atol=tolerance * largest, msg=lambda m: f"{kind} {name}: {m}")  # noqa: B023
+    for nats in many["nats"]:
+        torch.testing.assert_close(nats, one["nats"][0], rtol=tolerance, atol=tolerance)
+    for line, expected in zip(many["lines"], one["lines"], strict=True):
+        assert float(line["loss"]) == pytest.approx(float(expected["loss"]), rel=tolerance, nan_ok=True)
+        assert float(line["grad_norm"]) == pytest.approx(float(expected["grad_norm"]), rel=tolerance, nan_ok=True)
+        assert line["count"] == expected["count"]
+    assert (many["skipped"], many["count"]) == (one["skipped"], one["count"])
