@@ -19,12 +19,21 @@ def prepare(model: Llama, layout: Layout, config: LoopConfig) -> Computation:
 
 def _spread(model: Llama, layout: Layout, config: LoopConfig) -> Computation:
     from corpusmill.train.parallel import data, tensor
+    from corpusmill.train.parallel.split import cut
     from corpusmill.train.parallel.spread import Spread
 
+    parts = cut(model, layout) if layout.config.pipeline > 1 else {0: model}
+    for part in parts.values():
+        if mesh := layout.submesh("tensor"):
+            tensor.spread(part, mesh)
+        part.model.switch(checkpointing=config.checkpointing, compiled=config.compile)
+    if layout.config.pipeline > 1:
+        from corpusmill.train.parallel.pipeline import Pipeline  # its import takes a second
+
+        for part in parts.values():
+            data.shard(part, layout, keep=True)
+        return Pipeline(parts, layout, config)
     forward: Any = model
-    if mesh := layout.submesh("tensor"):
-        tensor.spread(model, mesh)
-    model.model.switch(checkpointing=config.checkpointing, compiled=config.compile)
     if layout.config.zero == 1 or layout.kinds == ("replicate",):
         forward = data.copies(model, layout)
     else:
