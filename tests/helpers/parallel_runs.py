@@ -22,7 +22,6 @@ from corpusmill.train.options import LoopConfig, ParallelConfig
 from corpusmill.train.parallel.layout import Layout
 from corpusmill.train.parallel.prepare import prepare
 from corpusmill.train.parallel.spread import whole
-from corpusmill.train.state import States
 
 SHAPE = {"vocab_size": 50, "layers": 2, "width": 24, "heads": 4, "kv_heads": 2, "head_dim": 6, "ffn": 40, "context": 16}
 LOOP = {"steps": 5, "warmup": 2, "schedule": "constant", "clip": 0.5, "save_every": 100}
@@ -52,7 +51,6 @@ class Rows(TokenObjective):
 
     def __init__(self, case: Case, arch: Architecture):
         self.case, self.arch, self.z_loss = case, arch, case.z_loss
-        self.poisoned = False
 
     def rows(self, step: int) -> Batch:
         generator = torch.Generator().manual_seed(100 + step)
@@ -62,13 +60,14 @@ class Rows(TokenObjective):
         for row in range(rows):
             targets[row, : length * row // rows] = -100
         targets[-2] = -100
+        if step == self.case.poison:
+            targets[-1] = 0
         segments = (torch.rand(rows, length, generator=generator) < 0.2).cumsum(1) if self.case.documents else None
         return tokens[:, :-1], targets, segments
 
     def batches(self, step: int, share: Share) -> Iterator[Batch]:
         ids, targets, segments = self.rows(step)
         first, last = share.bounds(self.case.rows)
-        self.poisoned = step == self.case.poison and share.index == share.of - 1
         size = self.case.micro or last - first
         for begin in range(first, last, size):
             part = slice(begin, min(begin + size, last))
@@ -76,7 +75,7 @@ class Rows(TokenObjective):
 
     def of_logits(self, logits: Tensor, targets: Tensor) -> StepLoss:
         loss = super().of_logits(logits, targets)
-        loss.total = loss.total * math.nan if self.poisoned else loss.total
+        loss.total = loss.total * (math.nan if (targets == 0).all(dim=1).any() else 1.0)
         return loss
 
 
@@ -102,39 +101,38 @@ def first_step(case: Case, layout: Layout) -> dict[str, Any]:
     parts = computation.backward(objective, 0, 1.0)
     sums = torch.tensor([sum(float(part.total.detach()) for part in parts), sum(part.count for part in parts)], dtype=torch.float64)
     grads = {name: p.grad for name, p in computation.parameters.items()}
-    norm = computation.squared_norm(grads) ** 0.5 * computation.gradient_scale
+    norm = float(computation.squared_norm(grads)) ** 0.5 * computation.gradient_scale
     gradients = {name: whole(grad) * computation.gradient_scale for name, grad in grads.items() if grad is not None}
     nats = computation.nats(*objective.rows(7))
     return {"sums": computation.total(sums), "norm": norm, "grads": gradients, "nats": nats}
 
 
-def trained(case: Case, layout: Layout) -> dict[str, Any]:
+def trained(case: Case, layout: Layout, folder: Path) -> dict[str, Any]:
     """The weights after all steps of the loop, and the lines of its log."""
     model = fresh(case)
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "log.jsonl"
-        result = fit(model, Rows(case, model.arch), case.config, layout=layout, state=Path(folder) / "state", log=log)
-        lines = [json.loads(line) for line in log.read_text().splitlines()] if layout.is_main else []
+    log = folder / "log.jsonl"
+    result = fit(model, Rows(case, model.arch), case.config, layout=layout, state=folder / "state", log=log)
+    lines = [json.loads(line) for line in log.read_text().splitlines()] if layout.is_main else []
     weights = {name: whole(p.detach()).clone() for name, p in result.computation.parameters.items()}
     return {"weights": weights, "lines": lines, "skipped": result.skipped, "count": result.count}
 
 
-def on_layout(cases: Sequence[Case]) -> list[dict[str, Any]]:
+def on_layout(cases: Sequence[Case], folder: Path) -> list[dict[str, Any]]:
     """What a rank, or the one process, finds for each case."""
     RMSNorm.forward = in_float64  # type: ignore[method-assign]
-    States.save = lambda *args, **kwargs: None
     found = []
-    for case in cases:
+    for number, case in enumerate(cases):
         config, cpu = ParallelConfig.model_validate(case.parallel), torch.device("cpu")
         layout = Layout.distributed(config, cpu)
-        found.append(first_step(case, layout) | trained(case, layout))
+        found.append(first_step(case, layout) | trained(case, layout, folder / str(number)))
     return found
 
 
 def run(*cases: Case) -> list[dict[str, Any]]:
     """Each case on its layout; all of them need equally many processes. Ranks that have the same weight have the same bits."""
     world = ParallelConfig.model_validate(cases[0].parallel).world
-    ranks = run_ranks(on_layout, world, list(cases))
+    with tempfile.TemporaryDirectory() as folder:
+        ranks = run_ranks(on_layout, world, list(cases), Path(folder))
     merged = []
     for results in zip(*ranks):
         first = results[0]

@@ -12,8 +12,8 @@ from ranks import run_ranks
 from corpusmill.train.options import ParallelConfig
 from corpusmill.train.parallel.layout import Layout
 from corpusmill.train.parallel.prepare import optimizer_of, prepare
-from corpusmill.train.parallel.sums import local
 from corpusmill.train.parallel.zero import owners
+from corpusmill.train.shards import local_of
 
 ADAMW, MUON = {"optimizer": {"kind": "adamw"}}, {"optimizer": {"kind": "muon"}}
 TWO = {
@@ -70,9 +70,9 @@ def held(case: Case) -> dict[str, int]:
     computation = prepare(model, layout, case.config)
     optimizer = optimizer_of(computation, layout, case.config.optimizer)
     computation.backward(Rows(case, model.arch), 0, 1.0)
-    weights = [local(p).numel() for p in computation.parameters.values()]
-    grads = [local(p.grad).numel() for p in computation.parameters.values() if p.grad is not None]
-    moments = [local(t).numel() for name, t in optimizer.state().items() if name.endswith("exp_avg")]
+    weights = [local_of(p).numel() for p in computation.parameters.values()]
+    grads = [local_of(p.grad).numel() for p in computation.parameters.values() if p.grad is not None]
+    moments = [local_of(t).numel() for name, t in optimizer.state().items() if name.endswith("exp_avg")]
     return {"weights": sum(weights), "grads": sum(grads), "moments": sum(moments)}
 
 

@@ -12,7 +12,7 @@ from ranks import run_ranks
 from corpusmill.train.options import ParallelConfig
 from corpusmill.train.parallel.layout import Layout
 from corpusmill.train.parallel.prepare import prepare
-from corpusmill.train.parallel.sums import local
+from corpusmill.train.shards import local_of
 
 ADAMW, MUON = {"optimizer": {"kind": "adamw"}}, {"optimizer": {"kind": "muon"}}
 FULL = {"qk_norm": True, "tied": True}
@@ -62,7 +62,7 @@ def odd_length(case: Case) -> torch.Tensor:
     ids = torch.arange(22).reshape(2, 11)
     computation = prepare(fresh(case), layout, case.config)
     nats = computation.nats(ids, ids + 1, torch.tensor([[0] * 4 + [1] * 7, [2] * 11]))
-    return nats if layout.rank == 0 else torch.tensor([local(p).numel() for p in computation.parameters.values()])
+    return nats if layout.rank == 0 else torch.tensor([local_of(p).numel() for p in computation.parameters.values()])
 
 
 def test_evaluation_takes_rows_that_the_ranks_do_not_divide_and_weights_are_halved() -> None:
