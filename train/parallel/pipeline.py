@@ -128,7 +128,8 @@ def _under_autocast(part: Llama, device: torch.device, precision: str) -> None:
 
     def forward(ids: Tensor, segments: Tensor | None = None) -> Tensor:
         with autocast(device, precision):
-            return plain(ids, segments)
+            found = plain(ids, segments)
+        return found.clone() if found._is_view() else found  # torch detaches in place what a stage sends, and a view can't be
 
     part.forward = forward  # type: ignore[method-assign, assignment]
 
