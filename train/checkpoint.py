@@ -10,7 +10,7 @@ from torch import Tensor
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import EOT_ID, IM_END_ID, PAD_ID
 from corpusmill.train.architecture import Architecture
-from corpusmill.train.files import begin_folder, finish_folder, first_line, read_tensors, write_file, write_json, write_tensors
+from corpusmill.train.files import first_line, new_folder, read_tensors, write_file, write_json, write_tensors
 from corpusmill.train.hugging_face import from_hugging_face, to_hugging_face
 from corpusmill.train.model import Llama
 
@@ -29,13 +29,12 @@ def save_model(model: Llama, folder: Path, tokenizer: Path | Mapping[str, bytes]
     arch, dtype = model.arch, str(model.lm_head.weight.dtype).removeprefix("torch.")
     config = to_hugging_face(arch, bos_token_id=EOT_ID, eos_token_id=EOT_ID, pad_token_id=PAD_ID, dtype=dtype)
     generation = {"bos_token_id": EOT_ID, "eos_token_id": [EOT_ID, IM_END_ID], "pad_token_id": PAD_ID, "do_sample": True}
-    temporary = begin_folder(folder)
-    write_json(temporary / "config.json", config)
-    write_json(temporary / "generation_config.json", generation)
-    write_tensors(temporary / WEIGHTS, model_tensors(model))
-    for name, content in sorted(files.items()):
-        write_file(temporary / name, content)
-    finish_folder(temporary, folder)
+    with new_folder(folder) as temporary:
+        write_json(temporary / "config.json", config)
+        write_json(temporary / "generation_config.json", generation)
+        write_tensors(temporary / WEIGHTS, model_tensors(model))
+        for name, content in sorted(files.items()):
+            write_file(temporary / name, content)
 
 
 def _tokenizer_files(folder: Path | None) -> dict[str, bytes]:
