@@ -128,8 +128,7 @@ def _under_autocast(part: Llama, device: torch.device, precision: str) -> None:
 
     def forward(ids: Tensor, segments: Tensor | None = None) -> Tensor:
         with autocast(device, precision):
-            found = plain(ids, segments)
-        return found.clone() if found._is_view() else found  # torch detaches in place what a stage sends, and a view can't be
+            return plain(ids, segments)
 
     part.forward = forward  # type: ignore[method-assign, assignment]
 
