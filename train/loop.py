@@ -136,7 +136,7 @@ class _Loop:
         self.computation, self.objective, self.config, self.states = computation, objective, config, states
         self.describe, self.title = describe, title
         self.identity = {"loop": config.identity(), "model": arch.model_dump(mode="json")}
-        self.optimizer = optimizer_of(computation, config.optimizer)
+        self.optimizer = optimizer_of(computation, states.layout, config.optimizer)
         self.so_far = _Progress()
         self.guards()
 

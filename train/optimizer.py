@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from corpusmill.train.options import OptimizerConfig
-from corpusmill.train.parallel.matrices import by_matrix
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Keller Jordan's quintic: steep at 0, close to 1 over (0.3, 1.2)
 
@@ -22,6 +21,14 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
     return x.mT if flip else x
+
+
+def _orthogonalized(stack: Tensor) -> Tensor:
+    if not hasattr(stack, "placements"):
+        return orthogonalize(stack)
+    from corpusmill.train.parallel.matrices import by_matrix  # takes half a second
+
+    return by_matrix(orthogonalize, stack)  # type: ignore[arg-type]
 
 
 class Muon(torch.optim.Optimizer):
@@ -41,7 +48,7 @@ class Muon(torch.optim.Optimizer):
                 grads = [p.grad for p in params if p.grad is not None]
                 buffers = [self.buffer(p) for p in params]
                 torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])
-                updates = by_matrix(orthogonalize, torch.stack(torch._foreach_lerp(grads, buffers, group["momentum"])))
+                updates = _orthogonalized(torch.stack(torch._foreach_lerp(grads, buffers, group["momentum"])))
                 torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
                 scale = max(1.0, shape[0] / shape[1]) ** 0.5
                 torch._foreach_add_(params, list(updates.unbind(0)), alpha=-group["lr"] * scale)

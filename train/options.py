@@ -68,9 +68,10 @@ class ParallelConfig(Config):
     )
     tensor: int = Field(default=1, ge=1, description="Ranks that share out every matrix, and the sequence between them.")
     pipeline: int = Field(default=1, ge=1, description="Ranks that share out the layers.")
-    schedule: Literal["gpipe", "1f1b", "interleaved", "zero-bubble"] = Field(
+    schedule: Literal["gpipe", "1f1b", "interleaved", "zero-bubble", "zero-bubble-v"] = Field(
         default="1f1b", description="The order in which a pipeline's micro-batches go forward and backward."
     )
+    max_restarts: int = Field(default=3, ge=0, description="How often all processes begin again from the last state when one is killed.")
 
     @property
     def world(self) -> int:

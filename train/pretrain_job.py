@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from corpusmill.pipeline.engine import Engine
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.shards import Content
@@ -37,11 +38,11 @@ EVALUATION_BATCH = 16
 SCORE = "validation_bits_per_byte"
 
 
-def pretrain(config: "PretrainConfig", run: str, identity: str, progress: Progress) -> Output:
+def pretrain(config: "PretrainConfig", run: str, identity: str, progress: Progress, engine: Engine | None = None) -> Output:
     """Trains in the working folder `pretrain/checkpoints/<identity>`; the output names the finished model's files there."""
     work = Path(run) / "pretrain" / "checkpoints" / identity[:16]
     arguments = {"config": config.model_dump(mode="json"), "run": run, "work": str(work)}
-    metrics = launch(f"{__name__}:train", arguments, config.parallel, config.device, progress)
+    metrics = launch(f"{__name__}:train", arguments, config.parallel, config.device, progress, folder=work / "processes", engine=engine)
     files: dict[str, Content] = {f"model/{path.name}": path for path in sorted((work / "model").iterdir())}
     files["metrics.json"] = json.dumps(metrics, indent=2).encode() + b"\n"
     warnings = [] if metrics["validation"] else ["no validation tokens, so bits per byte were not measured"]

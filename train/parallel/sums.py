@@ -1,6 +1,7 @@
 """Sums over all processes, each part counted once, with the same bits everywhere: every process adds the same numbers in the same order."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -39,7 +40,7 @@ def local(tensor: Tensor) -> Tensor:
     return shard
 
 
-def _counts(grad: Tensor, layout: Layout) -> bool:
+def _counts(grad: Any, layout: Layout) -> bool:
     """Whether this process is the first of those that hold the same part of a gradient."""
     sharded = set()
     if hasattr(grad, "placements"):

@@ -34,7 +34,7 @@ def spread(model: Llama, mesh: DeviceMesh) -> None:
     decoder = model.model
     layers = list(decoder.layers.values())
     for layer in layers:
-        parallelize_module(layer, mesh, _layer_plan(layer.self_attn.q_norm is not None))
+        parallelize_module(layer, mesh, _layer_plan(model.arch.qk_norm))
     ends: dict[str, ParallelStyle] = {}
     if decoder.embed_tokens is not None:
         ends["model.embed_tokens"] = RowwiseParallel(input_layouts=Replicate(), output_layouts=SEQUENCE)

@@ -1,4 +1,4 @@
-"""ZeRO-1 (https://arxiv.org/abs/1910.02054): copies of a model, each of whose ranks has the moments of some parameters and updates those."""
+"""ZeRO-1 (https://arxiv.org/abs/1910.02054): copies of a model, of which each rank has the moments of some parameters and updates those."""
 
 from collections.abc import Mapping
 
