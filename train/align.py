@@ -85,7 +85,8 @@ class AlignStage(Stage):
         model = run.outputs_of(parent, "model/")
         given = tuning.sources(run, self.config.files)
         made = run.once("pairs", [*tuning.token_files(model), *given], lambda _: self._pairs(run, parent, given))
-        run.once("model", [*model, made.ref(self.name, PAIRS_FILE)], partial(self._model, run, parent, model))
+        config = self.config.model_copy(update={"loop": self.config.loop.essential()})
+        run.once("model", [*model, made.ref(self.name, PAIRS_FILE)], partial(self._model, run, parent, model), config=config)
 
     def summary(self, run: StageRun) -> dict[str, str]:
         metrics = json.loads(run.storage.read_bytes("metrics.json"))
@@ -137,10 +138,11 @@ class AlignStage(Stage):
         work = checkpoints / identity[:16]
         weights = digest([(ref.path.rpartition("/")[2], ref.fingerprint) for ref in model])
         aligned = Alignment(self.config, run.run.child(f"{parent}/model"), read_table(run.storage, PAIRS_FILE))
+        tuning.keep_tokenizer(aligned.model, aligned.encoder, work)
         metrics = aligned.train(work, Path(run.storage.path(tuning.LOG)), checkpoints, weights, run.progress)
         return Output(
             files={
-                **tuning.model_files(aligned.model, aligned.encoder, work / "model"),
+                **tuning.model_files(aligned.model, aligned.encoder, work),
                 "metrics.json": tuning.json_file(metrics),
             },
             counts={"steps": metrics["steps"], "skipped_steps": metrics["skipped_steps"]},

@@ -1,6 +1,6 @@
 """Configuration of the loop and its optimiser: light, so that stages can embed it without importing torch."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field
 
@@ -56,6 +56,10 @@ class LoopConfig(Config):
     def identity(self) -> dict[str, Any]:
         """What decides the result, as JSON."""
         return self.model_dump(mode="json", exclude=MAY_CHANGE)
+
+    def essential(self, *but: str) -> Self:
+        """With the defaults of what may change, except `but`: equal for trainings that go on from each other's states."""
+        return self.model_copy(update={name: type(self).model_fields[name].default for name in MAY_CHANGE.difference(but)})
 
 
 class ParallelConfig(Config):

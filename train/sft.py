@@ -66,7 +66,8 @@ class SftStage(Stage):
         given = tuning.sources(run, self.config.files)
         made = run.once("examples", [*tuning.token_files(model), *given], lambda _: self._examples(run, parent, given))
         examples = made.ref(self.name, EXAMPLES_FILE)
-        run.once("model", [*model, examples], partial(self._model, run, parent))
+        config = self.config.model_copy(update={"loop": self.config.loop.essential()})
+        run.once("model", [*model, examples], partial(self._model, run, parent), config=config)
 
     def summary(self, run: StageRun) -> dict[str, str]:
         import json
@@ -113,10 +114,11 @@ class SftStage(Stage):
 
         work = Path(run.storage.path(f"checkpoints/{identity[:16]}"))
         tuned = Tuning(self.config, run.run.child(f"{parent}/model"), read_table(run.storage, EXAMPLES_FILE))
+        tuning.keep_tokenizer(tuned.model, tuned.encoder, work)
         metrics = tuned.train(work, Path(run.storage.path(tuning.LOG)), run.progress)
         return Output(
             files={
-                **tuning.model_files(tuned.model, tuned.encoder, work / "model"),
+                **tuning.model_files(tuned.model, tuned.encoder, work),
                 "metrics.json": tuning.json_file(metrics),
             },
             counts={"steps": metrics["steps"], "skipped_steps": metrics["skipped_steps"]},
