@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from corpusmill.pipeline.config import Config, digest
+from corpusmill.pipeline.config import ASIDE, Config, digest
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
@@ -33,7 +33,7 @@ class AlignLoop(LoopConfig):
     optimizer: AlignOptimizer = Field(default_factory=AlignOptimizer, description="AdamW or Muon and their rates.")
     schedule: Literal["cosine", "linear", "wsd", "constant"] = Field(default="linear", description="Learning rate after warm-up.")
     warmup: int = Field(default=10, ge=0, description="Steps of linear warm-up.")
-    save_every: int = Field(default=50, ge=1, description="Steps between two saves of the training state.")
+    save_every: int = Field(default=50, ge=1, json_schema_extra=ASIDE, description="Steps between two saves of the training state.")
 
 
 class AlignConfig(Config):
@@ -85,8 +85,7 @@ class AlignStage(Stage):
         model = run.outputs_of(parent, "model/")
         given = tuning.sources(run, self.config.files)
         made = run.once("pairs", [*tuning.token_files(model), *given], lambda _: self._pairs(run, parent, given))
-        config = self.config.model_copy(update={"loop": self.config.loop.essential()})
-        run.once("model", [*model, made.ref(self.name, PAIRS_FILE)], partial(self._model, run, parent, model), config=config)
+        run.once("model", [*model, made.ref(self.name, PAIRS_FILE)], partial(self._model, run, parent, model))
 
     def summary(self, run: StageRun) -> dict[str, str]:
         metrics = json.loads(run.storage.read_bytes("metrics.json"))

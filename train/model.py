@@ -78,7 +78,7 @@ class Decoder(nn.Module):
         """
         layer: Any
         for layer in self.layers.values():
-            layer.checkpointing = checkpointing  # type: ignore[assignment]  # a ModuleDict's values are modules to mypy
+            layer.checkpointing = checkpointing
             if compiled:
                 layer.compile()
 

@@ -3,9 +3,9 @@
 import json
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.config import ASIDE, Config
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Stage
@@ -28,18 +28,17 @@ class PretrainConfig(Config):
     seed: int = Field(default=1, ge=0, description="Of the initial weights and of the order of the rows.")
     document_mask: bool = Field(default=True, description="Tokens see only their own document, and positions begin anew in each.")
     evaluate_every: int = Field(default=250, ge=0, description="Steps between two looks at the validation tokens; 0 looks only at the end.")
-    evaluate_windows: int = Field(default=32, ge=1, description="Validation windows of such a look; at the end all are measured.")
+    evaluate_windows: int = Field(
+        default=0, ge=0, description="Validation windows of such a look, evenly spread; 0 means all, which the last look always takes."
+    )
+    samples: int = Field(
+        default=3, ge=0, json_schema_extra=ASIDE, description="Held-out beginnings that the model goes on with at every look."
+    )
     export: Literal["last", "best"] = Field(
         default="last", description="The model is that of the `last` step, or of the saved state with the `best` validation bits per byte."
     )
     parallel: ParallelConfig = Field(default_factory=ParallelConfig, description="Processes, and what they share out.")
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu` or `cuda`.")
-
-    @model_validator(mode="after")
-    def _best_is_measured(self) -> "PretrainConfig":
-        if self.export == "best" and not 0 < self.evaluate_every <= self.loop.steps:
-            raise ValueError("export: best needs evaluate_every between 1 and loop.steps, else no state has a score")
-        return self
 
 
 class PretrainStage(Stage):
@@ -57,10 +56,12 @@ class PretrainStage(Stage):
         inputs += [ref for split in ("train/", "validation/") for ref in run.outputs_of("tokens", split) if ref.path.endswith(used)]
         from corpusmill.train.pretrain_job import pretrain
 
-        # how the work is spread and saved is no part of what it is: a run goes on with another number of processes
-        loop = self.config.loop.essential(*(["save_every"] if self.config.export == "best" else []))
-        config = self.config.model_copy(update={"parallel": ParallelConfig(), "loop": loop})
-        run.once("model", inputs, lambda identity: pretrain(self.config, run.run.root, identity, run.progress, run.engine), config=config)
+        # how the work is spread is no part of what it is: a run goes on with another number of processes
+        config = self.config.model_copy(update={"parallel": ParallelConfig()})
+        params = {"save_every": config.loop.save_every} if config.export == "best" else None  # which states there are to choose from
+        run.once(
+            "model", inputs, lambda identity: pretrain(self.config, run.run.root, identity, run.progress, run.engine), params, config=config
+        )
 
     def summary(self, run: StageRun) -> dict[str, str]:
         metrics = json.loads(run.storage.read_bytes("metrics.json"))
@@ -70,7 +71,8 @@ class PretrainStage(Stage):
             "loss": f"{metrics['loss']:.3f} nats a token at the end",
         }
         if metrics["validation"]:
-            lines["validation"] = f"{metrics['validation']['bits_per_byte']:.3f} bits per byte"
+            score = metrics["validation"]
+            lines["validation"] = f"{score['bits_per_byte']:.3f} bits per byte ({score['low']:.3f} to {score['high']:.3f})"
         if metrics["skipped"]:
             lines["skipped"] = f"{metrics['skipped']} steps"
         return lines

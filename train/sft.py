@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.config import ASIDE, Config
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
@@ -31,7 +31,7 @@ class SftLoop(LoopConfig):
     optimizer: SftOptimizer = Field(default_factory=SftOptimizer, description="AdamW or Muon and their rates.")
     schedule: Literal["cosine", "linear", "wsd", "constant"] = Field(default="linear", description="Learning rate after warm-up.")
     warmup: int = Field(default=10, ge=0, description="Steps of linear warm-up.")
-    save_every: int = Field(default=100, ge=1, description="Steps between two saves of the training state.")
+    save_every: int = Field(default=100, ge=1, json_schema_extra=ASIDE, description="Steps between two saves of the training state.")
 
 
 class SftConfig(Config):
@@ -66,8 +66,7 @@ class SftStage(Stage):
         given = tuning.sources(run, self.config.files)
         made = run.once("examples", [*tuning.token_files(model), *given], lambda _: self._examples(run, parent, given))
         examples = made.ref(self.name, EXAMPLES_FILE)
-        config = self.config.model_copy(update={"loop": self.config.loop.essential()})
-        run.once("model", [*model, examples], partial(self._model, run, parent), config=config)
+        run.once("model", [*model, examples], partial(self._model, run, parent))
 
     def summary(self, run: StageRun) -> dict[str, str]:
         import json

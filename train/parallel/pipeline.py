@@ -19,7 +19,7 @@ from torch.distributed.pipelining import (
 from corpusmill.pipeline.errors import InputError
 from corpusmill.train.device import autocast
 from corpusmill.train.model import Llama
-from corpusmill.train.objective import Objective, StepLoss, TokenObjective
+from corpusmill.train.objective import Objective, StepLoss
 from corpusmill.train.options import LoopConfig
 from corpusmill.train.parallel.layout import Layout
 from corpusmill.train.parallel.split import stages_of
@@ -67,7 +67,7 @@ class Pipeline:
 
     def backward(self, objective: Objective, step: int, scale: float) -> list[StepLoss]:
         """See Computation; the losses are those of the last stage, and zeros on ranks without it."""
-        if not isinstance(objective, TokenObjective):
+        if not hasattr(objective, "of_logits"):
             raise InputError("parallel.pipeline: only the loss of single tokens can be computed on the last stage; set it to 1.")
         ids, targets, segments = zip(*objective.batches(step, self.layout.share))
         if any(piece.shape != ids[0].shape for piece in ids):
@@ -92,16 +92,16 @@ class Pipeline:
     def nats(self, ids: Tensor, targets: Tensor, segments: Tensor | None) -> Tensor:
         pieces, sent = min(len(ids), self.layout.config.pipeline), list[dist.Work]()
         batch = even((ids, targets, segments), self.layout.config.tensor)
-        split = [(None,) * pieces if t is None else t.tensor_split(pieces) for t in batch]
+        split: list[Any] = [(None,) * pieces if t is None else t.tensor_split(pieces) for t in batch]
         # in pieces, so that a stage takes up the next rows while later ones have those before
-        found = [self._nats(*piece, sent) for piece in zip(*split)]  # type: ignore[arg-type]
+        found = [self._nats(*piece, sent) for piece in zip(*split)]
         for work in sent:
             work.wait()
         for module in self.stages.modules():
             if isinstance(module, FSDPModule):
                 module.reshard()  # else the weights stay as they are now
-        shape, options = batch[0].shape, {"dtype": torch.float64, "device": ids.device}
-        nats = torch.cat(found) if self.last in self.parts else torch.empty(shape, **options)
+        empty = torch.empty(batch[0].shape, dtype=torch.float64, device=ids.device)
+        nats = torch.cat(found) if self.last in self.parts else empty
         dist.broadcast(nats, group=self.group, group_src=self.owners[self.last])
         return nats[:, : ids.size(1)]
 
@@ -153,7 +153,7 @@ class _Runner:
         self.schedule = kind(stages if len(stages) > 1 else stages[0], micro_batches, loss_fn=self._loss, scale_grads=False)
 
     def step(
-        self, objective: TokenObjective, scale: float, ids: tuple[Tensor, ...], named: dict[str, Tensor], targets: Tensor | None
+        self, objective: Any, scale: float, ids: tuple[Tensor, ...], named: dict[str, Tensor], targets: Tensor | None
     ) -> list[StepLoss]:
         """One step; `ids`, `targets` and what is `named` have the rows of all micro-batches. Returns what the last stage found."""
         self.objective, self.scale, self.found = objective, scale, []

@@ -15,7 +15,10 @@ def case(**parallel: Any) -> Case:
 
 
 FOUR = {
-    **{f"shard {schedule}": case(pipeline=2, shard=2, schedule=schedule) for schedule in ("gpipe", "1f1b", "interleaved", "zero-bubble", "zero-bubble-v")},
+    **{
+        f"shard {schedule}": case(pipeline=2, shard=2, schedule=schedule)
+        for schedule in ("gpipe", "1f1b", "interleaved", "zero-bubble", "zero-bubble-v")
+    },
     **{f"tensor {schedule}": case(pipeline=2, tensor=2, schedule=schedule) for schedule in ("1f1b", "zero-bubble-v")},
     **{f"replicate {schedule}": case(pipeline=2, replicate=2, schedule=schedule) for schedule in ("1f1b", "zero-bubble")},
 }
