@@ -7,6 +7,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+#: Marks a field that plays no part in the result, so that nothing is done again for it: `Field(..., json_schema_extra=ASIDE)`.
+ASIDE: dict[str, Any] = {"aside": True}
+
 
 class Config(BaseModel):
     """A section of a recipe: unknown keys are refused, values never change after loading."""
@@ -45,5 +48,15 @@ def digest(value: Any) -> str:
 
 
 def config_digest(config: Config) -> str:
-    """sha256 (hex) of a configuration section with all its defaults filled in."""
-    return digest(config.model_dump(mode="json"))
+    """sha256 (hex) of a configuration section with all its defaults filled in, without the fields marked ASIDE."""
+    return digest(_counting(config))
+
+
+def _counting(config: Config) -> dict[str, Any]:
+    values: dict[str, Any] = config.model_dump(mode="json")
+    for name, field in type(config).model_fields.items():
+        if field.json_schema_extra == ASIDE:
+            del values[name]
+        elif isinstance(value := getattr(config, name), Config):
+            values[name] = _counting(value)
+    return values

@@ -43,6 +43,7 @@ class Address:
     utf8_bytes: int
     copy: int
     cluster_id: str | None
+    language: str | None
 
 
 class TokenShards:

@@ -39,6 +39,7 @@ PART = pa.schema(
         pa.field("offset", pa.int64()),
         pa.field("length", pa.int64()),
         pa.field("cluster_id", pa.string()),
+        pa.field("language", pa.string()),
         pa.field("data_row", pa.int64(), nullable=False),
         pa.field("text_begin", pa.int64(), nullable=False),
         pa.field("chars", pa.int64(), nullable=False),
@@ -47,9 +48,9 @@ PART = pa.schema(
         pa.field("first", pa.int64(), nullable=False),
     ]
 )
-#: Columns of documents that a part is made of; the last one only where dedup has made it.
+#: Columns of documents that a part is made of; `OPTIONAL` only where a stage has made them (dedup, the language filter).
 NEEDED = ("id", "url", "source", "offset", "length", "text")
-CLUSTER = "cluster_id"
+OPTIONAL = ("cluster_id", "language")
 ROWS = 4096
 SPACE = 1 << 64
 
@@ -92,7 +93,7 @@ class Ordering:
         two groups, and the lower one is for validation."""
         if self.training_characters is not None:
             return np.where(rows[HELD_OUT].to_numpy(), np.uint64(0), np.uint64(SPACE - 1))
-        return hashes(pc.coalesce(rows[CLUSTER], rows["id"]), 2 * self.seed + 1)
+        return hashes(pc.coalesce(rows["cluster_id"], rows["id"]), 2 * self.seed + 1)
 
     def picks(self, ids: pa.ChunkedArray) -> npt.NDArray[np.uint16]:
         return buckets(hashes(ids, (1 << 33) + self.seed)).astype(np.uint16)
@@ -150,8 +151,9 @@ def encode_part(encoder: Encoder, end: int, tables: Iterable[pa.Table], path: st
 
 def _describe(table: pa.Table, texts: pa.ChunkedArray) -> pa.Table:
     described = table.drop_columns(["text"])
-    if CLUSTER not in table.column_names:
-        described = described.append_column(CLUSTER, pa.nulls(table.num_rows, pa.string()))
+    for name in OPTIONAL:
+        if name not in table.column_names:
+            described = described.append_column(name, pa.nulls(table.num_rows, pa.string()))
     if TEXT_BEGIN not in table.column_names:
         described = described.append_column(TEXT_BEGIN, pa.array(np.zeros(table.num_rows, np.int64)))
     described = described.append_column("chars", pc.utf8_length(texts).cast(pa.int64()))

@@ -16,7 +16,7 @@ from corpusmill.pipeline.tokenshards import DTYPES, shard_contents
 from corpusmill.tokenize.checked import checked
 from corpusmill.tokenize.gather import gather
 from corpusmill.tokenize.mixture import MatchConfig, components_of, needed_columns
-from corpusmill.tokenize.parts import CLUSTER, NEEDED, EncodeConfig, Ordering, encode_part, end_of_text_id, part_buffer, read_part
+from corpusmill.tokenize.parts import NEEDED, OPTIONAL, EncodeConfig, Ordering, encode_part, end_of_text_id, part_buffer, read_part
 from corpusmill.tokenize.places import REPORTED, places_buffer, report_of
 from corpusmill.tokenize.planning import COMPONENTS, Plan, read_numbers
 
@@ -40,7 +40,7 @@ class EncodeWorker(Worker):
     def process(self, piece: Piece) -> Output:
         path = piece.inputs[0].path
         with open_parquet(self.run, path) as file:
-            columns = [*NEEDED, *([CLUSTER] if CLUSTER in file.schema_arrow.names else [])]
+            columns = [*NEEDED, *(name for name in OPTIONAL if name in file.schema_arrow.names)]
         tables = iter_tables(self.run, path, columns)
         ordering = Ordering(self.config.seed, self.config.shuffle, **piece.params)
         tokens, table = encode_part(self.encoder, self.end, tables, self.run.path(path), ordering)

@@ -59,7 +59,7 @@ class Tuning:
             state=work / "state",
             log=log,
             describe=self.describe,
-            evaluate=lambda computation: {"held_out_loss": self.held_out_loss(self.model)},
+            evaluate=lambda computation, done: {"held_out_loss": self.held_out_loss(self.model)},
             evaluate_every=self.config.evaluate_every if self.held_out_examples else 0,
             progress=progress,
             title="sft",

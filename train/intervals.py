@@ -6,6 +6,9 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
+#: Units that are drawn from.
+MOST = 10_000
+
 
 def bootstrap_ratio(
     numerators: npt.NDArray[np.float64], denominators: npt.NDArray[np.float64], resamples: int, confidence: float, seed: int
@@ -13,10 +16,11 @@ def bootstrap_ratio(
     """The percentile interval of sum(numerators) / sum(denominators) when documents are drawn again with replacement.
 
     Documents and not tokens are resampled, since the tokens of one document are no independent evidence. With one
-    document the interval is that value alone. Seeded, so equal data give equal intervals.
+    document the interval is that value alone. Seeded, so equal data give equal intervals. More than `MOST` documents are drawn in
+    so many bundles, which are as independent of each other: the interval is that of the documents, at a bounded price.
     """
     used = denominators > 0
-    numerators, denominators = numerators[used], denominators[used]
+    numerators, denominators = (_bundled(values[used]) for values in (numerators, denominators))
     generator = np.random.Generator(np.random.Philox(seed))
     ratios = np.empty(resamples)
     for number in range(resamples):
@@ -25,6 +29,10 @@ def bootstrap_ratio(
     outside = (1 - confidence) / 2
     low, high = np.quantile(ratios, [outside, 1 - outside])
     return float(low), float(high)
+
+
+def _bundled(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.bincount(np.arange(len(values)) % MOST, values).astype(np.float64) if len(values) > MOST else values
 
 
 def wilson(successes: int, trials: int, confidence: float) -> tuple[float, float]:

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from corpusmill.pipeline.progress import Progress
 from corpusmill.train.restart import TERMINAL, Killed, RankError

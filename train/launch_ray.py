@@ -18,7 +18,12 @@ if TYPE_CHECKING:
     from corpusmill.train.rank import Task
 
 #: Seconds in which workers may start (its default of 60 fails on a busy machine), and between its looks at them (2); no other folder, no metrics.
-SETTINGS = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5", "RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_TRAIN_METRICS_ENABLED": "0"}
+SETTINGS = {
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+}
 #: Seconds between two looks at the training.
 LOOK = 0.2
 
@@ -90,7 +95,9 @@ def _work(order: dict[str, Any]) -> None:
     folder = Path(order["folder"])
     try:
         if not folder.is_dir():
-            raise InputError(f"{folder}: the node {platform.node()} has no such folder; all nodes need the run's on a disk that they share.")
+            raise InputError(
+                f"{folder}: the node {platform.node()} has no such folder; all nodes need the run's on a disk that they share."
+            )
         with contextlib.suppress(OSError):
             os.chdir(order["cwd"])  # relative paths are those of the folder in which the run was started
         leave_result(folder, take_part(order["task"], None))

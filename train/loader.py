@@ -12,15 +12,19 @@ import numpy.typing as npt
 import torch
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.special_tokens import EOT_ID
+from corpusmill.pipeline.special_tokens import EOT_ID, PAD_ID
 from corpusmill.pipeline.tokenreader import TokenShards
 from corpusmill.train.bits import Batch
+from corpusmill.train.objective import Share
+from corpusmill.train.packing import IGNORED
 from corpusmill.train.permutation import permute
 from corpusmill.train.windows import copy_windows, number_segments
 
 Integers = npt.NDArray[np.int64]
 #: What ids and targets are given as: `int64`, or as the shards hold them (which a model on a GPU widens there).
 Output = Literal["int64", "stored"]
+#: What one process alone computes.
+ALL = Share()
 
 
 class Tokens(Protocol):
@@ -66,8 +70,12 @@ def to_batch(rows: Integers, document_mask: bool) -> Batch:
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    ids, targets, segments = batch
-    return ids.to(device), targets.to(device), None if segments is None else segments.to(device)
+    """The batch there; to a GPU without waiting for what it is doing."""
+    if device.type == "cpu":
+        return batch
+    ids, targets, segments = (None if part is None else part.pin_memory().to(device, non_blocking=True) for part in batch)
+    assert ids is not None and targets is not None
+    return ids, targets, segments
 
 
 def places(first: int, count: int, items: int, seed: int) -> Integers:
@@ -125,22 +133,27 @@ def shards_between(tokens: Tokens, first: Integers, last: Integers) -> list[int]
     return sorted({number for a, b in zip(low.tolist(), high.tolist()) for number in range(a, b + 1)})
 
 
-def evaluation_batches(tokens: Tokens, context: int, batch: int, document_mask: bool, windows: int | None = None) -> Iterator[Batch]:
-    """The whole row of tokens, each predicted once from its window; or `windows` of its windows, evenly spread.
+def evaluation_batches(
+    tokens: Tokens, context: int, batch: int, document_mask: bool, windows: int = 0, share: Share = ALL
+) -> Iterator[tuple[Integers, Batch]]:
+    """The whole row of tokens, each predicted once from its window; or `windows` of its windows, evenly spread. Positions of the targets
+    in the row and their batch, `[B, T]` each.
 
-    The first token is predicted from an `<|endoftext|>` before it, so the bytes of all targets are those of the text.
+    The first token is predicted from an `<|endoftext|>` before it, so the bytes of all targets are those of the text. Shares get other
+    rows, but as many batches of one shape (with at most `batch` rows): places that stay free have position -1 and the target IGNORED.
     """
-    whole, rest = divmod(len(tokens), context)
-    chosen = np.arange(whole) if windows is None or windows >= whole else np.arange(windows) * whole // windows
-    for begin in range(0, len(chosen), batch):
-        rows = [_with_token_before(tokens, int(w) * context, context) for w in chosen[begin : begin + batch]]
-        yield to_batch(np.stack(rows), document_mask)
-    if rest and (windows is None or windows > whole):
-        yield to_batch(_with_token_before(tokens, whole * context, rest)[None], document_mask)
-
-
-def _with_token_before(tokens: Tokens, start: int, length: int) -> npt.NDArray[np.int64]:
-    """`length` tokens from `start` on, after the one before them."""
-    if start:
-        return tokens.window(start - 1, length + 1).astype(np.int64)
-    return np.concatenate(([EOT_ID], tokens.window(0, length))).astype(np.int64)
+    whole, length = -(-len(tokens) // context), min(context, len(tokens))
+    chosen = np.arange(windows) * whole // windows if 0 < windows < whole else np.arange(whole)
+    rounds = -(-len(chosen) // (batch * share.of))
+    size = -(-len(chosen) // max(rounds * share.of, 1))
+    for number in range(rounds):
+        begin = (number * share.of + share.index) * size
+        rows, places = np.full((size, length + 1), PAD_ID, np.int64), np.full((size, length), -1, np.int64)
+        for row, window in enumerate(chosen[begin : begin + size].tolist()):
+            start = window * context
+            count = min(length, len(tokens) - start)
+            rows[row, 0] = EOT_ID if not start else tokens.window(start - 1, 1)[0]
+            rows[row, 1 : count + 1] = tokens.window(start, count)
+            places[row, :count] = np.arange(start, start + count)
+        ids, targets, segments = to_batch(rows, document_mask)
+        yield places, (ids, torch.where(torch.from_numpy(places) < 0, IGNORED, targets), segments)

@@ -1,4 +1,4 @@
-"""The log of a training: one JSON line a step, without times, so that equal runs have equal logs."""
+"""Logs of a training: one JSON line a step. What takes time stands in a file of its own, so equal runs have equal logs beside it."""
 
 import json
 import math
@@ -41,10 +41,16 @@ class StepLog:
         return kept
 
     def write(self, line: dict[str, Any]) -> None:
-        finite = {key: str(value) if isinstance(value, float) and not math.isfinite(value) else value for key, value in line.items()}
-        self.file.write(json.dumps(finite).encode() + b"\n")
+        self.file.write(json.dumps(_finite(line)).encode() + b"\n")
         self.file.flush()
 
     def sync(self) -> None:
         """Makes the lines durable: to be called before the state that follows them is saved."""
         os.fsync(self.file.fileno())
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinity as text, which JSON does not have as numbers."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -12,19 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from corpusmill.pipeline.errors import CorpusmillError
+from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.progress import Progress
+from corpusmill.train.ahead import Ahead
 from corpusmill.train.architecture import Architecture
 from corpusmill.train.device import deterministic
 from corpusmill.train.guard import LOSS_FLOOR, NORM_FLOOR, SpikeGuard
 from corpusmill.train.model import Llama
 from corpusmill.train.objective import Objective, StepLoss
-from corpusmill.train.optimizer import Optimizer
 from corpusmill.train.options import LoopConfig
 from corpusmill.train.parallel.computation import Computation
 from corpusmill.train.parallel.layout import Layout
-from corpusmill.train.parallel.prepare import prepare
+from corpusmill.train.parallel.prepare import optimizer_of, prepare
 from corpusmill.train.schedule import lr_fraction
+from corpusmill.train.speed import flops_per_token
 from corpusmill.train.state import States
 from corpusmill.train.watch import Watch
 
@@ -63,8 +64,8 @@ class _Progress:
     score: float | None = None  # of the latest evaluation
 
 
-#: What is measured every now and then goes into the log by name.
-Evaluate = Callable[[Computation], dict[str, float]]
+#: What is measured after so many steps goes into the log by name; `samples`, where it has them, into a file of their own.
+Evaluate = Callable[[Computation, int], dict[str, Any]]
 
 
 def fit(
@@ -85,24 +86,29 @@ def fit(
     """Trains `model`, the same on every rank, for `config.steps` steps, or what is left of them after the latest state in `state`.
 
     `log` gets one JSON line a step. `describe(step)` names the documents of a step that was skipped. `evaluate` is called after every
-    `evaluate_every` steps; what it measures goes into that step's line, and `score` names the value by which states are best. On one
-    process `model` itself is trained; else the result's computation has the trained parts. Raises CorpusmillError after
+    `evaluate_every` steps (0: never) and after the last; what it measures goes into that step's line, and `score` names the value by
+    which states are best.
+    On one process `model` itself is trained; else the result's computation has the trained parts. Raises CorpusmillError after
     `config.max_skips` skipped steps in a row.
     """
     layout = layout or Layout.single(model.device)
-    with deterministic(config.threads), States(state, layout, config.keep, config.keep_best, config.async_save) as states:
-        loop = _Loop(prepare(model, layout, config), objective, config, states, model.arch, describe, title)
+    if config.keep_best and evaluate is None:
+        raise InputError(f"{title}.loop.keep_best: no state can be the best one, as there is no validation data to measure it on.")
+    states = States(state, layout, config.keep, config.keep_best, config.async_save)
+    with deterministic(config.threads), states, Ahead(objective, config.steps) as ahead:
+        loop = _Loop(prepare(model, layout, config), ahead, config, states, model.arch, describe, title)
         torch.manual_seed(layout.rank)  # for whoever draws from it: a model with dropout, say
-        begin = loop.resume()
+        begin, flops = loop.resume(), flops_per_token(model.arch)
         started, tokens_before = time.perf_counter(), loop.so_far.tokens
-        with Watch(log, begin, config.steps, progress if layout.is_main else None, title, layout.is_main) as watch:
+        with Watch(log, begin, config, layout, flops, progress, title) as watch:
             for step in range(begin, config.steps):
+                at, tokens, waited = time.perf_counter(), loop.so_far.tokens, ahead.waited
                 line = loop.step(step)
-                done = step + 1
-                if evaluate and evaluate_every and done % evaluate_every == 0:
-                    line |= _evaluated(loop.computation, evaluate)
+                took, done = time.perf_counter() - at, step + 1
+                if evaluate and (done == config.steps or (evaluate_every and done % evaluate_every == 0)):
+                    line |= _evaluated(loop.computation, evaluate, done)
                     loop.so_far.score = line.get(score)
-                watch.step({"step": step, **line}, loop.so_far.tokens - tokens_before)
+                watch.step({"step": step, **line}, loop.so_far.tokens - tokens, took, ahead.waited - waited)
                 if done % config.save_every == 0 or done == config.steps:
                     watch.sync()
                     loop.save(done)
@@ -115,10 +121,10 @@ def fit(
     )  # fmt: skip
 
 
-def _evaluated(computation: Computation, evaluate: Evaluate) -> dict[str, float]:
+def _evaluated(computation: Computation, evaluate: Evaluate, done: int) -> dict[str, Any]:
     computation.model.eval()
     with torch.no_grad():
-        measured = evaluate(computation)
+        measured = evaluate(computation, done)
     computation.model.train()
     return measured
 
@@ -137,7 +143,7 @@ class _Loop:
         self.computation, self.objective, self.config, self.states = computation, objective, config, states
         self.describe, self.title = describe, title
         self.identity = {"loop": config.identity(), "model": arch.model_dump(mode="json")}
-        self.optimizer = Optimizer(computation.parameters, config.optimizer)
+        self.optimizer = optimizer_of(computation, states.layout, config.optimizer)
         self.so_far = _Progress()
         self.guards()
 

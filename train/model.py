@@ -16,7 +16,7 @@ from corpusmill.train.architecture import Architecture
 from corpusmill.train.attention import Attention, KVCache
 from corpusmill.train.norm import RMSNorm
 from corpusmill.train.rope import rotary_table
-from corpusmill.train.visibility import Mask, document_positions, several_documents, visible
+from corpusmill.train.visibility import Mask, document_starts, visible
 
 
 class SwiGLU(nn.Module):
@@ -76,6 +76,7 @@ class Decoder(nn.Module):
 
         One layer is compiled and its code serves all, whatever shards or cuts the model around them.
         """
+        layer: Any
         for layer in self.layers.values():
             layer.checkpointing = checkpointing
             if compiled:
@@ -87,14 +88,14 @@ class Decoder(nn.Module):
         end = past + length
         if end > self.arch.context:
             raise InputError(f"a sequence of {end} tokens is longer than the model's context of {self.arch.context}.")
-        segments = several_documents(segments)
-        mask = visible(segments, past, length, self.arch.window, ids.device)
+        starts = document_starts(segments)
+        mask = visible(starts, past, length, self.arch.window, ids.device)
         x = ids if self.embed_tokens is None else self.embed_tokens(ids)
         cos, sin = rotary_table(self.arch, x.device, x.dtype)
-        if segments is None:
+        if starts is None:
             cos, sin = cos[past:end], sin[past:end]
-        else:
-            positions = document_positions(segments)
+        else:  # positions begin at 0 in each document
+            positions = torch.arange(length, device=ids.device) - starts
             cos, sin = cos[positions].unsqueeze(1), sin[positions].unsqueeze(1)
         for layer in self.layers.values():
             x = layer(x, cos, sin, mask, cache)

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.config import ASIDE, Config
 
 
 class OptimizerConfig(Config):
@@ -23,7 +23,7 @@ class OptimizerConfig(Config):
 
 #: What a training may change and still go on from its saved states: when and what is saved, when it gives up, and how the same
 #: arithmetic is carried out (its last bits depend on `compile` and `threads`).
-MAY_CHANGE = {"save_every", "keep", "keep_best", "async_save", "max_skips", "compile", "threads"}
+MAY_CHANGE = {"save_every", "keep", "keep_best", "async_save", "max_skips", "compile", "threads", "checkpointing"}
 
 
 class LoopConfig(Config):
@@ -52,6 +52,9 @@ class LoopConfig(Config):
     compile: bool = Field(default=False, description="Compile the layers with torch.compile.")
     checkpointing: bool = Field(default=False, description="Compute each layer again in the backward pass, which saves most of the memory.")
     threads: int = Field(default=0, ge=0, description="CPU threads of torch; 0 leaves its choice. Bits depend on it.")
+    log: tuple[Literal["tensorboard", "wandb"], ...] = Field(
+        default=(), json_schema_extra=ASIDE, description="Where else than in its own files the training is logged: `tensorboard`, `wandb`."
+    )
 
     def identity(self) -> dict[str, Any]:
         """What decides the result, as JSON."""
@@ -68,7 +71,7 @@ class ParallelConfig(Config):
     )
     tensor: int = Field(default=1, ge=1, description="Ranks that share out every matrix, and the sequence between them.")
     pipeline: int = Field(default=1, ge=1, description="Ranks that share out the layers.")
-    schedule: Literal["gpipe", "1f1b", "interleaved", "zero-bubble"] = Field(
+    schedule: Literal["gpipe", "1f1b", "interleaved", "zero-bubble", "zero-bubble-v"] = Field(
         default="1f1b", description="The order in which a pipeline's micro-batches go forward and backward."
     )
     max_restarts: int = Field(default=3, ge=0, description="How often all processes begin again from the last state when one is killed.")

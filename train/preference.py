@@ -58,7 +58,7 @@ class Alignment:
             state=work / "state",
             log=log,
             describe=lambda step: [self.pairs[number].pair.id for number in self._pairs_of(step)],
-            evaluate=lambda computation: {f"held_out_{name}": value for name, value in self.measure_held_out(self.model).items()},
+            evaluate=lambda computation, done: {f"held_out_{name}": value for name, value in self.measure_held_out(self.model).items()},
             evaluate_every=self.config.evaluate_every if self.held_out else 0,
             progress=progress,
             title="align",

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.config import ASIDE, Config
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Stage
@@ -28,7 +28,12 @@ class PretrainConfig(Config):
     seed: int = Field(default=1, ge=0, description="Of the initial weights and of the order of the rows.")
     document_mask: bool = Field(default=True, description="Tokens see only their own document, and positions begin anew in each.")
     evaluate_every: int = Field(default=250, ge=0, description="Steps between two looks at the validation tokens; 0 looks only at the end.")
-    evaluate_windows: int = Field(default=32, ge=1, description="Validation windows of such a look; at the end all are measured.")
+    evaluate_windows: int = Field(
+        default=0, ge=0, description="Validation windows of such a look, evenly spread; 0 means all, which the last look always takes."
+    )
+    samples: int = Field(
+        default=3, ge=0, json_schema_extra=ASIDE, description="Held-out beginnings that the model goes on with at every look."
+    )
     parallel: ParallelConfig = Field(default_factory=ParallelConfig, description="Processes, and what they share out.")
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu` or `cuda`.")
 
@@ -60,7 +65,8 @@ class PretrainStage(Stage):
             "loss": f"{metrics['loss']:.3f} nats a token at the end",
         }
         if metrics["validation"]:
-            lines["validation"] = f"{metrics['validation']['bits_per_byte']:.3f} bits per byte"
+            score = metrics["validation"]
+            lines["validation"] = f"{score['bits_per_byte']:.3f} bits per byte ({score['low']:.3f} to {score['high']:.3f})"
         if metrics["skipped"]:
             lines["skipped"] = f"{metrics['skipped']} steps"
         return lines

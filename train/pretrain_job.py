@@ -5,21 +5,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import torch
 
 from corpusmill.pipeline.engine import Engine
-from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.shards import Content
 from corpusmill.pipeline.special_tokens import END_OF_TEXT, EOT_ID
 from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.tokenreader import TokenShards
-from corpusmill.pipeline.tokenshards import SHARDS_FILE
-from corpusmill.train.bits import Batch, Bits, measure, token_bytes
+from corpusmill.train.bits import Batch
 from corpusmill.train.checkpoint import save_model
+from corpusmill.train.continuations import Continuations
 from corpusmill.train.device import deterministic
 from corpusmill.train.launch import launch
-from corpusmill.train.loader import WindowLoader, evaluation_batches, to_device
+from corpusmill.train.loader import WindowLoader, to_device
 from corpusmill.train.loop import FitResult, fit
 from corpusmill.train.model import new_model
 from corpusmill.train.objective import Share, TokenObjective
@@ -28,12 +27,11 @@ from corpusmill.train.parallel.computation import Computation
 from corpusmill.train.parallel.layout import Layout
 from corpusmill.train.template import template_files
 from corpusmill.train.tokenizer_file import read_tokenizer
+from corpusmill.train.validation import Validation, report
 
 if TYPE_CHECKING:
     from corpusmill.train.pretrain import PretrainConfig
 
-#: Windows of a forward pass that measures: a constant, as sums in another order differ in their last bits.
-EVALUATION_BATCH = 16
 #: The name in the log by which states are best.
 SCORE = "validation_bits_per_byte"
 
@@ -44,8 +42,8 @@ def pretrain(config: "PretrainConfig", run: str, identity: str, progress: Progre
     arguments = {"config": config.model_dump(mode="json"), "run": run, "work": str(work)}
     metrics = launch(f"{__name__}:train", arguments, config.parallel, config.device, progress, folder=work / "processes", engine=engine)
     files: dict[str, Content] = {f"model/{path.name}": path for path in sorted((work / "model").iterdir())}
+    warnings = metrics.pop("warnings")
     files["metrics.json"] = json.dumps(metrics, indent=2).encode() + b"\n"
-    warnings = [] if metrics["validation"] else ["no validation tokens, so bits per byte were not measured"]
     return Output(files, rows_in=metrics["tokens"], kept=metrics["tokens"], counts={"skipped_steps": metrics["skipped"]}, warnings=warnings)
 
 
@@ -56,14 +54,6 @@ def train(layout: Layout, progress: Progress | None, config: dict[str, Any], run
     return _Job(PretrainConfig.model_validate(config), Path(run), Path(work), layout).train(progress)
 
 
-def _validation(folder: Path, sha256: str) -> TokenShards | None:
-    """The validation tokens; None where the run has held none out."""
-    if not (folder / SHARDS_FILE).is_file():
-        return None
-    shards = TokenShards(folder, tokenizer_sha256=sha256, end_of_text_id=EOT_ID)
-    return shards if len(shards) else None
-
-
 class _Job(TokenObjective):
     """One process's part of a pre-training: its batches, and what is measured around the loop."""
 
@@ -71,11 +61,16 @@ class _Job(TokenObjective):
         self.config, self.run, self.work, self.layout = config, run, work, layout
         self.tokenizer, sha256 = read_tokenizer(run / "tokenizer" / "tokenizer.json")
         self.tokens = TokenShards(run / "tokens" / "train", tokenizer_sha256=sha256, end_of_text_id=EOT_ID)
-        self.validation = _validation(run / "tokens" / "validation", sha256)
+        folder = run / "tokens" / "validation"
+        self.validation = Validation.open(folder, self.tokenizer, sha256, config.model.context, config.document_mask)
         self.arch = config.model.architecture(self.tokens.description.vocabulary_size)
-        self.sizes = np.zeros(self.arch.vocab_size, np.int64)
-        sizes = token_bytes(self.tokenizer)[: self.arch.vocab_size]
-        self.sizes[: len(sizes)] = sizes
+        self.final: dict[str, Any] | None = None  # the score after the last step
+        self.warnings = (
+            [] if self.validation else [f"{folder}: no validation tokens, so nothing was evaluated; see tokens.validation_share"]
+        )
+        self.continuations: Continuations | None = None
+        if self.validation and self._samples():
+            self.continuations = Continuations(self.validation.shards, self.tokenizer, config.samples, config.seed)
         kind = PackedLoader if config.packing == "documents" else WindowLoader
         self.loader = kind(self.tokens, config.model.context, config.batch, config.seed, config.document_mask)
 
@@ -84,16 +79,17 @@ class _Job(TokenObjective):
         result = fit(
             model, self, self.config.loop, layout=self.layout, state=self.work / "state",
             log=self.run / "pretrain" / "logs" / "train.jsonl", describe=self.loader.documents,
-            evaluate=self.glance if self.validation else None, evaluate_every=self.config.evaluate_every, score=SCORE,
+            evaluate=self.evaluate if self.validation else None, evaluate_every=self.config.evaluate_every, score=SCORE,
             progress=progress, title="pretrain",
         )  # fmt: skip
-        with deterministic(self.config.loop.threads):
-            bits = self.measure(result.computation, None) if self.validation else None
+        if self.validation and self.final is None:  # it was killed after the last step
+            with deterministic(self.config.loop.threads):
+                self.measure(self.validation, result.computation, 0)
         if self.layout.is_main:
             texts = template_files(self.config.model.context, end_token=END_OF_TEXT)
             save_model(model, self.work / "model", {"tokenizer.json": self.tokenizer, **texts})
         self.layout.barrier()
-        return _metrics(self.arch.parameters(), result, len(self.tokens), bits)
+        return {**_metrics(self.arch.parameters(), result, len(self.tokens), self.final), "warnings": self.warnings}
 
     def batches(self, step: int, share: Share) -> Iterator[Batch]:
         first, last = share.bounds(self.config.batch)
@@ -101,17 +97,33 @@ class _Job(TokenObjective):
         for begin in range(first, last, size):
             yield to_device(self.loader.load(step, begin, min(begin + size, last)), self.layout.device)
 
-    def glance(self, computation: Computation) -> dict[str, float]:
-        return {SCORE: self.measure(computation, self.config.evaluate_windows).per_byte}
+    def evaluate(self, computation: Computation, done: int) -> dict[str, Any]:
+        """What goes into the log: the whole score at the end, one of some windows before where the configuration says so."""
+        assert self.validation is not None
+        line = self.measure(self.validation, computation, 0 if done == self.config.loop.steps else self.config.evaluate_windows)
+        if self.continuations and self.layout.is_main:
+            with torch.compiler.set_stance("force_eager"):
+                line["samples"] = self.continuations.write(computation.model)  # type: ignore[arg-type]
+        return line
 
-    def measure(self, computation: Computation, windows: int | None) -> Bits:
-        if self.validation is None:
-            raise InputError("there are no validation tokens.")
-        batches = evaluation_batches(self.validation, self.config.model.context, EVALUATION_BATCH, self.config.document_mask, windows)
-        return measure(computation.nats, self.layout.device, batches, self.sizes)
+    def measure(self, validation: Validation, computation: Computation, windows: int) -> dict[str, Any]:
+        sums = validation.sums(computation, self.layout.device, self.layout.share, windows)
+        score, groups = sums.score(), validation.by_group(sums)
+        self.final = None if windows else report(score, groups)
+        names = {"low": score.low, "high": score.high, "nats_per_token": score.nats_per_token}
+        by = {kind: {name: some.bits_per_byte for name, some in of.items()} for kind, of in groups.items()}
+        return {SCORE: score.bits_per_byte, **{f"validation_{name}": value for name, value in names.items()}, "validation_by": by}
+
+    def _samples(self) -> bool:
+        """Whether texts can be sampled: one process must have the whole model."""
+        parallel = self.config.parallel
+        whole = parallel.shard == parallel.tensor == parallel.pipeline == 1
+        if self.config.samples and not whole:
+            self.warnings.append("no texts were sampled while the model was trained, as no process had all of it")
+        return bool(self.config.samples) and whole
 
 
-def _metrics(parameters: int, result: FitResult, corpus: int, bits: Bits | None) -> dict[str, Any]:
+def _metrics(parameters: int, result: FitResult, corpus: int, validation: dict[str, Any] | None) -> dict[str, Any]:
     """What `metrics.json` says: no times, so equal runs have equal files."""
     return {
         "parameters": parameters,
@@ -120,10 +132,5 @@ def _metrics(parameters: int, result: FitResult, corpus: int, bits: Bits | None)
         "epochs": result.tokens / corpus,
         "loss": result.loss,
         "skipped": result.skipped,
-        "validation": bits and {
-            "bits_per_byte": bits.per_byte,
-            "nats_per_token": bits.nats_per_token,
-            "tokens": bits.tokens,
-            "utf8_bytes": bits.bytes,
-        },
-    }  # fmt: skip
+        "validation": validation,
+    }

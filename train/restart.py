@@ -42,7 +42,9 @@ def with_restarts(group: Group, restarts: int) -> dict[str, Any]:
         except Killed as killed:
             raise_first(_errors(group.folder), ours_only=True)
             if attempt == restarts:
-                raise CorpusmillError(f"training: {killed}, and {attempt} restarts are used up; what it said is in {group.folder}.") from None
+                raise CorpusmillError(
+                    f"training: {killed}, and {attempt} restarts are used up; what it said is in {group.folder}."
+                ) from None
             again = f"all begin again from the last state (restart {attempt + 1} of {restarts})"
             print(f"corpusmill: training: {killed}; {again}.", file=sys.stderr, flush=True)
         except RankError as failed:

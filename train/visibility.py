@@ -1,4 +1,4 @@
-"""Which keys a query may see: those before it, in its own document, within the window.
+"""Which keys a query may see: those before it, from the first of its own document and of its window on.
 
 What attention gets is None where that is plain causality, for which the kernels need no mask; a boolean mask for
 `scaled_dot_product_attention`; or on a GPU the block mask of flex_attention, which skips blocks in which nothing is seen.
@@ -15,29 +15,20 @@ if TYPE_CHECKING:
 Mask = Union[Tensor, "BlockMask", None]
 
 
-def several_documents(segments: Tensor | None) -> Tensor | None:
-    """`segments` `[B, T]`, or None where every row is one document. On a GPU nobody looks, as the step would wait for it."""
-    if segments is None or segments.device.type != "cpu" or torch.compiler.is_compiling():
-        return segments
-    return segments if bool((segments != segments[:, :1]).any()) else None
+def document_starts(segments: Tensor | None) -> Tensor | None:
+    """`[B, T]`: the place at which each token's document begins; `segments` `[B, T]` changes where one begins.
 
-
-def document_positions(segments: Tensor) -> Tensor:
-    """Positions `[B, T]` that begin at 0 in each document; `segments` `[B, T]` changes where a document begins."""
-    places = torch.arange(segments.size(1), device=segments.device).expand_as(segments)
-    begins = torch.zeros_like(places)
-    begins[:, 1:] = torch.where(segments[:, 1:] != segments[:, :-1], places[:, 1:], 0)
-    return places - begins.cummax(dim=1).values
-
-
-def visible(segments: Tensor | None, past: int, length: int, window: int, device: torch.device) -> Mask:
-    """The mask of `length` queries at positions from `past` on, over the keys from `first_key(past, window)` on."""
-    narrow = 0 < window < past + length
-    if segments is None and (length == 1 or not (past or narrow)):
+    None where every row is one document: attention is then plain. On a GPU nobody looks, as the step would wait for the answer.
+    """
+    if segments is None or segments.size(1) == 1:
         return None
-    if device.type == "cuda" and not past:
-        return block_mask(segments, length, window, device)
-    return dense_mask(segments, past, length, window, device)
+    begins = segments[:, 1:] != segments[:, :-1]
+    if begins.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(begins.any()):
+        return None
+    places = torch.arange(1, segments.size(1), device=segments.device)
+    starts = torch.zeros(segments.shape, dtype=torch.int64, device=segments.device)
+    starts[:, 1:] = torch.where(begins, places, 0)
+    return starts.cummax(dim=1).values
 
 
 def first_key(past: int, window: int) -> int:
@@ -45,28 +36,40 @@ def first_key(past: int, window: int) -> int:
     return max(0, past + 1 - window) if window else 0
 
 
-def dense_mask(segments: Tensor | None, past: int, length: int, window: int, device: torch.device) -> Tensor:
-    """Boolean, true where a query may look: `[T, keys]`, with segments `[B, 1, T, keys]`."""
-    queries = torch.arange(past, past + length, device=device).unsqueeze(1)
-    keys = torch.arange(first_key(past, window), past + length, device=device)
-    seen = keys <= queries
-    if window:
-        seen &= keys > queries - window
-    if segments is None:
-        return seen
-    return (seen & (segments.unsqueeze(2) == segments.unsqueeze(1))).unsqueeze(1)
+def visible(starts: Tensor | None, past: int, length: int, window: int, device: torch.device) -> Mask:
+    """The mask of `length` queries at positions from `past` on, over the keys from `first_key(past, window)` on."""
+    narrow = 0 < window < past + length
+    if starts is None and (length == 1 or not (past or narrow)):
+        return None
+    queries = torch.arange(past, past + length, device=device)
+    earliest = queries - (window - 1) if narrow else torch.zeros_like(queries)
+    if starts is not None:
+        earliest = torch.maximum(earliest, starts)
+    if device.type == "cuda" and not past:
+        return block_mask(earliest)
+    return dense_mask(earliest, past, first_key(past, window))
 
 
-def block_mask(segments: Tensor | None, length: int, window: int, device: torch.device) -> "BlockMask":
+def dense_mask(earliest: Tensor, past: int = 0, first: int = 0) -> Tensor:
+    """Boolean `[T, keys]`, true where a query may look; for a batch `[B, 1, T, keys]`.
+
+    `earliest` `[T]` or `[B, T]` is the first position that each query sees. Queries begin at position `past`, keys at `first`.
+    """
+    end = past + earliest.size(-1)
+    queries = torch.arange(past, end, device=earliest.device).unsqueeze(-1)
+    keys = torch.arange(first, end, device=earliest.device)
+    seen = (keys <= queries) & (keys >= earliest.unsqueeze(-1))
+    return seen.unsqueeze(1) if seen.dim() == 3 else seen
+
+
+def block_mask(earliest: Tensor) -> "BlockMask":
     """The same for flex_attention. Tests compare it with the dense mask on the CPU; it has never run on a GPU here."""
     from torch.nn.attention.flex_attention import create_block_mask
 
-    def seen(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        see = key <= query
-        if window:
-            see = see & (key > query - window)
-        if segments is not None:
-            see = see & (segments[batch, query] == segments[batch, key])
-        return see
+    shared = earliest.dim() == 1  # by all rows of a batch, however many
 
-    return create_block_mask(seen, None if segments is None else len(segments), None, length, length, device=device)
+    def seen(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (key <= query) & (key >= (earliest[query] if shared else earliest[batch, query]))
+
+    length = earliest.size(-1)
+    return create_block_mask(seen, None if shared else len(earliest), None, length, length, device=earliest.device)

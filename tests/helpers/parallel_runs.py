@@ -17,9 +17,9 @@ from corpusmill.train.loop import fit
 from corpusmill.train.model import Llama, RMSNorm
 from corpusmill.train.objective import Share, TokenObjective
 from corpusmill.train.options import LoopConfig, ParallelConfig
-from corpusmill.train.parallel.computation import whole
 from corpusmill.train.parallel.layout import Layout
 from corpusmill.train.parallel.prepare import prepare
+from corpusmill.train.parallel.spread import whole
 from corpusmill.train.state import States
 
 SHAPE = {"vocab_size": 50, "layers": 2, "width": 24, "heads": 4, "kv_heads": 2, "head_dim": 6, "ffn": 40, "context": 16}
@@ -122,7 +122,7 @@ def on_layout(cases: Sequence[Case]) -> list[dict[str, Any]]:
 
 
 def run(*cases: Case) -> list[dict[str, Any]]:
-    """Each case on its layout; all of them have to have the same number of processes. Ranks that have the same weight have the same bits."""
+    """Each case on its layout; all of them need equally many processes. Ranks that have the same weight have the same bits."""
     world = ParallelConfig.model_validate(cases[0].parallel).world
     ranks = run_ranks(on_layout, world, list(cases))
     merged = []

@@ -1,21 +1,18 @@
-"""Bits per byte: by hand for a model that knows nothing, and the same for any batch."""
+"""The bytes of tokens, and the nats of targets."""
 
 import json
 import math
 
-import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from corpusmill.pipeline.special_tokens import SPECIAL_TOKENS
 from corpusmill.train.architecture import Architecture
-from corpusmill.train.bits import Bits, measure, token_bytes
-from corpusmill.train.loader import to_batch
+from corpusmill.train.bits import token_bytes
 from corpusmill.train.model import Llama, initialise
 from corpusmill.train.parallel.computation import Local
 
-CPU = torch.device("cpu")
 TEXT = "Größe, naïve café: 東京 🙂 and the and the and then"
 
 
@@ -47,28 +44,6 @@ def model() -> Llama:
     return model.double()
 
 
-def test_a_uniform_model_needs_ln_of_the_vocabulary_for_each_text_token(tokenizer: Tokenizer) -> None:
-    ids = tokenizer.encode(TEXT).ids
-    row = np.array([[0, *ids, 0, *ids]], np.int64)
-    bits = measure(Local(model(), "fp32").nats, CPU, [to_batch(row, True)], token_bytes(tokenizer.to_str().encode()))
-    assert (bits.tokens, bits.bytes) == (2 * len(ids), 2 * len(TEXT.encode()))
-    assert bits.per_byte == pytest.approx(2 * len(ids) * math.log2(300) / bits.bytes) and bits.nats_per_token == pytest.approx(
-        math.log(300)
-    )
-
-
-def test_sums_do_not_depend_on_the_batch(tokenizer: Tokenizer) -> None:
-    sizes = token_bytes(tokenizer.to_str().encode())
-    rows = np.random.default_rng(0).integers(0, 280, (12, 33))
-    some = model()
-    for p in some.parameters():
-        p.data += torch.randn(p.shape, generator=torch.Generator().manual_seed(1)).double() * 0.1
-    totals = [measure(Local(some, "fp32").nats, CPU, [to_batch(rows[i : i + n], True) for i in range(0, 12, n)], sizes) for n in (1, 5, 12)]
-    for total in totals[1:]:
-        assert (total.tokens, total.bytes) == (totals[0].tokens, totals[0].bytes) and total.nats == pytest.approx(totals[0].nats, rel=1e-12)
-
-
 def test_masked_targets_cost_nothing_and_nothing_is_nan() -> None:
     ids = torch.tensor([[5, 6, 7]])
     assert Local(model(), "fp32").nats(ids, torch.tensor([[-100, 8, -100]]), None).tolist()[0] == pytest.approx([0, math.log(300), 0])
-    assert math.isnan(Bits().per_byte)

@@ -15,11 +15,12 @@ from corpusmill.pipeline.tokenreader import TokenShards
 from corpusmill.pipeline.tokenshards import INDEX, Shard, ShardSet, shard_contents, shard_names
 from corpusmill.train.align import AlignConfig, AlignStage
 from corpusmill.train.bits import token_bytes
+from corpusmill.train.checkpoint import load_model
 from corpusmill.train.evaluate import EvaluateConfig, EvaluateStage
-from corpusmill.train.measurement import Measurement
 from corpusmill.train.parallel.computation import Local
 from corpusmill.train.sft import SftConfig, SftStage
 from corpusmill.train.token_loss import token_nats
+from corpusmill.train.validation import Validation
 
 QUICK_LOOP = {"threads": 1, "steps": 4}
 EARLIER = ("ingest", "tokens", "pretrain")
@@ -90,19 +91,19 @@ def test_every_model_is_scored_on_all_that_is_held_out(evaluated):
     assert examples["held_out_examples"] >= len(held_out)
 
 
-def test_bits_per_byte_are_those_of_pretraining(evaluated, tokenizer_json):
-    from corpusmill.train.bits import measure
-    from corpusmill.train.checkpoint import load_model
-    from corpusmill.train.loader import evaluation_batches
-
+def test_bits_per_byte_are_those_of_every_token_in_its_window(evaluated, tokenizer_json):
     run, _ = evaluated
     shards = TokenShards(run.path("tokens/validation"))
-    model = load_model(run.path("sft/model"))
-    bits = measure(
-        Local(model, "fp32").nats, model.device, evaluation_batches(shards, model.arch.context, 16, True), token_bytes(tokenizer_json)
-    )
+    model, sizes = load_model(run.path("sft/model")).double(), token_bytes(tokenizer_json)
+    row, nats = [EOT_ID, *shards.window(0, len(shards)).astype(np.int64).tolist()], 0.0
+    for start in range(0, len(shards), model.arch.context):
+        ids = torch.tensor([row[start : start + model.arch.context + 1]])
+        segments = (ids[:, :-1] == EOT_ID).cumsum(1)
+        with torch.no_grad():
+            lost = torch.nn.functional.cross_entropy(model(ids[:, :-1], segments)[0], ids[0, 1:], reduction="none")
+        nats += float(lost[torch.tensor([sizes[t] > 0 for t in ids[0, 1:].tolist()])].sum())
     score = scores_of(run)["sft"]["bits_per_byte"]
-    assert score["value"] == pytest.approx(bits.per_byte, rel=1e-5) and score["bytes"] == bits.bytes
+    assert score["value"] == pytest.approx(nats / math.log(2) / shards.utf8_bytes, rel=5e-6) and score["bytes"] == shards.utf8_bytes
 
 
 def test_an_untrained_model_needs_the_bits_of_its_vocabulary(run, execute):
@@ -115,14 +116,16 @@ def test_an_untrained_model_needs_the_bits_of_its_vocabulary(run, execute):
 def test_nats_and_bytes_belong_to_their_documents(evaluated):
     run, _ = evaluated
     shards = TokenShards(run.path("tokens/validation"))
-    measurement = Measurement(EvaluateConfig(), run, "sft", document_mask=True)
-    nats, sizes = measurement.document_sums(shards, token_bytes(run.child("sft/model").read_bytes("tokenizer.json")))
-    assert sizes.tolist() == shards.index(0)["utf8_bytes"].to_pylist()
+    model = load_model(run.path("sft/model"))
+    tokenizer = run.child("sft/model").read_bytes("tokenizer.json")
+    validation = Validation(shards, token_bytes(tokenizer), model.arch.context, document_mask=True)
+    sums = validation.sums(Local(model, "fp32"), model.device)
+    assert sums.sizes.tolist() == shards.index(0)["utf8_bytes"].to_pylist()
     first = shards.window(0, shards.index(0)["tokens"][0].as_py() - 1).astype(np.int64)
-    assert len(first) < measurement.model.arch.context
+    assert len(first) < model.arch.context
     with torch.no_grad():
-        alone = token_nats(measurement.model(torch.tensor([[EOT_ID, *first[:-1]]])), torch.tensor(first)[None])
-    assert nats[0] == pytest.approx(float(alone.sum()), rel=1e-5)
+        alone = token_nats(model(torch.tensor([[EOT_ID, *first[:-1]]])), torch.tensor(first)[None])
+    assert sums.nats[0] == pytest.approx(float(alone.sum()), rel=1e-5)
 
 
 def test_the_batch_does_not_change_the_scores(run, execute, tmp_path):

@@ -47,9 +47,7 @@ def test_a_killed_process_is_started_again_with_all_others_and_the_bytes_stay(
     assert left(token_run) == trained_by_two
     out, err = capfd.readouterr()
     assert out == ""
-    assert err == (
-        "corpusmill: training: process 2 of 2 was killed (SIGKILL); all begin again from the last state (restart 1 of 3).\n"
-    )
+    assert err == ("corpusmill: training: process 2 of 2 was killed (SIGKILL); all begin again from the last state (restart 1 of 3).\n")
 
 
 def dying_once(monkeypatch: pytest.MonkeyPatch, marker: Path) -> None:

@@ -1,7 +1,7 @@
 """Windows: the same for any cut into micro-batches, each once an epoch, with the borders of their documents."""
 
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.pipeline.tokenreader import TokenShards
 from corpusmill.train.loader import WindowLoader, evaluation_batches, places, to_batch
+from corpusmill.train.objective import Share
 from corpusmill.train.permutation import permute
 from corpusmill.train.token_array import TokenArray
 
@@ -62,13 +63,29 @@ def test_documents_begin_at_their_end_of_text() -> None:
 @pytest.mark.parametrize("tokens", [1, 2, 8, 9, 15, 16, 17, 100])
 def test_evaluation_predicts_every_token_once(tokens: int) -> None:
     batches = list(evaluation_batches(Row(tokens), context=8, batch=3, document_mask=False))
-    targets = torch.cat([targets.flatten() for _, targets, _ in batches])
-    assert targets.tolist() == list(range(tokens))
+    targets = torch.cat([targets.flatten() for _, (_, targets, _) in batches])
+    places = np.concatenate([places.flatten() for places, _ in batches])
+    assert targets[targets >= 0].tolist() == list(range(tokens)) and targets.tolist() == [p if p >= 0 else -100 for p in places.tolist()]
+
+
+@settings(max_examples=60, deadline=None)
+@given(tokens=st.integers(1, 300), of=st.integers(1, 5), batch=st.integers(1, 7), windows=st.integers(0, 12))
+def test_shares_of_an_evaluation_are_the_whole_and_equally_many_batches_of_one_shape(tokens, of, batch, windows) -> None:
+    def batches(share: Share) -> list:
+        return list(evaluation_batches(Row(tokens), 8, batch, True, windows, share))
+
+    def placed(found: list) -> list[int]:
+        return sorted(p for places, (_, targets, _) in found for p in places[targets.numpy() >= 0].tolist())
+
+    shares = [batches(Share(index, of)) for index in range(of)]
+    assert sorted(chain.from_iterable(map(placed, shares))) == placed(batches(Share()))
+    assert len({tuple(ids.shape for _, (ids, _, _) in share) for share in shares}) == 1
+    assert len({ids.shape for share in shares for _, (ids, _, _) in share}) == 1
 
 
 def test_a_glance_takes_spread_windows() -> None:
     batches = list(evaluation_batches(Row(801), context=8, batch=3, document_mask=False, windows=4))
-    assert torch.cat([ids[:, 0] for ids, _, _ in batches]).tolist() == [EOT_ID, 199, 399, 599]
+    assert torch.cat([ids[:, 0] for _, (ids, _, _) in batches]).tolist() == [EOT_ID, 199, 399, 599]
 
 
 def test_too_few_tokens_are_a_sentence() -> None:

@@ -53,7 +53,7 @@ def run(folder: Path, goal: Goal = OBJECTIVE, *, model: Llama | None = None, **o
     model = model or fresh()
     config = LoopConfig.model_validate({"steps": 12, "save_every": 4, "warmup": 2, "threads": 1, **options})
     return model, fit(
-        model, goal, config, state=folder / "state", log=folder / "train.jsonl", evaluate=lambda c: {"seen": 1.5}, evaluate_every=5
+        model, goal, config, state=folder / "state", log=folder / "train.jsonl", evaluate=lambda c, done: {"seen": 1.5}, evaluate_every=5
     )
 
 
@@ -106,7 +106,7 @@ def test_lines_hold_loss_rate_norm_metrics_and_evaluations(tmp_path: Path) -> No
     log = lines(tmp_path)
     assert [line["step"] for line in log] == list(range(12))
     assert log[0]["loss"] == pytest.approx(torch.tensor(31.0).log().item()) and log[0]["count"] == 72
-    assert [line["step"] for line in log if "seen" in line] == [4, 9] and 0 <= log[3]["right"] <= 1
+    assert [line["step"] for line in log if "seen" in line] == [4, 9, 11] and 0 <= log[3]["right"] <= 1
 
 
 def gradient(goal: Goal, tmp_path: Path, name: str) -> list[torch.Tensor]:

@@ -1,5 +1,6 @@
 """Which processes there are, and which part of the data and of the model each of them has."""
 
+import logging
 import math
 from dataclasses import dataclass
 
@@ -34,13 +35,14 @@ class Layout:
     @staticmethod
     def distributed(config: ParallelConfig, device: torch.device) -> "Layout":
         """This process among those of the default process group, which has begun. Raises InputError where their number is another one."""
+        sizes: dict[str, int] = {kind: getattr(config, kind) for kind in KINDS}
         processes = dist.get_world_size()
         if processes != config.world:
-            sizes = ", ".join(f"{kind} {getattr(config, kind)}" for kind in KINDS)
-            raise InputError(f"pretrain.parallel ({sizes}) needs {config.world} processes, but {processes} were started.")
+            named = ", ".join(f"{kind} {size}" for kind, size in sizes.items())
+            raise InputError(f"pretrain.parallel ({named}) needs {config.world} processes, but {processes} were started.")
         if config.world == 1:
             return Layout(config, device)
-        sizes = {kind: getattr(config, kind) for kind in KINDS}
+        logging.getLogger("torch.distributed.tensor").setLevel(logging.ERROR)  # it warns of exchanges that could be faster
         # copies of a part of the model are shards of one: FSDP2 averages gradients that are DTensors or come in micro-batches of a pipeline
         as_shards = config.replicate > 1 and config.tensor * config.pipeline > 1
         used = tuple(kind for kind, size in sizes.items() if size > 1 or (kind == "shard" and as_shards))

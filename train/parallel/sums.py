@@ -1,6 +1,7 @@
 """Sums over all processes, each part counted once, with the same bits everywhere: every process adds the same numbers in the same order."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -39,10 +40,12 @@ def local(tensor: Tensor) -> Tensor:
     return shard
 
 
-def _counts(grad: Tensor, layout: Layout) -> bool:
+def _counts(grad: Any, layout: Layout) -> bool:
     """Whether this process is the first of those that hold the same part of a gradient."""
     sharded = set()
     if hasattr(grad, "placements"):
         names = grad.device_mesh.mesh_dim_names or ()
-        sharded = {name for name, placement in zip(names, grad.placements) if not placement.is_replicate()}  # a strided shard is not `is_shard`
+        sharded = {
+            name for name, placement in zip(names, grad.placements) if not placement.is_replicate()
+        }  # a strided shard is not `is_shard`
     return all(layout.index(kind) == 0 for kind in layout.kinds if kind != "pipeline" and kind not in sharded)

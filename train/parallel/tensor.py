@@ -34,7 +34,7 @@ def spread(model: Llama, mesh: DeviceMesh) -> None:
     decoder = model.model
     layers = list(decoder.layers.values())
     for layer in layers:
-        parallelize_module(layer, mesh, _layer_plan(layer.self_attn.q_norm is not None))
+        parallelize_module(layer, mesh, _layer_plan(model.arch.qk_norm))
     ends: dict[str, ParallelStyle] = {}
     if decoder.embed_tokens is not None:
         ends["model.embed_tokens"] = RowwiseParallel(input_layouts=Replicate(), output_layouts=SEQUENCE)
@@ -51,8 +51,7 @@ def spread(model: Llama, mesh: DeviceMesh) -> None:
     if model.lm_head is not None:
         ends["lm_head"] = ColwiseParallel(input_layouts=SEQUENCE, output_layouts=Shard(-1), use_local_output=False)
     parallelize_module(model, mesh, ends)
-    if model.arch.tied:  # both are sharded by vocabulary, so they can stay one weight
-        model.lm_head.weight = model.model.embed_tokens.weight
+    model.tie()  # both are sharded by vocabulary, so they can stay one weight
 
 
 def _first(layout: Any) -> tuple[Any, ...]:

@@ -1,0 +1,39 @@
+"""How a model in training goes on with a few fixed beginnings of held-out documents."""
+
+from typing import Any
+
+import numpy as np
+
+from corpusmill.pipeline.special_tokens import EOT_ID, IM_END_ID, IM_START_ID, PAD_ID
+from corpusmill.pipeline.tokenreader import TokenShards
+from corpusmill.train.generate import generate, stream_text
+from corpusmill.train.model import Llama
+
+#: Tokens of a document that are given (at most half of it), and that are written.
+GIVEN, WRITTEN = 24, 48
+TEMPERATURE, TOP_K = 0.7, 50
+
+
+class Continuations:
+    """`count` documents, evenly spread over the validation tokens; equal weights and seeds give equal texts."""
+
+    def __init__(self, shards: TokenShards, tokenizer: bytes, count: int, seed: int):
+        from tokenizers import Tokenizer
+
+        self.tokenizer, self.seed = Tokenizer.from_str(tokenizer.decode()), seed
+        spread = dict.fromkeys((np.arange(count) * len(shards) // max(count, 1)).tolist())
+        addresses = [shards.documents_of(place, 1)[0] for place in spread]
+        self.documents = list({(a.shard, a.first): a for a in addresses}.values())
+        self.prompts = [shards.tokens(a.shard)[a.first : a.first + min(GIVEN, a.tokens // 2)].tolist() for a in self.documents]
+
+    def write(self, model: Llama) -> list[dict[str, Any]]:
+        """One text for each document: its id, what was given, and what the model wrote."""
+        found = []
+        for number, (document, prompt) in enumerate(zip(self.documents, self.prompts)):
+            ids = generate(
+                model, [EOT_ID, *prompt], max_tokens=WRITTEN, temperature=TEMPERATURE, top_k=TOP_K, seed=self.seed + number,
+                stop=(EOT_ID,), banned=(PAD_ID, IM_START_ID, IM_END_ID),
+            )  # fmt: skip
+            text = "".join(stream_text(self.tokenizer, ids))
+            found.append({"document": document.id, "prompt": "".join(stream_text(self.tokenizer, iter(prompt))), "text": text})
+        return found
