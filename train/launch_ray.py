@@ -5,12 +5,13 @@ import logging
 import os
 import platform
 import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corpusmill.pipeline.engine_ray import RayEngine
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.progress import Progress
 from corpusmill.train.options import ParallelConfig
 from corpusmill.train.restart import Killed, RankError
 
@@ -31,12 +32,12 @@ LOOK = 0.2
 class RayGroup:
     """`parallel.world` workers of Ray Train on the cluster that `engine` reaches; `folder` is on a disk that all its nodes have.
 
-    A worker takes one CPU and, where the job is for GPUs, one GPU. States are ours, so Ray is told of no checkpoint, and it restarts
+    `bar` gives, for a time, what is called now and then to show how far they are. A worker takes one CPU and, where the job is for GPUs, one GPU. States are ours, so Ray is told of no checkpoint, and it restarts
     nothing: it would restart after wrong input, too.
     """
 
-    def __init__(self, task: "Task", folder: Path, engine: RayEngine, progress: Progress | None):
-        self.task, self.folder, self.engine, self.progress = task, folder.absolute(), engine, progress
+    def __init__(self, task: "Task", folder: Path, engine: RayEngine, bar: Callable[[], AbstractContextManager[Callable[[], None]]]):
+        self.task, self.folder, self.engine, self.bar = task, folder.absolute(), engine, bar
         self.parallel = ParallelConfig.model_validate(task["parallel"])
 
     def run(self) -> None:
@@ -56,8 +57,10 @@ class RayGroup:
 
         thread = threading.Thread(target=fit, daemon=True)
         thread.start()
-        while thread.is_alive():
-            thread.join(LOOK)
+        with self.bar() as look:
+            while thread.is_alive():
+                thread.join(LOOK)
+                look()
         if error := ended[0]:
             raise _failure(error, self.parallel.world)
 

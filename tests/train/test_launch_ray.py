@@ -48,14 +48,14 @@ def test_the_bytes_of_local_processes_though_one_is_killed(
     assert left(token_run) == trained_by_two
     out, err = capfd.readouterr()
     assert out == ""
-    assert err == (
-        "corpusmill: training: process 2 of 2 died (ActorDiedError); all begin again from the last state (restart 1 of 3).\n"
-    )
+    assert err == ("corpusmill: pretrain: process 2 of 2 died (ActorDiedError); all begin again from the last state (restart 1 of 3).\n")
 
 
 def test_errors_are_sentences_at_once(engine: RayEngine, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     def add(deed: str, world: int = 2) -> dict[str, Any]:
-        return launch("launched:add", {"deed": deed}, ParallelConfig(shard=world), "cpu", None, folder=tmp_path / "processes", engine=engine)
+        return launch(
+            "launched:add", {"deed": deed}, ParallelConfig(shard=world), "cpu", None, folder=tmp_path / "processes", engine=engine
+        )
 
     with pytest.raises(InputError, match=r"^parallel: 3 processes need as many CPUs, and the Ray cluster has 2\.$"):
         add("", world=3)

@@ -25,7 +25,7 @@ def test_the_same_bytes_and_one_voice(token_run: Storage, trained_by_two: dict[s
 def test_another_number_of_processes_is_a_sentence(token_run: Storage) -> None:
     done = call("pretrain", token_run.root, "--set", "pretrain.parallel.shard=2", torchrun=2)
     assert done.returncode != 0 and voice(done.stderr) == [
-        "corpusmill: parallel: replicate 2 x shard 2 x tensor 1 x pipeline 1 are 4 processes, and torchrun has started 2 (WORLD_SIZE)."
+        "corpusmill: pretrain.parallel: replicate x shard x tensor x pipeline are 4 processes, and torchrun has started 2 (WORLD_SIZE)."
     ]
 
 
