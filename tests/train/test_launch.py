@@ -70,9 +70,8 @@ def test_wrong_input_is_a_sentence_at_once_and_a_bug_has_its_trace(tmp_path: Pat
 
 
 def test_restarts_end(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(
-        CorpusmillError, match=r"^training: process 1 of 2 was killed \(SIGKILL\), and 0 restarts are used up; .*processes\.$"
-    ):
+    message = r"^training: process 1 of 2 was killed \(SIGKILL\), and 0 restarts are used up; .*processes\.$"
+    with pytest.raises(CorpusmillError, match=message):
         add(tmp_path, restarts=0, deed="die", rank=0)
     assert capfd.readouterr() == ("", "")
 

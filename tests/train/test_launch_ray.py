@@ -53,9 +53,8 @@ def test_the_bytes_of_local_processes_though_one_is_killed(
 
 def test_errors_are_sentences_at_once(engine: RayEngine, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     def add(deed: str, world: int = 2) -> dict[str, Any]:
-        return launch(
-            "launched:add", {"deed": deed}, ParallelConfig(shard=world), "cpu", None, folder=tmp_path / "processes", engine=engine
-        )
+        folder = tmp_path / "processes"
+        return launch("launched:add", {"deed": deed}, ParallelConfig(shard=world), "cpu", None, folder=folder, engine=engine)
 
     with pytest.raises(InputError, match=r"^parallel: 3 processes need as many CPUs, and the Ray cluster has 2\.$"):
         add("", world=3)
