@@ -79,7 +79,7 @@ class RayEngine:
         self._started = False
 
     def perform(self, job: Job, pieces: Sequence[Piece], on_done: Callable[[Done], None]) -> Failed | None:
-        ray = self._start()
+        ray = self.connect()
         dispatch = _Dispatch(ray, job, pieces, share_out(ray.nodes(), job.gpus, min(self.workers, len(pieces))))
         try:
             return dispatch.run(on_done)
@@ -93,7 +93,8 @@ class RayEngine:
             ray.shutdown()
             self._started = False
 
-    def _start(self) -> Any:
+    def connect(self) -> Any:
+        """The module `ray`, connected to the cluster, or to one of its own that this starts."""
         address = os.environ.get(ADDRESS) or "local"
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)

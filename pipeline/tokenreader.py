@@ -37,6 +37,7 @@ class Address:
     length: int | None
     data_file: str
     data_row: int
+    text_begin: int  # UTF-8 bytes of its text before these tokens: above 0 where a split by place cut it
     first: int  # of the document in its shard
     tokens: int
     utf8_bytes: int

@@ -37,9 +37,10 @@ DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtyp
 
 #: One row a document. `first` counts within the shard; `tokens` includes the END_OF_TEXT after the document, so the rows
 #: cover the shard without gaps. `source`, `offset`, `length` lead to the record of the crawl, `data_file` (relative to the
-#: run, see `Shard.run`) and `data_row` to the text that was encoded. A mixture repeats documents: `copy` counts from 0. Documents
-#: that dedup knows as copies of each other and that stay all the same have one `cluster_id`; it is null for all others. `language` is
-#: the documents' column of that name, null where they have none.
+#: run, see `Shard.run`) and `data_row` to the text that was encoded. A document that a split by place cuts has a row in both splits:
+#: `text_begin` is the byte of its text at which the row's begins, and `utf8_bytes` counts from there. A mixture repeats documents: `copy`
+#: counts from 0. Documents that dedup knows as copies of each other and that stay all the same have one `cluster_id`; it is null for
+#: all others. `language` is the documents' column of that name, null where they have none.
 INDEX = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
@@ -52,6 +53,7 @@ INDEX = pa.schema(
         pa.field("length", pa.int64()),
         pa.field("data_file", pa.string(), nullable=False),
         pa.field("data_row", pa.int64(), nullable=False),
+        pa.field("text_begin", pa.int64(), nullable=False),
         pa.field("copy", pa.int32(), nullable=False),
         pa.field("cluster_id", pa.string()),
         pa.field("language", pa.string()),

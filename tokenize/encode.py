@@ -1,4 +1,4 @@
-"""From text to ids: byte-level BPE with the same ids as `tokenizers` for every text, many times faster.
+"""From text to ids: byte-level BPE (or characters) with the same ids as `tokenizers` for every text, many times faster.
 
 Special tokens are never produced: a text that holds `<|im_start|>` gets the ids of its characters.
 """
@@ -15,6 +15,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.pipeline.tokenshards import token_dtype
+from corpusmill.tokenize.characters import Characters
 from corpusmill.tokenize.encode_kernel import encode_pieces, encode_texts, make_memory
 from corpusmill.tokenize.known_pieces import SPARE
 from corpusmill.tokenize.piece_rules import piece_classes, rule_of
@@ -24,11 +25,14 @@ from corpusmill.tokenize.vocabulary import Vocabulary, from_ranks, from_tokenize
 class Encoder:
     """The encoding side of a vocabulary. One thread at a time may use it: it remembers pieces."""
 
-    def __init__(self, vocabulary: Vocabulary, sha256: str = ""):
+    def __init__(self, vocabulary: Vocabulary | Characters, sha256: str = ""):
         self.vocabulary = vocabulary
         self.sha256 = sha256
         self.vocabulary_size = vocabulary.size
         self.dtype = token_dtype(vocabulary.size)
+        self._characters = vocabulary if isinstance(vocabulary, Characters) else None
+        if isinstance(vocabulary, Characters):
+            return
         self._tables = (vocabulary.merges, vocabulary.whole)
         self._memory = make_memory()
         self._rule = rule_of(vocabulary.pattern)
@@ -71,8 +75,11 @@ class Encoder:
     def encode_column(self, texts: pa.Array | pa.ChunkedArray, end: int = -1) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
         """All texts of a column as one array of ids, and the number of ids of each.
 
-        With `end`, that id follows every text that is not empty, and counts. Raises ValueError where a text is null.
+        With `end`, that id follows every text that is not empty, and counts. Raises ValueError where a text is null, and InputError where
+        the vocabulary is one of characters, and a text holds another one.
         """
+        if self._characters:
+            return self._characters.encode_column(texts, end, self.dtype)
         if self._rule is None:
             if texts.null_count:
                 raise ValueError("a text column must not hold nulls")
@@ -85,6 +92,8 @@ class Encoder:
 
     def encode_pieces(self, pieces: pa.Array | pa.ChunkedArray) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
         """As `encode_column`, with each string as one piece that is not cut any further."""
+        if self._characters:
+            return self._characters.encode_column(pieces, -1, self.dtype)
         data, offsets = text_buffers(pieces)
         out, counts = self._room(offsets), np.empty(len(offsets) - 1, np.int64)
         total = encode_pieces(self._tables, self._memory, data, offsets, out, counts)

@@ -17,7 +17,7 @@ from corpusmill.tokenize.span_kernels import copy_spans
 
 Index = npt.NDArray[np.int64]
 
-TAKEN = ["id", "url", "source", "offset", "length", "cluster_id", "language", "data_row", "utf8_bytes", "tokens", "first"]
+TAKEN = ["id", "url", "source", "offset", "length", "cluster_id", "language", "data_row", "text_begin", "utf8_bytes", "tokens", "first"]
 #: What decides where equal places in the global order are, which documents with one id have.
 TIES = [(name, "ascending") for name in ("order", "id", "source", "offset", "data_file", "data_row", "copy")]
 

@@ -21,11 +21,13 @@ from corpusmill.pipeline.special_tokens import END_OF_TEXT
 from corpusmill.pipeline.storage import Storage
 from corpusmill.tokenize.chance import buckets, hashes
 from corpusmill.tokenize.checked import checked
+from corpusmill.tokenize.cut import HELD_OUT, TEXT_BEGIN, cut_table
 from corpusmill.tokenize.encode import Encoder
 from corpusmill.tokenize.span_kernels import copy_spans
 
 #: `first` counts tokens within the part; documents without text have no tokens. `order` is the place in the global order, `group` decides
-#: the split, `pick` (a bucket of `chance`) whether a mixture takes a document once more. `data_row` is the row in the shard of documents.
+#: the split, `pick` (a bucket of `chance`) whether a mixture takes a document once more. `data_row` is the row in the shard of documents;
+#: a document that a split by place cuts has two rows here, and `text_begin` says from which byte of its text on each is.
 PART = pa.schema(
     [
         pa.field("order", pa.uint64(), nullable=False),
@@ -39,6 +41,7 @@ PART = pa.schema(
         pa.field("cluster_id", pa.string()),
         pa.field("language", pa.string()),
         pa.field("data_row", pa.int64(), nullable=False),
+        pa.field("text_begin", pa.int64(), nullable=False),
         pa.field("chars", pa.int64(), nullable=False),
         pa.field("utf8_bytes", pa.int64(), nullable=False),
         pa.field("tokens", pa.int64(), nullable=False),
@@ -68,13 +71,15 @@ class EncodeConfig(Config):
 class Ordering:
     """How documents are ordered and split: by hashes with `seed`, or (where `shuffle` is off) as they come.
 
-    `number` of `pieces` is the place of a shard of documents among all of them.
+    `number` of `pieces` is the place of a shard of documents among all of them. Where documents are split by their place, its first
+    `training_characters` are for training.
     """
 
     seed: int
     shuffle: bool
     number: int = 0
     pieces: int = 1
+    training_characters: int | None = None
 
     def orders(self, ids: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
         if self.shuffle:
@@ -83,9 +88,12 @@ class Ordering:
         step = min(share // max(len(ids), 1), SPACE - 1)  # of a single document in all, which stands at 0
         return np.uint64(self.number * share) + np.arange(len(ids), dtype=np.uint64) * np.uint64(step)
 
-    def groups(self, ids: pa.ChunkedArray, clusters: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
-        """A hash of the cluster of documents that are like each other, or of the id where a document is in none."""
-        return hashes(pc.coalesce(clusters, ids), 2 * self.seed + 1)
+    def groups(self, rows: pa.Table) -> npt.NDArray[np.uint64]:
+        """A hash of the cluster of documents that are like each other, or of the id where a document is in none. Split by place there are
+        two groups, and the lower one is for validation."""
+        if self.training_characters is not None:
+            return np.where(rows[HELD_OUT].to_numpy(), np.uint64(0), np.uint64(SPACE - 1))
+        return hashes(pc.coalesce(rows["cluster_id"], rows["id"]), 2 * self.seed + 1)
 
     def picks(self, ids: pa.ChunkedArray) -> npt.NDArray[np.uint16]:
         return buckets(hashes(ids, (1 << 33) + self.seed)).astype(np.uint16)
@@ -108,12 +116,19 @@ def encode_part(encoder: Encoder, end: int, tables: Iterable[pa.Table], path: st
     `tables` are read one after the other, and no text is held longer than its table. Raises InputError where a document has no id or
     text, or one that is not valid UTF-8; `path` names the shard.
     """
-    encoded, described, begin = [], [], 0
+    encoded, described, begin, left = [], [], 0, ordering.training_characters
     for table in tables:
-        texts = checked(table, path, begin)["text"]
-        encoded.append(encoder.encode_column(texts, end))
+        table, rows = checked(table, path, begin), table.num_rows
+        if left is not None:
+            table = cut_table(table, left)
+        texts = table["text"]
+        try:
+            encoded.append(encoder.encode_column(texts, end))
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
         described.append(_describe(table, texts))
-        begin += table.num_rows
+        begin += rows
+        left = None if left is None else max(left - (pc.sum(described[-1]["chars"]).as_py() or 0), 0)
         del table, texts  # before the next one is read
     if not begin:
         return np.zeros(0, encoder.dtype), PART.empty_table()
@@ -124,9 +139,10 @@ def encode_part(encoder: Encoder, end: int, tables: Iterable[pa.Table], path: st
     firsts = np.empty(len(at), np.int64)
     firsts[at] = np.cumsum(counts[at]) - counts[at]
     tokens = _in_order(encoded, firsts, encoder.dtype)
+    second = rows[TEXT_BEGIN].to_numpy() > 0  # of the two rows of a document
     columns = {
-        "order": order, "group": ordering.groups(rows["id"], rows["cluster_id"]), "pick": ordering.picks(rows["id"]),
-        "data_row": np.arange(len(at)), "tokens": counts, "first": firsts,
+        "order": order, "group": ordering.groups(rows), "pick": ordering.picks(rows["id"]),
+        "data_row": np.arange(len(at)) - np.cumsum(second), "tokens": counts, "first": firsts,
     }  # fmt: skip
     for name, values in columns.items():
         rows = rows.append_column(name, pa.array(values))
@@ -138,6 +154,8 @@ def _describe(table: pa.Table, texts: pa.ChunkedArray) -> pa.Table:
     for name in OPTIONAL:
         if name not in table.column_names:
             described = described.append_column(name, pa.nulls(table.num_rows, pa.string()))
+    if TEXT_BEGIN not in table.column_names:
+        described = described.append_column(TEXT_BEGIN, pa.array(np.zeros(table.num_rows, np.int64)))
     described = described.append_column("chars", pc.utf8_length(texts).cast(pa.int64()))
     return described.append_column("utf8_bytes", pc.binary_length(texts).cast(pa.int64()))
 

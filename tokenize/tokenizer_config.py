@@ -73,6 +73,9 @@ class SampleConfig(Config):
 
 
 class TokenizerConfig(Config):
+    kind: Literal["bpe", "characters"] = Field(
+        "bpe", description="`bpe`: byte-level BPE; `characters`: every character that occurs in the documents is a token, and nothing else."
+    )
     vocabulary_size: int = Field(
         32_768, ge=512, le=262_144, description="Tokens of the vocabulary, the special ones and the 256 bytes included."
     )
@@ -129,11 +132,20 @@ class TokenizerConfig(Config):
         given = [
             name
             for name, field in cls.model_fields.items()
-            if name not in ("file", "sample", "judge") and info.data.get(name) != field.default
+            if name not in ("kind", "file", "sample", "judge") and info.data.get(name) != field.default
         ]
         if given:
             raise ValueError(f"a tokenizer that is taken over is not trained, so leave out {', '.join(given)}")
         return str((Path((info.context or {}).get("folder", ".")) / file).resolve())
+
+    @model_validator(mode="after")
+    def _characters_are_not_trained(self) -> Self:
+        """Only special tokens may be chosen beside them."""
+        fields = type(self).model_fields.items()
+        given = [name for name, field in fields if name not in ("kind", "special_tokens") and getattr(self, name) != field.default]
+        if self.kind == "characters" and given:
+            raise ValueError(f"a vocabulary of characters is made of all documents and not trained, so leave out {', '.join(given)}")
+        return self
 
     @property
     def regex(self) -> str:

@@ -1,7 +1,8 @@
 """The stage that trains the tokenizer: a sample of the documents, counted words, byte-level BPE.
 
 Phases: the sizes of groups of documents (to know which make up the sample), word counts of the sample, their sum (a task for each range of
-words), one training. Or a tokenizer is taken over. Then it is judged (`judge_stage.py`).
+words), one training. Or a tokenizer is taken over. Then it is judged (`judge_stage.py`). A vocabulary of characters takes another way
+(`character_stage.py`).
 """
 
 import dataclasses
@@ -22,17 +23,15 @@ from corpusmill.pipeline.report.safe import safe_line
 from corpusmill.pipeline.report.tokenizers import TAKEN_OVER
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import read_table
-from corpusmill.pipeline.special_tokens import END_OF_TEXT, PAD
 from corpusmill.pipeline.stage import Output, Piece, Stage
+from corpusmill.tokenize.character_stage import character_summary, take_characters
 from corpusmill.tokenize.judge_config import JudgeConfig
 from corpusmill.tokenize.judge_stage import QUALITY_FILE, Words, judge, selection, summary
 from corpusmill.tokenize.sampling import Group, add_sizes, plan_sample
 from corpusmill.tokenize.tokenizer_config import BYTES, CountConfig, TokenizerConfig, groups_config
+from corpusmill.tokenize.tokenizer_files import TOKENIZER_FILE, json_file, tokenizer_config
 from corpusmill.tokenize.tokenizer_workers import CountsWorker, SizesWorker, SumWorker
 
-TOKENIZER_FILE = "tokenizer.json"
-#: What transformers takes for "no limit"; the model's own configuration states its context.
-NO_LIMIT = int(1e30)
 #: Sampled text whose words one task adds up, and how many tasks there are at most.
 RANGE_BYTES = 64_000_000
 MOST_RANGES = 256
@@ -45,13 +44,16 @@ class SumConfig(BaseConfig):
 
 
 class TokenizerStage(Stage):
-    """Publishes `tokenizer.json`, `tokenizer_config.json`, `ranks.tiktoken`, `sample.json` and `quality.json`."""
+    """Publishes `tokenizer.json`, `tokenizer_config.json`, `ranks.tiktoken`, `sample.json` and `quality.json`; of characters the first two
+    and `characters.json`."""
 
     name: ClassVar[str] = "tokenizer"
     Config = TokenizerConfig
     config: TokenizerConfig
 
     def execute(self, run: StageRun) -> None:
+        if self.config.kind == "characters":
+            return take_characters(run, self.config)
         given = read_given(self.config.file)
         documents = run.documents()
         grouped = groups_config(self.config.sample)
@@ -94,9 +96,9 @@ class TokenizerStage(Stage):
         sample = sample_report(self.config, groups, sum(row.counts["long_words_left_out"] for row in counted))
         files = {
             TOKENIZER_FILE: content,
-            "tokenizer_config.json": _json(tokenizer_config(encoder.vocabulary.special)),
+            "tokenizer_config.json": json_file(tokenizer_config(encoder.vocabulary.special)),
             "ranks.tiktoken": tiktoken_file(encoder.ranks),
-            "sample.json": _json(sample),
+            "sample.json": json_file(sample),
         }
         return Output({**files})
 
@@ -111,6 +113,8 @@ class TokenizerStage(Stage):
         return (tokenizer.to_str(pretty=True) + "\n").encode()
 
     def summary(self, run: StageRun) -> dict[str, str]:
+        if self.config.kind == "characters":
+            return character_summary(run)
         sample = json.loads(run.storage.read_bytes("sample.json"))
         groups = sorted(sample["groups"], key=lambda group: -group["sampled_bytes"])
         shares = [_share(group) for group in groups[:SHOWN]]
@@ -176,20 +180,3 @@ def _share(group: Mapping[str, Any]) -> str:
     short = group["sampled_documents"] == group["documents"] and group["share_reached"] < group["share_wanted"] - 0.001
     wanted = f" ({group['share_wanted']:.1%} wanted; there is no more)" if short else ""
     return f"{safe_line(group['group'] or 'none', 40)} {group['share_reached']:.1%}{wanted}"
-
-
-def tokenizer_config(ids: Mapping[str, int]) -> dict[str, Any]:
-    """What transformers needs beside `tokenizer.json`, with the ids of special tokens; training adds the chat template."""
-    special = sorted(ids, key=lambda token: ids[token])
-    roles = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "pad_token": PAD}
-    return {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        **{role: token for role, token in roles.items() if token in special},
-        "extra_special_tokens": [token for token in special if token not in (END_OF_TEXT, PAD)],
-        "model_max_length": NO_LIMIT,
-        "clean_up_tokenization_spaces": False,
-    }
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

@@ -1,15 +1,16 @@
 """The stage that turns documents into token shards.
 
-Each shard of documents is encoded by itself (`encoded/`), and with a mixture its documents' components are found (`components/`). A plan
-says which documents are for validation, how often each is taken, and which range of the shuffled order each token shard holds. Then each
-part is told what that means for its documents (`places/`, `report/`), and each token shard is gathered from all parts.
+Each shard of documents is encoded by itself (`encoded/`; where documents are split by their place, once it is known how long all are), and
+with a mixture its documents' components are found (`components/`). A plan says which documents are for validation, how often each is
+taken, and which range of the shuffled order each token shard holds. Then each part is told what that means for its documents (`places/`,
+`report/`), and each token shard is gathered from all parts.
 """
 
 import json
 from pathlib import PurePosixPath
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from corpusmill.pipeline.config import Config as BaseConfig
 from corpusmill.pipeline.errors import InputError
@@ -17,12 +18,13 @@ from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Piece, Stage
 from corpusmill.pipeline.tokenshards import SHARDS_FILE, Shard, ShardSet, shard_names, token_dtype
+from corpusmill.tokenize.cut import training_characters
 from corpusmill.tokenize.layout import SPLITS
 from corpusmill.tokenize.mixture import Mixture, match_config
 from corpusmill.tokenize.pack import pack, packing_line, plans_by_shard
 from corpusmill.tokenize.parts import EncodeConfig
 from corpusmill.tokenize.planning import Part, Plan, make_plan
-from corpusmill.tokenize.tokens_workers import PLAN, EncodeWorker, GatherWorker, MatchWorker, PlaceWorker
+from corpusmill.tokenize.tokens_workers import PLAN, EncodeWorker, GatherWorker, LengthsWorker, MatchWorker, PlaceWorker
 
 PackLength = Annotated[int, Field(ge=8, le=1 << 20)]
 
@@ -34,8 +36,18 @@ class TokensConfig(EncodeConfig):
     validation_share: float = Field(
         0.01, ge=0, lt=1, description="Share of the documents (groups of documents that are alike) held out for validation."
     )
+    validation_tail: float | None = Field(
+        None, gt=0, lt=1, description="Held out is, instead, this last share of all characters in the order of the files; the document in "
+        "which the border lies is cut in two.",
+    )  # fmt: skip
     mixture: Mixture | None = Field(None, description="How much of which documents there is for training; without it each of them once.")
     pack_lengths: list[PackLength] = Field([], description="Rows of so many tokens into which whole documents are packed: a plan for each.")
+
+    @model_validator(mode="after")
+    def _one_way_to_split(self) -> Self:
+        if self.validation_tail is not None and self.validation_share != type(self).model_fields["validation_share"].default:
+            raise ValueError("give validation_share or validation_tail, not both")
+        return self
 
     def encoding(self) -> EncodeConfig:
         return EncodeConfig.model_validate({name: getattr(self, name) for name in EncodeConfig.model_fields})
@@ -79,14 +91,25 @@ class TokensStage(Stage):
         run.once("shards", [plan_file, *shards], lambda _: describe(run, plan, gathered, packed))
 
     def _encode(self, run: StageRun, names: list[str], documents: list[FileRef], tokenizer: FileRef) -> list[TaskRow]:
+        characters = self._training_characters(run, names, documents)
+
         def place(number: int) -> dict[str, int]:
-            """Only where documents stay in the order of their files, a part depends on how many others there are."""
-            return {} if self.config.shuffle else {"number": number, "pieces": len(documents)}
+            """Only where documents stay in the order of their files or are split by it, a part depends on the others that there are."""
+            found = {} if self.config.shuffle else {"number": number, "pieces": len(documents)}
+            return found | ({"training_characters": characters[number]} if characters else {})
 
         pieces = [
             Piece(f"encoded/{name}", (shard, tokenizer), place(n)) for n, (name, shard) in enumerate(zip(names, documents, strict=True))
         ]
         return run.map("encode", EncodeWorker, pieces, config=self.config.encoding())
+
+    def _training_characters(self, run: StageRun, names: list[str], documents: list[FileRef]) -> list[int]:
+        """How many characters of each shard are for training; none where documents are not split by their place."""
+        if self.config.validation_tail is None:
+            return []
+        pieces = [Piece(f"lengths/{name}", (shard,)) for name, shard in zip(names, documents, strict=True)]
+        rows = run.map("lengths", LengthsWorker, pieces, config=BaseConfig())
+        return training_characters([row.counts["characters"] for row in rows], self.config.validation_tail)
 
     def _match(self, run: StageRun, names: list[str], documents: list[FileRef]) -> list[TaskRow]:
         if self.config.mixture is None:
@@ -98,7 +121,8 @@ class TokensStage(Stage):
         """`plan.json`: the parts, which documents are for validation, how often each is taken, and the range of each token shard.
         `known`: what the encoding of a part says of the tokenizer."""
         config = self.config
-        plan = make_plan(run.storage, parts, config.shuffle, config.validation_share, config.mixture, config.shard_tokens)
+        share = config.validation_tail or config.validation_share  # by place there are two groups, and any share takes the lower one
+        plan = make_plan(run.storage, parts, config.shuffle, share, config.mixture, config.shard_tokens)
         header = {
             "tokenizer_sha256": tokenizer.fingerprint,
             "vocabulary_size": known["vocabulary_size"],

@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from corpusmill.pipeline.batches import batches_buffer
 from corpusmill.pipeline.shards import iter_tables, open_parquet
 from corpusmill.pipeline.stage import Output, Piece, Worker
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.tokenshards import DTYPES, shard_contents
+from corpusmill.tokenize.checked import checked
 from corpusmill.tokenize.gather import gather
 from corpusmill.tokenize.mixture import MatchConfig, components_of, needed_columns
 from corpusmill.tokenize.parts import NEEDED, OPTIONAL, EncodeConfig, Ordering, encode_part, end_of_text_id, part_buffer, read_part
@@ -24,7 +26,8 @@ PLAN = "plan.json"
 
 
 class EncodeWorker(Worker):
-    """Encodes one shard of documents. `params` of a piece where documents are not shuffled: its `number` among all `pieces`."""
+    """Encodes one shard of documents. `params` of a piece where documents are not shuffled: its `number` among all `pieces`; where they
+    are split by place: its `training_characters`."""
 
     config: EncodeConfig
 
@@ -42,14 +45,26 @@ class EncodeWorker(Worker):
         ordering = Ordering(self.config.seed, self.config.shuffle, **piece.params)
         tokens, table = encode_part(self.encoder, self.end, tables, self.run.path(path), ordering)
         empty = int(np.sum(table["tokens"].to_numpy() == 0))
+        documents = len(table) - int(np.sum(table["text_begin"].to_numpy() > 0))
         return Output(
             files={f"{piece.key}.bin": tokens.view(np.uint8).data, f"{piece.key}.arrow": part_buffer(table)},
-            rows_in=table.num_rows,
-            kept=table.num_rows - empty,
+            rows_in=documents,
+            kept=documents - empty,
             dropped=empty,
             bytes_in=int(np.sum(table["utf8_bytes"].to_numpy())),
             counts={"tokens": len(tokens), "vocabulary_size": self.encoder.vocabulary_size, "end_of_text_id": self.end},
         )
+
+
+class LengthsWorker(Worker):
+    """The characters of one shard of documents: without them nobody can say where the last share of all begins."""
+
+    def process(self, piece: Piece) -> Output:
+        path, rows, found = piece.inputs[0].path, 0, 0
+        for table in iter_tables(self.run, path, ["id", "text"]):
+            found += pc.sum(pc.utf8_length(checked(table, self.run.path(path), rows)["text"])).as_py() or 0
+            rows += table.num_rows
+        return Output({}, rows_in=rows, kept=rows, counts={"characters": found})
 
 
 class MatchWorker(Worker):
@@ -90,8 +105,10 @@ class PlaceWorker(_Planned):
     def process(self, piece: Piece) -> Output:
         part = self.plan.parts[piece.params["part"]]
         numbers = read_numbers(self.storage, part, bool(self.plan.mixture))
-        report = report_of(read_part(self.storage, part.table, [*REPORTED, "data_row"]), numbers, self.plan)
-        counts = {"documents": report.num_rows, "kept": int(np.sum(report["copies"].to_numpy() > 0))}
+        table = read_part(self.storage, part.table, [*REPORTED, "data_row", "text_begin"])
+        report = report_of(table, numbers, self.plan)
+        cut = int(np.sum(table["text_begin"].to_numpy() > 0))  # a document that was cut is one, and both of its parts are taken or none
+        counts = {"documents": report.num_rows - cut, "kept": int(np.sum(report["copies"].to_numpy() > 0)) - cut}
         return Output({part.places: places_buffer(numbers, self.plan), f"report/{part.name}.parquet": report}, counts=counts)
 
 

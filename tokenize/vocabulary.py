@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from corpusmill.pipeline.byte_alphabet import byte_characters, to_bytes
 from corpusmill.pipeline.collecting import nothing_collected
+from corpusmill.tokenize.characters import EACH_CHARACTER, Characters, from_vocabulary
 from corpusmill.tokenize.encode_kernel import encode_pieces, make_memory
 from corpusmill.tokenize.known_pieces import SPARE
 from corpusmill.tokenize.merges import Merges, make_merges
@@ -39,13 +40,13 @@ class Vocabulary:
         return self.make_tokens()
 
 
-def from_tokenizer_json(content: bytes) -> Vocabulary:
-    """Raises ValueError with half a sentence where this is no byte-level BPE that the kernels can encode with."""
+def from_tokenizer_json(content: bytes) -> Vocabulary | Characters:
+    """Raises ValueError with half a sentence where this is no byte-level BPE that the kernels can encode with, nor one of characters."""
     with nothing_collected():
         return _from_tokenizer_json(content)
 
 
-def _from_tokenizer_json(content: bytes) -> Vocabulary:
+def _from_tokenizer_json(content: bytes) -> Vocabulary | Characters:
     try:
         found = json.loads(content)
     except ValueError as error:
@@ -57,6 +58,8 @@ def _from_tokenizer_json(content: bytes) -> Vocabulary:
     ids: dict[str, int] = model["vocab"]
     added = {token["content"]: token["id"] for token in found.get("added_tokens", [])}
     merges = model["merges"]
+    if not merges and model.get("ignore_merges") and _pattern_of(found.get("pre_tokenizer")) == EACH_CHARACTER:
+        return from_vocabulary(ids, added, _size([*ids.values(), *added.values()]))
     if str in set(map(type, merges)):  # as older files have them
         merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
     if set(map(len, merges)) - {2}:

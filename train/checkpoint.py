@@ -9,8 +9,9 @@ from torch import Tensor
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import EOT_ID, IM_END_ID, PAD_ID
-from corpusmill.train.architecture import Architecture, from_hugging_face, to_hugging_face
-from corpusmill.train.files import begin_folder, finish_folder, first_line, read_tensors, write_file, write_json, write_tensors
+from corpusmill.train.architecture import Architecture
+from corpusmill.train.files import first_line, new_folder, read_tensors, write_file, write_json, write_tensors
+from corpusmill.train.hugging_face import from_hugging_face, to_hugging_face
 from corpusmill.train.model import Llama
 
 WEIGHTS = "model.safetensors"
@@ -28,13 +29,12 @@ def save_model(model: Llama, folder: Path, tokenizer: Path | Mapping[str, bytes]
     arch, dtype = model.arch, str(model.lm_head.weight.dtype).removeprefix("torch.")
     config = to_hugging_face(arch, bos_token_id=EOT_ID, eos_token_id=EOT_ID, pad_token_id=PAD_ID, dtype=dtype)
     generation = {"bos_token_id": EOT_ID, "eos_token_id": [EOT_ID, IM_END_ID], "pad_token_id": PAD_ID, "do_sample": True}
-    temporary = begin_folder(folder)
-    write_json(temporary / "config.json", config)
-    write_json(temporary / "generation_config.json", generation)
-    write_tensors(temporary / WEIGHTS, model_tensors(model))
-    for name, content in sorted(files.items()):
-        write_file(temporary / name, content)
-    finish_folder(temporary, folder)
+    with new_folder(folder) as temporary:
+        write_json(temporary / "config.json", config)
+        write_json(temporary / "generation_config.json", generation)
+        write_tensors(temporary / WEIGHTS, model_tensors(model))
+        for name, content in sorted(files.items()):
+            write_file(temporary / name, content)
 
 
 def _tokenizer_files(folder: Path | None) -> dict[str, bytes]:
@@ -80,10 +80,10 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu", dtype: to
     if arch.tied:
         tensors.pop("lm_head.weight", None)
     _check_shapes(folder, {name: t.shape for name, t in expected.items()}, {name: t.shape for name, t in tensors.items()})
-    model = model.to_empty(device=device).to(dtype)
-    if arch.tied:
-        model.lm_head.weight = model.model.embed_tokens.weight
-    model.load_state_dict(tensors, strict=not arch.tied)
+    for name in tensors:  # one after the other, so the model is never there twice
+        tensors[name] = tensors[name].to(device, dtype, copy=True)
+    model.load_state_dict(tensors, strict=not arch.tied, assign=True)
+    model.tie()
     return model
 
 

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +14,30 @@ from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.storage import TEMPORARY, fsync_folder
 
 
-def begin_folder(target: Path) -> Path:
-    """A fresh temporary folder beside `target`; ones that a crash left there are removed."""
-    temporary = target.with_name(f"{TEMPORARY}{target.name}")
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `target` (in place of one that is there) when the block ends well, and is removed when not."""
+    temporary = temporary_folder(target)
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
     except OSError as error:
         raise InputError(f"{target}: can't be written ({error.strerror}).") from error
-    return temporary
+    try:
+        yield temporary
+        finish_folder(temporary, target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def temporary_folder(target: Path) -> Path:
+    """Where what will be `target` is written."""
+    return target.with_name(f"{TEMPORARY}{target.name}")
 
 
 def finish_folder(temporary: Path, target: Path) -> None:
+    """Makes the temporary folder durable as `target`."""
     try:
         fsync_folder(temporary)
         shutil.rmtree(target, ignore_errors=True)
@@ -40,7 +54,6 @@ def write_file(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        shutil.rmtree(path.parent, ignore_errors=True)
         raise CorpusmillError(f"{path}: can't be written ({error.strerror}).") from error
 
 
@@ -48,17 +61,17 @@ def write_json(path: Path, value: Any) -> None:
     write_file(path, json.dumps(value, indent=2, sort_keys=True).encode() + b"\n")
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: tuple[str, str] = ("format", "pt")) -> None:
+    """A safetensors file with one entry of metadata: several would lie in another order each time, so equal tensors had other bytes."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
-        save_file(ready, path, metadata={"format": "pt"})
+        save_file(ready, path, metadata=dict([metadata]))
         with open(path, "rb+") as file:
             os.fsync(file.fileno())
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(path.parent, ignore_errors=True)
         raise CorpusmillError(f"{path}: can't be written ({first_line(error)}).") from error
 
 

@@ -1,22 +1,62 @@
-"""Starting a training on as many processes as its layout has."""
+"""Starting a training on as many processes as its layout has: here, under torchrun, or on a Ray cluster."""
 
-import importlib
-from typing import Any
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from corpusmill.pipeline.engine import Engine, load_object
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.progress import Progress
+from corpusmill.train import launch_torchrun
 from corpusmill.train.device import pick_device
 from corpusmill.train.options import ParallelConfig
 from corpusmill.train.parallel.layout import Layout
 
+if TYPE_CHECKING:
+    from corpusmill.train.rank import Task
 
-def launch(job: str, arguments: dict[str, Any], parallel: ParallelConfig, device: str, progress: Progress | None) -> dict[str, Any]:
+
+def launch(
+    job: str,
+    arguments: dict[str, Any],
+    parallel: ParallelConfig,
+    device: str,
+    progress: Progress | None,
+    *,
+    folder: Path,
+    engine: Engine | None = None,
+) -> dict[str, Any]:
     """Runs the function `module:name` as `function(layout, progress, **arguments)` on every process; returns the first one's result.
 
-    `arguments` and results are JSON.
+    `arguments` and results are JSON. One process is this one. Several are started on this machine, or by Ray Train where `engine` is
+    Ray's and `RAY_ADDRESS` names a cluster; under torchrun they are there. A group of which a process is killed begins again, up to
+    `parallel.max_restarts` times: jobs save their state. `folder` takes what processes leave for each other: on a cluster, on a disk
+    that all nodes have. Raises what a process raised, where that is a CorpusmillError; else RankError with the trace.
     """
-    if parallel.world > 1:
-        raise InputError(f"{parallel.world} processes can't be started yet.")
-    module, _, name = job.partition(":")
-    result: dict[str, Any] = getattr(importlib.import_module(module), name)(Layout.single(pick_device(device)), progress, **arguments)
-    return result
+    if launch_torchrun.is_active():
+        _check_torchrun(parallel)
+    if parallel.world == 1:
+        result: dict[str, Any] = load_object(job)(Layout.single(pick_device(device)), progress, **arguments)
+        return result
+    task: Task = {"job": job, "arguments": arguments, "parallel": parallel.model_dump(), "device": device}
+    if launch_torchrun.is_active():
+        return launch_torchrun.lead(task, progress)
+    from corpusmill.pipeline.engine_ray import ADDRESS, RayEngine
+    from corpusmill.train.restart import with_restarts
+
+    if isinstance(engine, RayEngine) and os.environ.get(ADDRESS):
+        from corpusmill.train.launch_ray import RayGroup
+
+        return with_restarts(RayGroup(task, folder, engine, progress), parallel.max_restarts)
+    from corpusmill.train.launch_local import LocalGroup
+
+    return with_restarts(LocalGroup(task, folder, progress), parallel.max_restarts)
+
+
+def _check_torchrun(parallel: ParallelConfig) -> None:
+    started = launch_torchrun.world()
+    if parallel.world != started:
+        raise InputError(
+            f"parallel: replicate {parallel.replicate} x shard {parallel.shard} x tensor {parallel.tensor} x pipeline {parallel.pipeline} "
+            f"are {parallel.world} processes, and torchrun has started {started} (WORLD_SIZE)."
+        )

@@ -12,19 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from corpusmill.pipeline.config import config_digest
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.progress import Progress
 from corpusmill.train.ahead import Ahead
+from corpusmill.train.architecture import Architecture
 from corpusmill.train.device import deterministic
 from corpusmill.train.guard import LOSS_FLOOR, NORM_FLOOR, SpikeGuard
 from corpusmill.train.model import Llama
 from corpusmill.train.objective import Objective, StepLoss
-from corpusmill.train.optimizer import Optimizer
 from corpusmill.train.options import LoopConfig
 from corpusmill.train.parallel.computation import Computation
 from corpusmill.train.parallel.layout import Layout
-from corpusmill.train.parallel.prepare import prepare
+from corpusmill.train.parallel.prepare import optimizer_of, prepare
 from corpusmill.train.schedule import lr_fraction
 from corpusmill.train.speed import flops_per_token
 from corpusmill.train.state import States
@@ -44,6 +43,7 @@ class FitResult:
     seconds: float
     tokens_per_second: float
     computation: Computation
+    states: States
 
     @property
     def loss(self) -> float:
@@ -61,6 +61,7 @@ class _Progress:
     skipped_in_row: int = 0
     losses: list[float] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
+    score: float | None = None  # of the latest evaluation
 
 
 #: What is measured after so many steps goes into the log by name; `samples`, where it has them, into a file of their own.
@@ -93,8 +94,10 @@ def fit(
     layout = layout or Layout.single(model.device)
     if config.keep_best and evaluate is None:
         raise InputError(f"{title}.loop.keep_best: no state can be the best one, as there is no validation data to measure it on.")
-    with deterministic(config.threads), Ahead(objective, config.steps) as ahead:
-        loop = _Loop(prepare(model, layout, config), ahead, config, States(state, layout, config.keep, config.keep_best), describe, title)
+    states = States(state, layout, config.keep, config.keep_best, config.async_save)
+    with deterministic(config.threads), states, Ahead(objective, config.steps) as ahead:
+        loop = _Loop(prepare(model, layout, config), ahead, config, states, model.arch, describe, title)
+        torch.manual_seed(layout.rank)  # for whoever draws from it: a model with dropout, say
         begin, flops = loop.resume(), flops_per_token(model.arch)
         started, tokens_before = time.perf_counter(), loop.so_far.tokens
         with Watch(log, begin, config, layout, flops, progress, title) as watch:
@@ -104,16 +107,17 @@ def fit(
                 took, done = time.perf_counter() - at, step + 1
                 if evaluate and (done == config.steps or (evaluate_every and done % evaluate_every == 0)):
                     line |= _evaluated(loop.computation, evaluate, done)
+                    loop.so_far.score = line.get(score)
                 watch.step({"step": step, **line}, loop.so_far.tokens - tokens, took, ahead.waited - waited)
                 if done % config.save_every == 0 or done == config.steps:
                     watch.sync()
-                    loop.save(done, line.get(score))
-        loop.states.finish()
+                    loop.save(done)
+        states.finish()
         seconds = time.perf_counter() - started
     so_far = loop.so_far
     speed = (so_far.tokens - tokens_before) / seconds
     return FitResult(
-        config.steps, so_far.count, so_far.tokens, so_far.skipped, so_far.losses[-50:], begin, seconds, speed, loop.computation
+        config.steps, so_far.count, so_far.tokens, so_far.skipped, so_far.losses[-50:], begin, seconds, speed, loop.computation, states
     )  # fmt: skip
 
 
@@ -132,12 +136,14 @@ class _Loop:
         objective: Objective,
         config: LoopConfig,
         states: States,
+        arch: Architecture,
         describe: Callable[[int], list[str]] | None,
         title: str,
     ):
         self.computation, self.objective, self.config, self.states = computation, objective, config, states
         self.describe, self.title = describe, title
-        self.optimizer = Optimizer(computation.parameters, config.optimizer)
+        self.identity = {"loop": config.identity(), "model": arch.model_dump(mode="json")}
+        self.optimizer = optimizer_of(computation, states.layout, config.optimizer)
         self.so_far = _Progress()
         self.guards()
 
@@ -208,18 +214,16 @@ class _Loop:
         weights = {f"model/{name}": p for name, p in self.computation.parameters.items()}
         return weights | {f"optimizer/{name}": t for name, t in self.optimizer.state().items()}
 
-    def save(self, done: int, score: float | None) -> None:
-        self.states.save(done, self.tensors(), {"config": config_digest(self.config), **vars(self.so_far)}, score)
+    def save(self, done: int) -> None:
+        self.states.save(done, self.tensors(), {**self.identity, "so_far": vars(self.so_far)}, self.so_far.score)
 
     def resume(self) -> int:
         """Takes over the latest state; returns how many steps are done."""
         saved = self.states.latest()
         if saved is None:
             return 0
-        record = dict(saved.record)
-        if record.pop("config") != config_digest(self.config):
-            raise InputError(f"{saved.path}: holds the state of another configuration; remove it to begin anew.")
+        saved.require(self.identity)
         self.states.load(saved, self.tensors())
-        self.so_far = _Progress(**record)
+        self.so_far = _Progress(**saved.record["so_far"])
         self.guards()
         return saved.step

@@ -9,76 +9,19 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.train.architecture import Architecture
-from corpusmill.train.rope import document_mask, document_positions, rotary_angles, rotate
-
-
-class KVCache:
-    """Keys and values of the positions so far, `[B, kv_heads, longest, head_dim]` each, by layer."""
-
-    def __init__(self, longest: int):
-        self.longest, self.length = longest, 0
-        self.layers: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores `[B, kv_heads, T, head_dim]` after the first `length` positions and returns all up to there."""
-        if layer not in self.layers:  # shape, type and device are those of what comes: half the heads, say, or bf16
-            shape = (*keys.shape[:2], self.longest, keys.size(3))
-            self.layers[layer] = keys.new_empty(shape), values.new_empty(shape)
-        end = self.length + keys.size(2)
-        for kept, new in zip(self.layers[layer], (keys, values)):
-            kept[:, :, self.length : end] = new
-        old_keys, old_values = self.layers[layer]
-        return old_keys[:, :, :end], old_values[:, :, :end]
-
-
-class RMSNorm(nn.Module):
-    """x / rms(x) * weight over the last dimension; the division in fp32, as Llama has it."""
-
-    def __init__(self, width: int, eps: float):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        wide = x.float()
-        normed = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
-        return self.weight * normed.to(x.dtype)
-
-
-class Attention(nn.Module):
-    """Causal self-attention; each key-value head serves `heads / kv_heads` consecutive query heads.
-
-    How many heads there are is read off the projections' outputs, so a tensor-parallel rank may hold some of them.
-    """
-
-    def __init__(self, arch: Architecture, layer: int):
-        super().__init__()
-        self.layer, self.head_dim = layer, arch.head_dim
-        self.q_proj = nn.Linear(arch.width, arch.heads * arch.head_dim, bias=False)
-        self.k_proj = nn.Linear(arch.width, arch.kv_heads * arch.head_dim, bias=False)
-        self.v_proj = nn.Linear(arch.width, arch.kv_heads * arch.head_dim, bias=False)
-        self.o_proj = nn.Linear(arch.heads * arch.head_dim, arch.width, bias=False)
-        self.q_norm = RMSNorm(arch.head_dim, arch.norm_eps) if arch.qk_norm else nn.Identity()
-        self.k_norm = RMSNorm(arch.head_dim, arch.norm_eps) if arch.qk_norm else nn.Identity()
-
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: KVCache | None) -> Tensor:
-        batch, length, _ = x.shape
-        shape = (batch, length, -1, self.head_dim)
-        queries = rotate(self.q_norm(self.q_proj(x).view(shape)).transpose(1, 2), cos, sin)
-        keys = rotate(self.k_norm(self.k_proj(x).view(shape)).transpose(1, 2), cos, sin)
-        values = self.v_proj(x).view(shape).transpose(1, 2)
-        if cache is not None:
-            keys, values = cache.extend(self.layer, keys, values)
-        causal = mask is None and length > 1
-        grouped = queries.size(1) != keys.size(1)
-        mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
-        return self.o_proj(mixed.transpose(1, 2).reshape(batch, length, -1))
+from corpusmill.train.attention import Attention, KVCache
+from corpusmill.train.norm import RMSNorm
+from corpusmill.train.rope import rotary_table
+from corpusmill.train.visibility import Mask, document_starts, visible
 
 
 class SwiGLU(nn.Module):
+    """The feed-forward layer of Llama (https://arxiv.org/abs/2002.05202): down(silu(gate(x)) * up(x))."""
+
     def __init__(self, arch: Architecture):
         super().__init__()
         self.gate_proj = nn.Linear(arch.width, arch.ffn, bias=False)
@@ -90,14 +33,26 @@ class SwiGLU(nn.Module):
 
 
 class Layer(nn.Module):
+    """Attention and feed-forward, each behind a norm and added to the residual stream.
+
+    With `checkpointing` nothing between the layer's input and output is kept for the backward pass, which computes it again.
+    """
+
     def __init__(self, arch: Architecture, layer: int):
         super().__init__()
+        self.checkpointing = False
         self.input_layernorm = RMSNorm(arch.width, arch.norm_eps)
         self.self_attn = Attention(arch, layer)
         self.post_attention_layernorm = RMSNorm(arch.width, arch.norm_eps)
         self.mlp = SwiGLU(arch)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: KVCache | None) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Mask, cache: KVCache | None = None) -> Tensor:
+        if self.checkpointing and torch.is_grad_enabled():  # in here, so that what shards a layer is outside
+            recomputed: Tensor = checkpoint(self._add, x, cos, sin, mask, cache, use_reentrant=False, preserve_rng_state=False)
+            return recomputed
+        return self._add(x, cos, sin, mask, cache)
+
+    def _add(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Mask, cache: KVCache | None) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask, cache)
         return x + self.mlp(self.post_attention_layernorm(x))
 
@@ -116,20 +71,32 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleDict({str(layer): Layer(arch, layer) for layer in range(arch.layers)})
         self.norm = RMSNorm(arch.width, arch.norm_eps)
 
+    def switch(self, *, checkpointing: bool = False, compiled: bool = False) -> None:
+        """Computes layers again in the backward pass instead of keeping what is in them; compiles them.
+
+        One layer is compiled and its code serves all, whatever shards or cuts the model around them.
+        """
+        layer: Any
+        for layer in self.layers.values():
+            layer.checkpointing = checkpointing
+            if compiled:
+                layer.compile()
+
     def forward(self, ids: Tensor, segments: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
         """Hidden states `[B, T, width]` for ids `[B, T]` (or the hidden states before this part); see `Llama.forward`."""
-        past = cache.length if cache else 0
-        end = past + ids.size(1)
+        past, length = cache.length if cache else 0, ids.size(1)
+        end = past + length
         if end > self.arch.context:
             raise InputError(f"a sequence of {end} tokens is longer than the model's context of {self.arch.context}.")
-        if segments is not None:
-            positions, mask = document_positions(segments), document_mask(segments)
-        else:
-            positions, mask = torch.arange(past, end, device=ids.device), None
-            if past and ids.size(1) > 1:  # new positions see all old ones and the new ones before them
-                mask = torch.ones(ids.size(1), end, dtype=torch.bool, device=ids.device).tril(past)
+        starts = document_starts(segments)
+        mask = visible(starts, past, length, self.arch.window, ids.device)
         x = ids if self.embed_tokens is None else self.embed_tokens(ids)
-        cos, sin = rotary_angles(positions, self.arch.head_dim, self.arch.rope_theta, x.dtype)
+        cos, sin = rotary_table(self.arch, x.device, x.dtype)
+        if starts is None:
+            cos, sin = cos[past:end], sin[past:end]
+        else:  # positions begin at 0 in each document
+            positions = torch.arange(length, device=ids.device) - starts
+            cos, sin = cos[positions].unsqueeze(1), sin[positions].unsqueeze(1)
         for layer in self.layers.values():
             x = layer(x, cos, sin, mask, cache)
         if cache is not None:
@@ -145,7 +112,11 @@ class Llama(nn.Module):
         self.arch = arch
         self.model = Decoder(arch)
         self.lm_head = nn.Linear(arch.width, arch.vocab_size, bias=False)
-        if arch.tied:
+        self.tie()
+
+    def tie(self) -> None:
+        """Makes a tied head share the embedding's weights: anew after they were replaced, as `to_empty` does it."""
+        if self.arch.tied and self.lm_head is not None and self.model.embed_tokens is not None:
             self.lm_head.weight = self.model.embed_tokens.weight
 
     def forward(self, ids: Tensor, segments: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
@@ -153,7 +124,7 @@ class Llama(nn.Module):
 
         `segments` `[B, T]` (integers that change where a document begins) keeps attention and positions inside each
         document; without it a row is one document. Rows may be padded on the right: nothing looks forward. With a
-        `cache` the ids follow those it has seen, and it takes them up. Raises InputError beyond the context.
+        `cache` the ids follow those it has seen, and it takes them up; there a row is one document. Raises InputError beyond the context.
         """
         hidden = self.model(ids, segments, cache)
         return hidden if self.lm_head is None else self.lm_head(hidden)
@@ -164,7 +135,17 @@ class Llama(nn.Module):
 
     def new_cache(self, longest: int | None = None) -> KVCache:
         """An empty cache for sequences of at most `longest` tokens (the context where it is not given)."""
-        return KVCache(longest or self.arch.context)
+        return KVCache(longest or self.arch.context, self.arch.window)
+
+
+def new_model(arch: Architecture, seed: int, device: torch.device | str = "cpu") -> Llama:
+    """A model to train from nothing. Its memory is taken once, and nothing is drawn twice: it is built without storage."""
+    with torch.device("meta"):
+        model = Llama(arch)
+    model.to_empty(device=device)
+    model.tie()
+    initialise(model, seed)
+    return model
 
 
 def initialise(model: Llama, seed: int) -> None:

@@ -23,6 +23,14 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
     return x.mT if flip else x
 
 
+def _orthogonalized(stack: Tensor) -> Tensor:
+    if not hasattr(stack, "placements"):
+        return orthogonalize(stack)
+    from corpusmill.train.parallel.matrices import by_matrix  # takes half a second
+
+    return by_matrix(orthogonalize, stack)  # type: ignore[arg-type]
+
+
 class Muon(torch.optim.Optimizer):
     """Momentum whose update is orthogonalised (https://kellerjordan.github.io/posts/muon), matrices of a shape at once."""
 
@@ -32,15 +40,15 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            shapes: dict[torch.Size, list[Tensor]] = {}
+            alike: dict[Any, list[Tensor]] = {}
             for p in group["params"]:
                 if p.grad is not None:
-                    shapes.setdefault(p.shape, []).append(p)
-            for shape, params in shapes.items():
+                    alike.setdefault((p.shape, getattr(p, "placements", None)), []).append(p)
+            for (shape, _), params in alike.items():
                 grads = [p.grad for p in params if p.grad is not None]
                 buffers = [self.buffer(p) for p in params]
                 torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])
-                updates = orthogonalize(torch.stack(torch._foreach_lerp(grads, buffers, group["momentum"])))
+                updates = _orthogonalized(torch.stack(torch._foreach_lerp(grads, buffers, group["momentum"])))
                 torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
                 scale = max(1.0, shape[0] / shape[1]) ** 0.5
                 torch._foreach_add_(params, list(updates.unbind(0)), alpha=-group["lr"] * scale)

@@ -1,6 +1,6 @@
 """Configuration of the loop and its optimiser: light, so that stages can embed it without importing torch."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -19,6 +19,11 @@ class OptimizerConfig(Config):
     eps: float = Field(default=1e-8, gt=0, description="AdamW's epsilon.")
     weight_decay: float = Field(default=0.1, ge=0, description="Decoupled weight decay (times the learning rate), on matrices only.")
     momentum: float = Field(default=0.95, ge=0, lt=1, description="Muon's momentum (Nesterov).")
+
+
+#: What a training may change and still go on from its saved states: when and what is saved, when it gives up, and how the same
+#: arithmetic is carried out (its last bits depend on `compile` and `threads`).
+MAY_CHANGE = {"save_every", "keep", "keep_best", "async_save", "max_skips", "compile", "threads", "checkpointing"}
 
 
 class LoopConfig(Config):
@@ -40,14 +45,20 @@ class LoopConfig(Config):
     save_every: int = Field(default=200, ge=1, description="Steps between two saves of the training state.")
     keep: int = Field(default=2, ge=1, description="Saved states that are kept: the latest ones.")
     keep_best: int = Field(default=0, ge=0, description="States that are kept beside them: those that scored best when they were saved.")
+    async_save: bool = Field(default=True, description="States are written beside the training, which waits only while they are copied.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="Arithmetic of the forward pass: `auto` is bf16 autocast on CUDA and fp32 on CPU. Weights stay fp32."
     )
-    compile: bool = Field(default=False, description="Compile the decoder with torch.compile.")
+    compile: bool = Field(default=False, description="Compile the layers with torch.compile.")
+    checkpointing: bool = Field(default=False, description="Compute each layer again in the backward pass, which saves most of the memory.")
     threads: int = Field(default=0, ge=0, description="CPU threads of torch; 0 leaves its choice. Bits depend on it.")
     log: tuple[Literal["tensorboard", "wandb"], ...] = Field(
         default=(), json_schema_extra=ASIDE, description="Where else than in its own files the training is logged: `tensorboard`, `wandb`."
     )
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the result, as JSON."""
+        return self.model_dump(mode="json", exclude=MAY_CHANGE)
 
 
 class ParallelConfig(Config):
@@ -60,9 +71,10 @@ class ParallelConfig(Config):
     )
     tensor: int = Field(default=1, ge=1, description="Ranks that share out every matrix, and the sequence between them.")
     pipeline: int = Field(default=1, ge=1, description="Ranks that share out the layers.")
-    schedule: Literal["gpipe", "1f1b", "interleaved", "zero-bubble"] = Field(
+    schedule: Literal["gpipe", "1f1b", "interleaved", "zero-bubble", "zero-bubble-v"] = Field(
         default="1f1b", description="The order in which a pipeline's micro-batches go forward and backward."
     )
+    max_restarts: int = Field(default=3, ge=0, description="How often all processes begin again from the last state when one is killed.")
 
     @property
     def world(self) -> int:

@@ -55,7 +55,7 @@ class PretrainStage(Stage):
 
         # how the work is spread is no part of what it is: a run goes on with another number of processes
         config = self.config.model_copy(update={"parallel": ParallelConfig()})
-        run.once("model", inputs, lambda identity: pretrain(self.config, run.run.root, identity, run.progress), config=config)
+        run.once("model", inputs, lambda identity: pretrain(self.config, run.run.root, identity, run.progress, run.engine), config=config)
 
     def summary(self, run: StageRun) -> dict[str, str]:
         metrics = json.loads(run.storage.read_bytes("metrics.json"))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from corpusmill.pipeline.engine import Engine
 from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.shards import Content
 from corpusmill.pipeline.special_tokens import END_OF_TEXT, EOT_ID
@@ -19,7 +20,7 @@ from corpusmill.train.device import deterministic
 from corpusmill.train.launch import launch
 from corpusmill.train.loader import WindowLoader, to_device
 from corpusmill.train.loop import FitResult, fit
-from corpusmill.train.model import Llama, initialise
+from corpusmill.train.model import new_model
 from corpusmill.train.objective import Share, TokenObjective
 from corpusmill.train.packed import PackedLoader
 from corpusmill.train.parallel.computation import Computation
@@ -35,11 +36,11 @@ if TYPE_CHECKING:
 SCORE = "validation_bits_per_byte"
 
 
-def pretrain(config: "PretrainConfig", run: str, identity: str, progress: Progress) -> Output:
+def pretrain(config: "PretrainConfig", run: str, identity: str, progress: Progress, engine: Engine | None = None) -> Output:
     """Trains in the working folder `pretrain/checkpoints/<identity>`; the output names the finished model's files there."""
     work = Path(run) / "pretrain" / "checkpoints" / identity[:16]
     arguments = {"config": config.model_dump(mode="json"), "run": run, "work": str(work)}
-    metrics = launch(f"{__name__}:train", arguments, config.parallel, config.device, progress)
+    metrics = launch(f"{__name__}:train", arguments, config.parallel, config.device, progress, folder=work / "processes", engine=engine)
     files: dict[str, Content] = {f"model/{path.name}": path for path in sorted((work / "model").iterdir())}
     warnings = metrics.pop("warnings")
     files["metrics.json"] = json.dumps(metrics, indent=2).encode() + b"\n"
@@ -74,8 +75,7 @@ class _Job(TokenObjective):
         self.loader = kind(self.tokens, config.model.context, config.batch, config.seed, config.document_mask)
 
     def train(self, progress: Progress | None) -> dict[str, Any]:
-        model = Llama(self.arch).to(self.layout.device)
-        initialise(model, self.config.seed)
+        model = new_model(self.arch, self.config.seed, self.layout.device)
         result = fit(
             model, self, self.config.loop, layout=self.layout, state=self.work / "state",
             log=self.run / "pretrain" / "logs" / "train.jsonl", describe=self.loader.documents,

@@ -57,6 +57,7 @@ class IngestConfig(Config):
     id_key: str = Field(default="id", description="Column that holds an identifier; it stands for the address where there is none.")
     title_key: str = Field(default="title", description="Column that holds the title.")
     timestamp_key: str = Field(default="timestamp", description="Column that holds the date, as text.")
+    trim: bool = Field(default=True, description="Blanks at both ends of a plain text are cut off; false keeps every character of it.")
     url_filter: Annotated[dict[str, Any] | None, BeforeValidator(resolve_url_filter)] = Field(
         default=None, description="Drops pages by their URL before they are extracted: `{preset: datatrove}`; null lets all pass."
     )

@@ -140,7 +140,8 @@ def _page(row: Row, record: Record, config: IngestConfig) -> bytes:
 
 def _plain(row: Row, record: Record, config: IngestConfig) -> None:
     text = decode_text(record.body, charset_of(record.block_type), html=False)
-    row.encoding, row.encoding_claimed, row.chars_in, row.text = text.encoding, text.claimed, len(text.text), text.text.strip()
+    row.encoding, row.encoding_claimed, row.chars_in = text.encoding, text.claimed, len(text.text)
+    row.text = text.text.strip() if config.trim else text.text
     check_text(row, config.extraction.minimum_chars)
 
 

@@ -169,7 +169,8 @@ def _place(root: Storage, sets: list[TokenShards], hits: dict[File, npt.NDArray[
         findings.notes.append(f"{reason}, so no token is named.")
     told = {(one.document.get("run"), one.document["data_file"], one.document["data_row"]): one for one in findings.found}
     missing = {file: bits.copy() for file, bits in hits.items()}
-    for rows, home, place, number in _index_groups(sets, ["data_file", "data_row", "first", "tokens", "copy"]):
+    columns = ["data_file", "data_row", "first", "tokens", "copy", "text_begin", "utf8_bytes"]
+    for rows, home, place, number in _index_groups(sets, columns):
         for path, at in _by_file(rows["data_file"]):
             if (home, path) not in hits:
                 continue
@@ -179,6 +180,8 @@ def _place(root: Storage, sets: list[TokenShards], hits: dict[File, npt.NDArray[
             shown = [(home, path, row) in told for row in data_rows[matching].tolist()] if told else []
             for row in rows.take(pa.array(at[matching][shown])).to_pylist() if any(shown) else ():
                 one = told[home, path, row["data_row"]]
+                if not row["text_begin"] <= one.byte < row["text_begin"] + max(row["utf8_bytes"], 1):
+                    continue  # in the other part of a document that a split by place has cut
                 one.places.append(_token_at(sets[place], number, row, one, table, findings))
     findings.outside = sum(int(np.unpackbits(bits).sum()) for bits in missing.values())
 
@@ -209,9 +212,9 @@ def _token_at(shards: TokenShards, number: int, row: dict[str, Any], one: Found,
     split, first, count, copy = shards.description.split, row["first"], row["tokens"], row["copy"]
     if table is None:
         return Place(split, number, first, count, None, copy)
-    ids = shards.tokens(number)[first : first + count]
-    if int(ids.max()) >= len(table.sizes) or table.join(ids) != one.text:
+    ids, begin = shards.tokens(number)[first : first + count], row["text_begin"]
+    if int(ids.max()) >= len(table.sizes) or table.join(ids) != one.text[begin : begin + row["utf8_bytes"]]:
         findings.notes.append(f"{one.document['data_file']}, row {row['data_row']}, is not the text of its tokens, so no token is named.")
         return Place(split, number, first, count, None, copy)
-    token = first + int(np.searchsorted(np.cumsum(table.sizes[ids]), one.byte, "right"))
+    token = first + int(np.searchsorted(np.cumsum(table.sizes[ids]), one.byte - begin, "right"))
     return Place(split, number, first, count, token, copy)

@@ -1,7 +1,7 @@
 """`trace`: from a token of a shard back to its text, its document, the crawl's record, and the values that let it through."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from corpusmill.pipeline.errors import InputError
@@ -59,7 +59,7 @@ def trace(folder: str, shard: int, token: int, split: str = "train", batch: Mapp
     number = int(shards.tokens(shard)[token])
     found = None if table is None else _around(home, shards, table, address, token, said)
     special = None if table is None else table.special.get(number)
-    values = {stage: row for stage in REPORTED if home and (row := _report_row(home, stage, address))}
+    values = {stage: row for stage in REPORTED if home and (row := _report_row(home, stage, address, split))}
     rules = {stage: home.rules(stage) for stage in values} if home else {}
     said += home.warnings if home else []
     return Traced(split, shard, token, number, special, found, address, values, rules, batch, said)
@@ -84,20 +84,22 @@ def _around(
     if int(ids.max()) >= len(table.sizes):
         notes.append("this document's tokens hold ids beyond the vocabulary (corpusmill tokens verify says more).")
         return None
-    encoded = table.join(ids)
+    encoded, begin = table.join(ids), address.text_begin
     row = home.at(address.data_file, [address.data_row], ["id", "text"]).get(address.data_row) if home else None
     if home and row is None:
         notes.append(f"{address.data_file} has no row {address.data_row} any more, so the text shown is that of the tokens alone.")
-    elif row and (row.get("id") != address.id or (row.get("text") or "").encode() != encoded):
+    elif row and (row.get("id") != address.id or (row.get("text") or "").encode()[begin : begin + address.utf8_bytes] != encoded):
         notes.append(f"{address.data_file}, row {address.data_row}, holds another text now: what is shown is that of the tokens.")
     place = token - address.first
-    return around(encoded, int(table.sizes[ids[:place]].sum()), int(table.sizes[ids[place]]))
+    found = around(encoded, int(table.sizes[ids[:place]].sum()), int(table.sizes[ids[place]]))
+    return replace(found, first=begin + found.first)
 
 
-def _report_row(reader: RunReader, stage: str, address: Address) -> dict[str, Any] | None:
-    """The document's row in a stage's report; of several with its id the one of its record, where the report says that."""
+def _report_row(reader: RunReader, stage: str, address: Address, split: str) -> dict[str, Any] | None:
+    """The document's row in a stage's report; of several with its id the one of its record and split, where the report says that."""
     if not reader.stages[stage].outputs("report/"):
         return None
     rows = reader.rows(reader.find(stage, "report", "id", [address.id]))
+    rows = [row for row in rows if row.get("split") == split] or rows
     wanted = (address.source, address.offset)
     return next((row for row in rows if (row.get("source"), row.get("offset")) == wanted), rows[0] if rows else None)

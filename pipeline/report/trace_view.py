@@ -55,7 +55,7 @@ def _facts(traced: Traced) -> dict[str, str]:
         part = "a part of " if found.partial else ""
         facts["token"] += f", bytes {found.raw.hex(' ')}: {part}{quoted(found.characters, 120)}"
     facts["place"] = f"number {traced.token - address.first:,} of the document's {address.tokens:,} tokens" + (
-        "" if found is None else f", byte {found.first:,} of {address.utf8_bytes:,}"
+        "" if found is None else f", byte {found.first:,} of {address.text_begin + address.utf8_bytes:,}"
     )
     repeated = f", copy {address.copy + 1} of it in the mixture" if address.copy else ""
     return facts | {

@@ -72,7 +72,9 @@ def _check(storage: Storage, run: Storage, sample: int, every: bool) -> SplitChe
             continue
         rows = index.num_rows
         wanted = np.arange(rows) if every else np.unique(np.linspace(0, rows - 1, min(sample, rows), dtype=int))
-        places = index.select(["data_row", "first", "tokens"]).append_column("data_file", index["data_file"].dictionary_encode())
+        places = index.select(["data_row", "first", "tokens", "text_begin", "utf8_bytes"]).append_column(
+            "data_file", index["data_file"].dictionary_encode()
+        )
         chosen.append(Chosen(number, shard, places.take(pa.array(wanted))))
     if table is not None:
         check.compared = compare(storage, run, described, table, chosen, check.faults)

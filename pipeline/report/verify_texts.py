@@ -1,6 +1,6 @@
 """Whether documents' tokens stand for their texts: the part of `tokens verify` that reads documents.
 
-Documents are read file by file in their order, whatever the order of their tokens; in memory are about 80 bytes for each that is compared.
+Documents are read file by file in their order, whatever the order of their tokens; in memory are about 100 bytes for each that is compared.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,10 +17,12 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
 from corpusmill.pipeline.tokenshards import DTYPES, Shard, ShardSet, map_tokens
 
+ROW = ("data_row", "first", "tokens", "text_begin", "utf8_bytes")
+
 
 @dataclass(frozen=True)
 class Chosen:
-    """Documents of a shard that are to be compared: columns data_file (a dictionary), data_row, first, tokens of its index."""
+    """Documents of a shard that are to be compared: columns data_file (a dictionary) and ROW of its index."""
 
     number: int
     shard: Shard
@@ -35,12 +37,10 @@ def compare(storage: Storage, run: Storage, described: ShardSet, table: TokenByt
         coded = one.rows["data_file"].combine_chunks()
         names = coded.dictionary.to_pylist()
         code = np.array([files.setdefault((one.shard.run, name), len(files)) for name in names], np.int32)[coded.indices.to_numpy()]
-        parts.append(
-            (code, np.full(len(code), one.number, np.int32), *(one.rows[name].to_numpy() for name in ("data_row", "first", "tokens")))
-        )
+        parts.append((code, np.full(len(code), one.number, np.int32), *(one.rows[name].to_numpy() for name in ROW)))
     if not files:
         return 0
-    code, number, row, first, count = (np.concatenate(column) for column in zip(*parts, strict=True))
+    code, number, row, first, count, begin_at, size = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.lexsort((row, code))
     borders = np.searchsorted(code[order], np.arange(len(files) + 1))
     read, equal = _reader(storage, described), 0
@@ -50,7 +50,8 @@ def compare(storage: Storage, run: Storage, described: ShardSet, table: TokenByt
             for one, text in zip(wanted.tolist(), _texts(place, path, row[wanted]), strict=True):
                 file = described.shards[number[one]].file
                 ids = read(file, int(first[one]), int(count[one]) - 1)
-                if int(ids.max(initial=0)) >= len(table.sizes) or table.join(ids) != text:
+                part = None if text is None else text[begin_at[one] : begin_at[one] + size[one]]
+                if int(ids.max(initial=0)) >= len(table.sizes) or table.join(ids) != part:
                     last = first[one] + count[one] - 1
                     raise InputError(f"{storage.path(file)}: tokens {first[one]} to {last} are not the text of {path}, row {row[one]}.")
                 equal += 1

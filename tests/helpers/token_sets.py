@@ -33,8 +33,8 @@ def write_token_set(
             "id": [f"{number}/{row}" for row in range(rows)], "first": np.cumsum(counts) - counts, "tokens": counts,
             "utf8_bytes": 10 * counts, "url": [f"http://site.test/{number}/{row}" for row in range(rows)],
             "source": ["crawl.warc.gz"] * rows, "offset": [100 * row for row in range(rows)], "length": [90] * rows,
-            "data_file": ["dedup/data/part-00000.parquet"] * rows, "data_row": range(rows), "copy": [0] * rows, "cluster_id": [None] * rows,
-            "language": [None] * rows,
+            "data_file": ["dedup/data/part-00000.parquet"] * rows, "data_row": range(rows), "text_begin": [0] * rows,
+            "copy": [0] * rows, "cluster_id": [None] * rows, "language": [None] * rows,
         }).cast(INDEX)  # fmt: skip
         outputs = {name: publish(storage, name, content) for name, content in shard_contents(number, tokens, index).items()}
         file, index_file = shard_names(number)

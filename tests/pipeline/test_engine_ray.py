@@ -127,7 +127,7 @@ def test_where_ray_has_no_gpu_a_worker_that_would_like_one_sees_none(
 ) -> None:
     import ray
 
-    engine._start()
+    engine.connect()
     if ray.cluster_resources().get("GPU"):
         pytest.skip("there is a GPU here")
     tell = {f"p{i}": {"deed": "tell"} for i in range(5)}
@@ -160,7 +160,7 @@ def test_a_node_without_that_folder_is_named(stages: Any, tmp_path: Path, monkey
 def test_an_address_for_jobs_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
     with pytest.raises(InputError, match=r"^RAY_ADDRESS=http://127\.0\.0\.1:8265: .*make submit"):
-        RayEngine()._start()
+        RayEngine().connect()
 
 
 def test_a_gpu_is_shared_out(stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +178,7 @@ def test_a_gpu_is_shared_out(stages: Any, engine: RayEngine, tmp_path: Path, inp
     finally:
         engine.close()
         monkeypatch.undo()
-        engine._start()
+        engine.connect()
 
 
 def test_closing_leaves_no_process(engine: RayEngine) -> None:

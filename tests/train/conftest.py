@@ -117,3 +117,21 @@ def finish() -> Callable[[Storage, str, dict[str, Any]], None]:
 @pytest.fixture(scope="session")
 def documents_of() -> Callable[[range], pa.Table]:
     return document_table
+
+
+@pytest.fixture
+def token_run(tmp_path: Path, tokenizer_json: bytes) -> Storage:
+    """A run that has its tokens."""
+    from launch_runs import run_with_tokens
+
+    return run_with_tokens(tmp_path / "run", tokenizer_json, finish_stage, document_table)
+
+
+@pytest.fixture(scope="session")
+def trained_by_two(tmp_path_factory: pytest.TempPathFactory, tokenizer_json: bytes) -> dict[str, bytes]:
+    """What a pre-training on two processes of this machine leaves, by path."""
+    from launch_runs import left, run_with_tokens, train
+
+    run = run_with_tokens(tmp_path_factory.mktemp("two") / "run", tokenizer_json, finish_stage, document_table)
+    train(run)
+    return left(run)

@@ -40,6 +40,7 @@ def token_folder(encoder, tokenizer_json: bytes, documents: list[dict]) -> dict[
                 "utf8_bytes": size,
                 "data_file": "x",
                 "data_row": number,
+                "text_begin": 0,
                 "copy": 0,
             }
         )

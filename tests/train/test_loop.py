@@ -86,7 +86,7 @@ def test_killed_at_any_step_and_resumed_gives_the_same_bits(tmp_path: Path, kind
         assert (folder / "train.jsonl").read_bytes() == (tmp_path / "whole" / "train.jsonl").read_bytes()
         assert (resumed.loss, resumed.count, resumed.skipped) == (result.loss, result.count, 0)
     state = "state/step-00000012"
-    for name in ("state.safetensors", "state.json"):
+    for name in ("shard-00000-of-00001.safetensors", "state.json"):
         assert (tmp_path / "whole" / state / name).read_bytes() == (tmp_path / "killed-6" / state / name).read_bytes()
 
 

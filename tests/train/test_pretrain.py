@@ -54,7 +54,7 @@ def shards_of(tokenizer: Tokenizer, sha256: str, split: str, texts: list[str]) -
         ids = [*tokenizer.encode(text).ids, EOT_ID]
         rows.append({"id": f"{split}{number}", "first": len(tokens), "tokens": len(ids), "utf8_bytes": len(text.encode()), "url": None,
                      "source": None, "offset": None, "length": None, "data_file": "dedup/data/x.parquet", "data_row": number,
-                     "copy": 0, "cluster_id": None})  # fmt: skip
+                     "text_begin": 0, "copy": 0, "cluster_id": None})  # fmt: skip
         tokens += ids
     array = np.array(tokens, "<u2")
     size = sum(len(text.encode()) for text in texts)

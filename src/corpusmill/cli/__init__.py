@@ -28,7 +28,17 @@ def _of_an_interrupt(error: BaseException | None) -> bool:
 
 
 def main() -> None:
-    """The `corpusmill` command: what a user can cause ends in one sentence and an exit code, never in a trace."""
+    """The `corpusmill` command; under torchrun the first process carries it out, and the others take part in its trainings."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        _command()
+        return
+    from corpusmill.train.launch_torchrun import run_command
+
+    run_command(_command)
+
+
+def _command() -> None:
+    """What a user can cause ends in one sentence and an exit code, never in a trace."""
     try:
         app(prog_name="corpusmill")
     except CorpusmillError as error:

@@ -263,6 +263,7 @@ def _tokens(run: RunBuilder, rows: list[dict[str, Any]]) -> None:
                     **place,
                     "data_file": "dedup/data/part-00000.parquet",
                     "data_row": data_row,
+                    "text_begin": 0,
                     "copy": 0,
                     "cluster_id": None,
                     "chars_in": len(row["text"]),

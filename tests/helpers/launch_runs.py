@@ -1,0 +1,67 @@
+"""A run that has its tokens, small enough to be trained by several processes in a test, and what such a training leaves."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from corpusmill.pipeline.engine import Engine, InlineEngine
+from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.run import RUN_FILE, Plan, describe
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.storage import Storage
+from corpusmill.tokenize.tokens_stage import TokensStage
+from corpusmill.train.pretrain import PretrainStage
+
+PRETRAIN = {
+    "model": {"context": 32, "layers": 2, "width": 16, "heads": 2, "kv_heads": 1, "head_dim": 8, "ffn": 16},
+    "loop": {"steps": 12, "save_every": 4, "warmup": 2},
+    "batch": 4,
+    "evaluate_every": 6,
+    "evaluate_windows": 2,
+    "parallel": {"replicate": 2},
+    "device": "cpu",
+}
+#: What equal trainings leave in equal bytes.
+FILES = ("metrics.json", "logs/train.jsonl", "model/model.safetensors", "model/config.json")
+
+
+def run_with_tokens(folder: Path, tokenizer_json: bytes, finish: Callable[..., None], documents_of: Callable[[range], Any]) -> Storage:
+    """A run whose stages before `pretrain` are finished, and that the command line can go on with."""
+    run = Storage(str(folder))
+    finish(run, "ingest", {"data/part-00000.parquet": documents_of(range(40))})
+    finish(run, "tokenizer", {"tokenizer.json": tokenizer_json})
+    config = TokensStage.Config.model_validate({"validation_share": 0.1})
+    recipe = {"ingest": None, "tokenizer": None, "tokens": config}
+    StageRun(TokensStage(config), run, recipe, [], InlineEngine(), Progress(False)).execute()
+    run.write_bytes(RUN_FILE, describe(Plan(str(folder), {"pretrain": PretrainStage.Config.model_validate(PRETRAIN)}, [])))
+    return run
+
+
+def train(run: Storage, engine: Engine | None = None, **changes: Any) -> StageRun:
+    config = PretrainStage.Config.model_validate({**PRETRAIN, **changes})
+    stage_run = StageRun(PretrainStage(config), run, {"pretrain": config}, [], engine or InlineEngine(), Progress(False))
+    stage_run.execute()
+    return stage_run
+
+
+def left(run: Storage) -> dict[str, bytes]:
+    return {path: run.read_bytes(f"pretrain/{path}") for path in FILES}
+
+
+def command(*arguments: object, torchrun: int = 0) -> list[str]:
+    """`corpusmill ...` as a command, under torchrun with so many processes."""
+    launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={torchrun}"] if torchrun else []
+    return [sys.executable, *launcher, "-m", "corpusmill", *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
+def call(*arguments: object, torchrun: int = 0, timeout: float = 120) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        command(*arguments, torchrun=torchrun), env=environment(), capture_output=True, text=True, timeout=timeout, check=False
+    )

@@ -1,0 +1,57 @@
+"""Jobs for the tests of launchers, in a module of their own: other processes have to import it."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.train.parallel.layout import Layout
+
+
+def add(layout: Layout, progress: Any, deed: str = "", rank: int = 1, marker: str = "") -> dict[str, Any]:
+    """Adds up the ranks, twice; in between, the rank `rank` does its `deed`, once where there is a marker."""
+    total = _sum(layout.rank + 1)
+    if layout.rank == rank and not (marker and Path(marker).exists()):
+        if marker:
+            Path(marker).touch()
+        do(deed)
+    return {"sum": total, "again": _sum(total), "threads": torch.get_num_threads(), "pid": os.getpid(), "bar": progress is not None}
+
+
+def do(deed: str) -> None:
+    if deed == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif deed == "bad input":
+        raise InputError("tokens.bin: broken at byte 7.")
+    elif deed == "bug":
+        raise KeyError("no such thing")
+    elif deed.startswith("wait "):
+        Path(deed.removeprefix("wait ")).write_text(str(os.getpid()))
+        time.sleep(60)
+
+
+def _sum(value: int) -> int:
+    tensor = torch.tensor([value])
+    dist.all_reduce(tensor)
+    return int(tensor)
+
+
+def train_and_die(layout: Layout, progress: Any, marker: str, **arguments: Any) -> dict[str, Any]:
+    """A pre-training of which rank 1 kills itself in the middle of step 6, once."""
+    from corpusmill.train import pretrain_job
+
+    whole = pretrain_job._Job.batches
+
+    def dying(self: Any, step: int, share: Any) -> Any:
+        if step == 6 and layout.rank == 1 and not Path(marker).exists():
+            Path(marker).touch()
+            do("die")
+        yield from whole(self, step, share)
+
+    pretrain_job._Job.batches = dying  # type: ignore[method-assign]
+    return pretrain_job.train(layout, progress, **arguments)

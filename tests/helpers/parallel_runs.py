@@ -1,0 +1,138 @@
+"""A training on a layout and on one process, to be compared: float64 throughout, rows with unequal numbers of targets."""
+
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from ranks import run_ranks
+from torch import Tensor
+
+from corpusmill.train.architecture import Architecture
+from corpusmill.train.bits import Batch
+from corpusmill.train.loop import fit
+from corpusmill.train.model import Llama, RMSNorm
+from corpusmill.train.objective import Share, TokenObjective
+from corpusmill.train.options import LoopConfig, ParallelConfig
+from corpusmill.train.parallel.layout import Layout
+from corpusmill.train.parallel.prepare import prepare
+from corpusmill.train.parallel.spread import whole
+from corpusmill.train.state import States
+
+SHAPE = {"vocab_size": 50, "layers": 2, "width": 24, "heads": 4, "kv_heads": 2, "head_dim": 6, "ffn": 40, "context": 16}
+LOOP = {"steps": 5, "warmup": 2, "schedule": "constant", "clip": 0.5, "save_every": 100}
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is trained, and how. `parallel` holds sizes by kind; nothing there is one process."""
+
+    parallel: dict[str, Any] = field(default_factory=dict)
+    arch: dict[str, Any] = field(default_factory=dict)
+    loop: dict[str, Any] = field(default_factory=dict)
+    rows: int = 8
+    micro: int = 0
+    documents: bool = False
+    dtype: torch.dtype = torch.float64
+    poison: int = -1  # a step in which the last row's targets are so masked that its share's loss is not finite
+
+    @property
+    def config(self) -> LoopConfig:
+        return LoopConfig.model_validate({**LOOP, **self.loop})
+
+
+class Rows(TokenObjective):
+    """Random rows that depend on the step alone; the later a row, the more of its targets are masked, and all of the last but one's."""
+
+    def __init__(self, case: Case, arch: Architecture):
+        self.case, self.arch = case, arch
+
+    def rows(self, step: int) -> Batch:
+        generator = torch.Generator().manual_seed(100 + step)
+        length, rows = self.arch.context, self.case.rows
+        tokens = torch.randint(self.arch.vocab_size, (rows, length + 1), generator=generator)
+        targets = tokens[:, 1:].clone()
+        for row in range(rows):
+            targets[row, : length * row // rows] = -100
+        targets[-2] = -100
+        segments = (torch.rand(rows, length, generator=generator) < 0.2).cumsum(1) if self.case.documents else None
+        return tokens[:, :-1], targets, segments
+
+    def batches(self, step: int, share: Share) -> Iterator[Batch]:
+        ids, targets, segments = self.rows(step)
+        first, last = share.bounds(self.case.rows)
+        size = self.case.micro or last - first
+        for begin in range(first, last, size):
+            part = slice(begin, min(begin + size, last))
+            yield ids[part], targets[part], None if segments is None else segments[part]
+
+
+def in_float64(self: RMSNorm, x: Tensor) -> Tensor:
+    """The norm without its detour over fp32, whose rounding would make 1e-8 of what is 1e-16 elsewhere."""
+    return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps))
+
+
+def fresh(case: Case) -> Llama:
+    """The same weights on every rank, all of them random, so that every gradient is."""
+    model = Llama(Architecture.model_validate({**SHAPE, **case.arch}))
+    generator = torch.Generator().manual_seed(3)
+    for p in model.parameters():
+        p.data = torch.randn(p.shape, generator=generator, dtype=torch.float64) * 0.2 + (p.dim() == 1)
+    return model.to(case.dtype)
+
+
+def first_step(case: Case, layout: Layout) -> dict[str, Any]:
+    """The loss, its gradients and their norm, and the nats of all rows, before anything is learned."""
+    model = fresh(case)
+    objective = Rows(case, model.arch)
+    computation = prepare(model, layout, case.config)
+    parts = computation.backward(objective, 0, 1.0)
+    sums = torch.tensor([sum(float(part.total.detach()) for part in parts), sum(part.count for part in parts)], dtype=torch.float64)
+    grads = {name: p.grad for name, p in computation.parameters.items()}
+    norm = computation.squared_norm(grads) ** 0.5 * computation.gradient_scale
+    gradients = {name: whole(grad) * computation.gradient_scale for name, grad in grads.items() if grad is not None}
+    nats = computation.nats(*objective.rows(7))
+    return {"sums": computation.total(sums), "norm": norm, "grads": gradients, "nats": nats}
+
+
+def trained(case: Case, layout: Layout) -> dict[str, Any]:
+    """The weights after all steps of the loop, and the lines of its log."""
+    model = fresh(case)
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log.jsonl"
+        result = fit(model, Rows(case, model.arch), case.config, layout=layout, state=Path(folder) / "state", log=log)
+        lines = [json.loads(line) for line in log.read_text().splitlines()] if layout.is_main else []
+    weights = {name: whole(p.detach()).clone() for name, p in result.computation.parameters.items()}
+    return {"weights": weights, "lines": lines, "skipped": result.skipped, "count": result.count}
+
+
+def on_layout(cases: Sequence[Case]) -> list[dict[str, Any]]:
+    """What a rank, or the one process, finds for each case."""
+    RMSNorm.forward = in_float64  # type: ignore[method-assign]
+    States.save = lambda *args, **kwargs: None
+    found = []
+    for case in cases:
+        config, cpu = ParallelConfig.model_validate(case.parallel), torch.device("cpu")
+        layout = Layout.distributed(config, cpu)
+        found.append(first_step(case, layout) | trained(case, layout))
+    return found
+
+
+def run(*cases: Case) -> list[dict[str, Any]]:
+    """Each case on its layout; all of them need equally many processes. Ranks that have the same weight have the same bits."""
+    world = ParallelConfig.model_validate(cases[0].parallel).world
+    ranks = run_ranks(on_layout, world, list(cases))
+    merged = []
+    for results in zip(*ranks):
+        first = results[0]
+        for other in results[1:]:
+            for kind in ("grads", "weights"):
+                for name, values in other[kind].items():
+                    assert torch.equal(first[kind].setdefault(name, values), values), (kind, name)
+            assert torch.equal(first["sums"], other["sums"]) and first["norm"] == other["norm"]
+        first["nats"] = [result["nats"] for result in results]
+        merged.append(first)
+    return merged

@@ -1,0 +1,140 @@
+"""Trainings on several processes of this machine: the same bytes, whatever is killed; sentences; nobody is left behind."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from launch_runs import command, environment, left, train
+
+from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.storage import Storage
+from corpusmill.train import pretrain_job
+from corpusmill.train.launch import launch
+from corpusmill.train.options import ParallelConfig
+from corpusmill.train.restart import RankError
+
+
+def add(folder: Path, restarts: int = 2, **arguments: Any) -> dict[str, Any]:
+    parallel = ParallelConfig(replicate=2, max_restarts=restarts)
+    return launch("launched:add", arguments, parallel, "cpu", None, folder=folder / "processes")
+
+
+def test_one_process_is_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import launched
+
+    monkeypatch.setattr(launched, "_sum", lambda value: value)
+    done = launch("launched:add", {}, ParallelConfig(), "cpu", None, folder=tmp_path / "processes")
+    assert done["pid"] == os.getpid() and not (tmp_path / "processes").exists()
+
+
+def test_two_processes_share_the_cores_and_leave_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    done = add(tmp_path)
+    cores = len(os.sched_getaffinity(0))
+    assert (done["sum"], done["again"], done["threads"]) == (3, 6, max(1, cores // 2)) and done["pid"] != os.getpid()
+    assert capfd.readouterr() == ("", "") and list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_process_is_started_again_with_all_others_and_the_bytes_stay(
+    token_run: Storage, trained_by_two: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    dying_once(monkeypatch, tmp_path / "died")
+    train(token_run)
+    assert left(token_run) == trained_by_two
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err == ("corpusmill: training: process 2 of 2 was killed (SIGKILL); all begin again from the last state (restart 1 of 3).\n")
+
+
+def dying_once(monkeypatch: pytest.MonkeyPatch, marker: Path) -> None:
+    """From now on pre-trainings lose a process in step 6, once."""
+    real = pretrain_job.launch
+
+    def with_death(job: str, arguments: dict[str, Any], *rest: Any, **options: Any) -> dict[str, Any]:
+        return real("launched:train_and_die", {**arguments, "marker": str(marker)}, *rest, **options)
+
+    monkeypatch.setattr(pretrain_job, "launch", with_death)
+
+
+def test_wrong_input_is_a_sentence_at_once_and_a_bug_has_its_trace(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InputError, match=r"^tokens\.bin: broken at byte 7\.$"):
+        add(tmp_path, deed="bad input")
+    with pytest.raises(RankError, match="^process 2: KeyError: 'no such thing'") as bug:
+        add(tmp_path, deed="bug")
+    assert 'raise KeyError("no such thing")' in bug.value.__notes__[0]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_restarts_end(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(
+        CorpusmillError, match=r"^training: process 1 of 2 was killed \(SIGKILL\), and 1 restarts are used up; .*processes\.$"
+    ):
+        add(tmp_path, restarts=1, deed="die", rank=0)
+    assert capfd.readouterr().err.count("\n") == 1
+
+
+@pytest.fixture
+def waiting(tmp_path: Path) -> Iterator[tuple["subprocess.Popen[str]", int]]:
+    """A Python that trains on two processes, of which the second has begun to wait; and its process id."""
+    pid = tmp_path / "pid"
+    code = f"import test_launch_child; test_launch_child.main({str(tmp_path)!r}, {str(pid)!r})"
+    (tmp_path / "test_launch_child.py").write_text(CHILD)
+    env = environment()
+    env["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{env['PYTHONPATH']}"
+    with subprocess.Popen(["python", "-c", code], executable=command()[0], env=env, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            until = time.monotonic() + 60
+            while not (pid.exists() and pid.read_text()):
+                assert process.poll() is None and time.monotonic() < until
+                time.sleep(0.05)
+            yield process, int(pid.read_text())
+        finally:
+            process.kill()
+
+
+CHILD = """
+from pathlib import Path
+from corpusmill.train.launch import launch
+from corpusmill.train.options import ParallelConfig
+
+def main(folder, pid):
+    launch("launched:add", {"deed": "wait " + pid}, ParallelConfig(replicate=2), "cpu", None, folder=Path(folder) / "processes")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_processes_end_with_the_one_that_started_them(waiting: tuple["subprocess.Popen[str]", int], number: signal.Signals) -> None:
+    process, child = waiting
+    process.send_signal(number)
+    _, err = process.communicate(timeout=20)
+    assert re.search("KeyboardInterrupt", err) if number == signal.SIGINT else err == ""
+    until = time.monotonic() + 10
+    while alive(child):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return b"Z" not in Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[:1]
+
+
+def test_ctrl_c_of_the_command(token_run: Storage) -> None:
+    arguments = command("pretrain", token_run.root, "--set", "pretrain.loop.steps=100000", "--set", "pretrain.evaluate_every=0")
+    log = Path(token_run.path("pretrain/logs/train.jsonl"))
+    with subprocess.Popen(arguments, env=environment(), stderr=subprocess.PIPE, text=True) as process:
+        until = time.monotonic() + 60
+        while not (log.exists() and log.stat().st_size):
+            assert process.poll() is None and time.monotonic() < until
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    assert err == "corpusmill: interrupted; run the same command again to go on where it stopped.\n" and process.returncode == 130

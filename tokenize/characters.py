@@ -1,0 +1,107 @@
+"""Characters as tokens: a vocabulary in which every character of a corpus is one token.
+
+`tokenizer.json` has it as a byte-level BPE without merges whose expression cuts a text into its characters, each of which is a token as
+it is (`ignore_merges`). So `tokenizers`, `transformers` and all that reads byte-level vocabularies here read it, and nothing has to hold
+the 256 bytes. What else a text holds is refused: the token that `tokenizers` is to give for it is not there.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from corpusmill.pipeline.byte_alphabet import to_bytes, to_characters
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.text.buffers import text_buffers
+
+#: Cuts a text into its characters (code points).
+EACH_CHARACTER = r"[\s\S]"
+#: What `tokenizers` names when it refuses a character.
+UNKNOWN = "<|unknown character|>"
+CODE_POINTS = 0x110000
+
+
+@dataclass(frozen=True)
+class Characters:
+    """A vocabulary of characters. `ids` is int32 of length 0x110000: the id of each code point, -1 where it is no token."""
+
+    ids: npt.NDArray[np.int32]
+    size: int
+    special: Mapping[str, int]
+    pattern: str = EACH_CHARACTER
+
+    @cached_property
+    def tokens(self) -> Mapping[bytes, int]:
+        """Ids by the UTF-8 bytes of the character, special tokens left out."""
+        return {chr(point).encode(): int(self.ids[point]) for point in np.flatnonzero(self.ids >= 0).tolist()}
+
+    def encode_column(
+        self, texts: pa.Array | pa.ChunkedArray, end: int, dtype: np.dtype[Any]
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+        """All texts of a column as one array of ids, and the number of ids of each; `end` (if not -1) follows each that is not empty.
+
+        Raises InputError where a text holds a character that is no token.
+        """
+        data, offsets = text_buffers(texts)
+        data = data[offsets[0] : offsets[-1]]
+        begins = np.concatenate(([0], np.cumsum((data & 0xC0) != 0x80)))[offsets - offsets[0]]  # a character has one byte that begins it
+        ids = self.ids[np.frombuffer(data.tobytes().decode().encode("utf-32-le"), "<u4")]
+        if len(ids) and int(ids.min()) < 0:
+            raise InputError(f"{_shown(_character(data, int(np.argmin(ids))))} is no token of this vocabulary of characters.")
+        counts = np.diff(begins)
+        ended = (counts > 0) & (end >= 0)
+        found = np.full(len(ids) + int(ended.sum()), max(end, 0), dtype)
+        before = np.cumsum(ended) - ended  # ends that come before each text
+        found[np.arange(len(ids)) + np.repeat(before, counts)] = ids
+        return found, counts + ended
+
+
+def from_vocabulary(vocabulary: Mapping[str, int], special: Mapping[str, int], size: int) -> Characters:
+    """From the `vocab` of a `tokenizer.json` and its added tokens. Raises ValueError where a token is more or less than a character."""
+    ids = np.full(CODE_POINTS, -1, np.int32)
+    for token, number in vocabulary.items():
+        if token in special:
+            continue
+        try:
+            character = to_bytes(token).decode()
+        except (KeyError, UnicodeDecodeError):
+            character = ""
+        if len(character) != 1:
+            raise ValueError(f"it cuts text into characters, and its token {token!r} is none")
+        if character in special:
+            raise ValueError(f"text gives its special token {character!r}")
+        ids[ord(character)] = number
+    return Characters(ids, size, special)
+
+
+def make_tokenizer(characters: Iterable[str], special_tokens: Sequence[str]) -> Any:
+    """The `tokenizers.Tokenizer` with the special tokens as ids 0, 1, ... and then the characters by code point."""
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+
+    tokens = [*special_tokens, *map(to_characters, sorted(characters))]
+    tokenizer = Tokenizer(models.BPE({t: n for n, t in enumerate(tokens)}, [], ignore_merges=True, unk_token=UNKNOWN))
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special_tokens])
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(EACH_CHARACTER), "isolated"), byte_level])
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def count_characters(texts: pa.Array | pa.ChunkedArray) -> dict[str, int]:
+    """How often each character occurs in a column of texts."""
+    data, offsets = text_buffers(texts)
+    points = np.frombuffer(data[offsets[0] : offsets[-1]].tobytes().decode().encode("utf-32-le"), "<u4")
+    counts = np.bincount(points)
+    return {chr(point): int(counts[point]) for point in np.flatnonzero(counts).tolist()}
+
+
+def _character(data: npt.NDArray[np.uint8], number: int) -> str:
+    return data.tobytes().decode()[number]
+
+
+def _shown(character: str) -> str:
+    return f"{character!r} (U+{ord(character):04X})"

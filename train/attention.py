@@ -1,0 +1,86 @@
+"""Causal self-attention with grouped queries, and the cache of keys and values with which text is written."""
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from corpusmill.train.architecture import Architecture
+from corpusmill.train.norm import RMSNorm
+from corpusmill.train.rope import rotate
+from corpusmill.train.visibility import Mask, first_key
+
+
+class KVCache:
+    """Keys and values of the positions so far, `[B, kv_heads, longest, head_dim]` each, by layer."""
+
+    def __init__(self, longest: int, window: int = 0):
+        self.longest, self.window, self.length = longest, window, 0
+        self.layers: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Stores `[B, kv_heads, T, head_dim]` after the first `length` positions; returns all that the new ones see."""
+        if layer not in self.layers:  # shape, type and device are those of what comes: half the heads, say, or bf16
+            shape = (*keys.shape[:2], self.longest, keys.size(3))
+            self.layers[layer] = keys.new_empty(shape), values.new_empty(shape)
+        kept_keys, kept_values = self.layers[layer]
+        first, end = first_key(self.length, self.window), self.length + keys.size(2)
+        kept_keys[:, :, self.length : end] = keys
+        kept_values[:, :, self.length : end] = values
+        return kept_keys[:, :, first:end], kept_values[:, :, first:end]
+
+
+@lru_cache(maxsize=1)
+def _flex() -> Any:
+    """flex_attention as one kernel: without the compiler it would write out all scores."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=False)
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Mask) -> Tensor:
+    """softmax(QK' / sqrt(head_dim)) V, `[B, heads, T, head_dim]`, for `mask` see `visibility.py` (None is causal).
+
+    A query that sees nothing gets 0. Each key-value head serves `heads / kv_heads` consecutive query heads. PyTorch picks the
+    kernel: FlashAttention on a GPU and its own on a CPU; with a block mask flex_attention, whose backward a CPU lacks.
+    """
+    grouped = queries.size(1) != keys.size(1)
+    if mask is None or isinstance(mask, Tensor):
+        causal = mask is None and queries.size(2) > 1
+        return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
+    mixed: Tensor = _flex()(queries, keys, values, block_mask=mask, enable_gqa=grouped)
+    return mixed
+
+
+class Attention(nn.Module):
+    """Self-attention of one layer, with an optional norm on each head of queries and keys.
+
+    How many heads there are is read off the projections' outputs, so a tensor-parallel rank may hold some of them.
+    """
+
+    def __init__(self, arch: Architecture, layer: int):
+        super().__init__()
+        self.layer, self.head_dim = layer, arch.head_dim
+        self.q_proj = nn.Linear(arch.width, arch.heads * arch.head_dim, bias=False)
+        self.k_proj = nn.Linear(arch.width, arch.kv_heads * arch.head_dim, bias=False)
+        self.v_proj = nn.Linear(arch.width, arch.kv_heads * arch.head_dim, bias=False)
+        self.o_proj = nn.Linear(arch.heads * arch.head_dim, arch.width, bias=False)
+        self.q_norm = RMSNorm(arch.head_dim, arch.norm_eps) if arch.qk_norm else None
+        self.k_norm = RMSNorm(arch.head_dim, arch.norm_eps) if arch.qk_norm else None
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Mask, cache: KVCache | None) -> Tensor:
+        """`x` `[B, T, width]` to the same; `cos` and `sin` as in `rope.rotate`."""
+        batch, length, _ = x.shape
+        shape = (batch, length, -1, self.head_dim)
+        queries, keys, values = (project(x).view(shape) for project in (self.q_proj, self.k_proj, self.v_proj))
+        if self.q_norm is not None and self.k_norm is not None:
+            queries, keys = self.q_norm(queries), self.k_norm(keys)
+        queries, keys, values = (heads.transpose(1, 2) for heads in (queries, keys, values))
+        # under autocast the rotation is fp32: the tables have the residual stream's type
+        queries, keys = rotate(queries, cos, sin).to(values.dtype), rotate(keys, cos, sin).to(values.dtype)
+        if cache is not None:
+            keys, values = cache.extend(self.layer, keys, values)
+        mixed = attend(queries, keys, values, mask)
+        return self.o_proj(mixed.transpose(1, 2).reshape(batch, length, -1))

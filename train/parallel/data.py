@@ -1,0 +1,56 @@
+"""Data parallelism: ranks that see different rows, with whole copies of the model (DDP) or with shards of it (FSDP2)."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from corpusmill.train.model import Llama
+from corpusmill.train.parallel.layout import Layout
+
+
+def copies(model: Llama, layout: Layout) -> DistributedDataParallel:
+    """The model as one of equal copies on all processes, whose gradients are averaged in buckets while the backward pass goes on.
+
+    DDP settles its buckets in its first backward pass, and sums depend on them in their last bits. So that is done here and its
+    gradients are thrown away: a run that goes on from a saved state begins with the same buckets as one that was never stopped.
+    """
+    cuda = [layout.device.index] if layout.device.index is not None else None
+    ddp = DistributedDataParallel(model, device_ids=cuda, gradient_as_bucket_view=True)
+    ddp(torch.zeros(1, 2, dtype=torch.int64, device=layout.device)).sum().backward()
+    ddp.zero_grad(set_to_none=True)
+    return ddp
+
+
+def shard(model: Llama, layout: Layout, precision: MixedPrecisionPolicy | None = None, *, keep: bool | None = None) -> None:
+    """Shards the model, or a pipeline's part of it, in place: layer by layer over the ranks of `shard`, the same in each of `replicate`.
+
+    Weights are gathered for a layer's forward pass and its backward pass, or stay whole between the two (`keep`; by default where
+    `zero` is below 3). Gradients are averaged over all ranks that see different rows. Works on a model that tensor parallelism
+    has spread, and with a shard of 1, which is then DDP on DTensors.
+    """
+    mesh = layout.submesh("replicate", "shard")
+    if mesh is None:
+        return
+    keep = layout.config.zero < 3 if keep is None else keep
+    options: dict[str, Any] = {"mesh": mesh, "mp_policy": precision or MixedPrecisionPolicy(), "reshard_after_forward": not keep}
+    for layer in model.model.layers.values():
+        fully_shard(layer, **options)
+    fully_shard(model, **options)
+
+
+@contextmanager
+def synchronised(model: nn.Module, last: bool) -> Iterator[None]:
+    """A forward and backward of one of a step's micro-batches: copies average their gradients in the `last` one only, while shards
+    add up their part of each."""
+    context: AbstractContextManager[object] = nullcontext()
+    if isinstance(model, DistributedDataParallel):
+        context = nullcontext() if last else model.no_sync()
+    elif isinstance(model, FSDPModule):
+        model.set_requires_all_reduce(last)
+    with context:
+        yield

@@ -1,0 +1,81 @@
+"""Tensor parallelism: ranks that share out every matrix, and between matrices the sequence (https://arxiv.org/abs/2205.05198).
+
+The residual stream is sharded by position. Attention and SwiGLU gather it, compute some heads or some of the inner width each, and
+scatter the sum of their outputs; the vocabulary of embedding and head is shared out, too, so no rank ever has all logits.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import Replicate, Shard
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel,
+    ParallelStyle,
+    PrepareModuleInput,
+    PrepareModuleOutput,
+    RowwiseParallel,
+    SequenceParallel,
+    loss_parallel,
+    parallelize_module,
+)  # fmt: skip
+
+from corpusmill.train.model import Llama
+
+SEQUENCE = Shard(1)
+
+
+def spread(model: Llama, mesh: DeviceMesh) -> None:
+    """Spreads the model, or a pipeline's part of it, over the one-dimensional `mesh` in place: its weights become DTensors.
+
+    Its logits are then sharded by vocabulary (`loss_parallel`). Where the part begins or ends inside the layers, what goes in and
+    out are whole hidden states, the same on all ranks.
+    """
+    decoder = model.model
+    layers = list(decoder.layers.values())
+    for layer in layers:
+        parallelize_module(layer, mesh, _layer_plan(model.arch.qk_norm))
+    ends: dict[str, ParallelStyle] = {}
+    if decoder.embed_tokens is not None:
+        ends["model.embed_tokens"] = RowwiseParallel(input_layouts=Replicate(), output_layouts=SEQUENCE)
+    else:
+        parallelize_module(
+            layers[0],
+            mesh,
+            PrepareModuleInput(input_layouts=_first(Replicate()), desired_input_layouts=_first(SEQUENCE), use_local_output=True),
+        )
+    if decoder.norm is not None:
+        ends["model.norm"] = SequenceParallel()
+    else:
+        parallelize_module(layers[-1], mesh, PrepareModuleOutput(output_layouts=SEQUENCE, desired_output_layouts=Replicate()))
+    if model.lm_head is not None:
+        ends["lm_head"] = ColwiseParallel(input_layouts=SEQUENCE, output_layouts=Shard(-1), use_local_output=False)
+    parallelize_module(model, mesh, ends)
+    model.tie()  # both are sharded by vocabulary, so they can stay one weight
+
+
+def _first(layout: Any) -> tuple[Any, ...]:
+    """Layouts of (x, cos, sin, mask, cache), of which the first alone is spread."""
+    return (layout, None, None, None, None)
+
+
+def _layer_plan(qk_norm: bool) -> dict[str, ParallelStyle]:
+    plan: dict[str, ParallelStyle] = {
+        "input_layernorm": SequenceParallel(),
+        "self_attn": PrepareModuleInput(input_layouts=_first(SEQUENCE), desired_input_layouts=_first(Replicate())),
+        **{f"self_attn.{name}_proj": ColwiseParallel() for name in "qkv"},
+        "self_attn.o_proj": RowwiseParallel(output_layouts=SEQUENCE),
+        "post_attention_layernorm": SequenceParallel(),
+        "mlp": PrepareModuleInput(input_layouts=(SEQUENCE,), desired_input_layouts=(Replicate(),)),
+        "mlp.gate_proj": ColwiseParallel(),
+        "mlp.up_proj": ColwiseParallel(),
+        "mlp.down_proj": RowwiseParallel(output_layouts=SEQUENCE),
+    }
+    if qk_norm:  # `[B, T, heads, head_dim]`: each rank norms its heads
+        plan |= {f"self_attn.{name}_norm": SequenceParallel(sequence_dim=2, use_local_output=True) for name in "qk"}
+    return plan
+
+
+def sharded_loss(mesh: DeviceMesh | None) -> AbstractContextManager[object]:
+    """Where cross-entropy of logits that are sharded by vocabulary, and its backward pass, take place; without a mesh, anywhere."""
+    return nullcontext() if mesh is None else loss_parallel()

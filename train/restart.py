@@ -1,0 +1,75 @@
+"""A group of processes that begins again when one of them is killed, and what their failures mean to the one who started them."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any, Protocol
+
+from corpusmill.pipeline.errors import CorpusmillError, InputError
+
+#: What the first process leaves in the group's folder.
+RESULT = "result.json"
+#: Names the file descriptor on which the first of the processes that we start may draw its bar.
+TERMINAL = "CORPUSMILL_TERMINAL"
+
+
+class RankError(Exception):
+    """A process of the group ended in an exception that is no CorpusmillError; its trace is a note of this one."""
+
+
+class Killed(Exception):
+    """A process of the group did not end by itself; says which one and how."""
+
+
+class Group(Protocol):
+    """Processes that work on one task together."""
+
+    folder: Path  # where they leave `result.json` and `error-<rank>.json`
+
+    def run(self) -> None:
+        """Starts the processes and waits for all of them. Raises Killed, or RankError, where not all have ended well."""
+        ...
+
+
+def with_restarts(group: Group, restarts: int) -> dict[str, Any]:
+    """The first process's result, of as many attempts as it takes; the folder is removed where all ended well."""
+    for attempt in range(restarts + 1):
+        shutil.rmtree(group.folder, ignore_errors=True)
+        group.folder.mkdir(parents=True)
+        try:
+            group.run()
+        except Killed as killed:
+            raise_first(_errors(group.folder), ours_only=True)
+            if attempt == restarts:
+                raise CorpusmillError(
+                    f"training: {killed}, and {attempt} restarts are used up; what it said is in {group.folder}."
+                ) from None
+            again = f"all begin again from the last state (restart {attempt + 1} of {restarts})"
+            print(f"corpusmill: training: {killed}; {again}.", file=sys.stderr, flush=True)
+        except RankError as failed:
+            raise_first(_errors(group.folder))
+            for log in sorted(group.folder.glob("*.log")):
+                failed.add_note(f"{log}:\n{log.read_text(errors='replace')[-4000:]}")
+            raise
+        else:
+            result: dict[str, Any] = json.loads((group.folder / RESULT).read_bytes())
+            shutil.rmtree(group.folder, ignore_errors=True)
+            return result
+    raise AssertionError("there is one attempt at least")
+
+
+def _errors(folder: Path) -> list[dict[str, Any]]:
+    """What the processes say themselves, the first first."""
+    return sorted((json.loads(path.read_bytes()) for path in folder.glob("error-*.json")), key=lambda error: float(error["time"]))
+
+
+def raise_first(errors: list[dict[str, Any]], ours_only: bool = False) -> None:
+    """Raises the first of the errors, as `rank.described` gives them, that is ours; else the first of all. Nothing where there is none."""
+    for error in errors:
+        if error["exit_code"] is not None:
+            raise (InputError if error["exit_code"] == InputError.exit_code else CorpusmillError)(error["message"])
+    for error in errors[: 0 if ours_only else 1]:
+        found = RankError(f"process {error['rank'] + 1}: {error['message']}")
+        found.add_note(error["trace"])
+        raise found from None
