@@ -35,6 +35,14 @@ def fast_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
 
 
+def _orthogonalized(stack: Any, bf16: bool) -> Any:
+    if not is_sharded(stack):
+        return orthogonalize(stack, bf16=bf16)
+    from corpusmill.train.parallel.matrices import by_matrix  # takes half a second
+
+    return by_matrix(partial(orthogonalize, bf16=bf16), stack)
+
+
 class Muon(torch.optim.Optimizer):
     """Matrices of a shape are orthogonalised together; where they are sharded (DTensors), each rank takes some of them."""
 
@@ -60,13 +68,7 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])
         nesterov = torch._foreach_lerp(grads, buffers, group["momentum"])
         stack = torch.stack([like(update, p) for update, p in zip(nesterov, params)])
-        orthogonal = partial(orthogonalize, bf16=self.bf16 and stack.dtype == torch.float32)
-        if is_sharded(stack):
-            from corpusmill.train.parallel.matrices import by_matrix  # takes half a second
-
-            updates = by_matrix(orthogonal, stack).unbind(0)
-        else:
-            updates = orthogonal(stack).unbind(0)
+        updates = _orthogonalized(stack, self.bf16 and stack.dtype == torch.float32).unbind(0)
         torch._foreach_mul_(locals_, 1 - group["lr"] * group["weight_decay"])
         rows, columns = params[0].shape
         scale = max(1.0, rows / columns) ** 0.5

@@ -96,7 +96,7 @@ class Pipeline:
         split: list[Any] = [(None,) * pieces if t is None else t.tensor_split(pieces) for t in batch]
         # in pieces, so that a stage takes up the next rows while later ones have those before
         with rounded(self.stages, self.precision):
-            found = [self._nats(*rows, sent) for rows in zip(*split)]  # type: ignore[call-arg]
+            found = [self._nats(i, t, s, sent) for i, t, s in zip(*split)]
         for work in sent:
             work.wait()
         for module in self.stages.modules():
