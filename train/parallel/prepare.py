@@ -43,7 +43,7 @@ def _spread(model: Llama, layout: Layout, config: LoopConfig) -> Computation:
 
 def optimizer_of(computation: Computation, layout: Layout, config: OptimizerConfig) -> Any:
     """What updates the parameters that this rank has, or with ZeRO-1 those that it owns; see `Optimizer`."""
-    if layout.config.zero == 1 and layout.config.shard > 1:
+    if layout.config.zero == 1 and layout.config.shard > 1 and layout.config.pipeline == 1:
         from corpusmill.train.parallel.zero import SharedOptimizer
 
         return SharedOptimizer(computation.parameters, config, layout)
