@@ -80,7 +80,8 @@ class ParallelConfig(Config):
     shard: int = Field(default=1, ge=1, description="Ranks that see different rows and share out weights, gradients and moments (FSDP2).")
     zero: Literal[1, 2, 3] = Field(
         default=3,
-        description="What `shard` shares out: 1 the optimiser's moments, 2 gradients too, 3 weights too (with `tensor` or `pipeline` 1 is as 2).",
+        description="What `shard` shares out: 1 the optimiser's moments, 2 gradients too, 3 weights too. "
+        "With `tensor` or `pipeline`, 1 is the same as 2.",
     )
     tensor: int = Field(default=1, ge=1, description="Ranks that share out every matrix, and the sequence between them.")
     pipeline: int = Field(default=1, ge=1, description="Ranks that share out the layers.")
