@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from corpusmill.pipeline.config import counting
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.progress import Progress
 from corpusmill.train.ahead import Ahead
@@ -159,7 +160,7 @@ class _Loop:
     ):
         self.computation, self.objective, self.config, self.states = computation, objective, config, states
         self.describe, self.title = describe, title
-        self.identity = {"loop": config.identity(), "model": arch.model_dump(mode="json")}
+        self.identity = {"loop": counting(config), "model": arch.model_dump(mode="json")}
         self.optimizer = optimizer_of(computation, states.layout, config.optimizer)
         self.device = next(iter(computation.parameters.values())).device
         self.so_far = _Progress()
