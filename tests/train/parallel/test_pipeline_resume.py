@@ -7,7 +7,6 @@ import pytest
 from ranks import run_ranks
 from resuming import train
 
-
 AT_ONCE = {"async_save": False}  # a process that is killed in step 6 has surely saved the state after step 3
 
 
