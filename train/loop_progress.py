@@ -31,7 +31,7 @@ class LoopBar:
             loss = line["loss"]
             self.loss = loss if self.loss is None else SMOOTHING * self.loss + (1 - SMOOTHING) * loss
         if self.validation in line:
-            self.score = f"validation {line[self.validation]:.3f} bits/byte"
+            self.score = f"val {line[self.validation]:.3f}"
         self.line, self.speed, self.tokens_per_second = line, speed, tokens_per_second
 
     def __rich__(self) -> Any:
@@ -44,8 +44,8 @@ class LoopBar:
         used = f"{self.speed['mfu']:.1%} MFU" if "mfu" in self.speed else f"{short(self.speed['flops_per_second'])}FLOP/s"
         memory = self.speed.get("cuda_bytes", self.speed["memory_bytes"])
         parts = [
-            f"loss {self.loss:.3f}" if self.loss is not None else "", f"lr {self.line['lr']:.1e}",
-            f"{short(self.tokens_per_second)}tokens/s", used, f"{memory / 1e9:.1f} GB",
+            f"loss {self.loss:.3f}" if self.loss is not None else "", f"lr {self.line['lr']:.2g}",
+             f"{short(self.tokens_per_second).replace(' ', '')} tok/s", used, f"{memory / 1e9:.1f} GB",
             f"{self.skipped} skipped" if self.skipped else "", self.score,
         ]  # fmt: skip
         return Group(self.bars, Text("  " + "  ".join(filter(None, parts)), style="dim", overflow="ellipsis", no_wrap=True))

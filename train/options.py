@@ -19,6 +19,9 @@ class OptimizerConfig(Config):
     eps: float = Field(default=1e-8, gt=0, description="AdamW's epsilon.")
     weight_decay: float = Field(default=0.1, ge=0, description="Decoupled weight decay (times the learning rate), on matrices only.")
     momentum: float = Field(default=0.95, ge=0, lt=1, description="Muon's momentum (Nesterov).")
+    newton_schulz: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="Arithmetic of Muon's orthogonalisation: `auto` is bf16 where the machine has instructions for it."
+    )
 
 
 class LoopConfig(Config):
@@ -34,7 +37,8 @@ class LoopConfig(Config):
         default="wsd", description="Learning rate after warm-up: cosine or linear over all steps, `wsd` stays constant until its last part."
     )
     warmup: int = Field(default=20, ge=0, description="Steps of linear warm-up.")
-    decay_fraction: float = Field(default=0.6, gt=0, le=1, description="The last part of the steps in which `wsd` decays linearly.")
+    decay_fraction: float = Field(default=0.6, gt=0, le=1, description="The last part of the steps in which `wsd` decays.")
+    decay: Literal["linear", "1-sqrt"] = Field(default="linear", description="How `wsd` decays: in a line, or as 1 - sqrt(part done).")
     min_lr: float = Field(default=0.0, ge=0, le=1, description="Where the decay ends, as a fraction of the peak.")
     clip: float = Field(default=1.0, ge=0, description="Largest gradient norm; larger ones are scaled down to it. 0 clips nothing.")
     spike: float = Field(
@@ -52,8 +56,10 @@ class LoopConfig(Config):
     async_save: bool = Field(
         default=True, json_schema_extra=ASIDE, description="States are written beside the training, which waits only while they are copied."
     )
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        default="auto", description="Arithmetic of the forward pass: `auto` is bf16 autocast on CUDA and fp32 on CPU. Weights stay fp32."
+    precision: Literal["auto", "fp32", "bf16", "bf16-params", "fp16"] = Field(
+        default="auto",
+        description="Arithmetic of forward and backward: `bf16` and `fp16` (whose loss is scaled) by autocast, `bf16-params` in bf16 "
+        "throughout; `auto` is `bf16` on CUDA and `fp32` on CPU. Weights, moments and what is saved are always fp32.",
     )
     compile: bool = Field(default=False, json_schema_extra=ASIDE, description="Compile the layers with torch.compile.")
     checkpointing: bool = Field(

@@ -42,11 +42,18 @@ def pretrain(config: "PretrainConfig", run: str, identity: str, progress: Progre
     """Trains in the working folder `pretrain/checkpoints/<identity>`; the output names the finished model's files there."""
     work = Path(run) / "pretrain" / "checkpoints" / identity[:16]
     arguments = {"config": config.model_dump(mode="json"), "run": run, "work": str(work)}
-    metrics = launch(f"{__name__}:train", arguments, config.parallel, config.device, progress, folder=work / "processes", engine=engine)
+    metrics = launch(
+        f"{__name__}:train", arguments, config.parallel, config.device, progress, folder=work / "processes", engine=engine,
+        title="pretrain", log=_log(Path(run)), steps=config.loop.steps,
+    )  # fmt: skip
     files: dict[str, Content] = {f"model/{path.name}": path for path in sorted((work / "model").iterdir())}
     warnings = metrics.pop("warnings")
     files["metrics.json"] = json.dumps(metrics, indent=2).encode() + b"\n"
     return Output(files, rows_in=metrics["tokens"], kept=metrics["tokens"], counts={"skipped_steps": metrics["skipped"]}, warnings=warnings)
+
+
+def _log(run: Path) -> Path:
+    return run / "pretrain" / "logs" / "train.jsonl"
 
 
 def train(layout: Layout, progress: Progress | None, config: dict[str, Any], run: str, work: str) -> dict[str, Any]:
@@ -87,7 +94,7 @@ class _Job(TokenObjective):
         loop = self.config.loop.model_copy(update={"keep_best": max(self.config.loop.keep_best, best)})
         result = fit(
             model, self, loop, layout=self.layout, state=self.work / "state",
-            log=self.run / "pretrain" / "logs" / "train.jsonl", describe=self.loader.documents,
+            log=_log(self.run), describe=self.loader.documents,
             evaluate=self.evaluate if self.validation else None, evaluate_every=self.config.evaluate_every, score=SCORE,
             progress=progress, title="pretrain",
         )  # fmt: skip

@@ -29,7 +29,7 @@ def open_tracker(kind: str, folder: Path, begin: int, title: str) -> Tracker:
     try:
         return TensorBoard(folder, begin, title) if kind == "tensorboard" else WeightsAndBiases(folder, begin, title)
     except ImportError as error:
-        raise InputError(f"{title}.loop.log: {kind} can't be imported ({error}); pip install 'corpusmill[{kind}]'.") from error
+        raise InputError(f"{title}.loop.log: {kind} can't be imported ({error}); pip install {kind}.") from error
 
 
 def numbers(line: Mapping[str, Any], section: str = "") -> dict[str, float]:

@@ -90,7 +90,7 @@ class Validation:
         for places, rows in evaluation_batches(self.shards, self.context, batch, self.document_mask, windows, share):
             ids, targets, segments = to_device(rows, device)
             nats = computation.nats(ids, targets, segments).double().cpu().numpy()
-            counted = np.where(places >= 0, self.table[rows[1].numpy()], 0)
+            counted = np.where(places >= 0, self.table[np.maximum(rows[1].numpy(), 0)], 0)
             text = counted > 0
             document = np.searchsorted(self.starts, places[text], "right") - 1
             # one after the other, so that cuts into batches change no sum

@@ -1,0 +1,158 @@
+"""Scores of held-out tokens: by hand, by group, and the same however windows are shared out."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from token_sets import write_token_set
+
+from corpusmill.pipeline.special_tokens import EOT_ID
+from corpusmill.pipeline.tokenreader import TokenShards
+from corpusmill.train.architecture import Architecture
+from corpusmill.train.model import Llama, initialise
+from corpusmill.train.objective import Share
+from corpusmill.train.parallel.computation import Local
+from corpusmill.train.validation import MOST, OTHERS, UNKNOWN, Sums, Validation, report
+
+CPU, VOCABULARY = torch.device("cpu"), 40
+ARCH = Architecture(vocab_size=VOCABULARY, layers=1, width=16, heads=2, kv_heads=2, head_dim=8, ffn=16, context=8)
+#: Special tokens are no text; the others have one to three bytes.
+SIZES = np.array([0, 0, 0, 0, *(1 + n % 3 for n in range(VOCABULARY - 4))])
+
+
+def model() -> Llama:
+    found = Llama(ARCH)
+    initialise(found, 0)
+    with torch.no_grad():
+        for p in found.parameters():
+            p += torch.randn(p.shape, generator=torch.Generator().manual_seed(1)) * 0.3
+    return found.double()
+
+
+MODEL = model()
+SETS = st.lists(
+    st.lists(st.lists(st.integers(4, VOCABULARY - 1), max_size=9).map(lambda ids: [*ids, EOT_ID]), max_size=5), min_size=1, max_size=4
+)
+
+
+def described(folder: Path, **columns: list[str | None]) -> TokenShards:
+    """A shard with a document of three tokens for each value of the columns, which its index has."""
+    count = len(next(iter(columns.values())))
+    write_token_set(folder, [[[4 + n % 9, 5, EOT_ID] for n in range(count)]], vocabulary_size=VOCABULARY)
+    shards = TokenShards(folder)
+    index = shards.index(0)
+    for name, values in columns.items():
+        index = index.set_column(index.column_names.index(name), name, pa.array(values, pa.string()))
+    shards._indexes[0] = index
+    return shards
+
+
+class Ranks(Local):
+    """One of several processes, whose totals are those that all of them have left in `parts`."""
+
+    parts: list[torch.Tensor]
+
+    def total(self, values: torch.Tensor) -> torch.Tensor:
+        self.parts.append(values)
+        return torch.stack(self.parts).sum(0)
+
+
+@settings(deadline=None, max_examples=40)
+@given(sets=SETS, mask=st.booleans(), batch=st.integers(1, 5), of=st.integers(1, 3))
+def test_nats_bytes_and_tokens_of_each_document_by_hand_for_any_batch_and_any_shares(tmp_path_factory, sets, mask, batch, of) -> None:
+    folder = tmp_path_factory.mktemp("set")
+    write_token_set(folder, sets, vocabulary_size=VOCABULARY)
+    documents = [document for shard in sets for document in shard]
+    if not documents:
+        return
+    shards = TokenShards(folder)
+    row = [EOT_ID, *(token for document in documents for token in document)]
+    nats = []
+    for start in range(0, len(row) - 1, ARCH.context):
+        ids = torch.tensor([row[start : start + ARCH.context + 1]])
+        segments = (ids[:, :-1] == EOT_ID).cumsum(1) if mask else None
+        with torch.no_grad():
+            logits = MODEL(ids[:, :-1], segments)
+        nats += torch.nn.functional.cross_entropy(logits[0], ids[0, 1:], reduction="none").tolist()
+    validation, place, wanted = Validation(shards, SIZES, ARCH.context, mask), 0, []
+    for document in documents:
+        text = nats[place : place + len(document) - 1]
+        wanted.append((sum(text), len(text), sum(SIZES[document])))
+        place += len(document)
+    local = Ranks(MODEL, "fp32")
+    local.parts = []
+    for index in range(of):
+        sums = validation.sums(local, CPU, Share(index, of), batch=batch)
+    for found, values in zip((sums.nats, sums.tokens, sums.sizes), zip(*wanted)):
+        assert found.tolist() == pytest.approx(values, rel=1e-10)
+
+
+def test_an_untrained_model_needs_the_bits_of_its_vocabulary_and_leaves_no_doubt_about_it(tmp_path: Path) -> None:
+    write_token_set(tmp_path, [[[4, 7, 10, EOT_ID], [7, EOT_ID], [4, 4, EOT_ID]]], vocabulary_size=VOCABULARY)
+    fresh = Llama(ARCH)
+    initialise(fresh, 0)  # its head is zero: all tokens are equally likely, and these have one byte each
+    score = Validation(TokenShards(tmp_path), SIZES, 8, True).sums(Local(fresh, "fp32"), CPU).score()
+    assert (score.tokens, score.utf8_bytes, score.documents) == (6, 6, 3)
+    assert [score.bits_per_byte, score.low, score.high] == pytest.approx([math.log2(VOCABULARY)] * 3, rel=1e-6)
+    assert score.nats_per_token == pytest.approx(math.log(VOCABULARY), rel=1e-6)
+
+
+def test_a_glance_sees_its_windows_alone(tmp_path: Path) -> None:
+    write_token_set(tmp_path, [[[4 + n, 5, 6, 7, 8, 9, 10, EOT_ID] for n in range(20)]], vocabulary_size=VOCABULARY)
+    validation = Validation(TokenShards(tmp_path), SIZES, 8, True)
+    whole, glance = (validation.sums(Local(MODEL, "fp32"), CPU, windows=windows) for windows in (0, 5))
+    seen = np.flatnonzero(glance.sizes)
+    assert seen.tolist() == [0, 4, 8, 12, 16] and glance.score().documents == 5
+    assert glance.nats[seen].tolist() == pytest.approx(whole.nats[seen].tolist(), rel=1e-12)
+
+
+def test_scores_by_language_and_host_are_those_of_their_documents(tmp_path: Path) -> None:
+    languages = ["de", "en", "en", None, "en", "de"]
+    urls = ["https://a.test/1", "https://b.test/2", "http://A.test/3", None, "https://b.test/5", "https://b.test/6"]
+    validation = Validation(described(tmp_path, language=languages, url=urls, source=["one"] * 6), SIZES, 8, True)
+    sums = validation.sums(Local(MODEL, "fp32"), CPU)
+    found = validation.by_group(sums)
+    assert list(found) == ["language", "host"]  # all are of one source: nothing to tell apart
+    assert {name: score.documents for name, score in found["language"].items()} == {"en": 3, "de": 2, UNKNOWN: 1}
+    assert {name: score.documents for name, score in found["host"].items()} == {"b.test": 3, "a.test": 2, UNKNOWN: 1}
+    for name in ("en", "de"):
+        rows = [n for n, language in enumerate(languages) if language == name]
+        score = found["language"][name]
+        assert score.bits_per_byte == pytest.approx(sums.nats[rows].sum() / math.log(2) / sums.sizes[rows].sum(), rel=1e-12)
+        assert score.low <= score.bits_per_byte <= score.high and score.utf8_bytes == sums.sizes[rows].sum()
+    assert report(sums.score(), found)["by"]["host"]["a.test"]["documents"] == 2
+
+
+def test_many_groups_are_summed_up_and_documents_without_columns_have_none(tmp_path: Path) -> None:
+    urls = [f"https://{n:02d}.test/" for n in range(MOST + 3) for _ in range(1 + (n < 2))]
+    validation = Validation(described(tmp_path, url=urls), SIZES, 8, True)
+    names, group = validation.groups["host"]
+    assert names[:3] == ["00.test", "01.test", "02.test"] and names[-1] == OTHERS and len(names) == MOST + 1
+    assert (group == MOST).sum() == 3 and "language" not in validation.groups
+
+
+def test_the_interval_covers_the_score_of_the_whole_from_which_documents_are_drawn() -> None:
+    generator, covered = np.random.default_rng(0), 0
+    for _ in range(200):
+        sizes = generator.integers(50, 500, 60).astype(float)
+        nats = sizes * np.log(2) * generator.normal(1.0, 0.2, 60)  # one bit a byte in the long run
+        score = Sums(nats, sizes, sizes).score(resamples=200)
+        covered += score.low <= 1.0 <= score.high
+    assert 0.88 <= covered / 200 <= 0.99
+
+
+def test_bundles_of_many_documents_give_the_interval_of_the_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    from corpusmill.train import intervals
+
+    generator = np.random.default_rng(0)
+    sizes = generator.integers(50, 500, 20_000).astype(float)
+    bits = sizes * generator.normal(1.0, 0.2, 20_000)
+    bundled = intervals.bootstrap_ratio(bits, sizes, 400, 0.95, 0)
+    monkeypatch.setattr(intervals, "MOST", 20_000)
+    alone = intervals.bootstrap_ratio(bits, sizes, 400, 0.95, 0)
+    assert bundled[1] - bundled[0] == pytest.approx(alone[1] - alone[0], rel=0.15) and sum(bundled) == pytest.approx(sum(alone), rel=1e-3)

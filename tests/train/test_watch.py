@@ -1,0 +1,215 @@
+"""What is written while a training runs: speed, samples, TensorBoard, Weights & Biases, the bar."""
+
+import io
+import json
+import math
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from objectives import Goal
+from rich.console import Console
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.progress import Progress
+from corpusmill.train.architecture import Architecture
+from corpusmill.train.loop import FitResult, fit
+from corpusmill.train.loop_progress import LoopBar, clock, loop_bar, short
+from corpusmill.train.model import Llama, initialise
+from corpusmill.train.objective import StepLoss
+from corpusmill.train.options import LoopConfig
+from corpusmill.train.presets import ModelConfig
+from corpusmill.train.speed import Meter, flops_per_token, peak_flops, peak_memory
+from corpusmill.train.trackers import numbers
+
+ARCH = Architecture(vocab_size=31, layers=2, width=16, heads=2, kv_heads=1, head_dim=8, ffn=24, context=16)
+CPU = torch.device("cpu")
+
+
+def loss(model: Llama, step: int) -> StepLoss:
+    ids = torch.randint(31, (6, 13), generator=torch.Generator().manual_seed(step))
+    total = torch.nn.functional.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten(), reduction="sum")
+    return StepLoss(total * math.nan if step == 1 else total, 72)
+
+
+def run(folder: Path, steps: int = 8, function=loss, progress: Progress | None = None, **options: object) -> FitResult:
+    model = Llama(ARCH)
+    initialise(model, 7)
+    config = LoopConfig.model_validate({"steps": steps, "save_every": 3, "warmup": 2, "threads": 1, **options})
+
+    def evaluate(_: object, done: int) -> dict:
+        return {
+            "validation_bits_per_byte": 1.0 + done,
+            "validation_by": {"language": {"en": math.nan}},
+            "samples": [{"text": f"after {done}"}],
+        }
+
+    return fit(model, Goal(function), config, state=folder / "state", log=folder / "logs" / "train.jsonl", evaluate=evaluate,
+               evaluate_every=5, progress=progress)  # fmt: skip
+
+
+def lines(folder: Path, name: str) -> list[dict]:
+    return [json.loads(line) for line in (folder / "logs" / name).read_text().splitlines()]
+
+
+def killed_at(step: int):
+    def dying(model: Llama, at: int) -> StepLoss:
+        if at == step:
+            raise KeyboardInterrupt
+        return loss(model, at)
+
+    return dying
+
+
+def test_speed_and_samples_have_files_of_their_own(tmp_path: Path) -> None:
+    result = run(tmp_path)
+    speed, samples, log = (lines(tmp_path, name) for name in ("speed.jsonl", "samples.jsonl", "train.jsonl"))
+    assert [line["step"] for line in speed] == list(range(8)) and result.tokens == 8 * 72
+    for line in speed:
+        assert line["tokens_per_second"] == pytest.approx(72 / line["seconds"]) and 0 <= line["waited"] < line["seconds"]
+        assert line["flops_per_second"] == pytest.approx(line["tokens_per_second"] * flops_per_token(ARCH)) and "mfu" not in line
+        assert 1e7 < line["memory_bytes"] <= peak_memory()
+    assert speed[-1]["seconds_left"] == 0 < speed[0]["seconds_left"]
+    assert samples == [{"step": 4, "samples": [{"text": "after 5"}]}, {"step": 7, "samples": [{"text": "after 8"}]}]
+    assert not {"seconds", "samples"} & {name for line in log for name in line}
+    assert log[4]["validation_by"] == {"language": {"en": "nan"}} and log[1]["loss"] == "nan"
+
+
+def test_resumed_files_have_each_step_once(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, function=killed_at(5))
+    run(tmp_path)
+    assert [line["step"] for line in lines(tmp_path, "speed.jsonl")] == list(range(8))
+    assert [line["step"] for line in lines(tmp_path, "samples.jsonl")] == [4, 7]
+
+
+def test_parameters_that_multiply_are_those_of_torchtitan() -> None:
+    untied, tied = (ModelConfig(preset="10m", context=512, tied=tied).architecture(8192) for tied in (False, True))
+    model = Llama(untied)
+    without = sum(p.numel() for p in model.parameters()) - model.model.embed_tokens.weight.numel()
+    assert flops_per_token(untied) == 6 * without + 12 * 6 * 6 * 64 * 512 == flops_per_token(tied)
+    # nanochat's and torchtitan's figure for Llama 3 8B at 8192: 6 N + 12 l d t
+    big = ModelConfig(preset="llama3-8b", context=8192).architecture(128256)
+    assert flops_per_token(big) == pytest.approx(6 * 7.50e9 + 12 * 32 * 4096 * 8192, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "name, peak",
+    [("NVIDIA H100 80GB HBM3", 989e12), ("NVIDIA H100 PCIe", 756e12), ("NVIDIA H200", 989e12), ("NVIDIA A100-SXM4-40GB", 312e12),
+     ("NVIDIA A10G", None), ("NVIDIA L40S", 362e12), ("NVIDIA L4", 121e12), ("NVIDIA GeForce RTX 4090", 165.2e12),
+     ("NVIDIA RTX A4000", None)],
+)  # fmt: skip
+def test_peaks_by_the_names_that_drivers_report(monkeypatch: pytest.MonkeyPatch, name: str, peak: float | None) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    assert peak_flops(torch.device("cuda")) == peak and peak_flops(CPU) is None
+
+
+def test_mfu_is_the_share_of_the_peak_of_all_devices() -> None:
+    meter = Meter(0, 10, CPU, flops=1e9, devices=4)
+    meter.peak = 4 * 1e12
+    line = meter.line(0, tokens=3000, seconds=1.5, waited=0.1)
+    assert line["mfu"] == pytest.approx(2000 * 1e9 / 4e12) and line["waited"] == 0.1
+    meter.line(1, tokens=3000, seconds=0.5, waited=0.0)
+    assert meter.tokens_per_second() == pytest.approx(3000)
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(folder / "logs" / "tensorboard"), size_guidance={"scalars": 0})
+    found.Reload()
+    return {tag: [(event.step, event.value) for event in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+
+
+def test_tensorboard_reads_every_step_once_also_of_a_resumed_training(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, function=killed_at(5), log=["tensorboard"])
+    run(tmp_path, log=["tensorboard"])
+    found, log = scalars(tmp_path), lines(tmp_path, "train.jsonl")
+    assert len(list((tmp_path / "logs" / "tensorboard").iterdir())) == 2
+    for name in ("loss", "lr", "grad_norm"):
+        assert [step for step, _ in found[f"train/{name}"]] == list(range(8))
+        assert [v for _, v in found[f"train/{name}"]] == pytest.approx([float(line[name]) for line in log], rel=1e-6, nan_ok=True)
+    assert found["validation/bits_per_byte"] == [(4, 6.0), (7, 9.0)]
+    assert [step for step, _ in found["speed/tokens_per_second"]] == list(range(8)) and "train/validation_by" not in found
+
+
+def test_trackers_change_nothing_that_is_trained_or_saved(tmp_path: Path) -> None:
+    run(tmp_path / "plain")
+    run(tmp_path / "shown", log=["tensorboard"])
+    for path in ("logs/train.jsonl", "state/step-00000008/state.json", "state/step-00000008/state.safetensors"):
+        assert (tmp_path / "plain" / path).read_bytes() == (tmp_path / "shown" / path).read_bytes()
+    assert run(tmp_path / "plain", log=["tensorboard"]).resumed_from == 8  # no state of another configuration
+
+
+def test_wandb_offline_goes_on_with_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, function=killed_at(5), log=["wandb"])
+    run(tmp_path, log=["wandb"])
+    known = (tmp_path / "logs" / "wandb-id.txt").read_text()
+    written = sorted((tmp_path / "logs" / "wandb").glob("offline-run-*/run-*.wandb"))
+    assert len(written) == 2 and {path.stem for path in written} == {f"run-{known}"}
+    assert all(b"grad_norm" in path.read_bytes() for path in written)
+
+
+@pytest.mark.parametrize("kind, package", [("wandb", "wandb"), ("tensorboard", "torch.utils.tensorboard")])
+def test_a_missing_package_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, package: str) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(InputError, match=rf"train\.loop\.log: {kind} can't be imported .*; pip install {kind}\.$"):
+        run(tmp_path, log=[kind])
+
+
+def test_numbers_stand_in_sections() -> None:
+    line = {"step": 3, "loss": 1.5, "validation_low": 2.0, "validation_by": {}, "skipped": "a spike"}
+    assert numbers(line) == {"train/loss": 1.5, "validation/low": 2.0} and numbers({"step": 3, "mfu": 0.5}, "speed") == {"speed/mfu": 0.5}
+
+
+def shown(bar: LoopBar, width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    console.print(bar)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_bar_tells_the_numbers_within_80_columns() -> None:
+    bar = LoopBar("pretrain", 0, 20_000)
+    assert "0/20000" in shown(bar)
+    speed = {"mfu": 0.412, "flops_per_second": 4.07e14, "memory_bytes": 3.21e9, "cuda_bytes": 41.5e9, "seconds_left": 3723.4}
+    bar.step({"step": 1233, "loss": 3.21, "lr": 6e-4, "validation_bits_per_byte": 1.0567}, speed, 412_345.0)
+    bar.step({"step": 1234, "loss": math.nan, "lr": 6e-4, "skipped": "loss is nan"}, speed, 412_345.0)
+    text = shown(bar)
+    for part in ("pretrain", "1235/20000", "1:02:03 left", "loss 3.210", "lr 0.0006", "412k tok/s", "41.2% MFU", "41.5 GB", "1 skipped"):
+        assert part in text, part
+    assert text.splitlines()[1].endswith("val 1.057")
+    assert max(map(len, text.splitlines())) <= 80 and text.count("\n") == 2
+    assert not re.search("[\x00-\x08\x0b-\x1f]", text)
+
+
+def test_no_terminal_no_bar(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path, progress=Progress(False))
+    assert capfd.readouterr() == ("", "")
+    with loop_bar(None, "train", 0, 3) as bar:
+        assert bar is None
+
+
+def test_the_bar_of_a_training_is_drawn_and_taken_away(tmp_path: Path) -> None:
+    progress = Progress(True)
+    progress.console = Console(file=io.StringIO(), width=80, force_terminal=True)
+    run(tmp_path, progress=progress)
+    text = progress.console.file.getvalue()  # type: ignore[attr-defined]
+    assert "8/8" in text and "FLOP/s" in text and text.rstrip().endswith("\x1b[2K")
+
+
+@pytest.mark.parametrize(
+    "value, text", [(0, "0.00 "), (9.994, "9.99 "), (999.4, "999 "), (999.6, "1.00 k"), (12_345, "12.3 k"), (4.07e14, "407 T")]
+)
+def test_three_digits(value: float, text: str) -> None:
+    assert short(value) == text
+
+
+def test_clock() -> None:
+    assert [clock(value) for value in (0.2, 59.6, 3723)] == ["0:00:00", "0:01:00", "1:02:03"]
