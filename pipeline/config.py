@@ -49,14 +49,15 @@ def digest(value: Any) -> str:
 
 def config_digest(config: Config) -> str:
     """sha256 (hex) of a configuration section with all its defaults filled in, without the fields marked ASIDE."""
-    return digest(_counting(config))
+    return digest(counting(config))
 
 
-def _counting(config: Config) -> dict[str, Any]:
+def counting(config: Config) -> dict[str, Any]:
+    """The fields that play a part in the result, as JSON."""
     values: dict[str, Any] = config.model_dump(mode="json")
     for name, field in type(config).model_fields.items():
         if field.json_schema_extra == ASIDE:
             del values[name]
         elif isinstance(value := getattr(config, name), Config):
-            values[name] = _counting(value)
+            values[name] = counting(value)
     return values

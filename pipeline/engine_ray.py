@@ -1,7 +1,8 @@
 """Tasks on Ray: one actor a worker, one piece in flight for each; a piece whose process died is tried again.
 
-Ray is started for this run alone where `RAY_ADDRESS` names no cluster (`ray job submit` sets it), and only when
-there is work to do. Actors publish files themselves: nothing but small records passes through the object store.
+Ray is started for this run alone where `RAY_ADDRESS` names no cluster (`ray job submit` sets it), and only when there is so much to do that
+it pays: until then a few small pieces are performed in the calling process, which takes a tenth of the seconds that Ray and its workers
+need to come up. Actors publish files themselves: nothing but small records passes through the object store.
 """
 
 import contextlib
@@ -17,15 +18,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from corpusmill.pipeline.engine import Done, Failed, Job, Performer, failure
+from corpusmill.pipeline.engine import Done, Failed, InlineEngine, Job, Performer, failure
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.ray_share import Share, share_out
 from corpusmill.pipeline.stage import Piece
 from corpusmill.pipeline.storage import is_remote
 
 ADDRESS = "RAY_ADDRESS"
+LOCAL = "local"
 #: How often a piece is tried again after its process died (killed, out of memory, node lost).
 RETRIES = 3
+#: Work that Ray is not started for: so few pieces of a phase, with so many bytes of input in all, and in all but the largest (what others
+#: could do meanwhile).
+FEW_PIECES, FEW_BYTES, FEW_BYTES_BESIDE = 4, 16 << 20, 1 << 20
 #: Object store of a Ray of our own, bytes: nearly unused, so the smallest that Ray takes.
 OBJECT_STORE = 80 * 1024 * 1024
 #: Seconds without a free CPU in the cluster after which the user is told what the run waits for.
@@ -79,12 +84,21 @@ class RayEngine:
         self._started = False
 
     def perform(self, job: Job, pieces: Sequence[Piece], on_done: Callable[[Done], None]) -> Failed | None:
+        if self._is_little(job, pieces):
+            return InlineEngine().perform(job, pieces, on_done)
         ray = self.connect()
         dispatch = _Dispatch(ray, job, pieces, share_out(ray.nodes(), job.gpus, min(self.workers, len(pieces))))
         try:
             return dispatch.run(on_done)
         finally:
             dispatch.close()
+
+    def _is_little(self, job: Job, pieces: Sequence[Piece]) -> bool:
+        """Whether it is done here before a Ray of our own, which is not running yet, would have come up."""
+        if self._started or _address() != LOCAL or job.gpus:
+            return False
+        sizes = [sum(ref.bytes for ref in piece.inputs) for piece in pieces]
+        return len(pieces) <= FEW_PIECES and sum(sizes) <= FEW_BYTES and sum(sizes) - max(sizes) <= FEW_BYTES_BESIDE
 
     def close(self) -> None:
         if self._started:
@@ -95,10 +109,10 @@ class RayEngine:
 
     def connect(self) -> Any:
         """The module `ray`, connected to the cluster, or to one of its own that this starts."""
-        address = os.environ.get(ADDRESS) or "local"
+        address = _address()
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
-        if address == "local":  # a token of our own: no other user gets in, and Ray writes none into the home folder
+        if address == LOCAL:  # a token of our own: no other user gets in, and Ray writes none into the home folder
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
         import ray
@@ -106,14 +120,14 @@ class RayEngine:
         if self._started:
             return ray
         options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
-        if address == "local":
+        if address == LOCAL:
             options |= {"num_cpus": self.workers, "include_dashboard": False, "object_store_memory": OBJECT_STORE}
         try:
             ray.init(**options)
         except Exception as error:
             raise _start_error(address, error) from error
         self._started = True
-        if address != "local" and not self._asked:
+        if address != LOCAL and not self._asked:
             self.workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
         return ray
 
@@ -194,6 +208,10 @@ class _Dispatch:
         return None
 
 
+def _address() -> str:
+    return os.environ.get(ADDRESS) or LOCAL
+
+
 def _cause(error: Exception) -> str:
     """Why a process died, in a few words; the whole of Ray's account goes to the run's log."""
     if type(error).__name__ == "OutOfMemoryError":
@@ -213,7 +231,7 @@ def _tell(sentence: str) -> None:
 
 def _start_error(address: str, error: Exception) -> CorpusmillError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-    if address == "local":
+    if address == LOCAL:
         return CorpusmillError(f"Ray can't be started on this machine ({reason}); --engine inline works without it.")
     if address.startswith(("http://", "https://")):
         return InputError(f"{ADDRESS}={address}: this is where jobs are submitted (make submit); a run started here needs HOST:6379.")

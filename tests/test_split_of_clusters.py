@@ -79,7 +79,7 @@ def test_none_of_them_would_with_any_seed(run: Path) -> None:
     crossed = 0
     for seed in range(300):
         ordering = Ordering(seed, True)
-        groups = ordering.groups(documents["id"], documents["cluster_id"])
+        groups = ordering.groups(documents)
         split = for_validation(groups, validation_limit([groups], 0.3)).tolist()
         assert len(set(zip(names, split, strict=True))) == len(set(names))
         alone = ordering.groups(documents["id"], pa.chunked_array([pa.nulls(len(documents), pa.string())]))

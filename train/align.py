@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from corpusmill.pipeline.config import Config, digest
+from corpusmill.pipeline.config import ASIDE, Config, digest
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
@@ -33,7 +33,7 @@ class AlignLoop(LoopConfig):
     optimizer: AlignOptimizer = Field(default_factory=AlignOptimizer, description="AdamW or Muon and their rates.")
     schedule: Literal["cosine", "linear", "wsd", "constant"] = Field(default="linear", description="Learning rate after warm-up.")
     warmup: int = Field(default=10, ge=0, description="Steps of linear warm-up.")
-    save_every: int = Field(default=50, ge=1, description="Steps between two saves of the training state.")
+    save_every: int = Field(default=50, ge=1, json_schema_extra=ASIDE, description="Steps between two saves of the training state.")
 
 
 class AlignConfig(Config):
@@ -137,10 +137,11 @@ class AlignStage(Stage):
         work = checkpoints / identity[:16]
         weights = digest([(ref.path.rpartition("/")[2], ref.fingerprint) for ref in model])
         aligned = Alignment(self.config, run.run.child(f"{parent}/model"), read_table(run.storage, PAIRS_FILE))
+        tuning.keep_tokenizer(aligned.model, aligned.encoder, work)
         metrics = aligned.train(work, Path(run.storage.path(tuning.LOG)), checkpoints, weights, run.progress)
         return Output(
             files={
-                **tuning.model_files(aligned.model, aligned.encoder, work / "model"),
+                **tuning.model_files(aligned.model, aligned.encoder, work),
                 "metrics.json": tuning.json_file(metrics),
             },
             counts={"steps": metrics["steps"], "skipped_steps": metrics["skipped_steps"]},

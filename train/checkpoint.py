@@ -37,6 +37,13 @@ def save_model(model: Llama, folder: Path, tokenizer: Path | Mapping[str, bytes]
             write_file(temporary / name, content)
 
 
+def save_tokenizer(files: Mapping[str, bytes], folder: Path) -> None:
+    """Writes a tokenizer's files alone, from where `save_model` takes them for a saved state's model."""
+    with new_folder(folder) as temporary:
+        for name, content in sorted(files.items()):
+            write_file(temporary / name, content)
+
+
 def _tokenizer_files(folder: Path | None) -> dict[str, bytes]:
     if folder is None:
         return {}
@@ -82,7 +89,18 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu", dtype: to
     _check_shapes(folder, {name: t.shape for name, t in expected.items()}, {name: t.shape for name, t in tensors.items()})
     for name in tensors:  # one after the other, so the model is never there twice
         tensors[name] = tensors[name].to(device, dtype, copy=True)
-    model.load_state_dict(tensors, strict=not arch.tied, assign=True)
+    return _filled(model, tensors)
+
+
+def model_of(arch: Architecture, weights: Mapping[str, Tensor]) -> Llama:
+    """The model that takes over these weights."""
+    with torch.device("meta"):
+        model = Llama(arch)
+    return _filled(model, weights)
+
+
+def _filled(model: Llama, weights: Mapping[str, Tensor]) -> Llama:
+    model.load_state_dict(weights, strict=not model.arch.tied, assign=True)
     model.tie()
     return model
 

@@ -1,8 +1,8 @@
-"""Where and how torch computes: device, precision, threads, determinism."""
+"""Where and how torch computes: device, threads, determinism."""
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,13 +13,6 @@ def pick_device(name: str = "auto") -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """The forward pass in bf16 where the precision asks for it (`auto`: on CUDA)."""
-    if precision == "bf16" or (precision == "auto" and device.type == "cuda"):
-        return torch.autocast(device.type, torch.bfloat16)
-    return nullcontext()
 
 
 @contextmanager

@@ -25,16 +25,20 @@ def launch(
     *,
     folder: Path,
     engine: Engine | None = None,
+    title: str = "training",
+    log: Path | None = None,
+    steps: int = 0,
 ) -> dict[str, Any]:
     """Runs the function `module:name` as `function(layout, progress, **arguments)` on every process; returns the first one's result.
 
     `arguments` and results are JSON. One process is this one. Several are started on this machine, or by Ray Train where `engine` is
     Ray's and `RAY_ADDRESS` names a cluster; under torchrun they are there. A group of which a process is killed begins again, up to
-    `parallel.max_restarts` times: jobs save their state. `folder` takes what processes leave for each other: on a cluster, on a disk
-    that all nodes have. Raises what a process raised, where that is a CorpusmillError; else RankError with the trace.
+    `parallel.max_restarts` times: jobs save their state. `folder` takes what processes leave for each other. On a cluster it has to be
+    on a disk that all nodes have, and progress is what comes into `log`, up to `steps` lines. Raises what a process raised, where that
+    is a CorpusmillError; else RankError with the trace.
     """
     if launch_torchrun.is_active():
-        _check_torchrun(parallel)
+        _check_torchrun(parallel, title)
     if parallel.world == 1:
         result: dict[str, Any] = load_object(job)(Layout.single(pick_device(device)), progress, **arguments)
         return result
@@ -45,18 +49,19 @@ def launch(
     from corpusmill.train.restart import with_restarts
 
     if isinstance(engine, RayEngine) and os.environ.get(ADDRESS):
+        from corpusmill.train.follow import following
         from corpusmill.train.launch_ray import RayGroup
 
-        return with_restarts(RayGroup(task, folder, engine, progress), parallel.max_restarts)
+        return with_restarts(RayGroup(task, folder, engine, lambda: following(progress, title, log, steps)), parallel.max_restarts, title)
     from corpusmill.train.launch_local import LocalGroup
 
-    return with_restarts(LocalGroup(task, folder, progress), parallel.max_restarts)
+    return with_restarts(LocalGroup(task, folder, progress), parallel.max_restarts, title)
 
 
-def _check_torchrun(parallel: ParallelConfig) -> None:
+def _check_torchrun(parallel: ParallelConfig, title: str) -> None:
     started = launch_torchrun.world()
     if parallel.world != started:
         raise InputError(
-            f"parallel: replicate {parallel.replicate} x shard {parallel.shard} x tensor {parallel.tensor} x pipeline {parallel.pipeline} "
-            f"are {parallel.world} processes, and torchrun has started {started} (WORLD_SIZE)."
+            f"{title}.parallel: replicate x shard x tensor x pipeline are {parallel.world} processes, and torchrun has started "
+            f"{started} (WORLD_SIZE)."
         )

@@ -5,25 +5,25 @@ import logging
 import os
 import platform
 import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corpusmill.pipeline.engine_ray import RayEngine
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.progress import Progress
 from corpusmill.train.options import ParallelConfig
 from corpusmill.train.restart import Killed, RankError
 
 if TYPE_CHECKING:
     from corpusmill.train.rank import Task
 
-#: Seconds in which workers may start (its default of 60 fails on a busy machine), and between its looks at them (2); no other folder, no metrics.
+#: Workers may take so many seconds to start (its default, 60, is short for a busy machine); it looks at them so often, not every 2
+#: seconds; and it leaves the folder to us, and measures nothing.
 SETTINGS = {
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5", "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
-}
+}  # fmt: skip
 #: Seconds between two looks at the training.
 LOOK = 0.2
 
@@ -31,12 +31,12 @@ LOOK = 0.2
 class RayGroup:
     """`parallel.world` workers of Ray Train on the cluster that `engine` reaches; `folder` is on a disk that all its nodes have.
 
-    A worker takes one CPU and, where the job is for GPUs, one GPU. States are ours, so Ray is told of no checkpoint, and it restarts
-    nothing: it would restart after wrong input, too.
+    `bar` gives, for a time, what is called now and then to show how far they are. A worker takes one CPU and, where the job is for
+    GPUs, one GPU. States are ours, so Ray is told of no checkpoint, and it restarts nothing: it would after wrong input, too.
     """
 
-    def __init__(self, task: "Task", folder: Path, engine: RayEngine, progress: Progress | None):
-        self.task, self.folder, self.engine, self.progress = task, folder.absolute(), engine, progress
+    def __init__(self, task: "Task", folder: Path, engine: RayEngine, bar: Callable[[], AbstractContextManager[Callable[[], None]]]):
+        self.task, self.folder, self.engine, self.bar = task, folder.absolute(), engine, bar
         self.parallel = ParallelConfig.model_validate(task["parallel"])
 
     def run(self) -> None:
@@ -56,8 +56,10 @@ class RayGroup:
 
         thread = threading.Thread(target=fit, daemon=True)
         thread.start()
-        while thread.is_alive():
-            thread.join(LOOK)
+        with self.bar() as look:
+            while thread.is_alive():
+                thread.join(LOOK)
+                look()
         if error := ended[0]:
             raise _failure(error, self.parallel.world)
 
@@ -82,7 +84,8 @@ class RayGroup:
             torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if gpus else "gloo"),
             scaling_config=ray.train.ScalingConfig(num_workers=self.parallel.world, use_gpu=gpus),
             run_config=ray.train.RunConfig(
-                name="ray", storage_path=str(self.folder), failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=0),
+                name="ray", storage_path=str(self.folder),
+                failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=0),
                 worker_runtime_env={"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}},  # torch is there before our package is
             ),
         )  # fmt: skip

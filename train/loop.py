@@ -3,6 +3,7 @@
 All ranks look at the same totals, so they take, skip and stop together.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from corpusmill.pipeline.config import counting
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.progress import Progress
 from corpusmill.train.ahead import Ahead
@@ -19,11 +21,12 @@ from corpusmill.train.architecture import Architecture
 from corpusmill.train.device import deterministic
 from corpusmill.train.guard import LOSS_FLOOR, NORM_FLOOR, SpikeGuard
 from corpusmill.train.model import Llama
-from corpusmill.train.objective import Objective, StepLoss
+from corpusmill.train.objective import Objective, step_totals
 from corpusmill.train.options import LoopConfig
 from corpusmill.train.parallel.computation import Computation
 from corpusmill.train.parallel.layout import Layout
 from corpusmill.train.parallel.prepare import optimizer_of, prepare
+from corpusmill.train.precision import LossScale
 from corpusmill.train.schedule import lr_fraction
 from corpusmill.train.speed import flops_per_token
 from corpusmill.train.state import States
@@ -59,9 +62,24 @@ class _Progress:
     tokens: int = 0
     skipped: int = 0
     skipped_in_row: int = 0
+    overflows: int = 0
+    scale: tuple[float, int] = (LossScale.FIRST, 0)
     losses: list[float] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
     score: float | None = None  # of the latest evaluation
+
+
+@dataclass
+class _Gradient:
+    """What a step's backward pass gives: gradients that times `factor` are those of the mean loss, whose norm is `norm`."""
+
+    grads: list[Tensor]
+    factor: float
+    norm: float
+    loss: float
+    count: int
+    tokens: int
+    metrics: dict[str, float]
 
 
 #: What is measured after so many steps goes into the log by name; `samples`, where it has them, into a file of their own.
@@ -142,12 +160,14 @@ class _Loop:
     ):
         self.computation, self.objective, self.config, self.states = computation, objective, config, states
         self.describe, self.title = describe, title
-        self.identity = {"loop": config.identity(), "model": arch.model_dump(mode="json")}
+        self.identity = {"loop": counting(config), "model": arch.model_dump(mode="json")}
         self.optimizer = optimizer_of(computation, states.layout, config.optimizer)
+        self.device = next(iter(computation.parameters.values())).device
         self.so_far = _Progress()
         self.guards()
 
     def guards(self) -> None:
+        self.scale = LossScale(self.config.precision, *self.so_far.scale)
         self.loss_guard = SpikeGuard(self.config.spike, LOSS_FLOOR, self.so_far.losses)
         self.norm_guard = SpikeGuard(self.config.spike, NORM_FLOOR, self.so_far.norms)
 
@@ -156,44 +176,67 @@ class _Loop:
     def step(self, step: int) -> dict[str, Any]:
         """Takes or skips one step; returns its line for the log."""
         self.computation.model.train()
-        self.optimizer.zero_grad()
-        parts = self.computation.backward(self.objective, step, 1.0)
-        loss, count, tokens, metrics = self._totals(parts)
-        grads = {name: p.grad for name, p in self.computation.parameters.items() if p.grad is not None}
-        scale = self.computation.gradient_scale / max(count, 1)
-        norm = self.computation.squared_norm(grads) ** 0.5 * scale
+        done = self._gradient(step)
         fraction = lr_fraction(step, self.config)
-        line: dict[str, Any] = {"loss": loss, "lr": self.config.optimizer.lr * fraction, "grad_norm": norm, "count": count, **metrics}
-        reason = self._judge(loss, norm) if count else None
+        line: dict[str, Any] = {"loss": done.loss, "lr": self.config.optimizer.lr * fraction, "grad_norm": done.norm, "count": done.count}
+        line |= done.metrics
+        if self.scale.used:
+            line |= {"scale": self.scale.value, "overflows": self.so_far.overflows}
+        reason = self._judge(done)
         if reason:
             line |= self._skip(step, reason)
         else:
-            self._update(list(grads.values()), scale, norm, fraction)
+            self._update(done, fraction)
             self.so_far.skipped_in_row = 0
-            self.so_far.count += count
-        self.so_far.tokens += tokens
+            self.so_far.count += done.count
+        self.so_far.tokens += done.tokens
+        self.so_far.scale = self.scale.value, self.scale.clean
         return line
 
-    def _totals(self, parts: list[StepLoss]) -> tuple[float, int, int, dict[str, float]]:
-        """The step's mean loss, its count and tokens, and its mean metrics, over the micro-batches of all ranks."""
-        names = self.objective.metrics
-        sums = torch.zeros(3 + len(names), dtype=torch.float64)
-        for part in parts:
-            measured = [part.count, part.tokens or part.count, *(part.metrics[name] for name in names)]
-            sums += torch.tensor([float(part.total.detach().double()), *measured], dtype=torch.float64)
-        total, count, tokens, *rest = self.computation.total(sums).tolist()
-        valid = max(int(count), 1)
-        return total / valid, int(count), int(tokens), {name: value / valid for name, value in zip(names, rest, strict=True)}
+    def _gradient(self, step: int) -> "_Gradient":
+        """The step's loss and gradient over all micro-batches of all ranks.
 
-    def _judge(self, loss: float, norm: float) -> str | None:
-        reasons = self.loss_guard.judge(loss, "loss"), self.norm_guard.judge(norm, "gradient norm")
+        Where an fp16 gradient overflows, the step is done again with half the scale, which costs its time but not its data. What overflows
+        with a mean loss that is not scaled at all is no matter of the scale: the guard gets it, and the scale stays as it was.
+        """
+        before = self.scale.value
+        while True:
+            done = self._attempt(step)
+            if not self.scale.overflowed(done.loss, done.norm):
+                return done
+            if self.scale.value * done.count <= 1:
+                self.scale.value = before
+                return done
+            self.scale.halve()
+            self.so_far.overflows += 1
+
+    def _attempt(self, step: int) -> "_Gradient":
+        self.optimizer.zero_grad()
+        parts = self.computation.backward(self.objective, step, self.scale.value)
+        grads = {name: p.grad for name, p in self.computation.parameters.items() if p.grad is not None}
+        totals = self.computation.total(step_totals(parts, self.objective.metrics, self.device))
+        square = self.computation.squared_norm(grads)
+        total, count, tokens, *metrics, squared = torch.cat([totals, square.view(1)]).tolist()  # the one wait for the device in a step
+        valid = max(int(count), 1)
+        factor = self.computation.gradient_scale / valid / self.scale.value
+        means = {name: value / valid for name, value in zip(self.objective.metrics, metrics, strict=True)}
+        return _Gradient(list(grads.values()), factor, math.sqrt(squared) * factor, total / valid, int(count), int(tokens), means)
+
+    def _judge(self, done: "_Gradient") -> str | None:
+        if not done.count:  # nothing was learned, so the loss of 0 is no measure for others
+            return (
+                None if math.isfinite(done.loss + done.norm) else f"loss is {done.loss} and the gradient norm {done.norm} without a target"
+            )
+        reasons = self.loss_guard.judge(done.loss, "loss"), self.norm_guard.judge(done.norm, "gradient norm")
         self.so_far.losses, self.so_far.norms = list(self.loss_guard.values), list(self.norm_guard.values)
         return reasons[0] or reasons[1]
 
-    def _update(self, grads: list[Tensor], scale: float, norm: float, fraction: float) -> None:
+    def _update(self, done: "_Gradient", fraction: float) -> None:
         clip = self.config.clip
-        torch._foreach_mul_(grads, scale * (min(1.0, clip / (norm + 1e-6)) if clip else 1.0))
+        clipped = min(1.0, clip / (done.norm + 1e-6)) if clip else 1.0  # as torch.nn.utils.clip_grad_norm_
+        torch._foreach_mul_(done.grads, done.factor * clipped)
         self.optimizer.step(fraction)
+        self.scale.stepped()
 
     def _skip(self, step: int, reason: str) -> dict[str, Any]:
         self.so_far.skipped += 1

@@ -4,28 +4,41 @@ The step number is the whole state of the data, so a run that was killed and sta
 and as losses are sums that are divided by the count of the whole step, neither micro-batches nor ranks change what is minimised.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from corpusmill.train.bits import Batch
 from corpusmill.train.model import Llama
-from corpusmill.train.token_loss import token_nats
+from corpusmill.train.packing import IGNORED
+from corpusmill.train.token_loss import token_loss
 
 
 @dataclass
 class StepLoss:
     """The loss of a (micro-)batch: the sum over its valid targets (or pairs), how many there are, and sums to log.
 
-    `metrics` are sums too: the log shows them divided by the step's count. `tokens` is for speed only (0: the count).
+    `metrics` are sums too: the log shows them divided by the step's count. `tokens` is for speed only (0: the count). What is a tensor is
+    fetched from the device once a step.
     """
 
     total: Tensor
-    count: int
-    metrics: dict[str, float] = field(default_factory=dict)
-    tokens: int = 0
+    count: int | Tensor
+    metrics: Mapping[str, float | Tensor] = field(default_factory=dict)
+    tokens: int | Tensor = 0
+
+
+def step_totals(parts: Sequence[StepLoss], metrics: Sequence[str], device: torch.device) -> Tensor:
+    """Loss, count, tokens and metrics summed over micro-batches, float64 `[3 + metrics]` on the device: nothing waits for it."""
+    sums = torch.zeros(3 + len(metrics), dtype=torch.float64, device=device)
+    for p in parts:
+        counted = p.count if isinstance(p.tokens, int) and not p.tokens else p.tokens
+        values = [p.total.detach(), p.count, counted, *(p.metrics[name] for name in metrics)]
+        sums += torch.stack([v.double() if isinstance(v, Tensor) else torch.full_like(sums[0], v) for v in values])
+    return sums
 
 
 @dataclass(frozen=True)
@@ -56,7 +69,8 @@ class Objective(Protocol):
 
 
 class TokenObjective:
-    """Next-token prediction: batches are `(ids, targets, segments)`. A pipeline's last stage has the logits alone and calls `of_logits`."""
+    """Next-token prediction: batches are `(ids, targets, segments)`. A pipeline's last stage has the logits alone and calls `of_logits`.
+    `z_loss` is the weight of its (log Z)^2 in the gradient."""
 
     metrics: Sequence[str] = ()
     z_loss = 0.0
@@ -70,4 +84,4 @@ class TokenObjective:
 
     def of_logits(self, logits: Tensor, targets: Tensor) -> StepLoss:
         """The summed nats of `targets` `[B, T]` under `logits` `[B, T, vocab]`."""
-        return StepLoss(token_nats(logits, targets).sum(), int((targets >= 0).sum()))
+        return StepLoss(token_loss(logits, targets, self.z_loss), (targets != IGNORED).sum())

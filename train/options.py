@@ -1,6 +1,6 @@
 """Configuration of the loop and its optimiser: light, so that stages can embed it without importing torch."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -19,15 +19,17 @@ class OptimizerConfig(Config):
     eps: float = Field(default=1e-8, gt=0, description="AdamW's epsilon.")
     weight_decay: float = Field(default=0.1, ge=0, description="Decoupled weight decay (times the learning rate), on matrices only.")
     momentum: float = Field(default=0.95, ge=0, lt=1, description="Muon's momentum (Nesterov).")
-
-
-#: What a training may change and still go on from its saved states: when and what is saved, when it gives up, and how the same
-#: arithmetic is carried out (its last bits depend on `compile` and `threads`).
-MAY_CHANGE = {"save_every", "keep", "keep_best", "async_save", "max_skips", "compile", "threads", "checkpointing"}
+    newton_schulz: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="Arithmetic of Muon's orthogonalisation: `auto` is bf16 where the machine has instructions for it."
+    )
 
 
 class LoopConfig(Config):
-    """How many steps, at which learning rate, and what guards and saves them."""
+    """How many steps, at which learning rate, and what guards and saves them.
+
+    A training goes on from its saved states with other values of the fields marked ASIDE: when and what is saved, when it gives up, how
+    the same arithmetic is carried out.
+    """
 
     steps: int = Field(default=1000, ge=0, description="Optimiser steps.")
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="AdamW or Muon and their rates.")
@@ -35,30 +37,40 @@ class LoopConfig(Config):
         default="wsd", description="Learning rate after warm-up: cosine or linear over all steps, `wsd` stays constant until its last part."
     )
     warmup: int = Field(default=20, ge=0, description="Steps of linear warm-up.")
-    decay_fraction: float = Field(default=0.6, gt=0, le=1, description="The last part of the steps in which `wsd` decays linearly.")
+    decay_fraction: float = Field(default=0.6, gt=0, le=1, description="The last part of the steps in which `wsd` decays.")
+    decay: Literal["linear", "1-sqrt"] = Field(default="linear", description="How `wsd` decays: in a line, or as 1 - sqrt(part done).")
     min_lr: float = Field(default=0.0, ge=0, le=1, description="Where the decay ends, as a fraction of the peak.")
     clip: float = Field(default=1.0, ge=0, description="Largest gradient norm; larger ones are scaled down to it. 0 clips nothing.")
     spike: float = Field(
         default=10.0, ge=0, description="A loss or gradient norm so many robust deviations above recent ones skips the step; 0 never does."
     )
-    max_skips: int = Field(default=10, ge=1, description="The run stops after this many skipped steps in a row.")
-    save_every: int = Field(default=200, ge=1, description="Steps between two saves of the training state.")
-    keep: int = Field(default=2, ge=1, description="Saved states that are kept: the latest ones.")
-    keep_best: int = Field(default=0, ge=0, description="States that are kept beside them: those that scored best when they were saved.")
-    async_save: bool = Field(default=True, description="States are written beside the training, which waits only while they are copied.")
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        default="auto", description="Arithmetic of the forward pass: `auto` is bf16 autocast on CUDA and fp32 on CPU. Weights stay fp32."
+    max_skips: int = Field(default=10, ge=1, json_schema_extra=ASIDE, description="The run stops after this many skipped steps in a row.")
+    save_every: int = Field(default=200, ge=1, json_schema_extra=ASIDE, description="Steps between two saves of the training state.")
+    keep: int = Field(default=2, ge=1, json_schema_extra=ASIDE, description="Saved states that are kept: the latest ones.")
+    keep_best: int = Field(
+        default=0,
+        ge=0,
+        json_schema_extra=ASIDE,
+        description="States that are kept beside them: those that scored best when they were saved.",
     )
-    compile: bool = Field(default=False, description="Compile the layers with torch.compile.")
-    checkpointing: bool = Field(default=False, description="Compute each layer again in the backward pass, which saves most of the memory.")
-    threads: int = Field(default=0, ge=0, description="CPU threads of torch; 0 leaves its choice. Bits depend on it.")
+    async_save: bool = Field(
+        default=True, json_schema_extra=ASIDE, description="States are written beside the training, which waits only while they are copied."
+    )
+    precision: Literal["auto", "fp32", "bf16", "bf16-params", "fp16"] = Field(
+        default="auto",
+        description="Arithmetic of forward and backward: `bf16` and `fp16` (whose loss is scaled) by autocast, `bf16-params` in bf16 "
+        "throughout; `auto` is `bf16` on CUDA and `fp32` on CPU. Weights, moments and what is saved are always fp32.",
+    )
+    compile: bool = Field(default=False, json_schema_extra=ASIDE, description="Compile the layers with torch.compile.")
+    checkpointing: bool = Field(
+        default=False, json_schema_extra=ASIDE, description="Compute each layer again in the backward pass, which saves most of the memory."
+    )
+    threads: int = Field(
+        default=0, ge=0, json_schema_extra=ASIDE, description="CPU threads of torch; 0 leaves its choice. Bits depend on it."
+    )
     log: tuple[Literal["tensorboard", "wandb"], ...] = Field(
         default=(), json_schema_extra=ASIDE, description="Where else than in its own files the training is logged: `tensorboard`, `wandb`."
     )
-
-    def identity(self) -> dict[str, Any]:
-        """What decides the result, as JSON."""
-        return self.model_dump(mode="json", exclude=MAY_CHANGE)
 
 
 class ParallelConfig(Config):

@@ -11,13 +11,14 @@ from torch import Tensor
 from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.checkpoint import load_model
-from corpusmill.train.device import autocast, deterministic, pick_device
+from corpusmill.train.device import deterministic, pick_device
 from corpusmill.train.logprobs import collate, sum_logps
 from corpusmill.train.loop import fit
 from corpusmill.train.losses import LOSSES, METRICS, LossOptions, PairLogps, pair_metrics
 from corpusmill.train.model import Llama
 from corpusmill.train.objective import Share, StepLoss
 from corpusmill.train.order import examples_of_step, steps_of
+from corpusmill.train.precision import computing
 from corpusmill.train.preference_data import PreparedPair, pairs_from_table, prepare_pair
 from corpusmill.train.reference import Reference, reference_key
 from corpusmill.train.template import load_chat
@@ -118,7 +119,7 @@ class Alignment:
         """
         sums: dict[str, float] = {}
         for numbers in _batches(len(self.held_out)):
-            with autocast(model.device, self.loop.precision):
+            with computing(model, model.device, self.loop.precision):
                 logps, _ = self._logps(model, [self.held_out[number] for number in numbers], self.held_out_reference, numbers)
             values = {"loss": self.preference_loss(logps, self.options), **pair_metrics(logps, self.options)}
             values["preference_accuracy"] = logps.chosen / logps.chosen_tokens > logps.rejected / logps.rejected_tokens
@@ -130,7 +131,7 @@ class Alignment:
     def _measured(self, pairs: Sequence[PreparedPair], batches: Iterator[list[int]]) -> Iterator[tuple[list[int], Tensor, Tensor]]:
         """The model's log-probabilities now, batch by batch: numbers of pairs, chosen, rejected."""
         for numbers in batches:
-            with autocast(self.model.device, self.loop.precision):
+            with computing(self.model, self.model.device, self.loop.precision):
                 both = sum_logps(self.model, self._collate([pairs[number] for number in numbers]))
             chosen, rejected = both.chunk(2)
             yield numbers, chosen, rejected

@@ -34,6 +34,9 @@ class PretrainConfig(Config):
     samples: int = Field(
         default=3, ge=0, json_schema_extra=ASIDE, description="Held-out beginnings that the model goes on with at every look."
     )
+    export: Literal["last", "best"] = Field(
+        default="last", description="The model is that of the `last` step, or of the saved state with the `best` validation bits per byte."
+    )
     parallel: ParallelConfig = Field(default_factory=ParallelConfig, description="Processes, and what they share out.")
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu` or `cuda`.")
 
@@ -55,7 +58,10 @@ class PretrainStage(Stage):
 
         # how the work is spread is no part of what it is: a run goes on with another number of processes
         config = self.config.model_copy(update={"parallel": ParallelConfig()})
-        run.once("model", inputs, lambda identity: pretrain(self.config, run.run.root, identity, run.progress, run.engine), config=config)
+        params = {"save_every": config.loop.save_every} if config.export == "best" else None  # which states there are to choose from
+        run.once(
+            "model", inputs, lambda identity: pretrain(self.config, run.run.root, identity, run.progress, run.engine), params, config=config
+        )
 
     def summary(self, run: StageRun) -> dict[str, str]:
         metrics = json.loads(run.storage.read_bytes("metrics.json"))

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from corpusmill.pipeline.engine import Engine
+from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.shards import Content
 from corpusmill.pipeline.special_tokens import END_OF_TEXT, EOT_ID
 from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.tokenreader import TokenShards
 from corpusmill.train.bits import Batch
-from corpusmill.train.checkpoint import save_model
+from corpusmill.train.checkpoint import model_of, save_model, save_tokenizer
 from corpusmill.train.continuations import Continuations
 from corpusmill.train.device import deterministic
 from corpusmill.train.launch import launch
@@ -25,6 +26,7 @@ from corpusmill.train.objective import Share, TokenObjective
 from corpusmill.train.packed import PackedLoader
 from corpusmill.train.parallel.computation import Computation
 from corpusmill.train.parallel.layout import Layout
+from corpusmill.train.state import read_weights
 from corpusmill.train.template import template_files
 from corpusmill.train.tokenizer_file import read_tokenizer
 from corpusmill.train.validation import Validation, report
@@ -40,11 +42,18 @@ def pretrain(config: "PretrainConfig", run: str, identity: str, progress: Progre
     """Trains in the working folder `pretrain/checkpoints/<identity>`; the output names the finished model's files there."""
     work = Path(run) / "pretrain" / "checkpoints" / identity[:16]
     arguments = {"config": config.model_dump(mode="json"), "run": run, "work": str(work)}
-    metrics = launch(f"{__name__}:train", arguments, config.parallel, config.device, progress, folder=work / "processes", engine=engine)
+    metrics = launch(
+        f"{__name__}:train", arguments, config.parallel, config.device, progress, folder=work / "processes", engine=engine,
+        title="pretrain", log=_log(Path(run)), steps=config.loop.steps,
+    )  # fmt: skip
     files: dict[str, Content] = {f"model/{path.name}": path for path in sorted((work / "model").iterdir())}
     warnings = metrics.pop("warnings")
     files["metrics.json"] = json.dumps(metrics, indent=2).encode() + b"\n"
     return Output(files, rows_in=metrics["tokens"], kept=metrics["tokens"], counts={"skipped_steps": metrics["skipped"]}, warnings=warnings)
+
+
+def _log(run: Path) -> Path:
+    return run / "pretrain" / "logs" / "train.jsonl"
 
 
 def train(layout: Layout, progress: Progress | None, config: dict[str, Any], run: str, work: str) -> dict[str, Any]:
@@ -76,18 +85,30 @@ class _Job(TokenObjective):
 
     def train(self, progress: Progress | None) -> dict[str, Any]:
         model = new_model(self.arch, self.config.seed, self.layout.device)
+        best = self.config.export == "best"
+        if best and not self.validation:
+            raise InputError(f"{self.run / 'tokens'}: pretrain.export: best needs validation tokens, and there are none.")
+        if self.layout.is_main:
+            texts = template_files(self.config.model.context, end_token=END_OF_TEXT)
+            save_tokenizer({"tokenizer.json": self.tokenizer, **texts}, self.work / "tokenizer")
+        loop = self.config.loop.model_copy(update={"keep_best": max(self.config.loop.keep_best, best)})
         result = fit(
-            model, self, self.config.loop, layout=self.layout, state=self.work / "state",
-            log=self.run / "pretrain" / "logs" / "train.jsonl", describe=self.loader.documents,
+            model, self, loop, layout=self.layout, state=self.work / "state",
+            log=_log(self.run), describe=self.loader.documents,
             evaluate=self.evaluate if self.validation else None, evaluate_every=self.config.evaluate_every, score=SCORE,
             progress=progress, title="pretrain",
         )  # fmt: skip
-        if self.validation and self.final is None:  # it was killed after the last step
+        states, spread = result.states, self.layout.world > 1
+        saved = states.best() if best else states.latest() if spread else None
+        if best and saved and saved.step < result.steps:
+            states.load_weights(saved, result.computation.parameters)
+            self.final = None
+        if self.validation and self.final is None:  # of that state; or it was killed after the last step
             with deterministic(self.config.loop.threads):
                 self.measure(self.validation, result.computation, 0)
         if self.layout.is_main:
-            texts = template_files(self.config.model.context, end_token=END_OF_TEXT)
-            save_model(model, self.work / "model", {"tokenizer.json": self.tokenizer, **texts})
+            whole = model_of(self.arch, read_weights(saved.path)) if saved and spread else model
+            save_model(whole, self.work / "model", self.work / "tokenizer")
         self.layout.barrier()
         return {**_metrics(self.arch.parameters(), result, len(self.tokens), self.final), "warnings": self.warnings}
 

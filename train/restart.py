@@ -32,7 +32,7 @@ class Group(Protocol):
         ...
 
 
-def with_restarts(group: Group, restarts: int) -> dict[str, Any]:
+def with_restarts(group: Group, restarts: int, title: str) -> dict[str, Any]:
     """The first process's result, of as many attempts as it takes; the folder is removed where all ended well."""
     for attempt in range(restarts + 1):
         shutil.rmtree(group.folder, ignore_errors=True)
@@ -43,10 +43,10 @@ def with_restarts(group: Group, restarts: int) -> dict[str, Any]:
             raise_first(_errors(group.folder), ours_only=True)
             if attempt == restarts:
                 raise CorpusmillError(
-                    f"training: {killed}, and {attempt} restarts are used up; what it said is in {group.folder}."
+                    f"{title}: {killed}, and {attempt} restarts are used up; what it said is in {group.folder}."
                 ) from None
             again = f"all begin again from the last state (restart {attempt + 1} of {restarts})"
-            print(f"corpusmill: training: {killed}; {again}.", file=sys.stderr, flush=True)
+            print(f"corpusmill: {title}: {killed}; {again}.", file=sys.stderr, flush=True)
         except RankError as failed:
             raise_first(_errors(group.folder))
             for log in sorted(group.folder.glob("*.log")):

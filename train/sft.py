@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.config import ASIDE, Config
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
@@ -31,7 +31,7 @@ class SftLoop(LoopConfig):
     optimizer: SftOptimizer = Field(default_factory=SftOptimizer, description="AdamW or Muon and their rates.")
     schedule: Literal["cosine", "linear", "wsd", "constant"] = Field(default="linear", description="Learning rate after warm-up.")
     warmup: int = Field(default=10, ge=0, description="Steps of linear warm-up.")
-    save_every: int = Field(default=100, ge=1, description="Steps between two saves of the training state.")
+    save_every: int = Field(default=100, ge=1, json_schema_extra=ASIDE, description="Steps between two saves of the training state.")
 
 
 class SftConfig(Config):
@@ -113,10 +113,11 @@ class SftStage(Stage):
 
         work = Path(run.storage.path(f"checkpoints/{identity[:16]}"))
         tuned = Tuning(self.config, run.run.child(f"{parent}/model"), read_table(run.storage, EXAMPLES_FILE))
+        tuning.keep_tokenizer(tuned.model, tuned.encoder, work)
         metrics = tuned.train(work, Path(run.storage.path(tuning.LOG)), run.progress)
         return Output(
             files={
-                **tuning.model_files(tuned.model, tuned.encoder, work / "model"),
+                **tuning.model_files(tuned.model, tuned.encoder, work),
                 "metrics.json": tuning.json_file(metrics),
             },
             counts={"steps": metrics["steps"], "skipped_steps": metrics["skipped_steps"]},

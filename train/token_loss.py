@@ -9,5 +9,30 @@ from corpusmill.train.packing import IGNORED
 
 def token_nats(logits: Tensor, targets: Tensor) -> Tensor:
     """`[B, T]` in fp32 (float64 logits: in float64) of targets `[B, T]` under logits `[B, T, vocab]`; 0 where a target is IGNORED."""
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none").view_as(targets)
+    return F.cross_entropy(_wide(logits).flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none").view_as(targets)
+
+
+def token_loss(logits: Tensor, targets: Tensor, z_loss: float = 0.0) -> Tensor:
+    """The sum of `token_nats`. With a `z_loss` its gradient is that of nats + z_loss * (log Z)^2, where Z is the sum of a target's
+    exponentiated logits (PaLM, https://arxiv.org/abs/2204.02311, section 5); its value stays that of the nats."""
+    nats = token_nats(logits, targets).sum()
+    if not z_loss:
+        return nats
+    penalty = z_loss * (log_z(logits).square() * (targets != IGNORED)).sum()
+    return nats + (penalty - penalty.detach())
+
+
+def log_z(logits: Tensor) -> Tensor:
+    """`[B, T]` log-sum-exp of logits `[B, T, vocab]`.
+
+    Spelled out where the vocabulary is sharded, as DTensor then adds up the shards' sums and does not gather their logits.
+    """
+    logits = _wide(logits)
+    if not hasattr(logits, "placements"):
+        return logits.logsumexp(-1)
+    top = logits.detach().amax(-1, keepdim=True)
+    return (logits - top).exp().sum(-1).log() + top.squeeze(-1)
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()

@@ -84,14 +84,25 @@ def dropped_sentence(what: str, dropped: int, total: int, counts: Mapping[str, i
     return [f"{dropped} of {total} {what} dropped ({', '.join(f'{name} {count}' for name, count in counts.items())})."]
 
 
-def model_files(model: "Llama", encoder: "ChatEncoder", folder: Path) -> dict[str, Content]:
-    """Saves a model that talks into a working folder; returns its files under `model/`."""
+def model_files(model: "Llama", encoder: "ChatEncoder", work: Path) -> dict[str, Content]:
+    """Saves a model that talks into `work/model`; returns its files under `model/`."""
     from corpusmill.train.checkpoint import save_model
+
+    save_model(model, work / "model", _tokenizer(model, encoder))
+    return {f"model/{path.name}": path for path in sorted((work / "model").iterdir())}
+
+
+def keep_tokenizer(model: "Llama", encoder: "ChatEncoder", work: Path) -> None:
+    """Saves what a model needs beside its weights, so that each saved state in `work` can be made one."""
+    from corpusmill.train.checkpoint import save_tokenizer
+
+    save_tokenizer(_tokenizer(model, encoder), work / "tokenizer")
+
+
+def _tokenizer(model: "Llama", encoder: "ChatEncoder") -> dict[str, bytes]:
     from corpusmill.train.template import template_files
 
-    texts = template_files(model.arch.context, encoder.template.source, IM_END)
-    save_model(model, folder, {"tokenizer.json": encoder.tokenizer_json, **texts})
-    return {f"model/{path.name}": path for path in sorted(folder.iterdir())}
+    return {"tokenizer.json": encoder.tokenizer_json, **template_files(model.arch.context, encoder.template.source, IM_END)}
 
 
 def json_file(value: Any) -> bytes:

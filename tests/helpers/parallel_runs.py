@@ -1,12 +1,14 @@
 """A training on a layout and on one process, to be compared: float64 throughout, rows with unequal numbers of targets."""
 
 import json
+import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from ranks import run_ranks
 from torch import Tensor
@@ -15,12 +17,11 @@ from corpusmill.train.architecture import Architecture
 from corpusmill.train.bits import Batch
 from corpusmill.train.loop import fit
 from corpusmill.train.model import Llama, RMSNorm
-from corpusmill.train.objective import Share, TokenObjective
+from corpusmill.train.objective import Share, StepLoss, TokenObjective
 from corpusmill.train.options import LoopConfig, ParallelConfig
 from corpusmill.train.parallel.layout import Layout
 from corpusmill.train.parallel.prepare import prepare
 from corpusmill.train.parallel.spread import whole
-from corpusmill.train.state import States
 
 SHAPE = {"vocab_size": 50, "layers": 2, "width": 24, "heads": 4, "kv_heads": 2, "head_dim": 6, "ffn": 40, "context": 16}
 LOOP = {"steps": 5, "warmup": 2, "schedule": "constant", "clip": 0.5, "save_every": 100}
@@ -37,7 +38,8 @@ class Case:
     micro: int = 0
     documents: bool = False
     dtype: torch.dtype = torch.float64
-    poison: int = -1  # a step in which the last row's targets are so masked that its share's loss is not finite
+    poison: int = -1  # a step in which the loss of the last share is not a number
+    z_loss: float = 0.0
 
     @property
     def config(self) -> LoopConfig:
@@ -48,7 +50,7 @@ class Rows(TokenObjective):
     """Random rows that depend on the step alone; the later a row, the more of its targets are masked, and all of the last but one's."""
 
     def __init__(self, case: Case, arch: Architecture):
-        self.case, self.arch = case, arch
+        self.case, self.arch, self.z_loss = case, arch, case.z_loss
 
     def rows(self, step: int) -> Batch:
         generator = torch.Generator().manual_seed(100 + step)
@@ -58,6 +60,8 @@ class Rows(TokenObjective):
         for row in range(rows):
             targets[row, : length * row // rows] = -100
         targets[-2] = -100
+        if step == self.case.poison:
+            targets[-1] = 0
         segments = (torch.rand(rows, length, generator=generator) < 0.2).cumsum(1) if self.case.documents else None
         return tokens[:, :-1], targets, segments
 
@@ -68,6 +72,11 @@ class Rows(TokenObjective):
         for begin in range(first, last, size):
             part = slice(begin, min(begin + size, last))
             yield ids[part], targets[part], None if segments is None else segments[part]
+
+    def of_logits(self, logits: Tensor, targets: Tensor) -> StepLoss:
+        loss = super().of_logits(logits, targets)
+        loss.total = loss.total * (math.nan if (targets == 0).all(dim=1).any() else 1.0)
+        return loss
 
 
 def in_float64(self: RMSNorm, x: Tensor) -> Tensor:
@@ -92,39 +101,38 @@ def first_step(case: Case, layout: Layout) -> dict[str, Any]:
     parts = computation.backward(objective, 0, 1.0)
     sums = torch.tensor([sum(float(part.total.detach()) for part in parts), sum(part.count for part in parts)], dtype=torch.float64)
     grads = {name: p.grad for name, p in computation.parameters.items()}
-    norm = computation.squared_norm(grads) ** 0.5 * computation.gradient_scale
+    norm = float(computation.squared_norm(grads)) ** 0.5 * computation.gradient_scale
     gradients = {name: whole(grad) * computation.gradient_scale for name, grad in grads.items() if grad is not None}
     nats = computation.nats(*objective.rows(7))
     return {"sums": computation.total(sums), "norm": norm, "grads": gradients, "nats": nats}
 
 
-def trained(case: Case, layout: Layout) -> dict[str, Any]:
+def trained(case: Case, layout: Layout, folder: Path) -> dict[str, Any]:
     """The weights after all steps of the loop, and the lines of its log."""
     model = fresh(case)
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "log.jsonl"
-        result = fit(model, Rows(case, model.arch), case.config, layout=layout, state=Path(folder) / "state", log=log)
-        lines = [json.loads(line) for line in log.read_text().splitlines()] if layout.is_main else []
+    log = folder / "log.jsonl"
+    result = fit(model, Rows(case, model.arch), case.config, layout=layout, state=folder / "state", log=log)
+    lines = [json.loads(line) for line in log.read_text().splitlines()] if layout.is_main else []
     weights = {name: whole(p.detach()).clone() for name, p in result.computation.parameters.items()}
     return {"weights": weights, "lines": lines, "skipped": result.skipped, "count": result.count}
 
 
-def on_layout(cases: Sequence[Case]) -> list[dict[str, Any]]:
+def on_layout(cases: Sequence[Case], folder: Path) -> list[dict[str, Any]]:
     """What a rank, or the one process, finds for each case."""
     RMSNorm.forward = in_float64  # type: ignore[method-assign]
-    States.save = lambda *args, **kwargs: None
     found = []
-    for case in cases:
+    for number, case in enumerate(cases):
         config, cpu = ParallelConfig.model_validate(case.parallel), torch.device("cpu")
         layout = Layout.distributed(config, cpu)
-        found.append(first_step(case, layout) | trained(case, layout))
+        found.append(first_step(case, layout) | trained(case, layout, folder / str(number)))
     return found
 
 
 def run(*cases: Case) -> list[dict[str, Any]]:
     """Each case on its layout; all of them need equally many processes. Ranks that have the same weight have the same bits."""
     world = ParallelConfig.model_validate(cases[0].parallel).world
-    ranks = run_ranks(on_layout, world, list(cases))
+    with tempfile.TemporaryDirectory() as folder:
+        ranks = run_ranks(on_layout, world, list(cases), Path(folder))
     merged = []
     for results in zip(*ranks):
         first = results[0]
@@ -133,6 +141,26 @@ def run(*cases: Case) -> list[dict[str, Any]]:
                 for name, values in other[kind].items():
                     assert torch.equal(first[kind].setdefault(name, values), values), (kind, name)
             assert torch.equal(first["sums"], other["sums"]) and first["norm"] == other["norm"]
+            assert (first["skipped"], first["count"]) == (other["skipped"], other["count"])
         first["nats"] = [result["nats"] for result in results]
         merged.append(first)
     return merged
+
+
+def check_equal(many: dict[str, Any], one: dict[str, Any], tolerance: float = 1e-10) -> None:
+    """Whether a layout computed what one process did: each value to `tolerance` of the largest in its tensor."""
+    torch.testing.assert_close(many["sums"], one["sums"], rtol=tolerance, atol=0)
+    assert many["norm"] == pytest.approx(one["norm"], rel=tolerance)
+    for kind in ("grads", "weights"):
+        assert many[kind].keys() == one[kind].keys()
+        for name, expected in one[kind].items():
+            largest = float(expected.abs().max())
+            assert largest > 0 and expected.dtype == many[kind][name].dtype
+            torch.testing.assert_close(many[kind][name], expected, rtol=0, atol=tolerance * largest, msg=lambda m: f"{kind} {name}: {m}")  # noqa: B023
+    for nats in many["nats"]:
+        torch.testing.assert_close(nats, one["nats"][0], rtol=tolerance, atol=tolerance)
+    for line, expected in zip(many["lines"], one["lines"], strict=True):
+        assert float(line["loss"]) == pytest.approx(float(expected["loss"]), rel=tolerance, nan_ok=True)
+        assert float(line["grad_norm"]) == pytest.approx(float(expected["grad_norm"]), rel=tolerance, nan_ok=True)
+        assert line["count"] == expected["count"]
+    assert (many["skipped"], many["count"]) == (one["skipped"], one["count"])

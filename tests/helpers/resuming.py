@@ -1,5 +1,6 @@
 """A small training on any layout, whose processes can be killed (SIGKILL) at a step, for tests of resuming."""
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -25,28 +26,38 @@ def rows_of(step: int) -> torch.Tensor:
 
 
 class Rows(TokenObjective):
-    """Each step's rows, in micro-batches of two; at step `kill` the process of rank `victim` is killed before its last micro-batch."""
+    """Each step's rows, in micro-batches of two. Which a process had is written into `folder`; at step `kill` the one of rank `victim`
+    is killed before its last micro-batch."""
 
-    def __init__(self, rank: int, kill: int | None, victim: int):
-        self.kill, self.dies, self.seen = kill, rank == victim, dict[int, list[list[int]]]()
+    def __init__(self, folder: Path, rank: int, kill: int | None, victim: int):
+        self.folder, self.kill, self.dies = folder, kill, rank == victim
+        folder.mkdir(parents=True, exist_ok=True)
 
     def batches(self, step: int, share: Share) -> Iterator[Batch]:
         begin, end = share.bounds(ROWS)
+        seen: list[list[int]] = []
         for first in range(begin, end, 2):
             if step == self.kill and self.dies and first == end - 2:
                 os.kill(os.getpid(), signal.SIGKILL)
             ids = rows_of(step)[first : first + 2]
-            self.seen.setdefault(step, []).extend(ids.tolist())
+            seen += ids.tolist()
             yield ids[:, :-1], ids[:, 1:], None
+        (self.folder / f"{step}-{share.index}-of-{share.of}.json").write_text(json.dumps(seen))
+
+
+def rows_seen(folder: Path, step: int, shares: int) -> list[list[int]]:
+    """The rows of a step that so many processes had, in the order of their shares."""
+    files = [folder / "rows" / f"{step}-{index}-of-{shares}.json" for index in range(shares)]
+    return [row for file in files for row in json.loads(file.read_text())]
 
 
 def train(folder: str, parallel: dict[str, Any], options: dict[str, Any], kill: int | None = None, victim: int = 0) -> dict[str, Any]:
-    """Trains in `folder` until step `kill` or the end: what the run was, and the rows that this process saw by step."""
+    """Trains in `folder` until step `kill` or the end: what the run was, and its next random number."""
     torch.set_num_threads(1)
     config, device = ParallelConfig.model_validate(parallel), torch.device("cpu")
     layout = Layout.distributed(config, device) if config.world > 1 else Layout.single(device)
     loop = LoopConfig.model_validate({"steps": STEPS, "save_every": 4, "warmup": 2, "threads": 1, **options})
-    model, rows = Llama(ARCH), Rows(layout.rank, kill, victim)
+    model, rows = Llama(ARCH), Rows(Path(folder) / "rows", layout.rank, kill, victim)
     initialise(model, 7)
     result = fit(model, rows, loop, layout=layout, state=Path(folder) / "state", log=Path(folder) / "train.jsonl")
-    return {"begin": result.resumed_from, "losses": result.losses, "seen": rows.seen, "random": torch.rand(1).item()}
+    return {"begin": result.resumed_from, "losses": result.losses, "random": torch.rand(1).item()}

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from corpusmill.pipeline.engine import Engine, Failed, InlineEngine, Job
-from corpusmill.pipeline.engine_ray import RETRIES, THREADS, PieceActor, RayEngine
+from corpusmill.pipeline.engine_ray import FEW_BYTES, FEW_BYTES_BESIDE, FEW_PIECES, RETRIES, THREADS, PieceActor, RayEngine
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.ray_share import Share
 from corpusmill.pipeline.runner import StageRun
@@ -115,6 +116,7 @@ def test_errors_come_back_as_one_sentence(stages: Any, engine: RayEngine, tmp_pa
 def test_a_worker_has_the_standard_tokenize_ours_beside_it_and_one_thread(
     stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str]
 ) -> None:
+    engine.connect()  # for one small piece it would not come up
     done = run(stages, engine, tmp_path / "run", inputs[:1], p0={"deed": "tell"})
     standard, ours, threads, gpus = done.manifest.rows()[0].warnings
     assert standard == tokenize.__file__
@@ -155,6 +157,34 @@ def test_a_node_without_that_folder_is_named(stages: Any, tmp_path: Path, monkey
     answer = PieceActor(job, str(tmp_path / "missing"), Share(1)).perform(Piece("part-00000", ()))
     assert isinstance(answer, Failed)
     assert answer.message == f"run: the node {platform.node()} has no {tmp_path}/missing, so give it paths that all nodes have."
+
+
+def test_ray_does_not_come_up_for_a_few_small_pieces(stages: Any, tmp_path: Path, inputs: list[str]) -> None:
+    engine = RayEngine(workers=2)
+    run(stages, engine, tmp_path / "here", inputs[:3])
+    assert not engine._started
+    run(stages, InlineEngine(), tmp_path / "inline", inputs[:3])
+    assert contents(tmp_path / "here") == contents(tmp_path / "inline")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "gpus", "address", "little"),
+    [
+        ([FEW_BYTES], 0.0, "", True),
+        ([FEW_BYTES + 1], 0.0, "", False),
+        ([FEW_BYTES_BESIDE] * 2, 0.0, "local", True),
+        ([FEW_BYTES_BESIDE + 1] * 2, 0.0, "", False),
+        ([1] * FEW_PIECES, 0.0, "", True),
+        ([1] * (FEW_PIECES + 1), 0.0, "", False),
+        ([1], 0.5, "", False),
+        ([1], 0.0, "127.0.0.1:6379", False),
+    ],
+)
+def test_what_is_little(sizes: list[int], gpus: float, address: str, little: bool, stages: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    job = Job("lines", "for_ray.lines:LinesWorker", stages.LinesConfig(), "run", gpus=gpus)
+    pieces = [Piece(str(number), (FileRef("a", "b", size),)) for number, size in enumerate(sizes)]
+    assert RayEngine()._is_little(job, pieces) is little
 
 
 def test_an_address_for_jobs_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

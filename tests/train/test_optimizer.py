@@ -5,7 +5,8 @@ import torch
 
 from corpusmill.train.architecture import Architecture
 from corpusmill.train.model import Llama, initialise
-from corpusmill.train.optimizer import Muon, Optimizer, orthogonalize
+from corpusmill.train.muon import Muon, orthogonalize
+from corpusmill.train.optimizer import Optimizer
 from corpusmill.train.options import OptimizerConfig
 
 ARCH = Architecture(vocab_size=13, layers=2, width=8, heads=2, kv_heads=1, head_dim=4, ffn=16, context=8)

@@ -6,9 +6,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from corpusmill.train.device import autocast
 from corpusmill.train.model import Llama
 from corpusmill.train.objective import Objective, Share, StepLoss
+from corpusmill.train.precision import autocast, computing, rounded
 from corpusmill.train.token_loss import token_nats
 
 
@@ -31,8 +31,9 @@ class Computation(Protocol):
         """float64 `[n]` summed over all ranks, each part of the data counted once; the same bits on every rank."""
         ...
 
-    def squared_norm(self, grads: Mapping[str, Tensor]) -> float:
-        """The square of the norm of the whole model's gradient, as `backward` left it; the same bits on every rank."""
+    def squared_norm(self, grads: Mapping[str, Tensor]) -> Tensor:
+        """The square of the norm of the whole model's gradient, as `backward` left it: one float64, on the device, so that the loop can
+        fetch it together with the totals; the same bits on every rank."""
         ...
 
     def nats(self, ids: Tensor, targets: Tensor, segments: Tensor | None) -> Tensor:
@@ -55,22 +56,25 @@ class Local:
 
     def backward(self, objective: Objective, step: int, scale: float) -> list[StepLoss]:
         parts = []
-        for batch in objective.batches(step, Share()):
-            with autocast(self.llama.device, self.precision):
-                part = objective.loss(self.llama, batch)
-            if part.total.requires_grad:
-                (part.total * scale if scale != 1.0 else part.total).backward()
-            parts.append(part)
+        with rounded(self.llama, self.precision):
+            for batch in objective.batches(step, Share()):
+                with autocast(self.llama.device, self.precision):
+                    part = objective.loss(self.llama, batch)
+                if part.total.requires_grad:
+                    (part.total * scale if scale != 1.0 else part.total).backward()
+                parts.append(part)
         return parts
 
     def total(self, values: Tensor) -> Tensor:
         return values
 
-    def squared_norm(self, grads: Mapping[str, Tensor]) -> float:
-        return float(torch.stack(torch._foreach_norm(list(grads.values()))).double().square().sum()) if grads else 0.0
+    def squared_norm(self, grads: Mapping[str, Tensor]) -> Tensor:
+        if not grads:
+            return torch.zeros((), dtype=torch.float64, device=self.llama.device)
+        return torch.stack(torch._foreach_norm(list(grads.values()))).double().square().sum()
 
     @torch.no_grad()
     def nats(self, ids: Tensor, targets: Tensor, segments: Tensor | None) -> Tensor:
-        with autocast(self.llama.device, self.precision):
+        with computing(self.llama, self.llama.device, self.precision):
             logits = self.llama(ids, segments)
         return token_nats(logits, targets)

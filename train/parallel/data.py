@@ -26,21 +26,27 @@ def copies(model: Llama, layout: Layout) -> DistributedDataParallel:
     return ddp
 
 
-def shard(model: Llama, layout: Layout, precision: MixedPrecisionPolicy | None = None, *, keep: bool | None = None) -> None:
+def shard(model: Llama, layout: Layout, precision: str, *, keep: bool | None = None) -> str:
     """Shards the model, or a pipeline's part of it, in place: layer by layer over the ranks of `shard`, the same in each of `replicate`.
 
     Weights are gathered for a layer's forward pass and its backward pass, or stay whole between the two (`keep`; by default where
     `zero` is below 3). Gradients are averaged over all ranks that see different rows. Works on a model that tensor parallelism
     has spread, and with a shard of 1, which is then DDP on DTensors.
+
+    Returns the precision that is still to be seen to: none where weights are gathered in bf16 (`bf16-params`).
     """
     mesh = layout.submesh("replicate", "shard")
     if mesh is None:
-        return
+        return precision
+    policy = MixedPrecisionPolicy()
+    if precision == "bf16-params":
+        policy, precision = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32), "fp32"
     keep = layout.config.zero < 3 if keep is None else keep
-    options: dict[str, Any] = {"mesh": mesh, "mp_policy": precision or MixedPrecisionPolicy(), "reshard_after_forward": not keep}
+    options: dict[str, Any] = {"mesh": mesh, "mp_policy": policy, "reshard_after_forward": not keep}
     for layer in model.model.layers.values():
         fully_shard(layer, **options)
     fully_shard(model, **options)
+    return precision
 
 
 @contextmanager

@@ -17,7 +17,6 @@ from torch.distributed.pipelining import (
 )
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.train.device import autocast
 from corpusmill.train.model import Llama
 from corpusmill.train.objective import Objective, StepLoss
 from corpusmill.train.options import LoopConfig
@@ -26,6 +25,7 @@ from corpusmill.train.parallel.split import stages_of
 from corpusmill.train.parallel.spread import even, settle, whole
 from corpusmill.train.parallel.sums import squared_norm, total
 from corpusmill.train.parallel.tensor import sharded_loss
+from corpusmill.train.precision import autocast, rounded
 from corpusmill.train.token_loss import token_nats
 
 SCHEDULES: dict[str, Any] = {
@@ -43,7 +43,7 @@ class Pipeline:
     All ranks of a pipeline read the same batches: the first stage takes the ids, the last one the targets, every one the segments.
     """
 
-    def __init__(self, parts: dict[int, Llama], layout: Layout, config: LoopConfig):
+    def __init__(self, parts: dict[int, Llama], layout: Layout, config: LoopConfig, precision: str):
         assert layout.mesh is not None
         if config.compile and layout.config.schedule.startswith("zero-bubble"):
             raise InputError("loop.compile: compiled layers can't compute the two halves of a backward pass apart, as zero-bubble does.")
@@ -52,8 +52,9 @@ class Pipeline:
         self.owners = {stage: rank for rank, stages in enumerate(stages_of(layout.config)) for stage in stages}
         self.last = max(self.owners)
         for part in parts.values():
-            _under_autocast(part, layout.device, config.precision)
-        self.stages = nn.ModuleList(parts.values())
+            _under_autocast(part, layout.device, precision)
+        self.stages, self.precision = nn.ModuleList(parts.values()), precision
+        self.bf16 = config.precision == "bf16-params"  # so are hidden states
         self.parameters: dict[str, Tensor] = {
             name: p for part in parts.values() for name, p in part.named_parameters() if p.requires_grad
         }  # fmt: skip
@@ -77,7 +78,7 @@ class Pipeline:
             self._runners = {key: _Runner(self, len(ids))}
         inputs = (torch.cat(ids),) if 0 in self.parts else ()
         named = {} if segments[0] is None else {"segments": torch.cat(segments)}
-        with sharded_loss(self.tensor):
+        with sharded_loss(self.tensor), rounded(self.stages, self.precision):
             found = self._runners[key].step(objective, scale, inputs, named, torch.cat(targets) if self.last in self.parts else None)
         settle(self.parameters)
         return found or [StepLoss(torch.zeros(()), 0, dict.fromkeys(objective.metrics, 0.0))]
@@ -85,7 +86,7 @@ class Pipeline:
     def total(self, values: Tensor) -> Tensor:
         return total(values if self.last in self.parts else torch.zeros_like(values), self.layout)
 
-    def squared_norm(self, grads: Mapping[str, Tensor]) -> float:
+    def squared_norm(self, grads: Mapping[str, Tensor]) -> Tensor:
         return squared_norm(grads.values(), self.layout)
 
     @torch.no_grad()
@@ -94,7 +95,8 @@ class Pipeline:
         batch = even((ids, targets, segments), self.layout.config.tensor)
         split: list[Any] = [(None,) * pieces if t is None else t.tensor_split(pieces) for t in batch]
         # in pieces, so that a stage takes up the next rows while later ones have those before
-        found = [self._nats(*piece, sent) for piece in zip(*split)]
+        with rounded(self.stages, self.precision):
+            found = [self._nats(i, t, s, sent) for i, t, s in zip(*split)]
         for work in sent:
             work.wait()
         for module in self.stages.modules():
@@ -110,7 +112,8 @@ class Pipeline:
         hidden = ids
         for stage, part in self.parts.items():
             if stage and (giver := self.owners[stage - 1]) != self.rank:
-                hidden = torch.empty(*ids.shape, part.arch.width, dtype=next(part.parameters()).dtype, device=ids.device)
+                dtype = torch.bfloat16 if self.bf16 else next(part.parameters()).dtype
+                hidden = torch.empty(*ids.shape, part.arch.width, dtype=dtype, device=ids.device)
                 dist.recv(hidden, group=self.group, group_src=giver)
             hidden = part(hidden, segments)
             if stage < self.last and (taker := self.owners[stage + 1]) != self.rank:

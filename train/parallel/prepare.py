@@ -30,20 +30,20 @@ def _spread(model: Llama, layout: Layout, config: LoopConfig) -> Computation:
     if layout.config.pipeline > 1:
         from corpusmill.train.parallel.pipeline import Pipeline  # its import takes a second
 
-        for part in parts.values():
-            data.shard(part, layout, keep=True)
-        return Pipeline(parts, layout, config)
+        left = [data.shard(part, layout, config.precision, keep=True) for part in parts.values()]
+        return Pipeline(parts, layout, config, left[0])
     forward: Any = model
+    precision: str = config.precision
     if layout.config.zero == 1 or layout.kinds == ("replicate",):
         forward = data.copies(model, layout)
     else:
-        data.shard(model, layout)
-    return Spread(model, forward, layout, config.precision)
+        precision = data.shard(model, layout, precision)
+    return Spread(model, forward, layout, precision)
 
 
 def optimizer_of(computation: Computation, layout: Layout, config: OptimizerConfig) -> Any:
     """What updates the parameters that this rank has, or with ZeRO-1 those that it owns; see `Optimizer`."""
-    if layout.config.zero == 1 and layout.config.shard > 1:
+    if layout.config.zero == 1 and layout.config.shard > 1 and layout.config.pipeline == 1:
         from corpusmill.train.parallel.zero import SharedOptimizer
 
         return SharedOptimizer(computation.parameters, config, layout)

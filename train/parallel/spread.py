@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from corpusmill.train.bits import Batch
-from corpusmill.train.device import autocast
 from corpusmill.train.model import Llama
 from corpusmill.train.objective import Objective, StepLoss
 from corpusmill.train.packing import IGNORED
@@ -17,6 +16,7 @@ from corpusmill.train.parallel.data import synchronised
 from corpusmill.train.parallel.layout import Layout
 from corpusmill.train.parallel.sums import squared_norm, total
 from corpusmill.train.parallel.tensor import sharded_loss
+from corpusmill.train.precision import autocast, computing, rounded
 from corpusmill.train.token_loss import token_nats
 
 T = TypeVar("T")
@@ -37,27 +37,28 @@ class Spread:
 
     def backward(self, objective: Objective, step: int, scale: float) -> list[StepLoss]:
         parts = []
-        for batch, last in with_last(objective.batches(step, self.layout.share)):
-            with synchronised(self.forward, last), sharded_loss(self.tensor):
-                with autocast(self.layout.device, self.precision):
-                    part = objective.loss(cast(Llama, self.forward), batch)
-                (part.total * scale if scale != 1.0 else part.total).backward()
-            part.total = whole(part.total.detach())
-            parts.append(part)
+        with rounded(self.llama, self.precision):
+            for batch, last in with_last(objective.batches(step, self.layout.share)):
+                with synchronised(self.forward, last), sharded_loss(self.tensor):
+                    with autocast(self.layout.device, self.precision):
+                        part = objective.loss(cast(Llama, self.forward), batch)
+                    (part.total * scale if scale != 1.0 else part.total).backward()
+                part.total = whole(part.total.detach())
+                parts.append(part)
         settle(self.parameters)
         return parts
 
     def total(self, values: Tensor) -> Tensor:
         return total(values, self.layout)
 
-    def squared_norm(self, grads: Mapping[str, Tensor]) -> float:
+    def squared_norm(self, grads: Mapping[str, Tensor]) -> Tensor:
         return squared_norm(grads.values(), self.layout)
 
     @torch.no_grad()
     def nats(self, ids: Tensor, targets: Tensor, segments: Tensor | None) -> Tensor:
         length = ids.size(1)
         ids, targets, segments = even((ids, targets, segments), self.layout.config.tensor)
-        with sharded_loss(self.tensor), autocast(self.layout.device, self.precision):
+        with sharded_loss(self.tensor), computing(self.llama, self.layout.device, self.precision):
             return whole(token_nats(self.llama(ids, segments), targets))[:, :length]
 
 

@@ -8,6 +8,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from corpusmill.train.parallel.layout import Layout
+from corpusmill.train.shards import is_sharded, local_of
 
 
 def total(values: Tensor, layout: Layout) -> Tensor:
@@ -18,34 +19,28 @@ def total(values: Tensor, layout: Layout) -> Tensor:
     counted = values if layout.index("tensor") == 0 else torch.zeros_like(values)  # never NaN * 0
     gathered = [torch.empty_like(values, device=layout.device) for _ in range(layout.world)]
     dist.all_gather(gathered, counted.to(layout.device))
-    return torch.stack(gathered).cpu().sum(dim=0).to(values.device)
+    return torch.stack(gathered).sum(dim=0).to(values.device)
 
 
-def squared_norm(grads: Iterable[Tensor], layout: Layout) -> float:
+def squared_norm(grads: Iterable[Tensor], layout: Layout) -> Tensor:
     """The square of the norm of the whole gradient, of which this process has parts: a DTensor's shard, its copy of one that
     is not sharded, its stage's. `clip_grad_norm_` can't add up gradients on different meshes (https://github.com/pytorch/pytorch/issues/180346).
     """
-    mine = [local(grad) for grad in grads if _counts(grad, layout)]
-    squares = torch.stack(torch._foreach_norm(mine)).double().square().sum() if mine else torch.zeros((), dtype=torch.float64)
+    mine = [local_of(grad) for grad in grads if _counts(grad, layout)]
+    squares = torch.zeros((), dtype=torch.float64, device=layout.device)
+    if mine:
+        squares = torch.stack(torch._foreach_norm(mine)).double().square().sum()
     if layout.world == 1:
-        return float(squares)
+        return squares
     gathered = [torch.empty(1, dtype=torch.float64, device=layout.device) for _ in range(layout.world)]
     dist.all_gather(gathered, squares.reshape(1).to(layout.device))
-    return float(torch.cat(gathered).cpu().sum())
-
-
-def local(tensor: Tensor) -> Tensor:
-    """What this process holds of a tensor."""
-    shard: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
-    return shard
+    return torch.cat(gathered).sum()
 
 
 def _counts(grad: Any, layout: Layout) -> bool:
     """Whether this process is the first of those that hold the same part of a gradient."""
     sharded = set()
-    if hasattr(grad, "placements"):
+    if is_sharded(grad):
         names = grad.device_mesh.mesh_dim_names or ()
-        sharded = {
-            name for name, placement in zip(names, grad.placements) if not placement.is_replicate()
-        }  # a strided shard is not `is_shard`
+        sharded = {name for name, placement in zip(names, grad.placements) if not placement.is_replicate()}  # strided ones too
     return all(layout.index(kind) == 0 for kind in layout.kinds if kind != "pipeline" and kind not in sharded)

@@ -48,6 +48,8 @@ def spread(model: Llama, mesh: DeviceMesh) -> None:
         ends["model.norm"] = SequenceParallel()
     else:
         parallelize_module(layers[-1], mesh, PrepareModuleOutput(output_layouts=SEQUENCE, desired_output_layouts=Replicate()))
+        # no view of a DTensor: FSDP2 and pipelines can't have what is changed in place, as zero-bubble schedules do to cut a graph off
+        layers[-1].register_forward_hook(lambda layer, given, hidden: hidden.clone())
     if model.lm_head is not None:
         ends["lm_head"] = ColwiseParallel(input_layouts=SEQUENCE, output_layouts=Shard(-1), use_local_output=False)
     parallelize_module(model, mesh, ends)

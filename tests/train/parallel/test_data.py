@@ -1,0 +1,94 @@
+"""Copies and shards of a model that see different rows, against one process in float64."""
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from parallel_runs import Case, Rows, check_equal, fresh, run
+from ranks import run_ranks
+
+from corpusmill.train.options import ParallelConfig
+from corpusmill.train.parallel.layout import Layout
+from corpusmill.train.parallel.prepare import optimizer_of, prepare
+from corpusmill.train.parallel.zero import owners
+from corpusmill.train.shards import local_of
+
+ADAMW, MUON = {"optimizer": {"kind": "adamw"}}, {"optimizer": {"kind": "muon"}}
+TWO = {
+    "copies, AdamW, micro-batches": Case({"replicate": 2}, loop=ADAMW, micro=2),
+    "copies, Muon, documents": Case({"replicate": 2}, loop=MUON, documents=True),
+    "ZeRO-1, AdamW, micro-batches": Case({"shard": 2, "zero": 1}, loop=ADAMW, micro=3),
+    "ZeRO-1, Muon, tied": Case({"shard": 2, "zero": 1}, loop=MUON, arch={"tied": True}),
+    "ZeRO-2, AdamW, micro-batches, documents": Case({"shard": 2, "zero": 2}, loop=ADAMW, micro=1, documents=True),
+    "ZeRO-2, Muon, QK-norm": Case({"shard": 2, "zero": 2}, loop=MUON, arch={"qk_norm": True}),
+    "ZeRO-3, AdamW, vocabulary that 2 does not divide": Case({"shard": 2}, loop=ADAMW, arch={"vocab_size": 51}),
+    "ZeRO-3, Muon, tied, documents, micro-batches": Case({"shard": 2}, loop=MUON, arch={"tied": True}, micro=2, documents=True),
+    "ZeRO-3, layers computed again": Case({"shard": 2}, loop={**ADAMW, "checkpointing": True}),
+    "ZeRO-3, NaN on one rank": Case({"shard": 2}, loop=ADAMW, poison=2),
+    "copies, NaN on one rank": Case({"replicate": 2}, loop=MUON, poison=4),
+}
+THREE = {"rows that three ranks share": Case({"shard": 3}, loop=MUON, rows=9, micro=2, documents=True)}
+FOUR = {
+    "hybrid, AdamW, micro-batches": Case({"replicate": 2, "shard": 2}, loop=ADAMW, micro=1),
+    "hybrid, Muon": Case({"replicate": 2, "shard": 2, "zero": 2}, loop=MUON, arch={"qk_norm": True}),
+    "hybrid ZeRO-1, Muon": Case({"replicate": 2, "shard": 2, "zero": 1}, loop=MUON),
+    "four copies": Case({"replicate": 4}, loop=ADAMW),
+}
+CASES = TWO | THREE | FOUR
+
+
+@cache
+def together(world: int) -> dict[str, dict[str, Any]]:
+    """All cases of so many processes by the same ones, which are warm then; for 1 every case on one process."""
+    cases = {2: TWO, 3: THREE, 4: FOUR}.get(world) or {name: replace(case, parallel={}) for name, case in CASES.items()}
+    return dict(zip(cases, run(*cases.values())))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_loss_gradients_and_five_steps_equal_one_process(name: str) -> None:
+    case = CASES[name]
+    one = together(1)[name]
+    assert one["lines"][0]["grad_norm"] > 0.5  # so clipping is at work
+    assert one["skipped"] == (case.poison >= 0)
+    check_equal(together(ParallelConfig(**case.parallel).world)[name], one)
+
+
+@pytest.mark.parametrize("name", ["ZeRO-3, Muon, tied, documents, micro-batches", "copies, AdamW, micro-batches", "four copies"])
+def test_another_run_gives_the_same_bits(name: str) -> None:
+    case = CASES[name]
+    first, (second,) = together(ParallelConfig(**case.parallel).world)[name], run(case)
+    assert first["lines"] == second["lines"] and first["norm"] == second["norm"]
+    assert all(torch.equal(tensor, second["weights"][key]) for key, tensor in first["weights"].items())
+
+
+def held(case: Case) -> dict[str, int]:
+    """How many numbers a rank has of weights, gradients and moments."""
+    layout = Layout.distributed(ParallelConfig(**case.parallel), torch.device("cpu"))
+    model = fresh(case)
+    computation = prepare(model, layout, case.config)
+    optimizer = optimizer_of(computation, layout, case.config.optimizer)
+    computation.backward(Rows(case, model.arch), 0, 1.0)
+    weights = [local_of(p).numel() for p in computation.parameters.values()]
+    grads = [local_of(p.grad).numel() for p in computation.parameters.values() if p.grad is not None]
+    moments = [local_of(t).numel() for name, t in optimizer.state().items() if name.endswith("exp_avg")]
+    return {"weights": sum(weights), "grads": sum(grads), "moments": sum(moments)}
+
+
+@pytest.mark.parametrize(("zero", "shared"), [(1, ["moments"]), (2, ["weights", "grads", "moments"]), (3, ["weights", "grads", "moments"])])
+def test_ranks_have_a_share_of_what_is_shared(zero: int, shared: list[str]) -> None:
+    whole = sum(p.numel() for p in fresh(Case()).parameters())
+    ranks = run_ranks(held, 2, Case({"shard": 2, "zero": zero}, loop=ADAMW))
+    for kind in ("weights", "grads", "moments"):
+        assert sum(rank[kind] for rank in ranks) == (whole if kind in shared else 2 * whole)
+        if kind in shared:
+            assert max(rank[kind] for rank in ranks) < 0.55 * whole
+
+
+def test_owners_are_balanced_and_the_same_everywhere() -> None:
+    sizes = {"a": 7, "b": 7, "c": 5, "d": 4, "e": 1}
+    parameters = {name: torch.empty(size) for name, size in sizes.items()}
+    expected = {"a": 0, "b": 1, "c": 0, "d": 1, "e": 1}
+    assert owners(parameters, 2) == owners(dict(reversed(parameters.items())), 2) == expected
+    assert set(owners(parameters, 1).values()) == {0}

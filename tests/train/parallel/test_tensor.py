@@ -1,0 +1,73 @@
+"""Matrices, sequence and vocabulary spread over a tensor group, alone and with shards and copies, against one process in float64."""
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from parallel_runs import Case, check_equal, fresh, run
+from ranks import run_ranks
+
+from corpusmill.train.options import ParallelConfig
+from corpusmill.train.parallel.layout import Layout
+from corpusmill.train.parallel.prepare import prepare
+from corpusmill.train.shards import local_of
+
+ADAMW, MUON = {"optimizer": {"kind": "adamw"}}, {"optimizer": {"kind": "muon"}}
+FULL = {"qk_norm": True, "tied": True}
+TWO = {
+    "AdamW": Case({"tensor": 2}, loop=ADAMW),
+    "Muon, micro-batches": Case({"tensor": 2}, loop=MUON, micro=3),
+    "QK-norm, tied, documents": Case({"tensor": 2}, loop=MUON, arch=FULL, documents=True),
+    "vocabulary that 2 does not divide": Case({"tensor": 2}, loop=ADAMW, arch={"vocab_size": 51}, documents=True),
+    "layers computed again": Case({"tensor": 2}, loop={**ADAMW, "checkpointing": True}),
+    "NaN": Case({"tensor": 2}, loop=ADAMW, poison=1),
+}
+FOUR = {
+    "a head for each of four": Case({"tensor": 4}, loop=MUON, arch={"kv_heads": 4}),
+    "shards, AdamW": Case({"shard": 2, "tensor": 2}, loop=ADAMW, arch={"vocab_size": 51}),
+    "shards, Muon, QK-norm, tied, documents, micro-batches": Case({"shard": 2, "tensor": 2}, loop=MUON, arch=FULL, documents=True, micro=2),
+    "ZeRO-2": Case({"shard": 2, "zero": 2, "tensor": 2}, loop=ADAMW, micro=1),
+    "copies, AdamW, micro-batches": Case({"replicate": 2, "tensor": 2}, loop=ADAMW, micro=1, documents=True),
+    "copies, Muon, NaN on one": Case({"replicate": 2, "tensor": 2}, loop=MUON, arch={"qk_norm": True}, poison=3),
+}
+CASES = TWO | FOUR
+
+
+@cache
+def together(world: int) -> dict[str, dict[str, Any]]:
+    """All cases of so many processes by the same ones, which are warm then; for 1 every case on one process."""
+    cases = {2: TWO, 4: FOUR}.get(world) or {name: replace(case, parallel={}) for name, case in CASES.items()}
+    return dict(zip(cases, run(*cases.values())))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_loss_gradients_and_five_steps_equal_one_process(name: str) -> None:
+    case = CASES[name]
+    one = together(1)[name]
+    assert one["skipped"] == (case.poison >= 0)
+    check_equal(together(ParallelConfig(**case.parallel).world)[name], one)
+
+
+def test_another_run_gives_the_same_bits() -> None:
+    name = "shards, Muon, QK-norm, tied, documents, micro-batches"
+    first, (second,) = together(4)[name], run(CASES[name])
+    assert first["lines"] == second["lines"] and first["norm"] == second["norm"]
+    assert all(torch.equal(tensor, second["weights"][key]) for key, tensor in first["weights"].items())
+
+
+def odd_length(case: Case) -> torch.Tensor:
+    layout = Layout.distributed(ParallelConfig(**case.parallel), torch.device("cpu"))
+    ids = torch.arange(22).reshape(2, 11)
+    computation = prepare(fresh(case), layout, case.config)
+    nats = computation.nats(ids, ids + 1, torch.tensor([[0] * 4 + [1] * 7, [2] * 11]))
+    return nats if layout.rank == 0 else torch.tensor([local_of(p).numel() for p in computation.parameters.values()])
+
+
+def test_evaluation_takes_rows_that_the_ranks_do_not_divide_and_weights_are_halved() -> None:
+    whole = [p.numel() for p in fresh(Case()).parameters() if p.dim() == 2]
+    nats, sizes = run_ranks(odd_length, 2, Case({"tensor": 2}))
+    (expected,) = run_ranks(odd_length, 1, Case())
+    torch.testing.assert_close(nats, expected, rtol=1e-10, atol=1e-12)
+    assert sorted(sizes.tolist())[-len(whole) :] == sorted(size // 2 for size in whole)

@@ -1,0 +1,66 @@
+"""Trainings by Ray Train on a real Ray, started once for all of these tests."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from launch_runs import left, train
+
+from corpusmill.pipeline.engine_ray import RayEngine
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.storage import Storage
+from corpusmill.train import pretrain_job
+from corpusmill.train.launch import launch
+from corpusmill.train.options import ParallelConfig
+from corpusmill.train.restart import RankError
+
+HELPERS = str(Path(__file__).parent.parent / "helpers")
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[RayEngine]:
+    """A Ray of two CPUs; an address makes a training one for Ray Train."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", "local")
+        patch.setenv("PYTHONPATH", os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), HELPERS]))
+        engine = RayEngine(workers=2)
+        yield engine
+        engine.close()
+
+
+def test_the_bytes_of_local_processes_though_one_is_killed(
+    engine: RayEngine,
+    token_run: Storage,
+    trained_by_two: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    real = pretrain_job.launch
+
+    def with_death(job: str, arguments: dict[str, Any], *rest: Any, **options: Any) -> dict[str, Any]:
+        return real("launched:train_and_die", {**arguments, "marker": str(tmp_path / "died")}, *rest, **options)
+
+    monkeypatch.setattr(pretrain_job, "launch", with_death)
+    train(token_run, engine)
+    assert left(token_run) == trained_by_two
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err == ("corpusmill: pretrain: process 2 of 2 died (ActorDiedError); all begin again from the last state (restart 1 of 3).\n")
+
+
+def test_errors_are_sentences_at_once(engine: RayEngine, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def add(deed: str, world: int = 2) -> dict[str, Any]:
+        folder = tmp_path / "processes"
+        return launch("launched:add", {"deed": deed}, ParallelConfig(shard=world), "cpu", None, folder=folder, engine=engine)
+
+    with pytest.raises(InputError, match=r"^parallel: 3 processes need as many CPUs, and the Ray cluster has 2\.$"):
+        add("", world=3)
+    with pytest.raises(InputError, match=r"^tokens\.bin: broken at byte 7\.$"):
+        add("bad input")
+    with pytest.raises(RankError, match="^process 2: KeyError: 'no such thing'") as bug:
+        add("bug")
+    assert 'raise KeyError("no such thing")' in bug.value.__notes__[0]
+    assert capfd.readouterr() == ("", "")
