@@ -40,7 +40,7 @@ class _OnCPU(torch.autograd.Function):
         return weight * normed
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         normed, inverse, weight = ctx.saved_tensors
         of_weight = (gradient * normed).sum(list(range(gradient.dim() - 1)))
         gradient = gradient * weight
