@@ -82,11 +82,6 @@ class _Gradient:
     tokens: int
     metrics: dict[str, float]
 
-    @property
-    def judged(self) -> tuple[float, float]:
-        """What tells whether the step may be taken: loss and gradient norm."""
-        return self.loss, self.norm
-
 
 #: What is measured after so many steps goes into the log by name; `samples`, where it has them, into a file of their own.
 Evaluate = Callable[[Computation, int], dict[str, Any]]
@@ -112,8 +107,8 @@ def fit(
 
     With a `seed` the model is a blank one, which is filled when it is laid out. `log` gets one JSON line a step. `describe(step)` names
     the documents of a step that was skipped. `evaluate` is called after every `evaluate_every` steps (0: never) and after the last;
-    what it measures goes into that step's line, and `score` names the value by which states are best. On one process `model` itself is trained; else the result's computation has the trained parts. Raises CorpusmillError after
-    `config.max_skips` skipped steps in a row.
+    what it measures goes into that step's line, and `score` names the value by which states are best. On one process `model` itself is
+    trained; else the result's computation has the trained parts. Raises CorpusmillError after `config.max_skips` skipped steps in a row.
     """
     layout = layout or Layout.single(model.device)
     if config.keep_best and evaluate is None:
@@ -205,13 +200,14 @@ class _Loop:
         Where an fp16 gradient overflows, the step is done again with half the scale, which costs its time but not its data. What overflows
         with a mean loss that is not scaled at all is no matter of the scale: the guard gets it, and the scale stays as it was.
         """
-        before, tries = (self.scale.value, self.scale.clean), 0
-        while self.scale.overflowed(*(done := self._attempt(step)).judged):
+        done, before, tries = self._attempt(step), (self.scale.value, self.scale.clean), 0
+        while self.scale.overflowed(done.loss, done.norm):
             if self.scale.value * done.count <= 1:
                 self.scale.value, self.scale.clean = before
                 return done
             self.scale.halve()
             tries += 1
+            done = self._attempt(step)
         self.so_far.overflows += tries
         return done
 
