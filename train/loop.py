@@ -106,8 +106,8 @@ def fit(
 
     With a `seed` the model is a blank one, which is filled when it is laid out. `log` gets one JSON line a step. `describe(step)` names
     the documents of a step that was skipped. `evaluate` is called after every `evaluate_every` steps (0: never) and after the last;
-    what it measures goes into that step's line, and `score` names the value by which states are best. On one process `model` itself is trained; else the result's computation has the trained parts. Raises CorpusmillError after
-    `config.max_skips` skipped steps in a row.
+    what it measures goes into that step's line, and `score` names the value by which states are best. On one process `model` itself is
+    trained; else the result's computation has the trained parts. Raises CorpusmillError after `config.max_skips` skipped steps in a row.
     """
     layout = layout or Layout.single(model.device)
     if config.keep_best and evaluate is None:
