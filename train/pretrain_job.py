@@ -79,7 +79,7 @@ class _Job(TokenObjective):
         )
         self.continuations: Continuations | None = None
         if self.validation and self._samples():
-            self.continuations = Continuations(self.validation.shards, self.tokenizer, config.samples, config.seed)
+            self.continuations = Continuations(self.validation, self.tokenizer, config.samples, config.seed)
         kind = PackedLoader if config.packing == "documents" else WindowLoader
         self.loader = kind(self.tokens, config.model.context, config.batch, config.seed, config.document_mask)
 

@@ -27,7 +27,7 @@ def _spread(model: Llama, layout: Layout, config: LoopConfig, seed: int | None) 
     from corpusmill.train.parallel.split import cut
     from corpusmill.train.parallel.spread import Spread
 
-    parts = cut(model, layout) if layout.config.pipeline > 1 else {0: model}
+    parts = cut(model, layout, config) if layout.config.pipeline > 1 else {0: model}
     for part in parts.values():
         if mesh := layout.submesh("tensor"):
             tensor.spread(part, mesh)
