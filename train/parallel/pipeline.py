@@ -6,7 +6,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 from torch.distributed.pipelining import (
     PipelineStage,
     Schedule1F1B,
@@ -20,6 +19,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.train.model import Llama
 from corpusmill.train.objective import Objective, StepLoss
 from corpusmill.train.options import LoopConfig
+from corpusmill.train.parallel.data import reshard
 from corpusmill.train.parallel.layout import Layout
 from corpusmill.train.parallel.split import stages_of
 from corpusmill.train.parallel.spread import even, settle, whole
@@ -97,9 +97,7 @@ class Pipeline:
             found = [self._nats(i, t, s, sent) for i, t, s in zip(*split)]
         for work in sent:
             work.wait()
-        for module in self.stages.modules():
-            if isinstance(module, FSDPModule):
-                module.reshard()  # else the weights stay as they are now
+        reshard(self.stages)
         empty = torch.empty(batch[0].shape, dtype=torch.float64, device=ids.device)
         nats = torch.cat(found) if self.last in self.parts else empty
         dist.broadcast(nats, group=self.group, group_src=self.owners[self.last])
