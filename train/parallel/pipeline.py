@@ -98,13 +98,13 @@ class Pipeline:
         for work in sent:
             work.wait()
         reshard(self.stages)
-        empty = torch.empty(batch[0].shape, dtype=torch.float64, device=ids.device)
-        nats = torch.cat(found) if self.last in self.parts else empty
+        wide = torch.float64 if next(self.stages.parameters()).dtype == torch.float64 else torch.float32
+        nats = torch.cat(found) if self.last in self.parts else torch.empty(batch[0].shape, dtype=wide, device=ids.device)
         dist.broadcast(nats, group=self.group, group_src=self.owners[self.last])
         return nats[:, : ids.size(1)]
 
     def _nats(self, ids: Tensor, targets: Tensor, segments: Tensor | None, sent: list[dist.Work]) -> Tensor:
-        """Takes some rows through this rank's stages; what the last of them finds, as float64."""
+        """Takes some rows through this rank's stages; what the last of them finds."""
         hidden = ids
         for stage, part in self.parts.items():
             if stage and (giver := self.owners[stage - 1]) != self.rank:
@@ -118,7 +118,7 @@ class Pipeline:
         if self.last not in self.parts:
             return hidden
         with sharded_loss(self.tensor):
-            return whole(token_nats(hidden, targets)).double()
+            return whole(token_nats(hidden, targets))
 
 
 def _under_autocast(part: Llama, device: torch.device, precision: str) -> None:
