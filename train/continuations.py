@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 
 from corpusmill.pipeline.special_tokens import EOT_ID, IM_END_ID, IM_START_ID, PAD_ID
-from corpusmill.pipeline.tokenreader import TokenShards
 from corpusmill.train.generate import generate, stream_text
 from corpusmill.train.model import Llama
+from corpusmill.train.validation import Validation
 
 #: Tokens of a document that are given (at most half of it), and that are written.
 GIVEN, WRITTEN = 24, 48
@@ -15,15 +15,16 @@ TEMPERATURE, TOP_K = 0.7, 50
 
 
 class Continuations:
-    """`count` documents, evenly spread over the validation tokens; equal weights and seeds give equal texts."""
+    """`count` held-out documents, every so-manieth; equal weights and seeds give equal texts."""
 
-    def __init__(self, shards: TokenShards, tokenizer: bytes, count: int, seed: int):
+    def __init__(self, validation: Validation, tokenizer: bytes, count: int, seed: int):
         from tokenizers import Tokenizer
 
         self.tokenizer, self.seed = Tokenizer.from_str(tokenizer.decode()), seed
-        spread = dict.fromkeys((np.arange(count) * len(shards) // max(count, 1)).tolist())
-        addresses = [shards.documents_of(place, 1)[0] for place in spread]
-        self.documents = list({(a.shard, a.first): a for a in addresses}.values())
+        shards, starts = validation.shards, validation.starts
+        count = min(count, len(starts))
+        chosen = starts[np.arange(count) * len(starts) // max(count, 1)]
+        self.documents = [shards.documents_of(start, 1)[0] for start in chosen.tolist()]
         self.prompts = [shards.tokens(a.shard)[a.first : a.first + min(GIVEN, a.tokens // 2)].tolist() for a in self.documents]
 
     def write(self, model: Llama) -> list[dict[str, Any]]:

@@ -10,7 +10,6 @@ from corpusmill.pipeline.report.histogram import Histogram, number
 from corpusmill.pipeline.report.read import Rule
 from corpusmill.pipeline.report.safe import safe_line
 from corpusmill.pipeline.report.tokenizers import Judgement
-from corpusmill.pipeline.report.training import Curve
 
 Figure = dict[str, Any]
 #: Languages that a chart shows.
@@ -138,14 +137,3 @@ def similarity_figure(found: Clusters, threshold: float | None) -> Figure:
         marks["annotations"] = [note]
     axis = {"title": "similarity to the kept document", "range": [first / BARS, 1]}
     return finish(figure, 260, xaxis=axis, yaxis={"title": "removed documents", "rangemode": "tozero"}, bargap=0, **marks)
-
-
-def curve_figure(curves: list[Curve]) -> Figure:
-    """Logged values over the steps of a training."""
-    import plotly.graph_objects as go
-
-    figure = go.Figure()
-    for place, curve in enumerate(curves):
-        color = f"var(--series{place % 4})"
-        figure.add_scatter(x=curve.steps, y=curve.values, name=label(curve.name, 30), mode="lines", line={"color": color, "width": 1.5})
-    return finish(figure, 280, xaxis_title="step", showlegend=len(curves) > 1)

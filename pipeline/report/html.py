@@ -13,7 +13,8 @@ from corpusmill.pipeline.report.histogram import Histogram, number
 from corpusmill.pipeline.report.page import templates, whole_page
 from corpusmill.pipeline.report.read import DATA_STAGES, Rule
 from corpusmill.pipeline.report.summary import Summary, read_summary, stage_times
-from corpusmill.pipeline.report.training import Curve, Training
+from corpusmill.pipeline.report.training import Training
+from corpusmill.pipeline.report.training_figures import HEIGHT, training_charts
 
 REPORT_FILE = "report.html"
 SAMPLE_TEXT = 700
@@ -81,11 +82,9 @@ class Page:
         return shown
 
     def curves(self, training: Training) -> list[dict[str, Any]]:
-        """The charts of a training: the loss first; the others folded away."""
-        losses = [c for c in training.curves if c.name == "loss"]
-        groups: list[tuple[str, list[Curve]]] = [("loss", losses)] if losses else []
-        groups += [(c.name, [c]) for c in training.curves if c.name != "loss" and len(set(c.values)) > 1]
-        return [{"title": title, "figure": self.chart(figures.curve_figure(curves)), "height": 280} for title, curves in groups]
+        """The charts of a training, the loss first."""
+        return [{"title": title, "caption": caption, "figure": self.chart(figure), "height": HEIGHT}
+                for title, caption, figure in training_charts(training)]  # fmt: skip
 
 
 def caption(histogram: Histogram, thresholds: bool) -> str:

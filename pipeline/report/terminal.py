@@ -113,10 +113,12 @@ def _packing(summary: Summary) -> Table:
 
 
 def _training(summary: Summary) -> Table:
-    made = table("Training", "stage", ">steps", ">first loss", ">last loss")
+    made = table("Training", "stage", ">steps", ">first loss", ">last loss", ">bits per byte", ">tokens/s")
     for training in summary.training:
-        loss = next((c.values for c in training.curves if c.name == "loss"), [])
-        made.add_row(training.stage, number(training.steps), number(loss[0]) if loss else "", number(loss[-1]) if loss else "")
+        loss, bits = (curve.values if (curve := training.curve(name)) else [] for name in ("loss", "validation_bits_per_byte"))
+        speed = training.speed.tokens_per_second if training.speed else None
+        shown = loss[0] if loss else None, loss[-1] if loss else None, bits[-1] if bits else None, speed and round(speed)
+        made.add_row(training.stage, number(training.steps), *(cell(value, 12) for value in shown))
     return made
 
 

@@ -1,7 +1,8 @@
 """Training curves, evaluation scores and samples, read from the JSON that the training stages leave."""
 
 import math
-from dataclasses import dataclass
+import statistics
+from dataclasses import dataclass, field
 from typing import Any
 
 from corpusmill.pipeline.recipe import STAGES
@@ -10,6 +11,8 @@ from corpusmill.pipeline.report.read import RunReader
 TRAINED = ("pretrain", "sft", "align")
 #: Points of a curve that a page draws: more can't be seen.
 POINTS = 600
+#: The curve that comes from `speed.jsonl`, and its points.
+SPEED, SPEED_POINTS = "tokens_per_second", 200
 
 
 @dataclass
@@ -23,6 +26,38 @@ class Curve:
 
 
 @dataclass
+class Group:
+    """Validation bits per byte of the documents of one language, source or host; None where only the log is there."""
+
+    name: str
+    bits: float | None
+    low: float | None = None
+    high: float | None = None
+    documents: float | None = None
+    utf8_bytes: float | None = None
+
+
+@dataclass
+class Look:
+    """What a model in training wrote after a step: (document, what was given, what it wrote)."""
+
+    step: int
+    texts: list[tuple[str, str, str]]
+
+
+@dataclass
+class Speed:
+    """Medians over the steps, and the most memory; None where a figure is not known."""
+
+    tokens_per_second: float | None
+    flops_per_second: float | None
+    mfu: float | None
+    waited: float | None  # share of the steps' time
+    memory_bytes: float | None
+    cuda_bytes: float | None
+
+
+@dataclass
 class Training:
     """The log of one training stage."""
 
@@ -32,20 +67,84 @@ class Training:
     curves: list[Curve]
     not_finite: int  # steps whose loss was not a finite number
     skipped: int  # steps that did not count
+    skips: list[int] = field(default_factory=list)  # those steps, as many as are drawn
+    groups: dict[str, list[Group]] = field(default_factory=dict)
+    looks: list[Look] = field(default_factory=list)
+    speed: Speed | None = None
+
+    def curve(self, name: str) -> Curve | None:
+        return next((curve for curve in self.curves if curve.name == name), None)
 
 
 def read_training(reader: RunReader) -> list[Training]:
     """The training stages that have a log, in their order."""
     found = []
     for stage in TRAINED:
-        lines = [line for line in reader.json_lines(f"{stage}/logs/train.jsonl") if isinstance(line.get("step"), int)]
+        lines = _steps(reader, stage, "train")
         if lines:
             names = sorted({name for line in lines for name in line if name != "step"})
             curves = [curve for name in names if (curve := _curve(stage, name, lines)) is not None]
             bad = sum(not math.isfinite(as_number(line.get("loss", 0.0)) or 0.0) for line in lines)
-            skipped = sum(bool(line.get("skipped")) for line in lines)
-            found.append(Training(stage, len(lines), lines[-1], curves, bad, skipped))
+            skips = [line["step"] for line in lines if line.get("skipped")]
+            training = Training(stage, len(lines), lines[-1], curves, bad, len(skips), skips[:POINTS])
+            speed = _steps(reader, stage, "speed")
+            training.speed = _speed(speed) if speed else None
+            if (curve := _speed_curve(stage, speed)) is not None:
+                training.curves.append(curve)
+            training.groups = _groups(reader, stage, lines)
+            training.looks = [look for line in _steps(reader, stage, "samples") if (look := _look(line)).texts]
+            found.append(training)
     return found
+
+
+def _steps(reader: RunReader, stage: str, name: str) -> list[dict[str, Any]]:
+    return [line for line in reader.json_lines(f"{stage}/logs/{name}.jsonl") if isinstance(line.get("step"), int)]
+
+
+def _values(lines: list[dict[str, Any]], name: str) -> list[float]:
+    return [value for line in lines if (value := as_number(line.get(name))) is not None and math.isfinite(value)]
+
+
+def _speed(lines: list[dict[str, Any]]) -> Speed:
+    def middle(name: str) -> float | None:
+        values = _values(lines, name)
+        return statistics.median(values) if values else None
+
+    seconds = sum(_values(lines, "seconds"))
+    waited = sum(_values(lines, "waited")) / seconds if seconds else None
+    memory, cuda = (max(_values(lines, name), default=None) for name in ("memory_bytes", "cuda_bytes"))
+    return Speed(middle("tokens_per_second"), middle("flops_per_second"), middle("mfu"), waited, memory, cuda)
+
+
+def _speed_curve(stage: str, lines: list[dict[str, Any]]) -> Curve | None:
+    """Tokens a second; each point is the median of its steps, as single ones say little."""
+    every = max(1, math.ceil(len(lines) / SPEED_POINTS))
+    points = [(some[-1]["step"], _values(some, "tokens_per_second")) for begin in range(0, len(lines), every)
+              if (some := lines[begin : begin + every])]  # fmt: skip
+    points = [(step, values) for step, values in points if values]
+    return Curve(stage, SPEED, [step for step, _ in points], [statistics.median(values) for _, values in points]) if points else None
+
+
+def _groups(reader: RunReader, stage: str, lines: list[dict[str, Any]]) -> dict[str, list[Group]]:
+    """By language, source and host: those of the finished model, else those that the log has last."""
+    measured = (reader.json(f"{stage}/metrics.json", dict) or {}).get("validation")
+    by = measured.get("by") if isinstance(measured, dict) else None
+    if not isinstance(by, dict):
+        by = next((line["validation_by"] for line in reversed(lines) if isinstance(line.get("validation_by"), dict)), {})
+    return {str(kind): [_group(str(name), value) for name, value in of.items()] for kind, of in by.items() if isinstance(of, dict) and of}
+
+
+def _group(name: str, value: Any) -> Group:
+    if not isinstance(value, dict):
+        return Group(name, as_number(value))
+    return Group(name, *(as_number(value.get(key)) for key in ("bits_per_byte", "low", "high", "documents", "utf8_bytes")))
+
+
+def _look(line: dict[str, Any]) -> Look:
+    samples = line.get("samples")
+    given = [sample for sample in samples if isinstance(sample, dict)] if isinstance(samples, list) else []
+    texts = [tuple(str(sample.get(key, "")) for key in ("document", "prompt", "text")) for sample in given]
+    return Look(line["step"] + 1, [(document, prompt, text) for document, prompt, text in texts])
 
 
 def as_number(value: Any) -> float | None:
@@ -90,7 +189,8 @@ FIGURES = {
 def read_figures(reader: RunReader) -> dict[str, list[tuple[str, Any]]]:
     """The leaves of each JSON file with figures that the run has, by title."""
     found = {title: reader.json(path) for title, path in FIGURES.items()}
-    return {title: flatten(value) for title, value in found.items() if value is not None}
+    leaves = {title: flatten(value) for title, value in found.items() if value is not None}
+    return {title: [(name, value) for name, value in of if not name.startswith("validation.by.")] for title, of in leaves.items()}
 
 
 def _by_stage(models: dict[str, Any] | None) -> dict[str, Any]:
