@@ -48,7 +48,8 @@ def test_a_killed_process_is_started_again_with_all_others_and_the_bytes_stay(
     out, err = capfd.readouterr()
     assert out == ""
     assert err == (
-        "corpusmill: pretrain: process 2 of 2 was killed (SIGKILL, perhaps for want of memory); all begin again from the last state (restart 1 of 3).\n"
+        "corpusmill: pretrain: process 2 of 2 was killed (SIGKILL, perhaps for want of memory); "
+        "all begin again from the last state (restart 1 of 3).\n"
     )
 
 
