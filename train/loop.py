@@ -92,6 +92,7 @@ def fit(
     config: LoopConfig,
     *,
     layout: Layout | None = None,
+    seed: int | None = None,
     state: Path,
     log: Path,
     describe: Callable[[int], list[str]] | None = None,
@@ -103,10 +104,9 @@ def fit(
 ) -> FitResult:
     """Trains `model`, the same on every rank, for `config.steps` steps, or what is left of them after the latest state in `state`.
 
-    `log` gets one JSON line a step. `describe(step)` names the documents of a step that was skipped. `evaluate` is called after every
-    `evaluate_every` steps (0: never) and after the last; what it measures goes into that step's line, and `score` names the value by
-    which states are best.
-    On one process `model` itself is trained; else the result's computation has the trained parts. Raises CorpusmillError after
+    With a `seed` the model is a blank one, which is filled when it is laid out. `log` gets one JSON line a step. `describe(step)` names
+    the documents of a step that was skipped. `evaluate` is called after every `evaluate_every` steps (0: never) and after the last;
+    what it measures goes into that step's line, and `score` names the value by which states are best. On one process `model` itself is trained; else the result's computation has the trained parts. Raises CorpusmillError after
     `config.max_skips` skipped steps in a row.
     """
     layout = layout or Layout.single(model.device)
@@ -114,7 +114,7 @@ def fit(
         raise InputError(f"{title}.loop.keep_best: no state can be the best one, as there is no validation data to measure it on.")
     states = States(state, layout, config.keep, config.keep_best, config.async_save)
     with deterministic(config.threads), states, Ahead(objective, config.steps) as ahead:
-        loop = _Loop(prepare(model, layout, config), ahead, config, states, model.arch, describe, title)
+        loop = _Loop(prepare(model, layout, config, seed), ahead, config, states, model.arch, describe, title)
         torch.manual_seed(layout.rank)  # for whoever draws from it: a model with dropout, say
         begin, flops = loop.resume(), flops_per_token(model.arch)
         started, tokens_before = time.perf_counter(), loop.so_far.tokens

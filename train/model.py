@@ -140,12 +140,22 @@ class Llama(nn.Module):
 
 def new_model(arch: Architecture, seed: int, device: torch.device | str = "cpu") -> Llama:
     """A model to train from nothing. Its memory is taken once, and nothing is drawn twice: it is built without storage."""
+    model = blank_model(arch)
+    fill(model, seed, device)
+    return model
+
+
+def blank_model(arch: Architecture) -> Llama:
+    """A model without storage, which can be cut, spread and sharded before it is filled."""
     with torch.device("meta"):
-        model = Llama(arch)
+        return Llama(arch)
+
+
+def fill(model: Llama, seed: int, device: torch.device | str) -> None:
+    """Gives a blank model, or this rank's part of it, its storage and its first weights."""
     model.to_empty(device=device)
     model.tie()
     initialise(model, seed)
-    return model
 
 
 def initialise(model: Llama, seed: int) -> None:

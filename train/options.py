@@ -79,7 +79,9 @@ class ParallelConfig(Config):
     replicate: int = Field(default=1, ge=1, description="Whole copies of the model that see different rows (DDP; with `shard`, hybrid).")
     shard: int = Field(default=1, ge=1, description="Ranks that see different rows and share out weights, gradients and moments (FSDP2).")
     zero: Literal[1, 2, 3] = Field(
-        default=3, description="What `shard` shares out: 1 the optimiser's moments, 2 gradients too, 3 weights too."
+        default=3,
+        description="What `shard` shares out: 1 the optimiser's moments, 2 gradients too, 3 weights too. "
+        "With `tensor` or `pipeline`, 1 is the same as 2.",
     )
     tensor: int = Field(default=1, ge=1, description="Ranks that share out every matrix, and the sequence between them.")
     pipeline: int = Field(default=1, ge=1, description="Ranks that share out the layers.")
@@ -92,3 +94,8 @@ class ParallelConfig(Config):
     def world(self) -> int:
         """Processes in all."""
         return self.replicate * self.shard * self.tensor * self.pipeline
+
+    @property
+    def whole(self) -> bool:
+        """Whether each process has the whole model."""
+        return self.tensor == self.pipeline == 1 and (self.shard == 1 or self.zero == 1)

@@ -3,7 +3,7 @@
 import json
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from corpusmill.pipeline.config import ASIDE, Config
 from corpusmill.pipeline.errors import InputError
@@ -39,6 +39,16 @@ class PretrainConfig(Config):
     )
     parallel: ParallelConfig = Field(default_factory=ParallelConfig, description="Processes, and what they share out.")
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu` or `cuda`.")
+
+    @model_validator(mode="after")
+    def _shared_evenly(self) -> "PretrainConfig":
+        arch, parallel = self.model.architecture(1), self.parallel
+        for name in ("heads", "kv_heads", "ffn", "context"):
+            if (size := getattr(arch, name)) % parallel.tensor:
+                raise ValueError(f"the model's {name} {size} can't be shared out by {parallel.tensor} tensor ranks evenly")
+        if self.batch % (ranks := parallel.replicate * parallel.shard):
+            raise ValueError(f"a batch of {self.batch} rows can't be shared out by {ranks} ranks (replicate x shard) evenly")
+        return self
 
 
 class PretrainStage(Stage):

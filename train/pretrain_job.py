@@ -21,7 +21,7 @@ from corpusmill.train.device import deterministic
 from corpusmill.train.launch import launch
 from corpusmill.train.loader import WindowLoader, to_device
 from corpusmill.train.loop import FitResult, fit
-from corpusmill.train.model import new_model
+from corpusmill.train.model import blank_model
 from corpusmill.train.objective import Share, TokenObjective
 from corpusmill.train.packed import PackedLoader
 from corpusmill.train.parallel.computation import Computation
@@ -84,7 +84,7 @@ class _Job(TokenObjective):
         self.loader = kind(self.tokens, config.model.context, config.batch, config.seed, config.document_mask)
 
     def train(self, progress: Progress | None) -> dict[str, Any]:
-        model = new_model(self.arch, self.config.seed, self.layout.device)
+        model = blank_model(self.arch)
         best = self.config.export == "best"
         if best and not self.validation:
             raise InputError(f"{self.run / 'tokens'}: pretrain.export: best needs validation tokens, and there are none.")
@@ -93,7 +93,7 @@ class _Job(TokenObjective):
             save_tokenizer({"tokenizer.json": self.tokenizer, **texts}, self.work / "tokenizer")
         loop = self.config.loop.model_copy(update={"keep_best": max(self.config.loop.keep_best, best)})
         result = fit(
-            model, self, loop, layout=self.layout, state=self.work / "state",
+            model, self, loop, layout=self.layout, seed=self.config.seed, state=self.work / "state",
             log=_log(self.run), describe=self.loader.documents,
             evaluate=self.evaluate if self.validation else None, evaluate_every=self.config.evaluate_every, score=SCORE,
             progress=progress, title="pretrain",
@@ -137,8 +137,7 @@ class _Job(TokenObjective):
 
     def _samples(self) -> bool:
         """Whether texts can be sampled: one process must have the whole model."""
-        parallel = self.config.parallel
-        whole = parallel.shard == parallel.tensor == parallel.pipeline == 1
+        whole = self.config.parallel.whole
         if self.config.samples and not whole:
             self.warnings.append("no texts were sampled while the model was trained, as no process had all of it")
         return bool(self.config.samples) and whole

@@ -30,7 +30,7 @@ class Checkpoint:
         sizes = [
             f"{kind} {self.saved.parallel[kind]}" for kind in ("replicate", "shard", "tensor", "pipeline") if self.saved.parallel[kind] > 1
         ]
-        return ", ".join(sizes) or "one process"
+        return ", ".join(sizes) or "one"
 
 
 def checkpoints(run: str, stage: str | None = None) -> list[Checkpoint]:

@@ -1,5 +1,7 @@
 """The negative log-likelihood of targets, in fp32 whatever the model computes in."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,7 +11,8 @@ from corpusmill.train.packing import IGNORED
 
 def token_nats(logits: Tensor, targets: Tensor) -> Tensor:
     """`[B, T]` in fp32 (float64 logits: in float64) of targets `[B, T]` under logits `[B, T, vocab]`; 0 where a target is IGNORED."""
-    return F.cross_entropy(_wide(logits).flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none").view_as(targets)
+    nats = F.cross_entropy(_wide(logits).flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none")
+    return _whole(nats).view_as(targets)
 
 
 def token_loss(logits: Tensor, targets: Tensor, z_loss: float = 0.0) -> Tensor:
@@ -31,7 +34,12 @@ def log_z(logits: Tensor) -> Tensor:
     if not hasattr(logits, "placements"):
         return logits.logsumexp(-1)
     top = logits.detach().amax(-1, keepdim=True)
-    return (logits - top).exp().sum(-1).log() + top.squeeze(-1)
+    return _whole((logits - top).exp().sum(-1).log() + top.squeeze(-1))
+
+
+def _whole(values: Any) -> Tensor:
+    """A plain tensor of what every rank of a tensor group has."""
+    return values.full_tensor() if hasattr(values, "placements") else values
 
 
 def _wide(logits: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from small_models import random_ids, random_model
 from torch import Tensor
 from torch.nn.attention.flex_attention import flex_attention
 
-from corpusmill.train.attention import attend
+from corpusmill.train.attention import PLAIN, attend
 from corpusmill.train.visibility import block_mask, dense_mask, document_starts, visible
 
 CPU = torch.device("cpu")
@@ -33,6 +33,21 @@ def test_attention_equals_the_formula(kv_heads: int, window: int) -> None:
     seen = torch.tensor([[k <= q and (not window or k > q - window) for k in range(20)] for q in range(20)])
     mixed = attend(queries, keys, values, visible(None, 0, 20, window, CPU))
     torch.testing.assert_close(mixed, by_hand(queries, keys, values, seen), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("length", [1, 2, 64, PLAIN, PLAIN + 1])
+@pytest.mark.parametrize("kv_heads", [2, 4])
+def test_bf16_on_a_cpu_is_within_its_rounding_by_either_kernel(length: int, kv_heads: int) -> None:
+    given = [random_heads(2, n, length, torch.bfloat16, seed).requires_grad_() for seed, n in enumerate((4, kv_heads, kv_heads))]
+    exact = [heads.detach().double().requires_grad_() for heads in given]
+    direction = random_heads(2, 4, length, seed=9)
+    mixed = attend(*given, None)
+    expected = by_hand(*exact, torch.ones(length, length, dtype=torch.bool).tril())
+    assert mixed.dtype == torch.bfloat16
+    torch.testing.assert_close(mixed.double(), expected, rtol=0.02, atol=0.02)
+    found = torch.autograd.grad(mixed, given, direction.bfloat16())
+    for gradient, wanted in zip(found, torch.autograd.grad(expected, exact, direction), strict=True):
+        assert (gradient.double() - wanted).norm() < 0.02 * wanted.norm() + 0.02
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])

@@ -26,12 +26,12 @@ def copies(model: Llama, layout: Layout) -> DistributedDataParallel:
     return ddp
 
 
-def shard(model: Llama, layout: Layout, precision: str, *, keep: bool | None = None) -> str:
+def shard(model: Llama, layout: Layout, precision: str) -> str:
     """Shards the model, or a pipeline's part of it, in place: layer by layer over the ranks of `shard`, the same in each of `replicate`.
 
-    Weights are gathered for a layer's forward pass and its backward pass, or stay whole between the two (`keep`; by default where
-    `zero` is below 3). Gradients are averaged over all ranks that see different rows. Works on a model that tensor parallelism
-    has spread, and with a shard of 1, which is then DDP on DTensors.
+    Weights are gathered for a layer's forward pass and again for its backward pass; with a `zero` below 3, or in a pipeline's many
+    micro-batches, they stay whole between the two. Gradients are averaged over all ranks that see different rows. Works on a model
+    that tensor parallelism has spread, and with a shard of 1, which is then DDP on DTensors.
 
     Returns the precision that is still to be seen to: none where weights are gathered in bf16 (`bf16-params`).
     """
@@ -41,7 +41,7 @@ def shard(model: Llama, layout: Layout, precision: str, *, keep: bool | None = N
     policy = MixedPrecisionPolicy()
     if precision == "bf16-params":
         policy, precision = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32), "fp32"
-    keep = layout.config.zero < 3 if keep is None else keep
+    keep = layout.config.zero < 3 or layout.config.pipeline > 1
     options: dict[str, Any] = {"mesh": mesh, "mp_policy": policy, "reshard_after_forward": not keep}
     for layer in model.model.layers.values():
         fully_shard(layer, **options)

@@ -45,8 +45,6 @@ class Pipeline:
 
     def __init__(self, parts: dict[int, Llama], layout: Layout, config: LoopConfig, precision: str):
         assert layout.mesh is not None
-        if config.compile and layout.config.schedule.startswith("zero-bubble"):
-            raise InputError("loop.compile: compiled layers can't compute the two halves of a backward pass apart, as zero-bubble does.")
         self.parts, self.layout, self.schedule = parts, layout, layout.config.schedule
         self.group, self.rank = layout.mesh["pipeline"].get_group(), layout.index("pipeline")
         self.owners = {stage: rank for rank, stages in enumerate(stages_of(layout.config)) for stage in stages}
@@ -117,8 +115,8 @@ class Pipeline:
                 dist.recv(hidden, group=self.group, group_src=giver)
             hidden = part(hidden, segments)
             if stage < self.last and (taker := self.owners[stage + 1]) != self.rank:
-                if work := dist.isend(hidden.contiguous(), group=self.group, group_dst=taker):
-                    sent.append(work)
+                work = dist.isend(hidden.contiguous(), group=self.group, group_dst=taker)
+                sent += [work] if work else []
         if self.last not in self.parts:
             return hidden
         with sharded_loss(self.tensor):

@@ -43,7 +43,7 @@ class Spread:
                     with autocast(self.layout.device, self.precision):
                         part = objective.loss(cast(Llama, self.forward), batch)
                     (part.total * scale if scale != 1.0 else part.total).backward()
-                part.total = whole(part.total.detach())
+                part.total = part.total.detach()
                 parts.append(part)
         settle(self.parameters)
         return parts
@@ -59,7 +59,7 @@ class Spread:
         length = ids.size(1)
         ids, targets, segments = even((ids, targets, segments), self.layout.config.tensor)
         with sharded_loss(self.tensor), computing(self.llama, self.layout.device, self.precision):
-            return whole(token_nats(self.llama(ids, segments), targets))[:, :length]
+            return token_nats(self.llama(ids, segments), targets)[:, :length]
 
 
 def with_last(items: Iterable[T]) -> Iterator[tuple[T, bool]]:

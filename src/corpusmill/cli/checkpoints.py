@@ -38,10 +38,10 @@ def checkpoints(
         return
     table = Table(box=box.SIMPLE_HEAD)
     for title, justify in (("stage", "left"), ("training", "left"), ("step", "right"), ("saved (UTC)", "left"), ("MB", "right"),
-                           ("bits per byte", "right"), ("processes", "left")):  # fmt: skip
-        table.add_column(title, justify=justify)  # type: ignore[arg-type]
+                           ("bits/byte", "right"), ("processes", "left")):  # fmt: skip
+        table.add_column(title, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     for state in states:
         saved = state.saved
-        table.add_row(state.stage, state.training, f"{saved.step:,}", f"{state.date:%Y-%m-%d %H:%M:%S}", f"{saved.bytes / 1e6:,.1f}",
+        table.add_row(state.stage, state.training[:8], f"{saved.step:,}", f"{state.date:%Y-%m-%d %H:%M}", f"{saved.bytes / 1e6:,.1f}",
                       score_text(saved), state.layout)  # fmt: skip
     Console(highlight=False).print(table)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from parallel_runs import Case, Rows, check_equal, fresh, run
+from parallel_runs import Case, Rows, check_close, check_equal, fresh, run
 from ranks import run_ranks
 
 from corpusmill.train.options import ParallelConfig
@@ -61,6 +61,19 @@ def test_another_run_gives_the_same_bits(name: str) -> None:
     first, (second,) = together(ParallelConfig(**case.parallel).world)[name], run(case)
     assert first["lines"] == second["lines"] and first["norm"] == second["norm"]
     assert all(torch.equal(tensor, second["weights"][key]) for key, tensor in first["weights"].items())
+
+
+ROUNDED = [
+    Case({"shard": 2}, loop={**ADAMW, "precision": "bf16-params"}, dtype=torch.float32, micro=2),
+    Case({"shard": 2}, loop={**ADAMW, "precision": "bf16"}, dtype=torch.float32),
+    Case({"shard": 2, "zero": 1}, loop={**MUON, "precision": "fp16"}, dtype=torch.float32),
+    Case({"replicate": 2}, loop={**MUON, "precision": "bf16-params"}, dtype=torch.float32, micro=2),
+]
+
+
+def test_lower_precisions_stay_as_close_as_their_rounding() -> None:
+    for many, one in zip(run(*ROUNDED), run(*(replace(case, parallel={}) for case in ROUNDED))):
+        check_close(many, one, 0.03)
 
 
 def held(case: Case) -> dict[str, int]:

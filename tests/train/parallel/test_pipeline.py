@@ -25,13 +25,22 @@ def case(parallel: dict[str, Any], **changes: Any) -> Case:
     return Case(**{"parallel": parallel, "arch": {"layers": 6}, "micro": 1, "documents": True, "loop": loop} | changes)
 
 
+def in_fp32(precision: str) -> dict[str, Any]:
+    """The same sums in the same order: to the last bit."""
+    return {"dtype": torch.float32, "loop": {"optimizer": {"kind": "adamw"}, "clip": 0.1, "threads": 1, "precision": precision}}
+
+
 TWO = {
     **{schedule: case({"pipeline": 2, "schedule": schedule}) for schedule in SCHEDULES},
     "muon": case({"pipeline": 2}, loop={"optimizer": {"kind": "muon"}}),
     "one document a row": case({"pipeline": 2, "schedule": "interleaved"}, documents=False),
     "micro-batches of two": case({"pipeline": 2}, micro=2),
+    "bf16": case({"pipeline": 2, "schedule": "zero-bubble"}, **in_fp32("bf16")),
+    "fp16": case({"pipeline": 2, "schedule": "interleaved"}, **in_fp32("fp16")),
+    "bf16-params": case({"pipeline": 2}, **in_fp32("bf16-params")),
 }
 ALONE = {
+    **{precision: case({}, **in_fp32(precision)) for precision in ("bf16", "fp16", "bf16-params")},
     "adamw": case({}),
     "muon": case({}, loop=TWO["muon"].loop),
     "one document a row": case({}, documents=False),

@@ -1,6 +1,7 @@
 """Which layers are a stage, and whose it is."""
 
 from itertools import combinations
+from typing import Any
 
 import pytest
 import torch
@@ -59,7 +60,17 @@ def test_parts_one_after_the_other_are_the_model_and_share_its_weights() -> None
     assert torch.equal(hidden, model(ids, segments))
 
 
-def test_a_tied_head_is_refused() -> None:
-    layout = Layout(ParallelConfig(pipeline=2), torch.device("cpu"))
-    with pytest.raises(InputError, match="a head that is tied to the embedding can't be on another stage"):
-        cut(fresh(Case(arch={"tied": True})), layout)
+@pytest.mark.parametrize(
+    ("arch", "loop", "sentence"),
+    [
+        ({"tied": True}, {}, "a head that is tied to the embedding can't be on another stage"),
+        ({"layers": 3}, {}, "4 stages need as many layers, and the model has 3"),
+        ({"layers": 4}, {"compile": True}, "loop.compile: a zero-bubble schedule computes a backward pass in two halves"),
+        ({"layers": 4}, {"precision": "bf16-params"}, "loop.precision: with bf16-params a zero-bubble schedule can't add up"),
+    ],
+)
+def test_what_a_pipeline_cannot_do_is_one_sentence(arch: dict[str, Any], loop: dict[str, Any], sentence: str) -> None:
+    case = Case(parallel={"pipeline": 2, "schedule": "zero-bubble"}, arch=arch, loop=loop)
+    layout = Layout(ParallelConfig.model_validate(case.parallel), torch.device("cpu"))
+    with pytest.raises(InputError, match=sentence):
+        cut(fresh(case), layout, case.config)

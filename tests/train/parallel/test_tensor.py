@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from parallel_runs import Case, check_equal, fresh, run
+from parallel_runs import Case, check_close, check_equal, fresh, run
 from ranks import run_ranks
 
 from corpusmill.train.options import ParallelConfig
@@ -22,6 +22,7 @@ TWO = {
     "QK-norm, tied, documents": Case({"tensor": 2}, loop=MUON, arch=FULL, documents=True),
     "vocabulary that 2 does not divide": Case({"tensor": 2}, loop=ADAMW, arch={"vocab_size": 51}, documents=True),
     "layers computed again": Case({"tensor": 2}, loop={**ADAMW, "checkpointing": True}),
+    "z-loss, documents": Case({"tensor": 2}, loop=MUON, z_loss=0.1, documents=True, micro=4),
     "NaN": Case({"tensor": 2}, loop=ADAMW, poison=1),
 }
 FOUR = {
@@ -55,6 +56,18 @@ def test_another_run_gives_the_same_bits() -> None:
     first, (second,) = together(4)[name], run(CASES[name])
     assert first["lines"] == second["lines"] and first["norm"] == second["norm"]
     assert all(torch.equal(tensor, second["weights"][key]) for key, tensor in first["weights"].items())
+
+
+ROUNDED = [
+    Case({"tensor": 2}, loop={**ADAMW, "precision": "bf16"}, dtype=torch.float32),
+    Case({"tensor": 2}, loop={**ADAMW, "precision": "bf16-params"}, dtype=torch.float32),
+    Case({"tensor": 2}, loop={**ADAMW, "precision": "fp16"}, dtype=torch.float32),
+]
+
+
+def test_lower_precisions_stay_as_close_as_their_rounding() -> None:
+    for many, one in zip(run(*ROUNDED), run(*(replace(case, parallel={}) for case in ROUNDED))):
+        check_close(many, one, 0.05)
 
 
 def odd_length(case: Case) -> torch.Tensor:

@@ -1,0 +1,107 @@
+"""Characters as tokens: the ids of `tokenizers` for every text, and a file that all readers here take."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.special_tokens import EOT_ID, PAD_ID, SPECIAL_TOKENS
+from corpusmill.pipeline.token_bytes import TokenBytes
+from corpusmill.tokenize.characters import count_characters, make_tokenizer
+from corpusmill.tokenize.encode import Encoder
+from corpusmill.tokenize.tokenizer_files import json_file, tokenizer_config
+from corpusmill.train.bits import token_bytes
+
+ALPHABET = "aZ é\n\t\r\0'<|>中ſ\u0301\u200d\ufeff🙂\U0010ffff"
+TEXTS = st.one_of(st.text(st.sampled_from(ALPHABET), max_size=60), st.lists(st.sampled_from(["a", "<|>", "🙂é", "\r\n"])).map("".join))
+
+
+def content_of(characters: str) -> bytes:
+    return make_tokenizer(set(characters), SPECIAL_TOKENS).to_str().encode()
+
+
+@pytest.fixture(scope="module")
+def content() -> bytes:
+    return content_of(ALPHABET)
+
+
+@pytest.fixture(scope="module")
+def encoder(content: bytes) -> Encoder:
+    return Encoder.from_json(content)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(content: bytes) -> Tokenizer:
+    return Tokenizer.from_str(content.decode())
+
+
+@settings(deadline=None, max_examples=200)
+@given(text=TEXTS)
+def test_ids_are_those_of_tokenizers_and_give_the_text_back(encoder: Encoder, tokenizer: Tokenizer, content: bytes, text: str) -> None:
+    ids = encoder.encode(text)
+    assert ids == tokenizer.encode(text).ids and len(ids) == len(text)
+    assert tokenizer.decode(ids) == text
+    assert TokenBytes(content).join(np.array(ids, np.int64)) == text.encode()
+
+
+@settings(deadline=None, max_examples=100)
+@given(texts=st.lists(TEXTS, max_size=6), skip=st.integers(0, 3))
+def test_a_column_is_its_texts_one_after_the_other_with_ends(encoder: Encoder, texts: list[str], skip: int) -> None:
+    column = pa.chunked_array([pa.array(["x" * skip, *texts], pa.large_string()).slice(1), pa.array([], pa.large_string())])
+    ids, counts = encoder.encode_column(column, EOT_ID)
+    expected = [encoder.encode(text) + ([EOT_ID] if text else []) for text in texts]
+    assert ids.tolist() == [number for one in expected for number in one] and ids.dtype == np.uint16
+    assert counts.tolist() == [len(one) for one in expected]
+
+
+def test_characters_have_their_ids_by_code_point_behind_the_special_tokens(encoder: Encoder) -> None:
+    assert encoder.vocabulary_size == len(SPECIAL_TOKENS) + len(set(ALPHABET))
+    assert [encoder.encode(c) for c in sorted(set(ALPHABET))] == [[n] for n in range(4, encoder.vocabulary_size)]
+    assert encoder.vocabulary.special == {token: number for number, token in enumerate(SPECIAL_TOKENS)}
+    assert encoder.ranks == {c.encode(): encoder.encode(c)[0] for c in ALPHABET}
+
+
+def test_bytes_of_each_token_are_those_of_its_character(content: bytes) -> None:
+    expected = [0] * 4 + [len(c.encode()) for c in sorted(set(ALPHABET))]
+    assert token_bytes(content).tolist() == TokenBytes(content).sizes.tolist() == expected
+
+
+@pytest.mark.parametrize("text", ["b", "ü", "a🙃", "\u0300", "aé\x01"])
+def test_another_character_is_refused_by_name_by_both(encoder: Encoder, tokenizer: Tokenizer, text: str) -> None:
+    other = next(c for c in text if c not in ALPHABET)
+    with pytest.raises(InputError, match=rf"\(U\+{ord(other):04X}\) is no token of this vocabulary of characters"):
+        encoder.encode(text)
+    with pytest.raises(Exception, match="unknown character"):
+        tokenizer.encode(text)
+
+
+def test_transformers_reads_it(content: bytes, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    (tmp_path / "tokenizer.json").write_bytes(content)
+    ids = {token: number for number, token in enumerate(SPECIAL_TOKENS)}
+    (tmp_path / "tokenizer_config.json").write_bytes(json_file(tokenizer_config(ids)))
+    found = AutoTokenizer.from_pretrained(tmp_path)
+    assert found("é🙂\n Z")["input_ids"] == Encoder.from_json(content).encode("é🙂\n Z")
+    assert (len(found), found.eos_token_id, found.pad_token_id) == (4 + len(set(ALPHABET)), EOT_ID, PAD_ID)
+    assert found.decode(found("é🙂\n Z")["input_ids"]) == "é🙂\n Z"
+
+
+@settings(deadline=None, max_examples=100)
+@given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=5))
+def test_counts_are_those_of_the_texts(texts: list[str]) -> None:
+    joined = "".join(texts)
+    assert count_characters(pa.array(texts, pa.large_string())) == {c: joined.count(c) for c in joined}
+
+
+def test_a_token_that_is_no_character_is_named() -> None:
+    broken = json.loads(content_of("ab"))
+    broken["model"]["vocab"]["ab"] = 6
+    with pytest.raises(InputError, match="its token 'ab' is none"):
+        Encoder.from_json(json.dumps(broken).encode())
