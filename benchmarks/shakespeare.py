@@ -6,10 +6,9 @@ Three things are shown. Ours reaches nanoGPT's loss in a fraction of its time (`
 given nanoGPT's own time it ends lower (`--long-steps`); and with nanoGPT's sizes and optimiser settings our step takes no longer.
 
 Losses are nats a character over the whole validation text, the last 10% of the file, in windows of 64 one after the other. nanoGPT's
-windows predict each character from 1 to 64 before it, and leave out the text's first character and its last
-51; ours predict all 111,540 from as many, but for the first of all, which has none before it.
-nanoGPT's training time is that of its iterations without evaluations, its command's that of `python train.py`. Ours is that of the whole
-stage (libraries, training, measuring, saving), and of the command from file to report.
+windows predict each character from 1 to 64 before it, and leave out the text's first character and its last 51; ours predict all 111,540
+from as many, but for the first of all, which has none before it. Training times are of all steps, without start-up, evaluations and
+saving; a command's is of all that it does: nanoGPT's `python train.py`, ours from the file to the report.
 
 Without `--nanogpt`, what was once recorded of it (2 cores of an EPYC) and a plain PyTorch loop over the GPT-2 of `transformers`, with the
 same sizes, settings and text, stand in. The recipe's settings were chosen by the loss on this validation text.
@@ -84,8 +83,7 @@ def ours(name: str, text: Path, folder: Path, *sets: str) -> Figures:
     options = [part for one in sets for part in ("--set", one)]
     seconds, _ = timed([sys.executable, "-m", "corpusmill", "run", str(RECIPE), str(text), "--output", str(folder), *options])
     metrics = json.loads((folder / "pretrain" / "metrics.json").read_bytes())
-    phases = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    training = sum(row["seconds"] for row in phases if row["stage"] == "pretrain")
+    training = sum(json.loads(line)["seconds"] for line in (folder / "pretrain" / "logs" / "speed.jsonl").read_text().splitlines())
     return Figures(name, metrics["parameters"], metrics["steps"], metrics["validation"]["nats_per_token"], training, seconds)
 
 
