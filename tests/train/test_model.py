@@ -44,13 +44,17 @@ def test_initialisation_is_that_of_its_seed_and_begins_at_the_uniform_loss(tied:
 
 
 PEAK = """
-import resource
+from pathlib import Path
 from corpusmill.train.model import new_model
 from corpusmill.train.presets import ModelConfig
+
+def peak():  # KiB
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+
 arch = ModelConfig(preset="85m").architecture(4096)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 model = new_model(arch, 0)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / (4 * arch.parameters()))
+print((peak() - before) * 1024 / (4 * arch.parameters()))
 """
 
 
