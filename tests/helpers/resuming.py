@@ -45,19 +45,33 @@ class Rows(TokenObjective):
         (self.folder / f"{step}-{share.index}-of-{share.of}.json").write_text(json.dumps(seen))
 
 
+class Dropout(Llama):
+    """Draws from torch's generator in every forward pass."""
+
+    def forward(self, *arguments: Any, **options: Any) -> torch.Tensor:
+        return torch.nn.functional.dropout(super().forward(*arguments, **options), 0.3, self.training)
+
+
 def rows_seen(folder: Path, step: int, shares: int) -> list[list[int]]:
     """The rows of a step that so many processes had, in the order of their shares."""
     files = [folder / "rows" / f"{step}-{index}-of-{shares}.json" for index in range(shares)]
     return [row for file in files for row in json.loads(file.read_text())]
 
 
-def train(folder: str, parallel: dict[str, Any], options: dict[str, Any], kill: int | None = None, victim: int = 0) -> dict[str, Any]:
+def files(folder: Path) -> dict[str, bytes]:
+    """All that a training has left, but for its times."""
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "speed.jsonl")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def train(folder: str | Path, parallel: dict[str, Any], options: dict[str, Any], kill: int | None = None, victim: int = 0,
+          model: type[Llama] = Llama) -> dict[str, Any]:  # fmt: skip
     """Trains in `folder` until step `kill` or the end: what the run was, and its next random number."""
     torch.set_num_threads(1)
     config, device = ParallelConfig.model_validate(parallel), torch.device("cpu")
     layout = Layout.distributed(config, device) if config.world > 1 else Layout.single(device)
     loop = LoopConfig.model_validate({"steps": STEPS, "save_every": 4, "warmup": 2, "threads": 1, **options})
-    model, rows = Llama(ARCH), Rows(Path(folder) / "rows", layout.rank, kill, victim)
-    initialise(model, 7)
-    result = fit(model, rows, loop, layout=layout, state=Path(folder) / "state", log=Path(folder) / "train.jsonl")
+    llama, rows = model(ARCH), Rows(Path(folder) / "rows", layout.rank, kill, victim)
+    initialise(llama, 7)
+    result = fit(llama, rows, loop, layout=layout, state=Path(folder) / "state", log=Path(folder) / "train.jsonl")
     return {"begin": result.resumed_from, "losses": result.losses, "random": torch.rand(1).item()}

@@ -5,15 +5,9 @@ from typing import Any
 
 import pytest
 from ranks import run_ranks
-from resuming import train
+from resuming import files, train
 
 AT_ONCE = {"async_save": False}  # a process that is killed in step 6 has surely saved the state after step 3
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    """All but how long steps took."""
-    paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "speed.jsonl")
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 @pytest.mark.parametrize("parallel", [{"pipeline": 2}, {"pipeline": 2, "shard": 2}], ids=str)

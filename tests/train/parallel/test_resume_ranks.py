@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 from ranks import run_ranks
-from resuming import STEPS, rows_of, rows_seen, train
+from resuming import STEPS, files, rows_of, rows_seen, train
 
 from corpusmill.train.options import ParallelConfig
 from corpusmill.train.state import read_weights
 
 ONE: dict[str, Any] = {}
 COPIES, ZERO1, ZERO2, SHARDS, TENSOR = {"replicate": 2}, {"shard": 2, "zero": 1}, {"shard": 2, "zero": 2}, {"shard": 2}, {"tensor": 2}
+STAGES = {"pipeline": 2}
 
 
 def run(folder: Path, parallel: dict[str, Any], *arguments: Any) -> list[dict[str, Any]]:
@@ -22,10 +23,6 @@ def run(folder: Path, parallel: dict[str, Any], *arguments: Any) -> list[dict[st
 def shares(parallel: dict[str, Any]) -> int:
     """Processes that see different rows."""
     return int(parallel.get("replicate", 1) * parallel.get("shard", 1))
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 @pytest.mark.parametrize(("parallel", "kind"), [(COPIES, "muon"), (ZERO1, "muon"), (SHARDS, "adamw"), (TENSOR, "adamw")], ids=str)
@@ -47,7 +44,12 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(
     ("layouts", "kind"),
-    [((SHARDS, ONE, {"shard": 4}), "muon"), ((ONE, COPIES, TENSOR), "adamw"), ((ZERO1, {"shard": 2, "tensor": 2}, ONE), "adamw")],
+    [
+        ((SHARDS, ONE, {"shard": 4}), "muon"),
+        ((ONE, COPIES, TENSOR), "adamw"),
+        ((ZERO1, {"shard": 2, "tensor": 2}, ONE), "adamw"),
+        ((STAGES, SHARDS, {"pipeline": 2, "shard": 2}), "muon"),
+    ],
     ids=str,
 )
 def test_resumed_twice_on_other_layouts_goes_on_with_the_same_rows_and_losses(

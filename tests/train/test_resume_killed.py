@@ -1,0 +1,44 @@
+"""A training on one process, killed by SIGKILL at each of its steps: resumed, it leaves the same bytes."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from killing import in_child
+from resuming import STEPS, Dropout, files, train
+
+ONE: dict[str, Any] = {}
+
+
+@pytest.mark.parametrize(("kind", "background"), [("adamw", False), ("muon", True)])
+def test_killed_at_any_step_and_resumed_gives_the_same_bytes(tmp_path: Path, kind: str, background: bool) -> None:
+    options = {"optimizer": {"kind": kind}, "async_save": background}
+    assert in_child(train, tmp_path / "whole", ONE, options) == 0
+    wanted = files(tmp_path / "whole")
+    for kill in range(STEPS):
+        folder = tmp_path / f"killed-{kill}"
+        assert os.WTERMSIG(in_child(train, folder, ONE, options, kill)) == signal.SIGKILL
+        assert in_child(train, folder, ONE, options) == 0
+        assert files(folder) == wanted, kill
+
+
+def test_killed_again_and_again_a_training_gets_to_its_end(tmp_path: Path) -> None:
+    options = {"save_every": 3, "optimizer": {"kind": "muon"}}
+    assert in_child(train, tmp_path / "whole", ONE, options) == 0
+    for kill in (2, 5, 4, 8, 8, 11):
+        assert os.WIFSIGNALED(in_child(train, tmp_path / "killed", ONE, {**options, "async_save": False}, kill))
+    assert in_child(train, tmp_path / "killed", ONE, options) == 0
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("kill", [5, 9])
+def test_a_model_that_draws_random_numbers_goes_on_with_the_same_ones(tmp_path: Path, kill: int) -> None:
+    options: dict[str, Any] = {}
+    assert in_child(train, tmp_path / "whole", ONE, options, None, 0, Dropout) == 0
+    assert os.WIFSIGNALED(in_child(train, tmp_path / "killed", ONE, options, kill, 0, Dropout))
+    assert in_child(train, tmp_path / "killed", ONE, options, None, 0, Dropout) == 0
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+    assert in_child(train, tmp_path / "plain", ONE, options) == 0
+    assert files(tmp_path / "plain")["train.jsonl"] != files(tmp_path / "whole")["train.jsonl"]
