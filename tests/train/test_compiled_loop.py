@@ -43,7 +43,7 @@ def test_compiled_steps_have_the_losses_of_plain_ones_and_compile_once(
     torch._dynamo.reset()
     counters.clear()
     found = losses(tmp_path / "compiled", kind(), True, precision)
-    assert found == pytest.approx(wanted, rel=1e-5 if precision == "fp32" else 0.01)
+    assert found == pytest.approx(wanted, rel=1e-4 if precision == "fp32" else 0.01)  # Muon makes much of the last bits
     graphs = counters["stats"]["unique_graphs"]
     assert 1 <= graphs <= 2, dict(counters["stats"])  # one layer's code serves all layers and steps
     assert not counters["recompile_limit"] and not counters["graph_break"], dict(counters["graph_break"])
