@@ -1,16 +1,14 @@
 """Causal self-attention with grouped queries, and the cache of keys and values with which text is written."""
 
-from functools import lru_cache
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import flex_attention
 
 from corpusmill.train.architecture import Architecture
 from corpusmill.train.norm import RMSNorm
 from corpusmill.train.rope import rotate
-from corpusmill.train.visibility import Mask, first_key
+from corpusmill.train.visibility import Mask, first_key, fused
 
 
 class KVCache:
@@ -37,14 +35,6 @@ class KVCache:
 PLAIN = 512
 
 
-@lru_cache(maxsize=1)
-def _flex() -> Any:
-    """flex_attention as one kernel: without the compiler it would write out all scores."""
-    from torch.nn.attention.flex_attention import flex_attention
-
-    return torch.compile(flex_attention, dynamic=False)
-
-
 def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Mask) -> Tensor:
     """softmax(QK' / sqrt(head_dim)) V, `[B, heads, T, head_dim]`, for `mask` see `visibility.py` (None is causal).
 
@@ -57,7 +47,7 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Mask) -> Tensor:
         if causal and queries.device.type == "cpu" and queries.dtype == torch.bfloat16 and queries.size(2) <= PLAIN:
             return _plain(queries, keys, values)
         return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
-    mixed: Tensor = _flex()(queries, keys, values, block_mask=mask, enable_gqa=grouped)
+    mixed: Tensor = fused(flex_attention)(queries, keys, values, block_mask=mask, enable_gqa=grouped)
     return mixed
 
 

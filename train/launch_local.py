@@ -93,7 +93,9 @@ class LocalGroup:
             self.progress.console.show_cursor(True)
         for number, process in enumerate(processes, 1):
             if process.returncode is not None and process.returncode < 0:
-                return Killed(f"process {number} of {self.world} was killed ({signal.Signals(-process.returncode).name})")
+                cause = signal.Signals(-process.returncode).name
+                perhaps = ", perhaps for want of memory" if cause == "SIGKILL" else ""
+                return Killed(f"process {number} of {self.world} was killed ({cause}{perhaps})")
         return RankError(f"a process ended with {next(p.returncode for p in processes if p.returncode)}")
 
 

@@ -28,6 +28,7 @@ from corpusmill.train.parallel.layout import Layout
 from corpusmill.train.parallel.prepare import optimizer_of, prepare
 from corpusmill.train.precision import LossScale
 from corpusmill.train.schedule import lr_fraction
+from corpusmill.train.shards import local_of
 from corpusmill.train.speed import flops_per_token
 from corpusmill.train.state import States
 from corpusmill.train.watch import Watch
@@ -106,8 +107,8 @@ def fit(
 
     With a `seed` the model is a blank one, which is filled when it is laid out. `log` gets one JSON line a step. `describe(step)` names
     the documents of a step that was skipped. `evaluate` is called after every `evaluate_every` steps (0: never) and after the last;
-    what it measures goes into that step's line, and `score` names the value by which states are best. On one process `model` itself is trained; else the result's computation has the trained parts. Raises CorpusmillError after
-    `config.max_skips` skipped steps in a row.
+    what it measures goes into that step's line, and `score` names the value by which states are best. On one process `model` itself is
+    trained; else the result's computation has the trained parts. Raises CorpusmillError after `config.max_skips` skipped steps in a row.
     """
     layout = layout or Layout.single(model.device)
     if config.keep_best and evaluate is None:
@@ -199,16 +200,16 @@ class _Loop:
         Where an fp16 gradient overflows, the step is done again with half the scale, which costs its time but not its data. What overflows
         with a mean loss that is not scaled at all is no matter of the scale: the guard gets it, and the scale stays as it was.
         """
-        before = self.scale.value
-        while True:
-            done = self._attempt(step)
-            if not self.scale.overflowed(done.loss, done.norm):
-                return done
+        done, before, tries = self._attempt(step), (self.scale.value, self.scale.clean), 0
+        while self.scale.overflowed(done.loss, done.norm):
             if self.scale.value * done.count <= 1:
-                self.scale.value = before
+                self.scale.value, self.scale.clean = before
                 return done
             self.scale.halve()
-            self.so_far.overflows += 1
+            tries += 1
+            done = self._attempt(step)
+        self.so_far.overflows += tries
+        return done
 
     def _attempt(self, step: int) -> "_Gradient":
         self.optimizer.zero_grad()
@@ -224,9 +225,7 @@ class _Loop:
 
     def _judge(self, done: "_Gradient") -> str | None:
         if not done.count:  # nothing was learned, so the loss of 0 is no measure for others
-            return (
-                None if math.isfinite(done.loss + done.norm) else f"loss is {done.loss} and the gradient norm {done.norm} without a target"
-            )
+            return None if math.isfinite(done.loss + done.norm) else f"loss is {done.loss} and the gradient norm {done.norm}"
         reasons = self.loss_guard.judge(done.loss, "loss"), self.norm_guard.judge(done.norm, "gradient norm")
         self.so_far.losses, self.so_far.norms = list(self.loss_guard.values), list(self.norm_guard.values)
         return reasons[0] or reasons[1]
@@ -234,7 +233,7 @@ class _Loop:
     def _update(self, done: "_Gradient", fraction: float) -> None:
         clip = self.config.clip
         clipped = min(1.0, clip / (done.norm + 1e-6)) if clip else 1.0  # as torch.nn.utils.clip_grad_norm_
-        torch._foreach_mul_(done.grads, done.factor * clipped)
+        torch._foreach_mul_([local_of(grad) for grad in done.grads], done.factor * clipped)
         self.optimizer.step(fraction)
         self.scale.stepped()
 

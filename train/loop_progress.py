@@ -28,10 +28,10 @@ class LoopBar:
         if "skipped" in line:
             self.skipped += 1
         else:
-            loss = line["loss"]
+            loss = float(line["loss"])  # text where it is not finite and comes from a log
             self.loss = loss if self.loss is None else SMOOTHING * self.loss + (1 - SMOOTHING) * loss
         if self.validation in line:
-            self.score = f"val {line[self.validation]:.3f}"
+            self.score = f"val {float(line[self.validation]):.3f}"
         self.line, self.speed, self.tokens_per_second = line, speed, tokens_per_second
 
     def __rich__(self) -> Any:

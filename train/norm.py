@@ -19,7 +19,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type == "cpu" and x.dtype == self.weight.dtype == torch.float32 and not torch.compiler.is_compiling():
+        if x.device.type == "cpu" and x.dtype != torch.float64 and not torch.compiler.is_compiling():
             normed: Tensor = _OnCPU.apply(x, self.weight, self.eps)
             return normed
         wide = x.float() if x.dtype == torch.float64 else x
@@ -34,14 +34,18 @@ class _OnCPU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        inverse = torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
-        normed = x * inverse
+        wide = x.float()
+        inverse = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
+        normed = wide * inverse
         ctx.save_for_backward(normed, inverse, weight)
-        return weight * normed
+        ctx.dtype = x.dtype
+        return weight * normed.to(x.dtype)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         normed, inverse, weight = ctx.saved_tensors
-        of_weight = (gradient * normed).sum(list(range(gradient.dim() - 1)))
+        gradient = gradient.float()
+        of_weight = (gradient * normed).sum(list(range(gradient.dim() - 1))).to(weight.dtype)
         gradient = gradient * weight
-        return (gradient - normed * (gradient * normed).mean(-1, keepdim=True)) * inverse, of_weight, None
+        of_x = (gradient - normed * (gradient * normed).mean(-1, keepdim=True)) * inverse
+        return of_x.to(ctx.dtype), of_weight, None

@@ -68,6 +68,7 @@ class _Job(TokenObjective):
 
     def __init__(self, config: "PretrainConfig", run: Path, work: Path, layout: Layout):
         self.config, self.run, self.work, self.layout = config, run, work, layout
+        self.z_loss = config.z_loss
         self.tokenizer, sha256 = read_tokenizer(run / "tokenizer" / "tokenizer.json")
         self.tokens = TokenShards(run / "tokens" / "train", tokenizer_sha256=sha256, end_of_text_id=EOT_ID)
         folder = run / "tokens" / "validation"

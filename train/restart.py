@@ -33,30 +33,36 @@ class Group(Protocol):
 
 
 def with_restarts(group: Group, restarts: int, title: str) -> dict[str, Any]:
-    """The first process's result, of as many attempts as it takes; the folder is removed where all ended well."""
+    """The first process's result, of as many attempts as it takes. The folder stays where something went wrong that is no sentence."""
     for attempt in range(restarts + 1):
         shutil.rmtree(group.folder, ignore_errors=True)
         group.folder.mkdir(parents=True)
+        failure: Exception | None = None
         try:
             group.run()
-        except Killed as killed:
-            raise_first(_errors(group.folder), ours_only=True)
-            if attempt == restarts:
-                raise CorpusmillError(
-                    f"{title}: {killed}, and {attempt} restarts are used up; what it said is in {group.folder}."
-                ) from None
-            again = f"all begin again from the last state (restart {attempt + 1} of {restarts})"
-            print(f"corpusmill: {title}: {killed}; {again}.", file=sys.stderr, flush=True)
-        except RankError as failed:
+        except (Killed, RankError) as error:
+            failure = error
+        if failure is None or any(error["exit_code"] for error in _errors(group.folder)):
+            return _result(group.folder)
+        if isinstance(failure, RankError):
             raise_first(_errors(group.folder))
             for log in sorted(group.folder.glob("*.log")):
-                failed.add_note(f"{log}:\n{log.read_text(errors='replace')[-4000:]}")
-            raise
-        else:
-            result: dict[str, Any] = json.loads((group.folder / RESULT).read_bytes())
-            shutil.rmtree(group.folder, ignore_errors=True)
-            return result
-    raise AssertionError("there is one attempt at least")
+                failure.add_note(f"{log}:\n{log.read_text(errors='replace')[-4000:]}")
+            raise failure
+        if attempt < restarts:
+            again = f"all begin again from the last state (restart {attempt + 1} of {restarts})"
+            print(f"corpusmill: {title}: {failure}; {again}.", file=sys.stderr, flush=True)
+    raise CorpusmillError(f"{title}: {failure}, and {restarts} restarts are used up; what it said is in {group.folder}.")
+
+
+def _result(folder: Path) -> dict[str, Any]:
+    """What the processes have left, a result or our own errors; and nothing of it stays."""
+    try:
+        raise_first(_errors(folder))
+        result: dict[str, Any] = json.loads((folder / RESULT).read_bytes())
+        return result
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _errors(folder: Path) -> list[dict[str, Any]]:
@@ -64,12 +70,12 @@ def _errors(folder: Path) -> list[dict[str, Any]]:
     return sorted((json.loads(path.read_bytes()) for path in folder.glob("error-*.json")), key=lambda error: float(error["time"]))
 
 
-def raise_first(errors: list[dict[str, Any]], ours_only: bool = False) -> None:
+def raise_first(errors: list[dict[str, Any]]) -> None:
     """Raises the first of the errors, as `rank.described` gives them, that is ours; else the first of all. Nothing where there is none."""
     for error in errors:
         if error["exit_code"] is not None:
             raise (InputError if error["exit_code"] == InputError.exit_code else CorpusmillError)(error["message"])
-    for error in errors[: 0 if ours_only else 1]:
+    for error in errors[:1]:
         found = RankError(f"process {error['rank'] + 1}: {error['message']}")
         found.add_note(error["trace"])
         raise found from None

@@ -4,15 +4,14 @@ What attention gets is None where that is plain causality, for which the kernels
 `scaled_dot_product_attention`; or on a GPU the block mask of flex_attention, which skips blocks in which nothing is seen.
 """
 
-from typing import TYPE_CHECKING, Union
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
-if TYPE_CHECKING:
-    from torch.nn.attention.flex_attention import BlockMask
-
-Mask = Union[Tensor, "BlockMask", None]
+Mask = Tensor | BlockMask | None
 
 
 def document_starts(segments: Tensor | None) -> Tensor | None:
@@ -62,14 +61,24 @@ def dense_mask(earliest: Tensor, past: int = 0, first: int = 0) -> Tensor:
     return seen.unsqueeze(1) if seen.dim() == 3 else seen
 
 
-def block_mask(earliest: Tensor) -> "BlockMask":
+def block_mask(earliest: Tensor) -> BlockMask:
     """The same for flex_attention. Tests compare it with the dense mask on the CPU; it has never run on a GPU here."""
-    from torch.nn.attention.flex_attention import create_block_mask
-
     shared = earliest.dim() == 1  # by all rows of a batch, however many
 
     def seen(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (key <= query) & (key >= (earliest[query] if shared else earliest[batch, query]))
 
     length = earliest.size(-1)
-    return create_block_mask(seen, None if shared else len(earliest), None, length, length, device=earliest.device)
+    create = fused(create_block_mask) if earliest.is_cuda else create_block_mask
+    mask: BlockMask = create(seen, None if shared else len(earliest), None, length, length, device=earliest.device)
+    return mask
+
+
+@cache
+def _compiled(function: Any) -> Any:
+    return torch.compile(function, dynamic=False)
+
+
+def fused(function: Any) -> Any:
+    """A function of flex_attention as one kernel, for without the compiler it would write out all scores; compiled at its first use."""
+    return function if torch.compiler.is_compiling() else _compiled(function)

@@ -88,7 +88,7 @@ def histogram_figure(histogram: Histogram, rules: list[Rule]) -> Figure:
     shapes, notes = [], []
     for place, rule in enumerate(rules):
         if isinstance(rule.threshold, int | float) and not isinstance(rule.threshold, bool):
-            x = float(rule.threshold)
+            x = max(float(rule.threshold), edges[0]) if histogram.logarithmic else float(rule.threshold)  # zero has no place there
             line = {"color": "var(--line)", "dash": "dash"}
             shapes.append({"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper", "line": line})
             at = _log10(x) if histogram.logarithmic else x

@@ -71,7 +71,7 @@ def test_without_validation_training_goes_on_with_a_warning(run: Storage) -> Non
     assert len(row.warnings) == 1 and "no validation tokens, so nothing was evaluated; see tokens.validation_share" in row.warnings[0]
     assert not run.exists("pretrain/logs/samples.jsonl") and "validation_bits_per_byte" not in lines(run, "train")[-1]
     with pytest.raises(InputError, match=r"^pretrain\.loop\.keep_best: no state can be the best one, as there is no validation data"):
-        train(run, **ALONE, loop={**STEPS, "keep_best": 2})
+        train(run, **ALONE, loop={**STEPS, "steps": 13, "keep_best": 2})
 
 
 def test_a_model_in_parts_says_why_it_wrote_nothing(run: Storage) -> None:

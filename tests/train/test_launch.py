@@ -47,7 +47,10 @@ def test_a_killed_process_is_started_again_with_all_others_and_the_bytes_stay(
     assert left(token_run) == trained_by_two
     out, err = capfd.readouterr()
     assert out == ""
-    assert err == ("corpusmill: pretrain: process 2 of 2 was killed (SIGKILL); all begin again from the last state (restart 1 of 3).\n")
+    assert err == (
+        "corpusmill: pretrain: process 2 of 2 was killed (SIGKILL, perhaps for want of memory); "
+        "all begin again from the last state (restart 1 of 3).\n"
+    )
 
 
 def dying_once(monkeypatch: pytest.MonkeyPatch, marker: Path) -> None:
@@ -70,7 +73,7 @@ def test_wrong_input_is_a_sentence_at_once_and_a_bug_has_its_trace(tmp_path: Pat
 
 
 def test_restarts_end(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    message = r"^training: process 1 of 2 was killed \(SIGKILL\), and 0 restarts are used up; .*processes\.$"
+    message = r"^training: process 1 of 2 was killed \(SIGKILL, .*\), and 0 restarts are used up; .*processes\.$"
     with pytest.raises(CorpusmillError, match=message):
         add(tmp_path, restarts=0, deed="die", rank=0)
     assert capfd.readouterr() == ("", "")

@@ -11,6 +11,8 @@ from corpusmill.train.model import Llama
 from corpusmill.train.options import LoopConfig
 from corpusmill.train.parallel.layout import Layout
 from corpusmill.train.parallel.prepare import prepare
+from corpusmill.train.rope import rotary_table
+from corpusmill.train.visibility import block_mask, dense_mask
 
 SHAPES = {"plain": {}, "qk-norm, window": {"qk_norm": True, "window": 7}}
 SEGMENTS = (torch.arange(32) // 9).expand(2, -1)
@@ -91,3 +93,17 @@ def test_generated_code_gives_the_logits_and_gradients_of_eager_layers_and_check
     model.model.switch(checkpointing=True, compiled=True)
     close(gradients(model, SEGMENTS), expected)
     torch.testing.assert_close(model(random_ids((2, 32)), SEGMENTS), logits, rtol=1e-4, atol=1e-5)
+
+
+def test_generated_flex_attention_equals_the_dense_mask() -> None:
+    """The way that documents and windows take on a GPU, called by itself and in a compiled layer; forward alone, as the CPU has no more."""
+    torch._dynamo.reset()
+    model = random_model(context=150, layers=1)
+    layer, (cos, sin) = model.model.layers["0"], rotary_table(model.arch, model.device, torch.float32)
+    x = torch.randn(2, 150, 64, generator=torch.Generator().manual_seed(0))
+    earliest = torch.stack((torch.arange(150) // 40 * 40, torch.arange(150) // 70 * 70))
+    with torch.no_grad():
+        expected = layer(x, cos, sin, dense_mask(earliest))
+        torch.testing.assert_close(layer(x, cos, sin, block_mask(earliest)), expected, rtol=1e-5, atol=1e-5)
+        layer.compile(backend="aot_eager", fullgraph=True)
+        torch.testing.assert_close(layer(x, cos, sin, block_mask(earliest)), expected, rtol=1e-5, atol=1e-5)

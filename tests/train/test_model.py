@@ -10,15 +10,16 @@ from corpusmill.train.norm import RMSNorm
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-def test_rms_norm_equals_transformers_to_the_bit(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("wide_weight", [False, True])  # as under autocast
+def test_rms_norm_equals_transformers_to_the_bit(dtype: torch.dtype, wide_weight: bool) -> None:
     ours, theirs = RMSNorm(32, 1e-5), LlamaRMSNorm(32, 1e-5)
     weight = torch.randn(32, generator=torch.Generator().manual_seed(1))
-    ours.weight.data, theirs.weight.data = weight.to(dtype), weight.to(dtype)
+    ours.weight.data, theirs.weight.data = (weight.to(torch.float32 if wide_weight else dtype, copy=True) for _ in range(2))
     x = (torch.randn(4, 7, 32, generator=torch.Generator().manual_seed(2)) * 30).to(dtype)
     x, again = x.clone().requires_grad_(), x.clone().requires_grad_()
     assert torch.equal(ours(x), theirs(again))
     ours(x).sum().backward(), theirs(again).sum().backward()
-    tolerance = {torch.bfloat16: 1e-2, torch.float16: 1e-3}.get(dtype, 1e-6)
+    tolerance = {torch.bfloat16: 1e-2, torch.float16: 4e-3}.get(dtype, 1e-6)  # ours does not round n before the sum
     torch.testing.assert_close(x.grad, again.grad, rtol=tolerance, atol=tolerance)
     torch.testing.assert_close(ours.weight.grad, theirs.weight.grad, rtol=tolerance, atol=tolerance)
 

@@ -15,11 +15,33 @@ def voice(stderr: str) -> list[str]:
     return [line for line in stderr.splitlines() if line.startswith("corpusmill: ")]
 
 
-def test_the_same_bytes_and_one_voice(token_run: Storage, trained_by_two: dict[str, bytes]) -> None:
-    done = call("pretrain", token_run.root, torchrun=2)
-    assert done.returncode == 0, done.stderr
+def test_the_same_bytes_and_one_voice_though_one_is_killed(token_run: Storage, trained_by_two: dict[str, bytes], tmp_path: Path) -> None:
+    """torchrun starts all of them again, by itself."""
+    done = run_script(tmp_path, DYING, "pretrain", token_run.root, restarts=1)
+    assert done.returncode == 0 and (tmp_path / "died").exists(), done.stderr
     assert left(token_run) == trained_by_two
     assert done.stdout.count("pretrain") == 1 and "bits per byte" in done.stdout and voice(done.stderr) == []
+
+
+DYING = """
+import sys
+from pathlib import Path
+from corpusmill import cli
+from corpusmill.train import pretrain_job
+
+real, marker = pretrain_job.launch, str(Path(__file__).with_name("died"))
+pretrain_job.launch = lambda job, arguments, *rest, **options: real(
+    "launched:train_and_die", {**arguments, "marker": marker}, *rest, **options
+)
+cli.main()
+"""
+
+
+def run_script(folder: Path, content: str, *arguments: str, restarts: int = 0) -> "subprocess.CompletedProcess[str]":
+    script = folder / "trial.py"
+    script.write_text(content)
+    launcher = [*command(torchrun=2)[:-2], f"--max-restarts={restarts}"]
+    return subprocess.run([*launcher, str(script), *arguments], env=environment(), capture_output=True, text=True, timeout=180, check=False)
 
 
 def test_another_number_of_processes_is_a_sentence(token_run: Storage) -> None:
@@ -30,14 +52,11 @@ def test_another_number_of_processes_is_a_sentence(token_run: Storage) -> None:
 
 
 def test_an_error_of_another_process_is_the_first_ones_sentence(tmp_path: Path) -> None:
-    script = tmp_path / "trial.py"
-    script.write_text(TRIAL)
-    arguments = [*command(torchrun=2)[:-2], str(script), str(tmp_path / "processes")]
-    done = subprocess.run(arguments, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+    done = run_script(tmp_path, FAILING, str(tmp_path / "processes"))
     assert done.returncode != 0 and voice(done.stderr) == ["corpusmill: tokens.bin: broken at byte 7."]
 
 
-TRIAL = """
+FAILING = """
 import sys
 from pathlib import Path
 from corpusmill import cli

@@ -21,7 +21,8 @@ def copies(model: Llama, layout: Layout) -> DistributedDataParallel:
     """
     cuda = [layout.device.index] if layout.device.index is not None else None
     ddp = DistributedDataParallel(model, device_ids=cuda, gradient_as_bucket_view=True)
-    ddp(torch.zeros(1, 2, dtype=torch.int64, device=layout.device)).sum().backward()
+    with torch.compiler.set_stance("force_eager"):  # nothing is compiled for these two tokens
+        ddp(torch.zeros(1, 2, dtype=torch.int64, device=layout.device)).sum().backward()
     ddp.zero_grad(set_to_none=True)
     return ddp
 
@@ -60,3 +61,10 @@ def synchronised(model: nn.Module, last: bool) -> Iterator[None]:
         model.set_requires_all_reduce(last)
     with context:
         yield
+
+
+def reshard(model: nn.Module) -> None:
+    """Lets go of weights that a forward pass without a backward pass has gathered: they would stay as they are then."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()

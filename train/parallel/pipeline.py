@@ -6,7 +6,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 from torch.distributed.pipelining import (
     PipelineStage,
     Schedule1F1B,
@@ -20,6 +19,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.train.model import Llama
 from corpusmill.train.objective import Objective, StepLoss
 from corpusmill.train.options import LoopConfig
+from corpusmill.train.parallel.data import reshard
 from corpusmill.train.parallel.layout import Layout
 from corpusmill.train.parallel.split import stages_of
 from corpusmill.train.parallel.spread import even, settle, whole
@@ -97,16 +97,14 @@ class Pipeline:
             found = [self._nats(i, t, s, sent) for i, t, s in zip(*split)]
         for work in sent:
             work.wait()
-        for module in self.stages.modules():
-            if isinstance(module, FSDPModule):
-                module.reshard()  # else the weights stay as they are now
-        empty = torch.empty(batch[0].shape, dtype=torch.float64, device=ids.device)
-        nats = torch.cat(found) if self.last in self.parts else empty
+        reshard(self.stages)
+        wide = torch.float64 if next(self.stages.parameters()).dtype == torch.float64 else torch.float32
+        nats = torch.cat(found) if self.last in self.parts else torch.empty(batch[0].shape, dtype=wide, device=ids.device)
         dist.broadcast(nats, group=self.group, group_src=self.owners[self.last])
         return nats[:, : ids.size(1)]
 
     def _nats(self, ids: Tensor, targets: Tensor, segments: Tensor | None, sent: list[dist.Work]) -> Tensor:
-        """Takes some rows through this rank's stages; what the last of them finds, as float64."""
+        """Takes some rows through this rank's stages; what the last of them finds."""
         hidden = ids
         for stage, part in self.parts.items():
             if stage and (giver := self.owners[stage - 1]) != self.rank:
@@ -120,7 +118,7 @@ class Pipeline:
         if self.last not in self.parts:
             return hidden
         with sharded_loss(self.tensor):
-            return whole(token_nats(hidden, targets)).double()
+            return whole(token_nats(hidden, targets))
 
 
 def _under_autocast(part: Llama, device: torch.device, precision: str) -> None:

@@ -12,7 +12,7 @@ from corpusmill.train.bits import Batch
 from corpusmill.train.model import Llama
 from corpusmill.train.objective import Objective, StepLoss
 from corpusmill.train.packing import IGNORED
-from corpusmill.train.parallel.data import synchronised
+from corpusmill.train.parallel.data import reshard, synchronised
 from corpusmill.train.parallel.layout import Layout
 from corpusmill.train.parallel.sums import squared_norm, total
 from corpusmill.train.parallel.tensor import sharded_loss
@@ -59,7 +59,9 @@ class Spread:
         length = ids.size(1)
         ids, targets, segments = even((ids, targets, segments), self.layout.config.tensor)
         with sharded_loss(self.tensor), computing(self.llama, self.layout.device, self.precision):
-            return token_nats(self.llama(ids, segments), targets)[:, :length]
+            nats = token_nats(self.llama(ids, segments), targets)
+        reshard(self.llama)
+        return nats[:, :length]
 
 
 def with_last(items: Iterable[T]) -> Iterator[tuple[T, bool]]:

@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -216,3 +217,14 @@ def test_in_a_browser(page: str, run_folder: Path, tmp_path: Path, theme: str) -
     assert "<del>word40x0" in done.stdout and "<ins>word43x0" in done.stdout
     assert done.stdout.count('class="main-svg"') >= charts and f'data-drawn="{charts}"' in done.stdout
     assert not re.findall(r"CONSOLE.*", done.stderr), done.stderr
+
+
+def test_a_threshold_of_zero_does_not_stretch_a_logarithmic_axis() -> None:
+    from corpusmill.pipeline.report.figures import histogram_figure
+    from corpusmill.pipeline.report.histogram import plan
+    from corpusmill.pipeline.report.read import Rule
+
+    histogram = plan("quality", np.geomspace(1e-5, 0.9, 500), [0.0])
+    assert histogram.logarithmic
+    (line,) = histogram_figure(histogram, [Rule("quality", "quality", "quality", "<", 0.0)])["layout"]["shapes"]
+    assert 0 < line["x0"] == line["x1"] < float(histogram.edges[1])

@@ -4,8 +4,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from parallel_runs import Case, run
-from same_training import assert_same_training
+from parallel_runs import Case, check_equal, run
 
 LOOP = {"optimizer": {"kind": "adamw"}, "clip": 0.1, "threads": 1}
 MUON = {**LOOP, "optimizer": {"kind": "muon"}}
@@ -45,4 +44,4 @@ def found(processes: int) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("name", [*FOUR, *EIGHT])
 def test_every_combination_equals_one_process(name: str) -> None:
-    assert_same_training(found(4 if name in FOUR else 8)[name], found(1)["muon" if "muon" in name else "adamw"])
+    check_equal(found(4 if name in FOUR else 8)[name], found(1)["muon" if "muon" in name else "adamw"])

@@ -1,7 +1,10 @@
 """Copies and shards of a model that see different rows, against one process in float64."""
 
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,9 +12,13 @@ import torch
 from parallel_runs import Case, Rows, check_close, check_equal, fresh, run
 from ranks import run_ranks
 
+from corpusmill.train.bits import Batch
+from corpusmill.train.loop import fit
+from corpusmill.train.objective import Share
 from corpusmill.train.options import ParallelConfig
 from corpusmill.train.parallel.layout import Layout
 from corpusmill.train.parallel.prepare import optimizer_of, prepare
+from corpusmill.train.parallel.spread import whole
 from corpusmill.train.parallel.zero import owners
 from corpusmill.train.shards import local_of
 
@@ -61,6 +68,57 @@ def test_another_run_gives_the_same_bits(name: str) -> None:
     first, (second,) = together(ParallelConfig(**case.parallel).world)[name], run(case)
     assert first["lines"] == second["lines"] and first["norm"] == second["norm"]
     assert all(torch.equal(tensor, second["weights"][key]) for key, tensor in first["weights"].items())
+
+
+class Stopped(BaseException):
+    """As abrupt as a signal."""
+
+
+def stopped_and_resumed(case: Case, folder: Path) -> dict[str, torch.Tensor]:
+    """The weights of a training that ends after its fourth step and goes on from the state after its third."""
+
+    class UntilFour(Rows):
+        def batches(self, step: int, share: Share) -> Iterator[Batch]:
+            if step == 4:
+                raise Stopped
+            return super().batches(step, share)
+
+    layout = Layout.distributed(ParallelConfig(**case.parallel), torch.device("cpu"))
+    weights = {}
+    for kind in (UntilFour, Rows):
+        model = fresh(case)
+        with suppress(Stopped):
+            result = fit(model, kind(case, model.arch), case.config, layout=layout, state=folder / "state", log=folder / "log.jsonl")
+            assert result.resumed_from == 3
+            weights = {name: whole(p.detach()) for name, p in result.computation.parameters.items()}
+    return weights
+
+
+@pytest.mark.parametrize("parallel", [{"replicate": 4}, {"replicate": 2, "shard": 2}])
+def test_a_run_that_was_stopped_has_the_bits_of_one_that_was_not(parallel: dict[str, int], tmp_path: Path) -> None:
+    """With four copies the order of a sum depends on its place in DDP's buckets, which change after a first backward pass."""
+    case = Case(parallel, loop={**ADAMW, "save_every": 3, "async_save": False}, dtype=torch.float32, arch={"layers": 6})
+    straight = run(case)[0]["weights"]
+    for weights in run_ranks(stopped_and_resumed, 4, case, tmp_path):
+        assert all(torch.equal(weights[name], expected) for name, expected in straight.items())
+
+
+def changed_after_a_look(case: Case) -> torch.Tensor:
+    """The nats of a model that was measured once, and then got other weights."""
+    layout = Layout.distributed(ParallelConfig(**case.parallel), torch.device("cpu"))
+    computation = prepare(fresh(case), layout, case.config)
+    rows = Rows(case, fresh(case).arch).rows(0)
+    computation.nats(*rows)
+    for p in computation.parameters.values():
+        local_of(p.detach()).mul_(0.5)
+    return computation.nats(*rows)
+
+
+@pytest.mark.parametrize("zero", [2, 3])
+def test_a_look_at_new_weights_sees_them(zero: int) -> None:
+    (expected,) = run_ranks(changed_after_a_look, 1, Case())
+    for nats in run_ranks(changed_after_a_look, 2, Case({"shard": 2, "zero": zero})):
+        torch.testing.assert_close(nats, expected, rtol=1e-10, atol=0)
 
 
 ROUNDED = [

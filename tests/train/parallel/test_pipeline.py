@@ -7,9 +7,8 @@ import pytest
 import torch
 import torch.distributed as dist
 from objectives import Goal
-from parallel_runs import Case, Rows, fresh, run
+from parallel_runs import Case, Rows, check_equal, fresh, run
 from ranks import run_ranks
-from same_training import assert_same_training
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.train.objective import Objective, StepLoss
@@ -64,12 +63,12 @@ def alone(name: str) -> dict[str, Any]:
 def test_two_ranks_equal_one_process(name: str) -> None:
     one = alone(name)
     assert max(line["grad_norm"] for line in one["lines"]) > 0.1  # so that clipping is at work
-    assert_same_training(found(2)[name], one)
+    check_equal(found(2)[name], one)
 
 
 @pytest.mark.parametrize("name", FOUR)
 def test_four_ranks_with_unequal_layers_equal_one_process(name: str) -> None:
-    assert_same_training(found(4)[name], alone(name))
+    check_equal(found(4)[name], alone(name))
 
 
 @pytest.mark.parametrize("name", ["1f1b", "zero-bubble-v"])

@@ -1,0 +1,121 @@
+"""Lower precisions: what they compute, what they lose, and what keeps fp32."""
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from low_precision import ARCH, Rows, fresh, run
+from safetensors.torch import load_file
+from torch import Tensor
+
+from corpusmill.train.model import Llama, initialise
+from corpusmill.train.parallel.computation import Local
+from corpusmill.train.precision import LossScale, rounded
+
+
+def gradients(precision: str, scale: float) -> dict[str, Tensor]:
+    """Those of the loss times `scale`, divided by it again."""
+    computation = Local(fresh(), precision)
+    computation.backward(Rows(), 0, scale)
+    return {name: p.grad / scale for name, p in computation.parameters.items() if p.grad is not None}
+
+
+def error(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> float:
+    """Relative to the norm of the whole gradient."""
+    norm = sum(float(g.square().sum()) for g in wanted.values())
+    return (sum(float((found[name] - g).square().sum()) for name, g in wanted.items()) / norm) ** 0.5
+
+
+@pytest.mark.parametrize(("tokens", "lost"), [(2**19, 0.2), (2**24, 1.0)])
+def test_why_bf16(tokens: int, lost: float) -> None:
+    """The loss is a mean over the tokens of a step: half a million in GPT-3's training, 16 million in that of Llama 3 405B. The gradients
+    of so small a loss are damaged in fp16, or all zero; scaled they are not; and bf16, which has the range of fp32, needs no scale."""
+    wanted, mean = gradients("fp32", 1.0), 1 / tokens
+    inside = [name for name in wanted if ".layers." in name]
+    unscaled = gradients("fp16", mean)
+    assert error({name: unscaled[name] for name in inside}, {name: wanted[name] for name in inside}) > lost - 1e-6
+    assert any(unscaled[name].any() for name in inside) == (lost < 1)
+    assert error(gradients("fp16", mean * 2.0**16), wanted) < 0.002
+    assert error(gradients("bf16", mean), wanted) < 0.01
+    assert error(gradients("bf16-params", mean), wanted) < 0.02
+
+
+def test_rounded_parameters_are_bf16_inside_and_masters_outside() -> None:
+    model = fresh()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    with rounded(model, "bf16-params"):
+        inside = {name: module_p for module in model.modules() for name, module_p in module._parameters.items() if module_p is not None}
+        assert all(p.dtype == torch.bfloat16 for p in inside.values())
+        logits = model(torch.zeros(1, 4, dtype=torch.int64))
+        assert logits.dtype == torch.bfloat16
+        logits.float().sum().backward()
+    for name, p in model.named_parameters():
+        assert p.dtype == torch.float32 and torch.equal(p, before[name]) and p.grad is not None and p.grad.dtype == torch.float32
+    copy = fresh().to(torch.bfloat16)
+    assert torch.equal(copy(torch.zeros(1, 4, dtype=torch.int64)), logits)
+
+
+def test_an_exception_inside_leaves_the_masters_in_place() -> None:
+    model = fresh()
+    with pytest.raises(KeyboardInterrupt), rounded(model, "bf16-params"):
+        raise KeyboardInterrupt
+    assert all(p.dtype == torch.float32 and p.requires_grad for p in model.parameters())
+
+
+def test_tied_weights_are_rounded_once() -> None:
+    model = Llama(ARCH.model_copy(update={"tied": True}))
+    initialise(model, 1)
+    with rounded(model, "bf16-params"):
+        assert model.lm_head is not None and model.model.embed_tokens is not None
+        assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert isinstance(model.lm_head.weight, torch.nn.Parameter) and model.lm_head.weight is model.model.embed_tokens.weight
+
+
+@pytest.mark.parametrize("precision", ["bf16", "bf16-params", "fp16"])
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_trainings_in_16_bits_end_near_fp32_and_save_fp32(tmp_path: Path, precision: str, kind: str) -> None:
+    options = {"optimizer": {"kind": kind}}
+    _, wanted = run(tmp_path / "fp32", "fp32", **options)
+    model, result = run(tmp_path / "low", precision, **options)
+    assert result.skipped == 0 and result.loss == pytest.approx(wanted.loss, rel=0.01) and result.loss != wanted.loss
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+    rounded_away = [float((p - p.bfloat16().float()).detach().abs().max()) for p in model.parameters()]
+    assert min(rounded_away) > 0  # masters hold what bf16 can't
+    files = list((tmp_path / "low" / "state").rglob("*.safetensors"))
+    assert files and all(t.dtype != torch.bfloat16 for file in files for t in load_file(file).values())
+
+
+def test_updates_that_bf16_would_round_away_are_learned(tmp_path: Path) -> None:
+    """Weights near 1 move by 1e-4 a step; the next bf16 is 1/128 away. All bf16 would stand still for ever."""
+    options = {"optimizer": {"kind": "adamw", "lr": 1e-4, "weight_decay": 0}, "schedule": "constant", "steps": 50, "warmup": 0}
+    model, _ = run(tmp_path, "bf16-params", **options)
+    moved = (model.model.layers["0"].input_layernorm.weight - 1).detach().abs()
+    assert float(moved.max()) > 1e-3
+
+
+def test_the_scale_follows_torchs_grad_scaler() -> None:
+    generator = random.Random(3)
+    ours = LossScale("fp16")
+    theirs = torch.amp.GradScaler("cpu", init_scale=LossScale.FIRST, growth_interval=5)
+    ours.INTERVAL = 5  # type: ignore[misc]
+    p = torch.nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([p], lr=0.0)
+    for _ in range(300):
+        overflow = generator.random() < 0.15
+        theirs.scale(p.sum() * (float("inf") if overflow else 1.0)).backward()
+        theirs.step(optimizer)
+        theirs.update()
+        optimizer.zero_grad()
+        if ours.overflowed(1.0, float("inf") if overflow else 1.0):
+            ours.halve()
+        else:
+            ours.stepped()
+        assert ours.value == theirs.get_scale()
+
+
+def test_only_fp16_scales() -> None:
+    for precision in ("fp32", "bf16", "bf16-params", "auto"):
+        scale = LossScale(precision)
+        assert scale.value == 1.0 and not scale.overflowed(1.0, float("inf"))
+    assert not LossScale("fp16").overflowed(float("nan"), float("nan"))  # the loss itself is broken, whatever its scale
