@@ -38,10 +38,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from corpusmill.train.architecture import Architecture
 from corpusmill.train.bits import Batch
 from corpusmill.train.loop import fit
 from corpusmill.train.model import Llama, initialise
-from corpusmill.train.objective import Share, TokenObjective
+from corpusmill.train.objective import Share, StepLoss, TokenObjective
 from corpusmill.train.options import LoopConfig, OptimizerConfig
 from corpusmill.train.presets import ModelConfig
 
@@ -131,12 +132,14 @@ class Text:
         ids = torch.tensor([numbers[character] for character in text])
         border = int(0.9 * len(ids))
         self.train, self.validation, self.vocabulary = ids[:border], ids[border:], len(numbers)
-        self.generator = torch.Generator().manual_seed(1337)
 
-    def batch(self) -> tuple[Tensor, Tensor]:
-        starts = torch.randint(len(self.train) - CONTEXT, (BATCH,), generator=self.generator)
-        rows = self.train[starts[:, None] + torch.arange(CONTEXT + 1)]
-        return rows[:, :-1], rows[:, 1:]
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Without end, at random places; always the same ones."""
+        generator = torch.Generator().manual_seed(1337)
+        while True:
+            starts = torch.randint(len(self.train) - CONTEXT, (BATCH,), generator=generator)
+            rows = self.train[starts[:, None] + torch.arange(CONTEXT + 1)]
+            yield rows[:, :-1], rows[:, 1:]
 
     def windows(self) -> Iterator[tuple[Tensor, Tensor]]:
         count = (len(self.validation) - 1) // CONTEXT * CONTEXT
@@ -178,13 +181,13 @@ def gpt2_step(model: Any, optimizer: torch.optim.Optimizer, batch: tuple[Tensor,
 def gpt2(text: Text) -> Figures:
     """A plain loop over GPT-2, at nanoGPT's learning rates: 100 steps of warm-up, then a cosine to a tenth."""
     model = make_gpt2(text.vocabulary)
-    optimizer = adamw(model)
+    optimizer, batches = adamw(model), text.batches()
     started = time.perf_counter()
     for step in range(STEPS + 1):
         rate = (step + 1) / 101 if step < 100 else 0.1 + 0.45 * (1 + np.cos(np.pi * (step - 100) / (STEPS - 100)))
         for group in optimizer.param_groups:
             group["lr"] = 1e-3 * rate
-        gpt2_step(model, optimizer, text.batch())
+        gpt2_step(model, optimizer, next(batches))
     seconds = time.perf_counter() - started
     total = count = 0.0
     with torch.no_grad():
@@ -198,9 +201,10 @@ def gpt2(text: Text) -> Figures:
 class Driven(torch.nn.Module):
     """GPT-2 with the face of our model, so that our loop can drive it."""
 
-    def __init__(self, gpt2: Any):
+    def __init__(self, gpt2: Any, arch: Architecture):
         super().__init__()
         self.gpt2, self.device = gpt2, gpt2.device
+        self.arch = arch  # what the log's FLOP/s are counted by
 
     @property
     def model(self) -> "Driven":
@@ -215,20 +219,26 @@ class Driven(torch.nn.Module):
 
 
 class Turns(TokenObjective):
-    """Batches of the text for our loop; between any two of its steps the plain loop takes one, and both are timed."""
+    """Batches of the text for our loop; between any two of its steps the plain loop takes one, and both are timed.
+
+    Ours is timed from one forward pass to the next: the loop makes batches ahead in a thread, so they say nothing of its steps.
+    """
 
     def __init__(self, text: Text, other: Callable[[], None]):
-        self.text, self.other, self.began = text, other, 0.0
+        self.text, self.other, self.began = text.batches(), other, 0.0
         self.ours: list[float] = []
         self.theirs: list[float] = []
 
     def batches(self, step: int, share: Share) -> Iterator[Batch]:
+        yield *next(self.text), None
+
+    def loss(self, model: Any, batch: Batch) -> StepLoss:
         now = time.perf_counter()
         self.ours += [now - self.began] if self.began else []
         self.other()
         self.began = time.perf_counter()
         self.theirs.append(self.began - now)
-        yield *self.text.batch(), None
+        return super().loss(model, batch)
 
     def medians(self) -> tuple[float, float]:
         """Milliseconds of a step of ours and of the plain loop; the first three are warm-up."""
@@ -238,8 +248,8 @@ class Turns(TokenObjective):
 def beside(text: Text, model: Any, rounds: int, work: Path, **changes: Any) -> tuple[float, float]:
     """Our whole loop (clipping, guards, log) on `model` with nanoGPT's optimiser, in turns with the plain loop over GPT-2."""
     gpt2 = make_gpt2(text.vocabulary)
-    optimizer = adamw(gpt2)
-    turns = Turns(text, lambda: gpt2_step(gpt2, optimizer, text.batch()))
+    optimizer, batches = adamw(gpt2), text.batches()
+    turns = Turns(text, lambda: gpt2_step(gpt2, optimizer, next(batches)))
     settings = OptimizerConfig(kind="adamw", lr=1e-3, betas=(0.9, 0.99), weight_decay=0.1)
     config = LoopConfig(steps=rounds + 4, optimizer=settings, schedule="cosine", warmup=100, min_lr=0.1, save_every=1 << 30, **changes)
     with tempfile.TemporaryDirectory(dir=work) as folder:
@@ -253,7 +263,7 @@ def compare_steps(text: Text, rounds: int, work: Path) -> None:
     for name, make, changes in (
         (f"our Llama ({shape.parameters():,} parameters)", lambda: Llama(shape), {}),
         ("our Llama, bf16 autocast", lambda: Llama(shape), {"precision": "bf16"}),
-        ("GPT-2 in our loop", lambda: Driven(make_gpt2(text.vocabulary)), {}),
+        ("GPT-2 in our loop", lambda: Driven(make_gpt2(text.vocabulary), shape), {}),
     ):
         model = make()
         if isinstance(model, Llama):
