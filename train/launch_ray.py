@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from corpusmill.pipeline.engine_ray import RayEngine
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.train import WAITING
 from corpusmill.train.options import ParallelConfig
 from corpusmill.train.restart import Killed, RankError
 
@@ -86,7 +87,7 @@ class RayGroup:
             run_config=ray.train.RunConfig(
                 name="ray", storage_path=str(self.folder),
                 failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=0),
-                worker_runtime_env={"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}},  # torch is there before our package is
+                worker_runtime_env={"env_vars": {name: os.environ[name] for name in WAITING}},  # torch is there before our package is
             ),
         )  # fmt: skip
 
