@@ -176,7 +176,8 @@ class _Loop:
 
     def step(self, step: int) -> dict[str, Any]:
         """Takes or skips one step; returns its line for the log."""
-        self.computation.model.train()
+        if not self.computation.model.training:
+            self.computation.model.train()
         done = self._gradient(step)
         fraction = lr_fraction(step, self.config)
         line: dict[str, Any] = {"loss": done.loss, "lr": self.config.optimizer.lr * fraction, "grad_norm": done.norm, "count": done.count}

@@ -43,41 +43,39 @@ def _orthogonalized(stack: Any, bf16: bool) -> Any:
     return by_matrix(partial(orthogonalize, bf16=bf16), stack)
 
 
-class Muon(torch.optim.Optimizer):
+class Muon:
     """Matrices of a shape are orthogonalised together; where they are sharded (DTensors), each rank takes some of them."""
 
-    def __init__(self, params: Iterable[Tensor], lr: float, momentum: float, weight_decay: float, bf16: bool = False):
-        super().__init__(list(params), {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-        self.bf16 = bf16
+    def __init__(self, params: Iterable[Tensor], momentum: float, weight_decay: float, bf16: bool = False):
+        self.params, self.momentum, self.weight_decay, self.bf16 = list(params), momentum, weight_decay, bf16
+        self.buffers: dict[Tensor, Tensor] = {}
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            alike: dict[Any, list[Tensor]] = {}
-            for p in group["params"]:
-                if p.grad is not None:
-                    alike.setdefault((p.shape, getattr(p, "placements", None)), []).append(p)
-            for params in alike.values():
-                at_once = max(1, AT_ONCE // params[0].numel())
-                for begin in range(0, len(params), at_once):
-                    self._update(params[begin : begin + at_once], group)
+    def step(self, lr: float) -> None:
+        """One update of all that has a gradient."""
+        alike: dict[Any, list[Tensor]] = {}
+        for p in self.params:
+            if p.grad is not None:
+                alike.setdefault((p.shape, getattr(p, "placements", None)), []).append(p)
+        for params in alike.values():
+            at_once = max(1, AT_ONCE // params[0].numel())
+            for begin in range(0, len(params), at_once):
+                self._update(params[begin : begin + at_once], lr)
 
-    def _update(self, params: list[Tensor], group: dict[str, Any]) -> None:
+    def _update(self, params: list[Tensor], lr: float) -> None:
         locals_ = [local_of(p) for p in params]
-        grads, buffers = [gradient_of(p) for p in params], [self.buffer(p) for p in params]
-        torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])
-        nesterov = torch._foreach_lerp(grads, buffers, group["momentum"])
+        grads, buffers = [gradient_of(p) for p in params], [self.state_of(p)["momentum"] for p in params]
+        torch._foreach_lerp_(buffers, grads, 1 - self.momentum)
+        nesterov = torch._foreach_lerp(grads, buffers, self.momentum)
         stack = torch.stack([like(update, p) for update, p in zip(nesterov, params)])
         updates = _orthogonalized(stack, self.bf16 and stack.dtype == torch.float32).unbind(0)
-        torch._foreach_mul_(locals_, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_mul_(locals_, 1 - lr * self.weight_decay)
         rows, columns = params[0].shape
         scale = max(1.0, rows / columns) ** 0.5
-        torch._foreach_add_(locals_, [local_of(update) for update in updates], alpha=-group["lr"] * scale)
+        torch._foreach_add_(locals_, [local_of(update) for update in updates], alpha=-lr * scale)
 
-    def buffer(self, p: Tensor) -> Tensor:
+    def state_of(self, p: Tensor) -> dict[str, Tensor]:
         """The momentum of a parameter, or of this rank's shard of it."""
-        state = self.state[p]
-        if "momentum" not in state:
-            state["momentum"] = torch.zeros_like(local_of(p))
-        buffer: Tensor = state["momentum"]
-        return buffer
+        if p not in self.buffers:
+            self.buffers[p] = torch.zeros_like(local_of(p))
+        return {"momentum": self.buffers[p]}

@@ -2,36 +2,29 @@
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
+from corpusmill.train.adamw import AdamW
 from corpusmill.train.muon import Muon, fast_bf16
 from corpusmill.train.options import OptimizerConfig
 from corpusmill.train.shards import gradient_of, like, local_of
 
 
 class Optimizer:
-    """One or two torch optimisers over named parameters, with their state by parameter name."""
+    """One or two optimisers over named parameters, with their state by parameter name."""
 
     def __init__(self, parameters: Mapping[str, Tensor], config: OptimizerConfig):
         self.parameters = dict(parameters)
         hidden = {name: p for name, p in parameters.items() if p.dim() == 2 and ".layers." in name and config.kind == "muon"}
         self.shards = {name: local_of(p) for name, p in parameters.items() if name not in hidden}  # what AdamW has
-        self.parts: list[tuple[torch.optim.Optimizer, float]] = []
-        self.owner: dict[str, torch.optim.Optimizer] = {}
+        self.parts: list[tuple[AdamW | Muon, float]] = []
         if self.shards:  # a rank of a pipeline may have nothing but matrices
             decay, plain = ([p for name, p in self.shards.items() if (parameters[name].dim() >= 2) == wanted] for wanted in (True, False))
-            groups = [{"params": decay, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-            adamw = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
-            self._add(adamw, config.lr, self.shards)
+            self.parts.append((AdamW(decay, plain, config), config.lr))
         if hidden:
             auto = config.newton_schulz == "auto" and fast_bf16(next(iter(hidden.values())).device)
-            muon = Muon(hidden.values(), config.muon_lr, config.momentum, config.weight_decay, auto or config.newton_schulz == "bf16")
-            self._add(muon, config.muon_lr, hidden)
-
-    def _add(self, part: torch.optim.Optimizer, peak: float, parameters: Mapping[str, Tensor]) -> None:
-        self.parts.append((part, peak))
-        self.owner |= dict.fromkeys(parameters, part)
+            muon = Muon(hidden.values(), config.momentum, config.weight_decay, auto or config.newton_schulz == "bf16")
+            self.parts.append((muon, config.muon_lr))
 
     def step(self, lr_fraction: float) -> None:
         """One update at this fraction of the peak learning rates."""
@@ -40,9 +33,7 @@ class Optimizer:
             if shard is not p:
                 shard.grad = None if p.grad is None else gradient_of(p)
         for part, peak in self.parts:
-            for group in part.param_groups:
-                group["lr"] = peak * lr_fraction
-            part.step()
+            part.step(peak * lr_fraction)
 
     def zero_grad(self) -> None:
         for p in (*self.parameters.values(), *self.shards.values()):
@@ -54,12 +45,5 @@ class Optimizer:
         return {f"{name}/{key}": like(value, p) for name, p in self.parameters.items() for key, value in self._state_of(name).items()}
 
     def _state_of(self, name: str) -> dict[str, Tensor]:
-        part = self.owner[name]
-        if isinstance(part, Muon):
-            return {"momentum": part.buffer(self.parameters[name])}
-        shard = self.shards[name]
-        state: dict[str, Tensor] = part.state[shard]
-        if not state:
-            state["step"] = torch.zeros((), dtype=torch.float32, device=shard.device)
-            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(shard), torch.zeros_like(shard)
-        return state
+        adamw = name in self.shards  # the first part, where there is one; matrices belong to the last
+        return self.parts[0 if adamw else -1][0].state_of(self.shards[name] if adamw else self.parameters[name])

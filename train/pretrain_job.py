@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,7 +125,7 @@ class _Job(TokenObjective):
         assert self.validation is not None
         line = self.measure(self.validation, computation, 0 if done == self.config.loop.steps else self.config.evaluate_windows)
         if self.continuations and self.layout.is_main:
-            with torch.compiler.set_stance("force_eager"):
+            with torch.compiler.set_stance("force_eager") if self.config.loop.compile else nullcontext():
                 line["samples"] = self.continuations.write(computation.model)  # type: ignore[arg-type]
         return line
 

@@ -42,6 +42,9 @@ def with_restarts(group: Group, restarts: int, title: str) -> dict[str, Any]:
             group.run()
         except (Killed, RankError) as error:
             failure = error
+        except CorpusmillError:
+            shutil.rmtree(group.folder, ignore_errors=True)
+            raise
         if failure is None or any(error["exit_code"] for error in _errors(group.folder)):
             return _result(group.folder)
         if isinstance(failure, RankError):

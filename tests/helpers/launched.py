@@ -20,6 +20,8 @@ def add(layout: Layout, progress: Any, deed: str = "", rank: int = 1, marker: st
         if marker:
             Path(marker).touch()
         do(deed)
+    if progress is not None:
+        progress.console.print(f"{os.getpid()} of {total}", highlight=False)
     return {"sum": total, "again": _sum(total), "threads": torch.get_num_threads(), "pid": os.getpid(), "bar": progress is not None}
 
 

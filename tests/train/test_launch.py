@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 from launch_runs import command, environment, left, train
+from rich.console import Console
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import pretrain_job
 from corpusmill.train.launch import launch
@@ -19,9 +21,9 @@ from corpusmill.train.options import ParallelConfig
 from corpusmill.train.restart import RankError
 
 
-def add(folder: Path, restarts: int = 2, **arguments: Any) -> dict[str, Any]:
+def add(folder: Path, restarts: int = 2, progress: Progress | None = None, **arguments: Any) -> dict[str, Any]:
     parallel = ParallelConfig(replicate=2, max_restarts=restarts)
-    return launch("launched:add", arguments, parallel, "cpu", None, folder=folder / "processes")
+    return launch("launched:add", arguments, parallel, "cpu", progress, folder=folder / "processes")
 
 
 def test_one_process_is_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,11 +34,17 @@ def test_one_process_is_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert done["pid"] == os.getpid() and not (tmp_path / "processes").exists()
 
 
-def test_two_processes_share_the_cores_and_leave_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    done = add(tmp_path)
+def test_two_processes_share_the_cores_the_first_has_the_terminal_and_nothing_is_left(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    progress, folder = Progress(True), tmp_path / "run"
+    with open(tmp_path / "terminal", "w") as terminal:
+        progress.console = Console(file=terminal, force_terminal=True)
+        done = add(folder, progress=progress)
     cores = len(os.sched_getaffinity(0))
     assert (done["sum"], done["again"], done["threads"]) == (3, 6, max(1, cores // 2)) and done["pid"] != os.getpid()
-    assert capfd.readouterr() == ("", "") and list(tmp_path.iterdir()) == []
+    assert done["bar"] and (tmp_path / "terminal").read_text() == f"{done['pid']} of 3\n"
+    assert capfd.readouterr() == ("", "") and list(folder.iterdir()) == []
 
 
 def test_a_killed_process_is_started_again_with_all_others_and_the_bytes_stay(

@@ -1,6 +1,8 @@
 """Trainings by Ray Train on a real Ray, started once for all of these tests."""
 
 import os
+import platform
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import pretrain_job
 from corpusmill.train.launch import launch
+from corpusmill.train.launch_ray import _work
 from corpusmill.train.options import ParallelConfig
 
 HELPERS = str(Path(__file__).parent.parent / "helpers")
@@ -60,3 +63,8 @@ def test_errors_are_sentences_at_once(engine: RayEngine, tmp_path: Path, capfd: 
     with pytest.raises(InputError, match=r"^tokens\.bin: broken at byte 7\.$"):
         add("bad input")
     assert capfd.readouterr() == ("", "") and not (tmp_path / "processes").exists()
+
+
+def test_a_node_without_the_runs_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=rf"^{tmp_path}/missing: the node {re.escape(platform.node())} has no such folder; "):
+        _work({"folder": str(tmp_path / "missing"), "cwd": "", "task": {}})

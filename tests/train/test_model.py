@@ -1,5 +1,8 @@
 """The model's norm, its parts and how it begins."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from small_models import random_ids, random_model
@@ -38,6 +41,26 @@ def test_initialisation_is_that_of_its_seed_and_begins_at_the_uniform_loss(tied:
     queries = [layer.self_attn.q_proj.weight for layer in first.model.layers.values()]
     assert not torch.equal(queries[0], queries[1])  # each name has numbers of its own
     assert queries[0].std().item() == pytest.approx((3 * arch.width) ** -0.5, rel=0.05)
+
+
+PEAK = """
+from pathlib import Path
+from corpusmill.train.model import new_model
+from corpusmill.train.presets import ModelConfig
+
+def peak():  # KiB
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+
+arch = ModelConfig(preset="85m").architecture(4096)
+before = peak()
+model = new_model(arch, 0)
+print((peak() - before) * 1024 / (4 * arch.parameters()))
+"""
+
+
+def test_a_new_model_takes_its_memory_once() -> None:
+    peak = float(subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True, timeout=120).stdout)
+    assert 0.8 < peak < 1.4
 
 
 def test_initial_values_do_not_depend_on_the_type() -> None:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from corpusmill.train.adamw import AdamW
 from corpusmill.train.architecture import Architecture
 from corpusmill.train.model import Llama, initialise
 from corpusmill.train.muon import Muon, orthogonalize
@@ -46,12 +47,12 @@ def test_adamw_equals_torch_and_decays_matrices_only() -> None:
 @pytest.mark.parametrize("shape", [(16, 16), (32, 16), (16, 32)])
 def test_muon_follows_torch_within_its_bf16(shape: tuple[int, int]) -> None:
     ours, theirs = (torch.nn.Parameter(torch.zeros(shape)) for _ in range(2))
-    optimizer = Muon([ours], lr=0.1, momentum=0.95, weight_decay=0.1)
+    optimizer = Muon([ours], momentum=0.95, weight_decay=0.1)
     reference = torch.optim.Muon([theirs], lr=0.1, momentum=0.95, weight_decay=0.1)
     for step in range(4):
         grad = torch.randn(shape, generator=torch.Generator().manual_seed(step))
         ours.grad, theirs.grad = grad.clone(), grad.clone()
-        optimizer.step()
+        optimizer.step(0.1)
         reference.step()
     assert float((ours - theirs).detach().norm() / theirs.detach().norm()) < 0.02
 
@@ -68,11 +69,12 @@ def test_orthogonalize_brings_singular_values_near_one_and_keeps_directions() ->
 def test_muon_has_the_matrices_inside_the_layers_and_adamw_the_rest() -> None:
     model = model_with_gradients()
     adamw, muon = (part for part, _ in Optimizer(dict(model.named_parameters()), OptimizerConfig(kind="muon")).parts)
+    assert isinstance(adamw, AdamW) and isinstance(muon, Muon)
     names = {p: name for name, p in model.named_parameters()}
-    assert {names[p].rsplit(".", 2)[1] for p in muon.param_groups[0]["params"]} == {
+    assert {names[p].rsplit(".", 2)[1] for p in muon.params} == {
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"
     }  # fmt: skip
-    assert {names[p] for p in adamw.param_groups[0]["params"]} == {"model.embed_tokens.weight", "lm_head.weight"}
+    assert {names[p] for p in adamw.groups[0][0]} == {"model.embed_tokens.weight", "lm_head.weight"}
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])

@@ -24,6 +24,15 @@ def test_killed_at_any_step_and_resumed_gives_the_same_bytes(tmp_path: Path, kin
         assert files(folder) == wanted, kill
 
 
+@pytest.mark.parametrize("precision", ["bf16", "bf16-params", "fp16"])
+def test_every_precision_goes_on_bit_by_bit(tmp_path: Path, precision: str) -> None:
+    options = {"precision": precision, "optimizer": {"kind": "muon"}, "checkpointing": True}
+    assert in_child(train, tmp_path / "whole", ONE, options) == 0
+    assert os.WIFSIGNALED(in_child(train, tmp_path / "killed", ONE, options, 6))
+    assert in_child(train, tmp_path / "killed", ONE, {**options, "checkpointing": False}) == 0  # the same bits with more memory
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+
+
 def test_killed_again_and_again_a_training_gets_to_its_end(tmp_path: Path) -> None:
     options = {"save_every": 3, "optimizer": {"kind": "muon"}}
     assert in_child(train, tmp_path / "whole", ONE, options) == 0
