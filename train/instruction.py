@@ -89,9 +89,10 @@ class Tuning:
         nats = target_nats(model, *batch)
         return StepLoss(nats.sum(), nats.numel(), tokens=batch[0].numel())
 
-    def describe(self, step: int) -> list[str]:
-        """The ids of the examples in a step, for the log of skipped ones."""
-        return [self.examples[number].id for row in self._rows_of(step) for number in self.rows.members[row]]
+    def describe(self, step: int, share: Share, piece: int) -> list[str]:
+        """The ids of the examples in a share of a step, for the log of skipped ones."""
+        begin, end = share.bounds(self.config.batch)
+        return [self.examples[number].id for row in self._rows_of(step)[begin:end] for number in self.rows.members[row]]
 
     @torch.no_grad()
     def held_out_loss(self, model: Llama) -> float:

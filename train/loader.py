@@ -116,12 +116,13 @@ class WindowLoader:
             tokens.map(shards_between(tokens, begins, begins + self.context))
         return to_batch(rows, self.document_mask)
 
-    def documents(self, step: int) -> list[str]:
-        """The ids of the documents in a step's batch."""
+    def documents(self, step: int, begin: int = 0, end: int | None = None) -> list[str]:
+        """The ids of the documents in samples `begin` to `end` of a step's batch."""
         tokens = self.tokens
         if not isinstance(tokens, TokenShards):
             return []
-        return sorted({address.id for start in self.starts(step).tolist() for address in tokens.documents_of(start, self.context + 1)})
+        starts = self.starts(step, begin, end).tolist()
+        return sorted({address.id for start in starts for address in tokens.documents_of(start, self.context + 1)})
 
     def _starts(self, first: int, count: int) -> Integers:
         return places(first, count, self.windows, self.seed) * self.context

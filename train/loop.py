@@ -21,7 +21,7 @@ from corpusmill.train.architecture import Architecture
 from corpusmill.train.device import deterministic
 from corpusmill.train.guard import LOSS_FLOOR, NORM_FLOOR, SpikeGuard
 from corpusmill.train.model import Llama
-from corpusmill.train.objective import Objective, step_totals
+from corpusmill.train.objective import Objective, Share, StepLoss, step_totals
 from corpusmill.train.options import LoopConfig
 from corpusmill.train.parallel.computation import Computation
 from corpusmill.train.parallel.layout import Layout
@@ -74,6 +74,7 @@ class _Progress:
 class _Gradient:
     """What a step's backward pass gives: gradients that times `factor` are those of the mean loss, whose norm is `norm`."""
 
+    parts: list[StepLoss]  # this rank's micro-batches
     grads: list[Tensor]
     factor: float
     norm: float
@@ -83,6 +84,8 @@ class _Gradient:
     metrics: dict[str, float]
 
 
+#: The documents of a step: those of one micro-batch of one share.
+Describe = Callable[[int, Share, int], list[str]]
 #: What is measured after so many steps goes into the log by name; `samples`, where it has them, into a file of their own.
 Evaluate = Callable[[Computation, int], dict[str, Any]]
 
@@ -96,7 +99,7 @@ def fit(
     seed: int | None = None,
     state: Path,
     log: Path,
-    describe: Callable[[int], list[str]] | None = None,
+    describe: Describe | None = None,
     evaluate: Evaluate | None = None,
     evaluate_every: int = 0,
     score: str = "",
@@ -105,10 +108,11 @@ def fit(
 ) -> FitResult:
     """Trains `model`, the same on every rank, for `config.steps` steps, or what is left of them after the latest state in `state`.
 
-    With a `seed` the model is a blank one, which is filled when it is laid out. `log` gets one JSON line a step. `describe(step)` names
-    the documents of a step that was skipped. `evaluate` is called after every `evaluate_every` steps (0: never) and after the last;
-    what it measures goes into that step's line, and `score` names the value by which states are best. On one process `model` itself is
-    trained; else the result's computation has the trained parts. Raises CorpusmillError after `config.max_skips` skipped steps in a row.
+    With a `seed` the model is a blank one, which is filled when it is laid out. `log` gets one JSON line a step. `describe` names the
+    documents of a step that was skipped, those of the micro-batches to blame where that can be told. `evaluate` is called after every
+    `evaluate_every` steps (0: never) and after the last; what it measures goes into that step's line, and `score` names the value by
+    which states are best. On one process `model` itself is trained; else the result's computation has the trained parts. Raises
+    CorpusmillError after `config.max_skips` skipped steps in a row.
     """
     layout = layout or Layout.single(model.device)
     if config.keep_best and evaluate is None:
@@ -156,7 +160,7 @@ class _Loop:
         config: LoopConfig,
         states: States,
         arch: Architecture,
-        describe: Callable[[int], list[str]] | None,
+        describe: Describe | None,
         title: str,
     ):
         self.computation, self.objective, self.config, self.states = computation, objective, config, states
@@ -186,7 +190,7 @@ class _Loop:
             line |= {"scale": self.scale.value, "overflows": self.so_far.overflows}
         reason = self._judge(done)
         if reason:
-            line |= self._skip(step, reason)
+            line |= self._skip(step, reason, done.parts)
         else:
             self._update(done, fraction)
             self.so_far.skipped_in_row = 0
@@ -222,7 +226,7 @@ class _Loop:
         valid = max(int(count), 1)
         factor = self.computation.gradient_scale / valid / self.scale.value
         means = {name: value / valid for name, value in zip(self.objective.metrics, metrics, strict=True)}
-        return _Gradient(list(grads.values()), factor, math.sqrt(squared) * factor, total / valid, int(count), int(tokens), means)
+        return _Gradient(parts, list(grads.values()), factor, math.sqrt(squared) * factor, total / valid, int(count), int(tokens), means)
 
     def _judge(self, done: "_Gradient") -> str | None:
         if not done.count:  # nothing was learned, so the loss of 0 is no measure for others
@@ -238,10 +242,21 @@ class _Loop:
         self.optimizer.step(fraction)
         self.scale.stepped()
 
-    def _skip(self, step: int, reason: str) -> dict[str, Any]:
+    def _documents(self, step: int, parts: list[StepLoss]) -> list[str]:
+        """Those of the micro-batches of any rank whose loss is not finite; where there are none, of all of them."""
+        if self.describe is None:
+            return []
+        share = self.states.layout.share
+        losses = torch.zeros(share.of, len(parts), dtype=torch.float64, device=self.device)
+        losses[share.index] = torch.stack([part.total.detach().double() for part in parts])
+        places = torch.isfinite(self.computation.total(losses.flatten())).logical_not().nonzero().flatten().tolist()
+        pieces = [divmod(place, len(parts)) for place in places or range(losses.numel())]
+        return list(dict.fromkeys(name for index, piece in pieces for name in self.describe(step, Share(index, share.of), piece)))
+
+    def _skip(self, step: int, reason: str, parts: list[StepLoss]) -> dict[str, Any]:
         self.so_far.skipped += 1
         self.so_far.skipped_in_row += 1
-        documents = self.describe(step) if self.describe else []
+        documents = self._documents(step, parts)
         if self.so_far.skipped_in_row >= self.config.max_skips:
             named = f" (its documents: {', '.join(documents[:5])})" if documents else ""
             raise CorpusmillError(

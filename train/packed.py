@@ -82,9 +82,9 @@ class PackedLoader:
             place += tokens
         return found
 
-    def documents(self, step: int) -> list[str]:
-        """The ids of the documents in a step's batch."""
-        pieces = (piece for row in range(self.batch) for piece in self.pieces(step, row))
+    def documents(self, step: int, begin: int = 0, end: int | None = None) -> list[str]:
+        """The ids of the documents in rows `begin` to `end` of a step's batch."""
+        pieces = (piece for row in range(begin, self.batch if end is None else end) for piece in self.pieces(step, row))
         return sorted({self.tokens.locate(piece.shard, piece.first).id for piece in pieces})
 
     def _map(self, rows: Integers) -> None:

@@ -58,7 +58,7 @@ class Alignment:
             self.loop,
             state=work / "state",
             log=log,
-            describe=lambda step: [self.pairs[number].pair.id for number in self._pairs_of(step)],
+            describe=self.describe,
             evaluate=lambda computation, done: {f"held_out_{name}": value for name, value in self.measure_held_out(self.model).items()},
             evaluate_every=self.config.evaluate_every if self.held_out else 0,
             progress=progress,
@@ -92,6 +92,11 @@ class Alignment:
         if self.config.nll_weight:
             losses = losses - self.config.nll_weight * logps.chosen / logps.chosen_tokens
         return StepLoss(losses.sum(), len(batch), metrics, tokens)
+
+    def describe(self, step: int, share: Share, piece: int) -> list[str]:
+        """The ids of the pairs in a share of a step, for the log of skipped ones."""
+        begin, end = share.bounds(self.config.batch)
+        return [self.pairs[number].pair.id for number in self._pairs_of(step)[begin:end]]
 
     def measure_reference(self, cache: Path, weights: str) -> None:
         """The reference's log-probabilities of every pair, from the cache where they are there.

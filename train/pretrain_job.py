@@ -96,7 +96,7 @@ class _Job(TokenObjective):
         loop = self.config.loop.model_copy(update={"keep_best": max(self.config.loop.keep_best, best)})
         result = fit(
             model, self, loop, layout=self.layout, seed=self.config.seed, state=self.work / "state",
-            log=_log(self.run), describe=self.loader.documents,
+            log=_log(self.run), describe=self.documents,
             evaluate=self.evaluate if self.validation else None, evaluate_every=self.config.evaluate_every, score=SCORE,
             progress=progress, title="pretrain",
         )  # fmt: skip
@@ -114,11 +114,19 @@ class _Job(TokenObjective):
         self.layout.barrier()
         return {**_metrics(self.arch.parameters(), result, len(self.tokens), self.final), "warnings": self.warnings}
 
-    def batches(self, step: int, share: Share) -> Iterator[Batch]:
+    def rows(self, share: Share) -> list[tuple[int, int]]:
+        """The first row and the one after the last of each micro-batch of a share."""
         first, last = share.bounds(self.config.batch)
         size = self.config.micro_batch or last - first
-        for begin in range(first, last, size):
-            yield to_device(self.loader.load(step, begin, min(begin + size, last)), self.layout.device)
+        return [(begin, min(begin + size, last)) for begin in range(first, last, size)]
+
+    def batches(self, step: int, share: Share) -> Iterator[Batch]:
+        for begin, end in self.rows(share):
+            yield to_device(self.loader.load(step, begin, end), self.layout.device)
+
+    def documents(self, step: int, share: Share, piece: int) -> list[str]:
+        """The ids of the documents in a micro-batch."""
+        return self.loader.documents(step, *self.rows(share)[piece])
 
     def evaluate(self, computation: Computation, done: int) -> dict[str, Any]:
         """What goes into the log: the whole score at the end, one of some windows before where the configuration says so."""

@@ -117,6 +117,15 @@ def test_no_cluster_of_duplicates_lies_in_both_splits(mill, make_documents, engl
     assert {"train", "validation"} == set(split_of.values())
 
 
+def test_the_index_names_the_language_where_documents_have_one(mill, make_documents, english):
+    languages = ["en", "de", None] * 10
+    table = make_documents(english[:30], language=languages)
+    found = {}
+    for shards in splits(mill([table])).values():
+        found |= {address.id: address.language for address in shards.documents_of(0, shards.total)}
+    assert found == {name: language for name, language, text in zip(*(table[c].to_pylist() for c in ("id", "language", "text"))) if text}
+
+
 def test_two_documents_give_one_for_validation(mill, make_documents, english):
     found = content(mill([make_documents(["".join(english[:30]), "A short one."])], validation_share=0.001))
     assert [len(documents) for documents in found.values()] == [1, 1]

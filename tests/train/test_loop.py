@@ -159,7 +159,12 @@ def poisoned(steps: set[int], factor: float) -> Goal:
 def test_a_batch_that_is_not_finite_is_skipped_counted_and_named(tmp_path: Path, factor: float) -> None:
     model, config = fresh(), LoopConfig(steps=8, save_every=4, threads=1)
     result = fit(
-        model, poisoned({3, 5}, factor), config, state=tmp_path / "s", log=tmp_path / "train.jsonl", describe=lambda s: [f"doc{s}"]
+        model,
+        poisoned({3, 5}, factor),
+        config,
+        state=tmp_path / "s",
+        log=tmp_path / "train.jsonl",
+        describe=lambda s, share, piece: [f"doc{s}"],
     )
     assert result.skipped == 2 and all(p.isfinite().all() for p in model.parameters())
     assert {line["step"]: line["documents"] for line in lines(tmp_path) if "skipped" in line} == {3: ["doc3"], 5: ["doc5"]}

@@ -29,8 +29,9 @@ def error(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> float:
 
 @pytest.mark.parametrize(("tokens", "lost"), [(2**19, 0.2), (2**24, 1.0)])
 def test_why_bf16(tokens: int, lost: float) -> None:
-    """The loss is a mean over the tokens of a step: half a million in GPT-3's training, 16 million in that of Llama 3 405B. The gradients
-    of so small a loss are damaged in fp16, or all zero; scaled they are not; and bf16, which has the range of fp32, needs no scale."""
+    """The loss is a mean over the tokens of a step: half a million for the small GPT-3 models, 16 million for Llama 3 405B. The
+    gradients of so small a loss are damaged in fp16, or all zero; scaled they are not; and bf16, which has the range of fp32, needs
+    no scale."""
     wanted, mean = gradients("fp32", 1.0), 1 / tokens
     inside = [name for name in wanted if ".layers." in name]
     unscaled = gradients("fp16", mean)

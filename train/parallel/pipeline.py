@@ -79,7 +79,7 @@ class Pipeline:
         with sharded_loss(self.tensor), rounded(self.stages, self.precision):
             found = self._runners[key].step(objective, scale, inputs, named, torch.cat(targets) if self.last in self.parts else None)
         settle(self.parameters)
-        return found or [StepLoss(torch.zeros(()), 0, dict.fromkeys(objective.metrics, 0.0))]
+        return found or [StepLoss(torch.zeros((), device=self.layout.device), 0, dict.fromkeys(objective.metrics, 0.0)) for _ in ids]
 
     def total(self, values: Tensor) -> Tensor:
         return total(values if self.last in self.parts else torch.zeros_like(values), self.layout)

@@ -53,6 +53,8 @@ def spread(model: Llama, mesh: DeviceMesh) -> None:
     if model.lm_head is not None:
         ends["lm_head"] = ColwiseParallel(input_layouts=SEQUENCE, output_layouts=Shard(-1), use_local_output=False)
     parallelize_module(model, mesh, ends)
+    if decoder.embed_tokens is not None:  # compiled layers mistake the gradient of what is still on its way
+        decoder.embed_tokens.register_forward_hook(lambda embedding, given, hidden: hidden.clone())
     model.tie()  # both are sharded by vocabulary, so they can stay one weight
 
 

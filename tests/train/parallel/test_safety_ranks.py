@@ -53,6 +53,10 @@ class Poisoned(TokenObjective):
         return part
 
 
+def named(step: int, share: Share, piece: int) -> list[str]:
+    return [f"{step}/{share.index} of {share.of}/{piece}"]
+
+
 def train(folder: str, parallel: dict[str, Any], kind: str, poison: str, steps: int, bad: int, max_skips: int = 10) -> dict[str, Any]:
     """What this rank has of weights and moments after so many steps, and the log."""
     layout = Layout.distributed(ParallelConfig.model_validate(parallel), torch.device("cpu"))
@@ -67,7 +71,8 @@ def train(folder: str, parallel: dict[str, Any], kind: str, poison: str, steps: 
         found["tensors"] = {name: local_of(t).detach().clone() for name, t in tensors.items()}
 
     States.save = keep  # type: ignore[method-assign, assignment]
-    result = fit(model, Poisoned(poison, bad), config, layout=layout, state=Path(folder) / "state", log=Path(folder) / "log.jsonl")
+    files = {"state": Path(folder) / "state", "log": Path(folder) / "log.jsonl"}
+    result = fit(model, Poisoned(poison, bad), config, layout=layout, describe=named, **files)
     return found | {"skipped": result.skipped, "count": result.count}
 
 
@@ -91,6 +96,8 @@ def test_a_bad_step_on_one_rank_is_skipped_by_both(tmp_path: Path, layout: str, 
         assert all(torch.equal(t, after[1]["tensors"][name]) for name, t in after[0]["tensors"].items())
     skipped = [line for line in lines(tmp_path / "after") if "skipped" in line]
     assert [line["step"] for line in skipped] == [HEALTHY, HEALTHY + 1] and all(re.search(reason, line["skipped"]) for line in skipped)
+    blamed = ["1 of 2/0"] if poison == "nan" else ["0 of 2/0", "1 of 2/0"]
+    assert skipped[0]["documents"] == [f"{HEALTHY}/{place}" for place in blamed]
 
 
 def test_a_step_without_targets_on_any_rank_has_no_gradient(tmp_path: Path) -> None:
