@@ -153,7 +153,11 @@ def make_gpt2(vocabulary: int) -> Any:
 
     torch.manual_seed(1337)
     none = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=vocabulary, n_positions=CONTEXT, n_embd=128, n_layer=4, n_head=4, **none))
+    model = GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=vocabulary, n_positions=CONTEXT, n_embd=128, n_layer=4, n_head=4, bos_token_id=None, eos_token_id=None, **none
+        )
+    )
     for name, weight in model.named_parameters():
         weight.requires_grad_(not name.endswith("bias"))
     return model
