@@ -1,4 +1,4 @@
-"""The stage `pretrain`: token shards to a Llama, in one process that resumes where it was killed."""
+"""The stage `pretrain`: token shards to a Llama, on one process or many, resumed where it was killed."""
 
 import json
 from typing import Literal
