@@ -82,7 +82,7 @@ def test_none_of_them_would_with_any_seed(run: Path) -> None:
         groups = ordering.groups(documents)
         split = for_validation(groups, validation_limit([groups], 0.3)).tolist()
         assert len(set(zip(names, split, strict=True))) == len(set(names))
-        alone = ordering.groups(documents["id"], pa.chunked_array([pa.nulls(len(documents), pa.string())]))
+        alone = ordering.groups(documents.set_column(1, "cluster_id", pa.nulls(len(documents), pa.string())))
         crossed += len(set(zip(names, for_validation(alone, validation_limit([alone], 0.3)).tolist(), strict=True))) > len(set(names))
     assert crossed > 290  # by their ids alone
 

@@ -62,9 +62,11 @@ def test_as_a_few_lines_of_python(texts: list[str]) -> None:
         assert write(form, texts) == [reference(form, text) for text in texts]
 
 
-def test_every_character() -> None:
-    """Alone, in a word, and on both sides of a sigma, where it decides whether the sigma is a final one."""
-    characters = [chr(point) for point in range(sys.maxunicode + 1) if not 0xD800 <= point < 0xE000]
+def test_every_kind_of_character() -> None:
+    """Alone, in a word, and on both sides of a sigma, where it decides whether the sigma is a final one. Beyond the first two planes all
+    are letters of Chinese or nothing, with a few exceptions at their ends: every 61st of them is taken."""
+    points = [*range(0x20000), *range(0x20000, sys.maxunicode + 1, 61), *range(0xE0000, 0xE0200)]
+    characters = [chr(point) for point in points if not 0xD800 <= point < 0xE000]
     for pattern in ("{0}", "a{0}b", "A{0}Σ{0} Σ{0}A AΣ{0}a", "@{0} http://{0}"):
         texts = [pattern.format(character) for character in characters]
         for form in FORMS:

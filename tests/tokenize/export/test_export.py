@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from token_sets import write_token_set
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.tokenize.append import append
@@ -245,16 +246,22 @@ print(peak_memory_mb() - before)
 HELD = {"parquet": 90, "mds": 130}
 
 
-@pytest.mark.parametrize("name", FORMATS)
-def test_memory_does_not_grow_with_the_set(make_shards, tmp_path, real_run, name):
+@pytest.fixture(scope="module")
+def large_run(tmp_path_factory, real_run):
     """240 MB of tokens in 12 shards."""
-    shutil.copytree(Path(real_run.folder, "tokenizer"), tmp_path / "run" / "tokenizer")
-    sha256 = hashlib.sha256((tmp_path / "run/tokenizer/tokenizer.json").read_bytes()).hexdigest()
+    folder = tmp_path_factory.mktemp("large")
+    shutil.copytree(Path(real_run.folder, "tokenizer"), folder / "tokenizer")
+    sha256 = hashlib.sha256((folder / "tokenizer/tokenizer.json").read_bytes()).hexdigest()
     random = np.random.default_rng(1)
     documents = [random.integers(4, 60_000, 100_000).astype(np.uint16) for _ in range(100)]
     for split, shards in (("train", [documents] * 12), ("validation", [documents[:1]])):
-        make_shards(tmp_path / "run/tokens" / split, split, shards, 60_000, sha256)
-    command = [sys.executable, "-c", MEMORY, str(tmp_path / "run"), name, str(tmp_path / "out")]
+        write_token_set(folder / "tokens" / split, shards, 60_000, sha256, split=split)
+    return folder
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_memory_does_not_grow_with_the_set(large_run, tmp_path, name):
+    command = [sys.executable, "-c", MEMORY, str(large_run), name, str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert int(done.stdout) < HELD.get(name, 50)
 
