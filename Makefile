@@ -44,8 +44,8 @@ demo: setup ## get a real crawl and run every stage on it (CRAWL=path for your o
 	@crawl=$$($(BIN)/python -m corpusmill.pipeline.crawl runs/crawl $(if $(CRAWL),--crawl $(CRAWL))) && echo "$$crawl" | head -n 1 && \
 	$(BIN)/corpusmill run recipes/demo.yaml "$$(echo "$$crawl" | tail -n 1)" --output runs/demo --workers $(WORKERS)
 
-test: setup $(VENV)/.installed-test ## run all tests, in TEST_WORKERS=2 processes
-	$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile
+test: setup $(VENV)/.installed-test ## run all tests, in TEST_WORKERS=2 processes of one thread each
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile
 
 fuzz: setup $(VENV)/.installed-test ## damage the real WARCs of ../shared at random for SECONDS=300, with SEED=n to repeat
 	$(BIN)/python tests/helpers/warc_fuzz.py ../shared/data --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
