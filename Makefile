@@ -45,7 +45,7 @@ demo: setup ## get a real crawl and run every stage on it (CRAWL=path for your o
 	$(BIN)/corpusmill run recipes/demo.yaml "$$(echo "$$crawl" | tail -n 1)" --output runs/demo --workers $(WORKERS)
 
 test: setup $(VENV)/.installed-test ## run all tests, in TEST_WORKERS=2 processes of one thread each
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 fuzz: setup $(VENV)/.installed-test ## damage the real WARCs of ../shared at random for SECONDS=300, with SEED=n to repeat
 	$(BIN)/python tests/helpers/warc_fuzz.py ../shared/data --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
