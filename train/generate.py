@@ -97,6 +97,8 @@ def generate_batch(
     seeds = range(sampling.seed, sampling.seed + len(prompts)) if seeds is None else seeds
     drafts = [Draft(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
     check_room(model, drafts, max_tokens, overflow)
+    if stop_strings and tokenizer is None:
+        raise InputError("stop strings need a tokenizer, which tells the text of the tokens.")
     streams = [TextStream(tokenizer, stop_strings, draft.prompt) for draft in drafts] if tokenizer is not None else []
     texts = ["" for _ in drafts]
     number_of = {id(draft): number for number, draft in enumerate(drafts)}

@@ -87,7 +87,8 @@ def choose(logits: Tensor, sampling: Sampling, uniform: Tensor) -> Tensor:
     """One token a row, `[B]`, for `logits` `[B, vocab]`: the most likely one at temperature 0, else the one in whose share of the warped
     probabilities the row's `uniform` number (`[B]`, from 0 to 1) falls, in the order of ids.
 
-    So a row's choice depends on its own logits and number alone. Raises CorpusmillError where logits are NaN.
+    So a row's choice depends on its own logits and number alone. (Of equals at the border of `top_p` another may stay than in `warp`, as
+    a sort decides that.) Raises CorpusmillError where logits are NaN.
     """
     if sampling.temperature == 0:
         highest, chosen = logits.max(-1)
