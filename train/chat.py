@@ -10,7 +10,7 @@ from corpusmill.pipeline.special_tokens import END_OF_TEXT
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.conversation import assistant_turn, user_turn
 from corpusmill.train.generate import generate
-from corpusmill.train.sampling import Sampling
+from corpusmill.train.sampling import DEFAULT, Sampling
 from corpusmill.train.speaker import Speaker
 from corpusmill.train.template import TEMPLATE_FILE, TOKENIZER_CONFIG_FILE, Message
 from corpusmill.train.text_stream import json_line, stream_text
@@ -22,7 +22,7 @@ class Conversation:
     a system message never."""
 
     speaker: Speaker
-    sampling: Sampling = Sampling()
+    sampling: Sampling = DEFAULT
     max_tokens: int = 256
     system: str = ""
     turns: list[Message] = field(default_factory=list)  # user and assistant, one after the other

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.train.chat import Conversation
@@ -134,9 +135,9 @@ def _set(conversation: Conversation, screen: Screen, rest: str) -> None:
     name = name.replace("-", "_")
     if name not in options:
         raise InputError(f"{name}: no such option; there are {', '.join(options)}.")
-    kind: Callable[[str], int | float] = type(options[name])
+    kind: Callable[[str], Any] = type(options[name])
     try:
-        value = kind(given)
+        value: Any = kind(given)
     except ValueError:
         raise InputError(f"{name}: {given!r} is not {'a whole number' if kind is int else 'a number'}.") from None
     if name != "max_tokens":
@@ -144,7 +145,7 @@ def _set(conversation: Conversation, screen: Screen, rest: str) -> None:
     elif value < 1:
         raise InputError(f"max_tokens has to be 1 or more, not {value}.")
     else:
-        conversation.max_tokens = int(value)
+        conversation.max_tokens = value
 
 
 def _edit_lines() -> None:

@@ -1,7 +1,7 @@
 """Choosing the next token: options, what each of them does to logits, and the choice. All of it pure functions.
 
-Options and their order are those of `transformers` (logits_process.py): repetition penalty, then temperature, top-k, top-p, min-p. Each function
-gives value for value what the class there gives (tests/train/test_sampling.py).
+Options and their order are those of `transformers` (logits_process.py): repetition penalty, then temperature, top-k, top-p, min-p. Each
+function gives value for value what the class there gives (tests/train/test_sampling.py).
 """
 
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class Sampling:
             raise InputError(f"{expected.replace(':', ' has to be', 1)}, not {getattr(self, name)}.")
 
 
-GREEDY = Sampling(temperature=0)
+DEFAULT, GREEDY = Sampling(), Sampling(temperature=0)
 
 
 def penalise(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:

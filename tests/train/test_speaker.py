@@ -57,7 +57,7 @@ def test_a_streamed_text_is_the_completed_one(speaker: Speaker) -> None:
     streamed = "".join(speaker.stream(speaker.ids("the cat"), max_tokens=40, sampling=sampling, stop_strings=["\x00\x01"]))
     assert text.text and streamed and [c for c in text.text if c.isalnum()] == [c for c in streamed if c.isalnum()]
     assert any(c != " " and not c.isprintable() for c in text.text)  # as it was written
-    assert all(c in "\n\t" or c >= " " and not "\x7f" <= c <= "\x9f" for c in streamed)  # as a terminal may have it
+    assert all(c in "\n\t" or (c >= " " and not "\x7f" <= c <= "\x9f") for c in streamed)  # as a terminal may have it
 
 
 def test_samples_of_a_prompt_do_not_depend_on_other_prompts(speaker: Speaker) -> None:
@@ -98,7 +98,9 @@ def test_the_command_writes_texts_for_people(corpusmill, folder: Path, tmp_path:
         (["--prompts", "nowhere.txt"], "nowhere.txt: can't be read"),
     ],
 )
-def test_what_the_command_refuses_is_one_sentence_and_nothing_written(corpusmill, folder: Path, arguments: list[str], sentence: str) -> None:
+def test_what_the_command_refuses_is_one_sentence_and_nothing_written(
+    corpusmill, folder: Path, arguments: list[str], sentence: str
+) -> None:
     code, out, err = corpusmill("generate", folder, *arguments)
     assert code == 2 and out == "" and sentence in err and err.count("\n") == 1
 

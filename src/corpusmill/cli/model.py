@@ -3,7 +3,7 @@
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -57,7 +57,7 @@ def generate(
     if not asked:
         raise InputError("there is no prompt: give --prompt TEXT or --prompts FILE.")
     speaker, one = load_speaker(model), len(asked) * samples == 1
-    options = {"max_tokens": max_tokens, "sampling": sampling, "stop_strings": stop or [], "overflow": overflow.value}
+    options: dict[str, Any] = {"max_tokens": max_tokens, "sampling": sampling, "stop_strings": stop or [], "overflow": overflow.value}
     if one and not json and sys.stdout.isatty():
         pieces = speaker.stream(speaker.ids(asked[0], chat), **options)
         print("" if chat else plain(asked[0]), end="", flush=True)
@@ -93,7 +93,7 @@ def chat(
     repetition_penalty: Penalty = 1.0,
     seed: Annotated[int, typer.Option(help="Equal seeds and messages give equal answers.")] = 0,
 ) -> None:
-    """Talk with a tuned model. /help lists commands; Ctrl-C stops an answer, Ctrl-D ends. Through pipes: a message a line, answers alone."""
+    """Talk with a tuned model; /help lists commands, Ctrl-C stops an answer. Through pipes: a message a line in, answers alone out."""
     from corpusmill.train.chat import Conversation, warning
     from corpusmill.train.chat_terminal import Screen, chat_loop
     from corpusmill.train.sampling import Sampling
