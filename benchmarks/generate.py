@@ -1,9 +1,9 @@
-"""Tokens a second of generation: ours beside `transformers`' `generate`, on the same model folder and prompts, with a key-value cache in both.
+"""Tokens a second of generation: ours beside `transformers`' `generate`, on the same model folder and prompts, both with a cache.
 
     python benchmarks/generate.py RUN/align/model [--tokens 200] [--batch 16] [--rounds 5] [--threads 1]
 
-One text, and a batch of prompts of different lengths (padded on the left for `transformers`, as its documentation asks). No text ends early.
-The two take turns; seconds are of processor time, the best of the rounds. Greedy texts have to be the same, or the program stops.
+One text, and a batch of prompts of different lengths (padded on the left for `transformers`, as it asks for). No text ends early. The two
+take turns; seconds are of processor time, the best of the rounds. Greedy texts have to be the same, or the program stops.
 """
 
 import argparse

@@ -4,6 +4,8 @@ With a token a row the operations are short, and on a CPU a small model's module
 forward's, in float64 to 1e-10 (tests/train/test_decode_step.py).
 """
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -57,7 +59,7 @@ class DecodeStep:
         return F.linear(rms_norm(x, decoder.norm.weight, arch.norm_eps), self.model.lm_head.weight)
 
 
-def _weights(layer: nn.Module) -> tuple[Tensor | None, ...]:
+def _weights(layer: Any) -> tuple[Any, ...]:
     attention, mlp = layer.self_attn, layer.mlp
     parts = (layer.input_layernorm, attention.q_proj, attention.k_proj, attention.v_proj, attention.q_norm, attention.k_norm,
              attention.o_proj, layer.post_attention_layernorm, mlp.gate_proj, mlp.up_proj, mlp.down_proj)  # fmt: skip
