@@ -32,9 +32,9 @@ def keep_tokenizer(model: Llama, encoder: ChatEncoder, work: Path) -> None:
 
 def leave_model(model: Llama, folder: str, result: FitResult, layout: Layout, work: Path) -> None:
     """Saves the trained model into `work/model`: `model`, or where it is spread its last state. `folder` is where it started from."""
+    saved = result.states.latest() if layout.world > 1 else None  # all look together
     if layout.is_main:
         if layout.world > 1:
-            saved = result.states.latest()
             model = model_of(model.arch, read_weights(saved.path)) if saved else load_model(folder)
         save_model(model, work / "model", work / "tokenizer")
     layout.barrier()
