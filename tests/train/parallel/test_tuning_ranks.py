@@ -1,4 +1,4 @@
-"""Instruction tuning and alignment on every kind of layout, against one process in float64: losses, gradient norms and all that is logged."""
+"""Instruction tuning and alignment on every kind of layout, against one process in float64: losses, gradient norms, all that is logged."""
 
 import json
 import math
