@@ -21,7 +21,7 @@ class LoRALinear(nn.Linear):
     def __init__(self, base: nn.Linear, rank: int, scale: float):
         super().__init__(base.in_features, base.out_features, bias=False, device="meta")
         self.weight, self.scale = base.weight, scale
-        self.unmerged: tuple[nn.Parameter, ...] = ()  # the frozen weight, while `weight` is the merged one; hidden from `parameters`
+        self.unmerged: tuple[Tensor, ...] = ()  # the frozen weight, while `weight` is the merged one; hidden from `parameters`
         self.lora_A = nn.Parameter(self.weight.new_empty(rank, base.in_features))
         self.lora_B = nn.Parameter(self.weight.new_zeros(base.out_features, rank))
 
