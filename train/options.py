@@ -1,6 +1,7 @@
 """Configuration of the loop and its optimiser: light, so that stages can embed it without importing torch."""
 
-from typing import Literal, get_args
+from collections.abc import Mapping
+from typing import Literal, TypeVar, get_args
 
 from pydantic import Field
 
@@ -73,6 +74,7 @@ class LoopConfig(Config):
     )
 
 
+Loop = TypeVar("Loop", bound=LoopConfig)
 #: The projections of a layer, which LoRA can adapt.
 Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -85,6 +87,14 @@ class LoraConfig(Config):
     targets: tuple[Projection, ...] = Field(
         default=get_args(Projection), min_length=1, description="The projections that are adapted, in every layer."
     )
+
+
+def for_adapter(loop: Loop) -> Loop:
+    """The loop with AdamW, which trains adapters. Raises ValueError where the recipe asks for Muon."""
+    optimizer = loop.optimizer
+    if optimizer.kind == "muon" and "kind" in optimizer.model_fields_set:
+        raise ValueError("lora.rank: adapters are trained by AdamW, and loop.optimizer.kind is muon")
+    return loop.model_copy(update={"optimizer": optimizer.model_copy(update={"kind": "adamw"})})
 
 
 class ParallelConfig(Config):
@@ -108,6 +118,19 @@ class ParallelConfig(Config):
     def world(self) -> int:
         """Processes in all."""
         return self.replicate * self.shard * self.tensor * self.pipeline
+
+    @property
+    def ranks(self) -> int:
+        """Processes that see different rows."""
+        return self.replicate * self.shard
+
+    def require_even(self, rows: int, sizes: Mapping[str, int]) -> None:
+        """Raises ValueError where a step's rows, or one of a model's sizes by name, can't be shared out evenly."""
+        for name, size in sizes.items():
+            if size % self.tensor:
+                raise ValueError(f"the model's {name} {size} can't be shared out by {self.tensor} tensor ranks evenly")
+        if rows % self.ranks:
+            raise ValueError(f"a batch of {rows} rows can't be shared out by {self.ranks} ranks (replicate x shard) evenly")
 
     @property
     def whole(self) -> bool:
