@@ -62,7 +62,7 @@ class AlignConfig(Config):
     batch: int = Field(default=16, ge=1, description="Pairs in a step.")
     micro_batch: int = Field(default=0, ge=0, description="Pairs that are computed at a time, to save memory; 0 means the whole batch.")
     epochs: float = Field(default=2.0, gt=0, description="Passes over the pairs; `loop.steps` bounds them.")
-    seed: int = Field(default=2, description="Seed of the order of pairs.")
+    seed: int = Field(default=2, description="Seed of the order of pairs, and of an adapter's first values.")
     parallel: ParallelConfig = Field(default_factory=ParallelConfig, description="Processes, and what they share out.")
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu` or `cuda`.")
     evaluate_every: int = Field(default=50, ge=0, description="Steps between two measurements on held-out pairs in the log; 0: none.")

@@ -48,7 +48,7 @@ class SftConfig(Config):
     batch: int = Field(default=8, ge=1, description="Rows of packed examples, each as long as the model's context, in a step.")
     micro_batch: int = Field(default=0, ge=0, description="Rows that are computed at a time, to save memory; 0 means the whole batch.")
     epochs: float = Field(default=3.0, gt=0, description="Passes over the examples; `loop.steps` bounds them.")
-    seed: int = Field(default=1, description="Seed of the order of examples.")
+    seed: int = Field(default=1, description="Seed of the order of examples, and of an adapter's first values.")
     parallel: ParallelConfig = Field(default_factory=ParallelConfig, description="Processes, and what they share out.")
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu` or `cuda`.")
     evaluate_every: int = Field(default=50, ge=0, description="Steps between two measurements of the held-out loss in the log; 0: none.")
