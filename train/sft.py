@@ -80,11 +80,12 @@ class SftStage(Stage):
         """Makes the examples and decides about each, with a report row."""
         from corpusmill.train import sft_data
         from corpusmill.train.checkpoint import read_architecture
+        from corpusmill.train.chat_folder import require_learnable
         from corpusmill.train.template import load_chat
 
         config, folder = self.config, run.run.child(f"{parent}/model")
         encoder, context = load_chat(folder), read_architecture(Path(folder.root)).context
-        sft_data.require_learnable(encoder)
+        require_learnable(encoder)
         if config.files:
             examples = sft_data.read_examples(config.files, config.held_out)
         else:
