@@ -41,8 +41,8 @@ def choose_chat(model: Storage, template: str = "keep") -> ChatEncoder:
         special = {**special, "pad_token": PAD}
     if named.bos:
         special = {**special, "bos_token": named.bos}
-    source = ChatTemplate(named.source, f"the template {template}", {**special, "eos_token": named.end})
-    return ChatEncoder(add_special_tokens(own.tokenizer_json, tokens), source)
+    made = ChatTemplate(named.source, f"the template {template}", {**special, "eos_token": named.end})
+    return ChatEncoder(add_special_tokens(own.tokenizer_json, tokens), made)
 
 
 def add_special_tokens(tokenizer_json: bytes, tokens: list[str]) -> bytes:
@@ -63,8 +63,8 @@ def require_learnable(encoder: ChatEncoder) -> None:
     end = end_of_answers(encoder)
     if encoder.template.special.get("pad_token") == end:
         raise InputError(
-            f"{encoder.template.name}: answers end with {end}, which is the tokenizer's pad token, too, so programs that leave padding out "
-            "would leave out the end (give tokenizer_config.json a pad_token of its own, or choose sft.template: chatml or llama3, which do)."
+            f"{encoder.template.name}: answers end with {end}, which is the tokenizer's pad token, too, and what is padding is never learned "
+            "(give tokenizer_config.json a pad_token of its own, or choose sft.template: chatml or llama3, which bring one)."
         )
 
 
@@ -93,9 +93,9 @@ def seam(encoder: ChatEncoder) -> list[str]:
     if whole[: len(prompt)] == prompt:
         return []
     return [
-        f"{encoder.template.name}: the tokens of a prompt are not the beginning of the whole conversation's, as this tokenizer cuts the line "
-        "breaks before an answer in another way once the answer is there; tokenizer.pattern cl100k, o200k or llama3 does not, nor does "
-        "the template chatml."
+        f"{encoder.template.name}: a prompt's tokens are not the beginning of the whole conversation's, as the tokenizer cuts the line breaks "
+        "before an answer otherwise once the answer is there, so a model is asked in another way than it learned "
+        "(tokenizer.pattern cl100k, o200k and llama3 do not, nor does the template chatml)."
     ]
 
 

@@ -61,8 +61,9 @@ def _message(place: str, item: Any) -> Message:
 def _content(place: str, key: str, content: Any) -> str:
     """Text, or OpenAI's list of parts where all are text."""
     if isinstance(content, list):
-        texts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type", "text") == "text"]
-        if len(texts) < len(content) or not all(isinstance(text, str) for text in texts):
+        parts = [part if isinstance(part, dict) and part.get("type", "text") == "text" else {} for part in content]
+        texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
+        if len(texts) < len(content):
             raise BadRow(f"{place}: `{key}` has parts that are no text, which can't be learned from here.")
         return "".join(texts)
     if not isinstance(content, str):

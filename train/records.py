@@ -33,7 +33,8 @@ class BadRow(InputError):
 def read_rows(path: str) -> Iterator[tuple[str, Row | BadRow]]:
     """Every row of a file with its place: `FILE:LINE`, or `FILE, row N` (from 1) where there are no lines.
 
-    The format is told by the name: `.jsonl` (or `.ndjson`), `.json`, both also with `.gz` or `.zst` behind it, and `.parquet`. Raises InputError.
+    The format is told by the name: `.jsonl` (or `.ndjson`), `.json`, both also with `.gz` or `.zst` behind it, `.parquet`.
+    Raises InputError.
     """
     name = path.removesuffix(".gz").removesuffix(".zst")
     if not name.endswith(FORMATS) or (name != path and name.endswith(".parquet")):

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.special_tokens import IM_END
+from corpusmill.train.chat_folder import chat_files
 from corpusmill.train.checkpoint import load_model, model_of, save_model, save_tokenizer
 from corpusmill.train.loop import FitResult
 from corpusmill.train.model import Llama
 from corpusmill.train.parallel.layout import Layout
 from corpusmill.train.state import read_weights
-from corpusmill.train.template import ChatEncoder, template_files
+from corpusmill.train.template import ChatEncoder
 
 
 def start_from(folder: str, layout: Layout, rows: int, title: str) -> Llama:
@@ -24,10 +24,7 @@ def start_from(folder: str, layout: Layout, rows: int, title: str) -> Llama:
 
 def keep_tokenizer(model: Llama, encoder: ChatEncoder, work: Path) -> None:
     """Saves what a model needs beside its weights into `work/tokenizer`, from where each saved state can be made a model folder."""
-    save_tokenizer(
-        {"tokenizer.json": encoder.tokenizer_json, **template_files(model.arch.context, encoder.template.source, IM_END)},
-        work / "tokenizer",
-    )
+    save_tokenizer(chat_files(encoder, model.arch.context), work / "tokenizer")
 
 
 def leave_model(model: Llama, folder: str, result: FitResult, layout: Layout, work: Path) -> None:
