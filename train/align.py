@@ -109,8 +109,8 @@ class AlignStage(Stage):
     def _pairs(self, run: StageRun, parent: str, given: Sequence[FileRef]) -> Output:
         """Makes the pairs and decides about each, with a report row."""
         from corpusmill.train import preference_data
+        from corpusmill.train.chat_folder import require_learnable
         from corpusmill.train.checkpoint import read_architecture
-        from corpusmill.train.sft_data import require_learnable
         from corpusmill.train.template import load_chat
 
         config, folder = self.config, run.run.child(f"{parent}/model")
