@@ -76,7 +76,9 @@ class AlignConfig(Config):
         "5 with `mean-sigmoid`, 2 with `simpo`.",
     )
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5, description="Share of pairs taken as swapped (conservative, robust).")
-    gamma: float = Field(default=0.0, ge=0, description="By how much rewards are to differ at least (simpo, where it is beta / 2 if not given).")
+    gamma: float = Field(
+        default=0.0, ge=0, description="By how much rewards are to differ at least (simpo, where it is beta / 2 if not given)."
+    )
     desirable_weight: float = Field(default=1.0, gt=0, description="Weight of the completions that are good (kto).")
     undesirable_weight: float = Field(default=1.0, gt=0, description="Weight of those that are not (kto).")
     nll_weight: float = Field(

@@ -72,7 +72,9 @@ def test_gradients_push_the_pair_apart(pairs, name):
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
-@pytest.mark.parametrize(("chosen", "rejected"), [(-1.0, -1e4), (-1e4, -1.0), (-3.0, -3.0), (0.0, -1e4), (-1e4, 0.0), (0.0, 0.0), (-1e-7, -5.0)])
+@pytest.mark.parametrize(
+    ("chosen", "rejected"), [(-1.0, -1e4), (-1e4, -1.0), (-3.0, -3.0), (0.0, -1e4), (-1e4, 0.0), (0.0, 0.0), (-1e-7, -5.0)]
+)
 def test_the_edges_give_finite_losses_and_gradients(name, chosen, rejected):
     leaves = torch.tensor([chosen], requires_grad=True), torch.tensor([rejected], requires_grad=True)
     one = torch.ones(1)
@@ -130,6 +132,8 @@ def test_metrics(pairs):
 
 
 def test_without_a_reference_rewards_are_of_means():
-    metrics = pair_metrics(PairLogps(*(torch.tensor([value]) for value in (-10.0, -9.0)), None, None, torch.tensor([5.0]), torch.tensor([3.0])), PLAIN)
+    metrics = pair_metrics(
+        PairLogps(*(torch.tensor([value]) for value in (-10.0, -9.0)), None, None, torch.tensor([5.0]), torch.tensor([3.0])), PLAIN
+    )
     assert (metrics["reward_chosen"].item(), metrics["reward_rejected"].item()) == pytest.approx((-0.2, -0.3))
     assert metrics["accuracy"].item() == 1 and "kl" not in metrics

@@ -1,17 +1,29 @@
-"""Losses and their gradients are TRL's own: its trainers' loss methods are given the same log-probabilities, in float64."""
+"""TRL as the oracle: its trainers' loss methods on the same log-probabilities, and its trainers step by step."""
 
+import json
 from collections import defaultdict
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
+from small_models import random_model
 from torch import Tensor
-from trl import DPOTrainer, KTOTrainer
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import DPOConfig, DPOTrainer, KTOTrainer, SFTConfig, SFTTrainer
 from trl.experimental.cpo import CPOTrainer
 from trl.experimental.orpo import ORPOTrainer
 
+from corpusmill.pipeline.stage import Stage
+from corpusmill.train.align import AlignConfig, AlignStage
+from corpusmill.train.checkpoint import load_model, save_model
 from corpusmill.train.losses import LOSSES, LossOptions, PairLogps, pair_metrics
 from corpusmill.train.losses.kto import CompletionLogps, completion_metrics, kto, reference_point
+from corpusmill.train.order import examples_of_step
+from corpusmill.train.sft import SftConfig, SftStage
+from corpusmill.train.template import template_files
 
 LENGTHS = torch.tensor([12, 3, 1, 7, 5, 11, 2, 8])  # of four chosen and four rejected completions
 MASK = torch.arange(1 + 12) < 1 + LENGTHS[:, None]  # [8, 13]: a prompt of one token before them
@@ -129,3 +141,125 @@ def test_kto(shift):
     assert kl.item() == pytest.approx(logged["kl"][0]) and (kl > 0) == (shift == 0)
     for ours, metric in {"margin": "margins", "reward_chosen": "chosen", "reward_rejected": "rejected"}.items():
         assert measured[ours].mean().item() == pytest.approx(logged[f"rewards/{metric}"][0], rel=1e-6)
+
+
+# ---- step by step -----------------------------------------------------------------------------------
+
+STEPS, BATCH = 20, 4
+OBJECTS = ("the grain", "heavy stones", "clear water", "white flour", "many stories")
+
+
+@pytest.fixture
+def start(pretrained_run, tokenizer_json) -> Path:
+    """The folder of a model with random weights, in a run whose `pretrain` has left it."""
+    folder = Path(pretrained_run.path("pretrain/model"))
+    shape = {"vocab_size": 600, "layers": 2, "width": 32, "heads": 4, "kv_heads": 2, "head_dim": 8, "ffn": 64, "context": 160}
+    save_model(random_model(**shape), folder, {"tokenizer.json": tokenizer_json, **template_files(160)})
+    return folder
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> list[str]:
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    return [str(path)]
+
+
+def assert_same_training(run: Any, stage: Stage, execute: Any, theirs: tuple[list[float], torch.nn.Module]) -> None:
+    execute(run, stage)
+    losses, model = theirs
+    ours = [json.loads(line)["loss"] for line in run.child(stage.name).read_bytes("logs/train.jsonl").splitlines()]
+    assert ours == pytest.approx(losses, rel=1e-5) and len(ours) == STEPS
+    trained, before = load_model(run.path(f"{stage.name}/model")).state_dict(), load_model(run.path("pretrain/model")).state_dict()
+    for name, weight in model.state_dict().items():
+        torch.testing.assert_close(trained[name], weight, rtol=0, atol=1e-5, msg=name)
+    assert (trained["model.norm.weight"] - before["model.norm.weight"]).abs().max() > 1e-3
+
+
+def their_training(kind: type, config: Any, start: Path, rows: list[dict[str, Any]], numbers: list[int], **more: Any):
+    """The loss of each step and the model after them, of a trainer of TRL's on the rows of these numbers in their order."""
+
+    class Recording(kind):
+        def compute_loss(self, *arguments, **keywords):
+            loss = super().compute_loss(*arguments, **keywords)
+            losses.append(loss.item())
+            return loss
+
+    losses: list[float] = []
+    model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(start)
+    made = Recording(model, args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer, **more)
+    rows = [_without_line_break(row, tokenizer.encode("\n")) for row in made.train_dataset]
+    made.train_dataset = Dataset.from_list([rows[number] for number in numbers])
+    made.train()
+    return losses, model
+
+
+def _without_line_break(row: dict[str, Any], line_break: list[int]) -> dict[str, Any]:
+    """A completion is for TRL all that the template writes behind the prompt; for us it ends with its end token."""
+    row = dict(row)
+    for side in {"chosen_ids", "rejected_ids"} & row.keys():
+        assert row[side][-1:] == line_break
+        row[side] = row[side][:-1]
+    return row
+
+
+def settings(folder: Path) -> dict[str, Any]:
+    return {
+        "output_dir": str(folder), "max_steps": STEPS, "per_device_train_batch_size": BATCH, "learning_rate": 1e-3,
+        "lr_scheduler_type": "linear", "warmup_steps": 0, "adam_beta2": 0.95, "weight_decay": 0.1, "max_grad_norm": 1.0,
+        "train_sampling_strategy": "sequential", "gradient_checkpointing": False, "bf16": False, "use_cpu": True, "save_strategy": "no",
+        "report_to": [], "disable_tqdm": True, "logging_strategy": "no",
+    }  # fmt: skip
+
+
+OURS = {
+    "batch": BATCH, "held_out": 0, "evaluate_every": 0, "epochs": 9,
+    "loop": {
+        "threads": 1, "steps": STEPS, "schedule": "linear", "warmup": 0, "spike": 0,
+        "optimizer": {"kind": "adamw", "lr": 1e-3, "weight_decay": 0.1},
+    },
+}  # fmt: skip
+
+
+def in_order(count: int, seed: int) -> list[int]:
+    """The numbers of a training's examples, step by step."""
+    return [number for step in range(STEPS) for number in examples_of_step(step, BATCH, count, seed).tolist()]
+
+
+def test_dpo_step_by_step(pretrained_run, execute, start, tmp_path):
+    rows = [
+        {
+            "prompt": f"Tell me about mill {n}.",
+            "chosen": f"Mill {n} grinds {OBJECTS[n % 5]}.",
+            "rejected": f"The cart turns{' and turns' * (n % 3)}.",
+        }
+        for n in range(32)
+    ]
+    files = write_rows(tmp_path / "pairs.jsonl", rows)
+    turns = [{key: [{"role": "user" if key == "prompt" else "assistant", "content": text}] for key, text in row.items()} for row in rows]
+    reference = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
+    theirs = their_training(
+        DPOTrainer, DPOConfig(**settings(tmp_path / "trl"), beta=0.05), start, turns, in_order(32, 2), ref_model=reference
+    )
+    stage = AlignStage(AlignConfig.model_validate({**OURS, "files": files, "beta": 0.05, "nll_weight": 0}))
+    assert_same_training(pretrained_run, stage, execute, theirs)
+
+
+def test_sft_step_by_step(pretrained_run, execute, start, tmp_path):
+    """With examples of more than half the context, so that none shares a row; rows begin with the longest."""
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"Tell me about mill {n}."},
+                {"role": "assistant", "content": f"It grinds {OBJECTS[n % 5]}." * (9 + n % 7)},
+            ]
+        }
+        for n in range(12)
+    ]
+    files = write_rows(tmp_path / "chats.jsonl", rows)
+    tokenizer = AutoTokenizer.from_pretrained(start)
+    lengths = [len(tokenizer.apply_chat_template(row["messages"])["input_ids"]) for row in rows]
+    assert all(82 < length <= 161 for length in lengths)
+    longest_first = sorted(range(12), key=lambda number: -lengths[number])
+    numbers = [longest_first[row] for row in in_order(12, 1)]
+    theirs = their_training(SFTTrainer, SFTConfig(**settings(tmp_path / "trl"), assistant_only_loss=True), start, rows, numbers)
+    assert_same_training(pretrained_run, SftStage(SftConfig.model_validate({**OURS, "files": files})), execute, theirs)
