@@ -98,7 +98,7 @@ class AlignStage(Stage):
 
     def _pairs(self, run: StageRun, parent: str, given: Sequence[FileRef]) -> Output:
         """Makes the pairs and decides about each, with a report row."""
-        from corpusmill.train import preference_data
+        from corpusmill.train import corrupted_pairs, pair_files, preference_data
         from corpusmill.train.checkpoint import read_architecture
         from corpusmill.train.sft_data import require_learnable
         from corpusmill.train.template import load_chat
@@ -107,11 +107,11 @@ class AlignStage(Stage):
         encoder, context = load_chat(folder), read_architecture(Path(folder.root)).context
         require_learnable(encoder)
         if config.files:
-            pairs = preference_data.read_pairs(config.files, config.held_out)
+            pairs = pair_files.read_pairs(config.files, config.held_out)
         else:
             held_out = tuning.held_out_rule(run, config.held_out)
             limits = config.pairs, config.per_document, config.max_chars
-            pairs = preference_data.build_pairs(tuning.document_tables(run), f"align {config.seed}", *limits, held_out)
+            pairs = corrupted_pairs.build_pairs(tuning.document_tables(run), f"align {config.seed}", *limits, held_out)
         prepared = [preference_data.prepare_pair(pair, encoder, context) for pair in pairs]
         kept = [p.pair for p in prepared if not p.failed]
         if all(pair.held_out for pair in kept):
