@@ -20,16 +20,18 @@ def build_pairs(
     built = tasks.choose(tables, salt, limit, per_document, lambda source: tasks.continuation_tasks(source, max_chars))
     pairs = []
     for place, task in enumerate(built):
-        kind, rejected = _rejected(task, _other(built, place))
+        other = _other(built, place)
+        kind, rejected = _rejected(task, other.answer)
+        source = (other if kind == "other" else task).source
         turns = [user_turn(task.prompt)], [assistant_turn(task.answer)], [assistant_turn(rejected)]
-        pairs.append(Pair(task.source.id, task.source.url, kind, held_out(task.source.id), *turns))
+        pairs.append(Pair(task.source.id, task.source.url, kind, held_out(task.source.id), *turns, source.id, source.url))
     return pairs
 
 
-def _other(built: Sequence[tasks.Task], place: int) -> str:
-    """The answer of the next task of another document; its own where there is no other."""
+def _other(built: Sequence[tasks.Task], place: int) -> tasks.Task:
+    """The next task of another document; itself where there is no other."""
     following = (built[(place + step) % len(built)] for step in range(1, len(built)))
-    return next((task.answer for task in following if task.source.id != built[place].source.id), built[place].answer)
+    return next((task for task in following if task.source.id != built[place].source.id), built[place])
 
 
 def _rejected(task: tasks.Task, other: str) -> tuple[str, str]:

@@ -11,16 +11,25 @@ from corpusmill.pipeline.schemas import REPORT, with_columns
 from corpusmill.train.sft_data import MESSAGES
 from corpusmill.train.template import ChatEncoder, Encoded, Message
 
+#: Of a pair from documents: where the rejected completion is from. Of one from scores: both scores.
+ORIGIN = [
+    pa.field("rejected_id", pa.string()),
+    pa.field("rejected_url", pa.string()),
+    pa.field("chosen_score", pa.float64()),
+    pa.field("rejected_score", pa.float64()),
+]
+
 #: What `align/data/pairs.parquet` holds: each pair and the document (or file and line) it came from.
 PAIRS = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
         pa.field("url", pa.string()),
-        pa.field("kind", pa.string(), nullable=False),  # what was rejected: other, repeated, shuffled; file where the user gave it
+        pa.field("kind", pa.string(), nullable=False),  # other, repeated, shuffled; the score's column; file
         pa.field("held_out", pa.bool_(), nullable=False),
         pa.field("prompt", MESSAGES, nullable=False),
         pa.field("chosen", MESSAGES, nullable=False),
         pa.field("rejected", MESSAGES, nullable=False),
+        *ORIGIN,
     ]
 )
 
@@ -31,6 +40,7 @@ REPORT_COLUMNS = with_columns(
         pa.field("held_out", pa.bool_()),
         pa.field("n_chosen_tokens", pa.int64()),  # of the completion alone
         pa.field("n_rejected_tokens", pa.int64()),
+        *ORIGIN,
     ],
 )
 
@@ -44,6 +54,10 @@ class Pair:
     prompt: list[Message]
     chosen: list[Message]
     rejected: list[Message]
+    rejected_id: str | None = None
+    rejected_url: str | None = None
+    chosen_score: float | None = None
+    rejected_score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +120,7 @@ def report_table(prepared: Sequence[PreparedPair]) -> pa.Table:
             "held_out": [p.pair.held_out for p in prepared],
             "n_chosen_tokens": [int(p.chosen.mask.sum()) for p in prepared],
             "n_rejected_tokens": [int(p.rejected.mask.sum()) for p in prepared],
+            **{field.name: [getattr(p.pair, field.name) for p in prepared] for field in ORIGIN},
         },
         REPORT_COLUMNS,
     )
