@@ -29,12 +29,13 @@ Tables = Callable[[], Iterator[pa.Table]]
 
 @dataclass(frozen=True)
 class Limits:
-    """Of the pairs of one kind. `extremes`: the share of documents or continuations that counts as the best, and as the worst."""
+    """Of the pairs of one kind. `best` and `worst`: the shares of documents or continuations that completions are taken from."""
 
     pairs: int
     per_document: int
     max_chars: int
-    extremes: float
+    best: float
+    worst: float
 
     def continuations(self, source: tasks.Source) -> list[tasks.Task]:
         return tasks.continuation_tasks(source, self.max_chars)
@@ -63,7 +64,7 @@ class Pool:
 def pool_of_documents(score: Score, kept: Tables, dropped: Tables, salt: str, limits: Limits) -> Pool:
     """Continuations from the best and the worst documents. Holds 8 bytes for each document beside what it gives."""
     columns = [table["score"].drop_null().to_numpy() for table in kept()]
-    bounds = _bounds(score, np.concatenate(columns) if columns else np.empty(0), limits.extremes)
+    bounds = _bounds(score, np.concatenate(columns) if columns else np.empty(0), limits)
     scored = sum(map(len, columns))
     if bounds is None:
         return Pool([], [], "documents", scored, None, None)
@@ -84,12 +85,12 @@ def pool_of_continuations(
     """The best and the worst of continuations that a hash chose from all documents, and as bad ones of documents that were dropped."""
 
     def continuations(tables: Iterable[pa.Table]) -> list[Scored]:
-        built = tasks.choose(tables, salt, math.ceil(limits.pairs / limits.extremes), limits.per_document, limits.continuations)
+        built = tasks.choose(tables, salt, math.ceil(limits.pairs / limits.worst), limits.per_document, limits.continuations)
         values = scorer([task.answer for task in built])
         return [Scored(task, value) for task, value in zip(built, values.tolist(), strict=True) if not math.isnan(value)]
 
     candidates, others = continuations(kept()), continuations(dropped())
-    bounds = _bounds(score, np.array([each.score for each in candidates]), limits.extremes)
+    bounds = _bounds(score, np.array([each.score for each in candidates]), limits)
     if bounds is None:
         return Pool([], [], "continuations", len(candidates), None, None)
     good, bad = bounds
@@ -102,11 +103,11 @@ def _goodness(score: Score, each: Scored) -> float:
     return each.score if score.high_is_good else -each.score
 
 
-def _bounds(score: Score, values: npt.NDArray[np.float64], extremes: float) -> tuple[float, float] | None:
+def _bounds(score: Score, values: npt.NDArray[np.float64], limits: Limits) -> tuple[float, float] | None:
     """Goodness from which the best share begins, and up to which the worst goes; None where they are not apart."""
     if not len(values):
         return None
-    bad, good = np.quantile(score.goodness(values), [extremes, 1 - extremes], method="inverted_cdf").tolist()
+    bad, good = np.quantile(score.goodness(values), [limits.worst, 1 - limits.best], method="inverted_cdf").tolist()
     return (good, bad) if good > bad else None
 
 
@@ -167,3 +168,9 @@ def pairs_of(score: Score, matched: Sequence[tuple[Scored, Scored]], held_out: C
         turns = [user_turn(asked.task.prompt)], [assistant_turn(good.task.answer)], [assistant_turn(bad.task.answer)]
         pairs.append(Pair(source.id, source.url, score.column, held_out(source.id), *turns, other.id, other.url, good.score, bad.score))
     return pairs
+
+
+def lengths(pairs: Sequence[Pair]) -> dict[str, float | None]:
+    """Mean characters of both sides."""
+    sides = {"chosen": [pair.chosen for pair in pairs], "rejected": [pair.rejected for pair in pairs]}
+    return {f"{side}_chars": sum(len(turns[0]["content"]) for turns in of) / len(of) if of else None for side, of in sides.items()}

@@ -4,6 +4,7 @@ Steps belong to another room, so they are looked up by name. What their values d
 """
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -43,7 +44,7 @@ class Score:
     high_is_good: bool
     threshold: float | None
     of_windows: bool
-    rules: frozenset[str]
+    rules: tuple[str, ...]
 
     def goodness(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """The values so that more is better."""
@@ -54,11 +55,7 @@ def find_score(run: "StageRun", column: str) -> Score:
     """What is known of a column. Raises InputError where the run has no such score, or nothing says which end of it is good."""
     if "filter" not in run.recipe:
         raise InputError(f"{run.stage.name}: {column}: the recipe has no stage filter that would measure it.")
-    (path, *_) = [ref.path for ref in run.outputs_of("filter", "report/")] or [""]
-    if not path:
-        raise InputError(f"{run.stage.name}: {column}: the filter stage has seen no document.")
-    with open_parquet(run.run, path) as file:
-        schema = file.schema_arrow
+    schema = _report_schema(run)
     if column not in schema.names or not pa.types.is_floating(schema.field(column).type):
         raise InputError(f"{run.stage.name}: {column}: no score of that name in the filter stage's report (a step has to measure it).")
     rules = [rule for rule in json.loads((schema.metadata or {}).get(_RULES, b"[]")) if rule["column"] in (column, f"{column}_share")]
@@ -71,33 +68,53 @@ def find_score(run: "StageRun", column: str) -> Score:
         high_is_good,
         threshold if 0 < threshold < 1 else _own_threshold(run, column),
         f"{column}_share" in schema.names,
-        frozenset(rule["rule"] for rule in rules),
+        tuple(rule["rule"] for rule in rules),
     )
 
 
-def classifiers_of(run: "StageRun") -> list[str]:
-    """The names of the classifiers that the filter stage used."""
+def classifier_columns(run: "StageRun") -> list[str]:
+    """The columns with the scores of the classifiers that the filter stage used."""
     if "filter" not in run.recipe:
         return []
-    return [PurePosixPath(ref.path).stem for ref in run.outputs_of("filter", "classifiers/")]
+    names = [PurePosixPath(ref.path).stem for ref in run.outputs_of("filter", "classifiers/")]
+    columns = [name for name in _report_schema(run).names if not name.endswith(("_share", "_raw"))]
+    return [column for column in columns if any(column == name or column.startswith(f"{name}_") for name in names)]
+
+
+def _report_schema(run: "StageRun") -> pa.Schema:
+    for ref in run.outputs_of("filter", "report/")[:1]:
+        with open_parquet(run.run, ref.path) as file:
+            return file.schema_arrow
+    return pa.schema([])
 
 
 def _own_threshold(run: "StageRun", column: str) -> float | None:
-    if column not in classifiers_of(run):
-        return None
-    heads = json.loads(run.run.read_bytes(f"filter/classifiers/{column}.json")).get("heads", [])
-    return next((float(head["threshold"]) for head in heads if head["label"] == column), None)
+    """That of the classifier which gives the column: NAME for its label of that name, NAME_LABEL for others."""
+    for ref in run.outputs_of("filter", "classifiers/"):
+        name = PurePosixPath(ref.path).stem
+        for head in json.loads(run.run.read_bytes(ref.path)).get("heads", []):
+            if column == (name if head["label"] == name else f"{name}_{head['label']}"):
+                return float(head["threshold"])
+    return None
 
 
-def score_inputs(run: "StageRun") -> list[FileRef]:
-    """The files that pairs from scores and judged samples depend on, beside the run's documents."""
-    return [*run.outputs_of("filter", "report/"), *run.outputs_of("filter", "classifiers/")]
+def pair_inputs(run: "StageRun", columns: Sequence[str]) -> list[FileRef]:
+    """The files that pairs from scores depend on, beside the run's documents. Raises InputError as `find_score`."""
+    if not [find_score(run, column) for column in columns]:
+        return []
+    return [
+        ref
+        for stage, prefix in (("filter", "report/"), ("filter", "classifiers/"), ("ingest", "data/"))
+        for ref in run.outputs_of(stage, prefix)
+    ]
 
 
 def score_params(run: "StageRun", columns: Sequence[str]) -> dict[str, Any]:
-    """What they depend on beside files: the code that scores, and the models it uses."""
-    steps = _steps_of(run, columns)
-    return {"filters": code_version("filters"), "models": [digest for step in steps for digest in step.step.model_digests()]}
+    """What scoring texts depends on: the code that scores, the models it uses, and the rules that say what is good."""
+    if not columns:
+        return {}
+    models = [digest for step in _steps_of(run, columns) for digest in step.step.model_digests()]
+    return {"filters": code_version("filters"), "models": models, "scores": [repr(find_score(run, column)) for column in columns]}
 
 
 def _steps_of(run: "StageRun", columns: Sequence[str]) -> list[Any]:
@@ -152,7 +169,7 @@ def dropped_documents(run: "StageRun", score: Score) -> Iterator[pa.Table]:
     worker = load_object(WORKER)(section, run.run, {})
     for ref in run.outputs_of("filter", "report/"):
         failed = read_table(run.run, ref.path, ["failed"])["failed"].to_pylist()
-        places = [place for place, rules in enumerate(failed) if rules and score.rules.issuperset(rules)]
+        places = [place for place, rules in enumerate(failed) if rules and set(rules) <= set(score.rules)]
         if not places:
             continue
         documents, report = (read_table(run.run, path) for path in (shards[PurePosixPath(ref.path).stem], ref.path))
@@ -165,9 +182,8 @@ def _wanted(names: Sequence[str]) -> list[str]:
     return [*tasks.COLUMNS, *(name for name in ("language",) if name in names)]
 
 
-def with_score(tables: Iterator[pa.Table], score: Score, least: float | None = None, most: float | None = None) -> Iterator[pa.Table]:
-    """Those of the documents whose goodness is at least, or at most, so much."""
+def with_score(tables: Iterator[pa.Table], score: Score, least: float = -math.inf, most: float = math.inf) -> Iterator[pa.Table]:
+    """Those of the documents that have a score, and a goodness from `least` up to `most`."""
     for table in tables:
         goodness = score.goodness(table["score"].to_numpy())
-        chosen = goodness >= least if least is not None else goodness <= most
-        yield table.filter(pa.array(chosen))
+        yield table.filter(pa.array((goodness >= least) & (goodness <= most)))
