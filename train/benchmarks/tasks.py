@@ -6,7 +6,7 @@ each task in `lm_eval/tasks`), character by character.
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from corpusmill.pipeline.package_file import PackageFile
@@ -58,10 +58,9 @@ def number_of(row: Row, key: str, choices: int, first: int = 0) -> int:
 
 
 def blimp(number: int, row: Row) -> Choices:
-    """Two sentences that differ in little, of which one is grammatical (https://arxiv.org/abs/1912.00582)."""
-    good, bad = text_of(row, "sentence_good"), text_of(row, "sentence_bad")
-    group = row.get("UID")
-    return Choices(number, group if isinstance(group, str) else "", ("", ""), (good, bad), (len(good), len(bad)), 0)
+    """Two sentences that differ in little, of which the first is grammatical (https://arxiv.org/abs/1912.00582), after a space."""
+    item = one_context(number, "", [text_of(row, "sentence_good"), text_of(row, "sentence_bad")], 0)
+    return replace(item, group=row["UID"]) if isinstance(row.get("UID"), str) else item
 
 
 def hellaswag(number: int, row: Row) -> Choices:
