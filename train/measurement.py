@@ -56,7 +56,7 @@ class Measurement:
             for begin in range(0, len(kept), self.config.batch):
                 some = kept[begin : begin + self.config.batch]
                 batch = collate([*(p.chosen for p in some), *(p.rejected for p in some)], self.model.arch.context, self.model.device)
-                chosen, rejected = (sum_logps(self.model, batch) / batch.counts).chunk(2)
+                chosen, rejected = sum_logps(self.model, batch).means.chunk(2)
                 for pair, better in zip(some, (chosen > rejected).tolist(), strict=True):
                     right += better
                     by_kind.setdefault(pair.pair.kind, []).append(int(better))

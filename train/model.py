@@ -16,6 +16,7 @@ from corpusmill.train.architecture import Architecture
 from corpusmill.train.attention import Attention, KVCache
 from corpusmill.train.norm import RMSNorm
 from corpusmill.train.rope import rotary_table
+from corpusmill.train.token_loss import target_nats
 from corpusmill.train.visibility import Mask, document_starts, visible
 
 
@@ -119,15 +120,21 @@ class Llama(nn.Module):
         if self.arch.tied and self.lm_head is not None and self.model.embed_tokens is not None:
             self.lm_head.weight = self.model.embed_tokens.weight
 
-    def forward(self, ids: Tensor, segments: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
+    def forward(
+        self, ids: Tensor, segments: Tensor | None = None, cache: KVCache | None = None, targets: Tensor | None = None
+    ) -> Tensor:  # fmt: skip
         """Logits `[B, T, vocab]` for ids `[B, T]`; a part without a head (None) gives hidden states.
+
+        With `targets` `[B, T]` it gives the nats of those that count (see `target_nats`), for which the head works at their places alone.
 
         `segments` `[B, T]` (integers that change where a document begins) keeps attention and positions inside each
         document; without it a row is one document. Rows may be padded on the right: nothing looks forward. With a
         `cache` the ids follow those it has seen, and it takes them up; there a row is one document. Raises InputError beyond the context.
         """
         hidden = self.model(ids, segments, cache)
-        return hidden if self.lm_head is None else self.lm_head(hidden)
+        if self.lm_head is None:
+            return hidden
+        return self.lm_head(hidden) if targets is None else target_nats(self.lm_head, hidden, targets)
 
     @property
     def device(self) -> torch.device:

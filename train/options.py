@@ -1,5 +1,6 @@
 """Configuration of the loop and its optimiser: light, so that stages can embed it without importing torch."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field
@@ -94,6 +95,19 @@ class ParallelConfig(Config):
     def world(self) -> int:
         """Processes in all."""
         return self.replicate * self.shard * self.tensor * self.pipeline
+
+    @property
+    def ranks(self) -> int:
+        """Processes that see different rows."""
+        return self.replicate * self.shard
+
+    def require_even(self, rows: int, sizes: Mapping[str, int]) -> None:
+        """Raises ValueError where a step's rows, or one of a model's sizes by name, can't be shared out evenly."""
+        for name, size in sizes.items():
+            if size % self.tensor:
+                raise ValueError(f"the model's {name} {size} can't be shared out by {self.tensor} tensor ranks evenly")
+        if rows % self.ranks:
+            raise ValueError(f"a batch of {rows} rows can't be shared out by {self.ranks} ranks (replicate x shard) evenly")
 
     @property
     def whole(self) -> bool:
