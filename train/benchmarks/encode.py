@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import END_OF_TEXT
-from corpusmill.train.tokenizer_file import read_tokenizer
+from corpusmill.train.speaker import Speaker
 
 CONFIG = "tokenizer_config.json"
 #: Texts that are encoded at a time.
@@ -30,19 +30,11 @@ class Scored:
 class Encoder:
     """The tokenizer of a model folder, used as lm-evaluation-harness uses it."""
 
-    def __init__(self, folder: Path, context: int):
-        from tokenizers import Tokenizer
-
-        content, _ = read_tokenizer(folder / "tokenizer.json")
-        try:
-            self.tokenizer = Tokenizer.from_str(content.decode())
-        except Exception as error:  # the library raises nothing more special
-            raise InputError(f"{folder / 'tokenizer.json'}: not a tokenizer ({error}).") from error
+    def __init__(self, speaker: Speaker):
+        self.tokenizer, self.context = speaker.tokenizer, speaker.model.arch.context
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
-        self.tokenizer.encode_special_tokens = True  # names of special tokens in a text are text
-        self.context = context
-        self.prefix = prefix_token(folder, self.tokenizer)
+        self.prefix = prefix_token(speaker.folder, self.tokenizer)
 
     def encode(self, texts: Sequence[str], special: bool = True) -> list[list[int]]:
         """Ids of texts. `special`: with what the tokenizer itself puts around a text."""

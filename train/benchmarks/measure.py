@@ -18,7 +18,7 @@ from corpusmill.train.benchmarks.read import ItemSet
 from corpusmill.train.benchmarks.scores import chance, scores
 from corpusmill.train.benchmarks.tasks import TASKS
 from corpusmill.train.device import deterministic
-from corpusmill.train.generate import load_for_generation
+from corpusmill.train.speaker import load_speaker
 
 #: Of an item with choices. `contexts` and `continuations` have one entry where all choices share it; the accuracies are 0 or 1.
 CHOICES = pa.schema(
@@ -66,8 +66,8 @@ class ModelUnderTest:
     """A model folder, loaded once for all its tasks."""
 
     def __init__(self, folder: str | Path, device: str = "auto", batch_tokens: int = 4096):
-        self.speaker = load_for_generation(folder, device)
-        self.encoder = Encoder(Path(folder), self.speaker.model.arch.context)
+        self.speaker = load_speaker(folder, device)
+        self.encoder = Encoder(self.speaker)
         self.batch_tokens = batch_tokens
 
     def score(self, config: TaskConfig, chosen: ItemSet, advance: Advance = lambda done: None) -> Scored:
@@ -100,13 +100,14 @@ class ModelUnderTest:
         return pa.Table.from_pylist(rows, CHOICES)
 
     def _questions(self, items: Sequence[Question], longest: int, advance: Advance) -> pa.Table:
-        texts = answer_texts(self.speaker, self.encoder, [item.prompt for item in items], longest, advance)
+        texts = answer_texts(self.speaker, self.encoder, [item.prompt for item in items], longest)
         rows = []
         for item, (text, cut) in zip(items, texts, strict=True):
             found = {"strict": answers.strict(text), "flexible": answers.flexible(text)}
             right = {f"exact_match_{how}": int(answers.equal(result, item.answer)) for how, result in found.items()}
             rows.append({"item": item.number, "group": item.group, "prompt": item.prompt, "answer": item.answer, "text": text,
                          **found, **right, "cut": cut})  # fmt: skip
+            advance(1)
         return pa.Table.from_pylist(rows, QUESTIONS)
 
 
