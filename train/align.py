@@ -120,6 +120,8 @@ class AlignConfig(Config):
             raise ValueError(f"reference is for losses with a reference model, and {self.loss} needs none")
         if self.loss == "kto" and self.batch < 2:
             raise ValueError("batch is at least 2 with the loss kto, which sets completions against the prompts of others in their batch")
+        if self.loss == "kto" and self.parallel.pipeline > 1:
+            raise ValueError("parallel.pipeline is 1 with the loss kto, as a step's first loss needs all of its completions")
         return self
 
 
@@ -158,7 +160,7 @@ class AlignStage(Stage):
         encoder, context = load_chat(folder), read_architecture(Path(folder.root)).context
         require_learnable(encoder)
         if config.files:
-            pairs = preference_data.read_pairs(config.files, config.held_out)
+            pairs = preference_data.read_pairs(config.files, config.held_out, singles=config.loss == "kto")
         else:
             held_out = tuning.held_out_rule(run, config.held_out)
             limits = config.pairs, config.per_document, config.max_chars

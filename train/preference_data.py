@@ -50,9 +50,15 @@ class Pair:
     rejected: list[Message]
 
 
+NOTHING = Encoded(np.zeros(0, np.int32), np.zeros(0, np.bool_))
+
+
 @dataclass(frozen=True)
 class PreparedPair:
-    """A pair as tokens: prompt and completion together, the mask on the completion. `failed` says why it is dropped."""
+    """A pair as tokens: prompt and completion together, the mask on the completion. `failed` says why it is dropped.
+
+    A side is NOTHING where a row of the user's has but one completion.
+    """
 
     pair: Pair
     chosen: Encoded
@@ -113,12 +119,14 @@ def _shuffle(text: str, identifier: str) -> str:
 # ---- from files -------------------------------------------------------------------------------------
 
 
-def read_pairs(files: Sequence[str], held_out: float) -> list[Pair]:
-    """Every pair of the user's files, in their order. Whether one is held out depends on its first message."""
+def read_pairs(files: Sequence[str], held_out: float, singles: bool = False) -> list[Pair]:
+    """Every pair of the user's files, in their order. Whether one is held out depends on its first message. With `singles` a row
+    may also be a completion with a label: a pair without its other side."""
     pairs = []
     for path in files:
         for place, row in read_records(path):
-            prompt, chosen, rejected = pair_messages(place, row)
+            read = single_messages if singles and row.get("completion") is not None else pair_messages
+            prompt, chosen, rejected = read(place, row)
             pairs.append(Pair(place, None, "file", tasks.is_held_out(prompt[0]["content"], held_out), prompt, chosen, rejected))
     return pairs
 
@@ -138,6 +146,15 @@ def pair_messages(place: str, row: Row) -> tuple[list[Message], list[Message], l
         shared += 1
     prompt = _prompt(place, row, chosen[:shared])
     return prompt, chosen[shared:], rejected[shared:]
+
+
+def single_messages(place: str, row: Row) -> tuple[list[Message], list[Message], list[Message]]:
+    """The same of a row with one `completion`: it is chosen where its `label` is true, else rejected; the other side is empty."""
+    completion, label = _completion(place, row, "completion"), row.get("label")
+    if not isinstance(label, bool):
+        raise InputError(f"{place}: `label` is {'missing' if label is None else f'a {type(label).__name__}'}, expected true or false.")
+    prompt = _prompt(place, row, [])
+    return (prompt, completion, []) if label else (prompt, [], completion)
 
 
 def _completion(place: str, row: Row, key: str) -> list[Message]:
@@ -163,15 +180,16 @@ def _prompt(place: str, row: Row, shared: list[Message]) -> list[Message]:
 def prepare_pair(pair: Pair, encoder: ChatEncoder, context: int) -> PreparedPair:
     """Tokenises a pair. It is dropped as `equal`, as `empty` (a completion that says nothing) or as `too_long` (a
     side that does not fit into `context` places whole: half a completion is not what was preferred)."""
-    chosen, rejected = (_encode(pair, side, encoder) for side in (pair.chosen, pair.rejected))
+    chosen, rejected = (_encode(pair, side, encoder) if side else NOTHING for side in (pair.chosen, pair.rejected))
+    given = [(side, tokens) for side, tokens in ((pair.chosen, chosen), (pair.rejected, rejected)) if side]
     failed = []
     if np.array_equal(chosen.ids, rejected.ids):
         failed.append("equal")
-    if not all(any(m["content"].strip() for m in side) for side in (pair.chosen, pair.rejected)):
+    if not all(any(m["content"].strip() for m in side) for side, _ in given):
         failed.append("empty")
-    if max(len(chosen.ids), len(rejected.ids)) > context + 1:
+    if max(len(tokens.ids) for _, tokens in given) > context + 1:
         failed.append("too_long")
-    if not (chosen.mask.any() and rejected.mask.any()):
+    if not all(tokens.mask.any() for _, tokens in given):
         failed.append("nothing_to_learn")
     return PreparedPair(pair, chosen, rejected, failed)
 
