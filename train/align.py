@@ -9,15 +9,15 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from corpusmill.pipeline.config import ASIDE, Config, digest
-from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Stage
-from corpusmill.train import tuning
-from corpusmill.train.options import LoopConfig, OptimizerConfig, ParallelConfig
+from corpusmill.train import judged, scores, tuning
+from corpusmill.train.judged import JudgedConfig
+from corpusmill.train.options import LoopConfig, LoraConfig, OptimizerConfig, ParallelConfig, for_adapter
 
 PAIRS_FILE = "data/pairs.parquet"
-REPORT_FILE = "report/part-00000.parquet"
+CORRUPTED = "corrupted"
 
 
 #: Losses that need no reference model.
@@ -53,9 +53,17 @@ class AlignConfig(Config):
     files: list[str] = Field(
         default=[],
         description="JSONL, JSON or Parquet files with `prompt`, `chosen` and `rejected` (text or messages; for `kto` also `prompt`, "
-        "`completion` and a `label` that is true or false). Without any, pairs are built from the run's own documents: the true "
-        "continuation against another document's or a degenerate one.",
+        "`completion` and a `label` that is true or false). Without any, pairs are built from the run's own documents, as "
+        "`pairs_from` says.",
     )
+    pairs_from: list[str] = Field(
+        default=[CORRUPTED],
+        min_length=1,
+        description="What a completion is preferred for, a like number of pairs each. `corrupted`: the true continuation against "
+        "another document's or a degenerate one. A score of the filter stage (`quality`, `toxicity`): its best part against its worst.",
+    )
+    best: float = Field(default=0.5, gt=0, le=1, description="Of a score: the best share of documents, or of continuations.")
+    worst: float = Field(default=0.1, gt=0, le=1, description="Of a score: the worst share, in which rejected completions are found.")
     pairs: int = Field(default=1500, ge=2, description="At most this many pairs are built from documents.")
     per_document: int = Field(default=8, ge=1, description="At most this many pairs come from one document.")
     max_chars: int = Field(default=200, ge=80, description="Longest completion of a pair that is built from a document, in characters.")
@@ -89,11 +97,24 @@ class AlignConfig(Config):
     batch: int = Field(default=16, ge=1, description="Pairs in a step (kto: completions, at least 2).")
     micro_batch: int = Field(default=0, ge=0, description="Pairs that are computed at a time, to save memory; 0 means the whole batch.")
     epochs: float = Field(default=2.0, gt=0, description="Passes over the pairs; `loop.steps` bounds them.")
-    seed: int = Field(default=2, description="Seed of the order of pairs.")
+    seed: int = Field(default=2, description="Seed of the order of pairs, and of an adapter's first values.")
     parallel: ParallelConfig = Field(default_factory=ParallelConfig, description="Processes, and what they share out.")
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu` or `cuda`.")
     evaluate_every: int = Field(default=50, ge=0, description="Steps between two measurements on held-out pairs in the log; 0: none.")
     loop: AlignLoop = Field(default_factory=AlignLoop, description="Steps, learning rates and guards.")
+    lora: LoraConfig = Field(default_factory=LoraConfig, description="A low-rank adapter that is trained in place of all weights.")
+    judged: JudgedConfig = Field(default_factory=JudgedConfig, description="Answers before and after, scored by the classifiers.")
+
+    @property
+    def columns(self) -> list[str]:
+        """The scores that pairs are made from."""
+        return [] if self.files else [name for name in self.pairs_from if name != CORRUPTED]
+
+    @model_validator(mode="after")
+    def _adapters_have_adamw(self) -> "AlignConfig":
+        if self.lora.rank:
+            self.__dict__["loop"] = for_adapter(self.loop)
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -134,11 +155,13 @@ class AlignStage(Stage):
         tuning.require_local(run)
         parent = tuning.parent_stage(run, ("sft", "pretrain"))
         model = run.outputs_of(parent, "model/")
-        given = tuning.sources(run, self.config.files)
-        made = run.once("pairs", [*tuning.token_files(model), *given], lambda _: self._pairs(run, parent, given))
-        run.once(
-            "model", [*model, made.ref(self.name, PAIRS_FILE)], partial(self._model, run, parent, model), config=tuning.alone(self.config)
-        )
+        columns = self.config.columns
+        given = [*tuning.sources(run, self.config.files), *scores.pair_inputs(run, columns)]
+        params = scores.score_params(run, columns)
+        made = run.once("pairs", [*tuning.token_files(model), *given], lambda _: self._pairs(run, parent, given), params)
+        pairs = made.ref(self.name, PAIRS_FILE)
+        run.once("model", [*model, pairs], partial(self._model, run, parent, model), config=tuning.alone(self.config))
+        judged.execute(run, self.config.judged, parent, self.config.device, pairs, columns)
 
     def summary(self, run: StageRun) -> dict[str, str]:
         metrics = json.loads(run.storage.read_bytes("metrics.json"))
@@ -147,39 +170,12 @@ class AlignStage(Stage):
         if after:
             lines["held-out preferences"] = f"{before['preference_accuracy']:.1%} right before, {after['preference_accuracy']:.1%} after"
             lines["held-out margin"] = f"{after['margin']:.3f} (loss {before['loss']:.3f} before, {after['loss']:.3f} after)"
-        return lines
+        return {**lines, **judged.summary(run)}
 
     def _pairs(self, run: StageRun, parent: str, given: Sequence[FileRef]) -> Output:
-        """Makes the pairs and decides about each, with a report row."""
-        from corpusmill.train import preference_data
-        from corpusmill.train.checkpoint import read_architecture
-        from corpusmill.train.sft_data import require_learnable
-        from corpusmill.train.template import load_chat
+        from corpusmill.train.pair_task import make_pairs
 
-        config, folder = self.config, run.run.child(f"{parent}/model")
-        encoder, context = load_chat(folder), read_architecture(Path(folder.root)).context
-        require_learnable(encoder)
-        if config.files:
-            pairs = preference_data.read_pairs(config.files, config.held_out, singles=config.loss == "kto")
-        else:
-            held_out = tuning.held_out_rule(run, config.held_out)
-            limits = config.pairs, config.per_document, config.max_chars
-            pairs = preference_data.build_pairs(tuning.document_tables(run), f"align {config.seed}", *limits, held_out)
-        prepared = [preference_data.prepare_pair(pair, encoder, context) for pair in pairs]
-        kept = [p.pair for p in prepared if not p.failed]
-        if all(pair.held_out for pair in kept):
-            what = ", ".join(config.files) or "the run's documents"
-            raise InputError(f"align: {what}: none of {len(pairs)} pairs can be learned from.")
-        dropped, counts = len(pairs) - len(kept), tuning.reasons(p.failed for p in prepared)
-        return Output(
-            files={PAIRS_FILE: preference_data.pairs_table(kept), REPORT_FILE: preference_data.report_table(prepared)},
-            rows_in=len(pairs),
-            kept=len(kept),
-            dropped=dropped,
-            bytes_in=sum(ref.bytes for ref in given),
-            counts=counts,
-            warnings=tuning.dropped_sentence("pairs", dropped, len(pairs), counts),
-        )
+        return make_pairs(run, self.config, parent, given)
 
     def _model(self, run: StageRun, parent: str, model: Sequence[FileRef], identity: str) -> Output:
         """Trains; the state that a killed run resumes from lies under the task's identity, the reference's

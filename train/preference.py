@@ -22,7 +22,7 @@ from corpusmill.train.parallel.layout import Layout
 from corpusmill.train.preference_data import pairs_from_table, prepare_pair
 from corpusmill.train.reference import References
 from corpusmill.train.template import load_chat
-from corpusmill.train.tuned import keep_tokenizer, leave_model, start_from
+from corpusmill.train.tuned import keep_beside, leave_model, start_from
 from corpusmill.train.tuning import LOG
 
 
@@ -44,7 +44,7 @@ class Alignment:
     def __init__(self, config: AlignConfig, folder: str, pairs: pa.Table, layout: Layout):
         self.config, self.folder, self.layout = config, folder, layout
         self.encoder = load_chat(Storage(folder))
-        self.model = start_from(folder, layout, config.batch, "align")
+        self.model = start_from(folder, layout, config, "align")
         context = self.model.arch.context
         prepared = [prepare_pair(pair, self.encoder, context) for pair in pairs_from_table(pairs)]
         learned, held_out = ([p for p in prepared if p.pair.held_out == aside] for aside in (False, True))
@@ -69,7 +69,7 @@ class Alignment:
     def train(self, work: Path, log: Path, progress: Progress | None = None) -> dict[str, Any]:
         """Trains, and leaves the model; returns what `metrics.json` holds."""
         if self.layout.is_main:
-            keep_tokenizer(self.model, self.encoder, work)
+            keep_beside(self.model, self.encoder, self.folder, self.config.lora, work)
         with deterministic(self.loop.threads):
             before = self.objective.measure_held_out(Local(self.model, self.loop.precision))
         result = fit(
@@ -80,7 +80,7 @@ class Alignment:
         if not self.measured:  # killed after the last step
             with deterministic(self.loop.threads):
                 self.measured = self.objective.measure_held_out(result.computation)
-        leave_model(self.model, self.folder, result, self.layout, work)
+        leave_model(self.model, self.folder, result, self.layout, self.config, work)
         return {
             **self.counts,
             "loss": self.config.loss,
