@@ -11,11 +11,10 @@ from pydantic import Field, model_validator
 from corpusmill.pipeline.config import ASIDE, Config, digest
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.stage import Output, Stage
 from corpusmill.train import judged, scores, tuning
 from corpusmill.train.judged import JudgedConfig
-from corpusmill.train.options import LoopConfig, OptimizerConfig
+from corpusmill.train.options import LoopConfig, LoraConfig, OptimizerConfig, ParallelConfig, for_adapter
 
 PAIRS_FILE = "data/pairs.parquet"
 CORRUPTED = "corrupted"
@@ -69,17 +68,28 @@ class AlignConfig(Config):
         "answers grow short; 0 is plain DPO.",
     )
     batch: int = Field(default=16, ge=1, description="Pairs in a step.")
+    micro_batch: int = Field(default=0, ge=0, description="Pairs that are computed at a time, to save memory; 0 means the whole batch.")
     epochs: float = Field(default=2.0, gt=0, description="Passes over the pairs; `loop.steps` bounds them.")
-    seed: int = Field(default=2, description="Seed of the order of pairs.")
+    seed: int = Field(default=2, description="Seed of the order of pairs, and of an adapter's first values.")
+    parallel: ParallelConfig = Field(default_factory=ParallelConfig, description="Processes, and what they share out.")
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu` or `cuda`.")
     evaluate_every: int = Field(default=50, ge=0, description="Steps between two measurements on held-out pairs in the log; 0: none.")
     loop: AlignLoop = Field(default_factory=AlignLoop, description="Steps, learning rates and guards.")
-    judged: JudgedConfig = Field(default_factory=JudgedConfig, description="Answers before and after, scored by the classifiers.")
+    lora: LoraConfig = Field(default_factory=LoraConfig, description="A low-rank adapter that is trained in place of all weights.")
+    judged: JudgedConfig = Field(
+        default_factory=JudgedConfig, json_schema_extra=ASIDE, description="Answers before and after, scored by the run's classifiers."
+    )
 
     @property
     def columns(self) -> list[str]:
         """The scores that pairs are made from."""
         return [] if self.files else [name for name in self.pairs_from if name != CORRUPTED]
+
+    @model_validator(mode="after")
+    def _adapters_have_adamw(self) -> "AlignConfig":
+        if self.lora.rank:
+            self.__dict__["loop"] = for_adapter(self.loop)
+        return self
 
     @model_validator(mode="after")
     def _smoothing_is_used(self) -> "AlignConfig":
@@ -102,7 +112,7 @@ class AlignStage(Stage):
         params = scores.score_params(run, columns)
         made = run.once("pairs", [*tuning.token_files(model), *given], lambda _: self._pairs(run, parent, given), params)
         pairs = made.ref(self.name, PAIRS_FILE)
-        run.once("model", [*model, pairs], partial(self._model, run, parent, model))
+        run.once("model", [*model, pairs], partial(self._model, run, parent, model), config=tuning.alone(self.config))
         judged.execute(run, self.config.judged, parent, self.config.device, pairs, columns)
 
     def summary(self, run: StageRun) -> dict[str, str]:
@@ -122,18 +132,6 @@ class AlignStage(Stage):
     def _model(self, run: StageRun, parent: str, model: Sequence[FileRef], identity: str) -> Output:
         """Trains; the state that a killed run resumes from lies under the task's identity, the reference's
         log-probabilities under a key of their own."""
-        from corpusmill.train.preference import Alignment
-
-        checkpoints = Path(run.storage.path("checkpoints"))
-        work = checkpoints / identity[:16]
+        work = Path(run.storage.path(f"checkpoints/{identity[:16]}"))
         weights = digest([(ref.path.rpartition("/")[2], ref.fingerprint) for ref in model])
-        aligned = Alignment(self.config, run.run.child(f"{parent}/model"), read_table(run.storage, PAIRS_FILE))
-        tuning.keep_tokenizer(aligned.model, aligned.encoder, work)
-        metrics = aligned.train(work, Path(run.storage.path(tuning.LOG)), checkpoints, weights, run.progress)
-        return Output(
-            files={
-                **tuning.model_files(aligned.model, aligned.encoder, work),
-                "metrics.json": tuning.json_file(metrics),
-            },
-            counts={"steps": metrics["steps"], "skipped_steps": metrics["skipped_steps"]},
-        )
+        return tuning.train(run, "preference", self.config, parent, work, weights=weights)

@@ -58,6 +58,10 @@ class Architecture(Config):
             raise ValueError(f"a head of odd width {self.head_dim} can't be rotated")
         return self
 
+    def shared_sizes(self) -> dict[str, int]:
+        """What tensor parallelism shares out, by name."""
+        return {"heads": self.heads, "kv_heads": self.kv_heads, "ffn": self.ffn, "context": self.context}
+
     def parameters(self) -> int:
         """Number of weights (tied ones counted once)."""
         attention = 2 * self.width * self.head_dim * (self.heads + self.kv_heads)

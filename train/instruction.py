@@ -1,46 +1,54 @@
 """Instruction tuning on packed examples: the objective that the loop is given, and what is measured around it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import torch
 
 from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.special_tokens import PAD_ID
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.bits import Batch
-from corpusmill.train.checkpoint import load_model
-from corpusmill.train.device import deterministic, pick_device
-from corpusmill.train.logprobs import target_nats
+from corpusmill.train.device import deterministic
 from corpusmill.train.loop import fit
 from corpusmill.train.model import Llama
-from corpusmill.train.objective import Share, StepLoss
+from corpusmill.train.objective import Share, StepLoss, TokenObjective
 from corpusmill.train.order import examples_of_step, steps_of
-from corpusmill.train.packing import Packed, pack
+from corpusmill.train.packing import IGNORED, Packed, pack
+from corpusmill.train.parallel.computation import Computation, Local
+from corpusmill.train.parallel.layout import Layout
+from corpusmill.train.sft import EXAMPLES_FILE, SftConfig
 from corpusmill.train.sft_data import Example, prepare
 from corpusmill.train.template import load_chat
-
-if TYPE_CHECKING:
-    from corpusmill.train.sft import SftConfig
+from corpusmill.train.tuned import keep_beside, leave_model, start_from
+from corpusmill.train.tuning import LOG
 
 EVALUATION_BATCH = 16  # rows; fixed, so that what is measured does not depend on the training batch
 
 
-class Tuning:
+def train(layout: Layout, progress: Progress | None, config: dict[str, Any], run: str, parent: str, work: str) -> dict[str, Any]:
+    """What every process does; the first one leaves the folder `work/model` and returns what `metrics.json` holds."""
+    examples = read_table(Storage(run).child("sft"), EXAMPLES_FILE)
+    tuned = Tuning(SftConfig.model_validate(config), f"{run}/{parent}/model", examples, layout)
+    return tuned.train(Path(work), Path(run) / "sft" / LOG, progress)
+
+
+class Tuning(TokenObjective):
     """A model, its examples as packed rows, and the configuration: the objective of the loop."""
 
-    metrics: Sequence[str] = ()
-
-    def __init__(self, config: "SftConfig", folder: Storage, examples: pa.Table):
-        self.config = config
-        self.encoder = load_chat(folder)
-        self.model = load_model(folder.root, pick_device(config.device))
-        self.rows, self.examples = self._pack([e for e in _examples(examples) if not e.held_out])
-        self.held_out, self.held_out_examples = self._pack([e for e in _examples(examples) if e.held_out])
+    def __init__(self, config: SftConfig, folder: str, examples: pa.Table, layout: Layout):
+        self.config, self.folder, self.layout = config, folder, layout
+        self.encoder = load_chat(Storage(folder))
+        self.model = start_from(folder, layout, config, "sft")
+        given = [Example(**row) for row in examples.to_pylist()]
+        self.rows, self.examples = self._pack([example for example in given if not example.held_out])
+        self.held_out, self.held_out_examples = self._pack([example for example in given if example.held_out])
         steps = min(config.loop.steps, steps_of(config.epochs, config.batch, self.rows.n_rows))
         self.loop = config.loop.model_copy(update={"steps": steps})
+        self.measured: dict[str, float] = {}  # on held-out examples, after the latest step that was looked at
 
     def _pack(self, examples: list[Example]) -> tuple[Packed, list[Example]]:
         context = self.model.arch.context
@@ -49,23 +57,20 @@ class Tuning:
         return pack([tokens for _, tokens in kept], context), [example for example, _ in kept]
 
     def train(self, work: Path, log: Path, progress: Progress | None = None) -> dict[str, Any]:
-        """Trains `model` in place; returns what `metrics.json` holds."""
+        """Trains, and leaves the model; returns what `metrics.json` holds."""
+        if self.layout.is_main:
+            keep_beside(self.model, self.encoder, self.folder, self.config.lora, work)
         with deterministic(self.loop.threads):
-            before = self.held_out_loss(self.model)
+            before = self.held_out_loss(Local(self.model, self.loop.precision))
         result = fit(
-            self.model,
-            self,
-            self.loop,
-            state=work / "state",
-            log=log,
-            describe=self.describe,
-            evaluate=lambda computation, done: {"held_out_loss": self.held_out_loss(self.model)},
-            evaluate_every=self.config.evaluate_every if self.held_out_examples else 0,
-            progress=progress,
-            title="sft",
-        )
-        with deterministic(self.loop.threads):
-            after = self.held_out_loss(self.model)
+            self.model, self, self.loop, layout=self.layout, state=work / "state", log=log, describe=self.describe,
+            evaluate=self.evaluate if self.held_out_examples else None, evaluate_every=self.config.evaluate_every,
+            progress=progress, title="sft",
+        )  # fmt: skip
+        if not self.measured:  # killed after the last step
+            with deterministic(self.loop.threads):
+                self.evaluate(result.computation, result.steps)
+        leave_model(self.model, self.folder, result, self.layout, self.config, work)
         measured = bool(self.held_out_examples)
         return {
             "examples": len(self.examples),
@@ -77,42 +82,44 @@ class Tuning:
             "target_tokens": result.count,
             "train_loss": result.loss,
             "held_out_loss_before": before if measured else None,
-            "held_out_loss_after": after if measured else None,
+            "held_out_loss_after": self.measured["held_out_loss"] if measured else None,
         }
 
+    def evaluate(self, computation: Computation, done: int) -> dict[str, float]:
+        """What goes into the log."""
+        self.measured = {"held_out_loss": self.held_out_loss(computation)}
+        return self.measured
+
     def batches(self, step: int, share: Share) -> Iterator[Batch]:
-        begin, end = share.bounds(self.config.batch)
-        yield _tensors(self.rows, self._rows_of(step)[begin:end], self.model.device)
+        rows = self._rows_of(step)
+        for begin, end in share.pieces(self.config.batch, self.config.micro_batch):
+            yield self._tensors(self.rows, rows[begin:end])
 
     def loss(self, model: Llama, batch: Batch) -> StepLoss:
         """The nats of the batch's targets: assistants' contents and end tokens."""
-        nats = target_nats(model, *batch)
-        return StepLoss(nats.sum(), nats.numel(), tokens=batch[0].numel())
+        ids, targets, segments = batch
+        nats = model(ids, segments, targets=targets)
+        return StepLoss(nats.sum(), nats.numel(), tokens=ids.numel())
 
     def describe(self, step: int, share: Share, piece: int) -> list[str]:
-        """The ids of the examples in a share of a step, for the log of skipped ones."""
-        begin, end = share.bounds(self.config.batch)
+        """The ids of the examples in a micro-batch, for the log of skipped ones."""
+        begin, end = share.pieces(self.config.batch, self.config.micro_batch)[piece]
         return [self.examples[number].id for row in self._rows_of(step)[begin:end] for number in self.rows.members[row]]
 
     @torch.no_grad()
-    def held_out_loss(self, model: Llama) -> float:
-        """Nats a target over the held-out examples; NaN without any."""
+    def held_out_loss(self, computation: Computation) -> float:
+        """Nats a target over the held-out examples, the same on every process; NaN without any."""
         total, count = 0.0, 0
         for begin in range(0, self.held_out.n_rows, EVALUATION_BATCH):
-            rows = list(range(begin, min(begin + EVALUATION_BATCH, self.held_out.n_rows)))
-            nats = target_nats(model, *_tensors(self.held_out, rows, model.device))
-            total, count = total + float(nats.double().sum()), count + nats.numel()
+            ids, targets, segments = self._tensors(self.held_out, list(range(begin, min(begin + EVALUATION_BATCH, self.held_out.n_rows))))
+            total += float(computation.nats(ids, targets, segments).double().sum())
+            count += int((targets != IGNORED).sum())
         return total / count if count else float("nan")
 
     def _rows_of(self, step: int) -> list[int]:
         rows: list[int] = examples_of_step(step, self.config.batch, self.rows.n_rows, self.config.seed).tolist()
         return rows
 
-
-def _examples(table: pa.Table) -> list[Example]:
-    return [Example(**row) for row in table.to_pylist()]
-
-
-def _tensors(packed: Packed, rows: list[int], device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    ids, targets, segments = (torch.from_numpy(array[rows]).to(device) for array in (packed.ids, packed.targets, packed.segments))
-    return ids, targets, segments
+    def _tensors(self, packed: Packed, rows: list[int]) -> Batch:
+        ids, targets, segments = (torch.from_numpy(a[rows]).to(self.layout.device) for a in (packed.ids, packed.targets, packed.segments))
+        return ids, targets, segments

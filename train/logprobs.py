@@ -4,64 +4,92 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from corpusmill.pipeline.special_tokens import PAD_ID
 from corpusmill.train.model import Llama
-from corpusmill.train.packing import IGNORED, pack
+from corpusmill.train.packing import IGNORED, Packed, pack
 from corpusmill.train.template import Encoded
+
+#: The owner of a place that is padding.
+NOBODY = -1
 
 
 @dataclass(frozen=True)
 class Sequences:
-    """Sequences packed into rows: int64 [rows, T] each. `targets` are IGNORED where they do not count, `segments` keep
-    the sequences of a row apart, and `owners` say which sequence a place belongs to."""
+    """Sequences in rows: ids and segments int64 `[rows, T]`, and labels int64 `[rows, T, 2]`, which are at every place the target (IGNORED
+    where it does not count) and the number of the sequence that the place belongs to (NOBODY's where it is padding)."""
 
     ids: Tensor
-    targets: Tensor
+    labels: Tensor
     segments: Tensor
-    owners: Tensor
-    n_sequences: int
 
     @property
-    def counts(self) -> Tensor:
-        """Targets of each sequence, int64 [sequences]."""
-        return torch.bincount(self.owners[self.targets != IGNORED].cpu(), minlength=self.n_sequences).to(self.ids.device)
+    def targets(self) -> Tensor:
+        return self.labels[..., 0]
+
+
+@dataclass(frozen=True)
+class SequenceLogps:
+    """Of each sequence with a target, in the order of their numbers: its number, log p summed over its targets (fp32, or float64 as the
+    nats were), and how many there are; `[sequences]` each."""
+
+    numbers: Tensor
+    sums: Tensor
+    counts: Tensor
 
     @property
-    def n_tokens(self) -> int:
-        return int((self.ids != PAD_ID).sum())
+    def means(self) -> Tensor:
+        return self.sums / self.counts
 
 
-def collate(sequences: Sequence[Encoded], context: int, device: torch.device | str = "cpu") -> Sequences:
-    """Sequences of 2 to `context` + 1 tokens as one batch, in rows that are no longer than they have to be."""
-    packed = pack(sequences, context)
-    owners = np.zeros(packed.ids.shape, np.int64)
-    for row, numbers in enumerate(packed.members):
-        for segment, number in enumerate(numbers):
-            owners[row][packed.segments[row] == segment] = number
-    width = int(np.flatnonzero((packed.ids != PAD_ID).any(0))[-1]) + 1
-    ids, targets, segments, owned = (
-        torch.from_numpy(np.ascontiguousarray(array[:, :width])).to(device)
-        for array in (packed.ids, packed.targets, packed.segments, owners)
+@dataclass(frozen=True)
+class Form:
+    """The shape of collated rows: `multiple` divides their length (tensor ranks share it out); `fixed` rows are all of the context's
+    length with one sequence each, as the micro-batches of a pipeline have to be alike."""
+
+    multiple: int = 1
+    fixed: bool = False
+
+
+def collate(
+    sequences: Sequence[Encoded],
+    context: int,
+    device: torch.device | str = "cpu",
+    numbers: Sequence[int] | None = None,
+    form: Form = Form(),
+) -> Sequences:
+    """Sequences of 2 to `context` + 1 tokens as one batch, in rows that are no longer than they have to be. Their `numbers` are their
+    places where none are given."""
+    packed = pack(sequences, context, together=not form.fixed)
+    owners = _owners(packed, np.arange(len(sequences)) if numbers is None else np.asarray(numbers))
+    width = context
+    if not form.fixed:
+        used = int(np.flatnonzero((owners != NOBODY).any(0))[-1]) + 1
+        width = min(used + -used % form.multiple, context)
+    labels = np.stack([packed.targets, owners], axis=-1)
+    ids, labels_, segments = (
+        torch.from_numpy(np.ascontiguousarray(array[:, :width])).to(device) for array in (packed.ids, labels, packed.segments)
     )
-    return Sequences(ids, targets, segments, owned, len(sequences))
+    return Sequences(ids, labels_, segments)
 
 
-def target_nats(model: Llama, ids: Tensor, targets: Tensor, segments: Tensor | None = None) -> Tensor:
-    """-log p of every target that counts, fp32 [targets], in the order of rows and places.
-
-    The head works only where a target is: most of a prompt's logits are never needed.
-    """
-    counted = targets != IGNORED
-    logits = model.lm_head(model.model(ids, segments)[counted])
-    return F.cross_entropy(logits if logits.dtype == torch.float64 else logits.float(), targets[counted], reduction="none")
+def _owners(packed: Packed, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    owners = np.full(packed.ids.shape, NOBODY, np.int64)
+    for row, members in enumerate(packed.members):
+        known = np.append(numbers[members], NOBODY)  # the last segment of a row is its padding
+        owners[row] = known[packed.segments[row]]
+    return owners
 
 
-def sum_logps(model: Llama, batch: Sequences) -> Tensor:
-    """log p of each sequence's targets, summed in fp32, [sequences]."""
-    nats = target_nats(model, batch.ids, batch.targets, batch.segments)
-    owners = batch.owners[batch.targets != IGNORED]
-    return torch.zeros(batch.n_sequences, dtype=nats.dtype, device=nats.device).index_add(0, owners, -nats)
+def by_sequence(nats: Tensor, labels: Tensor) -> SequenceLogps:
+    """Adds up the nats `[n]` of the targets that count, in the order of rows and places."""
+    numbers, places = torch.unique(labels[..., 1][labels[..., 0] != IGNORED], return_inverse=True)
+    sums = torch.zeros(len(numbers), dtype=nats.dtype, device=nats.device).index_add(0, places, -nats)
+    return SequenceLogps(numbers, sums, torch.bincount(places, minlength=len(numbers)))
+
+
+def sum_logps(model: Llama, batch: Sequences) -> SequenceLogps:
+    """log p of each sequence's targets."""
+    return by_sequence(model(batch.ids, batch.segments, targets=batch.targets), batch.labels)

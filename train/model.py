@@ -13,9 +13,11 @@ from torch.utils.checkpoint import checkpoint
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.train.architecture import Architecture
-from corpusmill.train.attention import Attention, KVCache
+from corpusmill.train.attention import Attention
+from corpusmill.train.kv_cache import KVCache
 from corpusmill.train.norm import RMSNorm
 from corpusmill.train.rope import rotary_table
+from corpusmill.train.token_loss import target_nats
 from corpusmill.train.visibility import Mask, document_starts, visible
 
 
@@ -85,17 +87,18 @@ class Decoder(nn.Module):
     def forward(self, ids: Tensor, segments: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
         """Hidden states `[B, T, width]` for ids `[B, T]` (or the hidden states before this part); see `Llama.forward`."""
         past, length = cache.length if cache else 0, ids.size(1)
-        end = past + length
-        if end > self.arch.context:
-            raise InputError(f"a sequence of {end} tokens is longer than the model's context of {self.arch.context}.")
-        starts = document_starts(segments)
-        mask = visible(starts, past, length, self.arch.window, ids.device)
+        end, longest = past + length, length + (cache.longest_row if cache else 0)
+        if longest > self.arch.context:
+            raise InputError(f"a sequence of {longest} tokens is longer than the model's context of {self.arch.context}.")
+        starts = cache.row_starts(ids.device) if cache else document_starts(segments)
+        hidden = None if cache and not cache.ragged else starts  # where all rows see all that is given them, a mask would cost for nothing
+        mask = visible(hidden, past, length, self.arch.window, ids.device, cache.first if cache else 0)
         x = ids if self.embed_tokens is None else self.embed_tokens(ids)
         cos, sin = rotary_table(self.arch, x.device, x.dtype)
         if starts is None:
             cos, sin = cos[past:end], sin[past:end]
-        else:  # positions begin at 0 in each document
-            positions = torch.arange(length, device=ids.device) - starts
+        else:  # positions begin at 0 in each document or row
+            positions = torch.arange(past, end, device=ids.device) - starts
             cos, sin = cos[positions].unsqueeze(1), sin[positions].unsqueeze(1)
         for layer in self.layers.values():
             x = layer(x, cos, sin, mask, cache)
@@ -119,15 +122,21 @@ class Llama(nn.Module):
         if self.arch.tied and self.lm_head is not None and self.model.embed_tokens is not None:
             self.lm_head.weight = self.model.embed_tokens.weight
 
-    def forward(self, ids: Tensor, segments: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
+    def forward(
+        self, ids: Tensor, segments: Tensor | None = None, cache: KVCache | None = None, targets: Tensor | None = None
+    ) -> Tensor:  # fmt: skip
         """Logits `[B, T, vocab]` for ids `[B, T]`; a part without a head (None) gives hidden states.
+
+        With `targets` `[B, T]` it gives the nats of those that count (see `target_nats`), for which the head works at their places alone.
 
         `segments` `[B, T]` (integers that change where a document begins) keeps attention and positions inside each
         document; without it a row is one document. Rows may be padded on the right: nothing looks forward. With a
         `cache` the ids follow those it has seen, and it takes them up; there a row is one document. Raises InputError beyond the context.
         """
         hidden = self.model(ids, segments, cache)
-        return hidden if self.lm_head is None else self.lm_head(hidden)
+        if self.lm_head is None:
+            return hidden
+        return self.lm_head(hidden) if targets is None else target_nats(self.lm_head, hidden, targets)
 
     @property
     def device(self) -> torch.device:
@@ -189,6 +198,10 @@ def initial_values(name: str, shape: torch.Size, arch: Architecture, seed: int) 
         deviation = 0.02 if arch.tied else 0.5
     else:
         deviation = (3 * shape[1]) ** -0.5
+    return torch.empty(shape).normal_(0.0, deviation, generator=named_generator(name, seed))
+
+
+def named_generator(name: str, seed: int) -> torch.Generator:
+    """What draws the first values of the weight of this name, fp32 on the CPU."""
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-    return torch.empty(shape).normal_(0.0, deviation, generator=generator)
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

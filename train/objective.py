@@ -55,6 +55,12 @@ class Share:
         each = rows // self.of
         return self.index * each, (self.index + 1) * each
 
+    def pieces(self, rows: int, size: int) -> list[tuple[int, int]]:
+        """The first row and the one after the last of each micro-batch of this part, of `size` rows (0: all of them)."""
+        first, last = self.bounds(rows)
+        size = size or last - first
+        return [(begin, min(begin + size, last)) for begin in range(first, last, size)]
+
 
 class Objective(Protocol):
     """What the loop trains on. `metrics` are the names in every `StepLoss.metrics`, the same on all ranks."""

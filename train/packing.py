@@ -35,9 +35,11 @@ class Packed:
         return len(self.members)
 
 
-def pack(sequences: Sequence[Encoded], context: int) -> Packed:
-    """Packs sequences of 2 to `context` + 1 tokens. Equal sequences in equal order give equal rows."""
-    members = fitted(np.array([len(sequence.ids) - 1 for sequence in sequences], np.int64), context)
+def pack(sequences: Sequence[Encoded], context: int, together: bool = True) -> Packed:
+    """Packs sequences of 2 to `context` + 1 tokens; each into a row of its own where they are not put `together`. Equal sequences in
+    equal order give equal rows."""
+    lengths = np.array([len(sequence.ids) - 1 for sequence in sequences], np.int64)
+    members = fitted(lengths, context) if together else [[number] for number in range(len(sequences))]
     shape = (len(members), context)
     ids, targets, segments = np.full(shape, PAD_ID, np.int64), np.full(shape, IGNORED, np.int64), np.zeros(shape, np.int64)
     for row, numbers in enumerate(members):

@@ -47,12 +47,7 @@ class PretrainConfig(Config):
 
     @model_validator(mode="after")
     def _shared_evenly(self) -> "PretrainConfig":
-        arch, parallel = self.model.architecture(1), self.parallel
-        for name in ("heads", "kv_heads", "ffn", "context"):
-            if (size := getattr(arch, name)) % parallel.tensor:
-                raise ValueError(f"the model's {name} {size} can't be shared out by {parallel.tensor} tensor ranks evenly")
-        if self.batch % (ranks := parallel.replicate * parallel.shard):
-            raise ValueError(f"a batch of {self.batch} rows can't be shared out by {ranks} ranks (replicate x shard) evenly")
+        self.parallel.require_even(self.batch, self.model.architecture(1).shared_sizes())
         return self
 
 

@@ -114,19 +114,13 @@ class _Job(TokenObjective):
         self.layout.barrier()
         return {**_metrics(self.arch.parameters(), result, len(self.tokens), self.final), "warnings": self.warnings}
 
-    def rows(self, share: Share) -> list[tuple[int, int]]:
-        """The first row and the one after the last of each micro-batch of a share."""
-        first, last = share.bounds(self.config.batch)
-        size = self.config.micro_batch or last - first
-        return [(begin, min(begin + size, last)) for begin in range(first, last, size)]
-
     def batches(self, step: int, share: Share) -> Iterator[Batch]:
-        for begin, end in self.rows(share):
+        for begin, end in share.pieces(self.config.batch, self.config.micro_batch):
             yield to_device(self.loader.load(step, begin, end), self.layout.device)
 
     def documents(self, step: int, share: Share, piece: int) -> list[str]:
         """The ids of the documents in a micro-batch."""
-        return self.loader.documents(step, *self.rows(share)[piece])
+        return self.loader.documents(step, *share.pieces(self.config.batch, self.config.micro_batch)[piece])
 
     def evaluate(self, computation: Computation, done: int) -> dict[str, Any]:
         """What goes into the log: the whole score at the end, one of some windows before where the configuration says so."""

@@ -1,12 +1,11 @@
 """The reference model's log-probabilities, measured once and kept under a key of everything they depend on."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from corpusmill.pipeline.config import digest
@@ -22,34 +21,39 @@ class Reference:
     chosen: Tensor
     rejected: Tensor
 
-    def of(self, numbers: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Of some pairs, on a device."""
-        return self.chosen[list(numbers)].to(device), self.rejected[list(numbers)].to(device)
+    def of(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """Of some pairs, on the device of their numbers."""
+        places = numbers.cpu()
+        return self.chosen[places].to(numbers.device), self.rejected[places].to(numbers.device)
 
     @classmethod
-    def cached(cls, folder: Path, key: str, count: int, measured: Iterable[tuple[list[int], Tensor, Tensor]]) -> "Reference":
-        """The log-probabilities of `count` pairs that the cache has under `key`, else what is `measured`, batch by
-        batch. Of a pair that is measured twice the first value counts. Raises CorpusmillError where one is not finite.
-        """
+    def load(cls, folder: Path, key: str) -> "Reference | None":
+        """What the cache has under `key`. Raises InputError where that is not a whole file."""
         from safetensors import SafetensorError
-        from safetensors.torch import load, save
+        from safetensors.torch import load
 
-        storage, name = Storage(str(folder)), f"reference-{key[:16]}.safetensors"
-        if storage.exists(name):
-            try:
-                tensors = load(storage.read_bytes(name))
-                return cls(tensors["chosen"], tensors["rejected"])
-            except (SafetensorError, KeyError) as error:
-                raise InputError(f"{storage.path(name)}: not a whole file; remove it to measure anew ({error}).") from error
-        reference = cls(torch.full((count,), torch.nan), torch.full((count,), torch.nan))
-        for numbers, chosen, rejected in measured:
-            for place, number in enumerate(numbers):
-                if reference.chosen[number].isnan():
-                    reference.chosen[number], reference.rejected[number] = chosen[place], rejected[place]
-        if not (reference.chosen.isfinite().all() and reference.rejected.isfinite().all()):
+        storage, name = Storage(str(folder)), _name(key)
+        if not storage.exists(name):
+            return None
+        try:
+            tensors = load(storage.read_bytes(name))
+            return cls(tensors["chosen"], tensors["rejected"])
+        except (SafetensorError, KeyError) as error:
+            raise InputError(f"{storage.path(name)}: not a whole file; remove it to measure anew ({error}).") from error
+
+    def require_finite(self) -> None:
+        """Raises CorpusmillError where a log-probability is not."""
+        if not (self.chosen.isfinite().all() and self.rejected.isfinite().all()):
             raise CorpusmillError("align: the reference model gives log-probabilities that are not finite; its weights are damaged.")
-        storage.write_bytes(name, save({"chosen": reference.chosen, "rejected": reference.rejected}))
-        return reference
+
+    def save(self, folder: Path, key: str) -> None:
+        from safetensors.torch import save
+
+        Storage(str(folder)).write_bytes(_name(key), save({"chosen": self.chosen, "rejected": self.rejected}))
+
+
+def _name(key: str) -> str:
+    return f"reference-{key[:16]}.safetensors"
 
 
 def reference_key(what: str, model: Sequence[Any], pairs: Sequence[PreparedPair]) -> str:

@@ -5,16 +5,15 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from corpusmill.pipeline.config import ASIDE, Config
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.stage import Output, Stage
 from corpusmill.train import tuning
-from corpusmill.train.options import LoopConfig, OptimizerConfig
+from corpusmill.train.options import LoopConfig, LoraConfig, OptimizerConfig, ParallelConfig, for_adapter
 
 EXAMPLES_FILE = "data/examples.parquet"
 REPORT_FILE = "report/part-00000.parquet"
@@ -47,11 +46,20 @@ class SftConfig(Config):
     max_chars: int = Field(default=400, ge=80, description="Longest answer of a task that is built from a document, in characters.")
     held_out: float = Field(default=0.1, ge=0, lt=1, description="Share of the examples that is only measured, by hash.")
     batch: int = Field(default=8, ge=1, description="Rows of packed examples, each as long as the model's context, in a step.")
+    micro_batch: int = Field(default=0, ge=0, description="Rows that are computed at a time, to save memory; 0 means the whole batch.")
     epochs: float = Field(default=3.0, gt=0, description="Passes over the examples; `loop.steps` bounds them.")
-    seed: int = Field(default=1, description="Seed of the order of examples.")
+    seed: int = Field(default=1, description="Seed of the order of examples, and of an adapter's first values.")
+    parallel: ParallelConfig = Field(default_factory=ParallelConfig, description="Processes, and what they share out.")
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu` or `cuda`.")
     evaluate_every: int = Field(default=50, ge=0, description="Steps between two measurements of the held-out loss in the log; 0: none.")
     loop: SftLoop = Field(default_factory=SftLoop, description="Steps, learning rates and guards.")
+    lora: LoraConfig = Field(default_factory=LoraConfig, description="A low-rank adapter that is trained in place of all weights.")
+
+    @model_validator(mode="after")
+    def _adapters_have_adamw(self) -> "SftConfig":
+        if self.lora.rank:
+            self.__dict__["loop"] = for_adapter(self.loop)
+        return self
 
 
 class SftStage(Stage):
@@ -66,7 +74,7 @@ class SftStage(Stage):
         given = tuning.sources(run, self.config.files)
         made = run.once("examples", [*tuning.token_files(model), *given], lambda _: self._examples(run, parent, given))
         examples = made.ref(self.name, EXAMPLES_FILE)
-        run.once("model", [*model, examples], partial(self._model, run, parent))
+        run.once("model", [*model, examples], partial(self._model, run, parent), config=tuning.alone(self.config))
 
     def summary(self, run: StageRun) -> dict[str, str]:
         import json
@@ -109,16 +117,4 @@ class SftStage(Stage):
 
     def _model(self, run: StageRun, parent: str, identity: str) -> Output:
         """Trains; the state that a killed run resumes from lies under the task's identity."""
-        from corpusmill.train.instruction import Tuning
-
-        work = Path(run.storage.path(f"checkpoints/{identity[:16]}"))
-        tuned = Tuning(self.config, run.run.child(f"{parent}/model"), read_table(run.storage, EXAMPLES_FILE))
-        tuning.keep_tokenizer(tuned.model, tuned.encoder, work)
-        metrics = tuned.train(work, Path(run.storage.path(tuning.LOG)), run.progress)
-        return Output(
-            files={
-                **tuning.model_files(tuned.model, tuned.encoder, work),
-                "metrics.json": tuning.json_file(metrics),
-            },
-            counts={"steps": metrics["steps"], "skipped_steps": metrics["skipped_steps"]},
-        )
+        return tuning.train(run, "instruction", self.config, parent, Path(run.storage.path(f"checkpoints/{identity[:16]}")))

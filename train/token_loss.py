@@ -1,5 +1,6 @@
 """The negative log-likelihood of targets, in fp32 whatever the model computes in."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,6 +24,18 @@ def token_loss(logits: Tensor, targets: Tensor, z_loss: float = 0.0) -> Tensor:
         return nats
     penalty = z_loss * (log_z(logits).square() * (targets != IGNORED)).sum()
     return nats + (penalty - penalty.detach())
+
+
+def target_nats(head: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor) -> Tensor:
+    """-log p `[n]` of every one of the targets `[B, T]` that counts, in the order of rows and places, after hidden states `[B, T, width]`.
+
+    Most of a prompt's logits are never needed, and never there. Where positions are shared out by a tensor group, each rank has some of
+    all of them, so there the head works on all.
+    """
+    counted = targets != IGNORED
+    if hasattr(hidden, "placements"):
+        return token_nats(head(hidden), targets)[counted]
+    return F.cross_entropy(_wide(head(hidden[counted])), targets[counted], reduction="none")
 
 
 def log_z(logits: Tensor) -> Tensor:

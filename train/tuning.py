@@ -11,14 +11,13 @@ import pyarrow as pa
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.shards import Content, iter_tables, read_table
-from corpusmill.pipeline.special_tokens import IM_END
+from corpusmill.pipeline.stage import Output
 from corpusmill.train import tasks
+from corpusmill.train.options import ParallelConfig
 from corpusmill.train.records import file_ref
 
 if TYPE_CHECKING:
     from corpusmill.pipeline.runner import StageRun
-    from corpusmill.train.model import Llama
-    from corpusmill.train.template import ChatEncoder
 
 #: Which file of a model folder decides what: all of them its behaviour, these the tokens of an example.
 TOKEN_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json")
@@ -84,25 +83,24 @@ def dropped_sentence(what: str, dropped: int, total: int, counts: Mapping[str, i
     return [f"{dropped} of {total} {what} dropped ({', '.join(f'{name} {count}' for name, count in counts.items())})."]
 
 
-def model_files(model: "Llama", encoder: "ChatEncoder", work: Path) -> dict[str, Content]:
-    """Saves a model that talks into `work/model`; returns its files under `model/`."""
-    from corpusmill.train.checkpoint import save_model
+def train(run: "StageRun", module: str, config: Any, parent: str, work: Path, **arguments: Any) -> Output:
+    """Trains by the function `train` of a module of this room, on the processes of `config.parallel`; `work` is the working folder."""
+    from corpusmill.train.launch import launch
 
-    save_model(model, work / "model", _tokenizer(model, encoder))
-    return {f"model/{path.name}": path for path in sorted((work / "model").iterdir())}
+    given = {"config": config.model_dump(mode="json"), "run": run.run.root, "parent": parent, "work": str(work), **arguments}
+    metrics = launch(
+        f"corpusmill.train.{module}:train", given, config.parallel, config.device, run.progress, folder=work / "processes",
+        engine=run.engine, title=run.stage.name, log=Path(run.storage.path(LOG)), steps=config.loop.steps,
+    )  # fmt: skip
+    left = [path for name in ("adapter", "model") for path in sorted((work / name).glob("*"))]
+    files: dict[str, Content] = {f"{path.parent.name}/{path.name}": path for path in left}
+    counts = {"steps": metrics["steps"], "skipped_steps": metrics["skipped_steps"]}
+    return Output({**files, "metrics.json": json_file(metrics)}, counts=counts)
 
 
-def keep_tokenizer(model: "Llama", encoder: "ChatEncoder", work: Path) -> None:
-    """Saves what a model needs beside its weights, so that each saved state in `work` can be made one."""
-    from corpusmill.train.checkpoint import save_tokenizer
-
-    save_tokenizer(_tokenizer(model, encoder), work / "tokenizer")
-
-
-def _tokenizer(model: "Llama", encoder: "ChatEncoder") -> dict[str, bytes]:
-    from corpusmill.train.template import template_files
-
-    return {"tokenizer.json": encoder.tokenizer_json, **template_files(model.arch.context, encoder.template.source, IM_END)}
+def alone(config: Any) -> Any:
+    """The configuration that a task is known by: how the work is spread is no part of what it is."""
+    return config.model_copy(update={"parallel": ParallelConfig()})
 
 
 def json_file(value: Any) -> bytes:

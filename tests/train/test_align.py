@@ -100,7 +100,6 @@ def test_the_reference_is_measured_once(pretrained_run, execute, monkeypatch):
 
     def refuse(*_):
         raise AssertionError("measured again")
-        yield
 
     monkeypatch.setattr(Alignment, "_measured", refuse)
     execute(pretrained_run, stage(loop={"threads": 1, "steps": 2}))

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from corpusmill.train.model import Llama
 from corpusmill.train.objective import Objective, Share, StepLoss
+from corpusmill.train.packing import IGNORED
 from corpusmill.train.precision import autocast, computing, rounded
-from corpusmill.train.token_loss import token_nats
 
 
 class Computation(Protocol):
@@ -76,5 +76,9 @@ class Local:
     @torch.no_grad()
     def nats(self, ids: Tensor, targets: Tensor, segments: Tensor | None) -> Tensor:
         with computing(self.llama, self.llama.device, self.precision):
-            logits = self.llama(ids, segments)
-        return token_nats(logits, targets)
+            return placed(self.llama(ids, segments, targets=targets), targets)
+
+
+def placed(nats: Tensor, targets: Tensor) -> Tensor:
+    """`[B, T]` with the nats of the targets that count at their places, and 0 elsewhere."""
+    return nats.new_zeros(targets.shape).masked_scatter_(targets != IGNORED, nats)

@@ -12,12 +12,12 @@ from corpusmill.train.bits import Batch
 from corpusmill.train.model import Llama
 from corpusmill.train.objective import Objective, StepLoss
 from corpusmill.train.packing import IGNORED
+from corpusmill.train.parallel.computation import placed
 from corpusmill.train.parallel.data import reshard, synchronised
 from corpusmill.train.parallel.layout import Layout
 from corpusmill.train.parallel.sums import squared_norm, total
 from corpusmill.train.parallel.tensor import sharded_loss
 from corpusmill.train.precision import autocast, computing, rounded
-from corpusmill.train.token_loss import token_nats
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ class Spread:
         length = ids.size(1)
         ids, targets, segments = even((ids, targets, segments), self.layout.config.tensor)
         with sharded_loss(self.tensor), computing(self.llama, self.layout.device, self.precision):
-            nats = token_nats(self.llama(ids, segments), targets)
+            nats = placed(self.llama(ids, segments, targets=targets), targets)
         reshard(self.llama)
         return nats[:, :length]
 
