@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -18,6 +18,18 @@ from corpusmill.train.options import LoopConfig, LoraConfig, OptimizerConfig, Pa
 
 PAIRS_FILE = "data/pairs.parquet"
 CORRUPTED = "corrupted"
+
+
+#: Losses that need no reference model.
+REFERENCE_FREE = ("orpo", "simpo")
+#: Options that only some losses have: the value that changes nothing, and which losses.
+OPTIONS_OF: dict[str, tuple[float, tuple[str, ...]]] = {
+    "label_smoothing": (0.0, ("conservative", "robust")),
+    "gamma": (0.0, ("simpo",)),
+    "desirable_weight": (1.0, ("kto",)),
+    "undesirable_weight": (1.0, ("kto",)),
+}
+USUAL_BETA = {"mean-sigmoid": 5.0, "simpo": 2.0}  # those of Tulu 3 and of SimPO's authors
 
 
 class AlignOptimizer(OptimizerConfig):
@@ -40,8 +52,9 @@ class AlignConfig(Config):
 
     files: list[str] = Field(
         default=[],
-        description="JSONL, JSON or Parquet files with `prompt`, `chosen` and `rejected` (text or messages). Without any, pairs are "
-        "built from the run's own documents, as `pairs_from` says.",
+        description="JSONL, JSON or Parquet files with `prompt`, `chosen` and `rejected` (text or messages; for `kto` also `prompt`, "
+        "`completion` and a `label` that is true or false). Without any, pairs are built from the run's own documents, as "
+        "`pairs_from` says.",
     )
     pairs_from: list[str] = Field(
         default=[CORRUPTED],
@@ -55,19 +68,33 @@ class AlignConfig(Config):
     per_document: int = Field(default=8, ge=1, description="At most this many pairs come from one document.")
     max_chars: int = Field(default=200, ge=80, description="Longest completion of a pair that is built from a document, in characters.")
     held_out: float = Field(default=0.1, ge=0, lt=1, description="Share of the pairs that is only measured, by hash.")
-    loss: Literal["sigmoid", "conservative", "mean-sigmoid", "robust", "ipo"] = Field(
+    loss: Literal["sigmoid", "conservative", "mean-sigmoid", "robust", "ipo", "orpo", "simpo", "kto"] = Field(
         default="sigmoid",
-        description="`sigmoid` is DPO; `conservative` and `robust` allow for swapped labels, `mean-sigmoid` and `ipo` for lengths.",
+        description="`sigmoid` is DPO; `conservative` and `robust` allow for swapped labels, `mean-sigmoid` and `ipo` for lengths; `orpo` "
+        "and `simpo` need no reference model, `kto` no pairs.",
     )
-    beta: float = Field(default=0.1, gt=0, description="How strongly the policy is held to the reference model.")
+    reference: str | None = Field(
+        default=None, description="Folder of the reference model, in a transformers layout; else it is the model that is aligned."
+    )
+    beta: float = Field(
+        default=0.1,
+        gt=0,
+        description="How strongly the policy is held to the reference model; the weight of ORPO's odds ratio. Where it is not given: "
+        "5 with `mean-sigmoid`, 2 with `simpo`.",
+    )
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5, description="Share of pairs taken as swapped (conservative, robust).")
+    gamma: float = Field(
+        default=0.0, ge=0, description="By how much rewards are to differ at least (simpo, where it is beta / 2 if not given)."
+    )
+    desirable_weight: float = Field(default=1.0, gt=0, description="Weight of the completions that are good (kto).")
+    undesirable_weight: float = Field(default=1.0, gt=0, description="Weight of those that are not (kto).")
     nll_weight: float = Field(
         default=0.2,
         ge=0,
         description="Weight of the chosen completion's loss a token beside the preference loss (RPO), without which a small model's "
-        "answers grow short; 0 is plain DPO.",
+        "answers grow short; 0 is plain DPO. Where it is not given: 0 with `orpo`, which has it already, and with `kto`.",
     )
-    batch: int = Field(default=16, ge=1, description="Pairs in a step.")
+    batch: int = Field(default=16, ge=1, description="Pairs in a step (kto: completions, at least 2).")
     micro_batch: int = Field(default=0, ge=0, description="Pairs that are computed at a time, to save memory; 0 means the whole batch.")
     epochs: float = Field(default=2.0, gt=0, description="Passes over the pairs; `loop.steps` bounds them.")
     seed: int = Field(default=2, description="Seed of the order of pairs, and of an adapter's first values.")
@@ -91,10 +118,31 @@ class AlignConfig(Config):
             self.__dict__["loop"] = for_adapter(self.loop)
         return self
 
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_values(cls, given: Any) -> Any:
+        """What is customary with a loss, where it is not given."""
+        if not isinstance(given, dict):
+            return given
+        loss = given.get("loss", "sigmoid")
+        usual = {"nll_weight": 0.0} if loss in ("orpo", "kto") else {}
+        usual |= {"beta": USUAL_BETA[loss]} if isinstance(loss, str) and loss in USUAL_BETA else {}
+        if loss == "simpo" and isinstance(beta := given.get("beta", USUAL_BETA["simpo"]), int | float):
+            usual["gamma"] = beta / 2  # what the authors' runs have come to
+        return usual | given
+
     @model_validator(mode="after")
-    def _smoothing_is_used(self) -> "AlignConfig":
-        if self.label_smoothing and self.loss not in ("conservative", "robust"):
-            raise ValueError(f"label_smoothing is for the losses conservative and robust, and the loss is {self.loss}")
+    def _options_are_used(self) -> "AlignConfig":
+        for option, (neutral, losses) in OPTIONS_OF.items():
+            if getattr(self, option) != neutral and self.loss not in losses:
+                which = f"loss{'es' if len(losses) > 1 else ''} {' and '.join(losses)}"
+                raise ValueError(f"{option} is for the {which}, and the loss is {self.loss}")
+        if self.loss == "orpo" and self.nll_weight:
+            raise ValueError("nll_weight is 0 with the loss orpo, which has the chosen completion's loss in it already")
+        if self.loss in REFERENCE_FREE and self.reference is not None:
+            raise ValueError(f"reference is for losses with a reference model, and {self.loss} needs none")
+        if self.loss == "kto" and self.batch < 2:
+            raise ValueError("batch is at least 2 with the loss kto, which sets completions against the prompts of others in their batch")
         return self
 
 

@@ -7,15 +7,14 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.pipeline.shards import read_table
-from corpusmill.pipeline.special_tokens import EOT_ID, IM_END_ID, IM_START_ID, PAD_ID
 from corpusmill.train import tasks
-from corpusmill.train.checkpoint import load_model
-from corpusmill.train.device import deterministic, pick_device
+from corpusmill.train.device import deterministic
 from corpusmill.train.generate import generate_batch
 from corpusmill.train.intervals import bootstrap_ratio, wilson
 from corpusmill.train.preference_data import Pair, pairs_from_table
 from corpusmill.train.sampling import Sampling
 from corpusmill.train.scores import Score, TextScorer
+from corpusmill.train.speaker import load_speaker
 from corpusmill.train.template import load_chat
 from corpusmill.train.text_stream import plain
 
@@ -78,16 +77,16 @@ def choose_prompts(pairs: Sequence[Pair], count: int) -> list[Pair]:
 
 def answer(run: "StageRun", folder: str, prompts: Sequence[Pair], config: "JudgedConfig", device: str) -> list[list[int]]:
     """The tokens of a model's answers. A prompt's seed hangs on nothing but the prompt."""
-    model, encoder = load_model(run.run.path(folder), pick_device(device)).eval(), load_chat(run.run.child(folder))
+    speaker = load_speaker(run.run.path(folder), device)
     with deterministic():
         answers = generate_batch(
-            model,
-            [encoder.encode(pair.prompt, add_generation_prompt=True).ids.tolist() for pair in prompts],
+            speaker.model,
+            [speaker.encoder.encode(pair.prompt, add_generation_prompt=True).ids.tolist() for pair in prompts],
             max_tokens=config.max_tokens,
             sampling=Sampling(temperature=config.temperature, top_k=config.top_k),
             seeds=[tasks.hash_of(f"judged {config.seed}", pair.prompt[-1]["content"]) for pair in prompts],
-            stop=(EOT_ID, IM_END_ID),
-            banned=(PAD_ID, IM_START_ID),
+            stop=speaker.stop,
+            banned=speaker.banned,
         )
         return [each.tokens for each in answers]
 
