@@ -143,6 +143,8 @@ class AlignConfig(Config):
             raise ValueError(f"reference is for losses with a reference model, and {self.loss} needs none")
         if self.loss == "kto" and self.batch < 2:
             raise ValueError("batch is at least 2 with the loss kto, which sets completions against the prompts of others in their batch")
+        if self.loss == "kto" and self.parallel.pipeline > 1:
+            raise ValueError("parallel.pipeline is 1 with the loss kto, as a step's first loss needs all of its completions")
         return self
 
 

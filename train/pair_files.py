@@ -11,12 +11,14 @@ from corpusmill.train.records import Row, read_records
 from corpusmill.train.template import Message
 
 
-def read_pairs(files: Sequence[str], held_out: float) -> list[Pair]:
-    """Every pair of the user's files, in their order. Whether one is held out depends on its first message."""
+def read_pairs(files: Sequence[str], held_out: float, singles: bool = False) -> list[Pair]:
+    """Every pair of the user's files, in their order. Whether one is held out depends on its first message. With `singles` a row
+    may also be a completion with a label: a pair without its other side."""
     pairs = []
     for path in files:
         for place, row in read_records(path):
-            prompt, chosen, rejected = pair_messages(place, row)
+            read = single_messages if singles and row.get("completion") is not None else pair_messages
+            prompt, chosen, rejected = read(place, row)
             pairs.append(Pair(place, None, "file", tasks.is_held_out(prompt[0]["content"], held_out), prompt, chosen, rejected))
     return pairs
 
@@ -36,6 +38,15 @@ def pair_messages(place: str, row: Row) -> tuple[list[Message], list[Message], l
         shared += 1
     prompt = _prompt(place, row, chosen[:shared])
     return prompt, chosen[shared:], rejected[shared:]
+
+
+def single_messages(place: str, row: Row) -> tuple[list[Message], list[Message], list[Message]]:
+    """The same of a row with one `completion`: it is chosen where its `label` is true, else rejected; the other side is empty."""
+    completion, label = _completion(place, row, "completion"), row.get("label")
+    if not isinstance(label, bool):
+        raise InputError(f"{place}: `label` is {'missing' if label is None else f'a {type(label).__name__}'}, expected true or false.")
+    prompt = _prompt(place, row, [])
+    return (prompt, completion, []) if label else (prompt, [], completion)
 
 
 def _completion(place: str, row: Row, key: str) -> list[Message]:

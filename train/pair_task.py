@@ -29,7 +29,7 @@ def make_pairs(run: "StageRun", config: AlignConfig, parent: str, given: Sequenc
     require_learnable(encoder)
     found: dict[str, dict[str, Any]] = {}
     if config.files:
-        pairs = pair_files.read_pairs(config.files, config.held_out)
+        pairs = pair_files.read_pairs(config.files, config.held_out, singles=config.loss == "kto")
     else:
         pairs, found = _from_documents(run, config)
     prepared = [preference_data.prepare_pair(pair, encoder, context) for pair in pairs]

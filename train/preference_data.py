@@ -60,9 +60,15 @@ class Pair:
     rejected_score: float | None = None
 
 
+NOTHING = Encoded(np.zeros(0, np.int32), np.zeros(0, np.bool_))
+
+
 @dataclass(frozen=True)
 class PreparedPair:
-    """A pair as tokens: prompt and completion together, the mask on the completion. `failed` says why it is dropped."""
+    """A pair as tokens: prompt and completion together, the mask on the completion. `failed` says why it is dropped.
+
+    A side is NOTHING where a row of the user's has but one completion.
+    """
 
     pair: Pair
     chosen: Encoded
@@ -73,15 +79,16 @@ class PreparedPair:
 def prepare_pair(pair: Pair, encoder: ChatEncoder, context: int) -> PreparedPair:
     """Tokenises a pair. It is dropped as `equal`, as `empty` (a completion that says nothing) or as `too_long` (a
     side that does not fit into `context` places whole: half a completion is not what was preferred)."""
-    chosen, rejected = (_encode(pair, side, encoder) for side in (pair.chosen, pair.rejected))
+    chosen, rejected = (_encode(pair, side, encoder) if side else NOTHING for side in (pair.chosen, pair.rejected))
+    given = [(side, tokens) for side, tokens in ((pair.chosen, chosen), (pair.rejected, rejected)) if side]
     failed = []
     if np.array_equal(chosen.ids, rejected.ids):
         failed.append("equal")
-    if not all(any(m["content"].strip() for m in side) for side in (pair.chosen, pair.rejected)):
+    if not all(any(m["content"].strip() for m in side) for side, _ in given):
         failed.append("empty")
-    if max(len(chosen.ids), len(rejected.ids)) > context + 1:
+    if max(len(tokens.ids) for _, tokens in given) > context + 1:
         failed.append("too_long")
-    if not (chosen.mask.any() and rejected.mask.any()):
+    if not all(tokens.mask.any() for _, tokens in given):
         failed.append("nothing_to_learn")
     return PreparedPair(pair, chosen, rejected, failed)
 
