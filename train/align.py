@@ -105,7 +105,9 @@ class AlignConfig(Config):
     evaluate_every: int = Field(default=50, ge=0, description="Steps between two measurements on held-out pairs in the log; 0: none.")
     loop: AlignLoop = Field(default_factory=AlignLoop, description="Steps, learning rates and guards.")
     lora: LoraConfig = Field(default_factory=LoraConfig, description="A low-rank adapter that is trained in place of all weights.")
-    judged: JudgedConfig = Field(default_factory=JudgedConfig, description="Answers before and after, scored by the classifiers.")
+    judged: JudgedConfig = Field(
+        default_factory=JudgedConfig, json_schema_extra=ASIDE, description="Answers before and after, scored by the run's classifiers."
+    )
 
     @property
     def columns(self) -> list[str]:

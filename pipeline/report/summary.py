@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from corpusmill.pipeline.report.alignment import Alignment, read_alignment
 from corpusmill.pipeline.report.classifiers import Classifier, read_classifiers
 from corpusmill.pipeline.report.decisions import Decisions, read_decisions
 from corpusmill.pipeline.report.dedup_details import DedupDetails, read_dedup_details
@@ -34,6 +35,7 @@ class Summary:
     mixture: list[Component] = field(default_factory=list)
     classifiers: list[Classifier] = field(default_factory=list)
     origins: list[Origin] = field(default_factory=list)
+    alignment: Alignment | None = None
     warnings: list[str] = field(default_factory=list)
 
 
@@ -53,6 +55,7 @@ def read_summary(folder: str, deep: bool = True) -> Summary:
     )  # fmt: skip
     if deep:
         summary.origins = read_origins(reader)
+        summary.alignment = read_alignment(reader)
     summary.warnings = warnings(summary)
     return summary
 
