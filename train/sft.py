@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from corpusmill.pipeline.config import ASIDE, Config
 from corpusmill.pipeline.errors import InputError
@@ -15,7 +15,7 @@ from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Stage
 from corpusmill.train import tuning
 from corpusmill.train.chat_templates import NAMED
-from corpusmill.train.options import LoopConfig, OptimizerConfig, ParallelConfig
+from corpusmill.train.options import LoopConfig, LoraConfig, OptimizerConfig, ParallelConfig, for_adapter
 from corpusmill.train.records import file_ref
 
 EXAMPLES_FILE = "data/examples.parquet"
@@ -57,11 +57,18 @@ class SftConfig(Config):
     batch: int = Field(default=8, ge=1, description="Rows of packed examples, each as long as the model's context, in a step.")
     micro_batch: int = Field(default=0, ge=0, description="Rows that are computed at a time, to save memory; 0 means the whole batch.")
     epochs: float = Field(default=3.0, gt=0, description="Passes over the examples; `loop.steps` bounds them.")
-    seed: int = Field(default=1, description="Seed of the order of examples.")
+    seed: int = Field(default=1, description="Seed of the order of examples, and of an adapter's first values.")
     parallel: ParallelConfig = Field(default_factory=ParallelConfig, description="Processes, and what they share out.")
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu` or `cuda`.")
     evaluate_every: int = Field(default=50, ge=0, description="Steps between two measurements of the held-out loss in the log; 0: none.")
     loop: SftLoop = Field(default_factory=SftLoop, description="Steps, learning rates and guards.")
+    lora: LoraConfig = Field(default_factory=LoraConfig, description="A low-rank adapter that is trained in place of all weights.")
+
+    @model_validator(mode="after")
+    def _adapters_have_adamw(self) -> "SftConfig":
+        if self.lora.rank:
+            self.__dict__["loop"] = for_adapter(self.loop)
+        return self
 
     @field_validator("template")
     @classmethod
