@@ -1,4 +1,4 @@
-"""Causal self-attention with grouped queries, and the cache of keys and values with which text is written."""
+"""Causal self-attention with grouped queries."""
 
 import torch
 import torch.nn.functional as F
@@ -6,29 +6,10 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import flex_attention
 
 from corpusmill.train.architecture import Architecture
+from corpusmill.train.kv_cache import KVCache
 from corpusmill.train.norm import RMSNorm
 from corpusmill.train.rope import rotate
-from corpusmill.train.visibility import Mask, first_key, fused
-
-
-class KVCache:
-    """Keys and values of the positions so far, `[B, kv_heads, longest, head_dim]` each, by layer."""
-
-    def __init__(self, longest: int, window: int = 0):
-        self.longest, self.window, self.length = longest, window, 0
-        self.layers: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores `[B, kv_heads, T, head_dim]` after the first `length` positions; returns all that the new ones see."""
-        if layer not in self.layers:  # shape, type and device are those of what comes: half the heads, say, or bf16
-            shape = (*keys.shape[:2], self.longest, keys.size(3))
-            self.layers[layer] = keys.new_empty(shape), values.new_empty(shape)
-        kept_keys, kept_values = self.layers[layer]
-        first, end = first_key(self.length, self.window), self.length + keys.size(2)
-        kept_keys[:, :, self.length : end] = keys
-        kept_values[:, :, self.length : end] = values
-        return kept_keys[:, :, first:end], kept_values[:, :, first:end]
-
+from corpusmill.train.visibility import Mask, fused
 
 #: Rows up to this length are attended to by plain products where a CPU computes in bf16: torch's own kernel is quick in fp32 alone, and
 #: takes three times as long for 64 tokens, twice as long for 512.

@@ -5,8 +5,10 @@ from typing import Any
 import numpy as np
 
 from corpusmill.pipeline.special_tokens import EOT_ID, IM_END_ID, IM_START_ID, PAD_ID
-from corpusmill.train.generate import generate, stream_text
+from corpusmill.train.generate import generate_batch
 from corpusmill.train.model import Llama
+from corpusmill.train.sampling import Sampling
+from corpusmill.train.text_stream import plain
 from corpusmill.train.validation import Validation
 
 #: Tokens of a document that are given (at most half of it), and that are written.
@@ -29,12 +31,12 @@ class Continuations:
 
     def write(self, model: Llama) -> list[dict[str, Any]]:
         """One text for each document: its id, what was given, and what the model wrote."""
-        found = []
-        for number, (document, prompt) in enumerate(zip(self.documents, self.prompts)):
-            ids = generate(
-                model, [EOT_ID, *prompt], max_tokens=WRITTEN, temperature=TEMPERATURE, top_k=TOP_K, seed=self.seed + number,
-                stop=(EOT_ID,), banned=(PAD_ID, IM_START_ID, IM_END_ID),
-            )  # fmt: skip
-            text = "".join(stream_text(self.tokenizer, ids))
-            found.append({"document": document.id, "prompt": "".join(stream_text(self.tokenizer, iter(prompt))), "text": text})
-        return found
+        texts = generate_batch(
+            model, [[EOT_ID, *prompt] for prompt in self.prompts], max_tokens=WRITTEN,
+            sampling=Sampling(temperature=TEMPERATURE, top_k=TOP_K, seed=self.seed), stop=(EOT_ID,), banned=(PAD_ID, IM_START_ID, IM_END_ID),
+            tokenizer=self.tokenizer,
+        )  # fmt: skip
+        return [
+            {"document": document.id, "prompt": plain(self.tokenizer.decode(prompt)), "text": plain(text.text)}
+            for document, prompt, text in zip(self.documents, self.prompts, texts, strict=True)
+        ]

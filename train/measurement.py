@@ -13,7 +13,7 @@ from corpusmill.train.intervals import wilson
 from corpusmill.train.logprobs import collate, sum_logps
 from corpusmill.train.parallel.computation import Local
 from corpusmill.train.preference_data import pairs_from_table, prepare_pair
-from corpusmill.train.samples import sample
+from corpusmill.train.samples import write_samples
 from corpusmill.train.template import load_chat
 from corpusmill.train.tokenizer_file import read_tokenizer
 from corpusmill.train.validation import Validation
@@ -68,4 +68,5 @@ class Measurement:
         """A continuation of every prompt's text, and (of a tuned model) an answer to every prompt's question."""
         kinds = ("continuation",) if self.stage == "pretrain" else ("continuation", "answer")
         with deterministic():
-            return [sample(self.model, self.encoder, prompt, kind, self.config) for prompt in prompts for kind in kinds]
+            written = [write_samples(self.model, self.encoder, prompts, kind, self.config) for kind in kinds]
+        return [sample for of_prompt in zip(*written) for sample in of_prompt]

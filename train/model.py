@@ -13,7 +13,8 @@ from torch.utils.checkpoint import checkpoint
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.train.architecture import Architecture
-from corpusmill.train.attention import Attention, KVCache
+from corpusmill.train.attention import Attention
+from corpusmill.train.kv_cache import KVCache
 from corpusmill.train.norm import RMSNorm
 from corpusmill.train.rope import rotary_table
 from corpusmill.train.token_loss import target_nats
@@ -86,17 +87,18 @@ class Decoder(nn.Module):
     def forward(self, ids: Tensor, segments: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
         """Hidden states `[B, T, width]` for ids `[B, T]` (or the hidden states before this part); see `Llama.forward`."""
         past, length = cache.length if cache else 0, ids.size(1)
-        end = past + length
-        if end > self.arch.context:
-            raise InputError(f"a sequence of {end} tokens is longer than the model's context of {self.arch.context}.")
-        starts = document_starts(segments)
-        mask = visible(starts, past, length, self.arch.window, ids.device)
+        end, longest = past + length, length + (cache.longest_row if cache else 0)
+        if longest > self.arch.context:
+            raise InputError(f"a sequence of {longest} tokens is longer than the model's context of {self.arch.context}.")
+        starts = cache.row_starts(ids.device) if cache else document_starts(segments)
+        hidden = None if cache and not cache.ragged else starts  # where all rows see all that is given them, a mask would cost for nothing
+        mask = visible(hidden, past, length, self.arch.window, ids.device, cache.first if cache else 0)
         x = ids if self.embed_tokens is None else self.embed_tokens(ids)
         cos, sin = rotary_table(self.arch, x.device, x.dtype)
         if starts is None:
             cos, sin = cos[past:end], sin[past:end]
-        else:  # positions begin at 0 in each document
-            positions = torch.arange(length, device=ids.device) - starts
+        else:  # positions begin at 0 in each document or row
+            positions = torch.arange(past, end, device=ids.device) - starts
             cos, sin = cos[positions].unsqueeze(1), sin[positions].unsqueeze(1)
         for layer in self.layers.values():
             x = layer(x, cos, sin, mask, cache)

@@ -171,6 +171,8 @@ class Alignment:
             batch = self._collate(pairs, numbers)
             logps = by_sequence(_counted_nats(model, batch), batch.labels).sums.double().cpu().view(-1, 2)
             sums[numbers[:count]] = logps[:count]
+        if self.layout.index("pipeline"):  # its ranks have measured the same pairs
+            sums.zero_()
         chosen, rejected = total(sums.flatten(), self.layout).view(-1, 2).float().T
         return Reference(chosen.contiguous(), rejected.contiguous())
 

@@ -1,6 +1,6 @@
 """Texts that the models of a run write on prompts from documents that none of them has learned from."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -8,9 +8,11 @@ import pyarrow as pa
 from corpusmill.pipeline.special_tokens import EOT_ID, IM_END_ID, IM_START_ID, PAD_ID
 from corpusmill.train import tasks
 from corpusmill.train.conversation import user_turn
-from corpusmill.train.generate import generate, stream_text
+from corpusmill.train.generate import generate_batch
 from corpusmill.train.model import Llama
+from corpusmill.train.sampling import Sampling
 from corpusmill.train.template import ChatEncoder
+from corpusmill.train.text_stream import plain
 
 if TYPE_CHECKING:
     from corpusmill.train.evaluate import EvaluateConfig
@@ -31,23 +33,30 @@ def choose_prompts(tables: Iterable[pa.Table], held_out: Callable[[str], bool], 
     return tasks.choose(tables, "samples", count, 1, build) if count else []
 
 
-def sample(model: Llama, encoder: ChatEncoder, prompt: dict[str, str], kind: str, config: "EvaluateConfig") -> dict[str, Any]:
-    """One text: `continuation` goes on from the document's beginning, `answer` replies to the question in a chat.
+def write_samples(
+    model: Llama, encoder: ChatEncoder, prompts: Sequence[dict[str, str]], kind: str, config: "EvaluateConfig"
+) -> list[dict[str, Any]]:
+    """One text for each prompt: `continuation` goes on from the document's beginning, `answer` replies to the question in a chat.
 
     No turn ends in a continuation, so there the token that ends one is never written.
     """
-    given = prompt["text"] if kind == "continuation" else prompt["question"]
-    if kind == "continuation":
-        ids = [EOT_ID, *encoder.encode_text(given)]
+    continues = kind == "continuation"
+    asked = [prompt["text" if continues else "question"] for prompt in prompts]
+    if continues:
+        ids = [[EOT_ID, *encoder.encode_text(text)] for text in asked]
     else:
-        ids = encoder.encode([user_turn(given)], add_generation_prompt=True).ids.tolist()
-    banned = (PAD_ID, IM_START_ID, IM_END_ID) if kind == "continuation" else (PAD_ID, IM_START_ID)
-    seed = tasks.hash_of(f"sample {config.seed} {kind}", prompt["document"]) >> 1  # torch takes 63 bits
-    tokens = list(
-        generate(
-            model, ids, max_tokens=config.max_tokens, temperature=config.temperature, top_k=config.top_k, seed=seed,
-            stop=(EOT_ID, IM_END_ID), banned=banned,
-        )
-    )  # fmt: skip
-    text = "".join(stream_text(encoder.tokenizer, iter(tokens)))
-    return {"kind": kind, "document": prompt["document"], "prompt": given, "text": text, "tokens": len(tokens)}
+        ids = [encoder.encode([user_turn(text)], add_generation_prompt=True).ids.tolist() for text in asked]
+    texts = generate_batch(
+        model,
+        ids,
+        max_tokens=config.max_tokens,
+        sampling=Sampling(temperature=config.temperature, top_k=config.top_k),
+        seeds=[tasks.hash_of(f"sample {config.seed} {kind}", prompt["document"]) for prompt in prompts],
+        stop=(EOT_ID, IM_END_ID),
+        banned=(PAD_ID, IM_START_ID, IM_END_ID) if continues else (PAD_ID, IM_START_ID),
+        tokenizer=encoder.tokenizer,
+    )
+    return [
+        {"kind": kind, "document": prompt["document"], "prompt": given, "text": plain(text.text), "tokens": len(text.tokens)}
+        for prompt, given, text in zip(prompts, asked, texts, strict=True)
+    ]

@@ -69,8 +69,9 @@ def export(run: str, step: int, output: Path, stage: str | None = None) -> Check
     if output.exists():
         raise InputError(f"{output}: is there already.")
     with torch.no_grad():
-        arch = Architecture.model_validate(saved.record["model"])
-        model = merged_model(saved.path, Path(run)) or model_of(arch, read_weights(saved.path))
+        model = merged_model(saved.path, Path(run)) or model_of(
+            Architecture.model_validate(saved.record["model"]), read_weights(saved.path)
+        )
     save_model(model, output, saved.path.parents[1] / "tokenizer")
     return chosen
 

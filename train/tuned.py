@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.special_tokens import IM_END
 from corpusmill.train.adapter import save_adapter
+from corpusmill.train.chat_folder import chat_files
 from corpusmill.train.checkpoint import WEIGHTS, load_model, model_of, save_model, save_tokenizer
 from corpusmill.train.files import write_json
 from corpusmill.train.loop import FitResult
@@ -20,7 +20,7 @@ from corpusmill.train.model import Llama
 from corpusmill.train.options import LoraConfig
 from corpusmill.train.parallel.layout import Layout
 from corpusmill.train.state import read_weights
-from corpusmill.train.template import ChatEncoder, template_files
+from corpusmill.train.template import ChatEncoder
 
 if TYPE_CHECKING:
     from corpusmill.train.align import AlignConfig
@@ -46,8 +46,7 @@ def start_from(folder: str, layout: Layout, config: "SftConfig | AlignConfig", t
 
 def keep_beside(model: Llama, encoder: ChatEncoder, folder: str, lora: LoraConfig, work: Path) -> None:
     """Saves into `work` what saved states need to become model folders: the tokenizer, and which model an adapter belongs to."""
-    tokenizer = {"tokenizer.json": encoder.tokenizer_json, **template_files(model.arch.context, encoder.template.source, IM_END)}
-    save_tokenizer(tokenizer, work / "tokenizer")
+    save_tokenizer(chat_files(encoder, model.arch.context), work / "tokenizer")
     if lora.rank:
         write_json(work / ADAPTED, {"base": _name(folder), "sha256": _sha256(Path(folder)), "lora": lora.model_dump(mode="json")})
 
@@ -94,8 +93,10 @@ def _with_weights(folder: str, lora: LoraConfig, seed: int, weights: Mapping[str
 
 
 def _name(folder: str) -> str:
-    """A model's folder as seen from its run: an adapter's bytes are the same wherever the run lies."""
-    return "/".join(Path(folder).parts[-2:])
+    """A model's folder as seen from its run: an adapter's bytes are the same wherever the run lies. What instruction tuning starts from
+    (`.../start/model`) may be a copy of the pre-trained model with another template."""
+    stage, name = Path(folder).parts[-2:]
+    return f"{'pretrain' if stage == 'start' else stage}/{name}"
 
 
 def _sha256(folder: Path) -> str:

@@ -35,8 +35,11 @@ def first_key(past: int, window: int) -> int:
     return max(0, past + 1 - window) if window else 0
 
 
-def visible(starts: Tensor | None, past: int, length: int, window: int, device: torch.device) -> Mask:
-    """The mask of `length` queries at positions from `past` on, over the keys from `first_key(past, window)` on."""
+def visible(starts: Tensor | None, past: int, length: int, window: int, device: torch.device, first: int = 0) -> Mask:
+    """The mask of `length` queries at places from `past` on, over the keys from `first` on.
+
+    `starts` `[B, T]` or `[B, 1]` is the first place of each query's document; nothing that it sees lies before `first`.
+    """
     narrow = 0 < window < past + length
     if starts is None and (length == 1 or not (past or narrow)):
         return None
@@ -46,7 +49,7 @@ def visible(starts: Tensor | None, past: int, length: int, window: int, device: 
         earliest = torch.maximum(earliest, starts)
     if device.type == "cuda" and not past:
         return block_mask(earliest)
-    return dense_mask(earliest, past, first_key(past, window))
+    return dense_mask(earliest, past, first)
 
 
 def dense_mask(earliest: Tensor, past: int = 0, first: int = 0) -> Tensor:

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from corpusmill.dedup.contamination.config import ContaminationConfig, FieldsConfig
-from corpusmill.dedup.contamination.files import read_set, set_files
+from corpusmill.dedup.contamination.files import set_files
 from corpusmill.dedup.contamination.readers import FORMATS, reader
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.ingest.item_rows import read_set
 
 CHOICES = {"text": ["red", "blue"], "label": ["A", "B"]}
 ROWS: list[tuple[str, dict[str, Any], list[tuple[str, str]]]] = [

@@ -1,0 +1,120 @@
+"""A model folder as something that writes: text in, text out."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.special_tokens import END_OF_TEXT, IM_END, IM_START, PAD
+from corpusmill.pipeline.storage import Storage
+from corpusmill.train.checkpoint import load_model
+from corpusmill.train.conversation import user_turn
+from corpusmill.train.device import pick_device
+from corpusmill.train.generate import Overflow, generate, generate_batch
+from corpusmill.train.model import Llama
+from corpusmill.train.sampling import Sampling
+from corpusmill.train.template import ChatEncoder, load_chat
+from corpusmill.train.text_stream import stream_text
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A text that a model wrote, as it wrote it: `plain` (text_stream.py) makes it safe for a terminal."""
+
+    prompt: str
+    text: str
+    tokens: int  # that were written; those of a stop string included, the one that ended the text not
+    ended: str  # "stop token", "stop string" or "length"
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A model with its tokenizer, ready to write."""
+
+    folder: Path
+    model: Llama
+    tokenizer: Any  # tokenizers.Tokenizer
+    stop: frozenset[int]  # ids that end a text
+    banned: tuple[int, ...]  # ids that are never written
+    begin: tuple[int, ...]  # ids before every text
+
+    @cached_property
+    def encoder(self) -> ChatEncoder:
+        """For conversations. InputError where the tokenizer can't have any."""
+        return load_chat(Storage(str(self.folder)))
+
+    def ids(self, prompt: str, chat: bool = False) -> list[int]:
+        """The ids of a text to go on with, or (`chat`) of a message to answer."""
+        if chat:
+            return list(map(int, self.encoder.encode([user_turn(prompt)], add_generation_prompt=True).ids))
+        return [*self.begin, *self.tokenizer.encode(prompt, add_special_tokens=False).ids]
+
+    def stream(
+        self, ids: Sequence[int], *, max_tokens: int, sampling: Sampling, stop_strings: Sequence[str] = (), overflow: Overflow = "slide"
+    ) -> Iterator[str]:
+        """What continues `ids`, in pieces that are safe for a terminal, as they come. InputError before the first."""
+        tokens = generate(
+            self.model, ids, max_tokens=max_tokens, sampling=sampling, stop=self.stop, banned=self.banned, overflow=overflow
+        )  # fmt: skip
+        return stream_text(self.tokenizer, tokens, stop_strings, ids)
+
+    def complete(
+        self,
+        prompts: Sequence[str],
+        *,
+        max_tokens: int,
+        sampling: Sampling,
+        samples: int = 1,
+        chat: bool = False,
+        stop_strings: Sequence[str] = (),
+        overflow: Overflow = "slide",
+    ) -> Iterator[Completion]:
+        """`samples` texts for each prompt, in the prompts' order. A prompt's texts don't depend on the other prompts: sample `n` of
+        each has the seed `sampling.seed + n`."""
+        asked = [prompt for prompt in prompts for _ in range(samples)]
+        ids = [ids for prompt in prompts for ids in [self.ids(prompt, chat)] * samples]
+        texts = generate_batch(
+            self.model, ids, max_tokens=max_tokens, sampling=sampling, seeds=[sampling.seed + n for _ in prompts for n in range(samples)],
+            stop=self.stop, banned=self.banned, tokenizer=self.tokenizer, stop_strings=stop_strings, overflow=overflow,
+        )  # fmt: skip
+        return (Completion(prompt, text.text, len(text.tokens), text.ended) for prompt, text in zip(asked, texts, strict=True))
+
+
+def load_speaker(folder: str | Path, device: str = "auto") -> Speaker:
+    """The speaker of a model folder. InputError names the file that is missing or broken."""
+    from tokenizers import Tokenizer
+
+    folder = Path(folder)
+    model = load_model(folder, pick_device(device)).eval()
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise InputError(f"{path}: no such file, so the model can't read or write text.")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing more special
+        raise InputError(f"{path}: not a tokenizer ({error}).") from error
+    tokenizer.encode_special_tokens = True  # names of special tokens in a text are text
+    begin = _ids(tokenizer, END_OF_TEXT) or tuple(_tokens(folder, "bos_token_id"))
+    stop = {*_ids(tokenizer, END_OF_TEXT), *_ids(tokenizer, IM_END), *_tokens(folder, "eos_token_id")}
+    return Speaker(folder, model, tokenizer, frozenset(stop), _ids(tokenizer, PAD) + _ids(tokenizer, IM_START), begin)
+
+
+def _ids(tokenizer: Any, name: str) -> tuple[int, ...]:
+    """The id of a special token; none where the tokenizer is another program's and lacks it."""
+    number = tokenizer.token_to_id(name)
+    return () if number is None else (number,)
+
+
+def _tokens(folder: Path, key: str) -> list[int]:
+    """The ids that `generation_config.json` gives under a key, where there is such a file."""
+    path = folder / "generation_config.json"
+    if not path.is_file():
+        return []
+    try:
+        given = json.loads(path.read_bytes()).get(key)
+        return [int(number) for number in (given if isinstance(given, list) else [given]) if number is not None]
+    except (ValueError, AttributeError, TypeError) as error:
+        raise InputError(f"{path}: not a JSON object with ids of tokens under `{key}`.") from error
