@@ -63,12 +63,12 @@ class Scored:
 
 
 class ModelUnderTest:
-    """A model folder, loaded once for all its tasks."""
+    """A model folder, loaded once for all its tasks. `batch`: how many full contexts are computed at a time."""
 
-    def __init__(self, folder: str | Path, device: str = "auto", batch_tokens: int = 4096):
+    def __init__(self, folder: str | Path, device: str = "auto", batch: int = 16):
         self.speaker = load_speaker(folder, device)
         self.encoder = Encoder(self.speaker)
-        self.batch_tokens = batch_tokens
+        self.batch_tokens = batch * self.encoder.context
 
     def score(self, config: TaskConfig, chosen: ItemSet, advance: Advance = lambda done: None) -> Scored:
         """`advance` is told of choices, or questions, that are done."""
