@@ -11,7 +11,6 @@ from corpusmill.train.norm import RMSNorm
 from corpusmill.train.rope import rotate
 from corpusmill.train.visibility import Mask, fused
 
-
 #: Rows up to this length are attended to by plain products where a CPU computes in bf16: torch's own kernel is quick in fp32 alone, and
 #: takes three times as long for 64 tokens, twice as long for 512.
 PLAIN = 512

@@ -28,7 +28,7 @@ from corpusmill.train.preference_data import PreparedPair, pairs_from_table, pre
 from corpusmill.train.reference import Reference, reference_key
 from corpusmill.train.template import load_chat
 from corpusmill.train.token_loss import token_nats
-from corpusmill.train.tuned import keep_tokenizer, leave_model, start_from
+from corpusmill.train.tuned import keep_beside, leave_model, start_from
 from corpusmill.train.tuning import LOG
 
 EVALUATION_BATCH = 16  # pairs; fixed, so that what is measured does not depend on the training batch
@@ -58,7 +58,7 @@ class Alignment:
     def __init__(self, config: AlignConfig, folder: str, pairs: pa.Table, layout: Layout):
         self.config, self.folder, self.layout = config, folder, layout
         self.encoder = load_chat(Storage(folder))
-        self.model = start_from(folder, layout, config.batch, "align")
+        self.model = start_from(folder, layout, config, "align")
         prepared = [prepare_pair(pair, self.encoder, self.model.arch.context) for pair in pairs_from_table(pairs)]
         self.pairs = [p for p in prepared if not p.pair.held_out]
         self.held_out = [p for p in prepared if p.pair.held_out]
@@ -72,7 +72,7 @@ class Alignment:
     def train(self, work: Path, log: Path, progress: Progress | None = None) -> dict[str, Any]:
         """Trains, and leaves the model; returns what `metrics.json` holds."""
         if self.layout.is_main:
-            keep_tokenizer(self.model, self.encoder, work)
+            keep_beside(self.model, self.encoder, self.folder, self.config.lora, work)
         with deterministic(self.loop.threads):
             before = self.measure_held_out(Local(self.model, self.loop.precision))
         result = fit(
@@ -83,7 +83,7 @@ class Alignment:
         if not self.measured:  # killed after the last step
             with deterministic(self.loop.threads):
                 self.measured = self.measure_held_out(result.computation)
-        leave_model(self.model, self.folder, result, self.layout, work)
+        leave_model(self.model, self.folder, result, self.layout, self.config, work)
         return {
             "pairs": len(self.pairs),
             "held_out_pairs": len(self.held_out),
@@ -171,6 +171,8 @@ class Alignment:
             batch = self._collate(pairs, numbers)
             logps = by_sequence(_counted_nats(model, batch), batch.labels).sums.double().cpu().view(-1, 2)
             sums[numbers[:count]] = logps[:count]
+        if self.layout.index("pipeline"):  # its ranks have measured the same pairs
+            sums.zero_()
         chosen, rejected = total(sums.flatten(), self.layout).view(-1, 2).float().T
         return Reference(chosen.contiguous(), rejected.contiguous())
 

@@ -1,11 +1,12 @@
 """The stage `sft`: the pre-trained model learns to answer, from the user's examples or from the run's own documents."""
 
+import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from corpusmill.pipeline.config import ASIDE, Config
 from corpusmill.pipeline.errors import InputError
@@ -13,9 +14,12 @@ from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Stage
 from corpusmill.train import tuning
-from corpusmill.train.options import LoopConfig, OptimizerConfig, ParallelConfig
+from corpusmill.train.chat_templates import NAMED
+from corpusmill.train.options import LoopConfig, LoraConfig, OptimizerConfig, ParallelConfig, for_adapter
+from corpusmill.train.records import file_ref
 
 EXAMPLES_FILE = "data/examples.parquet"
+DROPPED_FILE = "dropped/examples.parquet"
 REPORT_FILE = "report/part-00000.parquet"
 
 
@@ -41,6 +45,11 @@ class SftConfig(Config):
         description="JSONL, JSON or Parquet files with `messages`, `instruction`/`output` or `prompt`/`completion`. "
         "Without any, tasks are built from the run's own documents.",
     )
+    template: str = Field(
+        default="keep",
+        description="The chat template: `keep` (that of the model that is tuned), `chatml`, `llama3`, or a file that ends with .jinja. "
+        "Special tokens that the model lacks for a named one are added.",
+    )
     examples: int = Field(default=2000, ge=2, description="At most this many tasks are built from documents.")
     per_document: int = Field(default=8, ge=1, description="At most this many tasks come from one document.")
     max_chars: int = Field(default=400, ge=80, description="Longest answer of a task that is built from a document, in characters.")
@@ -48,11 +57,25 @@ class SftConfig(Config):
     batch: int = Field(default=8, ge=1, description="Rows of packed examples, each as long as the model's context, in a step.")
     micro_batch: int = Field(default=0, ge=0, description="Rows that are computed at a time, to save memory; 0 means the whole batch.")
     epochs: float = Field(default=3.0, gt=0, description="Passes over the examples; `loop.steps` bounds them.")
-    seed: int = Field(default=1, description="Seed of the order of examples.")
+    seed: int = Field(default=1, description="Seed of the order of examples, and of an adapter's first values.")
     parallel: ParallelConfig = Field(default_factory=ParallelConfig, description="Processes, and what they share out.")
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu` or `cuda`.")
     evaluate_every: int = Field(default=50, ge=0, description="Steps between two measurements of the held-out loss in the log; 0: none.")
     loop: SftLoop = Field(default_factory=SftLoop, description="Steps, learning rates and guards.")
+    lora: LoraConfig = Field(default_factory=LoraConfig, description="A low-rank adapter that is trained in place of all weights.")
+
+    @model_validator(mode="after")
+    def _adapters_have_adamw(self) -> "SftConfig":
+        if self.lora.rank:
+            self.__dict__["loop"] = for_adapter(self.loop)
+        return self
+
+    @field_validator("template")
+    @classmethod
+    def _known(cls, template: str) -> str:
+        if template not in ("keep", *NAMED) and not template.endswith(".jinja"):
+            raise ValueError(f"{template} is no template; those are keep, {', '.join(NAMED)}, or a file that ends with .jinja")
+        return template
 
 
 class SftStage(Stage):
@@ -65,9 +88,10 @@ class SftStage(Stage):
         parent = tuning.parent_stage(run, ("pretrain",))
         model = run.outputs_of(parent, "model/")
         given = tuning.sources(run, self.config.files)
-        made = run.once("examples", [*tuning.token_files(model), *given], lambda _: self._examples(run, parent, given))
+        template = [file_ref(self.config.template)] if self.config.template.endswith(".jinja") else []
+        made = run.once("examples", [*tuning.token_files(model), *template, *given], lambda _: self._examples(run, parent, given))
         examples = made.ref(self.name, EXAMPLES_FILE)
-        run.once("model", [*model, examples], partial(self._model, run, parent), config=tuning.alone(self.config))
+        run.once("model", [*model, *template, examples], partial(self._model, run, parent), config=tuning.alone(self.config))
 
     def summary(self, run: StageRun) -> dict[str, str]:
         import json
@@ -80,12 +104,12 @@ class SftStage(Stage):
     def _examples(self, run: StageRun, parent: str, given: Sequence[FileRef]) -> Output:
         """Makes the examples and decides about each, with a report row."""
         from corpusmill.train import sft_data
+        from corpusmill.train.chat_folder import choose_chat, require_learnable, seam
         from corpusmill.train.checkpoint import read_architecture
-        from corpusmill.train.template import load_chat
 
         config, folder = self.config, run.run.child(f"{parent}/model")
-        encoder, context = load_chat(folder), read_architecture(Path(folder.root)).context
-        sft_data.require_learnable(encoder)
+        encoder, context = choose_chat(folder, config.template), read_architecture(Path(folder.root)).context
+        require_learnable(encoder)
         if config.files:
             examples = sft_data.read_examples(config.files, config.held_out)
         else:
@@ -98,16 +122,36 @@ class SftStage(Stage):
             what = ", ".join(config.files) or "the run's documents"
             raise InputError(f"sft: {what}: none of {len(examples)} examples can be learned from.")
         dropped, counts = len(examples) - len(kept), tuning.reasons(p.failed for p in prepared)
+        cut = sum(p.truncated for p in prepared if not p.failed)
         return Output(
-            files={EXAMPLES_FILE: sft_data.examples_table(kept), REPORT_FILE: sft_data.report_table(prepared)},
+            files={
+                EXAMPLES_FILE: sft_data.examples_table(kept),
+                DROPPED_FILE: sft_data.dropped_table(prepared),
+                REPORT_FILE: sft_data.report_table(prepared),
+            },
             rows_in=len(examples),
             kept=len(kept),
             dropped=dropped,
             bytes_in=sum(ref.bytes for ref in given),
             counts={**counts, "truncated": sum(p.truncated for p in prepared)},
-            warnings=tuning.dropped_sentence("examples", dropped, len(examples), counts),
+            warnings=[
+                *tuning.dropped_sentence("examples", dropped, len(examples), counts),
+                *([f"{cut} examples are longer than the model's context of {context} tokens, and learned up to there."] if cut else []),
+                *seam(encoder),
+            ],
         )
 
     def _model(self, run: StageRun, parent: str, identity: str) -> Output:
-        """Trains; the state that a killed run resumes from lies under the task's identity."""
-        return tuning.train(run, "instruction", self.config, parent, Path(run.storage.path(f"checkpoints/{identity[:16]}")))
+        """Trains; the state that a killed run resumes from lies under the task's identity.
+
+        Where the template needs tokens that the parent lacks, the training starts from a copy that has them.
+        """
+        from corpusmill.train.chat_folder import choose_chat
+        from corpusmill.train.vocabulary import prepared_folder
+
+        folder, relative = run.run.child(f"{parent}/model"), f"checkpoints/{identity[:16]}"
+        work = Path(run.storage.path(relative))
+        start = prepared_folder(folder, choose_chat(folder, self.config.template), work / "start" / "model")
+        trained = tuning.train(run, "instruction", self.config, parent if start is folder else f"{self.name}/{relative}/start", work)
+        shutil.rmtree(work / "start", ignore_errors=True)
+        return trained

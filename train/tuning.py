@@ -92,7 +92,8 @@ def train(run: "StageRun", module: str, config: Any, parent: str, work: Path, **
         f"corpusmill.train.{module}:train", given, config.parallel, config.device, run.progress, folder=work / "processes",
         engine=run.engine, title=run.stage.name, log=Path(run.storage.path(LOG)), steps=config.loop.steps,
     )  # fmt: skip
-    files: dict[str, Content] = {f"model/{path.name}": path for path in sorted((work / "model").iterdir())}
+    left = [path for name in ("adapter", "model") for path in sorted((work / name).glob("*"))]
+    files: dict[str, Content] = {f"{path.parent.name}/{path.name}": path for path in left}
     counts = {"steps": metrics["steps"], "skipped_steps": metrics["skipped_steps"]}
     return Output({**files, "metrics.json": json_file(metrics)}, counts=counts)
 

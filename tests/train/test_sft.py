@@ -79,8 +79,8 @@ def test_files_take_the_place_of_documents(pretrained_run, execute, tmp_path):
     done = execute(pretrained_run, stage(files=[str(path)]))
     row = done.manifest.tasks["examples"]
     assert (row.rows_in, row.kept, row.dropped) == (62, 60, 2)
-    assert row.counts == {"empty_answer": 1, "nothing_to_learn": 1, "truncated": 0}
-    assert row.warnings == ["2 of 62 examples dropped (empty_answer 1, nothing_to_learn 1)."]
+    assert row.counts == {"empty_answer": 1, "no_answer": 1, "truncated": 0}
+    assert row.warnings == ["2 of 62 examples dropped (empty_answer 1, no_answer 1)."]
     report = pq.read_table(pretrained_run.path("sft/report/part-00000.parquet")).to_pylist()
     assert report[60]["id"] == f"{path}:61" and report[60]["failed"] == ["empty_answer"] and not report[60]["kept"]
 
@@ -93,9 +93,9 @@ def test_a_finished_stage_is_taken_over(pretrained_run, execute):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"instruction": "a", "output": "b"}\n{"instruction": ', r"own\.jsonl:2: not JSON"),
+        ('{"instruction": 1}\n{"instruction": ', r"own\.jsonl: none of its 2 rows is an example; .*own\.jsonl:1: no example"),
         ('{"text": "a"}', r"own\.jsonl:1: no example that can be learned from: .* it has text\."),
-        ('{"messages": [{"role": "tool", "content": "x"}]}', r"own\.jsonl:1, message 1: the role 'tool' is not known"),
+        ('{"messages": [{"role": "tool", "content": "x"}]}', r"own\.jsonl:1, message 1: a turn of a tool"),
         ("", r"own\.jsonl: the file is empty"),
         ('{"messages": [{"role": "user", "content": "x"}]}', r"none of 1 examples can be learned from"),
     ],
