@@ -47,6 +47,7 @@ def render_report(folder: str, console: Console) -> None:
         _packing(summary),
         _training(summary),
         _scores(summary),
+        _benchmarks(summary),
         _times(summary),
     ]
     for made in tables:
@@ -126,6 +127,19 @@ def _scores(summary: Summary) -> Table:
     made = table("Evaluation", "score", *(f">{safe_line(model, 12)}" for model in summary.scores.models))
     for name, values in summary.scores.rows[:MAX_SCORES]:
         made.add_row(cell(name, 40), *(cell(value, 12) for value in values))
+    return made
+
+
+def _benchmarks(summary: Summary) -> Table:
+    models = summary.benchmarks.models
+    made = table("Benchmarks", "task", "metric", *(f">{safe_line(model, 12)}" for model in models), ">chance", ">in the corpus")
+    for task in summary.benchmarks.tasks:
+        for metric, scores in task.scores.items():
+            first = metric == task.metric
+            values = (scores[model].text(metric) if model in scores else "" for model in models)
+            chance = f"{task.chance:.1%}" if task.chance is not None and first else ""
+            found = f"{task.found:,} of {task.total:,}" if first else ""
+            made.add_row(cell(safe_line(task.title, 20) if first else "", 20), cell(safe_line(metric, 24), 24), *values, chance, found)
     return made
 
 

@@ -78,14 +78,10 @@ class ModelUnderTest:
                 table = self._questions([item for item in chosen.items if isinstance(item, Question)], config.max_tokens, advance)
             else:
                 table = self._choices([item for item in chosen.items if isinstance(item, Choices)], advance)
-        summary = {
-            "items": table.num_rows,
-            "total": chosen.total,
-            "shots": chosen.shots,
-            "cut": int(np.count_nonzero(table["cut"].to_numpy())),
-            "chance": chance(table),
-            **scores(table, task.metrics),
-        }
+        metrics, groups = scores(table, task.metrics)
+        cut = int(np.count_nonzero(table["cut"].to_numpy()))
+        summary = {"title": task.title, "items": table.num_rows, "total": chosen.total, "shots": chosen.shots, "cut": cut,
+                   "chance": chance(table), "metric": task.metrics[0], "metrics": metrics, "groups": groups}  # fmt: skip
         return Scored(table, summary)
 
     def _choices(self, items: Sequence[Choices], advance: Advance) -> pa.Table:

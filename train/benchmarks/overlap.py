@@ -55,6 +55,5 @@ def with_overlap(summary: dict[str, Any], table: pa.Table, stage: Storage, task:
     found = read_table(stage, f"{FOLDER}/{task}.parquet", ["item"])["item"]
     seen = pc.is_in(table["item"], found.combine_chunks())
     hit = pc.sum(seen).as_py() or 0
-    others = scores(table.filter(pc.invert(seen)), metrics) if 0 < hit < table.num_rows else {}
-    others.pop("groups", None)
-    return {**summary, "overlap": {**counts, "scored": hit, "without": others or None}}
+    others = scores(table.filter(pc.invert(seen)), metrics)[0] if 0 < hit < table.num_rows else None
+    return {**summary, "overlap": {**counts, "scored": hit, "without": others}}

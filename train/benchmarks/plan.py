@@ -12,6 +12,7 @@ from corpusmill.pipeline.stage import Output
 from corpusmill.train.benchmarks.config import TaskConfig
 from corpusmill.train.benchmarks.overlap import find_overlap, with_overlap
 from corpusmill.train.benchmarks.read import data_files, read_task, set_paths
+from corpusmill.train.benchmarks.scores import score_text
 from corpusmill.train.benchmarks.tasks import TASKS
 from corpusmill.train.records import file_ref
 from corpusmill.train.tuning import json_file
@@ -81,17 +82,10 @@ def task_lines(scores: Mapping[str, Any], tasks: Sequence[TaskConfig]) -> dict[s
     lines = {}
     for name in dict.fromkeys(task.task for task in tasks):
         models = {model: of["tasks"][name] for model, of in scores.items() if name in of.get("tasks", {})}
-        metric, any_ = TASKS[name].metrics[0], next(iter(models.values()))
-        parts = [f"{model} {score_text(metric, of[metric])}" for model, of in models.items()]
+        any_ = next(iter(models.values()))
+        metric = any_["metric"]
+        parts = [f"{model} {score_text(metric, of['metrics'][metric])}" for model, of in models.items()]
         guess = f", chance {any_['chance']:.1%}" if any_["chance"] is not None else ""
         overlap = f"{any_['overlap']['found']:,} of {any_['overlap']['items']:,} items in the corpus"
-        lines[f"{TASKS[name].title} {metric}"] = f"{', '.join(parts)}{guess}; {overlap}"
+        lines[f"{any_['title']} {metric}"] = f"{', '.join(parts)}{guess}; {overlap}"
     return lines
-
-
-def score_text(metric: str, score: Mapping[str, float | None]) -> str:
-    """`50.2% ± 0.4`, or a perplexity."""
-    value, error = score["value"] or 0.0, score["stderr"]
-    if metric == "perplexity":
-        return f"{value:,.1f}" + (f" ± {error:,.1f}" if error is not None else "")
-    return f"{value:.1%}" + (f" ± {100 * error:.1f}" if error is not None else "")

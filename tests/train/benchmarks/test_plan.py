@@ -53,7 +53,7 @@ def test_scores_with_what_the_documents_hold(run, evaluate, tmp_path):
     table = read_table(run, "evaluate/benchmarks/pretrain/lambada.parquet")
     found = scores_of(run)["lambada"]
     assert found["items"] == found["total"] == table.num_rows == 5 and found["cut"] == 0
-    assert found["acc"] == pytest.approx(mean_score(table["acc"].to_numpy().astype(float)))
+    assert found["metrics"]["acc"] == pytest.approx(mean_score(table["acc"].to_numpy().astype(float)))
     overlap = found["overlap"]
     assert {name: overlap[name] for name in ("items", "searched", "found", "scored", "documents")} == {
         "items": 5, "searched": 4, "found": 1, "scored": 1, "documents": 1,
