@@ -24,9 +24,10 @@ class Score:
     error: float | None
 
     def text(self, metric: str) -> str:
-        scale, shape, unit = (1.0, "{:.4g}", "") if metric in OTHER else (100.0, "{:.1f}", "%")
-        error = "" if self.error is None else f" ± {shape.format(scale * self.error)}"
-        return f"{shape.format(scale * self.value)}{unit}{error}"
+        """`50.2% ± 0.4`, or a perplexity."""
+        if metric in OTHER:
+            return f"{self.value:.3g}" + ("" if self.error is None else f" ± {self.error:.1g}")
+        return f"{self.value:.1%}" + ("" if self.error is None else f" ± {100 * self.error:.1f}")
 
 
 @dataclass(frozen=True)

@@ -131,15 +131,14 @@ def _scores(summary: Summary) -> Table:
 
 
 def _benchmarks(summary: Summary) -> Table:
+    """Of each task the metric to compare models by; the page has the others."""
     models = summary.benchmarks.models
-    made = table("Benchmarks", "task", "metric", *(f">{safe_line(model, 12)}" for model in models), ">chance", ">in the corpus")
+    made = table("Benchmarks", "task", *(f">{safe_line(model, 12)}" for model in models), ">chance", ">items", ">in corpus")
     for task in summary.benchmarks.tasks:
-        for metric, scores in task.scores.items():
-            first = metric == task.metric
-            values = (scores[model].text(metric) if model in scores else "" for model in models)
-            chance = f"{task.chance:.1%}" if task.chance is not None and first else ""
-            found = f"{task.found:,} of {task.total:,}" if first else ""
-            made.add_row(cell(safe_line(task.title, 20) if first else "", 20), cell(safe_line(metric, 24), 24), *values, chance, found)
+        scores = task.scores[task.metric]
+        values = (scores[model].text(task.metric) if model in scores else "" for model in models)
+        chance = f"{task.chance:.1%}" if task.chance is not None else ""
+        made.add_row(Text(safe_line(task.title, 16), no_wrap=True), *values, chance, number(task.items), number(task.found))
     return made
 
 
