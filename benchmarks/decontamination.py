@@ -29,12 +29,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corpusmill.dedup.contamination.config import ContaminationConfig
-from corpusmill.dedup.contamination.files import read_set, set_files
+from corpusmill.dedup.contamination.files import set_files
 from corpusmill.dedup.contamination.find import Finder
 from corpusmill.dedup.contamination.index import build_index
 from corpusmill.dedup.contamination.passages import read_passages
 from corpusmill.dedup.contamination.readers import reader
 from corpusmill.dedup.contamination.windows import DOCUMENT, PASSAGE
+from corpusmill.pipeline.ingest.item_rows import read_set
 
 WORD = re.compile(r"\w+")
 MARK = re.compile(r"[^\w\s]")

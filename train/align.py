@@ -4,20 +4,32 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from corpusmill.pipeline.config import ASIDE, Config, digest
-from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Stage
-from corpusmill.train import tuning
-from corpusmill.train.options import LoopConfig, OptimizerConfig, ParallelConfig
+from corpusmill.train import judged, scores, tuning
+from corpusmill.train.judged import JudgedConfig
+from corpusmill.train.options import LoopConfig, LoraConfig, OptimizerConfig, ParallelConfig, for_adapter
 
 PAIRS_FILE = "data/pairs.parquet"
-REPORT_FILE = "report/part-00000.parquet"
+CORRUPTED = "corrupted"
+
+
+#: Losses that need no reference model.
+REFERENCE_FREE = ("orpo", "simpo")
+#: Options that only some losses have: the value that changes nothing, and which losses.
+OPTIONS_OF: dict[str, tuple[float, tuple[str, ...]]] = {
+    "label_smoothing": (0.0, ("conservative", "robust")),
+    "gamma": (0.0, ("simpo",)),
+    "desirable_weight": (1.0, ("kto",)),
+    "undesirable_weight": (1.0, ("kto",)),
+}
+USUAL_BETA = {"mean-sigmoid": 5.0, "simpo": 2.0}  # those of Tulu 3 and of SimPO's authors
 
 
 class AlignOptimizer(OptimizerConfig):
@@ -38,40 +50,102 @@ class AlignLoop(LoopConfig):
 class AlignConfig(Config):
     """Preference alignment: which pairs, which loss, and how it is trained."""
 
+    model: str | None = Field(default=None, description="Folder of the model that is aligned; else it is the run's, tuned or pre-trained.")
     files: list[str] = Field(
         default=[],
-        description="JSONL, JSON or Parquet files with `prompt`, `chosen` and `rejected` (text or messages). Without any, pairs are "
-        "built from the run's own documents: the true continuation against another document's or a degenerate one.",
+        description="JSONL, JSON or Parquet files with `prompt`, `chosen` and `rejected` (text or messages; for `kto` also `prompt`, "
+        "`completion` and a `label` that is true or false). Without any, pairs are built from the run's own documents, as "
+        "`pairs_from` says.",
     )
+    pairs_from: list[str] = Field(
+        default=[CORRUPTED],
+        min_length=1,
+        description="What a completion is preferred for, a like number of pairs each. `corrupted`: the true continuation against "
+        "another document's or a degenerate one. A score of the filter stage (`quality`, `toxicity`): its best part against its worst.",
+    )
+    best: float = Field(default=0.5, gt=0, le=1, description="Of a score: the best share of documents, or of continuations.")
+    worst: float = Field(default=0.1, gt=0, le=1, description="Of a score: the worst share, in which rejected completions are found.")
     pairs: int = Field(default=1500, ge=2, description="At most this many pairs are built from documents.")
     per_document: int = Field(default=8, ge=1, description="At most this many pairs come from one document.")
     max_chars: int = Field(default=200, ge=80, description="Longest completion of a pair that is built from a document, in characters.")
     held_out: float = Field(default=0.1, ge=0, lt=1, description="Share of the pairs that is only measured, by hash.")
-    loss: Literal["sigmoid", "conservative", "mean-sigmoid", "robust", "ipo"] = Field(
+    loss: Literal["sigmoid", "conservative", "mean-sigmoid", "robust", "ipo", "orpo", "simpo", "kto"] = Field(
         default="sigmoid",
-        description="`sigmoid` is DPO; `conservative` and `robust` allow for swapped labels, `mean-sigmoid` and `ipo` for lengths.",
+        description="`sigmoid` is DPO; `conservative` and `robust` allow for swapped labels, `mean-sigmoid` and `ipo` for lengths; `orpo` "
+        "and `simpo` need no reference model, `kto` no pairs.",
     )
-    beta: float = Field(default=0.1, gt=0, description="How strongly the policy is held to the reference model.")
+    reference: str | None = Field(
+        default=None, description="Folder of the reference model, in a transformers layout; else it is the model that is aligned."
+    )
+    beta: float = Field(
+        default=0.1,
+        gt=0,
+        description="How strongly the policy is held to the reference model; the weight of ORPO's odds ratio. Where it is not given: "
+        "5 with `mean-sigmoid`, 2 with `simpo`.",
+    )
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5, description="Share of pairs taken as swapped (conservative, robust).")
+    gamma: float = Field(
+        default=0.0, ge=0, description="By how much rewards are to differ at least (simpo, where it is beta / 2 if not given)."
+    )
+    desirable_weight: float = Field(default=1.0, gt=0, description="Weight of the completions that are good (kto).")
+    undesirable_weight: float = Field(default=1.0, gt=0, description="Weight of those that are not (kto).")
     nll_weight: float = Field(
         default=0.2,
         ge=0,
         description="Weight of the chosen completion's loss a token beside the preference loss (RPO), without which a small model's "
-        "answers grow short; 0 is plain DPO.",
+        "answers grow short; 0 is plain DPO. Where it is not given: 0 with `orpo`, which has it already, and with `kto`.",
     )
-    batch: int = Field(default=16, ge=1, description="Pairs in a step.")
+    batch: int = Field(default=16, ge=1, description="Pairs in a step (kto: completions, at least 2).")
     micro_batch: int = Field(default=0, ge=0, description="Pairs that are computed at a time, to save memory; 0 means the whole batch.")
     epochs: float = Field(default=2.0, gt=0, description="Passes over the pairs; `loop.steps` bounds them.")
-    seed: int = Field(default=2, description="Seed of the order of pairs.")
+    seed: int = Field(default=2, description="Seed of the order of pairs, and of an adapter's first values.")
     parallel: ParallelConfig = Field(default_factory=ParallelConfig, description="Processes, and what they share out.")
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu` or `cuda`.")
     evaluate_every: int = Field(default=50, ge=0, description="Steps between two measurements on held-out pairs in the log; 0: none.")
     loop: AlignLoop = Field(default_factory=AlignLoop, description="Steps, learning rates and guards.")
+    lora: LoraConfig = Field(default_factory=LoraConfig, description="A low-rank adapter that is trained in place of all weights.")
+    judged: JudgedConfig = Field(
+        default_factory=JudgedConfig, json_schema_extra=ASIDE, description="Answers before and after, scored by the run's classifiers."
+    )
+
+    @property
+    def columns(self) -> list[str]:
+        """The scores that pairs are made from."""
+        return [] if self.files else [name for name in self.pairs_from if name != CORRUPTED]
 
     @model_validator(mode="after")
-    def _smoothing_is_used(self) -> "AlignConfig":
-        if self.label_smoothing and self.loss not in ("conservative", "robust"):
-            raise ValueError(f"label_smoothing is for the losses conservative and robust, and the loss is {self.loss}")
+    def _adapters_have_adamw(self) -> "AlignConfig":
+        if self.lora.rank:
+            self.__dict__["loop"] = for_adapter(self.loop)
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_values(cls, given: Any) -> Any:
+        """What is customary with a loss, where it is not given."""
+        if not isinstance(given, dict):
+            return given
+        loss = given.get("loss", "sigmoid")
+        usual = {"nll_weight": 0.0} if loss in ("orpo", "kto") else {}
+        usual |= {"beta": USUAL_BETA[loss]} if isinstance(loss, str) and loss in USUAL_BETA else {}
+        if loss == "simpo" and isinstance(beta := given.get("beta", USUAL_BETA["simpo"]), int | float):
+            usual["gamma"] = beta / 2  # what the authors' runs have come to
+        return usual | given
+
+    @model_validator(mode="after")
+    def _options_are_used(self) -> "AlignConfig":
+        for option, (neutral, losses) in OPTIONS_OF.items():
+            if getattr(self, option) != neutral and self.loss not in losses:
+                which = f"loss{'es' if len(losses) > 1 else ''} {' and '.join(losses)}"
+                raise ValueError(f"{option} is for the {which}, and the loss is {self.loss}")
+        if self.loss == "orpo" and self.nll_weight:
+            raise ValueError("nll_weight is 0 with the loss orpo, which has the chosen completion's loss in it already")
+        if self.loss in REFERENCE_FREE and self.reference is not None:
+            raise ValueError(f"reference is for losses with a reference model, and {self.loss} needs none")
+        if self.loss == "kto" and self.batch < 2:
+            raise ValueError("batch is at least 2 with the loss kto, which sets completions against the prompts of others in their batch")
+        if self.loss == "kto" and self.parallel.pipeline > 1:
+            raise ValueError("parallel.pipeline is 1 with the loss kto, as a step's first loss needs all of its completions")
         return self
 
 
@@ -82,58 +156,38 @@ class AlignStage(Stage):
 
     def execute(self, run: StageRun) -> None:
         tuning.require_local(run)
-        parent = tuning.parent_stage(run, ("sft", "pretrain"))
-        model = run.outputs_of(parent, "model/")
-        given = tuning.sources(run, self.config.files)
-        made = run.once("pairs", [*tuning.token_files(model), *given], lambda _: self._pairs(run, parent, given))
-        run.once(
-            "model", [*model, made.ref(self.name, PAIRS_FILE)], partial(self._model, run, parent, model), config=tuning.alone(self.config)
-        )
+        start = tuning.start_of(run, ("sft", "pretrain"), self.config.model)
+        columns = self.config.columns
+        given = [*tuning.sources(run, self.config.files), *scores.pair_inputs(run, columns)]
+        params = scores.score_params(run, columns)
+        made = run.once("pairs", [*tuning.token_files(start.files), *given], lambda _: self._pairs(run, start, given), params)
+        pairs = made.ref(self.name, PAIRS_FILE)
+        reference = tuning.model_files(self.config.reference, "align.reference") if self.config.reference is not None else []
+        inputs = [*start.files, pairs, *reference]
+        run.once("model", inputs, partial(self._model, run, start, reference or start.files), config=tuning.alone(self.config))
+        judged.execute(run, self.config.judged, start, self.config.device, pairs, columns)
 
     def summary(self, run: StageRun) -> dict[str, str]:
         metrics = json.loads(run.storage.read_bytes("metrics.json"))
         lines = {"pairs": f"{metrics['pairs']:,} learned, {metrics['held_out_pairs']:,} held out"}
         before, after = metrics["held_out_before"], metrics["held_out_after"]
         if after:
-            lines["held-out preferences"] = f"{before['preference_accuracy']:.1%} right before, {after['preference_accuracy']:.1%} after"
-            lines["held-out margin"] = f"{after['margin']:.3f} (loss {before['loss']:.3f} before, {after['loss']:.3f} after)"
-        return lines
+            lines["held-out rewards"] = (
+                f"{after['accuracy']:.1%} of pairs right, margin {after['margin']:.3f} (loss {before['loss']:.3f} before, {after['loss']:.3f} after)"
+            )
+            lines["more likely a token"] = (
+                f"the chosen one of {before['preference_accuracy']:.1%} before, {after['preference_accuracy']:.1%} after"
+            )
+        return {**lines, **judged.summary(run)}
 
-    def _pairs(self, run: StageRun, parent: str, given: Sequence[FileRef]) -> Output:
-        """Makes the pairs and decides about each, with a report row."""
-        from corpusmill.train import preference_data
-        from corpusmill.train.checkpoint import read_architecture
-        from corpusmill.train.sft_data import require_learnable
-        from corpusmill.train.template import load_chat
+    def _pairs(self, run: StageRun, start: tuning.Start, given: Sequence[FileRef]) -> Output:
+        from corpusmill.train.pair_task import make_pairs
 
-        config, folder = self.config, run.run.child(f"{parent}/model")
-        encoder, context = load_chat(folder), read_architecture(Path(folder.root)).context
-        require_learnable(encoder)
-        if config.files:
-            pairs = preference_data.read_pairs(config.files, config.held_out)
-        else:
-            held_out = tuning.held_out_rule(run, config.held_out)
-            limits = config.pairs, config.per_document, config.max_chars
-            pairs = preference_data.build_pairs(tuning.document_tables(run), f"align {config.seed}", *limits, held_out)
-        prepared = [preference_data.prepare_pair(pair, encoder, context) for pair in pairs]
-        kept = [p.pair for p in prepared if not p.failed]
-        if all(pair.held_out for pair in kept):
-            what = ", ".join(config.files) or "the run's documents"
-            raise InputError(f"align: {what}: none of {len(pairs)} pairs can be learned from.")
-        dropped, counts = len(pairs) - len(kept), tuning.reasons(p.failed for p in prepared)
-        return Output(
-            files={PAIRS_FILE: preference_data.pairs_table(kept), REPORT_FILE: preference_data.report_table(prepared)},
-            rows_in=len(pairs),
-            kept=len(kept),
-            dropped=dropped,
-            bytes_in=sum(ref.bytes for ref in given),
-            counts=counts,
-            warnings=tuning.dropped_sentence("pairs", dropped, len(pairs), counts),
-        )
+        return make_pairs(run, self.config, start, given)
 
-    def _model(self, run: StageRun, parent: str, model: Sequence[FileRef], identity: str) -> Output:
+    def _model(self, run: StageRun, start: tuning.Start, reference: Sequence[FileRef], identity: str) -> Output:
         """Trains; the state that a killed run resumes from lies under the task's identity, the reference's
         log-probabilities under a key of their own."""
         work = Path(run.storage.path(f"checkpoints/{identity[:16]}"))
-        weights = digest([(ref.path.rpartition("/")[2], ref.fingerprint) for ref in model])
-        return tuning.train(run, "preference", self.config, parent, work, weights=weights)
+        weights = digest([(ref.path.rpartition("/")[2], ref.fingerprint) for ref in reference])
+        return tuning.train(run, "preference", self.config, start, work, weights=weights)

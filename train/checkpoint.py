@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.special_tokens import EOT_ID, IM_END_ID, PAD_ID
 from corpusmill.train.architecture import Architecture
+from corpusmill.train.chat_folder import token_ids
 from corpusmill.train.files import first_line, new_folder, read_tensors, write_file, write_json, write_tensors
 from corpusmill.train.hugging_face import from_hugging_face, to_hugging_face
 from corpusmill.train.model import Llama
@@ -27,8 +27,9 @@ def save_model(model: Llama, folder: Path, tokenizer: Path | Mapping[str, bytes]
     """
     files = tokenizer if isinstance(tokenizer, Mapping) else _tokenizer_files(tokenizer)
     arch, dtype = model.arch, str(model.lm_head.weight.dtype).removeprefix("torch.")
-    config = to_hugging_face(arch, bos_token_id=EOT_ID, eos_token_id=EOT_ID, pad_token_id=PAD_ID, dtype=dtype)
-    generation = {"bos_token_id": EOT_ID, "eos_token_id": [EOT_ID, IM_END_ID], "pad_token_id": PAD_ID, "do_sample": True}
+    ids = token_ids(files)
+    config = to_hugging_face(arch, bos_token_id=ids.bos, eos_token_id=ids.eos, pad_token_id=ids.pad, dtype=dtype)
+    generation = {"bos_token_id": ids.bos, "eos_token_id": ids.ends, "pad_token_id": ids.pad, "do_sample": True}
     with new_folder(folder) as temporary:
         write_json(temporary / "config.json", config)
         write_json(temporary / "generation_config.json", generation)

@@ -21,7 +21,9 @@ SCALING = {
 }
 
 
-def to_hugging_face(arch: Architecture, *, eos_token_id: int, bos_token_id: int, pad_token_id: int, dtype: str) -> dict[str, Any]:
+def to_hugging_face(
+    arch: Architecture, *, eos_token_id: int | None, bos_token_id: int | None, pad_token_id: int | None, dtype: str
+) -> dict[str, Any]:
     """The `config.json` with which `transformers` builds the same model."""
     kind = "qwen3" if arch.qk_norm else "mistral" if arch.window or arch.width % arch.heads else "llama"
     scaling = _scaling_to_hugging_face(arch)

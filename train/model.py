@@ -198,6 +198,10 @@ def initial_values(name: str, shape: torch.Size, arch: Architecture, seed: int) 
         deviation = 0.02 if arch.tied else 0.5
     else:
         deviation = (3 * shape[1]) ** -0.5
+    return torch.empty(shape).normal_(0.0, deviation, generator=named_generator(name, seed))
+
+
+def named_generator(name: str, seed: int) -> torch.Generator:
+    """What draws the first values of the weight of this name, fp32 on the CPU."""
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-    return torch.empty(shape).normal_(0.0, deviation, generator=generator)
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -1,7 +1,7 @@
 """Configuration of the loop and its optimiser: light, so that stages can embed it without importing torch."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, TypeVar, get_args
 
 from pydantic import Field
 
@@ -72,6 +72,29 @@ class LoopConfig(Config):
     log: tuple[Literal["tensorboard", "wandb"], ...] = Field(
         default=(), json_schema_extra=ASIDE, description="Where else than in its own files the training is logged: `tensorboard`, `wandb`."
     )
+
+
+Loop = TypeVar("Loop", bound=LoopConfig)
+#: The projections of a layer, which LoRA can adapt.
+Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+class LoraConfig(Config):
+    """A low-rank adapter beside frozen weights (https://arxiv.org/abs/2106.09685), trained by AdamW, in place of the weights themselves."""
+
+    rank: int = Field(default=0, ge=0, description="Rank of what is added to each matrix; 0 trains all weights instead.")
+    alpha: float = Field(default=16.0, gt=0, description="What is added is multiplied by alpha / rank.")
+    targets: tuple[Projection, ...] = Field(
+        default=get_args(Projection), min_length=1, description="The projections that are adapted, in every layer."
+    )
+
+
+def for_adapter(loop: Loop) -> Loop:
+    """The loop with AdamW, which trains adapters. Raises ValueError where the recipe asks for Muon."""
+    optimizer = loop.optimizer
+    if optimizer.kind == "muon" and "kind" in optimizer.model_fields_set:
+        raise ValueError("lora.rank: adapters are trained by AdamW, and loop.optimizer.kind is muon")
+    return loop.model_copy(update={"optimizer": optimizer.model_copy(update={"kind": "adamw"})})
 
 
 class ParallelConfig(Config):

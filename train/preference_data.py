@@ -1,30 +1,36 @@
-"""Pairs of a preferred and a rejected completion: from the user's files, or from the run's own documents."""
+"""Pairs of a preferred and a rejected completion: what is kept of them, as tokens and in the report."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.schemas import REPORT, with_columns
-from corpusmill.train import tasks
-from corpusmill.train.conversation import assistant_turn, read_instruction, read_messages, read_text, user_turn
-from corpusmill.train.records import Row, read_records
+from corpusmill.train.records import BadRow
 from corpusmill.train.sft_data import MESSAGES
-from corpusmill.train.template import ChatEncoder, Encoded, Message
+from corpusmill.train.template import ChatEncoder, Encoded, Message, TemplateRefusal
+
+#: Of a pair from documents: where the rejected completion is from. Of one from scores: both scores.
+ORIGIN = [
+    pa.field("rejected_id", pa.string()),
+    pa.field("rejected_url", pa.string()),
+    pa.field("chosen_score", pa.float64()),
+    pa.field("rejected_score", pa.float64()),
+]
 
 #: What `align/data/pairs.parquet` holds: each pair and the document (or file and line) it came from.
 PAIRS = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
         pa.field("url", pa.string()),
-        pa.field("kind", pa.string(), nullable=False),  # what was rejected: other, repeated, shuffled; file where the user gave it
+        pa.field("kind", pa.string(), nullable=False),  # other, repeated, shuffled; the score's column; file
         pa.field("held_out", pa.bool_(), nullable=False),
         pa.field("prompt", MESSAGES, nullable=False),
         pa.field("chosen", MESSAGES, nullable=False),
         pa.field("rejected", MESSAGES, nullable=False),
+        *ORIGIN,
     ]
 )
 
@@ -35,12 +41,16 @@ REPORT_COLUMNS = with_columns(
         pa.field("held_out", pa.bool_()),
         pa.field("n_chosen_tokens", pa.int64()),  # of the completion alone
         pa.field("n_rejected_tokens", pa.int64()),
+        pa.field("note", pa.string()),  # why it was dropped, in a sentence
+        *ORIGIN,
     ],
 )
 
 
 @dataclass(frozen=True)
 class Pair:
+    """`bad` says what is wrong with a row of a file that is no pair; it then has no messages."""
+
     id: str
     url: str | None
     kind: str
@@ -48,132 +58,57 @@ class Pair:
     prompt: list[Message]
     chosen: list[Message]
     rejected: list[Message]
+    rejected_id: str | None = None
+    rejected_url: str | None = None
+    chosen_score: float | None = None
+    rejected_score: float | None = None
+    bad: BadRow | None = None
+
+
+NOTHING = Encoded(np.zeros(0, np.int32), np.zeros(0, np.bool_))
 
 
 @dataclass(frozen=True)
 class PreparedPair:
-    """A pair as tokens: prompt and completion together, the mask on the completion. `failed` says why it is dropped."""
+    """A pair as tokens: prompt and completion together, the mask on the completion. `failed` says why it is dropped.
+
+    A side is NOTHING where a row of the user's has but one completion.
+    """
 
     pair: Pair
     chosen: Encoded
     rejected: Encoded
     failed: list[str]
-
-
-# ---- from documents ---------------------------------------------------------------------------------
-
-
-def build_pairs(
-    tables: Iterable[pa.Table], salt: str, limit: int, per_document: int, max_chars: int, held_out: Callable[[str], bool]
-) -> list[Pair]:
-    """At most `limit` pairs, and `per_document` of one document: a true continuation against a false one of its length.
-
-    False is another document's continuation (of the next one in the order of hashes), or the true one with its
-    first words repeated or its words shuffled; which of them, a hash decides.
-    """
-    built = tasks.choose(tables, salt, limit, per_document, lambda source: tasks.continuation_tasks(source, max_chars))
-    pairs = []
-    for place, task in enumerate(built):
-        kind, rejected = _rejected(task, _other(built, place))
-        turns = [user_turn(task.prompt)], [assistant_turn(task.answer)], [assistant_turn(rejected)]
-        pairs.append(Pair(task.source.id, task.source.url, kind, held_out(task.source.id), *turns))
-    return pairs
-
-
-def _other(built: Sequence[tasks.Task], place: int) -> str:
-    """The answer of the next task of another document; its own where there is no other."""
-    following = (built[(place + step) % len(built)] for step in range(1, len(built)))
-    return next((task.answer for task in following if task.source.id != built[place].source.id), built[place].answer)
-
-
-def _rejected(task: tasks.Task, other: str) -> tuple[str, str]:
-    choice = tasks.hash_of("rejected", task.source.id + task.prompt) % 4
-    if choice < 2:
-        return "other", tasks.cut(other, max(len(task.answer), 1))
-    if choice == 2:
-        return "repeated", _repeat(task.answer)
-    return "shuffled", _shuffle(task.answer, task.source.id)
-
-
-def _repeat(text: str) -> str:
-    """The first words over and over, in the length of the text: how a model that is stuck writes."""
-    first = text[: max(8, len(text) // 6)]
-    first = (first[: first.rfind(" ")] if " " in first else first) + " "
-    return (first * (len(text) // len(first) + 1))[: len(text)]
-
-
-def _shuffle(text: str, identifier: str) -> str:
-    """The words in an order that their hashes decide; the characters where the script has no spaces."""
-    words = text.split()
-    units, glue = (words, " ") if len(words) > 8 else (list(text), "")
-    order = sorted(range(len(units)), key=lambda place: tasks.hash_of(identifier, f"{place} {units[place]}"))
-    return glue.join(units[place] for place in order)
-
-
-# ---- from files -------------------------------------------------------------------------------------
-
-
-def read_pairs(files: Sequence[str], held_out: float) -> list[Pair]:
-    """Every pair of the user's files, in their order. Whether one is held out depends on its first message."""
-    pairs = []
-    for path in files:
-        for place, row in read_records(path):
-            prompt, chosen, rejected = pair_messages(place, row)
-            pairs.append(Pair(place, None, "file", tasks.is_held_out(prompt[0]["content"], held_out), prompt, chosen, rejected))
-    return pairs
-
-
-def pair_messages(place: str, row: Row) -> tuple[list[Message], list[Message], list[Message]]:
-    """Prompt, chosen and rejected of a row. The prompt is `prompt` (text or messages), `instruction` with `input`, or
-    what `chosen` and `rejected` begin with where they are whole conversations. Raises InputError naming `place`."""
-    missing = [key for key in ("chosen", "rejected") if row.get(key) is None]
-    if missing:
-        raise InputError(
-            f"{place}: no pair: `{missing[0]}` is missing (expected `prompt`, `chosen` and `rejected`); "
-            f"it has {', '.join(sorted(row)) or 'nothing'}."
-        )
-    chosen, rejected = (_completion(place, row, key) for key in ("chosen", "rejected"))
-    shared = 0
-    while shared < min(len(chosen), len(rejected)) - 1 and chosen[shared] == rejected[shared]:
-        shared += 1
-    prompt = _prompt(place, row, chosen[:shared])
-    return prompt, chosen[shared:], rejected[shared:]
-
-
-def _completion(place: str, row: Row, key: str) -> list[Message]:
-    value: Any = row[key]
-    return read_messages(f"{place}, {key}", value) if isinstance(value, list) else [assistant_turn(read_text(place, row, key))]
-
-
-def _prompt(place: str, row: Row, shared: list[Message]) -> list[Message]:
-    if shared:
-        return shared
-    if isinstance(row.get("prompt"), list):
-        return read_messages(f"{place}, prompt", row["prompt"])
-    if row.get("prompt") is not None:
-        return [user_turn(read_text(place, row, "prompt"))]
-    if row.get("instruction") is not None:
-        return [user_turn(read_instruction(place, row))]
-    raise InputError(f"{place}: no pair: it has neither `prompt` nor `instruction`, and the completions share no first message.")
-
-
-# ---- tokens and tables ------------------------------------------------------------------------------
+    note: str | None = None
 
 
 def prepare_pair(pair: Pair, encoder: ChatEncoder, context: int) -> PreparedPair:
-    """Tokenises a pair. It is dropped as `equal`, as `empty` (a completion that says nothing) or as `too_long` (a
-    side that does not fit into `context` places whole: half a completion is not what was preferred)."""
-    chosen, rejected = (_encode(pair, side, encoder) for side in (pair.chosen, pair.rejected))
-    failed = []
-    if np.array_equal(chosen.ids, rejected.ids):
-        failed.append("equal")
-    if not all(any(m["content"].strip() for m in side) for side in (pair.chosen, pair.rejected)):
-        failed.append("empty")
-    if max(len(chosen.ids), len(rejected.ids)) > context + 1:
-        failed.append("too_long")
-    if not (chosen.mask.any() and rejected.mask.any()):
-        failed.append("nothing_to_learn")
-    return PreparedPair(pair, chosen, rejected, failed)
+    """Tokenises a pair. Why one is dropped:
+
+    what BadRow calls it    the row is no pair
+    `template_refused`      the template does not take it
+    `equal`                 both sides are the same tokens
+    `empty`                 a completion says nothing
+    `too_long`              a side does not fit into `context` places whole: half a completion is not what was preferred
+    `nothing_to_learn`      the template marks nothing of a completion
+    """
+    if pair.bad:
+        return PreparedPair(pair, NOTHING, NOTHING, [pair.bad.rule], str(pair.bad))
+    try:
+        chosen, rejected = (_encode(pair, side, encoder) if side else NOTHING for side in (pair.chosen, pair.rejected))
+    except TemplateRefusal as refusal:
+        return PreparedPair(pair, NOTHING, NOTHING, ["template_refused"], str(refusal))
+    sides = ("chosen", pair.chosen, chosen), ("rejected", pair.rejected, rejected)
+    given = [(name, messages, tokens) for name, messages, tokens in sides if messages]
+    notes: dict[str, list[str]] = {"equal": ["chosen and rejected are the same"] if np.array_equal(chosen.ids, rejected.ids) else []}
+    notes["empty"] = [f"{name} says nothing" for name, messages, _ in given if not any(m["content"].strip() for m in messages)]
+    notes["too_long"] = [
+        f"{name} has {len(tokens.ids):,} tokens with its prompt, and {context + 1:,} fit" for name, _, tokens in given
+        if len(tokens.ids) > context + 1
+    ]  # fmt: skip
+    notes["nothing_to_learn"] = [f"the template marks nothing of {name}" for name, _, tokens in given if not tokens.mask.any()]
+    failed = [rule for rule, sentences in notes.items() if sentences]
+    return PreparedPair(pair, chosen, rejected, failed, "; ".join(s for rule in failed for s in notes[rule]) or None)
 
 
 def _encode(pair: Pair, completion: list[Message], encoder: ChatEncoder) -> Encoded:
@@ -210,6 +145,8 @@ def report_table(prepared: Sequence[PreparedPair]) -> pa.Table:
             "held_out": [p.pair.held_out for p in prepared],
             "n_chosen_tokens": [int(p.chosen.mask.sum()) for p in prepared],
             "n_rejected_tokens": [int(p.rejected.mask.sum()) for p in prepared],
+            "note": [p.note for p in prepared],
+            **{field.name: [getattr(p.pair, field.name) for p in prepared] for field in ORIGIN},
         },
         REPORT_COLUMNS,
     )

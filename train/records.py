@@ -1,4 +1,7 @@
-"""Rows of the files that a user gives for instruction tuning and alignment: JSONL, a JSON array, or Parquet."""
+"""Rows of the files that a user gives for instruction tuning and alignment: JSONL, a JSON array, or Parquet.
+
+A file that can't be read is an InputError. A row that can't be read is a `BadRow`, which says why: the other rows go on.
+"""
 
 import hashlib
 import io
@@ -16,21 +19,41 @@ from corpusmill.pipeline.storage import Storage
 
 Row = dict[str, Any]
 
+FORMATS = (".jsonl", ".ndjson", ".json", ".parquet")
 
-def read_records(path: str) -> Iterator[tuple[str, Row]]:
+
+class BadRow(InputError):
+    """A row that is not what it should be: the sentence names its place, `rule` is what a report calls it."""
+
+    def __init__(self, sentence: str, rule: str = "no_example"):
+        super().__init__(sentence)
+        self.rule = rule
+
+
+def read_rows(path: str) -> Iterator[tuple[str, Row | BadRow]]:
     """Every row of a file with its place: `FILE:LINE`, or `FILE, row N` (from 1) where there are no lines.
 
-    The format is told by the name: `.jsonl`, `.jsonl.gz`, `.json`, `.parquet`. Raises InputError.
+    The format is told by the name: `.jsonl` (or `.ndjson`), `.json`, both also with `.gz` or `.zst` behind it, `.parquet`.
+    Raises InputError.
     """
+    name = path.removesuffix(".gz").removesuffix(".zst")
+    if not name.endswith(FORMATS) or (name != path and name.endswith(".parquet")):
+        raise InputError(f"{path}: the name does not tell the format (expected .jsonl or .json, perhaps with .gz or .zst, or .parquet).")
     content = _content(path)
-    if path.endswith((".jsonl", ".jsonl.gz", ".ndjson")):
-        yield from _json_lines(path, content)
-    elif path.endswith(".json"):
-        yield from _json_array(path, content)
-    elif path.endswith(".parquet"):
+    if name.endswith(".parquet"):
         yield from _parquet_rows(path, content)
+    elif name.endswith(".json"):
+        yield from _json_array(path, content)
     else:
-        raise InputError(f"{path}: the name does not tell the format (expected .jsonl, .jsonl.gz, .json or .parquet).")
+        yield from _json_lines(path, content)
+
+
+def read_records(path: str) -> Iterator[tuple[str, Row]]:
+    """The same where every row has to be one: raises the first BadRow."""
+    for place, row in read_rows(path):
+        if isinstance(row, BadRow):
+            raise row
+        yield place, row
 
 
 def read_lines(path: str) -> list[str]:
@@ -59,9 +82,28 @@ def _content(path: str) -> bytes:
     content = _raw(path)
     if path.endswith(".gz"):
         content = _inflate(path, content)
+    elif path.endswith(".zst"):
+        content = _unzstd(path, content)
     if not content.strip():
         raise InputError(f"{path}: the file is empty.")
     return content
+
+
+def _unzstd(path: str, compressed: bytes) -> bytes:
+    """All frames of a zstd file."""
+    import zstandard
+
+    parts = []
+    while compressed:
+        frame = zstandard.ZstdDecompressor().decompressobj()
+        try:
+            parts.append(frame.decompress(compressed))
+        except zstandard.ZstdError as error:
+            raise InputError(f"{path}: not a zstd file ({error}).") from error
+        if not frame.eof:
+            raise InputError(f"{path}: the zstd file is truncated.")
+        compressed = frame.unused_data
+    return b"".join(parts)
 
 
 def _inflate(path: str, compressed: bytes) -> bytes:
@@ -79,24 +121,32 @@ def _inflate(path: str, compressed: bytes) -> bytes:
     return b"".join(parts)
 
 
-def _json_lines(path: str, content: bytes) -> Iterator[tuple[str, Row]]:
+def _json_lines(path: str, content: bytes) -> Iterator[tuple[str, Row | BadRow]]:
     for number, line in enumerate(io.BytesIO(content), 1):
         if line.strip():
-            yield f"{path}:{number}", _row(f"{path}:{number}", _parse(f"{path}:{number}", line))
+            place = f"{path}:{number}"
+            try:
+                yield place, _row(place, _parse(place, line))
+            except BadRow as bad:
+                yield place, bad
 
 
-def _json_array(path: str, content: bytes) -> Iterator[tuple[str, Row]]:
+def _json_array(path: str, content: bytes) -> Iterator[tuple[str, Row | BadRow]]:
     rows = _parse(path, content)
     if not isinstance(rows, list):
         raise InputError(f"{path}: a .json file of examples is one array (a file with an example a line is named .jsonl).")
     for number, row in enumerate(rows, 1):
-        yield f"{path}, row {number}", _row(f"{path}, row {number}", row)
+        place = f"{path}, row {number}"
+        try:
+            yield place, _row(place, row)
+        except BadRow as bad:
+            yield place, bad
 
 
-def _parquet_rows(path: str, content: bytes) -> Iterator[tuple[str, Row]]:
+def _parquet_rows(path: str, content: bytes) -> Iterator[tuple[str, Row | BadRow]]:
     try:
         rows = pq.read_table(io.BytesIO(content), use_threads=False).to_pylist()
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a readable Parquet file ({error}).") from error
     for number, row in enumerate(rows, 1):
         yield f"{path}, row {number}", row
@@ -106,14 +156,16 @@ def _parse(place: str, content: bytes) -> Any:
     try:
         return json.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise InputError(f"{place}: byte {error.start} is not UTF-8.") from error
+        raise BadRow(f"{place}: byte {error.start} is not UTF-8.", "invalid_utf8") from error
     except json.JSONDecodeError as error:
-        raise InputError(f"{place}: not JSON ({error.msg} at line {error.lineno} column {error.colno}).") from error
+        raise BadRow(f"{place}: not JSON ({error.msg} at line {error.lineno} column {error.colno}).", "not_json") from error
     except RecursionError as error:
-        raise InputError(f"{place}: not JSON that can be read (it is nested too deeply).") from error
+        raise BadRow(f"{place}: not JSON that can be read (it is nested too deeply).", "not_json") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise BadRow(f"{place}: not JSON that can be read ({error}).", "not_json") from error
 
 
 def _row(place: str, row: Any) -> Row:
     if not isinstance(row, dict):
-        raise InputError(f"{place}: expected an object with named fields, not {type(row).__name__}.")
+        raise BadRow(f"{place}: expected an object with named fields, not {type(row).__name__}.")
     return row

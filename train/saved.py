@@ -55,6 +55,7 @@ def export(run: str, step: int, output: Path, stage: str | None = None) -> Check
     import torch
 
     from corpusmill.train.checkpoint import model_of, save_model
+    from corpusmill.train.tuned import merged_model
 
     known = checkpoints(run, stage)
     having = [state for state in known if state.saved.step == step]
@@ -68,7 +69,9 @@ def export(run: str, step: int, output: Path, stage: str | None = None) -> Check
     if output.exists():
         raise InputError(f"{output}: is there already.")
     with torch.no_grad():
-        model = model_of(Architecture.model_validate(saved.record["model"]), read_weights(saved.path))
+        model = merged_model(saved.path, Path(run)) or model_of(
+            Architecture.model_validate(saved.record["model"]), read_weights(saved.path)
+        )
     save_model(model, output, saved.path.parents[1] / "tokenizer")
     return chosen
 

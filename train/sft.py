@@ -1,11 +1,13 @@
 """The stage `sft`: the pre-trained model learns to answer, from the user's examples or from the run's own documents."""
 
+import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from corpusmill.pipeline.config import ASIDE, Config
 from corpusmill.pipeline.errors import InputError
@@ -13,9 +15,12 @@ from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Stage
 from corpusmill.train import tuning
-from corpusmill.train.options import LoopConfig, OptimizerConfig, ParallelConfig
+from corpusmill.train.chat_templates import NAMED
+from corpusmill.train.options import LoopConfig, LoraConfig, OptimizerConfig, ParallelConfig, for_adapter
+from corpusmill.train.records import file_ref
 
 EXAMPLES_FILE = "data/examples.parquet"
+DROPPED_FILE = "dropped/examples.parquet"
 REPORT_FILE = "report/part-00000.parquet"
 
 
@@ -36,10 +41,16 @@ class SftLoop(LoopConfig):
 class SftConfig(Config):
     """Instruction tuning: what is learned from, and how."""
 
+    model: str | None = Field(default=None, description="Folder of the model that is tuned; else it is the run's pre-trained one.")
     files: list[str] = Field(
         default=[],
         description="JSONL, JSON or Parquet files with `messages`, `instruction`/`output` or `prompt`/`completion`. "
         "Without any, tasks are built from the run's own documents.",
+    )
+    template: str = Field(
+        default="keep",
+        description="The chat template: `keep` (that of the model that is tuned), `chatml`, `llama3`, or a file that ends with .jinja. "
+        "Special tokens that the model lacks for a named one are added.",
     )
     examples: int = Field(default=2000, ge=2, description="At most this many tasks are built from documents.")
     per_document: int = Field(default=8, ge=1, description="At most this many tasks come from one document.")
@@ -48,11 +59,25 @@ class SftConfig(Config):
     batch: int = Field(default=8, ge=1, description="Rows of packed examples, each as long as the model's context, in a step.")
     micro_batch: int = Field(default=0, ge=0, description="Rows that are computed at a time, to save memory; 0 means the whole batch.")
     epochs: float = Field(default=3.0, gt=0, description="Passes over the examples; `loop.steps` bounds them.")
-    seed: int = Field(default=1, description="Seed of the order of examples.")
+    seed: int = Field(default=1, description="Seed of the order of examples, and of an adapter's first values.")
     parallel: ParallelConfig = Field(default_factory=ParallelConfig, description="Processes, and what they share out.")
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu` or `cuda`.")
     evaluate_every: int = Field(default=50, ge=0, description="Steps between two measurements of the held-out loss in the log; 0: none.")
     loop: SftLoop = Field(default_factory=SftLoop, description="Steps, learning rates and guards.")
+    lora: LoraConfig = Field(default_factory=LoraConfig, description="A low-rank adapter that is trained in place of all weights.")
+
+    @model_validator(mode="after")
+    def _adapters_have_adamw(self) -> "SftConfig":
+        if self.lora.rank:
+            self.__dict__["loop"] = for_adapter(self.loop)
+        return self
+
+    @field_validator("template")
+    @classmethod
+    def _known(cls, template: str) -> str:
+        if template not in ("keep", *NAMED) and not template.endswith(".jinja"):
+            raise ValueError(f"{template} is no template; those are keep, {', '.join(NAMED)}, or a file that ends with .jinja")
+        return template
 
 
 class SftStage(Stage):
@@ -62,12 +87,12 @@ class SftStage(Stage):
 
     def execute(self, run: StageRun) -> None:
         tuning.require_local(run)
-        parent = tuning.parent_stage(run, ("pretrain",))
-        model = run.outputs_of(parent, "model/")
+        start = tuning.start_of(run, ("pretrain",), self.config.model)
         given = tuning.sources(run, self.config.files)
-        made = run.once("examples", [*tuning.token_files(model), *given], lambda _: self._examples(run, parent, given))
+        template = [file_ref(self.config.template)] if self.config.template.endswith(".jinja") else []
+        made = run.once("examples", [*tuning.token_files(start.files), *template, *given], lambda _: self._examples(run, start, given))
         examples = made.ref(self.name, EXAMPLES_FILE)
-        run.once("model", [*model, examples], partial(self._model, run, parent), config=tuning.alone(self.config))
+        run.once("model", [*start.files, *template, examples], partial(self._model, run, start), config=tuning.alone(self.config))
 
     def summary(self, run: StageRun) -> dict[str, str]:
         import json
@@ -77,15 +102,15 @@ class SftStage(Stage):
         lines = {"examples": f"{metrics['examples']:,} learned, {metrics['held_out_examples']:,} held out"}
         return lines if after is None else {**lines, "held-out loss": f"{before:.3f} before, {after:.3f} after"}
 
-    def _examples(self, run: StageRun, parent: str, given: Sequence[FileRef]) -> Output:
+    def _examples(self, run: StageRun, start: tuning.Start, given: Sequence[FileRef]) -> Output:
         """Makes the examples and decides about each, with a report row."""
         from corpusmill.train import sft_data
+        from corpusmill.train.chat_folder import choose_chat, require_learnable, seam
         from corpusmill.train.checkpoint import read_architecture
-        from corpusmill.train.template import load_chat
 
-        config, folder = self.config, run.run.child(f"{parent}/model")
-        encoder, context = load_chat(folder), read_architecture(Path(folder.root)).context
-        sft_data.require_learnable(encoder)
+        config, folder = self.config, start.storage
+        encoder, context = choose_chat(folder, config.template), read_architecture(Path(folder.root)).context
+        require_learnable(encoder)
         if config.files:
             examples = sft_data.read_examples(config.files, config.held_out)
         else:
@@ -98,16 +123,40 @@ class SftStage(Stage):
             what = ", ".join(config.files) or "the run's documents"
             raise InputError(f"sft: {what}: none of {len(examples)} examples can be learned from.")
         dropped, counts = len(examples) - len(kept), tuning.reasons(p.failed for p in prepared)
+        cut = sum(p.truncated for p in prepared if not p.failed)
         return Output(
-            files={EXAMPLES_FILE: sft_data.examples_table(kept), REPORT_FILE: sft_data.report_table(prepared)},
+            files={
+                EXAMPLES_FILE: sft_data.examples_table(kept),
+                DROPPED_FILE: sft_data.dropped_table(prepared),
+                REPORT_FILE: sft_data.report_table(prepared),
+            },
             rows_in=len(examples),
             kept=len(kept),
             dropped=dropped,
             bytes_in=sum(ref.bytes for ref in given),
             counts={**counts, "truncated": sum(p.truncated for p in prepared)},
-            warnings=tuning.dropped_sentence("examples", dropped, len(examples), counts),
+            warnings=[
+                *tuning.dropped_sentence("examples", dropped, len(examples), counts),
+                *([f"{cut} examples are longer than the model's context of {context} tokens, and learned up to there."] if cut else []),
+                *seam(encoder),
+            ],
         )
 
-    def _model(self, run: StageRun, parent: str, identity: str) -> Output:
-        """Trains; the state that a killed run resumes from lies under the task's identity."""
-        return tuning.train(run, "instruction", self.config, parent, Path(run.storage.path(f"checkpoints/{identity[:16]}")))
+    def _model(self, run: StageRun, start: tuning.Start, identity: str) -> Output:
+        """Trains; the state that a killed run resumes from lies under the task's identity.
+
+        Where the template needs tokens that the parent lacks, the training starts from a copy that has them.
+        """
+        from corpusmill.train.chat_folder import choose_chat
+        from corpusmill.train.template import load_chat
+        from corpusmill.train.vocabulary import new_ids, prepared_folder
+
+        folder, work = start.storage, Path(run.storage.path(f"checkpoints/{identity[:16]}"))
+        encoder = choose_chat(folder, self.config.template)
+        if self.config.lora.rank and new_ids(load_chat(folder), encoder):
+            what = f"the template {self.config.template} needs tokens that {folder.root} lacks"
+            raise InputError(f"sft.lora.rank: {what}, and an adapter can't learn them; set it to 0, or take another template.")
+        prepared = prepared_folder(folder, encoder, work / "start")
+        trained = tuning.train(run, "instruction", self.config, replace(start, folder=prepared.root), work)
+        shutil.rmtree(work / "start", ignore_errors=True)
+        return trained

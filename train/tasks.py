@@ -15,6 +15,8 @@ import xxhash
 
 #: The columns of a document that tasks are built from.
 COLUMNS = ["id", "url", "title", "text"]
+#: Further ones that a source carries where a table has them.
+MORE = ("language", "score")
 
 _BLANK_LINES = re.compile(r"\n[ \t]*\n\s*")
 _SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*(?=\s)|[。！？][」』”]?")
@@ -31,6 +33,8 @@ class Source:
     url: str | None
     title: str
     text: str
+    language: str | None = None
+    score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,13 @@ def choose(tables: Iterable[pa.Table], salt: str, limit: int, per_document: int,
     seen: set[str] = set()
     for table in tables:
         columns = [table[name] for name in COLUMNS]
+        more = [name for name in MORE if name in table.column_names]
         for row, identifier in enumerate(columns[0].to_pylist()):
             keys = [hash_of(salt, f"{identifier} {place}") for place in range(per_document)]
             if identifier in seen or (len(heap) == limit and min(keys) >= -heap[0][0]):
                 continue
-            built = build(Source(identifier, columns[1][row].as_py(), columns[2][row].as_py() or "", columns[3][row].as_py()))
+            values = {name: table[name][row].as_py() for name in more}
+            built = build(Source(identifier, columns[1][row].as_py(), columns[2][row].as_py() or "", columns[3][row].as_py(), **values))
             seen.add(identifier)
             for key, thing in zip(keys, built):
                 if len(heap) < limit:

@@ -1,40 +1,102 @@
 """What instruction tuning and preference alignment do on each process before and after the loop."""
 
+import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.special_tokens import IM_END
-from corpusmill.train.checkpoint import load_model, model_of, save_model, save_tokenizer
+from corpusmill.train.adapter import save_adapter
+from corpusmill.train.chat_folder import chat_files
+from corpusmill.train.checkpoint import WEIGHTS, load_model, model_of, save_model, save_tokenizer
+from corpusmill.train.files import write_json
 from corpusmill.train.loop import FitResult
+from corpusmill.train.lora import adapt, merged_weights
 from corpusmill.train.model import Llama
+from corpusmill.train.options import LoraConfig
 from corpusmill.train.parallel.layout import Layout
 from corpusmill.train.state import read_weights
-from corpusmill.train.template import ChatEncoder, template_files
+from corpusmill.train.template import ChatEncoder
+from corpusmill.train.tuning import Start
+
+if TYPE_CHECKING:
+    from corpusmill.train.align import AlignConfig
+    from corpusmill.train.sft import SftConfig
 
 
-def start_from(folder: str, layout: Layout, rows: int, title: str) -> Llama:
-    """The model of a folder, whole on each process. Raises InputError where the layout can't share out a step's rows, or the model."""
+#: Beside a training's saved states where they hold an adapter: for which model it is.
+ADAPTED = "adapted.json"
+
+
+def start_from(folder: str, layout: Layout, config: "SftConfig | AlignConfig", title: str) -> Llama:
+    """The model of a folder, whole on each process, with a new adapter where that is what is trained. Raises InputError where the layout
+    can't share out a step's rows, or the model."""
     model = load_model(folder, layout.device)
     try:
-        layout.config.require_even(rows, model.arch.shared_sizes())
+        layout.config.require_even(config.batch, model.arch.shared_sizes())
     except ValueError as error:
         raise InputError(f"{title}.parallel: {error}.") from error
+    if config.lora.rank:
+        adapt(model, config.lora, config.seed)
     return model
 
 
-def keep_tokenizer(model: Llama, encoder: ChatEncoder, work: Path) -> None:
-    """Saves what a model needs beside its weights into `work/tokenizer`, from where each saved state can be made a model folder."""
-    save_tokenizer(
-        {"tokenizer.json": encoder.tokenizer_json, **template_files(model.arch.context, encoder.template.source, IM_END)},
-        work / "tokenizer",
-    )
+def keep_beside(model: Llama, encoder: ChatEncoder, start: Start, lora: LoraConfig, work: Path) -> None:
+    """Saves into `work` what saved states need to become model folders: the tokenizer, and which model an adapter belongs to."""
+    save_tokenizer(chat_files(encoder, model.arch.context), work / "tokenizer")
+    if lora.rank:
+        write_json(work / ADAPTED, {"base": start.name, "sha256": _sha256(Path(start.folder)), "lora": lora.model_dump(mode="json")})
 
 
-def leave_model(model: Llama, folder: str, result: FitResult, layout: Layout, work: Path) -> None:
-    """Saves the trained model into `work/model`: `model`, or where it is spread its last state. `folder` is where it started from."""
+def leave_model(
+    model: Llama, start: Start, result: FitResult, layout: Layout, config: "SftConfig | AlignConfig", work: Path
+) -> None:  # fmt: skip
+    """Saves the trained model into `work/model`: `model`, or where it is spread its last state. An adapter is saved into
+    `work/adapter`, too, and added to the model's weights."""
+    spread = layout.world > 1
+    saved = result.states.latest() if spread else None
     if layout.is_main:
-        if layout.world > 1:
-            saved = result.states.latest()
-            model = model_of(model.arch, read_weights(saved.path)) if saved else load_model(folder)
+        if spread:
+            model = _with_weights(start.folder, config.lora, config.seed, read_weights(saved.path) if saved else {})
+        if config.lora.rank:
+            save_adapter({name: p for name, p in model.named_parameters() if p.requires_grad}, config.lora, start.name, work / "adapter")
+            model = model_of(model.arch, merged_weights(model))
         save_model(model, work / "model", work / "tokenizer")
     layout.barrier()
+
+
+def merged_model(state: Path, run: Path) -> Llama | None:
+    """The model that a saved state's adapter makes of the run's model that it belongs to; None where the state is a model's weights."""
+    path = state.parents[1] / ADAPTED
+    if not path.is_file():
+        return None
+    told = json.loads(path.read_bytes())
+    folder, lora = run / told["base"], LoraConfig.model_validate(told["lora"])
+    if _sha256(folder) != told["sha256"]:
+        raise InputError(f"{folder}: is not the model any more that the adapter of {state} was trained for.")
+    model = _with_weights(str(folder), lora, 0, read_weights(state))
+    return model_of(model.arch, merged_weights(model))
+
+
+@torch.no_grad()
+def _with_weights(folder: str, lora: LoraConfig, seed: int, weights: Mapping[str, Tensor]) -> Llama:
+    """The model of a folder, with these weights, by name, in place of its own or of a new adapter's."""
+    model = load_model(folder)
+    if lora.rank:
+        adapt(model, lora, seed)
+    for name, tensor in weights.items():
+        model.get_parameter(name).data = tensor
+    return model
+
+
+def _sha256(folder: Path) -> str:
+    path = folder / WEIGHTS
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror}).") from error

@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from corpusmill.dedup.contamination.files import SetFile, read_set
+from corpusmill.dedup.contamination.files import SetFile
 from corpusmill.dedup.contamination.readers import reader
 from corpusmill.dedup.contamination.words import word_codes, word_hashes, words_of
 from corpusmill.dedup.words import read_only
 from corpusmill.pipeline.ingest.charset import fit
+from corpusmill.pipeline.ingest.item_rows import read_set
 from corpusmill.pipeline.text.buffers import text_buffers
 
 #: Words of a text that are looked for; what is longer is looked for by its beginning.

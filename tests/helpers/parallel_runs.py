@@ -16,9 +16,10 @@ from torch import Tensor
 from corpusmill.train.architecture import Architecture
 from corpusmill.train.bits import Batch
 from corpusmill.train.loop import fit
+from corpusmill.train.lora import adapt, adapters
 from corpusmill.train.model import Llama, RMSNorm
 from corpusmill.train.objective import Share, StepLoss, TokenObjective
-from corpusmill.train.options import LoopConfig, ParallelConfig
+from corpusmill.train.options import LoopConfig, LoraConfig, ParallelConfig
 from corpusmill.train.parallel.layout import Layout
 from corpusmill.train.parallel.prepare import prepare
 from corpusmill.train.parallel.spread import whole
@@ -40,6 +41,7 @@ class Case:
     dtype: torch.dtype = torch.float64
     poison: int = -1  # a step in which the loss of the last share is not a number
     z_loss: float = 0.0
+    lora: dict[str, Any] = field(default_factory=dict)  # nothing: all weights are trained
 
     @property
     def config(self) -> LoopConfig:
@@ -93,6 +95,10 @@ def fresh(case: Case) -> Llama:
     generator = torch.Generator().manual_seed(3)
     for p in model.parameters():
         p.data = torch.randn(p.shape, generator=generator, dtype=torch.float64) * 0.2 + (p.dim() == 1)
+    if case.lora:
+        adapt(model, LoraConfig.model_validate(case.lora), seed=3)
+        for module in adapters(model).values():
+            module.lora_B.data.normal_(std=0.1, generator=generator)
     return model.to(case.dtype)
 
 

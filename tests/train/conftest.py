@@ -77,24 +77,33 @@ def encoder(tokenizer_json: bytes) -> Any:
 
 
 @pytest.fixture
-def pretrained_run(tmp_path: Path, tokenizer_json: bytes) -> Storage:
+def pretrained_run(tmp_path: Path, make_pretrained_run: Callable[[Path], Storage]) -> Storage:
     """A run with documents (stage `ingest`) and a randomly initialised model (stage `pretrain`)."""
+    return make_pretrained_run(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def make_pretrained_run(tokenizer_json: bytes) -> Callable[[Path], Storage]:
+    return lambda folder: _pretrained_run(folder, tokenizer_json)
+
+
+def _pretrained_run(folder: Path, tokenizer_json: bytes) -> Storage:
     from corpusmill.train.architecture import Architecture
     from corpusmill.train.checkpoint import save_model
     from corpusmill.train.model import Llama, initialise
 
-    run = Storage(str(tmp_path / "run"))
+    run = Storage(str(folder / "run"))
     finish_stage(
         run, "ingest", {"data/part-00000.parquet": document_table(range(40)), "data/part-00001.parquet": document_table(range(40, 80))}
     )
     model = Llama(Architecture(vocab_size=600, layers=2, width=32, heads=4, kv_heads=2, head_dim=8, ffn=64, context=160))
     initialise(model, 0)
-    save_model(model, tmp_path / "model", {"tokenizer.json": tokenizer_json})
-    finish_stage(run, "pretrain", {f"model/{path.name}": path for path in sorted((tmp_path / "model").iterdir())})
+    save_model(model, folder / "model", {"tokenizer.json": tokenizer_json})
+    finish_stage(run, "pretrain", {f"model/{path.name}": path for path in sorted((folder / "model").iterdir())})
     return run
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def execute() -> Callable[..., StageRun]:
     """Runs stages of a run in this process: `execute(run, Stage(config), ...)`; the last one's StageRun comes back."""
 

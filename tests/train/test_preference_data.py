@@ -7,7 +7,9 @@ import pyarrow as pa
 import pytest
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.train.preference_data import Pair, build_pairs, pairs_from_table, pairs_table, prepare_pair, read_pairs
+from corpusmill.train.corrupted_pairs import build_pairs
+from corpusmill.train.pair_files import read_pairs
+from corpusmill.train.preference_data import Pair, pairs_from_table, pairs_table, prepare_pair
 from corpusmill.train.template import ChatEncoder, ChatTemplate
 
 

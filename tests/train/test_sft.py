@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.train.chat_templates import CHATML, LLAMA3
 from corpusmill.train.sft import SftConfig, SftStage
 
 QUICK = {
@@ -50,6 +51,31 @@ def test_the_model_opens_in_transformers(pretrained_run, execute):
     assert model(**ids).logits.shape[-1] == 600
 
 
+@pytest.mark.parametrize("template", ["llama3", "own.jinja"])
+def test_a_template_of_choice_goes_with_the_model(pretrained_run, execute, tmp_path, template):
+    from corpusmill.train.template import load_chat
+
+    own = tmp_path / "own.jinja"
+    own.write_text(CHATML.replace("'\\n'", "' says\\n'", 1))
+    chosen = str(own) if template == "own.jinja" else template
+    execute(pretrained_run, stage(template=chosen))
+    metrics, folder = metrics_of(pretrained_run), pretrained_run.child("sft/model")
+    assert metrics["held_out_loss_after"] < metrics["held_out_loss_before"] - 0.5
+    chat, config = load_chat(folder), json.loads(folder.read_bytes("config.json"))
+    end = "<|im_end|>" if template == "own.jinja" else "<|eot_id|>"
+    assert config["eos_token_id"] == chat.special_ids[end] and chat.template.special["eos_token"] == end
+    assert chat.template.source == (own.read_text() if template == "own.jinja" else LLAMA3)
+    assert not list((tmp_path / "run/sft/checkpoints").glob("*/start"))
+    assert execute(pretrained_run, stage(template=chosen)).performed == 0
+    own.write_text(CHATML)
+    assert execute(pretrained_run, stage(template=chosen)).performed == (2 if template == "own.jinja" else 0)
+
+
+def test_a_template_that_is_none():
+    with pytest.raises(ValueError, match=r"mistral is no template; those are keep, chatml, llama3, or a file that ends with \.jinja"):
+        SftConfig(template="mistral")
+
+
 def test_killed_and_started_again_it_gives_the_same_bytes(pretrained_run, execute, tree, tmp_path, monkeypatch):
     from corpusmill.train.state import States
 
@@ -79,8 +105,8 @@ def test_files_take_the_place_of_documents(pretrained_run, execute, tmp_path):
     done = execute(pretrained_run, stage(files=[str(path)]))
     row = done.manifest.tasks["examples"]
     assert (row.rows_in, row.kept, row.dropped) == (62, 60, 2)
-    assert row.counts == {"empty_answer": 1, "nothing_to_learn": 1, "truncated": 0}
-    assert row.warnings == ["2 of 62 examples dropped (empty_answer 1, nothing_to_learn 1)."]
+    assert row.counts == {"empty_answer": 1, "no_answer": 1, "truncated": 0}
+    assert row.warnings == ["2 of 62 examples dropped (empty_answer 1, no_answer 1)."]
     report = pq.read_table(pretrained_run.path("sft/report/part-00000.parquet")).to_pylist()
     assert report[60]["id"] == f"{path}:61" and report[60]["failed"] == ["empty_answer"] and not report[60]["kept"]
 
@@ -93,9 +119,9 @@ def test_a_finished_stage_is_taken_over(pretrained_run, execute):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"instruction": "a", "output": "b"}\n{"instruction": ', r"own\.jsonl:2: not JSON"),
+        ('{"instruction": 1}\n{"instruction": ', r"own\.jsonl: none of its 2 rows is an example; .*own\.jsonl:1: no example"),
         ('{"text": "a"}', r"own\.jsonl:1: no example that can be learned from: .* it has text\."),
-        ('{"messages": [{"role": "tool", "content": "x"}]}', r"own\.jsonl:1, message 1: the role 'tool' is not known"),
+        ('{"messages": [{"role": "tool", "content": "x"}]}', r"own\.jsonl:1, message 1: a turn of a tool"),
         ("", r"own\.jsonl: the file is empty"),
         ('{"messages": [{"role": "user", "content": "x"}]}', r"none of 1 examples can be learned from"),
     ],

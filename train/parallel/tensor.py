@@ -31,6 +31,7 @@ def spread(model: Llama, mesh: DeviceMesh) -> None:
     Its logits are then sharded by vocabulary (`loss_parallel`). Where the part begins or ends inside the layers, what goes in and
     out are whole hidden states, the same on all ranks.
     """
+    trained = {name: p.requires_grad for name, p in model.named_parameters()}
     decoder = model.model
     layers = list(decoder.layers.values())
     for layer in layers:
@@ -56,6 +57,8 @@ def spread(model: Llama, mesh: DeviceMesh) -> None:
     if decoder.embed_tokens is not None:  # compiled layers mistake the gradient of what is still on its way
         decoder.embed_tokens.register_forward_hook(lambda embedding, given, hidden: hidden.clone())
     model.tie()  # both are sharded by vocabulary, so they can stay one weight
+    for name, p in model.named_parameters():  # SequenceParallel makes what was frozen a weight that is trained
+        p.requires_grad_(trained[name])
 
 
 def _first(layout: Any) -> tuple[Any, ...]:

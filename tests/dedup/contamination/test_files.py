@@ -13,8 +13,9 @@ import pytest
 import zstandard
 
 from corpusmill.dedup.contamination.config import ContaminationConfig
-from corpusmill.dedup.contamination.files import SetFile, read_set, set_files
+from corpusmill.dedup.contamination.files import SetFile, set_files
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.ingest.item_rows import read_set
 
 ROWS = [{"question": f"What is {n}?", "answer": f"“{n}”"} for n in range(3)]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()

@@ -7,9 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.train.losses import LOSSES, LossOptions, PairLogps, pair_metrics
+from corpusmill.train.losses import LOSSES, REFERENCE_FREE, LossOptions, PairLogps, pair_metrics
+from corpusmill.train.losses.kto import CompletionLogps, completion_metrics, kto, reference_point
+from corpusmill.train.losses.orpo import log_odds
 
-PLAIN, SMOOTHED = LossOptions(beta=0.1), LossOptions(beta=0.1, label_smoothing=0.1)
+PLAIN, SMOOTHED, MARGIN = LossOptions(beta=0.1), LossOptions(beta=0.1, label_smoothing=0.1), LossOptions(beta=2.0, gamma=1.0)
 
 
 def logps(chosen, rejected, reference_chosen, reference_rejected, chosen_tokens=None, rejected_tokens=None) -> PairLogps:
@@ -30,6 +32,8 @@ def pairs() -> PairLogps:
         ("conservative", SMOOTHED, [0.6543967, 0.7781389]),
         ("robust", SMOOTHED, [0.6318967, 0.8231388]),
         ("ipo", PLAIN, [16.0, 49.0]),
+        ("orpo", PLAIN, [10.0313254, 12.3048699]),
+        ("simpo", MARGIN, [0.3132617, 7.0009115]),
     ],
 )
 def test_golden_values(pairs, name, options, expected):
@@ -41,6 +45,9 @@ def test_losses_of_means_divide_by_the_tokens():
     pairs = logps([-10.0], [-11.0], [-14.0], [-9.0], [4.0], [2.0])  # h = 4/4 - (-2)/2 = 2
     assert LOSSES["mean-sigmoid"](pairs, PLAIN).item() == pytest.approx(math.log(1 + math.exp(-0.2)))
     assert LOSSES["ipo"](pairs, PLAIN).item() == pytest.approx((2 - 5) ** 2)
+    assert LOSSES["simpo"](pairs, MARGIN).item() == pytest.approx(math.log(1 + math.exp(1 - 2 * (-2.5 + 5.5))))
+    confident = logps([-0.4], [-4.0], [0.0], [0.0], [4.0], [2.0])  # -0.1 and -2 a token
+    assert LOSSES["orpo"](confident, PLAIN).item() == pytest.approx(0.1016327, abs=1e-6)
 
 
 def test_without_smoothing_the_variants_are_dpo(pairs):
@@ -59,10 +66,61 @@ def test_the_first_loss_is_that_of_no_preference(chosen, rejected, m, n):
 @pytest.mark.parametrize("name", sorted(LOSSES))
 def test_gradients_push_the_pair_apart(pairs, name):
     chosen, rejected = pairs.chosen.clone().requires_grad_(), pairs.rejected.clone().requires_grad_()
-    LOSSES[name](
-        PairLogps(chosen, rejected, pairs.reference_chosen, pairs.reference_rejected, pairs.chosen_tokens, pairs.rejected_tokens), PLAIN
-    ).sum().backward()
+    references = (None, None) if name in REFERENCE_FREE else (pairs.reference_chosen, pairs.reference_rejected)
+    LOSSES[name](PairLogps(chosen, rejected, *references, pairs.chosen_tokens, pairs.rejected_tokens), PLAIN).sum().backward()
     assert (chosen.grad < 0).all() and (rejected.grad > 0).all()
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+@pytest.mark.parametrize(
+    ("chosen", "rejected"), [(-1.0, -1e4), (-1e4, -1.0), (-3.0, -3.0), (0.0, -1e4), (-1e4, 0.0), (0.0, 0.0), (-1e-7, -5.0)]
+)
+def test_the_edges_give_finite_losses_and_gradients(name, chosen, rejected):
+    leaves = torch.tensor([chosen], requires_grad=True), torch.tensor([rejected], requires_grad=True)
+    one = torch.ones(1)
+    loss = LOSSES[name](PairLogps(*leaves, -one, -one, one, one), LossOptions(beta=1.0, label_smoothing=0.1, gamma=0.5))
+    loss.sum().backward()
+    assert loss.isfinite() and all(leaf.grad.isfinite() for leaf in leaves)
+    if name in ("sigmoid", "simpo") and rejected == -1.0:  # far on the wrong side the loss is linear, and its gradient is beta
+        assert loss.item() == pytest.approx(9999 + (0.5 if name == "simpo" else 0)) and leaves[0].grad.item() == -1
+
+
+@given(st.floats(-50, -1e-6))
+def test_log_odds_are_those_of_double_precision(logp):
+    single = torch.tensor(logp, dtype=torch.float32)
+    exact = single.item() - math.log(-math.expm1(single.item()))
+    assert log_odds(single).item() == pytest.approx(exact, rel=3e-7, abs=3e-7)
+
+
+def completions(ratios, desirable, kl=0.0, tokens=None) -> CompletionLogps:
+    policy = torch.tensor(ratios) - 5
+    tokens = torch.tensor(tokens or [1.0] * len(ratios))
+    return CompletionLogps(policy.requires_grad_(), torch.full_like(policy, -5), tokens, torch.tensor(desirable), torch.tensor(kl))
+
+
+def test_kto_is_the_value_of_a_completion_against_the_reference_point():
+    made = completions([0.5, 1.0], [True, False])
+    losses = kto(made, PLAIN)
+    assert losses.tolist() == pytest.approx([0.4875026, 0.5249792], abs=1e-6)
+    losses.sum().backward()
+    assert made.policy.grad[0] < 0 < made.policy.grad[1]
+    weighted = kto(completions([0.5, 1.0], [True, False], kl=2.0), LossOptions(0.1, desirable_weight=3.0, undesirable_weight=0.5))
+    assert weighted.tolist() == pytest.approx([3 / (1 + math.exp(-0.15)), 0.5 / (1 + math.exp(0.1))])
+    extreme = completions([1e4, -1e4, 1e4, -1e4], [True, True, False, False])
+    assert kto(extreme, LossOptions(1.0)).tolist() == [0, 1, 1, 0]
+
+
+def test_the_reference_point_is_no_less_than_0_and_has_no_gradient():
+    ratios = torch.tensor([3.0, -1.0], requires_grad=True)
+    assert reference_point(ratios.sum(), 4).item() == 0.5 and not reference_point(ratios.sum(), 4).requires_grad
+    assert reference_point(torch.tensor(-8.0), 4).item() == 0
+
+
+def test_metrics_of_completions_are_means_of_their_kind():
+    made = completions([2.0, 4.0, 1.0, 3.0], [True, True, True, False], kl=1.5, tokens=[1.0, 2.0, 3.0, 7.0])
+    means = {name: values.mean().item() for name, values in completion_metrics(made, PLAIN, 3, 1).items()}
+    expected = {"accuracy": 0.5, "reward_chosen": 0.7 / 3, "reward_rejected": 0.3, "margin": 0.7 / 3 - 0.3, "kl": 1.5}
+    assert means == pytest.approx({**expected, "chosen_tokens": 2, "rejected_tokens": 7})
 
 
 def test_metrics(pairs):
@@ -71,3 +129,11 @@ def test_metrics(pairs):
     assert metrics["margin"].tolist() == pytest.approx([0.1, -0.2])
     assert metrics["reward_chosen"].tolist() == pytest.approx([0.05, -0.1])
     assert metrics["kl"].tolist() == [0.0, 0.0]
+
+
+def test_without_a_reference_rewards_are_of_means():
+    metrics = pair_metrics(
+        PairLogps(*(torch.tensor([value]) for value in (-10.0, -9.0)), None, None, torch.tensor([5.0]), torch.tensor([3.0])), PLAIN
+    )
+    assert (metrics["reward_chosen"].item(), metrics["reward_rejected"].item()) == pytest.approx((-0.2, -0.3))
+    assert metrics["accuracy"].item() == 1 and "kl" not in metrics

@@ -1,0 +1,97 @@
+"""Instruction tuning and alignment that train an adapter, as stages of a run."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.storage import Storage
+from corpusmill.train.adapter import load_adapter
+from corpusmill.train.align import AlignConfig, AlignStage
+from corpusmill.train.checkpoint import load_model, model_tensors, save_model
+from corpusmill.train.lora import merged_weights
+from corpusmill.train.saved import export
+from corpusmill.train.sft import SftConfig, SftStage
+
+LOOP = {"threads": 1, "steps": 12, "save_every": 4, "optimizer": {"lr": 2e-2}}
+SFT = {"batch": 4, "epochs": 4, "evaluate_every": 0, "per_document": 1, "loop": LOOP, "lora": {"rank": 4}}
+ALIGN = {"batch": 4, "per_document": 1, "pairs": 40, "evaluate_every": 0, "loop": LOOP, "lora": {"rank": 2, "targets": ["v_proj"]}}
+
+Weights = dict[str, torch.Tensor]
+
+
+@pytest.fixture
+def run(pretrained_run: Storage, finish: Callable[..., None]) -> Storage:
+    """A run whose pre-trained model has no weight of zero: nothing could be learned through a head that is frozen there."""
+    model, folder = load_model(pretrained_run.path("pretrain/model")), Path(pretrained_run.path("random"))
+    generator = torch.Generator().manual_seed(1)
+    for p in model.parameters():
+        p.data = torch.randn(p.shape, generator=generator) * 0.2 + (p.dim() == 1)
+    save_model(model, folder, Path(pretrained_run.path("pretrain/model")))
+    finish(pretrained_run, "pretrain", {f"model/{path.name}": path for path in sorted(folder.iterdir())})
+    return pretrained_run
+
+
+def weights_of(run: Storage, path: str) -> Weights:
+    return model_tensors(load_model(run.path(path)))
+
+
+def check_adapter(run: Storage, stage: str, base: str) -> None:
+    """Whether the stage's adapter on the model it started from is the stage's model."""
+    model = load_model(run.path(base))
+    load_adapter(model, Path(run.path(f"{stage}/adapter")))
+    merged, left = merged_weights(model), weights_of(run, f"{stage}/model")
+    assert json.loads(run.read_bytes(f"{stage}/adapter/adapter_config.json"))["base_model_name_or_path"] == base
+    assert merged.keys() == left.keys() and all(torch.equal(merged[name], left[name]) for name in merged)
+    changed = {name for name, tensor in weights_of(run, base).items() if not torch.equal(tensor, left[name])}
+    assert changed and all(name.endswith("_proj.weight") for name in changed)
+
+
+def test_both_stages_leave_adapter_and_merged_model(run: Storage, execute: Callable[..., Any], tmp_path: Path) -> None:
+    execute(run, SftStage(SftConfig.model_validate(SFT)), AlignStage(AlignConfig.model_validate(ALIGN)))
+    check_adapter(run, "sft", "pretrain/model")
+    check_adapter(run, "align", "sft/model")
+    sft, align = (json.loads(run.child(stage).read_bytes("metrics.json")) for stage in ("sft", "align"))
+    assert sft["held_out_loss_after"] < sft["held_out_loss_before"] - 0.1
+    assert align["held_out_before"]["loss"] == pytest.approx(math.log(2), abs=1e-6)  # the reference is the model without the adapter
+    assert align["held_out_after"]["loss"] < align["held_out_before"]["loss"]
+    export(run.root, 12, tmp_path / "at-12", "sft")
+    exported = model_tensors(load_model(tmp_path / "at-12"))
+    assert all(torch.equal(tensor, exported[name]) for name, tensor in weights_of(run, "sft/model").items())
+    Path(run.path("pretrain/model/model.safetensors")).write_bytes(b"another")
+    with pytest.raises(InputError, match="pretrain/model: is not the model any more that the adapter of .*step-00000008 was trained for"):
+        export(run.root, 8, tmp_path / "at-8", "sft")
+
+
+def test_two_processes_leave_the_model_of_one(run: Storage, execute: Callable[..., Any]) -> None:
+    found: list[Weights] = []
+    for parallel in ({}, {"tensor": 2}):
+        execute(run, SftStage(SftConfig.model_validate({**SFT, "loop": {**LOOP, "steps": 3}, "parallel": parallel})))
+        check_adapter(run, "sft", "pretrain/model")
+        found.append(weights_of(run, "sft/model"))
+        run.remove_folder("sft")
+    for name, tensor in found[0].items():
+        torch.testing.assert_close(found[1][name], tensor, rtol=0, atol=1e-4)
+
+
+def test_a_template_whose_tokens_an_adapter_can_not_learn_is_refused(run: Storage, execute: Callable[..., Any]) -> None:
+    with pytest.raises(InputError, match=r"sft.lora.rank: the template llama3 needs tokens that .*pretrain/model lacks"):
+        execute(run, SftStage(SftConfig.model_validate({**SFT, "template": "llama3"})))
+
+
+def test_adapters_are_trained_by_adamw_and_bad_targets_are_a_sentence() -> None:
+    config = SftConfig.model_validate(SFT)
+    assert config.loop.optimizer.kind == "adamw" and SftConfig().loop.optimizer.kind == "muon"
+    assert SftConfig.model_validate(config.model_dump(mode="json")) == config
+    with pytest.raises(ValidationError, match=r"adapters are trained by AdamW, and loop.optimizer.kind is muon"):
+        SftConfig.model_validate({"lora": {"rank": 4}, "loop": {"optimizer": {"kind": "muon"}}})
+    with pytest.raises(ValidationError, match=r"lora.targets.0\n *Input should be 'q_proj', 'k_proj'"):
+        AlignConfig.model_validate({"lora": {"rank": 4, "targets": ["lm_head"]}})
+    with pytest.raises(ValidationError, match="at least 1 item"):
+        AlignConfig.model_validate({"lora": {"rank": 4, "targets": []}})

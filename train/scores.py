@@ -1,0 +1,189 @@
+"""Scores of the run's filter stage: which end of a column is good, what was dropped for it alone, and texts that are scored again.
+
+Steps belong to another room, so they are looked up by name. What their values decide stands in the metadata of the stage's report.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from corpusmill.pipeline.engine import load_object
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.runner import code_version
+from corpusmill.pipeline.shards import iter_tables, open_parquet, read_table
+from corpusmill.train import tasks
+
+if TYPE_CHECKING:
+    from corpusmill.pipeline.runner import StageRun
+
+STEPS = "corpusmill.filters.registry:build_steps"
+BATCH = "corpusmill.filters.step:Batch"
+WORKER = "corpusmill.filters.worker:FilterWorker"
+DOCUMENTS_AT = "corpusmill.filters.worker:documents_at"
+
+_RULES = b"corpusmill.rules"  # docs/design.md, Report
+
+
+@dataclass(frozen=True)
+class Score:
+    """A column of numbers that the filter stage measured.
+
+    `threshold`: where bad text begins, by a rule that can fail, else by the classifier itself. `of_windows`: a text's score is that of its
+    worst window, so a long text has a worse one. `rules`: those that decide by this score.
+    """
+
+    column: str
+    high_is_good: bool
+    threshold: float | None
+    of_windows: bool
+    rules: tuple[str, ...]
+
+    def goodness(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """The values so that more is better."""
+        return values if self.high_is_good else -values
+
+
+def find_score(run: "StageRun", column: str) -> Score:
+    """What is known of a column. Raises InputError where the run has no such score, or nothing says which end of it is good."""
+    if "filter" not in run.recipe:
+        raise InputError(f"{run.stage.name}: {column}: the recipe has no stage filter that would measure it.")
+    schema = _report_schema(run)
+    if column not in schema.names or not pa.types.is_floating(schema.field(column).type):
+        raise InputError(f"{run.stage.name}: {column}: no score of that name in the filter stage's report (a step has to measure it).")
+    rules = [rule for rule in json.loads((schema.metadata or {}).get(_RULES, b"[]")) if rule["column"] in (column, f"{column}_share")]
+    decides = [rule for rule in rules if rule["column"] == column]
+    if not decides:
+        raise InputError(f"{run.stage.name}: {column}: no rule of the filter stage says which scores are good (give the step a threshold).")
+    high_is_good, threshold = decides[0]["comparison"] in ("<", "<="), float(decides[0]["threshold"])
+    return Score(
+        column,
+        high_is_good,
+        threshold if 0 < threshold < 1 else _own_threshold(run, column),
+        f"{column}_share" in schema.names,
+        tuple(rule["rule"] for rule in rules),
+    )
+
+
+def classifier_columns(run: "StageRun") -> list[str]:
+    """The columns with the scores of the classifiers that the filter stage used."""
+    if "filter" not in run.recipe:
+        return []
+    names = [PurePosixPath(ref.path).stem for ref in run.outputs_of("filter", "classifiers/")]
+    columns = [name for name in _report_schema(run).names if not name.endswith(("_share", "_raw"))]
+    return [column for column in columns if any(column == name or column.startswith(f"{name}_") for name in names)]
+
+
+def _report_schema(run: "StageRun") -> pa.Schema:
+    for ref in run.outputs_of("filter", "report/")[:1]:
+        with open_parquet(run.run, ref.path) as file:
+            return file.schema_arrow
+    return pa.schema([])
+
+
+def _own_threshold(run: "StageRun", column: str) -> float | None:
+    """That of the classifier which gives the column: NAME for its label of that name, NAME_LABEL for others."""
+    for ref in run.outputs_of("filter", "classifiers/"):
+        name = PurePosixPath(ref.path).stem
+        for head in json.loads(run.run.read_bytes(ref.path)).get("heads", []):
+            if column == (name if head["label"] == name else f"{name}_{head['label']}"):
+                return float(head["threshold"])
+    return None
+
+
+def pair_inputs(run: "StageRun", columns: Sequence[str]) -> list[FileRef]:
+    """The files that pairs from scores depend on, beside the run's documents. Raises InputError as `find_score`."""
+    if not [find_score(run, column) for column in columns]:
+        return []
+    return [
+        ref
+        for stage, prefix in (("filter", "report/"), ("filter", "classifiers/"), ("ingest", "data/"))
+        for ref in run.outputs_of(stage, prefix)
+    ]
+
+
+def score_params(run: "StageRun", columns: Sequence[str]) -> dict[str, Any]:
+    """What scoring texts depends on: the code that scores, the models it uses, and the rules that say what is good."""
+    if not columns:
+        return {}
+    models = [digest for step in _steps_of(run, columns) for digest in step.step.model_digests()]
+    return {"filters": code_version("filters"), "models": models, "scores": [repr(find_score(run, column)) for column in columns]}
+
+
+def _steps_of(run: "StageRun", columns: Sequence[str]) -> list[Any]:
+    section: Any = run.recipe["filter"]
+    return [step for step in load_object(STEPS)(section.steps) if set(columns) & set(step.columns)]
+
+
+class TextScorer:
+    """Scores texts by the filter's own steps, as a document that is this text would be."""
+
+    def __init__(self, run: "StageRun", columns: Sequence[str]):
+        self.columns, self.steps = columns, _steps_of(run, columns)
+        self.word_rule = run.recipe["filter"].word_rule
+        for step in self.steps:
+            step.step.setup()
+
+    def score(self, texts: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
+        """float64 (texts,) for each column; NaN for a text with nothing that the step knows."""
+        column = pa.array(texts, pa.large_string())
+        documents = pa.table({"id": [str(number) for number in range(len(texts))], "text": column})
+        found: dict[str, npt.NDArray[np.float64]] = {}
+        for step in self.steps:
+            measured = step.step.measure(load_object(BATCH)(documents, column, self.word_rule))
+            for name, plain in zip(step.columns, step.step.columns):
+                if name in self.columns:
+                    values = pa.array(measured.columns[plain], pa.float64()).to_numpy(zero_copy_only=False)
+                    found[name] = np.asarray(values, np.float64)
+        return found
+
+
+# ---- documents with their score ----------------------------------------------------------------------
+
+
+def kept_documents(run: "StageRun", score: Score) -> Iterator[pa.Table]:
+    """The documents that came through, row group by row group: `tasks.COLUMNS`, `language` where there is one, and `score`."""
+    for ref in run.documents():
+        with open_parquet(run.run, ref.path) as file:
+            names = file.schema_arrow.names
+        if score.column not in names:
+            raise InputError(f"{run.run.path(ref.path)}: the documents do not carry the score {score.column} (only main scores go on).")
+        for table in iter_tables(run.run, ref.path, [*_wanted(names), score.column]):
+            yield table.rename_columns({score.column: "score"})
+
+
+def dropped_documents(run: "StageRun", score: Score) -> Iterator[pa.Table]:
+    """The documents that failed no rule but those of this score, as they would have gone on: the same columns.
+
+    They are like what came through in all but this; what was dropped for its language, say, would give itself away by that.
+    """
+    section: Any = run.recipe["filter"]
+    shards = {PurePosixPath(ref.path).stem: ref.path for ref in run.outputs_of("ingest", "data/")}
+    worker = load_object(WORKER)(section, run.run, {})
+    for ref in run.outputs_of("filter", "report/"):
+        failed = read_table(run.run, ref.path, ["failed"])["failed"].to_pylist()
+        places = [place for place, rules in enumerate(failed) if rules and set(rules) <= set(score.rules)]
+        if not places:
+            continue
+        documents, report = (read_table(run.run, path) for path in (shards[PurePosixPath(ref.path).stem], ref.path))
+        whole = load_object(DOCUMENTS_AT)(worker, documents, report, pa.array(places))
+        scored = whole.append_column("score", report[score.column].take(pa.array(places)))
+        yield scored.select([*_wanted(whole.column_names), "score"])
+
+
+def _wanted(names: Sequence[str]) -> list[str]:
+    return [*tasks.COLUMNS, *(name for name in ("language",) if name in names)]
+
+
+def with_score(tables: Iterator[pa.Table], score: Score, least: float = -math.inf, most: float = math.inf) -> Iterator[pa.Table]:
+    """Those of the documents that have a score, and a goodness from `least` up to `most`."""
+    for table in tables:
+        goodness = score.goodness(table["score"].to_numpy())
+        yield table.filter(pa.array((goodness >= least) & (goodness <= most)))
