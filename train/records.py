@@ -56,6 +56,14 @@ def read_records(path: str) -> Iterator[tuple[str, Row]]:
         yield place, row
 
 
+def read_lines(path: str) -> list[str]:
+    """The lines of a text file, without their ends. Raises InputError."""
+    try:
+        return _content(path).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: byte {error.start} is not UTF-8.") from error
+
+
 def file_ref(path: str) -> FileRef:
     """A user's file as a task's input; its fingerprint is the sha256 of what it holds."""
     content = _raw(path)
