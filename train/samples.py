@@ -34,6 +34,17 @@ def choose_prompts(tables: Iterable[pa.Table], held_out: Callable[[str], bool], 
     return tasks.choose(tables, "samples", count, 1, build) if count else []
 
 
+def choose_held_out(examples: pa.Table, count: int) -> list[dict[str, str]]:
+    """`count` held-out examples of an instruction tuning by hash: the first message to answer, and the beginning of its answer."""
+    held_out = sorted((row for row in examples.to_pylist() if row["held_out"]), key=lambda row: tasks.hash_of("samples", row["id"]))
+    found = []
+    for row in held_out[:count]:
+        asked = next((m["content"] for m in row["messages"] if m["role"] == "user"), "")
+        answer = next((m["content"] for m in row["messages"] if m["role"] == "assistant"), "")
+        found.append({"document": row["id"], "text": tasks.cut(answer, _BEGINNING), "question": asked})
+    return found
+
+
 def write_samples(
     model: Llama, encoder: ChatEncoder, prompts: Sequence[dict[str, str]], kind: str, config: "EvaluateConfig"
 ) -> list[dict[str, Any]]:
