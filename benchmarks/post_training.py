@@ -15,6 +15,7 @@ processor time, one JSON object a line.
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import statistics
@@ -92,9 +93,9 @@ class Theirs(TrainerCallback):
 
 def settings(folder: Path, batch: int, steps: int) -> dict[str, Any]:
     return {
-        "output_dir": str(folder), "max_steps": steps, "per_device_train_batch_size": batch, "learning_rate": LR, "optim": "adamw_torch_fused",
-        "gradient_checkpointing": False, "bf16": False, "use_cpu": True, "save_strategy": "no", "report_to": [], "disable_tqdm": True,
-        "logging_strategy": "no", "dataloader_num_workers": 0, "max_length": None,
+        "output_dir": str(folder), "max_steps": steps, "per_device_train_batch_size": batch, "learning_rate": LR, "max_length": None,
+        "optim": "adamw_torch_fused", "gradient_checkpointing": False, "bf16": False, "use_cpu": True, "dataloader_num_workers": 0,
+        "save_strategy": "no", "logging_strategy": "no", "report_to": [], "disable_tqdm": True,
     }  # fmt: skip
 
 
@@ -105,7 +106,7 @@ def in_turns(rounds: int, work: dict[str, Callable[[], Clock]]) -> dict[str, dic
         for name, turn in work.items():
             with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):  # TRL prints what it has done
                 clock = turn()
-            taken[name] += [(b[0] - a[0], b[1] - a[1]) for a, b in zip(clock[3:], clock[4:])]
+            taken[name] += [(b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(clock[3:])]
     return {
         name: {"ms": 1e3 * statistics.median(wall for wall, _ in steps), "processor_ms": 1e3 * statistics.median(cpu for _, cpu in steps)}
         for name, steps in taken.items()
