@@ -20,7 +20,7 @@ from corpusmill.train.pair_objective import PairObjective
 from corpusmill.train.parallel.computation import Computation, Local
 from corpusmill.train.parallel.layout import Layout
 from corpusmill.train.preference_data import pairs_from_table, prepare_pair
-from corpusmill.train.reference import References
+from corpusmill.train.reference import References, other_model
 from corpusmill.train.template import load_chat
 from corpusmill.train.tuned import keep_beside, leave_model, start_from
 from corpusmill.train.tuning import LOG
@@ -58,12 +58,14 @@ class Alignment:
         self.measured: dict[str, float] = {}  # on held-out pairs, after the latest step that was looked at
 
     def measure_reference(self, cache: Path, weights: str) -> None:
-        """The reference's log-probabilities, from the cache where they are there; the model as it is loaded is the reference."""
+        """The reference's log-probabilities, from the cache where they are there. Where it is no model of its own, the model as it is
+        loaded is the reference."""
         if not self.objective.needs_reference:
             return
         config, context = self.config, self.model.arch.context
         key = [weights, self.encoder.fingerprint, context, config.batch, config.micro_batch, config.seed, self.loop.precision]
-        references = References(cache, key, Local(self.model, self.loop.precision), self.layout)
+        model = self.model if config.reference is None else other_model(config.reference, self.encoder, context, self.layout.device)
+        references = References(cache, key, Local(model, self.loop.precision), self.layout)
         self.objective.measure_reference(references, self.loop.steps)
 
     def train(self, work: Path, log: Path, progress: Progress | None = None) -> dict[str, Any]:

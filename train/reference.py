@@ -12,12 +12,14 @@ from torch import Tensor
 from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.storage import Storage
+from corpusmill.train.checkpoint import load_model
 from corpusmill.train.logprobs import by_sequence, counted_nats
+from corpusmill.train.model import Llama
 from corpusmill.train.numbered import Numbered
 from corpusmill.train.parallel.computation import Computation
 from corpusmill.train.parallel.layout import Layout
 from corpusmill.train.parallel.sums import total
-from corpusmill.train.template import Encoded
+from corpusmill.train.template import ChatEncoder, Encoded, load_chat
 
 #: Numbers of sequences that are computed together, and how many of the first of them are to be known.
 Batches = Iterable[tuple[Sequence[int], int]]
@@ -91,6 +93,26 @@ def measured(model: Computation, sequences: Numbered, batches: Batches, layout: 
         batch = sequences.collate(numbers)
         sums[list(numbers[:count])] = by_sequence(counted_nats(model, batch), batch.labels).sums.double().cpu()[:count]
     return Reference(total(sums, layout).float())
+
+
+def other_model(folder: str, encoder: ChatEncoder, context: int, device: torch.device) -> Llama:
+    """A reference model from a folder of its own. Raises InputError where its tokens are others than those of `encoder`, or its context
+    is shorter than that of the model which is aligned."""
+    model = load_model(folder, device)
+    own = encoder.tokenizer.get_vocab()
+    if Storage(folder).exists("tokenizer.json"):
+        same = load_chat(Storage(folder)).tokenizer.get_vocab() == own
+    else:
+        same = model.arch.vocab_size > max(own.values())
+    if not same:
+        raise InputError(
+            f"align.reference: {folder} has another vocabulary than the model that is aligned, so its tokens are not comparable."
+        )
+    if model.arch.context < context:
+        raise InputError(
+            f"align.reference: {folder} has a context of {model.arch.context} tokens, the model that is aligned one of {context}."
+        )
+    return model
 
 
 def _name(key: str) -> str:

@@ -147,11 +147,16 @@ class SftStage(Stage):
         Where the template needs tokens that the parent lacks, the training starts from a copy that has them.
         """
         from corpusmill.train.chat_folder import choose_chat
-        from corpusmill.train.vocabulary import prepared_folder
+        from corpusmill.train.template import load_chat
+        from corpusmill.train.vocabulary import new_ids, prepared_folder
 
         folder, relative = run.run.child(f"{parent}/model"), f"checkpoints/{identity[:16]}"
         work = Path(run.storage.path(relative))
-        start = prepared_folder(folder, choose_chat(folder, self.config.template), work / "start" / "model")
+        encoder = choose_chat(folder, self.config.template)
+        if self.config.lora.rank and new_ids(load_chat(folder), encoder):
+            what = f"the template {self.config.template} needs tokens that {folder.root} lacks"
+            raise InputError(f"sft.lora.rank: {what}, and an adapter can't learn them; set it to 0, or take another template.")
+        start = prepared_folder(folder, encoder, work / "start" / "model")
         trained = tuning.train(run, "instruction", self.config, parent if start is folder else f"{self.name}/{relative}/start", work)
         shutil.rmtree(work / "start", ignore_errors=True)
         return trained

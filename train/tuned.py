@@ -93,8 +93,10 @@ def _with_weights(folder: str, lora: LoraConfig, seed: int, weights: Mapping[str
 
 
 def _name(folder: str) -> str:
-    """A model's folder as seen from its run: an adapter's bytes are the same wherever the run lies."""
-    return "/".join(Path(folder).parts[-2:])
+    """A model's folder as seen from its run: an adapter's bytes are the same wherever the run lies. What instruction tuning starts from
+    (`.../start/model`) may be a copy of the pre-trained model with another template."""
+    stage, name = Path(folder).parts[-2:]
+    return f"{'pretrain' if stage == 'start' else stage}/{name}"
 
 
 def _sha256(folder: Path) -> str:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from pydantic import ValidationError
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.train import align, reference
@@ -148,92 +147,3 @@ def test_a_reference_that_is_not_finite_is_refused(pretrained_run, execute):
     save_file(tensors, weights, {"format": "pt"})
     with pytest.raises(CorpusmillError, match="not finite"):
         execute(pretrained_run, stage())
-
-
-# ---- other losses -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("loss", ["orpo", "simpo"])
-def test_losses_without_a_reference_measure_none(pretrained_run, execute, loss):
-    execute(pretrained_run, stage(loss=loss))
-    metrics, first = metrics_of(pretrained_run), steps_of(pretrained_run)[0]
-    before, after = metrics["held_out_before"], metrics["held_out_after"]
-    assert not list(Path(pretrained_run.path("align/checkpoints")).glob("reference-*")) and "kl" not in first
-    uniform = math.log(600)  # nats a token of an untrained model
-    expected = uniform + 0.1 * math.log(2) if loss == "orpo" else math.log1p(math.e)
-    assert first["preference_loss"] == pytest.approx(expected, abs=1e-5)
-    assert first["reward_chosen"] == pytest.approx(-uniform * metrics["beta"], rel=1e-5)
-    assert after["loss"] < before["loss"] - 0.1 and after["margin"] > before["margin"]
-
-
-def single_rows(count: int) -> list[dict]:
-    """One completion of each, every third of them good."""
-    return [
-        {"prompt": f"What is {n}?", "completion": f"It is {n}." if n % 3 == 0 else f"Who cares about {n}", "label": n % 3 == 0}
-        for n in range(count)
-    ]
-
-
-def test_kto_learns_from_single_completions(pretrained_run, execute, tmp_path):
-    path = tmp_path / "own.jsonl"
-    rows = single_rows(60)
-    rows += [{"prompt": "Blank?", "completion": " ", "label": True}, {"prompt": "Two?", "chosen": "It is 2.", "rejected": "Who cares"}]
-    path.write_text("\n".join(json.dumps(row) for row in rows))
-    done = execute(pretrained_run, SFT, stage(loss="kto", files=[str(path)], beta=0.5))
-    assert (done.manifest.tasks["pairs"].kept, done.manifest.tasks["pairs"].counts) == (61, {"empty": 1})
-    lines, metrics = steps_of(pretrained_run), metrics_of(pretrained_run)
-    assert lines[0]["loss"] == pytest.approx(0.5, abs=1e-7) and lines[0]["kl"] == lines[0]["margin"] == 0
-    assert max(line["kl"] for line in lines) > 0.01
-    before, after = metrics["held_out_before"], metrics["held_out_after"]
-    assert before["loss"] == pytest.approx(0.5, abs=1e-5) and after["loss"] < 0.4
-    assert after["accuracy"] > 0.8 and after["margin"] > 0.5 and after["preference_accuracy"] > 0.9
-    assert after["chosen_tokens"] == before["chosen_tokens"] > 0
-
-
-def test_kto_takes_pairs_as_two_completions(pretrained_run, execute):
-    execute(pretrained_run, stage(loss="kto", loop={"threads": 1, "steps": 2}))
-    assert steps_of(pretrained_run)[0]["count"] == 8
-    names = {path.name for path in Path(pretrained_run.path("align/checkpoints")).glob("reference-*")}
-    assert len(names) == 4  # completions and mismatched ones, learned and held out
-
-
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        ({"prompt": "a", "completion": "b"}, r"own\.jsonl:1: `label` is missing, expected true or false"),
-        ({"prompt": "a", "completion": "b", "label": 1}, r"own\.jsonl:1: `label` is a int, expected true or false"),
-        ({"completion": "b", "label": True}, r"own\.jsonl:1: no pair: it has neither `prompt`"),
-    ],
-)
-def test_bad_completions_are_one_sentence(pretrained_run, execute, tmp_path, row, message):
-    path = tmp_path / "own.jsonl"
-    path.write_text(json.dumps(row))
-    with pytest.raises(InputError, match=message):
-        execute(pretrained_run, stage(loss="kto", files=[str(path)]))
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"label_smoothing": 0.1}, "label_smoothing is for the losses conservative and robust, and the loss is sigmoid"),
-        ({"loss": "ipo", "gamma": 1}, "gamma is for the loss simpo, and the loss is ipo"),
-        ({"undesirable_weight": 2}, "undesirable_weight is for the loss kto, and the loss is sigmoid"),
-        ({"loss": "orpo", "nll_weight": 0.1}, "nll_weight is 0 with the loss orpo"),
-        ({"loss": "simpo", "reference": "other"}, "reference is for losses with a reference model, and simpo needs none"),
-        ({"loss": "kto", "batch": 1}, "batch is at least 2 with the loss kto"),
-        ({"loss": "kto", "parallel": {"pipeline": 2}}, "parallel.pipeline is 1 with the loss kto"),
-    ],
-)
-def test_an_option_that_the_loss_does_not_have_is_refused(given, message):
-    with pytest.raises(ValidationError, match=message):
-        AlignConfig.model_validate(given)
-
-
-def test_values_that_are_not_given_are_those_usual_with_the_loss():
-    chosen = {loss: AlignConfig(loss=loss) for loss in ("sigmoid", "mean-sigmoid", "simpo", "orpo", "kto")}
-    assert {loss: (config.beta, config.gamma, config.nll_weight) for loss, config in chosen.items()} == {
-        "sigmoid": (0.1, 0, 0.2), "mean-sigmoid": (5, 0, 0.2), "simpo": (2, 1, 0.2), "orpo": (0.1, 0, 0), "kto": (0.1, 0, 0),
-    }  # fmt: skip
-    assert AlignConfig(loss="simpo", beta=3).gamma == 1.5 and AlignConfig(loss="simpo", gamma=0).gamma == 0
-    for config in chosen.values():  # as processes are given it
-        assert AlignConfig.model_validate(config.model_dump(mode="json")) == config
