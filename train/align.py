@@ -9,12 +9,14 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from corpusmill.pipeline.config import ASIDE, Config, digest
+from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Stage
 from corpusmill.train import judged, scores, tuning
 from corpusmill.train.judged import JudgedConfig
 from corpusmill.train.options import LoopConfig, LoraConfig, OptimizerConfig, ParallelConfig, for_adapter
+from corpusmill.train.records import file_ref
 
 PAIRS_FILE = "data/pairs.parquet"
 CORRUPTED = "corrupted"
@@ -103,7 +105,9 @@ class AlignConfig(Config):
     evaluate_every: int = Field(default=50, ge=0, description="Steps between two measurements on held-out pairs in the log; 0: none.")
     loop: AlignLoop = Field(default_factory=AlignLoop, description="Steps, learning rates and guards.")
     lora: LoraConfig = Field(default_factory=LoraConfig, description="A low-rank adapter that is trained in place of all weights.")
-    judged: JudgedConfig = Field(default_factory=JudgedConfig, description="Answers before and after, scored by the classifiers.")
+    judged: JudgedConfig = Field(
+        default_factory=JudgedConfig, json_schema_extra=ASIDE, description="Answers before and after, scored by the run's classifiers."
+    )
 
     @property
     def columns(self) -> list[str]:
@@ -141,6 +145,8 @@ class AlignConfig(Config):
             raise ValueError(f"reference is for losses with a reference model, and {self.loss} needs none")
         if self.loss == "kto" and self.batch < 2:
             raise ValueError("batch is at least 2 with the loss kto, which sets completions against the prompts of others in their batch")
+        if self.loss == "kto" and self.parallel.pipeline > 1:
+            raise ValueError("parallel.pipeline is 1 with the loss kto, as a step's first loss needs all of its completions")
         return self
 
 
@@ -158,7 +164,10 @@ class AlignStage(Stage):
         params = scores.score_params(run, columns)
         made = run.once("pairs", [*tuning.token_files(model), *given], lambda _: self._pairs(run, parent, given), params)
         pairs = made.ref(self.name, PAIRS_FILE)
-        run.once("model", [*model, pairs], partial(self._model, run, parent, model), config=tuning.alone(self.config))
+        reference = self._reference()
+        run.once(
+            "model", [*model, pairs, *reference], partial(self._model, run, parent, reference or model), config=tuning.alone(self.config)
+        )  # fmt: skip
         judged.execute(run, self.config.judged, parent, self.config.device, pairs, columns)
 
     def summary(self, run: StageRun) -> dict[str, str]:
@@ -175,9 +184,18 @@ class AlignStage(Stage):
 
         return make_pairs(run, self.config, parent, given)
 
-    def _model(self, run: StageRun, parent: str, model: Sequence[FileRef], identity: str) -> Output:
+    def _reference(self) -> list[FileRef]:
+        """The files of a reference model of its own."""
+        if self.config.reference is None:
+            return []
+        folder = Path(self.config.reference)
+        if not (folder / "config.json").is_file():
+            raise InputError(f"align.reference: {folder} is no model folder, as it has no config.json.")
+        return [file_ref(str(path)) for path in sorted(folder.iterdir()) if path.suffix in (".json", ".safetensors")]
+
+    def _model(self, run: StageRun, parent: str, reference: Sequence[FileRef], identity: str) -> Output:
         """Trains; the state that a killed run resumes from lies under the task's identity, the reference's
         log-probabilities under a key of their own."""
         work = Path(run.storage.path(f"checkpoints/{identity[:16]}"))
-        weights = digest([(ref.path.rpartition("/")[2], ref.fingerprint) for ref in model])
+        weights = digest([(ref.path.rpartition("/")[2], ref.fingerprint) for ref in reference])
         return tuning.train(run, "preference", self.config, parent, work, weights=weights)

@@ -13,7 +13,7 @@ from torch import Tensor
 from corpusmill.pipeline.errors import InputError
 from corpusmill.train.kv_cache import KVCache
 from corpusmill.train.model import Llama
-from corpusmill.train.sampling import Sampling, choose, penalise
+from corpusmill.train.sampling import DEFAULT, Sampling, choose, penalise
 from corpusmill.train.text_stream import TextStream
 
 #: What becomes of a text that outgrows the context: the model forgets its older half and goes on, or it is not begun.
@@ -60,7 +60,7 @@ def generate(
     prompt: Sequence[int],
     *,
     max_tokens: int,
-    sampling: Sampling = Sampling(),
+    sampling: Sampling = DEFAULT,
     stop: Collection[int] = (),
     banned: Sequence[int] = (),
     overflow: Overflow = "slide",
@@ -79,7 +79,7 @@ def generate_batch(
     prompts: Sequence[Sequence[int]],
     *,
     max_tokens: int,
-    sampling: Sampling = Sampling(),
+    sampling: Sampling = DEFAULT,
     seeds: Sequence[int] | None = None,
     stop: Collection[int] = (),
     banned: Sequence[int] = (),
@@ -90,13 +90,15 @@ def generate_batch(
 ) -> Iterator[Generated]:
     """What continues each of the `prompts` (token ids), in their order, each given out as soon as it and all before it are finished.
 
-    `rows` of them are written at a time; where one ends the next begins. A text depends on its prompt and its seed alone (`sampling.seed` plus
-    its number, where `seeds` are not given), up to rounding: in float64 to the token. `stop_strings` need the `tokenizer`.
+    `rows` of them are written at a time; where one ends the next begins. A text depends on its prompt and its seed alone (`sampling.seed`
+    plus its number, where `seeds` are not given), up to rounding: in float64 to the token. `stop_strings` need the `tokenizer`.
     Raises InputError, before any token, for an empty prompt and for one that is refused.
     """
     seeds = range(sampling.seed, sampling.seed + len(prompts)) if seeds is None else seeds
     drafts = [Draft(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
     check_room(model, drafts, max_tokens, overflow)
+    if stop_strings and tokenizer is None:
+        raise InputError("stop strings need a tokenizer, which tells the text of the tokens.")
     streams = [TextStream(tokenizer, stop_strings, draft.prompt) for draft in drafts] if tokenizer is not None else []
     texts = ["" for _ in drafts]
     number_of = {id(draft): number for number, draft in enumerate(drafts)}
@@ -235,7 +237,7 @@ class _Batch:
         return self._needed(self.live[row])
 
     def _needed(self, draft: Draft) -> int:
-        """How many places a draft has, or will be begun with: all that fit and leave room for one, half of the context where it was full."""
+        """How many places a draft has, or will be begun with: what fits and leaves room for one, half of the context where it was full."""
         if draft.cached == self.context:
             return max(1, self.context // 2)
         return draft.cached or min(len(draft.prompt), max(1, self.context - 1))

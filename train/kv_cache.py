@@ -9,9 +9,9 @@ from corpusmill.train.visibility import first_key
 class KVCache:
     """Keys and values of the places so far, `[B, kv_heads, longest, head_dim]` each, by layer.
 
-    All rows of a batch end at the same place, and `starts` says where each begins (empty: all at 0): its positions count from there, and it
-    sees nothing before. So one step adds a token to every row, whatever their lengths. What lies before a row's start is finite, as a weight of 0
-    times a NaN would be NaN.
+    All rows of a batch end at the same place, and `starts` says where each begins (empty: all at 0): its positions count from there, and
+    it sees nothing before. So one step adds a token to every row, whatever their lengths. What lies before a row's start is finite, as a
+    weight of 0 times a NaN would be NaN.
     """
 
     def __init__(self, longest: int, window: int = 0):

@@ -19,7 +19,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type == "cpu" and x.dtype != torch.float64 and not torch.compiler.is_compiling():
+        if x.device.type == "cpu" and x.dtype != torch.float64 and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             normed: Tensor = _OnCPU.apply(x, self.weight, self.eps)
             return normed
         wide = x.float() if x.dtype == torch.float64 else x

@@ -9,10 +9,10 @@ from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.stage import Output
 from corpusmill.train import corrupted_pairs, pair_files, preference_data, scored_pairs, tuning
 from corpusmill.train.align import CORRUPTED, PAIRS_FILE, AlignConfig
+from corpusmill.train.chat_folder import require_learnable
 from corpusmill.train.checkpoint import read_architecture
 from corpusmill.train.preference_data import Pair
 from corpusmill.train.scores import TextScorer, dropped_documents, find_score, kept_documents
-from corpusmill.train.chat_folder import require_learnable
 from corpusmill.train.template import load_chat
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def make_pairs(run: "StageRun", config: AlignConfig, parent: str, given: Sequenc
     require_learnable(encoder)
     found: dict[str, dict[str, Any]] = {}
     if config.files:
-        pairs = pair_files.read_pairs(config.files, config.held_out)
+        pairs = pair_files.read_pairs(config.files, config.held_out, singles=config.loss == "kto")
     else:
         pairs, found = _from_documents(run, config)
     prepared = [preference_data.prepare_pair(pair, encoder, context) for pair in pairs]
