@@ -78,7 +78,13 @@ def _safety(summary: Summary, stage: str) -> list[str]:
     steps = {name for step in summary.reader.settings("filter").get("steps") or [] if isinstance(step, dict) for name in step}
     found = []
     if "toxicity" in steps:
-        found.append("Documents were scored by a toxicity classifier, which errs in both directions: the model can write offensive text.")
+        decided = summary.decisions.get("filter")
+        rules = {rule.rule for rule in decided.thresholds if rule.step == "toxicity"} if decided else set()
+        dropped = sum(count.fired for count in decided.rules.values() if count.name in rules) if decided else 0
+        found.append(
+            f"A toxicity classifier, which errs in both directions, dropped {number(dropped)} documents: the model can write offensive "
+            "text."
+        )
     else:
         found.append("Nothing was done against offensive documents, so the model can write such text.")
     if stage == "align" and not _judged(summary.reader):

@@ -140,6 +140,7 @@ def test_hugging_face_reads_the_front_matter(exported: Path) -> None:
         "| hellaswag, accuracy |  | 29.3% ± 1.4 | 1,000 items, guessing gives 25.0%, 12 of 1,000 are in the run's documents |",
         "| score | before | after | difference (95% interval) |",
         "| toxicity | 0.125 | 0.062 | -0.062 (-0.100 to -0.025) |",
+        "- A toxicity classifier, which errs in both directions, dropped 0 documents: the model can write offensive text.",
         "- Personal data was not removed from the documents.",
         "- Its instructions were made by rules from the run's own documents, not by people",
         "| made from | pairs.jsonl |",
