@@ -172,9 +172,8 @@ class AlignStage(Stage):
         lines = {"pairs": f"{metrics['pairs']:,} learned, {metrics['held_out_pairs']:,} held out"}
         before, after = metrics["held_out_before"], metrics["held_out_after"]
         if after:
-            lines["held-out rewards"] = (
-                f"{after['accuracy']:.1%} of pairs right, margin {after['margin']:.3f} (loss {before['loss']:.3f} before, {after['loss']:.3f} after)"
-            )
+            losses = f"loss {before['loss']:.3f} before, {after['loss']:.3f} after"
+            lines["held-out rewards"] = f"{after['accuracy']:.1%} of pairs right, margin {after['margin']:.3f} ({losses})"
             lines["more likely a token"] = (
                 f"the chosen one of {before['preference_accuracy']:.1%} before, {after['preference_accuracy']:.1%} after"
             )

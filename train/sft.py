@@ -118,11 +118,12 @@ class SftStage(Stage):
             limits = config.examples, config.per_document, config.max_chars
             examples = sft_data.build_examples(tuning.document_tables(run), f"sft {config.seed}", *limits, held_out)
         prepared = [sft_data.prepare(example, encoder, context) for example in examples]
-        kept = [p.example for p in prepared if not p.failed]
+        kept, counts = [p.example for p in prepared if not p.failed], tuning.reasons(p.failed for p in prepared)
         if all(example.held_out for example in kept):
             what = ", ".join(config.files) or "the run's documents"
-            raise InputError(f"sft: {what}: none of {len(examples)} examples can be learned from.")
-        dropped, counts = len(examples) - len(kept), tuning.reasons(p.failed for p in prepared)
+            why = ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "all are held out"
+            raise InputError(f"sft: {what}: none of {len(examples)} examples can be learned from ({why}).")
+        dropped = len(examples) - len(kept)
         cut = sum(p.truncated for p in prepared if not p.failed)
         return Output(
             files={
