@@ -44,6 +44,7 @@ def model_card(run: str, stage: str, arch: Architecture, name: str, license_: st
         "models": scored,
         "measured": card_scores.measured(reader, scored),
         "confidence": reader.settings("evaluate").get("confidence", 0.95),
+        "judged_confidence": (reader.settings("align").get("judged") or {}).get("confidence", 0.95),
         "judged": card_scores.judged_rows(reader) if stage == "align" else [],
         "samples": card_scores.samples(reader, stage),
         "limits": limitations(summary, stage, arch),
@@ -51,6 +52,7 @@ def model_card(run: str, stage: str, arch: Architecture, name: str, license_: st
         "versions": sorted((reader.description.get("versions") or {}).items()),
         "languages": languages(summary),
         "parameters": arch.parameters(),
+        "documents": " and ".join(word for stage, word in (("filter", "filtered"), ("dedup", "deduplicated")) if reader.present([stage])),
         "pretrained_on": (reader.json("pretrain/metrics.json", dict) or {}).get("tokens"),
     }
     front = yaml.safe_dump(front_matter(summary, stage, arch, name, license_), sort_keys=False, allow_unicode=True, width=1000)
@@ -101,7 +103,10 @@ def _identity(reader: RunReader, stage: str) -> list[tuple[str, str]]:
     for task in reader.stages[stage].tasks:
         weights = [output.sha256 for output in task.outputs if output.path == "model/model.safetensors"]
         if weights:
-            rows = [("identity of the training (its inputs, configuration and code)", task.identity), ("weights of the run, sha256", weights[0])]
+            rows = [
+                ("identity of the training (its inputs, configuration and code)", task.identity),
+                ("weights of the run, sha256", weights[0]),
+            ]
     tokens = reader.json("tokens/train/shards.json", dict) or {}
     rows += [("tokenizer of the run, sha256", tokens["tokenizer_sha256"])] if tokens.get("tokenizer_sha256") else []
     return [*rows, ("recipe with all its defaults, sha256", digest(reader.description.get("recipe")))]
@@ -112,7 +117,7 @@ def _environment() -> Any:
 
     environment = Environment(
         loader=PackageLoader("corpusmill.train", "."), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        keep_trailing_newline=True, autoescape=False,  # noqa: S701 - Markdown: `md`, `code` and `block` see to it
+        keep_trailing_newline=True, autoescape=False,  # it is Markdown: `md`, `code` and `block` see to it
     )  # fmt: skip
     environment.filters |= {"md": escaped, "code": code, "block": block, "count": lambda value: f"{value:,}"}
     environment.filters["share"] = lambda part, whole: f"{part / whole:.1%}" if whole else "–"

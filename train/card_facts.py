@@ -34,23 +34,21 @@ def rule_rows(decisions: Decisions) -> list[RuleRow]:
 
 
 def dedup_rows(summary: Summary) -> list[Row]:
-    found, settings = summary.duplicates, summary.reader.settings("dedup")
+    """How many copies of each kind were removed, what counts as one, and what else was taken away."""
+    found, decisions, settings = summary.duplicates, summary.decisions.get("dedup"), summary.reader.settings("dedup")
     if found is None:
         return []
-    exact, near = (settings.get(name) if isinstance(settings.get(name), dict) else {} for name in ("exact", "minhash"))
-    rows = [("exact copies removed", number(found.clusters.exact)), ("near copies removed", number(found.clusters.near))]
-    if found.clusters.url:
-        rows.append(("removed as an older state of the same URL", number(found.clusters.url)))
-    rows.append(("groups of copies", number(found.clusters.sizes.total())))
-    if exact and exact.get("enabled"):
-        rows.append(("equal means equal after", str(exact.get("normalisation"))))
-    if near and near.get("enabled"):
-        shingles = f"{near.get('ngram')} {near.get('unit')}"
-        rows.append(("near means", f"{settings.get('similarity')} similarity of shingles of {shingles} from {number(found.threshold)}, "
-                     f"candidates by MinHash ({near.get('bands')} bands of {near.get('rows')} rows), {settings.get('verification')}"))  # fmt: skip
-    rows.append(("kept of a group", found.policy))
-    for cuts in summary.dedup.cuts:
-        rows.append((f"repeated {cuts.kind} cut out of documents that stay", f"{number(cuts.characters)} characters"))
+    clusters, total = found.clusters, decisions.rows if decisions else 0
+    removed = {"exact": clusters.exact, "near": clusters.near, "by URL": clusters.url}
+    of = f" ({{:.1%}} of {number(total)})" if total else ""
+    rows = [(f"copies removed, {kind}", number(count) + of.format(count / (total or 1))) for kind, count in removed.items() if count]
+    rows += [("groups of copies", number(clusters.sizes.total())), ("kept of a group", found.policy)]
+    near: dict[str, Any] = settings.get("minhash") or {}
+    if near.get("enabled"):
+        what = f"{settings.get('similarity')} similarity of {number(found.threshold)} or more"
+        rows.append(("near means", f"{what} on shingles of {near.get('ngram')} {near.get('unit')}"))
+        rows.append(("candidates by", f"MinHash, {near.get('bands')} bands of {near.get('rows')} rows"))
+    rows += [(f"repeated {cuts.kind} cut from documents that stay", f"{number(cuts.characters)} characters") for cuts in summary.dedup.cuts]
     if contamination := summary.dedup.contamination:
         rows.append(("documents with items of evaluation sets", f"{number(contamination.documents)} of {number(contamination.seen)}"))
     return rows
@@ -154,7 +152,7 @@ def _loop(loop: Mapping[str, Any], lora: Mapping[str, Any]) -> list[Row]:
         ("schedule", f"{loop.get('schedule')}, after {number(loop.get('warmup'))} steps of warm-up"),
         ("weight decay", optimizer.get("weight_decay")),
         ("largest gradient norm", loop.get("clip")),
-        ("precision", loop.get("precision")),
+        ("precision", "bf16 on CUDA, else fp32" if loop.get("precision") == "auto" else loop.get("precision")),
     )
 
 

@@ -29,12 +29,16 @@ def limitations(summary: Summary, stage: str, arch: Architecture) -> list[str]:
 def _size(arch: Architecture, reader: RunReader) -> list[str]:
     found, parameters = [], arch.parameters()
     if parameters < SMALL:
-        found.append(f"It is small ({number(parameters)} parameters). What it writes can look like its training text and be false or without "
-                     "sense: use it for study and tests, and for nothing where an answer has to be right.")  # fmt: skip
+        found.append(
+            f"It is small ({number(parameters)} parameters). What it writes can look like its training text and be false or without sense: "
+            "use it for study and tests, and for nothing where an answer has to be right."
+        )
     tokens = as_number((reader.json("pretrain/metrics.json", dict) or {}).get("tokens"))
     if tokens and tokens < ENOUGH * parameters:
-        found.append(f"It has seen {number(int(tokens))} tokens, {number(tokens / parameters)} for each parameter; about {ENOUGH} are usual, "
-                     "so with more text the same model would be better.")  # fmt: skip
+        found.append(
+            f"It has seen {number(int(tokens))} tokens, {tokens / parameters:.2g} for each parameter; about {ENOUGH} are usual, so with "
+            "more text the same model would be better."
+        )
     return [*found, f"It reads and writes at most {number(arch.context)} tokens at a time."]
 
 
@@ -47,12 +51,16 @@ def _data(summary: Summary) -> list[str]:
     if summary.tokenizer and (hosts := summary.tokenizer.tokenizers[0].hosts):
         total, (host, largest) = summary.tokenizer.tokenizers[0].all.tokens, max(hosts.items(), key=lambda item: (item[1].tokens, item[0]))
         if total and largest.tokens > ONE_HOST * total:
-            found.append(f"{largest.tokens / total:.0%} of the tokens that its tokenizer was judged on come from {host}, and the model has "
-                         "the views and habits of its sources.")  # fmt: skip
+            found.append(
+                f"{largest.tokens / total:.0%} of the tokens that its tokenizer was judged on come from {host}, and the model has the "
+                "views and habits of its sources."
+            )
     bits = (summary.reader.json("pretrain/metrics.json", dict) or {}).get("validation")
     if isinstance(bits, dict) and as_number(bits.get("documents")):
-        found.append(f"Bits per byte were measured on {number(bits['documents'])} held-out documents of the same sources; text from elsewhere "
-                     "is predicted worse.")  # fmt: skip
+        found.append(
+            f"Bits per byte were measured on {number(bits['documents'])} held-out documents of the same sources; text from elsewhere is "
+            "predicted worse."
+        )
     return found
 
 
@@ -70,7 +78,13 @@ def _safety(summary: Summary, stage: str) -> list[str]:
     steps = {name for step in summary.reader.settings("filter").get("steps") or [] if isinstance(step, dict) for name in step}
     found = []
     if "toxicity" in steps:
-        found.append("Documents were scored by a toxicity classifier, which errs in both directions: the model can write offensive text.")
+        decided = summary.decisions.get("filter")
+        rules = {rule.rule for rule in decided.thresholds if rule.step == "toxicity"} if decided else set()
+        dropped = sum(count.fired for count in decided.rules.values() if count.name in rules) if decided else 0
+        found.append(
+            f"A toxicity classifier, which errs in both directions, dropped {number(dropped)} documents: the model can write offensive "
+            "text."
+        )
     else:
         found.append("Nothing was done against offensive documents, so the model can write such text.")
     if stage == "align" and not _judged(summary.reader):

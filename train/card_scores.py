@@ -69,7 +69,9 @@ def judged_rows(reader: RunReader) -> list[tuple[str, str, str, str]]:
     rows = []
     for name, of in _dict((reader.json("align/judged.json", dict) or {}).get("scores")).items():
         low, high = (_plain(_dict(of).get(end), "+.3f") for end in ("low", "high"))
-        before, after, difference = (_plain(_dict(of).get(key), form) for key, form in (("before", ".3f"), ("after", ".3f"), ("difference", "+.3f")))
+        before, after, difference = (
+            _plain(_dict(of).get(key), form) for key, form in (("before", ".3f"), ("after", ".3f"), ("difference", "+.3f"))
+        )
         if before is not None and after is not None:
             rows.append((str(name), before, after, f"{difference} ({low} to {high})"))
     return rows

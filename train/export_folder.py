@@ -42,7 +42,9 @@ def _stage(reader: RunReader, wanted: str | None) -> str:
     """The stage whose model is exported: one that has finished."""
     if wanted is not None and wanted not in TRAINED:
         raise InputError(f"export: --model is one of {', '.join(TRAINED)}, and {wanted} is none.")
-    having = [stage for stage in TRAINED if reader.stages[stage].status == "complete" and reader.storage.exists(f"{stage}/model/config.json")]
+    having = [
+        stage for stage in TRAINED if reader.stages[stage].status == "complete" and reader.storage.exists(f"{stage}/model/config.json")
+    ]
     if not having:
         raise InputError(f"{reader.storage.root}: no stage has finished that trains a model ({', '.join(TRAINED)}).")
     if wanted is not None and wanted not in having:
