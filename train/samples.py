@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.train import tasks
-from corpusmill.train.chat_folder import end_of_answers
+from corpusmill.train.chat_folder import document_begin, end_of_answers
 from corpusmill.train.conversation import user_turn
 from corpusmill.train.generate import generate_batch
 from corpusmill.train.model import Llama
@@ -53,11 +52,11 @@ def write_samples(
     No turn ends in a continuation, so there the token that ends one is never written.
     """
     continues = kind == "continuation"
-    end = encoder.special_ids[end_of_answers(encoder)]
-    written = {EOT_ID} if continues else {EOT_ID, end}  # of the special tokens
+    begin, end = document_begin(encoder), encoder.special_ids[end_of_answers(encoder)]
+    written = {*begin} if continues else {*begin, end}  # of the special tokens
     asked = [prompt["text" if continues else "question"] for prompt in prompts]
     if continues:
-        ids = [[EOT_ID, *encoder.encode_text(text)] for text in asked]
+        ids = [[*begin, *encoder.encode_text(text)] for text in asked]
     else:
         ids = [encoder.encode([user_turn(text)], add_generation_prompt=True).ids.tolist() for text in asked]
     texts = generate_batch(
@@ -66,7 +65,7 @@ def write_samples(
         max_tokens=config.max_tokens,
         sampling=Sampling(temperature=config.temperature, top_k=config.top_k),
         seeds=[tasks.hash_of(f"sample {config.seed} {kind}", prompt["document"]) for prompt in prompts],
-        stop=(EOT_ID, end),
+        stop=(*begin, end),
         banned=sorted({*encoder.special_ids.values()} - written),
         tokenizer=encoder.tokenizer,
     )
