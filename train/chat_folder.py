@@ -88,6 +88,12 @@ def end_of_answers(encoder: ChatEncoder) -> str:
     return last.text
 
 
+def document_begin(encoder: ChatEncoder) -> list[int]:
+    """The token that stands before a document: ours, or else the tokenizer's `bos_token`; none where it has neither."""
+    names = END_OF_TEXT, encoder.template.special.get("bos_token", "")
+    return [encoder.special_ids[name] for name in names if name in encoder.special_ids][:1]
+
+
 def seam(encoder: ChatEncoder) -> list[str]:
     """A warning where a prompt's tokens are not the beginning of the whole conversation's: what is asked later is not what was learned."""
     prompt, whole = encoder.encode(PROBE[:1], add_generation_prompt=True).ids.tolist(), encoder.encode(PROBE).ids.tolist()
@@ -101,9 +107,12 @@ def seam(encoder: ChatEncoder) -> list[str]:
 
 
 def chat_files(encoder: ChatEncoder, context: int) -> dict[str, bytes]:
-    """The tokenizer's files of a model that talks, by name."""
+    """The tokenizer's files of a model that talks, by name. Its `eos_token` is what ends answers, but where the template writes `eos_token`
+    it stays what it was, as the text would be another."""
+    template = encoder.template
+    end = template.special.get("eos_token") if "eos_token" in template.source else None
     added: list[Mapping[str, Any]] = json.loads(encoder.tokenizer_json)["added_tokens"]
-    files = template_files(context, encoder.template.source, end_of_answers(encoder), encoder.template.special, added)
+    files = template_files(context, template.source, end or end_of_answers(encoder), template.special, added)
     return {"tokenizer.json": encoder.tokenizer_json, **files}
 
 
