@@ -14,7 +14,7 @@ SECONDS ?= 300
 SEED ?=
 STAGES := ingest filter dedup tokenizer tokens pretrain sft align evaluate
 
-.PHONY: help setup demo test fuzz lint bench submit report clean $(STAGES)
+.PHONY: help setup demo test fuzz soak lint bench submit report clean $(STAGES)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ test: setup $(VENV)/.installed-test ## run all tests, in TEST_WORKERS=2 processe
 
 fuzz: setup $(VENV)/.installed-test ## damage the real WARCs of ../shared at random for SECONDS=300, with SEED=n to repeat
 	$(BIN)/python tests/helpers/warc_fuzz.py ../shared/data --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+soak: setup $(VENV)/.installed-test ## try the property tests with 2,000 new examples each instead of 100 known ones (an hour)
+	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -m hypothesis --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed-test ## check style and types
 	$(BIN)/ruff check .

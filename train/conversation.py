@@ -51,11 +51,12 @@ def _message(place: str, item: Any) -> Message:
         raise BadRow(f"{place}: {_kind(item)}, expected an object with `role` and `content`.")
     names = ("from", "value") if item.get("from") is not None else ("role", "content")
     role, content = item.get(names[0]), item.get(names[1])
-    if role in _TOOLS or item.get("tool_calls") or item.get("function_call"):
+    name = role if isinstance(role, str) else ""
+    if name in _TOOLS or item.get("tool_calls") or item.get("function_call"):
         raise BadRow(f"{place}: a turn of a tool or a call of one, which can't be learned from here.", "tool_turn")
-    if not isinstance(role, str) or role not in _ROLES:
+    if name not in _ROLES:
         raise BadRow(f"{place}: the role {safe_line(repr(role), 60)} is not known (expected one of {', '.join(_ROLES)}).", "unknown_role")
-    return {"role": _ROLES[role], "content": _unicode(place, _content(place, names[1], content))}
+    return {"role": _ROLES[name], "content": _unicode(place, _content(place, names[1], content))}
 
 
 def _content(place: str, key: str, content: Any) -> str:

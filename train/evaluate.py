@@ -5,12 +5,15 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.stage import Output, Stage
 from corpusmill.train import tuning
+from corpusmill.train.benchmarks.config import TaskConfig
+from corpusmill.train.sft import EXAMPLES_FILE
 
 MODELS = ("pretrain", "sft", "align")
 PAIRS_FILE = "align/data/pairs.parquet"
@@ -28,10 +31,19 @@ class EvaluateConfig(Config):
     top_k: int = Field(default=50, ge=0, description="Samples are drawn from this many most likely tokens; 0: from all.")
     seed: int = Field(default=0, ge=0, description="Of samples and resamples.")
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu` or `cuda`.")
+    tasks: tuple[TaskConfig, ...] = Field(default=(), description="Benchmarks on which every model is scored (docs/evaluation.md).")
+
+    @field_validator("tasks")
+    @classmethod
+    def _once(cls, tasks: tuple[TaskConfig, ...]) -> tuple[TaskConfig, ...]:
+        names = [task.task for task in tasks]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"{twice[0]} stands there twice")
+        return tasks
 
 
 class EvaluateStage(Stage):
-    """Leaves `scores.json` and `samples.json`, each with a section for every model."""
+    """Leaves `scores.json` and `samples.json`, each with a section for every model, and a table of items for every model and benchmark."""
 
     name = "evaluate"
     Config = EvaluateConfig
@@ -43,23 +55,37 @@ class EvaluateStage(Stage):
         tuning.parent_stage(run, MODELS)
         tokens = run.outputs_of("tokens", "validation/") if "tokens" in run.recipe else []
         pairs = [ref for ref in run.outputs_of("align", "data/") if ref.path == PAIRS_FILE] if "align" in run.recipe else []
-        prompts = run.once("prompts", [*run.documents(), *tokens], lambda _: self._prompts(run))
+        own = self.config.model_copy(update={"tasks": ()})
+        examples = run.outputs_of("sft", "data/") if "sft" in run.recipe else []
+        prompts = run.once("prompts", [*tuning.documents(run), *examples, *tokens], lambda _: self._prompts(run), config=own)
         shared = [*tokens, *pairs, prompts.ref(self.name, "prompts.json")]
         measured = []
         for model in models:
             inputs = [*run.outputs_of(model, "model/"), *shared]
-            row = run.once(model, inputs, partial(self._measure, run, model, bool(pairs)), {"pairs": bool(pairs)})
+            row = run.once(model, inputs, partial(self._measure, run, model, bool(pairs)), {"pairs": bool(pairs)}, own)
             measured += [row.ref(self.name, output.path) for output in row.outputs]
+        if self.config.tasks:
+            from corpusmill.train.benchmarks.plan import score_models
+
+            measured += score_models(run, self.config, models)
         run.once("summary", measured, lambda _: self._summary(run, models))
 
     def summary(self, run: StageRun) -> dict[str, str]:
         scores = json.loads(run.storage.read_bytes("scores.json"))
-        return {model: _sentence(scores[model]) for model in MODELS if model in scores}
+        lines = {model: _sentence(scores[model]) for model in MODELS if model in scores}
+        if self.config.tasks:
+            from corpusmill.train.benchmarks.plan import task_lines
+
+            lines |= task_lines({model: scores[model] for model in lines}, self.config.tasks)
+        return lines
 
     def _prompts(self, run: StageRun) -> Output:
-        from corpusmill.train.samples import choose_prompts
+        from corpusmill.train.samples import choose_held_out, choose_prompts
 
-        prompts = choose_prompts(tuning.document_tables(run), tuning.held_out_rule(run, 0.1), self.config.samples)
+        if getattr(run.recipe.get("sft"), "files", None):  # what people ask there is what the model has learned to answer
+            prompts = choose_held_out(read_table(run.run, f"sft/{EXAMPLES_FILE}"), self.config.samples)
+        else:
+            prompts = choose_prompts(tuning.document_tables(run), tuning.held_out_rule(run, 0.1), self.config.samples)
         return Output({"prompts.json": tuning.json_file(prompts)}, rows_in=len(prompts), kept=len(prompts))
 
     def _measure(self, run: StageRun, model: str, pairs: bool, identity: str) -> Output:
@@ -77,6 +103,10 @@ class EvaluateStage(Stage):
         files = {}
         for name in ("scores", "samples"):
             whole = {model: json.loads(run.storage.read_bytes(f"{name}/{model}.json")) for model in models}
+            if name == "scores" and self.config.tasks:
+                from corpusmill.train.benchmarks.plan import task_scores
+
+                whole = {model: {**scores, "tasks": task_scores(run, model, self.config.tasks)} for model, scores in whole.items()}
             files[f"{name}.json"] = tuning.json_file(whole)
         return Output(dict(files))
 
@@ -92,4 +122,6 @@ def _sentence(scores: dict[str, Any]) -> str:
         parts.append(f"{bits['value']:.3f} bits per byte ({bits['low']:.3f} to {bits['high']:.3f})")
     if preferences := scores["preferences"]:
         parts.append(f"{preferences['accuracy']:.1%} of held-out preferences ({preferences['low']:.1%} to {preferences['high']:.1%})")
+    if tokens := scores["answer_tokens"]:
+        parts.append(f"answers of {tokens:.0f} tokens")
     return ", ".join(parts) or "no held-out data"

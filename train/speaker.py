@@ -16,7 +16,7 @@ from corpusmill.train.device import pick_device
 from corpusmill.train.generate import Overflow, generate, generate_batch
 from corpusmill.train.model import Llama
 from corpusmill.train.sampling import Sampling
-from corpusmill.train.template import ChatEncoder, load_chat
+from corpusmill.train.template import ChatEncoder, Message, load_chat
 from corpusmill.train.text_stream import stream_text
 
 
@@ -26,7 +26,7 @@ class Completion:
 
     prompt: str
     text: str
-    tokens: int  # that were written; those of a stop string included, the one that ended the text not
+    tokens: int  # that were written; those of a stop string included, a stop token not
     ended: str  # "stop token", "stop string" or "length"
 
 
@@ -47,10 +47,16 @@ class Speaker:
         return load_chat(Storage(str(self.folder)))
 
     def ids(self, prompt: str, chat: bool = False) -> list[int]:
-        """The ids of a text to go on with, or (`chat`) of a message to answer."""
+        """The ids of a text to go on with, or (`chat`) of a message to answer. InputError where it is no text."""
         if chat:
-            return list(map(int, self.encoder.encode([user_turn(prompt)], add_generation_prompt=True).ids))
-        return [*self.begin, *self.tokenizer.encode(prompt, add_special_tokens=False).ids]
+            return self.conversation([user_turn(prompt)])
+        return [*self.begin, *self.tokenizer.encode(_unicode(prompt), add_special_tokens=False).ids]
+
+    def conversation(self, messages: Sequence[Message]) -> list[int]:
+        """The ids of a conversation that an answer goes on from. InputError where it is no text, or the template can't have it."""
+        for message in messages:
+            _unicode(message["content"])
+        return list(map(int, self.encoder.encode(messages, add_generation_prompt=True).ids))
 
     def stream(
         self, ids: Sequence[int], *, max_tokens: int, sampling: Sampling, stop_strings: Sequence[str] = (), overflow: Overflow = "slide"
@@ -100,6 +106,15 @@ def load_speaker(folder: str | Path, device: str = "auto") -> Speaker:
     begin = _ids(tokenizer, END_OF_TEXT) or tuple(_tokens(folder, "bos_token_id"))
     stop = {*_ids(tokenizer, END_OF_TEXT), *_ids(tokenizer, IM_END), *_tokens(folder, "eos_token_id")}
     return Speaker(folder, model, tokenizer, frozenset(stop), _ids(tokenizer, PAD) + _ids(tokenizer, IM_START), begin)
+
+
+def _unicode(text: str) -> str:
+    """A command line or a pipe may bring bytes that are no UTF-8, in Python's disguise."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"character {error.start + 1} of a prompt is not Unicode text.") from error
+    return text
 
 
 def _ids(tokenizer: Any, name: str) -> tuple[int, ...]:

@@ -47,6 +47,7 @@ def render_report(folder: str, console: Console) -> None:
         _packing(summary),
         _training(summary),
         _scores(summary),
+        _benchmarks(summary),
         _times(summary),
     ]
     for made in tables:
@@ -126,6 +127,18 @@ def _scores(summary: Summary) -> Table:
     made = table("Evaluation", "score", *(f">{safe_line(model, 12)}" for model in summary.scores.models))
     for name, values in summary.scores.rows[:MAX_SCORES]:
         made.add_row(cell(name, 40), *(cell(value, 12) for value in values))
+    return made
+
+
+def _benchmarks(summary: Summary) -> Table:
+    """Of each task the metric to compare models by; the page has the others."""
+    models = summary.benchmarks.models
+    made = table("Benchmarks", "task", *(f">{safe_line(model, 12)}" for model in models), ">chance", ">items", ">in corpus")
+    for task in summary.benchmarks.tasks:
+        scores = task.scores[task.metric]
+        values = (scores[model].text(task.metric) if model in scores else "" for model in models)
+        chance = f"{task.chance:.1%}" if task.chance is not None else ""
+        made.add_row(Text(safe_line(task.title, 16), no_wrap=True), *values, chance, number(task.items), number(task.found))
     return made
 
 

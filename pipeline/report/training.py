@@ -205,15 +205,17 @@ class Scores:
 
     models: list[str]
     rows: list[tuple[str, list[Any]]]
+    sections: dict[str, dict[str, Any]] = field(default_factory=dict)  # as they are, by model
 
 
 def read_scores(reader: RunReader) -> Scores:
-    """`evaluate/scores.json`, which has a section a model."""
+    """`evaluate/scores.json`, which has a section a model. Those of benchmarks are no rows (benchmarks.py)."""
     value = _by_stage(reader.json("evaluate/scores.json", dict))
-    sections = {str(model): dict(flatten(scores)) for model, scores in value.items() if isinstance(scores, dict)}
+    whole = {str(model): scores for model, scores in value.items() if isinstance(scores, dict)}
+    sections = {model: dict(flatten({name: of for name, of in scores.items() if name != "tasks"})) for model, scores in whole.items()}
     names = dict.fromkeys(name for scores in sections.values() for name in scores)
     rows = [(name, [scores.get(name) for scores in sections.values()]) for name in names]
-    return Scores(list(sections), [row for row in rows if any(value is not None for value in row[1])])
+    return Scores(list(sections), [row for row in rows if any(value is not None for value in row[1])], whole)
 
 
 def read_samples(reader: RunReader) -> list[tuple[str, list[tuple[str, Any]]]]:

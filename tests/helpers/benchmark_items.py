@@ -25,11 +25,21 @@ ARC = [
     )
 ]
 PIQA = [
-    {"goal": "grind the grain", "sol1": "Turn the stones with clear water.", "sol2": "Turn the water with clear stones and a cart.", "label": 0},
+    {
+        "goal": "grind the grain",
+        "sol1": "Turn the stones with clear water.",
+        "sol2": "Turn water with clear stones and a cart.",
+        "label": 0,
+    },
     {"goal": "carry flour ", "sol1": "in a wooden cart", "sol2": "in a river", "label": 1},
 ]
 WINOGRANDE = [
-    {"sentence": "The miller sold flour to the farmer because _ had too much.", "option1": "the miller", "option2": "the farmer", "answer": "1"},
+    {
+        "sentence": "The miller sold flour to the farmer, as _ had much.",
+        "option1": "the miller",
+        "option2": "the farmer",
+        "answer": "1",
+    },
     {"sentence": "The cart broke under the stone, as _ was heavy.", "option1": "cart", "option2": "stone", "answer": "2"},
     {"sentence": "Wheat is not grain, said _.", "option1": "Our village", "option2": "A merchant", "answer": "2"},
 ]

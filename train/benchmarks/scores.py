@@ -1,7 +1,7 @@
 """What a table of scored items comes to: means, their standard errors, and what guessing would give."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,15 +38,21 @@ def metric_score(table: pa.Table, metric: str) -> Score:
     return mean_score(table[metric].to_numpy().astype(np.float64))
 
 
-def scores(table: pa.Table, metrics: Sequence[str]) -> dict[str, Any]:
-    """The scores of all items; where they have groups, those of each, and of all the mean over groups."""
+def scores(table: pa.Table, metrics: Sequence[str]) -> tuple[dict[str, Score], dict[str, Any]]:
+    """The metrics of all items, and by group: where items have groups, those of all are the mean over groups."""
     names = [name for name in pc.unique(table["group"]).to_pylist() if name]
     if not names:
-        return {metric: metric_score(table, metric) for metric in metrics}
+        return {metric: metric_score(table, metric) for metric in metrics}, {}
     parts = {name: table.filter(pc.equal(table["group"], name)) for name in sorted(names)}
-    by_group = {name: {metric: metric_score(part, metric) for metric in metrics} for name, part in parts.items()}
-    whole = {metric: mean_of_parts([of[metric] for of in by_group.values()]) for metric in metrics}
-    return {**whole, "groups": {name: {"items": parts[name].num_rows, **of} for name, of in by_group.items()}}
+    groups = {name: {"items": part.num_rows, "metrics": {m: metric_score(part, m) for m in metrics}} for name, part in parts.items()}
+    return {metric: mean_of_parts([group["metrics"][metric] for group in groups.values()]) for metric in metrics}, groups
+
+
+def score_text(metric: str, score: Mapping[str, float | None]) -> str:
+    """`50.2% ± 0.4`, or a perplexity."""
+    value, error = score["value"] or 0.0, score["stderr"]
+    shown = (f"{value:.3g}", f"{error or 0.0:.1g}") if metric == "perplexity" else (f"{value:.1%}", f"{100 * (error or 0.0):.1f}")
+    return shown[0] if error is None else " ± ".join(shown)
 
 
 def chance(table: pa.Table) -> float | None:

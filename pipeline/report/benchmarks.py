@@ -1,0 +1,156 @@
+"""Scores on benchmark tasks, and what of their items stands in the run's documents, read from what the stage `evaluate` leaves."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.report.read import RunReader
+from corpusmill.pipeline.report.training import as_number
+from corpusmill.pipeline.shards import read_table
+
+FOLDER = "evaluate/benchmarks"
+#: Items shown of those that were found in documents.
+EXAMPLES = 5
+#: Metrics that are no share of items.
+OTHER = ("perplexity",)
+
+
+@dataclass(frozen=True)
+class Score:
+    value: float
+    error: float | None
+
+    def text(self, metric: str) -> str:
+        """`50.2% ± 0.4`, or a perplexity."""
+        if metric in OTHER:
+            return f"{self.value:.3g}" + ("" if self.error is None else f" ± {self.error:.1g}")
+        return f"{self.value:.1%}" + ("" if self.error is None else f" ± {100 * self.error:.1f}")
+
+
+@dataclass(frozen=True)
+class Leak:
+    """An item that a document holds: `share` of its words that prove something, `passage` of the document."""
+
+    item: int
+    text: str
+    share: float
+    passage: str
+    documents: int
+    id: str
+    url: str
+
+
+@dataclass
+class Benchmark:
+    """A task: `scores` by metric (the first is the one to compare by) and model, `groups` by name and model."""
+
+    name: str
+    title: str
+    items: int
+    total: int
+    shots: int
+    chance: float | None
+    scores: dict[str, dict[str, Score]]
+    without: dict[str, Score] = field(default_factory=dict)  # the first metric by model, of the items that no document holds
+    groups: dict[str, dict[str, Score]] = field(default_factory=dict)
+    cut: int = 0
+    found: int = 0
+    searched: int = 0
+    documents: int = 0
+    leaks: list[Leak] = field(default_factory=list)
+
+    @property
+    def metric(self) -> str:
+        return next(iter(self.scores), "")
+
+    def weakest(self) -> list[tuple[str, dict[str, Score]]]:
+        """The groups, those with the lowest mean over models first."""
+        return sorted(self.groups.items(), key=lambda group: (sum(s.value for s in group[1].values()) / max(1, len(group[1])), group[0]))
+
+
+@dataclass
+class Benchmarks:
+    models: list[str]
+    tasks: list[Benchmark]
+
+
+def read_benchmarks(reader: RunReader, models: list[str], scores: dict[str, Any], examples: bool = True) -> Benchmarks:
+    """`scores`: the sections of `evaluate/scores.json` by model. What is not of the expected form is left out."""
+    found: dict[str, Benchmark] = {}
+    for model in models:
+        tasks = scores[model].get("tasks") if isinstance(scores[model], dict) else None
+        for name, summary in tasks.items() if isinstance(tasks, dict) else ():
+            if isinstance(summary, dict):
+                _take(found, str(name), model, summary)
+    shown = [task for task in found.values() if task.scores]
+    for task in shown if examples else ():
+        if task.found:
+            task.leaks = _leaks(reader, task)
+    return Benchmarks([model for model in models if any(model in task.scores[task.metric] for task in shown)], shown)
+
+
+def _take(found: dict[str, Benchmark], name: str, model: str, summary: dict[str, Any]) -> None:
+    """Adds one model's summary of a task."""
+    overlap = summary.get("overlap") if isinstance(summary.get("overlap"), dict) else {}
+    if name not in found:
+        counts = {key: int(as_number(summary.get(key)) or 0) for key in ("items", "total", "shots", "cut")}
+        found[name] = Benchmark(name, str(summary.get("title", name)), chance=as_number(summary.get("chance")), scores={}, **counts)
+        for key in ("found", "searched", "documents"):
+            setattr(found[name], key, int(as_number((overlap or {}).get(key)) or 0))
+    task, metrics = found[name], _scores(summary.get("metrics"))
+    first = str(summary.get("metric", ""))
+    for metric in sorted(metrics, key=lambda metric: (metric != first, metric)):
+        task.scores.setdefault(metric, {})[model] = metrics[metric]
+    task.cut = max(task.cut, int(as_number(summary.get("cut")) or 0))
+    if first in (others := _scores((overlap or {}).get("without"))):
+        task.without[model] = others[first]
+    groups = summary.get("groups")
+    for group, of in groups.items() if isinstance(groups, dict) else ():
+        if first in (own := _scores(of.get("metrics") if isinstance(of, dict) else None)):
+            task.groups.setdefault(str(group), {})[model] = own[first]
+
+
+def _scores(metrics: Any) -> dict[str, Score]:
+    given = metrics.items() if isinstance(metrics, dict) else ()
+    values = {str(name): (as_number(of.get("value")), as_number(of.get("stderr"))) for name, of in given if isinstance(of, dict)}
+    return {name: Score(value, error) for name, (value, error) in values.items() if value is not None}
+
+
+def _leaks(reader: RunReader, task: Benchmark) -> list[Leak]:
+    """The items of which most was found, with their own text where they were among those scored."""
+    found = _table(reader, f"{FOLDER}/overlap/{task.name}.parquet")
+    if found is None:
+        return []
+    best = found.sort_by([("share", "descending"), ("item", "ascending")]).slice(0, EXAMPLES).to_pylist()
+    texts = _texts(reader, task, [row["item"] for row in best])
+    return [
+        Leak(row["item"], texts.get(row["item"], ""), row["share"], row["passage"], row["documents"], row["id"], row["url"] or "")
+        for row in best
+    ]
+
+
+def _texts(reader: RunReader, task: Benchmark, items: list[int]) -> dict[int, str]:
+    """The text of items with its right ending, from the first model's table."""
+    model = next(iter(task.scores[task.metric]))
+    table = _table(reader, f"{FOLDER}/{model}/{task.name}.parquet")
+    if table is None:
+        return {}
+    return {row["item"]: _text(row) for row in table.filter(pc.is_in(table["item"], pa.array(items))).to_pylist()}
+
+
+def _text(row: dict[str, Any]) -> str:
+    if "prompt" in row:
+        return f"{row['prompt']} {row['answer']}"
+    return "".join(texts[row["gold"] if len(texts) > 1 else 0] for texts in (row["contexts"], row["continuations"]))
+
+
+def _table(reader: RunReader, path: str) -> pa.Table | None:
+    """A table of the stage; None with a warning where it can't be read."""
+    try:
+        return read_table(reader.storage, path)
+    except InputError as error:
+        reader.warn(str(error))
+        return None
