@@ -9,7 +9,7 @@ import os
 import pydoc
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
 from corpusmill import cli
+from corpusmill.pipeline.engine_ray import RayEngine
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.storage import Storage
 
@@ -66,6 +67,14 @@ def _tree(folder: Path) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def tree() -> Callable[[Path], dict[str, str]]:
     return _tree
+
+
+@pytest.fixture(scope="session")
+def ray_engine() -> Iterator[RayEngine]:
+    """A Ray of four CPUs for all tests that need no other; a test that starts one of its own closes it, and it comes up again."""
+    engine = RayEngine(4)
+    yield engine
+    engine.close()
 
 
 MODULES = [

@@ -9,14 +9,12 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from corpusmill.pipeline.config import ASIDE, Config, digest
-from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Stage
 from corpusmill.train import judged, scores, tuning
 from corpusmill.train.judged import JudgedConfig
 from corpusmill.train.options import LoopConfig, LoraConfig, OptimizerConfig, ParallelConfig, for_adapter
-from corpusmill.train.records import file_ref
 
 PAIRS_FILE = "data/pairs.parquet"
 CORRUPTED = "corrupted"
@@ -52,6 +50,7 @@ class AlignLoop(LoopConfig):
 class AlignConfig(Config):
     """Preference alignment: which pairs, which loss, and how it is trained."""
 
+    model: str | None = Field(default=None, description="Folder of the model that is aligned; else it is the run's, tuned or pre-trained.")
     files: list[str] = Field(
         default=[],
         description="JSONL, JSON or Parquet files with `prompt`, `chosen` and `rejected` (text or messages; for `kto` also `prompt`, "
@@ -157,45 +156,37 @@ class AlignStage(Stage):
 
     def execute(self, run: StageRun) -> None:
         tuning.require_local(run)
-        parent = tuning.parent_stage(run, ("sft", "pretrain"))
-        model = run.outputs_of(parent, "model/")
+        start = tuning.start_of(run, ("sft", "pretrain"), self.config.model)
         columns = self.config.columns
         given = [*tuning.sources(run, self.config.files), *scores.pair_inputs(run, columns)]
         params = scores.score_params(run, columns)
-        made = run.once("pairs", [*tuning.token_files(model), *given], lambda _: self._pairs(run, parent, given), params)
+        made = run.once("pairs", [*tuning.token_files(start.files), *given], lambda _: self._pairs(run, start, given), params)
         pairs = made.ref(self.name, PAIRS_FILE)
-        reference = self._reference()
-        run.once(
-            "model", [*model, pairs, *reference], partial(self._model, run, parent, reference or model), config=tuning.alone(self.config)
-        )  # fmt: skip
-        judged.execute(run, self.config.judged, parent, self.config.device, pairs, columns)
+        reference = tuning.model_files(self.config.reference, "align.reference") if self.config.reference is not None else []
+        inputs = [*start.files, pairs, *reference]
+        run.once("model", inputs, partial(self._model, run, start, reference or start.files), config=tuning.alone(self.config))
+        judged.execute(run, self.config.judged, start, self.config.device, pairs, columns)
 
     def summary(self, run: StageRun) -> dict[str, str]:
         metrics = json.loads(run.storage.read_bytes("metrics.json"))
         lines = {"pairs": f"{metrics['pairs']:,} learned, {metrics['held_out_pairs']:,} held out"}
         before, after = metrics["held_out_before"], metrics["held_out_after"]
         if after:
-            lines["held-out preferences"] = f"{before['preference_accuracy']:.1%} right before, {after['preference_accuracy']:.1%} after"
-            lines["held-out margin"] = f"{after['margin']:.3f} (loss {before['loss']:.3f} before, {after['loss']:.3f} after)"
+            losses = f"loss {before['loss']:.3f} before, {after['loss']:.3f} after"
+            lines["held-out rewards"] = f"{after['accuracy']:.1%} of pairs right, margin {after['margin']:.3f} ({losses})"
+            lines["more likely a token"] = (
+                f"the chosen one of {before['preference_accuracy']:.1%} before, {after['preference_accuracy']:.1%} after"
+            )
         return {**lines, **judged.summary(run)}
 
-    def _pairs(self, run: StageRun, parent: str, given: Sequence[FileRef]) -> Output:
+    def _pairs(self, run: StageRun, start: tuning.Start, given: Sequence[FileRef]) -> Output:
         from corpusmill.train.pair_task import make_pairs
 
-        return make_pairs(run, self.config, parent, given)
+        return make_pairs(run, self.config, start, given)
 
-    def _reference(self) -> list[FileRef]:
-        """The files of a reference model of its own."""
-        if self.config.reference is None:
-            return []
-        folder = Path(self.config.reference)
-        if not (folder / "config.json").is_file():
-            raise InputError(f"align.reference: {folder} is no model folder, as it has no config.json.")
-        return [file_ref(str(path)) for path in sorted(folder.iterdir()) if path.suffix in (".json", ".safetensors")]
-
-    def _model(self, run: StageRun, parent: str, reference: Sequence[FileRef], identity: str) -> Output:
+    def _model(self, run: StageRun, start: tuning.Start, reference: Sequence[FileRef], identity: str) -> Output:
         """Trains; the state that a killed run resumes from lies under the task's identity, the reference's
         log-probabilities under a key of their own."""
         work = Path(run.storage.path(f"checkpoints/{identity[:16]}"))
         weights = digest([(ref.path.rpartition("/")[2], ref.fingerprint) for ref in reference])
-        return tuning.train(run, "preference", self.config, parent, work, weights=weights)
+        return tuning.train(run, "preference", self.config, start, work, weights=weights)

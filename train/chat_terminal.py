@@ -3,6 +3,7 @@
 import io
 import sys
 from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -53,18 +54,17 @@ class Screen:
             print()
             return ""
 
-    def show(self, pieces: Generator[str, None, None]) -> None:
+    def show(self, ask: Callable[[], Generator[str, None, None]]) -> None:
         """An answer as it is written. Ctrl-C ends it, and what is there stays."""
         stopped = False
         try:
-            for piece in pieces:
-                print(piece, end="", flush=True)
+            with closing(ask()) as pieces:
+                for piece in pieces:
+                    print(piece, end="", flush=True)
         except KeyboardInterrupt:
             if not self.interactive:
                 raise
             stopped = True
-        finally:
-            pieces.close()
         print(flush=True)
         if stopped:
             self.note("(stopped)")
@@ -96,7 +96,7 @@ def chat_loop(conversation: Conversation, screen: Screen) -> None:
 
 def _show(conversation: Conversation, screen: Screen, ask: Callable[[], Generator[str, None, None]]) -> None:
     before = conversation.forgotten
-    screen.show(ask())
+    screen.show(ask)
     if conversation.forgotten > before:
         screen.note(f"(the context is full: the first {conversation.forgotten} messages are forgotten)")
     if conversation.ended:

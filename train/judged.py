@@ -42,21 +42,21 @@ def judged_scores(run: "StageRun", more: Sequence[str] = ()) -> list[Score]:
     return [found[column] for column in sorted(found)]
 
 
-def execute(run: "StageRun", config: JudgedConfig, parent: str, device: str, pairs: FileRef, more: Sequence[str] = ()) -> None:
+def execute(run: "StageRun", config: JudgedConfig, start: tuning.Start, device: str, pairs: FileRef, more: Sequence[str] = ()) -> None:
     """Samples and judges, where the run has a classifier."""
     scores = judged_scores(run, more) if config.prompts else []
     if not scores:
         return
-    before, after = run.outputs_of(parent, "model/"), [run.task("model").ref(run.stage.name, o.path) for o in run.task("model").outputs]
+    before, after = start.files, [run.task("model").ref(run.stage.name, o.path) for o in run.task("model").outputs]
     params = score_params(run, [each.column for each in scores])
     inputs = [*before, *(ref for ref in after if "/model/" in ref.path), pairs]
-    run.once("judged", inputs, partial(_judge, run, config, parent, device, scores), params, config)
+    run.once("judged", inputs, partial(_judge, run, config, start, device, scores), params, config)
 
 
-def _judge(run: "StageRun", config: JudgedConfig, parent: str, device: str, scores: Sequence[Score], _: str) -> Output:
+def _judge(run: "StageRun", config: JudgedConfig, start: tuning.Start, device: str, scores: Sequence[Score], _: str) -> Output:
     from corpusmill.train.judged_samples import judge
 
-    found = judge(run, config, (f"{parent}/model", f"{run.stage.name}/model"), device, scores)
+    found = judge(run, config, (start.folder, run.storage.path("model")), device, scores)
     return Output({JUDGED_FILE: tuning.json_file(found)}, rows_in=found["prompts"], kept=found["prompts"])
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.pipeline.shards import read_table
+from corpusmill.pipeline.storage import Storage
 from corpusmill.train import tasks
 from corpusmill.train.device import deterministic
 from corpusmill.train.generate import generate_batch
@@ -28,12 +29,12 @@ Values = npt.NDArray[np.float64]
 def judge(run: "StageRun", config: "JudgedConfig", models: tuple[str, str], device: str, scores: Sequence[Score]) -> dict[str, Any]:
     """What `judged.json` holds: for each score a comparison, and every prompt with both answers and their scores.
 
-    `models`: the folders of the model before and after, in the run's folder. A score of windows is the worse the longer a text is, and
+    `models`: the folders of the model before and after. A score of windows is the worse the longer a text is, and
     alignment may change lengths: so answers are compared once more, each pair cut to as many tokens as the shorter one has.
     """
     prompts = choose_prompts(pairs_from_table(read_table(run.storage, "data/pairs.parquet")), config.prompts)
-    before, after = (answer(run, folder, prompts, config, device) for folder in models)
-    tokenizer = load_chat(run.run.child(models[1])).tokenizer
+    before, after = (answer(folder, prompts, config, device) for folder in models)
+    tokenizer = load_chat(Storage(models[1])).tokenizer
     shorter = [min(len(a), len(b)) for a, b in zip(before, after, strict=True)]
     scorer = TextScorer(run, [score.column for score in scores])
 
@@ -75,9 +76,9 @@ def choose_prompts(pairs: Sequence[Pair], count: int) -> list[Pair]:
     return [different[prompt] for prompt in sorted(different, key=lambda prompt: tasks.hash_of("judged", prompt))[:count]]
 
 
-def answer(run: "StageRun", folder: str, prompts: Sequence[Pair], config: "JudgedConfig", device: str) -> list[list[int]]:
+def answer(folder: str, prompts: Sequence[Pair], config: "JudgedConfig", device: str) -> list[list[int]]:
     """The tokens of a model's answers. A prompt's seed hangs on nothing but the prompt."""
-    speaker = load_speaker(run.run.path(folder), device)
+    speaker = load_speaker(folder, device)
     with deterministic():
         answers = generate_batch(
             speaker.model,

@@ -22,9 +22,9 @@ REPORT_FILE = "report/part-00000.parquet"
 SOURCES_FILE = "pair_sources.json"
 
 
-def make_pairs(run: "StageRun", config: AlignConfig, parent: str, given: Sequence[FileRef]) -> Output:
+def make_pairs(run: "StageRun", config: AlignConfig, start: tuning.Start, given: Sequence[FileRef]) -> Output:
     """Raises InputError where no pair is left to learn from."""
-    folder = run.run.child(f"{parent}/model")
+    folder = start.storage
     encoder, context = load_chat(folder), read_architecture(Path(folder.root)).context
     require_learnable(encoder)
     found: dict[str, dict[str, Any]] = {}

@@ -23,16 +23,16 @@ from corpusmill.train.preference_data import pairs_from_table, prepare_pair
 from corpusmill.train.reference import References, other_model
 from corpusmill.train.template import load_chat
 from corpusmill.train.tuned import keep_beside, leave_model, start_from
-from corpusmill.train.tuning import LOG
+from corpusmill.train.tuning import LOG, Start
 
 
 def train(
-    layout: Layout, progress: Progress | None, config: dict[str, Any], run: str, parent: str, work: str, weights: str
+    layout: Layout, progress: Progress | None, config: dict[str, Any], run: str, folder: str, name: str, work: str, weights: str
 ) -> dict[str, Any]:  # fmt: skip
     """What every process does; the first one leaves the folder `work/model` and returns what `metrics.json` holds. `weights` identifies
     the reference model, whose log-probabilities are kept beside `work`."""
     pairs = read_table(Storage(run).child("align"), PAIRS_FILE)
-    aligned = Alignment(AlignConfig.model_validate(config), f"{run}/{parent}/model", pairs, layout)
+    aligned = Alignment(AlignConfig.model_validate(config), Start(name, folder), pairs, layout)
     with deterministic(aligned.loop.threads):
         aligned.measure_reference(Path(work).parent, weights)
     return aligned.train(Path(work), Path(run) / "align" / LOG, progress)
@@ -41,10 +41,10 @@ def train(
 class Alignment:
     """A model, its pairs or completions as tokens in an objective, and the configuration."""
 
-    def __init__(self, config: AlignConfig, folder: str, pairs: pa.Table, layout: Layout):
-        self.config, self.folder, self.layout = config, folder, layout
-        self.encoder = load_chat(Storage(folder))
-        self.model = start_from(folder, layout, config, "align")
+    def __init__(self, config: AlignConfig, start: Start, pairs: pa.Table, layout: Layout):
+        self.config, self.start, self.layout = config, start, layout
+        self.encoder = load_chat(start.storage)
+        self.model = start_from(start.folder, layout, config, "align")
         context = self.model.arch.context
         prepared = [prepare_pair(pair, self.encoder, context) for pair in pairs_from_table(pairs)]
         learned, held_out = ([p for p in prepared if p.pair.held_out == aside] for aside in (False, True))
@@ -71,7 +71,7 @@ class Alignment:
     def train(self, work: Path, log: Path, progress: Progress | None = None) -> dict[str, Any]:
         """Trains, and leaves the model; returns what `metrics.json` holds."""
         if self.layout.is_main:
-            keep_beside(self.model, self.encoder, self.folder, self.config.lora, work)
+            keep_beside(self.model, self.encoder, self.start, self.config.lora, work)
         with deterministic(self.loop.threads):
             before = self.objective.measure_held_out(Local(self.model, self.loop.precision))
         result = fit(
@@ -82,7 +82,7 @@ class Alignment:
         if not self.measured:  # killed after the last step
             with deterministic(self.loop.threads):
                 self.measured = self.objective.measure_held_out(result.computation)
-        leave_model(self.model, self.folder, result, self.layout, self.config, work)
+        leave_model(self.model, self.start, result, self.layout, self.config, work)
         return {
             **self.counts,
             "loss": self.config.loss,

@@ -158,7 +158,7 @@ def _parse(place: str, content: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise BadRow(f"{place}: byte {error.start} is not UTF-8.", "invalid_utf8") from error
     except json.JSONDecodeError as error:
-        raise BadRow(f"{place}: not JSON ({error.msg} at line {error.lineno} column {error.colno}).", "not_json") from error
+        raise BadRow(f"{place}: not JSON ({error.msg}: line {error.lineno} column {error.colno}).", "not_json") from error
     except RecursionError as error:
         raise BadRow(f"{place}: not JSON that can be read (it is nested too deeply).", "not_json") from error
     except ValueError as error:  # a number of thousands of digits

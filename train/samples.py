@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from corpusmill.pipeline.special_tokens import EOT_ID, IM_END_ID, IM_START_ID, PAD_ID
+from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.train import tasks
+from corpusmill.train.chat_folder import end_of_answers
 from corpusmill.train.conversation import user_turn
 from corpusmill.train.generate import generate_batch
 from corpusmill.train.model import Llama
@@ -33,6 +34,17 @@ def choose_prompts(tables: Iterable[pa.Table], held_out: Callable[[str], bool], 
     return tasks.choose(tables, "samples", count, 1, build) if count else []
 
 
+def choose_held_out(examples: pa.Table, count: int) -> list[dict[str, str]]:
+    """`count` held-out examples of an instruction tuning by hash: the first message to answer, and the beginning of its answer."""
+    held_out = sorted((row for row in examples.to_pylist() if row["held_out"]), key=lambda row: tasks.hash_of("samples", row["id"]))
+    found = []
+    for row in held_out[:count]:
+        asked = next((m["content"] for m in row["messages"] if m["role"] == "user"), "")
+        answer = next((m["content"] for m in row["messages"] if m["role"] == "assistant"), "")
+        found.append({"document": row["id"], "text": tasks.cut(answer, _BEGINNING), "question": asked})
+    return found
+
+
 def write_samples(
     model: Llama, encoder: ChatEncoder, prompts: Sequence[dict[str, str]], kind: str, config: "EvaluateConfig"
 ) -> list[dict[str, Any]]:
@@ -41,6 +53,8 @@ def write_samples(
     No turn ends in a continuation, so there the token that ends one is never written.
     """
     continues = kind == "continuation"
+    end = encoder.special_ids[end_of_answers(encoder)]
+    written = {EOT_ID} if continues else {EOT_ID, end}  # of the special tokens
     asked = [prompt["text" if continues else "question"] for prompt in prompts]
     if continues:
         ids = [[EOT_ID, *encoder.encode_text(text)] for text in asked]
@@ -52,8 +66,8 @@ def write_samples(
         max_tokens=config.max_tokens,
         sampling=Sampling(temperature=config.temperature, top_k=config.top_k),
         seeds=[tasks.hash_of(f"sample {config.seed} {kind}", prompt["document"]) for prompt in prompts],
-        stop=(EOT_ID, IM_END_ID),
-        banned=(PAD_ID, IM_START_ID, IM_END_ID) if continues else (PAD_ID, IM_START_ID),
+        stop=(EOT_ID, end),
+        banned=sorted({*encoder.special_ids.values()} - written),
         tokenizer=encoder.tokenizer,
     )
     return [

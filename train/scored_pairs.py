@@ -172,13 +172,12 @@ def _nearest(shelf: list[tuple[int, int]], chosen: Scored, rejected: Sequence[Sc
     return None
 
 
-def pairs_of(score: Score, matched: Sequence[tuple[Scored, Scored]], held_out: Callable[[str], bool], prompts: str = "both") -> list[Pair]:
+def pairs_of(score: Score, matched: Sequence[tuple[Scored, Scored]], held_out: Callable[[str], bool]) -> list[Pair]:
     """The pairs. Which of the two documents the prompt is from is decided by a hash, so that to go on with the prompt is no cue."""
     pairs = []
     for good, bad in matched:
         source, other = good.task.source, bad.task.source
-        first = prompts == "chosen" or (prompts == "both" and tasks.hash_of(f"prompt {score.column}", source.id + good.task.prompt) % 2)
-        asked = good if first else bad
+        asked = (good, bad)[tasks.hash_of(f"prompt {score.column}", source.id + good.task.prompt) % 2]
         turns = [user_turn(asked.task.prompt)], [assistant_turn(good.task.answer)], [assistant_turn(bad.task.answer)]
         pairs.append(Pair(source.id, source.url, score.column, held_out(source.id), *turns, other.id, other.url, good.score, bad.score))
     return pairs

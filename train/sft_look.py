@@ -55,19 +55,22 @@ class Shown:
 
 @dataclass(frozen=True)
 class Source:
-    """The examples of a run, or of files beside a model folder, with what they are encoded by."""
+    """The examples of a run, or the rows of files beside a model folder, with what they are encoded by.
+
+    `dropped` are those of a run that can't be learned from; None where nobody has looked yet.
+    """
 
     name: str
     encoder: ChatEncoder
     context: int
     examples: list[Example]
-    dropped: list[Example]
+    dropped: list[Example] | None
     reasons: dict[str, tuple[list[str], str | None]] = field(default_factory=dict)  # of rows that are no example, by id
 
     def show(self, example: Example, begin: int | None = None) -> Shown:
         prepared = prepare(example, self.encoder, self.context)
         failed, note = self.reasons.get(example.id, (prepared.failed, prepared.note))
-        tokens = _tokens(prepared.encoded, self.encoder, self.context)
+        tokens = _tokens(prepared.tokens is not None, prepared.encoded, self.encoder, self.context)
         return Shown(example, failed, note, tokens, _stretches(tokens, self.encoder), begin)
 
     def pack(self, held_out: bool) -> tuple[Packed, list[Example]]:
@@ -98,7 +101,7 @@ def source_of_run(folder: str) -> Source:
 def source_of_files(model: str, files: Sequence[str], template: str) -> Source:
     """The examples of files as they would be learned by a model."""
     context = read_architecture(Path(model)).context
-    return Source(", ".join(files), choose_chat(Storage(model), template), context, read_examples(files, 0.0), [])
+    return Source(", ".join(files), choose_chat(Storage(model), template), context, read_examples(files, 0.0), None)
 
 
 def choose(
@@ -111,11 +114,11 @@ def choose(
             raise InputError(f"{source.name}: has no example {row:,}; there are {len(source.examples):,}.")
         found = [source.show(source.examples[row - 1])]
     elif identifier is not None:
-        known = [*source.examples, *source.dropped]
+        known = [*source.examples, *(source.dropped or [])]
         exact = [example for example in known if example.id == identifier]
         found = map(source.show, exact or [example for example in known if example.id.startswith(identifier)])
     elif dropped:
-        found = (shown for shown in map(source.show, source.dropped or source.examples) if shown.failed)
+        found = (shown for shown in map(source.show, source.examples if source.dropped is None else source.dropped) if shown.failed)
     else:
         found = (source.show(example) for example in source.examples if example.held_out is held_out)
     chosen = list(islice(found, count))
@@ -137,14 +140,15 @@ def choose_row(source: Source, row: int, held_out: bool) -> tuple[list[Shown], i
     return shown, packed.n_rows, source.context - begin
 
 
-def _tokens(encoded: Encoded, encoder: ChatEncoder, context: int) -> list[Token]:
+def _tokens(kept: bool, encoded: Encoded, encoder: ChatEncoder, context: int) -> list[Token]:
     """The first token of a sequence is never a target, and a row of `context` places holds one token more as its last target."""
     special = {number: name for name, number in encoder.special_ids.items()}
     tokens = []
     for place, (number, learned) in enumerate(zip(encoded.ids.tolist(), encoded.mask.tolist(), strict=True)):
         text = special.get(number) or encoder.tokenizer.decode([number], skip_special_tokens=False)
         written = encoder.tokenizer.id_to_token(number) or "" if "\ufffd" in text else text
-        tokens.append(Token(number, written, number in special, CUT if place > context else LEARNED if learned and place else GIVEN))
+        state = CUT if place > context else LEARNED if kept and learned and place else GIVEN
+        tokens.append(Token(number, written, number in special, state))
     return tokens
 
 

@@ -33,7 +33,10 @@ def show(shown: list[Shown], head: list[str], console: Console, tokens: bool = F
         if one.failed:
             console.print(Text(f"dropped: {', '.join(one.failed)}{f' ({safe_line(one.note, 400)})' if one.note else ''}", style="yellow"))
         if one.stretches:
-            console.print(_coloured(one.stretches) if coloured else _marked(one.stretches))
+            text = _coloured(one.stretches) if coloured else _marked(one.stretches)
+            if text.plain.endswith("\n"):
+                text.right_crop(1)
+            console.print(text)
         if tokens:
             for place, token in enumerate(one.tokens):
                 line = f"{place:5d} {token.id:7d}  {'special' if token.special else '':7s}  {token.state:7s}  {quoted(token.text)}"
@@ -42,9 +45,11 @@ def show(shown: list[Shown], head: list[str], console: Console, tokens: bool = F
 
 def head(source: Source, shown: list[Shown]) -> str:
     """What is said of all examples."""
-    held_out = sum(example.held_out for example in source.examples)
-    learned, dropped = len(source.examples) - held_out, len(source.dropped)
-    counts = f"{learned:,} examples to learn from, {held_out:,} held out, {dropped:,} dropped"
+    total, held_out = len(source.examples), sum(example.held_out for example in source.examples)
+    if source.dropped is None:
+        counts = f"{total:,} rows"
+    else:
+        counts = f"{total - held_out:,} examples to learn from, {held_out:,} held out, {len(source.dropped):,} dropped"
     return f"{len(shown):,} of {source.name}: {counts}; context {source.context:,}"
 
 

@@ -116,7 +116,7 @@ def _compared(column: str, of: dict[str, Any]) -> Compared:
     if not of["texts"]:
         return Compared(column, 0)
     numbers: dict[str, Any] = {name: _number(of[name]) for name in ("threshold", "before", "after", "low", "high")}
-    worse = {
+    worse: dict[str, Any] = {
         name: (float(s["value"]), float(s["low"]), float(s["high"])) for name in ("worse_before", "worse_after") if (s := of.get(name))
     }
     equal = _number(of["equal_length"].get("difference"))

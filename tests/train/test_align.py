@@ -48,7 +48,7 @@ def test_preferences_of_held_out_pairs_are_learned(pretrained_run, execute):
     assert before["loss"] == pytest.approx(math.log(2), abs=1e-4) and before["accuracy"] < 1
     assert after["margin"] > 0.1 and after["loss"] < before["loss"]
     assert after["chosen_tokens"] == before["chosen_tokens"]
-    assert "held-out preferences" in done.stage.summary(done)
+    assert "held-out rewards" in done.stage.summary(done)
     pairs = pq.read_table(pretrained_run.path("align/data/pairs.parquet")).to_pylist()
     assert {pair["kind"] for pair in pairs} == {"other", "repeated", "shuffled"}
     assert pq.read_table(pretrained_run.path("align/report/part-00000.parquet")).num_rows == 80

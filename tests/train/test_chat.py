@@ -8,7 +8,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -215,13 +215,12 @@ def test_in_a_terminal_lines_are_edited_answers_stopped_and_the_session_stays(te
 def test_ctrl_c_ends_an_answer_and_not_the_session(folder: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
     talk, screen = talk_with(folder, max_tokens=100), Screen(interactive=True)
 
-    def interrupted() -> Iterator[str]:
+    def interrupted() -> Generator[str, None, None]:
         for number, piece in enumerate(talk.ask("hello")):
             yield piece
             if number == 3:
                 os.kill(os.getpid(), signal.SIGINT)
 
-    pieces = interrupted()
-    screen.show(pieces)
+    screen.show(interrupted)
     assert "(stopped)" in capsys.readouterr().out
     assert [turn["role"] for turn in talk.turns] == ["user", "assistant"]

@@ -123,7 +123,7 @@ def test_a_finished_stage_is_taken_over(pretrained_run, execute):
         ('{"text": "a"}', r"own\.jsonl:1: no example that can be learned from: .* it has text\."),
         ('{"messages": [{"role": "tool", "content": "x"}]}', r"own\.jsonl:1, message 1: a turn of a tool"),
         ("", r"own\.jsonl: the file is empty"),
-        ('{"messages": [{"role": "user", "content": "x"}]}', r"none of 1 examples can be learned from"),
+        ('{"messages": [{"role": "user", "content": "x"}]}', r"none of 1 examples can be learned from \(no_answer 1\)"),
     ],
 )
 def test_bad_files_are_one_sentence(pretrained_run, execute, tmp_path, content, message):

@@ -54,11 +54,11 @@ def printed(source: Source, shown, tokens: bool = False, **console) -> str:
 @given(st.lists(st.tuples(st.sampled_from("sua"), st.text(st.characters(exclude_categories=["Cs"]), max_size=40)), min_size=1, max_size=6))
 def test_states_are_those_of_the_targets(encoder, turns):
     one = example("x", "".join(role for role, _ in turns), *(content for _, content in turns))
-    prepared, shown = prepare(one, encoder, 64), Source("here", encoder, 64, [one], []).show(one)
+    prepared, shown = prepare(one, encoder, 64), Source("here", encoder, 64, [one], None).show(one)
     assert [token.id for token in shown.tokens] == prepared.encoded.ids.tolist()
     assert shown.count(CUT) == max(0, len(prepared.encoded.ids) - 65) and shown.failed == prepared.failed
-    assert [token.state == LEARNED for token in shown.tokens[:65]] == prepared.encoded.mask[:65].tolist()
-    assert prepared.failed or shown.count(LEARNED) == prepared.n_targets
+    targets = prepared.tokens.mask.tolist() if prepared.tokens else [False] * len(shown.tokens[:65])
+    assert [token.state == LEARNED for token in shown.tokens[:65]] == targets and shown.count(LEARNED) == prepared.n_targets
     if "\ufffd" not in (whole := encoder.tokenizer.decode(prepared.encoded.ids.tolist(), skip_special_tokens=False)):
         assert prepared.truncated or "".join(stretch.text for stretch in shown.stretches) == whole
 

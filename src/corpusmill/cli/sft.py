@@ -26,10 +26,7 @@ def inspect(
     html: Annotated[str | None, typer.Option(metavar="FILE", help="Write a page instead.")] = None,
 ) -> None:
     """Show what of each example is learned and what is not, with special tokens and what the context cuts off."""
-    from rich.console import Console
-
     from corpusmill.pipeline.errors import InputError
-    from corpusmill.train import sft_look, sft_look_view
 
     chosen = {"--id": id_ is not None, "--row": row is not None, "--dropped": dropped, "--packed": packed is not None}
     names = [name for name, on in chosen.items() if on]
@@ -37,6 +34,11 @@ def inspect(
         raise InputError(f"sft inspect: {names[0]} and {[*names[1:], '--held-out'][0]} exclude each other.")
     if (run is None) != (model is not None and bool(files)) or (run is not None and (model or files)):
         raise InputError("sft inspect: give a run, or --model and --files.")
+
+    from rich.console import Console
+
+    from corpusmill.train import sft_look, sft_look_view
+
     source = sft_look.source_of_run(run) if run else sft_look.source_of_files(model or "", files or [], template)
     if packed is None:
         shown = sft_look.choose(source, count, id_, row, held_out, dropped)

@@ -14,6 +14,7 @@ from corpusmill.train.checkpoint import save_model
 from corpusmill.train.parallel.layout import Layout
 from corpusmill.train.preference_data import Pair, pairs_table
 from corpusmill.train.template import template_files
+from corpusmill.train.tuning import Start
 
 SHAPE = {"vocab_size": 600, "layers": 2, "width": 32, "heads": 4, "kv_heads": 2, "head_dim": 8, "ffn": 64, "context": 80}
 CONFIG = {
@@ -38,7 +39,7 @@ def align(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     made = AlignConfig.model_validate(config)
     layout = Layout.distributed(made.parallel, torch.device("cpu")) if made.parallel.world > 1 else Layout.single(torch.device("cpu"))
     work = folder / json.dumps(config["parallel"]).translate(str.maketrans('{}" :', "_____")) / made.loss
-    aligned = Alignment(made, str(folder / "model"), pairs(), layout)
+    aligned = Alignment(made, Start("model", str(folder / "model")), pairs(), layout)
     aligned.measure_reference(work, "weights")
     metrics = aligned.train(work, work / "log.jsonl")
     return {"metrics": metrics, "lines": [json.loads(line) for line in (work / "log.jsonl").read_text().splitlines()]}
