@@ -7,7 +7,8 @@ from importlib import import_module
 from corpusmill.cli.base import app
 from corpusmill.pipeline.errors import CorpusmillError
 
-for _commands in ("run", "look", "tokens", "model", "score", "checkpoints", "classifier", "classifier_look"):  # in the order of `corpusmill --help`
+# in the order of `corpusmill --help`
+for _commands in ("run", "look", "tokens", "model", "score", "checkpoints", "classifier", "classifier_look"):
     import_module(f"corpusmill.cli.{_commands}")
 
 INTERRUPTED = "interrupted; run the same command again to go on where it stopped."
