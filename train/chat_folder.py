@@ -88,12 +88,6 @@ def end_of_answers(encoder: ChatEncoder) -> str:
     return last.text
 
 
-def document_begin(encoder: ChatEncoder) -> list[int]:
-    """The token that stands before a document: ours, or else the tokenizer's `bos_token`; none where it has neither."""
-    names = END_OF_TEXT, encoder.template.special.get("bos_token", "")
-    return [encoder.special_ids[name] for name in names if name in encoder.special_ids][:1]
-
-
 def seam(encoder: ChatEncoder) -> list[str]:
     """A warning where a prompt's tokens are not the beginning of the whole conversation's: what is asked later is not what was learned."""
     prompt, whole = encoder.encode(PROBE[:1], add_generation_prompt=True).ids.tolist(), encoder.encode(PROBE).ids.tolist()
