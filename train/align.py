@@ -177,7 +177,7 @@ class AlignStage(Stage):
             lines["more likely a token"] = (
                 f"the chosen one of {before['preference_accuracy']:.1%} before, {after['preference_accuracy']:.1%} after"
             )
-        return {**lines, **judged.summary(run)}
+        return {**lines, **judged.summary(run, self.config.judged)}
 
     def _pairs(self, run: StageRun, start: tuning.Start, given: Sequence[FileRef]) -> Output:
         from corpusmill.train.pair_task import make_pairs

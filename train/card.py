@@ -29,7 +29,6 @@ def model_card(run: str, stage: str, arch: Architecture, name: str, license_: st
     summary = read_summary(run, deep=False)
     reader = summary.reader
     chain = [trained for trained in card_facts.TRAINED[: card_facts.TRAINED.index(stage) + 1] if reader.present([trained])]
-    scored = [model for model in card_facts.TRAINED if model in (reader.json("evaluate/scores.json", dict) or {})]
     facts = {
         "name": name,
         "stage": stage,
@@ -41,8 +40,8 @@ def model_card(run: str, stage: str, arch: Architecture, name: str, license_: st
         "tokenizer": card_facts.tokenizer_rows(summary),
         "inputs": _inputs(reader),
         "trainings": [(TITLES[trained], card_facts.training_rows(reader, trained)) for trained in chain],
-        "models": scored,
-        "measured": card_scores.measured(reader, scored),
+        "models": summary.scores.models,
+        "measured": card_scores.measured(summary),
         "confidence": reader.settings("evaluate").get("confidence", 0.95),
         "judged_confidence": (reader.settings("align").get("judged") or {}).get("confidence", 0.95),
         "judged": card_scores.judged_rows(reader) if stage == "align" else [],
@@ -72,7 +71,7 @@ def front_matter(summary: Summary, stage: str, arch: Architecture, name: str, li
         "pipeline_tag": "text-generation",
         "tags": tags,
         "datasets": _datasets(_inputs(reader)),
-        "model-index": card_scores.model_index(reader, stage, name),
+        "model-index": card_scores.model_index(summary, stage, name),
     }
     return {key: value for key, value in front.items() if value}
 

@@ -42,8 +42,10 @@ RECIPE = {
     "evaluate": {"temperature": 0.6, "top_k": 40, "confidence": 0.9},
 }
 BITS = {"value": 1.69734, "low": 1.65362, "high": 1.81895, "documents": 7, "bytes": 340947}
-TASK = {"items": 1000, "chance": 0.25, "acc": {"value": 0.2931, "stderr": 0.0144}, "overlap": {"found": 12, "items": 1000}}
-JUDGED = {"scores": {"toxicity": {"before": 0.125, "after": 0.0625, "difference": -0.0625, "low": -0.1, "high": -0.025}}}
+TASK = {"title": "HellaSwag", "metric": "acc", "items": 1000, "total": 10042, "chance": 0.25,
+        "metrics": {"acc": {"value": 0.2931, "stderr": 0.0144}}, "overlap": {"found": 12, "searched": 990, "documents": 3}}  # fmt: skip
+TOXICITY = {"texts": 60, "high_is_good": False, "threshold": 0.5, "before": 0.125, "after": 0.0625, "low": -0.1, "high": -0.025}
+JUDGED = {"scores": {"toxicity": {**TOXICITY, "equal_length": {}}}, "answers": [], "tokens_before": 9.0, "tokens_after": 8.0}
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +109,7 @@ def test_hugging_face_reads_the_front_matter(exported: Path) -> None:
     assert (data.library_name, data.pipeline_tag) == ("transformers", "text-generation")
     assert data.tags == ["llama", "corpusmill", "conversational", "sft", "align"] and data.model_name == "small"
     assert [(r.dataset_name, r.metric_type, r.metric_value) for r in data.eval_results or ()] == [
-        ("held-out documents of the run", "bits_per_byte", 1.69734), ("hellaswag", "acc", 0.2931),
+        ("held-out documents of the run", "bits_per_byte", 1.69734), ("HellaSwag", "acc", 0.2931),
     ]  # fmt: skip
 
 
@@ -137,9 +139,9 @@ def test_hugging_face_reads_the_front_matter(exported: Path) -> None:
         "| optimiser and peak learning rate | AdamW, 0.0003 |",
         "Intervals are of 90%; ± is one standard error. This model is `align`.",
         "| bits per byte | 1.697 (1.654 to 1.819) | 1.697 (1.654 to 1.819) | 340,947 bytes of 7 held-out documents of the run |",
-        "| hellaswag, accuracy |  | 29.3% ± 1.4 | 1,000 items, guessing gives 25.0%, 12 of 1,000 are in the run's documents |",
+        "| HellaSwag, acc |  | 29.3% ± 1.4 | 1,000 items of 10,042, guessing gives 25.0%, 12 of 990 are in the run's documents |",
         "| score | before | after | difference (95% interval) |",
-        "| toxicity | 0.125 | 0.062 | -0.062 (-0.100 to -0.025) |",
+        "| toxicity | 0.125 | 0.062 | -0.100 to -0.025 |",
         "- A toxicity classifier, which errs in both directions, dropped 0 documents: the model can write offensive text.",
         "- Personal data was not removed from the documents.",
         "- Its instructions were made by rules from the run's own documents, not by people",
