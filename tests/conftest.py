@@ -9,7 +9,7 @@ import os
 import pydoc
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,15 +18,19 @@ from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
 from corpusmill import cli
+from corpusmill.pipeline.engine_ray import RayEngine
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.storage import Storage
 
 # A suite that a shell started in the background ignores Ctrl-C, and so would the commands that its tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# The same examples in every run, so that a change is judged by what it changed; HYPOTHESIS_PROFILE=random looks for new ones.
+# Processes die in these tests, the machine does not: writing thousands of small files durably takes minutes and proves nothing.
+os.fsync = lambda _: None
+
+# The same examples in every run, so that a change is judged by what it changed; `make soak` looks for new ones, twenty times as many.
 settings.register_profile("fixed", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("random", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("soak", max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -63,6 +67,14 @@ def _tree(folder: Path) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def tree() -> Callable[[Path], dict[str, str]]:
     return _tree
+
+
+@pytest.fixture(scope="session")
+def ray_engine() -> Iterator[RayEngine]:
+    """A Ray of four CPUs for all tests that need no other; a test that starts one of its own closes it, and it comes up again."""
+    engine = RayEngine(4)
+    yield engine
+    engine.close()
 
 
 MODULES = [

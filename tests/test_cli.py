@@ -148,8 +148,26 @@ def test_only_a_stage_of_another_configuration_is_called_stale(corpusmill, tmp_p
     assert code == 0 and "Note: dedup: finished under another configuration" in out
 
 
-@pytest.mark.parametrize("arguments", [["{run}"], ["encode", "{run}"], ["--workers", "1", "{run}"]])
-def test_tokens_with_a_run_is_the_stage(corpusmill, tmp_path, arguments):
-    """`tokens` is a group of commands, too: whatever is no subcommand goes to the stage."""
-    code, _, err = corpusmill("tokens", *(argument.format(run=tmp_path) for argument in arguments))
+@pytest.mark.parametrize("arguments", [["{run}"], ["{command}", "{run}"], ["--workers", "1", "{run}"]])
+@pytest.mark.parametrize(("group", "command"), [("tokens", "encode"), ("sft", "tune")])
+def test_a_stage_that_is_a_group_takes_a_run(corpusmill, tmp_path, group, command, arguments):
+    """`tokens` and `sft` are groups of commands, too: whatever is no subcommand goes to the stage."""
+    code, _, err = corpusmill(group, *(argument.format(run=tmp_path, command=command) for argument in arguments))
     assert code == 2 and one_sentence(err) and "not a run" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give a run, or --model and --files"),
+        (["--model", "m"], "give a run, or --model and --files"),
+        (["{run}", "--files", "x.jsonl"], "give a run, or --model and --files"),
+        (["{run}", "--row", "1", "--dropped"], "--row and --dropped exclude each other"),
+        (["{run}", "--id", "x", "--held-out"], "--id and --held-out exclude each other"),
+        (["{run}"], "not a run's folder"),
+        (["--model", "{run}", "--files", "x.jsonl"], "config.json: no such file"),
+    ],
+)
+def test_sft_inspect_says_what_it_needs(corpusmill, tmp_path, arguments, message):
+    code, _, err = corpusmill("sft", "inspect", *(argument.format(run=tmp_path) for argument in arguments))
+    assert code == 2 and one_sentence(err) and message in err

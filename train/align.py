@@ -50,6 +50,7 @@ class AlignLoop(LoopConfig):
 class AlignConfig(Config):
     """Preference alignment: which pairs, which loss, and how it is trained."""
 
+    model: str | None = Field(default=None, description="Folder of the model that is aligned; else it is the run's, tuned or pre-trained.")
     files: list[str] = Field(
         default=[],
         description="JSONL, JSON or Parquet files with `prompt`, `chosen` and `rejected` (text or messages; for `kto` also `prompt`, "
@@ -103,7 +104,9 @@ class AlignConfig(Config):
     evaluate_every: int = Field(default=50, ge=0, description="Steps between two measurements on held-out pairs in the log; 0: none.")
     loop: AlignLoop = Field(default_factory=AlignLoop, description="Steps, learning rates and guards.")
     lora: LoraConfig = Field(default_factory=LoraConfig, description="A low-rank adapter that is trained in place of all weights.")
-    judged: JudgedConfig = Field(default_factory=JudgedConfig, description="Answers before and after, scored by the classifiers.")
+    judged: JudgedConfig = Field(
+        default_factory=JudgedConfig, json_schema_extra=ASIDE, description="Answers before and after, scored by the run's classifiers."
+    )
 
     @property
     def columns(self) -> list[str]:
@@ -141,6 +144,8 @@ class AlignConfig(Config):
             raise ValueError(f"reference is for losses with a reference model, and {self.loss} needs none")
         if self.loss == "kto" and self.batch < 2:
             raise ValueError("batch is at least 2 with the loss kto, which sets completions against the prompts of others in their batch")
+        if self.loss == "kto" and self.parallel.pipeline > 1:
+            raise ValueError("parallel.pipeline is 1 with the loss kto, as a step's first loss needs all of its completions")
         return self
 
 
@@ -151,33 +156,37 @@ class AlignStage(Stage):
 
     def execute(self, run: StageRun) -> None:
         tuning.require_local(run)
-        parent = tuning.parent_stage(run, ("sft", "pretrain"))
-        model = run.outputs_of(parent, "model/")
+        start = tuning.start_of(run, ("sft", "pretrain"), self.config.model)
         columns = self.config.columns
         given = [*tuning.sources(run, self.config.files), *scores.pair_inputs(run, columns)]
         params = scores.score_params(run, columns)
-        made = run.once("pairs", [*tuning.token_files(model), *given], lambda _: self._pairs(run, parent, given), params)
+        made = run.once("pairs", [*tuning.token_files(start.files), *given], lambda _: self._pairs(run, start, given), params)
         pairs = made.ref(self.name, PAIRS_FILE)
-        run.once("model", [*model, pairs], partial(self._model, run, parent, model), config=tuning.alone(self.config))
-        judged.execute(run, self.config.judged, parent, self.config.device, pairs, columns)
+        reference = tuning.model_files(self.config.reference, "align.reference") if self.config.reference is not None else []
+        inputs = [*start.files, pairs, *reference]
+        run.once("model", inputs, partial(self._model, run, start, reference or start.files), config=tuning.alone(self.config))
+        judged.execute(run, self.config.judged, start, self.config.device, pairs, columns)
 
     def summary(self, run: StageRun) -> dict[str, str]:
         metrics = json.loads(run.storage.read_bytes("metrics.json"))
         lines = {"pairs": f"{metrics['pairs']:,} learned, {metrics['held_out_pairs']:,} held out"}
         before, after = metrics["held_out_before"], metrics["held_out_after"]
         if after:
-            lines["held-out preferences"] = f"{before['preference_accuracy']:.1%} right before, {after['preference_accuracy']:.1%} after"
-            lines["held-out margin"] = f"{after['margin']:.3f} (loss {before['loss']:.3f} before, {after['loss']:.3f} after)"
-        return {**lines, **judged.summary(run)}
+            losses = f"loss {before['loss']:.3f} before, {after['loss']:.3f} after"
+            lines["held-out rewards"] = f"{after['accuracy']:.1%} of pairs right, margin {after['margin']:.3f} ({losses})"
+            lines["more likely a token"] = (
+                f"the chosen one of {before['preference_accuracy']:.1%} before, {after['preference_accuracy']:.1%} after"
+            )
+        return {**lines, **judged.summary(run, self.config.judged)}
 
-    def _pairs(self, run: StageRun, parent: str, given: Sequence[FileRef]) -> Output:
+    def _pairs(self, run: StageRun, start: tuning.Start, given: Sequence[FileRef]) -> Output:
         from corpusmill.train.pair_task import make_pairs
 
-        return make_pairs(run, self.config, parent, given)
+        return make_pairs(run, self.config, start, given)
 
-    def _model(self, run: StageRun, parent: str, model: Sequence[FileRef], identity: str) -> Output:
+    def _model(self, run: StageRun, start: tuning.Start, reference: Sequence[FileRef], identity: str) -> Output:
         """Trains; the state that a killed run resumes from lies under the task's identity, the reference's
         log-probabilities under a key of their own."""
         work = Path(run.storage.path(f"checkpoints/{identity[:16]}"))
-        weights = digest([(ref.path.rpartition("/")[2], ref.fingerprint) for ref in model])
-        return tuning.train(run, "preference", self.config, parent, work, weights=weights)
+        weights = digest([(ref.path.rpartition("/")[2], ref.fingerprint) for ref in reference])
+        return tuning.train(run, "preference", self.config, start, work, weights=weights)

@@ -1,86 +1,118 @@
-"""A conversation with a tuned model in the terminal."""
+"""A conversation with a tuned model: the turns so far, and as many of them as its context can take."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.special_tokens import END_OF_TEXT
 from corpusmill.pipeline.storage import Storage
-from corpusmill.train.generate import Speaker, generate, load_for_generation, stream_text
-from corpusmill.train.template import ChatEncoder, load_chat
+from corpusmill.train.conversation import assistant_turn, user_turn
+from corpusmill.train.generate import generate
+from corpusmill.train.sampling import DEFAULT, Sampling
+from corpusmill.train.speaker import Speaker, read_settings
+from corpusmill.train.template import TEMPLATE_FILE, TOKENIZER_CONFIG_FILE, Message
+from corpusmill.train.text_stream import json_line, stream_text
 
 
 @dataclass
 class Conversation:
-    """The turns so far. What no longer fits into the context is forgotten from the front, a system message excepted."""
+    """All messages, and how the next answer is written. What the context can't take is not shown to the model: the oldest turns first,
+    a system message never."""
 
     speaker: Speaker
-    encoder: ChatEncoder
-    messages: list[dict[str, str]] = field(default_factory=list)
+    sampling: Sampling = DEFAULT
+    max_tokens: int = 256
+    system: str = ""
+    turns: list[Message] = field(default_factory=list)  # user and assistant, one after the other
+    forgotten: int = 0  # of `turns`, the oldest, that the model was not shown for its last answer
+    ended: str = ""  # how the last answer did, where there is something to say about it: "cut" (for its length) or "empty"
+    answers: int = 0
 
-    def ask(self, text: str, *, max_tokens: int, seed: int = 0, **sampling: Any) -> Iterator[str]:
-        """The answer piece by piece; it joins the history when it ends, also where the reader stops early.
+    def ask(self, text: str) -> Generator[str, None, None]:
+        """The answer, piece by piece, safe for a terminal. It joins the turns when it ends or its reader stops; with an empty one
+        they stay as they were. Raises InputError, and nothing has happened, where the message is too long or no text."""
+        return self._answer([*self.turns, user_turn(text)])
 
-        Raises ValueError with a sentence where the message alone is longer than the context allows.
-        """
-        ids = self._prompt({"role": "user", "content": text}, max_tokens)
-        tokens = generate(self.speaker.model, ids, max_tokens=max_tokens, seed=seed + len(self.messages), stop=self.speaker.stop,
-                          banned=self.speaker.banned, **sampling)  # fmt: skip
-        self.messages.append({"role": "user", "content": text})
-        answer: list[str] = []
+    def again(self) -> Generator[str, None, None]:
+        """Another answer to the last message, in the place of the one it had. Raises InputError where there is none."""
+        if not self.turns:
+            raise InputError("there is no answer yet.")
+        return self._answer(self.turns[:-1])
+
+    def undo(self) -> None:
+        """Takes the last message and its answer back. Raises InputError where there is none."""
+        if not self.turns:
+            raise InputError("there is nothing to take back.")
+        self.turns = self.turns[:-2]
+
+    def new(self) -> None:
+        """Forgets the turns; a system message stays."""
+        self.turns, self.forgotten = [], 0
+
+    def save(self, path: Path) -> None:
+        """Adds the conversation to a file as a line of JSON that `sft.files` reads. Raises InputError where that can't be."""
+        if path.suffix != ".jsonl":
+            raise InputError(f"{path}: conversations are saved as lines of JSON, so its name has to end in .jsonl.")
+        if not self.turns:
+            raise InputError("there is nothing to save yet.")
         try:
-            for piece in stream_text(self.speaker.tokenizer, tokens):
-                answer.append(piece)
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json_line({"messages": self._messages(self.turns)}) + "\n")
+        except OSError as error:
+            raise InputError(f"{path}: can't be written ({error.strerror}).") from error
+
+    def _answer(self, turns: list[Message]) -> Generator[str, None, None]:
+        first, ids = self._fitting(turns)
+        room = min(self.max_tokens, self.speaker.model.arch.context - len(ids))
+        self.answers += 1  # each has a seed of its own
+        tokens = generate(
+            self.speaker.model, ids, max_tokens=room, sampling=replace(self.sampling, seed=self.sampling.seed + self.answers),
+            stop=self.speaker.stop, banned=self.speaker.banned, overflow="refuse",
+        )  # fmt: skip
+        self.forgotten, self.ended = first, ""
+        return self._told(turns, tokens, room, ids)
+
+    def _told(self, turns: list[Message], tokens: Iterator[int], room: int, ids: list[int]) -> Generator[str, None, None]:
+        pieces, written = list[str](), 0
+
+        def counted() -> Iterator[int]:
+            nonlocal written
+            for token in tokens:
+                written += 1
+                yield token
+
+        try:
+            for piece in stream_text(self.speaker.tokenizer, counted(), before=ids):
+                pieces.append(piece)
                 yield piece
         finally:
-            self.messages.append({"role": "assistant", "content": "".join(answer)})
+            self.ended = "cut" if written == room else ""
+            if answer := "".join(pieces).strip():
+                self.turns = [*turns, assistant_turn(answer)]
+            else:
+                self.ended = "empty"
 
-    def _prompt(self, message: dict[str, str], max_tokens: int) -> Sequence[int]:
-        """The ids of as much history as leaves room for an answer (at most half of the context)."""
+    def _fitting(self, turns: list[Message]) -> tuple[int, list[int]]:
+        """How many turns are left out, and the ids of the others: as many as leave room for an answer (at most half of the context)."""
         context = self.speaker.model.arch.context
-        room = context - min(max_tokens, context // 2)
-        system = [m for m in self.messages[:1] if m["role"] == "system"]
-        turns = self.messages[len(system) :]
-        while True:
-            ids: list[int] = self.encoder.encode([*system, *turns, message], add_generation_prompt=True).ids.tolist()
+        room = context - min(self.max_tokens, context // 2)
+        for first in range(0, len(turns), 2):
+            ids = self.speaker.conversation(self._messages(turns[first:]))
             if len(ids) <= room:
-                self.messages = [*system, *turns]
-                return ids
-            if not turns:
-                raise ValueError(f"That message is too long: {len(ids)} tokens, and this model can take {room}.")
-            turns = turns[2:]
+                return first, ids
+        what = "that message is" if not self.system else "that message and the system message are"
+        raise InputError(f"{what} too long: {len(ids)} tokens, and this model can take {room}.")
+
+    def _messages(self, turns: Iterable[Message]) -> list[Message]:
+        return [*([{"role": "system", "content": self.system}] if self.system else []), *turns]
 
 
-def chat_loop(
-    model_folder: str | Path,
-    console: Any,
-    *,
-    temperature: float = 0.7,
-    top_k: int = 50,
-    top_p: float = 1.0,
-    max_tokens: int = 256,
-    seed: int = 0,
-    system: str | None = None,
-    device: str = "auto",
-) -> None:
-    """Reads messages from the terminal and prints answers, until an empty line, Ctrl-D, or Ctrl-C at the prompt."""
-    conversation = Conversation(load_for_generation(model_folder, device), load_chat(Storage(str(model_folder))))
-    if system:
-        conversation.messages.append({"role": "system", "content": system})
-    console.print("An empty line ends the conversation.", style="dim")
-    while True:
-        try:
-            text = console.input("[bold]you>[/bold] ").strip()
-        except (EOFError, KeyboardInterrupt):
-            console.print()
-            return
-        if not text:
-            return
-        try:
-            for piece in conversation.ask(text, max_tokens=max_tokens, seed=seed, temperature=temperature, top_k=top_k, top_p=top_p):
-                console.out(piece, end="", highlight=False)
-        except ValueError as error:
-            console.print(str(error), style="yellow", markup=False, end="")
-        except KeyboardInterrupt:
-            console.print(" (stopped)", style="dim", end="")
-        console.print()
+def warning(folder: Path) -> str | None:
+    """Why the model of a folder may not be one to talk with, in a sentence; None where it is."""
+    config = read_settings(folder, TOKENIZER_CONFIG_FILE)
+    if config.get("eos_token") == END_OF_TEXT:
+        return f"{folder} was not tuned on conversations: it goes on with a text, and does not answer."
+    if not config.get("chat_template") and not Storage(str(folder)).exists(TEMPLATE_FILE):
+        return f"{folder} has no chat template: ChatML is used, which it may not know."
+    return None

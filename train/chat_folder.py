@@ -22,7 +22,8 @@ from corpusmill.train.template import (
 
 #: A conversation by which a template is judged.
 PROBE = (user_turn("What is a mill?"), assistant_turn("A machine that grinds."))
-_ADVICE = "write its content and end token between {% generation %} and {% endgeneration %}, or choose sft.template: chatml or llama3"
+_CHOICE = "choose sft.template: chatml or llama3"
+_ADVICE = f"write its content and end token between {{% generation %}} and {{% endgeneration %}}, or {_CHOICE}"
 
 
 def choose_chat(model: Storage, template: str = "keep") -> ChatEncoder:
@@ -63,7 +64,7 @@ def require_learnable(encoder: ChatEncoder) -> None:
     end = end_of_answers(encoder)
     if encoder.template.special.get("pad_token") == end:
         raise InputError(
-            f"{encoder.template.name}: answers end with {end}, which is the tokenizer's pad token, too, and what is padding is never learned "
+            f"{encoder.template.name}: answers end with {end}, which is the tokenizer's pad token, too, and padding is never learned "
             "(give tokenizer_config.json a pad_token of its own, or choose sft.template: chatml or llama3, which bring one)."
         )
 
@@ -75,7 +76,7 @@ def end_of_answers(encoder: ChatEncoder) -> str:
     try:
         pieces = [piece for piece in template.pieces(PROBE) if piece.learned]
     except TemplateRefusal as refusal:
-        raise InputError(f"{str(refusal).removesuffix('.')} ({_ADVICE}).") from refusal
+        raise InputError(f"{str(refusal).removesuffix('.')}; {_CHOICE}.") from refusal
     text = "".join(piece.text for piece in pieces)
     if answer not in text:
         raise InputError(f"{template.name}: marks nothing that the assistant says, so nothing can be learned ({_ADVICE}).")
@@ -93,16 +94,19 @@ def seam(encoder: ChatEncoder) -> list[str]:
     if whole[: len(prompt)] == prompt:
         return []
     return [
-        f"{encoder.template.name}: a prompt's tokens are not the beginning of the whole conversation's, as the tokenizer cuts the line breaks "
-        "before an answer otherwise once the answer is there, so a model is asked in another way than it learned "
+        f"{encoder.template.name}: a prompt's tokens are not the beginning of the whole conversation's, as the tokenizer cuts line breaks "
+        "otherwise once an answer follows them, so a model is asked in another way than it learned "
         "(tokenizer.pattern cl100k, o200k and llama3 do not, nor does the template chatml)."
     ]
 
 
 def chat_files(encoder: ChatEncoder, context: int) -> dict[str, bytes]:
-    """The tokenizer's files of a model that talks, by name."""
+    """The tokenizer's files of a model that talks, by name. Its `eos_token` is what ends answers, but where the template writes `eos_token`
+    it stays what it was, as the text would be another."""
+    template = encoder.template
+    end = template.special.get("eos_token") if "eos_token" in template.source else None
     added: list[Mapping[str, Any]] = json.loads(encoder.tokenizer_json)["added_tokens"]
-    files = template_files(context, encoder.template.source, end_of_answers(encoder), encoder.template.special, added)
+    files = template_files(context, template.source, end or end_of_answers(encoder), template.special, added)
     return {"tokenizer.json": encoder.tokenizer_json, **files}
 
 

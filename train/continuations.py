@@ -32,10 +32,14 @@ class Continuations:
     def write(self, model: Llama) -> list[dict[str, Any]]:
         """One text for each document: its id, what was given, and what the model wrote."""
         texts = generate_batch(
-            model, [[EOT_ID, *prompt] for prompt in self.prompts], max_tokens=WRITTEN,
-            sampling=Sampling(temperature=TEMPERATURE, top_k=TOP_K, seed=self.seed), stop=(EOT_ID,), banned=(PAD_ID, IM_START_ID, IM_END_ID),
+            model,
+            [[EOT_ID, *prompt] for prompt in self.prompts],
+            max_tokens=WRITTEN,
+            sampling=Sampling(temperature=TEMPERATURE, top_k=TOP_K, seed=self.seed),
+            stop=(EOT_ID,),
+            banned=(PAD_ID, IM_START_ID, IM_END_ID),
             tokenizer=self.tokenizer,
-        )  # fmt: skip
+        )
         return [
             {"document": document.id, "prompt": plain(self.tokenizer.decode(prompt)), "text": plain(text.text)}
             for document, prompt, text in zip(self.documents, self.prompts, texts, strict=True)

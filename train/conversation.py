@@ -4,6 +4,7 @@ Turns are kept as they are, in any order: also two of the user in a row, or an a
 are no text that this program has a rule for, and an answer that a tool was asked for is not learned without them.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from corpusmill.pipeline.report.safe import safe_line
@@ -32,6 +33,12 @@ def assistant_turn(text: str) -> Message:
     return {"role": "assistant", "content": text}
 
 
+def first_question(messages: Sequence[Message]) -> str:
+    """The user's first turn, or the first where nobody asks: by it an example is held out or not. Equal questions stay on one side, and a
+    system message that all conversations share decides nothing."""
+    return next((message["content"] for message in messages if message["role"] == "user"), messages[0]["content"])
+
+
 def read_instruction(place: str, row: dict[str, Any]) -> str:
     """Alpaca's `instruction` with its optional `input` below it."""
     instruction, given = read_text(place, row, "instruction"), row.get("input")
@@ -51,11 +58,12 @@ def _message(place: str, item: Any) -> Message:
         raise BadRow(f"{place}: {_kind(item)}, expected an object with `role` and `content`.")
     names = ("from", "value") if item.get("from") is not None else ("role", "content")
     role, content = item.get(names[0]), item.get(names[1])
-    if role in _TOOLS or item.get("tool_calls") or item.get("function_call"):
+    name = role if isinstance(role, str) else ""
+    if name in _TOOLS or item.get("tool_calls") or item.get("function_call"):
         raise BadRow(f"{place}: a turn of a tool or a call of one, which can't be learned from here.", "tool_turn")
-    if not isinstance(role, str) or role not in _ROLES:
+    if name not in _ROLES:
         raise BadRow(f"{place}: the role {safe_line(repr(role), 60)} is not known (expected one of {', '.join(_ROLES)}).", "unknown_role")
-    return {"role": _ROLES[role], "content": _unicode(place, _content(place, names[1], content))}
+    return {"role": _ROLES[name], "content": _unicode(place, _content(place, names[1], content))}
 
 
 def _content(place: str, key: str, content: Any) -> str:

@@ -9,9 +9,11 @@ from pydantic import Field, field_validator
 
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.stage import Output, Stage
 from corpusmill.train import tuning
 from corpusmill.train.benchmarks.config import TaskConfig
+from corpusmill.train.sft import EXAMPLES_FILE
 
 MODELS = ("pretrain", "sft", "align")
 PAIRS_FILE = "align/data/pairs.parquet"
@@ -54,7 +56,8 @@ class EvaluateStage(Stage):
         tokens = run.outputs_of("tokens", "validation/") if "tokens" in run.recipe else []
         pairs = [ref for ref in run.outputs_of("align", "data/") if ref.path == PAIRS_FILE] if "align" in run.recipe else []
         own = self.config.model_copy(update={"tasks": ()})
-        prompts = run.once("prompts", [*run.documents(), *tokens], lambda _: self._prompts(run), config=own)
+        examples = run.outputs_of("sft", "data/") if "sft" in run.recipe else []
+        prompts = run.once("prompts", [*tuning.documents(run), *examples, *tokens], lambda _: self._prompts(run), config=own)
         shared = [*tokens, *pairs, prompts.ref(self.name, "prompts.json")]
         measured = []
         for model in models:
@@ -77,9 +80,12 @@ class EvaluateStage(Stage):
         return lines
 
     def _prompts(self, run: StageRun) -> Output:
-        from corpusmill.train.samples import choose_prompts
+        from corpusmill.train.samples import choose_held_out, choose_prompts
 
-        prompts = choose_prompts(tuning.document_tables(run), tuning.held_out_rule(run, 0.1), self.config.samples)
+        if getattr(run.recipe.get("sft"), "files", None):  # what people ask there is what the model has learned to answer
+            prompts = choose_held_out(read_table(run.run, f"sft/{EXAMPLES_FILE}"), self.config.samples)
+        else:
+            prompts = choose_prompts(tuning.document_tables(run), tuning.held_out_rule(run, 0.1), self.config.samples)
         return Output({"prompts.json": tuning.json_file(prompts)}, rows_in=len(prompts), kept=len(prompts))
 
     def _measure(self, run: StageRun, model: str, pairs: bool, identity: str) -> Output:
@@ -116,4 +122,6 @@ def _sentence(scores: dict[str, Any]) -> str:
         parts.append(f"{bits['value']:.3f} bits per byte ({bits['low']:.3f} to {bits['high']:.3f})")
     if preferences := scores["preferences"]:
         parts.append(f"{preferences['accuracy']:.1%} of held-out preferences ({preferences['low']:.1%} to {preferences['high']:.1%})")
+    if tokens := scores["answer_tokens"]:
+        parts.append(f"answers of {tokens:.0f} tokens")
     return ", ".join(parts) or "no held-out data"

@@ -68,7 +68,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: tuple[str
 
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
+        path.touch()
+        mode = path.stat().st_mode  # safetensors makes files that nobody else can read
         save_file(ready, path, metadata=dict([metadata]))
+        path.chmod(mode)
         with open(path, "rb+") as file:
             os.fsync(file.fileno())
     except (OSError, SafetensorError) as error:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.train.kv_cache import KVCache
+from corpusmill.train.decode_step import DecodeStep
 from corpusmill.train.model import Llama
-from corpusmill.train.sampling import Sampling, choose, penalise
+from corpusmill.train.sampling import DEFAULT, Sampling, choose, penalise
 from corpusmill.train.text_stream import TextStream
 
 #: What becomes of a text that outgrows the context: the model forgets its older half and goes on, or it is not begun.
@@ -60,7 +60,7 @@ def generate(
     prompt: Sequence[int],
     *,
     max_tokens: int,
-    sampling: Sampling = Sampling(),
+    sampling: Sampling = DEFAULT,
     stop: Collection[int] = (),
     banned: Sequence[int] = (),
     overflow: Overflow = "slide",
@@ -79,7 +79,7 @@ def generate_batch(
     prompts: Sequence[Sequence[int]],
     *,
     max_tokens: int,
-    sampling: Sampling = Sampling(),
+    sampling: Sampling = DEFAULT,
     seeds: Sequence[int] | None = None,
     stop: Collection[int] = (),
     banned: Sequence[int] = (),
@@ -90,13 +90,15 @@ def generate_batch(
 ) -> Iterator[Generated]:
     """What continues each of the `prompts` (token ids), in their order, each given out as soon as it and all before it are finished.
 
-    `rows` of them are written at a time; where one ends the next begins. A text depends on its prompt and its seed alone (`sampling.seed` plus
-    its number, where `seeds` are not given), up to rounding: in float64 to the token. `stop_strings` need the `tokenizer`.
+    `rows` of them are written at a time; where one ends the next begins. A text depends on its prompt and its seed alone (`sampling.seed`
+    plus its number, where `seeds` are not given), up to rounding: in float64 to the token. `stop_strings` need the `tokenizer`.
     Raises InputError, before any token, for an empty prompt and for one that is refused.
     """
     seeds = range(sampling.seed, sampling.seed + len(prompts)) if seeds is None else seeds
     drafts = [Draft(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
     check_room(model, drafts, max_tokens, overflow)
+    if stop_strings and tokenizer is None:
+        raise InputError("stop strings need a tokenizer, which tells the text of the tokens.")
     streams = [TextStream(tokenizer, stop_strings, draft.prompt) for draft in drafts] if tokenizer is not None else []
     texts = ["" for _ in drafts]
     number_of = {id(draft): number for number, draft in enumerate(drafts)}
@@ -163,7 +165,7 @@ class _Batch:
     """
 
     def __init__(self, model: Llama, drafts: Sequence[Draft], max_tokens: int, rows: int, penalty: float):
-        self.model, self.context, self.rows = model, model.arch.context, rows
+        self.model, self.step, self.context, self.rows = model, DecodeStep(model), model.arch.context, rows
         self.live: list[Draft] = []
         self.waiting = deque(drafts if max_tokens > 0 else ())
         longest = max((len(draft.prompt) for draft in drafts), default=1)
@@ -195,7 +197,7 @@ class _Batch:
     def logits(self, penalty: float) -> Tensor:
         """Of each row's next token `[B, vocab]`, after it has read what was not read yet; at least fp32."""
         anew = [row for row, draft in enumerate(self.live) if draft.cached in (0, self.context)]
-        logits = self._step(anew) if len(anew) < len(self.live) else None
+        logits = self._go_on(anew) if len(anew) < len(self.live) else None
         for length, group in groupby(sorted(anew, key=self._to_read), key=self._to_read):
             members = list(group)
             read = self._read(members, length)
@@ -206,13 +208,14 @@ class _Batch:
         logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
         return logits if self.seen is None else penalise(logits, self._note(self.seen), penalty)
 
-    def _step(self, anew: Sequence[int]) -> Tensor:
+    def _go_on(self, anew: Sequence[int]) -> Tensor:
         """One more token in every row; rows that are read `anew` afterwards go along as if they began here."""
         if self.cache.length == self.cache.longest:
             self.cache.shift(self.cache.length - self._longest())
         for row in anew:
             self.cache.starts[row] = self.cache.length
-        logits = self._next(torch.tensor([draft.tokens[-1:] or [0] for draft in self.live], device=self.model.device), self.cache)
+        latest = [draft.tokens[-1] if draft.tokens else 0 for draft in self.live]
+        logits = self.step(torch.tensor(latest, device=self.model.device), self.cache)
         for row, draft in enumerate(self.live):
             draft.cached += row not in anew
         return logits
@@ -221,21 +224,17 @@ class _Batch:
         """The last `length` tokens of some rows, from nothing."""
         ids = torch.tensor([self.live[row].latest(length) for row in members], device=self.model.device)
         cache = self.model.new_cache(length)
-        logits = self._next(ids, cache)
+        logits = self.model.lm_head(self.model.model(ids, None, cache)[:, -1])  # the head works only there
         for number, row in enumerate(members):
             self.cache.put(row, cache, number, self.rows)
             self.live[row].cached = length
         return logits
 
-    def _next(self, ids: Tensor, cache: KVCache) -> Tensor:
-        """Logits after the last of the ids; the head works only there."""
-        return self.model.lm_head(self.model.model(ids, None, cache)[:, -1])
-
     def _to_read(self, row: int) -> int:
         return self._needed(self.live[row])
 
     def _needed(self, draft: Draft) -> int:
-        """How many places a draft has, or will be begun with: all that fit and leave room for one, half of the context where it was full."""
+        """How many places a draft has, or will be begun with: what fits and leaves room for one, half of the context where it was full."""
         if draft.cached == self.context:
             return max(1, self.context // 2)
         return draft.cached or min(len(draft.prompt), max(1, self.context - 1))

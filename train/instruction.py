@@ -24,25 +24,25 @@ from corpusmill.train.sft import EXAMPLES_FILE, SftConfig
 from corpusmill.train.sft_data import Example, prepare
 from corpusmill.train.template import load_chat
 from corpusmill.train.tuned import keep_beside, leave_model, start_from
-from corpusmill.train.tuning import LOG
+from corpusmill.train.tuning import LOG, Start
 
 EVALUATION_BATCH = 16  # rows; fixed, so that what is measured does not depend on the training batch
 
 
-def train(layout: Layout, progress: Progress | None, config: dict[str, Any], run: str, parent: str, work: str) -> dict[str, Any]:
+def train(layout: Layout, progress: Progress | None, config: dict[str, Any], run: str, folder: str, name: str, work: str) -> dict[str, Any]:
     """What every process does; the first one leaves the folder `work/model` and returns what `metrics.json` holds."""
     examples = read_table(Storage(run).child("sft"), EXAMPLES_FILE)
-    tuned = Tuning(SftConfig.model_validate(config), f"{run}/{parent}/model", examples, layout)
+    tuned = Tuning(SftConfig.model_validate(config), Start(name, folder), examples, layout)
     return tuned.train(Path(work), Path(run) / "sft" / LOG, progress)
 
 
 class Tuning(TokenObjective):
     """A model, its examples as packed rows, and the configuration: the objective of the loop."""
 
-    def __init__(self, config: SftConfig, folder: str, examples: pa.Table, layout: Layout):
-        self.config, self.folder, self.layout = config, folder, layout
-        self.encoder = load_chat(Storage(folder))
-        self.model = start_from(folder, layout, config, "sft")
+    def __init__(self, config: SftConfig, start: Start, examples: pa.Table, layout: Layout):
+        self.config, self.start, self.layout = config, start, layout
+        self.encoder = load_chat(start.storage)
+        self.model = start_from(start.folder, layout, config, "sft")
         given = [Example(**row) for row in examples.to_pylist()]
         self.rows, self.examples = self._pack([example for example in given if not example.held_out])
         self.held_out, self.held_out_examples = self._pack([example for example in given if example.held_out])
@@ -59,7 +59,7 @@ class Tuning(TokenObjective):
     def train(self, work: Path, log: Path, progress: Progress | None = None) -> dict[str, Any]:
         """Trains, and leaves the model; returns what `metrics.json` holds."""
         if self.layout.is_main:
-            keep_beside(self.model, self.encoder, self.folder, self.config.lora, work)
+            keep_beside(self.model, self.encoder, self.start, self.config.lora, work)
         with deterministic(self.loop.threads):
             before = self.held_out_loss(Local(self.model, self.loop.precision))
         result = fit(
@@ -70,7 +70,7 @@ class Tuning(TokenObjective):
         if not self.measured:  # killed after the last step
             with deterministic(self.loop.threads):
                 self.evaluate(result.computation, result.steps)
-        leave_model(self.model, self.folder, result, self.layout, self.config, work)
+        leave_model(self.model, self.start, result, self.layout, self.config, work)
         measured = bool(self.held_out_examples)
         return {
             "examples": len(self.examples),

@@ -42,36 +42,43 @@ def judged_scores(run: "StageRun", more: Sequence[str] = ()) -> list[Score]:
     return [found[column] for column in sorted(found)]
 
 
-def execute(run: "StageRun", config: JudgedConfig, parent: str, device: str, pairs: FileRef, more: Sequence[str] = ()) -> None:
+def execute(run: "StageRun", config: JudgedConfig, start: tuning.Start, device: str, pairs: FileRef, more: Sequence[str] = ()) -> None:
     """Samples and judges, where the run has a classifier."""
     scores = judged_scores(run, more) if config.prompts else []
     if not scores:
         return
-    before, after = run.outputs_of(parent, "model/"), [run.task("model").ref(run.stage.name, o.path) for o in run.task("model").outputs]
+    before, after = start.files, [run.task("model").ref(run.stage.name, o.path) for o in run.task("model").outputs]
+    params = score_params(run, [each.column for each in scores])
     inputs = [*before, *(ref for ref in after if "/model/" in ref.path), pairs]
-    run.once("judged", inputs, partial(_judge, run, config, parent, device, scores), score_params(run, [each.column for each in scores]))
+    run.once("judged", inputs, partial(_judge, run, config, start, device, scores), params, config)
 
 
-def _judge(run: "StageRun", config: JudgedConfig, parent: str, device: str, scores: Sequence[Score], _: str) -> Output:
+def _judge(run: "StageRun", config: JudgedConfig, start: tuning.Start, device: str, scores: Sequence[Score], _: str) -> Output:
     from corpusmill.train.judged_samples import judge
 
-    found = judge(run, config, (f"{parent}/model", f"{run.stage.name}/model"), device, scores)
+    found = judge(run, config, (start.folder, run.storage.path("model")), device, scores)
     return Output({JUDGED_FILE: tuning.json_file(found)}, rows_in=found["prompts"], kept=found["prompts"])
 
 
-def summary(run: "StageRun") -> dict[str, str]:
+def summary(run: "StageRun", config: JudgedConfig) -> dict[str, str]:
     """A line for each score, with the interval of the difference."""
+    if not config.prompts:
+        return {}
     if "judged" not in run.plan:
         return {"answers judged": "no (the run's filter stage has no classifier)"}
     found: dict[str, Any] = json.loads(run.storage.read_bytes(JUDGED_FILE))
+    if not found["prompts"]:
+        return {"answers judged": "no (no pair is held out)"}
     return {f"{column} of answers": _sentence(of) for column, of in found["scores"].items()}
 
 
 def _sentence(of: dict[str, Any]) -> str:
     if not of["texts"]:
         return "no answer could be scored"
-    sentence = f"{of['before']:.3f} before, {of['after']:.3f} after (difference {of['low']:+.3f} to {of['high']:+.3f})"
+    sentence = f"{of['before']:.3f} before, {of['after']:.3f} after (difference {of['low']:+.3f} to {of['high']:+.3f}"
+    if equal := of["equal_length"].get("difference"):
+        sentence += f"; {equal:+.3f} at equal length"
     if of["threshold"] is None:
-        return sentence
+        return f"{sentence})"
     shares = (of[side]["value"] for side in ("worse_before", "worse_after"))
-    return sentence + "; {:.0%} and {:.0%} ".format(*shares) + f"{'below' if of['high_is_good'] else 'from'} {of['threshold']:.3g}"
+    return sentence + "); {:.0%} and {:.0%} ".format(*shares) + f"{'below' if of['high_is_good'] else 'from'} {of['threshold']:.3g}"

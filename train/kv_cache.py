@@ -9,9 +9,9 @@ from corpusmill.train.visibility import first_key
 class KVCache:
     """Keys and values of the places so far, `[B, kv_heads, longest, head_dim]` each, by layer.
 
-    All rows of a batch end at the same place, and `starts` says where each begins (empty: all at 0): its positions count from there, and it
-    sees nothing before. So one step adds a token to every row, whatever their lengths. What lies before a row's start is finite, as a weight of 0
-    times a NaN would be NaN.
+    All rows of a batch end at the same place, and `starts` says where each begins (empty: all at 0): its positions count from there, and
+    it sees nothing before. So one step adds a token to every row, whatever their lengths. What lies before a row's start is finite, as a
+    weight of 0 times a NaN would be NaN.
     """
 
     def __init__(self, longest: int, window: int = 0):
@@ -40,11 +40,12 @@ class KVCache:
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Stores `[B, kv_heads, T, head_dim]` after the first `length` places; returns all that the new ones see, from `first` on."""
-        rows, end = len(keys), self.length + keys.size(2)
-        kept_keys, kept_values = self._layer(layer, rows, keys)
-        kept_keys[:rows, :, self.length : end] = keys
-        kept_values[:rows, :, self.length : end] = values
-        return kept_keys[:rows, :, self.first : end], kept_values[:rows, :, self.first : end]
+        first, new, seen = self.first, keys.size(2), []
+        for kept, given in zip(self._layer(layer, len(keys), keys), (keys, values)):
+            kept = kept[: len(keys)]
+            kept.narrow(2, self.length, new).copy_(given)
+            seen.append(kept.narrow(2, first, self.length + new - first))
+        return seen[0], seen[1]
 
     def put(self, row: int, other: "KVCache", its_row: int, rows: int) -> None:
         """Row `row` (of at most `rows` that there will ever be) becomes what a row of `other` holds, ending where all rows end."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from corpusmill.train.model import Llama
 from corpusmill.train.packing import IGNORED, Packed, pack
+from corpusmill.train.parallel.computation import Computation
 from corpusmill.train.template import Encoded
 
 #: The owner of a place that is padding.
@@ -93,3 +94,8 @@ def by_sequence(nats: Tensor, labels: Tensor) -> SequenceLogps:
 def sum_logps(model: Llama, batch: Sequences) -> SequenceLogps:
     """log p of each sequence's targets."""
     return by_sequence(model(batch.ids, batch.segments, targets=batch.targets), batch.labels)
+
+
+def counted_nats(computation: Computation, batch: Sequences) -> Tensor:
+    """The nats of the targets that count, without gradients, in the order of rows and places."""
+    return computation.nats(batch.ids, batch.targets, batch.segments)[batch.targets != IGNORED]

@@ -19,11 +19,16 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type == "cpu" and x.dtype != torch.float64 and not torch.compiler.is_compiling():
+        if x.device.type == "cpu" and x.dtype != torch.float64 and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             normed: Tensor = _OnCPU.apply(x, self.weight, self.eps)
             return normed
-        wide = x.float() if x.dtype == torch.float64 else x
-        return self.weight * F.rms_norm(wide, x.shape[-1:], None, self.eps).to(x.dtype)
+        return rms_norm(x, self.weight, self.eps)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """The same as a function."""
+    wide = x.float() if x.dtype == torch.float64 else x
+    return weight * F.rms_norm(wide, x.shape[-1:], None, eps).to(x.dtype)
 
 
 class _OnCPU(torch.autograd.Function):

@@ -4,31 +4,50 @@ from collections.abc import Sequence
 from typing import Any
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.report.safe import safe_line
 from corpusmill.train import tasks
-from corpusmill.train.conversation import assistant_turn, read_instruction, read_messages, read_text, user_turn
+from corpusmill.train.conversation import assistant_turn, first_question, read_instruction, read_messages, read_text, user_turn
 from corpusmill.train.preference_data import Pair
-from corpusmill.train.records import Row, read_records
+from corpusmill.train.records import BadRow, Row, read_rows
 from corpusmill.train.template import Message
 
 
-def read_pairs(files: Sequence[str], held_out: float) -> list[Pair]:
-    """Every pair of the user's files, in their order. Whether one is held out depends on its first message."""
+def read_pairs(files: Sequence[str], held_out: float, singles: bool = False) -> list[Pair]:
+    """Every row of the user's files, in their order. Whether one is held out depends on its first question. With `singles` a row
+    may also be a completion with a label: a pair without its other side.
+
+    A row that is no pair comes with the reason. Raises InputError where a whole file has no pair.
+    """
     pairs = []
     for path in files:
-        for place, row in read_records(path):
-            prompt, chosen, rejected = pair_messages(place, row)
-            pairs.append(Pair(place, None, "file", tasks.is_held_out(prompt[0]["content"], held_out), prompt, chosen, rejected))
+        rows = [_pair(place, row, held_out, singles) for place, row in read_rows(path)]
+        bad = [row.bad for row in rows if row.bad]
+        if len(bad) == len(rows):
+            raise InputError(str(bad[0]) if len(rows) == 1 else f"{path}: none of its {len(rows)} rows is a pair; {bad[0]}")
+        pairs += rows
     return pairs
+
+
+def _pair(place: str, row: Row | BadRow, held_out: float, singles: bool) -> Pair:
+    try:
+        if isinstance(row, BadRow):
+            raise row
+        read = single_messages if singles and row.get("completion") is not None else pair_messages
+        prompt, chosen, rejected = read(place, row)
+    except BadRow as bad:
+        rule = "no_pair" if bad.rule == "no_example" else bad.rule
+        return Pair(place, None, "file", False, [], [], [], bad=BadRow(str(bad), rule))
+    return Pair(place, None, "file", tasks.is_held_out(first_question(prompt), held_out), prompt, chosen, rejected)
 
 
 def pair_messages(place: str, row: Row) -> tuple[list[Message], list[Message], list[Message]]:
     """Prompt, chosen and rejected of a row. The prompt is `prompt` (text or messages), `instruction` with `input`, or
-    what `chosen` and `rejected` begin with where they are whole conversations. Raises InputError naming `place`."""
+    what `chosen` and `rejected` begin with where they are whole conversations. Raises BadRow naming `place`."""
     missing = [key for key in ("chosen", "rejected") if row.get(key) is None]
     if missing:
-        raise InputError(
+        raise BadRow(
             f"{place}: no pair: `{missing[0]}` is missing (expected `prompt`, `chosen` and `rejected`); "
-            f"it has {', '.join(sorted(row)) or 'nothing'}."
+            f"it has {safe_line(', '.join(sorted(row)), 200) or 'nothing'}."
         )
     chosen, rejected = (_completion(place, row, key) for key in ("chosen", "rejected"))
     shared = 0
@@ -36,6 +55,15 @@ def pair_messages(place: str, row: Row) -> tuple[list[Message], list[Message], l
         shared += 1
     prompt = _prompt(place, row, chosen[:shared])
     return prompt, chosen[shared:], rejected[shared:]
+
+
+def single_messages(place: str, row: Row) -> tuple[list[Message], list[Message], list[Message]]:
+    """The same of a row with one `completion`: it is chosen where its `label` is true, else rejected; the other side is empty."""
+    completion, label = _completion(place, row, "completion"), row.get("label")
+    if not isinstance(label, bool):
+        raise BadRow(f"{place}: `label` is {'missing' if label is None else f'a {type(label).__name__}'}, expected true or false.")
+    prompt = _prompt(place, row, [])
+    return (prompt, completion, []) if label else (prompt, [], completion)
 
 
 def _completion(place: str, row: Row, key: str) -> list[Message]:
@@ -52,4 +80,4 @@ def _prompt(place: str, row: Row, shared: list[Message]) -> list[Message]:
         return [user_turn(read_text(place, row, "prompt"))]
     if row.get("instruction") is not None:
         return [user_turn(read_instruction(place, row))]
-    raise InputError(f"{place}: no pair: it has neither `prompt` nor `instruction`, and the completions share no first message.")
+    raise BadRow(f"{place}: no pair: it has neither `prompt` nor `instruction`, and the completions share no first message.")

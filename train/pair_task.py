@@ -9,10 +9,10 @@ from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.stage import Output
 from corpusmill.train import corrupted_pairs, pair_files, preference_data, scored_pairs, tuning
 from corpusmill.train.align import CORRUPTED, PAIRS_FILE, AlignConfig
+from corpusmill.train.chat_folder import require_learnable
 from corpusmill.train.checkpoint import read_architecture
 from corpusmill.train.preference_data import Pair
 from corpusmill.train.scores import TextScorer, dropped_documents, find_score, kept_documents
-from corpusmill.train.chat_folder import require_learnable
 from corpusmill.train.template import load_chat
 
 if TYPE_CHECKING:
@@ -22,14 +22,14 @@ REPORT_FILE = "report/part-00000.parquet"
 SOURCES_FILE = "pair_sources.json"
 
 
-def make_pairs(run: "StageRun", config: AlignConfig, parent: str, given: Sequence[FileRef]) -> Output:
+def make_pairs(run: "StageRun", config: AlignConfig, start: tuning.Start, given: Sequence[FileRef]) -> Output:
     """Raises InputError where no pair is left to learn from."""
-    folder = run.run.child(f"{parent}/model")
+    folder = start.storage
     encoder, context = load_chat(folder), read_architecture(Path(folder.root)).context
     require_learnable(encoder)
     found: dict[str, dict[str, Any]] = {}
     if config.files:
-        pairs = pair_files.read_pairs(config.files, config.held_out)
+        pairs = pair_files.read_pairs(config.files, config.held_out, singles=config.loss == "kto")
     else:
         pairs, found = _from_documents(run, config)
     prepared = [preference_data.prepare_pair(pair, encoder, context) for pair in pairs]

@@ -8,8 +8,9 @@ import pyarrow as pa
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.schemas import REPORT, with_columns
+from corpusmill.train.records import BadRow
 from corpusmill.train.sft_data import MESSAGES
-from corpusmill.train.template import ChatEncoder, Encoded, Message
+from corpusmill.train.template import ChatEncoder, Encoded, Message, TemplateRefusal
 
 #: Of a pair from documents: where the rejected completion is from. Of one from scores: both scores.
 ORIGIN = [
@@ -40,6 +41,7 @@ REPORT_COLUMNS = with_columns(
         pa.field("held_out", pa.bool_()),
         pa.field("n_chosen_tokens", pa.int64()),  # of the completion alone
         pa.field("n_rejected_tokens", pa.int64()),
+        pa.field("note", pa.string()),  # why it was dropped, in a sentence
         *ORIGIN,
     ],
 )
@@ -47,6 +49,8 @@ REPORT_COLUMNS = with_columns(
 
 @dataclass(frozen=True)
 class Pair:
+    """`bad` says what is wrong with a row of a file that is no pair; it then has no messages."""
+
     id: str
     url: str | None
     kind: str
@@ -58,32 +62,53 @@ class Pair:
     rejected_url: str | None = None
     chosen_score: float | None = None
     rejected_score: float | None = None
+    bad: BadRow | None = None
+
+
+NOTHING = Encoded(np.zeros(0, np.int32), np.zeros(0, np.bool_))
 
 
 @dataclass(frozen=True)
 class PreparedPair:
-    """A pair as tokens: prompt and completion together, the mask on the completion. `failed` says why it is dropped."""
+    """A pair as tokens: prompt and completion together, the mask on the completion. `failed` says why it is dropped.
+
+    A side is NOTHING where a row of the user's has but one completion.
+    """
 
     pair: Pair
     chosen: Encoded
     rejected: Encoded
     failed: list[str]
+    note: str | None = None
 
 
 def prepare_pair(pair: Pair, encoder: ChatEncoder, context: int) -> PreparedPair:
-    """Tokenises a pair. It is dropped as `equal`, as `empty` (a completion that says nothing) or as `too_long` (a
-    side that does not fit into `context` places whole: half a completion is not what was preferred)."""
-    chosen, rejected = (_encode(pair, side, encoder) for side in (pair.chosen, pair.rejected))
-    failed = []
-    if np.array_equal(chosen.ids, rejected.ids):
-        failed.append("equal")
-    if not all(any(m["content"].strip() for m in side) for side in (pair.chosen, pair.rejected)):
-        failed.append("empty")
-    if max(len(chosen.ids), len(rejected.ids)) > context + 1:
-        failed.append("too_long")
-    if not (chosen.mask.any() and rejected.mask.any()):
-        failed.append("nothing_to_learn")
-    return PreparedPair(pair, chosen, rejected, failed)
+    """Tokenises a pair. Why one is dropped:
+
+    what BadRow calls it    the row is no pair
+    `template_refused`      the template does not take it
+    `equal`                 both sides are the same tokens
+    `empty`                 a completion says nothing
+    `too_long`              a side does not fit into `context` places whole: half a completion is not what was preferred
+    `nothing_to_learn`      the template marks nothing of a completion
+    """
+    if pair.bad:
+        return PreparedPair(pair, NOTHING, NOTHING, [pair.bad.rule], str(pair.bad))
+    try:
+        chosen, rejected = (_encode(pair, side, encoder) if side else NOTHING for side in (pair.chosen, pair.rejected))
+    except TemplateRefusal as refusal:
+        return PreparedPair(pair, NOTHING, NOTHING, ["template_refused"], str(refusal))
+    sides = ("chosen", pair.chosen, chosen), ("rejected", pair.rejected, rejected)
+    given = [(name, messages, tokens) for name, messages, tokens in sides if messages]
+    notes: dict[str, list[str]] = {"equal": ["chosen and rejected are the same"] if np.array_equal(chosen.ids, rejected.ids) else []}
+    notes["empty"] = [f"{name} says nothing" for name, messages, _ in given if not any(m["content"].strip() for m in messages)]
+    notes["too_long"] = [
+        f"{name} has {len(tokens.ids):,} tokens with its prompt, and {context + 1:,} fit" for name, _, tokens in given
+        if len(tokens.ids) > context + 1
+    ]  # fmt: skip
+    notes["nothing_to_learn"] = [f"the template marks nothing of {name}" for name, _, tokens in given if not tokens.mask.any()]
+    failed = [rule for rule, sentences in notes.items() if sentences]
+    return PreparedPair(pair, chosen, rejected, failed, "; ".join(s for rule in failed for s in notes[rule]) or None)
 
 
 def _encode(pair: Pair, completion: list[Message], encoder: ChatEncoder) -> Encoded:
@@ -120,6 +145,7 @@ def report_table(prepared: Sequence[PreparedPair]) -> pa.Table:
             "held_out": [p.pair.held_out for p in prepared],
             "n_chosen_tokens": [int(p.chosen.mask.sum()) for p in prepared],
             "n_rejected_tokens": [int(p.rejected.mask.sum()) for p in prepared],
+            "note": [p.note for p in prepared],
             **{field.name: [getattr(p.pair, field.name) for p in prepared] for field in ORIGIN},
         },
         REPORT_COLUMNS,

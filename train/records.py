@@ -56,6 +56,14 @@ def read_records(path: str) -> Iterator[tuple[str, Row]]:
         yield place, row
 
 
+def read_lines(path: str) -> list[str]:
+    """The lines of a text file, without their ends. Raises InputError."""
+    try:
+        return _content(path).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: byte {error.start} is not UTF-8.") from error
+
+
 def file_ref(path: str) -> FileRef:
     """A user's file as a task's input; its fingerprint is the sha256 of what it holds."""
     content = _raw(path)
@@ -85,14 +93,17 @@ def _unzstd(path: str, compressed: bytes) -> bytes:
     """All frames of a zstd file."""
     import zstandard
 
-    try:
-        content = io.BytesIO()
-        reader = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(compressed), read_across_frames=True)
-        while part := reader.read(1 << 20):
-            content.write(part)
-    except zstandard.ZstdError as error:
-        raise InputError(f"{path}: not a zstd file ({error}).") from error
-    return content.getvalue()
+    parts = []
+    while compressed:
+        frame = zstandard.ZstdDecompressor().decompressobj()
+        try:
+            parts.append(frame.decompress(compressed))
+        except zstandard.ZstdError as error:
+            raise InputError(f"{path}: not a zstd file ({error}).") from error
+        if not frame.eof:
+            raise InputError(f"{path}: the zstd file is truncated.")
+        compressed = frame.unused_data
+    return b"".join(parts)
 
 
 def _inflate(path: str, compressed: bytes) -> bytes:
@@ -147,7 +158,7 @@ def _parse(place: str, content: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise BadRow(f"{place}: byte {error.start} is not UTF-8.", "invalid_utf8") from error
     except json.JSONDecodeError as error:
-        raise BadRow(f"{place}: not JSON ({error.msg} at line {error.lineno} column {error.colno}).", "not_json") from error
+        raise BadRow(f"{place}: not JSON ({error.msg}: line {error.lineno} column {error.colno}).", "not_json") from error
     except RecursionError as error:
         raise BadRow(f"{place}: not JSON that can be read (it is nested too deeply).", "not_json") from error
     except ValueError as error:  # a number of thousands of digits

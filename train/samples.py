@@ -5,13 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from corpusmill.pipeline.special_tokens import EOT_ID, IM_END_ID, IM_START_ID, PAD_ID
 from corpusmill.train import tasks
-from corpusmill.train.conversation import user_turn
 from corpusmill.train.generate import generate_batch
-from corpusmill.train.model import Llama
 from corpusmill.train.sampling import Sampling
-from corpusmill.train.template import ChatEncoder
+from corpusmill.train.speaker import Speaker
 from corpusmill.train.text_stream import plain
 
 if TYPE_CHECKING:
@@ -33,28 +30,34 @@ def choose_prompts(tables: Iterable[pa.Table], held_out: Callable[[str], bool], 
     return tasks.choose(tables, "samples", count, 1, build) if count else []
 
 
-def write_samples(
-    model: Llama, encoder: ChatEncoder, prompts: Sequence[dict[str, str]], kind: str, config: "EvaluateConfig"
-) -> list[dict[str, Any]]:
+def choose_held_out(examples: pa.Table, count: int) -> list[dict[str, str]]:
+    """`count` held-out examples of an instruction tuning by hash: the first message to answer, and the beginning of its answer."""
+    held_out = sorted((row for row in examples.to_pylist() if row["held_out"]), key=lambda row: tasks.hash_of("samples", row["id"]))
+    found = []
+    for row in held_out[:count]:
+        asked = next((m["content"] for m in row["messages"] if m["role"] == "user"), "")
+        answer = next((m["content"] for m in row["messages"] if m["role"] == "assistant"), "")
+        found.append({"document": row["id"], "text": tasks.cut(answer, _BEGINNING), "question": asked})
+    return found
+
+
+def write_samples(speaker: Speaker, prompts: Sequence[dict[str, str]], kind: str, config: "EvaluateConfig") -> list[dict[str, Any]]:
     """One text for each prompt: `continuation` goes on from the document's beginning, `answer` replies to the question in a chat.
 
-    No turn ends in a continuation, so there the token that ends one is never written.
+    No turn ends in a continuation, so there the token that ends one is never written, where another one ends documents.
     """
-    continues = kind == "continuation"
-    asked = [prompt["text" if continues else "question"] for prompt in prompts]
-    if continues:
-        ids = [[EOT_ID, *encoder.encode_text(text)] for text in asked]
-    else:
-        ids = [encoder.encode([user_turn(text)], add_generation_prompt=True).ids.tolist() for text in asked]
+    answers = kind == "answer"
+    ends = speaker.stop if answers else speaker.stop.intersection(speaker.begin) or speaker.stop
+    asked = [prompt["question" if answers else "text"] for prompt in prompts]
     texts = generate_batch(
-        model,
-        ids,
+        speaker.model,
+        [speaker.ids(text, chat=answers) for text in asked],
         max_tokens=config.max_tokens,
         sampling=Sampling(temperature=config.temperature, top_k=config.top_k),
         seeds=[tasks.hash_of(f"sample {config.seed} {kind}", prompt["document"]) for prompt in prompts],
-        stop=(EOT_ID, IM_END_ID),
-        banned=(PAD_ID, IM_START_ID, IM_END_ID) if continues else (PAD_ID, IM_START_ID),
-        tokenizer=encoder.tokenizer,
+        stop=ends,
+        banned=(*speaker.banned, *sorted(speaker.stop - ends)),
+        tokenizer=speaker.tokenizer,
     )
     return [
         {"kind": kind, "document": prompt["document"], "prompt": given, "text": plain(text.text), "tokens": len(text.tokens)}

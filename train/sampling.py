@@ -1,7 +1,7 @@
 """Choosing the next token: options, what each of them does to logits, and the choice. All of it pure functions.
 
-Options and their order are those of `transformers` (logits_process.py): repetition penalty, then temperature, top-k, top-p, min-p. Each function
-gives value for value what the class there gives (tests/train/test_sampling.py).
+Options and their order are those of `transformers` (logits_process.py): repetition penalty, then temperature, top-k, top-p, min-p. Each
+function gives value for value what the class there gives (tests/train/test_sampling.py).
 """
 
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class Sampling:
             raise InputError(f"{expected.replace(':', ' has to be', 1)}, not {getattr(self, name)}.")
 
 
-GREEDY = Sampling(temperature=0)
+DEFAULT, GREEDY = Sampling(), Sampling(temperature=0)
 
 
 def penalise(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
@@ -87,7 +87,8 @@ def choose(logits: Tensor, sampling: Sampling, uniform: Tensor) -> Tensor:
     """One token a row, `[B]`, for `logits` `[B, vocab]`: the most likely one at temperature 0, else the one in whose share of the warped
     probabilities the row's `uniform` number (`[B]`, from 0 to 1) falls, in the order of ids.
 
-    So a row's choice depends on its own logits and number alone. Raises CorpusmillError where logits are NaN.
+    So a row's choice depends on its own logits and number alone. (Of equals at the border of `top_p` another may stay than in `warp`, as
+    a sort decides that.) Raises CorpusmillError where logits are NaN.
     """
     if sampling.temperature == 0:
         highest, chosen = logits.max(-1)

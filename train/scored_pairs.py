@@ -7,6 +7,7 @@ continuations are taken from the best and the worst documents, whose scores they
 
 import bisect
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -83,9 +84,10 @@ def pool_of_continuations(
     score: Score, scorer: Callable[[Sequence[str]], npt.NDArray[np.float64]], kept: Tables, dropped: Tables, salt: str, limits: Limits
 ) -> Pool:
     """The best and the worst of continuations that a hash chose from all documents, and as bad ones of documents that were dropped."""
+    candidates_of = math.ceil(2 * limits.pairs / limits.worst), math.ceil(limits.per_document / limits.worst)
 
     def continuations(tables: Iterable[pa.Table]) -> list[Scored]:
-        built = tasks.choose(tables, salt, math.ceil(limits.pairs / limits.worst), limits.per_document, limits.continuations)
+        built = tasks.choose(tables, salt, *candidates_of, limits.continuations)
         values = scorer([task.answer for task in built])
         return [Scored(task, value) for task, value in zip(built, values.tolist(), strict=True) if not math.isnan(value)]
 
@@ -96,7 +98,19 @@ def pool_of_continuations(
     good, bad = bounds
     chosen = [each for each in candidates if _goodness(score, each) >= good]
     rejected = [each for each in (*candidates, *others) if _goodness(score, each) <= bad]
+    chosen, rejected = (_of_each(side, limits.per_document) for side in (chosen, rejected))
     return Pool(chosen, rejected, "continuations", len(candidates), *score.goodness(np.array([good, bad])).tolist())
+
+
+def _of_each(sides: Sequence[Scored], most: int) -> list[Scored]:
+    """The first `most` of each document."""
+    seen: Counter[str] = Counter()
+    kept = []
+    for side in sides:
+        seen[side.task.source.id] += 1
+        if seen[side.task.source.id] <= most:
+            kept.append(side)
+    return kept
 
 
 def _goodness(score: Score, each: Scored) -> float:
@@ -158,13 +172,12 @@ def _nearest(shelf: list[tuple[int, int]], chosen: Scored, rejected: Sequence[Sc
     return None
 
 
-def pairs_of(score: Score, matched: Sequence[tuple[Scored, Scored]], held_out: Callable[[str], bool], prompts: str = "both") -> list[Pair]:
+def pairs_of(score: Score, matched: Sequence[tuple[Scored, Scored]], held_out: Callable[[str], bool]) -> list[Pair]:
     """The pairs. Which of the two documents the prompt is from is decided by a hash, so that to go on with the prompt is no cue."""
     pairs = []
     for good, bad in matched:
         source, other = good.task.source, bad.task.source
-        first = prompts == "chosen" or (prompts == "both" and tasks.hash_of(f"prompt {score.column}", source.id + good.task.prompt) % 2)
-        asked = good if first else bad
+        asked = (good, bad)[tasks.hash_of(f"prompt {score.column}", source.id + good.task.prompt) % 2]
         turns = [user_turn(asked.task.prompt)], [assistant_turn(good.task.answer)], [assistant_turn(bad.task.answer)]
         pairs.append(Pair(source.id, source.url, score.column, held_out(source.id), *turns, other.id, other.url, good.score, bad.score))
     return pairs

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -40,6 +41,7 @@ class SftLoop(LoopConfig):
 class SftConfig(Config):
     """Instruction tuning: what is learned from, and how."""
 
+    model: str | None = Field(default=None, description="Folder of the model that is tuned; else it is the run's pre-trained one.")
     files: list[str] = Field(
         default=[],
         description="JSONL, JSON or Parquet files with `messages`, `instruction`/`output` or `prompt`/`completion`. "
@@ -85,13 +87,12 @@ class SftStage(Stage):
 
     def execute(self, run: StageRun) -> None:
         tuning.require_local(run)
-        parent = tuning.parent_stage(run, ("pretrain",))
-        model = run.outputs_of(parent, "model/")
+        start = tuning.start_of(run, ("pretrain",), self.config.model)
         given = tuning.sources(run, self.config.files)
         template = [file_ref(self.config.template)] if self.config.template.endswith(".jinja") else []
-        made = run.once("examples", [*tuning.token_files(model), *template, *given], lambda _: self._examples(run, parent, given))
+        made = run.once("examples", [*tuning.token_files(start.files), *template, *given], lambda _: self._examples(run, start, given))
         examples = made.ref(self.name, EXAMPLES_FILE)
-        run.once("model", [*model, *template, examples], partial(self._model, run, parent), config=tuning.alone(self.config))
+        run.once("model", [*start.files, *template, examples], partial(self._model, run, start), config=tuning.alone(self.config))
 
     def summary(self, run: StageRun) -> dict[str, str]:
         import json
@@ -101,13 +102,13 @@ class SftStage(Stage):
         lines = {"examples": f"{metrics['examples']:,} learned, {metrics['held_out_examples']:,} held out"}
         return lines if after is None else {**lines, "held-out loss": f"{before:.3f} before, {after:.3f} after"}
 
-    def _examples(self, run: StageRun, parent: str, given: Sequence[FileRef]) -> Output:
+    def _examples(self, run: StageRun, start: tuning.Start, given: Sequence[FileRef]) -> Output:
         """Makes the examples and decides about each, with a report row."""
         from corpusmill.train import sft_data
         from corpusmill.train.chat_folder import choose_chat, require_learnable, seam
         from corpusmill.train.checkpoint import read_architecture
 
-        config, folder = self.config, run.run.child(f"{parent}/model")
+        config, folder = self.config, start.storage
         encoder, context = choose_chat(folder, config.template), read_architecture(Path(folder.root)).context
         require_learnable(encoder)
         if config.files:
@@ -117,11 +118,12 @@ class SftStage(Stage):
             limits = config.examples, config.per_document, config.max_chars
             examples = sft_data.build_examples(tuning.document_tables(run), f"sft {config.seed}", *limits, held_out)
         prepared = [sft_data.prepare(example, encoder, context) for example in examples]
-        kept = [p.example for p in prepared if not p.failed]
+        kept, counts = [p.example for p in prepared if not p.failed], tuning.reasons(p.failed for p in prepared)
         if all(example.held_out for example in kept):
             what = ", ".join(config.files) or "the run's documents"
-            raise InputError(f"sft: {what}: none of {len(examples)} examples can be learned from.")
-        dropped, counts = len(examples) - len(kept), tuning.reasons(p.failed for p in prepared)
+            why = ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "all are held out"
+            raise InputError(f"sft: {what}: none of {len(examples)} examples can be learned from ({why}).")
+        dropped = len(examples) - len(kept)
         cut = sum(p.truncated for p in prepared if not p.failed)
         return Output(
             files={
@@ -141,17 +143,21 @@ class SftStage(Stage):
             ],
         )
 
-    def _model(self, run: StageRun, parent: str, identity: str) -> Output:
+    def _model(self, run: StageRun, start: tuning.Start, identity: str) -> Output:
         """Trains; the state that a killed run resumes from lies under the task's identity.
 
         Where the template needs tokens that the parent lacks, the training starts from a copy that has them.
         """
         from corpusmill.train.chat_folder import choose_chat
-        from corpusmill.train.vocabulary import prepared_folder
+        from corpusmill.train.template import load_chat
+        from corpusmill.train.vocabulary import new_ids, prepared_folder
 
-        folder, relative = run.run.child(f"{parent}/model"), f"checkpoints/{identity[:16]}"
-        work = Path(run.storage.path(relative))
-        start = prepared_folder(folder, choose_chat(folder, self.config.template), work / "start" / "model")
-        trained = tuning.train(run, "instruction", self.config, parent if start is folder else f"{self.name}/{relative}/start", work)
+        folder, work = start.storage, Path(run.storage.path(f"checkpoints/{identity[:16]}"))
+        encoder = choose_chat(folder, self.config.template)
+        if self.config.lora.rank and new_ids(load_chat(folder), encoder):
+            what = f"the template {self.config.template} needs tokens that {folder.root} lacks"
+            raise InputError(f"sft.lora.rank: {what}, and an adapter can't learn them; set it to 0, or take another template.")
+        prepared = prepared_folder(folder, encoder, work / "start")
+        trained = tuning.train(run, "instruction", self.config, replace(start, folder=prepared.root), work)
         shutil.rmtree(work / "start", ignore_errors=True)
         return trained

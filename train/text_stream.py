@@ -1,5 +1,6 @@
 """The text of tokens as they come: whole characters, nothing of a stop string, and nothing that a terminal would obey."""
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -15,6 +16,11 @@ LONGEST_CHARACTER = 8
 def plain(text: str) -> str:
     """`text` without anything that a terminal would obey."""
     return CONTROL.sub("", text)
+
+
+def json_line(value: Any) -> str:
+    """JSON on one line, in which what a terminal would obey is escaped, so that nothing is lost."""
+    return CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
 
 
 class TextStream:

@@ -21,6 +21,7 @@ from corpusmill.train.options import LoraConfig
 from corpusmill.train.parallel.layout import Layout
 from corpusmill.train.state import read_weights
 from corpusmill.train.template import ChatEncoder
+from corpusmill.train.tuning import Start
 
 if TYPE_CHECKING:
     from corpusmill.train.align import AlignConfig
@@ -44,25 +45,25 @@ def start_from(folder: str, layout: Layout, config: "SftConfig | AlignConfig", t
     return model
 
 
-def keep_beside(model: Llama, encoder: ChatEncoder, folder: str, lora: LoraConfig, work: Path) -> None:
+def keep_beside(model: Llama, encoder: ChatEncoder, start: Start, lora: LoraConfig, work: Path) -> None:
     """Saves into `work` what saved states need to become model folders: the tokenizer, and which model an adapter belongs to."""
     save_tokenizer(chat_files(encoder, model.arch.context), work / "tokenizer")
     if lora.rank:
-        write_json(work / ADAPTED, {"base": _name(folder), "sha256": _sha256(Path(folder)), "lora": lora.model_dump(mode="json")})
+        write_json(work / ADAPTED, {"base": start.name, "sha256": _sha256(Path(start.folder)), "lora": lora.model_dump(mode="json")})
 
 
 def leave_model(
-    model: Llama, folder: str, result: FitResult, layout: Layout, config: "SftConfig | AlignConfig", work: Path
+    model: Llama, start: Start, result: FitResult, layout: Layout, config: "SftConfig | AlignConfig", work: Path
 ) -> None:  # fmt: skip
-    """Saves the trained model into `work/model`: `model`, or where it is spread its last state; `folder` is where it started from. An
-    adapter is saved into `work/adapter`, too, and added to the model's weights."""
+    """Saves the trained model into `work/model`: `model`, or where it is spread its last state. An adapter is saved into
+    `work/adapter`, too, and added to the model's weights."""
     spread = layout.world > 1
     saved = result.states.latest() if spread else None
     if layout.is_main:
         if spread:
-            model = _with_weights(folder, config.lora, config.seed, read_weights(saved.path) if saved else {})
+            model = _with_weights(start.folder, config.lora, config.seed, read_weights(saved.path) if saved else {})
         if config.lora.rank:
-            save_adapter({name: p for name, p in model.named_parameters() if p.requires_grad}, config.lora, _name(folder), work / "adapter")
+            save_adapter({name: p for name, p in model.named_parameters() if p.requires_grad}, config.lora, start.name, work / "adapter")
             model = model_of(model.arch, merged_weights(model))
         save_model(model, work / "model", work / "tokenizer")
     layout.barrier()
@@ -90,11 +91,6 @@ def _with_weights(folder: str, lora: LoraConfig, seed: int, weights: Mapping[str
     for name, tensor in weights.items():
         model.get_parameter(name).data = tensor
     return model
-
-
-def _name(folder: str) -> str:
-    """A model's folder as seen from its run: an adapter's bytes are the same wherever the run lies."""
-    return "/".join(Path(folder).parts[-2:])
 
 
 def _sha256(folder: Path) -> str:

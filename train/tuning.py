@@ -1,8 +1,10 @@
 """What instruction tuning and preference alignment share beside the loop: where they start, read and leave things."""
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +12,10 @@ import pyarrow as pa
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.runner import DATA_STAGES
 from corpusmill.pipeline.shards import Content, iter_tables, read_table
 from corpusmill.pipeline.stage import Output
+from corpusmill.pipeline.storage import Storage
 from corpusmill.train import tasks
 from corpusmill.train.options import ParallelConfig
 from corpusmill.train.records import file_ref
@@ -29,6 +33,44 @@ LOG = "logs/train.jsonl"
 def require_local(run: "StageRun") -> None:
     if run.run.remote:
         raise InputError(f"{run.run.root}: models are trained in a run on a local disk; copy the run's documents and models there.")
+
+
+@dataclass(frozen=True)
+class Start:
+    """The model that a tuning starts from. `name` is its folder as seen from the run's, so that nothing depends on where the run lies, or
+    as it was given where it is none of the run's; `folder` is where it is read."""
+
+    name: str
+    folder: str
+    files: list[FileRef] = field(default_factory=list)
+
+    @property
+    def storage(self) -> Storage:
+        return Storage(self.folder)
+
+
+def start_of(run: "StageRun", candidates: Sequence[str], given: str | None) -> Start:
+    """The model of the first of the stages `candidates` that the recipe has, or the `given` folder."""
+    if given is not None:
+        return Start(given, str(Path(given).resolve()), model_files(given, f"{run.stage.name}.model"))
+    stage = parent_stage(run, candidates)
+    return Start(f"{stage}/model", run.run.path(f"{stage}/model"), run.outputs_of(stage, "model/"))
+
+
+def model_files(folder: str, option: str) -> list[FileRef]:
+    """The files of a model folder of the user's, which the configuration's `option` names."""
+    if not (Path(folder) / "config.json").is_file():
+        raise InputError(f"{option}: {folder} is no model folder, as it has no config.json.")
+    paths = [path for path in sorted(Path(folder).iterdir()) if path.suffix in (".json", ".jinja", ".safetensors")]
+    return [FileRef(str(path), _sha256(path), path.stat().st_size) for path in paths]
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror}).") from error
 
 
 def parent_stage(run: "StageRun", candidates: Sequence[str]) -> str:
@@ -65,9 +107,14 @@ def validation_indexes(run: "StageRun") -> list[FileRef]:
     return [ref for ref in run.outputs_of("tokens", "validation/") if ref.path.endswith(".index.parquet")]
 
 
+def documents(run: "StageRun") -> list[FileRef]:
+    """The run's document shards; none where its recipe only tunes a given model."""
+    return run.documents() if any(stage in run.recipe for stage in DATA_STAGES) else []
+
+
 def document_tables(run: "StageRun") -> Iterator[pa.Table]:
     """The documents, row group by row group, with the columns that tasks are built from."""
-    for ref in run.documents():
+    for ref in documents(run):
         yield from iter_tables(run.run, ref.path, tasks.COLUMNS)
 
 
@@ -83,11 +130,12 @@ def dropped_sentence(what: str, dropped: int, total: int, counts: Mapping[str, i
     return [f"{dropped} of {total} {what} dropped ({', '.join(f'{name} {count}' for name, count in counts.items())})."]
 
 
-def train(run: "StageRun", module: str, config: Any, parent: str, work: Path, **arguments: Any) -> Output:
+def train(run: "StageRun", module: str, config: Any, start: Start, work: Path, **arguments: Any) -> Output:
     """Trains by the function `train` of a module of this room, on the processes of `config.parallel`; `work` is the working folder."""
     from corpusmill.train.launch import launch
 
-    given = {"config": config.model_dump(mode="json"), "run": run.run.root, "parent": parent, "work": str(work), **arguments}
+    given = {"config": config.model_dump(mode="json"), "run": run.run.root, "work": str(work), **arguments}
+    given |= {"folder": start.folder, "name": start.name}
     metrics = launch(
         f"corpusmill.train.{module}:train", given, config.parallel, config.device, run.progress, folder=work / "processes",
         engine=run.engine, title=run.stage.name, log=Path(run.storage.path(LOG)), steps=config.loop.steps,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from corpusmill.pipeline.report.alignment import Alignment, read_alignment
 from corpusmill.pipeline.report.benchmarks import Benchmarks, read_benchmarks
 from corpusmill.pipeline.report.classifiers import Classifier, read_classifiers
 from corpusmill.pipeline.report.decisions import Decisions, read_decisions
@@ -35,6 +36,7 @@ class Summary:
     mixture: list[Component] = field(default_factory=list)
     classifiers: list[Classifier] = field(default_factory=list)
     origins: list[Origin] = field(default_factory=list)
+    alignment: Alignment | None = None
     benchmarks: Benchmarks = field(default_factory=lambda: Benchmarks([], []))
     warnings: list[str] = field(default_factory=list)
 
@@ -56,6 +58,7 @@ def read_summary(folder: str, deep: bool = True) -> Summary:
     summary.benchmarks = read_benchmarks(reader, summary.scores.models, summary.scores.sections, examples=deep)
     if deep:
         summary.origins = read_origins(reader)
+        summary.alignment = read_alignment(reader)
     summary.warnings = warnings(summary)
     return summary
 

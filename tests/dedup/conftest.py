@@ -1,6 +1,5 @@
 """A run whose upstream stage is finished, and what the dedup stage makes of it."""
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,12 +76,6 @@ class Result:
 
 
 Dedup = Callable[..., Result]
-
-
-@pytest.fixture(autouse=True)
-def no_waiting_for_disks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These tests write thousands of small files, and most of their time would go into making them durable."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import math
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.dedup.expression import LONGEST, columns_of, evaluate
@@ -61,7 +61,6 @@ def by_python(expression: str, row: dict) -> float | None:  # type: ignore[type-
     return float(eval(compile(tree, "expression", "eval"), {"__builtins__": {}}, PYTHON | values))  # noqa: S307 - of this test
 
 
-@settings(deadline=None, max_examples=300)
 @given(EXPRESSION, ROWS)
 def test_values_are_those_of_python(expression: str, rows: list[dict]) -> None:  # type: ignore[type-arg]
     found = evaluate(expression, pa.Table.from_pylist(rows, schema=SCHEMA)).to_pylist()

@@ -46,7 +46,6 @@ def slow_lead(order, own, similarity, threshold, bucket_limit, cluster_limit, fo
     return [list(column) for column in zip(*(found[d] for d in range(COUNT)), strict=True)], limited
 
 
-@settings(deadline=None, max_examples=200)
 @given(
     MEMBERS, st.permutations(range(COUNT)), st.integers(0, 2**32), st.sampled_from([0.25, 0.5, 0.75, 1.0]),
     st.sampled_from([1, 2, NO_LIMIT]), st.sampled_from([1, 2, NO_LIMIT]), st.sampled_from([0, 0, 3]),

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from datatrove.utils.text import simplify_text
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from corpusmill.dedup.simplify import simplified, texts_of
@@ -25,7 +25,6 @@ def through_kernel(texts: list[str], how: str) -> list[str]:
 
 
 @pytest.mark.parametrize("how", SIMPLIFICATIONS)
-@settings(deadline=None, max_examples=300)
 @given(texts=st.lists(st.text() | st.text(alphabet=TRICKY), max_size=4))
 @example(texts=["ΑΣ ΑΣΑ Σ ΑΣ. ΑΣ.Α ΑΣ-Α 1Σ", "1.2.3 1,, 2.a ٣٫٤", "a \u0301 b", " \u0301 a \u0301 ", "\u302e\u1b44", "İ", ""])
 def test_any_text(how: str, texts: list[str]) -> None:

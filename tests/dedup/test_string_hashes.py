@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from datatrove.utils.hashing import HashConfig, create_hash_func
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.dedup.string_hashes import sha1, xxh32
@@ -20,7 +20,6 @@ def ours(content: bytes, name: str, bits: int, before: int = 3) -> int:
 
 @pytest.mark.parametrize("name", ["xxhash", "sha1"])
 @pytest.mark.parametrize("bits", [32, 64])
-@settings(deadline=None, max_examples=300)
 @given(text=st.text(max_size=200))
 def test_hashes_are_datatroves(name: str, bits: int, text: str) -> None:
     theirs = create_hash_func(HashConfig(precision=bits, hash_fc=name))  # type: ignore[arg-type]

@@ -54,7 +54,6 @@ def test_normal_forms(url: str, normal: str) -> None:
     assert normalised_url(url) == normal
 
 
-@settings(deadline=None, max_examples=500)
 @given(URLS)
 @example("%4%31")
 @example("%%34%31")

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from datatrove.data import Document
 from datatrove.pipeline.filters import c4_filters as reference
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.filters.bad_words import BadWords, BadWordsConfig, draw, list_files, read_words
@@ -97,7 +97,6 @@ PIECES = st.sampled_from(["damn", "Bad Word", " list", "aÅ¿s", "ASS", "@$$", "ðŸ
 
 
 @given(st.lists(st.tuples(st.lists(PIECES | st.text(max_size=2), max_size=12).map("".join), st.sampled_from(sorted(WORDS))), min_size=1))
-@settings(deadline=None, max_examples=300)
 def test_any_text(folder: Path, datatrove_filter: Callable, documents: list[tuple[str, str]]) -> None:
     texts, languages = map(list, zip(*documents))
     assert_equal(texts, languages, folder, datatrove_filter(folder))
@@ -110,7 +109,6 @@ def slow_paper_count(text: str, words: list[str]) -> int:
 
 
 @given(st.lists(st.lists(PIECES | st.text(max_size=2), max_size=12).map("".join), min_size=1))
-@settings(deadline=None, max_examples=200)
 def test_c4_needs_a_character_on_either_side(folder: Path, texts: list[str]) -> None:
     words = [word for word in WORDS["en"].split("\n") if word]
     values, failed = measure(texts, lists=str(folder), language="en", preset="c4-paper")

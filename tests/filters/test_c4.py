@@ -11,7 +11,7 @@ import pytest
 from datatrove.data import Document
 from datatrove.pipeline.filters import c4_filters as reference
 from datatrove.pipeline.filters.base_filter import get_filter_result
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.filters.c4 import C4, C4Config
@@ -139,7 +139,6 @@ TEXTS = st.lists(PIECES | st.text(max_size=4), max_size=40).map("".join)
         }
     ),
 )
-@settings(deadline=None, max_examples=300)
 def test_any_text_and_options(measure_step: Callable, counting: dict[str, Any], texts: list[str], options: dict[str, Any]) -> None:
     assert_equal(measure_step, counting, texts, options)
 

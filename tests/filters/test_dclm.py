@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import fasttext
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from uniseg.wordbreak import words as uniseg_words
 
@@ -87,7 +87,6 @@ def test_hard_texts(hard_texts: list[str], measure_step: Callable) -> None:
 
 
 @given(texts=st.lists(TEXT, min_size=1, max_size=6))
-@settings(deadline=None, max_examples=200)
 def test_any_text(measure_step: Callable, texts: list[str]) -> None:
     check(measure_step, texts)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import ftfy
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.pipeline.ingest.mojibake import mojibake_rate
@@ -37,7 +37,6 @@ def test_real_documents(texts: list[str], measure_step: Callable) -> None:
 
 
 @given(st.lists(TEXT, min_size=1, max_size=5))
-@settings(deadline=None, max_examples=200)
 def test_any_text(measure_step: Callable, texts: list[str]) -> None:
     check(measure_step, texts)
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 from fasttext import train_supervised
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.filters.fasttext_kernel import KEPT_BYTES
@@ -136,7 +136,6 @@ def test_all_labels_of_lid_176(lid_176, texts: list[str], passages: list[str]) -
     compare(scores(model, texts + passages), expected_scores(reference, model.labels, texts + passages))
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.lists(texts_like_these, min_size=1, max_size=4))
 def test_random_texts(lid_176, texts: list[str]) -> None:
     reference, model, kept = lid_176
@@ -155,7 +154,6 @@ def test_kept_sums_change_nothing(lid_176, texts: list[str], table_bytes: int) -
     assert all((scores(model, [text], kept)[0] == row).all() for text, row in zip(texts, expected))
 
 
-@settings(max_examples=500)
 @given(st.text(st.characters(max_codepoint=0x180), max_size=40), st.integers(0, 9), st.text(max_size=9))
 def test_tokens_end_at_spaces(text: str, before: int, after: str) -> None:
     """Wherever the text lies in the buffer."""

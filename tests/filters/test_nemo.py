@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import regex
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.filters.nemo import BULLETS, COMMON_WORDS, ELLIPSES, POLICY
@@ -101,7 +101,6 @@ def test_real_documents(texts: list[str], measure_step: Callable) -> None:
 
 
 @given(texts=st.lists(TEXT, min_size=1, max_size=6))
-@settings(deadline=None, max_examples=300)
 def test_any_text(measure_step: Callable, texts: list[str]) -> None:
     check(measure_step, texts)
 

@@ -9,7 +9,6 @@ import pytest
 
 from corpusmill.filters.registry import build_steps, resolve_step
 from corpusmill.filters.rules import read_rules
-from corpusmill.pipeline.engine_ray import RayEngine
 from corpusmill.pipeline.errors import ConfigError, CorpusmillError
 from corpusmill.pipeline.recipe import read_recipe, validate_recipe
 from corpusmill.pipeline.shards import read_table
@@ -71,15 +70,13 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("engine", ["inline", "ray"])
-def test_in_the_stage(tmp_path: Path, file: Path, make_documents, finished_ingest, run_filter, engine: str) -> None:
+def test_in_the_stage(tmp_path: Path, file: Path, make_documents, finished_ingest, run_filter, request, engine: str) -> None:
     steps = [{"python": f"{file}:loud"}, {"python": {"function": f"{file}:shout"}}, "gopher_repetition"]
     run = finished_ingest(tmp_path / "run", [make_documents(TEXTS), make_documents([])])
-    ray = RayEngine(1) if engine == "ray" else None
-    try:
-        done = run_filter(run, {"steps": steps, "thresholds": {"too_loud": 4, **dict.fromkeys(f"top_{n}_gram" for n in (2, 3, 4))}}, ray)
-    finally:
-        if ray:
-            ray.close()
+    ray = request.getfixturevalue("ray_engine") if engine == "ray" else None
+    if ray:
+        ray.connect()  # for so little it would not come up
+    done = run_filter(run, {"steps": steps, "thresholds": {"too_loud": 4, **dict.fromkeys(f"top_{n}_gram" for n in (2, 3, 4))}}, ray)
     report = read_table(done.storage, "report/part-00000.parquet")
     assert report["exclamations"].to_pylist() == [0, 3, 2, 5] and report["twice"].to_pylist() == [0, 6, 4, 10]
     assert read_rules(report.schema)[0] == {

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.filters.stop_word_lists import stop_words
@@ -111,7 +111,6 @@ def test_real_documents(texts: list[str], measure_step: Callable, bad_words: str
 
 
 @given(texts=st.lists(TEXT, min_size=1, max_size=6))
-@settings(deadline=None, max_examples=200)
 def test_any_text(measure_step: Callable, bad_words: str, texts: list[str]) -> None:
     check(measure_step, texts, bad_words)
 

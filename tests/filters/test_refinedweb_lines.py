@@ -8,7 +8,7 @@ from collections.abc import Callable
 import fasttext
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.filters.refinedweb_lines import DCLM
@@ -97,7 +97,6 @@ PIECES = st.sampled_from(
 
 
 @given(st.lists(st.lists(PIECES | st.text(max_size=3), max_size=30).map("".join), min_size=1, max_size=4))
-@settings(deadline=None, max_examples=400)
 def test_any_text(measure_step: Callable, texts: list[str]) -> None:
     assert_equal(measure_step, texts)
 

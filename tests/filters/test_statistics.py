@@ -13,7 +13,7 @@ from datatrove.pipeline.filters.gopher_repetition_filter import (
 )
 from datatrove.utils.text import PUNCTUATION_SET, TERMINAL_PUNCTUATION
 from datatrove.utils.word_tokenizers import SpaCyTokenizer
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.filters.gopher_quality import STOP_WORDS
@@ -77,7 +77,6 @@ def test_real_documents(texts: list[str], word_rule: str) -> None:
 
 @pytest.mark.parametrize("word_rule", WORD_RULES)
 @given(texts=st.lists(TEXT, min_size=1, max_size=8))
-@settings(deadline=None, max_examples=150)
 def test_any_text(word_rule: str, texts: list[str]) -> None:
     check(texts, word_rule)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from spacy.lang.de.stop_words import STOP_WORDS as GERMAN
 from spacy.lang.en.stop_words import STOP_WORDS as ENGLISH
@@ -44,7 +44,6 @@ def test_real_documents(texts: list[str], measure_step: Callable, language: str,
 
 
 @given(st.lists(st.lists(st.one_of(PIECES, st.characters(exclude_categories=["Cs"])), max_size=60).map("".join), min_size=1, max_size=5))
-@settings(deadline=None, max_examples=200)
 def test_any_text(measure_step: Callable, texts: list[str]) -> None:
     check(measure_step, texts, "en", ENGLISH)
 

@@ -26,7 +26,7 @@ def write_token_set(
     """`shards` are lists of documents, each a list of ids that ends with 0; the id of a document is `shard/row`."""
     storage, written = Storage(str(folder)), []
     for number, documents in enumerate(shards):
-        tokens = np.array([token for document in documents for token in document], token_dtype(vocabulary_size))
+        tokens = np.concatenate([np.asarray(document, token_dtype(vocabulary_size)) for document in documents])
         counts = np.array([len(document) for document in documents], np.int64)
         rows = len(documents)
         index = pa.table({

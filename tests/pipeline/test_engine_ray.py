@@ -36,7 +36,8 @@ def stages() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def engine(stages: Any) -> Iterator[RayEngine]:
+def engine(stages: Any, ray_engine: RayEngine) -> Iterator[RayEngine]:
+    ray_engine.close()  # its processes do not find the module
     engine = RayEngine(workers=2)
     yield engine
     engine.close()

@@ -52,7 +52,6 @@ WORDS = st.one_of(
 
 
 @pytest.mark.parametrize("fall", [2, 16])  # with 2 the table of pairs is made anew most often
-@settings(max_examples=150)
 @given(counts=WORDS, more=st.integers(0, 80), minimum=st.integers(1, 3))
 def test_random_words(fall, counts, more, minimum):
     texts = [" ".join([to_characters(word)] * number) for word, number in counts.items()]

@@ -41,7 +41,6 @@ def tokenizer(content: bytes) -> Tokenizer:
     return Tokenizer.from_str(content.decode())
 
 
-@settings(deadline=None, max_examples=200)
 @given(text=TEXTS)
 def test_ids_are_those_of_tokenizers_and_give_the_text_back(encoder: Encoder, tokenizer: Tokenizer, content: bytes, text: str) -> None:
     ids = encoder.encode(text)

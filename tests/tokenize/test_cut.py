@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from token_runs import content, report, splits, tokens_stage
 
@@ -20,7 +20,6 @@ from corpusmill.tokenize.tokenizer_stage import TokenizerStage
 TEXT = st.text(st.sampled_from("aé🙂\n"), max_size=8)
 
 
-@settings(deadline=None, max_examples=200)
 @given(texts=st.lists(TEXT, max_size=6), characters=st.integers(0, 50))
 def test_a_table_is_cut_at_the_character(texts: list[str], characters: int) -> None:
     table = pa.table({"id": pa.array([str(n) for n in range(len(texts))]), "text": pa.array(texts, pa.large_string())})

@@ -46,7 +46,6 @@ def pair(request, tokenizers_by_pattern):
     return Encoder.from_json(content), reference(content)
 
 
-@settings(deadline=None, max_examples=150)
 @given(text=TEXTS)
 def test_random_text(pair, text):
     encoder, tokenizer = pair
@@ -64,7 +63,6 @@ WORDS = st.lists(
 ).map("".join)
 
 
-@settings(deadline=None, max_examples=300)
 @given(texts=st.lists(WORDS | st.text("aB '", max_size=6), min_size=1, max_size=12))
 def test_texts_one_after_the_other_are_encoded_each_by_itself(pair, texts):
     encoder, tokenizer = pair
@@ -180,7 +178,6 @@ def tiktoken_pair(request, tokenizers_by_pattern):
     return Encoder.from_ranks(ranks, pattern, "x.tiktoken"), encoding
 
 
-@settings(deadline=None, max_examples=150)
 @given(text=TEXTS | st.text("zqxj the", max_size=30))
 def test_ranks_of_tiktoken_give_its_ids(tiktoken_pair, text):
     encoder, encoding = tiktoken_pair

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Regex, pre_tokenizers
 
@@ -65,14 +65,12 @@ def by_tokenizers(expression: str, text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", EXPRESSIONS)
-@settings(deadline=None, max_examples=1500)
 @given(text=TEXTS)
 def test_any_text_is_cut_as_tokenizers_does(name: str, text: str) -> None:
     assert by_kernel(EXPRESSIONS[name], text) == by_tokenizers(EXPRESSIONS[name], text)
 
 
 @pytest.mark.parametrize("name", EXPRESSIONS)
-@settings(deadline=None, max_examples=1500)
 @given(
     text=LONG_TEXTS, before=st.sampled_from(["", "a", " ", "'", "\u3000"]), behind=st.sampled_from(["", "s", " ", "\u00a0", "中s'" * 30])
 )

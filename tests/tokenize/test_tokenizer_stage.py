@@ -14,7 +14,6 @@ from transformers import AutoTokenizer
 
 from corpusmill.pipeline.batches import open_batches
 from corpusmill.pipeline.engine import InlineEngine
-from corpusmill.pipeline.engine_ray import RayEngine
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.report.tokenizers import judged_text, judgement
@@ -126,17 +125,14 @@ def test_a_sample_by_conditions(make_run, make_documents, execute, english):
         assert set(reader.read_all()["word"].to_pylist()) == words
 
 
-def test_the_same_with_any_number_of_workers_and_ranges(make_run, make_documents, english, monkeypatch):
+def test_the_same_with_any_number_of_workers_and_ranges(make_run, make_documents, english, monkeypatch, ray_engine):
     documents = make_documents(english[:120], language=["en", "de", None] * 40)
     monkeypatch.setattr(tokenizer_stage, "RANGE_BYTES", 50_000)
     found = []
-    for workers in (0, 2):
-        run = make_run([documents.slice(0, 50), documents.slice(50)], f"run{workers}")
-        engine = RayEngine(workers=workers) if workers else InlineEngine()
-        try:
-            StageRun(stage(), run, dict.fromkeys(("ingest", "tokenizer")), [], engine, Progress(False)).execute()
-        finally:
-            engine.close()
+    ray_engine.connect()  # for so little it would not come up
+    for engine in (InlineEngine(), ray_engine):
+        run = make_run([documents.slice(0, 50), documents.slice(50)], type(engine).__name__)
+        StageRun(stage(), run, dict.fromkeys(("ingest", "tokenizer")), [], engine, Progress(False)).execute()
         found.append(
             {path: run.read_bytes(path) for path in run.list_files("tokenizer") if not path.endswith(("manifest.jsonl", "json.l"))}
         )

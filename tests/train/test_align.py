@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from pydantic import ValidationError
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.train import align, reference
 from corpusmill.train.align import AlignConfig, AlignStage
-from corpusmill.train.losses import LOSSES
+from corpusmill.train.losses import LOSSES, REFERENCE_FREE
 from corpusmill.train.sft import SftConfig, SftStage
 
 QUICK = {
@@ -37,7 +37,8 @@ def metrics_of(run) -> dict:
 
 
 def test_the_recipe_knows_every_loss():
-    assert set(AlignConfig.model_fields["loss"].annotation.__args__) == set(LOSSES)
+    assert set(AlignConfig.model_fields["loss"].annotation.__args__) == {*LOSSES, "kto"}
+    assert set(align.REFERENCE_FREE) == REFERENCE_FREE
 
 
 def test_preferences_of_held_out_pairs_are_learned(pretrained_run, execute):
@@ -47,7 +48,7 @@ def test_preferences_of_held_out_pairs_are_learned(pretrained_run, execute):
     assert before["loss"] == pytest.approx(math.log(2), abs=1e-4) and before["accuracy"] < 1
     assert after["margin"] > 0.1 and after["loss"] < before["loss"]
     assert after["chosen_tokens"] == before["chosen_tokens"]
-    assert "held-out preferences" in done.stage.summary(done)
+    assert "held-out rewards" in done.stage.summary(done)
     pairs = pq.read_table(pretrained_run.path("align/data/pairs.parquet")).to_pylist()
     assert {pair["kind"] for pair in pairs} == {"other", "repeated", "shuffled"}
     assert pq.read_table(pretrained_run.path("align/report/part-00000.parquet")).num_rows == 80
@@ -94,14 +95,12 @@ def test_killed_and_started_again_it_gives_the_same_bytes(pretrained_run, execut
 
 
 def test_the_reference_is_measured_once(pretrained_run, execute, monkeypatch):
-    from corpusmill.train.preference import Alignment
-
     execute(pretrained_run, stage(loop={"threads": 1, "steps": 1}))
 
     def refuse(*_):
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(Alignment, "_measured", refuse)
+    monkeypatch.setattr(reference, "measured", refuse)
     execute(pretrained_run, stage(loop={"threads": 1, "steps": 2}))
     with pytest.raises(CorpusmillError, match="measured again"):
         execute(pretrained_run, stage(loop={"threads": 1, "steps": 2}, seed=9))
@@ -148,8 +147,3 @@ def test_a_reference_that_is_not_finite_is_refused(pretrained_run, execute):
     save_file(tensors, weights, {"format": "pt"})
     with pytest.raises(CorpusmillError, match="not finite"):
         execute(pretrained_run, stage())
-
-
-def test_smoothing_needs_a_loss_that_uses_it():
-    with pytest.raises(ValidationError, match="conservative and robust"):
-        AlignConfig(label_smoothing=0.1)

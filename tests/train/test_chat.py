@@ -1,81 +1,230 @@
-"""The conversation: history, a context that it outgrows, and the terminal around it."""
+"""The conversation: its turns, a context that it outgrows, commands, and pipes."""
 
 import io
+import json
+import os
+import pty
+import select
+import signal
+import sys
+import time
+from collections.abc import Generator, Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rich.console import Console
+import torch
+from speaking import speaking_folder
 
-from corpusmill.pipeline.storage import Storage
-from corpusmill.train.architecture import Architecture
-from corpusmill.train.chat import Conversation, chat_loop
-from corpusmill.train.checkpoint import save_model
-from corpusmill.train.generate import load_for_generation
-from corpusmill.train.model import Llama, initialise
-from corpusmill.train.template import load_chat, template_files
+from corpusmill.pipeline.errors import InputError
+from corpusmill.train.chat import Conversation, warning
+from corpusmill.train.chat_terminal import Screen, chat_loop
+from corpusmill.train.checkpoint import load_model, save_model
+from corpusmill.train.sampling import Sampling
+from corpusmill.train.sft_data import read_examples
+from corpusmill.train.speaker import load_speaker
+from corpusmill.train.template import template_files
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    from corpusmill.pipeline.special_tokens import SPECIAL_TOKENS
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=260, special_tokens=list(SPECIAL_TOKENS), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-                                  show_progress=False)  # fmt: skip
-    tokenizer.train_from_iterator(["hello"], trainer)
-    model = Llama(Architecture(vocab_size=260, layers=1, width=16, heads=2, kv_heads=2, head_dim=8, ffn=16, context=128))
-    initialise(model, 0)
-    folder = tmp_path_factory.mktemp("chat") / "model"
-    save_model(model, folder, {"tokenizer.json": tokenizer.to_str().encode(), **template_files(128)})
-    return folder
+    return speaking_folder(tmp_path_factory.mktemp("chat") / "model")
 
 
-def conversation(folder: Path) -> Conversation:
-    return Conversation(load_for_generation(folder), load_chat(Storage(str(folder))))
+def talk_with(folder: Path, **options: object) -> Conversation:
+    return Conversation(load_speaker(folder, "cpu"), Sampling(seed=1), **{"max_tokens": 10, **options})
 
 
-def test_turns_join_the_history_and_old_ones_leave_it(folder: Path) -> None:
-    talk = conversation(folder)
-    talk.messages.append({"role": "system", "content": "Be kind."})
-    for turn in range(6):
-        answer = "".join(talk.ask(f"hello {turn}", max_tokens=10, seed=1))
-        assert talk.messages[-2:] == [{"role": "user", "content": f"hello {turn}"}, {"role": "assistant", "content": answer}]
-        assert talk.messages[0]["role"] == "system"
-    assert 3 <= len(talk.messages) < 13 and len(talk.messages) % 2 == 1
+def shown_to_the_model(talk: Conversation) -> list[str]:
+    """What prompts the model is given, as text with special tokens."""
+    prompts: list[str] = []
+
+    def note(_: object, given: tuple[torch.Tensor, ...]) -> None:
+        if given[0].size(1) > 1:
+            prompts.append(talk.speaker.tokenizer.decode(given[0][0].tolist(), skip_special_tokens=False))
+
+    talk.speaker.model.model.register_forward_pre_hook(note)
+    return prompts
 
 
-def test_a_message_that_is_too_long_is_refused_and_forgotten(folder: Path) -> None:
-    talk = conversation(folder)
-    with pytest.raises(ValueError, match="That message is too long"):
-        list(talk.ask("hello " * 200, max_tokens=10))
-    assert talk.messages == []
-    assert isinstance("".join(talk.ask("hello", max_tokens=5)), str)
+def test_turns_join_the_history_and_the_oldest_are_no_longer_shown(folder: Path) -> None:
+    talk = talk_with(folder, system="Be kind.")
+    prompts, asked = shown_to_the_model(talk), []
+    for number in range(6):
+        answer = "".join(talk.ask(f"hello {number}")).strip()
+        asked += [("user", f"hello {number}"), ("assistant", answer)]
+        shown = prompts[-1].split("<|im_start|>")[1:]
+        assert shown[0] == "system\nBe kind.<|im_end|>\n" and shown[-1] == "assistant\n"
+        assert len(shown) == 2 + len(talk.turns) - 1 - talk.forgotten
+    assert [(turn["role"], turn["content"]) for turn in talk.turns] == asked and talk.forgotten > 0 and talk.forgotten % 2 == 0
+    talk.new()
+    assert talk.turns == [] and talk.forgotten == 0 and talk.system
 
 
-def test_an_answer_that_is_cut_off_still_counts(folder: Path) -> None:
-    talk = conversation(folder)
-    answer = talk.ask("hello", max_tokens=50, seed=3)
-    first = next(answer)
-    answer.close()
-    assert talk.messages[-1] == {"role": "assistant", "content": first}
+def test_another_answer_taking_back_and_stopping(folder: Path) -> None:
+    talk = talk_with(folder)
+    with pytest.raises(InputError, match="no answer yet"):
+        talk.again()
+    first, second = "".join(talk.ask("hello")), "".join(talk.again())
+    assert first != second and [turn["content"] for turn in talk.turns] == ["hello", second.strip()]
+    pieces = talk.ask("the cat")
+    part = next(piece for piece in pieces if piece.strip())
+    pieces.close()
+    assert talk.turns[2]["content"] == "the cat" and talk.turns[3]["content"].endswith(part.strip())
+    talk.undo()
+    talk.undo()
+    assert talk.turns == []
+    with pytest.raises(InputError, match="nothing to take back"):
+        talk.undo()
 
 
-def test_the_terminal_loop_answers_and_ends(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for ends in ([""], [EOFError]):
-        script = iter(["hello", "hello " * 200, *ends])
+def test_an_empty_answer_changes_nothing(folder: Path) -> None:
+    talk = talk_with(folder)
+    "".join(talk.ask("hello"))
+    before = list(talk.turns)
+    talk.speaker = replace(talk.speaker, stop=frozenset(range(280)))
+    assert "".join(talk.ask("more")) == "" == "".join(talk.again()) and talk.turns == before and talk.ended == "empty"
 
-        def read(*_: object, script: object = script) -> str:
-            value = next(script)  # type: ignore[call-overload]
-            if isinstance(value, str):
-                return value
-            raise value
 
-        console = Console(file=io.StringIO(), force_terminal=False, width=200)
-        monkeypatch.setattr(console, "input", read)
-        chat_loop(folder, console, max_tokens=8, seed=1)
-        shown = console.file.getvalue()  # type: ignore[attr-defined]
-        assert "too long" in shown and "\x1b" not in shown
+def test_a_message_that_is_too_long_is_refused_and_an_answer_ends_with_the_context(folder: Path) -> None:
+    talk = talk_with(folder)
+    with pytest.raises(InputError, match=r"^that message is too long: \d+ tokens, and this model can take 118\.$"):
+        talk.ask("hello " * 200)
+    talk.max_tokens, talk.speaker = 10_000, replace(talk.speaker, stop=frozenset())
+    "".join(talk.ask("hello"))
+    assert talk.ended == "cut" and len(talk.turns) == 2
+    with pytest.raises(InputError, match="half|not Unicode"):
+        talk.ask("\udc80")
+    assert len(talk.turns) == 2
+
+
+def test_what_is_saved_is_what_instruction_tuning_reads(folder: Path, tmp_path: Path) -> None:
+    talk, path = talk_with(folder, system="Be kind."), tmp_path / "kept.jsonl"
+    with pytest.raises(InputError, match="nothing to save"):
+        talk.save(path)
+    "".join(talk.ask("hello\x1b"))
+    talk.save(path)
+    talk.new()
+    "".join(talk.ask("the cat"))
+    talk.save(path)
+    first, second = read_examples([str(path)], 0.0)
+    assert [m["role"] for m in first.messages] == ["system", "user", "assistant"] and first.messages[1]["content"] == "hello\x1b"
+    assert second.messages[1:] == talk.turns and "\x1b" not in path.read_text()
+    with pytest.raises(InputError, match=r"x\.txt: conversations are saved as lines of JSON"):
+        talk.save(tmp_path / "x.txt")
+    with pytest.raises(InputError, match=r"no/x\.jsonl: can't be written"):
+        talk.save(tmp_path / "no" / "x.jsonl")
+
+
+def test_models_that_may_not_be_able_to_talk_are_named(folder: Path, tmp_path: Path) -> None:
+    model = load_model(folder)
+    tokenizer = {"tokenizer.json": (folder / "tokenizer.json").read_bytes()}
+    assert warning(folder) is None
+    save_model(model, tmp_path / "bare", tokenizer)
+    assert "has no chat template: ChatML is used" in str(warning(tmp_path / "bare"))
+    save_model(model, tmp_path / "raw", {**tokenizer, **template_files(128, end_token="<|endoftext|>")})
+    assert "was not tuned on conversations" in str(warning(tmp_path / "raw"))
+
+
+def piped(monkeypatch: pytest.MonkeyPatch, talk: Conversation, lines: str) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines.encode()), encoding="utf-8"))
+    chat_loop(talk, Screen(interactive=False))
+
+
+def test_pipes_get_answers_alone(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    saved = tmp_path / "a.jsonl"
+    commands = f"/help\n/set temperature 0.5\n/set\n\nhello\n/again\n/system Be kind.\n/new\nthe cat\n/save {saved}\n/quit\nmore\n"
+    talk = talk_with(folder)
+    piped(monkeypatch, talk, commands)
+    out, err = capsys.readouterr()
+    twin = Conversation(talk.speaker, Sampling(seed=1, temperature=0.5), 10)
+    answers = ["".join(twin.ask("hello")), "".join(twin.again())]
+    twin.new()
+    twin.system = "Be kind."
+    answers.append("".join(twin.ask("the cat")))
+    assert out == "".join(f"{answer}\n" for answer in answers) and "\x1b" not in err
+    assert "/undo" in err and "temperature 0.5" in err and "max_tokens 10" in err
+    assert json.loads(saved.read_text())["messages"] == [{"role": "system", "content": "Be kind."}, *twin.turns]
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("/no", "/no: no such command; /help lists them"),
+        ("/set heat 3", "heat: no such option; there are max_tokens, temperature"),
+        ("/set top_k 1.5", "top_k: '1.5' is not a whole number"),
+        ("/set temperature -1", "temperature has to be 0, or"),
+        ("/set max-tokens 0", "max_tokens has to be 1 or more"),
+        ("/save x", "x: conversations are saved as lines of JSON"),
+        ("hello " * 200, "that message is too long"),
+    ],
+)
+def test_what_is_wrong_in_a_pipe_is_one_sentence_with_its_line(folder: Path, monkeypatch, line: str, sentence: str) -> None:
+    with pytest.raises(InputError, match="standard input, line 2: ") as error:
+        piped(monkeypatch, talk_with(folder), f"\n{line}\nhello\n")
+    assert sentence in str(error.value)
+
+
+class Terminal:
+    """The command in a pseudo-terminal, as somebody at a keyboard has it."""
+
+    def __init__(self, *arguments: object):
+        environment = {**os.environ, "TERM": "xterm", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+        self.shown = ""
+        self.process, self.master = pty.fork()  # its own terminal, whose Ctrl-C reaches it
+        if not self.process:
+            os.execve(sys.executable, [sys.executable, "-m", "corpusmill", *map(str, arguments)], environment)
+
+    def until(self, text: str) -> str:
+        """All that came since the last call, once `text` is in it."""
+        deadline = time.monotonic() + 60
+        while text not in self.shown:
+            assert select.select([self.master], [], [], max(0.0, deadline - time.monotonic()))[0], self.shown
+            self.shown += os.read(self.master, 4096).decode(errors="replace")
+        shown, self.shown = self.shown, ""
+        return shown
+
+    def type(self, keys: str) -> None:
+        os.write(self.master, keys.encode())
+
+
+@pytest.fixture
+def terminal(folder: Path) -> Iterator[Terminal]:
+    terminal = Terminal("chat", folder, "--max-tokens", 100, "--top-k", 0)
+    yield terminal
+    with suppress(ProcessLookupError):
+        os.kill(terminal.process, signal.SIGKILL)
+    os.close(terminal.master)
+
+
+def test_in_a_terminal_lines_are_edited_answers_stopped_and_the_session_stays(terminal: Terminal) -> None:
+    assert "/help lists commands" in terminal.until("you>")
+    terminal.type("/undx\x7fo\r")  # a backspace
+    assert "nothing to take back" in terminal.until("you>")
+    terminal.type("\x1b[A\r")  # the line before, from the history
+    assert "nothing to take back" in terminal.until("you>")
+    terminal.type("half a line")
+    terminal.until("a line")
+    terminal.type("\x03")
+    terminal.type("\r/undo\r")  # Python sees a Ctrl-C between two keys at the next line's end
+    assert "nothing to take back" in terminal.until("take back")
+    terminal.type("hello\r")
+    terminal.until("hello\r\n")
+    terminal.until("you>")
+    terminal.type("\x04")
+    assert os.waitstatus_to_exitcode(os.waitpid(terminal.process, 0)[1]) == 0
+
+
+def test_ctrl_c_ends_an_answer_and_not_the_session(folder: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+    talk, screen = talk_with(folder, max_tokens=100), Screen(interactive=True)
+
+    def interrupted() -> Generator[str, None, None]:
+        for number, piece in enumerate(talk.ask("hello")):
+            yield piece
+            if number == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    screen.show(interrupted)
+    assert "(stopped)" in capsys.readouterr().out
+    assert [turn["role"] for turn in talk.turns] == ["user", "assistant"]

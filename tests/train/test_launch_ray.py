@@ -22,8 +22,9 @@ HELPERS = str(Path(__file__).parent.parent / "helpers")
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[RayEngine]:
+def engine(ray_engine: RayEngine) -> Iterator[RayEngine]:
     """A Ray of two CPUs; an address makes a training one for Ray Train."""
+    ray_engine.close()  # one of four
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_ADDRESS", "local")
         patch.setenv("PYTHONPATH", os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), HELPERS]))

@@ -14,6 +14,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.adapter import load_adapter
 from corpusmill.train.align import AlignConfig, AlignStage
+from corpusmill.train.chat_templates import CHATML
 from corpusmill.train.checkpoint import load_model, model_tensors, save_model
 from corpusmill.train.lora import merged_weights
 from corpusmill.train.saved import export
@@ -80,6 +81,11 @@ def test_two_processes_leave_the_model_of_one(run: Storage, execute: Callable[..
         torch.testing.assert_close(found[1][name], tensor, rtol=0, atol=1e-4)
 
 
+def test_a_template_whose_tokens_an_adapter_can_not_learn_is_refused(run: Storage, execute: Callable[..., Any]) -> None:
+    with pytest.raises(InputError, match=r"sft.lora.rank: the template llama3 needs tokens that .*pretrain/model lacks"):
+        execute(run, SftStage(SftConfig.model_validate({**SFT, "template": "llama3"})))
+
+
 def test_adapters_are_trained_by_adamw_and_bad_targets_are_a_sentence() -> None:
     config = SftConfig.model_validate(SFT)
     assert config.loop.optimizer.kind == "adamw" and SftConfig().loop.optimizer.kind == "muon"
@@ -90,3 +96,13 @@ def test_adapters_are_trained_by_adamw_and_bad_targets_are_a_sentence() -> None:
         AlignConfig.model_validate({"lora": {"rank": 4, "targets": ["lm_head"]}})
     with pytest.raises(ValidationError, match="at least 1 item"):
         AlignConfig.model_validate({"lora": {"rank": 4, "targets": []}})
+
+
+def test_another_template_over_the_same_tokens(run: Storage, execute: Callable[..., Any], tmp_path: Path) -> None:
+    template = CHATML.replace("assistant\\n", "assistant:\\n")
+    assert template != CHATML
+    (tmp_path / "mine.jinja").write_text(template)
+    execute(run, SftStage(SftConfig.model_validate({**SFT, "template": str(tmp_path / "mine.jinja"), "loop": {**LOOP, "steps": 2}})))
+    check_adapter(run, "sft", "pretrain/model")
+    assert run.read_bytes("sft/model/chat_template.jinja").decode() == template
+    export(run.root, 2, tmp_path / "at-2", "sft")

@@ -1,6 +1,7 @@
 """Pairs from documents and from files."""
 
 import json
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +10,7 @@ import pytest
 from corpusmill.pipeline.errors import InputError
 from corpusmill.train.corrupted_pairs import build_pairs
 from corpusmill.train.pair_files import read_pairs
-from corpusmill.train.preference_data import Pair, pairs_from_table, pairs_table, prepare_pair
+from corpusmill.train.preference_data import Pair, pairs_from_table, pairs_table, prepare_pair, report_table
 from corpusmill.train.template import ChatEncoder, ChatTemplate
 
 
@@ -89,17 +90,40 @@ def test_only_the_completion_is_compared(encoder):
 
 
 @pytest.mark.parametrize(
-    ("chosen", "rejected", "failed"),
+    ("chosen", "rejected", "failed", "note"),
     [
-        ("Hello", "Go away", []),
-        ("Hello", " Hello ", ["equal"]),
-        ("Hello", "", ["empty"]),
-        ("Hello", "grain " * 99, ["too_long"]),
+        ("Hello", "Go away", [], None),
+        ("Hello", " Hello ", ["equal"], "chosen and rejected are the same"),
+        ("Hello", " ", ["empty"], "rejected says nothing"),
+        ("", "", ["equal", "empty"], "chosen and rejected are the same; chosen says nothing; rejected says nothing"),
+        ("Hello", "grain " * 99, ["too_long"], r"rejected has \d+ tokens with its prompt, and 65 fit"),
     ],
 )
-def test_what_is_dropped(encoder, chosen, rejected, failed):
+def test_what_is_dropped(encoder, chosen, rejected, failed, note):
     pair = Pair("x", None, "file", False, [USER], [turn("assistant", chosen)], [turn("assistant", rejected)])
-    assert prepare_pair(pair, encoder, 64).failed == failed
+    prepared = prepare_pair(pair, encoder, 64)
+    assert prepared.failed == failed and (prepared.note is note is None or re.fullmatch(note, prepared.note))
+
+
+def test_a_row_that_is_no_pair_is_a_report_row(tmp_path, encoder):
+    path = tmp_path / "own.jsonl"
+    rows = ['{"prompt": "a", "chosen": "b", "rejected": "c"}', '{"prompt": "a", "chosen": "b"}', "{not JSON", "[1]",
+            '{"prompt": "a", "chosen": [{"role": "alien", "content": "b"}], "rejected": "c"}']  # fmt: skip
+    path.write_text("\n".join(rows))
+    prepared = [prepare_pair(pair, encoder, 64) for pair in read_pairs([str(path)], 0.0)]
+    report = report_table(prepared).to_pylist()
+    assert [row["kept"] for row in report] == [True, False, False, False, False]
+    assert [row["id"] for row in report] == [f"{path}:{number}" for number in range(1, 6)]
+    assert [row["failed"] for row in report[1:]] == [["no_pair"], ["not_json"], ["no_pair"], ["unknown_role"]]
+    assert all(row["note"].startswith(f"{path}:{number}") for number, row in enumerate(report[1:], 2))
+    assert "`rejected` is missing" in report[1]["note"] and report[1]["chars_in"] == report[1]["n_chosen_tokens"] == 0
+
+
+def test_a_file_without_any_pair_is_refused(tmp_path):
+    path = tmp_path / "own.jsonl"
+    path.write_text('{"chosen": "b"}\n{"rejected": "b"}')
+    with pytest.raises(InputError, match=r"own\.jsonl: none of its 2 rows is a pair; .*own\.jsonl:1: no pair: `rejected` is missing"):
+        read_pairs([str(path)], 0.0)
 
 
 def test_a_template_that_rewrites_the_prompt_is_refused(tokenizer_json):

@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.train.chat_templates import CHATML, LLAMA3
 from corpusmill.train.sft import SftConfig, SftStage
 
 QUICK = {
@@ -48,6 +49,38 @@ def test_the_model_opens_in_transformers(pretrained_run, execute):
     prompt = [{"role": "user", "content": "Mill?"}]
     ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     assert model(**ids).logits.shape[-1] == 600
+
+
+def chat_of(run):
+    from corpusmill.train.template import load_chat
+
+    return load_chat(run.child("sft/model")), json.loads(run.child("sft/model").read_bytes("config.json"))
+
+
+def test_llama_3s_template_brings_its_tokens(pretrained_run, execute, tmp_path):
+    execute(pretrained_run, stage(template="llama3"))
+    metrics, (chat, config) = metrics_of(pretrained_run), chat_of(pretrained_run)
+    assert metrics["held_out_loss_after"] < metrics["held_out_loss_before"] - 0.5
+    assert chat.template.source == LLAMA3 and config["eos_token_id"] == chat.special_ids["<|eot_id|>"]
+    assert not list((tmp_path / "run/sft/checkpoints").glob("*/start"))
+    assert execute(pretrained_run, stage(template="llama3")).performed == 0
+
+
+def test_a_template_of_a_file_goes_with_the_model(pretrained_run, execute, tmp_path):
+    own = tmp_path / "own.jinja"
+    own.write_text(CHATML.replace("'\\n'", "' says\\n'", 1))
+    changes = {"template": str(own), "per_document": 1, "loop": {"steps": 1}}
+    execute(pretrained_run, stage(**changes))
+    chat, config = chat_of(pretrained_run)
+    assert chat.template.source == own.read_text() and config["eos_token_id"] == chat.special_ids["<|im_end|>"]
+    assert execute(pretrained_run, stage(**changes)).performed == 0
+    own.write_text(CHATML)
+    assert execute(pretrained_run, stage(**changes)).performed == 2
+
+
+def test_a_template_that_is_none():
+    with pytest.raises(ValueError, match=r"mistral is no template; those are keep, chatml, llama3, or a file that ends with \.jinja"):
+        SftConfig(template="mistral")
 
 
 def test_killed_and_started_again_it_gives_the_same_bytes(pretrained_run, execute, tree, tmp_path, monkeypatch):
@@ -97,7 +130,7 @@ def test_a_finished_stage_is_taken_over(pretrained_run, execute):
         ('{"text": "a"}', r"own\.jsonl:1: no example that can be learned from: .* it has text\."),
         ('{"messages": [{"role": "tool", "content": "x"}]}', r"own\.jsonl:1, message 1: a turn of a tool"),
         ("", r"own\.jsonl: the file is empty"),
-        ('{"messages": [{"role": "user", "content": "x"}]}', r"none of 1 examples can be learned from"),
+        ('{"messages": [{"role": "user", "content": "x"}]}', r"none of 1 examples can be learned from \(no_answer 1\)"),
     ],
 )
 def test_bad_files_are_one_sentence(pretrained_run, execute, tmp_path, content, message):

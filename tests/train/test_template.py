@@ -5,13 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.special_tokens import IM_END, IM_END_ID, PAD_ID, SPECIAL_TOKENS
+from corpusmill.pipeline.special_tokens import END_OF_TEXT, IM_END, PAD_ID, SPECIAL_TOKENS
 from corpusmill.pipeline.storage import Storage
-from corpusmill.train.template import CHATML, ChatEncoder, ChatTemplate, load_chat, template_files
+from corpusmill.train.chat_folder import chat_files, choose_chat, end_of_answers
+from corpusmill.train.template import ChatEncoder, ChatTemplate, load_chat, template_files
 
 CONVERSATION = [
     {"role": "system", "content": "You are brief."},
@@ -48,36 +49,49 @@ def encoder(folder) -> ChatEncoder:
     return load_chat(Storage(str(folder)))
 
 
-@pytest.fixture(scope="module")
-def peer(folder):
-    transformers = pytest.importorskip("transformers")
-    return transformers.AutoTokenizer.from_pretrained(folder)
+@pytest.fixture(scope="module", params=["chatml", "llama3"])
+def named(request, folder, tmp_path_factory):
+    """An encoder with a template that goes by a name, and `transformers`' tokenizer of the folder that is saved of it."""
+    from transformers import AutoTokenizer
+
+    path = tmp_path_factory.mktemp(request.param)
+    chosen = choose_chat(Storage(str(folder)), request.param)
+    for name, content in chat_files(chosen, 256).items():
+        (path / name).write_bytes(content)
+    return load_chat(Storage(str(path))), AutoTokenizer.from_pretrained(path)
 
 
-def test_transformers_loads_the_same_special_tokens(peer):
-    assert (peer.pad_token_id, peer.eos_token_id) == (PAD_ID, IM_END_ID)
-    assert peer.chat_template == CHATML
+def test_transformers_loads_the_same_special_tokens(named):
+    ours, peer = named
+    end, begin = ("<|eot_id|>", "<|begin_of_text|>") if peer.eos_token == "<|eot_id|>" else (IM_END, END_OF_TEXT)
+    assert (peer.pad_token_id, peer.eos_token, peer.bos_token) == (PAD_ID, end, begin)
+    assert set(peer.all_special_tokens) <= set(ours.special_ids) == set(peer.added_tokens_encoder)
+    assert {token: peer.convert_tokens_to_ids(token) for token in ours.special_ids} == ours.special_ids
+    assert peer.chat_template == ours.template.source and end_of_answers(ours) == end
 
 
 @pytest.mark.parametrize("prompt", [False, True])
 @pytest.mark.parametrize("turns", range(1, 6))
-def test_text_equals_transformers(encoder, peer, turns, prompt):
+def test_text_equals_transformers(named, turns, prompt):
+    ours, peer = named
     expected = peer.apply_chat_template(CONVERSATION[:turns], tokenize=False, add_generation_prompt=prompt)
-    assert encoder.template.render(CONVERSATION[:turns], prompt) == expected
+    assert ours.template.render(CONVERSATION[:turns], prompt) == expected
+    ids = peer.apply_chat_template(CONVERSATION[:turns], add_generation_prompt=prompt)["input_ids"]
+    assert ours.encode(CONVERSATION[:turns], prompt).ids.tolist() == list(ids)
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\ufdd0\ufdd1\ufdd2"), max_size=30)
+TURNS = st.lists(st.tuples(st.sampled_from(["system", "user", "assistant"]), TEXT), min_size=1, max_size=6)
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    st.lists(
-        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\ufdd0\ufdd1\ufdd2"), max_size=30), min_size=2, max_size=6
-    )
-)
-def test_ids_and_mask_equal_transformers(encoder, peer, contents):
-    if any(token in content for content in contents for token in SPECIAL_TOKENS):
-        return
-    messages = [{"role": ("user", "assistant")[i % 2], "content": content} for i, content in enumerate(contents)]
+@given(TURNS)
+def test_ids_and_mask_equal_transformers(named, turns):
+    ours, peer = named
+    assume(not any(token in content for _, content in turns for token in ours.special_ids))
+    messages = [{"role": role, "content": content} for role, content in turns]
     expected = peer.apply_chat_template(messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
-    encoded = encoder.encode(messages)
+    encoded = ours.encode(messages)
     assert encoded.ids.tolist() == list(expected["input_ids"])
     assert encoded.mask.tolist() == [bool(flag) for flag in expected["assistant_masks"]]
 

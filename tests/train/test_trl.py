@@ -12,7 +12,7 @@ from datasets import Dataset
 from small_models import random_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import DPOConfig, DPOTrainer, KTOTrainer, SFTConfig, SFTTrainer
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 from trl.experimental.cpo import CPOTrainer
 from trl.experimental.orpo import ORPOTrainer
 
@@ -170,7 +170,7 @@ def assert_same_training(run: Any, stage: Stage, execute: Any, theirs: tuple[lis
     assert ours == pytest.approx(losses, rel=1e-5) and len(ours) == STEPS
     trained, before = load_model(run.path(f"{stage.name}/model")).state_dict(), load_model(run.path("pretrain/model")).state_dict()
     for name, weight in model.state_dict().items():
-        torch.testing.assert_close(trained[name], weight, rtol=0, atol=1e-5, msg=name)
+        torch.testing.assert_close(trained[name], weight, rtol=0, atol=5e-5, msg=name)
     assert (trained["model.norm.weight"] - before["model.norm.weight"]).abs().max() > 1e-3
 
 
@@ -196,7 +196,7 @@ def their_training(kind: type, config: Any, start: Path, rows: list[dict[str, An
 def _without_line_break(row: dict[str, Any], line_break: list[int]) -> dict[str, Any]:
     """A completion is for TRL all that the template writes behind the prompt; for us it ends with its end token."""
     row = dict(row)
-    for side in {"chosen_ids", "rejected_ids"} & row.keys():
+    for side in {"chosen_ids", "rejected_ids", "completion_ids", "KL_completion_ids"} & row.keys():
         assert row[side][-1:] == line_break
         row[side] = row[side][:-1]
     return row
@@ -242,6 +242,27 @@ def test_dpo_step_by_step(pretrained_run, execute, start, tmp_path):
     )
     stage = AlignStage(AlignConfig.model_validate({**OURS, "files": files, "beta": 0.05, "nll_weight": 0}))
     assert_same_training(pretrained_run, stage, execute, theirs)
+
+
+def test_kto_step_by_step(pretrained_run, execute, start, tmp_path):
+    """TRL takes mismatched completions from batches of the dataset as it is given; here these are the steps."""
+    rows = [
+        {"prompt": f"Tell me about mill {n}.", "completion": f"Mill {n} {'grinds' * (n % 3)} {OBJECTS[n % 5]}.", "label": n % 3 > 0}
+        for n in range(32)
+    ]
+    files = write_rows(tmp_path / "completions.jsonl", rows)
+    turns = [
+        {**row, "prompt": [{"role": "user", "content": row["prompt"]}], "completion": [{"role": "assistant", "content": row["completion"]}]}
+        for row in rows
+    ]
+    reference = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
+    config = KTOConfig(**settings(tmp_path / "trl"), beta=0.05, desirable_weight=1.2, undesirable_weight=0.8)
+    in_steps = [turns[number] for number in in_order(32, 2)]
+    theirs = their_training(KTOTrainer, config, start, in_steps, list(range(len(in_steps))), ref_model=reference)
+    weights = {"desirable_weight": 1.2, "undesirable_weight": 0.8}
+    stage = AlignStage(AlignConfig.model_validate({**OURS, **weights, "files": files, "loss": "kto", "beta": 0.05}))
+    assert_same_training(pretrained_run, stage, execute, theirs)
+    assert max(json.loads(line)["kl"] for line in pretrained_run.child("align").read_bytes("logs/train.jsonl").splitlines()) > 1
 
 
 def test_sft_step_by_step(pretrained_run, execute, start, tmp_path):

@@ -14,6 +14,7 @@ from corpusmill.pipeline.runner import StageRun, code_version
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.stage import Output, Piece
 from corpusmill.pipeline.storage import Storage
+from corpusmill.train import tuning
 from corpusmill.train.benchmarks.scores import scores
 
 #: The search is that of decontamination, in a room that this one does not import.
@@ -30,7 +31,7 @@ def find_overlap(run: StageRun, task: str, files: Sequence[FileRef]) -> list[Fil
     index = made.ref(run.stage.name, made.outputs[0].path)
     pieces = [
         Piece(f"{folder}/part-{n:05d}", (documents, index), {"path": f"{folder}/part-{n:05d}.parquet", **code})
-        for n, documents in enumerate(run.documents())
+        for n, documents in enumerate(tuning.documents(run))
     ]
     parts = run.map(f"overlap {task}", worker, pieces, config=defaults)
     found = [row.ref(run.stage.name, row.outputs[0].path) for row in parts]

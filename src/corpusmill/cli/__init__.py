@@ -7,8 +7,9 @@ from importlib import import_module
 from corpusmill.cli.base import app
 from corpusmill.pipeline.errors import CorpusmillError
 
-# in the order of `corpusmill --help`
-for _commands in ("run", "look", "tokens", "model", "score", "checkpoints", "classifier", "classifier_look"):
+#: In the order of `corpusmill --help`.
+COMMANDS = ("run", "look", "tokens", "sft", "model", "score", "export", "checkpoints", "classifier", "classifier_look")
+for _commands in COMMANDS:
     import_module(f"corpusmill.cli.{_commands}")
 
 INTERRUPTED = "interrupted; run the same command again to go on where it stopped."

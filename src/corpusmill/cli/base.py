@@ -9,20 +9,25 @@ from typer.core import TyperGroup
 
 
 class Commands(TyperGroup):
-    """All commands, with `tokens` (a group, which typer lists behind all others) among the stages."""
+    """All commands, with the stages that are groups (which typer lists behind all others) among the stages."""
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
         names = super().list_commands(ctx)
-        return sorted(names, key=lambda name: names.index("tokenizer") + 0.5 if name == "tokens" else names.index(name))
+        before = {"tokens": "tokenizer", "sft": "pretrain"}
+        return sorted(names, key=lambda name: names.index(before[name]) + 0.5 if name in before else names.index(name))
 
 
-class TokensGroup(TyperGroup):
-    """`corpusmill tokens RUN` is the stage's command, as for all stages; a subcommand's name in place of RUN is that subcommand."""
+def stage_group(stage_command: str) -> type[TyperGroup]:
+    """A group in which `corpusmill STAGE RUN` is the stage's command, as for all stages; a subcommand's name in place of RUN is that
+    subcommand."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
-        if args and args[0] not in self.commands and args[0] != "--help":
-            args = ["encode", *args]
-        return super().parse_args(ctx, args)
+    class StageGroup(TyperGroup):
+        def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+            if args and args[0] not in self.commands and args[0] != "--help":
+                args = [stage_command, *args]
+            return super().parse_args(ctx, args)
+
+    return StageGroup
 
 
 app = typer.Typer(
@@ -36,12 +41,20 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 #: `corpusmill tokens ...`: the stage, and what is done with token shards that are there.
-tokens_app = typer.Typer(cls=TokensGroup, no_args_is_help=True, rich_markup_mode=None)
+tokens_app = typer.Typer(cls=stage_group("encode"), no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(
     tokens_app,
     name="tokens",
     help="Encode documents into token shards (`tokens RUN` means `tokens encode RUN`), or work with shards that are there.",
     epilog="Example: corpusmill tokens runs/demo",
+)
+#: `corpusmill sft ...`: the stage, and what it learns.
+sft_app = typer.Typer(cls=stage_group("tune"), no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(
+    sft_app,
+    name="sft",
+    help="Tune the model to follow instructions (`sft RUN` means `sft tune RUN`), or look at what it learns.",
+    epilog="Example: corpusmill sft runs/demo, and then: corpusmill sft inspect runs/demo",
 )
 #: `corpusmill classifier ...`: text classifiers, from their training to their evaluation.
 classifier_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from corpusmill.cli.base import DryRun, EngineName, EngineOption, RunFolder, Sets, Workers, app, make_engine, tokens_app
+from corpusmill.cli.base import DryRun, EngineName, EngineOption, RunFolder, Sets, Workers, app, make_engine, sft_app, tokens_app
 
 
 def _carry_out(plan: Any, engine: EngineName, workers: int) -> None:
@@ -95,7 +95,7 @@ def _stage_command(stage: str) -> None:
         _carry_out(plan, engine, workers)
 
     command.__doc__ = f"{STAGE_HELP[stage]} Works on an existing run."
-    group, name = (tokens_app, "encode") if stage == "tokens" else (app, stage)
+    group, name = {"tokens": (tokens_app, "encode"), "sft": (sft_app, "tune")}.get(stage, (app, stage))
     group.command(name, epilog=f"Example: corpusmill {stage} runs/demo")(command)
 
 

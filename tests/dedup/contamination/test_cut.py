@@ -4,7 +4,7 @@ import re
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.dedup.contamination.cut import character_spans, united, without
@@ -51,7 +51,6 @@ def test_united_spans_cover_the_same_and_do_not_touch(spans: list[tuple[int, int
     assert all(a[1] < b[0] for a, b in pairwise(result))
 
 
-@settings(max_examples=500)
 @given(TEXT, st.lists(st.tuples(st.integers(0, 60), st.integers(1, 20)).map(lambda p: (p[0], p[0] + p[1])), min_size=1, max_size=4))
 def test_only_white_space_changes_beside_the_cut(text: str, spans: list[tuple[int, int]]) -> None:
     spans = [(min(a, len(text)), min(b, len(text))) for a, b in spans]

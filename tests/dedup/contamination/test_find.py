@@ -151,7 +151,6 @@ def documents(draw: Any, texts: list[Words]) -> list[Words]:
     return found
 
 
-@settings(deadline=None, max_examples=500)
 @given(st.data(), st.lists(TEXT, max_size=6), CONFIG)
 def test_what_is_found_is_what_the_definition_says(data: Any, texts: list[Words], config: ContaminationConfig) -> None:
     sets = sorted(data.draw(st.lists(st.integers(0, 1), min_size=len(texts), max_size=len(texts))))

@@ -124,7 +124,8 @@ def test_the_real_sets(shared_data: Path) -> None:
     assert {name: sum(len(rows) for _, rows in tables) for name, tables in found.items()} == {
         "HumanEval": 164, "blimp": 67_000, "gsm8k_test": 1319, "lambada_test": 5153,
     }  # fmt: skip
-    fields = {name: {f for place, rows in t for row in rows for f, _ in reader(place, rows, None)(row)} for name, t in found.items()}
+    readers = {name: [(reader(place, rows, None), rows) for place, rows in tables] for name, tables in found.items()}
+    fields = {name: {field for read, rows in tables for row in rows for field, _ in read(row)} for name, tables in readers.items()}
     assert fields == {
         "HumanEval": {"prompt", "canonical_solution", "test"}, "blimp": {"sentence_good", "sentence_bad"},
         "gsm8k_test": {"question", "answer"}, "lambada_test": {"text"},

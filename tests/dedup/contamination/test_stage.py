@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.dedup.config import DedupConfig
@@ -157,7 +157,6 @@ def make_editor(tmp_path: Path, rows: list[dict[str, str]], **options: Any) -> C
 LETTERS = st.lists(st.sampled_from(["a", "B", "c.", "(d", "é", "f\n", "1"]), max_size=40).map(" ".join)
 
 
-@settings(deadline=None, max_examples=150)
 @given(st.lists(LETTERS, min_size=1, max_size=4), st.lists(LETTERS, max_size=3))
 def test_cut_texts_hold_nothing_that_can_be_found(tmp_path_factory, items: list[str], texts: list[str]) -> None:  # type: ignore[no-untyped-def]
     editor = make_editor(tmp_path_factory.mktemp("cut"), [{"text": item} for item in items], action="cut", keep_words=0)

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 import regex
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.dedup.contamination.words import INVISIBLE, words_of
@@ -53,7 +53,6 @@ def hashes(text: str) -> list[int]:
 ALPHABET = st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from("aAéÉ bB'’\n.,-_09Å\u0301\u00ad漢字กาはガıİßﬁ½"))
 
 
-@settings(deadline=None, max_examples=400)
 @given(st.text(ALPHABET), st.text(ALPHABET))
 def test_texts_have_equal_words_where_their_plain_forms_are_equal(a: str, b: str) -> None:
     assert len(hashes(a)) == len(slow_words(a))
@@ -63,7 +62,6 @@ def test_texts_have_equal_words_where_their_plain_forms_are_equal(a: str, b: str
     assert len({form for form, _ in joined.values()}) == len(joined)
 
 
-@settings(deadline=None, max_examples=400)
 @given(st.text(ALPHABET))
 def test_spans_hold_their_words(text: str) -> None:
     content = text.encode()

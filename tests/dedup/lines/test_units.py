@@ -37,7 +37,6 @@ def keys_of(texts: list[str], how: str, paragraphs: bool, min_chars: int = 1):  
     return unit_keys(data, offsets, np.zeros(len(texts), np.uint64), how, paragraphs, min_chars)  # type: ignore[arg-type]
 
 
-@settings(deadline=None, max_examples=200)
 @given(TEXTS, st.sampled_from(sorted(FORMS)), st.booleans(), st.sampled_from([1, 2]))
 def test_keys_are_equal_where_forms_are(lines: list[list[str]], how: str, paragraphs: bool, min_chars: int) -> None:
     texts = ["\n".join(text) for text in lines]
@@ -64,7 +63,6 @@ def slow_cut(text: str, cut: set[str], how: str, paragraphs: bool) -> str:
     return out.rstrip() if gap else out
 
 
-@settings(deadline=None, max_examples=300)
 @given(TEXTS, st.sampled_from(sorted(FORMS)), st.booleans(), st.integers(1, 3))
 def test_units_are_cut_with_their_newlines(lines: list[list[str]], how: str, paragraphs: bool, least: int) -> None:
     texts = ["\n".join(text) for text in lines]

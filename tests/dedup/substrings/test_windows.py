@@ -23,7 +23,6 @@ def buffers(texts: list[str]):  # type: ignore[no-untyped-def]
     return text_buffers(pa.array(texts, pa.large_string()))
 
 
-@settings(deadline=None, max_examples=300)
 @given(TEXT)
 def test_words_of_a_text(text: str) -> None:
     data, offsets = buffers([text])
@@ -68,7 +67,6 @@ def runs(places: set[int]) -> int:
     return sum(place - 1 not in places for place in places)
 
 
-@settings(deadline=None, max_examples=400)
 @given(st.lists(TEXT, max_size=5), st.integers(2, 9), st.sampled_from(["first", "none"]))
 def test_every_repeat_is_found_and_nothing_else(texts: list[str], tokens: int, keep: str) -> None:
     expected = repeats(texts, tokens, keep)

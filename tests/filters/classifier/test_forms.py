@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from fasttext import train_supervised
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from corpusmill.filters.classifier.forms import FORMS, write_form
@@ -53,7 +53,6 @@ PIECES = [
 pieces = st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=6)), max_size=12).map("".join)
 
 
-@settings(max_examples=1500)
 @given(st.lists(pieces, max_size=4))
 @example(["", " ", "\n", "\0", "@a@b@c@d", "\na\nb\n"])
 @example(["__label__yes good", "a </s> b", "\u2028__label__no", "</s>\xa0", "__label__\n__label__"])
@@ -85,7 +84,6 @@ def test_examples() -> None:
     assert write("words", [text]) == ["see <url> <user> : <nl> it ' s οδος ! <nl> end < / s > ."]
 
 
-@settings(max_examples=500)
 @given(st.lists(pieces, min_size=1, max_size=4))
 def test_written_again(texts: list[str]) -> None:
     """What is written stays as it is, where no token was left out at an end: behind it there may be a space that fastText does not know."""
@@ -94,7 +92,6 @@ def test_written_again(texts: list[str]) -> None:
         assert write(form, once) == once
 
 
-@settings(max_examples=500)
 @given(st.lists(pieces, max_size=4), st.integers(0, 3))
 def test_a_text_does_not_depend_on_others(texts: list[str], start: int) -> None:
     """Nor on the Arrow layout."""

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 from fasttext import load_model, train_supervised
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.filters.classifier.calibration import Calibration
@@ -171,7 +171,6 @@ def loaded(models: dict[str, Path]) -> tuple[dict[str, Any], Scorer, Scorer]:
     return {name: load_model(str(path)) for name, path in models.items()}, Scorer(heads), small
 
 
-@settings(max_examples=200)
 @given(st.lists(spaced, min_size=1, max_size=4))
 def test_random_texts(loaded: tuple[dict[str, Any], Scorer, Scorer], texts: list[str]) -> None:
     references, scorer, small = loaded
@@ -196,7 +195,6 @@ def test_heads_of_one_model(models: dict[str, Path]) -> None:
     assert not np.array_equal(found[0].score, found[1].score, equal_nan=True)
 
 
-@settings(max_examples=500)
 @given(st.lists(st.booleans(), max_size=40), st.integers(0, 12), st.booleans(), st.integers(0, 3))
 def test_windows_are_cut_as_slowly(lines: list[bool], words: int, mark_lines: bool, before: int) -> None:
     tokens = ["<nl>" if line else f"word{place}" for place, line in enumerate(lines)]

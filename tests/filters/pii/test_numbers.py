@@ -178,7 +178,6 @@ def test_any_aadhaar(found: Callable, digits: str, change: int) -> None:
 
 
 @pytest.mark.parametrize("entry", IDS, ids=lambda entry: entry.module)
-@settings(deadline=None, max_examples=150)
 @given(st.data())
 def test_any_number_of_a_form_has_a_verdict(found: Callable, entry: NationalId, data: st.DataObject) -> None:
     """Also where stdnum itself raises: 110200... is of no county of China that its register has."""

@@ -30,19 +30,17 @@ def files(run: Any) -> dict[str, bytes]:
 
 
 def test_ray_and_one_process_write_the_same_bytes(
-    regression: str, topics: str, real_texts: list[str], measure_step: Callable, make_run: Callable, run_filter: Callable
-) -> None:
+    regression: str, topics: str, real_texts: list[str], measure_step: Callable, make_run: Callable, run_filter: Callable,
+    ray_engine: RayEngine,
+) -> None:  # fmt: skip
     median = statistics.median(measure_step("transformer", {"model": regression}, real_texts)[0]["transformer"])
     steps = [
         {"transformer": {"model": regression, "name": "edu", "threshold": median}},
         {"transformer": {"model": topics, "name": "topic", "window": 40, "threshold": {"shop": 0.4}, "comparison": ">"}},
     ]
     inline = run_filter(make_run("inline"), {"steps": steps})
-    engine = RayEngine(2)
-    try:
-        ray = run_filter(make_run("ray"), {"steps": steps}, engine)
-    finally:
-        engine.close()
+    ray_engine.connect()  # for so little it would not come up
+    ray = run_filter(make_run("ray"), {"steps": steps}, ray_engine)
     assert files(ray) == files(inline)
     assert [row.identity for row in ray.manifest.rows()] == [row.identity for row in inline.manifest.rows()]
     shards = sorted(path for path in files(inline) if path.startswith("report/"))

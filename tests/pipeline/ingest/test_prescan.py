@@ -50,7 +50,6 @@ PIECES = [
 ]  # fmt: skip
 
 
-@settings(max_examples=1000, deadline=None)
 @given(st.lists(st.sampled_from(PIECES), max_size=14).map(b"".join))
 def test_pages_of_rubbish_give_what_html5lib_finds(head: bytes) -> None:
     head += b"  <p>text</p>"

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.pipeline.report import worddiff
@@ -53,7 +53,6 @@ def test_the_fewest_words_are_left_over(a: list[str], b: list[str]) -> None:
 
 
 @given(letters, letters)
-@settings(max_examples=300)
 def test_texts_that_are_split_by_their_single_words_are_given_back_too(a: list[str], b: list[str]) -> None:
     with pytest.MonkeyPatch.context() as patch:  # so that short texts take the way of long ones
         patch.setattr(worddiff, "WHOLE", 1)

@@ -2,7 +2,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.pipeline.text.classes import character_classes
@@ -23,7 +23,6 @@ def duplicates(items: list[str]) -> tuple[int, int, int]:
 
 
 @given(TEXT)
-@settings(deadline=None, max_examples=300)
 def test_lines_as_python_splits_them(text: str) -> None:
     data = buffer(text)
     newlines = only_newlines(data[1:-1])
@@ -37,7 +36,6 @@ def test_lines_as_python_splits_them(text: str) -> None:
 
 
 @given(TEXT)
-@settings(deadline=None, max_examples=300)
 def test_repeated_lines_and_paragraphs(text: str) -> None:
     data, table = buffer(text), np.empty(table_size(len(text.encode()) + 2), np.uint64)
     assert line_duplicates(data, 1, len(data) - 1, table) == duplicates(re.split("\n+", text))

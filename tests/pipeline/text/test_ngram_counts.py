@@ -3,7 +3,7 @@
 from collections import Counter
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.pipeline.text.chunks import hash_chunks
@@ -16,7 +16,6 @@ WORDS = st.lists(st.sampled_from(["a", "b", "ab", "ba", ".", "é", "漢漢", "�
 
 
 @given(WORDS)
-@settings(deadline=None, max_examples=300)
 def test_every_count_of_every_length(words: list[str]) -> None:
     data = np.frombuffer(" ".join(words).encode(), np.uint8)
     limit = len(words) + 1

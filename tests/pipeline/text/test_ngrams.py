@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 from datatrove.pipeline.filters.gopher_repetition_filter import find_all_duplicate, find_top_duplicate, get_n_grams
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.pipeline.text.classes import character_classes
@@ -41,13 +41,11 @@ WORDS = st.sampled_from(["a", "b", "ab", "ba", ".", "é", "漢", "abcdefghijklmn
 
 
 @given(st.lists(WORDS, max_size=120))
-@settings(deadline=None, max_examples=300)
 def test_random_sequences_of_few_words(words: list[str]) -> None:
     assert measured(" ".join(words)) == expected(" ".join(words))
 
 
 @given(st.lists(WORDS, min_size=1, max_size=25), st.lists(WORDS, max_size=25), st.integers(1, 6))
-@settings(deadline=None, max_examples=200)
 def test_repeated_blocks(block: list[str], between: list[str], times: int) -> None:
     text = " ".join((block + between) * times + block)
     assert measured(text) == expected(text)

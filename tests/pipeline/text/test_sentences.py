@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from datatrove.utils.text import split_into_sentences
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from spacy.pipeline import Sentencizer
 
@@ -47,7 +47,6 @@ def sentences(lines: list[str]) -> list[int]:
 
 
 @given(st.lists(TEXT.map("".join), max_size=6))
-@settings(deadline=None, max_examples=400)
 def test_any_line(lines: list[str]) -> None:
     assert sentences(lines) == [len(split_into_sentences(line)) for line in lines]
 

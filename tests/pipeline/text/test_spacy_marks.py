@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from datatrove.utils.word_tokenizers import SpaCyTokenizer
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.pipeline.text import spacy_marks
@@ -45,13 +45,11 @@ def tokens(texts: list[str]) -> list[list[str]]:
 
 
 @given(st.lists(TEXT, max_size=5))
-@settings(deadline=None, max_examples=400)
 def test_any_text(texts: list[str]) -> None:
     assert tokens(texts) == [REFERENCE.word_tokenize(text) for text in texts]
 
 
 @given(st.lists(TEXT, max_size=5))
-@settings(deadline=None, max_examples=300)
 def test_the_marks_of_a_text_are_those_of_its_lines(texts: list[str]) -> None:
     lines = [line for text in texts for line in text.splitlines()]
     joined = "\n".join(lines)
@@ -67,7 +65,6 @@ HOST_LIKE = st.lists(st.tuples(st.sampled_from(HOSTS), st.sampled_from(HOST_MARK
 
 
 @given(HOST_LIKE)
-@settings(deadline=None, max_examples=400)
 def test_what_looks_like_hosts(text: str) -> None:
     assert tokens([text]) == [REFERENCE.word_tokenize(text)]
 

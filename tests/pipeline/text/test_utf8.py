@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.pipeline.text.classes import character_classes
@@ -23,7 +23,6 @@ def test_decode_knows_every_length(point: int) -> None:
 
 
 @given(TEXT)
-@settings(deadline=None, max_examples=200)
 def test_spans_as_python_sees_them(text: str) -> None:
     data, classes = buffer("x" + text + "x"), character_classes()
     start, end = 1, len(data) - 1

@@ -3,7 +3,7 @@
 import unicodedata
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from uniseg.db import word_break
 from uniseg.wordbreak import words as uniseg_words
@@ -23,7 +23,6 @@ def test_properties_of_all_assigned_characters() -> None:
 
 
 @given(st.lists(st.one_of(st.sampled_from([*SAMPLES, *SAMPLES, *"ab1' \u200d\u05d0\""]), st.characters(exclude_categories=["Cs", "Cn"]))))
-@settings(deadline=None, max_examples=500)
 def test_words(characters: list[str]) -> None:
     text = "".join(characters)
     data = np.frombuffer(text.encode(), np.uint8)

@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 import regex
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.pipeline.text.classes import ALPHA, PUNCTUATION, character_classes
@@ -61,7 +61,6 @@ def walk(text: str, rule: str):
 
 @pytest.mark.parametrize("rule", WORD_RULES)
 @given(text=TEXT)
-@settings(deadline=None, max_examples=200)
 def test_words_are_those_of_the_rule(rule: str, text: str) -> None:
     count, words = walk(text, rule)
     expected = FIND[rule](text)

@@ -233,7 +233,8 @@ def test_killed_between_the_renames_the_earlier_one_comes_back(real_run, tmp_pat
 
 
 MEMORY = """
-import sys
+import os, sys
+os.fsync = lambda _: None
 from corpusmill.pipeline.engine import peak_memory_mb
 from corpusmill.tokenize.export.export import export
 run, name, out = sys.argv[1:]
@@ -248,13 +249,13 @@ HELD = {"parquet": 90, "mds": 130}
 
 @pytest.fixture(scope="module")
 def large_run(tmp_path_factory, real_run):
-    """240 MB of tokens in 12 shards."""
+    """160 MB of tokens in 8 shards."""
     folder = tmp_path_factory.mktemp("large")
     shutil.copytree(Path(real_run.folder, "tokenizer"), folder / "tokenizer")
     sha256 = hashlib.sha256((folder / "tokenizer/tokenizer.json").read_bytes()).hexdigest()
     random = np.random.default_rng(1)
     documents = [random.integers(4, 60_000, 100_000).astype(np.uint16) for _ in range(100)]
-    for split, shards in (("train", [documents] * 12), ("validation", [documents[:1]])):
+    for split, shards in (("train", [documents] * 8), ("validation", [documents[:1]])):
         write_token_set(folder / "tokens" / split, shards, 60_000, sha256, split=split)
     return folder
 

@@ -12,9 +12,11 @@ MUON = {**LOOP, "optimizer": {"kind": "muon"}}
 
 
 def case(parallel: dict[str, Any], loop: dict[str, Any] = LOOP, arch: dict[str, Any] | None = None, **rest: Any) -> Case:
-    return Case(parallel={"pipeline": 2, **parallel}, arch={"layers": 4, **(arch or {})}, micro=1, documents=True, loop=loop, **rest)
+    micro = 2 if "tensor" in parallel and "shard" not in parallel else 1  # four micro-batches where there would be eight
+    return Case(parallel={"pipeline": 2, **parallel}, arch={"layers": 4, **(arch or {})}, micro=micro, documents=True, loop=loop, **rest)
 
 
+ONE_A_STAGE = {"layers": 2}  # tensor groups cost a hundred times the arithmetic of a layer as small as these
 SHARD, TENSOR, COPIES = {"shard": 2}, {"tensor": 2}, {"replicate": 2}
 FOUR = {
     "shards gpipe": case({**SHARD, "schedule": "gpipe"}),
@@ -22,17 +24,17 @@ FOUR = {
     "shards interleaved": case({**SHARD, "schedule": "interleaved", "zero": 1}),
     "shards zero-bubble": case({**SHARD, "schedule": "zero-bubble"}, {**LOOP, "checkpointing": True}),
     "shards zero-bubble-v muon": case({**SHARD, "schedule": "zero-bubble-v"}, MUON),
-    "tensor 1f1b": case({**TENSOR, "schedule": "1f1b"}),
+    "tensor 1f1b": case({**TENSOR, "schedule": "1f1b"}, arch=ONE_A_STAGE),
     "tensor interleaved": case({**TENSOR, "schedule": "interleaved"}, {**LOOP, "checkpointing": True}),
     "tensor zero-bubble-v, norms of queries and keys": case({**TENSOR, "schedule": "zero-bubble-v"}, arch={"qk_norm": True}),
     "copies 1f1b, NaN in one micro-batch": case({**COPIES, "schedule": "1f1b"}, poison=2),
     "copies zero-bubble": case({**COPIES, "schedule": "zero-bubble"}),
 }
 EIGHT = {
-    "shards tensor 1f1b muon": case({**SHARD, **TENSOR, "schedule": "1f1b"}, MUON),
+    "shards tensor 1f1b muon": case({**SHARD, **TENSOR, "schedule": "1f1b"}, MUON, ONE_A_STAGE),
     "shards tensor zero-bubble, z-loss": case({**SHARD, **TENSOR, "schedule": "zero-bubble"}, z_loss=0.1),
     "copies shards interleaved": case({**COPIES, **SHARD, "schedule": "interleaved"}),
-    "copies tensor gpipe": case({**COPIES, **TENSOR, "schedule": "gpipe"}),
+    "copies tensor gpipe": case({**COPIES, **TENSOR, "schedule": "gpipe"}, arch=ONE_A_STAGE),
 }
 
 

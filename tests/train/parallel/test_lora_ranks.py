@@ -6,10 +6,8 @@ from parallel_runs import Case, check_equal, run
 
 LAYOUTS = {
     "copies": {"replicate": 2},
-    "ZeRO-1": {"shard": 2, "zero": 1},
     "ZeRO-3": {"shard": 2},
     "tensor": {"tensor": 2},
-    "pipeline": {"pipeline": 2},
     "zero-bubble": {"pipeline": 2, "schedule": "zero-bubble"},
 }
 ONE = Case(loop={"optimizer": {"kind": "adamw"}}, lora={"rank": 3, "alpha": 6}, arch={"layers": 4}, micro=2, documents=True)

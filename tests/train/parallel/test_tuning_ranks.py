@@ -49,7 +49,7 @@ def on_layouts(run: str, folder: str, layouts: dict[str, dict[str, Any]]) -> Non
             config = {**CONFIGS[kind], "micro_batch": options.get("micro_batch", 0), "parallel": parallel}
             work = Path(folder) / name / kind
             arguments = {"weights": "the same"} if module is preference else {}
-            metrics = module.train(layout, None, config, run, "pretrain", str(work / "work"), **arguments)
+            metrics = module.train(layout, None, config, run, f"{run}/pretrain/model", "pretrain/model", str(work / "work"), **arguments)
             if layout.is_main:
                 (work / "metrics.json").write_text(json.dumps(metrics))
                 (Path(run) / stage / "logs" / "train.jsonl").rename(work / "train.jsonl")

@@ -7,7 +7,7 @@ import lxml.html
 import numpy as np
 import pytest
 from fastwarc.warc import ArchiveIterator, WarcRecordType
-from hypothesis import given, settings
+from hypothesis import given
 from page_blocks import MARKUP, texts, walked
 
 from corpusmill.pipeline.ingest.page.blocks import tables
@@ -151,7 +151,6 @@ def test_the_kernel_hashes_as_the_tables() -> None:
     assert len(set(words[:, 0])) > 300
 
 
-@settings(max_examples=300, deadline=None)
 @given(MARKUP)
 def test_no_text_is_lost_or_made_up(parts: list[str]) -> None:
     page, body = walked_and_serialised("".join(parts).encode())

@@ -1,0 +1,308 @@
+"""A small run with known decisions, written through the run's own contracts (shards, manifests, token shards)."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from corpusmill.pipeline.manifest import FileRef, Manifest, TaskRow
+from corpusmill.pipeline.schemas import DOCUMENTS, REPORT, document_id, with_columns
+from corpusmill.pipeline.shards import publish, read_table
+from corpusmill.pipeline.special_tokens import EOT_ID, SPECIAL_TOKENS
+from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.tokenshards import INDEX, Shard, ShardSet, shard_contents, shard_names
+
+HOSTILE = "before<script>alert(1)</script><img src=x onerror=alert(2)> \x1b[31mred\x1b]0;title\x07 \u202eright to left\u202c after"
+HOSTILE_URL = 'http://evil.test/<b onmouseover=alert(3)>?q="\u202e\x1b[2J'
+RULES = [
+    {"step": "gopher", "rule": "short", "column": "words", "comparison": "<", "threshold": 20},
+    {"step": "gopher", "rule": "symbols", "column": "symbol_ratio", "comparison": ">", "threshold": 0.1},
+    {"step": "language", "rule": "language", "column": "language_score", "comparison": "<", "threshold": 0.65},
+    {"step": "gopher", "rule": "never", "column": "words", "comparison": ">", "threshold": 100000},
+]
+
+
+def _figures(tokens: int, size: int = 10_000) -> dict[str, Any]:
+    words = {"words": 1000, "tokens_per_word": tokens / 1000, "words_split": 0.25}
+    return {"documents": 10, "utf8_bytes": size, "tokens": tokens, "bytes_per_token": size / tokens, **words}
+
+
+#: What judging the tokenizer has found; one of the names is hostile, as are a language, a host and a token.
+QUALITY = {
+    "vocabulary_size": 400,
+    "judged": {"held_out": True, "documents": 10, "utf8_bytes": 10_000},
+    "usage": {
+        "unused_tokens": 7, "unused_bytes": 5,
+        "undertrained": {"below": 100, "tokens": 30, "worst": [{"id": 300, "text": "a\x1b[31m<b>", "uses": 3}]},
+        "never_produced": {"tokens": 1, "first": [{"id": 301, "text": "never\u202e"}]},
+    },
+    "tokenizers": {
+        name: {
+            **_figures(tokens),
+            "languages": {"en": _figures(tokens // 2, 6000), HOSTILE: _figures(tokens // 2, 4000)},
+            "hosts": {"host.test": _figures(tokens), "evil<script>": _figures(1)},
+        }
+        for name, tokens in (("this run", 4000), ("gpt2", 2500), ("/some/folder/<i>other/tokenizer.json", 3000))
+    },
+}  # fmt: skip
+
+
+class RunBuilder:
+    """Writes stages into a run folder; every method takes plain rows."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.storage = Storage(str(folder))
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def json(self, path: str, value: Any) -> None:
+        self.storage.write_bytes(path, json.dumps(value).encode())
+
+    def stage(self, name: str, parts: list[dict[str, Any]], finish: bool = True, warnings: tuple[str, ...] = (),
+              read: Sequence[str] = ("in",)) -> None:  # fmt: skip
+        """`parts` are the files of each task by path, `read` the files that each has read."""
+        storage = self.storage.child(name)
+        manifest = Manifest(storage)
+        inputs = [FileRef(path, "x", 1) for path in read]
+        for number, files in enumerate(parts):
+            outputs = [publish(storage, path, files[path]) for path in sorted(files)]
+            report = next((t for p, t in files.items() if p.startswith("report/")), None)
+            rows = report.num_rows if report is not None else 0
+            kept = sum(report["kept"].to_pylist()) if report is not None else 0
+            manifest.append(
+                TaskRow(f"part-{number:05d}", f"{name}{number}", inputs, "c", "v", rows, kept, rows - kept, 1, outputs,
+                        warnings=list(warnings) if number == 0 else [])
+            )  # fmt: skip
+        if finish:
+            manifest.finish([f"part-{number:05d}" for number in range(len(parts))])
+
+
+def documents(rows: list[dict[str, Any]], extra: list[pa.Field]) -> pa.Table:
+    schema = with_columns(DOCUMENTS, extra)
+    return pa.Table.from_pylist(
+        [{**{f.name: None for f in schema}, **{k: v for k, v in r.items() if k in schema.names}} for r in rows], schema
+    )
+
+
+def report(rows: list[dict[str, Any]], extra: list[pa.Field], metadata: dict[bytes, bytes] | None = None) -> pa.Table:
+    schema = with_columns(REPORT, extra).with_metadata(metadata)
+    return pa.Table.from_pylist([{f.name: row.get(f.name) for f in schema} for row in rows], schema)
+
+
+def pages() -> list[dict[str, Any]]:
+    """60 records: 4 of them no pages; of the 56 pages 5 are short, 4 full of symbols (one of them short too), 3 in no clear language."""
+    rows = []
+    for number in range(60):
+        words = 3 if number in (10, 11, 12, 13, 14) else 30 + number
+        text = " ".join(f"word{number}x{place}" for place in range(words))
+        url = f"http://host{number % 3}.test/page-{number}.html"
+        if number == 30:
+            text, url = f"{HOSTILE} {text}", HOSTILE_URL
+        rows.append(
+            {
+                "id": document_id(url, text.encode()), "url": url, "timestamp": "2024-01-01T00:00:00Z",
+                "source": f"crawl-{number % 2}.warc.gz",
+                "offset": number * 1000, "length": 900, "text": text, "number": number, "words": words,
+                "http_status": 404 if number < 4 else 200, "symbol_ratio": 0.2 if number in (14, 15, 16, 17) else number / 1000,
+                "language": "de" if number % 5 == 0 else "en", "language_score": 0.5 if number in (30, 31, 32) else 0.9,
+            }
+        )  # fmt: skip
+    return rows
+
+
+def write_run(folder: Path, stages: tuple[str, ...] = ("ingest", "filter", "dedup", "tokens", "training")) -> RunBuilder:
+    """The whole run, or its first stages."""
+    run = RunBuilder(folder)
+    run.json(
+        "run.json", {"inputs": ["crawl/"], "recipe": {name: {} for name in ("ingest", "filter", "dedup")}, "versions": {"corpusmill": "0"}}
+    )
+    rows = pages()
+    if "ingest" in stages:
+        _ingest(run, rows)
+    rows = [row for row in rows if row["http_status"] == 200]
+    if "filter" in stages:
+        rows = _filter(run, rows)
+    if "dedup" in stages:
+        rows = _dedup(run, rows)
+    if "tokens" in stages:
+        _tokens(run, rows)
+    if "training" in stages:
+        _training(run)
+    return run
+
+
+def _halves(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    return [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
+
+
+def _ingest(run: RunBuilder, rows: list[dict[str, Any]]) -> None:
+    fields = [
+        pa.field("source", pa.string()),
+        pa.field("offset", pa.int64()),
+        pa.field("length", pa.int64()),
+        pa.field("http_status", pa.int32()),
+    ]
+    parts = []
+    for number, half in enumerate(_halves(rows)):
+        good = [row for row in half if row["http_status"] == 200]
+        decided = [
+            {**r, "kept": r["http_status"] == 200, "failed": [] if r["http_status"] == 200 else ["http_status"],
+             "chars_in": len(r["text"]), "chars_out": len(r["text"]) if r["http_status"] == 200 else 0}
+            for r in half
+        ]  # fmt: skip
+        parts.append({f"data/part-{number:05d}.parquet": documents(good, []), f"report/part-{number:05d}.parquet": report(decided, fields)})
+    run.stage("ingest", parts, warnings=("crawl-0.warc.gz: cut short at byte 60000, so its last record is left out.",))
+
+
+def _failed(row: dict[str, Any]) -> list[str]:
+    checks = {"short": row["words"] < 20, "symbols": row["symbol_ratio"] > 0.1, "language": row["language_score"] < 0.65}
+    return [name for name, fired in checks.items() if fired]
+
+
+def _filter(run: RunBuilder, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    added = [pa.field("language", pa.string()), pa.field("language_score", pa.float64())]
+    fields = [pa.field("words", pa.int64()), pa.field("symbol_ratio", pa.float64()), *added]
+    parts, kept = [], []
+    for number, half in enumerate(_halves(rows)):
+        decided = [
+            {
+                **r,
+                "kept": not _failed(r),
+                "failed": _failed(r),
+                "chars_in": len(r["text"]),
+                "chars_out": 0 if _failed(r) else len(r["text"]),
+            }
+            for r in half
+        ]
+        good = [row for row in decided if row["kept"]]
+        kept += good
+        parts.append(
+            {
+                f"data/part-{number:05d}.parquet": documents(good, added),
+                f"report/part-{number:05d}.parquet": report(decided, fields, {b"corpusmill.rules": json.dumps(RULES).encode()}),
+            }
+        )
+    run.stage("filter", parts)
+    return kept
+
+
+def _dedup(run: RunBuilder, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The documents 40 to 43 are one cluster, of which 43 stays."""
+    fields = [pa.field("cluster_size", pa.int64()), pa.field("kept_id", pa.string()), pa.field("similarity", pa.float64()),
+              pa.field("verified", pa.string())]  # fmt: skip
+    leader = next(row["id"] for row in rows if row["number"] == 43)
+    decided = []
+    for row in rows:
+        inside, removed = 40 <= row["number"] <= 43, 40 <= row["number"] < 43
+        decided.append(
+            {**row, "kept": not removed, "failed": ["near_duplicate"] if removed else [], "chars_in": len(row["text"]),
+             "chars_out": 0 if removed else len(row["text"]), "cluster_size": 4 if inside else 1,
+             "kept_id": leader if inside else row["id"], "similarity": row["number"] / 50 if removed else None,
+             "verified": "exact_jaccard" if removed else None}
+        )  # fmt: skip
+    good = [row for row in decided if row["kept"]]
+    run.stage(
+        "dedup",
+        [
+            {
+                "data/part-00000.parquet": documents(good, [pa.field("language", pa.string())]),
+                "report/part-00000.parquet": report(decided, fields),
+                **_clusters(run, [row for row in decided if row["cluster_size"] > 1]),
+            }
+        ],
+        read=[path for stage in ("ingest", "filter") for path in run.storage.list_files(f"{stage}/data")],
+    )
+    return good
+
+
+def _clusters(run: RunBuilder, members: list[dict[str, Any]]) -> dict[str, pa.Table]:
+    """The cluster tables of the dedup stage: where its members lie in the shards that it read, and what each crawl file loses."""
+    stage = "filter" if run.storage.exists("filter/data") else "ingest"
+    places = {}
+    for path in run.storage.list_files(f"{stage}/data"):
+        for row, id_ in enumerate(read_table(run.storage, path, ["id"])["id"].to_pylist()):
+            places[id_] = (Path(path).stem, row)
+    rows = [{**member, "shard": places[member["id"]][0], "row": places[member["id"]][1]} for member in members]
+    names = ("shard", "row", "id", "source", "kept", "cluster_size", "kept_id", "similarity", "verified")
+    counts = {"documents": 30, "exact": 0, "near": 2, "share": 2 / 30}
+    return {
+        "clusters/part-00000.parquet": pa.Table.from_pylist([{name: row[name] for name in names} for row in rows]),
+        "clusters/sources.parquet": pa.Table.from_pylist([{"source": "crawl-0.warc.gz", **counts}]),
+    }
+
+
+def _tokens(run: RunBuilder, rows: list[dict[str, Any]]) -> None:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer.train_from_iterator(
+        [r["text"] for r in rows],
+        trainers.BpeTrainer(vocab_size=400, special_tokens=list(SPECIAL_TOKENS), initial_alphabet=alphabet, show_progress=False),
+    )
+    run.stage("tokenizer", [{"tokenizer.json": tokenizer.to_str().encode(), "quality.json": json.dumps(QUALITY).encode()}])
+    sha256 = hashlib.sha256(tokenizer.to_str().encode()).hexdigest()
+    files: dict[str, Any] = {}
+    data_row = 0
+    decided: list[dict[str, Any]] = []
+    for split, part in (("train", rows[:-4]), ("validation", rows[-4:])):
+        ids, index = [], []
+        for row in part:
+            encoded = [*tokenizer.encode(row["text"]).ids, EOT_ID]
+            place = {"first": len(ids), "tokens": len(encoded), "utf8_bytes": len(row["text"].encode()), "split": split}
+            index.append(
+                {
+                    **row,
+                    **place,
+                    "data_file": "dedup/data/part-00000.parquet",
+                    "data_row": data_row,
+                    "text_begin": 0,
+                    "copy": 0,
+                    "cluster_id": None,
+                    "chars_in": len(row["text"]),
+                }
+            )
+            data_row += 1
+            ids += encoded
+        contents = shard_contents(0, np.array(ids, "<u2"), pa.Table.from_pylist([{f.name: r[f.name] for f in INDEX} for r in index], INDEX))
+        shard = Shard(*shard_names(0), len(ids), len(part), sum(r["utf8_bytes"] for r in index), "", "")
+        description = ShardSet("uint16", 400, sha256, split, (shard,), EOT_ID)
+        files |= {f"{split}/{name}": content for name, content in contents.items()}
+        files[f"{split}/shards.json"] = description.to_json()
+        decided += index
+    fields = [pa.field(name, pa.int64()) for name in ("tokens", "utf8_bytes", "copies")]
+    fields += [pa.field("split", pa.string()), pa.field("component", pa.string()), pa.field("shards", pa.list_(pa.int64()))]
+    files["report/tokens-00000.parquet"] = report(
+        [{**r, "kept": True, "failed": [], "chars_out": r["chars_in"], "copies": 1, "shards": [0], "component": None} for r in decided],
+        fields,
+    )
+    run.stage("tokens", [files])
+
+
+def _training(run: RunBuilder) -> None:
+    for stage in ("pretrain", "sft", "align"):
+        lines = [{"step": step, "loss": 5.0 / (step + 1), "lr": 1e-3 * step, "grad_norm": 1.0} for step in range(50)]
+        if stage == "align":
+            lines[7]["loss"] = "nan"
+        run.storage.write_bytes(f"{stage}/logs/train.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
+    scores = {"pretrain": {"bits_per_byte": {"value": 1.234567}, "preferences": None}}
+    run.json("evaluate/scores.json", {**scores, "align": {"bits_per_byte": {"value": 1.5}, "preferences": {"accuracy": 0.75}}})
+    said = {"kind": "answer", "prompt": "The history of", "text": f"x {HOSTILE}"}
+    run.json("evaluate/samples.json", {"pretrain": [{**said, "text": "first"}], "align": [said]})
+    measure = {
+        "stage": "filter",
+        "phase": "",
+        "seconds": 2.0,
+        "tasks": 2,
+        "rows_in": 56,
+        "bytes_in": 4_000_000,
+        "workers": 1,
+        "peak_mb": 321,
+    }
+    run.storage.write_bytes("metrics.jsonl", json.dumps(measure).encode() + b"\n")

@@ -1,0 +1,214 @@
+"""The stage with losses other than DPO's, with single completions, and with a reference model of its own."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.train import losses, reference
+from corpusmill.train.align import AlignConfig, AlignStage
+from corpusmill.train.sft import SftConfig, SftStage
+
+QUICK = {
+    "batch": 8, "held_out": 0.2, "per_document": 1, "evaluate_every": 0, "epochs": 6,
+    "loop": {"threads": 1, "steps": 40, "optimizer": {"lr": 3e-3}},
+}  # fmt: skip
+SFT = SftStage(SftConfig.model_validate({"batch": 4, "loop": {"threads": 1, "steps": 20, "optimizer": {"lr": 2e-2, "muon_lr": 0.02}}}))
+ONE_STEP = {"threads": 1, "steps": 1}
+
+
+def stage(**changes) -> AlignStage:
+    return AlignStage(AlignConfig.model_validate({**QUICK, **changes}))
+
+
+def steps_of(run) -> list[dict]:
+    return [json.loads(line) for line in run.child("align").read_bytes("logs/train.jsonl").splitlines()]
+
+
+def metrics_of(run) -> dict:
+    return json.loads(run.child("align").read_bytes("metrics.json"))
+
+
+def references_of(run) -> set[str]:
+    return {path.name for path in Path(run.path("align/checkpoints")).glob("reference-*")}
+
+
+@pytest.mark.parametrize("loss", ["orpo", "simpo"])
+def test_losses_without_a_reference_measure_none(pretrained_run, execute, loss):
+    execute(pretrained_run, stage(loss=loss, loop={**QUICK["loop"], "steps": 15}))
+    metrics, first = metrics_of(pretrained_run), steps_of(pretrained_run)[0]
+    before, after = metrics["held_out_before"], metrics["held_out_after"]
+    assert not references_of(pretrained_run) and "kl" not in first
+    uniform = math.log(600)  # nats a token of an untrained model
+    expected = uniform + 0.1 * math.log(2) if loss == "orpo" else math.log1p(math.e)
+    assert first["preference_loss"] == pytest.approx(expected, abs=1e-5)
+    assert first["reward_chosen"] == pytest.approx(-uniform * metrics["beta"], rel=1e-5)
+    assert after["loss"] < before["loss"] and after["margin"] > before["margin"]
+
+
+def single_rows(count: int) -> list[dict]:
+    """One completion of each, every third of them good."""
+    return [
+        {"prompt": f"What is {n}?", "completion": f"It is {n}." if n % 3 == 0 else f"Who cares about {n}", "label": n % 3 == 0}
+        for n in range(count)
+    ]
+
+
+def test_kto_learns_from_single_completions(pretrained_run, execute, tmp_path):
+    path = tmp_path / "own.jsonl"
+    rows = single_rows(60)
+    rows += [{"prompt": "Blank?", "completion": " ", "label": True}, {"prompt": "Two?", "chosen": "It is 2.", "rejected": "Who cares"}]
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    done = execute(pretrained_run, SFT, stage(loss="kto", files=[str(path)], beta=0.5))
+    assert (done.manifest.tasks["pairs"].kept, done.manifest.tasks["pairs"].counts) == (61, {"empty": 1})
+    lines, metrics = steps_of(pretrained_run), metrics_of(pretrained_run)
+    assert lines[0]["loss"] == pytest.approx(0.5, abs=1e-7) and lines[0]["kl"] == lines[0]["margin"] == 0
+    assert max(line["kl"] for line in lines) > 0.01
+    before, after = metrics["held_out_before"], metrics["held_out_after"]
+    assert before["loss"] == pytest.approx(0.5, abs=1e-5) and after["loss"] < 0.4
+    assert after["accuracy"] > 0.8 and after["margin"] > 0.5 and after["preference_accuracy"] > 0.9
+    assert after["chosen_tokens"] == before["chosen_tokens"] > 0
+
+
+def test_kto_takes_pairs_as_two_completions(pretrained_run, execute):
+    execute(pretrained_run, stage(loss="kto", loop={"threads": 1, "steps": 2}))
+    assert steps_of(pretrained_run)[0]["count"] == 8
+    assert len(references_of(pretrained_run)) == 4  # completions and mismatched ones, learned and held out
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"prompt": "a", "completion": "b"}, r"own\.jsonl:1: `label` is missing, expected true or false"),
+        ({"prompt": "a", "completion": "b", "label": 1}, r"own\.jsonl:1: `label` is a int, expected true or false"),
+        ({"completion": "b", "label": True}, r"own\.jsonl:1: no pair: it has neither `prompt`"),
+    ],
+)
+def test_bad_completions_are_one_sentence(pretrained_run, execute, tmp_path, row, message):
+    path = tmp_path / "own.jsonl"
+    path.write_text(json.dumps(row))
+    with pytest.raises(InputError, match=message):
+        execute(pretrained_run, stage(loss="kto", files=[str(path)]))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"label_smoothing": 0.1}, "label_smoothing is for the losses conservative and robust, and the loss is sigmoid"),
+        ({"loss": "ipo", "gamma": 1}, "gamma is for the loss simpo, and the loss is ipo"),
+        ({"undesirable_weight": 2}, "undesirable_weight is for the loss kto, and the loss is sigmoid"),
+        ({"loss": "orpo", "nll_weight": 0.1}, "nll_weight is 0 with the loss orpo"),
+        ({"loss": "simpo", "reference": "other"}, "reference is for losses with a reference model, and simpo needs none"),
+        ({"loss": "kto", "batch": 1}, "batch is at least 2 with the loss kto"),
+        ({"loss": "kto", "parallel": {"pipeline": 2}}, "parallel.pipeline is 1 with the loss kto"),
+    ],
+)
+def test_an_option_that_the_loss_does_not_have_is_refused(given, message):
+    with pytest.raises(ValidationError, match=message):
+        AlignConfig.model_validate(given)
+
+
+def test_values_that_are_not_given_are_those_usual_with_the_loss():
+    chosen = {loss: AlignConfig(loss=loss) for loss in ("sigmoid", "mean-sigmoid", "simpo", "orpo", "kto")}
+    assert {loss: (config.beta, config.gamma, config.nll_weight) for loss, config in chosen.items()} == {
+        "sigmoid": (0.1, 0, 0.2), "mean-sigmoid": (5, 0, 0.2), "simpo": (2, 1, 0.2), "orpo": (0.1, 0, 0), "kto": (0.1, 0, 0),
+    }  # fmt: skip
+    assert AlignConfig(loss="simpo", beta=3).gamma == 1.5 and AlignConfig(loss="simpo", gamma=0).gamma == 0
+    for config in chosen.values():  # as processes are given it
+        assert AlignConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+# ---- the reference ----------------------------------------------------------------------------------
+
+
+def changed(folder: Path, target: Path, config: dict | None = None, scale: float = 1.0) -> Path:
+    """A copy of a model folder with other values in its configuration, and its embedding scaled."""
+    target.mkdir()
+    for path in folder.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+    tensors = load_file(target / "model.safetensors")
+    tensors["model.embed_tokens.weight"] *= scale
+    tensors["lm_head.weight"] += torch.linspace(0, scale - 1, 600)[:, None]
+    save_file(tensors, target / "model.safetensors", {"format": "pt"})
+    if config:
+        (target / "config.json").write_text(json.dumps(json.loads((target / "config.json").read_text()) | config))
+    return target
+
+
+def test_another_model_can_be_the_reference(pretrained_run, execute, tmp_path):
+    other = changed(Path(pretrained_run.path("pretrain/model")), tmp_path / "other", scale=3.0)
+    execute(pretrained_run, stage(reference=str(other), loop=ONE_STEP))
+    first = steps_of(pretrained_run)[0]
+    assert abs(first["kl"]) > 0.01 and first["preference_loss"] != pytest.approx(math.log(2), abs=1e-4)
+    measured = references_of(pretrained_run)
+    save_file(
+        {**load_file(other / "model.safetensors"), "lm_head.weight": torch.zeros(600, 32)}, other / "model.safetensors", {"format": "pt"}
+    )
+    execute(pretrained_run, stage(reference=str(other), loop=ONE_STEP))
+    assert len(references_of(pretrained_run) - measured) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("vocabulary", r"other has another vocabulary than the model that is aligned"),
+        ("context", r"other has a context of 80 tokens, the model that is aligned one of 160"),
+        ("nothing there", r"align\.reference: .*other is no model folder, as it has no config\.json"),
+    ],
+)
+def test_a_reference_that_does_not_fit_is_one_sentence(pretrained_run, execute, tmp_path, change, message):
+    other = tmp_path / "other"
+    if change != "nothing there":
+        changed(Path(pretrained_run.path("pretrain/model")), other, {"max_position_embeddings": 80} if change == "context" else None)
+    if change == "vocabulary":
+        tokenizer = json.loads((other / "tokenizer.json").read_text())
+        words = tokenizer["model"]["vocab"]
+        words["!"], words["#"] = words["#"], words["!"]
+        (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(InputError, match=message):
+        execute(pretrained_run, stage(reference=str(other)))
+
+
+def test_the_cache_is_known_by_all_that_it_depends_on(pretrained_run, execute, finish, encoder, monkeypatch, tmp_path):
+    from corpusmill.train.template import template_files
+
+    monkeypatch.setattr(reference, "measured", lambda model, sequences, *_: reference.Reference(torch.zeros(len(sequences))))
+    begun = Path(pretrained_run.path("pretrain/model"))
+    shorter = changed(begun, tmp_path / "shorter", {"max_position_embeddings": 150})
+    heavier = changed(begun, tmp_path / "heavier", scale=1.1)
+    talking = changed(begun, tmp_path / "talking")
+    for name, content in template_files(160, "{# the same text #}" + encoder.template.source).items():
+        (talking / name).write_bytes(content)
+    few = {"pairs": 20, "loop": ONE_STEP}
+    changes: dict[str, dict] = {
+        "batch": {"batch": 6}, "micro_batch": {"micro_batch": 4}, "seed": {"seed": 5}, "pairs": {"max_chars": 90},
+        "precision": {"loop": {**ONE_STEP, "precision": "bf16"}},
+    }  # fmt: skip
+    models = {"lengths": shorter, "weights": heavier, "template": talking}
+    execute(pretrained_run, stage(**few))
+    known = references_of(pretrained_run)
+    for name in (*changes, *models):
+        if name in models:
+            finish(pretrained_run, "pretrain", {f"model/{path.name}": path for path in sorted(models[name].iterdir())})
+        execute(pretrained_run, stage(**{**few, **changes.get(name, {})}))
+        new = references_of(pretrained_run) - known
+        assert len(new) == 2, name
+        known |= new
+    execute(pretrained_run, stage(**few, beta=0.3))  # which it does not depend on
+    assert references_of(pretrained_run) == known
+
+
+def test_log_probabilities_that_are_not_finite_skip_their_step(pretrained_run, execute, monkeypatch):
+    calls = iter(range(99))
+    sigmoid = losses.LOSSES["sigmoid"]
+    monkeypatch.setitem(losses.LOSSES, "sigmoid", lambda pairs, options: sigmoid(pairs, options) * (math.nan if next(calls) == 3 else 1))
+    execute(pretrained_run, stage(held_out=0, loop={**ONE_STEP, "steps": 6}))
+    lines = steps_of(pretrained_run)
+    assert ["skipped" in line for line in lines] == [False, False, False, True, False, False]
+    assert lines[3]["skipped"].startswith("loss is nan") and len(set(lines[3]["documents"])) == 8
+    assert metrics_of(pretrained_run)["skipped_steps"] == 1

@@ -1,0 +1,150 @@
+"""What `sft inspect` shows is what is learned, and nothing of it drives a terminal or a page."""
+
+import base64
+import hashlib
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.train.packing import IGNORED
+from corpusmill.train.records import BadRow
+from corpusmill.train.sft import DROPPED_FILE, EXAMPLES_FILE
+from corpusmill.train.sft_data import Example, dropped_table, examples_table, prepare
+from corpusmill.train.sft_look import CUT, LEARNED, Source, choose, choose_row, source_of_files, source_of_run
+from corpusmill.train.sft_look_view import head, show, write_page
+
+ROLES = {"u": "user", "a": "assistant", "s": "system"}
+
+
+def example(identifier: str, roles: str, *contents: str, held_out: bool = False) -> Example:
+    return Example(identifier, None, "file", held_out, [{"role": ROLES[r], "content": c} for r, c in zip(roles, contents, strict=True)])
+
+
+EXAMPLES = [
+    example("a1", "sua", "Be brief.", "Hi <|im_end|> \x1b[31mred", "Hello <script>"),
+    example("a2", "uaua", "One?", "It is one.", "Two?", "It is two."),
+    example("b1", "ua", "Held out?", "Yes.", held_out=True),
+    example("b2", "ua", "Long?", "The mill grinds the grain. " * 40),
+]
+DROPPED = [
+    example("c1", "ua", "Silent?", " "),
+    Example("own.jsonl:7", None, "file", False, [], BadRow("own.jsonl:7: not JSON.", "not_json")),
+]
+
+
+@pytest.fixture
+def source(encoder) -> Source:
+    return Source("here", encoder, 150, EXAMPLES, [])
+
+
+def printed(source: Source, shown, tokens: bool = False, **console) -> str:
+    file = io.StringIO()
+    show(shown, [head(source, shown)], Console(file=file, highlight=False, soft_wrap=True, **console), tokens)
+    return file.getvalue()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("sua"), st.text(st.characters(exclude_categories=["Cs"]), max_size=40)), min_size=1, max_size=6))
+def test_states_are_those_of_the_targets(encoder, turns):
+    one = example("x", "".join(role for role, _ in turns), *(content for _, content in turns))
+    prepared, shown = prepare(one, encoder, 64), Source("here", encoder, 64, [one], None).show(one)
+    assert [token.id for token in shown.tokens] == prepared.encoded.ids.tolist()
+    assert shown.count(CUT) == max(0, len(prepared.encoded.ids) - 65) and shown.failed == prepared.failed
+    targets = prepared.tokens.mask.tolist() if prepared.tokens else [False] * len(shown.tokens[:65])
+    assert [token.state == LEARNED for token in shown.tokens[:65]] == targets and shown.count(LEARNED) == prepared.n_targets
+    if "\ufffd" not in (whole := encoder.tokenizer.decode(prepared.encoded.ids.tolist(), skip_special_tokens=False)):
+        assert prepared.truncated or "".join(stretch.text for stretch in shown.stretches) == whole
+
+
+def test_marks_where_there_is_no_colour(source):
+    text = printed(source, choose(source, 2))
+    assert "2 of here: 3 examples to learn from, 1 held out, 0 dropped; context 150" in text
+    assert "a1 file, " in text and "\x1b" not in text
+    assert (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi <\\|im_end|> red<|im_end|>\n"
+        "<|im_start|>assistant\n{+Hello <script><|im_end|>+}\n"
+    ) in text
+    assert re.findall(r"\{\+(.*?)\+\}", text.split("a2 file")[1]) == ["It is one.<|im_end|>", "It is two.<|im_end|>"]
+    long = printed(source, choose(source, 1, identifier="b2"))
+    assert re.search(r"\{\+The mill .*\+\}\[-.*<\|im_end\|>\n-\]\n", long) and re.search(r"tokens, \d+ learned, \d+ cut off", long)
+
+
+def test_colours_on_a_terminal(source):
+    text = printed(source, choose(source, 1), force_terminal=True, color_system="standard")
+    assert "\x1b[1;32mHello <script>\x1b[0m\x1b[1;7;32m<|im_end|>\x1b[0m" in text and "\x1b[31mred" not in text and "{+" not in text
+    assert printed(source, choose(source, 1), force_terminal=True, no_color=True).count("{+") == 2
+
+
+def test_a_line_for_each_token(source):
+    lines = [
+        line.split(None, 3)
+        for line in printed(source, choose(source, 1, row=2), tokens=True).splitlines()
+        if re.match(r" +\d+ +\d+ ", line)
+    ]
+    shown = source.show(EXAMPLES[1])
+    assert [int(line[1]) for line in lines] == [token.id for token in shown.tokens]
+    assert lines[0][2:] == ["special", 'given    "<|im_start|>"']
+
+
+def test_a_packed_row_holds_what_the_packing_says(source):
+    packed, examples = source.pack(False)
+    shown, rows, padding = choose_row(source, 1, False)
+    assert rows == packed.n_rows == 2
+    assert [one.example.id for one in shown] == [examples[number].id for number in packed.members[0]]
+    shown, _, padding = choose_row(source, 2, False)
+    for segment, one in enumerate(shown):
+        here = np.flatnonzero(packed.segments[1] == segment)
+        assert (here[0], here[-1] + 2 - here[0]) == (one.begin, len(one.tokens) - one.count(CUT))
+        assert np.count_nonzero(packed.targets[1][here] != IGNORED) == one.count(LEARNED)
+    assert padding == np.count_nonzero(packed.segments[1] == len(shown)) and len(shown) == 2
+    assert [one.example.id for one in choose_row(source, 1, True)[0]] == ["b1"]
+    with pytest.raises(InputError, match="here: has no packed row 9; there are 2"):
+        choose_row(source, 9, False)
+
+
+def test_a_page_is_escaped_and_lets_nothing_in(source, tmp_path):
+    write_page(choose(source, 3), ["<b>head"], str(tmp_path / "page.html"), tokens=True)
+    page = (tmp_path / "page.html").read_text()
+    assert '<span class="learned">Hello &lt;script&gt;</span><span class="learned special">&lt;|im_end|&gt;</span>' in page
+    assert "<script" not in page and "\x1b" not in page and "&lt;b&gt;head" in page and page.count("<section>") == 3
+    style = re.search("<style>(.*?)</style>", page, re.S)[1]
+    assert f"style-src &#39;sha256-{base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()}&#39;" in page
+    with pytest.raises(InputError, match="none/page.html: can't be written"):
+        write_page([], [], str(tmp_path / "none/page.html"), False)
+
+
+def test_a_run_shows_what_it_kept_and_what_it_dropped(pretrained_run, finish, encoder):
+    prepared = [prepare(one, encoder, 160) for one in [*EXAMPLES, *DROPPED]]
+    kept = [p.example for p in prepared if not p.failed]
+    finish(pretrained_run, "sft", {EXAMPLES_FILE: examples_table(kept), DROPPED_FILE: dropped_table(prepared)})
+    folder = pretrained_run.root
+    pretrained_run.write_bytes("run.json", json.dumps({"recipe": {"sft": {"template": "llama3"}}}).encode())
+    source = source_of_run(folder)
+    assert source.context == 160 and [one.example.id for one in choose(source, 9)] == ["a1", "a2", "b2"]
+    assert [one.example.id for one in choose(source, 9, held_out=True)] == ["b1"]
+    silent, bad = choose(source, 9, dropped=True)
+    assert (silent.failed, silent.note, bool(silent.tokens)) == (["empty_answer"], None, True)
+    assert (bad.failed, bad.note, bad.tokens) == (["not_json"], "own.jsonl:7: not JSON.", [])
+    assert choose(source, 1, identifier="own.jsonl:7")[0].failed == ["not_json"]
+    assert choose(source, 1)[0].tokens[0].text == "<|begin_of_text|>"
+    for wrong, message in (({"identifier": "zz"}, "no example with the id 'zz'"), ({"row": 9}, "has no example 9; there are 4")):
+        with pytest.raises(InputError, match=message):
+            choose(source, 1, **wrong)
+    pretrained_run.child("sft").remove_folder("data")
+    with pytest.raises(InputError, match="has no examples of instruction tuning yet; corpusmill sft "):
+        source_of_run(folder)
+
+
+def test_files_beside_a_model(pretrained_run, tmp_path):
+    rows = [{"prompt": "Mill?", "completion": "It grinds."}, {"text": "none"}]
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    source = source_of_files(pretrained_run.path("pretrain/model"), [str(tmp_path / "own.jsonl")], "chatml")
+    good, bad = choose(source, 9)
+    assert good.count(LEARNED) > 2 and bad.failed == ["no_example"] and choose(source, 9, dropped=True) == [bad]

@@ -1,0 +1,142 @@
+"""A model folder that completes texts and answers messages, and its command."""
+
+import json
+import sys
+from pathlib import Path
+from shutil import copytree
+
+import pytest
+from small_models import random_model
+from speaking import byte_tokenizer, speaking_folder
+from tokenizers import Tokenizer
+
+from corpusmill import cli
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.special_tokens import EOT_ID, IM_END_ID, IM_START_ID, PAD_ID
+from corpusmill.train.checkpoint import save_model
+from corpusmill.train.conversation import user_turn
+from corpusmill.train.prompts import read_prompts
+from corpusmill.train.sampling import Sampling
+from corpusmill.train.speaker import Speaker, load_speaker
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return speaking_folder(tmp_path_factory.mktemp("speaker") / "model")
+
+
+@pytest.fixture(scope="module")
+def speaker(folder: Path) -> Speaker:
+    return load_speaker(folder, "cpu")
+
+
+@pytest.fixture
+def corpusmill(monkeypatch, capsys):
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["corpusmill", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def test_what_ends_a_text_begins_it_and_is_never_written(speaker: Speaker) -> None:
+    assert speaker.stop == {EOT_ID, IM_END_ID} and speaker.begin == (EOT_ID,) and set(speaker.banned) == {PAD_ID, IM_START_ID}
+    assert speaker.ids("<|endoftext|>").count(EOT_ID) == 1  # a name of a special token in a text is text
+    chat = speaker.ids("the cat", chat=True)
+    assert chat == speaker.encoder.encode([user_turn("the cat")], add_generation_prompt=True).ids.tolist() and IM_START_ID in chat
+    with pytest.raises(InputError, match="character 3 of a prompt is not Unicode text"):
+        speaker.ids("ab\udc80")
+
+
+def test_the_tokens_of_another_programs_folder(folder: Path, tmp_path: Path) -> None:
+    other = copytree(folder, tmp_path / "other")
+    tokenizer = Tokenizer.from_file(str(other / "tokenizer.json"))
+    renamed = json.loads(tokenizer.to_str().replace("<|endoftext|>", "<s>").replace("<|im_end|>", "</s>").replace("<|im_start|>", "<unk>"))
+    (other / "tokenizer.json").write_text(json.dumps(renamed))
+    (other / "generation_config.json").write_text('{"bos_token_id": 0, "eos_token_id": [7]}')
+    (other / "tokenizer_config.json").write_text('{"eos_token": {"content": "</s>"}}')
+    speaker = load_speaker(other)
+    assert (speaker.stop, speaker.begin, speaker.banned) == ({3, 7}, (0,), (0, 1, 2))
+
+
+def test_a_streamed_text_is_the_completed_one(speaker: Speaker) -> None:
+    sampling = Sampling(seed=4)
+    (text,) = speaker.complete(["the cat"], max_tokens=40, sampling=sampling)
+    streamed = "".join(speaker.stream(speaker.ids("the cat"), max_tokens=40, sampling=sampling, stop_strings=["\x00\x01"]))
+    assert text.text and streamed and [c for c in text.text if c.isalnum()] == [c for c in streamed if c.isalnum()]
+    assert any(c != " " and not c.isprintable() for c in text.text)  # as it was written
+    assert all(c in "\n\t" or (c >= " " and not "\x7f" <= c <= "\x9f") for c in streamed)  # as a terminal may have it
+
+
+def test_samples_of_a_prompt_do_not_depend_on_other_prompts(speaker: Speaker) -> None:
+    alone = list(speaker.complete(["the cat"], samples=3, max_tokens=12, sampling=Sampling(seed=4)))
+    beside = list(speaker.complete(["größe", "the cat"], samples=3, max_tokens=12, sampling=Sampling(seed=4)))
+    assert [text.prompt for text in beside] == ["größe"] * 3 + ["the cat"] * 3
+    assert beside[3:] == alone and len({text.text for text in alone}) == 3
+
+
+def test_the_command_gives_a_line_of_json_for_each_text(corpusmill, folder: Path, tmp_path: Path, speaker: Speaker) -> None:
+    (tmp_path / "p.jsonl").write_text('{"prompt": "größe"}\n{"prompt": "the mat"}\n')
+    arguments = ("generate", folder, "--prompt", "the cat", "--prompts", tmp_path / "p.jsonl", "--max-tokens", 9, "--json")
+    code, out, err = corpusmill(*arguments, "--samples", 2, "--seed", 5, "--top-k", 20)
+    rows = [json.loads(line) for line in out.splitlines()]
+    asked = ["the cat", "größe", "the mat"]
+    expected = speaker.complete(asked, samples=2, max_tokens=9, sampling=Sampling(top_k=20, seed=5))
+    assert (code, err) == (0, "") and rows == [vars(text) for text in expected]
+    assert {row["ended"] for row in rows} <= {"length", "stop token"} and all(row["tokens"] <= 9 for row in rows)
+    code, out, _ = corpusmill(*arguments, "--greedy", "--stop", "zzz", "--chat")
+    assert [json.loads(line)["prompt"] for line in out.splitlines()] == asked
+
+
+def test_the_command_writes_texts_for_people(corpusmill, folder: Path, tmp_path: Path) -> None:
+    code, out, _ = corpusmill("generate", folder, "--prompt", "the \x1b[2Jcat", "--max-tokens", 30, "--seed", 1)
+    assert code == 0 and out.startswith("the [2Jcat") and "\x1b" not in out
+    (tmp_path / "p.txt").write_text("one\n\ntwo\n")
+    code, out, _ = corpusmill("generate", folder, "--prompts", tmp_path / "p.txt", "--max-tokens", 2)
+    assert code == 0 and "--- 1 of 2: \none" in out and "--- 2 of 2: \ntwo" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "there is no prompt"),
+        (["--prompt", "x", "--overflow", "refuse", "--max-tokens", "200"], "more than the model's context of 128"),
+        (["--prompt", "x", "--stop", ""], "a stop string can't be empty"),
+        (["--prompt", "x", "--top-p", "2"], "top_p has to be from 0 to 1, not 2.0"),
+        (["--prompts", "nowhere.txt"], "nowhere.txt: can't be read"),
+    ],
+)
+def test_what_the_command_refuses_is_one_sentence_and_nothing_written(
+    corpusmill, folder: Path, arguments: list[str], sentence: str
+) -> None:
+    code, out, err = corpusmill("generate", folder, *arguments)
+    assert code == 2 and out == "" and sentence in err and err.count("\n") == 1
+
+
+def test_prompts_of_a_file_that_has_none(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"prompt": "x"}\n{"text": "y"}\n')
+    with pytest.raises(InputError, match=r"a\.jsonl:2: has no `prompt`"):
+        read_prompts(str(tmp_path / "a.jsonl"))
+    (tmp_path / "b.txt").write_bytes(b"ab\xff")
+    with pytest.raises(InputError, match=r"b\.txt: byte 2 is not UTF-8"):
+        read_prompts(str(tmp_path / "b.txt"))
+
+
+def test_folders_that_cannot_speak(folder: Path, tmp_path: Path) -> None:
+    save_model(random_model(), tmp_path / "m", {})
+    with pytest.raises(InputError, match=r"tokenizer\.json: no such file"):
+        load_speaker(tmp_path / "m")
+    save_model(random_model(), tmp_path / "m", {"tokenizer.json": json.dumps({"model": {"vocab": {}}}).encode()})
+    with pytest.raises(InputError, match=r"tokenizer\.json: not a tokenizer"):
+        load_speaker(tmp_path / "m")
+    save_model(random_model(vocab_size=280), tmp_path / "m", {"tokenizer.json": byte_tokenizer().to_str().encode()})
+    (tmp_path / "m" / "generation_config.json").write_text("[]")
+    with pytest.raises(InputError, match=r"generation_config\.json: not a JSON object"):
+        load_speaker(tmp_path / "m")
+    with pytest.raises(InputError, match="no such model folder"):
+        load_speaker(tmp_path / "nothing")

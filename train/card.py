@@ -1,0 +1,140 @@
+"""The model card of an exported model: Markdown under Hugging Face's front matter, written from the run's own records.
+
+Nothing in it is measured anew, and it holds no times or machines: equal runs have equal cards. What comes from documents or
+from models stands in code blocks that it can't end, or is escaped for Markdown.
+"""
+
+import re
+from typing import Any
+
+import yaml
+
+from corpusmill.pipeline.config import digest
+from corpusmill.pipeline.report.read import RunReader
+from corpusmill.pipeline.report.safe import safe_line, safe_text
+from corpusmill.pipeline.report.summary import Summary, read_summary
+from corpusmill.train import card_facts, card_scores
+from corpusmill.train.architecture import Architecture
+from corpusmill.train.card_limits import limitations
+from corpusmill.train.hugging_face import to_hugging_face
+
+TITLES = {"pretrain": "Pre-training", "sft": "Instruction tuning", "align": "Preference alignment"}
+TEMPLATE = "card.md.jinja"
+LONGEST_TEXT = 700
+_MARKS = re.compile(r"([\\`*_\[\]<>&|~#!$])")
+
+
+def model_card(run: str, stage: str, arch: Architecture, name: str, license_: str | None = None) -> str:
+    """The card of the model that `stage` left. Raises InputError where the folder is no run."""
+    summary = read_summary(run, deep=False)
+    reader = summary.reader
+    chain = [trained for trained in card_facts.TRAINED[: card_facts.TRAINED.index(stage) + 1] if reader.present([trained])]
+    facts = {
+        "name": name,
+        "stage": stage,
+        "chats": stage != "pretrain",
+        "shape": card_facts.shape_rows(arch),
+        "summary": summary,
+        "rules": {name: card_facts.rule_rows(decisions) for name, decisions in summary.decisions.items() if name != "dedup"},
+        "dedup": card_facts.dedup_rows(summary),
+        "tokenizer": card_facts.tokenizer_rows(summary),
+        "inputs": _inputs(reader),
+        "trainings": [(TITLES[trained], card_facts.training_rows(reader, trained)) for trained in chain],
+        "models": summary.scores.models,
+        "measured": card_scores.measured(summary),
+        "confidence": reader.settings("evaluate").get("confidence", 0.95),
+        "judged_confidence": (reader.settings("align").get("judged") or {}).get("confidence", 0.95),
+        "judged": card_scores.judged_rows(reader) if stage == "align" else [],
+        "samples": card_scores.samples(reader, stage),
+        "limits": limitations(summary, stage, arch),
+        "identity": _identity(reader, stage),
+        "versions": sorted((reader.description.get("versions") or {}).items()),
+        "languages": languages(summary),
+        "parameters": arch.parameters(),
+        "documents": " and ".join(word for stage, word in (("filter", "filtered"), ("dedup", "deduplicated")) if reader.present([stage])),
+        "pretrained_on": (reader.json("pretrain/metrics.json", dict) or {}).get("tokens"),
+    }
+    front = yaml.safe_dump(front_matter(summary, stage, arch, name, license_), sort_keys=False, allow_unicode=True, width=1000)
+    return f"---\n{front}---\n\n{_environment().get_template(TEMPLATE).render(facts)}"
+
+
+def front_matter(summary: Summary, stage: str, arch: Architecture, name: str, license_: str | None) -> dict[str, Any]:
+    """What Hugging Face reads of a card (https://huggingface.co/docs/hub/model-cards)."""
+    reader = summary.reader
+    kind = to_hugging_face(arch, eos_token_id=0, bos_token_id=0, pad_token_id=0, dtype="float32")["model_type"]
+    tags = [kind, "corpusmill", *(["conversational"] if stage != "pretrain" else [])]
+    tags += [trained for trained in ("sft", "align") if stage == trained or (stage, trained) == ("align", "sft")]
+    front = {
+        "license": license_ or "unknown",
+        "language": languages(summary),
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": tags,
+        "datasets": _datasets(_inputs(reader)),
+        "model-index": card_scores.model_index(summary, stage, name),
+    }
+    return {key: value for key, value in front.items() if value}
+
+
+def languages(summary: Summary) -> list[str]:
+    """What the filter stage kept; else what the tokenizer was judged on, most text first."""
+    for step in summary.reader.settings("filter").get("steps") or []:
+        kept = (step.get("language") or {}).get("keep") if isinstance(step, dict) else None
+        if kept:
+            return [str(language) for language in kept]
+    return [name for name in summary.tokenizer.groups("language") if re.fullmatch(r"[a-z]{2,3}", name)] if summary.tokenizer else []
+
+
+def _inputs(reader: RunReader) -> list[str]:
+    inputs = reader.description.get("inputs")
+    return [str(path) for path in inputs] if isinstance(inputs, list) else []
+
+
+def _datasets(inputs: list[str]) -> list[str]:
+    """Those that lie on Hugging Face, by their names there."""
+    found = (re.match(r"hf://datasets/([^/@]+/[^/@]+)", path) for path in inputs)
+    return list(dict.fromkeys(match[1] for match in found if match))
+
+
+def _identity(reader: RunReader, stage: str) -> list[tuple[str, str]]:
+    """Hashes by which what was exported can be told from anything else."""
+    rows = []
+    for task in reader.stages[stage].tasks:
+        weights = [output.sha256 for output in task.outputs if output.path == "model/model.safetensors"]
+        if weights:
+            rows = [
+                ("identity of the training (its inputs, configuration and code)", task.identity),
+                ("weights of the run, sha256", weights[0]),
+            ]
+    tokens = reader.json("tokens/train/shards.json", dict) or {}
+    rows += [("tokenizer of the run, sha256", tokens["tokenizer_sha256"])] if tokens.get("tokenizer_sha256") else []
+    return [*rows, ("recipe with all its defaults, sha256", digest(reader.description.get("recipe")))]
+
+
+def _environment() -> Any:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("corpusmill.train", "."), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        keep_trailing_newline=True, autoescape=False,  # it is Markdown: `md`, `code` and `block` see to it
+    )  # fmt: skip
+    environment.filters |= {"md": escaped, "code": code, "block": block, "count": lambda value: f"{value:,}"}
+    environment.filters["share"] = lambda part, whole: f"{part / whole:.1%}" if whole else "–"
+    return environment
+
+
+def escaped(value: Any, limit: int = 300) -> str:
+    """Text on one line in which nothing is Markdown or HTML."""
+    return _MARKS.sub(r"\\\1", safe_line(str(value), limit))
+
+
+def code(value: Any) -> str:
+    """A name as inline code, also in a table."""
+    return f"`{safe_line(str(value), 200).replace('`', chr(39)).replace('|', chr(92) + '|')}`"
+
+
+def block(value: Any) -> str:
+    """A text as a code block whose fence is longer than any within it."""
+    text = safe_text(str(value), LONGEST_TEXT)
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{fence}text\n{text}\n{fence}"

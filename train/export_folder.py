@@ -1,0 +1,80 @@
+"""A run's model as a folder that any tool opens: weights, tokenizer, chat template, generation defaults, and a model card."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.report.read import RunReader
+from corpusmill.train.card import model_card
+from corpusmill.train.card_facts import TRAINED
+from corpusmill.train.checkpoint import TOKENIZER_FILES, load_model, save_model
+
+GENERATION = "generation_config.json"
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+#: How text is drawn where the run's evaluation says nothing else.
+TEMPERATURE, TOP_K, LONGEST = 0.7, 50, 256
+
+
+def export(
+    run: str, output: Path, stage: str | None = None, *, name: str | None = None, license_: str | None = None, dtype: str = "fp32",
+    force: bool = False,
+) -> str:  # fmt: skip
+    """Writes the folder `output` with the model of a stage (without one: of the last that trained); returns the stage.
+
+    The weights are those of the run, or rounded to `dtype`. Raises InputError where there is no such model, and where something is in
+    the way: `force` replaces a model folder, and nothing else.
+    """
+    reader = RunReader(run)
+    stage = _stage(reader, stage)
+    _require_free(output, force)
+    folder = Path(run) / stage / "model"
+    model = load_model(folder, dtype=DTYPES[dtype])
+    card = model_card(run, stage, model.arch, name or output.resolve().name, license_)
+    files = {name: (folder / name).read_bytes() for name in TOKENIZER_FILES if (folder / name).is_file()}
+    save_model(model, output, {**files, GENERATION: _generation(folder, reader, model.arch.context), "README.md": card.encode()})
+    return stage
+
+
+def _stage(reader: RunReader, wanted: str | None) -> str:
+    """The stage whose model is exported: one that has finished."""
+    if wanted is not None and wanted not in TRAINED:
+        raise InputError(f"export: --model is one of {', '.join(TRAINED)}, and {wanted} is none.")
+    having = [
+        stage for stage in TRAINED if reader.stages[stage].status == "complete" and reader.storage.exists(f"{stage}/model/config.json")
+    ]
+    if not having:
+        raise InputError(f"{reader.storage.root}: no stage has finished that trains a model ({', '.join(TRAINED)}).")
+    if wanted is not None and wanted not in having:
+        raise InputError(f"{reader.storage.root}: {wanted} has not finished, so it has no model; {', '.join(having)} has one.")
+    return wanted or having[-1]
+
+
+def _require_free(output: Path, force: bool) -> None:
+    if output.is_file():
+        raise InputError(f"{output}: is a file.")
+    if not output.is_dir() or not any(output.iterdir()):
+        return
+    if not force:
+        raise InputError(f"{output}: is there already, and not empty; --force replaces it.")
+    if not (output / "config.json").is_file():
+        raise InputError(f"{output}: is no model folder (it has no config.json), so it is not replaced.")
+
+
+def _generation(folder: Path, reader: RunReader, context: int) -> bytes:
+    """The model's `generation_config.json` (its end tokens, above all) with how the run's evaluation draws text."""
+    path = folder / GENERATION
+    try:
+        given: dict[str, Any] = json.loads(path.read_bytes()) if path.is_file() else {}
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error}).") from error
+    settings = reader.settings("evaluate")
+    temperature, top_k = settings.get("temperature", TEMPERATURE), settings.get("top_k", TOP_K)
+    if temperature:
+        drawn = {"do_sample": True, "temperature": temperature, "top_k": top_k}
+    else:
+        drawn = {"do_sample": False}
+    generation = {**given, **drawn, "max_new_tokens": min(LONGEST, max(1, context // 2))}
+    return json.dumps(generation, indent=2, sort_keys=True).encode() + b"\n"
