@@ -72,7 +72,8 @@ def test_scores_by_task_metric_and_model(folder):
     arc_easy, minimal_pairs, words = found.tasks
     assert list(arc_easy.scores) == ["acc_norm", "acc"]
     assert arc_easy.scores["acc_norm"] == {"pretrain": Score(0.262, None), "sft": Score(0.25, None)}
-    assert arc_easy.counts == {"items": 570, "total": 570, "shots": 2, "cut": 4, "found": 2, "searched": 560, "documents": 3}
+    assert (arc_easy.items, arc_easy.total, arc_easy.shots, arc_easy.cut) == (570, 570, 2, 4)
+    assert (arc_easy.found, arc_easy.searched, arc_easy.documents) == (2, 560, 3)
     assert arc_easy.without == {"pretrain": Score(0.1875, 0.004), "sft": Score(0.1875, 0.004)}
     assert [name for name, _ in minimal_pairs.weakest()] == ["island", HOSTILE, "agreement"]
     assert words.scores["perplexity"]["pretrain"].text("perplexity") == "5.12e+07 ± 2e+06"
