@@ -135,6 +135,10 @@ class AlignConfig(Config):
 
     @model_validator(mode="after")
     def _options_are_used(self) -> "AlignConfig":
+        if len(set(self.pairs_from)) < len(self.pairs_from):
+            raise ValueError("pairs_from names one thing twice")
+        if self.best + self.worst > 1:
+            raise ValueError(f"best and worst are parts of the same documents, and {self.best} and {self.worst} are more than all")
         for option, (neutral, losses) in OPTIONS_OF.items():
             if getattr(self, option) != neutral and self.loss not in losses:
                 which = f"loss{'es' if len(losses) > 1 else ''} {' and '.join(losses)}"

@@ -50,7 +50,13 @@ class Benchmark:
     name: str
     title: str
     chance: float | None
-    counts: dict[str, int]  # items, total, shots, cut; of the overlap found, searched, documents
+    items: int
+    total: int
+    shots: int
+    cut: int
+    found: int
+    searched: int
+    documents: int
     scores: dict[str, dict[str, Score]] = field(default_factory=dict)
     without: dict[str, Score] = field(default_factory=dict)  # the first metric by model, of the items that no document holds
     groups: dict[str, dict[str, Score]] = field(default_factory=dict)
@@ -79,7 +85,7 @@ def read_benchmarks(reader: RunReader, models: list[str], scores: dict[str, dict
             _take(found, str(name), model, _object(summary))
     shown = [task for task in found.values() if task.scores]
     for task in shown if examples else ():
-        if task.counts["found"]:
+        if task.found:
             task.leaks = _leaks(reader, task)
     return Benchmarks([model for model in models if any(model in task.scores[task.metric] for task in shown)], shown)
 
@@ -88,10 +94,10 @@ def _take(found: dict[str, Benchmark], name: str, model: str, summary: dict[str,
     """Adds one model's summary of a task."""
     overlap = _object(summary.get("overlap"))
     if name not in found:
-        given = {key: summary.get(key) for key in ("items", "total", "shots", "cut")}
-        given |= {key: overlap.get(key) for key in ("found", "searched", "documents")}
-        counts = {key: int(as_number(value) or 0) for key, value in given.items()}
-        found[name] = Benchmark(name, str(summary.get("title", name)), as_number(summary.get("chance")), counts)
+        found[name] = Benchmark(
+            name, str(summary.get("title", name)), as_number(summary.get("chance")), _count(summary, "items"), _count(summary, "total"),
+            _count(summary, "shots"), _count(summary, "cut"), _count(overlap, "found"), _count(overlap, "searched"), _count(overlap, "documents"),
+        )  # fmt: skip
     task, metrics, first = found[name], _scores(summary.get("metrics")), str(summary.get("metric", ""))
     for metric in sorted(metrics, key=lambda metric: (metric != first, metric)):
         task.scores.setdefault(metric, {})[model] = metrics[metric]
@@ -100,6 +106,10 @@ def _take(found: dict[str, Benchmark], name: str, model: str, summary: dict[str,
     for group, of in _object(summary.get("groups")).items():
         if first in (own := _scores(_object(of).get("metrics"))):
             task.groups.setdefault(str(group), {})[model] = own[first]
+
+
+def _count(of: dict[str, Any], key: str) -> int:
+    return int(as_number(of.get(key)) or 0)
 
 
 def _object(value: Any) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from corpusmill.train.model import Llama
 
 #: Places whose logits are there at a time: they stay in a processor's cache.
 HEAD_ROWS = 512
+#: Rows are filled up to the longest by an eighth of it at most, where a batch has enough tokens to be worth its calls.
+FILLED, LEAST = 8, 256
 
 Advance = Callable[[int], None]
 Values = npt.NDArray[np.float64]
@@ -48,13 +50,14 @@ def loglikelihoods(
     Items that share equally many ids are computed together, some `batch_tokens` at a time, the longest first.
     """
     total = sum(map(len, items))
-    sums, greedy = np.zeros(total), np.ones(total, bool)
+    sums, missed = np.zeros(total), np.zeros(total)
     for batch in _batches(_stems(items), batch_tokens):
-        for owners, nats, likeliest in _parts(model, batch):
-            np.subtract.at(sums, owners, nats)
-            np.logical_and.at(greedy, owners, likeliest)
+        numbers = [number for stem in batch for number in stem.numbers]
+        for nats, misses in _parts(model, batch):
+            sums[numbers] -= nats
+            missed[numbers] += misses
         advance(len(batch))
-    return sums, greedy
+    return sums, missed == 0
 
 
 def _stems(items: Sequence[Sequence[Scored]]) -> Iterator[Stem]:
@@ -65,58 +68,75 @@ def _stems(items: Sequence[Sequence[Scored]]) -> Iterator[Stem]:
 
 
 def shared_inputs(choices: Sequence[Scored]) -> int:
-    """How many ids all choices begin with, of which each also predicts the same id. An input is left for every choice."""
+    """How many ids all choices begin with, of which each also predicts the same id, scored in all of them or in none. An input is left
+    for every choice."""
     shortest = min(len(choice.ids) for choice in choices) - 1
     first = choices[0].ids[:shortest]
     same = np.logical_and.reduce([choice.ids[:shortest] == first for choice in choices[1:]])
-    return max(0, (shortest if same.all() else int(same.argmin())) - 1)
+    shared = max(0, (shortest if same.all() else int(same.argmin())) - 1)
+    scored = [_first(choice) for choice in choices]
+    return shared if min(scored) == max(scored) else min(shared, *scored)
 
 
 def _batches(stems: Iterator[Stem], batch_tokens: int) -> Iterator[list[Stem]]:
+    """Stems with equally many shared ids, and not much to fill up."""
     batch: list[Stem] = []
     for stem in sorted(stems, key=lambda stem: (-stem.shared, -stem.longest, stem.numbers[0])):
-        if batch and (stem.shared != batch[0].shared or (len(batch) + 1) * batch[0].tokens > batch_tokens):
-            yield batch
-            batch = []
+        if batch:
+            first, tokens = batch[0], len(batch) * batch[0].tokens
+            uneven = first.longest - stem.longest > first.longest // FILLED and tokens >= LEAST
+            if stem.shared != first.shared or tokens + first.tokens > batch_tokens or uneven:
+                yield batch
+                batch = []
         batch.append(stem)
     if batch:
         yield batch
 
 
-def _parts(model: Llama, batch: list[Stem]) -> Iterator[tuple[Integers, Values, Values]]:
-    """(number of the choice, nats, whether it is the most likely one) of each scored id: of the shared ones, then of the others."""
+def _parts(model: Llama, batch: list[Stem]) -> Iterator[tuple[Values, Values]]:
+    """For every choice the nats of its scored ids, and how many were not the most likely: of the shared ones, then of the others."""
     shared, cache = batch[0].shared, None
     if shared:
-        ids = np.stack([stem.choices[0].ids[:shared] for stem in batch])
+        ids = np.stack([stem.choices[0].ids[: shared + 1] for stem in batch])
         cache = model.new_cache(shared)
-        hidden = model.model(torch.from_numpy(ids).to(model.device), None, cache)
-        scored = [np.arange(min(_first(choice) for choice in stem.choices), shared) for stem in batch]
-        if sum(map(len, scored)):
-            yield from _shared_parts(model, batch, hidden, scored)
+        hidden = model.model(torch.from_numpy(ids[:, :-1]).to(model.device), None, cache)
+        yield from _shared_part(model, batch, hidden, ids)
         cache = _repeated(cache, [len(stem.choices) for stem in batch], shared + max(stem.longest for stem in batch))
     choices = [choice for stem in batch for choice in stem.choices]
-    numbers = [number for stem in batch for number in stem.numbers]
-    ids = np.zeros((len(choices), max(stem.longest for stem in batch)), np.int64)
-    places = []
+    ids = np.zeros((len(choices), max(stem.longest for stem in batch) + 1), np.int64)
     for row, choice in enumerate(choices):
-        ids[row, : len(choice.ids) - 1 - shared] = choice.ids[shared:-1]
-        places.append(np.arange(max(_first(choice), shared), len(choice.ids) - 1))
-    hidden = model.model(torch.from_numpy(ids).to(model.device), None, cache)
-    flat = np.concatenate([row * ids.shape[1] + at - shared for row, at in enumerate(places)])
-    targets = np.concatenate([choice.ids[at + 1] for choice, at in zip(choices, places, strict=True)])
-    yield (np.repeat(numbers, list(map(len, places))), *_nats(model, hidden, flat, targets))
+        ids[row, : len(choice.ids) - shared] = choice.ids[shared:]
+    hidden = model.model(torch.from_numpy(ids[:, :-1]).to(model.device), None, cache)
+    first = np.array([max(_first(choice) - shared, 0) for choice in choices])
+    yield _scores(model, hidden, ids, first, np.array([len(choice.ids) - 1 - shared for choice in choices]))
 
 
-def _shared_parts(model: Llama, batch: list[Stem], hidden: Tensor, scored: list[Integers]) -> Iterator[tuple[Integers, Values, Values]]:
-    """What is shared is computed once and counts for every choice."""
-    flat = np.concatenate([row * hidden.size(1) + at for row, at in enumerate(scored)])
-    targets = np.concatenate([stem.choices[0].ids[at + 1] for stem, at in zip(batch, scored, strict=True)])
-    nats, likeliest = _nats(model, hidden, flat, targets)
-    bounds = np.cumsum([0, *map(len, scored)])
-    for n, stem in enumerate(batch):
-        for number, choice in zip(stem.numbers, stem.choices, strict=True):
-            own = slice(bounds[n] + _first(choice) - scored[n][0] if len(scored[n]) else bounds[n], bounds[n + 1])
-            yield np.full(len(nats[own]), number), nats[own], likeliest[own]
+def _shared_part(model: Llama, batch: list[Stem], hidden: Tensor, ids: Integers) -> Iterator[tuple[Values, Values]]:
+    """What choices share is computed once and counts for all of them."""
+    shared = hidden.size(1)
+    first = np.array([min(shared, *map(_first, stem.choices)) for stem in batch])
+    if first.min() < shared:
+        times = [len(stem.choices) for stem in batch]
+        nats, misses = _scores(model, hidden, ids, first, np.full(len(batch), shared))
+        yield np.repeat(nats, times), np.repeat(misses, times)
+
+
+def _scores(model: Llama, hidden: Tensor, ids: Integers, first: Integers, end: Integers) -> tuple[Values, Values]:
+    """For each row of `hidden` `[B, T, width]` the nats of the ids `[B, T + 1]` that its places from `first` to `end` predict, and how many
+    of these ids are not the most likely ones."""
+    columns = np.arange(hidden.size(1))
+    rows, places = np.nonzero((columns >= first[:, None]) & (columns < end[:, None]))
+    device = hidden.device
+    states = hidden[torch.from_numpy(rows).to(device), torch.from_numpy(places).to(device)]
+    found = []
+    for some, wanted in zip(states.split(HEAD_ROWS), torch.from_numpy(ids[rows, places + 1]).to(device).split(HEAD_ROWS), strict=True):
+        logits = model.lm_head(some).float()
+        found.append(torch.stack([F.cross_entropy(logits, wanted, reduction="none"), (logits.argmax(1) != wanted).float()]))
+    nats, missed = torch.cat(found, 1).double().cpu().numpy()
+    totals = [np.zeros(len(ids)), np.zeros(len(ids))]
+    for total, values in zip(totals, (nats, missed), strict=True):
+        np.add.at(total, rows, values)
+    return totals[0], totals[1]
 
 
 def _first(choice: Scored) -> int:
@@ -132,15 +152,3 @@ def _repeated(cache: KVCache, times: list[int], longest: int) -> KVCache:
     for layer, pair in cache.layers.items():
         grown.layers[layer] = tuple(F.pad(kept[rows.to(kept.device)], (0, 0, 0, longest - cache.length)) for kept in pair)  # type: ignore[assignment]
     return grown
-
-
-def _nats(model: Llama, hidden: Tensor, places: Integers, targets: Integers) -> tuple[Values, Values]:
-    """-log p of `targets` at the flat `places` of hidden states `[B, T, width]`, and whether they are the most likely ids there."""
-    device = hidden.device
-    states, wanted = hidden.flatten(0, 1)[torch.from_numpy(places).to(device)], torch.from_numpy(targets).to(device)
-    found = []
-    for some, ids in zip(states.split(HEAD_ROWS), wanted.split(HEAD_ROWS), strict=True):
-        logits = model.lm_head(some).float()
-        found.append(torch.stack([F.cross_entropy(logits, ids, reduction="none"), (logits.argmax(1) == ids).float()]))
-    nats, likeliest = torch.cat(found, 1).double().cpu().numpy()
-    return nats, likeliest

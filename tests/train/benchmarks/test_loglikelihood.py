@@ -57,16 +57,20 @@ def test_what_is_shared(wholes, shared):
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory, tokenizer_json):
     folder = tmp_path_factory.mktemp("model") / "model"
-    save_model(random_model(vocab_size=600, layers=1, context=16), folder, {"tokenizer.json": tokenizer_json, **template_files(16, CHATML, "")})
+    files = {"tokenizer.json": tokenizer_json, **template_files(16, CHATML, "")}
+    save_model(random_model(vocab_size=600, layers=1, context=16), folder, files)
     return Encoder(load_speaker(folder, "cpu"))
 
 
 def test_contexts_end_where_they_would_alone(encoder):
+    def ids(text):
+        return encoder.encode([text])[0]
+
     mill, spaced, empty, blank = encoder.pairs([("The mill", " grinds"), ("The mill  ", "grinds"), ("", "The mill"), (" \n", "grinds")])
-    assert mill.ids.tolist() == encoder.encode(["The mill grinds"])[0] and mill.count == len(encoder.encode([" grinds"])[0])
-    assert spaced.ids.tolist() == encoder.encode(["The mill  grinds"])[0] and spaced.count == len(spaced.ids) - len(encoder.encode(["The mill"])[0])
-    assert empty.ids.tolist() == [encoder.prefix, *encoder.encode(["The mill"])[0]] and empty.count == len(empty.ids) - 1
-    assert blank.ids.tolist() == [encoder.prefix, *encoder.encode([" \ngrinds"])[0]] and blank.count == len(blank.ids) - 1
+    assert mill.ids.tolist() == ids("The mill grinds") and mill.count == len(ids(" grinds"))
+    assert spaced.ids.tolist() == ids("The mill  grinds") and spaced.count == len(spaced.ids) - len(ids("The mill"))
+    assert empty.ids.tolist() == [encoder.prefix, *ids("The mill")] and empty.count == len(empty.ids) - 1
+    assert blank.ids.tolist() == [encoder.prefix, *ids(" \ngrinds")] and blank.count == len(blank.ids) - 1
 
 
 def test_the_end_is_what_fits(encoder):
@@ -81,5 +85,3 @@ def test_the_end_is_what_fits(encoder):
 def test_nothing_to_score_is_refused(encoder):
     with pytest.raises(InputError, match=r"^evaluate: the continuation '' has no token of its own after 'The mill'\.$"):
         encoder.pairs([("The mill", "")])
-
-

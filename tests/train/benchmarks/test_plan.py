@@ -13,9 +13,7 @@ from corpusmill.train.benchmarks.scores import mean_score
 from corpusmill.train.evaluate import EvaluateConfig, EvaluateStage
 
 LEAKED = "Nobody in that valley knew, and nobody would have said, why the bells rang on a night without any wind at all"
-PASSAGES = [
-    {"text": text} for text in (LEAKED, "Nothing of this passage stands anywhere in the documents, or so one hopes at least")
-]
+PASSAGES = [{"text": text} for text in (LEAKED, "Nothing of this passage stands anywhere in the documents, or so one hopes at least")]
 
 
 @pytest.fixture

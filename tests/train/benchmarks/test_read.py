@@ -79,7 +79,7 @@ def test_examples(tmp_path):
 @pytest.mark.parametrize("task, rows, what", [
     ("piqa", GSM8K, "item 0 (from 0) is none of PIQA: it has no text 'sol1'."),
     ("lambada", [{"text": "a b"}, {"text": None}], "item 1 (from 0) is none of LAMBADA: it has no text 'text'."),
-    ("piqa", [PIQA[0], {**PIQA[1], "label": 2}], "item 1 (from 0) is none of PIQA: it says that choice 2 is right, but has choices 0 to 1."),
+    ("piqa", [PIQA[0], {**PIQA[1], "label": 2}], "it says that choice 2 is right, but has choices 0 to 1."),
     ("piqa", [{**PIQA[0], "label": -1}], "item 0 (from 0) is none of PIQA: it has no number 'label' of the right choice."),
     ("piqa", [{**PIQA[0], "label": True}], "item 0 (from 0) is none of PIQA: it has no number 'label' of the right choice."),
     ("winogrande", [{**WINOGRANDE[0], "answer": "0"}], "says that choice 0 is right, but has choices 1 to 2."),
