@@ -29,7 +29,8 @@ OPTIONS_OF: dict[str, tuple[float, tuple[str, ...]]] = {
     "desirable_weight": (1.0, ("kto",)),
     "undesirable_weight": (1.0, ("kto",)),
 }
-USUAL_BETA = {"mean-sigmoid": 5.0, "simpo": 2.0}  # those of Tulu 3 and of SimPO's authors
+#: Where it is not 0.1: Tulu 3's, SimPO's authors', and one by which IPO asks for a margin of half a nat a token.
+USUAL_BETA = {"mean-sigmoid": 5.0, "simpo": 2.0, "ipo": 1.0}
 
 
 class AlignOptimizer(OptimizerConfig):
@@ -81,7 +82,7 @@ class AlignConfig(Config):
         default=0.1,
         gt=0,
         description="How strongly the policy is held to the reference model; the weight of ORPO's odds ratio. Where it is not given: "
-        "5 with `mean-sigmoid`, 2 with `simpo`.",
+        "5 with `mean-sigmoid`, 2 with `simpo`, 1 with `ipo`.",
     )
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5, description="Share of pairs taken as swapped (conservative, robust).")
     gamma: float = Field(
