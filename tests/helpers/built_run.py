@@ -62,12 +62,17 @@ class RunBuilder:
     def json(self, path: str, value: Any) -> None:
         self.storage.write_bytes(path, json.dumps(value).encode())
 
+    def ref(self, path: str) -> FileRef:
+        """A file as an input of a task; one that is not the run's has a fingerprint of no meaning."""
+        known = self.storage.exists(path) and "/" in path
+        return FileRef(path, hashlib.sha256(self.storage.read_bytes(path)).hexdigest() if known else "x", 1)
+
     def stage(self, name: str, parts: list[dict[str, Any]], finish: bool = True, warnings: tuple[str, ...] = (),
               read: Sequence[str] = ("in",)) -> None:  # fmt: skip
         """`parts` are the files of each task by path, `read` the files that each has read."""
         storage = self.storage.child(name)
         manifest = Manifest(storage)
-        inputs = [FileRef(path, "x", 1) for path in read]
+        inputs = [self.ref(path) for path in read]
         for number, files in enumerate(parts):
             outputs = [publish(storage, path, files[path]) for path in sorted(files)]
             report = next((t for p, t in files.items() if p.startswith("report/")), None)

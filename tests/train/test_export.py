@@ -3,7 +3,9 @@
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.manifest import Manifest, TaskRow
 from corpusmill.train.card import escaped
 from corpusmill.train.checkpoint import load_model, save_model
 from corpusmill.train.export_folder import export
@@ -62,13 +65,23 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunBuilder:
     run.json("evaluate/samples.json", {"align": [said]})
     run.json("evaluate/scores.json", {"pretrain": {"bits_per_byte": BITS}, "align": {"bits_per_byte": BITS, "tasks": {"hellaswag": TASK}}})
     run.json("align/judged.json", JUDGED)
+    evaluated(run)
     return run
+
+
+def evaluated(run: RunBuilder) -> None:
+    """Notes that the run's models, as they are, have been measured."""
+    models = [f"{stage}/model/model.safetensors" for stage in METRICS]
+    inputs = [run.ref(path) for path in models]
+    manifest = Manifest(run.storage.child("evaluate"))
+    manifest.append(TaskRow("models", "e", inputs, "c", "v", 0, 0, 0, 0, []))
+    manifest.finish(["models"])
 
 
 @pytest.fixture(scope="module")
 def exported(run: RunBuilder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("out") / "small"
-    assert export(str(run.folder), folder, license_="apache-2.0") == "align"
+    assert export(str(run.folder), folder, license_="apache-2.0") == ("align", [])
     return folder
 
 
@@ -173,7 +186,7 @@ def test_it_is_the_same_again_and_another_type_where_asked(run: RunBuilder, expo
     export(str(run.folder), tmp_path / "small", license_="apache-2.0")
     for path in exported.iterdir():
         assert (tmp_path / "small" / path.name).read_bytes() == path.read_bytes()
-    assert export(str(run.folder), tmp_path / "small", "pretrain", name="base", dtype="bf16", force=True) == "pretrain"
+    assert export(str(run.folder), tmp_path / "small", "pretrain", name="base", dtype="bf16", force=True) == ("pretrain", [])
     model, whole = load_model(tmp_path / "small"), load_model(exported)
     assert all(torch.equal(p.bfloat16().float(), q) for p, q in zip(whole.parameters(), model.parameters(), strict=True))
     assert json.loads((tmp_path / "small" / "config.json").read_bytes())["torch_dtype"] == "bfloat16"
@@ -181,6 +194,26 @@ def test_it_is_the_same_again_and_another_type_where_asked(run: RunBuilder, expo
     assert (
         card.data.license == "unknown" and "Preference alignment" not in card.text and 'tokenizer.bos_token + "The history of"' in card.text
     )
+
+
+def test_figures_of_another_model_are_not_in_the_card(run: RunBuilder, tmp_path: Path) -> None:
+    shutil.copytree(run.folder, tmp_path / "run")
+    again = RunBuilder(tmp_path / "run")
+    files = {f"model/{path.name}": path.read_bytes() for path in (run.folder / "model").iterdir()}
+    save_model(random_model(seed=1, vocab_size=400), tmp_path / "other")
+    files["model/model.safetensors"] = (tmp_path / "other" / "model.safetensors").read_bytes()
+    again.stage("sft", [files])  # trained again; neither `align` nor `evaluate` has followed
+    manifest = Manifest(again.storage.child("align"))
+    manifest.append(replace(manifest.rows()[0], inputs=[run.ref("sft/model/model.safetensors")]))
+    sentence = "align: was made from another state of sft than the run has now."
+    assert export(str(again.folder), tmp_path / "align") == ("align", [sentence])
+    assert export(str(again.folder), tmp_path / "sft", "sft") == ("sft", [])
+    assert f"- {sentence}" in (tmp_path / "align" / "README.md").read_text()
+    again.json("evaluate/scores.json", {"pretrain": {"bits_per_byte": BITS}, "sft": {"bits_per_byte": {**BITS, "value": 1.5}}})
+    assert export(str(again.folder), tmp_path / "sft", "sft", force=True) == ("sft", [])
+    card = ModelCard.load(tmp_path / "sft" / "README.md")
+    assert "Left out are the scores of sft: they were measured before" in card.text and "1.500" not in card.text
+    assert "| score | pretrain | on |" in card.text and "## Samples" not in card.text and not card.data.eval_results
 
 
 def test_what_is_in_the_way_is_a_sentence(run: RunBuilder, tmp_path: Path, corpusmill: Callable[..., tuple[int, bytes, str]]) -> None:
