@@ -12,6 +12,7 @@ WORKERS ?= 0
 TEST_WORKERS ?= 2
 SECONDS ?= 300
 SEED ?=
+export PYTHONDONTWRITEBYTECODE := # or each of hundreds of processes compiles what it imports
 STAGES := ingest filter dedup tokenizer tokens pretrain sft align evaluate
 
 .PHONY: help setup demo test fuzz soak lint bench submit report clean $(STAGES)
@@ -26,13 +27,19 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { echo "$(PYTHON) is not Python 3.11 to 3.13: set PYTHON=..."; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 
+# pip compiles one file after the other, compileall on all cores; some packages hold files that are no Python 3.
+define install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable $(1)
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib > /dev/null || true
+endef
+
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	$(call install,.)
 	@touch $@
 
-$(VENV)/.installed-test: pyproject.toml | $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
-	@touch $@
+$(VENV)/.installed-test: pyproject.toml | $(BIN)/python
+	$(call install,'.[test]')
+	@touch $(VENV)/.installed $@
 
 $(VENV)/.models: | $(VENV)/.installed
 	$(BIN)/python -m corpusmill.filters.models
@@ -44,13 +51,13 @@ demo: setup ## get a real crawl and run every stage on it (CRAWL=path for your o
 	@crawl=$$($(BIN)/python -m corpusmill.pipeline.crawl runs/crawl $(if $(CRAWL),--crawl $(CRAWL))) && echo "$$crawl" | head -n 1 && \
 	$(BIN)/corpusmill run recipes/demo.yaml "$$(echo "$$crawl" | tail -n 1)" --output runs/demo --workers $(WORKERS)
 
-test: setup $(VENV)/.installed-test ## run all tests, in TEST_WORKERS=2 processes of one thread each
+test: $(VENV)/.installed-test setup ## run all tests, in TEST_WORKERS=2 processes of one thread each
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
-fuzz: setup $(VENV)/.installed-test ## damage the real WARCs of ../shared at random for SECONDS=300, with SEED=n to repeat
+fuzz: $(VENV)/.installed-test setup ## damage the real WARCs of ../shared at random for SECONDS=300, with SEED=n to repeat
 	$(BIN)/python tests/helpers/warc_fuzz.py ../shared/data --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
-soak: setup $(VENV)/.installed-test ## try the property tests with 2,000 new examples each instead of 100 known ones (an hour)
+soak: $(VENV)/.installed-test setup ## try the property tests with 2,000 new examples each instead of 100 known ones (an hour)
 	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -m hypothesis --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed-test ## check style and types
@@ -58,7 +65,7 @@ lint: $(VENV)/.installed-test ## check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup $(VENV)/.installed-test ## measure the stages beside their peers on the demo's crawl (minutes)
+bench: $(VENV)/.installed-test setup ## measure the stages beside their peers on the demo's crawl (minutes)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,peers]'
 	@crawl=$$($(BIN)/python -m corpusmill.pipeline.crawl runs/crawl $(if $(CRAWL),--crawl $(CRAWL)) | tail -n 1) && \
 	$(BIN)/corpusmill run recipes/demo.yaml "$$crawl" --output runs/bench --to dedup --workers 1 && \

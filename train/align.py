@@ -134,6 +134,10 @@ class AlignConfig(Config):
 
     @model_validator(mode="after")
     def _options_are_used(self) -> "AlignConfig":
+        if len(set(self.pairs_from)) < len(self.pairs_from):
+            raise ValueError("pairs_from names one thing twice")
+        if self.best + self.worst > 1:
+            raise ValueError(f"best and worst are parts of the same documents, and {self.best} and {self.worst} are more than all")
         for option, (neutral, losses) in OPTIONS_OF.items():
             if getattr(self, option) != neutral and self.loss not in losses:
                 which = f"loss{'es' if len(losses) > 1 else ''} {' and '.join(losses)}"
@@ -177,7 +181,7 @@ class AlignStage(Stage):
             lines["more likely a token"] = (
                 f"the chosen one of {before['preference_accuracy']:.1%} before, {after['preference_accuracy']:.1%} after"
             )
-        return {**lines, **judged.summary(run)}
+        return {**lines, **judged.summary(run, self.config.judged)}
 
     def _pairs(self, run: StageRun, start: tuning.Start, given: Sequence[FileRef]) -> Output:
         from corpusmill.train.pair_task import make_pairs

@@ -1,6 +1,5 @@
 """A conversation with a tuned model: the turns so far, and as many of them as its context can take."""
 
-import json
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.train.conversation import assistant_turn, user_turn
 from corpusmill.train.generate import generate
 from corpusmill.train.sampling import DEFAULT, Sampling
-from corpusmill.train.speaker import Speaker
+from corpusmill.train.speaker import Speaker, read_settings
 from corpusmill.train.template import TEMPLATE_FILE, TOKENIZER_CONFIG_FILE, Message
 from corpusmill.train.text_stream import json_line, stream_text
 
@@ -111,11 +110,7 @@ class Conversation:
 
 def warning(folder: Path) -> str | None:
     """Why the model of a folder may not be one to talk with, in a sentence; None where it is."""
-    path = folder / TOKENIZER_CONFIG_FILE
-    try:
-        config = json.loads(path.read_bytes()) if path.is_file() else {}
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error}).") from error
+    config = read_settings(folder, TOKENIZER_CONFIG_FILE)
     if config.get("eos_token") == END_OF_TEXT:
         return f"{folder} was not tuned on conversations: it goes on with a text, and does not answer."
     if not config.get("chat_template") and not Storage(str(folder)).exists(TEMPLATE_FILE):

@@ -101,9 +101,12 @@ def seam(encoder: ChatEncoder) -> list[str]:
 
 
 def chat_files(encoder: ChatEncoder, context: int) -> dict[str, bytes]:
-    """The tokenizer's files of a model that talks, by name."""
+    """The tokenizer's files of a model that talks, by name. Its `eos_token` is what ends answers, but where the template writes `eos_token`
+    it stays what it was, as the text would be another."""
+    template = encoder.template
+    end = template.special.get("eos_token") if "eos_token" in template.source else None
     added: list[Mapping[str, Any]] = json.loads(encoder.tokenizer_json)["added_tokens"]
-    files = template_files(context, encoder.template.source, end_of_answers(encoder), encoder.template.special, added)
+    files = template_files(context, template.source, end or end_of_answers(encoder), template.special, added)
     return {"tokenizer.json": encoder.tokenizer_json, **files}
 
 

@@ -4,6 +4,7 @@ Turns are kept as they are, in any order: also two of the user in a row, or an a
 are no text that this program has a rule for, and an answer that a tool was asked for is not learned without them.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from corpusmill.pipeline.report.safe import safe_line
@@ -30,6 +31,12 @@ def user_turn(text: str) -> Message:
 
 def assistant_turn(text: str) -> Message:
     return {"role": "assistant", "content": text}
+
+
+def first_question(messages: Sequence[Message]) -> str:
+    """The user's first turn, or the first where nobody asks: by it an example is held out or not. Equal questions stay on one side, and a
+    system message that all conversations share decides nothing."""
+    return next((message["content"] for message in messages if message["role"] == "user"), messages[0]["content"])
 
 
 def read_instruction(place: str, row: dict[str, Any]) -> str:

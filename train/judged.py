@@ -60,11 +60,15 @@ def _judge(run: "StageRun", config: JudgedConfig, start: tuning.Start, device: s
     return Output({JUDGED_FILE: tuning.json_file(found)}, rows_in=found["prompts"], kept=found["prompts"])
 
 
-def summary(run: "StageRun") -> dict[str, str]:
+def summary(run: "StageRun", config: JudgedConfig) -> dict[str, str]:
     """A line for each score, with the interval of the difference."""
+    if not config.prompts:
+        return {}
     if "judged" not in run.plan:
         return {"answers judged": "no (the run's filter stage has no classifier)"}
     found: dict[str, Any] = json.loads(run.storage.read_bytes(JUDGED_FILE))
+    if not found["prompts"]:
+        return {"answers judged": "no (no pair is held out)"}
     return {f"{column} of answers": _sentence(of) for column, of in found["scores"].items()}
 
 

@@ -7,14 +7,13 @@ import torch
 
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
-from corpusmill.train.checkpoint import load_model
-from corpusmill.train.device import deterministic, pick_device
+from corpusmill.train.device import deterministic
 from corpusmill.train.intervals import wilson
 from corpusmill.train.logprobs import collate, sum_logps
 from corpusmill.train.parallel.computation import Local
 from corpusmill.train.preference_data import pairs_from_table, prepare_pair
 from corpusmill.train.samples import write_samples
-from corpusmill.train.template import load_chat
+from corpusmill.train.speaker import load_speaker
 from corpusmill.train.tokenizer_file import read_tokenizer
 from corpusmill.train.validation import Validation
 
@@ -28,8 +27,8 @@ class Measurement:
     def __init__(self, config: "EvaluateConfig", run: Storage, stage: str, document_mask: bool):
         self.config, self.stage, self.document_mask = config, stage, document_mask
         self.folder = Path(run.path(f"{stage}/model"))
-        self.model = load_model(self.folder, pick_device(config.device)).eval()
-        self.encoder = load_chat(Storage(str(self.folder)))
+        self.speaker = load_speaker(self.folder, config.device)
+        self.model, self.encoder = self.speaker.model, self.speaker.encoder
 
     def bits_per_byte(self, folder: Storage) -> dict[str, Any] | None:
         """Over all validation tokens, with an interval from resampled documents; None where the run holds none out."""
@@ -68,5 +67,5 @@ class Measurement:
         """A continuation of every prompt's text, and (of a tuned model) an answer to every prompt's question."""
         kinds = ("continuation",) if self.stage == "pretrain" else ("continuation", "answer")
         with deterministic():
-            written = [write_samples(self.model, self.encoder, prompts, kind, self.config) for kind in kinds]
+            written = [write_samples(self.speaker, prompts, kind, self.config) for kind in kinds]
         return [sample for of_prompt in zip(*written) for sample in of_prompt]

@@ -6,14 +6,14 @@ from typing import Any
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.report.safe import safe_line
 from corpusmill.train import tasks
-from corpusmill.train.conversation import assistant_turn, read_instruction, read_messages, read_text, user_turn
+from corpusmill.train.conversation import assistant_turn, first_question, read_instruction, read_messages, read_text, user_turn
 from corpusmill.train.preference_data import Pair
 from corpusmill.train.records import BadRow, Row, read_rows
 from corpusmill.train.template import Message
 
 
 def read_pairs(files: Sequence[str], held_out: float, singles: bool = False) -> list[Pair]:
-    """Every row of the user's files, in their order. Whether one is held out depends on its first message. With `singles` a row
+    """Every row of the user's files, in their order. Whether one is held out depends on its first question. With `singles` a row
     may also be a completion with a label: a pair without its other side.
 
     A row that is no pair comes with the reason. Raises InputError where a whole file has no pair.
@@ -37,7 +37,7 @@ def _pair(place: str, row: Row | BadRow, held_out: float, singles: bool) -> Pair
     except BadRow as bad:
         rule = "no_pair" if bad.rule == "no_example" else bad.rule
         return Pair(place, None, "file", False, [], [], [], bad=BadRow(str(bad), rule))
-    return Pair(place, None, "file", tasks.is_held_out(prompt[0]["content"], held_out), prompt, chosen, rejected)
+    return Pair(place, None, "file", tasks.is_held_out(first_question(prompt), held_out), prompt, chosen, rejected)
 
 
 def pair_messages(place: str, row: Row) -> tuple[list[Message], list[Message], list[Message]]:

@@ -5,14 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.train import tasks
-from corpusmill.train.chat_folder import end_of_answers
-from corpusmill.train.conversation import user_turn
 from corpusmill.train.generate import generate_batch
-from corpusmill.train.model import Llama
 from corpusmill.train.sampling import Sampling
-from corpusmill.train.template import ChatEncoder
+from corpusmill.train.speaker import Speaker
 from corpusmill.train.text_stream import plain
 
 if TYPE_CHECKING:
@@ -45,30 +41,23 @@ def choose_held_out(examples: pa.Table, count: int) -> list[dict[str, str]]:
     return found
 
 
-def write_samples(
-    model: Llama, encoder: ChatEncoder, prompts: Sequence[dict[str, str]], kind: str, config: "EvaluateConfig"
-) -> list[dict[str, Any]]:
+def write_samples(speaker: Speaker, prompts: Sequence[dict[str, str]], kind: str, config: "EvaluateConfig") -> list[dict[str, Any]]:
     """One text for each prompt: `continuation` goes on from the document's beginning, `answer` replies to the question in a chat.
 
-    No turn ends in a continuation, so there the token that ends one is never written.
+    No turn ends in a continuation, so there the token that ends one is never written, where another one ends documents.
     """
-    continues = kind == "continuation"
-    end = encoder.special_ids[end_of_answers(encoder)]
-    written = {EOT_ID} if continues else {EOT_ID, end}  # of the special tokens
-    asked = [prompt["text" if continues else "question"] for prompt in prompts]
-    if continues:
-        ids = [[EOT_ID, *encoder.encode_text(text)] for text in asked]
-    else:
-        ids = [encoder.encode([user_turn(text)], add_generation_prompt=True).ids.tolist() for text in asked]
+    answers = kind == "answer"
+    ends = speaker.stop if answers else speaker.stop.intersection(speaker.begin) or speaker.stop
+    asked = [prompt["question" if answers else "text"] for prompt in prompts]
     texts = generate_batch(
-        model,
-        ids,
+        speaker.model,
+        [speaker.ids(text, chat=answers) for text in asked],
         max_tokens=config.max_tokens,
         sampling=Sampling(temperature=config.temperature, top_k=config.top_k),
         seeds=[tasks.hash_of(f"sample {config.seed} {kind}", prompt["document"]) for prompt in prompts],
-        stop=(EOT_ID, end),
-        banned=sorted({*encoder.special_ids.values()} - written),
-        tokenizer=encoder.tokenizer,
+        stop=ends,
+        banned=(*speaker.banned, *sorted(speaker.stop - ends)),
+        tokenizer=speaker.tokenizer,
     )
     return [
         {"kind": kind, "document": prompt["document"], "prompt": given, "text": plain(text.text), "tokens": len(text.tokens)}

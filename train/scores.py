@@ -66,7 +66,7 @@ def find_score(run: "StageRun", column: str) -> Score:
     return Score(
         column,
         high_is_good,
-        threshold if 0 < threshold < 1 else _own_threshold(run, column),
+        threshold if (threshold > 0 if high_is_good else threshold < 1) else _own_threshold(run, column),  # else no score fails it
         f"{column}_share" in schema.names,
         tuple(rule["rule"] for rule in rules),
     )

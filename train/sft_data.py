@@ -10,7 +10,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.report.safe import safe_line
 from corpusmill.pipeline.schemas import REPORT, with_columns
 from corpusmill.train import tasks
-from corpusmill.train.conversation import assistant_turn, read_instruction, read_messages, read_text, user_turn
+from corpusmill.train.conversation import assistant_turn, first_question, read_instruction, read_messages, read_text, user_turn
 from corpusmill.train.records import BadRow, Row, read_rows
 from corpusmill.train.template import ChatEncoder, Encoded, Message, TemplateRefusal
 
@@ -88,7 +88,7 @@ def build_examples(
 
 
 def read_examples(files: Sequence[str], held_out: float) -> list[Example]:
-    """Every row of the user's files, in their order. Whether one is held out depends on its first message.
+    """Every row of the user's files, in their order. Whether one is held out depends on its first question.
 
     A row that is no example comes with the reason. Raises InputError where a whole file has no example.
     """
@@ -109,7 +109,7 @@ def _example(place: str, row: Row | BadRow, held_out: float) -> Example:
         messages = example_messages(place, row)
     except BadRow as bad:
         return Example(place, None, "file", False, [], bad)
-    return Example(place, None, "file", tasks.is_held_out(messages[0]["content"], held_out), messages)
+    return Example(place, None, "file", tasks.is_held_out(first_question(messages), held_out), messages)
 
 
 def example_messages(place: str, row: Row) -> list[Message]:

@@ -1,12 +1,12 @@
 """What instruction tuning learns of each example, for people: `corpusmill sft inspect`."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from pathlib import Path
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.report.read import RunReader
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.chat_folder import choose_chat
@@ -84,18 +84,20 @@ class Source:
 
 def source_of_run(folder: str) -> Source:
     """The examples of a run's stage `sft`, under the template of its model, or of its recipe where the model is not there yet."""
-    run, stage, parent = (Storage(folder).child(name) for name in ("", "sft", "pretrain/model"))
-    if not run.exists("run.json"):
-        raise InputError(f"{folder}: not a run's folder (it has no run.json).")
+    run, stage = Storage(folder), Storage(folder).child("sft")
+    section = RunReader(folder).description.get("recipe", {}).get("sft") or {}
     if not stage.exists(EXAMPLES_FILE):
         raise InputError(f"{folder}: the run has no examples of instruction tuning yet; corpusmill sft {folder} makes them.")
-    template = json.loads(run.read_bytes("run.json"))["recipe"].get("sft", {}).get("template", "keep")
-    encoder = choose_chat(stage.child("model")) if stage.exists("model/tokenizer.json") else choose_chat(parent, template)
+    model, template = stage.child("model"), "keep"
+    if not model.exists("config.json"):
+        model = Storage(section["model"]) if section.get("model") else run.child("pretrain/model")
+        template = section.get("template", "keep")
     rows = read_table(stage, DROPPED_FILE).to_pylist() if stage.exists(DROPPED_FILE) else []
     why = [(row["id"], (row.pop("failed"), row.pop("note"))) for row in rows]
     reasons = {identifier: reason for (identifier, reason), row in zip(why, rows, strict=True) if not row["messages"]}
     examples = [Example(**row) for row in read_table(stage, EXAMPLES_FILE).to_pylist()]
-    return Source(folder, encoder, read_architecture(Path(parent.root)).context, examples, [Example(**row) for row in rows], reasons)
+    context, dropped = read_architecture(Path(model.root)).context, [Example(**row) for row in rows]
+    return Source(folder, choose_chat(model, template), context, examples, dropped, reasons)
 
 
 def source_of_files(model: str, files: Sequence[str], template: str) -> Source:

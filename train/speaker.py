@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.special_tokens import END_OF_TEXT, IM_END, IM_START, PAD
+from corpusmill.pipeline.special_tokens import END_OF_TEXT, IM_END
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.checkpoint import load_model
 from corpusmill.train.conversation import user_turn
@@ -38,7 +38,7 @@ class Speaker:
     model: Llama
     tokenizer: Any  # tokenizers.Tokenizer
     stop: frozenset[int]  # ids that end a text
-    banned: tuple[int, ...]  # ids that are never written
+    banned: tuple[int, ...]  # ids that are never written: the other special tokens
     begin: tuple[int, ...]  # ids before every text
 
     @cached_property
@@ -103,9 +103,12 @@ def load_speaker(folder: str | Path, device: str = "auto") -> Speaker:
     except Exception as error:  # the library raises nothing more special
         raise InputError(f"{path}: not a tokenizer ({error}).") from error
     tokenizer.encode_special_tokens = True  # names of special tokens in a text are text
-    begin = _ids(tokenizer, END_OF_TEXT) or tuple(_tokens(folder, "bos_token_id"))
-    stop = {*_ids(tokenizer, END_OF_TEXT), *_ids(tokenizer, IM_END), *_tokens(folder, "eos_token_id")}
-    return Speaker(folder, model, tokenizer, frozenset(stop), _ids(tokenizer, PAD) + _ids(tokenizer, IM_START), begin)
+    settings, names = read_settings(folder, "generation_config.json"), read_settings(folder, "tokenizer_config.json")
+    begin = _ids(tokenizer, END_OF_TEXT) or _ids(tokenizer, settings.get("bos_token_id"))
+    ends = (END_OF_TEXT, IM_END, settings.get("eos_token_id"), names.get("eos_token"))
+    stop = frozenset(number for token in ends for number in _ids(tokenizer, token))
+    special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    return Speaker(folder, model, tokenizer, stop, tuple(sorted(special - stop)), begin)
 
 
 def _unicode(text: str) -> str:
@@ -117,19 +120,23 @@ def _unicode(text: str) -> str:
     return text
 
 
-def _ids(tokenizer: Any, name: str) -> tuple[int, ...]:
-    """The id of a special token; none where the tokenizer is another program's and lacks it."""
-    number = tokenizer.token_to_id(name)
-    return () if number is None else (number,)
+def _ids(tokenizer: Any, token: Any) -> tuple[int, ...]:
+    """The ids of a special token that is given as an id, a list of ids, its text, or an object with its text; those that there are."""
+    if isinstance(token, list):
+        return tuple(number for each in token for number in _ids(tokenizer, each))
+    if isinstance(token, dict):
+        token = token.get("content")
+    number = tokenizer.token_to_id(token) if isinstance(token, str) else token
+    return (number,) if isinstance(number, int) else ()
 
 
-def _tokens(folder: Path, key: str) -> list[int]:
-    """The ids that `generation_config.json` gives under a key, where there is such a file."""
-    path = folder / "generation_config.json"
-    if not path.is_file():
-        return []
+def read_settings(folder: Path, name: str) -> dict[str, Any]:
+    """A JSON object of a model folder; an empty one where there is no such file."""
+    path = folder / name
     try:
-        given = json.loads(path.read_bytes()).get(key)
-        return [int(number) for number in (given if isinstance(given, list) else [given]) if number is not None]
-    except (ValueError, AttributeError, TypeError) as error:
-        raise InputError(f"{path}: not a JSON object with ids of tokens under `{key}`.") from error
+        found = json.loads(path.read_bytes()) if path.is_file() else {}
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error}).") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: not a JSON object.")
+    return found

@@ -49,22 +49,22 @@ class Benchmark:
 
     name: str
     title: str
+    chance: float | None
     items: int
     total: int
     shots: int
-    chance: float | None
-    scores: dict[str, dict[str, Score]]
+    cut: int
+    found: int
+    searched: int
+    documents: int
+    scores: dict[str, dict[str, Score]] = field(default_factory=dict)
     without: dict[str, Score] = field(default_factory=dict)  # the first metric by model, of the items that no document holds
     groups: dict[str, dict[str, Score]] = field(default_factory=dict)
-    cut: int = 0
-    found: int = 0
-    searched: int = 0
-    documents: int = 0
     leaks: list[Leak] = field(default_factory=list)
 
     @property
     def metric(self) -> str:
-        return next(iter(self.scores), "")
+        return next(iter(self.scores))
 
     def weakest(self) -> list[tuple[str, dict[str, Score]]]:
         """The groups, those with the lowest mean over models first."""
@@ -77,14 +77,12 @@ class Benchmarks:
     tasks: list[Benchmark]
 
 
-def read_benchmarks(reader: RunReader, models: list[str], scores: dict[str, Any], examples: bool = True) -> Benchmarks:
+def read_benchmarks(reader: RunReader, models: list[str], scores: dict[str, dict[str, Any]], examples: bool = True) -> Benchmarks:
     """`scores`: the sections of `evaluate/scores.json` by model. What is not of the expected form is left out."""
     found: dict[str, Benchmark] = {}
     for model in models:
-        tasks = scores[model].get("tasks") if isinstance(scores[model], dict) else None
-        for name, summary in tasks.items() if isinstance(tasks, dict) else ():
-            if isinstance(summary, dict):
-                _take(found, str(name), model, summary)
+        for name, summary in _object(scores[model].get("tasks")).items():
+            _take(found, str(name), model, _object(summary))
     shown = [task for task in found.values() if task.scores]
     for task in shown if examples else ():
         if task.found:
@@ -94,28 +92,33 @@ def read_benchmarks(reader: RunReader, models: list[str], scores: dict[str, Any]
 
 def _take(found: dict[str, Benchmark], name: str, model: str, summary: dict[str, Any]) -> None:
     """Adds one model's summary of a task."""
-    overlap = summary.get("overlap") if isinstance(summary.get("overlap"), dict) else {}
+    overlap = _object(summary.get("overlap"))
     if name not in found:
-        counts = {key: int(as_number(summary.get(key)) or 0) for key in ("items", "total", "shots", "cut")}
-        found[name] = Benchmark(name, str(summary.get("title", name)), chance=as_number(summary.get("chance")), scores={}, **counts)
-        for key in ("found", "searched", "documents"):
-            setattr(found[name], key, int(as_number((overlap or {}).get(key)) or 0))
-    task, metrics = found[name], _scores(summary.get("metrics"))
-    first = str(summary.get("metric", ""))
+        found[name] = Benchmark(
+            name, str(summary.get("title", name)), as_number(summary.get("chance")), _count(summary, "items"), _count(summary, "total"),
+            _count(summary, "shots"), _count(summary, "cut"), _count(overlap, "found"), _count(overlap, "searched"), _count(overlap, "documents"),
+        )  # fmt: skip
+    task, metrics, first = found[name], _scores(summary.get("metrics")), str(summary.get("metric", ""))
     for metric in sorted(metrics, key=lambda metric: (metric != first, metric)):
         task.scores.setdefault(metric, {})[model] = metrics[metric]
-    task.cut = max(task.cut, int(as_number(summary.get("cut")) or 0))
-    if first in (others := _scores((overlap or {}).get("without"))):
+    if first in (others := _scores(overlap.get("without"))):
         task.without[model] = others[first]
-    groups = summary.get("groups")
-    for group, of in groups.items() if isinstance(groups, dict) else ():
-        if first in (own := _scores(of.get("metrics") if isinstance(of, dict) else None)):
+    for group, of in _object(summary.get("groups")).items():
+        if first in (own := _scores(_object(of).get("metrics"))):
             task.groups.setdefault(str(group), {})[model] = own[first]
 
 
+def _count(of: dict[str, Any], key: str) -> int:
+    return int(as_number(of.get(key)) or 0)
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
 def _scores(metrics: Any) -> dict[str, Score]:
-    given = metrics.items() if isinstance(metrics, dict) else ()
-    values = {str(name): (as_number(of.get("value")), as_number(of.get("stderr"))) for name, of in given if isinstance(of, dict)}
+    given = {str(name): _object(of) for name, of in _object(metrics).items()}
+    values = {name: (as_number(of.get("value")), as_number(of.get("stderr"))) for name, of in given.items()}
     return {name: Score(value, error) for name, (value, error) in values.items() if value is not None}
 
 

@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
@@ -12,7 +13,9 @@ from safetensors.torch import load_file, save_file
 from corpusmill.pipeline.errors import InputError
 from corpusmill.train import losses, reference
 from corpusmill.train.align import AlignConfig, AlignStage
+from corpusmill.train.completion_objective import mismatch
 from corpusmill.train.sft import SftConfig, SftStage
+from corpusmill.train.template import Encoded
 
 QUICK = {
     "batch": 8, "held_out": 0.2, "per_document": 1, "evaluate_every": 0, "epochs": 6,
@@ -79,6 +82,16 @@ def test_kto_takes_pairs_as_two_completions(pretrained_run, execute):
     execute(pretrained_run, stage(loss="kto", loop={"threads": 1, "steps": 2}))
     assert steps_of(pretrained_run)[0]["count"] == 8
     assert len(references_of(pretrained_run)) == 4  # completions and mismatched ones, learned and held out
+
+
+def test_a_mismatched_completion_is_whole_and_its_prompt_gives_way():
+    def tokens(first: int, prompt: int, completion: int) -> Encoded:
+        return Encoded(np.arange(first, first + prompt + completion, dtype=np.int32), np.arange(prompt + completion) >= prompt)
+
+    found = mismatch(tokens(0, 6, 2), tokens(100, 2, 7))
+    assert found.ids.tolist() == [4, 5, *range(102, 109)] and found.mask.tolist() == [False] * 2 + [True] * 7
+    found = mismatch(tokens(0, 3, 5), tokens(100, 6, 2))
+    assert found.ids.tolist() == [0, 1, 2, 106, 107] and found.mask.sum() == 2
 
 
 @pytest.mark.parametrize(

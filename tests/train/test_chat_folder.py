@@ -134,6 +134,15 @@ def test_a_template_of_a_file(folder, tmp_path):
         choose_chat(folder, str(tmp_path / "none.jinja"))
 
 
+def test_a_text_stays_what_it_is_in_the_saved_folder(folder, tmp_path):
+    """Phi-3 ends answers with one token, and conversations with `eos_token`."""
+    (tmp_path / "own.jinja").write_text(CHATML + "{{ eos_token }}")
+    encoder = choose_chat(folder, str(tmp_path / "own.jinja"))
+    for name, content in chat_files(encoder, 128).items():
+        folder.write_bytes(name, content)
+    assert choose_chat(folder).encode(PROBE).ids.tolist() == encoder.encode(PROBE).ids.tolist()
+
+
 def test_line_breaks_that_are_cut_otherwise_once_an_answer_follows_are_a_warning(folder, tokenizer_json):
     """GPT-2's pattern splits two line breaks before a word, and keeps them together at the end of a prompt."""
     tokenizer = json.loads(tokenizer_json)

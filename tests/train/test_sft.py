@@ -51,24 +51,31 @@ def test_the_model_opens_in_transformers(pretrained_run, execute):
     assert model(**ids).logits.shape[-1] == 600
 
 
-@pytest.mark.parametrize("template", ["llama3", "own.jinja"])
-def test_a_template_of_choice_goes_with_the_model(pretrained_run, execute, tmp_path, template):
+def chat_of(run):
     from corpusmill.train.template import load_chat
 
+    return load_chat(run.child("sft/model")), json.loads(run.child("sft/model").read_bytes("config.json"))
+
+
+def test_llama_3s_template_brings_its_tokens(pretrained_run, execute, tmp_path):
+    execute(pretrained_run, stage(template="llama3"))
+    metrics, (chat, config) = metrics_of(pretrained_run), chat_of(pretrained_run)
+    assert metrics["held_out_loss_after"] < metrics["held_out_loss_before"] - 0.5
+    assert chat.template.source == LLAMA3 and config["eos_token_id"] == chat.special_ids["<|eot_id|>"]
+    assert not list((tmp_path / "run/sft/checkpoints").glob("*/start"))
+    assert execute(pretrained_run, stage(template="llama3")).performed == 0
+
+
+def test_a_template_of_a_file_goes_with_the_model(pretrained_run, execute, tmp_path):
     own = tmp_path / "own.jinja"
     own.write_text(CHATML.replace("'\\n'", "' says\\n'", 1))
-    chosen = str(own) if template == "own.jinja" else template
-    execute(pretrained_run, stage(template=chosen))
-    metrics, folder = metrics_of(pretrained_run), pretrained_run.child("sft/model")
-    assert metrics["held_out_loss_after"] < metrics["held_out_loss_before"] - 0.5
-    chat, config = load_chat(folder), json.loads(folder.read_bytes("config.json"))
-    end = "<|im_end|>" if template == "own.jinja" else "<|eot_id|>"
-    assert config["eos_token_id"] == chat.special_ids[end] and chat.template.special["eos_token"] == end
-    assert chat.template.source == (own.read_text() if template == "own.jinja" else LLAMA3)
-    assert not list((tmp_path / "run/sft/checkpoints").glob("*/start"))
-    assert execute(pretrained_run, stage(template=chosen)).performed == 0
+    changes = {"template": str(own), "per_document": 1, "loop": {"steps": 1}}
+    execute(pretrained_run, stage(**changes))
+    chat, config = chat_of(pretrained_run)
+    assert chat.template.source == own.read_text() and config["eos_token_id"] == chat.special_ids["<|im_end|>"]
+    assert execute(pretrained_run, stage(**changes)).performed == 0
     own.write_text(CHATML)
-    assert execute(pretrained_run, stage(template=chosen)).performed == (2 if template == "own.jinja" else 0)
+    assert execute(pretrained_run, stage(**changes)).performed == 2
 
 
 def test_a_template_that_is_none():

@@ -48,6 +48,15 @@ def test_an_input_stands_below_its_instruction(tmp_path):
     assert found.messages[0]["content"] == "Add.\n\n1 and 2" and found.id == f"{path}, row 1"
 
 
+def test_a_system_message_that_all_share_does_not_decide_what_is_held_out(tmp_path):
+    path = tmp_path / "a.jsonl"
+    system = {"role": "system", "content": "Be brief."}
+    rows = [{"messages": [system, {"role": "user", "content": f"{n // 2}?"}, TURNS[1]]} for n in range(400)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    held_out = [example.held_out for example in read_examples([str(path)], 0.2)]
+    assert held_out[::2] == held_out[1::2] and 40 < sum(held_out) < 130
+
+
 def test_containers(tmp_path):
     row = {"messages": TURNS}
     pq.write_table(pa.Table.from_pylist([row, row]), tmp_path / "a.parquet")

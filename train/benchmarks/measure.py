@@ -20,6 +20,8 @@ from corpusmill.train.benchmarks.tasks import TASKS
 from corpusmill.train.device import deterministic
 from corpusmill.train.speaker import load_speaker
 
+#: A processor's cache holds what so many tokens need; a GPU has to have enough to do.
+BATCH_TOKENS = {"cpu": 2048, "cuda": 65536}
 #: Of an item with choices. `contexts` and `continuations` have one entry where all choices share it; the accuracies are 0 or 1.
 CHOICES = pa.schema(
     [
@@ -63,15 +65,15 @@ class Scored:
 
 
 class ModelUnderTest:
-    """A model folder, loaded once for all its tasks. `batch`: how many full contexts are computed at a time."""
+    """A model folder, loaded once for all its tasks. `batch_tokens` are computed at a time, 0: as many as suit the device."""
 
-    def __init__(self, folder: str | Path, device: str = "auto", batch: int = 16):
+    def __init__(self, folder: str | Path, device: str = "auto", batch_tokens: int = 0):
         self.speaker = load_speaker(folder, device)
         self.encoder = Encoder(self.speaker)
-        self.batch_tokens = batch * self.encoder.context
+        self.batch_tokens = batch_tokens or BATCH_TOKENS[self.speaker.model.device.type]
 
     def score(self, config: TaskConfig, chosen: ItemSet, advance: Advance = lambda done: None) -> Scored:
-        """`advance` is told of choices, or questions, that are done."""
+        """`advance` is told of items that are done."""
         task = TASKS[config.task]
         with deterministic():
             if isinstance(chosen.items[0], Question):
@@ -87,7 +89,9 @@ class ModelUnderTest:
     def _choices(self, items: Sequence[Choices], advance: Advance) -> pa.Table:
         pairs = [pair for item in items for pair in zip(item.contexts, item.continuations, strict=True)]
         sequences = self.encoder.pairs(pairs)
-        values, greedy = loglikelihoods(self.speaker.model, sequences, self.batch_tokens, advance)
+        ends = np.cumsum([len(item.contexts) for item in items])
+        of_items = [sequences[end - len(item.contexts) : end] for item, end in zip(items, ends, strict=True)]
+        values, greedy = loglikelihoods(self.speaker.model, of_items, self.batch_tokens, advance)
         rows, begin = [], 0
         for item in items:
             end = begin + len(item.contexts)

@@ -32,7 +32,7 @@ def score_models(run: StageRun, config: "EvaluateConfig", models: Sequence[str])
         weights = run.outputs_of(model, "model/")
         for task in config.tasks:
             examples = [file_ref(path) for path in data_files(task.examples)] if task.examples else []
-            own = type(config)(tasks=(task,), batch=config.batch, device=config.device)
+            own = type(config)(tasks=(task,), device=config.device)
             row = run.once(
                 f"benchmarks/{model}/{task.task}",
                 [*weights, *sets[task.task], *examples],
@@ -46,7 +46,7 @@ def score_models(run: StageRun, config: "EvaluateConfig", models: Sequence[str])
 def _load(run: StageRun, config: "EvaluateConfig", model: str) -> Any:
     from corpusmill.train.benchmarks.measure import ModelUnderTest
 
-    return ModelUnderTest(run.run.path(f"{model}/model"), config.device, config.batch)
+    return ModelUnderTest(run.run.path(f"{model}/model"), config.device)
 
 
 def _score(run: StageRun, model_of: Callable[[str], Any], name: str, task: TaskConfig, identity: str) -> Output:

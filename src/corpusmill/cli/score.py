@@ -16,7 +16,6 @@ def score(
     task: Annotated[list[str], typer.Option(metavar="NAME[=PATH]", help="A benchmark, and the file of its items; can be repeated.")],
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many items of each, chosen by hashes.", show_default=False)] = None,
     shots: Annotated[int | None, typer.Option(min=0, help="Solved examples before each item.", show_default=False)] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Full contexts that are computed at a time.")] = 16,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: all metrics, and parts of a set.")] = False,
 ) -> None:
     """Score a model folder on benchmark tasks (BLiMP, HellaSwag, ARC, PIQA, WinoGrande, LAMBADA, SciQ, GSM8K)."""
@@ -36,7 +35,7 @@ def score(
         except ValidationError as error:
             raise ConfigError(f"--task {given}: {error.errors()[0]['msg'].replace('Input', 'the name')}.") from error
     sets = [read_task(config) for config in configs]  # first: a file that can't be read costs no time
-    tested = ModelUnderTest(model, batch=batch)
+    tested = ModelUnderTest(model)
     found: dict[str, Any] = {}
     for config, chosen in zip(configs, sets, strict=True):
         with Progress().steps(config.task, len(chosen.items)) as advance:
@@ -66,6 +65,7 @@ def _print(found: dict[str, Any]) -> None:
             table.add_row(*about, metric, score_text(metric, summary["metrics"][metric]), chance)
     console = Console(highlight=False)
     console.print(table)
-    for name, summary in found.items():
+    for summary in found.values():
         if summary["cut"]:
-            console.print(f"{summary['title']}: the beginning of {summary['cut']:,} items did not fit into the model's context.", markup=False)
+            sentence = f"{summary['title']}: the beginning of {summary['cut']:,} items did not fit into the model's context."
+            console.print(sentence, markup=False)

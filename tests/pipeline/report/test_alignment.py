@@ -73,9 +73,10 @@ def test_a_run_without_it_has_no_section(tmp_path: Path, builder: Any) -> None:
 @pytest.mark.parametrize("name", ["judged.json", "pair_sources.json"])
 def test_a_damaged_file_is_a_warning(aligned: Path, name: str, content: str) -> None:
     (aligned / "align" / name).write_text(content)
-    summary = read_summary(str(aligned))
-    assert any(f"align/{name}" in warning for warning in summary.warnings)
-    render(summary)
+    reader = RunReader(str(aligned))
+    found = read_alignment(reader)
+    assert any(f"align/{name}" in warning for warning in reader.warnings)
+    assert found is not None and (found.compared == [] if name == "judged.json" else found.sources == [])
 
 
 def test_not_every_number_need_be_there(aligned: Path) -> None:

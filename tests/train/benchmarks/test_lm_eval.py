@@ -27,7 +27,7 @@ def folder(tmp_path_factory, tokenizer_json):
 
 @pytest.fixture(scope="module")
 def ours(folder):
-    return ModelUnderTest(folder, "cpu", batch=3)
+    return ModelUnderTest(folder, "cpu", batch_tokens=300)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from corpusmill.train.benchmarks.scores import mean_score
 from corpusmill.train.evaluate import EvaluateConfig, EvaluateStage
 
 LEAKED = "Nobody in that valley knew, and nobody would have said, why the bells rang on a night without any wind at all"
-PASSAGES = [{"text": text} for text in (LEAKED, "Nothing of this passage stands anywhere in the documents of the run, or so one hopes at least")]
+PASSAGES = [{"text": text} for text in (LEAKED, "Nothing of this passage stands anywhere in the documents, or so one hopes at least")]
 
 
 @pytest.fixture
@@ -62,8 +62,7 @@ def test_scores_with_what_the_documents_hold(run, evaluate, tmp_path):
     (example,) = read_table(run, "evaluate/benchmarks/overlap/lambada.parquet").to_pylist()
     assert example["url"] == "https://mill.test/leak" and example["item"] == 0 and example["share"] == 1
     assert example["passage"].startswith("NOBODY IN THAT VALLEY") and example["passage"].endswith("ANY WIND AT ALL.")
-    line = done.stage.summary(done)["LAMBADA acc"]
-    assert line == f"pretrain {found['acc']['value']:.1%} ± {100 * found['acc']['stderr']:.1f}; 1 of 5 items in the corpus"
+    assert done.stage.summary(done)["LAMBADA acc"] == "pretrain 0.0% ± 0.0; 1 of 5 items in the corpus"
 
 
 def test_a_finished_benchmark_is_not_done_again(run, evaluate, tmp_path):

@@ -1,0 +1,90 @@
+"""Log-likelihoods of benchmark items, ours beside lm-evaluation-harness's on the same model and contexts.
+
+    python benchmarks/harness.py RUN/pretrain/model blimp=blimp.zip hellaswag lambada=lambada_test.jsonl --limit 1000
+
+Both get the same contexts and continuations as text: tokenizing counts, reading the files does not. Seconds are of processor time on one
+thread, of the best of the rounds; the two take turns. GSM8K: answers of at most 64 tokens, without examples; how many texts are the same.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# isort: off
+import corpusmill.train  # noqa: F401 - before torch, so that threads wait as they do in a run
+
+# isort: on
+import numpy as np
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+
+from corpusmill.train.benchmarks.answers import STOPS
+from corpusmill.train.benchmarks.config import TaskConfig
+from corpusmill.train.benchmarks.generation import answer_texts
+from corpusmill.train.benchmarks.items import Choices, Question
+from corpusmill.train.benchmarks.measure import ModelUnderTest
+from corpusmill.train.benchmarks.read import read_task
+
+LONGEST = 64
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    started = time.process_time()
+    found = work()
+    return time.process_time() - started, found
+
+
+def choices(ours: ModelUnderTest, theirs: HFLM, items: list[Choices], rounds: int) -> tuple[float, float, str]:
+    """Seconds of both, and how far they are apart."""
+    pairs = [pair for item in items for pair in zip(item.contexts, item.continuations, strict=True)]
+    requests = [Instance("loglikelihood", {}, pair, 0) for pair in pairs]
+    seconds: list[tuple[float, float]] = []
+    for _ in range(rounds):
+        mine, table = timed(lambda: ours._choices(items, lambda done: None))
+        other, answers = timed(lambda: theirs.loglikelihood(requests, disable_tqdm=True))
+        seconds.append((mine, other))
+    values = np.concatenate(table["log_likelihoods"].to_numpy())
+    greedy = np.concatenate(table["greedy"].to_numpy())
+    apart = np.abs(values - [value for value, _ in answers]).max()
+    differ = int((greedy != [likeliest for _, likeliest in answers]).sum())
+    return (*map(min, zip(*seconds, strict=True)), f"{apart:.1e} nats apart at most, {differ} differ in what is most likely")
+
+
+def questions(ours: ModelUnderTest, theirs: HFLM, items: list[Question], rounds: int) -> tuple[float, float, str]:
+    prompts = [item.prompt for item in items]
+    options = {"until": list(STOPS), "do_sample": False, "temperature": 0.0, "max_gen_toks": LONGEST}
+    requests = [Instance("generate_until", {}, (prompt, options), 0) for prompt in prompts]
+    seconds: list[tuple[float, float]] = []
+    for _ in range(rounds):
+        mine, texts = timed(lambda: list(answer_texts(ours.speaker, ours.encoder, prompts, LONGEST)))
+        other, answers = timed(lambda: theirs.generate_until(requests, disable_tqdm=True))
+        seconds.append((mine, other))
+    same = sum(text == answer for (text, _), answer in zip(texts, answers, strict=True))
+    return (*map(min, zip(*seconds, strict=True)), f"{same} of {len(items)} texts are the same")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("task", nargs="+", help="NAME or NAME=PATH")
+    parser.add_argument("--limit", type=int, default=1000, help="items of each task")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=64, help="requests that lm-evaluation-harness computes at a time")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    ours = ModelUnderTest(given.model, "cpu")
+    theirs = HFLM(pretrained=str(given.model), device="cpu", dtype="float32", batch_size=given.batch)
+    for task in given.task:
+        name, _, path = task.partition("=")
+        items: Any = read_task(TaskConfig(task=name, path=path or None, limit=given.limit, shots=0)).items
+        measure: Any = questions if isinstance(items[0], Question) else choices
+        mine, other, found = measure(ours, theirs, items, given.rounds)
+        speeds = f"{len(items) / mine:,.0f} items/s, lm-evaluation-harness {len(items) / other:,.0f}: {other / mine:.2f} times"
+        print(f"{name}: {speeds}; {found}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
