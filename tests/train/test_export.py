@@ -13,6 +13,8 @@ import pytest
 import torch
 from built_run import HOSTILE, RunBuilder, write_run
 from huggingface_hub import ModelCard
+from hypothesis import given
+from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from small_models import random_model
 from tokenizers import Tokenizer
@@ -20,7 +22,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import Manifest, TaskRow
-from corpusmill.train.card import escaped
+from corpusmill.pipeline.report.safe import safe_line, safe_text
+from corpusmill.train.card import block, escaped
 from corpusmill.train.checkpoint import load_model, save_model
 from corpusmill.train.export_folder import export
 from corpusmill.train.template import template_files
@@ -180,6 +183,17 @@ def test_nothing_from_models_or_documents_is_markup(card: str) -> None:
     assert [t.content for t, before in zip(tokens[1:], tokens) if before.type == "heading_open" and before.tag == "h1"] == ["small"]
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e]", card)
     assert MarkdownIt().renderInline(escaped("a_b_ *c* [d](e) <i>&amp; `f` | ~~g~~")) == "a_b_ *c* [d](e) &lt;i&gt;&amp;amp; `f` | ~~g~~"
+
+
+@given(st.text(alphabet=st.sampled_from("ab `~*_#|\\<>&;[]()!-+=:/.\n\r\t\x1b\u202e1"), max_size=60))
+def test_any_text_stays_text(text: str) -> None:
+    (fence,) = MarkdownIt("commonmark").parse(block(text))
+    assert (fence.type, fence.content) == ("fence", safe_text(text) + "\n")
+    table = MarkdownIt("commonmark").enable("table").parse(f"| a | b |\n|--|--|\n| {escaped(text)} | z |")
+    cells = [token for token in table if token.type == "inline"]
+    assert [token.content for token in cells[3:]] == ["z"]
+    assert {child.type for child in cells[2].children or ()} <= {"text"}
+    assert "".join(child.content for child in cells[2].children or ()) == safe_line(text)
 
 
 def test_it_is_the_same_again_and_another_type_where_asked(run: RunBuilder, exported: Path, tmp_path: Path) -> None:
