@@ -96,7 +96,8 @@ def _take(found: dict[str, Benchmark], name: str, model: str, summary: dict[str,
     if name not in found:
         found[name] = Benchmark(
             name, str(summary.get("title", name)), as_number(summary.get("chance")), _count(summary, "items"), _count(summary, "total"),
-            _count(summary, "shots"), _count(summary, "cut"), _count(overlap, "found"), _count(overlap, "searched"), _count(overlap, "documents"),
+            _count(summary, "shots"), _count(summary, "cut"),
+            _count(overlap, "found"), _count(overlap, "searched"), _count(overlap, "documents"),
         )  # fmt: skip
     task, metrics, first = found[name], _scores(summary.get("metrics")), str(summary.get("metric", ""))
     for metric in sorted(metrics, key=lambda metric: (metric != first, metric)):
