@@ -81,8 +81,8 @@ def tree() -> Callable[[Path], dict[str, str]]:
 
 @pytest.fixture(scope="session")
 def ray_engine() -> Iterator[RayEngine]:
-    """A Ray of four CPUs for all tests that need no other; a test that starts one of its own closes it, and it comes up again."""
-    engine = RayEngine(4)
+    """A Ray of two CPUs for all tests that need no other; a test that starts one of its own closes it, and it comes up again."""
+    engine = RayEngine(2)
     yield engine
     engine.close()
 

@@ -24,7 +24,7 @@ HELPERS = str(Path(__file__).parent.parent / "helpers")
 @pytest.fixture(scope="module")
 def engine(ray_engine: RayEngine) -> Iterator[RayEngine]:
     """A Ray of two CPUs; an address makes a training one for Ray Train."""
-    ray_engine.close()  # one of four
+    ray_engine.close()  # its processes do not find the helpers
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_ADDRESS", "local")
         patch.setenv("PYTHONPATH", os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), HELPERS]))
