@@ -37,6 +37,16 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Takes the files of all rooms in turn: processes that are in one room at a time would compile the same kernels twice."""
+    rooms: dict[str, dict[Path, None]] = {}
+    for item in items:
+        room = item.path.relative_to(ROOT / "tests").parts[0]
+        rooms.setdefault("" if room == item.path.name else room, {})[item.path] = None
+    places = {path: (number + 0.5) / len(files) for files in rooms.values() for number, path in enumerate(files)}
+    items.sort(key=lambda item: places[item.path])
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real data beside a checkout; tests that need it are skipped where it is not there."""

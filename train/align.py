@@ -29,7 +29,8 @@ OPTIONS_OF: dict[str, tuple[float, tuple[str, ...]]] = {
     "desirable_weight": (1.0, ("kto",)),
     "undesirable_weight": (1.0, ("kto",)),
 }
-USUAL_BETA = {"mean-sigmoid": 5.0, "simpo": 2.0}  # those of Tulu 3 and of SimPO's authors
+#: Where it is not 0.1: Tulu 3's, SimPO's authors', and one by which IPO asks for a margin of half a nat a token.
+USUAL_BETA = {"mean-sigmoid": 5.0, "simpo": 2.0, "ipo": 1.0}
 
 
 class AlignOptimizer(OptimizerConfig):
@@ -81,7 +82,7 @@ class AlignConfig(Config):
         default=0.1,
         gt=0,
         description="How strongly the policy is held to the reference model; the weight of ORPO's odds ratio. Where it is not given: "
-        "5 with `mean-sigmoid`, 2 with `simpo`.",
+        "5 with `mean-sigmoid`, 2 with `simpo`, 1 with `ipo`.",
     )
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5, description="Share of pairs taken as swapped (conservative, robust).")
     gamma: float = Field(
@@ -134,6 +135,10 @@ class AlignConfig(Config):
 
     @model_validator(mode="after")
     def _options_are_used(self) -> "AlignConfig":
+        if len(set(self.pairs_from)) < len(self.pairs_from):
+            raise ValueError("pairs_from names one thing twice")
+        if self.best + self.worst > 1:
+            raise ValueError(f"best and worst are parts of the same documents, and {self.best} and {self.worst} are more than all")
         for option, (neutral, losses) in OPTIONS_OF.items():
             if getattr(self, option) != neutral and self.loss not in losses:
                 which = f"loss{'es' if len(losses) > 1 else ''} {' and '.join(losses)}"

@@ -16,6 +16,7 @@ from corpusmill.pipeline.report.summary import Summary, read_summary
 from corpusmill.train import card_facts, card_scores
 from corpusmill.train.architecture import Architecture
 from corpusmill.train.card_limits import limitations
+from corpusmill.train.card_state import WEIGHTS, measured_models, outdated, outputs
 from corpusmill.train.hugging_face import to_hugging_face
 
 TITLES = {"pretrain": "Pre-training", "sft": "Instruction tuning", "align": "Preference alignment"}
@@ -29,6 +30,7 @@ def model_card(run: str, stage: str, arch: Architecture, name: str, license_: st
     summary = read_summary(run, deep=False)
     reader = summary.reader
     chain = [trained for trained in card_facts.TRAINED[: card_facts.TRAINED.index(stage) + 1] if reader.present([trained])]
+    models = fresh(summary)
     facts = {
         "name": name,
         "stage": stage,
@@ -40,13 +42,15 @@ def model_card(run: str, stage: str, arch: Architecture, name: str, license_: st
         "tokenizer": card_facts.tokenizer_rows(summary),
         "inputs": _inputs(reader),
         "trainings": [(TITLES[trained], card_facts.training_rows(reader, trained)) for trained in chain],
-        "models": summary.scores.models,
-        "measured": card_scores.measured(summary),
+        "models": models,
+        "measured": card_scores.measured(summary, models),
+        "changed": [model for model in summary.scores.models if model not in models],
         "confidence": reader.settings("evaluate").get("confidence", 0.95),
         "judged_confidence": (reader.settings("align").get("judged") or {}).get("confidence", 0.95),
         "judged": card_scores.judged_rows(reader) if stage == "align" else [],
-        "samples": card_scores.samples(reader, stage),
+        "samples": card_scores.samples(reader, stage) if stage in models else [],
         "limits": limitations(summary, stage, arch),
+        "warnings": [*outdated(reader, stage), *summary.warnings],
         "identity": _identity(reader, stage),
         "versions": sorted((reader.description.get("versions") or {}).items()),
         "languages": languages(summary),
@@ -71,9 +75,15 @@ def front_matter(summary: Summary, stage: str, arch: Architecture, name: str, li
         "pipeline_tag": "text-generation",
         "tags": tags,
         "datasets": _datasets(_inputs(reader)),
-        "model-index": card_scores.model_index(summary, stage, name),
+        "model-index": card_scores.model_index(summary, stage, name) if stage in fresh(summary) else [],
     }
     return {key: value for key, value in front.items() if value}
+
+
+def fresh(summary: Summary) -> list[str]:
+    """The models whose scores are those of their weights as they are now."""
+    measured = measured_models(summary.reader)
+    return [model for model in summary.scores.models if model in measured]
 
 
 def languages(summary: Summary) -> list[str]:
@@ -98,14 +108,10 @@ def _datasets(inputs: list[str]) -> list[str]:
 
 def _identity(reader: RunReader, stage: str) -> list[tuple[str, str]]:
     """Hashes by which what was exported can be told from anything else."""
-    rows = []
-    for task in reader.stages[stage].tasks:
-        weights = [output.sha256 for output in task.outputs if output.path == "model/model.safetensors"]
-        if weights:
-            rows = [
-                ("identity of the training (its inputs, configuration and code)", task.identity),
-                ("weights of the run, sha256", weights[0]),
-            ]
+    trained = next((task.identity for task in reader.stages[stage].tasks if any(output.path == WEIGHTS for output in task.outputs)), "")
+    rows = [("identity of the training (its inputs, configuration and code)", trained)] if trained else []
+    weights = outputs(reader, stage).get(WEIGHTS)
+    rows += [("weights of the run, sha256", weights)] if weights else []
     tokens = reader.json("tokens/train/shards.json", dict) or {}
     rows += [("tokenizer of the run, sha256", tokens["tokenizer_sha256"])] if tokens.get("tokenizer_sha256") else []
     return [*rows, ("recipe with all its defaults, sha256", digest(reader.description.get("recipe")))]

@@ -22,9 +22,9 @@ class Measured:
     note: str = ""
 
 
-def measured(summary: Summary) -> list[Measured]:
-    """Every score of the models, in the order of `summary.scores.models`; of a benchmark all its metrics."""
-    models, scores = summary.scores.models, summary.scores.sections
+def measured(summary: Summary, models: list[str]) -> list[Measured]:
+    """Every score of these models, a value for each; of a benchmark all its metrics."""
+    scores = summary.scores.sections
     rows = [
         Measured("bits per byte", [_interval(_part(scores, m, "bits_per_byte"), "value", ".3f") for m in models], _text_note(scores)),
         Measured("held-out preferences ranked right", [_interval(_part(scores, m, "preferences"), "accuracy", ".1%") for m in models]),

@@ -29,6 +29,9 @@ class Conversation:
     ended: str = ""  # how the last answer did, where there is something to say about it: "cut" (for its length) or "empty"
     answers: int = 0
 
+    def __post_init__(self) -> None:
+        _ = self.speaker.encoder  # a template that is none is refused now, and not at every message
+
     def ask(self, text: str) -> Generator[str, None, None]:
         """The answer, piece by piece, safe for a terminal. It joins the turns when it ends or its reader stops; with an empty one
         they stay as they were. Raises InputError, and nothing has happened, where the message is too long or no text."""

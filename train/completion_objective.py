@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -157,6 +158,7 @@ class _Mismatched(Sequence[Encoded]):
 
     def __init__(self, tokens: Sequence[Encoded], order: Order, steps: int):
         self.tokens, self.order, self.steps = tokens, order, steps
+        self.of_step = lru_cache(1)(order.of_step)
 
     def __len__(self) -> int:
         return self.steps * self.order.batch
@@ -165,7 +167,7 @@ class _Mismatched(Sequence[Encoded]):
         step, place = divmod(number, self.order.batch)
         if not 0 <= step < self.steps:
             raise IndexError(number)
-        numbers = self.order.of_step(step)
+        numbers = self.of_step(step)
         return mismatch(self.tokens[numbers[place]], self.tokens[numbers[place - 1]])
 
 

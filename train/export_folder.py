@@ -10,6 +10,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.report.read import RunReader
 from corpusmill.train.card import model_card
 from corpusmill.train.card_facts import TRAINED
+from corpusmill.train.card_state import outdated
 from corpusmill.train.checkpoint import TOKENIZER_FILES, load_model, save_model
 
 GENERATION = "generation_config.json"
@@ -21,8 +22,8 @@ TEMPERATURE, TOP_K, LONGEST = 0.7, 50, 256
 def export(
     run: str, output: Path, stage: str | None = None, *, name: str | None = None, license_: str | None = None, dtype: str = "fp32",
     force: bool = False,
-) -> str:  # fmt: skip
-    """Writes the folder `output` with the model of a stage (without one: of the last that trained); returns the stage.
+) -> tuple[str, list[str]]:  # fmt: skip
+    """Writes the folder `output` with the model of a stage (without one: of the last that trained); returns the stage, and warnings.
 
     The weights are those of the run, or rounded to `dtype`. Raises InputError where there is no such model, and where something is in
     the way: `force` replaces a model folder, and nothing else.
@@ -35,7 +36,7 @@ def export(
     card = model_card(run, stage, model.arch, name or output.resolve().name, license_)
     files = {name: (folder / name).read_bytes() for name in TOKENIZER_FILES if (folder / name).is_file()}
     save_model(model, output, {**files, GENERATION: _generation(folder, reader, model.arch.context), "README.md": card.encode()})
-    return stage
+    return stage, outdated(reader, stage)
 
 
 def _stage(reader: RunReader, wanted: str | None) -> str:

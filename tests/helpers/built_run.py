@@ -62,12 +62,17 @@ class RunBuilder:
     def json(self, path: str, value: Any) -> None:
         self.storage.write_bytes(path, json.dumps(value).encode())
 
+    def ref(self, path: str) -> FileRef:
+        """A file as an input of a task; one that is not the run's has a fingerprint of no meaning."""
+        known = self.storage.exists(path) and "/" in path
+        return FileRef(path, hashlib.sha256(self.storage.read_bytes(path)).hexdigest() if known else "x", 1)
+
     def stage(self, name: str, parts: list[dict[str, Any]], finish: bool = True, warnings: tuple[str, ...] = (),
               read: Sequence[str] = ("in",)) -> None:  # fmt: skip
         """`parts` are the files of each task by path, `read` the files that each has read."""
         storage = self.storage.child(name)
         manifest = Manifest(storage)
-        inputs = [FileRef(path, "x", 1) for path in read]
+        inputs = [self.ref(path) for path in read]
         for number, files in enumerate(parts):
             outputs = [publish(storage, path, files[path]) for path in sorted(files)]
             report = next((t for p, t in files.items() if p.startswith("report/")), None)
@@ -256,18 +261,8 @@ def _tokens(run: RunBuilder, rows: list[dict[str, Any]]) -> None:
         for row in part:
             encoded = [*tokenizer.encode(row["text"]).ids, EOT_ID]
             place = {"first": len(ids), "tokens": len(encoded), "utf8_bytes": len(row["text"].encode()), "split": split}
-            index.append(
-                {
-                    **row,
-                    **place,
-                    "data_file": "dedup/data/part-00000.parquet",
-                    "data_row": data_row,
-                    "text_begin": 0,
-                    "copy": 0,
-                    "cluster_id": None,
-                    "chars_in": len(row["text"]),
-                }
-            )
+            where = {"data_file": "dedup/data/part-00000.parquet", "data_row": data_row, "text_begin": 0, "copy": 0, "cluster_id": None}
+            index.append({**row, **place, **where, "chars_in": len(row["text"])})
             data_row += 1
             ids += encoded
         contents = shard_contents(0, np.array(ids, "<u2"), pa.Table.from_pylist([{f.name: r[f.name] for f in INDEX} for r in index], INDEX))
@@ -295,14 +290,6 @@ def _training(run: RunBuilder) -> None:
     run.json("evaluate/scores.json", {**scores, "align": {"bits_per_byte": {"value": 1.5}, "preferences": {"accuracy": 0.75}}})
     said = {"kind": "answer", "prompt": "The history of", "text": f"x {HOSTILE}"}
     run.json("evaluate/samples.json", {"pretrain": [{**said, "text": "first"}], "align": [said]})
-    measure = {
-        "stage": "filter",
-        "phase": "",
-        "seconds": 2.0,
-        "tasks": 2,
-        "rows_in": 56,
-        "bytes_in": 4_000_000,
-        "workers": 1,
-        "peak_mb": 321,
-    }
+    counts = {"tasks": 2, "rows_in": 56, "bytes_in": 4_000_000, "workers": 1}
+    measure = {"stage": "filter", "phase": "", "seconds": 2.0, "peak_mb": 321, **counts}
     run.storage.write_bytes("metrics.jsonl", json.dumps(measure).encode() + b"\n")

@@ -26,7 +26,8 @@ def write_token_set(
     """`shards` are lists of documents, each a list of ids that ends with 0; the id of a document is `shard/row`."""
     storage, written = Storage(str(folder)), []
     for number, documents in enumerate(shards):
-        tokens = np.concatenate([np.asarray(document, token_dtype(vocabulary_size)) for document in documents])
+        dtype = token_dtype(vocabulary_size)
+        tokens = np.concatenate([np.array([], dtype), *(np.asarray(document, dtype) for document in documents)])
         counts = np.array([len(document) for document in documents], np.int64)
         rows = len(documents)
         index = pa.table({

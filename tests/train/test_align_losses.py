@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
@@ -12,7 +13,9 @@ from safetensors.torch import load_file, save_file
 from corpusmill.pipeline.errors import InputError
 from corpusmill.train import losses, reference
 from corpusmill.train.align import AlignConfig, AlignStage
+from corpusmill.train.completion_objective import mismatch
 from corpusmill.train.sft import SftConfig, SftStage
+from corpusmill.train.template import Encoded
 
 QUICK = {
     "batch": 8, "held_out": 0.2, "per_document": 1, "evaluate_every": 0, "epochs": 6,
@@ -81,6 +84,16 @@ def test_kto_takes_pairs_as_two_completions(pretrained_run, execute):
     assert len(references_of(pretrained_run)) == 4  # completions and mismatched ones, learned and held out
 
 
+def test_a_mismatched_completion_is_whole_and_its_prompt_gives_way():
+    def tokens(first: int, prompt: int, completion: int) -> Encoded:
+        return Encoded(np.arange(first, first + prompt + completion, dtype=np.int32), np.arange(prompt + completion) >= prompt)
+
+    found = mismatch(tokens(0, 6, 2), tokens(100, 2, 7))
+    assert found.ids.tolist() == [4, 5, *range(102, 109)] and found.mask.tolist() == [False] * 2 + [True] * 7
+    found = mismatch(tokens(0, 3, 5), tokens(100, 6, 2))
+    assert found.ids.tolist() == [0, 1, 2, 106, 107] and found.mask.sum() == 2
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
@@ -114,9 +127,9 @@ def test_an_option_that_the_loss_does_not_have_is_refused(given, message):
 
 
 def test_values_that_are_not_given_are_those_usual_with_the_loss():
-    chosen = {loss: AlignConfig(loss=loss) for loss in ("sigmoid", "mean-sigmoid", "simpo", "orpo", "kto")}
+    chosen = {loss: AlignConfig(loss=loss) for loss in ("sigmoid", "mean-sigmoid", "ipo", "simpo", "orpo", "kto")}
     assert {loss: (config.beta, config.gamma, config.nll_weight) for loss, config in chosen.items()} == {
-        "sigmoid": (0.1, 0, 0.2), "mean-sigmoid": (5, 0, 0.2), "simpo": (2, 1, 0.2), "orpo": (0.1, 0, 0), "kto": (0.1, 0, 0),
+        "sigmoid": (0.1, 0, 0.2), "mean-sigmoid": (5, 0, 0.2), "ipo": (1, 0, 0.2), "simpo": (2, 1, 0.2), "orpo": (0.1, 0, 0), "kto": (0.1, 0, 0),
     }  # fmt: skip
     assert AlignConfig(loss="simpo", beta=3).gamma == 1.5 and AlignConfig(loss="simpo", gamma=0).gamma == 0
     for config in chosen.values():  # as processes are given it

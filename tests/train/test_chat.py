@@ -125,6 +125,9 @@ def test_models_that_may_not_be_able_to_talk_are_named(folder: Path, tmp_path: P
     assert "has no chat template: ChatML is used" in str(warning(tmp_path / "bare"))
     save_model(model, tmp_path / "raw", {**tokenizer, **template_files(128, end_token="<|endoftext|>")})
     assert "was not tuned on conversations" in str(warning(tmp_path / "raw"))
+    (tmp_path / "bare" / "chat_template.jinja").write_text("{% for")
+    with pytest.raises(InputError, match=r"chat_template\.jinja:1: not a valid chat template"):
+        talk_with(tmp_path / "bare")
 
 
 def piped(monkeypatch: pytest.MonkeyPatch, talk: Conversation, lines: str) -> None:

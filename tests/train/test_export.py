@@ -3,7 +3,9 @@
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,17 @@ import pytest
 import torch
 from built_run import HOSTILE, RunBuilder, write_run
 from huggingface_hub import ModelCard
+from hypothesis import given
+from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from small_models import random_model
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.train.card import escaped
+from corpusmill.pipeline.manifest import Manifest, TaskRow
+from corpusmill.pipeline.report.safe import safe_line, safe_text
+from corpusmill.train.card import block, escaped
 from corpusmill.train.checkpoint import load_model, save_model
 from corpusmill.train.export_folder import export
 from corpusmill.train.template import template_files
@@ -62,13 +68,23 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunBuilder:
     run.json("evaluate/samples.json", {"align": [said]})
     run.json("evaluate/scores.json", {"pretrain": {"bits_per_byte": BITS}, "align": {"bits_per_byte": BITS, "tasks": {"hellaswag": TASK}}})
     run.json("align/judged.json", JUDGED)
+    evaluated(run)
     return run
+
+
+def evaluated(run: RunBuilder) -> None:
+    """Notes that the run's models, as they are, have been measured."""
+    models = [f"{stage}/model/model.safetensors" for stage in METRICS]
+    inputs = [run.ref(path) for path in models]
+    manifest = Manifest(run.storage.child("evaluate"))
+    manifest.append(TaskRow("models", "e", inputs, "c", "v", 0, 0, 0, 0, []))
+    manifest.finish(["models"])
 
 
 @pytest.fixture(scope="module")
 def exported(run: RunBuilder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("out") / "small"
-    assert export(str(run.folder), folder, license_="apache-2.0") == "align"
+    assert export(str(run.folder), folder, license_="apache-2.0") == ("align", [])
     return folder
 
 
@@ -169,11 +185,22 @@ def test_nothing_from_models_or_documents_is_markup(card: str) -> None:
     assert MarkdownIt().renderInline(escaped("a_b_ *c* [d](e) <i>&amp; `f` | ~~g~~")) == "a_b_ *c* [d](e) &lt;i&gt;&amp;amp; `f` | ~~g~~"
 
 
+@given(st.text(alphabet=st.sampled_from("ab `~*_#|\\<>&;[]()!-+=:/.\n\r\t\x1b\u202e1"), max_size=60))
+def test_any_text_stays_text(text: str) -> None:
+    (fence,) = MarkdownIt("commonmark").parse(block(text))
+    assert (fence.type, fence.content) == ("fence", safe_text(text) + "\n")
+    table = MarkdownIt("commonmark").enable("table").parse(f"| a | b |\n|--|--|\n| {escaped(text)} | z |")
+    cells = [token for token in table if token.type == "inline"]
+    assert [token.content for token in cells[3:]] == ["z"]
+    assert {child.type for child in cells[2].children or ()} <= {"text"}
+    assert "".join(child.content for child in cells[2].children or ()) == safe_line(text)
+
+
 def test_it_is_the_same_again_and_another_type_where_asked(run: RunBuilder, exported: Path, tmp_path: Path) -> None:
     export(str(run.folder), tmp_path / "small", license_="apache-2.0")
     for path in exported.iterdir():
         assert (tmp_path / "small" / path.name).read_bytes() == path.read_bytes()
-    assert export(str(run.folder), tmp_path / "small", "pretrain", name="base", dtype="bf16", force=True) == "pretrain"
+    assert export(str(run.folder), tmp_path / "small", "pretrain", name="base", dtype="bf16", force=True) == ("pretrain", [])
     model, whole = load_model(tmp_path / "small"), load_model(exported)
     assert all(torch.equal(p.bfloat16().float(), q) for p, q in zip(whole.parameters(), model.parameters(), strict=True))
     assert json.loads((tmp_path / "small" / "config.json").read_bytes())["torch_dtype"] == "bfloat16"
@@ -181,6 +208,26 @@ def test_it_is_the_same_again_and_another_type_where_asked(run: RunBuilder, expo
     assert (
         card.data.license == "unknown" and "Preference alignment" not in card.text and 'tokenizer.bos_token + "The history of"' in card.text
     )
+
+
+def test_figures_of_another_model_are_not_in_the_card(run: RunBuilder, tmp_path: Path) -> None:
+    shutil.copytree(run.folder, tmp_path / "run")
+    again = RunBuilder(tmp_path / "run")
+    files = {f"model/{path.name}": path.read_bytes() for path in (run.folder / "model").iterdir()}
+    save_model(random_model(seed=1, vocab_size=400), tmp_path / "other")
+    files["model/model.safetensors"] = (tmp_path / "other" / "model.safetensors").read_bytes()
+    again.stage("sft", [files])  # trained again; neither `align` nor `evaluate` has followed
+    manifest = Manifest(again.storage.child("align"))
+    manifest.append(replace(manifest.rows()[0], inputs=[run.ref("sft/model/model.safetensors")]))
+    sentence = "align: was made from another state of sft than the run has now."
+    assert export(str(again.folder), tmp_path / "align") == ("align", [sentence])
+    assert export(str(again.folder), tmp_path / "sft", "sft") == ("sft", [])
+    assert f"- {sentence}" in (tmp_path / "align" / "README.md").read_text()
+    again.json("evaluate/scores.json", {"pretrain": {"bits_per_byte": BITS}, "sft": {"bits_per_byte": {**BITS, "value": 1.5}}})
+    assert export(str(again.folder), tmp_path / "sft", "sft", force=True) == ("sft", [])
+    card = ModelCard.load(tmp_path / "sft" / "README.md")
+    assert "Left out are the scores of sft: they were measured before" in card.text and "1.500" not in card.text
+    assert "| score | pretrain | on |" in card.text and "## Samples" not in card.text and not card.data.eval_results
 
 
 def test_what_is_in_the_way_is_a_sentence(run: RunBuilder, tmp_path: Path, corpusmill: Callable[..., tuple[int, bytes, str]]) -> None:

@@ -9,7 +9,7 @@ from small_models import random_ids, random_model
 from speaking import byte_tokenizer
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.train.generate import LENGTH, STOP_STRING, STOP_TOKEN, generate, generate_batch
+from corpusmill.train.generate import LENGTH, STOP_STRING, STOP_TOKEN, Draft, generate, generate_batch, write
 from corpusmill.train.kv_cache import KVCache
 from corpusmill.train.model import Llama
 from corpusmill.train.sampling import GREEDY, Sampling
@@ -60,13 +60,17 @@ def test_every_text_is_the_one_of_its_prompt_alone(context: int, window: int) ->
         assert together == alone and any(len(tokens) == count for tokens in alone)
 
 
-def test_a_window_slides_where_the_cache_is_full() -> None:
-    """The longest row slides at the very step at which the cache has no place left, and the others need little."""
+def test_a_window_slides_where_the_cache_is_full_and_the_others_need_little() -> None:
     model = random_model(layers=1, context=8).double()
-    for first in (1, 4, 7):
-        prompts = prompts_of([first, 1, 2])
-        together = [text.tokens for text in generate_batch(model, prompts, max_tokens=30, sampling=GREEDY, rows=2)]
-        assert together == [list(generate(model, prompt, max_tokens=30, sampling=GREEDY)) for prompt in prompts]
+    prompts = prompts_of([1, 5, 1])
+    for tokens in range(1, 8):  # of the second text: the third one begins then, and at one of these the two things meet
+        drafts = [Draft(prompt, 0) for prompt in prompts]
+        for draft, _ in write(model, drafts, max_tokens=30, sampling=GREEDY, stop=(), banned=(), rows=2):
+            if draft is drafts[1] and len(draft.tokens) == tokens:
+                draft.ended = "enough"
+        for draft in drafts:
+            assert draft.tokens == list(generate(model, draft.prompt, max_tokens=len(draft.tokens), sampling=GREEDY))
+        assert [len(draft.tokens) for draft in drafts] == [30, tokens, 30]
 
 
 def watched(model: Llama) -> list[tuple[int, int]]:

@@ -9,14 +9,18 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
+from ranks import run_ranks
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
+from corpusmill.train import instruction
 from corpusmill.train.adapter import load_adapter
 from corpusmill.train.align import AlignConfig, AlignStage
 from corpusmill.train.chat_templates import CHATML
 from corpusmill.train.checkpoint import load_model, model_tensors, save_model
 from corpusmill.train.lora import merged_weights
+from corpusmill.train.options import ParallelConfig
+from corpusmill.train.parallel.layout import Layout
 from corpusmill.train.saved import export
 from corpusmill.train.sft import SftConfig, SftStage
 
@@ -70,15 +74,22 @@ def test_both_stages_leave_adapter_and_merged_model(run: Storage, execute: Calla
         export(run.root, 8, tmp_path / "at-8", "sft")
 
 
-def test_two_processes_leave_the_model_of_one(run: Storage, execute: Callable[..., Any]) -> None:
-    found: list[Weights] = []
-    for parallel in ({}, {"tensor": 2}):
-        execute(run, SftStage(SftConfig.model_validate({**SFT, "loop": {**LOOP, "steps": 3}, "parallel": parallel})))
-        check_adapter(run, "sft", "pretrain/model")
-        found.append(weights_of(run, "sft/model"))
-        run.remove_folder("sft")
-    for name, tensor in found[0].items():
-        torch.testing.assert_close(found[1][name], tensor, rtol=0, atol=1e-4)
+def trained_by_two(run: str, work: str) -> None:
+    """What each of two ranks that share out every matrix does; the first leaves model and adapter in `work`."""
+    config = {**SFT, "loop": {**LOOP, "steps": 3}, "parallel": {"tensor": 2}}
+    layout = Layout.distributed(ParallelConfig(tensor=2), torch.device("cpu"))
+    instruction.train(layout, None, config, run, f"{run}/pretrain/model", "pretrain/model", work)
+
+
+def test_two_processes_leave_the_model_of_one(run: Storage, execute: Callable[..., Any], tmp_path: Path) -> None:
+    execute(run, SftStage(SftConfig.model_validate({**SFT, "loop": {**LOOP, "steps": 3}})))
+    run_ranks(trained_by_two, 2, run.root, str(tmp_path / "two"))
+    one, two = load_model(run.path("sft/model")), load_model(tmp_path / "two" / "model")
+    for name, tensor in model_tensors(one).items():
+        torch.testing.assert_close(model_tensors(two)[name], tensor, rtol=0, atol=1e-4)
+    opened = load_model(run.path("pretrain/model"))
+    load_adapter(opened, tmp_path / "two" / "adapter")
+    assert all(torch.equal(tensor, model_tensors(two)[name]) for name, tensor in merged_weights(opened).items())
 
 
 def test_a_template_whose_tokens_an_adapter_can_not_learn_is_refused(run: Storage, execute: Callable[..., Any]) -> None:

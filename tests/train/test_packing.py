@@ -38,7 +38,6 @@ def test_packed_rows_give_the_losses_of_lone_sequences():
     import torch
 
     from corpusmill.train.architecture import Architecture
-    from corpusmill.train.logprobs import target_nats
     from corpusmill.train.model import Llama, initialise
 
     model = Llama(Architecture(vocab_size=99, layers=2, width=16, heads=2, kv_heads=1, head_dim=8, ffn=32, context=16)).double()
@@ -48,6 +47,8 @@ def test_packed_rows_give_the_losses_of_lone_sequences():
     generator = np.random.default_rng(0)
     some = [sequence(generator.integers(4, 99, n), np.ones(n)) for n in (5, 7, 4, 9, 3)]
     packed = pack(some, 16)
-    together = target_nats(model, *(torch.from_numpy(a) for a in (packed.ids, packed.targets, packed.segments))).sum()
-    alone = [target_nats(model, *(torch.from_numpy(a) for a in (p.ids, p.targets))).sum() for p in (pack([one], 16) for one in some)]
+    ids, targets, segments = (torch.from_numpy(a) for a in (packed.ids, packed.targets, packed.segments))
+    together = model(ids, segments, targets=targets).double().sum()
+    lone = ((torch.from_numpy(p.ids), torch.from_numpy(p.targets)) for p in (pack([one], 16) for one in some))
+    alone = [model(ids, targets=targets).double().sum() for ids, targets in lone]
     torch.testing.assert_close(together, sum(alone), rtol=1e-12, atol=0)

@@ -155,12 +155,20 @@ def test_scores_that_are_not_there_are_one_sentence(run, execute, classifier, st
         execute(run, *stages, align(pairs_from=[column]))
 
 
+def test_too_few_scores_are_one_sentence_with_the_counts(run, execute, finish, classifier):
+    finish(run, "ingest", {"data/part-00000.parquet": documents().slice(1, 1)})  # of which nothing is rude
+    with pytest.raises(InputError, match=r"none of 0 pairs can be learned from. rude: 0 of 40 pairs; \d continuations have a score, with"):
+        execute(run, filter_stage(classifier), align(pairs_from=["rude"]))
+
+
 def test_a_run_without_a_classifier_says_so(run, execute):
     done = execute(run, align(pairs_from=["corrupted"], loop={"threads": 1, "steps": 0}))
     assert "no classifier" in done.stage.summary(done)["answers judged"] and not run.exists("align/judged.json")
 
 
-@pytest.mark.parametrize("given", [{"pairs_from": []}, {"best": 0}, {"worst": 1.5}, {"judged": {"prompts": -1}}])
+@pytest.mark.parametrize(
+    "given", [{"pairs_from": []}, {"best": 0}, {"worst": 1.5}, {"judged": {"prompts": -1}}, {"pairs_from": ["a", "a"]}, {"best": 0.95}]
+)
 def test_options_that_make_no_sense_are_refused(given):
     with pytest.raises(ValidationError):
         AlignConfig.model_validate(given)

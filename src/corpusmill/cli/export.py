@@ -28,5 +28,7 @@ def export(
     """Write a model with its tokenizer, chat template and a model card as a folder that transformers and others open."""
     from corpusmill.train.export_folder import export as write
 
-    stage = write(str(run), output, model, name=name, license_=license_, dtype=dtype.value, force=force)
+    stage, warnings = write(str(run), output, model, name=name, license_=license_, dtype=dtype.value, force=force)
+    for sentence in warnings:
+        print(f"warning: {sentence}")
     print(f"{output}: the model of {stage}, and its card, README.md.")

@@ -41,7 +41,9 @@ def generate(
     top_p: TopP = 1.0,
     min_p: MinP = 0.0,
     repetition_penalty: Penalty = 1.0,
-    stop: Annotated[list[str] | None, typer.Option(help="The text ends before this; several times.", show_default=False)] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="The text ends before this; may be given several times.", show_default=False)
+    ] = None,
     overflow: Annotated[OverflowName, typer.Option(help="Beyond the context: forget the older half, or refuse.")] = OverflowName.slide,
     seed: Annotated[int, typer.Option(help="Equal seeds give equal text.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="A line of JSON for each text: prompt, text, tokens, and why it ended.")] = False,

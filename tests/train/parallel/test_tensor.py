@@ -29,8 +29,8 @@ FOUR = {
     "a head for each of four": Case({"tensor": 4}, loop=MUON, arch={"kv_heads": 4}),
     "shards, AdamW": Case({"shard": 2, "tensor": 2}, loop=ADAMW, arch={"vocab_size": 51}),
     "shards, Muon, QK-norm, tied, documents, micro-batches": Case({"shard": 2, "tensor": 2}, loop=MUON, arch=FULL, documents=True, micro=2),
-    "ZeRO-2": Case({"shard": 2, "zero": 2, "tensor": 2}, loop=ADAMW, micro=1),
-    "copies, AdamW, micro-batches": Case({"replicate": 2, "tensor": 2}, loop=ADAMW, micro=1, documents=True),
+    "ZeRO-2": Case({"shard": 2, "zero": 2, "tensor": 2}, loop=ADAMW, micro=2),
+    "copies, AdamW, micro-batches": Case({"replicate": 2, "tensor": 2}, loop=ADAMW, micro=2, documents=True),
     "copies, Muon, NaN on one": Case({"replicate": 2, "tensor": 2}, loop=MUON, arch={"qk_norm": True}, poison=3),
 }
 CASES = TWO | FOUR
