@@ -113,7 +113,6 @@ def test_terminal(folder):
 def test_what_is_damaged_is_left_out(folder, tasks):
     (folder / "evaluate" / "scores.json").write_text(json.dumps({"pretrain": {"tasks": tasks}}))
     assert read(folder)[0].tasks == []
-    assert "<h3>Benchmarks</h3>" not in render(read_summary(str(folder)))
 
 
 def test_tables_that_are_not_there_are_a_warning(folder):
