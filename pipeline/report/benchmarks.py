@@ -26,7 +26,7 @@ class Score:
     def text(self, metric: str) -> str:
         """`50.2% ± 0.4`, or a perplexity."""
         if metric in OTHER:
-            return f"{self.value:.3g}" + ("" if self.error is None else f" ± {self.error:.1g}")
+            return f"{self.value:.3g}" + ("" if self.error is None else f" ± {self.error:.2g}")
         return f"{self.value:.1%}" + ("" if self.error is None else f" ± {100 * self.error:.1f}")
 
 

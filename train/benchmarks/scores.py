@@ -51,7 +51,7 @@ def scores(table: pa.Table, metrics: Sequence[str]) -> tuple[dict[str, Score], d
 def score_text(metric: str, score: Mapping[str, float | None]) -> str:
     """`50.2% ± 0.4`, or a perplexity."""
     value, error = score["value"] or 0.0, score["stderr"]
-    shown = (f"{value:.3g}", f"{error or 0.0:.1g}") if metric == "perplexity" else (f"{value:.1%}", f"{100 * (error or 0.0):.1f}")
+    shown = (f"{value:.3g}", f"{error or 0.0:.2g}") if metric == "perplexity" else (f"{value:.1%}", f"{100 * (error or 0.0):.1f}")
     return shown[0] if error is None else " ± ".join(shown)
 
 

@@ -17,12 +17,15 @@ from corpusmill.train.template import CHATML, template_files
 CONTEXT = 128
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory, tokenizer_json):
-    folder = tmp_path_factory.mktemp("exported") / "model"
+def exported(folder, tokenizer_json):
     model = random_model(seed=3, vocab_size=600, context=CONTEXT)
     save_model(model, folder, {"tokenizer.json": tokenizer_json, **template_files(CONTEXT, CHATML, "<|endoftext|>")})
     return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, tokenizer_json):
+    return exported(tmp_path_factory.mktemp("exported") / "model", tokenizer_json)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +42,7 @@ def theirs(folder):
 def both(ours, theirs, tmp_path):
     """Scores a task with both programs: (our result, their metrics, their samples)."""
 
-    def score(name, items=None, examples=None, **options):
+    def score(name, items=None, examples=None, ours=ours, theirs=theirs, **options):
         paths = {}
         for kind, rows in (("items", items or ITEMS[name]), ("examples", examples)):
             if rows:
@@ -144,3 +147,17 @@ def test_answers_in_free_text(both, shots, examples):
         assert [row[how] for row in rows] == [sample["filtered_resps"][0] for sample in theirs]
         assert [row[f"exact_match_{how}"] for row in rows] == [sample["exact_match"] for sample in theirs]
         assert found.summary["metrics"][f"exact_match_{how}"]["value"] == metrics[f"exact_match,{name}"]
+
+
+@pytest.mark.parametrize("name", ["arc_easy", "blimp"])
+def test_a_tokenizer_that_begins_every_text_itself(both, tokenizer_json, tmp_path, name):
+    """As Llama's does."""
+    from tokenizers import Tokenizer, processors
+
+    tokenizer = Tokenizer.from_str(tokenizer_json.decode())
+    tokenizer.post_processor = processors.TemplateProcessing(single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)])
+    folder = exported(tmp_path / "model", tokenizer.to_str().encode())
+    config = json.loads((folder / "tokenizer_config.json").read_bytes())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "add_bos_token": True}))
+    found, _, samples = both(name, ours=ModelUnderTest(folder, "cpu"), theirs=harness_model(folder))
+    same_items(found, samples)

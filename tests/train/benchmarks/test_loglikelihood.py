@@ -32,7 +32,7 @@ def choices(draw):
 
 
 @given(items=st.lists(choices(), min_size=1, max_size=6), batch_tokens=st.integers(1, 60))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_each_choice_has_what_it_has_alone(model, items, batch_tokens):
     done = []
     values, greedy = loglikelihoods(model, items, batch_tokens, done.append)
