@@ -7,6 +7,7 @@ import os
 import pty
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -50,9 +51,10 @@ def warc(host: str, gzipped: bool) -> tuple[bytes, list[bytes]]:
     return out.getvalue(), records
 
 
-@pytest.fixture
-def run(tmp_path: Path, corpusmill) -> SimpleNamespace:
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """A run over one file of each kind."""
+    tmp_path = tmp_path_factory.mktemp("raw")
     folder = tmp_path / "in"
     folder.mkdir()
     records: dict[str, list[bytes]] = {}
@@ -77,8 +79,9 @@ def run(tmp_path: Path, corpusmill) -> SimpleNamespace:
     pq.write_table(table, folder / "h.parquet", row_group_size=4)
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("ingest: {}\n")
-    code, _, err = corpusmill("run", recipe, folder, "--output", tmp_path / "run", "--engine", "inline")
-    assert code == 0, err
+    command = [sys.executable, "-m", "corpusmill", "run", recipe, folder, "--output", tmp_path / "run", "--engine", "inline"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     rows = ds.dataset(tmp_path / "run" / "ingest" / "report").to_table().to_pylist()
     return SimpleNamespace(folder=tmp_path / "run", rows=rows, records=records, files=files, inputs=folder)
 
@@ -167,6 +170,16 @@ def test_an_ambiguous_beginning(tmp_path: Path, corpusmill) -> None:
     assert code == 2 and "have an id that begins so" in err and err.count("\n") == 1
 
 
+@pytest.fixture
+def originals(run: SimpleNamespace) -> Iterator[None]:
+    """The run's inputs are as they were when a test has ended."""
+    contents = {path: path.read_bytes() for path in run.inputs.iterdir()}
+    yield
+    for path, content in contents.items():
+        path.write_bytes(content)
+
+
+@pytest.mark.usefixtures("originals")
 def test_a_source_that_changed_or_went_away(run: SimpleNamespace, corpusmill) -> None:
     warc_row = of_file(run, "a.warc.gz", record_type="response")[1]
     line = of_file(run, "e.jsonl")[1]
