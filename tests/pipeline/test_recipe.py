@@ -24,7 +24,7 @@ def recipe(tmp_path):
 def test_recipes_that_ship_are_valid(path):
     sections = read_recipe(str(path))
     assert list(sections) == [name for name in STAGES if name in sections]
-    assert "ingest" in sections
+    assert "ingest" in sections or (next(iter(sections)) == "sft" and sections["sft"].model)  # a model of another run is tuned
 
 
 def test_every_stage_exists_under_its_name():
