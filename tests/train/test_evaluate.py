@@ -30,7 +30,7 @@ def token_folder(encoder, tokenizer_json: bytes, documents: list[dict]) -> dict[
     """The files of a validation folder that holds some documents."""
     ids, rows = [], []
     for number, document in enumerate(documents):
-        encoded = [*encoder.encode_text(document["text"]), EOT_ID]
+        encoded = [*encoder.tokenizer.encode(document["text"], add_special_tokens=False).ids, EOT_ID]
         size = len(document["text"].encode())
         rows.append(
             {

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from adapters import put_adapter
 from pydantic import ValidationError
 from ranks import run_ranks
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import instruction
-from corpusmill.train.adapter import load_adapter
 from corpusmill.train.align import AlignConfig, AlignStage
 from corpusmill.train.chat_templates import CHATML
 from corpusmill.train.checkpoint import load_model, model_tensors, save_model
@@ -50,7 +50,7 @@ def weights_of(run: Storage, path: str) -> Weights:
 def check_adapter(run: Storage, stage: str, base: str) -> None:
     """Whether the stage's adapter on the model it started from is the stage's model."""
     model = load_model(run.path(base))
-    load_adapter(model, Path(run.path(f"{stage}/adapter")))
+    put_adapter(model, Path(run.path(f"{stage}/adapter")))
     merged, left = merged_weights(model), weights_of(run, f"{stage}/model")
     assert json.loads(run.read_bytes(f"{stage}/adapter/adapter_config.json"))["base_model_name_or_path"] == base
     assert merged.keys() == left.keys() and all(torch.equal(merged[name], left[name]) for name in merged)
@@ -88,7 +88,7 @@ def test_two_processes_leave_the_model_of_one(run: Storage, execute: Callable[..
     for name, tensor in model_tensors(one).items():
         torch.testing.assert_close(model_tensors(two)[name], tensor, rtol=0, atol=1e-4)
     opened = load_model(run.path("pretrain/model"))
-    load_adapter(opened, tmp_path / "two" / "adapter")
+    put_adapter(opened, tmp_path / "two" / "adapter")
     assert all(torch.equal(tensor, model_tensors(two)[name]) for name, tensor in merged_weights(opened).items())
 
 
