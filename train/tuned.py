@@ -68,7 +68,7 @@ def merged_model(state: Path, run: Path) -> Llama | None:
         return None
     told = json.loads(path.read_bytes())
     folder, lora = run / told["base"], LoraConfig.model_validate(told["lora"])
-    if any(sha256_of(folder / name) != sha256 for name, sha256 in told["files"].items()):
+    if any(sha256_of(folder / name) != sha256 for name, sha256 in told["sha256"].items()):
         raise InputError(f"{folder}: is not the model any more that the adapter of {state} was trained for.")
     model = _with_weights(str(folder), lora, 0, read_weights(state))
     return model_of(model.arch, merged_weights(model))

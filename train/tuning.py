@@ -104,8 +104,8 @@ def held_out_rule(run: "StageRun", fraction: float) -> Callable[[str], bool]:
 
 
 def only_measured(run: "StageRun", fraction: float) -> Callable[[str], bool]:
-    """Whether no stage has learned from a document: the run's validation documents, as pre-training reads all others. Where it has
-    none, the share by hash that tuning and alignment leave out."""
+    """Whether no stage has learned from a document: one of the run's validation documents. Where it has none, pre-training has read all,
+    and it is `fraction` of them by hash, the share that tuning and alignment leave out."""
     validation = _validation(run)
     return validation.__contains__ if validation else lambda identifier: tasks.is_held_out(identifier, fraction)
 
@@ -155,8 +155,8 @@ def train(run: "StageRun", module: str, config: Any, start: Start, work: Path, *
     given = {"config": config.model_dump(mode="json"), "run": run.run.root, "work": str(work), **arguments}
     given |= {"folder": start.folder, "name": start.name}
     if config.lora.rank:
-        files = {ref.path.rpartition("/")[2]: ref.fingerprint for ref in start.files}
-        adapted = {"base": start.name, "files": files, "lora": config.lora.model_dump(mode="json")}
+        sha256 = {ref.path.rpartition("/")[2]: ref.fingerprint for ref in start.files}
+        adapted = {"base": start.name, "sha256": sha256, "lora": config.lora.model_dump(mode="json")}
         Storage(str(work)).write_bytes(ADAPTED, json.dumps(adapted, indent=2).encode())
     metrics = launch(
         f"corpusmill.train.{module}:train", given, config.parallel, config.device, run.progress, folder=work / "processes",

@@ -80,7 +80,7 @@ def task_scores(run: StageRun, model: str, tasks: Sequence[TaskConfig]) -> dict[
 
 
 def task_lines(scores: Mapping[str, Any], tasks: Sequence[TaskConfig]) -> dict[str, str]:
-    """A line of the terminal for each benchmark: the models' scores, what guessing gives, and the overlap with the corpus where there is one."""
+    """A line of the terminal for each benchmark: the models' scores, what guessing gives, and the overlap with the run's documents."""
     lines = {}
     for name in dict.fromkeys(task.task for task in tasks):
         models = {model: of["tasks"][name] for model, of in scores.items() if name in of.get("tasks", {})}
