@@ -77,7 +77,7 @@ def _sentence(of: dict[str, Any]) -> str:
     if not of["texts"]:
         return "no answer could be scored"
     sentence = f"{of['before']:.3f} before, {of['after']:.3f} after (difference {of['low']:+.3f} to {of['high']:+.3f}"
-    if equal := of["equal_length"].get("difference"):
+    if (equal := of["equal_length"].get("difference")) is not None:
         sentence += f"; {equal:+.3f} at equal length"
     if of["threshold"] is None:
         return f"{sentence})"
