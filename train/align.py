@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from corpusmill.pipeline.config import ASIDE, Config, digest
 from corpusmill.pipeline.manifest import FileRef
@@ -20,6 +20,8 @@ PAIRS_FILE = "data/pairs.parquet"
 CORRUPTED = "corrupted"
 
 
+#: What only pairs from documents have: it plays no part where there are `files`.
+OF_DOCUMENTS = ("pairs_from", "best", "worst", "pairs", "per_document", "max_chars")
 #: Losses that need no reference model.
 REFERENCE_FREE = ("orpo", "simpo")
 #: Options that only some losses have: the value that changes nothing, and which losses.
@@ -50,6 +52,8 @@ class AlignLoop(LoopConfig):
 
 class AlignConfig(Config):
     """Preference alignment: which pairs, which loss, and how it is trained."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     model: str | None = Field(default=None, description="Folder of the model that is aligned; else it is the run's, tuned or pre-trained.")
     files: list[str] = Field(
@@ -129,14 +133,21 @@ class AlignConfig(Config):
         loss = given.get("loss", "sigmoid")
         usual = {"nll_weight": 0.0} if loss in ("orpo", "kto") else {}
         usual |= {"beta": USUAL_BETA[loss]} if isinstance(loss, str) and loss in USUAL_BETA else {}
-        if loss == "simpo" and isinstance(beta := given.get("beta", USUAL_BETA["simpo"]), int | float):
-            usual["gamma"] = beta / 2  # what the authors' runs have come to
         return usual | given
+
+    @model_validator(mode="after")
+    def _usual_gamma(self) -> "AlignConfig":
+        if self.loss == "simpo" and "gamma" not in self.model_fields_set:
+            self.__dict__["gamma"] = self.beta / 2  # what the authors' runs have come to
+        return self
 
     @model_validator(mode="after")
     def _options_are_used(self) -> "AlignConfig":
         if len(set(self.pairs_from)) < len(self.pairs_from):
             raise ValueError("pairs_from names one thing twice")
+        for option in OF_DOCUMENTS if self.files else ():  # all are there when a run's configuration is read again
+            if getattr(self, option) != type(self).model_fields[option].default:
+                raise ValueError(f"{option} is for pairs from documents, and these are from files")
         if self.best + self.worst > 1:
             raise ValueError(f"best and worst are parts of the same documents, and {self.best} and {self.worst} are more than all")
         for option, (neutral, losses) in OPTIONS_OF.items():

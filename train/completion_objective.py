@@ -15,15 +15,13 @@ from corpusmill.train.losses.kto import METRICS, CompletionLogps, completion_met
 from corpusmill.train.model import Llama
 from corpusmill.train.numbered import Numbered
 from corpusmill.train.objective import Share, StepLoss
-from corpusmill.train.order import Order
+from corpusmill.train.order import Order, in_turn
 from corpusmill.train.parallel.computation import Computation
 from corpusmill.train.parallel.layout import Layout
 from corpusmill.train.parallel.sums import total
 from corpusmill.train.preference_data import PreparedPair
 from corpusmill.train.reference import Reference, References
 from corpusmill.train.template import Encoded
-
-EVALUATION_BATCH = 16  # completions; fixed, so that what is measured does not depend on the training batch
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ class CompletionObjective:
         self.mismatched_reference = references.of("mismatched", self.mismatched, ((numbers, len(numbers)) for numbers in places))
         held_out = self.held_out.sequences.sequences
         self.held_out_mismatched = self.numbered([mismatch(held_out[n], held_out[n - 1]) for n in range(len(held_out))])
-        batches = [(numbers, len(numbers)) for numbers in _batches(len(held_out))][share.index :: share.of]
+        batches = [(numbers, len(numbers)) for numbers in in_turn(len(held_out))][share.index :: share.of]
         self.held_out_references = [
             references.of(f"held-out {what}", sequences, batches)
             for what, sequences in (("completions", self.held_out.sequences), ("mismatched", self.held_out_mismatched))
@@ -182,13 +180,8 @@ def mismatch(example: Encoded, other: Encoded) -> Encoded:
 
 def _all_logps(computation: Computation, sequences: Numbered) -> SequenceLogps:
     found = []
-    for numbers in _batches(len(sequences)):
+    for numbers in in_turn(len(sequences)):
         batch = sequences.collate(numbers)
         logps = by_sequence(counted_nats(computation, batch), batch.labels)
         found.append((sequences.numbers(logps), logps.sums, logps.counts))
     return SequenceLogps(*(torch.cat(parts) for parts in zip(*found, strict=True)))
-
-
-def _batches(count: int) -> Iterator[range]:
-    for begin in range(0, count, EVALUATION_BATCH):
-        yield range(begin, min(begin + EVALUATION_BATCH, count))

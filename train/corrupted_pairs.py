@@ -14,24 +14,27 @@ def build_pairs(
 ) -> list[Pair]:
     """At most `limit` pairs, and `per_document` of one document: a true continuation against a false one of its length.
 
-    False is another document's continuation (of the next one in the order of hashes), or the true one with its
-    first words repeated or its words shuffled; which of them, a hash decides.
+    False is another document's continuation (of the next one in the order of hashes that is held out or not as the first is),
+    or the true one with its first words repeated or its words shuffled; which of them, a hash decides.
     """
     built = tasks.choose(tables, salt, limit, per_document, lambda source: tasks.continuation_tasks(source, max_chars))
+    aside = [held_out(task.source.id) for task in built]
     pairs = []
     for place, task in enumerate(built):
-        other = _other(built, place)
+        other = _other(built, aside, place)
         kind, rejected = _rejected(task, other.answer)
         source = (other if kind == "other" else task).source
         turns = [user_turn(task.prompt)], [assistant_turn(task.answer)], [assistant_turn(rejected)]
-        pairs.append(Pair(task.source.id, task.source.url, kind, held_out(task.source.id), *turns, source.id, source.url))
+        pairs.append(Pair(task.source.id, task.source.url, kind, aside[place], *turns, source.id, source.url))
     return pairs
 
 
-def _other(built: Sequence[tasks.Task], place: int) -> tasks.Task:
-    """The next task of another document; itself where there is no other."""
-    following = (built[(place + step) % len(built)] for step in range(1, len(built)))
-    return next((task for task in following if task.source.id != built[place].source.id), built[place])
+def _other(built: Sequence[tasks.Task], aside: Sequence[bool], place: int) -> tasks.Task:
+    """The next task of another document, held out as this one is or not, so that nothing held out is learned; itself where there is no
+    other."""
+    following = ((place + step) % len(built) for step in range(1, len(built)))
+    fitting = (built[at] for at in following if aside[at] == aside[place] and built[at].source.id != built[place].source.id)
+    return next(fitting, built[place])
 
 
 def _rejected(task: tasks.Task, other: str) -> tuple[str, str]:

@@ -9,14 +9,13 @@ import torch
 
 from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.shards import read_table
-from corpusmill.pipeline.special_tokens import PAD_ID
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.bits import Batch
 from corpusmill.train.device import deterministic
 from corpusmill.train.loop import fit
 from corpusmill.train.model import Llama
 from corpusmill.train.objective import Share, StepLoss, TokenObjective
-from corpusmill.train.order import examples_of_step, steps_of
+from corpusmill.train.order import examples_of_step, in_turn, steps_of
 from corpusmill.train.packing import IGNORED, Packed, pack
 from corpusmill.train.parallel.computation import Computation, Local
 from corpusmill.train.parallel.layout import Layout
@@ -25,8 +24,6 @@ from corpusmill.train.sft_data import Example, prepare
 from corpusmill.train.template import load_chat
 from corpusmill.train.tuned import keep_beside, leave_model, start_from
 from corpusmill.train.tuning import LOG, Start
-
-EVALUATION_BATCH = 16  # rows; fixed, so that what is measured does not depend on the training batch
 
 
 def train(layout: Layout, progress: Progress | None, config: dict[str, Any], run: str, folder: str, name: str, work: str) -> dict[str, Any]:
@@ -59,7 +56,7 @@ class Tuning(TokenObjective):
     def train(self, work: Path, log: Path, progress: Progress | None = None) -> dict[str, Any]:
         """Trains, and leaves the model; returns what `metrics.json` holds."""
         if self.layout.is_main:
-            keep_beside(self.model, self.encoder, self.start, self.config.lora, work)
+            keep_beside(self.model, self.encoder, work)
         with deterministic(self.loop.threads):
             before = self.held_out_loss(Local(self.model, self.loop.precision))
         result = fit(
@@ -76,7 +73,7 @@ class Tuning(TokenObjective):
             "examples": len(self.examples),
             "held_out_examples": len(self.held_out_examples),
             "rows": self.rows.n_rows,
-            "row_fill": float((self.rows.ids != PAD_ID).mean()),
+            "row_fill": self.rows.fill,
             "steps": result.steps,
             "skipped_steps": result.skipped,
             "target_tokens": result.count,
@@ -110,8 +107,8 @@ class Tuning(TokenObjective):
     def held_out_loss(self, computation: Computation) -> float:
         """Nats a target over the held-out examples, the same on every process; NaN without any."""
         total, count = 0.0, 0
-        for begin in range(0, self.held_out.n_rows, EVALUATION_BATCH):
-            ids, targets, segments = self._tensors(self.held_out, list(range(begin, min(begin + EVALUATION_BATCH, self.held_out.n_rows))))
+        for rows in in_turn(self.held_out.n_rows):
+            ids, targets, segments = self._tensors(self.held_out, rows)
             total += float(computation.nats(ids, targets, segments).double().sum())
             count += int((targets != IGNORED).sum())
         return total / count if count else float("nan")

@@ -9,6 +9,9 @@ import numpy.typing as npt
 from corpusmill.train.objective import Share
 from corpusmill.train.permutation import permute
 
+#: Rows, pairs or completions that are measured together; fixed, so that what is measured does not depend on the training batch.
+EVALUATION_BATCH = 16
+
 
 def examples_of_step(step: int, batch: int, examples: int, seed: int) -> npt.NDArray[np.int64]:
     """Which of `examples` the `batch` places of a step hold. Epochs follow each other without a gap."""
@@ -23,6 +26,12 @@ def examples_of_step(step: int, batch: int, examples: int, seed: int) -> npt.NDA
 def steps_of(epochs: float, batch: int, examples: int) -> int:
     """The fewest steps that see every example `epochs` times."""
     return int(np.ceil(epochs * examples / batch))
+
+
+def in_turn(count: int) -> Iterator[list[int]]:
+    """The numbers below `count` in batches, for measuring."""
+    for begin in range(0, count, EVALUATION_BATCH):
+        yield list(range(begin, min(begin + EVALUATION_BATCH, count)))
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,8 @@ def _pair(place: str, row: Row | BadRow, held_out: float, singles: bool) -> Pair
 
 
 def pair_messages(place: str, row: Row) -> tuple[list[Message], list[Message], list[Message]]:
-    """Prompt, chosen and rejected of a row. The prompt is `prompt` (text or messages), `instruction` with `input`, or
-    what `chosen` and `rejected` begin with where they are whole conversations. Raises BadRow naming `place`."""
+    """Prompt, chosen and rejected of a row. The prompt is `prompt` (text or messages) or `instruction` with `input`, then
+    the turns that `chosen` and `rejected` both begin with, which may have it in them. Raises BadRow naming `place`."""
     missing = [key for key in ("chosen", "rejected") if row.get(key) is None]
     if missing:
         raise BadRow(
@@ -72,12 +72,18 @@ def _completion(place: str, row: Row, key: str) -> list[Message]:
 
 
 def _prompt(place: str, row: Row, shared: list[Message]) -> list[Message]:
-    if shared:
-        return shared
+    given = _given(place, row)
+    if not given and not shared:
+        raise BadRow(f"{place}: no pair: it has neither `prompt` nor `instruction`, and the completions share no first message.")
+    within = any(shared[begin : begin + len(given)] == given for begin in range(len(shared)))
+    return shared if within else given + shared
+
+
+def _given(place: str, row: Row) -> list[Message]:
     if isinstance(row.get("prompt"), list):
         return read_messages(f"{place}, prompt", row["prompt"])
     if row.get("prompt") is not None:
         return [user_turn(read_text(place, row, "prompt"))]
     if row.get("instruction") is not None:
         return [user_turn(read_instruction(place, row))]
-    raise BadRow(f"{place}: no pair: it has neither `prompt` nor `instruction`, and the completions share no first message.")
+    return []

@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from corpusmill.train.align import AlignConfig
+from corpusmill.train.align import REFERENCE_FREE, AlignConfig
 from corpusmill.train.bits import Batch
 from corpusmill.train.logprobs import NOBODY, by_sequence, counted_nats
-from corpusmill.train.losses import LOSSES, METRICS, REFERENCE_FREE, LossOptions, PairLogps, pair_metrics
+from corpusmill.train.losses import LOSSES, METRICS, LossOptions, PairLogps, pair_metrics
 from corpusmill.train.model import Llama
 from corpusmill.train.numbered import Numbered
 from corpusmill.train.objective import Share, StepLoss
-from corpusmill.train.order import Order
+from corpusmill.train.order import Order, in_turn
 from corpusmill.train.packing import IGNORED
 from corpusmill.train.parallel.computation import Computation
 from corpusmill.train.parallel.layout import Layout
@@ -20,8 +20,6 @@ from corpusmill.train.preference_data import PreparedPair
 from corpusmill.train.reference import Reference, References
 from corpusmill.train.template import Encoded
 from corpusmill.train.token_loss import token_nats
-
-EVALUATION_BATCH = 16  # pairs; fixed, so that what is measured does not depend on the training batch
 
 
 class PairObjective:
@@ -44,12 +42,12 @@ class PairObjective:
         self.metrics: Sequence[str] = ("preference_loss", *(name for name in METRICS if self.needs_reference or name != "kl"))
 
     def measure_reference(self, references: References, steps: int) -> None:
-        """Takes the reference's log-probabilities on the micro-batches of the first epoch, so that the very first loss is that of no
-        preference to the bit."""
+        """Takes the reference's log-probabilities on the micro-batches of the first epoch, so that on one process the very first
+        log-ratios are 0 to the bit."""
         share = self.layout.share
         first = ((_sides(numbers), 2 * count) for numbers, count in self.order.first_epoch(share))
         self.reference = references.of("train", self.sides, first)
-        batches = [(_sides(numbers), 2 * len(numbers)) for numbers in _batches(self.held_out_count)][share.index :: share.of]
+        batches = [(_sides(numbers), 2 * len(numbers)) for numbers in in_turn(self.held_out_count)][share.index :: share.of]
         self.held_out_reference = references.of("held-out", self.held_out, batches)
 
     # ---- the objective ------------------------------------------------------------------------------
@@ -92,7 +90,7 @@ class PairObjective:
         chosen completion has the higher log-probability a token.
         """
         sums: dict[str, float] = {}
-        for numbers in _batches(self.held_out_count):
+        for numbers in in_turn(self.held_out_count):
             batch = self.held_out.collate(_sides(numbers))
             logps = _pair_logps(counted_nats(computation, batch), batch.labels, self.held_out, self.held_out_reference)
             values = {"loss": self.preference_loss(logps, self.options), **pair_metrics(logps, self.options)}
@@ -111,8 +109,3 @@ def _pair_logps(nats: Tensor, labels: Tensor, sides: Numbered, reference: Refere
 
 def _sides(pairs: Sequence[int]) -> list[int]:
     return [2 * pair + side for pair in pairs for side in (0, 1)]
-
-
-def _batches(count: int) -> Iterator[list[int]]:
-    for begin in range(0, count, EVALUATION_BATCH):
-        yield list(range(begin, min(begin + EVALUATION_BATCH, count)))

@@ -36,7 +36,8 @@ def make_pairs(run: "StageRun", config: AlignConfig, start: tuning.Start, given:
     kept = [p.pair for p in prepared if not p.failed]
     if all(pair.held_out for pair in kept):
         what = ", ".join(config.files) or "the run's documents"
-        raise InputError(" ".join([f"align: {what}: none of {len(pairs)} pairs can be learned from.", *_short(found)]))
+        why = [f"The first was dropped: {p.note}" for p in prepared if p.note][:1]
+        raise InputError(" ".join([f"align: {what}: none of {len(pairs)} pairs can be learned from.", *why, *_short(found)]))
     dropped, counts = len(pairs) - len(kept), tuning.reasons(p.failed for p in prepared)
     return Output(
         files={

@@ -1,5 +1,6 @@
 """Preference alignment on one process: the model, what is learned from, the loop around the objective, and what is left behind."""
 
+from dataclasses import astuple
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from corpusmill.train.order import steps_of
 from corpusmill.train.pair_objective import PairObjective
 from corpusmill.train.parallel.computation import Computation, Local
 from corpusmill.train.parallel.layout import Layout
+from corpusmill.train.precision import chosen
 from corpusmill.train.preference_data import pairs_from_table, prepare_pair
 from corpusmill.train.reference import References, other_model
 from corpusmill.train.template import load_chat
@@ -48,8 +50,8 @@ class Alignment:
         context = self.model.arch.context
         prepared = [prepare_pair(pair, self.encoder, context) for pair in pairs_from_table(pairs)]
         learned, held_out = ([p for p in prepared if p.pair.held_out == aside] for aside in (False, True))
-        form = Form(layout.config.tensor, layout.config.pipeline > 1)
-        numbered = partial(Numbered, context=context, device=layout.device, form=form)
+        self.form = Form(layout.config.tensor, layout.config.pipeline > 1)
+        numbered = partial(Numbered, context=context, device=layout.device, form=self.form)
         objective = CompletionObjective if config.loss == "kto" else PairObjective
         self.objective = objective(config, learned, held_out, numbered, layout)
         self.counts = {"pairs": len(learned), "held_out_pairs": len(held_out)}
@@ -63,15 +65,17 @@ class Alignment:
         if not self.objective.needs_reference:
             return
         config, context = self.config, self.model.arch.context
-        key = [weights, self.encoder.fingerprint, context, config.batch, config.micro_batch, config.seed, self.loop.precision]
-        model = self.model if config.reference is None else other_model(config.reference, self.encoder, context, self.layout.device)
-        references = References(cache, key, Local(model, self.loop.precision), self.layout)
+        device, precision = self.layout.device, self.loop.precision
+        computed = [device.type, chosen(device, precision), self.layout.share.of, *astuple(self.form)]
+        key = [weights, self.encoder.fingerprint, context, config.batch, config.micro_batch, config.seed, *computed]
+        model = self.model if config.reference is None else other_model(config.reference, self.encoder, context, device)
+        references = References(cache, key, Local(model, precision), self.layout)
         self.objective.measure_reference(references, self.loop.steps)
 
     def train(self, work: Path, log: Path, progress: Progress | None = None) -> dict[str, Any]:
         """Trains, and leaves the model; returns what `metrics.json` holds."""
         if self.layout.is_main:
-            keep_beside(self.model, self.encoder, self.start, self.config.lora, work)
+            keep_beside(self.model, self.encoder, work)
         with deterministic(self.loop.threads):
             before = self.objective.measure_held_out(Local(self.model, self.loop.precision))
         result = fit(

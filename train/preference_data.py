@@ -1,16 +1,15 @@
 """Pairs of a preferred and a rejected completion: what is kept of them, as tokens and in the report."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 
-from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.schemas import REPORT, with_columns
 from corpusmill.train.records import BadRow
 from corpusmill.train.sft_data import MESSAGES
-from corpusmill.train.template import ChatEncoder, Encoded, Message, TemplateRefusal
+from corpusmill.train.template import ChatEncoder, Encoded, Message, Piece, TemplateRefusal
 
 #: Of a pair from documents: where the rejected completion is from. Of one from scores: both scores.
 ORIGIN = [
@@ -86,9 +85,9 @@ def prepare_pair(pair: Pair, encoder: ChatEncoder, context: int) -> PreparedPair
     """Tokenises a pair. Why one is dropped:
 
     what BadRow calls it    the row is no pair
-    `template_refused`      the template does not take it
+    `template_refused`      the template does not take it, or does not write the completion behind the prompt
     `equal`                 both sides are the same tokens
-    `empty`                 a completion says nothing
+    `empty`                 an assistant's turn of a completion says nothing
     `too_long`              a side does not fit into `context` places whole: half a completion is not what was preferred
     `nothing_to_learn`      the template marks nothing of a completion
     """
@@ -101,7 +100,7 @@ def prepare_pair(pair: Pair, encoder: ChatEncoder, context: int) -> PreparedPair
     sides = ("chosen", pair.chosen, chosen), ("rejected", pair.rejected, rejected)
     given = [(name, messages, tokens) for name, messages, tokens in sides if messages]
     notes: dict[str, list[str]] = {"equal": ["chosen and rejected are the same"] if np.array_equal(chosen.ids, rejected.ids) else []}
-    notes["empty"] = [f"{name} says nothing" for name, messages, _ in given if not any(m["content"].strip() for m in messages)]
+    notes["empty"] = [f"{name} says nothing" for name, messages, _ in given if _blank(messages)]
     notes["too_long"] = [
         f"{name} has {len(tokens.ids):,} tokens with its prompt, and {context + 1:,} fit" for name, _, tokens in given
         if len(tokens.ids) > context + 1
@@ -111,15 +110,40 @@ def prepare_pair(pair: Pair, encoder: ChatEncoder, context: int) -> PreparedPair
     return PreparedPair(pair, chosen, rejected, failed, "; ".join(s for rule in failed for s in notes[rule]) or None)
 
 
+def _blank(messages: Sequence[Message]) -> bool:
+    return any(not message["content"].strip() for message in messages if message["role"] == "assistant")
+
+
 def _encode(pair: Pair, completion: list[Message], encoder: ChatEncoder) -> Encoded:
-    prompt = encoder.encode(pair.prompt, add_generation_prompt=True)
-    whole = encoder.encode([*pair.prompt, *completion])
-    begin = len(prompt.ids)
-    if not np.array_equal(whole.ids[:begin], prompt.ids):
-        raise InputError(f"{encoder.template.name}: writes a prompt differently once it is answered, so completions can't be compared.")
-    mask = whole.mask.copy()
-    mask[:begin] = False
-    return Encoded(whole.ids, mask)
+    """Prompt and completion, the mask on the completion. Where a tokenizer joins the prompt's end with the answer's begin (line breaks,
+    mostly), the answer is encoded alone behind the prompt's ids: so it stands when the model answers."""
+    asked = encoder.template.pieces(pair.prompt, add_generation_prompt=True)
+    answered = encoder.template.pieces([*pair.prompt, *completion])
+    rest = _behind(answered, "".join(piece.text for piece in asked))
+    if rest is None:
+        raise TemplateRefusal(
+            f"{encoder.template.name}: with its completion the conversation does not begin with the prompt as it is asked "
+            "(a completion begins with an assistant's turn)."
+        )
+    prompt, whole = encoder.encode_pieces(asked).ids, encoder.encode_pieces(answered)
+    ids, mask = whole.ids[len(prompt) :], whole.mask[len(prompt) :]
+    if not np.array_equal(whole.ids[: len(prompt)], prompt):
+        alone = encoder.encode_pieces(rest)
+        ids, mask = alone.ids, alone.mask
+    return Encoded(np.concatenate([prompt, ids]), np.concatenate([np.zeros(len(prompt), np.bool_), mask]))
+
+
+def _behind(pieces: Sequence[Piece], text: str) -> list[Piece] | None:
+    """What follows `text`; None where the pieces do not begin with it, or it ends inside a special token."""
+    rest = []
+    for piece in pieces:
+        known = min(len(text), len(piece.text))
+        if text[:known] != piece.text[:known] or (piece.special and 0 < known < len(piece.text)):
+            return None
+        text = text[known:]
+        if known < len(piece.text):
+            rest.append(replace(piece, text=piece.text[known:]))
+    return None if text else rest
 
 
 def pairs_table(pairs: Sequence[Pair]) -> pa.Table:

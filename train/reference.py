@@ -64,7 +64,8 @@ class Reference:
 class References:
     """Gives log-probabilities of the reference, from `cache` where they are there, else from `model`, whole on each process.
 
-    `key` is what they depend on beside the sequences: the model, its tokenizer and template, the context, the batches, the precision.
+    `key` is what they depend on beside the sequences: the model, its tokenizer and template, the context, the batches and how
+    many processes share them out, the device's kind, the precision, the rows' form.
     """
 
     cache: Path

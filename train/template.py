@@ -215,9 +215,13 @@ class ChatEncoder:
         Text between two special tokens is encoded in one piece, as `transformers` does it, also where an answer begins in it. A token
         that lies on a border of what is learned is learned.
         """
+        return self.encode_pieces(self.template.pieces(messages, add_generation_prompt))
+
+    def encode_pieces(self, written: Iterable[Piece]) -> Encoded:
+        """The same of what the template wrote, or of a part."""
         ids: list[int] = []
         masks = [np.zeros(0, np.bool_)]
-        for special, group in groupby(self.template.pieces(messages, add_generation_prompt), key=lambda piece: piece.special):
+        for special, group in groupby(written, key=lambda piece: piece.special):
             pieces = list(group)
             if special:
                 ids += [self.special_ids[piece.text] for piece in pieces]

@@ -18,7 +18,7 @@ from corpusmill.train.sft import SftConfig, SftStage
 from corpusmill.train.template import Encoded
 
 QUICK = {
-    "batch": 8, "held_out": 0.2, "per_document": 1, "evaluate_every": 0, "epochs": 6,
+    "batch": 8, "held_out": 0.2, "evaluate_every": 0, "epochs": 6,
     "loop": {"threads": 1, "steps": 40, "optimizer": {"lr": 3e-3}},
 }  # fmt: skip
 SFT = SftStage(SftConfig.model_validate({"batch": 4, "loop": {"threads": 1, "steps": 20, "optimizer": {"lr": 2e-2, "muon_lr": 0.02}}}))
@@ -26,7 +26,8 @@ ONE_STEP = {"threads": 1, "steps": 1}
 
 
 def stage(**changes) -> AlignStage:
-    return AlignStage(AlignConfig.model_validate({**QUICK, **changes}))
+    built = {} if "files" in changes else {"per_document": 1}
+    return AlignStage(AlignConfig.model_validate({**QUICK, **built, **changes}))
 
 
 def steps_of(run) -> list[dict]:
@@ -117,6 +118,9 @@ def test_bad_completions_are_one_sentence(pretrained_run, execute, tmp_path, row
         ({"undesirable_weight": 2}, "undesirable_weight is for the loss kto, and the loss is sigmoid"),
         ({"loss": "orpo", "nll_weight": 0.1}, "nll_weight is 0 with the loss orpo"),
         ({"loss": "simpo", "reference": "other"}, "reference is for losses with a reference model, and simpo needs none"),
+        ({"files": ["a.jsonl"], "pairs": 20}, "pairs is for pairs from documents, and these are from files"),
+        ({"files": ["a.jsonl"], "pairs_from": ["toxicity"]}, "pairs_from is for pairs from documents"),
+        ({"loss": "simpo", "beta": "inf"}, "finite number"),
         ({"loss": "kto", "batch": 1}, "batch is at least 2 with the loss kto"),
         ({"loss": "kto", "parallel": {"pipeline": 2}}, "parallel.pipeline is 1 with the loss kto"),
     ],
@@ -133,8 +137,9 @@ def test_values_that_are_not_given_are_those_usual_with_the_loss():
         "sigmoid": (0.1, 0, 0.2), "mean-sigmoid": (5, 0, 0.2), "ipo": (1, 0, 0.2), "simpo": (2, 1, 0.2),
         "orpo": (0.1, 0, 0), "kto": (0.1, 0, 0),
     }  # fmt: skip
-    assert AlignConfig(loss="simpo", beta=3).gamma == 1.5 and AlignConfig(loss="simpo", gamma=0).gamma == 0
-    for config in chosen.values():  # as processes are given it
+    assert AlignConfig(loss="simpo", beta=3).gamma == AlignConfig.model_validate({"loss": "simpo", "beta": "3"}).gamma == 1.5
+    assert AlignConfig(loss="simpo", gamma=0).gamma == 0
+    for config in (*chosen.values(), AlignConfig(files=["a.jsonl"])):  # as processes are given it
         assert AlignConfig.model_validate(config.model_dump(mode="json")) == config
 
 

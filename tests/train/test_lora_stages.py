@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from adapters import put_adapter
 from pydantic import ValidationError
 from ranks import run_ranks
+from safetensors.torch import load_file, save_file
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
@@ -117,3 +119,29 @@ def test_another_template_over_the_same_tokens(run: Storage, execute: Callable[.
     check_adapter(run, "sft", "pretrain/model")
     assert run.read_bytes("sft/model/chat_template.jinja").decode() == template
     export(run.root, 2, tmp_path / "at-2", "sft")
+
+
+def test_an_adapter_of_a_given_model_in_shards_is_merged_from_anywhere(
+    run: Storage, execute: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(run.path("pretrain/model"), tmp_path / "given")
+    (tmp_path / "elsewhere").mkdir()
+    weights, first = load_file(tmp_path / "given" / "model.safetensors"), "model.embed_tokens.weight"
+    shards = {"one": {first: weights.pop(first)}, "two": weights}
+    index = {name: f"{shard}.safetensors" for shard, tensors in shards.items() for name in tensors}
+    (tmp_path / "given" / "model.safetensors").unlink()
+    (tmp_path / "given" / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    for shard, tensors in shards.items():
+        save_file(tensors, tmp_path / "given" / f"{shard}.safetensors", {"format": "pt"})
+    (tmp_path / "mine.jinja").write_text(CHATML.replace("assistant\\n", "assistant:\\n"))  # so the training starts from a copy
+    monkeypatch.chdir(tmp_path)
+    execute(run, SftStage(SftConfig.model_validate({**SFT, "model": "given", "template": "mine.jinja", "loop": {**LOOP, "steps": 2}})))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    adapter = json.loads(run.read_bytes("sft/adapter/adapter_config.json"))
+    assert adapter["base_model_name_or_path"] == str(tmp_path / "given")
+    export(run.root, 2, tmp_path / "at-2", "sft")
+    exported = model_tensors(load_model(tmp_path / "at-2"))
+    assert all(torch.equal(tensor, exported[name]) for name, tensor in weights_of(run, "sft/model").items())
+    (tmp_path / "given" / "two.safetensors").write_bytes(b"another")
+    with pytest.raises(InputError, match="given: is not the model any more"):
+        export(run.root, 2, tmp_path / "again", "sft")

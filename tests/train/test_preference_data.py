@@ -8,8 +8,10 @@ import pyarrow as pa
 import pytest
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.train.chat_folder import add_special_tokens
+from corpusmill.train.chat_templates import LLAMA3
 from corpusmill.train.corrupted_pairs import build_pairs
-from corpusmill.train.pair_files import read_pairs
+from corpusmill.train.pair_files import pair_messages, read_pairs
 from corpusmill.train.preference_data import Pair, pairs_from_table, pairs_table, prepare_pair, report_table
 from corpusmill.train.template import ChatEncoder, ChatTemplate
 
@@ -41,6 +43,15 @@ def test_rejected_completions_are_false_and_as_long():
             assert f"number {number} " not in rejected
         if pair.kind == "shuffled":
             assert sorted(chosen.split()) == sorted(rejected.split())
+
+
+def test_nothing_held_out_is_learned():
+    pairs = build_pairs([documents(80)], "s", 80, 1, 150, lambda identifier: int(identifier[1:]) % 4 == 0)
+    others = [pair for pair in pairs if pair.kind == "other"]
+    assert {pair.held_out for pair in others} == {False, True}
+    for pair in others:
+        (number,) = {int(n) for n in re.findall(r"number (\d+) ", pair.rejected[0]["content"])}
+        assert f"d{number}" == pair.rejected_id and (number % 4 == 0) == pair.held_out
 
 
 def test_a_script_without_spaces_is_shuffled_by_characters():
@@ -77,6 +88,17 @@ def test_formats(tmp_path, row):
     path.write_text(json.dumps(row))
     (pair,) = read_pairs([str(path)], 0.0)
     assert (pair.prompt, pair.chosen, pair.rejected) == ([USER], [GOOD], [BAD])
+
+
+@pytest.mark.parametrize("given", ["Then?", [GOOD, turn("user", "Then?")]])
+def test_a_prompt_comes_before_what_the_completions_share(given):
+    """Turns that both begin with are a part of the prompt, and do not take its place."""
+    rest = [GOOD, turn("user", "Then?")]
+    row = {"prompt": [USER], "chosen": [*rest, GOOD], "rejected": [*rest, BAD]}
+    assert pair_messages("a:1", row) == ([USER, *rest], [GOOD], [BAD])
+    system = turn("system", "Be kind.")
+    row = {"prompt": given, "chosen": [system, USER, *rest, GOOD], "rejected": [system, USER, *rest, BAD]}
+    assert pair_messages("a:1", row) == ([system, USER, *rest], [GOOD], [BAD])
 
 
 def test_only_the_completion_is_compared(encoder):
@@ -126,11 +148,39 @@ def test_a_file_without_any_pair_is_refused(tmp_path):
         read_pairs([str(path)], 0.0)
 
 
+def test_a_completion_with_a_blank_turn_among_others_is_empty(encoder):
+    silent = [turn("assistant", " "), turn("user", "Well?"), GOOD]
+    prepared = prepare_pair(Pair("x", None, "file", False, [USER], silent, [BAD]), encoder, 128)
+    assert (prepared.failed, prepared.note) == (["empty"], "chosen says nothing")
+
+
+def test_a_completion_that_begins_with_a_question_is_dropped(encoder):
+    prepared = prepare_pair(Pair("x", None, "file", False, [USER], [turn("user", "Again"), GOOD], [BAD]), encoder, 128)
+    assert prepared.failed == ["template_refused"] and "a completion begins with an assistant's turn" in prepared.note
+
+
+def test_an_answer_whose_begin_the_tokenizer_joins_with_its_prompt_follows_it(tokenizer_json):
+    """GPT-2's pattern cuts two line breaks before a word, and keeps them together at the end of a prompt."""
+    tokenizer = json.loads(tokenizer_json)
+    tokenizer["model"]["merges"].append(["Ċ", "Ċ"])
+    tokenizer["model"]["vocab"]["ĊĊ"] = len(tokenizer["model"]["vocab"])
+    names = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+    special = add_special_tokens(json.dumps(tokenizer).encode(), names)
+    joining = ChatEncoder(special, ChatTemplate(LLAMA3, special={"bos_token": names[0]}))
+    prompt, whole = joining.encode([USER], add_generation_prompt=True).ids, joining.encode([USER, GOOD]).ids
+    assert not np.array_equal(whole[: len(prompt)], prompt)
+    chosen = prepare_pair(Pair("x", None, "file", False, [USER], [GOOD], [BAD]), joining, 128).chosen
+    assert np.array_equal(chosen.ids[: len(prompt)], prompt) and not chosen.mask[: len(prompt)].any()
+    answer, text = (joining.tokenizer.decode(ids.tolist(), skip_special_tokens=False) for ids in (chosen.ids[chosen.mask], chosen.ids))
+    assert (answer, text) == ("Hello<|eot_id|>", joining.tokenizer.decode(whole.tolist(), skip_special_tokens=False))
+
+
 def test_a_template_that_rewrites_the_prompt_is_refused(tokenizer_json):
     source = "{{ messages | length }}{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
     rewriting = ChatEncoder(tokenizer_json, ChatTemplate(source, "x.jinja"))
-    with pytest.raises(InputError, match=r"x\.jinja: writes a prompt differently"):
-        prepare_pair(Pair("x", None, "file", False, [USER], [GOOD], [BAD]), rewriting, 64)
+    prepared = prepare_pair(Pair("x", None, "file", False, [USER], [GOOD], [BAD]), rewriting, 64)
+    assert prepared.failed == ["template_refused"]
+    assert prepared.note.startswith("x.jinja: with its completion the conversation does not begin with the prompt as it is asked")
 
 
 def test_tables_give_the_pairs_back():

@@ -4,6 +4,7 @@ import json
 import random
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from corpusmill.filters.stage import FilterStage
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.storage import Storage
+from corpusmill.train import judged
 from corpusmill.train.align import AlignConfig, AlignStage
 from corpusmill.train.judged import JudgedConfig
 from corpusmill.train.judged_samples import compare
@@ -185,3 +187,12 @@ def test_compared_scores():
     assert high["worse_before"]["value"] == 1 / 3 and high["worse_after"]["value"] == 2 / 3
     none = compare(Score("t", False, None, True, ()), [{"t": before[2:3]}, {"t": after[2:3]}], JudgedConfig())
     assert none == {"texts": 0, "not_scored": 1}
+
+
+def test_no_difference_at_equal_length_is_a_figure_too(tmp_path):
+    of = {"texts": 2, "before": 0.5, "after": 0.4, "low": -0.2, "high": 0.1, "threshold": None, "equal_length": {"difference": 0.0}}
+    run = SimpleNamespace(plan=["judged"], storage=Storage(str(tmp_path)))
+    run.storage.write_bytes(judged.JUDGED_FILE, json.dumps({"prompts": 2, "scores": {"t": of}}).encode())
+    assert judged.summary(run, JudgedConfig()) == {
+        "t of answers": "0.500 before, 0.400 after (difference -0.200 to +0.100; +0.000 at equal length)"
+    }

@@ -9,7 +9,4 @@ from corpusmill.train.losses.pairs import METRICS, LossOptions, PairLogps, Prefe
 
 LOSSES: dict[str, PreferenceLoss] = {**dpo.LOSSES, **ipo.LOSSES, **orpo.LOSSES, **simpo.LOSSES}
 
-#: The losses that need no reference model.
-REFERENCE_FREE = frozenset({*orpo.LOSSES, *simpo.LOSSES})
-
-__all__ = ["LOSSES", "METRICS", "REFERENCE_FREE", "LossOptions", "PairLogps", "PreferenceLoss", "pair_metrics"]
+__all__ = ["LOSSES", "METRICS", "LossOptions", "PairLogps", "PreferenceLoss", "pair_metrics"]

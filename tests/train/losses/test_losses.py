@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.train.losses import LOSSES, REFERENCE_FREE, LossOptions, PairLogps, pair_metrics
+from corpusmill.train.align import REFERENCE_FREE
+from corpusmill.train.losses import LOSSES, LossOptions, PairLogps, pair_metrics
 from corpusmill.train.losses.kto import CompletionLogps, completion_metrics, kto, reference_point
 from corpusmill.train.losses.orpo import log_odds
 
