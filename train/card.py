@@ -29,11 +29,13 @@ def model_card(run: str, stage: str, arch: Architecture, name: str, license_: st
     """The card of the model that `stage` left. Raises InputError where the folder is no run."""
     summary = read_summary(run, deep=False)
     reader = summary.reader
-    chain = [trained for trained in card_facts.TRAINED[: card_facts.TRAINED.index(stage) + 1] if reader.present([trained])]
+    chain = card_facts.chain(reader, stage)
     models = fresh(summary)
     facts = {
         "name": name,
         "stage": stage,
+        "chain": chain,
+        "base": card_facts.base_model(reader, chain[0]),
         "chats": stage != "pretrain",
         "shape": card_facts.shape_rows(arch),
         "summary": summary,
@@ -56,7 +58,7 @@ def model_card(run: str, stage: str, arch: Architecture, name: str, license_: st
         "languages": languages(summary),
         "parameters": arch.parameters(),
         "documents": " and ".join(word for stage, word in (("filter", "filtered"), ("dedup", "deduplicated")) if reader.present([stage])),
-        "pretrained_on": (reader.json("pretrain/metrics.json", dict) or {}).get("tokens"),
+        "pretrained_on": (reader.json("pretrain/metrics.json", dict) or {}).get("tokens") if "pretrain" in chain else None,
     }
     front = yaml.safe_dump(front_matter(summary, stage, arch, name, license_), sort_keys=False, allow_unicode=True, width=1000)
     return f"---\n{front}---\n\n{_environment().get_template(TEMPLATE).render(facts)}"
@@ -67,12 +69,14 @@ def front_matter(summary: Summary, stage: str, arch: Architecture, name: str, li
     reader = summary.reader
     kind = to_hugging_face(arch, eos_token_id=0, bos_token_id=0, pad_token_id=0, dtype="float32")["model_type"]
     tags = [kind, "corpusmill", *(["conversational"] if stage != "pretrain" else [])]
-    tags += [trained for trained in ("sft", "align") if stage == trained or (stage, trained) == ("align", "sft")]
+    chain = card_facts.chain(reader, stage)
+    tags += [trained for trained in chain if trained != "pretrain"]
     front = {
         "license": license_ or "unknown",
         "language": languages(summary),
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
+        "base_model": card_facts.base_model(reader, chain[0]),
         "tags": tags,
         "datasets": _datasets(_inputs(reader)),
         "model-index": card_scores.model_index(summary, stage, name) if stage in fresh(summary) else [],

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from corpusmill.pipeline.report.decisions import Decisions
@@ -14,6 +15,22 @@ from corpusmill.train.architecture import Architecture
 TRAINED = ("pretrain", "sft", "align")
 
 Row = tuple[str, str]
+
+
+def chain(reader: RunReader, stage: str) -> list[str]:
+    """The trainings that made the model of `stage`, the first one first; what was before a model that a stage was given is not known."""
+    trained = reader.present(TRAINED[: TRAINED.index(stage) + 1])
+    begins = max((place for place, tuned in enumerate(trained) if base_model(reader, tuned)), default=0)
+    return trained[begins:]
+
+
+def base_model(reader: RunReader, stage: str) -> str | None:
+    """The name of the model that a stage was given to tune (not where it lay); None where it went on from the run's own."""
+    given = reader.settings(stage).get("model") if stage != "pretrain" else None
+    if not given:
+        return None
+    *before, name = PurePath(str(given)).parts or (".",)
+    return "-".join(before[-2:]) if name == "model" and before[-1:] and before[-1] in TRAINED else name  # RUN/STAGE/model
 
 
 @dataclass(frozen=True)
@@ -79,7 +96,8 @@ def shape_rows(arch: Architecture) -> list[Row]:
 def training_rows(reader: RunReader, stage: str) -> list[Row]:
     """What was trained on, how, and what came of it; the steps taken and the losses are those of the stage's `metrics.json`."""
     metrics, settings = reader.json(f"{stage}/metrics.json", dict) or {}, reader.settings(stage)
-    rows = {"pretrain": _pretrain, "sft": _sft, "align": _align}[stage](metrics, settings)
+    rows = _known(("tuned from", base_model(reader, stage)))
+    rows += {"pretrain": _pretrain, "sft": _sft, "align": _align}[stage](metrics, settings)
     rows += _loop(settings.get("loop") or {}, settings.get("lora") or {})
     rows += _known(("seed", settings.get("seed")), ("steps skipped by guards", metrics.get("skipped", metrics.get("skipped_steps"))))
     return rows + _outcome(stage, metrics)

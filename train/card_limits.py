@@ -7,6 +7,7 @@ from corpusmill.pipeline.report.read import RunReader
 from corpusmill.pipeline.report.summary import Summary
 from corpusmill.pipeline.report.training import as_number
 from corpusmill.train.architecture import Architecture
+from corpusmill.train.card_facts import base_model, chain
 
 #: Below this a model is not expected to know things, or to follow an argument.
 SMALL = 1_000_000_000
@@ -17,24 +18,29 @@ ONE_HOST = 0.2
 
 
 def limitations(summary: Summary, stage: str, arch: Architecture) -> list[str]:
-    reader = summary.reader
+    reader, stages = summary.reader, chain(summary.reader, stage)
     return [
-        *_size(arch, reader),
-        *_data(summary),
-        *(_tuning(reader, stage) if stage != "pretrain" else []),
-        *_safety(summary, stage),
+        *_size(arch, reader, stages),
+        *(_data(summary) if "pretrain" in stages else []),
+        *_tuning(reader, stages),
+        *(_safety(summary) if reader.present() else []),
+        *(["Whether alignment changed the toxicity of its answers was not measured."] if stage == "align" and not _judged(reader) else []),
     ]
 
 
-def _size(arch: Architecture, reader: RunReader) -> list[str]:
+def _size(arch: Architecture, reader: RunReader, stages: list[str]) -> list[str]:
     found, parameters = [], arch.parameters()
     if parameters < SMALL:
         found.append(
             f"It is small ({number(parameters)} parameters). What it writes can look like its training text and be false or without sense: "
             "use it for study and tests, and for nothing where an answer has to be right."
         )
+    if base := base_model(reader, stages[0]):
+        found.append(
+            f"It was made from {base}, of whose training this run knows nothing: what that model can't do or does wrong, it may, too."
+        )
     tokens = as_number((reader.json("pretrain/metrics.json", dict) or {}).get("tokens"))
-    if tokens and tokens < ENOUGH * parameters:
+    if "pretrain" in stages and tokens and tokens < ENOUGH * parameters:
         found.append(
             f"It has seen {number(int(tokens))} tokens, {tokens / parameters:.2g} for each parameter; about {ENOUGH} are usual, so with "
             "more text the same model would be better."
@@ -64,17 +70,17 @@ def _data(summary: Summary) -> list[str]:
     return found
 
 
-def _tuning(reader: RunReader, stage: str) -> list[str]:
+def _tuning(reader: RunReader, stages: list[str]) -> list[str]:
     found = []
-    if reader.present(["sft"]) and not reader.settings("sft").get("files"):
+    if "sft" in stages and not reader.settings("sft").get("files"):
         found.append("Its instructions were made by rules from the run's own documents, not by people: it has learned their forms only.")
-    if stage == "align" and not reader.settings("align").get("files"):
+    if "align" in stages and not reader.settings("align").get("files"):
         kinds = reader.settings("align").get("pairs_from") or ["corrupted"]
         found.append(f"Its preferences were made from the run's own documents ({number(kinds)}); no person has judged an answer.")
     return found
 
 
-def _safety(summary: Summary, stage: str) -> list[str]:
+def _safety(summary: Summary) -> list[str]:
     steps = {name for step in summary.reader.settings("filter").get("steps") or [] if isinstance(step, dict) for name in step}
     found = []
     if "toxicity" in steps:
@@ -87,8 +93,6 @@ def _safety(summary: Summary, stage: str) -> list[str]:
         )
     else:
         found.append("Nothing was done against offensive documents, so the model can write such text.")
-    if stage == "align" and not _judged(summary.reader):
-        found.append("Whether alignment changed the toxicity of its answers was not measured.")
     if "pii" in steps:
         found.append("Addresses, numbers and secrets were replaced by patterns before training; what no pattern knows may be left.")
     else:

@@ -18,6 +18,7 @@ from corpusmill.train.template import (
     load_chat,
     read_template,
     template_files,
+    token_name,
 )
 
 #: A conversation by which a template is judged.
@@ -126,6 +127,6 @@ def token_ids(files: Mapping[str, bytes]) -> TokenIds:
         return TokenIds(EOT_ID, EOT_ID, PAD_ID, [EOT_ID, IM_END_ID])
     tokenizer, config = (json.loads(files[name]) for name in ("tokenizer.json", TOKENIZER_CONFIG_FILE))
     ids = {**tokenizer["model"]["vocab"], **{token["content"]: token["id"] for token in tokenizer["added_tokens"]}}
-    bos, eos, pad = (ids.get(config.get(name)) for name in ("bos_token", "eos_token", "pad_token"))
+    bos, eos, pad = (ids.get(token_name(config.get(name))) for name in ("bos_token", "eos_token", "pad_token"))
     ends = {number for number in (ids.get(END_OF_TEXT), ids.get(IM_END), eos) if number is not None}
     return TokenIds(bos, eos, pad, sorted(ends))

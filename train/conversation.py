@@ -42,7 +42,7 @@ def first_question(messages: Sequence[Message]) -> str:
 def read_instruction(place: str, row: dict[str, Any]) -> str:
     """Alpaca's `instruction` with its optional `input` below it."""
     instruction, given = read_text(place, row, "instruction"), row.get("input")
-    return f"{instruction}\n\n{read_text(place, row, 'input')}" if given else instruction
+    return f"{instruction}\n\n{read_text(place, row, 'input')}" if given not in (None, "") else instruction
 
 
 def read_text(place: str, row: dict[str, Any], key: str) -> str:

@@ -1,4 +1,4 @@
-"""The stage `evaluate`: every model of the run on text, preferences and prompts that none of them has learned from."""
+"""The stage `evaluate`: every model of the run on held-out text, preferences and prompts (which those are, `tuning.only_measured` says)."""
 
 import json
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.stage import Output, Stage
 from corpusmill.train import tuning
 from corpusmill.train.benchmarks.config import TaskConfig
+from corpusmill.train.options import Temperature
 from corpusmill.train.sft import EXAMPLES_FILE
 
 MODELS = ("pretrain", "sft", "align")
@@ -27,7 +28,7 @@ class EvaluateConfig(Config):
     confidence: float = Field(default=0.95, gt=0, lt=1, description="Of the intervals.")
     samples: int = Field(default=6, ge=0, description="Texts that every model continues, and prompts that every tuned model answers.")
     max_tokens: int = Field(default=96, ge=1, description="Longest sampled text, in tokens.")
-    temperature: float = Field(default=0.7, ge=0, description="Of the samples; 0 takes the most likely token.")
+    temperature: Temperature = Field(default=0.7, description="Of the samples; 0 takes the most likely token.")
     top_k: int = Field(default=50, ge=0, description="Samples are drawn from this many most likely tokens; 0: from all.")
     seed: int = Field(default=0, ge=0, description="Of samples and resamples.")
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu` or `cuda`.")
@@ -57,7 +58,8 @@ class EvaluateStage(Stage):
         pairs = [ref for ref in run.outputs_of("align", "data/") if ref.path == PAIRS_FILE] if "align" in run.recipe else []
         own = self.config.model_copy(update={"tasks": ()})
         examples = run.outputs_of("sft", "data/") if "sft" in run.recipe else []
-        prompts = run.once("prompts", [*tuning.documents(run), *examples, *tokens], lambda _: self._prompts(run), config=own)
+        params = {"held_out": _held_out(run)}
+        prompts = run.once("prompts", [*tuning.documents(run), *examples, *tokens], lambda _: self._prompts(run), params, own)
         shared = [*tokens, *pairs, prompts.ref(self.name, "prompts.json")]
         measured = []
         for model in models:
@@ -85,7 +87,7 @@ class EvaluateStage(Stage):
         if getattr(run.recipe.get("sft"), "files", None):  # what people ask there is what the model has learned to answer
             prompts = choose_held_out(read_table(run.run, f"sft/{EXAMPLES_FILE}"), self.config.samples)
         else:
-            prompts = choose_prompts(tuning.document_tables(run), tuning.held_out_rule(run, 0.1), self.config.samples)
+            prompts = choose_prompts(tuning.document_tables(run), tuning.only_measured(run, _held_out(run)), self.config.samples)
         return Output({"prompts.json": tuning.json_file(prompts)}, rows_in=len(prompts), kept=len(prompts))
 
     def _measure(self, run: StageRun, model: str, pairs: bool, identity: str) -> Output:
@@ -109,6 +111,12 @@ class EvaluateStage(Stage):
                 whole = {model: {**scores, "tasks": task_scores(run, model, self.config.tasks)} for model, scores in whole.items()}
             files[f"{name}.json"] = tuning.json_file(whole)
         return Output(dict(files))
+
+
+def _held_out(run: StageRun) -> float:
+    """The share of documents that no stage has built anything to learn from; all where none builds anything."""
+    sections = (run.recipe.get(stage) for stage in ("sft", "align"))
+    return min((section.held_out for section in sections if section is not None and not section.files), default=1.0)
 
 
 def _document_mask(run: StageRun) -> bool:

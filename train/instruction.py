@@ -9,7 +9,6 @@ import torch
 
 from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.shards import read_table
-from corpusmill.pipeline.special_tokens import PAD_ID
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.bits import Batch
 from corpusmill.train.device import deterministic
@@ -57,7 +56,7 @@ class Tuning(TokenObjective):
     def train(self, work: Path, log: Path, progress: Progress | None = None) -> dict[str, Any]:
         """Trains, and leaves the model; returns what `metrics.json` holds."""
         if self.layout.is_main:
-            keep_beside(self.model, self.encoder, self.start, self.config.lora, work)
+            keep_beside(self.model, self.encoder, work)
         with deterministic(self.loop.threads):
             before = self.held_out_loss(Local(self.model, self.loop.precision))
         result = fit(
@@ -74,7 +73,7 @@ class Tuning(TokenObjective):
             "examples": len(self.examples),
             "held_out_examples": len(self.held_out_examples),
             "rows": self.rows.n_rows,
-            "row_fill": float((self.rows.ids != PAD_ID).mean()),
+            "row_fill": self.rows.fill,
             "steps": result.steps,
             "skipped_steps": result.skipped,
             "target_tokens": result.count,

@@ -13,6 +13,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.stage import Output
 from corpusmill.train import tuning
+from corpusmill.train.options import Temperature
 from corpusmill.train.scores import Score, classifier_columns, find_score, score_params
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class JudgedConfig(Config):
 
     prompts: int = Field(default=64, ge=0, description="Prompts of held-out pairs that both models answer; 0: none.")
     max_tokens: int = Field(default=48, ge=1, description="Longest answer, in tokens.")
-    temperature: float = Field(default=0.7, ge=0, description="Of the answers; 0 takes the most likely token.")
+    temperature: Temperature = Field(default=0.7, description="Of the answers; 0 takes the most likely token.")
     top_k: int = Field(default=50, ge=0, description="Answers are drawn from this many most likely tokens; 0: from all.")
     resamples: int = Field(default=1000, ge=100, description="Bootstrap resamples of prompts for the interval of a difference.")
     confidence: float = Field(default=0.95, gt=0, lt=1, description="Of the intervals.")

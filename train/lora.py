@@ -1,8 +1,6 @@
 """LoRA (https://arxiv.org/abs/2106.09685): weights stay frozen, and a product of two narrow matrices is learned beside each."""
 
 import math
-from collections.abc import Iterable, Iterator
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -45,21 +43,15 @@ def adapt(model: Llama, config: LoraConfig, seed: int) -> None:
 
     A begins as in `peft`: uniform in ±1/sqrt(in), drawn by the seed and its name alone; B begins at zero.
     """
-    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name.rpartition(".")[2] in config.targets]
-    for name, module in attach(model, names, config.rank, config.alpha / config.rank):
+    linear = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    model.requires_grad_(False)
+    for name, base in [(name, module) for name, module in linear if name.rpartition(".")[2] in config.targets]:
+        parent, _, child = name.rpartition(".")
+        module = LoRALinear(base, config.rank, config.alpha / config.rank)
+        setattr(model.get_submodule(parent), child, module)
         bound = 1 / math.sqrt(module.in_features)
         generator = named_generator(f"{name}.lora_A", seed)
         module.lora_A.data.copy_(torch.empty(module.lora_A.shape).uniform_(-bound, bound, generator=generator))
-
-
-def attach(model: Llama, names: Iterable[str], rank: int, scale: float) -> Iterator[tuple[str, LoRALinear]]:
-    """Replaces the linear modules of these names, in place, and freezes all that is not theirs; A is still to be filled."""
-    model.requires_grad_(False)
-    for name in names:
-        parent, _, child = name.rpartition(".")
-        module = LoRALinear(cast(nn.Linear, model.get_submodule(name)), rank, scale)
-        setattr(model.get_submodule(parent), child, module)
-        yield name, module
 
 
 def adapters(model: nn.Module) -> dict[str, LoRALinear]:

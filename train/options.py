@@ -1,11 +1,24 @@
 """Configuration of the loop and its optimiser: light, so that stages can embed it without importing torch."""
 
 from collections.abc import Mapping
-from typing import Literal, TypeVar, get_args
+from typing import Annotated, Literal, TypeVar, get_args
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from corpusmill.pipeline.config import ASIDE, Config
+
+#: Colder than this logits would leave the range of fp32; 0 is the limit itself.
+COLDEST = 1e-3
+
+
+def _not_too_cold(temperature: float) -> float:
+    if 0 < temperature < COLDEST:
+        raise ValueError(f"0, or at least {COLDEST}")
+    return temperature
+
+
+#: What `Sampling` takes: a recipe with another one fails before anything is trained.
+Temperature = Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(_not_too_cold)]
 
 
 class OptimizerConfig(Config):

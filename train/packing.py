@@ -34,6 +34,11 @@ class Packed:
     def n_rows(self) -> int:
         return len(self.members)
 
+    @property
+    def fill(self) -> float:
+        """The share of places that belong to a sequence; the padding's id may be that of a token."""
+        return float((self.segments < np.array([len(numbers) for numbers in self.members])[:, None]).mean())
+
 
 def pack(sequences: Sequence[Encoded], context: int, together: bool = True) -> Packed:
     """Packs sequences of 2 to `context` + 1 tokens; each into a row of its own where they are not put `together`. Equal sequences in

@@ -75,7 +75,7 @@ class Alignment:
     def train(self, work: Path, log: Path, progress: Progress | None = None) -> dict[str, Any]:
         """Trains, and leaves the model; returns what `metrics.json` holds."""
         if self.layout.is_main:
-            keep_beside(self.model, self.encoder, self.start, self.config.lora, work)
+            keep_beside(self.model, self.encoder, work)
         with deterministic(self.loop.threads):
             before = self.objective.measure_held_out(Local(self.model, self.loop.precision))
         result = fit(

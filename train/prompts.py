@@ -2,14 +2,12 @@
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.train.conversation import read_text
-from corpusmill.train.records import read_lines, read_records
-
-_TABLES = (".jsonl", ".jsonl.gz", ".ndjson", ".json", ".parquet")
+from corpusmill.train.records import FORMATS, read_lines, read_records
 
 
 def read_prompts(path: str) -> list[str]:
     """All prompts of a file; empty lines of a text file are none. InputError names the file and the line."""
-    if not path.endswith(_TABLES):
+    if not path.removesuffix(".gz").removesuffix(".zst").endswith(FORMATS):
         return [line for line in read_lines(path) if line.strip()]
     found = []
     for place, row in read_records(path):

@@ -57,9 +57,9 @@ def read_records(path: str) -> Iterator[tuple[str, Row]]:
 
 
 def read_lines(path: str) -> list[str]:
-    """The lines of a text file, without their ends. Raises InputError."""
+    """The lines of a text file, without their ends: a newline, or a carriage return and one. Raises InputError."""
     try:
-        return _content(path).decode("utf-8-sig").splitlines()
+        return [line.removesuffix("\r") for line in _content(path).decode("utf-8-sig").removesuffix("\n").split("\n")]
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: byte {error.start} is not UTF-8.") from error
 

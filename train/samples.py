@@ -1,4 +1,4 @@
-"""Texts that the models of a run write on prompts from documents that none of them has learned from."""
+"""Texts that the models of a run write on prompts from held-out documents: see `tuning.only_measured`."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any

@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-
-#: Colder than this logits would leave the range of fp32; 0 is the limit itself.
-COLDEST = 1e-3
+from corpusmill.train.options import COLDEST
 
 
 @dataclass(frozen=True)

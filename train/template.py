@@ -108,13 +108,9 @@ class ChatTemplate:
         self._split = re.compile(f"({self._special.pattern}|{_LEARN}|{_STOP})")
         self._template = _compile(source, name)
 
-    def render(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
-        """The conversation as text, equal to `apply_chat_template(..., tokenize=False)`."""
-        clean = [{key: _MARKS.sub("\ufffd", value) for key, value in message.items()} for message in messages]
-        return _MARKS.sub("", self._render(clean, add_generation_prompt))
-
     def pieces(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> list[Piece]:
-        """The rendered conversation cut at special tokens and at the borders of what is learned.
+        """The rendered conversation cut at special tokens and at the borders of what is learned; joined, the text equals
+        `apply_chat_template(..., tokenize=False)`.
 
         The name of a special token inside a message is plain text: only the template makes special tokens.
         """
@@ -156,6 +152,8 @@ class ChatTemplate:
 
         try:
             return str(self._template.render(messages=messages, add_generation_prompt=add_generation_prompt, **self.special))
+        except (RecursionError, MemoryError) as error:  # of a macro that calls itself, of a text without an end
+            raise TemplateRefusal(f"{self.name}: the conversation can't be rendered ({type(error).__name__}).") from error
         except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
             raise TemplateRefusal(f"{self.name}: the conversation can't be rendered ({error}).") from error
 
@@ -191,6 +189,8 @@ def _compile(source: str, name: str) -> Any:
         return environment.from_string(source)
     except jinja2.TemplateSyntaxError as error:
         raise InputError(f"{name}:{error.lineno}: not a valid chat template ({error.message}).") from error
+    except (RecursionError, MemoryError, SyntaxError) as error:  # of Python's compiler, which takes twenty loops inside each other
+        raise InputError(f"{name}: not a valid chat template (it is nested too deeply).") from error
 
 
 class ChatEncoder:
@@ -232,14 +232,6 @@ class ChatEncoder:
                 masks.append(_learned(pieces, encoding))
         return Encoded(np.array(ids, np.int32), np.concatenate(masks))
 
-    def encode_text(self, text: str) -> list[int]:
-        """The ids of plain text; never a special token, whatever the text says."""
-        return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of some ids; special tokens are left out."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
-
     @cached_property
     def fingerprint(self) -> str:
         """sha256 (hex) of the tokenizer and the template: what decides the tokens of a conversation."""
@@ -264,7 +256,7 @@ def load_chat(model: Storage) -> ChatEncoder:
     if model.exists(TOKENIZER_CONFIG_FILE):
         try:
             config = json.loads(model.read_bytes(TOKENIZER_CONFIG_FILE))
-            special = {key: name for key in ("bos_token", "eos_token", "pad_token", "unk_token") if (name := _name(config.get(key)))}
+            special = {key: name for key in ("bos_token", "eos_token", "pad_token", "unk_token") if (name := token_name(config.get(key)))}
             source = _default(config.get("chat_template")) or source
         except (ValueError, AttributeError, TypeError, KeyError) as error:
             raise InputError(f"{model.path(TOKENIZER_CONFIG_FILE)}: not a tokenizer's configuration in JSON ({error}).") from error
@@ -283,12 +275,15 @@ def read_template(folder: Storage, name: str) -> str:
         raise InputError(f"{folder.path(name)}: can't be read ({error.strerror or error}).") from error
 
 
-def _name(token: Any) -> str | None:
-    """A special token of `tokenizer_config.json`: its text, or an object that holds it."""
+def token_name(token: Any) -> str | None:
+    """A special token of `tokenizer_config.json`: its text, or in older folders an object that holds it."""
     name = token.get("content") if isinstance(token, dict) else token
     return name if isinstance(name, str) else None
 
 
 def _default(template: Any) -> str | None:
-    """A template of `tokenizer_config.json`; of several by name the default one."""
-    return {item["name"]: item["template"] for item in template}.get("default") if isinstance(template, list) else template
+    """A template of `tokenizer_config.json`; of several by name the default one. Raises TypeError where it is no text."""
+    source = {item["name"]: item["template"] for item in template}.get("default") if isinstance(template, list) else template
+    if source is not None and not isinstance(source, str):
+        raise TypeError(f"chat_template is a {type(source).__name__}, expected text or a list of named texts")
+    return source

@@ -1,6 +1,5 @@
 """What instruction tuning and preference alignment do on each process before and after the loop."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,8 +11,7 @@ from torch import Tensor
 from corpusmill.pipeline.errors import InputError
 from corpusmill.train.adapter import save_adapter
 from corpusmill.train.chat_folder import chat_files
-from corpusmill.train.checkpoint import WEIGHTS, load_model, model_of, save_model, save_tokenizer
-from corpusmill.train.files import write_json
+from corpusmill.train.checkpoint import load_model, model_of, save_model, save_tokenizer
 from corpusmill.train.loop import FitResult
 from corpusmill.train.lora import adapt, merged_weights
 from corpusmill.train.model import Llama
@@ -21,15 +19,11 @@ from corpusmill.train.options import LoraConfig
 from corpusmill.train.parallel.layout import Layout
 from corpusmill.train.state import read_weights
 from corpusmill.train.template import ChatEncoder
-from corpusmill.train.tuning import Start
+from corpusmill.train.tuning import ADAPTED, Start, sha256_of
 
 if TYPE_CHECKING:
     from corpusmill.train.align import AlignConfig
     from corpusmill.train.sft import SftConfig
-
-
-#: Beside a training's saved states where they hold an adapter: for which model it is.
-ADAPTED = "adapted.json"
 
 
 def start_from(folder: str, layout: Layout, config: "SftConfig | AlignConfig", title: str) -> Llama:
@@ -45,11 +39,9 @@ def start_from(folder: str, layout: Layout, config: "SftConfig | AlignConfig", t
     return model
 
 
-def keep_beside(model: Llama, encoder: ChatEncoder, start: Start, lora: LoraConfig, work: Path) -> None:
-    """Saves into `work` what saved states need to become model folders: the tokenizer, and which model an adapter belongs to."""
+def keep_beside(model: Llama, encoder: ChatEncoder, work: Path) -> None:
+    """Saves into `work` the tokenizer, which saved states need to become model folders."""
     save_tokenizer(chat_files(encoder, model.arch.context), work / "tokenizer")
-    if lora.rank:
-        write_json(work / ADAPTED, {"base": start.name, "sha256": _sha256(Path(start.folder)), "lora": lora.model_dump(mode="json")})
 
 
 def leave_model(
@@ -76,7 +68,7 @@ def merged_model(state: Path, run: Path) -> Llama | None:
         return None
     told = json.loads(path.read_bytes())
     folder, lora = run / told["base"], LoraConfig.model_validate(told["lora"])
-    if _sha256(folder) != told["sha256"]:
+    if any(sha256_of(folder / name) != sha256 for name, sha256 in told["sha256"].items()):
         raise InputError(f"{folder}: is not the model any more that the adapter of {state} was trained for.")
     model = _with_weights(str(folder), lora, 0, read_weights(state))
     return model_of(model.arch, merged_weights(model))
@@ -91,12 +83,3 @@ def _with_weights(folder: str, lora: LoraConfig, seed: int, weights: Mapping[str
     for name, tensor in weights.items():
         model.get_parameter(name).data = tensor
     return model
-
-
-def _sha256(folder: Path) -> str:
-    path = folder / WEIGHTS
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror}).") from error

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 #: Which file of a model folder decides what: all of them its behaviour, these the tokens of an example.
 TOKEN_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json")
 
+#: Beside a training's saved states where they hold an adapter: for which model it is.
+ADAPTED = "adapted.json"
+
 #: Where the lines of a training's steps lie in its stage's folder.
 LOG = "logs/train.jsonl"
 
@@ -38,7 +41,7 @@ def require_local(run: "StageRun") -> None:
 @dataclass(frozen=True)
 class Start:
     """The model that a tuning starts from. `name` is its folder as seen from the run's, so that nothing depends on where the run lies, or
-    as it was given where it is none of the run's; `folder` is where it is read."""
+    its absolute path where it is none of the run's; `folder` is where it is read; `files` are those of the folder `name`."""
 
     name: str
     folder: str
@@ -52,7 +55,8 @@ class Start:
 def start_of(run: "StageRun", candidates: Sequence[str], given: str | None) -> Start:
     """The model of the first of the stages `candidates` that the recipe has, or the `given` folder."""
     if given is not None:
-        return Start(given, str(Path(given).resolve()), model_files(given, f"{run.stage.name}.model"))
+        folder = str(Path(given).resolve())
+        return Start(folder, folder, model_files(given, f"{run.stage.name}.model"))
     stage = parent_stage(run, candidates)
     return Start(f"{stage}/model", run.run.path(f"{stage}/model"), run.outputs_of(stage, "model/"))
 
@@ -62,10 +66,11 @@ def model_files(folder: str, option: str) -> list[FileRef]:
     if not (Path(folder) / "config.json").is_file():
         raise InputError(f"{option}: {folder} is no model folder, as it has no config.json.")
     paths = [path for path in sorted(Path(folder).iterdir()) if path.suffix in (".json", ".jinja", ".safetensors")]
-    return [FileRef(str(path), _sha256(path), path.stat().st_size) for path in paths]
+    return [FileRef(str(path), sha256_of(path), path.stat().st_size) for path in paths]
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Raises InputError where the file can't be read."""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -94,10 +99,23 @@ def sources(run: "StageRun", files: Sequence[str]) -> list[FileRef]:
 def held_out_rule(run: "StageRun", fraction: float) -> Callable[[str], bool]:
     """Whether a document is only measured on: a share by hash, and all that the run holds out as validation text, so that
     bits per byte are measured on nothing that any stage has learned."""
-    validation: set[str] = set()
-    for ref in validation_indexes(run):
-        validation.update(read_table(run.run, ref.path, ["id"])["id"].to_pylist())
+    validation = _validation(run)
     return lambda identifier: identifier in validation or tasks.is_held_out(identifier, fraction)
+
+
+def only_measured(run: "StageRun", fraction: float) -> Callable[[str], bool]:
+    """Whether no stage has learned from a document: one of the run's validation documents. Where it has none, pre-training has read all,
+    and it is `fraction` of them by hash, the share that tuning and alignment leave out."""
+    validation = _validation(run)
+    return validation.__contains__ if validation else lambda identifier: tasks.is_held_out(identifier, fraction)
+
+
+def _validation(run: "StageRun") -> set[str]:
+    """The ids of the validation documents."""
+    found: set[str] = set()
+    for ref in validation_indexes(run):
+        found.update(read_table(run.run, ref.path, ["id"])["id"].to_pylist())
+    return found
 
 
 def validation_indexes(run: "StageRun") -> list[FileRef]:
@@ -136,6 +154,10 @@ def train(run: "StageRun", module: str, config: Any, start: Start, work: Path, *
 
     given = {"config": config.model_dump(mode="json"), "run": run.run.root, "work": str(work), **arguments}
     given |= {"folder": start.folder, "name": start.name}
+    if config.lora.rank:
+        sha256 = {ref.path.rpartition("/")[2]: ref.fingerprint for ref in start.files}
+        adapted = {"base": start.name, "sha256": sha256, "lora": config.lora.model_dump(mode="json")}
+        Storage(str(work)).write_bytes(ADAPTED, json.dumps(adapted, indent=2).encode())
     metrics = launch(
         f"corpusmill.train.{module}:train", given, config.parallel, config.device, run.progress, folder=work / "processes",
         engine=run.engine, title=run.stage.name, log=Path(run.storage.path(LOG)), steps=config.loop.steps,

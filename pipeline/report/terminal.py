@@ -138,7 +138,8 @@ def _benchmarks(summary: Summary) -> Table:
         scores = task.scores[task.metric]
         values = (scores[model].text(task.metric) if model in scores else "" for model in models)
         chance = f"{task.chance:.1%}" if task.chance is not None else ""
-        made.add_row(Text(safe_line(task.title, 16), no_wrap=True), *values, chance, number(task.items), number(task.found))
+        found = number(task.found) if task.searched else ""
+        made.add_row(Text(safe_line(task.title, 16), no_wrap=True), *values, chance, number(task.items), found)
     return made
 
 

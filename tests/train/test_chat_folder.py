@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.special_tokens import EOT_ID, IM_END_ID, IM_START_ID
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.chat_folder import PROBE, add_special_tokens, chat_files, choose_chat, require_learnable, seam, token_ids
 from corpusmill.train.chat_templates import CHATML
@@ -78,6 +79,8 @@ def between(content: str) -> str:
         (CHATML.replace("<|im_", "<|turn_"), "marks no special token at the end"),
         ("{{ messages[9].content.x }}", "the conversation can't be rendered"),
         ("{{ 1 / 0 }}", "the conversation can't be rendered"),
+        ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", r"the conversation can't be rendered \(RecursionError\)"),
+        ("{{ 'a' * 2 ** 62 }}", r"the conversation can't be rendered \(MemoryError\)"),
     ],
 )
 def test_a_template_that_can_teach_nothing_is_refused_with_what_to_do(tokenizer_json, source, message):
@@ -117,12 +120,18 @@ def test_a_tokenizer_without_the_tokens_gets_them(folder, tokenizer_json):
     assert named.tokenizer_json == choose_chat(folder, "llama3").tokenizer_json
 
 
+def test_a_token_may_be_an_object_that_holds_it(tokenizer_json):
+    config = {"bos_token": {"content": "<|im_start|>"}, "eos_token": {"content": "<|im_end|>", "lstrip": False}, "pad_token": None}
+    ids = token_ids({"tokenizer.json": tokenizer_json, "tokenizer_config.json": json.dumps(config).encode()})
+    assert (ids.bos, ids.eos, ids.pad, ids.ends) == (IM_START_ID, IM_END_ID, None, [EOT_ID, IM_END_ID])
+
+
 def test_a_template_of_a_file(folder, tmp_path):
     path = tmp_path / "own.jinja"
     path.write_text(CHATML.replace("'\\n'", "' says\\n'"))
     encoder = choose_chat(folder, str(path))
     require_learnable(encoder)
-    assert "<|im_start|>user says\nWhat" in encoder.template.render(PROBE)
+    assert "user says\nWhat" in "".join(piece.text for piece in encoder.template.pieces(PROBE))
     assert encoder.fingerprint != choose_chat(folder).fingerprint
     path.write_text("a\n{% for %}")
     with pytest.raises(InputError, match=r"own\.jinja:2: not a valid chat template"):
@@ -154,7 +163,7 @@ def test_line_breaks_that_are_cut_otherwise_once_an_answer_follows_are_a_warning
     assert "a prompt's tokens are not the beginning" in warning
 
 
-@pytest.mark.parametrize("config", [b"{", b"[]", b'{"chat_template": [{"name": "x"}]}'])
+@pytest.mark.parametrize("config", [b"{", b"[]", b'{"chat_template": [{"name": "x"}]}', b'{"chat_template": {"default": "x"}}'])
 def test_a_configuration_that_is_none_is_named(folder, config):
     folder.write_bytes("tokenizer_config.json", config)
     with pytest.raises(InputError, match=r"tokenizer_config\.json: not a tokenizer's configuration in JSON"):

@@ -6,8 +6,10 @@ import math
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+from pydantic import ValidationError
 
 from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.pipeline.storage import Storage
@@ -17,7 +19,10 @@ from corpusmill.train.align import AlignConfig, AlignStage
 from corpusmill.train.bits import token_bytes
 from corpusmill.train.checkpoint import load_model
 from corpusmill.train.evaluate import EvaluateConfig, EvaluateStage
+from corpusmill.train.judged import JudgedConfig
+from corpusmill.train.measurement import Measurement
 from corpusmill.train.parallel.computation import Local
+from corpusmill.train.preference_data import Pair, pairs_table
 from corpusmill.train.sft import SftConfig, SftStage
 from corpusmill.train.token_loss import token_nats
 from corpusmill.train.validation import Validation
@@ -30,7 +35,7 @@ def token_folder(encoder, tokenizer_json: bytes, documents: list[dict]) -> dict[
     """The files of a validation folder that holds some documents."""
     ids, rows = [], []
     for number, document in enumerate(documents):
-        encoded = [*encoder.encode_text(document["text"]), EOT_ID]
+        encoded = [*encoder.tokenizer.encode(document["text"], add_special_tokens=False).ids, EOT_ID]
         size = len(document["text"].encode())
         rows.append(
             {
@@ -139,3 +144,28 @@ def test_the_batch_does_not_change_the_scores(run, execute, tmp_path):
 def test_without_validation_tokens_there_are_no_bits(pretrained_run, execute):
     execute(pretrained_run, EvaluateStage(EvaluateConfig(samples=1, max_tokens=4)))
     assert scores_of(pretrained_run)["pretrain"] == {"bits_per_byte": None, "preferences": None, "answer_tokens": None}
+
+
+def test_prompts_are_from_validation_documents_alone(run, execute):
+    execute(run, EvaluateStage(EvaluateConfig(samples=40, max_tokens=1)), earlier=EARLIER)
+    prompts = json.loads(run.child("evaluate").read_bytes("prompts.json"))
+    assert {prompt["document"] for prompt in prompts} == {f"{n:032x}" for n in range(70, 80)}
+
+
+def test_a_completion_that_stands_alone_is_no_preference(pretrained_run):
+    user, good, bad = (
+        {"role": role, "content": text} for role, text in (("user", "Mill?"), ("assistant", "It turns."), ("assistant", "No."))
+    )
+    sides = [([good], [bad]), ([good], []), ([], [bad])]
+    table = pairs_table([Pair(f"f:{n}", None, "file", True, [user], *both) for n, both in enumerate(sides)])
+    pq.write_table(table, pretrained_run.path("pairs.parquet"))
+    found = Measurement(EvaluateConfig(), pretrained_run, "pretrain", True).preferences(pretrained_run, "pairs.parquet")
+    assert found is not None and found["pairs"] == 1
+
+
+@pytest.mark.parametrize("config", [EvaluateConfig, JudgedConfig])
+def test_a_temperature_that_can_not_be_drawn_with_is_refused_at_once(config):
+    assert config(temperature=0).temperature == 0 and config(temperature=1e-3).temperature == 1e-3
+    for temperature in (1e-4, -1, float("inf"), float("nan")):
+        with pytest.raises(ValidationError, match="temperature"):
+            config(temperature=temperature)

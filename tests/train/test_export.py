@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import Manifest, TaskRow
 from corpusmill.pipeline.report.safe import safe_line, safe_text
-from corpusmill.train.card import block, escaped
+from corpusmill.train.card import block, escaped, model_card
 from corpusmill.train.checkpoint import load_model, save_model
 from corpusmill.train.export_folder import export
 from corpusmill.train.template import template_files
@@ -228,6 +228,21 @@ def test_figures_of_another_model_are_not_in_the_card(run: RunBuilder, tmp_path:
     card = ModelCard.load(tmp_path / "sft" / "README.md")
     assert "Left out are the scores of sft: they were measured before" in card.text and "1.500" not in card.text
     assert "| score | pretrain | on |" in card.text and "## Samples" not in card.text and not card.data.eval_results
+
+
+def test_a_model_from_elsewhere_is_named_and_the_run_answers_for_no_documents(tmp_path: Path) -> None:
+    run = RunBuilder(tmp_path / "run")
+    given = {"model": "/home/someone/models/Base-1B", "files": ["pairs.jsonl"]}
+    run.json("run.json", {"inputs": [], "recipe": {"align": given}})
+    run.stage("align", [{"metrics.json": json.dumps(METRICS["align"]).encode()}])
+    card = ModelCard(model_card(str(run.folder), "align", random_model().arch, "mine"))
+    assert card.data.base_model == "Base-1B" and card.data.tags == ["llama", "corpusmill", "conversational", "align"]
+    assert "parameters, made from Base-1B, then aligned with preferences." in card.text and "| tuned from | Base-1B |" in card.text
+    assert "- It was made from Base-1B, of whose training this run knows nothing" in card.text
+    for absent in ("someone", "instructions", "offensive documents", "Personal data"):
+        assert absent not in card.content, absent
+    run.json("run.json", {"inputs": [], "recipe": {"align": {**given, "model": "runs/demo/sft/model"}}})
+    assert ModelCard(model_card(str(run.folder), "align", random_model().arch, "mine")).data.base_model == "demo-sft"
 
 
 def test_what_is_in_the_way_is_a_sentence(run: RunBuilder, tmp_path: Path, corpusmill: Callable[..., tuple[int, bytes, str]]) -> None:

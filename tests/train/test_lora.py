@@ -1,19 +1,14 @@
 """LoRA on one process: what it leaves as it was, what it trains and saves, and what it refuses."""
 
-import json
 import math
 import shutil
 from pathlib import Path
-from typing import Any
 
-import pytest
 import torch
 from objectives import Goal
 from small_models import random_ids, random_model
 from torch import nn
 
-from corpusmill.pipeline.errors import InputError
-from corpusmill.train.adapter import load_adapter, save_adapter
 from corpusmill.train.checkpoint import model_of
 from corpusmill.train.loop import FitResult, fit
 from corpusmill.train.lora import adapt, adapters, merge, merged_weights, unmerge
@@ -88,35 +83,3 @@ def test_merged_it_computes_the_same_and_unmerged_it_has_its_old_bits(tmp_path: 
     plain = model_of(model.arch, merged_weights(model))
     assert type(plain.model.layers["0"].mlp.up_proj) is nn.Linear
     torch.testing.assert_close(plain(IDS), logits, rtol=1e-10, atol=1e-10)
-
-
-BROKEN: dict[str, tuple[dict[str, Any], str]] = {
-    "rank": ({"r": 3}, r"lora_A has the shape \[4, 96\], expected \[3, 96\]"),
-    "no rank": ({"r": 0}, "not the configuration of a LoRA adapter"),
-    "kind": ({"peft_type": "IA3"}, "a IA3 adapter, and LORA is the kind"),
-    "DoRA": ({"use_dora": True}, "use_dora is set, which this program can't compute"),
-    "bias": ({"bias": "all"}, "bias all is set"),
-}
-
-
-@pytest.mark.parametrize(("changes", "sentence"), BROKEN.values(), ids=BROKEN.keys())
-def test_adapters_that_are_something_else_are_refused(tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
-    weights = {name: p for name, p in adapted().named_parameters() if p.requires_grad}
-    save_adapter(weights, LORA, "base", tmp_path / "adapter")
-    path = tmp_path / "adapter" / "adapter_config.json"
-    path.write_text(json.dumps(json.loads(path.read_bytes()) | changes))
-    with pytest.raises(InputError, match=sentence):
-        load_adapter(random_model(layers=2), tmp_path / "adapter")
-
-
-def test_adapters_of_another_model_are_refused(tmp_path: Path) -> None:
-    weights = {name: p for name, p in adapted().named_parameters() if p.requires_grad}
-    save_adapter(weights, LORA, "base", tmp_path / "adapter")
-    with pytest.raises(InputError, match=r"holds model.layers.1.*, for which the model has no place"):
-        load_adapter(random_model(layers=1), tmp_path / "adapter")
-    del weights["model.layers.0.mlp.up_proj.lora_B"]
-    save_adapter(weights, LORA, "base", tmp_path / "adapter")
-    with pytest.raises(InputError, match=r"model.layers.0.mlp.up_proj.lora_B is missing"):
-        load_adapter(random_model(layers=2), tmp_path / "adapter")
-    with pytest.raises(InputError, match="no such file, so .* is not the folder of an adapter"):
-        load_adapter(random_model(layers=2), tmp_path)

@@ -2,19 +2,21 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from adapters import put_adapter
 from pydantic import ValidationError
 from ranks import run_ranks
+from safetensors.torch import load_file, save_file
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import instruction
-from corpusmill.train.adapter import load_adapter
 from corpusmill.train.align import AlignConfig, AlignStage
 from corpusmill.train.chat_templates import CHATML
 from corpusmill.train.checkpoint import load_model, model_tensors, save_model
@@ -50,7 +52,7 @@ def weights_of(run: Storage, path: str) -> Weights:
 def check_adapter(run: Storage, stage: str, base: str) -> None:
     """Whether the stage's adapter on the model it started from is the stage's model."""
     model = load_model(run.path(base))
-    load_adapter(model, Path(run.path(f"{stage}/adapter")))
+    put_adapter(model, Path(run.path(f"{stage}/adapter")))
     merged, left = merged_weights(model), weights_of(run, f"{stage}/model")
     assert json.loads(run.read_bytes(f"{stage}/adapter/adapter_config.json"))["base_model_name_or_path"] == base
     assert merged.keys() == left.keys() and all(torch.equal(merged[name], left[name]) for name in merged)
@@ -88,7 +90,7 @@ def test_two_processes_leave_the_model_of_one(run: Storage, execute: Callable[..
     for name, tensor in model_tensors(one).items():
         torch.testing.assert_close(model_tensors(two)[name], tensor, rtol=0, atol=1e-4)
     opened = load_model(run.path("pretrain/model"))
-    load_adapter(opened, tmp_path / "two" / "adapter")
+    put_adapter(opened, tmp_path / "two" / "adapter")
     assert all(torch.equal(tensor, model_tensors(two)[name]) for name, tensor in merged_weights(opened).items())
 
 
@@ -117,3 +119,29 @@ def test_another_template_over_the_same_tokens(run: Storage, execute: Callable[.
     check_adapter(run, "sft", "pretrain/model")
     assert run.read_bytes("sft/model/chat_template.jinja").decode() == template
     export(run.root, 2, tmp_path / "at-2", "sft")
+
+
+def test_an_adapter_of_a_given_model_in_shards_is_merged_from_anywhere(
+    run: Storage, execute: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(run.path("pretrain/model"), tmp_path / "given")
+    (tmp_path / "elsewhere").mkdir()
+    weights, first = load_file(tmp_path / "given" / "model.safetensors"), "model.embed_tokens.weight"
+    shards = {"one": {first: weights.pop(first)}, "two": weights}
+    index = {name: f"{shard}.safetensors" for shard, tensors in shards.items() for name in tensors}
+    (tmp_path / "given" / "model.safetensors").unlink()
+    (tmp_path / "given" / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    for shard, tensors in shards.items():
+        save_file(tensors, tmp_path / "given" / f"{shard}.safetensors", {"format": "pt"})
+    (tmp_path / "mine.jinja").write_text(CHATML.replace("assistant\\n", "assistant:\\n"))  # so the training starts from a copy
+    monkeypatch.chdir(tmp_path)
+    execute(run, SftStage(SftConfig.model_validate({**SFT, "model": "given", "template": "mine.jinja", "loop": {**LOOP, "steps": 2}})))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    adapter = json.loads(run.read_bytes("sft/adapter/adapter_config.json"))
+    assert adapter["base_model_name_or_path"] == str(tmp_path / "given")
+    export(run.root, 2, tmp_path / "at-2", "sft")
+    exported = model_tensors(load_model(tmp_path / "at-2"))
+    assert all(torch.equal(tensor, exported[name]) for name, tensor in weights_of(run, "sft/model").items())
+    (tmp_path / "given" / "two.safetensors").write_bytes(b"another")
+    with pytest.raises(InputError, match="given: is not the model any more"):
+        export(run.root, 2, tmp_path / "again", "sft")

@@ -34,6 +34,10 @@ def test_every_token_and_target_is_there_once(given_sequences):
         assert (packed.ids[row][padding] == PAD_ID).all() and (packed.targets[row][padding] == IGNORED).all()
 
 
+def test_places_are_full_of_any_token():
+    assert pack([sequence([PAD_ID] * 9, [True] * 9), sequence([5] * 5, [True] * 5)], 16).fill == 12 / 16
+
+
 def test_packed_rows_give_the_losses_of_lone_sequences():
     import torch
 

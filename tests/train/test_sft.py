@@ -83,6 +83,13 @@ def test_a_template_that_is_none():
         SftConfig(template="mistral")
 
 
+def test_options_of_tasks_from_documents_are_refused_beside_files():
+    with pytest.raises(ValueError, match=r"max_chars is for tasks from documents, and files take their place; leave it out, or at 400"):
+        SftConfig(files=["own.jsonl"], max_chars=200)
+    config = SftConfig(files=["own.jsonl"])
+    assert SftConfig.model_validate(config.model_dump(mode="json")) == config and SftConfig(max_chars=200).max_chars == 200
+
+
 def test_killed_and_started_again_it_gives_the_same_bytes(pretrained_run, execute, tree, tmp_path, monkeypatch):
     from corpusmill.train.state import States
 
@@ -109,7 +116,7 @@ def test_files_take_the_place_of_documents(pretrained_run, execute, tmp_path):
     rows = [{"instruction": f"Number {n}?", "output": f"It is {n}."} for n in range(60)]
     rows += [{"instruction": "Silent?", "output": "  "}, {"messages": [{"role": "user", "content": "Nobody answers."}]}]
     path.write_text("\n".join(json.dumps(row) for row in rows))
-    done = execute(pretrained_run, stage(files=[str(path)]))
+    done = execute(pretrained_run, stage(files=[str(path)], per_document=8))
     row = done.manifest.tasks["examples"]
     assert (row.rows_in, row.kept, row.dropped) == (62, 60, 2)
     assert row.counts == {"empty_answer": 1, "no_answer": 1, "truncated": 0}
@@ -137,7 +144,7 @@ def test_bad_files_are_one_sentence(pretrained_run, execute, tmp_path, content, 
     path = tmp_path / "own.jsonl"
     path.write_text(content)
     with pytest.raises(InputError, match=message):
-        execute(pretrained_run, stage(files=[str(path)]))
+        execute(pretrained_run, stage(files=[str(path)], per_document=8))
 
 
 def test_a_template_that_marks_nothing_is_refused(pretrained_run, execute):

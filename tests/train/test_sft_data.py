@@ -46,6 +46,8 @@ def test_an_input_stands_below_its_instruction(tmp_path):
     path.write_text(json.dumps([{"instruction": "Add.", "input": "1 and 2", "output": "3"}]))
     (found,) = read_examples([str(path)], 0.0)
     assert found.messages[0]["content"] == "Add.\n\n1 and 2" and found.id == f"{path}, row 1"
+    path.write_text(json.dumps([{"instruction": "Add.", "input": given, "output": "3"} for given in ("", None, [], 0)]))
+    assert [example.bad is None for example in read_examples([str(path)], 0.0)] == [True, True, False, False]
 
 
 def test_a_system_message_that_all_share_does_not_decide_what_is_held_out(tmp_path):

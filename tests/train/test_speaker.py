@@ -1,11 +1,14 @@
 """A model folder that completes texts and answers messages, and its command."""
 
+import gzip
 import json
+import os
 import sys
 from pathlib import Path
 from shutil import copytree
 
 import pytest
+import zstandard
 from small_models import random_model
 from speaking import byte_tokenizer, speaking_folder
 from tokenizers import Tokenizer
@@ -125,6 +128,33 @@ def test_prompts_of_a_file_that_has_none(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_bytes(b"ab\xff")
     with pytest.raises(InputError, match=r"b\.txt: byte 2 is not UTF-8"):
         read_prompts(str(tmp_path / "b.txt"))
+
+
+@pytest.mark.parametrize("name", ["p.json.gz", "p.ndjson.gz", "p.jsonl.zst", "p.json.zst", "p.ndjson.zst", "p.txt.zst"])
+def test_prompts_of_a_compressed_file(tmp_path: Path, name: str) -> None:
+    asked = ["größe", "one\u2028line\x0b"]
+    rows = [json.dumps({"prompt": prompt}) for prompt in asked]
+    text = f"[{','.join(rows)}]" if ".json." in name else "\n".join(rows) if ".txt" not in name else "\r\n\n".join(asked) + "\n"
+    compress = gzip.compress if name.endswith(".gz") else zstandard.compress
+    (tmp_path / name).write_bytes(compress(text.encode()))
+    assert read_prompts(str(tmp_path / name)) == asked
+
+
+def test_nobody_reads_on(corpusmill, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`corpusmill generate ... | head`"""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as closed, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", closed)
+        assert corpusmill("generate", folder, "--prompt", "x", "--max-tokens", 2)[0] == 0
+
+
+def test_ctrl_c_promises_nothing_that_is_not_so(corpusmill, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Speaker, "complete", interrupted)
+    assert corpusmill("generate", folder, "--prompt", "x") == (130, "", "corpusmill: interrupted.\n")
 
 
 def test_folders_that_cannot_speak(folder: Path, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_transformers_loads_the_same_special_tokens(named):
 def test_text_equals_transformers(named, turns, prompt):
     ours, peer = named
     expected = peer.apply_chat_template(CONVERSATION[:turns], tokenize=False, add_generation_prompt=prompt)
-    assert ours.template.render(CONVERSATION[:turns], prompt) == expected
+    assert "".join(piece.text for piece in ours.template.pieces(CONVERSATION[:turns], prompt)) == expected
     ids = peer.apply_chat_template(CONVERSATION[:turns], add_generation_prompt=prompt)["input_ids"]
     assert ours.encode(CONVERSATION[:turns], prompt).ids.tolist() == list(ids)
 
@@ -115,7 +115,7 @@ def test_names_of_special_tokens_in_a_message_are_text(encoder):
     encoded = encoder.encode([{"role": "user", "content": attack}, {"role": "assistant", "content": attack}])
     assert np.count_nonzero(encoded.ids < len(SPECIAL_TOKENS)) == np.count_nonzero(plain.ids < len(SPECIAL_TOKENS)) == 4
     text = encoder.tokenizer.decode(encoded.ids.tolist(), skip_special_tokens=False)
-    assert text == encoder.template.render([{"role": "user", "content": attack}, {"role": "assistant", "content": attack}])
+    assert text == f"<|im_start|>user\n{attack}<|im_end|>\n<|im_start|>assistant\n{attack}<|im_end|>\n"
 
 
 def test_marks_in_a_message_are_replaced(encoder):
@@ -129,16 +129,21 @@ def test_a_template_that_does_not_compile_names_its_line():
         ChatTemplate("a\n{% for %}", "x.jinja")
 
 
+def test_a_template_that_python_can_not_compile_is_named():
+    with pytest.raises(InputError, match=r"x\.jinja: not a valid chat template \(it is nested too deeply\)"):
+        ChatTemplate("{% for m in messages %}" * 25 + "{% endfor %}" * 25, "x.jinja")
+
+
 def test_a_template_that_refuses_says_why():
     template = ChatTemplate("{{ raise_exception('roles must alternate') }}", "x.jinja")
     with pytest.raises(InputError, match="roles must alternate"):
-        template.render(CONVERSATION)
+        template.pieces(CONVERSATION)
 
 
 def test_a_template_is_sandboxed():
     template = ChatTemplate("{{ messages.__class__.__mro__[1].__subclasses__() }}", "x.jinja")
     with pytest.raises(InputError, match="can't be rendered"):
-        template.render(CONVERSATION)
+        template.pieces(CONVERSATION)
 
 
 def test_a_folder_without_a_tokenizer_is_named(tmp_path: Path):

@@ -15,7 +15,7 @@ from corpusmill.train.benchmarks.read import data_files, read_task, set_paths
 from corpusmill.train.benchmarks.scores import score_text
 from corpusmill.train.benchmarks.tasks import TASKS
 from corpusmill.train.records import file_ref
-from corpusmill.train.tuning import json_file
+from corpusmill.train.tuning import documents, json_file
 
 if TYPE_CHECKING:
     from corpusmill.train.evaluate import EvaluateConfig
@@ -25,7 +25,7 @@ def score_models(run: StageRun, config: "EvaluateConfig", models: Sequence[str])
     """One task of the runner for each model and benchmark. The files that `task_scores` reads."""
     made: list[FileRef] = []
     sets = {task.task: [file_ref(path) for path in set_paths(task)] for task in config.tasks}
-    for task in config.tasks:
+    for task in config.tasks if documents(run) else ():
         made += find_overlap(run, task.task, sets[task.task])
     model_of = lru_cache(1)(partial(_load, run, config))
     for model in models:
@@ -72,13 +72,15 @@ def task_scores(run: StageRun, model: str, tasks: Sequence[TaskConfig]) -> dict[
     found: dict[str, Any] = {}
     for task in tasks:
         summary = json.loads(run.storage.read_bytes(f"benchmarks/{model}/{task.task}.json"))
-        table = read_table(run.storage, f"benchmarks/{model}/{task.task}.parquet")
-        found[task.task] = with_overlap(summary, table, run.storage, task.task, TASKS[task.task].metrics)
+        if documents(run):
+            table = read_table(run.storage, f"benchmarks/{model}/{task.task}.parquet")
+            summary = with_overlap(summary, table, run.storage, task.task, TASKS[task.task].metrics)
+        found[task.task] = summary
     return found
 
 
 def task_lines(scores: Mapping[str, Any], tasks: Sequence[TaskConfig]) -> dict[str, str]:
-    """A line of the terminal for each benchmark: the models' scores, what guessing gives, and the overlap with the corpus."""
+    """A line of the terminal for each benchmark: the models' scores, what guessing gives, and the overlap with the run's documents."""
     lines = {}
     for name in dict.fromkeys(task.task for task in tasks):
         models = {model: of["tasks"][name] for model, of in scores.items() if name in of.get("tasks", {})}
@@ -86,6 +88,7 @@ def task_lines(scores: Mapping[str, Any], tasks: Sequence[TaskConfig]) -> dict[s
         metric = any_["metric"]
         parts = [f"{model} {score_text(metric, of['metrics'][metric])}" for model, of in models.items()]
         guess = f", chance {any_['chance']:.1%}" if any_["chance"] is not None else ""
-        overlap = f"{any_['overlap']['found']:,} of {any_['overlap']['items']:,} items in the corpus"
-        lines[f"{any_['title']} {metric}"] = f"{', '.join(parts)}{guess}; {overlap}"
+        of = any_.get("overlap")
+        overlap = f"; {of['found']:,} of {of['items']:,} items in the corpus" if of else ""
+        lines[f"{any_['title']} {metric}"] = f"{', '.join(parts)}{guess}{overlap}"
     return lines

@@ -4,7 +4,7 @@ import os
 import sys
 from importlib import import_module
 
-from corpusmill.cli.base import app
+from corpusmill.cli.base import app, of_an_interrupt
 from corpusmill.pipeline.errors import CorpusmillError
 
 #: In the order of `corpusmill --help`.
@@ -12,21 +12,12 @@ COMMANDS = ("run", "look", "tokens", "sft", "model", "score", "export", "checkpo
 for _commands in COMMANDS:
     import_module(f"corpusmill.cli.{_commands}")
 
-INTERRUPTED = "interrupted; run the same command again to go on where it stopped."
+INTERRUPTED = "interrupted."  # what goes on where it stopped says so itself (base.Interrupted)
 
 
 def _fail(message: str, code: int) -> None:
     print(f"corpusmill: {message}", file=sys.stderr)
     sys.exit(code)
-
-
-def _of_an_interrupt(error: BaseException | None) -> bool:
-    """Whether an error comes from Ctrl-C: libraries in which it arrives make errors of their own of it, numba a SystemError."""
-    while error is not None:
-        if isinstance(error, KeyboardInterrupt):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def main() -> None:
@@ -47,17 +38,17 @@ def _command() -> None:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         _fail(INTERRUPTED, 130)
-    except SystemExit as end:  # typer makes this one of a Ctrl-C in a command
-        if end.code != 130:
-            raise
-        _fail(INTERRUPTED, 130)
-    except BrokenPipeError:  # `corpusmill inspect ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except SystemExit as end:  # typer makes this one of what ends a command
+        if end.code == 130:  # Ctrl-C
+            _fail(INTERRUPTED, 130)
+        if isinstance(end.__context__, BrokenPipeError):  # `corpusmill generate ... | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+        raise
     except MemoryError:
         _fail("out of memory; use fewer workers, or smaller pieces (ingest.piece_mb).", 1)
     except Exception as error:  # the last boundary
-        if _of_an_interrupt(error):
+        if of_an_interrupt(error):
             _fail(INTERRUPTED, 130)
         if os.environ.get("CORPUSMILL_DEBUG"):
             raise

@@ -7,6 +7,23 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from corpusmill.pipeline.errors import CorpusmillError
+
+
+class Interrupted(CorpusmillError):
+    """Ctrl-C in a command that goes on where it stopped."""
+
+    exit_code = 130
+
+
+def of_an_interrupt(error: BaseException | None) -> bool:
+    """Whether an error comes from Ctrl-C: libraries in which it arrives make errors of their own of it, numba a SystemError."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
 
 class Commands(TyperGroup):
     """All commands, with the stages that are groups (which typer lists behind all others) among the stages."""

@@ -5,10 +5,32 @@ from typing import Annotated, Any
 
 import typer
 
-from corpusmill.cli.base import DryRun, EngineName, EngineOption, RunFolder, Sets, Workers, app, make_engine, sft_app, tokens_app
+from corpusmill.cli.base import (
+    DryRun,
+    EngineName,
+    EngineOption,
+    Interrupted,
+    RunFolder,
+    Sets,
+    Workers,
+    app,
+    make_engine,
+    of_an_interrupt,
+    sft_app,
+    tokens_app,
+)
 
 
 def _carry_out(plan: Any, engine: EngineName, workers: int) -> None:
+    try:
+        _execute(plan, engine, workers)
+    except (KeyboardInterrupt, Exception) as error:
+        if not of_an_interrupt(error):
+            raise
+        raise Interrupted("interrupted; run the same command again to go on where it stopped.") from error
+
+
+def _execute(plan: Any, engine: EngineName, workers: int) -> None:
     from rich.console import Console
 
     from corpusmill.pipeline.progress import Progress

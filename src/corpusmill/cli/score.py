@@ -34,6 +34,9 @@ def score(
             configs.append(TaskConfig.model_validate({"task": name, "path": path or None, "limit": limit, "shots": shots}))
         except ValidationError as error:
             raise ConfigError(f"--task {given}: {error.errors()[0]['msg'].replace('Input', 'the name')}.") from error
+    names = [config.task for config in configs]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(f"--task {twice[0]}: stands there twice.")
     sets = [read_task(config) for config in configs]  # first: a file that can't be read costs no time
     tested = ModelUnderTest(model)
     found: dict[str, Any] = {}

@@ -105,6 +105,7 @@ def test_terminal(folder):
     lines = console.export_text().splitlines()
     assert any(line.split() == ["BLiMP", "65.0%", "±", "0.4", "70.0%", "±", "0.4", "50.0%", "90", "0"] for line in lines)
     assert any(line.split() == ["ARC-Easy", "26.2%", "25.0%", "25.0%", "570", "2"] for line in lines)
+    assert any(line.split() == ["LAMBADA", "0.0%", "±", "0.4", "5"] for line in lines)  # nothing was looked for in documents
 
 
 @pytest.mark.parametrize("tasks", [

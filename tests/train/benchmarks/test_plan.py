@@ -65,6 +65,13 @@ def test_scores_with_what_the_documents_hold(run, evaluate, tmp_path):
     assert done.stage.summary(done)["LAMBADA acc"] == "pretrain 0.0% ± 0.0; 1 of 5 items in the corpus"
 
 
+def test_a_run_without_documents_has_no_overlap(run, execute, tmp_path):
+    stage = EvaluateStage(EvaluateConfig(samples=0, tasks=({"task": "lambada", "path": written(tmp_path, "lambada", LAMBADA)},)))
+    done = execute(run, stage, earlier=("pretrain",))
+    assert "overlap" not in scores_of(run)["lambada"] and not [path for path in run.list_files("evaluate") if "overlap" in path]
+    assert done.stage.summary(done)["LAMBADA acc"] == "pretrain 0.0% ± 0.0"
+
+
 def test_a_finished_benchmark_is_not_done_again(run, evaluate, tmp_path):
     arc = {"task": "arc_easy", "path": written(tmp_path, "arc", ITEMS["arc_easy"])}
     first = evaluate(arc)

@@ -71,3 +71,8 @@ def test_faults(corpusmill, model, task, sentence):
 def test_what_is_no_model(corpusmill, sets, tmp_path):
     code, _, err = corpusmill("score", tmp_path / "none", "--task", sets["piqa"])
     assert code == 2 and err == f"corpusmill: {tmp_path / 'none'}: no such model folder.\n"
+
+
+def test_a_task_stands_there_once(corpusmill, model, sets):
+    code, _, err = corpusmill("score", model, "--task", sets["piqa"], "--task", "piqa")
+    assert (code, err) == (2, "corpusmill: --task piqa: stands there twice.\n")
