@@ -19,9 +19,6 @@ from corpusmill.train.options import LoopConfig, LoraConfig, OptimizerConfig, Pa
 PAIRS_FILE = "data/pairs.parquet"
 CORRUPTED = "corrupted"
 
-
-#: What only pairs from documents have: it plays no part where there are `files`.
-OF_DOCUMENTS = ("pairs_from", "best", "worst", "pairs", "per_document", "max_chars")
 #: Losses that need no reference model.
 REFERENCE_FREE = ("orpo", "simpo")
 #: Options that only some losses have: the value that changes nothing, and which losses.
@@ -145,9 +142,6 @@ class AlignConfig(Config):
     def _options_are_used(self) -> "AlignConfig":
         if len(set(self.pairs_from)) < len(self.pairs_from):
             raise ValueError("pairs_from names one thing twice")
-        for option in OF_DOCUMENTS if self.files else ():  # all are there when a run's configuration is read again
-            if getattr(self, option) != type(self).model_fields[option].default:
-                raise ValueError(f"{option} is for pairs from documents, and these are from files")
         if self.best + self.worst > 1:
             raise ValueError(f"best and worst are parts of the same documents, and {self.best} and {self.worst} are more than all")
         for option, (neutral, losses) in OPTIONS_OF.items():

@@ -72,14 +72,6 @@ class SftConfig(Config):
             self.__dict__["loop"] = for_adapter(self.loop)
         return self
 
-    @model_validator(mode="after")
-    def _files_take_the_place_of_documents(self) -> "SftConfig":
-        for name in ("examples", "per_document", "max_chars") if self.files else ():
-            default = SftConfig.model_fields[name].default
-            if getattr(self, name) != default:  # one that is stated may be a default that `run.json` has filled in
-                raise ValueError(f"{name} is for tasks from documents, and files take their place; leave it out, or at {default}")
-        return self
-
     @field_validator("template")
     @classmethod
     def _known(cls, template: str) -> str:

@@ -118,8 +118,6 @@ def test_bad_completions_are_one_sentence(pretrained_run, execute, tmp_path, row
         ({"undesirable_weight": 2}, "undesirable_weight is for the loss kto, and the loss is sigmoid"),
         ({"loss": "orpo", "nll_weight": 0.1}, "nll_weight is 0 with the loss orpo"),
         ({"loss": "simpo", "reference": "other"}, "reference is for losses with a reference model, and simpo needs none"),
-        ({"files": ["a.jsonl"], "pairs": 20}, "pairs is for pairs from documents, and these are from files"),
-        ({"files": ["a.jsonl"], "pairs_from": ["toxicity"]}, "pairs_from is for pairs from documents"),
         ({"loss": "simpo", "beta": "inf"}, "finite number"),
         ({"loss": "kto", "batch": 1}, "batch is at least 2 with the loss kto"),
         ({"loss": "kto", "parallel": {"pipeline": 2}}, "parallel.pipeline is 1 with the loss kto"),

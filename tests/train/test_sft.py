@@ -83,13 +83,6 @@ def test_a_template_that_is_none():
         SftConfig(template="mistral")
 
 
-def test_options_of_tasks_from_documents_are_refused_beside_files():
-    with pytest.raises(ValueError, match=r"max_chars is for tasks from documents, and files take their place; leave it out, or at 400"):
-        SftConfig(files=["own.jsonl"], max_chars=200)
-    config = SftConfig(files=["own.jsonl"])
-    assert SftConfig.model_validate(config.model_dump(mode="json")) == config and SftConfig(max_chars=200).max_chars == 200
-
-
 def test_killed_and_started_again_it_gives_the_same_bytes(pretrained_run, execute, tree, tmp_path, monkeypatch):
     from corpusmill.train.state import States
 
