@@ -45,6 +45,7 @@ from corpusmill.train.preference_data import pairs_table, prepare_pair
 from corpusmill.train.sft import SftConfig
 from corpusmill.train.sft_data import examples_table, prepare, read_examples
 from corpusmill.train.template import load_chat
+from corpusmill.train.tuning import Start
 
 CPU = Layout.single(torch.device("cpu"))
 LR = 3e-4
@@ -122,10 +123,10 @@ def tuning(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     context = model["max_position_embeddings"]
     prepared = [prepare(example, encoder, context) for example in read_examples([str(given.instructions)], 0)]
     examples = [p.example for p in prepared if not p.failed and not p.truncated]
-    rows = Tuning(SftConfig(held_out=0), str(given.model), examples_table(examples), CPU).rows.n_rows
+    rows = Tuning(SftConfig(held_out=0), Start("model", str(given.model)), examples_table(examples), CPU).rows.n_rows
     batch = max(round(given.batch * rows / len(examples)), 1)
     config = SftConfig.model_validate({"batch": batch, "held_out": 0, "epochs": 10**6, "loop": loop(given)})
-    ours = Tuning(config, str(given.model), examples_table(examples), CPU)
+    ours = Tuning(config, Start("model", str(given.model)), examples_table(examples), CPU)
     chats = [{"messages": list(example.messages)} for example in examples]
     together = round(batch * len(examples) / rows)
     padded = SFTConfig(**settings(folder, together, given.steps), assistant_only_loss=True)
@@ -142,7 +143,7 @@ def alignment(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     encoder, model = load_chat(Storage(str(given.model))), json.loads((given.model / "config.json").read_text())
     pairs = [pair for pair in read_pairs([str(given.pairs)], 0) if not prepare_pair(pair, encoder, model["max_position_embeddings"]).failed]
     config = AlignConfig.model_validate({"batch": given.batch, "held_out": 0, "epochs": 10**6, "nll_weight": 0, "loop": loop(given)})
-    ours = Alignment(config, str(given.model), pairs_table(pairs), CPU)
+    ours = Alignment(config, Start("model", str(given.model)), pairs_table(pairs), CPU)
     ours.measure_reference(folder / "reference", "weights")
     rows = [{"prompt": list(pair.prompt), "chosen": list(pair.chosen), "rejected": list(pair.rejected)} for pair in pairs]
     theirs = DPOConfig(**settings(folder, given.batch, given.steps), beta=config.beta, precompute_ref_log_probs=True)
