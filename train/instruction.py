@@ -15,7 +15,7 @@ from corpusmill.train.device import deterministic
 from corpusmill.train.loop import fit
 from corpusmill.train.model import Llama
 from corpusmill.train.objective import Share, StepLoss, TokenObjective
-from corpusmill.train.order import examples_of_step, in_turn, steps_of
+from corpusmill.train.order import Order, in_turn, steps_of
 from corpusmill.train.packing import IGNORED, Packed, pack
 from corpusmill.train.parallel.computation import Computation, Local
 from corpusmill.train.parallel.layout import Layout
@@ -43,6 +43,7 @@ class Tuning(TokenObjective):
         given = [Example(**row) for row in examples.to_pylist()]
         self.rows, self.examples = self._pack([example for example in given if not example.held_out])
         self.held_out, self.held_out_examples = self._pack([example for example in given if example.held_out])
+        self.order = Order(self.rows.n_rows, config.batch, config.micro_batch, config.seed)
         steps = min(config.loop.steps, steps_of(config.epochs, config.batch, self.rows.n_rows))
         self.loop = config.loop.model_copy(update={"steps": steps})
         self.measured: dict[str, float] = {}  # on held-out examples, after the latest step that was looked at
@@ -88,9 +89,8 @@ class Tuning(TokenObjective):
         return self.measured
 
     def batches(self, step: int, share: Share) -> Iterator[Batch]:
-        rows = self._rows_of(step)
-        for begin, end in share.pieces(self.config.batch, self.config.micro_batch):
-            yield self._tensors(self.rows, rows[begin:end])
+        for rows in self.order.pieces(step, share):
+            yield self._tensors(self.rows, rows)
 
     def loss(self, model: Llama, batch: Batch) -> StepLoss:
         """The nats of the batch's targets: assistants' contents and end tokens."""
@@ -100,8 +100,7 @@ class Tuning(TokenObjective):
 
     def describe(self, step: int, share: Share, piece: int) -> list[str]:
         """The ids of the examples in a micro-batch, for the log of skipped ones."""
-        begin, end = share.pieces(self.config.batch, self.config.micro_batch)[piece]
-        return [self.examples[number].id for row in self._rows_of(step)[begin:end] for number in self.rows.members[row]]
+        return [self.examples[number].id for row in self.order.pieces(step, share)[piece] for number in self.rows.members[row]]
 
     @torch.no_grad()
     def held_out_loss(self, computation: Computation) -> float:
@@ -112,10 +111,6 @@ class Tuning(TokenObjective):
             total += float(computation.nats(ids, targets, segments).double().sum())
             count += int((targets != IGNORED).sum())
         return total / count if count else float("nan")
-
-    def _rows_of(self, step: int) -> list[int]:
-        rows: list[int] = examples_of_step(step, self.config.batch, self.rows.n_rows, self.config.seed).tolist()
-        return rows
 
     def _tensors(self, packed: Packed, rows: list[int]) -> Batch:
         ids, targets, segments = (torch.from_numpy(a[rows]).to(self.layout.device) for a in (packed.ids, packed.targets, packed.segments))

@@ -147,13 +147,6 @@ class Llama(nn.Module):
         return KVCache(longest or self.arch.context, self.arch.window)
 
 
-def new_model(arch: Architecture, seed: int, device: torch.device | str = "cpu") -> Llama:
-    """A model to train from nothing. Its memory is taken once, and nothing is drawn twice: it is built without storage."""
-    model = blank_model(arch)
-    fill(model, seed, device)
-    return model
-
-
 def blank_model(arch: Architecture) -> Llama:
     """A model without storage, which can be cut, spread and sharded before it is filled."""
     with torch.device("meta"):

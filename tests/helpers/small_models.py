@@ -3,7 +3,7 @@
 import torch
 
 from corpusmill.train.architecture import Architecture
-from corpusmill.train.model import Llama
+from corpusmill.train.model import Llama, blank_model, fill
 
 VOCABULARY = 97
 
@@ -19,3 +19,10 @@ def random_model(seed: int = 0, **changes: object) -> Llama:
 
 def random_ids(shape: tuple[int, int], seed: int = 0) -> torch.Tensor:
     return torch.randint(VOCABULARY, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def new_model(arch: Architecture, seed: int) -> Llama:
+    """A model to train from nothing, as a training begins with it."""
+    model = blank_model(arch)
+    fill(model, seed, "cpu")
+    return model

@@ -5,10 +5,10 @@ import sys
 
 import pytest
 import torch
-from small_models import random_ids, random_model
+from small_models import new_model, random_ids, random_model
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from corpusmill.train.model import Llama, initialise, new_model
+from corpusmill.train.model import Llama, initialise
 from corpusmill.train.norm import RMSNorm
 
 
@@ -45,7 +45,7 @@ def test_initialisation_is_that_of_its_seed_and_begins_at_the_uniform_loss(tied:
 
 PEAK = """
 from pathlib import Path
-from corpusmill.train.model import new_model
+from corpusmill.train.model import blank_model, fill
 from corpusmill.train.presets import ModelConfig
 
 def peak():  # KiB
@@ -53,7 +53,8 @@ def peak():  # KiB
 
 arch = ModelConfig(preset="85m").architecture(4096)
 before = peak()
-model = new_model(arch, 0)
+model = blank_model(arch)
+fill(model, 0, "cpu")
 print((peak() - before) * 1024 / (4 * arch.parameters()))
 """
 

@@ -7,9 +7,10 @@ import torch
 from parallel_runs import SHAPE
 from pydantic import ValidationError
 from ranks import run_ranks
+from small_models import new_model
 
 from corpusmill.train.architecture import Architecture
-from corpusmill.train.model import blank_model, new_model
+from corpusmill.train.model import blank_model
 from corpusmill.train.options import LoopConfig, ParallelConfig
 from corpusmill.train.parallel.layout import Layout
 from corpusmill.train.parallel.prepare import prepare
