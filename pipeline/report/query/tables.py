@@ -1,0 +1,44 @@
+"""Which tables a run has, and from which files.
+
+A table's name is the stage and the folder of its shards (`filter_report`, `dedup_clusters`), `documents` in place of `data`; a file
+with a name of its own is a table of its own (`dedup_clusters_sources`).
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from corpusmill.pipeline.manifest import TRIAL
+from corpusmill.pipeline.report.read import RunReader
+
+#: Shards of one table: all others are named for what they hold.
+_NUMBERED = re.compile(r"(part|tokens)-\d+")
+
+
+@dataclass(frozen=True)
+class Table:
+    """`files` are paths relative to the run, in the order of the stage's plan."""
+
+    name: str
+    stage: str
+    files: tuple[str, ...]
+
+
+def find_tables(reader: RunReader) -> dict[str, Table]:
+    """All Parquet tables that the run's manifests name, by name, in the order of the stages."""
+    files: dict[str, list[str]] = {}
+    stages: dict[str, str] = {}
+    for stage in reader.stages.values():
+        for output in stage.outputs(""):
+            path = output.removeprefix(TRIAL)
+            if path.endswith(".parquet"):
+                name = _name(stage.name, PurePosixPath(path))
+                files.setdefault(name, []).append(f"{stage.name}/{output}")
+                stages[name] = stage.name
+    return {name: Table(name, stages[name], tuple(paths)) for name, paths in files.items()}
+
+
+def _name(stage: str, path: PurePosixPath) -> str:
+    folders = ["documents" if part == "data" else part for part in path.parts[:-1]]
+    own = [] if _NUMBERED.match(path.stem) else [path.stem]
+    return re.sub(r"\W", "_", "_".join([stage, *folders, *own]))
