@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from corpusmill.pipeline.report import classifier_figures, figures, tokenizers
+from corpusmill.pipeline.report import classifier_figures, figures, shown_times, shown_tokens, tokenizers
 from corpusmill.pipeline.report.contamination import stayed
 from corpusmill.pipeline.report.decisions import Decisions
 from corpusmill.pipeline.report.dedup_details import FULL
@@ -18,6 +18,8 @@ from corpusmill.pipeline.report.training import Training
 from corpusmill.pipeline.report.training_figures import HEIGHT, training_charts
 
 REPORT_FILE = "report.html"
+#: What gives the queries of each section.
+QUERIES = {"tokens": shown_tokens, "times": shown_times}
 SAMPLE_TEXT = 700
 #: Warnings, rules and histograms that a page shows; beyond, it says how many more there are.
 MAX_WARNINGS, MAX_TABLE, MAX_HISTOGRAMS = 50, 100, 80
@@ -121,7 +123,7 @@ def render_body(summary: Summary) -> tuple[str, Page]:
     """What stands on the page, and its charts and queries."""
     page = Page(summary)
     body = templates(SAMPLE_TEXT).get_template("report.html.jinja").render(
-        page=page, s=summary, figures=figures, classifier_figures=classifier_figures, tokenizers=tokenizers,
+        page=page, queries=QUERIES, s=summary, figures=figures, classifier_figures=classifier_figures, tokenizers=tokenizers,
         data_stages=DATA_STAGES, times=stage_times(summary.measures),
         max_warnings=MAX_WARNINGS, max_table=MAX_TABLE, lists=LISTS, evidence=evidence,
         full_shown=FULL, stayed=stayed, packings=packings(summary.tokens),
