@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from corpusmill.pipeline.report import classifier_figures, figures, shown_times, shown_tokens, tokenizers
+from corpusmill.pipeline.report import classifier_figures, figures, shown_dedup, shown_inside, shown_times, shown_tokens, tokenizers
 from corpusmill.pipeline.report.contamination import stayed
 from corpusmill.pipeline.report.decisions import Decisions
 from corpusmill.pipeline.report.dedup_details import FULL
@@ -19,7 +19,7 @@ from corpusmill.pipeline.report.training_figures import HEIGHT, training_charts
 
 REPORT_FILE = "report.html"
 #: What gives the queries of each section.
-QUERIES = {"tokens": shown_tokens, "times": shown_times}
+QUERIES = {"dedup": shown_dedup, "inside": shown_inside, "tokens": shown_tokens, "times": shown_times}
 SAMPLE_TEXT = 700
 #: Warnings, rules and histograms that a page shows; beyond, it says how many more there are.
 MAX_WARNINGS, MAX_TABLE, MAX_HISTOGRAMS = 50, 100, 80
