@@ -7,6 +7,7 @@ from typing import Any
 from corpusmill.pipeline.report import (
     classifier_figures,
     figures,
+    shown_classifiers,
     shown_dedup,
     shown_inside,
     shown_times,
@@ -31,7 +32,7 @@ from corpusmill.pipeline.report.training_figures import HEIGHT, drawn, training_
 REPORT_FILE = "report.html"
 #: What gives the queries of each section.
 QUERIES = {
-    "dedup": shown_dedup, "inside": shown_inside, "tokenizer": shown_tokenizer, "tokens": shown_tokens, "training": shown_training,
+    "classifiers": shown_classifiers, "dedup": shown_dedup, "inside": shown_inside, "tokenizer": shown_tokenizer, "tokens": shown_tokens, "training": shown_training,
     "times": shown_times,
 }  # fmt: skip
 SAMPLE_TEXT = 700

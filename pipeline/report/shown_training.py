@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from corpusmill.pipeline.report.shown import Shown, aliases, literal, shown, slug
+from corpusmill.pipeline.report.shown import Shown, aliases, field, shown, slug
 from corpusmill.pipeline.report.training import FIGURES, POINTS, SPEED, SPEED_POINTS, Curve, Group, Training, as_number
 
 #: What is logged of the interval of a score, by the score.
@@ -73,12 +73,12 @@ def skips(of: Training) -> Shown:
 
 def groups(of: Training, kind: str, most: int) -> Shown:
     """Validation by language, source or host."""
-    by = f"json_{of.stage}_metrics, json_each(content->'validation'->'by'->{literal(kind)})"
+    by = f"json_{of.stage}_metrics, json_each(content->'validation'->'by'->{field(kind)})"
     values = ["(value->>'bits_per_byte')::DOUBLE"]
     values += [f"(value->>'{name}')::DOUBLE" for name in ("low", "high", "documents", "utf8_bytes")]
     if not of.finished:
         last = f"SELECT max(line) FROM {_log(of.stage)} WHERE json_type(content->'validation_by') = 'OBJECT'"
-        by = f"json_{of.stage}_logs_train, json_each(content->'validation_by'->{literal(kind)})\nWHERE line = ({last})"
+        by = f"json_{of.stage}_logs_train, json_each(content->'validation_by'->{field(kind)})\nWHERE line = ({last})"
         values = ["TRY_CAST(value->>'$' AS DOUBLE)", *["NULL"] * 4]
     columns = ("name", "bits_per_byte", "low", "high", "documents", "utf8_bytes")
     named = ", ".join(f"{value} AS {name}" for value, name in zip(values, columns[1:], strict=True))
@@ -115,4 +115,4 @@ def _step() -> str:
 
 def _number(name: str) -> str:
     """A logged value, which may be text (`nan`)."""
-    return f"TRY_CAST(content->>{literal(name)} AS DOUBLE)"
+    return f"TRY_CAST(content->>{field(name)} AS DOUBLE)"
