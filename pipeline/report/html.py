@@ -7,8 +7,10 @@ from typing import Any
 from corpusmill.pipeline.report import (
     classifier_figures,
     figures,
+    shown_alignment,
     shown_classifiers,
     shown_dedup,
+    shown_evaluation,
     shown_inside,
     shown_times,
     shown_tokenizer,
@@ -32,8 +34,8 @@ from corpusmill.pipeline.report.training_figures import HEIGHT, drawn, training_
 REPORT_FILE = "report.html"
 #: What gives the queries of each section.
 QUERIES = {
-    "classifiers": shown_classifiers, "dedup": shown_dedup, "inside": shown_inside, "tokenizer": shown_tokenizer, "tokens": shown_tokens, "training": shown_training,
-    "times": shown_times,
+    "classifiers": shown_classifiers, "dedup": shown_dedup, "inside": shown_inside, "tokenizer": shown_tokenizer, "tokens": shown_tokens,
+    "training": shown_training, "alignment": shown_alignment, "evaluation": shown_evaluation, "times": shown_times,
 }  # fmt: skip
 SAMPLE_TEXT = 700
 #: Warnings, rules and histograms that a page shows; beyond, it says how many more there are.
