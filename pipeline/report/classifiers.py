@@ -54,7 +54,8 @@ class Label:
 
 @dataclass(frozen=True)
 class Classifier:
-    """One classifier of the run, described in the file `path`. `lengths`: UTF-8 bytes of the training's texts at 5%, 50% and 95%, where they are known."""
+    """One classifier of the run, described in the file `path`. `lengths`: UTF-8 bytes of the training's texts at 5%, 50% and 95%, where
+    they are known."""
 
     name: str
     own_name: str

@@ -28,26 +28,26 @@ def sources(found: Classifier, most: int) -> Shown:
         for (label, answer), name in zip(answers, names, strict=True)
     )
     sql = f"""\
-SELECT value->>'name' AS source, (value->>'examples')::BIGINT AS examples,
+SELECT value->>'name' AS source, value->>'licence' AS licence, (value->>'examples')::BIGINT AS examples,
   {counts}
 FROM {view_name(found.path)}, json_each(content->'card'->'data'->'sources')
 ORDER BY id
 LIMIT {most}"""
     rows = [
-        (s.name, s.examples, *(count for label in found.labels for count in s.answers.get(label.name, (0, 0))))
+        (s.name, s.licence, s.examples, *(count for label in found.labels for count in s.answers.get(label.name, (0, 0))))
         for s in found.sources[:most]
     ]  # fmt: skip
-    return shown(f"{slug(found.name)}-sources", f"{found.name}: what it was trained on", sql, ("source", "examples", *names), rows)
+    return shown(f"{slug(found.name)}-sources", f"{found.name}: what it was trained on", sql, ("source", "licence", "examples", *names), rows)
 
 
 def texts(found: Classifier) -> Shown:
-    """How many texts, and how long they are in UTF-8 bytes."""
+    """How many texts, and how long nine of ten and the middle one are in UTF-8 bytes."""
     sql = f"""
-        SELECT coalesce((data->>'different')::BIGINT, 0) AS different, (data->'bytes_of_a_line'->>'0.05')::BIGINT AS shortest_5_percent,
-          (data->'bytes_of_a_line'->>'0.5')::BIGINT AS middle, (data->'bytes_of_a_line'->>'0.95')::BIGINT AS longest_5_percent
+        SELECT coalesce((data->>'different')::BIGINT, 0) AS different, (data->'bytes_of_a_line'->>'0.05')::BIGINT AS from_bytes,
+          (data->'bytes_of_a_line'->>'0.5')::BIGINT AS middle_bytes, (data->'bytes_of_a_line'->>'0.95')::BIGINT AS to_bytes
         FROM (SELECT content->'card'->'data' AS data FROM {view_name(found.path)})
     """
-    columns = ("different", "shortest_5_percent", "middle", "longest_5_percent")
+    columns = ("different", "from_bytes", "middle_bytes", "to_bytes")
     row = (found.different, *(found.lengths or (None, None, None)))
     return shown(f"{slug(found.name)}-texts", f"{found.name}: its texts", sql, columns, [row])
 
@@ -56,12 +56,14 @@ def facts(found: Classifier, label: Label) -> Shown:
     """Its threshold and, where it was measured, the examples of which it was made."""
     on = ("trained_on", "calibrated_on", "threshold_on") if label.test is not None else ()
     counts = {f"{name}_{answer}": f"(facts->'{name}'->>'{answer}')::BIGINT" for name in on for answer in ("yes", "no")}
+    if on:
+        counts = {"lines": " + ".join(counts[f"trained_on_{answer}"] for answer in ("yes", "no")), **counts}
     named = "".join(f",\n  {value} AS {name}" for name, value in counts.items())
     sql = f"""\
 SELECT (head.value->>'threshold')::DOUBLE AS threshold{named}
 FROM (SELECT *, content->'card'->'labels'->{field(label.name)} AS facts FROM {view_name(found.path)}), json_each(content->'heads') head
 WHERE (head.value->>'label') = {literal(label.name)}"""
-    row = (label.threshold, *((label.yes, label.no, *label.fitted) if on else ()))
+    row = (label.threshold, *((label.yes + label.no, label.yes, label.no, *label.fitted) if on else ()))
     return shown(_name(found, label, "made-of"), f"{label.name}: threshold and examples", sql, ("threshold", *counts), [row])
 
 

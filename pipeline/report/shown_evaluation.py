@@ -150,8 +150,8 @@ def leaks(task: Benchmark) -> Shown:
 def _pivoted(models: Sequence[str]) -> str:
     """The score and its error of each model as columns."""
     named = zip(models, aliases(models), strict=True)
-    each = "any_value({0}) FILTER (model = {1}) AS {2}"
-    return ",\n  ".join(each.format("value", literal(m), name) + ", " + each.format("error", literal(m), f"{name}_error") for m, name in named)
+    each = "any_value(value) FILTER (model = {0}) AS {1}, any_value(error) FILTER (model = {0}) AS {1}_error"
+    return ",\n  ".join(each.format(literal(model), name) for model, name in named)
 
 
 def _list(names: Sequence[str]) -> str:

@@ -8,23 +8,27 @@ from corpusmill.pipeline.report.training import FIGURES, POINTS, SPEED, SPEED_PO
 
 #: What is logged of the interval of a score, by the score.
 BANDS = {"validation_bits_per_byte": ("validation_low", "validation_high")}
-SPEEDS = ("tokens_per_second", "flops_per_second", "mfu")
 
 
 def steps(of: Training) -> Shown:
     """How many steps, and how fast they were."""
-    columns, row = ["steps"], [of.steps]
+    columns: list[str] = ["steps"]
+    row: list[float | None] = [of.steps]
     sql = f"SELECT (SELECT count(*) FROM {_log(of.stage)}) AS steps"
     if of.speed is not None:
-        s = of.speed
-        columns += [*SPEEDS, "waited", "memory_gb", "cuda_gb"]
-        memory, cuda = (None if size is None else size / 1e9 for size in (s.memory_bytes, s.cuda_bytes))
-        row += [s.tokens_per_second, s.flops_per_second, s.mfu, s.waited, memory, cuda]
-        middle = ", ".join(f"median({_number(name)}) AS {name}" for name in SPEEDS)
-        waited = f"sum({_number('waited')}) / nullif(sum({_number('seconds')}), 0) AS waited"
-        most = ", ".join(f"max({_number(name + '_bytes')}) / 1e9 AS {name}_gb" for name in ("memory", "cuda"))
-        sql += f",\n  {middle},\n  {waited},\n  {most}\nFROM {_log(of.stage, 'speed')}"
+        columns += ["tokens_per_second", "gflops_per_second", "mfu", "waited", "memory_gb", "cuda_gb"]
+        row += [of.speed.tokens_per_second, _billions(of.speed.flops_per_second), of.speed.mfu, of.speed.waited]
+        row += [_billions(of.speed.memory_bytes), _billions(of.speed.cuda_bytes)]
+        sql += f""",
+  median({_number("tokens_per_second")}) AS tokens_per_second, median({_number("flops_per_second")}) / 1e9 AS gflops_per_second,
+  median({_number("mfu")}) AS mfu, sum({_number("waited")}) / nullif(sum({_number("seconds")}), 0) AS waited,
+  max({_number("memory_bytes")}) / 1e9 AS memory_gb, max({_number("cuda_bytes")}) / 1e9 AS cuda_gb
+FROM {_log(of.stage, "speed")}"""
     return shown(f"{of.stage}-steps", f"{of.stage}: steps and speed", sql, columns, [row])
+
+
+def _billions(value: float | None) -> float | None:
+    return None if value is None else value / 1e9
 
 
 def curve(of: Curve, training: Training) -> Shown:
