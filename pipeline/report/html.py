@@ -12,6 +12,7 @@ from corpusmill.pipeline.report.funnel import packings
 from corpusmill.pipeline.report.histogram import Histogram, number
 from corpusmill.pipeline.report.page import templates, whole_page
 from corpusmill.pipeline.report.read import DATA_STAGES, Rule
+from corpusmill.pipeline.report.shown import Shown
 from corpusmill.pipeline.report.summary import Summary, read_summary, stage_times
 from corpusmill.pipeline.report.training import Training
 from corpusmill.pipeline.report.training_figures import HEIGHT, training_charts
@@ -23,16 +24,24 @@ MAX_WARNINGS, MAX_TABLE, MAX_HISTOGRAMS = 50, 100, 80
 
 
 class Page:
-    """Collects the page's charts while the template asks for them."""
+    """Collects the page's charts, and the queries of all that it shows, while the template asks for them."""
 
     def __init__(self, summary: Summary):
         self.summary = summary
         self.figures: list[figures.Figure] = []
+        self.queries: dict[str, Shown] = {}
 
     def chart(self, figure: figures.Figure) -> int:
         """Registers a chart; returns its number."""
         self.figures.append(figure)
         return len(self.figures) - 1
+
+    def shown(self, shown: Shown) -> Shown:
+        """Registers the query of a table or chart. Raises ValueError where its name is taken."""
+        if shown.name in self.queries:
+            raise ValueError(f"two queries of the page are named {shown.name}")
+        self.queries[shown.name] = shown
+        return shown
 
     def histograms(self, decisions: Decisions) -> list[dict[str, Any]]:
         """The charts of a stage: columns with a threshold first, then the others, each in the report's order."""
@@ -104,6 +113,12 @@ def caption(histogram: Histogram, thresholds: bool) -> str:
 
 def render(summary: Summary) -> str:
     """The page's HTML. Equal runs give equal pages but for the times of metrics.jsonl."""
+    body, page = render_body(summary)
+    return whole_page("Corpusmill report", body, page.figures)
+
+
+def render_body(summary: Summary) -> tuple[str, Page]:
+    """What stands on the page, and its charts and queries."""
     page = Page(summary)
     body = templates(SAMPLE_TEXT).get_template("report.html.jinja").render(
         page=page, s=summary, figures=figures, classifier_figures=classifier_figures, tokenizers=tokenizers,
@@ -112,7 +127,7 @@ def render(summary: Summary) -> str:
         full_shown=FULL, stayed=stayed, packings=packings(summary.tokens),
         description=json.dumps(summary.reader.description, indent=2, ensure_ascii=False, sort_keys=True),
     )  # fmt: skip
-    return whole_page("Corpusmill report", body, page.figures)
+    return body, page
 
 
 def write_report(folder: str) -> str:
