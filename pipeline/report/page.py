@@ -40,12 +40,14 @@ def whole_page(title: str, body: str, figures: list[dict[str, Any]]) -> str:
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
-    scripts = [_asset("before_plotly.js"), get_plotlyjs(), _asset("report.js")]
-    styles = [_asset("report.css"), _asset("plotly.css")]
+    theme = _asset("theme.js")
+    scripts = [*map(_asset, ("before_plotly.js",)), get_plotlyjs(), _asset("report.js")]
+    styles = [*map(_asset, ("theme.css", "report.css")), _asset("plotly.css")]
     return str(
         templates().get_template("page.html.jinja").render(
             title=title,
-            policy=policy(scripts, styles),
+            policy=policy([theme, *scripts], styles),
+            theme=Markup(theme),
             styles=[Markup(style) for style in styles],
             scripts=[Markup(script) for script in scripts],
             figures=Markup(script_json(figures)),

@@ -8,8 +8,7 @@ const drawn = new Set();
 
 /** A figure with its colours (`var(--kept)`) replaced by the theme's values. */
 function themed(figure) {
-  const style = getComputedStyle(document.documentElement);
-  const color = (name) => style.getPropertyValue("--" + name).trim();
+  const color = (name) => theme.color(name);
   const { data, layout } = JSON.parse(JSON.stringify(figure), (key, value) => {
     const name = typeof value === "string" && value.match(/^var\(--([a-z0-9-]+)\)$/);
     return name ? color(name[1]) : value;
@@ -47,5 +46,5 @@ function drawAll() {
 }
 
 drawAll();
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => charts.forEach(draw));
+document.addEventListener("theme", () => charts.forEach(draw));
 addEventListener("beforeprint", () => charts.filter((chart) => !drawn.has(chart)).forEach(draw));
