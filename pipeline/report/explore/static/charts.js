@@ -75,8 +75,10 @@ function traces(histogram) {
 
 function layout(histogram, { marks = [], range = null, onRange = null }) {
   const edges = edgesOf(histogram);
-  const axis = { gridcolor: color("grid"), zerolinecolor: color("rule"), linecolor: color("rule"), automargin: true, fixedrange: true };
+  const axis = { gridcolor: color("grid"), zerolinecolor: color("rule"), linecolor: color("rule"), fixedrange: true };
   const least = edges[0];
+  const all = [...edges, ...marks.map(({ at }) => (histogram.logarithmic ? Math.max(at, least) : at))];
+  const span = [Math.min(...all), Math.max(...all)];
   const line = ({ at, kind }) => ({
     type: "line", yref: "paper", y0: 0, y1: 1, x0: histogram.logarithmic ? Math.max(at, least) : at, x1: histogram.logarithmic ? Math.max(at, least) : at,
     editable: kind === "new", line: { color: color("ink"), width: kind === "new" ? 2.5 : 1.5, dash: kind === "new" ? "solid" : "dot" },
@@ -85,11 +87,11 @@ function layout(histogram, { marks = [], range = null, onRange = null }) {
     type: "rect", yref: "paper", y0: 0, y1: 1, x0: range[0] ?? least, x1: range[1] ?? edges.at(-1), fillcolor: color("chosen"), line: { width: 0 }, layer: "below",
   };
   return {
-    height: 170, margin: { l: 48, r: 10, t: 10, b: 30 }, showlegend: false, hovermode: "x unified", paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+    height: 170, margin: { l: 44, r: 12, t: 8, b: 24 }, showlegend: false, hovermode: "x unified", paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: getComputedStyle(document.body).fontFamily, size: 11, color: color("ink") },
     hoverlabel: { bgcolor: color("panel"), font: { color: color("ink") } },
     dragmode: onRange ? "select" : false, selectdirection: "h", selections: [],
-    xaxis: { ...axis, type: histogram.logarithmic ? "log" : "linear" }, yaxis: { ...axis, rangemode: "tozero", tickformat: "~s" },
+    xaxis: { ...axis, type: histogram.logarithmic ? "log" : "linear", range: span.map((edge) => (histogram.logarithmic ? Math.log10(edge) : edge)) }, yaxis: { ...axis, rangemode: "tozero", tickformat: "~s" },
     shapes: [...(chosen ? [chosen] : []), ...marks.map(line)],
   };
 }

@@ -30,10 +30,12 @@ export function value(given) {
 export const many = (number, one, more = `${one}s`) => `${count(number)} ${number === 1 ? one : more}`;
 
 /** The comparison signs in words, as a rule that drops reads. */
-const WORDS = { "<": "below", "<=": "at most", ">": "above", ">=": "at least", "==": "equal to", "not in": "not one of" };
+const WORDS = { "<": "is below", "<=": "is at most", ">": "is above", ">=": "is at least", "==": "is", "not in": "is not one of" };
 
-/** When a rule drops: "words below 50". */
-export const condition = (rule) => `${rule.column} ${WORDS[rule.comparison] ?? rule.comparison} ${value(rule.threshold)}`;
+export const comparison = (rule) => WORDS[rule.comparison] ?? rule.comparison;
+
+/** When a rule drops: "words is below 50". */
+export const condition = (rule) => `${rule.column} ${comparison(rule)} ${value(rule.threshold)}`;
 
 /** Seconds as "3 min 20 s". */
 export function duration(seconds) {

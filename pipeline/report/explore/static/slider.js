@@ -3,11 +3,9 @@ import { ask } from "./api.js";
 import { described, drawHistogram } from "./charts.js";
 import { el } from "./dom.js";
 import { attempt } from "./errors.js";
-import { count, value } from "./format.js";
+import { comparison, count, value } from "./format.js";
 import { placeOf, STEPS, ticks, valueAt } from "./scale.js";
 import { line, plain } from "./text.js";
-
-const WORDS = { "<": "is below", "<=": "is at most", ">": "is above", ">=": "is at least", "==": "is" };
 
 /** A card for `rule` of `stage`; `moved(rule, given, done)` is called with a number, "off" or null (as it was); `done` when it was let go. */
 export class Slider {
@@ -30,8 +28,8 @@ export class Slider {
     this.chart = el("div", { class: "chart", role: "img", "aria-label": `Histogram of ${plain(this.rule.column)}` });
     this.node = el("article", { class: "slider", id: `slider-${this.stage.rules.indexOf(this.rule)}`, data: { rule: this.rule.rule } },
       el("h3", {}, el("label", {}, this.active, " ", line(this.rule.rule))),
-      el("p", { class: "row" }, el("span", {}, "drops when ", el("b", {}, line(this.rule.column)), ` ${WORDS[this.rule.comparison] ?? this.rule.comparison} `), this.box,
-        el("span", { class: "soft" }, ` (was ${value(this.rule.threshold)})`)),
+      el("p", { class: "row" }, el("span", {}, "drops when ", el("b", {}, line(this.rule.column)), ` ${comparison(this.rule)} `), this.box,
+        el("span", { class: "was" }, ` (was ${value(this.rule.threshold)})`)),
       this.chart, this.range, this.counts);
   }
 
