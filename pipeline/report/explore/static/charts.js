@@ -5,6 +5,7 @@
 import { count, value } from "./format.js";
 import { color, onTheme } from "./theme.js";
 
+const CONFIG = { displayModeBar: false, responsive: true, doubleClick: false };
 const drawn = new Map();
 let library = null;
 
@@ -38,7 +39,7 @@ export async function drawHistogram(node, histogram, options = {}) {
   const library = await plotly();
   const first = !drawn.has(node);
   drawn.set(node, [histogram, options]);
-  await library.react(node, traces(histogram), layout(histogram, options), { displayModeBar: false, responsive: true, doubleClick: false });
+  await library.react(node, traces(histogram), layout(histogram, options), { ...CONFIG, edits: { shapePosition: Boolean(options.onMove) } });
   node.dataset.drawn = String(Number(node.dataset.drawn ?? 0) + 1);
   if (!first) return;
   node.on("plotly_selected", (event) => event?.range && drawn.get(node)[1].onRange?.(...event.range.x));
@@ -81,7 +82,7 @@ function layout(histogram, { marks = [], range = null, onRange = null }) {
   const span = [Math.min(...all), Math.max(...all)];
   const line = ({ at, kind }) => ({
     type: "line", yref: "paper", y0: 0, y1: 1, x0: histogram.logarithmic ? Math.max(at, least) : at, x1: histogram.logarithmic ? Math.max(at, least) : at,
-    editable: kind === "new", line: { color: color("ink"), width: kind === "new" ? 2.5 : 1.5, dash: kind === "new" ? "solid" : "dot" },
+    line: { color: color("ink"), width: kind === "new" ? 2.5 : 1.5, dash: kind === "new" ? "solid" : "dot" },
   });
   const chosen = range && {
     type: "rect", yref: "paper", y0: 0, y1: 1, x0: range[0] ?? least, x1: range[1] ?? edges.at(-1), fillcolor: color("chosen"), line: { width: 0 }, layer: "below",

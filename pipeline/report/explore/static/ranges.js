@@ -63,7 +63,9 @@ function load() {
 }
 
 const without = (map, name) => new Map([...map].filter(([key]) => key !== name));
-const marks = (name) => rulesOn(stageOf(current()), name).map((rule) => ({ at: rule.threshold, kind: "old" }));
+const marks = (name) => rulesOn(stageOf(current()), name)
+    .filter(({ threshold }) => threshold >= histogram.edges[0] && threshold <= histogram.edges.at(-1))
+    .map((rule) => ({ at: rule.threshold, kind: "old" }));
 
 function chosen(name) {
   const { low, high } = current();

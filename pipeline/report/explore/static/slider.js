@@ -21,7 +21,8 @@ export class Slider {
     const name = plain(this.rule.rule);
     const on = (read) => ({ input: (event) => this.take(read(event), false), change: (event) => this.take(read(event), true) });
     const number = (event) => (event.target.value === "" ? null : Number(event.target.value));
-    this.range = el("input", { type: "range", min: 0, max: STEPS, "aria-label": `Threshold of ${name}`, on: on((event) => valueAt(this.ticks, event.target.value, this.whole)) });
+    const slide = { ...on((event) => valueAt(this.ticks, event.target.value, this.whole)), keydown: (event) => this.step(event) };
+    this.range = el("input", { type: "range", min: 0, max: STEPS, "aria-label": `Threshold of ${name}`, on: slide });
     this.box = el("input", { type: "number", step: "any", "aria-label": `Threshold of ${name} as a number`, on: on(number) });
     this.active = el("input", { type: "checkbox", "aria-label": `Rule ${name} is on`, on: { change: (event) => this.take(event.target.checked ? null : "off", true) } });
     this.counts = el("p", { class: "counts" });
@@ -39,11 +40,25 @@ export class Slider {
     this.moved(this.rule, this.given, done);
   }
 
+  /** An arrow key moves by one where values are whole, else by a step that changes the third digit of the scale. */
+  step(event) {
+    const way = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 }[event.key];
+    if (!way) return;
+    event.preventDefault();
+    const step = this.whole ? 1 : 10 ** (Math.floor(Math.log10(this.ticks.at(-1) - this.ticks[0])) - 2);
+    this.take(Number((this.now() + way * step).toPrecision(10)), true);
+  }
+
+  /** The threshold as it stands now. */
+  now() {
+    return this.given === null || this.given === "off" ? this.rule.threshold : Number(this.given);
+  }
+
   /** Shows a threshold: a number, "off", or null for that of the run. The box is left alone while one types in it. */
   show(given) {
     this.given = given;
     const off = given === "off";
-    const at = off || given === null ? this.rule.threshold : Number(given);
+    const at = this.now();
     this.active.checked = !off;
     this.range.disabled = this.box.disabled = off;
     this.range.value = placeOf(this.ticks, at);
@@ -74,8 +89,7 @@ export class Slider {
 
   draw() {
     if (!this.histogram) return;
-    const marks = [{ at: this.rule.threshold, kind: "old" }];
-    if (this.given !== "off") marks.push({ at: this.given === null ? this.rule.threshold : Number(this.given), kind: "new" });
+    const marks = [this.given !== null && { at: this.rule.threshold, kind: "old" }, this.given !== "off" && { at: this.now(), kind: "new" }].filter(Boolean);
     const onMove = (at) => this.take(this.whole ? Math.round(at) : Number(at.toPrecision(4)), true);
     drawHistogram(this.chart, this.histogram, { marks, onMove });
   }
