@@ -9,7 +9,7 @@ export function drawChips(part, state) {
   const chips = [
     state.decision && chip(state.decision, { decision: "" }),
     ...state.rule.map((rule) => chip(`rule ${rule}`, { rule: state.rule.filter((name) => name !== rule), alone: state.alone && state.rule.length > 1 })),
-    state.alone && state.rule.length && chip("no other rule", { alone: false }),
+    state.alone && chip(state.rule.length ? "no other rule" : "exactly one rule", { alone: false }),
     ...["language", "source", "host"].filter((name) => state[name]).map((name) => chip(`${name} ${state[name]}`, { [name]: "" })),
     state.url && chip(`address has “${state.url}”`, { url: "" }),
     state.text && chip(`text has “${state.text}”`, { text: "" }),

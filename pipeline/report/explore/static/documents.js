@@ -8,6 +8,7 @@ import { count, many, roughly, share } from "./format.js";
 import { stageOf } from "./run.js";
 import { tableRow } from "./rows.js";
 import { current, filters, go, NO_FILTERS, watch } from "./state.js";
+import { countAgain } from "./summary.js";
 import { line } from "./text.js";
 
 const PAGE = 50;
@@ -60,8 +61,10 @@ export function more() {
 
 /** Goes on through the texts, an answer of the server after the other, until `enough` hits are there or all is searched. */
 async function searchOn(enough) {
+  if (found.search) countAgain();
   while (found.search?.cursor && found.rows.length < enough) {
     add(await ask("documents", "documents", asked(current(), { cursor: found.search.cursor })));
+    countAgain();
   }
 }
 
@@ -82,17 +85,17 @@ function draw() {
 }
 
 function headers(columns, state) {
-  const fixed = [["Decision"], ["Address"], ["Rules that fired"], ["Language"]].map(([label]) => el("th", { scope: "col" }, label));
-  return [...fixed, sortable("chars_in", "Characters", state), ...columns.map((column) => sortable(column.name, column.name, state))];
+  const fixed = (label) => el("th", { scope: "col" }, label);
+  return [fixed("Decision"), sortable("url", "Address", state, ""), fixed("Rules that fired"), fixed("Language"), sortable("chars_in", "Characters", state), ...columns.map((column) => sortable(column.name, column.name, state))];
 }
 
 /** A header that orders the list: first the least on top, then the greatest, then the order of the crawl again. */
-function sortable(name, label, state) {
+function sortable(name, label, state, kind = "number") {
   const on = state.order === name;
   const next = !on ? { order: name, descending: false } : state.descending ? { order: "", descending: false } : { descending: true };
   const sign = on ? (state.descending ? " ▼" : " ▲") : "";
   const order = on ? (state.descending ? "descending" : "ascending") : "none";
-  return el("th", { scope: "col", class: "number", "aria-sort": order },
+  return el("th", { scope: "col", class: kind, "aria-sort": order },
     button([line(label), el("span", { "aria-hidden": "true" }, sign)], () => go(next), { class: "sort", title: "Order the list by it", data: { key: `sort ${name}` } }));
 }
 

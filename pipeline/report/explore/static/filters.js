@@ -33,7 +33,7 @@ function decision() {
 }
 
 function words() {
-  return el("fieldset", {}, el("legend", {}, "Words"), searchBox("url", "in the address", 250), searchBox("text", "in the text", 400));
+  return el("fieldset", {}, el("legend", {}, "Words"), searchBox("url", "in the address, as written", 250), searchBox("text", "in the text, as written", 400));
 }
 
 /** A box whose words become a filter while they are typed; the text's is what `/` goes to. */

@@ -2,11 +2,12 @@
 import { startDocument } from "./document.js";
 import { startDocuments } from "./documents.js";
 import { byId } from "./dom.js";
-import { attempt } from "./errors.js";
+import { attempt, say } from "./errors.js";
 import { startFilters } from "./filters.js";
 import { startKeys } from "./keys.js";
+import { loading, whenReady } from "./loading.js";
 import { startProgress } from "./progress.js";
-import { loadRun, run, stageOf } from "./run.js";
+import { run, stageOf } from "./run.js";
 import { firstStage, startStages } from "./stages.js";
 import { current, go, start } from "./state.js";
 import { startSummary } from "./summary.js";
@@ -19,13 +20,15 @@ import { drawWarnings } from "./warnings.js";
 async function begin() {
   startTheme();
   startKeys();
-  const known = await attempt(byId("main"), loadRun);
-  if (!known) return;
+  if (!(await attempt(byId("main"), () => whenReady(current().stage)))) return;
   byId("run").textContent = plain(run().name);
   drawWarnings();
+  const { stage } = current();
   if (!stageOf(current())) go({ stage: firstStage() }, { replace: true });
   for (const part of [startViews, startStages, startFilters, startSummary, startDocuments, startThresholds, startDocument, startProgress]) part();
   start();
+  if (stage && current().stage !== stage) say("stage", `There is no report of a stage ${plain(stage)} here: this is ${current().stage}.`);
+  loading();
 }
 
 begin();

@@ -8,9 +8,12 @@ import { line } from "./text.js";
 export const verdict = (kept) =>
   el("span", { class: `verdict ${kept ? "kept" : "dropped"}` }, el("span", { "aria-hidden": "true" }, kept ? "✓ " : "✗ "), kept ? "kept" : "dropped");
 
+/** The address of a row, or its id. */
+const named = (row) => line(row.url || row.id, current().url);
+
 /** The link that opens a document beside what is looked at. An address of the crawl is never a link itself: it is shown, not followed. */
 export const opener = (row, properties = {}) =>
-  el("a", { href: link({ doc: row.key }), class: "opener", data: { key: `open ${row.key}`, doc: row.key }, ...properties }, line(row.url || row.id, current().url));
+  row.key ? el("a", { href: link({ doc: row.key }), class: "opener", data: { key: `open ${row.key}`, doc: row.key }, ...properties }, named(row)) : named(row);
 
 /** A table's row with the values of `columns`. */
 export function tableRow(row, columns) {

@@ -21,7 +21,7 @@ export function startRules(part) {
     el("p", { class: "hint" }, "documents dropped by it; in brackets those that no other rule dropped"),
     search,
     el("ul", { class: "facet", id: "rule-list" }),
-    el("label", { class: "choice" }, alone, " only the chosen ones fired"),
+    el("label", { class: "choice" }, alone, el("span", { id: "alone-words" })),
     el("div", { id: "rule-help" }),
   );
   watch((state, changed) => {
@@ -49,7 +49,7 @@ function draw() {
     rules.length === 0 && el("li", { class: "soft" }, "This stage has no rule that fired."),
   );
   byId("alone").checked = state.alone;
-  byId("alone").disabled = state.rule.length === 0;
+  byId("alone-words").textContent = state.rule.length ? " only the chosen ones fired" : " exactly one fired";
   refill(byId("rule-help"), state.rule.map((name) => help(stage, ruleNamed(stage, name))));
 }
 

@@ -1,7 +1,7 @@
-/** What the server says about the run as a whole, asked once. */
+/** What the server says about the run as a whole, its stages as far as they are read. */
 import { ask } from "./api.js";
 
-let known = { name: "", warnings: [], stages: [] };
+let known = { name: "", warnings: [], loading: null, present: [], stages: [] };
 
 export async function loadRun() {
   known = await ask("run", "run");

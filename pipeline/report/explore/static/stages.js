@@ -7,7 +7,7 @@ import { line } from "./text.js";
 
 export function startStages() {
   watch((state, changed) => {
-    if (changed("stage")) draw();
+    if (changed("stage")) drawStages();
   });
 }
 
@@ -17,10 +17,16 @@ export function firstStage() {
   return [...run().stages].sort((a, b) => dropped(b) - dropped(a))[0]?.name ?? "";
 }
 
-function draw() {
+export function drawStages() {
   const first = run().stages[0]?.rows ?? 0;
-  refill(byId("stages"), run().stages.map((stage) => card(stage, first)));
+  const { stages, present, loading } = run();
+  const missing = present.filter((name) => !stages.some((stage) => stage.name === name));
+  refill(byId("stages"), stages.map((stage) => card(stage, first)), missing.map((name) => absent(name, Boolean(loading))));
 }
+
+/** A stage that is not read yet, or can't be. */
+const absent = (name, waiting) =>
+  el("div", { class: "stage-card absent" }, el("b", {}, line(name)), el("span", { class: "soft" }, waiting ? "is being read …" : "can’t be read: see the warnings"));
 
 function card(stage, first) {
   const lost = stage.rows - stage.kept;

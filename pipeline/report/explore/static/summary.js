@@ -2,7 +2,7 @@
 import { ask } from "./api.js";
 import { byId } from "./dom.js";
 import { attempt } from "./errors.js";
-import { filters, watch } from "./state.js";
+import { current, filters, watch } from "./state.js";
 
 const listeners = [];
 
@@ -14,6 +14,9 @@ export function startSummary() {
     if (changed.filters() && state.stage) load(state);
   });
 }
+
+/** Counts again: a search in the texts has gone on. */
+export const countAgain = () => load(current());
 
 function load(state) {
   return attempt(byId("filters"), async () => {

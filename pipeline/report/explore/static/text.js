@@ -22,7 +22,7 @@ const nameOf = (code) => NAMES[code] ?? hex(code);
 export const plain = (text) =>
   String(text).replace(/\r\n|[\n\t]/g, " ").replace(CONTROLS, (control) => `[${nameOf(control.codePointAt(0))}]`);
 
-/** The nodes that show `text`; each occurrence of `search` (in any case) stands in a `mark`. */
+/** The nodes that show `text`; each occurrence of `search` stands in a `mark`. */
 export function nodes(text, search = "") {
   const budget = { left: MOST_MARKS };
   const shown = [];
@@ -38,10 +38,8 @@ export function nodes(text, search = "") {
 export function hits(text, search) {
   if (!search) return [];
   const found = [];
-  const pattern = new RegExp(search.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"), "giu");
-  for (const hit of text.matchAll(pattern)) {
-    found.push([hit.index, hit.index + hit[0].length]);
-    if (found.length >= MOST_MARKS) break;
+  for (let at = text.indexOf(search); at >= 0 && found.length < MOST_MARKS; at = text.indexOf(search, at + search.length)) {
+    found.push([at, at + search.length]);
   }
   return found;
 }

@@ -4,7 +4,7 @@ import { count, many } from "./format.js";
 import { nodes, plain } from "./text.js";
 
 /** Spaces and line ends as signs, since a token's border may lie on either side of them. */
-const visible = (text) => text.replaceAll(" ", "·").replaceAll("\n", "↵").replaceAll("\t", "⇥");
+const visible = (text) => (text ?? "�").replaceAll(" ", "·").replaceAll("\n", "↵").replaceAll("\t", "⇥");
 
 export function tokens(found) {
   if (!found) return null;
