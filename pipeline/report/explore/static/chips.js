@@ -1,7 +1,7 @@
 /** The filters that are on, in words; each can be taken away. */
 import { button, el, refill } from "./dom.js";
 import { value } from "./format.js";
-import { go, NO_FILTERS } from "./state.js";
+import { go, NO_FILTERS, NONE } from "./state.js";
 import { line, plain } from "./text.js";
 
 /** Fills `part` with what narrows the state's documents. */
@@ -10,7 +10,7 @@ export function drawChips(part, state) {
     state.decision && chip(state.decision, { decision: "" }),
     ...state.rule.map((rule) => chip(`rule ${rule}`, { rule: state.rule.filter((name) => name !== rule), alone: state.alone && state.rule.length > 1 })),
     state.alone && chip(state.rule.length ? "no other rule" : "exactly one rule", { alone: false }),
-    ...["language", "source", "host"].filter((name) => state[name]).map((name) => chip(`${name} ${state[name]}`, { [name]: "" })),
+    ...["language", "source", "host"].filter((name) => state[name]).map((name) => chip(state[name] === NONE ? `no ${name}` : `${name} ${state[name]}`, { [name]: "" })),
     state.url && chip(`address has “${state.url}”`, { url: "" }),
     state.text && chip(`text has “${state.text}”`, { text: "" }),
     ...[...new Set([...state.low.keys(), ...state.high.keys()])].map((name) => range(state, name)),

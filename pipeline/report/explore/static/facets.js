@@ -2,7 +2,7 @@
 import { bar, button, byId, el, refill } from "./dom.js";
 import { count } from "./format.js";
 import { stageOf } from "./run.js";
-import { current, go, watch } from "./state.js";
+import { current, go, NONE, watch } from "./state.js";
 import { onSummary } from "./summary.js";
 import { line } from "./text.js";
 
@@ -33,26 +33,24 @@ function draw() {
   for (const [name, names] of KINDS) drawOne(name, (summary ?? stageOf(current()) ?? {})[names] ?? []);
 }
 
-function drawOne(name, rows) {
+function drawOne(name, counted) {
   const chosen = current()[name];
-  const present = rows.some((row) => row.value === chosen);
-  const values = chosen && !present ? [{ value: chosen, rows: 0 }, ...rows] : rows;
+  const rows = counted.map((row) => ({ ...row, value: row.value || NONE }));
+  const values = chosen && !rows.some((row) => row.value === chosen) ? [{ value: chosen, rows: 0 }, ...rows] : rows;
   const shown = all.has(name) ? values : values.filter((row, place) => place < FIRST || row.value === chosen);
   const most = Math.max(1, ...values.map((row) => row.rows));
   byId(`facet-${name}`).hidden = values.length === 0;
-  refill(
-    byId(`${name}-list`),
-    shown.map((row) => item(name, row, most, row.value === chosen)),
-    shown.length < values.length &&
-      el("li", {}, button(`Show ${values.length >= 200 ? "the first " : "all "}${values.length}`, () => { all.add(name); draw(); }, { class: "plain", "aria-label": `Show all of ${name}` })),
-  );
+  refill(byId(`${name}-list`), shown.map((row) => item(name, row, most, row.value === chosen)), shown.length < values.length && el("li", {}, showAll(name, values.length)));
 }
 
+/** The server counts at most 200. */
+const showAll = (name, number) =>
+  button(`Show ${number >= 200 ? "the first " : "all "}${number}`, () => { all.add(name); draw(); }, { class: "plain", "aria-label": `Show all of ${name}` });
+
 function item(name, row, most, pressed) {
-  const label = row.value === null || row.value === "" ? el("i", {}, "none") : line(row.value, "", { class: "name" });
+  const label = row.value === NONE ? el("i", {}, "none") : line(row.value, "", { class: "name" });
   const choose = () => go({ [name]: pressed ? "" : row.value });
-  const known = row.value !== null && row.value !== "";
   return el("li", {},
-    el("button", { type: "button", class: "facet-value", "aria-pressed": String(pressed), disabled: !known, data: { key: `${name} ${row.value}` }, on: { click: choose } },
+    el("button", { type: "button", class: "facet-value", "aria-pressed": String(pressed), data: { key: `${name} ${row.value}` }, on: { click: choose } },
       label, el("span", { class: "number" }, count(row.rows)), bar(row.rows / most)));
 }

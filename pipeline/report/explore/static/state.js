@@ -10,6 +10,10 @@ const MAPS = ["low", "high", "set"];
 /** What decides which documents are meant; each change of it is another question to the server. */
 const FILTERS = ["stage", "decision", "rule", "alone", "language", "source", "host", "url", "text", "low", "high"];
 
+/** Where a document comes from, and the value that stands for those of which it is not known. */
+const ORIGINS = ["language", "source", "host"];
+export const NONE = "\u0000";
+
 const listeners = [];
 let state = parse(location.hash);
 
@@ -28,7 +32,9 @@ export function parse(fragment) {
   return found;
 }
 
-const isNumber = (value) => value === "off" || (value.trim() !== "" && Number.isFinite(Number(value)));
+function isNumber(value) {
+  return value === "off" || (value.trim() !== "" && Number.isFinite(Number(value)));
+}
 
 /** The parameters that stand for `names` of a state; what is empty is left out. */
 export function parameters(of, names) {
@@ -37,13 +43,17 @@ export function parameters(of, names) {
     const value = of[name];
     if (value instanceof Map) [...value].forEach(([key, number]) => result.append(`${name}.${key}`, number));
     else if (Array.isArray(value)) value.forEach((item) => result.append(name, item));
-    else if (value) result.append(name, value);
+    else if (value) result.append(name, value === true ? "true" : value);
   }
   return result;
 }
 
 /** The filters as the server takes them. */
-export const filters = (of = state) => parameters(of, FILTERS);
+export function filters(of = state) {
+  const asked = parameters(of, FILTERS);
+  for (const name of ORIGINS) if (of[name] === NONE) asked.set(name, "");
+  return asked;
+}
 
 /** The sliders as the server takes them. */
 export const settings = (of = state) => parameters(of, ["stage", "set"]);
