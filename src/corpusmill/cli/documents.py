@@ -79,9 +79,13 @@ def inspect(
 @app.command(epilog="Example: corpusmill why runs/demo http://example.org/page.html")
 def why(
     run: RunFolder,
-    document: Annotated[str, typer.Argument(metavar="URL-OR-ID", help="A document's URL, or its id or the id's beginning.")],
+    document: Annotated[
+        str, typer.Argument(metavar="URL|ID|TEXT", help="A document's URL, its id or the id's beginning, or a passage of its text.")
+    ],
+    text: Annotated[bool, typer.Option("--text", help="It is a passage, whatever it looks like.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Say what happened to one document in each stage, with every value that was measured."""
+    """Say what happened to one document in each stage, with every value that was measured, and what would keep it."""
     from corpusmill.pipeline.report.why import why as explain
 
-    explain(run, document, _console())
+    explain(run, document, _console(), text, "json" if json else "text")
