@@ -14,7 +14,7 @@ from corpusmill.pipeline.report.histogram import number
 from corpusmill.pipeline.report.read import Rule
 from corpusmill.pipeline.report.safe import safe_line, safe_text
 from corpusmill.pipeline.report.tables import cell, limit, table
-from corpusmill.pipeline.report.why_change import Change, room
+from corpusmill.pipeline.report.why_change import Change, distance, room
 from corpusmill.pipeline.report.why_find import Holder, Passages
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 TEXT = 400
 #: Columns of a terminal that a table of values with all its columns needs.
-WIDE = 72
+WIDE = 96
 
 
 def show_passages(run: str, passages: Passages, listed: int, console: Console) -> None:
@@ -97,8 +97,16 @@ def _tell(told: Told, which: str, console: Console) -> None:
 
 def _reason(name: str, told: Told) -> str:
     broken = [(rule, value) for value, rules in told.values.values() for rule in rules if rule.rule == name]
-    parts = [f"{safe_line(rule.column, 60)} is {safe_line(number(value), 60)}, and fails if {limit(rule)}" for rule, value in broken]
+    parts = [
+        f"{safe_line(rule.column, 60)} is {safe_line(number(value), 60)}, and fails if {limit(rule)}{_by(rule, value)}"
+        for rule, value in broken
+    ]
     return f": {'; '.join(parts)}" if parts else ""
+
+
+def _by(rule: Rule, value: object) -> str:
+    far = distance(rule, value)
+    return "" if far is None else f" (by {number(far)})"
 
 
 def _show_change(change: Change, console: Console) -> None:

@@ -89,3 +89,28 @@ def why(
     from corpusmill.pipeline.report.why import why as explain
 
     explain(run, document, _console(), text, "json" if json else "text")
+
+
+@app.command(epilog="Example: corpusmill sample runs/demo --rule gopher_short_doc -n 5 --near")
+def sample(
+    run: RunFolder,
+    stage: Stage = None,
+    rule: Rules = None,
+    alone: Annotated[bool, typer.Option("--alone", help="Only documents that failed these rules and no other.")] = False,
+    kept: Kept = None,
+    language: Language = None,
+    host: Annotated[str | None, typer.Option(help="Only documents of this host.")] = None,
+    source: Annotated[str | None, typer.Option(help="Only documents of this crawl file.")] = None,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, max=100_000, help="How many documents.")] = 20,
+    near: Annotated[bool, typer.Option("--near", help="Those nearest to the rule's threshold: half just dropped, half just kept.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed draws other documents.")] = 0,
+    chars: Annotated[int, typer.Option(min=20, max=1_000_000, help="Characters of each text.")] = 600,
+    json: Json = False,
+) -> None:
+    """Show documents drawn at random (or nearest to a threshold) with their texts, to judge a rule by eye."""
+    from corpusmill.pipeline.report.choose import Choice
+    from corpusmill.pipeline.report.sample import Draw
+    from corpusmill.pipeline.report.sample import sample as show
+
+    choice = Choice(tuple(rule or ()), alone, kept, language, source, host)
+    show(run, stage, choice, Draw(count, seed, near, chars), json, _console())
