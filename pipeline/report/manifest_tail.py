@@ -1,10 +1,9 @@
 """A manifest that is read on as its rows come: what of them tells how far a stage is, without reading any row twice."""
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from corpusmill.pipeline.manifest import MANIFEST, TRIAL
@@ -105,7 +104,7 @@ class ManifestTail:
         """When a task of a local run wrote its last file, in seconds since 1970; None where it is not there."""
         if row.written is None and row.output is not None and row.output not in self._written:
             try:
-                self._written[row.output] = os.stat(self.storage.path(row.output)).st_mtime
+                self._written[row.output] = Path(self.storage.path(row.output)).stat().st_mtime
             except OSError:
                 self._written[row.output] = None
         return row.written if row.output is None or row.written is not None else self._written[row.output]

@@ -30,11 +30,11 @@ def read_phase(tail: ManifestTail, said: dict[str, Any], now: float) -> dict[str
     share = min(1.0, done / whole) if whole else 0.0
     latest = _latest(tail, rows, now - min(LATEST, seconds))
     recent = _latest(tail, rows, now - min(RECKONED, seconds))
+    counts = {"planned": said["before"] + said["tasks"], "before": said["before"], "done": len(rows), "left": said["tasks"] - len(rows)}
     found = {
-        "stage": said["stage"], "phase": said["phase"], "began": said["began"], "seconds": round(seconds, 1), "workers": said["workers"],
-        "tasks": {"planned": said["before"] + said["tasks"], "before": said["before"], "done": len(rows), "left": said["tasks"] - len(rows)},
-        "rows": sum(row.rows_in for row in rows), "bytes": sum(row.bytes_in for row in rows), "warnings": sum(r.warnings for r in rows),
-        "share": share, "share_of": "bytes" if by_bytes else "tasks",
+        **{name: said[name] for name in ("stage", "phase", "began", "workers")}, "seconds": round(seconds, 1), "tasks": counts,
+        "rows": sum(row.rows_in for row in rows), "bytes": sum(row.bytes_in for row in rows),
+        "warnings": sum(row.warnings for row in rows), "share": share, "share_of": "bytes" if by_bytes else "tasks",
         "whole": _speed(rows, seconds), "latest": _speed(latest, min(LATEST, seconds)) | {"over_seconds": round(min(LATEST, seconds), 1)},
         "seconds_left": None,
     }  # fmt: skip

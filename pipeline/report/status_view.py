@@ -17,10 +17,11 @@ INTERVAL, BAR, NAME = 2.0, 30, 11
 _STYLES = {"complete": "green", "running": "bold", "failed": "bold red", "abandoned": "bold red", "unfinished": "yellow"}
 
 
-def show_status(folder: str, console: Console, *, watch: bool = False, as_json: bool = False, wait: Callable[[float], None] = time.sleep) -> int:
-    """Prints the status, with `watch` again and again until the run has ended; returns the exit code: 1 where it failed or was left half done.
-
-    As JSON each look is one line. Raises InputError where `folder` is no run.
+def show_status(
+    folder: str, console: Console, *, watch: bool = False, as_json: bool = False, wait: Callable[[float], None] = time.sleep
+) -> int:
+    """Prints the status, with `watch` again and again until the run has ended; returns the exit code: 1 where it failed, or was left half
+    done. As JSON each look is one line. Raises InputError where `folder` is no run.
     """
     status = Status(folder)
     found = status.read()
@@ -49,8 +50,8 @@ def _print(found: dict[str, Any], console: Console) -> None:
 
 def render(found: dict[str, Any]) -> Group:
     """One look."""
-    head = Text(safe_line(found["run"], 60), style="bold") + Text(f": {safe_line(found['sentence'], 400)}", style=_STYLES.get(found["state"], ""))
-    parts: list[Text] = [head]
+    sentence = Text(safe_line(found["sentence"], 400), style=_STYLES.get(found["state"], ""))
+    parts = [Text(f"{safe_line(found['run'], 60)}: ", style="bold") + sentence]
     if times := _times(found):
         parts.append(Text(times, style="dim"))
     parts += [Text(""), *(line for stage in found["stages"] for line in _stage(stage, found))]
@@ -117,18 +118,6 @@ def _speed(speed: dict[str, Any], label: str) -> str:
     parts = [f"{speed['rows_per_second']:,.0f} rows/s"] if speed["rows_per_second"] else []
     parts += [f"{speed['mb_per_second']:,.2f} MB/s"] if speed["mb_per_second"] else []
     return f"{label}: {', '.join(parts)}"
-
-
-def _training(phase: dict[str, Any], training: dict[str, Any]) -> Group:
-    done, steps = training["steps_done"], training["steps"]
-    bar = Table.grid(padding=(0, 1))
-    counts = f"step {done:,}" + (f" of {steps:,}" if steps else "")
-    bar.add_row(ProgressBar(steps or None, done, width=BAR), Text(f"{done / steps:.0%}" if steps else ""), Text(counts))
-    parts = [f"loss {training['loss']:.3f}" if isinstance(training["loss"], float) else f"loss {training['loss']}"]
-    parts += [f"{training['validation_bits_per_byte']:.3f} bits per byte"] if training["validation_bits_per_byte"] is not None else []
-    parts += [f"{training['tokens_per_second']:,.0f} tokens/s"] if training["tokens_per_second"] is not None else []
-    left = f"{clock(training['seconds_left'])} left, " if training["seconds_left"] is not None else ""
-    return Group(bar, Text(f"{left}{clock(phase['seconds'])} so far", style="dim"), Text(", ".join(parts), style="dim"))
 
 
 def clock(seconds: float) -> str:
