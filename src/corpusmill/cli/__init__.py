@@ -13,6 +13,7 @@ COMMANDS = (
     "look",
     "documents",
     "explore",
+    "live",
     "tokens",
     "sft",
     "model",
