@@ -164,6 +164,16 @@ class RunReader:
                     return file.schema_arrow
         return None
 
+    def report_rows(self, stage: str) -> tuple[int, int]:
+        """Rows and row groups of a stage's report, from the shards' footers."""
+        rows = groups = 0
+        for shard in self.stages[stage].outputs("report/"):
+            file = self._open(stage, shard) if shard.endswith(".parquet") else None
+            if file is not None:
+                with file:
+                    rows, groups = rows + file.metadata.num_rows, groups + file.num_row_groups
+        return rows, groups
+
     def is_report(self, stage: str) -> bool:
         """Whether the stage's report has the columns that a report of this version begins with."""
         schema = self.schema(stage, "report")
