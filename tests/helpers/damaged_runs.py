@@ -177,7 +177,7 @@ DAMAGED: dict[str, tuple[Callable[[Path], None], str | None]] = {
     "only trained": (only_trained, None),
     "huge text": (huge_text, None),
     "odd characters": (odd_characters, None),
-    "no UTF-8": (no_utf8, None),
+    "no UTF-8": (no_utf8, "row group 0 can't be read"),
     "broken JSON": (broken_json, "run.json: not readable JSON"),
     **{f"no {stage}": (lost_stage(stage), words) for stage, words in (
         ("ingest", "ingest: the recipe has this stage, but it has not run yet"), ("filter", "filter: the recipe has this stage"),
