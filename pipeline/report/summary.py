@@ -98,7 +98,12 @@ def stage_times(measures: list[dict[str, Any]]) -> list[dict[str, Any]]:
         counts = {"seconds": 0.0, "tasks": 0, "rows_in": 0, "bytes_in": 0, "peak_mb": 0}
         row = rows.setdefault(key, {"stage": key[0], "phase": key[1], **counts})
         for name in ("seconds", "tasks", "rows_in", "bytes_in"):
-            row[name] += measure.get(name) or 0
-        row["peak_mb"] = max(row["peak_mb"], measure.get("peak_mb") or 0)
+            row[name] += _count(measure.get(name))
+        row["peak_mb"] = max(row["peak_mb"], _count(measure.get("peak_mb")))
         row["workers"] = measure.get("workers")
     return list(rows.values())
+
+
+def _count(value: Any) -> float:
+    """A number that is none (a damaged file) counts nothing."""
+    return value if isinstance(value, int | float) else 0
