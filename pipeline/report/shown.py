@@ -62,6 +62,11 @@ def column(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def aliases(names: Iterable[str]) -> list[str]:
+    """Names for columns that stand for what has any name at all: the name itself where it is a plain one."""
+    return [name if _PLAIN.fullmatch(name) and name not in _reserved() else f"column_{place}" for place, name in enumerate(names, 1)]
+
+
 def literal(value: Value) -> str:
     """A value in SQL. Characters that a page must not show as they are become `chr(N)`, so that what is printed is what runs."""
     if value is None:

@@ -18,6 +18,9 @@ CLOSE = 1e-9
 #: Values as small as this are nought: what is left of a difference of equal sums.
 NOUGHT = 1e-12
 
+#: Differences of one query that are named.
+MOST = 20
+
 
 @dataclass(frozen=True)
 class Checked:
@@ -30,6 +33,16 @@ class Checked:
     @property
     def good(self) -> bool:
         return not self.differences and not self.failed
+
+
+def check_report(folder: str) -> Iterator[Checked]:
+    """Makes the page of a run, without writing it, and checks all its queries. Raises InputError where `folder` is no run."""
+    from corpusmill.pipeline.report.html import render_body
+    from corpusmill.pipeline.report.query.run import open_run
+    from corpusmill.pipeline.report.summary import read_summary
+
+    _, page = render_body(read_summary(folder))
+    return check(open_run(folder), list(page.queries.values()))
 
 
 def check(run: "Run", every: Sequence[Shown]) -> Iterator[Checked]:
@@ -71,3 +84,14 @@ def same(our: Any, their: Any) -> bool:
     if math.isnan(our) or math.isnan(their):
         return math.isnan(our) and math.isnan(their)
     return math.isclose(our, their, rel_tol=CLOSE, abs_tol=NOUGHT)
+
+
+def sentences(checked: Checked) -> list[str]:
+    """What a terminal says of one query: one line where all is equal."""
+    shown = checked.shown
+    what = f"{shown.name}: {shown.title}"
+    if checked.failed:
+        return [f"{what}: the query fails: {checked.failed}"]
+    if checked.differences:
+        return [f"{what}: {len(checked.differences):,} differences", *(f"  {sentence}" for sentence in checked.differences[:MOST])]
+    return [f"{what}: {shown.numbers:,} numbers"]

@@ -10,11 +10,15 @@ import duckdb
 
 from corpusmill.pipeline.manifest import TRIAL
 from corpusmill.pipeline.report.read import RunReader
+from corpusmill.pipeline.report.training import TRAINED
 
-#: What the manifests do not name: files of the run itself, logs, and what a stage publishes beside its tasks.
-OTHERS = ("run.json", "metrics.jsonl", *(f"{stage}/logs/{name}.jsonl" for stage in ("pretrain", "sft", "align")
-          for name in ("train", "speed", "samples")), *(f"{stage}/metrics.json" for stage in ("pretrain", "sft", "align")),
-          "evaluate/scores.json", "evaluate/samples.json")  # fmt: skip
+#: What the page reads by its place, whether or not a manifest names it.
+OTHERS = (
+    "run.json", "metrics.jsonl", "tokenizer/quality.json", "tokens/plan.json", "tokens/train/shards.json",
+    "tokens/validation/shards.json", *(f"{stage}/logs/{name}.jsonl" for stage in TRAINED for name in ("train", "speed", "samples")),
+    *(f"{stage}/metrics.json" for stage in TRAINED), "align/pair_sources.json", "align/judged.json", "evaluate/scores.json",
+    "evaluate/samples.json",
+)  # fmt: skip
 
 
 def find_files(reader: RunReader) -> dict[str, str]:
