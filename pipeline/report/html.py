@@ -21,6 +21,7 @@ from corpusmill.pipeline.report.dedup_details import FULL
 from corpusmill.pipeline.report.duplicates import LISTS, evidence
 from corpusmill.pipeline.report.funnel import packings
 from corpusmill.pipeline.report.histogram import Histogram, number
+from corpusmill.pipeline.report.near_view import NearMisses, near_misses
 from corpusmill.pipeline.report.page import templates, whole_page
 from corpusmill.pipeline.report.read import DATA_STAGES, Rule
 from corpusmill.pipeline.report.shown import Shown
@@ -90,23 +91,9 @@ class Page:
             self.figures[shown["figure"]] = figures.histogram_figure(histogram, [Rule("", "", column, "yes: >=", own)])
         return shown
 
-    def near_misses(self, decisions: Decisions) -> list[dict[str, Any]]:
-        """For each rule that fired or could: the documents just dropped and just kept, with the beginning of their text."""
-        stage = decisions.stage
-        before = {"filter": "ingest", "dedup": "filter"}.get(stage)
-        if before is not None and self.summary.reader.stages[before].status == "missing":
-            before = "ingest"
-        samples = [s for group in (decisions.just_dropped, decisions.just_kept) for best in group.values() for s in best]
-        texts = self.summary.reader.texts(before, {s.id for s in samples}, SAMPLE_TEXT) if before else {}
-        thresholds = {rule.rule: rule for rule in decisions.thresholds}
-        shown = []
-        for rule in decisions.by_removal()[:MAX_TABLE]:
-            sides = [
-                (side, [{"sample": s, "text": texts.get(s.id, "")} for s in group.get(rule.name, [])])
-                for side, group in (("dropped", decisions.just_dropped), ("kept", decisions.just_kept))
-            ]
-            shown.append({"rule": rule, "threshold": thresholds.get(rule.name), "sides": sides})
-        return shown
+    def near_misses(self, decisions: Decisions) -> list[NearMisses]:
+        """For each rule that fired: the documents just dropped and just kept, with the beginning of their text."""
+        return near_misses(self.summary.reader, decisions, MAX_TABLE, SAMPLE_TEXT)
 
     def curves(self, training: Training) -> list[dict[str, Any]]:
         """The charts of a training, the loss first."""
