@@ -18,6 +18,8 @@ from corpusmill.pipeline.report.explore.explorer import Explorer
 STATIC = Path(__file__).with_name("static")
 KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 PLOTLY = "plotly.js"
+#: What the report's page needs for plotly's sake, this one needs, too.
+SHARED = {"before_plotly.js", "plotly.css"}
 #: Requests that are worked on at a time, and how long one waits for its turn (seconds).
 AT_A_TIME, TURN = 4, 20
 
@@ -82,9 +84,10 @@ def static_file(name: str) -> Response:
     """A file of the page, or the charts' script out of the installed plotly."""
     if name == PLOTLY:
         return Response(_plotly(), headers={"cache-control": "no-cache"}, media_type="text/javascript")
-    if name not in _static_names():
+    if name not in SHARED | _static_names():
         raise HTTPException(404, "There is no such file")
-    return Response((STATIC / name).read_bytes(), headers={"cache-control": "no-cache"}, media_type=KINDS[Path(name).suffix])
+    folder = STATIC.parent.parent if name in SHARED else STATIC
+    return Response((folder / name).read_bytes(), headers={"cache-control": "no-cache"}, media_type=KINDS[Path(name).suffix])
 
 
 def _static_names() -> set[str]:
