@@ -92,7 +92,7 @@ class Explorer:
         self.loading, self.seconds = None, time.monotonic() - started
 
     def _load(self, name: str) -> None:
-        rows, _ = self.reader.report_rows(name)
+        rows = sum(task.rows_in for task in self.reader.stages[name].tasks)  # of dedup more than it writes
         self.loading = progress = {"stage": name, "rows": 0, "of": rows}
         need = self._bytes(name, rows)
         if need > 0.8 * available_memory():
