@@ -95,6 +95,10 @@ class Explorer:
                 loaded.orders.prepare(self._go_on)
         except Stopped:
             pass
+        except Exception as error:  # noqa: BLE001 - the last boundary of a thread: the page must not wait for what never comes
+            self.reader.warn(f"internal error while the reports were loaded ({type(error).__name__}: {error}).")
+        finally:
+            self.loading = None
 
     def stop(self) -> None:
         """Ends the loading, if it is going on."""
