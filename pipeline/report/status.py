@@ -56,7 +56,7 @@ class Status:
             "run": self.storage.root, "state": state, "sentence": "", "lock": lock,
             **{name: said[name] if said else None for name in ("host", "process", "began", "ended", "failure")},
             "seconds": _between(said, now), "last_sign_seconds": self._last_sign(stage, now),
-            "stages": [self._stage(name, said, stage, open_) for name in recipe], "phase": None, "training": None,
+            "stages": [self._stage(name, said, stage, going) for name in recipe], "phase": None, "training": None,
             "earlier_phases": [_earlier(phase) for phase in said["phases"] if phase["ended"]] if said else [],
         }  # fmt: skip
         if current is not None:
@@ -102,7 +102,7 @@ class Status:
         begun = [name for name in STAGES if said and name in said["stages_began"]]
         return begun[-1] if begun else None
 
-    def _stage(self, name: str, said: dict[str, Any] | None, now: str | None, open_: bool) -> dict[str, Any]:
+    def _stage(self, name: str, said: dict[str, Any] | None, now: str | None, going: bool) -> dict[str, Any]:
         """One stage; documents in and out are known of data stages that are complete."""
         tail = self.tails[name]
         asked = said["stages"] if said else []
@@ -110,7 +110,7 @@ class Status:
             status = "running"
         elif tail.complete:
             status = "complete"
-        elif open_ and name in asked:
+        elif going and name in asked:
             status = "to come"
         else:
             status = "unfinished" if tail.tasks else "not run"

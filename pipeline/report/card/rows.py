@@ -103,14 +103,14 @@ def provenance_rows(reader: RunReader) -> list[Row]:
     return rows
 
 
-def recipe(reader: RunReader, last: str) -> str:
+def recipe(reader: RunReader) -> str:
     """The recipe with all its defaults, as YAML: the stages up to the documents, and those of the tokens where the run has them."""
     import yaml
 
     given = reader.description.get("recipe")
     names = [name for name in MAKING if reader.stages[name].status != "missing"] if isinstance(given, dict) else []
     kept = {name: given[name] for name in names if name in given} if isinstance(given, dict) else {}
-    return yaml.safe_dump(kept, sort_keys=False, allow_unicode=False, width=120) if kept else ""
+    return yaml.safe_dump(kept, sort_keys=False, allow_unicode=False, width=120).rstrip() if kept else ""
 
 
 def command(reader: RunReader, last: str) -> str:

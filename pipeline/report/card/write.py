@@ -72,9 +72,9 @@ def render(summary: Summary, contents: Contents, title: str, licence: str | None
         "rules": {name: rule_rows(decisions) for name, decisions in summary.decisions.items() if name != "dedup"},
         "urls": rows.url_rows(reader), "copies": rows.copy_rows(summary), "pii": pii,
         "classifiers": rows.classifier_rows(summary.classifiers), "sets": rows.set_names(reader), "tokenizer": tokenizer_rows(summary),
-        "recipe": rows.recipe(reader, contents.stage), "command": rows.command(reader, contents.stage), "versions": rows.versions(reader),
+        "recipe": rows.recipe(reader), "command": rows.command(reader, contents.stage), "versions": rows.versions(reader),
         "provenance": rows.provenance_rows(reader), "limits": limits(summary, contents, pii),
-        "warnings": [*outdated(reader, contents.stage), *summary.warnings], "most_warnings": WARNINGS,
+        "warnings": _warnings(summary, contents), "most_warnings": WARNINGS,
     }  # fmt: skip
     body: str = environment("corpusmill.pipeline.report.card").get_template("card.md.jinja").render(facts)
     return front_matter(header(summary, contents, title, licence)) + body
@@ -127,6 +127,12 @@ def _abstract(summary: Summary, contents: Contents) -> str:
         parts.append(f"fetched on {contents.first}" if same else f"fetched from {contents.first} to {contents.last}")
     done = [word for stage, word in (("filter", "filtered"), ("dedup", "deduplicated")) if summary.reader.stages[stage].status == "complete"]
     return " ".join(parts) + (f", {' and '.join(done)}" if done else "") + "."
+
+
+def _warnings(summary: Summary, contents: Contents) -> list[str]:
+    """What the run warned of, without what it says of trainings."""
+    later = tuple(f"{name}: " for name in summary.reader.stages if name not in rows.MAKING)
+    return [*outdated(summary.reader, contents.stage), *(sentence for sentence in summary.warnings if not sentence.startswith(later))]
 
 
 def _unfinished(summary: Summary, contents: Contents) -> list[str]:
