@@ -13,7 +13,7 @@ from corpusmill.pipeline.report.histogram import number
 from corpusmill.pipeline.report.passages import Comparison, Passage
 from corpusmill.pipeline.report.read import RunReader
 from corpusmill.pipeline.report.safe import safe_line
-from corpusmill.pipeline.report.why import resolve
+from corpusmill.pipeline.report.why_find import resolve
 
 #: Clusters of one list, or of each of the three.
 ONE, EACH = 10, 3

@@ -1,9 +1,20 @@
 """`report.html`: the whole run on one page that holds all it needs and lets nothing else in: see page.py."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
-from corpusmill.pipeline.report import classifier_figures, figures, tokenizers
+from corpusmill.pipeline.report import (
+    classifier_figures,
+    figures,
+    shown_dedup,
+    shown_inside,
+    shown_times,
+    shown_tokenizer,
+    shown_tokens,
+    shown_training,
+    tokenizers,
+)
 from corpusmill.pipeline.report.contamination import stayed
 from corpusmill.pipeline.report.decisions import Decisions
 from corpusmill.pipeline.report.dedup_details import FULL
@@ -12,27 +23,45 @@ from corpusmill.pipeline.report.funnel import packings
 from corpusmill.pipeline.report.histogram import Histogram, number
 from corpusmill.pipeline.report.page import templates, whole_page
 from corpusmill.pipeline.report.read import DATA_STAGES, Rule
+from corpusmill.pipeline.report.shown import Shown
+from corpusmill.pipeline.report.status import unfinished
+from corpusmill.pipeline.report.status_view import clock
 from corpusmill.pipeline.report.summary import Summary, read_summary, stage_times
 from corpusmill.pipeline.report.training import Training
-from corpusmill.pipeline.report.training_figures import HEIGHT, training_charts
+from corpusmill.pipeline.report.training_figures import HEIGHT, drawn, training_charts
 
 REPORT_FILE = "report.html"
+#: What gives the queries of each section.
+QUERIES = {
+    "dedup": shown_dedup, "inside": shown_inside, "tokenizer": shown_tokenizer, "tokens": shown_tokens, "training": shown_training,
+    "times": shown_times,
+}  # fmt: skip
 SAMPLE_TEXT = 700
 #: Warnings, rules and histograms that a page shows; beyond, it says how many more there are.
 MAX_WARNINGS, MAX_TABLE, MAX_HISTOGRAMS = 50, 100, 80
 
 
 class Page:
-    """Collects the page's charts while the template asks for them."""
+    """Collects the page's charts, and the queries of all that it shows, while the template asks for them."""
 
     def __init__(self, summary: Summary):
         self.summary = summary
         self.figures: list[figures.Figure] = []
+        self.queries: dict[str, Shown] = {}
 
     def chart(self, figure: figures.Figure) -> int:
         """Registers a chart; returns its number."""
         self.figures.append(figure)
         return len(self.figures) - 1
+
+    def shown(self, shown: Shown) -> Shown:
+        """Registers the query of a table or chart, under another name where its own is taken."""
+        name, number = shown.name, 1
+        while name in self.queries:
+            number += 1
+            name = f"{shown.name}-{number}"
+        self.queries[name] = shown if number == 1 else replace(shown, name=name)
+        return self.queries[name]
 
     def histograms(self, decisions: Decisions) -> list[dict[str, Any]]:
         """The charts of a stage: columns with a threshold first, then the others, each in the report's order."""
@@ -83,8 +112,9 @@ class Page:
 
     def curves(self, training: Training) -> list[dict[str, Any]]:
         """The charts of a training, the loss first."""
-        return [{"title": title, "caption": caption, "figure": self.chart(figure), "height": HEIGHT}
-                for title, caption, figure in training_charts(training)]  # fmt: skip
+        charts = zip(training_charts(training), drawn(training), strict=True)
+        return [{"title": title, "caption": caption, "figure": self.chart(figure), "height": HEIGHT,
+                 "query": self.shown(shown_training.curve(curve, training))} for (title, caption, figure), curve in charts]  # fmt: skip
 
 
 def caption(histogram: Histogram, thresholds: bool) -> str:
@@ -104,15 +134,21 @@ def caption(histogram: Histogram, thresholds: bool) -> str:
 
 def render(summary: Summary) -> str:
     """The page's HTML. Equal runs give equal pages but for the times of metrics.jsonl."""
+    body, page = render_body(summary)
+    return whole_page("Corpusmill report", body, page.figures)
+
+
+def render_body(summary: Summary) -> tuple[str, Page]:
+    """What stands on the page, and its charts and queries."""
     page = Page(summary)
     body = templates(SAMPLE_TEXT).get_template("report.html.jinja").render(
-        page=page, s=summary, figures=figures, classifier_figures=classifier_figures, tokenizers=tokenizers,
+        page=page, queries=QUERIES, s=summary, figures=figures, classifier_figures=classifier_figures, tokenizers=tokenizers,
         data_stages=DATA_STAGES, times=stage_times(summary.measures),
         max_warnings=MAX_WARNINGS, max_table=MAX_TABLE, lists=LISTS, evidence=evidence,
-        full_shown=FULL, stayed=stayed, packings=packings(summary.tokens),
+        progress=unfinished(summary.reader.storage.root), clock=clock, full_shown=FULL, stayed=stayed, packings=packings(summary.tokens),
         description=json.dumps(summary.reader.description, indent=2, ensure_ascii=False, sort_keys=True),
     )  # fmt: skip
-    return whole_page("Corpusmill report", body, page.figures)
+    return body, page
 
 
 def write_report(folder: str) -> str:

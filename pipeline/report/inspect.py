@@ -1,111 +1,133 @@
-"""Rows of a run's reports, or of any one shard, as a table or as JSON lines."""
+"""Rows of a run's reports, or of any one shard: as a table, as JSON lines, or as CSV."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from rich.console import Console
-from rich.text import Text
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.report.histogram import number
-from corpusmill.pipeline.report.read import Rule, RunReader
-from corpusmill.pipeline.report.safe import safe_line
-from corpusmill.pipeline.report.tables import show, table
-from corpusmill.pipeline.schemas import REPORT
-from corpusmill.pipeline.shards import iter_tables, open_parquet
+from corpusmill.pipeline.report.choose import Choice, Rows, check_rules, choose, file_rows, property_values, report_rows, shown, there
+from corpusmill.pipeline.report.inspect_view import Shown, show_rows
+from corpusmill.pipeline.report.machine import print_csv, print_json_lines
+from corpusmill.pipeline.report.query.run import open_run
+from corpusmill.pipeline.shards import open_parquet
 from corpusmill.pipeline.storage import Storage
 
-#: Values shown of a document (`why` and `--json` show all).
-VALUES = 6
-#: Columns that say where a record lies or why in words: no values.
-NO_VALUES = {"source", "offset", "length", "reason"}
-#: Stages whose report has a row a document, the one that decides most first.
-REPORTED = ("filter", "dedup", "ingest", "tokens")
 TOKENS_A_ROW = 16
 TOKENIZER = "tokenizer/tokenizer.json"
 Row = dict[str, Any]
 
 
-def inspect(target: str, *, stage: str | None, rule: str | None, kept: bool | None, limit: int, as_json: bool, console: Console) -> None:
-    """Shows rows of a run's report (of `stage`, else of the stage that has `rule`, else of the filter), or of one file.
+@dataclass(frozen=True)
+class Wanted:
+    """Which rows in which form: `columns` empty means all, `limit` 0 all rows, `form` is `table`, `json` or `csv`."""
 
-    `rule` and `kept` choose rows of a report. Raises InputError for what is not there.
+    choice: Choice = Choice()
+    columns: tuple[str, ...] = ()
+    order: str | None = None
+    descending: bool = False
+    limit: int = 20
+    offset: int = 0
+    form: str = "table"
+
+
+def inspect(target: str, stage: str | None, wanted: Wanted, console: Console) -> None:
+    """Shows rows of a run's report (of `stage`, else of the stage that has the first rule, else of the filter), or of one file.
+
+    Raises InputError for what is not there.
     """
     path = Path(target)
-    if path.is_file():
-        if stage is not None:
-            raise InputError(f"{target}: --stage is for a run's folder, and this is one file.")
-        rows, title, rules = _file_rows(path, rule, kept), target, []
+    if not path.is_file():
+        _inspect_run(target, stage, wanted, console)
+        return
+    if stage is not None:
+        raise InputError(f"{target}: --stage is for a run's folder, and this is one file.")
+    if path.name.lower().endswith((".bin", ".jsonl", ".json", ".ndjson")):
+        _inspect_plain(path, wanted, console)
     else:
-        reader = RunReader(target)
-        stage = _stage(reader, target, stage, rule)
-        _check_rule(reader, stage, rule)
-        rows, title = _chosen(reader.tables(stage, "report"), rule, kept), f"{stage}: report"
-        rules = reader.rules(stage)
-    shown = [row for row, _ in zip(rows, range(limit), strict=False)]
-    if as_json:
-        for row in shown:
-            print(json.dumps(row, default=str))  # ASCII: escapes keep control characters harmless
-    elif not shown:
-        console.print("No such rows.")
+        _inspect_parquet(path, wanted, console)
+
+
+def _inspect_run(target: str, stage: str | None, wanted: Wanted, console: Console) -> None:
+    run = open_run(target)
+    name, rows = report_rows(run, stage, wanted.choice.rules)
+    check_rules(run, name, wanted.choice.rules)
+    choose(rows, wanted.choice, run)
+    notes = [f"{target}: {sentence}" for sentence in run.warnings]
+    if run.reader.stages[name].status == "unfinished":
+        notes.append(f"{name} is not finished, so there may be more documents.")
+    _show(rows, wanted, Shown(f"{name}: report", run.rules(name), target, notes=notes), console)
+
+
+def _inspect_parquet(path: Path, wanted: Wanted, console: Console) -> None:
+    with open_parquet(Storage(str(path.parent)), path.name):
+        pass  # one sentence where it is no Parquet file
+    rows = file_rows(str(path))
+    needed = {"kept": wanted.choice.kept is not None, "failed": bool(wanted.choice.rules or wanted.choice.alone),
+              "url": bool(wanted.choice.url or wanted.choice.host)}  # fmt: skip
+    for column, is_needed in needed.items():
+        if is_needed and column not in rows.columns:
+            options = ", ".join(wanted.choice.options())
+            raise InputError(f"{path}: no column {column!r}, so {options} has no meaning here.")
+    choose(rows, wanted.choice)
+    _show(rows, wanted, Shown(str(path)), console)
+
+
+def _inspect_plain(path: Path, wanted: Wanted, console: Console) -> None:
+    """A file that is read from its beginning: JSON lines, or tokens."""
+    given = [*wanted.choice.options(), *(["--order"] if wanted.order else [])]
+    if given:
+        raise InputError(f"{path}: {', '.join(given)} has no meaning here: that is for reports and other Parquet files.")
+    rows = _token_rows(path) if path.name.lower().endswith(".bin") else _json_rows(path)
+    end = wanted.offset + wanted.limit if wanted.limit else None
+    rows = islice(rows, wanted.offset, end)
+    if wanted.columns:
+        rows = ({name: row.get(name) for name in wanted.columns} for row in rows)
+    if wanted.form == "csv":
+        found = list(rows)
+        names = list(wanted.columns) or list(dict.fromkeys(name for row in found for name in row))
+        print_csv(found, names)
     else:
-        _print(shown, title, rules, console)
+        _print(rows, list(wanted.columns), wanted, Shown(str(path)), console)
 
 
-def _stage(reader: RunReader, target: str, stage: str | None, rule: str | None) -> str:
-    there = [name for name in REPORTED if reader.stages[name].outputs("report/")]
-    if not there:
-        raise InputError(f"{target}: no stage of this run has a report yet.")
-    if stage is None:
-        return next((name for name in there if rule is not None and rule in _rule_names(reader, name)), there[0])
-    if stage not in there:
-        raise InputError(f"{target}: the stage {stage!r} has no report (there are {', '.join(there)}).")
-    return stage
+def _show(rows: Rows, wanted: Wanted, about: Shown, console: Console) -> None:
+    for column in wanted.columns:
+        rows.column(column)
+    columns = list(wanted.columns) or list(rows.columns)
+    found = rows.read(columns, rows.order(wanted.order, wanted.descending), wanted.limit, wanted.offset)
+    if wanted.form == "table":
+        about.total = rows.count()
+        if not about.total:
+            about.notes += _nothing(rows, wanted.choice)
+        about.asked = list(dict.fromkeys([*wanted.choice.least, *wanted.choice.most, *([wanted.order] if wanted.order else [])]))
+    _print(found, columns, wanted, about, console)
 
 
-def _rule_names(reader: RunReader, stage: str) -> list[str]:
-    names = {rule.rule for rule in reader.rules(stage)}
-    for shard in reader.tables(stage, "report", ["failed"]):
-        names.update(str(name) for name in pc.unique(pc.list_flatten(shard["failed"])).to_pylist())
-    return sorted(names)
+def _print(rows: Iterator[Row], columns: Sequence[str], wanted: Wanted, about: Shown, console: Console) -> None:
+    if wanted.form == "json":
+        print_json_lines(rows)
+    elif wanted.form == "csv":
+        print_csv(rows, columns)
+    else:
+        about.offset = wanted.offset
+        about.columns = list(wanted.columns)
+        show_rows(list(rows), about, console)
 
 
-def _check_rule(reader: RunReader, stage: str, rule: str | None) -> None:
-    if rule is not None:
-        names = _rule_names(reader, stage)
-        if rule not in names:
-            raise InputError(f"{stage}: there is no rule {rule!r} (its rules are {', '.join(names) or 'none'}).")
-
-
-def _chosen(tables: Iterator[pa.Table], rule: str | None, kept: bool | None) -> Iterator[Row]:
-    """The rows of report tables that failed `rule` and were (not) kept."""
-    for shard in tables:
-        if kept is not None:
-            shard = shard.filter(pc.equal(shard["kept"], kept))
-        for row in shard.to_pylist():
-            if rule is None or rule in row["failed"]:
-                yield row
-
-
-def _file_rows(path: Path, rule: str | None, kept: bool | None) -> Iterator[Row]:
-    name = path.name.lower()
-    if name.endswith(".bin"):
-        return _token_rows(path)
-    if name.endswith((".jsonl", ".json", ".ndjson")):
-        return _json_rows(path)
-    folder = Storage(str(path.parent))
-    tables = iter_tables(folder, path.name)
-    if rule is None and kept is None:
-        return (row for shard in tables for row in shard.to_pylist())
-    with open_parquet(folder, path.name) as file:
-        missing = [column for column in ("kept", "failed") if column not in file.schema_arrow.names]
-    if missing:
-        raise InputError(f"{path}: no column {missing[0]!r}, so --rule, --kept and --dropped have no meaning here.")
-    return _chosen(tables, rule, kept)
+def _nothing(rows: Rows, choice: Choice) -> Iterator[str]:
+    """Why there may be no such rows: a language, crawl file or host that no row has, with those that there are."""
+    for name in ("language", "source", "host"):
+        value = getattr(choice, name)
+        values = property_values(rows, name) if value is not None else []
+        if values and value not in values:
+            yield f"no document has the {name} {shown(value)} ({there(value, values, f'{name}s')})."
+    if choice.kept and choice.rules:
+        yield "a document that fails a rule is dropped; corpusmill sample RUN --rule RULE --near --kept shows those that it just let pass."
 
 
 def _json_rows(path: Path) -> Iterator[Row]:
@@ -114,7 +136,7 @@ def _json_rows(path: Path) -> Iterator[Row]:
             if line.strip():
                 try:
                     row = json.loads(line)
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     raise InputError(f"{path}:{place}: not a line of JSON ({error}).") from error
                 yield row if isinstance(row, dict) else {"value": row}
 
@@ -134,37 +156,3 @@ def _token_rows(path: Path) -> Iterator[Row]:
     for first in range(0, len(tokens), TOKENS_A_ROW):
         ids = tokens[first : first + TOKENS_A_ROW]
         yield {"first": first, "tokens": " ".join(map(str, ids.tolist())), "text": names_of.text(ids) if names_of else ""}
-
-
-def _print(rows: list[Row], title: str, rules: list[Rule], console: Console) -> None:
-    """A report's rows with the decision and the values behind it; any other row as names and values."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    if set(REPORT.names) <= set(names):
-        made = table(title, "document", "decision")
-        for row in rows:
-            document = f"{safe_line(row['url'] or '', 120)}\n{safe_line(row['id'], 40)}"
-            made.add_row(Text(document), _decision(row, names, rules))
-        made.columns[0].min_width = 32
-    else:
-        made = table(title, "row", "values")
-        for place, row in enumerate(rows):
-            pairs = [f"{name}: {safe_line(number(value), 240)}" for name, value in row.items() if value is not None]
-            made.add_row(str(place), Text("\n".join(safe_line(pair, 300) for pair in pairs)))
-    for column in made.columns:
-        column.no_wrap = False
-    made.show_lines = True
-    show(made, console)
-
-
-def _decision(row: Row, names: list[str], rules: list[Rule]) -> Text:
-    """Kept, or dropped by which rules; then why in words, and the values that failed, or the first ones."""
-    failed = row["failed"] or []
-    broken = [rule.column for rule in rules if rule.rule in failed]
-    others = [name for name in names if name not in {*REPORT.names, *NO_VALUES} or name == "chars_in"]
-    values = [name for name in dict.fromkeys(broken or others) if row.get(name) is not None]
-    text = Text("kept", style="green") if row["kept"] else Text(f"dropped: {safe_line(', '.join(failed), 400)}", style="red")
-    if row.get("reason"):
-        text.append(f"\n{safe_line(row['reason'], 200)}")
-    for name in values[:VALUES]:
-        text.append(f"\n{name} = {safe_line(number(row[name]), 60)}", style="dim not green not red")
-    return text

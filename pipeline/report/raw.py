@@ -10,7 +10,8 @@ from corpusmill.pipeline.ingest.original import NO_RECORDS, ROWS, original_of
 from corpusmill.pipeline.ingest.record import read_stretch
 from corpusmill.pipeline.report.read import RunReader
 from corpusmill.pipeline.report.safe import safe_line, safe_text
-from corpusmill.pipeline.report.why import NO_PAGE, resolve
+from corpusmill.pipeline.report.why import NO_PAGE
+from corpusmill.pipeline.report.why_find import resolve
 from corpusmill.pipeline.storage import is_remote
 
 COLUMNS = ("id", "url", "source", "offset", "length", "record_type", "failed", "reason")

@@ -30,6 +30,12 @@ def read_status(folder: str) -> dict[str, Any]:
     return Status(folder).read()
 
 
+def unfinished(folder: str) -> dict[str, Any] | None:
+    """The status of a run that has not come to its end; None of one that is complete."""
+    found = read_status(folder)
+    return None if found["state"] == "complete" else found
+
+
 class Status:
     """Looks at one run again and again: each look reads only what has come since the one before."""
 

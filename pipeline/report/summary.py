@@ -10,7 +10,7 @@ from corpusmill.pipeline.report.decisions import Decisions, read_decisions
 from corpusmill.pipeline.report.dedup_details import DedupDetails, read_dedup_details
 from corpusmill.pipeline.report.duplicates import Duplicates, read_duplicates
 from corpusmill.pipeline.report.funnel import Component, FunnelRow, funnel, mixture, token_splits
-from corpusmill.pipeline.report.origins import Origin, read_origins
+from corpusmill.pipeline.report.origins import Origin, OriginMeasures
 from corpusmill.pipeline.report.read import DATA_STAGES, RunReader
 from corpusmill.pipeline.report.tokenizers import Judgement, read_judgement
 from corpusmill.pipeline.report.training import Scores, Training, read_figures, read_samples, read_scores, read_training
@@ -45,8 +45,9 @@ def read_summary(folder: str, deep: bool = True) -> Summary:
     """Reads a run. `deep=False` leaves out what only the page shows: histograms, samples, origins, cluster texts."""
     reader = RunReader(folder)
     decisions = {}
+    origins = OriginMeasures()
     for stage in DATA_STAGES:
-        found = read_decisions(reader, stage, histograms=deep, samples=deep)
+        found = read_decisions(reader, stage, histograms=deep, samples=deep, others=origins.of(reader, stage) if deep else ())
         if found is not None:
             decisions[stage] = found
     summary = Summary(
@@ -57,7 +58,7 @@ def read_summary(folder: str, deep: bool = True) -> Summary:
     )  # fmt: skip
     summary.benchmarks = read_benchmarks(reader, summary.scores.models, summary.scores.sections, examples=deep)
     if deep:
-        summary.origins = read_origins(reader)
+        summary.origins = origins.read(reader)
         summary.alignment = read_alignment(reader)
     summary.warnings = warnings(summary)
     return summary

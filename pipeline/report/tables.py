@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from corpusmill.pipeline.report.histogram import number
+from corpusmill.pipeline.report.read import Rule
 from corpusmill.pipeline.report.safe import safe_line
 
 
@@ -31,6 +32,11 @@ def show(made: Table, console: Console) -> None:
 def cell(value: Any, limit: int = 200) -> Text:
     """A table cell that holds only harmless text; rich markup in it has no meaning."""
     return Text("" if value is None else safe_line(number(value), limit))
+
+
+def limit(rule: Rule) -> str:
+    """A rule's threshold in a few characters: `< 20`."""
+    return safe_line(f"{rule.comparison} {number(rule.threshold)}", 80)
 
 
 def share(part: int, whole: int) -> str:

@@ -6,9 +6,9 @@ from rich.console import Console
 from rich.text import Text
 
 from corpusmill.pipeline.report.safe import quoted, safe_line
-from corpusmill.pipeline.report.tables import cell, show, table
+from corpusmill.pipeline.report.tables import cell, limit, show, table
 from corpusmill.pipeline.report.trace import Traced
-from corpusmill.pipeline.report.why import TOLD, limit
+from corpusmill.pipeline.report.why import TOLD
 
 
 def show_trace(traced: Traced, as_json: bool, console: Console) -> None:

@@ -1,142 +1,160 @@
-"""`why`: what happened to one document in each stage, with every value that was measured."""
+"""`why`: what happened to one document in each stage, with every value that was measured, and what would have to change."""
 
-import re
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import pyarrow.compute as pc
 from rich.console import Console
-from rich.text import Text
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.report.histogram import number
+from corpusmill.pipeline.report.machine import as_json
+from corpusmill.pipeline.report.query.run import Run, open_run
 from corpusmill.pipeline.report.read import Place, Rule, RunReader
-from corpusmill.pipeline.report.safe import safe_line, safe_text
-from corpusmill.pipeline.report.tables import cell, table
+from corpusmill.pipeline.report.safe import safe_line
+from corpusmill.pipeline.report.token_place import first_token
+from corpusmill.pipeline.report.why_change import Change, change, distance
 from corpusmill.pipeline.report.why_dedup import TOLD as DEDUP_TOLD
 from corpusmill.pipeline.report.why_dedup import dedup_facts
+from corpusmill.pipeline.report.why_find import Passages, find_passage, is_text, not_found, resolve, spellings
+from corpusmill.pipeline.report.why_view import show_passages, show_story
 from corpusmill.pipeline.schemas import REPORT
 
 #: The stages with a row a document, in the order in which a document meets them.
 REPORTED = ("ingest", "filter", "dedup", "tokens")
-_ID = re.compile(r"[0-9a-f]{4,32}")
 #: Columns that the story tells in words rather than in the table of values.
 TOLD = {*REPORT.names, "source", "offset", "length", "split", "shards", "copies", "reason", *DEDUP_TOLD}
 TEXT = 400
+#: Documents listed that hold a passage.
+LISTED = 10
 #: The rule of `ingest` for records of a kind that holds no page.
 NO_PAGE = "record_type"
 
-Story = list[tuple[Place, dict[str, Any]]]
+
+@dataclass
+class Told:
+    """One stage's row about the document: `facts` are sentences, `values` the measured ones with the rules that look at them."""
+
+    place: Place
+    row: dict[str, Any]
+    facts: list[str]
+    values: dict[str, tuple[Any, list[Rule]]]
+    change: Change | None
+    commands: list[str] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        row, failed = self.row, self.row.get("failed") or []
+        checks = [
+            {
+                **asdict(rule), "value": value, "failed": rule.rule in failed, "distance": distance(rule, value),
+            }
+            for value, rules in self.values.values() for rule in rules
+        ]  # fmt: skip
+        return {
+            "stage": self.place.stage, "kept": row.get("kept"), "failed": failed, "facts": self.facts, "row": row, "checks": checks,
+            "change": asdict(self.change) if self.change else None, "commands": self.commands,
+        }  # fmt: skip
 
 
-def why(folder: str, document: str, console: Console) -> None:
-    """Explains one document, given by URL, id, or an id's beginning (four characters or more) that no other has.
+@dataclass
+class Story:
+    """What is known of one id: its rows stage by stage (several a stage where the crawl has it more than once), and its text's beginning."""
 
-    Raises InputError where the run knows no such document, or where the beginning fits several.
+    id: str
+    url: str | None
+    told: list[Told]
+    text: str
+
+    @property
+    def holds_no_page(self) -> bool:
+        """Whether these are records such as requests, which a crawl keeps beside each page under the page's URL."""
+        return all(told.place.stage == "ingest" and told.row.get("failed") == [NO_PAGE] for told in self.told)
+
+    def as_json(self) -> dict[str, Any]:
+        return {"id": self.id, "url": self.url, "stages": [told.as_json() for told in self.told], "text": self.text}
+
+
+def why(folder: str, document: str, console: Console, in_texts: bool = False, form: str = "text") -> None:
+    """Explains one document, given by URL, id, an id's beginning (four characters or more), or a passage of its text.
+
+    `in_texts`: look for a passage only. `form` is `text` or `json`. Raises InputError where the run knows no such document, or where the
+    beginning of an id fits several.
     """
-    reader = RunReader(folder)
+    run = open_run(folder)
+    reader = run.reader
     stages = [name for name in REPORTED if reader.stages[name].outputs("report/")]
     if not stages:
         raise InputError(f"{folder}: no stage of this run has a report yet.")
-    ids = resolve(reader, stages, document)
-    if not ids:
-        raise InputError(
-            f"{folder}: no document has the URL or id {safe_line(document, 200)!r}; "
-            f"corpusmill inspect {folder} --limit 5 shows some (a URL has to be written as the crawl has it)."
-        )
-    stories = [_story(reader, stages, id_) for id_ in ids]
-    pages = [story for story in stories if not _holds_no_page(story)] or stories
-    for story in pages:
-        _explain(reader, story, console)
-    if len(pages) < len(stories):
-        others = "; ".join(
-            safe_line(str(row.get("reason") or row["id"]), 120) for story in stories if story not in pages for _, row in story
-        )
-        console.print(Text(f"Also in the crawl under this URL: {others}.", style="dim"))
-    unfinished = [name for name, state in reader.stages.items() if state.status == "unfinished"]
-    if unfinished:
-        console.print(Text(f"Note: {', '.join(unfinished)} not finished, so the story may go on.", style="yellow"))
+    ids, passages = _search(reader, stages, document, in_texts)
+    stories = [story for id_ in ids if (story := _story(run, stages, id_)) is not None]
+    pages = [story for story in stories if not story.holds_no_page] or stories
+    notes = _notes(reader, [story for story in stories if story not in pages], pages)
+    if form == "json":
+        print(as_json({"query": document, "passages": _as_json(passages), "documents": [s.as_json() for s in pages], "notes": notes}, 2))
+        return
+    if passages is not None:
+        show_passages(folder, passages, LISTED, console)
+    show_story(folder, pages, notes, console)
 
 
-def resolve(reader: RunReader, stages: list[str], document: str) -> list[str]:
-    """The ids of the documents with this URL, this id, or the one id that begins so; empty where there is none."""
-    found: dict[str, None] = {}
-    for stage in stages:
-        for shard in reader.tables(stage, "report", ["id", "url"]):
-            mask = pc.or_kleene(pc.equal(shard["id"], document), pc.fill_null(pc.equal(shard["url"], document), False))
-            found.update(dict.fromkeys(shard.filter(mask)["id"].to_pylist()))
-        if found:
-            return list(found)
-    if not _ID.fullmatch(document):
-        return []
-    for stage in stages:
-        for shard in reader.tables(stage, "report", ["id"]):
-            found.update(dict.fromkeys(shard.filter(pc.starts_with(shard["id"], document))["id"].to_pylist()))
-        if found:
-            break
-    if len(found) > 1:
-        some = ", ".join(sorted(found)[:4])
-        raise InputError(f"{document}: {len(found):,} documents have an id that begins so ({some}, ...); give more of it.")
-    return list(found)
+def _search(reader: RunReader, stages: list[str], document: str, in_texts: bool) -> tuple[list[str], Passages | None]:
+    """The ids to explain, and what holds the passage where it was looked for: of several nothing is explained."""
+    ids = [] if in_texts else resolve(reader, stages, document)
+    if ids:
+        return ids, None
+    if not in_texts and not any(map(str.isspace, document)) and "." in document:  # perhaps a URL without its beginning
+        offered = spellings(reader, stages, document, near=False)
+        if offered:
+            raise not_found(reader, stages, f"http://{document}" if is_text(document) else document)
+    passages = find_passage(reader, document, LISTED) if in_texts or is_text(document) else None
+    if passages is None or not passages.holders:
+        raise not_found(reader, stages, document)
+    return ([passages.holders[0].id] if passages.count == 1 else []), passages
 
 
-def _story(reader: RunReader, stages: list[str], id_: str) -> Story:
-    """The document's rows in the reports of all stages."""
-    told: Story = []
+def _as_json(passages: Passages | None) -> dict[str, Any] | None:
+    return None if passages is None else {**asdict(passages), "holders": [asdict(holder) for holder in passages.holders or []]}
+
+
+def _story(run: Run, stages: list[str], id_: str) -> Story | None:
+    """The document's rows in the reports of all stages; None where there is none that can be read."""
+    reader, told = run.reader, list[Told]()
     for stage in stages:
         places = reader.find(stage, "report", "id", [id_])
-        told += zip(places, reader.rows(places), strict=True)
-    return told
+        rules = reader.rules(stage) if places else []
+        told += [_told(run, place, row, rules) for place, row in zip(places, reader.rows(places), strict=False)]
+    url = next((one.row["url"] for one in told if one.row.get("url")), None)
+    return Story(id_, url, told, _text(reader, id_)) if told else None
 
 
-def _holds_no_page(story: Story) -> bool:
-    """Whether these are records such as requests, which a crawl keeps beside each page under the page's URL."""
-    return all(place.stage == "ingest" and row.get("failed") == [NO_PAGE] for place, row in story)
-
-
-def _explain(reader: RunReader, told: Story, console: Console) -> None:
-    id_ = told[0][1]["id"]
-    url = next((row["url"] for _, row in told if row.get("url")), None)
-    console.print(Text(safe_line(url or "(no URL)", 400), style="bold"))
-    console.print(Text(f"id {id_}", style="dim"))
-    for place, row in told:
-        console.print()
-        _tell(reader, place, row, console)
-    text = _text(reader, id_)
-    if text:
-        console.print()
-        console.print(Text("The text begins:", style="bold"))
-        console.print(Text(safe_text(text, TEXT)))
-    console.print()
-
-
-def _tell(reader: RunReader, place: Place, row: dict[str, Any], console: Console) -> None:
-    kept = bool(row.get("kept"))
-    head = Text(f"{place.stage}: ", style="bold") + Text("kept" if kept else "dropped", style="green" if kept else "red")
-    head.append(f"  {number(row.get('chars_in') or 0)} characters in, {number(row.get('chars_out') or 0)} out", style="dim")
-    console.print(head)
-    rules = reader.rules(place.stage)
-    for name in row.get("failed") or []:
-        console.print(Text(f"  failed {safe_line(name, 80)}{_reason(name, row, rules)}", style="red"))
-    for line in _facts(reader, row):
-        console.print(Text(f"  {line}"))
+def _told(run: Run, place: Place, row: dict[str, Any], rules: list[Rule]) -> Told:
+    values = {n: (v, [rule for rule in rules if rule.column == n]) for n, v in row.items() if n not in TOLD and v is not None}
+    made = Told(place, row, list(_facts(run.reader, row)), values, change(run, place.stage, row))
     if (row.get("cluster_size") or 1) > 1 or row.get("kept_in"):
-        what = "its copies" if kept else "the two word by word"
-        console.print(Text(f"  {what}: corpusmill clusters {reader.storage.root} --id {row['id']}", style="dim"), soft_wrap=True)
-    values = [(name, value) for name, value in row.items() if name not in TOLD and value is not None]
-    if values:
-        _print_values(values, rules, console)
+        what = "its copies" if row.get("kept") else "the two word by word"
+        made.commands.append(f"{what}: corpusmill clusters {safe_line(run.reader.storage.root, 200)} --id {safe_line(row['id'], 40)}")
+    if place.stage == "tokens" and row.get("shards"):
+        first = first_token(run.reader, row)
+        split = "" if row.get("split") == "train" else f" --split {safe_line(str(row.get('split')), 40)}"
+        if first is not None:
+            root = safe_line(run.reader.storage.root, 200)
+            made.commands.append(f"its first token: corpusmill trace {root} --shard {row['shards'][0]} --token {first}{split}")
+    return made
 
 
-def limit(rule: Rule) -> str:
-    """A rule's threshold in a few characters: `< 20`."""
-    return safe_line(f"{rule.comparison} {number(rule.threshold)}", 80)
-
-
-def _reason(name: str, row: dict[str, Any], rules: list[Rule]) -> str:
-    broken = [rule for rule in rules if rule.rule == name and row.get(rule.column) is not None]
-    parts = [f"{safe_line(rule.column, 60)} is {safe_line(number(row[rule.column]), 60)}, and fails if {limit(rule)}" for rule in broken]
-    return f": {'; '.join(parts)}" if parts else ""
+def _notes(reader: RunReader, others: list[Story], pages: list[Story]) -> list[str]:
+    notes = []
+    if others:
+        reasons = "; ".join(safe_line(str(told.row.get("reason") or told.row["id"]), 120) for story in others for told in story.told)
+        notes.append(f"also in the crawl under this URL: {reasons}.")
+    for story in pages:
+        records = max(sum(told.place.stage == stage for told in story.told) for stage in REPORTED)
+        if records > 1:
+            notes.append(f"{safe_line(story.id, 40)}: the crawl holds this page {records:,} times, byte for byte under one URL.")
+    unfinished = [name for name, state in reader.stages.items() if state.status == "unfinished"]
+    if unfinished:
+        notes.append(f"{', '.join(unfinished)} not finished, so the story may go on.")
+    return [*notes, *(safe_line(warning, 400) for warning in reader.warnings)]
 
 
 def _facts(reader: RunReader, row: dict[str, Any]) -> Iterator[str]:
@@ -149,7 +167,7 @@ def _facts(reader: RunReader, row: dict[str, Any]) -> Iterator[str]:
     if row.get("split") is not None and row.get("shards"):
         shards, count = ", ".join(map(str, row["shards"])), number(row.get("tokens") or 0)
         several = len(row["shards"]) > 1
-        where = f"split {row['split']}, shard{'s' if several else ''} {shards}"
+        where = f"split {safe_line(row['split'], 40)}, shard{'s' if several else ''} {shards}"
         times = f", {len(row['shards'])} times" if several else ""
         yield f"its tokens: {count}{times}, in {where}"
 
@@ -159,17 +177,6 @@ def _record(row: dict[str, Any]) -> str:
     if row.get("offset") is not None:
         text += f", offset {row['offset']}"
     return text + (f", length {row['length']}" if row.get("length") is not None else "")
-
-
-def _print_values(values: list[tuple[str, Any]], rules: list[Rule], console: Console) -> None:
-    made = table("", "value", ">measured", "fails if")
-    for name, value in values:
-        limits = "; ".join(f"{limit(rule)} ({rule.rule})" for rule in rules if rule.column == name)
-        made.add_row(cell(name, 40), cell(value, 40), cell(limits, 300))
-    made.columns[2].no_wrap = False
-    from rich.padding import Padding
-
-    console.print(Padding(made, (0, 0, 0, 2)))
 
 
 def _text(reader: RunReader, id_: str) -> str:

@@ -50,8 +50,13 @@ def steps(step: Annotated[str | None, typer.Argument(metavar="STEP", help="A ste
 
 
 @app.command(epilog="Example: corpusmill report runs/demo")
-def report(run: RunFolder) -> None:
+def report(
+    run: RunFolder,
+    check: Annotated[bool, typer.Option("--check", help="Only compare each number of the page with what its query gives.")] = False,
+) -> None:
     """Write RUN/report.html and show its main tables here."""
+    if check:
+        return _check(run)
     from rich.console import Console
 
     from corpusmill.pipeline.report.html import write_report
@@ -62,34 +67,19 @@ def report(run: RunFolder) -> None:
     print(f"The whole report: {path}")
 
 
-@app.command(epilog="Example: corpusmill inspect runs/demo --stage filter --rule gopher_short_doc --limit 5")
-def inspect(
-    target: Annotated[str, typer.Argument(metavar="RUN|FILE", help="A run, or one Parquet, JSONL or token file.", show_default=False)],
-    stage: Annotated[str | None, typer.Option(help="A stage of the run.")] = None,
-    rule: Annotated[str | None, typer.Option(help="Only documents that failed this rule.")] = None,
-    kept: Annotated[bool | None, typer.Option("--kept/--dropped", help="Only documents that were kept, or dropped.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Rows to show.")] = 20,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object a row.")] = False,
-) -> None:
-    """Look into a run's reports or any shard: rows, values, and which rules failed."""
-    from rich.console import Console
+def _check(run: str) -> None:
+    """Runs the queries of the page. Exits with 1 where one of them does not give the page's numbers."""
+    from corpusmill.pipeline.report.shown_check import check_report, sentences
 
-    from corpusmill.pipeline.report.inspect import inspect as show
-
-    show(target, stage=stage, rule=rule, kept=kept, limit=limit, as_json=json, console=Console())
-
-
-@app.command(epilog="Example: corpusmill why runs/demo http://example.org/page.html")
-def why(
-    run: RunFolder,
-    document: Annotated[str, typer.Argument(metavar="URL-OR-ID", help="A document's URL, or its id or the id's beginning.")],
-) -> None:
-    """Say what happened to one document in each stage, with every value that was measured."""
-    from rich.console import Console
-
-    from corpusmill.pipeline.report.why import why as explain
-
-    explain(run, document, Console())
+    good, numbers = True, 0
+    every = list(check_report(run))
+    for checked in every:
+        for sentence in sentences(checked):
+            print(sentence)
+        good, numbers = good and checked.good, numbers + checked.shown.numbers
+    if not good:
+        raise typer.Exit(1)
+    print(f"{numbers:,} numbers in {len(every):,} tables and charts are what their queries give.")
 
 
 @app.command(epilog="Example: corpusmill clusters runs/demo --doubtful --limit 5")

@@ -153,9 +153,9 @@ def test_a_run_that_is_killed_fails_and_goes_on(gated, corpusmill) -> None:
     assert code == 0 and json.loads(out)["state"] == "complete"
 
 
-def started(gated, crawl, folder: str, engine: Engine) -> threading.Thread:
+def started(gated, crawl, folder: str, engine: Engine, last: str | None = None) -> threading.Thread:
     """A run in this process."""
-    plan = new_plan(folder, str(gated.recipe), [str(crawl)])
+    plan = new_plan(folder, str(gated.recipe), [str(crawl)], last=last)
     arguments = (plan, engine, Progress(False), lambda _: None, lambda _: None)
     thread = threading.Thread(target=execute, args=arguments, daemon=True)
     thread.start()
@@ -165,14 +165,15 @@ def started(gated, crawl, folder: str, engine: Engine) -> threading.Thread:
 def test_a_run_on_ray(gated, crawl, ray_engine) -> None:
     ray_engine.connect()
     lent = SimpleNamespace(perform=ray_engine.perform, known_workers=ray_engine.known_workers, workers=2, close=lambda: None)
-    thread = started(gated, crawl, str(gated.run), lent)
+    thread = started(gated, crawl, str(gated.run), lent, last="filter")
     gated.gate("0", "1")
     seen = until(gated.run, filtering(2))
     check_counts(seen, gated.run, before=0, done=2)
     assert seen["phase"]["workers"] == 2 and seen["phase"]["latest"]["tasks"] == 2
     gated.gate("2", "3", "4", "5")
     thread.join(PATIENCE)
-    assert read_status(str(gated.run))["state"] == "complete"
+    done = read_status(str(gated.run))
+    assert done["state"] == "stopped" and done["sentence"] == "What was asked for is done. Not finished: dedup."
 
 
 def test_a_run_on_a_store(gated, crawl) -> None:

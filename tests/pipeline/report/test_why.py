@@ -25,8 +25,8 @@ def test_a_dropped_document_shows_all_failed_rules(run_folder: Path) -> None:
     text = explain(run_folder, "http://host2.test/page-14.html")
     assert "ingest: kept" in text and "from crawl-0.warc.gz, offset 14000, length 900" in text
     assert "filter: dropped" in text
-    assert "failed short: words is 3, and fails if < 20" in text
-    assert "failed symbols: symbol_ratio is 0.2, and fails if > 0.1" in text
+    assert "failed short: words is 3, and fails if < 20 (by 17)" in text
+    assert "failed symbols: symbol_ratio is 0.2, and fails if > 0.1 (by 0.1)" in text
     assert "language_score 0.9 < 0.65 (language)" in text
     assert "dedup" not in text
     assert "word14x0 word14x1 word14x2" in text
