@@ -37,6 +37,8 @@ from corpusmill.pipeline.report.page import templates, whole_page
 from corpusmill.pipeline.report.read import DATA_STAGES, Rule
 from corpusmill.pipeline.report.safe import safe_line
 from corpusmill.pipeline.report.shown import Shown
+from corpusmill.pipeline.report.status import unfinished
+from corpusmill.pipeline.report.status_view import clock
 from corpusmill.pipeline.report.summary import Summary, read_summary, stage_times
 from corpusmill.pipeline.report.thresholds import Changes, recipe_line
 from corpusmill.pipeline.report.training import Training
@@ -183,7 +185,7 @@ def render_body(summary: Summary) -> tuple[str, Page]:
         biggest_loss=biggest_loss, quantiles=QUANTILES, classifier_figures=classifier_figures, tokenizers=tokenizers,
         data_stages=DATA_STAGES, times=stage_times(summary.measures),
         max_warnings=MAX_WARNINGS, max_table=MAX_TABLE, lists=LISTS, evidence=evidence,
-        full_shown=FULL, stayed=stayed, packings=packings(summary.tokens),
+        progress=unfinished(summary.reader.storage.root), clock=clock, full_shown=FULL, stayed=stayed, packings=packings(summary.tokens),
         description=json.dumps(summary.reader.description, indent=2, ensure_ascii=False, sort_keys=True),
     )  # fmt: skip
     return body, page
