@@ -5,14 +5,16 @@ object, such as one that a killed process left half written, are no rows.
 """
 
 import re
-
-import duckdb
+from typing import TYPE_CHECKING
 
 from corpusmill.pipeline.manifest import TRIAL
 from corpusmill.pipeline.report.query.connect import place
 from corpusmill.pipeline.report.query.sql import quoted
 from corpusmill.pipeline.report.read import RunReader
 from corpusmill.pipeline.report.training import TRAINED
+
+if TYPE_CHECKING:
+    import duckdb
 
 #: What the page reads by its place, whether or not a manifest names it.
 OTHERS = (
@@ -36,7 +38,7 @@ def view_name(path: str) -> str:
     return "_".join(["json", stage, re.sub(r"\W", "_", rest.removeprefix(TRIAL))]).rstrip("_")
 
 
-def add_views(connection: duckdb.DuckDBPyConnection, reader: RunReader) -> None:
+def add_views(connection: "duckdb.DuckDBPyConnection", reader: RunReader) -> None:
     """Adds the views. Nothing is read before a query asks for it; a file that holds no JSON makes that query fail, and no other."""
     for name, path in find_files(reader).items():
         file = quoted(place(reader.storage, path))

@@ -19,6 +19,7 @@ COMMANDS = (
     "model",
     "score",
     "export",
+    "card",
     "checkpoints",
     "classifier",
     "classifier_look",
