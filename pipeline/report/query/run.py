@@ -96,6 +96,7 @@ class Run:
         self.connection.close()
 
     def _one_select(self, query: str) -> None:
+        """Refuses anything else; makes the tables of records that it names."""
         try:
             statements = self.connection.extract_statements(query)
         except duckdb.Error as error:

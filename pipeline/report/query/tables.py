@@ -40,7 +40,8 @@ class Table:
 
     def scan(self, storage: Storage) -> str:
         """The SQL expression that reads the files; it gives the virtual columns `filename` and `file_row_number`, too."""
-        paths = ", ".join(quoted(place(storage, path)) for path in self.files)
+        folder = place(storage, self.stage)
+        paths = ", ".join(quoted(f"{folder}/{shard.path}") for shard in self.shards)
         return f"read_parquet([{paths}]{', union_by_name = true' if self.mixed else ''})"
 
 
