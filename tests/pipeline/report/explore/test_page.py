@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -10,7 +11,8 @@ from urllib.request import urlopen
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from browser import PHONE, Seen, needs_chromium, opened
+from browser import DESK, PHONE, Seen, needs_chromium
+from browser import opened as opened_slowly
 from built_run import HOSTILE, HOSTILE_URL
 
 pytestmark = needs_chromium
@@ -31,6 +33,14 @@ def seen(chromium: Any, address: str) -> Iterator[Seen]:
         yield seen
         assert seen.console == []
         assert [url for url in seen.requests if not url.startswith(address)] == []
+
+
+@contextmanager
+def opened(chromium: Any, address: str, size: tuple[int, int] = DESK, **options: Any) -> Iterator[Seen]:
+    """A page of this machine is there soon, or never."""
+    with opened_slowly(chromium, address, size, **options) as seen:
+        seen.page.set_default_timeout(6000)
+        yield seen
 
 
 def answer(address: str, path: str) -> Any:
