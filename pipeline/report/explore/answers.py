@@ -63,6 +63,13 @@ def _rule(table: StageTable, name: str, rule: Rule | None) -> Answer:
     }  # fmt: skip
 
 
+def status(explorer: Explorer) -> Answer:
+    """How far the run is, as `corpusmill status RUN --json` says it."""
+    with explorer.status_lock:
+        told: Answer = plain(explorer.status.read())
+    return told
+
+
 def documents(explorer: Explorer, query: asked.Documents) -> Answer:
     started = time.perf_counter()
     stage = explorer.stage(query.stage)
@@ -150,4 +157,6 @@ def plain(value: Any) -> Any:
         return value[:SHORT] + "…"
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(name): plain(item) for name, item in value.items()}
     return value if value is None or isinstance(value, str | bool | int | float) else str(value)

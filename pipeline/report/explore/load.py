@@ -9,11 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.report.explore.coding import Codes, Names, Verdicts
 from corpusmill.pipeline.report.explore.table import FLAG, NUMBER, ORIGINS, TEXT, Column, StageTable
 from corpusmill.pipeline.report.histogram import plan
 from corpusmill.pipeline.report.read import RULES_KEY, RunReader
 from corpusmill.pipeline.schemas import REPORT
+from corpusmill.pipeline.shards import open_parquet
 
 #: Rows that go to DuckDB at a time.
 BATCH = 1 << 17
@@ -60,6 +62,18 @@ def load_stage(
     for column in table.numbers():
         measure(table, column)
     return table, ids
+
+
+def report_rows(reader: RunReader, stage: str) -> int:
+    """Rows of a stage's report, as the footers of its shards say; those of damaged ones are not counted."""
+    rows, folder = 0, reader.storage.child(stage)
+    for shard in reader.stages[stage].outputs("report/"):
+        try:
+            with open_parquet(folder, shard) as file:
+                rows += file.metadata.num_rows
+        except (CorpusmillError, OSError, ValueError):
+            continue  # loading says so
+    return rows
 
 
 class _Parts:

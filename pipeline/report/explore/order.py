@@ -2,6 +2,7 @@
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +40,13 @@ class Orders:
         found = valued[offset : offset + limit].tolist()
         begin = max(0, offset - len(valued))
         return found + without[begin : begin + limit - len(found)].tolist()
+
+    def prepare(self, go_on: Callable[[], None]) -> None:
+        """Finds the orders by all columns of numbers, then by address, as far as they fit in memory. `go_on` may raise to end that."""
+        numbers = [column.name for column in self.table.numbers()]
+        for column in [*numbers, "url"][: KEPT_BYTES // max(4 * self.table.rows, 1)]:
+            go_on()
+            self.of(column)
 
     def of(self, column: str) -> tuple[Rows, int]:
         """All rows by a column, rising, and how many of them have a value. Raises Unfit where there is no such column."""

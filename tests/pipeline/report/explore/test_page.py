@@ -157,7 +157,9 @@ def test_sliders_show_what_the_api_says(seen: Seen, address: str, decided: pd.Da
     page.get_by_role("button", name="would go").click()
     lost = decided.index[decided["kept"] & ~kept]
     page.wait_for_selector(".changed a")
-    assert page.eval_on_selector_all("#changed .opener", "links => links.map(link => link.dataset.doc)") == [f"filter/{row}" for row in lost]
+    assert page.eval_on_selector_all("#changed .opener", "links => links.map(link => link.dataset.doc)") == [
+        f"filter/{row}" for row in lost
+    ]
     page.get_by_role("button", name="Recipe line").click()
     said = answer(address, "thresholds?stage=filter&set.short=34")
     assert [box.inner_text().strip() for box in page.locator("#recipe .command").all()] == [said["recipe"].strip(), said["command"].strip()]
@@ -213,7 +215,9 @@ def test_hostile_text_is_shown_and_does_nothing(seen: Seen, decided: pd.DataFram
     page.locator(f"#list tr[data-doc='filter/{number}'] a").click()
     page.wait_for_selector("#document .text")
     shown = page.inner_text("#document .text")
-    assert shown.startswith("before<script>alert(1)</script><img src=x onerror=alert(2)> ESC[31mredESC]0;titleBEL RLOright to leftPDF after")
+    assert shown.startswith(
+        "before<script>alert(1)</script><img src=x onerror=alert(2)> ESC[31mredESC]0;titleBEL RLOright to leftPDF after"
+    )
     assert page.inner_text("#document h2") == 'http://evil.test/<b onmouseover=alert(3)>?q="RLOESC[2J'
     assert page.locator("#document .text .control").count() == 5
     page.hover("#document h2")
@@ -321,7 +325,9 @@ def test_axe_finds_nothing(chromium: Any, address: str, decided: pd.DataFrame, t
 
     options = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
     number = decided.index[decided["url"] == HOSTILE_URL][0]
-    with opened(chromium, f"{address}#stage=filter&decision=dropped&rule=short&col=words&doc=filter/{number}", theme=theme, bypass_csp=True) as seen:
+    with opened(
+        chromium, f"{address}#stage=filter&decision=dropped&rule=short&col=words&doc=filter/{number}", theme=theme, bypass_csp=True
+    ) as seen:
         for view in ("", "thresholds", "progress"):
             if view:
                 seen.page.locator("#views a", has_text=view.title()).click()
