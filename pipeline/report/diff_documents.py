@@ -33,7 +33,7 @@ class Counts:
 
 @dataclass
 class RuleCount:
-    """One rule in both runs: how many documents it fails, how many of these the other run keeps, and how many of those no other rule fails."""
+    """One rule in both runs: how many documents it fails, how many of these the other run keeps, and how many of those fail no other."""
 
     stage: str
     rule: str
