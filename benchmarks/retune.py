@@ -2,68 +2,28 @@
 
     python benchmarks/retune.py RUN [--rows 1000000] [--set filter.thresholds.gopher_long_doc=90000]...
 
-Each `--set` is one retuning, one after the other. Data shards are hard links, so the copy takes little more than its reports.
+Each `--set` is one retuning, one after the other.
 """
 
 import argparse
 import os
 import resource
-import shutil
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
+from large_run import repeat_run
+
 from corpusmill.filters.retune import Retuned, retune
-from corpusmill.filters.stage import FilterStage
-from corpusmill.pipeline.config import config_digest
 from corpusmill.pipeline.engine import InlineEngine
-from corpusmill.pipeline.manifest import FileRef, Manifest, task_identity
 from corpusmill.pipeline.progress import Progress
-from corpusmill.pipeline.run import plan_of_existing
-from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.shards import OutputFile
-from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.report.read import RunReader
 
 SETS = [
     "filter.thresholds.gopher_long_doc=90000",
     "filter.thresholds.gopher_short_doc=60",
     "filter.thresholds.gopher_short_doc=40",
 ]
-
-
-def repeated(source: str, target: str, rows: int) -> int:
-    """Makes the run `target` of the shards of `source`, over and over until its report has so many rows. Returns the number."""
-    plan = plan_of_existing(source)
-    run = Storage(target)
-    shutil.copy(f"{source}/run.json", f"{target}/run.json")
-    stage = FilterStage(plan.sections["filter"])
-    old = StageRun(stage, Storage(source), dict(plan.sections), plan.inputs, InlineEngine(), Progress(False))
-    pieces, params = stage.tasks(old)
-    manifests = {name: Manifest(run.child(name)) for name in ("ingest", "filter")}
-    upstream = Manifest(Storage(f"{source}/ingest"))
-    by_path = {f"ingest/{output.path}": row for row in upstream.rows() for output in row.outputs}
-    total, number = 0, 0
-    while total < rows:
-        for piece in pieces:
-            if total >= rows:
-                break
-            key, row = f"part-{number:05d}", old.manifest.tasks[piece.key]
-            (shard,) = piece.inputs
-            for stage_name, path in (("ingest", shard.path.removeprefix("ingest/")), *(("filter", o.path) for o in row.outputs)):
-                link = Path(target, stage_name, path).with_name(f"{key}.parquet")
-                link.parent.mkdir(parents=True, exist_ok=True)
-                os.link(f"{source}/{stage_name}/{path}", link)
-            data = FileRef(f"ingest/data/{key}.parquet", shard.fingerprint, shard.bytes)
-            ingested = OutputFile(f"data/{key}.parquet", shard.bytes, shard.fingerprint)
-            manifests["ingest"].append(replace(by_path[shard.path], task=key, outputs=[ingested]))
-            outputs = [replace(o, path=f"{Path(o.path).parent}/{key}.parquet") for o in row.outputs]
-            identity = task_identity(key, [data], {**params, "piece": {}}, config_digest(plan.sections["filter"]), old.code)
-            manifests["filter"].append(replace(row, task=key, identity=identity, inputs=[data], outputs=outputs))
-            total, number = total + row.rows_in, number + 1
-    for manifest in manifests.values():
-        manifest.finish(list(manifest.tasks))
-    return total
 
 
 class Clock:
@@ -82,7 +42,8 @@ def main() -> None:
     parser.add_argument("--set", action="append", help="a retuning; may be given again")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=Path(arguments.run).resolve().parent) as folder:
-        rows = repeated(arguments.run, folder, arguments.rows)
+        repeat_run(arguments.run, folder, arguments.rows, stages=("ingest", "filter"), counted="filter")
+        rows, _ = RunReader(folder).report_rows("filter")
         print(f"{rows:,} rows of report in {len(list(Path(folder, 'filter/report').iterdir()))} shards, {os.cpu_count()} cores")
         for override in arguments.set or SETS:
             started, cpu = time.perf_counter(), time.process_time()

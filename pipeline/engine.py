@@ -61,6 +61,9 @@ class Engine(Protocol):
     def perform(self, job: Job, pieces: Sequence[Piece], on_done: Callable[[Done], None]) -> Failed | None:
         """Performs all pieces in any order, calls `on_done` in this process for each; stops at the first failure."""
 
+    def known_workers(self) -> int | None:
+        """How many work on a phase at most; None where that is not known yet."""
+
     def close(self) -> None: ...
 
 
@@ -133,6 +136,9 @@ class InlineEngine:
                     return result
                 on_done(result)
         return None
+
+    def known_workers(self) -> int | None:
+        return self.workers
 
     def close(self) -> None:
         pass

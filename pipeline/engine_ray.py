@@ -100,6 +100,10 @@ class RayEngine:
         sizes = [sum(ref.bytes for ref in piece.inputs) for piece in pieces]
         return len(pieces) <= FEW_PIECES and sum(sizes) <= FEW_BYTES and sum(sizes) - max(sizes) <= FEW_BYTES_BESIDE
 
+    def known_workers(self) -> int | None:
+        """A cluster is asked how many CPUs it has when it gets the first pieces."""
+        return self.workers if self._asked or self._started or _address() == LOCAL else None
+
     def close(self) -> None:
         if self._started:
             import ray

@@ -116,6 +116,11 @@ class Manifest:
             self._write({"kind": "tried", "tasks": plan})
             self.tried = plan
 
+    @property
+    def place(self) -> int:
+        """Where the next row goes: the size of the file, or the number of objects."""
+        return self._objects if self.storage.remote else max(self.storage.size(MANIFEST), 0)
+
     def _take(self, row: dict[str, Any]) -> None:
         kind = row.pop("kind")
         if kind == "task":

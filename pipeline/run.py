@@ -4,15 +4,18 @@ import fcntl
 import json
 import os
 import platform
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
+from typing import IO
 
 import corpusmill
 from corpusmill.pipeline.config import Config, config_digest
 from corpusmill.pipeline.engine import Engine
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.live import Live
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.recipe import STAGES, apply_override, read_recipe, stage_class, validate_recipe
@@ -21,6 +24,8 @@ from corpusmill.pipeline.storage import Storage
 
 RUN_FILE = "run.json"
 LOCK_FILE = ".lock"
+#: How often the lock is tried for, and how many seconds are between two tries.
+LOCK_TRIES, LOCK_PAUSE = 5, 0.02
 #: Stages that hand pieces to the engine; the others work in this process.
 PARALLEL = ("ingest", "filter", "dedup", "tokenizer", "tokens")
 #: Libraries whose version can change what a run writes.
@@ -133,11 +138,21 @@ def locked(storage: Storage) -> Iterator[None]:
     except OSError as error:
         raise InputError(f"{storage.root}: the run's folder can't be written ({error.strerror}).") from error
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(f"{storage.root}: another corpusmill is working in this run right now.") from error
+        if not _lock(lock):
+            raise InputError(f"{storage.root}: another corpusmill is working in this run right now.")
         yield
+
+
+def _lock(file: IO[str]) -> bool:
+    """Whether the lock is ours now. A look at whether it is held (report/status.py) holds it, too, for less than a millisecond."""
+    for _ in range(LOCK_TRIES):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            time.sleep(LOCK_PAUSE)
+        else:
+            return True
+    return False
 
 
 def execute(plan: Plan, engine: Engine, progress: Progress, say: Callable[[str], None], on_stage: Callable[[StageResult], None]) -> None:
@@ -152,13 +167,14 @@ def execute(plan: Plan, engine: Engine, progress: Progress, say: Callable[[str],
             if names and list(STAGES).index(name) < list(STAGES).index(names[0]):
                 _warn_if_stale(storage, name, plan.sections[name], say)
         try:
-            for name in names:
-                stage = stage_class(name)(plan.sections[name], plan.dry_run)
-                run = StageRun(stage, storage, dict(plan.sections), plan.inputs, engine, progress)
-                if name not in PARALLEL:
-                    engine.close()  # training needs the memory and the cores that idle workers hold
-                run.execute()
-                on_stage(StageResult(name, run.performed, run.seconds, stage.summary(run)))
+            with Live(storage, names, engine, plan.dry_run) as live:
+                for name in names:
+                    stage = stage_class(name)(plan.sections[name], plan.dry_run)
+                    run = StageRun(stage, storage, dict(plan.sections), plan.inputs, engine, progress, live)
+                    if name not in PARALLEL:
+                        engine.close()  # training needs the memory and the cores that idle workers hold
+                    run.execute()
+                    on_stage(StageResult(name, run.performed, run.seconds, stage.summary(run)))
         finally:
             engine.close()
 

@@ -1,5 +1,6 @@
 """Carrying out the stages of a run: what is finished is taken over, the rest is performed and recorded."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ import corpusmill
 from corpusmill.pipeline.config import Config, config_digest
 from corpusmill.pipeline.engine import Done, Engine, Failed, Job, failure, peak_memory_mb, publish_output
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.live import Live
 from corpusmill.pipeline.manifest import MANIFEST, TRIAL, FileRef, Manifest, TaskRow, task_identity
 from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.recipe import STAGES
@@ -57,13 +59,23 @@ class Phase:
 class StageRun:
     """One stage of one run, as the stage sees it: its folder, its inputs, and how to get tasks done."""
 
-    def __init__(self, stage: Stage, run: Storage, recipe: dict[str, Any], inputs: list[str], engine: Engine, progress: Progress):
+    def __init__(
+        self,
+        stage: Stage,
+        run: Storage,
+        recipe: dict[str, Any],
+        inputs: list[str],
+        engine: Engine,
+        progress: Progress,
+        live: Live | None = None,
+    ):
         self.stage = stage
         self.run = run
         self.recipe = recipe  # the sections of the resolved recipe, by stage
         self.inputs = inputs  # paths and globs as the user gave them
         self.engine = engine
         self.progress = progress
+        self.live = live  # who wants to know how far the run is reads what this writes
         self.storage = run.child(stage.name)
         self.manifest = Manifest(self.storage)
         self.code = code_version(type(stage).__module__.split(".")[1])
@@ -125,7 +137,8 @@ class StageRun:
         if todo:
             if not self.beside:
                 self.manifest.reopen()
-            self._perform(Phase(phase, worker, todo, params, config, digest, gpus), identities)
+            with self._told(phase, todo, len(pieces) - len(todo)):
+                self._perform(Phase(phase, worker, todo, params, config, digest, gpus), identities)
         return [self.manifest.tasks[key] for key in identities]
 
     def once(
@@ -147,18 +160,19 @@ class StageRun:
         if not self._finished(task, identity):
             if not self.beside:
                 self.manifest.reopen()
-            started = time.perf_counter()
-            try:
-                output = function(identity)
-                if task.startswith(TRIAL):
-                    output.files = {TRIAL + path: content for path, content in output.files.items()}
-                done = publish_output(self.storage, task, output, 0.0)
-            except CorpusmillError:
-                raise
-            except Exception as error:  # noqa: BLE001 - the boundary where any failure becomes a sentence
-                self._fail(failure(self.stage.name, piece, error))
-            self._record(piece, identity, done, digest)
-            self._measure(task, time.perf_counter() - started, [done], workers=1)
+            with self._told(task, [piece], 0):
+                started = time.perf_counter()
+                try:
+                    output = function(identity)
+                    if task.startswith(TRIAL):
+                        output.files = {TRIAL + path: content for path, content in output.files.items()}
+                    done = publish_output(self.storage, task, output, 0.0)
+                except CorpusmillError:
+                    raise
+                except Exception as error:  # noqa: BLE001 - the boundary where any failure becomes a sentence
+                    self._fail(failure(self.stage.name, piece, error))
+                self._record(piece, identity, done, digest)
+                self._measure(task, time.perf_counter() - started, [done], workers=1)
         return self.manifest.tasks[task]
 
     def _beside(self, piece: Piece, params: dict[str, Any], digest: str) -> Piece:
@@ -177,6 +191,9 @@ class StageRun:
         return (
             row is not None and row.identity == identity and all(self.storage.size(output.path) == output.bytes for output in row.outputs)
         )
+
+    def _told(self, phase: str, todo: Sequence[Piece], before: int) -> contextlib.AbstractContextManager[None]:
+        return self.live.phase(self.stage.name, phase, todo, before, self.manifest) if self.live else contextlib.nullcontext()
 
     def _perform(self, phase: Phase, identities: dict[str, str]) -> None:
         worker, todo = phase.worker, phase.todo
@@ -219,7 +236,7 @@ class StageRun:
         if not self.run.remote:
             os.makedirs(self.run.root, exist_ok=True)
             with open(self.run.path(ERRORS), "a") as log:
-                log.write(f"{self.stage.name} {failed.key}\n{failed.trace}\n")
+                log.write(f"{self.stage.name} {failed.key}\n{failed.trace.rstrip()}\n\n")  # whoever counts goes by the blank line
         error = InputError if failed.exit_code == InputError.exit_code else CorpusmillError
         raise error(failed.message)
 
@@ -245,6 +262,8 @@ class StageRun:
 
     def execute(self) -> None:
         """Runs the stage, marks it complete, and removes files that no finished task of it names. A dry run leaves it unfinished."""
+        if self.live:
+            self.live.stage(self.stage.name)
         self.stage.execute(self)
         if self.stage.dry_run:
             self.manifest.try_out(self.plan)

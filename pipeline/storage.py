@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -92,6 +93,19 @@ class Storage:
         finally:
             os.close(descriptor)
 
+    def times(self, folder: str = "") -> dict[str, float | None]:
+        """When each file that lies in `folder` itself was last written (seconds since 1970), by name; None where a store does not say."""
+        if self.remote:
+            fs = self._fs()
+            fs.invalidate_cache()
+            found = fs.find(folder, maxdepth=1, detail=True)
+            return {name.rpartition("/")[2]: _last_written(info) for name, info in found.items()}
+        try:
+            with os.scandir(self.path(folder)) as entries:
+                return {entry.name: entry.stat().st_mtime for entry in entries if entry.is_file()}
+        except OSError:
+            return {}
+
     def remove(self, relative: str) -> None:
         if self.remote:
             self._fs().rm(relative)
@@ -159,6 +173,17 @@ def fsync_folder(folder: str | Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _last_written(info: dict[str, Any]) -> float | None:
+    """What a store says of an object; stores call it by other names."""
+    for name in ("LastModified", "last_modified", "updated", "mtime", "created"):
+        value = info.get(name)
+        if isinstance(value, datetime):
+            return value.timestamp()
+        if isinstance(value, int | float):
+            return float(value)
+    return None
 
 
 def _size(name: str, folder: int) -> int:

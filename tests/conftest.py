@@ -56,7 +56,7 @@ def shared_data() -> Path:
 
 
 #: What differs between equal runs: times, memory, traces, the lock. Manifests are compared by their rows, see `tree`.
-VOLATILE = {"metrics.jsonl", "errors.log", ".lock", "report.html"}
+VOLATILE = {"metrics.jsonl", "progress.json", "errors.log", ".lock", "report.html"}
 
 
 def _tree(folder: Path) -> dict[str, str]:

@@ -7,22 +7,21 @@ from models stands in code blocks that it can't end, or is escaped for Markdown.
 import re
 from typing import Any
 
-import yaml
-
 from corpusmill.pipeline.config import digest
+from corpusmill.pipeline.report.card import facts as data_facts
+from corpusmill.pipeline.report.card.state import outdated, outputs
+from corpusmill.pipeline.report.markdown import environment
+from corpusmill.pipeline.report.markdown import front_matter as header
 from corpusmill.pipeline.report.read import RunReader
-from corpusmill.pipeline.report.safe import safe_line, safe_text
 from corpusmill.pipeline.report.summary import Summary, read_summary
 from corpusmill.train import card_facts, card_scores
 from corpusmill.train.architecture import Architecture
 from corpusmill.train.card_limits import limitations
-from corpusmill.train.card_state import WEIGHTS, measured_models, outdated, outputs
+from corpusmill.train.card_state import WEIGHTS, measured_models
 from corpusmill.train.hugging_face import to_hugging_face
 
 TITLES = {"pretrain": "Pre-training", "sft": "Instruction tuning", "align": "Preference alignment"}
 TEMPLATE = "card.md.jinja"
-LONGEST_TEXT = 700
-_MARKS = re.compile(r"([\\`*_\[\]<>&|~#!$])")
 
 
 def model_card(run: str, stage: str, arch: Architecture, name: str, license_: str | None = None) -> str:
@@ -39,9 +38,9 @@ def model_card(run: str, stage: str, arch: Architecture, name: str, license_: st
         "chats": stage != "pretrain",
         "shape": card_facts.shape_rows(arch),
         "summary": summary,
-        "rules": {name: card_facts.rule_rows(decisions) for name, decisions in summary.decisions.items() if name != "dedup"},
-        "dedup": card_facts.dedup_rows(summary),
-        "tokenizer": card_facts.tokenizer_rows(summary),
+        "rules": {name: data_facts.rule_rows(decisions) for name, decisions in summary.decisions.items() if name != "dedup"},
+        "dedup": data_facts.dedup_rows(summary),
+        "tokenizer": data_facts.tokenizer_rows(summary),
         "inputs": _inputs(reader),
         "trainings": [(TITLES[trained], card_facts.training_rows(reader, trained)) for trained in chain],
         "models": models,
@@ -60,8 +59,7 @@ def model_card(run: str, stage: str, arch: Architecture, name: str, license_: st
         "documents": " and ".join(word for stage, word in (("filter", "filtered"), ("dedup", "deduplicated")) if reader.present([stage])),
         "pretrained_on": (reader.json("pretrain/metrics.json", dict) or {}).get("tokens") if "pretrain" in chain else None,
     }
-    front = yaml.safe_dump(front_matter(summary, stage, arch, name, license_), sort_keys=False, allow_unicode=True, width=1000)
-    return f"---\n{front}---\n\n{_environment().get_template(TEMPLATE).render(facts)}"
+    return header(front_matter(summary, stage, arch, name, license_)) + environment("corpusmill.train").get_template(TEMPLATE).render(facts)
 
 
 def front_matter(summary: Summary, stage: str, arch: Architecture, name: str, license_: str | None) -> dict[str, Any]:
@@ -71,7 +69,7 @@ def front_matter(summary: Summary, stage: str, arch: Architecture, name: str, li
     tags = [kind, "corpusmill", *(["conversational"] if stage != "pretrain" else [])]
     chain = card_facts.chain(reader, stage)
     tags += [trained for trained in chain if trained != "pretrain"]
-    front = {
+    return {
         "license": license_ or "unknown",
         "language": languages(summary),
         "library_name": "transformers",
@@ -81,7 +79,6 @@ def front_matter(summary: Summary, stage: str, arch: Architecture, name: str, li
         "datasets": _datasets(_inputs(reader)),
         "model-index": card_scores.model_index(summary, stage, name) if stage in fresh(summary) else [],
     }
-    return {key: value for key, value in front.items() if value}
 
 
 def fresh(summary: Summary) -> list[str]:
@@ -119,32 +116,3 @@ def _identity(reader: RunReader, stage: str) -> list[tuple[str, str]]:
     tokens = reader.json("tokens/train/shards.json", dict) or {}
     rows += [("tokenizer of the run, sha256", tokens["tokenizer_sha256"])] if tokens.get("tokenizer_sha256") else []
     return [*rows, ("recipe with all its defaults, sha256", digest(reader.description.get("recipe")))]
-
-
-def _environment() -> Any:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("corpusmill.train", "."), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        keep_trailing_newline=True, autoescape=False,  # it is Markdown: `md`, `code` and `block` see to it
-    )  # fmt: skip
-    environment.filters |= {"md": escaped, "code": code, "block": block, "count": lambda value: f"{value:,}"}
-    environment.filters["share"] = lambda part, whole: f"{part / whole:.1%}" if whole else "–"
-    return environment
-
-
-def escaped(value: Any, limit: int = 300) -> str:
-    """Text on one line in which nothing is Markdown or HTML."""
-    return _MARKS.sub(r"\\\1", safe_line(str(value), limit))
-
-
-def code(value: Any) -> str:
-    """A name as inline code, also in a table."""
-    return f"`{safe_line(str(value), 200).replace('`', chr(39)).replace('|', chr(92) + '|')}`"
-
-
-def block(value: Any) -> str:
-    """A text as a code block whose fence is longer than any within it."""
-    text = safe_text(str(value), LONGEST_TEXT)
-    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
-    return f"{fence}text\n{text}\n{fence}"

@@ -1,20 +1,16 @@
 """What a model card says of a run's data and trainings, as rows of its tables; every figure is one of the run's report."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from corpusmill.pipeline.report.decisions import Decisions
+from corpusmill.pipeline.report.card.facts import Row
 from corpusmill.pipeline.report.histogram import number
 from corpusmill.pipeline.report.read import RunReader
-from corpusmill.pipeline.report.summary import Summary
 from corpusmill.pipeline.report.training import as_number
 from corpusmill.train.architecture import Architecture
 
 TRAINED = ("pretrain", "sft", "align")
-
-Row = tuple[str, str]
 
 
 def chain(reader: RunReader, stage: str) -> list[str]:
@@ -31,55 +27,6 @@ def base_model(reader: RunReader, stage: str) -> str | None:
         return None
     *before, name = PurePath(str(given)).parts or (".",)
     return "-".join(before[-2:]) if name == "model" and before[-1:] and before[-1] in TRAINED else name  # RUN/STAGE/model
-
-
-@dataclass(frozen=True)
-class RuleRow:
-    """A rule: what it drops (empty where its stage wrote no threshold), the documents it fired on, and those that it alone dropped."""
-
-    name: str
-    condition: str
-    fired: int
-    alone: int
-
-
-def rule_rows(decisions: Decisions) -> list[RuleRow]:
-    """A stage's rules, those that fired most first."""
-    conditions = {r.rule: f"{r.column} {r.comparison} {number(r.threshold)}" for r in decisions.thresholds}
-    rules = sorted(decisions.rules.values(), key=lambda rule: -rule.fired)
-    return [RuleRow(rule.name, conditions.get(rule.name, ""), rule.fired, rule.alone) for rule in rules]
-
-
-def dedup_rows(summary: Summary) -> list[Row]:
-    """How many copies of each kind were removed, what counts as one, and what else was taken away."""
-    found, decisions, settings = summary.duplicates, summary.decisions.get("dedup"), summary.reader.settings("dedup")
-    if found is None:
-        return []
-    clusters, total = found.clusters, decisions.rows if decisions else 0
-    removed = {"exact": clusters.exact, "near": clusters.near, "by URL": clusters.url}
-    of = f" ({{:.1%}} of {number(total)})" if total else ""
-    rows = [(f"copies removed, {kind}", number(count) + of.format(count / (total or 1))) for kind, count in removed.items() if count]
-    rows += [("groups of copies", number(clusters.sizes.total())), ("kept of a group", found.policy)]
-    near: dict[str, Any] = settings.get("minhash") or {}
-    if near.get("enabled"):
-        what = f"{settings.get('similarity')} similarity of {number(found.threshold)} or more"
-        rows.append(("near means", f"{what} on shingles of {near.get('ngram')} {near.get('unit')}"))
-        rows.append(("candidates by", f"MinHash, {near.get('bands')} bands of {near.get('rows')} rows"))
-    rows += [(f"repeated {cuts.kind} cut from documents that stay", f"{number(cuts.characters)} characters") for cuts in summary.dedup.cuts]
-    if contamination := summary.dedup.contamination:
-        rows.append(("documents with items of evaluation sets", f"{number(contamination.documents)} of {number(contamination.seen)}"))
-    return rows
-
-
-def tokenizer_rows(summary: Summary) -> list[Row]:
-    settings, judged = summary.reader.settings("tokenizer"), summary.tokenizer
-    rows = [("kind", f"{settings.get('kind', 'bpe')}, cut by the expression of {settings.get('pattern')}")] if settings else []
-    sizes = [t.get("vocabulary_size") for t in summary.tokens.values()]
-    rows += [("vocabulary", number(size)) for size in sizes[:1]]
-    if judged:
-        own = judged.tokenizers[0].all
-        rows.append(("bytes a token", f"{number(own.bytes_per_token)} on {number(own.documents)} documents of the run"))
-    return rows
 
 
 def shape_rows(arch: Architecture) -> list[Row]:

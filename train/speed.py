@@ -57,7 +57,7 @@ class Meter:
         self.recent.append((tokens, seconds))
         each = (time.perf_counter() - self.started) / (step + 1 - self.begin)
         line = {"step": step, "seconds": seconds, "waited": waited, "tokens_per_second": speed, "flops_per_second": speed * self.flops,
-                "memory_bytes": peak_memory(), "seconds_left": each * (self.steps - step - 1)}  # fmt: skip
+                "memory_bytes": peak_memory(), "seconds_left": each * (self.steps - step - 1), "steps": self.steps}  # fmt: skip
         if self.peak:
             line["mfu"] = line["flops_per_second"] / self.peak
         if self.device.type == "cuda":

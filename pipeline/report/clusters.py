@@ -77,6 +77,7 @@ class Clusters:
     largest: list[Choice] = field(default_factory=list)
     doubtful: list[Choice] = field(default_factory=list)
     random: list[Choice] = field(default_factory=list)
+    indexed: bool = False  # the tables say which documents earlier runs keep
 
     @property
     def exact(self) -> int:
@@ -136,6 +137,7 @@ def _heads(table: pa.Table, earlier: set[str]) -> Index:
 
 def _count(found: Clusters, table: pa.Table, heads: Index) -> None:
     found.documents += table.num_rows
+    found.indexed |= "kept_in" in table.column_names
     sizes, counts = np.unique(table["cluster_size"].to_numpy()[heads], return_counts=True)
     found.sizes.update(dict(zip(sizes.tolist(), counts.tolist(), strict=True)))
     removed = table.filter(pc.invert(table["kept"]))

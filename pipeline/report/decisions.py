@@ -1,43 +1,38 @@
-"""What a stage's report says, in one pass: rules, histograms, and the documents nearest to each threshold."""
+"""What a stage's report says, in one pass: rules, their overlap, histograms, other thresholds, and the documents nearest to each threshold."""
 
-import heapq
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from corpusmill.pipeline.report.histogram import Histogram, as_floats, measured_columns, plan_histograms
+from corpusmill.pipeline.report.failures import Failures
+from corpusmill.pipeline.report.histogram import Histogram, Histograms, measured_columns, plan_histograms
+from corpusmill.pipeline.report.near import SAMPLES, Near, Sample
+from corpusmill.pipeline.report.overlap import BatchCombinations, Overlap, combinations
 from corpusmill.pipeline.report.read import Rule, RunReader
+from corpusmill.pipeline.report.scan import Batch, Measure, sample, scan
+from corpusmill.pipeline.report.thresholds import Changes, numeric_rules, plan_changes
 
-#: Documents shown on either side of each rule.
-SAMPLES = 2
-#: Rules with samples and pairs: a report of an unusual run may name thousands.
-MAX_RULES = 200
+__all__ = ["SAMPLES", "Decisions", "RuleCount", "Sample", "read_decisions"]
 
-Bools = npt.NDArray[np.bool_]
+#: Rows from which edges of histograms and other thresholds are chosen; all are counted.
+SAMPLE_ROWS = 100_000
 
 
 @dataclass
 class RuleCount:
-    """How often a rule fired in a stage, and how often it alone."""
+    """How often a rule fired in a stage, how often it alone, and how often it was the first of a document's: documents, and characters of
+    the text that came in."""
 
     name: str
     fired: int = 0
     alone: int = 0
-
-
-@dataclass(frozen=True, order=True)
-class Sample:
-    """A document near a rule's threshold; the order is that of how well it shows the rule."""
-
-    rank: tuple[int, float]  # fired with others, distance from the threshold
-    place: int  # in the order of the report
-    id: str
-    url: str
-    value: Any = field(compare=False)
+    first: int = 0
+    chars_fired: int = 0
+    chars_alone: int = 0
+    chars_first: int = 0
 
 
 @dataclass
@@ -50,9 +45,10 @@ class Decisions:
     chars_in: int = 0
     chars_out: int = 0
     rules: dict[str, RuleCount] = field(default_factory=dict)
-    together: Counter[tuple[str, str]] = field(default_factory=Counter)
+    overlap: Overlap = field(default_factory=Overlap)
     thresholds: list[Rule] = field(default_factory=list)
     histograms: dict[str, Histogram] = field(default_factory=dict)
+    changes: dict[str, Changes] = field(default_factory=dict)  # by rule
     just_dropped: dict[str, list[Sample]] = field(default_factory=dict)
     just_kept: dict[str, list[Sample]] = field(default_factory=dict)
 
@@ -60,24 +56,79 @@ class Decisions:
     def dropped(self) -> int:
         return self.rows - self.kept
 
+    @property
+    def together(self) -> Counter[tuple[str, str]]:
+        """Documents by pair of rules that fired together."""
+        return self.overlap.together
+
     def by_removal(self) -> list[RuleCount]:
         """The rules that fired, the most frequent first."""
         return sorted((r for r in self.rules.values() if r.fired), key=lambda r: (-r.fired, r.name))
 
+    def rule(self, name: str) -> Rule | None:
+        """The comparison of a rule; None where the stage has none of this name."""
+        return next((rule for rule in self.thresholds if rule.rule == name), None)
 
-def read_decisions(reader: RunReader, stage: str, histograms: bool = True, samples: bool = True) -> Decisions | None:
-    """The decisions of a stage; None where it has no usable report. Memory does not grow with the number of rows."""
+
+@dataclass
+class Counts:
+    """The measure of documents, characters, rules and combinations."""
+
+    result: Decisions
+    columns: Sequence[str] = ("kept", "failed", "chars_in", "chars_out")
+
+    def measure(self, batch: Batch) -> tuple[list[int], tuple[str, ...], npt.NDArray[np.int64], BatchCombinations]:
+        """Rows, kept, characters in and out; names of rules with their six counts (rules, 6); combinations."""
+        chars = np.nan_to_num(batch.floats("chars_in"))
+        totals = [len(batch), int(batch.kept.sum()), int(chars.sum()), int(np.nansum(batch.floats("chars_out")))]
+        return totals, batch.failures.names, _rule_counts(batch.failures, chars), combinations(batch.failures, chars)
+
+    def add(self, measured: tuple[list[int], tuple[str, ...], npt.NDArray[np.int64], BatchCombinations]) -> None:
+        totals, names, counts, found = measured
+        r = self.result
+        r.rows, r.kept, r.chars_in, r.chars_out = (a + b for a, b in zip((r.rows, r.kept, r.chars_in, r.chars_out), totals, strict=True))
+        for name, each in zip(names, counts.tolist(), strict=True):
+            rule = r.rules.setdefault(name, RuleCount(name))
+            rule.fired, rule.alone, rule.first = rule.fired + each[0], rule.alone + each[1], rule.first + each[2]
+            rule.chars_fired, rule.chars_alone = rule.chars_fired + each[3], rule.chars_alone + each[4]
+            rule.chars_first += each[5]
+        r.overlap.add(found)
+
+
+def _rule_counts(failures: Failures, chars: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """(rules, 6): documents that failed each rule, it alone, it as the first; then their characters. `chars` (n,) are those of the rows."""
+    size = len(failures.names)
+    masks = (np.ones(len(failures.codes), bool), failures.alones, failures.firsts)
+    found = [np.bincount(failures.codes[mask], minlength=size) for mask in masks]
+    found += [np.bincount(failures.codes[mask], chars[failures.rows[mask]], size) for mask in masks]  # exact below 2**53
+    return np.stack(found, axis=1).astype(np.int64)
+
+
+def read_decisions(
+    reader: RunReader, stage: str, histograms: bool = True, samples: bool = True, others: Sequence[Measure] = ()
+) -> Decisions | None:
+    """The decisions of a stage; None where it has no usable report. Memory does not grow with the number of rows.
+
+    `others` are measures that want to see the same rows.
+    """
     schema = reader.schema(stage, "report")
     if schema is None or not reader.is_report(stage):
         return None
     result = Decisions(stage, thresholds=reader.rules(stage))
     result.rules = {rule.rule: RuleCount(rule.rule) for rule in result.thresholds}
-    columns = measured_columns(schema, stage) if histograms else []
+    result.overlap.declare(list(result.rules))
+    measures: list[Measure] = [Counts(result)]
     if histograms:
-        result.histograms = plan_histograms(reader, stage, columns, _marks(result.thresholds))
-    wanted = ["kept", "failed", "chars_in", "chars_out", *(["id", "url"] if samples else []), *columns]
-    for table in reader.tables(stage, "report", dict.fromkeys(wanted)):
-        _add(result, table, columns, samples)
+        columns = measured_columns(schema, stage)
+        wanted = list(dict.fromkeys(["kept", "failed", "chars_in", *columns, *(rule.column for rule in result.thresholds)]))
+        looked_at = sample(reader, stage, wanted, SAMPLE_ROWS)
+        result.histograms = plan_histograms(looked_at, columns, _marks(result.thresholds))
+        result.changes = plan_changes(looked_at, numeric_rules(result.thresholds, schema))
+        measures += [Histograms(result.histograms), *result.changes.values()]
+    near = Near(result.thresholds, schema) if samples else None
+    scan(reader, stage, [*measures, *([near] if near else []), *others])
+    if near:
+        result.just_dropped, result.just_kept = near.dropped, near.kept
     return result
 
 
@@ -87,80 +138,3 @@ def _marks(rules: list[Rule]) -> dict[str, list[float]]:
         if isinstance(rule.threshold, int | float):
             marks.setdefault(rule.column, []).append(float(rule.threshold))
     return marks
-
-
-def _add(result: Decisions, table: pa.Table, columns: list[str], samples: bool) -> None:
-    kept = np.asarray(table["kept"].to_numpy(zero_copy_only=False), bool)
-    fired = _fired(table)
-    _count(result, fired)
-    if samples:
-        _sample(result, table, kept, fired)
-    for column in columns:
-        result.histograms[column].add(as_floats(table, column), kept)
-    result.rows += table.num_rows
-    result.kept += int(kept.sum())
-    result.chars_in += int(np.nansum(as_floats(table, "chars_in")))
-    result.chars_out += int(np.nansum(as_floats(table, "chars_out")))
-
-
-def _fired(table: pa.Table) -> dict[str, Bools]:
-    """For each rule in `failed`, in alphabetical order, the rows (n) in which it stands."""
-    failed = table["failed"].combine_chunks()
-    if isinstance(failed, pa.ChunkedArray):
-        failed = failed.chunk(0) if failed.num_chunks else pa.array([], failed.type)
-    lengths = np.asarray(failed.value_lengths().fill_null(0).to_numpy(zero_copy_only=False), np.int64)
-    rows = np.repeat(np.arange(len(lengths)), lengths)
-    codes = failed.flatten().dictionary_encode()
-    places = codes.indices.fill_null(len(codes.dictionary)).to_numpy(zero_copy_only=False)
-    fired = {}
-    for code, name in sorted(enumerate(codes.dictionary.to_pylist()), key=lambda pair: str(pair[1])):
-        mask = np.zeros(len(lengths), bool)
-        mask[rows[places == code]] = True
-        fired[str(name)] = mask
-    return fired
-
-
-def _count(result: Decisions, fired: dict[str, Bools]) -> None:
-    if not fired:
-        return
-    matrix = np.stack(list(fired.values())).astype(np.float32)  # (rules, n): exact as long as a batch is below 2**24 rows
-    total = matrix.sum(axis=0)
-    together = (matrix @ matrix.T).astype(np.int64) if len(fired) <= MAX_RULES else None
-    for place, (name, mask) in enumerate(fired.items()):
-        count = result.rules.setdefault(name, RuleCount(name))
-        count.fired += int(mask.sum())
-        count.alone += int((mask & (total == 1)).sum())
-        if together is not None:
-            names = list(fired)
-            for other in np.flatnonzero(together[place, place + 1 :]):
-                result.together[name, names[place + 1 + other]] += int(together[place, place + 1 + other])
-
-
-def _sample(result: Decisions, table: pa.Table, kept: Bools, fired: dict[str, Bools]) -> None:
-    thresholds = {rule.rule: rule for rule in result.thresholds}
-    failures = np.sum(list(fired.values()), axis=0) if fired else np.zeros(len(kept))
-    for name in sorted({*fired, *thresholds})[:MAX_RULES]:
-        rule = thresholds.get(name)
-        numeric = rule is not None and isinstance(rule.threshold, int | float) and rule.column in table.column_names
-        values = as_floats(table, rule.column) if rule and numeric else np.zeros(len(kept))
-        distance = np.abs(values - float(rule.threshold)) if rule and numeric else np.zeros(len(kept))
-        if name in fired:
-            ranks = (failures > 1).astype(np.int64)
-            _keep_best(result.just_dropped.setdefault(name, []), table, fired[name], ranks, distance, values, numeric, result.rows)
-        if numeric:
-            zeros = np.zeros(len(kept), np.int64)
-            _keep_best(result.just_kept.setdefault(name, []), table, kept, zeros, distance, values, numeric, result.rows)
-
-
-def _keep_best(
-    best: list[Sample], table: pa.Table, mask: Bools, ranks: npt.NDArray[np.int64], distance: npt.NDArray[np.float64],
-    values: npt.NDArray[np.float64], numeric: bool, first: int,
-) -> None:  # fmt: skip
-    """Merges the rows of a batch that `mask` (n) names into the `SAMPLES` best ones so far."""
-    rows = np.flatnonzero(mask & ~np.isnan(distance))
-    rows = rows[np.lexsort((rows, distance[rows], ranks[rows]))][:SAMPLES]
-    for row in rows.tolist():
-        place = (int(ranks[row]), float(distance[row]))
-        value = float(values[row]) if numeric else None
-        best.append(Sample(place, first + row, table["id"][row].as_py(), table["url"][row].as_py() or "", value))
-    best[:] = heapq.nsmallest(SAMPLES, best)

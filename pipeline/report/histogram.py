@@ -1,7 +1,7 @@
 """Histograms of measured values, exact counts over any number of rows in bounded memory.
 
-The range that is drawn comes from a sample of row groups (at most about 200,000 rows); everything outside is counted
-at its two ends, so the bars of a histogram always sum to the number of values.
+The range that is drawn comes from some of the rows; everything outside is counted at its two ends, so the bars of a histogram
+always sum to the number of values.
 """
 
 import math
@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from corpusmill.pipeline.report.read import RunReader
+from corpusmill.pipeline.report.scan import Batch, as_floats
 from corpusmill.pipeline.schemas import REPORT
 
+__all__ = ["Histogram", "Histograms", "as_floats", "measured_columns", "number", "plan", "plan_histograms"]
+
 BINS = 60
-SAMPLE_ROWS = 200_000
 #: Places and numbers of groups, not measurements; a histogram of them says nothing.
 NOT_MEASURED = {"offset", "length", "copies"} | (set(REPORT.names) - {"chars_in"})
 #: By stage, what says nothing here: `similarity` is drawn beside the clusters, without the exact copies that would hide all others;
@@ -26,6 +26,7 @@ NOT_DRAWN = {"dedup": {"similarity", "contaminated_item", "contamination_matches
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass
@@ -49,19 +50,24 @@ class Histogram:
         self.kept = np.zeros(len(self.edges) - 1, np.int64)
         self.dropped = np.zeros(len(self.edges) - 1, np.int64)
 
+    def count(self, values: Floats, kept: Bools) -> Ints:
+        """(2, bins + 3): dropped and kept rows of a batch: below, in each bin, above, and missing; `values` (n, NaN where missing), `kept` (n)."""
+        edges = self.edges.copy()
+        edges[-1] = np.nextafter(edges[-1], np.inf)  # the last bin holds both of its edges
+        places = np.searchsorted(edges, values, side="right")
+        places[np.isnan(values)] = len(edges) + 1
+        size = len(edges) + 2
+        return np.bincount(places + size * kept, minlength=2 * size).reshape(2, size)
+
+    def add_counts(self, counts: Ints) -> None:
+        """Adds up what `count` gave."""
+        self.dropped, self.kept = self.dropped + counts[0, 1:-2], self.kept + counts[1, 1:-2]
+        both = counts.sum(axis=0)
+        self.below, self.above, self.missing = self.below + int(both[0]), self.above + int(both[-2]), self.missing + int(both[-1])
+
     def add(self, values: Floats, kept: Bools) -> None:
-        """Counts a batch: `values` (n, NaN where missing) and whether each row was kept (n)."""
-        known = ~np.isnan(values)
-        self.missing += int(len(values) - known.sum())
-        values, kept = values[known], kept[known]
-        places = np.searchsorted(self.edges, values, side="right") - 1
-        places[values == self.edges[-1]] -= 1  # the last bin holds both of its edges
-        bins = len(self.kept)
-        self.below += int((places < 0).sum())
-        self.above += int((places >= bins).sum())
-        inside = (places >= 0) & (places < bins)
-        self.kept += np.bincount(places[inside & kept], minlength=bins)
-        self.dropped += np.bincount(places[inside & ~kept], minlength=bins)
+        """Counts a batch."""
+        self.add_counts(self.count(values, kept))
 
     @property
     def values(self) -> int:
@@ -80,31 +86,26 @@ def measured_columns(schema: pa.Schema, stage: str = "") -> list[str]:
     return [f.name for f in schema if f.name not in left_out and any(test(f.type) for test in numeric)]
 
 
-def as_floats(table: pa.Table, column: str) -> Floats:
-    """A column (n) as float64 with NaN for nulls; all NaN where the table lacks it or it holds no numbers."""
-    if column not in table.column_names:
-        return np.full(table.num_rows, np.nan)
-    values = table[column]
-    if pa.types.is_boolean(values.type):
-        values = values.cast(pa.int8())
-    try:
-        values = pc.cast(values, pa.float64(), safe=False)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return np.full(table.num_rows, np.nan)
-    return np.asarray(values.to_numpy(zero_copy_only=False), np.float64)
+class Histograms:
+    """The measure of all histograms of a stage."""
+
+    def __init__(self, histograms: dict[str, Histogram]):
+        self.histograms = histograms
+        self.columns = ("kept", *histograms)
+
+    def measure(self, batch: Batch) -> list[Ints]:
+        return [histogram.count(batch.floats(column), batch.kept) for column, histogram in self.histograms.items()]
+
+    def add(self, measured: list[Ints]) -> None:
+        for histogram, counts in zip(self.histograms.values(), measured, strict=True):
+            histogram.add_counts(counts)
 
 
-def plan_histograms(reader: RunReader, stage: str, columns: list[str], marks: dict[str, list[float]]) -> dict[str, Histogram]:
-    """Empty histograms with edges from a sample of the stage's report. `marks` (thresholds by column) are always inside."""
-    rows, groups = reader.report_rows(stage)
-    every = max(1, math.ceil(rows / SAMPLE_ROWS)) if groups > 1 else 1
-    sample: dict[str, list[Floats]] = {column: [] for column in columns}
-    for table in reader.tables(stage, "report", columns, every):
-        for column in columns:
-            sample[column].append(as_floats(table, column))
+def plan_histograms(looked_at: Batch | None, columns: list[str], marks: dict[str, list[float]]) -> dict[str, Histogram]:
+    """Empty histograms with edges from some rows of the report. `marks` (thresholds by column) are always inside."""
     plans = {}
     for column in columns:
-        values = np.concatenate(sample[column] or [np.zeros(0)])
+        values = looked_at.floats(column) if looked_at else np.zeros(0)
         plans[column] = plan(column, values[np.isfinite(values)], marks.get(column, []))
     return plans
 

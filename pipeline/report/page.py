@@ -7,12 +7,20 @@ content security policy names the page's own scripts and styles by their sha256;
 import base64
 import hashlib
 import json
+import re
 from importlib import resources
 from typing import Any
 
 from corpusmill.pipeline.report import measures
 from corpusmill.pipeline.report.histogram import number
 from corpusmill.pipeline.report.safe import quoted, safe_line, safe_text
+
+
+#: The page's styles (plotly.css has to be the last) and scripts in their order.
+STYLES = ("theme.css", "report.css", "decided.css", "print.css", "plotly.css")
+BEFORE_CHARTS = ("navigation.js", "tables.js", "sliders.js", "before_plotly.js")
+CHARTS = ("figure_data.js", "charts.js")
+_SECTION = re.compile(r'<h2 id="([\w-]+)">(.*?)</h2>', re.DOTALL)
 
 
 def templates(longest: int = 700) -> Any:
@@ -40,18 +48,28 @@ def whole_page(title: str, body: str, figures: list[dict[str, Any]]) -> str:
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
-    scripts = [_asset("before_plotly.js"), get_plotlyjs(), _asset("report.js")]
-    styles = [_asset("report.css"), _asset("plotly.css")]
+    theme = _asset("theme.js")  # before anything is painted; what the page needs without charts comes before plotly.js, which takes longest
+    scripts = [*map(_asset, BEFORE_CHARTS), get_plotlyjs(), *map(_asset, CHARTS)]
+    styles = [*map(_asset, STYLES)]
     return str(
         templates().get_template("page.html.jinja").render(
             title=title,
-            policy=policy(scripts, styles),
+            policy=policy([theme, *scripts], styles),
+            theme=Markup(theme),
             styles=[Markup(style) for style in styles],
             scripts=[Markup(script) for script in scripts],
             figures=Markup(script_json(figures)),
+            sections=sections(body),
             body=Markup(body),
         )
     )  # fmt: skip
+
+
+def sections(body: str) -> list[tuple[str, str]]:
+    """(id, title) of each section of a rendered body: what the navigation lists."""
+    from markupsafe import Markup
+
+    return [(found[1], Markup(found[2]).striptags()) for found in _SECTION.finditer(body)]
 
 
 def _asset(name: str) -> str:

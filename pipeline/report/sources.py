@@ -27,11 +27,13 @@ class Source:
 
 @dataclass(frozen=True)
 class Sources:
-    """`names` are those of the counts; `rows` have the alarms first, then the largest shares. `limit` is the share that alarms."""
+    """`names` are those of the counts; `rows` have the alarms first, then the largest shares. `limit` is the share that alarms
+    where a file has at least `least` documents."""
 
     names: tuple[str, ...] = ()
     rows: list[Source] = field(default_factory=list)
     limit: float | None = None
+    least: int = 0
 
     @property
     def documents(self) -> int:
@@ -75,4 +77,4 @@ def read_sources(reader: RunReader) -> Sources:
         )
         for row in table.to_pylist()
     ]  # fmt: skip
-    return Sources(names, sorted(rows, key=lambda r: (not r.alarm, -r.share, -r.documents, r.name)), limit)
+    return Sources(names, sorted(rows, key=lambda r: (not r.alarm, -r.share, -r.documents, r.name)), limit, least)

@@ -69,6 +69,7 @@ class Training:
     skipped: int  # steps that did not count
     skips: list[int] = field(default_factory=list)  # those steps, as many as are drawn
     groups: dict[str, list[Group]] = field(default_factory=dict)
+    finished: bool = False  # the groups are those of the finished model, not of the log
     looks: list[Look] = field(default_factory=list)
     speed: Speed | None = None
 
@@ -91,7 +92,7 @@ def read_training(reader: RunReader) -> list[Training]:
             training.speed = _speed(speed) if speed else None
             if (curve := _speed_curve(stage, speed)) is not None:
                 training.curves.append(curve)
-            training.groups = _groups(reader, stage, lines)
+            training.groups, training.finished = _groups(reader, stage, lines)
             training.looks = [look for line in _steps(reader, stage, "samples") if (look := _look(line)).texts]
             found.append(training)
     return found
@@ -125,13 +126,15 @@ def _speed_curve(stage: str, lines: list[dict[str, Any]]) -> Curve | None:
     return Curve(stage, SPEED, [step for step, _ in points], [statistics.median(values) for _, values in points]) if points else None
 
 
-def _groups(reader: RunReader, stage: str, lines: list[dict[str, Any]]) -> dict[str, list[Group]]:
-    """By language, source and host: those of the finished model, else those that the log has last."""
+def _groups(reader: RunReader, stage: str, lines: list[dict[str, Any]]) -> tuple[dict[str, list[Group]], bool]:
+    """By language, source and host: those of the finished model (and True), else those that the log has last."""
     measured = (reader.json(f"{stage}/metrics.json", dict) or {}).get("validation")
     by = measured.get("by") if isinstance(measured, dict) else None
+    finished = isinstance(by, dict)
     if not isinstance(by, dict):
         by = next((line["validation_by"] for line in reversed(lines) if isinstance(line.get("validation_by"), dict)), {})
-    return {str(kind): [_group(str(name), value) for name, value in of.items()] for kind, of in by.items() if isinstance(of, dict) and of}
+    groups = {str(kind): [_group(str(name), value) for name, value in of.items()] for kind, of in by.items() if isinstance(of, dict) and of}
+    return groups, finished
 
 
 def _group(name: str, value: Any) -> Group:

@@ -20,10 +20,14 @@ LOGARITHMIC = ("grad_norm",)
 
 def training_charts(training: Training) -> list[tuple[str, str, Figure]]:
     """(title, caption, figure) of every value that changes."""
+    return [(TITLES.get(curve.name, curve.name), _caption(curve, training), _figure(curve, training)) for curve in drawn(training)]
+
+
+def drawn(training: Training) -> list[Curve]:
+    """The curves that have a chart of their own, in their order."""
     curves = {curve.name: curve for curve in training.curves}
     names = [*(name for name in TITLES if name in curves), *(name for name in curves if name not in TITLES and name not in WITHIN)]
-    drawn = [curves[name] for name in names if name in ("loss", VALIDATION) or len(set(curves[name].values)) > 1]
-    return [(TITLES.get(curve.name, curve.name), _caption(curve, training), _figure(curve, training)) for curve in drawn]
+    return [curves[name] for name in names if name in ("loss", VALIDATION) or len(set(curves[name].values)) > 1]
 
 
 def _caption(curve: Curve, training: Training) -> str:

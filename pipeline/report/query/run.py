@@ -7,6 +7,7 @@ import duckdb
 import pyarrow as pa
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.report.query.files import add_views
 from corpusmill.pipeline.report.query.tables import find_tables
 from corpusmill.pipeline.report.read import Rule, RunReader
 
@@ -24,6 +25,7 @@ class Run:
         for table in self.tables.values():
             self.connection.execute(f"CREATE VIEW {table.name} AS SELECT * FROM {self.scan(table.name)}")
         self.connection.register("rules", self._rules())
+        add_views(self.connection, self.reader)
 
     @property
     def warnings(self) -> list[str]:

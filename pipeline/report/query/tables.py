@@ -1,7 +1,7 @@
 """Which tables a run has, and from which files.
 
 A table's name is the stage and the folder of its shards (`filter_report`, `dedup_clusters`), `documents` in place of `data`; a file
-with a name of its own is a table of its own (`dedup_clusters_sources`).
+with a name of its own is a table of its own (`dedup_clusters_sources`), and so are numbered files of that name (`tokenizer_judged_judge`).
 """
 
 import re
@@ -11,8 +11,9 @@ from pathlib import PurePosixPath
 from corpusmill.pipeline.manifest import TRIAL
 from corpusmill.pipeline.report.read import RunReader
 
-#: Shards of one table: all others are named for what they hold.
-_NUMBERED = re.compile(r"(part|tokens)-\d+")
+#: Shards of one table, by the name before their number; `part` and `tokens` say nothing that the folder does not say.
+_NUMBERED = re.compile(r"(\w+)-\d+.*")
+_PLAIN = ("part", "tokens")
 
 
 @dataclass(frozen=True)
@@ -40,5 +41,6 @@ def find_tables(reader: RunReader) -> dict[str, Table]:
 
 def _name(stage: str, path: PurePosixPath) -> str:
     folders = ["documents" if part == "data" else part for part in path.parts[:-1]]
-    own = [] if _NUMBERED.match(path.stem) else [path.stem]
-    return re.sub(r"\W", "_", "_".join([stage, *folders, *own]))
+    shard = _NUMBERED.fullmatch(path.stem)
+    own = path.stem if shard is None else shard[1]
+    return re.sub(r"\W", "_", "_".join([stage, *folders, *([] if shard and own in _PLAIN else [own])]))

@@ -8,7 +8,22 @@ from corpusmill.cli.base import app, of_an_interrupt
 from corpusmill.pipeline.errors import CorpusmillError
 
 #: In the order of `corpusmill --help`.
-COMMANDS = ("run", "look", "documents", "tokens", "sft", "model", "score", "export", "checkpoints", "classifier", "classifier_look")
+COMMANDS = (
+    "run",
+    "look",
+    "documents",
+    "explore",
+    "live",
+    "tokens",
+    "sft",
+    "model",
+    "score",
+    "export",
+    "card",
+    "checkpoints",
+    "classifier",
+    "classifier_look",
+)
 for _commands in COMMANDS:
     import_module(f"corpusmill.cli.{_commands}")
 

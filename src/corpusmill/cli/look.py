@@ -50,8 +50,13 @@ def steps(step: Annotated[str | None, typer.Argument(metavar="STEP", help="A ste
 
 
 @app.command(epilog="Example: corpusmill report runs/demo")
-def report(run: RunFolder) -> None:
+def report(
+    run: RunFolder,
+    check: Annotated[bool, typer.Option("--check", help="Only compare each number of the page with what its query gives.")] = False,
+) -> None:
     """Write RUN/report.html and show its main tables here."""
+    if check:
+        return _check(run)
     from rich.console import Console
 
     from corpusmill.pipeline.report.html import write_report
@@ -60,6 +65,21 @@ def report(run: RunFolder) -> None:
     path = write_report(run)
     render_report(run, Console())
     print(f"The whole report: {path}")
+
+
+def _check(run: str) -> None:
+    """Runs the queries of the page. Exits with 1 where one of them does not give the page's numbers."""
+    from corpusmill.pipeline.report.shown_check import check_report, sentences
+
+    good, numbers = True, 0
+    every = list(check_report(run))
+    for checked in every:
+        for sentence in sentences(checked):
+            print(sentence)
+        good, numbers = good and checked.good, numbers + checked.shown.numbers
+    if not good:
+        raise typer.Exit(1)
+    print(f"{numbers:,} numbers in {len(every):,} tables and charts are what their queries give.")
 
 
 @app.command(epilog="Example: corpusmill clusters runs/demo --doubtful --limit 5")

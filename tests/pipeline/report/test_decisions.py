@@ -100,8 +100,9 @@ def test_samples_are_nearest_to_the_threshold(run_folder: Path) -> None:
 
 
 def test_a_report_without_rows() -> None:
-    from corpusmill.pipeline.report.decisions import _fired
+    from corpusmill.pipeline.report.failures import Failures
     from corpusmill.pipeline.schemas import REPORT
 
-    assert _fired(REPORT.empty_table()) == {}
+    empty = Failures.of(REPORT.empty_table()["failed"])
+    assert empty.names == () and len(empty.passing) == 0
     assert as_floats(pa.table({"a": pa.array(["x"])}), "a").tolist() != [0.0]

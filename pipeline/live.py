@@ -1,0 +1,82 @@
+"""What a run says of itself while it works: `RUN/progress.json`, one small object that is written again as each phase begins.
+
+It says who works on which stages, and of each phase how many tasks are planned and where the manifest ended when it began. How far
+the phase is, whoever looks counts in the manifest (pipeline/report/status.py): that costs a task nothing, on a disk and on a store, and
+manifests stay free of times.
+"""
+
+import contextlib
+import json
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any
+
+import corpusmill
+from corpusmill.pipeline.engine import Engine
+from corpusmill.pipeline.errors import CorpusmillError
+from corpusmill.pipeline.manifest import Manifest
+from corpusmill.pipeline.stage import Piece
+from corpusmill.pipeline.storage import Storage
+
+PROGRESS = "progress.json"
+
+
+def utc_now() -> str:
+    """The time in UTC as ISO 8601, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+class Live:
+    """Open for the time in which a process carries out `stages` of a run; every method but the last says what begins now."""
+
+    def __init__(self, run: Storage, stages: Sequence[str], engine: Engine, dry_run: bool = False):
+        self.run, self.engine = run, engine
+        self.said: dict[str, Any] = {
+            "corpusmill": corpusmill.__version__, "host": platform.node(), "process": os.getpid(), "dry_run": dry_run,
+            "began": utc_now(), "ended": None, "failure": None, "stages": list(stages), "stages_began": {}, "phases": [],
+        }  # fmt: skip
+
+    def __enter__(self) -> "Live":
+        self._write()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.said["ended"] = utc_now()
+        if error is not None:
+            self.said["failure"] = str(error) if isinstance(error, CorpusmillError) else f"{type(error).__name__}: {error}"
+        self._write()
+
+    def stage(self, name: str) -> None:
+        """A stage begins."""
+        self.said["stages_began"][name] = utc_now()
+        self._write()
+
+    @contextmanager
+    def phase(self, stage: str, name: str, todo: Sequence[Piece], before: int, manifest: Manifest) -> Iterator[None]:
+        """A phase for the time of the block: `todo` are its pieces, `before` how many more were done earlier."""
+        weights, unit = _weights(todo)
+        told = {
+            "stage": stage, "phase": name, "tasks": len(todo), "before": before, "bytes": sum(weights), "bytes_are": unit,
+            "manifest": manifest.place, "workers": self.engine.known_workers(), "began": utc_now(), "ended": None,
+        }  # fmt: skip
+        self.said["phases"].append(told)
+        self._write()
+        yield
+        told["ended"] = utc_now()  # written as soon as something else begins
+
+    def _write(self) -> None:
+        content = json.dumps(self.said, indent=1, ensure_ascii=False).encode("utf-8", "replace")
+        with contextlib.suppress(OSError, CorpusmillError):  # a run does not end because it can't say how far it is
+            self.run.write_bytes(PROGRESS, content + b"\n")
+
+
+def _weights(pieces: Sequence[Piece]) -> tuple[list[int], str]:
+    """Bytes that each piece reads, and how the same is known of a finished task: pieces of crawl files name the bytes of their `segments`,
+    which come out as the manifest's `bytes_in`; others read whole files, its `inputs`."""
+    if all("segments" in piece.params for piece in pieces):
+        return [sum(segment["bytes"] for segment in piece.params["segments"]) for piece in pieces], "bytes_in"
+    return [sum(ref.bytes for ref in piece.inputs) for piece in pieces], "inputs"

@@ -1,0 +1,136 @@
+"use strict";
+delete document.createElement; // back to the browser's own (see before_plotly.js)
+
+const figures = JSON.parse(document.getElementById("figures").textContent);
+const charts = [...document.querySelectorAll(".chart")];
+const options = { displayModeBar: false, responsive: true };
+/** Charts that stand there in the colours of now. */
+const drawn = new Set();
+
+/** A figure with its colours (`var(--kept)`) replaced by the theme's values; `width` in pixels, or as wide as its place. */
+function themed(figure, width) {
+  const known = new Map();
+  const color = (name) => known.get(name) || known.set(name, theme.color(name)).get(name);
+  const { data, layout } = JSON.parse(JSON.stringify(figure), (key, value) => {
+    const name = typeof value === "string" && value.match(/^var\(--([a-z0-9-]+)\)$/);
+    return name ? color(name[1]) : value;
+  });
+  const axis = { gridcolor: color("grid"), zerolinecolor: color("rule"), linecolor: color("rule") };
+  for (const name of Object.keys(layout)) {
+    if (/^[xy]axis\d*$/.test(name)) Object.assign(layout[name], axis);
+  }
+  Object.assign(layout, {
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+    font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: color("ink") },
+    hoverlabel: { bgcolor: color("panel"), font: { color: color("ink") } },
+    xaxis: { ...axis, ...layout.xaxis }, yaxis: { ...axis, ...layout.yaxis },
+  });
+  return [data, width ? { ...layout, width } : layout];
+}
+
+function figureOf(chart) {
+  return figures[Number(chart.dataset.figure)];
+}
+
+function draw(chart, width) {
+  drawn.add(chart);
+  Plotly.react(chart, ...themed(figureOf(chart), width), options);
+  document.body.dataset.drawn = String(drawn.size);
+}
+
+// ---- drawn when they come into view, one after the other, so that the page answers while it fills ----
+
+const queue = [];
+let drawing = false;
+
+function drawNext() {
+  const chart = queue.shift();
+  drawing = chart !== undefined;
+  if (!drawing) return;
+  if (!drawn.has(chart) && chart.offsetParent) draw(chart);
+  setTimeout(drawNext, 0);
+}
+
+const observer = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) {
+    const place = queue.indexOf(target);
+    if (isIntersecting && place < 0 && !drawn.has(target)) queue.push(target);
+    if (!isIntersecting && place >= 0) queue.splice(place, 1); // scrolled by
+  }
+  if (!drawing) drawNext();
+}, { rootMargin: "300px 0px" });
+
+/** All charts are out of date: those in view are drawn anew now, the others when they come into view. */
+function drawAnew() {
+  drawn.clear();
+  for (const chart of charts) {
+    observer.unobserve(chart);
+    observer.observe(chart);
+  }
+}
+
+// ---- in words and as a table --------------------------------------------------------------------
+
+function fillTable(details, chart) {
+  const { head, rows } = figureData.table(figureOf(chart));
+  const region = details.appendChild(document.createElement("div"));
+  region.className = "scroll";
+  const table = region.appendChild(document.createElement("table"));
+  const header = table.createTHead().insertRow();
+  const body = table.createTBody();
+  head.forEach((name, place) => {
+    const cell = header.appendChild(document.createElement("th"));
+    cell.textContent = name;
+    cell.classList.toggle("number", place > 0);
+  });
+  for (const row of rows) {
+    const line = body.insertRow();
+    row.forEach((value, place) => {
+      const cell = line.insertCell();
+      cell.textContent = value;
+      cell.classList.toggle("number", place > 0);
+    });
+  }
+  tables.improve(table);
+}
+
+/** Gives a chart its place, its words and its table. */
+function describe(chart) {
+  const figure = figureOf(chart);
+  chart.style.height = `${figure.layout.height}px`;
+  const about = chart.getAttribute("aria-label");
+  const words = figureData.summary(figure);
+  chart.setAttribute("aria-label", about ? `${about.replace(/[.\s]+$/, "")}. ${words}` : words);
+  const details = document.createElement("details");
+  details.className = "as-table";
+  const summary = details.appendChild(document.createElement("summary"));
+  summary.textContent = "Show as table";
+  const whose = summary.appendChild(document.createElement("span"));
+  whose.className = "unseen";
+  whose.textContent = `: ${about || "chart"}`;
+  details.addEventListener("toggle", () => {
+    if (details.open && !details.querySelector("table")) fillTable(details, chart);
+  });
+  chart.after(details);
+}
+
+// ---- on paper -----------------------------------------------------------------------------------
+
+/** Pixels between the borders of a figure on A4 paper: one in a row, and two. */
+const PAPER = { one: 668, two: 318 };
+
+addEventListener("beforeprint", () => {
+  document.documentElement.dataset.screen = theme.chosen();
+  document.documentElement.dataset.theme = "light";
+  for (const chart of charts) {
+    if (chart.offsetParent) draw(chart, chart.closest(".charts") ? PAPER.two : PAPER.one);
+  }
+});
+addEventListener("afterprint", () => {
+  theme.choose(document.documentElement.dataset.screen); // tells that all is to be drawn anew
+  delete document.documentElement.dataset.screen;
+});
+
+charts.forEach(describe);
+document.addEventListener("theme", drawAnew);
+drawAnew();

@@ -1,0 +1,115 @@
+"""What a request may ask for: its parameters, checked. Anything else is an `Unfit`, a sentence for whoever asked."""
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+#: A range's end, or a threshold.
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Name = Annotated[str, Field(max_length=1000)]
+Needle = Annotated[str, Field(min_length=1, max_length=500)]
+StageName = Annotated[str, Field(min_length=1, max_length=40)]
+#: Names with a column's or rule's name behind them: `low.words=20`.
+DYNAMIC = {"low": "low", "high": "high", "set": "set_"}
+REPEATED = ("rule",)
+MOST = 100  # ranges or thresholds in a request
+
+
+class Unfit(Exception):
+    """A request that can't be answered; the message says why. `status` is HTTP's."""
+
+    def __init__(self, message: str, status: int = 422):
+        super().__init__(message)
+        self.status = status
+
+
+class Asked(BaseModel):
+    """The parameters of a route."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Filter(Asked):
+    """Which documents: those for which all of this is true."""
+
+    stage: StageName
+    decision: Literal["kept", "dropped"] | None = None
+    rule: Annotated[tuple[Name, ...], Field(max_length=MOST)] = ()
+    alone: bool = False
+    language: Name | None = None
+    source: Name | None = None
+    host: Name | None = None
+    url: Needle | None = None
+    text: Needle | None = None
+    low: Annotated[dict[Name, Number], Field(max_length=MOST)] = {}
+    high: Annotated[dict[Name, Number], Field(max_length=MOST)] = {}
+
+
+class Documents(Filter):
+    order: Name = "place"
+    descending: bool = False
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+    offset: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    cursor: Annotated[str, Field(pattern=r"^\d{1,10}$")] | None = None
+
+
+class OneColumn(Filter):
+    column: Name
+
+
+class Thresholds(Asked):
+    stage: StageName
+    set_: Annotated[dict[Name, Number | Literal["off"]], Field(max_length=MOST)] = {}
+
+
+class Changed(Thresholds):
+    which: Literal["gained", "lost"]
+    limit: Annotated[int, Field(ge=1, le=200)] = 20
+
+
+class OneDocument(Asked):
+    key: Annotated[str, Field(max_length=60)]
+
+
+Model = TypeVar("Model", bound=Asked)
+
+
+def read(model: type[Model], parameters: Iterable[tuple[str, str]]) -> Model:
+    """The parameters of a request as `model`. Raises Unfit where one is unknown, given twice, or of no such value."""
+    given: dict[str, Any] = {}
+    for name, value in parameters:
+        kind, dot, rest = name.partition(".")
+        if dot and DYNAMIC.get(kind) in model.model_fields:
+            place, key = given.setdefault(DYNAMIC[kind], {}), rest
+        elif dot or name in DYNAMIC.values():
+            raise Unfit(f"There is no parameter {shown(name)}.")
+        elif name in REPEATED:
+            given[name] = (*given.get(name, ()), value)
+            continue
+        else:
+            place, key = given, name
+        if key in place:
+            raise Unfit(f"The parameter {shown(name)} is given twice.")
+        place[key] = value
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise Unfit(_sentence(first)) from error
+
+
+def _sentence(error: Any) -> str:
+    place = [str(part) for part in error["loc"]]
+    name = shown(".".join(place).replace("set_.", "set."))
+    if error["type"] == "extra_forbidden":
+        return f"There is no parameter {name}."
+    if error["type"] == "missing":
+        return f"The parameter {name} is missing."
+    message = str(error["msg"])
+    return f"{name}: {message[:1].lower()}{message[1:]}."
+
+
+def shown(text: str, limit: int = 60) -> str:
+    """A name in a sentence, cut."""
+    return repr(text if len(text) <= limit else text[:limit] + "…")

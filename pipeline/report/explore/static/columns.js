@@ -1,0 +1,34 @@
+/** Which values the list shows beside the addresses. */
+import { byId, el, refill } from "./dom.js";
+import { ruleNamed, stageOf } from "./run.js";
+import { current, go } from "./state.js";
+import { line } from "./text.js";
+
+/** What the list shows anyway. */
+const ALWAYS = ["chars_in", "language"];
+
+/** The columns of the list: those that were chosen, those of the chosen rules, and the one that orders it. */
+export function shownColumns(state) {
+  const stage = stageOf(state);
+  const rules = state.rule.map((name) => ruleNamed(stage, name)?.column);
+  const names = new Set([...state.col, ...rules, state.order, ...state.low.keys(), ...state.high.keys()]);
+  return (stage?.columns ?? []).filter((column) => names.has(column.name) && !ALWAYS.includes(column.name));
+}
+
+/** The choice of columns, folded up. */
+export function columnChoice() {
+  return el("details", { id: "columns" }, el("summary", {}, "Columns"), el("div", { class: "columns", id: "column-list", role: "group", "aria-label": "Columns" }));
+}
+
+export function drawColumnChoice(state) {
+  const shown = new Set(shownColumns(state).map((column) => column.name));
+  const columns = (stageOf(state)?.columns ?? []).filter((column) => !ALWAYS.includes(column.name));
+  refill(byId("column-list"), columns.map((column) => choice(column.name, state, shown)));
+}
+
+function choice(name, state, shown) {
+  const chosen = state.col.includes(name);
+  const toggle = () => go({ col: chosen ? current().col.filter((one) => one !== name) : [...current().col, name] });
+  const box = el("input", { type: "checkbox", checked: shown.has(name), disabled: shown.has(name) && !chosen, data: { key: `col ${name}` }, on: { change: toggle } });
+  return el("label", { class: "choice" }, box, " ", line(name));
+}

@@ -1,0 +1,82 @@
+/** One document: its text, what each stage measured and decided, its copies, its tokens. */
+import { ask } from "./api.js";
+import { cluster } from "./cluster.js";
+import { copyable } from "./copy.js";
+import { decisions, failures } from "./decisions.js";
+import { button, byId, el, refill } from "./dom.js";
+import { attempt } from "./errors.js";
+import { count, many } from "./format.js";
+import { drawGuide } from "./guide.js";
+import { verdict } from "./rows.js";
+import { current, go, watch } from "./state.js";
+import { line, nodes } from "./text.js";
+import { tokens } from "./tokens.js";
+
+let shown = null;
+
+export function startDocument() {
+  watch((state, changed) => {
+    if (changed("doc")) load(state);
+    else if (changed("text") && shown && state.doc) draw();
+    else if (!state.doc && changed("stage")) drawGuide(byId("document"));
+  });
+}
+
+function load(state) {
+  const part = byId("document");
+  document.body.classList.toggle("reading", Boolean(state.doc));
+  if (!state.doc) {
+    shown = null;
+    return drawGuide(part);
+  }
+  return attempt(part, async () => {
+    shown = await ask("document", "document", new URLSearchParams({ key: state.doc }));
+    draw();
+    if (matchMedia("(max-width: 760px)").matches) part.scrollIntoView();
+  });
+}
+
+function draw() {
+  const here = shown.stages.find((stage) => stage.name === current().doc.split("/")[0]);
+  refill(
+    byId("document"),
+    el("div", { class: "document-head" },
+      el("h2", { id: "document-title", tabIndex: -1 }, line(shown.url || shown.id, current().url)),
+      el("p", {}, here && [verdict(here.kept), ` by ${here.name} · `], el("code", {}, line(shown.id)), " ",
+        button("Close", () => go({ doc: "" }), { data: { key: "close" }, "aria-label": "Close the document" }))),
+    failures(shown.stages),
+    text(),
+    decisions(shown.stages),
+    cluster(shown.cluster),
+    tokens(shown.tokens),
+    el("h3", {}, "On the command line"),
+    shown.commands.map((command) => copyable(command, "the command")),
+  );
+}
+
+/** The text, isolated from the page's direction; markup in it is text. */
+function text() {
+  if (shown.text === null) return el("p", { class: "soft" }, "The text of this document is not in the run any more.");
+  const words = current().text;
+  const body = nodes(shown.text, words);
+  const marks = body.filter((node) => node.nodeName === "MARK");
+  return [
+    el("h3", {}, "Text ", el("span", { class: "soft" }, `${many([...shown.text].length, "character")}${shown.cut ? " of its beginning; the rest is left out here" : ""}`)),
+    words && hits(marks),
+    el("div", { class: "text", dir: "auto", tabIndex: 0, role: "region", "aria-label": "Text of the document" }, body),
+  ];
+}
+
+/** How often the search's words stand in the text, and a button that goes to the next place. */
+function hits(marks) {
+  let place = -1;
+  const next = () => {
+    marks[place]?.classList.remove("here");
+    place = (place + 1) % marks.length;
+    marks[place].classList.add("here");
+    marks[place].scrollIntoView({ block: "nearest" });
+    said.textContent = ` ${count(place + 1)} of ${count(marks.length)}`;
+  };
+  const said = el("span", { role: "status" }, ` ${many(marks.length, "place")}`);
+  return el("p", { class: "hits" }, marks.length ? button("Next hit", next, { data: { key: "next hit" } }) : "No hit in what is shown:", said);
+}

@@ -1,0 +1,127 @@
+/** The list of documents that the filters leave. */
+import { ask, stop } from "./api.js";
+import { drawChips } from "./chips.js";
+import { columnChoice, drawColumnChoice, shownColumns } from "./columns.js";
+import { button, byId, el, refill } from "./dom.js";
+import { attempt } from "./errors.js";
+import { count, many, roughly, share } from "./format.js";
+import { stageOf } from "./run.js";
+import { tableRow } from "./rows.js";
+import { current, filters, go, NO_FILTERS, watch } from "./state.js";
+import { countAgain } from "./summary.js";
+import { label as named } from "./text.js";
+
+const PAGE = 50;
+let found = { rows: [], total: 0, kept: 0, characters: 0, search: null };
+
+export function startDocuments() {
+  byId("documents").append(
+    el("div", { class: "list-head" },
+      el("h2", {}, "Documents"), el("p", { id: "count", role: "status" }), el("div", { id: "chips", class: "chips" }), columnChoice()),
+    el("div", { class: "scroll", tabIndex: 0, role: "region", "aria-label": "List of documents", id: "list-scroll" },
+      el("table", {}, el("thead", {}, el("tr", { id: "list-header" })), el("tbody", { id: "list" }))),
+    el("p", { id: "searched", role: "status" }),
+    el("p", { id: "more" }),
+  );
+  watch((state, changed) => {
+    if (!state.stage) return;
+    if (changed.filters() || changed("order", "descending")) load(state);
+    else if (changed("col", "doc")) draw();
+    if (changed.filters() || changed("col", "order")) drawColumnChoice(state);
+    if (changed.filters()) drawChips(byId("chips"), state);
+  });
+}
+
+/** The documents in the list, in its order. */
+export const listed = () => found.rows;
+
+function load(state) {
+  return attempt(byId("documents"), async () => {
+    found = await ask("documents", "documents", asked(state));
+    draw();
+    await searchOn(PAGE);
+  });
+}
+
+function asked(state, further = {}) {
+  const parameters = filters(state);
+  if (state.order) parameters.append("order", state.order);
+  if (state.order && state.descending) parameters.append("descending", "true");
+  parameters.append("limit", PAGE);
+  Object.entries(further).forEach(([name, value]) => parameters.append(name, value));
+  return parameters;
+}
+
+/** The next page, or the next hits of a search. */
+export function more() {
+  if (found.search) return attempt(byId("documents"), () => searchOn(found.rows.length + PAGE));
+  if (found.rows.length >= found.total) return Promise.resolve(false);
+  return attempt(byId("documents"), async () => add(await ask("documents", "documents", asked(current(), { offset: found.rows.length }))));
+}
+
+/** Goes on through the texts, an answer of the server after the other, until `enough` hits are there or all is searched. */
+async function searchOn(enough) {
+  if (found.search) countAgain();
+  while (found.search?.cursor && found.rows.length < enough) {
+    add(await ask("documents", "documents", asked(current(), { cursor: found.search.cursor })));
+    countAgain();
+  }
+}
+
+function add(next) {
+  const rows = [...found.rows, ...next.rows];
+  found = found.search ? { ...next, rows } : { ...found, rows };
+  draw();
+}
+
+function draw() {
+  const state = current();
+  const columns = shownColumns(state);
+  refill(byId("list-header"), headers(columns, state));
+  refill(byId("list"), found.rows.map((row) => tableRow(row, columns)));
+  byId("count").textContent = counted();
+  refill(byId("searched"), searched());
+  refill(byId("more"), rest());
+}
+
+function headers(columns, state) {
+  const fixed = (label) => el("th", { scope: "col" }, label);
+  return [fixed("Decision"), sortable("url", "Address", state, ""), fixed("Rules that fired"), fixed("Language"), sortable("chars_in", "Characters", state), ...columns.map((column) => sortable(column.name, column.name, state))];
+}
+
+/** A header that orders the list: first the least on top, then the greatest, then the order of the crawl again. */
+function sortable(name, text, state, kind = "number") {
+  const on = state.order === name;
+  const next = !on ? { order: name, descending: false } : state.descending ? { order: "", descending: false } : { descending: true };
+  const sign = on ? (state.descending ? " ▼" : " ▲") : "";
+  const order = on ? (state.descending ? "descending" : "ascending") : "none";
+  return el("th", { scope: "col", class: kind, "aria-sort": order },
+    button([named(text), el("span", { "aria-hidden": "true" }, sign)], () => go(next), { class: "sort", title: "Order the list by it", data: { key: `sort ${name}` } }));
+}
+
+function counted() {
+  const stage = stageOf(current());
+  if (found.search?.cursor) return `${many(found.total, "document")} found so far`;
+  const all = stage?.rows ?? 0;
+  const kept = found.total ? `, ${share(found.kept, found.total)} of them kept` : "";
+  return `${many(found.total, "document")} (${share(found.total, all)} of ${count(all)})${kept}, ${roughly(found.characters)} characters`;
+}
+
+function searched() {
+  if (!found.search) return null;
+  const { searched: done, of, cursor } = found.search;
+  const words = `${count(done)} of ${many(of, "text")} searched`;
+  if (!cursor) return `${words}: that is all.`;
+  const busy = found.rows.length < PAGE;
+  return [words, " ", el("progress", { max: of, value: done, "aria-label": "Searched" }), " ",
+    busy ? button("Stop", () => { stop("documents"); byId("documents").removeAttribute("aria-busy"); }, { data: { key: "stop" } })
+      : button("Search on", more, { data: { key: "search on" } })];
+}
+
+function rest() {
+  if (found.total === 0 && !found.search?.cursor) {
+    return [el("span", { class: "empty" }, "No document is like this. "), button("Clear all filters", () => go(NO_FILTERS), { data: { key: "none" } })];
+  }
+  if (found.search || found.rows.length >= found.total) return null;
+  return [`${count(found.rows.length)} of ${count(found.total)} are listed. `, button(`Show ${Math.min(PAGE, found.total - found.rows.length)} more`, more, { data: { key: "more" } })];
+}

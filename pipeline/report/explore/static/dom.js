@@ -1,0 +1,56 @@
+/**
+ * Elements from data. Every string becomes a text node or an attribute's value, never markup: what a page of a crawl holds can't act here.
+ */
+
+/**
+ * An element. `properties`: `class`, `on` (listeners by event), `data` (dataset), names with a dash and `role`, `for`, `type`, `list`
+ * as attributes, all others as properties. Children that are null or false are left out; strings and numbers become text.
+ */
+export function el(tag, properties = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === null || value === undefined) continue;
+    if (name === "class") node.className = value;
+    else if (name === "on") Object.entries(value).forEach(([event, listener]) => node.addEventListener(event, listener));
+    else if (name === "data") Object.assign(node.dataset, value);
+    else if (name.includes("-") || ["role", "for", "type", "list", "lang", "scope", "colspan"].includes(name)) node.setAttribute(name, value);
+    else node[name] = value;
+  }
+  node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false).map(asNode));
+  return node;
+}
+
+const asNode = (child) => (child instanceof Node ? child : document.createTextNode(String(child)));
+
+export const byId = (id) => document.getElementById(id);
+
+/** Puts `children` in the place of what `parent` holds; where the focus was on something with a `data-key`, it is on the same key again. */
+export function refill(parent, ...children) {
+  const focused = parent.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
+  parent.replaceChildren(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false).map(asNode));
+  if (focused === undefined) return;
+  for (const node of parent.querySelectorAll("[data-key]")) {
+    if (node.dataset.key === focused) return node.focus({ preventScroll: true });
+  }
+}
+
+/** A bar that shows a share (0 to 1) beside a number; a screen reader hears the number alone. */
+export function bar(share, kind = "") {
+  const inner = el("span", { class: "bar-inner" });
+  inner.style.width = `${Math.max(0, Math.min(1, share || 0)) * 100}%`;
+  return el("span", { class: `bar ${kind}`, "aria-hidden": "true" }, inner);
+}
+
+/** A button; `key` keeps the focus on it when its list is made anew. */
+export function button(label, act, properties = {}) {
+  return el("button", { type: "button", ...properties, on: { click: act, ...properties.on } }, label);
+}
+
+/** Calls `act` with the last arguments once `wait` milliseconds have gone by without another call. */
+export function debounced(act, wait) {
+  let timer = 0;
+  return (...values) => {
+    clearTimeout(timer);
+    timer = setTimeout(() => act(...values), wait);
+  };
+}

@@ -1,0 +1,74 @@
+/** The keyboard: moving in the list, searching, help. The letters can be turned off, for those whose tools use them. */
+import { button, byId, el } from "./dom.js";
+import { recall, remember } from "./memory.js";
+import { current, go } from "./state.js";
+import { more } from "./documents.js";
+
+const KEYS = [
+  ["j or ↓", "the next document of the list"], ["k or ↑", "the one before"], ["Enter", "open it"], ["Esc", "close the document"],
+  ["/", "search in the texts"], ["t", "thresholds, and back"], ["?", "this help"],
+];
+const ACTS = {
+  j: () => move(+1), ArrowDown: () => move(+1), k: () => move(-1), ArrowUp: () => move(-1), "/": search, "?": () => byId("help").showModal(),
+  t: () => go({ view: current().view === "thresholds" ? "" : "thresholds" }), Escape: close,
+};
+
+export function startKeys() {
+  byId("help").append(help());
+  byId("help-open").addEventListener("click", () => byId("help").showModal());
+  byId("skip").addEventListener("click", skip);
+  document.addEventListener("keydown", pressed);
+}
+
+function help() {
+  const letters = el("input", { type: "checkbox", checked: recall("keys") !== "off", on: { change: (event) => remember("keys", event.target.checked ? "on" : "off") } });
+  return el("div", {},
+    el("h2", { id: "help-title" }, "Keys"),
+    el("dl", {}, KEYS.flatMap(([key, what]) => [el("dt", {}, el("kbd", {}, key)), el("dd", {}, what)])),
+    el("label", { class: "choice" }, letters, " letters and signs are keys"),
+    el("p", {}, button("Close", () => byId("help").close())));
+}
+
+/** Keys are left alone where one types or chooses, in a dialog, and with a modifier. */
+function pressed(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented || document.querySelector("dialog[open]")) return;
+  const inList = event.target.closest?.("#list") || event.target === document.body;
+  if (event.key.startsWith("Arrow") ? !inList : typing(event.target) && event.key !== "Escape") return;
+  if (event.key.length === 1 && recall("keys") === "off") return;
+  const act = ACTS[event.key];
+  if (!act) return;
+  event.preventDefault();
+  act(event);
+}
+
+const typing = (node) => node.matches?.("input, select, textarea");
+
+async function move(step) {
+  const links = () => [...document.querySelectorAll("#list .opener")];
+  const all = links();
+  const at = all.indexOf(document.activeElement);
+  const here = at >= 0 ? at : all.findIndex((node) => node.dataset.doc === current().doc);
+  if (here + step >= all.length && all.length) await more();
+  const target = links()[Math.max(0, here + step)];
+  target?.focus();
+  target?.scrollIntoView({ block: "nearest" });
+}
+
+function search() {
+  if (current().view) go({ view: "" });
+  byId("filters-fold").open = true;
+  byId("text").focus();
+}
+
+/** Out of a search box first, then out of the document. */
+function close(event) {
+  if (typing(event.target)) return event.target.blur();
+  const { doc } = current();
+  go({ doc: "" });
+  [...document.querySelectorAll("#list .opener")].find((node) => node.dataset.doc === doc)?.focus();
+}
+
+function skip(event) {
+  event.preventDefault();
+  (document.querySelector("#list .opener") ?? byId("documents")).focus();
+}

@@ -1,0 +1,34 @@
+/** The page of `corpusmill explore`: starts its parts, each of which follows the state in the address. */
+import { startDocument } from "./document.js";
+import { startDocuments } from "./documents.js";
+import { byId } from "./dom.js";
+import { attempt, say } from "./errors.js";
+import { startFilters } from "./filters.js";
+import { startKeys } from "./keys.js";
+import { loading, whenReady } from "./loading.js";
+import { startProgress } from "./progress.js";
+import { run, stageOf } from "./run.js";
+import { firstStage, startStages } from "./stages.js";
+import { current, go, start } from "./state.js";
+import { startSummary } from "./summary.js";
+import { plain } from "./text.js";
+import { startTheme } from "./theme.js";
+import { startThresholds } from "./thresholds.js";
+import { startViews } from "./views.js";
+import { drawWarnings } from "./warnings.js";
+
+async function begin() {
+  startTheme();
+  startKeys();
+  if (!(await attempt(byId("main"), () => whenReady(current().stage)))) return;
+  byId("run").textContent = plain(run().name);
+  drawWarnings();
+  const { stage } = current();
+  if (!stageOf(current())) go({ stage: firstStage() }, { replace: true });
+  for (const part of [startViews, startStages, startFilters, startSummary, startDocuments, startThresholds, startDocument, startProgress]) part();
+  start();
+  if (stage && current().stage !== stage) say("stage", `There is no report of a stage ${plain(stage)} here: this is ${current().stage}.`);
+  loading();
+}
+
+begin();

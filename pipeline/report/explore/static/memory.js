@@ -1,0 +1,20 @@
+/** Choices that this browser keeps (theme, keys). Where it keeps nothing, they last as long as the page. */
+
+const here = new Map();
+
+export function recall(name) {
+  try {
+    return localStorage.getItem(`corpusmill-${name}`) ?? here.get(name) ?? "";
+  } catch {
+    return here.get(name) ?? "";
+  }
+}
+
+export function remember(name, value) {
+  here.set(name, value);
+  try {
+    localStorage.setItem(`corpusmill-${name}`, value);
+  } catch {
+    // a browser that stores nothing
+  }
+}

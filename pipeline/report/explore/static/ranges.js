@@ -1,0 +1,89 @@
+/** A range of a measured value: a column's histogram of what is chosen, and two numbers. */
+import { ask } from "./api.js";
+import { described, drawHistogram } from "./charts.js";
+import { byId, debounced, el } from "./dom.js";
+import { attempt } from "./errors.js";
+import { numbers, rulesOn, stageOf } from "./run.js";
+import { current, filters, go, watch } from "./state.js";
+import { plain } from "./text.js";
+
+let histogram = null;
+
+export function startRanges(part) {
+  const ends = [["low", "at least"], ["high", "at most"]].map(([end, label]) => {
+    const later = debounced((text) => set({ [end]: text }, true), 250);
+    const on = { input: (event) => later(event.target.value), change: (event) => set({ [end]: event.target.value }) };
+    return el("label", { class: "field" }, label, el("input", { type: "number", id: `range-${end}`, step: "any", on }));
+  });
+  part.append(
+    el("summary", {}, "Value range"),
+    el("label", { class: "field" }, "column", el("select", { id: "range-column", on: { change: (event) => go({ range: event.target.value }, { replace: true }) } })),
+    el("div", { class: "chart", id: "range-chart", role: "img" }),
+    el("p", { class: "hint", id: "range-said" }),
+    el("div", { class: "row" }, ends),
+  );
+  part.addEventListener("toggle", load);
+  watch(follow);
+}
+
+/** The column whose range is shown: the chosen one, else one with a threshold. */
+function column(state = current()) {
+  const all = numbers(stageOf(state));
+  return all.find((one) => one.name === state.range) ?? all.find((one) => rulesOn(stageOf(state), one.name).length) ?? all[0] ?? null;
+}
+
+function follow(state, changed) {
+  if (changed("stage")) {
+    const options = numbers(stageOf(state)).map((one) => el("option", { value: one.name }, plain(one.name)));
+    byId("range-column").replaceChildren(...options);
+    byId("ranges").hidden = options.length === 0;
+  }
+  if (!column(state)) return;
+  byId("range-column").value = column(state).name;
+  for (const end of ["low", "high"]) {
+    const box = byId(`range-${end}`);
+    if (box !== document.activeElement) box.value = state[end].get(column(state).name) ?? "";
+  }
+  if (state.low.size || state.high.size) byId("ranges").open = true;
+  if (changed.filters() || changed("range")) load();
+}
+
+/** Asks for the histogram of all that the other filters leave, and draws it; nothing where the part is folded up. */
+function load() {
+  if (!byId("ranges").open || !column()) return;
+  const { name } = column();
+  attempt(byId("ranges"), async () => {
+    const asked = filters({ ...current(), low: without(current().low, name), high: without(current().high, name) });
+    asked.append("column", name);
+    histogram = await ask("histogram", "histogram", asked);
+    byId("range-said").textContent = described(histogram);
+    byId("range-chart").setAttribute("aria-label", plain(`Histogram of ${name}: ${described(histogram)}`));
+    await drawHistogram(byId("range-chart"), histogram, { marks: marks(name), range: chosen(name), onRange: (low, high) => set(rounded(low, high)) });
+  });
+}
+
+const without = (map, name) => new Map([...map].filter(([key]) => key !== name));
+const marks = (name) => rulesOn(stageOf(current()), name)
+    .filter(({ threshold }) => threshold >= histogram.edges[0] && threshold <= histogram.edges.at(-1))
+    .map((rule) => ({ at: rule.threshold, kind: "old" }));
+
+function chosen(name) {
+  const { low, high } = current();
+  return low.has(name) || high.has(name) ? [low, high].map((map) => (map.has(name) ? Number(map.get(name)) : null)) : null;
+}
+
+/** A range that was drawn with the mouse: whole where the values are, else to a hundredth of a bin. */
+function rounded(low, high) {
+  if (histogram.whole) return { low: String(Math.ceil(low)), high: String(Math.floor(high)) };
+  return { low: String(Number(low.toPrecision(4))), high: String(Number(high.toPrecision(4))) };
+}
+
+function set(ends, replace = false) {
+  const { name } = column();
+  const changes = {};
+  for (const [end, text] of Object.entries(ends)) {
+    changes[end] = without(current()[end], name);
+    if (text !== "" && Number.isFinite(Number(text))) changes[end].set(name, String(Number(text)));
+  }
+  go({ ...changes, range: name }, { replace });
+}

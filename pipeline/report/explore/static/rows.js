@@ -1,0 +1,31 @@
+/** A row of a list of documents: decision, address, rules that fired, and values. */
+import { el } from "./dom.js";
+import { count, value } from "./format.js";
+import { current, link } from "./state.js";
+import { label, line } from "./text.js";
+
+/** Kept or dropped, as a sign and in words. */
+export const verdict = (kept) =>
+  el("span", { class: `verdict ${kept ? "kept" : "dropped"}` }, el("span", { "aria-hidden": "true" }, kept ? "✓ " : "✗ "), kept ? "kept" : "dropped");
+
+/** The address of a row, or its id. */
+const named = (row) => line(row.url || row.id, current().url);
+
+/** The link that opens a document beside what is looked at. An address of the crawl is never a link itself: it is shown, not followed. */
+export const opener = (row, properties = {}) =>
+  row.key ? el("a", { href: link({ doc: row.key }), class: "opener", data: { key: `open ${row.key}`, doc: row.key }, ...properties }, named(row)) : named(row);
+
+/** A table's row with the values of `columns`. */
+export function tableRow(row, columns) {
+  const open = current().doc === row.key;
+  return el("tr", { class: row.kept ? "kept" : "dropped", data: { doc: row.key }, "aria-current": open ? "true" : null },
+    el("td", {}, verdict(row.kept)),
+    el("td", { class: "address" }, opener(row)),
+    el("td", { class: "rules" }, row.failed.map((rule, place) => [place ? ", " : "", label(rule)]).flat()),
+    el("td", {}, row.language ? line(row.language) : "–"),
+    el("td", { class: "number" }, count(row.chars_in)),
+    columns.map((column) => cell(column, row.values[column.name])));
+}
+
+const cell = (column, given) =>
+  el("td", { class: column.kind === "text" ? "some" : "number" }, typeof given === "string" ? line(given.slice(0, 200)) : value(given));

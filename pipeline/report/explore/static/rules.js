@@ -1,0 +1,75 @@
+/** The rules of a stage as check boxes with how many documents each dropped, and how many of them it alone. */
+import { bar, button, byId, el, refill } from "./dom.js";
+import { condition, count, many } from "./format.js";
+import { nearMisses, ruleNamed, rulesByFired, stageOf } from "./run.js";
+import { current, go, watch } from "./state.js";
+import { onSummary } from "./summary.js";
+import { label, line, plain } from "./text.js";
+
+/** Rules that are shown before one asks for all. */
+const FIRST = 25;
+let counts = new Map();
+let wanted = "";
+let all = false;
+
+export function startRules(part) {
+  const search = el("input", { type: "search", id: "rule-search", autocomplete: "off", "aria-label": "Find a rule", placeholder: "Find a rule",
+    on: { input: (event) => { wanted = event.target.value.toLowerCase(); draw(); } } });
+  const alone = el("input", { type: "checkbox", id: "alone", on: { change: (event) => go({ alone: event.target.checked }) } });
+  part.append(
+    el("legend", {}, "Rules that fired"),
+    el("p", { class: "hint" }, "documents dropped by it; in brackets those that no other rule dropped"),
+    search,
+    el("ul", { class: "facet", id: "rule-list" }),
+    el("label", { class: "choice" }, alone, el("span", { id: "alone-words" })),
+    el("div", { id: "rule-help" }),
+  );
+  watch((state, changed) => {
+    if (changed("stage")) counts = new Map();
+    if (changed("stage", "rule", "alone")) draw();
+  });
+  onSummary((summary) => {
+    counts = new Map(summary.rules.map((rule) => [rule.rule, rule]));
+    draw();
+  });
+}
+
+function draw() {
+  const state = current();
+  const stage = stageOf(state);
+  const rules = rulesByFired(stage);
+  const found = rules.filter((rule) => rule.rule.toLowerCase().includes(wanted));
+  const shown = all ? found : found.filter((rule, place) => place < FIRST || state.rule.includes(rule.rule));
+  const most = rules[0]?.fired ?? 0;
+  byId("rule-search").hidden = rules.length <= 12;
+  refill(
+    byId("rule-list"),
+    shown.map((rule) => row(rule, most, state)),
+    shown.length < found.length && el("li", {}, button(`Show all ${many(found.length, "rule")}`, () => { all = true; draw(); }, { class: "plain" })),
+    rules.length === 0 && el("li", { class: "soft" }, "This stage has no rule that fired."),
+  );
+  byId("alone").checked = state.alone;
+  byId("alone-words").textContent = state.rule.length ? " only the chosen ones fired" : " exactly one fired";
+  refill(byId("rule-help"), state.rule.map((name) => help(stage, ruleNamed(stage, name))));
+}
+
+function row(rule, most, state) {
+  const now = counts.get(rule.rule) ?? { fired: counts.size ? 0 : rule.fired, alone: counts.size ? 0 : rule.alone };
+  const checked = state.rule.includes(rule.rule);
+  const toggle = () => go({ rule: checked ? state.rule.filter((name) => name !== rule.rule) : [...state.rule, rule.rule] });
+  const box = el("input", { type: "checkbox", checked, data: { key: `rule ${rule.rule}` }, on: { change: toggle } });
+  const numbers = el("span", { class: "number" }, `${count(now.fired)} (${count(now.alone)})`);
+  return el("li", { title: rule.column ? plain(condition(rule)) : null },
+    el("label", {}, box, label(rule.rule), numbers, bar(now.fired / most, "dropped")));
+}
+
+/** What a chosen rule says, and the two ways on from it. */
+function help(stage, rule) {
+  if (!rule) return null;
+  const key = { data: { key: `near ${rule.rule}` } };
+  return el("p", { class: "hint" },
+    el("b", {}, line(rule.rule)), rule.column ? [" drops when ", line(condition(rule)), ". "] : ". ",
+    button(rule.slider ? "Its nearest misses" : "What it alone dropped", () => go(nearMisses(stage, rule)), { class: "plain", ...key }),
+    rule.slider && [" · ", button("Move its threshold", () => go({ view: "thresholds", range: rule.rule }), { class: "plain", data: { key: `move ${rule.rule}` } })],
+  );
+}

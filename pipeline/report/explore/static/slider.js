@@ -1,0 +1,96 @@
+/** A rule's threshold on a slider, with its column's histogram and what it drops before and after. */
+import { ask } from "./api.js";
+import { described, drawHistogram } from "./charts.js";
+import { el } from "./dom.js";
+import { attempt } from "./errors.js";
+import { comparison, count, value } from "./format.js";
+import { placeOf, STEPS, ticks, valueAt } from "./scale.js";
+import { line, plain } from "./text.js";
+
+/** A card for `rule` of `stage`; `moved(rule, given, done)` is called with a number, "off" or null (as it was); `done` when it was let go. */
+export class Slider {
+  constructor(stage, rule, moved) {
+    Object.assign(this, { stage, rule, moved, histogram: null, given: null });
+    this.whole = stage.columns.find((column) => column.name === rule.column)?.whole ?? false;
+    this.parts();
+    this.ticks = ticks(rule, null);
+    this.show(null);
+  }
+
+  parts() {
+    const name = plain(this.rule.rule);
+    const on = (read) => ({ input: (event) => this.take(read(event), false), change: (event) => this.take(read(event), true) });
+    const number = (event) => (event.target.value === "" ? null : Number(event.target.value));
+    const slide = { ...on((event) => valueAt(this.ticks, event.target.value, this.whole)), keydown: (event) => this.step(event) };
+    this.range = el("input", { type: "range", min: 0, max: STEPS, "aria-label": `Threshold of ${name}`, on: slide });
+    this.box = el("input", { type: "number", step: "any", "aria-label": `Threshold of ${name} as a number`, on: on(number) });
+    this.active = el("input", { type: "checkbox", "aria-label": `Rule ${name} is on`, on: { change: (event) => this.take(event.target.checked ? null : "off", true) } });
+    this.counts = el("p", { class: "counts" });
+    this.chart = el("div", { class: "chart", role: "img", "aria-label": `Histogram of ${plain(this.rule.column)}` });
+    this.node = el("article", { class: "slider", id: `slider-${this.stage.rules.indexOf(this.rule)}`, data: { rule: this.rule.rule } },
+      el("h3", {}, el("label", {}, this.active, " ", line(this.rule.rule))),
+      el("p", { class: "row" }, el("span", {}, "drops when ", el("b", {}, line(this.rule.column)), ` ${comparison(this.rule)} `), this.box,
+        el("span", { class: "was" }, ` (was ${value(this.rule.threshold)})`)),
+      this.chart, this.range, this.counts);
+  }
+
+  take(given, done) {
+    const same = given === this.rule.threshold || (typeof given === "number" && !Number.isFinite(given));
+    this.show(same ? null : given);
+    this.moved(this.rule, this.given, done);
+  }
+
+  /** An arrow key moves by one where values are whole, else by a step that changes the third digit of the scale. */
+  step(event) {
+    const way = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 }[event.key];
+    if (!way) return;
+    event.preventDefault();
+    const step = this.whole ? 1 : 10 ** (Math.floor(Math.log10(this.ticks.at(-1) - this.ticks[0])) - 2);
+    this.take(Number((this.now() + way * step).toPrecision(10)), true);
+  }
+
+  /** The threshold as it stands now. */
+  now() {
+    return this.given === null || this.given === "off" ? this.rule.threshold : Number(this.given);
+  }
+
+  /** Shows a threshold: a number, "off", or null for that of the run. The box is left alone while one types in it. */
+  show(given) {
+    this.given = given;
+    const off = given === "off";
+    const at = this.now();
+    this.active.checked = !off;
+    this.range.disabled = this.box.disabled = off;
+    this.range.value = placeOf(this.ticks, at);
+    this.range.setAttribute("aria-valuetext", value(at));
+    if (document.activeElement !== this.box) this.box.value = at;
+    this.node.classList.toggle("moved", given !== null);
+    this.draw();
+  }
+
+  /** Shows how many documents the rule dropped in the run and drops now. */
+  tell(now) {
+    const { fired, alone } = this.rule;
+    const part = (label, before, after) => [`${label} ${count(before)}`, after !== before && [" → ", el("b", {}, count(after))]];
+    this.counts.replaceChildren(...el("span", {}, part("drops", fired, now?.fired ?? fired), part(", alone", alone, now?.alone ?? alone)).childNodes);
+  }
+
+  /** Asks for the histogram once the card is in view. */
+  load() {
+    if (this.asked) return;
+    this.asked = true;
+    attempt(this.node, async () => {
+      this.histogram = await ask(this.node.id, "histogram", new URLSearchParams({ stage: this.stage.name, column: this.rule.column }));
+      this.ticks = ticks(this.rule, this.histogram);
+      this.chart.setAttribute("aria-label", plain(`Histogram of ${this.rule.column}: ${described(this.histogram)}`));
+      this.show(this.given);
+    });
+  }
+
+  draw() {
+    if (!this.histogram) return;
+    const marks = [this.given !== null && { at: this.rule.threshold, kind: "old" }, this.given !== "off" && { at: this.now(), kind: "new" }].filter(Boolean);
+    const onMove = (at) => this.take(this.whole ? Math.round(at) : Number(at.toPrecision(4)), true);
+    drawHistogram(this.chart, this.histogram, { marks, onMove });
+  }
+}

@@ -1,0 +1,26 @@
+/** Counts of what the filters leave: documents, rules, languages, sources and hosts. */
+import { ask } from "./api.js";
+import { byId } from "./dom.js";
+import { attempt } from "./errors.js";
+import { current, filters, watch } from "./state.js";
+
+const listeners = [];
+
+/** Calls `listener(summary)` when the counts of a new choice are there. */
+export const onSummary = (listener) => listeners.push(listener);
+
+export function startSummary() {
+  watch((state, changed) => {
+    if (changed.filters() && state.stage) load(state);
+  });
+}
+
+/** Counts again: a search in the texts has gone on. */
+export const countAgain = () => load(current());
+
+function load(state) {
+  return attempt(byId("filters"), async () => {
+    const summary = await ask("summary", "summary", filters(state));
+    listeners.forEach((listener) => listener(summary));
+  });
+}

@@ -1,0 +1,76 @@
+/**
+ * Crawl text as nodes: what a browser would obey or hide (controls, bidirectional overrides, soft joiners) is shown by name and
+ * does nothing, and hits of a search are marked.
+ */
+import { el } from "./dom.js";
+
+/** The characters that `safe.py` takes out, but for lone surrogates, which no JSON of ours holds: here they are shown. */
+const CONTROLS =
+  /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\u{e0000}-\u{e007f}]/gu;
+const NAMES = {
+  0x1b: "ESC", 0x07: "BEL", 0x00: "NUL", 0x0d: "CR", 0x7f: "DEL", 0xad: "SHY", 0x61c: "ALM", 0x200b: "ZWSP", 0x200e: "LRM", 0x200f: "RLM",
+  0x2028: "LS", 0x2029: "PS", 0x202a: "LRE", 0x202b: "RLE", 0x202c: "PDF", 0x202d: "LRO", 0x202e: "RLO", 0x2060: "WJ", 0x2066: "LRI",
+  0x2067: "RLI", 0x2068: "FSI", 0x2069: "PDI", 0xfeff: "BOM",
+};
+/** More marks than this in one text only make the page slow: what comes behind is plain. */
+const MOST_MARKS = 5000;
+
+const hex = (code) => `U+${code.toString(16).toUpperCase().padStart(4, "0")}`;
+const nameOf = (code) => NAMES[code] ?? hex(code);
+
+/** A text on one line without anything that acts, for places where no element can stand (titles, labels, attributes). */
+export const plain = (text) =>
+  String(text).replace(/\r\n|[\n\t]/g, " ").replace(CONTROLS, (control) => `[${nameOf(control.codePointAt(0))}]`);
+
+/** The nodes that show `text`; each occurrence of `search` stands in a `mark`. */
+export function nodes(text, search = "") {
+  const budget = { left: MOST_MARKS };
+  const shown = [];
+  let place = 0;
+  for (const [from, to] of hits(text, search)) {
+    shown.push(...controls(text.slice(place, from), budget), el("mark", {}, ...controls(text.slice(from, to), budget)));
+    place = to;
+  }
+  return [...shown, ...controls(text.slice(place), budget)];
+}
+
+/** Where `search` stands in `text`, as pairs of offsets, at most MOST_MARKS. */
+export function hits(text, search) {
+  if (!search) return [];
+  const found = [];
+  for (let at = text.indexOf(search); at >= 0 && found.length < MOST_MARKS; at = text.indexOf(search, at + search.length)) {
+    found.push([at, at + search.length]);
+  }
+  return found;
+}
+
+/** `text` as text nodes and, for runs of a control character, a `span` with its name. */
+function controls(text, budget) {
+  const shown = [];
+  const clean = text.replaceAll("\r\n", "\n");
+  let place = 0;
+  for (const run of clean.matchAll(RUNS)) {
+    if (budget.left-- <= 0) break;
+    if (run.index > place) shown.push(document.createTextNode(clean.slice(place, run.index)));
+    shown.push(named(run[0]));
+    place = run.index + run[0].length;
+  }
+  if (place < clean.length) shown.push(document.createTextNode(budget.left > 0 ? clean.slice(place) : clean.slice(place).replace(CONTROLS, "�")));
+  return shown;
+}
+
+const RUNS = new RegExp(`(${CONTROLS.source})\\1*`, "gu");
+
+function named(run) {
+  const code = run.codePointAt(0);
+  const times = [...run].length;
+  const name = nameOf(code) + (times > 1 ? `×${times}` : "");
+  return el("span", { class: "control", title: hex(code) }, name);
+}
+
+/** The name of a rule or column, which may be broken behind `_`, `.`, `/` and `-`. */
+export const label = (name, properties = {}) =>
+  el("bdi", properties, String(name).split(/(?<=[_./-])/).flatMap((part, place) => [place > 0 && el("wbr"), nodes(part)]));
+
+/** A line of crawl text, isolated from the direction of what stands around it. */
+export const line = (text, search = "", properties = {}) => el("bdi", properties, ...nodes(String(text).replace(/\s+/g, " ").trim(), search));

@@ -1,0 +1,109 @@
+/** Thresholds on sliders: what other ones would keep, at once; which documents they bring back; and the recipe's lines for them. */
+import { ask } from "./api.js";
+import { drawChanged } from "./changed.js";
+import { forget } from "./charts.js";
+import { bar, button, byId, el, refill } from "./dom.js";
+import { attempt } from "./errors.js";
+import { count, roughly, share } from "./format.js";
+import { openRecipe } from "./recipe.js";
+import { drawFixed, showFixed } from "./fixed.js";
+import { rulesByFired, stageOf } from "./run.js";
+import { Slider } from "./slider.js";
+import { current, go, parameters, watch } from "./state.js";
+
+let sliders = [];
+let live = new Map(); // the thresholds as they stand now: the address has them once a slider is let go
+let last = null; // the rule that was moved last: further moves of it are no further step of the history
+let asking = false;
+let again = false;
+let answer = null;
+
+const inView = new IntersectionObserver((entries) => {
+  for (const entry of entries) if (entry.isIntersecting) sliders.find((slider) => slider.node === entry.target)?.load();
+}, { rootMargin: "200px" });
+
+export function startThresholds() {
+  byId("thresholds").append(el("div", { id: "effect", class: "effect" }), el("div", { id: "changed" }), el("div", { id: "sliders", class: "sliders" }), el("div", { id: "fixed" }));
+  watch((state, changed) => {
+    if (changed("stage")) build(state);
+    if (changed("set", "stage")) follow(state);
+    if (state.view === "thresholds" && changed("view", "stage", "set")) update();
+    if (state.view === "thresholds" && changed("view", "range")) reveal(state.range);
+    if (state.view === "thresholds" && changed("view", "changed", "set", "stage")) drawChanged(state);
+  });
+}
+
+function build(state) {
+  const stage = stageOf(state);
+  sliders.forEach((slider) => forget(slider.chart));
+  inView.disconnect();
+  answer = null;
+  sliders = rulesByFired(stage).filter((rule) => rule.slider).map((rule) => new Slider(stage, rule, moved));
+  refill(byId("sliders"), sliders.map((slider) => slider.node), sliders.length === 0 && el("p", {}, "No rule of this stage has a threshold that is a number."));
+  sliders.forEach((slider) => inView.observe(slider.node));
+  drawFixed(byId("fixed"), stage, moved);
+}
+
+function follow(state) {
+  live = new Map(state.set);
+  sliders.forEach((slider) => slider.show(live.get(slider.rule.rule) ?? null));
+  showFixed(live);
+}
+
+function moved(rule, given, done) {
+  if (given === null) live.delete(rule.rule);
+  else live.set(rule.rule, String(given));
+  if (done) {
+    go({ set: new Map(live), range: rule.rule }, { replace: last === rule.rule });
+    last = rule.rule;
+  }
+  update();
+}
+
+/** Asks what the thresholds keep; while an answer is on its way only the newest thresholds wait for the next question. */
+async function update() {
+  if (asking) {
+    again = true;
+    return;
+  }
+  asking = true;
+  const state = { ...current(), set: new Map(live) };
+  await attempt(byId("effect"), async () => {
+    answer = await ask("thresholds", "thresholds", parameters(state, ["stage", "set"]));
+    if (state.stage === current().stage) draw();
+  });
+  asking = false;
+  if (again) {
+    again = false;
+    update();
+  }
+}
+
+function draw() {
+  const rules = new Map(answer.rules.map((rule) => [rule.rule, rule]));
+  sliders.forEach((slider) => slider.tell(rules.get(slider.rule.rule)));
+  const { rows } = stageOf(current());
+  const { before, after, gained, lost } = answer;
+  refill(byId("effect"),
+    el("p", { id: "kept-share", role: "status" }, "Kept ", el("b", {}, share(after.kept, rows)), ` of ${count(rows)} documents`,
+      live.size > 0 && ` (was ${share(before.kept, rows)}): ${count(before.kept)} → ${count(after.kept)}, ${roughly(before.characters)} → ${roughly(after.characters)} characters`),
+    bar(after.kept / rows, "kept"),
+    el("p", { class: "row" },
+      toggle("gained", `${count(gained)} come back`, gained), toggle("lost", `${count(lost)} would go`, lost),
+      button("Recipe line", () => openRecipe(answer), { class: "strong", id: "recipe-open", disabled: live.size === 0, data: { key: "recipe" } }),
+      button("Reset", () => { last = null; go({ set: new Map(), changed: "" }); }, { disabled: live.size === 0, data: { key: "reset" } })));
+}
+
+function toggle(which, label, number) {
+  const pressed = current().changed === which;
+  const press = () => { go({ set: new Map(live), changed: pressed ? "" : which }); draw(); };
+  return button(label, press, { "aria-pressed": String(pressed), disabled: number === 0 && !pressed, data: { key: which } });
+}
+
+/** Brings the slider of a rule into view. */
+function reveal(rule) {
+  const slider = sliders.find((one) => one.rule.rule === rule);
+  if (!slider || slider.node.contains(document.activeElement)) return;
+  slider.node.scrollIntoView({ block: "center" });
+  slider.range.focus({ preventScroll: true });
+}

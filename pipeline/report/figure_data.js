@@ -1,0 +1,85 @@
+"use strict";
+// What a figure shows, in numbers and in words, for those who do not see it.
+const figureData = (() => {
+  function shown(value) {
+    if (typeof value !== "number") return value === null || value === undefined ? "" : String(value);
+    const size = Math.abs(value);
+    if (Number.isInteger(value)) return size < 1e15 ? value.toLocaleString("en") : String(value);
+    return size >= 1000 ? value.toLocaleString("en", { maximumFractionDigits: 1 }) : String(Number(value.toPrecision(4)));
+  }
+
+  /** Labels come with what plotly reads as HTML escaped; here they become text again. */
+  function text(label) {
+    return String(label).replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&amp;/g, "&");
+  }
+
+  function axisTitle(axis) {
+    return text(axis?.title?.text || axis?.title || "");
+  }
+
+  /** Whether a trace is a histogram's outline: n + 1 edges, the last value twice. */
+  function isOutline(trace) {
+    return trace.line?.shape === "hv" && trace.stackgroup !== undefined;
+  }
+
+  /** A step's interval; one of width 1 around a whole number is that number. */
+  function interval(from, to) {
+    return to - from === 1 && Number.isInteger(from + 0.5) ? shown(from + 0.5) : `${shown(from)} to ${shown(to)}`;
+  }
+
+  function points(trace) {
+    const [along, values] = trace.orientation === "h" ? [trace.y, trace.x] : [trace.x, trace.y];
+    if (isOutline(trace)) {
+      return along.slice(0, -1).map((from, place) => [interval(from, along[place + 1]), values[place]]);
+    }
+    return along.map((at, place) => [typeof at === "number" ? shown(at) : text(at), values[place]]);
+  }
+
+  /** The series of a figure: names with their points [label, value]; `along` and `measure` are the names of the axes. */
+  function read(figure) {
+    const { data, layout } = figure;
+    const sideways = data.some((trace) => trace.orientation === "h");
+    const [along, measure] = [axisTitle(layout.xaxis), axisTitle(layout.yaxis)];
+    const series = data.filter((trace) => Array.isArray(trace.x) && Array.isArray(trace.y)).map((trace) => ({
+      name: text(trace.name || (sideways ? along : measure) || "value"), points: points(trace), counts: isOutline(trace),
+    }));
+    const marks = (layout.annotations || []).map((note) => text(note.text)).filter(Boolean);
+    return { series, marks, along: (sideways ? measure : along) || "value" };
+  }
+
+  /** Header and rows of a table: a row for each place, a column for each series. */
+  function table(figure) {
+    const { series, along } = read(figure);
+    const rows = new Map();
+    series.forEach(({ points }, column) => points.forEach(([label, value]) => {
+      if (!rows.has(label)) rows.set(label, Array(series.length).fill(""));
+      rows.get(label)[column] = shown(value);
+    }));
+    return { head: [along, ...series.map(({ name }) => name)], rows: [...rows].map(([label, values]) => [label, ...values]) };
+  }
+
+  function sentence({ name, points, counts }) {
+    const known = points.filter(([, value]) => typeof value === "number");
+    if (!known.length) return `${name}: no values`;
+    if (known.length <= 6) return `${name}: ${known.map(([label, value]) => `${label} ${shown(value)}`).join(", ")}`;
+    const [most, least] = [1, -1].map((sign) => known.reduce((best, point) => (sign * (point[1] - best[1]) > 0 ? point : best)));
+    if (counts) {
+      const all = known.reduce((sum, [, value]) => sum + value, 0);
+      return all ? `${name}: ${shown(all)} in all, most (${shown(most[1])}) at ${most[0]}` : `${name}: none`;
+    }
+    const [first, last] = [known[0], known[known.length - 1]];
+    return `${name}: ${shown(first[1])} at ${first[0]}, ${shown(last[1])} at ${last[0]}; ` +
+      `least ${shown(least[1])} at ${least[0]}, most ${shown(most[1])} at ${most[0]}`;
+  }
+
+  /** The figure in words: each series, and what is marked in it. */
+  function summary(figure) {
+    const { series, marks } = read(figure);
+    const told = series.slice(0, 8).map(sentence);
+    if (series.length > 8) told.push(`and ${series.length - 8} more`);
+    if (marks.length) told.push(`marked: ${marks.join(", ")}`);
+    return `${told.join(". ")}.`;
+  }
+
+  return { table, summary };
+})();

@@ -1,0 +1,66 @@
+"use strict";
+// The list of sections: marks the one that is read, is a menu on narrow screens, and holds the choice of theme.
+(() => {
+  const nav = document.getElementById("sections");
+  const list = nav.querySelector("ul");
+  const links = [...nav.querySelectorAll("a")];
+  const headings = links.map((link) => document.getElementById(link.hash.slice(1)));
+
+  const menu = nav.insertBefore(document.createElement("button"), list);
+  menu.type = "button";
+  menu.className = "menu";
+  list.id = "section-list";
+  menu.setAttribute("aria-controls", list.id);
+  const open = (yes) => {
+    menu.setAttribute("aria-expanded", String(yes));
+    nav.classList.toggle("open", yes);
+  };
+  menu.addEventListener("click", () => open(!nav.classList.contains("open")));
+  nav.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && nav.classList.contains("open")) {
+      open(false);
+      menu.focus();
+    }
+  });
+  list.addEventListener("click", () => open(false));
+
+  let current;
+  /** The section that is read: the last whose heading has reached the upper part of the window. */
+  function mark() {
+    const bound = window.innerHeight * 0.3;
+    const passed = headings.filter((heading) => heading.getBoundingClientRect().top <= bound).length;
+    const link = links[passed - 1];
+    if (link === current && menu.textContent) return;
+    current?.removeAttribute("aria-current");
+    current = link;
+    current?.setAttribute("aria-current", "true");
+    menu.textContent = current ? current.textContent : "Sections";
+  }
+
+  const label = document.createElement("label");
+  label.className = "theme";
+  label.append("Theme ");
+  const select = label.appendChild(document.createElement("select"));
+  for (const [value, text] of [["", "system"], ["light", "light"], ["dark", "dark"]]) {
+    select.add(new Option(text, value));
+  }
+  select.value = theme.chosen();
+  select.addEventListener("change", () => {
+    theme.remember(select.value);
+    theme.choose(select.value);
+  });
+  nav.append(label);
+
+  open(false);
+  mark();
+  let waiting = false;
+  addEventListener("scroll", () => {
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(() => {
+      waiting = false;
+      mark();
+    });
+  }, { passive: true });
+  document.documentElement.classList.add("scripted");
+})();

@@ -1,0 +1,42 @@
+"use strict";
+// The theme that the reader chose on this machine, before anything is painted. A page from disk may have no storage: then the system decides.
+const theme = {
+  key: "corpusmill-theme",
+
+  /** "light", "dark", or "" for the system's. */
+  chosen() {
+    return document.documentElement.dataset.theme || "";
+  },
+
+  choose(name) {
+    if (name === "light" || name === "dark") document.documentElement.dataset.theme = name;
+    else delete document.documentElement.dataset.theme;
+    document.dispatchEvent(new Event("theme"));
+  },
+
+  remember(name) {
+    try {
+      localStorage.setItem(this.key, name);
+    } catch { /* no storage here: the choice holds until the page is closed */ }
+  },
+
+  remembered() {
+    try {
+      return localStorage.getItem(this.key);
+    } catch {
+      return null;
+    }
+  },
+
+  /** A colour of the theme ("kept") as rgb(): a property's own text may be light-dark(), which only the browser can resolve. */
+  color(name) {
+    const probe = document.documentElement.appendChild(document.createElement("i"));
+    probe.style.forcedColorAdjust = "none";
+    probe.style.color = `var(--${name})`;
+    const found = getComputedStyle(probe).color;
+    probe.remove();
+    return found;
+  },
+};
+theme.choose(theme.remembered());
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => document.dispatchEvent(new Event("theme")));
