@@ -85,5 +85,3 @@ def test_half_a_run_says_so(tmp_path: Path, builder: Any) -> None:
     manifest = tmp_path / "run" / "filter" / "manifest.jsonl"
     manifest.write_bytes(manifest.read_bytes().splitlines(keepends=True)[0])
     assert "Note: filter not finished" in explain(tmp_path / "run", "http://host1.test/page-10.html")
-
-
