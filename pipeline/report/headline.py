@@ -12,8 +12,8 @@ GIVES_BACK = 0.5
 
 @dataclass(frozen=True)
 class Headline:
-    """`most` failed most documents of the stage, `deciding` most of those that no other rule fails. `line` changes the recipe so that `more`
-    documents are kept; None where no threshold can be changed. `dropped` is a page nearest to what is kept."""
+    """`most` failed most documents of the stage, `deciding` most of those that no other rule fails. `line` changes the recipe so that
+    `more` documents are kept; None where no threshold can be changed. `dropped` is a page nearest to what is kept."""
 
     decisions: Decisions
     most: RuleCount

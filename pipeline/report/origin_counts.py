@@ -88,8 +88,8 @@ def hosts(urls: pa.ChunkedArray | pa.Array) -> pa.Array:
 
 
 def count_shards(reader: RunReader, stage: str, columns: Iterable[str]) -> dict[str, Tally]:
-    """What goes on by columns that a stage's report lacks and its documents have. A report's rows that were kept are its documents, in their
-    order; where a shard is damaged it is left out with a warning."""
+    """What goes on by columns that a stage's report lacks and its documents have. A report's rows that were kept are its documents, in
+    their order; where a shard is damaged it is left out with a warning."""
     schema = reader.schema(stage, "data")
     wanted = [column for column in columns if schema is not None and column in schema.names]
     tallies = {column: Tally() for column in wanted}

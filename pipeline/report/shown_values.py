@@ -68,13 +68,17 @@ ORDER BY place, low"""
 def personal(found: PersonalData) -> Shown:
     """Finds, and documents with any, by kind; of all and of those that were kept."""
     columns = ("kind", "finds", "documents", "kept_finds", "kept_documents")
-    sql = "\nUNION ALL ".join(
-        f"SELECT {place} AS place, {literal(kind.column)} AS kind, coalesce(sum({name}), 0) AS finds, count(*) FILTER ({name} > 0) AS documents,\n"
-        f"  coalesce(sum({name}) FILTER (kept), 0) AS kept_finds, count(*) FILTER (kept AND {name} > 0) AS kept_documents FROM filter_report"
-        for place, (kind, name) in enumerate((kind, column(kind.column)) for kind in found.kinds)
-    )
+    some = "\nUNION ALL ".join(_kind(place, kind.column) for place, kind in enumerate(found.kinds))
     rows = [(kind.column, kind.finds, kind.documents, kind.kept_finds, kind.kept_documents) for kind in found.kinds]
-    return shown("pii", "Personal data by kind", f"SELECT * EXCLUDE (place) FROM (\n{sql}\n)\nORDER BY place", columns, rows)
+    return shown("pii", "Personal data by kind", f"SELECT * EXCLUDE (place) FROM (\n{some}\n)\nORDER BY place", columns, rows)
+
+
+def _kind(place: int, kind: str) -> str:
+    name = column(kind)
+    return f"""\
+SELECT {place} AS place, {literal(kind)} AS kind, coalesce(sum({name}), 0) AS finds, count(*) FILTER ({name} > 0) AS documents,
+  coalesce(sum({name}) FILTER (kept), 0) AS kept_finds, count(*) FILTER (kept AND {name} > 0) AS kept_documents
+FROM filter_report"""
 
 
 def touched(found: PersonalData) -> Shown:
