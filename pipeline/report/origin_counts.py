@@ -63,7 +63,7 @@ class Tallies:
     def measure(self, batch: Batch) -> list[pa.Table]:
         ones = np.ones(len(batch), np.int64)
         chars = [np.nan_to_num(batch.floats(column)).astype(np.int64) for column in ("chars_in", "chars_out")]
-        counts = (ones, chars[0], batch.kept.astype(np.int64), chars[1])
+        counts = (ones, chars[0], batch.kept.astype(np.int64), chars[1] * batch.kept)
         columns = {column: batch.table[column] for column in self.by_column}
         return [grouped(hosts(values) if column == "url" else values, *counts) for column, values in columns.items()]
 
