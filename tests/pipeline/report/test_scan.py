@@ -105,8 +105,7 @@ def test_quantiles_and_bins_of_lengths(values: list[int]) -> None:
     lengths = Lengths("came in", "ingest", "chars_in", False)
     for part in np.array_split(np.array(values), 3):
         lengths.add(*np.unique(part, return_counts=True))
-    measured = pa.table({"v": values})
     query = ", ".join(f"quantile_disc(v, {share})" for share in QUANTILES)
-    assert [tuple(lengths.quantiles())] == duckdb.sql(f"SELECT {query} FROM measured").fetchall()
+    assert [tuple(lengths.quantiles())] == duckdb.sql(f"SELECT {query} FROM (SELECT unnest({values}) AS v)").fetchall()
     assert lengths.bins().tolist() == np.histogram(values, [*EDGES, 10**12])[0].tolist()
     assert (lengths.documents, lengths.characters) == (len(values), sum(values))
