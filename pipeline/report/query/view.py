@@ -38,7 +38,7 @@ def show_query(folder: str, query: str, limit: int | None, form: str, console: C
         shown = list(rows)
         show_grid(shown, Shown("", columns=names), console)
         more = bool(count) and len(held) > count
-        console.print(Text(f"The first {count:,} rows; --limit 0 shows all." if more else f"{len(shown):,} rows.", style="dim"))
+        console.print(Text(f"The first {count:,} rows; --limit 0 shows all." if more else _counted(len(shown)), style="dim"))
     _warn(run)
 
 
@@ -58,7 +58,7 @@ def show_tables(folder: str, form: str, console: Console) -> None:
         print_csv(lines, ["table", "rows", "column", "type"])
     else:
         for name, count, columns in described:
-            console.print(Text.assemble((name, "bold"), f"  {count:,} rows"))
+            console.print(Text.assemble((name, "bold"), f"  {_counted(count)}"))
             console.print(Padding(Text(safe_line(", ".join(columns)), style="dim"), (0, 0, 0, 2)))
         console.print(Text("JSON files, each with the column content", style="bold"))
         console.print(Padding(Text(", ".join(files) or "none", style="dim"), (0, 0, 0, 2)))
@@ -70,6 +70,10 @@ def _rows(held: Any, names: list[str], count: int) -> Iterator[dict[str, Any]]:
         if count and place == count:
             return
         yield dict(zip(names, map(_plain, row), strict=True))
+
+
+def _counted(rows: int) -> str:
+    return f"{rows:,} row" + ("" if rows == 1 else "s")
 
 
 def _plain(value: Any) -> Any:
