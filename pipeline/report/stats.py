@@ -138,7 +138,11 @@ def _by_value(run: Run, stage: str, by: str) -> list[Group]:
             SELECT value, sum(tokens * copies)::BIGINT FROM tokens_report
             LEFT JOIN (SELECT id, min(value) AS value FROM ({_valued(run, stage, by)}) GROUP BY id) USING (id) GROUP BY value
         """).fetchall())  # fmt: skip
-    return [Group(*row, tokens=None if tokens is None else tokens.get(row[0]) or 0) for row in run.sql(documents).fetchall()]
+    found = run.sql(documents).fetchall()
+    return [
+        Group(value, total, kept, before, after, None if tokens is None else tokens.get(value) or 0)
+        for value, total, kept, before, after in found
+    ]
 
 
 def _valued(run: Run, stage: str, by: str) -> str:

@@ -1,6 +1,5 @@
 """`corpusmill stats` on a terminal of 80 columns, and for other programs."""
 
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -121,8 +120,9 @@ def _group_table(stage: str, by: str, groups: list[Group], console: Console) -> 
 
 
 def _folder(paths: list[str]) -> str:
-    """The folder in which all of them lie, with its slash."""
-    return os.path.commonprefix([path.rpartition("/")[0] + "/" for path in paths if "/" in path]).rpartition("/")[0] + "/"
+    """The folder in which all of them lie, with its slash; empty where they lie in several."""
+    folders = {path.rpartition("/")[0] for path in paths}
+    return f"{folders.pop()}/" if len(folders) == 1 else ""
 
 
 def _summed_up(groups: list[Group]) -> Iterator[Group]:
@@ -130,5 +130,5 @@ def _summed_up(groups: list[Group]) -> Iterator[Group]:
     rest = groups[SHOWN:]
     if rest:
         tokens = sum(g.tokens or 0 for g in rest) if any(g.tokens is not None for g in rest) else None
-        sums = [sum(getattr(g, name) for g in rest) for name in ("documents", "kept", "characters_in", "characters_out")]
-        yield Group(OTHERS, *sums, tokens=tokens)
+        documents, kept, before, after = (sum(getattr(g, n) for g in rest) for n in ("documents", "kept", "characters_in", "characters_out"))
+        yield Group(OTHERS, documents, kept, before, after, tokens)

@@ -38,6 +38,7 @@ class Run:
         for table in find_tables(self.reader).values():
             self._set(usable(self.reader, table))
         self._records = find_records(self.reader)
+        self._unmade = set(self._records)
         self._files = find_files(self.reader)
         add_views(self.connection, self.reader)
         if only_run:
@@ -51,7 +52,7 @@ class Run:
     @property
     def names(self) -> list[str]:
         """All tables: of Parquet files, of what the run says of itself, of JSON files."""
-        return [*self.tables, *find_records(self.reader), *self._files]
+        return [*self.tables, *self._records, *self._files]
 
     def scan(self, name: str) -> str:
         """The SQL expression that reads a table's files; it gives the virtual columns `filename` and `file_row_number`, too."""
@@ -105,8 +106,9 @@ class Run:
             raise InputError(f"{self.reader.storage.root}: {sentence(error)}") from error
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
             raise InputError(f"{self.reader.storage.root}: a query is one SELECT, and nothing else.")
-        for name in self._named(query, list(self._records)):
-            self.connection.register(name, self._records.pop(name)())
+        for name in self._named(query, sorted(self._unmade)):
+            self.connection.register(name, self._records[name]())
+            self._unmade.remove(name)
 
     def _set(self, table: Table) -> None:
         """Makes a table's view, or takes it away where no shard is left."""
