@@ -81,8 +81,8 @@ def literal(value: Value) -> str:
 
 
 def field(name: str) -> str:
-    """A field of a JSON object, to stand behind `->` or `->>`: a name that begins with `$` or `/` would be a path there."""
-    return literal("/" + name.replace("~", "~0").replace("/", "~1") if name[:1] in ("$", "/") else name)
+    """A field of a JSON object, to stand behind `->` or `->>`: one that is empty or begins with `$` or `/` would be a path there."""
+    return literal("/" + name.replace("~", "~0").replace("/", "~1") if name[:1] in ("$", "/", "") else name)
 
 
 @cache
