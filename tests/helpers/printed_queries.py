@@ -72,7 +72,7 @@ class Printed(HTMLParser):
                 return
 
     def handle_data(self, data: str) -> None:
-        for place, (tag, known) in enumerate(self._stack):
+        for tag, known in self._stack:
             if tag == "details" and known.get("class") == "query":
                 if self._stack[-1][0] == "code":
                     key = f"{known['id']}"

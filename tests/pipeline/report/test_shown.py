@@ -15,7 +15,7 @@ from printed_queries import Printed, is_shown, not_given
 from corpusmill.pipeline.report.html import render, render_body
 from corpusmill.pipeline.report.query.run import Run, open_run
 from corpusmill.pipeline.report.shown import Shown, aliases, column, field, literal, shown
-from corpusmill.pipeline.report.shown_check import check, check_report, same
+from corpusmill.pipeline.report.shown_check import check, same
 from corpusmill.pipeline.report.summary import read_summary
 
 Command = Callable[..., tuple[int, bytes, str]]
