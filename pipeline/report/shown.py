@@ -50,6 +50,11 @@ def shown(name: str, title: str, sql: str, columns: Sequence[str], rows: Iterabl
     return Shown(name, title, dedent(sql).strip(), tuple(columns), made)
 
 
+def ratio(part: float, whole: float) -> float | None:
+    """A share; None of nothing, as `part / nullif(whole, 0)` in SQL."""
+    return part / whole if whole else None
+
+
 def slug(text: str) -> str:
     """What of a name can stand in the name of a query; two texts may give the same, so add a number where that matters."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
