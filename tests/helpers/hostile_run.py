@@ -37,12 +37,13 @@ def write_hostile_run(folder: Path) -> Path:
     _attack_filter(folder)
     _attack_classifier(folder)
     run.json(
-        "run.json", {"inputs": list(ATTACKS), "recipe": {name: name for name in ATTACKS}, "versions": {name: name for name in ATTACKS}}
+        "run.json",
+        {"inputs": list(ATTACKS), "recipe": dict(zip(ATTACKS, ATTACKS, strict=True)), "versions": dict(zip(ATTACKS, ATTACKS, strict=True))},
     )
     lines = [{"step": step, "loss": 1.0, **{name: step * place for place, name in enumerate(ATTACKS)}} for step in range(9)]
     _write_lines(run, "pretrain/logs/train.jsonl", lines)
     _write_lines(run, "metrics.jsonl", [{"stage": name, "phase": name, "seconds": 1, "tasks": 1} for name in ATTACKS])
-    run.json("evaluate/scores.json", {name: {other: 0.5 for other in ATTACKS} for name in ATTACKS})
+    run.json("evaluate/scores.json", {name: dict.fromkeys(ATTACKS, 0.5) for name in ATTACKS})
     run.json("evaluate/samples.json", {name: [{"prompt": other, "text": other} for other in ATTACKS] for name in ATTACKS})
     return folder
 

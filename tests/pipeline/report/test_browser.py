@@ -1,13 +1,14 @@
 """The report in a real Chromium: as it looks, by keyboard, on paper, for screen readers, and with crawl text that attacks it."""
 
-import json
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import DESK, PHONE, Seen, browser, needs_chromium, opened
+from browser import PHONE, Seen, browser, needs_chromium, opened
 from hostile_run import ATTACKS, write_hostile_run
+from report_page import COLORS, DARK, FOCUSED, LIGHT, ROWS, drawn_in, quiet, scroll_through, until, visit
 
 from corpusmill.pipeline.report.html import write_report
 from corpusmill.pipeline.report.safe import safe_line
@@ -24,15 +25,15 @@ def chromium() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def report(run_folder: Path) -> str:
-    return Path(write_report(str(run_folder))).as_uri()
+def tab(chromium: Any) -> Iterator[Seen]:
+    """One tab for all tests: plotly.js is compiled once in it."""
+    with opened(chromium, "about:blank") as seen:
+        yield seen
 
 
 @pytest.fixture(scope="module")
-def desk(chromium: Any, report: str) -> Iterator[Seen]:
-    """The page on a wide screen, for tests that leave it as it is."""
-    with opened(chromium, report) as seen:
-        yield seen
+def report(run_folder: Path) -> str:
+    return Path(write_report(str(run_folder))).as_uri()
 
 
 @pytest.fixture(scope="module")
@@ -40,39 +41,16 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> str:
     return Path(write_report(str(write_hostile_run(tmp_path_factory.mktemp("hostile") / "run")))).as_uri()
 
 
-def until(seen: Seen, condition: str) -> None:
-    """Waits for a JavaScript expression to be true (as a function: the page's policy lets no text be evaluated)."""
-    seen.page.wait_for_function(f"() => {condition}")
-
-
-def scroll_through(seen: Seen) -> None:
-    """Shows each chart of the page, as somebody who reads all of it."""
-    seen.page.evaluate("for (const closed of document.querySelectorAll('details')) closed.open = true")
-    for chart in seen.page.locator(".chart").all():
-        chart.scroll_into_view_if_needed()
-    until(seen, "drawn.size === charts.length")
-
-
-def quiet(seen: Seen, url: str) -> bool:
-    """Whether the page said nothing on the console and asked for nothing but itself."""
-    assert seen.console == []
-    assert {request.partition(",")[0] for request in seen.requests} <= {url, "data:"}  # its icon is an empty data address
-    return True
-
-
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_all_charts_are_drawn_in_the_colours_of_the_theme(chromium: Any, report: str, theme: str) -> None:
-    with opened(chromium, report, theme=theme) as seen:
-        first = seen.page.evaluate("[drawn.size, charts.length]")
-        assert first[0] < first[1]  # only those in view
-        scroll_through(seen)
-        assert seen.page.locator(".chart .main-svg").count() >= first[1] > 10
-        kept, page = seen.page.evaluate("[theme.color('kept'), getComputedStyle(document.body).backgroundColor]")
-        assert (kept, page) == {"light": ("rgb(31, 111, 178)", "rgb(251, 251, 249)"), "dark": ("rgb(109, 179, 238)", "rgb(20, 24, 28)")}[
-            theme
-        ]
-        assert seen.page.evaluate("color => document.querySelector('.chart').innerHTML.includes(color)", kept)
-        assert quiet(seen, report)
+@pytest.mark.parametrize(("scheme", "colors"), [("light", LIGHT), ("dark", DARK)])
+def test_all_charts_are_drawn_in_the_colours_of_the_theme(tab: Seen, report: str, scheme: str, colors: dict[str, str]) -> None:
+    page = visit(tab, report, color_scheme=scheme)
+    until(page, "drawn.size")
+    drawn, charts = page.evaluate("[drawn.size, charts.length]")
+    assert drawn < charts  # only those in view
+    scroll_through(page)
+    assert page.locator(".chart .main-svg").count() >= charts > 10
+    assert page.evaluate(COLORS) == colors and page.evaluate(drawn_in(colors))
+    assert quiet(tab, report)
 
 
 def test_the_page_answers_before_plotly_is_there(run_folder: Path, report: str) -> None:
@@ -80,88 +58,73 @@ def test_the_page_answers_before_plotly_is_there(run_folder: Path, report: str) 
     assert 0 < page.index("const theme =") < page.index("<main") < page.index("const tables =") < page.index("plotly.js v")
 
 
-def test_a_chosen_theme_stays(chromium: Any, report: str) -> None:
-    with opened(chromium, report, theme="light") as seen:
-        seen.page.select_option(".theme select", "dark")
-        assert seen.page.evaluate("theme.color('page')") == "rgb(20, 24, 28)"
-        until(seen, "document.querySelector('.chart').innerHTML.includes('rgb(109, 179, 238)')")
-        seen.page.reload()
-        assert seen.page.evaluate("[theme.color('page'), document.querySelector('.theme select').value]") == ["rgb(20, 24, 28)", "dark"]
-        seen.page.select_option(".theme select", "")
-        assert seen.page.evaluate("theme.color('page')") == "rgb(251, 251, 249)"
-        assert seen.console == []
+def test_a_chosen_theme_stays(tab: Seen, report: str) -> None:
+    page = visit(tab, report)
+    page.select_option(".theme select", "dark")
+    assert page.evaluate(COLORS) == DARK
+    until(page, drawn_in(DARK))
+    page.reload()
+    assert page.evaluate(COLORS) == DARK and page.locator(".theme select").input_value() == "dark"
+    page.select_option(".theme select", "")
+    assert page.evaluate(COLORS) == LIGHT and tab.console == []
 
 
 def test_without_storage(chromium: Any, report: str) -> None:
     """As in a browser that keeps nothing for pages from disk."""
-    refuse = "Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('no storage', 'SecurityError'); }})"
-    context = chromium.new_context()
-    context.add_init_script(refuse)
-    page = context.new_page()
-    errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(report)
-    page.select_option(".theme select", "dark")
-    assert page.evaluate("theme.color('page')") == "rgb(20, 24, 28)" and errors == []
-    context.close()
+    with opened(chromium, "about:blank") as seen:
+        seen.page.add_init_script(
+            "Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('none', 'SecurityError'); }})"
+        )
+        seen.page.goto(report)
+        seen.page.select_option(".theme select", "dark")
+        assert seen.page.evaluate(COLORS) == DARK and seen.console == []
 
 
-def test_on_a_phone(chromium: Any, report: str) -> None:
-    with opened(chromium, report, PHONE) as seen:
-        scroll_through(seen)
-        width = seen.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
-        assert width == [PHONE[0], PHONE[0]]
-        menu = seen.page.locator("button.menu")
-        assert not seen.page.locator("#section-list").is_visible()
-        menu.press("Enter")
-        assert menu.get_attribute("aria-expanded") == "true"
-        seen.page.locator("#section-list a", has_text="Training").click()
-        assert not seen.page.locator("#section-list").is_visible()
-        below = "document.querySelector('#training').getBoundingClientRect().top - document.querySelector('#sections').getBoundingClientRect().bottom"
-        until(seen, f"{below} >= -1 && {below} < 40")  # what was chosen is not behind the bar
-        until(seen, "document.querySelector('button.menu').textContent === 'Training'")
-        menu.press("Enter")
-        menu.press("Escape")
-        assert not seen.page.locator("#section-list").is_visible()
-        wide = seen.page.locator(".scroll[tabindex='0']").first
-        assert wide.get_attribute("role") == "region" and wide.get_attribute("aria-label")
-        wide.focus()
-        seen.page.keyboard.press("ArrowRight")
-        until(seen, "document.activeElement.scrollLeft > 0")
-        assert seen.page.locator(".scroll:not([tabindex])").count()  # what fits is no stop of the Tab key
-        assert quiet(seen, report)
+def test_on_a_phone(tab: Seen, report: str) -> None:
+    page = visit(tab, report, PHONE)
+    scroll_through(page)
+    assert page.evaluate("[document.documentElement.scrollWidth, innerWidth]") == [PHONE[0], PHONE[0]]
+    menu, sections = page.locator("button.menu"), page.locator("#section-list")
+    assert not sections.is_visible()
+    menu.press("Enter")
+    assert menu.get_attribute("aria-expanded") == "true"
+    sections.locator("a", has_text="Training").click()
+    assert not sections.is_visible()
+    top, bar = (f"document.querySelector('{name}').getBoundingClientRect()" for name in ("#training", "#sections"))
+    until(page, f"{top}.top >= {bar}.bottom - 1 && {top}.top < {bar}.bottom + 40")  # what was chosen is not behind the bar
+    until(page, "document.querySelector('button.menu').textContent === 'Training'")
+    menu.press("Enter")
+    menu.press("Escape")
+    assert not sections.is_visible()
+    wide = page.locator(".scroll[tabindex='0']").first
+    assert wide.get_attribute("role") == "region" and wide.get_attribute("aria-label")
+    wide.focus()
+    page.keyboard.press("ArrowRight")
+    until(page, "document.activeElement.scrollLeft > 0")
+    assert page.locator(".scroll:not([tabindex])").count()  # what fits is no stop of the Tab key
+    assert quiet(tab, report)
 
 
-FOCUSED = """() => { const it = document.activeElement; const style = getComputedStyle(it);
-  return [it.tagName, it.className, it.textContent.trim().slice(0, 60), style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2]; }"""
+def test_by_keyboard(tab: Seen, report: str) -> None:
+    page = visit(tab, report)
+    page.keyboard.press("Tab")
+    assert page.evaluate(FOCUSED)[2] == "Skip to the content"
+    page.keyboard.press("Enter")
+    until(page, "document.activeElement.id === 'main'")
+    page.evaluate(f"window.stops = []; addEventListener('focusin', () => stops.push(({FOCUSED})()))")
+    page.locator(".skip").focus()
+    for _ in range(page.evaluate("document.querySelectorAll('a, button, select, input, summary, [tabindex]').length")):
+        page.keyboard.press("Tab")
+    stops = page.evaluate("stops")
+    assert {("A", ""), ("SELECT", ""), ("BUTTON", "order"), ("SUMMARY", "")} <= {(tag, name) for tag, name, _, _ in stops}
+    links = [text for tag, _, text, _ in stops if tag == "A"]
+    assert links[:2] == ["Skip to the content", "Funnel"] and "Configuration and time" in links
+    assert [stop for stop in stops if not stop[-1]] == []
 
 
-def test_by_keyboard(chromium: Any, report: str) -> None:
-    with opened(chromium, report) as seen:
-        seen.page.keyboard.press("Tab")
-        assert seen.page.evaluate(FOCUSED)[2] == "Skip to the content"
-        seen.page.keyboard.press("Enter")
-        until(seen, "document.activeElement.id === 'main'")
-        seen.page.evaluate(f"window.stops = []; addEventListener('focusin', () => stops.push(({FOCUSED})()))")
-        seen.page.locator(".skip").focus()
-        for _ in range(seen.page.evaluate("document.querySelectorAll('a, button, select, input, summary, [tabindex]').length")):
-            seen.page.keyboard.press("Tab")
-        stops = seen.page.evaluate("stops")
-        kinds = {(tag, name) for tag, name, _, _ in stops}
-        assert {("A", ""), ("SELECT", ""), ("BUTTON", "order"), ("SUMMARY", "")} <= kinds
-        links = [text for tag, _, text, _ in stops if tag == "A"]
-        assert links[:2] == ["Skip to the content", "Funnel"] and "Configuration and time" in links
-        assert all(visible for *_, visible in stops), [stop for stop in stops if not stop[-1]]
-
-
-ROWS = """rows => { const box = document.createElement('div'); box.className = 'scroll'; const table = box.appendChild(document.createElement('table'));
-  const head = table.createTHead().insertRow(); for (const name of ['name', 'number']) head.appendChild(document.createElement('th')).textContent = name;
-  const body = table.createTBody(); for (const row of rows) { const line = body.insertRow(); for (const cell of row) line.insertCell().textContent = cell; }
-  table.id = `made${rows.length}`; document.querySelector('main').append(box); tables.improve(table); return '#' + table.id; }"""
-
-
-def test_tables_sort(desk: Seen) -> None:
-    table = desk.page.locator(desk.page.evaluate(ROWS, [["b10", "1,234"], ["b9", "–"], ["a", "12.5%"], ["c", "< 3"]]))
+def test_tables_sort(tab: Seen, report: str) -> None:
+    page = visit(tab, report)
+    table = page.locator(page.evaluate(ROWS, [["b10", "1,234"], ["b9", "–"], ["a", "12.5%"], ["c", "< 3"]]))
 
     def column(place: int) -> list[str]:
         return table.locator(f"tbody td:nth-child({place})").all_inner_texts()
@@ -174,19 +137,21 @@ def test_tables_sort(desk: Seen) -> None:
     name.locator("button").press("Enter")
     assert column(1) == ["a", "b9", "b10", "c"] and name.get_attribute("aria-sort") == "ascending"
     assert number.get_attribute("aria-sort") is None and name.get_attribute("scope") == "col"
-    assert desk.page.locator("main table button.order").count() > 20 and desk.console == []
+    assert page.locator("main table button.order").count() > 20 and tab.console == []
 
 
-def test_long_tables_are_short_at_first(desk: Seen) -> None:
-    table = desk.page.evaluate(ROWS, [[str(row), "1"] for row in range(90)])
-    assert desk.page.locator(f"{table} tbody tr:visible").count() == 20
-    desk.page.get_by_role("button", name="Show all 90 rows").press("Enter")
-    assert desk.page.locator(f"{table} tbody tr:visible").count() == 90
-    assert desk.page.get_by_role("button", name="Show the first 20 rows").get_attribute("aria-expanded") == "true"
+def test_long_tables_are_short_at_first(tab: Seen, report: str) -> None:
+    page = visit(tab, report)
+    table = page.evaluate(ROWS, [[str(row), "1"] for row in range(90)])
+    assert page.locator(f"{table} tbody tr:visible").count() == 20
+    page.get_by_role("button", name="Show all 90 rows").press("Enter")
+    assert page.locator(f"{table} tbody tr:visible").count() == 90
+    assert page.get_by_role("button", name="Show the first 20 rows").get_attribute("aria-expanded") == "true"
 
 
-def test_a_chart_in_words_and_as_a_table(desk: Seen) -> None:
-    words = desk.page.locator("figure:has(figcaption b:text-is('words'))").first
+def test_a_chart_in_words_and_as_a_table(tab: Seen, report: str) -> None:
+    page = visit(tab, report)
+    words = page.locator("figure:has(figcaption b:text-is('words'))").first
     about = words.locator(".chart").get_attribute("aria-label") or ""
     assert words.locator(".chart").get_attribute("role") == "img"
     assert "kept: 45 in all" in about and "dropped: 11 in all" in about and "marked: < 20" in about
@@ -195,91 +160,90 @@ def test_a_chart_in_words_and_as_a_table(desk: Seen) -> None:
     rows = words.locator(".as-table tr").evaluate_all(cells)
     assert rows[0] == ["value", "kept", "dropped"]
     assert [sum(int(row[place]) for row in rows[1:]) for place in (1, 2)] == [45, 11]
-    loss = desk.page.locator("figure:has(figcaption b:text-is('Loss'))").first
+    loss = page.locator("figure:has(figcaption b:text-is('Loss'))").first
     assert "5 at 0, 0.1 at 49; least 0.1 at 49, most 5 at 0" in (loss.locator(".chart").get_attribute("aria-label") or "")
-    assert desk.page.locator(".chart").count() == desk.page.locator(".as-table").count()
+    assert page.locator(".chart").count() == page.locator(".as-table").count()
 
 
-def test_axe_finds_nothing(desk: Seen) -> None:
+def test_axe_finds_nothing(tab: Seen, report: str) -> None:
+    page = visit(tab, report)
     from axe_playwright_python.sync_playwright import Axe
 
     for theme, only in (("light", {"type": "tag", "values": WCAG}), ("dark", {"type": "rule", "values": ["color-contrast"]})):
-        desk.page.select_option(".theme select", theme)
-        until(desk, "drawn.size > 0")
-        found = Axe().run(desk.page, options={"runOnly": only, "resultTypes": ["violations"]}).response
+        page.select_option(".theme select", theme)
+        until(page, "drawn.size > 0")
+        found = Axe().run(page, options={"runOnly": only, "resultTypes": ["violations"]}).response
         assert [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found["violations"]] == []
         assert "color-contrast" in {rule["id"] for rule in found["passes"]}
 
 
-def test_headings_and_landmarks(desk: Seen) -> None:
-    levels = desk.page.evaluate("[...document.querySelectorAll('h1, h2, h3, h4, h5')].map(heading => Number(heading.tagName[1]))")
+def test_headings_and_landmarks(tab: Seen, report: str) -> None:
+    page = visit(tab, report)
+    levels = page.evaluate("[...document.querySelectorAll('h1, h2, h3, h4, h5')].map(heading => Number(heading.tagName[1]))")
     assert levels[0] == 1 and levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after <= before + 1 for before, after in pairwise(levels))
     for landmark in ("banner", "navigation", "main", "contentinfo"):
-        assert desk.page.get_by_role(landmark).count() == 1
-    links = desk.page.evaluate("[...document.querySelectorAll('#sections a')].map(link => link.hash)")
-    assert links == desk.page.evaluate("[...document.querySelectorAll('main h2')].map(heading => '#' + heading.id)")
+        assert page.get_by_role(landmark).count() == 1
+    links = page.evaluate("[...document.querySelectorAll('#sections a')].map(link => link.hash)")
+    assert links == page.evaluate("[...document.querySelectorAll('main h2')].map(heading => '#' + heading.id)")
 
 
-def test_on_paper(chromium: Any, report: str) -> None:
+def test_on_paper(tab: Seen, report: str) -> None:
     """All charts are there, in light colours though the screen is dark, and the screen is as before afterwards."""
-    with opened(chromium, report, theme="dark") as seen:
-        seen.page.evaluate("""() => addEventListener('afterprint', () => {}, true) || addEventListener('beforeprint', () => {
-            window.onPaper = [charts.filter(chart => chart.offsetParent && !chart.querySelector('.main-svg')).length,
-                              document.querySelector('.chart').innerHTML.includes('rgb(31, 111, 178)')]; })""")
-        assert seen.page.pdf().startswith(b"%PDF")
-        assert seen.page.evaluate("window.onPaper") == [0, True]
-        seen.page.emulate_media(media="print")
-        assert seen.page.evaluate("[getComputedStyle(document.body).backgroundColor, theme.color('ink')]") == [
-            "rgb(251, 251, 249)",
-            "rgb(29, 35, 41)",
-        ]
-        for control in ("#sections", ".as-table", "button.all"):
-            assert not any(each.is_visible() for each in seen.page.locator(control).all())
-        seen.page.emulate_media(media="screen")
-        until(seen, "document.querySelector('.chart').innerHTML.includes('rgb(109, 179, 238)')")
-        assert quiet(seen, report)
+    page = visit(tab, report, color_scheme="dark")
+    until(page, drawn_in(DARK))
+    page.evaluate(f"""() => addEventListener('beforeprint', () => {{ window.onPaper = [{drawn_in(LIGHT)},
+        charts.filter(chart => chart.offsetParent && !chart.querySelector('.main-svg')).length]; }})""")
+    assert page.pdf().startswith(b"%PDF")
+    assert page.evaluate("onPaper") == [True, 0]
+    page.emulate_media(media="print")
+    assert page.evaluate(COLORS) == LIGHT
+    assert not any(each.is_visible() for each in page.locator("#sections, .skip, .as-table, button.all").all())
+    page.emulate_media(media="screen")
+    until(page, drawn_in(DARK))
+    assert quiet(tab, report)
 
 
-def test_with_forced_colours_and_less_motion(chromium: Any, report: str) -> None:
-    with opened(chromium, report, forced_colors="active", reduced_motion="reduce") as seen:
-        assert seen.page.evaluate("theme.color('ink') !== theme.color('page')")
-        assert seen.page.evaluate("getComputedStyle(document.documentElement).scrollBehavior") == "auto"
-        assert quiet(seen, report)
+def test_with_forced_colours_and_less_motion(tab: Seen, report: str) -> None:
+    page = visit(tab, report, forced_colors="active")
+    assert page.evaluate("theme.color('ink') !== theme.color('page')")
+    assert page.evaluate("getComputedStyle(document.documentElement).scrollBehavior") == "auto"
+    page.emulate_media(reduced_motion="no-preference")
+    assert page.evaluate("getComputedStyle(document.documentElement).scrollBehavior") == "smooth"
+    assert quiet(tab, report)
 
 
-def test_plotly_sets_no_style_that_the_policy_refuses(desk: Seen) -> None:
+def test_plotly_sets_no_style_that_the_policy_refuses(tab: Seen, report: str) -> None:
     """Powers of ten, bold labels, images of heat maps: plotly.js writes style attributes for them."""
+    page = visit(tab, report)
     figure = [
         [{"y": [1, 1e30], "x": ["<b>a</b>", "x<sup>2</sup>"]}, {"z": [[1, 2], [3, 4]], "type": "heatmap"}],
         {"yaxis": {"type": "log", "exponentformat": "power"}, "title": {"text": "<span style='color:red'>red</span>"}},
     ]
     draw = "([data, layout]) => Plotly.newPlot(document.querySelector('main').appendChild(document.createElement('div')), data, layout)"
-    desk.page.evaluate(draw, figure)
-    assert "red" in desk.page.locator("main > div:last-child .gtitle tspan").first.evaluate("it => it.style.cssText")
-    assert desk.console == []
+    page.evaluate(draw, figure)
+    assert "red" in page.locator("main > div:last-child .gtitle tspan").first.evaluate("it => it.style.cssText")
+    assert tab.console == []
 
 
-def test_attacks_are_text(chromium: Any, hostile: str) -> None:
-    with opened(chromium, hostile, offline=True) as seen:
-        scroll_through(seen)
-        for place in range(0, 3000, 100):  # plotly's own labels under the mouse
-            seen.page.mouse.move(300 + place % 700, 300 + place % 500)
-        seen.page.evaluate("for (const closed of document.querySelectorAll('details')) closed.open = true")
-        assert seen.page.evaluate("window.ran") is None
-        assert (
-            seen.page.evaluate(
-                "document.querySelectorAll('main iframe, main img, main svg[onload], main style, main script, main a, main [onclick]').length"
-            )
-            == 0
-        )
-        assert seen.page.locator("main").is_visible()
-        text = seen.page.evaluate("document.querySelector('main').textContent + document.querySelector('header').textContent")
-        for attack in ATTACKS:
-            assert text.count(safe_line(attack)) > 20, attack
-        labels = seen.page.evaluate("[...document.querySelectorAll('.chart')].map(chart => chart.getAttribute('aria-label')).join()")
-        assert "window.ran=1" in labels and not set("\u202e\u2066\x1b\x07") & set(text + labels)
-        assert quiet(seen, hostile)
+def test_attacks_are_text(tab: Seen, hostile: str) -> None:
+    tab.page.context.set_offline(True)
+    page = visit(tab, hostile)
+    scroll_through(page)
+    for place in range(0, 3000, 100):  # plotly's own labels under the mouse
+        page.mouse.move(300 + place % 700, 300 + place % 500)
+    assert page.evaluate("window.ran") is None and page.locator("main").is_visible()
+    made = page.locator("main").locator(
+        "iframe, img, svg[onload], style, script, object, embed, form, [onclick], [onerror], [href^='javascript']"
+    )
+    assert made.count() == 0
+    text = page.locator("header").text_content() + page.locator("main").text_content()
+    for attack in ATTACKS:
+        assert text.count(safe_line(attack)) > 20, attack
+    labels = str(page.locator(".chart").evaluate_all("charts => charts.map(chart => chart.getAttribute('aria-label'))"))
+    assert "window.ran=1" in labels and not set("\u202e\u2066\x1b\x07") & set(text + labels)
+    assert quiet(tab, hostile)
+    tab.page.context.set_offline(False)
 
 
 INJECTED = {
@@ -293,17 +257,14 @@ INJECTED = {
 }
 
 
-def test_the_policy_is_in_force(chromium: Any, report: str) -> None:
-    with opened(chromium, report) as seen:
-        seen.page.evaluate(
-            "addEventListener('securitypolicyviolation', event => { (window.refused ||= []).push(event.effectiveDirective); })"
-        )
-        finished: list[str] = []
-        seen.page.on("requestfinished", lambda request: finished.append(request.url) if not request.url.startswith("data:") else None)
-        for attempt in INJECTED.values():
-            seen.page.evaluate(f"() => {{ {attempt} }}")
-        until(seen, f"new Set(window.refused).size >= {len(INJECTED)}")
-        assert set(seen.page.evaluate("window.refused")) == set(INJECTED)
-        assert seen.page.evaluate("window.ran") is None and seen.page.locator("main").is_visible()
-        assert finished == []
-        assert json.dumps(seen.console).count("Content Security Policy") >= len(INJECTED)
+def test_the_policy_is_in_force(tab: Seen, report: str) -> None:
+    page = visit(tab, report)
+    finished: list[str] = []
+    page.on("requestfinished", lambda request: finished.append(request.url) if not request.url.startswith("data:") else None)
+    page.evaluate("addEventListener('securitypolicyviolation', event => { (window.refused ||= []).push(event.effectiveDirective); })")
+    for attempt in INJECTED.values():
+        page.evaluate(f"() => {{ {attempt} }}")
+    until(page, f"new Set(window.refused).size >= {len(INJECTED)}")
+    assert set(page.evaluate("refused")) == set(INJECTED)
+    assert page.evaluate("window.ran") is None and page.locator("main").is_visible() and finished == []
+    assert str(tab.console).count("Content Security Policy") >= len(INJECTED)

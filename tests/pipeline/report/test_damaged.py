@@ -36,12 +36,12 @@ def test_sections_that_do_not_apply_are_one_sentence(folder: Path) -> None:
 
 
 @needs_chromium
-def test_all_of_them_open_in_a_browser(folder: Path) -> None:
-    pages = sorted(folder.glob("*/report.html"))
-    assert len(pages) == len(DAMAGED)
+def test_they_open_in_a_browser(folder: Path) -> None:
+    """Those that differ most; each costs half a second."""
+    names = ["half done", "damaged inside", "an older version", "none kept", "no rows", "ten thousand rules", "1,000 shards", "huge text"]
     with browser() as chromium, opened(chromium, "about:blank") as seen:
-        for page in pages:
-            seen.page.goto(page.as_uri())
+        for name in [*names, "nothing but a recipe", "only trained", "odd characters", "broken JSON"]:
+            seen.page.goto((folder / name / "report.html").as_uri())
             seen.page.wait_for_function("() => charts.every(chart => drawn.has(chart) || chart.getBoundingClientRect().top > innerHeight)")
-            assert (page.parent.name, seen.console) == (page.parent.name, [])
+            assert (name, seen.console) == (name, [])
             assert seen.page.locator("h1").is_visible()
