@@ -68,9 +68,10 @@ def only(decided: pd.DataFrame, rule: str) -> pd.Series:
 def expect_counts(page: Any, decided: pd.DataFrame, wanted: pd.Series) -> None:
     """The sentence over the list, the listed keys and the counts of rules are those of the rows that are wanted."""
     rows = decided[wanted]
-    until(page, 
+    until(
+        page,
         f"document.getElementById('count').textContent.startsWith('{len(rows)} document') && "
-        "!document.querySelector('[aria-busy]') && document.documentElement.dataset.busy === 'false'"
+        "!document.querySelector('[aria-busy]') && document.documentElement.dataset.busy === 'false'",
     )
     said = page.inner_text("#count")
     if len(rows):
