@@ -9,6 +9,7 @@ from typing import Any
 
 from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.report.card import facts as data_facts
+from corpusmill.pipeline.report.card.state import outdated, outputs
 from corpusmill.pipeline.report.markdown import environment
 from corpusmill.pipeline.report.markdown import front_matter as header
 from corpusmill.pipeline.report.read import RunReader
@@ -16,7 +17,7 @@ from corpusmill.pipeline.report.summary import Summary, read_summary
 from corpusmill.train import card_facts, card_scores
 from corpusmill.train.architecture import Architecture
 from corpusmill.train.card_limits import limitations
-from corpusmill.train.card_state import WEIGHTS, measured_models, outdated, outputs
+from corpusmill.train.card_state import WEIGHTS, measured_models
 from corpusmill.train.hugging_face import to_hugging_face
 
 TITLES = {"pretrain": "Pre-training", "sft": "Instruction tuning", "align": "Preference alignment"}

@@ -10,7 +10,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.report.read import RunReader
 from corpusmill.train.card import model_card
 from corpusmill.train.card_facts import TRAINED
-from corpusmill.train.card_state import outdated
+from corpusmill.pipeline.report.card.state import outdated
 from corpusmill.train.checkpoint import TOKENIZER_FILES, load_model, save_model
 
 GENERATION = "generation_config.json"

@@ -30,6 +30,12 @@ def read_status(folder: str) -> dict[str, Any]:
     return Status(folder).read()
 
 
+def unfinished(folder: str) -> dict[str, Any] | None:
+    """The status of a run that has not come to its end; None of one that is complete."""
+    found = read_status(folder)
+    return None if found["state"] == "complete" else found
+
+
 class Status:
     """Looks at one run again and again: each look reads only what has come since the one before."""
 
@@ -55,8 +61,8 @@ class Status:
         found = {
             "run": self.storage.root, "state": state, "sentence": "", "lock": lock,
             **{name: said[name] if said else None for name in ("host", "process", "began", "ended", "failure")},
-            "seconds": _between(said, now), "last_sign_seconds": self._last_sign(stage, now),
-            "stages": [self._stage(name, said, stage, open_) for name in recipe], "phase": None, "training": None,
+            "seconds": None if state == "abandoned" else _between(said, now), "last_sign_seconds": self._last_sign(stage, now),
+            "stages": [self._stage(name, said, stage, going) for name in recipe], "phase": None, "training": None,
             "earlier_phases": [_earlier(phase) for phase in said["phases"] if phase["ended"]] if said else [],
         }  # fmt: skip
         if current is not None:
@@ -102,7 +108,7 @@ class Status:
         begun = [name for name in STAGES if said and name in said["stages_began"]]
         return begun[-1] if begun else None
 
-    def _stage(self, name: str, said: dict[str, Any] | None, now: str | None, open_: bool) -> dict[str, Any]:
+    def _stage(self, name: str, said: dict[str, Any] | None, now: str | None, going: bool) -> dict[str, Any]:
         """One stage; documents in and out are known of data stages that are complete."""
         tail = self.tails[name]
         asked = said["stages"] if said else []
@@ -110,7 +116,7 @@ class Status:
             status = "running"
         elif tail.complete:
             status = "complete"
-        elif open_ and name in asked:
+        elif going and name in asked:
             status = "to come"
         else:
             status = "unfinished" if tail.tasks else "not run"
@@ -148,7 +154,7 @@ def lock_state(storage: Storage) -> str:
 
 
 def _between(said: dict[str, Any] | None, now: float) -> float | None:
-    """Seconds from the run's begin to its end, or to now."""
+    """Seconds from the run's begin to its end, or to now where it goes on."""
     if said is None:
         return None
     return round(max(0.0, (seconds_of(said["ended"]) if said["ended"] else now) - seconds_of(said["began"])), 1)

@@ -32,7 +32,7 @@ def read_phase(tail: ManifestTail, said: dict[str, Any], now: float) -> dict[str
     recent = _latest(tail, rows, now - min(RECKONED, seconds))
     counts = {"planned": said["before"] + said["tasks"], "before": said["before"], "done": len(rows), "left": said["tasks"] - len(rows)}
     found = {
-        **{name: said[name] for name in ("stage", "phase", "began", "workers")}, "seconds": round(seconds, 1), "tasks": counts,
+        **{name: said[name] for name in ("stage", "phase", "began", "workers")}, "seconds": round(seconds, 3), "tasks": counts,
         "rows": sum(row.rows_in for row in rows), "bytes": sum(row.bytes_in for row in rows),
         "warnings": sum(row.warnings for row in rows), "share": share, "share_of": "bytes" if by_bytes else "tasks",
         "whole": _speed(rows, seconds), "latest": _speed(latest, min(LATEST, seconds)) | {"over_seconds": round(min(LATEST, seconds), 1)},
@@ -43,7 +43,7 @@ def read_phase(tail: ManifestTail, said: dict[str, Any], now: float) -> dict[str
     elif rows:
         some, over = (recent, min(RECKONED, seconds)) if len(recent) >= ENOUGH else (rows, seconds)
         speed = (sum(_weight(row, said) for row in some) if by_bytes else len(some)) / over
-        found["seconds_left"] = round((whole - done) / speed, 1) if speed > 0 else None
+        found["seconds_left"] = round((whole - done) / speed, 3) if speed > 0 else None
     return found
 
 

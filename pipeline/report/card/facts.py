@@ -23,7 +23,10 @@ class RuleRow:
 
 def rule_rows(decisions: Decisions) -> list[RuleRow]:
     """A stage's rules, those that fired most first."""
-    conditions = {r.rule: f"{r.column} {r.comparison} {number(r.threshold)}" for r in decisions.thresholds}
+    conditions: dict[str, str] = {}
+    for r in decisions.thresholds:
+        before = f"{conditions[r.rule]}; " if r.rule in conditions else ""
+        conditions[r.rule] = f"{before}{r.column} {r.comparison} {number(r.threshold)}"
     rules = sorted(decisions.rules.values(), key=lambda rule: -rule.fired)
     return [RuleRow(rule.name, conditions.get(rule.name, ""), rule.fired, rule.alone) for rule in rules]
 
