@@ -1,6 +1,6 @@
 /** A row of a list of documents: decision, address, rules that fired, and values. */
 import { el } from "./dom.js";
-import { count, value } from "./format.js";
+import { count, member, value } from "./format.js";
 import { current, link } from "./state.js";
 import { label, line } from "./text.js";
 
@@ -24,7 +24,7 @@ export function tableRow(row, columns) {
     el("td", { class: "rules" }, row.failed.map((rule, place) => [place ? ", " : "", label(rule)]).flat()),
     el("td", {}, row.language ? line(row.language) : "–"),
     el("td", { class: "number" }, count(row.chars_in)),
-    columns.map((column) => cell(column, row.values[column.name])));
+    columns.map((column) => cell(column, member(row.values, column.name))));
 }
 
 const cell = (column, given) =>

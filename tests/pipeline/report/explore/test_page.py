@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from browser import PHONE, Seen, needs_chromium, opened
 from built_run import HOSTILE, HOSTILE_URL
+from waiting import until
 
 pytestmark = needs_chromium
 
@@ -32,14 +32,6 @@ def seen(chromium: Any, address: str) -> Iterator[Seen]:
         yield seen
         assert seen.console == []
         assert [url for url in seen.requests if not url.startswith(address)] == []
-
-
-def until(page: Any, condition: str, seconds: float = 30) -> None:
-    """Waits for a condition of JavaScript (Playwright's own way of waiting needs `eval`, which the page's policy refuses)."""
-    over = time.monotonic() + seconds
-    while not page.evaluate(condition):
-        assert time.monotonic() < over, f"not in {seconds} s: {condition}; {page.inner_text('#error')}"
-        time.sleep(0.02)
 
 
 def answer(address: str, path: str) -> Any:
