@@ -125,7 +125,7 @@ def test_the_list_is_ordered_and_shows_chosen_values(seen: Seen, decided: pd.Dat
     page.get_by_role("button", name="symbol_ratio").click()
     page.wait_for_selector("th[aria-sort=descending]")
     until(page, "document.documentElement.dataset.busy === 'false'")
-    shown = page.eval_on_selector_all("#list tr", "rows => rows.map(row => Number(row.lastElementChild.textContent))")
+    shown = page.eval_on_selector_all("#list tr", "rows => rows.map(row => Number(row.cells[2].textContent))")
     assert shown == sorted(decided["symbol_ratio"], reverse=True)[:50]
     page.get_by_role("button", name="Show 6 more").click()
     until(page, f"document.querySelectorAll('#list tr').length === {len(decided)}")
