@@ -45,13 +45,10 @@ def url_rows(reader: RunReader) -> list[Row]:
         return []
     rows = [("compared as", str(options.get("preset")))]
     rows.append(("lists of 4.56 million domains and of words (those of datatrove)", "yes" if options.get("shipped_lists") else "no"))
-    for name in ("domains", "urls", "allow"):
-        if files := options.get(name):
-            rows.append((f"further lists: {name}", ", ".join(PurePosixPath(str(file)).name for file in files)))
-    for name in ("hard_words", "soft_words", "subwords"):
-        if words := options.get(name):
-            rows.append((f"further {name.replace('_', ' ')}", number(len(words))))
-    return rows
+    lists = ((name, options.get(name)) for name in ("domains", "urls", "allow"))
+    words = ((name, options.get(name)) for name in ("hard_words", "soft_words", "subwords"))
+    rows += [(f"further lists: {name}", ", ".join(PurePosixPath(str(file)).name for file in files)) for name, files in lists if files]
+    return rows + [(f"further {name.replace('_', ' ')}", number(len(some))) for name, some in words if some]
 
 
 def copy_rows(summary: Summary) -> list[Row]:
