@@ -66,7 +66,7 @@ def _file_set(contents: Contents) -> dict[str, Any]:
 
 def _records(contents: Contents) -> dict[str, Any]:
     """One record a document. The same page may stand in several crawl files until copies are removed, so only then are ids keys."""
-    key = {"key": {"@id": f"{RECORDS}/id"}} if contents.stage == "dedup" and contents.finished else {}
+    key = {"key": {"@id": f"{RECORDS}/id"}} if contents.distinct else {}
     fields = [
         {
             "@type": "cr:Field", "@id": f"{RECORDS}/{column.name}", "name": column.name,

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -18,7 +19,9 @@ from built_run import write_run
 from corpusmill.pipeline.engine import Engine, InlineEngine
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.report.html import render_body
 from corpusmill.pipeline.report.status import read_status
+from corpusmill.pipeline.report.summary import read_summary
 from corpusmill.pipeline.run import execute, new_plan
 from corpusmill.pipeline.storage import Storage
 
@@ -120,7 +123,9 @@ def test_a_run_that_is_killed_fails_and_goes_on(gated, corpusmill) -> None:
     assert stages(first) == {"ingest": "complete", "filter": "running", "dedup": "to come"}
     gated.gate("0", "1")
     check_counts(until(gated.run, filtering(2)), gated.run, before=0, done=2)
-    assert corpusmill("status", gated.run)[0] == 0
+    code, out, _ = corpusmill("status", gated.run)
+    assert code == 0 and "2 of 6 tasks" in out.decode() and max(map(len, out.decode().splitlines())) <= 80
+    assert re.search(r'id="progress".*2 of 6 tasks', render_body(read_summary(str(gated.run)))[0], re.S)
     process.send_signal(signal.SIGKILL)
     process.communicate()
 
@@ -149,6 +154,7 @@ def test_a_run_that_is_killed_fails_and_goes_on(gated, corpusmill) -> None:
     assert done["state"] == "complete" and done["ended"] and done["failures"]["count"] == 1
     documents = sum(map(rows_of, range(SHARDS)))
     assert [(s["documents_in"], s["documents_out"]) for s in done["stages"]] == [(documents, documents)] * 3
+    assert 'id="progress"' not in render_body(read_summary(str(gated.run)))[0]
     code, out, _ = corpusmill("status", gated.run, "--watch", "--json")
     assert code == 0 and json.loads(out)["state"] == "complete"
 
