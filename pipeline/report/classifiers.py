@@ -5,7 +5,7 @@ Read from `filter/classifiers/NAME.json`, the descriptions that the filter stage
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -49,11 +49,13 @@ class Label:
     unseen: Mapping[str, Any] | None = None
     columns: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
+    fitted: tuple[int, int, int, int] = (0, 0, 0, 0)  # examples (yes, no) of the calibration, and of the choice of the threshold
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """One classifier of the run. `lengths`: UTF-8 bytes of the training's texts at 5%, 50% and 95%, where they are known."""
+    """One classifier of the run, described in the file `path`. `lengths`: UTF-8 bytes of the training's texts at 5%, 50% and 95%, where
+    they are known."""
 
     name: str
     own_name: str
@@ -65,6 +67,7 @@ class Classifier:
     lengths: tuple[int, int, int] | None = None
     decides: bool = False
     doubts: tuple[str, ...] = field(default=())
+    path: str = ""
 
     def warnings(self) -> list[str]:
         """All that speaks against trusting it."""
@@ -79,7 +82,7 @@ def read_classifiers(reader: RunReader, decisions: Decisions | None) -> list[Cla
         if described is None:
             continue
         try:
-            found.append(classifier(PurePosixPath(path).stem, described, decisions))
+            found.append(replace(classifier(PurePosixPath(path).stem, described, decisions), path=f"filter/{path}"))
         except BROKEN as error:
             reader.warn(f"filter/{path}: not a classifier's description ({type(error).__name__}: {error}), so it is left out.")
     return found
@@ -125,7 +128,7 @@ def _label(name: str, head: Mapping[str, Any], facts: Mapping[str, Any]) -> Labe
         sentences.append("no source was left out of its training, so nobody knows how it does on other kinds of text.")
     return Label(
         *known, int(trained["yes"]), int(trained["no"]), _examples(facts["calibrated_on"]), _examples(facts["threshold_on"]), test, unseen,
-        column, tuple(sentences),
+        column, tuple(sentences), tuple(int(facts[on][answer]) for on in ("calibrated_on", "threshold_on") for answer in ("yes", "no")),  # type: ignore[arg-type]
     )  # fmt: skip
 
 

@@ -7,6 +7,9 @@ from typing import Any
 from corpusmill.pipeline.report.decisions import Decisions
 from corpusmill.pipeline.report.read import RunReader
 
+#: Rules of a stage that the funnel shows one by one.
+STEPS = 14
+
 
 @dataclass(frozen=True)
 class FunnelRow:
@@ -25,9 +28,19 @@ class FunnelRow:
         return self.documents_in - self.documents_out
 
     @property
+    def chars_dropped(self) -> int | None:
+        return None if self.chars_in is None or self.chars_out is None else self.chars_in - self.chars_out
+
+    @property
     def share(self) -> float:
         """The share of the documents that came in which goes on."""
         return self.documents_out / self.documents_in if self.documents_in else 0.0
+
+
+def characters_a_token(rows: list[FunnelRow]) -> float | None:
+    """Of the documents that became tokens; None where there are none."""
+    characters = [row.chars_out for row in rows if row.chars_out is not None]
+    return characters[-1] / rows[-1].tokens if rows and rows[-1].tokens and characters and characters[-1] else None
 
 
 def funnel(reader: RunReader, decisions: dict[str, Decisions]) -> list[FunnelRow]:
@@ -39,6 +52,43 @@ def funnel(reader: RunReader, decisions: dict[str, Decisions]) -> list[FunnelRow
             last = rows[-1].documents_out if rows else documents
             rows.append(FunnelRow("tokens", reader.stages["tokens"].status, last, documents, None, None, tokens))
     return rows
+
+
+@dataclass(frozen=True)
+class Step:
+    """Documents that a rule removed as the first that they failed, of `came_in` that came into the stage, and what was `left` after it.
+    Over all steps of a stage they are what it dropped. `rules` are how many rules a step stands for."""
+
+    stage: str
+    name: str
+    removed: int
+    characters: int
+    left: int
+    came_in: int
+    rules: int = 1
+
+
+def steps(decisions: dict[str, Decisions]) -> list[Step]:
+    """The rules of all stages in the order in which they decide; of each stage the `STEPS` that removed most, then all others together."""
+    found: list[Step] = []
+    for stage, d in decisions.items():
+        removing = [rule for rule in d.rules.values() if rule.first]
+        most = sorted(removing, key=lambda rule: (-rule.first, rule.name))[:STEPS]
+        order = {rule.rule: place for place, rule in enumerate(d.thresholds)}
+        shown = sorted(most, key=lambda rule: (order.get(rule.name, len(order)), -rule.first, rule.name))
+        counts = [(rule.name, rule.first, rule.chars_first, 1) for rule in shown]
+        others = [rule for rule in removing if rule not in most]
+        if others:
+            name = f"{len(others):,} other rules"
+            counts.append((name, sum(rule.first for rule in others), sum(rule.chars_first for rule in others), len(others)))
+        unnamed = d.dropped - sum(rule.first for rule in removing)
+        if unnamed > 0:
+            counts.append(("(no rule named)", unnamed, 0, 0))
+        left = d.rows
+        for name, removed, characters, rules in counts:
+            left -= removed
+            found.append(Step(stage, name, removed, characters, left, d.rows, rules))
+    return found
 
 
 def token_totals(reader: RunReader) -> tuple[int, int]:

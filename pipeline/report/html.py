@@ -6,39 +6,56 @@ from typing import Any
 
 from corpusmill.pipeline.report import (
     classifier_figures,
+    decided_figures,
     figures,
+    shown_alignment,
+    shown_classifiers,
     shown_dedup,
+    shown_evaluation,
     shown_inside,
+    shown_origins,
+    shown_rules,
     shown_times,
     shown_tokenizer,
     shown_tokens,
     shown_training,
+    shown_values,
     tokenizers,
 )
 from corpusmill.pipeline.report.contamination import stayed
 from corpusmill.pipeline.report.decisions import Decisions
 from corpusmill.pipeline.report.dedup_details import FULL
 from corpusmill.pipeline.report.duplicates import LISTS, evidence
-from corpusmill.pipeline.report.funnel import packings
+from corpusmill.pipeline.report.funnel import Step, characters_a_token, packings, steps
+from corpusmill.pipeline.report.headline import Headline, headline
 from corpusmill.pipeline.report.histogram import Histogram, number
+from corpusmill.pipeline.report.lengths import QUANTILES
+from corpusmill.pipeline.report.near_view import NearMisses, near_misses
+from corpusmill.pipeline.report.origins import biggest_loss
+from corpusmill.pipeline.report.overlap_view import OverlapView, overlap_view
 from corpusmill.pipeline.report.page import templates, whole_page
 from corpusmill.pipeline.report.read import DATA_STAGES, Rule
+from corpusmill.pipeline.report.safe import safe_line
 from corpusmill.pipeline.report.shown import Shown
 from corpusmill.pipeline.report.status import unfinished
 from corpusmill.pipeline.report.status_view import clock
 from corpusmill.pipeline.report.summary import Summary, read_summary, stage_times
+from corpusmill.pipeline.report.thresholds import Changes, recipe_line
 from corpusmill.pipeline.report.training import Training
 from corpusmill.pipeline.report.training_figures import HEIGHT, drawn, training_charts
 
 REPORT_FILE = "report.html"
 #: What gives the queries of each section.
 QUERIES = {
-    "dedup": shown_dedup, "inside": shown_inside, "tokenizer": shown_tokenizer, "tokens": shown_tokens, "training": shown_training,
-    "times": shown_times,
+    "rules": shown_rules, "measured": shown_values, "origins": shown_origins, "classifiers": shown_classifiers, "dedup": shown_dedup,
+    "inside": shown_inside, "tokenizer": shown_tokenizer, "tokens": shown_tokens, "training": shown_training, "alignment": shown_alignment,
+    "evaluation": shown_evaluation, "times": shown_times,
 }  # fmt: skip
 SAMPLE_TEXT = 700
 #: Warnings, rules and histograms that a page shows; beyond, it says how many more there are.
 MAX_WARNINGS, MAX_TABLE, MAX_HISTOGRAMS = 50, 100, 80
+#: Sliders under one histogram.
+MAX_CHANGES = 8
 
 
 class Page:
@@ -48,6 +65,8 @@ class Page:
         self.summary = summary
         self.figures: list[figures.Figure] = []
         self.queries: dict[str, Shown] = {}
+        self.near: dict[str, list[NearMisses]] = {}
+        self.sliders = 0
 
     def chart(self, figure: figures.Figure) -> int:
         """Registers a chart; returns its number."""
@@ -70,16 +89,48 @@ class Page:
             by_column.setdefault(rule.column, []).append(rule)
         ordered = sorted(decisions.histograms.values(), key=lambda h: h.column not in by_column)
         drawn = [h for h in ordered if h.values][:MAX_HISTOGRAMS]
-        return [self._histogram(h, by_column.get(h.column, [])) for h in drawn]
+        return [self._histogram(h, by_column.get(h.column, []), decisions) for h in drawn]
 
-    def _histogram(self, histogram: Histogram, rules: list[Rule]) -> dict[str, Any]:
+    def _histogram(self, histogram: Histogram, rules: list[Rule], decisions: Decisions) -> dict[str, Any]:
+        changes = {rule.rule: decisions.changes.get(rule.rule) for rule in rules} if decisions.stage == "filter" else {}
         return {
             "figure": self.chart(figures.histogram_figure(histogram, rules)),
             "height": 240,
             "title": histogram.column,
             "rules": [f"{rule.rule}: fails if {rule.comparison} {number(rule.threshold)}" for rule in rules],
             "caption": caption(histogram, bool(rules)),
+            "histogram": histogram,
+            "changes": [found for found in changes.values() if found is not None][:MAX_CHANGES],
         }
+
+    def slider(self, decisions: Decisions, changes: Changes) -> dict[str, str]:
+        """What the page's script needs to say what each threshold keeps."""
+        self.sliders += 1
+        thresholds = [changes.change(place).threshold for place in range(len(changes.thresholds))]
+        told = {
+            "rule": safe_line(changes.rule.rule, 200), "fails": changes.rule.comparison, "thresholds": thresholds, "now": changes.place,
+            "documents": changes.documents.tolist(), "characters": changes.characters.tolist(), "of": decisions.rows,
+        }  # fmt: skip
+        return {"id": f"slider-{self.sliders}", "json": json.dumps(told, separators=(",", ":"))}
+
+    def conditional(self) -> bool:
+        """Whether a step of the filter stage has measured only what passed the rules before it."""
+        steps = self.summary.reader.settings("filter").get("steps")
+        options = [value for step in steps if isinstance(step, dict) for value in step.values()] if isinstance(steps, list) else []
+        return any(isinstance(each, dict) and each.get("only_passing") is True for each in options)
+
+    def overlap(self, decisions: Decisions) -> OverlapView | None:
+        return overlap_view(decisions)
+
+    def steps(self) -> list[Step]:
+        return steps(self.summary.decisions)
+
+    def characters_a_token(self) -> float | None:
+        return characters_a_token(self.summary.funnel)
+
+    def headline(self) -> Headline | None:
+        decisions = self.summary.decisions
+        return headline(decisions, self.near_misses(decisions["filter"]) if "filter" in decisions else [])
 
     def scores(self, decisions: Decisions, column: str, own: float) -> dict[str, Any] | None:
         """The chart of a classifier's scores; None where there are no values. `own`: its threshold, drawn where no rule has another."""
@@ -87,28 +138,16 @@ class Page:
         if histogram is None or not histogram.values:
             return None
         rules = [rule for rule in decisions.thresholds if rule.column == column]
-        shown = self._histogram(histogram, rules)
+        shown = self._histogram(histogram, rules, decisions)
         if not rules:
             self.figures[shown["figure"]] = figures.histogram_figure(histogram, [Rule("", "", column, "yes: >=", own)])
         return shown
 
-    def near_misses(self, decisions: Decisions) -> list[dict[str, Any]]:
-        """For each rule that fired or could: the documents just dropped and just kept, with the beginning of their text."""
-        stage = decisions.stage
-        before = {"filter": "ingest", "dedup": "filter"}.get(stage)
-        if before is not None and self.summary.reader.stages[before].status == "missing":
-            before = "ingest"
-        samples = [s for group in (decisions.just_dropped, decisions.just_kept) for best in group.values() for s in best]
-        texts = self.summary.reader.texts(before, {s.id for s in samples}, SAMPLE_TEXT) if before else {}
-        thresholds = {rule.rule: rule for rule in decisions.thresholds}
-        shown = []
-        for rule in decisions.by_removal()[:MAX_TABLE]:
-            sides = [
-                (side, [{"sample": s, "text": texts.get(s.id, "")} for s in group.get(rule.name, [])])
-                for side, group in (("dropped", decisions.just_dropped), ("kept", decisions.just_kept))
-            ]
-            shown.append({"rule": rule, "threshold": thresholds.get(rule.name), "sides": sides})
-        return shown
+    def near_misses(self, decisions: Decisions) -> list[NearMisses]:
+        """For each rule that fired: the documents just dropped and just kept, with the beginning of their text."""
+        if decisions.stage not in self.near:
+            self.near[decisions.stage] = near_misses(self.summary.reader, decisions, MAX_TABLE, SAMPLE_TEXT)
+        return self.near[decisions.stage]
 
     def curves(self, training: Training) -> list[dict[str, Any]]:
         """The charts of a training, the loss first."""
@@ -142,7 +181,8 @@ def render_body(summary: Summary) -> tuple[str, Page]:
     """What stands on the page, and its charts and queries."""
     page = Page(summary)
     body = templates(SAMPLE_TEXT).get_template("report.html.jinja").render(
-        page=page, queries=QUERIES, s=summary, figures=figures, classifier_figures=classifier_figures, tokenizers=tokenizers,
+        page=page, queries=QUERIES, s=summary, figures=figures, decided_figures=decided_figures, recipe_line=recipe_line,
+        biggest_loss=biggest_loss, quantiles=QUANTILES, classifier_figures=classifier_figures, tokenizers=tokenizers,
         data_stages=DATA_STAGES, times=stage_times(summary.measures),
         max_warnings=MAX_WARNINGS, max_table=MAX_TABLE, lists=LISTS, evidence=evidence,
         progress=unfinished(summary.reader.storage.root), clock=clock, full_shown=FULL, stayed=stayed, packings=packings(summary.tokens),

@@ -1,9 +1,8 @@
-"""The documents nearest to each rule's threshold: just dropped and just kept.
+"""The documents nearest to each rule's threshold: just dropped and just kept. Of those at the same distance, the first by id.
 
-Of a rule without a number to compare with, the first documents by id are taken: ids are hashes, so that is any of them.
+Ids are hashes, so of a rule without a number to compare with, these are any documents.
 """
 
-import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.pipeline.report.read import Rule
-from corpusmill.pipeline.report.scan import Batch, Stretch
+from corpusmill.pipeline.report.scan import Batch
 from corpusmill.pipeline.report.thresholds import is_number
 
 #: Documents shown on either side of each rule.
@@ -30,8 +29,8 @@ class Sample:
     """A document near a rule's threshold; the order is that of how well it shows the rule."""
 
     rank: tuple[int, float]  # fired with others, distance from the threshold
-    place: tuple[int, int]  # shard and row, in the order of the report; of documents that are taken by id, nothing
     id: str
+    place: tuple[int, int]  # shard and row, in the order of the report
     url: str = field(compare=False)
     value: Any = field(compare=False)
     others: tuple[str, ...] = field(compare=False)  # rules that failed as well
@@ -67,7 +66,10 @@ class Near:
         for held, found in zip((self.dropped, self.kept), measured, strict=True):
             for name, samples in found.items():
                 if samples and (name in held or len(held) < MAX_RULES):
-                    held[name] = heapq.nsmallest(SAMPLES, [*held.get(name, []), *samples])
+                    best: dict[str, Sample] = {}
+                    for sample in sorted([*held.get(name, []), *samples]):
+                        best.setdefault(sample.id, sample)
+                    held[name] = list(best.values())[:SAMPLES]
 
     def _best(self, batch: Batch, rule: Rule | None, rows: Ints, others: bool) -> list[Sample]:
         """The best of some rows, at most `SAMPLES`. `others`: whether they failed other rules as well."""
@@ -76,15 +78,17 @@ class Near:
         if numeric and rule is not None:
             distance = np.abs(batch.floats(rule.column)[rows] - float(rule.threshold))
             rows, distance = rows[~np.isnan(distance)], distance[~np.isnan(distance)]
-        if len(rows) > SAMPLES and numeric:
-            near = np.flatnonzero(distance <= np.partition(distance, SAMPLES - 1)[SAMPLES - 1])
-            chosen = near[np.lexsort((rows[near], distance[near]))][:SAMPLES]
-        elif len(rows) > SAMPLES:
-            ids = pa.table({"id": batch.table["id"].take(pa.array(rows))})
-            chosen = pc.select_k_unstable(ids, SAMPLES, [("id", "ascending")]).to_numpy()
-        else:
-            chosen = np.arange(len(rows))
-        return [self._sample(batch, rule, int(rows[at]), (int(others), float(distance[at])), numeric) for at in chosen]
+        many = 2 * SAMPLES
+        while True:  # until there are enough different documents: a crawl may hold one many times
+            chosen = _nearest(batch.table["id"], rows, distance, many)
+            if len({id_ for _, id_ in chosen}) >= SAMPLES or many >= len(rows):
+                break
+            many *= 4
+        found: dict[str, int] = {}
+        for at, id_ in chosen:
+            found.setdefault(id_, at)
+        best = list(found.values())[:SAMPLES]
+        return [self._sample(batch, rule, int(rows[at]), (int(others), float(distance[at])), numeric) for at in best]
 
     def _sample(self, batch: Batch, rule: Rule | None, row: int, rank: tuple[int, float], numeric: bool) -> Sample:
         table, place = batch.table, batch.place(row)
@@ -92,8 +96,19 @@ class Near:
         failed = [str(name) for name in table["failed"][row].as_py() or [] if rule is None or name != rule.rule]
         value = table[column][row].as_py() if column and column in table.column_names else None
         id_, url = str(table["id"][row].as_py()), table["url"][row].as_py() or ""
-        return Sample(rank, _order(place, numeric), id_, url, value, tuple(failed), place.shard, place.first)
+        return Sample(rank, id_, (place.number, place.first), url, value, tuple(failed), place.shard, place.first)
 
 
-def _order(place: Stretch, numeric: bool) -> tuple[int, int]:
-    return (place.number, place.first) if numeric else (0, 0)
+def _nearest(ids: pa.ChunkedArray, rows: Ints, distance: npt.NDArray[np.float64], many: int) -> list[tuple[int, str]]:
+    """(place in `rows`, id) of the `many` nearest, sorted by distance, then by id, then by place."""
+    if len(rows) > many:
+        near = np.flatnonzero(distance <= np.partition(distance, many - 1)[many - 1])
+    else:
+        near = np.arange(len(rows))
+    found = ids.take(pa.array(rows[near])).to_pylist() if len(near) <= 8 * many else None
+    if found is None:  # many at the same distance
+        table = pa.table({"distance": distance[near], "id": ids.take(pa.array(rows[near])), "at": near})
+        best = pc.select_k_unstable(table, many, [("distance", "ascending"), ("id", "ascending"), ("at", "ascending")])
+        near, found = near[best.to_numpy()], table["id"].take(best).to_pylist()
+    order = sorted(range(len(near)), key=lambda at: (distance[near[at]], found[at], near[at]))
+    return [(int(near[at]), found[at]) for at in order]

@@ -43,6 +43,7 @@ class Origin:
     column: str = ""
     first: str = ""
     stages: tuple[str, ...] = ()
+    by_report: tuple[str, ...] = ()  # those of the stages whose report has the property; of the others their documents do
     names: pa.Array = field(default_factory=lambda: pa.array([], pa.string()))
     documents: Ints = field(default_factory=lambda: np.zeros((0, 1), np.int64))
     characters: Ints = field(default_factory=lambda: np.zeros((0, 1), np.int64))
@@ -56,7 +57,9 @@ class Origin:
     def after(self) -> dict[str, Counter[str]]:
         """Documents after each stage, by name."""
         names = self.names.to_pylist()
-        return {stage: Counter(dict(zip(names, self.documents[:, place + 1].tolist(), strict=True))) for place, stage in enumerate(self.stages)}
+        return {
+            stage: Counter(dict(zip(names, self.documents[:, place + 1].tolist(), strict=True))) for place, stage in enumerate(self.stages)
+        }
 
     def rows(self) -> list[tuple[str, list[int]]]:
         """(name, documents before and after each stage) of the most frequent names, then of all others together."""
@@ -119,18 +122,18 @@ class OriginMeasures:
         return [origin for origin in (*found, _encodings(self.encodings)) if len(origin.names)]
 
     def _origin(self, column: str) -> Origin:
-        parts: list[Part] = []
-        first = ""
-        for place, (stage, tallies) in enumerate(self.tallies.items()):
-            tally = tallies.by_column.get(column)
-            if tally is not None and not first:
-                first = stage
-                parts.append((0, tally.table, ("documents_in", "characters_in")))
-            if tally is None and first:
-                tally = self.documents[stage].get(column)
-            if tally is not None:
-                parts.append((place + 1, tally.table, ("documents", "characters")))
-        return _joined(Origin(TITLES[column], column, first, tuple(self.tallies)), parts)
+        by_report = [stage for stage, tallies in self.tallies.items() if column in tallies.by_column]
+        if not by_report:
+            return Origin(TITLES[column], column)
+        came = self.tallies[by_report[0]].by_column[column].table
+        parts: list[Part] = [(0, came, ("documents_in", "characters_in"))]
+        stages: list[str] = []
+        for stage, tallies in self.tallies.items():
+            tally = tallies.by_column.get(column) or self.documents[stage].get(column)
+            if tally is not None and (stages or stage == by_report[0]):
+                stages.append(stage)
+                parts.append((len(stages), tally.table, ("documents", "characters")))
+        return _joined(Origin(TITLES[column], column, by_report[0], tuple(stages), tuple(by_report)), parts)
 
 
 def read_origins(reader: RunReader) -> list[Origin]:
@@ -147,8 +150,6 @@ Part = tuple[int, pa.Table, tuple[str, str]]
 
 def _joined(origin: Origin, parts: list[Part]) -> Origin:
     """Puts tallies side by side."""
-    if not parts:
-        return origin
     names = pc.unique(pa.chunked_array([part["name"].combine_chunks() for _, part, _ in parts], pa.string()))
     documents, characters = (np.zeros((len(names), 1 + len(origin.stages)), np.int64) for _ in range(2))
     for place, part, (counted, lengths) in parts:

@@ -147,7 +147,9 @@ class RunReader:
     def _group(self, file: pq.ParquetFile, stage: str, shard: str, group: int, columns: list[str] | None) -> pa.Table | None:
         """A row group, or None with a warning where it is damaged."""
         try:
-            return file.read_row_group(group, columns=columns, use_threads=False)
+            table = file.read_row_group(group, columns=columns, use_threads=False)
+            table.validate(full=True)  # strings that are no UTF-8 would stop whoever asks for their text; 20 ms for a million URLs
+            return table
         except (pa.ArrowException, OSError) as error:
             self.warn(f"{self.storage.path(f'{stage}/{shard}')}: row group {group} can't be read: {error}")
             return None

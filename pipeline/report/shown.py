@@ -80,6 +80,11 @@ def literal(value: Value) -> str:
     return " || ".join(pieces) or "''"
 
 
+def field(name: str) -> str:
+    """A field of a JSON object, to stand behind `->` or `->>`: a name that begins with `$` or `/` would be a path there."""
+    return literal("/" + name.replace("~", "~0").replace("/", "~1") if name[:1] in ("$", "/") else name)
+
+
 @cache
 def _reserved() -> frozenset[str]:
     """The words that DuckDB allows as no name without quotes."""

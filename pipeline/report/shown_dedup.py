@@ -118,13 +118,16 @@ def full_totals(found: FullClusters) -> Shown:
 
 
 def earlier(found: Earlier, reader: RunReader, most: int) -> Shown:
-    """By run of the index; what all runs lost together is the sum."""
-    copies = "SELECT kept_in AS run, 1 AS copies, 0 AS replaced, 0 AS restored FROM dedup_clusters WHERE kept_in IS NOT NULL\n  UNION ALL\n  "
+    """By run of the index."""
     schema = reader.schema("dedup", "clusters")
+    parts = ["SELECT entry AS run, 0 AS copies, (NOT kept)::INT AS replaced, kept::INT AS restored FROM dedup_earlier_changes"]
+    if schema is not None and "kept_in" in schema.names:
+        parts.append("SELECT kept_in, 1, 0, 0 FROM dedup_clusters WHERE kept_in IS NOT NULL")
+    union = "\n  UNION ALL\n  ".join(parts)
     sql = f"""\
 SELECT run, sum(copies) AS copies, sum(replaced) AS replaced, sum(restored) AS restored
 FROM (
-  {copies if schema is not None and "kept_in" in schema.names else ""}SELECT entry, 0 AS copies, (NOT kept)::INT, kept::INT FROM dedup_earlier_changes
+  {union}
 )
 GROUP BY run
 ORDER BY run

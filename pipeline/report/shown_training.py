@@ -3,28 +3,32 @@
 from collections.abc import Sequence
 from typing import Any
 
-from corpusmill.pipeline.report.shown import Shown, aliases, literal, shown, slug
+from corpusmill.pipeline.report.shown import Shown, aliases, field, shown, slug
 from corpusmill.pipeline.report.training import FIGURES, POINTS, SPEED, SPEED_POINTS, Curve, Group, Training, as_number
 
 #: What is logged of the interval of a score, by the score.
 BANDS = {"validation_bits_per_byte": ("validation_low", "validation_high")}
-SPEEDS = ("tokens_per_second", "flops_per_second", "mfu")
 
 
 def steps(of: Training) -> Shown:
     """How many steps, and how fast they were."""
-    columns, row = ["steps"], [of.steps]
+    columns: list[str] = ["steps"]
+    row: list[float | None] = [of.steps]
     sql = f"SELECT (SELECT count(*) FROM {_log(of.stage)}) AS steps"
     if of.speed is not None:
-        s = of.speed
-        columns += [*SPEEDS, "waited", "memory_gb", "cuda_gb"]
-        memory, cuda = (None if size is None else size / 1e9 for size in (s.memory_bytes, s.cuda_bytes))
-        row += [s.tokens_per_second, s.flops_per_second, s.mfu, s.waited, memory, cuda]
-        middle = ", ".join(f"median({_number(name)}) AS {name}" for name in SPEEDS)
-        waited = f"sum({_number('waited')}) / nullif(sum({_number('seconds')}), 0) AS waited"
-        most = ", ".join(f"max({_number(name + '_bytes')}) / 1e9 AS {name}_gb" for name in ("memory", "cuda"))
-        sql += f",\n  {middle},\n  {waited},\n  {most}\nFROM {_log(of.stage, 'speed')}"
+        columns += ["tokens_per_second", "gflops_per_second", "mfu", "waited", "memory_gb", "cuda_gb"]
+        row += [of.speed.tokens_per_second, _billions(of.speed.flops_per_second), of.speed.mfu, of.speed.waited]
+        row += [_billions(of.speed.memory_bytes), _billions(of.speed.cuda_bytes)]
+        sql += f""",
+  median({_number("tokens_per_second")}) AS tokens_per_second, median({_number("flops_per_second")}) / 1e9 AS gflops_per_second,
+  median({_number("mfu")}) AS mfu, sum({_number("waited")}) / nullif(sum({_number("seconds")}), 0) AS waited,
+  max({_number("memory_bytes")}) / 1e9 AS memory_gb, max({_number("cuda_bytes")}) / 1e9 AS cuda_gb
+FROM {_log(of.stage, "speed")}"""
     return shown(f"{of.stage}-steps", f"{of.stage}: steps and speed", sql, columns, [row])
+
+
+def _billions(value: float | None) -> float | None:
+    return None if value is None else value / 1e9
 
 
 def curve(of: Curve, training: Training) -> Shown:
@@ -73,12 +77,12 @@ def skips(of: Training) -> Shown:
 
 def groups(of: Training, kind: str, most: int) -> Shown:
     """Validation by language, source or host."""
-    by = f"json_{of.stage}_metrics, json_each(content->'validation'->'by'->{literal(kind)})"
+    by = f"json_{of.stage}_metrics, json_each(content->'validation'->'by'->{field(kind)})"
     values = ["(value->>'bits_per_byte')::DOUBLE"]
     values += [f"(value->>'{name}')::DOUBLE" for name in ("low", "high", "documents", "utf8_bytes")]
     if not of.finished:
         last = f"SELECT max(line) FROM {_log(of.stage)} WHERE json_type(content->'validation_by') = 'OBJECT'"
-        by = f"json_{of.stage}_logs_train, json_each(content->'validation_by'->{literal(kind)})\nWHERE line = ({last})"
+        by = f"json_{of.stage}_logs_train, json_each(content->'validation_by'->{field(kind)})\nWHERE line = ({last})"
         values = ["TRY_CAST(value->>'$' AS DOUBLE)", *["NULL"] * 4]
     columns = ("name", "bits_per_byte", "low", "high", "documents", "utf8_bytes")
     named = ", ".join(f"{value} AS {name}" for value, name in zip(values, columns[1:], strict=True))
@@ -115,4 +119,4 @@ def _step() -> str:
 
 def _number(name: str) -> str:
     """A logged value, which may be text (`nan`)."""
-    return f"TRY_CAST(content->>{literal(name)} AS DOUBLE)"
+    return f"TRY_CAST(content->>{field(name)} AS DOUBLE)"

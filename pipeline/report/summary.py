@@ -10,8 +10,12 @@ from corpusmill.pipeline.report.decisions import Decisions, read_decisions
 from corpusmill.pipeline.report.dedup_details import DedupDetails, read_dedup_details
 from corpusmill.pipeline.report.duplicates import Duplicates, read_duplicates
 from corpusmill.pipeline.report.funnel import Component, FunnelRow, funnel, mixture, token_splits
+from corpusmill.pipeline.report.lengths import Lengths, StageLengths
+from corpusmill.pipeline.report.origin_counts import Encodings
 from corpusmill.pipeline.report.origins import Origin, OriginMeasures
+from corpusmill.pipeline.report.pii import PersonalData, personal_data
 from corpusmill.pipeline.report.read import DATA_STAGES, RunReader
+from corpusmill.pipeline.report.scan import Measure
 from corpusmill.pipeline.report.tokenizers import Judgement, read_judgement
 from corpusmill.pipeline.report.training import Scores, Training, read_figures, read_samples, read_scores, read_training
 
@@ -36,6 +40,9 @@ class Summary:
     mixture: list[Component] = field(default_factory=list)
     classifiers: list[Classifier] = field(default_factory=list)
     origins: list[Origin] = field(default_factory=list)
+    encodings: Encodings | None = None
+    lengths: list[Lengths] = field(default_factory=list)
+    personal: PersonalData | None = None
     alignment: Alignment | None = None
     benchmarks: Benchmarks = field(default_factory=lambda: Benchmarks([], []))
     warnings: list[str] = field(default_factory=list)
@@ -44,12 +51,17 @@ class Summary:
 def read_summary(folder: str, deep: bool = True) -> Summary:
     """Reads a run. `deep=False` leaves out what only the page shows: histograms, samples, origins, cluster texts."""
     reader = RunReader(folder)
-    decisions = {}
-    origins = OriginMeasures()
+    origins, lengths, personal = OriginMeasures(), list[Lengths](), personal_data(reader) if deep else None
+    decisions: dict[str, Decisions] = {}
     for stage in DATA_STAGES:
-        found = read_decisions(reader, stage, histograms=deep, samples=deep, others=origins.of(reader, stage) if deep else ())
+        others: list[Measure] = []
+        if deep:
+            length = StageLengths(stage, first=not decisions)
+            others = [length, *origins.of(reader, stage), *([personal] if personal is not None and stage == "filter" else [])]
+        found = read_decisions(reader, stage, histograms=deep, samples=deep, others=others)
         if found is not None:
             decisions[stage] = found
+            lengths += length.sets if deep else []
     summary = Summary(
         reader, decisions, funnel(reader, decisions), token_splits(reader), read_duplicates(reader, texts=deep),
         read_dedup_details(reader, examples=deep), read_judgement(reader),
@@ -58,7 +70,8 @@ def read_summary(folder: str, deep: bool = True) -> Summary:
     )  # fmt: skip
     summary.benchmarks = read_benchmarks(reader, summary.scores.models, summary.scores.sections, examples=deep)
     if deep:
-        summary.origins = origins.read(reader)
+        summary.origins, summary.encodings = origins.read(reader), origins.encodings
+        summary.lengths, summary.personal = lengths, personal
         summary.alignment = read_alignment(reader)
     summary.warnings = warnings(summary)
     return summary
@@ -98,7 +111,12 @@ def stage_times(measures: list[dict[str, Any]]) -> list[dict[str, Any]]:
         counts = {"seconds": 0.0, "tasks": 0, "rows_in": 0, "bytes_in": 0, "peak_mb": 0}
         row = rows.setdefault(key, {"stage": key[0], "phase": key[1], **counts})
         for name in ("seconds", "tasks", "rows_in", "bytes_in"):
-            row[name] += measure.get(name) or 0
-        row["peak_mb"] = max(row["peak_mb"], measure.get("peak_mb") or 0)
+            row[name] += _count(measure.get(name))
+        row["peak_mb"] = max(row["peak_mb"], _count(measure.get("peak_mb")))
         row["workers"] = measure.get("workers")
     return list(rows.values())
+
+
+def _count(value: Any) -> float:
+    """A number that is none (a damaged file) counts nothing."""
+    return value if isinstance(value, int | float) else 0

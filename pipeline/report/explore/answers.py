@@ -1,15 +1,13 @@
 """The answers of the explorer's routes, as what JSON can hold."""
 
 import math
-import shlex
 import time
 from typing import Any
-
-import yaml
 
 from corpusmill.pipeline.report.explore import asked, count, thresholds
 from corpusmill.pipeline.report.explore.coding import Bools
 from corpusmill.pipeline.report.explore.explorer import Explorer, Loaded
+from corpusmill.pipeline.report.explore.recipe import command, recipe_lines
 from corpusmill.pipeline.report.explore.selection import number_column
 from corpusmill.pipeline.report.explore.table import ORIGINS, Row, StageTable
 from corpusmill.pipeline.report.histogram import Histogram
@@ -63,6 +61,13 @@ def _rule(table: StageTable, name: str, rule: Rule | None) -> Answer:
         "step": rule.step, "rule": rule.rule, "column": rule.column, "comparison": rule.comparison, "threshold": plain(rule.threshold),
         "slider": slider, "low": None if edges is None else plain(edges[0]), "high": None if edges is None else plain(edges[-1]),
     }  # fmt: skip
+
+
+def status(explorer: Explorer) -> Answer:
+    """How far the run is, as `corpusmill status RUN --json` says it."""
+    with explorer.status_lock:
+        told: Answer = plain(explorer.status.read())
+    return told
 
 
 def documents(explorer: Explorer, query: asked.Documents) -> Answer:
@@ -127,13 +132,10 @@ def histogram(explorer: Explorer, query: asked.OneColumn) -> Answer:
 
 def retuned(explorer: Explorer, query: asked.Thresholds) -> Answer:
     started = time.perf_counter()
-    stage = explorer.stage(query.stage)
-    tried = thresholds.retry(stage.table, query.set_)
-    moves = {name: move if isinstance(move, str) else _whole(move) for name, move in query.set_.items()}
-    return {
-        **thresholds.told(stage.table, tried), "recipe": recipe(moves), "command": command(explorer.folder, moves),
-        "seconds": time.perf_counter() - started,
-    }  # fmt: skip
+    table = explorer.stage(query.stage).table
+    told = thresholds.told(table, thresholds.retry(table, query.set_))
+    line, note = command(explorer.reader, explorer.folder, table, query.set_)
+    return {**told, "recipe": recipe_lines(query.set_), "command": line, "note": note, "seconds": time.perf_counter() - started}
 
 
 def changed(explorer: Explorer, query: asked.Changed) -> Answer:
@@ -143,24 +145,6 @@ def changed(explorer: Explorer, query: asked.Changed) -> Answer:
     mask = after & ~before if query.which == "gained" else before & ~after
     rows = stage.orders.page(mask, "place", False, 0, query.limit)
     return {"rows": [_row(stage.table, row) for row in stage.table.rows_of(rows)]}
-
-
-def _whole(value: float) -> int | float:
-    return int(value) if value == math.floor(value) and abs(value) < 2**53 else value
-
-
-def recipe(moves: dict[str, Any]) -> str:
-    """The lines of a recipe that set these thresholds; empty where there are none."""
-    if not moves:
-        return ""
-    lines = [f"    {yaml.safe_dump(name, allow_unicode=True, width=10**6).splitlines()[0]}: {value}" for name, value in moves.items()]
-    return "\n".join(["filter:", "  thresholds:", *lines]) + "\n"
-
-
-def command(folder: str, moves: dict[str, Any]) -> str:
-    """The command that decides again; empty where nothing changes."""
-    sets = [part for name, value in moves.items() for part in ("--set", f"filter.thresholds.{name}={value}")]
-    return shlex.join(["corpusmill", "retune", folder, *sets]) if sets else ""
 
 
 def plain(value: Any) -> Any:
@@ -173,4 +157,6 @@ def plain(value: Any) -> Any:
         return value[:SHORT] + "…"
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(name): plain(item) for name, item in value.items()}
     return value if value is None or isinstance(value, str | bool | int | float) else str(value)

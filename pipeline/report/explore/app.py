@@ -31,6 +31,7 @@ ROUTES: dict[str, tuple[type[asked.Asked], Callable[[Explorer, Any], dict[str, A
     "thresholds": (asked.Thresholds, answers.retuned),
     "changed": (asked.Changed, answers.changed),
     "document": (asked.OneDocument, document),
+    "status": (asked.Asked, lambda explorer, _: answers.status(explorer)),
     "run": (asked.Asked, lambda explorer, _: answers.run(explorer)),
 }
 

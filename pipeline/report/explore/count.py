@@ -35,7 +35,7 @@ def _most(codes: Codes, names: Names) -> list[dict[str, Any]]:
     if len(there) > NAMED:
         least = np.partition(counts[there], -NAMED)[-NAMED]
         there = there[counts[there] >= least]
-    found = sorted(((-int(counts[code]), names.values[code] or "", code) for code in there.tolist()))[:NAMED]
+    found = sorted((-int(counts[code]), names.values[code] or "", code) for code in there.tolist())[:NAMED]
     return [{"value": names.values[code], "rows": -rows} for rows, _, code in found]
 
 

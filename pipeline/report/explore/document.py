@@ -9,7 +9,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.report.explore.answers import plain
 from corpusmill.pipeline.report.explore.asked import OneDocument, Unfit, shown
 from corpusmill.pipeline.report.explore.explorer import EXPLORED, Explorer
-from corpusmill.pipeline.report.read import Rule
+from corpusmill.pipeline.report.read import Place, Rule
 from corpusmill.pipeline.report.token_sets import find_tokenizer, open_split, split_folders
 from corpusmill.pipeline.schemas import REPORT
 
@@ -76,11 +76,12 @@ def _cluster(explorer: Explorer, row: Answer | None) -> Answer | None:
     if row is None or (row.get("cluster_size") or 1) < 2 or not row.get("kept_id"):
         return None
     name = row["kept_id"]
+    places: list[tuple[int | None, Place]] = []
     if "dedup" in explorer.loaded and "kept_id" in explorer.loaded["dedup"].table.columns:
         table = explorer.loaded["dedup"].table
-        places = [(number, table.place(number)) for number in table.rows_with(table.columns["kept_id"].sql, name)[:COPIES]]
+        places += [(number, table.place(number)) for number in table.rows_with(table.columns["kept_id"].sql, name)[:COPIES]]
     else:
-        places = [(None, place) for place in explorer.reader.find("dedup", "report", "kept_id", [name])[:COPIES]]
+        places += [(None, place) for place in explorer.reader.find("dedup", "report", "kept_id", [name])[:COPIES]]
     rows = explorer.reader.rows([place for _, place in places], ["id", "url", "kept", "similarity"])
     members = [
         {
@@ -111,7 +112,8 @@ def _tokens(explorer: Explorer, id_: str, row: Answer | None) -> Answer | None:
     except InputError as error:
         explorer.reader.warn(str(error))
         return None
-    pieces = [{"id": int(number), "text": None if table is None else table.text(ids[place : place + 1])} for place, number in enumerate(ids)]
+    texts = [None if table is None else table.text(ids[place : place + 1]) for place in range(len(ids))]
+    pieces = [{"id": int(number), "text": text} for number, text in zip(ids, texts, strict=True)]
     return {"split": split, "shard": shard, "first": first, "count": count, "pieces": pieces}
 
 

@@ -11,17 +11,22 @@ from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.memory import available_memory
 from corpusmill.pipeline.report.explore.asked import Filter, Unfit, shown
 from corpusmill.pipeline.report.explore.coding import Bools
-from corpusmill.pipeline.report.explore.load import load_stage
+from corpusmill.pipeline.report.explore.load import load_stage, report_rows
 from corpusmill.pipeline.report.explore.order import Orders
 from corpusmill.pipeline.report.explore.search import Search, Searches
 from corpusmill.pipeline.report.explore.table import StageTable
 from corpusmill.pipeline.report.explore.texts import Texts, texts_before
 from corpusmill.pipeline.report.read import DATA_STAGES, RunReader
+from corpusmill.pipeline.report.status import Status
 
 #: Stages with a row a document.
 EXPLORED = (*DATA_STAGES, "tokens")
 #: Filters whose rows are remembered: a page asks for documents, counts and charts of one.
 REMEMBERED = 12
+
+
+class Stopped(Exception):
+    """The explorer is to end."""
 
 
 class Loaded:
@@ -76,23 +81,42 @@ class Explorer:
         self.seconds = 0.0
         self.stopped = threading.Event()
         self.connection = duckdb.connect(":memory:")
+        self.status, self.status_lock = Status(folder), threading.Lock()
 
     def load(self) -> None:
-        """Loads the stages one after the other."""
+        """Loads the stages one after the other; then finds the orders that the page may ask for."""
         started = time.monotonic()
-        for name in self.wanted:
-            try:
-                self._load(name)
-            except (CorpusmillError, OSError, ValueError, duckdb.Error) as error:
-                if self.stopped.is_set():
-                    return
-                self.left_out[name] = f"{name}: its report can't be loaded: {error}"
-                self.reader.warn(self.left_out[name])
-        self.connection.execute("SET enable_external_access = false; SET lock_configuration = true")
-        self.loading, self.seconds = None, time.monotonic() - started
+        try:
+            for name in self.wanted:
+                self._load_or_say(name)
+            self.connection.execute("SET enable_external_access = false; SET lock_configuration = true")
+            self.loading, self.seconds = None, time.monotonic() - started
+            for loaded in list(self.loaded.values()):
+                loaded.orders.prepare(self._go_on)
+        except Stopped:
+            pass
+        except Exception as error:  # noqa: BLE001 - the last boundary of a thread: the page must not wait for what never comes
+            self.reader.warn(f"internal error while the reports were loaded ({type(error).__name__}: {error}).")
+        finally:
+            self.loading = None
+
+    def stop(self) -> None:
+        """Ends the loading, if it is going on."""
+        self.stopped.set()
+
+    def _go_on(self) -> None:
+        if self.stopped.is_set():
+            raise Stopped
+
+    def _load_or_say(self, name: str) -> None:
+        try:
+            self._load(name)
+        except (CorpusmillError, OSError, ValueError, duckdb.Error) as error:
+            self.left_out[name] = f"{name}: its report is left out: {str(error).rstrip('.')}."
+            self.reader.warn(self.left_out[name])
 
     def _load(self, name: str) -> None:
-        rows, _ = self.reader.report_rows(name)
+        rows = report_rows(self.reader, name)
         self.loading = progress = {"stage": name, "rows": 0, "of": rows}
         need = self._bytes(name, rows)
         if need > 0.8 * available_memory():
@@ -102,7 +126,12 @@ class Explorer:
             )
         if not self.reader.is_report(name):
             raise InputError("it is of another version")
-        table, ids = load_stage(self.reader, self.connection, name, lambda done: progress.update(rows=done))
+
+        def advance(done: int) -> None:
+            self._go_on()
+            progress["rows"] = done
+
+        table, ids = load_stage(self.reader, self.connection, name, advance)
         self.loaded[name] = Loaded(table, texts_before(self.reader, name, ids))
 
     def _bytes(self, name: str, rows: int) -> int:
@@ -120,8 +149,3 @@ class Explorer:
         if name in self.wanted and self.loading is not None:
             raise Unfit(f"{name} is still being read.", 503)
         raise Unfit(f"There is no stage {shown(name)} here (there are {', '.join(self.loaded)}).")
-
-    def stop(self) -> None:
-        """Ends the loading, if it is going on."""
-        self.stopped.set()
-        self.connection.interrupt()

@@ -9,11 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.report.explore.coding import Codes, Names, Verdicts
 from corpusmill.pipeline.report.explore.table import FLAG, NUMBER, ORIGINS, TEXT, Column, StageTable
 from corpusmill.pipeline.report.histogram import plan
-from corpusmill.pipeline.report.read import Place, RunReader
+from corpusmill.pipeline.report.read import RULES_KEY, RunReader
 from corpusmill.pipeline.schemas import REPORT
+from corpusmill.pipeline.shards import open_parquet
 
 #: Rows that go to DuckDB at a time.
 BATCH = 1 << 17
@@ -24,10 +26,10 @@ OWN = ("id", "url", "kept", "failed")
 #: The host in a URL, without its port and the user's name.
 HOST = r"^[A-Za-z][A-Za-z0-9+.\-]*://(?:[^/?#@]*@)?(?P<host>[^/?#:]+)"
 
-Advance = Callable[[int], None]
 
-
-def load_stage(reader: RunReader, connection: duckdb.DuckDBPyConnection, stage: str, advance: Advance) -> tuple[StageTable, pa.ChunkedArray]:
+def load_stage(
+    reader: RunReader, connection: duckdb.DuckDBPyConnection, stage: str, advance: Callable[[int], None]
+) -> tuple[StageTable, pa.ChunkedArray]:
     """The report of a stage, and the ids of its rows. `advance` is told how many rows have come.
 
     What is damaged is left out (`reader.warnings`).
@@ -35,6 +37,7 @@ def load_stage(reader: RunReader, connection: duckdb.DuckDBPyConnection, stage: 
     rules = reader.rules(stage)
     table = StageTable(stage, reader.stages[stage].status, connection, rules, Verdicts([rule.rule for rule in rules]))
     schema = reader.schema(stage, "report") or REPORT
+    table.shares = _shares(schema)
     table.columns = {field.name: _column(number, field) for number, field in enumerate(f for f in schema if f.name not in OWN)}
     kinds = {name: schema.field(name).type for name in table.columns}
     _create(table, kinds)
@@ -59,6 +62,18 @@ def load_stage(reader: RunReader, connection: duckdb.DuckDBPyConnection, stage: 
     for column in table.numbers():
         measure(table, column)
     return table, ids
+
+
+def report_rows(reader: RunReader, stage: str) -> int:
+    """Rows of a stage's report, as the footers of its shards say; those of damaged ones are not counted."""
+    rows, folder = 0, reader.storage.child(stage)
+    for shard in reader.stages[stage].outputs("report/"):
+        try:
+            with open_parquet(folder, shard) as file:
+                rows += file.metadata.num_rows
+        except (CorpusmillError, OSError, ValueError):
+            continue  # loading says so
+    return rows
 
 
 class _Parts:
@@ -148,6 +163,15 @@ def _fault(group: pa.Table) -> str | None:
     return None
 
 
+def _shares(schema: pa.Schema) -> dict[str, tuple[float, str]]:
+    """The rules whose thresholds were found, since they keep a share of the corpus: how much, and of what."""
+    try:
+        rules = json.loads((schema.metadata or {}).get(RULES_KEY, b"[]"))
+        return {str(rule["rule"]): (float(rule["kept"]["share"]), str(rule["kept"]["of"])) for rule in rules if rule.get("kept")}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}  # reader.rules() has said so
+
+
 def _joined(parts: list[Any], kind: Any) -> Any:
     return np.concatenate(parts) if parts else np.zeros(0, kind)
 
@@ -185,4 +209,3 @@ def measure(table: StageTable, column: Column) -> None:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
-

@@ -2,6 +2,7 @@
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,13 @@ class Orders:
         begin = max(0, offset - len(valued))
         return found + without[begin : begin + limit - len(found)].tolist()
 
+    def prepare(self, go_on: Callable[[], None]) -> None:
+        """Finds the orders by all columns of numbers, then by address, as far as they fit in memory. `go_on` may raise to end that."""
+        numbers = [column.name for column in self.table.numbers()]
+        for column in [*numbers, "url"][: KEPT_BYTES // max(4 * self.table.rows, 1)]:
+            go_on()
+            self.of(column)
+
     def of(self, column: str) -> tuple[Rows, int]:
         """All rows by a column, rising, and how many of them have a value. Raises Unfit where there is no such column."""
         if column != "url" and column not in self.table.columns:
@@ -63,6 +71,6 @@ class Orders:
             return np.argsort(values, kind="stable").astype(np.int32), len(values) - missing
         with self.table.cursor() as cursor:
             name = described.sql if described is not None else "url"
-            texts = cursor.execute(f"SELECT {name} AS v FROM {self.table.table}").to_arrow_table()["v"]
+            texts = cursor.sql(f"SELECT {name} AS v FROM {self.table.table}").to_arrow_table()["v"]
         rows: npt.NDArray[np.int32] = pc.sort_indices(texts, null_placement="at_end").to_numpy().astype(np.int32)
         return rows, len(texts) - texts.null_count

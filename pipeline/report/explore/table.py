@@ -25,6 +25,8 @@ Rows = npt.NDArray[np.int32]
 NUMBER, FLAG, TEXT = "number", "flag", "text"
 #: Columns and orders of rows that are kept as arrays, so that a slider does not fetch them anew.
 KEPT_COLUMNS = 12
+#: Seconds that a query may take.
+LIMIT = 10.0
 #: What documents can be filtered by beside numbers.
 ORIGINS = ("language", "source", "host")
 
@@ -62,6 +64,7 @@ class StageTable:
     connection: duckdb.DuckDBPyConnection
     rules: list[Rule]
     verdicts: Verdicts
+    shares: dict[str, tuple[float, str]] = field(default_factory=dict)  # of rules that keep a share of the corpus: how much, of what
     columns: dict[str, Column] = field(default_factory=dict)
     rows: int = 0
     groups: list[tuple[int, Place]] = field(default_factory=list)
@@ -101,11 +104,15 @@ class StageTable:
 
     @contextmanager
     def cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A cursor of this thread's own."""
+        """A cursor of this thread's own, whose query is interrupted when it takes too long."""
         cursor = self.connection.cursor()
+        timer = threading.Timer(LIMIT, cursor.interrupt)
+        timer.daemon = True
+        timer.start()
         try:
             yield cursor
         finally:
+            timer.cancel()
             cursor.close()
 
     def array(self, column: str) -> Floats:
@@ -116,9 +123,10 @@ class StageTable:
                 return self._arrays[column]
         found = self.columns[column]
         with self.cursor() as cursor:
-            values = cursor.execute(f"SELECT {found.sql} AS v FROM {self.table}").fetchnumpy()["v"]
-        if isinstance(values, np.ma.MaskedArray):
-            values = values.astype(values.dtype if values.dtype.kind == "f" else np.float64).filled(np.nan)
+            values: Any = cursor.execute(f"SELECT {found.sql} AS v FROM {self.table}").fetchnumpy()["v"]
+        if isinstance(values, np.ma.MaskedArray):  # with nulls
+            kind = values.dtype if values.dtype.kind == "f" else np.float64
+            values = np.ma.filled(values.astype(kind), np.nan)
         with self._lock:
             self._arrays[column] = values
             while len(self._arrays) > KEPT_COLUMNS:
@@ -133,7 +141,7 @@ class StageTable:
         with self.cursor() as cursor:
             found = {row[0]: row for row in cursor.execute(query, [list(rows)]).fetchall()} if rows else {}
         names = [column.name for column in columns]
-        return [Row(number, *found[number][1:3], dict(zip(names, found[number][3:], strict=True))) for number in rows]
+        return [Row(number, found[number][1], found[number][2], dict(zip(names, found[number][3:], strict=True))) for number in rows]
 
     def rows_with(self, sql: str, value: str) -> list[int]:
         """The rows in which a column (by its name in DuckDB) has a text."""

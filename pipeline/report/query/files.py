@@ -5,12 +5,16 @@ object, such as one that a killed process left half written, are no rows.
 """
 
 import re
-
-import duckdb
+from typing import TYPE_CHECKING
 
 from corpusmill.pipeline.manifest import TRIAL
+from corpusmill.pipeline.report.query.connect import place
+from corpusmill.pipeline.report.query.sql import quoted
 from corpusmill.pipeline.report.read import RunReader
 from corpusmill.pipeline.report.training import TRAINED
+
+if TYPE_CHECKING:
+    import duckdb
 
 #: What the page reads by its place, whether or not a manifest names it.
 OTHERS = (
@@ -34,12 +38,12 @@ def view_name(path: str) -> str:
     return "_".join(["json", stage, re.sub(r"\W", "_", rest.removeprefix(TRIAL))]).rstrip("_")
 
 
-def add_views(connection: duckdb.DuckDBPyConnection, reader: RunReader) -> None:
+def add_views(connection: "duckdb.DuckDBPyConnection", reader: RunReader) -> None:
     """Adds the views. Nothing is read before a query asks for it; a file that holds no JSON makes that query fail, and no other."""
     for name, path in find_files(reader).items():
-        place = "'" + reader.storage.path(path).replace("'", "''") + "'"
-        query = f"SELECT content::JSON AS content FROM read_text({place})"
+        file = quoted(place(reader.storage, path))
+        query = f"SELECT content::JSON AS content FROM read_text({file})"
         if path.endswith(".jsonl"):
-            lines = f"SELECT row_number() OVER () AS line, json AS content FROM read_ndjson_objects({place}, ignore_errors=true)"
+            lines = f"SELECT row_number() OVER () AS line, json AS content FROM read_ndjson_objects({file}, ignore_errors=true)"
             query = f"SELECT * FROM ({lines}) WHERE json_type(content) = 'OBJECT'"
         connection.execute(f"CREATE VIEW {name} AS {query}")

@@ -114,3 +114,20 @@ def sample(
 
     choice = Choice(tuple(rule or ()), alone, kept, language, source, host)
     show(run, stage, choice, Draw(count, seed, near, chars), json, _console())
+
+
+@app.command(epilog="Example: corpusmill diff runs/demo runs/stricter --samples 5")
+def diff(
+    run_a: Annotated[str, typer.Argument(metavar="RUN_A", help="The folder of a run.", show_default=False)],
+    run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="The folder of another run, of the same crawl.", show_default=False)],
+    stage: Annotated[str | None, typer.Option(help="Compare the decisions of one stage; else the whole runs.", show_default=False)] = None,
+    samples: Annotated[int, typer.Option(min=0, max=10_000, help="Documents shown that one run alone keeps, of each side.")] = 3,
+    chars: Annotated[int, typer.Option(min=20, max=1_000_000, help="Characters of their texts.")] = 400,
+    columns: Annotated[bool, typer.Option("--columns", help="All measured values, not only those that changed most.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object with everything.")] = False,
+) -> None:
+    """Compare what two runs keep and drop: which documents, by which rules, and how that changes every distribution."""
+    from corpusmill.pipeline.report.diff import Wanted
+    from corpusmill.pipeline.report.diff import diff as compare
+
+    compare(run_a, run_b, Wanted(stage, samples, chars, columns), "json" if json else "text", _console())

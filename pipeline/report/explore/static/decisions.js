@@ -1,38 +1,50 @@
-/** What each stage measured of a document and decided: rules that failed first, then all other values. */
+/** What each stage measured of a document and decided. */
 import { button, el } from "./dom.js";
-import { value } from "./format.js";
+import { comparison, value } from "./format.js";
 import { ruleNamed, run } from "./run.js";
 import { verdict } from "./rows.js";
 import { go } from "./state.js";
-import { line } from "./text.js";
+import { label, line } from "./text.js";
 
-export const decisions = (stages) => [el("h3", {}, "Decisions"), stages.map(stagePart)];
+/** The rules that failed, of all stages: what one wants to know first. */
+export function failures(stages) {
+  const found = stages.flatMap((stage) => stage.failed.map((name) => failure(stage, name)));
+  return found.length > 0 && el("ul", { class: "failed" }, found);
+}
 
-function stagePart(stage) {
-  const fails = (entry) => entry.rules.some((rule) => rule.failed);
-  const failed = stage.values.filter(fails);
-  const bare = stage.failed.filter((name) => !failed.some((entry) => entry.rules.some((rule) => rule.rule === name)));
-  const rest = stage.values.filter((entry) => !fails(entry));
-  return el("details", { class: "stage", open: !stage.kept || failed.length > 0 },
+/** "✗ filter: short failed: words is 12, and it drops when words is below 50." */
+function failure(stage, name) {
+  const entry = stage.values.find((one) => one.rules.some((rule) => rule.rule === name));
+  const rule = entry?.rules.find((one) => one.rule === name);
+  const known = ruleNamed(run().stages.find((one) => one.name === stage.name), name);
+  const move = () => go({ view: "thresholds", stage: stage.name, range: name });
+  return el("li", {},
+    el("span", { "aria-hidden": "true" }, "✗ "), `${stage.name}: `, el("b", {}, label(name)), " failed",
+    rule ? [": ", label(entry.name), " is ", el("b", {}, line(value(entry.value))), `; it drops when that ${comparison(rule)} `, line(value(rule.threshold)), ". "]
+      : stage.reason ? [": ", line(stage.reason), " "] : ". ",
+    known?.slider && button("Move the threshold", move, { class: "plain", data: { key: `move ${stage.name} ${name}` } }));
+}
+
+/** Every stage with all values that it measured, folded up. */
+export const decisions = (stages) => [el("h3", {}, "Decisions and values"), stages.map(stagePart)];
+
+const stagePart = (stage) =>
+  el("details", { class: "stage" },
     el("summary", {}, el("b", {}, stage.name), " ", verdict(stage.kept), " ", stage.reason && line(stage.reason, "", { class: "soft" })),
-    el("ul", { class: "failed" }, failed.flatMap((entry) => entry.rules.filter((rule) => rule.failed).map((rule) => failure(stage, entry, rule))),
-      bare.map((name) => el("li", {}, el("span", { "aria-hidden": "true" }, "✗ "), el("b", {}, line(name)), " failed"))),
-    rest.length > 0 && table(stage, rest));
+    stage.values.length > 0 ? table(stage) : el("p", { class: "soft" }, "It measured nothing."));
+
+/** The values, those that failed a rule first. */
+function table(stage) {
+  const fails = (entry) => entry.rules.some((rule) => rule.failed);
+  const entries = [...stage.values.filter(fails), ...stage.values.filter((entry) => !fails(entry))];
+  return el("table", { class: "values" },
+    el("caption", { class: "hidden" }, `Values of ${stage.name}`),
+    el("thead", {}, el("tr", {}, ["value", "measured", "rules on it"].map((name) => el("th", { scope: "col" }, name)))),
+    el("tbody", {}, entries.map((entry) =>
+      el("tr", {}, el("th", { scope: "row" }, label(entry.name)), el("td", { class: typeof entry.value === "number" ? "number" : "" }, line(value(entry.value))),
+        el("td", {}, entry.rules.map(judged))))));
 }
 
-/** "✗ short failed: words is 12, below 50." */
-function failure(stage, entry, rule) {
-  const known = ruleNamed(run().stages.find((one) => one.name === stage.name), rule.rule);
-  return el("li", {}, el("span", { "aria-hidden": "true" }, "✗ "), el("b", {}, line(rule.rule)), " failed: ", line(entry.name), " is ", el("b", {}, line(value(entry.value))),
-    ", it must not be ", line(`${rule.comparison} ${value(rule.threshold)}`), ". ",
-    known?.slider && button("Move the threshold", () => go({ view: "thresholds", stage: stage.name, range: rule.rule }), { class: "plain", data: { key: `move ${stage.name} ${rule.rule}` } }));
-}
-
-function table(stage, entries) {
-  const rows = entries.map((entry) =>
-    el("tr", {}, el("th", { scope: "row" }, line(entry.name)), el("td", { class: typeof entry.value === "number" ? "number" : "" }, line(value(entry.value))),
-      el("td", { class: "soft" }, entry.rules.map((rule) => el("div", {}, el("span", { class: "ok" }, "✓ "), line(rule.rule), " passed: not ", line(`${rule.comparison} ${value(rule.threshold)}`))))));
-  return el("table", { class: "values" }, el("caption", { class: "hidden" }, `Values of ${stage.name}`),
-    el("thead", {}, el("tr", {}, ["value", "measured", "rules on it"].map((label) => el("th", { scope: "col" }, label)))),
-    el("tbody", {}, rows));
-}
+const judged = (rule) =>
+  el("div", { class: rule.failed ? "bad" : "soft" }, el("span", { "aria-hidden": "true" }, rule.failed ? "✗ " : "✓ "), label(rule.rule),
+    ` ${rule.failed ? "failed" : "passed"}: drops when it ${comparison(rule)} `, line(value(rule.threshold)));

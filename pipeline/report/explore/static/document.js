@@ -2,7 +2,7 @@
 import { ask } from "./api.js";
 import { cluster } from "./cluster.js";
 import { copyable } from "./copy.js";
-import { decisions } from "./decisions.js";
+import { decisions, failures } from "./decisions.js";
 import { button, byId, el, refill } from "./dom.js";
 import { attempt } from "./errors.js";
 import { count, many } from "./format.js";
@@ -44,6 +44,7 @@ function draw() {
       el("h2", { id: "document-title", tabIndex: -1 }, line(shown.url || shown.id, current().url)),
       el("p", {}, here && [verdict(here.kept), ` by ${here.name} · `], el("code", {}, line(shown.id)), " ",
         button("Close", () => go({ doc: "" }), { data: { key: "close" }, "aria-label": "Close the document" }))),
+    failures(shown.stages),
     text(),
     decisions(shown.stages),
     cluster(shown.cluster),

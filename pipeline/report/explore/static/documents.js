@@ -9,7 +9,7 @@ import { stageOf } from "./run.js";
 import { tableRow } from "./rows.js";
 import { current, filters, go, NO_FILTERS, watch } from "./state.js";
 import { countAgain } from "./summary.js";
-import { line } from "./text.js";
+import { label as named } from "./text.js";
 
 const PAGE = 50;
 let found = { rows: [], total: 0, kept: 0, characters: 0, search: null };
@@ -90,13 +90,13 @@ function headers(columns, state) {
 }
 
 /** A header that orders the list: first the least on top, then the greatest, then the order of the crawl again. */
-function sortable(name, label, state, kind = "number") {
+function sortable(name, text, state, kind = "number") {
   const on = state.order === name;
   const next = !on ? { order: name, descending: false } : state.descending ? { order: "", descending: false } : { descending: true };
   const sign = on ? (state.descending ? " ▼" : " ▲") : "";
   const order = on ? (state.descending ? "descending" : "ascending") : "none";
   return el("th", { scope: "col", class: kind, "aria-sort": order },
-    button([line(label), el("span", { "aria-hidden": "true" }, sign)], () => go(next), { class: "sort", title: "Order the list by it", data: { key: `sort ${name}` } }));
+    button([named(text), el("span", { "aria-hidden": "true" }, sign)], () => go(next), { class: "sort", title: "Order the list by it", data: { key: `sort ${name}` } }));
 }
 
 function counted() {

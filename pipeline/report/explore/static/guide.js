@@ -1,52 +1,58 @@
-/** Where to begin: the rule that removed most, what it may have dropped wrongly, and what to change. Stands where a document will. */
-import { ask } from "./api.js";
+/** Where to begin: the rule that removed most, what may have been dropped wrongly, and what to change. Stands where a document will. */
+import { ask, isStale } from "./api.js";
 import { button, el, refill } from "./dom.js";
-import { isStale } from "./api.js";
-import { condition, count, many, share } from "./format.js";
+import { comparison, condition, count, many, share, value } from "./format.js";
 import { nearMisses, rulesByFired, run, stageOf } from "./run.js";
 import { opener } from "./rows.js";
-import { current, filters, go } from "./state.js";
-import { line } from "./text.js";
+import { current, filters, go, NO_FILTERS } from "./state.js";
+import { label, line } from "./text.js";
 
 export function drawGuide(part) {
   const stage = stageOf(current());
-  const most = rulesByFired(stage).find((rule) => rule.fired > 0);
+  const rules = rulesByFired(stage).filter((rule) => rule.fired > 0);
   refill(part, el("div", { class: "guide" },
     el("h2", {}, "Where to begin"),
-    !stage ? el("p", {}, "This run has no report of a stage yet.") : most ? steps(stage, most) : el("p", {}, `No rule of ${stage.name} dropped a document.`),
-    el("p", { class: "soft" }, "Choose a document in the list to read it with all its values. ", el("kbd", {}, "?"), " shows the keys."),
-  ));
+    rules.length > 0 ? el("ol", {}, most(stage, rules[0]), suspect(stage, rules)) : el("p", {}, `No rule of ${stage.name} dropped a document.`),
+    el("p", { class: "soft" }, "Choose a document in the list to read it with all its values. ", el("kbd", {}, "?"), " shows the keys.")));
 }
 
-function steps(stage, rule) {
-  const examples = el("div", { class: "examples" });
-  if (rule.alone > 0) nearest(stage, rule, examples);
-  return el("ol", {},
-    el("li", {}, `Of ${stage.name}’s rules, `, el("b", {}, line(rule.rule)), ` removed most: ${many(rule.fired, "document")} (${share(rule.fired, stage.rows)}), `,
-      `${count(rule.alone)} of them alone. `, rule.column && ["It drops when ", line(condition(rule)), "."], elsewhere(stage, rule)),
-    el("li", {}, rule.alone > 0 ? "Was it right? What it alone dropped, nearest to its threshold first: " : "Each of these was dropped by another rule, too. ",
-      rule.alone > 0 && button("all of them", () => go(nearMisses(stage, rule)), { class: "plain" }), examples),
-    rule.slider && el("li", {}, button("Move its threshold", () => go({ view: "thresholds", range: rule.rule }), { class: "strong" }), " and see what comes back; then take the line for the recipe."),
-  );
-}
+const most = (stage, rule) =>
+  el("li", {}, el("b", {}, label(rule.rule)), ` removed most of ${stage.name}: ${many(rule.fired, "document")} (${share(rule.fired, stage.rows)}), ${count(rule.alone)} of them alone. `,
+    rule.column && ["It drops when ", line(condition(rule)), ". "], button("Show them", () => go({ ...NO_FILTERS, decision: "dropped", rule: [rule.rule] }), { class: "plain" }), elsewhere(stage, rule));
 
 /** Another stage may have a rule that removed more. */
 function elsewhere(stage, rule) {
   const others = run().stages.filter((other) => other !== stage).map((other) => [other, rulesByFired(other)[0]]);
-  const [most, its] = others.filter(([, one]) => one && one.fired > rule.fired).sort((a, b) => b[1].fired - a[1].fired)[0] ?? [];
-  return most && [" In the whole run ", el("b", {}, line(its.rule)), ` of ${most.name} removed more: `, button(`${count(its.fired)} at ${most.name}`, () => go({ stage: most.name }), { class: "plain" }), "."];
+  const [more, its] = others.filter(([, one]) => one && one.fired > rule.fired).sort((a, b) => b[1].fired - a[1].fired)[0] ?? [];
+  return more && [" In the whole run ", el("b", {}, label(its.rule)), ` of ${more.name} removed more: `, button(`${count(its.fired)} at ${more.name}`, () => go({ stage: more.name }), { class: "plain" }), "."];
 }
 
-/** Three documents that only this rule dropped. */
+/** The rule whose word alone dropped most, one with a threshold before all others: what it only just dropped, and its slider. */
+function suspect(stage, rules) {
+  const byAlone = [...rules].sort((a, b) => b.alone - a.alone);
+  const rule = byAlone.find((one) => one.slider && one.alone > 0) ?? byAlone[0];
+  if (!rule.alone) return el("li", {}, "Each document was dropped by more than one rule, so no threshold alone brings one back.");
+  const examples = el("div", { class: "examples" });
+  nearest(stage, rule, examples);
+  return [
+    el("li", {}, "Was it right? ", el("b", {}, label(rule.rule)), ` alone dropped ${count(rule.alone)}`, rule.slider ? ", these only just: " : ": ", examples,
+      button(`All ${count(rule.alone)}`, () => go({ ...NO_FILTERS, ...nearMisses(stage, rule) }), { class: "plain" })),
+    rule.slider && el("li", {}, button(["Move the threshold of ", label(rule.rule)], () => go({ view: "thresholds", range: rule.rule }), { class: "strong" }),
+      " and see what comes back; then take the line for the recipe."),
+  ];
+}
+
+/** Three documents that only this rule dropped, with the value that decided. */
 async function nearest(stage, rule, part) {
-  const { order, descending, ...rest } = nearMisses(stage, rule);
-  const asked = filters({ ...current(), ...rest, language: "", source: "", host: "", url: "", text: "", low: new Map(), high: new Map() });
+  const { order, descending, ...rest } = { ...NO_FILTERS, ...nearMisses(stage, rule) };
+  const asked = filters({ ...current(), ...rest });
   if (order) asked.append("order", order);
   if (descending) asked.append("descending", "true");
   asked.append("limit", "3");
   try {
     const { rows } = await ask("guide", "documents", asked);
-    refill(part, el("ul", {}, rows.map((row) => el("li", {}, opener(row), rule.column && row.values[rule.column] !== undefined && [" ", line(`${rule.column} ${row.values[rule.column]}`, "", { class: "soft" })]))));
+    const reason = (row) => rule.column && [" ", el("span", { class: "soft" }, label(rule.column), ` ${value(row.values[rule.column])}, ${comparison(rule)} `, line(value(rule.threshold)))];
+    refill(part, el("ul", {}, rows.map((row) => el("li", {}, opener(row), reason(row)))));
   } catch (error) {
     if (!isStale(error)) part.textContent = error.message;
   }

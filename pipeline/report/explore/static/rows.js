@@ -2,7 +2,7 @@
 import { el } from "./dom.js";
 import { count, value } from "./format.js";
 import { current, link } from "./state.js";
-import { line } from "./text.js";
+import { label, line } from "./text.js";
 
 /** Kept or dropped, as a sign and in words. */
 export const verdict = (kept) =>
@@ -21,7 +21,7 @@ export function tableRow(row, columns) {
   return el("tr", { class: row.kept ? "kept" : "dropped", data: { doc: row.key }, "aria-current": open ? "true" : null },
     el("td", {}, verdict(row.kept)),
     el("td", { class: "address" }, opener(row)),
-    el("td", { class: "rules" }, row.failed.map((rule, place) => [place ? ", " : "", line(rule, "", { class: "rule" })]).flat()),
+    el("td", { class: "rules" }, row.failed.map((rule, place) => [place ? ", " : "", label(rule)]).flat()),
     el("td", {}, row.language ? line(row.language) : "–"),
     el("td", { class: "number" }, count(row.chars_in)),
     columns.map((column) => cell(column, row.values[column.name])));

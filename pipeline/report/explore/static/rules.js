@@ -4,7 +4,7 @@ import { condition, count, many } from "./format.js";
 import { nearMisses, ruleNamed, rulesByFired, stageOf } from "./run.js";
 import { current, go, watch } from "./state.js";
 import { onSummary } from "./summary.js";
-import { line, plain } from "./text.js";
+import { label, line, plain } from "./text.js";
 
 /** Rules that are shown before one asks for all. */
 const FIRST = 25;
@@ -60,7 +60,7 @@ function row(rule, most, state) {
   const box = el("input", { type: "checkbox", checked, data: { key: `rule ${rule.rule}` }, on: { change: toggle } });
   const numbers = el("span", { class: "number" }, `${count(now.fired)} (${count(now.alone)})`);
   return el("li", { title: rule.column ? plain(condition(rule)) : null },
-    el("label", {}, box, line(rule.rule, "", { class: "name" }), numbers, bar(now.fired / most, "dropped")));
+    el("label", {}, box, label(rule.rule), numbers, bar(now.fired / most, "dropped")));
 }
 
 /** What a chosen rule says, and the two ways on from it. */

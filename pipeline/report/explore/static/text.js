@@ -68,5 +68,9 @@ function named(run) {
   return el("span", { class: "control", title: hex(code) }, name);
 }
 
+/** The name of a rule or column, which may be broken behind `_`, `.`, `/` and `-`. */
+export const label = (name, properties = {}) =>
+  el("bdi", properties, String(name).split(/(?<=[_./-])/).flatMap((part, place) => [place > 0 && el("wbr"), nodes(part)]));
+
 /** A line of crawl text, isolated from the direction of what stands around it. */
 export const line = (text, search = "", properties = {}) => el("bdi", properties, ...nodes(String(text).replace(/\s+/g, " ").trim(), search));

@@ -4,12 +4,12 @@ import { drawChanged } from "./changed.js";
 import { forget } from "./charts.js";
 import { bar, button, byId, el, refill } from "./dom.js";
 import { attempt } from "./errors.js";
-import { count, many, roughly, share } from "./format.js";
+import { count, roughly, share } from "./format.js";
 import { openRecipe } from "./recipe.js";
+import { drawFixed, showFixed } from "./fixed.js";
 import { rulesByFired, stageOf } from "./run.js";
 import { Slider } from "./slider.js";
 import { current, go, parameters, watch } from "./state.js";
-import { line } from "./text.js";
 
 let sliders = [];
 let live = new Map(); // the thresholds as they stand now: the address has them once a slider is let go
@@ -41,14 +41,13 @@ function build(state) {
   sliders = rulesByFired(stage).filter((rule) => rule.slider).map((rule) => new Slider(stage, rule, moved));
   refill(byId("sliders"), sliders.map((slider) => slider.node), sliders.length === 0 && el("p", {}, "No rule of this stage has a threshold that is a number."));
   sliders.forEach((slider) => inView.observe(slider.node));
-  const fixed = rulesByFired(stage).filter((rule) => !rule.slider);
-  refill(byId("fixed"), fixed.length > 0 && el("details", {}, el("summary", {}, `${many(fixed.length, "rule")} without a slider`),
-    el("ul", {}, fixed.map((rule) => el("li", {}, line(rule.rule), ` dropped ${count(rule.fired)}, alone ${count(rule.alone)}`)))));
+  drawFixed(byId("fixed"), stage, moved);
 }
 
 function follow(state) {
   live = new Map(state.set);
   sliders.forEach((slider) => slider.show(live.get(slider.rule.rule) ?? null));
+  showFixed(live);
 }
 
 function moved(rule, given, done) {
@@ -82,7 +81,7 @@ async function update() {
 
 function draw() {
   const rules = new Map(answer.rules.map((rule) => [rule.rule, rule]));
-  sliders.forEach((slider) => slider.tell(rules.get(slider.rule.rule)));
+  sliders.forEach((slider) => slider.tell(rules.get(slider.rule.rule), answer.found[slider.rule.rule]));
   const { rows } = stageOf(current());
   const { before, after, gained, lost } = answer;
   refill(byId("effect"),

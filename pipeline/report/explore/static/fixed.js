@@ -1,0 +1,23 @@
+/** The rules whose threshold is no number (a list of languages): they can be switched off. */
+import { byId, el, refill } from "./dom.js";
+import { condition, count } from "./format.js";
+import { rulesByFired } from "./run.js";
+import { label, line } from "./text.js";
+
+/** Fills `part`; `moved(rule, "off" or null, true)` is called for a switch. Of a stage without a threshold nothing can be tried. */
+export function drawFixed(part, stage, moved) {
+  const rules = rulesByFired(stage).filter((rule) => !rule.slider && rule.column && rule.comparison);
+  const there = stage.rules.some((rule) => rule.slider) && rules.length > 0;
+  refill(part, there && [el("h3", {}, "Rules without a number"), el("ul", { class: "changed" }, rules.map((rule) => item(rule, moved)))]);
+}
+
+function item(rule, moved) {
+  const box = el("input", { type: "checkbox", checked: true, data: { fixed: rule.rule }, on: { change: (event) => moved(rule, event.target.checked ? null : "off", true) } });
+  return el("li", {}, el("label", { class: "choice" }, box, el("span", {}, el("b", {}, label(rule.rule)), " drops when ", line(condition(rule)),
+    el("span", { class: "soft" }, ` · drops ${count(rule.fired)}, alone ${count(rule.alone)}`))));
+}
+
+/** Shows which of them are on. */
+export function showFixed(live) {
+  for (const box of byId("fixed").querySelectorAll("input")) box.checked = live.get(box.dataset.fixed) !== "off";
+}

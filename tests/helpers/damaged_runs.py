@@ -1,0 +1,185 @@
+"""Runs that something is wrong with, each with the words by which its report has to say so."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from built_run import RunBuilder, write_run
+
+STAGES = ("ingest", "filter", "dedup", "tokens", "training")
+#: What no file of text holds, but JSON and Parquet may.
+NUL, SURROGATE, NO_UTF8 = "nul\0nul", "lone\ud800surrogate", b"no utf-8: \xff\xfe\xc3"
+
+
+def _shard(run: Path, stage: str = "filter", kind: str = "report") -> Path:
+    return run / stage / kind / "part-00000.parquet"
+
+
+def _rewrite(shard: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    table = pq.read_table(shard)
+    changed = change(table)
+    pq.write_table(changed.replace_schema_metadata(table.schema.metadata), shard)
+
+
+def _replaced(table: pa.Table, name: str, values: list[Any]) -> pa.Table:
+    place = table.column_names.index(name)
+    return table.set_column(place, table.schema.field(name), pa.array(values, table.schema.field(name).type))
+
+
+def half_done(run: Path) -> None:
+    """Killed in the filter stage while it wrote its manifest's second row."""
+    write_run(run, STAGES[:2])
+    manifest = run / "filter" / "manifest.jsonl"
+    first, second = manifest.read_bytes().splitlines(keepends=True)[:2]
+    manifest.write_bytes(first + second[: len(second) // 2])
+
+
+def no_footer(run: Path) -> None:
+    write_run(run)
+    shard = _shard(run)
+    shard.write_bytes(shard.read_bytes()[:-20])
+
+
+def damaged_inside(run: Path) -> None:
+    """Pages of data that say nothing any more behind a footer that is whole."""
+    write_run(run)
+    for kind in ("report", "data"):
+        shard = _shard(run, kind=kind)
+        content = bytearray(shard.read_bytes())
+        footer = int.from_bytes(content[-8:-4], "little")
+        content[4 : len(content) - footer - 8] = b"\xff" * (len(content) - footer - 12)
+        shard.write_bytes(content)
+
+
+def empty_shard(run: Path) -> None:
+    write_run(run)
+    _shard(run).write_bytes(b"")
+
+
+def older_version(run: Path) -> None:
+    write_run(run)
+    for shard in (run / "filter" / "report").iterdir():
+        _rewrite(shard, lambda table: table.drop_columns(["chars_in", "failed"]))
+
+
+def other_types(run: Path) -> None:
+    """Shards of one report whose column has another type in each."""
+    write_run(run)
+    _rewrite(_shard(run), lambda table: table.set_column(
+        table.column_names.index("words"), "words", pa.array([str(value) for value in table["words"].to_pylist()])))  # fmt: skip
+
+
+def none_kept(run: Path) -> None:
+    write_run(run, STAGES[:1])
+    for shard in (run / "ingest" / "report").iterdir():
+        _rewrite(shard, lambda t: _replaced(_replaced(t, "kept", [False] * len(t)), "failed", [["no_text"]] * len(t)))
+
+
+def no_rows(run: Path) -> None:
+    """A crawl without a record."""
+    write_run(run, STAGES[:2])
+    for stage in STAGES[:2]:
+        for kind in ("report", "data"):
+            for shard in (run / stage / kind).iterdir():
+                _rewrite(shard, lambda table: table.slice(0, 0))
+
+
+def many_rules(run: Path) -> None:
+    write_run(run, STAGES[:2])
+    names = [[f"rule-{row}-{number}" for number in range(400)] for row in range(len(pq.read_table(_shard(run))))]
+    _rewrite(_shard(run), lambda table: _replaced(_replaced(table, "failed", names), "kept", [False] * len(table)))
+
+
+def many_shards(run: Path) -> None:
+    """A stage of 1,000 tasks, whose shards are one and the same."""
+    write_run(run, STAGES[:1])
+    manifest = run / "ingest" / "manifest.jsonl"
+    row = manifest.read_text().splitlines()[0]
+    names = [f"part-{number:05d}" for number in range(1000)]
+    for name in names[2:]:
+        for kind in ("report", "data"):
+            os.link(_shard(run, "ingest", kind), run / "ingest" / kind / f"{name}.parquet")
+    rows = [row.replace("part-00000", name) for name in names]
+    manifest.write_text("\n".join([*rows, json.dumps({"kind": "complete", "tasks": names})]) + "\n")
+
+
+def nothing_but_a_recipe(run: Path) -> None:
+    write_run(run, ())
+
+
+def only_trained(run: Path) -> None:
+    """Tuning of a model from elsewhere: the recipe has no stage of data."""
+    write_run(run, ("training",))
+    (run / "run.json").write_text(json.dumps({"recipe": {"sft": {}, "align": {}, "evaluate": {}}, "versions": {"corpusmill": "0"}}))
+
+
+def huge_text(run: Path) -> None:
+    """10 MB of one document, a URL of 1 MB, and a line that never ends."""
+    write_run(run, STAGES[:2])
+    for stage, kind in (("ingest", "data"), ("filter", "report")):
+        _rewrite(_shard(run, stage, kind), lambda table: _replaced(table, "url", ["http://long.test/" + "x" * 1_000_000] * 2 + table["url"].to_pylist()[2:]))
+    _rewrite(_shard(run, "ingest", "data"), lambda table: _replaced(table, "text", ["wordwithoutend" * 750_000] * 20 + table["text"].to_pylist()[20:]))
+
+
+def odd_characters(run: Path) -> None:
+    write_run(run)
+    RunBuilder(run).json("evaluate/samples.json", {"pretrain": [{"prompt": SURROGATE, "text": NUL}], SURROGATE: [{"text": SURROGATE}]})
+    RunBuilder(run).json("run.json", {"recipe": {NUL: SURROGATE}, "versions": {SURROGATE: NUL}})
+    _rewrite(_shard(run), lambda table: _replaced(_replaced(table, "url", [NUL] * len(table)), "language", [NUL] * len(table)))
+
+
+def no_utf8(run: Path) -> None:
+    """Text columns whose bytes are no UTF-8, which Parquet does not forbid."""
+    write_run(run)
+    for kind, columns in (("report", ("url", "language")), ("data", ("url", "text"))):
+        def change(table: pa.Table, columns: tuple[str, ...] = columns) -> pa.Table:
+            for name in columns:
+                type_ = table.schema.field(name).type
+                raw = pa.array([NO_UTF8] * len(table), pa.large_binary() if type_ == pa.large_string() else pa.binary())
+                table = table.set_column(table.column_names.index(name), table.schema.field(name), raw.view(type_))
+            return table
+        _rewrite(_shard(run, kind=kind), change)
+
+
+def broken_json(run: Path) -> None:
+    write_run(run)
+    for path, content in (("run.json", "{"), ("evaluate/scores.json", "[1"), ("tokenizer/quality.json", '{"judged": 3}'),
+                          ("tokens/train/shards.json", "null"), ("metrics.jsonl", '{"stage": 1, "seconds": "x"}\nnot json\n')):  # fmt: skip
+        (run / path).write_text(content)
+
+
+def lost_stage(stage: str) -> Callable[[Path], None]:
+    def lose(run: Path) -> None:
+        write_run(run)
+        shutil.rmtree(run / stage)
+
+    return lose
+
+
+#: name: what makes the run, and a warning's words (None: nothing is wrong with it).
+DAMAGED: dict[str, tuple[Callable[[Path], None], str | None]] = {
+    "half done": (half_done, "filter: not finished (tasks done: 1)"),
+    "no footer": (no_footer, "filter/report/part-00000.parquet"),
+    "damaged inside": (damaged_inside, "row group 0 can't be read"),
+    "an empty shard": (empty_shard, "filter/report/part-00000.parquet"),
+    "an older version": (older_version, "filter: its report is of another version"),
+    "other types": (other_types, None),
+    "none kept": (none_kept, "none of 60 documents was kept"),
+    "no rows": (no_rows, None),
+    "ten thousand rules": (many_rules, None),
+    "1,000 shards": (many_shards, None),
+    "nothing but a recipe": (nothing_but_a_recipe, "the recipe has this stage, but it has not run yet"),
+    "only trained": (only_trained, None),
+    "huge text": (huge_text, None),
+    "odd characters": (odd_characters, None),
+    "no UTF-8": (no_utf8, "row group 0 can't be read"),
+    "broken JSON": (broken_json, "run.json: not readable JSON"),
+    **{f"no {stage}": (lost_stage(stage), words) for stage, words in (
+        ("ingest", "ingest: the recipe has this stage, but it has not run yet"), ("filter", "filter: the recipe has this stage"),
+        ("dedup", "dedup: the recipe has this stage"), ("tokenizer", None), ("tokens", None), ("pretrain", None), ("evaluate", None))},
+}  # fmt: skip

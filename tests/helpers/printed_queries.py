@@ -1,0 +1,106 @@
+"""A report as it was written: its queries, and the numbers that stand in what names a query by `data-query`."""
+
+import json
+import re
+from dataclasses import dataclass, field
+from decimal import Decimal
+from html.parser import HTMLParser
+from typing import Any
+
+#: A number as the page prints it, in a text where names stand, too.
+NUMBER = re.compile(r"(?<![\w.,/-])([-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?)(?![\w/-])")
+#: Cells that hold names and texts.
+WORDS = {"name", "quoted", "small"}
+VOID = {"meta", "link", "br", "img", "hr", "input"}
+
+
+@dataclass
+class Marked:
+    """An element and what it shows: of a table a list of texts a row, of anything else one row; `chart` is the number of its chart."""
+
+    tag: str
+    query: str | None
+    title: str
+    rows: list[list[str]] = field(default_factory=list)
+    chart: int | None = None
+
+    def numbers(self) -> list[list[str]]:
+        """The numbers of each row that has some."""
+        return [found for row in self.rows if (found := [number for text in row for number in NUMBER.findall(text)])]
+
+
+class Printed(HTMLParser):
+    """`sql` by the id of its element; `marked` in the order of the page, with all tables and figures, marked or not."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.sql: dict[str, str] = {}
+        self.marked: list[Marked] = []
+        self.figures: list[dict[str, Any]] = []
+        self._stack: list[tuple[str, dict[str, str | None]]] = []
+        self._open: list[Marked | None] = []  # what each element of the stack began
+        self._heading = ""
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in VOID:
+            return self.handle_data(" ")
+        known = dict(attrs)
+        began = None
+        if "data-query" in known or tag in ("table", "figure"):
+            began = Marked(tag, known.get("data-query"), self._heading.strip(), [] if tag == "table" else [[""]])
+            self.marked.append(began)
+        self._stack.append((tag, known))
+        self._open.append(began)
+        current = next((each for each in reversed(self._open) if each is not None), None)
+        if tag == "tr" and current is not None:
+            current.rows.append([])
+        if tag == "td" and current is not None:
+            current.rows[-1].append("")
+        if current is not None and "data-figure" in known:
+            current.chart = int(known["data-figure"] or "")
+        if tag in ("h2", "h3", "h4"):
+            self._heading = ""
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._stack:
+            name, _ = self._stack.pop()
+            self._open.pop()
+            if name == tag:
+                return
+
+    def handle_data(self, data: str) -> None:
+        for place, (tag, known) in enumerate(self._stack):
+            if tag == "details" and known.get("class") == "query":
+                if self._stack[-1][0] == "code":
+                    key = f"{known['id']}"
+                    self.sql[key] = self.sql.get(key, "") + data
+                return
+            if tag == "script":
+                if known.get("id") == "figures":
+                    self.figures = json.loads(data)
+                return
+            if tag in ("h2", "h3", "h4"):
+                self._heading += data
+            if tag in ("td", "th") and (tag == "th" or WORDS & set((known.get("class") or "").split())):
+                return
+            if tag in ("meter", "figcaption", "bdi", "code"):
+                return
+        current = next((each for each in reversed(self._open) if each is not None), None)
+        if current is not None and (current.tag != "table" or self._inside("td")):
+            current.rows[-1][-1] += data
+
+    def _inside(self, tag: str) -> bool:
+        return any(name == tag for name, _ in self._stack)
+
+
+def is_shown(number: str, values: list[Any]) -> bool:
+    """Whether a printed number is one of the values, rounded to its last digit, or stands in a name; shares may stand as percent."""
+    mantissa, _, exponent = number.replace(",", "").partition("e")
+    digits = len(mantissa.partition(".")[2])
+    close = 0.5 * 10.0 ** (int(exponent or 0) - digits) * (1 + 1e-6)
+    printed = float(number.replace(",", ""))
+    numbers = [float(value) for value in values if isinstance(value, int | float | Decimal) and not isinstance(value, bool)]
+    named = any(number in NUMBER.findall(value) for value in values if isinstance(value, str))
+    return named or any(abs(scale * value - printed) <= close for value in numbers for scale in (1, 100))
