@@ -39,7 +39,7 @@ def run(tmp_path_factory) -> Path:
         "ingest": {"url_filter": {"preset": "corpusmill", "shipped_lists": True, "domains": ["lists/mine.txt"]}},
         "filter": {"steps": [{"language": {"threshold": 0.65, "model": None}}, {"pii": {"email": None, "phone": "<PHONE>"}}]},
         "dedup": {"threshold": 0.8, "keep": "longest", "similarity": "jaccard", "verification": "exact",
-                  "contamination": {"sets": ["a|b.jsonl"]}, 
+                  "contamination": {"sets": ["a|b.jsonl"]},
                   "minhash": {"enabled": True, "ngram": 5, "unit": "words", "bands": 14, "rows": 8}},
     }  # fmt: skip
     builder.json("run.json", {"inputs": ["crawl/it's one.warc.gz"], "recipe": recipe, "versions": {"corpusmill": "0.1.0", "numpy": "2"}})
