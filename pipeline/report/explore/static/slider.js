@@ -45,8 +45,10 @@ export class Slider {
     const way = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 }[event.key];
     if (!way) return;
     event.preventDefault();
-    const step = this.whole ? 1 : 10 ** (Math.floor(Math.log10(this.axis().high - this.axis().low)) - 2);
-    this.take(Number((this.now() + way * step).toPrecision(10)), true);
+    const { low, high } = this.axis();
+    const step = this.whole ? 1 : 10 ** (Math.floor(Math.log10(high - low)) - 2);
+    const next = Number((this.now() + way * step).toPrecision(10));
+    if (next >= Math.min(low, 0) && next <= high) this.take(next, true);
   }
 
   /** The threshold as it stands now. */

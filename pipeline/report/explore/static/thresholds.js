@@ -39,7 +39,8 @@ function build(state) {
   inView.disconnect();
   answer = null;
   sliders = rulesByFired(stage).filter((rule) => rule.slider).map((rule) => new Slider(stage, rule, moved));
-  refill(byId("sliders"), sliders.map((slider) => slider.node), sliders.length === 0 && el("p", {}, "No rule of this stage has a threshold that is a number."));
+  refill(byId("sliders"), sliders.map((slider) => slider.node));
+  refill(byId("effect"), sliders.length === 0 && el("p", {}, "Nothing can be tried here: no rule of this stage has a threshold that can be moved without running it again."));
   sliders.forEach((slider) => inView.observe(slider.node));
   drawFixed(byId("fixed"), stage, moved);
 }
@@ -62,6 +63,7 @@ function moved(rule, given, done) {
 
 /** Asks what the thresholds keep; while an answer is on its way only the newest thresholds wait for the next question. */
 async function update() {
+  if (sliders.length === 0) return;
   if (asking) {
     again = true;
     return;

@@ -259,6 +259,7 @@ def test_the_keyboard_is_enough(seen: Seen, decided: pd.DataFrame) -> None:
     page.keyboard.press("?")
     assert page.locator("#help").is_visible()
     page.keyboard.press("Escape")
+    page.wait_for_selector("#help", state="hidden")
     page.keyboard.press("t")
     page.wait_for_selector("#thresholds:not([hidden])")
     page.keyboard.press("t")
