@@ -7,13 +7,14 @@ import { comparison, count, value } from "./format.js";
 import { Axis, STEPS } from "./scale.js";
 import { line, plain } from "./text.js";
 
-/** A card for `rule` of `stage`; `moved(rule, given, done)` is called with a number, "off" or null (as it was); `done` when it was let go. */
+/** A card for `rule` of `stage`; `moved(rule, given, done)` is called with a number, "off" or null (as it was), `done` when let go. */
 export class Slider {
   constructor(stage, rule, moved) {
     Object.assign(this, { stage, rule, moved, given: null, asked: false, loaded: false });
     this.whole = stage.columns.find((column) => column.name === rule.column)?.whole ?? false;
     this.parts();
-    this.histogram = { edges: [rule.low ?? 0, rule.high ?? 1], logarithmic: false, whole: false, kept: [], dropped: [] }; // until it is asked for
+    // until it is asked for
+    this.histogram = { edges: [rule.low ?? 0, rule.high ?? 1], logarithmic: false, whole: false, kept: [], dropped: [] };
     this.show(null);
   }
 

@@ -4,9 +4,12 @@
  */
 import { el } from "./dom.js";
 
-/** The characters that `safe.py` takes out, but for lone surrogates, which no JSON of ours holds: here they are shown. */
-const CONTROLS =
-  /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\u{e0000}-\u{e007f}]/gu;
+/** The characters that `safe.py` takes out: here they are shown. */
+const CONTROLS = new RegExp(
+  "[\\u0000-\\u0008\\u000b-\\u001f\\u007f-\\u009f\\u00ad\\u061c\\u200b\\u200e\\u200f\\u2028-\\u202e\\u2060-\\u206f\\ufeff" +
+    "\\ufff9-\\ufffb\\ud800-\\udfff\\u{e0000}-\\u{e007f}]",
+  "gu",
+);
 const NAMES = {
   0x1b: "ESC",
   0x07: "BEL",

@@ -112,8 +112,10 @@ function draw() {
       "Kept ",
       el("b", {}, share(after.kept, rows)),
       ` of ${count(rows)} documents`,
-      live.size > 0 &&
-        ` (was ${share(before.kept, rows)}): ${count(before.kept)} → ${count(after.kept)}, ${roughly(before.characters)} → ${roughly(after.characters)} characters`,
+      live.size > 0 && [
+        ` (was ${share(before.kept, rows)}): ${count(before.kept)} → ${count(after.kept)}, `,
+        `${roughly(before.characters)} → ${roughly(after.characters)} characters`,
+      ],
     ),
     bar(after.kept / rows, "kept"),
     el(
