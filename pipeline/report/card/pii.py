@@ -15,8 +15,8 @@ KINDS = "corpusmill.filters.pii.kinds:KINDS"
 
 @dataclass(frozen=True)
 class Found:
-    """`found` in all documents that came into the filter stage, `kept` of these in those that it kept; in them `placeholder` stands for each
-    (None: they were left as they are). `documents` are those that it kept and that had any."""
+    """`found` in all documents that came into the filter stage, `kept` of these in those that it kept; in them `placeholder` stands for
+    each (None: they were left as they are). `documents` are those that it kept and that had any."""
 
     kind: str
     what: str

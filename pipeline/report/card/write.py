@@ -125,7 +125,8 @@ def _abstract(summary: Summary, contents: Contents) -> str:
     if contents.first and contents.last:
         same = contents.first == contents.last
         parts.append(f"fetched on {contents.first}" if same else f"fetched from {contents.first} to {contents.last}")
-    done = [word for stage, word in (("filter", "filtered"), ("dedup", "deduplicated")) if summary.reader.stages[stage].status == "complete"]
+    words = {"filter": "filtered", "dedup": "deduplicated"}
+    done = [word for stage, word in words.items() if summary.reader.stages[stage].status == "complete"]
     return " ".join(parts) + (f", {' and '.join(done)}" if done else "") + "."
 
 

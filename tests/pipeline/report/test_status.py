@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -16,9 +17,12 @@ import pytest
 from built_run import write_run
 
 from corpusmill.pipeline.engine import Engine, InlineEngine
+from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.report.html import render_body
 from corpusmill.pipeline.report.status import read_status
+from corpusmill.pipeline.report.summary import read_summary
 from corpusmill.pipeline.run import execute, new_plan
 from corpusmill.pipeline.storage import Storage
 
@@ -113,14 +117,29 @@ def stages(status: dict[str, Any]) -> dict[str, str]:
     return {stage["name"]: stage["status"] for stage in status["stages"]}
 
 
-def test_a_run_that_is_killed_fails_and_goes_on(gated, corpusmill) -> None:
+def carry_out(gated, crawl, folder: str, engine: Engine, **stages: str) -> None:
+    """A run in this process; `stages`: its `first` and `last`."""
+    plan = new_plan(folder, str(gated.recipe), [str(crawl)], **stages)
+    execute(plan, engine, Progress(False), lambda _: None, lambda _: None)
+
+
+def started(*arguments: Any, **stages: str) -> threading.Thread:
+    """The same in a thread."""
+    thread = threading.Thread(target=carry_out, args=arguments, kwargs=stages, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_run_that_is_killed_fails_and_goes_on(gated, crawl, corpusmill) -> None:
     process = gated.start("--engine", "inline")
     first = until(gated.run, filtering(0))
     assert first["state"] == "running" and first["phase"]["seconds_left"] is None and first["phase"]["share"] == 0
     assert stages(first) == {"ingest": "complete", "filter": "running", "dedup": "to come"}
     gated.gate("0", "1")
     check_counts(until(gated.run, filtering(2)), gated.run, before=0, done=2)
-    assert corpusmill("status", gated.run)[0] == 0
+    code, out, _ = corpusmill("status", gated.run)
+    assert code == 0 and "2 of 6 tasks" in out.decode() and max(map(len, out.decode().splitlines())) <= 80
+    assert re.search(r'id="progress".*2 of 6 tasks', render_body(read_summary(str(gated.run)))[0], re.S)
     process.send_signal(signal.SIGKILL)
     process.communicate()
 
@@ -131,8 +150,8 @@ def test_a_run_that_is_killed_fails_and_goes_on(gated, corpusmill) -> None:
     assert code == 1 and b"filter     unfinished  2 tasks done" in out
 
     gated.gate("2", "3-bad")
-    _, error = gated.start("--engine", "inline").communicate(timeout=PATIENCE)
-    assert b"this one is bad" in error
+    with pytest.raises(CorpusmillError, match="this one is bad"):
+        carry_out(gated, crawl, str(gated.run), InlineEngine())
     failed = read_status(str(gated.run))
     assert failed["state"] == "failed" and failed["ended"] and "this one is bad" in failed["failure"]
     assert failed["failures"]["count"] == 1 and [(f["stage"], f["task"]) for f in failed["failures"]["last"]] == [("filter", "part-00003")]
@@ -140,32 +159,25 @@ def test_a_run_that_is_killed_fails_and_goes_on(gated, corpusmill) -> None:
     assert corpusmill("status", gated.run, "--json")[0] == 1
 
     (gated.recipe.parent / "gates" / "3-bad").unlink()
-    process = gated.start("--engine", "inline")
+    thread = started(gated, crawl, str(gated.run), InlineEngine())
     gated.gate("3")
     check_counts(until(gated.run, filtering(1)), gated.run, before=3, done=1)
     gated.gate("4", "5")
-    process.communicate(timeout=PATIENCE)
+    thread.join(PATIENCE)
     done = read_status(str(gated.run))
     assert done["state"] == "complete" and done["ended"] and done["failures"]["count"] == 1
     documents = sum(map(rows_of, range(SHARDS)))
     assert [(s["documents_in"], s["documents_out"]) for s in done["stages"]] == [(documents, documents)] * 3
+    assert 'id="progress"' not in render_body(read_summary(str(gated.run)))[0]
     code, out, _ = corpusmill("status", gated.run, "--watch", "--json")
     assert code == 0 and json.loads(out)["state"] == "complete"
 
 
-def started(gated, crawl, folder: str, engine: Engine, last: str | None = None) -> threading.Thread:
-    """A run in this process."""
-    plan = new_plan(folder, str(gated.recipe), [str(crawl)], last=last)
-    arguments = (plan, engine, Progress(False), lambda _: None, lambda _: None)
-    thread = threading.Thread(target=execute, args=arguments, daemon=True)
-    thread.start()
-    return thread
-
-
 def test_a_run_on_ray(gated, crawl, ray_engine) -> None:
+    carry_out(gated, crawl, str(gated.run), InlineEngine(), last="ingest")
     ray_engine.connect()
     lent = SimpleNamespace(perform=ray_engine.perform, known_workers=ray_engine.known_workers, workers=2, close=lambda: None)
-    thread = started(gated, crawl, str(gated.run), lent, last="filter")
+    thread = started(gated, crawl, str(gated.run), lent, first="filter", last="filter")
     gated.gate("0", "1")
     seen = until(gated.run, filtering(2))
     check_counts(seen, gated.run, before=0, done=2)
