@@ -21,7 +21,7 @@ def limits(summary: Summary, contents: Contents, pii: list[Row]) -> list[str]:
         *_filters(summary, steps),
         *_personal(pii),
         *_copies(reader),
-        *(f"Classifier {c.name}: {sentence}" for c in summary.classifiers for sentence in c.warnings()),
+        *(f"Classifier {c.name}: {sentence.removeprefix(f'{c.name}: ')}" for c in summary.classifiers for sentence in c.warnings()),
         "The licences of the documents are those of their authors; nothing here says that they may be used for a given purpose.",
     ]
 
@@ -41,7 +41,7 @@ def _origin(contents: Contents) -> list[str]:
         if count > ONE_HOST * contents.documents:
             found.append(f"{count / contents.documents:.0%} of the documents come from one host, {host}, and have its views and habits.")
     if any(source.startswith("/") for source in contents.sources):
-        found.append("The column `source` holds paths of the machine on which the run was made.")
+        found.append("The column "source" holds paths of the machine on which the run was made.")
     if contents.undated:
         found.append(f"{number(contents.undated)} documents do not say when they were fetched.")
     return found
@@ -74,7 +74,7 @@ def _filters(summary: Summary, steps: dict[str, dict[str, Any]]) -> list[str]:
 
 def _personal(pii: list[Row]) -> list[str]:
     if not pii:
-        return ["Personal data was neither looked for nor replaced (the filter stage had no step `pii`)."]
+        return ["Personal data was neither looked for nor replaced (the filter stage had no step pii)."]
     found = ["Personal data and secrets were found by their form alone: names, and what no form gives away, are left as they were."]
     left = [row.found.kind for row in pii if row.found.known and row.found.placeholder is None]
     return found + ([f"Found, counted, and left as they were: {', '.join(left)}."] if left else [])

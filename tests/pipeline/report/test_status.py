@@ -203,8 +203,16 @@ def test_a_run_on_a_store(gated, crawl) -> None:
     assert read_status(folder)["state"] == "complete"
 
 
-GOOD = {"host": HOSTILE, "process": 1, "began": "2026-01-01T00:00:00.000+00:00", "ended": "2026-01-01T00:00:10.000+00:00", "stages": ["ingest"],
-        "failure": f"x {HOSTILE}", "stages_began": {}, "phases": []}  # fmt: skip
+GOOD = {
+    "host": HOSTILE,
+    "process": 1,
+    "began": "2026-01-01T00:00:00.000+00:00",
+    "ended": "2026-01-01T00:00:10.000+00:00",
+    "failure": f"x {HOSTILE}",
+    "stages": ["ingest"],
+    "stages_began": {},
+    "phases": [],
+}
 
 
 @pytest.mark.parametrize(
@@ -220,7 +228,7 @@ GOOD = {"host": HOSTILE, "process": 1, "began": "2026-01-01T00:00:00.000+00:00",
 )
 def test_what_a_run_says_may_be_damaged_or_hostile(tmp_path, corpusmill, content: str, state: str) -> None:
     run = write_run(tmp_path / "run", ("ingest",))
-    run.stage("filter", [{"report/part-00000.parquet": b""}], finish=False)
+    run.stage("filter", [{"some.bin": b""}], finish=False)
     run.storage.write_bytes("progress.json", content.encode())
     run.storage.write_bytes(".lock", b"")
     status = read_status(str(run.folder))
