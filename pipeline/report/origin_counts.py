@@ -93,11 +93,12 @@ def count_shards(reader: RunReader, stage: str, columns: Iterable[str]) -> dict[
     schema = reader.schema(stage, "data")
     wanted = [column for column in columns if schema is not None and column in schema.names]
     tallies = {column: Tally() for column in wanted}
+    there = set(reader.stages[stage].outputs("data/"))
 
     def work(piece: tuple[int, str, int]) -> tuple[dict[str, pa.Table], list[str]]:
         own = copy.copy(reader)
         own.warnings = []
-        return _count_shard(own, stage, piece[1], wanted), own.warnings
+        return _count_shard(own, stage, piece[1], wanted, there), own.warnings
 
     for found, warnings in in_threads(work, shards(reader, stage)) if wanted else ():
         for sentence in warnings:
@@ -107,9 +108,9 @@ def count_shards(reader: RunReader, stage: str, columns: Iterable[str]) -> dict[
     return tallies
 
 
-def _count_shard(reader: RunReader, stage: str, report: str, wanted: Sequence[str]) -> dict[str, pa.Table]:
+def _count_shard(reader: RunReader, stage: str, report: str, wanted: Sequence[str], there: set[str]) -> dict[str, pa.Table]:
     data = report.replace("report/", "data/", 1)
-    if data not in reader.stages[stage].outputs("data/"):
+    if data not in there:
         return {}
     decided = [table for _, table in reader.shard_groups(stage, report, ["kept", "chars_out"])]
     documents = [table for _, table in reader.shard_groups(stage, data, wanted)]

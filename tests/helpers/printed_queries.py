@@ -1,6 +1,7 @@
 """A report as it was written: its queries, and the numbers that stand in what names a query by `data-query`."""
 
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -71,7 +72,7 @@ class Printed(HTMLParser):
                 return
 
     def handle_data(self, data: str) -> None:
-        for place, (tag, known) in enumerate(self._stack):
+        for tag, known in self._stack:
             if tag == "details" and known.get("class") == "query":
                 if self._stack[-1][0] == "code":
                     key = f"{known['id']}"
@@ -104,3 +105,45 @@ def is_shown(number: str, values: list[Any]) -> bool:
     numbers = [float(value) for value in values if isinstance(value, int | float | Decimal) and not isinstance(value, bool)]
     named = any(number in NUMBER.findall(value) for value in values if isinstance(value, str))
     return named or any(abs(scale * value - printed) <= close for value in numbers for scale in (1, 100))
+
+
+def charted(figure: dict[str, Any]) -> list[float]:
+    """The numbers that a chart draws: the heights of its bars and points."""
+    return [y for trace in figure["data"] for y in trace.get("y", []) if isinstance(y, int | float)]
+
+
+def not_given(folder: str, html: str) -> list[str]:
+    """What the page of a run shows and the queries printed on it do not give: a sentence for each number, table and chart."""
+    from corpusmill.pipeline.report.query.run import open_run
+
+    page, run, missing = Printed(html), open_run(folder), []
+    for marked in page.marked:
+        what = f"{marked.tag} of {marked.title!r}"
+        if marked.query not in page.sql:
+            missing.append(f"{what}: no query")
+            continue
+        rows = run.sql(page.sql[marked.query]).fetchall()
+        by_row = marked.tag == "table" and len(rows) == len([row for row in marked.rows if row])
+        shown = [row for row in marked.rows if row]
+        for place, row in enumerate(shown):
+            values = list(rows[place]) if by_row else [value for each in rows for value in each]
+            numbers = [number for text in row for number in NUMBER.findall(text)]
+            missing += [f"{what}, row {place + 1}: {number}" for number in numbers if not is_shown(number, values)]
+        if marked.chart is not None:
+            values = [value for each in rows for value in each if isinstance(value, int | float | Decimal)]
+            drawn = charted(page.figures[marked.chart])
+            missing += [f"{what}: {y} is drawn" for y in drawn if y and not any(math.isclose(y, value, rel_tol=1e-9) for value in values)]
+    return missing
+
+
+def not_reproduced(folder: str) -> list[str]:
+    """What of a run's page its queries do not give, and how they differ from what the page was made of."""
+    from corpusmill.pipeline.report.html import render_body
+    from corpusmill.pipeline.report.page import whole_page
+    from corpusmill.pipeline.report.query.run import open_run
+    from corpusmill.pipeline.report.shown_check import check, sentences
+    from corpusmill.pipeline.report.summary import read_summary
+
+    body, page = render_body(read_summary(folder))
+    bad = [checked for checked in check(open_run(folder), list(page.queries.values())) if not checked.good]
+    return [*(sentence for checked in bad for sentence in sentences(checked)), *not_given(folder, whole_page("", body, page.figures))]

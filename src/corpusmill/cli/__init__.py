@@ -12,6 +12,7 @@ COMMANDS = (
     "run",
     "look",
     "documents",
+    "query",
     "explore",
     "live",
     "tokens",

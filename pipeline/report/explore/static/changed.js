@@ -2,7 +2,7 @@
 import { ask } from "./api.js";
 import { byId, el, refill } from "./dom.js";
 import { attempt } from "./errors.js";
-import { many, value } from "./format.js";
+import { many, member, value } from "./format.js";
 import { ruleNamed, stageOf } from "./run.js";
 import { opener, verdict } from "./rows.js";
 import { settings } from "./state.js";
@@ -25,6 +25,6 @@ export function drawChanged(state) {
 function item(row, state) {
   const columns = new Set([...state.set.keys()].map((rule) => ruleNamed(stageOf(state), rule)?.column).filter(Boolean));
   return el("li", {}, verdict(row.kept), " ", opener(row),
-    [...columns].map((column) => el("span", { class: "soft" }, " · ", line(column), ` ${value(row.values[column])}`)),
+    [...columns].map((column) => el("span", { class: "soft" }, " · ", line(column), ` ${value(member(row.values, column))}`)),
     row.failed.length > 0 && el("span", { class: "soft" }, " · failed ", line(row.failed.join(", "))));
 }

@@ -86,7 +86,8 @@ function draw() {
 
 function headers(columns, state) {
   const fixed = (label) => el("th", { scope: "col" }, label);
-  return [fixed("Decision"), sortable("url", "Address", state, ""), fixed("Rules that fired"), fixed("Language"), sortable("chars_in", "Characters", state), ...columns.map((column) => sortable(column.name, column.name, state))];
+  const chosen = columns.map((column) => sortable(column.name, column.name, state));
+  return [fixed("Decision"), sortable("url", "Address", state, ""), chosen, fixed("Rules that fired"), fixed("Language"), sortable("chars_in", "Characters", state)];
 }
 
 /** A header that orders the list: first the least on top, then the greatest, then the order of the crawl again. */

@@ -1,7 +1,7 @@
 /** Where to begin: the rule that removed most, what may have been dropped wrongly, and what to change. Stands where a document will. */
 import { ask, isStale } from "./api.js";
 import { button, el, refill } from "./dom.js";
-import { comparison, condition, count, many, share, value } from "./format.js";
+import { comparison, condition, count, many, member, share, value } from "./format.js";
 import { nearMisses, rulesByFired, run, stageOf } from "./run.js";
 import { opener } from "./rows.js";
 import { current, filters, go, NO_FILTERS } from "./state.js";
@@ -51,7 +51,7 @@ async function nearest(stage, rule, part) {
   asked.append("limit", "3");
   try {
     const { rows } = await ask("guide", "documents", asked);
-    const reason = (row) => rule.column && [" ", el("span", { class: "soft" }, label(rule.column), ` ${value(row.values[rule.column])}, ${comparison(rule)} `, line(value(rule.threshold)))];
+    const reason = (row) => rule.column && [" ", el("span", { class: "soft" }, label(rule.column), ` ${value(member(row.values, rule.column))}, ${comparison(rule)} `, line(value(rule.threshold)))];
     refill(part, el("ul", {}, rows.map((row) => el("li", {}, opener(row), reason(row)))));
   } catch (error) {
     if (!isStale(error)) part.textContent = error.message;

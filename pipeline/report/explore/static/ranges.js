@@ -58,7 +58,7 @@ function load() {
     histogram = await ask("histogram", "histogram", asked);
     byId("range-said").textContent = described(histogram);
     byId("range-chart").setAttribute("aria-label", plain(`Histogram of ${name}: ${described(histogram)}`));
-    await drawHistogram(byId("range-chart"), histogram, { marks: marks(name), range: chosen(name), onRange: (low, high) => set(rounded(low, high)) });
+    await drawHistogram(byId("range-chart"), histogram, { marks: marks(name), range: chosen(name), onRange: drawnRange });
   });
 }
 
@@ -72,7 +72,13 @@ function chosen(name) {
   return low.has(name) || high.has(name) ? [low, high].map((map) => (map.has(name) ? Number(map.get(name)) : null)) : null;
 }
 
-/** A range that was drawn with the mouse: whole where the values are, else to a hundredth of a bin. */
+/** A range was drawn with the mouse: what one had begun to type ends with it. */
+function drawnRange(low, high) {
+  if (byId("ranges").contains(document.activeElement)) document.activeElement.blur();
+  set(rounded(low, high));
+}
+
+/** Its ends: whole where the values are, else to a hundredth of a bin. */
 function rounded(low, high) {
   if (histogram.whole) return { low: String(Math.ceil(low)), high: String(Math.floor(high)) };
   return { low: String(Number(low.toPrecision(4))), high: String(Number(high.toPrecision(4))) };

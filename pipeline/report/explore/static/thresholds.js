@@ -4,7 +4,7 @@ import { drawChanged } from "./changed.js";
 import { forget } from "./charts.js";
 import { bar, button, byId, el, refill } from "./dom.js";
 import { attempt } from "./errors.js";
-import { count, roughly, share } from "./format.js";
+import { count, member, roughly, share } from "./format.js";
 import { openRecipe } from "./recipe.js";
 import { drawFixed, showFixed } from "./fixed.js";
 import { rulesByFired, stageOf } from "./run.js";
@@ -23,7 +23,7 @@ const inView = new IntersectionObserver((entries) => {
 }, { rootMargin: "200px" });
 
 export function startThresholds() {
-  byId("thresholds").append(el("div", { id: "effect", class: "effect" }), el("div", { id: "changed" }), el("div", { id: "sliders", class: "sliders" }), el("div", { id: "fixed" }));
+  byId("thresholds").append(el("h2", {}, "Thresholds"), el("div", { id: "effect", class: "effect" }), el("div", { id: "changed" }), el("div", { id: "sliders", class: "sliders" }), el("div", { id: "fixed" }));
   watch((state, changed) => {
     if (changed("stage")) build(state);
     if (changed("set", "stage")) follow(state);
@@ -81,7 +81,7 @@ async function update() {
 
 function draw() {
   const rules = new Map(answer.rules.map((rule) => [rule.rule, rule]));
-  sliders.forEach((slider) => slider.tell(rules.get(slider.rule.rule), answer.found[slider.rule.rule]));
+  sliders.forEach((slider) => slider.tell(rules.get(slider.rule.rule), member(answer.found, slider.rule.rule)));
   const { rows } = stageOf(current());
   const { before, after, gained, lost } = answer;
   refill(byId("effect"),
