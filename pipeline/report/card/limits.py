@@ -41,7 +41,7 @@ def _origin(contents: Contents) -> list[str]:
         if count > ONE_HOST * contents.documents:
             found.append(f"{count / contents.documents:.0%} of the documents come from one host, {host}, and have its views and habits.")
     if any(source.startswith("/") for source in contents.sources):
-        found.append("The column "source" holds paths of the machine on which the run was made.")
+        found.append('The column "source" holds paths of the machine on which the run was made.')
     if contents.undated:
         found.append(f"{number(contents.undated)} documents do not say when they were fetched.")
     return found
