@@ -1,5 +1,6 @@
 """How far a run is, looked at while it goes: killed, failed, gone on with, on Ray and on a store; counts are those of its manifest."""
 
+import io
 import json
 import random
 import re
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 from built_run import HOSTILE, write_run
+from rich.console import Console
 
 from corpusmill.pipeline.engine import Engine, InlineEngine
 from corpusmill.pipeline.errors import CorpusmillError
@@ -22,6 +24,7 @@ from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.report.html import render_body
 from corpusmill.pipeline.report.status import read_status
+from corpusmill.pipeline.report.status_view import show_status
 from corpusmill.pipeline.report.summary import read_summary
 from corpusmill.pipeline.run import execute, new_plan
 from corpusmill.pipeline.storage import Storage
@@ -235,6 +238,32 @@ def test_what_a_run_says_may_be_damaged_or_hostile(tmp_path, corpusmill, content
     assert status["state"] == state and stages(status) == {"ingest": "complete", "filter": "unfinished", "dedup": "not run"}
     code, out, _ = corpusmill("status", run.folder)
     assert code == 1 and b"\x1b" not in out and "\u202e" not in out.decode()
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_watching_ends_with_the_run(tmp_path, capsys, as_json: bool) -> None:
+    run = write_run(tmp_path / "run", ("ingest",))
+    run.json("progress.json", {**GOOD, "ended": None, "failure": None, "stages_began": {"ingest": GOOD["began"]}})
+    waited: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        run.json("progress.json", {**GOOD, "ended": None, "failure": None} if len(waited) < 3 else GOOD)
+
+    console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    assert show_status(str(run.folder), console, watch=True, as_json=as_json, wait=wait) == 1
+    assert waited == [2.0] * 3
+    if as_json:
+        assert [json.loads(line)["state"] for line in capsys.readouterr().out.splitlines()] == ["unknown"] * 3 + ["failed"]
+    else:
+        drawn = console.file.getvalue()
+        assert drawn.count("56 kept") >= 5  # four looks, and the last once more below
+        assert "It failed" in drawn and "\x1b]0" not in drawn
+
+
+def test_a_folder_that_is_no_run_is_one_sentence(tmp_path, corpusmill) -> None:
+    code, _, error = corpusmill("status", tmp_path, "--watch")
+    assert code == 2 and "not a run's folder" in error
 
 
 def test_a_training(tmp_path) -> None:
