@@ -14,6 +14,7 @@ COMMANDS = (
     "documents",
     "explore",
     "live",
+    "verify",
     "tokens",
     "sft",
     "model",
