@@ -20,9 +20,10 @@ from typing import Any
 
 from corpusmill.pipeline.engine import Done, Failed, InlineEngine, Job, Performer, failure
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.live import log_failure
 from corpusmill.pipeline.ray_share import Share, share_out
 from corpusmill.pipeline.stage import Piece
-from corpusmill.pipeline.storage import is_remote
+from corpusmill.pipeline.storage import Storage, is_remote
 
 ADDRESS = "RAY_ADDRESS"
 LOCAL = "local"
@@ -145,7 +146,7 @@ class _Dispatch:
         self.share = share
         self.actor_class = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus)(PieceActor)
         self.job = ray.put(job)
-        self.stage = job.stage
+        self.folder, self.stage = Storage(job.run_root), job.stage
         self.waiting = deque(pieces)
         self.deaths: Counter[str] = Counter()
         self.actors: set[Any] = set()
@@ -207,6 +208,7 @@ class _Dispatch:
             return Failed(key, f"{self.stage}, task {key} ({where}): its process died {self.deaths[key]} times ({cause}).", 1, str(error))
         if piece is not None:
             _tell(f"{self.stage}, task {key}: its process died ({cause}); it is done again.")
+            log_failure(self.folder, self.stage, piece.key, f"its process died ({cause}); it is done again.")
             self.waiting.appendleft(piece)
         self._add_actor()
         return None

@@ -23,11 +23,21 @@ from corpusmill.pipeline.stage import Piece
 from corpusmill.pipeline.storage import Storage
 
 PROGRESS = "progress.json"
+#: Where the traces of failed tasks go, and what is said of processes that died; only of local runs, for stores can't append.
+ERRORS = "errors.log"
 
 
 def utc_now() -> str:
     """The time in UTC as ISO 8601, to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def log_failure(run: Storage, stage: str, task: str, text: str) -> None:
+    """Appends to `RUN/errors.log`: a line with stage and task, the text, and a blank line, by which whoever counts them knows the next."""
+    if not run.remote:
+        os.makedirs(run.root, exist_ok=True)
+        with open(run.path(ERRORS), "a") as log:
+            log.write(f"{stage} {task}\n{text.rstrip()}\n\n")
 
 
 class Live:

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ import corpusmill
 from corpusmill.pipeline.config import Config, config_digest
 from corpusmill.pipeline.engine import Done, Engine, Failed, Job, failure, peak_memory_mb, publish_output
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.live import Live
+from corpusmill.pipeline.live import Live, log_failure
 from corpusmill.pipeline.manifest import MANIFEST, TRIAL, FileRef, Manifest, TaskRow, task_identity
 from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.recipe import STAGES
@@ -28,7 +27,6 @@ DATA_STAGES = ("ingest", "filter", "dedup")
 WORKING = ("checkpoints/", "logs/", "manifest/")
 #: Where times and memory go: they differ between equal runs, so they stay out of manifests and reports.
 METRICS = "metrics.jsonl"
-ERRORS = "errors.log"
 
 
 @cache
@@ -233,10 +231,7 @@ class StageRun:
         self.performed += 1
 
     def _fail(self, failed: Failed) -> None:
-        if not self.run.remote:
-            os.makedirs(self.run.root, exist_ok=True)
-            with open(self.run.path(ERRORS), "a") as log:
-                log.write(f"{self.stage.name} {failed.key}\n{failed.trace.rstrip()}\n\n")  # whoever counts goes by the blank line
+        log_failure(self.run, self.stage.name, failed.key, failed.trace)
         error = InputError if failed.exit_code == InputError.exit_code else CorpusmillError
         raise error(failed.message)
 

@@ -1,7 +1,7 @@
 """Which rows of a table to look at, and in which order: choices from outside as SQL with parameters over a run's tables."""
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,12 +50,13 @@ class Choice:
 
 @dataclass
 class Rows:
-    """A table (`scan` is SQL that reads it, `columns` has its names and DuckDB's types) and conditions on its rows."""
+    """A table (`scan` gives SQL that reads it, `columns` has its names and DuckDB's types) and conditions on its rows."""
 
     connection: duckdb.DuckDBPyConnection
-    scan: str
+    scan: Callable[[], str]
+    guarded: Callable[[Callable[[], Any]], Any]  # carries out what reads, without damaged shards; an error is an InputError
     name: str  # of the table, for sentences
-    columns: dict[str, str]
+    columns: dict[str, str] = field(default_factory=dict)
     conditions: list[str] = field(default_factory=list)
     values: list[Any] = field(default_factory=list)
 
@@ -64,27 +65,49 @@ class Rows:
         self.conditions.append(condition)
         self.values += values
 
+    def without_conditions(self) -> "Rows":
+        """All rows of the same table."""
+        return Rows(self.connection, self.scan, self.guarded, self.name, self.columns)
+
     @property
     def where(self) -> str:
         return f" WHERE {' AND '.join(f'({condition})' for condition in self.conditions)}" if self.conditions else ""
 
     def count(self) -> int:
-        return int(self.query(f"SELECT count(*) FROM {self.scan}{self.where}", self.values).fetchall()[0][0])
+        return int(self.select("count(*)")[0][0])
+
+    def select(self, what: str, end: str = "") -> list[tuple[Any, ...]]:
+        """Rows of `SELECT what` over those that meet the conditions, as tuples."""
+        found: list[tuple[Any, ...]] = self.guarded(
+            lambda: self._run(f"SELECT {what} FROM {self.scan()}{self.where}{end}", self.values).fetchall()
+        )
+        return found
 
     def read(self, columns: Iterable[str], order: str, limit: int, offset: int = 0) -> Iterator[dict[str, Any]]:
-        """Rows as Python values in an order (SQL); `limit` 0 means all."""
+        """Rows as Python values in an order (SQL); `limit` 0 means all, which are read piece by piece."""
         names = ", ".join(identifier(name) for name in columns)
         end = (f" LIMIT {int(limit)}" if limit else "") + (f" OFFSET {int(offset)}" if offset else "")
-        found = self.query(f"SELECT {names} FROM {self.scan}{self.where}{order}{end}", self.values)
-        batches: pa.RecordBatchReader = found.to_arrow_reader(BATCH)
-        return (row for batch in batches for row in batch.to_pylist())
 
-    def query(self, sql: str, values: list[Any]) -> duckdb.DuckDBPyRelation:
-        """Runs a query. Raises InputError with one sentence where DuckDB can't: a file that is damaged, above all."""
+        def found() -> duckdb.DuckDBPyRelation:
+            return self._run(f"SELECT {names} FROM {self.scan()}{self.where}{order}{end}", self.values)
+
+        if limit:
+            yield from self.guarded(lambda: found().to_arrow_table()).to_pylist()
+            return
         try:
-            return self.connection.cursor().sql(sql, params=values or None)
-        except duckdb.Error as error:
-            raise InputError(f"{self.name}: can't be read ({safe_line(str(error), 300)}).") from error
+            for batch in self.guarded(lambda: found().to_arrow_reader(BATCH)):
+                yield from batch.to_pylist()
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            raise InputError(f"{self.name}: a shard can't be read ({safe_line(str(error), 300)}).") from error
+
+    def describe(self) -> "Rows":
+        """Finds the columns out."""
+        described = self.guarded(lambda: self._run(f"DESCRIBE SELECT * FROM {self.scan()}", []).fetchall())
+        self.columns = {name: kind for name, kind, *_ in described}
+        return self
+
+    def _run(self, sql: str, values: list[Any]) -> duckdb.DuckDBPyRelation:
+        return self.connection.cursor().sql(sql, params=values or None)
 
     def column(self, name: str, numeric: bool = False) -> str:
         """A column in SQL. Raises InputError where the table has none of that name, or where it holds no numbers."""
@@ -141,8 +164,13 @@ def report_rows(run: Run, stage: str | None, rules: Iterable[str] = ()) -> tuple
 
 def table_rows(run: Run, table: str, name: str, needed: Iterable[str] = ()) -> Rows:
     """The rows of one of a run's tables. Raises InputError where it can't be read or lacks a column that it needs."""
-    rows = Rows(run.connection, run.scan(table), name, {})
-    rows.columns = _described(rows)
+
+    def scan() -> str:
+        if table not in run.tables:
+            raise InputError(f"{name}: none of its shards can be read.")
+        return run.scan(table)
+
+    rows = Rows(run.connection, scan, lambda action: run.guarded(action, lambda: table), name).describe()
     lacking = [column for column in needed if column not in rows.columns]
     if lacking:
         raise InputError(f"{name}: its report is of another version (no column {shown(lacking[0])}).")
@@ -151,13 +179,14 @@ def table_rows(run: Run, table: str, name: str, needed: Iterable[str] = ()) -> R
 
 def file_rows(path: str) -> Rows:
     """The rows of one Parquet file."""
-    rows = Rows(duckdb.connect(":memory:"), f"read_parquet([{quoted(path)}])", path, {})
-    rows.columns = _described(rows)
-    return rows
 
+    def guarded(action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except duckdb.Error as error:
+            raise InputError(f"{path}: can't be read ({safe_line(str(error), 300)}).") from error
 
-def _described(rows: Rows) -> dict[str, str]:
-    return {name: kind for name, kind, *_ in rows.query(f"DESCRIBE SELECT * FROM {rows.scan}", []).fetchall()}
+    return Rows(duckdb.connect(":memory:"), lambda: f"read_parquet([{quoted(path)}])", guarded, path).describe()
 
 
 def _declared(run: Run, stage: str) -> set[str]:
@@ -167,7 +196,7 @@ def _declared(run: Run, stage: str) -> set[str]:
 def fired_rules(run: Run, stage: str) -> set[str]:
     """The rules that a document of the stage has failed."""
     rows = table_rows(run, f"{stage}_report", stage, REPORT.names)
-    return {str(name) for (name,) in rows.query(f"SELECT DISTINCT unnest(failed) FROM {rows.scan}", []).fetchall()}
+    return {str(name) for (name,) in rows.select("DISTINCT unnest(failed)")}
 
 
 def check_rules(run: Run, stage: str, rules: Iterable[str]) -> None:
@@ -211,7 +240,7 @@ def _property(rows: Rows, column: str, wanted: str, run: Run | None) -> tuple[st
         if run is not None and f"{stage}_report" in run.tables:
             other = table_rows(run, f"{stage}_report", stage)
             if {column, "id"} <= set(other.columns):
-                return f"id IN (SELECT id FROM {other.scan} WHERE {identifier(column)} = ?)", wanted
+                return f"id IN (SELECT id FROM {other.scan()} WHERE {identifier(column)} = ?)", wanted
     raise InputError(f"{rows.name}: no report says a document's {column}, so --{column} has no meaning here.")
 
 
@@ -220,5 +249,5 @@ def property_values(rows: Rows, column: str) -> list[str]:
     value = HOST if column == "host" else identifier(column)
     if ("url" if column == "host" else column) not in rows.columns:
         return []
-    found = rows.query(f"SELECT {value} AS value, count(*) AS n FROM {rows.scan} GROUP BY 1 ORDER BY n DESC LIMIT 10000", [])
-    return [str(name) for name, _ in found.fetchall() if name]
+    found = rows.without_conditions().select(f"{value} AS value, count(*) AS documents", " GROUP BY 1 ORDER BY documents DESC LIMIT 10000")
+    return [str(name) for name, _ in found if name]

@@ -1,6 +1,8 @@
 """`diff`: what two runs keep and drop differently, which rules did it, and how that changes what they keep."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from rich.console import Console
@@ -8,7 +10,7 @@ from rich.console import Console
 from corpusmill.pipeline.report.choose import Rows, table_rows
 from corpusmill.pipeline.report.diff_columns import QUANTILES, ColumnChange, read_columns
 from corpusmill.pipeline.report.diff_documents import Counts, Pair, RuleCount, open_pair, read_counts, read_properties, read_rules
-from corpusmill.pipeline.report.diff_recipes import read_settings
+from corpusmill.pipeline.report.diff_recipes import ABSENT, read_settings
 from corpusmill.pipeline.report.machine import as_json
 from corpusmill.pipeline.report.query.run import Run
 from corpusmill.pipeline.report.read import Rule
@@ -107,7 +109,7 @@ def compare(a: str, b: str, wanted: Wanted) -> Difference:
             columns=columns,
             columns_of_one=alone,
             properties=read_properties(pair),
-            settings=read_settings(pair.runs["a"].reader, pair.runs["b"].reader),
+            settings=_settings(pair),
             samples={f"only_{side}": _samples(pair, side, wanted) for side in pair.runs},
             notes=_notes(pair),
         )
@@ -115,6 +117,16 @@ def compare(a: str, b: str, wanted: Wanted) -> Difference:
 
 def _thresholds(run: Run, stages: list[str]) -> dict[tuple[str, str], Rule]:
     return {(stage, rule.rule): rule for stage in stages for rule in run.rules(stage)}
+
+
+def _settings(pair: Pair) -> list[tuple[str, Any, Any]]:
+    """What `run.json` says differently; for a threshold that one recipe leaves to its preset, the one that the stage applied."""
+    rows = read_settings(pair.runs["a"].reader, pair.runs["b"].reader)
+    presets = [{f"filter.thresholds.{rule.rule}": rule.threshold for rule in run.rules("filter")} for run in pair.runs.values()]
+    return [
+        (key, *(preset.get(key, value) if value == ABSENT else value for value, preset in zip(values, presets, strict=True)))
+        for key, *values in rows
+    ]
 
 
 def _samples(pair: Pair, side: str, wanted: Wanted) -> list[Sample]:
@@ -149,4 +161,22 @@ def _notes(pair: Pair) -> list[str]:
         if unfinished:
             notes.append(f"{side.upper()}: {', '.join(unfinished)} not finished, so it has not decided about all documents yet.")
         notes += [f"{side.upper()}: {warning}" for warning in run.warnings]
+        notes += [f"{side.upper()}: {sentence}" for sentence in _stale(pair, side)]
     return notes
+
+
+def _stale(pair: Pair, side: str) -> Iterator[str]:
+    """Stages that have worked on other documents than the stage before lets through now."""
+    run = pair.runs[side]
+    counts = {
+        stage: pair.query(f"SELECT count(*), count(*) FILTER (kept) FROM {pair.scan(side, f'{stage}_report')}")[0]
+        for stage in pair.stages
+        if run.reader.stages[stage].status == "complete"
+    }
+    for before, stage in pairwise(pair.stages):
+        if before in counts and stage in counts and counts[before][1] != counts[stage][0]:
+            came, kept, root = counts[stage][0], counts[before][1], run.reader.storage.root
+            yield (
+                f"{stage} has decided about {came:,} documents, but {before} lets {kept:,} through now: "
+                f"carry it out again (corpusmill {stage} {root}), or compare with --stage {before}."
+            )

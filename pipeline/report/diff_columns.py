@@ -51,7 +51,7 @@ def read_columns(pair: Pair) -> tuple[list[ColumnChange], list[str]]:
             changes += [_change(pair, stage, place, name) for place, name in enumerate(both)]
             for side in SIDES:
                 pair.connection.execute(f"DROP TABLE values_{side}")
-    return sorted(changes, key=lambda change: (-1 if change.distance is None else change.distance), reverse=True), alone
+    return sorted(changes, key=lambda change: -1 if change.distance is None else change.distance, reverse=True), alone
 
 
 def _kept_values(pair: Pair, side: str, stage: str, level: int, columns: list[str]) -> str:

@@ -7,13 +7,12 @@ disk where memory is short.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import duckdb
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.report.query.run import Run, open_run, quoted
+from corpusmill.pipeline.report.query.run import Run, open_run
 from corpusmill.pipeline.report.safe import safe_line
 
 #: What DuckDB may take before it uses the disk.
@@ -33,7 +32,7 @@ class Counts:
 
 @dataclass
 class RuleCount:
-    """One rule in both runs: how many documents it fails, how many of these the other run keeps, and how many of those no other rule fails."""
+    """One rule in both runs: how many documents it fails, how many of these the other run keeps, and how many of those fail no other."""
 
     stage: str
     rule: str
@@ -69,14 +68,14 @@ def open_pair(a: str, b: str, stage: str | None) -> Iterator[Pair]:
     runs = {"a": open_run(a), "b": open_run(b)}
     stages = _stages(runs, stage)
     connection = runs["a"].connection
-    with TemporaryDirectory(prefix="corpusmill-diff-") as scratch, _one_sentence(runs):
-        connection.execute(f"SET temp_directory = {quoted(scratch)}")
+    with _one_sentence(runs):
         connection.execute(f"SET memory_limit = '{MEMORY}'")
         connection.execute("SET preserve_insertion_order = false")
         pair = Pair(runs, stages, connection)
         _match(pair)
         yield pair
-        connection.close()
+    for run in runs.values():
+        run.close()
 
 
 @contextmanager

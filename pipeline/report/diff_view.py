@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections import Counter
 from typing import Any
 
 from rich.console import Console
@@ -20,6 +21,8 @@ from corpusmill.pipeline.report.tables import cell, limit, share, show, table
 RULES, COLUMNS, VALUES, SETTINGS = 15, 12, 8, 40
 #: Columns of a terminal from which the tables say more.
 WIDE = 110
+#: A table, and what to say of rows that are left out.
+Shown = tuple[Table, str]
 OUTCOMES = {
     "both": "kept by both", "only_a": "kept by A only", "only_b": "kept by B only", "neither": "kept by neither",
     "kept_unseen_b": "kept by A, never seen by B", "dropped_unseen_b": "dropped by A, never seen by B",
@@ -37,10 +40,10 @@ def show_difference(found: Difference, wanted: Wanted, console: Console) -> None
     wide = console.width >= WIDE
     tables = [_outcomes(found), _settings(found), _rules(found, wide), _columns(found, wanted, wide)]
     tables += [_values(name, rows) for name, rows in found.properties.items()]
-    for made in tables:
-        if made is not None and made.row_count:
+    for made, more in tables:
+        if made.row_count:
             console.print()
-            show(made, console)
+            show(made, console, more)
     if found.columns_of_one:
         console.print(Text(f"Measured by one run alone: {safe_line(', '.join(found.columns_of_one), 600)}", style="dim"))
     for side in found.folders:
@@ -57,7 +60,7 @@ def _verdict(found: Difference) -> str:
     return f"A keeps {a:,} documents, B {b:,}{change}; they decide differently about {moved:,} ({what})."
 
 
-def _outcomes(found: Difference) -> Table:
+def _outcomes(found: Difference) -> Shown:
     tokens = any(counts.tokens is not None for counts in found.counts.values())
     made = table("Documents", "", ">documents", ">share", ">characters", *([">tokens"] if tokens else []))
     total = sum(counts.documents for counts in found.counts.values())
@@ -65,43 +68,43 @@ def _outcomes(found: Difference) -> Table:
         counts = found.of(name)
         if counts.documents or name in ("both", "only_a", "only_b", "neither"):
             made.add_row(title, *_numbers(counts, total), *([cell(counts.tokens)] if tokens else []))
-    return made
+    return made, ""
 
 
 def _numbers(counts: Counts, total: int) -> tuple[str, str, str]:
     return number(counts.documents), share(counts.documents, total), number(counts.characters)
 
 
-def _settings(found: Difference) -> Table | None:
+def _settings(found: Difference) -> Shown:
     made = table("What the recipes, inputs and versions say differently", "key", "A", "B")
     for key, a, b in found.settings[:SETTINGS]:
         made.add_row(cell(key, 120), Text(_said(a)), Text(_said(b)))
-    if len(found.settings) > SETTINGS:
-        made.add_row(Text(f"{len(found.settings) - SETTINGS} more (--json has all)", style="dim"), "", "")
     for column in made.columns:
         column.no_wrap = False
-    return made
+    return made, _left(len(found.settings) - SETTINGS, "--json has all")
 
 
 def _said(value: Any) -> str:
     return safe_line(value if isinstance(value, str) else json.dumps(value, default=str), 200)
 
 
-def _rules(found: Difference, wide: bool) -> Table:
+def _rules(found: Difference, wide: bool) -> Shown:
     """Rules that decided about a document that the other run keeps; with room, the thresholds of both runs."""
     rules = [rule for rule in found.rules if rule.weight]
-    heads = (">A fails", ">B fails", ">A drops, B keeps", ">B drops, A keeps")
-    made = table("Rules: how many documents fail, and which the other run keeps", "rule", *(["A", "B"] if wide else []), *heads)
-    for rule in rules[:RULES]:
+    names = _short([(rule.stage, rule.rule) for rule in rules])
+    heads = (">A fails", ">B fails", ">A drops,\nB keeps", ">B drops,\nA keeps")
+    made = table("Rules: documents that fail them, and those that the other run keeps", "rule", *(["A", "B"] if wide else []), *heads)
+    for rule, name in zip(rules[:RULES], names, strict=False):
         limits = [_limit(found, side, rule) for side in found.folders] if wide else []
-        both = f"{safe_line(rule.stage, 20)}: {safe_line(rule.rule, 60)}"
         counts = [*rule.fired.values(), *rule.other_keeps.values()]
-        made.add_row(Text(both), *map(Text, limits), *map(number, counts))
-    if rules[RULES:]:
-        made.add_row(Text(f"{len(rules) - RULES} more rules (--json has all)", style="dim"))
-    for column in made.columns[-2:]:
-        column.no_wrap, column.min_width = False, 8
-    return made
+        made.add_row(Text(name), *map(Text, limits), *map(number, counts))
+    return made, _left(len(rules) - RULES, "--json has all")
+
+
+def _short(names: list[tuple[str, str]]) -> list[str]:
+    """Names of rules or values, with their stage where another stage has one of that name."""
+    several = Counter(name for _, name in names)
+    return [safe_line(name if several[name] == 1 else f"{stage}: {name}", 60) for stage, name in names]
 
 
 def _limit(found: Difference, side: str, rule: RuleCount) -> str:
@@ -109,19 +112,16 @@ def _limit(found: Difference, side: str, rule: RuleCount) -> str:
     return limit(known) if known is not None else ""
 
 
-def _columns(found: Difference, wanted: Wanted, wide: bool) -> Table:
+def _columns(found: Difference, wanted: Wanted, wide: bool) -> Shown:
     """Values whose distribution changed, by the distance of Kolmogorov and Smirnov; with room, more quantiles."""
     shown = [change for change in found.columns if change.distance or wanted.all_columns]
     shown = shown if wanted.all_columns else shown[:COLUMNS]
     heads = [">5% A", ">B", ">median A", ">B", ">95% A", ">B"] if wide else [">median A", ">B", ">mean A", ">B"]
-    made = table("Values of what they keep, by how much their distribution changed (Kolmogorov-Smirnov)", "value", ">distance", *heads)
-    for change in shown:
+    made = table("Values of what they keep (K-S: how far their distributions are apart)", "value", ">K-S", *heads)
+    for change, name in zip(shown, _short([(change.stage, change.column) for change in shown]), strict=True):
         distance = "" if change.distance is None else f"{change.distance:.4f}"
-        made.add_row(Text(f"{safe_line(change.stage, 20)}: {safe_line(change.column, 60)}"), distance, *_quantiles(change, wide))
-    left = len(found.columns) - len(shown)
-    if left:
-        made.add_row(Text(f"{left} more: --columns shows all", style="dim"))
-    return made
+        made.add_row(Text(name), distance, *_quantiles(change, wide))
+    return made, _left(len(found.columns) - len(shown), "--columns shows all")
 
 
 def _quantiles(change: ColumnChange, wide: bool) -> list[Text]:
@@ -131,16 +131,18 @@ def _quantiles(change: ColumnChange, wide: bool) -> list[Text]:
     return cells if wide else [*cells, *(cell(run.mean, 16) for run in change.runs.values())]
 
 
-def _values(name: str, rows: list[tuple[str, int, int]]) -> Table | None:
-    """How many documents of each language (host, crawl file) both keep; where there is one value alone, the other tables say it all."""
+def _values(name: str, rows: list[tuple[str, int, int]]) -> Shown:
+    """How many documents of each language (host, crawl file) the runs keep, where that differs."""
     titles = {"language": "Languages", "host": "Hosts", "source": "Crawl files"}
     changed = [row for row in rows if row[1] != row[2]]
     made = table(f"{titles[name]} of what they keep: the largest changes", name, ">A", ">B", ">change")
     for value, a, b in changed[:VALUES]:
         made.add_row(cell(value, 60), number(a), number(b), f"{b - a:+,}")
-    if len(changed) > VALUES:
-        made.add_row(Text(f"{len(changed) - VALUES:,} more", style="dim"))
-    return made
+    return made, _left(len(changed) - VALUES, "--json has all")
+
+
+def _left(count: int, how: str) -> str:
+    return f"{count:,} more ({how})" if count > 0 else ""
 
 
 def _show_samples(found: Difference, side: str, wanted: Wanted, console: Console) -> None:

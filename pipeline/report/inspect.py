@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ Row = dict[str, Any]
 class Wanted:
     """Which rows in which form: `columns` empty means all, `limit` 0 all rows, `form` is `table`, `json` or `csv`."""
 
-    choice: Choice = Choice()
+    choice: Choice = field(default_factory=Choice)
     columns: tuple[str, ...] = ()
     order: str | None = None
     descending: bool = False

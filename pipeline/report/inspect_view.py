@@ -1,11 +1,10 @@
 """Rows on a terminal: in a table where they fit, else one below the other. Numbers are never cut."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from rich.cells import cell_len
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -21,10 +20,8 @@ VALUES = 6
 NO_VALUES = {"source", "offset", "length", "reason"}
 #: Columns of a terminal from which document and decision stand side by side.
 SIDE_BY_SIDE = 72
-#: Characters of a text in a table of chosen columns, at most and at least.
-MOST_TEXT, LEAST_TEXT = 120, 16
-#: Columns of a terminal between two of a table.
-GAP = 3
+#: Characters of a text in a table of chosen columns, at most (on wide terminals a line).
+MOST_TEXT = 120
 Row = dict[str, Any]
 
 
@@ -47,7 +44,7 @@ def show_rows(rows: list[Row], about: Shown, console: Console) -> None:
     if not rows:
         console.print("No such rows." if not about.total else f"No such rows: there are {about.total:,}, and --offset is {about.offset:,}.")
     elif about.columns:
-        show_grid(rows, about, console)
+        _show_grid(rows, about, console)
     elif set(REPORT.names) <= set(rows[0]):
         _show_decisions(rows, about, console)
     else:
@@ -113,33 +110,19 @@ def _decision(row: Row, about: Shown) -> Text:
     return text
 
 
-def show_grid(rows: list[Row], about: Shown, console: Console) -> None:
+def _show_grid(rows: list[Row], about: Shown, console: Console) -> None:
     """One column for each of `about.columns`; where they are too many for the width, a row's values one below the other."""
-    numeric = {name for name in about.columns if all(_is_number(row.get(name)) for row in rows)}
-    cells = [[_cell(row.get(name), console.width) for name in about.columns] for row in rows]
-    widths = [max(cell_len(line[place]) for line in cells) for place in range(len(about.columns))]
-    whole = numeric | {name for name in about.columns if name == "id" or name.endswith("_id")}  # to be copied
-    least = [w if name in whole else min(w, LEAST_TEXT) for name, w in zip(about.columns, widths, strict=True)]
-    heads = [_folded(name, max(12, width)) for name, width in zip(about.columns, widths, strict=True)]
-    least = [max(width, *(cell_len(line) for line in head)) for width, head in zip(least, heads, strict=True)]
-    if sum(least) + GAP * (len(least) - 1) > console.width:
-        _show_blocks(cells, about, console)
-        return
     made = table(about.title)
-    for name, head, width in zip(about.columns, heads, least, strict=True):
-        is_number = name in numeric
-        made.add_column(Text("\n".join(head)), justify="right" if is_number else "left", no_wrap=is_number, min_width=width, overflow="fold")
-    for line in cells:
-        made.add_row(*map(Text, line))
+    for name in about.columns:
+        cells = [_cell(row.get(name), console.width) for row in rows]
+        is_number = all(_is_number(row.get(name)) for row in rows)
+        head = _folded(name, max(12, *map(cell_len, cells)))
+        whole = is_number or name == "id" or name.endswith("_id")  # an id is there to be copied
+        justify: Literal["left", "right"] = "right" if is_number else "left"
+        made.add_column(Text("\n".join(head)), justify=justify, no_wrap=whole, overflow="fold", min_width=max(map(cell_len, head)))
+    for row in rows:
+        made.add_row(*(Text(_cell(row.get(name), console.width)) for name in about.columns))
     show(made, console)
-
-
-def _show_blocks(cells: list[list[str]], about: Shown, console: Console) -> None:
-    console.print(Text(safe_line(about.title, 300), style="bold"))
-    for place, line in enumerate(cells, about.offset):
-        console.print(Text(f"row {place:,}", style="dim"))
-        for name, value in zip(about.columns, line, strict=True):
-            console.print(Padding(Text(f"{safe_line(name, 80)} = {value}"), (0, 0, 0, 2)))
 
 
 def _is_number(value: Any) -> bool:

@@ -82,7 +82,7 @@ def _draw_near(run: Run, rows: Rows, found: Samples) -> None:
     column, choice = rows.column(rule.column, numeric=True), found.choice
     sides = [False, True] if choice.kept is None else [choice.kept]
     for place, kept in enumerate(sides):
-        side = Rows(rows.connection, rows.scan, rows.name, rows.columns)
+        side = rows.without_conditions()
         choose(side, replace(choice, rules=(), alone=False, kept=None), run)
         if kept:
             side.add(f"kept AND NOT {rows.missing(rule.column)} AND NOT ({column} {rule.comparison} ?)", rule.threshold)

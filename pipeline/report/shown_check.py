@@ -7,6 +7,7 @@ from decimal import Decimal
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
+from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.report.safe import safe_line
 from corpusmill.pipeline.report.shown import Shown
 
@@ -47,13 +48,11 @@ def check_report(folder: str) -> Iterator[Checked]:
 
 def check(run: "Run", every: Sequence[Shown]) -> Iterator[Checked]:
     """Runs each query and compares."""
-    import duckdb
-
     for shown in every:
         try:
             found = run.sql(shown.sql)
             yield Checked(shown, tuple(differences(shown, found.columns, found.fetchall())))
-        except duckdb.Error as error:
+        except InputError as error:
             yield Checked(shown, failed=safe_line(str(error), 400))
 
 

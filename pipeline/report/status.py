@@ -61,7 +61,7 @@ class Status:
         found = {
             "run": self.storage.root, "state": state, "sentence": "", "lock": lock,
             **{name: said[name] if said else None for name in ("host", "process", "began", "ended", "failure")},
-            "seconds": _between(said, now), "last_sign_seconds": self._last_sign(stage, now),
+            "seconds": None if state == "abandoned" else _between(said, now), "last_sign_seconds": self._last_sign(stage, now),
             "stages": [self._stage(name, said, stage, going) for name in recipe], "phase": None, "training": None,
             "earlier_phases": [_earlier(phase) for phase in said["phases"] if phase["ended"]] if said else [],
         }  # fmt: skip
@@ -154,7 +154,7 @@ def lock_state(storage: Storage) -> str:
 
 
 def _between(said: dict[str, Any] | None, now: float) -> float | None:
-    """Seconds from the run's begin to its end, or to now."""
+    """Seconds from the run's begin to its end, or to now where it goes on."""
     if said is None:
         return None
     return round(max(0.0, (seconds_of(said["ended"]) if said["ended"] else now) - seconds_of(said["began"])), 1)

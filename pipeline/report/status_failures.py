@@ -1,12 +1,12 @@
-"""Tasks that failed and ended a run: what its `errors.log` has of all attempts, and what the last one said."""
+"""What has gone wrong: failures that `errors.log` has of all attempts, processes that died among them, and what the last attempt said."""
 
 import re
 from typing import Any
 
 from corpusmill.pipeline.errors import CorpusmillError
+from corpusmill.pipeline.live import ERRORS
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.report.safe import safe_line
-from corpusmill.pipeline.runner import ERRORS
 from corpusmill.pipeline.storage import Storage
 
 #: The last failures that are told in words, and the end of the log that is read for them.

@@ -66,7 +66,9 @@ def render(found: dict[str, Any]) -> Group:
 def _times(found: dict[str, Any]) -> str:
     if not found["began"]:
         return ""
-    parts = [f"began {found['began'][:19].replace('T', ' ')} UTC", f"{clock(found['seconds'])} {'in all' if found['ended'] else 'so far'}"]
+    parts = [f"began {found['began'][:19].replace('T', ' ')} UTC"]
+    if found["seconds"] is not None:
+        parts.append(f"{clock(found['seconds'])} {'in all' if found['ended'] else 'so far'}")
     if not found["ended"] and found["last_sign_seconds"] is not None:
         parts.append(f"last sign {clock(found['last_sign_seconds'])} ago")
     return ", ".join(parts)

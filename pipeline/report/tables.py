@@ -1,15 +1,21 @@
 """Tables on a terminal: plain, harmless, within the width that there is."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from corpusmill.pipeline.report.histogram import number
 from corpusmill.pipeline.report.read import Rule
 from corpusmill.pipeline.report.safe import safe_line
+
+#: Columns of a terminal between two of a table, and those that a text needs at least.
+GAP, LEAST = 3, 12
 
 
 def table(title: str, *columns: str, wide: int = 0) -> Table:
@@ -21,12 +27,44 @@ def table(title: str, *columns: str, wide: int = 0) -> Table:
     return made
 
 
-def show(made: Table, console: Console) -> None:
-    """Prints a table under its title: rich would wrap a title at the width of its table."""
+def show(made: Table, console: Console, more: str = "") -> None:
+    """Prints a table under its title (rich would wrap one at the width of its table), and what is left out of it as `more`.
+
+    Where numbers would have to be cut, each row becomes lines of `column: value`.
+    """
     if made.title:
         console.print(Text(safe_line(str(made.title), 300), style="bold"))
         made.title = None
-    console.print(made)
+    if _least_width(made) <= console.width:
+        console.print(made)
+    else:
+        _show_lines(made, console)
+    if more:
+        console.print(Text(more, style="dim"))
+
+
+def _least_width(made: Table) -> int:
+    """Columns of a terminal that the table needs when all that may wrap is wrapped."""
+    least = 0
+    for column in made.columns:
+        width = max((cell_len(line) for line in _texts([column.header, *column.cells])), default=0)
+        wraps = not column.no_wrap and column.justify != "right"
+        least += min(width, max(LEAST, column.min_width or 0)) if wraps else width
+    return least + GAP * (len(made.columns) - 1)
+
+
+def _texts(cells: Iterable[Any]) -> Iterator[str]:
+    return (line for one in cells for line in (one.plain if isinstance(one, Text) else str(one)).split("\n"))
+
+
+def _show_lines(made: Table, console: Console) -> None:
+    heads = [" ".join(_texts([column.header])).strip().replace("_ ", "_") for column in made.columns]
+    for row in zip(*(column.cells for column in made.columns), strict=True):
+        for place, (head, one) in enumerate(zip(heads, row, strict=True)):
+            value = one if isinstance(one, Text) else Text(str(one))
+            if value.plain:
+                name = Text("" if place == 0 else f"{head}: ")
+                console.print(Padding(name + value, (0, 0, 0, 0 if place == 0 else 2), expand=False))
 
 
 def cell(value: Any, limit: int = 200) -> Text:

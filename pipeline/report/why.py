@@ -58,7 +58,7 @@ class Told:
 
 @dataclass
 class Story:
-    """What is known of one id: its rows stage by stage (several a stage where the crawl has it more than once), and its text's beginning."""
+    """What is known of one id: its rows stage by stage (several of one where the crawl has it twice), and how its text begins."""
 
     id: str
     url: str | None

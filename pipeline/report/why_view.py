@@ -139,5 +139,5 @@ def _print_values(told: Told, console: Console) -> None:
     console.print(_indented(made, 2))
 
 
-def _room(rule: Rule, value: Any, failed: bool) -> str:
+def _room(rule: Rule, value: object, failed: bool) -> str:
     return room(rule, value, failed) or ("fails" if failed else "passes")

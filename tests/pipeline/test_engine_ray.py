@@ -90,6 +90,8 @@ def test_a_killed_worker_is_replaced_and_the_bytes_stay(
     assert err == (
         "corpusmill: lines, task part-00002: its process died (killed from outside, or a crash in native code); it is done again.\n"
     )
+    log = (tmp_path / "killed" / "errors.log").read_text()
+    assert log.startswith("lines part-00002\nits process died (killed from outside") and log.endswith("it is done again.\n\n")
     run(stages, InlineEngine(), tmp_path / "inline", inputs, p2=dying)  # the marker is there now: it lives
     assert contents(tmp_path / "killed") == contents(tmp_path / "inline")
 

@@ -71,6 +71,6 @@ class Orders:
             return np.argsort(values, kind="stable").astype(np.int32), len(values) - missing
         with self.table.cursor() as cursor:
             name = described.sql if described is not None else "url"
-            texts = cursor.execute(f"SELECT {name} AS v FROM {self.table.table}").to_arrow_table()["v"]
+            texts = cursor.sql(f"SELECT {name} AS v FROM {self.table.table}").to_arrow_table()["v"]
         rows: npt.NDArray[np.int32] = pc.sort_indices(texts, null_placement="at_end").to_numpy().astype(np.int32)
         return rows, len(texts) - texts.null_count

@@ -3,7 +3,6 @@
 import math
 import re
 import shlex
-from typing import Any
 
 import yaml
 
@@ -62,6 +61,7 @@ def written(value: float | str) -> str:
 
 
 def _yaml(name: str) -> str:
-    """A key of YAML, in quotes where it needs them."""
-    line: Any = yaml.safe_dump({name: 0}, allow_unicode=True, width=10**6, default_style=None)
-    return str(line).rpartition(":")[0].removeprefix("? ").strip()
+    """A key of YAML: as it is where that is a plain word, else in quotes."""
+    if re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) and yaml.safe_load(name) == name:
+        return name
+    return str(yaml.safe_dump(name, default_style='"', width=10**6)).strip()

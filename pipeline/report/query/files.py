@@ -8,6 +8,8 @@ import re
 from typing import TYPE_CHECKING
 
 from corpusmill.pipeline.manifest import TRIAL
+from corpusmill.pipeline.report.query.connect import place
+from corpusmill.pipeline.report.query.sql import quoted
 from corpusmill.pipeline.report.read import RunReader
 from corpusmill.pipeline.report.training import TRAINED
 
@@ -39,9 +41,9 @@ def view_name(path: str) -> str:
 def add_views(connection: "duckdb.DuckDBPyConnection", reader: RunReader) -> None:
     """Adds the views. Nothing is read before a query asks for it; a file that holds no JSON makes that query fail, and no other."""
     for name, path in find_files(reader).items():
-        place = "'" + reader.storage.path(path).replace("'", "''") + "'"
-        query = f"SELECT content::JSON AS content FROM read_text({place})"
+        file = quoted(place(reader.storage, path))
+        query = f"SELECT content::JSON AS content FROM read_text({file})"
         if path.endswith(".jsonl"):
-            lines = f"SELECT row_number() OVER () AS line, json AS content FROM read_ndjson_objects({place}, ignore_errors=true)"
+            lines = f"SELECT row_number() OVER () AS line, json AS content FROM read_ndjson_objects({file}, ignore_errors=true)"
             query = f"SELECT * FROM ({lines}) WHERE json_type(content) = 'OBJECT'"
         connection.execute(f"CREATE VIEW {name} AS {query}")

@@ -1,57 +1,76 @@
-"""`corpusmill.open_run`: the tables of a run for notebooks, scripts and pages."""
+"""`corpusmill.open_run`: the tables of a run for notebooks, scripts and pages. The package's docstring says which there are."""
 
-import json
-from typing import Any
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import duckdb
-import pyarrow as pa
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.report.query.files import add_views
-from corpusmill.pipeline.report.query.tables import find_tables
+from corpusmill.pipeline.report.query.connect import connect, shut_in
+from corpusmill.pipeline.report.query.damage import without_damaged, without_torn
+from corpusmill.pipeline.report.query.files import add_views, find_files
+from corpusmill.pipeline.report.query.records import find_records
+from corpusmill.pipeline.report.query.relation import Relation
+from corpusmill.pipeline.report.query.sql import OF_THE_QUERY, identifier, quoted, sentence
+from corpusmill.pipeline.report.query.tables import Table, find_tables
 from corpusmill.pipeline.report.read import Rule, RunReader
+
+__all__ = ["Run", "identifier", "open_run", "quoted"]
+
+Answer = TypeVar("Answer")
 
 
 class Run:
-    """A run's tables as DuckDB relations, from which `.df()` makes pandas, `.pl()` polars and `.arrow()` Arrow.
+    """A run's tables as relations, from which `.df()` makes pandas, `.pl()` polars and `.to_arrow_table()` Arrow.
 
-    Nothing is read before a relation is asked for its rows. Raises InputError where `folder` is no run.
+    `tables` has those that lie in Parquet files. With `only_run` a query can read nothing else than the run.
+    Nothing but manifests is read before a relation is asked for its rows. Raises InputError where `folder` is no run.
     """
 
-    def __init__(self, folder: str):
+    def __init__(self, folder: str, only_run: bool = False):
         self.reader = RunReader(folder)
-        self.connection = duckdb.connect(":memory:")
-        self.tables = find_tables(self.reader)
-        for table in self.tables.values():
-            self.connection.execute(f"CREATE VIEW {table.name} AS SELECT * FROM {self.scan(table.name)}")
-        self.connection.register("rules", self._rules())
+        self.connection = connect(self.reader.storage)
+        self.tables: dict[str, Table] = {}
+        for table in find_tables(self.reader).values():
+            self._set(without_torn(self.reader, table))
+        self._records = find_records(self.reader)
+        self._files = find_files(self.reader)
         add_views(self.connection, self.reader)
+        if only_run:
+            shut_in(self.connection, self.reader.storage)
 
     @property
     def warnings(self) -> list[str]:
-        """What is damaged, and so left out."""
+        """What is damaged, and so left out, as far as it is known by now."""
         return self.reader.warnings
+
+    @property
+    def names(self) -> list[str]:
+        """All tables: of Parquet files, of what the run says of itself, of JSON files."""
+        return [*self.tables, *find_records(self.reader), *self._files]
 
     def scan(self, name: str) -> str:
         """The SQL expression that reads a table's files; it gives the virtual columns `filename` and `file_row_number`, too."""
-        paths = ", ".join(quoted(self.reader.storage.path(path)) for path in self.tables[name].files)
-        return f"read_parquet([{paths}], union_by_name=true)"
+        return self.tables[name].scan(self.reader.storage)
 
-    def sql(self, query: str, **parameters: Any) -> duckdb.DuckDBPyRelation:
-        """A query over all tables; `$name` in it is a parameter."""
-        return self.connection.sql(query, params=parameters or None)
+    def sql(self, query: str, **parameters: Any) -> Relation:
+        """A SELECT over all tables; `$name` in it is a parameter. Raises InputError for anything else, and for what DuckDB can't read."""
+        self._one_select(query)
+        return Relation(self, self.guarded(lambda: self.connection.sql(query, params=parameters or None), lambda: query))
 
-    def table(self, name: str) -> duckdb.DuckDBPyRelation:
+    def table(self, name: str) -> Relation:
         """A table by its name. Raises InputError with the names that there are."""
-        if name not in self.tables:
-            raise InputError(f"{self.reader.storage.root}: no table {name!r} (there are {', '.join(self.tables) or 'none'}).")
-        return self.connection.table(name)
+        if name not in self.names:
+            raise InputError(f"{self.reader.storage.root}: no table {name!r} (there are {', '.join(self.names)}).")
+        return self.sql(f"FROM {identifier(name)}")
 
-    def report(self, stage: str) -> duckdb.DuckDBPyRelation:
+    def report(self, stage: str) -> Relation:
         """A stage's report: a row for each document that came in, kept or not, with all measured values."""
         return self.table(f"{stage}_report")
 
-    def documents(self, stage: str) -> duckdb.DuckDBPyRelation:
+    def documents(self, stage: str) -> Relation:
         """The documents that a stage lets through, with their texts."""
         return self.table(f"{stage}_documents")
 
@@ -59,34 +78,68 @@ class Run:
         """The thresholds that a stage has applied."""
         return self.reader.rules(stage)
 
-    def _rules(self) -> pa.Table:
-        """All stages' rules as a table; `threshold` is JSON, because some are lists."""
-        rows = [
-            {
-                "stage": stage,
-                "step": r.step,
-                "rule": r.rule,
-                "column": r.column,
-                "comparison": r.comparison,
-                "threshold": json.dumps(r.threshold),
-            }
-            for stage in self.reader.present()
-            for r in self.reader.rules(stage)
-        ]
-        names = ("stage", "step", "rule", "column", "comparison", "threshold")
-        return pa.Table.from_pylist(rows, pa.schema([(name, pa.string()) for name in names]))
+    def guarded(self, action: Callable[[], Answer], query: Callable[[], str]) -> Answer:
+        """What `action` gives, without the shards that it proves to be damaged. `query` is the SQL that it runs, or the tables' names.
+
+        Raises InputError for an error of DuckDB.
+        """
+        while True:
+            try:
+                return action()
+            except duckdb.InterruptException as error:
+                raise KeyboardInterrupt from error
+            except duckdb.Error as error:
+                if isinstance(error, OF_THE_QUERY) or not self._mend(query()):
+                    raise InputError(f"{self.reader.storage.root}: {sentence(error, self.names)}") from error
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def _one_select(self, query: str) -> None:
+        """Refuses anything else; makes the tables of records that it names."""
+        try:
+            statements = self.connection.extract_statements(query)
+        except duckdb.Error as error:
+            raise InputError(f"{self.reader.storage.root}: {sentence(error)}") from error
+        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+            raise InputError(f"{self.reader.storage.root}: a query is one SELECT, and nothing else.")
+        for name in self._named(query, list(self._records)):
+            self.connection.register(name, self._records.pop(name)())
+
+    def _set(self, table: Table) -> None:
+        """Makes a table's view, or takes it away where no shard is left."""
+        if not table.shards:
+            self.tables.pop(table.name, None)
+            self.connection.execute(f"DROP VIEW IF EXISTS {identifier(table.name)}")
+            return
+        self.tables[table.name] = table
+        create = f"CREATE OR REPLACE VIEW {identifier(table.name)} AS FROM {table.scan(self.reader.storage)}"
+        try:
+            self.connection.execute(create)
+        except duckdb.Error:
+            whole = without_damaged(self.reader, table)
+            if whole == table:
+                raise
+            self._set(whole)
+
+    def _mend(self, query: str) -> bool:
+        """Leaves out what is damaged of the tables that a query names; where nothing is, their columns may differ after all.
+
+        False where neither helps.
+        """
+        tables = [self.tables[name] for name in self._named(query, self.tables)]
+        changed = [whole for table in tables if (whole := without_damaged(self.reader, table)) != table]
+        changed = changed or [replace(table, mixed=True) for table in tables if not table.mixed]
+        for table in changed:
+            self._set(table)
+        return bool(changed)
+
+    def _named(self, query: str, names: Iterable[str]) -> list[str]:
+        """The names that occur in a query; DuckDB's do not tell small letters from capitals."""
+        words = set(re.findall(r"\w+", query.lower()))
+        return [name for name in names if name.lower() in words]
 
 
 def open_run(path: str) -> Run:
     """Opens a run's folder, local or on a store (`s3://`). Raises InputError where it is no run."""
     return Run(str(path))
-
-
-def quoted(text: str) -> str:
-    """A string literal of SQL."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def identifier(name: str) -> str:
-    """A column's or table's name in SQL, whatever it holds."""
-    return '"' + name.replace('"', '""') + '"'

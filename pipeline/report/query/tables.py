@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from corpusmill.pipeline.manifest import TRIAL
+from corpusmill.pipeline.report.query.connect import place
+from corpusmill.pipeline.report.query.sql import quoted
 from corpusmill.pipeline.report.read import RunReader
+from corpusmill.pipeline.shards import OutputFile
+from corpusmill.pipeline.storage import Storage
 
 #: Shards of one table, by the name before their number; `part` and `tokens` say nothing that the folder does not say.
 _NUMBERED = re.compile(r"(\w+)-\d+.*")
@@ -18,25 +22,44 @@ _PLAIN = ("part", "tokens")
 
 @dataclass(frozen=True)
 class Table:
-    """`files` are paths relative to the run, in the order of the stage's plan."""
+    """The shards of a table in the order of the stage's plan, as the manifest has them.
+
+    `mixed`: tasks of different versions or configurations have written them, so their columns may differ. Only then are all footers read
+    before a query begins.
+    """
 
     name: str
     stage: str
-    files: tuple[str, ...]
+    shards: tuple[OutputFile, ...]
+    mixed: bool
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Paths relative to the run."""
+        return tuple(f"{self.stage}/{shard.path}" for shard in self.shards)
+
+    def scan(self, storage: Storage) -> str:
+        """The SQL expression that reads the files; it gives the virtual columns `filename` and `file_row_number`, too."""
+        folder = place(storage, self.stage)
+        paths = ", ".join(quoted(f"{folder}/{shard.path}") for shard in self.shards)
+        return f"read_parquet([{paths}]{', union_by_name = true' if self.mixed else ''})"
 
 
 def find_tables(reader: RunReader) -> dict[str, Table]:
     """All Parquet tables that the run's manifests name, by name, in the order of the stages."""
-    files: dict[str, list[str]] = {}
-    stages: dict[str, str] = {}
+    found: dict[str, Table] = {}
     for stage in reader.stages.values():
-        for output in stage.outputs(""):
-            path = output.removeprefix(TRIAL)
-            if path.endswith(".parquet"):
-                name = _name(stage.name, PurePosixPath(path))
-                files.setdefault(name, []).append(f"{stage.name}/{output}")
-                stages[name] = stage.name
-    return {name: Table(name, stages[name], tuple(paths)) for name, paths in files.items()}
+        shards: dict[str, list[OutputFile]] = {}
+        versions: dict[str, set[tuple[str, str]]] = {}
+        for task in stage.tasks:
+            for output in task.outputs:
+                path = output.path.removeprefix(TRIAL)
+                if path.endswith(".parquet"):
+                    name = _name(stage.name, PurePosixPath(path))
+                    shards.setdefault(name, []).append(output)
+                    versions.setdefault(name, set()).add((task.config, task.code))
+        found |= {name: Table(name, stage.name, tuple(files), len(versions[name]) > 1) for name, files in shards.items()}
+    return found
 
 
 def _name(stage: str, path: PurePosixPath) -> str:

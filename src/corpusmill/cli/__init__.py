@@ -32,7 +32,9 @@ INTERRUPTED = "interrupted."  # what goes on where it stopped says so itself (ba
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"corpusmill: {message}", file=sys.stderr)
+    from corpusmill.pipeline.report.safe import safe_text
+
+    print(f"corpusmill: {safe_text(message)}", file=sys.stderr)  # a name from a crawl may be in it
     sys.exit(code)
 
 

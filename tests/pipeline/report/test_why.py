@@ -70,7 +70,7 @@ def test_what_is_not_there(run_folder: Path, tmp_path: Path, builder: Any) -> No
 
 
 def test_a_beginning_of_several_ids_is_refused(tmp_path: Path, builder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from corpusmill.pipeline.report import why as module
+    from corpusmill.pipeline.report import why_find as module
 
     builder(tmp_path / "run", ("ingest",))
     monkeypatch.setattr(module, "_ID", re.compile(r"[0-9a-f]{1,32}"))
@@ -85,13 +85,3 @@ def test_half_a_run_says_so(tmp_path: Path, builder: Any) -> None:
     manifest = tmp_path / "run" / "filter" / "manifest.jsonl"
     manifest.write_bytes(manifest.read_bytes().splitlines(keepends=True)[0])
     assert "Note: filter not finished" in explain(tmp_path / "run", "http://host1.test/page-10.html")
-
-
-def test_records_that_hold_no_page_are_told_apart() -> None:
-    from corpusmill.pipeline.report.read import Place
-    from corpusmill.pipeline.report.why import _holds_no_page
-
-    ingest, filtered = Place("ingest", "a", 0, 0), Place("filter", "a", 0, 0)
-    assert _holds_no_page([(ingest, {"failed": ["record_type"]})])
-    assert not _holds_no_page([(ingest, {"failed": ["status"]})])
-    assert not _holds_no_page([(ingest, {"failed": []}), (filtered, {"failed": ["short"]})])

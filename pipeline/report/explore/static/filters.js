@@ -27,7 +27,7 @@ export function startFilters() {
 function decision() {
   const choices = DECISIONS.map(([name, label]) => {
     const input = el("input", { type: "radio", name: "decision", value: name, id: `decision-${name}`, on: { change: () => go({ decision: name }) } });
-    return el("label", { class: `choice ${name}` }, input, ` ${label} `, el("span", { class: "soft", id: `decision-${name}-count` }));
+    return el("label", { class: `choice ${name}` }, input, `${label} `, el("span", { class: "soft", id: `decision-${name}-count` }));
   });
   return el("fieldset", {}, el("legend", {}, "Decision"), el("div", { class: "row" }, choices));
 }

@@ -68,11 +68,15 @@ export class Slider {
     this.draw();
   }
 
-  /** Shows how many documents the rule dropped in the run and drops now. */
-  tell(now) {
+  /**
+   * Shows how many documents the rule dropped in the run and drops now. `found`: the threshold of a rule that keeps a share of the
+   * documents, which is another one when other rules drop others.
+   */
+  tell(now, found) {
     const { fired, alone } = this.rule;
     const part = (label, before, after) => [`${label} ${count(before)}`, after !== before && [" → ", el("b", {}, count(after))]];
-    this.counts.replaceChildren(...el("span", {}, part("drops", fired, now?.fired ?? fired), part(", alone", alone, now?.alone ?? alone)).childNodes);
+    this.counts.replaceChildren(...el("span", {}, part("drops", fired, now?.fired ?? fired), part(", alone", alone, now?.alone ?? alone),
+      found !== undefined && this.given === null && [", its threshold becomes ", el("b", {}, value(found))]).childNodes);
   }
 
   /** Asks for the histogram once the card is in view. */

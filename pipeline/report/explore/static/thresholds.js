@@ -81,7 +81,7 @@ async function update() {
 
 function draw() {
   const rules = new Map(answer.rules.map((rule) => [rule.rule, rule]));
-  sliders.forEach((slider) => slider.tell(rules.get(slider.rule.rule)));
+  sliders.forEach((slider) => slider.tell(rules.get(slider.rule.rule), answer.found[slider.rule.rule]));
   const { rows } = stageOf(current());
   const { before, after, gained, lost } = answer;
   refill(byId("effect"),

@@ -2,7 +2,9 @@
 
 import json
 import re
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -10,7 +12,8 @@ from urllib.request import urlopen
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from browser import PHONE, Seen, needs_chromium, opened
+from browser import DESK, PHONE, Seen, needs_chromium
+from browser import opened as opened_slowly
 from built_run import HOSTILE, HOSTILE_URL
 
 pytestmark = needs_chromium
@@ -33,6 +36,22 @@ def seen(chromium: Any, address: str) -> Iterator[Seen]:
         assert [url for url in seen.requests if not url.startswith(address)] == []
 
 
+@contextmanager
+def opened(chromium: Any, address: str, size: tuple[int, int] = DESK, **options: Any) -> Iterator[Seen]:
+    """A page of this machine is there soon, or never."""
+    with opened_slowly(chromium, address, size, **options) as seen:
+        seen.page.set_default_timeout(6000)
+        yield seen
+
+
+def until(page: Any, condition: str, seconds: float = 6) -> None:
+    """Waits for a condition of JavaScript (Playwright's own way of waiting needs `eval`, which the page's policy refuses)."""
+    over = time.monotonic() + seconds
+    while not page.evaluate(condition):
+        assert time.monotonic() < over, f"not in {seconds} s: {condition}; {page.inner_text('#error')}"
+        time.sleep(0.02)
+
+
 def answer(address: str, path: str) -> Any:
     with urlopen(f"{address}api/{path}") as response:
         return json.load(response)
@@ -49,7 +68,7 @@ def only(decided: pd.DataFrame, rule: str) -> pd.Series:
 def expect_counts(page: Any, decided: pd.DataFrame, wanted: pd.Series) -> None:
     """The sentence over the list, the listed keys and the counts of rules are those of the rows that are wanted."""
     rows = decided[wanted]
-    page.wait_for_function(
+    until(page, 
         f"document.getElementById('count').textContent.startsWith('{len(rows)} document') && "
         "!document.querySelector('[aria-busy]') && document.documentElement.dataset.busy === 'false'"
     )
@@ -110,7 +129,7 @@ def test_a_range_is_typed_or_drawn_with_the_mouse(seen: Seen, decided: pd.DataFr
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + 30, steps=4)
     page.mouse.up()
-    page.wait_for_function("document.getElementById('range-low').value !== '40'")
+    until(page, "document.getElementById('range-low').value !== '40'")
     low, high = (float(page.input_value(f"#range-{end}")) for end in ("low", "high"))
     assert low == int(low) and high == int(high) and 40 < low < high
     expect_counts(page, decided, decided["words"].between(low, high))
@@ -123,11 +142,11 @@ def test_the_list_is_ordered_and_shows_chosen_values(seen: Seen, decided: pd.Dat
     page.get_by_role("button", name="symbol_ratio").click()
     page.get_by_role("button", name="symbol_ratio").click()
     page.wait_for_selector("th[aria-sort=descending]")
-    page.wait_for_function("document.documentElement.dataset.busy === 'false'")
+    until(page, "document.documentElement.dataset.busy === 'false'")
     shown = page.eval_on_selector_all("#list tr", "rows => rows.map(row => Number(row.lastElementChild.textContent))")
     assert shown == sorted(decided["symbol_ratio"], reverse=True)[:50]
     page.get_by_role("button", name="Show 6 more").click()
-    page.wait_for_function(f"document.querySelectorAll('#list tr').length === {len(decided)}")
+    until(page, f"document.querySelectorAll('#list tr').length === {len(decided)}")
 
 
 def test_sliders_show_what_the_api_says(seen: Seen, address: str, decided: pd.DataFrame) -> None:
@@ -135,12 +154,12 @@ def test_sliders_show_what_the_api_says(seen: Seen, address: str, decided: pd.Da
     page.get_by_role("link", name="Thresholds").click()
     slider = page.get_by_label("Threshold of short", exact=True)
     slider.focus()
-    page.wait_for_function("document.querySelectorAll('.slider .chart[data-drawn]').length >= 2")
+    until(page, "document.querySelectorAll('.slider .chart[data-drawn]').length >= 2")
     for _ in range(14):
         slider.press("ArrowRight")
     others = fired(decided, "symbols") | fired(decided, "language")
     kept = ~others & (decided["words"] >= 34)
-    page.wait_for_function(f"document.getElementById('kept-share').textContent.includes('→ {kept.sum()},')")
+    until(page, f"document.getElementById('kept-share').textContent.includes('→ {kept.sum()},')")
     assert f"Kept {kept.mean():.1%}".replace("%", " %") in page.inner_text("#kept-share")
     card = page.locator(".slider[data-rule=short]")
     assert f"drops 5 → {int((decided['words'] < 34).sum())}" in card.locator(".counts").inner_text()
@@ -156,7 +175,7 @@ def test_sliders_show_what_the_api_says(seen: Seen, address: str, decided: pd.Da
     assert "34" in said["recipe"] and "34" in said["command"]
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Reset").click()
-    page.wait_for_function("!document.getElementById('kept-share').textContent.includes('was')")
+    until(page, "!document.getElementById('kept-share').textContent.includes('was')")
     assert slider.get_attribute("aria-valuetext") == "20"
 
 
@@ -166,7 +185,7 @@ def test_a_rule_is_switched_off_and_a_threshold_typed(seen: Seen, decided: pd.Da
     page.get_by_label("Rule symbols is on").uncheck()
     page.get_by_label("Threshold of language as a number").fill("0.4")
     kept = ~fired(decided, "short") & ~(decided["language_score"] < 0.4)
-    page.wait_for_function(f"document.getElementById('kept-share').textContent.includes('→ {kept.sum()},')")
+    until(page, f"document.getElementById('kept-share').textContent.includes('→ {kept.sum()},')")
     page.get_by_label("Threshold of language as a number").blur()
     assert "set.symbols=off" in page.url and "set.language=0.4" in page.url
 
@@ -244,14 +263,14 @@ def test_the_keyboard_is_enough(seen: Seen, decided: pd.DataFrame) -> None:
 
     for key, place in (("j", 0), ("j", 1), ("ArrowDown", 2), ("k", 1)):
         page.keyboard.press(key)
-        page.wait_for_function(f"document.activeElement.dataset.doc === 'filter/{place}'")
+        until(page, f"document.activeElement.dataset.doc === 'filter/{place}'")
     page.keyboard.press("Enter")
     page.wait_for_selector("#document .text")
     assert focused() == "filter/1"  # the list is drawn anew, and the focus is where it was
     page.keyboard.press("Escape")
     page.wait_for_selector("#document .guide")
     page.keyboard.press("/")
-    page.wait_for_function("document.activeElement.id === 'text'")
+    until(page, "document.activeElement.id === 'text'")
     page.keyboard.type("word30x0 j?")
     assert page.input_value("#text") == "word30x0 j?"  # in a box, letters are letters
     page.keyboard.press("Escape")
@@ -272,9 +291,9 @@ def test_the_keyboard_is_enough(seen: Seen, decided: pd.DataFrame) -> None:
 def test_a_search_in_the_texts_marks_hits_and_goes_on(seen: Seen, decided: pd.DataFrame) -> None:
     page = seen.page
     page.fill("#text", "x2 ")
-    page.wait_for_function("document.getElementById('searched').textContent.includes('searched')")
+    until(page, "document.getElementById('searched').textContent.includes('searched')")
     page.get_by_role("button", name="Search on").click()
-    page.wait_for_function("document.getElementById('searched').textContent.includes('that is all')")
+    until(page, "document.getElementById('searched').textContent.includes('that is all')")
     assert page.locator("#list tr").count() == len(decided) - 5  # texts of three words have no space behind the third
     assert "51 documents" in page.inner_text("#count")
     page.locator("#list a").first.click()
@@ -294,7 +313,7 @@ def test_a_newcomer_finds_the_rule_a_page_and_the_change(seen: Seen, decided: pd
     expect_counts(page, decided, decided.index.isin(alone))
     page.locator("#list a").first.click()
     page.get_by_role("button", name="Move the threshold").click()
-    page.wait_for_function("document.activeElement.getAttribute('aria-label') === 'Threshold of short'")
+    until(page, "document.activeElement.getAttribute('aria-label') === 'Threshold of short'")
 
 
 def test_what_the_server_refuses_is_a_sentence(chromium: Any, address: str) -> None:
@@ -338,7 +357,7 @@ def test_a_phone_scrolls_only_up_and_down(chromium: Any, address: str, decided: 
         seen.page.locator("#views a", has_text="Documents").click()
         seen.page.locator("#filters summary").first.click()
         seen.page.get_by_label(re.compile("^dropped")).check()
-        seen.page.wait_for_function("document.getElementById('count').textContent.startsWith('11 ')")
+        until(seen.page, "document.getElementById('count').textContent.startsWith('11 ')")
 
 
 def test_the_theme_can_be_chosen_and_stays(seen: Seen) -> None:

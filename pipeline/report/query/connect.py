@@ -1,0 +1,52 @@
+"""The connection to DuckDB that reads a run: nothing is written beside the run, installed, or found by chance."""
+
+import itertools
+import os
+import tempfile
+from pathlib import Path
+
+import duckdb
+
+from corpusmill.pipeline.memory import available_memory
+from corpusmill.pipeline.report.query.sql import quoted
+from corpusmill.pipeline.storage import Storage
+
+#: Bytes that queries get at least, and the share of what is free that they get at most: the rest is for what becomes of the rows.
+LEAST_MEMORY = 512 << 20
+SHARE_OF_MEMORY = 0.5
+
+_SETTINGS = {
+    "allow_persistent_secrets": "false",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "python_enable_replacements": "false",  # no variable of a program is a table
+}
+_NUMBER = itertools.count()
+
+
+def connect(storage: Storage) -> duckdb.DuckDBPyConnection:
+    """A connection that can read the files of `storage`.
+
+    What does not fit into memory goes to a folder among the system's temporary ones, which DuckDB makes in need and removes at the end.
+    """
+    memory = max(LEAST_MEMORY, int(available_memory() * SHARE_OF_MEMORY))
+    spill = os.path.join(tempfile.gettempdir(), f"corpusmill-query-{os.getpid()}-{next(_NUMBER)}")
+    connection = duckdb.connect(":memory:", config={**_SETTINGS, "memory_limit": f"{memory >> 20} MiB", "temp_directory": spill})
+    connection.execute("SET parquet_metadata_cache = true")  # footers of a thousand shards are read once, not once a query
+    if storage.remote:
+        import fsspec
+
+        connection.register_filesystem(fsspec.core.url_to_fs(storage.root)[0])
+    return connection
+
+
+def shut_in(connection: duckdb.DuckDBPyConnection, storage: Storage) -> None:
+    """From now on the connection can read nothing but the run's files, and none of its settings can be changed."""
+    connection.execute(f"SET allowed_directories = [{quoted(place(storage, ''))}]")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+
+
+def place(storage: Storage, path: str) -> str:
+    """A file of the run as DuckDB is to find it, also when the process works in another folder by then; links to the run are followed."""
+    return storage.path(path) if storage.remote else str(Path(storage.root).resolve() / path)

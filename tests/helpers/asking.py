@@ -1,0 +1,59 @@
+"""The explorer's API in this process, and what it should answer, worked out row by row from the report's files."""
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset as ds
+from starlette.testclient import TestClient
+
+from corpusmill.pipeline.report.explore.app import make_app
+from corpusmill.pipeline.report.explore.explorer import Explorer
+from corpusmill.pipeline.report.explore.guard import Guard
+
+PORT = 8642
+Row = dict[str, Any]
+
+
+def client_of(folder: Path, stage: str | None = None) -> TestClient:
+    """A client of a run's explorer, all of it loaded."""
+    explorer = Explorer(str(folder), stage)
+    explorer.load()
+    return TestClient(Guard(make_app(explorer), PORT), base_url=f"http://127.0.0.1:{PORT}")
+
+
+def rows_of(folder: Path, stage: str) -> list[Row]:
+    """A stage's report in the order of its shards, with the key, the host, and the language and crawl file that other reports know."""
+    read = {name: _read(folder / name / "report") for name in ("ingest", "filter", "dedup")}
+    languages = {row["id"]: row["language"] for row in reversed(read["filter"]) if "language" in row}
+    sources = {row["id"]: row["source"] for row in reversed(read["ingest"])}
+    found = []
+    for number, row in enumerate(read[stage]):
+        host = re.match(r"[a-z]+://([^/:?#]+)", row["url"] or "")
+        known = {"language": languages.get(row["id"]), "source": sources.get(row["id"]), "host": host[1] if host else None}
+        found.append({**known, **row, "key": f"{stage}/{number}"})
+    return found
+
+
+def _read(folder: Path) -> list[Row]:
+    return [row for path in sorted(folder.glob("*.parquet")) for row in ds.dataset(path).to_table().to_pylist()]
+
+
+def passes(row: Row, asked: dict[str, Any]) -> bool:
+    """Whether a row passes a filter, by the words of the API's description. `asked` holds parameters, ranges as `low.words`."""
+    wanted = set(asked.get("rule", ()))
+    tests = [
+        asked.get("decision") in (None, "kept" if row["kept"] else "dropped"),
+        wanted <= set(row["failed"]),
+        not asked.get("alone") or (set(row["failed"]) == wanted if wanted else len(set(row["failed"])) == 1),
+        asked.get("url") is None or asked["url"] in (row["url"] or ""),
+    ]
+    tests += [(row[name] or "") == asked[name] for name in ("language", "source", "host") if name in asked]
+    for name, end in asked.items():
+        kind, _, column = name.partition(".")
+        if kind in ("low", "high"):
+            value = row[column]
+            known = value is not None and not math.isnan(value)
+            tests.append(known and (value >= end if kind == "low" else value <= end))
+    return all(tests)
