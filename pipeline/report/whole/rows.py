@@ -47,7 +47,7 @@ def _task_faults(run: Storage, stage: str, task: TaskRow, path: str, broken: set
             f"{name}: it has {len(kept):,} rows, {int(kept.sum()):,} of them kept; the manifest says {task.rows_in:,} in, "
             f"{task.kept:,} kept, {task.dropped:,} dropped."
         )
-    yield from (f"{name}: {fault}" for fault in verdict_faults(report, kept, rules))
+    yield from (f"{name}: {fault}." for fault in verdict_faults(report, kept, rules))
     data = path.replace("report/", "data/", 1)
     if any(output.path == data for output in task.outputs):
         fault = difference(read_ids(run, f"{stage}/{data}"), report["id"].combine_chunks().filter(pa.array(kept)))

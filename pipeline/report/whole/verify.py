@@ -42,13 +42,14 @@ def verify(folder: str) -> list[StageCheck]:
     run = Storage(folder)
     plan = plan_of_existing(folder)
     manifests: dict[str, Manifest] = {}
+    broken: set[str] = set()
     checks = []
     for name in STAGES:
         check = StageCheck(name)
         manifest = _manifest(run.child(name), check)
         if manifest is not None and manifest.tasks:
             manifests[name] = manifest
-            _check_stage(run, name, manifests, check)
+            broken |= _check_stage(run, name, manifests, broken, check)
             section = plan.sections.get(name)
             if manifest.complete and section is not None and all(task.config != config_digest(section) for task in manifest.rows()):
                 check.faults.append(f"{run.path('run.json')}: its section {name} is not the one that the stage was finished with.")
@@ -69,7 +70,8 @@ def _manifest(storage: Storage, check: StageCheck) -> Manifest | None:
         return None
 
 
-def _check_stage(run: Storage, name: str, manifests: dict[str, Manifest], check: StageCheck) -> None:
+def _check_stage(run: Storage, name: str, manifests: dict[str, Manifest], before: set[str], check: StageCheck) -> set[str]:
+    """`before` are the files of earlier stages that are not what was written; returns those of this one. Their tables are not read."""
     storage, manifest = run.child(name), manifests[name]
     tasks = manifest.rows() if manifest.complete else [manifest.tasks[task] for task in sorted(manifest.tasks)]
     check.tasks = len(tasks)
@@ -82,11 +84,12 @@ def _check_stage(run: Storage, name: str, manifests: dict[str, Manifest], check:
     documents = _documents_before(name, manifests)
     if name in DATA_STAGES:
         check.rows = sum(task.rows_in for task in whole if any(output.path.startswith("report/") for output in task.outputs))
-        check.faults += list(row_faults(run, name, whole, broken))
+        check.faults += list(row_faults(run, name, whole, before))
     if name in (*DATA_STAGES, "tokens") and manifest.complete:
         check.faults += [f"{run.path(path)}: no task of {name} has read these documents." for path in _not_read(documents, tasks)]
-    if name == "tokens" and manifest.complete and not broken:
+    if name == "tokens" and manifest.complete and not broken and not before.intersection(documents):
         check.faults += list(token_faults(run, documents))
+    return broken
 
 
 def _check_files(storage: Storage, outputs: list[OutputFile], check: StageCheck) -> set[str]:

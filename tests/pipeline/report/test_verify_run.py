@@ -27,6 +27,13 @@ tokens: {validation_share: 0.1}
 """
 
 
+def _passages(characters: int) -> list[str]:
+    """So much of the standard library's sources, in pieces of 8,000 characters."""
+    sources = sorted(Path(json.__file__).parents[1].glob("*.py"))
+    text = "".join(path.read_text("utf-8", "replace") for path in sources)[:characters]
+    return [text[begin : begin + 8000] for begin in range(0, len(text), 8000)]
+
+
 @pytest.fixture(scope="module")
 def finished(crawl: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from corpusmill.pipeline.engine import InlineEngine
@@ -35,7 +42,9 @@ def finished(crawl: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("verified")
     (folder / "recipe.yaml").write_text(RECIPE)
-    plan = new_plan(str(folder / "run"), str(folder / "recipe.yaml"), [str(crawl)])
+    rows = "".join(json.dumps({"text": part, "url": f"http://rows.test/{n}"}) + "\n" for n, part in enumerate(_passages(2_000_000)))
+    (folder / "rows.jsonl").write_text(rows)  # so that each stage has several shards
+    plan = new_plan(str(folder / "run"), str(folder / "recipe.yaml"), [str(crawl), str(folder / "rows.jsonl")])
     execute(plan, InlineEngine(), Progress(False), say=lambda _: None, on_stage=lambda _: None)
     return folder / "run"
 
@@ -86,8 +95,8 @@ def remove_a_file(run: Path, draw: random.Random) -> None:
 
 
 def swap_shards(run: Path, draw: random.Random) -> None:
-    folder = draw.choice(["ingest/data", "ingest/report", "filter/report", "dedup/data", "dedup/report"])
-    first, second = draw.sample(sorted((run / folder).iterdir()), 2)
+    folders = [folder for folder in sorted(run.glob("*/[dr]*")) if folder.name in ("data", "report") and len(list(folder.iterdir())) > 1]
+    first, second = draw.sample(sorted(draw.choice(folders).iterdir()), 2)
     first.rename(run / "aside")
     second.rename(first)
     (run / "aside").rename(second)
