@@ -157,7 +157,10 @@ def edit_a_verdict(run: Path, draw: random.Random) -> None:
 
 
 def edit_a_value(run: Path, draw: random.Random) -> None:
-    rewritten(run, "filter/report/*.parquet", draw, lambda rows, place: rows[place].update(gopher_words=0 if rows[place]["kept"] else 1000))
+    def change(rows: list[dict], place: int) -> None:
+        rows[place].update(gopher_words=1000 if "gopher_short_doc" in rows[place]["failed"] else 0)
+
+    rewritten(run, "filter/report/*.parquet", draw, change)
 
 
 def edit_a_count(run: Path, draw: random.Random) -> None:
@@ -174,8 +177,8 @@ def edit_the_recipe(run: Path, draw: random.Random) -> None:
 
 
 PLANTS = [
-    *[flip_a_bit] * 16, *[cut_short] * 4, *[remove_a_file] * 4, *[swap_shards] * 5, *[add_a_file] * 2, *[lose_a_row] * 5, *[double_a_row] * 3,
-    *[change_an_id] * 3, *[edit_a_verdict] * 2, *[edit_a_value] * 2, *[edit_a_count] * 2, *[edit_the_recipe] * 2,
+    *[flip_a_bit] * 16, *[cut_short] * 4, *[remove_a_file] * 4, *[swap_shards] * 5, *[add_a_file] * 2, *[lose_a_row] * 5,
+    *[double_a_row] * 3, *[change_an_id] * 3, *[edit_a_verdict] * 2, *[edit_a_value] * 2, *[edit_a_count] * 2, *[edit_the_recipe] * 2,
 ]  # fmt: skip
 
 
