@@ -105,7 +105,7 @@ def _search(reader: RunReader, stages: list[str], document: str, in_texts: bool)
     if not in_texts and not any(map(str.isspace, document)) and "." in document:  # perhaps a URL without its beginning
         offered = spellings(reader, stages, document, near=False)
         if offered:
-            raise not_found(reader, stages, f"http://{document}" if is_text(document) else document)
+            raise not_found(reader, stages, document, offered)
     passages = find_passage(reader, document, LISTED) if in_texts or is_text(document) else None
     if passages is None or not passages.holders:
         raise not_found(reader, stages, document)

@@ -151,13 +151,14 @@ def _holder(row: dict[str, Any], words: list[str]) -> Holder:
     return Holder(row["id"], row["url"], text[max(0, begin - AROUND) : begin], text[begin:end], text[end : end + AROUND])
 
 
-def not_found(reader: RunReader, stages: list[str], document: str) -> InputError:
-    """The sentence for a document that the run does not know, with what may have been meant."""
+def not_found(reader: RunReader, stages: list[str], document: str, offered: list[str] | None = None) -> InputError:
+    """The sentence for a document that the run does not know, with what may have been meant (found here where it is not given)."""
     root = reader.storage.root
     said = f"{root}: no document has the URL or id {safe_line(document, 200)!r}"
+    if offered is None:
+        offered = spellings(reader, stages, document) if is_url(document) else []
+    if offered:
+        return InputError(f"{said}; there is {', '.join(safe_line(url, 300) for url in offered)}.")
     if is_text(document):
         return InputError(f"{said}, and no text holds it (corpusmill inspect {root} --limit 5 shows some documents).")
-    offered = ", ".join(safe_line(url, 300) for url in spellings(reader, stages, document)) if is_url(document) else ""
-    if offered:
-        return InputError(f"{said}; there is {offered}.")
     return InputError(f"{said} (corpusmill inspect {root} --limit 5 shows some documents; --text looks for it in texts).")

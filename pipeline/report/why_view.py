@@ -112,7 +112,7 @@ def _by(rule: Rule, value: object) -> str:
 def _show_change(change: Change, console: Console) -> None:
     """What would keep the document: a command to be copied, and how much else comes back with it."""
     if change.command:
-        console.print(Text("  to keep it: ") + Text(change.command, style="cyan"), soft_wrap=True)
+        console.print(Text("  to keep it: ") + Text(safe_line(change.command, 4000), style="cyan"), soft_wrap=True)
     if change.others is not None:
         others = {0: "which keeps no other document of this run", 1: "which keeps 1 more document"}
         said = others.get(change.others, f"which keeps {change.others:,} more documents")
@@ -120,7 +120,7 @@ def _show_change(change: Change, console: Console) -> None:
     for key, value in change.settings.items() if not change.command else ():
         console.print(_indented(Text(f"to keep it: {safe_line(key, 120)}: {safe_line(str(value), 200)}"), 2))
     for sentence in change.sentences:
-        console.print(_indented(Text(f"to keep it: {sentence}"), 2))
+        console.print(_indented(Text(f"to keep it: {safe_line(sentence, 500)}"), 2))
 
 
 def _print_values(told: Told, console: Console) -> None:

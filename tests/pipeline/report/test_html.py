@@ -3,10 +3,7 @@
 import base64
 import hashlib
 import json
-import os
-import re
 import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -21,8 +18,6 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.report.html import write_report
 from corpusmill.pipeline.report.page import script_json
 from corpusmill.pipeline.report.summary import read_summary
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 class Reader(HTMLParser):
@@ -202,21 +197,6 @@ def test_no_run(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "missing"):
         with pytest.raises(InputError, match="not a run's folder"):
             write_report(str(folder))
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_in_a_browser(page: str, run_folder: Path, tmp_path: Path, theme: str) -> None:
-    options = ["--headless", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
-    options += ["--disable-sync", "--disable-quic", "--enable-logging=stderr", "--virtual-time-budget=20000", f"--user-data-dir={tmp_path}"]
-    options += ["--no-sandbox"] if os.geteuid() == 0 else []
-    options += ["--blink-settings=preferredColorScheme=0"] if theme == "dark" else []
-    command = [str(CHROMIUM), *options, "--dump-dom", f"file://{run_folder}/report.html"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    charts = page.count('class="chart"')
-    assert "<del>word40x0" in done.stdout and "<ins>word43x0" in done.stdout
-    assert done.stdout.count('class="main-svg"') >= charts and f'data-drawn="{charts}"' in done.stdout
-    assert not re.findall(r"CONSOLE.*", done.stderr), done.stderr
 
 
 def test_a_threshold_of_zero_does_not_stretch_a_logarithmic_axis() -> None:
