@@ -63,7 +63,7 @@ class Tallies:
     def measure(self, batch: Batch) -> list[pa.Table]:
         ones = np.ones(len(batch), np.int64)
         chars = [np.nan_to_num(batch.floats(column)).astype(np.int64) for column in ("chars_in", "chars_out")]
-        counts = (ones, chars[0], batch.kept.astype(np.int64), chars[1])
+        counts = (ones, chars[0], batch.kept.astype(np.int64), chars[1] * batch.kept)
         columns = {column: batch.table[column] for column in self.by_column}
         return [grouped(hosts(values) if column == "url" else values, *counts) for column, values in columns.items()]
 
@@ -88,8 +88,8 @@ def hosts(urls: pa.ChunkedArray | pa.Array) -> pa.Array:
 
 
 def count_shards(reader: RunReader, stage: str, columns: Iterable[str]) -> dict[str, Tally]:
-    """What goes on by columns that a stage's report lacks and its documents have. A report's rows that were kept are its documents, in their
-    order; where a shard is damaged it is left out with a warning."""
+    """What goes on by columns that a stage's report lacks and its documents have. A report's rows that were kept are its documents, in
+    their order; where a shard is damaged it is left out with a warning."""
     schema = reader.schema(stage, "data")
     wanted = [column for column in columns if schema is not None and column in schema.names]
     tallies = {column: Tally() for column in wanted}

@@ -72,9 +72,11 @@ def read_columns(run: Run, stage: str | None, chosen: Sequence[str] = ()) -> tup
     for pattern in chosen:
         if not fnmatch.filter(measured, pattern):
             raise InputError(f"{rows.name}: no column {shown(pattern)} holds numbers ({there(pattern, measured, 'columns with numbers')}).")
+    run.connection.execute("SET threads = 1")  # sums of floats have the same digits each time only in one order
     total = int(run.sql(f"SELECT count(*) FROM {stage}_report").fetchall()[0][0])
     each = max(1, VALUES // max(total, 1))
     spreads = {name: pair for first in range(0, len(names), each) for name, pair in _spreads(run, stage, names[first : first + each])}
+    run.connection.execute("RESET threads")
     rules = run.rules(stage)
     return stage, [Column(name, [rule for rule in rules if rule.column == name], *spreads[name]) for name in names]
 

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 #: A number as the page prints it, in a text where names stand, too.
-NUMBER = re.compile(r"(?<![\w.,/-])([-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?)(?![\w/-])")
+NUMBER = re.compile(r"(?<![\w.,/-])([-+−]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?)(?![\w/-])")
 #: Cells that hold names and texts.
 WORDS = {"name", "quoted", "small"}
 VOID = {"meta", "link", "br", "img", "hr", "input"}
@@ -98,18 +98,19 @@ class Printed(HTMLParser):
 
 def is_shown(number: str, values: list[Any]) -> bool:
     """Whether a printed number is one of the values, rounded to its last digit, or stands in a name; shares may stand as percent."""
-    mantissa, _, exponent = number.replace(",", "").partition("e")
+    mantissa, _, exponent = number.replace(",", "").replace("−", "-").partition("e")
     digits = len(mantissa.partition(".")[2])
     close = 0.5 * 10.0 ** (int(exponent or 0) - digits) * (1 + 1e-6)
-    printed = float(number.replace(",", ""))
+    printed = float(number.replace(",", "").replace("−", "-"))
     numbers = [float(value) for value in values if isinstance(value, int | float | Decimal) and not isinstance(value, bool)]
     named = any(number in NUMBER.findall(value) for value in values if isinstance(value, str))
     return named or any(abs(scale * value - printed) <= close for value in numbers for scale in (1, 100))
 
 
 def charted(figure: dict[str, Any]) -> list[float]:
-    """The numbers that a chart draws: the heights of its bars and points."""
-    return [y for trace in figure["data"] for y in trace.get("y", []) if isinstance(y, int | float)]
+    """The numbers that a chart draws: the heights of its bars and points, the lengths of bars that lie."""
+    axes = [trace.get("x" if trace.get("orientation") == "h" else "y", []) for trace in figure["data"]]
+    return [value for values in axes for value in values if isinstance(value, int | float)]
 
 
 def not_given(folder: str, html: str) -> list[str]:
@@ -123,14 +124,16 @@ def not_given(folder: str, html: str) -> list[str]:
             missing.append(f"{what}: no query")
             continue
         rows = run.sql(page.sql[marked.query]).fetchall()
-        by_row = marked.tag == "table" and len(rows) == len([row for row in marked.rows if row])
+        every = [value for row in rows for value in row]
         shown = [row for row in marked.rows if row]
-        for place, row in enumerate(shown):
-            values = list(rows[place]) if by_row else [value for each in rows for value in each]
+        for place, row in enumerate(shown, 1):
             numbers = [number for text in row for number in NUMBER.findall(text)]
-            missing += [f"{what}, row {place + 1}: {number}" for number in numbers if not is_shown(number, values)]
+            if any(all(is_shown(number, values) for number in numbers) for values in rows):
+                continue
+            strict = marked.tag == "table" and len(rows) == len(shown)  # a row of the query for each row of the table
+            missing += [f"{what}, row {place}: {number}" for number in numbers if strict or not is_shown(number, every)]
         if marked.chart is not None:
-            values = [value for each in rows for value in each if isinstance(value, int | float | Decimal)]
+            values = [value for value in every if isinstance(value, int | float | Decimal)]
             drawn = charted(page.figures[marked.chart])
             missing += [f"{what}: {y} is drawn" for y in drawn if y and not any(math.isclose(y, value, rel_tol=1e-9) for value in values)]
     return missing

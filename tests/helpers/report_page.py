@@ -18,7 +18,8 @@ def drawn_in(colors: dict[str, str]) -> str:
 #: The element with the focus: its tag, its class, its text, and whether one sees that it has it.
 FOCUSED = """() => {
   const it = document.activeElement, style = getComputedStyle(it);
-  return [it.tagName, it.className, it.textContent.trim().slice(0, 60), style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2];
+  const text = it.textContent.trim().slice(0, 60);
+  return [it.tagName, it.className, text, style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2];
 }"""
 #: Adds a table with these rows (name, number) to the page; gives its selector.
 ROWS = """rows => {

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from corpusmill.pipeline.report.inspect_view import Shown, show_grid
+from corpusmill.pipeline.report.inspect_view import Shown, show_rows
 from corpusmill.pipeline.report.machine import as_json, print_csv, print_json_lines
 from corpusmill.pipeline.report.query.run import Run
 from corpusmill.pipeline.report.safe import safe_line
@@ -36,7 +36,7 @@ def show_query(folder: str, query: str, limit: int | None, form: str, console: C
         print_csv(rows, names)
     else:
         shown = list(rows)
-        show_grid(shown, Shown("", columns=names), console)
+        show_rows(shown, Shown("", columns=names), console)
         more = bool(count) and len(held) > count
         console.print(Text(f"The first {count:,} rows; --limit 0 shows all." if more else _counted(len(shown)), style="dim"))
     _warn(run)

@@ -109,7 +109,7 @@ def test_sums_by_a_property(run_folder: Path, stage: str, by: str) -> None:
         other = frame(run_folder, "filter" if by == "language" else "ingest")[["id", by]]
         table = table.merge(other.drop_duplicates("id"), on="id", how="left")
     index = pd.concat(pd.read_parquet(run_folder / f"tokens/{split}/tokens-00000.index.parquet") for split in ("train", "validation"))
-    tokens = index.merge(table[["id", by]], on="id").groupby(by)["tokens"].sum()
+    tokens = index[["id", "tokens"]].merge(table[["id", by]], on="id").groupby(by)["tokens"].sum()
     expected = {
         value: (len(part), part["kept"].sum(), part["chars_in"].sum(), part["chars_out"].sum(), tokens.get(value, 0))
         for value, part in table.groupby(by)
@@ -120,15 +120,14 @@ def test_sums_by_a_property(run_folder: Path, stage: str, by: str) -> None:
 
 def test_sums_by_host(run_folder: Path) -> None:
     _, groups = read_groups(open_run(str(run_folder)), "filter", "host")
-    assert {g.value: g.documents for g in groups} == {"host0.test": 18, "host1.test": 19, "host2.test": 18, "evil.test": 1}
+    assert {g.value: g.documents for g in groups} == {"host0.test": 17, "host1.test": 19, "host2.test": 19, "evil.test": 1}
 
 
 def test_sums_by_rule(run_folder: Path, odd: Path) -> None:
     _, groups = read_groups(open_run(str(run_folder)), "filter", "rule")
     failed = frame(run_folder, "filter")["failed"]
-    expected = {
-        rule: (sum(rule in f for f in failed), sum(list(f) == [rule] for f in failed)) for rule in ("short", "symbols", "language", "never")
-    }
+    rules = ("short", "symbols", "language", "never")
+    expected = {rule: (sum(rule in names for names in failed), sum(list(names) == [rule] for names in failed)) for rule in rules}
     assert {g.value: (g.documents, g.alone) for g in groups} == expected and expected["never"] == (0, 0)
     _, (twice,) = read_groups(open_run(str(odd)), "filter", "rule")
     assert (twice.value, twice.documents) == ("r", 168)  # a rule that is named twice in a row counts once
