@@ -1,6 +1,7 @@
 """Which documents are meant by a URL, an id, the beginning of one, or a passage of text."""
 
 import difflib
+import functools
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -48,11 +49,12 @@ class Passages:
 def resolve(reader: RunReader, stages: list[str], document: str) -> list[str]:
     """The ids of the documents with this URL, this id, or the one id that begins so; empty where there is none."""
     found: dict[str, None] = {}
+    columns = ["id"] if re.fullmatch("[0-9a-f]{32}", document) else ["id", "url"]
     for stage in stages:
-        for shard in reader.tables(stage, "report", ["id", "url"]):
-            if {"id", "url"} <= set(shard.column_names):
-                mask = pc.or_kleene(pc.equal(shard["id"], document), pc.fill_null(pc.equal(shard["url"], document), False))
-                found.update(dict.fromkeys(shard.filter(mask)["id"].to_pylist()))
+        for shard in reader.tables(stage, "report", columns):
+            if set(columns) <= set(shard.column_names):
+                masks = (pc.fill_null(pc.equal(shard[column], document), False) for column in columns)
+                found.update(dict.fromkeys(shard.filter(functools.reduce(pc.or_, masks))["id"].to_pylist()))
         if found:
             return list(found)
     if not _ID.fullmatch(document):

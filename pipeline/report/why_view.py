@@ -65,7 +65,7 @@ def _explain(run: str, story: Story, console: Console) -> None:
     console.print(Text(safe_line(story.url or "(no URL)", 400), style="bold"))
     console.print(Text(f"id {safe_line(story.id, 40)}", style="dim"))
     for told in story.told:
-        same = [other for other in story.told if other.place.stage == told.place.stage]
+        same = [other for other in story.told if other.stage == told.stage]
         console.print()
         _tell(told, f", record {same.index(told) + 1} of {len(same)}" if len(same) > 1 else "", console)
     if story.text:
@@ -80,7 +80,7 @@ def _explain(run: str, story: Story, console: Console) -> None:
 def _tell(told: Told, which: str, console: Console) -> None:
     row = told.row
     kept = bool(row.get("kept"))
-    head = Text(f"{told.place.stage}{which}: ", style="bold") + Text("kept" if kept else "dropped", style="green" if kept else "red")
+    head = Text(f"{told.stage}{which}: ", style="bold") + Text("kept" if kept else "dropped", style="green" if kept else "red")
     head.append(f"  {number(row.get('chars_in') or 0)} characters in, {number(row.get('chars_out') or 0)} out", style="dim")
     console.print(head)
     for name in row.get("failed") or []:
