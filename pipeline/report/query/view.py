@@ -38,7 +38,8 @@ def show_query(folder: str, query: str, limit: int | None, form: str, console: C
         shown = list(rows)
         show_rows(shown, Shown("", columns=names), console)
         more = bool(count) and len(held) > count
-        console.print(Text(f"The first {count:,} rows; --limit 0 shows all." if more else _counted(len(shown)), style="dim"))
+        if shown:
+            console.print(Text(f"The first {count:,} rows; --limit 0 shows all." if more else _counted(len(shown)), style="dim"))
     _warn(run)
 
 

@@ -4,8 +4,11 @@ import random
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from built_run import write_run
+from damaged_runs import DAMAGED, STAGES
 
 from corpusmill import open_run
 from corpusmill.pipeline.errors import InputError
@@ -91,7 +94,7 @@ def test_bits_that_flip_anywhere(run: Path) -> None:
     first = pq.read_table(run / SHARD)["id"].to_pylist()
     chance = random.Random(7)
     found = 0
-    for _ in range(30):
+    for _ in range(16):
         content = bytearray(whole)
         content[chance.randrange(4, len(content) - 4)] ^= 1 << chance.randrange(8)
         (run / SHARD).write_bytes(content)
@@ -116,3 +119,32 @@ def test_a_manifest_that_is_damaged(run: Path) -> None:
     (run / "filter/manifest.jsonl").write_bytes(b"\xff\xfe{\n")
     opened = open_run(str(run))
     assert "its manifest can't be read" in opened.warnings[0] and len(opened.report("dedup")) == 45
+
+
+def test_columns_that_do_not_fit_each_other(tmp_path: Path) -> None:
+    """Of two versions that disagree on what a column is, there is no table; all others can be asked."""
+    run = write_run(tmp_path / "run", ("ingest",))
+    words = [pa.array([{"all": 3}]), pa.array([b"\xff\x00"])]
+    run.stage(
+        "filter", [{f"report/part-0000{n}.parquet": pa.table({"id": ["a"], "kept": [True], "words": w})} for n, w in enumerate(words)]
+    )
+    manifest = tmp_path / "run/filter/manifest.jsonl"
+    manifest.write_text(manifest.read_text().replace('"code":"v"', '"code":"before"', 1))
+    opened = open_run(str(tmp_path / "run"))
+    assert "filter_report" not in opened.names and "filter_report: the table can't be read" in opened.warnings[0]
+    assert len(opened.report("ingest")) == 60
+
+
+@pytest.mark.parametrize("name", [name for name in DAMAGED if name not in STAGES])
+def test_whatever_a_run_looks_like(name: str, tmp_path: Path) -> None:
+    """All of its tables can be read, or say in a sentence why not."""
+    DAMAGED[name][0](tmp_path / "run")
+    opened = open_run(str(tmp_path / "run"))
+    refused = set()
+    for table in opened.names:
+        try:
+            opened.table(table).to_arrow_table()
+        except InputError as error:
+            assert "\n" not in str(error)
+            refused.add(table)
+    assert all(table.startswith("json_") for table in refused)
