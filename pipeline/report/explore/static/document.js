@@ -77,7 +77,7 @@ function text() {
       el(
         "span",
         { class: "soft" },
-        `${many([...shown.text].length, "character")}${shown.cut ? " of its beginning; the rest is left out here" : ""}`,
+        `${many([...shown.text].length, "character")}${shown.cut ? " of its beginning; the rest is left out here" : ""}, as ${shown.text_of} wrote it`,
       ),
     ),
     words && hits(marks),
