@@ -81,9 +81,20 @@ def test_a_table_whose_shards_are_all_damaged(run: Path) -> None:
     for number in (0, 1):
         overwrite(run / f"filter/report/part-0000{number}.parquet")
     opened = open_run(str(run))
+    report = opened.report("filter")
     with pytest.raises(InputError, match="there is no table 'filter_report'"):
         opened.sql("SELECT sum(words) FROM filter_report").fetchall()
     assert len(opened.warnings) == 2 and "filter_report" not in opened.names
+    for asking in (
+        report.df,
+        lambda: report.columns,
+        lambda: len(report),
+        lambda: "id" in report,
+        lambda: str(report),
+        lambda: report["id"],
+    ):
+        with pytest.raises(InputError, match="there is no table 'filter_report'"):
+            asking()
     assert len(opened.report("ingest")) == 60
 
 
