@@ -2,8 +2,8 @@
 
     python benchmarks/query.py RUN [--times 3]
 
-Each query is asked `--times` times; printed are the first answer, which reads the shards' footers, and the fastest. CPU seconds stand beside,
-for a machine that others use, too.
+Each query is asked `--times` times; printed are the first answer, which reads the shards' footers, and the fastest, with CPU seconds
+beside them for a machine that others use, too.
 """
 
 import argparse
@@ -39,11 +39,8 @@ def main() -> None:
     seconds, cpu, _ = timed(lambda: corpusmill.open_run)  # imports DuckDB and pyarrow
     print(f"import {seconds:.2f} s ({cpu:.2f} s of CPU)")
     seconds, cpu, run = timed(lambda: corpusmill.open_run(arguments.run))
-    rows = {name: len(run.table(name)) for name in ("ingest_report", "filter_report", "dedup_report")}
-    shards = len(run.tables["ingest_report"].files)
-    print(
-        f"open {seconds:.2f} s ({cpu:.2f} s of CPU): {', '.join(f'{name} {count:,}' for name, count in rows.items())}, {shards:,} shards each"
-    )
+    rows = ", ".join(f"{name} {len(run.table(name)):,}" for name in ("ingest_report", "filter_report", "dedup_report"))
+    print(f"open {seconds:.2f} s ({cpu:.2f} s of CPU): {rows}, {len(run.tables['ingest_report'].files):,} shards each")
     for name, query in QUERIES.items():
         times = [timed(lambda query=query: run.sql(query).fetchall())[:2] for _ in range(arguments.times)]
         (first, first_cpu), (best, best_cpu) = times[0], min(times)
