@@ -68,18 +68,22 @@ ORDER BY place, low"""
 def personal(found: PersonalData) -> Shown:
     """Finds, and documents with any, by kind; of all and of those that were kept."""
     columns = ("kind", "finds", "documents", "kept_finds", "kept_documents", "share", "kept_share")
-    sql = "\nUNION ALL ".join(
-        f"SELECT {place} AS place, {literal(kind.column)} AS kind, coalesce(sum({name}), 0) AS finds, count(*) FILTER ({name} > 0) AS documents,\n"
-        f"  coalesce(sum({name}) FILTER (kept), 0) AS kept_finds, count(*) FILTER (kept AND {name} > 0) AS kept_documents,\n"
-        f"  count(*) FILTER ({name} > 0) / nullif(count(*), 0) AS share,\n"
-        f"  count(*) FILTER (kept AND {name} > 0) / nullif(count(*) FILTER (kept), 0) AS kept_share FROM filter_report"
-        for place, (kind, name) in enumerate((kind, column(kind.column)) for kind in found.kinds)
-    )
+    some = "\nUNION ALL ".join(_kind(place, kind.column) for place, kind in enumerate(found.kinds))
     rows = []
     for kind in found.kinds:
         shares = (ratio(kind.documents, found.rows), ratio(kind.kept_documents, found.kept))
         rows.append((kind.column, kind.finds, kind.documents, kind.kept_finds, kind.kept_documents, *shares))
-    return shown("pii", "Personal data by kind", f"SELECT * EXCLUDE (place) FROM (\n{sql}\n)\nORDER BY place", columns, rows)
+    return shown("pii", "Personal data by kind", f"SELECT * EXCLUDE (place) FROM (\n{some}\n)\nORDER BY place", columns, rows)
+
+
+def _kind(place: int, kind: str) -> str:
+    name = column(kind)
+    return f"""\
+SELECT {place} AS place, {literal(kind)} AS kind, coalesce(sum({name}), 0) AS finds, count(*) FILTER ({name} > 0) AS documents,
+  coalesce(sum({name}) FILTER (kept), 0) AS kept_finds, count(*) FILTER (kept AND {name} > 0) AS kept_documents,
+  count(*) FILTER ({name} > 0) / nullif(count(*), 0) AS share,
+  count(*) FILTER (kept AND {name} > 0) / nullif(count(*) FILTER (kept), 0) AS kept_share
+FROM filter_report"""
 
 
 def touched(found: PersonalData) -> Shown:

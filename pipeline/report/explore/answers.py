@@ -6,7 +6,8 @@ from typing import Any
 
 from corpusmill.pipeline.report.explore import asked, count, thresholds
 from corpusmill.pipeline.report.explore.coding import Bools
-from corpusmill.pipeline.report.explore.explorer import Explorer, Loaded
+from corpusmill.pipeline.report.explore.explorer import Explorer
+from corpusmill.pipeline.report.explore.loaded import Loaded
 from corpusmill.pipeline.report.explore.recipe import command, recipe_lines
 from corpusmill.pipeline.report.explore.selection import number_column
 from corpusmill.pipeline.report.explore.table import ORIGINS, Row, StageTable

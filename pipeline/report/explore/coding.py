@@ -1,7 +1,8 @@
 """Values that repeat, as small numbers: names (languages, crawl files, hosts) and verdicts (which rules failed together)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,20 @@ import pyarrow.compute as pc
 Codes = npt.NDArray[np.int32]
 Counts = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+
+
+class Coded:
+    """A column's different values, and which of them (n) each row has: what a thread can find out before the numbers are given."""
+
+    def __init__(self, column: pa.ChunkedArray | pa.Array):
+        column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+        coded = column.cast(pa.string()).dictionary_encode(null_encoding="encode")
+        self.values: list[str | None] = coded.dictionary.to_pylist()
+        self.indices: Codes = coded.indices.to_numpy()
+
+    def numbered(self, number: Callable[[Any], int]) -> Codes:
+        """The rows (n), each with the number that its value is given."""
+        return np.array([number(value) for value in self.values], np.int32)[self.indices] if self.values else self.indices
 
 
 class Names:
@@ -27,12 +42,25 @@ class Names:
             self.values.append(value)
         return self.numbers[value]
 
-    def encode(self, column: pa.ChunkedArray | pa.Array) -> Codes:
-        """The number (n) of each value of a column of strings (n)."""
-        column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-        coded = column.cast(pa.string()).dictionary_encode(null_encoding="encode")
-        known = np.array([self.number(value) for value in coded.dictionary.to_pylist()], np.int32)
-        return known[coded.indices.to_numpy()] if len(known) else np.zeros(len(column), np.int32)
+    def encode(self, coded: Coded) -> Codes:
+        """The number of each row's name."""
+        return coded.numbered(self.number)
+
+
+class CodedVerdicts(Coded):
+    """The verdicts of some rows as strings: `k` or `d`, a colon, and the places of the failed rules among `names` in digits.
+
+    Whatever rules are called, no comma is among the digits.
+    """
+
+    def __init__(self, kept: pa.ChunkedArray, failed: pa.ChunkedArray):
+        lists = failed.combine_chunks().cast(pa.list_(pa.string()))
+        coded = lists.flatten().dictionary_encode(null_encoding="encode")
+        self.names: list[str] = [name or "" for name in coded.dictionary.to_pylist()]
+        digits = pa.array(map(str, range(len(self.names))), pa.string()).take(coded.indices)
+        ends = np.concatenate([[0], np.cumsum(pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False))])
+        joined = pc.fill_null(pc.binary_join(pa.ListArray.from_arrays(pa.array(ends, pa.int32()), digits), ","), "")
+        super().__init__(pc.binary_join_element_wise(pc.if_else(kept.combine_chunks(), "k", "d").cast(pa.string()), joined, ":"))
 
 
 @dataclass(frozen=True)
@@ -64,37 +92,25 @@ class Verdicts:
         """A rule's number."""
         return self._rule_numbers.get(name)
 
-    def encode(self, kept: pa.ChunkedArray, failed: pa.ChunkedArray) -> Codes:
-        """The number (n) of the verdict in each row of a report."""
-        lists = failed.combine_chunks().cast(pa.list_(pa.string()))
-        named = pc.if_else(kept.combine_chunks(), "k", "d").cast(pa.string())
-        keys = pc.binary_join_element_wise(named, pc.fill_null(pc.binary_join(self._as_digits(lists), ","), ""), ":")
-        coded = keys.dictionary_encode()
-        known = np.array([self._number(key) for key in coded.dictionary.to_pylist()], np.int32)
-        return known[coded.indices.to_numpy()] if len(known) else np.zeros(len(kept), np.int32)
+    def encode(self, coded: CodedVerdicts) -> Codes:
+        """The number of each row's verdict."""
+        rules = [self._rule_number(name) for name in coded.names]
 
-    def _as_digits(self, lists: pa.ListArray) -> pa.ListArray:
-        """The lists with the number of each rule, in digits: whatever rules are called, no comma is among them."""
-        coded = lists.flatten().dictionary_encode(null_encoding="encode")
-        digits = pa.array([str(self._rule_number(name)) for name in coded.dictionary.to_pylist()], pa.string())
-        flat = digits.take(coded.indices)
-        ends = np.concatenate([[0], np.cumsum(pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False))])
-        return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), flat)
+        def number(key: str) -> int:
+            kept, _, digits = key.partition(":")
+            verdict = Verdict(kept == "k", tuple(rules[int(place)] for place in digits.split(",")) if digits else ())
+            if verdict not in self._numbers:
+                self._numbers[verdict] = len(self.all)
+                self.all.append(verdict)
+            return self._numbers[verdict]
 
-    def _rule_number(self, name: str | None) -> int:
-        name = name or ""
+        return coded.numbered(number)
+
+    def _rule_number(self, name: str) -> int:
         if name not in self._rule_numbers:
             self._rule_numbers[name] = len(self.rules)
             self.rules.append(name)
         return self._rule_numbers[name]
-
-    def _number(self, key: str) -> int:
-        kept, _, digits = key.partition(":")
-        verdict = Verdict(kept == "k", tuple(map(int, digits.split(","))) if digits else ())
-        if verdict not in self._numbers:
-            self._numbers[verdict] = len(self.all)
-            self.all.append(verdict)
-        return self._numbers[verdict]
 
     # ---- once all are known -------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """One document: its text, what each stage decided about it, its copies, its tokens."""
 
+import json
 import shlex
 from typing import Any
 
@@ -9,7 +10,8 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.report.explore.answers import plain
 from corpusmill.pipeline.report.explore.asked import OneDocument, Unfit, shown
 from corpusmill.pipeline.report.explore.explorer import EXPLORED, Explorer
-from corpusmill.pipeline.report.read import Place, Rule
+from corpusmill.pipeline.report.explore.table import StageTable
+from corpusmill.pipeline.report.read import Rule
 from corpusmill.pipeline.report.token_sets import find_tokenizer, open_split, split_folders
 from corpusmill.pipeline.schemas import REPORT
 
@@ -26,33 +28,38 @@ def document(explorer: Explorer, query: OneDocument) -> Answer:
     if not digits.isascii() or not digits.isdigit() or int(digits) >= loaded.table.rows:
         raise Unfit(f"There is no document {shown(query.key)}.", 404)
     number = int(digits)
-    (row,) = loaded.table.rows_of([number])
-    text = loaded.texts.of(number)
-    stories = {stage: explorer.reader.row(loaded.table.place(number))}
-    stories |= {name: found for name in explorer.present if name != stage and (found := _elsewhere(explorer, name, row.id))}
-    tokens = _tokens(explorer, row.id, stories.get("tokens"))
+    stories = {stage: _story(loaded.table, number)}
+    id_, url = stories[stage]["id"], stories[stage]["url"]
+    stories |= {name: found for name in explorer.present if name != stage and (found := _elsewhere(explorer, name, id_))}
+    texts = loaded.texts()
+    text, tokens = texts.of(number), _tokens(explorer, id_, stories.get("tokens"))
     return {
         "key": query.key,
-        "id": row.id,
-        "url": row.url,
+        "id": id_,
+        "url": url,
         "text": None if text is None else text[:TEXT],
         "cut": text is not None and len(text) > TEXT,
-        "text_of": loaded.texts.stage,
+        "text_of": texts.stage,
         "stages": [_decision(explorer, name, stories[name]) for name in EXPLORED if name in stories],
         "cluster": _cluster(explorer, stories.get("dedup")),
         "tokens": tokens,
-        "commands": _commands(explorer, row.id, stories, tokens),
+        "commands": _commands(explorer, id_, stories, tokens),
     }
+
+
+def _story(table: StageTable, number: int) -> Answer:
+    """A row of a report, as its file has it."""
+    (row,), verdict = table.rows_of([number]), table.verdicts.all[int(table.verdict[number])]
+    failed = [table.verdicts.rules[rule] for rule in verdict.failed]
+    return {"id": row.id, "url": row.url, "kept": verdict.kept, "failed": failed, **row.values}
 
 
 def _elsewhere(explorer: Explorer, stage: str, id_: str) -> Answer | None:
     """The document's row in the report of another stage, where it has one."""
     if stage in explorer.loaded:
         table = explorer.loaded[stage].table
-        places = [table.place(number) for number in table.rows_with("id", id_)[:1]]
-    else:
-        places = explorer.reader.find(stage, "report", "id", [id_])[:1]
-    return next(iter(explorer.reader.rows(places)), None)
+        return next((_story(table, number) for number in table.rows_with("id", id_)[:1]), None)
+    return next(iter(explorer.reader.rows(explorer.reader.find(stage, "report", "id", [id_])[:1])), None)
 
 
 def _decision(explorer: Explorer, stage: str, row: Answer) -> Answer:
@@ -76,22 +83,25 @@ def _cluster(explorer: Explorer, row: Answer | None) -> Answer | None:
     if row is None or (row.get("cluster_size") or 1) < 2 or not row.get("kept_id"):
         return None
     name = row["kept_id"]
-    places: list[tuple[int | None, Place]] = []
-    if "dedup" in explorer.loaded and "kept_id" in explorer.loaded["dedup"].table.columns:
-        table = explorer.loaded["dedup"].table
-        places += [(number, table.place(number)) for number in table.rows_with(table.columns["kept_id"].sql, name)[:COPIES]]
-    else:
-        places += [(None, place) for place in explorer.reader.find("dedup", "report", "kept_id", [name])[:COPIES]]
-    rows = explorer.reader.rows([place for _, place in places], ["id", "url", "kept", "similarity"])
-    members = [
-        {
-            "key": None if number is None else f"dedup/{number}", "id": member["id"], "url": member.get("url"),
-            "kept": member["kept"], "similarity": plain(member.get("similarity")),
-        }
-        for (number, _), member in zip(places, rows, strict=True)
-    ]  # fmt: skip
+    members = _members(explorer, name)
     members.sort(key=lambda member: not member["kept"])
     return {"id": name, "size": row["cluster_size"], "kept_id": name, "rows": members}
+
+
+def _members(explorer: Explorer, kept_id: str) -> list[Answer]:
+    """Documents of a cluster, in the order of the report."""
+    if "dedup" in explorer.loaded:
+        table = explorer.loaded["dedup"].table
+        numbers = table.rows_with(table.columns["kept_id"].sql, kept_id)[:COPIES]
+        rows = [{**row.values, "id": row.id, "url": row.url, "kept": bool(table.kept[row.number])} for row in table.rows_of(numbers)]
+        keys: list[str | None] = [f"dedup/{number}" for number in numbers]
+    else:
+        rows = explorer.reader.rows(explorer.reader.find("dedup", "report", "kept_id", [kept_id])[:COPIES])
+        keys = [None for _ in rows]
+    return [
+        {"key": key, **{name: row.get(name) for name in ("id", "url", "kept")}, "similarity": plain(row.get("similarity"))}
+        for key, row in zip(keys, rows, strict=True)
+    ]
 
 
 def _tokens(explorer: Explorer, id_: str, row: Answer | None) -> Answer | None:
@@ -99,7 +109,8 @@ def _tokens(explorer: Explorer, id_: str, row: Answer | None) -> Answer | None:
     root = explorer.reader.storage
     if row is None or not row.get("shards") or row.get("split") not in split_folders(root):
         return None
-    split, shard = row["split"], int(row["shards"][0])
+    places = json.loads(row["shards"]) if isinstance(row["shards"], str) else row["shards"]
+    split, shard = row["split"], int(places[0])
     try:
         shards = open_split(root, split)
         index = shards.index(shard)

@@ -1,65 +1,28 @@
-"""A run's reports, loaded while the page is open already, and the answers to what is asked of them."""
+"""A run's reports, loaded while the page is open already."""
 
 import threading
 import time
-from collections import OrderedDict
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.memory import available_memory
-from corpusmill.pipeline.report.explore.asked import Filter, Unfit, shown
-from corpusmill.pipeline.report.explore.coding import Bools
-from corpusmill.pipeline.report.explore.load import load_stage, report_rows
-from corpusmill.pipeline.report.explore.order import Orders
-from corpusmill.pipeline.report.explore.search import Search, Searches
-from corpusmill.pipeline.report.explore.table import StageTable
-from corpusmill.pipeline.report.explore.texts import Texts, texts_before
+from corpusmill.pipeline.report.explore.asked import Unfit, shown
+from corpusmill.pipeline.report.explore.load import load_stage
+from corpusmill.pipeline.report.explore.loaded import Loaded
+from corpusmill.pipeline.report.explore.origins import Origins
 from corpusmill.pipeline.report.read import DATA_STAGES, RunReader
+from corpusmill.pipeline.report.scan import shards
 from corpusmill.pipeline.report.status import Status
 
 #: Stages with a row a document.
 EXPLORED = (*DATA_STAGES, "tokens")
-#: Filters whose rows are remembered: a page asks for documents, counts and charts of one.
-REMEMBERED = 12
 
 
 class Stopped(Exception):
     """The explorer is to end."""
-
-
-class Loaded:
-    """A stage that can be asked for."""
-
-    def __init__(self, table: StageTable, texts: Texts):
-        self.table, self.texts = table, texts
-        self.orders, self.searches = Orders(table), Searches()
-        self._lock = threading.Lock()
-        self._masks: OrderedDict[str, Bools] = OrderedDict()
-
-    def mask(self, asked: Filter) -> Bools:
-        """bool (rows): what passes all of a filter but the search in texts; of the same filter it is found once."""
-        from corpusmill.pipeline.report.explore.selection import select
-
-        key = Filter(**asked.model_dump(include=set(Filter.model_fields) - {"text"})).model_dump_json()
-        with self._lock:
-            if key in self._masks:
-                self._masks.move_to_end(key)
-                return self._masks[key]
-        found = select(self.table, asked)
-        with self._lock:
-            self._masks[key] = found
-            while len(self._masks) > REMEMBERED:
-                self._masks.popitem(last=False)
-        return found
-
-    def search(self, asked: Filter) -> Search | None:
-        """The search that a filter asks for, as far as it is."""
-        if asked.text is None:
-            return None
-        key = Filter(**asked.model_dump(include=set(Filter.model_fields))).model_dump_json()
-        return self.searches.of(key, self.texts, asked.text, self.mask(asked))
 
 
 class Explorer:
@@ -84,13 +47,17 @@ class Explorer:
         self.status, self.status_lock = Status(folder), threading.Lock()
 
     def load(self) -> None:
-        """Loads the stages one after the other; then finds the orders that the page may ask for."""
-        started = time.monotonic()
+        """Loads the stages one after the other; then finds where texts lie, and the orders that the page may ask for."""
+        started, origins = time.monotonic(), Origins(self.reader)
         try:
             for name in self.wanted:
-                self._load_or_say(name)
+                self._load_or_say(name, origins)
+            del origins
             self.connection.execute("SET enable_external_access = false; SET lock_configuration = true")
             self.loading, self.seconds = None, time.monotonic() - started
+            for loaded in list(self.loaded.values()):
+                self._go_on()
+                loaded.texts()
             for loaded in list(self.loaded.values()):
                 loaded.orders.prepare(self._go_on)
         except Stopped:
@@ -108,37 +75,38 @@ class Explorer:
         if self.stopped.is_set():
             raise Stopped
 
-    def _load_or_say(self, name: str) -> None:
+    def _load_or_say(self, name: str, origins: Origins) -> None:
         try:
-            self._load(name)
+            self._load(name, origins)
         except (CorpusmillError, OSError, ValueError, duckdb.Error) as error:
             self.left_out[name] = f"{name}: its report is left out: {str(error).rstrip('.')}."
             self.reader.warn(self.left_out[name])
 
-    def _load(self, name: str) -> None:
-        rows = report_rows(self.reader, name)
+    def _load(self, name: str, origins: Origins) -> None:
+        rows = sum(count for _, _, count in shards(self.reader, name))
         self.loading = progress = {"stage": name, "rows": 0, "of": rows}
-        need = self._bytes(name, rows)
-        if need > 0.8 * available_memory():
+        need, available = self._bytes(name, rows), available_memory()
+        if need > 0.8 * available:
             raise InputError(
-                f"{rows:,} rows need about {need / 1e9:,.1f} GB of memory, and {available_memory() / 1e9:,.1f} GB are available; "
+                f"{rows:,} rows need about {need / 1e9:,.1f} GB of memory, and {available / 1e9:,.1f} GB are available; "
                 f"corpusmill query and corpusmill stats work on the files themselves"
             )
         if not self.reader.is_report(name):
-            raise InputError("it is of another version")
+            raise InputError("none of its shards is a report that this version can read")
 
         def advance(done: int) -> None:
             self._go_on()
             progress["rows"] = done
 
-        table, ids = load_stage(self.reader, self.connection, name, advance)
-        self.loaded[name] = Loaded(table, texts_before(self.reader, name, ids))
+        table = load_stage(self.reader, self.connection, name, advance)
+        origins.complete(table)
+        self.loaded[name] = Loaded(self.reader, table)
 
     def _bytes(self, name: str, rows: int) -> int:
         """What a report takes in memory: 8 bytes a number, about 60 a text, and the arrays beside them."""
         schema = self.reader.schema(name, "report")
-        columns = schema.types if schema is not None else []
-        return rows * (sum(8 if str(kind) != "string" else 60 for kind in columns) + 120)
+        kinds = schema.types if schema is not None else []
+        return rows * (sum(60 if pa.types.is_string(kind) else 8 for kind in kinds) + 120)
 
     def stage(self, name: str) -> Loaded:
         """A loaded stage. Raises Unfit where it is none of the run's, or not there yet."""

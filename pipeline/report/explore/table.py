@@ -4,7 +4,6 @@ Columns are called c0, c1, ... in DuckDB, so no name that a run gives is ever pa
 """
 
 import threading
-from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,10 +14,11 @@ from typing import Any
 import duckdb
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from corpusmill.pipeline.report.explore.coding import Bools, Codes, Names, Verdicts
 from corpusmill.pipeline.report.histogram import Histogram
-from corpusmill.pipeline.report.read import Place, Rule
+from corpusmill.pipeline.report.read import Rule
 
 Floats = npt.NDArray[Any]
 Rows = npt.NDArray[np.int32]
@@ -57,7 +57,7 @@ class Row:
 
 @dataclass
 class StageTable:
-    """A loaded report. Rows are counted from 0 in the order of its shards; `groups` says where each row group begins."""
+    """A loaded report. Rows are counted from 0 in the order of its shards."""
 
     name: str
     status: str
@@ -67,7 +67,6 @@ class StageTable:
     shares: dict[str, tuple[float, str]] = field(default_factory=dict)  # of rules that keep a share of the corpus: how much, of what
     columns: dict[str, Column] = field(default_factory=dict)
     rows: int = 0
-    groups: list[tuple[int, Place]] = field(default_factory=list)
     names: dict[str, Names] = field(default_factory=lambda: {origin: Names() for origin in ORIGINS})
     verdict: Codes = field(default_factory=lambda: np.zeros(0, np.int32))
     origins: dict[str, Codes] = field(default_factory=dict)
@@ -91,11 +90,6 @@ class StageTable:
     def fired(self) -> tuple[list[int], list[int]]:
         """By rule: documents that failed it, and those that failed no other."""
         return self.verdicts.fired(np.bincount(self.verdict, minlength=len(self.verdicts.all)).tolist())
-
-    def place(self, row: int) -> Place:
-        """Where a row lies in the run's files."""
-        begin, place = self.groups[bisect_right(self.groups, row, key=lambda group: group[0]) - 1]
-        return Place(place.stage, place.shard, place.group, row - begin)
 
     def numbers(self) -> list[Column]:
         return [column for column in self.columns.values() if column.kind == NUMBER]
@@ -132,6 +126,11 @@ class StageTable:
             while len(self._arrays) > KEPT_COLUMNS:
                 self._arrays.popitem(last=False)
         return np.asarray(values)
+
+    def ids(self) -> pa.ChunkedArray:
+        """The ids of all rows."""
+        with self.cursor() as cursor:
+            return cursor.sql(f"SELECT id FROM {self.table}").to_arrow_table()["id"]
 
     def rows_of(self, rows: Sequence[int]) -> list[Row]:
         """Rows in the order that is asked for."""
