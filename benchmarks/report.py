@@ -40,9 +40,9 @@ def main() -> None:
     seconds: dict[str, float] = defaultdict(float)
     for module in (summary, html):
         for name, value in list(vars(module).items()):
-            if callable(value) and getattr(value, "__module__", "").startswith("corpusmill.pipeline.report.") and (name.startswith("read_") or name == "near_misses"):
-                if name != "read_summary":
-                    setattr(module, name, timed(name, value, seconds))
+            ours = callable(value) and getattr(value, "__module__", "").startswith("corpusmill.pipeline.report.")
+            if ours and (name == "near_misses" or name.startswith("read_")) and name != "read_summary":
+                setattr(module, name, timed(name, value, seconds))
     profile = cProfile.Profile()
     if given.profile:
         profile.enable()
@@ -54,7 +54,8 @@ def main() -> None:
     profile.disable()
     rows = {stage: d.rows for stage, d in read.decisions.items()}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{given.run}: {whole - BEGAN:.1f} s ({time.process_time():.1f} s of processor time), page {len(page) / 1e6:.2f} MB, peak {peak:,.0f} MB")
+    processor = time.process_time()
+    print(f"{given.run}: {whole - BEGAN:.1f} s ({processor:.1f} s of processors), page {len(page) / 1e6:.2f} MB, peak {peak:,.0f} MB")
     print("report rows: " + ", ".join(f"{stage} {count:,}" for stage, count in rows.items()))
     print(f"  {began - BEGAN:6.2f} s loading libraries")
     for name, spent in sorted(seconds.items(), key=lambda pair: -pair[1]):

@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import TracebackType
@@ -66,12 +66,13 @@ class Live:
         self._write()
 
     @contextmanager
-    def phase(self, stage: str, name: str, todo: Sequence[Piece], before: int, manifest: Manifest) -> Iterator[None]:
-        """A phase for the time of the block: `todo` are its pieces, `before` how many more were done earlier."""
-        weights, unit = _weights(todo)
+    def phase(self, stage: str, name: str, pieces: Sequence[Piece], todo: Sequence[Piece], manifest: Manifest) -> Iterator[None]:
+        """A phase for the time of the block: all of its pieces, and those of them that are not finished yet."""
+        unit, weigh = _weights(pieces)
         told = {
-            "stage": stage, "phase": name, "tasks": len(todo), "before": before, "bytes": sum(weights), "bytes_are": unit,
-            "manifest": manifest.place, "workers": self.engine.known_workers(), "began": utc_now(), "ended": None,
+            "stage": stage, "phase": name, "tasks": len(todo), "before": len(pieces) - len(todo), "bytes": sum(map(weigh, todo)),
+            "bytes_before": sum(map(weigh, pieces)) - sum(map(weigh, todo)), "bytes_are": unit, "manifest": manifest.place,
+            "workers": self.engine.known_workers(), "began": utc_now(), "ended": None,
         }  # fmt: skip
         self.said["phases"].append(told)
         self._write()
@@ -84,9 +85,9 @@ class Live:
             self.run.write_bytes(PROGRESS, content + b"\n")
 
 
-def _weights(pieces: Sequence[Piece]) -> tuple[list[int], str]:
+def _weights(pieces: Sequence[Piece]) -> tuple[str, Callable[[Piece], int]]:
     """Bytes that each piece reads, and how the same is known of a finished task: pieces of crawl files name the bytes of their `segments`,
     which come out as the manifest's `bytes_in`; others read whole files, its `inputs`."""
     if all("segments" in piece.params for piece in pieces):
-        return [sum(segment["bytes"] for segment in piece.params["segments"]) for piece in pieces], "bytes_in"
-    return [sum(ref.bytes for ref in piece.inputs) for piece in pieces], "inputs"
+        return "bytes_in", lambda piece: sum(segment["bytes"] for segment in piece.params["segments"])
+    return "inputs", lambda piece: sum(ref.bytes for ref in piece.inputs)

@@ -135,7 +135,7 @@ class StageRun:
         if todo:
             if not self.beside:
                 self.manifest.reopen()
-            with self._told(phase, todo, len(pieces) - len(todo)):
+            with self._told(phase, pieces, todo):
                 self._perform(Phase(phase, worker, todo, params, config, digest, gpus), identities)
         return [self.manifest.tasks[key] for key in identities]
 
@@ -158,7 +158,7 @@ class StageRun:
         if not self._finished(task, identity):
             if not self.beside:
                 self.manifest.reopen()
-            with self._told(task, [piece], 0):
+            with self._told(task, [piece], [piece]):
                 started = time.perf_counter()
                 try:
                     output = function(identity)
@@ -190,8 +190,8 @@ class StageRun:
             row is not None and row.identity == identity and all(self.storage.size(output.path) == output.bytes for output in row.outputs)
         )
 
-    def _told(self, phase: str, todo: Sequence[Piece], before: int) -> contextlib.AbstractContextManager[None]:
-        return self.live.phase(self.stage.name, phase, todo, before, self.manifest) if self.live else contextlib.nullcontext()
+    def _told(self, phase: str, pieces: Sequence[Piece], todo: Sequence[Piece]) -> contextlib.AbstractContextManager[None]:
+        return self.live.phase(self.stage.name, phase, pieces, todo, self.manifest) if self.live else contextlib.nullcontext()
 
     def _perform(self, phase: Phase, identities: dict[str, str]) -> None:
         worker, todo = phase.worker, phase.todo

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.report.card.state import outdated
 from corpusmill.pipeline.report.read import RunReader
 from corpusmill.train.card import model_card
 from corpusmill.train.card_facts import TRAINED
-from corpusmill.pipeline.report.card.state import outdated
 from corpusmill.train.checkpoint import TOKENIZER_FILES, load_model, save_model
 
 GENERATION = "generation_config.json"

@@ -1,4 +1,4 @@
-"""What a stage's report says, in one pass: rules, their overlap, histograms, other thresholds, and the documents nearest to each threshold."""
+"""What a stage's report says, in one pass: rules, their overlap, histograms, other thresholds, documents near to each threshold."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -62,7 +62,7 @@ class Failures:
 
     @cached_property
     def _by_rule(self) -> tuple[tuple[Ints, Ints], tuple[Ints, Ints]]:
-        """For rows that failed several rules, and for those that failed one: the order of `codes` by rule, and where each rule begins in it."""
+        """For rows that failed several rules, then for those that failed one: the order of `codes` by rule, and where each rule begins."""
         return self._sorted(~self.alones), self._sorted(self.alones)
 
     def _sorted(self, mask: Bools) -> tuple[Ints, Ints]:

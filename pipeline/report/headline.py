@@ -12,8 +12,8 @@ GIVES_BACK = 0.5
 
 @dataclass(frozen=True)
 class Headline:
-    """`most` failed most documents of the stage, `deciding` most of those that no other rule fails. `line` changes the recipe so that `more`
-    documents are kept; None where no threshold can be changed. `dropped` is a page nearest to what is kept."""
+    """`most` failed most documents of the stage, `deciding` is the threshold that removed most of those that failed nothing else.
+    `line` changes the recipe so that `more` documents are kept; None where none can be changed. `dropped` is a page just behind it."""
 
     decisions: Decisions
     most: RuleCount
@@ -31,7 +31,8 @@ def headline(decisions: dict[str, Decisions], near: list[NearMisses]) -> Headlin
         return None
     d = stages[0]
     removing = d.by_removal()
-    deciding = max((rule for rule in removing if rule.alone), key=lambda rule: (rule.alone, rule.name), default=None)
+    alone = sorted((rule for rule in removing if rule.alone), key=lambda rule: (rule.name not in d.changes, -rule.alone, rule.name))
+    deciding = alone[0] if alone else None  # one whose threshold is a number, where there is one
     line, more = (None, 0) if deciding is None or d.stage != "filter" else _loosened(d, deciding)
     found = next((each for each in near if d.stage == "filter" and each.rule is (deciding or removing[0])), None)
     dropped = next((shown for shown in found.shown if shown.side == "dropped" and shown.text), None) if found else None

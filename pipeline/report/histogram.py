@@ -51,7 +51,7 @@ class Histogram:
         self.dropped = np.zeros(len(self.edges) - 1, np.int64)
 
     def count(self, values: Floats, kept: Bools) -> Ints:
-        """(2, bins + 3): dropped and kept rows of a batch: below, in each bin, above, and missing; `values` (n, NaN where missing), `kept` (n)."""
+        """(2, bins + 3): rows of a batch, dropped and kept: below, in each bin, above, missing. `values` (n) are NaN where missing."""
         edges = self.edges.copy()
         edges[-1] = np.nextafter(edges[-1], np.inf)  # the last bin holds both of its edges
         places = np.searchsorted(edges, values, side="right")

@@ -47,7 +47,7 @@ def near_misses(reader: RunReader, decisions: Decisions, most: int, characters: 
 
 
 def read_texts(reader: RunReader, stage: str, samples: list[tuple[bool, Sample]], characters: int) -> dict[tuple[str, int], str]:
-    """The beginnings of texts as they came into a stage, by the shard and row of its report. `samples` are told with whether they were kept.
+    """The beginnings of texts as they came into a stage, by shard and row of its report. `samples` are told with whether they were kept.
 
     A row of a report is the same row of the documents that its task has read. Where those are gone, what was kept may still lie in the
     stage's own documents.

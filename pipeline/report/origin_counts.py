@@ -63,7 +63,7 @@ class Tallies:
     def measure(self, batch: Batch) -> list[pa.Table]:
         ones = np.ones(len(batch), np.int64)
         chars = [np.nan_to_num(batch.floats(column)).astype(np.int64) for column in ("chars_in", "chars_out")]
-        counts = (ones, chars[0], batch.kept.astype(np.int64), chars[1])
+        counts = (ones, chars[0], batch.kept.astype(np.int64), chars[1] * batch.kept)
         columns = {column: batch.table[column] for column in self.by_column}
         return [grouped(hosts(values) if column == "url" else values, *counts) for column, values in columns.items()]
 
@@ -88,16 +88,17 @@ def hosts(urls: pa.ChunkedArray | pa.Array) -> pa.Array:
 
 
 def count_shards(reader: RunReader, stage: str, columns: Iterable[str]) -> dict[str, Tally]:
-    """What goes on by columns that a stage's report lacks and its documents have. A report's rows that were kept are its documents, in their
-    order; where a shard is damaged it is left out with a warning."""
+    """What goes on by columns that a stage's report lacks and its documents have. A report's rows that were kept are its documents, in
+    their order; where a shard is damaged it is left out with a warning."""
     schema = reader.schema(stage, "data")
     wanted = [column for column in columns if schema is not None and column in schema.names]
     tallies = {column: Tally() for column in wanted}
+    there = set(reader.stages[stage].outputs("data/"))
 
     def work(piece: tuple[int, str, int]) -> tuple[dict[str, pa.Table], list[str]]:
         own = copy.copy(reader)
         own.warnings = []
-        return _count_shard(own, stage, piece[1], wanted), own.warnings
+        return _count_shard(own, stage, piece[1], wanted, there), own.warnings
 
     for found, warnings in in_threads(work, shards(reader, stage)) if wanted else ():
         for sentence in warnings:
@@ -107,9 +108,9 @@ def count_shards(reader: RunReader, stage: str, columns: Iterable[str]) -> dict[
     return tallies
 
 
-def _count_shard(reader: RunReader, stage: str, report: str, wanted: Sequence[str]) -> dict[str, pa.Table]:
+def _count_shard(reader: RunReader, stage: str, report: str, wanted: Sequence[str], there: set[str]) -> dict[str, pa.Table]:
     data = report.replace("report/", "data/", 1)
-    if data not in reader.stages[stage].outputs("data/"):
+    if data not in there:
         return {}
     decided = [table for _, table in reader.shard_groups(stage, report, ["kept", "chars_out"])]
     documents = [table for _, table in reader.shard_groups(stage, data, wanted)]

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -71,7 +72,7 @@ class Origin:
         rows = [(name, documents, characters) for name, documents, characters in every]
         if len(self.names) > SHOWN:
             rest = (counts[SHOWN:].sum(axis=0).tolist() for counts in (self.documents, self.characters))
-            rows.append((f"{len(self.names) - SHOWN:,} others", *rest))  # type: ignore[arg-type]
+            rows.append((f"{len(self.names) - SHOWN:,} others", *rest))
         return rows
 
     @property
@@ -92,7 +93,7 @@ class Origin:
 
 def biggest_loss(documents: Sequence[int]) -> int | None:
     """The place (from 1) of the stage after which most are gone; None where nothing is lost."""
-    losses = [a - b for a, b in zip(documents, documents[1:], strict=False)]
+    losses = [a - b for a, b in pairwise(documents)]
     return 1 + losses.index(max(losses)) if losses and max(losses) > 0 else None
 
 
@@ -173,9 +174,9 @@ def _encodings(found: Encodings) -> Origin:
     for (used, claimed, kind), counts in found.counts.items():
         name = _encoding(used, claimed, kind)
         sums[name] = sums.get(name, np.zeros(4, np.int64)) + np.array(counts)
-    counts = np.array(list(sums.values()), np.int64).reshape(-1, 4)
+    table = np.array(list(sums.values()), np.int64).reshape(-1, 4)
     origin = Origin("Encoding", "encoding", "ingest", ("ingest",))
-    return _sorted(origin, pa.array(list(sums), pa.string()), counts[:, [0, 2]], counts[:, [1, 3]])
+    return _sorted(origin, pa.array(list(sums), pa.string()), table[:, [0, 2]], table[:, [1, 3]])
 
 
 def _encoding(used: str, claimed: str | None, kind: str) -> str:

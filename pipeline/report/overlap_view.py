@@ -54,9 +54,9 @@ class OverlapView:
 
 
 def overlap_view(d: Decisions) -> OverlapView | None:
-    """None where no combination is told apart, or all documents failed the same single rule."""
+    """None where no document failed more than one rule."""
     most = d.overlap.most(ROWS)
-    if len(d.by_removal()) < 2 or not most:
+    if all(rule.alone == rule.fired for rule in d.by_removal()):
         return None
     shown: Counter[str] = Counter()
     for combination in most:

@@ -1,7 +1,7 @@
 """One pass over a stage's report: batches of about 65,536 rows that threads read and measure, added up in the report's order.
 
-What measures them is a `Measure`: `measure(batch)` may run in any thread and gives something small, `add(measured)` runs in one thread and in
-the order of the report, so equal runs give equal results. Memory does not grow with the number of rows.
+What measures them is a `Measure`: `measure(batch)` may run in any thread and gives something small, `add(measured)` runs in one thread
+and in the order of the report, so equal runs give equal results. Memory does not grow with the number of rows.
 """
 
 import copy
@@ -78,7 +78,9 @@ class Batch:
 class Measure(Protocol):
     """What one pass finds out."""
 
-    columns: Sequence[str]
+    @property
+    def columns(self) -> Sequence[str]:
+        """The columns of the report that it wants to see, where a shard has them."""
 
     def measure(self, batch: Batch) -> Any:
         """What a batch adds; called from several threads at once."""
@@ -165,11 +167,10 @@ def _joined(tables: Sequence[pa.Table]) -> pa.Table:
     """One table; shards of other versions may lack columns or have them of another type."""
     try:
         whole = pa.concat_tables(tables, promote_options="permissive")
-    except (pa.ArrowInvalid, pa.ArrowTypeError):  # the same name for text here and numbers there
-        names = tables[0].schema.names
-        tables = [table.select([n for n in table.schema.names if n in names and table.schema.field(n).type == tables[0].schema.field(n).type])
-                  for table in tables]  # fmt: skip
-        whole = pa.concat_tables(tables, promote_options="default")
+    except (pa.ArrowInvalid, pa.ArrowTypeError):  # the same name for text here and numbers there: the first shard's type counts
+        first = tables[0].schema
+        fitting = [[f.name for f in table.schema if f.name in first.names and f.type == first.field(f.name).type] for table in tables]
+        whole = pa.concat_tables([table.select(names) for table, names in zip(tables, fitting, strict=True)], promote_options="default")
     return whole.combine_chunks()
 
 

@@ -50,6 +50,11 @@ def shown(name: str, title: str, sql: str, columns: Sequence[str], rows: Iterabl
     return Shown(name, title, dedent(sql).strip(), tuple(columns), made)
 
 
+def ratio(part: float, whole: float) -> float | None:
+    """A share; None of nothing, as `part / nullif(whole, 0)` in SQL."""
+    return part / whole if whole else None
+
+
 def slug(text: str) -> str:
     """What of a name can stand in the name of a query; two texts may give the same, so add a number where that matters."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
@@ -81,8 +86,8 @@ def literal(value: Value) -> str:
 
 
 def field(name: str) -> str:
-    """A field of a JSON object, to stand behind `->` or `->>`: a name that begins with `$` or `/` would be a path there."""
-    return literal("/" + name.replace("~", "~0").replace("/", "~1") if name[:1] in ("$", "/") else name)
+    """A field of a JSON object, to stand behind `->` or `->>`: one that is empty or begins with `$` or `/` would be a path there."""
+    return literal("/" + name.replace("~", "~0").replace("/", "~1") if name[:1] in ("$", "/", "") else name)
 
 
 @cache

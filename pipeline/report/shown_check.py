@@ -94,3 +94,14 @@ def sentences(checked: Checked) -> list[str]:
     if checked.differences:
         return [f"{what}: {len(checked.differences):,} differences", *(f"  {sentence}" for sentence in checked.differences[:MOST])]
     return [f"{what}: {shown.numbers:,} numbers"]
+
+
+def verdict(every: Sequence[Checked]) -> str:
+    """What came of all queries, in a sentence."""
+    bad = sum(not checked.good for checked in every)
+    if bad:
+        return (
+            f"{bad:,} of the page's tables and charts {'is not what its query gives' if bad == 1 else 'are not what their queries give'}."
+        )
+    numbers = sum(checked.shown.numbers for checked in every)
+    return f"{numbers:,} numbers in {len(every):,} tables and charts are what their queries give."

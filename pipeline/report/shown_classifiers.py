@@ -37,7 +37,9 @@ LIMIT {most}"""
         (s.name, s.licence, s.examples, *(count for label in found.labels for count in s.answers.get(label.name, (0, 0))))
         for s in found.sources[:most]
     ]  # fmt: skip
-    return shown(f"{slug(found.name)}-sources", f"{found.name}: what it was trained on", sql, ("source", "licence", "examples", *names), rows)
+    return shown(
+        f"{slug(found.name)}-sources", f"{found.name}: what it was trained on", sql, ("source", "licence", "examples", *names), rows
+    )
 
 
 def texts(found: Classifier) -> Shown:

@@ -112,25 +112,51 @@ def full_clusters(found: FullClusters, most: int) -> Shown:
 
 
 def full_totals(found: FullClusters) -> Shown:
-    sql = "SELECT count(DISTINCT full_cluster) AS clusters, count(full_cluster) AS documents FROM dedup_report"
-    row = (len(found.left), found.left.total())
-    return shown("full-clusters-all", "All full clusters", sql, ("clusters", "documents"), [row])
+    sql = """
+        SELECT count(DISTINCT full_cluster) AS clusters, count(full_cluster) AS documents,
+          (SELECT (content->'recipe'->'dedup'->>'max_cluster')::BIGINT FROM json_run) AS max_cluster
+        FROM dedup_report
+    """
+    row = (len(found.left), found.left.total(), found.limit)
+    return shown("full-clusters-all", "All full clusters", sql, ("clusters", "documents", "max_cluster"), [row])
 
 
 def earlier(found: Earlier, reader: RunReader, most: int) -> Shown:
     """By run of the index."""
-    schema = reader.schema("dedup", "clusters")
-    parts = ["SELECT entry AS run, 0 AS copies, (NOT kept)::INT AS replaced, kept::INT AS restored FROM dedup_earlier_changes"]
-    if schema is not None and "kept_in" in schema.names:
-        parts.append("SELECT kept_in, 1, 0, 0 FROM dedup_clusters WHERE kept_in IS NOT NULL")
-    union = "\n  UNION ALL\n  ".join(parts)
     sql = f"""\
 SELECT run, sum(copies) AS copies, sum(replaced) AS replaced, sum(restored) AS restored
 FROM (
-  {union}
+  {_earlier(reader)}
 )
 GROUP BY run
 ORDER BY run
 LIMIT {most}"""
     rows = [(name, run.copies, run.replaced, run.restored) for name, run in found.sorted()[:most]]
     return shown("earlier-runs", "Earlier runs of the index", sql, ("run", "copies", "replaced", "restored"), rows)
+
+
+def earlier_totals(found: Earlier, reader: RunReader) -> Shown:
+    counts = ", ".join(f"coalesce(sum({name}), 0) AS {name}" for name in ("copies", "replaced", "restored"))
+    total = found.total()
+    row = (total.copies, total.replaced, total.restored)
+    sql = f"SELECT {counts}\nFROM (\n  {_earlier(reader)}\n)"
+    return shown("earlier-runs-all", "All earlier runs", sql, ("copies", "replaced", "restored"), [row])
+
+
+def _earlier(reader: RunReader) -> str:
+    """A row for each document that has to do with a run of the index."""
+    changes = "SELECT entry AS run, 0 AS copies, (NOT kept)::INT AS replaced, kept::INT AS restored FROM dedup_earlier_changes"
+    copies = "\n  UNION ALL\n  SELECT kept_in, 1, 0, 0 FROM dedup_clusters WHERE kept_in IS NOT NULL"
+    return changes + (copies if _names_runs(reader) else "")
+
+
+def _names_runs(reader: RunReader) -> bool:
+    schema = reader.schema("dedup", "clusters")
+    return schema is not None and "kept_in" in schema.names
+
+
+def earlier_copies(found: Earlier) -> Shown:
+    """The first documents that were removed for one of an earlier run."""
+    sql = f"SELECT id, kept_in, similarity FROM dedup_clusters WHERE kept_in IS NOT NULL LIMIT {len(found.copies)}"
+    rows = [(copy.id, copy.kept_in, copy.similarity) for copy in found.copies]
+    return shown("earlier-copies", "Copies of documents of earlier runs", sql, ("id", "kept_in", "similarity"), rows)

@@ -47,11 +47,12 @@ def contamination_totals(found: Contamination, reader: RunReader) -> Shown:
           count(*) FILTER (kept OR list_contains(failed, '{RULE}')) AS looked_at,
           coalesce(sum(contamination_matches) FILTER (contaminated_set IS NOT NULL), 0) AS items,
           count(*) FILTER (contaminated_set IS NOT NULL AND NOT kept) AS dropped,
+          count(*) FILTER (contaminated_set IS NOT NULL AND kept) AS stayed,
           coalesce(sum(chars_in - chars_out{others}) FILTER (contaminated_set IS NOT NULL AND kept), 0) AS characters
         FROM dedup_report
     """
-    row = (found.documents, found.seen, found.items, found.dropped, found.characters)
-    return shown("contamination", "Contamination", sql, ("documents", "looked_at", "items", "dropped", "characters"), [row])
+    row = (found.documents, found.seen, found.items, found.dropped, found.documents - found.dropped, found.characters)
+    return shown("contamination", "Contamination", sql, ("documents", "looked_at", "items", "dropped", "stayed", "characters"), [row])
 
 
 def contamination_sets(found: Contamination, most: int) -> Shown:

@@ -1,31 +1,35 @@
 """What the page shows of languages, crawl files and hosts, with the queries over reports and documents."""
 
+from corpusmill.pipeline.ingest.charset import canonical
 from corpusmill.pipeline.report.origin_counts import HOST, NONE
-from corpusmill.pipeline.report.origins import FAR, FEWEST, LOSERS, SHOWN, Encodings, Origin
-from corpusmill.pipeline.report.shown import Shown, column, shown
+from corpusmill.pipeline.report.origins import FAR, FEWEST, LOSERS, SHOWN, TEXTS, Encodings, Origin
+from corpusmill.pipeline.report.shown import Shown, column, literal, ratio, shown
 
 #: What a row has of each stage.
 COUNTS = ("documents", "characters")
 
 
 def origin(found: Origin) -> Shown:
-    """The most frequent names: documents and characters that came in, and after each stage."""
-    columns = ["name", *(f"{count}_{when}" for when in ("in", *found.stages) for count in COUNTS)]
-    sums = ", ".join(f"coalesce(sum({name}), 0) AS {name}" for name in columns[1:])
+    """The most frequent names, then all others together: documents and characters that came in, and after each stage."""
+    counts = [f"{count}_{when}" for when in ("in", *found.stages) for count in COUNTS]
+    last = found.stages[-1] if found.stages else "in"
+    sums = ", ".join(f"coalesce(sum({name}), 0) AS {name}" for name in counts)
     sql = f"""\
 WITH counted AS (
 {_parts(found)}
+), summed AS (
+  SELECT name, coalesce(sum(documents_in), 0) AS frequent, {", ".join(f"sum({name}) AS {name}" for name in counts)} FROM counted GROUP BY name
+), placed AS (
+  SELECT *, least(row_number() OVER (ORDER BY frequent DESC, name), {SHOWN + 1}) AS place FROM summed
 )
-SELECT name, {sums}
-FROM counted
-GROUP BY name
-ORDER BY documents_in DESC, name
-LIMIT {SHOWN}"""
-    rows = [
-        (name, *(count for pair in zip(documents, characters, strict=True) for count in pair))
-        for name, documents, characters in found.shown()[: min(SHOWN, len(found.names))]
-    ]
-    return shown(f"origin-{found.column}", f"{found.title}: before and after", sql, columns, rows)
+SELECT if(place > {SHOWN}, format('{{:,}} others', count(*)), any_value(placed.name)) AS name, {sums},
+  coalesce(sum(documents_{last}), 0) / nullif(sum(documents_in), 0) AS documents_share,
+  coalesce(sum(characters_{last}), 0) / nullif(sum(characters_in), 0) AS characters_share
+FROM placed
+GROUP BY place
+ORDER BY place"""
+    columns = ("name", *counts, "documents_share", "characters_share")
+    return shown(f"origin-{found.column}", f"{found.title}: before and after", sql, columns, map(_row, found.shown()))
 
 
 def losers(found: Origin) -> Shown:
@@ -39,12 +43,14 @@ WITH counted AS (
 ), average AS (
   SELECT sum(documents_left) / sum(documents_in) AS kept FROM summed
 )
-SELECT name, documents_in, documents_left
+SELECT name, documents_in, documents_left, documents_left / documents_in AS share
 FROM summed, average
 WHERE documents_in >= {FEWEST} AND documents_left < {FAR} * kept * documents_in
 ORDER BY documents_in * kept - documents_left DESC, name
 LIMIT {LOSERS}"""
-    return shown(f"losers-{found.column}", f"{found.title}: loses most", sql, ("name", "documents_in", "documents_left"), found.losers())
+    rows = [(name, before, left, left / before) for name, before, left in found.losers()]
+    columns = ("name", "documents_in", "documents_left", "share")
+    return shown(f"losers-{found.column}", f"{found.title}: loses most", sql, columns, rows)
 
 
 def _parts(found: Origin) -> str:
@@ -69,17 +75,42 @@ def _name(name: str) -> str:
     return f"coalesce({value}, '{NONE}')"
 
 
-def encodings(found: Encodings, most: int) -> Shown:
-    """The encodings that were used and claimed, as the report has them; the page puts names of the same encoding together."""
-    sql = f"""
-        SELECT encoding, encoding_claimed, record_type, count(*) AS documents, count(*) FILTER (kept) AS kept
-        FROM ingest_report
-        WHERE encoding IS NOT NULL
-        GROUP BY ALL
-        ORDER BY documents DESC, encoding, encoding_claimed NULLS FIRST, record_type
-        LIMIT {most}
+def encodings(found: Encodings, origin: Origin) -> Shown:
+    """By encoding and what was claimed where that was another one or nothing; the most frequent, then all others together.
+
+    Which claims mean the encoding that was used (`latin1`, `windows-1252`) is not known to SQL, so the query lists them.
     """
-    rows = [(used, claimed, kind, counts[0], counts[2]) for (used, claimed, kind), counts in found.counts.items()]
-    rows.sort(key=lambda row: (-row[3], row[0], row[1] is not None, row[1] or "", row[2]))
-    columns = ("encoding", "encoding_claimed", "record_type", "documents", "kept")
-    return shown("encodings", "Encodings", sql, columns, rows[:most])
+    same = {claimed for used, claimed, _ in found.counts if claimed is not None and canonical(claimed) == used}
+    texts = ", ".join(literal(kind) for kind in TEXTS)
+    sql = f"""\
+WITH named AS (
+  SELECT CASE
+      WHEN encoding_claimed IS NULL THEN encoding || if(record_type IN ({texts}), '', ', nothing claimed')
+      WHEN list_contains([{", ".join(map(literal, sorted(same)))}]::VARCHAR[], encoding_claimed) THEN encoding
+      ELSE encoding || ', claimed ' || encoding_claimed END AS name, kept, chars_in, chars_out
+  FROM ingest_report
+  WHERE encoding IS NOT NULL
+), summed AS (
+  SELECT name, count(*) AS documents_in, sum(chars_in) AS characters_in, count(*) FILTER (kept) AS documents_ingest,
+    coalesce(sum(chars_out) FILTER (kept), 0) AS characters_ingest
+  FROM named
+  GROUP BY name
+), placed AS (
+  SELECT *, least(row_number() OVER (ORDER BY documents_in DESC, name), {SHOWN + 1}) AS place FROM summed
+)
+SELECT if(place > {SHOWN}, format('{{:,}} others', count(*)), any_value(placed.name)) AS name, sum(documents_in) AS documents_in,
+  sum(characters_in) AS characters_in, sum(documents_ingest) AS documents_ingest, sum(characters_ingest) AS characters_ingest,
+  sum(documents_ingest) / nullif(sum(documents_in), 0) AS documents_share,
+  sum(characters_ingest) / nullif(sum(characters_in), 0) AS characters_share
+FROM placed
+GROUP BY place
+ORDER BY place"""
+    columns = ("name", "documents_in", "characters_in", "documents_ingest", "characters_ingest", "documents_share", "characters_share")
+    return shown("encodings", "Encodings", sql, columns, map(_row, origin.shown()))
+
+
+def _row(of: tuple[str, list[int], list[int]]) -> tuple[str | float | None, ...]:
+    """A row of an origin: documents and characters of each stage in turn, and what is left of both."""
+    name, documents, characters = of
+    both = [count for pair in zip(documents, characters, strict=True) for count in pair]
+    return name, *both, ratio(documents[-1], documents[0]), ratio(characters[-1], characters[0])

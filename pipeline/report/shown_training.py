@@ -71,7 +71,8 @@ def _speed(of: Curve) -> Shown:
 
 def skips(of: Training) -> Shown:
     """The steps that are marked in the curve of the loss."""
-    sql = f"SELECT {_step()} FROM {_log(of.stage)} WHERE (content->>'skipped') = 'true' ORDER BY line LIMIT {POINTS}"
+    skipped = "coalesce(content->>'skipped', '') NOT IN ('', 'false', '0')"
+    sql = f"SELECT {_step()} FROM {_log(of.stage)} WHERE {skipped} ORDER BY line LIMIT {POINTS}"
     return shown(f"{of.stage}-skipped", f"{of.stage}: skipped steps", sql, ("step",), [(step,) for step in of.skips])
 
 

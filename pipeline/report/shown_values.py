@@ -9,7 +9,7 @@ from corpusmill.pipeline.report.near import SAMPLES
 from corpusmill.pipeline.report.near_view import NearMisses
 from corpusmill.pipeline.report.pii import PersonalData
 from corpusmill.pipeline.report.read import Rule
-from corpusmill.pipeline.report.shown import Shown, column, literal, shown
+from corpusmill.pipeline.report.shown import Shown, column, literal, ratio, shown
 from corpusmill.pipeline.report.thresholds import is_number
 
 
@@ -67,14 +67,23 @@ ORDER BY place, low"""
 
 def personal(found: PersonalData) -> Shown:
     """Finds, and documents with any, by kind; of all and of those that were kept."""
-    columns = ("kind", "finds", "documents", "kept_finds", "kept_documents")
-    sql = "\nUNION ALL ".join(
-        f"SELECT {place} AS place, {literal(kind.column)} AS kind, coalesce(sum({name}), 0) AS finds, count(*) FILTER ({name} > 0) AS documents,\n"
-        f"  coalesce(sum({name}) FILTER (kept), 0) AS kept_finds, count(*) FILTER (kept AND {name} > 0) AS kept_documents FROM filter_report"
-        for place, (kind, name) in enumerate((kind, column(kind.column)) for kind in found.kinds)
-    )
-    rows = [(kind.column, kind.finds, kind.documents, kind.kept_finds, kind.kept_documents) for kind in found.kinds]
-    return shown("pii", "Personal data by kind", f"SELECT * EXCLUDE (place) FROM (\n{sql}\n)\nORDER BY place", columns, rows)
+    columns = ("kind", "finds", "documents", "kept_finds", "kept_documents", "share", "kept_share")
+    some = "\nUNION ALL ".join(_kind(place, kind.column) for place, kind in enumerate(found.kinds))
+    rows = []
+    for kind in found.kinds:
+        shares = (ratio(kind.documents, found.rows), ratio(kind.kept_documents, found.kept))
+        rows.append((kind.column, kind.finds, kind.documents, kind.kept_finds, kind.kept_documents, *shares))
+    return shown("pii", "Personal data by kind", f"SELECT * EXCLUDE (place) FROM (\n{some}\n)\nORDER BY place", columns, rows)
+
+
+def _kind(place: int, kind: str) -> str:
+    name = column(kind)
+    return f"""\
+SELECT {place} AS place, {literal(kind)} AS kind, coalesce(sum({name}), 0) AS finds, count(*) FILTER ({name} > 0) AS documents,
+  coalesce(sum({name}) FILTER (kept), 0) AS kept_finds, count(*) FILTER (kept AND {name} > 0) AS kept_documents,
+  count(*) FILTER ({name} > 0) / nullif(count(*), 0) AS share,
+  count(*) FILTER (kept AND {name} > 0) / nullif(count(*) FILTER (kept), 0) AS kept_share
+FROM filter_report"""
 
 
 def touched(found: PersonalData) -> Shown:
@@ -82,10 +91,13 @@ def touched(found: PersonalData) -> Shown:
     some = " OR ".join(f"{column(kind.column)} > 0" for kind in found.kinds)
     sql = f"""\
 SELECT count(*) AS rows, count(*) FILTER (kept) AS kept, count(*) FILTER ({some}) AS touched,
-  count(*) FILTER (kept AND ({some})) AS kept_touched
+  count(*) FILTER (kept AND ({some})) AS kept_touched, touched / nullif(count(*), 0) AS share,
+  kept_touched / nullif(count(*) FILTER (kept), 0) AS kept_share
 FROM filter_report"""
-    row = (found.rows, found.kept, found.touched, found.kept_touched)
-    return shown("pii-documents", "Documents with personal data", sql, ("rows", "kept", "touched", "kept_touched"), [row])
+    shares = (ratio(found.touched, found.rows), ratio(found.kept_touched, found.kept))
+    row = (found.rows, found.kept, found.touched, found.kept_touched, *shares)
+    columns = ("rows", "kept", "touched", "kept_touched", "share", "kept_share")
+    return shown("pii-documents", "Documents with personal data", sql, columns, [row])
 
 
 def near(d: Decisions, entry: NearMisses) -> Shown:

@@ -21,6 +21,9 @@ from corpusmill.pipeline.report.status_training import read_training
 from corpusmill.pipeline.run import LOCK_FILE
 from corpusmill.pipeline.storage import Storage
 
+#: What is read of `progress.json`, and of each phase in it.
+SAID = ("host", "process", "began", "ended", "failure", "stages", "stages_began", "phases")
+PHASE = ("stage", "phase", "tasks", "before", "bytes", "bytes_before", "bytes_are", "manifest", "workers", "began", "ended")
 #: States in which nothing will come any more of itself, and those of them that are no success.
 ENDED, BAD = ("complete", "stopped", "failed", "abandoned"), ("failed", "abandoned")
 
@@ -77,10 +80,12 @@ class Status:
         """What the run says of itself; None where it says nothing that can be understood."""
         try:
             said = json.loads(self.storage.read_bytes(PROGRESS))
-            keys = ("host", "process", "began", "ended", "failure", "stages", "stages_began", "phases")
-            whole: dict[str, Any] = {key: said[key] for key in keys}
+            whole: dict[str, Any] = {key: said[key] for key in SAID}
             whole["stages"] = [name for name in whole["stages"] if name in STAGES]
-            whole["phases"] = [phase for phase in whole["phases"] if phase["stage"] in STAGES]
+            whole["phases"] = [{key: phase[key] for key in PHASE} for phase in whole["phases"] if phase["stage"] in STAGES]
+            for told in (whole, *whole["phases"]):
+                _ = [seconds_of(told[key]) for key in ("began", "ended") if told[key] is not None]
+            _ = [phase[key] + 0 for phase in whole["phases"] for key in ("tasks", "before", "bytes", "bytes_before", "manifest")]
         except (OSError, CorpusmillError, ValueError, KeyError, TypeError):
             return None
         return whole

@@ -26,8 +26,8 @@ def read_phase(tail: ManifestTail, said: dict[str, Any], now: float) -> dict[str
     seconds = max(now - seconds_of(said["began"]), 1e-3)
     weights = [_weight(row, said) for row in rows]
     by_bytes = said["bytes"] > 0 and (not rows or sum(weights) > 0)
-    whole, done = (said["bytes"], sum(weights)) if by_bytes else (said["tasks"], len(rows))
-    share = min(1.0, done / whole) if whole else 0.0
+    before, whole, done = (said["bytes_before"], said["bytes"], sum(weights)) if by_bytes else (said["before"], said["tasks"], len(rows))
+    share = min(1.0, (before + done) / (before + whole)) if before + whole else 0.0
     latest = _latest(tail, rows, now - min(LATEST, seconds))
     recent = _latest(tail, rows, now - min(RECKONED, seconds))
     counts = {"planned": said["before"] + said["tasks"], "before": said["before"], "done": len(rows), "left": said["tasks"] - len(rows)}

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from printed_queries import not_reproduced
 from rich.console import Console
 
 from corpusmill.pipeline.report.html import write_report
@@ -59,6 +60,12 @@ class Seen:
         assert (code, err) == (0, "")
         return re.sub(r"\s+", " ", out.decode())
 
+    def reproduced(self) -> bool:
+        """Whether the queries give all numbers of the page."""
+        found = not_reproduced(str(self.root))
+        assert not found, "\n".join(found)
+        return True
+
     def histograms(self) -> set[str]:
         values = self.page[self.page.index('<h2 id="values">') : self.page.index('<h2 id="origins">')]
         return set(re.findall(r"<figcaption><b>(.*?)</b>", values[values.index("<h3>dedup</h3>") :]))
@@ -97,6 +104,10 @@ def test_the_page_has_what_was_cut(cut: Seen) -> None:
     assert ["lines", "12", "32", "46", f"{characters:,}", f"{characters / before:.1%} {characters / before:.1%}", "1"] in cut.rows
     assert ["passages", "1", "1", "", f"{passage:,}", f"{passage / before:.1%} {passage / before:.1%}", "0"] in cut.rows
     assert '<a href="#inside">' in cut.page and '<h2 id="inside">' in cut.page
+
+
+def test_the_queries_give_what_was_cut(cut: Seen) -> None:
+    assert cut.reproduced() and {"query-cuts", "query-top-lines"} <= set(re.findall(r'details class="query" id="([^"]*)"', cut.page))
 
 
 def test_the_page_lists_the_most_frequent_lines(cut: Seen) -> None:
@@ -167,7 +178,7 @@ def test_contamination(see: See, sets: list[str], action: str) -> None:
     clean = [{"text": prose(90, 200 + n), "url": f"http://c.test/{n}"} for n in range(12)]
     seen = see([[*rows, both], [tiny, *clean]], contamination={"sets": sets, "action": action})
     found = [row for row in seen.report if row["contaminated_set"]]
-    assert len(found) == 7
+    assert seen.reproduced() and len(found) == 7
     gone = {"drop": 7, "cut": 1, "report": 0}[action]
     said = {"drop": "dropped", "cut": "1 dropped, since too little was left; 6 cut out", "report": "only reported"}[action]
     assert f"7 of 19 documents hold items of evaluation sets (8 in all): {said}." in seen.text
@@ -205,7 +216,7 @@ def test_documents_that_full_clusters_left(see: See) -> None:
     family = [{"text": " ".join([*text, *(f"m{i}" for i in range(6 - step))]), "url": f"http://a.test/{step}"} for step in range(6)]
     seen = see([family], max_cluster=3)
     head, left = seen.report[0], seen.report[4]
-    assert [row["full_cluster"] for row in seen.report] == [None] * 4 + [head["id"]] * 2
+    assert seen.reproduced() and [row["full_cluster"] for row in seen.report] == [None] * 4 + [head["id"]] * 2
     assert "1 cluster was full (max_cluster 3): 2 documents stay that are like its kept one." in seen.text
     assert [f"http://a.test/0 · {head['id']}", "2"] in seen.rows
     assert "Full clusters (max_cluster 3) clusters documents like theirs that stay 1 2" in seen.terminal()
@@ -225,6 +236,7 @@ def test_earlier_runs(see: See, tmp_path: Path) -> None:
     new = [{"text": a, "url": "http://two.test/a"}, {"text": " ".join(other), "url": "http://two.test/d"}]
     two = see([new], index={**index, "name": "two"}, **config)
     ids = {row["url"]: row["id"] for row in one.report + two.report}
+    assert one.reproduced() and two.reproduced()
     assert "1 document was removed here for copies that earlier runs keep." in two.text
     assert "Of documents of earlier runs 1 is replaced by better copies, 1 stays again." in two.text
     assert ["one", "1", "1", "1"] in two.rows

@@ -68,12 +68,12 @@ class RunBuilder:
         return FileRef(path, hashlib.sha256(self.storage.read_bytes(path)).hexdigest() if known else "x", 1)
 
     def stage(self, name: str, parts: list[dict[str, Any]], finish: bool = True, warnings: tuple[str, ...] = (),
-              read: Sequence[str] = ("in",)) -> None:  # fmt: skip
-        """`parts` are the files of each task by path, `read` the files that each has read."""
+              read: Sequence[str] = ("in",), read_each: Sequence[Sequence[str]] = ()) -> None:  # fmt: skip
+        """`parts` are the files of each task by path, `read` the files that each has read (or `read_each` a task)."""
         storage = self.storage.child(name)
         manifest = Manifest(storage)
-        inputs = [self.ref(path) for path in read]
         for number, files in enumerate(parts):
+            inputs = [self.ref(path) for path in (read_each[number] if read_each else read)]
             outputs = [publish(storage, path, files[path]) for path in sorted(files)]
             report = next((t for p, t in files.items() if p.startswith("report/")), None)
             rows = report.num_rows if report is not None else 0

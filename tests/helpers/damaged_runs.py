@@ -122,8 +122,14 @@ def huge_text(run: Path) -> None:
     """10 MB of one document, a URL of 1 MB, and a line that never ends."""
     write_run(run, STAGES[:2])
     for stage, kind in (("ingest", "data"), ("filter", "report")):
-        _rewrite(_shard(run, stage, kind), lambda table: _replaced(table, "url", ["http://long.test/" + "x" * 1_000_000] * 2 + table["url"].to_pylist()[2:]))
-    _rewrite(_shard(run, "ingest", "data"), lambda table: _replaced(table, "text", ["wordwithoutend" * 750_000] * 20 + table["text"].to_pylist()[20:]))
+        _rewrite(
+            _shard(run, stage, kind),
+            lambda table: _replaced(table, "url", ["http://long.test/" + "x" * 1_000_000] * 2 + table["url"].to_pylist()[2:]),
+        )
+    _rewrite(
+        _shard(run, "ingest", "data"),
+        lambda table: _replaced(table, "text", ["wordwithoutend" * 750_000] * 20 + table["text"].to_pylist()[20:]),
+    )
 
 
 def odd_characters(run: Path) -> None:
@@ -137,12 +143,14 @@ def no_utf8(run: Path) -> None:
     """Text columns whose bytes are no UTF-8, which Parquet does not forbid."""
     write_run(run)
     for kind, columns in (("report", ("url", "language")), ("data", ("url", "text"))):
+
         def change(table: pa.Table, columns: tuple[str, ...] = columns) -> pa.Table:
             for name in columns:
                 type_ = table.schema.field(name).type
                 raw = pa.array([NO_UTF8] * len(table), pa.large_binary() if type_ == pa.large_string() else pa.binary())
                 table = table.set_column(table.column_names.index(name), table.schema.field(name), raw.view(type_))
             return table
+
         _rewrite(_shard(run, kind=kind), change)
 
 
@@ -161,25 +169,24 @@ def lost_stage(stage: str) -> Callable[[Path], None]:
     return lose
 
 
-#: name: what makes the run, and a warning's words (None: nothing is wrong with it).
-DAMAGED: dict[str, tuple[Callable[[Path], None], str | None]] = {
-    "half done": (half_done, "filter: not finished (tasks done: 1)"),
-    "no footer": (no_footer, "filter/report/part-00000.parquet"),
-    "damaged inside": (damaged_inside, "row group 0 can't be read"),
-    "an empty shard": (empty_shard, "filter/report/part-00000.parquet"),
-    "an older version": (older_version, "filter: its report is of another version"),
-    "other types": (other_types, None),
-    "none kept": (none_kept, "none of 60 documents was kept"),
-    "no rows": (no_rows, None),
-    "ten thousand rules": (many_rules, None),
-    "1,000 shards": (many_shards, None),
-    "nothing but a recipe": (nothing_but_a_recipe, "the recipe has this stage, but it has not run yet"),
-    "only trained": (only_trained, None),
-    "huge text": (huge_text, None),
-    "odd characters": (odd_characters, None),
-    "no UTF-8": (no_utf8, "row group 0 can't be read"),
-    "broken JSON": (broken_json, "run.json: not readable JSON"),
-    **{f"no {stage}": (lost_stage(stage), words) for stage, words in (
-        ("ingest", "ingest: the recipe has this stage, but it has not run yet"), ("filter", "filter: the recipe has this stage"),
-        ("dedup", "dedup: the recipe has this stage"), ("tokenizer", None), ("tokens", None), ("pretrain", None), ("evaluate", None))},
-}  # fmt: skip
+#: name: what makes the run, and what its report has to say first.
+DAMAGED: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
+    "half done": (half_done, ("filter: not finished (tasks done: 1)",)),
+    "no footer": (no_footer, ("filter/report/part-00000.parquet",)),
+    "damaged inside": (damaged_inside, ("row group 0 can't be read",)),
+    "an empty shard": (empty_shard, ("filter/report/part-00000.parquet",)),
+    "an older version": (older_version, ("filter: its report is of another version",)),
+    "other types": (other_types, ()),
+    "none kept": (none_kept, ("none of 60 documents was kept",)),
+    "no rows": (no_rows, ()),
+    "ten thousand rules": (many_rules, ()),
+    "1,000 shards": (many_shards, ()),
+    "nothing but a recipe": (nothing_but_a_recipe, ("the recipe has this stage, but it has not run yet",)),
+    "only trained": (only_trained, ()),
+    "huge text": (huge_text, ()),
+    "odd characters": (odd_characters, ()),
+    "no UTF-8": (no_utf8, ("row group 0 can't be read",)),
+    "broken JSON": (broken_json, ("run.json: not readable JSON",)),
+    **{f"no {stage}": (lost_stage(stage), (f"{stage}: the recipe has this stage, but it has not run yet.",)) for stage in STAGES[:3]},
+    **{f"no {stage}": (lost_stage(stage), ()) for stage in ("tokenizer", "tokens", "pretrain", "evaluate")},
+}

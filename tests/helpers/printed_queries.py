@@ -1,6 +1,7 @@
 """A report as it was written: its queries, and the numbers that stand in what names a query by `data-query`."""
 
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -8,7 +9,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 #: A number as the page prints it, in a text where names stand, too.
-NUMBER = re.compile(r"(?<![\w.,/-])([-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?)(?![\w/-])")
+NUMBER = re.compile(r"(?<![\w.,/-])([-+−]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?)(?![\w/-])")
 #: Cells that hold names and texts.
 WORDS = {"name", "quoted", "small"}
 VOID = {"meta", "link", "br", "img", "hr", "input"}
@@ -71,7 +72,7 @@ class Printed(HTMLParser):
                 return
 
     def handle_data(self, data: str) -> None:
-        for place, (tag, known) in enumerate(self._stack):
+        for tag, known in self._stack:
             if tag == "details" and known.get("class") == "query":
                 if self._stack[-1][0] == "code":
                     key = f"{known['id']}"
@@ -97,10 +98,55 @@ class Printed(HTMLParser):
 
 def is_shown(number: str, values: list[Any]) -> bool:
     """Whether a printed number is one of the values, rounded to its last digit, or stands in a name; shares may stand as percent."""
-    mantissa, _, exponent = number.replace(",", "").partition("e")
+    mantissa, _, exponent = number.replace(",", "").replace("−", "-").partition("e")
     digits = len(mantissa.partition(".")[2])
     close = 0.5 * 10.0 ** (int(exponent or 0) - digits) * (1 + 1e-6)
-    printed = float(number.replace(",", ""))
+    printed = float(number.replace(",", "").replace("−", "-"))
     numbers = [float(value) for value in values if isinstance(value, int | float | Decimal) and not isinstance(value, bool)]
     named = any(number in NUMBER.findall(value) for value in values if isinstance(value, str))
     return named or any(abs(scale * value - printed) <= close for value in numbers for scale in (1, 100))
+
+
+def charted(figure: dict[str, Any]) -> list[float]:
+    """The numbers that a chart draws: the heights of its bars and points, the lengths of bars that lie."""
+    axes = [trace.get("x" if trace.get("orientation") == "h" else "y", []) for trace in figure["data"]]
+    return [value for values in axes for value in values if isinstance(value, int | float)]
+
+
+def not_given(folder: str, html: str) -> list[str]:
+    """What the page of a run shows and the queries printed on it do not give: a sentence for each number, table and chart."""
+    from corpusmill.pipeline.report.query.run import open_run
+
+    page, run, missing = Printed(html), open_run(folder), []
+    for marked in page.marked:
+        what = f"{marked.tag} of {marked.title!r}"
+        if marked.query not in page.sql:
+            missing.append(f"{what}: no query")
+            continue
+        rows = run.sql(page.sql[marked.query]).fetchall()
+        every = [value for row in rows for value in row]
+        shown = [row for row in marked.rows if row]
+        for place, row in enumerate(shown, 1):
+            numbers = [number for text in row for number in NUMBER.findall(text)]
+            if any(all(is_shown(number, values) for number in numbers) for values in rows):
+                continue
+            strict = marked.tag == "table" and len(rows) == len(shown)  # a row of the query for each row of the table
+            missing += [f"{what}, row {place}: {number}" for number in numbers if strict or not is_shown(number, every)]
+        if marked.chart is not None:
+            values = [value for value in every if isinstance(value, int | float | Decimal)]
+            drawn = charted(page.figures[marked.chart])
+            missing += [f"{what}: {y} is drawn" for y in drawn if y and not any(math.isclose(y, value, rel_tol=1e-9) for value in values)]
+    return missing
+
+
+def not_reproduced(folder: str) -> list[str]:
+    """What of a run's page its queries do not give, and how they differ from what the page was made of."""
+    from corpusmill.pipeline.report.html import render_body
+    from corpusmill.pipeline.report.page import whole_page
+    from corpusmill.pipeline.report.query.run import open_run
+    from corpusmill.pipeline.report.shown_check import check, sentences
+    from corpusmill.pipeline.report.summary import read_summary
+
+    body, page = render_body(read_summary(folder))
+    bad = [checked for checked in check(open_run(folder), list(page.queries.values())) if not checked.good]
+    return [*(sentence for checked in bad for sentence in sentences(checked)), *not_given(folder, whole_page("", body, page.figures))]

@@ -24,12 +24,14 @@ _WIKIPEDIA = {"als": "gsw", "sh": "hbs", "bh": "bih"}
 
 @dataclass
 class Contents:
-    """The documents that the last data stage lets through. `records` are what ingest read, by crawl file; `first` and `last` are days."""
+    """The documents that the last data stage lets through. `records` are what ingest read, by crawl file; `first` and `last` are days.
+    `distinct`: whether no two documents have one id, as copies of a page were removed."""
 
     stage: str
     finished: bool
     files: list[OutputFile]
     schema: pa.Schema
+    distinct: bool = False
     documents: int = 0
     sources: Counter[str] = field(default_factory=Counter)
     hosts: Counter[str] = field(default_factory=Counter)
@@ -49,6 +51,8 @@ def read_contents(reader: RunReader) -> Contents:
     outputs = {output.path: output for task in reader.stages[found].tasks for output in task.outputs}
     files = [outputs[path] for path in reader.stages[found].outputs("data/")]
     contents = Contents(found, reader.stages[found].status == "complete", files, schema)
+    exact = reader.settings("dedup").get("exact")
+    contents.distinct = found == "dedup" and contents.finished and (not isinstance(exact, dict) or bool(exact.get("enabled", True)))
     if "language" in schema.names:
         contents.languages = Counter()
     for table in reader.tables(found, "data", ["source", "url", "timestamp", "language"]):

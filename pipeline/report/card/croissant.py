@@ -11,17 +11,23 @@ from corpusmill.pipeline.report.safe import safe_line
 PARQUET = "application/x-parquet"
 FILES, RECORDS = "files", "documents"
 #: The context that the specification asks for.
+_TERMS = """
+    citeAs column equivalentProperty extract field fileObject fileProperty fileSet format includes isLiveDataset jsonPath key md5
+    parentField path recordSet references regex repeated replace samplingRate separator source subField transform
+"""
 CONTEXT: dict[str, Any] = {
-    "@language": "en", "@vocab": "https://schema.org/", "citeAs": "cr:citeAs", "column": "cr:column", "conformsTo": "dct:conformsTo",
-    "cr": "http://mlcommons.org/croissant/", "data": {"@id": "cr:data", "@type": "@json"},
-    "dataType": {"@id": "cr:dataType", "@type": "@vocab"}, "dct": "http://purl.org/dc/terms/", "equivalentProperty": "cr:equivalentProperty",
-    "examples": {"@id": "cr:examples", "@type": "@json"}, "extract": "cr:extract", "field": "cr:field", "fileObject": "cr:fileObject",
-    "fileProperty": "cr:fileProperty", "fileSet": "cr:fileSet", "format": "cr:format", "includes": "cr:includes",
-    "isLiveDataset": "cr:isLiveDataset", "jsonPath": "cr:jsonPath", "key": "cr:key", "md5": "cr:md5", "parentField": "cr:parentField",
-    "path": "cr:path", "rai": "http://mlcommons.org/croissant/RAI/", "recordSet": "cr:recordSet", "references": "cr:references",
-    "regex": "cr:regex", "repeated": "cr:repeated", "replace": "cr:replace", "samplingRate": "cr:samplingRate", "sc": "https://schema.org/", "separator": "cr:separator",
-    "source": "cr:source", "subField": "cr:subField", "transform": "cr:transform",
-}  # fmt: skip
+    **{term: f"cr:{term}" for term in _TERMS.split()},
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    "conformsTo": "dct:conformsTo",
+    "cr": "http://mlcommons.org/croissant/",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "dct": "http://purl.org/dc/terms/",
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+    "rai": "http://mlcommons.org/croissant/RAI/",
+    "sc": "https://schema.org/",
+}
 
 
 def croissant(contents: Contents, name: str, description: str, languages: list[str], licence: str | None, version: str) -> bytes:
@@ -60,11 +66,12 @@ def _file_set(contents: Contents) -> dict[str, Any]:
 
 def _records(contents: Contents) -> dict[str, Any]:
     """One record a document. The same page may stand in several crawl files until copies are removed, so only then are ids keys."""
-    key = {"key": {"@id": f"{RECORDS}/id"}} if contents.stage == "dedup" and contents.finished else {}
+    key = {"key": {"@id": f"{RECORDS}/id"}} if contents.distinct else {}
     fields = [
         {
-            "@type": "cr:Field", "@id": f"{RECORDS}/{column.name}", "name": column.name, "description": MEANINGS.get(column.name, column.name),
-            "dataType": croissant_type(column.type), **({"repeated": True} if is_list(column.type) else {}),
+            "@type": "cr:Field", "@id": f"{RECORDS}/{column.name}", "name": column.name,
+            "description": MEANINGS.get(column.name, column.name), "dataType": croissant_type(column.type),
+            **({"repeated": True} if is_list(column.type) else {}),
             "source": {"fileSet": {"@id": FILES}, "extract": {"column": column.name}},
         }
         for column in contents.schema

@@ -3,7 +3,7 @@
 from typing import Any
 
 from corpusmill.pipeline.report.card.contents import NONE, Contents
-from corpusmill.pipeline.report.card.pii import Found, pii_options
+from corpusmill.pipeline.report.card.pii import Row
 from corpusmill.pipeline.report.histogram import number
 from corpusmill.pipeline.report.read import RunReader
 from corpusmill.pipeline.report.summary import Summary
@@ -12,16 +12,16 @@ from corpusmill.pipeline.report.summary import Summary
 ONE_HOST = 0.2
 
 
-def limits(summary: Summary, contents: Contents, pii: list[Found]) -> list[str]:
+def limits(summary: Summary, contents: Contents, pii: list[Row]) -> list[str]:
     reader = summary.reader
     steps = step_options(reader)
     return [
         *_origin(contents),
         *_languages(contents, steps),
         *_filters(summary, steps),
-        *_personal(reader, pii),
+        *_personal(pii),
         *_copies(reader),
-        *(f"Classifier {c.name}: {sentence}" for c in summary.classifiers for sentence in c.warnings()),
+        *(f"Classifier {c.name}: {sentence.removeprefix(f'{c.name}: ')}" for c in summary.classifiers for sentence in c.warnings()),
         "The licences of the documents are those of their authors; nothing here says that they may be used for a given purpose.",
     ]
 
@@ -40,6 +40,8 @@ def _origin(contents: Contents) -> list[str]:
         host, count = max(named.items(), key=lambda item: (item[1], item[0]))
         if count > ONE_HOST * contents.documents:
             found.append(f"{count / contents.documents:.0%} of the documents come from one host, {host}, and have its views and habits.")
+    if any(source.startswith("/") for source in contents.sources):
+        found.append('The column "source" holds paths of the machine on which the run was made.')
     if contents.undated:
         found.append(f"{number(contents.undated)} documents do not say when they were fetched.")
     return found
@@ -70,14 +72,12 @@ def _filters(summary: Summary, steps: dict[str, dict[str, Any]]) -> list[str]:
     return found
 
 
-def _personal(reader: RunReader, pii: list[Found]) -> list[str]:
-    if pii_options(reader) is None:
-        return ["Personal data was neither looked for nor replaced (the recipe has no step `pii`)."]
+def _personal(pii: list[Row]) -> list[str]:
+    if not pii:
+        return ["Personal data was neither looked for nor replaced (the filter stage had no step pii)."]
     found = ["Personal data and secrets were found by their form alone: names, and what no form gives away, are left as they were."]
-    left = [kind.kind for kind in pii if kind.placeholder is None]
-    if left:
-        found.append(f"Found, counted, and left as it was: {', '.join(left)}.")
-    return found
+    left = [row.found.kind for row in pii if row.found.known and row.found.placeholder is None]
+    return found + ([f"Found, counted, and left as they were: {', '.join(left)}."] if left else [])
 
 
 def _copies(reader: RunReader) -> list[str]:

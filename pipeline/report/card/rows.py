@@ -27,11 +27,16 @@ def counted(counts: Counter[str]) -> list[tuple[str, int]]:
     return ordered[:SHOWN] + ([(f"{len(rest):,} others", sum(count for _, count in rest))] if rest else [])
 
 
+def shown_path(path: str) -> str:
+    """A path for people elsewhere: of a file of this machine its name alone."""
+    return PurePosixPath(path).name if path.startswith("/") else path
+
+
 def source_rows(contents: Contents) -> list[tuple[str, int, int]]:
     """Crawl files: (name, records read, documents here), those with most documents first."""
     every = Counter({name: contents.sources[name] for name in {*contents.records, *contents.sources}})
     ordered = sorted(every, key=lambda name: (-every[name], -contents.records[name], name))
-    rows = [(name, contents.records[name], every[name]) for name in ordered[:SHOWN]]
+    rows = [(shown_path(name), contents.records[name], every[name]) for name in ordered[:SHOWN]]
     rest = ordered[SHOWN:]
     if rest:
         rows.append((f"{len(rest):,} others", sum(contents.records[n] for n in rest), sum(every[n] for n in rest)))
@@ -45,13 +50,10 @@ def url_rows(reader: RunReader) -> list[Row]:
         return []
     rows = [("compared as", str(options.get("preset")))]
     rows.append(("lists of 4.56 million domains and of words (those of datatrove)", "yes" if options.get("shipped_lists") else "no"))
-    for name in ("domains", "urls", "allow"):
-        if files := options.get(name):
-            rows.append((f"further lists: {name}", ", ".join(PurePosixPath(str(file)).name for file in files)))
-    for name in ("hard_words", "soft_words", "subwords"):
-        if words := options.get(name):
-            rows.append((f"further {name.replace('_', ' ')}", number(len(words))))
-    return rows
+    lists = ((name, options.get(name)) for name in ("domains", "urls", "allow"))
+    words = ((name, options.get(name)) for name in ("hard_words", "soft_words", "subwords"))
+    rows += [(f"further lists: {name}", ", ".join(PurePosixPath(str(file)).name for file in files)) for name, files in lists if files]
+    return rows + [(f"further {name.replace('_', ' ')}", number(len(some))) for name, some in words if some]
 
 
 def copy_rows(summary: Summary) -> list[Row]:
@@ -90,7 +92,7 @@ def set_names(reader: RunReader) -> list[str]:
     options = reader.settings("dedup").get("contamination")
     sets = options.get("sets") if isinstance(options, dict) else None
     named = [(one.get("name") or one.get("path")) if isinstance(one, dict) else one for one in sets or ()]
-    return [str(name) for name in named]
+    return [shown_path(str(name)) for name in named]
 
 
 def provenance_rows(reader: RunReader) -> list[Row]:
@@ -116,7 +118,7 @@ def recipe(reader: RunReader) -> str:
 def command(reader: RunReader, last: str) -> str:
     """The command that makes the documents again."""
     inputs = reader.description.get("inputs")
-    paths = " ".join(shlex.quote(str(path)) for path in inputs) if isinstance(inputs, list) else "INPUT"
+    paths = " ".join(shlex.quote(shown_path(str(path))) for path in inputs) if isinstance(inputs, list) else "INPUT"
     return f"corpusmill run recipe.yaml {paths} --output RUN --to {last}"
 
 

@@ -71,7 +71,8 @@ def render(summary: Summary, contents: Contents, title: str, licence: str | None
         "languages": rows.counted(contents.languages) if contents.languages else [],
         "rules": {name: rule_rows(decisions) for name, decisions in summary.decisions.items() if name != "dedup"},
         "urls": rows.url_rows(reader), "copies": rows.copy_rows(summary), "pii": pii,
-        "classifiers": rows.classifier_rows(summary.classifiers), "sets": rows.set_names(reader), "tokenizer": tokenizer_rows(summary),
+        "classifiers": rows.classifier_rows(summary.classifiers), "sets": rows.set_names(reader),
+        "searched": [task for task in summary.benchmarks.tasks if task.searched], "tokenizer": tokenizer_rows(summary),
         "recipe": rows.recipe(reader), "command": rows.command(reader, contents.stage), "versions": rows.versions(reader),
         "provenance": rows.provenance_rows(reader), "limits": limits(summary, contents, pii),
         "warnings": _warnings(summary, contents), "most_warnings": WARNINGS,
@@ -125,7 +126,8 @@ def _abstract(summary: Summary, contents: Contents) -> str:
     if contents.first and contents.last:
         same = contents.first == contents.last
         parts.append(f"fetched on {contents.first}" if same else f"fetched from {contents.first} to {contents.last}")
-    done = [word for stage, word in (("filter", "filtered"), ("dedup", "deduplicated")) if summary.reader.stages[stage].status == "complete"]
+    words = {"filter": "filtered", "dedup": "deduplicated"}
+    done = [word for stage, word in words.items() if summary.reader.stages[stage].status == "complete"]
     return " ".join(parts) + (f", {' and '.join(done)}" if done else "") + "."
 
 

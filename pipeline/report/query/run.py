@@ -13,7 +13,7 @@ from corpusmill.pipeline.report.query.damage import without_damaged, without_tor
 from corpusmill.pipeline.report.query.files import add_views, find_files
 from corpusmill.pipeline.report.query.records import find_records
 from corpusmill.pipeline.report.query.relation import Relation
-from corpusmill.pipeline.report.query.sql import OF_THE_QUERY, identifier, quoted, sentence
+from corpusmill.pipeline.report.query.sql import OF_THE_QUERY, identifier, no_table, quoted, sentence
 from corpusmill.pipeline.report.query.tables import Table, find_tables
 from corpusmill.pipeline.report.read import Rule, RunReader
 
@@ -25,17 +25,20 @@ Answer = TypeVar("Answer")
 class Run:
     """A run's tables as relations, from which `.df()` makes pandas, `.pl()` polars and `.to_arrow_table()` Arrow.
 
-    `tables` has those that lie in Parquet files. With `only_run` a query can read nothing else than the run.
-    Nothing but manifests is read before a relation is asked for its rows. Raises InputError where `folder` is no run.
+    `tables` has those that lie in Parquet files. With `verify` all these files are read and compared with the manifest's sha256 first, so
+    that values can be trusted to the bit. With `only_run` a query can read nothing else than the run.
+    Otherwise nothing but manifests is read before a relation is asked for its rows. Raises InputError where `folder` is no run.
     """
 
-    def __init__(self, folder: str, only_run: bool = False):
+    def __init__(self, folder: str, verify: bool = False, only_run: bool = False):
         self.reader = RunReader(folder)
         self.connection = connect(self.reader.storage)
         self.tables: dict[str, Table] = {}
+        usable = without_damaged if verify else without_torn
         for table in find_tables(self.reader).values():
-            self._set(without_torn(self.reader, table))
+            self._set(usable(self.reader, table))
         self._records = find_records(self.reader)
+        self._unmade = set(self._records)
         self._files = find_files(self.reader)
         add_views(self.connection, self.reader)
         if only_run:
@@ -49,7 +52,7 @@ class Run:
     @property
     def names(self) -> list[str]:
         """All tables: of Parquet files, of what the run says of itself, of JSON files."""
-        return [*self.tables, *find_records(self.reader), *self._files]
+        return [*self.tables, *self._records, *self._files]
 
     def scan(self, name: str) -> str:
         """The SQL expression that reads a table's files; it gives the virtual columns `filename` and `file_row_number`, too."""
@@ -61,9 +64,9 @@ class Run:
         return Relation(self, self.guarded(lambda: self.connection.sql(query, params=parameters or None), lambda: query))
 
     def table(self, name: str) -> Relation:
-        """A table by its name. Raises InputError with the names that there are."""
+        """A table by its name. Raises InputError with names that are like it."""
         if name not in self.names:
-            raise InputError(f"{self.reader.storage.root}: no table {name!r} (there are {', '.join(self.names)}).")
+            raise InputError(f"{self.reader.storage.root}: {no_table(name, self.names)}")
         return self.sql(f"FROM {identifier(name)}")
 
     def report(self, stage: str) -> Relation:
@@ -103,8 +106,9 @@ class Run:
             raise InputError(f"{self.reader.storage.root}: {sentence(error)}") from error
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
             raise InputError(f"{self.reader.storage.root}: a query is one SELECT, and nothing else.")
-        for name in self._named(query, list(self._records)):
-            self.connection.register(name, self._records.pop(name)())
+        for name in self._named(query, sorted(self._unmade)):
+            self.connection.register(name, self._records[name]())
+            self._unmade.remove(name)
 
     def _set(self, table: Table) -> None:
         """Makes a table's view, or takes it away where no shard is left."""
@@ -140,6 +144,9 @@ class Run:
         return [name for name in names if name.lower() in words]
 
 
-def open_run(path: str) -> Run:
-    """Opens a run's folder, local or on a store (`s3://`). Raises InputError where it is no run."""
-    return Run(str(path))
+def open_run(path: str, verify: bool = False) -> Run:
+    """Opens a run's folder, local or on a store (`s3://`); with `verify` all tables are compared with what the stages wrote (sha256).
+
+    Raises InputError where it is no run.
+    """
+    return Run(str(path), verify)

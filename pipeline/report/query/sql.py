@@ -1,5 +1,6 @@
 """Words of SQL, and DuckDB's errors in one sentence."""
 
+import difflib
 import re
 from collections.abc import Collection
 
@@ -13,6 +14,8 @@ OF_THE_QUERY = (
     duckdb.OutOfMemoryException, duckdb.OutOfRangeException, duckdb.ParserException, duckdb.PermissionException,
     duckdb.TypeMismatchException,
 )  # fmt: skip
+#: Tables that a sentence about one that is not there names.
+NEAR = 4
 #: DuckDB's name of the error before what it says.
 _KIND = re.compile(r"^(\w+ ){1,3}Error: ")
 _COLUMN = re.compile(r'(?:Referenced column|column named) "?(.+?)"? (?:not found|was not found)', re.S)
@@ -31,6 +34,12 @@ def identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def no_table(name: str, names: Collection[str]) -> str:
+    """A sentence that names the tables most like `name`."""
+    near = difflib.get_close_matches(name.lower(), names, NEAR, 0.5)
+    return f"there is no table {name!r} ({'near it: ' + ', '.join(near) + '; ' if near else ''}corpusmill query RUN lists all)."
+
+
 def sentence(error: duckdb.Error, names: Collection[str] = ()) -> str:
     """What went wrong with a query, without DuckDB's internals; `names` are the tables that there are. It ends with a full stop."""
     said = str(error)
@@ -38,7 +47,7 @@ def sentence(error: duckdb.Error, names: Collection[str] = ()) -> str:
         near = _CANDIDATES.search(said)
         return f"there is no column {column[1]!r}" + (f" (near it: {near[1].replace(chr(34), '')})." if near else ".")
     if table := _TABLE.search(said):
-        return f"there is no table {table[1]!r} (there are {', '.join(names) or 'none'})."
+        return no_table(table[1], names)
     if file := _FILE.search(said):
         return f"{file[1]}: a query may read the files of its run alone."
     if isinstance(error, duckdb.OutOfMemoryException):

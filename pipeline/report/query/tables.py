@@ -1,7 +1,8 @@
 """Which tables a run has, and from which files.
 
 A table's name is the stage and the folder of its shards (`filter_report`, `dedup_clusters`), `documents` in place of `data`; a file
-with a name of its own is a table of its own (`dedup_clusters_sources`), and so are numbered files of that name (`tokenizer_judged_judge`).
+with a name of its own is a table of its own (`dedup_clusters_sources`), and numbered files of such a name are
+its parts (`tokenizer_judged_judge_parts`).
 """
 
 import re
@@ -65,5 +66,5 @@ def find_tables(reader: RunReader) -> dict[str, Table]:
 def _name(stage: str, path: PurePosixPath) -> str:
     folders = ["documents" if part == "data" else part for part in path.parts[:-1]]
     shard = _NUMBERED.fullmatch(path.stem)
-    own = path.stem if shard is None else shard[1]
-    return re.sub(r"\W", "_", "_".join([stage, *folders, *([] if shard and own in _PLAIN else [own])]))
+    own = [path.stem] if shard is None else [] if shard[1] in _PLAIN else [shard[1], "parts"]
+    return re.sub(r"\W", "_", "_".join([stage, *folders, *own]))

@@ -69,17 +69,15 @@ def report(
 
 def _check(run: str) -> None:
     """Runs the queries of the page. Exits with 1 where one of them does not give the page's numbers."""
-    from corpusmill.pipeline.report.shown_check import check_report, sentences
+    from corpusmill.pipeline.report.shown_check import check_report, sentences, verdict
 
-    good, numbers = True, 0
-    every = list(check_report(run))
-    for checked in every:
-        for sentence in sentences(checked):
-            print(sentence)
-        good, numbers = good and checked.good, numbers + checked.shown.numbers
-    if not good:
+    every = []
+    for checked in check_report(run):
+        every.append(checked)
+        print("\n".join(sentences(checked)))
+    print(verdict(every))
+    if not all(checked.good for checked in every):
         raise typer.Exit(1)
-    print(f"{numbers:,} numbers in {len(every):,} tables and charts are what their queries give.")
 
 
 @app.command(epilog="Example: corpusmill clusters runs/demo --doubtful --limit 5")

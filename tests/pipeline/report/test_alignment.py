@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from printed_queries import not_reproduced
 
 from corpusmill.pipeline.report.alignment import read_alignment
 from corpusmill.pipeline.report.html import render
@@ -85,3 +86,7 @@ def test_not_every_number_need_be_there(aligned: Path) -> None:
     (aligned / "align/judged.json").write_text(json.dumps({**JUDGED, "scores": {"toxicity": bare}, "tokens_after": None}))
     (aligned / "align/pair_sources.json").write_text(json.dumps({"q": {**SOURCE, "good": None, "bad": None, "chosen_chars": None}}))
     assert "-0.500" in render(read_summary(str(aligned)))
+
+
+def test_the_queries_give_all_that_the_page_says_of_it(aligned: Path) -> None:
+    assert [each for each in not_reproduced(str(aligned)) if not each.endswith("no query")] == []

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from built_run import RunBuilder
+from printed_queries import not_reproduced
 from rich.console import Console
 
 from corpusmill.pipeline.report.benchmarks import Score, read_benchmarks
@@ -13,7 +15,8 @@ from corpusmill.pipeline.report.read import RunReader
 from corpusmill.pipeline.report.summary import read_summary
 from corpusmill.pipeline.report.terminal import render_report
 from corpusmill.pipeline.report.training import read_scores
-from corpusmill.pipeline.shards import write_parquet
+from corpusmill.pipeline.shards import read_table, write_parquet
+from corpusmill.pipeline.storage import Storage
 
 HOSTILE = "<script>alert(1)</script>\x1b[31m\u202e"
 
@@ -122,3 +125,9 @@ def test_tables_that_are_not_there_are_a_warning(folder):
     assert [leak.text for leak in found.tasks[0].leaks] == ["", ""] and "not a readable Parquet file" in reader.warnings[0]
     (folder / "evaluate" / "benchmarks" / "overlap" / "arc_easy.parquet").unlink()
     assert read(folder)[0].tasks[0].leaks == []
+
+
+def test_the_queries_give_what_the_page_says_of_them(folder):
+    tables = [f"benchmarks/{name}/arc_easy.parquet" for name in ("overlap", "pretrain")]
+    RunBuilder(folder).stage("evaluate", [{path: read_table(Storage(str(folder / "evaluate")), path) for path in tables}])
+    assert [each for each in not_reproduced(str(folder)) if not each.endswith("no query")] == []

@@ -10,6 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 import pyarrow as pa
 import pytest
+from printed_queries import not_reproduced
 from rich.console import Console
 
 from corpusmill.filters.classifier.evaluation import evaluate
@@ -153,3 +154,7 @@ def test_columns_are_named_as_the_step_names_them() -> None:
 
     for name, label in (("posts", "rude"), ("posts", "posts"), ("dclm", "__label__hq"), ("m", "two words!")):
         assert columns_of(name, label) == (Outputs(name, (label,), window=False).column(label),)
+
+
+def test_the_queries_give_all_that_the_page_says_of_them(run: Path) -> None:
+    assert [each for each in not_reproduced(str(run)) if not each.endswith("no query")] == []

@@ -1,7 +1,9 @@
 """How far a run is, looked at while it goes: killed, failed, gone on with, on Ray and on a store; counts are those of its manifest."""
 
+import io
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -13,12 +15,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from built_run import write_run
+from built_run import HOSTILE, write_run
+from rich.console import Console
 
 from corpusmill.pipeline.engine import Engine, InlineEngine
+from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.report.html import render_body
 from corpusmill.pipeline.report.status import read_status
+from corpusmill.pipeline.report.status_view import show_status
+from corpusmill.pipeline.report.summary import read_summary
 from corpusmill.pipeline.run import execute, new_plan
 from corpusmill.pipeline.storage import Storage
 
@@ -102,25 +109,41 @@ def check_counts(status: dict[str, Any], folder: object, before: int, done: int)
     phase, rows = status["phase"], list(manifest.tasks.values())[before:]
     assert phase["tasks"] == {"planned": SHARDS, "before": before, "done": done, "left": SHARDS - before - done} and len(rows) == done
     assert phase["rows"] == sum(row.rows_in for row in rows) > 0 and phase["bytes"] == sum(row.bytes_in for row in rows) > 0
-    shards = [o.bytes for row in Manifest(Storage(f"{folder}/ingest"), read_only=True).rows() for o in row.outputs if "data/" in o.path]
-    whole = sum(sorted(shards)[before:])  # the gates are opened from the smallest shard on
-    assert phase["share_of"] == "bytes" and phase["share"] == pytest.approx(sum(ref.bytes for row in rows for ref in row.inputs) / whole)
+    ingested = Manifest(Storage(f"{folder}/ingest"), read_only=True).rows()
+    whole = sum(output.bytes for row in ingested for output in row.outputs if "data/" in output.path)
+    read, earlier = (sum(ref.bytes for row in some for ref in row.inputs) for some in (rows, list(manifest.tasks.values())[:before]))
+    assert phase["share_of"] == "bytes" and phase["share"] == pytest.approx((earlier + read) / whole)
     assert phase["whole"]["rows_per_second"] == pytest.approx(phase["rows"] / phase["seconds"], rel=0.02)
-    assert phase["seconds_left"] == pytest.approx(phase["seconds"] * (1 - phase["share"]) / phase["share"], rel=0.02)
+    assert phase["seconds_left"] == pytest.approx(phase["seconds"] * (whole - earlier - read) / read, rel=0.02)
 
 
 def stages(status: dict[str, Any]) -> dict[str, str]:
     return {stage["name"]: stage["status"] for stage in status["stages"]}
 
 
-def test_a_run_that_is_killed_fails_and_goes_on(gated, corpusmill) -> None:
+def carry_out(gated, crawl, folder: str, engine: Engine, **stages: str) -> None:
+    """A run in this process; `stages`: its `first` and `last`."""
+    plan = new_plan(folder, str(gated.recipe), [str(crawl)], **stages)
+    execute(plan, engine, Progress(False), lambda _: None, lambda _: None)
+
+
+def started(*arguments: Any, **stages: str) -> threading.Thread:
+    """The same in a thread."""
+    thread = threading.Thread(target=carry_out, args=arguments, kwargs=stages, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_run_that_is_killed_fails_and_goes_on(gated, crawl, corpusmill) -> None:
     process = gated.start("--engine", "inline")
     first = until(gated.run, filtering(0))
     assert first["state"] == "running" and first["phase"]["seconds_left"] is None and first["phase"]["share"] == 0
     assert stages(first) == {"ingest": "complete", "filter": "running", "dedup": "to come"}
     gated.gate("0", "1")
     check_counts(until(gated.run, filtering(2)), gated.run, before=0, done=2)
-    assert corpusmill("status", gated.run)[0] == 0
+    code, out, _ = corpusmill("status", gated.run)
+    assert code == 0 and "2 of 6 tasks" in out.decode() and max(map(len, out.decode().splitlines())) <= 80
+    assert re.search(r'id="progress".*2 of 6 tasks', render_body(read_summary(str(gated.run)))[0], re.S)
     process.send_signal(signal.SIGKILL)
     process.communicate()
 
@@ -131,8 +154,8 @@ def test_a_run_that_is_killed_fails_and_goes_on(gated, corpusmill) -> None:
     assert code == 1 and b"filter     unfinished  2 tasks done" in out
 
     gated.gate("2", "3-bad")
-    _, error = gated.start("--engine", "inline").communicate(timeout=PATIENCE)
-    assert b"this one is bad" in error
+    with pytest.raises(CorpusmillError, match="this one is bad"):
+        carry_out(gated, crawl, str(gated.run), InlineEngine())
     failed = read_status(str(gated.run))
     assert failed["state"] == "failed" and failed["ended"] and "this one is bad" in failed["failure"]
     assert failed["failures"]["count"] == 1 and [(f["stage"], f["task"]) for f in failed["failures"]["last"]] == [("filter", "part-00003")]
@@ -140,32 +163,25 @@ def test_a_run_that_is_killed_fails_and_goes_on(gated, corpusmill) -> None:
     assert corpusmill("status", gated.run, "--json")[0] == 1
 
     (gated.recipe.parent / "gates" / "3-bad").unlink()
-    process = gated.start("--engine", "inline")
+    thread = started(gated, crawl, str(gated.run), InlineEngine())
     gated.gate("3")
     check_counts(until(gated.run, filtering(1)), gated.run, before=3, done=1)
     gated.gate("4", "5")
-    process.communicate(timeout=PATIENCE)
+    thread.join(PATIENCE)
     done = read_status(str(gated.run))
     assert done["state"] == "complete" and done["ended"] and done["failures"]["count"] == 1
     documents = sum(map(rows_of, range(SHARDS)))
     assert [(s["documents_in"], s["documents_out"]) for s in done["stages"]] == [(documents, documents)] * 3
+    assert 'id="progress"' not in render_body(read_summary(str(gated.run)))[0]
     code, out, _ = corpusmill("status", gated.run, "--watch", "--json")
     assert code == 0 and json.loads(out)["state"] == "complete"
 
 
-def started(gated, crawl, folder: str, engine: Engine, last: str | None = None) -> threading.Thread:
-    """A run in this process."""
-    plan = new_plan(folder, str(gated.recipe), [str(crawl)], last=last)
-    arguments = (plan, engine, Progress(False), lambda _: None, lambda _: None)
-    thread = threading.Thread(target=execute, args=arguments, daemon=True)
-    thread.start()
-    return thread
-
-
 def test_a_run_on_ray(gated, crawl, ray_engine) -> None:
+    carry_out(gated, crawl, str(gated.run), InlineEngine(), last="ingest")
     ray_engine.connect()
     lent = SimpleNamespace(perform=ray_engine.perform, known_workers=ray_engine.known_workers, workers=2, close=lambda: None)
-    thread = started(gated, crawl, str(gated.run), lent, last="filter")
+    thread = started(gated, crawl, str(gated.run), lent, first="filter", last="filter")
     gated.gate("0", "1")
     seen = until(gated.run, filtering(2))
     check_counts(seen, gated.run, before=0, done=2)
@@ -188,6 +204,66 @@ def test_a_run_on_a_store(gated, crawl) -> None:
     gated.gate("2", "3", "4", "5")
     thread.join(PATIENCE)
     assert read_status(folder)["state"] == "complete"
+
+
+GOOD = {
+    "host": HOSTILE,
+    "process": 1,
+    "began": "2026-01-01T00:00:00.000+00:00",
+    "ended": "2026-01-01T00:00:10.000+00:00",
+    "failure": f"x {HOSTILE}",
+    "stages": ["ingest"],
+    "stages_began": {},
+    "phases": [],
+}
+
+
+@pytest.mark.parametrize(
+    ("content", "state"),
+    [
+        (json.dumps(GOOD), "failed"),
+        ("half a li", "abandoned"),
+        ("[]", "abandoned"),
+        (json.dumps({**GOOD, "began": "yesterday"}), "abandoned"),
+        (json.dumps({**GOOD, "phases": [{"stage": "ingest"}]}), "abandoned"),
+        (json.dumps({**GOOD, "phases": 7}), "abandoned"),
+    ],
+)
+def test_what_a_run_says_may_be_damaged_or_hostile(tmp_path, corpusmill, content: str, state: str) -> None:
+    run = write_run(tmp_path / "run", ("ingest",))
+    run.stage("filter", [{"some.bin": b""}], finish=False)
+    run.storage.write_bytes("progress.json", content.encode())
+    run.storage.write_bytes(".lock", b"")
+    status = read_status(str(run.folder))
+    assert status["state"] == state and stages(status) == {"ingest": "complete", "filter": "unfinished", "dedup": "not run"}
+    code, out, _ = corpusmill("status", run.folder)
+    assert code == 1 and b"\x1b" not in out and "\u202e" not in out.decode()
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_watching_ends_with_the_run(tmp_path, capsys, as_json: bool) -> None:
+    run = write_run(tmp_path / "run", ("ingest",))
+    run.json("progress.json", {**GOOD, "ended": None, "failure": None, "stages_began": {"ingest": GOOD["began"]}})
+    waited: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        run.json("progress.json", {**GOOD, "ended": None, "failure": None} if len(waited) < 3 else GOOD)
+
+    console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    assert show_status(str(run.folder), console, watch=True, as_json=as_json, wait=wait) == 1
+    assert waited == [2.0] * 3
+    if as_json:
+        assert [json.loads(line)["state"] for line in capsys.readouterr().out.splitlines()] == ["unknown"] * 3 + ["failed"]
+    else:
+        drawn = console.file.getvalue()
+        assert drawn.count("56 kept") >= 5  # four looks, and the last once more below
+        assert "It failed" in drawn and "\x1b]0" not in drawn
+
+
+def test_a_folder_that_is_no_run_is_one_sentence(tmp_path, corpusmill) -> None:
+    code, _, error = corpusmill("status", tmp_path, "--watch")
+    assert code == 2 and "not a run's folder" in error
 
 
 def test_a_training(tmp_path) -> None:

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 import pytest
+from printed_queries import not_reproduced
 from rich.console import Console
 
 from corpusmill.pipeline.report.html import render
@@ -152,3 +153,7 @@ def test_damaged_logs_give_a_page(tmp_path: Path, name: str, line: object) -> No
     whole = {"train": [{"step": 0, "loss": 1.0}], "speed": [], "samples": []}
     write(tmp_path, **{**whole, name: [*whole[name], line]})
     assert "pretrain: " in render(read_summary(str(tmp_path)))
+
+
+def test_the_queries_give_what_is_drawn_and_said(folder: Path) -> None:
+    assert [each for each in not_reproduced(str(folder)) if not each.endswith("no query")] == []

@@ -27,6 +27,9 @@ export function value(given) {
   return String(given);
 }
 
+/** A member of an answer, whatever its name is (`constructor`, `__proto__`). */
+export const member = (object, name) => (Object.hasOwn(object, name) ? object[name] : undefined);
+
 export const many = (number, one, more = `${one}s`) => `${count(number)} ${number === 1 ? one : more}`;
 
 /** The comparison signs in words, as a rule that drops reads. */

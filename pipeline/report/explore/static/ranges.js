@@ -10,14 +10,22 @@ import { plain } from "./text.js";
 let histogram = null;
 
 export function startRanges(part) {
-  const ends = [["low", "at least"], ["high", "at most"]].map(([end, label]) => {
+  const ends = [
+    ["low", "at least"],
+    ["high", "at most"],
+  ].map(([end, label]) => {
     const later = debounced((text) => set({ [end]: text }, true), 250);
     const on = { input: (event) => later(event.target.value), change: (event) => set({ [end]: event.target.value }) };
     return el("label", { class: "field" }, label, el("input", { type: "number", id: `range-${end}`, step: "any", on }));
   });
   part.append(
     el("summary", {}, "Value range"),
-    el("label", { class: "field" }, "column", el("select", { id: "range-column", on: { change: (event) => go({ range: event.target.value }, { replace: true }) } })),
+    el(
+      "label",
+      { class: "field" },
+      "column",
+      el("select", { id: "range-column", on: { change: (event) => go({ range: event.target.value }, { replace: true }) } }),
+    ),
     el("div", { class: "chart", id: "range-chart", role: "img" }),
     el("p", { class: "hint", id: "range-said" }),
     el("div", { class: "row" }, ends),
@@ -58,12 +66,13 @@ function load() {
     histogram = await ask("histogram", "histogram", asked);
     byId("range-said").textContent = described(histogram);
     byId("range-chart").setAttribute("aria-label", plain(`Histogram of ${name}: ${described(histogram)}`));
-    await drawHistogram(byId("range-chart"), histogram, { marks: marks(name), range: chosen(name), onRange: (low, high) => set(rounded(low, high)) });
+    await drawHistogram(byId("range-chart"), histogram, { marks: marks(name), range: chosen(name), onRange: drawnRange });
   });
 }
 
 const without = (map, name) => new Map([...map].filter(([key]) => key !== name));
-const marks = (name) => rulesOn(stageOf(current()), name)
+const marks = (name) =>
+  rulesOn(stageOf(current()), name)
     .filter(({ threshold }) => threshold >= histogram.edges[0] && threshold <= histogram.edges.at(-1))
     .map((rule) => ({ at: rule.threshold, kind: "old" }));
 
@@ -72,7 +81,13 @@ function chosen(name) {
   return low.has(name) || high.has(name) ? [low, high].map((map) => (map.has(name) ? Number(map.get(name)) : null)) : null;
 }
 
-/** A range that was drawn with the mouse: whole where the values are, else to a hundredth of a bin. */
+/** A range was drawn with the mouse: what one had begun to type ends with it. */
+function drawnRange(low, high) {
+  if (byId("ranges").contains(document.activeElement)) document.activeElement.blur();
+  set(rounded(low, high));
+}
+
+/** Its ends: whole where the values are, else to a hundredth of a bin. */
 function rounded(low, high) {
   if (histogram.whole) return { low: String(Math.ceil(low)), high: String(Math.floor(high)) };
   return { low: String(Number(low.toPrecision(4))), high: String(Number(high.toPrecision(4))) };

@@ -1,34 +1,49 @@
-/** Places on a slider and values of a column: a slider goes through a histogram's bins, so that it stands right below its chart. */
+/** The axis of a histogram: its chart and the slider below it use the same, so that the slider stands right under the line. */
 
 /** Places of a slider. */
 export const STEPS = 1000;
 
-/** The values at which a slider's parts begin: the histogram's edges, and the least and greatest value where those lie outside. */
-export function ticks(rule, histogram) {
-  const edges = histogram?.edges.length > 1 ? histogram.edges : [rule.low ?? 0, rule.high ?? 1];
-  const all = [...edges];
-  const threshold = Number(rule.threshold);
-  const least = Math.min(rule.low ?? all[0], threshold);
-  const greatest = Math.max(rule.high ?? all.at(-1), threshold);
-  if (least < all[0]) all.unshift(least);
-  if (greatest > all.at(-1)) all.push(greatest);
-  if (all[0] === all.at(-1)) all[all.length - 1] += 1;
-  return all;
+/** The edges as they are drawn: a bar stands over its whole number, and zero has a place on a logarithmic axis. */
+export function drawnEdges({ edges, logarithmic, whole }) {
+  if (whole && !logarithmic && edges.length > 1 && edges[1] - edges[0] === 1) return edges.map((edge) => edge - 0.5);
+  if (logarithmic && edges[0] === 0) return [edges[1] / 2, ...edges.slice(1)];
+  return edges;
 }
 
-/** The value at a slider's `place` (0 to STEPS); between two ticks it grows evenly. */
-export function valueAt(all, place, whole) {
-  const at = (Math.max(0, Math.min(STEPS, place)) / STEPS) * (all.length - 1);
-  const left = Math.min(Math.floor(at), all.length - 2);
-  const exact = all[left] + (at - left) * (all[left + 1] - all[left]);
-  return whole ? Math.round(exact) : Number(exact.toPrecision(4));
-}
+/** An axis that holds a histogram and some values: its `low` and `high` end as they are drawn, and whether zero is its low end. */
+export class Axis {
+  constructor(histogram, values = []) {
+    const drawn = drawnEdges(histogram);
+    this.logarithmic = histogram.logarithmic;
+    this.zero = this.logarithmic && histogram.edges[0] === 0;
+    this.low = this.logarithmic ? drawn[0] : Math.min(drawn[0], ...values);
+    this.high = Math.max(drawn.at(-1), ...values);
+    if (this.low === this.high) this.high += 1;
+  }
 
-/** The place of a value, the nearest end for one that lies outside. */
-export function placeOf(all, value) {
-  if (value <= all[0]) return 0;
-  const right = all.findIndex((tick) => tick >= value);
-  if (right < 0) return STEPS;
-  const share = (value - all[right - 1]) / (all[right] - all[right - 1]);
-  return Math.round((STEPS * (right - 1 + share)) / (all.length - 1));
+  /** Where a value is drawn: what is too small for a logarithmic axis stands at its low end. */
+  drawn(value) {
+    return this.logarithmic ? Math.max(value, this.low) : value;
+  }
+
+  /** The ends in plotly's terms. */
+  get range() {
+    return [this.low, this.high].map((end) => (this.logarithmic ? Math.log10(end) : end));
+  }
+
+  /** The place of a value on a slider, the nearest end for one that lies outside. */
+  place(value) {
+    const [low, high] = this.range;
+    const at = this.logarithmic ? Math.log10(this.drawn(value)) : value;
+    return Math.round(STEPS * Math.max(0, Math.min(1, (at - low) / (high - low))));
+  }
+
+  /** The value at a place of a slider. */
+  value(place, whole) {
+    const [low, high] = this.range;
+    const at = low + (place / STEPS) * (high - low);
+    if (this.zero && Number(place) === 0) return 0;
+    const exact = this.logarithmic ? 10 ** at : at;
+    return whole ? Math.round(exact) : Number(exact.toPrecision(4));
+  }
 }

@@ -1,0 +1,85 @@
+"""`corpusmill query`: rows for a terminal and for programs."""
+
+import csv
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from built_run import HOSTILE_URL
+
+QUERY = "SELECT url, words, failed FROM filter_report ORDER BY words DESC, url"
+
+
+def test_json_has_all_rows_exactly(corpusmill, run_folder: Path) -> None:
+    code, out, _ = corpusmill("query", run_folder, QUERY, "--json")
+    rows = [json.loads(line) for line in out.decode("ascii").splitlines()]
+    table = pq.read_table(run_folder / "filter/report", columns=["url", "words", "failed"]).to_pylist()
+    assert code == 0 and rows == sorted(table, key=lambda row: (-row["words"], row["url"])) and HOSTILE_URL in {row["url"] for row in rows}
+
+
+def test_csv_is_what_a_spreadsheet_reads(corpusmill, run_folder: Path) -> None:
+    _, out, _ = corpusmill("query", run_folder, f"{QUERY} LIMIT 60", "--csv", "--limit", 7)
+    rows = list(csv.DictReader(io.StringIO(out.decode())))
+    assert len(rows) == 7 and rows[0]["words"] == "89" and b"\x1b" not in out
+
+
+def test_a_table_fits_and_is_harmless(corpusmill, run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for query in (QUERY, "SELECT * FROM filter_report", "SELECT text FROM ingest_documents WHERE url LIKE '%evil%'"):
+        code, out, _ = corpusmill("query", run_folder, query)
+        lines = out.decode().splitlines()
+        assert code == 0 and all(len(line) <= 80 for line in lines)
+        assert not set(out.decode()) & {"\x1b", "\x07", "\u202e", "\u202c"}
+    assert "1 row" in lines[-1]
+    _, out, _ = corpusmill("query", run_folder, QUERY)
+    assert "The first 50 rows; --limit 0 shows all." in out.decode()
+    _, out, _ = corpusmill("query", run_folder, QUERY, "--limit", 0)
+    assert "56 rows" in out.decode()
+
+
+def test_columns_of_one_name_are_told_apart(corpusmill, run_folder: Path) -> None:
+    _, out, _ = corpusmill("query", run_folder, "SELECT 1 AS a, 2 AS a, 1.5::DECIMAL(4, 2) AS d, 'inf'::DOUBLE AS e", "--json")
+    assert json.loads(out) == {"a": 1, "a_2": 2, "d": 1.5, "e": "inf"}
+
+
+def test_the_tables_are_listed(corpusmill, run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = corpusmill("query", run_folder, "--json")
+    listed = {table["table"]: table for table in json.loads(out)}
+    assert listed["filter_report"]["rows"] == 56 and listed["filter_report"]["columns"]["words"] == "BIGINT"
+    assert listed["json_run"]["columns"] == {"content": "JSON"} and {"rules", "tasks", "dedup_clusters"} < set(listed)
+    _, out, _ = corpusmill("query", run_folder)
+    assert "filter_report  56 rows" in out.decode() and all(len(line) <= 80 for line in out.decode().splitlines())
+    _, out, _ = corpusmill("query", run_folder, "--csv")
+    rows = list(csv.DictReader(io.StringIO(out.decode())))
+    assert {"table": "filter_report", "rows": "56", "column": "words", "type": "BIGINT"} in rows
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("SELECT nope FROM filter_report", "there is no column 'nope'"),
+        ("SELECT 1; DROP VIEW filter_report", "a query is one SELECT"),
+        ("COPY (SELECT 1) TO 'x.csv'", "a query is one SELECT"),
+        ("SELECT * FROM read_text('/etc/passwd')", "/etc/passwd: a query may read the files of its run alone"),
+        ("SELECT '\x1b[31mred' FROM nope", "there is no table 'nope'"),
+    ],
+)
+def test_what_is_refused(corpusmill, run_folder: Path, query: str, words: str) -> None:
+    code, out, err = corpusmill("query", run_folder, query)
+    assert code == 2 and not out and words in err and err.count("\n") == 1 and "\x1b" not in err
+
+
+def test_json_and_csv_exclude_each_other(corpusmill, run_folder: Path) -> None:
+    code, _, err = corpusmill("query", run_folder, "SELECT 1", "--json", "--csv")
+    assert code == 2 and "exclude each other" in err
+
+
+def test_warnings_go_beside_the_rows(corpusmill, run_folder: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(run_folder, tmp_path / "run"))
+    (run / "filter/report/part-00000.parquet").write_bytes(b"no Parquet")
+    code, out, err = corpusmill("query", run, "SELECT count(*) AS n FROM filter_report", "--json")
+    assert code == 0 and json.loads(out) == {"n": 28} and "Note: filter: a shard is left out" in err
