@@ -36,9 +36,10 @@ def load_stage(reader: RunReader, connection: duckdb.DuckDBPyConnection, stage: 
     schema = reader.schema(stage, "report") or REPORT
     table.shares = _shares(schema)
     table.columns = {field.name: _column(number, field) for number, field in enumerate(f for f in schema if f.name not in OWN)}
-    loading = _Loading(table, schema, advance)
-    scan(reader, stage, [loading])
-    loading.finish()
+    with table.cursor(limit=None) as cursor:
+        loading = _Loading(table, schema, cursor, advance)
+        scan(reader, stage, [loading])
+        loading.finish()
     for column in table.numbers():
         measure(table, column)
     return table
@@ -57,8 +58,8 @@ class _Part:
 class _Loading:
     """The measure that loads a report (scan.py)."""
 
-    def __init__(self, table: StageTable, schema: pa.Schema, advance: Callable[[int], None]):
-        self.table, self.advance = table, advance
+    def __init__(self, table: StageTable, schema: pa.Schema, cursor: duckdb.DuckDBPyConnection, advance: Callable[[int], None]):
+        self.table, self.cursor, self.advance = table, cursor, advance
         self.columns = schema.names
         self.kinds = {name: _kind(column, schema.field(name).type) for name, column in table.columns.items()}
         self.verdicts: list[Codes] = []
@@ -67,9 +68,9 @@ class _Loading:
         empty = pa.schema([("number", pa.int32()), ("id", pa.string()), ("url", pa.string())]).empty_table()
         for name, column in table.columns.items():
             empty = empty.append_column(column.sql, pa.nulls(0, self.kinds[name]))
-        with table.cursor() as cursor:
-            cursor.register("empty", empty)
-            cursor.execute(f"CREATE OR REPLACE TABLE {table.table} AS SELECT * FROM empty")
+        cursor.execute("BEGIN")  # one transaction: DuckDB copies rows that are committed before a row group is full
+        cursor.register("empty", empty)
+        cursor.execute(f"CREATE OR REPLACE TABLE {table.table} AS SELECT * FROM empty")
 
     def measure(self, batch: Batch) -> list[_Part]:
         """The batch, or what of it is sound."""
@@ -93,14 +94,14 @@ class _Loading:
             for origin, coded in part.origins.items():
                 self.origins[origin].append(table.names[origin].encode(coded))
             numbers = pa.array(np.arange(table.rows, table.rows + rows, dtype=np.int32))
-            with table.cursor() as cursor:
-                cursor.register("part", part.stored.add_column(0, "number", numbers))
-                cursor.execute(f"INSERT INTO {table.table} SELECT * FROM part")
+            self.cursor.register("part", part.stored.add_column(0, "number", numbers))
+            self.cursor.execute(f"INSERT INTO {table.table} SELECT * FROM part")
             table.rows += rows
             self.advance(table.rows)
 
     def finish(self) -> None:
-        """Joins what lies beside DuckDB."""
+        """Commits, and joins what lies beside DuckDB."""
+        self.cursor.execute("COMMIT")
         self.table.verdict, self.table.characters = _joined(self.verdicts, np.int32), _joined(self.characters, np.int64)
         self.table.origins = {origin: _joined(codes, np.int32) for origin, codes in self.origins.items()}
 
