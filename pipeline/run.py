@@ -181,5 +181,6 @@ def execute(plan: Plan, engine: Engine, progress: Progress, say: Callable[[str],
 
 def _warn_if_stale(storage: Storage, name: str, section: Config, say: Callable[[str], None]) -> None:
     manifest = Manifest(storage.child(name))
-    if any(row.config != config_digest(section) for row in manifest.rows()[-1:]):  # the last phase depends on all of the section
+    digest, rows = config_digest(section), manifest.rows()
+    if rows and all(row.config != digest for row in rows):  # one phase at least depends on all of the section
         say(f"{name}: finished under another configuration and left as it is (start from it with --from {name}).")

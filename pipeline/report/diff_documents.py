@@ -110,7 +110,7 @@ def _stages(runs: dict[str, Run], stage: str | None) -> list[str]:
 def _match(pair: Pair) -> None:
     for side in SIDES:
         pair.connection.execute(f"CREATE TABLE raw_{side} AS {_fates(pair, side)}")
-        pair.connection.execute(numbered(f"raw_{side}", f"fate_{side}", "kept DESC, level DESC"))
+        pair.connection.execute(numbered(f"raw_{side}", f"fate_{side}", "kept DESC, level DESC, len(failed), array_to_string(failed, ',')"))
         pair.connection.execute(f"DROP TABLE raw_{side}")
     pair.connection.execute(
         "CREATE TABLE matched AS SELECT coalesce(a.id, b.id) AS id, coalesce(a.copy, b.copy) AS copy, a.kept AS kept_a, b.kept AS kept_b, "

@@ -44,7 +44,7 @@ def show_rows(rows: list[Row], about: Shown, console: Console) -> None:
     if not rows:
         console.print("No such rows." if not about.total else f"No such rows: there are {about.total:,}, and --offset is {about.offset:,}.")
     elif about.columns:
-        _show_grid(rows, about, console)
+        show_grid(rows, about, console)
     elif set(REPORT.names) <= set(rows[0]):
         _show_decisions(rows, about, console)
     else:
@@ -110,7 +110,7 @@ def _decision(row: Row, about: Shown) -> Text:
     return text
 
 
-def _show_grid(rows: list[Row], about: Shown, console: Console) -> None:
+def show_grid(rows: list[Row], about: Shown, console: Console) -> None:
     """One column for each of `about.columns`; where they are too many for the width, a row's values one below the other."""
     made = table(about.title)
     for name in about.columns:

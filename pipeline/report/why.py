@@ -7,10 +7,11 @@ from typing import Any
 from rich.console import Console
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.report.choose import table_rows
 from corpusmill.pipeline.report.histogram import number
 from corpusmill.pipeline.report.machine import as_json
 from corpusmill.pipeline.report.query.run import Run, open_run
-from corpusmill.pipeline.report.read import Place, Rule, RunReader
+from corpusmill.pipeline.report.read import Rule, RunReader
 from corpusmill.pipeline.report.safe import safe_line
 from corpusmill.pipeline.report.token_place import first_token
 from corpusmill.pipeline.report.why_change import Change, change, distance
@@ -35,7 +36,7 @@ NO_PAGE = "record_type"
 class Told:
     """One stage's row about the document: `facts` are sentences, `values` the measured ones with the rules that look at them."""
 
-    place: Place
+    stage: str
     row: dict[str, Any]
     facts: list[str]
     values: dict[str, tuple[Any, list[Rule]]]
@@ -51,7 +52,7 @@ class Told:
             for value, rules in self.values.values() for rule in rules
         ]  # fmt: skip
         return {
-            "stage": self.place.stage, "kept": row.get("kept"), "failed": failed, "facts": self.facts, "row": row, "checks": checks,
+            "stage": self.stage, "kept": row.get("kept"), "failed": failed, "facts": self.facts, "row": row, "checks": checks,
             "change": asdict(self.change) if self.change else None, "commands": self.commands,
         }  # fmt: skip
 
@@ -68,7 +69,7 @@ class Story:
     @property
     def holds_no_page(self) -> bool:
         """Whether these are records such as requests, which a crawl keeps beside each page under the page's URL."""
-        return all(told.place.stage == "ingest" and told.row.get("failed") == [NO_PAGE] for told in self.told)
+        return all(told.stage == "ingest" and told.row.get("failed") == [NO_PAGE] for told in self.told)
 
     def as_json(self) -> dict[str, Any]:
         return {"id": self.id, "url": self.url, "stages": [told.as_json() for told in self.told], "text": self.text}
@@ -86,6 +87,8 @@ def why(folder: str, document: str, console: Console, in_texts: bool = False, fo
     if not stages:
         raise InputError(f"{folder}: no stage of this run has a report yet.")
     ids, passages = _search(reader, stages, document, in_texts)
+    if passages is not None:
+        _tell_outcomes(run, stages, passages)
     stories = [story for id_ in ids if (story := _story(run, stages, id_)) is not None]
     pages = [story for story in stories if not story.holds_no_page] or stories
     notes = _notes(reader, [story for story in stories if story not in pages], pages)
@@ -105,11 +108,26 @@ def _search(reader: RunReader, stages: list[str], document: str, in_texts: bool)
     if not in_texts and not any(map(str.isspace, document)) and "." in document:  # perhaps a URL without its beginning
         offered = spellings(reader, stages, document, near=False)
         if offered:
-            raise not_found(reader, stages, f"http://{document}" if is_text(document) else document)
+            raise not_found(reader, stages, document, offered)
     passages = find_passage(reader, document, LISTED) if in_texts or is_text(document) else None
     if passages is None or not passages.holders:
         raise not_found(reader, stages, document)
     return ([passages.holders[0].id] if passages.count == 1 else []), passages
+
+
+def _tell_outcomes(run: Run, stages: list[str], passages: Passages) -> None:
+    """Says of each holder whether it is kept to the end, or in which stage it was dropped by which rules."""
+    holders = passages.holders or []
+    for stage in stages:
+        rows = table_rows(run, f"{stage}_report", stage, REPORT.names) if f"{stage}_report" in run.tables else None
+        if rows is not None:
+            rows.add("list_contains(?, id)", [holder.id for holder in holders])
+            found = {row["id"]: row for row in rows.read(("id", "kept", "failed"), " ORDER BY kept", 0)}  # of equal ids the kept one
+            for holder in holders:
+                row = found.get(holder.id)
+                if row is not None:
+                    rules = safe_line(", ".join(row["failed"] or []), 200)
+                    holder.outcome = f"kept by {stage}" if row["kept"] else f"dropped by {stage}: {rules}"
 
 
 def _as_json(passages: Passages | None) -> dict[str, Any] | None:
@@ -118,22 +136,28 @@ def _as_json(passages: Passages | None) -> dict[str, Any] | None:
 
 def _story(run: Run, stages: list[str], id_: str) -> Story | None:
     """The document's rows in the reports of all stages; None where there is none that can be read."""
-    reader, told = run.reader, list[Told]()
-    for stage in stages:
-        places = reader.find(stage, "report", "id", [id_])
-        rules = reader.rules(stage) if places else []
-        told += [_told(run, place, row, rules) for place, row in zip(places, reader.rows(places), strict=False)]
+    told = [_told(run, stage, row) for stage in stages if f"{stage}_report" in run.tables for row in _rows(run, f"{stage}_report", id_)]
     url = next((one.row["url"] for one in told if one.row.get("url")), None)
-    return Story(id_, url, told, _text(reader, id_)) if told else None
+    return Story(id_, url, told, _text(run, id_, told)) if told else None
 
 
-def _told(run: Run, place: Place, row: dict[str, Any], rules: list[Rule]) -> Told:
+def _rows(run: Run, table: str, id_: str, columns: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """The rows of an id in a table, all of their columns or some."""
+    rows = table_rows(run, table, table)
+    if "id" not in rows.columns or not set(columns) <= set(rows.columns):
+        return []
+    rows.add("id = ?", id_)
+    return list(rows.read(columns or rows.columns, "", 1_000_000))
+
+
+def _told(run: Run, stage: str, row: dict[str, Any]) -> Told:
+    rules = run.rules(stage)
     values = {n: (v, [rule for rule in rules if rule.column == n]) for n, v in row.items() if n not in TOLD and v is not None}
-    made = Told(place, row, list(_facts(run.reader, row)), values, change(run, place.stage, row))
+    made = Told(stage, row, list(_facts(run.reader, row)), values, change(run, stage, row))
     if (row.get("cluster_size") or 1) > 1 or row.get("kept_in"):
         what = "its copies" if row.get("kept") else "the two word by word"
         made.commands.append(f"{what}: corpusmill clusters {safe_line(run.reader.storage.root, 200)} --id {safe_line(row['id'], 40)}")
-    if place.stage == "tokens" and row.get("shards"):
+    if stage == "tokens" and row.get("shards"):
         first = first_token(run.reader, row)
         split = "" if row.get("split") == "train" else f" --split {safe_line(str(row.get('split')), 40)}"
         if first is not None:
@@ -148,7 +172,7 @@ def _notes(reader: RunReader, others: list[Story], pages: list[Story]) -> list[s
         reasons = "; ".join(safe_line(str(told.row.get("reason") or told.row["id"]), 120) for story in others for told in story.told)
         notes.append(f"also in the crawl under this URL: {reasons}.")
     for story in pages:
-        records = max(sum(told.place.stage == stage for told in story.told) for stage in REPORTED)
+        records = max(sum(told.stage == stage for told in story.told) for stage in REPORTED)
         if records > 1:
             notes.append(f"{safe_line(story.id, 40)}: the crawl holds this page {records:,} times, byte for byte under one URL.")
     unfinished = [name for name, state in reader.stages.items() if state.status == "unfinished"]
@@ -179,10 +203,11 @@ def _record(row: dict[str, Any]) -> str:
     return text + (f", length {row['length']}" if row.get("length") is not None else "")
 
 
-def _text(reader: RunReader, id_: str) -> str:
-    """The beginning of the document's text as the last stage that has it wrote it."""
+def _text(run: Run, id_: str, told: list[Told]) -> str:
+    """The beginning of the document's text as the last stage that kept it wrote it; else as an earlier one did."""
+    kept = {one.stage for one in told if one.row.get("kept")}
     for stage in ("dedup", "filter", "ingest"):
-        texts = reader.texts(stage, [id_], 4 * TEXT) if reader.stages[stage].outputs("data/") else {}
-        if texts:
-            return texts[id_]
+        if stage in kept and f"{stage}_documents" in run.tables:
+            for row in _rows(run, f"{stage}_documents", id_, ("text",)):
+                return (row["text"] or "")[: 4 * TEXT]
     return ""

@@ -1,6 +1,7 @@
 """Which documents are meant by a URL, an id, the beginning of one, or a passage of text."""
 
 import difflib
+import functools
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -25,15 +26,16 @@ SPACE = r"[\t-\r\x{1c}-\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{202
 AROUND = 60
 
 
-@dataclass(frozen=True)
+@dataclass
 class Holder:
-    """A document that holds a passage: some of its text before it, the passage as it stands there, and some after."""
+    """A document that holds a passage: some of its text before it, the passage as it stands there, and some after; what became of it."""
 
     id: str
     url: str | None
     before: str
     passage: str
     after: str
+    outcome: str = ""
 
 
 @dataclass
@@ -48,11 +50,12 @@ class Passages:
 def resolve(reader: RunReader, stages: list[str], document: str) -> list[str]:
     """The ids of the documents with this URL, this id, or the one id that begins so; empty where there is none."""
     found: dict[str, None] = {}
+    columns = ["id"] if re.fullmatch("[0-9a-f]{32}", document) else ["id", "url"]
     for stage in stages:
-        for shard in reader.tables(stage, "report", ["id", "url"]):
-            if {"id", "url"} <= set(shard.column_names):
-                mask = pc.or_kleene(pc.equal(shard["id"], document), pc.fill_null(pc.equal(shard["url"], document), False))
-                found.update(dict.fromkeys(shard.filter(mask)["id"].to_pylist()))
+        for shard in reader.tables(stage, "report", columns):
+            if set(columns) <= set(shard.column_names):
+                masks = (pc.fill_null(pc.equal(shard[column], document), False) for column in columns)
+                found.update(dict.fromkeys(shard.filter(functools.reduce(pc.or_, masks))["id"].to_pylist()))
         if found:
             return list(found)
     if not _ID.fullmatch(document):
@@ -148,16 +151,19 @@ def _holder(row: dict[str, Any], words: list[str]) -> Holder:
     text = row["text"]
     place = re.search(r"\s+".join(map(re.escape, words)), text)
     begin, end = place.span() if place else (0, 0)
-    return Holder(row["id"], row["url"], text[max(0, begin - AROUND) : begin], text[begin:end], text[end : end + AROUND])
+    before, after = text[max(0, begin - AROUND) : begin], text[end : end + AROUND]
+    before, after = "…" * (begin > AROUND) + before, after + "…" * (end + AROUND < len(text))
+    return Holder(row["id"], row["url"], before, text[begin:end], after)
 
 
-def not_found(reader: RunReader, stages: list[str], document: str) -> InputError:
-    """The sentence for a document that the run does not know, with what may have been meant."""
+def not_found(reader: RunReader, stages: list[str], document: str, offered: list[str] | None = None) -> InputError:
+    """The sentence for a document that the run does not know, with what may have been meant (found here where it is not given)."""
     root = reader.storage.root
     said = f"{root}: no document has the URL or id {safe_line(document, 200)!r}"
-    if is_text(document):
-        return InputError(f"{said}, and no text holds it (corpusmill inspect {root} --limit 5 shows some documents).")
-    offered = ", ".join(safe_line(url, 300) for url in spellings(reader, stages, document)) if is_url(document) else ""
+    if offered is None:
+        offered = spellings(reader, stages, document) if is_url(document) else []
     if offered:
-        return InputError(f"{said}; there is {offered}.")
+        return InputError(f"{said}; there is {', '.join(safe_line(url, 300) for url in offered)}.")
+    if is_text(document):
+        return InputError(f"{said}, and no text holds it (capitals count; corpusmill inspect {root} --limit 5 shows some documents).")
     return InputError(f"{said} (corpusmill inspect {root} --limit 5 shows some documents; --text looks for it in texts).")

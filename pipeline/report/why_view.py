@@ -34,7 +34,7 @@ def show_passages(run: str, passages: Passages, listed: int, console: Console) -
     for place, holder in enumerate(holders, 1):
         head = f"{place:>2}. {safe_line(holder.url or '(no URL)', 300)}"
         console.print(Text(head))
-        console.print(_indented(Text(f"id {safe_line(holder.id, 40)}", style="dim"), 4))
+        console.print(_indented(Text(f"id {safe_line(holder.id, 40)}, {safe_line(holder.outcome, 300)}", style="dim"), 4))
         console.print(_indented(_snippet(holder), 4))
     if passages.count > listed:
         console.print(Text(f"and {passages.count - listed:,} more (a longer passage finds fewer).", style="dim"))
@@ -65,7 +65,7 @@ def _explain(run: str, story: Story, console: Console) -> None:
     console.print(Text(safe_line(story.url or "(no URL)", 400), style="bold"))
     console.print(Text(f"id {safe_line(story.id, 40)}", style="dim"))
     for told in story.told:
-        same = [other for other in story.told if other.place.stage == told.place.stage]
+        same = [other for other in story.told if other.stage == told.stage]
         console.print()
         _tell(told, f", record {same.index(told) + 1} of {len(same)}" if len(same) > 1 else "", console)
     if story.text:
@@ -80,7 +80,7 @@ def _explain(run: str, story: Story, console: Console) -> None:
 def _tell(told: Told, which: str, console: Console) -> None:
     row = told.row
     kept = bool(row.get("kept"))
-    head = Text(f"{told.place.stage}{which}: ", style="bold") + Text("kept" if kept else "dropped", style="green" if kept else "red")
+    head = Text(f"{told.stage}{which}: ", style="bold") + Text("kept" if kept else "dropped", style="green" if kept else "red")
     head.append(f"  {number(row.get('chars_in') or 0)} characters in, {number(row.get('chars_out') or 0)} out", style="dim")
     console.print(head)
     for name in row.get("failed") or []:
@@ -112,15 +112,14 @@ def _by(rule: Rule, value: object) -> str:
 def _show_change(change: Change, console: Console) -> None:
     """What would keep the document: a command to be copied, and how much else comes back with it."""
     if change.command:
-        console.print(Text("  to keep it: ") + Text(change.command, style="cyan"), soft_wrap=True)
+        console.print(Text("  to keep it: ") + Text(safe_line(change.command, 4000), style="cyan"), soft_wrap=True)
     if change.others is not None:
-        others = {0: "which keeps no other document of this run", 1: "which keeps 1 more document"}
-        said = others.get(change.others, f"which keeps {change.others:,} more documents")
-        console.print(_indented(Text(f"{said} (--dry-run says more, and changes nothing)", style="dim"), 4))
+        others = {0: "no other document of this run", 1: "1 more document"}.get(change.others, f"{change.others:,} more documents")
+        console.print(_indented(Text(f"which brings back {others}, too; with --dry-run it says so and changes nothing", style="dim"), 4))
     for key, value in change.settings.items() if not change.command else ():
         console.print(_indented(Text(f"to keep it: {safe_line(key, 120)}: {safe_line(str(value), 200)}"), 2))
     for sentence in change.sentences:
-        console.print(_indented(Text(f"to keep it: {sentence}"), 2))
+        console.print(_indented(Text(f"to keep it: {safe_line(sentence, 500)}"), 2))
 
 
 def _print_values(told: Told, console: Console) -> None:

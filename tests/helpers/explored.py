@@ -1,10 +1,17 @@
-"""The explorer of a run, served in this process on a free port of the loopback address."""
+"""The explorer of a run, served in this process on a free port of the loopback address; what its page has to show, by pandas."""
 
+import json
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pandas as pd
+import pyarrow.parquet as pq
+from waiting import until
 
 
 @contextmanager
@@ -31,3 +38,45 @@ def explored(folder: Path) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join(timeout=10)
+
+
+def answer(address: str, path: str) -> Any:
+    """What the API says."""
+    with urlopen(f"{address}api/{path}") as response:
+        return json.load(response)
+
+
+def decisions(folder: Path) -> pd.DataFrame:
+    """The filter stage's report, with each document's host."""
+    report = pd.concat([pq.read_table(path).to_pandas() for path in sorted((folder / "filter/report").iterdir())], ignore_index=True)
+    return report.assign(host=report["url"].str.extract("//([^/]+)/", expand=False))
+
+
+def fired(decided: pd.DataFrame, *rules: str) -> pd.Series:
+    """bool (rows): all of these rules failed."""
+    return decided["failed"].map(lambda failed: set(rules) <= set(failed))
+
+
+def only(decided: pd.DataFrame, rule: str) -> pd.Series:
+    """bool (rows): this rule failed, and no other."""
+    return decided["failed"].map(lambda failed: list(failed) == [rule])
+
+
+def expect_counts(page: Any, decided: pd.DataFrame, wanted: pd.Series) -> None:
+    """The sentence over the list, the listed keys and the counts of rules are those of the rows that are wanted."""
+    rows = decided[wanted]
+    until(
+        page,
+        f"document.getElementById('count')?.textContent.startsWith('{len(rows)} document') && "
+        "!document.querySelector('[aria-busy]') && document.documentElement.dataset.busy === 'false'",
+    )
+    said = page.inner_text("#count")
+    if len(rows):
+        share = "100.0 %" if rows["kept"].all() else f"{rows['kept'].mean():.1%}".replace("%", " %")
+        assert f"{share} of them kept" in said
+    listed = page.eval_on_selector_all("#list tr", "rows => rows.map(row => Number(row.dataset.doc.split('/')[1]))")
+    assert sorted(listed) == sorted(rows.index)[: len(listed)] and len(listed) == min(50, len(rows))
+    counts = {rule: (int(fired(rows, rule).sum()), int(only(rows, rule).sum())) for rule in ("short", "symbols", "language")}
+    for rule, (both, alone) in counts.items():
+        shown = page.locator("#rule-list li", has=page.get_by_text(rule, exact=True)).locator(".number").inner_text()
+        assert shown == f"{both} ({alone})"

@@ -15,6 +15,7 @@ COMMANDS = (
     "query",
     "explore",
     "live",
+    "verify",
     "tokens",
     "sft",
     "model",

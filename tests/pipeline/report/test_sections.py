@@ -144,7 +144,9 @@ def test_zero_documents_kept(random_run: Path, tmp_path: Path) -> None:
     shutil.copytree(random_run, tmp_path / "run")
 
     def drop(table: pa.Table) -> pa.Table:
-        failed = pa.array([[*names, "short"] if "short" not in names else names for names in table["failed"].to_pylist()], pa.list_(pa.string()))
+        failed = pa.array(
+            [[*names, "short"] if "short" not in names else names for names in table["failed"].to_pylist()], pa.list_(pa.string())
+        )
         no = pa.array([False] * table.num_rows)
         return table.set_column(2, table.schema.field(2), no).set_column(3, table.schema.field(3), failed)
 
@@ -163,7 +165,9 @@ def test_ten_thousand_hostile_rules(random_run: Path, tmp_path: Path) -> None:
     def fire(table: pa.Table) -> pa.Table:
         failed = [[f"{name}{(7 * row + place) % 10_000}" for place in range(row % 90)] for row in range(table.num_rows)]
         kept = pa.array([not names for names in failed])
-        return table.set_column(2, table.schema.field(2), kept).set_column(3, table.schema.field(3), pa.array(failed, pa.list_(pa.string())))
+        return table.set_column(2, table.schema.field(2), kept).set_column(
+            3, table.schema.field(3), pa.array(failed, pa.list_(pa.string()))
+        )
 
     rewrite(tmp_path / "run", fire)
     page = Path(write_report(str(tmp_path / "run"))).read_text()

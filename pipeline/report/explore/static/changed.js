@@ -17,14 +17,28 @@ export function drawChanged(state) {
     const asked = settings(state);
     asked.append("which", state.changed);
     const { rows } = await ask("changed", "changed", asked);
-    refill(part, el("h3", {}, `${many(rows.length, "document")} of those that ${TITLES[state.changed]}`), el("ul", { class: "changed" }, rows.map((row) => item(row, state))));
+    refill(
+      part,
+      el("h3", {}, `${many(rows.length, "document")} of those that ${TITLES[state.changed]}`),
+      el(
+        "ul",
+        { class: "changed" },
+        rows.map((row) => item(row, state)),
+      ),
+    );
   });
 }
 
 /** A document with the values that the moved thresholds are about. */
 function item(row, state) {
   const columns = new Set([...state.set.keys()].map((rule) => ruleNamed(stageOf(state), rule)?.column).filter(Boolean));
-  return el("li", {}, verdict(row.kept), " ", opener(row),
+  return el(
+    "li",
+    {},
+    verdict(row.kept),
+    " ",
+    opener(row),
     [...columns].map((column) => el("span", { class: "soft" }, " · ", line(column), ` ${value(member(row.values, column))}`)),
-    row.failed.length > 0 && el("span", { class: "soft" }, " · failed ", line(row.failed.join(", "))));
+    row.failed.length > 0 && el("span", { class: "soft" }, " · failed ", line(row.failed.join(", "))),
+  );
 }

@@ -40,7 +40,10 @@ export async function drawHistogram(node, histogram, options = {}) {
   const library = await plotly();
   const first = !drawn.has(node);
   drawn.set(node, [histogram, options]);
-  await library.react(node, traces(histogram), layout(histogram, options), { ...CONFIG, edits: { shapePosition: Boolean(options.onMove) } });
+  await library.react(node, traces(histogram), layout(histogram, options), {
+    ...CONFIG,
+    edits: { shapePosition: Boolean(options.onMove) },
+  });
   node.dataset.drawn = String(Number(node.dataset.drawn ?? 0) + 1);
   if (!first) return;
   node.on("plotly_selected", (event) => event?.range && drawn.get(node)[1].onRange?.(...event.range.x));
@@ -58,24 +61,42 @@ export function forget(node) {
   if (drawn.delete(node)) globalThis.Plotly?.purge(node);
 }
 
-onTheme(() => [...drawn].forEach(([node, [histogram, options]]) => (node.isConnected ? drawHistogram(node, histogram, options) : forget(node))));
+onTheme(() =>
+  [...drawn].forEach(([node, [histogram, options]]) => (node.isConnected ? drawHistogram(node, histogram, options) : forget(node))),
+);
 
 function traces(histogram) {
   const x = drawnEdges(histogram);
   return ["kept", "dropped"].map((name) => ({
-    x, y: [...histogram[name], histogram[name].at(-1) ?? 0], name, mode: "lines", stackgroup: "all", hovertemplate: "%{y:,}",
-    line: { shape: "hv", width: 1, color: color(name) }, fillcolor: color(`${name}-fill`),
+    x,
+    y: [...histogram[name], histogram[name].at(-1) ?? 0],
+    name,
+    mode: "lines",
+    stackgroup: "all",
+    hovertemplate: "%{y:,}",
+    line: { shape: "hv", width: 1, color: color(name) },
+    fillcolor: color(`${name}-fill`),
   }));
 }
 
 function layout(histogram, { marks = [], range = null, onRange = null }) {
-  const axis = new Axis(histogram, marks.map(({ at }) => at));
+  const axis = new Axis(
+    histogram,
+    marks.map(({ at }) => at),
+  );
   const lines = { gridcolor: color("grid"), zerolinecolor: color("rule"), linecolor: color("rule"), fixedrange: true };
   return {
-    height: 170, margin: { l: 44, r: 12, t: 8, b: 24 }, showlegend: false, hovermode: "x unified", paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+    height: 170,
+    margin: { l: 44, r: 12, t: 8, b: 24 },
+    showlegend: false,
+    hovermode: "x unified",
+    paper_bgcolor: "rgba(0,0,0,0)",
+    plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: getComputedStyle(document.body).fontFamily, size: 11, color: color("ink") },
     hoverlabel: { bgcolor: color("panel"), font: { color: color("ink") } },
-    dragmode: onRange ? "select" : false, selectdirection: "h", selections: [],
+    dragmode: onRange ? "select" : false,
+    selectdirection: "h",
+    selections: [],
     xaxis: { ...lines, type: axis.logarithmic ? "log" : "linear", range: axis.range, tickformat: axis.high >= 1000 ? "~s" : "~g" },
     yaxis: { ...lines, rangemode: "tozero", tickformat: "~s" },
     shapes: [...(range ? [chosen(range, axis)] : []), ...marks.map((mark) => upright(mark, axis))],
@@ -83,15 +104,31 @@ function layout(histogram, { marks = [], range = null, onRange = null }) {
 }
 
 const across = { yref: "paper", y0: 0, y1: 1 };
-const chosen = ([low, high], axis) =>
-  ({ ...across, type: "rect", x0: axis.drawn(low ?? axis.low), x1: axis.drawn(high ?? axis.high), fillcolor: color("chosen"), line: { width: 0 }, layer: "below" });
-const upright = ({ at, kind }, axis) =>
-  ({ ...across, type: "line", x0: axis.drawn(at), x1: axis.drawn(at), line: { color: color("ink"), width: kind === "new" ? 2.5 : 1.5, dash: kind === "new" ? "solid" : "dot" } });
+const chosen = ([low, high], axis) => ({
+  ...across,
+  type: "rect",
+  x0: axis.drawn(low ?? axis.low),
+  x1: axis.drawn(high ?? axis.high),
+  fillcolor: color("chosen"),
+  line: { width: 0 },
+  layer: "below",
+});
+const upright = ({ at, kind }, axis) => ({
+  ...across,
+  type: "line",
+  x0: axis.drawn(at),
+  x1: axis.drawn(at),
+  line: { color: color("ink"), width: kind === "new" ? 2.5 : 1.5, dash: kind === "new" ? "solid" : "dot" },
+});
 
 /** A histogram in a sentence. */
 export function described(histogram) {
   const all = (name) => histogram[name].reduce((sum, number) => sum + number, 0);
-  const outside = [["below", "below"], ["above", "above"], ["missing", "without a value"]].filter(([name]) => histogram[name]);
+  const outside = [
+    ["below", "below"],
+    ["above", "above"],
+    ["missing", "without a value"],
+  ].filter(([name]) => histogram[name]);
   const rest = outside.map(([name, words]) => `${count(histogram[name])} ${words}`).join(", ");
   const span = `between ${value(histogram.edges[0])} and ${value(histogram.edges.at(-1))}`;
   return `${count(all("kept"))} kept and ${count(all("dropped"))} dropped ${span}${rest && `; ${rest}`}`;

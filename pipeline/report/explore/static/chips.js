@@ -8,9 +8,13 @@ import { line, plain } from "./text.js";
 export function drawChips(part, state) {
   const chips = [
     state.decision && chip(state.decision, { decision: "" }),
-    ...state.rule.map((rule) => chip(`rule ${rule}`, { rule: state.rule.filter((name) => name !== rule), alone: state.alone && state.rule.length > 1 })),
+    ...state.rule.map((rule) =>
+      chip(`rule ${rule}`, { rule: state.rule.filter((name) => name !== rule), alone: state.alone && state.rule.length > 1 }),
+    ),
     state.alone && chip(state.rule.length ? "no other rule" : "exactly one rule", { alone: false }),
-    ...["language", "source", "host"].filter((name) => state[name]).map((name) => chip(state[name] === NONE ? `no ${name}` : `${name} ${state[name]}`, { [name]: "" })),
+    ...["language", "source", "host"]
+      .filter((name) => state[name])
+      .map((name) => chip(state[name] === NONE ? `no ${name}` : `${name} ${state[name]}`, { [name]: "" })),
     state.url && chip(`address has “${state.url}”`, { url: "" }),
     state.text && chip(`text has “${state.text}”`, { text: "" }),
     ...[...new Set([...state.low.keys(), ...state.high.keys()])].map((name) => range(state, name)),
@@ -19,8 +23,18 @@ export function drawChips(part, state) {
 }
 
 const chip = (words, changes) =>
-  el("button", { type: "button", class: "chip", "aria-label": `Take away: ${plain(words)}`, data: { key: `chip ${words}` }, on: { click: () => go(changes) } },
-    line(words), el("span", { "aria-hidden": "true" }, " ×"));
+  el(
+    "button",
+    {
+      type: "button",
+      class: "chip",
+      "aria-label": `Take away: ${plain(words)}`,
+      data: { key: `chip ${words}` },
+      on: { click: () => go(changes) },
+    },
+    line(words),
+    el("span", { "aria-hidden": "true" }, " ×"),
+  );
 
 function range(state, name) {
   const [low, high] = [state.low.get(name), state.high.get(name)].map((end) => (end === undefined ? null : value(Number(end))));

@@ -17,18 +17,32 @@ export function shownColumns(state) {
 
 /** The choice of columns, folded up. */
 export function columnChoice() {
-  return el("details", { id: "columns" }, el("summary", {}, "Columns"), el("div", { class: "columns", id: "column-list", role: "group", "aria-label": "Columns" }));
+  return el(
+    "details",
+    { id: "columns" },
+    el("summary", {}, "Columns"),
+    el("div", { class: "columns", id: "column-list", role: "group", "aria-label": "Columns" }),
+  );
 }
 
 export function drawColumnChoice(state) {
   const shown = new Set(shownColumns(state).map((column) => column.name));
   const columns = (stageOf(state)?.columns ?? []).filter((column) => !ALWAYS.includes(column.name));
-  refill(byId("column-list"), columns.map((column) => choice(column.name, state, shown)));
+  refill(
+    byId("column-list"),
+    columns.map((column) => choice(column.name, state, shown)),
+  );
 }
 
 function choice(name, state, shown) {
   const chosen = state.col.includes(name);
   const toggle = () => go({ col: chosen ? current().col.filter((one) => one !== name) : [...current().col, name] });
-  const box = el("input", { type: "checkbox", checked: shown.has(name), disabled: shown.has(name) && !chosen, data: { key: `col ${name}` }, on: { change: toggle } });
+  const box = el("input", {
+    type: "checkbox",
+    checked: shown.has(name),
+    disabled: shown.has(name) && !chosen,
+    data: { key: `col ${name}` },
+    on: { change: toggle },
+  });
   return el("label", { class: "choice" }, box, " ", line(name));
 }

@@ -16,35 +16,85 @@ export function failures(stages) {
 function failure(stage, name) {
   const entry = stage.values.find((one) => one.rules.some((rule) => rule.rule === name));
   const rule = entry?.rules.find((one) => one.rule === name);
-  const known = ruleNamed(run().stages.find((one) => one.name === stage.name), name);
+  const known = ruleNamed(
+    run().stages.find((one) => one.name === stage.name),
+    name,
+  );
   const move = () => go({ view: "thresholds", stage: stage.name, range: name });
-  return el("li", {},
-    el("span", { "aria-hidden": "true" }, "✗ "), `${stage.name}: `, el("b", {}, label(name)), " failed",
-    rule ? [": ", label(entry.name), " is ", el("b", {}, line(value(entry.value))), `; it drops when that ${comparison(rule)} `, line(value(rule.threshold)), ". "]
-      : stage.reason ? [": ", line(stage.reason), " "] : ". ",
-    known?.slider && button("Move the threshold", move, { class: "plain", data: { key: `move ${stage.name} ${name}` } }));
+  return el(
+    "li",
+    {},
+    el("span", { "aria-hidden": "true" }, "✗ "),
+    `${stage.name}: `,
+    el("b", {}, label(name)),
+    " failed",
+    rule
+      ? [
+          ": ",
+          label(entry.name),
+          " is ",
+          el("b", {}, line(value(entry.value))),
+          `; it drops when that ${comparison(rule)} `,
+          line(value(rule.threshold)),
+          ". ",
+        ]
+      : stage.reason
+        ? [": ", line(stage.reason), " "]
+        : ". ",
+    known?.slider && button("Move the threshold", move, { class: "plain", data: { key: `move ${stage.name} ${name}` } }),
+  );
 }
 
 /** Every stage with all values that it measured, folded up. */
 export const decisions = (stages) => [el("h3", {}, "Decisions and values"), stages.map(stagePart)];
 
 const stagePart = (stage) =>
-  el("details", { class: "stage" },
+  el(
+    "details",
+    { class: "stage" },
     el("summary", {}, el("b", {}, stage.name), " ", verdict(stage.kept), " ", stage.reason && line(stage.reason, "", { class: "soft" })),
-    stage.values.length > 0 ? table(stage) : el("p", { class: "soft" }, "It measured nothing."));
+    stage.values.length > 0 ? table(stage) : el("p", { class: "soft" }, "It measured nothing."),
+  );
 
 /** The values, those that failed a rule first. */
 function table(stage) {
   const fails = (entry) => entry.rules.some((rule) => rule.failed);
   const entries = [...stage.values.filter(fails), ...stage.values.filter((entry) => !fails(entry))];
-  return el("table", { class: "values" },
+  return el(
+    "table",
+    { class: "values" },
     el("caption", { class: "hidden" }, `Values of ${stage.name}`),
-    el("thead", {}, el("tr", {}, ["value", "measured", "rules on it"].map((name) => el("th", { scope: "col" }, name)))),
-    el("tbody", {}, entries.map((entry) =>
-      el("tr", {}, el("th", { scope: "row" }, label(entry.name)), el("td", { class: typeof entry.value === "number" ? "number" : "" }, line(value(entry.value))),
-        el("td", {}, entry.rules.map(judged))))));
+    el(
+      "thead",
+      {},
+      el(
+        "tr",
+        {},
+        ["value", "measured", "rules on it"].map((name) => el("th", { scope: "col" }, name)),
+      ),
+    ),
+    el(
+      "tbody",
+      {},
+      entries.map((entry) =>
+        el(
+          "tr",
+          {},
+          el("th", { scope: "row" }, label(entry.name)),
+          el("td", { class: typeof entry.value === "number" ? "number" : "" }, line(value(entry.value))),
+          el("td", {}, entry.rules.map(judged)),
+        ),
+      ),
+    ),
+  );
 }
 
 const judged = (rule) =>
-  el("div", { class: rule.failed ? "bad" : "soft" }, el("span", { "aria-hidden": "true" }, rule.failed ? "✗ " : "✓ "), label(rule.rule),
-    ` ${rule.failed ? "failed" : "passed"}: drops when it ${comparison(rule)} `, line(value(rule.threshold)));
+  el(
+    "div",
+    { class: rule.failed ? "bad" : "soft" },
+    el("span", { "aria-hidden": "true" }, rule.failed ? "✗ " : "✓ "),
+    label(rule.rule),
+    ` ${rule.failed ? "failed" : "passed"}: drops when it ${comparison(rule)} `,
+    line(value(rule.threshold)),
+  );

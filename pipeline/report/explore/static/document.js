@@ -40,10 +40,19 @@ function draw() {
   const here = shown.stages.find((stage) => stage.name === current().doc.split("/")[0]);
   refill(
     byId("document"),
-    el("div", { class: "document-head" },
+    el(
+      "div",
+      { class: "document-head" },
       el("h2", { id: "document-title", tabIndex: -1 }, line(shown.url || shown.id, current().url)),
-      el("p", {}, here && [verdict(here.kept), ` by ${here.name} · `], el("code", {}, line(shown.id)), " ",
-        button("Close", () => go({ doc: "" }), { data: { key: "close" }, "aria-label": "Close the document" }))),
+      el(
+        "p",
+        {},
+        here && [verdict(here.kept), ` by ${here.name} · `],
+        el("code", {}, line(shown.id)),
+        " ",
+        button("Close", () => go({ doc: "" }), { data: { key: "close" }, "aria-label": "Close the document" }),
+      ),
+    ),
     failures(shown.stages),
     text(),
     decisions(shown.stages),
@@ -61,7 +70,16 @@ function text() {
   const body = nodes(shown.text, words);
   const marks = body.filter((node) => node.nodeName === "MARK");
   return [
-    el("h3", {}, "Text ", el("span", { class: "soft" }, `${many([...shown.text].length, "character")}${shown.cut ? " of its beginning; the rest is left out here" : ""}`)),
+    el(
+      "h3",
+      {},
+      "Text ",
+      el(
+        "span",
+        { class: "soft" },
+        `${many([...shown.text].length, "character")}${shown.cut ? " of its beginning; the rest is left out here" : ""}, as ${shown.text_of} wrote it`,
+      ),
+    ),
     words && hits(marks),
     el("div", { class: "text", dir: "auto", tabIndex: 0, role: "region", "aria-label": "Text of the document" }, body),
   ];
@@ -78,5 +96,10 @@ function hits(marks) {
     said.textContent = ` ${count(place + 1)} of ${count(marks.length)}`;
   };
   const said = el("span", { role: "status" }, ` ${many(marks.length, "place")}`);
-  return el("p", { class: "hits" }, marks.length ? button("Next hit", next, { data: { key: "next hit" } }) : "No hit in what is shown:", said);
+  return el(
+    "p",
+    { class: "hits" },
+    marks.length ? button("Next hit", next, { data: { key: "next hit" } }) : "No hit in what is shown:",
+    said,
+  );
 }

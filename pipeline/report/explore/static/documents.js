@@ -16,10 +16,19 @@ let found = { rows: [], total: 0, kept: 0, characters: 0, search: null };
 
 export function startDocuments() {
   byId("documents").append(
-    el("div", { class: "list-head" },
-      el("h2", {}, "Documents"), el("p", { id: "count", role: "status" }), el("div", { id: "chips", class: "chips" }), columnChoice()),
-    el("div", { class: "scroll", tabIndex: 0, role: "region", "aria-label": "List of documents", id: "list-scroll" },
-      el("table", {}, el("thead", {}, el("tr", { id: "list-header" })), el("tbody", { id: "list" }))),
+    el(
+      "div",
+      { class: "list-head" },
+      el("h2", {}, "Documents"),
+      el("p", { id: "count", role: "status" }),
+      el("div", { id: "chips", class: "chips" }),
+      columnChoice(),
+    ),
+    el(
+      "div",
+      { class: "scroll", tabIndex: 0, role: "region", "aria-label": "List of documents", id: "list-scroll" },
+      el("table", {}, el("thead", {}, el("tr", { id: "list-header" })), el("tbody", { id: "list" })),
+    ),
     el("p", { id: "searched", role: "status" }),
     el("p", { id: "more" }),
   );
@@ -78,7 +87,10 @@ function draw() {
   const state = current();
   const columns = shownColumns(state);
   refill(byId("list-header"), headers(columns, state));
-  refill(byId("list"), found.rows.map((row) => tableRow(row, columns)));
+  refill(
+    byId("list"),
+    found.rows.map((row) => tableRow(row, columns)),
+  );
   byId("count").textContent = counted();
   refill(byId("searched"), searched());
   refill(byId("more"), rest());
@@ -87,7 +99,14 @@ function draw() {
 function headers(columns, state) {
   const fixed = (label) => el("th", { scope: "col" }, label);
   const chosen = columns.map((column) => sortable(column.name, column.name, state));
-  return [fixed("Decision"), sortable("url", "Address", state, ""), chosen, fixed("Rules that fired"), fixed("Language"), sortable("chars_in", "Characters", state)];
+  return [
+    fixed("Decision"),
+    sortable("url", "Address", state, ""),
+    chosen,
+    fixed("Rules that fired"),
+    fixed("Language"),
+    sortable("chars_in", "Characters", state),
+  ];
 }
 
 /** A header that orders the list: first the least on top, then the greatest, then the order of the crawl again. */
@@ -96,8 +115,15 @@ function sortable(name, text, state, kind = "number") {
   const next = !on ? { order: name, descending: false } : state.descending ? { order: "", descending: false } : { descending: true };
   const sign = on ? (state.descending ? " ▼" : " ▲") : "";
   const order = on ? (state.descending ? "descending" : "ascending") : "none";
-  return el("th", { scope: "col", class: kind, "aria-sort": order },
-    button([named(text), el("span", { "aria-hidden": "true" }, sign)], () => go(next), { class: "sort", title: "Order the list by it", data: { key: `sort ${name}` } }));
+  return el(
+    "th",
+    { scope: "col", class: kind, "aria-sort": order },
+    button([named(text), el("span", { "aria-hidden": "true" }, sign)], () => go(next), {
+      class: "sort",
+      title: "Order the list by it",
+      data: { key: `sort ${name}` },
+    }),
+  );
 }
 
 function counted() {
@@ -111,18 +137,37 @@ function counted() {
 function searched() {
   if (!found.search) return null;
   const { searched: done, of, cursor } = found.search;
-  const words = `${count(done)} of ${many(of, "text")} searched`;
+  const words = `${count(done)} of ${many(of, "text")} searched${current().order ? ", in the order of the crawl" : ""}`;
   if (!cursor) return `${words}: that is all.`;
   const busy = found.rows.length < PAGE;
-  return [words, " ", el("progress", { max: of, value: done, "aria-label": "Searched" }), " ",
-    busy ? button("Stop", () => { stop("documents"); byId("documents").removeAttribute("aria-busy"); }, { data: { key: "stop" } })
-      : button("Search on", more, { data: { key: "search on" } })];
+  return [
+    words,
+    " ",
+    el("progress", { max: of, value: done, "aria-label": "Searched" }),
+    " ",
+    busy
+      ? button(
+          "Stop",
+          () => {
+            stop("documents");
+            byId("documents").removeAttribute("aria-busy");
+          },
+          { data: { key: "stop" } },
+        )
+      : button("Search on", more, { data: { key: "search on" } }),
+  ];
 }
 
 function rest() {
   if (found.total === 0 && !found.search?.cursor) {
-    return [el("span", { class: "empty" }, "No document is like this. "), button("Clear all filters", () => go(NO_FILTERS), { data: { key: "none" } })];
+    return [
+      el("span", { class: "empty" }, "No document is like this. "),
+      button("Clear all filters", () => go(NO_FILTERS), { data: { key: "none" } }),
+    ];
   }
   if (found.search || found.rows.length >= found.total) return null;
-  return [`${count(found.rows.length)} of ${count(found.total)} are listed. `, button(`Show ${Math.min(PAGE, found.total - found.rows.length)} more`, more, { data: { key: "more" } })];
+  return [
+    `${count(found.rows.length)} of ${count(found.total)} are listed. `,
+    button(`Show ${Math.min(PAGE, found.total - found.rows.length)} more`, more, { data: { key: "more" } }),
+  ];
 }

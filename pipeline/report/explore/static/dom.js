@@ -13,10 +13,16 @@ export function el(tag, properties = {}, ...children) {
     if (name === "class") node.className = value;
     else if (name === "on") Object.entries(value).forEach(([event, listener]) => node.addEventListener(event, listener));
     else if (name === "data") Object.assign(node.dataset, value);
-    else if (name.includes("-") || ["role", "for", "type", "list", "lang", "scope", "colspan"].includes(name)) node.setAttribute(name, value);
+    else if (name.includes("-") || ["role", "for", "type", "list", "lang", "scope", "colspan"].includes(name))
+      node.setAttribute(name, value);
     else node[name] = value;
   }
-  node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false).map(asNode));
+  node.append(
+    ...children
+      .flat(Infinity)
+      .filter((child) => child !== null && child !== undefined && child !== false)
+      .map(asNode),
+  );
   return node;
 }
 
@@ -27,7 +33,12 @@ export const byId = (id) => document.getElementById(id);
 /** Puts `children` in the place of what `parent` holds; where the focus was on something with a `data-key`, it is on the same key again. */
 export function refill(parent, ...children) {
   const focused = parent.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
-  parent.replaceChildren(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false).map(asNode));
+  parent.replaceChildren(
+    ...children
+      .flat(Infinity)
+      .filter((child) => child !== null && child !== undefined && child !== false)
+      .map(asNode),
+  );
   if (focused === undefined) return;
   for (const node of parent.querySelectorAll("[data-key]")) {
     if (node.dataset.key === focused) return node.focus({ preventScroll: true });

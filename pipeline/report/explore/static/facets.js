@@ -6,7 +6,11 @@ import { current, go, NONE, watch } from "./state.js";
 import { onSummary } from "./summary.js";
 import { line } from "./text.js";
 
-const KINDS = [["language", "languages", "Languages"], ["source", "sources", "Sources"], ["host", "hosts", "Hosts"]];
+const KINDS = [
+  ["language", "languages", "Languages"],
+  ["source", "sources", "Sources"],
+  ["host", "hosts", "Hosts"],
+];
 /** Values that are shown before one asks for all. */
 const FIRST = 8;
 const all = new Set();
@@ -14,7 +18,14 @@ let summary = null;
 
 export function startFacets(part) {
   for (const [name, , label] of KINDS) {
-    part.append(el("details", { id: `facet-${name}`, open: name === "language" }, el("summary", {}, label), el("ul", { class: "facet", id: `${name}-list` })));
+    part.append(
+      el(
+        "details",
+        { id: `facet-${name}`, open: name === "language" },
+        el("summary", {}, label),
+        el("ul", { class: "facet", id: `${name}-list` }),
+      ),
+    );
   }
   watch((state, changed) => {
     if (changed("stage")) {
@@ -40,17 +51,42 @@ function drawOne(name, counted) {
   const shown = all.has(name) ? values : values.filter((row, place) => place < FIRST || row.value === chosen);
   const most = Math.max(1, ...values.map((row) => row.rows));
   byId(`facet-${name}`).hidden = values.length === 0;
-  refill(byId(`${name}-list`), shown.map((row) => item(name, row, most, row.value === chosen)), shown.length < values.length && el("li", {}, showAll(name, values.length)));
+  refill(
+    byId(`${name}-list`),
+    shown.map((row) => item(name, row, most, row.value === chosen)),
+    shown.length < values.length && el("li", {}, showAll(name, values.length)),
+  );
 }
 
 /** The server counts at most 200. */
 const showAll = (name, number) =>
-  button(`Show ${number >= 200 ? "the first " : "all "}${number}`, () => { all.add(name); draw(); }, { class: "plain", "aria-label": `Show all of ${name}` });
+  button(
+    `Show ${number >= 200 ? "the first " : "all "}${number}`,
+    () => {
+      all.add(name);
+      draw();
+    },
+    { class: "plain", "aria-label": `Show all of ${name}` },
+  );
 
 function item(name, row, most, pressed) {
   const label = row.value === NONE ? el("i", {}, "none") : line(row.value, "", { class: "name" });
   const choose = () => go({ [name]: pressed ? "" : row.value });
-  return el("li", {},
-    el("button", { type: "button", class: "facet-value", "aria-pressed": String(pressed), data: { key: `${name} ${row.value}` }, on: { click: choose } },
-      label, el("span", { class: "number" }, count(row.rows)), bar(row.rows / most)));
+  return el(
+    "li",
+    {},
+    el(
+      "button",
+      {
+        type: "button",
+        class: "facet-value",
+        "aria-pressed": String(pressed),
+        data: { key: `${name} ${row.value}` },
+        on: { click: choose },
+      },
+      label,
+      el("span", { class: "number" }, count(row.rows)),
+      bar(row.rows / most),
+    ),
+  );
 }

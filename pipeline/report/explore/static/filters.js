@@ -7,7 +7,11 @@ import { startRules } from "./rules.js";
 import { current, go, watch } from "./state.js";
 import { onSummary } from "./summary.js";
 
-const DECISIONS = [["", "all"], ["kept", "kept"], ["dropped", "dropped"]];
+const DECISIONS = [
+  ["", "all"],
+  ["kept", "kept"],
+  ["dropped", "dropped"],
+];
 
 export function startFilters() {
   const parts = { rules: el("fieldset", { id: "rules" }), ranges: el("details", { id: "ranges" }), facets: el("div", { id: "facets" }) };
@@ -26,25 +30,43 @@ export function startFilters() {
 
 function decision() {
   const choices = DECISIONS.map(([name, label]) => {
-    const input = el("input", { type: "radio", name: "decision", value: name, id: `decision-${name}`, on: { change: () => go({ decision: name }) } });
+    const input = el("input", {
+      type: "radio",
+      name: "decision",
+      value: name,
+      id: `decision-${name}`,
+      on: { change: () => go({ decision: name }) },
+    });
     return el("label", { class: `choice ${name}` }, input, `${label} `, el("span", { class: "soft", id: `decision-${name}-count` }));
   });
   return el("fieldset", {}, el("legend", {}, "Decision"), el("div", { class: "row" }, choices));
 }
 
 function words() {
-  return el("fieldset", {}, el("legend", {}, "Words"), searchBox("url", "in the address, as written", 250), searchBox("text", "in the text, as written", 400));
+  return el(
+    "fieldset",
+    {},
+    el("legend", {}, "Words"),
+    searchBox("url", "in the address, as written", 250),
+    searchBox("text", "in the text, as written", 400),
+  );
 }
 
 /** A box whose words become a filter while they are typed; the text's is what `/` goes to. */
 function searchBox(name, label, wait) {
   const later = debounced((value) => go({ [name]: value }, { replace: true }), wait);
   const on = { input: (event) => later(event.target.value), change: (event) => go({ [name]: event.target.value }) };
-  return el("label", { class: "field" }, label, el("input", { type: "search", id: name, autocomplete: "off", spellcheck: false, dir: "auto", maxLength: 200, on }));
+  return el(
+    "label",
+    { class: "field" },
+    label,
+    el("input", { type: "search", id: name, autocomplete: "off", spellcheck: false, dir: "auto", maxLength: 200, on }),
+  );
 }
 
 function follow(state, changed) {
-  if (changed("decision")) document.querySelectorAll("input[name=decision]").forEach((input) => (input.checked = input.value === state.decision));
+  if (changed("decision"))
+    document.querySelectorAll("input[name=decision]").forEach((input) => (input.checked = input.value === state.decision));
   for (const name of ["url", "text"]) {
     const box = byId(name);
     if (changed(name) && box !== document.activeElement) box.value = current()[name];

@@ -8,13 +8,43 @@ import { label, line } from "./text.js";
 export function drawFixed(part, stage, moved) {
   const rules = rulesByFired(stage).filter((rule) => !rule.slider && rule.column && rule.comparison);
   const there = stage.rules.some((rule) => rule.slider) && rules.length > 0;
-  refill(part, there && [el("h3", {}, "Rules without a number"), el("ul", { class: "changed" }, rules.map((rule) => item(rule, moved)))]);
+  refill(
+    part,
+    there && [
+      el("h3", {}, "Rules without a number"),
+      el(
+        "ul",
+        { class: "changed" },
+        rules.map((rule) => item(rule, moved)),
+      ),
+    ],
+  );
 }
 
 function item(rule, moved) {
-  const box = el("input", { type: "checkbox", checked: true, data: { fixed: rule.rule }, on: { change: (event) => moved(rule, event.target.checked ? null : "off", true) } });
-  return el("li", {}, el("label", { class: "choice" }, box, el("span", {}, el("b", {}, label(rule.rule)), " drops when ", line(condition(rule)),
-    el("span", { class: "soft" }, ` · drops ${count(rule.fired)}, alone ${count(rule.alone)}`))));
+  const box = el("input", {
+    type: "checkbox",
+    checked: true,
+    data: { fixed: rule.rule },
+    on: { change: (event) => moved(rule, event.target.checked ? null : "off", true) },
+  });
+  return el(
+    "li",
+    {},
+    el(
+      "label",
+      { class: "choice" },
+      box,
+      el(
+        "span",
+        {},
+        el("b", {}, label(rule.rule)),
+        " drops when ",
+        line(condition(rule)),
+        el("span", { class: "soft" }, ` · drops ${count(rule.fired)}, alone ${count(rule.alone)}`),
+      ),
+    ),
+  );
 }
 
 /** Shows which of them are on. */

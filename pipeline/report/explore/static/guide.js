@@ -10,21 +10,47 @@ import { label, line } from "./text.js";
 export function drawGuide(part) {
   const stage = stageOf(current());
   const rules = rulesByFired(stage).filter((rule) => rule.fired > 0);
-  refill(part, el("div", { class: "guide" },
-    el("h2", {}, "Where to begin"),
-    rules.length > 0 ? el("ol", {}, most(stage, rules[0]), suspect(stage, rules)) : el("p", {}, `No rule of ${stage.name} dropped a document.`),
-    el("p", { class: "soft" }, "Choose a document in the list to read it with all its values. ", el("kbd", {}, "?"), " shows the keys.")));
+  refill(
+    part,
+    el(
+      "div",
+      { class: "guide" },
+      el("h2", {}, "Where to begin"),
+      rules.length > 0
+        ? el("ol", {}, most(stage, rules[0]), suspect(stage, rules))
+        : el("p", {}, `No rule of ${stage.name} dropped a document.`),
+      el("p", { class: "soft" }, "Choose a document in the list to read it with all its values. ", el("kbd", {}, "?"), " shows the keys."),
+    ),
+  );
 }
 
 const most = (stage, rule) =>
-  el("li", {}, el("b", {}, label(rule.rule)), ` removed most of ${stage.name}: ${many(rule.fired, "document")} (${share(rule.fired, stage.rows)}), ${count(rule.alone)} of them alone. `,
-    rule.column && ["It drops when ", line(condition(rule)), ". "], button("Show them", () => go({ ...NO_FILTERS, decision: "dropped", rule: [rule.rule] }), { class: "plain" }), elsewhere(stage, rule));
+  el(
+    "li",
+    {},
+    el("b", {}, label(rule.rule)),
+    ` removed most of ${stage.name}: ${many(rule.fired, "document")} (${share(rule.fired, stage.rows)}), `,
+    `${count(rule.alone)} of them alone. `,
+    rule.column && ["It drops when ", line(condition(rule)), ". "],
+    button("Show them", () => go({ ...NO_FILTERS, decision: "dropped", rule: [rule.rule] }), { class: "plain" }),
+    elsewhere(stage, rule),
+  );
 
 /** Another stage may have a rule that removed more. */
 function elsewhere(stage, rule) {
-  const others = run().stages.filter((other) => other !== stage).map((other) => [other, rulesByFired(other)[0]]);
+  const others = run()
+    .stages.filter((other) => other !== stage)
+    .map((other) => [other, rulesByFired(other)[0]]);
   const [more, its] = others.filter(([, one]) => one && one.fired > rule.fired).sort((a, b) => b[1].fired - a[1].fired)[0] ?? [];
-  return more && [" In the whole run ", el("b", {}, label(its.rule)), ` of ${more.name} removed more: `, button(`${count(its.fired)} at ${more.name}`, () => go({ stage: more.name }), { class: "plain" }), "."];
+  return (
+    more && [
+      " In the whole run ",
+      el("b", {}, label(its.rule)),
+      ` of ${more.name} removed more: `,
+      button(`${count(its.fired)} at ${more.name}`, () => go({ stage: more.name }), { class: "plain" }),
+      ".",
+    ]
+  );
 }
 
 /** The rule whose word alone dropped most, one with a threshold before all others: what it only just dropped, and its slider. */
@@ -35,10 +61,23 @@ function suspect(stage, rules) {
   const examples = el("div", { class: "examples" });
   nearest(stage, rule, examples);
   return [
-    el("li", {}, "Was it right? ", el("b", {}, label(rule.rule)), ` alone dropped ${count(rule.alone)}`, rule.slider ? ", these only just: " : ": ", examples,
-      button(`All ${count(rule.alone)}`, () => go({ ...NO_FILTERS, ...nearMisses(stage, rule) }), { class: "plain" })),
-    rule.slider && el("li", {}, button(["Move the threshold of ", label(rule.rule)], () => go({ view: "thresholds", range: rule.rule }), { class: "strong" }),
-      " and see what comes back; then take the line for the recipe."),
+    el(
+      "li",
+      {},
+      "Was it right? ",
+      el("b", {}, label(rule.rule)),
+      ` alone dropped ${count(rule.alone)}`,
+      rule.slider ? ", these only just: " : ": ",
+      examples,
+      button(`All ${count(rule.alone)}`, () => go({ ...NO_FILTERS, ...nearMisses(stage, rule) }), { class: "plain" }),
+    ),
+    rule.slider &&
+      el(
+        "li",
+        {},
+        button(["Move the threshold of ", label(rule.rule)], () => go({ view: "thresholds", range: rule.rule }), { class: "strong" }),
+        " and see what comes back; then take the line for the recipe.",
+      ),
   ];
 }
 
@@ -51,8 +90,25 @@ async function nearest(stage, rule, part) {
   asked.append("limit", "3");
   try {
     const { rows } = await ask("guide", "documents", asked);
-    const reason = (row) => rule.column && [" ", el("span", { class: "soft" }, label(rule.column), ` ${value(member(row.values, rule.column))}, ${comparison(rule)} `, line(value(rule.threshold)))];
-    refill(part, el("ul", {}, rows.map((row) => el("li", {}, opener(row), reason(row)))));
+    const reason = (row) =>
+      rule.column && [
+        " ",
+        el(
+          "span",
+          { class: "soft" },
+          label(rule.column),
+          ` ${value(member(row.values, rule.column))}, ${comparison(rule)} `,
+          line(value(rule.threshold)),
+        ),
+      ];
+    refill(
+      part,
+      el(
+        "ul",
+        {},
+        rows.map((row) => el("li", {}, opener(row), reason(row))),
+      ),
+    );
   } catch (error) {
     if (!isStale(error)) part.textContent = error.message;
   }

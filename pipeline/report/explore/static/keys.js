@@ -5,12 +5,25 @@ import { current, go } from "./state.js";
 import { more } from "./documents.js";
 
 const KEYS = [
-  ["j or ↓", "the next document of the list"], ["k or ↑", "the one before"], ["Enter", "open it"], ["Esc", "close the document"],
-  ["/", "search in the texts"], ["t", "thresholds, and back"], ["?", "this help"],
+  ["j or ↓", "the next document of the list"],
+  ["k or ↑", "the one before"],
+  ["Enter", "open it"],
+  ["r", "read: into the document that is open"],
+  ["Esc", "close the document"],
+  ["/", "search in the texts"],
+  ["t", "thresholds, and back"],
+  ["?", "this help"],
 ];
 const ACTS = {
-  j: () => move(+1), ArrowDown: () => move(+1), k: () => move(-1), ArrowUp: () => move(-1), "/": search, "?": () => byId("help").showModal(),
-  t: () => go({ view: current().view === "thresholds" ? "" : "thresholds" }), Escape: close,
+  j: () => move(+1),
+  ArrowDown: () => move(+1),
+  k: () => move(-1),
+  ArrowUp: () => move(-1),
+  r: () => byId("document-title")?.focus(),
+  "/": search,
+  "?": () => byId("help").showModal(),
+  t: () => go({ view: current().view === "thresholds" ? "" : "thresholds" }),
+  Escape: close,
 };
 
 export function startKeys() {
@@ -21,12 +34,27 @@ export function startKeys() {
 }
 
 function help() {
-  const letters = el("input", { type: "checkbox", checked: recall("keys") !== "off", on: { change: (event) => remember("keys", event.target.checked ? "on" : "off") } });
-  return el("div", {},
+  const letters = el("input", {
+    type: "checkbox",
+    checked: recall("keys") !== "off",
+    on: { change: (event) => remember("keys", event.target.checked ? "on" : "off") },
+  });
+  return el(
+    "div",
+    {},
     el("h2", { id: "help-title" }, "Keys"),
-    el("dl", {}, KEYS.flatMap(([key, what]) => [el("dt", {}, el("kbd", {}, key)), el("dd", {}, what)])),
+    el(
+      "dl",
+      {},
+      KEYS.flatMap(([key, what]) => [el("dt", {}, el("kbd", {}, key)), el("dd", {}, what)]),
+    ),
     el("label", { class: "choice" }, letters, " letters and signs are keys"),
-    el("p", {}, button("Close", () => byId("help").close())));
+    el(
+      "p",
+      {},
+      button("Close", () => byId("help").close()),
+    ),
+  );
 }
 
 /** Keys are left alone where one types or chooses, in a dialog, and with a modifier. */

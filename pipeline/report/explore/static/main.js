@@ -25,7 +25,8 @@ async function begin() {
   drawWarnings();
   const { stage } = current();
   if (!stageOf(current())) go({ stage: firstStage() }, { replace: true });
-  for (const part of [startViews, startStages, startFilters, startSummary, startDocuments, startThresholds, startDocument, startProgress]) part();
+  for (const part of [startViews, startStages, startFilters, startSummary, startDocuments, startThresholds, startDocument, startProgress])
+    part();
   start();
   if (stage && current().stage !== stage) say("stage", `There is no report of a stage ${plain(stage)} here: this is ${current().stage}.`);
   loading();

@@ -32,48 +32,102 @@ async function look() {
   if (wait) setTimeout(look, wait);
 }
 
-const complete = () => status.stages.filter((stage) => stage.status === "complete").map((stage) => stage.name).join(" ");
+const complete = () =>
+  status.stages
+    .filter((stage) => stage.status === "complete")
+    .map((stage) => stage.name)
+    .join(" ");
 
 function draw() {
   if (!status) return;
   const { phase, training, failures } = status;
-  refill(byId("progress"),
+  refill(
+    byId("progress"),
     el("h2", {}, "Progress"),
     el("p", {}, line(status.sentence), status.seconds !== null && ` ${duration(status.seconds)} since it began.`),
-    complete() !== begun && el("p", { class: "warnings" }, "The run has gone on since this page was opened. ", button("Load it again", () => location.reload(), { data: { key: "reload" } })),
+    complete() !== begun &&
+      el(
+        "p",
+        { class: "warnings" },
+        "The run has gone on since this page was opened. ",
+        button("Load it again", () => location.reload(), { data: { key: "reload" } }),
+      ),
     phase && phasePart(phase),
     training && trainingPart(training),
     stages(phase),
     failures?.count > 0 && failed(failures),
-    status.warnings > 0 && el("p", {}, `${many(status.warnings, "warning")} of its tasks.`));
+    status.warnings > 0 && el("p", {}, `${many(status.warnings, "warning")} of its tasks.`),
+  );
 }
 
 function stages(phase) {
   const rows = status.stages.map((stage) => {
     const now = phase?.stage === stage.name ? phase.share : stage.status === "complete" ? 1 : 0;
-    return el("tr", {}, el("th", { scope: "row" }, stage.name), el("td", {}, stage.status),
+    return el(
+      "tr",
+      {},
+      el("th", { scope: "row" }, stage.name),
+      el("td", {}, stage.status),
       el("td", {}, el("progress", { max: 1, value: now, "aria-label": `${stage.name}: ${share(now, 1)}` })),
-      el("td", { class: "number" }, count(stage.tasks)), el("td", { class: "number" }, count(stage.documents_in)), el("td", { class: "number" }, count(stage.documents_out)));
+      el("td", { class: "number" }, count(stage.tasks)),
+      el("td", { class: "number" }, count(stage.documents_in)),
+      el("td", { class: "number" }, count(stage.documents_out)),
+    );
   });
   const labels = ["stage", "state", "done", "tasks", "documents in", "documents out"];
-  return el("div", { class: "scroll", tabIndex: 0, role: "region", "aria-label": "Stages" }, el("table", { class: "values" }, el("thead", {}, el("tr", {}, labels.map((label) => el("th", { scope: "col" }, label)))), el("tbody", {}, rows)));
+  return el(
+    "div",
+    { class: "scroll", tabIndex: 0, role: "region", "aria-label": "Stages" },
+    el(
+      "table",
+      { class: "values" },
+      el(
+        "thead",
+        {},
+        el(
+          "tr",
+          {},
+          labels.map((label) => el("th", { scope: "col" }, label)),
+        ),
+      ),
+      el("tbody", {}, rows),
+    ),
+  );
 }
 
 function phasePart({ stage, phase, tasks, share: done, latest, whole, seconds_left: left, workers }) {
   const speed = latest.rows_per_second ?? whole.rows_per_second;
   const size = latest.mb_per_second ?? whole.mb_per_second;
-  return el("div", {},
+  return el(
+    "div",
+    {},
     el("h3", {}, `${stage}${phase ? `: ${phase}` : ""}`),
     el("progress", { class: "wide", max: 1, value: done, "aria-label": `${stage}: ${share(done, 1)}` }),
-    el("p", {}, `${share(done, 1)}: ${count(tasks.before + tasks.done)} of ${many(tasks.planned, "task")} by ${many(workers, "worker")}`,
-      speed && `, ${value(speed)} rows/s`, size && `, ${value(size)} MB/s`, left !== null && `, ${duration(left)} left`));
+    el(
+      "p",
+      {},
+      `${share(done, 1)}: ${count(tasks.before + tasks.done)} of ${many(tasks.planned, "task")} by ${many(workers, "worker")}`,
+      speed && `, ${value(speed)} rows/s`,
+      size && `, ${value(size)} MB/s`,
+      left !== null && `, ${duration(left)} left`,
+    ),
+  );
 }
 
 const trainingPart = (training) =>
-  el("p", {}, `Step ${count(training.steps_done)} of ${count(training.steps)}, loss ${value(training.loss)}`, training.tokens_per_second && `, ${count(training.tokens_per_second)} tokens/s`,
-    training.seconds_left !== null && `, ${duration(training.seconds_left)} left`);
+  el(
+    "p",
+    {},
+    `Step ${count(training.steps_done)} of ${count(training.steps)}, loss ${value(training.loss)}`,
+    training.tokens_per_second && `, ${count(training.tokens_per_second)} tokens/s`,
+    training.seconds_left !== null && `, ${duration(training.seconds_left)} left`,
+  );
 
 const failed = (failures) => [
   el("h3", {}, many(failures.count, "failure")),
-  el("ul", { class: "failed" }, failures.last.map((one) => el("li", {}, "✗ ", el("b", {}, one.stage), " ", line(one.task), ": ", line(one.message)))),
+  el(
+    "ul",
+    { class: "failed" },
+    failures.last.map((one) => el("li", {}, "✗ ", el("b", {}, one.stage), " ", line(one.task), ": ", line(one.message))),
+  ),
 ];

@@ -10,14 +10,22 @@ import { plain } from "./text.js";
 let histogram = null;
 
 export function startRanges(part) {
-  const ends = [["low", "at least"], ["high", "at most"]].map(([end, label]) => {
+  const ends = [
+    ["low", "at least"],
+    ["high", "at most"],
+  ].map(([end, label]) => {
     const later = debounced((text) => set({ [end]: text }, true), 250);
     const on = { input: (event) => later(event.target.value), change: (event) => set({ [end]: event.target.value }) };
     return el("label", { class: "field" }, label, el("input", { type: "number", id: `range-${end}`, step: "any", on }));
   });
   part.append(
     el("summary", {}, "Value range"),
-    el("label", { class: "field" }, "column", el("select", { id: "range-column", on: { change: (event) => go({ range: event.target.value }, { replace: true }) } })),
+    el(
+      "label",
+      { class: "field" },
+      "column",
+      el("select", { id: "range-column", on: { change: (event) => go({ range: event.target.value }, { replace: true }) } }),
+    ),
     el("div", { class: "chart", id: "range-chart", role: "img" }),
     el("p", { class: "hint", id: "range-said" }),
     el("div", { class: "row" }, ends),
@@ -63,7 +71,8 @@ function load() {
 }
 
 const without = (map, name) => new Map([...map].filter(([key]) => key !== name));
-const marks = (name) => rulesOn(stageOf(current()), name)
+const marks = (name) =>
+  rulesOn(stageOf(current()), name)
     .filter(({ threshold }) => threshold >= histogram.edges[0] && threshold <= histogram.edges.at(-1))
     .map((rule) => ({ at: rule.threshold, kind: "old" }));
 

@@ -5,12 +5,18 @@ import { line } from "./text.js";
 
 export function openRecipe({ recipe, command, note }) {
   const dialog = byId("recipe");
-  refill(dialog,
+  refill(
+    dialog,
     el("h2", { id: "recipe-title" }, "These thresholds in a recipe"),
     copyable(recipe, "the recipe’s lines"),
     el("p", {}, "Or decide this run again, from the values that it has measured:"),
     copyable(command, "the command"),
     note && el("p", {}, line(note)),
-    el("p", {}, button("Close", () => dialog.close())));
+    el(
+      "p",
+      {},
+      button("Close", () => dialog.close()),
+    ),
+  );
   dialog.showModal();
 }

@@ -6,25 +6,35 @@ import { label, line } from "./text.js";
 
 /** Kept or dropped, as a sign and in words. */
 export const verdict = (kept) =>
-  el("span", { class: `verdict ${kept ? "kept" : "dropped"}` }, el("span", { "aria-hidden": "true" }, kept ? "✓ " : "✗ "), kept ? "kept" : "dropped");
+  el(
+    "span",
+    { class: `verdict ${kept ? "kept" : "dropped"}` },
+    el("span", { "aria-hidden": "true" }, kept ? "✓ " : "✗ "),
+    kept ? "kept" : "dropped",
+  );
 
 /** The address of a row, or its id. */
 const named = (row) => line(row.url || row.id, current().url);
 
 /** The link that opens a document beside what is looked at. An address of the crawl is never a link itself: it is shown, not followed. */
 export const opener = (row, properties = {}) =>
-  row.key ? el("a", { href: link({ doc: row.key }), class: "opener", data: { key: `open ${row.key}`, doc: row.key }, ...properties }, named(row)) : named(row);
+  row.key
+    ? el("a", { href: link({ doc: row.key }), class: "opener", data: { key: `open ${row.key}`, doc: row.key }, ...properties }, named(row))
+    : named(row);
 
 /** A table's row; the values of `columns`, which somebody has asked for, stand beside the address. */
 export function tableRow(row, columns) {
   const open = current().doc === row.key;
-  return el("tr", { class: row.kept ? "kept" : "dropped", data: { doc: row.key }, "aria-current": open ? "true" : null },
+  return el(
+    "tr",
+    { class: row.kept ? "kept" : "dropped", data: { doc: row.key }, "aria-current": open ? "true" : null },
     el("td", {}, verdict(row.kept)),
     el("td", { class: "address" }, opener(row)),
     columns.map((column) => cell(column, member(row.values, column.name))),
     el("td", { class: "rules" }, row.failed.map((rule, place) => [place ? ", " : "", label(rule)]).flat()),
     el("td", {}, row.language ? line(row.language) : "–"),
-    el("td", { class: "number" }, count(row.chars_in)));
+    el("td", { class: "number" }, count(row.chars_in)),
+  );
 }
 
 const cell = (column, given) =>

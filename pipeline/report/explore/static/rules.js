@@ -13,8 +13,19 @@ let wanted = "";
 let all = false;
 
 export function startRules(part) {
-  const search = el("input", { type: "search", id: "rule-search", autocomplete: "off", "aria-label": "Find a rule", placeholder: "Find a rule",
-    on: { input: (event) => { wanted = event.target.value.toLowerCase(); draw(); } } });
+  const search = el("input", {
+    type: "search",
+    id: "rule-search",
+    autocomplete: "off",
+    "aria-label": "Find a rule",
+    placeholder: "Find a rule",
+    on: {
+      input: (event) => {
+        wanted = event.target.value.toLowerCase();
+        draw();
+      },
+    },
+  });
   const alone = el("input", { type: "checkbox", id: "alone", on: { change: (event) => go({ alone: event.target.checked }) } });
   part.append(
     el("legend", {}, "Rules that fired"),
@@ -45,12 +56,27 @@ function draw() {
   refill(
     byId("rule-list"),
     shown.map((rule) => row(rule, most, state)),
-    shown.length < found.length && el("li", {}, button(`Show all ${many(found.length, "rule")}`, () => { all = true; draw(); }, { class: "plain" })),
+    shown.length < found.length &&
+      el(
+        "li",
+        {},
+        button(
+          `Show all ${many(found.length, "rule")}`,
+          () => {
+            all = true;
+            draw();
+          },
+          { class: "plain" },
+        ),
+      ),
     rules.length === 0 && el("li", { class: "soft" }, "This stage has no rule that fired."),
   );
   byId("alone").checked = state.alone;
   byId("alone-words").textContent = state.rule.length ? " only the chosen ones fired" : " exactly one fired";
-  refill(byId("rule-help"), state.rule.map((name) => help(stage, ruleNamed(stage, name))));
+  refill(
+    byId("rule-help"),
+    state.rule.map((name) => help(stage, ruleNamed(stage, name))),
+  );
 }
 
 function row(rule, most, state) {
@@ -59,17 +85,29 @@ function row(rule, most, state) {
   const toggle = () => go({ rule: checked ? state.rule.filter((name) => name !== rule.rule) : [...state.rule, rule.rule] });
   const box = el("input", { type: "checkbox", checked, data: { key: `rule ${rule.rule}` }, on: { change: toggle } });
   const numbers = el("span", { class: "number" }, `${count(now.fired)} (${count(now.alone)})`);
-  return el("li", { title: rule.column ? plain(condition(rule)) : null },
-    el("label", {}, box, label(rule.rule), numbers, bar(now.fired / most, "dropped")));
+  return el(
+    "li",
+    { title: rule.column ? plain(condition(rule)) : null },
+    el("label", {}, box, label(rule.rule), numbers, bar(now.fired / most, "dropped")),
+  );
 }
 
 /** What a chosen rule says, and the two ways on from it. */
 function help(stage, rule) {
   if (!rule) return null;
   const key = { data: { key: `near ${rule.rule}` } };
-  return el("p", { class: "hint" },
-    el("b", {}, line(rule.rule)), rule.column ? [" drops when ", line(condition(rule)), ". "] : ". ",
+  return el(
+    "p",
+    { class: "hint" },
+    el("b", {}, line(rule.rule)),
+    rule.column ? [" drops when ", line(condition(rule)), ". "] : ". ",
     button(rule.slider ? "Its nearest misses" : "What it alone dropped", () => go(nearMisses(stage, rule)), { class: "plain", ...key }),
-    rule.slider && [" · ", button("Move its threshold", () => go({ view: "thresholds", range: rule.rule }), { class: "plain", data: { key: `move ${rule.rule}` } })],
+    rule.slider && [
+      " · ",
+      button("Move its threshold", () => go({ view: "thresholds", range: rule.rule }), {
+        class: "plain",
+        data: { key: `move ${rule.rule}` },
+      }),
+    ],
   );
 }

@@ -7,13 +7,14 @@ import { comparison, count, value } from "./format.js";
 import { Axis, STEPS } from "./scale.js";
 import { line, plain } from "./text.js";
 
-/** A card for `rule` of `stage`; `moved(rule, given, done)` is called with a number, "off" or null (as it was); `done` when it was let go. */
+/** A card for `rule` of `stage`; `moved(rule, given, done)` is called with a number, "off" or null (as it was), `done` when let go. */
 export class Slider {
   constructor(stage, rule, moved) {
     Object.assign(this, { stage, rule, moved, given: null, asked: false, loaded: false });
     this.whole = stage.columns.find((column) => column.name === rule.column)?.whole ?? false;
     this.parts();
-    this.histogram = { edges: [rule.low ?? 0, rule.high ?? 1], logarithmic: false, whole: false, kept: [], dropped: [] }; // until it is asked for
+    // until it is asked for
+    this.histogram = { edges: [rule.low ?? 0, rule.high ?? 1], logarithmic: false, whole: false, kept: [], dropped: [] };
     this.show(null);
   }
 
@@ -24,14 +25,28 @@ export class Slider {
     const slide = { ...on((event) => this.axis().value(event.target.value, this.whole)), keydown: (event) => this.step(event) };
     this.range = el("input", { type: "range", min: 0, max: STEPS, "aria-label": `Threshold of ${name}`, on: slide });
     this.box = el("input", { type: "number", step: "any", "aria-label": `Threshold of ${name} as a number`, on: on(number) });
-    this.active = el("input", { type: "checkbox", "aria-label": `Rule ${name} is on`, on: { change: (event) => this.take(event.target.checked ? null : "off", true) } });
+    this.active = el("input", {
+      type: "checkbox",
+      "aria-label": `Rule ${name} is on`,
+      on: { change: (event) => this.take(event.target.checked ? null : "off", true) },
+    });
     this.counts = el("p", { class: "counts" });
     this.chart = el("div", { class: "chart", role: "img", "aria-label": `Histogram of ${plain(this.rule.column)}` });
-    this.node = el("article", { class: "slider", id: `slider-${this.stage.rules.indexOf(this.rule)}`, data: { rule: this.rule.rule } },
+    this.node = el(
+      "article",
+      { class: "slider", id: `slider-${this.stage.rules.indexOf(this.rule)}`, data: { rule: this.rule.rule } },
       el("h3", {}, el("label", {}, this.active, " ", line(this.rule.rule))),
-      el("p", { class: "row" }, el("span", {}, "drops when ", el("b", {}, line(this.rule.column)), ` ${comparison(this.rule)} `), this.box,
-        el("span", { class: "was" }, ` (was ${value(this.rule.threshold)})`)),
-      this.chart, this.range, this.counts);
+      el(
+        "p",
+        { class: "row" },
+        el("span", {}, "drops when ", el("b", {}, line(this.rule.column)), ` ${comparison(this.rule)} `),
+        this.box,
+        el("span", { class: "was" }, ` (was ${value(this.rule.threshold)})`),
+      ),
+      this.chart,
+      this.range,
+      this.counts,
+    );
   }
 
   take(given, done) {
@@ -45,8 +60,10 @@ export class Slider {
     const way = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 }[event.key];
     if (!way) return;
     event.preventDefault();
-    const step = this.whole ? 1 : 10 ** (Math.floor(Math.log10(this.axis().high - this.axis().low)) - 2);
-    this.take(Number((this.now() + way * step).toPrecision(10)), true);
+    const { low, high } = this.axis();
+    const step = this.whole ? 1 : 10 ** (Math.floor(Math.log10(high - low)) - 2);
+    const next = Number((this.now() + way * step).toPrecision(10));
+    if (next >= Math.min(low, 0) && next <= high) this.take(next, true);
   }
 
   /** The threshold as it stands now. */
@@ -79,8 +96,15 @@ export class Slider {
   tell(now, found) {
     const { fired, alone } = this.rule;
     const part = (label, before, after) => [`${label} ${count(before)}`, after !== before && [" → ", el("b", {}, count(after))]];
-    this.counts.replaceChildren(...el("span", {}, part("drops", fired, now?.fired ?? fired), part(", alone", alone, now?.alone ?? alone),
-      found !== undefined && this.given === null && [", its threshold becomes ", el("b", {}, value(found))]).childNodes);
+    this.counts.replaceChildren(
+      ...el(
+        "span",
+        {},
+        part("drops", fired, now?.fired ?? fired),
+        part(", alone", alone, now?.alone ?? alone),
+        found !== undefined && this.given === null && [", its threshold becomes ", el("b", {}, value(found))],
+      ).childNodes,
+    );
   }
 
   /** Asks for the histogram once the card is in view. */
@@ -97,7 +121,10 @@ export class Slider {
 
   draw() {
     if (!this.loaded) return;
-    const marks = [this.given !== null && { at: this.rule.threshold, kind: "old" }, this.given !== "off" && { at: this.now(), kind: "new" }].filter(Boolean);
+    const marks = [
+      this.given !== null && { at: this.rule.threshold, kind: "old" },
+      this.given !== "off" && { at: this.now(), kind: "new" },
+    ].filter(Boolean);
     const onMove = (at) => this.take(this.whole ? Math.round(at) : Number(at.toPrecision(4)), true);
     drawHistogram(this.chart, this.histogram, { marks, onMove });
   }

@@ -21,19 +21,38 @@ export function drawStages() {
   const first = run().stages[0]?.rows ?? 0;
   const { stages, present, loading } = run();
   const missing = present.filter((name) => !stages.some((stage) => stage.name === name));
-  refill(byId("stages"), stages.map((stage) => card(stage, first)), missing.map((name) => absent(name, Boolean(loading))));
+  refill(
+    byId("stages"),
+    stages.map((stage) => card(stage, first)),
+    missing.map((name) => absent(name, Boolean(loading))),
+  );
 }
 
 /** A stage that is not read yet, or can't be. */
 const absent = (name, waiting) =>
-  el("div", { class: "stage-card absent" }, el("b", {}, line(name)), el("span", { class: "soft" }, waiting ? "is being read …" : "can’t be read: see the warnings"));
+  el(
+    "div",
+    { class: "stage-card absent" },
+    el("b", {}, line(name)),
+    el("span", { class: "soft" }, waiting ? "is being read …" : "can’t be read: see the warnings"),
+  );
 
 function card(stage, first) {
   const lost = stage.rows - stage.kept;
   const here = current().stage === stage.name;
-  return el("button", { type: "button", class: "stage-card", "aria-current": here ? "true" : null, data: { key: `stage ${stage.name}` }, on: { click: () => go({ stage: stage.name }) } },
-    el("b", {}, line(stage.name)), stage.status !== "complete" && el("span", { class: "unfinished" }, ` ${stage.status}`),
+  return el(
+    "button",
+    {
+      type: "button",
+      class: "stage-card",
+      "aria-current": here ? "true" : null,
+      data: { key: `stage ${stage.name}` },
+      on: { click: () => go({ stage: stage.name }) },
+    },
+    el("b", {}, line(stage.name)),
+    stage.status !== "complete" && el("span", { class: "unfinished" }, ` ${stage.status}`),
     el("span", { class: "soft" }, `${count(stage.rows)} in, ${count(stage.kept)} kept`),
     el("span", { class: lost ? "lost" : "soft" }, lost ? `${count(lost)} dropped (${share(lost, stage.rows)})` : "nothing dropped"),
-    bar(first ? stage.kept / first : 0, "kept"));
+    bar(first ? stage.kept / first : 0, "kept"),
+  );
 }

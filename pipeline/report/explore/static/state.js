@@ -64,7 +64,18 @@ export const link = (changes = {}, of = state) => `#${parameters({ ...of, ...cha
 export const current = () => state;
 
 /** What means nothing at another stage, and so ends with it. */
-const ofStage = () => ({ rule: [], alone: false, low: new Map(), high: new Map(), set: new Map(), order: "", descending: false, col: [], range: "", changed: "" });
+const ofStage = () => ({
+  rule: [],
+  alone: false,
+  low: new Map(),
+  high: new Map(),
+  set: new Map(),
+  order: "",
+  descending: false,
+  col: [],
+  range: "",
+  changed: "",
+});
 
 /** The changes with what follows from them. */
 const whole = (changes) => (changes.stage && changes.stage !== state.stage ? { ...ofStage(), ...changes } : changes);
@@ -81,7 +92,16 @@ export function go(changes, { replace = false } = {}) {
 
 /** No filter but the stage. */
 export const NO_FILTERS = {
-  decision: "", rule: [], alone: false, language: "", source: "", host: "", url: "", text: "", low: new Map(), high: new Map(),
+  decision: "",
+  rule: [],
+  alone: false,
+  language: "",
+  source: "",
+  host: "",
+  url: "",
+  text: "",
+  low: new Map(),
+  high: new Map(),
 };
 
 /** Calls `listener(state, changed)` at each change; `changed(...names)` says whether one of these differs from before. */

@@ -4,13 +4,36 @@
  */
 import { el } from "./dom.js";
 
-/** The characters that `safe.py` takes out, but for lone surrogates, which no JSON of ours holds: here they are shown. */
-const CONTROLS =
-  /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\u{e0000}-\u{e007f}]/gu;
+/** The characters that `safe.py` takes out: here they are shown. */
+const CONTROLS = new RegExp(
+  "[\\u0000-\\u0008\\u000b-\\u001f\\u007f-\\u009f\\u00ad\\u061c\\u200b\\u200e\\u200f\\u2028-\\u202e\\u2060-\\u206f\\ufeff" +
+    "\\ufff9-\\ufffb\\ud800-\\udfff\\u{e0000}-\\u{e007f}]",
+  "gu",
+);
 const NAMES = {
-  0x1b: "ESC", 0x07: "BEL", 0x00: "NUL", 0x0d: "CR", 0x7f: "DEL", 0xad: "SHY", 0x61c: "ALM", 0x200b: "ZWSP", 0x200e: "LRM", 0x200f: "RLM",
-  0x2028: "LS", 0x2029: "PS", 0x202a: "LRE", 0x202b: "RLE", 0x202c: "PDF", 0x202d: "LRO", 0x202e: "RLO", 0x2060: "WJ", 0x2066: "LRI",
-  0x2067: "RLI", 0x2068: "FSI", 0x2069: "PDI", 0xfeff: "BOM",
+  0x1b: "ESC",
+  0x07: "BEL",
+  0x00: "NUL",
+  0x0d: "CR",
+  0x7f: "DEL",
+  0xad: "SHY",
+  0x61c: "ALM",
+  0x200b: "ZWSP",
+  0x200e: "LRM",
+  0x200f: "RLM",
+  0x2028: "LS",
+  0x2029: "PS",
+  0x202a: "LRE",
+  0x202b: "RLE",
+  0x202c: "PDF",
+  0x202d: "LRO",
+  0x202e: "RLO",
+  0x2060: "WJ",
+  0x2066: "LRI",
+  0x2067: "RLI",
+  0x2068: "FSI",
+  0x2069: "PDI",
+  0xfeff: "BOM",
 };
 /** More marks than this in one text only make the page slow: what comes behind is plain. */
 const MOST_MARKS = 5000;
@@ -20,7 +43,9 @@ const nameOf = (code) => NAMES[code] ?? hex(code);
 
 /** A text on one line without anything that acts, for places where no element can stand (titles, labels, attributes). */
 export const plain = (text) =>
-  String(text).replace(/\r\n|[\n\t]/g, " ").replace(CONTROLS, (control) => `[${nameOf(control.codePointAt(0))}]`);
+  String(text)
+    .replace(/\r\n|[\n\t]/g, " ")
+    .replace(CONTROLS, (control) => `[${nameOf(control.codePointAt(0))}]`);
 
 /** The nodes that show `text`; each occurrence of `search` stands in a `mark`. */
 export function nodes(text, search = "") {
@@ -55,7 +80,8 @@ function controls(text, budget) {
     shown.push(named(run[0]));
     place = run.index + run[0].length;
   }
-  if (place < clean.length) shown.push(document.createTextNode(budget.left > 0 ? clean.slice(place) : clean.slice(place).replace(CONTROLS, "�")));
+  if (place < clean.length)
+    shown.push(document.createTextNode(budget.left > 0 ? clean.slice(place) : clean.slice(place).replace(CONTROLS, "�")));
   return shown;
 }
 
@@ -70,7 +96,14 @@ function named(run) {
 
 /** The name of a rule or column, which may be broken behind `_`, `.`, `/` and `-`. */
 export const label = (name, properties = {}) =>
-  el("bdi", properties, String(name).split(/(?<=[_./-])/).flatMap((part, place) => [place > 0 && el("wbr"), nodes(part)]));
+  el(
+    "bdi",
+    properties,
+    String(name)
+      .split(/(?<=[_./-])/)
+      .flatMap((part, place) => [place > 0 && el("wbr"), nodes(part)]),
+  );
 
 /** A line of crawl text, isolated from the direction of what stands around it. */
-export const line = (text, search = "", properties = {}) => el("bdi", properties, ...nodes(String(text).replace(/\s+/g, " ").trim(), search));
+export const line = (text, search = "", properties = {}) =>
+  el("bdi", properties, ...nodes(String(text).replace(/\s+/g, " ").trim(), search));

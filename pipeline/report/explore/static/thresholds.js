@@ -18,12 +18,21 @@ let asking = false;
 let again = false;
 let answer = null;
 
-const inView = new IntersectionObserver((entries) => {
-  for (const entry of entries) if (entry.isIntersecting) sliders.find((slider) => slider.node === entry.target)?.load();
-}, { rootMargin: "200px" });
+const inView = new IntersectionObserver(
+  (entries) => {
+    for (const entry of entries) if (entry.isIntersecting) sliders.find((slider) => slider.node === entry.target)?.load();
+  },
+  { rootMargin: "200px" },
+);
 
 export function startThresholds() {
-  byId("thresholds").append(el("h2", {}, "Thresholds"), el("div", { id: "effect", class: "effect" }), el("div", { id: "changed" }), el("div", { id: "sliders", class: "sliders" }), el("div", { id: "fixed" }));
+  byId("thresholds").append(
+    el("h2", {}, "Thresholds"),
+    el("div", { id: "effect", class: "effect" }),
+    el("div", { id: "changed" }),
+    el("div", { id: "sliders", class: "sliders" }),
+    el("div", { id: "fixed" }),
+  );
   watch((state, changed) => {
     if (changed("stage")) build(state);
     if (changed("set", "stage")) follow(state);
@@ -38,8 +47,18 @@ function build(state) {
   sliders.forEach((slider) => forget(slider.chart));
   inView.disconnect();
   answer = null;
-  sliders = rulesByFired(stage).filter((rule) => rule.slider).map((rule) => new Slider(stage, rule, moved));
-  refill(byId("sliders"), sliders.map((slider) => slider.node), sliders.length === 0 && el("p", {}, "No rule of this stage has a threshold that is a number."));
+  sliders = rulesByFired(stage)
+    .filter((rule) => rule.slider)
+    .map((rule) => new Slider(stage, rule, moved));
+  refill(
+    byId("sliders"),
+    sliders.map((slider) => slider.node),
+  );
+  refill(
+    byId("effect"),
+    sliders.length === 0 &&
+      el("p", {}, "Nothing can be tried here: no rule of this stage has a threshold that can be moved without running it again."),
+  );
   sliders.forEach((slider) => inView.observe(slider.node));
   drawFixed(byId("fixed"), stage, moved);
 }
@@ -62,6 +81,7 @@ function moved(rule, given, done) {
 
 /** Asks what the thresholds keep; while an answer is on its way only the newest thresholds wait for the next question. */
 async function update() {
+  if (sliders.length === 0) return;
   if (asking) {
     again = true;
     return;
@@ -84,19 +104,49 @@ function draw() {
   sliders.forEach((slider) => slider.tell(rules.get(slider.rule.rule), member(answer.found, slider.rule.rule)));
   const { rows } = stageOf(current());
   const { before, after, gained, lost } = answer;
-  refill(byId("effect"),
-    el("p", { id: "kept-share", role: "status" }, "Kept ", el("b", {}, share(after.kept, rows)), ` of ${count(rows)} documents`,
-      live.size > 0 && ` (was ${share(before.kept, rows)}): ${count(before.kept)} → ${count(after.kept)}, ${roughly(before.characters)} → ${roughly(after.characters)} characters`),
+  refill(
+    byId("effect"),
+    el(
+      "p",
+      { id: "kept-share", role: "status" },
+      "Kept ",
+      el("b", {}, share(after.kept, rows)),
+      ` of ${count(rows)} documents`,
+      live.size > 0 && [
+        ` (was ${share(before.kept, rows)}): ${count(before.kept)} → ${count(after.kept)}, `,
+        `${roughly(before.characters)} → ${roughly(after.characters)} characters`,
+      ],
+    ),
     bar(after.kept / rows, "kept"),
-    el("p", { class: "row" },
-      toggle("gained", `${count(gained)} come back`, gained), toggle("lost", `${count(lost)} would go`, lost),
-      button("Recipe line", () => openRecipe(answer), { class: "strong", id: "recipe-open", disabled: live.size === 0, data: { key: "recipe" } }),
-      button("Reset", () => { last = null; go({ set: new Map(), changed: "" }); }, { disabled: live.size === 0, data: { key: "reset" } })));
+    el(
+      "p",
+      { class: "row" },
+      toggle("gained", `${count(gained)} come back`, gained),
+      toggle("lost", `${count(lost)} would go`, lost),
+      button("Recipe line", () => openRecipe(answer), {
+        class: "strong",
+        id: "recipe-open",
+        disabled: live.size === 0,
+        data: { key: "recipe" },
+      }),
+      button(
+        "Reset",
+        () => {
+          last = null;
+          go({ set: new Map(), changed: "" });
+        },
+        { disabled: live.size === 0, data: { key: "reset" } },
+      ),
+    ),
+  );
 }
 
 function toggle(which, label, number) {
   const pressed = current().changed === which;
-  const press = () => { go({ set: new Map(live), changed: pressed ? "" : which }); draw(); };
+  const press = () => {
+    go({ set: new Map(live), changed: pressed ? "" : which });
+    draw();
+  };
   return button(label, press, { "aria-pressed": String(pressed), disabled: number === 0 && !pressed, data: { key: which } });
 }
 

@@ -9,10 +9,20 @@ const visible = (text) => (text ?? "�").replaceAll(" ", "·").replaceAll("\n",
 export function tokens(found) {
   if (!found) return null;
   const pieces = found.pieces.map((piece, place) =>
-    el("span", { class: `token t${place % 2}`, title: `token ${count(found.first + place)}: number ${piece.id}, ${plain(visible(piece.text))}` }, nodes(visible(piece.text))));
+    el(
+      "span",
+      { class: `token t${place % 2}`, title: `token ${count(found.first + place)}: number ${piece.id}, ${plain(visible(piece.text))}` },
+      nodes(visible(piece.text)),
+    ),
+  );
   return [
     el("h3", {}, "Tokens ", el("span", { class: "soft" }, many(found.count, "token"))),
-    el("p", { class: "soft" }, `${found.split}, shard ${found.shard}, from place ${count(found.first)}`, found.count > pieces.length && `; the first ${count(pieces.length)} are shown`),
+    el(
+      "p",
+      { class: "soft" },
+      `${found.split}, shard ${found.shard}, from place ${count(found.first)}`,
+      found.count > pieces.length && `; the first ${count(pieces.length)} are shown`,
+    ),
     el("div", { class: "tokens", dir: "ltr", tabIndex: 0, role: "region", "aria-label": "Tokens" }, pieces),
   ];
 }

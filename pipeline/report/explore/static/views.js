@@ -3,7 +3,11 @@ import { byId, el, refill } from "./dom.js";
 import { stageOf } from "./run.js";
 import { link, watch } from "./state.js";
 
-const VIEWS = [["", "documents", "Documents"], ["thresholds", "thresholds", "Thresholds"], ["progress", "progress", "Progress"]];
+const VIEWS = [
+  ["", "documents", "Documents"],
+  ["thresholds", "thresholds", "Thresholds"],
+  ["progress", "progress", "Progress"],
+];
 
 export function startViews() {
   watch(draw);
@@ -11,8 +15,12 @@ export function startViews() {
 
 function draw(state) {
   const view = VIEWS.some(([name]) => name === state.view) ? state.view : "";
-  refill(byId("views"), VIEWS.map(([name, , label]) =>
-    el("a", { href: link({ view: name }), "aria-current": name === view ? "page" : null, data: { key: `view ${name}` } }, label)));
+  refill(
+    byId("views"),
+    VIEWS.map(([name, , label]) =>
+      el("a", { href: link({ view: name }), "aria-current": name === view ? "page" : null, data: { key: `view ${name}` } }, label),
+    ),
+  );
   for (const [name, part] of VIEWS) byId(part).hidden = name !== view;
   byId("filters").hidden = view !== "";
   document.body.dataset.view = view || "documents";

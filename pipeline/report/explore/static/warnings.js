@@ -10,10 +10,22 @@ const FIRST = 5;
 export function drawWarnings() {
   const sentences = run().warnings;
   const rest = sentences.slice(FIRST);
-  refill(byId("warnings"), sentences.length > 0 &&
-    el("section", { class: "warnings", "aria-label": "Warnings" },
-      el("b", {}, many(sentences.length, "warning")), items(sentences.slice(0, FIRST)),
-      rest.length > 0 && el("details", {}, el("summary", {}, many(rest.length, "other")), items(rest))));
+  refill(
+    byId("warnings"),
+    sentences.length > 0 &&
+      el(
+        "section",
+        { class: "warnings", "aria-label": "Warnings" },
+        el("b", {}, many(sentences.length, "warning")),
+        items(sentences.slice(0, FIRST)),
+        rest.length > 0 && el("details", {}, el("summary", {}, many(rest.length, "other")), items(rest)),
+      ),
+  );
 }
 
-const items = (some) => el("ul", {}, some.map((sentence) => el("li", {}, line(sentence))));
+const items = (some) =>
+  el(
+    "ul",
+    {},
+    some.map((sentence) => el("li", {}, line(sentence))),
+  );

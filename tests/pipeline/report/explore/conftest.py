@@ -1,21 +1,38 @@
-"""One Chromium and one server of the small run for the explorer's page."""
+"""One Chromium and one server of the small run for all tests of the explorer's page."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
-from browser import browser
-from explored import explored
+from browser import Seen, browser, opened
+from explored import decisions, explored
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Any]:
     with browser() as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def address(run_folder: Path) -> Iterator[str]:
     with explored(run_folder) as served:
         yield served
+
+
+@pytest.fixture(scope="package")
+def decided(run_folder: Path) -> pd.DataFrame:
+    """The filter stage's report."""
+    return decisions(run_folder)
+
+
+@pytest.fixture
+def seen(chromium: Any, address: str) -> Iterator[Seen]:
+    """The page as it opens; whatever a test did, it said nothing on the console and asked nobody else."""
+    with opened(chromium, address) as seen:
+        seen.page.wait_for_selector("#list tr")
+        yield seen
+        assert seen.console == []
+        assert [url for url in seen.requests if not url.startswith(address)] == []

@@ -1,70 +1,15 @@
-"""The explorer's page in Chromium: what it shows against pandas and the API, the keyboard, links, hostile text."""
+"""The explorer's page in Chromium: what it shows against pandas and the API, and hostile text."""
 
-import json
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import pandas as pd
-import pyarrow.parquet as pq
-import pytest
-from browser import PHONE, Seen, needs_chromium, opened
+from browser import Seen, needs_chromium, opened
 from built_run import HOSTILE, HOSTILE_URL
+from explored import answer, expect_counts, fired, only
 from waiting import until
 
 pytestmark = needs_chromium
-
-
-@pytest.fixture(scope="session")
-def decided(run_folder: Path) -> pd.DataFrame:
-    """The filter stage's report."""
-    report = pd.concat([pq.read_table(path).to_pandas() for path in sorted((run_folder / "filter/report").iterdir())], ignore_index=True)
-    return report.assign(host=report["url"].str.extract("//([^/]+)/", expand=False))
-
-
-@pytest.fixture
-def seen(chromium: Any, address: str) -> Iterator[Seen]:
-    """The page as it opens; whatever a test did, it said nothing on the console and asked nobody else."""
-    with opened(chromium, address) as seen:
-        seen.page.wait_for_selector("#list tr")
-        yield seen
-        assert seen.console == []
-        assert [url for url in seen.requests if not url.startswith(address)] == []
-
-
-def answer(address: str, path: str) -> Any:
-    with urlopen(f"{address}api/{path}") as response:
-        return json.load(response)
-
-
-def fired(decided: pd.DataFrame, *rules: str) -> pd.Series:
-    return decided["failed"].map(lambda failed: set(rules) <= set(failed))
-
-
-def only(decided: pd.DataFrame, rule: str) -> pd.Series:
-    return decided["failed"].map(lambda failed: list(failed) == [rule])
-
-
-def expect_counts(page: Any, decided: pd.DataFrame, wanted: pd.Series) -> None:
-    """The sentence over the list, the listed keys and the counts of rules are those of the rows that are wanted."""
-    rows = decided[wanted]
-    until(
-        page,
-        f"document.getElementById('count').textContent.startsWith('{len(rows)} document') && "
-        "!document.querySelector('[aria-busy]') && document.documentElement.dataset.busy === 'false'",
-    )
-    said = page.inner_text("#count")
-    if len(rows):
-        share = "100.0 %" if rows["kept"].all() else f"{rows['kept'].mean():.1%}".replace("%", " %")
-        assert f"{share} of them kept" in said
-    listed = page.eval_on_selector_all("#list tr", "rows => rows.map(row => Number(row.dataset.doc.split('/')[1]))")
-    assert sorted(listed) == sorted(rows.index)[: len(listed)] and len(listed) == min(50, len(rows))
-    counts = {rule: (int(fired(rows, rule).sum()), int(only(rows, rule).sum())) for rule in ("short", "symbols", "language")}
-    for rule, (both, alone) in counts.items():
-        shown = page.locator("#rule-list li", has=page.get_by_text(rule, exact=True)).locator(".number").inner_text()
-        assert shown == f"{both} ({alone})"
 
 
 def test_filters_give_the_counts_of_the_report(seen: Seen, decided: pd.DataFrame) -> None:
@@ -184,7 +129,9 @@ def test_a_document_opens_with_its_text_values_copies_and_tokens(seen: Seen, dec
     assert [line.split(" failed")[0] for line in failed] == ["✗ filter: short", "✗ filter: symbols"]
     assert "words is 3; it drops when that is below 20" in failed[0]
     page.locator(".stage summary", has_text="filter").click()
-    values = page.eval_on_selector_all(".stage[open] .values tbody tr", "rows => rows.map(row => [...row.cells].map(cell => cell.innerText))")
+    values = page.eval_on_selector_all(
+        ".stage[open] .values tbody tr", "rows => rows.map(row => [...row.cells].map(cell => cell.innerText))"
+    )
     assert ["symbol_ratio", str(row["symbol_ratio"]), "✗ symbols failed: drops when it is above 0.1"] in values
     assert page.locator("#list tr[aria-current]").get_attribute("data-doc") == f"filter/{number}"
 
@@ -218,59 +165,6 @@ def test_hostile_text_is_shown_and_does_nothing(seen: Seen, decided: pd.DataFram
     assert dialogs == []
 
 
-def test_back_forward_and_links_bring_a_view_again(seen: Seen, chromium: Any, decided: pd.DataFrame) -> None:
-    page = seen.page
-    page.get_by_label(re.compile("^dropped")).check()
-    page.get_by_label(re.compile("^short")).check()
-    expect_counts(page, decided, fired(decided, "short"))
-    page.locator("#list a").first.click()
-    page.wait_for_selector("#document .text")
-    with opened(chromium, page.url) as other:
-        expect_counts(other.page, decided, fired(decided, "short"))
-        other.page.wait_for_selector("#document .text")
-        assert other.page.get_by_label(re.compile("^short")).is_checked()
-    page.go_back()
-    page.wait_for_selector("#document .guide")
-    page.go_back()
-    expect_counts(page, decided, ~decided["kept"])
-    assert not page.get_by_label(re.compile("^short")).is_checked()
-    page.go_forward()
-    expect_counts(page, decided, fired(decided, "short"))
-
-
-def test_the_keyboard_is_enough(seen: Seen, decided: pd.DataFrame) -> None:
-    page = seen.page
-
-    def focused() -> str:
-        return str(page.evaluate("document.activeElement.dataset.doc ?? document.activeElement.id"))
-
-    for key, place in (("j", 0), ("j", 1), ("ArrowDown", 2), ("k", 1)):
-        page.keyboard.press(key)
-        until(page, f"document.activeElement.dataset.doc === 'filter/{place}'")
-    page.keyboard.press("Enter")
-    page.wait_for_selector("#document .text")
-    assert focused() == "filter/1"  # the list is drawn anew, and the focus is where it was
-    page.keyboard.press("Escape")
-    page.wait_for_selector("#document .guide")
-    page.keyboard.press("/")
-    until(page, "document.activeElement.id === 'text'")
-    page.keyboard.type("word30x0 j?")
-    assert page.input_value("#text") == "word30x0 j?"  # in a box, letters are letters
-    page.keyboard.press("Escape")
-    page.keyboard.press("?")
-    assert page.locator("#help").is_visible()
-    page.keyboard.press("Escape")
-    page.keyboard.press("t")
-    page.wait_for_selector("#thresholds:not([hidden])")
-    page.keyboard.press("t")
-    reached = set()
-    page.evaluate("document.body.focus(), document.activeElement.blur()")
-    for _ in range(60):
-        page.keyboard.press("Tab")
-        reached.add(focused())
-    assert {"skip", "theme", "help-open", "decision-", "url", "text", "alone"} <= reached
-
-
 def test_a_search_in_the_texts_marks_hits_and_goes_on(seen: Seen, decided: pd.DataFrame) -> None:
     page = seen.page
     page.fill("#text", "x2 ")
@@ -286,19 +180,6 @@ def test_a_search_in_the_texts_marks_hits_and_goes_on(seen: Seen, decided: pd.Da
     assert "1 of 1" in page.inner_text(".hits")
 
 
-def test_a_newcomer_finds_the_rule_a_page_and_the_change(seen: Seen, decided: pd.DataFrame) -> None:
-    page = seen.page
-    guide = page.locator("#document .guide")
-    page.wait_for_selector(".examples a")
-    assert "short removed most of filter: 5 documents (8.9 %), 4 of them alone." in guide.inner_text()
-    alone = decided.index[only(decided, "short")]
-    guide.get_by_role("button", name="All 4").click()
-    expect_counts(page, decided, decided.index.isin(alone))
-    page.locator("#list a").first.click()
-    page.get_by_role("button", name="Move the threshold").click()
-    until(page, "document.activeElement.getAttribute('aria-label') === 'Threshold of short'")
-
-
 def test_what_the_server_refuses_is_a_sentence(chromium: Any, address: str) -> None:
     with opened(chromium, f"{address}#stage=filter&rule=nope") as seen:
         seen.page.wait_for_selector("#error:not([hidden])")
@@ -309,45 +190,3 @@ def test_what_the_server_refuses_is_a_sentence(chromium: Any, address: str) -> N
     with opened(chromium, f"{address}#stage=<b>x&low.words=many&view=nothing") as seen:
         seen.page.wait_for_selector("#list tr")
         assert "There is no report of a stage <b>x here: this is filter." in seen.page.inner_text("#error")
-
-
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_axe_finds_nothing(chromium: Any, address: str, decided: pd.DataFrame, theme: str) -> None:
-    from axe_playwright_python.sync_playwright import Axe
-
-    options = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
-    number = decided.index[decided["url"] == HOSTILE_URL][0]
-    with opened(
-        chromium, f"{address}#stage=filter&decision=dropped&rule=short&col=words&doc=filter/{number}", theme=theme, bypass_csp=True
-    ) as seen:
-        for view in ("", "thresholds", "progress"):
-            if view:
-                seen.page.locator("#views a", has_text=view.title()).click()
-            seen.page.wait_for_selector({"": "#list tr", "thresholds": ".slider .chart[data-drawn]", "progress": "#progress td"}[view])
-            found = Axe().run(seen.page, options=options).response["violations"]
-            assert [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in found] == []
-    assert seen.console == []
-
-
-def test_a_phone_scrolls_only_up_and_down(chromium: Any, address: str, decided: pd.DataFrame) -> None:
-    number = decided.index[decided["url"] == HOSTILE_URL][0]
-    with opened(chromium, f"{address}#stage=filter&doc=filter/{number}", size=PHONE, is_mobile=True, has_touch=True) as seen:
-        for view in ("Documents", "Thresholds", "Progress"):
-            seen.page.locator("#views a", has_text=view).click()
-            seen.page.wait_for_selector(f"#{view.lower()}:not([hidden])")
-            seen.page.wait_for_selector("#document .text")
-            assert seen.page.evaluate("document.documentElement.scrollWidth") <= PHONE[0]
-        seen.page.locator("#views a", has_text="Documents").click()
-        seen.page.locator("#filters summary").first.click()
-        seen.page.get_by_label(re.compile("^dropped")).check()
-        until(seen.page, "document.getElementById('count').textContent.startsWith('11 ')")
-
-
-def test_the_theme_can_be_chosen_and_stays(seen: Seen) -> None:
-    page, shade = seen.page, "getComputedStyle(document.body).backgroundColor"
-    light = page.evaluate(shade)
-    page.select_option("#theme", "dark")
-    assert page.evaluate(shade) != light
-    page.reload()
-    page.wait_for_selector("#list tr")
-    assert page.evaluate(shade) != light and page.input_value("#theme") == "dark"

@@ -1,0 +1,159 @@
+"""Checks a run against its manifests: every file's size and hash, every row, and the way of the ids through all stages.
+
+Nothing stops at the first fault; each is a sentence. Who changes a file and the manifest beside it is found out by the next stage, whose
+tasks wrote down the hashes of what they read.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from corpusmill.pipeline.config import config_digest
+from corpusmill.pipeline.errors import CorpusmillError
+from corpusmill.pipeline.manifest import MANIFEST, TRIAL, Manifest, TaskRow
+from corpusmill.pipeline.recipe import STAGES
+from corpusmill.pipeline.report.whole.rows import row_faults
+from corpusmill.pipeline.report.whole.tokens import token_faults
+from corpusmill.pipeline.run import plan_of_existing
+from corpusmill.pipeline.runner import DATA_STAGES, WORKING
+from corpusmill.pipeline.shards import OutputFile
+from corpusmill.pipeline.storage import TEMPORARY, Storage
+
+THREADS = 2
+PIECE = 1 << 22
+
+
+@dataclass
+class StageCheck:
+    """What was looked at in one stage, and a sentence for each fault. `notes` are no faults."""
+
+    name: str
+    tasks: int = 0
+    files: int = 0
+    bytes: int = 0
+    rows: int = 0
+    faults: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def verify(folder: str) -> list[StageCheck]:
+    """Checks every stage that a run has. Raises InputError where `folder` is no run."""
+    run = Storage(folder)
+    plan = plan_of_existing(folder)
+    manifests: dict[str, Manifest] = {}
+    broken: set[str] = set()
+    checks = []
+    for name in STAGES:
+        check = StageCheck(name)
+        manifest = _manifest(run.child(name), check)
+        if manifest is not None and manifest.tasks:
+            manifests[name] = manifest
+            broken |= _check_stage(run, name, manifests, broken, check)
+            section = plan.sections.get(name)
+            if manifest.complete and section is not None and all(task.config != config_digest(section) for task in manifest.rows()):
+                check.faults.append(f"{run.path('run.json')}: its section {name} is not the one that the stage was finished with.")
+        elif not check.faults:
+            if name in plan.sections:
+                check.notes.append("has not run yet.")
+            else:
+                continue
+        checks.append(check)
+    return checks
+
+
+def _manifest(storage: Storage, check: StageCheck) -> Manifest | None:
+    try:
+        return Manifest(storage, read_only=True)
+    except (CorpusmillError, OSError, ValueError, KeyError, TypeError) as error:
+        check.faults.append(f"{storage.path(MANIFEST)}: can't be read: {error}")
+        return None
+
+
+def _check_stage(run: Storage, name: str, manifests: dict[str, Manifest], before: set[str], check: StageCheck) -> set[str]:
+    """`before` are the files of earlier stages that are not what was written; returns those of this one. Their tables are not read."""
+    storage, manifest = run.child(name), manifests[name]
+    tasks = manifest.rows() if manifest.complete else [manifest.tasks[task] for task in sorted(manifest.tasks)]
+    check.tasks = len(tasks)
+    if not manifest.complete:
+        check.notes.append(f"not finished (tasks done: {len(tasks):,}), so only what is done was checked.")
+    broken = _check_files(storage, [output for task in tasks for output in task.outputs], check)
+    check.faults += [f"{storage.path(path)}: no task of the manifest names this file." for path in _orphans(storage, manifest)]
+    check.faults += list(_changed_inputs(run, tasks, manifests))
+    whole = [task for task in tasks if not any(f"{name}/{output.path}" in broken for output in task.outputs)]
+    documents = _documents_before(name, manifests)
+    if name in DATA_STAGES:
+        check.rows = sum(task.rows_in for task in whole if any(output.path.startswith("report/") for output in task.outputs))
+        check.faults += list(row_faults(run, name, whole, before))
+    if name in (*DATA_STAGES, "tokens") and manifest.complete:
+        check.faults += [f"{run.path(path)}: no task of {name} has read these documents." for path in _not_read(documents, tasks)]
+    if name == "tokens" and manifest.complete and not broken and not before.intersection(documents):
+        check.faults += list(token_faults(run, documents))
+    return broken
+
+
+def _check_files(storage: Storage, outputs: list[OutputFile], check: StageCheck) -> set[str]:
+    """Whether each file is the one that was written; the paths (from the run) of those that are not."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        faults = list(pool.map(lambda output: _file_fault(storage, output), outputs))
+    check.files, check.bytes = len(outputs), sum(output.bytes for output in outputs)
+    check.faults += [fault for fault in faults if fault]
+    stage = storage.root.rpartition("/")[2]
+    return {f"{stage}/{output.path}" for output, fault in zip(outputs, faults, strict=True) if fault}
+
+
+def _file_fault(storage: Storage, output: OutputFile) -> str:
+    path = storage.path(output.path)
+    size = storage.size(output.path)
+    if size != output.bytes:
+        what = "missing" if size < 0 else f"of {size:,} bytes"
+        return f"{path}: this file is {what}, and the manifest says {output.bytes:,} bytes."
+    sha256 = hashlib.sha256()
+    try:
+        with storage.open_read(output.path) as file:
+            while piece := file.read(PIECE):
+                sha256.update(piece)
+    except OSError as error:
+        return f"{path}: can't be read ({error})."
+    return "" if sha256.hexdigest() == output.sha256 else f"{path}: this file is not the one that was written (its sha256 differs)."
+
+
+def _orphans(storage: Storage, manifest: Manifest) -> Iterator[str]:
+    """Files of a finished stage that none of its tasks has written; while a stage works there may be some."""
+    if not manifest.complete:
+        return
+    named = {output.path for task in manifest.tasks.values() for output in task.outputs} | {MANIFEST}
+    for path in storage.list_files():
+        if path not in named and not path.startswith((*WORKING, TRIAL)) and not path.rpartition("/")[2].startswith(TEMPORARY):
+            yield path
+
+
+def _changed_inputs(run: Storage, tasks: list[TaskRow], manifests: dict[str, Manifest]) -> Iterator[str]:
+    """Files of earlier stages (or phases) that are not those that the tasks have read."""
+    written = {f"{stage}/{o.path}": o.sha256 for stage, m in manifests.items() for task in m.tasks.values() for o in task.outputs}
+    seen = set()
+    for task in tasks:
+        for ref in task.inputs:
+            stage = ref.path.partition("/")[0]
+            if stage not in manifests or ref.path in seen:
+                continue
+            seen.add(ref.path)
+            if ref.path not in written:
+                yield f"{run.path(ref.path)}: the task {task.task} has read this file, and no task has written it."
+            elif written[ref.path] != ref.fingerprint:
+                yield f"{run.path(ref.path)}: the task {task.task} has read another content than the manifest of {stage} says."
+
+
+def _documents_before(name: str, manifests: dict[str, Manifest]) -> list[str]:
+    """The document shards (paths from the run) of the nearest data stage before."""
+    order = list(STAGES)
+    before = next((stage for stage in reversed(order[: order.index(name)]) if stage in DATA_STAGES and stage in manifests), None)
+    if before is None:
+        return []
+    return [f"{before}/{output.path}" for task in manifests[before].rows() for output in task.outputs if output.path.startswith("data/")]
+
+
+def _not_read(documents: list[str], tasks: list[TaskRow]) -> list[str]:
+    """Those of the document shards that no task has read."""
+    read = {ref.path for task in tasks for ref in task.inputs}
+    return [path for path in documents if path not in read]
