@@ -87,6 +87,8 @@ def why(folder: str, document: str, console: Console, in_texts: bool = False, fo
     if not stages:
         raise InputError(f"{folder}: no stage of this run has a report yet.")
     ids, passages = _search(reader, stages, document, in_texts)
+    if passages is not None:
+        _tell_outcomes(run, stages, passages)
     stories = [story for id_ in ids if (story := _story(run, stages, id_)) is not None]
     pages = [story for story in stories if not story.holds_no_page] or stories
     notes = _notes(reader, [story for story in stories if story not in pages], pages)
@@ -111,6 +113,21 @@ def _search(reader: RunReader, stages: list[str], document: str, in_texts: bool)
     if passages is None or not passages.holders:
         raise not_found(reader, stages, document)
     return ([passages.holders[0].id] if passages.count == 1 else []), passages
+
+
+def _tell_outcomes(run: Run, stages: list[str], passages: Passages) -> None:
+    """Says of each holder whether it is kept to the end, or in which stage it was dropped by which rules."""
+    holders = passages.holders or []
+    for stage in stages:
+        rows = table_rows(run, f"{stage}_report", stage, REPORT.names) if f"{stage}_report" in run.tables else None
+        if rows is not None:
+            rows.add("list_contains(?, id)", [holder.id for holder in holders])
+            found = {row["id"]: row for row in rows.read(("id", "kept", "failed"), " ORDER BY kept", 0)}  # of equal ids the kept one
+            for holder in holders:
+                row = found.get(holder.id)
+                if row is not None:
+                    rules = safe_line(", ".join(row["failed"] or []), 200)
+                    holder.outcome = f"kept by {stage}" if row["kept"] else f"dropped by {stage}: {rules}"
 
 
 def _as_json(passages: Passages | None) -> dict[str, Any] | None:
@@ -191,7 +208,6 @@ def _text(run: Run, id_: str, told: list[Told]) -> str:
     kept = {one.stage for one in told if one.row.get("kept")}
     for stage in ("dedup", "filter", "ingest"):
         if stage in kept and f"{stage}_documents" in run.tables:
-            texts = run.reader.texts(stage, [id_], 4 * TEXT)
-            if texts:
-                return texts[id_]
+            for row in _rows(run, f"{stage}_documents", id_, ("text",)):
+                return (row["text"] or "")[: 4 * TEXT]
     return ""

@@ -26,15 +26,16 @@ SPACE = r"[\t-\r\x{1c}-\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{202
 AROUND = 60
 
 
-@dataclass(frozen=True)
+@dataclass
 class Holder:
-    """A document that holds a passage: some of its text before it, the passage as it stands there, and some after."""
+    """A document that holds a passage: some of its text before it, the passage as it stands there, and some after; what became of it."""
 
     id: str
     url: str | None
     before: str
     passage: str
     after: str
+    outcome: str = ""
 
 
 @dataclass
@@ -150,7 +151,9 @@ def _holder(row: dict[str, Any], words: list[str]) -> Holder:
     text = row["text"]
     place = re.search(r"\s+".join(map(re.escape, words)), text)
     begin, end = place.span() if place else (0, 0)
-    return Holder(row["id"], row["url"], text[max(0, begin - AROUND) : begin], text[begin:end], text[end : end + AROUND])
+    before, after = text[max(0, begin - AROUND) : begin], text[end : end + AROUND]
+    before, after = "…" * (begin > AROUND) + before, after + "…" * (end + AROUND < len(text))
+    return Holder(row["id"], row["url"], before, text[begin:end], after)
 
 
 def not_found(reader: RunReader, stages: list[str], document: str, offered: list[str] | None = None) -> InputError:
@@ -162,5 +165,5 @@ def not_found(reader: RunReader, stages: list[str], document: str, offered: list
     if offered:
         return InputError(f"{said}; there is {', '.join(safe_line(url, 300) for url in offered)}.")
     if is_text(document):
-        return InputError(f"{said}, and no text holds it (corpusmill inspect {root} --limit 5 shows some documents).")
+        return InputError(f"{said}, and no text holds it (capitals count; corpusmill inspect {root} --limit 5 shows some documents).")
     return InputError(f"{said} (corpusmill inspect {root} --limit 5 shows some documents; --text looks for it in texts).")

@@ -34,7 +34,7 @@ def show_passages(run: str, passages: Passages, listed: int, console: Console) -
     for place, holder in enumerate(holders, 1):
         head = f"{place:>2}. {safe_line(holder.url or '(no URL)', 300)}"
         console.print(Text(head))
-        console.print(_indented(Text(f"id {safe_line(holder.id, 40)}", style="dim"), 4))
+        console.print(_indented(Text(f"id {safe_line(holder.id, 40)}, {safe_line(holder.outcome, 300)}", style="dim"), 4))
         console.print(_indented(_snippet(holder), 4))
     if passages.count > listed:
         console.print(Text(f"and {passages.count - listed:,} more (a longer passage finds fewer).", style="dim"))
@@ -114,9 +114,8 @@ def _show_change(change: Change, console: Console) -> None:
     if change.command:
         console.print(Text("  to keep it: ") + Text(safe_line(change.command, 4000), style="cyan"), soft_wrap=True)
     if change.others is not None:
-        others = {0: "which keeps no other document of this run", 1: "which keeps 1 more document"}
-        said = others.get(change.others, f"which keeps {change.others:,} more documents")
-        console.print(_indented(Text(f"{said} (--dry-run says more, and changes nothing)", style="dim"), 4))
+        others = {0: "no other document of this run", 1: "1 more document"}.get(change.others, f"{change.others:,} more documents")
+        console.print(_indented(Text(f"which brings back {others}, too; with --dry-run it says so and changes nothing", style="dim"), 4))
     for key, value in change.settings.items() if not change.command else ():
         console.print(_indented(Text(f"to keep it: {safe_line(key, 120)}: {safe_line(str(value), 200)}"), 2))
     for sentence in change.sentences:

@@ -105,6 +105,10 @@ def test_a_passage_of_one_document_is_explained(run_folder: Path, passage: str) 
 def test_a_passage_of_several_is_a_list(run_folder: Path) -> None:
     text = explain(run_folder, "word2")
     assert "10 documents hold this text" in text and " 10. http://" in text
+    assert text.count("kept by tokens") == 10
+    assert "dropped by filter: short, symbols" in explain(run_folder, "word14x0") and "dropped by dedup: near" in explain(
+        run_folder, "word41x"
+    )
     assert "ingest: kept" not in text and f"corpusmill why {run_folder} ID" in text
     assert "no text holds it" in refused(run_folder, "word14x1 word14x0")
 
