@@ -18,7 +18,7 @@ def funnel_figure(rows: list[FunnelRow], steps: list[Step]) -> Figure:
 
 
 def lengths_figure(sets: list[Lengths]) -> Figure:
-    """Documents of each length, before and after each stage, on a logarithmic axis. Each outline is a stack of its own: none is on another."""
+    """Documents of each length, before and after each stage, on a logarithmic axis; each outline is a stack of its own."""
     counts = [each.bins().tolist() for each in sets]
     filled = [place for bins in counts for place, count in enumerate(bins) if count]
     first, last = (min(filled), max(filled) + 1) if filled else (0, 1)
