@@ -42,9 +42,9 @@ class Search:
     def done(self) -> bool:
         return self.searched >= len(self.rows)
 
-    def go_on(self, wanted: int, budget: float = BUDGET) -> None:
+    def go_on(self, wanted: int) -> None:
         """Searches until there are `wanted` hits, all is searched, or the time is over (row groups are searched whole)."""
-        deadline = time.monotonic() + budget
+        deadline = time.monotonic() + BUDGET
         with self.lock:
             while not self.done and len(self.hits) < wanted and time.monotonic() < deadline:
                 for searched, hits in _POOL.map(self._search_group, self._next_groups()):
@@ -53,7 +53,8 @@ class Search:
 
     def _next_groups(self) -> list[tuple[int, npt.NDArray[np.int64]]]:
         """The next row groups of texts, and the rows of the report whose texts lie in each."""
-        found, begin, positions = [], self.searched, self.texts.positions
+        found = list[tuple[int, npt.NDArray[np.int64]]]()
+        begin, positions = self.searched, self.texts.positions
         while begin < len(self.rows) and len(found) < THREADS:
             group = self.texts.group(int(positions[self.rows[begin]]))
             first, end = self.texts.groups[group][0], self.texts.end(group)

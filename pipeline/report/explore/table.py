@@ -97,12 +97,12 @@ class StageTable:
     # ---- DuckDB -------------------------------------------------------------------------------------
 
     @contextmanager
-    def cursor(self, limit: float | None = LIMIT) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A cursor of this thread's own, which is interrupted when it takes too long (`limit`, seconds)."""
+    def cursor(self, timed: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A cursor of this thread's own; where it is `timed`, it is interrupted after `LIMIT` seconds."""
         cursor = self.connection.cursor()
-        timer = threading.Timer(limit or 0, cursor.interrupt)
+        timer = threading.Timer(LIMIT, cursor.interrupt)
         timer.daemon = True
-        if limit is not None:
+        if timed:
             timer.start()
         try:
             yield cursor
