@@ -189,7 +189,10 @@ def _rewrite(run: RunBuilder, folder: Path) -> None:
 
 def test_what_is_printed(run_folder: Path, stricter: Path) -> None:
     text = printed(run_folder, stricter, stage="filter")
-    assert "A keeps 45 documents, B 39 (-13.3%); they decide differently about 6 (of the stage filter)." in " ".join(text.split())
+    assert (
+        "A keeps 45 documents, B 39 (-13.3%) (of the stage filter). Of 56 that both have seen, they decide differently about 6."
+        in " ".join(text.split())
+    )
     lines = [line.split() for line in text.splitlines()]
     assert ["kept", "by", "A", "only", "6", "10.7%"] in [line[:6] for line in lines]
     assert ["filter.thresholds.short", "20", "40"] in lines and ["versions.corpusmill", "0", "1"] in lines
