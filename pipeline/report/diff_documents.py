@@ -114,7 +114,7 @@ def _chains(runs: dict[str, Run], stage: str | None) -> dict[str, list[str]]:
 
 def _match(pair: Pair) -> None:
     for side in SIDES:
-        pair.read(side, lambda side=side: f"CREATE OR REPLACE TABLE raw_{side} AS {_fates(pair, side)}")  # type: ignore[misc]
+        _read_fates(pair, side)
         pair.query(numbered(f"raw_{side}", f"fate_{side}", "kept DESC, level DESC, len(failed), array_to_string(failed, ',')"))
         pair.query(f"DROP TABLE raw_{side}")
     pair.query(
@@ -122,6 +122,10 @@ def _match(pair: Pair) -> None:
         "a.level AS level_a, b.level AS level_b, a.characters AS characters_a, b.characters AS characters_b "
         "FROM fate_a a FULL JOIN fate_b b ON a.id = b.id AND a.copy = b.copy"
     )
+
+
+def _read_fates(pair: Pair, side: str) -> None:
+    pair.read(side, lambda: f"CREATE OR REPLACE TABLE raw_{side} AS {_fates(pair, side)}")
 
 
 def _fates(pair: Pair, side: str) -> str:
@@ -170,12 +174,14 @@ def _outcome(kept_a: bool | None, kept_b: bool | None) -> str:
     return {(True, True): "both", (True, False): "only_a", (False, True): "only_b", (False, False): "neither"}[kept_a, kept_b]
 
 
+def _read_tokens(pair: Pair, side: str) -> None:
+    pair.read(side, lambda: f"CREATE OR REPLACE TABLE raw_tokens AS SELECT id, tokens FROM {pair.scan(side, 'tokens_report')}")
+
+
 def _count_tokens(pair: Pair, counts: dict[str, Counts]) -> None:
     """Adds the tokens of what the first run keeps, or, where it does not, the second: each with its own tokenizer."""
     for side in SIDES:
-        pair.read(
-            side, lambda side=side: f"CREATE OR REPLACE TABLE raw_tokens AS SELECT id, tokens FROM {pair.scan(side, 'tokens_report')}"
-        )  # type: ignore[misc]
+        _read_tokens(pair, side)
         pair.query(numbered("raw_tokens", f"tokens_{side}", "tokens DESC"))
         pair.query("DROP TABLE raw_tokens")
         sql = f"SELECT kept_a, kept_b, sum(tokens) FROM matched JOIN tokens_{side} USING (id, copy) WHERE kept_{side} GROUP BY ALL"
