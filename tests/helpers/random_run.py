@@ -38,10 +38,11 @@ def _page(rng: np.random.Generator, number: int) -> dict[str, Any]:
     host = HOSTS[int(rng.integers(40)) // (1 + int(rng.integers(4)))]
     url = None if number % 97 == 0 else f"https://user@{host}:8080/page?{number}" if number % 5 else f"http://{host}"
     text = "x" * int(10 ** rng.uniform(0, 3.5))
+    ratio = None if rng.random() < 0.1 else float("nan") if rng.random() < 0.1 else 0.0 if host == "host7.test" else rng.random()
     return {
         "id": document_id(url, f"{number % (4000 - 40)}".encode()), "url": url, "source": f"crawl-{number % 3}.warc.gz", "text": text,
         "status": 404 if rng.random() < 0.1 else 200, "words": int(rng.integers(0, 100)),
-        "ratio": None if rng.random() < 0.1 else float(np.nan) if rng.random() < 0.1 else float(0 if host == "host7.test" else rng.random()),
+        "ratio": ratio,
         "score": float(np.round(rng.random(), 1)), "language": str(rng.choice(["en", "de", "fr", HOSTILE])),
         "pii_emails": int(rng.poisson(0.1)), "pii_phones": int(rng.poisson(0.02)),
     }  # fmt: skip
@@ -50,7 +51,7 @@ def _page(rng: np.random.Generator, number: int) -> dict[str, Any]:
 def _ingest(number: int, pages: list[dict[str, Any]]) -> dict[str, pa.Table]:
     rows = [
         {**page, "kept": page["status"] == 200, "failed": [] if page["status"] == 200 else ["status"], "chars_in": 3 * len(page["text"]),
-         "chars_out": len(page["text"]) * (page["status"] == 200), "reason": None if page["status"] == 200 else "404 <b>", "encoding": "utf-8",
+         "chars_out": len(page["text"]) * (page["status"] == 200), "reason": "404 <b>", "encoding": "utf-8",
          "encoding_claimed": ("utf-8", "UTF8", None)[len(page["text"]) % 3], "record_type": "response"}
         for page in pages
     ]  # fmt: skip

@@ -36,6 +36,15 @@ function load(state) {
   });
 }
 
+/** Closes the document; the focus goes to its row in the list. */
+export function closeDocument() {
+  const { doc } = current();
+  go({ doc: "" });
+  const row = [...document.querySelectorAll("#list .opener")].find((node) => node.dataset.doc === doc);
+  row?.focus();
+  row?.scrollIntoView({ block: "nearest" });
+}
+
 function draw() {
   const here = shown.stages.find((stage) => stage.name === current().doc.split("/")[0]);
   refill(
@@ -50,7 +59,7 @@ function draw() {
         here && [verdict(here.kept), ` by ${here.name} · `],
         el("code", {}, line(shown.id)),
         " ",
-        button("Close", () => go({ doc: "" }), { data: { key: "close" }, "aria-label": "Close the document" }),
+        button("Close", closeDocument, { data: { key: "close" }, "aria-label": "Close the document" }),
       ),
     ),
     failures(shown.stages),
@@ -74,11 +83,11 @@ function text() {
       "h3",
       {},
       "Text ",
-      el(
-        "span",
-        { class: "soft" },
-        `${many([...shown.text].length, "character")}${shown.cut ? " of its beginning; the rest is left out here" : ""}`,
-      ),
+      el("span", { class: "soft" }, [
+        many([...shown.text].length, "character"),
+        shown.cut && " of its beginning; the rest is left out here",
+        `, as ${shown.text_of} wrote it`,
+      ]),
     ),
     words && hits(marks),
     el("div", { class: "text", dir: "auto", tabIndex: 0, role: "region", "aria-label": "Text of the document" }, body),
@@ -99,7 +108,7 @@ function hits(marks) {
   return el(
     "p",
     { class: "hits" },
-    marks.length ? button("Next hit", next, { data: { key: "next hit" } }) : "No hit in what is shown:",
-    said,
+    marks.length ? button("Next hit", next, { data: { key: "next hit" } }) : "No hit in what is shown.",
+    marks.length > 0 && said,
   );
 }

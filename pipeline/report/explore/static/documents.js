@@ -137,7 +137,7 @@ function counted() {
 function searched() {
   if (!found.search) return null;
   const { searched: done, of, cursor } = found.search;
-  const words = `${count(done)} of ${many(of, "text")} searched`;
+  const words = `${count(done)} of ${many(of, "text")} searched${current().order ? ", in the order of the crawl" : ""}`;
   if (!cursor) return `${words}: that is all.`;
   const busy = found.rows.length < PAGE;
   return [

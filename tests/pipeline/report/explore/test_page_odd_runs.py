@@ -102,6 +102,39 @@ def test_a_run_that_is_half_done_or_damaged_opens_with_its_warnings(chromium: An
         assert seen.console == []
 
 
+def test_ten_thousand_rules_that_all_fired(chromium: Any, tmp_path: Path) -> None:
+    run = RunBuilder(tmp_path / "run")
+    names = [f"rule_{number:05d}" for number in range(10_000)]
+    rules = [
+        {"step": "s", "rule": name, "column": "words", "comparison": "<", "threshold": number + 10} for number, name in enumerate(names)
+    ]
+    rows = [
+        {"id": f"{n:032d}", "url": f"http://a.test/{n}", "kept": False, "failed": names, "chars_in": 9, "chars_out": 0, "words": n}
+        for n in range(9)
+    ]
+    run.json("run.json", {"inputs": [], "recipe": {"filter": {}}, "versions": {}})
+    decided = report(rows, [pa.field("words", pa.int64())], {b"corpusmill.rules": json.dumps(rules).encode()})
+    run.stage("filter", [{"data/part-00000.parquet": documents([], []), "report/part-00000.parquet": decided}])
+    with explored(tmp_path / "run") as address, opened(chromium, address) as seen:
+        page = seen.page
+        page.wait_for_selector("#list tr")
+        assert "9 documents (100.0 % of 9), 0.0 % of them kept" in page.inner_text("#count")
+        assert page.locator("#list tr").first.get_by_role("button", name="and 9,994 more").is_visible()
+        assert page.locator("#rule-list input").count() == 25
+        page.fill("#rule-search", "rule_00777")
+        assert page.locator("#rule-list input").count() == 1
+        page.locator("#rule-list input").check()
+        page.get_by_role("button", name="Move its threshold").click()
+        until(page, "document.activeElement.getAttribute('aria-label') === 'Threshold of rule_00777'")
+        assert page.locator(".slider").count() <= 41
+        page.get_by_role("link", name="Documents", exact=True).click()
+        page.locator("#list a").first.click()
+        page.wait_for_selector("#document .failed")
+        page.locator("#document .failed").get_by_role("button", name="and 9,980 more").click()
+        assert page.locator("#document .failed li").count() == 10_000
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth") and seen.console == []
+
+
 def running(done: int) -> dict[str, Any]:
     """What `corpusmill status --json` says of a run in the middle of its filter stage, with `done` of 8 tasks."""
     speed = {"tasks": done, "rows_per_second": 1234.0, "mb_per_second": 2.5}
