@@ -156,11 +156,14 @@ def changes(d: Decisions, found: Changes) -> Shown:
     listed = ", ".join(literal(float(value)) for value in found.thresholds)
     failing = f"coalesce({place}::DOUBLE {rule.comparison} threshold AND NOT isnan({place}::DOUBLE), false)"
     sql = f"""\
-SELECT threshold, count(*) FILTER (NOT {failing}) AS documents, documents - (SELECT count(*) FROM {d.stage}_report WHERE failed = []) AS more,
-  documents / (SELECT count(*) FROM {d.stage}_report) AS share, coalesce(sum(chars_in) FILTER (NOT {failing}), 0) AS characters
-FROM {d.stage}_report, (SELECT unnest([{listed}, NULL]::DOUBLE[]) AS threshold)
-WHERE failed = [] OR failed = [{name}]
-GROUP BY threshold
+SELECT threshold, documents, documents - max(documents) FILTER (threshold = {literal(float(rule.threshold))}) OVER () AS more,
+  documents / (SELECT count(*) FROM {d.stage}_report) AS share, characters
+FROM (
+  SELECT threshold, count(*) FILTER (NOT {failing}) AS documents, coalesce(sum(chars_in) FILTER (NOT {failing}), 0) AS characters
+  FROM {d.stage}_report, (SELECT unnest([{listed}, NULL]::DOUBLE[]) AS threshold)
+  WHERE failed = [] OR failed = [{name}]
+  GROUP BY threshold
+)
 ORDER BY threshold NULLS LAST"""
     counts = [*zip(found.thresholds.tolist(), found.documents.tolist(), found.characters.tolist(), strict=True), (None, *found.off)]
     now = int(found.documents[found.place])
