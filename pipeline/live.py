@@ -12,6 +12,7 @@ import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -20,7 +21,7 @@ from corpusmill.pipeline.engine import Engine
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.stage import Piece
-from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.storage import TEMPORARY, Storage
 
 PROGRESS = "progress.json"
 #: Where the traces of failed tasks go, and what is said of processes that died; only of local runs, for stores can't append.
@@ -80,9 +81,15 @@ class Live:
         told["ended"] = utc_now()  # written as soon as something else begins
 
     def _write(self) -> None:
-        content = json.dumps(self.said, indent=1, ensure_ascii=False).encode("utf-8", "replace")
+        content = json.dumps(self.said, indent=1, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
         with contextlib.suppress(OSError, CorpusmillError):  # a run does not end because it can't say how far it is
-            self.run.write_bytes(PROGRESS, content + b"\n")
+            if self.run.remote:
+                self.run.write_bytes(PROGRESS, content)
+                return
+            temporary = Path(self.run.path(TEMPORARY + PROGRESS))  # one name, so that what a kill leaves is taken over by the next process
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(content)
+            temporary.replace(self.run.path(PROGRESS))
 
 
 def _weights(pieces: Sequence[Piece]) -> tuple[str, Callable[[Piece], int]]:

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from corpusmill.pipeline.report.histogram import number
 from corpusmill.pipeline.report.machine import as_json, print_csv
 from corpusmill.pipeline.report.query.run import Run
 from corpusmill.pipeline.report.safe import safe_line
@@ -15,6 +16,8 @@ from corpusmill.pipeline.report.tables import cell, limit, millions, share, show
 
 #: Groups in a table; the others are added up in its last row.
 SHOWN = 30
+#: Characters of a number.
+WIDEST = 13
 OTHERS, NONE = "(all others)", "(none)"
 
 
@@ -56,9 +59,15 @@ def _show_column(column: Column, console: Console) -> None:
     left, right = ([(name, kept, dropped) for (name, kept), (_, dropped) in zip(*part, strict=True)] for part in _halves(named))
     for place in range(max(len(left), len(right))):
         cells = [*(left[place] if place < len(left) else ("", None, None)), *right[place]]
-        made.add_row(*map(cell, cells))
+        made.add_row(*(Text(_figure(value)) for value in cells))
     console.print(made)
     console.print()
+
+
+def _figure(value: Any) -> str:
+    """A name or number in as many characters as four columns of numbers leave; none of its digits is cut off at the end."""
+    text = "" if value is None else value if isinstance(value, str) else number(value)
+    return text if len(text) <= WIDEST else f"{value:.4g}"
 
 
 def _halves(named: list[list[tuple[str, Any]]]) -> tuple[list[list[tuple[str, Any]]], list[list[tuple[str, Any]]]]:
@@ -130,5 +139,5 @@ def _summed_up(groups: list[Group]) -> Iterator[Group]:
     rest = groups[SHOWN:]
     if rest:
         tokens = sum(g.tokens or 0 for g in rest) if any(g.tokens is not None for g in rest) else None
-        documents, kept, before, after = (sum(getattr(g, n) for g in rest) for n in ("documents", "kept", "characters_in", "characters_out"))
-        yield Group(OTHERS, documents, kept, before, after, tokens)
+        kept, before, after = (sum(getattr(group, name) for group in rest) for name in ("kept", "characters_in", "characters_out"))
+        yield Group(OTHERS, sum(group.documents for group in rest), kept, before, after, tokens)

@@ -20,6 +20,11 @@ def client_of(folder: Path, stage: str | None = None) -> TestClient:
     """A client of a run's explorer, all of it loaded."""
     explorer = Explorer(str(folder), stage)
     explorer.load()
+    return client_for(explorer)
+
+
+def client_for(explorer: Explorer) -> TestClient:
+    """A client of an explorer, loaded or not."""
     return TestClient(Guard(make_app(explorer), PORT), base_url=f"http://127.0.0.1:{PORT}")
 
 

@@ -1,4 +1,4 @@
-"""Debian's Chromium, driven by Playwright: pages as people see them, with everything that they say on the console or ask for."""
+"""Chromium, Debian's or an npm package's (npm_chromium.py), driven by Playwright: pages as they are seen, and what they say and ask for."""
 
 import os
 import shutil
@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from npm_chromium import POSSIBLE, npm_chromium
+
+from corpusmill.pipeline.errors import InputError
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt install chromium)")
+needs_chromium = pytest.mark.skipif(CHROMIUM is None and not POSSIBLE, reason="no Chromium here (Debian: apt install chromium)")
 PHONE, DESK = (390, 844), (1300, 900)
 
 
@@ -23,14 +26,26 @@ class Seen:
     requests: list[str] = field(default_factory=list)
 
 
+def _program() -> tuple[str, dict[str, str]]:
+    """Where Chromium lies, and what its environment needs."""
+    if CHROMIUM is not None:
+        return CHROMIUM, {}
+    try:
+        program, environment = npm_chromium()
+    except InputError as error:
+        pytest.skip(str(error))
+    return str(program), environment
+
+
 @contextmanager
 def browser() -> Iterator[Any]:
-    """A headless Chromium; no tab of it reaches beyond this machine."""
+    """A headless Chromium; no tab of it reaches beyond this machine. Skips the test where none can be had."""
     from playwright.sync_api import sync_playwright
 
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    program, environment = _program()
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 or environment else []  # what comes without installation has no sandbox
     with sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=CHROMIUM, args=[*arguments, "--disable-quic"])
+        chromium = play.chromium.launch(executable_path=program, args=[*arguments, "--disable-quic"], env={**os.environ, **environment})
         try:
             yield chromium
         finally:

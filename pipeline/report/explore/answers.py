@@ -21,13 +21,15 @@ Answer = dict[str, Any]
 
 def run(explorer: Explorer) -> Answer:
     """The run's stages, as far as they are loaded."""
-    stages = [_stage(explorer.loaded[name].table) for name in explorer.present if name in explorer.loaded]
+    loaded = [explorer.loaded[name] for name in explorer.present if name in explorer.loaded]
+    for stage in loaded:
+        stage.description = stage.description or _stage(stage.table)
     return {
         "name": explorer.folder,
         "warnings": explorer.reader.warnings,
         "loading": explorer.loading,
         "present": explorer.present,
-        "stages": stages,
+        "stages": [stage.description for stage in loaded],
     }
 
 

@@ -59,7 +59,13 @@ def _elsewhere(explorer: Explorer, stage: str, id_: str) -> Answer | None:
     if stage in explorer.loaded:
         table = explorer.loaded[stage].table
         return next((_story(table, number) for number in table.rows_with("id", id_)[:1]), None)
-    return next(iter(explorer.reader.rows(explorer.reader.find(stage, "report", "id", [id_])[:1])), None)
+    rows = explorer.reader.rows(explorer.reader.find(stage, "report", "id", [id_])[:1])
+    return next(({name: _as_loaded(name, value) for name, value in row.items()} for row in rows), None)
+
+
+def _as_loaded(name: str, value: Any) -> Any:
+    """A value of a file as a loaded report has it: lists as JSON, but for that of the failed rules."""
+    return json.dumps(value, default=str) if isinstance(value, list | dict) and name != "failed" else value
 
 
 def _decision(explorer: Explorer, stage: str, row: Answer) -> Answer:
@@ -109,8 +115,7 @@ def _tokens(explorer: Explorer, id_: str, row: Answer | None) -> Answer | None:
     root = explorer.reader.storage
     if row is None or not row.get("shards") or row.get("split") not in split_folders(root):
         return None
-    places = json.loads(row["shards"]) if isinstance(row["shards"], str) else row["shards"]
-    split, shard = row["split"], int(places[0])
+    split, shard = row["split"], int(json.loads(row["shards"])[0])
     try:
         shards = open_split(root, split)
         index = shards.index(shard)

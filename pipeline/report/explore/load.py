@@ -36,9 +36,10 @@ def load_stage(reader: RunReader, connection: duckdb.DuckDBPyConnection, stage: 
     schema = reader.schema(stage, "report") or REPORT
     table.shares = _shares(schema)
     table.columns = {field.name: _column(number, field) for number, field in enumerate(f for f in schema if f.name not in OWN)}
-    loading = _Loading(table, schema, advance)
-    scan(reader, stage, [loading])
-    loading.finish()
+    with table.cursor(timed=False) as cursor:
+        loading = _Loading(table, schema, cursor, advance)
+        scan(reader, stage, [loading])
+        loading.finish()
     for column in table.numbers():
         measure(table, column)
     return table
@@ -57,8 +58,8 @@ class _Part:
 class _Loading:
     """The measure that loads a report (scan.py)."""
 
-    def __init__(self, table: StageTable, schema: pa.Schema, advance: Callable[[int], None]):
-        self.table, self.advance = table, advance
+    def __init__(self, table: StageTable, schema: pa.Schema, cursor: duckdb.DuckDBPyConnection, advance: Callable[[int], None]):
+        self.table, self.cursor, self.advance = table, cursor, advance
         self.columns = schema.names
         self.kinds = {name: _kind(column, schema.field(name).type) for name, column in table.columns.items()}
         self.verdicts: list[Codes] = []
@@ -67,40 +68,31 @@ class _Loading:
         empty = pa.schema([("number", pa.int32()), ("id", pa.string()), ("url", pa.string())]).empty_table()
         for name, column in table.columns.items():
             empty = empty.append_column(column.sql, pa.nulls(0, self.kinds[name]))
-        with table.cursor() as cursor:
-            cursor.register("empty", empty)
-            cursor.execute(f"CREATE OR REPLACE TABLE {table.table} AS SELECT * FROM empty")
+        cursor.execute("BEGIN")  # one transaction: DuckDB copies rows that are committed before a row group is full
+        cursor.register("empty", empty)
+        cursor.execute(f"CREATE OR REPLACE TABLE {table.table} AS SELECT * FROM empty")
 
-    def measure(self, batch: Batch) -> list[_Part]:
-        """The batch, or what of it is sound."""
-        if (fault := _fault(batch.table)) is None:
-            return [self._part(batch.table)] if len(batch) else []
-        if len(batch.stretches) < 2:
-            where = f"{batch.stage}/{batch.stretches[0].shard}"
-            batch.reader.warn(f"{batch.reader.storage.path(where)}: its rows from {batch.stretches[0].first} on are left out: {fault}.")
-            return []
-        parts, begin = [], 0
-        for stretch in batch.stretches:
-            parts += self.measure(Batch(batch.reader, batch.stage, batch.table.slice(begin, stretch.rows), [stretch]))
-            begin += stretch.rows
-        return parts
+    def measure(self, batch: Batch) -> _Part | None:
+        rows = _decided(batch)
+        return self._part(rows) if rows is not None else None
 
-    def add(self, measured: list[_Part]) -> None:
-        for part in measured:
-            table, rows = self.table, part.stored.num_rows
-            self.verdicts.append(table.verdicts.encode(part.verdicts))
-            self.characters.append(part.characters)
-            for origin, coded in part.origins.items():
-                self.origins[origin].append(table.names[origin].encode(coded))
-            numbers = pa.array(np.arange(table.rows, table.rows + rows, dtype=np.int32))
-            with table.cursor() as cursor:
-                cursor.register("part", part.stored.add_column(0, "number", numbers))
-                cursor.execute(f"INSERT INTO {table.table} SELECT * FROM part")
-            table.rows += rows
-            self.advance(table.rows)
+    def add(self, measured: _Part | None) -> None:
+        if measured is None:
+            return
+        table, rows = self.table, measured.stored.num_rows
+        self.verdicts.append(table.verdicts.encode(measured.verdicts))
+        self.characters.append(measured.characters)
+        for origin, coded in measured.origins.items():
+            self.origins[origin].append(table.names[origin].encode(coded))
+        numbers = pa.array(np.arange(table.rows, table.rows + rows, dtype=np.int32))
+        self.cursor.register("part", measured.stored.add_column(0, "number", numbers))
+        self.cursor.execute(f"INSERT INTO {table.table} SELECT * FROM part")
+        table.rows += rows
+        self.advance(table.rows)
 
     def finish(self) -> None:
-        """Joins what lies beside DuckDB."""
+        """Commits, and joins what lies beside DuckDB."""
+        self.cursor.execute("COMMIT")
         self.table.verdict, self.table.characters = _joined(self.verdicts, np.int32), _joined(self.characters, np.int64)
         self.table.origins = {origin: _joined(codes, np.int32) for origin, codes in self.origins.items()}
 
@@ -138,16 +130,21 @@ def _kind(column: Column, kind: pa.DataType) -> pa.DataType:
     return pa.float32() if pa.types.is_float16(kind) else kind
 
 
-def _fault(rows: pa.Table) -> str | None:
-    """What is wrong with rows that could be read, or None."""
+def _decided(batch: Batch) -> pa.Table | None:
+    """The rows of a batch that say what was decided about which document; None where there are none."""
+    rows, first = batch.table, batch.stretches[0] if batch.stretches else None
     missing = [name for name in REPORT.names if name not in rows.column_names]
-    if missing:
-        return f"they have no column {missing[0]!r}"
-    try:
-        rows.validate(full=True)
-    except pa.ArrowInvalid as error:
-        return str(error).splitlines()[0].rstrip(".")
-    return None
+    if missing or first is None:
+        if first is not None:
+            where = batch.reader.storage.path(f"{batch.stage}/{first.shard}")
+            batch.reader.warn(f"{where}: its rows are left out, as they have no column {missing[0]!r}.")
+        return None
+    sound = pc.and_(pc.and_(rows["id"].is_valid(), rows["kept"].is_valid()), rows["failed"].is_valid())
+    lost = rows.num_rows - (pc.sum(sound).as_py() or 0)
+    if lost:
+        batch.reader.warn(f"{batch.stage}: {lost:,} rows of its report have no id or decision (another version?) and are left out.")
+        rows = rows.filter(sound)
+    return rows.combine_chunks() if rows.num_rows else None
 
 
 def _shares(schema: pa.Schema) -> dict[str, tuple[float, str]]:

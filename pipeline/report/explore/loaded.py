@@ -2,6 +2,7 @@
 
 import threading
 from collections import OrderedDict
+from typing import Any
 
 from corpusmill.pipeline.report.explore.asked import Filter
 from corpusmill.pipeline.report.explore.coding import Bools
@@ -25,6 +26,7 @@ class Loaded:
         self._lock, self._finding = threading.Lock(), threading.Lock()
         self._masks: OrderedDict[str, Bools] = OrderedDict()
         self._texts: Texts | None = None
+        self.description: dict[str, Any] | None = None  # what a page is told of the stage, once it was asked for
 
     def texts(self) -> Texts:
         """Where the texts lie; found when it is first asked for."""

@@ -72,5 +72,5 @@ class Orders:
         with self.table.cursor() as cursor:
             name = described.sql if described is not None else "url"
             texts = cursor.sql(f"SELECT {name} AS v FROM {self.table.table}").to_arrow_table()["v"]
-        rows: npt.NDArray[np.int32] = pc.sort_indices(texts, null_placement="at_end").to_numpy().astype(np.int32)
+        rows: npt.NDArray[np.int32] = pc.array_sort_indices(texts, null_placement="at_end").to_numpy().astype(np.int32)
         return rows, len(texts) - texts.null_count

@@ -23,8 +23,8 @@ from corpusmill.pipeline.report.read import Rule
 Floats = npt.NDArray[Any]
 Rows = npt.NDArray[np.int32]
 NUMBER, FLAG, TEXT = "number", "flag", "text"
-#: Columns and orders of rows that are kept as arrays, so that a slider does not fetch them anew.
-KEPT_COLUMNS = 12
+#: Bytes of columns that are kept as arrays, so that a slider does not fetch them anew.
+KEPT_BYTES = 200_000_000
 #: Seconds that a query may take.
 LIMIT = 10.0
 #: What documents can be filtered by beside numbers.
@@ -97,12 +97,13 @@ class StageTable:
     # ---- DuckDB -------------------------------------------------------------------------------------
 
     @contextmanager
-    def cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A cursor of this thread's own, whose query is interrupted when it takes too long."""
+    def cursor(self, timed: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A cursor of this thread's own; where it is `timed`, it is interrupted after `LIMIT` seconds."""
         cursor = self.connection.cursor()
         timer = threading.Timer(LIMIT, cursor.interrupt)
         timer.daemon = True
-        timer.start()
+        if timed:
+            timer.start()
         try:
             yield cursor
         finally:
@@ -123,7 +124,7 @@ class StageTable:
             values = np.ma.filled(values.astype(kind), np.nan)
         with self._lock:
             self._arrays[column] = values
-            while len(self._arrays) > KEPT_COLUMNS:
+            while sum(array.nbytes for array in self._arrays.values()) > KEPT_BYTES and len(self._arrays) > 1:
                 self._arrays.popitem(last=False)
         return np.asarray(values)
 

@@ -20,13 +20,14 @@ Positions = npt.NDArray[np.int32]
 class Texts:
     """`positions` (rows of the report): the place of each text among those of `stage`, -1 where there is none.
 
-    `groups` says at which place each row group of the stage's documents begins.
+    `groups` says at which place each row group of the stage's documents begins; `count` are all of them.
     """
 
     reader: RunReader
     stage: str
     positions: Positions
     groups: list[tuple[int, Place]]
+    count: int
 
     def group(self, position: int) -> int:
         """The row group that holds a place."""
@@ -34,7 +35,7 @@ class Texts:
 
     def end(self, group: int) -> int:
         """The first place behind a row group."""
-        return self.groups[group + 1][0] if group + 1 < len(self.groups) else 1 << 62
+        return self.groups[group + 1][0] if group + 1 < len(self.groups) else self.count
 
     def read(self, group: int) -> pa.ChunkedArray | None:
         """The texts of a row group; None where it can't be read."""
@@ -65,6 +66,6 @@ def texts_before(reader: RunReader, stage: str, ids: pa.ChunkedArray) -> Texts:
             parts.append(table["id"].combine_chunks().cast(pa.string()))
             count += table.num_rows
     if not parts:
-        return Texts(reader, source, np.full(len(ids), -1, np.int32), [])
+        return Texts(reader, source, np.full(len(ids), -1, np.int32), [], 0)
     at = pc.index_in(ids, pa.concat_arrays(parts))
-    return Texts(reader, source, pc.fill_null(at, -1).to_numpy().astype(np.int32), groups)
+    return Texts(reader, source, pc.fill_null(at, -1).to_numpy().astype(np.int32), groups, count)

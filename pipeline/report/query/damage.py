@@ -70,12 +70,10 @@ def _changed(storage: Storage, shard: OutputFile) -> str:
             sha256 = hashlib.sha256()
             while chunk := file.read(1 << 22):
                 sha256.update(chunk)
+        if len(shard.sha256) == _SHA256 and sha256.hexdigest() != shard.sha256:
+            return f"{path}: damaged: it does not hold what the stage wrote (its sha256 is another)."
         if len(shard.sha256) == _SHA256:
-            return (
-                ""
-                if sha256.hexdigest() == shard.sha256
-                else f"{path}: damaged: it does not hold what the stage wrote (its sha256 is another)."
-            )
+            return _unreadable(storage, shard)
         with open_parquet(storage, shard.path) as opened:
             opened.read()
     except (CorpusmillError, OSError, ValueError, pa.ArrowException) as error:

@@ -48,7 +48,12 @@ def find_records(reader: RunReader) -> dict[str, Callable[[], pa.Table]]:
 
 
 def _table(rows: Iterable[dict[str, Any]], *fields: tuple[str, pa.DataType]) -> pa.Table:
-    return pa.Table.from_pylist(list(rows), pa.schema(fields))
+    return pa.Table.from_pylist([{name: _text(value) for name, value in row.items()} for row in rows], pa.schema(fields))
+
+
+def _text(value: Any) -> Any:
+    """A text without what UTF-8 can't hold: JSON may have halves of characters, which become `\\ud800`."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def _stages(reader: RunReader) -> pa.Table:
@@ -121,7 +126,7 @@ def _lines(reader: RunReader, path: str) -> pa.Table:
     """A file of JSON lines, with a column for each name in them. A line that is no object is left out, with a warning."""
     rows = reader.json_lines(path)
     names = dict.fromkeys(name for row in rows for name in row)
-    return pa.table({name: _column([row.get(name) for row in rows]) for name in names} or {"line": pa.array([], _INT)})
+    return pa.table({_text(name): _column([row.get(name) for row in rows]) for name in names} or {"line": pa.array([], _INT)})
 
 
 def _column(values: list[Any]) -> pa.Array:
@@ -134,7 +139,7 @@ def _column(values: list[Any]) -> pa.Array:
     if all(_is_number(value) for value in present):
         return pa.array([None if value is None else float(value) for value in values], pa.float64())
     if all(isinstance(value, str) for value in present):
-        return pa.array(values, _STRING)
+        return pa.array([_text(value) for value in values], _STRING)
     return pa.array([None if value is None else json.dumps(value) for value in values], _STRING)
 
 

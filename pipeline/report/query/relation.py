@@ -45,7 +45,7 @@ class Relation:
         return Relation(self._run, self._guarded(lambda: self._relation[name]))
 
     def __contains__(self, name: str) -> bool:
-        return name in self._relation
+        return bool(self._guarded(lambda: name in self._relation))
 
     def __len__(self) -> int:
         return int(self._guarded(lambda: len(self._relation)))

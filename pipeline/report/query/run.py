@@ -111,19 +111,19 @@ class Run:
             self._unmade.remove(name)
 
     def _set(self, table: Table) -> None:
-        """Makes a table's view, or takes it away where no shard is left."""
+        """Makes a table's view, or takes it away where no shard is left, or where its shards do not fit each other."""
+        self.tables.pop(table.name, None)
         if not table.shards:
-            self.tables.pop(table.name, None)
             self.connection.execute(f"DROP VIEW IF EXISTS {identifier(table.name)}")
             return
-        self.tables[table.name] = table
-        create = f"CREATE OR REPLACE VIEW {identifier(table.name)} AS FROM {table.scan(self.reader.storage)}"
         try:
-            self.connection.execute(create)
-        except duckdb.Error:
+            self.connection.execute(f"CREATE OR REPLACE VIEW {identifier(table.name)} AS FROM {table.scan(self.reader.storage)}")
+            self.tables[table.name] = table
+        except duckdb.Error as error:
             whole = without_damaged(self.reader, table)
             if whole == table:
-                raise
+                self.reader.warn(f"{table.name}: the table can't be read, and is left out: {sentence(error)}")
+                whole = replace(table, shards=())
             self._set(whole)
 
     def _mend(self, query: str) -> bool:

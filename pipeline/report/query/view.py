@@ -25,6 +25,13 @@ def show_query(folder: str, query: str, limit: int | None, form: str, console: C
     `limit` 0 means all; without one a table has `ROWS` rows, the other forms all. Raises InputError for what can't be answered.
     """
     run = Run(folder, only_run=True)
+    try:
+        _answer(run, query, limit, form, console)
+    finally:
+        _warn(run)  # also where a query fails because of them
+
+
+def _answer(run: Run, query: str, limit: int | None, form: str, console: Console) -> None:
     found = run.sql(query)
     names = _different(found.columns)
     count = ROWS if limit is None and form == "table" else limit or 0
@@ -38,8 +45,8 @@ def show_query(folder: str, query: str, limit: int | None, form: str, console: C
         shown = list(rows)
         show_rows(shown, Shown("", columns=names), console)
         more = bool(count) and len(held) > count
-        console.print(Text(f"The first {count:,} rows; --limit 0 shows all." if more else _counted(len(shown)), style="dim"))
-    _warn(run)
+        if shown:
+            console.print(Text(f"The first {count:,} rows; --limit 0 shows all." if more else _counted(len(shown)), style="dim"))
 
 
 def show_tables(folder: str, form: str, console: Console) -> None:

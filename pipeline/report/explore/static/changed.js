@@ -39,6 +39,6 @@ function item(row, state) {
     " ",
     opener(row),
     [...columns].map((column) => el("span", { class: "soft" }, " · ", line(column), ` ${value(member(row.values, column))}`)),
-    row.failed.length > 0 && el("span", { class: "soft" }, " · failed ", line(row.failed.join(", "))),
+    row.failed.length > 0 && el("span", { class: "soft" }, " · failed ", line(row.failed.slice(0, 20).join(", "))),
   );
 }

@@ -19,13 +19,14 @@ export function shownColumns(state) {
 export function columnChoice() {
   return el(
     "details",
-    { id: "columns" },
+    { id: "columns", on: { toggle: () => drawColumnChoice(current()) } },
     el("summary", {}, "Columns"),
     el("div", { class: "columns", id: "column-list", role: "group", "aria-label": "Columns" }),
   );
 }
 
 export function drawColumnChoice(state) {
+  if (!byId("columns").open) return;
   const shown = new Set(shownColumns(state).map((column) => column.name));
   const columns = (stageOf(state)?.columns ?? []).filter((column) => !ALWAYS.includes(column.name));
   refill(

@@ -9,7 +9,7 @@ import { count, many } from "./format.js";
 import { drawGuide } from "./guide.js";
 import { verdict } from "./rows.js";
 import { current, go, watch } from "./state.js";
-import { line, nodes } from "./text.js";
+import { line, nodes, plain } from "./text.js";
 import { tokens } from "./tokens.js";
 
 let shown = null;
@@ -32,8 +32,18 @@ function load(state) {
   return attempt(part, async () => {
     shown = await ask("document", "document", new URLSearchParams({ key: state.doc }));
     draw();
+    byId("said").textContent = plain(`Opened ${shown.url || shown.id}`);
     if (matchMedia("(max-width: 760px)").matches) part.scrollIntoView();
   });
+}
+
+/** Closes the document; the focus goes to its row in the list. */
+export function closeDocument() {
+  const { doc } = current();
+  go({ doc: "" });
+  const row = [...document.querySelectorAll("#list .opener")].find((node) => node.dataset.doc === doc);
+  row?.focus();
+  row?.scrollIntoView({ block: "nearest" });
 }
 
 function draw() {
@@ -50,7 +60,7 @@ function draw() {
         here && [verdict(here.kept), ` by ${here.name} · `],
         el("code", {}, line(shown.id)),
         " ",
-        button("Close", () => go({ doc: "" }), { data: { key: "close" }, "aria-label": "Close the document" }),
+        button("Close", closeDocument, { data: { key: "close" }, "aria-label": "Close the document" }),
       ),
     ),
     failures(shown.stages),
@@ -74,11 +84,11 @@ function text() {
       "h3",
       {},
       "Text ",
-      el(
-        "span",
-        { class: "soft" },
-        `${many([...shown.text].length, "character")}${shown.cut ? " of its beginning; the rest is left out here" : ""}, as ${shown.text_of} wrote it`,
-      ),
+      el("span", { class: "soft" }, [
+        many([...shown.text].length, "character"),
+        shown.cut && " of its beginning; the rest is left out here",
+        `, as ${shown.text_of} wrote it`,
+      ]),
     ),
     words && hits(marks),
     el("div", { class: "text", dir: "auto", tabIndex: 0, role: "region", "aria-label": "Text of the document" }, body),
@@ -99,7 +109,7 @@ function hits(marks) {
   return el(
     "p",
     { class: "hits" },
-    marks.length ? button("Next hit", next, { data: { key: "next hit" } }) : "No hit in what is shown:",
-    said,
+    marks.length ? button("Next hit", next, { data: { key: "next hit" } }) : "No hit in what is shown.",
+    marks.length > 0 && said,
   );
 }

@@ -57,6 +57,22 @@ export function button(label, act, properties = {}) {
   return el("button", { type: "button", ...properties, on: { click: act, ...properties.on } }, label);
 }
 
+/**
+ * The nodes of the first `most` items, and a button in whose place those of all others come: a document may have failed ten
+ * thousand rules. `around` makes what the button stands in.
+ */
+export function firstOf(items, most, node, around = (inner) => el("span", {}, inner)) {
+  const shown = items.slice(0, most).map(node);
+  if (items.length <= most) return shown;
+  const others = () => {
+    const fragment = document.createDocumentFragment();
+    for (const item of items.slice(most)) fragment.append(node(item));
+    rest.replaceWith(fragment);
+  };
+  const rest = around(button(`and ${(items.length - most).toLocaleString("en")} more`, others, { class: "plain" }));
+  return [...shown, rest];
+}
+
 /** Calls `act` with the last arguments once `wait` milliseconds have gone by without another call. */
 export function debounced(act, wait) {
   let timer = 0;

@@ -1,5 +1,5 @@
 /** The rules whose threshold is no number (a list of languages): they can be switched off. */
-import { byId, el, refill } from "./dom.js";
+import { byId, el, firstOf, refill } from "./dom.js";
 import { condition, count } from "./format.js";
 import { rulesByFired } from "./run.js";
 import { label, line } from "./text.js";
@@ -15,7 +15,12 @@ export function drawFixed(part, stage, moved) {
       el(
         "ul",
         { class: "changed" },
-        rules.map((rule) => item(rule, moved)),
+        firstOf(
+          rules,
+          40,
+          (rule) => item(rule, moved),
+          (inner) => el("li", {}, inner),
+        ),
       ),
     ],
   );

@@ -1,4 +1,5 @@
 /** The keyboard: moving in the list, searching, help. The letters can be turned off, for those whose tools use them. */
+import { closeDocument } from "./document.js";
 import { button, byId, el } from "./dom.js";
 import { recall, remember } from "./memory.js";
 import { current, go } from "./state.js";
@@ -69,7 +70,7 @@ function pressed(event) {
   act(event);
 }
 
-const typing = (node) => node.matches?.("input, select, textarea");
+const typing = (node) => node.matches?.("input:not([type=checkbox], [type=radio]), select, textarea");
 
 async function move(step) {
   const links = () => [...document.querySelectorAll("#list .opener")];
@@ -91,9 +92,7 @@ function search() {
 /** Out of a search box first, then out of the document. */
 function close(event) {
   if (typing(event.target)) return event.target.blur();
-  const { doc } = current();
-  go({ doc: "" });
-  [...document.querySelectorAll("#list .opener")].find((node) => node.dataset.doc === doc)?.focus();
+  closeDocument();
 }
 
 function skip(event) {

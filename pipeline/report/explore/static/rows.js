@@ -1,8 +1,11 @@
 /** A row of a list of documents: decision, address, rules that fired, and values. */
-import { el } from "./dom.js";
+import { el, firstOf } from "./dom.js";
 import { count, member, value } from "./format.js";
-import { current, link } from "./state.js";
+import { current, go, link } from "./state.js";
 import { label, line } from "./text.js";
+
+/** Rules that are named in a row. */
+const FEW = 6;
 
 /** Kept or dropped, as a sign and in words. */
 export const verdict = (kept) =>
@@ -19,19 +22,39 @@ const named = (row) => line(row.url || row.id, current().url);
 /** The link that opens a document beside what is looked at. An address of the crawl is never a link itself: it is shown, not followed. */
 export const opener = (row, properties = {}) =>
   row.key
-    ? el("a", { href: link({ doc: row.key }), class: "opener", data: { key: `open ${row.key}`, doc: row.key }, ...properties }, named(row))
+    ? el(
+        "a",
+        {
+          href: link({ doc: row.key }),
+          class: "opener",
+          data: { key: `open ${row.key}`, doc: row.key },
+          on: { click: open },
+          ...properties,
+        },
+        named(row),
+      )
     : named(row);
+
+/** Opens it in the state that the page has by now; with a key that asks for another tab, the link is the browser's. */
+function open(event) {
+  if (event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+  event.preventDefault();
+  go({ doc: event.currentTarget.dataset.doc });
+}
 
 /** A table's row; the values of `columns`, which somebody has asked for, stand beside the address. */
 export function tableRow(row, columns) {
-  const open = current().doc === row.key;
   return el(
     "tr",
-    { class: row.kept ? "kept" : "dropped", data: { doc: row.key }, "aria-current": open ? "true" : null },
+    { class: row.kept ? "kept" : "dropped", data: { doc: row.key }, "aria-current": current().doc === row.key ? "true" : null },
     el("td", {}, verdict(row.kept)),
     el("td", { class: "address" }, opener(row)),
     columns.map((column) => cell(column, member(row.values, column.name))),
-    el("td", { class: "rules" }, row.failed.map((rule, place) => [place ? ", " : "", label(rule)]).flat()),
+    el(
+      "td",
+      { class: "rules" },
+      firstOf(row.failed, FEW, (rule) => el("span", { class: "rule" }, label(rule))),
+    ),
     el("td", {}, row.language ? line(row.language) : "–"),
     el("td", { class: "number" }, count(row.chars_in)),
   );

@@ -7,10 +7,12 @@ import { attempt } from "./errors.js";
 import { count, member, roughly, share } from "./format.js";
 import { openRecipe } from "./recipe.js";
 import { drawFixed, showFixed } from "./fixed.js";
-import { rulesByFired, stageOf } from "./run.js";
+import { ruleNamed, rulesByFired, stageOf } from "./run.js";
 import { Slider } from "./slider.js";
 import { current, go, parameters, watch } from "./state.js";
 
+/** Sliders that are shown before one asks for more. */
+const MANY = 40;
 let sliders = [];
 let live = new Map(); // the thresholds as they stand now: the address has them once a slider is let go
 let last = null; // the rule that was moved last: further moves of it are no further step of the history
@@ -31,11 +33,12 @@ export function startThresholds() {
     el("div", { id: "effect", class: "effect" }),
     el("div", { id: "changed" }),
     el("div", { id: "sliders", class: "sliders" }),
+    el("p", { id: "sliders-more" }),
     el("div", { id: "fixed" }),
   );
   watch((state, changed) => {
     if (changed("stage")) build(state);
-    if (changed("set", "stage")) follow(state);
+    if (changed("set", "stage", "range")) follow(state);
     if (state.view === "thresholds" && changed("view", "stage", "set")) update();
     if (state.view === "thresholds" && changed("view", "range")) reveal(state.range);
     if (state.view === "thresholds" && changed("view", "changed", "set", "stage")) drawChanged(state);
@@ -47,23 +50,36 @@ function build(state) {
   sliders.forEach((slider) => forget(slider.chart));
   inView.disconnect();
   answer = null;
-  sliders = rulesByFired(stage)
-    .filter((rule) => rule.slider)
-    .map((rule) => new Slider(stage, rule, moved));
-  refill(
-    byId("sliders"),
-    sliders.map((slider) => slider.node),
-  );
+  sliders = [];
+  byId("sliders").replaceChildren();
+  add(MANY);
   refill(
     byId("effect"),
     sliders.length === 0 &&
       el("p", {}, "Nothing can be tried here: no rule of this stage has a threshold that can be moved without running it again."),
   );
-  sliders.forEach((slider) => inView.observe(slider.node));
   drawFixed(byId("fixed"), stage, moved);
 }
 
+/** Adds sliders of the next `number` rules, and of those that the address names. */
+function add(number) {
+  const stage = stageOf(current());
+  const there = new Set(sliders.map((slider) => slider.rule));
+  const rest = rulesByFired(stage).filter((rule) => rule.slider && !there.has(rule));
+  const wanted = rest.filter((rule, place) => place < number || current().set.has(rule.rule) || current().range === rule.rule);
+  const more = wanted.map((rule) => new Slider(stage, rule, moved));
+  more.forEach((slider) => inView.observe(slider.node));
+  sliders.push(...more);
+  byId("sliders").append(...more.map((slider) => slider.node));
+  const left = rest.length - more.length;
+  refill(
+    byId("sliders-more"),
+    left > 0 && button(`Show more of ${count(left)} other rules`, () => add(MANY), { data: { key: "sliders more" } }),
+  );
+}
+
 function follow(state) {
+  if ([...state.set.keys(), state.range].some((name) => ruleNamed(stageOf(state), name)?.slider && !sliderOf(name))) add(0);
   live = new Map(state.set);
   sliders.forEach((slider) => slider.show(live.get(slider.rule.rule) ?? null));
   showFixed(live);
@@ -150,9 +166,11 @@ function toggle(which, label, number) {
   return button(label, press, { "aria-pressed": String(pressed), disabled: number === 0 && !pressed, data: { key: which } });
 }
 
+const sliderOf = (rule) => sliders.find((one) => one.rule.rule === rule);
+
 /** Brings the slider of a rule into view. */
 function reveal(rule) {
-  const slider = sliders.find((one) => one.rule.rule === rule);
+  const slider = sliderOf(rule);
   if (!slider || slider.node.contains(document.activeElement)) return;
   slider.node.scrollIntoView({ block: "center" });
   slider.range.focus({ preventScroll: true });

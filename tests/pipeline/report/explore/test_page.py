@@ -116,6 +116,9 @@ def test_a_rule_is_switched_off_and_a_threshold_typed(seen: Seen, decided: pd.Da
     until(page, f"document.getElementById('kept-share').textContent.includes('→ {kept.sum()},')")
     page.get_by_label("Threshold of language as a number").blur()
     assert "set.symbols=off" in page.url and "set.language=0.4" in page.url
+    page.locator("#document .examples a").first.click()  # a link that was drawn before
+    page.wait_for_selector("#document .text")
+    assert "set.symbols=off" in page.url and "doc=filter" in page.url
 
 
 def test_a_document_opens_with_its_text_values_copies_and_tokens(seen: Seen, decided: pd.DataFrame) -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from damaged_runs import DAMAGED
 
 from corpusmill import open_run
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.report.query.tables import Table
 
 SHARD = "filter/report/part-00000.parquet"
 
@@ -79,9 +81,20 @@ def test_a_table_whose_shards_are_all_damaged(run: Path) -> None:
     for number in (0, 1):
         overwrite(run / f"filter/report/part-0000{number}.parquet")
     opened = open_run(str(run))
+    report = opened.report("filter")
     with pytest.raises(InputError, match="there is no table 'filter_report'"):
         opened.sql("SELECT sum(words) FROM filter_report").fetchall()
     assert len(opened.warnings) == 2 and "filter_report" not in opened.names
+    for asking in (
+        report.df,
+        lambda: report.columns,
+        lambda: len(report),
+        lambda: "id" in report,
+        lambda: str(report),
+        lambda: report["id"],
+    ):
+        with pytest.raises(InputError, match="there is no table 'filter_report'"):
+            asking()
     assert len(opened.report("ingest")) == 60
 
 
@@ -91,7 +104,7 @@ def test_bits_that_flip_anywhere(run: Path) -> None:
     first = pq.read_table(run / SHARD)["id"].to_pylist()
     chance = random.Random(7)
     found = 0
-    for _ in range(30):
+    for _ in range(16):
         content = bytearray(whole)
         content[chance.randrange(4, len(content) - 4)] ^= 1 << chance.randrange(8)
         (run / SHARD).write_bytes(content)
@@ -116,3 +129,28 @@ def test_a_manifest_that_is_damaged(run: Path) -> None:
     (run / "filter/manifest.jsonl").write_bytes(b"\xff\xfe{\n")
     opened = open_run(str(run))
     assert "its manifest can't be read" in opened.warnings[0] and len(opened.report("dedup")) == 45
+
+
+def test_a_table_that_duckdb_can_not_read(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although its files are what the stage wrote: it is left out, and all others can be asked."""
+    scan = Table.scan
+    unreadable = "read_parquet('no such file')"
+    monkeypatch.setattr(Table, "scan", lambda table, storage: unreadable if table.name == "filter_report" else scan(table, storage))
+    opened = open_run(str(run_folder))
+    assert "filter_report" not in opened.names and "filter_report: the table can't be read, and is left out: No files" in opened.warnings[0]
+    assert len(opened.report("ingest")) == 60
+
+
+@pytest.mark.parametrize("name", ["other types", "no rows", "only trained", "odd characters", "no UTF-8", "broken JSON"])
+def test_whatever_a_run_looks_like(name: str, tmp_path: Path) -> None:
+    """All of its tables can be read, or say in a sentence why not."""
+    DAMAGED[name][0](tmp_path / "run")
+    opened = open_run(str(tmp_path / "run"))
+    refused = set()
+    for table in opened.names:
+        try:
+            opened.table(table).to_arrow_table()
+        except InputError as error:
+            assert "\n" not in str(error)
+            refused.add(table)
+    assert all(table.startswith("json_") for table in refused)

@@ -1,0 +1,69 @@
+"""A headless Chromium where none is installed: out of an npm package that brings its libraries along, kept unpacked in the user's cache.
+
+It needs the C library and nothing else of the system, and nobody's rights: for continuous integration in bare containers.
+"""
+
+import io
+import platform
+import socket
+import sys
+import tarfile
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import brotli
+
+from corpusmill.pipeline.cache import alone, cache_folder
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.npm_package import NpmPackage, registry_of
+
+PACKAGE = NpmPackage(
+    "@sparticuz/chromium", "153.0.0", "20e5656fcdcf4118ede85edfb9d6bb9cc1bbb7ffb8b75622fffbcf36a835c3c0", "install Chromium"
+)  # fmt: skip
+FONTS = """<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd"><fontconfig>
+<dir>{folder}</dir><dir>/usr/share/fonts</dir><cachedir>{folder}/cache</cachedir></fontconfig>"""
+#: It is built for this machine only.
+POSSIBLE = sys.platform == "linux" and platform.machine() == "x86_64"
+
+
+@lru_cache
+def npm_chromium() -> tuple[Path, dict[str, str]]:
+    """The program, and the environment that it needs beside that of this process. The first call on a machine fetches and unpacks 70 MB.
+
+    Raises InputError in one sentence where it can't be had.
+    """
+    folder = cache_folder() / f"chromium-{PACKAGE.version}"
+    if not folder.exists():
+        _reachable()
+        with alone(folder):
+            if not folder.exists():
+                _unpack(folder)
+    return folder / "chromium", {"LD_LIBRARY_PATH": str(folder / "lib"), "FONTCONFIG_PATH": str(folder)}
+
+
+def _reachable() -> None:
+    """Raises InputError at once where there is no registry: npm itself would try for more than a minute."""
+    address = urlsplit(registry_of(PACKAGE.name))
+    try:
+        socket.create_connection((address.hostname or "", address.port or (80 if address.scheme == "http" else 443)), timeout=3).close()
+    except OSError as error:
+        raise InputError(f"{PACKAGE}: {address.hostname} can't be reached ({error}); {PACKAGE.how}.") from error
+
+
+def _unpack(folder: Path) -> None:
+    files = PACKAGE.files(r"bin/.*\.br")
+    with tempfile.TemporaryDirectory(dir=folder.parent) as name:
+        whole = Path(name) / "whole"
+        whole.mkdir()
+        for path, packed in files.items():
+            content = brotli.decompress(packed)
+            if path.endswith(".tar.br"):
+                with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+                    archive.extractall(whole, filter="data")
+            else:
+                (whole / "chromium").write_bytes(content)
+                (whole / "chromium").chmod(0o755)
+        (whole / "fonts.conf").write_text(FONTS.format(folder=folder / "fonts"))
+        whole.rename(folder)
