@@ -57,7 +57,7 @@ def check_report(folder: str) -> Iterator[Checked]:
 def damage(run: "Run", warnings: Sequence[str]) -> dict[str, str]:
     """By table what is damaged in its stage, as a sentence: of such a stage the page may count rows that queries leave out, or miss rows
     that they have."""
-    said = {}
+    said: dict[str, str] = {}
     for warning in warnings:
         for stage in run.reader.stages:
             folder = run.reader.storage.path(f"{stage}/")
