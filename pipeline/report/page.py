@@ -15,7 +15,6 @@ from corpusmill.pipeline.report import measures
 from corpusmill.pipeline.report.histogram import number
 from corpusmill.pipeline.report.safe import quoted, safe_line, safe_text
 
-
 #: The page's styles (plotly.css has to be the last) and scripts in their order.
 STYLES = ("theme.css", "report.css", "decided.css", "print.css", "plotly.css")
 BEFORE_CHARTS = ("navigation.js", "tables.js", "sliders.js", "before_plotly.js")
