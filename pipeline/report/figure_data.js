@@ -68,7 +68,10 @@ const figureData = (() => {
   function sentence({ name, points, counts }) {
     const known = points.filter(([, value]) => typeof value === "number");
     if (!known.length) return `${name}: no values`;
-    if (known.length <= 6) return `${name}: ${known.map(([label, value]) => `${label} ${shown(value)}`).join(", ")}`;
+    if (known.length <= 6) {
+      const told = known.map(([label, value, at]) => (typeof at === "number" ? `${shown(value)} at ${label}` : `${label} ${shown(value)}`));
+      return `${name}: ${told.join(", ")}`;
+    }
     const [most, least] = [1, -1].map((sign) => known.reduce((best, point) => (sign * (point[1] - best[1]) > 0 ? point : best)));
     if (counts) {
       const all = known.reduce((sum, [, value]) => sum + value, 0);

@@ -163,6 +163,7 @@ def test_a_chart_in_words_and_as_a_table(tab: Seen, report: str) -> None:
     loss = page.locator("figure:has(figcaption b:text-is('Loss'))").first
     assert "5 at 0, 0.1 at 49; least 0.1 at 49, most 5 at 0" in (loss.locator(".chart").get_attribute("aria-label") or "")
     assert page.locator(".chart").count() == page.locator(".as-table").count()
+    assert page.evaluate("figures.filter(figure => !figureData.table(figure).rows.length).length") == 0
 
 
 def test_axe_finds_nothing(tab: Seen, report: str) -> None:
