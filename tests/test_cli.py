@@ -55,6 +55,21 @@ def one_sentence(err: str) -> bool:
     return err.startswith("corpusmill: ") and err.count("\n") == 1 and "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--min", "words"], "--min 'words': expected COLUMN=NUMBER"),
+        (["--max", "=3"], "--max '=3': expected COLUMN=NUMBER"),
+        (["--max", "words=nan"], "--max 'words=nan': expected COLUMN=NUMBER"),
+        (["--json", "--csv"], "--json and --csv exclude each other"),
+        ([], "not a run's folder"),
+    ],
+)
+def test_choices_of_rows_that_have_no_meaning(corpusmill, tmp_path, options, sentence):
+    code, out, err = corpusmill("inspect", tmp_path, *options)
+    assert code == 2 and one_sentence(err) and sentence in err and not out
+
+
 def test_an_input_that_is_not_there(corpusmill, recipe, tmp_path):
     code, _, err = corpusmill("run", recipe, tmp_path / "none.warc.gz", "--output", tmp_path / "run", "--engine", "inline")
     assert code == 2 and one_sentence(err) and "none.warc.gz" in err

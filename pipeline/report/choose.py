@@ -111,7 +111,9 @@ class Rows:
 
     def column(self, name: str, numeric: bool = False) -> str:
         """A column in SQL. Raises InputError where the table has none of that name, or where it holds no numbers."""
-        wanted = {column: kind for column, kind in self.columns.items() if not numeric or kind.startswith(_NUMERIC)}
+        wanted = {
+            column: kind for column, kind in self.columns.items() if not numeric or (kind.startswith(_NUMERIC) and not kind.endswith("]"))
+        }
         if name not in self.columns:
             raise InputError(f"{self.name}: there is no column {shown(name)} ({there(name, wanted, 'columns')}).")
         if name not in wanted:

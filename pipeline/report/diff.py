@@ -9,7 +9,7 @@ from rich.console import Console
 
 from corpusmill.pipeline.report.choose import Rows, table_rows
 from corpusmill.pipeline.report.diff_columns import QUANTILES, ColumnChange, read_columns
-from corpusmill.pipeline.report.diff_documents import Counts, Pair, RuleCount, open_pair, read_counts, read_properties, read_rules
+from corpusmill.pipeline.report.diff_documents import ORDER, Counts, Pair, RuleCount, open_pair, read_counts, read_properties, read_rules
 from corpusmill.pipeline.report.diff_recipes import ABSENT, read_settings
 from corpusmill.pipeline.report.machine import as_json
 from corpusmill.pipeline.report.query.run import Run
@@ -18,7 +18,6 @@ from corpusmill.pipeline.report.sample import add_texts
 from corpusmill.pipeline.schemas import REPORT
 
 SEED = 0
-REPORTED = ("ingest", "filter", "dedup", "tokens")
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ def compare(a: str, b: str, wanted: Wanted) -> Difference:
             stages=pair.stages,
             counts=read_counts(pair),
             rules=read_rules(pair),
-            thresholds={side: _thresholds(run, pair.stages) for side, run in pair.runs.items()},
+            thresholds={side: _thresholds(run, pair.chains[side]) for side, run in pair.runs.items()},
             columns=columns,
             columns_of_one=alone,
             properties=read_properties(pair),
@@ -136,7 +135,7 @@ def _samples(pair: Pair, side: str, wanted: Wanted) -> list[Sample]:
         f"SELECT id, level_{other} FROM matched WHERE kept_{side} AND NOT kept_{other} "
         f"ORDER BY md5(id || ':{SEED}'), copy LIMIT {int(wanted.samples)}"
     )
-    chosen = [(str(id_), pair.stages[level]) for id_, level in pair.query(sql)]
+    chosen = [(str(id_), ORDER[level]) for id_, level in pair.query(sql)]
     run = pair.runs[other]
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for stage in dict.fromkeys(stage for _, stage in chosen):
@@ -151,11 +150,13 @@ def _samples(pair: Pair, side: str, wanted: Wanted) -> list[Sample]:
 def _notes(pair: Pair) -> list[str]:
     """What is unlike in the two runs beside their recipes, or damaged."""
     notes = []
-    there = {side: [name for name in REPORTED if f"{name}_report" in run.tables] for side, run in pair.runs.items()}
     for side, other in (("a", "b"), ("b", "a")):
-        more = [name for name in there[side] if name not in there[other]]
-        if more and len(pair.stages) > 1:
-            notes.append(f"{other.upper()} has no {', '.join(more)}, so both are compared up to {pair.stages[-1]}.")
+        more = [name for name in pair.chains[side] if name not in pair.chains[other]]
+        later = [name for name in ORDER if f"{name}_report" in pair.runs[side].tables and f"{name}_report" not in pair.runs[other].tables]
+        if more:
+            notes.append(f"{other.upper()} has no {', '.join(more)}.")
+        if (later := [name for name in later if name not in more]) and len(pair.stages) > 1:
+            notes.append(f"{other.upper()} has no {', '.join(later)}, so both are compared up to {pair.stages[-1]}.")
         run = pair.runs[side]
         unfinished = [name for name in pair.stages if run.reader.stages[name].status == "unfinished"]
         if unfinished:
@@ -166,14 +167,14 @@ def _notes(pair: Pair) -> list[str]:
 
 
 def _stale(pair: Pair, side: str) -> Iterator[str]:
-    """Stages that have worked on other documents than the stage before lets through now."""
+    """Stages that have worked on other documents than the stage before lets through now; not where a shard is left out."""
     run = pair.runs[side]
-    counts = {
-        stage: pair.query(f"SELECT count(*), count(*) FILTER (kept) FROM {pair.scan(side, f'{stage}_report')}")[0]
-        for stage in pair.stages
-        if run.reader.stages[stage].status == "complete"
-    }
-    for before, stage in pairwise(pair.stages):
+    counts: dict[str, tuple[Any, ...]] = {}
+    for name in pair.chains[side]:
+        if run.reader.stages[name].status == "complete" and not run.warnings:
+            report = pair.scan(side, f"{name}_report")
+            counts[name] = pair.query(f"SELECT count(*), count(*) FILTER (kept) FROM {report}")[0]
+    for before, stage in pairwise(pair.chains[side]):
         if before in counts and stage in counts and counts[before][1] != counts[stage][0]:
             came, kept, root = counts[stage][0], counts[before][1], run.reader.storage.root
             yield (

@@ -40,25 +40,29 @@ class ColumnChange:
 def read_columns(pair: Pair) -> tuple[list[ColumnChange], list[str]]:
     """Every value that both runs measured, the largest distance first; and the columns that one run alone has, as `STAGE.COLUMN`."""
     changes, alone = [], []
-    for level, stage in enumerate(pair.stages):
+    for stage in pair.stages:
         schemas = {side: run.reader.schema(stage, "report") for side, run in pair.runs.items()}
         names = {side: measured_columns(schema, stage) if schema is not None else [] for side, schema in schemas.items()}
         both = [name for name in names["a"] if name in names["b"]]
         alone += [f"{stage}.{name}" for name in {**dict.fromkeys(names["a"]), **dict.fromkeys(names["b"])} if name not in both]
         if both:
             for side in SIDES:
-                pair.connection.execute(f"CREATE TABLE values_{side} AS {_kept_values(pair, side, stage, level, both)}")
+                _keep_values(pair, side, stage, both)
             changes += [_change(pair, stage, place, name) for place, name in enumerate(both)]
             for side in SIDES:
-                pair.connection.execute(f"DROP TABLE values_{side}")
+                pair.query(f"DROP TABLE values_{side}")
     return sorted(changes, key=lambda change: -1 if change.distance is None else change.distance, reverse=True), alone
 
 
-def _kept_values(pair: Pair, side: str, stage: str, level: int, columns: list[str]) -> str:
+def _keep_values(pair: Pair, side: str, stage: str, columns: list[str]) -> None:
+    pair.read(side, lambda: f"CREATE OR REPLACE TABLE values_{side} AS {_kept_values(pair, side, stage, columns)}")
+
+
+def _kept_values(pair: Pair, side: str, stage: str, columns: list[str]) -> str:
     """SQL: the values (`v0`, `v1`, ...) that a stage measured of the documents which the last stage keeps, a row a document."""
     scan = pair.scan(side, f"{stage}_report")
     values = ", ".join(f"CAST({identifier(name)} AS DOUBLE) AS v{place}" for place, name in enumerate(columns))
-    if level == len(pair.stages) - 1:
+    if stage == pair.stages[-1]:
         return f"SELECT {values} FROM {scan} WHERE kept"
     several = f"SELECT id FROM {scan} WHERE kept GROUP BY id HAVING count(*) > 1"
     return (  # of several rows with one id as many as are kept in the end: they have the same values

@@ -4,7 +4,7 @@ Equal ids within a run (a page that a crawl holds twice) are matched one to one,
 disk where memory is short.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +18,8 @@ from corpusmill.pipeline.report.safe import safe_line
 #: What DuckDB may take before it uses the disk.
 MEMORY = "1GB"
 SIDES = ("a", "b")
+#: The stages that decide about documents, in their order.
+ORDER = ("ingest", "filter", "dedup", "tokens")
 
 
 @dataclass
@@ -47,52 +49,55 @@ class RuleCount:
 
 @dataclass
 class Pair:
-    """Two runs in one database: the tables `fate_a`, `fate_b` (a row a document) and `matched` (a row a document of either)."""
+    """Two runs in one database: the tables `fate_a`, `fate_b` (a row a document) and `matched` (a row a document of either).
+
+    `chains` are the stages of each run that decide, up to the last one that both have; `stages` those of them that both have.
+    """
 
     runs: dict[str, Run]
-    stages: list[str]
+    chains: dict[str, list[str]]
     connection: duckdb.DuckDBPyConnection
 
-    def query(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Rows of a query. Raises InputError where a file can't be read."""
-        with _one_sentence(self.runs):
-            return self.connection.execute(sql, list(values)).fetchall()
+    @property
+    def stages(self) -> list[str]:
+        return [name for name in self.chains["a"] if name in self.chains["b"]]
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """Rows of a query over the tables made here."""
+        return self.connection.execute(sql).fetchall()
+
+    def read(self, side: str, sql: Callable[[], str]) -> list[tuple[Any, ...]]:
+        """Rows of a query over the files of one run, without shards that it proves to be damaged. Raises InputError."""
+        run = self.runs[side]
+        return run.guarded(lambda: self.connection.execute(sql()).fetchall(), lambda: " ".join(run.tables))
 
     def scan(self, side: str, table: str) -> str:
-        return self.runs[side].scan(table)
+        run = self.runs[side]
+        if table not in run.tables:
+            raise InputError(f"{run.reader.storage.root}: {table}: none of its shards can be read.")
+        return run.scan(table)
 
 
 @contextmanager
 def open_pair(a: str, b: str, stage: str | None) -> Iterator[Pair]:
     """Both runs, matched up to the last stage that both have (or within `stage`). Raises InputError where there is none."""
     runs = {"a": open_run(a), "b": open_run(b)}
-    stages = _stages(runs, stage)
-    connection = runs["a"].connection
-    with _one_sentence(runs):
-        connection.execute(f"SET memory_limit = '{MEMORY}'")
-        connection.execute("SET preserve_insertion_order = false")
-        pair = Pair(runs, stages, connection)
+    pair = Pair(runs, _chains(runs, stage), runs["a"].connection)
+    try:
+        pair.connection.execute(f"SET memory_limit = '{MEMORY}'")
+        pair.connection.execute("SET preserve_insertion_order = false")
         _match(pair)
         yield pair
-    for run in runs.values():
-        run.close()
-
-
-@contextmanager
-def _one_sentence(runs: dict[str, Run]) -> Iterator[None]:
-    try:
-        yield
     except duckdb.Error as error:
-        roots = " and ".join(run.reader.storage.root for run in runs.values())
-        raise InputError(f"{roots}: can't be compared ({safe_line(str(error), 300)}).") from error
+        raise InputError(f"{a} and {b}: can't be compared ({safe_line(str(error), 300)}).") from error
+    finally:
+        for run in runs.values():
+            run.close()
 
 
-def _stages(runs: dict[str, Run], stage: str | None) -> list[str]:
+def _chains(runs: dict[str, Run], stage: str | None) -> dict[str, list[str]]:
     """The stages whose decisions count. `tokens` only where it is asked for: it decides nothing about most corpora."""
-    there = {
-        side: [name for name in ("ingest", "filter", "dedup", "tokens") if f"{name}_report" in run.tables and run.reader.is_report(name)]
-        for side, run in runs.items()
-    }
+    there = {side: [name for name in ORDER if f"{name}_report" in run.tables and run.reader.is_report(name)] for side, run in runs.items()}
     for side, names in there.items():
         root = runs[side].reader.storage.root
         if not names:
@@ -100,23 +105,27 @@ def _stages(runs: dict[str, Run], stage: str | None) -> list[str]:
         if stage is not None and stage not in names:
             raise InputError(f"{root}: the stage '{safe_line(stage, 80)}' has no report (there are {', '.join(names)}).")
     if stage is not None:
-        return [stage]
-    shared = [name for name in there["a"] if name in there["b"] and name != "tokens"]
-    if not shared:
+        return {"a": [stage], "b": [stage]}
+    last = next((name for name in reversed(ORDER[:-1]) if name in there["a"] and name in there["b"]), None)
+    if last is None:
         raise InputError(f"{runs['a'].reader.storage.root} and {runs['b'].reader.storage.root}: no stage has a report in both.")
-    return shared
+    return {side: [name for name in names if ORDER.index(name) <= ORDER.index(last)] for side, names in there.items()}
 
 
 def _match(pair: Pair) -> None:
     for side in SIDES:
-        pair.connection.execute(f"CREATE TABLE raw_{side} AS {_fates(pair, side)}")
-        pair.connection.execute(numbered(f"raw_{side}", f"fate_{side}", "kept DESC, level DESC, len(failed), array_to_string(failed, ',')"))
-        pair.connection.execute(f"DROP TABLE raw_{side}")
-    pair.connection.execute(
+        _read_fates(pair, side)
+        pair.query(numbered(f"raw_{side}", f"fate_{side}", "kept DESC, level DESC, len(failed), array_to_string(failed, ',')"))
+        pair.query(f"DROP TABLE raw_{side}")
+    pair.query(
         "CREATE TABLE matched AS SELECT coalesce(a.id, b.id) AS id, coalesce(a.copy, b.copy) AS copy, a.kept AS kept_a, b.kept AS kept_b, "
         "a.level AS level_a, b.level AS level_b, a.characters AS characters_a, b.characters AS characters_b "
         "FROM fate_a a FULL JOIN fate_b b ON a.id = b.id AND a.copy = b.copy"
     )
+
+
+def _read_fates(pair: Pair, side: str) -> None:
+    pair.read(side, lambda: f"CREATE OR REPLACE TABLE raw_{side} AS {_fates(pair, side)}")
 
 
 def _fates(pair: Pair, side: str) -> str:
@@ -125,10 +134,10 @@ def _fates(pair: Pair, side: str) -> str:
     A document is dropped by one stage or kept by the last: these rows of the stages' reports are all documents, once each.
     """
     parts = []
-    for level, stage in enumerate(pair.stages):
-        last = level == len(pair.stages) - 1
+    for stage in pair.chains[side]:
+        last = stage == pair.chains[side][-1]
         parts.append(
-            f"SELECT id, kept, {level} AS level, failed, CASE WHEN kept THEN chars_out ELSE chars_in END AS characters "
+            f"SELECT id, kept, {ORDER.index(stage)} AS level, failed, CASE WHEN kept THEN chars_out ELSE chars_in END AS characters "
             f"FROM {pair.scan(side, f'{stage}_report')} WHERE failed != ['record_type']{'' if last else ' AND NOT kept'}"
         )
     return " UNION ALL ".join(parts)
@@ -165,13 +174,16 @@ def _outcome(kept_a: bool | None, kept_b: bool | None) -> str:
     return {(True, True): "both", (True, False): "only_a", (False, True): "only_b", (False, False): "neither"}[kept_a, kept_b]
 
 
+def _read_tokens(pair: Pair, side: str) -> None:
+    pair.read(side, lambda: f"CREATE OR REPLACE TABLE raw_tokens AS SELECT id, tokens FROM {pair.scan(side, 'tokens_report')}")
+
+
 def _count_tokens(pair: Pair, counts: dict[str, Counts]) -> None:
     """Adds the tokens of what the first run keeps, or, where it does not, the second: each with its own tokenizer."""
     for side in SIDES:
-        scan = pair.scan(side, "tokens_report")
-        pair.connection.execute(f"CREATE TABLE raw_tokens AS SELECT id, tokens FROM {scan}")
-        pair.connection.execute(numbered("raw_tokens", f"tokens_{side}", "tokens DESC"))
-        pair.connection.execute("DROP TABLE raw_tokens")
+        _read_tokens(pair, side)
+        pair.query(numbered("raw_tokens", f"tokens_{side}", "tokens DESC"))
+        pair.query("DROP TABLE raw_tokens")
         sql = f"SELECT kept_a, kept_b, sum(tokens) FROM matched JOIN tokens_{side} USING (id, copy) WHERE kept_{side} GROUP BY ALL"
         for kept_a, kept_b, tokens in pair.query(sql):
             if side == "a" or not kept_a:
@@ -188,7 +200,7 @@ def read_rules(pair: Pair) -> list[RuleCount]:
             "JOIN matched m USING (id, copy) GROUP BY ALL"
         )
         for level, rule, fired, kept, alone in pair.query(sql):
-            stage = pair.stages[level]
+            stage = ORDER[level]
             one = found.setdefault((stage, rule), RuleCount(stage, rule))
             one.fired[side], one.other_keeps[side], one.alone[side] = fired, kept, alone
     return sorted(found.values(), key=lambda one: (-one.weight, -sum(one.fired.values()), one.stage, one.rule))
@@ -202,13 +214,17 @@ def read_properties(pair: Pair) -> dict[str, list[tuple[str, int, int]]]:
     table = f"{pair.stages[-1]}_documents"
     if any(table not in run.tables for run in pair.runs.values()):
         return {}
-    columns = [{str(row[0]) for row in pair.query(f"DESCRIBE SELECT * FROM {pair.scan(side, table)}")} for side in SIDES]
+
+    def read(side: str, select: str, end: str = "") -> list[tuple[Any, ...]]:
+        return pair.read(side, lambda: f"{select} FROM {pair.scan(side, table)}{end}")
+
+    columns = [{str(row[0]) for row in read(side, "DESCRIBE SELECT *")} for side in SIDES]
     properties = {"language": "language", "host": HOST, "source": "source"}
     needed = {"host": "url"}
     found = {}
     for name, value in properties.items():
         if all(needed.get(name, name) in there for there in columns):
-            counts = [dict(pair.query(f"SELECT {value}, count(*) FROM {pair.scan(side, table)} GROUP BY 1")) for side in SIDES]
+            counts = [dict(read(side, f"SELECT {value}, count(*)", " GROUP BY 1")) for side in SIDES]
             names = {*counts[0], *counts[1]}
             rows = [(str(n) if n else "(none)", counts[0].get(n, 0), counts[1].get(n, 0)) for n in names]
             found[name] = sorted(rows, key=lambda row: (-abs(row[2] - row[1]), -row[1] - row[2], row[0]))

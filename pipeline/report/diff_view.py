@@ -23,6 +23,7 @@ RULES, COLUMNS, VALUES, SETTINGS = 15, 12, 8, 40
 WIDE = 110
 #: A table, and what to say of rows that are left out.
 Shown = tuple[Table, str]
+SEEN = ("both", "only_a", "only_b", "neither")
 OUTCOMES = {
     "both": "kept by both", "only_a": "kept by A only", "only_b": "kept by B only", "neither": "kept by neither",
     "kept_unseen_b": "kept by A, never seen by B", "dropped_unseen_b": "dropped by A, never seen by B",
@@ -53,11 +54,14 @@ def show_difference(found: Difference, wanted: Wanted, console: Console) -> None
 def _verdict(found: Difference) -> str:
     a, b = found.kept("a"), found.kept("b")
     what = f"of the stage {found.stages[0]}" if len(found.stages) == 1 else f"from {found.stages[0]} to {found.stages[-1]}"
-    moved = sum(found.of(name).documents for name in OUTCOMES if name not in ("both", "neither") and not name.startswith("dropped"))
-    if not moved:
+    seen = sum(found.of(name).documents for name in SEEN)
+    moved = found.of("only_a").documents + found.of("only_b").documents
+    unseen = [found.of(f"kept_unseen_{side}").documents for side in ("b", "a")]
+    if not moved and not any(unseen):
         return f"Both keep the same {a:,} documents ({what})."
     change = f" ({(b - a) / a:+.1%})" if a else ""
-    return f"A keeps {a:,} documents, B {b:,}{change}; they decide differently about {moved:,} ({what})."
+    said = f"A keeps {a:,} documents, B {b:,}{change} ({what}). Of {seen:,} that both have seen, they decide differently about {moved:,}."
+    return said + (f" {unseen[0]:,} that A keeps B has never seen, and {unseen[1]:,} the other way." if any(unseen) else "")
 
 
 def _outcomes(found: Difference) -> Shown:
@@ -66,7 +70,7 @@ def _outcomes(found: Difference) -> Shown:
     total = sum(counts.documents for counts in found.counts.values())
     for name, title in OUTCOMES.items():
         counts = found.of(name)
-        if counts.documents or name in ("both", "only_a", "only_b", "neither"):
+        if counts.documents or name in SEEN:
             made.add_row(title, *_numbers(counts, total), *([cell(counts.tokens)] if tokens else []))
     return made, ""
 

@@ -17,7 +17,7 @@ from corpusmill.pipeline.report.token_place import first_token
 from corpusmill.pipeline.report.why_change import Change, change, distance
 from corpusmill.pipeline.report.why_dedup import TOLD as DEDUP_TOLD
 from corpusmill.pipeline.report.why_dedup import dedup_facts
-from corpusmill.pipeline.report.why_find import Passages, find_passage, is_text, not_found, resolve, spellings
+from corpusmill.pipeline.report.why_find import Holder, Passages, find_passage, is_text, not_found, resolve, spellings
 from corpusmill.pipeline.report.why_view import show_passages, show_story
 from corpusmill.pipeline.schemas import REPORT
 
@@ -28,6 +28,8 @@ TOLD = {*REPORT.names, "source", "offset", "length", "split", "shards", "copies"
 TEXT = 400
 #: Documents listed that hold a passage.
 LISTED = 10
+#: Records of one URL that are explained; of more there is a list.
+EXPLAINED = 4
 #: The rule of `ingest` for records of a kind that holds no page.
 NO_PAGE = "record_type"
 
@@ -86,7 +88,7 @@ def why(folder: str, document: str, console: Console, in_texts: bool = False, fo
     stages = [name for name in REPORTED if reader.stages[name].outputs("report/")]
     if not stages:
         raise InputError(f"{folder}: no stage of this run has a report yet.")
-    ids, passages = _search(reader, stages, document, in_texts)
+    ids, passages = _search(run, stages, document, in_texts)
     if passages is not None:
         _tell_outcomes(run, stages, passages)
     stories = [story for id_ in ids if (story := _story(run, stages, id_)) is not None]
@@ -100,9 +102,16 @@ def why(folder: str, document: str, console: Console, in_texts: bool = False, fo
     show_story(folder, pages, notes, console)
 
 
-def _search(reader: RunReader, stages: list[str], document: str, in_texts: bool) -> tuple[list[str], Passages | None]:
-    """The ids to explain, and what holds the passage where it was looked for: of several nothing is explained."""
+def _search(run: Run, stages: list[str], document: str, in_texts: bool) -> tuple[list[str], Passages | None]:
+    """The ids to explain, or a list to choose from: documents that hold the passage, or the many that have the URL."""
+    reader = run.reader
     ids = [] if in_texts else resolve(reader, stages, document)
+    if len(ids) > EXPLAINED:
+        rows = table_rows(run, f"{stages[0]}_report", stages[0], REPORT.names)
+        rows.add("list_contains(?, id) AND failed != [?]", ids, NO_PAGE)
+        ids = list(dict.fromkeys(row["id"] for row in rows.read(("id",), "", 0))) or ids[:EXPLAINED]
+        if len(ids) > EXPLAINED:
+            return [], Passages("", len(ids), [Holder(id_, document, "", "", "") for id_ in ids[:LISTED]])
     if ids:
         return ids, None
     if not in_texts and not any(map(str.isspace, document)) and "." in document:  # perhaps a URL without its beginning

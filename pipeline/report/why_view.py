@@ -28,16 +28,22 @@ WIDE = 96
 def show_passages(run: str, passages: Passages, listed: int, console: Console) -> None:
     """A numbered list of the documents that hold a passage; of one alone the place in its text."""
     holders = passages.holders or []
-    documents = "1 document" if passages.count == 1 else f"{passages.count:,} documents"
-    verb = "holds" if passages.count == 1 else "hold"
-    console.print(Text(f"{documents} {verb} this text as the stage {passages.stage} wrote it:", style="bold"))
+    documents = "1 document holds" if passages.count == 1 else f"{passages.count:,} documents hold"
+    said = (
+        f"{documents} this text as the stage {passages.stage} wrote it:"
+        if passages.stage
+        else f"{passages.count:,} documents have this URL:"
+    )
+    console.print(Text(said, style="bold"))
     for place, holder in enumerate(holders, 1):
         head = f"{place:>2}. {safe_line(holder.url or '(no URL)', 300)}"
         console.print(Text(head))
         console.print(_indented(Text(f"id {safe_line(holder.id, 40)}, {safe_line(holder.outcome, 300)}", style="dim"), 4))
-        console.print(_indented(_snippet(holder), 4))
+        if holder.passage:
+            console.print(_indented(_snippet(holder), 4))
     if passages.count > listed:
-        console.print(Text(f"and {passages.count - listed:,} more (a longer passage finds fewer).", style="dim"))
+        longer = " (a longer passage finds fewer)" if passages.stage else ""
+        console.print(Text(f"and {passages.count - listed:,} more{longer}.", style="dim"))
     if passages.count > 1:
         console.print(Text(f"Why one of them: corpusmill why {shlex.quote(safe_line(run, 300))} ID", style="dim"), soft_wrap=True)
     else:

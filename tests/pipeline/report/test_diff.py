@@ -4,6 +4,7 @@ import io
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +190,10 @@ def _rewrite(run: RunBuilder, folder: Path) -> None:
 
 def test_what_is_printed(run_folder: Path, stricter: Path) -> None:
     text = printed(run_folder, stricter, stage="filter")
-    assert "A keeps 45 documents, B 39 (-13.3%); they decide differently about 6 (of the stage filter)." in " ".join(text.split())
+    assert (
+        "A keeps 45 documents, B 39 (-13.3%) (of the stage filter). Of 56 that both have seen, they decide differently about 6."
+        in " ".join(text.split())
+    )
     lines = [line.split() for line in text.splitlines()]
     assert ["kept", "by", "A", "only", "6", "10.7%"] in [line[:6] for line in lines]
     assert ["filter.thresholds.short", "20", "40"] in lines and ["versions.corpusmill", "0", "1"] in lines
@@ -238,3 +242,26 @@ def test_half_a_run_and_a_stage_of_before_are_said(run_folder: Path, tmp_path: P
     stages["dedup"] = stages["dedup"].iloc[:-3]
     folder = write(tmp_path / "stale", stages, 1)
     assert f"A: dedup has decided about {len(stages['dedup']):,} documents, but filter lets" in " ".join(printed(folder, folder).split())
+
+
+def test_a_run_without_a_stage_is_compared_all_the_same(run_folder: Path, tmp_path: Path) -> None:
+    """What the filter of one run drops, the other has seen only where it decided about it."""
+    write_run(tmp_path / "run", ("ingest",))
+    found = compare(str(run_folder), str(tmp_path / "run"), Wanted(samples=0))
+    assert found.stages == ["ingest"] and {name: c.documents for name, c in found.counts.items()} == {"both": 56, "neither": 4}
+    shutil.copytree(run_folder, tmp_path / "unfiltered")
+    shutil.rmtree(tmp_path / "unfiltered" / "filter")
+    found = compare(str(run_folder), str(tmp_path / "unfiltered"), Wanted(samples=0))
+    assert found.stages == ["ingest", "dedup"] and found.of("both").documents == 42
+    assert found.of("dropped_unseen_b").documents == 11 and "B has no filter." in found.notes
+
+
+def test_a_damaged_shard_is_left_out_with_a_note(run_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(run_folder, tmp_path / "run")
+    shard = tmp_path / "run" / "filter" / "report" / "part-00001.parquet"
+    content = bytearray(shard.read_bytes())
+    content[100:2000] = bytes(byte ^ 0x5A for byte in content[100:2000])
+    shard.write_bytes(content)
+    for runs, side in (((run_folder, tmp_path / "run"), "B"), ((tmp_path / "run", run_folder), "A")):
+        text = " ".join(printed(*runs).split())
+        assert f"Note: {side}: filter: a shard is left out:" in text and "Both keep the same 42 documents" in text

@@ -160,6 +160,7 @@ def test_sentences_name_what_there_is(run_folder: Path) -> None:
         ({"columns": ("word",)}, "there is no column 'word' (its columns are words,"),
         ({"order": "wrds"}, "there is no column 'wrds' (its columns are words,"),
         ({"least": {"language": 1}}, "the column 'language' holds no numbers (its columns with numbers are language_score,"),
+        ({"stage": "tokens", "most": {"shards": 1}}, "the column 'shards' holds no numbers"),
         ({"stage": "filtr"}, "the stage 'filtr' has no report (there are filter, dedup, ingest, tokens)"),
     ]
     for options, sentence in cases:

@@ -168,6 +168,18 @@ def test_one_id_twice_and_no_url(tmp_path: Path, builder: Any, capsys: pytest.Ca
     assert len(as_json(tmp_path / "run", "same text", capsys)["documents"][0]["stages"]) == 2
 
 
+def test_many_records_of_one_url_are_a_list(tmp_path: Path, builder: Any) -> None:
+    run = builder(tmp_path / "run", ())
+    rows = [
+        {"id": f"{n:032x}", "url": "http://a.test/", "text": "x", "source": "s", "kept": n % 2 == 0, "chars_in": 1, "chars_out": 1,
+         "failed": [["record_type"], ["status"]][n < 24] if n % 2 else []} for n in range(30)
+    ]  # fmt: skip
+    run.stage("ingest", [{"report/part-00000.parquet": report(rows, [])}])
+    text = explain(tmp_path / "run", "http://a.test/")
+    assert text.startswith("27 documents have this URL: 1. http://a.test/ id 00000000000000000000000000000000, kept by ingest 2.")
+    assert "id 00000000000000000000000000000001, dropped by ingest: status" in text and "and 17 more." in text
+
+
 THRESHOLDS = st.one_of(st.integers(-(10**9), 10**9), st.floats(-1e12, 1e12), st.floats(0, 1))
 
 
