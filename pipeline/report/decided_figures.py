@@ -18,7 +18,7 @@ def funnel_figure(rows: list[FunnelRow], steps: list[Step]) -> Figure:
 
 
 def lengths_figure(sets: list[Lengths]) -> Figure:
-    """Documents of each length, before and after each stage, on a logarithmic axis."""
+    """Documents of each length, before and after each stage, on a logarithmic axis; each outline is a stack of its own."""
     counts = [each.bins().tolist() for each in sets]
     filled = [place for bins in counts for place, count in enumerate(bins) if count]
     first, last = (min(filled), max(filled) + 1) if filled else (0, 1)
@@ -28,7 +28,7 @@ def lengths_figure(sets: list[Lengths]) -> Figure:
         values = bins[first:last]
         line = {"shape": "hv", "width": 2, "color": f"var(--series{place % 4})", "dash": ("solid", "dash", "dot", "dashdot")[place % 4]}
         traces.append({"type": "scatter", "x": edges, "y": [*values, *values[-1:]], "name": each.name, "mode": "lines", "line": line,
-                       "hovertemplate": "%{y:,}"})  # fmt: skip
+                       "stackgroup": f"set{place}", "fill": "none", "hovertemplate": "%{y:,}"})  # fmt: skip
     axis = {"type": "log", "title": "characters of a document"}
     return drawn(traces, 300, xaxis=axis, yaxis={"title": "documents", "rangemode": "tozero"}, showlegend=True)
 

@@ -27,15 +27,16 @@ const figureData = (() => {
     return to - from === 1 && Number.isInteger(from + 0.5) ? shown(from + 0.5) : `${shown(from)} to ${shown(to)}`;
   }
 
+  /** [label, value, place] of each point. */
   function points(trace) {
     const [along, values] = trace.orientation === "h" ? [trace.y, trace.x] : [trace.x, trace.y];
     if (isOutline(trace)) {
-      return along.slice(0, -1).map((from, place) => [interval(from, along[place + 1]), values[place]]);
+      return along.slice(0, -1).map((from, place) => [interval(from, along[place + 1]), values[place], from]);
     }
-    return along.map((at, place) => [typeof at === "number" ? shown(at) : text(at), values[place]]);
+    return along.map((at, place) => [typeof at === "number" ? shown(at) : text(at), values[place], at]);
   }
 
-  /** The series of a figure: names with their points [label, value]; `along` and `measure` are the names of the axes. */
+  /** The series of a figure: names with their points; `along` and `measure` are the names of the axes. */
   function read(figure) {
     const { data, layout } = figure;
     const sideways = data.some((trace) => trace.orientation === "h");
@@ -47,15 +48,21 @@ const figureData = (() => {
     return { series, marks, along: (sideways ? measure : along) || "value" };
   }
 
-  /** Header and rows of a table: a row for each place, a column for each series. */
+  /** Header and rows of a table: a row for each place, a column for each series; a place that a series has twice has two rows. */
   function table(figure) {
     const { series, along } = read(figure);
     const rows = new Map();
-    series.forEach(({ points }, column) => points.forEach(([label, value]) => {
-      if (!rows.has(label)) rows.set(label, Array(series.length).fill(""));
-      rows.get(label)[column] = shown(value);
-    }));
-    return { head: [along, ...series.map(({ name }) => name)], rows: [...rows].map(([label, values]) => [label, ...values]) };
+    series.forEach(({ points }, column) => {
+      const times = new Map();
+      for (const [label, value, at] of points) {
+        const time = (times.get(at) || 0) + 1;
+        times.set(at, time);
+        const key = `${time} ${at}`;
+        if (!rows.has(key)) rows.set(key, [label, ...Array(series.length).fill("")]);
+        rows.get(key)[column + 1] = shown(value);
+      }
+    });
+    return { head: [along, ...series.map(({ name }) => name)], rows: [...rows.values()] };
   }
 
   function sentence({ name, points, counts }) {

@@ -35,7 +35,8 @@ def headline(decisions: dict[str, Decisions], near: list[NearMisses]) -> Headlin
     deciding = alone[0] if alone else None  # one whose threshold is a number, where there is one
     line, more = (None, 0) if deciding is None or d.stage != "filter" else _loosened(d, deciding)
     found = next((each for each in near if d.stage == "filter" and each.rule is (deciding or removing[0])), None)
-    dropped = next((shown for shown in found.shown if shown.side == "dropped" and shown.text), None) if found else None
+    shown = [each for each in found.shown if each.side == "dropped" and each.text] if found else []
+    dropped = next((each for each in shown if deciding is None or not each.sample.rank[0]), None)
     return Headline(d, removing[0], deciding, line, more, found, dropped)
 
 

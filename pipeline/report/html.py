@@ -40,7 +40,7 @@ from corpusmill.pipeline.report.shown import Shown
 from corpusmill.pipeline.report.status import unfinished
 from corpusmill.pipeline.report.status_view import clock
 from corpusmill.pipeline.report.summary import Summary, read_summary, stage_times
-from corpusmill.pipeline.report.thresholds import Changes, recipe_line
+from corpusmill.pipeline.report.thresholds import Changes, is_number, recipe_line
 from corpusmill.pipeline.report.training import Training
 from corpusmill.pipeline.report.training_figures import HEIGHT, drawn, training_charts
 
@@ -106,10 +106,12 @@ class Page:
     def slider(self, decisions: Decisions, changes: Changes) -> dict[str, str]:
         """What the page's script needs to say what each threshold keeps."""
         self.sliders += 1
+        rules = [rule for rule in decisions.thresholds if rule.column == changes.rule.column and is_number(rule.threshold)]
         thresholds = [changes.change(place).threshold for place in range(len(changes.thresholds))]
         told = {
             "rule": safe_line(changes.rule.rule, 200), "fails": changes.rule.comparison, "thresholds": thresholds, "now": changes.place,
             "documents": changes.documents.tolist(), "characters": changes.characters.tolist(), "of": decisions.rows,
+            "line": rules.index(changes.rule),
         }  # fmt: skip
         return {"id": f"slider-{self.sliders}", "json": json.dumps(told, separators=(",", ":"))}
 

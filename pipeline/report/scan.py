@@ -24,7 +24,8 @@ from corpusmill.pipeline.report.read import RunReader
 from corpusmill.pipeline.shards import ROW_GROUP_ROWS
 
 ROWS = 65_536
-THREADS = min(8, os.cpu_count() or 1)
+#: A batch and what is measured of it take about 80 MB.
+THREADS = min(4, os.cpu_count() or 1)
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

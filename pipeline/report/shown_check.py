@@ -1,7 +1,8 @@
 """`corpusmill report RUN --check`: runs the query beside each table and chart of the page and compares its rows with those of the page."""
 
 import math
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import zip_longest
@@ -22,18 +23,23 @@ NOUGHT = 1e-12
 #: Differences of one query that are named.
 MOST = 20
 
+_DAMAGE = re.compile(r".+: (row group \d+ can't be read|a shard is left out: .*)")
+_WORD = re.compile(r"\w+")
+
 
 @dataclass(frozen=True)
 class Checked:
-    """What came of one query: sentences about each value that differs; `failed` where it could not be run."""
+    """What came of one query: sentences about each value that differs; `failed` where it could not be run, `damaged` where a file that
+    can't be read, or only in part, explains that."""
 
     shown: Shown
     differences: tuple[str, ...] = ()
     failed: str = ""
+    damaged: str = ""
 
     @property
     def good(self) -> bool:
-        return not self.differences and not self.failed
+        return not self.differences and not self.failed and not self.damaged
 
 
 def check_report(folder: str) -> Iterator[Checked]:
@@ -42,18 +48,39 @@ def check_report(folder: str) -> Iterator[Checked]:
     from corpusmill.pipeline.report.query.run import open_run
     from corpusmill.pipeline.report.summary import read_summary
 
-    _, page = render_body(read_summary(folder))
-    return check(open_run(folder), list(page.queries.values()))
+    summary = read_summary(folder)
+    _, page = render_body(summary)
+    run = open_run(folder)
+    return check(run, list(page.queries.values()), damage(run, summary.reader.warnings))
 
 
-def check(run: "Run", every: Sequence[Shown]) -> Iterator[Checked]:
-    """Runs each query and compares."""
+def damage(run: "Run", warnings: Sequence[str]) -> dict[str, str]:
+    """By table what is damaged in its stage, as a sentence: of such a stage the page may count rows that queries leave out, or miss rows
+    that they have."""
+    said: dict[str, str] = {}
+    for warning in warnings:
+        for stage in run.reader.stages:
+            folder = run.reader.storage.path(f"{stage}/")
+            if warning.startswith((f"{stage}: a shard is left out", folder)) and (found := _DAMAGE.match(warning)):
+                said.setdefault(stage, found[0])
+    return {table.name: said[table.stage] for table in run.tables.values() if table.stage in said}
+
+
+def check(run: "Run", every: Sequence[Shown], damaged: Mapping[str, str] | None = None) -> Iterator[Checked]:
+    """Runs each query and compares. `damaged`: what `damage` gives."""
     for shown in every:
-        try:
-            found = run.sql(shown.sql)
-            yield Checked(shown, tuple(differences(shown, found.columns, found.fetchall())))
-        except InputError as error:
-            yield Checked(shown, failed=safe_line(str(error), 400))
+        checked = _checked(run, shown)
+        words = set(_WORD.findall(shown.sql))
+        reasons = [why for table, why in (damaged or {}).items() if table in words]
+        yield checked if checked.good or not reasons else Checked(shown, damaged=safe_line(reasons[0], 300))
+
+
+def _checked(run: "Run", shown: Shown) -> Checked:
+    try:
+        found = run.sql(shown.sql)
+        return Checked(shown, tuple(differences(shown, found.columns, found.fetchall())))
+    except InputError as error:
+        return Checked(shown, failed=safe_line(str(error), 400))
 
 
 def differences(shown: Shown, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[str]:
@@ -89,6 +116,8 @@ def sentences(checked: Checked) -> list[str]:
     """What a terminal says of one query: one line where all is equal."""
     shown = checked.shown
     what = f"{shown.name}: {shown.title}"
+    if checked.damaged:
+        return [f"{what}: not compared, as the stage is damaged: {checked.damaged}"]
     if checked.failed:
         return [f"{what}: the query fails: {checked.failed}"]
     if checked.differences:

@@ -14,11 +14,12 @@ def origin(found: Origin) -> Shown:
     counts = [f"{count}_{when}" for when in ("in", *found.stages) for count in COUNTS]
     last = found.stages[-1] if found.stages else "in"
     sums = ", ".join(f"coalesce(sum({name}), 0) AS {name}" for name in counts)
+    each = ", ".join(f"sum({name}) AS {name}" for name in counts)
     sql = f"""\
 WITH counted AS (
 {_parts(found)}
 ), summed AS (
-  SELECT name, coalesce(sum(documents_in), 0) AS frequent, {", ".join(f"sum({name}) AS {name}" for name in counts)} FROM counted GROUP BY name
+  SELECT name, coalesce(sum(documents_in), 0) AS frequent, {each} FROM counted GROUP BY name
 ), placed AS (
   SELECT *, least(row_number() OVER (ORDER BY frequent DESC, name), {SHOWN + 1}) AS place FROM summed
 )

@@ -41,7 +41,8 @@ ORDER BY place"""
 
 def _stage(place: int, row: FunnelRow, before: FunnelRow, splits: Sequence[str]) -> str:
     if row.chars_in is not None:
-        return f"""SELECT {place} AS place, {literal(row.stage)} AS stage, count(*) AS documents_in, count(*) FILTER (kept) AS documents_out,
+        return f"""\
+SELECT {place} AS place, {literal(row.stage)} AS stage, count(*) AS documents_in, count(*) FILTER (kept) AS documents_out,
     sum(chars_in) AS chars_in, sum(chars_out) AS chars_out, NULL AS tokens FROM {row.stage}_report"""
     out = "(SELECT count(*) FILTER (kept) FROM {0}_report) AS {1}"
     came_in = out.format(before.stage if before is not row else row.stage, "documents_in")
@@ -94,7 +95,8 @@ def rules(d: Decisions, most: int, first: FunnelRow) -> Shown:
         SELECT rule, count(*) AS fired, count(*) FILTER (len(failed) = 1) AS alone, count(*) FILTER (failed[1] = rule) AS first,
           sum(chars_in) AS chars_fired, coalesce(sum(chars_in) FILTER (len(failed) = 1), 0) AS chars_alone,
           coalesce(sum(chars_in) FILTER (failed[1] = rule), 0) AS chars_first, fired / {rows_in} AS share_fired,
-          alone / {rows_in} AS share_alone, "first" / {rows_in} AS share_first, fired / (SELECT count(*) FROM {first.stage}_report) AS of_all
+          alone / {rows_in} AS share_alone, "first" / {rows_in} AS share_first,
+          fired / (SELECT count(*) FROM {first.stage}_report) AS of_all
         FROM (SELECT unnest(failed) AS rule, failed, chars_in FROM {d.stage}_report)
         GROUP BY rule
         ORDER BY fired DESC, rule

@@ -17,12 +17,32 @@ const sliders = (() => {
     slider.querySelector("code").textContent = place === told.now ? "" : `filter.thresholds.${told.rule}=${threshold}`;
   }
 
+  /** Moves the threshold's line in the histogram above; one that is not drawn yet will have it there. */
+  function moveLine(slider, told) {
+    const chart = slider.closest("figure")?.querySelector(".chart");
+    const figure = chart && figures[Number(chart.dataset.figure)];
+    const shape = figure?.layout.shapes?.[told.line];
+    if (!shape) return;
+    const threshold = told.thresholds[Number(slider.querySelector("input").value)];
+    const logarithmic = figure.layout.xaxis.type === "log";
+    const x = logarithmic ? Math.max(threshold, figure.data[0].x[0]) : threshold; // zero has no place on a logarithmic axis
+    const note = figure.layout.annotations[told.line];
+    Object.assign(shape, { x0: x, x1: x });
+    Object.assign(note, { x: logarithmic ? Math.log10(x) : x, text: note.text.replace(/\S+$/, String(threshold)) });
+    const [line, text] = [`shapes[${told.line}]`, `annotations[${told.line}]`];
+    const changes = { [`${line}.x0`]: x, [`${line}.x1`]: x, [`${text}.x`]: note.x, [`${text}.text`]: note.text };
+    if (chart.layout) Plotly.relayout(chart, changes);
+  }
+
   for (const slider of document.querySelectorAll(".slider")) {
     const told = JSON.parse(slider.dataset.changes);
     const input = slider.querySelector("input");
     input.disabled = false;
     input.value = told.now; // browsers keep what was there before a reload
-    input.addEventListener("input", () => show(slider, told));
+    input.addEventListener("input", () => {
+      show(slider, told);
+      moveLine(slider, told);
+    });
     show(slider, told);
   }
   return { show };

@@ -5,8 +5,9 @@ interpolated between the two nearest values, as numpy and pandas do; the deviati
 """
 
 import fnmatch
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.report.choose import HOST, report_rows, shown, there
@@ -14,6 +15,8 @@ from corpusmill.pipeline.report.histogram import measured_columns
 from corpusmill.pipeline.report.query.run import Run
 from corpusmill.pipeline.report.query.sql import identifier, quoted
 from corpusmill.pipeline.report.read import Rule
+
+Answer = TypeVar("Answer")
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 GROUPS = ("language", "source", "host", "rule")
@@ -72,13 +75,27 @@ def read_columns(run: Run, stage: str | None, chosen: Sequence[str] = ()) -> tup
     for pattern in chosen:
         if not fnmatch.filter(measured, pattern):
             raise InputError(f"{rows.name}: no column {shown(pattern)} holds numbers ({there(pattern, measured, 'columns with numbers')}).")
+    spreads = _settled(run, lambda: _all_spreads(run, stage, names))
+    rules = run.rules(stage)
+    return stage, [Column(name, [rule for rule in rules if rule.column == name], *spreads[name]) for name in names]
+
+
+def _settled(run: Run, read: Callable[[], Answer]) -> Answer:
+    """What several queries give, all over the same shards: once more where one of them has found a shard to be damaged."""
+    while True:
+        known = len(run.warnings)
+        answer = read()
+        if len(run.warnings) == known:
+            return answer
+
+
+def _all_spreads(run: Run, stage: str, names: Sequence[str]) -> dict[str, tuple[Spread, Spread]]:
     run.connection.execute("SET threads = 1")  # sums of floats have the same digits each time only in one order
     total = int(run.sql(f"SELECT count(*) FROM {stage}_report").fetchall()[0][0])
     each = max(1, VALUES // max(total, 1))
-    spreads = {name: pair for first in range(0, len(names), each) for name, pair in _spreads(run, stage, names[first : first + each])}
+    found = {name: pair for first in range(0, len(names), each) for name, pair in _spreads(run, stage, names[first : first + each])}
     run.connection.execute("RESET threads")
-    rules = run.rules(stage)
-    return stage, [Column(name, [rule for rule in rules if rule.column == name], *spreads[name]) for name in names]
+    return found
 
 
 def _spreads(run: Run, stage: str, names: Sequence[str]) -> Iterator[tuple[str, tuple[Spread, Spread]]]:
@@ -115,7 +132,8 @@ def read_groups(run: Run, stage: str | None, by: str) -> tuple[str, list[Group]]
     stage, _ = report_rows(run, stage)
     if by not in GROUPS:
         raise InputError(f"stats: --by {shown(by)}: expected one of {', '.join(GROUPS)}.")
-    return stage, _by_rule(run, stage) if by == "rule" else _by_value(run, stage, by)
+    chosen = stage
+    return stage, _settled(run, lambda: _by_rule(run, chosen) if by == "rule" else _by_value(run, chosen, by))
 
 
 def _by_rule(run: Run, stage: str) -> list[Group]:

@@ -5,6 +5,7 @@ what each of them would keep is a sum.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -109,9 +110,11 @@ def decided_by(batch: Batch, rule: str) -> Ints:
 
 
 def numeric_rules(rules: Sequence[Rule], schema: pa.Schema) -> list[Rule]:
-    """The rules whose threshold is a number that could be another one, of columns that the report has."""
-    names = set(schema.names)
-    return [r for r in rules if is_number(r.threshold) and r.comparison in MINIMA + MAXIMA and r.column in names]
+    """The rules whose threshold is a number that could be another one, of columns that the report has. Of a name that several rules have
+    nobody can say which of them fired."""
+    names, several = set(schema.names), Counter(rule.rule for rule in rules)
+    numbers = [rule for rule in rules if is_number(rule.threshold) and rule.comparison in MINIMA + MAXIMA]
+    return [rule for rule in numbers if rule.column in names and several[rule.rule] == 1]
 
 
 def is_number(value: Any) -> bool:

@@ -48,8 +48,8 @@ def _figure(curve: Curve, training: Training) -> Figure:
     few = len(curve.steps) <= 60
     if curve.name == VALIDATION and low and high:
         edge: dict[str, Any] = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
-        figure.add_scatter(x=low.steps, y=low.values, **edge)
-        figure.add_scatter(x=high.steps, y=high.values, fill="tonexty", fillcolor="var(--kept-fill)", **edge)
+        figure.add_scatter(x=low.steps, y=low.values, name="from", **edge)
+        figure.add_scatter(x=high.steps, y=high.values, name="to", fill="tonexty", fillcolor="var(--kept-fill)", **edge)
     figure.add_scatter(
         x=curve.steps, y=curve.values, name=label(TITLES.get(curve.name, curve.name), 30), mode="lines+markers" if few else "lines",
         line={"color": "var(--series0)", "width": 1.5}, marker={"size": 5},

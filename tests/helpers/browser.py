@@ -1,4 +1,4 @@
-"""Chromium, Debian's or an npm package's (npm_chromium.py), driven by Playwright: pages as people see them, and what they say and ask for."""
+"""Chromium, Debian's or an npm package's (npm_chromium.py), driven by Playwright: pages as they are seen, and what they say and ask for."""
 
 import os
 import shutil

@@ -119,17 +119,16 @@ def only_trained(run: Path) -> None:
 
 
 def huge_text(run: Path) -> None:
-    """10 MB of one document, a URL of 1 MB, and a line that never ends."""
+    """Two documents of 10 MB that a rule drops, without a space, and URLs of 1 MB."""
     write_run(run, STAGES[:2])
-    for stage, kind in (("ingest", "data"), ("filter", "report")):
-        _rewrite(
-            _shard(run, stage, kind),
-            lambda table: _replaced(table, "url", ["http://long.test/" + "x" * 1_000_000] * 2 + table["url"].to_pylist()[2:]),
-        )
-    _rewrite(
-        _shard(run, "ingest", "data"),
-        lambda table: _replaced(table, "text", ["wordwithoutend" * 750_000] * 20 + table["text"].to_pylist()[20:]),
-    )
+    long = {"url": "http://long.test/" + "x" * 1_000_000, "text": "wordwithoutend" * 750_000}
+    for stage, kind, column in (("ingest", "data", "text"), ("ingest", "data", "url"), ("filter", "report", "url")):
+
+        def change(table: pa.Table, column: str = column) -> pa.Table:
+            values = table[column].to_pylist()
+            return _replaced(table, column, [*values[:6], long[column], long[column], *values[8:]])
+
+        _rewrite(_shard(run, stage, kind), change)
 
 
 def odd_characters(run: Path) -> None:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 import duckdb
@@ -16,9 +17,12 @@ from corpusmill.pipeline.report.explore.origins import Origins
 from corpusmill.pipeline.report.read import DATA_STAGES, RunReader
 from corpusmill.pipeline.report.scan import shards
 from corpusmill.pipeline.report.status import Status
+from corpusmill.pipeline.shards import open_parquet
 
 #: Stages with a row a document.
 EXPLORED = (*DATA_STAGES, "tokens")
+#: DuckDB reads and writes no file, not even when it has too little memory, and that can't be changed any more.
+CLOSED = {"enable_external_access": "false", "temp_directory": "", "lock_configuration": "true"}
 
 
 class Stopped(Exception):
@@ -43,7 +47,7 @@ class Explorer:
         self.loading: dict[str, Any] | None = {"stage": self.wanted[0], "rows": 0, "of": 0}
         self.seconds = 0.0
         self.stopped = threading.Event()
-        self.connection = duckdb.connect(":memory:")
+        self.connection = duckdb.connect(":memory:", config=CLOSED)
         self.status, self.status_lock = Status(folder), threading.Lock()
 
     def load(self) -> None:
@@ -53,7 +57,6 @@ class Explorer:
             for name in self.wanted:
                 self._load_or_say(name, origins)
             del origins
-            self.connection.execute("SET enable_external_access = false; SET lock_configuration = true")
             self.loading, self.seconds = None, time.monotonic() - started
             for loaded in list(self.loaded.values()):
                 self._go_on()
@@ -83,7 +86,7 @@ class Explorer:
             self.reader.warn(self.left_out[name])
 
     def _load(self, name: str, origins: Origins) -> None:
-        rows = sum(count for _, _, count in shards(self.reader, name))
+        rows = sum(count for _, _, count in shards(self.reader, name)) or _footers(self.reader, name)
         self.loading = progress = {"stage": name, "rows": 0, "of": rows}
         need, available = self._bytes(name, rows), available_memory()
         if need > 0.8 * available:
@@ -117,3 +120,12 @@ class Explorer:
         if name in self.wanted and self.loading is not None:
             raise Unfit(f"{name} is still being read.", 503)
         raise Unfit(f"There is no stage {shown(name)} here (there are {', '.join(self.loaded)}).")
+
+
+def _footers(reader: RunReader, stage: str) -> int:
+    """Rows of a report as its shards say, where the manifest does not."""
+    rows = 0
+    for shard in reader.stages[stage].outputs("report/"):
+        with suppress(CorpusmillError, OSError, ValueError), open_parquet(reader.storage.child(stage), shard) as file:  # loading says so
+            rows += file.metadata.num_rows
+    return rows

@@ -1,7 +1,11 @@
 """Serving the explorer: on 127.0.0.1 alone, until Ctrl-C."""
 
+import os
 import socket
+import sys
 import threading
+import webbrowser
+from contextlib import suppress
 
 import uvicorn
 
@@ -26,20 +30,24 @@ def explore(folder: str, port: int = 0, stage: str | None = None, open_browser: 
         timeout_graceful_shutdown=1, timeout_keep_alive=30, limit_concurrency=64,
     )  # fmt: skip
     loader = threading.Thread(target=explorer.load, daemon=True)
-    loader.start()
     address = f"http://{HOST}:{port}/"
-    print(address, flush=True)
-    if open_browser:
-        import webbrowser
-
-        webbrowser.open(address)
-    try:
+    with suppress(KeyboardInterrupt):  # how the explorer ends
+        loader.start()
+        print(address, flush=True)
+        if open_browser:
+            webbrowser.open(address)
         uvicorn.Server(config).run(sockets=[listening])
-    except KeyboardInterrupt:
-        pass  # how the explorer ends
-    finally:
-        explorer.stop()
-        loader.join(timeout=2)
+    explorer.stop()
+    loader.join(timeout=1)
+    _leave()
+
+
+def _leave() -> None:
+    """Ends the process at once where threads are still in native code: Python would unwind them there, which aborts it."""
+    if threading.active_count() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def listen(port: int) -> socket.socket:

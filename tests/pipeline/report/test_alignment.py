@@ -54,7 +54,8 @@ def test_read(aligned: Path) -> None:
 
 def test_page(aligned: Path) -> None:
     page = render(read_summary(str(aligned)))
-    section = page[page.index("align: pairs from scores") : page.index('<h2 id="evaluation">')]
+    begin = page.index("align: pairs from scores")
+    section = page[begin : page.index("</main>", begin)]
     for shown in ("900 continuations", "up to 0.25", "from 0.75", "-0.500", "(-0.600 to -0.400)", "-0.375", "100%", "(34% to 100%)"):
         assert shown in section
     assert "no_pair 1" in section and "own.jsonl:7" in section and "no answer could be scored" in section

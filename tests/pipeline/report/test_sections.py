@@ -202,6 +202,12 @@ def test_the_slider_answers_the_keys(random_run: Path, page: str, summary: Summa
         assert f"{first.documents:,} documents" in said and f"−{-first.more:,}" in said and f"{first.characters:,} characters" in said
         assert slider.locator("code").inner_text() == f"filter.thresholds.ratio={first.threshold}"
         assert slider.locator("input").get_attribute("aria-valuetext") == said
+        figure = seen.page.locator("figure", has=slider)
+        figure.locator(".main-svg").first.wait_for()
+        seen.page.keyboard.press("End")
+        last = changes.change(len(changes.thresholds) - 1).threshold
+        places = slider.evaluate("slider => slider.closest('figure').querySelector('.chart').layout.shapes.map(shape => shape.x0)")
+        assert last in places and figure.locator(".annotation-text", has_text=f">= {last:g}").count() == 1
         assert not seen.console
         told = json.loads(slider.get_attribute("data-changes"))
         assert told["documents"] == changes.documents.tolist()

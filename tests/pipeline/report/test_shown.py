@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from printed_queries import Printed, is_shown, not_given
 from corpusmill.pipeline.report.html import render, render_body
 from corpusmill.pipeline.report.query.run import Run, open_run
 from corpusmill.pipeline.report.shown import Shown, aliases, column, field, literal, shown
-from corpusmill.pipeline.report.shown_check import check, same
+from corpusmill.pipeline.report.shown_check import check, check_report, same, sentences
 from corpusmill.pipeline.report.summary import read_summary
 
 Command = Callable[..., tuple[int, bytes, str]]
@@ -130,3 +131,25 @@ def test_printed_numbers_are_those_of_a_query() -> None:
         is_shown("1,235", [1234.6]) and is_shown("12.3", [0.1234]) and is_shown("5.12e+07", [51_234_567.0]) and is_shown("49", ["0 to 49"])
     )
     assert not is_shown("1,236", [1234.6]) and not is_shown("12.4", [0.1234]) and not is_shown("1", [True])
+
+
+def test_damage_is_named_in_place_of_differences(tmp_path: Path, builder: Any) -> None:
+    """A file that can't be opened is left out by page and queries alike; of one with a damaged row group the page counts the others."""
+    builder(tmp_path / "run")
+    shard = tmp_path / "run" / "filter" / "report" / "part-00001.parquet"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:100])
+    every = {checked.shown.name: checked for checked in check_report(str(tmp_path / "run"))}
+    assert every["filter-rules"].good and every["funnel"].good and not any(each.differences or each.failed for each in every.values())
+    shard.write_bytes(whole)
+    pq.write_table(pq.read_table(shard), shard, row_group_size=10, compression="zstd", use_dictionary=False)
+    group = pq.ParquetFile(shard).metadata.row_group(1)
+    spoiled = bytearray(shard.read_bytes())
+    for number in range(group.num_columns):
+        begin, size = group.column(number).data_page_offset, group.column(number).total_compressed_size
+        spoiled[begin : begin + size] = bytes(size)
+    shard.write_bytes(spoiled)
+    bad = [checked for checked in check_report(str(tmp_path / "run")) if not checked.good]
+    assert "filter-rules" in {checked.shown.name for checked in bad}
+    assert {checked.damaged for checked in bad} == {f"{shard}: row group 1 can't be read"}
+    assert all(f"not compared, as the stage is damaged: {shard}" in sentences(checked)[0] for checked in bad)

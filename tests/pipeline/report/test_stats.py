@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 from built_run import RULES, report, write_run
 
@@ -98,6 +100,22 @@ def test_many_values_go_in_several_queries(odd: Path, monkeypatch: pytest.Monkey
     at_once = read_columns(open_run(str(odd)), "filter")
     monkeypatch.setattr("corpusmill.pipeline.report.stats.VALUES", 1000)
     assert read_columns(open_run(str(odd)), "filter") == at_once
+
+
+def test_all_columns_are_of_the_same_shards(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the last column's pages are damaged, the first ones are without that shard, too."""
+    run = Path(shutil.copytree(run_folder, tmp_path / "run"))
+    shard = run / "filter/report/part-00000.parquet"
+    column = pq.ParquetFile(shard).metadata.row_group(0).column(pq.ParquetFile(shard).schema_arrow.names.index("language_score"))
+    content = bytearray(shard.read_bytes())
+    begin = column.data_page_offset
+    content[begin : begin + column.total_compressed_size] = b"\xff" * column.total_compressed_size
+    shard.write_bytes(content)
+    monkeypatch.setattr("corpusmill.pipeline.report.stats.VALUES", 1)
+    opened = open_run(str(run))
+    _, columns = read_columns(opened, "filter")
+    rest = pq.read_table(run / "filter/report/part-00001.parquet")
+    assert {c.kept.count + c.dropped.count + c.kept.missing + c.dropped.missing for c in columns} == {rest.num_rows} and opened.warnings
 
 
 @pytest.mark.parametrize(("stage", "by"), [("filter", "language"), ("dedup", "language"), ("filter", "source"), ("ingest", "source")])

@@ -97,6 +97,7 @@ def test_only_numbers_can_be_changed() -> None:
         Rule("s", "c", "x", "not in", ["en"]),
         Rule("s", "d", "gone", ">", 1),
     ]
+    rules += [Rule("s", "twice", "x", comparison, 1) for comparison in ("<", ">")]
     assert [rule.rule for rule in numeric_rules(rules, pa.schema([("x", pa.int64())]))] == ["a"]
 
 

@@ -11,30 +11,23 @@ const MANY = 20;
 
 /** The rules that failed, of all stages: what one wants to know first. */
 export function failures(stages) {
-  const found = stages.flatMap((stage) => stage.failed.map((name) => [stage, name]));
+  const found = stages.flatMap((stage) => {
+    const known = run().stages.find((one) => one.name === stage.name);
+    const values = new Map(stage.values.flatMap((entry) => entry.rules.map((rule) => [rule.rule, { entry, rule }])));
+    return stage.failed.map((name) => ({ stage, name, known: ruleNamed(known, name), ...values.get(name) }));
+  });
   return (
     found.length > 0 &&
     el(
       "ul",
       { class: "failed" },
-      firstOf(
-        found,
-        MANY,
-        (one) => failure(...one),
-        (inner) => el("li", {}, inner),
-      ),
+      firstOf(found, MANY, failure, (inner) => el("li", {}, inner)),
     )
   );
 }
 
-/** "✗ filter: short failed: words is 12, and it drops when words is below 50." */
-function failure(stage, name) {
-  const entry = stage.values.find((one) => one.rules.some((rule) => rule.rule === name));
-  const rule = entry?.rules.find((one) => one.rule === name);
-  const known = ruleNamed(
-    run().stages.find((one) => one.name === stage.name),
-    name,
-  );
+/** "✗ filter: short failed: words is 12; it drops when that is below 50." */
+function failure({ stage, name, known, entry, rule }) {
   const move = () => go({ view: "thresholds", stage: stage.name, range: name });
   return el(
     "li",

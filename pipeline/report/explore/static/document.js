@@ -9,7 +9,7 @@ import { count, many } from "./format.js";
 import { drawGuide } from "./guide.js";
 import { verdict } from "./rows.js";
 import { current, go, watch } from "./state.js";
-import { line, nodes } from "./text.js";
+import { line, nodes, plain } from "./text.js";
 import { tokens } from "./tokens.js";
 
 let shown = null;
@@ -32,6 +32,7 @@ function load(state) {
   return attempt(part, async () => {
     shown = await ask("document", "document", new URLSearchParams({ key: state.doc }));
     draw();
+    byId("said").textContent = plain(`Opened ${shown.url || shown.id}`);
     if (matchMedia("(max-width: 760px)").matches) part.scrollIntoView();
   });
 }

@@ -64,13 +64,12 @@ export function button(label, act, properties = {}) {
 export function firstOf(items, most, node, around = (inner) => el("span", {}, inner)) {
   const shown = items.slice(0, most).map(node);
   if (items.length <= most) return shown;
-  const rest = around(
-    button(
-      `and ${(items.length - most).toLocaleString("en")} more`,
-      () => rest.replaceWith(...items.slice(most).map(node).flat(Infinity)),
-      { class: "plain" },
-    ),
-  );
+  const others = () => {
+    const fragment = document.createDocumentFragment();
+    for (const item of items.slice(most)) fragment.append(node(item));
+    rest.replaceWith(fragment);
+  };
+  const rest = around(button(`and ${(items.length - most).toLocaleString("en")} more`, others, { class: "plain" }));
   return [...shown, rest];
 }
 

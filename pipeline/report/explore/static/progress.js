@@ -1,15 +1,17 @@
 /** How far the run is, while it goes on: stages, throughput, time left, failures. */
 import { ask } from "./api.js";
-import { button, byId, el, refill } from "./dom.js";
+import { byId, el, refill } from "./dom.js";
 import { attempt } from "./errors.js";
 import { count, duration, many, share, value } from "./format.js";
+import { run } from "./run.js";
 import { watch } from "./state.js";
 import { line, plain } from "./text.js";
 
 /** Milliseconds between two looks, by the run's state; a run that is complete is not looked at again. */
 const EVERY = { running: 2000, unknown: 2000, complete: 0 };
 const SELDOM = 15000;
-let begun = null; // the stages that were complete when the page was opened
+/** Stages with a report of documents. */
+const REPORTED = ["ingest", "filter", "dedup", "tokens"];
 let status = null;
 
 export function startProgress() {
@@ -23,7 +25,6 @@ async function look() {
   if (!document.hidden) {
     await attempt(byId("progress"), async () => {
       status = await ask("status", "status");
-      begun ??= complete();
       byId("state").textContent = status.state === "complete" ? "" : plain(status.sentence);
       draw();
     });
@@ -32,11 +33,13 @@ async function look() {
   if (wait) setTimeout(look, wait);
 }
 
-const complete = () =>
-  status.stages
-    .filter((stage) => stage.status === "complete")
-    .map((stage) => stage.name)
-    .join(" ");
+/** Whether a stage is complete by now whose report was not, or was not there, when the server read it. */
+function stale() {
+  const done = status.stages.filter((stage) => stage.status === "complete" && REPORTED.includes(stage.name));
+  return done.some(
+    ({ name }) => !run().present.includes(name) || run().stages.some((stage) => stage.name === name && stage.status !== "complete"),
+  );
+}
 
 function draw() {
   if (!status) return;
@@ -45,13 +48,8 @@ function draw() {
     byId("progress"),
     el("h2", {}, "Progress"),
     el("p", {}, line(status.sentence), status.seconds !== null && ` ${duration(status.seconds)} since it began.`),
-    complete() !== begun &&
-      el(
-        "p",
-        { class: "warnings" },
-        "The run has gone on since this page was opened. ",
-        button("Load it again", () => location.reload(), { data: { key: "reload" } }),
-      ),
+    stale() &&
+      el("p", { class: "warnings" }, "The run has gone on since its reports were read: start corpusmill explore again to see what is new."),
     phase && phasePart(phase),
     training && trainingPart(training),
     stages(phase),

@@ -19,7 +19,13 @@ export const numbers = (stage) => (stage?.columns ?? []).filter((column) => colu
 /** The rules of a stage, those first that fired most. */
 export const rulesByFired = (stage) => [...(stage?.rules ?? [])].sort((a, b) => b.fired - a.fired || (a.rule < b.rule ? -1 : 1));
 
-export const ruleNamed = (stage, name) => (stage?.rules ?? []).find((rule) => rule.rule === name) ?? null;
+const named = new WeakMap();
+
+export function ruleNamed(stage, name) {
+  if (!stage) return null;
+  if (!named.has(stage)) named.set(stage, new Map(stage.rules.map((rule) => [rule.rule, rule])));
+  return named.get(stage).get(name) ?? null;
+}
 
 /** Whether a column has a threshold of a rule on it. */
 export const rulesOn = (stage, column) => (stage?.rules ?? []).filter((rule) => rule.column === column && rule.slider);

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -69,7 +70,7 @@ def test_the_command(tmp_path: Path) -> None:
         )
         assert second.returncode == 2 and second.stderr.startswith(f"corpusmill: port {port} of 127.0.0.1 can't be used")
         process.send_signal(signal.SIGINT)
-        out, error = process.communicate(timeout=15)
+        out, error = process.communicate(timeout=60)
         assert (process.returncode, out, error) == (0, "", "")
     assert bytes_of(tmp_path) == before
 
@@ -233,6 +234,16 @@ def test_while_it_is_loading(run_folder: Path) -> None:
     explorer.stop()
     explorer.load()  # ends at once
     assert explorer.loading is None and not explorer.loaded
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["SELECT * FROM read_csv('/etc/passwd')", "COPY report_filter TO 'out.csv'", "SET enable_external_access = true", "ATTACH 'x.db'"],
+)
+def test_the_database_is_closed(run_folder: Path, query: str) -> None:
+    """Even a query from outside, which there is no way for, would reach no file."""
+    with pytest.raises(duckdb.Error, match=r"(?i)disabled|cannot"):
+        Explorer(str(run_folder)).connection.execute(query)
 
 
 def test_a_query_has_its_time(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
