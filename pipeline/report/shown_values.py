@@ -33,8 +33,8 @@ def captions(d: Decisions, drawn: Sequence[Histogram]) -> Shown:
                "last_edge")  # fmt: skip
     edges = [[float(h.edges[place]) for place in (0, 1, -1)] for h in drawn]
     parts = [
-        f"SELECT {place}, {literal(h.column)}, kept, {column(h.column)}::DOUBLE, {', '.join(map(literal, at))}, {literal(len(h.edges) == 2)}"
-        f" FROM {d.stage}_report"
+        f"SELECT {place}, {literal(h.column)}, kept, {column(h.column)}::DOUBLE, {', '.join(map(literal, at))}, "
+        f"{literal(len(h.edges) == 2)} FROM {d.stage}_report"
         for place, (h, at) in enumerate(zip(drawn, edges, strict=True))
     ]
     union = "\n  UNION ALL ".join(parts)
@@ -44,7 +44,7 @@ SELECT column_name, count(*) FILTER (known) AS values_known, count(*) FILTER (kn
   count(*) FILTER (first) AS first_bin, count(*) FILTER (first AND NOT kept) AS first_bin_dropped,
   any_value(low) AS first_edge, any_value(second) AS second_edge, any_value(high) AS last_edge
 FROM (SELECT *, value IS NOT NULL AND NOT isnan(value) AS known,
-    known AND value >= low AND (value < second OR single) AS first FROM (
+    known AND value >= low AND (value < second OR single AND value <= high) AS first FROM (
   {union}
 ) every(place, column_name, kept, value, low, second, high, single))
 GROUP BY place, column_name
