@@ -4,7 +4,9 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +16,19 @@ from built_run import RunBuilder, write_run
 STAGES = ("ingest", "filter", "dedup", "tokens", "training")
 #: What no file of text holds, but JSON and Parquet may.
 NUL, SURROGATE, NO_UTF8 = "nul\0nul", "lone\ud800surrogate", b"no utf-8: \xff\xfe\xc3"
+
+
+@lru_cache
+def _template(stages: tuple[str, ...]) -> TemporaryDirectory[str]:
+    """A run that copies are made of; it is removed when Python ends."""
+    folder = TemporaryDirectory(prefix="corpusmill-run-")
+    write_run(Path(folder.name) / "run", stages)
+    return folder
+
+
+def whole(run: Path, stages: tuple[str, ...] = STAGES) -> None:
+    """A run, or its first stages, that nothing is wrong with."""
+    shutil.copytree(Path(_template(stages).name) / "run", run)
 
 
 def _shard(run: Path, stage: str = "filter", kind: str = "report") -> Path:
@@ -33,21 +48,21 @@ def _replaced(table: pa.Table, name: str, values: list[Any]) -> pa.Table:
 
 def half_done(run: Path) -> None:
     """Killed in the filter stage while it wrote its manifest's second row."""
-    write_run(run, STAGES[:2])
+    whole(run, STAGES[:2])
     manifest = run / "filter" / "manifest.jsonl"
     first, second = manifest.read_bytes().splitlines(keepends=True)[:2]
     manifest.write_bytes(first + second[: len(second) // 2])
 
 
 def no_footer(run: Path) -> None:
-    write_run(run)
+    whole(run)
     shard = _shard(run)
     shard.write_bytes(shard.read_bytes()[:-20])
 
 
 def damaged_inside(run: Path) -> None:
     """Pages of data that say nothing any more behind a footer that is whole."""
-    write_run(run)
+    whole(run)
     for kind in ("report", "data"):
         shard = _shard(run, kind=kind)
         content = bytearray(shard.read_bytes())
@@ -57,32 +72,32 @@ def damaged_inside(run: Path) -> None:
 
 
 def empty_shard(run: Path) -> None:
-    write_run(run)
+    whole(run)
     _shard(run).write_bytes(b"")
 
 
 def older_version(run: Path) -> None:
-    write_run(run)
+    whole(run)
     for shard in (run / "filter" / "report").iterdir():
         _rewrite(shard, lambda table: table.drop_columns(["chars_in", "failed"]))
 
 
 def other_types(run: Path) -> None:
     """Shards of one report whose column has another type in each."""
-    write_run(run)
+    whole(run)
     _rewrite(_shard(run), lambda table: table.set_column(
         table.column_names.index("words"), "words", pa.array([str(value) for value in table["words"].to_pylist()])))  # fmt: skip
 
 
 def none_kept(run: Path) -> None:
-    write_run(run, STAGES[:1])
+    whole(run, STAGES[:1])
     for shard in (run / "ingest" / "report").iterdir():
         _rewrite(shard, lambda t: _replaced(_replaced(t, "kept", [False] * len(t)), "failed", [["no_text"]] * len(t)))
 
 
 def no_rows(run: Path) -> None:
     """A crawl without a record."""
-    write_run(run, STAGES[:2])
+    whole(run, STAGES[:2])
     for stage in STAGES[:2]:
         for kind in ("report", "data"):
             for shard in (run / stage / kind).iterdir():
@@ -90,14 +105,14 @@ def no_rows(run: Path) -> None:
 
 
 def many_rules(run: Path) -> None:
-    write_run(run, STAGES[:2])
+    whole(run, STAGES[:2])
     names = [[f"rule-{row}-{number}" for number in range(400)] for row in range(len(pq.read_table(_shard(run))))]
     _rewrite(_shard(run), lambda table: _replaced(_replaced(table, "failed", names), "kept", [False] * len(table)))
 
 
 def many_shards(run: Path) -> None:
     """A stage of 1,000 tasks, whose shards are one and the same."""
-    write_run(run, STAGES[:1])
+    whole(run, STAGES[:1])
     manifest = run / "ingest" / "manifest.jsonl"
     row = manifest.read_text().splitlines()[0]
     names = [f"part-{number:05d}" for number in range(1000)]
@@ -109,18 +124,18 @@ def many_shards(run: Path) -> None:
 
 
 def nothing_but_a_recipe(run: Path) -> None:
-    write_run(run, ())
+    whole(run, ())
 
 
 def only_trained(run: Path) -> None:
     """Tuning of a model from elsewhere: the recipe has no stage of data."""
-    write_run(run, ("training",))
+    whole(run, ("training",))
     (run / "run.json").write_text(json.dumps({"recipe": {"sft": {}, "align": {}, "evaluate": {}}, "versions": {"corpusmill": "0"}}))
 
 
 def huge_text(run: Path) -> None:
     """Two documents of 10 MB that a rule drops, without a space, and URLs of 1 MB."""
-    write_run(run, STAGES[:2])
+    whole(run, STAGES[:2])
     long = {"url": "http://long.test/" + "x" * 1_000_000, "text": "wordwithoutend" * 750_000}
     for stage, kind, column in (("ingest", "data", "text"), ("ingest", "data", "url"), ("filter", "report", "url")):
 
@@ -132,7 +147,7 @@ def huge_text(run: Path) -> None:
 
 
 def odd_characters(run: Path) -> None:
-    write_run(run)
+    whole(run)
     RunBuilder(run).json("evaluate/samples.json", {"pretrain": [{"prompt": SURROGATE, "text": NUL}], SURROGATE: [{"text": SURROGATE}]})
     RunBuilder(run).json("run.json", {"recipe": {NUL: SURROGATE}, "versions": {SURROGATE: NUL}})
     _rewrite(_shard(run), lambda table: _replaced(_replaced(table, "url", [NUL] * len(table)), "language", [NUL] * len(table)))
@@ -140,7 +155,7 @@ def odd_characters(run: Path) -> None:
 
 def no_utf8(run: Path) -> None:
     """Text columns whose bytes are no UTF-8, which Parquet does not forbid."""
-    write_run(run)
+    whole(run)
     for kind, columns in (("report", ("url", "language")), ("data", ("url", "text"))):
 
         def change(table: pa.Table, columns: tuple[str, ...] = columns) -> pa.Table:
@@ -154,7 +169,7 @@ def no_utf8(run: Path) -> None:
 
 
 def broken_json(run: Path) -> None:
-    write_run(run)
+    whole(run)
     for path, content in (("run.json", "{"), ("evaluate/scores.json", "[1"), ("tokenizer/quality.json", '{"judged": 3}'),
                           ("tokens/train/shards.json", "null"), ("metrics.jsonl", '{"stage": 1, "seconds": "x"}\nnot json\n')):  # fmt: skip
         (run / path).write_text(content)
@@ -162,7 +177,7 @@ def broken_json(run: Path) -> None:
 
 def lost_stage(stage: str) -> Callable[[Path], None]:
     def lose(run: Path) -> None:
-        write_run(run)
+        whole(run)
         shutil.rmtree(run / stage)
 
     return lose

@@ -38,9 +38,9 @@ def test_sections_that_do_not_apply_are_one_sentence(folder: Path) -> None:
 @needs_chromium
 def test_they_open_in_a_browser(folder: Path) -> None:
     """Those that differ most; each costs half a second."""
-    names = ["half done", "damaged inside", "an older version", "none kept", "no rows", "ten thousand rules", "1,000 shards", "huge text"]
+    names = ("damaged inside", "none kept", "ten thousand rules", "huge text", "only trained", "odd characters")
     with browser() as chromium, opened(chromium, "about:blank") as seen:
-        for name in [*names, "nothing but a recipe", "only trained", "odd characters", "broken JSON"]:
+        for name in names:
             seen.page.goto((folder / name / "report.html").as_uri())
             seen.page.wait_for_function("() => charts.every(chart => drawn.has(chart) || chart.getBoundingClientRect().top > innerHeight)")
             assert (name, seen.console) == (name, [])
