@@ -15,6 +15,8 @@ from corpusmill.pipeline.schemas import REPORT
 
 #: Stages whose report has a row a document, the one that decides most first.
 REPORTED = ("filter", "dedup", "ingest", "tokens")
+#: Stages whose report has a row an example that was made of documents.
+LATER = ("sft", "align")
 #: The host of `url`, in small letters; the same as the report's table of hosts means.
 HOST = r"lower(regexp_extract(url, '^[A-Za-z][A-Za-z0-9+.\-]*://(?:[^/?#@]*@)?([^/?#:]+)', 1))"
 #: DuckDB's types that are numbers, or yes or no.
@@ -150,7 +152,7 @@ def there(name: str, names: Iterable[str], what: str) -> str:
 def report_rows(run: Run, stage: str | None, rules: Iterable[str] = ()) -> tuple[str, Rows]:
     """A stage and the rows of its report: of `stage`, else of the stage that has the rules, else of the one that decides most."""
     root = run.reader.storage.root
-    present = [name for name in REPORTED if f"{name}_report" in run.tables]
+    present = [name for name in [*REPORTED, *LATER] if f"{name}_report" in run.tables]
     if not present:
         raise InputError(f"{root}: no stage of this run has a report yet.")
     if stage is not None and stage not in present:

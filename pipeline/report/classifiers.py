@@ -9,9 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 
 from corpusmill.pipeline.report.decisions import Decisions
+from corpusmill.pipeline.report.histogram import as_floats
 from corpusmill.pipeline.report.measures import checked, doubts, interval, value
 from corpusmill.pipeline.report.read import Rule, RunReader
 from corpusmill.pipeline.report.safe import safe_line
@@ -34,6 +36,16 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Answers:
+    """Documents of the run that have a score, and those of them whose answer is yes; then the same of those that the stage kept."""
+
+    scored: int
+    yes: int
+    kept_scored: int
+    kept_yes: int
+
+
+@dataclass(frozen=True)
 class Label:
     """One question. `test` and `unseen` are what `evaluate` found in the test part and in sources left out of the training; None where
     nothing was measured. `columns`: those of the filter stage's report that hold its scores."""
@@ -50,6 +62,7 @@ class Label:
     columns: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
     fitted: tuple[int, int, int, int] = (0, 0, 0, 0)  # examples (yes, no) of the calibration, and of the choice of the threshold
+    answers: Answers | None = None
 
 
 @dataclass(frozen=True)
@@ -82,10 +95,22 @@ def read_classifiers(reader: RunReader, decisions: Decisions | None) -> list[Cla
         if described is None:
             continue
         try:
-            found.append(replace(classifier(PurePosixPath(path).stem, described, decisions), path=f"filter/{path}"))
+            known = replace(classifier(PurePosixPath(path).stem, described, decisions), path=f"filter/{path}")
+            found.append(replace(known, labels=tuple(replace(label, answers=_answers(reader, label)) for label in known.labels)))
         except BROKEN as error:
             reader.warn(f"filter/{path}: not a classifier's description ({type(error).__name__}: {error}), so it is left out.")
     return found
+
+
+def _answers(reader: RunReader, label: Label) -> Answers | None:
+    """What it says of the run's documents, counted in one pass over its scores; None where the report has none."""
+    counts = np.zeros(4, np.int64)
+    for rows in reader.tables("filter", "report", ["kept", *label.columns]):
+        for column in label.columns:
+            scores, kept = as_floats(rows, column), as_floats(rows, "kept") > 0
+            scored, yes = ~np.isnan(scores), scores >= label.threshold
+            counts += [each.sum() for each in (scored, yes, scored & kept, yes & kept)]
+    return Answers(*counts.tolist()) if counts[0] else None
 
 
 def classifier(name: str, described: Mapping[str, Any], decisions: Decisions | None) -> Classifier:
@@ -94,7 +119,7 @@ def classifier(name: str, described: Mapping[str, Any], decisions: Decisions | N
     data = card.get("data") or {}
     labels = tuple(_label(name, head, (card.get("labels") or {}).get(head["label"]) or {}) for head in heads)
     lengths = tuple(int(data["bytes_of_a_line"][at]) for at in ("0.05", "0.5", "0.95")) if data else None
-    decided = {rule.column for rule in decisions.thresholds if _can_fail(rule)} if decisions else set()
+    decided = {rule.column for rule in decisions.thresholds if can_fail(rule)} if decisions else set()
     columns = {column for label in labels for column in label.columns}
     return Classifier(
         name, str(described["name"]), None if window is None else int(window), labels, card.get("licence"),
@@ -103,7 +128,7 @@ def classifier(name: str, described: Mapping[str, Any], decisions: Decisions | N
     )  # fmt: skip
 
 
-def _can_fail(rule: Rule) -> bool:
+def can_fail(rule: Rule) -> bool:
     """Whether there are scores, which lie between 0 and 1, that fail a rule: built-in steps have one that none fails."""
     if not isinstance(rule.threshold, int | float):
         return True

@@ -162,7 +162,7 @@ def read_counts(pair: Pair) -> dict[str, Counts]:
     for kept_a, kept_b, documents, characters_a, characters_b in pair.query(sql):
         characters = characters_a if kept_a or not kept_b else characters_b
         counts[_outcome(kept_a, kept_b)] = Counts(documents, int((characters if characters is not None else characters_b) or 0))
-    if all("tokens_report" in run.tables for run in pair.runs.values()) and pair.stages != ["tokens"]:
+    if _tells_tokens(pair):
         _count_tokens(pair, counts)
     return counts
 
@@ -172,6 +172,14 @@ def _outcome(kept_a: bool | None, kept_b: bool | None) -> str:
         kept, unseen = (kept_b, "a") if kept_a is None else (kept_a, "b")
         return f"{'kept' if kept else 'dropped'}_unseen_{unseen}"
     return {(True, True): "both", (True, False): "only_a", (False, True): "only_b", (False, False): "neither"}[kept_a, kept_b]
+
+
+def _tells_tokens(pair: Pair) -> bool:
+    """Whether both runs have encoded what the last of these stages keeps: none comes between it and `tokens`."""
+    last = ORDER.index(pair.stages[-1])
+    later = [f"{name}_report" for name in ORDER[last + 1 : -1]]
+    runs = pair.runs.values()
+    return ORDER[last] != "tokens" and all("tokens_report" in run.tables and not any(n in run.tables for n in later) for run in runs)
 
 
 def _read_tokens(pair: Pair, side: str) -> None:

@@ -22,6 +22,7 @@ from corpusmill.pipeline.report import (
     shown_values,
     tokenizers,
 )
+from corpusmill.pipeline.report.classifiers import can_fail
 from corpusmill.pipeline.report.contamination import stayed
 from corpusmill.pipeline.report.decisions import Decisions
 from corpusmill.pipeline.report.dedup_details import FULL
@@ -135,11 +136,11 @@ class Page:
         return headline(decisions, self.near_misses(decisions["filter"]) if "filter" in decisions else [])
 
     def scores(self, decisions: Decisions, column: str, own: float) -> dict[str, Any] | None:
-        """The chart of a classifier's scores; None where there are no values. `own`: its threshold, drawn where no rule has another."""
+        """The chart of a classifier's scores; None where there are none. `own`: its threshold, drawn where no rule decides by another."""
         histogram = decisions.histograms.get(column)
         if histogram is None or not histogram.values:
             return None
-        rules = [rule for rule in decisions.thresholds if rule.column == column]
+        rules = [rule for rule in decisions.thresholds if rule.column == column and can_fail(rule)]
         shown = self._histogram(histogram, rules, decisions)
         if not rules:
             self.figures[shown["figure"]] = figures.histogram_figure(histogram, [Rule("", "", column, "yes: >=", own)])

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.report.choose import Choice, Rows, check_rules, choose, report_rows, shown, there
+from corpusmill.pipeline.report.choose import LATER, Choice, Rows, check_rules, choose, report_rows, shown, there
 from corpusmill.pipeline.report.machine import print_json_lines
 from corpusmill.pipeline.report.query.run import Run, identifier, open_run
 from corpusmill.pipeline.report.read import DATA_STAGES, Rule, RunReader
@@ -56,6 +56,8 @@ def draw_samples(run: Run, stage: str | None, choice: Choice, draw: Draw) -> Sam
     """The documents of `sample`. Raises InputError."""
     name, rows = report_rows(run, stage, choice.rules)
     check_rules(run, name, choice.rules)
+    if name in LATER:
+        raise InputError(f"{name}: its report is about examples, which have no texts of their own (corpusmill inspect --stage {name}).")
     found = Samples(run.reader.storage.root, name, choice, draw, run.rules(name))
     if draw.near:
         _draw_near(run, rows, found)

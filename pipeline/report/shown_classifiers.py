@@ -8,7 +8,7 @@ from typing import Any
 
 from corpusmill.pipeline.report.classifiers import Classifier, Label
 from corpusmill.pipeline.report.query.files import view_name
-from corpusmill.pipeline.report.shown import Shown, aliases, field, literal, shown, slug
+from corpusmill.pipeline.report.shown import Shown, aliases, column, field, literal, ratio, shown, slug
 
 #: The measures of a part of the examples, and those of a threshold, where `evaluate` keeps them.
 MEASURES = ("roc_auc", "average_precision", "at_threshold.precision", "at_threshold.recall", "at_threshold.f1", "calibration_error")
@@ -67,6 +67,23 @@ FROM (SELECT *, content->'card'->'labels'->{field(label.name)} AS facts FROM {vi
 WHERE (head.value->>'label') = {literal(label.name)}"""
     row = (label.threshold, *((label.yes + label.no, label.yes, label.no, *label.fitted) if on else ()))
     return shown(_name(found, label, "made-of"), f"{label.name}: threshold and examples", sql, ("threshold", *counts), [row])
+
+
+def answers(label: Label) -> Shown:
+    """What it says of the run's documents."""
+    assert label.answers is not None
+    (name,) = label.columns
+    scored, yes = f"NOT isnan({column(name)})", f"{column(name)} >= {literal(label.threshold)}"
+    sql = f"""
+        SELECT count(*) FILTER ({scored}) AS scored, count(*) FILTER ({scored} AND {yes}) AS yes, yes / nullif(scored, 0) AS share,
+          count(*) FILTER (kept AND {scored}) AS kept_scored, count(*) FILTER (kept AND {scored} AND {yes}) AS kept_yes,
+          kept_yes / nullif(kept_scored, 0) AS kept_share
+        FROM filter_report
+    """
+    said = label.answers
+    row = (said.scored, said.yes, ratio(said.yes, said.scored), said.kept_scored, said.kept_yes, ratio(said.kept_yes, said.kept_scored))
+    columns = ("scored", "yes", "share", "kept_scored", "kept_yes", "kept_share")
+    return shown(f"{slug(name)}-answers", f"{name}: answers in this run", sql, columns, [row])
 
 
 def slices(found: Classifier, label: Label, part: str, most: int) -> Shown:

@@ -27,6 +27,35 @@ ORDER BY low"""
     return shown("values", f"Values of {found.column} ({d.stage})", sql, ("low", "kept", "dropped"), rows)
 
 
+def captions(d: Decisions, drawn: Sequence[Histogram]) -> Shown:
+    """How many values each histogram of a stage has, and how many lie outside of its bins; its first bin by itself."""
+    columns = ("column_name", "values_known", "below", "above", "missing", "first_bin", "first_bin_dropped", "first_edge", "second_edge",
+               "last_edge")  # fmt: skip
+    edges = [[float(h.edges[place]) for place in (0, 1, -1)] for h in drawn]
+    parts = [
+        f"SELECT {place}, {literal(h.column)}, kept, {column(h.column)}::DOUBLE, {', '.join(map(literal, at))}, "
+        f"{literal(len(h.edges) == 2)} FROM {d.stage}_report"
+        for place, (h, at) in enumerate(zip(drawn, edges, strict=True))
+    ]
+    union = "\n  UNION ALL ".join(parts)
+    sql = f"""\
+SELECT column_name, count(*) FILTER (known) AS values_known, count(*) FILTER (known AND value < low) AS below,
+  count(*) FILTER (known AND value > high) AS above, count(*) FILTER (NOT known) AS missing,
+  count(*) FILTER (first) AS first_bin, count(*) FILTER (first AND NOT kept) AS first_bin_dropped,
+  any_value(low) AS first_edge, any_value(second) AS second_edge, any_value(high) AS last_edge
+FROM (SELECT *, value IS NOT NULL AND NOT isnan(value) AS known,
+    known AND value >= low AND (value < second OR single AND value <= high) AS first FROM (
+  {union}
+) every(place, column_name, kept, value, low, second, high, single))
+GROUP BY place, column_name
+ORDER BY place"""
+    rows = []
+    for h, at in zip(drawn, edges, strict=True):
+        first = (int(h.kept[0] + h.dropped[0]), int(h.dropped[0]))
+        rows.append((h.column, h.values, h.below, h.above, h.missing, *first, *at))
+    return shown(f"{d.stage}-values", f"Values of {d.stage} inside and outside of the charts", sql, columns, rows)
+
+
 def _listed(numbers: Sequence[float]) -> str:
     return ", ".join(literal(float(number)) for number in numbers)
 

@@ -86,9 +86,11 @@ class Printed(HTMLParser):
                 self._heading += data
             if tag in ("td", "th") and (tag == "th" or WORDS & set((known.get("class") or "").split())):
                 return
-            if tag in ("meter", "figcaption", "bdi", "code"):
+            if tag in ("meter", "bdi", "code"):
                 return
         current = next((each for each in reversed(self._open) if each is not None), None)
+        if current is not None and current.tag == "figure" and self._inside("figcaption"):
+            return
         if current is not None and (current.tag != "table" or self._inside("td")):
             current.rows[-1][-1] += data
 

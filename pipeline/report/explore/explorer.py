@@ -109,7 +109,7 @@ class Explorer:
         """What a report takes in memory: 8 bytes a number, about 60 a text, and the arrays beside them."""
         schema = self.reader.schema(name, "report")
         kinds = schema.types if schema is not None else []
-        return rows * (sum(60 if pa.types.is_string(kind) else 8 for kind in kinds) + 120)
+        return rows * (sum(60 if pa.types.is_string(kind) else 8 for kind in kinds) + 200)
 
     def stage(self, name: str) -> Loaded:
         """A loaded stage. Raises Unfit where it is none of the run's, or not there yet."""

@@ -15,7 +15,7 @@ from corpusmill.pipeline.report.explore.table import NUMBER, Rows, StageTable
 #: The order of the report's rows.
 PLACE = "place"
 #: Bytes of orders that are kept in memory.
-KEPT_BYTES = 600_000_000
+KEPT_BYTES = 200_000_000
 
 
 class Orders:

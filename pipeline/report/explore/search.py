@@ -17,7 +17,7 @@ from corpusmill.pipeline.report.explore.coding import Bools
 from corpusmill.pipeline.report.explore.texts import Texts
 
 #: Seconds that a request searches; what is being searched then is finished.
-BUDGET = 0.2
+BUDGET = 0.15
 #: Row groups that are searched side by side.
 THREADS = min(4, os.cpu_count() or 1)
 #: Searches that are remembered, so that each goes on where it was.

@@ -24,7 +24,7 @@ Floats = npt.NDArray[Any]
 Rows = npt.NDArray[np.int32]
 NUMBER, FLAG, TEXT = "number", "flag", "text"
 #: Bytes of columns that are kept as arrays, so that a slider does not fetch them anew.
-KEPT_BYTES = 200_000_000
+KEPT_BYTES = 256_000_000
 #: Seconds that a query may take.
 LIMIT = 10.0
 #: What documents can be filtered by beside numbers.

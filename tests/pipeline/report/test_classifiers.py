@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from printed_queries import not_reproduced
 from rich.console import Console
@@ -154,6 +155,14 @@ def test_columns_are_named_as_the_step_names_them() -> None:
 
     for name, label in (("posts", "rude"), ("posts", "posts"), ("dclm", "__label__hq"), ("m", "two words!")):
         assert columns_of(name, label) == (Outputs(name, (label,), window=False).column(label),)
+
+
+def test_what_it_answers_in_this_run(run: Path) -> None:
+    reports = [pq.read_table(path) for path in sorted((run / "filter/report").glob("*.parquet"))]
+    yes, kept = (np.concatenate(parts) for parts in zip(*((t["posts_rude"].to_numpy() >= 0.3125, t["kept"].to_numpy()) for t in reports)))
+    page = render(read_summary(str(run)))
+    said = f"In this run {yes.sum()} of 56 documents with a score get yes ({yes.mean():.1%}); of the 45 that the filter stage kept, "
+    assert said + f"{(yes & kept).sum()} ({yes[kept].mean():.1%})." in page and 0 < yes.sum() < 56
 
 
 def test_the_queries_give_all_that_the_page_says_of_them(run: Path) -> None:
