@@ -18,7 +18,7 @@ from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.live import Live
 from corpusmill.pipeline.manifest import MANIFEST, FileRef, Manifest, TaskRow
 from corpusmill.pipeline.progress import Progress
-from corpusmill.pipeline.report.status import Status
+from corpusmill.pipeline.report.live.status import Status
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import OutputFile
 from corpusmill.pipeline.stage import Output, Piece, Stage, Worker

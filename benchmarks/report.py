@@ -35,7 +35,8 @@ def main() -> None:
     parser.add_argument("run")
     parser.add_argument("--profile", action="store_true", help="the functions that took most time in the first thread")
     given = parser.parse_args()
-    from corpusmill.pipeline.report import html, summary
+    from corpusmill.pipeline.report.facts import summary
+    from corpusmill.pipeline.report.page import html
 
     seconds: dict[str, float] = defaultdict(float)
     for module in (summary, html):

@@ -19,8 +19,8 @@ from corpusmill.pipeline.byte_alphabet import tiktoken_file
 from corpusmill.pipeline.config import Config as BaseConfig
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef, TaskRow
+from corpusmill.pipeline.report.facts.tokenizers import TAKEN_OVER
 from corpusmill.pipeline.report.safe import safe_line
-from corpusmill.pipeline.report.tokenizers import TAKEN_OVER
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.stage import Output, Piece, Stage

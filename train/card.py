@@ -10,10 +10,10 @@ from typing import Any
 from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.report.card import facts as data_facts
 from corpusmill.pipeline.report.card.state import outdated, outputs
+from corpusmill.pipeline.report.facts.summary import Summary, read_summary
 from corpusmill.pipeline.report.markdown import environment
 from corpusmill.pipeline.report.markdown import front_matter as header
 from corpusmill.pipeline.report.read import RunReader
-from corpusmill.pipeline.report.summary import Summary, read_summary
 from corpusmill.train import card_facts, card_scores
 from corpusmill.train.architecture import Architecture
 from corpusmill.train.card_limits import limitations

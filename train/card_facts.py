@@ -5,9 +5,9 @@ from pathlib import PurePath
 from typing import Any
 
 from corpusmill.pipeline.report.card.facts import Row
-from corpusmill.pipeline.report.histogram import number
+from corpusmill.pipeline.report.facts.histogram import number
+from corpusmill.pipeline.report.facts.training import as_number
 from corpusmill.pipeline.report.read import RunReader
-from corpusmill.pipeline.report.training import as_number
 from corpusmill.train.architecture import Architecture
 
 TRAINED = ("pretrain", "sft", "align")

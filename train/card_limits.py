@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from corpusmill.pipeline.report.histogram import number
+from corpusmill.pipeline.report.facts.histogram import number
+from corpusmill.pipeline.report.facts.summary import Summary
+from corpusmill.pipeline.report.facts.training import as_number
 from corpusmill.pipeline.report.read import RunReader
-from corpusmill.pipeline.report.summary import Summary
-from corpusmill.pipeline.report.training import as_number
 from corpusmill.train.architecture import Architecture
 from corpusmill.train.card_facts import base_model, chain
 

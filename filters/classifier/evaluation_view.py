@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from corpusmill.pipeline.report.measures import doubts, interval, value
+from corpusmill.pipeline.report.facts.measures import doubts, interval, value
 from corpusmill.pipeline.report.safe import safe_line
 from corpusmill.pipeline.report.tables import cell, show, table
 

@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from corpusmill.pipeline.report.histogram import number
+from corpusmill.pipeline.report.facts.histogram import number
 from corpusmill.pipeline.report.read import Rule
 from corpusmill.pipeline.report.safe import safe_line
 

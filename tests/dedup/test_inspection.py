@@ -18,9 +18,9 @@ from corpusmill.dedup.stage import DedupStage
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.progress import Progress
-from corpusmill.pipeline.report.clusters_view import clusters as show_clusters
-from corpusmill.pipeline.report.dry_run import dry_run_lines
-from corpusmill.pipeline.report.html import write_report
+from corpusmill.pipeline.report.answers.clusters_view import clusters as show_clusters
+from corpusmill.pipeline.report.answers.dry_run import dry_run_lines
+from corpusmill.pipeline.report.page.html import write_report
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.storage import Storage
 

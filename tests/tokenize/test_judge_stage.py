@@ -8,8 +8,8 @@ import pytest
 from tokenizers import Tokenizer
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.report.facts.tokenizers import read_judgement
 from corpusmill.pipeline.report.read import RunReader
-from corpusmill.pipeline.report.tokenizers import read_judgement
 from corpusmill.tokenize.compare import compare
 from corpusmill.tokenize.judge_stage import OWN
 from corpusmill.tokenize.judged import PUBLISHED

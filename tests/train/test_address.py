@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.report.trace import trace
+from corpusmill.pipeline.report.tokens.trace import trace
 from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.pipeline.storage import Storage

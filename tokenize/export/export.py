@@ -9,7 +9,7 @@ from typing import Any
 import corpusmill
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.progress import Progress
-from corpusmill.pipeline.report.token_sets import homes, split_folders
+from corpusmill.pipeline.report.tokens.token_sets import homes, split_folders
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.tokenreader import TokenShards
 from corpusmill.pipeline.tokenshards import SHARDS_FILE, SPLITS

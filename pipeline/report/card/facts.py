@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from corpusmill.pipeline.report.decisions import Decisions
-from corpusmill.pipeline.report.histogram import number
-from corpusmill.pipeline.report.summary import Summary
+from corpusmill.pipeline.report.facts.decisions import Decisions
+from corpusmill.pipeline.report.facts.histogram import number
+from corpusmill.pipeline.report.facts.summary import Summary
 
 #: A label and what is said of it.
 Row = tuple[str, str]

@@ -4,9 +4,9 @@ from typing import Any
 
 from corpusmill.pipeline.report.card.contents import NONE, Contents
 from corpusmill.pipeline.report.card.pii import Row
-from corpusmill.pipeline.report.histogram import number
+from corpusmill.pipeline.report.facts.histogram import number
+from corpusmill.pipeline.report.facts.summary import Summary
 from corpusmill.pipeline.report.read import RunReader
-from corpusmill.pipeline.report.summary import Summary
 
 #: A host with more than this share of the documents is named.
 ONE_HOST = 0.2

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from corpusmill.pipeline.engine import load_object
-from corpusmill.pipeline.report import pii
+from corpusmill.pipeline.report.facts import pii
+from corpusmill.pipeline.report.facts.scan import scan
 from corpusmill.pipeline.report.read import RunReader
-from corpusmill.pipeline.report.scan import scan
 
 #: The table of kinds, which belongs to another room.
 KINDS = "corpusmill.filters.pii.kinds:KINDS"

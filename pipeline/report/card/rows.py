@@ -7,11 +7,11 @@ from typing import Any
 
 from corpusmill.pipeline.report.card.contents import Contents
 from corpusmill.pipeline.report.card.facts import Row, dedup_rows
-from corpusmill.pipeline.report.classifiers import Classifier, Label
-from corpusmill.pipeline.report.histogram import number
-from corpusmill.pipeline.report.measures import interval, value
+from corpusmill.pipeline.report.facts.classifiers import Classifier, Label
+from corpusmill.pipeline.report.facts.histogram import number
+from corpusmill.pipeline.report.facts.measures import interval, value
+from corpusmill.pipeline.report.facts.summary import Summary
 from corpusmill.pipeline.report.read import RunReader
-from corpusmill.pipeline.report.summary import Summary
 from corpusmill.pipeline.storage import is_remote
 
 #: Rows of a table of crawl files, hosts or languages; the others come together in one.

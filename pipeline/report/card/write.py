@@ -13,9 +13,9 @@ from corpusmill.pipeline.report.card.facts import rule_rows, tokenizer_rows
 from corpusmill.pipeline.report.card.limits import limits, step_options
 from corpusmill.pipeline.report.card.pii import read_pii
 from corpusmill.pipeline.report.card.state import outdated
+from corpusmill.pipeline.report.facts.summary import Summary, read_summary
 from corpusmill.pipeline.report.markdown import environment, front_matter
 from corpusmill.pipeline.report.safe import safe_line
-from corpusmill.pipeline.report.summary import Summary, read_summary
 from corpusmill.pipeline.storage import Storage
 
 CARD, CROISSANT = "README.md", "croissant.json"

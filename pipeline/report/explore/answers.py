@@ -11,7 +11,7 @@ from corpusmill.pipeline.report.explore.loaded import Loaded
 from corpusmill.pipeline.report.explore.recipe import command, recipe_lines
 from corpusmill.pipeline.report.explore.selection import number_column
 from corpusmill.pipeline.report.explore.table import ORIGINS, Row, StageTable
-from corpusmill.pipeline.report.histogram import Histogram
+from corpusmill.pipeline.report.facts.histogram import Histogram
 from corpusmill.pipeline.report.read import Rule
 
 #: Characters of a text in a row of a table.

@@ -87,7 +87,7 @@ def static_file(name: str) -> Response:
         return Response(_plotly(), headers={"cache-control": "no-cache"}, media_type="text/javascript")
     if name not in SHARED | _static_names():
         raise HTTPException(404, "There is no such file")
-    folder = STATIC.parent.parent if name in SHARED else STATIC
+    folder = STATIC.parents[1] / "page" if name in SHARED else STATIC
     return Response((folder / name).read_bytes(), headers={"cache-control": "no-cache"}, media_type=KINDS[Path(name).suffix])
 
 

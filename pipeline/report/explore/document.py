@@ -12,7 +12,7 @@ from corpusmill.pipeline.report.explore.asked import OneDocument, Unfit, shown
 from corpusmill.pipeline.report.explore.explorer import EXPLORED, Explorer
 from corpusmill.pipeline.report.explore.table import StageTable
 from corpusmill.pipeline.report.read import Rule
-from corpusmill.pipeline.report.token_sets import find_tokenizer, open_split, split_folders
+from corpusmill.pipeline.report.tokens.token_sets import find_tokenizer, open_split, split_folders
 from corpusmill.pipeline.schemas import REPORT
 
 #: Characters of a text, copies, and tokens that are shown.

@@ -14,9 +14,9 @@ from corpusmill.pipeline.report.explore.asked import Unfit, shown
 from corpusmill.pipeline.report.explore.load import load_stage
 from corpusmill.pipeline.report.explore.loaded import Loaded
 from corpusmill.pipeline.report.explore.origins import Origins
+from corpusmill.pipeline.report.facts.scan import shards
+from corpusmill.pipeline.report.live.status import Status
 from corpusmill.pipeline.report.read import DATA_STAGES, RunReader
-from corpusmill.pipeline.report.scan import shards
-from corpusmill.pipeline.report.status import Status
 from corpusmill.pipeline.shards import open_parquet
 
 #: Stages with a row a document.

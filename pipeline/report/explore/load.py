@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 
 from corpusmill.pipeline.report.explore.coding import Coded, CodedVerdicts, Codes, Verdicts
 from corpusmill.pipeline.report.explore.table import FLAG, NUMBER, ORIGINS, TEXT, Column, StageTable
-from corpusmill.pipeline.report.histogram import plan
+from corpusmill.pipeline.report.facts.histogram import plan
+from corpusmill.pipeline.report.facts.scan import Batch, scan
 from corpusmill.pipeline.report.read import RULES_KEY, RunReader
-from corpusmill.pipeline.report.scan import Batch, scan
 from corpusmill.pipeline.schemas import REPORT
 
 #: Values of which the edges of a histogram are made.

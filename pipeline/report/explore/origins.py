@@ -8,8 +8,8 @@ import pyarrow.compute as pc
 
 from corpusmill.pipeline.report.explore.coding import Coded, Codes, Names
 from corpusmill.pipeline.report.explore.table import StageTable
+from corpusmill.pipeline.report.facts.scan import Batch, scan
 from corpusmill.pipeline.report.read import RunReader
-from corpusmill.pipeline.report.scan import Batch, scan
 
 #: What is borrowed: hosts come from URLs, which every report has.
 BORROWED = ("language", "source")

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from corpusmill.pipeline.report.explore.coding import Bools, Codes, Names, Verdicts
-from corpusmill.pipeline.report.histogram import Histogram
+from corpusmill.pipeline.report.facts.histogram import Histogram
 from corpusmill.pipeline.report.read import Rule
 
 Floats = npt.NDArray[Any]

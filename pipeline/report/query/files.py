@@ -8,10 +8,10 @@ import re
 from typing import TYPE_CHECKING
 
 from corpusmill.pipeline.manifest import TRIAL
+from corpusmill.pipeline.report.facts.training import TRAINED
 from corpusmill.pipeline.report.query.connect import place
 from corpusmill.pipeline.report.query.sql import quoted
 from corpusmill.pipeline.report.read import RunReader
-from corpusmill.pipeline.report.training import TRAINED
 
 if TYPE_CHECKING:
     import duckdb

@@ -20,8 +20,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from corpusmill.pipeline.report.facts.training import TRAINED
 from corpusmill.pipeline.report.read import RunReader
-from corpusmill.pipeline.report.training import TRAINED
 
 _STRING, _INT = pa.string(), pa.int64()
 _NOT_FINITE = ("nan", "inf", "-inf", "infinity", "-infinity")

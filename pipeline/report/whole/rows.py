@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import TaskRow
-from corpusmill.pipeline.report.histogram import as_floats
+from corpusmill.pipeline.report.facts.histogram import as_floats
 from corpusmill.pipeline.report.read import RULES_KEY
 from corpusmill.pipeline.shards import open_parquet
 from corpusmill.pipeline.storage import Storage

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.pipeline.manifest import Manifest
-from corpusmill.pipeline.report import verify as shards
+from corpusmill.pipeline.report.tokens import verify as shards
 from corpusmill.pipeline.report.whole.rows import difference, read_ids
 from corpusmill.pipeline.shards import iter_tables
 from corpusmill.pipeline.storage import Storage

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from corpusmill.pipeline.report.histogram import number
+from corpusmill.pipeline.report.facts.histogram import number
 from corpusmill.pipeline.report.safe import safe_line
 from corpusmill.pipeline.report.tables import cell, show, table
 from corpusmill.pipeline.report.whole.verify import StageCheck

@@ -64,9 +64,9 @@ def inspect(
 ) -> None:
     """Look into a run's reports or any shard: rows, values, and which rules failed."""
     from corpusmill.pipeline.errors import InputError
-    from corpusmill.pipeline.report.choose import Choice
-    from corpusmill.pipeline.report.inspect import Wanted
-    from corpusmill.pipeline.report.inspect import inspect as show
+    from corpusmill.pipeline.report.answers.choose import Choice
+    from corpusmill.pipeline.report.answers.inspect import Wanted
+    from corpusmill.pipeline.report.answers.inspect import inspect as show
 
     if json and csv:
         raise InputError("inspect: --json and --csv exclude each other.")
@@ -86,7 +86,7 @@ def why(
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Say what happened to one document in each stage, with every value that was measured, and what would keep it."""
-    from corpusmill.pipeline.report.why import why as explain
+    from corpusmill.pipeline.report.answers.why import why as explain
 
     explain(run, document, _console(), text, "json" if json else "text")
 
@@ -108,9 +108,9 @@ def sample(
     json: Json = False,
 ) -> None:
     """Show documents drawn at random (or nearest to a threshold) with their texts, to judge a rule by eye."""
-    from corpusmill.pipeline.report.choose import Choice
-    from corpusmill.pipeline.report.sample import Draw
-    from corpusmill.pipeline.report.sample import sample as show
+    from corpusmill.pipeline.report.answers.choose import Choice
+    from corpusmill.pipeline.report.answers.sample import Draw
+    from corpusmill.pipeline.report.answers.sample import sample as show
 
     choice = Choice(tuple(rule or ()), alone, kept, language, source, host)
     show(run, stage, choice, Draw(count, seed, near, chars), json, _console())
@@ -127,7 +127,7 @@ def diff(
     json: Annotated[bool, typer.Option("--json", help="One JSON object with everything.")] = False,
 ) -> None:
     """Compare what two runs keep and drop: which documents, by which rules, and how that changes every distribution."""
-    from corpusmill.pipeline.report.diff import Wanted
-    from corpusmill.pipeline.report.diff import diff as compare
+    from corpusmill.pipeline.report.answers.diff import Wanted
+    from corpusmill.pipeline.report.answers.diff import diff as compare
 
     compare(run_a, run_b, Wanted(stage, samples, chars, columns), "json" if json else "text", _console())

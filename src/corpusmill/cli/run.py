@@ -34,8 +34,8 @@ def _execute(plan: Any, engine: EngineName, workers: int) -> None:
     from rich.console import Console
 
     from corpusmill.pipeline.progress import Progress
-    from corpusmill.pipeline.report.dry_run import dry_run_lines
-    from corpusmill.pipeline.report.terminal import closing_lines, stage_summary
+    from corpusmill.pipeline.report.answers.dry_run import dry_run_lines
+    from corpusmill.pipeline.report.answers.terminal import closing_lines, stage_summary
     from corpusmill.pipeline.run import StageResult, execute
 
     console = Console(highlight=False, soft_wrap=True)
@@ -54,7 +54,7 @@ def _execute(plan: Any, engine: EngineName, workers: int) -> None:
         on_stage=on_stage,
     )
     if plan.last is None:
-        from corpusmill.pipeline.report.html import write_report
+        from corpusmill.pipeline.report.page.html import write_report
 
         closing_lines(plan.folder, write_report(plan.folder), console)
 

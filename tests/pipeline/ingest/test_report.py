@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from corpusmill.pipeline.ingest.rows import INGEST_REPORT
-from corpusmill.pipeline.report.origins import read_origins
+from corpusmill.pipeline.report.facts.origins import read_origins
 from corpusmill.pipeline.report.read import RunReader
 
 RUSSIAN = "Съешь же ещё этих мягких французских булок, да выпей чаю. " * 5

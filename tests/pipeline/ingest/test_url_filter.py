@@ -18,7 +18,7 @@ from corpusmill.pipeline.ingest.stage import IngestStage
 from corpusmill.pipeline.ingest.url_filter import make_url_filter
 from corpusmill.pipeline.ingest.walk import Raw
 from corpusmill.pipeline.recipe import validate_recipe
-from corpusmill.pipeline.report.why import why
+from corpusmill.pipeline.report.answers.why import why
 
 
 @pytest.fixture

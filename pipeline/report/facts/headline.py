@@ -1,0 +1,55 @@
+"""What a newcomer needs first: the rule that removed most, a page that it dropped, and what to change."""
+
+from dataclasses import dataclass
+
+from corpusmill.pipeline.report.facts.decisions import Decisions, RuleCount
+from corpusmill.pipeline.report.facts.near_view import NearMisses, Shown
+from corpusmill.pipeline.report.facts.thresholds import Change, Changes, recipe_line
+
+#: Of what a rule alone removes, about so much would come back with the threshold that is proposed.
+GIVES_BACK = 0.5
+
+
+@dataclass(frozen=True)
+class Headline:
+    """`most` failed most documents of the stage, `deciding` is the threshold that removed most of those that failed nothing else.
+    `line` changes the recipe so that `more` documents are kept; None where none can be changed. `dropped` is a page just behind it."""
+
+    decisions: Decisions
+    most: RuleCount
+    deciding: RuleCount | None
+    line: str | None
+    more: int
+    near: NearMisses | None
+    dropped: Shown | None
+
+
+def headline(decisions: dict[str, Decisions], near: list[NearMisses]) -> Headline | None:
+    """About the filter stage, or the last stage that removed anything; `near` are the near misses of the filter stage."""
+    stages = [d for d in (decisions.get("filter"), *reversed(list(decisions.values()))) if d is not None and d.by_removal()]
+    if not stages:
+        return None
+    d = stages[0]
+    removing = d.by_removal()
+    alone = sorted((rule for rule in removing if rule.alone), key=lambda rule: (rule.name not in d.changes, -rule.alone, rule.name))
+    deciding = alone[0] if alone else None  # one whose threshold is a number, where there is one
+    line, more = (None, 0) if deciding is None or d.stage != "filter" else _loosened(d, deciding)
+    found = next((each for each in near if d.stage == "filter" and each.rule is (deciding or removing[0])), None)
+    shown = [each for each in found.shown if each.side == "dropped" and each.text] if found else []
+    dropped = next((each for each in shown if deciding is None or not each.sample.rank[0]), None)
+    return Headline(d, removing[0], deciding, line, more, found, dropped)
+
+
+def _loosened(d: Decisions, rule: RuleCount) -> tuple[str | None, int]:
+    """The recipe's line that gives back about half of what a rule alone removes, and how many documents; or that switches it off."""
+    if d.rule(rule.name) is None:
+        return None, 0
+    changes = d.changes.get(rule.name)
+    best = _nearest(changes, GIVES_BACK * rule.alone) if changes is not None else None
+    return (recipe_line(rule.name, best.threshold), best.more) if best else (recipe_line(rule.name, None), rule.alone)
+
+
+def _nearest(changes: Changes, wanted: float) -> Change | None:
+    """The threshold that keeps about so many documents more; None where none keeps any."""
+    every = [changes.change(place) for place in range(len(changes.thresholds))]
+    return min((change for change in every if change.more > 0), key=lambda change: (abs(change.more - wanted), change.more), default=None)

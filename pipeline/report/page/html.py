@@ -1,0 +1,198 @@
+"""`report.html`: the whole run on one page that holds all it needs and lets nothing else in: see page.py."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from corpusmill.pipeline.report.facts import tokenizers
+from corpusmill.pipeline.report.facts.classifiers import can_fail
+from corpusmill.pipeline.report.facts.contamination import stayed
+from corpusmill.pipeline.report.facts.decisions import Decisions
+from corpusmill.pipeline.report.facts.dedup_details import FULL
+from corpusmill.pipeline.report.facts.duplicates import LISTS, evidence
+from corpusmill.pipeline.report.facts.funnel import Step, characters_a_token, packings, steps
+from corpusmill.pipeline.report.facts.headline import Headline, headline
+from corpusmill.pipeline.report.facts.histogram import Histogram, number
+from corpusmill.pipeline.report.facts.lengths import QUANTILES
+from corpusmill.pipeline.report.facts.near_view import NearMisses, near_misses
+from corpusmill.pipeline.report.facts.origins import biggest_loss
+from corpusmill.pipeline.report.facts.summary import Summary, read_summary, stage_times
+from corpusmill.pipeline.report.facts.thresholds import Changes, is_number, recipe_line
+from corpusmill.pipeline.report.facts.training import Training
+from corpusmill.pipeline.report.live.status import unfinished
+from corpusmill.pipeline.report.live.status_view import clock
+from corpusmill.pipeline.report.page import classifier_figures, decided_figures, figures
+from corpusmill.pipeline.report.page.overlap_view import OverlapView, overlap_view
+from corpusmill.pipeline.report.page.page import templates, whole_page
+from corpusmill.pipeline.report.page.training_figures import HEIGHT, drawn, training_charts
+from corpusmill.pipeline.report.read import DATA_STAGES, Rule
+from corpusmill.pipeline.report.safe import safe_line
+from corpusmill.pipeline.report.shown import alignment as shown_alignment
+from corpusmill.pipeline.report.shown import classifiers as shown_classifiers
+from corpusmill.pipeline.report.shown import dedup as shown_dedup
+from corpusmill.pipeline.report.shown import evaluation as shown_evaluation
+from corpusmill.pipeline.report.shown import inside as shown_inside
+from corpusmill.pipeline.report.shown import origins as shown_origins
+from corpusmill.pipeline.report.shown import rules as shown_rules
+from corpusmill.pipeline.report.shown import times as shown_times
+from corpusmill.pipeline.report.shown import tokenizer as shown_tokenizer
+from corpusmill.pipeline.report.shown import tokens as shown_tokens
+from corpusmill.pipeline.report.shown import training as shown_training
+from corpusmill.pipeline.report.shown import values as shown_values
+from corpusmill.pipeline.report.shown.shown import Shown
+
+REPORT_FILE = "report.html"
+#: What gives the queries of each section.
+QUERIES = {
+    "rules": shown_rules, "measured": shown_values, "origins": shown_origins, "classifiers": shown_classifiers, "dedup": shown_dedup,
+    "inside": shown_inside, "tokenizer": shown_tokenizer, "tokens": shown_tokens, "training": shown_training, "alignment": shown_alignment,
+    "evaluation": shown_evaluation, "times": shown_times,
+}  # fmt: skip
+SAMPLE_TEXT = 700
+#: Warnings, rules and histograms that a page shows; beyond, it says how many more there are.
+MAX_WARNINGS, MAX_TABLE, MAX_HISTOGRAMS = 50, 100, 80
+#: Sliders under one histogram.
+MAX_CHANGES = 8
+
+
+class Page:
+    """Collects the page's charts, and the queries of all that it shows, while the template asks for them."""
+
+    def __init__(self, summary: Summary):
+        self.summary = summary
+        self.figures: list[figures.Figure] = []
+        self.queries: dict[str, Shown] = {}
+        self.near: dict[str, list[NearMisses]] = {}
+        self.sliders = 0
+
+    def chart(self, figure: figures.Figure) -> int:
+        """Registers a chart; returns its number."""
+        self.figures.append(figure)
+        return len(self.figures) - 1
+
+    def shown(self, shown: Shown) -> Shown:
+        """Registers the query of a table or chart, under another name where its own is taken."""
+        name, number = shown.name, 1
+        while name in self.queries:
+            number += 1
+            name = f"{shown.name}-{number}"
+        self.queries[name] = shown if number == 1 else replace(shown, name=name)
+        return self.queries[name]
+
+    def histograms(self, decisions: Decisions) -> list[dict[str, Any]]:
+        """The charts of a stage: columns with a threshold first, then the others, each in the report's order."""
+        by_column: dict[str, list[Rule]] = {}
+        for rule in decisions.thresholds:
+            by_column.setdefault(rule.column, []).append(rule)
+        ordered = sorted(decisions.histograms.values(), key=lambda h: h.column not in by_column)
+        drawn = [h for h in ordered if h.values][:MAX_HISTOGRAMS]
+        return [self._histogram(h, by_column.get(h.column, []), decisions) for h in drawn]
+
+    def _histogram(self, histogram: Histogram, rules: list[Rule], decisions: Decisions) -> dict[str, Any]:
+        changes = {rule.rule: decisions.changes.get(rule.rule) for rule in rules} if decisions.stage == "filter" else {}
+        return {
+            "figure": self.chart(figures.histogram_figure(histogram, rules)),
+            "height": 240,
+            "title": histogram.column,
+            "rules": [f"{rule.rule}: fails if {rule.comparison} {number(rule.threshold)}" for rule in rules],
+            "caption": caption(histogram, bool(rules)),
+            "histogram": histogram,
+            "changes": [found for found in changes.values() if found is not None][:MAX_CHANGES],
+        }
+
+    def slider(self, decisions: Decisions, changes: Changes) -> dict[str, str]:
+        """What the page's script needs to say what each threshold keeps."""
+        self.sliders += 1
+        rules = [rule for rule in decisions.thresholds if rule.column == changes.rule.column and is_number(rule.threshold)]
+        thresholds = [changes.change(place).threshold for place in range(len(changes.thresholds))]
+        told = {
+            "rule": safe_line(changes.rule.rule, 200), "fails": changes.rule.comparison, "thresholds": thresholds, "now": changes.place,
+            "documents": changes.documents.tolist(), "characters": changes.characters.tolist(), "of": decisions.rows,
+            "line": rules.index(changes.rule),
+        }  # fmt: skip
+        return {"id": f"slider-{self.sliders}", "json": json.dumps(told, separators=(",", ":"))}
+
+    def conditional(self) -> bool:
+        """Whether a step of the filter stage has measured only what passed the rules before it."""
+        steps = self.summary.reader.settings("filter").get("steps")
+        options = [value for step in steps if isinstance(step, dict) for value in step.values()] if isinstance(steps, list) else []
+        return any(isinstance(each, dict) and each.get("only_passing") is True for each in options)
+
+    def overlap(self, decisions: Decisions) -> OverlapView | None:
+        return overlap_view(decisions)
+
+    def steps(self) -> list[Step]:
+        return steps(self.summary.decisions)
+
+    def characters_a_token(self) -> float | None:
+        return characters_a_token(self.summary.funnel)
+
+    def headline(self) -> Headline | None:
+        decisions = self.summary.decisions
+        return headline(decisions, self.near_misses(decisions["filter"]) if "filter" in decisions else [])
+
+    def scores(self, decisions: Decisions, column: str, own: float) -> dict[str, Any] | None:
+        """The chart of a classifier's scores; None where there are none. `own`: its threshold, drawn where no rule decides by another."""
+        histogram = decisions.histograms.get(column)
+        if histogram is None or not histogram.values:
+            return None
+        rules = [rule for rule in decisions.thresholds if rule.column == column and can_fail(rule)]
+        shown = self._histogram(histogram, rules, decisions)
+        if not rules:
+            self.figures[shown["figure"]] = figures.histogram_figure(histogram, [Rule("", "", column, "yes: >=", own)])
+        return shown
+
+    def near_misses(self, decisions: Decisions) -> list[NearMisses]:
+        """For each rule that fired: the documents just dropped and just kept, with the beginning of their text."""
+        if decisions.stage not in self.near:
+            self.near[decisions.stage] = near_misses(self.summary.reader, decisions, MAX_TABLE, SAMPLE_TEXT)
+        return self.near[decisions.stage]
+
+    def curves(self, training: Training) -> list[dict[str, Any]]:
+        """The charts of a training, the loss first."""
+        charts = zip(training_charts(training), drawn(training), strict=True)
+        return [{"title": title, "caption": caption, "figure": self.chart(figure), "height": HEIGHT,
+                 "query": self.shown(shown_training.curve(curve, training))} for (title, caption, figure), curve in charts]  # fmt: skip
+
+
+def caption(histogram: Histogram, thresholds: bool) -> str:
+    """How many values there are, and how many of them are not drawn. `thresholds`: whether rules judge the column."""
+    parts = [f"{histogram.values:,} values"]
+    if histogram.mostly_zeros and not thresholds:
+        kept, dropped, least = int(histogram.kept[0]), int(histogram.dropped[0]), number(float(histogram.edges[1]))
+        parts.append(f"{kept + dropped:,} below {least}{f' ({dropped:,} dropped)' if dropped else ''} not drawn")
+    if histogram.above:
+        parts.append(f"{histogram.above:,} above {number(float(histogram.edges[-1]))} not drawn")
+    if histogram.below:
+        parts.append(f"{histogram.below:,} below {number(float(histogram.edges[0]))} not drawn")
+    if histogram.missing:
+        parts.append(f"{histogram.missing:,} not measured")
+    return "; ".join(parts)
+
+
+def render(summary: Summary) -> str:
+    """The page's HTML. Equal runs give equal pages but for the times of metrics.jsonl."""
+    body, page = render_body(summary)
+    return whole_page("Corpusmill report", body, page.figures)
+
+
+def render_body(summary: Summary) -> tuple[str, Page]:
+    """What stands on the page, and its charts and queries."""
+    page = Page(summary)
+    body = templates(SAMPLE_TEXT).get_template("report.html.jinja").render(
+        page=page, queries=QUERIES, s=summary, figures=figures, decided_figures=decided_figures, recipe_line=recipe_line,
+        biggest_loss=biggest_loss, quantiles=QUANTILES, classifier_figures=classifier_figures, tokenizers=tokenizers,
+        data_stages=DATA_STAGES, times=stage_times(summary.measures),
+        max_warnings=MAX_WARNINGS, max_table=MAX_TABLE, lists=LISTS, evidence=evidence,
+        progress=unfinished(summary.reader.storage.root), clock=clock, full_shown=FULL, stayed=stayed, packings=packings(summary.tokens),
+        description=json.dumps(summary.reader.description, indent=2, ensure_ascii=False, sort_keys=True),
+    )  # fmt: skip
+    return body, page
+
+
+def write_report(folder: str) -> str:
+    """Writes RUN/report.html atomically and returns its path. Raises InputError where `folder` is no run."""
+    summary = read_summary(folder)
+    page = render(summary)
+    summary.reader.storage.write_bytes(REPORT_FILE, page.encode("utf-8", "replace"))
+    return summary.reader.storage.path(REPORT_FILE)
