@@ -13,6 +13,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.report.answers.choose import (
     Choice,
     Rows,
+    asked_meanings,
     check_rules,
     choose,
     file_rows,
@@ -67,7 +68,8 @@ def _inspect_run(target: str, stage: str | None, wanted: Wanted, console: Consol
     name, rows = report_rows(run, stage, wanted.choice.rules)
     check_rules(run, name, wanted.choice.rules)
     choose(rows, wanted.choice, run)
-    notes = [f"{target}: {sentence}" for sentence in run.warnings]
+    notes = [f"{rule}: {phrase}" for rule, phrase in asked_meanings(run, name, wanted.choice).items()]
+    notes += [f"{target}: {sentence}" for sentence in run.warnings]
     if run.reader.stages[name].status == "unfinished":
         notes.append(f"{name} is not finished, so there may be more documents.")
     _show(rows, wanted, Shown(f"{name}: report", run.rules(name), target, notes=notes), console)

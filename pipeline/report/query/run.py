@@ -15,6 +15,7 @@ from corpusmill.pipeline.report.query.records import find_records
 from corpusmill.pipeline.report.query.relation import Relation
 from corpusmill.pipeline.report.query.sql import OF_THE_QUERY, identifier, no_table, quoted, sentence
 from corpusmill.pipeline.report.query.tables import Table, find_tables
+from corpusmill.pipeline.report.meanings import read_meanings
 from corpusmill.pipeline.report.read import Rule, RunReader
 
 __all__ = ["Run", "identifier", "open_run", "quoted"]
@@ -80,6 +81,10 @@ class Run:
     def rules(self, stage: str) -> list[Rule]:
         """The thresholds that a stage has applied."""
         return self.reader.rules(stage)
+
+    def meanings(self, stage: str) -> dict[str, str]:
+        """What a stage's rules fail documents for, in words, by rule."""
+        return read_meanings(self.reader, stage)
 
     def guarded(self, action: Callable[[], Answer], query: Callable[[], str]) -> Answer:
         """What `action` gives, without the shards that it proves to be damaged. `query` is the SQL that it runs, or the tables' names.

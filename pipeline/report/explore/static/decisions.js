@@ -49,6 +49,7 @@ function failure({ stage, name, known, entry, rule }) {
       : stage.reason
         ? [": ", line(stage.reason), " "]
         : ". ",
+    known?.meaning && [line(known.meaning, "", { class: "soft" }), ". "],
     known?.slider && button("Move the threshold", move, { class: "plain", data: { key: `move ${stage.name} ${name}` } }),
   );
 }
