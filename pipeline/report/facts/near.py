@@ -36,6 +36,7 @@ class Sample:
     others: tuple[str, ...] = field(compare=False)  # rules that failed as well
     shard: str = field(compare=False)
     row: int = field(compare=False)
+    language: str | None = field(default=None, compare=False)  # as the stage has found it
 
 
 class Near:
@@ -48,6 +49,7 @@ class Near:
         self.room = MAX_RULES - len(self.own)
         self.reason = "reason" if "reason" in names else None
         wanted = [rule.column for rule in self.rules.values()] + ([self.reason] if self.reason else [])
+        wanted += ["language"] if "language" in names else []
         self.columns = list(dict.fromkeys(["kept", "failed", "id", "url", *wanted]))
         self.dropped: dict[str, list[Sample]] = {}
         self.kept: dict[str, list[Sample]] = {}
@@ -101,7 +103,9 @@ class Near:
         failed = [str(name) for name in table["failed"][row].as_py() or [] if rule is None or name != rule.rule]
         value = table[column][row].as_py() if column and column in table.column_names else None
         id_, url = str(table["id"][row].as_py()), table["url"][row].as_py() or ""
-        return Sample(rank, id_, (place.number, place.first), url, value, tuple(failed), place.shard, place.first)
+        language = table["language"][row].as_py() if "language" in self.columns and "language" in table.column_names else None
+        told = None if language is None else str(language)
+        return Sample(rank, id_, (place.number, place.first), url, value, tuple(failed), place.shard, place.first, told)
 
 
 def _nearest(ids: pa.ChunkedArray, rows: Ints, distance: npt.NDArray[np.float64], many: int) -> list[tuple[int, str]]:

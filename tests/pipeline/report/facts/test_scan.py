@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from random_run import write_random_run
 
-from corpusmill.pipeline.report.facts import scan as scanning
 from corpusmill.pipeline.report.facts import near as nearest
+from corpusmill.pipeline.report.facts import scan as scanning
 from corpusmill.pipeline.report.facts.lengths import EDGES, QUANTILES, Lengths
 from corpusmill.pipeline.report.facts.near import Near
 from corpusmill.pipeline.report.facts.origin_counts import HOST, hosts
