@@ -132,6 +132,20 @@ def test_texts_are_found_where_the_stage_before_is_gone(random_run: Path, tmp_pa
         assert all((shown.text is not None) == (shown.side == "kept") for shown in entry.shown)
 
 
+def test_records_that_hold_no_page_are_told_apart(random_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(random_run, tmp_path / "run")
+    rows = []
+    for shard in sorted((tmp_path / "run" / "ingest" / "report").iterdir()):
+        table = pq.read_table(shard)
+        failed = [["record_type" if name == "status" else name for name in names] for names in table["failed"].to_pylist()]
+        rows += failed
+        place = table.schema.get_field_index("failed")
+        pq.write_table(table.set_column(place, table.schema.field(place), pa.array(failed, table.schema.field(place).type)), shard)
+    assert checked(tmp_path / "run") == {}
+    without = sum("record_type" in names for names in rows)
+    assert 0 < without and f"{without:,} of the {len(rows):,} records" in render(read_summary(str(tmp_path / "run")))
+
+
 def test_those_that_lose_most(summary: Summary) -> None:
     hosts = next(origin for origin in summary.origins if origin.title == "Host")
     assert "host7.test" in [name for name, _, _ in hosts.losers()]
