@@ -202,6 +202,9 @@ def test_on_paper(tab: Seen, report: str) -> None:
     assert not any(each.is_visible() for each in page.locator("#sections, .skip, .as-table, button.all").all())
     page.emulate_media(media="screen")
     until(page, drawn_in(DARK))
+    scroll_through(page)  # each chart is as wide as its place again
+    sizes = "charts.map(chart => [chart.clientWidth, chart.querySelector('.main-svg').clientWidth])"
+    assert all(place == width for place, width in page.evaluate(sizes))
     assert quiet(tab, report)
 
 
