@@ -6,9 +6,9 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from corpusmill.filters.meanings import meaning
 from corpusmill.filters.presets import BY_LANGUAGE, PRESETS
 from corpusmill.filters.registry import OTHERS, STEPS, build_steps, resolve_step
-from corpusmill.filters.meanings import meaning
 from corpusmill.filters.rules import Rule
 from corpusmill.filters.step import Step
 from corpusmill.pipeline.engine import load_object

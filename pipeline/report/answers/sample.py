@@ -13,7 +13,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.report.answers.choose import LATER, Choice, Rows, asked_meanings, check_rules, choose, report_rows, shown, there
 from corpusmill.pipeline.report.answers.sample_view import show_samples
 from corpusmill.pipeline.report.answers.why_change import COMPARED
-from corpusmill.pipeline.report.machine import print_json_lines
+from corpusmill.pipeline.report.machine import print_json_lines, warn
 from corpusmill.pipeline.report.query.run import Run, identifier, open_run
 from corpusmill.pipeline.report.read import DATA_STAGES, Rule, RunReader
 
@@ -49,6 +49,7 @@ def sample(folder: str, stage: str | None, choice: Choice, draw: Draw, as_json: 
     found = draw_samples(open_run(folder), stage, choice, draw)
     if as_json:
         print_json_lines(found.rows)
+        warn(found.notes)
     else:
         show_samples(found, console)
 

@@ -63,7 +63,8 @@ def _rule(table: StageTable, name: str, rule: Rule | None) -> Answer:
     column, slider = table.columns.get(rule.column), thresholds.has_slider(table, rule)
     edges = column.empty.edges if slider and column is not None and column.empty is not None else None
     return {
-        "step": rule.step, "rule": rule.rule, "meaning": meaning, "column": rule.column, "comparison": rule.comparison, "threshold": plain(rule.threshold),
+        "step": rule.step, "rule": rule.rule, "meaning": meaning,
+        "column": rule.column, "comparison": rule.comparison, "threshold": plain(rule.threshold),
         "slider": slider, "low": None if edges is None else plain(edges[0]), "high": None if edges is None else plain(edges[-1]),
     }  # fmt: skip
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import duckdb
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.report.meanings import read_meanings
 from corpusmill.pipeline.report.query.connect import connect, shut_in
 from corpusmill.pipeline.report.query.damage import without_damaged, without_torn
 from corpusmill.pipeline.report.query.files import add_views, find_files
@@ -15,7 +16,6 @@ from corpusmill.pipeline.report.query.records import find_records
 from corpusmill.pipeline.report.query.relation import Relation
 from corpusmill.pipeline.report.query.sql import OF_THE_QUERY, identifier, no_table, quoted, sentence
 from corpusmill.pipeline.report.query.tables import Table, find_tables
-from corpusmill.pipeline.report.meanings import read_meanings
 from corpusmill.pipeline.report.read import Rule, RunReader
 
 __all__ = ["Run", "identifier", "open_run", "quoted"]
