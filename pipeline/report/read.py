@@ -201,10 +201,15 @@ class RunReader:
             rows = json.loads(raw)
             return [
                 Rule(
-                    str(r.get("step", "")), str(r["rule"]), str(r.get("column", "")), str(r.get("comparison", "")), r.get("threshold"),
-                    (float(r["kept"]["share"]), str(r["kept"]["of"])) if r.get("kept") else None,
-                )  # fmt: skip
+                    str(r.get("step", "")),
+                    str(r["rule"]),
+                    str(r.get("column", "")),
+                    str(r.get("comparison", "")),
+                    r.get("threshold"),
+                    share,
+                )
                 for r in rows
+                for share in [(float(r["kept"]["share"]), str(r["kept"]["of"])) if r.get("kept") else None]
             ]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             self.warn(f"{stage}: the rules beside its report can't be read ({error}).")
