@@ -4,6 +4,8 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from corpusmill.pipeline.report.facts import tokenizers
 from corpusmill.pipeline.report.facts.classifiers import can_fail
 from corpusmill.pipeline.report.facts.contamination import stayed
@@ -107,6 +109,7 @@ class Page:
             "caption": caption(histogram, bool(rules)),
             "histogram": histogram,
             "changes": changes_of(rules, decisions),
+            "flat": int(np.count_nonzero(histogram.kept + histogram.dropped)) <= 1,
         }
 
     def slider(self, decisions: Decisions, changes: Changes) -> dict[str, str]:
