@@ -143,7 +143,7 @@ def test_records_that_hold_no_page_are_told_apart(random_run: Path, tmp_path: Pa
         pq.write_table(table.set_column(place, table.schema.field(place), pa.array(failed, table.schema.field(place).type)), shard)
     assert checked(tmp_path / "run") == {}
     without = sum("record_type" in names for names in rows)
-    assert 0 < without and f"{without:,} of the {len(rows):,} records" in render(read_summary(str(tmp_path / "run")))
+    assert without > 0 and f"{without:,} of the {len(rows):,} records" in render(read_summary(str(tmp_path / "run")))
 
 
 def test_those_that_lose_most(summary: Summary) -> None:
