@@ -5,7 +5,7 @@ import { current, go, link } from "./state.js";
 import { label, line } from "./text.js";
 
 /** Rules that are named in a row. */
-const FEW = 6;
+const FEW = 2;
 
 /** Kept or dropped, as a sign and in words. */
 export const verdict = (kept) =>

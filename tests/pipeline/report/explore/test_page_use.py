@@ -71,7 +71,7 @@ def test_a_newcomer_finds_the_rule_a_page_and_the_change(seen: Seen, decided: pd
     page = seen.page
     guide = page.locator("#document .guide")
     page.wait_for_selector(".examples a")
-    assert "short removed most of filter: 5 documents (8.9 %), 4 of them alone." in guide.inner_text()
+    assert "short removed most of filter: 5 documents (8.9%), 4 of them alone." in guide.inner_text()
     alone = decided.index[only(decided, "short")]
     guide.get_by_role("button", name="All 4").click()
     expect_counts(page, decided, decided.index.isin(alone))
