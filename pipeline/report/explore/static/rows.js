@@ -13,7 +13,7 @@ export const verdict = (kept) =>
     "span",
     { class: `verdict ${kept ? "kept" : "dropped"}` },
     el("span", { "aria-hidden": "true" }, kept ? "✓ " : "✗ "),
-    kept ? "kept" : "dropped",
+    el("span", { class: "word" }, kept ? "kept" : "dropped"),
   );
 
 /** The address of a row, or its id. */
@@ -47,18 +47,22 @@ export function tableRow(row, columns) {
   return el(
     "tr",
     { class: row.kept ? "kept" : "dropped", data: { doc: row.key }, "aria-current": current().doc === row.key ? "true" : null },
-    el("td", {}, verdict(row.kept)),
-    el("td", { class: "address" }, opener(row)),
+    el("td", { class: "decision" }, verdict(row.kept)),
+    el("td", { class: "address" }, opener(row), row.failed.length > 0 && rules(row.failed)),
     columns.map((column) => cell(column, member(row.values, column.name))),
-    el(
-      "td",
-      { class: "rules" },
-      firstOf(row.failed, FEW, (rule) => el("span", { class: "rule" }, label(rule))),
-    ),
-    el("td", {}, row.language ? line(row.language) : "–"),
+    el("td", { class: "language" }, row.language ? line(row.language) : "–"),
     el("td", { class: "number" }, count(row.chars_in)),
   );
 }
+
+/** The rules that failed stand below the address, so that the values beside it have room. */
+const rules = (failed) =>
+  el(
+    "div",
+    { class: "rules" },
+    el("span", { class: "hidden" }, "failed "),
+    firstOf(failed, FEW, (rule) => el("span", { class: "rule" }, label(rule))),
+  );
 
 const cell = (column, given) =>
   el("td", { class: column.kind === "text" ? "some" : "number" }, typeof given === "string" ? line(given.slice(0, 200)) : value(given));

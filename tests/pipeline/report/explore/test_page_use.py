@@ -4,7 +4,8 @@ import re
 from typing import Any
 
 import pandas as pd
-from browser import PHONE, Seen, needs_chromium, opened
+import pytest
+from browser import DESK, PHONE, Seen, needs_chromium, opened
 from built_run import HOSTILE_URL
 from explored import expect_counts, fired, only
 from waiting import until
@@ -96,6 +97,25 @@ def test_axe_finds_nothing(chromium: Any, address: str, decided: pd.DataFrame) -
                 found = Axe().run(seen.page, options=options).response["violations"]
                 assert [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in found] == [], (view, theme)
     assert seen.console == []
+
+
+@pytest.mark.parametrize("size", [DESK, PHONE])
+def test_no_number_of_the_list_is_cut(chromium: Any, address: str, size: tuple[int, int]) -> None:
+    with opened(chromium, f"{address}#stage=filter&rule=short&decision=dropped", size=size) as seen:
+        page = seen.page
+        until(page, "document.querySelectorAll('#list tr').length === 5")
+        box, last = page.locator("#list-scroll").bounding_box(), page.locator("#list tr").first.locator("td").last.bounding_box()
+        assert last["x"] + last["width"] <= box["x"] + box["width"] + 0.5
+        assert page.evaluate("(box => box.scrollWidth <= box.clientWidth)(document.getElementById('list-scroll'))")
+        assert page.locator("#list tr").first.locator(".verdict").inner_text().startswith("✗")
+
+
+def test_the_head_of_the_list_stays(seen: Seen) -> None:
+    page = seen.page
+    page.evaluate("document.getElementById('list-scroll').scrollTop = 300")
+    assert page.evaluate("document.getElementById('list-scroll').scrollTop") == 300
+    head, box = page.locator("#list-header th").first.bounding_box(), page.locator("#list-scroll").bounding_box()
+    assert abs(head["y"] - box["y"]) < 1
 
 
 def test_a_phone_scrolls_only_up_and_down(chromium: Any, address: str, decided: pd.DataFrame) -> None:
