@@ -2,6 +2,7 @@
 
 import math
 import time
+from itertools import islice
 from typing import Any
 
 from corpusmill.pipeline.report.explore import asked, count, thresholds
@@ -16,6 +17,8 @@ from corpusmill.pipeline.report.read import Rule
 
 #: Characters of a text in a row of a table.
 SHORT = 1000
+#: Warnings of tasks that are told.
+SAID = 100
 Answer = dict[str, Any]
 
 
@@ -67,9 +70,11 @@ def _rule(table: StageTable, name: str, rule: Rule | None) -> Answer:
 
 
 def status(explorer: Explorer) -> Answer:
-    """How far the run is, as `corpusmill status RUN --json` says it."""
+    """How far the run is, as `corpusmill status RUN --json` says it; `said` are the first warnings of its tasks, in their words."""
     with explorer.status_lock:
         told: Answer = plain(explorer.status.read())
+        said = (f"{stage}: {text}" for stage, tail in explorer.status.tails.items() for task in tail.finished() for text in task.said)
+        told["said"] = [plain(text) for text in islice(said, SAID)]
     return told
 
 

@@ -133,7 +133,7 @@ function counted() {
   const stage = stageOf(current());
   if (found.search?.cursor) return `${many(found.total, "document")} found so far`;
   const all = stage?.rows ?? 0;
-  const kept = found.total ? `, ${share(found.kept, found.total)} of them kept` : "";
+  const kept = found.total && !current().decision ? `, ${share(found.kept, found.total)} of them kept` : "";
   return `${many(found.total, "document")} (${share(found.total, all)} of ${count(all)})${kept}, ${roughly(found.characters)} characters`;
 }
 

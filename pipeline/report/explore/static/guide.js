@@ -7,6 +7,9 @@ import { opener } from "./rows.js";
 import { current, filters, go, NO_FILTERS } from "./state.js";
 import { label, line } from "./text.js";
 
+/** Documents that are offered, and the nearest of which they are chosen. */
+const [EXAMPLES, LOOKED_AT] = [3, 50];
+
 export function drawGuide(part) {
   const stage = stageOf(current());
   const rules = rulesByFired(stage).filter((rule) => rule.fired > 0);
@@ -81,13 +84,13 @@ function suspect(stage, rules) {
   ];
 }
 
-/** Three documents that only this rule dropped, with the value that decided. */
+/** Three documents that only this rule dropped, with the value that decided; records without an address, in which little is to be read, last. */
 async function nearest(stage, rule, part) {
   const { order, descending, ...rest } = { ...NO_FILTERS, ...nearMisses(stage, rule) };
   const asked = filters({ ...current(), ...rest });
   if (order) asked.append("order", order);
   if (descending) asked.append("descending", "true");
-  asked.append("limit", "3");
+  asked.append("limit", String(LOOKED_AT));
   try {
     const { rows } = await ask("guide", "documents", asked);
     const reason = (row) =>
@@ -106,7 +109,9 @@ async function nearest(stage, rule, part) {
       el(
         "ul",
         {},
-        rows.map((row) => el("li", {}, opener(row), reason(row))),
+        [...rows.filter((row) => row.url), ...rows.filter((row) => !row.url)]
+          .slice(0, EXAMPLES)
+          .map((row) => el("li", {}, opener(row), reason(row))),
       ),
     );
   } catch (error) {

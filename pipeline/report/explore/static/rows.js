@@ -16,8 +16,8 @@ export const verdict = (kept) =>
     el("span", { class: "word" }, kept ? "kept" : "dropped"),
   );
 
-/** The address of a row, or its id. */
-const named = (row) => line(row.url || row.id, current().url);
+/** The address of a row, or its id where it has none. */
+const named = (row) => (row.url ? line(row.url, current().url) : ["document ", line(row.id)]);
 
 /** The link that opens a document beside what is looked at. An address of the crawl is never a link itself: it is shown, not followed. */
 export const opener = (row, properties = {}) =>

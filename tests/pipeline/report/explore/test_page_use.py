@@ -18,6 +18,7 @@ def test_back_forward_and_links_bring_a_view_again(seen: Seen, chromium: Any, de
     page.get_by_label(re.compile("^dropped")).check()
     page.get_by_label(re.compile("^short")).check()
     expect_counts(page, decided, fired(decided, "short"))
+    assert "kept" not in page.inner_text("#count")  # as nobody asks how many of the dropped ones are
     page.locator("#list a").first.click()
     page.wait_for_selector("#document .text")
     with opened(chromium, page.url) as other:
@@ -130,6 +131,14 @@ def test_a_phone_scrolls_only_up_and_down(chromium: Any, address: str, decided: 
         seen.page.locator("#filters summary").first.click()
         seen.page.get_by_label(re.compile("^dropped")).check()
         until(seen.page, "document.getElementById('count').textContent.startsWith('11 ')")
+
+
+def test_progress_tells_the_warnings_of_tasks(seen: Seen) -> None:
+    seen.page.get_by_role("link", name="Progress").click()
+    seen.page.wait_for_selector("#progress td")
+    assert "ingest: crawl-0.warc.gz: cut short at byte 60000" in seen.page.inner_text("#progress")
+    tokens = seen.page.locator("#progress tr", has_text="tokens").locator("td").all_inner_texts()
+    assert tokens[-2] == tokens[-1] != "–"
 
 
 def test_the_theme_can_be_chosen_and_stays(seen: Seen) -> None:
