@@ -71,6 +71,14 @@ function draw() {
     el("h3", {}, "On the command line"),
     shown.commands.map((command) => copyable(command, "the command")),
   );
+  toFirstHit();
+}
+
+/** Brings the first hit of a search into the view of the text's box; the page stays where it is. */
+function toFirstHit() {
+  const box = document.querySelector("#document .text");
+  const mark = box?.querySelector("mark");
+  if (mark) box.scrollTop += mark.getBoundingClientRect().top - box.getBoundingClientRect().top - box.clientHeight / 3;
 }
 
 /** The text, isolated from the page's direction; markup in it is text. */

@@ -170,6 +170,12 @@ def test_hostile_text_is_shown_and_does_nothing(seen: Seen, decided: pd.DataFram
 
 def test_a_search_in_the_texts_marks_hits_and_goes_on(seen: Seen, decided: pd.DataFrame) -> None:
     page = seen.page
+    page.fill("#text", "x80 ")
+    until(page, "document.getElementById('searched').textContent.includes('that is all')")
+    page.locator("#list a").first.click()
+    page.wait_for_selector("#document mark")
+    mark, box = (page.locator(part).bounding_box() for part in ("#document mark", "#document .text"))
+    assert box["y"] <= mark["y"] <= box["y"] + box["height"] - mark["height"]  # the first hit is in sight
     page.fill("#text", "x2 ")
     until(page, "document.getElementById('searched').textContent.includes('searched')")
     page.get_by_role("button", name="Search on").click()
