@@ -8,6 +8,7 @@ from typing import Any
 from corpusmill.pipeline.report.explore import asked, count, thresholds
 from corpusmill.pipeline.report.explore.coding import Bools
 from corpusmill.pipeline.report.explore.explorer import Explorer
+from corpusmill.pipeline.report.explore.later import dropped_later
 from corpusmill.pipeline.report.explore.loaded import Loaded
 from corpusmill.pipeline.report.explore.recipe import command, recipe_lines
 from corpusmill.pipeline.report.explore.selection import number_column
@@ -92,7 +93,8 @@ def documents(explorer: Explorer, query: asked.Documents) -> Answer:
         mask = search.mask()
         rows = search.hits[given : given + query.limit]
         told = search.told(given + len(rows))
-    found = [_row(stage.table, row) for row in stage.table.rows_of(rows)]
+    now = thresholds.retry(stage.table, query.set_).kept if query.set_ else None
+    found = _rows(explorer, stage.table, rows, now)
     return {**count.totals(stage.table, mask), "rows": found, "search": told, "seconds": time.perf_counter() - started}
 
 
@@ -102,6 +104,15 @@ def _mask(stage: Loaded, query: asked.Filter) -> tuple[Bools, Answer]:
     if search is None:
         return stage.mask(query), {"search": None}
     return search.mask(), {"search": search.told(0)}
+
+
+def _rows(explorer: Explorer, table: StageTable, numbers: list[int], now: Bools | None) -> list[Answer]:
+    """Rows of a report. `now` is what other thresholds decide about all of its rows."""
+    rows = [_row(table, row) for row in table.rows_of(numbers)]
+    for row, number, later in zip(rows, numbers, dropped_later(explorer, table, rows), strict=True):
+        row["later"] = later
+        row["now"] = None if now is None else bool(now[number])
+    return rows
 
 
 def _row(table: StageTable, row: Row) -> Answer:
@@ -151,8 +162,8 @@ def changed(explorer: Explorer, query: asked.Changed) -> Answer:
     stage = explorer.stage(query.stage)
     after, before = thresholds.retry(stage.table, query.set_).kept, stage.table.kept
     mask = after & ~before if query.which == "gained" else before & ~after
-    rows = stage.orders.page(mask, "place", False, 0, query.limit)
-    return {"rows": [_row(stage.table, row) for row in stage.table.rows_of(rows)]}
+    rows = stage.orders.page(mask, "place", False, query.offset, query.limit)
+    return {"total": int(mask.sum()), "rows": _rows(explorer, stage.table, rows, after)}
 
 
 def plain(value: Any) -> Any:

@@ -16,6 +16,26 @@ export const verdict = (kept) =>
     el("span", { class: "word" }, kept ? "kept" : "dropped"),
   );
 
+/** What the thresholds on the sliders would decide, where that is another decision. */
+export const now = (row) =>
+  typeof row.now === "boolean" &&
+  row.now !== row.kept &&
+  el("span", { class: `verdict ${row.now ? "kept" : "dropped"}` }, row.now ? ", would be kept now" : ", would be dropped");
+
+/** What a later stage made of a document that this one kept. */
+const after = ({ stage, failed, copy_of: original }) =>
+  el(
+    "div",
+    { class: "later" },
+    `kept here, dropped by ${stage}: `,
+    original
+      ? [copyOf(original), opener(original, { class: "copied" })]
+      : failed.slice(0, FEW).map((rule) => el("span", { class: "rule" }, label(rule))),
+  );
+
+/** "copy (0.783) of ", in front of the document that stays. */
+export const copyOf = ({ similarity }) => (typeof similarity === "number" ? `copy (${value(similarity)}) of ` : "copy of ");
+
 /** The address of a row, or its id where it has none. */
 const named = (row) => (row.url ? line(row.url, current().url) : ["document ", line(row.id)]);
 
@@ -48,7 +68,7 @@ export function tableRow(row, columns) {
     "tr",
     { class: row.kept ? "kept" : "dropped", data: { doc: row.key }, "aria-current": current().doc === row.key ? "true" : null },
     el("td", { class: "decision" }, verdict(row.kept)),
-    el("td", { class: "address" }, opener(row), row.failed.length > 0 && rules(row.failed)),
+    el("td", { class: "address" }, opener(row), row.failed.length > 0 && rules(row.failed), row.later && after(row.later)),
     columns.map((column) => cell(column, member(row.values, column.name))),
     el("td", { class: "language" }, row.language ? line(row.language) : "–"),
     el("td", { class: "number" }, count(row.chars_in)),

@@ -97,6 +97,10 @@ def test_sliders_show_what_the_api_says(seen: Seen, address: str, decided: pd.Da
     assert page.eval_on_selector_all("#changed .opener", "links => links.map(link => link.dataset.doc)") == [
         f"filter/{row}" for row in lost
     ]
+    assert page.locator("#changed li").first.inner_text().startswith("✓ kept, would be dropped ")
+    page.locator("#changed .opener").first.click()
+    page.wait_for_selector("#document .text")
+    assert page.inner_text("#document-now") == ", would be dropped"
     page.get_by_role("button", name="Recipe line").click()
     said = answer(address, "thresholds?stage=filter&set.short=40")
     assert [box.inner_text().strip() for box in page.locator("#recipe .command").all()] == [said["recipe"].strip(), said["command"].strip()]
@@ -104,6 +108,7 @@ def test_sliders_show_what_the_api_says(seen: Seen, address: str, decided: pd.Da
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Reset").click()
     until(page, "!document.getElementById('kept-share').textContent.includes('was')")
+    until(page, "document.getElementById('document-now').textContent === ''")
     assert slider.get_attribute("aria-valuetext") == "20"
 
 
@@ -141,6 +146,9 @@ def test_a_document_opens_with_its_text_values_copies_and_tokens(seen: Seen, dec
     number = decided.index[decided["url"].str.endswith("page-43.html")][0]
     page.locator(f"#list tr[data-doc='filter/{number}'] a").click()
     page.wait_for_selector(".cluster")
+    page.locator("#list tr", has_text="page-42.html").first.wait_for()
+    copy = page.locator("#list tr", has=page.locator("a", has_text="page-42.html")).first.inner_text()
+    assert "kept here, dropped by dedup: copy (0.84) of http://host1.test/page-43.html" in copy
     members = page.locator(".cluster li")
     assert members.count() == 4 and "(this one stays)" in members.filter(has_text="page-43.html").inner_text()
     assert "similarity 0.84" in members.filter(has_text="page-42.html").inner_text()
