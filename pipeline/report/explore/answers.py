@@ -10,7 +10,7 @@ from corpusmill.pipeline.report.explore.coding import Bools
 from corpusmill.pipeline.report.explore.explorer import Explorer
 from corpusmill.pipeline.report.explore.later import dropped_later
 from corpusmill.pipeline.report.explore.loaded import Loaded
-from corpusmill.pipeline.report.explore.recipe import command, recipe_lines
+from corpusmill.pipeline.report.explore.recipe import command, next_command, recipe_lines
 from corpusmill.pipeline.report.explore.selection import number_column
 from corpusmill.pipeline.report.explore.table import ORIGINS, Row, StageTable
 from corpusmill.pipeline.report.facts.histogram import Histogram
@@ -154,7 +154,11 @@ def retuned(explorer: Explorer, query: asked.Thresholds) -> Answer:
     table = explorer.stage(query.stage).table
     told = thresholds.told(table, thresholds.retry(table, query.set_))
     line, note = command(explorer.reader, explorer.folder, table, query.set_)
-    return {**told, "recipe": recipe_lines(query.set_), "command": line, "note": note, "seconds": time.perf_counter() - started}
+    stale, going_on = next_command(explorer.reader, explorer.folder)
+    return {
+        **told, "recipe": recipe_lines(query.set_), "command": line, "note": note, "stale": stale, "next": going_on,
+        "seconds": time.perf_counter() - started,
+    }  # fmt: skip
 
 
 def changed(explorer: Explorer, query: asked.Changed) -> Answer:

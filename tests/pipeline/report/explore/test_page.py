@@ -103,7 +103,10 @@ def test_sliders_show_what_the_api_says(seen: Seen, address: str, decided: pd.Da
     assert page.inner_text("#document-now") == ", would be dropped"
     page.get_by_role("button", name="Recipe line").click()
     said = answer(address, "thresholds?stage=filter&set.short=40")
-    assert [box.inner_text().strip() for box in page.locator("#recipe .command").all()] == [said["recipe"].strip(), said["command"].strip()]
+    assert [box.inner_text().strip() for box in page.locator("#recipe .command").all()] == [
+        said[name].strip() for name in ("recipe", "command", "next")
+    ]
+    assert said["next"] == f"corpusmill dedup {said['command'].split()[2]}" and "(dedup, tokenizer, tokens)" in page.inner_text("#recipe")
     assert "40" in said["recipe"] and "40" in said["command"]
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Reset").click()
