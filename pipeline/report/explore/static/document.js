@@ -57,7 +57,8 @@ function decideAgain(state) {
 /** What the sliders would decide, where it is not what the filter stage has decided. */
 function decidedNow() {
   const filter = shown.stages.find((stage) => stage.name === "filter");
-  return filter && now({ kept: filter.kept, now: shown.now });
+  const words = filter && now({ kept: filter.kept, now: shown.now });
+  return words && [words, !current().doc.startsWith("filter/") && " by filter"];
 }
 
 /** Closes the document; the focus goes to its row in the list. */
@@ -83,8 +84,8 @@ function draw() {
         "p",
         {},
         here && [verdict(here.kept), ` by ${here.name}`],
-        here?.kept && later && [", ", verdict(false), ` by ${later.name}`],
         el("span", { id: "document-now" }, decidedNow()),
+        here?.kept && later && [" · ", verdict(false), ` by ${later.name}`],
         " · ",
         el("code", {}, line(shown.id)),
         " ",
