@@ -105,7 +105,11 @@ class Page:
             "figure": self.chart(figures.histogram_figure(histogram, rules)),
             "height": 240,
             "title": histogram.column,
-            "rules": [f"{rule.rule}: fails if {rule.comparison} {number(rule.threshold)}" for rule in rules],
+            "rules": [
+                f"{rule.rule}: fails if {rule.comparison} {number(rule.threshold)}" + (f" ({said})" if said else "")
+                for rule in rules
+                for said in [decisions.meanings.get(rule.rule)]
+            ],
             "caption": caption(histogram, bool(rules)),
             "histogram": histogram,
             "changes": changes_of(rules, decisions),
