@@ -24,6 +24,7 @@ from corpusmill.pipeline.report.facts.thresholds import Changes, is_number, reci
 from corpusmill.pipeline.report.facts.training import Training
 from corpusmill.pipeline.report.live.status import unfinished
 from corpusmill.pipeline.report.live.status_view import clock
+from corpusmill.pipeline.report.masked import masked, walked
 from corpusmill.pipeline.report.page import classifier_figures, decided_figures, figures
 from corpusmill.pipeline.report.page.overlap_view import OverlapView, overlap_view
 from corpusmill.pipeline.report.page.page import templates, whole_page
@@ -225,7 +226,7 @@ def render_body(summary: Summary) -> tuple[str, Page]:
         data_stages=DATA_STAGES, times=stage_times(summary.measures),
         max_warnings=MAX_WARNINGS, max_table=MAX_TABLE, lists=LISTS, evidence=told,
         progress=unfinished(summary.reader.storage.root), clock=clock, full_shown=FULL, stayed=stayed, packings=packings(summary.tokens),
-        description=json.dumps(summary.reader.description, indent=2, ensure_ascii=False, sort_keys=True),
+        description=json.dumps(walked(summary.reader.description, masked), indent=2, ensure_ascii=False, sort_keys=True),
     )  # fmt: skip
     return body, page
 
