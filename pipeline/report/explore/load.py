@@ -98,7 +98,7 @@ class _Loading:
         self.table.origins = {origin: _joined(codes, np.int32) for origin, codes in self.origins.items()}
 
     def _part(self, rows: pa.Table) -> _Part:
-        hosts = pc.struct_field(pc.extract_regex(rows["url"].cast(pa.string()), HOST), "host")
+        hosts = pc.utf8_lower(pc.struct_field(pc.extract_regex(rows["url"].cast(pa.string()), HOST), "host"))
         origins = {"host": Coded(hosts)}
         for origin in self.origins:
             if origin != "host":

@@ -144,6 +144,13 @@ class StageTable:
         names = [column.name for column in columns]
         return [Row(number, found[number][1], found[number][2], dict(zip(names, found[number][3:], strict=True))) for number in rows]
 
+    def numbers_of(self, ids: Sequence[str]) -> dict[str, int]:
+        """The first row of each of some documents that are there."""
+        query = f"SELECT id, min(number) FROM {self.table} WHERE id IN (SELECT unnest($1::VARCHAR[])) GROUP BY id"
+        with self.cursor() as cursor:
+            found: list[tuple[str, int]] = cursor.execute(query, [list(ids)]).fetchall() if ids else []
+        return dict(sorted(found, key=lambda row: row[1]))
+
     def rows_with(self, sql: str, value: str) -> list[int]:
         """The rows in which a column (by its name in DuckDB) has a text."""
         with self.cursor() as cursor:

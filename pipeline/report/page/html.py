@@ -4,12 +4,14 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from corpusmill.pipeline.report.facts import tokenizers
 from corpusmill.pipeline.report.facts.classifiers import can_fail
 from corpusmill.pipeline.report.facts.contamination import stayed
 from corpusmill.pipeline.report.facts.decisions import Decisions
 from corpusmill.pipeline.report.facts.dedup_details import FULL
-from corpusmill.pipeline.report.facts.duplicates import LISTS, evidence
+from corpusmill.pipeline.report.facts.duplicates import LISTS, told
 from corpusmill.pipeline.report.facts.examples import Examples, examples
 from corpusmill.pipeline.report.facts.funnel import Step, characters_a_token, no_pages, packings, steps
 from corpusmill.pipeline.report.facts.headline import Headline, headline
@@ -22,6 +24,7 @@ from corpusmill.pipeline.report.facts.thresholds import Changes, is_number, reci
 from corpusmill.pipeline.report.facts.training import Training
 from corpusmill.pipeline.report.live.status import unfinished
 from corpusmill.pipeline.report.live.status_view import clock
+from corpusmill.pipeline.report.masked import masked, walked
 from corpusmill.pipeline.report.page import classifier_figures, decided_figures, figures
 from corpusmill.pipeline.report.page.overlap_view import OverlapView, overlap_view
 from corpusmill.pipeline.report.page.page import templates, whole_page
@@ -112,6 +115,7 @@ class Page:
             "histogram": histogram,
             "changes": changes_of(rules, decisions),
             "uncounted": uncounted(rules, decisions),
+            "flat": int(np.count_nonzero(histogram.kept + histogram.dropped)) <= 1,
         }
 
     def slider(self, decisions: Decisions, changes: Changes) -> dict[str, str]:
@@ -227,9 +231,9 @@ def render_body(summary: Summary) -> tuple[str, Page]:
         page=page, queries=QUERIES, s=summary, figures=figures, decided_figures=decided_figures, recipe_line=recipe_line,
         biggest_loss=biggest_loss, quantiles=QUANTILES, classifier_figures=classifier_figures, tokenizers=tokenizers,
         data_stages=DATA_STAGES, times=stage_times(summary.measures),
-        max_warnings=MAX_WARNINGS, max_table=MAX_TABLE, lists=LISTS, evidence=evidence,
+        max_warnings=MAX_WARNINGS, max_table=MAX_TABLE, lists=LISTS, evidence=told,
         progress=unfinished(summary.reader.storage.root), clock=clock, full_shown=FULL, stayed=stayed, packings=packings(summary.tokens),
-        description=json.dumps(summary.reader.description, indent=2, ensure_ascii=False, sort_keys=True),
+        description=json.dumps(walked(summary.reader.description, masked), indent=2, ensure_ascii=False, sort_keys=True),
     )  # fmt: skip
     return body, page
 
