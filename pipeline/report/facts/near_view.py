@@ -37,7 +37,7 @@ def near_misses(reader: RunReader, decisions: Decisions, most: int, characters: 
     """For each rule that fired, at most `most`: the documents just dropped and just kept, with so many characters of their text."""
     sides = {"dropped": decisions.just_dropped, "kept": decisions.just_kept}
     rules = decisions.by_removal()[:most]
-    samples = {(side, sample) for side, group in sides.items() for rule in rules for sample in group.get(rule.name, [])}
+    samples = dict.fromkeys((side, sample) for side, group in sides.items() for rule in rules for sample in group.get(rule.name, []))
     texts = read_texts(reader, decisions.stage, [(side == "kept", sample) for side, sample in samples], characters)
     found = []
     for place, rule in enumerate(rules):
