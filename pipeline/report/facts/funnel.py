@@ -30,10 +30,6 @@ class FunnelRow:
         return self.documents_in - self.documents_out
 
     @property
-    def chars_dropped(self) -> int | None:
-        return None if self.chars_in is None or self.chars_out is None else self.chars_in - self.chars_out
-
-    @property
     def share(self) -> float:
         """The share of the documents that came in which goes on."""
         return self.documents_out / self.documents_in if self.documents_in else 0.0
@@ -87,7 +83,7 @@ def steps(decisions: dict[str, Decisions]) -> list[Step]:
         counts = [(rule.name, rule.first, rule.chars_first, 1) for rule in shown]
         others = [rule for rule in removing if rule not in most]
         if others:
-            name = f"{len(others):,} other rules"
+            name = f"{len(others):,} other rule{'s' if len(others) > 1 else ''}"
             counts.append((name, sum(rule.first for rule in others), sum(rule.chars_first for rule in others), len(others)))
         unnamed = d.dropped - sum(rule.first for rule in removing)
         if unnamed > 0:

@@ -16,8 +16,7 @@ import pyarrow.compute as pc
 
 from corpusmill.pipeline.ingest.charset import canonical
 from corpusmill.pipeline.report.facts.origin_counts import NONE, Encodings, Tallies, Tally, count_shards
-from corpusmill.pipeline.report.facts.scan import scan
-from corpusmill.pipeline.report.read import DATA_STAGES, RunReader
+from corpusmill.pipeline.report.read import RunReader
 
 #: Rows of a table that a page shows; the rest is summed up in one row.
 SHOWN = 25
@@ -141,14 +140,6 @@ class OriginMeasures:
                 stages.append(stage)
                 parts.append((len(stages), tally.table, ("documents", "characters")))
         return _joined(Origin(TITLES[column], column, by_report[0], tuple(stages), tuple(by_report)), parts)
-
-
-def read_origins(reader: RunReader) -> list[Origin]:
-    """The origins alone, by a pass of their own."""
-    measures = OriginMeasures()
-    for stage in reader.present(DATA_STAGES):
-        scan(reader, stage, measures.of(reader, stage))
-    return measures.read(reader)
 
 
 #: A column of an origin: its place, a tally's table, and the names of documents and characters in it.
