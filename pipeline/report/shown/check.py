@@ -133,4 +133,6 @@ def verdict(every: Sequence[Checked]) -> str:
             f"{bad:,} of the page's tables and charts {'is not what its query gives' if bad == 1 else 'are not what their queries give'}."
         )
     numbers = sum(checked.shown.numbers for checked in every)
+    if not numbers:
+        return "The page shows no number that a query could give: there is nothing to check."
     return f"{numbers:,} numbers in {len(every):,} tables and charts are what their queries give."

@@ -13,6 +13,7 @@ import pytest
 from browser import browser, needs_chromium, opened
 from random_run import write_random_run
 
+from corpusmill.pipeline.report.facts import scan
 from corpusmill.pipeline.report.facts.summary import Summary, read_summary
 from corpusmill.pipeline.report.page.html import render, write_report
 from corpusmill.pipeline.report.read import RunReader
@@ -197,7 +198,8 @@ def test_zero_documents_kept(random_run: Path, tmp_path: Path) -> None:
     assert checked(tmp_path / "run") == {}
 
 
-def test_ten_thousand_hostile_rules(random_run: Path, tmp_path: Path) -> None:
+def test_ten_thousand_hostile_rules(random_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "ROWS", 500)  # many batches, each with other rules
     shutil.copytree(random_run, tmp_path / "run")
     name = "</script><b onmouseover=alert(1)>\x1b[2J‮rule'\"{}"
 
@@ -212,8 +214,7 @@ def test_ten_thousand_hostile_rules(random_run: Path, tmp_path: Path) -> None:
     page = Path(write_report(str(tmp_path / "run"))).read_text()
     assert "more rules" in page and "pairs are counted among the first of them" in page and "every count that is shown is exact" in page
     assert len(page.encode()) < 15e6 and "<b onmouseover" not in page and "\x1b" not in page and "‮" not in page
-    bad = checked(tmp_path / "run")
-    assert {each for each in bad if not each.startswith(("near", "origin", "losers", "lengths", "threshold"))} == set(), bad
+    assert checked(tmp_path / "run").keys() <= {"origin-source"}  # the stage's documents, left as they were, are not those of this report
 
 
 def test_half_a_stage(random_run: Path, tmp_path: Path) -> None:
