@@ -13,6 +13,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.report.answers.choose import LATER, Choice, Rows, asked_meanings, check_rules, choose, report_rows, shown, there
 from corpusmill.pipeline.report.answers.sample_view import show_samples
 from corpusmill.pipeline.report.answers.why_change import COMPARED
+from corpusmill.pipeline.report.decide_again import RETUNE, decides_again
 from corpusmill.pipeline.report.machine import print_json_lines, warn
 from corpusmill.pipeline.report.query.run import Run, identifier, open_run
 from corpusmill.pipeline.report.read import DATA_STAGES, Rule, RunReader
@@ -41,6 +42,7 @@ class Samples:
     rows: list[dict[str, Any]] = field(default_factory=list)
     texts_of: str | None = None  # the stage whose texts they are
     notes: list[str] = field(default_factory=list)
+    command: str = RETUNE  # what decides again with other thresholds of the rules that were asked for
     meanings: dict[str, str] = field(default_factory=dict)  # of the rules that were asked for: what a document fails for, in words
 
 
@@ -68,6 +70,7 @@ def draw_samples(run: Run, stage: str | None, choice: Choice, draw: Draw) -> Sam
         found.total = rows.count()
         found.rows = list(rows.read(rows.columns, f" ORDER BY {by_chance(rows, draw.seed)}", draw.count))
     found.texts_of = add_texts(run.reader, name, found.rows, draw.chars)
+    found.command = decides_again(run.reader, found.rules, choice.rules)
     found.notes += run.warnings
     if run.reader.stages[name].status == "unfinished":
         found.notes.append(f"{name} is not finished, so there may be more documents.")

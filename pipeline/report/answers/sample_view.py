@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from corpusmill.pipeline.report.answers.why_change import distance, passing
+from corpusmill.pipeline.report.decide_again import RETUNE
 from corpusmill.pipeline.report.facts.histogram import number
 from corpusmill.pipeline.report.read import Rule
 from corpusmill.pipeline.report.safe import safe_line, safe_text
@@ -96,5 +97,6 @@ def _show_rest(found: Samples, near: list[Rule], console: Console) -> None:
         console.print(Text(f"Near its threshold: corpusmill sample {root} --rule {name} --near", style="dim"), soft_wrap=True)
     elif dropped:
         other = passing(rule, (min if rule.comparison in ("<", "<=") else max)(dropped))
-        command = f"corpusmill retune {root} --set filter.thresholds.{name}={other} --dry-run"
+        tried = " --dry-run" if found.command == RETUNE else ""
+        command = f"corpusmill {found.command} {root} --set filter.thresholds.{name}={other}{tried}"
         console.print(Text(f"A threshold that lets those dropped here pass: {command}", style="dim"), soft_wrap=True)

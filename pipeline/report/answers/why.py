@@ -50,7 +50,8 @@ class Told:
         row, failed = self.row, self.row.get("failed") or []
         checks = [
             {
-                **asdict(rule), "value": value, "failed": rule.rule in failed, "distance": distance(rule, value),
+                **{key: each for key, each in asdict(rule).items() if key != "share" or each},  # few rules keep one
+                "value": value, "failed": rule.rule in failed, "distance": distance(rule, value),
                 "meaning": self.meanings.get(rule.rule),
             }
             for value, rules in self.values.values() for rule in rules

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from corpusmill.pipeline.report.answers.choose import Rows, table_rows
+from corpusmill.pipeline.report.decide_again import RETUNE, decides_again
 from corpusmill.pipeline.report.facts.histogram import number
 from corpusmill.pipeline.report.facts.thresholds import shares_moved
 from corpusmill.pipeline.report.query.run import Run, identifier
@@ -86,14 +87,16 @@ def _thresholds(run: Run, row: dict[str, Any]) -> Change:
             value = safe_line(str(row.get(known[0].column)), 40)
             made.sentences.append(f"{safe_line(name, 80)} compares with a list: {value!r} in that list of the step would do, too.")
     if made.settings:
-        made.command = _command("retune", run, made.settings)
+        command = decides_again(run.reader, rules, row["failed"])
+        made.command = _command(command, run, made.settings)
         moved = [safe_line(rule.rule, 80) for rule in shares_moved(rules, row["failed"])]
         if moved:
+            counts = "; with --dry-run the command counts what is kept then" if command == RETUNE else ""
             made.sentences.append(
-                f"perhaps that is not enough: {', '.join(moved)} keeps a share of the documents that pass the other rules, so its threshold "
-                "moves, too; with --dry-run the command counts what is kept then."
+                f"perhaps that is not enough: {', '.join(moved)} keeps a share of the documents that pass the other rules, "
+                f"so its threshold moves, too{counts}."
             )
-        elif len(made.settings) == len(set(row["failed"])):
+        elif command == RETUNE and len(made.settings) == len(set(row["failed"])):
             made.others = _others(run, row["failed"], made.settings) - 1
     return made
 
@@ -106,6 +109,7 @@ def passing(rule: Rule, value: Any) -> Any:
     if rule.comparison in ("<", ">") and float(value).is_integer():
         return int(value)
     step = 10.0 ** (math.floor(math.log10(abs(value))) - DIGITS + 1) if value else 10.0**-DIGITS
+    step = max(step, math.ulp(0.0))  # of the smallest numbers there is no tenth
     rounded = (math.ceil if upward else math.floor)(value / step) * step
     rounded = float(f"{rounded:.{DIGITS}g}")
     while not _passes(rule, value, rounded):

@@ -7,6 +7,7 @@ import shlex
 import yaml
 
 from corpusmill.pipeline.recipe import STAGES
+from corpusmill.pipeline.report.decide_again import scored_late
 from corpusmill.pipeline.report.explore.table import StageTable
 from corpusmill.pipeline.report.explore.thresholds import Moves
 from corpusmill.pipeline.report.read import RunReader
@@ -37,25 +38,10 @@ def next_command(reader: RunReader, folder: str) -> tuple[list[str], str]:
 def _note(reader: RunReader, table: StageTable, moves: Moves) -> str | None:
     if table.status != "complete":
         return "The filter stage is not finished, so it has to run with these thresholds."
-    scored = _scored_late(reader, table, moves)
+    scored = scored_late(reader, table.rules, moves)
     if scored is None:
         return None
     return f"{scored} has scored only documents that passed the rules before it, so documents that come back have no score yet."
-
-
-def _scored_late(reader: RunReader, table: StageTable, moves: Moves) -> str | None:
-    """The first step that has scored only what passed the rules before it, of which one is moved (`only_passing`)."""
-    steps = reader.settings("filter").get("steps")
-    items = [item for step in steps if isinstance(step, dict) for item in step.items()] if isinstance(steps, list) else []
-    changed = {rule.step for rule in table.rules if rule.rule in moves}
-    before, seen = False, dict[str, int]()
-    for kind, options in items:
-        if before and isinstance(options, dict) and options.get("only_passing"):
-            return str(kind)
-        seen[kind] = seen.get(kind, 0) + 1
-        suffix = f"_{seen[kind]}" if seen[kind] > 1 else ""
-        before = before or any(re.fullmatch(rf"{re.escape(kind)}(:.*)?{suffix}", step) for step in changed)
-    return None
 
 
 def written(value: float | str) -> str:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 from built_run import documents, report
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -185,6 +185,8 @@ def test_many_records_of_one_url_are_a_list(tmp_path: Path, builder: Any) -> Non
 THRESHOLDS = st.one_of(st.integers(-(10**9), 10**9), st.floats(-1e12, 1e12), st.floats(0, 1))
 
 
+@example(5e-324, 0.5, "<=")
+@example(5e-324, 0.0, ">=")
 @given(THRESHOLDS, THRESHOLDS, st.sampled_from(["<", "<=", ">", ">="]))
 def test_a_proposed_threshold_lets_the_value_pass_and_is_close(value: float, threshold: float, comparison: str) -> None:
     rule = Rule("step", "rule", "column", comparison, threshold)

@@ -19,6 +19,8 @@ from corpusmill.filters.retune import retune
 from corpusmill.filters.rules import Rule, StepRule, decide, rules_metadata
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.report.answers.choose import Choice
+from corpusmill.pipeline.report.answers.sample import Draw, draw_samples
 from corpusmill.pipeline.report.answers.why_change import change
 from corpusmill.pipeline.report.explore.asked import Thresholds, read
 from corpusmill.pipeline.report.explore.recipe import written
@@ -187,6 +189,11 @@ def test_a_step_that_scored_only_what_passed(tmp_path: Path, make_report: Callab
     assert answer["command"].startswith("corpusmill filter ") and "classifier has scored only documents that passed" in answer["note"]
     answer = client.get("/api/thresholds", params={"stage": "filter", "set.x": "0.9"}).json()
     assert answer["command"].startswith("corpusmill retune ") and answer["note"] is None
+    with closing(open_run(str(folder))) as run:
+        told = change(run, "filter", rows_of(folder, "filter")[1])
+        commands = [draw_samples(run, "filter", Choice(rules=(name,)), Draw()).command for name in ("short", "x")]
+    assert told is not None and told.command.startswith("corpusmill filter ") and told.others is None
+    assert commands == ["filter", "retune"]
 
 
 def test_the_report_counts_no_threshold_that_moves_a_share(client: TestClient, made: Path) -> None:
