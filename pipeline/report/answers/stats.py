@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.report.answers.choose import HOST, report_rows, shown, there
+from corpusmill.pipeline.report import host
+from corpusmill.pipeline.report.answers.choose import report_rows, shown, there
 from corpusmill.pipeline.report.facts.histogram import measured_columns
 from corpusmill.pipeline.report.query.run import Run
 from corpusmill.pipeline.report.query.sql import identifier, quoted
@@ -172,7 +173,7 @@ def _valued(run: Run, stage: str, by: str) -> str:
     """
     columns = "r.id, r.kept, r.chars_in, r.chars_out"
     if by == "host":
-        return f"SELECT {columns}, nullif({HOST}, '') AS value FROM {stage}_report r"
+        return f"SELECT {columns}, {host.SQL} AS value FROM {stage}_report r"
     holders = [name for name in _tables(run, stage) if by in run.table(name).columns]
     if not holders:
         raise InputError(f"{run.reader.storage.root}: no stage of this run has the column {quoted(by)} of its documents.")

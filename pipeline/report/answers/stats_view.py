@@ -9,6 +9,7 @@ from rich.text import Text
 
 from corpusmill.pipeline.report.answers.stats import QUANTILES, Column, Group, Spread, read_columns, read_groups
 from corpusmill.pipeline.report.facts.histogram import number
+from corpusmill.pipeline.report.host import NONE
 from corpusmill.pipeline.report.machine import as_json, print_csv
 from corpusmill.pipeline.report.query.run import Run
 from corpusmill.pipeline.report.safe import safe_line
@@ -18,7 +19,7 @@ from corpusmill.pipeline.report.tables import cell, limit, millions, share, show
 SHOWN = 30
 #: Characters of a number.
 WIDEST = 13
-OTHERS, NONE = "(all others)", "(none)"
+OTHERS = "(all others)"
 
 
 def show_stats(folder: str, stage: str | None, columns: Sequence[str], by: str | None, form: str, console: Console) -> None:
