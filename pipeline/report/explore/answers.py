@@ -2,13 +2,15 @@
 
 import math
 import time
+from itertools import islice
 from typing import Any
 
 from corpusmill.pipeline.report.explore import asked, count, thresholds
 from corpusmill.pipeline.report.explore.coding import Bools
 from corpusmill.pipeline.report.explore.explorer import Explorer
+from corpusmill.pipeline.report.explore.later import dropped_later
 from corpusmill.pipeline.report.explore.loaded import Loaded
-from corpusmill.pipeline.report.explore.recipe import command, recipe_lines
+from corpusmill.pipeline.report.explore.recipe import command, next_command, recipe_lines
 from corpusmill.pipeline.report.explore.selection import number_column
 from corpusmill.pipeline.report.explore.table import ORIGINS, Row, StageTable
 from corpusmill.pipeline.report.facts.histogram import Histogram
@@ -16,6 +18,8 @@ from corpusmill.pipeline.report.read import Rule
 
 #: Characters of a text in a row of a table.
 SHORT = 1000
+#: Warnings of tasks that are told.
+SAID = 100
 Answer = dict[str, Any]
 
 
@@ -56,20 +60,25 @@ def _stage(table: StageTable) -> Answer:
 
 
 def _rule(table: StageTable, name: str, rule: Rule | None) -> Answer:
+    meaning = table.meanings.get(name, "")
     if rule is None:
-        return {"step": "", "rule": name, "column": "", "comparison": "", "threshold": None, "slider": False, "low": None, "high": None}
+        none = {"step": "", "column": "", "comparison": "", "threshold": None, "slider": False, "low": None, "high": None}
+        return {"rule": name, "meaning": meaning, **none}
     column, slider = table.columns.get(rule.column), thresholds.has_slider(table, rule)
     edges = column.empty.edges if slider and column is not None and column.empty is not None else None
     return {
-        "step": rule.step, "rule": rule.rule, "column": rule.column, "comparison": rule.comparison, "threshold": plain(rule.threshold),
+        "step": rule.step, "rule": rule.rule, "meaning": meaning,
+        "column": rule.column, "comparison": rule.comparison, "threshold": plain(rule.threshold),
         "slider": slider, "low": None if edges is None else plain(edges[0]), "high": None if edges is None else plain(edges[-1]),
     }  # fmt: skip
 
 
 def status(explorer: Explorer) -> Answer:
-    """How far the run is, as `corpusmill status RUN --json` says it."""
+    """How far the run is, as `corpusmill status RUN --json` says it; `said` are the first warnings of its tasks, in their words."""
     with explorer.status_lock:
         told: Answer = plain(explorer.status.read())
+        said = (f"{stage}: {text}" for stage, tail in explorer.status.tails.items() for task in tail.finished() for text in task.said)
+        told["said"] = [plain(text) for text in islice(said, SAID)]
     return told
 
 
@@ -87,7 +96,8 @@ def documents(explorer: Explorer, query: asked.Documents) -> Answer:
         mask = search.mask()
         rows = search.hits[given : given + query.limit]
         told = search.told(given + len(rows))
-    found = [_row(stage.table, row) for row in stage.table.rows_of(rows)]
+    now = thresholds.retry(stage.table, query.set_).kept if query.set_ else None
+    found = _rows(explorer, stage.table, rows, now)
     return {**count.totals(stage.table, mask), "rows": found, "search": told, "seconds": time.perf_counter() - started}
 
 
@@ -97,6 +107,15 @@ def _mask(stage: Loaded, query: asked.Filter) -> tuple[Bools, Answer]:
     if search is None:
         return stage.mask(query), {"search": None}
     return search.mask(), {"search": search.told(0)}
+
+
+def _rows(explorer: Explorer, table: StageTable, numbers: list[int], now: Bools | None) -> list[Answer]:
+    """Rows of a report. `now` is what other thresholds decide about all of its rows."""
+    rows = [_row(table, row) for row in table.rows_of(numbers)]
+    for row, number, later in zip(rows, numbers, dropped_later(explorer, table, rows), strict=True):
+        row["later"] = later
+        row["now"] = None if now is None else bool(now[number])
+    return rows
 
 
 def _row(table: StageTable, row: Row) -> Answer:
@@ -138,7 +157,11 @@ def retuned(explorer: Explorer, query: asked.Thresholds) -> Answer:
     table = explorer.stage(query.stage).table
     told = thresholds.told(table, thresholds.retry(table, query.set_))
     line, note = command(explorer.reader, explorer.folder, table, query.set_)
-    return {**told, "recipe": recipe_lines(query.set_), "command": line, "note": note, "seconds": time.perf_counter() - started}
+    stale, going_on = next_command(explorer.reader, explorer.folder)
+    return {
+        **told, "recipe": recipe_lines(query.set_), "command": line, "note": note, "stale": stale, "next": going_on,
+        "seconds": time.perf_counter() - started,
+    }  # fmt: skip
 
 
 def changed(explorer: Explorer, query: asked.Changed) -> Answer:
@@ -146,8 +169,8 @@ def changed(explorer: Explorer, query: asked.Changed) -> Answer:
     stage = explorer.stage(query.stage)
     after, before = thresholds.retry(stage.table, query.set_).kept, stage.table.kept
     mask = after & ~before if query.which == "gained" else before & ~after
-    rows = stage.orders.page(mask, "place", False, 0, query.limit)
-    return {"rows": [_row(stage.table, row) for row in stage.table.rows_of(rows)]}
+    rows = stage.orders.page(mask, "place", False, query.offset, query.limit)
+    return {"total": int(mask.sum()), "rows": _rows(explorer, stage.table, rows, after)}
 
 
 def plain(value: Any) -> Any:

@@ -11,6 +11,7 @@ import duckdb
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
+from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.report.explore import answers, asked
 from corpusmill.pipeline.report.explore.document import document
 from corpusmill.pipeline.report.explore.explorer import Explorer
@@ -55,6 +56,10 @@ def make_app(explorer: Explorer) -> FastAPI:
             return as_json({"detail": str(error)}, error.status)
         except duckdb.InterruptException:
             return as_json({"detail": "That took too long."}, 503)
+        except (duckdb.OutOfMemoryException, MemoryError):
+            return as_json({"detail": "There is too little memory for this question; a narrower one may be answered."}, 503)
+        except (CorpusmillError, OSError, duckdb.Error) as error:
+            return as_json({"detail": f"That can't be answered: {' '.join(str(error).split()).rstrip('.')}."}, 500)
 
     for name in ROUTES:
         add_route(app, name, answer)

@@ -47,6 +47,9 @@ class Filter(Asked):
 
 
 class Documents(Filter):
+    """`set_`: thresholds under which each document is decided about again; they choose none."""
+
+    set_: Annotated[dict[Name, Number | Literal["off"]], Field(max_length=MOST)] = {}
     order: Name = "place"
     descending: bool = False
     limit: Annotated[int, Field(ge=1, le=200)] = 50
@@ -66,10 +69,14 @@ class Thresholds(Asked):
 class Changed(Thresholds):
     which: Literal["gained", "lost"]
     limit: Annotated[int, Field(ge=1, le=200)] = 20
+    offset: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
 
 
 class OneDocument(Asked):
+    """`set_`: thresholds of the filter stage under which it is decided about again."""
+
     key: Annotated[str, Field(max_length=60)]
+    set_: Annotated[dict[Name, Number | Literal["off"]], Field(max_length=MOST)] = {}
 
 
 Model = TypeVar("Model", bound=Asked)

@@ -73,7 +73,7 @@ class Verdict:
 
 @dataclass
 class Verdicts:
-    """All different verdicts of a stage: there are few, however many documents and rules there are.
+    """All different verdicts of a stage: as a rule few, at most one a document, so all that is asked of them is asked once for each.
 
     `rules` are names: those of the stage in their order, then those that only stand in the report.
     """

@@ -11,6 +11,7 @@ from corpusmill.pipeline.report.explore.answers import plain
 from corpusmill.pipeline.report.explore.asked import OneDocument, Unfit, shown
 from corpusmill.pipeline.report.explore.explorer import EXPLORED, Explorer
 from corpusmill.pipeline.report.explore.table import StageTable
+from corpusmill.pipeline.report.explore.thresholds import retry
 from corpusmill.pipeline.report.read import Rule
 from corpusmill.pipeline.report.tokens.token_sets import find_tokenizer, open_split, split_folders
 from corpusmill.pipeline.schemas import REPORT
@@ -40,11 +41,21 @@ def document(explorer: Explorer, query: OneDocument) -> Answer:
         "text": None if text is None else text[:TEXT],
         "cut": text is not None and len(text) > TEXT,
         "text_of": texts.stage,
+        "now": _now(explorer, query, stage, number, id_),
         "stages": [_decision(explorer, name, stories[name]) for name in EXPLORED if name in stories],
         "cluster": _cluster(explorer, stories.get("dedup")),
         "tokens": tokens,
         "commands": _commands(explorer, id_, stories, tokens),
     }
+
+
+def _now(explorer: Explorer, query: OneDocument, stage: str, number: int, id_: str) -> bool | None:
+    """Whether the filter stage would keep the document under the thresholds that are asked for; None where none are, or it never came there."""
+    if not query.set_ or "filter" not in explorer.loaded:
+        return None
+    table = explorer.loaded["filter"].table
+    row = number if stage == "filter" else table.numbers_of([id_]).get(id_)
+    return None if row is None else bool(retry(table, query.set_).kept[row])
 
 
 def _story(table: StageTable, number: int) -> Answer:

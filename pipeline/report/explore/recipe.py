@@ -6,6 +6,7 @@ import shlex
 
 import yaml
 
+from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.report.explore.table import StageTable
 from corpusmill.pipeline.report.explore.thresholds import Moves
 from corpusmill.pipeline.report.read import RunReader
@@ -24,6 +25,13 @@ def command(reader: RunReader, folder: str, table: StageTable, moves: Moves) -> 
     sets = [part for name, value in moves.items() for part in ("--set", f"filter.thresholds.{name}={written(value)}")]
     note = _note(reader, table, moves)
     return shlex.join(["corpusmill", "filter" if note else "retune", folder, *sets]), note
+
+
+def next_command(reader: RunReader, folder: str) -> tuple[list[str], str]:
+    """The later stages that have worked on what the filter stage keeps now, and the command that goes on with the first of them."""
+    order = list(STAGES)
+    stale = [name for name in order[order.index("filter") + 1 :] if reader.stages[name].status != "missing"]
+    return stale, shlex.join(["corpusmill", stale[0], folder]) if stale else ""
 
 
 def _note(reader: RunReader, table: StageTable, moves: Moves) -> str | None:

@@ -65,6 +65,7 @@ class StageTable:
     rules: list[Rule]
     verdicts: Verdicts
     shares: dict[str, tuple[float, str]] = field(default_factory=dict)  # of rules that keep a share of the corpus: how much, of what
+    meanings: dict[str, str] = field(default_factory=dict)  # by rule: what a document fails it for, in words
     columns: dict[str, Column] = field(default_factory=dict)
     rows: int = 0
     names: dict[str, Names] = field(default_factory=lambda: {origin: Names() for origin in ORIGINS})
@@ -142,6 +143,13 @@ class StageTable:
             found = {row[0]: row for row in cursor.execute(query, [list(rows)]).fetchall()} if rows else {}
         names = [column.name for column in columns]
         return [Row(number, found[number][1], found[number][2], dict(zip(names, found[number][3:], strict=True))) for number in rows]
+
+    def numbers_of(self, ids: Sequence[str]) -> dict[str, int]:
+        """The first row of each of some documents that are there."""
+        query = f"SELECT id, min(number) FROM {self.table} WHERE id IN (SELECT unnest($1::VARCHAR[])) GROUP BY id"
+        with self.cursor() as cursor:
+            found: list[tuple[str, int]] = cursor.execute(query, [list(ids)]).fetchall() if ids else []
+        return dict(sorted(found, key=lambda row: row[1]))
 
     def rows_with(self, sql: str, value: str) -> list[int]:
         """The rows in which a column (by its name in DuckDB) has a text."""

@@ -9,6 +9,8 @@ from typing import Any
 from corpusmill.pipeline.manifest import MANIFEST, TRIAL
 from corpusmill.pipeline.storage import Storage
 
+#: Warnings of a task whose words are kept.
+SAID = 20
 BROKEN = (ValueError, KeyError, TypeError, AttributeError)
 
 
@@ -26,6 +28,7 @@ class Done:
     documents: bool  # whether it wrote documents that go on
     output: str | None  # one of its files
     written: float | None = None  # seconds since 1970, where the store has said so
+    said: tuple[str, ...] = ()  # its first warnings
 
 
 class ManifestTail:
@@ -91,6 +94,7 @@ class ManifestTail:
                 place, str(row["task"]), int(row["rows_in"]), int(row["kept"]), int(row["bytes_in"]),
                 sum(int(ref["bytes"]) for ref in row["inputs"]), len(row["warnings"]),
                 any(path.removeprefix(TRIAL).startswith("data/") for path in paths), paths[-1] if paths else None, written,
+                tuple(str(text) for text in row["warnings"][:SAID]),
             )  # fmt: skip
             self.rows.append(done)
             self.tasks[done.task] = done

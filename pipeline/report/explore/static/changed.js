@@ -1,32 +1,51 @@
 /** Documents that other thresholds would bring back, or drop. */
 import { ask } from "./api.js";
-import { byId, el, refill } from "./dom.js";
+import { button, byId, el, refill } from "./dom.js";
 import { attempt } from "./errors.js";
-import { many, member, value } from "./format.js";
+import { count, member, value } from "./format.js";
 import { ruleNamed, stageOf } from "./run.js";
-import { opener, verdict } from "./rows.js";
-import { settings } from "./state.js";
+import { now, opener, verdict } from "./rows.js";
+import { current, settings } from "./state.js";
 import { line } from "./text.js";
 
 const TITLES = { gained: "come back", lost: "would go" };
+const PAGE = 20;
+let found = { rows: [], total: 0 };
 
 export function drawChanged(state) {
-  const part = byId("changed");
-  if (!TITLES[state.changed]) return refill(part);
-  return attempt(part, async () => {
+  if (!TITLES[state.changed]) return refill(byId("changed"));
+  found = { rows: [], total: 0 };
+  return more(state);
+}
+
+/** Asks for the next documents and draws all. */
+function more(state) {
+  return attempt(byId("changed"), async () => {
     const asked = settings(state);
     asked.append("which", state.changed);
-    const { rows } = await ask("changed", "changed", asked);
-    refill(
-      part,
-      el("h3", {}, `${many(rows.length, "document")} of those that ${TITLES[state.changed]}`),
-      el(
-        "ul",
-        { class: "changed" },
-        rows.map((row) => item(row, state)),
-      ),
-    );
+    asked.append("limit", PAGE);
+    asked.append("offset", found.rows.length);
+    const { rows, total } = await ask("changed", "changed", asked);
+    found = { rows: [...found.rows, ...rows], total };
+    draw(state);
   });
+}
+
+function draw(state) {
+  const list = el(
+    "ul",
+    { class: "changed", tabIndex: 0, "aria-label": `Documents that ${TITLES[state.changed]}` },
+    found.rows.map((row) => item(row, state)),
+  );
+  const top = byId("changed").querySelector("ul")?.scrollTop ?? 0;
+  const left = found.total - found.rows.length;
+  refill(
+    byId("changed"),
+    el("h3", {}, `${count(found.rows.length)} of ${count(found.total)} documents that ${TITLES[state.changed]}`),
+    list,
+    left > 0 && button(`Show ${Math.min(PAGE, left)} more`, () => more(current()), { data: { key: "changed more" } }),
+  );
+  list.scrollTop = found.rows.length > PAGE ? top : 0;
 }
 
 /** A document with the values that the moved thresholds are about. */
@@ -36,9 +55,10 @@ function item(row, state) {
     "li",
     {},
     verdict(row.kept),
+    now(row),
     " ",
     opener(row),
     [...columns].map((column) => el("span", { class: "soft" }, " · ", line(column), ` ${value(member(row.values, column))}`)),
-    row.failed.length > 0 && el("span", { class: "soft" }, " · failed ", line(row.failed.slice(0, 20).join(", "))),
+    row.failed.length > 0 && el("span", { class: "soft" }, " · failed in the run: ", line(row.failed.slice(0, 20).join(", "))),
   );
 }

@@ -2,19 +2,27 @@
 import { button, el, firstOf } from "./dom.js";
 import { comparison, value } from "./format.js";
 import { ruleNamed, run } from "./run.js";
-import { verdict } from "./rows.js";
+import { copyOf, opener, verdict } from "./rows.js";
 import { go } from "./state.js";
 import { label, line } from "./text.js";
 
 /** Rules that are told of before one asks for all. */
 const MANY = 20;
 
-/** The rules that failed, of all stages: what one wants to know first. */
-export function failures(stages) {
+/** The rules that failed, of all stages: what one wants to know first; of a copy, the document of its `cluster` that stays. */
+export function failures(stages, cluster) {
   const found = stages.flatMap((stage) => {
     const known = run().stages.find((one) => one.name === stage.name);
     const values = new Map(stage.values.flatMap((entry) => entry.rules.map((rule) => [rule.rule, { entry, rule }])));
-    return stage.failed.map((name) => ({ stage, name, known: ruleNamed(known, name), ...values.get(name) }));
+    const original = stage.name === "dedup" && !stage.kept ? cluster?.rows.find((row) => row.id === cluster.kept_id) : null;
+    const similarity = stage.values.find((entry) => entry.name === "similarity")?.value;
+    return stage.failed.map((name) => ({
+      stage,
+      name,
+      known: ruleNamed(known, name),
+      original: original && { ...original, similarity },
+      ...values.get(name),
+    }));
   });
   return (
     found.length > 0 &&
@@ -27,7 +35,7 @@ export function failures(stages) {
 }
 
 /** "✗ filter: short failed: words is 12; it drops when that is below 50." */
-function failure({ stage, name, known, entry, rule }) {
+function failure({ stage, name, known, original, entry, rule }) {
   const move = () => go({ view: "thresholds", stage: stage.name, range: name });
   return el(
     "li",
@@ -46,9 +54,12 @@ function failure({ stage, name, known, entry, rule }) {
           line(value(rule.threshold)),
           ". ",
         ]
-      : stage.reason
-        ? [": ", line(stage.reason), " "]
-        : ". ",
+      : original
+        ? [": ", copyOf(original), opener(original, { class: "copied" }), ". "]
+        : stage.reason
+          ? [": ", line(stage.reason), " "]
+          : ". ",
+    known?.meaning && [line(known.meaning, "", { class: "soft" }), ". "],
     known?.slider && button("Move the threshold", move, { class: "plain", data: { key: `move ${stage.name} ${name}` } }),
   );
 }

@@ -6,9 +6,9 @@ import { decisions, failures } from "./decisions.js";
 import { button, byId, el, refill } from "./dom.js";
 import { attempt } from "./errors.js";
 import { count, many } from "./format.js";
-import { drawGuide } from "./guide.js";
-import { verdict } from "./rows.js";
-import { current, go, watch } from "./state.js";
+import { drawGuide, offerAgain } from "./guide.js";
+import { now, verdict } from "./rows.js";
+import { current, go, parameters, watch } from "./state.js";
 import { line, nodes, plain } from "./text.js";
 import { tokens } from "./tokens.js";
 
@@ -19,6 +19,7 @@ export function startDocument() {
     if (changed("doc")) load(state);
     else if (changed("text") && shown && state.doc) draw();
     else if (!state.doc && changed("stage")) drawGuide(byId("document"));
+    else if (changed("set")) decideAgain(state);
   });
 }
 
@@ -30,11 +31,34 @@ function load(state) {
     return drawGuide(part);
   }
   return attempt(part, async () => {
-    shown = await ask("document", "document", new URLSearchParams({ key: state.doc }));
+    shown = await fetched(state);
     draw();
     byId("said").textContent = plain(`Opened ${shown.url || shown.id}`);
     if (matchMedia("(max-width: 760px)").matches) part.scrollIntoView();
   });
+}
+
+function fetched(state) {
+  const asked = parameters(state, ["set"]);
+  asked.append("key", state.doc);
+  return ask("document", "document", asked);
+}
+
+/** Other thresholds: what is open stays as it is, but for what they would decide. */
+function decideAgain(state) {
+  if (!state.doc) return offerAgain();
+  return attempt(byId("document"), async () => {
+    shown = await fetched(state);
+    const part = byId("document-now");
+    if (part) refill(part, decidedNow());
+  });
+}
+
+/** What the sliders would decide, where it is not what the filter stage has decided. */
+function decidedNow() {
+  const filter = shown.stages.find((stage) => stage.name === "filter");
+  const words = filter && now({ kept: filter.kept, now: shown.now });
+  return words && [words, !current().doc.startsWith("filter/") && " by filter"];
 }
 
 /** Closes the document; the focus goes to its row in the list. */
@@ -47,7 +71,9 @@ export function closeDocument() {
 }
 
 function draw() {
-  const here = shown.stages.find((stage) => stage.name === current().doc.split("/")[0]);
+  const place = shown.stages.findIndex((stage) => stage.name === current().doc.split("/")[0]);
+  const here = shown.stages[place];
+  const later = shown.stages.slice(place + 1).find((stage) => !stage.kept);
   refill(
     byId("document"),
     el(
@@ -57,13 +83,16 @@ function draw() {
       el(
         "p",
         {},
-        here && [verdict(here.kept), ` by ${here.name} · `],
+        here && [verdict(here.kept), ` by ${here.name}`],
+        el("span", { id: "document-now" }, decidedNow()),
+        here?.kept && later && [" · ", verdict(false), ` by ${later.name}`],
+        " · ",
         el("code", {}, line(shown.id)),
         " ",
         button("Close", closeDocument, { data: { key: "close" }, "aria-label": "Close the document" }),
       ),
     ),
-    failures(shown.stages),
+    failures(shown.stages, shown.cluster),
     text(),
     decisions(shown.stages),
     cluster(shown.cluster),
@@ -71,6 +100,14 @@ function draw() {
     el("h3", {}, "On the command line"),
     shown.commands.map((command) => copyable(command, "the command")),
   );
+  toFirstHit();
+}
+
+/** Brings the first hit of a search into the view of the text's box; the page stays where it is. */
+function toFirstHit() {
+  const box = document.querySelector("#document .text");
+  const mark = box?.querySelector("mark");
+  if (mark) box.scrollTop += mark.getBoundingClientRect().top - box.getBoundingClientRect().top - box.clientHeight / 3;
 }
 
 /** The text, isolated from the page's direction; markup in it is text. */

@@ -97,23 +97,25 @@ function draw() {
 }
 
 function headers(columns, state) {
-  const fixed = (label) => el("th", { scope: "col" }, label);
+  const fixed = (label, kind) => el("th", { scope: "col", class: kind }, el("span", {}, label));
   const chosen = columns.map((column) => sortable(column.name, column.name, state));
   return [
-    fixed("Decision"),
-    sortable("url", "Address", state, ""),
+    fixed("Decision", "decision"),
+    sortable("url", "Address", state, "", " and rules that fired"),
     chosen,
-    fixed("Rules that fired"),
-    fixed("Language"),
+    fixed("Language", "language"),
     sortable("chars_in", "Characters", state),
   ];
 }
 
-/** A header that orders the list: first the least on top, then the greatest, then the order of the crawl again. */
-function sortable(name, text, state, kind = "number") {
+/**
+ * A header that orders the list: first the least on top, then the greatest, then the order of the crawl again; `beside` it stands
+ * what else is in its column.
+ */
+function sortable(name, text, state, kind = "number", beside = "") {
   const on = state.order === name;
   const next = !on ? { order: name, descending: false } : state.descending ? { order: "", descending: false } : { descending: true };
-  const sign = on ? (state.descending ? " ▼" : " ▲") : "";
+  const sign = on ? (state.descending ? " ▼" : " ▲") : "\u00a0⇅";
   const order = on ? (state.descending ? "descending" : "ascending") : "none";
   return el(
     "th",
@@ -123,6 +125,7 @@ function sortable(name, text, state, kind = "number") {
       title: "Order the list by it",
       data: { key: `sort ${name}` },
     }),
+    beside,
   );
 }
 
@@ -130,7 +133,7 @@ function counted() {
   const stage = stageOf(current());
   if (found.search?.cursor) return `${many(found.total, "document")} found so far`;
   const all = stage?.rows ?? 0;
-  const kept = found.total ? `, ${share(found.kept, found.total)} of them kept` : "";
+  const kept = found.total && !current().decision ? `, ${share(found.kept, found.total)} of them kept` : "";
   return `${many(found.total, "document")} (${share(found.total, all)} of ${count(all)})${kept}, ${roughly(found.characters)} characters`;
 }
 

@@ -9,13 +9,13 @@ export const count = (number) => (number === null || number === undefined ? "–
 /** 12,345,678 as 12.3M */
 export const roughly = (number) => (number === null || number === undefined ? "–" : short.format(number));
 
-/** A share in percent; what is not quite none or all never reads as 0 % or 100 %. */
+/** A share in percent; what is not quite none or all never reads as 0% or 100%. */
 export function share(part, all) {
   if (!all) return "–";
   const percent = (100 * part) / all;
-  if (part > 0 && percent < 0.1) return "< 0.1 %";
-  if (part < all && percent > 99.9) return "> 99.9 %";
-  return `${percent.toFixed(1)} %`;
+  if (part > 0 && percent < 0.1) return "< 0.1%";
+  if (part < all && percent > 99.9) return "> 99.9%";
+  return `${percent.toFixed(1)}%`;
 }
 
 /** A measured value: numbers with four significant digits, yes and no, lists with commas. */

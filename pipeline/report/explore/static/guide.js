@@ -3,11 +3,18 @@ import { ask, isStale } from "./api.js";
 import { button, el, refill } from "./dom.js";
 import { comparison, condition, count, many, member, share, value } from "./format.js";
 import { nearMisses, rulesByFired, run, stageOf } from "./run.js";
-import { opener } from "./rows.js";
-import { current, filters, go, NO_FILTERS } from "./state.js";
+import { now, opener } from "./rows.js";
+import { current, filters, go, NO_FILTERS, parameters } from "./state.js";
 import { label, line } from "./text.js";
 
+/** Documents that are offered, and the nearest of which they are chosen. */
+const [EXAMPLES, LOOKED_AT] = [3, 50];
+
+/** Offers the examples again, as thresholds have moved. */
+export let offerAgain = () => {};
+
 export function drawGuide(part) {
+  offerAgain = () => {};
   const stage = stageOf(current());
   const rules = rulesByFired(stage).filter((rule) => rule.fired > 0);
   refill(
@@ -59,7 +66,8 @@ function suspect(stage, rules) {
   const rule = byAlone.find((one) => one.slider && one.alone > 0) ?? byAlone[0];
   if (!rule.alone) return el("li", {}, "Each document was dropped by more than one rule, so no threshold alone brings one back.");
   const examples = el("div", { class: "examples" });
-  nearest(stage, rule, examples);
+  offerAgain = () => nearest(stage, rule, examples);
+  offerAgain();
   return [
     el(
       "li",
@@ -81,13 +89,14 @@ function suspect(stage, rules) {
   ];
 }
 
-/** Three documents that only this rule dropped, with the value that decided. */
+/** Three documents that only this rule dropped, with the value that decided; records without an address, in which little is to be read, last. */
 async function nearest(stage, rule, part) {
   const { order, descending, ...rest } = { ...NO_FILTERS, ...nearMisses(stage, rule) };
   const asked = filters({ ...current(), ...rest });
   if (order) asked.append("order", order);
   if (descending) asked.append("descending", "true");
-  asked.append("limit", "3");
+  asked.append("limit", String(LOOKED_AT));
+  parameters(current(), ["set"]).forEach((value, name) => asked.append(name, value));
   try {
     const { rows } = await ask("guide", "documents", asked);
     const reason = (row) =>
@@ -106,7 +115,9 @@ async function nearest(stage, rule, part) {
       el(
         "ul",
         {},
-        rows.map((row) => el("li", {}, opener(row), reason(row))),
+        [...rows.filter((row) => row.url), ...rows.filter((row) => !row.url)]
+          .slice(0, EXAMPLES)
+          .map((row) => el("li", {}, opener(row), reason(row), now(row))),
       ),
     );
   } catch (error) {

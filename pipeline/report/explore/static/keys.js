@@ -49,7 +49,7 @@ function help() {
       {},
       KEYS.flatMap(([key, what]) => [el("dt", {}, el("kbd", {}, key)), el("dd", {}, what)]),
     ),
-    el("label", { class: "choice" }, letters, " letters and signs are keys"),
+    el("label", { class: "choice" }, letters, " Letters and signs (j, k, /, ?) act as keys; turn it off if a tool of yours uses them"),
     el(
       "p",
       {},

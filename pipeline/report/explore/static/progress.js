@@ -1,6 +1,6 @@
 /** How far the run is, while it goes on: stages, throughput, time left, failures. */
 import { ask } from "./api.js";
-import { byId, el, refill } from "./dom.js";
+import { byId, el, firstOf, refill } from "./dom.js";
 import { attempt } from "./errors.js";
 import { count, duration, many, share, value } from "./format.js";
 import { run } from "./run.js";
@@ -12,6 +12,8 @@ const EVERY = { running: 2000, unknown: 2000, complete: 0 };
 const SELDOM = 15000;
 /** Stages with a report of documents. */
 const REPORTED = ["ingest", "filter", "dedup", "tokens"];
+/** Warnings that are shown before one asks for all. */
+const MANY = 10;
 let status = null;
 
 export function startProgress() {
@@ -54,12 +56,13 @@ function draw() {
     training && trainingPart(training),
     stages(phase),
     failures?.count > 0 && failed(failures),
-    status.warnings > 0 && el("p", {}, `${many(status.warnings, "warning")} of its tasks.`),
+    status.warnings > 0 && said(),
   );
 }
 
 function stages(phase) {
   const rows = status.stages.map((stage) => {
+    const report = stage.status === "complete" ? run().stages.find((one) => one.name === stage.name) : null;
     const now = phase?.stage === stage.name ? phase.share : stage.status === "complete" ? 1 : 0;
     return el(
       "tr",
@@ -68,8 +71,8 @@ function stages(phase) {
       el("td", {}, stage.status),
       el("td", {}, el("progress", { max: 1, value: now, "aria-label": `${stage.name}: ${share(now, 1)}` })),
       el("td", { class: "number" }, count(stage.tasks)),
-      el("td", { class: "number" }, count(stage.documents_in)),
-      el("td", { class: "number" }, count(stage.documents_out)),
+      el("td", { class: "number" }, count(stage.documents_in ?? report?.rows)),
+      el("td", { class: "number" }, count(stage.documents_out ?? report?.kept)),
     );
   });
   const labels = ["stage", "state", "done", "tasks", "documents in", "documents out"];
@@ -85,7 +88,7 @@ function stages(phase) {
         el(
           "tr",
           {},
-          labels.map((label) => el("th", { scope: "col" }, label)),
+          labels.map((label, place) => el("th", { scope: "col", class: place > 2 ? "number" : "" }, label)),
         ),
       ),
       el("tbody", {}, rows),
@@ -120,6 +123,26 @@ const trainingPart = (training) =>
     training.tokens_per_second && `, ${count(training.tokens_per_second)} tokens/s`,
     training.seconds_left !== null && `, ${duration(training.seconds_left)} left`,
   );
+
+/** What tasks have warned of, in their words. */
+function said() {
+  const sentences = status.said ?? [];
+  const rest = status.warnings - sentences.length;
+  return [
+    el("h3", {}, `${many(status.warnings, "warning")} of its tasks`),
+    el(
+      "ul",
+      {},
+      firstOf(
+        sentences,
+        MANY,
+        (sentence) => el("li", {}, line(sentence)),
+        (inner) => el("li", {}, inner),
+      ),
+    ),
+    rest > 0 && el("p", { class: "soft" }, `${count(rest)} more are in the report.`),
+  ];
+}
 
 const failed = (failures) => [
   el("h3", {}, many(failures.count, "failure")),

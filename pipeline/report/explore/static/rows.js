@@ -5,7 +5,7 @@ import { current, go, link } from "./state.js";
 import { label, line } from "./text.js";
 
 /** Rules that are named in a row. */
-const FEW = 6;
+const FEW = 2;
 
 /** Kept or dropped, as a sign and in words. */
 export const verdict = (kept) =>
@@ -13,11 +13,31 @@ export const verdict = (kept) =>
     "span",
     { class: `verdict ${kept ? "kept" : "dropped"}` },
     el("span", { "aria-hidden": "true" }, kept ? "✓ " : "✗ "),
-    kept ? "kept" : "dropped",
+    el("span", { class: "word" }, kept ? "kept" : "dropped"),
   );
 
-/** The address of a row, or its id. */
-const named = (row) => line(row.url || row.id, current().url);
+/** What the thresholds on the sliders would decide, where that is another decision. */
+export const now = (row) =>
+  typeof row.now === "boolean" &&
+  row.now !== row.kept &&
+  el("span", { class: `verdict ${row.now ? "kept" : "dropped"}` }, row.now ? ", would be kept now" : ", would be dropped");
+
+/** What a later stage made of a document that this one kept. */
+const after = ({ stage, failed, copy_of: original }) =>
+  el(
+    "div",
+    { class: "later" },
+    `kept here, dropped by ${stage}: `,
+    original
+      ? [copyOf(original), opener(original, { class: "copied" })]
+      : failed.slice(0, FEW).map((rule) => el("span", { class: "rule" }, label(rule))),
+  );
+
+/** "copy (0.783) of ", in front of the document that stays. */
+export const copyOf = ({ similarity }) => (typeof similarity === "number" ? `copy (${value(similarity)}) of ` : "copy of ");
+
+/** The address of a row, or its id where it has none. */
+const named = (row) => (row.url ? line(row.url, current().url) : ["document ", line(row.id)]);
 
 /** The link that opens a document beside what is looked at. An address of the crawl is never a link itself: it is shown, not followed. */
 export const opener = (row, properties = {}) =>
@@ -47,18 +67,22 @@ export function tableRow(row, columns) {
   return el(
     "tr",
     { class: row.kept ? "kept" : "dropped", data: { doc: row.key }, "aria-current": current().doc === row.key ? "true" : null },
-    el("td", {}, verdict(row.kept)),
-    el("td", { class: "address" }, opener(row)),
+    el("td", { class: "decision" }, verdict(row.kept)),
+    el("td", { class: "address" }, opener(row), row.failed.length > 0 && rules(row.failed), row.later && after(row.later)),
     columns.map((column) => cell(column, member(row.values, column.name))),
-    el(
-      "td",
-      { class: "rules" },
-      firstOf(row.failed, FEW, (rule) => el("span", { class: "rule" }, label(rule))),
-    ),
-    el("td", {}, row.language ? line(row.language) : "–"),
+    el("td", { class: "language" }, row.language ? line(row.language) : "–"),
     el("td", { class: "number" }, count(row.chars_in)),
   );
 }
+
+/** The rules that failed stand below the address, so that the values beside it have room. */
+const rules = (failed) =>
+  el(
+    "div",
+    { class: "rules" },
+    el("span", { class: "hidden" }, "failed "),
+    firstOf(failed, FEW, (rule) => el("span", { class: "rule" }, label(rule))),
+  );
 
 const cell = (column, given) =>
   el("td", { class: column.kind === "text" ? "some" : "number" }, typeof given === "string" ? line(given.slice(0, 200)) : value(given));

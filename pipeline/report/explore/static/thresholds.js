@@ -104,8 +104,10 @@ async function update() {
   }
   asking = true;
   const state = { ...current(), set: new Map(live) };
+  const asked = parameters(state, ["stage", "set"]);
   await attempt(byId("effect"), async () => {
-    answer = await ask("thresholds", "thresholds", parameters(state, ["stage", "set"]));
+    if (answer?.asked === String(asked)) return; // drawn anew, a button that is just being pressed would be another one
+    answer = { ...(await ask("thresholds", "thresholds", asked)), asked: String(asked) };
     if (state.stage === current().stage) draw();
   });
   asking = false;

@@ -170,6 +170,22 @@ def test_a_copy_and_the_one_that_was_kept(client: TestClient, run_folder: Path) 
     assert any(line.startswith("corpusmill trace ") for line in answer["commands"])
 
 
+def test_what_later_stages_made_of_the_kept(client: TestClient, run_folder: Path) -> None:
+    later = {row["id"]: (stage, row) for stage in ("filter", "dedup") for row in rows_of(run_folder, stage) if not row["kept"]}
+    kept = {row["id"]: row for row in rows_of(run_folder, "dedup") if row["kept"]}
+    for stage in ("ingest", "filter"):
+        found = ask(client, "documents", stage=stage, limit=200)["rows"]
+        assert sum(row["later"] is not None for row in found) == (14 if stage == "ingest" else 3)
+        for row in found:
+            dropped_by, copy = later.get(row["id"], ("", {}))
+            if not row["kept"] or not copy:
+                assert row["later"] is None
+                continue
+            original = kept.get(copy.get("kept_id", ""))
+            stays = original and {name: original[name] for name in ("key", "id", "url")} | {"similarity": copy["similarity"]}
+            assert row["later"] == {"stage": dropped_by, "failed": copy["failed"], "copy_of": stays}
+
+
 @pytest.mark.parametrize(
     ("path", "status", "said"),
     [
@@ -185,7 +201,9 @@ def test_a_copy_and_the_one_that_was_kept(client: TestClient, run_folder: Path) 
         ("documents?stage=filter&offset=-1", 422, "'offset'"),
         ("documents?stage=filter&stage=ingest", 422, "given twice"),
         ("documents?stage=filter&sql=DROP", 422, "no parameter 'sql'"),
-        ("documents?stage=filter&set.short=1", 422, "no parameter 'set.short'"),
+        ("summary?stage=filter&set.short=1", 422, "no parameter 'set.short'"),
+        ("documents?stage=filter&set.nothing=1", 422, "no rule 'nothing'"),
+        ("document?key=filter/1&set.nothing=1", 422, "no rule 'nothing'"),
         ("documents?stage=filter&low=1", 422, "'low'"),
         ("documents?stage=filter&text=x&cursor=one", 422, "'cursor'"),
         ("histogram?stage=filter&column=language", 422, "no column of numbers"),

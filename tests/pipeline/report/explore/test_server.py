@@ -23,6 +23,7 @@ from built_run import RULES, RunBuilder, documents, report, write_run
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.report.explore import explorer as explorer_module
 from corpusmill.pipeline.report.explore.explorer import Explorer
+from corpusmill.pipeline.report.explore.table import StageTable
 
 
 @contextmanager
@@ -254,6 +255,36 @@ def test_a_query_has_its_time(run_folder: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(selection, "_conditions", lambda *_: selection.Conditions([slow], []))
     answer = client.get("/api/documents?stage=filter&low.words=1")
     assert answer.status_code == 503 and answer.json()["detail"] == "That took too long."
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (duckdb.OutOfMemoryException("no room"), 503, "There is too little memory for this question; a narrower one may be answered."),
+        (duckdb.IOException("a\nfile."), 500, "That can't be answered: a file."),
+        (OSError("gone"), 500, "That can't be answered: gone."),
+    ],
+)
+def test_what_goes_wrong_is_a_sentence(run_folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, said: str) -> None:
+    client = client_of(run_folder, "filter")
+
+    def fail(*_: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(StageTable, "rows_of", fail)
+    answer = client.get("/api/documents?stage=filter")
+    assert (answer.status_code, answer.json()) == (status, {"detail": said})
+
+
+def test_hosts_differ_by_no_capitals(tmp_path: Path) -> None:
+    run = RunBuilder(tmp_path / "run")
+    rows = [
+        {"id": f"{n:032d}", "url": f"http://{host}/{n}", "kept": True, "failed": [], "chars_in": 1, "chars_out": 1}
+        for n, host in enumerate(["A.test", "a.test", "A.TEST:80"])
+    ]
+    run.stage("filter", [{"data/part-00000.parquet": documents([], []), "report/part-00000.parquet": report(rows, [])}])
+    (stage,) = client_of(tmp_path / "run").get("/api/run").json()["stages"]
+    assert stage["hosts"] == [{"value": "a.test", "rows": 3}]
 
 
 def test_other_stages_of_a_document_come_from_the_files_where_one_is_loaded(run_folder: Path) -> None:

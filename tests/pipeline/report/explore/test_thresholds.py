@@ -76,6 +76,14 @@ def test_equals_retune(client: TestClient, made: Path, tmp_path: Path, moves: di
     retune(str(tmp_path / "run"), answer["command"].split()[4::2], InlineEngine(), Progress(False))
     after = kept_ids(tmp_path / "run")
     assert changed == {"gained": set(after) - set(before), "lost": set(before) - set(after)}
+    pages = [client.get("/api/changed", params={**parameters, "which": "gained", "limit": 7, "offset": at}).json() for at in (0, 7, 14)]
+    assert [page["total"] for page in pages] == [answer["gained"]] * 3
+    listed = [row["id"] for page in pages for row in page["rows"]]
+    assert listed == [row["id"] for row in rows if row["id"] in changed["gained"]][:21]
+    tried = client.get("/api/documents", params={**parameters, "limit": 200}).json()["rows"]
+    assert [row["now"] for row in tried] == [row["id"] in set(after) for row in rows[:200]]
+    one = client.get("/api/document", params={"key": "filter/0", **{name: v for name, v in parameters.items() if name != "stage"}}).json()
+    assert one["now"] == (rows[0]["id"] in after)
     assert (answer["gained"], answer["lost"]) == (len(changed["gained"]), len(changed["lost"]))
     for when, kept in (("before", before), ("after", after)):
         assert answer[when] == {"kept": len(kept), "characters": sum(c for i, c in zip(ids, characters, strict=True) if i in set(kept))}
