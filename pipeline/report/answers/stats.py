@@ -92,11 +92,12 @@ def _settled(run: Run, read: Callable[[], Answer]) -> Answer:
 
 def _all_spreads(run: Run, stage: str, names: Sequence[str]) -> dict[str, tuple[Spread, Spread]]:
     run.connection.execute("SET threads = 1")  # sums of floats have the same digits each time only in one order
-    total = int(run.sql(f"SELECT count(*) FROM {stage}_report").fetchall()[0][0])
-    each = max(1, VALUES // max(total, 1))
-    found = {name: pair for first in range(0, len(names), each) for name, pair in _spreads(run, stage, names[first : first + each])}
-    run.connection.execute("RESET threads")
-    return found
+    try:
+        total = int(run.sql(f"SELECT count(*) FROM {stage}_report").fetchall()[0][0])
+        each = max(1, VALUES // max(total, 1))
+        return {name: pair for first in range(0, len(names), each) for name, pair in _spreads(run, stage, names[first : first + each])}
+    finally:
+        run.connection.execute("RESET threads")
 
 
 def _spreads(run: Run, stage: str, names: Sequence[str]) -> Iterator[tuple[str, tuple[Spread, Spread]]]:
