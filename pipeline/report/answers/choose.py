@@ -180,7 +180,7 @@ def table_rows(run: Run, table: str, name: str, needed: Iterable[str] = ()) -> R
     return rows
 
 
-def file_rows(path: str) -> Rows:
+def file_rows(path: str, connection: duckdb.DuckDBPyConnection) -> Rows:
     """The rows of one Parquet file."""
 
     def guarded(action: Callable[[], Any]) -> Any:
@@ -189,7 +189,7 @@ def file_rows(path: str) -> Rows:
         except duckdb.Error as error:
             raise InputError(f"{path}: can't be read ({safe_line(str(error), 300)}).") from error
 
-    return Rows(duckdb.connect(":memory:"), lambda: f"read_parquet([{quoted(path)}])", guarded, path).describe()
+    return Rows(connection, lambda: f"read_parquet([{quoted(path)}])", guarded, path).describe()
 
 
 def _declared(run: Run, stage: str) -> set[str]:

@@ -24,14 +24,14 @@ OTHERS = "(all others)"
 
 def show_stats(folder: str, stage: str | None, columns: Sequence[str], by: str | None, form: str, console: Console) -> None:
     """Statistics of a stage's measured columns, or sums by a property. `form` is `table`, `json` or `csv`."""
-    run = Run(folder)
-    if by is None:
-        stage, measured = read_columns(run, stage, columns)
-        _show_columns(stage, measured, form, console)
-    else:
-        stage, groups = read_groups(run, stage, by)
-        _show_groups(stage, by, groups, form, console)
-    notes = [*run.warnings, *([f"{stage} is not finished."] if run.reader.stages[stage].status == "unfinished" else [])]
+    with Run(folder) as run:
+        if by is None:
+            stage, measured = read_columns(run, stage, columns)
+            _show_columns(stage, measured, form, console)
+        else:
+            stage, groups = read_groups(run, stage, by)
+            _show_groups(stage, by, groups, form, console)
+        notes = [*run.warnings, *([f"{stage} is not finished."] if run.reader.stages[stage].status == "unfinished" else [])]
     if form != "table":
         warn(notes)
     else:
