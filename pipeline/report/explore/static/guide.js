@@ -89,7 +89,7 @@ function suspect(stage, rules) {
   ];
 }
 
-/** Three documents that only this rule dropped, with the value that decided; records without an address, in which little is to be read, last. */
+/** Three documents that only this rule dropped, with the value that decided; those without an address, with little to read, last. */
 async function nearest(stage, rule, part) {
   const { order, descending, ...rest } = { ...NO_FILTERS, ...nearMisses(stage, rule) };
   const asked = filters({ ...current(), ...rest });
