@@ -15,13 +15,24 @@ from corpusmill.dedup.config import DedupConfig
 from corpusmill.dedup.corpus import shard_key
 from corpusmill.dedup.edit import Editor
 from corpusmill.dedup.signatures import require_columns
-from corpusmill.pipeline.schemas import REPORT, with_columns
+from corpusmill.pipeline.schemas import REPORT, meanings_metadata, with_columns
 from corpusmill.pipeline.shards import open_parquet
 from corpusmill.pipeline.stage import Output, Piece, Worker, documents_output
 from corpusmill.pipeline.storage import Storage
 
 #: Why a copy goes, by how it is known to be one.
 RULES = {"url_duplicate": [URL], "exact_duplicate": [EXACT], "near_duplicate": [JACCARD, CONTAINMENT, ESTIMATE]}
+
+#: What a document is removed for, by rule.
+MEANINGS = {
+    "url_duplicate": "another document has the same address",
+    "exact_duplicate": "another document has the same text",
+    "near_duplicate": "another document has nearly the same text; how alike they are, says `similarity`",
+    "only_repeated_lines": "all of its lines also stand in many other documents",
+    "mostly_repeated_lines": "most of its lines also stand in many other documents",
+    "only_repeated_substrings": "all of its text consists of passages that other documents have, too",
+    "contaminated": "it holds a passage of a test set, so that scores on the test would not count",
+}
 
 #: What a document that is in no cluster has not.
 OPTIONAL = ("kept_in", "similarity", "verified", "full_cluster")
@@ -83,7 +94,8 @@ class RemovalWorker(Worker):
 
     def setup(self) -> None:
         self.editors = make_editors(self.config, self.run)
-        self.schema = with_columns(DEDUP_REPORT, [field for editor in self.editors for field in editor.fields])
+        schema = with_columns(DEDUP_REPORT, [field for editor in self.editors for field in editor.fields])
+        self.schema = schema.with_metadata(meanings_metadata(MEANINGS))
 
     def process(self, piece: Piece) -> Output:
         path = piece.inputs[0].path

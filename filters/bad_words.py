@@ -124,6 +124,10 @@ def draw(document_id: str) -> float:
 
 class BadWords(Step):
     Config = BadWordsConfig
+    MEANINGS = {
+        "bad_words_draw": "it has a word of the list of bad words of its language",
+        "bad_words_density": "{number} words of the list of bad words of its language to 1,000 characters",
+    }
     config: BadWordsConfig
 
     @property

@@ -76,6 +76,11 @@ class C4Config(Config):
 class C4(Step):
     Config = C4Config
     PRESETS = {"datatrove-0.10": _rules(5), "c4-datatrove": _rules(5), "fineweb": _rules(5), "c4-paper": _rules(3)}
+    MEANINGS = {
+        "c4_lorem_ipsum_lines": '{count} lines with "lorem ipsum", a filler text',
+        "c4_curly_bracket_lines": "{count} lines with a curly bracket, as in program code",
+        "c4_sentences": "{count} sentences in the lines that are natural text",
+    }
     config: C4Config
     rewrites = True
 

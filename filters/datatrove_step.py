@@ -9,6 +9,7 @@ import importlib
 import inspect
 import json
 import re
+from collections.abc import Mapping
 from itertools import islice
 from typing import Any, Self
 
@@ -85,6 +86,10 @@ class DatatroveStep(Step):
     @property
     def rules(self) -> tuple[Rule, ...]:
         return (Rule(self.label, f"{self.label}_dropped", ">", 0),) if self.is_filter else ()
+
+    @property
+    def meanings(self) -> Mapping[str, str]:
+        return {f"{self.label}_dropped": f"datatrove's {self.kind.__name__} drops it; why, says {self.label}_reason"}
 
     def setup(self) -> None:
         try:

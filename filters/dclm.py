@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
 
+from corpusmill.filters.meanings import n_grams, words_of
 from corpusmill.filters.rules import Rule
 from corpusmill.filters.step import Batch, Measured, Step
 from corpusmill.pipeline.config import Config
@@ -64,6 +65,20 @@ def _kinds() -> npt.NDArray[np.uint8]:
 class Dclm(Step):
     Config = DclmConfig
     PRESETS = {"dclm": RULES}
+    MEANINGS = {
+        "dclm_words": "{count} words",
+        "dclm_stop_words": f"{{count}} English stop words ({words_of(STOP_WORDS)})",
+        "dclm_mean_word_length": "words of {number} characters on average",
+        "dclm_symbol_word_ratio": "{share} as many symbols (# and ellipses) as words",
+        "dclm_non_alpha_word_ratio": "{share} of the words have no letter",
+        "dclm_bullet_line_ratio": "{share} of the lines begin with a bullet",
+        "dclm_ellipsis_line_ratio": "{share} of the lines end with an ellipsis (...)",
+        "dclm_dup_line_frac": "{share} of the lines are copies of an earlier one",
+        "dclm_dup_line_char_frac": "{share} of the characters are in copies of an earlier line",
+        "dclm_dup_para_frac": "{share} of the paragraphs are copies of an earlier one",
+        "dclm_dup_para_char_frac": "{share} of the characters are in copies of an earlier paragraph",
+        **n_grams("dclm_top_{}_gram_char_frac", "dclm_dup_{}_gram_char_frac"),
+    }
 
     @property
     def columns(self) -> dict[str, pa.DataType]:

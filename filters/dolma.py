@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
 
+from corpusmill.filters.meanings import n_grams, words_of
 from corpusmill.filters.rules import Rule
 from corpusmill.filters.step import Batch, Measured, Step
 from corpusmill.pipeline.config import Config
@@ -69,6 +70,18 @@ def _tables() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint64]]:
 class Dolma(Step):
     Config = DolmaConfig
     PRESETS = {"dolma": RULES}
+    MEANINGS = {
+        "dolma_words": "{count} words",
+        "dolma_median_word_length": "words of {number} characters (median)",
+        "dolma_symbol_word_ratio": "{share} as many words with # or … as words",
+        "dolma_alpha_word_ratio": "{share} of the words have a letter",
+        "dolma_required_words": f"{{count}} English stop words ({words_of(REQUIRED_WORDS)})",
+        "dolma_bullet_line_ratio": "{share} of the lines begin with a bullet (* or -)",
+        "dolma_ellipsis_line_ratio": "{share} of the lines end with an ellipsis (...)",
+        "dolma_dup_line_frac": "{share} of the lines occur more than once",
+        "dolma_dup_line_char_frac": "{share} of the characters are in lines that occur more than once",
+        **n_grams("dolma_top_{}_gram_char_frac", "dolma_dup_{}_gram_char_frac"),
+    }
 
     @property
     def columns(self) -> dict[str, pa.DataType]:

@@ -41,6 +41,12 @@ def _kinds() -> npt.NDArray[np.uint8]:
 
 class EncodingDamage(Step):
     Config = EncodingDamageConfig
+    MEANINGS = {
+        "replacement_char_ratio": "{share} of the characters stand for bytes that could not be read (U+FFFD)",
+        "mojibake_char_ratio": "{share} of the characters were made by a wrong encoding",
+        "control_char_ratio": "{share} of the characters are control characters",
+        "private_use_char_ratio": "{share} of the characters are of private use, as of icon fonts",
+    }
 
     @property
     def columns(self) -> dict[str, pa.DataType]:

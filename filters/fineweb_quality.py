@@ -1,5 +1,6 @@
 """FineWeb's own quality heuristics (arXiv 2406.17557, appendix; the limits are those of its code) as datatrove measures them."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import pyarrow as pa
@@ -29,6 +30,16 @@ class FinewebQualityConfig(Config):
 class FinewebQuality(Step):
     Config = FinewebQualityConfig
     PRESETS = {"datatrove-0.10": DATATROVE, "fineweb": DATATROVE}
+    MEANINGS = {
+        "fineweb_lines": "{count} lines with text",
+        "line_punct_ratio": "{share} of the lines end in a mark such as . ! or ?",
+        "char_dup_ratio": "{share} of the characters are in copies of an earlier line",
+        "list_ratio": "{share} as many line breaks as words, as in a list",
+    }
+
+    @property
+    def meanings(self) -> Mapping[str, str]:
+        return {**self.MEANINGS, "short_line_ratio": f"{{share}} of the lines have at most {self.config.short_line_length} characters"}
 
     @property
     def columns(self) -> dict[str, pa.DataType]:

@@ -1,10 +1,12 @@
 """Gopher's quality heuristics (MassiveText, arXiv 2112.11446, A1.1) as datatrove measures them."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import pyarrow as pa
 from pydantic import Field
 
+from corpusmill.filters.meanings import words_of
 from corpusmill.filters.rules import Rule
 from corpusmill.filters.statistics import LINES, WORDS, Needs
 from corpusmill.filters.step import Batch, Measured, Step
@@ -54,6 +56,17 @@ class GopherQualityConfig(Config):
 class GopherQuality(Step):
     Config = GopherQualityConfig
     PRESETS = {"datatrove-0.10": DATATROVE, "fineweb": DATATROVE, "gopher-paper": PAPER, "characters": CHARACTERS}
+    MEANINGS = {
+        "gopher_words": "{count} words",
+        "gopher_all_words": "{count} words",
+        "gopher_mean_word_length": "words of {number} characters on average",
+        "gopher_mean_all_word_length": "words of {number} characters on average",
+        "gopher_hash_ratio": "{share} as many # signs as words",
+        "gopher_ellipsis_ratio": "{share} as many ellipses (...) as words",
+        "gopher_bullet_line_ratio": "{share} of the lines begin with a bullet",
+        "gopher_ellipsis_line_ratio": "{share} of the lines end with an ellipsis (...)",
+        "gopher_alpha_word_ratio": "{share} of the words have a letter",
+    }
 
     @property
     def columns(self) -> dict[str, pa.DataType]:
@@ -69,6 +82,11 @@ class GopherQuality(Step):
             "gopher_alpha_word_ratio": pa.float64(),
             "gopher_stop_words": pa.int64(),  # different ones
         }
+
+    @property
+    def meanings(self) -> Mapping[str, str]:
+        of = "Gopher's eight English stop words" if self.config.stop_words == STOP_WORDS else "the stop words"
+        return {**self.MEANINGS, "gopher_stop_words": f"{{count}} of {of} ({words_of(self.config.stop_words)})"}
 
     @property
     def needs(self) -> Needs:

@@ -9,6 +9,7 @@ from typing import Literal
 import pyarrow as pa
 from pydantic import Field
 
+from corpusmill.filters.meanings import n_grams
 from corpusmill.filters.rules import Rule
 from corpusmill.filters.statistics import REPETITION, Needs
 from corpusmill.filters.step import Batch, Measured, Step
@@ -57,6 +58,14 @@ class GopherRepetitionConfig(Config):
 class GopherRepetition(Step):
     Config = GopherRepetitionConfig
     PRESETS = {"datatrove-0.10": DATATROVE, "fineweb": DATATROVE, "gopher-paper": PAPER, "characters": CHARACTERS}
+    MEANINGS = {
+        "repetition_characters": "{count} characters, so there is no text",
+        "dup_para_frac": "{share} of the paragraphs are copies of an earlier one",
+        "dup_para_char_frac": "{share} of the characters are in copies of an earlier paragraph",
+        "dup_line_frac": "{share} of the lines are copies of an earlier one",
+        "dup_line_char_frac": "{share} of the characters are in copies of an earlier line",
+        **n_grams("top_{}_gram_char_frac", "dup_{}_gram_char_frac"),
+    }
 
     @property
     def columns(self) -> dict[str, pa.DataType]:

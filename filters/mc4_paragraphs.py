@@ -3,6 +3,7 @@
 Lines are those of `text.split("\\n")`, and their length is in characters with all their spaces.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -32,6 +33,10 @@ class Mc4Paragraphs(Step):
     @property
     def columns(self) -> dict[str, pa.DataType]:
         return {"mc4_paragraphs": pa.int64()}
+
+    @property
+    def meanings(self) -> Mapping[str, str]:
+        return {"mc4_paragraphs": f"{{count}} lines of at least {self.config.min_paragraph_length} characters"}
 
     def measure(self, batch: Batch) -> Measured:
         from corpusmill.filters.mc4_paragraphs_kernel import count_long_lines

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
 
+from corpusmill.filters.meanings import n_grams, words_of
 from corpusmill.filters.rules import Rule
 from corpusmill.filters.step import Batch, Measured, Step
 from corpusmill.pipeline.config import Config
@@ -111,6 +112,28 @@ def _kinds() -> npt.NDArray[np.uint8]:
 class Nemo(Step):
     Config = NemoConfig
     PRESETS = {"nemo-1.4": RULES}
+    MEANINGS = {
+        "nemo_words": "{count} words",
+        "nemo_longest_word": "a longest word of {count} characters",
+        "nemo_common_words": f"{{count}} English stop words ({words_of(COMMON_WORDS)})",
+        "nemo_mean_word_length": "words of {number} characters on average",
+        "nemo_symbol_word_ratio": "{share} as many symbols (# and ellipses) as words",
+        "nemo_alpha_word_ratio": "{share} of the words have a letter",
+        "nemo_non_alnum_ratio": "{share} of the characters are neither letters nor digits nor plain marks",
+        "nemo_number_ratio": "{share} of the characters are digits",
+        "nemo_white_space_ratio": "{share} of the characters are white space",
+        "nemo_parentheses_ratio": "{share} of the characters are brackets",
+        "nemo_url_ratio": "{share} of the characters are in addresses of pages",
+        "nemo_bullet_line_ratio": "{share} of the lines begin with a bullet",
+        "nemo_ellipsis_line_ratio": "{share} of the lines end with an ellipsis",
+        "nemo_unended_line_ratio": "{share} of the lines end without a mark such as . ! or ?",
+        "nemo_unique_line_ratio": "{share} different lines among all lines",
+        "nemo_unique_line_char_ratio": "{share} of the characters are in different lines",
+        "nemo_unique_paragraph_ratio": "{share} different paragraphs among all paragraphs",
+        "nemo_unique_paragraph_char_ratio": "{share} of the characters are in different paragraphs",
+        "nemo_boilerplate_paragraph_ratio": "{share} of the paragraphs are about cookies, privacy or terms of use",
+        **n_grams("nemo_top_{}_gram_ratio", "nemo_dup_{}_gram_ratio"),
+    }
 
     @property
     def columns(self) -> dict[str, pa.DataType]:

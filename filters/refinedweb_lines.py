@@ -64,6 +64,11 @@ def _tables() -> Any:
 class RefinedwebLines(Step):
     Config = RefinedwebLinesConfig
     PRESETS = {"dclm": DCLM, "refinedweb": DCLM}
+    MEANINGS = {
+        "refinedweb_words": "{count} words",
+        "refinedweb_kept_lines": "{count} lines left of the text",
+        "refinedweb_removed_word_ratio": "{share} of the words go with lines of capitals, digits, counters and single words",
+    }
     rewrites = True
 
     @property

@@ -57,7 +57,12 @@ class NamedStep:
     @property
     def rules(self) -> list[StepRule]:
         return [
-            StepRule(self.name, replace(rule, name=rule.name + self.suffix, column=rule.column + self.suffix)) for rule in self.step.rules
+            StepRule(
+                self.name,
+                replace(rule, name=rule.name + self.suffix, column=rule.column + self.suffix),
+                self.step.meanings.get(rule.column, ""),
+            )
+            for rule in self.step.rules
         ]
 
 

@@ -1,6 +1,7 @@
 """The shards of a filter stage about which can be decided again: what is stored of them has to be what the manifest says."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from corpusmill.filters.stage import FilterStage
@@ -38,7 +39,7 @@ def measured_shards(run: StageRun, old_config: str) -> tuple[list[Shard], int]:
         elif row is not None and row.identity == old and _intact(run.storage, row):
             shards.append(Shard(piece, row, new))
     if pieces and not shards and not finished:
-        raise _measured_otherwise(run)
+        raise _measured_otherwise(run, pieces, old_config)
     return shards, finished
 
 
@@ -47,11 +48,27 @@ def _measured_at_all(run: StageRun) -> None:
         raise InputError(f"{run.storage.root}: nothing is measured yet; run the stage first (corpusmill filter {run.run.root}).")
 
 
-def _measured_otherwise(run: StageRun) -> InputError:
+def _measured_otherwise(run: StageRun, pieces: Sequence[Piece], old_config: str) -> InputError:
+    """What is not as it was when the stage was measured, and what to do."""
+    rows = run.manifest.tasks
+    changed = dict.fromkeys(what for piece in pieces for what in _changes(run, piece, rows.get(piece.key), old_config))
     return InputError(
-        f"{run.storage.root}: was measured with another recipe, version or model than the run has now; "
-        f"measure it again first (corpusmill filter {run.run.root})."
+        f"{run.storage.root}: can't be decided again, as since it was measured {' and '.join(changed)}; "
+        f"measure it again first (corpusmill filter {run.run.root}), or try thresholds without writing them (corpusmill sweep, or explore)."
     )
+
+
+def _changes(run: StageRun, piece: Piece, row: TaskRow | None, old_config: str) -> list[str]:
+    if row is None:
+        return ["shards came that were not there"]
+    found = ["the section filter of its recipe was changed"] if row.config not in (old_config, run.config_digest) else []
+    if row.code != run.code:
+        found.append(f"the program was changed (it was measured by version {row.code}, and this is {run.code})")
+    if [(ref.path, ref.fingerprint) for ref in row.inputs[: len(piece.inputs)]] != [(ref.path, ref.fingerprint) for ref in piece.inputs]:
+        found.append("the documents that it read were changed")
+    if not found and not _intact(run.storage, row):
+        found.append("its files were changed")
+    return found or ["a model or a list that its steps read was changed"]
 
 
 def report_rows(run: StageRun) -> list[TaskRow]:
@@ -69,7 +86,7 @@ def decided_shards(run: StageRun, old_config: str) -> list[Shard]:
     if not run.manifest.complete or any(
         p.key not in rows or rows[p.key].config != old_config or rows[p.key].code != run.code for p in pieces
     ):
-        raise _measured_otherwise(run)
+        raise _measured_otherwise(run, pieces, old_config)
     return [Shard(piece, rows[piece.key], rows[piece.key].identity) for piece in pieces]
 
 

@@ -12,6 +12,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from corpusmill.filters.meanings import meaning
+from corpusmill.pipeline.schemas import meanings_metadata
+
 #: The report's schema metadata under this key is a JSON list of {step, rule, column, comparison, threshold}.
 METADATA_KEY = b"corpusmill.rules"
 
@@ -68,10 +71,16 @@ class Rule:
 
 @dataclass(frozen=True)
 class StepRule:
-    """A rule with the step it belongs to, as the report names it."""
+    """A rule with the step it belongs to, as the report names it. `template` says what it means (`filters.meanings`)."""
 
     step: str
     rule: Rule
+    template: str = ""
+
+    @property
+    def meaning(self) -> str:
+        """What a document fails for, with the threshold; empty where nobody says it."""
+        return meaning(self.template, self.rule.comparison, self.rule.threshold)
 
     def as_json(self) -> dict[str, Any]:
         threshold = list(self.rule.threshold) if isinstance(self.rule.threshold, tuple) else self.rule.threshold
@@ -123,8 +132,10 @@ def fails_others(failed: pa.Array, names: Iterable[str]) -> npt.NDArray[np.bool_
 
 
 def rules_metadata(rules: Iterable[StepRule]) -> dict[bytes, bytes]:
-    """The rules as schema metadata of a report table."""
-    return {METADATA_KEY: json.dumps([rule.as_json() for rule in rules], ensure_ascii=False).encode()}
+    """The rules as schema metadata of a report table, and what each means."""
+    rules = list(rules)
+    plain = {METADATA_KEY: json.dumps([rule.as_json() for rule in rules], ensure_ascii=False).encode()}
+    return plain | meanings_metadata({rule.rule.name: rule.meaning for rule in rules if rule.meaning})
 
 
 def read_rules(schema: pa.Schema) -> list[dict[str, Any]]:

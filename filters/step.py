@@ -107,6 +107,8 @@ class Step(ABC):
     Config: ClassVar[type[Config]]
     #: Tables of rules by the option `preset`, each named after what it reproduces and in the order in which that decides.
     PRESETS: ClassVar[Mapping[str, tuple[Rule, ...]]] = {}
+    #: What a rule on a column fails a document for, as a template of `filters.meanings`, by column.
+    MEANINGS: ClassVar[Mapping[str, str]] = {}
     #: Columns that are also appended to the documents that go on.
     document_columns: tuple[str, ...] = ()
     #: Whether later steps measure the text that this one gives.
@@ -128,6 +130,11 @@ class Step(ABC):
     def rules(self) -> tuple[Rule, ...]:
         """The rules on these columns, in the order in which they are reported."""
         return self.PRESETS[self.config.preset] if self.PRESETS else ()
+
+    @property
+    def meanings(self) -> Mapping[str, str]:
+        """`MEANINGS` under the step's options."""
+        return self.MEANINGS
 
     @classmethod
     def without_decisions(cls, options: dict[str, Any]) -> dict[str, Any]:

@@ -3,9 +3,10 @@
 import inspect
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
+from corpusmill.filters.meanings import meaning
 from corpusmill.filters.presets import BY_LANGUAGE, PRESETS
 from corpusmill.filters.registry import OTHERS, STEPS, build_steps, resolve_step
 from corpusmill.filters.rules import Rule
@@ -45,15 +46,27 @@ def show_step(name: str, console: Console) -> None:
     console.print(columns)
     for preset, rules in (step.PRESETS or {"": named.step.rules}).items():
         if rules:
-            console.print(_rules(rules, preset))
+            console.print(_rules(named.step, rules, preset))
 
 
-def _rules(rules: tuple[Rule, ...], preset: str) -> Table:
+def _rules(step: Step, rules: tuple[Rule, ...], preset: str) -> Table:
     title = f"Rules, preset {preset}" if preset else "Rules"
-    table = Table("rule", "fails where", box=None, pad_edge=False, title=title, title_justify="left")
+    table = Table(
+        Column("rule", no_wrap=True),
+        Column("fails where", overflow="fold"),
+        "in words",
+        box=None,
+        pad_edge=False,
+        title=title,
+        title_justify="left",
+    )
     for rule in rules:
-        table.add_row(rule.name, Text(f"{rule.column} {rule.comparison} {rule.threshold}"))
+        table.add_row(rule.name, Text(f"{rule.column} {rule.comparison} {rule.threshold}"), Text(_in_words(step, rule)))
     return table
+
+
+def _in_words(step: Step, rule: Rule) -> str:
+    return meaning(step.meanings.get(rule.column, ""), rule.comparison, rule.threshold)
 
 
 def _sentence(step: type[Step]) -> str:

@@ -4,6 +4,7 @@ Words are runs of `\\w` in lower case (character by character), so entries of th
 never count. Languages whose words are not set apart by spaces have no values.
 """
 
+from collections.abc import Mapping
 from functools import cache
 
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from corpusmill.filters.language_codes import canonical
+from corpusmill.filters.meanings import plain
 from corpusmill.filters.rules import Rule
 from corpusmill.filters.statistics import ratio
 from corpusmill.filters.step import Batch, Measured, Step
@@ -49,6 +51,12 @@ class StopWords(Step):
     def columns(self) -> dict[str, pa.DataType]:
         # null or NaN where there is no list for the language
         return {"stop_words": pa.int64(), "different_stop_words": pa.int64(), "stop_word_share": pa.float64()}
+
+    @property
+    def meanings(self) -> Mapping[str, str]:
+        language = f"the language {self.config.language}" if self.config.column is None else "the document's language"
+        words = plain(f"stop words of {language} (its most frequent small words)")
+        return {"different_stop_words": f"{{count}} different {words}", "stop_word_share": f"{{share}} of the words are {words}"}
 
     @property
     def rules(self) -> tuple[Rule, ...]:

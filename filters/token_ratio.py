@@ -25,6 +25,7 @@ class TokenRatioConfig(Config):
 
 class TokenRatio(Step):
     Config = TokenRatioConfig
+    MEANINGS = {"token_char_ratio": "{number} tokens for each character"}
 
     @property
     def columns(self) -> dict[str, pa.DataType]:

@@ -1,7 +1,13 @@
 """The two tables that every data stage writes: documents that go on, and one report row for each that came in."""
 
+import json
+from collections.abc import Mapping
+
 import pyarrow as pa
 import xxhash
+
+#: A report's schema metadata under this key is a JSON object: rule to what a document fails it for, in words.
+MEANINGS_KEY = b"corpusmill.meanings"
 
 #: What `ingest` writes; later stages append columns and never take one away.
 DOCUMENTS = pa.schema(
@@ -32,6 +38,11 @@ REPORT = pa.schema(
         pa.field("chars_out", pa.int64(), nullable=False),  # of the text that goes on; 0 where dropped
     ]
 )
+
+
+def meanings_metadata(meanings: Mapping[str, str]) -> dict[bytes, bytes]:
+    """What rules mean, as schema metadata of a report table."""
+    return {MEANINGS_KEY: json.dumps(meanings, ensure_ascii=False).encode()}
 
 
 def document_id(origin: str | None, content: bytes) -> str:

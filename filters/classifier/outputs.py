@@ -9,6 +9,7 @@ import pyarrow as pa
 from corpusmill.filters.classifier.conventions import Where
 from corpusmill.filters.classifier.options import DecisionOptions
 from corpusmill.filters.classifier.resolve import column_name
+from corpusmill.filters.meanings import plain
 from corpusmill.filters.rules import UNKNOWN, Rule, Share
 
 BEST = "best"  # of a scale: the value of the likeliest label
@@ -53,6 +54,15 @@ class Outputs:
             if raw and not self.scale:
                 columns[f"{column}_raw"] = pa.float64()
         return columns
+
+    def meanings(self) -> dict[str, str]:
+        """Templates of `filters.meanings` by column."""
+        found = {}
+        for label in self.decided:
+            column, what = self.column(label), plain(f"the classifier {self.name}" + ("" if label == self.name else f" for {label}"))
+            found[column] = f"a score of {{number}} by {what}"
+            found[f"{column}_share"] = f"{{share}} of its windows reach the threshold of {what}"
+        return found
 
     def rules(self, options: DecisionOptions) -> tuple[Rule, ...]:
         """The rules that a recipe's options make of it. Raises ValueError where they do not fit."""

@@ -50,6 +50,10 @@ class ScoringStep(Step):
     def rules(self) -> tuple[Rule, ...]:
         return self._rules
 
+    @property
+    def meanings(self) -> Mapping[str, str]:
+        return {name: template for each in self.outputs for name, template in each.meanings().items()}
+
     @classmethod
     def without_decisions(cls, options: dict[str, Any]) -> dict[str, Any]:
         plain = {name: value for name, value in options.items() if name not in DECISIONS}

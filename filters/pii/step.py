@@ -61,6 +61,7 @@ PiiConfig = create_model(
 
 class Pii(Step):
     Config = PiiConfig
+    MEANINGS = {kind.column: f"{{count}} finds of {kind.description}" for kind in KINDS}
     rewrites = True
 
     @property

@@ -1,11 +1,13 @@
 """The step `transformer`: each document's scores by a sequence classifier of transformers, on a GPU where there is one."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from corpusmill.filters.meanings import plain
 from corpusmill.filters.rules import Rule
 from corpusmill.filters.step import Batch, Measured, Step
 from corpusmill.filters.transformer.config import NAME, TransformerConfig
@@ -36,6 +38,11 @@ class Transformer(Step):
     @property
     def rules(self) -> tuple[Rule, ...]:
         return tuple(Rule(column, column, self.config.comparison, threshold) for column, threshold in self.config.thresholds.items())
+
+    @property
+    def meanings(self) -> Mapping[str, str]:
+        model = plain(self.config.model)
+        return {column: f"a score of {{number}} by the model {model} ({plain(column)})" for column in self.columns}
 
     @property
     def gpus(self) -> float:

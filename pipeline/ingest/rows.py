@@ -6,7 +6,36 @@ from typing import NamedTuple, TypeAlias
 
 import pyarrow as pa
 
-from corpusmill.pipeline.schemas import DOCUMENTS, REPORT, with_columns
+from corpusmill.pipeline.schemas import DOCUMENTS, REPORT, meanings_metadata, with_columns
+
+#: What a record is left out for, by rule; of the URL's rules, too (filters/urls).
+MEANINGS = {
+    "record_type": "it is a record of the archive's own, such as a request: no page that a server sent",
+    "status": "the server's answer has no HTTP status, or one that the recipe does not take, such as 404",
+    "content_type": "it is said to be another kind of file than a page, such as an image or a script",
+    "empty_text": "nothing is left of the page without its menus and markup",
+    "too_short": "fewer characters of text than extraction.minimum_chars",
+    "too_large": "more bytes than extraction.max_record_mb",
+    "too_deep": "its elements nest deeper than extraction.max_nesting",
+    "undecodable": "its bytes are no text in any encoding that it may have",
+    "invalid_utf8": "its bytes are no UTF-8",
+    "not_json": "the line is no JSON object",
+    "no_text": "it has no field with a text",
+    "corrupt": "the file is damaged at this place",
+    "truncated": "the file ends within the record",
+    "timeout": "it took longer than extraction.max_page_seconds",
+    "out_of_memory": "it took more memory than extraction.max_memory_mb",
+    "crashed": "the process that read it ended, twice",
+    "empty_file": "there is nothing in the file",
+    "unreadable": "the file can't be read",
+    "wrong_format": "the file is of another format than its name says",
+    "url_domain": "its domain is on a list of blocked ones",
+    "url_subdomain": "its host is on a list of blocked ones",
+    "url_exact": "its address is on a list of blocked ones",
+    "url_hard_word": "its address has a word of which one is enough to block it",
+    "url_soft_words": "its address has several words that are suspicious together",
+    "url_subword": "its address has a blocked word within its words, or across them",
+}
 
 #: The report of the stage; `reason` says in words what `failed` names, and remarks on rows that were kept.
 INGEST_REPORT = with_columns(
@@ -24,7 +53,7 @@ INGEST_REPORT = with_columns(
         pa.field("bytes_in", pa.int64(), nullable=False),
         pa.field("reason", pa.string()),
     ],
-)
+).with_metadata(meanings_metadata(MEANINGS))
 
 
 @dataclass

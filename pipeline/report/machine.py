@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
-from corpusmill.pipeline.report.safe import safe_text
+from corpusmill.pipeline.report.safe import safe_line, safe_text
 
 #: What a spreadsheet may take for a formula, at a cell's beginning (OWASP, CSV injection), full-width forms included.
 _FORMULA = re.compile(r"[\s'\"]*[=+\-@|%＝＋－＠]|[\t\r\n]")
@@ -36,6 +36,12 @@ def print_json_lines(rows: Iterable[dict[str, Any]]) -> None:
     """One object a line on standard output."""
     for row in rows:
         print(as_json(row))
+
+
+def warn(sentences: Iterable[str]) -> None:
+    """Notes go to standard error, so that what a program reads is rows alone."""
+    for sentence in sentences:
+        print(f"Note: {safe_line(sentence, 400)}", file=sys.stderr)
 
 
 def print_csv(rows: Iterable[dict[str, Any]], columns: Sequence[str], file: TextIO | None = None) -> None:

@@ -247,7 +247,8 @@ def test_earlier_runs(see: See, tmp_path: Path) -> None:
     assert "Of documents of earlier runs 1 is replaced by better copies, 1 stays again." in two.text
     assert ["one", "1", "1", "1"] in two.rows
     assert (
-        f"removed: exact_jaccard 0.987 · http://two.test/d · {ids['http://two.test/d']} kept in one: {ids['http://one.test/d']}" in two.text
+        f"removed: verified word by word, 0.987 · http://two.test/d · {ids['http://two.test/d']} kept in one: {ids['http://one.test/d']}"
+        in two.text
     )
     assert f"replaced in one: {ids['http://one.test/b']} kept in this run: http://two.test/a · {ids['http://two.test/a']}" in two.text
     assert f"stays again in one: {ids['http://one.test/c']}" in two.text

@@ -1,6 +1,7 @@
 """Deciding again equals a fresh run of the stage, byte for byte, wherever it is interrupted."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -153,10 +154,23 @@ def test_what_it_refuses(tmp_path: Path, base: Path, make_documents, finished_in
         again(folder, "filter.word_rule=whitespace")
     with pytest.raises(ConfigError, match=r"thresholds\.gopher_shrot_doc: no such rule"):
         again(folder, "filter.thresholds.gopher_shrot_doc=1")
+    manifest = folder / "filter" / "manifest.jsonl"
+    written = manifest.read_text()
+    (code,) = {row.code for row in Manifest(Storage(str(folder / "filter")), read_only=True).tasks.values()}
+    other = re.sub(r'"identity":"[^"]+"', '"identity":"other"', written)
+    manifest.write_text(other.replace(code, "0.0.9+abc"))
+    with pytest.raises(
+        InputError, match=rf"the program was changed \(it was measured by version 0\.0\.9\+abc, and this is {re.escape(code)}"
+    ):
+        again(folder, "filter.thresholds.gopher_short_doc=1")
+    manifest.write_text(re.sub(r'"fingerprint":"[^"]+"', '"fingerprint":"other"', other))
+    with pytest.raises(InputError, match="since it was measured the documents that it read were changed;"):
+        again(folder, "filter.thresholds.gopher_short_doc=1")
+    manifest.write_text(written)
     stored = json.loads((folder / "run.json").read_text())
     stored["recipe"]["filter"]["word_rule"] = "whitespace"  # the recipe went on without the stage
     (folder / "run.json").write_text(json.dumps(stored))
-    with pytest.raises(InputError, match="was measured with another recipe, version or model"):
+    with pytest.raises(InputError, match=r"since it was measured the section filter of its recipe was changed; measure"):
         again(folder, "filter.thresholds.gopher_short_doc=1")
     shutil.rmtree(folder / "filter")
     with pytest.raises(InputError, match="nothing is measured yet"):

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from corpusmill.pipeline.manifest import FileRef, Manifest, TaskRow
-from corpusmill.pipeline.schemas import DOCUMENTS, REPORT, document_id, with_columns
+from corpusmill.pipeline.schemas import DOCUMENTS, REPORT, document_id, meanings_metadata, with_columns
 from corpusmill.pipeline.shards import publish, read_table
 from corpusmill.pipeline.special_tokens import EOT_ID, SPECIAL_TOKENS
 from corpusmill.pipeline.storage import Storage
@@ -24,6 +24,8 @@ RULES = [
     {"step": "language", "rule": "language", "column": "language_score", "comparison": "<", "threshold": 0.65},
     {"step": "gopher", "rule": "never", "column": "words", "comparison": ">", "threshold": 100000},
 ]
+#: What the rules fail documents for, in words; of one nobody says it, and one is hostile.
+MEANINGS = {"short": "fewer than 20 words", "symbols": "more than 10% of <b>symbols</b>"}
 
 
 def _figures(tokens: int, size: int = 10_000) -> dict[str, Any]:
@@ -163,6 +165,9 @@ def _ingest(run: RunBuilder, rows: list[dict[str, Any]]) -> None:
     run.stage("ingest", parts, warnings=("crawl-0.warc.gz: cut short at byte 60000, so its last record is left out.",))
 
 
+RULES_METADATA = {b"corpusmill.rules": json.dumps(RULES).encode(), **meanings_metadata(MEANINGS)}
+
+
 def _failed(row: dict[str, Any]) -> list[str]:
     checks = {"short": row["words"] < 20, "symbols": row["symbol_ratio"] > 0.1, "language": row["language_score"] < 0.65}
     return [name for name, fired in checks.items() if fired]
@@ -188,7 +193,7 @@ def _filter(run: RunBuilder, rows: list[dict[str, Any]]) -> list[dict[str, Any]]
         parts.append(
             {
                 f"data/part-{number:05d}.parquet": documents(good, added),
-                f"report/part-{number:05d}.parquet": report(decided, fields, {b"corpusmill.rules": json.dumps(RULES).encode()}),
+                f"report/part-{number:05d}.parquet": report(decided, fields, RULES_METADATA),
             }
         )
     run.stage("filter", parts)

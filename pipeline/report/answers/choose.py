@@ -203,6 +203,12 @@ def fired_rules(run: Run, stage: str) -> set[str]:
     return {str(name) for (name,) in rows.select("DISTINCT unnest(failed)")}
 
 
+def asked_meanings(run: Run, stage: str, choice: Choice) -> dict[str, str]:
+    """What the rules that are asked for fail documents for, in words."""
+    meanings = run.meanings(stage) if choice.rules else {}
+    return {name: meanings[name] for name in choice.rules if name in meanings}
+
+
 def check_rules(run: Run, stage: str, rules: Iterable[str]) -> None:
     """Raises InputError for a rule that the stage neither declares nor has applied."""
     known = _declared(run, stage)

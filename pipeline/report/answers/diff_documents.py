@@ -12,6 +12,7 @@ from typing import Any
 import duckdb
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.report.query.connect import reach
 from corpusmill.pipeline.report.query.run import Run, open_run
 from corpusmill.pipeline.report.safe import safe_line
 
@@ -82,6 +83,7 @@ class Pair:
 def open_pair(a: str, b: str, stage: str | None) -> Iterator[Pair]:
     """Both runs, matched up to the last stage that both have (or within `stage`). Raises InputError where there is none."""
     runs = {"a": open_run(a), "b": open_run(b)}
+    reach(runs["a"].connection, runs["b"].reader.storage)
     pair = Pair(runs, _chains(runs, stage), runs["a"].connection)
     try:
         pair.connection.execute(f"SET memory_limit = '{MEMORY}'")

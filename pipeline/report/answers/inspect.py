@@ -13,6 +13,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.report.answers.choose import (
     Choice,
     Rows,
+    asked_meanings,
     check_rules,
     choose,
     file_rows,
@@ -22,8 +23,8 @@ from corpusmill.pipeline.report.answers.choose import (
     there,
 )
 from corpusmill.pipeline.report.answers.inspect_view import Shown, show_rows
-from corpusmill.pipeline.report.machine import print_csv, print_json_lines
-from corpusmill.pipeline.report.query.run import open_run
+from corpusmill.pipeline.report.machine import print_csv, print_json_lines, warn
+from corpusmill.pipeline.report.query.run import Run, open_run
 from corpusmill.pipeline.shards import open_parquet
 from corpusmill.pipeline.storage import Storage
 
@@ -67,10 +68,18 @@ def _inspect_run(target: str, stage: str | None, wanted: Wanted, console: Consol
     name, rows = report_rows(run, stage, wanted.choice.rules)
     check_rules(run, name, wanted.choice.rules)
     choose(rows, wanted.choice, run)
-    notes = [f"{target}: {sentence}" for sentence in run.warnings]
-    if run.reader.stages[name].status == "unfinished":
-        notes.append(f"{name} is not finished, so there may be more documents.")
+    notes = [f"{rule}: {phrase}" for rule, phrase in asked_meanings(run, name, wanted.choice).items()]
+    notes += _damage(run, target, name)
     _show(rows, wanted, Shown(f"{name}: report", run.rules(name), target, notes=notes), console)
+    if wanted.form != "table":
+        warn(_damage(run, target, name))  # what was found while it was read, too
+
+
+def _damage(run: Run, target: str, stage: str) -> list[str]:
+    """What is missing among the rows."""
+    unfinished = run.reader.stages[stage].status == "unfinished"
+    notes = [f"{stage} is not finished, so there may be more documents."] if unfinished else []
+    return [*(f"{target}: {sentence}" for sentence in run.warnings), *notes]
 
 
 def _inspect_parquet(path: Path, wanted: Wanted, console: Console) -> None:

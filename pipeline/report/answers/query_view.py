@@ -1,6 +1,5 @@
 """`corpusmill query`: the rows of a query, or the tables that there are, for a terminal and for other programs."""
 
-import sys
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
@@ -10,7 +9,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from corpusmill.pipeline.report.answers.inspect_view import Shown, show_rows
-from corpusmill.pipeline.report.machine import as_json, print_csv, print_json_lines
+from corpusmill.pipeline.report.machine import as_json, print_csv, print_json_lines, warn
 from corpusmill.pipeline.report.query.run import Run
 from corpusmill.pipeline.report.safe import safe_line
 
@@ -28,7 +27,7 @@ def show_query(folder: str, query: str, limit: int | None, form: str, console: C
     try:
         _answer(run, query, limit, form, console)
     finally:
-        _warn(run)  # also where a query fails because of them
+        warn(run.warnings)  # also where a query fails because of them
 
 
 def _answer(run: Run, query: str, limit: int | None, form: str, console: Console) -> None:
@@ -69,7 +68,7 @@ def show_tables(folder: str, form: str, console: Console) -> None:
             console.print(Padding(Text(safe_line(", ".join(columns)), style="dim"), (0, 0, 0, 2)))
         console.print(Text("JSON files, each with the column content", style="bold"))
         console.print(Padding(Text(", ".join(files) or "none", style="dim"), (0, 0, 0, 2)))
-    _warn(run)
+    warn(run.warnings)
 
 
 def _rows(held: Any, names: list[str], count: int) -> Iterator[dict[str, Any]]:
@@ -97,9 +96,3 @@ def _different(names: list[str]) -> list[str]:
             other = f"{name}_{number}"
         found.append(other)
     return found
-
-
-def _warn(run: Run) -> None:
-    """Warnings go to standard error, so that what a program reads is rows alone."""
-    for sentence in run.warnings:
-        print(f"Note: {safe_line(sentence, 400)}", file=sys.stderr)

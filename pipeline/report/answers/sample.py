@@ -10,10 +10,10 @@ from typing import Any
 from rich.console import Console
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.report.answers.choose import LATER, Choice, Rows, check_rules, choose, report_rows, shown, there
+from corpusmill.pipeline.report.answers.choose import LATER, Choice, Rows, asked_meanings, check_rules, choose, report_rows, shown, there
 from corpusmill.pipeline.report.answers.sample_view import show_samples
 from corpusmill.pipeline.report.answers.why_change import COMPARED
-from corpusmill.pipeline.report.machine import print_json_lines
+from corpusmill.pipeline.report.machine import print_json_lines, warn
 from corpusmill.pipeline.report.query.run import Run, identifier, open_run
 from corpusmill.pipeline.report.read import DATA_STAGES, Rule, RunReader
 
@@ -41,6 +41,7 @@ class Samples:
     rows: list[dict[str, Any]] = field(default_factory=list)
     texts_of: str | None = None  # the stage whose texts they are
     notes: list[str] = field(default_factory=list)
+    meanings: dict[str, str] = field(default_factory=dict)  # of the rules that were asked for: what a document fails for, in words
 
 
 def sample(folder: str, stage: str | None, choice: Choice, draw: Draw, as_json: bool, console: Console) -> None:
@@ -48,6 +49,7 @@ def sample(folder: str, stage: str | None, choice: Choice, draw: Draw, as_json: 
     found = draw_samples(open_run(folder), stage, choice, draw)
     if as_json:
         print_json_lines(found.rows)
+        warn(found.notes)
     else:
         show_samples(found, console)
 
@@ -58,7 +60,7 @@ def draw_samples(run: Run, stage: str | None, choice: Choice, draw: Draw) -> Sam
     check_rules(run, name, choice.rules)
     if name in LATER:
         raise InputError(f"{name}: its report is about examples, which have no texts of their own (corpusmill inspect --stage {name}).")
-    found = Samples(run.reader.storage.root, name, choice, draw, run.rules(name))
+    found = Samples(run.reader.storage.root, name, choice, draw, run.rules(name), meanings=asked_meanings(run, name, choice))
     if draw.near:
         _draw_near(run, rows, found)
     else:

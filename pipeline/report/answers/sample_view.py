@@ -26,6 +26,8 @@ STEP = 4
 def show_samples(found: Samples, console: Console) -> None:
     """The documents one after the other, how many there are in all, and the commands that show one more closely."""
     near = [rule for rule in found.rules if found.draw.near and rule.rule in found.choice.rules][:1]
+    for name, phrase in found.meanings.items():
+        console.print(Text(f"{safe_line(name, 80)}: {safe_line(phrase, 300)}"))
     for place, row in enumerate(found.rows, 1):
         show_document(place, row, found.rules, [*near], found.draw.chars, console)
     if not found.rows:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from corpusmill.pipeline.report.answers.stats import QUANTILES, Column, Group, Spread, read_columns, read_groups
 from corpusmill.pipeline.report.facts.histogram import number
-from corpusmill.pipeline.report.machine import as_json, print_csv
+from corpusmill.pipeline.report.machine import as_json, print_csv, warn
 from corpusmill.pipeline.report.query.run import Run
 from corpusmill.pipeline.report.safe import safe_line
 from corpusmill.pipeline.report.tables import cell, limit, millions, share, show, table
@@ -30,8 +30,10 @@ def show_stats(folder: str, stage: str | None, columns: Sequence[str], by: str |
     else:
         stage, groups = read_groups(run, stage, by)
         _show_groups(stage, by, groups, form, console)
-    if form == "table":
-        notes = [*run.warnings, *([f"{stage} is not finished."] if run.reader.stages[stage].status == "unfinished" else [])]
+    notes = [*run.warnings, *([f"{stage} is not finished."] if run.reader.stages[stage].status == "unfinished" else [])]
+    if form != "table":
+        warn(notes)
+    else:
         for sentence in notes:
             console.print(Text("Note: ", style="yellow") + Text(safe_line(sentence, 400)))
 

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from corpusmill.pipeline.report.answers.dedup_tables import dedup_tables
+from corpusmill.pipeline.report.answers.next_steps import show_next_steps
 from corpusmill.pipeline.report.facts.classifiers import classifiers_table
 from corpusmill.pipeline.report.facts.decisions import Decisions, read_decisions
 from corpusmill.pipeline.report.facts.funnel import packings
@@ -56,6 +57,7 @@ def render_report(folder: str, console: Console) -> None:
             show(made, console)
     if not summary.decisions:
         console.print("No stage has a report yet.")
+    show_next_steps(folder, summary, console)
 
 
 def _funnel(summary: Summary) -> Table:

@@ -44,12 +44,14 @@ class Told:
     values: dict[str, tuple[Any, list[Rule]]]
     change: Change | None
     commands: list[str] = field(default_factory=list)
+    meanings: dict[str, str] = field(default_factory=dict)  # by rule: what a document fails it for, in words
 
     def as_json(self) -> dict[str, Any]:
         row, failed = self.row, self.row.get("failed") or []
         checks = [
             {
                 **asdict(rule), "value": value, "failed": rule.rule in failed, "distance": distance(rule, value),
+                "meaning": self.meanings.get(rule.rule),
             }
             for value, rules in self.values.values() for rule in rules
         ]  # fmt: skip
@@ -162,7 +164,7 @@ def _rows(run: Run, table: str, id_: str, columns: tuple[str, ...] = ()) -> list
 def _told(run: Run, stage: str, row: dict[str, Any]) -> Told:
     rules = run.rules(stage)
     values = {n: (v, [rule for rule in rules if rule.column == n]) for n, v in row.items() if n not in TOLD and v is not None}
-    made = Told(stage, row, list(_facts(run.reader, row)), values, change(run, stage, row))
+    made = Told(stage, row, list(_facts(run.reader, row)), values, change(run, stage, row), meanings=run.meanings(stage))
     if (row.get("cluster_size") or 1) > 1 or row.get("kept_in"):
         what = "its copies" if row.get("kept") else "the two word by word"
         made.commands.append(f"{what}: corpusmill clusters {safe_line(run.reader.storage.root, 200)} --id {safe_line(row['id'], 40)}")

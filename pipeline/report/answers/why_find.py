@@ -3,6 +3,7 @@
 import difflib
 import functools
 import re
+import shlex
 from dataclasses import dataclass
 from typing import Any
 
@@ -165,5 +166,12 @@ def not_found(reader: RunReader, stages: list[str], document: str, offered: list
     if offered:
         return InputError(f"{said}; there is {', '.join(safe_line(url, 300) for url in offered)}.")
     if is_text(document):
-        return InputError(f"{said}, and no text holds it (capitals count; corpusmill inspect {root} --limit 5 shows some documents).")
-    return InputError(f"{said} (corpusmill inspect {root} --limit 5 shows some documents; --text looks for it in texts).")
+        return InputError(f"{said}, and no text holds it (capitals count; {_by_part(root, document)}).")
+    return InputError(f"{said} ({_by_part(root, document)}; --text looks for it in texts).")
+
+
+def _by_part(root: str, document: str) -> str:
+    """How to find a page by a piece of its URL; of what can't be one, how to see some documents."""
+    if document.isprintable() and not any(map(str.isspace, document)):
+        return f"a piece of a URL: corpusmill inspect {root} --url {shlex.quote(safe_line(document, 200))}"
+    return f"corpusmill inspect {root} --limit 5 shows some documents"

@@ -91,6 +91,8 @@ def _tell(told: Told, which: str, console: Console) -> None:
     console.print(head)
     for name in row.get("failed") or []:
         console.print(_indented(Text(f"failed {safe_line(name, 80)}{_reason(name, told)}", style="red"), 2))
+        if name in told.meanings:
+            console.print(_indented(Text(safe_line(told.meanings[name], 300)), 4))
     for line in told.facts:
         console.print(_indented(Text(line), 2))
     if told.change is not None:

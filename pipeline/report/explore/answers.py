@@ -60,12 +60,15 @@ def _stage(table: StageTable) -> Answer:
 
 
 def _rule(table: StageTable, name: str, rule: Rule | None) -> Answer:
+    meaning = table.meanings.get(name, "")
     if rule is None:
-        return {"step": "", "rule": name, "column": "", "comparison": "", "threshold": None, "slider": False, "low": None, "high": None}
+        none = {"step": "", "column": "", "comparison": "", "threshold": None, "slider": False, "low": None, "high": None}
+        return {"rule": name, "meaning": meaning, **none}
     column, slider = table.columns.get(rule.column), thresholds.has_slider(table, rule)
     edges = column.empty.edges if slider and column is not None and column.empty is not None else None
     return {
-        "step": rule.step, "rule": rule.rule, "column": rule.column, "comparison": rule.comparison, "threshold": plain(rule.threshold),
+        "step": rule.step, "rule": rule.rule, "meaning": meaning,
+        "column": rule.column, "comparison": rule.comparison, "threshold": plain(rule.threshold),
         "slider": slider, "low": None if edges is None else plain(edges[0]), "high": None if edges is None else plain(edges[-1]),
     }  # fmt: skip
 

@@ -15,6 +15,7 @@ from corpusmill.pipeline.report.explore.coding import Coded, CodedVerdicts, Code
 from corpusmill.pipeline.report.explore.table import FLAG, NUMBER, ORIGINS, TEXT, Column, StageTable
 from corpusmill.pipeline.report.facts.histogram import plan
 from corpusmill.pipeline.report.facts.scan import Batch, scan
+from corpusmill.pipeline.report.meanings import read_meanings
 from corpusmill.pipeline.report.read import RULES_KEY, RunReader
 from corpusmill.pipeline.schemas import REPORT
 
@@ -34,7 +35,7 @@ def load_stage(reader: RunReader, connection: duckdb.DuckDBPyConnection, stage: 
     rules = reader.rules(stage)
     table = StageTable(stage, reader.stages[stage].status, connection, rules, Verdicts([rule.rule for rule in rules]))
     schema = reader.schema(stage, "report") or REPORT
-    table.shares = _shares(schema)
+    table.shares, table.meanings = _shares(schema), read_meanings(reader, stage)
     table.columns = {field.name: _column(number, field) for number, field in enumerate(f for f in schema if f.name not in OWN)}
     with table.cursor(timed=False) as cursor:
         loading = _Loading(table, schema, cursor, advance)

@@ -65,6 +65,7 @@ class StageTable:
     rules: list[Rule]
     verdicts: Verdicts
     shares: dict[str, tuple[float, str]] = field(default_factory=dict)  # of rules that keep a share of the corpus: how much, of what
+    meanings: dict[str, str] = field(default_factory=dict)  # by rule: what a document fails it for, in words
     columns: dict[str, Column] = field(default_factory=dict)
     rows: int = 0
     names: dict[str, Names] = field(default_factory=lambda: {origin: Names() for origin in ORIGINS})

@@ -13,6 +13,7 @@ from corpusmill.pipeline.report.facts.near import SAMPLES, Near, Sample
 from corpusmill.pipeline.report.facts.overlap import BatchCombinations, Overlap, combinations
 from corpusmill.pipeline.report.facts.scan import Batch, Measure, sample, scan
 from corpusmill.pipeline.report.facts.thresholds import Changes, numeric_rules, plan_changes
+from corpusmill.pipeline.report.meanings import read_meanings
 from corpusmill.pipeline.report.read import Rule, RunReader
 
 __all__ = ["SAMPLES", "Decisions", "RuleCount", "Sample", "read_decisions"]
@@ -47,6 +48,7 @@ class Decisions:
     rules: dict[str, RuleCount] = field(default_factory=dict)
     overlap: Overlap = field(default_factory=Overlap)
     thresholds: list[Rule] = field(default_factory=list)
+    meanings: dict[str, str] = field(default_factory=dict)  # by rule: what a document fails it for, in words
     histograms: dict[str, Histogram] = field(default_factory=dict)
     changes: dict[str, Changes] = field(default_factory=dict)  # by rule
     just_dropped: dict[str, list[Sample]] = field(default_factory=dict)
@@ -114,7 +116,7 @@ def read_decisions(
     schema = reader.schema(stage, "report")
     if schema is None or not reader.is_report(stage):
         return None
-    result = Decisions(stage, thresholds=reader.rules(stage))
+    result = Decisions(stage, thresholds=reader.rules(stage), meanings=read_meanings(reader, stage))
     result.rules = {rule.rule: RuleCount(rule.rule) for rule in result.thresholds}
     result.overlap.declare(list(result.rules))
     measures: list[Measure] = [Counts(result)]

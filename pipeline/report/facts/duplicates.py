@@ -12,6 +12,7 @@ from corpusmill.pipeline.report.safe import safe_line
 
 #: Clusters of each list on the page, copies named of each, and how many of them are compared with the kept document.
 EACH, MEMBERS, COMPARED = 6, 5, 1
+JACCARD = "exact_jaccard"
 #: The lists of clusters, and what they show.
 LISTS = {
     "largest": "The largest clusters",
@@ -89,6 +90,12 @@ def evidence(member: Member | Copy) -> str:
     """How a removed document is known to be a copy: `exact`, `url`, `exact_jaccard 0.812`."""
     how = safe_line(member.verified or "not verified", 40)
     return how if member.similarity is None or how in (EXACT, URL) else f"{how} {member.similarity:.3f}"
+
+
+def told(member: Member | Copy) -> str:
+    """`evidence` for readers who do not know the values of the column `verified`."""
+    similar = "" if member.similarity is None else f", {member.similarity:.3f}"
+    return f"verified word by word{similar}" if member.verified == JACCARD else evidence(member)
 
 
 def policy(settings: dict[str, Any]) -> str:

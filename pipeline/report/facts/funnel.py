@@ -7,6 +7,8 @@ from typing import Any
 from corpusmill.pipeline.report.facts.decisions import Decisions
 from corpusmill.pipeline.report.read import RunReader
 
+#: The rule of `ingest` for records that hold no page: requests, and what a crawler writes down of itself.
+NO_PAGE = "record_type"
 #: Rules of a stage that the funnel shows one by one.
 STEPS = 14
 
@@ -41,6 +43,12 @@ def characters_a_token(rows: list[FunnelRow]) -> float | None:
     """Of the documents that became tokens; None where there are none."""
     characters = [row.chars_out for row in rows if row.chars_out is not None]
     return characters[-1] / rows[-1].tokens if rows and rows[-1].tokens and characters and characters[-1] else None
+
+
+def no_pages(decisions: dict[str, Decisions]) -> int:
+    """Records of the crawl that hold no page."""
+    rules = decisions["ingest"].rules if "ingest" in decisions else {}
+    return rules[NO_PAGE].fired if NO_PAGE in rules else 0
 
 
 def funnel(reader: RunReader, decisions: dict[str, Decisions]) -> list[FunnelRow]:

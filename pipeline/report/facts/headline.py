@@ -1,9 +1,9 @@
-"""What a newcomer needs first: the rule that removed most, a page that it dropped, and what to change."""
+"""What a newcomer needs first: the rule that removed most, and what to change."""
 
 from dataclasses import dataclass
 
 from corpusmill.pipeline.report.facts.decisions import Decisions, RuleCount
-from corpusmill.pipeline.report.facts.near_view import NearMisses, Shown
+from corpusmill.pipeline.report.facts.near_view import NearMisses
 from corpusmill.pipeline.report.facts.thresholds import Change, Changes, recipe_line
 
 #: Of what a rule alone removes, about so much would come back with the threshold that is proposed.
@@ -13,15 +13,17 @@ GIVES_BACK = 0.5
 @dataclass(frozen=True)
 class Headline:
     """`most` failed most documents of the stage, `deciding` is the threshold that removed most of those that failed nothing else.
-    `line` changes the recipe so that `more` documents are kept; None where none can be changed. `dropped` is a page just behind it."""
+    `line` changes the recipe so that `more` documents are kept; None where none can be changed. `off`: how many more are kept without the
+    rule, by the line `off_line`; None where `line` says that already."""
 
     decisions: Decisions
     most: RuleCount
     deciding: RuleCount | None
     line: str | None
     more: int
+    off: int | None
+    off_line: str | None
     near: NearMisses | None
-    dropped: Shown | None
 
 
 def headline(decisions: dict[str, Decisions], near: list[NearMisses]) -> Headline | None:
@@ -35,9 +37,9 @@ def headline(decisions: dict[str, Decisions], near: list[NearMisses]) -> Headlin
     deciding = alone[0] if alone else None  # one whose threshold is a number, where there is one
     line, more = (None, 0) if deciding is None or d.stage != "filter" else _loosened(d, deciding)
     found = next((each for each in near if d.stage == "filter" and each.rule is (deciding or removing[0])), None)
-    shown = [each for each in found.shown if each.side == "dropped" and each.text] if found else []
-    dropped = next((each for each in shown if deciding is None or not each.sample.rank[0]), None)
-    return Headline(d, removing[0], deciding, line, more, found, dropped)
+    off_line = recipe_line(deciding.name, None) if deciding is not None and line is not None else None
+    off = deciding.alone if deciding is not None and off_line not in (None, line) else None
+    return Headline(d, removing[0], deciding, line, more, off, off_line, found)
 
 
 def _loosened(d: Decisions, rule: RuleCount) -> tuple[str | None, int]:

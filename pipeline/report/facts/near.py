@@ -18,7 +18,7 @@ from corpusmill.pipeline.report.read import Rule
 
 #: Documents shown on either side of each rule.
 SAMPLES = 4
-#: Rules with samples: a report of an unusual run may name thousands.
+#: Rules with samples, the stage's own first: a report of an unusual run may name thousands.
 MAX_RULES = 200
 
 Ints = npt.NDArray[np.int64]
@@ -36,6 +36,7 @@ class Sample:
     others: tuple[str, ...] = field(compare=False)  # rules that failed as well
     shard: str = field(compare=False)
     row: int = field(compare=False)
+    language: str | None = field(default=None, compare=False)  # as the stage has found it
 
 
 class Near:
@@ -44,8 +45,11 @@ class Near:
     def __init__(self, rules: Sequence[Rule], schema: pa.Schema):
         names = set(schema.names)
         self.rules = {rule.rule: rule for rule in rules if rule.column in names}
+        self.own = list(self.rules)[:MAX_RULES]
+        self.room = MAX_RULES - len(self.own)
         self.reason = "reason" if "reason" in names else None
         wanted = [rule.column for rule in self.rules.values()] + ([self.reason] if self.reason else [])
+        wanted += ["language"] if "language" in names else []
         self.columns = list(dict.fromkeys(["kept", "failed", "id", "url", *wanted]))
         self.dropped: dict[str, list[Sample]] = {}
         self.kept: dict[str, list[Sample]] = {}
@@ -54,7 +58,8 @@ class Near:
         """By rule: the best samples of a batch among those dropped and those kept."""
         dropped, kept = {}, {}
         passing = np.flatnonzero(batch.kept)
-        for name in sorted({*batch.failures.names, *self.rules})[:MAX_RULES]:
+        others = [name for name in batch.failures.names if name not in self.rules][: self.room]  # the first by name, of all batches as well
+        for name in [*self.own, *others]:
             rule = self.rules.get(name)
             dropped[name] = self._best(batch, rule, batch.failures.rows_of(name, alone=True), False)
             if len(dropped[name]) < SAMPLES:  # those that this rule alone dropped come first
@@ -65,11 +70,13 @@ class Near:
     def add(self, measured: tuple[dict[str, list[Sample]], dict[str, list[Sample]]]) -> None:
         for held, found in zip((self.dropped, self.kept), measured, strict=True):
             for name, samples in found.items():
-                if samples and (name in held or len(held) < MAX_RULES):
+                if samples:
                     best: dict[str, Sample] = {}
                     for sample in sorted([*held.get(name, []), *samples]):
                         best.setdefault(sample.id, sample)
                     held[name] = list(best.values())[:SAMPLES]
+            for name in sorted(held.keys() - self.rules.keys())[self.room :]:  # no batch has skipped one of those that stay
+                del held[name]
 
     def _best(self, batch: Batch, rule: Rule | None, rows: Ints, others: bool) -> list[Sample]:
         """The best of some rows, at most `SAMPLES`. `others`: whether they failed other rules as well."""
@@ -96,7 +103,9 @@ class Near:
         failed = [str(name) for name in table["failed"][row].as_py() or [] if rule is None or name != rule.rule]
         value = table[column][row].as_py() if column and column in table.column_names else None
         id_, url = str(table["id"][row].as_py()), table["url"][row].as_py() or ""
-        return Sample(rank, id_, (place.number, place.first), url, value, tuple(failed), place.shard, place.first)
+        language = table["language"][row].as_py() if "language" in self.columns and "language" in table.column_names else None
+        told = None if language is None else str(language)
+        return Sample(rank, id_, (place.number, place.first), url, value, tuple(failed), place.shard, place.first, told)
 
 
 def _nearest(ids: pa.ChunkedArray, rows: Ints, distance: npt.NDArray[np.float64], many: int) -> list[tuple[int, str]]:

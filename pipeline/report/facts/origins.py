@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.pipeline.ingest.charset import canonical
-from corpusmill.pipeline.report.facts.origin_counts import Encodings, Tallies, Tally, count_shards
+from corpusmill.pipeline.report.facts.origin_counts import NONE, Encodings, Tallies, Tally, count_shards
 from corpusmill.pipeline.report.facts.scan import scan
 from corpusmill.pipeline.report.read import DATA_STAGES, RunReader
 
@@ -61,6 +61,12 @@ class Origin:
         return {
             stage: Counter(dict(zip(names, self.documents[:, place + 1].tolist(), strict=True))) for place, stage in enumerate(self.stages)
         }
+
+    def kept_most(self) -> str | None:
+        """The name with the most documents after the last stage; None where that has none with a name."""
+        left = self.after[self.stages[-1]] if self.stages else Counter[str]()
+        named = [(-count, name) for name, count in left.items() if count and name != NONE]
+        return min(named)[1] if named else None
 
     def rows(self) -> list[tuple[str, list[int]]]:
         """(name, documents before and after each stage) of the most frequent names, then of all others together."""

@@ -73,7 +73,8 @@ class Status:
             found["training"] = read_training(self.storage, self.reader.settings(current["stage"]), current, now)
         found["failures"] = read_failures(self.storage, said)
         found["warnings"] = sum(row.warnings for tail in self.tails.values() for row in tail.finished())
-        found["sentence"] = _sentence(found)
+        begun = said is not None or any(tail.rows for tail in self.tails.values()) or self.storage.exists(PROGRESS)
+        found["sentence"] = _sentence(found) if begun or state == "running" else "Nothing has run yet."
         return found
 
     def _said(self) -> dict[str, Any] | None:
@@ -84,7 +85,7 @@ class Status:
             whole["stages"] = [name for name in whole["stages"] if name in STAGES]
             whole["phases"] = [{key: phase[key] for key in PHASE} for phase in whole["phases"] if phase["stage"] in STAGES]
             for told in (whole, *whole["phases"]):
-                _ = [seconds_of(told[key]) for key in ("began", "ended") if told[key] is not None]
+                _ = [seconds_of(told[key]) for key in ("began", "ended") if key == "began" or told[key] is not None]
             _ = [phase[key] + 0 for phase in whole["phases"] for key in ("tasks", "before", "bytes", "bytes_before", "manifest")]
         except (OSError, CorpusmillError, ValueError, KeyError, TypeError):
             return None
@@ -99,9 +100,11 @@ class Status:
     def _state(self, said: dict[str, Any] | None, lock: str, recipe: list[str]) -> str:
         if lock == "held":
             return "running"
-        if all(self.tails[name].complete for name in recipe):
+        if recipe and all(self.tails[name].complete for name in recipe):
             return "complete"
         if said is None:
+            if not any(tail.rows for tail in self.tails.values()):
+                return "unknown"
             touched = any(tail.rows and not tail.complete for tail in self.tails.values())
             return "abandoned" if touched and lock == "free" else "unknown" if touched else "stopped"
         if said["ended"] is not None:

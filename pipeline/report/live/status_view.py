@@ -1,6 +1,5 @@
 """The status of a run on a terminal, within 80 columns; with `--watch` drawn again until the run ends."""
 
-import json
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -10,6 +9,7 @@ from rich.console import Console, Group
 from rich.text import Text
 
 from corpusmill.pipeline.report.live.status import BAD, ENDED, Status
+from corpusmill.pipeline.report.machine import as_json as as_line
 from corpusmill.pipeline.report.safe import safe_line
 
 #: Seconds between two looks; columns of a bar, and of a stage's name.
@@ -27,7 +27,7 @@ def show_status(
     found = status.read()
     if as_json or not console.is_terminal:
         while True:
-            print(json.dumps(found, ensure_ascii=not console.encoding.startswith("utf")), flush=True) if as_json else _print(found, console)
+            print(as_line(found), flush=True) if as_json else _print(found, console)
             if not watch or found["state"] in ENDED:
                 return int(found["state"] in BAD)
             wait(INTERVAL)

@@ -7,8 +7,8 @@ const options = { displayModeBar: false, responsive: true };
 /** Charts that stand there in the colours of now. */
 const drawn = new Set();
 
-/** A figure with its colours (`var(--kept)`) replaced by the theme's values; `width` in pixels, or as wide as its place. */
-function themed(figure, width) {
+/** A figure with its colours (`var(--kept)`) replaced by the theme's values; `size` in pixels, or as large as its place. */
+function themed(figure, size) {
   const known = new Map();
   const color = (name) => known.get(name) || known.set(name, theme.color(name)).get(name);
   const { data, layout } = JSON.parse(JSON.stringify(figure), (key, value) => {
@@ -25,16 +25,16 @@ function themed(figure, width) {
     hoverlabel: { bgcolor: color("panel"), font: { color: color("ink") } },
     xaxis: { ...axis, ...layout.xaxis }, yaxis: { ...axis, ...layout.yaxis },
   });
-  return [data, width ? { ...layout, width } : layout];
+  return [data, { ...layout, ...size }];
 }
 
 function figureOf(chart) {
   return figures[Number(chart.dataset.figure)];
 }
 
-function draw(chart, width) {
+function draw(chart, size) {
   drawn.add(chart);
-  Plotly.react(chart, ...themed(figureOf(chart), width), options);
+  Plotly.react(chart, ...themed(figureOf(chart), size), options);
   document.body.dataset.drawn = String(drawn.size);
 }
 
@@ -116,17 +116,23 @@ function describe(chart) {
 
 // ---- on paper -----------------------------------------------------------------------------------
 
-/** Pixels between the borders of a figure on A4 paper: one in a row, and two. */
-const PAPER = { one: 668, two: 318 };
+/** Pixels between the borders of a figure on A4 paper: one in a row, and two; and how high one may be that shares a page with other text. */
+const PAPER = { one: 668, two: 318, high: 520 };
 
 addEventListener("beforeprint", () => {
   document.documentElement.dataset.screen = theme.chosen();
   document.documentElement.dataset.theme = "light";
   for (const chart of charts) {
-    if (chart.offsetParent) draw(chart, chart.closest(".charts") ? PAPER.two : PAPER.one);
+    const height = Math.min(figureOf(chart).layout.height, PAPER.high);
+    chart.style.height = `${height}px`;
+    if (chart.offsetParent) draw(chart, { width: chart.closest(".charts") ? PAPER.two : PAPER.one, height });
   }
 });
 addEventListener("afterprint", () => {
+  for (const chart of charts) {
+    chart.style.height = `${figureOf(chart).layout.height}px`;
+    Plotly.purge(chart); // a width that was given once stays
+  }
   theme.choose(document.documentElement.dataset.screen); // tells that all is to be drawn anew
   delete document.documentElement.dataset.screen;
 });

@@ -31,7 +31,7 @@ const figureData = (() => {
   function points(trace) {
     const [along, values] = trace.orientation === "h" ? [trace.y, trace.x] : [trace.x, trace.y];
     if (isOutline(trace)) {
-      return along.slice(0, -1).map((from, place) => [interval(from, along[place + 1]), values[place], from]);
+      return along.slice(0, -1).map((from, place) => [interval(place ? from : trace.meta?.from ?? from, along[place + 1]), values[place], from]);
     }
     return along.map((at, place) => [typeof at === "number" ? shown(at) : text(at), values[place], at]);
   }

@@ -12,6 +12,8 @@ from corpusmill.pipeline.report.read import Rule
 from corpusmill.pipeline.report.safe import safe_line
 
 Figure = dict[str, Any]
+#: Marks of a logarithmic axis.
+TICKS = 5
 #: Languages that a chart shows.
 MOST_LANGUAGES = 16
 
@@ -72,14 +74,32 @@ def histogram_figure(histogram: Histogram, rules: list[Rule]) -> Figure:
     edges = histogram.edges.tolist()
     if histogram.whole and not histogram.logarithmic and len(edges) <= 80 and edges[1] - edges[0] == 1:
         edges = [edge - 0.5 for edge in edges]  # a bar stands over its whole number
-    if histogram.logarithmic and edges[0] == 0:
+    zeros = histogram.logarithmic and edges[0] == 0
+    if zeros:
         edges[0] = edges[1] / 2  # zeros have no place on a logarithmic axis: they are drawn as its first step
     first = 1 if histogram.mostly_zeros and not rules else 0
     every = (("kept", histogram.kept.tolist()), ("dropped", histogram.dropped.tolist()))
     traces = [outline(edges[first:], counts[first:], name) for name, counts in every]
     shapes, notes = _thresholds(rules, edges[0], histogram.logarithmic)
-    axis = {"type": "log"} if histogram.logarithmic else {}
+    axis = {"type": "log", **_ticks(edges[first:], zeros and not first)} if histogram.logarithmic else {}
+    if zeros and not first:
+        for trace in traces:
+            trace["meta"] = {"from": 0}  # what the first step is in the chart's table
     return drawn(traces, 240, shapes=shapes, annotations=notes, xaxis=axis, yaxis={"rangemode": "tozero"}, showlegend=False)
+
+
+def _ticks(edges: list[float], zeros: bool) -> Figure:
+    """Marks of a logarithmic axis: at most `TICKS` powers of ten, or what lies between; and 0 under the first bar, that of the zeros."""
+    low, high = edges[1] * 1.5 if zeros else edges[0], edges[-1]
+    powers = range(math.floor(_log10(low)), math.ceil(_log10(high)) + 1)
+    every = [[factor * 10.0**power for power in powers for factor in factors] for factors in ((1,), (1, 2, 5), range(1, 10))]
+    inside = [[value for value in values if low <= value <= high] for values in every]
+    values = next((values for values in inside if len(values) > 1), inside[-1])
+    values = values[:: -(-len(values) // TICKS) or 1]
+    told = [f"{value / 1e6:g}M" if value >= 1e6 else f"{value / 1000:g}k" if value >= 10_000 else f"{value:g}" for value in values]
+    if zeros:
+        values, told = [math.sqrt(edges[0] * edges[1]), *values], ["0", *told]
+    return {"tickmode": "array", "tickvals": values, "ticktext": told}
 
 
 def outline(edges: list[float], counts: list[int], name: str) -> dict[str, Any]:

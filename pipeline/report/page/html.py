@@ -4,13 +4,16 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from corpusmill.pipeline.report.facts import tokenizers
 from corpusmill.pipeline.report.facts.classifiers import can_fail
 from corpusmill.pipeline.report.facts.contamination import stayed
 from corpusmill.pipeline.report.facts.decisions import Decisions
 from corpusmill.pipeline.report.facts.dedup_details import FULL
-from corpusmill.pipeline.report.facts.duplicates import LISTS, evidence
-from corpusmill.pipeline.report.facts.funnel import Step, characters_a_token, packings, steps
+from corpusmill.pipeline.report.facts.duplicates import LISTS, told
+from corpusmill.pipeline.report.facts.examples import Examples, examples
+from corpusmill.pipeline.report.facts.funnel import Step, characters_a_token, no_pages, packings, steps
 from corpusmill.pipeline.report.facts.headline import Headline, headline
 from corpusmill.pipeline.report.facts.histogram import Histogram, number
 from corpusmill.pipeline.report.facts.lengths import QUANTILES
@@ -21,6 +24,7 @@ from corpusmill.pipeline.report.facts.thresholds import Changes, is_number, reci
 from corpusmill.pipeline.report.facts.training import Training
 from corpusmill.pipeline.report.live.status import unfinished
 from corpusmill.pipeline.report.live.status_view import clock
+from corpusmill.pipeline.report.masked import masked, walked
 from corpusmill.pipeline.report.page import classifier_figures, decided_figures, figures
 from corpusmill.pipeline.report.page.overlap_view import OverlapView, overlap_view
 from corpusmill.pipeline.report.page.page import templates, whole_page
@@ -39,7 +43,7 @@ from corpusmill.pipeline.report.shown import tokenizer as shown_tokenizer
 from corpusmill.pipeline.report.shown import tokens as shown_tokens
 from corpusmill.pipeline.report.shown import training as shown_training
 from corpusmill.pipeline.report.shown import values as shown_values
-from corpusmill.pipeline.report.shown.shown import Shown
+from corpusmill.pipeline.report.shown.shown import Shown, slug
 
 REPORT_FILE = "report.html"
 #: What gives the queries of each section.
@@ -81,23 +85,36 @@ class Page:
 
     def histograms(self, decisions: Decisions) -> list[dict[str, Any]]:
         """The charts of a stage: columns with a threshold first, then the others, each in the report's order."""
-        by_column: dict[str, list[Rule]] = {}
-        for rule in decisions.thresholds:
-            by_column.setdefault(rule.column, []).append(rule)
-        ordered = sorted(decisions.histograms.values(), key=lambda h: h.column not in by_column)
-        drawn = [h for h in ordered if h.values][:MAX_HISTOGRAMS]
-        return [self._histogram(h, by_column.get(h.column, []), decisions) for h in drawn]
+        rules = {h.column: [rule for rule in decisions.thresholds if rule.column == h.column] for h in decisions.histograms.values()}
+        return [self._histogram(h, rules[h.column], decisions, card) for h, card in cards(decisions)]
 
-    def _histogram(self, histogram: Histogram, rules: list[Rule], decisions: Decisions) -> dict[str, Any]:
-        changes = {rule.rule: decisions.changes.get(rule.rule) for rule in rules} if decisions.stage == "filter" else {}
+    def card(self, decisions: Decisions, name: str) -> str | None:
+        """The id of the card with the values that a rule judges; None where it has none."""
+        rule = decisions.rule(name)
+        return next((card for h, card in cards(decisions) if rule is not None and h.column == rule.column), None)
+
+    def other_thresholds(self, decisions: Decisions, name: str) -> str | None:
+        """The id of the table of a rule's other thresholds; None where it has none."""
+        rule, card = decisions.rule(name), self.card(decisions, name)
+        rules = [each for each in decisions.thresholds if rule is not None and each.column == rule.column]
+        names = [found.rule.rule for found in changes_of(rules, decisions)]
+        return f"{card}-{names.index(name)}" if card is not None and name in names else None
+
+    def _histogram(self, histogram: Histogram, rules: list[Rule], decisions: Decisions, card: str = "") -> dict[str, Any]:
         return {
+            "id": card,
             "figure": self.chart(figures.histogram_figure(histogram, rules)),
             "height": 240,
             "title": histogram.column,
-            "rules": [f"{rule.rule}: fails if {rule.comparison} {number(rule.threshold)}" for rule in rules],
+            "rules": [
+                f"{rule.rule}: fails if {rule.comparison} {number(rule.threshold)}" + (f" ({said})" if said else "")
+                for rule in rules
+                for said in [decisions.meanings.get(rule.rule)]
+            ],
             "caption": caption(histogram, bool(rules)),
             "histogram": histogram,
-            "changes": [found for found in changes.values() if found is not None][:MAX_CHANGES],
+            "changes": changes_of(rules, decisions),
+            "flat": int(np.count_nonzero(histogram.kept + histogram.dropped)) <= 1,
         }
 
     def slider(self, decisions: Decisions, changes: Changes) -> dict[str, str]:
@@ -131,6 +148,17 @@ class Page:
         decisions = self.summary.decisions
         return headline(decisions, self.near_misses(decisions["filter"]) if "filter" in decisions else [])
 
+    def examples(self, found: Headline) -> Examples | None:
+        """Pages that the rule of the headline dropped; None where the run holds none of their texts."""
+        if found.decisions.stage != "filter":
+            return None
+        language = next((origin.kept_most() for origin in self.summary.origins if origin.column == "language"), None)
+        made = examples(self.summary.reader, found.decisions, found.deciding or found.most, language, SAMPLE_TEXT)
+        return made if any(each.text for each in made.shown) else None
+
+    def no_pages(self) -> int:
+        return no_pages(self.summary.decisions)
+
     def scores(self, decisions: Decisions, column: str, own: float) -> dict[str, Any] | None:
         """The chart of a classifier's scores; None where there are none. `own`: its threshold, drawn where no rule decides by another."""
         histogram = decisions.histograms.get(column)
@@ -153,6 +181,19 @@ class Page:
         charts = zip(training_charts(training), drawn(training), strict=True)
         return [{"title": title, "caption": caption, "figure": self.chart(figure), "height": HEIGHT,
                  "query": self.shown(shown_training.curve(curve, training))} for (title, caption, figure), curve in charts]  # fmt: skip
+
+
+def cards(decisions: Decisions) -> list[tuple[Histogram, str]]:
+    """The histograms of a stage that are drawn, columns with a threshold first; each with the id of its part of the page."""
+    judged = {rule.column for rule in decisions.thresholds}
+    drawn = [h for h in sorted(decisions.histograms.values(), key=lambda h: h.column not in judged) if h.values][:MAX_HISTOGRAMS]
+    return [(h, f"card-{decisions.stage}-{place}-{slug(h.column)[:40]}") for place, h in enumerate(drawn)]
+
+
+def changes_of(rules: list[Rule], decisions: Decisions) -> list[Changes]:
+    """What other thresholds of some rules keep, where a recipe can change them."""
+    names = dict.fromkeys(rule.rule for rule in rules if decisions.stage == "filter")
+    return [decisions.changes[name] for name in names if name in decisions.changes][:MAX_CHANGES]
 
 
 def caption(histogram: Histogram, thresholds: bool) -> str:
@@ -183,9 +224,9 @@ def render_body(summary: Summary) -> tuple[str, Page]:
         page=page, queries=QUERIES, s=summary, figures=figures, decided_figures=decided_figures, recipe_line=recipe_line,
         biggest_loss=biggest_loss, quantiles=QUANTILES, classifier_figures=classifier_figures, tokenizers=tokenizers,
         data_stages=DATA_STAGES, times=stage_times(summary.measures),
-        max_warnings=MAX_WARNINGS, max_table=MAX_TABLE, lists=LISTS, evidence=evidence,
+        max_warnings=MAX_WARNINGS, max_table=MAX_TABLE, lists=LISTS, evidence=told,
         progress=unfinished(summary.reader.storage.root), clock=clock, full_shown=FULL, stayed=stayed, packings=packings(summary.tokens),
-        description=json.dumps(summary.reader.description, indent=2, ensure_ascii=False, sort_keys=True),
+        description=json.dumps(walked(summary.reader.description, masked), indent=2, ensure_ascii=False, sort_keys=True),
     )  # fmt: skip
     return body, page
 

@@ -51,8 +51,18 @@
   });
   nav.append(label);
 
+  /** Opens what is closed where a link leads. */
+  function reveal() {
+    const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (target?.tagName !== "DETAILS") return;
+    target.open = true;
+    target.scrollIntoView();
+  }
+  addEventListener("hashchange", reveal);
+
   open(false);
   mark();
+  reveal();
   let waiting = false;
   addEventListener("scroll", () => {
     if (waiting) return;

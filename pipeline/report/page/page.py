@@ -17,7 +17,7 @@ from corpusmill.pipeline.report.safe import quoted, safe_line, safe_text
 
 #: The page's styles (plotly.css has to be the last) and scripts in their order.
 STYLES = ("theme.css", "report.css", "decided.css", "print.css", "plotly.css")
-BEFORE_CHARTS = ("navigation.js", "tables.js", "sliders.js", "before_plotly.js")
+BEFORE_CHARTS = ("navigation.js", "tables.js", "sliders.js", "copy.js", "before_plotly.js")
 CHARTS = ("figure_data.js", "charts.js")
 _SECTION = re.compile(r'<h2 id="([\w-]+)">(.*?)</h2>', re.DOTALL)
 

@@ -33,11 +33,19 @@ def connect(storage: Storage) -> duckdb.DuckDBPyConnection:
     spill = os.path.join(tempfile.gettempdir(), f"corpusmill-query-{os.getpid()}-{next(_NUMBER)}")
     connection = duckdb.connect(":memory:", config={**_SETTINGS, "memory_limit": f"{memory >> 20} MiB", "temp_directory": spill})
     connection.execute("SET parquet_metadata_cache = true")  # footers of a thousand shards are read once, not once a query
+    reach(connection, storage)
+    return connection
+
+
+def reach(connection: duckdb.DuckDBPyConnection, storage: Storage) -> None:
+    """Lets the connection read the files of `storage` where they lie on a store."""
     if storage.remote:
         import fsspec
 
-        connection.register_filesystem(fsspec.core.url_to_fs(storage.root)[0])
-    return connection
+        system = fsspec.core.url_to_fs(storage.root)[0]
+        protocols = [system.protocol] if isinstance(system.protocol, str) else system.protocol
+        if not any(connection.filesystem_is_registered(protocol) for protocol in protocols):
+            connection.register_filesystem(system)
 
 
 def shut_in(connection: duckdb.DuckDBPyConnection, storage: Storage) -> None:

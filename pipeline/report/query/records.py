@@ -21,6 +21,7 @@ from typing import Any
 import pyarrow as pa
 
 from corpusmill.pipeline.report.facts.training import TRAINED
+from corpusmill.pipeline.report.meanings import read_meanings
 from corpusmill.pipeline.report.read import RunReader
 
 _STRING, _INT = pa.string(), pa.int64()
@@ -90,10 +91,13 @@ def _outputs(reader: RunReader) -> pa.Table:
 def _rules(reader: RunReader) -> pa.Table:
     names = ("step", "rule", "column", "comparison")
     rows = (
-        {"stage": stage, **{name: getattr(rule, name) for name in names}, "threshold": json.dumps(rule.threshold)}
-        for stage in reader.present() for rule in reader.rules(stage)
+        {
+            "stage": stage, **{name: getattr(rule, name) for name in names}, "threshold": json.dumps(rule.threshold),
+            "meaning": meanings.get(rule.rule),
+        }
+        for stage in reader.present() for meanings in [read_meanings(reader, stage)] for rule in reader.rules(stage)
     )  # fmt: skip
-    return _table(rows, *((name, _STRING) for name in ("stage", *names, "threshold")))
+    return _table(rows, *((name, _STRING) for name in ("stage", *names, "threshold", "meaning")))
 
 
 def _settings(reader: RunReader) -> pa.Table:

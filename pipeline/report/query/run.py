@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import duckdb
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.report.meanings import read_meanings
 from corpusmill.pipeline.report.query.connect import connect, shut_in
 from corpusmill.pipeline.report.query.damage import without_damaged, without_torn
 from corpusmill.pipeline.report.query.files import add_views, find_files
@@ -80,6 +81,10 @@ class Run:
     def rules(self, stage: str) -> list[Rule]:
         """The thresholds that a stage has applied."""
         return self.reader.rules(stage)
+
+    def meanings(self, stage: str) -> dict[str, str]:
+        """What a stage's rules fail documents for, in words, by rule."""
+        return read_meanings(self.reader, stage)
 
     def guarded(self, action: Callable[[], Answer], query: Callable[[], str]) -> Answer:
         """What `action` gives, without the shards that it proves to be damaged. `query` is the SQL that it runs, or the tables' names.

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from corpusmill.pipeline.report.facts.decisions import Decisions, RuleCount
-from corpusmill.pipeline.report.facts.funnel import FunnelRow, Step, characters_a_token
+from corpusmill.pipeline.report.facts.funnel import NO_PAGE, FunnelRow, Step, characters_a_token
 from corpusmill.pipeline.report.facts.overlap import COMBINATIONS, LONGEST, Combination
 from corpusmill.pipeline.report.facts.thresholds import Changes
 from corpusmill.pipeline.report.shown.shown import Shown, column, literal, ratio, shown
@@ -50,6 +50,22 @@ SELECT {place} AS place, {literal(row.stage)} AS stage, count(*) AS documents_in
     kept = out.format(row.stage, "documents_out")
     return f"""SELECT {place} AS place, {literal(row.stage)} AS stage, {came_in}, {kept},
     NULL AS chars_in, NULL AS chars_out, {tokens} AS tokens"""
+
+
+def pages(rows: Sequence[FunnelRow], without: int) -> Shown:
+    """How many records hold no page, and the share of the others that the last stage keeps. `without` are those that hold none."""
+    first, last = rows[0], rows[-1]
+    sql = f"""
+        SELECT *, documents_out / nullif(pages, 0) AS share
+        FROM (
+          SELECT count(*) AS records, count(*) FILTER (list_contains(failed, {literal(NO_PAGE)})) AS no_pages, records - no_pages AS pages,
+            (SELECT count(*) FILTER (kept) FROM {last.stage}_report) AS documents_out
+          FROM {first.stage}_report
+        )
+    """
+    left = first.documents_in - without
+    row = (first.documents_in, without, left, last.documents_out, ratio(last.documents_out, left))
+    return shown("pages", "Records that hold no page", sql, ("records", "no_pages", "pages", "documents_out", "share"), [row])
 
 
 def rule_by_rule(found: Sequence[Step], decisions: Mapping[str, Decisions]) -> Shown:

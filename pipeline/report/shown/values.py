@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from corpusmill.pipeline.report.facts.decisions import Decisions
+from corpusmill.pipeline.report.facts.examples import MOST, Examples
 from corpusmill.pipeline.report.facts.histogram import Histogram
 from corpusmill.pipeline.report.facts.lengths import EDGES, QUANTILES, Lengths
 from corpusmill.pipeline.report.facts.near import SAMPLES
@@ -141,6 +142,26 @@ def near(d: Decisions, entry: NearMisses) -> Shown:
     sql = f"SELECT {', '.join(columns)} FROM (\n{every}\n)\nORDER BY place, others, distance, id"
     rows = [(s.side, s.sample.id, s.sample.rank[1]) if numeric else (s.side, s.sample.id) for s in entry.shown]
     return shown("near", f"Documents near {entry.rule.name}", sql, columns, rows)
+
+
+def examples(d: Decisions, found: Examples) -> Shown:
+    """Pages that a rule dropped, those in one language first; of equal ids the nearest."""
+    name, rule = literal(found.rule), found.comparison
+    where = f"failed = [{name}]" if found.alone else f"list_contains(failed, {name})"
+    distance, elsewhere = "0.0", "false"
+    if rule is not None and is_number(rule.threshold):
+        value = f"{column(rule.column)}::DOUBLE"
+        distance, where = f"abs({value} - {literal(float(rule.threshold))})", f"{where} AND {value} IS NOT NULL AND NOT isnan({value})"
+    if found.language is not None:
+        elsewhere = f"coalesce(language::VARCHAR <> {literal(found.language)}, true)"
+    sql = f"""
+        SELECT id, {distance} AS distance, {elsewhere} AS elsewhere
+        FROM {d.stage}_report WHERE {where}
+        QUALIFY row_number() OVER (PARTITION BY id ORDER BY elsewhere, distance) = 1
+        ORDER BY elsewhere, distance, id LIMIT {MOST}
+    """
+    rows = [(each.sample.id, each.sample.rank[1], bool(each.sample.rank[0])) for each in found.shown]
+    return shown("examples", f"Pages that {found.rule} dropped", sql, ("id", "distance", "elsewhere"), rows)
 
 
 def _side(stage: str, rule: Rule | None, where: str, place: int, side: str) -> str:

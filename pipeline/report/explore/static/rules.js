@@ -87,7 +87,7 @@ function row(rule, most, state) {
   const numbers = el("span", { class: "number" }, `${count(now.fired)} (${count(now.alone)})`);
   return el(
     "li",
-    { title: rule.column ? plain(condition(rule)) : null },
+    { title: [rule.meaning, rule.column && condition(rule)].filter(Boolean).map((text) => plain(text)).join("\n") || null },
     el("label", {}, box, label(rule.rule), numbers, bar(now.fired / most, "dropped")),
   );
 }
@@ -100,7 +100,8 @@ function help(stage, rule) {
     "p",
     { class: "hint" },
     el("b", {}, line(rule.rule)),
-    rule.column ? [" drops when ", line(condition(rule)), ". "] : ". ",
+    rule.column ? [" drops when ", line(condition(rule))] : "",
+    rule.meaning ? [": ", line(rule.meaning), ". "] : ". ",
     button(rule.slider ? "Its nearest misses" : "What it alone dropped", () => go(nearMisses(stage, rule)), { class: "plain", ...key }),
     rule.slider && [
       " · ",

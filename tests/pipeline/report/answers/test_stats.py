@@ -192,3 +192,17 @@ def test_a_report_without_measured_columns(tmp_path: Path) -> None:
     run.stage("filter", [{"report/part-00000.parquet": report([], [])}])
     _, (characters,) = read_columns(open_run(str(run.folder)), None)
     assert characters.name == "chars_in" and characters.kept == characters.dropped == Spread()
+
+
+@pytest.mark.parametrize(
+    "command", [("inspect", "--json", "--limit", "0"), ("inspect", "--csv"), ("sample", "--json"), ("stats", "--json"), ("stats", "--csv")]
+)
+def test_what_programs_read_tells_of_damage_too(tmp_path: Path, corpusmill: Any, command: tuple[str, ...]) -> None:
+    """On standard error: what is missing among the rows is no row."""
+    run = write_run(tmp_path / "run", ("ingest", "filter"))
+    shard = run.folder / "filter" / "report" / "part-00001.parquet"
+    shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
+    name, *options = command
+    code, out, error = corpusmill(name, run.folder, "--stage", "filter", *options)
+    assert code == 0 and out and b"Note" not in out
+    assert "Note: " in error and "part-00001.parquet" in error

@@ -142,7 +142,9 @@ def test_what_would_keep_it_does(run_folder: Path, capsys: pytest.CaptureFixture
     assert change["others"] == len(back) - 1 == 7
     checks = {check["rule"]: check for check in filtered["checks"]}
     assert checks["short"] == {
-        "step": "gopher", "rule": "short", "column": "words", "comparison": "<", "threshold": 20, "value": 3, "failed": True, "distance": 17
+        "step": "gopher", "rule": "short", "column": "words", "comparison": "<", "threshold": 20, "value": 3, "failed": True,
+        "distance": 17,
+        "meaning": "fewer than 20 words",
     }  # fmt: skip
     assert not checks["language"]["failed"] and checks["language"]["distance"] == pytest.approx(0.25)
     assert "to keep it: corpusmill dedup" in explain(run_folder, "http://host2.test/page-41.html")

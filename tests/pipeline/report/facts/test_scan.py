@@ -12,11 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from random_run import write_random_run
 
+from corpusmill.pipeline.report.facts import near as nearest
 from corpusmill.pipeline.report.facts import scan as scanning
 from corpusmill.pipeline.report.facts.lengths import EDGES, QUANTILES, Lengths
+from corpusmill.pipeline.report.facts.near import Near
 from corpusmill.pipeline.report.facts.origin_counts import HOST, hosts
 from corpusmill.pipeline.report.facts.scan import Batch, sample, scan
-from corpusmill.pipeline.report.read import RunReader
+from corpusmill.pipeline.report.read import Rule, RunReader
 
 
 class Seen:
@@ -109,3 +111,30 @@ def test_quantiles_and_bins_of_lengths(values: list[int]) -> None:
     assert [tuple(lengths.quantiles())] == duckdb.sql(f"SELECT {query} FROM (SELECT unnest({values}) AS v)").fetchall()
     assert lengths.bins().tolist() == np.histogram(values, [*EDGES, 10**12])[0].tolist()
     assert (lengths.documents, lengths.characters) == (len(values), sum(values))
+
+
+@given(st.lists(st.lists(st.tuples(st.sets(st.sampled_from("abcdyz"), max_size=4), st.integers(0, 9)), max_size=6), max_size=5))
+def test_the_nearest_are_the_same_by_batches_however_many_rules_there_are(pieces: list[list[tuple[set[str], int]]]) -> None:
+    """Where there is no room for all rules, the stage's own come first, then the first by name."""
+    schema = pa.schema(
+        [("kept", pa.bool_()), ("failed", pa.list_(pa.string())), ("id", pa.string()), ("url", pa.string()), ("v", pa.int64())]
+    )
+    numbered = [(place, number, *row) for place, piece in enumerate(pieces) for number, row in enumerate(piece)]
+    rows = [
+        {"kept": not failed, "failed": sorted(failed), "id": f"{place}-{number}", "url": "", "v": v}
+        for place, number, failed, v in numbered
+    ]
+    rules = [Rule("s", name, "v", "<", 5) for name in "zy"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nearest, "MAX_RULES", 4)
+        parts = Near(rules, schema)
+        for place in range(len(pieces)):
+            some = [row for row in rows if row["id"].startswith(f"{place}-")]
+            batch = Batch(None, "s", pa.Table.from_pylist(some, schema), [scanning.Stretch(place, "shard", 0, len(some))])  # type: ignore[arg-type]
+            parts.add(parts.measure(batch))
+    whole = Near(rules, schema)
+    stretches = [scanning.Stretch(place, "shard", 0, len(piece)) for place, piece in enumerate(pieces)]
+    whole.add(whole.measure(Batch(None, "s", pa.Table.from_pylist(rows, schema), stretches)))  # type: ignore[arg-type]
+    others = sorted(whole.dropped.keys() - {"z", "y"})[:2]
+    assert parts.dropped == {name: whole.dropped[name] for name in whole.dropped if name in {"z", "y", *others}}
+    assert parts.kept == whole.kept

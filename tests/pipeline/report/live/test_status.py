@@ -225,6 +225,8 @@ GOOD = {
         ("half a li", "abandoned"),
         ("[]", "abandoned"),
         (json.dumps({**GOOD, "began": "yesterday"}), "abandoned"),
+        (json.dumps({**GOOD, "began": None}), "abandoned"),
+        (json.dumps({**GOOD, "failure": "\u009b31m"}), "failed"),
         (json.dumps({**GOOD, "phases": [{"stage": "ingest"}]}), "abandoned"),
         (json.dumps({**GOOD, "phases": 7}), "abandoned"),
     ],
@@ -238,6 +240,18 @@ def test_what_a_run_says_may_be_damaged_or_hostile(tmp_path, corpusmill, content
     assert status["state"] == state and stages(status) == {"ingest": "complete", "filter": "unfinished", "dedup": "not run"}
     code, out, _ = corpusmill("status", run.folder)
     assert code == 1 and b"\x1b" not in out and "\u202e" not in out.decode()
+    code, out, _ = corpusmill("status", run.folder, "--json")
+    assert code == 1 and json.loads(out) and not set("\x1b\u009b\u202e") & set(out.decode())
+
+
+@pytest.mark.parametrize("described", [{}, {"recipe": {"ingest": {}, "filter": {"steps": []}}}])
+def test_a_run_that_never_began(tmp_path, corpusmill, described: dict[str, Any]) -> None:
+    (tmp_path / "run.json").write_text(json.dumps(described))
+    status = read_status(str(tmp_path))
+    assert status["state"] == "unknown" and status["sentence"] == "Nothing has run yet."
+    assert corpusmill("status", tmp_path)[0] == 0
+    (tmp_path / "progress.json").write_text("half a li")
+    assert "It has not said that it ended" in read_status(str(tmp_path))["sentence"]
 
 
 @pytest.mark.parametrize("as_json", [False, True])

@@ -166,6 +166,31 @@ def test_a_chart_in_words_and_as_a_table(tab: Seen, report: str) -> None:
     assert page.evaluate("figures.filter(figure => !figureData.table(figure).rows.length).length") == 0
 
 
+def test_a_query_can_be_copied(tab: Seen, report: str) -> None:
+    page = visit(tab, report)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    query = page.locator("#query-filter-rules")
+    query.locator("summary").click()
+    query.get_by_role("button", name="Copy").click()
+    query.get_by_role("button", name="Copied").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == query.locator("code").text_content()
+    page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('no')); }")
+    query.locator("button").click()
+    query.get_by_role("button", name="Marked").wait_for()
+    assert page.evaluate("getSelection().toString()").strip() == (query.locator("code").text_content() or "").strip()
+    assert tab.console == []
+
+
+def test_a_link_opens_what_it_leads_to(tab: Seen, report: str) -> None:
+    page = visit(tab, report)
+    link = page.locator(".first a", has_text="Other thresholds")
+    table = page.locator(link.get_attribute("href") or "")
+    assert table.get_attribute("open") is None
+    link.click()
+    until(page, "document.querySelector('details[id^=card]:target')?.open")
+    assert table.locator("table").is_visible() and tab.console == []
+
+
 def test_axe_finds_nothing(tab: Seen, report: str) -> None:
     page = visit(tab, report)
     from axe_playwright_python.sync_playwright import Axe
@@ -202,6 +227,9 @@ def test_on_paper(tab: Seen, report: str) -> None:
     assert not any(each.is_visible() for each in page.locator("#sections, .skip, .as-table, button.all").all())
     page.emulate_media(media="screen")
     until(page, drawn_in(DARK))
+    scroll_through(page)  # each chart is as wide as its place again
+    sizes = "charts.map(chart => [chart.clientWidth, chart.querySelector('.main-svg').clientWidth])"
+    assert all(place == width for place, width in page.evaluate(sizes))
     assert quiet(tab, report)
 
 

@@ -68,8 +68,8 @@ def test_the_numbers_of_the_funnel_and_rules(read: Reader) -> None:
     assert rows["ingest"][1:4] == ["60", "56", "4"]
     assert ["filter", "56", "45", "11"] in [row[:4] for row in read.rows]
     assert ["dedup", "45", "42", "3"] in [row[:4] for row in read.rows]
-    rules = {row[0]: [*row[1:3], row[5].split()[0]] for row in reversed(read.rows) if len(row) == 9}
-    assert rules["short"] == ["words < 20", "5", "4"]
+    rules = {row[0]: [row[6], row[1], row[4]] for row in reversed(read.rows) if len(row) == 7}
+    assert rules["short"] == ["words < 20 fewer than 20 words", "5", "4"]
     assert ["bits_per_byte.value", "1.235", "1.5"] in read.rows and ["preferences.accuracy", "", "0.75"] in read.rows
     assert rules["symbols"] == ["symbol_ratio > 0.1", "4", "3"]
     assert rules["language"] == ["language_score < 0.65", "3", "3"]
@@ -208,3 +208,20 @@ def test_a_threshold_of_zero_does_not_stretch_a_logarithmic_axis() -> None:
     assert histogram.logarithmic
     (line,) = histogram_figure(histogram, [Rule("quality", "quality", "quality", "<", 0.0)])["layout"]["shapes"]
     assert 0 < line["x0"] == line["x1"] < float(histogram.edges[1])
+
+
+def test_the_zeros_of_a_logarithmic_axis_are_called_0() -> None:
+    from corpusmill.pipeline.report.facts.histogram import plan
+    from corpusmill.pipeline.report.page.figures import TICKS, histogram_figure
+    from corpusmill.pipeline.report.read import Rule
+
+    for smallest, greatest in ((1e-5, 0.9), (0.012, 0.5), (3, 5e6), (1e-7, 1e9)):
+        values = np.concatenate([np.zeros(700), np.geomspace(smallest, greatest, 500)])
+        histogram = plan("ratio", values, [])
+        assert histogram.logarithmic and histogram.edges[0] == 0
+        histogram.add(values, values < 0.1)
+        figure = histogram_figure(histogram, [Rule("ratio", "ratio", "ratio", ">", 0.1)])
+        edges, axis = figure["data"][0]["x"], figure["layout"]["xaxis"]
+        assert axis["ticktext"][0] == "0" and edges[0] < axis["tickvals"][0] < edges[1]
+        assert 2 < len(axis["tickvals"]) <= TICKS + 1 and axis["tickvals"][-1] <= edges[-1]
+        assert len(set(axis["ticktext"])) == len(axis["ticktext"])

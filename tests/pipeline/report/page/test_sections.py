@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from corpusmill.pipeline.report.page.html import render, write_report
 from corpusmill.pipeline.report.read import RunReader
 from corpusmill.pipeline.report.shown.check import check_report, sentences
 
-OURS = re.compile(r"funnel|(ingest|filter|dedup)-(rules|combinations|pairs)|threshold|values|lengths|pii|near|origin|losers|encodings")
+OURS = re.compile(
+    r"funnel|pages|examples|(ingest|filter|dedup)-(rules|combinations|pairs)|threshold|values|lengths|pii|near|origin|losers|encodings"
+)
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +66,27 @@ def test_what_the_page_says_first(summary: Summary, page: str) -> None:
     assert f"documents fail ({most.fired / d.rows:.1%}), {most.alone:,} of them no other rule." in page
     line = re.search(r"<code>(filter\.thresholds\.\S+)=(\S+)</code> would keep (\S+) documents more", page)
     assert line and int(line[3].replace(",", "")) > 0
-    link = re.search(r'<a href="#(near-filter-[^"]+)"><bdi>', page)
-    assert link and page.count(f'id="{link[1]}"') == 1
+    for target in re.findall(r'<a href="#([^"]+)"', page):  # each rule's card, the table of other thresholds, the near misses
+        assert page.count(f'id="{target}"') == 1, target
+    assert re.search(r'<a href="#card-filter-[^"]+">short</a>', page)
+    assert re.search(r'<a href="#(card-filter-[^"]+)">Other thresholds</a>', page)
+
+
+def test_the_pages_to_read_first_are_in_the_language_that_is_kept_most(summary: Summary) -> None:
+    from corpusmill.pipeline.report.facts.examples import examples
+
+    d = summary.decisions["filter"]
+    rows = pa.concat_tables(summary.reader.tables("filter", "report")).to_pylist()
+    kept = Counter(row["language"] for row in rows if row["kept"])
+    assert next(origin.kept_most() for origin in summary.origins if origin.column == "language") in kept
+    for rule in d.by_removal():
+        alone = [row for row in rows if row["failed"] == [rule.name]]
+        for language in {row["language"] for row in alone}:
+            found = examples(summary.reader, d, rule, language, 50)
+            told = [each.sample.language for each in found.shown]
+            many = sum(row["language"] == language for row in alone)
+            assert told[:many] == [language] * min(many, 3) and len(told) == min(3, len(alone))
+            assert all(each.text for each in found.shown)
 
 
 def test_the_recipe_line_does_what_the_page_says(summary: Summary) -> None:
@@ -73,7 +95,7 @@ def test_the_recipe_line_does_what_the_page_says(summary: Summary) -> None:
 
     d = summary.decisions["filter"]
     found = headline(summary.decisions, near_misses(summary.reader, d, 100, 50))
-    assert found is not None and found.line is not None and found.dropped is not None
+    assert found is not None and found.line is not None
     name, _, value = found.line.removeprefix("filter.thresholds.").rpartition("=")
     rule = d.rule(name)
     assert rule is not None and found.deciding is not None and found.deciding.name == name
@@ -83,6 +105,7 @@ def test_the_recipe_line_does_what_the_page_says(summary: Summary) -> None:
 
     still = Rule(name, rule.column, rule.comparison, float(value)).failing(table[rule.column].combine_chunks())
     assert sum(not names and not fails for names, fails in zip(failed, still, strict=True)) == d.kept + found.more
+    assert found.off is not None and sum(not names for names in failed) == d.kept + found.off
 
 
 def test_near_misses_have_their_texts_and_no_document_twice(summary: Summary) -> None:
@@ -107,6 +130,20 @@ def test_texts_are_found_where_the_stage_before_is_gone(random_run: Path, tmp_pa
     read = read_summary(str(tmp_path / "run"))
     for entry in near_misses(reader, read.decisions["filter"], 100, 50):
         assert all((shown.text is not None) == (shown.side == "kept") for shown in entry.shown)
+
+
+def test_records_that_hold_no_page_are_told_apart(random_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(random_run, tmp_path / "run")
+    rows = []
+    for shard in sorted((tmp_path / "run" / "ingest" / "report").iterdir()):
+        table = pq.read_table(shard)
+        failed = [["record_type" if name == "status" else name for name in names] for names in table["failed"].to_pylist()]
+        rows += failed
+        place = table.schema.get_field_index("failed")
+        pq.write_table(table.set_column(place, table.schema.field(place), pa.array(failed, table.schema.field(place).type)), shard)
+    assert checked(tmp_path / "run") == {}
+    without = sum("record_type" in names for names in rows)
+    assert without > 0 and f"{without:,} of the {len(rows):,} records" in render(read_summary(str(tmp_path / "run")))
 
 
 def test_those_that_lose_most(summary: Summary) -> None:

@@ -11,6 +11,7 @@ from moto.server import ThreadedMotoServer
 from corpusmill import open_run
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import Manifest
+from corpusmill.pipeline.report.answers.diff import Wanted, compare
 from corpusmill.pipeline.report.query.run import Run
 from corpusmill.pipeline.storage import Storage
 
@@ -80,3 +81,10 @@ def test_what_is_damaged_in_a_bucket(stored: str, run_folder: Path) -> None:
     S3FileSystem.clear_instance_cache()
     assert "no such file" in open_run(stored).warnings[0]
     client.put_object(Bucket="runs", Key=key, Body=shard.read_bytes())
+
+
+def test_runs_here_and_in_a_bucket_are_compared(run_folder: Path, stored: str) -> None:
+    """In either order: the connection of the first run reads the second one's files."""
+    for a, b in ((str(run_folder), stored), (stored, str(run_folder))):
+        found = compare(a, b, Wanted())
+        assert found.of("both").documents == found.kept("a") == found.kept("b") > 0
