@@ -90,8 +90,8 @@ def _thresholds(run: Run, row: dict[str, Any]) -> Change:
         moved = [safe_line(rule.rule, 80) for rule in shares_moved(rules, row["failed"])]
         if moved:
             made.sentences.append(
-                f"perhaps that is not enough: {', '.join(moved)} keeps a share of the documents that pass the other rules, so its threshold "
-                "moves, too; with --dry-run the command counts what is kept then."
+                f"perhaps that is not enough: {', '.join(moved)} keeps a share of the documents that pass the other rules, so its "
+                "threshold moves, too; with --dry-run the command counts what is kept then."
             )
         elif len(made.settings) == len(set(row["failed"])):
             made.others = _others(run, row["failed"], made.settings) - 1
