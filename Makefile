@@ -15,7 +15,7 @@ SEED ?=
 export PYTHONDONTWRITEBYTECODE := # or each of hundreds of processes compiles what it imports
 STAGES := ingest filter dedup tokenizer tokens pretrain sft align evaluate
 
-.PHONY: help setup demo test fuzz soak lint bench submit report clean $(STAGES)
+.PHONY: help setup demo test fuzz soak lint bench submit report explore clean $(STAGES)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -80,6 +80,10 @@ $(STAGES): setup
 report: setup ## write RUN/report.html and print its tables
 	@test -n "$(RUN)" || { echo "Say which run: make report RUN=runs/demo"; exit 2; }
 	@$(BIN)/corpusmill report $(RUN)
+
+explore: setup ## a page to look at RUN by hand: filter, read, move thresholds
+	@test -n "$(RUN)" || { echo "Say which run: make explore RUN=runs/demo"; exit 2; }
+	@$(BIN)/corpusmill explore $(RUN)
 
 submit: setup ## run RECIPE on INPUT as a job of the Ray cluster at RAY_ADDRESS (ray start --head)
 	@test -n "$(RUN)" -a -n "$(INPUT)" || { echo "Say what to run: make submit RUN=runs/job INPUT=crawl.warc.gz [RECIPE=recipes/demo.yaml]"; exit 2; }

@@ -1,5 +1,6 @@
 """Rows of a data card's tables that no other page has: origins, URL lists, evidence for copies, evaluation sets, provenance."""
 
+import re
 import shlex
 from collections import Counter
 from pathlib import PurePosixPath
@@ -11,6 +12,7 @@ from corpusmill.pipeline.report.facts.classifiers import Classifier, Label
 from corpusmill.pipeline.report.facts.histogram import number
 from corpusmill.pipeline.report.facts.measures import interval, value
 from corpusmill.pipeline.report.facts.summary import Summary
+from corpusmill.pipeline.report.masked import bare, walked
 from corpusmill.pipeline.report.read import RunReader
 from corpusmill.pipeline.storage import is_remote
 
@@ -18,6 +20,8 @@ from corpusmill.pipeline.storage import is_remote
 SHOWN = 25
 #: The stages that make documents and tokens.
 MAKING = ("ingest", "filter", "dedup", "tokenizer", "tokens")
+#: A path of this machine in a sentence, of two names or more.
+_PATH = re.compile(r"(?<![\w:/.~-])~?(?:/[^\s/'\"]+)+/[^\s/'\":;,]+")
 
 
 def counted(counts: Counter[str]) -> list[tuple[str, int]]:
@@ -28,8 +32,13 @@ def counted(counts: Counter[str]) -> list[tuple[str, int]]:
 
 
 def shown_path(path: str) -> str:
-    """A path for people elsewhere: of a file of this machine its name alone."""
-    return PurePosixPath(path).name if path.startswith("/") else path
+    """A path for people elsewhere: of a file of this machine its name alone, of a URL neither a user nor a query."""
+    return PurePosixPath(path).name or path if path.startswith(("/", "~/", "file://")) else bare(path)
+
+
+def shown_sentence(sentence: str) -> str:
+    """A sentence whose paths are for people elsewhere."""
+    return _PATH.sub(lambda found: shown_path(found[0]), bare(sentence))
 
 
 def source_rows(contents: Contents) -> list[tuple[str, int, int]]:
@@ -52,7 +61,7 @@ def url_rows(reader: RunReader) -> list[Row]:
     rows.append(("lists of 4.56 million domains and of words (those of datatrove)", "yes" if options.get("shipped_lists") else "no"))
     lists = ((name, options.get(name)) for name in ("domains", "urls", "allow"))
     words = ((name, options.get(name)) for name in ("hard_words", "soft_words", "subwords"))
-    rows += [(f"further lists: {name}", ", ".join(PurePosixPath(str(file)).name for file in files)) for name, files in lists if files]
+    rows += [(f"further lists: {name}", ", ".join(PurePosixPath(bare(str(file))).name for file in files)) for name, files in lists if files]
     return rows + [(f"further {name.replace('_', ' ')}", number(len(some))) for name, some in words if some]
 
 
@@ -106,13 +115,14 @@ def provenance_rows(reader: RunReader) -> list[Row]:
 
 
 def recipe(reader: RunReader) -> str:
-    """The recipe with all its defaults, as YAML: the stages up to the documents, and those of the tokens where the run has them."""
+    """The recipe with all its defaults, as YAML: the stages up to the documents, and those of the tokens where the run has them.
+    Paths in it are for people elsewhere."""
     import yaml
 
     given = reader.description.get("recipe")
     names = [name for name in MAKING if reader.stages[name].status != "missing"] if isinstance(given, dict) else []
     kept = {name: given[name] for name in names if name in given} if isinstance(given, dict) else {}
-    return yaml.safe_dump(kept, sort_keys=False, allow_unicode=False, width=120).rstrip() if kept else ""
+    return yaml.safe_dump(walked(kept, shown_path), sort_keys=False, allow_unicode=False, width=120).rstrip() if kept else ""
 
 
 def command(reader: RunReader, last: str) -> str:

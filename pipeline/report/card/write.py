@@ -31,7 +31,7 @@ def write_card(
 ) -> list[str]:
     """Writes both files into `output` (the run's folder by default); returns their paths. `description`: a file of Markdown.
 
-    Raises InputError where `run` is no run or has no documents, and where another README.md would be lost.
+    Raises InputError where `run` is no run or has no documents, and where another README.md or croissant.json would be lost.
     """
     if licence is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", licence):
         raise InputError(f"--licence {safe_line(licence, 80)}: expected the id of a licence, for example cc-by-4.0 or odc-by.")
@@ -40,8 +40,10 @@ def write_card(
     contents = read_contents(summary.reader)
     title = safe_line(name or rows.run_name(summary.reader), 200)
     target = Storage(output or run)
-    if target.exists(CARD) and MARK.encode() not in target.read_bytes(CARD):
-        raise InputError(f"{target.path(CARD)}: this file is not of corpusmill card, so it is left as it is; name another --output.")
+    ours = target.exists(CARD) and MARK.encode() in target.read_bytes(CARD)
+    for path in (CARD, CROISSANT):
+        if target.exists(path) and not ours:
+            raise InputError(f"{target.path(path)}: this file is not of corpusmill card, so it is left as it is; name another --output.")
     target.write_bytes(CARD, render(summary, contents, title, licence, told).encode("utf-8", "replace"))
     version = str(dict(rows.versions(summary.reader)).get("corpusmill", ""))
     about = _abstract(summary, contents)
@@ -134,7 +136,8 @@ def _abstract(summary: Summary, contents: Contents) -> str:
 def _warnings(summary: Summary, contents: Contents) -> list[str]:
     """What the run warned of, without what it says of trainings."""
     later = tuple(f"{name}: " for name in summary.reader.stages if name not in rows.MAKING)
-    return [*outdated(summary.reader, contents.stage), *(sentence for sentence in summary.warnings if not sentence.startswith(later))]
+    said = [*outdated(summary.reader, contents.stage), *(sentence for sentence in summary.warnings if not sentence.startswith(later))]
+    return [rows.shown_sentence(sentence) for sentence in said]
 
 
 def _unfinished(summary: Summary, contents: Contents) -> list[str]:

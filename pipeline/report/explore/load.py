@@ -15,16 +15,15 @@ from corpusmill.pipeline.report.explore.coding import Coded, CodedVerdicts, Code
 from corpusmill.pipeline.report.explore.table import FLAG, NUMBER, ORIGINS, TEXT, Column, StageTable
 from corpusmill.pipeline.report.facts.histogram import plan
 from corpusmill.pipeline.report.facts.scan import Batch, scan
+from corpusmill.pipeline.report.host import hosts
 from corpusmill.pipeline.report.meanings import read_meanings
-from corpusmill.pipeline.report.read import RULES_KEY, RunReader
+from corpusmill.pipeline.report.read import RunReader
 from corpusmill.pipeline.schemas import REPORT
 
 #: Values of which the edges of a histogram are made.
 SAMPLE = 200_000
 #: The columns of a report that are not values: they have a place of their own in all answers.
 OWN = ("id", "url", "kept", "failed")
-#: The host in a URL, without its port and the user's name.
-HOST = r"^[A-Za-z][A-Za-z0-9+.\-]*://(?:[^/?#@]*@)?(?P<host>[^/?#:]+)"
 
 
 def load_stage(reader: RunReader, connection: duckdb.DuckDBPyConnection, stage: str, advance: Callable[[int], None]) -> StageTable:
@@ -35,7 +34,7 @@ def load_stage(reader: RunReader, connection: duckdb.DuckDBPyConnection, stage: 
     rules = reader.rules(stage)
     table = StageTable(stage, reader.stages[stage].status, connection, rules, Verdicts([rule.rule for rule in rules]))
     schema = reader.schema(stage, "report") or REPORT
-    table.shares, table.meanings = _shares(schema), read_meanings(reader, stage)
+    table.shares, table.meanings = {rule.rule: rule.share for rule in table.rules if rule.share}, read_meanings(reader, stage)
     table.columns = {field.name: _column(number, field) for number, field in enumerate(f for f in schema if f.name not in OWN)}
     with table.cursor(timed=False) as cursor:
         loading = _Loading(table, schema, cursor, advance)
@@ -98,8 +97,7 @@ class _Loading:
         self.table.origins = {origin: _joined(codes, np.int32) for origin, codes in self.origins.items()}
 
     def _part(self, rows: pa.Table) -> _Part:
-        hosts = pc.utf8_lower(pc.struct_field(pc.extract_regex(rows["url"].cast(pa.string()), HOST), "host"))
-        origins = {"host": Coded(hosts)}
+        origins = {"host": Coded(hosts(rows["url"]))}
         for origin in self.origins:
             if origin != "host":
                 origins[origin] = Coded(rows[origin] if origin in rows.column_names else pa.nulls(rows.num_rows, pa.string()))
@@ -146,15 +144,6 @@ def _decided(batch: Batch) -> pa.Table | None:
         batch.reader.warn(f"{batch.stage}: {lost:,} rows of its report have no id or decision (another version?) and are left out.")
         rows = rows.filter(sound)
     return rows.combine_chunks() if rows.num_rows else None
-
-
-def _shares(schema: pa.Schema) -> dict[str, tuple[float, str]]:
-    """The rules whose thresholds were found, since they keep a share of the corpus: how much, and of what."""
-    try:
-        rules = json.loads((schema.metadata or {}).get(RULES_KEY, b"[]"))
-        return {str(rule["rule"]): (float(rule["kept"]["share"]), str(rule["kept"]["of"])) for rule in rules if rule.get("kept")}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return {}  # reader.rules() has said so
 
 
 def _joined(parts: list[Any], kind: Any) -> Any:

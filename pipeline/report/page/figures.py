@@ -89,7 +89,7 @@ def histogram_figure(histogram: Histogram, rules: list[Rule]) -> Figure:
 
 
 def _ticks(edges: list[float], zeros: bool) -> Figure:
-    """Marks of a logarithmic axis: at most `TICKS` powers of ten, or what lies between them; and 0 under the bar of the zeros, the first."""
+    """Marks of a logarithmic axis: at most `TICKS` powers of ten, or what lies between; and 0 under the first bar, that of the zeros."""
     low, high = edges[1] * 1.5 if zeros else edges[0], edges[-1]
     powers = range(math.floor(_log10(low)), math.ceil(_log10(high)) + 1)
     every = [[factor * 10.0**power for power in powers for factor in factors] for factors in ((1,), (1, 2, 5), range(1, 10))]

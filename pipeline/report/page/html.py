@@ -24,6 +24,7 @@ from corpusmill.pipeline.report.facts.thresholds import Changes, is_number, reci
 from corpusmill.pipeline.report.facts.training import Training
 from corpusmill.pipeline.report.live.status import unfinished
 from corpusmill.pipeline.report.live.status_view import clock
+from corpusmill.pipeline.report.masked import masked, walked
 from corpusmill.pipeline.report.page import classifier_figures, decided_figures, figures
 from corpusmill.pipeline.report.page.overlap_view import OverlapView, overlap_view
 from corpusmill.pipeline.report.page.page import templates, whole_page
@@ -113,6 +114,7 @@ class Page:
             "caption": caption(histogram, bool(rules)),
             "histogram": histogram,
             "changes": changes_of(rules, decisions),
+            "uncounted": uncounted(rules, decisions),
             "flat": int(np.count_nonzero(histogram.kept + histogram.dropped)) <= 1,
         }
 
@@ -195,6 +197,12 @@ def changes_of(rules: list[Rule], decisions: Decisions) -> list[Changes]:
     return [decisions.changes[name] for name in names if name in decisions.changes][:MAX_CHANGES]
 
 
+def uncounted(rules: list[Rule], decisions: Decisions) -> list[str]:
+    """The rules among some of which other thresholds move the one of another rule, so that nobody has counted what they keep."""
+    names = dict.fromkeys(rule.rule for rule in rules if decisions.stage == "filter" and rule.rule in decisions.numeric)
+    return [name for name in names if decisions.moves(name)][:MAX_CHANGES]
+
+
 def caption(histogram: Histogram, thresholds: bool) -> str:
     """How many values there are, and how many of them are not drawn. `thresholds`: whether rules judge the column."""
     parts = [f"{histogram.values:,} values"]
@@ -225,7 +233,7 @@ def render_body(summary: Summary) -> tuple[str, Page]:
         data_stages=DATA_STAGES, times=stage_times(summary.measures),
         max_warnings=MAX_WARNINGS, max_table=MAX_TABLE, lists=LISTS, evidence=told,
         progress=unfinished(summary.reader.storage.root), clock=clock, full_shown=FULL, stayed=stayed, packings=packings(summary.tokens),
-        description=json.dumps(summary.reader.description, indent=2, ensure_ascii=False, sort_keys=True),
+        description=json.dumps(walked(summary.reader.description, masked), indent=2, ensure_ascii=False, sort_keys=True),
     )  # fmt: skip
     return body, page
 

@@ -88,7 +88,7 @@ def _check_stage(run: Storage, name: str, manifests: dict[str, Manifest], before
     if name in (*DATA_STAGES, "tokens") and manifest.complete:
         check.faults += [f"{run.path(path)}: no task of {name} has read these documents." for path in _not_read(documents, tasks)]
     if name == "tokens" and manifest.complete and not broken and not before.intersection(documents):
-        check.faults += list(token_faults(run, documents))
+        check.faults += list(token_faults(run))
     return broken
 
 

@@ -24,8 +24,10 @@ from markdown_it import MarkdownIt
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.report.card.columns import croissant_type, is_list
 from corpusmill.pipeline.report.card.contents import iso_codes
+from corpusmill.pipeline.report.card.rows import shown_sentence
 from corpusmill.pipeline.report.card.write import MARK, size_category, write_card
 from corpusmill.pipeline.report.markdown import code, escaped, front_matter
+from corpusmill.pipeline.report.page.html import write_report
 
 MARKDOWN = MarkdownIt("commonmark").enable("table")
 
@@ -276,6 +278,10 @@ def test_what_is_there_is_not_lost(run, tmp_path) -> None:
     with pytest.raises(InputError, match="is not of corpusmill card"):
         write_card(str(run), str(tmp_path))
     assert (tmp_path / "README.md").read_text() == "mine" and not (tmp_path / "croissant.json").exists()
+    (tmp_path / "README.md").rename(tmp_path / "croissant.json")
+    with pytest.raises(InputError, match="croissant.json: this file is not of corpusmill card"):
+        write_card(str(run), str(tmp_path))
+    assert (tmp_path / "croissant.json").read_text() == "mine" and not (tmp_path / "README.md").exists()
     (tmp_path / "about.md").write_text("Pages of *three* hosts.")
     for _ in range(2):
         write_card(str(run), str(tmp_path / "out"), "Mine", "cc-by-4.0", str(tmp_path / "about.md"))
@@ -285,3 +291,20 @@ def test_what_is_there_is_not_lost(run, tmp_path) -> None:
         write_card(str(run), str(tmp_path / "x"), licence="any licence: mine")
     with pytest.raises(InputError, match="nothing.md: can't be read"):
         write_card(str(run), str(tmp_path / "x"), description=str(tmp_path / "nothing.md"))
+
+
+def test_no_secret_and_no_private_path_is_published(tmp_path) -> None:
+    signed = "https://me:pw1@host.test/x.warc.gz?X-Amz-Signature=sig1"
+    builder = write_run(tmp_path / "run", ("ingest", "filter"))
+    steps = [{"language": {"model": "/home/alice/models/lid.bin"}}, {"domains": {"file": "file:///home/alice/lists/mine.txt"}}]
+    recipe = {"ingest": {"url_filter": {"domains": [f"{signed}&a=b"]}}, "filter": {"steps": steps}}
+    builder.json("run.json", {"inputs": [signed, "/home/alice/in.warc.gz"], "recipe": recipe})
+    said = shown_sentence(f"{signed} is odd; /home/alice/x/y.gz: 1/2, ingest/report/p")
+    assert said == "https://host.test/x.warc.gz is odd; y.gz: 1/2, ingest/report/p"
+    write_card(str(builder.folder))
+    card = (builder.folder / "README.md").read_text()
+    assert not re.search("pw1|sig1|alice|Signature", card + (builder.folder / "croissant.json").read_text())
+    assert "https://host.test/x.warc.gz in.warc.gz" in card and "model: lid.bin" in card and "file: mine.txt" in card
+    page = Path(write_report(str(builder.folder))).read_text()
+    configuration = page[page.index("run.json: the resolved recipe") :]
+    assert "https://***@host.test/x.warc.gz?X-Amz-Signature=***" in configuration and not re.search("pw1|sig1", configuration)

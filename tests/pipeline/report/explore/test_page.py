@@ -68,6 +68,7 @@ def test_the_list_is_ordered_and_shows_chosen_values(seen: Seen, decided: pd.Dat
     page.click("#columns > summary")
     page.get_by_role("checkbox", name="symbol_ratio").check()
     page.get_by_role("button", name="symbol_ratio").click()
+    page.wait_for_selector("th[aria-sort=ascending]")
     page.get_by_role("button", name="symbol_ratio").click()
     page.wait_for_selector("th[aria-sort=descending]")
     until(page, "document.documentElement.dataset.busy === 'false'")
