@@ -28,13 +28,18 @@ RULES_KEY = b"corpusmill.rules"
 
 @dataclass(frozen=True)
 class Rule:
-    """A document fails where `column comparison threshold` is true (`words < 50`), as the stage wrote it beside its report."""
+    """A document fails where `column comparison threshold` is true (`words < 50`), as the stage wrote it beside its report.
+
+    `share`: of a rule whose threshold was found, as it keeps a share of the corpus: how much, and of what. Of "passing", the documents
+    that pass all rules with a threshold of the recipe, it moves with those; of "all" it does not.
+    """
 
     step: str
     rule: str
     column: str
     comparison: str
     threshold: Any
+    share: tuple[float, str] | None = None
 
 
 @dataclass
@@ -190,8 +195,16 @@ class RunReader(RunFiles):
         try:
             rows = json.loads(raw)
             return [
-                Rule(str(r.get("step", "")), str(r["rule"]), str(r.get("column", "")), str(r.get("comparison", "")), r.get("threshold"))
+                Rule(
+                    str(r.get("step", "")),
+                    str(r["rule"]),
+                    str(r.get("column", "")),
+                    str(r.get("comparison", "")),
+                    r.get("threshold"),
+                    share,
+                )
                 for r in rows
+                for share in [(float(r["kept"]["share"]), str(r["kept"]["of"])) if r.get("kept") else None]
             ]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             self.warn(f"{stage}: the rules beside its report can't be read ({error}).")

@@ -8,6 +8,7 @@ from typing import Any
 
 from corpusmill.pipeline.report.answers.choose import Rows, table_rows
 from corpusmill.pipeline.report.facts.histogram import number
+from corpusmill.pipeline.report.facts.thresholds import shares_moved
 from corpusmill.pipeline.report.query.run import Run, identifier
 from corpusmill.pipeline.report.read import Rule
 from corpusmill.pipeline.report.safe import safe_line
@@ -86,7 +87,13 @@ def _thresholds(run: Run, row: dict[str, Any]) -> Change:
             made.sentences.append(f"{safe_line(name, 80)} compares with a list: {value!r} in that list of the step would do, too.")
     if made.settings:
         made.command = _command("retune", run, made.settings)
-        if len(made.settings) == len(set(row["failed"])):
+        moved = [safe_line(rule.rule, 80) for rule in shares_moved(rules, row["failed"])]
+        if moved:
+            made.sentences.append(
+                f"perhaps that is not enough: {', '.join(moved)} keeps a share of the documents that pass the other rules, so its threshold "
+                "moves, too; with --dry-run the command counts what is kept then."
+            )
+        elif len(made.settings) == len(set(row["failed"])):
             made.others = _others(run, row["failed"], made.settings) - 1
     return made
 

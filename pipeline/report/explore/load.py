@@ -17,7 +17,7 @@ from corpusmill.pipeline.report.facts.histogram import plan
 from corpusmill.pipeline.report.facts.scan import Batch, scan
 from corpusmill.pipeline.report.host import hosts
 from corpusmill.pipeline.report.meanings import read_meanings
-from corpusmill.pipeline.report.read import RULES_KEY, RunReader
+from corpusmill.pipeline.report.read import RunReader
 from corpusmill.pipeline.schemas import REPORT
 
 #: Values of which the edges of a histogram are made.
@@ -34,7 +34,7 @@ def load_stage(reader: RunReader, connection: duckdb.DuckDBPyConnection, stage: 
     rules = reader.rules(stage)
     table = StageTable(stage, reader.stages[stage].status, connection, rules, Verdicts([rule.rule for rule in rules]))
     schema = reader.schema(stage, "report") or REPORT
-    table.shares, table.meanings = _shares(schema), read_meanings(reader, stage)
+    table.shares, table.meanings = {rule.rule: rule.share for rule in table.rules if rule.share}, read_meanings(reader, stage)
     table.columns = {field.name: _column(number, field) for number, field in enumerate(f for f in schema if f.name not in OWN)}
     with table.cursor(timed=False) as cursor:
         loading = _Loading(table, schema, cursor, advance)
@@ -144,15 +144,6 @@ def _decided(batch: Batch) -> pa.Table | None:
         batch.reader.warn(f"{batch.stage}: {lost:,} rows of its report have no id or decision (another version?) and are left out.")
         rows = rows.filter(sound)
     return rows.combine_chunks() if rows.num_rows else None
-
-
-def _shares(schema: pa.Schema) -> dict[str, tuple[float, str]]:
-    """The rules whose thresholds were found, since they keep a share of the corpus: how much, and of what."""
-    try:
-        rules = json.loads((schema.metadata or {}).get(RULES_KEY, b"[]"))
-        return {str(rule["rule"]): (float(rule["kept"]["share"]), str(rule["kept"]["of"])) for rule in rules if rule.get("kept")}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return {}  # reader.rules() has said so
 
 
 def _joined(parts: list[Any], kind: Any) -> Any:

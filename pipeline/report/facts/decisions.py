@@ -12,7 +12,7 @@ from corpusmill.pipeline.report.facts.histogram import Histogram, Histograms, me
 from corpusmill.pipeline.report.facts.near import SAMPLES, Near, Sample
 from corpusmill.pipeline.report.facts.overlap import BatchCombinations, Overlap, combinations
 from corpusmill.pipeline.report.facts.scan import Batch, Measure, sample, scan
-from corpusmill.pipeline.report.facts.thresholds import Changes, numeric_rules, plan_changes
+from corpusmill.pipeline.report.facts.thresholds import Changes, numeric_rules, plan_changes, shares_moved
 from corpusmill.pipeline.report.meanings import read_meanings
 from corpusmill.pipeline.report.read import Rule, RunReader
 
@@ -50,7 +50,8 @@ class Decisions:
     thresholds: list[Rule] = field(default_factory=list)
     meanings: dict[str, str] = field(default_factory=dict)  # by rule: what a document fails it for, in words
     histograms: dict[str, Histogram] = field(default_factory=dict)
-    changes: dict[str, Changes] = field(default_factory=dict)  # by rule
+    numeric: list[str] = field(default_factory=list)  # rules whose threshold may be another number
+    changes: dict[str, Changes] = field(default_factory=dict)  # by rule; of the numeric ones that move no other
     just_dropped: dict[str, list[Sample]] = field(default_factory=dict)
     just_kept: dict[str, list[Sample]] = field(default_factory=dict)
 
@@ -70,6 +71,15 @@ class Decisions:
     def rule(self, name: str) -> Rule | None:
         """The comparison of a rule; None where the stage has none of this name."""
         return next((rule for rule in self.thresholds if rule.rule == name), None)
+
+    def moves(self, name: str) -> list[str]:
+        """The rules that keep a share of what passes the others, so that another threshold of this one moves theirs."""
+        return [rule.rule for rule in shares_moved(self.thresholds, [name])]
+
+    @property
+    def sharing(self) -> list[str]:
+        """The rules that keep a share of what passes the others."""
+        return self.moves("")
 
 
 @dataclass
@@ -125,7 +135,9 @@ def read_decisions(
         wanted = list(dict.fromkeys(["kept", "failed", "chars_in", *columns, *(rule.column for rule in result.thresholds)]))
         looked_at = sample(reader, stage, wanted, SAMPLE_ROWS)
         result.histograms = plan_histograms(looked_at, columns, _marks(result.thresholds))
-        result.changes = plan_changes(looked_at, numeric_rules(result.thresholds, schema))
+        numeric = numeric_rules(result.thresholds, schema)
+        result.numeric = [rule.rule for rule in numeric]
+        result.changes = plan_changes(looked_at, [rule for rule in numeric if not result.moves(rule.rule)])
         measures += [Histograms(result.histograms), *result.changes.values()]
     near = Near(result.thresholds, schema) if samples else None
     scan(reader, stage, [*measures, *([near] if near else []), *others])

@@ -33,7 +33,7 @@ def headline(decisions: dict[str, Decisions], near: list[NearMisses]) -> Headlin
         return None
     d = stages[0]
     removing = d.by_removal()
-    alone = sorted((rule for rule in removing if rule.alone), key=lambda rule: (rule.name not in d.changes, -rule.alone, rule.name))
+    alone = sorted((rule for rule in removing if rule.alone), key=lambda rule: (rule.name not in d.numeric, -rule.alone, rule.name))
     deciding = alone[0] if alone else None  # one whose threshold is a number, where there is one
     line, more = (None, 0) if deciding is None or d.stage != "filter" else _loosened(d, deciding)
     found = next((each for each in near if d.stage == "filter" and each.rule is (deciding or removing[0])), None)
@@ -43,8 +43,10 @@ def headline(decisions: dict[str, Decisions], near: list[NearMisses]) -> Headlin
 
 
 def _loosened(d: Decisions, rule: RuleCount) -> tuple[str | None, int]:
-    """The recipe's line that gives back about half of what a rule alone removes, and how many documents; or that switches it off."""
-    if d.rule(rule.name) is None:
+    """The recipe's line that gives back about half of what a rule alone removes, and how many documents; or that switches it off. None
+    where that moves or ends a share, of which one pass can't count what is kept."""
+    known = d.rule(rule.name)
+    if known is None or known.share or d.moves(rule.name):
         return None, 0
     changes = d.changes.get(rule.name)
     best = _nearest(changes, GIVES_BACK * rule.alone) if changes is not None else None

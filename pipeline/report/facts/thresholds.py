@@ -2,11 +2,13 @@
 
 A rule decides alone about the documents that fail no other rule. Of these every value is counted between the thresholds that are tried, so
 what each of them would keep is a sum.
+
+Not so where another rule keeps a share of the documents that pass this one (`shares_moved`): its threshold is found anew.
 """
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -115,6 +117,11 @@ def numeric_rules(rules: Sequence[Rule], schema: pa.Schema) -> list[Rule]:
     names, several = set(schema.names), Counter(rule.rule for rule in rules)
     numbers = [rule for rule in rules if is_number(rule.threshold) and rule.comparison in MINIMA + MAXIMA]
     return [rule for rule in numbers if rule.column in names and several[rule.rule] == 1]
+
+
+def shares_moved(rules: Sequence[Rule], moved: Collection[str]) -> list[Rule]:
+    """The rules that keep a share of what passes the others, and so get another threshold where those of `moved` do."""
+    return [rule for rule in rules if moved and rule.share and rule.share[1] == "passing" and rule.rule not in moved]
 
 
 def is_number(value: Any) -> bool:

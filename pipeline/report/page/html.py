@@ -114,6 +114,7 @@ class Page:
             "caption": caption(histogram, bool(rules)),
             "histogram": histogram,
             "changes": changes_of(rules, decisions),
+            "uncounted": uncounted(rules, decisions),
             "flat": int(np.count_nonzero(histogram.kept + histogram.dropped)) <= 1,
         }
 
@@ -194,6 +195,12 @@ def changes_of(rules: list[Rule], decisions: Decisions) -> list[Changes]:
     """What other thresholds of some rules keep, where a recipe can change them."""
     names = dict.fromkeys(rule.rule for rule in rules if decisions.stage == "filter")
     return [decisions.changes[name] for name in names if name in decisions.changes][:MAX_CHANGES]
+
+
+def uncounted(rules: list[Rule], decisions: Decisions) -> list[str]:
+    """The rules among some of which other thresholds move the one of another rule, so that nobody has counted what they keep."""
+    names = dict.fromkeys(rule.rule for rule in rules if decisions.stage == "filter" and rule.rule in decisions.numeric)
+    return [name for name in names if decisions.moves(name)][:MAX_CHANGES]
 
 
 def caption(histogram: Histogram, thresholds: bool) -> str:

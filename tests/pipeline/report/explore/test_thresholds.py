@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,14 @@ from corpusmill.filters.retune import retune
 from corpusmill.filters.rules import Rule, StepRule, decide, rules_metadata
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.report.answers.why_change import change
 from corpusmill.pipeline.report.explore.asked import Thresholds, read
 from corpusmill.pipeline.report.explore.recipe import written
+from corpusmill.pipeline.report.facts.summary import read_summary
+from corpusmill.pipeline.report.facts.thresholds import shares_moved
+from corpusmill.pipeline.report.page.html import render_body
+from corpusmill.pipeline.report.query.run import open_run
+from corpusmill.pipeline.report.read import Rule as Share
 from corpusmill.pipeline.run import execute, new_plan
 
 RECIPE = """
@@ -180,3 +187,35 @@ def test_a_step_that_scored_only_what_passed(tmp_path: Path, make_report: Callab
     assert answer["command"].startswith("corpusmill filter ") and "classifier has scored only documents that passed" in answer["note"]
     answer = client.get("/api/thresholds", params={"stage": "filter", "set.x": "0.9"}).json()
     assert answer["command"].startswith("corpusmill retune ") and answer["note"] is None
+
+
+def test_the_report_counts_no_threshold_that_moves_a_share(client: TestClient, made: Path) -> None:
+    summary = read_summary(str(made))
+    d = summary.decisions["filter"]
+    body, page = render_body(summary)
+    off = client.get("/api/thresholds", params={"stage": "filter", "set.gopher_below_alpha_threshold": "off"}).json()
+    assert off["found"] != {} and off["after"]["kept"] != d.kept + d.rules["gopher_below_alpha_threshold"].alone > d.kept  # no sum says it
+    assert d.sharing == ["quality"] == list(d.changes) and len(d.numeric) > 10
+    for row in d.changes["quality"].table():  # its own threshold moves no other, so they are counted
+        value = "off" if row.threshold is None else repr(row.threshold)
+        kept = client.get("/api/thresholds", params={"stage": "filter", "set.quality": value}).json()["after"]["kept"]
+        assert row.documents == kept
+    (change_query,) = [query for name, query in page.queries.items() if name.startswith("threshold")]
+    assert "quality" in change_query.title and body.count("data-changes=") == 1
+    assert "--set filter.thresholds.gopher_below_alpha_threshold=VALUE --dry-run" in body
+    found = page.headline()
+    assert found is not None and found.deciding is not None and found.line is None and "To keep more: <code>filter" not in body
+
+
+def test_why_counts_no_others_where_a_share_moves(made: Path) -> None:
+    with closing(open_run(str(made))) as run:
+        rows = [row for row in rows_of(made, "filter") if not row["kept"]]
+        other = change(run, "filter", next(row for row in rows if row["failed"] == ["gopher_below_alpha_threshold"]))
+        own = change(run, "filter", next(row for row in rows if "quality" in row["failed"]))
+    assert other is not None and other.command and other.others is None and "--dry-run" in other.sentences[0]
+    assert own is not None and own.others is not None and own.sentences == []
+
+
+def test_a_share_of_all_documents_stays_as_it_is() -> None:
+    rules = [Share("s", name, name, "<", 1, (0.5, of)) for name, of in (("a", "all"), ("b", "passing"), ("c", "passing"))]
+    assert [[rule.rule for rule in shares_moved(rules, moved)] for moved in (["x"], ["b"], ["b", "c"], [])] == [["b", "c"], ["c"], [], []]
