@@ -246,7 +246,11 @@ def test_what_a_run_says_may_be_damaged_or_hostile(tmp_path, corpusmill, content
 
 @pytest.mark.parametrize(
     ("failure", "sentence"),
-    [("KeyboardInterrupt: ", "It was interrupted."), ("MemoryError: ", "It failed: MemoryError"), ("ValueError: x: ", "It failed: ValueError: x")],
+    [
+        ("KeyboardInterrupt: ", "It was interrupted."),
+        ("MemoryError: ", "It failed: MemoryError"),
+        ("ValueError: x: ", "It failed: ValueError: x"),
+    ],
 )
 def test_errors_that_say_nothing(tmp_path, failure: str, sentence: str) -> None:
     run = write_run(tmp_path / "run", ("ingest",))
