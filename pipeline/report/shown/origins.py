@@ -3,7 +3,8 @@
 from corpusmill.pipeline.ingest.charset import canonical
 from corpusmill.pipeline.report import host
 from corpusmill.pipeline.report.facts.origins import FAR, FEWEST, LOSERS, SHOWN, TEXTS, Encodings, Origin
-from corpusmill.pipeline.report.shown.shown import Shown, column, literal, ratio, shown
+from corpusmill.pipeline.report.query.sql import column, literal
+from corpusmill.pipeline.report.shown.shown import Shown, ratio, shown
 
 #: What a row has of each stage.
 COUNTS = ("documents", "characters")
