@@ -14,17 +14,22 @@ from corpusmill.pipeline.report.safe import safe_line, safe_text
 _FORMULA = re.compile(r"[\s'\"]*[=+\-@|%＝＋－＠]|[\t\r\n]")
 
 
-def plain(value: Any) -> Any:
-    """`value` in what JSON can say: NaN is null, an infinity the text `inf` or `-inf`; names of objects are text."""
+def plain(value: Any, longest: int | None = None) -> Any:
+    """`value` in what JSON can say: NaN is null, an infinity the text `inf` or `-inf`; names of objects are text.
+
+    Texts (but names) of more than `longest` characters are cut.
+    """
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): plain(item, longest) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [plain(item, longest) for item in value]
+    if isinstance(value, str) and longest is not None and len(value) > longest:
+        return value[:longest] + "…"
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    return plain(value.item()) if hasattr(value, "item") else str(value)
+    return plain(value.item(), longest) if hasattr(value, "item") else str(value)
 
 
 def as_json(value: Any, indent: int | None = None) -> str:

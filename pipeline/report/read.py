@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import TRIAL, Manifest, TaskRow
 from corpusmill.pipeline.recipe import STAGES
+from corpusmill.pipeline.report.run_files import RunFiles
 from corpusmill.pipeline.schemas import REPORT
 from corpusmill.pipeline.shards import open_parquet
-from corpusmill.pipeline.storage import Storage
 
 #: The stages with one report row for each document, in their order.
 DATA_STAGES = ("ingest", "filter", "dedup")
@@ -64,26 +64,21 @@ class Place:
     row: int
 
 
-class RunReader:
+class RunReader(RunFiles):
     """A run's folder for reading. Raises InputError where the folder is no run.
 
     `tried`: sections of the recipe that a dry run had, of whose stages its tasks are read.
     """
 
     def __init__(self, folder: str, tried: dict[str, dict[str, Any]] | None = None):
-        self.storage = Storage(folder)
+        super().__init__(folder)
         self.tried = tried or {}
-        self.warnings: list[str] = []
         self.stages = {name: self._state(name) for name in STAGES}
         if not self.storage.exists("run.json") and all(s.status == "missing" for s in self.stages.values()):
             raise InputError(f"{folder}: not a run's folder (it has neither run.json nor a stage's manifest).")
         self.description: dict[str, Any] = self.json("run.json", dict) or {}
         if self.tried:
             self.description["recipe"] = {**self.description.get("recipe", {}), **self.tried}
-
-    def warn(self, sentence: str) -> None:
-        if sentence not in self.warnings:
-            self.warnings.append(sentence)
 
     def _state(self, name: str) -> StageState:
         try:
@@ -289,38 +284,3 @@ class RunReader:
             found.update(zip(here, self.rows(places, columns), strict=False))
             begin += size
         return found
-
-    # ---- JSON ---------------------------------------------------------------------------------------
-
-    def json(self, path: str, kind: type = object) -> Any:
-        """A JSON file of the run, or None (with a warning where it is there but not usable)."""
-        if not self.storage.exists(path):
-            return None
-        try:
-            value = json.loads(self.storage.read_bytes(path))
-        except (OSError, ValueError) as error:
-            self.warn(f"{path}: not readable JSON ({error}).")
-            return None
-        if not isinstance(value, kind):
-            self.warn(f"{path}: expected a JSON {kind.__name__}, so it is left out.")
-            return None
-        return value
-
-    def json_lines(self, path: str) -> list[dict[str, Any]]:
-        """The objects of a JSON Lines file; lines that are none are counted in one warning (the last may be half written)."""
-        if not self.storage.exists(path):
-            return []
-        rows, bad = [], 0
-        with self.storage.open_read(path) as file:
-            for line in file:
-                try:
-                    row = json.loads(line)
-                except ValueError:
-                    row = None
-                if isinstance(row, dict):
-                    rows.append(row)
-                elif line.strip():
-                    bad += 1
-        if bad:
-            self.warn(f"{path}: {bad} lines are not JSON objects and are left out.")
-        return rows

@@ -16,6 +16,8 @@ from corpusmill.pipeline.report.safe import safe_line
 
 #: Columns of a terminal between two of a table, and those that a text needs at least.
 GAP, LEAST = 3, 12
+#: Values shown of a document in a list of several (`why`, `--columns` and `--json` show others).
+VALUES = 6
 
 
 def table(title: str, *columns: str, wide: int = 0) -> Table:

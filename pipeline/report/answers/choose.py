@@ -9,6 +9,7 @@ import duckdb
 import pyarrow as pa
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.report import host
 from corpusmill.pipeline.report.query.run import Run, identifier, quoted
 from corpusmill.pipeline.report.safe import safe_line
 from corpusmill.pipeline.schemas import REPORT
@@ -17,8 +18,6 @@ from corpusmill.pipeline.schemas import REPORT
 REPORTED = ("filter", "dedup", "ingest", "tokens")
 #: Stages whose report has a row an example that was made of documents.
 LATER = ("sft", "align")
-#: The host of `url`, in small letters; the same as the report's table of hosts means.
-HOST = r"lower(regexp_extract(url, '^[A-Za-z][A-Za-z0-9+.\-]*://(?:[^/?#@]*@)?([^/?#:]+)', 1))"
 #: DuckDB's types that are numbers, or yes or no.
 _NUMERIC = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "FLOAT", "DOUBLE",
             "DECIMAL", "BOOLEAN")  # fmt: skip
@@ -181,7 +180,7 @@ def table_rows(run: Run, table: str, name: str, needed: Iterable[str] = ()) -> R
     return rows
 
 
-def file_rows(path: str) -> Rows:
+def file_rows(path: str, connection: duckdb.DuckDBPyConnection) -> Rows:
     """The rows of one Parquet file."""
 
     def guarded(action: Callable[[], Any]) -> Any:
@@ -190,7 +189,7 @@ def file_rows(path: str) -> Rows:
         except duckdb.Error as error:
             raise InputError(f"{path}: can't be read ({safe_line(str(error), 300)}).") from error
 
-    return Rows(duckdb.connect(":memory:"), lambda: f"read_parquet([{quoted(path)}])", guarded, path).describe()
+    return Rows(connection, lambda: f"read_parquet([{quoted(path)}])", guarded, path).describe()
 
 
 def _declared(run: Run, stage: str) -> set[str]:
@@ -231,7 +230,7 @@ def choose(rows: Rows, choice: Choice, run: Run | None = None) -> None:
     if choice.url is not None:
         rows.add("contains(lower(url), lower(?))", choice.url)
     if choice.host is not None:
-        rows.add(f"{HOST} = lower(?)", choice.host)
+        rows.add(f"coalesce({host.SQL}, '') = {host.lowered('?')}", choice.host)
     for column in ("language", "source"):
         if (wanted := getattr(choice, column)) is not None:
             rows.add(*_property(rows, column, wanted, run))
@@ -256,7 +255,7 @@ def _property(rows: Rows, column: str, wanted: str, run: Run | None) -> tuple[st
 
 def property_values(rows: Rows, column: str) -> list[str]:
     """All values of a text column of the table, or of `host`; empty where it lacks the column."""
-    value = HOST if column == "host" else identifier(column)
+    value = host.SQL if column == "host" else identifier(column)
     if ("url" if column == "host" else column) not in rows.columns:
         return []
     found = rows.without_conditions().select(f"{value} AS value, count(*) AS documents", " GROUP BY 1 ORDER BY documents DESC LIMIT 10000")

@@ -12,6 +12,7 @@ from typing import Any
 import duckdb
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.report import host
 from corpusmill.pipeline.report.query.connect import reach
 from corpusmill.pipeline.report.query.run import Run, open_run
 from corpusmill.pipeline.report.safe import safe_line
@@ -219,8 +220,6 @@ def read_rules(pair: Pair) -> list[RuleCount]:
 def read_properties(pair: Pair) -> dict[str, list[tuple[str, int, int]]]:
     """Of what each run keeps, documents by language, host and crawl file: (value, of the first run, of the second), the largest
     differences first. Only what the last stage's documents say in both runs; empty where a run has no documents there."""
-    from corpusmill.pipeline.report.answers.choose import HOST
-
     table = f"{pair.stages[-1]}_documents"
     if any(table not in run.tables for run in pair.runs.values()):
         return {}
@@ -229,13 +228,13 @@ def read_properties(pair: Pair) -> dict[str, list[tuple[str, int, int]]]:
         return pair.read(side, lambda: f"{select} FROM {pair.scan(side, table)}{end}")
 
     columns = [{str(row[0]) for row in read(side, "DESCRIBE SELECT *")} for side in SIDES]
-    properties = {"language": "language", "host": HOST, "source": "source"}
+    properties = {"language": "language", "host": host.SQL, "source": "source"}
     needed = {"host": "url"}
     found = {}
     for name, value in properties.items():
         if all(needed.get(name, name) in there for there in columns):
-            counts = [dict(read(side, f"SELECT {value}, count(*)", " GROUP BY 1")) for side in SIDES]
+            counts = [dict(read(side, f"SELECT nullif({value}, ''), count(*)", " GROUP BY 1")) for side in SIDES]
             names = {*counts[0], *counts[1]}
-            rows = [(str(n) if n else "(none)", counts[0].get(n, 0), counts[1].get(n, 0)) for n in names]
+            rows = [(host.NONE if n is None else str(n), counts[0].get(n, 0), counts[1].get(n, 0)) for n in names]
             found[name] = sorted(rows, key=lambda row: (-abs(row[2] - row[1]), -row[1] - row[2], row[0]))
     return found

@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import duckdb
 from rich.console import Console
 
 from corpusmill.pipeline.errors import InputError
@@ -64,15 +65,15 @@ def inspect(target: str, stage: str | None, wanted: Wanted, console: Console) ->
 
 
 def _inspect_run(target: str, stage: str | None, wanted: Wanted, console: Console) -> None:
-    run = open_run(target)
-    name, rows = report_rows(run, stage, wanted.choice.rules)
-    check_rules(run, name, wanted.choice.rules)
-    choose(rows, wanted.choice, run)
-    notes = [f"{rule}: {phrase}" for rule, phrase in asked_meanings(run, name, wanted.choice).items()]
-    notes += _damage(run, target, name)
-    _show(rows, wanted, Shown(f"{name}: report", run.rules(name), target, notes=notes), console)
-    if wanted.form != "table":
-        warn(_damage(run, target, name))  # what was found while it was read, too
+    with open_run(target) as run:
+        name, rows = report_rows(run, stage, wanted.choice.rules)
+        check_rules(run, name, wanted.choice.rules)
+        choose(rows, wanted.choice, run)
+        notes = [f"{rule}: {phrase}" for rule, phrase in asked_meanings(run, name, wanted.choice).items()]
+        notes += _damage(run, target, name)
+        _show(rows, wanted, Shown(f"{name}: report", run.rules(name), target, notes=notes), console)
+        if wanted.form != "table":
+            warn(_damage(run, target, name))  # what was found while it was read, too
 
 
 def _damage(run: Run, target: str, stage: str) -> list[str]:
@@ -85,7 +86,11 @@ def _damage(run: Run, target: str, stage: str) -> list[str]:
 def _inspect_parquet(path: Path, wanted: Wanted, console: Console) -> None:
     with open_parquet(Storage(str(path.parent)), path.name):
         pass  # one sentence where it is no Parquet file
-    rows = file_rows(str(path))
+    with duckdb.connect(":memory:") as connection:
+        _inspect_file(path, file_rows(str(path), connection), wanted, console)
+
+
+def _inspect_file(path: Path, rows: Rows, wanted: Wanted, console: Console) -> None:
     needed = {"kept": wanted.choice.kept is not None, "failed": bool(wanted.choice.rules or wanted.choice.alone),
               "url": bool(wanted.choice.url or wanted.choice.host)}  # fmt: skip
     for column, is_needed in needed.items():

@@ -11,11 +11,9 @@ from rich.text import Text
 from corpusmill.pipeline.report.facts.histogram import number
 from corpusmill.pipeline.report.read import Rule
 from corpusmill.pipeline.report.safe import safe_line
-from corpusmill.pipeline.report.tables import limit, show, table
+from corpusmill.pipeline.report.tables import VALUES, limit, show, table
 from corpusmill.pipeline.schemas import REPORT
 
-#: Values shown of a document (`why`, `--columns` and `--json` show others).
-VALUES = 6
 #: Columns that say where a record lies or why in words: no values.
 NO_VALUES = {"source", "offset", "length", "reason"}
 #: Columns of a terminal from which document and decision stand side by side.

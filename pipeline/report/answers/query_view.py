@@ -23,11 +23,11 @@ def show_query(folder: str, query: str, limit: int | None, form: str, console: C
 
     `limit` 0 means all; without one a table has `ROWS` rows, the other forms all. Raises InputError for what can't be answered.
     """
-    run = Run(folder, only_run=True)
-    try:
-        _answer(run, query, limit, form, console)
-    finally:
-        warn(run.warnings)  # also where a query fails because of them
+    with Run(folder, only_run=True) as run:
+        try:
+            _answer(run, query, limit, form, console)
+        finally:
+            warn(run.warnings)  # also where a query fails because of them
 
 
 def _answer(run: Run, query: str, limit: int | None, form: str, console: Console) -> None:
@@ -50,7 +50,11 @@ def _answer(run: Run, query: str, limit: int | None, form: str, console: Console
 
 def show_tables(folder: str, form: str, console: Console) -> None:
     """The tables of a run with the number of their rows, and their columns with types; JSON files are named alone."""
-    run = Run(folder, only_run=True)
+    with Run(folder, only_run=True) as run:
+        _show_tables(run, form, console)
+
+
+def _show_tables(run: Run, form: str, console: Console) -> None:
     files = [name for name in run.names if name.startswith("json_")]
     tables = [(name, run.table(name)) for name in run.names if name not in files]
     described = [(name, len(table), dict(zip(table.columns, map(str, table.types), strict=True))) for name, table in tables]

@@ -48,7 +48,8 @@ class Samples:
 
 def sample(folder: str, stage: str | None, choice: Choice, draw: Draw, as_json: bool, console: Console) -> None:
     """Shows documents of a stage with their texts as they came in. Raises InputError for what is not there."""
-    found = draw_samples(open_run(folder), stage, choice, draw)
+    with open_run(folder) as run:
+        found = draw_samples(run, stage, choice, draw)
     if as_json:
         print_json_lines(found.rows)
         warn(found.notes)

@@ -14,13 +14,11 @@ from corpusmill.pipeline.report.decide_again import RETUNE
 from corpusmill.pipeline.report.facts.histogram import number
 from corpusmill.pipeline.report.read import Rule
 from corpusmill.pipeline.report.safe import safe_line, safe_text
-from corpusmill.pipeline.report.tables import limit
+from corpusmill.pipeline.report.tables import VALUES, limit
 
 if TYPE_CHECKING:
     from corpusmill.pipeline.report.answers.sample import Samples
 
-#: Values shown of a document.
-VALUES = 6
 STEP = 4
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.report.answers.choose import HOST, report_rows, shown, there
+from corpusmill.pipeline.report import host
+from corpusmill.pipeline.report.answers.choose import report_rows, shown, there
 from corpusmill.pipeline.report.facts.histogram import measured_columns
 from corpusmill.pipeline.report.query.run import Run
 from corpusmill.pipeline.report.query.sql import identifier, quoted
@@ -91,11 +92,12 @@ def _settled(run: Run, read: Callable[[], Answer]) -> Answer:
 
 def _all_spreads(run: Run, stage: str, names: Sequence[str]) -> dict[str, tuple[Spread, Spread]]:
     run.connection.execute("SET threads = 1")  # sums of floats have the same digits each time only in one order
-    total = int(run.sql(f"SELECT count(*) FROM {stage}_report").fetchall()[0][0])
-    each = max(1, VALUES // max(total, 1))
-    found = {name: pair for first in range(0, len(names), each) for name, pair in _spreads(run, stage, names[first : first + each])}
-    run.connection.execute("RESET threads")
-    return found
+    try:
+        total = int(run.sql(f"SELECT count(*) FROM {stage}_report").fetchall()[0][0])
+        each = max(1, VALUES // max(total, 1))
+        return {name: pair for first in range(0, len(names), each) for name, pair in _spreads(run, stage, names[first : first + each])}
+    finally:
+        run.connection.execute("RESET threads")
 
 
 def _spreads(run: Run, stage: str, names: Sequence[str]) -> Iterator[tuple[str, tuple[Spread, Spread]]]:
@@ -172,7 +174,7 @@ def _valued(run: Run, stage: str, by: str) -> str:
     """
     columns = "r.id, r.kept, r.chars_in, r.chars_out"
     if by == "host":
-        return f"SELECT {columns}, nullif({HOST}, '') AS value FROM {stage}_report r"
+        return f"SELECT {columns}, {host.SQL} AS value FROM {stage}_report r"
     holders = [name for name in _tables(run, stage) if by in run.table(name).columns]
     if not holders:
         raise InputError(f"{run.reader.storage.root}: no stage of this run has the column {quoted(by)} of its documents.")

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from corpusmill.pipeline.report.answers.stats import QUANTILES, Column, Group, Spread, read_columns, read_groups
 from corpusmill.pipeline.report.facts.histogram import number
+from corpusmill.pipeline.report.host import NONE
 from corpusmill.pipeline.report.machine import as_json, print_csv, warn
 from corpusmill.pipeline.report.query.run import Run
 from corpusmill.pipeline.report.safe import safe_line
@@ -18,19 +19,19 @@ from corpusmill.pipeline.report.tables import cell, limit, millions, share, show
 SHOWN = 30
 #: Characters of a number.
 WIDEST = 13
-OTHERS, NONE = "(all others)", "(none)"
+OTHERS = "(all others)"
 
 
 def show_stats(folder: str, stage: str | None, columns: Sequence[str], by: str | None, form: str, console: Console) -> None:
     """Statistics of a stage's measured columns, or sums by a property. `form` is `table`, `json` or `csv`."""
-    run = Run(folder)
-    if by is None:
-        stage, measured = read_columns(run, stage, columns)
-        _show_columns(stage, measured, form, console)
-    else:
-        stage, groups = read_groups(run, stage, by)
-        _show_groups(stage, by, groups, form, console)
-    notes = [*run.warnings, *([f"{stage} is not finished."] if run.reader.stages[stage].status == "unfinished" else [])]
+    with Run(folder) as run:
+        if by is None:
+            stage, measured = read_columns(run, stage, columns)
+            _show_columns(stage, measured, form, console)
+        else:
+            stage, groups = read_groups(run, stage, by)
+            _show_groups(stage, by, groups, form, console)
+        notes = [*run.warnings, *([f"{stage} is not finished."] if run.reader.stages[stage].status == "unfinished" else [])]
     if form != "table":
         warn(notes)
     else:

@@ -86,7 +86,11 @@ def why(folder: str, document: str, console: Console, in_texts: bool = False, fo
     `in_texts`: look for a passage only. `form` is `text` or `json`. Raises InputError where the run knows no such document, or where the
     beginning of an id fits several.
     """
-    run = open_run(folder)
+    with open_run(folder) as run:
+        _why(run, folder, document, console, in_texts, form)
+
+
+def _why(run: Run, folder: str, document: str, console: Console, in_texts: bool, form: str) -> None:
     reader = run.reader
     stages = [name for name in REPORTED if reader.stages[name].outputs("report/")]
     if not stages:

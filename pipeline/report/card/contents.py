@@ -10,12 +10,11 @@ import pyarrow.compute as pc
 
 from corpusmill.pipeline.engine import load_object
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.report.host import NONE, hosts
 from corpusmill.pipeline.report.read import DATA_STAGES, RunReader
 from corpusmill.pipeline.shards import OutputFile
 
-_HOST = r"^[A-Za-z][A-Za-z0-9+.\-]*://(?:[^/?#@]*@)?(?P<host>[^/?#:]+)"
 _DAY = r"^(?P<day>\d{4}-\d{2}-\d{2})"
-NONE = "(none)"
 #: Languages with a smaller share of the documents are not named in the header: a few documents are where a classifier errs.
 LEAST_SHARE = 0.001
 #: Labels of lid.176 that are another language's code in ISO 639-3, and two codes that ISO has given up.
@@ -75,19 +74,15 @@ def _last_stage(reader: RunReader) -> str | None:
 def _add(contents: Contents, table: pa.Table) -> None:
     contents.documents += table.num_rows
     contents.sources.update(_counted(table["source"]))
-    contents.hosts.update(_counted(_part(table["url"], _HOST, "host")))
+    contents.hosts.update(_counted(hosts(table["url"])))
     if contents.languages is not None and "language" in table.column_names:
         contents.languages.update(_counted(table["language"]))
-    days = _part(table["timestamp"], _DAY, "day")
+    days = pc.struct_field(pc.extract_regex(table["timestamp"].cast(pa.string()), _DAY), "day")
     contents.undated += days.null_count
     ends = pc.min_max(days).as_py()
     if ends["min"] is not None:
         contents.first = min(contents.first or ends["min"], ends["min"])
         contents.last = max(contents.last or ends["max"], ends["max"])
-
-
-def _part(column: pa.ChunkedArray, expression: str, name: str) -> Any:
-    return pc.struct_field(pc.extract_regex(column.cast(pa.string()), expression), name)
 
 
 def _counted(column: Any) -> dict[str, int]:

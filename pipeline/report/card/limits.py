@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from corpusmill.pipeline.report.card.contents import NONE, Contents
+from corpusmill.pipeline.report.card.contents import Contents
 from corpusmill.pipeline.report.card.pii import Row
 from corpusmill.pipeline.report.facts.histogram import number
 from corpusmill.pipeline.report.facts.summary import Summary
+from corpusmill.pipeline.report.host import NONE
 from corpusmill.pipeline.report.read import RunReader
 
 #: A host with more than this share of the documents is named.

@@ -1,10 +1,10 @@
 """The answers of the explorer's routes, as what JSON can hold."""
 
-import math
 import time
 from itertools import islice
 from typing import Any
 
+from corpusmill.pipeline.report import machine
 from corpusmill.pipeline.report.explore import asked, count, thresholds
 from corpusmill.pipeline.report.explore.coding import Bools
 from corpusmill.pipeline.report.explore.explorer import Explorer
@@ -174,15 +174,5 @@ def changed(explorer: Explorer, query: asked.Changed) -> Answer:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it: numbers that are not finite as text, long texts cut."""
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
-    if isinstance(value, str) and len(value) > SHORT:
-        return value[:SHORT] + "…"
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, dict):
-        return {str(name): plain(item) for name, item in value.items()}
-    return value if value is None or isinstance(value, str | bool | int | float) else str(value)
+    """A value as JSON has it, long texts cut."""
+    return machine.plain(value, SHORT)

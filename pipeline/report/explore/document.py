@@ -50,7 +50,7 @@ def document(explorer: Explorer, query: OneDocument) -> Answer:
 
 
 def _now(explorer: Explorer, query: OneDocument, stage: str, number: int, id_: str) -> bool | None:
-    """Whether the filter stage would keep the document under the thresholds that are asked for; None where none are, or it never came there."""
+    """Whether the filter stage would keep it under the thresholds that are asked for; None without any, or where it never came."""
     if not query.set_ or "filter" not in explorer.loaded:
         return None
     table = explorer.loaded["filter"].table

@@ -15,6 +15,7 @@ from corpusmill.pipeline.report.explore.coding import Coded, CodedVerdicts, Code
 from corpusmill.pipeline.report.explore.table import FLAG, NUMBER, ORIGINS, TEXT, Column, StageTable
 from corpusmill.pipeline.report.facts.histogram import plan
 from corpusmill.pipeline.report.facts.scan import Batch, scan
+from corpusmill.pipeline.report.host import hosts
 from corpusmill.pipeline.report.meanings import read_meanings
 from corpusmill.pipeline.report.read import RunReader
 from corpusmill.pipeline.schemas import REPORT
@@ -23,8 +24,6 @@ from corpusmill.pipeline.schemas import REPORT
 SAMPLE = 200_000
 #: The columns of a report that are not values: they have a place of their own in all answers.
 OWN = ("id", "url", "kept", "failed")
-#: The host in a URL, without its port and the user's name.
-HOST = r"^[A-Za-z][A-Za-z0-9+.\-]*://(?:[^/?#@]*@)?(?P<host>[^/?#:]+)"
 
 
 def load_stage(reader: RunReader, connection: duckdb.DuckDBPyConnection, stage: str, advance: Callable[[int], None]) -> StageTable:
@@ -98,8 +97,7 @@ class _Loading:
         self.table.origins = {origin: _joined(codes, np.int32) for origin, codes in self.origins.items()}
 
     def _part(self, rows: pa.Table) -> _Part:
-        hosts = pc.utf8_lower(pc.struct_field(pc.extract_regex(rows["url"].cast(pa.string()), HOST), "host"))
-        origins = {"host": Coded(hosts)}
+        origins = {"host": Coded(hosts(rows["url"]))}
         for origin in self.origins:
             if origin != "host":
                 origins[origin] = Coded(rows[origin] if origin in rows.column_names else pa.nulls(rows.num_rows, pa.string()))

@@ -8,6 +8,7 @@ import numpy as np
 from corpusmill.pipeline.report.explore.asked import Filter, Unfit, shown
 from corpusmill.pipeline.report.explore.coding import Bools
 from corpusmill.pipeline.report.explore.table import NUMBER, ORIGINS, Column, StageTable
+from corpusmill.pipeline.report.host import lower
 
 
 @dataclass
@@ -28,7 +29,7 @@ def select(table: StageTable, asked: Filter) -> Bools:
     mask = table.verdicts.where(asked.decision, numbers, asked.alone)[table.verdict] if table.rows else np.zeros(0, bool)
     for origin in ORIGINS:
         if (value := getattr(asked, origin)) is not None:
-            number = table.names[origin].numbers.get(value or None, -1)
+            number = table.names[origin].numbers.get((lower(value) if origin == "host" else value) or None, -1)
             mask &= table.origins[origin] == number
     conditions = _conditions(table, asked)
     if conditions.terms and mask.any():

@@ -5,7 +5,6 @@ that is NaN or null never fails). A rule that keeps a share of what passes the o
 filters/kept_share.py finds it.
 """
 
-import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from corpusmill.pipeline.report.comparisons import COMPARISONS
 from corpusmill.pipeline.report.explore.asked import Unfit, shown
 from corpusmill.pipeline.report.explore.coding import Bools
 from corpusmill.pipeline.report.explore.table import NUMBER, StageTable
@@ -23,7 +23,6 @@ from corpusmill.pipeline.report.read import Rule
 OFF = "off"
 #: Stages whose thresholds can be changed without measuring again.
 RETUNED = ("filter",)
-COMPARISONS: dict[str, Any] = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq}
 
 Moves = Mapping[str, float | str]
 

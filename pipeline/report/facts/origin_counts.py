@@ -1,7 +1,6 @@
 """Counting documents and characters by a property, a batch at a time; Arrow tables hold the sums."""
 
 import copy
-import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -10,15 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.pipeline.report.facts.scan import Batch, in_threads, shards
+from corpusmill.pipeline.report.host import NONE, hosts
 from corpusmill.pipeline.report.read import RunReader
 
 #: Sums are joined when so many rows wait for it.
 WAITING = 200_000
 #: What is counted of each name: documents and characters that came in, and those that go on.
 COUNTS = ("documents_in", "characters_in", "documents", "characters")
-NONE = "(none)"
-HOST = r"^[A-Za-z][A-Za-z0-9+.\-]*://(?:[^/?#@]*@)?([^/?#:]+)"
-_HOST = re.compile(HOST)
 
 
 class Tally:
@@ -70,21 +67,6 @@ class Tallies:
     def add(self, measured: list[pa.Table]) -> None:
         for tally, part in zip(self.by_column.values(), measured, strict=True):
             tally.add(part)
-
-
-def hosts(urls: pa.ChunkedArray | pa.Array) -> pa.Array:
-    """The host of each URL; null where it has none. Hosts are found once for each different beginning of a URL (scheme and authority)."""
-    urls = urls.cast(pa.string())
-    urls = urls.combine_chunks() if isinstance(urls, pa.ChunkedArray) else urls
-    pieces = pc.split_pattern(urls, "/", max_splits=3)
-    sizes = np.asarray(pieces.value_lengths().fill_null(0).to_numpy(zero_copy_only=False), np.int64)
-    starts = np.cumsum(sizes) - sizes
-    flat = pieces.flatten()
-    first = pa.array(np.where(sizes > 2, starts, 0), mask=sizes < 3)  # scheme, "", authority
-    parts = [flat.take(pc.add(first, place)) for place in range(3)]
-    beginnings = pc.binary_join_element_wise(*parts, "/").dictionary_encode()
-    found = [match[1] if (match := _HOST.match(text)) else None for text in beginnings.dictionary.to_pylist()]
-    return pa.array(found, pa.string()).take(beginnings.indices)
 
 
 def count_shards(reader: RunReader, stage: str, columns: Iterable[str]) -> dict[str, Tally]:

@@ -1,6 +1,7 @@
 """A manifest that is read on as its rows come: what of them tells how far a stage is, without reading any row twice."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -11,6 +12,8 @@ from corpusmill.pipeline.storage import Storage
 
 #: Warnings of a task whose words are kept.
 SAID = 20
+#: The name of an object that holds a row.
+_ROW = re.compile(r"[0-9]+\.json")
 BROKEN = (ValueError, KeyError, TypeError, AttributeError)
 
 
@@ -77,12 +80,13 @@ class ManifestTail:
                 yield place, line, None
 
     def _objects(self) -> Iterator[tuple[int, bytes, float | None]]:
-        times = self.storage.times("manifest")
+        times = {name: written for name, written in self.storage.times("manifest").items() if _ROW.fullmatch(name)}
         if len(times) < self._read:
             self._forget()
         for name in sorted(times)[self._read :]:
-            self._read += 1
-            yield int(PurePosixPath(name).stem), self.storage.read_bytes(f"manifest/{name}"), times[name]
+            content = self.storage.read_bytes(f"manifest/{name}")
+            self._read += 1  # not before: what can't be read now is read the next time
+            yield int(PurePosixPath(name).stem), content, times[name]
 
     def _take(self, row: dict[str, Any], place: int, written: float | None) -> None:
         kind = row["kind"]

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import duckdb
 
@@ -28,7 +28,8 @@ class Run:
 
     `tables` has those that lie in Parquet files. With `verify` all these files are read and compared with the manifest's sha256 first, so
     that values can be trusted to the bit. With `only_run` a query can read nothing else than the run.
-    Otherwise nothing but manifests is read before a relation is asked for its rows. Raises InputError where `folder` is no run.
+    Otherwise only manifests and footers of shards (all of a table's where their columns differ) are read before a relation is asked for its
+    rows; where a footer is damaged, the table's shards are compared with the manifest, too. Raises InputError where `folder` is no run.
     """
 
     def __init__(self, folder: str, verify: bool = False, only_run: bool = False):
@@ -102,6 +103,12 @@ class Run:
 
     def close(self) -> None:
         self.connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _one_select(self, query: str) -> None:
         """Refuses anything else; makes the tables of records that it names."""

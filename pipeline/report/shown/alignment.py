@@ -1,7 +1,8 @@
 """What the page shows of alignment's pairs and of answers before and after it, with the queries over the stage's files and report."""
 
 from corpusmill.pipeline.report.facts.alignment import MOST, Alignment, Answer, Compared, Source
-from corpusmill.pipeline.report.shown.shown import Shown, field, literal, shown
+from corpusmill.pipeline.report.query.sql import field, literal
+from corpusmill.pipeline.report.shown.shown import Shown, shown
 
 SHARES = ("value", "low", "high")
 

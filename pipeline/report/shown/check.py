@@ -50,8 +50,8 @@ def check_report(folder: str) -> Iterator[Checked]:
 
     summary = read_summary(folder)
     _, page = render_body(summary)
-    run = open_run(folder)
-    return check(run, list(page.queries.values()), damage(run, summary.reader.warnings))
+    with open_run(folder) as run:
+        yield from check(run, list(page.queries.values()), damage(run, summary.reader.warnings))
 
 
 def damage(run: "Run", warnings: Sequence[str]) -> dict[str, str]:

@@ -8,7 +8,8 @@ from typing import Any
 
 from corpusmill.pipeline.report.facts.classifiers import Classifier, Label
 from corpusmill.pipeline.report.query.files import view_name
-from corpusmill.pipeline.report.shown.shown import Shown, aliases, column, field, literal, ratio, shown, slug
+from corpusmill.pipeline.report.query.sql import aliases, column, field, literal
+from corpusmill.pipeline.report.shown.shown import Shown, ratio, shown, slug
 
 #: The measures of a part of the examples, and those of a threshold, where `evaluate` keeps them.
 MEASURES = ("roc_auc", "average_precision", "at_threshold.precision", "at_threshold.recall", "at_threshold.f1", "calibration_error")

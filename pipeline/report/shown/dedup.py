@@ -6,8 +6,9 @@ from corpusmill.pipeline.report.facts.duplicates import Shown as ShownCluster
 from corpusmill.pipeline.report.facts.earlier import Earlier
 from corpusmill.pipeline.report.facts.full_clusters import FullClusters
 from corpusmill.pipeline.report.facts.sources import Sources
+from corpusmill.pipeline.report.query.sql import column, literal
 from corpusmill.pipeline.report.read import RunReader
-from corpusmill.pipeline.report.shown.shown import Shown, column, literal, shown
+from corpusmill.pipeline.report.shown.shown import Shown, shown
 
 
 def totals(found: Clusters) -> Shown:

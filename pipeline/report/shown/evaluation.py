@@ -5,7 +5,8 @@ from typing import Any
 
 from corpusmill.pipeline.report.facts.benchmarks import EXAMPLES, Benchmark, Benchmarks
 from corpusmill.pipeline.report.facts.training import Scores, as_number
-from corpusmill.pipeline.report.shown.shown import Shown, aliases, column, literal, shown, slug
+from corpusmill.pipeline.report.query.sql import aliases, column, literal
+from corpusmill.pipeline.report.shown.shown import Shown, shown, slug
 
 Sample = tuple[str, list[tuple[str, Any]]]
 

@@ -1,9 +1,10 @@
 """What the page shows of languages, crawl files and hosts, with the queries over reports and documents."""
 
 from corpusmill.pipeline.ingest.charset import canonical
-from corpusmill.pipeline.report.facts.origin_counts import HOST, NONE
+from corpusmill.pipeline.report import host
 from corpusmill.pipeline.report.facts.origins import FAR, FEWEST, LOSERS, SHOWN, TEXTS, Encodings, Origin
-from corpusmill.pipeline.report.shown.shown import Shown, column, literal, ratio, shown
+from corpusmill.pipeline.report.query.sql import column, literal
+from corpusmill.pipeline.report.shown.shown import Shown, ratio, shown
 
 #: What a row has of each stage.
 COUNTS = ("documents", "characters")
@@ -72,8 +73,8 @@ FROM {found.first}_report GROUP BY name"""
 
 
 def _name(name: str) -> str:
-    value = f"nullif(regexp_extract(url, '{HOST}', 1), '')" if name == "url" else column(name)
-    return f"coalesce({value}, '{NONE}')"
+    value = host.SQL if name == "url" else column(name)
+    return f"coalesce({value}, '{host.NONE}')"
 
 
 def encodings(found: Encodings, origin: Origin) -> Shown:

@@ -6,7 +6,8 @@ from corpusmill.pipeline.report.facts.decisions import Decisions, RuleCount
 from corpusmill.pipeline.report.facts.funnel import NO_PAGE, FunnelRow, Step, characters_a_token
 from corpusmill.pipeline.report.facts.overlap import COMBINATIONS, LONGEST, Combination
 from corpusmill.pipeline.report.facts.thresholds import Changes
-from corpusmill.pipeline.report.shown.shown import Shown, column, literal, ratio, shown
+from corpusmill.pipeline.report.query.sql import column, literal
+from corpusmill.pipeline.report.shown.shown import Shown, ratio, shown
 
 #: Counts of a rule: columns of a query, and attributes of `RuleCount`.
 RULE_COUNTS = ("fired", "alone", "first", "chars_fired", "chars_alone", "chars_first")

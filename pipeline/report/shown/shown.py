@@ -7,16 +7,14 @@ runs each of them and compares.
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from textwrap import dedent
 from typing import Any
 
 import numpy as np
 
-Value = str | int | float | bool | None
+from corpusmill.pipeline.report.query.sql import Value
 
 _NAME = re.compile(r"[a-z][a-z0-9-]*")
-_PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
 
 
 @dataclass(frozen=True)
@@ -58,42 +56,3 @@ def ratio(part: float, whole: float) -> float | None:
 def slug(text: str) -> str:
     """What of a name can stand in the name of a query; two texts may give the same, so add a number where that matters."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-
-
-def column(name: str) -> str:
-    """A column's or table's name in SQL, in quotes only where they are needed."""
-    if _PLAIN.fullmatch(name) and name not in _reserved():
-        return name
-    return '"' + name.replace('"', '""') + '"'
-
-
-def aliases(names: Iterable[str]) -> list[str]:
-    """Names for columns that stand for what has any name at all: the name itself where it is a plain one."""
-    return [name if _PLAIN.fullmatch(name) and name not in _reserved() else f"column_{place}" for place, name in enumerate(names, 1)]
-
-
-def literal(value: Value) -> str:
-    """A value in SQL. Characters that a page must not show as they are become `chr(N)`, so that what is printed is what runs."""
-    if value is None:
-        return "NULL"
-    if isinstance(value, bool | int):
-        return str(value).lower()
-    if isinstance(value, float):
-        return repr(value) if np.isfinite(value) else f"'{value}'::DOUBLE"
-    parts = re.split(r"([^\x20-\x7e\u00a1-\u00ac\u00ae-\u05ff])", value)
-    pieces = [f"chr({ord(part)})" if place % 2 else "'" + part.replace("'", "''") + "'" for place, part in enumerate(parts) if part]
-    return " || ".join(pieces) or "''"
-
-
-def field(name: str) -> str:
-    """A field of a JSON object, to stand behind `->` or `->>`: one that is empty or begins with `$` or `/` would be a path there."""
-    return literal("/" + name.replace("~", "~0").replace("/", "~1") if name[:1] in ("$", "/", "") else name)
-
-
-@cache
-def _reserved() -> frozenset[str]:
-    """The words that DuckDB allows as no name without quotes."""
-    import duckdb
-
-    rows = duckdb.connect(":memory:").execute("SELECT keyword_name FROM duckdb_keywords() WHERE keyword_category <> 'unreserved'")
-    return frozenset(word for (word,) in rows.fetchall())

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from corpusmill.pipeline.report.facts.training import FIGURES, POINTS, SPEED, SPEED_POINTS, Curve, Group, Training, as_number
-from corpusmill.pipeline.report.shown.shown import Shown, aliases, field, shown, slug
+from corpusmill.pipeline.report.query.sql import aliases, field
+from corpusmill.pipeline.report.shown.shown import Shown, shown, slug
 
 #: What is logged of the interval of a score, by the score.
 BANDS = {"validation_bits_per_byte": ("validation_low", "validation_high")}

@@ -10,8 +10,9 @@ from corpusmill.pipeline.report.facts.near import SAMPLES
 from corpusmill.pipeline.report.facts.near_view import NearMisses
 from corpusmill.pipeline.report.facts.pii import PersonalData
 from corpusmill.pipeline.report.facts.thresholds import is_number
+from corpusmill.pipeline.report.query.sql import column, literal
 from corpusmill.pipeline.report.read import Rule
-from corpusmill.pipeline.report.shown.shown import Shown, column, literal, ratio, shown
+from corpusmill.pipeline.report.shown.shown import Shown, ratio, shown
 
 
 def histogram(d: Decisions, found: Histogram) -> Shown:

@@ -2,8 +2,7 @@
 and verdicts that follow from the values."""
 
 import json
-import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,15 +11,11 @@ import pyarrow.compute as pc
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import TaskRow
+from corpusmill.pipeline.report.comparisons import COMPARISONS
 from corpusmill.pipeline.report.facts.histogram import as_floats
 from corpusmill.pipeline.report.read import RULES_KEY
 from corpusmill.pipeline.shards import open_parquet
 from corpusmill.pipeline.storage import Storage
-
-#: What a rule means: a document fails where `value comparison threshold` is true and the value is none of null and NaN (filters/rules.py).
-COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
-    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq,
-}  # fmt: skip
 
 
 def row_faults(run: Storage, stage: str, tasks: list[TaskRow], broken: set[str]) -> Iterator[str]:

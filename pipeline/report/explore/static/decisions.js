@@ -59,7 +59,7 @@ function failure({ stage, name, known, original, entry, rule }) {
         : stage.reason
           ? [": ", line(stage.reason), " "]
           : ". ",
-    known?.meaning && [line(known.meaning, "", { class: "soft" }), ". "],
+    known?.meaning && el("span", { class: "soft" }, "(", line(known.meaning), ") "),
     known?.slider && button("Move the threshold", move, { class: "plain", data: { key: `move ${stage.name} ${name}` } }),
   );
 }

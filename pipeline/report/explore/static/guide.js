@@ -38,7 +38,7 @@ const most = (stage, rule) =>
     el("b", {}, label(rule.rule)),
     ` removed most of ${stage.name}: ${many(rule.fired, "document")} (${share(rule.fired, stage.rows)}), `,
     `${count(rule.alone)} of them alone. `,
-    rule.column && ["It drops when ", line(condition(rule)), ". "],
+    rule.column && ["It drops when ", line(condition(rule)), rule.meaning ? [": ", line(rule.meaning), ". "] : ". "],
     button("Show them", () => go({ ...NO_FILTERS, decision: "dropped", rule: [rule.rule] }), { class: "plain" }),
     elsewhere(stage, rule),
   );
@@ -84,12 +84,12 @@ function suspect(stage, rules) {
         "li",
         {},
         button(["Move the threshold of ", label(rule.rule)], () => go({ view: "thresholds", range: rule.rule }), { class: "strong" }),
-        " and see what comes back; then take the line for the recipe.",
+        " or switch it off by its check box, and see what comes back; then take the line for the recipe.",
       ),
   ];
 }
 
-/** Three documents that only this rule dropped, with the value that decided; records without an address, in which little is to be read, last. */
+/** Three documents that only this rule dropped, with the value that decided; those without an address, with little to read, last. */
 async function nearest(stage, rule, part) {
   const { order, descending, ...rest } = { ...NO_FILTERS, ...nearMisses(stage, rule) };
   const asked = filters({ ...current(), ...rest });

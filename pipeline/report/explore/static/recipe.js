@@ -16,8 +16,10 @@ export function openRecipe({ recipe, command, note, stale, next }) {
     el(
       "p",
       {},
-      "This changes the run itself: its thresholds, the filter stage’s report, and the documents that go on. With --dry-run it only says what would change. ",
-      stale.length > 0 && `What comes later (${stale.join(", ")}) has then worked on the documents of before, and is redone by its own commands, first:`,
+      "This changes the run itself: its thresholds, the filter stage’s report, and the documents that go on. ",
+      !note && "With --dry-run it only says what would change. ",
+      stale.length > 0 &&
+        `What comes later (${stale.join(", ")}) has then worked on the documents of before; its own commands redo it, first:`,
     ),
     stale.length > 0 && copyable(next, "the command that goes on"),
     el(

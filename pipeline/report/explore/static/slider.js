@@ -28,6 +28,7 @@ export class Slider {
     this.active = el("input", {
       type: "checkbox",
       "aria-label": `Rule ${name} is on`,
+      title: "Switches the rule off and on",
       on: { change: (event) => this.take(event.target.checked ? null : "off", true) },
     });
     this.counts = el("p", { class: "counts" });

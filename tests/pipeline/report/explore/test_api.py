@@ -119,6 +119,7 @@ def test_the_run(client: TestClient, rows: list[Row], run_folder: Path) -> None:
     assert by_name["language"]["kind"] == "text" and not by_name["symbol_ratio"]["whole"]
     rules = {rule["rule"]: rule for rule in stage["rules"]}
     assert [rule["rule"] for rule in stage["rules"]] == ["short", "symbols", "language", "never"]
+    assert [rule["meaning"] for rule in stage["rules"]] == ["fewer than 20 words", "more than 10% of <b>symbols</b>", "", ""]
     assert (
         rules["short"] | {"fired": 5, "alone": 4, "slider": True, "threshold": 20, "comparison": "<", "column": "words"} == rules["short"]
     )

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -16,7 +15,6 @@ from corpusmill.pipeline.report.facts import near as nearest
 from corpusmill.pipeline.report.facts import scan as scanning
 from corpusmill.pipeline.report.facts.lengths import EDGES, QUANTILES, Lengths
 from corpusmill.pipeline.report.facts.near import Near
-from corpusmill.pipeline.report.facts.origin_counts import HOST, hosts
 from corpusmill.pipeline.report.facts.scan import Batch, sample, scan
 from corpusmill.pipeline.report.read import Rule, RunReader
 
@@ -90,14 +88,6 @@ def test_shards_of_other_versions_are_put_together() -> None:
     first = pa.table({"a": [1, 2], "b": ["x", "y"]})
     joined = scanning._joined([first, pa.table({"a": [1.5]}), pa.table({"a": ["text"], "b": ["z"]})])
     assert joined["b"].to_pylist() == ["x", "y", None, "z"] and joined["a"].to_pylist()[:2] == [1, 2]
-
-
-@given(st.lists(st.one_of(st.none(), st.text(st.sampled_from(list("ab:/?#@.1-")), max_size=20).map(lambda rest: "http://" + rest),
-                          st.text(max_size=20)), max_size=20))  # fmt: skip
-def test_hosts_are_those_of_the_expression(urls: list[str | None]) -> None:
-    urls = [url if url is None or url.isprintable() else "x" for url in urls]
-    found = pc.struct_field(pc.extract_regex(pa.array(urls, pa.string()), HOST.replace("([^/?#:]+)", "(?P<host>[^/?#:]+)")), "host")
-    assert hosts(pa.array(urls, pa.string())).to_pylist() == found.to_pylist()
 
 
 @given(st.lists(st.integers(0, 600_000), min_size=1, max_size=60))

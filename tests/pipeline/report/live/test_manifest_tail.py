@@ -71,3 +71,22 @@ def test_on_a_store_a_row_is_an_object() -> None:
     assert (place, manifest.place) == (0, 7) and [done.place for done in tail.rows] == [0, 1, 2, 3, 6]
     assert len(tail.since(2)) == 3 and tail.last_written() is not None
     assert all(done.written is not None for done in tail.rows)
+
+
+def test_an_object_that_is_no_row_and_one_that_cannot_be_read_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = Storage("memory://tail-odd/filter")
+    write(Manifest(storage))
+    storage.write_bytes("manifest/note.txt", b"mine")
+    tail, read = ManifestTail(storage), Storage.read_bytes
+
+    def fails(self: Storage, path: str) -> bytes:
+        if path.endswith("2.json"):
+            raise OSError("not now")
+        return read(self, path)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="not now"):
+        patch.setattr(Storage, "read_bytes", fails)
+        tail.update()
+    assert [done.place for done in tail.rows] == [0, 1]
+    tail.update()
+    assert [done.place for done in tail.rows] == [0, 1, 2, 3, 6] and not tail.bad

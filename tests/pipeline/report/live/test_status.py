@@ -244,6 +244,20 @@ def test_what_a_run_says_may_be_damaged_or_hostile(tmp_path, corpusmill, content
     assert code == 1 and json.loads(out) and not set("\x1b\u009b\u202e") & set(out.decode())
 
 
+@pytest.mark.parametrize(
+    ("failure", "sentence"),
+    [
+        ("KeyboardInterrupt: ", "It was interrupted."),
+        ("MemoryError: ", "It failed: MemoryError"),
+        ("ValueError: x: ", "It failed: ValueError: x"),
+    ],
+)
+def test_errors_that_say_nothing(tmp_path, failure: str, sentence: str) -> None:
+    run = write_run(tmp_path / "run", ("ingest",))
+    run.json("progress.json", {**GOOD, "failure": failure})
+    assert read_status(str(run.folder))["sentence"] == sentence
+
+
 @pytest.mark.parametrize("described", [{}, {"recipe": {"ingest": {}, "filter": {"steps": []}}}])
 def test_a_run_that_never_began(tmp_path, corpusmill, described: dict[str, Any]) -> None:
     (tmp_path / "run.json").write_text(json.dumps(described))

@@ -71,7 +71,7 @@ def test_the_numbers_of_the_funnel_and_rules(read: Reader) -> None:
     rules = {row[0]: [row[6], row[1], row[4]] for row in reversed(read.rows) if len(row) == 7}
     assert rules["short"] == ["words < 20 fewer than 20 words", "5", "4"]
     assert ["bits_per_byte.value", "1.235", "1.5"] in read.rows and ["preferences.accuracy", "", "0.75"] in read.rows
-    assert rules["symbols"] == ["symbol_ratio > 0.1", "4", "3"]
+    assert rules["symbols"] == ["symbol_ratio > 0.1 more than 10% of <b>symbols</b>", "4", "3"]
     assert rules["language"] == ["language_score < 0.65", "3", "3"]
     assert rows["en"][1:] and rows["de"][1] == "11"
     assert "Never fired: never." in read.text

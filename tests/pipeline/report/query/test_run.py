@@ -214,3 +214,10 @@ def test_a_run_is_found_from_another_folder(run_folder: Path, tmp_path: Path, mo
     run = open_run(run_folder.name)
     monkeypatch.chdir(tmp_path)
     assert len(run.report("filter")) == pq.read_table(run_folder / "filter" / "report").num_rows
+
+
+def test_a_run_that_is_left_is_closed(run_folder: Path) -> None:
+    with open_run(str(run_folder)) as run:
+        assert run.sql("SELECT 1").fetchall() == [(1,)]
+    with pytest.raises(duckdb.ConnectionException):
+        run.connection.execute("SELECT 1")

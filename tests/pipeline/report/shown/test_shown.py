@@ -16,8 +16,9 @@ from printed_queries import Printed, is_shown, not_given
 from corpusmill.pipeline.report.facts.summary import read_summary
 from corpusmill.pipeline.report.page.html import render, render_body
 from corpusmill.pipeline.report.query.run import Run, open_run
+from corpusmill.pipeline.report.query.sql import aliases, column, field, literal
 from corpusmill.pipeline.report.shown.check import check, check_report, same, sentences, verdict
-from corpusmill.pipeline.report.shown.shown import Shown, aliases, column, field, literal, shown
+from corpusmill.pipeline.report.shown.shown import Shown, shown
 
 Command = Callable[..., tuple[int, bytes, str]]
 

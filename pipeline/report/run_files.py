@@ -1,0 +1,51 @@
+"""A run's folder and its JSON files, finished, half written or damaged; what can't be read is said."""
+
+import json
+from typing import Any
+
+from corpusmill.pipeline.storage import Storage
+
+
+class RunFiles:
+    """`warnings`: a sentence for each thing that can't be read, and so is left out."""
+
+    def __init__(self, folder: str):
+        self.storage = Storage(folder)
+        self.warnings: list[str] = []
+
+    def warn(self, sentence: str) -> None:
+        if sentence not in self.warnings:
+            self.warnings.append(sentence)
+
+    def json(self, path: str, kind: type = object) -> Any:
+        """A JSON file of the run, or None (with a warning where it is there but not usable)."""
+        if not self.storage.exists(path):
+            return None
+        try:
+            value = json.loads(self.storage.read_bytes(path))
+        except (OSError, ValueError) as error:
+            self.warn(f"{path}: not readable JSON ({error}).")
+            return None
+        if not isinstance(value, kind):
+            self.warn(f"{path}: expected a JSON {kind.__name__}, so it is left out.")
+            return None
+        return value
+
+    def json_lines(self, path: str) -> list[dict[str, Any]]:
+        """The objects of a JSON Lines file; lines that are none are counted in one warning (the last may be half written)."""
+        if not self.storage.exists(path):
+            return []
+        rows, bad = [], 0
+        with self.storage.open_read(path) as file:
+            for line in file:
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    row = None
+                if isinstance(row, dict):
+                    rows.append(row)
+                elif line.strip():
+                    bad += 1
+        if bad:
+            self.warn(f"{path}: {bad} lines are not JSON objects and are left out.")
+        return rows
