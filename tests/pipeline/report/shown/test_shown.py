@@ -43,6 +43,7 @@ def test_the_queries_give_what_the_page_was_made_of(run: Run, every: list[Shown]
     assert [sentences(checked) for checked in all_checked if not checked.good] == []
     numbers = sum(each.numbers for each in every)
     assert numbers > 500 and verdict(all_checked) == f"{numbers:,} numbers in {len(every)} tables and charts are what their queries give."
+    assert "nothing to check" in verdict([])
 
 
 def test_what_is_printed_is_what_was_checked(html: str, every: list[Shown]) -> None:
