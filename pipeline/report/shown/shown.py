@@ -1,6 +1,6 @@
 """The numbers that a table or chart of the page shows, with the DuckDB query over the run's tables that gives them again.
 
-A section hands over what *our* code has counted; the query is printed beside it, and `corpusmill report RUN --check` (shown_check.py)
+A section hands over what *our* code has counted; the query is printed beside it, and `corpusmill report RUN --check` (check.py)
 runs each of them and compares.
 """
 
