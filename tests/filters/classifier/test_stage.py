@@ -260,5 +260,5 @@ def test_retune_of_an_unfinished_stage(tmp_path, three_shards, quality) -> None:
     filter_stage(tmp_path / "run")
     with open(tmp_path / "run/filter/manifest.jsonl", "a") as manifest:
         manifest.write('{"kind": "reopened"}\n')
-    with pytest.raises(InputError, match="was measured with another recipe"):
+    with pytest.raises(InputError, match="measure it again first"):
         retune(str(tmp_path / "run"), ["filter.thresholds.gopher_short_doc=5"], InlineEngine(), Progress(False))

@@ -17,7 +17,7 @@ from corpusmill.pipeline.report.explore import asked
 from corpusmill.pipeline.report.explore.count import most
 from corpusmill.pipeline.report.explore.load import load_stage
 from corpusmill.pipeline.report.explore.selection import select
-from corpusmill.pipeline.report.facts.origins import read_origins
+from corpusmill.pipeline.report.facts.summary import read_summary
 from corpusmill.pipeline.report.query.run import open_run
 from corpusmill.pipeline.report.read import RunReader
 
@@ -46,7 +46,7 @@ def test_capitals_are_the_same_host_everywhere(tmp_path: Path) -> None:
     run = open_run(folder)
     assert {group.value: group.documents for group in read_groups(run, "filter", "host")[1]} == expected
     assert read_contents(run.reader).hosts == named
-    (origin,) = [origin for origin in read_origins(run.reader) if origin.column == "url"]
+    (origin,) = [origin for origin in read_summary(folder).origins if origin.column == "url"]
     assert {name: counts[0] for name, counts, _ in origin.shown()} == named
     with open_pair(folder, folder, None) as pair:
         found = read_properties(pair)

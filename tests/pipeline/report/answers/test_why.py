@@ -144,7 +144,7 @@ def test_what_would_keep_it_does(run_folder: Path, capsys: pytest.CaptureFixture
     assert checks["short"] == {
         "step": "gopher", "rule": "short", "column": "words", "comparison": "<", "threshold": 20, "value": 3, "failed": True,
         "distance": 17,
-        "meaning": "fewer than 20 words", "share": None,
+        "meaning": "fewer than 20 words",
     }  # fmt: skip
     assert not checks["language"]["failed"] and checks["language"]["distance"] == pytest.approx(0.25)
     assert "to keep it: corpusmill dedup" in explain(run_folder, "http://host2.test/page-41.html")

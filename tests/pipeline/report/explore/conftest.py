@@ -10,19 +10,19 @@ from browser import Seen, browser, opened
 from explored import decisions, explored
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     with browser() as running:
         yield running
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def address(run_folder: Path) -> Iterator[str]:
     with explored(run_folder) as served:
         yield served
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def decided(run_folder: Path) -> pd.DataFrame:
     """The filter stage's report."""
     return decisions(run_folder)
