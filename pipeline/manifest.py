@@ -1,8 +1,9 @@
 """The manifest of a stage: one JSON line for each finished task, only ever appended.
 
 A task row says what went in (paths and fingerprints), under which configuration and code, and what came out.
-A `complete` row lists the tasks of a finished plan in their order; without one a stage is unfinished. A `tried` row lists those
-of a dry run.
+A `quarantined` row takes the place of one for a task that was given up.
+A `complete` row lists the finished tasks of a plan in their order, and beside them those that the stage was finished without; where there
+is no such row a stage is unfinished. A `tried` row lists the tasks of a dry run.
 Rows hold no times, so equal runs have equal rows; only their order is that of completion.
 """
 
@@ -65,6 +66,21 @@ class TaskRow:
         raise KeyError(path)
 
 
+@dataclass(frozen=True)
+class Quarantined:
+    """A task that was given up after so many tries, so that the others could go on; the next run takes it up again."""
+
+    task: str
+    identity: str
+    inputs: list[FileRef]
+    message: str
+    tries: int
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> "Quarantined":
+        return cls(**{**row, "inputs": [FileRef(**i) for i in row["inputs"]]})
+
+
 def task_identity(task: str, inputs: Sequence[FileRef], params: dict[str, Any], config: str, code: str) -> str:
     """What decides whether a finished task can be taken over: its inputs, parameters, configuration and code."""
     return digest([task, [(i.path, i.fingerprint) for i in inputs], params, config, code])
@@ -80,6 +96,7 @@ class Manifest:
         self.storage = storage
         self.read_only = read_only
         self.tasks: dict[str, TaskRow] = {}
+        self.quarantined: dict[str, Quarantined] = {}
         self.plan: list[str] | None = None
         self.tried: list[str] = []  # the tasks of the last dry run
         self._objects = 0
@@ -97,12 +114,21 @@ class Manifest:
         files = {"inputs": [vars(ref) for ref in row.inputs], "outputs": [vars(output) for output in row.outputs]}
         self._write({"kind": "task", **vars(row), **files})  # `dataclasses.asdict` copies all of it, which takes longer than the rest
         self.tasks[row.task] = row
+        self.quarantined.pop(row.task, None)
 
-    def finish(self, plan: list[str]) -> None:
-        """Marks the stage as complete with these tasks, once."""
-        if self.plan != plan:
-            self._write({"kind": "complete", "tasks": plan})
+    def quarantine(self, row: Quarantined) -> None:
+        """Says that a task was given up; a row of the finished task takes it back."""
+        if self.quarantined.get(row.task) != row:
+            self._write({"kind": "quarantined", **vars(row), "inputs": [vars(ref) for ref in row.inputs]})
+            self.quarantined[row.task] = row
+            self.tasks.pop(row.task, None)
+
+    def finish(self, plan: list[str], without: Sequence[str] = ()) -> None:
+        """Marks the stage as complete with the tasks of `plan`, and `without` those that are quarantined, once."""
+        if self.plan != plan or list(self.quarantined) != list(without):
+            self._write({"kind": "complete", "tasks": plan, "quarantined": list(without)})
             self.plan = plan
+            self.quarantined = {task: self.quarantined[task] for task in without}
 
     def reopen(self) -> None:
         """Takes the `complete` mark away: the stage is about to change."""
@@ -125,8 +151,13 @@ class Manifest:
         kind = row.pop("kind")
         if kind == "task":
             self.tasks[row["task"]] = TaskRow.from_json(row)
+            self.quarantined.pop(row["task"], None)
+        elif kind == "quarantined":
+            self.quarantined[row["task"]] = Quarantined.from_json(row)
+            self.tasks.pop(row["task"], None)
         elif kind == "complete":
             self.plan = row["tasks"]
+            self.quarantined = {task: self.quarantined[task] for task in row.get("quarantined", [])}
         elif kind == "tried":
             self.tried = row["tasks"]
         elif kind == "reopened":
