@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import s3 as s3_server
 import trees
 from hypothesis import HealthCheck, settings
+from s3 import _announced, s3  # noqa: F401 - fixtures
 from tiny_crawl import make_crawl
 
 from corpusmill import cli
@@ -19,6 +21,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Processes die in these tests, the machine does not: writing thousands of small files durably takes minutes and proves nothing.
 os.fsync = lambda _: None
+
+# Clients of S3 find the server of the tests, and nothing else (tests/helpers/s3.py).
+s3_server.announce()
 
 # The same examples in every run, so that a change is judged by what it changed; `make soak` looks for new ones, twenty times as many.
 settings.register_profile("fixed", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow])
