@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from corpusmill.pipeline.engine import Engine, Failed, InlineEngine, Job
-from corpusmill.pipeline.engine_ray import FEW_BYTES, FEW_BYTES_BESIDE, FEW_PIECES, RETRIES, THREADS, PieceActor, RayEngine
+from corpusmill.pipeline.engine_ray import FEW_BYTES, FEW_BYTES_BESIDE, FEW_PIECES, THREADS, PieceActor, RayEngine
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.progress import Progress
@@ -30,7 +30,7 @@ def stages() -> Iterator[Any]:
     """The helper module, importable here and in the processes that Ray starts."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
-        patch.setenv("PYTHONPATH", HERE)
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [HERE, os.environ.get("PYTHONPATH")])))
         patch.syspath_prepend(HERE)
         yield importlib.import_module("for_ray.lines")
 
