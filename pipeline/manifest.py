@@ -8,7 +8,7 @@ Rows hold no times, so equal runs have equal rows; only their order is that of c
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,6 +82,7 @@ class Manifest:
         self.tasks: dict[str, TaskRow] = {}
         self.plan: list[str] | None = None
         self.tried: list[str] = []  # the tasks of the last dry run
+        self.guard: Callable[[], None] = lambda: None  # called before each row is written; raises where this process may no longer
         self._objects = 0
         self._load()
 
@@ -151,6 +152,7 @@ class Manifest:
             os.truncate(self.storage.path(MANIFEST), whole)
 
     def _write(self, row: dict[str, Any]) -> None:
+        self.guard()
         line = canonical_json(row).encode() + b"\n"
         if self.storage.remote:
             self.storage.write_bytes(f"manifest/{self._objects:08d}.json", line)
