@@ -24,7 +24,7 @@ def main(run: str, ttl: str, host: str = "") -> int:
         with lease.holding(storage, ttl=float(ttl)) as held:
             print("held", flush=True)
             manifest = Manifest(storage.child("ingest"))
-            manifest.guard = held.check
+            manifest.guard(held.check)
             for number in range(10**6):
                 manifest.append(TaskRow(f"part-{number:05d}", "", [], "", "", 1, 1, 0, 1, []))
                 print(f"row {number}", flush=True)
