@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,10 +13,10 @@ import corpusmill
 from corpusmill.pipeline.config import Config, config_digest
 from corpusmill.pipeline.engine import Done, Engine, Job, peak_memory_mb, publish_output
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.events import Event, OnEvent, print_event
+from corpusmill.pipeline.events import Event
 from corpusmill.pipeline.interrupts import of_an_interrupt
-from corpusmill.pipeline.live import Live, log_failure
 from corpusmill.pipeline.manifest import MANIFEST, TRIAL, FileRef, Manifest, Quarantined, TaskRow, task_identity
+from corpusmill.pipeline.observer import Observer
 from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.quarantine import GivenUp, error_of
 from corpusmill.pipeline.recipe import STAGES
@@ -29,8 +28,6 @@ from corpusmill.pipeline.storage import Storage
 DATA_STAGES = ("ingest", "filter", "dedup")
 #: Folders of a stage that hold working state and are neither named by the manifest nor cleaned.
 WORKING = ("checkpoints/", "logs/", "manifest/")
-#: Where times and memory go: they differ between equal runs, so they stay out of manifests and reports.
-METRICS = "metrics.jsonl"
 
 
 @cache
@@ -71,8 +68,7 @@ class StageRun:
         inputs: list[str],
         engine: Engine,
         progress: Progress,
-        live: Live | None = None,
-        on_event: OnEvent = print_event,
+        observer: Observer | None = None,
         strict: bool = False,
     ):
         self.stage = stage
@@ -81,8 +77,7 @@ class StageRun:
         self.inputs = inputs  # paths and globs as the user gave them
         self.engine = engine
         self.progress = progress
-        self.live = live  # who wants to know how far the run is reads what this writes
-        self.on_event = on_event
+        self.observer = observer or Observer(run)  # who is told of what happens
         self.strict = strict  # the first failure ends the run
         self.storage = run.child(stage.name)
         self.manifest = Manifest(self.storage)
@@ -188,9 +183,10 @@ class StageRun:
                     if of_an_interrupt(error):
                         raise
                     failed = failure(self.stage.name, piece, error)
-                    log_failure(self.run, self.stage.name, failed.key, failed.trace)
+                    self.observer.failed(self.stage.name, task, failed)
                     raise error_of(failed) from error
-                self._record(piece, identity, done, digest)
+                done = replace(done, seconds=time.perf_counter() - started)
+                self._record(task, piece, identity, done, digest)
                 self._measure(task, time.perf_counter() - started, [done], workers=1)
         return self.manifest.tasks[task]
 
@@ -212,7 +208,7 @@ class StageRun:
         )
 
     def _told(self, phase: str, pieces: Sequence[Piece], todo: Sequence[Piece]) -> contextlib.AbstractContextManager[None]:
-        return self.live.phase(self.stage.name, phase, pieces, todo, self.manifest) if self.live else contextlib.nullcontext()
+        return self.observer.phase(self.stage.name, phase, pieces, todo, self.manifest, self.engine.workers)
 
     def _perform(self, phase: Phase, identities: dict[str, str]) -> GivenUp:
         """Performs what is to be done of a phase; what was given up is returned."""
@@ -227,26 +223,21 @@ class StageRun:
 
         def on_done(results: Sequence[Done]) -> None:
             for result in results:
-                self._record(by_key[result.key], identities[result.key], result, phase.digest)
+                self._record(phase.name, by_key[result.key], identities[result.key], result, phase.digest)
                 bar.advance(result.rows_in, result.bytes_in)
             done.extend(results)
             given_up.worked += len(results)
 
         def on_failed(failed: Failed) -> None:
-            log_failure(self.run, self.stage.name, failed.key, failed.trace)
+            self.observer.failed(self.stage.name, phase.name, failed)
             given_up.add(failed)
             bar.advance(0, 0)
 
         started = time.perf_counter()
         with self.progress.phase(f"{self.stage.name} {phase.name}".strip(), len(todo)) as bar:
-            self.engine.perform(job, todo, Listener(on_done, on_failed, self._on_event))
+            self.engine.perform(job, todo, Listener(on_done, on_failed, self.observer.event))
         self._measure(phase.name, time.perf_counter() - started, done, self.engine.workers)
         return given_up
-
-    def _on_event(self, event: Event) -> None:
-        if event.task:
-            log_failure(self.run, event.stage, event.task, event.message)
-        self.on_event(event)
 
     def _quarantine(self, phase: Phase, given_up: GivenUp, identities: dict[str, str], separable: bool) -> None:
         """Records what was given up, in the order of the pieces; raises where the stage can't go on without."""
@@ -257,12 +248,12 @@ class StageRun:
                 rows.append(row)
                 self.manifest.quarantine(row)
                 said = f"{self.stage.name}, task {row.task}: given up; {row.message}"
-                self.on_event(Event("quarantine", self.stage.name, phase.name, row.task, said, {"tries": row.tries}))
+                self.observer.event(Event("quarantine", self.stage.name, phase.name, row.task, said, {"tries": row.tries}))
         if rows and not separable:
             raise given_up.end(self.stage.name)
         self.without += [row.task for row in rows]
 
-    def _record(self, piece: Piece, identity: str, done: Done, digest: str) -> None:
+    def _record(self, phase: str, piece: Piece, identity: str, done: Done, digest: str) -> None:
         self.manifest.append(
             TaskRow(
                 piece.key,
@@ -280,6 +271,7 @@ class StageRun:
             )
         )
         self.performed += 1
+        self.observer.done(self.stage.name, phase, done)
 
     def _measure(self, phase: str, seconds: float, done: list[Done], workers: int) -> None:
         self.seconds += seconds
@@ -295,16 +287,16 @@ class StageRun:
             "peak_mb": max((d.peak_mb for d in done), default=peak_memory_mb()),
             "beside_mb": max((d.beside_mb for d in done), default=0),
         }
-        if not self.run.remote:
-            with open(self.run.path(METRICS), "a") as file:
-                file.write(json.dumps(row) + "\n")
+        self.observer.measured(row)
 
     # ---- the end ------------------------------------------------------------------------------------
 
     def execute(self) -> None:
         """Runs the stage, marks it complete, and removes files that no finished task of it names. A dry run leaves it unfinished."""
-        if self.live:
-            self.live.stage(self.stage.name)
+        with self.observer.stage(self.stage.name, self.manifest):
+            self._execute()
+
+    def _execute(self) -> None:
         self.stage.execute(self)
         if self.stage.dry_run:
             self.manifest.try_out(self.plan)
