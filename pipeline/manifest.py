@@ -161,7 +161,7 @@ class Manifest:
         self._load()
 
     def guard(self, check: Callable[[], None]) -> None:
-        """From now on `check` is called before each row is written; it raises where this process may no longer write."""
+        """`check` is called before each row is written; it raises where this process may no longer."""
         self._journal.guard = check
 
     @property
@@ -244,6 +244,7 @@ class Manifest:
 
     def _take_complete(self, plan: list[str], without: Sequence[str]) -> None:
         self.plan = plan
+        self.doubtful.difference_update(plan)  # they were done again, or their files were read
         self.quarantined = {task: self.quarantined[task] for task in without}
 
     def _write(self, kind: str, row: Any) -> int:
