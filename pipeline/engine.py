@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import platform
 import resource
 import time
 from collections.abc import Sequence
@@ -46,6 +47,7 @@ class Done:
     seconds: float
     peak_mb: int  # of the worker, other processes that it keeps included
     beside_mb: int = 0  # of these others alone
+    node: str = field(default_factory=platform.node)  # where it was done
 
 
 class Engine(Protocol):
