@@ -30,7 +30,7 @@ def fuzz(data: bytes) -> None:
             found = extract_page(html, "http://host.test/a/", config)
         except TooDeep:
             return
-        for text in (found.text, found.title, found.author, found.date, found.url):
+        for text in (found.text, found.title, found.author, found.date, found.canonical_url):
             assert "\0" not in (text or "")
             (text or "").encode()
         assert found.text == found.text.strip() and "\n\n\n" not in found.text

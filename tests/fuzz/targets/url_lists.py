@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+from functools import cache
 
 from fuzzing import choose, choosing, scratch
 
@@ -11,6 +12,7 @@ from corpusmill.filters.urls.sources import Source
 from corpusmill.filters.urls.step import UrlFilter
 from corpusmill.pipeline.errors import InputError
 
+PRESETS = ["corpusmill", "datatrove"]
 NAMES = ["domains.txt", "urls.txt.gz", "kept.bin", "url"]
 LIST = b"\xef\xbb\xbfexample.com\n# a comment\n\nEXAMPLE.org/path?x=1#y\nm\xc3\xbcnchen.de\nhttp://user@host.test:80/a/../b\n"
 
@@ -44,8 +46,14 @@ def fuzz(data: bytes) -> None:
 
 
 def ask(url: str) -> None:
-    for preset in ("corpusmill", "datatrove"):
-        filter_ = UrlFilter(UrlFilterConfig.model_validate({"preset": preset, "shipped_lists": False, "hard_words": ["porn"]}))
-        filter_.setup()
+    for filter_ in filters():
         for failure in filter_.failures(url):
-            failure.reason.encode("utf-8", "surrogatepass")
+            assert failure.rule in filter_.rules and failure.reason
+
+
+@cache
+def filters() -> list[UrlFilter]:
+    found = [UrlFilter(UrlFilterConfig.model_validate({"preset": preset, "shipped_lists": False, "hard_words": ["porn"]})) for preset in PRESETS]
+    for filter_ in found:
+        filter_.setup()
+    return found
