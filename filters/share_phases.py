@@ -45,12 +45,15 @@ def measuring(config: FilterConfig) -> FilterConfig:
 
 def execute(run: StageRun, config: FilterConfig, pieces: Sequence[Piece], params: dict[str, Any], gpus: float) -> None:
     """Performs all phases; `pieces` and `params` are those of a run without shares, and `gpus` what a measuring worker takes of a GPU."""
-    rows = run.map("measure", MeasureWorker, [Piece(f"measured/{p.key}", p.inputs) for p in pieces], params, measuring(config), gpus=gpus)
+    shards = {f"measured/{p.key}": p for p in pieces}
+    to_measure = [Piece(key, p.inputs) for key, p in shards.items()]
+    rows = run.map("measure", MeasureWorker, to_measure, params, measuring(config), gpus=gpus, separable=True)
     measured = [row.ref(run.stage.name, row.outputs[0].path) for row in rows]
     rules = rule_table(config)
     found = run.once(THRESHOLDS_TASK, measured, lambda _: _find(run.run, rules, measured))
     table = found.ref(run.stage.name, THRESHOLDS_FILE)
-    run.map("", DecideWorker, [Piece(p.key, (*p.inputs, ref, table)) for p, ref in zip(pieces, measured, strict=True)])
+    there = [shards[row.task] for row in rows]
+    run.map("", DecideWorker, [Piece(p.key, (*p.inputs, ref, table)) for p, ref in zip(there, measured, strict=True)], separable=True)
 
 
 def _find(run: Storage, rules: Sequence[StepRule], measured: Sequence[FileRef]) -> Output:

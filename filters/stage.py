@@ -24,7 +24,7 @@ class FilterStage(Stage):
         if share_phases.keeps_shares(self.config):
             share_phases.execute(run, self.config, pieces, params, gpus)
         else:
-            run.map("", FilterWorker, pieces, params, gpus=gpus)
+            run.map("", FilterWorker, pieces, params, gpus=gpus, separable=True)
 
     def tasks(self, run: StageRun) -> tuple[list[Piece], dict[str, Any]]:
         """A piece for each shard that comes in, and the parameters of all."""

@@ -4,13 +4,14 @@ import contextlib
 import importlib
 import resource
 import time
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import CorpusmillError
+from corpusmill.pipeline.interrupts import of_an_interrupt
+from corpusmill.pipeline.retry import Attempt, Failed, Listener, Tries, failure
 from corpusmill.pipeline.shards import OutputFile, publish
 from corpusmill.pipeline.stage import Output, Piece, Worker
 from corpusmill.pipeline.storage import Storage
@@ -26,6 +27,8 @@ class Job:
     run_root: str
     params: dict[str, Any] = field(default_factory=dict)
     gpus: float = 0.0  # what each worker takes of a GPU; where there is none, it does without
+    phase: str = ""
+    memory_mb: int = 0  # what each worker is expected to take; 0: not known
 
 
 @dataclass(frozen=True)
@@ -45,21 +48,12 @@ class Done:
     beside_mb: int = 0  # of these others alone
 
 
-@dataclass(frozen=True)
-class Failed:
-    """A piece that can't be done: one sentence for the user, and the trace for the log."""
-
-    key: str
-    message: str
-    exit_code: int
-    trace: str
-
-
 class Engine(Protocol):
     workers: int
 
-    def perform(self, job: Job, pieces: Sequence[Piece], on_done: Callable[[Done], None]) -> Failed | None:
-        """Performs all pieces in any order, calls `on_done` in this process for each; stops at the first failure."""
+    def perform(self, job: Job, pieces: Sequence[Piece], listener: Listener) -> None:
+        """Performs all pieces in any order. The listener hears in this process of those that are done (some at a time) and of those that
+        are given up; it ends the phase by raising."""
 
     def known_workers(self) -> int | None:
         """How many work on a phase at most; None where that is not known yet."""
@@ -89,13 +83,9 @@ def publish_output(storage: Storage, key: str, output: Output, seconds: float, b
     )  # fmt: skip
 
 
-def failure(stage: str, piece: Piece, error: Exception) -> Failed:
-    """An exception as a sentence: ours as it is, any other with the piece's input named."""
-    trace = "".join(traceback.format_exception(error))
-    if isinstance(error, CorpusmillError):
-        return Failed(piece.key, str(error), error.exit_code, trace)
-    where = ", ".join(i.path for i in piece.inputs[:3]) or "no input"
-    return Failed(piece.key, f"{stage}, task {piece.key} ({where}): {type(error).__name__}: {error}", 1, trace)
+def make_worker(job: Job) -> Worker:
+    worker: Worker = load_object(job.worker)(job.config, Storage(job.run_root), job.params)
+    return worker
 
 
 class Performer:
@@ -103,24 +93,32 @@ class Performer:
 
     def __init__(self, job: Job):
         self.job = job
-        run = Storage(job.run_root)
-        self.storage = run.child(job.stage)
-        self.worker: Worker = load_object(job.worker)(job.config, run, job.params)
-        self.ready = False
+        self.storage = Storage(job.run_root).child(job.stage)
+        self.worker: Worker | None = None
 
-    def perform(self, piece: Piece) -> Done | Failed:
+    def perform(self, attempt: Attempt) -> Done | Failed:
+        piece = attempt.piece
+        time.sleep(attempt.pause)
+        ready = self.worker is not None
         try:
-            if not self.ready:
-                self.worker.setup()
-                self.ready = True
+            worker = self.worker = self.worker or self._ready()
+            ready = True
             started = time.perf_counter()
-            output = self.worker.process(piece)
-            return publish_output(self.storage, piece.key, output, time.perf_counter() - started, self.worker.beside_mb())
-        except Exception as error:  # noqa: BLE001 - the boundary where any failure becomes a sentence
-            return failure(self.job.stage, piece, error)
+            output = worker.process(piece)
+            return publish_output(self.storage, piece.key, output, time.perf_counter() - started, worker.beside_mb())
+        except Exception as error:
+            if of_an_interrupt(error):
+                raise KeyboardInterrupt from error
+            return failure(self.job.stage, piece, error, fatal=not ready and isinstance(error, CorpusmillError))
+
+    def _ready(self) -> Worker:
+        worker = make_worker(self.job)
+        worker.setup()
+        return worker
 
     def close(self) -> None:
-        self.worker.close()
+        if self.worker is not None:
+            self.worker.close()
 
 
 class InlineEngine:
@@ -128,14 +126,17 @@ class InlineEngine:
 
     workers = 1
 
-    def perform(self, job: Job, pieces: Sequence[Piece], on_done: Callable[[Done], None]) -> Failed | None:
+    def perform(self, job: Job, pieces: Sequence[Piece], listener: Listener) -> None:
+        tries = Tries(job, listener, lambda _: False)
         with contextlib.closing(Performer(job)) as performer:
             for piece in pieces:
-                result = performer.perform(piece)
-                if isinstance(result, Failed):
-                    return result
-                on_done(result)
-        return None
+                attempt: Attempt | None = Attempt(piece)
+                while attempt is not None:
+                    result = performer.perform(attempt)
+                    if isinstance(result, Done):
+                        listener.on_done([result])
+                        break
+                    attempt = tries.again(attempt, result)
 
     def known_workers(self) -> int | None:
         return self.workers

@@ -11,24 +11,22 @@ import os
 import platform
 import re
 import secrets
-import sys
 import warnings
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from corpusmill.pipeline.engine import Done, Failed, InlineEngine, Job, Performer, failure
+from corpusmill.pipeline.engine import Done, InlineEngine, Job, Performer
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.live import log_failure
+from corpusmill.pipeline.events import Event
 from corpusmill.pipeline.ray_share import Share, share_out
+from corpusmill.pipeline.retry import AGAIN, Attempt, Cause, Failed, Listener, Tries, failure, named
 from corpusmill.pipeline.stage import Piece
-from corpusmill.pipeline.storage import Storage, is_remote
+from corpusmill.pipeline.storage import is_remote
 
 ADDRESS = "RAY_ADDRESS"
 LOCAL = "local"
-#: How often a piece is tried again after its process died (killed, out of memory, node lost).
-RETRIES = 3
 #: Work that Ray is not started for: so few pieces of a phase, with so many bytes of input in all, and in all but the largest (what others
 #: could do meanwhile).
 FEW_PIECES, FEW_BYTES, FEW_BYTES_BESIDE = 4, 16 << 20, 1 << 20
@@ -60,14 +58,14 @@ class PieceActor:
     def ready(self) -> None:
         """Answers as soon as the actor has a process."""
 
-    def perform(self, piece: Piece) -> Done | Failed:
+    def perform(self, attempt: Attempt) -> Done | Failed:
         if self.performer is None:
             try:
                 self._enter_folder()
-                self.performer = Performer(self.job)
-            except Exception as error:  # noqa: BLE001 - the boundary where any failure becomes a sentence
-                return failure(self.job.stage, piece, error)
-        return self.performer.perform(piece)
+            except InputError as error:
+                return failure(self.job.stage, attempt.piece, error, fatal=True)
+            self.performer = Performer(self.job)
+        return self.performer.perform(attempt)
 
     def _enter_folder(self) -> None:
         if Path(self.folder).is_dir():
@@ -84,13 +82,14 @@ class RayEngine:
         self._asked = workers
         self._started = False
 
-    def perform(self, job: Job, pieces: Sequence[Piece], on_done: Callable[[Done], None]) -> Failed | None:
+    def perform(self, job: Job, pieces: Sequence[Piece], listener: Listener) -> None:
         if self._is_little(job, pieces):
-            return InlineEngine().perform(job, pieces, on_done)
+            InlineEngine().perform(job, pieces, listener)
+            return
         ray = self.connect()
-        dispatch = _Dispatch(ray, job, pieces, share_out(ray.nodes(), job.gpus, min(self.workers, len(pieces))))
+        dispatch = _Dispatch(ray, job, pieces, share_out(ray.nodes(), job.gpus, min(self.workers, len(pieces))), listener)
         try:
-            return dispatch.run(on_done)
+            dispatch.run()
         finally:
             dispatch.close()
 
@@ -141,37 +140,37 @@ class _Dispatch:
     """Hands the pieces of one phase to actors. An actor for which the cluster has no room yet holds no piece,
     so the others can do all of the work."""
 
-    def __init__(self, ray: Any, job: Job, pieces: Sequence[Piece], share: Share):
+    def __init__(self, ray: Any, job: Job, pieces: Sequence[Piece], share: Share, listener: Listener):
         self.ray = ray
         self.share = share
         self.actor_class = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus)(PieceActor)
         self.job = ray.put(job)
-        self.folder, self.stage = Storage(job.run_root), job.stage
-        self.waiting = deque(pieces)
-        self.deaths: Counter[str] = Counter()
+        self.stage, self.phase = job.stage, job.phase
+        self.listener = listener
+        self.tries = Tries(job, listener, lambda _: False)
+        self.waiting = deque(Attempt(piece) for piece in pieces)
+        self.stillborn = 0  # actors that died before they had a piece
         self.actors: set[Any] = set()
-        self.flying: dict[Any, tuple[Any, Piece | None]] = {}  # an answer to come: whose, and to which piece (None: `ready`)
+        self.flying: dict[Any, tuple[Any, Attempt | None]] = {}  # an answer to come: whose, and to which piece (None: `ready`)
 
-    def run(self, on_done: Callable[[Done], None]) -> Failed | None:
-        """Performs everything; stops at the first failure."""
+    def run(self) -> None:
+        """Performs everything."""
         for _ in range(self.share.actors):
             self._add_actor()
         while self.waiting or any(piece for _, piece in self.flying.values()):
             ref = self._next_answer()
-            actor, piece = self.flying.pop(ref)
+            actor, attempt = self.flying.pop(ref)
             try:
                 answer: Done | Failed | None = self.ray.get(ref)
             except self.ray.exceptions.RayError as error:
-                if failed := self._bury(actor, piece, error):
-                    return failed
+                self._bury(actor, attempt, error)
                 continue
-            if isinstance(answer, Failed):
-                return answer
+            if isinstance(answer, Failed) and attempt is not None:
+                self._failed(attempt, answer)
             if self.waiting:
                 self._call(actor, self.waiting.popleft())
-            if answer is not None:
-                on_done(answer)
-        return None
+            if isinstance(answer, Done):
+                self.listener.on_done([answer])
 
     def close(self) -> None:
         for actor in self.actors:
@@ -183,8 +182,12 @@ class _Dispatch:
         self.actors.add(actor)
         self.flying[actor.ready.remote()] = (actor, None)
 
-    def _call(self, actor: Any, piece: Piece) -> None:
-        self.flying[actor.perform.remote(piece)] = (actor, piece)
+    def _call(self, actor: Any, attempt: Attempt) -> None:
+        self.flying[actor.perform.remote(attempt)] = (actor, attempt)
+
+    def _failed(self, attempt: Attempt, failed: Failed) -> None:
+        if again := self.tries.again(attempt, failed):
+            self.waiting.appendleft(again)
 
     def _next_answer(self) -> Any:
         idle = not any(piece for _, piece in self.flying.values())
@@ -192,26 +195,23 @@ class _Dispatch:
             ready, _ = self.ray.wait(list(self.flying), num_returns=1, timeout=PATIENCE if idle else None)
             if ready:
                 return ready[0]
-            _tell("waiting for Ray to start a worker process (is a CPU of the cluster free?) ...")
+            said = "waiting for Ray to start a worker process (is a CPU of the cluster free?) ..."
+            self.listener.on_event(Event("waiting", self.stage, self.phase, "", said))
 
-    def _bury(self, actor: Any, piece: Piece | None, error: Exception) -> Failed | None:
-        """Replaces a dead actor and queues its piece again, or says why that can't go on."""
+    def _bury(self, actor: Any, attempt: Attempt | None, error: Exception) -> None:
+        """Replaces a dead actor and says that its piece has failed; raises where actors die before they have one."""
         self.actors.discard(actor)
-        key = piece.key if piece else ""
-        self.deaths[key] += 1
         cause = _cause(error)
-        if self.deaths[key] > RETRIES:
-            if piece is None:
+        if attempt is None:
+            self.stillborn += 1
+            if self.stillborn > AGAIN[Cause.DEATH]:
                 cause = _error_line(error) or str(error).strip().splitlines()[-1].rstrip(". ")
-                return Failed(key, f"{self.stage}: Ray can't start a worker process ({cause}).", 1, str(error))
-            where = ", ".join(i.path for i in piece.inputs[:3]) or "no input"
-            return Failed(key, f"{self.stage}, task {key} ({where}): its process died {self.deaths[key]} times ({cause}).", 1, str(error))
-        if piece is not None:
-            _tell(f"{self.stage}, task {key}: its process died ({cause}); it is done again.")
-            log_failure(self.folder, self.stage, piece.key, f"its process died ({cause}); it is done again.")
-            self.waiting.appendleft(piece)
+                raise CorpusmillError(f"{self.stage}: Ray can't start a worker process ({cause}).") from error
+        else:
+            piece = attempt.piece
+            said = f"{self.stage}, task {piece.key} ({named(piece)}): its process died ({cause})."
+            self._failed(attempt, Failed(piece.key, said, 1, str(error), Cause.DEATH))
         self._add_actor()
-        return None
 
 
 def _address() -> str:
@@ -229,10 +229,6 @@ def _error_line(error: Exception) -> str:
     """The last line of a Ray error that names an exception (`ModuleNotFoundError: ...`), or nothing."""
     lines = [line.strip() for line in str(error).splitlines() if re.match(r"\s*[\w.]*(Error|Exception): ", line)]
     return lines[-1].rstrip(". ") if lines else ""
-
-
-def _tell(sentence: str) -> None:
-    print(f"corpusmill: {sentence}", file=sys.stderr, flush=True)
 
 
 def _start_error(address: str, error: Exception) -> CorpusmillError:

@@ -17,5 +17,11 @@ class InputError(CorpusmillError):
     exit_code = 2
 
 
+class Incomplete(CorpusmillError):
+    """The run has ended, but without some tasks, which the next run takes up again."""
+
+    exit_code = 3
+
+
 class ConfigError(InputError):
     """A recipe or a `--set` that does not fit its schema."""

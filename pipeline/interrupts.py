@@ -8,6 +8,15 @@ from types import FrameType
 from typing import Any
 
 
+def of_an_interrupt(error: BaseException | None) -> bool:
+    """Whether an error comes from Ctrl-C: libraries in which it arrives make errors of their own of it, numba a SystemError."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 @contextmanager
 def held_interrupts() -> Iterator[Callable[[], None]]:
     """Within, SIGINT waits for the next call of the function that this gives, or for the end.

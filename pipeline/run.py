@@ -16,8 +16,9 @@ from corpusmill.pipeline.config import Config, config_digest
 from corpusmill.pipeline.engine import Engine
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.live import Live
-from corpusmill.pipeline.manifest import Manifest
+from corpusmill.pipeline.manifest import Manifest, Quarantined
 from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.quarantine import told_lost
 from corpusmill.pipeline.recipe import STAGES, apply_override, read_recipe, stage_class, validate_recipe
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.storage import Storage
@@ -54,6 +55,7 @@ class Plan:
     first: str | None = None
     last: str | None = None
     dry_run: bool = False
+    strict: bool = False  # the first task that fails ends the run
 
     def stages(self) -> list[str]:
         """The names of the stages to execute, in order."""
@@ -78,6 +80,7 @@ class StageResult:
     performed: int  # tasks done now; 0 where all of them were taken over
     seconds: float
     details: dict[str, str] = field(default_factory=dict)
+    quarantined: list[Quarantined] = field(default_factory=list)  # the stage was finished without these
 
 
 def new_plan(
@@ -88,16 +91,22 @@ def new_plan(
     first: str | None = None,
     last: str | None = None,
     dry_run: bool = False,
+    strict: bool = False,
 ) -> Plan:
     """The plan of `corpusmill run`: everything comes from the recipe file and the command line."""
-    plan = Plan(folder, read_recipe(recipe, overrides), list(inputs), first, last, dry_run)
+    plan = Plan(folder, read_recipe(recipe, overrides), list(inputs), first, last, dry_run, strict)
     if "ingest" in plan.stages() and not inputs:
         raise InputError(f"{recipe}: the recipe begins with ingest, so it needs at least one input path.")
     return plan
 
 
 def plan_of_existing(
-    folder: str, overrides: Sequence[str] = (), first: str | None = None, last: str | None = None, dry_run: bool = False
+    folder: str,
+    overrides: Sequence[str] = (),
+    first: str | None = None,
+    last: str | None = None,
+    dry_run: bool = False,
+    strict: bool = False,
 ) -> Plan:
     """The plan of a stage's own command: recipe and inputs as `run.json` has them, with overrides applied."""
     storage = Storage(folder)
@@ -111,7 +120,7 @@ def plan_of_existing(
         raise InputError(f"{path}: not a run description ({type(error).__name__}: {error}).") from error
     for override in overrides:
         apply_override(raw, override)
-    return Plan(folder, validate_recipe(raw, path), inputs, first, last, dry_run)
+    return Plan(folder, validate_recipe(raw, path), inputs, first, last, dry_run, strict)
 
 
 def describe(plan: Plan) -> bytes:
@@ -155,10 +164,12 @@ def _lock(file: IO[str]) -> bool:
     return False
 
 
-def execute(plan: Plan, engine: Engine, progress: Progress, say: Callable[[str], None], on_stage: Callable[[StageResult], None]) -> None:
-    """Carries out the plan. `say` gets sentences worth knowing, `on_stage` each finished stage."""
+def execute(plan: Plan, engine: Engine, progress: Progress, say: Callable[[str], None], on_stage: Callable[[StageResult], None]) -> str:
+    """Carries out the plan. `say` gets sentences worth knowing, `on_stage` each finished stage. Returns a sentence that names the tasks
+    that stages were finished without; none: nothing."""
     names = plan.stages()
     storage = Storage(plan.folder)
+    lost: list[tuple[str, Quarantined]] = []
     with locked(storage):
         description = describe(plan)
         if not plan.dry_run and (not storage.exists(RUN_FILE) or storage.read_bytes(RUN_FILE) != description):
@@ -170,13 +181,16 @@ def execute(plan: Plan, engine: Engine, progress: Progress, say: Callable[[str],
             with Live(storage, names, engine, plan.dry_run) as live:
                 for name in names:
                     stage = stage_class(name)(plan.sections[name], plan.dry_run)
-                    run = StageRun(stage, storage, dict(plan.sections), plan.inputs, engine, progress, live)
+                    run = StageRun(stage, storage, dict(plan.sections), plan.inputs, engine, progress, live, strict=plan.strict)
                     if name not in PARALLEL:
                         engine.close()  # training needs the memory and the cores that idle workers hold
                     run.execute()
-                    on_stage(StageResult(name, run.performed, run.seconds, stage.summary(run)))
+                    quarantined = list(run.manifest.quarantined.values())
+                    lost += [(name, row) for row in quarantined]
+                    on_stage(StageResult(name, run.performed, run.seconds, stage.summary(run), quarantined))
         finally:
             engine.close()
+    return told_lost(lost)
 
 
 def _warn_if_stale(storage: Storage, name: str, section: Config, say: Callable[[str], None]) -> None:

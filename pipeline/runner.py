@@ -12,12 +12,16 @@ from typing import Any
 
 import corpusmill
 from corpusmill.pipeline.config import Config, config_digest
-from corpusmill.pipeline.engine import Done, Engine, Failed, Job, failure, peak_memory_mb, publish_output
+from corpusmill.pipeline.engine import Done, Engine, Job, peak_memory_mb, publish_output
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.events import Event, OnEvent, print_event
+from corpusmill.pipeline.interrupts import of_an_interrupt
 from corpusmill.pipeline.live import Live, log_failure
-from corpusmill.pipeline.manifest import MANIFEST, TRIAL, FileRef, Manifest, TaskRow, task_identity
+from corpusmill.pipeline.manifest import MANIFEST, TRIAL, FileRef, Manifest, Quarantined, TaskRow, task_identity
 from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.quarantine import GivenUp, error_of
 from corpusmill.pipeline.recipe import STAGES
+from corpusmill.pipeline.retry import Failed, Listener, failure
 from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
 from corpusmill.pipeline.storage import Storage
 
@@ -52,6 +56,8 @@ class Phase:
     config: Config
     digest: str
     gpus: float
+    memory_mb: int
+    worked: int  # pieces that are finished already
 
 
 class StageRun:
@@ -66,6 +72,8 @@ class StageRun:
         engine: Engine,
         progress: Progress,
         live: Live | None = None,
+        on_event: OnEvent = print_event,
+        strict: bool = False,
     ):
         self.stage = stage
         self.run = run
@@ -74,11 +82,14 @@ class StageRun:
         self.engine = engine
         self.progress = progress
         self.live = live  # who wants to know how far the run is reads what this writes
+        self.on_event = on_event
+        self.strict = strict  # the first failure ends the run
         self.storage = run.child(stage.name)
         self.manifest = Manifest(self.storage)
         self.code = code_version(type(stage).__module__.split(".")[1])
         self.config_digest = config_digest(stage.config)
         self.plan: list[str] = []
+        self.without: list[str] = []  # tasks that the stage goes on without
         self.beside = stage.dry_run and self.manifest.complete  # a dry run leaves a finished stage as it is
         self.performed = 0
         self.seconds = 0.0
@@ -115,12 +126,16 @@ class StageRun:
         params: dict[str, Any] | None = None,
         config: Config | None = None,
         gpus: float = 0.0,
+        memory_mb: int = 0,
+        separable: bool = False,
     ) -> list[TaskRow]:
-        """Performs `worker` on every piece that is not finished; returns all rows in the order of `pieces`.
+        """Performs `worker` on every piece that is not finished; returns the rows of those that are then, in the order of `pieces`.
 
         `params` go to every worker of the phase and count for the identity of its tasks, as a piece's do. `config` is the part of the
         stage's section that the phase depends on (all of it by default): workers see no other, so nothing else redoes their tasks.
-        `gpus`: what each worker takes of a GPU, where there are any. That plays no part in the identity of a task.
+        `gpus`: what each worker takes of a GPU, where there are any; `memory_mb`: its expected peak, by which clusters place it. They play
+        no part in the identity of a task. `separable`: where pieces fail for good, the stage goes on without them (`self.without`);
+        else it ends when all others are done.
         """
         params = params or {}
         config = config or self.stage.config
@@ -130,14 +145,16 @@ class StageRun:
         identities = {p.key: self._identity(p, params, digest) for p in pieces}
         if len(identities) != len(pieces):
             raise ValueError(f"{self.stage.name}: two pieces of {phase} have one key")
-        self.plan += identities
         todo = [p for p in pieces if not self._finished(p.key, identities[p.key])]
         if todo:
             if not self.beside:
                 self.manifest.reopen()
             with self._told(phase, pieces, todo):
-                self._perform(Phase(phase, worker, todo, params, config, digest, gpus), identities)
-        return [self.manifest.tasks[key] for key in identities]
+                work = Phase(phase, worker, todo, params, config, digest, gpus, memory_mb, len(pieces) - len(todo))
+                self._quarantine(work, self._perform(work, identities), identities, separable)
+        finished = [key for key in identities if key not in self.manifest.quarantined]
+        self.plan += finished
+        return [self.manifest.tasks[key] for key in finished]
 
     def once(
         self,
@@ -167,8 +184,12 @@ class StageRun:
                     done = publish_output(self.storage, task, output, 0.0)
                 except CorpusmillError:
                     raise
-                except Exception as error:  # noqa: BLE001 - the boundary where any failure becomes a sentence
-                    self._fail(failure(self.stage.name, piece, error))
+                except Exception as error:
+                    if of_an_interrupt(error):
+                        raise
+                    failed = failure(self.stage.name, piece, error)
+                    log_failure(self.run, self.stage.name, failed.key, failed.trace)
+                    raise error_of(failed) from error
                 self._record(piece, identity, done, digest)
                 self._measure(task, time.perf_counter() - started, [done], workers=1)
         return self.manifest.tasks[task]
@@ -193,23 +214,53 @@ class StageRun:
     def _told(self, phase: str, pieces: Sequence[Piece], todo: Sequence[Piece]) -> contextlib.AbstractContextManager[None]:
         return self.live.phase(self.stage.name, phase, pieces, todo, self.manifest) if self.live else contextlib.nullcontext()
 
-    def _perform(self, phase: Phase, identities: dict[str, str]) -> None:
+    def _perform(self, phase: Phase, identities: dict[str, str]) -> GivenUp:
+        """Performs what is to be done of a phase; what was given up is returned."""
         worker, todo = phase.worker, phase.todo
-        job = Job(self.stage.name, f"{worker.__module__}:{worker.__qualname__}", phase.config, self.run.root, phase.params, phase.gpus)
+        job = Job(
+            self.stage.name, f"{worker.__module__}:{worker.__qualname__}", phase.config, self.run.root, phase.params, phase.gpus,
+            phase.name, phase.memory_mb,
+        )  # fmt: skip
         by_key = {piece.key: piece for piece in todo}
         done: list[Done] = []
+        given_up = GivenUp(len(todo), phase.worked, self.strict)
 
-        def on_done(result: Done) -> None:
-            self._record(by_key[result.key], identities[result.key], result, phase.digest)
-            done.append(result)
-            bar.advance(result.rows_in, result.bytes_in)
+        def on_done(results: Sequence[Done]) -> None:
+            for result in results:
+                self._record(by_key[result.key], identities[result.key], result, phase.digest)
+                bar.advance(result.rows_in, result.bytes_in)
+            done.extend(results)
+            given_up.worked += len(results)
+
+        def on_failed(failed: Failed) -> None:
+            log_failure(self.run, self.stage.name, failed.key, failed.trace)
+            given_up.add(failed)
+            bar.advance(0, 0)
 
         started = time.perf_counter()
         with self.progress.phase(f"{self.stage.name} {phase.name}".strip(), len(todo)) as bar:
-            failed = self.engine.perform(job, todo, on_done)
-        if failed:
-            self._fail(failed)
+            self.engine.perform(job, todo, Listener(on_done, on_failed, self._on_event))
         self._measure(phase.name, time.perf_counter() - started, done, self.engine.workers)
+        return given_up
+
+    def _on_event(self, event: Event) -> None:
+        if event.task:
+            log_failure(self.run, event.stage, event.task, event.message)
+        self.on_event(event)
+
+    def _quarantine(self, phase: Phase, given_up: GivenUp, identities: dict[str, str], separable: bool) -> None:
+        """Records what was given up, in the order of the pieces; raises where the stage can't go on without."""
+        rows = []
+        for piece in phase.todo:
+            if failed := given_up.failed.get(piece.key):
+                row = Quarantined(piece.key, identities[piece.key], list(piece.inputs), failed.message, failed.tries)
+                rows.append(row)
+                self.manifest.quarantine(row)
+                said = f"{self.stage.name}, task {row.task}: given up; {row.message}"
+                self.on_event(Event("quarantine", self.stage.name, phase.name, row.task, said, {"tries": row.tries}))
+        if rows and not separable:
+            raise given_up.end(self.stage.name)
+        self.without += [row.task for row in rows]
 
     def _record(self, piece: Piece, identity: str, done: Done, digest: str) -> None:
         self.manifest.append(
@@ -229,11 +280,6 @@ class StageRun:
             )
         )
         self.performed += 1
-
-    def _fail(self, failed: Failed) -> None:
-        log_failure(self.run, self.stage.name, failed.key, failed.trace)
-        error = InputError if failed.exit_code == InputError.exit_code else CorpusmillError
-        raise error(failed.message)
 
     def _measure(self, phase: str, seconds: float, done: list[Done], workers: int) -> None:
         self.seconds += seconds
@@ -263,7 +309,7 @@ class StageRun:
         if self.stage.dry_run:
             self.manifest.try_out(self.plan)
             return
-        self.manifest.finish(self.plan)
+        self.manifest.finish(self.plan, self.without)
         named = {o.path for row in self.manifest.rows() for o in row.outputs} | {MANIFEST}
         for path in self.storage.list_files():
             if path not in named and not path.startswith(WORKING):

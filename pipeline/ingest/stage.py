@@ -98,7 +98,7 @@ class IngestStage(Stage):
         if found.refused or found.ignored:
             pieces.append(self._left_out(f"part-{len(pieces):05d}", found))
         pages = any(source.format in PAGES for source in found.sources)
-        run.map("", IngestWorker, pieces, {"pages": pages, **url_filter_params(self.config.url_filter)})
+        run.map("", IngestWorker, pieces, {"pages": pages, **url_filter_params(self.config.url_filter)}, separable=True)
 
     def summary(self, run: StageRun) -> dict[str, str]:
         counts: Counter[str] = Counter()

@@ -4,8 +4,9 @@ import os
 import sys
 from importlib import import_module
 
-from corpusmill.cli.base import app, of_an_interrupt
+from corpusmill.cli.base import app
 from corpusmill.pipeline.errors import CorpusmillError
+from corpusmill.pipeline.interrupts import of_an_interrupt
 
 #: In the order of `corpusmill --help`.
 COMMANDS = (

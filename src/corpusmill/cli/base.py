@@ -16,15 +16,6 @@ class Interrupted(CorpusmillError):
     exit_code = 130
 
 
-def of_an_interrupt(error: BaseException | None) -> bool:
-    """Whether an error comes from Ctrl-C: libraries in which it arrives make errors of their own of it, numba a SystemError."""
-    while error is not None:
-        if isinstance(error, KeyboardInterrupt):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
 class Commands(TyperGroup):
     """All commands, with the stages that are groups (which typer lists behind all others) among the stages."""
 
@@ -95,6 +86,7 @@ Sets = Annotated[
 ]
 EngineOption = Annotated[EngineName, typer.Option(help="ray: parallel, here or on RAY_ADDRESS; inline: in this process, to debug.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what it would remove (stages that can: dedup).")]
+Strict = Annotated[bool, typer.Option("--strict", help="End at the first task that fails, instead of going on without it.")]
 Workers = Annotated[int, typer.Option(min=0, help="Parallel workers; 0 means one for each CPU.")]
 
 

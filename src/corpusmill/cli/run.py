@@ -12,16 +12,18 @@ from corpusmill.cli.base import (
     Interrupted,
     RunFolder,
     Sets,
+    Strict,
     Workers,
     app,
     make_engine,
-    of_an_interrupt,
     sft_app,
     tokens_app,
 )
 
 
 def _carry_out(plan: Any, engine: EngineName, workers: int) -> None:
+    from corpusmill.pipeline.interrupts import of_an_interrupt
+
     try:
         _execute(plan, engine, workers)
     except (KeyboardInterrupt, Exception) as error:
@@ -33,6 +35,7 @@ def _carry_out(plan: Any, engine: EngineName, workers: int) -> None:
 def _execute(plan: Any, engine: EngineName, workers: int) -> None:
     from rich.console import Console
 
+    from corpusmill.pipeline.errors import Incomplete
     from corpusmill.pipeline.progress import Progress
     from corpusmill.pipeline.report.answers.dry_run import dry_run_lines
     from corpusmill.pipeline.report.answers.terminal import closing_lines, stage_summary
@@ -46,7 +49,7 @@ def _execute(plan: Any, engine: EngineName, workers: int) -> None:
         else:
             stage_summary(plan.folder, result, console)
 
-    execute(
+    lost = execute(
         plan,
         make_engine(engine, workers),
         Progress(),
@@ -57,6 +60,8 @@ def _execute(plan: Any, engine: EngineName, workers: int) -> None:
         from corpusmill.pipeline.report.page.html import write_report
 
         closing_lines(plan.folder, write_report(plan.folder), console)
+    if lost:
+        raise Incomplete(lost)
 
 
 @app.command(epilog="Example: corpusmill run recipes/demo.yaml crawl/ --output runs/demo --set dedup.threshold=0.8 --to dedup")
@@ -72,11 +77,12 @@ def run(
     workers: Workers = 0,
     from_: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="The first stage to run.")] = None,
     to: Annotated[str | None, typer.Option("--to", metavar="STAGE", help="The last stage to run.")] = None,
+    strict: Strict = False,
 ) -> None:
     """Run a recipe on raw crawls: every stage, or some of them; finished work is never done twice."""
     from corpusmill.pipeline.run import new_plan
 
-    _carry_out(new_plan(output, _recipe_path(recipe), inputs or [], set_ or [], from_, to), engine, workers)
+    _carry_out(new_plan(output, _recipe_path(recipe), inputs or [], set_ or [], from_, to, strict=strict), engine, workers)
 
 
 def _recipe_path(recipe: str) -> str:
@@ -107,13 +113,14 @@ def _stage_command(stage: str) -> None:
         engine: EngineOption = EngineName.ray,
         workers: Workers = 0,
         dry_run: DryRun = False,
+        strict: Strict = False,
     ) -> None:
         from corpusmill.pipeline.run import new_plan, plan_of_existing
 
         if recipe:
-            plan = new_plan(run, _recipe_path(recipe), input_ or [], set_ or [], stage, stage, dry_run)
+            plan = new_plan(run, _recipe_path(recipe), input_ or [], set_ or [], stage, stage, dry_run, strict)
         else:
-            plan = plan_of_existing(run, set_ or [], stage, stage, dry_run)
+            plan = plan_of_existing(run, set_ or [], stage, stage, dry_run, strict)
         _carry_out(plan, engine, workers)
 
     command.__doc__ = f"{STAGE_HELP[stage]} Works on an existing run."

@@ -92,8 +92,8 @@ def test_many_copies_of_one_passage(dedup) -> None:  # type: ignore[no-untyped-d
 class Backwards(InlineEngine):
     """Performs the last piece first, as several workers may."""
 
-    def perform(self, job, pieces, on_done):  # type: ignore[no-untyped-def]
-        return super().perform(job, pieces[::-1], on_done)
+    def perform(self, job, pieces, listener):  # type: ignore[no-untyped-def]
+        return super().perform(job, pieces[::-1], listener)
 
 
 @pytest.mark.parametrize("options", [{"keep": "first"}, {"scope": "host", "min_share": 0.2, "min_count": 3}])

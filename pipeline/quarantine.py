@@ -1,0 +1,57 @@
+"""Tasks of a phase that were given up: whether the rest goes on, and what is said at the end."""
+
+from collections.abc import Sequence
+
+from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.manifest import Quarantined
+from corpusmill.pipeline.retry import Failed
+
+#: So many tasks that all failed, before any other worked, are no matter of each of them.
+SYSTEMATIC = 10
+
+
+def error_of(failed: Failed) -> CorpusmillError:
+    """A failure as the error that ends the run."""
+    return (InputError if failed.exit_code == InputError.exit_code else CorpusmillError)(failed.message)
+
+
+class GivenUp:
+    """What was given up of `todo` tasks; `worked` counts those of the phase that are finished."""
+
+    def __init__(self, todo: int, worked: int, strict: bool):
+        self.limit = 1 if strict else min(SYSTEMATIC, todo)
+        self.strict, self.worked = strict, worked
+        self.failed: dict[str, Failed] = {}
+
+    def add(self, failed: Failed) -> None:
+        """One more; raises where the phase has to end: for what is no matter of this task, and where nothing has worked so far."""
+        if failed.fatal:
+            raise error_of(failed)
+        self.failed[failed.key] = failed
+        if self.strict or (not self.worked and len(self.failed) >= self.limit):
+            raise error_of(next(iter(self.failed.values())))
+
+    def end(self, stage: str) -> CorpusmillError:
+        """The end of a phase that can't go on without them: one failure as it is, several in one sentence."""
+        failed = list(self.failed.values())
+        if len(failed) == 1:
+            return error_of(failed[0])
+        told = "; ".join(f"{each.key}: {each.message.rstrip('.')}" for each in failed[:SYSTEMATIC])
+        more = f"; and {len(failed) - SYSTEMATIC} more" if len(failed) > SYSTEMATIC else ""
+        sentence = f"{stage}: {len(failed)} tasks failed and the stage can't do without them (all others are done): {told}{more}."
+        ours = all(each.exit_code == InputError.exit_code for each in failed)
+        return (InputError if ours else CorpusmillError)(sentence)
+
+
+def told_lost(lost: Sequence[tuple[str, Quarantined]]) -> str:
+    """The last sentence of a run that went on without tasks (stage and task): each with its inputs and its cause; none: nothing."""
+    if not lost:
+        return ""
+    told = [f"{stage} {row.task} ({_inputs(row)}): {row.message.rstrip('.')}" for stage, row in lost]
+    tasks = "1 task was" if len(lost) == 1 else f"{len(lost)} tasks were"
+    more = f"; and {len(lost) - SYSTEMATIC} more (corpusmill verify lists them)" if len(lost) > SYSTEMATIC else ""
+    return f"{tasks} given up, and the run is finished without (the same command tries again): {'; '.join(told[:SYSTEMATIC])}{more}."
+
+
+def _inputs(row: Quarantined) -> str:
+    return ", ".join(ref.path for ref in row.inputs[:3]) or "no input"
