@@ -24,14 +24,13 @@ from pathlib import Path
 
 from corpusmill.pipeline import marked
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.ray_code import IN_JOB
 
 #: Where a cluster is written down, by default.
 FOLDER = Path("runs/cluster")
 FILE, TOKEN, LOG = "cluster.json", "token", "{}.log"
 #: The environment variable by which all processes of a cluster are known.
 MARK = "CORPUSMILL_CLUSTER"
-#: The one that Ray gives to a job's processes.
-JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 #: Where the job server listens, and the nodes' own addresses: the head's, then one for each worker. All are loopback.
 HOST, HEAD_IP, WORKER_IP = "127.0.0.1", "127.0.0.2", "127.0.0.{}"
 HEAD = "head"
@@ -108,7 +107,7 @@ def down(folder: Path = FOLDER) -> int:
     cluster = read(folder)
     if cluster is None:
         return 0
-    ended = marked.end(lambda: {pid for pid in cluster.processes() if marked.has(pid, JOB)}, signal.SIGTERM, END_JOBS)
+    ended = marked.end(lambda: {pid for pid in cluster.processes() if marked.has(pid, IN_JOB)}, signal.SIGTERM, END_JOBS)
     ended |= marked.end(cluster.processes, signal.SIGTERM, END)
     ended |= marked.end(cluster.processes, signal.SIGKILL, END)
     if left := cluster.processes():
@@ -159,7 +158,7 @@ def _cores(nodes: int) -> list[list[int]]:
 
 def _start_head(cluster: Cluster, folder: Path) -> Node:
     port, jobs = (address.rpartition(":")[2] for address in (cluster.address, cluster.jobs))
-    options = ["--head", f"--port={port}", f"--temp-dir={cluster.temp}", "--dashboard-host", HOST, f"--dashboard-port={jobs}"]
+    options = ["--head", f"--port={port}", "--dashboard-host", HOST, f"--dashboard-port={jobs}"]
     options += [f"--ray-client-server-port={_free_port()}", "--include-log-monitor=true"]
     return _start(cluster, folder, HEAD, HEAD_IP, 0, [], options)
 
@@ -177,7 +176,7 @@ def _start(cluster: Cluster, folder: Path, name: str, ip: str, cpus: int, cores:
     """One raylet, held by a `ray start --block` that is no child of this terminal."""
     metrics = _free_port()
     command = [*ray_command(), "start", "--block", "--disable-usage-stats", f"--node-ip-address={ip}", f"--num-cpus={cpus}"]
-    command += [f"--object-store-memory={OBJECT_STORE}", f"--metrics-export-port={metrics}"]
+    command += [f"--object-store-memory={OBJECT_STORE}", f"--metrics-export-port={metrics}", f"--temp-dir={cluster.temp}/{name}"]
     command += [f"--dashboard-agent-listen-port={_free_port()}", f"--dashboard-agent-grpc-port={_free_port()}", *options]
     more = {MARK: cluster.mark, "RAY_JOB_STOP_WAIT_TIME_S": JOB_STOP, "RAY_USAGE_STATS_ENABLED": "0"}
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
