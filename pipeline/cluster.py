@@ -24,13 +24,14 @@ from pathlib import Path
 
 from corpusmill.pipeline import marked
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.ray_code import IN_JOB
 
 #: Where a cluster is written down, by default.
 FOLDER = Path("runs/cluster")
 FILE, TOKEN, LOG = "cluster.json", "token", "{}.log"
 #: The environment variable by which all processes of a cluster are known.
 MARK = "CORPUSMILL_CLUSTER"
+#: The one that Ray gives to a job's processes.
+IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 #: Where the job server listens, and the nodes' own addresses: the head's, then one for each worker. All are loopback.
 HOST, HEAD_IP, WORKER_IP = "127.0.0.1", "127.0.0.2", "127.0.0.{}"
 HEAD = "head"
