@@ -1,6 +1,7 @@
 """How tasks are performed: in the calling process, or on Ray actors (`engine_ray.py`), with the same bytes."""
 
 import contextlib
+import platform
 import resource
 import time
 from collections.abc import Sequence
@@ -46,6 +47,7 @@ class Done:
     seconds: float
     peak_mb: int  # of the worker, other processes that it keeps included
     beside_mb: int = 0  # of these others alone
+    node: str = field(default_factory=platform.node)  # where it was done
 
 
 class Engine(Protocol):

@@ -3,27 +3,34 @@
 A task row says what went in (paths and fingerprints), under which configuration and code, and what came out.
 A `quarantined` row takes the place of one for a task that was given up.
 A `complete` row lists the finished tasks of a plan in their order, and beside them those that the stage was finished without; where there
-is no such row a stage is unfinished. A `tried` row lists the tasks of a dry run.
+is no such row a stage is unfinished. A `tried` row lists the tasks of a dry run. A `reopened` row takes `complete` back, and names the
+finished tasks that are about to be done again: their files may be the old ones or the new ones.
 Rows hold no times, so equal runs have equal rows; only their order is that of completion.
+
+In memory a task is its name and where its row begins (`journal.py`): rows are read again when they are asked for.
 """
 
 import json
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, fields
+from typing import Any, overload
 
 from corpusmill.pipeline.config import canonical_json, digest
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.journal import FileJournal, Journal
+from corpusmill.pipeline.journal_store import StoreJournal
 from corpusmill.pipeline.shards import OutputFile
 from corpusmill.pipeline.storage import Storage
 
 MANIFEST = "manifest.jsonl"
+#: Where the objects of a manifest on a store lie.
+OBJECTS = "manifest"
 #: Where a dry run writes beside a finished stage, whose files stay as they are.
 TRIAL = "trial/"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FileRef:
     """A file that a task reads. `path` is relative to the run where the run made it, else as it was given.
 
@@ -36,7 +43,7 @@ class FileRef:
     bytes: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TaskRow:
     """A finished task."""
 
@@ -86,6 +93,56 @@ def task_identity(task: str, inputs: Sequence[FileRef], params: dict[str, Any], 
     return digest([task, [(i.path, i.fingerprint) for i in inputs], params, config, code])
 
 
+class TaskRows(Mapping[str, TaskRow]):
+    """The last row of each task, in the order in which the tasks first came; read from the journal when it is asked for."""
+
+    def __init__(self, journal: Journal):
+        self._journal = journal
+        self.addresses: dict[str, int] = {}
+
+    def __getitem__(self, task: str) -> TaskRow:
+        row = json.loads(self._journal.read(self.addresses[task]))
+        del row["kind"]
+        return TaskRow.from_json(row)
+
+    def __contains__(self, task: object) -> bool:
+        return task in self.addresses
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.addresses)
+
+    def __len__(self) -> int:
+        return len(self.addresses)
+
+    def of(self, tasks: Sequence[str]) -> "Rows":
+        """The rows of some tasks, in the order of their names here. Raises KeyError where one is not there."""
+        return Rows(self, tasks)
+
+
+class Rows(Sequence[TaskRow]):
+    """The rows of some tasks: each is read when it is asked for, and again when it is asked for again."""
+
+    def __init__(self, rows: TaskRows, tasks: Sequence[str]):
+        self._rows = rows
+        self.tasks = tasks
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    @overload
+    def __getitem__(self, place: int) -> TaskRow: ...
+    @overload
+    def __getitem__(self, place: slice) -> "Rows": ...
+    def __getitem__(self, place: int | slice) -> "TaskRow | Rows":
+        return Rows(self._rows, self.tasks[place]) if isinstance(place, slice) else self._rows[self.tasks[place]]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    def __repr__(self) -> str:
+        return repr(list(self))
+
+
 class Manifest:
     """The manifest of one stage folder; the last row of a task counts.
 
@@ -95,104 +152,108 @@ class Manifest:
     def __init__(self, storage: Storage, read_only: bool = False):
         self.storage = storage
         self.read_only = read_only
-        self.tasks: dict[str, TaskRow] = {}
+        self._journal = StoreJournal(storage, OBJECTS, read_only) if storage.remote else FileJournal(storage.path(MANIFEST), read_only)
+        self.tasks = TaskRows(self._journal)
         self.quarantined: dict[str, Quarantined] = {}
+        self.doubtful: set[str] = set()  # finished tasks of which files may be of another try
         self.plan: list[str] | None = None
         self.tried: list[str] = []  # the tasks of the last dry run
-        self._objects = 0
         self._load()
+
+    def guard(self, check: Callable[[], None]) -> None:
+        """`check` is called before each row is written; it raises where this process may no longer."""
+        self._journal.guard = check
 
     @property
     def complete(self) -> bool:
         return self.plan is not None and all(task in self.tasks for task in self.plan)
 
-    def rows(self) -> list[TaskRow]:
+    def rows(self) -> Rows:
         """The task rows of a complete stage, in the order of its plan."""
-        return [self.tasks[task] for task in self.plan or ()]
+        return self.tasks.of(self.plan or [])
+
+    def grouped(self) -> AbstractContextManager[None]:
+        """A block in which rows that come close together become durable together; all are when it ends."""
+        return self._journal.grouped()
 
     def append(self, row: TaskRow) -> None:
-        files = {"inputs": [vars(ref) for ref in row.inputs], "outputs": [vars(output) for output in row.outputs]}
-        self._write({"kind": "task", **vars(row), **files})  # `dataclasses.asdict` copies all of it, which takes longer than the rest
-        self.tasks[row.task] = row
-        self.quarantined.pop(row.task, None)
+        """Records a finished task, whose files are durable. Outside of `grouped` the row is, too, when this returns."""
+        self._take_task(row.task, self._write("task", row))
 
     def quarantine(self, row: Quarantined) -> None:
         """Says that a task was given up; a row of the finished task takes it back."""
         if self.quarantined.get(row.task) != row:
-            self._write({"kind": "quarantined", **vars(row), "inputs": [vars(ref) for ref in row.inputs]})
-            self.quarantined[row.task] = row
-            self.tasks.pop(row.task, None)
+            self._write("quarantined", row)
+            self._take_quarantined(row)
 
     def finish(self, plan: list[str], without: Sequence[str] = ()) -> None:
         """Marks the stage as complete with the tasks of `plan`, and `without` those that are quarantined, once."""
         if self.plan != plan or list(self.quarantined) != list(without):
-            self._write({"kind": "complete", "tasks": plan, "quarantined": list(without)})
-            self.plan = plan
-            self.quarantined = {task: self.quarantined[task] for task in without}
+            self._write("complete", {"tasks": plan, "quarantined": list(without)})
+            self._take_complete(plan, without)
+            self._journal.tidy()
 
-    def reopen(self) -> None:
-        """Takes the `complete` mark away: the stage is about to change."""
-        if self.plan is not None:
-            self._write({"kind": "reopened"})
+    def reopen(self, again: Iterable[str] = ()) -> None:
+        """Takes the `complete` mark away: the stage is about to change. `again`: finished tasks that are about to be done again."""
+        new = [task for task in again if task in self.tasks and task not in self.doubtful]
+        if self.plan is not None or new:
+            self._write("reopened", {"tasks": new})
             self.plan = None
+            self.doubtful.update(new)
 
     def try_out(self, plan: list[str]) -> None:
         """Says which tasks the last dry run rests on."""
         if self.tried != plan:
-            self._write({"kind": "tried", "tasks": plan})
+            self._write("tried", {"tasks": plan})
             self.tried = plan
 
     @property
     def place(self) -> int:
-        """Where the next row goes: the size of the file, or the number of objects."""
-        return self._objects if self.storage.remote else max(self.storage.size(MANIFEST), 0)
+        """Where the next row goes: a byte of the file, or in a store the number of the row."""
+        return self._journal.place
 
-    def _take(self, row: dict[str, Any]) -> None:
-        kind = row.pop("kind")
+    def _load(self) -> None:
+        for address, where, line in self._journal.lines():
+            try:
+                row = json.loads(line)
+                self._take(row.pop("kind"), row, address)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise InputError(f"{where}: not a manifest row ({error}).") from error
+
+    def _take(self, kind: str, row: dict[str, Any], address: int) -> None:
         if kind == "task":
-            self.tasks[row["task"]] = TaskRow.from_json(row)
-            self.quarantined.pop(row["task"], None)
+            self._take_task(TaskRow.from_json(row).task, address)
         elif kind == "quarantined":
-            self.quarantined[row["task"]] = Quarantined.from_json(row)
-            self.tasks.pop(row["task"], None)
+            self._take_quarantined(Quarantined.from_json(row))
         elif kind == "complete":
-            self.plan = row["tasks"]
-            self.quarantined = {task: self.quarantined[task] for task in row.get("quarantined", [])}
+            self._take_complete(row["tasks"], row.get("quarantined", []))
         elif kind == "tried":
             self.tried = row["tasks"]
         elif kind == "reopened":
             self.plan = None
+            self.doubtful.update(row.get("tasks", []))
 
-    def _load(self) -> None:
-        if self.storage.remote:
-            for name in self.storage.list_files("manifest"):
-                self._take(json.loads(self.storage.read_bytes(name)))
-                self._objects += 1
-            return
-        if not self.storage.exists(MANIFEST):
-            return
-        content = self.storage.read_bytes(MANIFEST)
-        whole = content.rfind(b"\n") + 1
-        for number, line in enumerate(content[:whole].splitlines(), 1):
-            try:
-                self._take(json.loads(line))
-            except (ValueError, KeyError, TypeError) as error:
-                raise InputError(f"{self.storage.path(MANIFEST)}:{number}: not a manifest row ({error}).") from error
-        if whole < len(content) and not self.read_only:  # a crash cut the last row: that task is not finished
-            os.truncate(self.storage.path(MANIFEST), whole)
+    def _take_task(self, task: str, address: int) -> None:
+        self.tasks.addresses[task] = address
+        self.doubtful.discard(task)
+        self.quarantined.pop(task, None)
 
-    def _write(self, row: dict[str, Any]) -> None:
-        line = canonical_json(row).encode() + b"\n"
-        if self.storage.remote:
-            self.storage.write_bytes(f"manifest/{self._objects:08d}.json", line)
-            self._objects += 1
-            return
-        path = self.storage.path(MANIFEST)
-        try:
-            os.makedirs(self.storage.root, exist_ok=True)
-            with open(path, "ab") as file:
-                file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise InputError(f"{path}: can't be written ({error.strerror}).") from error
+    def _take_quarantined(self, row: Quarantined) -> None:
+        self.quarantined[row.task] = row
+        self.tasks.addresses.pop(row.task, None)
+
+    def _take_complete(self, plan: list[str], without: Sequence[str]) -> None:
+        self.plan = plan
+        self.doubtful.difference_update(plan)  # they were done again, or their files were read
+        self.quarantined = {task: self.quarantined[task] for task in without}
+
+    def _write(self, kind: str, row: Any) -> int:
+        return self._journal.append(canonical_json({"kind": kind, **_jsonable(row)}).encode() + b"\n")
+
+
+def _jsonable(row: Any) -> dict[str, Any]:
+    """A row as JSON has it: `dataclasses.asdict` copies all of it, which takes longer than the rest."""
+    if isinstance(row, dict):
+        return row
+    values = {f.name: getattr(row, f.name) for f in fields(row)}
+    return values | {name: [_jsonable(file) for file in values[name]] for name in ("inputs", "outputs") if name in values}

@@ -20,7 +20,7 @@ ROW_GROUP_ROWS = 4096
 Content: TypeAlias = pa.Table | bytes | memoryview | pa.Buffer | Path
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class OutputFile:
     """One published file: its path relative to the stage's folder, its size and its sha256 (hex)."""
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from corpusmill.pipeline.runner import StageRun
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Piece:
     """The input of one task. `key` names the task and its outputs (`part-00042`); all of it is JSON-able."""
 

@@ -1,25 +1,23 @@
 """A manifest that is read on as its rows come: what of them tells how far a stage is, without reading any row twice."""
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from corpusmill.pipeline.manifest import MANIFEST, TRIAL
+from corpusmill.pipeline.journal_store import object_names
+from corpusmill.pipeline.manifest import MANIFEST, OBJECTS, TRIAL
 from corpusmill.pipeline.storage import Storage
 
 #: Warnings of a task whose words are kept.
 SAID = 20
-#: The name of an object that holds a row.
-_ROW = re.compile(r"[0-9]+\.json")
 BROKEN = (ValueError, KeyError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True)
 class Done:
-    """A task as its row has it. `place` is where the row begins: a byte of the file, or the number of its object."""
+    """A task as its row has it. `place` is where the row begins: a byte of the file, or in a store its number."""
 
     place: int
     task: str
@@ -46,7 +44,8 @@ class ManifestTail:
         self.tasks: dict[str, Done] = {}
         self.plan: list[str] | None = None  # the tasks of a complete stage
         self.bad = 0
-        self._read = 0  # bytes, or objects
+        self._read = 0  # bytes, or rows
+        self._objects_read: dict[int, tuple[float | None, int]] = {}  # by the number of the first row: when it was written, rows
         self._written: dict[str, float | None] = {}
 
     @property
@@ -80,13 +79,30 @@ class ManifestTail:
                 yield place, line, None
 
     def _objects(self) -> Iterator[tuple[int, bytes, float | None]]:
-        times = {name: written for name, written in self.storage.times("manifest").items() if _ROW.fullmatch(name)}
-        if len(times) < self._read:
+        """Rows in objects, of which each has the number of its first row. One that is written again (`StoreJournal.tidy`) has more rows."""
+        times = self.storage.times(OBJECTS)
+        names = object_names(list(times))
+        gone = [first for first in self._objects_read if first not in names]
+        if gone and not self._again(names, times):  # another manifest, or a store that does not say when it was written again
             self._forget()
-        for name in sorted(times)[self._read :]:
-            content = self.storage.read_bytes(f"manifest/{name}")
-            self._read += 1  # not before: what can't be read now is read the next time
-            yield int(PurePosixPath(name).stem), content, times[name]
+        for first in gone:
+            self._objects_read.pop(first, None)
+        for first in self._again(names, times):
+            try:
+                lines = self.storage.read_bytes(f"{OBJECTS}/{names[first]}").splitlines()
+            except FileNotFoundError:  # it has become part of another one, which is read the next time
+                return
+            written = times[names[first]]
+            if len(lines) < self._objects_read.get(first, (None, 0))[1]:  # another manifest
+                self._forget()
+            for place in range(max(self._read, first), first + len(lines)):
+                self._read = place + 1
+                yield place, lines[place - first], written
+            self._objects_read[first] = (written, len(lines))  # not before: what can't be read now is read the next time
+
+    def _again(self, names: dict[int, str], times: dict[str, float | None]) -> list[int]:
+        """The objects that are new, or have been written again."""
+        return [first for first in sorted(names) if first not in self._objects_read or self._objects_read[first][0] != times[names[first]]]
 
     def _take(self, row: dict[str, Any], place: int, written: float | None) -> None:
         kind = row["kind"]

@@ -61,7 +61,7 @@ def test_rows_from_a_place_on(content, tmp_path) -> None:
     assert [done.task for done in tail.rows] == ["part-0"]
 
 
-def test_on_a_store_a_row_is_an_object() -> None:
+def test_on_a_store_a_place_is_the_number_of_a_row() -> None:
     storage = Storage("memory://tail/filter")
     manifest = Manifest(storage)
     place = manifest.place
@@ -73,9 +73,30 @@ def test_on_a_store_a_row_is_an_object() -> None:
     assert all(done.written is not None for done in tail.rows)
 
 
+def test_objects_that_become_one_while_they_are_read() -> None:
+    """Each row is taken once: those that were read from objects that are gone, and those that only came in the larger one."""
+    storage = Storage("memory://tail-tidy/filter")
+    manifest, tail, late = Manifest(storage), ManifestTail(storage), ManifestTail(storage)
+    for number in range(3):
+        manifest.append(row(number))
+    tail.update()
+    manifest.append(row(3))
+    manifest.finish(["part-0", "part-3"])
+    for reader in (tail, late, tail):
+        reader.update()
+    manifest.reopen()
+    manifest.append(row(4))
+    for reader in (tail, late):
+        reader.update()
+        assert [(done.place, done.task) for done in reader.rows] == [(place, f"part-{n}") for n, place in enumerate((0, 1, 2, 3, 6))]
+        assert not reader.bad and not reader.complete
+
+
 def test_an_object_that_is_no_row_and_one_that_cannot_be_read_now(monkeypatch: pytest.MonkeyPatch) -> None:
     storage = Storage("memory://tail-odd/filter")
-    write(Manifest(storage))
+    manifest = Manifest(storage)
+    for number in range(4):
+        manifest.append(row(number))
     storage.write_bytes("manifest/note.txt", b"mine")
     tail, read = ManifestTail(storage), Storage.read_bytes
 
@@ -89,4 +110,4 @@ def test_an_object_that_is_no_row_and_one_that_cannot_be_read_now(monkeypatch: p
         tail.update()
     assert [done.place for done in tail.rows] == [0, 1]
     tail.update()
-    assert [done.place for done in tail.rows] == [0, 1, 2, 3, 6] and not tail.bad
+    assert [done.place for done in tail.rows] == [0, 1, 2, 3] and not tail.bad

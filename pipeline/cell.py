@@ -1,0 +1,161 @@
+"""One small file of a run that several processes may want to write: it is written only where it still is what the writer has seen.
+
+A local folder does that under a lock that is held for the moment of the write. S3 does it itself (`If-None-Match`, `If-Match`). Any other
+store of fsspec's can't: there is written, waited, and read back, which two writers can win that are further apart than the wait.
+"""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Protocol
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.storage import TEMPORARY, Storage
+
+#: The file whose lock guards the writes of a local folder.
+GUARD_FILE = ".lock"
+#: Seconds after which what was written to a store without conditional writes is read back; a request to S3 may take so long.
+SETTLE, PATIENCE = 1.0, 10.0
+#: What S3 answers where the object is not what was expected, or is being written by another.
+LOST = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409", "NoSuchKey", "404"}
+UNKNOWN = {"NotImplemented", "501"}
+
+
+class Cell(Protocol):
+    def read(self) -> tuple[bytes, str] | None:
+        """What is there, and its version; None where nothing is. Raises OSError where that can't be told."""
+
+    def write(self, content: bytes, expected: str | None) -> str | None:
+        """Writes where the version that is there is `expected` (None: nothing is there); returns the new version, None where it is not."""
+
+
+def open_cell(storage: Storage, name: str) -> Cell:
+    """The file `name` of a run's folder."""
+    if not storage.remote:
+        return LocalCell(storage, name)
+    store = storage.path(name).partition("://")[0]
+    return S3Cell(storage, name) if store in ("s3", "s3a") else PlainCell(storage, name, 0.0 if store == "memory" else SETTLE)
+
+
+class LocalCell:
+    """A version is the hash of the content."""
+
+    def __init__(self, storage: Storage, name: str):
+        self.root, self.path = storage.root, Path(storage.path(name))
+
+    def read(self) -> tuple[bytes, str] | None:
+        try:
+            content = self.path.read_bytes()
+        except FileNotFoundError:
+            return None
+        return content, _version(content)
+
+    def write(self, content: bytes, expected: str | None) -> str | None:
+        with self._guarded():
+            found = self.read()
+            if (found and found[1]) != expected:
+                return None
+            temporary = self.path.with_name(TEMPORARY + self.path.name)  # one name, so that what a kill leaves is taken over by the next
+            temporary.write_bytes(content)
+            temporary.replace(self.path)
+        return _version(content)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        os.makedirs(self.root, exist_ok=True)
+        with open(self.path.with_name(GUARD_FILE), "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+class S3Cell:
+    """A version is the object's ETag. A server that does not know conditional writes is used as any other store is."""
+
+    def __init__(self, storage: Storage, name: str):
+        folder = storage._fs()
+        self.fs: Any = folder.fs
+        self.bucket, self.key, _ = self.fs.split_path(storage.path(name))
+        self.plain = PlainCell(storage, name, SETTLE)
+
+    def read(self) -> tuple[bytes, str] | None:
+        try:
+            content, tag = self._call(self._get)
+        except FileNotFoundError:
+            return None
+        return content, tag
+
+    def write(self, content: bytes, expected: str | None) -> str | None:
+        condition = {"IfNoneMatch": "*"} if expected is None else {"IfMatch": expected}
+        try:
+            answer = self._call(self.fs._call_s3, "put_object", Bucket=self.bucket, Key=self.key, Body=content, **condition)
+        except OSError as error:
+            code = _code(error)
+            if code in UNKNOWN:
+                return self._write_plainly(content, expected)
+            if code not in LOST:
+                raise
+            found = self.read()  # an earlier try of the same request may have been carried out, though its answer never came
+            return found[1] if found and found[0] == content else None
+        return str(answer["ETag"])
+
+    def _write_plainly(self, content: bytes, expected: str | None) -> str | None:
+        found = self.read()
+        if (found and found[1]) != expected or self.plain.write(content, found and _version(found[0])) is None:
+            return None
+        found = self.read()
+        return found[1] if found and found[0] == content else None
+
+    async def _get(self) -> tuple[bytes, str]:
+        answer = await self.fs._call_s3("get_object", Bucket=self.bucket, Key=self.key)
+        async with answer["Body"] as body:
+            return await body.read(), str(answer["ETag"])
+
+    def _call(self, function: Any, *arguments: Any, **options: Any) -> Any:
+        from fsspec.asyn import sync
+
+        return sync(self.fs.loop, function, *arguments, timeout=PATIENCE, **options)
+
+
+class PlainCell:
+    """A version is the hash of the content. `settle`: seconds until it is read back; 0 where only this process can write."""
+
+    def __init__(self, storage: Storage, name: str, settle: float):
+        self.storage, self.name, self.settle = storage, name, settle
+
+    def read(self) -> tuple[bytes, str] | None:
+        try:
+            content = self.storage.read_bytes(self.name)
+        except FileNotFoundError:
+            return None
+        return content, _version(content)
+
+    def write(self, content: bytes, expected: str | None) -> str | None:
+        found = self.read()
+        if (found and found[1]) != expected:
+            return None
+        self.storage.write_bytes(self.name, content)
+        time.sleep(self.settle)
+        found = self.read()
+        return found[1] if found and found[0] == content else None
+
+
+def _version(content: bytes) -> str:
+    return sha256(content).hexdigest()
+
+
+def _code(error: BaseException) -> str:
+    """What S3 calls an error that s3fs has made an OSError of."""
+    response = getattr(error.__cause__, "response", None) or {}
+    code = response.get("Error", {}).get("Code")
+    if code is None and isinstance(error, FileExistsError):  # the one that s3fs knows
+        return "PreconditionFailed"
+    return str(code)
+
+
+def unwritable(root: str, error: OSError) -> InputError:
+    """Why a run's folder can't be written, as a sentence."""
+    return InputError(f"{root}: the run's folder can't be written ({error.strerror or error}).")

@@ -1,0 +1,247 @@
+"""A Ray cluster on this machine: a head that takes jobs and performs no piece, and worker nodes with cores of their own.
+
+Each node is a raylet of its own (`ray start`), so a run meets here what it meets on many machines: several nodes, a job server, a token.
+The dashboard, its job server and its agents listen on loopback; Ray's own ports, on which nodes speak with each other, listen everywhere
+and ask for the token. All processes of a cluster have its mark in their environment, jobs and workers included, so `down` ends exactly
+these, also where whoever started them, or a raylet, was killed.
+"""
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from corpusmill.pipeline import marked
+from corpusmill.pipeline.errors import CorpusmillError, InputError
+
+#: Where a cluster is written down, by default.
+FOLDER = Path("runs/cluster")
+FILE, TOKEN, LOG = "cluster.json", "token", "{}.log"
+#: The environment variable by which all processes of a cluster are known.
+MARK = "CORPUSMILL_CLUSTER"
+#: The one that Ray gives to a job's processes.
+JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+#: Where the job server listens, and the nodes' own addresses: the head's, then one for each worker. All are loopback.
+HOST, HEAD_IP, WORKER_IP = "127.0.0.1", "127.0.0.2", "127.0.0.{}"
+HEAD = "head"
+#: Bytes of each node's object store: nearly unused, so the smallest that Ray takes.
+OBJECT_STORE = 80 * 1024 * 1024
+#: The share of the machine's memory that the worker nodes tell Ray of, together.
+MEMORY_SHARE = 0.7
+#: Seconds that a cluster gets to come up; that jobs get to end by themselves; and that Ray gets, in which nothing is lost by then.
+COME_UP, END_JOBS, END = 120.0, 30.0, 5.0
+#: Seconds that a job which is stopped gets to end by itself: Ray's 3 are less than a piece takes.
+JOB_STOP = "30"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One raylet: `pid` is that of its `ray start`; `cores` are those that it may use, none where it has none of its own."""
+
+    name: str
+    pid: int
+    cpus: int
+    cores: list[int]
+    metrics: str  # where Prometheus finds the node's metrics
+
+
+@dataclass
+class Cluster:
+    """What is written down of a cluster, so that another process finds it, submits to it and ends it."""
+
+    mark: str
+    address: str  # HOST:PORT: RAY_ADDRESS of a run that is started here
+    jobs: str  # where jobs are submitted: the dashboard
+    token: str  # the file with its token
+    temp: str  # the folder of Ray's own files: sockets, logs
+    nodes: list[Node] = field(default_factory=list)
+
+    def environment(self) -> dict[str, str]:
+        """What a process needs in its environment to speak with the cluster."""
+        return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": self.token}
+
+    def processes(self) -> set[int]:
+        return marked.marked(MARK, self.mark)
+
+
+def up(folder: Path = FOLDER, nodes: int = 2) -> Cluster:
+    """Starts a head and `nodes` workers, waits until they are one cluster, and writes down in `folder` what there is."""
+    if nodes < 1:
+        raise InputError(f"NODES={nodes}: a cluster has at least one worker node.")
+    if before := find(folder):
+        raise InputError(f"{folder / FILE}: a cluster is running already, jobs are taken at {before.jobs} (make cluster-down ends it).")
+    down(folder)  # what is left of one that crashed
+    cluster = _new(folder)
+    try:
+        cluster.nodes.append(_start_head(cluster, folder))
+        _wait_for_port(cluster)
+        for number, cores in enumerate(_cores(nodes)):
+            cluster.nodes.append(_start_worker(cluster, folder, number, cores, MEMORY_SHARE / nodes))
+            _write(cluster, folder)
+        _wait_for_nodes(cluster)
+    except BaseException:
+        down(folder)
+        raise
+    return cluster
+
+
+def find(folder: Path = FOLDER) -> Cluster | None:
+    """The cluster that is written down in `folder`, where its head is there."""
+    cluster = read(folder)
+    return cluster if cluster and cluster.nodes and cluster.nodes[0].pid in cluster.processes() else None
+
+
+def down(folder: Path = FOLDER) -> int:
+    """Ends all processes of the cluster that is written down in `folder`: jobs first, so that they can say so. Returns how many those
+    were; raises where one stays."""
+    cluster = read(folder)
+    if cluster is None:
+        return 0
+    ended = marked.end(lambda: {pid for pid in cluster.processes() if marked.has(pid, JOB)}, signal.SIGTERM, END_JOBS)
+    ended |= marked.end(cluster.processes, signal.SIGTERM, END)
+    ended |= marked.end(cluster.processes, signal.SIGKILL, END)
+    if left := cluster.processes():
+        raise CorpusmillError(f"{folder / FILE}: processes of the cluster do not end: {', '.join(map(str, sorted(left)))}.")
+    shutil.rmtree(cluster.temp, ignore_errors=True)
+    for name in (FILE, TOKEN):
+        (folder / name).unlink(missing_ok=True)
+    return len(ended)
+
+
+def read(folder: Path = FOLDER) -> Cluster | None:
+    """What is written down in `folder`, be it alive or not."""
+    try:
+        said = json.loads((folder / FILE).read_bytes())
+        return Cluster(**{**said, "nodes": [Node(**node) for node in said["nodes"]]})
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{folder / FILE}: is not what make cluster-up writes ({type(error).__name__}: {error}).") from error
+
+
+# ---- starting ---------------------------------------------------------------------------------------
+
+
+def _new(folder: Path) -> Cluster:
+    """Written down before anything is started, so that `down` finds it whatever happens."""
+    folder.mkdir(parents=True, exist_ok=True)
+    token = (folder / TOKEN).absolute()
+    with open(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(secrets.token_hex(32))
+    temp = tempfile.mkdtemp(prefix="cm-", dir="/tmp")  # sockets lie in it, whose paths may have 107 bytes
+    cluster = Cluster(secrets.token_hex(8), f"{HEAD_IP}:{_free_port()}", f"http://{HOST}:{_free_port()}", str(token), temp)
+    _write(cluster, folder)
+    return cluster
+
+
+def _write(cluster: Cluster, folder: Path) -> None:
+    temporary = folder / f".tmp-{FILE}"
+    temporary.write_text(json.dumps(asdict(cluster), indent=1) + "\n")
+    temporary.replace(folder / FILE)
+
+
+def _cores(nodes: int) -> list[list[int]]:
+    """The cores of each worker node; with fewer cores than nodes none has any of its own."""
+    cores = sorted(os.sched_getaffinity(0))
+    return [cores[number::nodes] if len(cores) >= nodes else [] for number in range(nodes)]
+
+
+def _start_head(cluster: Cluster, folder: Path) -> Node:
+    port, jobs = (address.rpartition(":")[2] for address in (cluster.address, cluster.jobs))
+    options = ["--head", f"--port={port}", f"--temp-dir={cluster.temp}", "--dashboard-host", HOST, f"--dashboard-port={jobs}"]
+    options += [f"--ray-client-server-port={_free_port()}", "--include-log-monitor=true"]
+    return _start(cluster, folder, HEAD, HEAD_IP, 0, [], options)
+
+
+def _start_worker(cluster: Cluster, folder: Path, number: int, cores: list[int], memory_share: float) -> Node:
+    name = f"worker-{number + 1}"
+    memory = int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * memory_share)
+    resources = json.dumps({name: 1})
+    options = [f"--address={cluster.address}", f"--resources={resources}", f"--labels=corpusmill/node={name}", f"--memory={memory}"]
+    ip = WORKER_IP.format(number + 3)
+    return _start(cluster, folder, name, ip, max(1, len(cores)), cores, [*options, "--include-log-monitor=false"])
+
+
+def _start(cluster: Cluster, folder: Path, name: str, ip: str, cpus: int, cores: list[int], options: Sequence[str]) -> Node:
+    """One raylet, held by a `ray start --block` that is no child of this terminal."""
+    metrics = _free_port()
+    command = [*ray_command(), "start", "--block", "--disable-usage-stats", f"--node-ip-address={ip}", f"--num-cpus={cpus}"]
+    command += [f"--object-store-memory={OBJECT_STORE}", f"--metrics-export-port={metrics}"]
+    command += [f"--dashboard-agent-listen-port={_free_port()}", f"--dashboard-agent-grpc-port={_free_port()}", *options]
+    more = {MARK: cluster.mark, "RAY_JOB_STOP_WAIT_TIME_S": JOB_STOP, "RAY_USAGE_STATS_ENABLED": "0"}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    with open(folder / LOG.format(name), "wb") as log:
+        process = subprocess.Popen(
+            command, env=kept | cluster.environment() | more, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            preexec_fn=(lambda: os.sched_setaffinity(0, cores)) if cores else None,
+        )  # fmt: skip
+    return Node(name, process.pid, cpus, cores, f"http://{ip}:{metrics}/metrics")
+
+
+def ray_command() -> list[str]:
+    """The `ray` of this Python."""
+    beside = Path(sys.executable).with_name("ray")
+    return [str(beside)] if beside.exists() else ["ray"]
+
+
+def _free_port() -> int:
+    with socket.create_server((HOST, 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def _wait_for_port(cluster: Cluster) -> None:
+    """Until workers can reach the head, which is some seconds before its job server is there."""
+
+    def open_() -> bool:
+        host, _, port = cluster.address.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=1).close()
+        except OSError:
+            return False
+        return True
+
+    _wait(cluster, open_, "its head does not listen")
+
+
+def _wait_for_nodes(cluster: Cluster) -> None:
+    """Until the job server knows all nodes."""
+    _wait(cluster, lambda: _nodes(cluster) == len(cluster.nodes), f"it does not have its {len(cluster.nodes)} nodes")
+
+
+def _wait(cluster: Cluster, ready: Callable[[], bool], otherwise: str) -> None:
+    deadline = time.monotonic() + COME_UP
+    while not ready():
+        there = cluster.processes()
+        if dead := [node.name for node in cluster.nodes if node.pid not in there]:
+            raise CorpusmillError(f"{dead[0]}: Ray can't be started on this machine ({_last_words(cluster, dead[0])}).")
+        if time.monotonic() > deadline:
+            raise CorpusmillError(f"{cluster.jobs}: the cluster did not come up in {COME_UP:.0f} s: {otherwise}.")
+        time.sleep(0.2)
+
+
+def _nodes(cluster: Cluster) -> int:
+    """How many nodes the job server counts; 0 while it does not answer."""
+    token = Path(cluster.token).read_text()
+    request = urllib.request.Request(f"{cluster.jobs}/nodes?view=summary", headers={"Authorization": f"Bearer {token}"})
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            found = json.load(answer)["data"]["summary"]
+    except (OSError, ValueError, KeyError):
+        return 0
+    return sum(node.get("raylet", {}).get("state") == "ALIVE" for node in found)
+
+
+def _last_words(cluster: Cluster, name: str) -> str:
+    lines = (Path(cluster.token).parent / LOG.format(name)).read_text(errors="replace").strip().splitlines()
+    return lines[-1].strip().rstrip(".") if lines else "it said nothing"

@@ -1,0 +1,259 @@
+"""Who works on a run: `RUN/lease.json`, which one process holds and renews while it works.
+
+Another process takes it over where the holder's process is gone from this machine, or where nothing was renewed for `ttl` seconds by its own
+clock; it watches for that long. A holder that could not renew in time asks once more before it writes the next row of a manifest, and stops
+where another has taken over. Clocks count from the machine's start and through its sleep, and are never compared between machines.
+"""
+
+import contextlib
+import json
+import os
+import platform
+import secrets
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from corpusmill.pipeline.cell import open_cell, unwritable
+from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.storage import Storage
+
+LEASE = "lease.json"
+#: Seconds after which a lease that was not renewed can be taken over, and what says otherwise (from 1 second to an hour).
+TTL, TTL_VARIABLE, SHORTEST, LONGEST = 30.0, "CORPUSMILL_LEASE_SECONDS", 1.0, 3600.0
+#: Renewals in a ttl. Of a ttl that passes without one, the last tenth is for what lies between a look at the clock and a row that is written.
+RENEWALS, FENCE = 3, 0.9
+#: States of a process (/proc/PID/stat) that does not work: stopped by a signal or a debugger; waiting for a disk or a server; dead.
+STILL, GONE = ("T", "t", "D"), ("Z", "X")
+
+
+class LeaseLost(CorpusmillError):
+    """Another process has taken the run over."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """What `lease.json` says. `holder` is random, and empty where nobody holds it; `machine` tells machines (and containers) of one name
+    apart; `started` is the process's begin in the kernel's ticks, so that another process with its number is not taken for it."""
+
+    holder: str
+    host: str
+    machine: str
+    pid: int
+    started: int
+    beat: int
+    ttl: float
+
+    def content(self) -> bytes:
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+    @property
+    def here(self) -> bool:
+        return self.machine == this_machine()
+
+    @property
+    def words(self) -> str:
+        return f"{self.host}, process {self.pid}"
+
+    def process_state(self) -> str:
+        """Of the holder's process on this machine: the kernel's letter for its state, `X` where it is gone."""
+        started, state = process(self.pid)
+        return state if started == self.started else "X"
+
+
+def read_holder(content: bytes) -> Holder | None:
+    """The holder that a lease names; None where it is damaged."""
+    try:
+        said = json.loads(content)
+        kinds = {"holder": str, "host": str, "machine": str, "pid": int, "started": int, "beat": int, "ttl": (int, float)}
+        if any(not isinstance(said[name], kind) for name, kind in kinds.items()):
+            return None
+        return Holder(**{name: said[name] for name in kinds} | {"ttl": min(max(float(said["ttl"]), SHORTEST), LONGEST)})
+    except (ValueError, KeyError, TypeError, OverflowError):
+        return None
+
+
+def clock() -> float:
+    """Seconds that no change of the time and no sleep of the machine moves."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
+def this_machine() -> str:
+    """What tells this machine's processes from those of another: its start, and the processes that can be seen from here."""
+    try:
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return platform.node()
+
+
+def process(pid: int) -> tuple[int, str]:
+    """When a process of this machine began (ticks), and its state; 0 and `X` where there is none."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[19]), fields[0]
+    except (OSError, ValueError, IndexError):
+        with contextlib.suppress(OSError):
+            if not Path("/proc/self/stat").exists():  # no Linux: the number has to do
+                os.kill(pid, 0)
+                return 0, "R"
+        return 0, "X"
+
+
+def wanted_ttl() -> float:
+    """Seconds as the environment says, or `TTL`. Raises InputError where it says something else."""
+    said = os.environ.get(TTL_VARIABLE) or str(TTL)
+    try:
+        seconds = float(said)
+    except ValueError:
+        seconds = -1.0
+    if not SHORTEST <= seconds <= LONGEST:
+        raise InputError(f"{TTL_VARIABLE}={said}: give seconds from {SHORTEST:.0f} to {LONGEST:.0f}.")
+    return seconds
+
+
+class Lease:
+    """The lease of one run. `acquire` makes it ours or refuses; `check` raises where it is no longer; `release` gives it back."""
+
+    def __init__(self, storage: Storage, ttl: float | None = None):
+        self.storage, self.cell = storage, open_cell(storage, LEASE)
+        self.mine = Holder(secrets.token_hex(8), platform.node(), this_machine(), os.getpid(), process(os.getpid())[0], 0, ttl or wanted_ttl())
+        self.before: Holder | None = None  # whose it was, where it was taken over
+        self.lost: str | None = None  # why it is no longer ours
+        self._version: str | None = None
+        self._renewed = 0.0
+        self._mutex = threading.Lock()
+        self._ended = threading.Event()
+        self._to_interrupt = False
+
+    # ---- begin and end --------------------------------------------------------------------------------
+
+    def acquire(self, say: Callable[[str], None] = lambda _: None) -> None:
+        """Raises InputError where another process works on the run; `say` is told where that takes a while to find out."""
+        try:
+            version = self._free(say)
+            self._renewed = clock()
+            self._version = self.cell.write(self.mine.content(), version)
+            if self._version is None:
+                found = self.cell.read()
+                raise self._refusal(read_holder(found[0]) if found else None)
+        except OSError as error:
+            raise unwritable(self.storage.root, error) from error
+        self._to_interrupt = threading.current_thread() is threading.main_thread()
+        threading.Thread(target=self._keep, name="lease", daemon=True).start()
+
+    def release(self) -> None:
+        """Says that nobody works on the run any more, unless another does."""
+        self._ended.set()
+        with self._mutex, contextlib.suppress(OSError, CorpusmillError):
+            if self.lost is None:
+                self.cell.write(replace(self.mine, holder="").content(), self._version)
+
+    def _free(self, say: Callable[[str], None]) -> str | None:
+        """The version that may be overwritten."""
+        found = self.cell.read()
+        if found is None:
+            return None
+        held = read_holder(found[0])
+        if held is not None and not held.holder:
+            return found[1]
+        state = held.process_state() if held is not None and held.here else None
+        if state is None or state in STILL:
+            self._watch(held, found[1], say)
+        elif state not in GONE:
+            raise self._refusal(held)
+        self.before = held
+        return found[1]
+
+    def _watch(self, held: Holder | None, version: str, say: Callable[[str], None]) -> None:
+        """Returns where the lease is not renewed within its time; refuses where it is."""
+        ttl = held.ttl if held else TTL
+        say(f"{self.storage.root}: {held.words if held else 'another process'} worked on this run; if it gives no sign for {ttl:.0f} s, this goes on.")
+        end = clock() + ttl
+        while (left := end - clock()) > 0:
+            time.sleep(min(left, ttl / 20))
+            found = self.cell.read()
+            if found is None or found[1] != version:
+                raise self._refusal(read_holder(found[0]) if found else held)
+
+    def _refusal(self, held: Holder | None) -> InputError:
+        who = f" ({held.words})" if held and held.holder else ""
+        return InputError(f"{self.storage.root}: another corpusmill is working in this run right now{who}.")
+
+    # ---- in between -----------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raises LeaseLost where the lease is another's, or can't be renewed and could be. Called before each row of a manifest."""
+        if self.lost is None and clock() - self._renewed > FENCE * self.mine.ttl:
+            with self._mutex:
+                try:
+                    self._renew()
+                except (OSError, CorpusmillError) as error:
+                    self.lost = f"its lease can't be renewed ({error})"
+        if self.lost is not None:
+            raise LeaseLost(f"{self.storage.root}: {self.lost}; this process stops, and what it has finished stays.")
+
+    def _keep(self) -> None:
+        while not self._ended.wait(self.mine.ttl / RENEWALS):
+            with self._mutex, contextlib.suppress(OSError, CorpusmillError):  # the next renewal, or `check`, comes in time
+                if not self._ended.is_set():
+                    self._renew()
+            if self.lost is not None:
+                if self._to_interrupt and not self._ended.is_set():
+                    _interrupt_main()  # hours of training need not go on; `holding` says what it was
+                return
+
+    def _renew(self) -> None:
+        begun, beaten = clock(), replace(self.mine, beat=self.mine.beat + 1)
+        version = self.cell.write(beaten.content(), self._version)
+        if version is None:
+            found = self.cell.read()
+            held = read_holder(found[0]) if found else None
+            self.lost = f"another corpusmill has taken this run over ({held.words})" if held else "its lease was removed"
+        else:
+            self.mine, self._version, self._renewed = beaten, version, begun
+
+
+def _interrupt_main() -> None:
+    """As Ctrl-C: a call of the system in which the main thread waits ends, too."""
+    if ident := threading.main_thread().ident:
+        signal.pthread_kill(ident, signal.SIGINT)
+
+
+@contextmanager
+def holding(storage: Storage, say: Callable[[str], None] = lambda _: None, ttl: float | None = None) -> Iterator[Lease]:
+    """The lease of the run for the time of the block. Raises InputError where another process works on the run."""
+    lease = Lease(storage, ttl)
+    lease.acquire(say)
+    try:
+        yield lease
+    except BaseException as error:
+        if lease.lost is not None and not isinstance(error, LeaseLost):
+            lease.check()  # which says why this was interrupted
+        raise
+    finally:
+        lease.release()
+
+
+def look(storage: Storage) -> dict[str, Any]:
+    """What can be told of the lease at one look: `state` (`held`, `free`, `expired`, `unknown`) and `host`, `process`, `seconds` (since it was
+    renewed, by the time of its file; None where a store does not say). Writes nothing."""
+    told: dict[str, Any] = {"state": "unknown", "host": None, "process": None, "seconds": None}
+    try:
+        found = open_cell(storage, LEASE).read()
+        written = storage.times().get(LEASE)
+    except (OSError, CorpusmillError):
+        return told
+    if found is None or (held := read_holder(found[0])) is None:
+        return told
+    age = None if written is None else max(0.0, time.time() - written)
+    told |= {"host": held.host, "process": held.pid, "seconds": age and round(age, 1)}
+    if not held.holder:
+        return {**told, "state": "free"}
+    if held.here and (state := held.process_state()) not in STILL:
+        return {**told, "state": "free" if state in GONE else "held"}
+    return told if age is None else {**told, "state": "held" if age <= held.ttl else "expired"}

@@ -1,0 +1,50 @@
+"""Processes known by a mark in their environment, which their children inherit: found and ended whoever their parent is. Linux only."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+#: Seconds between two looks at whether processes have ended.
+PAUSE = 0.05
+Choose = Callable[[], set[int]]
+
+
+def marked(name: str, value: str) -> set[int]:
+    """The processes (not this one) that were started with the environment variable `name` set to `value`."""
+    wanted = f"{name}={value}".encode()
+    return {pid for pid in _processes() if pid != os.getpid() and wanted in _read(pid, "environ").split(b"\0")}
+
+
+def has(pid: int, name: str) -> bool:
+    """Whether a process was started with such an environment variable."""
+    return any(entry.startswith(f"{name}=".encode()) for entry in _read(pid, "environ").split(b"\0"))
+
+
+def end(choose: Choose, number: signal.Signals, patience: float) -> set[int]:
+    """Sends a signal to each process that `choose` gives, also to those that come up meanwhile, until it gives none or `patience` seconds
+    are over; returns those that it was sent to."""
+    told: set[int] = set()
+    deadline = time.monotonic() + patience
+    while (there := choose()) and time.monotonic() < deadline:
+        for pid in there - told:
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                continue
+            told.add(pid)
+        time.sleep(PAUSE)
+    return told
+
+
+def _processes() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _read(pid: int, what: str) -> bytes:
+    """A file of /proc; nothing for a process that has ended (a zombie's are empty) or belongs to others."""
+    try:
+        return Path(f"/proc/{pid}/{what}").read_bytes()
+    except OSError:
+        return b""

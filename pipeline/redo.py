@@ -1,0 +1,131 @@
+"""What of a run that is gone on with will be done again, and why: told before anything is done.
+
+A stage is redone where its section of the recipe, its code or its inputs changed; a later one where what it reads comes out otherwise, which
+nobody knows before. Tasks decide for themselves in the end (manifest.py): what did not change in what they depend on is taken over.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from corpusmill.pipeline.config import Config, config_digest, digest
+from corpusmill.pipeline.errors import CorpusmillError
+from corpusmill.pipeline.manifest import Manifest
+from corpusmill.pipeline.recipe import stage_class
+from corpusmill.pipeline.runner import code_version
+from corpusmill.pipeline.storage import Storage
+
+#: Changes of a section that are told in words, and characters of a value.
+SHOWN, LONGEST = 3, 40
+#: new: nothing of it is there. taken over: finished, and nothing changed. goes on: half done. redone: all that depends on a change. depends:
+#: what reads another stage's outputs that may change.
+State: TypeAlias = Literal["new", "taken over", "goes on", "redone", "depends"]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What will become of a stage of which `tasks` tasks are finished; `why` in words."""
+
+    stage: str
+    state: State
+    why: str
+    tasks: int
+
+    @property
+    def sentence(self) -> str:
+        counted = f"{self.tasks:,} task{'' if self.tasks == 1 else 's'}"
+        told = {
+            "new": "to do",
+            "taken over": f"taken over ({counted})",
+            "goes on": f"goes on ({counted} finished)",
+            "redone": f"redone, {self.why}",
+            "depends": f"redone {self.why}",
+        }
+        return f"{self.stage}: {told[self.state]}"
+
+
+def expect(run: Storage, former: Mapping[str, Any] | None, sections: Mapping[str, Config], inputs: Sequence[str], names: Sequence[str]) -> list[Expected]:
+    """What will become of the stages `names`. `former`: the run's description (`run.json`) of before."""
+    found: list[Expected] = []
+    for name in names:
+        manifest = Manifest(run.child(name), read_only=True)
+        why = _reasons(name, sections[name], manifest, former, inputs)
+        touched = next((e.stage for e in reversed(found) if e.state != "taken over"), None)
+        state: State
+        if not manifest.tasks:
+            state, why = "new", ""
+        elif why:
+            state = "redone"
+        elif touched is not None:
+            state, why = "depends", f"where what {touched} writes changes"
+        else:
+            state = "taken over" if manifest.complete else "goes on"
+        found.append(Expected(name, state, why, len(manifest.tasks)))
+    return found
+
+
+def paragraph(expected: Sequence[Expected]) -> str | None:
+    """What is said on the terminal; None where nothing that was there before will be done again."""
+    if not any(e.state == "redone" for e in expected):
+        return None
+    return "This run is there already, and something has changed. " + "; ".join(e.sentence for e in expected) + "."
+
+
+def _reasons(name: str, section: Config, manifest: Manifest, former: Mapping[str, Any] | None, inputs: Sequence[str]) -> str:
+    """Why the stage's tasks have to be done again; empty where they do not."""
+    if not manifest.tasks:
+        return ""
+    told: list[str] = []
+    own, code = config_digest(section), code_version(stage_class(name).__module__.split(".")[1])
+    if all(row.config != own for row in manifest.tasks.values()):  # one phase at least depends on all of the section
+        before = former["recipe"].get(name) if former else None
+        told.append(", ".join(_shown(before, section.model_dump(mode="json"))) or "its section of the recipe changed")
+    if all(row.code != code for row in manifest.tasks.values()):
+        told.append("the code changed")
+    if name == "ingest" and former and list(former["inputs"]) != list(inputs):
+        before, now = set(former["inputs"]), set(inputs)
+        told.append(f"the inputs changed ({len(now - before):,} more, {len(before - now):,} less; files that are the same are taken over)")
+    return ", ".join(told)
+
+
+def _shown(before: Any, now: Any) -> list[str]:
+    if not isinstance(before, dict):
+        return []
+    found = [f"{path} {_short(old)} → {_short(new)}" for path, old, new in changes(before, now)]
+    return found if len(found) <= SHOWN else [*found[:SHOWN], f"and {len(found) - SHOWN} more"]
+
+
+def changes(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """The values of JSON that differ: where they are (`thresholds.gopher_short_doc`), before, now; None where there is none."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in sorted({**before, **now}):
+            yield from changes(before.get(name), now.get(name), f"{path}.{name}" if path else name)
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        for number, (old, new) in enumerate(zip(before, now, strict=True)):
+            yield from changes(old, new, f"{path}[{number}]")
+    elif before != now:
+        yield path, before, now
+
+
+def _short(value: Any) -> str:
+    text = "nothing" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+
+
+def read_former(content: bytes | None) -> dict[str, Any] | None:
+    """A run's description of before; None where there is none that can be read."""
+    try:
+        said = json.loads(content) if content is not None else None
+        if not isinstance(said, dict) or not isinstance(said["recipe"], dict):
+            return None
+        return {**said, "inputs": [str(path) for path in said["inputs"]]}
+    except (ValueError, KeyError, TypeError, CorpusmillError):
+        return None
+
+
+def configuration(former: Mapping[str, Any] | None, description: Mapping[str, Any]) -> dict[str, Any]:
+    """What the log keeps of a change of the run's description: digests of both, and what differs."""
+    before = dict(former) if former else {}
+    different = [[path, _short(old), _short(new)] for path, old, new in changes(before, dict(description))] if former else []
+    return {"before": digest(before) if former else None, "now": digest(dict(description)), "changes": different[:50]}

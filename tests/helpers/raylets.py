@@ -1,0 +1,171 @@
+"""A Ray cluster of several raylets on this machine: a head and workers, each with a loopback address, resources and a folder of its own.
+
+They are what `ray start` starts on several machines. Every process of a node has the node's mark in its environment, by which it is found
+again: so a node can be killed, and nothing stays when the cluster is closed, whatever has died in between.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+MARK = "CORPUSMILL_TEST_NODE"
+#: Object store of a node, bytes: nearly unused, so the smallest that Ray takes.
+OBJECT_STORE = 80 * 1024 * 1024
+#: A node that does not answer three times, a second between, is dead (by default it takes Ray 15 seconds to notice).
+NOTICE = {"RAY_health_check_initial_delay_ms": "1000", "RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "3"}
+#: Seconds that a node may take to come up, and its processes to end once they are killed.
+UP, DOWN = 180.0, 20.0
+HEAD = 0
+
+
+class Raylets:
+    """As a context it is closed at the end. Node 0 is the head, workers are numbered from 1 in the order in which they were added.
+
+    `workers` are the resources of the first workers: `{"CPU": 1, "GPU": 2, "big": 1}`; the head has `head`.
+    `variables` are added to the environment of all nodes, so of whatever runs there; they find the modules that this process finds.
+    `dashboard` is needed for jobs (`ray job submit`), whose address is `dashboard_url`.
+    """
+
+    def __init__(
+        self,
+        workers: Sequence[Mapping[str, float]] = ({"CPU": 1}, {"CPU": 1}),
+        head: Mapping[str, float] | None = None,
+        variables: Mapping[str, str] | None = None,
+        dashboard: bool = False,
+    ):
+        self.mark, self.folder = secrets.token_hex(8), Path(tempfile.mkdtemp(prefix="rl-"))  # short: names of sockets have 107 bytes
+        self.variables, self.count, self.dashboard_url = dict(variables or {}), 1, ""
+        self.token = os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # read once a process, so all clusters share it
+        try:
+            self._start_head(head or {"CPU": 0}, dashboard)
+            self.add(*workers)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> "Raylets":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a driver's environment needs to reach the cluster: its address, and its token."""
+        return {"RAY_ADDRESS": self.address, "RAY_AUTH_TOKEN": self.token, "RAY_AUTH_MODE": "token"}
+
+    def add(self, *workers: Mapping[str, float]) -> list[int]:
+        """Starts further workers with these resources, all at once; returns their numbers when they are up."""
+        numbers = list(range(self.count, self.count + len(workers)))
+        self.count += len(workers)
+        begun = [self._begin(n, resources, [f"--address={self.address}"]) for n, resources in zip(numbers, workers, strict=True)]
+        for process in begun:
+            _finish(process)
+        return numbers
+
+    def raylet(self, node: int) -> int | None:
+        """The process id of a node's raylet; None where it is dead."""
+        return next((pid for pid in self.processes(node) if _command(pid)[:1] and _command(pid)[0].endswith("/raylet/raylet")), None)
+
+    def processes(self, node: int | None = None) -> list[int]:
+        """The process ids of all that live of a node (of all nodes), of whatever was started there, too."""
+        mark = f"{MARK}={self.mark}-{'' if node is None else node}".encode()
+        return [pid for pid, variables in _environments() if any(v == mark or (node is None and v.startswith(mark)) for v in variables)]
+
+    def kill(self, node: int, whole: bool = False) -> None:
+        """SIGKILL to a node's raylet, without which its workers end by themselves; or as when a machine is lost, to the `whole` node."""
+        raylet = self.raylet(node)
+        assert raylet is not None, f"the raylet of node {node} is dead already"
+        os.kill(raylet, signal.SIGKILL)
+        if whole:
+            self._end(node)
+
+    def close(self) -> None:
+        """Ends all processes of all nodes, and removes their folder. AssertionError where one lives on."""
+        self._end(None)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _start_head(self, resources: Mapping[str, float], dashboard: bool) -> None:
+        options = ["--head", "--port=0", f"--include-dashboard={str(dashboard).lower()}"]
+        if dashboard:
+            port = _free_port()
+            options += [f"--dashboard-port={port}", "--dashboard-host=127.0.0.1"]
+            self.dashboard_url = f"http://127.0.0.1:{port}"
+        _finish(self._begin(HEAD, resources, options))
+        self.address = (self.folder / str(HEAD) / "ray_current_cluster").read_text().strip()
+
+    def _begin(self, node: int, resources: Mapping[str, float], options: list[str]) -> "subprocess.Popen[str]":
+        """`ray start` of a node, which ends when the node is up."""
+        others = {name: value for name, value in resources.items() if name not in ("CPU", "GPU")}
+        command = [
+            sys.executable, "-m", "ray.scripts.scripts", "start", *options, f"--node-ip-address={_address(node)}",
+            f"--temp-dir={self.folder / str(node)}", f"--num-cpus={resources.get('CPU', 0):.0f}",
+            f"--num-gpus={resources.get('GPU', 0):.0f}", f"--resources={json.dumps(others)}", f"--object-store-memory={OBJECT_STORE}",
+            "--disable-usage-stats", "--include-log-monitor=false",
+        ]  # fmt: skip
+        env = {
+            **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}, **NOTICE,
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "RAY_AUTH_TOKEN": self.token, "RAY_AUTH_MODE": "token",
+            MARK: f"{self.mark}-{node}", **self.variables,
+        }  # fmt: skip
+        output = open(self.folder / f"start-{node}.log", "w+")  # no pipe: the node's processes would hold it open
+        with output:
+            process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output, text=True)
+        process.log = output.name  # type: ignore[attr-defined]
+        return process
+
+    def _end(self, node: int | None) -> None:
+        """Kills again until nobody is left: a process that is just being started is in no list."""
+        until = time.monotonic() + DOWN
+        while left := self.processes(node):
+            assert time.monotonic() < until, f"processes {left} of node {node} live on"
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.05)
+
+
+def _address(node: int) -> str:
+    return f"127.0.0.{node + 2}"  # not 127.0.0.1, in place of which Ray takes the machine's own
+
+
+def _finish(process: "subprocess.Popen[str]") -> None:
+    try:
+        code = process.wait(UP)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        code = -1
+    assert code == 0, f"ray start ended with {code}: {Path(process.log).read_text()}"  # type: ignore[attr-defined]
+
+
+def _environments() -> Iterator[tuple[int, list[bytes]]]:
+    """Each of this user's living processes with the environment that it was started with."""
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):  # somebody else's, or one that has just ended
+                yield int(entry.name), Path(entry.path, "environ").read_bytes().split(b"\0")
+
+
+def _command(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
+    except OSError:
+        return []
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
