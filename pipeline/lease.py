@@ -121,9 +121,7 @@ class Lease:
 
     def __init__(self, storage: Storage, ttl: float | None = None):
         self.storage, self.cell = storage, open_cell(storage, LEASE)
-        self.mine = Holder(
-            secrets.token_hex(8), platform.node(), this_machine(), os.getpid(), process(os.getpid())[0], 0, ttl or wanted_ttl()
-        )
+        self.mine = Holder(secrets.token_hex(8), platform.node(), this_machine(), os.getpid(), process(os.getpid())[0], 0, ttl or wanted_ttl())
         self.before: Holder | None = None  # whose it was, where it was taken over
         self.lost: str | None = None  # why it is no longer ours
         self._version: str | None = None
@@ -174,9 +172,7 @@ class Lease:
     def _watch(self, held: Holder | None, version: str, say: Callable[[str], None]) -> None:
         """Returns where the lease is not renewed within its time; refuses where it is."""
         ttl = held.ttl if held else TTL
-        say(
-            f"{self.storage.root}: {held.words if held else 'another process'} worked on this run; if it gives no sign for {ttl:.0f} s, this goes on."
-        )
+        say(f"{self.storage.root}: {held.words if held else 'another process'} worked on this run; if it gives no sign for {ttl:.0f} s, this goes on.")
         end = clock() + ttl
         while (left := end - clock()) > 0:
             time.sleep(min(left, ttl / 20))

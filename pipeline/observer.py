@@ -52,16 +52,12 @@ class Observer:
         self.flush()
 
     @contextmanager
-    def phase(
-        self, stage: str, name: str, pieces: Sequence[Piece], todo: Sequence[Piece], manifest: Manifest, workers: int
-    ) -> Iterator[None]:
+    def phase(self, stage: str, name: str, pieces: Sequence[Piece], todo: Sequence[Piece], manifest: Manifest, workers: int) -> Iterator[None]:
         """A phase for the time of the block: all of its pieces, and those of them that are not finished yet."""
         if self.live:
             self.live.phase_begins(stage, name, pieces, todo, manifest)
         self.counting.phase_begins(stage, name, len(pieces), len(todo), workers)
-        self.log.write(
-            "phase_begin", stage=stage, phase=name, fields={"tasks": len(todo), "taken_over": len(pieces) - len(todo), "workers": workers}
-        )
+        self.log.write("phase_begin", stage=stage, phase=name, fields={"tasks": len(todo), "taken_over": len(pieces) - len(todo), "workers": workers})
         started = time.monotonic()
         ended = "broken_off"
         try:
@@ -82,17 +78,13 @@ class Observer:
         """A task is finished, and its row is in the manifest."""
         self.counting.done(stage, phase, done)
         numbers = {name: getattr(done, name) for name in ("rows_in", "kept", "dropped", "bytes_in", "peak_mb")}
-        self.log.write(
-            "task", stage=stage, phase=phase, task=done.key, node=done.node, fields=numbers | {"seconds": round(done.seconds, 3)}
-        )
+        self.log.write("task", stage=stage, phase=phase, task=done.key, node=done.node, fields=numbers | {"seconds": round(done.seconds, 3)})
 
     def failed(self, stage: str, phase: str, failed: Failed) -> None:
         """A task has failed for the last time."""
         self.counting.failed(stage, phase)
         self._write_error(stage, failed.key, failed.trace)
-        self.log.write(
-            "failure", failed.message, "error", stage, phase, failed.key, fields={"cause": failed.cause.value, "tries": failed.tries}
-        )
+        self.log.write("failure", failed.message, "error", stage, phase, failed.key, fields={"cause": failed.cause.value, "tries": failed.tries})
 
     def event(self, event: Event) -> None:
         """Something that an engine or the runner says (events.py)."""

@@ -45,9 +45,7 @@ class Expected:
         return f"{self.stage}: {told[self.state]}"
 
 
-def expect(
-    run: Storage, former: Mapping[str, Any] | None, sections: Mapping[str, Config], inputs: Sequence[str], names: Sequence[str]
-) -> list[Expected]:
+def expect(run: Storage, former: Mapping[str, Any] | None, sections: Mapping[str, Config], inputs: Sequence[str], names: Sequence[str]) -> list[Expected]:
     """What will become of the stages `names`. `former`: the run's description (`run.json`) of before."""
     found: list[Expected] = []
     for name in names:

@@ -39,9 +39,7 @@ def sound() -> Path:
 def seeds() -> list[bytes]:
     rows = [json.loads(line) for line in (sound() / "ingest" / "manifest.jsonl").read_bytes().splitlines()]
     run = json.loads((sound() / "run.json").read_bytes())
-    lines = [
-        b"".join(b"%b\n" % line for line in json_mutants(f"row {number}", row, 2)) for number, row in enumerate(rows) for _ in range(3)
-    ]
+    lines = [b"".join(b"%b\n" % line for line in json_mutants(f"row {number}", row, 2)) for number, row in enumerate(rows) for _ in range(3)]
     changed = [(0, run), (1, PROGRESS), (3, METRICS)]
     return [
         *(choosing(place, (sound() / name).read_bytes()) for place, name in enumerate(FILES)),
@@ -86,7 +84,5 @@ def manifest(folder: Path) -> None:
     for stage in ("ingest", "filter"):
         found = Manifest(Storage(str(folder / stage)))
         for row in found.rows():
-            assert all(isinstance(output.path, str) and ".." not in output.path.split("/") for output in row.outputs), (
-                "leads out of the run"
-            )
+            assert all(isinstance(output.path, str) and ".." not in output.path.split("/") for output in row.outputs), "leads out of the run"
         assert found.complete in (True, False)
