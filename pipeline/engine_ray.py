@@ -14,6 +14,7 @@ from typing import Any
 
 from corpusmill.pipeline.engine import InlineEngine, Job
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.interrupts import Terminated, kept_handler
 from corpusmill.pipeline.ray_dispatch import Dispatch
 from corpusmill.pipeline.ray_share import share_out
 from corpusmill.pipeline.retry import Listener
@@ -85,7 +86,10 @@ class RayEngine:
         if address == LOCAL:
             options |= {"num_cpus": self.workers, "include_dashboard": False, "object_store_memory": OBJECT_STORE}
         try:
-            ray.init(**options)
+            with kept_handler():  # Ray's own would end the process with nothing said
+                ray.init(**options)
+        except SystemExit as end:  # SIGTERM meanwhile
+            raise Terminated from end
         except Exception as error:
             raise _start_error(address, error) from error
         self._started = True

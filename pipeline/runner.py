@@ -20,7 +20,7 @@ from corpusmill.pipeline.measures import Measures
 from corpusmill.pipeline.observer import Observer
 from corpusmill.pipeline.present import Present
 from corpusmill.pipeline.progress import Progress
-from corpusmill.pipeline.quarantine import GivenUp, error_of
+from corpusmill.pipeline.quarantine import GivenUp, error_of, sentence_of
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.retry import Failed, Listener, failure
 from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
@@ -251,10 +251,10 @@ class StageRun:
                 )
                 rows.append(row)
                 self.manifest.quarantine(row)
-                said = f"{self.stage.name}, task {row.task}: given up; {row.message}"
+                said = f"{sentence_of(self.stage.name, row)}; it is given up for now."
                 self.observer.event(Event("quarantine", self.stage.name, phase.name, row.task, said, {"tries": row.tries}))
         if rows and not separable:
-            raise given_up.end(self.stage.name)
+            raise given_up.end(self.stage.name, rows)
         self.without += [row.task for row in rows]
 
     def _record(self, phase: str, piece: Piece, identity: str, done: Done, digest: str) -> None:
