@@ -88,7 +88,7 @@ def up(folder: Path = FOLDER, nodes: int = 2) -> Cluster:
         _wait_for_port(cluster)
         for number, cores in enumerate(_cores(nodes)):
             cluster.nodes.append(_start_worker(cluster, folder, number, cores, MEMORY_SHARE / nodes))
-            _write(cluster, folder)
+            write(cluster, folder)
         _wait_for_nodes(cluster)
     except BaseException:
         down(folder)
@@ -141,11 +141,11 @@ def _new(folder: Path) -> Cluster:
         file.write(secrets.token_hex(32))
     temp = tempfile.mkdtemp(prefix="cm-", dir="/tmp")  # sockets lie in it, whose paths may have 107 bytes
     cluster = Cluster(secrets.token_hex(8), f"{HEAD_IP}:{_free_port()}", f"http://{HOST}:{_free_port()}", str(token), temp)
-    _write(cluster, folder)
+    write(cluster, folder)
     return cluster
 
 
-def _write(cluster: Cluster, folder: Path) -> None:
+def write(cluster: Cluster, folder: Path) -> None:
     temporary = folder / f".tmp-{FILE}"
     temporary.write_text(json.dumps(asdict(cluster), indent=1) + "\n")
     temporary.replace(folder / FILE)

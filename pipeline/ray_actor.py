@@ -83,6 +83,6 @@ class PieceActor:
             return
         if (here := code_version(self.job.room)) != self.job.code:
             raise InputError(
-                f"the node {platform.node()} has another version of corpusmill ({here}) than this machine ({self.job.code}): install the same "
-                "there, or run it as a job (make submit), which brings its code."
+                f"the node {platform.node()} has another version of corpusmill ({here}) than this machine ({self.job.code}): "
+                "install the same there, or run it as a job (make submit), which brings its code."
             )

@@ -172,7 +172,7 @@ def _say(sentence: str) -> None:
     print(f"Note: {sentence}", file=sys.stderr, flush=True)
 
 
-def _address(given: str | None) -> str:
+def address_of(given: str | None) -> str:
     """Where jobs are submitted: what is given, the cluster that `make cluster-up` has started, or Ray's default."""
     if given:
         return given
@@ -203,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options += ["--strict"] if given["strict"] else []
     try:
         order = Order(given["recipe"], given["inputs"], given["output"], given["set"], options, given["env"], given["pip"])
-        return submit(_address(given["address"]), order)
+        return submit(address_of(given["address"]), order)
     except CorpusmillError as error:
         print(f"corpusmill: {error}", file=sys.stderr)
         return error.exit_code
