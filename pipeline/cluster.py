@@ -41,7 +41,7 @@ OBJECT_STORE = 80 * 1024 * 1024
 #: The share of the machine's memory that the worker nodes tell Ray of, together.
 MEMORY_SHARE = 0.7
 #: Seconds that a cluster gets to come up; that jobs get to end by themselves; and that Ray gets, in which nothing is lost by then.
-COME_UP, END_JOBS, END = 120.0, 30.0, 5.0
+COME_UP, END_JOBS, END = 180.0, 30.0, 5.0
 #: Seconds that a job which is stopped gets to end by itself: Ray's 3 are less than a piece takes.
 JOB_STOP = "30"
 
