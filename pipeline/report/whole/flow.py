@@ -3,6 +3,7 @@ came in twice. A row a task and file is in memory."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -39,7 +40,7 @@ def record_faults(run: Storage, stage: str, tasks: Sequence[TaskRow]) -> Iterato
             continue  # that it can't be read is said elsewhere
         stretches += [(source, first, last, path) for source, (first, last) in found.items()]
     stretches.sort()
-    for before, after in zip(stretches, stretches[1:]):
+    for before, after in pairwise(stretches):
         if before[0] == after[0] and after[1] <= before[2]:
             yield f"{run.path(f'{stage}/{after[3]}')}: it has records of {before[0]} that are in {before[3]} too."
 
