@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from corpusmill.pipeline.runner import METRICS
-
 #: What is changed, the phases that are performed again, and stages that are named.
 CHANGES = {
     "dedup.threshold=0.6": ({"dedup"}, "ingest filter"),
@@ -23,11 +21,11 @@ def test_what_depends_on_a_change_is_done_again(
     run, fresh, (recipe, crawl) = tmp_path / "run", tmp_path / "fresh", recipe_and_crawl
     shutil.copytree(reference, run)
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*.parquet")}
-    (run / METRICS).unlink()
+    (run / "metrics.jsonl").unlink()
     code, out, err = corpusmill("run", recipe, crawl, "--output", run, "--engine", "inline", "--set", change)
     assert code == 0, err
     redone, kept = CHANGES[change]
-    done = {json.loads(line)["stage"] for line in (run / METRICS).read_text().splitlines()}
+    done = {json.loads(line)["stage"] for line in (run / "metrics.jsonl").read_text().splitlines()}
     assert redone <= done and not done & set(kept.split())
     assert all(path.stat().st_mtime_ns == time for path, time in before.items() if path.relative_to(run).parts[0] in kept.split())
     section, _, key = change.partition("=")[0].partition(".")
