@@ -139,7 +139,7 @@ def _new(folder: Path) -> Cluster:
     token = (folder / TOKEN).absolute()
     with open(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(secrets.token_hex(32))
-    temp = tempfile.mkdtemp(prefix="cm-", dir="/tmp")  # noqa: S108 - sockets lie in it, whose paths may have 107 bytes
+    temp = tempfile.mkdtemp(prefix="cm-", dir="/tmp")
     cluster = Cluster(secrets.token_hex(8), f"{HEAD_IP}:{_free_port()}", f"http://{HOST}:{_free_port()}", str(token), temp)
     _write(cluster, folder)
     return cluster

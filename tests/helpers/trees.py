@@ -7,7 +7,7 @@ from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.storage import Storage
 
 #: What differs between equal runs: times, memory, traces, the lock. Manifests are compared by their rows, see `tree`.
-VOLATILE = {"metrics.jsonl", "progress.json", "errors.log", ".lock", "report.html"}
+VOLATILE = {"metrics.jsonl", "progress.json", "errors.log", ".lock", "lease.json", "log.jsonl", "report.html"}
 
 
 def tree(folder: Path) -> dict[str, str]:
