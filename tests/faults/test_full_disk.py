@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from forked import Driver
 from trees import leftovers
 
 #: Sizes that the disk has one after the other, as shares of what the run needs: they end in different stages.
@@ -30,22 +31,23 @@ def resize(disk: Path, size: int) -> None:
 
 
 def test_a_run_on_a_disk_that_is_full_again_and_again(
-    corpusmill, recipe_and_crawl, small_disk: Path, reference: Path, undisturbed, tree, faults_of
+    recipe_and_crawl, small_disk: Path, tmp_path: Path, reference: Path, undisturbed, tree, faults_of
 ) -> None:
     run, (recipe, crawl) = small_disk / "run", recipe_and_crawl
-    command = ("run", recipe, crawl, "--output", run, "--engine", "inline")
+    command = ("run", recipe, crawl, "--output", str(run), "--engine", "inline")
     needed = sum(-(-path.stat().st_size // 4096) * 4096 for path in reference.rglob("*") if path.is_file())
     for share in SHARES:
         resize(small_disk, max(int(needed * share), 65536))
-        code, _, err = corpusmill(*command)
-        said = err.strip().splitlines()[-1]
-        assert code == 2 and str(run) in said and "No space left" in said, said
-        assert "Traceback" not in err
+        process = Driver(command, tmp_path / "said", {})
+        assert process.wait(100) == 2, process.said()
+        said = process.said().splitlines()[-1]
+        assert str(run) in said and "No space left" in said and "Traceback" not in process.said(), said
         assert [path for path in leftovers(run) if ".tmp-" in path] == []
         if (run / "run.json").exists():
             assert faults_of(run) == []
     resize(small_disk, 4 * needed)
-    assert corpusmill(*command)[0] == 0
+    process = Driver(command, tmp_path / "said", {})
+    assert process.wait(100) == 0, process.said()
     assert tree(run) == undisturbed and faults_of(run) == []
 
 
