@@ -2,9 +2,10 @@
 
     python tests/helpers/soak_kills.py --kills 200 --seed 1 [--folder FOLDER]
 
-Each run gets one to three kills (SIGKILL) a stage: the stage is chosen first, then what is killed, then when, as a share of the time that
-the stage usually takes. A run whose driver was killed is started again. Every third run is on a Ray cluster of two raylets. Drivers are
-forked from this process, which has their libraries loaded. Prints what was killed where, and what was wrong; exit code 1 where anything was.
+Each run gets one to three kills (SIGKILL) a stage: the stage is chosen first, then what is killed, then when, as a share of the time
+that the stage usually takes. A run whose driver was killed is started again. Every third run is on a Ray cluster of two raylets.
+Drivers are forked from this process, which has their libraries loaded. Prints what was killed where, and what was wrong; exit code 1
+where anything was.
 """
 
 import argparse
