@@ -30,6 +30,8 @@ class Job:
     gpus: float = 0.0  # what each worker takes of a GPU; where there is none, it does without
     phase: str = ""
     memory_mb: int = 0  # what each worker is expected to take; 0: not known
+    room: str = ""  # whose code the stage depends on (runner.code_version), and which version of it the driver has
+    code: str = ""
 
 
 @dataclass(frozen=True)

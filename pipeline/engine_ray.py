@@ -10,6 +10,7 @@ import os
 import secrets
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from corpusmill.pipeline.engine import InlineEngine, Job
@@ -46,6 +47,8 @@ class RayEngine:
         ray = self.connect()
         share = share_out(ray.nodes(), job.gpus, min(self.workers, len(pieces)))
         place = {"memory": job.memory_mb << 20} if job.memory_mb and _address() != LOCAL else {}
+        if _address() == LOCAL:
+            job = replace(job, code="")  # workers have this machine's
         dispatch = Dispatch(ray, job, pieces, share, listener, place)
         try:
             dispatch.run()

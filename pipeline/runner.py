@@ -83,7 +83,8 @@ class StageRun:
         self.strict = strict  # the first failure ends the run
         self.storage = run.child(stage.name)
         self.manifest = Manifest(self.storage)
-        self.code = code_version(type(stage).__module__.split(".")[1])
+        self.room = type(stage).__module__.split(".")[1]
+        self.code = code_version(self.room)
         self.config_digest = config_digest(stage.config)
         self.plan: list[str] = []
         self.without: list[str] = []  # tasks that the stage goes on without
@@ -216,7 +217,7 @@ class StageRun:
         worker, todo = phase.worker, phase.todo
         job = Job(
             self.stage.name, f"{worker.__module__}:{worker.__qualname__}", phase.config, self.run.root, phase.params, phase.gpus,
-            phase.name, phase.memory_mb,
+            phase.name, phase.memory_mb, self.room, self.code,
         )  # fmt: skip
         by_key = {piece.key: piece for piece in todo}
         measures = Measures()
