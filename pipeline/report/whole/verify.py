@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from corpusmill.pipeline.config import config_digest
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.manifest import MANIFEST, TRIAL, Manifest, TaskRow
+from corpusmill.pipeline.quarantine import sentence_of
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.report.whole.rows import row_faults
 from corpusmill.pipeline.report.whole.tokens import token_faults
@@ -35,6 +36,7 @@ class StageCheck:
     rows: int = 0
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    quarantined: list[str] = field(default_factory=list)  # a sentence for each task that was given up: the run is not whole
 
 
 def verify(folder: str) -> list[StageCheck]:
@@ -78,6 +80,7 @@ def _check_stage(run: Storage, name: str, manifests: dict[str, Manifest], before
     if not manifest.complete:
         check.notes.append(f"not finished (tasks done: {len(tasks):,}), so only what is done was checked.")
     broken = _check_files(storage, [output for task in tasks for output in task.outputs], check)
+    check.quarantined = [f"{sentence_of(name, row)}; given up, and not a part of the run." for row in manifest.quarantined.values()]
     check.faults += [f"{storage.path(path)}: no task of the manifest names this file." for path in _orphans(storage, manifest)]
     check.faults += list(_changed_inputs(run, tasks, manifests))
     whole = [task for task in tasks if not any(f"{name}/{output.path}" in broken for output in task.outputs)]
@@ -86,7 +89,7 @@ def _check_stage(run: Storage, name: str, manifests: dict[str, Manifest], before
         check.rows = sum(task.rows_in for task in whole if any(output.path.startswith("report/") for output in task.outputs))
         check.faults += list(row_faults(run, name, whole, before))
     if name in (*DATA_STAGES, "tokens") and manifest.complete:
-        check.faults += [f"{run.path(path)}: no task of {name} has read these documents." for path in _not_read(documents, tasks)]
+        check.faults += [f"{run.path(path)}: no task of {name} has read these documents." for path in _not_read(documents, tasks, manifest)]
     if name == "tokens" and manifest.complete and not broken and not before.intersection(documents):
         check.faults += list(token_faults(run))
     return broken
@@ -153,7 +156,8 @@ def _documents_before(name: str, manifests: dict[str, Manifest]) -> list[str]:
     return [f"{before}/{output.path}" for task in manifests[before].rows() for output in task.outputs if output.path.startswith("data/")]
 
 
-def _not_read(documents: list[str], tasks: Sequence[TaskRow]) -> list[str]:
-    """Those of the document shards that no task has read."""
+def _not_read(documents: list[str], tasks: Sequence[TaskRow], manifest: Manifest) -> list[str]:
+    """Those of the document shards that no task has read or was given up over."""
     read = {ref.path for task in tasks for ref in task.inputs}
+    read |= {ref.path for task in manifest.quarantined.values() for ref in task.inputs}
     return [path for path in documents if path not in read]
