@@ -54,6 +54,7 @@ def _work(arguments: Sequence[str], output: Path, environment: Mapping[str, str]
         with open(output, "w") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
+        sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)  # pytest has put its own there
         os.environ.update(environment)
         sys.argv = ["corpusmill", *arguments]
         cli.main()
