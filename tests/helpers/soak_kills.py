@@ -222,6 +222,7 @@ def main() -> int:
         "--folder", type=Path, help="keeps the undisturbed run for the next time, and the runs in which something was wrong"
     )
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the cluster is closed then, too
     started = time.monotonic()
     load()
     with tempfile.TemporaryDirectory() as temporary:
