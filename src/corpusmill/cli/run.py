@@ -30,7 +30,7 @@ from corpusmill.cli.base import (
 
 def _carry_out(folder: str, make_plan: Callable[[], Any], engine: EngineName, workers: int, metrics: Metrics) -> None:
     """Plans and carries out; the last line of the output says what became of it, whatever that is."""
-    from corpusmill.pipeline.interrupts import of_an_interrupt
+    from corpusmill.pipeline.interrupts import exit_code_of, of_an_interrupt
     from corpusmill.pipeline.lease import LeaseLost
     from corpusmill.pipeline.outcome import Outcome
 
@@ -41,7 +41,7 @@ def _carry_out(folder: str, make_plan: Callable[[], Any], engine: EngineName, wo
         except (KeyboardInterrupt, Exception) as error:
             if isinstance(error, LeaseLost) or not of_an_interrupt(error):
                 raise
-            raise Interrupted("interrupted; run the same command again to go on where it stopped.") from error
+            raise Interrupted(exit_code_of(error)) from error
     except BaseException as error:
         outcome.ended(error)
         raise
