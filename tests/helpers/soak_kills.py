@@ -13,6 +13,7 @@ import contextlib
 import importlib
 import os
 import random
+import secrets
 import shutil
 import signal
 import sys
@@ -76,6 +77,7 @@ def drawn(seed: str, engine: str) -> list[Kill]:
 def load() -> None:
     """Imports what drivers need, so that they are forked with it."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.environ |= {"RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_AUTH_MODE": "token"}  # Ray reads them once a process
     for stage in STAGES:
         stage_class(stage)
     for name in ("ray", "torch", "tokenizers", "transformers", "corpusmill.train.pretrain_job", "corpusmill.pipeline.report.page.html"):
@@ -220,6 +222,7 @@ def main() -> int:
         "--folder", type=Path, help="keeps the undisturbed run for the next time, and the runs in which something was wrong"
     )
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the cluster is closed then, too
     started = time.monotonic()
     load()
     with tempfile.TemporaryDirectory() as temporary:

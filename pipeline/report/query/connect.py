@@ -10,6 +10,7 @@ import duckdb
 from corpusmill.pipeline.memory import available_memory
 from corpusmill.pipeline.report.query.sql import quoted
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.stores import filesystem
 
 #: Bytes that queries get at least, and the share of what is free that they get at most: the rest is for what becomes of the rows.
 LEAST_MEMORY = 512 << 20
@@ -40,9 +41,7 @@ def connect(storage: Storage) -> duckdb.DuckDBPyConnection:
 def reach(connection: duckdb.DuckDBPyConnection, storage: Storage) -> None:
     """Lets the connection read the files of `storage` where they lie on a store."""
     if storage.remote:
-        import fsspec
-
-        system = fsspec.core.url_to_fs(storage.root)[0]
+        system = filesystem(storage.root, alone=True)[0]
         protocols = [system.protocol] if isinstance(system.protocol, str) else system.protocol
         if not any(connection.filesystem_is_registered(protocol) for protocol in protocols):
             connection.register_filesystem(system)

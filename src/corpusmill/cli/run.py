@@ -1,5 +1,6 @@
 """Commands that carry out a recipe or one of its stages, or decide again."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -69,7 +70,7 @@ def _execute(plan: Any, engine: EngineName, workers: int, metrics: Metrics, outc
         else:
             stage_summary(plan.folder, result, console)
 
-    with _watching(metrics, outcome, say) as watching:
+    with _watching(plan.folder, engine, metrics, outcome, say) as watching:
         lost = execute(plan, make_engine(engine, workers), Progress(), say, on_stage, watching)
     if plan.last is None:
         from corpusmill.pipeline.report.page.html import write_report
@@ -81,12 +82,17 @@ def _execute(plan: Any, engine: EngineName, workers: int, metrics: Metrics, outc
 
 
 @contextmanager
-def _watching(metrics: Metrics, outcome: Any, say: Callable[[str], None]) -> Iterator[Any]:
+def _watching(folder: str, engine: EngineName, metrics: Metrics, outcome: Any, say: Callable[[str], None]) -> Iterator[Any]:
     """Whoever wants to know of the run's events; metrics are served for the time of the block, and written once more when it ends."""
     from corpusmill.pipeline.run import Watching
 
+    meters: list[Any] = []
+    if engine is EngineName.ray and os.environ.get("RAY_ADDRESS"):  # a cluster has metrics of its own
+        from corpusmill.pipeline.ray_meter import RayMeter
+
+        meters.append(RayMeter(Path(folder).name))
     if metrics.port is None and metrics.file is None:
-        yield Watching(outcome)
+        yield Watching(outcome, meters)
         return
     from corpusmill.pipeline.prometheus import Prometheus, check_writable
 
@@ -99,7 +105,7 @@ def _watching(metrics: Metrics, outcome: Any, say: Callable[[str], None]) -> Ite
         if metrics.port is not None:
             port = open_.enter_context(prometheus.served(metrics.host, metrics.port))
             say(f"metrics: http://{metrics.host}:{port}/metrics")
-        yield Watching(outcome, [prometheus], lambda: prometheus.write(file) if file else None)
+        yield Watching(outcome, [*meters, prometheus], lambda: prometheus.write(file) if file else None)
 
 
 @app.command(epilog="Example: corpusmill run recipes/demo.yaml crawl/ --output runs/demo --set dedup.threshold=0.8 --to dedup")
