@@ -16,7 +16,7 @@ SEED ?=
 export PYTHONDONTWRITEBYTECODE := # or each of hundreds of processes compiles what it imports
 STAGES := ingest filter dedup tokenizer tokens pretrain sft align evaluate
 
-.PHONY: help setup demo test fuzz soak lint bench cluster-up submit cluster-down report explore clean $(STAGES)
+.PHONY: help setup demo test test-all fuzz soak lint bench cluster-up submit cluster-down report explore clean $(STAGES)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,13 +52,14 @@ demo: setup ## get a real crawl and run every stage on it (CRAWL=path for your o
 	@crawl=$$($(BIN)/python -m corpusmill.pipeline.crawl runs/crawl $(if $(CRAWL),--crawl $(CRAWL))) && echo "$$crawl" | head -n 1 && \
 	$(BIN)/corpusmill run recipes/demo.yaml "$$(echo "$$crawl" | tail -n 1)" --output runs/demo --workers $(WORKERS)
 
-test: $(VENV)/.installed-test setup ## run all tests, in TEST_WORKERS=2 processes of one thread each
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
+test: MARKED = -m "not long"
+test test-all: $(VENV)/.installed-test setup ## run the tests, in TEST_WORKERS=2 processes of one thread each (test-all: also those marked `long`)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(MARKED) --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 fuzz: $(VENV)/.installed-test setup ## damage the real WARCs of ../shared at random for SECONDS=300, with SEED=n to repeat
 	$(BIN)/python tests/helpers/warc_fuzz.py ../shared/data --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
-soak: $(VENV)/.installed-test setup ## try the property tests with 2,000 new examples each instead of 100 known ones (an hour)
+soak: $(VENV)/.installed-test setup ## try the property tests with 2,000 new examples each instead of 50 known ones (an hour)
 	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -m hypothesis --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed-test ## check style and types

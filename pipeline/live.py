@@ -80,8 +80,11 @@ class Live:
                 return
             temporary = Path(self.run.path(TEMPORARY + PROGRESS))  # one name, so that what a kill leaves is taken over by the next process
             temporary.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(content)
-            temporary.replace(self.run.path(PROGRESS))
+            try:
+                temporary.write_bytes(content)
+                temporary.replace(self.run.path(PROGRESS))
+            except OSError:  # a full disk
+                temporary.unlink(missing_ok=True)
 
 
 def _weights(pieces: Sequence[Piece]) -> tuple[str, Callable[[Piece], int]]:

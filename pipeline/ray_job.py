@@ -6,16 +6,15 @@ credentials never travel with it.
 """
 
 import argparse
-import json
+import asyncio
 import os
 import re
 import secrets
 import shlex
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,12 @@ WORKING_DIR = "${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}"
 SECRET = re.compile(r"KEY|SECRET|TOKEN|PASSW|CREDENTIAL", re.IGNORECASE)
 #: Inputs that are no paths (pipeline/ingest/commoncrawl.py).
 NAMED_INPUT = "cc:"
+
+
+class Left(CorpusmillError):
+    """Ctrl-C while the log of a job was shown."""
+
+    exit_code = 130
 
 
 @dataclass(frozen=True)
@@ -47,41 +52,58 @@ class Order:
 
 @dataclass
 class Upload:
-    """A folder that Ray uploads and in which the job starts, and what else its processes need."""
+    """What a job brings, and what it does."""
 
-    folder: Path
-    command: list[str] = field(default_factory=list)  # of corpusmill
-    environment: dict[str, Any] = field(default_factory=dict)  # Ray's runtime environment
+    environment: dict[str, Any]  # Ray's runtime environment, in which folders stand for what is uploaded
+    command: list[str]  # of corpusmill
 
 
 def submit(address: str, order: Order) -> int:
-    """Carries out the order on the cluster whose jobs are taken at `address`; returns the exit code of the job's command."""
+    """Carries out the order on the cluster whose jobs are taken at `address`, and shows its log; returns the exit code of its command."""
     use_token()
-    check_cluster(address)
+    client = connect(address)
+    name = f"corpusmill-{secrets.token_hex(6)}"
     with tempfile.TemporaryDirectory(prefix="corpusmill-job-") as folder:
         upload = prepare(Path(folder), order)
-        name = f"corpusmill-{secrets.token_hex(6)}"
-        print(f"Submitting to {address} as {name}: corpusmill {shlex.join(upload.command)}", flush=True)
-        ray = [*cluster.ray_command(), "job", "submit", "--address", address, "--submission-id", name, "--working-dir", str(upload.folder)]
-        ray += ["--runtime-env-json", json.dumps(upload.environment), "--", "sh", "-c", entrypoint(upload.command, order.extras is None)]
-        code = subprocess.run(ray, env=os.environ | {"RAY_RUNTIME_ENV_IGNORE_GITIGNORE": "1"}, check=False).returncode
-        return _exit_code(address, name, code)
+        os.environ["RAY_RUNTIME_ENV_IGNORE_GITIGNORE"] = "1"  # what the recipe names travels, whatever git thinks of it
+        command = shlex.join(["sh", "-c", entrypoint(upload.command, order.extras is None)])
+        client.submit_job(entrypoint=command, submission_id=name, runtime_env=upload.environment)
+    print(f"Job {name} at {address}: corpusmill {shlex.join(upload.command)}", flush=True)
+    try:
+        return asyncio.run(_follow(client, name))
+    except KeyboardInterrupt as error:
+        raise Left(f"the log is no longer shown; the job goes on until: ray job stop --address {address} {name}") from error
+
+
+async def _follow(client: Any, name: str) -> int:
+    """Prints the job's log until it ends. Where the connection breaks, it is opened again, and goes on where it was."""
+    shown = 0
+    while True:
+        log = ""
+        async for lines in client.tail_job_logs(name):
+            log += lines
+            if len(log) > shown:
+                print(log[shown:], end="", flush=True)
+                shown = len(log)
+        if (info := client.get_job_info(name)).status.is_terminal():
+            return _exit_code(info)
+        await asyncio.sleep(1)
 
 
 def prepare(folder: Path, order: Order) -> Upload:
-    """Puts what travels into `folder`."""
-    upload = Upload(folder)
-    upload.environment["env_vars"] = job_environment(order.environment)
+    """Puts what travels into `folder`: the code apart from the recipe, so that it keeps its place (and compiled kernels) on the nodes
+    whatever recipe comes with it."""
+    work = folder / "work"
+    ray_upload.stage_recipe(work, _recipe_file(order.recipe), order.overrides, _say)
+    environment: dict[str, Any] = {"working_dir": str(work), "env_vars": job_environment(order.environment)}
     if order.extras is None:
-        ray_upload.stage_package(folder)
+        environment["py_modules"] = [str(ray_upload.stage_package(folder / "code"))]
     else:
-        wheel = ray_upload.stage_wheel(folder)
         extras = f"[{order.extras}]" if order.extras else ""
-        upload.environment["pip"] = {"packages": [f"{WORKING_DIR}/{wheel}{extras}"], "pip_check": False}
-    ray_upload.stage_recipe(folder, _recipe_file(order.recipe), order.overrides, _say)
+        environment["pip"] = {"packages": [f"{WORKING_DIR}/{ray_upload.stage_wheel(work)}{extras}"], "pip_check": False}
     inputs = [absolute(path) for path in order.inputs]
-    upload.command = ["run", ray_upload.RECIPE, *inputs, "--output", absolute(order.output), "--engine", "ray", *order.options]
-    return upload
+    command = ["run", ray_upload.RECIPE, *inputs, "--output", absolute(order.output), "--engine", "ray", *order.options]
+    return Upload(environment, command)
 
 
 def use_token() -> None:
@@ -91,13 +113,13 @@ def use_token() -> None:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
-def check_cluster(address: str) -> None:
-    """One sentence instead of the trace that `ray job submit` prints where the cluster refuses or is not there."""
+def connect(address: str) -> Any:
+    """Ray's client for jobs; one sentence instead of its trace where the cluster refuses or is not there."""
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
     try:
-        JobSubmissionClient(address)
+        return JobSubmissionClient(address)
     except AuthenticationError as error:
         raise InputError(
             f"RAY_ADDRESS={address}: the cluster asks for its token; put the output of its `ray get-auth-token` "
@@ -138,22 +160,19 @@ def _recipe_file(recipe: str) -> str:
     return str(shipped) if not Path(recipe).exists() and shipped.exists() else recipe
 
 
-def _exit_code(address: str, name: str, code: int) -> int:
-    """The job's own exit code, which says more than Ray's (quarantined tasks: 3); Ray's where there is none."""
-    from ray.job_submission import JobSubmissionClient
-
-    try:
-        own = JobSubmissionClient(address).get_job_info(name).driver_exit_code
-    except Exception:  # noqa: BLE001 - whatever keeps it from being known, what ray said stays
-        return code
-    return own if isinstance(own, int) and own >= 0 else code
+def _exit_code(info: Any) -> int:
+    """That of the job's command, which says more than the job's state (3: some tasks were quarantined); says why where it never ended."""
+    if isinstance(info.driver_exit_code, int) and info.driver_exit_code >= 0:
+        return int(info.driver_exit_code)
+    print(f"corpusmill: the job is {info.status.value.lower()} ({(info.message or 'no reason is given').strip()}).", file=sys.stderr)
+    return 1
 
 
 def _say(sentence: str) -> None:
     print(f"Note: {sentence}", file=sys.stderr, flush=True)
 
 
-def _address(given: str | None) -> str:
+def address_of(given: str | None) -> str:
     """Where jobs are submitted: what is given, the cluster that `make cluster-up` has started, or Ray's default."""
     if given:
         return given
@@ -184,13 +203,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     options += ["--strict"] if given["strict"] else []
     try:
         order = Order(given["recipe"], given["inputs"], given["output"], given["set"], options, given["env"], given["pip"])
-        return submit(_address(given["address"]), order)
+        return submit(address_of(given["address"]), order)
     except CorpusmillError as error:
         print(f"corpusmill: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("corpusmill: the log is no longer shown; the job goes on (ray job stop ends it).", file=sys.stderr)
-        return 130
 
 
 if __name__ == "__main__":

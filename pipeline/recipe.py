@@ -12,9 +12,8 @@ import yaml
 from pydantic import ValidationError
 
 from corpusmill.pipeline.config import Config
-from corpusmill.pipeline.engine import load_object
 from corpusmill.pipeline.errors import ConfigError, InputError
-from corpusmill.pipeline.stage import Stage
+from corpusmill.pipeline.stage import Stage, load_object
 
 #: Every stage in its order, and where its class lives.
 STAGES = {

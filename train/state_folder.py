@@ -8,7 +8,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,11 @@ class Saved:
             return None
 
     @property
+    def place(self) -> str:
+        """Its path or URL."""
+        return self.store.root if self.store else str(self.path)
+
+    @property
     def bytes(self) -> int:
         """Of all its tensors."""
         return sum(rank["bytes"] for rank in self.ranks)
@@ -63,7 +68,7 @@ class Saved:
         """Raises InputError where these entries of the record are others."""
         for key, value in wanted.items():
             if difference := _difference(key, self.record.get(key), value):
-                raise InputError(f"{self.path}: holds the state of another configuration ({difference}); remove it to begin anew.")
+                raise InputError(f"{self.place}: holds the state of another configuration ({difference}); remove it to begin anew.")
 
     def damage(self, rank: int) -> str | None:
         """What is wrong with the file of this rank, if anything is. Raises InputError where a store can't be asked."""
@@ -86,11 +91,12 @@ class Saved:
 
 
 class StateFolder:
-    """`folder/step-00000123/` on a disk that all processes see, each with a file from each process and `state.json`."""
+    """States as `folder/step-00000123/` on a disk that all processes see, each with a file from each process and `state.json`."""
+
+    store: Storage | None = None
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.store: Storage | None = None
 
     def saved(self) -> list[Saved]:
         """The states by step; what is not whole is left out."""
@@ -101,6 +107,13 @@ class StateFolder:
             except OSError:
                 continue
         return [state for state in found if state]
+
+    def here(self, saved: Saved) -> Saved:
+        """A state that another process has found, as this one reads it."""
+        return saved
+
+    def loaded(self, saved: Saved) -> None:
+        """Called when all processes have loaded a state."""
 
     def tidy(self) -> None:
         """Removes what processes have left that were killed while they saved."""
@@ -148,8 +161,10 @@ class StateFolder:
 
 
 class StateStore(StateFolder):
-    """The same on a store. Of its files each process has its own in `folder`, on this machine, until it is uploaded; `before` is called
-    by the first process before a state becomes whole."""
+    """States on a store, of whose files `folder` has copies for a time, on this machine. `before` is called by the first process before a
+    state becomes whole."""
+
+    store: Storage
 
     def __init__(self, store: Storage, folder: Path, before: Callable[[], None]):
         super().__init__(folder)
@@ -157,6 +172,12 @@ class StateStore(StateFolder):
 
     def saved(self) -> list[Saved]:
         return [saved for name, files in self._folders().items() if STATE in files and (saved := self._read(name))]
+
+    def here(self, saved: Saved) -> Saved:
+        return replace(saved, path=self.folder / STEP.format(saved.step))
+
+    def loaded(self, saved: Saved) -> None:
+        shutil.rmtree(saved.path, ignore_errors=True)
 
     def begin(self, step: int) -> None:
         self._remove(STEP.format(step), self._folders().get(STEP.format(step), []))

@@ -8,6 +8,7 @@ import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from corpusmill.pipeline.cache import cache_folder
 from corpusmill.pipeline.config import digest
@@ -16,6 +17,12 @@ from corpusmill.pipeline.storage import Storage, is_remote
 from corpusmill.train.fetched import fetch_file
 from corpusmill.train.state_folder import StateFolder, StateStore
 
+if TYPE_CHECKING:
+    from corpusmill.pipeline.runner import StageRun
+    from corpusmill.train.parallel.layout import Layout
+
+#: Where the lines of a training's steps lie in its stage's folder.
+LOG = "logs/train.jsonl"
 #: In the cache: a folder a training whose run lies on a store.
 SCRATCH = "training"
 #: What a training leaves for its stage to publish.
@@ -29,6 +36,11 @@ class Workplace:
     work: str
     log: str
 
+    @classmethod
+    def of(cls, run: "StageRun", identity: str) -> "Workplace":
+        """That of a task that trains, by its identity."""
+        return cls(run.storage.path(f"checkpoints/{identity[:16]}"), run.storage.path(LOG))
+
     @cached_property
     def store(self) -> Storage | None:
         """The training's folder on the store; None where the run lies on a disk."""
@@ -38,6 +50,11 @@ class Workplace:
     def folder(self) -> Path:
         """Where this machine's processes work on the training."""
         return cache_folder() / SCRATCH / digest(self.work)[:16] if self.store else Path(self.work)
+
+    @property
+    def processes(self) -> Path:
+        """Where the processes of this machine leave what they say."""
+        return self.folder.with_name(f"{self.folder.name}-processes") if self.store else self.folder / "processes"
 
     @property
     def log_file(self) -> Path:
@@ -64,15 +81,19 @@ class Workplace:
         if self.store:
             _upload(self.log_file.parent, self._logs)
 
-    def keep(self, *names: str) -> None:
-        """Brings files or folders of the working folder to the store."""
-        for name in names if self.store else ():
-            _upload(self.folder / name, self.store.child(name) if (self.folder / name).is_dir() else self.store, self.folder)
+    def keep(self, name: str) -> None:
+        """Brings a folder of the working folder to the store."""
+        if self.store:
+            _upload(self.folder / name, self.store.child(name))
 
-    def leave(self, others: bool) -> None:
-        """Brings what is to be published to the store, where the one who publishes it may be on another machine (`others`)."""
-        if others:
-            self.keep(*(name for name in LEFT if (self.folder / name).is_dir()))
+    def leave(self, layout: "Layout") -> None:
+        """Called by all processes when the first has made what is published. Where there are several, whoever publishes it may be on
+        another machine, so it goes to the store, and nothing stays here."""
+        for name in LEFT if layout.is_main and layout.world > 1 else ():
+            self.keep(name)
+        layout.barrier()
+        if layout.world > 1:
+            self.clear()
 
     def left(self) -> list[Path]:
         """The files that the training has left, here; those that another machine made are fetched, and leave the store."""
@@ -93,9 +114,6 @@ class Workplace:
         return Storage(self.log.rpartition("/")[0])
 
 
-def _upload(path: Path, storage: Storage, root: Path | None = None) -> None:
-    """Brings a file, or all files of a folder, to a store under their paths as seen from the folder (from `root`)."""
-    files = [path] if path.is_file() else sorted(found for found in path.rglob("*") if found.is_file())
-    for file in files:
-        base = path if path.is_dir() else root or path.parent
-        publish(storage, file.relative_to(base).as_posix(), file)
+def _upload(folder: Path, storage: Storage) -> None:
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        publish(storage, path.relative_to(folder).as_posix(), path)

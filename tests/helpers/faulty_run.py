@@ -43,7 +43,10 @@ def go_wrong(texts):
             time.sleep(0.01)
 
 
-@measures({{"exclamations": "int64", "chars": "int64"}}, rules=[Rule("too_loud", "exclamations", ">", 200), Rule("brief", "chars", "<", 400)])
+RULES = [Rule("too_loud", "exclamations", ">", 200), Rule("brief", "chars", "<", 400)]
+
+
+@measures({{"exclamations": "int64", "chars": "int64"}}, rules=RULES)
 def loud(documents):
     go_wrong(documents["text"].to_pylist())
     return {{"exclamations": pc.count_substring(documents["text"], "!"), "chars": pc.utf8_length(documents["text"])}}

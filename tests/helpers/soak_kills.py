@@ -2,18 +2,18 @@
 
     python tests/helpers/soak_kills.py --kills 200 --seed 1 [--folder FOLDER]
 
-Each run gets one to three kills (SIGKILL) a stage: the stage is chosen first, then what is killed, then when, as a share of the time that the
-stage usually takes. A run whose driver was killed is started again. Every third run is on a Ray cluster of two raylets. Prints what was
-killed where, and what was wrong; exit code 1 where anything was.
+Each run gets one to three kills (SIGKILL) a stage: the stage is chosen first, then what is killed, then when, as a share of the time that
+the stage usually takes. A run whose driver was killed is started again. Every third run is on a Ray cluster of two raylets. Drivers are
+forked from this process, which has their libraries loaded. Prints what was killed where, and what was wrong; exit code 1 where anything was.
 """
 
 import argparse
 import contextlib
+import importlib
 import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,10 +22,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import victims
+from forked import Driver
 from raylets import Raylets
 from trees import leftovers, tree
 from whole_run import STAGES, ids, write_inputs
 
+from corpusmill.pipeline.recipe import stage_class
 from corpusmill.pipeline.report.whole.verify import verify
 
 #: Kills of a stage in one run: one, and by these chances a second and a third.
@@ -70,17 +72,26 @@ def drawn(seed: str, engine: str) -> list[Kill]:
     return kills
 
 
+def load() -> None:
+    """Imports what drivers need, so that they are forked with it."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    for stage in STAGES:
+        stage_class(stage)
+    for name in ("ray", "torch", "tokenizers", "transformers", "corpusmill.train.pretrain_job", "corpusmill.pipeline.report.page.html"):
+        importlib.import_module(name)
+
+
 class Soak:
     """`folder` takes the inputs, the undisturbed run (`reference`) and the run that is being killed (`run`)."""
 
     def __init__(self, folder: Path):
         self.folder, self.run, self.tally = folder, folder / "run", Tally()
         self.cluster: Raylets | None = None
-        if not (folder / "reference").is_dir():
+        if not (folder / "reference" / "report.html").exists():
+            shutil.rmtree(folder / "reference", ignore_errors=True)
             write_inputs(folder)
             begun = self._start(folder / "reference", "inline")
-            out, _ = begun.communicate()
-            assert begun.returncode == 0, out
+            assert begun.wait(PATIENCE) == 0, begun.said()
         self.wanted, self.rest = tree(folder / "reference"), leftovers(folder / "reference")
         self.documents = ids(folder / "reference")
         self.usual = victims.stage_seconds(folder / "reference")
@@ -88,27 +99,25 @@ class Soak:
     def one_run(self, seed: str, engine: str, most: int) -> None:
         """A run that is killed up to `most` times, carried to its end and compared."""
         shutil.rmtree(self.run, ignore_errors=True)
-        process: subprocess.Popen[str] | None = None
+        process: Driver | None = None
         for kill in drawn(seed, engine)[:most]:
             if process is None or process.poll() is not None:
                 self._check_end(seed, process)
                 process = self._start(self.run, engine)
             self._one_kill(kill, process, engine, seed)
-        process = self._end(process, engine, seed)
+        self._end(process, engine, seed)
         self._compare(seed)
 
-    def _start(self, run: Path, engine: str) -> "subprocess.Popen[str]":
-        command = [sys.executable, "-m", "corpusmill", "run", str(self.folder / "whole.yaml"), str(self.folder / "crawl")]
-        environment = dict(os.environ)
+    def _start(self, run: Path, engine: str) -> Driver:
+        environment = {}
         if engine == "ray":
             if self.cluster is None:
                 self.cluster = Raylets()
-            environment |= self.cluster.environment
-        log = open(self.folder / "output.txt", "w+")
-        command += ["--output", str(run), "--engine", engine]
-        return subprocess.Popen(command, stdout=log, stderr=log, text=True, env=environment, start_new_session=True)
+            environment = self.cluster.environment
+        command = ["run", str(self.folder / "whole.yaml"), str(self.folder / "crawl"), "--output", str(run), "--engine", engine]
+        return Driver(command, self.folder / "output.txt", environment)
 
-    def _one_kill(self, kill: Kill, process: "subprocess.Popen[str]", engine: str, seed: str) -> None:
+    def _one_kill(self, kill: Kill, process: Driver, engine: str, seed: str) -> None:
         """Waits until the run is in the stage, then for the drawn share of its usual time, and kills."""
         until = time.monotonic() + PATIENCE
         while (stage := victims.stage_of(self.run, process.pid)) is None or STAGES.index(stage) < STAGES.index(kill.stage):
@@ -116,7 +125,7 @@ class Soak:
                 return
             if time.monotonic() > until:
                 self._fault(seed, f"it does not get on to {kill.stage}")
-                victims.kill_group(process)
+                process.kill()
                 return
             time.sleep(LOOK)
         time.sleep(kill.share * self.usual[kill.stage])
@@ -124,7 +133,7 @@ class Soak:
         if process.poll() is None and (what := self._strike(kill.target, process, engine)):
             self.tally.kills[stage, what] += 1
 
-    def _strike(self, target: str, process: "subprocess.Popen[str]", engine: str) -> str:
+    def _strike(self, target: str, process: Driver, engine: str) -> str:
         """Kills; says what. Where there is no such process right now, it is the driver."""
         nodes = self.cluster if engine == "ray" else None
         found = victims.find(target, process.pid, nodes)
@@ -134,37 +143,33 @@ class Soak:
             if target == "raylet" and nodes is not None:
                 nodes.add({"CPU": 1})
             return target
-        victims.kill_group(process)
+        process.kill()
         if target == "cluster" and nodes is not None:
             nodes.close()
             self.cluster = None
             return target
         return "driver"
 
-    def _end(self, process: "subprocess.Popen[str] | None", engine: str, seed: str) -> "subprocess.Popen[str]":
+    def _end(self, process: Driver | None, engine: str, seed: str) -> None:
         """Starts the run again until it has come to its end."""
         for _ in range(3):
             if process is None or process.poll() is not None:
                 self._check_end(seed, process)
                 process = self._start(self.run, engine)
-            try:
-                if process.wait(PATIENCE) == 0:
-                    return process
-            except subprocess.TimeoutExpired:
-                victims.kill_group(process)
+            code = process.wait(PATIENCE)
+            if code == 0:
+                return
+            if code is None:
                 self._fault(seed, f"it hangs in {victims.stage_of(self.run, process.pid)}")
-        self._fault(seed, "it does not come to its end: " + self._said())
-        return process  # type: ignore[return-value]
+                process.kill()
+        self._fault(seed, f"it does not come to its end: {process.said() if process else None}")
 
-    def _check_end(self, seed: str, process: "subprocess.Popen[str] | None") -> None:
+    def _check_end(self, seed: str, process: Driver | None) -> None:
         """A run that was not killed itself but lost a process may end with a sentence, and never with a trace."""
-        if process is not None and process.returncode not in (0, -signal.SIGKILL):
-            said = self._said()
+        if process is not None and process.poll() not in (0, -signal.SIGKILL):
+            said = process.said()
             kind = self._fault if "Traceback" in said else self._note
-            kind(seed, f"exit code {process.returncode}: {said[-600:]}")
-
-    def _said(self) -> str:
-        return (self.folder / "output.txt").read_text().strip()
+            kind(seed, f"exit code {process.poll()}: {said[-600:]}")
 
     def _note(self, seed: str, what: str) -> None:
         print(f"  note, run {seed}: {what}", flush=True)
@@ -215,8 +220,9 @@ def main() -> int:
     )
     options = parser.parse_args()
     started = time.monotonic()
+    load()
     with tempfile.TemporaryDirectory() as temporary:
-        soak = Soak(options.folder or Path(temporary))
+        soak = Soak((options.folder or Path(temporary)).absolute())
         try:
             while (left := options.kills - soak.tally.kills.total()) > 0 and soak.tally.runs < options.kills:
                 number = soak.tally.runs

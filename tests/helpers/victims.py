@@ -2,9 +2,6 @@
 
 import contextlib
 import json
-import os
-import signal
-import subprocess
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -31,13 +28,6 @@ def stage_seconds(run: Path) -> dict[str, float]:
     said = progress(run)
     times = [datetime.fromisoformat(time) for time in [*said["stages_began"].values(), said["ended"]]]
     return {stage: (times[number + 1] - times[number]).total_seconds() for number, stage in enumerate(said["stages_began"])}
-
-
-def kill_group(process: "subprocess.Popen[str]") -> None:
-    """SIGKILL to a driver and all processes that it has started."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def find(target: str, driver: int, cluster: Raylets | None) -> int | None:
