@@ -76,10 +76,22 @@ def saved_states(folder: Path) -> list[Saved]:
     for path in sorted(folder.glob("step-*")):
         try:
             state = json.loads((path / STATE).read_bytes())
-            found.append(Saved(path, **{key: state[key] for key in ("step", "record", "score", "parallel", "ranks")}))
-        except (OSError, ValueError, KeyError, TypeError):
+            saved = Saved(path, **{key: state[key] for key in ("step", "record", "score", "parallel", "ranks")})
+            _check(saved)
+            found.append(saved)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue
     return found
+
+
+def _check(saved: Saved) -> None:
+    """Raises ValueError, KeyError or TypeError where it is not what `save` writes."""
+    kinds = [(saved.step, int), (saved.record, dict), (saved.score, float | int | None), (saved.parallel, dict), (saved.ranks, list)]
+    kinds += [(rank[name], kind) for rank in saved.ranks for name, kind in (("bytes", int), ("sha256", str), ("random", dict))]
+    if not saved.ranks or not all(isinstance(value, kind) for value, kind in kinds):
+        raise ValueError("a value is of another kind")
+    for rank in saved.ranks:
+        _ = [_tensor(text) for text in {"cpu": rank["random"]["cpu"], **rank["random"]}.values()]
 
 
 class States:
@@ -147,7 +159,10 @@ class States:
         self._together(lambda: read_into(saved.path, tensors, everywhere))
         if self.layout.rank < len(saved.ranks):
             random = {name: _tensor(text) for name, text in saved.ranks[self.layout.rank]["random"].items()}
-            torch.set_rng_state(random["cpu"])
+            try:
+                torch.set_rng_state(random["cpu"])
+            except (RuntimeError, TypeError) as error:
+                raise InputError(f"{saved.path}: its generator of random numbers is no state of one ({error}).") from error
             if self.layout.device.type == "cuda" and "cuda" in random:
                 torch.cuda.set_rng_state(random["cuda"], self.layout.device)
 

@@ -107,7 +107,7 @@ class ManifestTail:
     def _take(self, row: dict[str, Any], place: int, written: float | None) -> None:
         kind = row["kind"]
         if kind in ("complete", "reopened"):
-            self.plan = row["tasks"] if kind == "complete" else None
+            self.plan = [str(task) for task in row["tasks"]] if kind == "complete" else None
         elif kind == "task":
             paths = [str(output["path"]) for output in row["outputs"]]
             done = Done(
