@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
@@ -165,7 +164,6 @@ class AlignStage(Stage):
     config: AlignConfig
 
     def execute(self, run: StageRun) -> None:
-        tuning.require_local(run)
         start = tuning.start_of(run, ("sft", "pretrain"), self.config.model)
         columns = self.config.columns
         given = [*tuning.sources(run, self.config.files), *scores.pair_inputs(run, columns)]
@@ -174,7 +172,8 @@ class AlignStage(Stage):
         pairs = made.ref(self.name, PAIRS_FILE)
         reference = tuning.model_files(self.config.reference, "align.reference") if self.config.reference is not None else []
         inputs = [*start.files, pairs, *reference]
-        run.once("model", inputs, partial(self._model, run, start, reference or start.files), config=tuning.alone(self.config))
+        row = run.once("model", inputs, partial(self._model, run, start, reference or start.files), config=tuning.alone(self.config))
+        tuning.clear(run, row)
         judged.execute(run, self.config.judged, start, self.config.device, pairs, columns)
 
     def summary(self, run: StageRun) -> dict[str, str]:
@@ -197,6 +196,7 @@ class AlignStage(Stage):
     def _model(self, run: StageRun, start: tuning.Start, reference: Sequence[FileRef], identity: str) -> Output:
         """Trains; the state that a killed run resumes from lies under the task's identity, the reference's
         log-probabilities under a key of their own."""
-        work = Path(run.storage.path(f"checkpoints/{identity[:16]}"))
+        from corpusmill.train.workplace import Workplace
+
         weights = digest([(ref.path.rpartition("/")[2], ref.fingerprint) for ref in reference])
-        return tuning.train(run, "preference", self.config, start, work, weights=weights)
+        return tuning.train(run, "preference", self.config, start, Workplace.of(run, identity), weights=weights)

@@ -8,9 +8,14 @@ import torch
 from torch import Tensor
 
 from corpusmill.pipeline.errors import InputError
+<<<<<<< HEAD
 from corpusmill.pipeline.storage import stays_inside
+=======
+from corpusmill.pipeline.storage import Storage
+>>>>>>> main
 from corpusmill.train.architecture import Architecture
 from corpusmill.train.chat_folder import token_ids
+from corpusmill.train.fetched import local_model
 from corpusmill.train.files import first_line, new_folder, read_tensors, write_file, write_json, write_tensors
 from corpusmill.train.hugging_face import from_hugging_face, to_hugging_face
 from corpusmill.train.model import Llama
@@ -26,7 +31,7 @@ def save_model(model: Llama, folder: Path, tokenizer: Path | Mapping[str, bytes]
     `tokenizer` is a folder whose `TOKENIZER_FILES` are copied, or the files themselves by name. `folder` appears only
     when everything in it is on the disk; one that was there is replaced.
     """
-    files = tokenizer if isinstance(tokenizer, Mapping) else _tokenizer_files(tokenizer)
+    files = tokenizer_files(Storage(str(tokenizer))) if isinstance(tokenizer, Path) else tokenizer or {}
     arch, dtype = model.arch, str(model.lm_head.weight.dtype).removeprefix("torch.")
     ids = token_ids(files)
     config = to_hugging_face(arch, bos_token_id=ids.bos, eos_token_id=ids.eos, pad_token_id=ids.pad, dtype=dtype)
@@ -46,10 +51,9 @@ def save_tokenizer(files: Mapping[str, bytes], folder: Path) -> None:
             write_file(temporary / name, content)
 
 
-def _tokenizer_files(folder: Path | None) -> dict[str, bytes]:
-    if folder is None:
-        return {}
-    return {name: (folder / name).read_bytes() for name in TOKENIZER_FILES if (folder / name).is_file()}
+def tokenizer_files(folder: Storage) -> dict[str, bytes]:
+    """The tokenizer's files of a folder, by name."""
+    return {name: folder.read_bytes(name) for name in TOKENIZER_FILES if folder.exists(name)}
 
 
 def model_tensors(model: Llama) -> dict[str, Tensor]:
@@ -76,8 +80,8 @@ def read_architecture(folder: Path) -> Architecture:
 
 
 def load_model(folder: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Llama:
-    """The model of a folder that `save_model` or `transformers` wrote. InputError names the file and what is wrong."""
-    folder = Path(folder)
+    """The model of a folder (or its URL) that `save_model` or `transformers` wrote. InputError names the file and what is wrong."""
+    folder = local_model(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such model folder.")
     arch = read_architecture(folder)

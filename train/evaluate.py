@@ -51,7 +51,6 @@ class EvaluateStage(Stage):
     config: EvaluateConfig
 
     def execute(self, run: StageRun) -> None:
-        tuning.require_local(run)
         models = [stage for stage in MODELS if stage in run.recipe]
         tuning.parent_stage(run, MODELS)
         tokens = run.outputs_of("tokens", "validation/") if "tokens" in run.recipe else []

@@ -9,9 +9,11 @@ import torch
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.report.card.state import outdated
 from corpusmill.pipeline.report.read import RunReader
+from corpusmill.pipeline.storage import Storage
 from corpusmill.train.card import model_card
 from corpusmill.train.card_facts import TRAINED
-from corpusmill.train.checkpoint import TOKENIZER_FILES, load_model, save_model
+from corpusmill.train.checkpoint import load_model, save_model, tokenizer_files
+from corpusmill.train.fetched import local_model
 
 GENERATION = "generation_config.json"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -31,10 +33,10 @@ def export(
     reader = RunReader(run)
     stage = _stage(reader, stage)
     _require_free(output, force)
-    folder = Path(run) / stage / "model"
+    folder = local_model(reader.storage.path(f"{stage}/model"))
     model = load_model(folder, dtype=DTYPES[dtype])
     card = model_card(run, stage, model.arch, name or output.resolve().name, license_)
-    files = {name: (folder / name).read_bytes() for name in TOKENIZER_FILES if (folder / name).is_file()}
+    files = tokenizer_files(Storage(str(folder)))
     save_model(model, output, {**files, GENERATION: _generation(folder, reader, model.arch.context), "README.md": card.encode()})
     return stage, outdated(reader, stage)
 

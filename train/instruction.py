@@ -1,7 +1,6 @@
 """Instruction tuning on packed examples: the objective that the loop is given, and what is measured around it."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -23,14 +22,15 @@ from corpusmill.train.sft import EXAMPLES_FILE, SftConfig
 from corpusmill.train.sft_data import Example, prepare
 from corpusmill.train.template import load_chat
 from corpusmill.train.tuned import keep_beside, leave_model, start_from
-from corpusmill.train.tuning import LOG, Start
+from corpusmill.train.tuning import Start
+from corpusmill.train.workplace import LOG, Workplace
 
 
 def train(layout: Layout, progress: Progress | None, config: dict[str, Any], run: str, folder: str, name: str, work: str) -> dict[str, Any]:
     """What every process does; the first one leaves the folder `work/model` and returns what `metrics.json` holds."""
     examples = read_table(Storage(run).child("sft"), EXAMPLES_FILE)
     tuned = Tuning(SftConfig.model_validate(config), Start(name, folder), examples, layout)
-    return tuned.train(Path(work), Path(run) / "sft" / LOG, progress)
+    return tuned.train(Workplace(work, f"{run}/sft/{LOG}"), progress)
 
 
 class Tuning(TokenObjective):
@@ -54,21 +54,21 @@ class Tuning(TokenObjective):
         kept = [(p.example, p.tokens) for p in prepared if p.tokens is not None]
         return pack([tokens for _, tokens in kept], context), [example for example, _ in kept]
 
-    def train(self, work: Path, log: Path, progress: Progress | None = None) -> dict[str, Any]:
+    def train(self, place: Workplace, progress: Progress | None = None) -> dict[str, Any]:
         """Trains, and leaves the model; returns what `metrics.json` holds."""
         if self.layout.is_main:
-            keep_beside(self.model, self.encoder, work)
+            keep_beside(self.model, self.encoder, place)
         with deterministic(self.loop.threads):
             before = self.held_out_loss(Local(self.model, self.loop.precision))
         result = fit(
-            self.model, self, self.loop, layout=self.layout, state=work / "state", log=log, describe=self.describe,
+            self.model, self, self.loop, layout=self.layout, state=place.states, log=place.log_file, describe=self.describe,
             evaluate=self.evaluate if self.held_out_examples else None, evaluate_every=self.config.evaluate_every,
             progress=progress, title="sft",
         )  # fmt: skip
         if not self.measured:  # killed after the last step
             with deterministic(self.loop.threads):
                 self.evaluate(result.computation, result.steps)
-        leave_model(self.model, self.start, result, self.layout, self.config, work)
+        leave_model(self.model, self.start, result, self.layout, self.config, place)
         measured = bool(self.held_out_examples)
         return {
             "examples": len(self.examples),

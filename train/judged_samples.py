@@ -10,6 +10,7 @@ from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import tasks
 from corpusmill.train.device import deterministic
+from corpusmill.train.fetched import local_model
 from corpusmill.train.generate import generate_batch
 from corpusmill.train.intervals import bootstrap_ratio, wilson
 from corpusmill.train.preference_data import Pair, pairs_from_table
@@ -34,7 +35,7 @@ def judge(run: "StageRun", config: "JudgedConfig", models: tuple[str, str], devi
     """
     prompts = choose_prompts(pairs_from_table(read_table(run.storage, "data/pairs.parquet")), config.prompts)
     before, after = (answer(folder, prompts, config, device) for folder in models)
-    tokenizer = load_chat(Storage(models[1])).tokenizer
+    tokenizer = load_chat(Storage(str(local_model(models[1])))).tokenizer
     shorter = [min(len(a), len(b)) for a, b in zip(before, after, strict=True)]
     scorer = TextScorer(run, [score.column for score in scores])
 

@@ -1,12 +1,15 @@
 """Starting a training on as many processes as its layout has: here, under torchrun, or on a Ray cluster."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corpusmill.pipeline.engine import Engine, load_object
+from corpusmill.pipeline.engine import Engine
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.stage import load_object
+from corpusmill.pipeline.storage import Storage
 from corpusmill.train import launch_torchrun
 from corpusmill.train.device import pick_device
 from corpusmill.train.options import ParallelConfig
@@ -24,6 +27,7 @@ def launch(
     progress: Progress | None,
     *,
     folder: Path,
+    store: Storage | None = None,
     engine: Engine | None = None,
     title: str = "training",
     log: Path | None = None,
@@ -34,8 +38,8 @@ def launch(
     `arguments` and results are JSON. One process is this one. Several are started on this machine, or by Ray Train where `engine` is
     Ray's and `RAY_ADDRESS` names a cluster; under torchrun they are there. A group of which a process is killed begins again, up to
     `parallel.max_restarts` times: jobs save their state. `folder` takes what processes leave for each other. On a cluster it has to be
-    on a disk that all nodes have, and progress is what comes into `log`, up to `steps` lines. Raises what a process raised, where that
-    is a CorpusmillError; else RankError with the trace.
+    on a disk that all nodes have, and progress is what comes into `log`, up to `steps` lines; where the run lies on a store, they leave it
+    in `store`, its folder of the training. Raises what a process raised, where that is a CorpusmillError; else RankError with the trace.
     """
     if launch_torchrun.is_active():
         _check_torchrun(parallel, title)
@@ -52,7 +56,9 @@ def launch(
         from corpusmill.train.follow import following
         from corpusmill.train.launch_ray import RayGroup
 
-        return with_restarts(RayGroup(task, folder, engine, lambda: following(progress, title, log, steps)), parallel.max_restarts, title)
+        left = store.child("processes") if store else Storage(str(folder.absolute()))
+        bar = partial(following, progress, title, None if store else log, steps)
+        return with_restarts(RayGroup(task, left, engine, bar, title), parallel.max_restarts, title)
     from corpusmill.train.launch_local import LocalGroup
 
     return with_restarts(LocalGroup(task, folder, progress), parallel.max_restarts, title)

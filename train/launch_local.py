@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.storage import Storage
 from corpusmill.train.restart import TERMINAL, Killed, RankError
 
 if TYPE_CHECKING:
@@ -30,11 +31,13 @@ class LocalGroup:
 
     def __init__(self, task: "Task", folder: Path, progress: Progress | None):
         self.task, self.folder, self.progress = task, folder, progress
+        self.left = Storage(str(folder))
         self.world = _world(task)
 
     def run(self) -> None:
         from torch.distributed import TCPStore
 
+        self.folder.mkdir(parents=True, exist_ok=True)
         store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # a free port that is ours
         with contextlib.ExitStack() as stack:
             processes = [stack.enter_context(self._process(rank, store.port)) for rank in range(self.world)]
@@ -61,7 +64,7 @@ class LocalGroup:
         assert process.stdin
         try:
             with contextlib.suppress(BrokenPipeError):
-                process.stdin.write(json.dumps({"task": self.task, "folder": str(self.folder)}).encode() + b"\n")
+                process.stdin.write(json.dumps({"task": self.task, "left": self.left.root}).encode() + b"\n")
                 process.stdin.flush()
             yield process
         finally:

@@ -4,16 +4,21 @@ import contextlib
 import logging
 import os
 import platform
+import sys
+import tempfile
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corpusmill.pipeline.engine_ray import RayEngine
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.storage import Storage
 from corpusmill.train import WAITING
 from corpusmill.train.options import ParallelConfig
+from corpusmill.train.ray_room import Room, find_room, living
 from corpusmill.train.restart import Killed, RankError
 
 if TYPE_CHECKING:
@@ -25,32 +30,39 @@ SETTINGS = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5", "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
 }  # fmt: skip
-#: Seconds between two looks at the training.
-LOOK = 0.2
+#: Seconds between two looks at the training, and at a cluster that has no room.
+LOOK, WAIT = 0.2, 1.0
 
 
 class RayGroup:
-    """`parallel.world` workers of Ray Train on the cluster that `engine` reaches; `folder` is on a disk that all its nodes have.
+    """`parallel.world` workers of Ray Train on the cluster that `engine` reaches. `left` is a folder on a disk that all its nodes have, or
+    on a store.
 
-    `bar` gives, for a time, what is called now and then to show how far they are. A worker takes one CPU and, where the job is for
-    GPUs, one GPU. States are ours, so Ray is told of no checkpoint, and it restarts nothing: it would after wrong input, too.
+    `bar` gives, for a time, what is called now and then to show how far they are. What a worker takes is a share of the nodes as they are
+    at the first start (`ray_room.py`); it computes with as many threads also when it later finds less, as bits depend on them. States are
+    ours, so Ray is told of no checkpoint, and it restarts nothing: it would after wrong input, too.
     """
 
-    def __init__(self, task: "Task", folder: Path, engine: RayEngine, bar: Callable[[], AbstractContextManager[Callable[[], None]]]):
-        self.task, self.folder, self.engine, self.bar = task, folder.absolute(), engine, bar
+    def __init__(
+        self, task: "Task", left: Storage, engine: RayEngine, bar: Callable[[], AbstractContextManager[Callable[[], None]]], title: str
+    ):  # fmt: skip
+        self.task, self.left, self.engine, self.bar, self.title = task, left, engine, bar, title
         self.parallel = ParallelConfig.model_validate(task["parallel"])
+        self.threads = 0  # not started yet
 
     def run(self) -> None:
         for name, value in SETTINGS.items():
             os.environ.setdefault(name, value)
-        ray = self.engine.connect()
-        gpus = self._gpus(ray)
-        trainer = self._trainer(gpus)
+        room = self._room(self.engine.connect())
+        self.threads = self.threads or max(1, room.cpus)
+        if not self.left.remote:
+            os.makedirs(self.left.root, exist_ok=True)
         ended: list[Exception | None] = []
 
         def fit() -> None:  # not in the main thread, where Ray Train would take Ctrl-C for itself
             try:
-                trainer.fit()
+                with tempfile.TemporaryDirectory(prefix="corpusmill-train-") as folder:
+                    self._trainer(room, folder).fit()
                 ended.append(None)
             except Exception as error:  # noqa: BLE001 - handed to the main thread
                 ended.append(error)
@@ -64,29 +76,50 @@ class RayGroup:
         if error := ended[0]:
             raise _failure(error, self.parallel.world)
 
-    def _gpus(self, ray: Any) -> bool:
-        """Whether workers get a GPU each. Raises InputError where the cluster has not the resources, for which Ray would wait for ever."""
-        has, world, device = ray.cluster_resources(), self.parallel.world, self.task["device"]
-        gpus = device.startswith("cuda") or (device == "auto" and has.get("GPU", 0) >= world)
-        for kind, wanted in (("CPU", True), ("GPU", gpus)):
-            if wanted and has.get(kind, 0) < world:
-                raise InputError(f"parallel: {world} processes need as many {kind}s, and the Ray cluster has {has.get(kind, 0):.0f}.")
-        return gpus
+    def _room(self, ray: Any) -> Room:
+        """What each worker gets. Raises InputError where the cluster has no room for them from the beginning; when it has lost a node,
+        CorpusmillError if it has none after `parallel.wait` seconds."""
+        until = time.monotonic() + (self.parallel.wait if self.threads else 0)
+        told = False
+        while True:
+            nodes = living(ray.nodes())
+            if room := find_room(nodes, self.parallel.world, self.task["device"], self.parallel.cpus):
+                return room
+            if time.monotonic() >= until:
+                break
+            if not told:
+                told = True
+                print(f"corpusmill: {self.title}: waiting for room on the Ray cluster; {self._lack(nodes)}.", file=sys.stderr, flush=True)
+            time.sleep(WAIT)
+        if self.threads:
+            raise CorpusmillError(f"{self.title}: {self._lack(nodes)}, for {self.parallel.wait} seconds; run the same command to go on.")
+        raise InputError(f"parallel: {self._lack(nodes)}.")
 
-    def _trainer(self, gpus: bool) -> Any:
+    def _lack(self, nodes: Sequence[Mapping[str, float]]) -> str:
+        gpus = self.task["device"].startswith("cuda")
+        each = [f"{self.parallel.cpus} CPUs" if self.parallel.cpus > 1 else "a CPU"] + ["a GPU"] * gpus
+        kinds = ["CPU", *["GPU"] * gpus]
+        has = [", ".join(f"{node.get(kind, 0):.0f} {kind}s" for kind in kinds) for node in nodes if any(node.get(kind) for kind in kinds)]
+        return (
+            f"{self.parallel.world} processes need {' and '.join(each)} each, and the nodes of the cluster have {'; '.join(has) or 'none'}"
+        )
+
+    def _trainer(self, room: Room, folder: str) -> Any:
+        """`folder` is where Ray Train, which is told of no state, keeps its own account; only the driver's machine needs to have it."""
         import ray.train
         from ray.train.torch import TorchConfig, TorchTrainer
 
         logging.getLogger("ray.train").setLevel(logging.CRITICAL)
-        task = self.task | {"device": "cuda" if gpus else "cpu"}
+        task = self.task | {"device": "cuda" if room.gpus else "cpu"}
         return TorchTrainer(
             _work,
-            train_loop_config={"task": task, "folder": str(self.folder), "cwd": str(Path.cwd())},
-            torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if gpus else "gloo"),
-            scaling_config=ray.train.ScalingConfig(num_workers=self.parallel.world, use_gpu=gpus),
+            train_loop_config={"task": task, "left": self.left.root, "cwd": str(Path.cwd()), "threads": self.threads},
+            torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if room.gpus else "gloo"),
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=self.parallel.world, use_gpu=bool(room.gpus), resources_per_worker=room.resources
+            ),
             run_config=ray.train.RunConfig(
-                name="ray", storage_path=str(self.folder),
-                failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=0),
+                name="ray", storage_path=folder, failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=0),
                 worker_runtime_env={"env_vars": {name: os.environ[name] for name in WAITING}},  # torch is there before our package is
             ),
         )  # fmt: skip
@@ -96,18 +129,20 @@ def _work(order: dict[str, Any]) -> None:
     """In each of Ray Train's workers, which has joined the process group already."""
     from corpusmill.train.rank import leave_error, leave_result, take_part
 
-    folder = Path(order["folder"])
+    left = Storage(order["left"])
+    there = left.remote or Path(left.root).is_dir()
     try:
-        if not folder.is_dir():
+        if not there:
             raise InputError(
-                f"{folder}: the node {platform.node()} has no such folder; all nodes need the run's on a disk that they share."
+                f"{left.root}: the node {platform.node()} has no such folder; all nodes need the run's on a disk that they share, or "
+                "a run on a store (s3://)."
             )
         with contextlib.suppress(OSError):
             os.chdir(order["cwd"])  # relative paths are those of the folder in which the run was started
-        leave_result(folder, take_part(order["task"], None))
+        leave_result(left, take_part(order["task"], None, order["threads"]))
     except BaseException as error:
-        if folder.is_dir():
-            leave_error(folder, error)
+        if there:
+            leave_error(left, error)
         raise
 
 

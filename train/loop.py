@@ -31,6 +31,7 @@ from corpusmill.train.schedule import lr_fraction
 from corpusmill.train.shards import local_of
 from corpusmill.train.speed import flops_per_token
 from corpusmill.train.state import States
+from corpusmill.train.state_folder import StateFolder
 from corpusmill.train.watch import Watch
 
 
@@ -97,7 +98,7 @@ def fit(
     *,
     layout: Layout | None = None,
     seed: int | None = None,
-    state: Path,
+    state: Path | StateFolder,
     log: Path,
     describe: Describe | None = None,
     evaluate: Evaluate | None = None,

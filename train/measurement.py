@@ -1,6 +1,5 @@
 """What one model of a run scores: bits per byte of held-out text, held-out preferences, and sampled texts."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -8,6 +7,7 @@ import torch
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.device import deterministic
+from corpusmill.train.fetched import local_model
 from corpusmill.train.intervals import wilson
 from corpusmill.train.logprobs import collate, sum_logps
 from corpusmill.train.parallel.computation import Local
@@ -26,13 +26,13 @@ class Measurement:
 
     def __init__(self, config: "EvaluateConfig", run: Storage, stage: str, document_mask: bool):
         self.config, self.stage, self.document_mask = config, stage, document_mask
-        self.folder = Path(run.path(f"{stage}/model"))
+        self.folder = local_model(run.path(f"{stage}/model"))
         self.speaker = load_speaker(self.folder, config.device)
         self.model, self.encoder = self.speaker.model, self.speaker.encoder
 
     def bits_per_byte(self, folder: Storage) -> dict[str, Any] | None:
         """Over all validation tokens, with an interval from resampled documents; None where the run holds none out."""
-        tokenizer, sha256 = read_tokenizer(self.folder / "tokenizer.json")
+        tokenizer, sha256 = read_tokenizer(Storage(str(self.folder)))
         validation = Validation.open(folder.root, tokenizer, sha256, self.model.arch.context, self.document_mask)
         if validation is None:
             return None

@@ -126,6 +126,14 @@ class ParallelConfig(Config):
         default="1f1b", description="The order in which a pipeline's micro-batches go forward and backward."
     )
     max_restarts: int = Field(default=3, ge=0, description="How often all processes begin again from the last state when one is killed.")
+    cpus: int = Field(
+        default=0,
+        ge=0,
+        description="CPUs of each process on a Ray cluster; 0: as many as all of them can have alike. They are its threads.",
+    )
+    wait: int = Field(
+        default=600, ge=0, description="Seconds that a Ray cluster that has lost a node may take to have room for all processes again."
+    )
 
     @property
     def world(self) -> int:

@@ -2,7 +2,6 @@
 
 from dataclasses import astuple
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -25,7 +24,8 @@ from corpusmill.train.preference_data import pairs_from_table, prepare_pair
 from corpusmill.train.reference import References, other_model
 from corpusmill.train.template import load_chat
 from corpusmill.train.tuned import keep_beside, leave_model, start_from
-from corpusmill.train.tuning import LOG, Start
+from corpusmill.train.tuning import Start
+from corpusmill.train.workplace import LOG, Workplace
 
 
 def train(
@@ -35,9 +35,10 @@ def train(
     the reference model, whose log-probabilities are kept beside `work`."""
     pairs = read_table(Storage(run).child("align"), PAIRS_FILE)
     aligned = Alignment(AlignConfig.model_validate(config), Start(name, folder), pairs, layout)
+    place = Workplace(work, f"{run}/align/{LOG}")
     with deterministic(aligned.loop.threads):
-        aligned.measure_reference(Path(work).parent, weights)
-    return aligned.train(Path(work), Path(run) / "align" / LOG, progress)
+        aligned.measure_reference(work.rpartition("/")[0], weights)
+    return aligned.train(place, progress)
 
 
 class Alignment:
@@ -59,9 +60,9 @@ class Alignment:
         self.loop = config.loop.model_copy(update={"steps": steps})
         self.measured: dict[str, float] = {}  # on held-out pairs, after the latest step that was looked at
 
-    def measure_reference(self, cache: Path, weights: str) -> None:
-        """The reference's log-probabilities, from the cache where they are there. Where it is no model of its own, the model as it is
-        loaded is the reference."""
+    def measure_reference(self, cache: str, weights: str) -> None:
+        """The reference's log-probabilities, from the folder `cache` (a path or URL) where they are there. Where it is no model of
+        its own, the model as it is loaded is the reference."""
         if not self.objective.needs_reference:
             return
         config, context = self.config, self.model.arch.context
@@ -72,21 +73,21 @@ class Alignment:
         references = References(cache, key, Local(model, precision), self.layout)
         self.objective.measure_reference(references, self.loop.steps)
 
-    def train(self, work: Path, log: Path, progress: Progress | None = None) -> dict[str, Any]:
+    def train(self, place: Workplace, progress: Progress | None = None) -> dict[str, Any]:
         """Trains, and leaves the model; returns what `metrics.json` holds."""
         if self.layout.is_main:
-            keep_beside(self.model, self.encoder, work)
+            keep_beside(self.model, self.encoder, place)
         with deterministic(self.loop.threads):
             before = self.objective.measure_held_out(Local(self.model, self.loop.precision))
         result = fit(
-            self.model, self.objective, self.loop, layout=self.layout, state=work / "state", log=log, describe=self.objective.describe,
-            evaluate=self.evaluate if before else None, evaluate_every=self.config.evaluate_every,
+            self.model, self.objective, self.loop, layout=self.layout, state=place.states, log=place.log_file,
+            describe=self.objective.describe, evaluate=self.evaluate if before else None, evaluate_every=self.config.evaluate_every,
             progress=progress, title="align",
         )  # fmt: skip
         if not self.measured:  # killed after the last step
             with deterministic(self.loop.threads):
                 self.measured = self.objective.measure_held_out(result.computation)
-        leave_model(self.model, self.start, result, self.layout, self.config, work)
+        leave_model(self.model, self.start, result, self.layout, self.config, place)
         return {
             **self.counts,
             "loss": self.config.loss,

@@ -6,7 +6,6 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from corpusmill.pipeline.config import ASIDE, Config
-from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Stage
 from corpusmill.train.options import LoopConfig, ParallelConfig
@@ -59,19 +58,17 @@ class PretrainStage(Stage):
     config: PretrainConfig
 
     def execute(self, run: StageRun) -> None:
-        if run.run.remote:
-            raise InputError(f"{run.run.root}: models are trained in a run on a local disk; copy the run's tokenizer and tokens there.")
         inputs = run.outputs_of("tokenizer", "tokenizer.json")
         used = (".bin", ".index.parquet", *([f".pack-{self.config.model.context}.arrow"] if self.config.packing == "documents" else []))
         inputs += [ref for split in ("train/", "validation/") for ref in run.outputs_of("tokens", split) if ref.path.endswith(used)]
         from corpusmill.train.pretrain_job import pretrain
+        from corpusmill.train.workplace import Workplace
 
         # how the work is spread is no part of what it is: a run goes on with another number of processes
         config = self.config.model_copy(update={"parallel": ParallelConfig()})
         params = {"save_every": config.loop.save_every} if config.export == "best" else None  # which states there are to choose from
-        run.once(
-            "model", inputs, lambda identity: pretrain(self.config, run.run.root, identity, run.progress, run.engine), params, config=config
-        )
+        row = run.once("model", inputs, lambda identity: pretrain(self.config, run, Workplace.of(run, identity)), params, config=config)
+        Workplace.of(run, row.identity).clear()
 
     def summary(self, run: StageRun) -> dict[str, str]:
         metrics = json.loads(run.storage.read_bytes("metrics.json"))

@@ -3,17 +3,16 @@
 import json
 from collections.abc import Iterator
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from corpusmill.pipeline.engine import Engine
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.shards import Content
 from corpusmill.pipeline.special_tokens import END_OF_TEXT, EOT_ID
 from corpusmill.pipeline.stage import Output
+from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.tokenreader import TokenShards
 from corpusmill.train.bits import Batch
 from corpusmill.train.checkpoint import model_of, save_model, save_tokenizer
@@ -31,48 +30,47 @@ from corpusmill.train.state import read_weights
 from corpusmill.train.template import template_files
 from corpusmill.train.tokenizer_file import read_tokenizer
 from corpusmill.train.validation import Validation, report
+from corpusmill.train.workplace import LOG, Workplace
 
 if TYPE_CHECKING:
+    from corpusmill.pipeline.runner import StageRun
     from corpusmill.train.pretrain import PretrainConfig
 
 #: The name in the log by which states are best.
 SCORE = "validation_bits_per_byte"
 
 
-def pretrain(config: "PretrainConfig", run: str, identity: str, progress: Progress, engine: Engine | None = None) -> Output:
+def pretrain(config: "PretrainConfig", run: "StageRun", place: Workplace) -> Output:
     """Trains in the working folder `pretrain/checkpoints/<identity>`; the output names the finished model's files there."""
-    work = Path(run) / "pretrain" / "checkpoints" / identity[:16]
-    arguments = {"config": config.model_dump(mode="json"), "run": run, "work": str(work)}
+    arguments = {"config": config.model_dump(mode="json"), "run": run.run.root, "work": place.work}
     metrics = launch(
-        f"{__name__}:train", arguments, config.parallel, config.device, progress, folder=work / "processes", engine=engine,
-        title="pretrain", log=_log(Path(run)), steps=config.loop.steps,
+        f"{__name__}:train", arguments, config.parallel, config.device, run.progress, folder=place.processes, store=place.store,
+        engine=run.engine, title="pretrain", log=place.log_file, steps=config.loop.steps,
     )  # fmt: skip
-    files: dict[str, Content] = {f"model/{path.name}": path for path in sorted((work / "model").iterdir())}
+    files: dict[str, Content] = {f"model/{path.name}": path for path in place.left()}
     warnings = metrics.pop("warnings")
     files["metrics.json"] = json.dumps(metrics, indent=2).encode() + b"\n"
     return Output(files, rows_in=metrics["tokens"], kept=metrics["tokens"], counts={"skipped_steps": metrics["skipped"]}, warnings=warnings)
-
-
-def _log(run: Path) -> Path:
-    return run / "pretrain" / "logs" / "train.jsonl"
 
 
 def train(layout: Layout, progress: Progress | None, config: dict[str, Any], run: str, work: str) -> dict[str, Any]:
     """What every process does; the first one leaves the folder `work/model` and returns what `metrics.json` holds."""
     from corpusmill.train.pretrain import PretrainConfig
 
-    return _Job(PretrainConfig.model_validate(config), Path(run), Path(work), layout).train(progress)
+    storage = Storage(run)
+    place = Workplace(work, storage.path(f"pretrain/{LOG}"))
+    return _Job(PretrainConfig.model_validate(config), storage, place, layout).train(progress)
 
 
 class _Job(TokenObjective):
     """One process's part of a pre-training: its batches, and what is measured around the loop."""
 
-    def __init__(self, config: "PretrainConfig", run: Path, work: Path, layout: Layout):
-        self.config, self.run, self.work, self.layout = config, run, work, layout
+    def __init__(self, config: "PretrainConfig", run: Storage, place: Workplace, layout: Layout):
+        self.config, self.run, self.place, self.layout = config, run, place, layout
         self.z_loss = config.z_loss
-        self.tokenizer, sha256 = read_tokenizer(run / "tokenizer" / "tokenizer.json")
-        self.tokens = TokenShards(run / "tokens" / "train", tokenizer_sha256=sha256, end_of_text_id=EOT_ID)
-        folder = run / "tokens" / "validation"
+        self.tokenizer, sha256 = read_tokenizer(run.child("tokenizer"))
+        self.tokens = TokenShards(run.path("tokens/train"), tokenizer_sha256=sha256, end_of_text_id=EOT_ID)
+        folder = run.path("tokens/validation")
         self.validation = Validation.open(folder, self.tokenizer, sha256, config.model.context, config.document_mask)
         self.arch = config.model.architecture(self.tokens.description.vocabulary_size)
         self.final: dict[str, Any] | None = None  # the score after the last step
@@ -89,14 +87,16 @@ class _Job(TokenObjective):
         model = blank_model(self.arch)
         best = self.config.export == "best"
         if best and not self.validation:
-            raise InputError(f"{self.run / 'tokens'}: pretrain.export: best needs validation tokens, and there are none.")
+            raise InputError(f"{self.run.path('tokens')}: pretrain.export: best needs validation tokens, and there are none.")
         if self.layout.is_main:
             texts = template_files(self.config.model.context, end_token=END_OF_TEXT)
-            save_tokenizer({"tokenizer.json": self.tokenizer, **texts}, self.work / "tokenizer")
+            save_tokenizer({"tokenizer.json": self.tokenizer, **texts}, self.place.folder / "tokenizer")
+            self.place.keep("tokenizer")
+            self.place.fetch_logs()
         loop = self.config.loop.model_copy(update={"keep_best": max(self.config.loop.keep_best, best)})
         result = fit(
-            model, self, loop, layout=self.layout, seed=self.config.seed, state=self.work / "state",
-            log=_log(self.run), describe=self.documents,
+            model, self, loop, layout=self.layout, seed=self.config.seed, state=self.place.states,
+            log=self.place.log_file, describe=self.documents,
             evaluate=self.evaluate if self.validation else None, evaluate_every=self.config.evaluate_every, score=SCORE,
             progress=progress, title="pretrain",
         )  # fmt: skip
@@ -110,8 +110,8 @@ class _Job(TokenObjective):
                 self.measure(self.validation, result.computation, 0)
         if self.layout.is_main:
             whole = model_of(self.arch, read_weights(saved.path)) if saved and spread else model
-            save_model(whole, self.work / "model", self.work / "tokenizer")
-        self.layout.barrier()
+            save_model(whole, self.place.folder / "model", self.place.folder / "tokenizer")
+        self.place.leave(self.layout)
         return {**_metrics(self.arch.parameters(), result, len(self.tokens), self.final), "warnings": self.warnings}
 
     def batches(self, step: int, share: Share) -> Iterator[Batch]:

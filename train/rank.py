@@ -12,16 +12,16 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
-from corpusmill.pipeline.engine import load_object
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.stage import load_object
+from corpusmill.pipeline.storage import Storage
 from corpusmill.train.options import ParallelConfig
 from corpusmill.train.parallel.layout import Layout
 from corpusmill.train.restart import RESULT, TERMINAL
@@ -41,10 +41,10 @@ def rank() -> int:
     return int(os.environ["RANK"])
 
 
-def take_part(task: Task, progress: Progress | None) -> dict[str, Any]:
-    """Runs the job as one of `WORLD_SIZE` processes; the process group is there."""
+def take_part(task: Task, progress: Progress | None, threads: int = 0) -> dict[str, Any]:
+    """Runs the job as one of `WORLD_SIZE` processes, on so many threads (0: its share of the cores); the process group is there."""
     layout = Layout.distributed(ParallelConfig.model_validate(task["parallel"]), local_device(task["device"]))
-    with _share_of_cores():
+    with _threads(threads or _share_of_cores()):
         result: dict[str, Any] = load_object(task["job"])(layout, progress, **task["arguments"])
     return result
 
@@ -68,12 +68,16 @@ def local_device(device: str) -> torch.device:
     return torch.device("cuda", number)
 
 
-@contextmanager
-def _share_of_cores() -> Iterator[None]:
+def _share_of_cores() -> int:
     """The processes of a machine share its cores evenly. How many threads add up decides the last bits, so all launchers do the same."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ["LOCAL_WORLD_SIZE"]))
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(max(1, cores // int(os.environ["LOCAL_WORLD_SIZE"])))
+    torch.set_num_threads(count)
     try:
         yield
     finally:
@@ -109,20 +113,13 @@ def described(error: BaseException) -> dict[str, Any]:
     }
 
 
-def leave_error(folder: Path, error: BaseException) -> None:
-    _leave(folder / f"error-{rank()}.json", described(error))
+def leave_error(left: Storage, error: BaseException) -> None:
+    left.write_bytes(f"error-{rank()}.json", json.dumps(described(error)).encode())
 
 
-def leave_result(folder: Path, result: dict[str, Any]) -> None:
+def leave_result(left: Storage, result: dict[str, Any]) -> None:
     if rank() == 0:
-        _leave(folder / RESULT, result)
-
-
-def _leave(path: Path, value: dict[str, Any]) -> None:
-    """Writes a file that is there whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value))
-    os.replace(temporary, path)
+        left.write_bytes(RESULT, json.dumps(result).encode())
 
 
 def _end_with_parent() -> None:
@@ -145,14 +142,14 @@ def _terminal() -> Progress | None:
 
 def main() -> None:
     order = json.loads(sys.stdin.buffer.readline())
-    folder = Path(order["folder"])
+    left = Storage(order["left"])
     threading.Thread(target=_end_with_parent, daemon=True).start()
     code = 0
     try:
         with process_group(order["task"]["device"], next(rendezvous("env://"))[0]):
-            leave_result(folder, take_part(order["task"], _terminal()))
+            leave_result(left, take_part(order["task"], _terminal()))
     except BaseException as error:  # noqa: BLE001 - the boundary where any failure becomes a file
-        leave_error(folder, error)
+        leave_error(left, error)
         code = 1
     sys.stdout.flush()
     sys.stderr.flush()

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.checkpoint import load_model
+from corpusmill.train.fetched import local_model
 from corpusmill.train.logprobs import by_sequence, counted_nats
 from corpusmill.train.model import Llama
 from corpusmill.train.numbered import Numbered
@@ -36,12 +36,12 @@ class Reference:
         return self.sums[numbers.cpu()].to(numbers.device)
 
     @classmethod
-    def load(cls, folder: Path, key: str) -> "Reference | None":
+    def load(cls, folder: str, key: str) -> "Reference | None":
         """What the cache has under `key`. Raises InputError where that is not a whole file."""
         from safetensors import SafetensorError
         from safetensors.torch import load
 
-        storage, name = Storage(str(folder)), _name(key)
+        storage, name = Storage(folder), _name(key)
         if not storage.exists(name):
             return None
         try:
@@ -54,10 +54,10 @@ class Reference:
         if not self.sums.isfinite().all():
             raise CorpusmillError("align: the reference model gives log-probabilities that are not finite; its weights are damaged.")
 
-    def save(self, folder: Path, key: str) -> None:
+    def save(self, folder: str, key: str) -> None:
         from safetensors.torch import save
 
-        Storage(str(folder)).write_bytes(_name(key), save({"sums": self.sums}))
+        Storage(folder).write_bytes(_name(key), save({"sums": self.sums}))
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class References:
     many processes share them out, the device's kind, the precision, the rows' form.
     """
 
-    cache: Path
+    cache: str  # a folder's path or URL
     key: Sequence[Any]
     model: Computation
     layout: Layout
@@ -101,8 +101,9 @@ def other_model(folder: str, encoder: ChatEncoder, context: int, device: torch.d
     is shorter than that of the model which is aligned."""
     model = load_model(folder, device)
     own = encoder.tokenizer.get_vocab()
-    if Storage(folder).exists("tokenizer.json"):
-        same = load_chat(Storage(folder)).tokenizer.get_vocab() == own
+    here = Storage(str(local_model(folder)))
+    if here.exists("tokenizer.json"):
+        same = load_chat(here).tokenizer.get_vocab() == own
     else:
         same = model.arch.vocab_size > max(own.values())
     if not same:

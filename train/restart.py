@@ -1,12 +1,11 @@
 """A group of processes that begins again when one of them is killed, and what their failures mean to the one who started them."""
 
 import json
-import shutil
 import sys
-from pathlib import Path
 from typing import Any, Protocol
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.storage import Storage
 
 #: What the first process leaves in the group's folder.
 RESULT = "result.json"
@@ -25,7 +24,7 @@ class Killed(Exception):
 class Group(Protocol):
     """Processes that work on one task together."""
 
-    folder: Path  # where they leave `result.json` and `error-<rank>.json`
+    left: Storage  # where they leave `result.json` and `error-<rank>.json`
 
     def run(self) -> None:
         """Starts the processes and waits for all of them. Raises Killed, or RankError, where not all have ended well."""
@@ -33,44 +32,44 @@ class Group(Protocol):
 
 
 def with_restarts(group: Group, restarts: int, title: str) -> dict[str, Any]:
-    """The first process's result, of as many attempts as it takes. The folder stays where something went wrong that is no sentence."""
+    """The first process's result, of as many attempts as it takes. What they left stays where something went wrong that is no sentence."""
     for attempt in range(restarts + 1):
-        shutil.rmtree(group.folder, ignore_errors=True)
-        group.folder.mkdir(parents=True)
+        group.left.remove_folder("")
         failure: Exception | None = None
         try:
             group.run()
         except (Killed, RankError) as error:
             failure = error
         except CorpusmillError:
-            shutil.rmtree(group.folder, ignore_errors=True)
+            group.left.remove_folder("")
             raise
-        if failure is None or any(error["exit_code"] for error in _errors(group.folder)):
-            return _result(group.folder)
+        if failure is None or any(error["exit_code"] for error in _errors(group.left)):
+            return _result(group.left)
         if isinstance(failure, RankError):
-            raise_first(_errors(group.folder))
-            for log in sorted(group.folder.glob("*.log")):
-                failure.add_note(f"{log}:\n{log.read_text(errors='replace')[-4000:]}")
+            raise_first(_errors(group.left))
+            for log in (name for name in group.left.list_files() if name.endswith(".log")):
+                failure.add_note(f"{group.left.path(log)}:\n{group.left.read_bytes(log).decode(errors='replace')[-4000:]}")
             raise failure
         if attempt < restarts:
             again = f"all begin again from the last state (restart {attempt + 1} of {restarts})"
             print(f"corpusmill: {title}: {failure}; {again}.", file=sys.stderr, flush=True)
-    raise CorpusmillError(f"{title}: {failure}, and {restarts} restarts are used up; what it said is in {group.folder}.")
+    raise CorpusmillError(f"{title}: {failure}, and {restarts} restarts are used up; what it said is in {group.left.root}.")
 
 
-def _result(folder: Path) -> dict[str, Any]:
+def _result(left: Storage) -> dict[str, Any]:
     """What the processes have left, a result or our own errors; and nothing of it stays."""
     try:
-        raise_first(_errors(folder))
-        result: dict[str, Any] = json.loads((folder / RESULT).read_bytes())
+        raise_first(_errors(left))
+        result: dict[str, Any] = json.loads(left.read_bytes(RESULT))
         return result
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        left.remove_folder("")
 
 
-def _errors(folder: Path) -> list[dict[str, Any]]:
+def _errors(left: Storage) -> list[dict[str, Any]]:
     """What the processes say themselves, the first first."""
-    return sorted((json.loads(path.read_bytes()) for path in folder.glob("error-*.json")), key=lambda error: float(error["time"]))
+    names = [name for name in left.list_files() if name.startswith("error-") and name.endswith(".json")]
+    return sorted((json.loads(left.read_bytes(name)) for name in names), key=lambda error: float(error["time"]))
 
 
 def raise_first(errors: list[dict[str, Any]]) -> None:

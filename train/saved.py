@@ -2,27 +2,35 @@
 
 import math
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.storage import Storage
 from corpusmill.train.architecture import Architecture
-from corpusmill.train.state import STATE, Saved, read_weights, saved_states
+from corpusmill.train.state import read_weights
+from corpusmill.train.state_folder import STATE, Saved
+from corpusmill.train.workplace import LOG, Workplace
 
 STAGES = ("pretrain", "sft", "align")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A saved state of a stage; `training` is the name of its folder, of which a stage has one for each configuration it was run with."""
+    """A saved state of a stage's training, of which a stage has one for each configuration it was run with."""
 
     stage: str
-    training: str
+    place: Workplace
     saved: Saved
 
     @property
+    def training(self) -> str:
+        """The name of its folder."""
+        return self.place.work.rpartition("/")[2]
+
+    @property
     def date(self) -> datetime:
-        return datetime.fromtimestamp((self.saved.path / STATE).stat().st_mtime, UTC)
+        return self.saved.date
 
     @property
     def layout(self) -> str:
@@ -37,12 +45,15 @@ def checkpoints(run: str, stage: str | None = None) -> list[Checkpoint]:
     """Those of a run's trainings (of one stage), the training that was saved last at the end, each by step."""
     if stage not in (None, *STAGES):
         raise InputError(f"checkpoints: {stage} is no stage that trains; those are {', '.join(STAGES)}.")
-    if not Path(run).is_dir():
+    storage = Storage(run)
+    if not storage.remote and not Path(storage.root).is_dir():
         raise InputError(f"{run}: no such run.")
     found: list[list[Checkpoint]] = []
     for name in STAGES if stage is None else (stage,):
-        works = sorted((Path(run) / name / "checkpoints").glob("*/state"))
-        trainings = [[Checkpoint(name, work.parent.name, saved) for saved in saved_states(work)] for work in works]
+        folder = storage.child(f"{name}/checkpoints")
+        works = sorted({path.partition("/")[0] for path in folder.list_files() if path.endswith(f"/{STATE}")})
+        places = [Workplace(folder.path(work), storage.path(f"{name}/{LOG}")) for work in works]
+        trainings = [[Checkpoint(name, place, saved) for saved in place.states.saved()] for place in places]
         found += sorted(filter(None, trainings), key=lambda states: max(state.date for state in states))
     return [state for states in found for state in states]
 
@@ -54,7 +65,7 @@ def export(run: str, step: int, output: Path, stage: str | None = None) -> Check
     """
     import torch
 
-    from corpusmill.train.checkpoint import model_of, save_model
+    from corpusmill.train.checkpoint import model_of, save_model, tokenizer_files
     from corpusmill.train.tuned import merged_model
 
     known = checkpoints(run, stage)
@@ -68,11 +79,13 @@ def export(run: str, step: int, output: Path, stage: str | None = None) -> Check
         raise InputError(damage)
     if output.exists():
         raise InputError(f"{output}: is there already.")
+    work = Storage(chosen.place.work)
     with torch.no_grad():
-        model = merged_model(saved.path, Path(run)) or model_of(
+        model = merged_model(saved.path, work, Storage(run)) or model_of(
             Architecture.model_validate(saved.record["model"]), read_weights(saved.path)
         )
-    save_model(model, output, saved.path.parents[1] / "tokenizer")
+    save_model(model, output, tokenizer_files(work.child("tokenizer")))
+    chosen.place.clear()
     return chosen
 
 

@@ -1,6 +1,5 @@
 """The stage `sft`: the pre-trained model learns to answer, from the user's examples or from the run's own documents."""
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,6 +13,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Stage
+from corpusmill.pipeline.storage import Storage
 from corpusmill.train import tuning
 from corpusmill.train.chat_templates import NAMED
 from corpusmill.train.options import LoopConfig, LoraConfig, OptimizerConfig, ParallelConfig, for_adapter
@@ -22,6 +22,8 @@ from corpusmill.train.records import file_ref
 EXAMPLES_FILE = "data/examples.parquet"
 DROPPED_FILE = "dropped/examples.parquet"
 REPORT_FILE = "report/part-00000.parquet"
+#: Beside the saved states for the time of a training: its parent with the template's tokens.
+START = "start"
 
 
 class SftOptimizer(OptimizerConfig):
@@ -86,13 +88,13 @@ class SftStage(Stage):
     config: SftConfig
 
     def execute(self, run: StageRun) -> None:
-        tuning.require_local(run)
         start = tuning.start_of(run, ("pretrain",), self.config.model)
         given = tuning.sources(run, self.config.files)
         template = [file_ref(self.config.template)] if self.config.template.endswith(".jinja") else []
         made = run.once("examples", [*tuning.token_files(start.files), *template, *given], lambda _: self._examples(run, start, given))
         examples = made.ref(self.name, EXAMPLES_FILE)
-        run.once("model", [*start.files, *template, examples], partial(self._model, run, start), config=tuning.alone(self.config))
+        row = run.once("model", [*start.files, *template, examples], partial(self._model, run, start), config=tuning.alone(self.config))
+        tuning.clear(run, row)
 
     def summary(self, run: StageRun) -> dict[str, str]:
         import json
@@ -151,13 +153,16 @@ class SftStage(Stage):
         from corpusmill.train.chat_folder import choose_chat
         from corpusmill.train.template import load_chat
         from corpusmill.train.vocabulary import new_ids, prepared_folder
+        from corpusmill.train.workplace import Workplace
 
-        folder, work = start.storage, Path(run.storage.path(f"checkpoints/{identity[:16]}"))
+        folder, place = start.storage, Workplace.of(run, identity)
         encoder = choose_chat(folder, self.config.template)
         if self.config.lora.rank and new_ids(load_chat(folder), encoder):
-            what = f"the template {self.config.template} needs tokens that {folder.root} lacks"
+            what = f"the template {self.config.template} needs tokens that {start.folder} lacks"
             raise InputError(f"sft.lora.rank: {what}, and an adapter can't learn them; set it to 0, or take another template.")
-        prepared = prepared_folder(folder, encoder, work / "start")
-        trained = tuning.train(run, "instruction", self.config, replace(start, folder=prepared.root), work)
-        shutil.rmtree(work / "start", ignore_errors=True)
+        if prepared_folder(folder, encoder, place.folder / START) is not folder:
+            place.keep(START)
+            start = replace(start, folder=Storage(place.work).path(START))
+        trained = tuning.train(run, "instruction", self.config, start, place)
+        Storage(place.work).remove_folder(START)
         return trained

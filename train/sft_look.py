@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, islice
-from pathlib import Path
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.report.read import RunReader
@@ -11,6 +10,7 @@ from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.chat_folder import choose_chat
 from corpusmill.train.checkpoint import read_architecture
+from corpusmill.train.fetched import local_model
 from corpusmill.train.packing import Packed, pack
 from corpusmill.train.sft import DROPPED_FILE, EXAMPLES_FILE
 from corpusmill.train.sft_data import Example, prepare, read_examples
@@ -96,14 +96,16 @@ def source_of_run(folder: str) -> Source:
     why = [(row["id"], (row.pop("failed"), row.pop("note"))) for row in rows]
     reasons = {identifier: reason for (identifier, reason), row in zip(why, rows, strict=True) if not row["messages"]}
     examples = [Example(**row) for row in read_table(stage, EXAMPLES_FILE).to_pylist()]
-    context, dropped = read_architecture(Path(model.root)).context, [Example(**row) for row in rows]
-    return Source(folder, choose_chat(model, template), context, examples, dropped, reasons)
+    here = local_model(model.root)
+    context, dropped = read_architecture(here).context, [Example(**row) for row in rows]
+    return Source(folder, choose_chat(Storage(str(here)), template), context, examples, dropped, reasons)
 
 
 def source_of_files(model: str, files: Sequence[str], template: str) -> Source:
     """The examples of files as they would be learned by a model."""
-    context = read_architecture(Path(model)).context
-    return Source(", ".join(files), choose_chat(Storage(model), template), context, read_examples(files, 0.0), None)
+    here = local_model(model)
+    context = read_architecture(here).context
+    return Source(", ".join(files), choose_chat(Storage(str(here)), template), context, read_examples(files, 0.0), None)
 
 
 def choose(

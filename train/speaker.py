@@ -13,6 +13,7 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.train.checkpoint import load_model
 from corpusmill.train.conversation import user_turn
 from corpusmill.train.device import pick_device
+from corpusmill.train.fetched import local_model
 from corpusmill.train.generate import Overflow, generate, generate_batch
 from corpusmill.train.model import Llama
 from corpusmill.train.sampling import Sampling
@@ -90,10 +91,10 @@ class Speaker:
 
 
 def load_speaker(folder: str | Path, device: str = "auto") -> Speaker:
-    """The speaker of a model folder. InputError names the file that is missing or broken."""
+    """The speaker of a model folder, or of its URL. InputError names the file that is missing or broken."""
     from tokenizers import Tokenizer
 
-    folder = Path(folder)
+    folder = local_model(folder)
     model = load_model(folder, pick_device(device)).eval()
     path = folder / "tokenizer.json"
     if not path.is_file():

@@ -1,19 +1,15 @@
 """The training states from which a run goes on bit by bit: safetensors and JSON, nothing is pickled.
 
-Every rank writes one file into a temporary folder; when all are whole on the disk, the first rank writes `state.json` and renames the
-folder. That is done in a thread beside the training, which waits only while its tensors are copied. The thread's collectives have a
-process group of their own, so they can't be mixed with the training's.
+Every rank writes one file; when all are whole where they lie (`state_folder.py`), the first rank makes a state of them. That is done in a
+thread beside the training, which waits only while its tensors are copied. The thread's collectives have a process group of their own, so
+they can't be mixed with the training's.
 """
 
 import base64
 import copy
-import hashlib
-import json
 import math
-import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,86 +19,26 @@ import torch.distributed as dist
 from torch import Tensor
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.storage import TEMPORARY
-from corpusmill.train.files import finish_folder, temporary_folder, write_json
+from corpusmill.train.files import first_line
 from corpusmill.train.parallel.layout import Layout
 from corpusmill.train.pieces import Pieces, read_into, read_named
+from corpusmill.train.state_folder import FILE, Saved, StateFolder
 
-STEP = "step-{:08d}"
-FILE = "shard-{:05d}-of-{:05d}.safetensors"
-STATE = "state.json"
 MODEL = "model/"
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Saved:
-    """A state on the disk, after `step` steps. `record` is what was saved with it; `ranks` describes each rank's file and its
-    generators of random numbers; `parallel` is the layout that it was saved from."""
-
-    path: Path
-    step: int
-    record: dict[str, Any]
-    score: float | None
-    parallel: dict[str, Any]
-    ranks: list[dict[str, Any]]
-
-    @property
-    def bytes(self) -> int:
-        """Of all its tensors."""
-        return sum(rank["bytes"] for rank in self.ranks)
-
-    def require(self, wanted: Mapping[str, Any]) -> None:
-        """Raises InputError where these entries of the record are others."""
-        for key, value in wanted.items():
-            if difference := _difference(key, self.record.get(key), value):
-                raise InputError(f"{self.path}: holds the state of another configuration ({difference}); remove it to begin anew.")
-
-    def damage(self, rank: int) -> str | None:
-        """What is wrong with the file of this rank, if anything is."""
-        path, described = self.path / FILE.format(rank, len(self.ranks)), self.ranks[rank]
-        try:
-            if path.stat().st_size != described["bytes"]:
-                return f"{path}: {path.stat().st_size} bytes, and {described['bytes']} were written."
-            return None if _sha256(path) == described["sha256"] else f"{path}: its content has changed since it was written."
-        except OSError as error:
-            return f"{path}: can't be read ({error.strerror})."
-
-
-def saved_states(folder: Path) -> list[Saved]:
-    """The states in `folder` by step; ones whose `state.json` is not whole are left out."""
-    found = []
-    for path in sorted(folder.glob("step-*")):
-        try:
-            state = json.loads((path / STATE).read_bytes())
-            saved = Saved(path, **{key: state[key] for key in ("step", "record", "score", "parallel", "ranks")})
-            _check(saved)
-            found.append(saved)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            continue
-    return found
-
-
-def _check(saved: Saved) -> None:
-    """Raises ValueError, KeyError or TypeError where it is not what `save` writes."""
-    kinds = [(saved.step, int), (saved.record, dict), (saved.score, float | int | None), (saved.parallel, dict), (saved.ranks, list)]
-    kinds += [(rank[name], kind) for rank in saved.ranks for name, kind in (("bytes", int), ("sha256", str), ("random", dict))]
-    if not saved.ranks or not all(isinstance(value, kind) for value, kind in kinds):
-        raise ValueError("a value is of another kind")
-    for rank in saved.ranks:
-        _ = [_tensor(text) for text in {"cpu": rank["random"]["cpu"], **rank["random"]}.values()]
-
-
 class States:
-    """The saved states of one training: `folder/step-00000123`, each of which appears whole or not at all.
+    """The saved states of one training in a folder (a path, or what keeps it), each of which appears whole or not at all.
 
     All ranks call the same methods in the same order; what fails on one is raised on all. With `background`, `save` returns when the
     tensors are copied; what fails later is raised by the next call of `save` or `finish`. As a context, it ends when all is written.
     """
 
-    def __init__(self, folder: Path, layout: Layout, keep: int = 2, keep_best: int = 0, background: bool = False):
-        self.folder, self.layout, self.keep, self.keep_best = folder, layout, keep, keep_best
+    def __init__(self, folder: Path | StateFolder, layout: Layout, keep: int = 2, keep_best: int = 0, background: bool = False):
+        self.folder = StateFolder(folder) if isinstance(folder, Path) else folder
+        self.layout, self.keep, self.keep_best = layout, keep, keep_best
         self.group = dist.new_group(backend="gloo") if layout.world > 1 else None
         self.thread = ThreadPoolExecutor(1, "state") if background else None
         self.writing: Future[None] | None = None
@@ -145,11 +81,11 @@ class States:
 
         One that is damaged is passed over for the one before it: redoing its steps gives the same bits.
         """
-        return self._first_whole(lambda: list(reversed(saved_states(self.folder))))
+        return self._first_whole(lambda: list(reversed(self.folder.saved())))
 
     def best(self) -> Saved | None:
         """The whole state with the lowest score; None where none has a score."""
-        return self._first_whole(lambda: sorted((s for s in saved_states(self.folder) if s.score is not None), key=_rank_of))
+        return self._first_whole(lambda: sorted((s for s in self.folder.saved() if s.score is not None), key=_rank_of))
 
     def load(self, saved: Saved, tensors: Mapping[str, Tensor]) -> None:
         """Fills `tensors` in place, and takes over this rank's generators of random numbers where there was such a rank. Raises
@@ -157,12 +93,13 @@ class States:
         self.finish()
         everywhere = set[str]().union(*self._together(lambda: set(tensors)))
         self._together(lambda: read_into(saved.path, tensors, everywhere))
+        self.folder.loaded(saved)
         if self.layout.rank < len(saved.ranks):
-            random = {name: _tensor(text) for name, text in saved.ranks[self.layout.rank]["random"].items()}
             try:
+                random = {name: _tensor(text) for name, text in saved.ranks[self.layout.rank]["random"].items()}
                 torch.set_rng_state(random["cpu"])
-            except (RuntimeError, TypeError) as error:
-                raise InputError(f"{saved.path}: its generator of random numbers is no state of one ({error}).") from error
+            except (RuntimeError, KeyError, TypeError, ValueError) as error:
+                raise InputError(f"{saved.place}: the state of its generator of random numbers is none ({first_line(error)}).") from error
             if self.layout.device.type == "cuda" and "cuda" in random:
                 torch.cuda.set_rng_state(random["cuda"], self.layout.device)
 
@@ -192,55 +129,38 @@ class States:
         return [value for value, _ in results]
 
     def _write(self, pieces: Pieces, taken: Mapping[str, Tensor], random: dict[str, str], state: dict[str, Any]) -> None:
-        target = self.folder / STEP.format(state["step"])
-        temporary = temporary_folder(target)
-
-        def write() -> dict[str, Any]:
-            try:
-                temporary.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise CorpusmillError(f"{target}: can't be written ({error.strerror}).") from error
-            path = temporary / FILE.format(self.layout.rank, self.layout.world)
-            pieces.write(path, taken)
-            return {"bytes": path.stat().st_size, "sha256": _sha256(path), "random": random}
-
+        folder, step, name = self.folder, state["step"], FILE.format(self.layout.rank, self.layout.world)
         try:
-            ranks = self._together(write)
-            self._together(lambda: self._commit(temporary, target, {**state, "ranks": ranks}) if self.layout.is_main else None)
+            if folder.store:
+                self._together(lambda: folder.begin(step) if self.layout.is_main else None)
+            files = self._together(lambda: folder.write(step, name, lambda path: pieces.write(path, taken)) | {"random": random})
+            self._together(lambda: self._commit({**state, "ranks": files}) if self.layout.is_main else None)
         except BaseException:
             if self.layout.is_main:
-                shutil.rmtree(temporary, ignore_errors=True)
+                folder.discard(step)
             raise
 
-    def _commit(self, temporary: Path, target: Path, state: dict[str, Any]) -> None:
-        for number in range(self.layout.world):
-            if not (temporary / FILE.format(number, self.layout.world)).is_file():
-                raise CorpusmillError(f"{self.folder}: process {number} wrote elsewhere; all processes need to see the same folder.")
-        write_json(temporary / STATE, state)
-        finish_folder(temporary, target)
-        self._prune(state["step"])
-
-    def _prune(self, step: int) -> None:
-        """Removes what neither `keep` nor `keep_best` holds; later steps than the saved one's are damaged and will be written again."""
-        found = [saved for saved in saved_states(self.folder) if saved.step <= step]
+    def _commit(self, state: dict[str, Any]) -> None:
+        """Makes it a state, and removes what neither `keep` nor `keep_best` holds; later steps than the saved one's are damaged and will
+        be written again."""
+        step = state["step"]
+        self.folder.commit(step, state)
+        found = [saved for saved in self.folder.saved() if saved.step <= step]
         scored = sorted((saved for saved in found if saved.score is not None), key=_rank_of)
-        kept = {saved.path for saved in [*found[-self.keep :], *scored[: self.keep_best]]}
-        for path in self.folder.glob("step-*"):
-            if path not in kept and path.name < STEP.format(step):
-                shutil.rmtree(path, ignore_errors=True)
+        self.folder.remove_before(step, {saved.step for saved in [*found[-self.keep :], *scored[: self.keep_best]]})
 
     def _first_whole(self, candidates: Callable[[], list[Saved]]) -> Saved | None:
-        """The first of the first rank's candidates whose files all are whole; the ranks share out the checking."""
+        """The first of the first rank's candidates whose files all are whole. The ranks share out the checking; from a store each
+        fetches all of them, as it may be alone on its machine."""
 
-        def tidy() -> list[Saved]:
-            for left in self.folder.glob(f"{TEMPORARY}*"):  # by a process that was killed while it saved
-                shutil.rmtree(left, ignore_errors=True)
+        def tidied() -> list[Saved]:
+            self.folder.tidy()
             return candidates()
 
         self.finish()
         rank, world = self.layout.rank, self.layout.world
-        for saved in self._together(lambda: tidy() if self.layout.is_main else [])[0]:
-            mine = range(rank, len(saved.ranks), world)
+        for saved in map(self.folder.here, self._together(lambda: tidied() if self.layout.is_main else [])[0]):
+            mine = range(len(saved.ranks)) if saved.store else range(rank, len(saved.ranks), world)
             if all(self._together(lambda s=saved, mine=mine: not any(map(s.damage, mine)))):  # type: ignore[misc]
                 return saved
         return None
@@ -258,14 +178,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return read_named(path, MODEL)
 
 
-def _difference(name: str, saved: Any, wanted: Any) -> str | None:
-    """The first value that differs, in words."""
-    if isinstance(saved, dict) and isinstance(wanted, dict):
-        found = (_difference(f"{name}.{key}", saved.get(key), wanted.get(key)) for key in sorted(saved.keys() | wanted.keys()))
-        return next(filter(None, found), None)
-    return None if saved == wanted else f"{name} was {json.dumps(saved)} and is {json.dumps(wanted)}"
-
-
 def _tensor(text: str) -> Tensor:
     return torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)
 
@@ -274,8 +186,3 @@ def _rank_of(saved: Saved) -> tuple[float, int]:
     """By score, the earlier of equals first; what is no number comes last."""
     score = math.inf if saved.score is None or math.isnan(saved.score) else saved.score
     return score, saved.step
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

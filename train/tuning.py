@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import DATA_STAGES
 from corpusmill.pipeline.shards import Content, iter_tables, read_table
 from corpusmill.pipeline.stage import Output
-from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.storage import Storage, is_remote
 from corpusmill.train import tasks
 from corpusmill.train.options import ParallelConfig
 from corpusmill.train.records import file_ref
 
 if TYPE_CHECKING:
     from corpusmill.pipeline.runner import StageRun
+    from corpusmill.train.workplace import Workplace
 
 #: Which file of a model folder decides what: all of them its behaviour, these the tokens of an example.
 TOKEN_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json")
@@ -29,33 +30,32 @@ TOKEN_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
 #: Beside a training's saved states where they hold an adapter: for which model it is.
 ADAPTED = "adapted.json"
 
-#: Where the lines of a training's steps lie in its stage's folder.
-LOG = "logs/train.jsonl"
-
-
-def require_local(run: "StageRun") -> None:
-    if run.run.remote:
-        raise InputError(f"{run.run.root}: models are trained in a run on a local disk; copy the run's documents and models there.")
-
 
 @dataclass(frozen=True)
 class Start:
     """The model that a tuning starts from. `name` is its folder as seen from the run's, so that nothing depends on where the run lies, or
-    its absolute path where it is none of the run's; `folder` is where it is read; `files` are those of the folder `name`."""
+    its absolute path where it is none of the run's; `folder` is where it lies, a path or URL; `files` are those of the folder `name`."""
 
     name: str
     folder: str
     files: list[FileRef] = field(default_factory=list)
 
     @property
+    def path(self) -> Path:
+        """Where its files are read on this machine."""
+        from corpusmill.train.fetched import local_model
+
+        return local_model(self.folder)
+
+    @property
     def storage(self) -> Storage:
-        return Storage(self.folder)
+        return Storage(str(self.path))
 
 
 def start_of(run: "StageRun", candidates: Sequence[str], given: str | None) -> Start:
     """The model of the first of the stages `candidates` that the recipe has, or the `given` folder."""
     if given is not None:
-        folder = str(Path(given).resolve())
+        folder = given if is_remote(given) else str(Path(given).resolve())
         return Start(folder, folder, model_files(given, f"{run.stage.name}.model"))
     stage = parent_stage(run, candidates)
     return Start(f"{stage}/model", run.run.path(f"{stage}/model"), run.outputs_of(stage, "model/"))
@@ -63,10 +63,13 @@ def start_of(run: "StageRun", candidates: Sequence[str], given: str | None) -> S
 
 def model_files(folder: str, option: str) -> list[FileRef]:
     """The files of a model folder of the user's, which the configuration's `option` names."""
-    if not (Path(folder) / "config.json").is_file():
+    from corpusmill.train.fetched import local_model
+
+    here = local_model(folder)
+    if not (here / "config.json").is_file():
         raise InputError(f"{option}: {folder} is no model folder, as it has no config.json.")
-    paths = [path for path in sorted(Path(folder).iterdir()) if path.suffix in (".json", ".jinja", ".safetensors")]
-    return [FileRef(str(path), sha256_of(path), path.stat().st_size) for path in paths]
+    paths = [path for path in sorted(here.iterdir()) if path.suffix in (".json", ".jinja", ".safetensors")]
+    return [FileRef(Storage(folder).path(path.name), sha256_of(path), path.stat().st_size) for path in paths]
 
 
 def sha256_of(path: Path) -> str:
@@ -148,24 +151,30 @@ def dropped_sentence(what: str, dropped: int, total: int, counts: Mapping[str, i
     return [f"{dropped} of {total} {what} dropped ({', '.join(f'{name} {count}' for name, count in counts.items())})."]
 
 
-def train(run: "StageRun", module: str, config: Any, start: Start, work: Path, **arguments: Any) -> Output:
-    """Trains by the function `train` of a module of this room, on the processes of `config.parallel`; `work` is the working folder."""
+def train(run: "StageRun", module: str, config: Any, start: Start, place: "Workplace", **arguments: Any) -> Output:
+    """Trains by the function `train` of a module of this room, on the processes of `config.parallel`."""
     from corpusmill.train.launch import launch
 
-    given = {"config": config.model_dump(mode="json"), "run": run.run.root, "work": str(work), **arguments}
+    given = {"config": config.model_dump(mode="json"), "run": run.run.root, "work": place.work, **arguments}
     given |= {"folder": start.folder, "name": start.name}
     if config.lora.rank:
         sha256 = {ref.path.rpartition("/")[2]: ref.fingerprint for ref in start.files}
         adapted = {"base": start.name, "sha256": sha256, "lora": config.lora.model_dump(mode="json")}
-        Storage(str(work)).write_bytes(ADAPTED, json.dumps(adapted, indent=2).encode())
+        Storage(place.work).write_bytes(ADAPTED, json.dumps(adapted, indent=2).encode())
     metrics = launch(
-        f"corpusmill.train.{module}:train", given, config.parallel, config.device, run.progress, folder=work / "processes",
-        engine=run.engine, title=run.stage.name, log=Path(run.storage.path(LOG)), steps=config.loop.steps,
+        f"corpusmill.train.{module}:train", given, config.parallel, config.device, run.progress, folder=place.processes,
+        store=place.store, engine=run.engine, title=run.stage.name, log=place.log_file, steps=config.loop.steps,
     )  # fmt: skip
-    left = [path for name in ("adapter", "model") for path in sorted((work / name).glob("*"))]
-    files: dict[str, Content] = {f"{path.parent.name}/{path.name}": path for path in left}
+    files: dict[str, Content] = {f"{path.parent.name}/{path.name}": path for path in place.left()}
     counts = {"steps": metrics["steps"], "skipped_steps": metrics["skipped_steps"]}
     return Output({**files, "metrics.json": json_file(metrics)}, counts=counts)
+
+
+def clear(run: "StageRun", row: TaskRow) -> None:
+    """Removes what this machine still has of a training that is finished, where its run lies on a store."""
+    from corpusmill.train.workplace import Workplace
+
+    Workplace.of(run, row.identity).clear()
 
 
 def alone(config: Any) -> Any:

@@ -2,13 +2,16 @@
 
 import io
 import os
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import urljoin
 
 from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.ingest.cached import cached
 from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.redirects import RedirectRefusedError, check_redirect
 from corpusmill.pipeline.storage import is_remote
 
 #: What a store says about an object that changes with its content.
@@ -26,10 +29,38 @@ def filesystem(path: str) -> tuple[Any, str]:
     from fsspec.core import url_to_fs
 
     try:
-        fs, name = url_to_fs(path)
+        fs, name = url_to_fs(path, **_watched(path))
     except (ImportError, ValueError) as error:
         raise InputError(f"{path}: this kind of URL can't be opened here ({error}).") from error
     return fs, name
+
+
+def _watched(path: str) -> dict[str, Any]:
+    """Options of a web server's filesystem by which its redirections are followed by our rules alone."""
+    return {"client_kwargs": {"trace_configs": [_redirections()]}} if path.startswith(("http://", "https://")) else {}
+
+
+@cache
+def _redirections() -> Any:
+    import aiohttp
+
+    async def check(_: object, __: object, told: Any) -> None:
+        location = told.response.headers.get("Location") or told.response.headers.get("URI") or ""
+        check_redirect(str(told.response.url), urljoin(str(told.response.url), location))
+
+    config = aiohttp.TraceConfig()
+    config.on_request_redirect.append(check)
+    return config
+
+
+def _reason(error: BaseException) -> str:
+    """What was wrong; fsspec calls any failure of a web server a file that is not there."""
+    refused: BaseException | None = error
+    while refused is not None and not isinstance(refused, RedirectRefusedError):
+        refused = refused.__cause__ or refused.__context__
+    if isinstance(error, FileNotFoundError) and refused is None:
+        return "no such file"
+    return str(refused) if refused else f"can't be read ({getattr(error, 'strerror', None) or error})"
 
 
 def open_file(path: str) -> IO[bytes]:
@@ -44,10 +75,8 @@ def open_file(path: str) -> IO[bytes]:
         if path.startswith(("http://", "https://")):
             _need_ranges(path, file)
         return file
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file.") from error
     except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror or error}).") from error
+        raise InputError(f"{path}: {_reason(error)}.") from error
 
 
 def _need_ranges(path: str, file: IO[bytes]) -> None:
@@ -75,7 +104,7 @@ def file_ref(path: str) -> FileRef:
     try:
         info = fs.info(name)
     except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror or error}).") from error
+        raise InputError(f"{path}: {_reason(error)}.") from error
     size = info.get("size")
     if size is None:
         raise InputError(f"{path}: the server doesn't say how large it is, so it can't be read in pieces; download it first.")

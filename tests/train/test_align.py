@@ -129,7 +129,7 @@ def test_the_reference_is_known_by_how_it_is_computed(pretrained_run, execute):
         aligned = Alignment(stage(loop={**QUICK["loop"], "precision": precision}).config, start, pairs, layout)
         aligned.layout = replace(layout, device=torch.device(device))
         aligned.objective.measure_reference = lambda references, _: keys.append(list(references.key))
-        aligned.measure_reference(Path(pretrained_run.root), "weights")
+        aligned.measure_reference(pretrained_run.root, "weights")
         return keys[-1]
 
     assert key_of() == key_of(precision="fp32") != key_of(precision="bf16")

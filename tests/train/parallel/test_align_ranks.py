@@ -35,13 +35,14 @@ def pairs() -> Any:
 def align(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     """The log and the metrics of a training in a folder of its own below that of the model."""
     from corpusmill.train.preference import Alignment
+    from corpusmill.train.workplace import Workplace
 
     made = AlignConfig.model_validate(config)
     layout = Layout.distributed(made.parallel, torch.device("cpu")) if made.parallel.world > 1 else Layout.single(torch.device("cpu"))
     work = folder / json.dumps(config["parallel"]).translate(str.maketrans('{}" :', "_____")) / made.loss
     aligned = Alignment(made, Start("model", str(folder / "model")), pairs(), layout)
-    aligned.measure_reference(work, "weights")
-    metrics = aligned.train(work, work / "log.jsonl")
+    aligned.measure_reference(str(work), "weights")
+    metrics = aligned.train(Workplace(str(work), str(work / "log.jsonl")))
     return {"metrics": metrics, "lines": [json.loads(line) for line in (work / "log.jsonl").read_text().splitlines()]}
 
 
