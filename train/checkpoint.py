@@ -8,11 +8,7 @@ import torch
 from torch import Tensor
 
 from corpusmill.pipeline.errors import InputError
-<<<<<<< HEAD
-from corpusmill.pipeline.storage import stays_inside
-=======
-from corpusmill.pipeline.storage import Storage
->>>>>>> main
+from corpusmill.pipeline.storage import Storage, stays_inside
 from corpusmill.train.architecture import Architecture
 from corpusmill.train.chat_folder import token_ids
 from corpusmill.train.fetched import local_model
