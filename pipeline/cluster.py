@@ -31,7 +31,7 @@ FILE, TOKEN, LOG = "cluster.json", "token", "{}.log"
 #: The environment variable by which all processes of a cluster are known.
 MARK = "CORPUSMILL_CLUSTER"
 #: The one that Ray gives to a job's processes.
-JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 #: Where the job server listens, and the nodes' own addresses: the head's, then one for each worker. All are loopback.
 HOST, HEAD_IP, WORKER_IP = "127.0.0.1", "127.0.0.2", "127.0.0.{}"
 HEAD = "head"
@@ -88,7 +88,7 @@ def up(folder: Path = FOLDER, nodes: int = 2) -> Cluster:
         _wait_for_port(cluster)
         for number, cores in enumerate(_cores(nodes)):
             cluster.nodes.append(_start_worker(cluster, folder, number, cores, MEMORY_SHARE / nodes))
-            _write(cluster, folder)
+            write(cluster, folder)
         _wait_for_nodes(cluster)
     except BaseException:
         down(folder)
@@ -108,7 +108,7 @@ def down(folder: Path = FOLDER) -> int:
     cluster = read(folder)
     if cluster is None:
         return 0
-    ended = marked.end(lambda: {pid for pid in cluster.processes() if marked.has(pid, JOB)}, signal.SIGTERM, END_JOBS)
+    ended = marked.end(lambda: {pid for pid in cluster.processes() if marked.has(pid, IN_JOB)}, signal.SIGTERM, END_JOBS)
     ended |= marked.end(cluster.processes, signal.SIGTERM, END)
     ended |= marked.end(cluster.processes, signal.SIGKILL, END)
     if left := cluster.processes():
@@ -141,11 +141,11 @@ def _new(folder: Path) -> Cluster:
         file.write(secrets.token_hex(32))
     temp = tempfile.mkdtemp(prefix="cm-", dir="/tmp")  # sockets lie in it, whose paths may have 107 bytes
     cluster = Cluster(secrets.token_hex(8), f"{HEAD_IP}:{_free_port()}", f"http://{HOST}:{_free_port()}", str(token), temp)
-    _write(cluster, folder)
+    write(cluster, folder)
     return cluster
 
 
-def _write(cluster: Cluster, folder: Path) -> None:
+def write(cluster: Cluster, folder: Path) -> None:
     temporary = folder / f".tmp-{FILE}"
     temporary.write_text(json.dumps(asdict(cluster), indent=1) + "\n")
     temporary.replace(folder / FILE)
@@ -159,7 +159,7 @@ def _cores(nodes: int) -> list[list[int]]:
 
 def _start_head(cluster: Cluster, folder: Path) -> Node:
     port, jobs = (address.rpartition(":")[2] for address in (cluster.address, cluster.jobs))
-    options = ["--head", f"--port={port}", f"--temp-dir={cluster.temp}", "--dashboard-host", HOST, f"--dashboard-port={jobs}"]
+    options = ["--head", f"--port={port}", "--dashboard-host", HOST, f"--dashboard-port={jobs}"]
     options += [f"--ray-client-server-port={_free_port()}", "--include-log-monitor=true"]
     return _start(cluster, folder, HEAD, HEAD_IP, 0, [], options)
 
@@ -177,7 +177,7 @@ def _start(cluster: Cluster, folder: Path, name: str, ip: str, cpus: int, cores:
     """One raylet, held by a `ray start --block` that is no child of this terminal."""
     metrics = _free_port()
     command = [*ray_command(), "start", "--block", "--disable-usage-stats", f"--node-ip-address={ip}", f"--num-cpus={cpus}"]
-    command += [f"--object-store-memory={OBJECT_STORE}", f"--metrics-export-port={metrics}"]
+    command += [f"--object-store-memory={OBJECT_STORE}", f"--metrics-export-port={metrics}", f"--temp-dir={cluster.temp}/{name}"]
     command += [f"--dashboard-agent-listen-port={_free_port()}", f"--dashboard-agent-grpc-port={_free_port()}", *options]
     more = {MARK: cluster.mark, "RAY_JOB_STOP_WAIT_TIME_S": JOB_STOP, "RAY_USAGE_STATS_ENABLED": "0"}
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.halves import performed
-from corpusmill.pipeline.interrupts import of_an_interrupt
+from corpusmill.pipeline.interrupts import Terminated, exit_code_of, of_an_interrupt
 from corpusmill.pipeline.retry import Attempt, Failed, Listener, Tries, failure
 from corpusmill.pipeline.shards import OutputFile, publish
 from corpusmill.pipeline.stage import Output, Piece, Worker, load_object
@@ -30,6 +30,8 @@ class Job:
     gpus: float = 0.0  # what each worker takes of a GPU; where there is none, it does without
     phase: str = ""
     memory_mb: int = 0  # what each worker is expected to take; 0: not known
+    room: str = ""  # whose code the stage depends on (runner.code_version), and which version of it the driver has
+    code: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class Performer:
                 return publish_output(self.storage, piece.key, output, time.perf_counter() - started, worker.beside_mb())
         except Exception as error:
             if of_an_interrupt(error):
-                raise KeyboardInterrupt from error
+                raise (Terminated if exit_code_of(error) == 143 else KeyboardInterrupt) from error
             return failure(self.job.stage, piece, error, fatal=not ready and isinstance(error, CorpusmillError))
 
     def _ready(self) -> Worker:

@@ -10,10 +10,12 @@ import os
 import secrets
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from corpusmill.pipeline.engine import InlineEngine, Job
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.interrupts import Terminated, kept_handler
 from corpusmill.pipeline.ray_dispatch import Dispatch
 from corpusmill.pipeline.ray_share import share_out
 from corpusmill.pipeline.retry import Listener
@@ -45,6 +47,8 @@ class RayEngine:
         ray = self.connect()
         share = share_out(ray.nodes(), job.gpus, min(self.workers, len(pieces)))
         place = {"memory": job.memory_mb << 20} if job.memory_mb and _address() != LOCAL else {}
+        if _address() == LOCAL:
+            job = replace(job, code="")  # workers have this machine's
         dispatch = Dispatch(ray, job, pieces, share, listener, place)
         try:
             dispatch.run()
@@ -85,7 +89,10 @@ class RayEngine:
         if address == LOCAL:
             options |= {"num_cpus": self.workers, "include_dashboard": False, "object_store_memory": OBJECT_STORE}
         try:
-            ray.init(**options)
+            with kept_handler():  # Ray's own would end the process with nothing said
+                ray.init(**options)
+        except SystemExit as end:  # SIGTERM meanwhile
+            raise Terminated from end
         except Exception as error:
             raise _start_error(address, error) from error
         self._started = True

@@ -82,9 +82,14 @@ class Dispatch:
         """Gives an actor its next pieces, or lets it go, so that what it holds of the cluster is free while the last ones end."""
         attempts = self._take()
         if attempts:
-            self.flying[actor.perform.remote(attempts)] = (actor, attempts)
+            self.flying[self._named(actor, attempts).remote(attempts)] = (actor, attempts)
         else:
             self._release(actor)
+
+    def _named(self, actor: Any, attempts: list[Attempt]) -> Any:
+        """The call under a name by which people find it in Ray's dashboard: stage and task."""
+        more = f" and {len(attempts) - 1} more" if len(attempts) > 1 else ""
+        return actor.perform.options(name=f"{self.stage} {attempts[0].piece.key}{more}")
 
     def _take(self) -> list[Attempt]:
         """What goes in one call: pieces that failed before go by themselves, and those that are done alone wait for all others."""

@@ -14,7 +14,7 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +52,10 @@ class Order:
 
 @dataclass
 class Upload:
-    """A folder that Ray uploads and in which the job starts, and what else its processes need."""
+    """What a job brings, and what it does."""
 
-    folder: Path
-    command: list[str] = field(default_factory=list)  # of corpusmill
-    environment: dict[str, Any] = field(default_factory=dict)  # Ray's runtime environment
+    environment: dict[str, Any]  # Ray's runtime environment, in which folders stand for what is uploaded
+    command: list[str]  # of corpusmill
 
 
 def submit(address: str, order: Order) -> int:
@@ -67,9 +66,8 @@ def submit(address: str, order: Order) -> int:
     with tempfile.TemporaryDirectory(prefix="corpusmill-job-") as folder:
         upload = prepare(Path(folder), order)
         os.environ["RAY_RUNTIME_ENV_IGNORE_GITIGNORE"] = "1"  # what the recipe names travels, whatever git thinks of it
-        environment = {**upload.environment, "working_dir": str(upload.folder)}
         command = shlex.join(["sh", "-c", entrypoint(upload.command, order.extras is None)])
-        client.submit_job(entrypoint=command, submission_id=name, runtime_env=environment)
+        client.submit_job(entrypoint=command, submission_id=name, runtime_env=upload.environment)
     print(f"Job {name} at {address}: corpusmill {shlex.join(upload.command)}", flush=True)
     try:
         return asyncio.run(_follow(client, name))
@@ -93,19 +91,19 @@ async def _follow(client: Any, name: str) -> int:
 
 
 def prepare(folder: Path, order: Order) -> Upload:
-    """Puts what travels into `folder`."""
-    upload = Upload(folder)
-    upload.environment["env_vars"] = job_environment(order.environment)
+    """Puts what travels into `folder`: the code apart from the recipe, so that it keeps its place (and compiled kernels) on the nodes
+    whatever recipe comes with it."""
+    work = folder / "work"
+    ray_upload.stage_recipe(work, _recipe_file(order.recipe), order.overrides, _say)
+    environment: dict[str, Any] = {"working_dir": str(work), "env_vars": job_environment(order.environment)}
     if order.extras is None:
-        ray_upload.stage_package(folder)
+        environment["py_modules"] = [str(ray_upload.stage_package(folder / "code"))]
     else:
-        wheel = ray_upload.stage_wheel(folder)
         extras = f"[{order.extras}]" if order.extras else ""
-        upload.environment["pip"] = {"packages": [f"{WORKING_DIR}/{wheel}{extras}"], "pip_check": False}
-    ray_upload.stage_recipe(folder, _recipe_file(order.recipe), order.overrides, _say)
+        environment["pip"] = {"packages": [f"{WORKING_DIR}/{ray_upload.stage_wheel(work)}{extras}"], "pip_check": False}
     inputs = [absolute(path) for path in order.inputs]
-    upload.command = ["run", ray_upload.RECIPE, *inputs, "--output", absolute(order.output), "--engine", "ray", *order.options]
-    return upload
+    command = ["run", ray_upload.RECIPE, *inputs, "--output", absolute(order.output), "--engine", "ray", *order.options]
+    return Upload(environment, command)
 
 
 def use_token() -> None:
@@ -174,7 +172,7 @@ def _say(sentence: str) -> None:
     print(f"Note: {sentence}", file=sys.stderr, flush=True)
 
 
-def _address(given: str | None) -> str:
+def address_of(given: str | None) -> str:
     """Where jobs are submitted: what is given, the cluster that `make cluster-up` has started, or Ray's default."""
     if given:
         return given
@@ -205,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options += ["--strict"] if given["strict"] else []
     try:
         order = Order(given["recipe"], given["inputs"], given["output"], given["set"], options, given["env"], given["pip"])
-        return submit(_address(given["address"]), order)
+        return submit(address_of(given["address"]), order)
     except CorpusmillError as error:
         print(f"corpusmill: {error}", file=sys.stderr)
         return error.exit_code

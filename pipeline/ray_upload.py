@@ -32,10 +32,10 @@ LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.egg-info", ".git*")
 Say = Callable[[str], None]
 
 
-def stage_package(folder: Path) -> None:
-    """Copies the package into `folder`, its links followed, so that a Python which starts there imports this code."""
+def stage_package(folder: Path) -> Path:
+    """Copies the package into `folder`, its links followed, and returns where it is. A Python that has `folder` in its path imports it."""
     package = Path(corpusmill.__file__).parent
-    shutil.copytree(package, folder / package.name, ignore=LEFT_OUT)
+    return Path(shutil.copytree(package, folder / package.name, ignore=LEFT_OUT))
 
 
 def stage_wheel(folder: Path) -> str:

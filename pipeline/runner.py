@@ -20,7 +20,7 @@ from corpusmill.pipeline.measures import Measures
 from corpusmill.pipeline.observer import Observer
 from corpusmill.pipeline.present import Present
 from corpusmill.pipeline.progress import Progress
-from corpusmill.pipeline.quarantine import GivenUp, error_of
+from corpusmill.pipeline.quarantine import GivenUp, error_of, sentence_of
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.retry import Failed, Listener, failure
 from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
@@ -83,7 +83,8 @@ class StageRun:
         self.strict = strict  # the first failure ends the run
         self.storage = run.child(stage.name)
         self.manifest = Manifest(self.storage)
-        self.code = code_version(type(stage).__module__.split(".")[1])
+        self.room = type(stage).__module__.split(".")[1]
+        self.code = code_version(self.room)
         self.config_digest = config_digest(stage.config)
         self.plan: list[str] = []
         self.without: list[str] = []  # tasks that the stage goes on without
@@ -216,7 +217,7 @@ class StageRun:
         worker, todo = phase.worker, phase.todo
         job = Job(
             self.stage.name, f"{worker.__module__}:{worker.__qualname__}", phase.config, self.run.root, phase.params, phase.gpus,
-            phase.name, phase.memory_mb,
+            phase.name, phase.memory_mb, self.room, self.code,
         )  # fmt: skip
         by_key = {piece.key: piece for piece in todo}
         measures = Measures()
@@ -251,10 +252,10 @@ class StageRun:
                 )
                 rows.append(row)
                 self.manifest.quarantine(row)
-                said = f"{self.stage.name}, task {row.task}: given up; {row.message}"
+                said = f"{sentence_of(self.stage.name, row)}; it is given up for now."
                 self.observer.event(Event("quarantine", self.stage.name, phase.name, row.task, said, {"tries": row.tries}))
         if rows and not separable:
-            raise given_up.end(self.stage.name)
+            raise given_up.end(self.stage.name, rows)
         self.without += [row.task for row in rows]
 
     def _record(self, phase: str, piece: Piece, identity: str, done: Done, digest: str) -> None:
