@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import corpusmill
 from corpusmill.pipeline import marked
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 
@@ -65,6 +66,7 @@ class Cluster:
     jobs: str  # where jobs are submitted: the dashboard
     token: str  # the file with its token
     temp: str  # the folder of Ray's own files: sockets, logs
+    package: str  # the folder from which its nodes import corpusmill
     nodes: list[Node] = field(default_factory=list)
 
     def environment(self) -> dict[str, str]:
@@ -133,6 +135,11 @@ def read(folder: Path = FOLDER) -> Cluster | None:
         raise InputError(f"{folder / FILE}: is not what make cluster-up writes ({type(error).__name__}: {error}).") from error
 
 
+def package() -> str:
+    """The folder from which this process imports corpusmill."""
+    return str(Path(corpusmill.__file__).resolve().parent)
+
+
 # ---- starting ---------------------------------------------------------------------------------------
 
 
@@ -143,7 +150,8 @@ def _new(folder: Path) -> Cluster:
     with open(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(secrets.token_hex(32))
     temp = tempfile.mkdtemp(prefix="cm-", dir="/tmp")  # sockets lie in it, whose paths may have 107 bytes
-    cluster = Cluster(secrets.token_hex(8), f"{HEAD_IP}:{_free_port()}", f"http://{HOST}:{_free_port()}", str(token), temp)
+    address, jobs = f"{HEAD_IP}:{_free_port()}", f"http://{HOST}:{_free_port()}"
+    cluster = Cluster(secrets.token_hex(8), address, jobs, str(token), temp, package())
     write(cluster, folder)
     return cluster
 
