@@ -10,7 +10,6 @@ from corpusmill.pipeline.byte_alphabet import to_bytes
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
 
-
 #: An id beyond this is damage: a list has a place for each.
 MOST_IDS = 1 << 24
 

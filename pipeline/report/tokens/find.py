@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.report.read import RunReader
+from corpusmill.pipeline.report.sources import other_run
 from corpusmill.pipeline.report.tokens.around import Around, around
 from corpusmill.pipeline.report.tokens.token_sets import SPLITS, find_tokenizer, open_split, split_folders
-from corpusmill.pipeline.report.sources import other_run
 from corpusmill.pipeline.shards import iter_tables, open_parquet
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
