@@ -8,9 +8,10 @@ machine does not know has to have such a rule of its own.
 import ipaddress
 import socket
 import urllib.request
+from functools import cache
 from http.client import HTTPMessage
-from typing import IO
-from urllib.parse import SplitResult, urlsplit
+from typing import IO, Any
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 #: How often one request may be sent on.
 MOST = 5
@@ -64,3 +65,17 @@ class _Checked(urllib.request.HTTPRedirectHandler):
 def opener() -> urllib.request.OpenerDirector:
     """What opens URLs of the standard library's and follows redirections by these rules."""
     return urllib.request.build_opener(_Checked)
+
+
+@cache
+def watched() -> dict[str, Any]:
+    """Options of an `aiohttp.ClientSession`, which fsspec reads web servers with, that follows redirections by these rules."""
+    import aiohttp
+
+    async def check(_: object, __: object, told: Any) -> None:
+        location = told.response.headers.get("Location") or told.response.headers.get("URI") or ""
+        check_redirect(str(told.response.url), urljoin(str(told.response.url), location))
+
+    config = aiohttp.TraceConfig()
+    config.on_request_redirect.append(check)
+    return {"trace_configs": [config]}

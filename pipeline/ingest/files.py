@@ -2,55 +2,29 @@
 
 import io
 import os
-from functools import cache
 from pathlib import Path
-from typing import IO, Any
-from urllib.parse import urljoin
+from typing import IO, Any, cast
 
 from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.ingest.cached import cached
 from corpusmill.pipeline.manifest import FileRef
-from corpusmill.pipeline.redirects import RedirectRefusedError, check_redirect
+from corpusmill.pipeline.redirects import RedirectRefusedError
 from corpusmill.pipeline.storage import is_remote
+from corpusmill.pipeline.store_file import StoreFile
+from corpusmill.pipeline.stores import StoreError, asked, filesystem
 
 #: What a store says about an object that changes with its content.
 TAGS = frozenset(
     ["ETag", "etag", "md5", "sha256", "oid", "blob_id", "generation", "mtime", "LastModified", "Last-Modified", "last_modified", "updated"]
 )
 
+#: Protocols whose own readers fetch and hold as their servers like it.
+OWN_READERS = ("http://", "https://", "hf://")
+
 
 def local_path(path: str) -> str:
     return path.removeprefix("file://")
-
-
-def filesystem(path: str) -> tuple[Any, str]:
-    """The fsspec filesystem of a URL and the path in it; one sentence where its protocol can't be used."""
-    from fsspec.core import url_to_fs
-
-    try:
-        fs, name = url_to_fs(path, **_watched(path))
-    except (ImportError, ValueError) as error:
-        raise InputError(f"{path}: this kind of URL can't be opened here ({error}).") from error
-    return fs, name
-
-
-def _watched(path: str) -> dict[str, Any]:
-    """Options of a web server's filesystem by which its redirections are followed by our rules alone."""
-    return {"client_kwargs": {"trace_configs": [_redirections()]}} if path.startswith(("http://", "https://")) else {}
-
-
-@cache
-def _redirections() -> Any:
-    import aiohttp
-
-    async def check(_: object, __: object, told: Any) -> None:
-        location = told.response.headers.get("Location") or told.response.headers.get("URI") or ""
-        check_redirect(str(told.response.url), urljoin(str(told.response.url), location))
-
-    config = aiohttp.TraceConfig()
-    config.on_request_redirect.append(check)
-    return config
 
 
 def _reason(error: BaseException) -> str:
@@ -71,10 +45,14 @@ def open_file(path: str) -> IO[bytes]:
         if here := cached(path):
             return open(here.path, "rb")
         fs, name = filesystem(path)
+        if not path.startswith(OWN_READERS):
+            return cast(IO[bytes], StoreFile(fs, name, path))
         file: IO[bytes] = fs.open(name, "rb")
         if path.startswith(("http://", "https://")):
             _need_ranges(path, file)
         return file
+    except StoreError:
+        raise
     except OSError as error:
         raise InputError(f"{path}: {_reason(error)}.") from error
 
@@ -102,7 +80,9 @@ def file_ref(path: str) -> FileRef:
         return FileRef(path, _fingerprint(here.bytes, here.tags), here.bytes)
     fs, name = filesystem(path)
     try:
-        info = fs.info(name)
+        info = asked(path, lambda: fs.info(name))
+    except StoreError:
+        raise
     except OSError as error:
         raise InputError(f"{path}: {_reason(error)}.") from error
     size = info.get("size")

@@ -13,6 +13,7 @@ import duckdb
 from corpusmill.pipeline.memory import available_memory
 from corpusmill.pipeline.report.query.sql import quoted
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.stores import filesystem
 
 #: Bytes that queries get at least, and the share of what is free that they get at most: the rest is for what becomes of the rows.
 LEAST_MEMORY = 512 << 20
@@ -51,9 +52,7 @@ def _private() -> str:
 def reach(connection: duckdb.DuckDBPyConnection, storage: Storage) -> None:
     """Lets the connection read the files of `storage` where they lie on a store."""
     if storage.remote:
-        import fsspec
-
-        system = fsspec.core.url_to_fs(storage.root)[0]
+        system = filesystem(storage.root, alone=True)[0]
         protocols = [system.protocol] if isinstance(system.protocol, str) else system.protocol
         if not any(connection.filesystem_is_registered(protocol) for protocol in protocols):
             connection.register_filesystem(system)
