@@ -12,6 +12,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ SERVICES: dict[str, tuple[str, bytes | None]] = {
     "osv": ("https://api.osv.dev/v1/query", b'{"version": "3.1.0", "package": {"name": "jinja2", "ecosystem": "PyPI"}}'),
 }
 ANSWER_SECONDS, AUDIT_SECONDS = 5, 60
+PARTS = 16
 #: Entropy would report each sha256 that pins a download, and an address is no secret.
 LEFT_OUT = ("Base64HighEntropyString", "HexHighEntropyString", "IPPublicDetector")
 
@@ -49,7 +51,9 @@ def weaknesses(found: Mapping[str, Any], accepted: Iterable[Mapping[str, Any]], 
     said = []
     for package in found["dependencies"]:
         for weakness in package.get("vulns", ()):
-            day = next((until[package["name"], name] for name in (weakness["id"], *weakness["aliases"]) if (package["name"], name) in until), None)
+            day = next(
+                (until[package["name"], name] for name in (weakness["id"], *weakness["aliases"]) if (package["name"], name) in until), None
+            )
             if day is None or day < today:
                 fixed = ", ".join(weakness["fix_versions"]) or "no version"
                 late = "" if day is None else f" (accepted until {day} only)"
@@ -62,7 +66,18 @@ def audit_dependencies() -> list[str]:
     if name is None:
         print("Neither PyPI's nor OSV's advisories can be reached, so dependencies are not audited.")
         return []
-    command = [sys.executable, "-m", "pip_audit", "--vulnerability-service", name, "--format", "json", "--progress-spinner", "off", "--skip-editable"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip_audit",
+        "--vulnerability-service",
+        name,
+        "--format",
+        "json",
+        "--progress-spinner",
+        "off",
+        "--skip-editable",
+    ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=AUDIT_SECONDS, check=False)
         found = json.loads(done.stdout)
@@ -79,12 +94,26 @@ def settings() -> dict[str, Any]:
     from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
 
     names = sorted({kind.__name__ for kind in get_mapping_from_secret_type_to_class().values()} - set(LEFT_OUT))
-    filters = ("allowlist.is_line_allowlisted", "heuristic.is_sequential_string", "heuristic.is_templated_secret", "heuristic.is_indirect_reference")
-    return {"plugins_used": [{"name": name} for name in names], "filters_used": [{"path": f"detect_secrets.filters.{name}"} for name in filters]}
+    filters = (
+        "allowlist.is_line_allowlisted",
+        "heuristic.is_sequential_string",
+        "heuristic.is_templated_secret",
+        "heuristic.is_indirect_reference",
+    )
+    return {
+        "plugins_used": [{"name": name} for name in names],
+        "filters_used": [{"path": f"detect_secrets.filters.{name}"} for name in filters],
+    }
 
 
-def secrets(paths: Iterable[str]) -> dict[str, set[str]]:
-    """What looks like a secret, by file: hashes of it."""
+def secrets(paths: list[str]) -> dict[str, set[str]]:
+    """What looks like a secret, by file: hashes of it. Files are shared out to processes, since the patterns take half a minute."""
+    with ProcessPoolExecutor() as pool:
+        found = pool.map(_secrets_of, [paths[start::PARTS] for start in range(PARTS)])
+        return {path: hashes for part in found for path, hashes in part.items()}
+
+
+def _secrets_of(paths: list[str]) -> dict[str, set[str]]:
     from detect_secrets import SecretsCollection
     from detect_secrets.settings import transient_settings
 
@@ -100,7 +129,9 @@ def secrets(paths: Iterable[str]) -> dict[str, set[str]]:
 
 def tracked() -> list[str]:
     listed = subprocess.run(["git", "ls-files", "-z"], capture_output=True, text=True, check=True).stdout
-    return [path for path in listed.split("\0") if path and Path(path).is_file() and not Path(path).is_symlink() and path != ".ci/secrets.json"]
+    return [
+        path for path in listed.split("\0") if path and Path(path).is_file() and not Path(path).is_symlink() and path != ".ci/secrets.json"
+    ]
 
 
 def audit_secrets(write: bool) -> list[str]:

@@ -106,9 +106,11 @@ class Quarantined:
 
 #: The types of what rows hold: a run's folder may come from a stranger, or from a broken disk.
 _TASK = [
-    *((name, str) for name in ("task", "identity", "config", "code")), *((name, int) for name in ("rows_in", "kept", "dropped", "bytes_in")),
-    ("counts", dict), ("warnings", list),
-]  # fmt: skip
+    *((name, str) for name in ("task", "identity", "config", "code")),
+    *((name, int) for name in ("rows_in", "kept", "dropped", "bytes_in")),
+    ("counts", dict),
+    ("warnings", list),
+]
 _REF, _OUTPUT = [("path", str), ("fingerprint", str), ("bytes", int)], [("path", str), ("bytes", int), ("sha256", str)]
 _QUARANTINED = [*((name, str) for name in ("task", "identity", "message")), ("tries", int)]
 

@@ -68,8 +68,8 @@ def opener() -> urllib.request.OpenerDirector:
 
 
 @cache
-def client_options() -> dict[str, Any]:
-    """Options of fsspec's filesystem of web servers by which it follows redirections by these rules."""
+def watched() -> dict[str, Any]:
+    """Options of an `aiohttp.ClientSession`, which fsspec reads web servers with, that follows redirections by these rules."""
     import aiohttp
 
     async def check(_: object, __: object, told: Any) -> None:
@@ -78,4 +78,4 @@ def client_options() -> dict[str, Any]:
 
     config = aiohttp.TraceConfig()
     config.on_request_redirect.append(check)
-    return {"client_kwargs": {"trace_configs": [config]}}
+    return {"trace_configs": [config]}

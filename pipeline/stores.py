@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.redirects import client_options
+from corpusmill.pipeline.redirects import watched
 
 Result = TypeVar("Result")
 
@@ -87,7 +87,7 @@ def filesystem(url: str, alone: bool = False) -> tuple[Any, str]:
     elif protocol in ("gs", "gcs", "abfs", "abfss", "az"):
         options = dict(UNCACHED)
     elif protocol in ("http", "https"):
-        options = client_options()
+        options = {"client_kwargs": watched()}
     try:
         fs, path = url_to_fs(url, **options)
     except (ImportError, ValueError) as error:  # no library for the protocol, or no such protocol

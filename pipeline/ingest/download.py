@@ -183,7 +183,13 @@ class _Download:
         url, once = self.url, Retry(0, redirect=False)
         for _ in range(redirects.MOST + 1):
             answer = self.manager.request(
-                "GET", url, headers={**self.manager.headers, **headers}, preload_content=False, timeout=TIMEOUT, retries=once, redirect=False
+                "GET",
+                url,
+                headers={**self.manager.headers, **headers},
+                preload_content=False,
+                timeout=TIMEOUT,
+                retries=once,
+                redirect=False,
             )
             target = answer.get_redirect_location()
             if not target:
