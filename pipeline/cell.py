@@ -61,8 +61,12 @@ class LocalCell:
             if (found and found[1]) != expected:
                 return None
             temporary = self.path.with_name(TEMPORARY + self.path.name)  # one name, so that what a kill leaves is taken over by the next
-            temporary.write_bytes(content)
-            temporary.replace(self.path)
+            try:
+                temporary.write_bytes(content)
+                temporary.replace(self.path)
+            except OSError:  # a full disk
+                temporary.unlink(missing_ok=True)
+                raise
         return _version(content)
 
     @contextmanager

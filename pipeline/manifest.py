@@ -10,11 +10,12 @@ Rows hold no times, so equal runs have equal rows; only their order is that of c
 In memory a task is its name and where its row begins (`journal.py`): rows are read again when they are asked for.
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from typing import Any, overload
+
+from pydantic_core import from_json
 
 from corpusmill.pipeline.config import canonical_json, digest
 from corpusmill.pipeline.errors import InputError
@@ -73,6 +74,9 @@ class TaskRow:
         raise KeyError(path)
 
 
+TASK_FIELDS = {field.name for field in fields(TaskRow)}
+
+
 @dataclass(frozen=True)
 class Quarantined:
     """A task that was given up after so many tries, so that the others could go on; the next run takes it up again."""
@@ -101,7 +105,7 @@ class TaskRows(Mapping[str, TaskRow]):
         self.addresses: dict[str, int] = {}
 
     def __getitem__(self, task: str) -> TaskRow:
-        row = json.loads(self._journal.read(self.addresses[task]))
+        row = from_json(self._journal.read(self.addresses[task]))
         del row["kind"]
         return TaskRow.from_json(row)
 
@@ -215,14 +219,16 @@ class Manifest:
     def _load(self) -> None:
         for address, where, line in self._journal.lines():
             try:
-                row = json.loads(line)
+                row = from_json(line)  # takes half as long as json.loads
                 self._take(row.pop("kind"), row, address)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise InputError(f"{where}: not a manifest row ({error}).") from error
 
     def _take(self, kind: str, row: dict[str, Any], address: int) -> None:
         if kind == "task":
-            self._take_task(TaskRow.from_json(row).task, address)
+            if row.keys() != TASK_FIELDS:
+                raise KeyError(", ".join(sorted(row.keys() ^ TASK_FIELDS)))
+            self._take_task(row["task"], address)
         elif kind == "quarantined":
             self._take_quarantined(Quarantined.from_json(row))
         elif kind == "complete":
@@ -255,5 +261,5 @@ def _jsonable(row: Any) -> dict[str, Any]:
     """A row as JSON has it: `dataclasses.asdict` copies all of it, which takes longer than the rest."""
     if isinstance(row, dict):
         return row
-    values = {f.name: getattr(row, f.name) for f in fields(row)}
+    values = {name: getattr(row, name) for name in row.__dataclass_fields__}
     return values | {name: [_jsonable(file) for file in values[name]] for name in ("inputs", "outputs") if name in values}

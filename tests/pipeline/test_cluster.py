@@ -75,7 +75,20 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def expected(project: Path, tree: Callable[[Path], dict[str, str]]) -> dict[str, str]:
     """What the job has to write: an undisturbed run in one process."""
-    command = [sys.executable, "-m", "corpusmill", "run", "recipes/mine.yaml", "in", "--output", "inline", "--engine", "inline"]
+    command = [
+        sys.executable,
+        "-m",
+        "corpusmill",
+        "run",
+        "recipes/mine.yaml",
+        "in",
+        "--output",
+        "inline",
+        "--engine",
+        "inline",
+        "--to",
+        "filter",
+    ]
     subprocess.run(command, cwd=project, check=True, capture_output=True)
     return written(project / "inline", tree)
 
@@ -89,7 +102,7 @@ def written(run: Path, tree: Callable[[Path], dict[str, str]]) -> dict[str, str]
 
 def start(cluster: Cluster, project: Path, run: str, *options: str) -> subprocess.Popen[str]:
     """`make submit`, as a process."""
-    command = [sys.executable, "-m", "corpusmill.pipeline.ray_job", "recipes/mine.yaml", "in", "--output", run, *options]
+    command = [sys.executable, "-m", "corpusmill.pipeline.ray_job", "recipes/mine.yaml", "in", "--output", run, "--to", "filter", *options]
     environment = os.environ | {"RAY_ADDRESS": cluster.jobs}
     return subprocess.Popen(command, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -141,7 +154,9 @@ def test_only_those_with_the_token_get_in_and_only_from_here(cluster: Cluster, f
 
 def test_a_second_cluster_is_refused(cluster: Cluster, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cluster_command.main(["up", "--folder", str(folder)]) == InputError.exit_code
-    said = f"corpusmill: {folder}/cluster.json: a cluster is running already, jobs are taken at {cluster.jobs} (make cluster-down ends it).\n"
+    said = (
+        f"corpusmill: {folder}/cluster.json: a cluster is running already, jobs are taken at {cluster.jobs} (make cluster-down ends it).\n"
+    )
     assert capsys.readouterr().err == said
 
 
@@ -270,7 +285,7 @@ def test_other_code_on_a_node_is_refused_in_one_sentence(cluster: Cluster, proje
     newer = Path(shutil.copytree(Path(clusters.__file__).resolve().parents[1] / "src" / "corpusmill", tmp_path / "newer" / "corpusmill"))
     with open(newer / "filters" / "rules.py", "a") as source:
         source.write("# another version\n")
-    command = [sys.executable, "-m", "corpusmill", "run", "recipes/mine.yaml", "in", "--output", str(tmp_path / "run")]
+    command = [sys.executable, "-m", "corpusmill", "run", "recipes/mine.yaml", "in", "--output", str(tmp_path / "run"), "--to", "filter"]
     environment = os.environ | {"RAY_ADDRESS": cluster.address, "PYTHONPATH": str(newer.parent)}
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == InputError.exit_code, done.stderr

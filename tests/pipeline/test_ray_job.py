@@ -53,7 +53,9 @@ def test_the_package_travels_whole_with_its_links_followed(tmp_path: Path) -> No
     assert not [p for p in package.rglob("*") if p.is_symlink() or p.name == "__pycache__"]
     assert not (package / "tokenize" / "__init__.py").exists()
     rooms = ("filters", "dedup", "train", "pipeline.text", "pipeline.ingest", "tokenize.tokens_stage")
-    code = f"import corpusmill, tokenize, {', '.join(f'corpusmill.{room}' for room in rooms)}; print(corpusmill.__file__, tokenize.__file__)"
+    code = (
+        f"import corpusmill, tokenize, {', '.join(f'corpusmill.{room}' for room in rooms)}; print(corpusmill.__file__, tokenize.__file__)"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=package.parent, capture_output=True, text=True, check=True)
     imported, standard = done.stdout.split()
     assert imported == str(package / "__init__.py")
