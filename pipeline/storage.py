@@ -14,6 +14,7 @@ from typing import IO, cast
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.store import Store, last_written
+from corpusmill.pipeline.store_s3 import open_store
 
 #: Temporary names begin with this; nothing that reads a run ever looks at such a file.
 TEMPORARY = ".tmp-"
@@ -49,7 +50,7 @@ class Storage:
     @cached_property
     def store(self) -> Store:
         """Only of a remote folder."""
-        return Store(self.root)
+        return open_store(self.root)
 
     def open_read(self, relative: str) -> IO[bytes]:
         if self.remote:
