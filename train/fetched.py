@@ -11,7 +11,7 @@ from corpusmill.pipeline.storage import Storage, is_remote
 from corpusmill.train.files import new_folder
 
 #: In the cache: the model folders that came from stores.
-MODELS = "models"
+MODELS = "model-folders"
 CHUNK = 1 << 22
 
 
