@@ -9,16 +9,17 @@ RECIPE ?=
 INPUT ?=
 CRAWL ?=
 WORKERS ?= 0
+NODES ?= 2
 TEST_WORKERS ?= 2
 SECONDS ?= 300
 SEED ?=
 export PYTHONDONTWRITEBYTECODE := # or each of hundreds of processes compiles what it imports
 STAGES := ingest filter dedup tokenizer tokens pretrain sft align evaluate
 
-.PHONY: help setup demo test fuzz soak lint bench submit report explore clean $(STAGES)
+.PHONY: help setup demo test test-all fuzz soak lint bench cluster-up submit cluster-down report explore clean $(STAGES)
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "and one for each stage, with RUN=folder, and RECIPE=file and INPUT=paths where the run is new:"
 	@echo "  $(STAGES)"
 
@@ -51,13 +52,14 @@ demo: setup ## get a real crawl and run every stage on it (CRAWL=path for your o
 	@crawl=$$($(BIN)/python -m corpusmill.pipeline.crawl runs/crawl $(if $(CRAWL),--crawl $(CRAWL))) && echo "$$crawl" | head -n 1 && \
 	$(BIN)/corpusmill run recipes/demo.yaml "$$(echo "$$crawl" | tail -n 1)" --output runs/demo --workers $(WORKERS)
 
-test: $(VENV)/.installed-test setup ## run all tests, in TEST_WORKERS=2 processes of one thread each
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
+test: MARKED = -m "not long"
+test test-all: $(VENV)/.installed-test setup ## run the tests, in TEST_WORKERS=2 processes of one thread each (test-all: also those marked `long`)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(MARKED) --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 fuzz: $(VENV)/.installed-test setup ## damage the real WARCs of ../shared at random for SECONDS=300, with SEED=n to repeat
 	$(BIN)/python tests/helpers/warc_fuzz.py ../shared/data --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
-soak: $(VENV)/.installed-test setup ## try the property tests with 2,000 new examples each instead of 100 known ones (an hour)
+soak: $(VENV)/.installed-test setup ## try the property tests with 2,000 new examples each instead of 50 known ones (an hour)
 	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -m hypothesis --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed-test ## check style and types
@@ -85,9 +87,16 @@ explore: setup ## a page to look at RUN by hand: filter, read, move thresholds
 	@test -n "$(RUN)" || { echo "Say which run: make explore RUN=runs/demo"; exit 2; }
 	@$(BIN)/corpusmill explore $(RUN)
 
-submit: setup ## run RECIPE on INPUT as a job of the Ray cluster at RAY_ADDRESS (ray start --head)
+cluster-up: setup ## start a Ray cluster on this machine: a head and NODES=2 worker nodes with cores of their own
+	@$(BIN)/python -m corpusmill.pipeline.cluster_command up --nodes $(NODES)
+
+submit: setup ## run RECIPE on INPUT as a job of that cluster, or of the one at RAY_ADDRESS; PIP=extras brings the libraries
 	@test -n "$(RUN)" -a -n "$(INPUT)" || { echo "Say what to run: make submit RUN=runs/job INPUT=crawl.warc.gz [RECIPE=recipes/demo.yaml]"; exit 2; }
-	@$(BIN)/python -m corpusmill.pipeline.ray_job $(or $(RECIPE),recipes/demo.yaml) $(INPUT) --output $(RUN) $(if $(filter-out 0,$(WORKERS)),--workers $(WORKERS))
+	@$(BIN)/python -m corpusmill.pipeline.ray_job $(or $(RECIPE),recipes/demo.yaml) $(INPUT) --output $(RUN) \
+		$(if $(filter-out 0,$(WORKERS)),--workers $(WORKERS)) $(if $(filter-out undefined,$(origin PIP)),--pip '$(PIP)')
+
+cluster-down: setup ## end that cluster, whatever is left of it
+	@$(BIN)/python -m corpusmill.pipeline.cluster_command down
 
 clean: ## remove the virtual environment and caches (never a run)
 	rm -rf $(VENV) build dist *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -3,9 +3,10 @@
     python benchmarks/tasks.py [--tasks 10000 100000] [--engine inline ray] [--workers 2] [--files 1] [--folder DIR] [--profile]
 
 Two stages, each of so many tasks: `ingest`, whose pieces name a crawl file, and `filter`, which reads what ingest wrote. A task writes
-`--files` files of a few bytes. All else is real: runner, engine, manifest, publication, `progress.json`, the cleaning at the end. Each line is a
-process of its own: `first` performs everything, `again` finds all of it done, `killed` finds it done but for the `complete` rows. Milliseconds
-are of the driver's process for one task of one stage: wall (other processes' work on tasks included) and CPU. `--folder` may be a store (s3://...).
+`--files` files of a few bytes. All else is real: runner, engine, manifest, publication, `progress.json`, the cleaning at the end. Each line
+is a process of its own: `first` performs everything, `again` finds all of it done, `killed` finds it done but for the `complete` rows.
+Milliseconds are of the driver's process for one task of one stage: wall (other processes' work on tasks included) and CPU. `--folder` may
+be on a store (s3://...).
 """
 
 import argparse
@@ -96,7 +97,9 @@ def measured(folder: str, tasks: int, engine: str, given: argparse.Namespace) ->
     path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])  # Ray's workers import this file, too
     arguments = (folder, tasks, engine, given.workers, given.files, given.profile)
     code = f"import tasks; tasks.child(*{arguments!r})"
-    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE, text=True, check=True
+    )
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 

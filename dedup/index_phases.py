@@ -1,5 +1,6 @@
 """The phases of a run that has an index: which entries it is compared with, what it changes about them, and its own entry."""
 
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from corpusmill.dedup.config import DedupConfig
@@ -35,7 +36,7 @@ def read_entries(run: StageRun, config: DedupConfig, columns: list[str]) -> list
     return entries
 
 
-def find_changes(run: StageRun, config: DedupConfig, entries: list[Entry], clusters: list[TaskRow]) -> FileRef | None:
+def find_changes(run: StageRun, config: DedupConfig, entries: list[Entry], clusters: Sequence[TaskRow]) -> FileRef | None:
     """The table of what became of documents of earlier runs; None where there is no index."""
     if config.index is None:
         return None

@@ -1,6 +1,6 @@
 """The phases that find copies and say which of them stays: signatures, candidates, groups, gathered, clusters, sources."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -86,7 +86,7 @@ class CopyPhases:
             MeasureConfig(),
         )
 
-    def clusters(self, shards: list[Shard], groups: TaskRow) -> list[TaskRow]:
+    def clusters(self, shards: list[Shard], groups: TaskRow) -> Sequence[TaskRow]:
         """The tasks of which each has judged a group. A single group is judged where its documents lie; of several, each comes together
         in a phase before."""
         from corpusmill.dedup.clusters import ClusterWorker
@@ -115,7 +115,7 @@ class CopyPhases:
         done = self.run.map("gathered", GatherWorker, pieces, {"groups": groups}, MeasureConfig())
         return [only(row) for row in done]
 
-    def sources(self, own: list[Shard], clusters: list[TaskRow], groups: TaskRow) -> TaskRow:
+    def sources(self, own: list[Shard], clusters: Sequence[TaskRow], groups: TaskRow) -> TaskRow:
         """The table of what each source loses; counts and warnings of the whole."""
         from corpusmill.dedup.sources import sources_output
 

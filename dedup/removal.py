@@ -15,6 +15,7 @@ from corpusmill.dedup.config import DedupConfig
 from corpusmill.dedup.corpus import shard_key
 from corpusmill.dedup.edit import Editor
 from corpusmill.dedup.signatures import require_columns
+from corpusmill.pipeline.row_ranges import row_halves, tables_of
 from corpusmill.pipeline.schemas import REPORT, meanings_metadata, with_columns
 from corpusmill.pipeline.shards import open_parquet
 from corpusmill.pipeline.stage import Output, Piece, Worker, documents_output
@@ -104,26 +105,27 @@ class RemovalWorker(Worker):
         for editor in self.editors:
             editor.open(piece)
         rows = clusters["row"].to_numpy()
-        data, reports, size, begin = [], [], 0, 0
+        data, reports, size = [], [], 0
         counts: Counter[str] = Counter()
         with open_parquet(self.run, path) as file:
             require_columns(self.run.path(path), file.schema_arrow.names, ["id", "url", "text"])
             schema = with_columns(file.schema_arrow.remove_metadata(), [SIZE, CLUSTER])
-            for group in range(file.num_row_groups):
-                table = file.read_row_group(group, use_threads=False)
-                first, last = np.searchsorted(rows, [begin, begin + table.num_rows])
-                decided = decide(table, clusters.slice(first, last - first), rows[first:last] - begin)
-                texts = self._edit(table["text"], decided, begin)
-                report = report_rows(table, decided, texts, self.schema)
-                data.append(_documents(table, texts, report, decided.kept, schema))
-                reports.append(report)
-                counts.update(decided.counts)
-                size += pc.sum(pc.binary_length(table["text"])).as_py() or 0
-                begin += table.num_rows
+        for begin, table in tables_of(self.run, piece):
+            first, last = np.searchsorted(rows, [begin, begin + table.num_rows])
+            decided = decide(table, clusters.slice(first, last - first), rows[first:last] - begin)
+            texts = self._edit(table["text"], decided, begin)
+            report = report_rows(table, decided, texts, self.schema)
+            data.append(_documents(table, texts, report, decided.kept, schema))
+            reports.append(report)
+            counts.update(decided.counts)
+            size += pc.sum(pc.binary_length(table["text"])).as_py() or 0
         documents = pa.concat_tables([schema.empty_table(), *data])
         report = pa.concat_tables([self.schema.empty_table(), *reports])
         counts.update({pair["values"]: pair["counts"] for pair in pc.value_counts(pc.list_flatten(report["failed"])).to_pylist()})
         return documents_output(piece.key, documents, report, bytes_in=size, counts=dict(counts))
+
+    def halves(self, piece: Piece) -> tuple[Piece, Piece] | None:
+        return row_halves(self.run, piece)
 
     def _edit(self, column: pa.ChunkedArray, decided: "Decisions", begin: int) -> pa.Array | None:
         """The texts of the documents that stay as the editors leave them; None where nothing edits. `decided` learns of the rest."""

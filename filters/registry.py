@@ -10,7 +10,7 @@ import pyarrow as pa
 from corpusmill.filters.rules import StepRule
 from corpusmill.filters.step import Step
 from corpusmill.pipeline.config import resolve_options
-from corpusmill.pipeline.engine import load_object
+from corpusmill.pipeline.stage import load_object
 
 STEPS = {
     "language": "corpusmill.filters.language:Language",

@@ -19,11 +19,11 @@ from corpusmill.filters.kept_share import Reader, find_thresholds, unknown_rules
 from corpusmill.filters.registry import STEPS, build_steps
 from corpusmill.filters.rules import StepRule, decide, rules_metadata
 from corpusmill.filters.worker import FilterWorker, decided, documents_at
-from corpusmill.pipeline.engine import load_object
 from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.row_ranges import tables_of
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.shards import iter_tables, open_parquet, read_table
-from corpusmill.pipeline.stage import Output, Piece, documents_output
+from corpusmill.pipeline.shards import open_parquet, read_table
+from corpusmill.pipeline.stage import Output, Piece, documents_output, load_object
 from corpusmill.pipeline.storage import Storage
 
 THRESHOLDS_TASK, THRESHOLDS_FILE = "thresholds", "thresholds.json"
@@ -91,7 +91,7 @@ class MeasureWorker(FilterWorker):
         _, schema = self.begin(shard)
         schema = pa.schema([field for field in schema if field.name not in DECISIONS])
         tables, size = [schema.empty_table()], 0
-        for documents in iter_tables(self.run, shard.path):
+        for _, documents in tables_of(self.run, piece):
             report, _, _ = self.report(documents, shard)
             tables.append(report.select(schema.names).cast(schema))
             size += pc.sum(pc.binary_length(documents["text"])).as_py() or 0
@@ -104,6 +104,9 @@ class DecideWorker(FilterWorker):
 
     def setup(self) -> None:
         """Only steps that rewrite are needed, and `documents_at` makes them ready."""
+
+    def halves(self, piece: Piece) -> None:
+        return None  # by then what was measured has shown that there is room for it
 
     def process(self, piece: Piece) -> Output:
         shard, measured, table = piece.inputs

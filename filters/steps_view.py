@@ -11,8 +11,8 @@ from corpusmill.filters.presets import BY_LANGUAGE, PRESETS
 from corpusmill.filters.registry import OTHERS, STEPS, build_steps, resolve_step
 from corpusmill.filters.rules import Rule
 from corpusmill.filters.step import Step
-from corpusmill.pipeline.engine import load_object
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.stage import load_object
 
 
 def show_steps(console: Console) -> None:

@@ -14,8 +14,9 @@ from corpusmill.filters.rules import decide, rules_metadata
 from corpusmill.filters.step import Batch
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.row_ranges import row_halves, tables_of
 from corpusmill.pipeline.schemas import REPORT, with_columns
-from corpusmill.pipeline.shards import iter_tables, open_parquet
+from corpusmill.pipeline.shards import open_parquet
 from corpusmill.pipeline.stage import Output, Piece, Worker, documents_output
 from corpusmill.pipeline.storage import Storage
 
@@ -38,7 +39,7 @@ class FilterWorker(Worker):
         (shard,) = piece.inputs
         data_schema, report_schema = self.begin(shard)
         data, reports, size = [], [], 0
-        for documents in iter_tables(self.run, shard.path):
+        for _, documents in tables_of(self.run, piece):
             kept, report = self.filter(documents, shard)
             data.append(kept.select(data_schema.names).cast(data_schema))
             reports.append(report.select(report_schema.names).cast(report_schema))
@@ -47,6 +48,9 @@ class FilterWorker(Worker):
         report = report.replace_schema_metadata(rules_metadata(self.rules))
         kept = pa.concat_tables(data) if data else data_schema.empty_table()
         return documents_output(piece.key, kept, report, bytes_in=size, counts=self.failures(report))
+
+    def halves(self, piece: Piece) -> tuple[Piece, Piece] | None:
+        return None if any(step.step.sequential for step in self.steps) else row_halves(self.run, piece)
 
     def begin(self, shard: FileRef) -> tuple[pa.Schema, pa.Schema]:
         """Makes the steps ready for the first batch of a shard; gives `schemas` of it."""

@@ -1,9 +1,9 @@
 """A Ray cluster on this machine: a head that takes jobs and performs no piece, and worker nodes with cores of their own.
 
 Each node is a raylet of its own (`ray start`), so a run meets here what it meets on many machines: several nodes, a job server, a token.
-The dashboard, its job server and its agents listen on loopback; Ray's own ports, on which nodes speak with each other, listen everywhere and
-ask for the token. All processes of a cluster have its mark in their environment, jobs and workers included, so `down` ends
-exactly these, also where whoever started them, or a raylet, was killed.
+The dashboard, its job server and its agents listen on loopback; Ray's own ports, on which nodes speak with each other, listen everywhere
+and ask for the token. All processes of a cluster have its mark in their environment, jobs and workers included, so `down` ends exactly
+these, also where whoever started them, or a raylet, was killed.
 """
 
 import json
@@ -18,7 +18,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -31,7 +31,7 @@ FILE, TOKEN, LOG = "cluster.json", "token", "{}.log"
 #: The environment variable by which all processes of a cluster are known.
 MARK = "CORPUSMILL_CLUSTER"
 #: The one that Ray gives to a job's processes.
-JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 #: Where the job server listens, and the nodes' own addresses: the head's, then one for each worker. All are loopback.
 HOST, HEAD_IP, WORKER_IP = "127.0.0.1", "127.0.0.2", "127.0.0.{}"
 HEAD = "head"
@@ -85,11 +85,11 @@ def up(folder: Path = FOLDER, nodes: int = 2) -> Cluster:
     cluster = _new(folder)
     try:
         cluster.nodes.append(_start_head(cluster, folder))
-        _wait_for(cluster, 1)
+        _wait_for_port(cluster)
         for number, cores in enumerate(_cores(nodes)):
             cluster.nodes.append(_start_worker(cluster, folder, number, cores, MEMORY_SHARE / nodes))
-            _write(cluster, folder)
-        _wait_for(cluster, 1 + nodes)
+            write(cluster, folder)
+        _wait_for_nodes(cluster)
     except BaseException:
         down(folder)
         raise
@@ -108,7 +108,7 @@ def down(folder: Path = FOLDER) -> int:
     cluster = read(folder)
     if cluster is None:
         return 0
-    ended = marked.end(lambda: {pid for pid in cluster.processes() if marked.has(pid, JOB)}, signal.SIGTERM, END_JOBS)
+    ended = marked.end(lambda: {pid for pid in cluster.processes() if marked.has(pid, IN_JOB)}, signal.SIGTERM, END_JOBS)
     ended |= marked.end(cluster.processes, signal.SIGTERM, END)
     ended |= marked.end(cluster.processes, signal.SIGKILL, END)
     if left := cluster.processes():
@@ -139,13 +139,13 @@ def _new(folder: Path) -> Cluster:
     token = (folder / TOKEN).absolute()
     with open(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(secrets.token_hex(32))
-    temp = tempfile.mkdtemp(prefix="cm-", dir="/tmp")  # noqa: S108 - sockets lie in it, whose paths may have 107 bytes
+    temp = tempfile.mkdtemp(prefix="cm-", dir="/tmp")  # sockets lie in it, whose paths may have 107 bytes
     cluster = Cluster(secrets.token_hex(8), f"{HEAD_IP}:{_free_port()}", f"http://{HOST}:{_free_port()}", str(token), temp)
-    _write(cluster, folder)
+    write(cluster, folder)
     return cluster
 
 
-def _write(cluster: Cluster, folder: Path) -> None:
+def write(cluster: Cluster, folder: Path) -> None:
     temporary = folder / f".tmp-{FILE}"
     temporary.write_text(json.dumps(asdict(cluster), indent=1) + "\n")
     temporary.replace(folder / FILE)
@@ -159,7 +159,7 @@ def _cores(nodes: int) -> list[list[int]]:
 
 def _start_head(cluster: Cluster, folder: Path) -> Node:
     port, jobs = (address.rpartition(":")[2] for address in (cluster.address, cluster.jobs))
-    options = ["--head", f"--port={port}", f"--temp-dir={cluster.temp}", "--dashboard-host", HOST, f"--dashboard-port={jobs}"]
+    options = ["--head", f"--port={port}", "--dashboard-host", HOST, f"--dashboard-port={jobs}"]
     options += [f"--ray-client-server-port={_free_port()}", "--include-log-monitor=true"]
     return _start(cluster, folder, HEAD, HEAD_IP, 0, [], options)
 
@@ -177,7 +177,7 @@ def _start(cluster: Cluster, folder: Path, name: str, ip: str, cpus: int, cores:
     """One raylet, held by a `ray start --block` that is no child of this terminal."""
     metrics = _free_port()
     command = [*ray_command(), "start", "--block", "--disable-usage-stats", f"--node-ip-address={ip}", f"--num-cpus={cpus}"]
-    command += [f"--object-store-memory={OBJECT_STORE}", f"--metrics-export-port={metrics}"]
+    command += [f"--object-store-memory={OBJECT_STORE}", f"--metrics-export-port={metrics}", f"--temp-dir={cluster.temp}/{name}"]
     command += [f"--dashboard-agent-listen-port={_free_port()}", f"--dashboard-agent-grpc-port={_free_port()}", *options]
     more = {MARK: cluster.mark, "RAY_JOB_STOP_WAIT_TIME_S": JOB_STOP, "RAY_USAGE_STATS_ENABLED": "0"}
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
@@ -200,15 +200,33 @@ def _free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def _wait_for(cluster: Cluster, nodes: int) -> None:
-    """Until the head knows so many nodes."""
+def _wait_for_port(cluster: Cluster) -> None:
+    """Until workers can reach the head, which is some seconds before its job server is there."""
+
+    def open_() -> bool:
+        host, _, port = cluster.address.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=1).close()
+        except OSError:
+            return False
+        return True
+
+    _wait(cluster, open_, "its head does not listen")
+
+
+def _wait_for_nodes(cluster: Cluster) -> None:
+    """Until the job server knows all nodes."""
+    _wait(cluster, lambda: _nodes(cluster) == len(cluster.nodes), f"it does not have its {len(cluster.nodes)} nodes")
+
+
+def _wait(cluster: Cluster, ready: Callable[[], bool], otherwise: str) -> None:
     deadline = time.monotonic() + COME_UP
-    while _nodes(cluster) < nodes:
+    while not ready():
         there = cluster.processes()
         if dead := [node.name for node in cluster.nodes if node.pid not in there]:
             raise CorpusmillError(f"{dead[0]}: Ray can't be started on this machine ({_last_words(cluster, dead[0])}).")
         if time.monotonic() > deadline:
-            raise CorpusmillError(f"{cluster.jobs}: after {COME_UP:.0f} s the cluster has {_nodes(cluster)} of {nodes} nodes.")
+            raise CorpusmillError(f"{cluster.jobs}: the cluster did not come up in {COME_UP:.0f} s: {otherwise}.")
         time.sleep(0.2)
 
 

@@ -1,7 +1,7 @@
 """How tasks are performed: in the calling process, or on Ray actors (`engine_ray.py`), with the same bytes."""
 
 import contextlib
-import importlib
+import platform
 import resource
 import time
 from collections.abc import Sequence
@@ -10,10 +10,11 @@ from typing import Any, Protocol
 
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import CorpusmillError
-from corpusmill.pipeline.interrupts import of_an_interrupt
+from corpusmill.pipeline.halves import performed
+from corpusmill.pipeline.interrupts import Terminated, exit_code_of, of_an_interrupt
 from corpusmill.pipeline.retry import Attempt, Failed, Listener, Tries, failure
 from corpusmill.pipeline.shards import OutputFile, publish
-from corpusmill.pipeline.stage import Output, Piece, Worker
+from corpusmill.pipeline.stage import Output, Piece, Worker, load_object
 from corpusmill.pipeline.storage import Storage
 
 
@@ -29,6 +30,8 @@ class Job:
     gpus: float = 0.0  # what each worker takes of a GPU; where there is none, it does without
     phase: str = ""
     memory_mb: int = 0  # what each worker is expected to take; 0: not known
+    room: str = ""  # whose code the stage depends on (runner.code_version), and which version of it the driver has
+    code: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Done:
     seconds: float
     peak_mb: int  # of the worker, other processes that it keeps included
     beside_mb: int = 0  # of these others alone
+    node: str = field(default_factory=platform.node)  # where it was done
 
 
 class Engine(Protocol):
@@ -59,12 +63,6 @@ class Engine(Protocol):
         """How many work on a phase at most; None where that is not known yet."""
 
     def close(self) -> None: ...
-
-
-def load_object(path: str) -> Any:
-    """The object that `module:name` names."""
-    module, _, name = path.partition(":")
-    return getattr(importlib.import_module(module), name)
 
 
 def peak_memory_mb() -> int:
@@ -104,11 +102,11 @@ class Performer:
             worker = self.worker = self.worker or self._ready()
             ready = True
             started = time.perf_counter()
-            output = worker.process(piece)
-            return publish_output(self.storage, piece.key, output, time.perf_counter() - started, worker.beside_mb())
+            with performed(worker, piece, attempt.parts) as output:
+                return publish_output(self.storage, piece.key, output, time.perf_counter() - started, worker.beside_mb())
         except Exception as error:
             if of_an_interrupt(error):
-                raise KeyboardInterrupt from error
+                raise (Terminated if exit_code_of(error) == 143 else KeyboardInterrupt) from error
             return failure(self.job.stage, piece, error, fatal=not ready and isinstance(error, CorpusmillError))
 
     def _ready(self) -> Worker:
@@ -127,7 +125,7 @@ class InlineEngine:
     workers = 1
 
     def perform(self, job: Job, pieces: Sequence[Piece], listener: Listener) -> None:
-        tries = Tries(job, listener, lambda _: False)
+        tries = Tries(job, listener)
         with contextlib.closing(Performer(job)) as performer:
             for piece in pieces:
                 attempt: Attempt | None = Attempt(piece)

@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.storage import Storage
 
+LOG, METRICS, ERRORS = "log.jsonl", "metrics.jsonl", "errors.log"
 #: An object is written when so many bytes wait, or the first of them has waited for so many seconds.
 LARGEST, LONGEST = 256 << 10, 30.0
 #: Bytes that wait at most where a store can't be written: what comes then is dropped.

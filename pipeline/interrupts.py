@@ -1,4 +1,4 @@
-"""Ctrl-C while a kernel runs: raised when Python code runs again, not before."""
+"""Ctrl-C, and SIGTERM (of `ray job stop`, Slurm, Kubernetes), which ends a command in the same way: one sentence, and nothing half done."""
 
 import signal
 import threading
@@ -8,36 +8,70 @@ from types import FrameType
 from typing import Any
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: what has to be done for Ctrl-C has to be done for it, too."""
+
+
 def of_an_interrupt(error: BaseException | None) -> bool:
-    """Whether an error comes from Ctrl-C: libraries in which it arrives make errors of their own of it, numba a SystemError."""
+    """Whether an error comes from Ctrl-C or SIGTERM: libraries in which it arrives make errors of their own of it, numba a SystemError."""
+    return _interrupt_of(error) is not None
+
+
+def exit_code_of(error: BaseException | None) -> int:
+    """128 and the number of the signal from which an error comes, as shells have it."""
+    return 128 + (signal.SIGTERM if isinstance(_interrupt_of(error), Terminated) else signal.SIGINT)
+
+
+def _interrupt_of(error: BaseException | None) -> KeyboardInterrupt | None:
     while error is not None:
         if isinstance(error, KeyboardInterrupt):
-            return True
+            return error
         error = error.__cause__ or error.__context__
-    return False
+    return None
+
+
+def raise_terminated(number: int, frame: FrameType | None) -> None:
+    """A signal handler; a second signal while the first is answered changes nothing."""
+    signal.signal(number, signal.SIG_IGN)
+    raise Terminated
+
+
+@contextmanager
+def kept_handler(number: int = signal.SIGTERM) -> Iterator[None]:
+    """What a library sets as the signal's handler within is gone behind the block."""
+    before: Any = signal.getsignal(number)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(number, before)
 
 
 @contextmanager
 def held_interrupts() -> Iterator[Callable[[], None]]:
-    """Within, SIGINT waits for the next call of the function that this gives, or for the end.
+    """Within, SIGINT and SIGTERM wait for the next call of the function that this gives, or for the end.
 
     What a numba kernel returns is made by bits of Python code, in which Python would raise KeyboardInterrupt; numba does not look for
-    exceptions there, and the process dies of it. In other threads than the main one, and where SIGINT does not end in Python code,
+    exceptions there, and the process dies of it. In other threads than the main one, and for a signal that does not end in Python code,
     this does nothing.
     """
-    before: Any = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
+    handlers: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    if threading.current_thread() is not threading.main_thread() or not handlers:
         yield lambda: None
         return
     came: list[tuple[int, FrameType | None]] = []
 
     def look() -> None:
         if came:
-            before(*came.pop())
+            number, frame = came.pop()
+            handlers[number](number, frame)
 
-    signal.signal(signal.SIGINT, lambda number, frame: came.append((number, frame)))
+    for number in handlers:
+        signal.signal(number, lambda number, frame: came.append((number, frame)))
     try:
         yield look
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     look()

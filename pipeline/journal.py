@@ -11,6 +11,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import fsync_folder
@@ -26,6 +27,7 @@ class Journal(ABC):
 
     def __init__(self) -> None:
         self._group: Group | None = None
+        self.guard: Callable[[], None] = lambda: None  # called before anything is written; raises where this process may no longer
 
     @property
     @abstractmethod
@@ -53,6 +55,7 @@ class Journal(ABC):
 
     def append(self, line: bytes) -> int:
         """Adds a line (with its end) and returns its address. Raises InputError where it can't be written."""
+        self.guard()
         address = self._add(line)
         if self._group is None:
             self.sync()
@@ -184,11 +187,12 @@ class FileJournal(Journal):
                 raise InputError(f"{self.path}: can't be written ({error.strerror}).") from error
 
     def _create(self) -> int:
-        os.makedirs(os.path.dirname(self.path), exist_ok=True)
+        folder = Path(self.path).parent
+        folder.mkdir(parents=True, exist_ok=True)
         new = not os.path.exists(self.path)
         descriptor = self._open(os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         if new:
-            fsync_folder(os.path.dirname(self.path))
+            fsync_folder(folder)
         return descriptor
 
     def _take_back(self) -> None:

@@ -1,8 +1,8 @@
 """A journal on an object store: lines in objects, each named by the number of its first line.
 
 Objects can't grow, so lines that come close together go into one. `tidy` writes neighbours again as one object under the name of the
-first, and then removes the others. Killed between the two, it leaves objects whose lines an earlier one has, too; whoever reads leaves these out.
-A copy of the lines lies in a temporary file on this machine, from which they are read again.
+first, and then removes the others. Killed between the two, it leaves objects whose lines an earlier one has, too; whoever reads leaves
+these out. A copy of the lines lies in a temporary file on this machine, from which they are read again.
 """
 
 import tempfile
@@ -38,7 +38,7 @@ class StoreJournal(Journal):
     def __init__(self, storage: Storage, folder: str, read_only: bool = False):
         super().__init__()
         self.storage, self.folder, self.read_only = storage, folder, read_only
-        self._copy = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the journal
+        self._copy = tempfile.TemporaryFile()
         self._end = 0  # bytes of the copy
         self._count = 0  # lines
         self._stretches: list[Stretch] = []  # the objects
@@ -79,6 +79,7 @@ class StoreJournal(Journal):
                 content, first = b"".join(self._waiting), self._count - len(self._waiting)
                 begin, count = self._end - len(content), len(self._waiting)
             if count:
+                self.guard()
                 self.storage.write_bytes(self._name(first), content)
                 self._stretches.append(Stretch(first, begin, begin + len(content)))
                 with self._lock:

@@ -5,12 +5,12 @@ clock; it watches for that long. A holder that could not renew in time asks once
 where another has taken over. Clocks count from the machine's start and through its sleep, and are never compared between machines.
 """
 
-import _thread
 import contextlib
 import json
 import os
 import platform
 import secrets
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -204,7 +204,7 @@ class Lease:
                     self._renew()
             if self.lost is not None:
                 if self._to_interrupt and not self._ended.is_set():
-                    _thread.interrupt_main()  # hours of training need not go on; `holding` says what it was
+                    _interrupt_main()  # hours of training need not go on; `holding` says what it was
                 return
 
     def _renew(self) -> None:
@@ -218,6 +218,12 @@ class Lease:
             self.mine, self._version, self._renewed = beaten, version, begun
 
 
+def _interrupt_main() -> None:
+    """As Ctrl-C: a call of the system in which the main thread waits ends, too."""
+    if ident := threading.main_thread().ident:
+        signal.pthread_kill(ident, signal.SIGINT)
+
+
 @contextmanager
 def holding(storage: Storage, say: Callable[[str], None] = lambda _: None, ttl: float | None = None) -> Iterator[Lease]:
     """The lease of the run for the time of the block. Raises InputError where another process works on the run."""
@@ -225,8 +231,9 @@ def holding(storage: Storage, say: Callable[[str], None] = lambda _: None, ttl: 
     lease.acquire(say)
     try:
         yield lease
-    except KeyboardInterrupt:
-        lease.check()  # where it was not the user's
+    except BaseException as error:
+        if lease.lost is not None and not isinstance(error, LeaseLost):
+            lease.check()  # which says why this was interrupted
         raise
     finally:
         lease.release()

@@ -9,9 +9,7 @@ import contextlib
 import json
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,32 +18,23 @@ import corpusmill
 from corpusmill.pipeline.engine import Engine
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.manifest import Manifest
+from corpusmill.pipeline.runlog import utc_now
 from corpusmill.pipeline.stage import Piece
 from corpusmill.pipeline.storage import TEMPORARY, Storage
 
 PROGRESS = "progress.json"
-#: Where the traces of failed tasks go, and what is said of processes that died; only of local runs, for stores can't append.
-ERRORS = "errors.log"
-
-
-def utc_now() -> str:
-    """The time in UTC as ISO 8601, to the millisecond."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def log_failure(run: Storage, stage: str, task: str, text: str) -> None:
-    """Appends to `RUN/errors.log`: a line with stage and task, the text, and a blank line, by which whoever counts them knows the next."""
-    if not run.remote:
-        os.makedirs(run.root, exist_ok=True)
-        with open(run.path(ERRORS), "a") as log:
-            log.write(f"{stage} {task}\n{text.rstrip()}\n\n")
 
 
 class Live:
-    """Open for the time in which a process carries out `stages` of a run; every method but the last says what begins now."""
+    """Open for the time in which a process carries out `stages` of a run; every method says what begins now.
 
-    def __init__(self, run: Storage, stages: Sequence[str], engine: Engine, dry_run: bool = False):
-        self.run, self.engine = run, engine
+    `is_ours` is asked before anything is written: who has lost the run to another process says no more of it.
+    """
+
+    def __init__(
+        self, run: Storage, stages: Sequence[str], engine: Engine, dry_run: bool = False, is_ours: Callable[[], bool] = lambda: True
+    ):
+        self.run, self.engine, self.is_ours = run, engine, is_ours
         self.said: dict[str, Any] = {
             "corpusmill": corpusmill.__version__, "host": platform.node(), "process": os.getpid(), "dry_run": dry_run,
             "began": utc_now(), "ended": None, "failure": None, "stages": list(stages), "stages_began": {}, "phases": [],
@@ -66,9 +55,8 @@ class Live:
         self.said["stages_began"][name] = utc_now()
         self._write()
 
-    @contextmanager
-    def phase(self, stage: str, name: str, pieces: Sequence[Piece], todo: Sequence[Piece], manifest: Manifest) -> Iterator[None]:
-        """A phase for the time of the block: all of its pieces, and those of them that are not finished yet."""
+    def phase_begins(self, stage: str, name: str, pieces: Sequence[Piece], todo: Sequence[Piece], manifest: Manifest) -> None:
+        """A phase begins: all of its pieces, and those of them that are not finished yet."""
         unit, weigh = _weights(pieces)
         told = {
             "stage": stage, "phase": name, "tasks": len(todo), "before": len(pieces) - len(todo), "bytes": sum(map(weigh, todo)),
@@ -77,10 +65,14 @@ class Live:
         }  # fmt: skip
         self.said["phases"].append(told)
         self._write()
-        yield
-        told["ended"] = utc_now()  # written as soon as something else begins
+
+    def phase_ends(self) -> None:
+        """The latest phase has ended, which is written as soon as something else begins."""
+        self.said["phases"][-1]["ended"] = utc_now()
 
     def _write(self) -> None:
+        if not self.is_ours():
+            return
         content = json.dumps(self.said, indent=1, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
         with contextlib.suppress(OSError, CorpusmillError):  # a run does not end because it can't say how far it is
             if self.run.remote:
@@ -88,8 +80,11 @@ class Live:
                 return
             temporary = Path(self.run.path(TEMPORARY + PROGRESS))  # one name, so that what a kill leaves is taken over by the next process
             temporary.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(content)
-            temporary.replace(self.run.path(PROGRESS))
+            try:
+                temporary.write_bytes(content)
+                temporary.replace(self.run.path(PROGRESS))
+            except OSError:  # a full disk
+                temporary.unlink(missing_ok=True)
 
 
 def _weights(pieces: Sequence[Piece]) -> tuple[str, Callable[[Piece], int]]:

@@ -11,7 +11,7 @@ In memory a task is its name and where its row begins (`journal.py`): rows are r
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from typing import Any, overload
@@ -160,6 +160,10 @@ class Manifest:
         self.tried: list[str] = []  # the tasks of the last dry run
         self._load()
 
+    def guard(self, check: Callable[[], None]) -> None:
+        """`check` is called before each row is written; it raises where this process may no longer."""
+        self._journal.guard = check
+
     @property
     def complete(self) -> bool:
         return self.plan is not None and all(task in self.tasks for task in self.plan)
@@ -240,6 +244,7 @@ class Manifest:
 
     def _take_complete(self, plan: list[str], without: Sequence[str]) -> None:
         self.plan = plan
+        self.doubtful.difference_update(plan)  # they were done again, or their files were read
         self.quarantined = {task: self.quarantined[task] for task in without}
 
     def _write(self, kind: str, row: Any) -> int:

@@ -101,16 +101,20 @@ class Counting:
         self._left -= 1
         self._tell_left(labels)
 
+    def failed(self, stage: str, phase: str) -> None:
+        """A task has failed for the last time."""
+        labels = {"stage": stage, "phase": phase}
+        self._each("count", "corpusmill_failures_total", 1, labels)
+        self._left -= 1
+        self._tell_left(labels)
+
     def event(self, event: Event) -> None:
         labels = {"stage": event.stage, "phase": event.phase}
         if event.kind in ("retry", "death", "halves", "alone"):
-            self._each("count", "corpusmill_retries_total", 1, {**labels, "cause": event.kind})
-        if event.kind in ("retry", "death", "quarantine"):
             self._each("count", "corpusmill_failures_total", 1, labels)
+            self._each("count", "corpusmill_retries_total", 1, {**labels, "cause": event.kind})
         if event.kind == "quarantine":
             self._each("count", "corpusmill_tasks_quarantined_total", 1, labels)
-            self._left -= 1
-            self._tell_left(labels)
 
     def stage_ends(self, stage: str, documents: Mapping[str, int]) -> None:
         """`documents`: `in`, `kept`, `dropped` of a stage that decides about documents; empty for another."""

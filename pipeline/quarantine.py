@@ -31,27 +31,32 @@ class GivenUp:
         if self.strict or (not self.worked and len(self.failed) >= self.limit):
             raise error_of(next(iter(self.failed.values())))
 
-    def end(self, stage: str) -> CorpusmillError:
+    def end(self, stage: str, rows: Sequence[Quarantined]) -> CorpusmillError:
         """The end of a phase that can't go on without them: one failure as it is, several in one sentence."""
         failed = list(self.failed.values())
         if len(failed) == 1:
             return error_of(failed[0])
-        told = "; ".join(f"{each.key}: {each.message.rstrip('.')}" for each in failed[:SYSTEMATIC])
-        more = f"; and {len(failed) - SYSTEMATIC} more" if len(failed) > SYSTEMATIC else ""
-        sentence = f"{stage}: {len(failed)} tasks failed and the stage can't do without them (all others are done): {told}{more}."
+        told = _listed([(stage, row) for row in rows])
         ours = all(each.exit_code == InputError.exit_code for each in failed)
-        return (InputError if ours else CorpusmillError)(sentence)
+        error = InputError if ours else CorpusmillError
+        return error(f"{stage}: {len(rows)} tasks failed, all others are done, and the stage needs them all: {told}.")
+
+
+def sentence_of(stage: str, row: Quarantined) -> str:
+    """What is said of one task, with no full stop: stage, task, inputs, cause."""
+    begin = f"{stage}, task {row.task} ("
+    message = row.message.rstrip(".")
+    return message if message.startswith(begin) else f"{begin}{', '.join(ref.path for ref in row.inputs[:3]) or 'no input'}): {message}"
 
 
 def told_lost(lost: Sequence[tuple[str, Quarantined]]) -> str:
     """The last sentence of a run that went on without tasks (stage and task): each with its inputs and its cause; none: nothing."""
     if not lost:
         return ""
-    told = [f"{stage} {row.task} ({_inputs(row)}): {row.message.rstrip('.')}" for stage, row in lost]
     tasks = "1 task was" if len(lost) == 1 else f"{len(lost)} tasks were"
+    return f"{tasks} given up, and the run is finished without (the same command tries again): {_listed(lost)}."
+
+
+def _listed(lost: Sequence[tuple[str, Quarantined]]) -> str:
     more = f"; and {len(lost) - SYSTEMATIC} more (corpusmill verify lists them)" if len(lost) > SYSTEMATIC else ""
-    return f"{tasks} given up, and the run is finished without (the same command tries again): {'; '.join(told[:SYSTEMATIC])}{more}."
-
-
-def _inputs(row: Quarantined) -> str:
-    return ", ".join(ref.path for ref in row.inputs[:3]) or "no input"
+    return "; ".join(sentence_of(stage, row) for stage, row in lost[:SYSTEMATIC]) + more

@@ -1,42 +1,109 @@
-"""Submits a run to a Ray cluster as a job (`ray job submit`), shows its log, and ends with its result.
+"""Runs a recipe as a job of a Ray cluster: uploads what it needs, shows its log, and ends with its exit code.
 
-What is uploaded is this package and the recipe: the job's working directory. The cluster's nodes need the
-libraries (the same Ray and Python), and a RUN and INPUT that all of them can reach: a shared folder, or `s3://`.
+The nodes need the libraries (the same Ray and Python), unless the job brings them (`--pip`), and a RUN and INPUT that all of them reach: a
+shared folder, or `s3://` with credentials of their own. A job's environment can be read by everybody who sees the dashboard, so
+credentials never travel with it.
 """
 
 import argparse
+import asyncio
 import os
+import re
+import secrets
 import shlex
-import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import corpusmill
+from corpusmill.pipeline import cluster, ray_upload
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.storage import is_remote
 
 LOCAL_CLUSTER = "http://127.0.0.1:8265"
-#: The recipe's name in the job's working directory.
-RECIPE = "recipe.yaml"
+#: Where a wheel lies for the pip that Ray starts on a node.
+WORKING_DIR = "${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}"
+#: Names of environment variables whose values nobody else may read.
+SECRET = re.compile(r"KEY|SECRET|TOKEN|PASSW|CREDENTIAL", re.IGNORECASE)
+#: Inputs that are no paths (pipeline/ingest/commoncrawl.py).
+NAMED_INPUT = "cc:"
 
 
-def submit(address: str, recipe: str, inputs: Sequence[str], output: str, options: Sequence[str] = ()) -> int:
-    """Runs `corpusmill run` as a job of the cluster at `address`; returns 0 where the job succeeded.
+class Left(CorpusmillError):
+    """Ctrl-C while the log of a job was shown."""
 
-    Relative paths are those of the caller. `options` are further options of `corpusmill run`.
-    """
+    exit_code = 130
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is asked of the cluster. Relative paths are those of the caller's folder."""
+
+    recipe: str
+    inputs: Sequence[str]
+    output: str
+    overrides: Sequence[str] = ()  # KEY=VALUE, as of corpusmill run
+    options: Sequence[str] = ()  # further options of corpusmill run
+    environment: Sequence[str] = ()  # NAME=VALUE, or NAME with the value that it has here
+    extras: str | None = None  # bring a wheel and its libraries, with these extras (comma-separated; may be empty)
+
+
+@dataclass
+class Upload:
+    """What a job brings, and what it does."""
+
+    environment: dict[str, Any]  # Ray's runtime environment, in which folders stand for what is uploaded
+    command: list[str]  # of corpusmill
+
+
+def submit(address: str, order: Order) -> int:
+    """Carries out the order on the cluster whose jobs are taken at `address`, and shows its log; returns the exit code of its command."""
     use_token()
-    check_cluster(address)
+    client = connect(address)
+    name = f"corpusmill-{secrets.token_hex(6)}"
     with tempfile.TemporaryDirectory(prefix="corpusmill-job-") as folder:
-        recipe = stage_files(Path(folder), recipe)
-        command = ["run", recipe, *(absolute(path) for path in inputs), "--output", absolute(output), "--engine", "ray", *options]
-        ray = [*_ray_command(), "job", "submit", "--address", address, "--working-dir", folder]
-        print(f"Submitting to {address}: corpusmill {shlex.join(command)}", flush=True)
-        return subprocess.run([*ray, "--", "sh", "-c", _entrypoint(command)], check=False).returncode
+        upload = prepare(Path(folder), order)
+        os.environ["RAY_RUNTIME_ENV_IGNORE_GITIGNORE"] = "1"  # what the recipe names travels, whatever git thinks of it
+        command = shlex.join(["sh", "-c", entrypoint(upload.command, order.extras is None)])
+        client.submit_job(entrypoint=command, submission_id=name, runtime_env=upload.environment)
+    print(f"Job {name} at {address}: corpusmill {shlex.join(upload.command)}", flush=True)
+    try:
+        return asyncio.run(_follow(client, name))
+    except KeyboardInterrupt as error:
+        raise Left(f"the log is no longer shown; the job goes on until: ray job stop --address {address} {name}") from error
+
+
+async def _follow(client: Any, name: str) -> int:
+    """Prints the job's log until it ends. Where the connection breaks, it is opened again, and goes on where it was."""
+    shown = 0
+    while True:
+        log = ""
+        async for lines in client.tail_job_logs(name):
+            log += lines
+            if len(log) > shown:
+                print(log[shown:], end="", flush=True)
+                shown = len(log)
+        if (info := client.get_job_info(name)).status.is_terminal():
+            return _exit_code(info)
+        await asyncio.sleep(1)
+
+
+def prepare(folder: Path, order: Order) -> Upload:
+    """Puts what travels into `folder`: the code apart from the recipe, so that it keeps its place (and compiled kernels) on the nodes
+    whatever recipe comes with it."""
+    work = folder / "work"
+    ray_upload.stage_recipe(work, _recipe_file(order.recipe), order.overrides, _say)
+    environment: dict[str, Any] = {"working_dir": str(work), "env_vars": job_environment(order.environment)}
+    if order.extras is None:
+        environment["py_modules"] = [str(ray_upload.stage_package(folder / "code"))]
+    else:
+        extras = f"[{order.extras}]" if order.extras else ""
+        environment["pip"] = {"packages": [f"{WORKING_DIR}/{ray_upload.stage_wheel(work)}{extras}"], "pip_check": False}
+    inputs = [absolute(path) for path in order.inputs]
+    command = ["run", ray_upload.RECIPE, *inputs, "--output", absolute(order.output), "--engine", "ray", *order.options]
+    return Upload(environment, command)
 
 
 def use_token() -> None:
@@ -46,13 +113,13 @@ def use_token() -> None:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
-def check_cluster(address: str) -> None:
-    """One sentence instead of the trace that `ray job submit` prints where the cluster refuses or is not there."""
+def connect(address: str) -> Any:
+    """Ray's client for jobs; one sentence instead of its trace where the cluster refuses or is not there."""
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
     try:
-        JobSubmissionClient(address)
+        return JobSubmissionClient(address)
     except AuthenticationError as error:
         raise InputError(
             f"RAY_ADDRESS={address}: the cluster asks for its token; put the output of its `ray get-auth-token` "
@@ -60,32 +127,59 @@ def check_cluster(address: str) -> None:
         ) from error
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise InputError(f"RAY_ADDRESS={address}: no Ray cluster takes jobs there ({reason}); start one with: ray start --head") from error
+        raise InputError(f"RAY_ADDRESS={address}: no Ray cluster takes jobs there ({reason}); start one with: make cluster-up") from error
 
 
-def stage_files(folder: Path, recipe: str) -> str:
-    """Copies the package (its links followed) and the recipe; returns the recipe as the job has to name it."""
-    package = Path(corpusmill.__file__).parent
-    shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__"))
-    if not Path(recipe).is_file():
-        return recipe  # the name of one that ships, or a mistake that the job will name
-    shutil.copyfile(recipe, folder / RECIPE)
-    return RECIPE
+def job_environment(names: Sequence[str]) -> dict[str, str]:
+    """Environment variables of the job's processes from NAME=VALUE, or NAME alone for the value that it has here."""
+    found = {}
+    for given in names:
+        name, equals, value = given.partition("=")
+        if SECRET.search(name):
+            raise InputError(f"--env {name}: everybody who sees the cluster's dashboard would read it; set it on the nodes instead.")
+        if not equals and name not in os.environ:
+            raise InputError(f"--env {name}: there is no such environment variable here.")
+        found[name] = value if equals else os.environ[name]
+    return found
 
 
 def absolute(path: str) -> str:
-    return path if is_remote(path) else str(Path(path.removeprefix("file://")).absolute())
+    return path if is_remote(path) or path.startswith(NAMED_INPUT) else str(Path(path.removeprefix("file://")).absolute())
 
 
-def _entrypoint(command: Sequence[str]) -> str:
-    """This Python where the head node has it (a cluster on this machine), else the cluster's own."""
-    here = shlex.quote(sys.executable)
-    return f"P={here}; [ -x $P ] || P=python; exec $P -m corpusmill {shlex.join(command)}"
+def entrypoint(command: Sequence[str], this_python: bool = True) -> str:
+    """This Python where the head node has it (a cluster on this machine), else the job's own. The shell gives way, so signals arrive."""
+    if not this_python:
+        return f"exec python -m corpusmill {shlex.join(command)}"
+    return f"P={shlex.quote(sys.executable)}; [ -x $P ] || P=python; exec $P -m corpusmill {shlex.join(command)}"
 
 
-def _ray_command() -> list[str]:
-    beside = Path(sys.executable).with_name("ray")
-    return [str(beside)] if beside.exists() else ["ray"]
+def _recipe_file(recipe: str) -> str:
+    """The file itself, or the recipe of that name that ships with the package."""
+    shipped = Path(__file__).parent.parent / "recipes" / f"{recipe}.yaml"
+    return str(shipped) if not Path(recipe).exists() and shipped.exists() else recipe
+
+
+def _exit_code(info: Any) -> int:
+    """That of the job's command, which says more than the job's state (3: some tasks were quarantined); says why where it never ended."""
+    if isinstance(info.driver_exit_code, int) and info.driver_exit_code >= 0:
+        return int(info.driver_exit_code)
+    print(f"corpusmill: the job is {info.status.value.lower()} ({(info.message or 'no reason is given').strip()}).", file=sys.stderr)
+    return 1
+
+
+def _say(sentence: str) -> None:
+    print(f"Note: {sentence}", file=sys.stderr, flush=True)
+
+
+def address_of(given: str | None) -> str:
+    """Where jobs are submitted: what is given, the cluster that `make cluster-up` has started, or Ray's default."""
+    if given:
+        return given
+    if here := cluster.find():
+        os.environ.update(here.environment())
+        return here.jobs
+    return LOCAL_CLUSTER
 
 
 def _arguments(argv: Sequence[str] | None) -> Any:
@@ -93,8 +187,11 @@ def _arguments(argv: Sequence[str] | None) -> Any:
     parser.add_argument("recipe", metavar="RECIPE")
     parser.add_argument("inputs", metavar="INPUT", nargs="*")
     parser.add_argument("--output", metavar="RUN", required=True)
-    parser.add_argument("--address", default=os.environ.get("RAY_ADDRESS") or LOCAL_CLUSTER, help="where jobs are submitted")
+    parser.add_argument("--address", default=os.environ.get("RAY_ADDRESS"), help="where jobs are submitted (RAY_ADDRESS)")
+    parser.add_argument("--env", metavar="NAME[=VALUE]", action="append", default=[], help="an environment variable of the job")
+    parser.add_argument("--pip", metavar="EXTRAS", nargs="?", const="", help="bring a wheel and its libraries (with extras, as s3)")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="as of corpusmill run")
+    parser.add_argument("--strict", action="store_true", help="as of corpusmill run")
     for name in ("--workers", "--from", "--to"):
         parser.add_argument(name, help="as of corpusmill run")
     return parser.parse_args(argv)
@@ -102,16 +199,14 @@ def _arguments(argv: Sequence[str] | None) -> Any:
 
 def main(argv: Sequence[str] | None = None) -> int:
     given = vars(_arguments(argv))
-    options = [f"--set={override}" for override in given["set"]]
-    options += [f"--{name}={given[name]}" for name in ("workers", "from", "to") if given[name] is not None]
+    options = [f"--{name}={given[name]}" for name in ("workers", "from", "to") if given[name] is not None]
+    options += ["--strict"] if given["strict"] else []
     try:
-        return submit(given["address"], given["recipe"], given["inputs"], given["output"], options)
+        order = Order(given["recipe"], given["inputs"], given["output"], given["set"], options, given["env"], given["pip"])
+        return submit(address_of(given["address"]), order)
     except CorpusmillError as error:
         print(f"corpusmill: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("corpusmill: the log is no longer shown; the job goes on (ray job stop ends it).", file=sys.stderr)
-        return 130
 
 
 if __name__ == "__main__":

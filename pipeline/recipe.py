@@ -12,9 +12,8 @@ import yaml
 from pydantic import ValidationError
 
 from corpusmill.pipeline.config import Config
-from corpusmill.pipeline.engine import load_object
 from corpusmill.pipeline.errors import ConfigError, InputError
-from corpusmill.pipeline.stage import Stage
+from corpusmill.pipeline.stage import Stage, load_object
 
 #: Every stage in its order, and where its class lives.
 STAGES = {
@@ -37,6 +36,11 @@ def stage_class(name: str) -> type[Stage]:
 
 def read_recipe(path: str, overrides: Sequence[str] = ()) -> dict[str, Config]:
     """The validated sections of a recipe file with `key=value` overrides applied, in the order of the stages."""
+    return validate_recipe(read_raw(path, overrides), path)
+
+
+def read_raw(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """What stands in a recipe file, overrides applied, before anybody has looked whether stages understand it."""
     try:
         text = Path(path).read_text()
     except OSError as error:
@@ -53,7 +57,7 @@ def read_recipe(path: str, overrides: Sequence[str] = ()) -> dict[str, Config]:
         raise ConfigError(f"{path}: a recipe is a mapping of stages to their options.")
     for override in overrides:
         apply_override(raw, override)
-    return validate_recipe(raw, path)
+    return raw
 
 
 def apply_override(raw: dict[str, Any], override: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.events import Event, Kind, OnEvent
-from corpusmill.pipeline.stage import Piece
+from corpusmill.pipeline.stage import Piece, Worker, load_object
 
 if TYPE_CHECKING:
     from corpusmill.pipeline.engine import Done, Job
@@ -28,6 +28,8 @@ class Cause(StrEnum):
 
 #: How often a piece is done again after it failed for each cause.
 AGAIN = {Cause.SENTENCE: 0, Cause.HICCUP: 3, Cause.EXCEPTION: 1, Cause.DEATH: 3, Cause.MEMORY: 6}
+#: How often a piece that ran out of memory is done again beside others; afterwards it has the machine to itself.
+TOGETHER = 2
 #: Seconds before a piece is done again after a hiccup.
 PAUSES = (0.2, 1.0, 5.0)
 #: What the system says when the next piece will fail as this one did: there is no room, or nobody may write.
@@ -57,6 +59,11 @@ class Attempt:
     parts: int = 1
     alone: bool = False
     pause: float = 0.0
+    again: bool = False  # it has failed, or may have killed a process
+
+    def by_itself(self) -> "Attempt":
+        """Not in one call with others any more."""
+        return replace(self, again=True)
 
 
 @dataclass(frozen=True)
@@ -101,8 +108,8 @@ def _cause(error: BaseException) -> tuple[Cause, bool]:
 class Tries:
     """How often each piece of a phase has failed, and what follows from one failure more."""
 
-    def __init__(self, job: "Job", listener: Listener, can_split: Callable[[Piece], bool]):
-        self.job, self.listener, self.can_split = job, listener, can_split
+    def __init__(self, job: "Job", listener: Listener):
+        self.job, self.listener = job, listener
         self.failures: Counter[tuple[str, Cause]] = Counter()
         self.tries: Counter[str] = Counter()
 
@@ -113,20 +120,20 @@ class Tries:
         self.failures[key, failed.cause] += 1
         number = self.failures[key, failed.cause]
         if number > AGAIN[failed.cause]:
-            self.listener.on_failed(replace(failed, tries=self.tries[key]))
+            times = f"{failed.message.rstrip('.')} {number} times." if failed.cause is Cause.DEATH else failed.message
+            self.listener.on_failed(replace(failed, message=times, tries=self.tries[key]))
             return None
         attempt = self._next(attempt, failed, number)
         self._tell(attempt, failed, node)
         return attempt
 
     def _next(self, attempt: Attempt, failed: Failed, number: int) -> Attempt:
-        piece = attempt.piece
+        attempt = replace(attempt, again=True, pause=0.0)
         if failed.cause is Cause.HICCUP:
             return replace(attempt, pause=PAUSES[number - 1])
         if failed.cause is Cause.MEMORY or (failed.cause is Cause.DEATH and number > 1):
-            if self.can_split(piece):
-                return Attempt(piece, attempt.parts * 2)
-            return Attempt(piece, alone=True)
+            parts = attempt.parts * 2 if can_be_cut(self.job.worker) else 1
+            return replace(attempt, parts=parts, alone=parts == 1 or number > TOGETHER)
         return attempt
 
     def _tell(self, attempt: Attempt, failed: Failed, node: str) -> None:
@@ -135,9 +142,14 @@ class Tries:
         if attempt.parts > 1:
             kind, how = "halves", f" in {attempt.parts} parts"
         elif attempt.alone:
-            kind, how = "alone", " alone"
+            kind, how = "alone", " when nothing else is"
         fields: dict[str, Any] = {"cause": failed.cause.value, "tries": self.tries[failed.key], "trace": failed.trace}
         fields |= {"parts": attempt.parts} if attempt.parts > 1 else {}
         fields |= {"node": node} if node else {}
         said = failed.message.rstrip(".")
         self.listener.on_event(Event(kind, self.job.stage, self.job.phase, failed.key, f"{said}; it is done again{how}.", fields))
+
+
+def can_be_cut(worker: str) -> bool:
+    """Whether workers of a kind (`module:Class`) can do pieces in parts; of one piece the worker itself knows (`halves`)."""
+    return bool(load_object(worker).halves is not Worker.halves)

@@ -10,12 +10,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from corpusmill.pipeline.growing import Growing
+from corpusmill.pipeline.growing import LOG, Growing
 from corpusmill.pipeline.report.masked import masked, walked
 from corpusmill.pipeline.report.safe import safe_line
 from corpusmill.pipeline.storage import Storage
 
-LOG = "log.jsonl"
 #: Characters of a sentence; a field has at most as many.
 LONGEST = 600
 LEVELS = ("info", "warning", "error")

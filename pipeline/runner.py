@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,14 +11,16 @@ from typing import Any
 
 import corpusmill
 from corpusmill.pipeline.config import Config, config_digest
-from corpusmill.pipeline.engine import Done, Engine, Job, peak_memory_mb, publish_output
+from corpusmill.pipeline.engine import Done, Engine, Job, publish_output
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.events import Event, OnEvent, print_event
+from corpusmill.pipeline.events import Event
 from corpusmill.pipeline.interrupts import of_an_interrupt
-from corpusmill.pipeline.live import Live, log_failure
-from corpusmill.pipeline.manifest import MANIFEST, TRIAL, FileRef, Manifest, Quarantined, TaskRow, task_identity
+from corpusmill.pipeline.manifest import MANIFEST, TRIAL, FileRef, Manifest, Quarantined, Rows, TaskRow, task_identity
+from corpusmill.pipeline.measures import Measures
+from corpusmill.pipeline.observer import Observer
+from corpusmill.pipeline.present import Present
 from corpusmill.pipeline.progress import Progress
-from corpusmill.pipeline.quarantine import GivenUp, error_of
+from corpusmill.pipeline.quarantine import GivenUp, error_of, sentence_of
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.retry import Failed, Listener, failure
 from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
@@ -29,8 +30,6 @@ from corpusmill.pipeline.storage import Storage
 DATA_STAGES = ("ingest", "filter", "dedup")
 #: Folders of a stage that hold working state and are neither named by the manifest nor cleaned.
 WORKING = ("checkpoints/", "logs/", "manifest/")
-#: Where times and memory go: they differ between equal runs, so they stay out of manifests and reports.
-METRICS = "metrics.jsonl"
 
 
 @cache
@@ -71,8 +70,7 @@ class StageRun:
         inputs: list[str],
         engine: Engine,
         progress: Progress,
-        live: Live | None = None,
-        on_event: OnEvent = print_event,
+        observer: Observer | None = None,
         strict: bool = False,
     ):
         self.stage = stage
@@ -81,12 +79,12 @@ class StageRun:
         self.inputs = inputs  # paths and globs as the user gave them
         self.engine = engine
         self.progress = progress
-        self.live = live  # who wants to know how far the run is reads what this writes
-        self.on_event = on_event
+        self.observer = observer or Observer(run)  # who is told of what happens
         self.strict = strict  # the first failure ends the run
         self.storage = run.child(stage.name)
         self.manifest = Manifest(self.storage)
-        self.code = code_version(type(stage).__module__.split(".")[1])
+        self.room = type(stage).__module__.split(".")[1]
+        self.code = code_version(self.room)
         self.config_digest = config_digest(stage.config)
         self.plan: list[str] = []
         self.without: list[str] = []  # tasks that the stage goes on without
@@ -128,7 +126,7 @@ class StageRun:
         gpus: float = 0.0,
         memory_mb: int = 0,
         separable: bool = False,
-    ) -> list[TaskRow]:
+    ) -> Rows:
         """Performs `worker` on every piece that is not finished; returns the rows of those that are then, in the order of `pieces`.
 
         `params` go to every worker of the phase and count for the identity of its tasks, as a piece's do. `config` is the part of the
@@ -142,19 +140,19 @@ class StageRun:
         digest = config_digest(config)
         if self.beside:
             pieces = [self._beside(piece, params, digest) for piece in pieces]
-        identities = {p.key: self._identity(p, params, digest) for p in pieces}
-        if len(identities) != len(pieces):
+        if len({piece.key for piece in pieces}) != len(pieces):
             raise ValueError(f"{self.stage.name}: two pieces of {phase} have one key")
-        todo = [p for p in pieces if not self._finished(p.key, identities[p.key])]
+        present = Present(self.storage, self.manifest)
+        todo = [piece for piece in pieces if not present.finished(piece.key, self._identity(piece, params, digest))]
         if todo:
             if not self.beside:
-                self.manifest.reopen()
+                self.manifest.reopen(piece.key for piece in todo)
             with self._told(phase, pieces, todo):
                 work = Phase(phase, worker, todo, params, config, digest, gpus, memory_mb, len(pieces) - len(todo))
-                self._quarantine(work, self._perform(work, identities), identities, separable)
-        finished = [key for key in identities if key not in self.manifest.quarantined]
+                self._quarantine(work, self._perform(work), separable)
+        finished = [piece.key for piece in pieces if piece.key not in self.manifest.quarantined]
         self.plan += finished
-        return [self.manifest.tasks[key] for key in finished]
+        return self.manifest.tasks.of(finished)
 
     def once(
         self,
@@ -174,7 +172,7 @@ class StageRun:
         self.plan.append(task)
         if not self._finished(task, identity):
             if not self.beside:
-                self.manifest.reopen()
+                self.manifest.reopen([task])
             with self._told(task, [piece], [piece]):
                 started = time.perf_counter()
                 try:
@@ -188,10 +186,13 @@ class StageRun:
                     if of_an_interrupt(error):
                         raise
                     failed = failure(self.stage.name, piece, error)
-                    log_failure(self.run, self.stage.name, failed.key, failed.trace)
+                    self.observer.failed(self.stage.name, task, failed)
                     raise error_of(failed) from error
-                self._record(piece, identity, done, digest)
-                self._measure(task, time.perf_counter() - started, [done], workers=1)
+                done = replace(done, seconds=time.perf_counter() - started)
+                self._record(task, piece, identity, done, digest)
+                measures = Measures()
+                measures.add(done)
+                self._measure(task, done.seconds, measures, workers=1)
         return self.manifest.tasks[task]
 
     def _beside(self, piece: Piece, params: dict[str, Any], digest: str) -> Piece:
@@ -206,63 +207,58 @@ class StageRun:
         return task_identity(piece.key, piece.inputs, {**params, "piece": piece.params}, digest, self.code)
 
     def _finished(self, task: str, identity: str) -> bool:
-        row = self.manifest.tasks.get(task)
-        return (
-            row is not None and row.identity == identity and all(self.storage.size(output.path) == output.bytes for output in row.outputs)
-        )
+        return Present(self.storage, self.manifest).finished(task, identity)
 
     def _told(self, phase: str, pieces: Sequence[Piece], todo: Sequence[Piece]) -> contextlib.AbstractContextManager[None]:
-        return self.live.phase(self.stage.name, phase, pieces, todo, self.manifest) if self.live else contextlib.nullcontext()
+        return self.observer.phase(self.stage.name, phase, pieces, todo, self.manifest, self.engine.workers)
 
-    def _perform(self, phase: Phase, identities: dict[str, str]) -> GivenUp:
+    def _perform(self, phase: Phase) -> GivenUp:
         """Performs what is to be done of a phase; what was given up is returned."""
         worker, todo = phase.worker, phase.todo
         job = Job(
             self.stage.name, f"{worker.__module__}:{worker.__qualname__}", phase.config, self.run.root, phase.params, phase.gpus,
-            phase.name, phase.memory_mb,
+            phase.name, phase.memory_mb, self.room, self.code,
         )  # fmt: skip
         by_key = {piece.key: piece for piece in todo}
-        done: list[Done] = []
+        measures = Measures()
         given_up = GivenUp(len(todo), phase.worked, self.strict)
 
         def on_done(results: Sequence[Done]) -> None:
             for result in results:
-                self._record(by_key[result.key], identities[result.key], result, phase.digest)
+                piece = by_key[result.key]
+                self._record(phase.name, piece, self._identity(piece, phase.params, phase.digest), result, phase.digest)
+                measures.add(result)
                 bar.advance(result.rows_in, result.bytes_in)
-            done.extend(results)
             given_up.worked += len(results)
 
         def on_failed(failed: Failed) -> None:
-            log_failure(self.run, self.stage.name, failed.key, failed.trace)
+            self.observer.failed(self.stage.name, phase.name, failed)
             given_up.add(failed)
             bar.advance(0, 0)
 
         started = time.perf_counter()
-        with self.progress.phase(f"{self.stage.name} {phase.name}".strip(), len(todo)) as bar:
-            self.engine.perform(job, todo, Listener(on_done, on_failed, self._on_event))
-        self._measure(phase.name, time.perf_counter() - started, done, self.engine.workers)
+        with self.progress.phase(f"{self.stage.name} {phase.name}".strip(), len(todo)) as bar, self.manifest.grouped():
+            self.engine.perform(job, todo, Listener(on_done, on_failed, self.observer.event))
+        self._measure(phase.name, time.perf_counter() - started, measures, self.engine.workers)
         return given_up
 
-    def _on_event(self, event: Event) -> None:
-        if event.task:
-            log_failure(self.run, event.stage, event.task, event.message)
-        self.on_event(event)
-
-    def _quarantine(self, phase: Phase, given_up: GivenUp, identities: dict[str, str], separable: bool) -> None:
+    def _quarantine(self, phase: Phase, given_up: GivenUp, separable: bool) -> None:
         """Records what was given up, in the order of the pieces; raises where the stage can't go on without."""
         rows = []
         for piece in phase.todo:
             if failed := given_up.failed.get(piece.key):
-                row = Quarantined(piece.key, identities[piece.key], list(piece.inputs), failed.message, failed.tries)
+                row = Quarantined(
+                    piece.key, self._identity(piece, phase.params, phase.digest), list(piece.inputs), failed.message, failed.tries
+                )
                 rows.append(row)
                 self.manifest.quarantine(row)
-                said = f"{self.stage.name}, task {row.task}: given up; {row.message}"
-                self.on_event(Event("quarantine", self.stage.name, phase.name, row.task, said, {"tries": row.tries}))
+                said = f"{sentence_of(self.stage.name, row)}; it is given up for now."
+                self.observer.event(Event("quarantine", self.stage.name, phase.name, row.task, said, {"tries": row.tries}))
         if rows and not separable:
-            raise given_up.end(self.stage.name)
+            raise given_up.end(self.stage.name, rows)
         self.without += [row.task for row in rows]
 
-    def _record(self, piece: Piece, identity: str, done: Done, digest: str) -> None:
+    def _record(self, phase: str, piece: Piece, identity: str, done: Done, digest: str) -> None:
         self.manifest.append(
             TaskRow(
                 piece.key,
@@ -280,31 +276,20 @@ class StageRun:
             )
         )
         self.performed += 1
+        self.observer.done(self.stage.name, phase, done)
 
-    def _measure(self, phase: str, seconds: float, done: list[Done], workers: int) -> None:
+    def _measure(self, phase: str, seconds: float, measures: Measures, workers: int) -> None:
         self.seconds += seconds
-        row = {
-            "stage": self.stage.name,
-            "phase": phase,
-            "seconds": round(seconds, 3),
-            "worker_seconds": round(sum(d.seconds for d in done), 3),
-            "tasks": len(done),
-            "rows_in": sum(d.rows_in for d in done),
-            "bytes_in": sum(d.bytes_in for d in done),
-            "workers": workers,
-            "peak_mb": max((d.peak_mb for d in done), default=peak_memory_mb()),
-            "beside_mb": max((d.beside_mb for d in done), default=0),
-        }
-        if not self.run.remote:
-            with open(self.run.path(METRICS), "a") as file:
-                file.write(json.dumps(row) + "\n")
+        self.observer.measured(measures.row(self.stage.name, phase, seconds, workers))
 
     # ---- the end ------------------------------------------------------------------------------------
 
     def execute(self) -> None:
         """Runs the stage, marks it complete, and removes files that no finished task of it names. A dry run leaves it unfinished."""
-        if self.live:
-            self.live.stage(self.stage.name)
+        with self.observer.stage(self.stage.name, self.manifest):
+            self._execute()
+
+    def _execute(self) -> None:
         self.stage.execute(self)
         if self.stage.dry_run:
             self.manifest.try_out(self.plan)

@@ -31,15 +31,13 @@ class OutputFile:
 
 def write_parquet(table: pa.Table, sink: Any) -> None:
     """The one way in which this project writes Parquet: equal tables give equal bytes."""
-    pq.write_table(
-        table.combine_chunks(),
-        sink,
-        row_group_size=ROW_GROUP_ROWS,
-        compression="zstd",
-        compression_level=3,
-        use_dictionary=_repeating(table.schema),
-        store_schema=True,
-    )
+    with parquet_writer(table.schema, sink) as writer:
+        writer.write_table(table.combine_chunks(), row_group_size=ROW_GROUP_ROWS)
+
+
+def parquet_writer(schema: pa.Schema, sink: Any) -> pq.ParquetWriter:
+    """To be given row groups of `ROW_GROUP_ROWS`."""
+    return pq.ParquetWriter(sink, schema, compression="zstd", compression_level=3, use_dictionary=_repeating(schema), store_schema=True)
 
 
 def _repeating(schema: pa.Schema) -> list[str]:

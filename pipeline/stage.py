@@ -4,8 +4,11 @@ A stage says *what* is to be done: it cuts its input into `Piece`s and names the
 into one `Output`. The runner (`runner.py`) owns everything else: engines, resume, publication, progress.
 """
 
+import importlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
@@ -27,6 +30,13 @@ class Piece:
     inputs: tuple[FileRef, ...]
     params: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def size(self) -> int:
+        """Bytes that it reads: of its segments, where it has parts of files, else of its inputs."""
+        if "segments" in self.params:
+            return sum(int(segment["bytes"]) for segment in self.params["segments"])
+        return sum(ref.bytes for ref in self.inputs)
+
 
 @dataclass
 class Output:
@@ -39,6 +49,12 @@ class Output:
     bytes_in: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+
+
+def load_object(path: str) -> Any:
+    """The object that `module:name` names."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def documents_output(key: str, data: pa.Table, report: pa.Table, *, bytes_in: int, **more: Any) -> Output:
@@ -74,6 +90,20 @@ class Worker(ABC):
     @abstractmethod
     def process(self, piece: Piece) -> Output:
         """A pure function of the piece and the configuration: no clock, no randomness, no state from before."""
+
+    def halves(self, piece: Piece) -> tuple[Piece, Piece] | None:
+        """Two pieces, with the same key, that are this one together, for where it has no room in memory; None: it can't be cut.
+
+        Called behind `setup`, also for a half. `process` gives for each of them what `join` takes.
+        """
+        return None
+
+    def join(self, piece: Piece, outputs: Sequence[Output], folder: Path) -> Output:
+        """The output of the whole piece, given those of its parts in order; by default rows behind rows, and sums of the counts.
+        `folder`: for files that are larger than memory."""
+        from corpusmill.pipeline.halves import joined_tables
+
+        return joined_tables(outputs, folder)
 
 
 class Stage(ABC):

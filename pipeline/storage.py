@@ -77,12 +77,16 @@ class Storage:
         base = Path(self.path(folder))
         return sorted(p.relative_to(self.root).as_posix() for p in base.rglob("*") if p.is_file()) if base.is_dir() else []
 
+    def listing(self, folder: str = "") -> dict[str, int]:
+        """Bytes of each object that lies in `folder` itself, by name: found by one listing. Only of remote folders."""
+        fs = self._fs()
+        fs.invalidate_cache()  # what the store said before may be old
+        return {name.rpartition("/")[2]: int(info["size"]) for name, info in fs.find(folder, maxdepth=1, detail=True).items()}
+
     def sizes(self, names: Sequence[str]) -> list[int]:
         """Bytes of files that lie in this folder itself, -1 for those that are not there; of a remote one found by one listing."""
         if self.remote:
-            fs = self._fs()
-            fs.invalidate_cache()  # what the store said before may be old
-            found = {name.rpartition("/")[2]: int(info["size"]) for name, info in fs.find("", maxdepth=1, detail=True).items()}
+            found = self.listing()
             return [found.get(name, -1) for name in names]
         try:
             descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)

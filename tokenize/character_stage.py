@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 
 from corpusmill.pipeline.config import Config as BaseConfig
 from corpusmill.pipeline.errors import InputError
@@ -39,7 +40,7 @@ def take_characters(run: StageRun, config: TokenizerConfig) -> None:
     run.once("train", inputs, lambda identity: _files(run, rows, config))
 
 
-def _files(run: StageRun, rows: list[TaskRow], config: TokenizerConfig) -> Output:
+def _files(run: StageRun, rows: Sequence[TaskRow], config: TokenizerConfig) -> Output:
     counts: Counter[str] = Counter()
     for row in rows:
         counts.update(json.loads(run.storage.read_bytes(row.outputs[0].path)))

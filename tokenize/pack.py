@@ -30,7 +30,7 @@ class PackWorker(Worker):
         return Output({plan_name(_name(index), length): plan_bytes(table)}, counts={"length": length, "rows": rows, "pieces": len(table)})
 
 
-def pack(run: StageRun, gathered: Sequence[TaskRow], lengths: Sequence[int]) -> list[TaskRow]:
+def pack(run: StageRun, gathered: Sequence[TaskRow], lengths: Sequence[int]) -> Sequence[TaskRow]:
     """Performs the phase `pack` for the shards of these tasks."""
     indexes = [row.ref(run.stage.name, output.path) for row in gathered for output in row.outputs if output.path.endswith(INDEX_ENDING)]
     pieces = [

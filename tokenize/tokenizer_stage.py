@@ -86,7 +86,9 @@ class TokenizerStage(Stage):
         counted = Words(inputs, lambda: (_read_words(run, [row], ["word", "count"]) for row in words))
         judge(run, self.config.judge, documents, trained.ref(self.name, TOKENIZER_FILE), counted, selected, shown)
 
-    def train(self, run: StageRun, words: list[TaskRow], counted: list[TaskRow], groups: list[Group], given: "Given | None") -> Output:
+    def train(
+        self, run: StageRun, words: Sequence[TaskRow], counted: Sequence[TaskRow], groups: list[Group], given: "Given | None"
+    ) -> Output:
         """Trains, or takes over what is given."""
 
         from corpusmill.tokenize.encode import Encoder
@@ -102,7 +104,7 @@ class TokenizerStage(Stage):
         }
         return Output({**files})
 
-    def trained(self, run: StageRun, words: list[TaskRow]) -> bytes:
+    def trained(self, run: StageRun, words: Sequence[TaskRow]) -> bytes:
         """`tokenizer.json` of the merges that the words give."""
         from corpusmill.tokenize.training import train_bpe
 
@@ -149,7 +151,7 @@ def _pieces(phase: str, documents: list[FileRef]) -> list[Piece]:
     return [Piece(f"{phase}-{number:05d}", (shard,)) for number, shard in enumerate(documents)]
 
 
-def _read_words(run: StageRun, rows: list[TaskRow], columns: Sequence[str]) -> pa.Table:
+def _read_words(run: StageRun, rows: Sequence[TaskRow], columns: Sequence[str]) -> pa.Table:
     """These columns of all words of the sample."""
     tables = []
     for row in rows:

@@ -7,6 +7,7 @@ taken, and which range of the shuffled order each token shard holds. Then each p
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar, Self
 
@@ -90,7 +91,7 @@ class TokensStage(Stage):
         shards = [row.ref(self.name, output.path) for row in [*gathered, *packed] for output in row.outputs]
         run.once("shards", [plan_file, *shards], lambda _: describe(run, plan, gathered, packed))
 
-    def _encode(self, run: StageRun, names: list[str], documents: list[FileRef], tokenizer: FileRef) -> list[TaskRow]:
+    def _encode(self, run: StageRun, names: list[str], documents: list[FileRef], tokenizer: FileRef) -> Sequence[TaskRow]:
         characters = self._training_characters(run, names, documents)
 
         def place(number: int) -> dict[str, int]:
@@ -111,7 +112,7 @@ class TokensStage(Stage):
         rows = run.map("lengths", LengthsWorker, pieces, config=BaseConfig())
         return training_characters([row.counts["characters"] for row in rows], self.config.validation_tail)
 
-    def _match(self, run: StageRun, names: list[str], documents: list[FileRef]) -> list[TaskRow]:
+    def _match(self, run: StageRun, names: list[str], documents: list[FileRef]) -> Sequence[TaskRow]:
         if self.config.mixture is None:
             return []
         pieces = [Piece(f"components/{name}", (shard,)) for name, shard in zip(names, documents, strict=True)]
@@ -149,7 +150,7 @@ class TokensStage(Stage):
         return lines
 
 
-def describe(run: StageRun, plan: Plan, gathered: list[TaskRow], packed: list[TaskRow]) -> Output:
+def describe(run: StageRun, plan: Plan, gathered: Sequence[TaskRow], packed: Sequence[TaskRow]) -> Output:
     """`shards.json` of both splits."""
     plans = plans_by_shard(packed)
     shards: dict[str, list[Shard]] = {split: [] for split in SPLITS}

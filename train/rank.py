@@ -18,9 +18,9 @@ import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
-from corpusmill.pipeline.engine import load_object
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.stage import load_object
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.options import ParallelConfig
 from corpusmill.train.parallel.layout import Layout

@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from corpusmill.pipeline.engine import load_object
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import code_version
 from corpusmill.pipeline.shards import iter_tables, open_parquet, read_table
+from corpusmill.pipeline.stage import load_object
 from corpusmill.train import tasks
 
 if TYPE_CHECKING:

@@ -46,5 +46,5 @@ def prepare(
     return [(own, *cuts) for own in windows]
 
 
-def _files(rows: list[TaskRow]) -> list[FileRef]:
+def _files(rows: Sequence[TaskRow]) -> list[FileRef]:
     return [row.ref("dedup", row.outputs[0].path) for row in rows]

@@ -57,7 +57,7 @@ def read_run(folder: str, stage: str, limit: int, seed: int, failed: Sequence[st
     return RunDocuments(texts, len(keys), files)
 
 
-def _finished(storage: Storage, stage: str) -> list[TaskRow]:
+def _finished(storage: Storage, stage: str) -> Sequence[TaskRow]:
     """The tasks of a finished stage."""
     manifest = Manifest(storage.child(stage), read_only=True)
     if not manifest.complete:

@@ -50,7 +50,7 @@ class Losses:
             if self.killed >= KILLED:
                 raise CorpusmillError(
                     "ingest: the process that reads is killed again and again; is the machine out of memory? Use fewer workers."
-                )
+                ) from MemoryError()  # so that the piece is done again in parts
 
     def _reason(self, what: str, death: Died) -> str:
         if death.killed or death.rule == "crashed":

@@ -11,6 +11,7 @@ from corpusmill.pipeline.ingest.config import IngestConfig
 from corpusmill.pipeline.ingest.files import open_file
 from corpusmill.pipeline.ingest.formats import Refused, Source
 from corpusmill.pipeline.ingest.guard import Guard
+from corpusmill.pipeline.ingest.halving import piece_halves
 from corpusmill.pipeline.ingest.pages import MIB
 from corpusmill.pipeline.ingest.parquet import check_text_column, open_groups
 from corpusmill.pipeline.ingest.sources import Discovery, discover
@@ -67,6 +68,9 @@ class WatWorker(Worker):
 
 class IngestWorker(GuardedWorker):
     """Turns parts of sources into rows."""
+
+    def halves(self, piece: Piece) -> tuple[Piece, Piece] | None:
+        return piece_halves(piece, self.guard.index)
 
     def process(self, piece: Piece) -> Output:
         segments = piece.params["segments"]

@@ -3,9 +3,9 @@
 from typing import Any, Protocol
 
 from corpusmill.pipeline.config import resolve_options
-from corpusmill.pipeline.engine import load_object
 from corpusmill.pipeline.ingest.rows import Row
 from corpusmill.pipeline.runner import code_version
+from corpusmill.pipeline.stage import load_object
 
 STEP = "corpusmill.filters.urls.step:UrlFilter"
 #: The folder whose code decides, beside this one.

@@ -91,7 +91,7 @@ class RunReader(RunFiles):
         if not manifest.tasks:
             return StageState(name, "complete" if manifest.complete else "missing")
         if manifest.complete:
-            return StageState(name, "complete", manifest.rows())
+            return StageState(name, "complete", list(manifest.rows()))
         return StageState(name, "unfinished", [manifest.tasks[task] for task in sorted(manifest.tasks)])
 
     def present(self, names: Iterable[str] = DATA_STAGES) -> list[str]:

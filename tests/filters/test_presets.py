@@ -12,9 +12,9 @@ from corpusmill.filters.presets import PRESETS
 from corpusmill.filters.registry import OTHERS, STEPS, build_steps, resolve_step
 from corpusmill.filters.rules import decide
 from corpusmill.filters.worker import FilterWorker
-from corpusmill.pipeline.engine import load_object
 from corpusmill.pipeline.errors import ConfigError
 from corpusmill.pipeline.recipe import validate_recipe
+from corpusmill.pipeline.stage import load_object
 from corpusmill.pipeline.storage import Storage
 
 

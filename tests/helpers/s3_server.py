@@ -17,8 +17,23 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def make_writes_atomic() -> None:
+    """S3 decides about a conditional write and carries it out in one; moto looks first and writes then."""
+    from moto.s3.responses import S3Response
+
+    put, mutex = S3Response.put_object, threading.Lock()
+
+    def put_object(self: S3Response) -> object:
+        _ = self.body  # has arrived
+        with mutex:
+            return put(self)
+
+    S3Response.put_object = put_object  # type: ignore[method-assign,assignment]
+
+
 if __name__ == "__main__":
     end_with_parent()
+    make_writes_atomic()
     server = ThreadedMotoServer("127.0.0.1", port=int(sys.argv[1]), verbose=False)
     server.start()
     print("ready", flush=True)

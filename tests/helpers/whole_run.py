@@ -1,11 +1,14 @@
 """A run of all stages in seconds: the tiny crawl, a recipe that has every kind of task, and models of a few thousand weights."""
 
 import gzip
+from collections import Counter
 from pathlib import Path
 
+import pyarrow.parquet as pq
 from tiny_classifiers import make_classifier
 from tiny_crawl import make_crawl
 
+STAGES = ("ingest", "filter", "dedup", "tokenizer", "tokens", "pretrain", "sft", "align", "evaluate")
 RECIPE = """
 ingest: {piece_mb: 1}
 filter:
@@ -43,7 +46,7 @@ evaluate: {batch: 16, resamples: 100, samples: 1, max_tokens: 12}
 def write_inputs(folder: Path) -> tuple[Path, Path]:
     """The recipe and the folder of the crawl, with the classifier beside them; several files, so that every stage has several tasks."""
     recipe, crawl = folder / "whole.yaml", folder / "crawl"
-    crawl.mkdir(parents=True)
+    crawl.mkdir(parents=True, exist_ok=True)
     make_crawl(crawl)
     packed = crawl / "pydoc.warc.gz"
     (crawl / "pydoc.warc").write_bytes(gzip.decompress(packed.read_bytes()))  # plain, it is large enough for several pieces
@@ -51,3 +54,9 @@ def write_inputs(folder: Path) -> tuple[Path, Path]:
     recipe.write_text(RECIPE)
     make_classifier(folder / "quality", "quality", {"quality": ["good"]})
     return recipe, crawl
+
+
+def ids(run: Path) -> dict[str, Counter[str]]:
+    """The documents that came into each data stage, by how often."""
+    stages = [stage for stage in STAGES if any((run / stage).glob("report/*.parquet"))]
+    return {stage: Counter(pq.read_table(run / stage / "report", columns=["id"])["id"].to_pylist()) for stage in stages}

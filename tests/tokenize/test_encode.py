@@ -151,6 +151,7 @@ def test_merges_of_few_letters_are_done_in_the_same_order(words, pieces):
         assert encoder.encode(piece) == encoder.encode_word(piece) == tokenizer.encode(piece).ids
 
 
+@pytest.mark.long
 def test_more_pieces_than_are_remembered(tokenizers_by_pattern):
     content = tokenizers_by_pattern("gpt2")
     generator = random.Random(0)

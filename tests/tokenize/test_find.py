@@ -47,7 +47,7 @@ def arguments(command):
     return words[2], int(options.pop("--shard")), int(options.pop("--token")), options.pop("--split", "train")
 
 
-@settings(max_examples=20)
+@settings(max_examples=8)
 @given(data=st.data())
 def test_any_stretch_of_any_document(run, texts, data):
     """Against Python's own search; each address is traced back to the text, also where it begins inside a token or a word."""

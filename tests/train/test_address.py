@@ -79,7 +79,7 @@ def test_all_batches_of_packed_documents_are_found_again(run, execute, monkeypat
     run.write_bytes("run.json", json.dumps({"inputs": [], "recipe": {"ingest": {}, "tokens": {}, "pretrain": config}}).encode())
     ids, targets, segments = trained(run, execute, monkeypatch, config)
     begins, empty = 0, 0
-    for step, row, position in [(s, r, p) for s in range(20) for r in range(6) for p in (0, 5, 21, 46, 47)]:
+    for step, row, position in [(s, r, p) for s in range(20) for r in range(0, 6, 2) for p in (0, 5, 21, 46, 47)]:
         if targets[step, row, position] < 0:
             empty += 1
             with pytest.raises(InputError, match=f"position {position} of this row is empty"):
@@ -96,7 +96,7 @@ def test_all_batches_of_packed_documents_are_found_again(run, execute, monkeypat
         else:
             assert traced.id == ids[step, row, position]
             assert position == piece[0] or traced.document.id == trace(run.root, found.shard, found.token + 1).document.id
-    assert begins > 50 and empty > 0
+    assert begins > 20 and empty > 0
 
 
 def test_epochs_and_windows_are_told(run):

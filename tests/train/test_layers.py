@@ -73,7 +73,7 @@ def close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
         torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-6, msg=name)
 
 
-@pytest.mark.parametrize("whole", [False, True], ids=["layers", "decoder"])
+@pytest.mark.parametrize("whole", [pytest.param(False, marks=pytest.mark.long), True], ids=["layers", "decoder"])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 def test_compiled_gradients_equal_eager_ones(shape: dict[str, object], whole: bool) -> None:
     """Traced and differentiated by the compiler, without graph breaks, then run by PyTorch's own kernels."""

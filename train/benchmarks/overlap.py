@@ -8,11 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpusmill.pipeline.engine import load_object
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun, code_version
 from corpusmill.pipeline.shards import read_table
-from corpusmill.pipeline.stage import Output, Piece
+from corpusmill.pipeline.stage import Output, Piece, load_object
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import tuning
 from corpusmill.train.benchmarks.scores import scores

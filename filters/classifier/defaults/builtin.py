@@ -11,8 +11,8 @@ from corpusmill.filters.classifier.spec import TrainingSpec, read_spec
 from corpusmill.filters.classifier.train import train_classifier
 from corpusmill.pipeline.cache import alone, cache_folder
 from corpusmill.pipeline.config import canonical_json
-from corpusmill.pipeline.engine import load_object
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.stage import load_object
 
 BUILTIN = ("quality", "toxicity", "spam")
 FOLDER = "classifiers"  # in the user's cache

@@ -8,11 +8,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpusmill.pipeline.engine import load_object
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.report.host import NONE, hosts
 from corpusmill.pipeline.report.read import DATA_STAGES, RunReader
 from corpusmill.pipeline.shards import OutputFile
+from corpusmill.pipeline.stage import load_object
 
 _DAY = r"^(?P<day>\d{4}-\d{2}-\d{2})"
 #: Languages with a smaller share of the documents are not named in the header: a few documents are where a classifier errs.

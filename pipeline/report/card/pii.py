@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from corpusmill.pipeline.engine import load_object
 from corpusmill.pipeline.report.facts import pii
 from corpusmill.pipeline.report.facts.scan import scan
 from corpusmill.pipeline.report.read import RunReader
+from corpusmill.pipeline.stage import load_object
 
 #: The table of kinds, which belongs to another room.
 KINDS = "corpusmill.filters.pii.kinds:KINDS"

@@ -186,7 +186,7 @@ def _sentence(status: dict[str, Any]) -> str:
         return f"What was asked for is done.{left}"
     if status["state"] == "failed":
         failure = str(status["failure"]).removesuffix(": ")  # an error that says nothing
-        return "It was interrupted." if failure == "KeyboardInterrupt" else f"It failed: {failure}"
+        return "It was interrupted." if failure in ("KeyboardInterrupt", "Terminated") else f"It failed: {failure}"
     if status["state"] == "abandoned":
         return f"Half done, and nobody works on it: the same command goes on where it stopped.{left}"
     age = status["last_sign_seconds"]

@@ -1,7 +1,7 @@
 """Token shards of a run: each document of the stage before has a row in the report, each that is kept stands in the shards' indexes,
 and the shards themselves are what `corpusmill tokens verify` wants. A bit a document is in memory."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +41,7 @@ def token_faults(run: Storage) -> Iterator[str]:
                 yield f"{run.path(documents)}: {int(wrong.sum()):,} of its documents are {what} (row {int(np.argmax(wrong)):,})."
 
 
-def _reports(tasks: list[TaskRow]) -> Iterator[tuple[str, str]]:
+def _reports(tasks: Sequence[TaskRow]) -> Iterator[tuple[str, str]]:
     """Each shard of the report, and the document shard (from the run) that it is about: that from which its task's input was encoded."""
     origin: dict[str, str] = {}
     for task in tasks:

@@ -5,7 +5,7 @@ tasks wrote down the hashes of what they read.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -128,7 +128,7 @@ def _orphans(storage: Storage, manifest: Manifest) -> Iterator[str]:
             yield path
 
 
-def _changed_inputs(run: Storage, tasks: list[TaskRow], manifests: dict[str, Manifest]) -> Iterator[str]:
+def _changed_inputs(run: Storage, tasks: Sequence[TaskRow], manifests: dict[str, Manifest]) -> Iterator[str]:
     """Files of earlier stages (or phases) that are not those that the tasks have read."""
     written = {f"{stage}/{o.path}": o.sha256 for stage, m in manifests.items() for task in m.tasks.values() for o in task.outputs}
     seen = set()
@@ -153,7 +153,7 @@ def _documents_before(name: str, manifests: dict[str, Manifest]) -> list[str]:
     return [f"{before}/{output.path}" for task in manifests[before].rows() for output in task.outputs if output.path.startswith("data/")]
 
 
-def _not_read(documents: list[str], tasks: list[TaskRow]) -> list[str]:
+def _not_read(documents: list[str], tasks: Sequence[TaskRow]) -> list[str]:
     """Those of the document shards that no task has read."""
     read = {ref.path for task in tasks for ref in task.inputs}
     return [path for path in documents if path not in read]

@@ -1,12 +1,13 @@
 """The command line: the only place that knows all rooms. Libraries are imported where a command needs them."""
 
 import os
+import signal
 import sys
 from importlib import import_module
 
 from corpusmill.cli.base import app
 from corpusmill.pipeline.errors import CorpusmillError
-from corpusmill.pipeline.interrupts import of_an_interrupt
+from corpusmill.pipeline.interrupts import exit_code_of, of_an_interrupt, raise_terminated
 
 #: In the order of `corpusmill --help`.
 COMMANDS = (
@@ -30,7 +31,8 @@ COMMANDS = (
 for _commands in COMMANDS:
     import_module(f"corpusmill.cli.{_commands}")
 
-INTERRUPTED = "interrupted."  # what goes on where it stopped says so itself (base.Interrupted)
+#: What goes on where it stopped says so itself (base.Interrupted).
+SAID = {130: "interrupted.", 143: "terminated."}
 
 
 def _fail(message: str, code: int) -> None:
@@ -38,6 +40,11 @@ def _fail(message: str, code: int) -> None:
 
     print(f"corpusmill: {safe_text(message)}", file=sys.stderr)  # a name from a crawl may be in it
     sys.exit(code)
+
+
+def _fail_interrupted(error: BaseException) -> None:
+    code = exit_code_of(error)
+    _fail(SAID[code], code)
 
 
 def main() -> None:
@@ -52,15 +59,16 @@ def main() -> None:
 
 def _command() -> None:
     """What a user can cause ends in one sentence and an exit code, never in a trace."""
+    signal.signal(signal.SIGTERM, raise_terminated)
     try:
         app(prog_name="corpusmill")
     except CorpusmillError as error:
         _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _fail(INTERRUPTED, 130)
+    except KeyboardInterrupt as error:
+        _fail_interrupted(error)
     except SystemExit as end:  # typer makes this one of what ends a command
         if end.code == 130:  # Ctrl-C
-            _fail(INTERRUPTED, 130)
+            _fail_interrupted(end)
         if isinstance(end.__context__, BrokenPipeError):  # `corpusmill generate ... | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)
@@ -69,7 +77,7 @@ def _command() -> None:
         _fail("out of memory; use fewer workers, or smaller pieces (ingest.piece_mb).", 1)
     except Exception as error:  # the last boundary
         if of_an_interrupt(error):
-            _fail(INTERRUPTED, 130)
+            _fail_interrupted(error)
         if os.environ.get("CORPUSMILL_DEBUG"):
             raise
         _fail(f"internal error ({type(error).__name__}: {error}); set CORPUSMILL_DEBUG=1 to see where.", 1)

@@ -11,9 +11,12 @@ from corpusmill.pipeline.errors import CorpusmillError
 
 
 class Interrupted(CorpusmillError):
-    """Ctrl-C in a command that goes on where it stopped."""
+    """Ctrl-C or SIGTERM in a command that goes on where it stopped."""
 
-    exit_code = 130
+    def __init__(self, code: int):
+        said = "interrupted" if code == 130 else "terminated"
+        super().__init__(f"{said}; run the same command again to go on where it stopped.")
+        self.exit_code = code
 
 
 class Commands(TyperGroup):

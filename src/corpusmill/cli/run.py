@@ -22,14 +22,14 @@ from corpusmill.cli.base import (
 
 
 def _carry_out(plan: Any, engine: EngineName, workers: int) -> None:
-    from corpusmill.pipeline.interrupts import of_an_interrupt
+    from corpusmill.pipeline.interrupts import exit_code_of, of_an_interrupt
 
     try:
         _execute(plan, engine, workers)
     except (KeyboardInterrupt, Exception) as error:
         if not of_an_interrupt(error):
             raise
-        raise Interrupted("interrupted; run the same command again to go on where it stopped.") from error
+        raise Interrupted(exit_code_of(error)) from error
 
 
 def _execute(plan: Any, engine: EngineName, workers: int) -> None:

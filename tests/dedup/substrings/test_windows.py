@@ -104,6 +104,7 @@ def test_passages_do_not_glue_words() -> None:
     assert cut(texts, 8, "none")[0][-1] == ""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("text", ["x y " * 25_000_000 + "z", "".join(f"{i:x} " for i in range(1_500_000)) * 2], ids=["periodic", "twice"])
 def test_a_text_of_100_mb_takes_seconds(text: str) -> None:
     cut(["a b c"], 50, "first")

@@ -57,7 +57,7 @@ def alone() -> dict[str, dict[str, Any]]:
     return {name: trained[str(case)] for name, case in cases.items()}
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*FOUR, *(pytest.param(name, marks=pytest.mark.long) for name in EIGHT)])
 def test_every_combination_equals_one_process(name: str) -> None:
     one = alone()[name]
     assert one["lines"][0]["grad_norm"] > 0.1  # so clipping is at work

@@ -86,7 +86,10 @@ def mutated(words: list[str], share: float, seed: int) -> list[str]:
     return [w if draw.random() > share else f"changed{draw.random()}" for w in words]
 
 
-@pytest.mark.parametrize("kind", ["few changes", "many changes", "unrelated", "two words", "shuffled", "nested"])
+OFTEN, SELDOM = ["shuffled", "nested"], ["few changes", "many changes", "unrelated", "two words"]
+
+
+@pytest.mark.parametrize("kind", [*OFTEN, *(pytest.param(kind, marks=pytest.mark.long) for kind in SELDOM)])
 def test_a_hundred_thousand_words_take_seconds_at_most(kind: str) -> None:
     draw = random.Random(1)
     zipf = [f"w{int(draw.paretovariate(0.9))}" for _ in range(200_000)]

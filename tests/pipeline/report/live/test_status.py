@@ -177,6 +177,7 @@ def test_a_run_that_is_killed_fails_and_goes_on(gated, crawl, corpusmill) -> Non
     assert code == 0 and json.loads(out)["state"] == "complete"
 
 
+@pytest.mark.long
 def test_a_run_on_ray(gated, crawl, ray_engine) -> None:
     carry_out(gated, crawl, str(gated.run), InlineEngine(), last="ingest")
     ray_engine.connect()

@@ -1,0 +1,111 @@
+"""Who is told of all that happens in a run, and says it on: to the terminal, the log, `progress.json`, the counts, and what failed to `errors.log`."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from corpusmill.pipeline.engine import Done
+from corpusmill.pipeline.events import Event, OnEvent, print_event
+from corpusmill.pipeline.growing import ERRORS, METRICS, Growing
+from corpusmill.pipeline.live import Live
+from corpusmill.pipeline.manifest import Manifest
+from corpusmill.pipeline.meters import Counting, documents_of
+from corpusmill.pipeline.retry import Failed
+from corpusmill.pipeline.runlog import RunLog
+from corpusmill.pipeline.stage import Piece
+from corpusmill.pipeline.storage import Storage
+
+LEVELS = {"waiting": "warning", "quarantine": "error"}
+
+
+class Observer:
+    """Of one run, while one process works on it. `live`: who works on it, and how far it is; `after_phase` is called as each phase ends."""
+
+    def __init__(
+        self,
+        run: Storage,
+        live: Live | None = None,
+        counting: Counting | None = None,
+        tell: OnEvent = print_event,
+        after_phase: Callable[[], None] = lambda: None,
+    ):
+        self.live, self.tell, self.after_phase = live, tell, after_phase
+        self.counting = counting or Counting(())
+        self.log = RunLog(run)
+        self._errors, self._measures = Growing(run, ERRORS), Growing(run, METRICS)
+
+    # ---- stages and phases ------------------------------------------------------------------------------
+
+    @contextmanager
+    def stage(self, name: str, manifest: Manifest) -> Iterator[None]:
+        """A stage for the time of the block."""
+        if self.live:
+            self.live.stage(name)
+        self.log.write("stage_begin", stage=name)
+        started = time.monotonic()
+        yield
+        documents = documents_of(manifest)
+        self.counting.stage_ends(name, documents)
+        self.log.write("stage_end", stage=name, fields={"seconds": round(time.monotonic() - started, 3), "documents": documents})
+        self.flush()
+
+    @contextmanager
+    def phase(self, stage: str, name: str, pieces: Sequence[Piece], todo: Sequence[Piece], manifest: Manifest, workers: int) -> Iterator[None]:
+        """A phase for the time of the block: all of its pieces, and those of them that are not finished yet."""
+        if self.live:
+            self.live.phase_begins(stage, name, pieces, todo, manifest)
+        self.counting.phase_begins(stage, name, len(pieces), len(todo), workers)
+        self.log.write("phase_begin", stage=stage, phase=name, fields={"tasks": len(todo), "taken_over": len(pieces) - len(todo), "workers": workers})
+        started = time.monotonic()
+        ended = "broken_off"
+        try:
+            yield
+            ended = "done"
+        finally:
+            seconds = time.monotonic() - started
+            self.counting.phase_ends(stage, name, seconds)
+            self.log.write("phase_end", stage=stage, phase=name, fields={"seconds": round(seconds, 3), "ended": ended})
+            self.flush()
+            self.after_phase()
+            if self.live and ended == "done":
+                self.live.phase_ends()
+
+    # ---- tasks --------------------------------------------------------------------------------------------
+
+    def done(self, stage: str, phase: str, done: Done) -> None:
+        """A task is finished, and its row is in the manifest."""
+        self.counting.done(stage, phase, done)
+        numbers = {name: getattr(done, name) for name in ("rows_in", "kept", "dropped", "bytes_in", "peak_mb")}
+        self.log.write("task", stage=stage, phase=phase, task=done.key, node=done.node, fields=numbers | {"seconds": round(done.seconds, 3)})
+
+    def failed(self, stage: str, phase: str, failed: Failed) -> None:
+        """A task has failed for the last time."""
+        self.counting.failed(stage, phase)
+        self._write_error(stage, failed.key, failed.trace)
+        self.log.write("failure", failed.message, "error", stage, phase, failed.key, fields={"cause": failed.cause.value, "tries": failed.tries})
+
+    def event(self, event: Event) -> None:
+        """Something that an engine or the runner says (events.py)."""
+        self.counting.event(event)
+        if event.task and event.kind != "quarantine":  # whose trace is there already
+            self._write_error(event.stage, event.task, event.message)
+        fields = {name: value for name, value in event.fields.items() if name != "trace"}
+        level = LEVELS.get(event.kind, "warning")
+        self.log.write(event.kind, event.message, level, event.stage, event.phase, event.task, str(fields.pop("node", "")), fields)
+        self.tell(event)
+
+    def measured(self, row: dict[str, Any]) -> None:
+        """A line of metrics.jsonl."""
+        self._measures.append(json.dumps(row) + "\n")
+
+    def flush(self) -> None:
+        """What waits to be written to a store is written."""
+        for file in (self.log, self._errors, self._measures):
+            file.flush()
+
+    def _write_error(self, stage: str, task: str, text: str) -> None:
+        """A line with stage and task, the text, and a blank line, by which whoever counts them knows the next."""
+        self._errors.append(f"{stage} {task}\n{text.rstrip()}\n\n")
+        self._errors.flush()

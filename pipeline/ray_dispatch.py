@@ -1,0 +1,156 @@
+"""Hands the pieces of one phase to Ray actors: the largest first, what failed again, and each actor as long as it has work."""
+
+import contextlib
+import re
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from corpusmill.pipeline.engine import Done, Job
+from corpusmill.pipeline.errors import CorpusmillError
+from corpusmill.pipeline.events import Event
+from corpusmill.pipeline.ray_actor import PieceActor
+from corpusmill.pipeline.ray_share import Share
+from corpusmill.pipeline.retry import AGAIN, Attempt, Cause, Failed, Listener, Tries, named
+from corpusmill.pipeline.stage import Piece
+
+#: Seconds without a free CPU in the cluster after which the user is told what the run waits for.
+PATIENCE = 20.0
+#: Small pieces of which several go in one call: so many at most, with so many bytes of input in all, and while each actor has so many
+#: calls more before it.
+TOGETHER, TOGETHER_BYTES, CALLS_LEFT = 16, 1 << 20, 8
+
+
+class Dispatch:
+    """An actor for which the cluster has no room yet holds no piece, so the others can do all of the work. `place`: further options of the
+    actors (Ray's `memory`)."""
+
+    def __init__(self, ray: Any, job: Job, pieces: Sequence[Piece], share: Share, listener: Listener, place: dict[str, Any] | None = None):
+        self.ray, self.share, self.listener = ray, share, listener
+        self.actor_class = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, max_restarts=0, **(place or {}))(PieceActor)
+        self.stage, self.phase = job.stage, job.phase
+        self.job = ray.put(job)
+        self.tries = Tries(job, listener)
+        largest_first = sorted(pieces, key=lambda piece: -piece.size)
+        self.waiting = deque(Attempt(piece) for piece in largest_first)
+        self.alone: deque[Attempt] = deque()  # what is done when nothing else is
+        self.stillborn = 0  # actors that died before they had a piece
+        self.actors: set[Any] = set()
+        self.flying: dict[Any, tuple[Any, list[Attempt]]] = {}  # an answer to come: whose, and to what (nothing: `ready`)
+
+    def run(self) -> None:
+        """Performs everything."""
+        self._add_actors()
+        while self.waiting or self.alone or self._busy():
+            finished: list[Done] = []
+            for ref in self._answers():
+                actor, attempts = self.flying.pop(ref)
+                try:
+                    answers = self.ray.get(ref)
+                except self.ray.exceptions.RayError as error:
+                    self._bury(actor, attempts, error)
+                    continue
+                finished += [answer for answer in answers if isinstance(answer, Done)]
+                self.waiting.extendleft(reversed(attempts[len(answers) :]))  # there was no time for them
+                for attempt, answer in zip(attempts, answers, strict=False):
+                    if isinstance(answer, Failed):
+                        self._again(attempt, answer)
+                self._next(actor)
+            if finished:
+                self.listener.on_done(finished)
+            self._add_actors()
+
+    def close(self) -> None:
+        for actor in list(self.actors):
+            self._release(actor)
+
+    def _busy(self) -> int:
+        """How many calls are in flight."""
+        return sum(bool(attempts) for _, attempts in self.flying.values())
+
+    def _add_actors(self) -> None:
+        """As many as there is work for: what failed may come when actors have gone already."""
+        wanted = min(self.share.actors, len(self.waiting) or bool(self.alone and not self._busy()))
+        unready = sum(not attempts for _, attempts in self.flying.values())
+        for _ in range(min(wanted - unready, self.share.actors - len(self.actors))):
+            actor = self.actor_class.remote(self.job, str(Path.cwd()), self.share)
+            self.actors.add(actor)
+            self.flying[actor.ready.remote()] = (actor, [])
+
+    def _next(self, actor: Any) -> None:
+        """Gives an actor its next pieces, or lets it go, so that what it holds of the cluster is free while the last ones end."""
+        attempts = self._take()
+        if attempts:
+            self.flying[self._named(actor, attempts).remote(attempts)] = (actor, attempts)
+        else:
+            self._release(actor)
+
+    def _named(self, actor: Any, attempts: list[Attempt]) -> Any:
+        """The call under a name by which people find it in Ray's dashboard: stage and task."""
+        more = f" and {len(attempts) - 1} more" if len(attempts) > 1 else ""
+        return actor.perform.options(name=f"{self.stage} {attempts[0].piece.key}{more}")
+
+    def _take(self) -> list[Attempt]:
+        """What goes in one call: pieces that failed before go by themselves, and those that are done alone wait for all others."""
+        if not self.waiting:
+            return [self.alone.popleft()] if self.alone and not self._busy() else []
+        most = min(TOGETHER, len(self.waiting) // (CALLS_LEFT * self.share.actors))
+        attempts = [self.waiting.popleft()]
+        room = 0 if attempts[0].again else TOGETHER_BYTES - attempts[0].piece.size
+        while len(attempts) < most and not self.waiting[0].again and (room := room - self.waiting[0].piece.size) >= 0:
+            attempts.append(self.waiting.popleft())
+        return attempts
+
+    def _release(self, actor: Any) -> None:
+        self.actors.discard(actor)
+        with contextlib.suppress(self.ray.exceptions.RayError):
+            self.ray.kill(actor)
+
+    def _answers(self) -> list[Any]:
+        """All answers that are there, as soon as there is one."""
+        idle = not self._busy()
+        while True:
+            ready, _ = self.ray.wait(list(self.flying), num_returns=1, timeout=PATIENCE if idle else None)
+            if ready:
+                return self.ray.wait(list(self.flying), num_returns=len(self.flying), timeout=0)[0] or ready
+            said = "waiting for Ray to start a worker process (is a CPU of the cluster free?) ..."
+            self.listener.on_event(Event("waiting", self.stage, self.phase, "", said))
+
+    def _again(self, attempt: Attempt, failed: Failed) -> None:
+        if again := self.tries.again(attempt, failed):
+            if again.alone:
+                self.alone.append(again)
+            else:
+                self.waiting.appendleft(again)
+
+    def _bury(self, actor: Any, attempts: list[Attempt], error: Exception) -> None:
+        """Says that an actor's piece has failed, or, of several, does each by itself, since any may have killed it. Raises where actors
+        die before they have a piece."""
+        self._release(actor)
+        cause = _cause(error)
+        if not attempts:
+            self.stillborn += 1
+            if self.stillborn > AGAIN[Cause.DEATH]:
+                cause = _error_line(error) or str(error).strip().splitlines()[-1].rstrip(". ")
+                raise CorpusmillError(f"{self.stage}: Ray can't start a worker process ({cause}).") from error
+        elif len(attempts) > 1:
+            self.waiting.extendleft(attempt.by_itself() for attempt in reversed(attempts))
+        else:
+            piece = attempts[0].piece
+            kind = Cause.MEMORY if type(error).__name__ == "OutOfMemoryError" else Cause.DEATH
+            said = f"{self.stage}, task {piece.key} ({named(piece)}): its process died ({cause})."
+            self._again(attempts[0], Failed(piece.key, said, 1, str(error), kind))
+
+
+def _cause(error: Exception) -> str:
+    """Why a process died, in a few words; the whole of Ray's account goes to the run's log."""
+    if type(error).__name__ == "OutOfMemoryError":
+        return "the machine ran out of memory: use fewer workers"
+    return _error_line(error) or "killed from outside, or a crash in native code"
+
+
+def _error_line(error: Exception) -> str:
+    """The last line of a Ray error that names an exception (`ModuleNotFoundError: ...`), or nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if re.match(r"\s*[\w.]*(Error|Exception): ", line)]
+    return lines[-1].rstrip(". ") if lines else ""

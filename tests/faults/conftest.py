@@ -1,0 +1,57 @@
+"""Inputs of the tests in which things break, and what a run leaves that nothing disturbed."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from faulty_run import VARIABLE, write_inputs
+
+from corpusmill.pipeline.engine import InlineEngine
+from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.report.whole.verify import verify
+from corpusmill.pipeline.run import execute, new_plan
+
+
+@pytest.fixture(scope="session")
+def recipe_and_crawl(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    recipe, crawl = write_inputs(tmp_path_factory.mktemp("faults"))
+    return str(recipe), str(crawl)
+
+
+@pytest.fixture(scope="session")
+def carry_out(recipe_and_crawl: tuple[str, str]) -> Callable[..., str]:
+    """`carry_out(run, override, ...)`: all stages in this process; what is said at the end of tasks that were given up."""
+
+    def call(run: Path | str, *overrides: str, last: str | None = None) -> str:
+        recipe, crawl = recipe_and_crawl
+        plan = new_plan(str(run), recipe, [crawl], overrides, last=last)
+        return execute(plan, InlineEngine(), Progress(False), lambda _: None, lambda _: None)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def reference(carry_out: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nobody disturbs."""
+    run = tmp_path_factory.mktemp("reference") / "run"
+    assert carry_out(run) == ""
+    return run
+
+
+@pytest.fixture(scope="session")
+def undisturbed(reference: Path, tree: Callable[[Path], dict[str, str]]) -> dict[str, str]:
+    return tree(reference)
+
+
+@pytest.fixture
+def fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file by which the filter's function is told to go wrong (`faulty_run.plant`)."""
+    path = tmp_path / "fault.json"
+    monkeypatch.setenv(VARIABLE, str(path))
+    return path
+
+
+@pytest.fixture(scope="session")
+def faults_of() -> Callable[[Path | str], list[str]]:
+    """What `corpusmill verify` finds."""
+    return lambda run: [fault for check in verify(str(run)) for fault in check.faults]

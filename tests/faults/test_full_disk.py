@@ -1,0 +1,66 @@
+"""A disk without room: one sentence that names the file, no half file under a final name, and the same bytes once there is room."""
+
+import os
+import resource
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from trees import leftovers
+
+#: Sizes that the disk has one after the other, as shares of what the run needs: they end in different stages.
+SHARES = (0.05, 0.3, 0.6, 0.8, 0.97)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, of 64 KB at first."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here ({mounted.stderr.strip()})")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def resize(disk: Path, size: int) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={size}", disk], check=True)
+
+
+def test_a_run_on_a_disk_that_is_full_again_and_again(
+    corpusmill, recipe_and_crawl, small_disk: Path, reference: Path, undisturbed, tree, faults_of
+) -> None:
+    run, (recipe, crawl) = small_disk / "run", recipe_and_crawl
+    command = ("run", recipe, crawl, "--output", run, "--engine", "inline")
+    needed = sum(-(-path.stat().st_size // 4096) * 4096 for path in reference.rglob("*") if path.is_file())
+    for share in (0.0, *SHARES):
+        resize(small_disk, max(int(needed * share), 65536))
+        code, _, err = corpusmill(*command)
+        said = err.strip().splitlines()[-1]
+        assert code == 2 and str(run) in said and "No space left" in said, said
+        assert "Traceback" not in err
+        assert [path for path in leftovers(run) if ".tmp-" in path] == []
+        if (run / "run.json").exists():
+            assert faults_of(run) == []
+    resize(small_disk, 4 * needed)
+    assert corpusmill(*command)[0] == 0
+    assert tree(run) == undisturbed and faults_of(run) == []
+
+
+@pytest.mark.parametrize("limit", [3_000, 100_000])
+def test_a_file_that_may_not_grow(corpusmill, recipe_and_crawl, tmp_path: Path, undisturbed, tree, faults_of, limit: int) -> None:
+    """What a quota says of a file. It needs no privileges."""
+    run, (recipe, crawl) = tmp_path / "run", recipe_and_crawl
+    command = ("run", recipe, crawl, "--output", run, "--engine", "inline")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        code, _, err = corpusmill(*command)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    said = err.strip().splitlines()[-1]
+    assert code == 2 and str(run) in said and os.strerror(27) in said and "Traceback" not in err
+    assert faults_of(run) == [] and [path for path in leftovers(run) if ".tmp-" in path] == []
+    assert corpusmill(*command)[0] == 0 and tree(run) == undisturbed

@@ -1,0 +1,48 @@
+"""A task that fails whenever it is done: it is given up and named, the rest goes on, and it is done as soon as it can be."""
+
+from pathlib import Path
+
+import pytest
+from faulty_run import plant
+
+from corpusmill.pipeline.manifest import Manifest
+from corpusmill.pipeline.storage import Storage
+
+#: Stands in the pages of one piece alone.
+WHEN = "class ZipFile"
+
+
+@pytest.fixture
+def command(recipe_and_crawl, tmp_path):
+    recipe, crawl = recipe_and_crawl
+    return ("run", recipe, crawl, "--output", tmp_path / "run", "--engine", "inline")
+
+
+def test_a_task_that_always_fails_is_named_and_done_when_its_cause_is_gone(
+    corpusmill, command, fault: Path, tmp_path: Path, undisturbed, tree, faults_of
+) -> None:
+    run = tmp_path / "run"
+    plant(fault, kind="raise", when=WHEN)
+    code, out, err = corpusmill(*command)
+    said = err.strip().splitlines()[-1]
+    assert code == 3 and "Traceback" not in err
+    (lost,) = Manifest(Storage(str(run / "filter"))).quarantined.values()
+    assert lost.task in said and lost.inputs[0].path in said and "the model has no answer" in said
+    assert "tokens" in out.decode() and (run / "tokens/train/shards.json").exists()
+    assert faults_of(run) == [] and tree(run) != undisturbed
+    code, out, _ = corpusmill("verify", run)
+    assert lost.task in out.decode()
+
+    fault.unlink()
+    assert corpusmill(*command)[0] == 0
+    assert tree(run) == undisturbed and faults_of(run) == []
+    assert Manifest(Storage(str(run / "filter"))).quarantined == {}
+
+
+def test_strict_ends_at_the_first_failure(corpusmill, command, fault: Path, tmp_path: Path, undisturbed, tree, carry_out) -> None:
+    plant(fault, kind="raise", when=WHEN)
+    code, _, err = corpusmill(*command, "--strict")
+    assert code == 1 and "the model has no answer" in err.strip().splitlines()[-1]
+    assert not (tmp_path / "run/dedup").exists()
+    fault.unlink()
+    assert carry_out(tmp_path / "run") == "" and tree(tmp_path / "run") == undisturbed

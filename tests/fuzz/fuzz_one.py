@@ -1,0 +1,45 @@
+"""One target under atheris, until the time is up or an input breaks it: the process that `fuzz_all.py` starts.
+
+    python tests/fuzz/fuzz_one.py TARGET [options of libFuzzer] CORPUS
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import atheris
+from fuzzing import LONGEST, load, offline
+
+import corpusmill
+
+os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+
+def compiled() -> set[str]:
+    """Modules with kernels: numba compiles their bytecode, so nothing may be put between."""
+    root = Path(corpusmill.__file__).parent
+    found = set()
+    for folder, _, files in os.walk(root, followlinks=True):
+        for path in (Path(folder) / name for name in files if name.endswith(".py")):
+            if "numba" in path.read_text():
+                found.add(".".join(("corpusmill", *path.relative_to(root).with_suffix("").parts)))
+    return found
+
+
+def main() -> None:
+    name, *options = sys.argv[1:]
+    with atheris.instrument_imports(include=["corpusmill", "yaml"], exclude=sorted(compiled())):
+        target = load(name)
+        seeds = target.seeds()  # what is imported on the way is seen, too
+        for seed in seeds:
+            target.fuzz(seed)
+    corpus = Path(options[-1])
+    for number, seed in enumerate([*seeds, *(path.read_bytes() for path in target.cases())]):
+        (corpus / f"seed-{number:03d}").write_bytes(seed)
+    atheris.Setup([sys.argv[0], f"-max_len={max(LONGEST, *(len(seed) for seed in seeds))}", *options], target.fuzz)
+    with offline():
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

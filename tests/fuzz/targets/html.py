@@ -1,0 +1,37 @@
+"""HTML to text: valid Unicode, no NUL, no line's end of spaces, no more than the page could say."""
+
+from targets.ingest_file import PAGE
+
+from corpusmill.pipeline.ingest.charset import fit
+from corpusmill.pipeline.ingest.config import ExtractionConfig
+from corpusmill.pipeline.ingest.extraction import extract_page, warm_up
+from corpusmill.pipeline.ingest.page.extracted import TooDeep
+
+CONFIGS = [ExtractionConfig(), ExtractionConfig(main_content=False, comments=True)]
+
+
+def seeds() -> list[bytes]:
+    warm_up(CONFIGS[0])  # compiles what numba has not in its cache
+    return [
+        PAGE,
+        b"<table><tr><td>a<td>b<tr><th colspan=2>c</table><ul><li>x<li>y<ol><li>z</ol></ul><pre> kept\n  so </pre>",
+        b'<html><head><meta property="og:title" content="T"><link rel=canonical href="/x"><script type="application/ld+json">'
+        b'{"@type":"Article","datePublished":"2026-01-01","author":{"name":"A"}}</script></head><article><h1>H</h1><p>One<br>two</article>',
+        b"<div class=comments><p>A comment</div><nav><a href=/>home</a></nav><main><p>&amp;&#x1F600;&nbsp;&bogus;<!-- c --></main>",
+        b"<svg><foreignObject><p>in</p></foreignObject></svg><template><p>t</template><noscript><p>n</noscript><textarea><p>",
+        b"<frameset><frame></frameset>" + b"<div>" * 300 + b"deep",
+    ]
+
+
+def fuzz(data: bytes) -> None:
+    html = fit(data.decode("utf-8", "replace"))
+    for config in CONFIGS:
+        try:
+            found = extract_page(html, "http://host.test/a/", config)
+        except TooDeep:
+            return
+        for text in (found.text, found.title, found.author, found.date, found.canonical_url):
+            assert "\0" not in (text or "")
+            (text or "").encode()
+        assert found.text == found.text.strip() and "\n\n\n" not in found.text
+        assert len(found.text) <= 8 * len(html) + 64, "more text than the page could say"

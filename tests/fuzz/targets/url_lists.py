@@ -1,0 +1,59 @@
+"""Lists of domains, URLs and words, as users write them and as they are kept: entries and answers, or one sentence."""
+
+import contextlib
+import gzip
+from functools import cache
+
+from fuzzing import choose, choosing, scratch
+
+from corpusmill.filters.urls.config import UrlFilterConfig
+from corpusmill.filters.urls.listfile import build, read_lists
+from corpusmill.filters.urls.sources import Source
+from corpusmill.filters.urls.step import UrlFilter
+from corpusmill.pipeline.errors import InputError
+
+PRESETS = ["corpusmill", "datatrove"]
+NAMES = ["domains.txt", "urls.txt.gz", "kept.bin", "url"]
+LIST = b"\xef\xbb\xbfexample.com\n# a comment\n\nEXAMPLE.org/path?x=1#y\nm\xc3\xbcnchen.de\nhttp://user@host.test:80/a/../b\n"
+
+
+def seeds() -> list[bytes]:
+    (scratch() / "seed.txt").write_bytes(LIST)
+    kept = b"".join(build([Source("domains", str(scratch() / "seed.txt")), Source("urls", str(scratch() / "seed.txt"))], exact=False))
+    urls = [b"http://www.example.com/", b"https://[::1]:8/%2e%2e/\xc3\xa9", b"//host", b"http://" + b"a." * 200 + b"com/adult/porn-x"]
+    return [choosing(0, LIST), choosing(1, gzip.compress(LIST, mtime=0)), choosing(2, kept), *(choosing(3, url) for url in urls)]
+
+
+def fuzz(data: bytes) -> None:
+    name, content = choose(data, NAMES)
+    if name == "url":
+        return ask(content.decode("utf-8", "replace"))
+    path = scratch() / name
+    path.write_bytes(content)
+    with contextlib.suppress(InputError):
+        if name == "kept.bin":
+            lists = read_lists(path)
+            assert "example.com" not in lists.urls or len(lists.urls)
+            return None
+        kind = "domains" if name.startswith("domains") else "urls"
+        entries = list(Source(kind, str(path)).entries())
+        for exact in (True, False):
+            path.with_suffix(".built").write_bytes(b"".join(build([Source(kind, str(path))], exact)))
+            lists = read_lists(path.with_suffix(".built"))
+            found = lists.domains if kind == "domains" else lists.urls
+            assert not exact or all(entry in found for entry in entries), "an entry is lost"
+    return None
+
+
+def ask(url: str) -> None:
+    for filter_ in filters():
+        for failure in filter_.failures(url):
+            assert failure.rule in filter_.rules and failure.reason
+
+
+@cache
+def filters() -> list[UrlFilter]:
+    found = [UrlFilter(UrlFilterConfig.model_validate({"preset": preset, "shipped_lists": False, "hard_words": ["porn"]})) for preset in PRESETS]
+    for filter_ in found:
+        filter_.setup()
+    return found

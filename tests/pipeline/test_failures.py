@@ -1,0 +1,175 @@
+"""What becomes of tasks that fail: done again, quarantined, or the end of the run; on the inline engine."""
+
+import errno
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyarrow as pa
+import pytest
+
+from corpusmill.pipeline import retry
+from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.engine import InlineEngine
+from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.events import Event
+from corpusmill.pipeline.manifest import FileRef, Manifest
+from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
+from corpusmill.pipeline.storage import Storage
+
+
+class TroubleConfig(Config):
+    tasks: int = 4
+    separable: bool = True
+
+
+#: What goes wrong in a task, given how often it was tried before; "setup": in the worker's setup.
+TROUBLE: dict[str, Callable[[int], None]] = {}
+TRIED: Counter[str] = Counter()
+
+
+def trouble(key: str) -> None:
+    TRIED[key] += 1
+    if key in TROUBLE:
+        TROUBLE[key](TRIED[key] - 1)
+
+
+class TroubleWorker(Worker):
+    def setup(self) -> None:
+        trouble("setup")
+
+    def process(self, piece: Piece) -> Output:
+        trouble(piece.key)
+        rows = pa.table({"key": [piece.key]})
+        return Output({f"data/{piece.key}.parquet": rows, f"report/{piece.key}.parquet": rows}, rows_in=1, kept=1)
+
+
+class TroubleStage(Stage):
+    name: ClassVar[str] = "ingest"
+    Config: ClassVar[type[Config]] = TroubleConfig
+    config: TroubleConfig
+
+    def execute(self, run: StageRun) -> None:
+        pieces = [Piece(f"part-{i}", (FileRef(f"in-{i}", "same"),)) for i in range(self.config.tasks)]
+        rows = run.map("", TroubleWorker, pieces, separable=self.config.separable)
+        run.once(
+            "names", [], lambda _: Output({"names.txt": " ".join(row.task for row in rows).encode()}), {"rows": [r.task for r in rows]}
+        )
+
+
+@pytest.fixture
+def perform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[StageRun, list[Event]]]:
+    monkeypatch.setattr(retry, "PAUSES", (0.0, 0.0, 0.0))
+
+    def execute(folder: str = "run", strict: bool = False, deeds: dict[str, Callable[[int], None]] | None = None, **config: Any) -> Any:
+        TRIED.clear()
+        TROUBLE.clear()
+        TROUBLE.update(deeds or {})
+        events: list[Event] = []
+        stage = TroubleStage(TroubleConfig(**config))
+        engine, progress = InlineEngine(), Progress(False)
+        run = StageRun(stage, Storage(str(tmp_path / folder)), {}, [], engine, progress, on_event=events.append, strict=strict)
+        run.execute()
+        return run, events
+
+    return execute
+
+
+def failing(error: Exception, times: int = 99) -> Callable[[int], None]:
+    """Raises so often, and then works."""
+
+    def deed(before: int) -> None:
+        if before < times:
+            raise error
+
+    return deed
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    found = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {name: content for name, content in found.items() if name.startswith(("ingest/data", "ingest/report", "ingest/names"))}
+
+
+@pytest.mark.parametrize(
+    ("error", "times"),
+    [(KeyError("odd"), 1), (OSError(errno.EIO, "a cut line"), 3), (ConnectionResetError("reset"), 3), (MemoryError(), 6)],
+)
+def test_what_may_go_away_is_tried_again_and_leaves_no_trace(perform: Any, tmp_path: Path, error: Exception, times: int) -> None:
+    perform("calm")
+    run, events = perform(deeds={"part-1": failing(error, times)})
+    assert TRIED["part-1"] == times + 1 and TRIED["part-2"] == 1
+    assert [event.task for event in events] == ["part-1"] * times and {event.kind for event in events} <= {"retry", "alone"}
+    assert files(tmp_path / "run") == files(tmp_path / "calm")
+    assert not run.manifest.quarantined and (tmp_path / "run/errors.log").read_text().count("ingest part-1\n") == times
+
+
+def test_what_fails_for_good_is_quarantined_and_taken_up_again_by_the_next_run(perform: Any, tmp_path: Path) -> None:
+    perform("calm")
+    _, events = perform(deeds={"part-1": failing(KeyError("odd")), "part-2": failing(InputError("in-2: broken at byte 7."))})
+    assert TRIED["part-1"] == 2 and TRIED["part-2"] == 1 and TRIED["part-3"] == 1
+    given_up = [event.message for event in events if event.kind == "quarantine"]
+    assert given_up == [
+        "ingest, task part-1 (in-1): KeyError: 'odd'; it is given up for now.",
+        "ingest, task part-2 (in-2): in-2: broken at byte 7; it is given up for now.",
+    ]
+    manifest = Manifest(Storage(str(tmp_path / "run/ingest")))
+    assert manifest.complete and manifest.plan == ["part-0", "part-3", "names"]
+    assert [(q.task, q.tries, q.inputs[0].path) for q in manifest.quarantined.values()] == [("part-1", 2, "in-1"), ("part-2", 1, "in-2")]
+    assert manifest.quarantined["part-2"].message == "in-2: broken at byte 7."
+    assert (tmp_path / "run/ingest/names.txt").read_text() == "part-0 part-3"
+    perform(deeds={"part-2": failing(InputError("in-2: broken at byte 7."))})  # one cause is gone
+    assert TRIED == {"setup": 1, "part-1": 1, "part-2": 1}
+    assert list(Manifest(Storage(str(tmp_path / "run/ingest"))).quarantined) == ["part-2"]
+    perform()
+    assert files(tmp_path / "run") == files(tmp_path / "calm")
+    last = Manifest(Storage(str(tmp_path / "run/ingest")))
+    assert last.complete and not last.quarantined and last.plan == ["part-0", "part-1", "part-2", "part-3", "names"]
+    rows = (tmp_path / "run/ingest/manifest.jsonl").read_bytes()
+    perform()
+    assert not TRIED and (tmp_path / "run/ingest/manifest.jsonl").read_bytes() == rows
+
+
+def test_a_phase_that_needs_all_of_its_pieces_ends_the_run_when_the_others_are_done(perform: Any, tmp_path: Path) -> None:
+    with pytest.raises(CorpusmillError, match=r"^ingest, task part-1 \(in-1\): KeyError: 'odd'$") as ended:
+        perform(deeds={"part-1": failing(KeyError("odd"))}, separable=False)
+    assert ended.value.exit_code == 1 and TRIED["part-3"] == 1
+    said = r"^ingest: 2 tasks failed .*: ingest, task part-1 \(in-1\): KeyError: 'odd'; ingest, task part-2 \(in-2\): in-2: no\.$"
+    with pytest.raises(CorpusmillError, match=said) as ended:
+        perform(deeds={"part-1": failing(KeyError("odd")), "part-2": failing(InputError("in-2: no."))}, separable=False, tasks=5)
+    assert ended.value.exit_code == 1 and not Manifest(Storage(str(tmp_path / "run/ingest"))).complete
+    perform(separable=False, tasks=5)
+    assert sorted(key for key in TRIED if key != "setup") == ["part-1", "part-2"]
+
+
+def test_what_fails_from_the_start_ends_the_run_with_its_first_sentence(perform: Any) -> None:
+    all_fail = {f"part-{i}": failing(InputError(f"in-{i}: broken.")) for i in range(40)}
+    with pytest.raises(InputError, match=r"^in-0: broken\.$"):
+        perform(deeds=all_fail, tasks=40)
+    assert len(TRIED) == 1 + 10
+    with pytest.raises(InputError, match=r"^in-0: broken\.$"):
+        perform(deeds=all_fail, tasks=3)
+    late = {key: deed for key, deed in all_fail.items() if key != "part-9"}
+    run, _ = perform(deeds=late, tasks=40)
+    assert len(TRIED) == 1 + 40 and len(run.manifest.quarantined) == 39
+
+
+def test_strictly_the_first_failure_ends_the_run(perform: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^in-1: broken\.$"):
+        perform(strict=True, deeds={"part-1": failing(InputError("in-1: broken."))})
+    assert "part-2" not in TRIED and not Manifest(Storage(str(tmp_path / "run/ingest"))).quarantined
+
+
+@pytest.mark.parametrize(
+    ("key", "error", "said", "tries"),
+    [
+        ("setup", InputError("model.bin: no such file."), r"^model\.bin: no such file\.$", 1),  # no matter of a piece
+        ("part-1", OSError(errno.ENOSPC, "No space left on device"), r"part-1 \(in-1\): OSError: .*No space left on device$", 2),
+    ],
+)
+def test_what_hits_all_pieces_ends_the_run_at_once(perform: Any, key: str, error: Exception, said: str, tries: int) -> None:
+    with pytest.raises(CorpusmillError, match=said):
+        perform(deeds={key: failing(error)})
+    assert TRIED[key] == tries and "part-2" not in TRIED

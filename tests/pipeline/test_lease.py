@@ -1,0 +1,224 @@
+"""The lease of a run between real processes: killed, stopped, on another machine, on a store, and all at the same moment."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from corpusmill.pipeline import lease as leases
+from corpusmill.pipeline.cell import PlainCell, open_cell
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.lease import LEASE, Lease, LeaseLost, holding, look, read_holder
+from corpusmill.pipeline.storage import Storage
+
+HELPERS = Path(__file__).resolve().parents[1] / "helpers"
+TTL = 1.5
+
+
+@pytest.fixture
+def holder() -> Iterator[Any]:
+    """Starts processes that hold a lease (lease_holder.py) and ends them."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(run: object, ttl: float = TTL, host: str = "") -> subprocess.Popen[str]:
+        command = [sys.executable, str(HELPERS / "lease_holder.py"), str(run), str(ttl), *([host] if host else [])]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        assert started[-1].stdout and started[-1].stdout.readline() == "held\n"
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    """Stops it (SIGSTOP) while it waits between two rows."""
+    assert process.stdout and process.stdout.readline().startswith("row ")
+    process.send_signal(signal.SIGSTOP)
+
+
+def rows(run: Path) -> list[str]:
+    return (run / "ingest/manifest.jsonl").read_text().splitlines()
+
+
+def test_a_second_process_is_refused_and_goes_on_as_soon_as_the_first_is_killed(tmp_path: Path, holder: Any) -> None:
+    first = holder(tmp_path, 30.0)
+    with pytest.raises(InputError, match=rf"another corpusmill is working in this run right now \(.+, process {first.pid}\)\."):
+        Lease(Storage(str(tmp_path))).acquire()
+    assert look(Storage(str(tmp_path)))["state"] == "held" and look(Storage(str(tmp_path)))["process"] == first.pid
+    first.kill()
+    first.wait()
+    assert look(Storage(str(tmp_path)))["state"] == "free"
+    begun = time.monotonic()
+    with holding(Storage(str(tmp_path))) as taken:
+        assert time.monotonic() - begun < 5.0 and taken.before is not None and taken.before.pid == first.pid  # 30 s were not waited for
+        assert look(Storage(str(tmp_path)))["state"] == "held"
+    assert look(Storage(str(tmp_path))) | {"seconds": None} == {"state": "free", "host": taken.mine.host, "process": os.getpid(), "seconds": None}
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "ingest", "lease.json"]
+
+
+def test_a_process_that_ends_by_itself_leaves_nothing_to_take_over(tmp_path: Path, holder: Any) -> None:
+    first = holder(tmp_path)
+    first.send_signal(signal.SIGINT)
+    first.wait()
+    with holding(Storage(str(tmp_path))) as second:
+        assert second.before is None
+
+
+def test_another_machine_that_works_is_noticed_and_one_that_is_gone_after_a_while(tmp_path: Path, holder: Any) -> None:
+    first, said = holder(tmp_path, host="mill-2"), []
+    assert look(Storage(str(tmp_path)))["state"] == "held"
+    begun = time.monotonic()
+    with pytest.raises(InputError, match=rf"right now \(mill-2, process {first.pid}\)"):
+        Lease(Storage(str(tmp_path))).acquire(said.append)
+    assert time.monotonic() - begun < TTL  # as soon as it renews
+    assert said == [f"{tmp_path}: mill-2, process {first.pid} worked on this run; if it gives no sign for 2 s, this goes on."]
+    first.kill()
+    first.wait()
+    begun = time.monotonic()
+    with holding(Storage(str(tmp_path))) as taken:
+        assert time.monotonic() - begun >= TTL and taken.before is not None and taken.before.host == "mill-2"
+
+
+def test_a_holder_that_slept_writes_no_row_after_it_was_taken_over(tmp_path: Path, holder: Any) -> None:
+    first = holder(tmp_path)
+    stop(first)
+    with holding(Storage(str(tmp_path))) as taken:
+        assert taken.before is not None and taken.before.pid == first.pid
+        before = rows(tmp_path)
+        first.send_signal(signal.SIGCONT)
+        out, _ = first.communicate(timeout=20)
+        assert out.splitlines()[-1].startswith(f"LeaseLost: {tmp_path}: another corpusmill has taken this run over ({taken.mine.host}, process {os.getpid()})")
+        assert first.returncode == 1 and rows(tmp_path) == before and len(before) > 0
+        taken.check()
+        assert read_holder((tmp_path / LEASE).read_bytes()) == taken.mine  # the other has not given back what was not its own
+
+
+def test_a_holder_that_slept_and_was_not_taken_over_goes_on(tmp_path: Path, holder: Any) -> None:
+    first = holder(tmp_path)
+    stop(first)
+    time.sleep(TTL * 1.2)
+    assert look(Storage(str(tmp_path)))["state"] == "expired"
+    before = len(rows(tmp_path))
+    first.send_signal(signal.SIGCONT)
+    until = time.monotonic() + 20
+    while len(rows(tmp_path)) < before + 3 and time.monotonic() < until:
+        time.sleep(0.02)
+    assert len(rows(tmp_path)) >= before + 3 and look(Storage(str(tmp_path)))["state"] == "held"
+
+
+def test_a_lease_that_can_not_be_renewed_ends_before_the_next_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lease = Lease(Storage(str(tmp_path)), TTL)
+    lease.acquire()
+    lease._to_interrupt = False  # pytest is what would be interrupted
+    (tmp_path / LEASE).unlink()
+    (tmp_path / LEASE).mkdir()  # nothing can be read or written there
+    begun = time.monotonic()
+    lease.check()
+    with pytest.raises(LeaseLost, match=r"its lease can't be renewed .*this process stops"):
+        while time.monotonic() - begun < 3 * TTL:
+            lease.check()
+            time.sleep(0.05)
+    assert leases.FENCE * TTL * 0.9 < time.monotonic() - begun < TTL
+    lease.release()
+
+
+def test_a_lease_that_was_removed_interrupts_the_work(tmp_path: Path) -> None:
+    def work() -> None:
+        with holding(Storage(str(tmp_path)), ttl=1.0):
+            (tmp_path / LEASE).unlink()
+            time.sleep(20)
+
+    begun = time.monotonic()
+    with pytest.raises(LeaseLost, match="its lease was removed"):
+        work()
+    assert time.monotonic() - begun < 10
+
+
+@pytest.mark.parametrize("jump", [-1e6, 1e6])
+def test_clocks_may_jump(tmp_path: Path, holder: Any, monkeypatch: pytest.MonkeyPatch, jump: float) -> None:
+    holder(tmp_path, host="mill-2")
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + jump)
+    with pytest.raises(InputError, match="mill-2"):
+        Lease(Storage(str(tmp_path))).acquire()
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{half", b'{"holder": 1}', b'{"holder": "x", "host": "\\u001b[2J", "pid": 1e400}'])
+def test_a_damaged_lease_is_watched_like_one_of_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    monkeypatch.setattr(leases, "TTL", 0.2)
+    (tmp_path / LEASE).write_bytes(content)
+    assert look(Storage(str(tmp_path)))["state"] == "unknown"
+    begun = time.monotonic()
+    with holding(Storage(str(tmp_path)), ttl=1.0) as taken:
+        assert time.monotonic() - begun >= 0.2 and taken.before is None
+
+
+@pytest.mark.parametrize("said", ["soon", "0", "nan", "1e9"])
+def test_a_wrong_time_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    monkeypatch.setenv(leases.TTL_VARIABLE, said)
+    with pytest.raises(InputError, match=f"CORPUSMILL_LEASE_SECONDS={said}: give seconds from 1 to 3600"):
+        Lease(Storage(str(tmp_path)))
+
+
+def test_a_folder_that_can_not_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="file/run: the run's folder can't be written"):
+        Lease(Storage(str(tmp_path / "file/run"))).acquire()
+
+
+def test_on_a_store_writes_are_conditional(s3: Any) -> None:
+    storage = Storage(f"{s3.bucket('leases')}/run")
+    cell = open_cell(storage, LEASE)
+    assert cell.read() is None
+    one = cell.write(b"one", None)
+    assert one is not None and cell.write(b"other", None) is None and cell.read() == (b"one", one)
+    two = cell.write(b"two", one)
+    assert two is not None and cell.write(b"other", one) is None and cell.read() == (b"two", two)
+    with s3.faults(lost=0.5, seed=3, only="PUT .*lease"):  # carried out, and the answer never comes: it is tried again
+        three = cell.write(b"three", two)
+    assert three is not None and cell.read() == (b"three", three)
+    storage.remove(LEASE)
+    assert cell.write(b"four", three) is None and cell.read() is None
+
+
+def test_a_run_on_a_store_is_taken_over_like_a_local_one(s3: Any, holder: Any) -> None:
+    url = f"{s3.bucket('leases')}/run"
+    storage, first = Storage(url), holder(url, host="mill-2")
+    with pytest.raises(InputError, match="mill-2"):
+        Lease(storage).acquire()
+    assert look(storage)["state"] == "held"
+    stop(first)
+    with holding(storage, ttl=TTL) as taken:
+        assert taken.before is not None and taken.before.host == "mill-2"
+        written = s3.keys(f"{url}/ingest")
+        first.send_signal(signal.SIGCONT)
+        assert "taken this run over" in first.communicate(timeout=20)[0].splitlines()[-1]
+        assert s3.keys(f"{url}/ingest") == written != []
+        time.sleep(TTL)
+        taken.check()
+    assert json.loads(s3.get(f"{url}/{LEASE}"))["holder"] == ""
+
+
+def test_a_store_without_conditional_writes_is_read_back() -> None:
+    storage = Storage("memory://leases/plain")
+    cell = PlainCell(storage, LEASE, 0.0)
+    one = cell.write(b"one", None)
+    assert one is not None and cell.write(b"two", None) is None and cell.write(b"two", one) is not None
+    assert isinstance(open_cell(storage, LEASE), PlainCell)
+
+
+@pytest.mark.parametrize(("store", "processes", "rounds"), [("local", 12, 10), ("s3", 8, 3)])
+def test_of_many_that_begin_at_the_same_moment_one_wins(tmp_path: Path, s3: Any, store: str, processes: int, rounds: int) -> None:
+    run = str(tmp_path) if store == "local" else f"{s3.bucket('races')}/run"
+    command = [sys.executable, str(HELPERS / "lease_race.py"), run, str(processes), str(rounds)]
+    out = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    assert out.splitlines() == [f"1 {processes - 1}"] * rounds
