@@ -1,15 +1,9 @@
 """Counts of a run among a Ray cluster's own metrics: Prometheus finds them on the metrics port of the node that the run was started on."""
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
 from corpusmill.pipeline.meters import FAMILIES, SECONDS, Family
-
-
-def ray_meters(run: str) -> list["RayMeter"]:
-    """One where the run works on a cluster (RAY_ADDRESS); a Ray of its own has nobody who asks."""
-    return [RayMeter(run)] if os.environ.get("RAY_ADDRESS", "local") not in ("", "local") else []
 
 
 class RayMeter:
