@@ -75,7 +75,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def expected(project: Path, tree: Callable[[Path], dict[str, str]]) -> dict[str, str]:
     """What the job has to write: an undisturbed run in one process."""
-    command = [sys.executable, "-m", "corpusmill", "run", "recipes/mine.yaml", "in", "--output", "inline", "--to", "filter"]
+    command = [sys.executable, "-m", "corpusmill", "run", "recipes/mine.yaml", str(project / "in"), "--output", "inline", "--to", "filter"]
     command += ["--engine", "inline"]
     subprocess.run(command, cwd=project, check=True, capture_output=True)
     return written(project / "inline", tree)
@@ -205,11 +205,11 @@ def test_a_job_is_counted_by_ray_stopped_in_order_and_goes_on_later(
     until(lambda: not workers(cluster), "workers are left", 20)
     done = rows.read_bytes().count(b"\n")
     assert 2 <= done < PIECES
-    assert not list((project / "stopped").rglob(".tmp-*"))
     (project / "slow").unlink()
     code, out = finish(start(cluster, project, "stopped"))
     assert code == 0, out
     assert written(project / "stopped", tree) == expected
+    assert not list((project / "stopped").rglob(".tmp-*"))  # what a killed worker was about to publish
     tasks = [json.loads(line).get("task") for line in rows.read_bytes().splitlines()]
     assert len([task for task in tasks if task]) == PIECES  # none was done twice
 
