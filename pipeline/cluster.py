@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -91,7 +91,7 @@ def up(folder: Path = FOLDER, nodes: int = 2, cores: Sequence[Sequence[int]] | N
     cluster = _new(folder)
     try:
         cluster.nodes.append(_start_head(cluster, folder, cores[0] if cores else []))
-        _wait_for_port(cluster)
+        _wait_for_nodes(cluster)  # a worker that comes before the head is registered gives up
         for number, own in enumerate(cores or _cores(nodes)):
             cluster.nodes.append(_start_worker(cluster, folder, number, own, MEMORY_SHARE / nodes))
             write(cluster, folder)
@@ -212,33 +212,15 @@ def _free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def _wait_for_port(cluster: Cluster) -> None:
-    """Until workers can reach the head, which is some seconds before its job server is there."""
-
-    def open_() -> bool:
-        host, _, port = cluster.address.rpartition(":")
-        try:
-            socket.create_connection((host, int(port)), timeout=1).close()
-        except OSError:
-            return False
-        return True
-
-    _wait(cluster, open_, "its head does not listen")
-
-
 def _wait_for_nodes(cluster: Cluster) -> None:
-    """Until the job server knows all nodes."""
-    _wait(cluster, lambda: _nodes(cluster) == len(cluster.nodes), f"it does not have its {len(cluster.nodes)} nodes")
-
-
-def _wait(cluster: Cluster, ready: Callable[[], bool], otherwise: str) -> None:
+    """Until the job server knows all nodes that were started."""
     deadline = time.monotonic() + COME_UP
-    while not ready():
+    while (known := _nodes(cluster)) < len(cluster.nodes):
         there = cluster.processes()
         if dead := [node.name for node in cluster.nodes if node.pid not in there]:
             raise CorpusmillError(f"{dead[0]}: Ray can't be started on this machine ({_last_words(cluster, dead[0])}).")
         if time.monotonic() > deadline:
-            raise CorpusmillError(f"{cluster.jobs}: the cluster did not come up in {COME_UP:.0f} s: {otherwise}.")
+            raise CorpusmillError(f"{cluster.jobs}: after {COME_UP:.0f} s the cluster has {known} of {len(cluster.nodes)} nodes.")
         time.sleep(0.2)
 
 
