@@ -1,6 +1,5 @@
 """Pieces that are done in parts, because they have no room in memory, give the bytes of the whole."""
 
-import os
 import resource
 import shutil
 from collections.abc import Sequence
@@ -17,13 +16,14 @@ from corpusmill.pipeline.engine import Done, InlineEngine, Job, Performer
 from corpusmill.pipeline.events import Event, OnEvent, print_event
 from corpusmill.pipeline.ingest.reader import held
 from corpusmill.pipeline.manifest import Manifest, TaskRow
+from corpusmill.pipeline.memory import release_memory
 from corpusmill.pipeline.observer import Observer
 from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.recipe import stage_class
 from corpusmill.pipeline.retry import Attempt, Listener
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.schemas import DOCUMENTS
-from corpusmill.pipeline.shards import OutputFile, publish
+from corpusmill.pipeline.shards import publish
 from corpusmill.pipeline.stage import Piece
 from corpusmill.pipeline.storage import Storage
 
@@ -108,8 +108,12 @@ def documents() -> pa.Table:
     return pa.table(arrays, schema=DOCUMENTS)
 
 
-def with_limit(run: Path, megabytes: int, said: Path) -> None:
-    """The filter stage, in a process that may allocate so much more than it holds; what is said goes to a file."""
+def with_limit(run: Path, megabytes: int, warm: Path, said: Path) -> None:
+    """The filter stage, in a process that may allocate so much more (0: any) than it holds behind the run `warm`; what is said
+    goes to a file."""
+    section = {"steps": [{"gopher_quality": {}}]}
+    run_stage(warm, "filter", InlineEngine(), section=section)
+    release_memory()
     if megabytes:
         resource.setrlimit(resource.RLIMIT_DATA, (held() + (megabytes << 20),) * 2)
     with open(said, "w") as file:
@@ -117,21 +121,25 @@ def with_limit(run: Path, megabytes: int, said: Path) -> None:
         def tell(event: Event) -> None:
             print(event.kind, event.fields.get("parts"), file=file, flush=True)
 
-        run_stage(run, "filter", InlineEngine(), tell=tell, section={"steps": [{"gopher_quality": {}}]})
+        run_stage(run, "filter", InlineEngine(), tell=tell, section=section)
+
+
+def ingested(run: Path, documents: pa.Table) -> Path:
+    storage = Storage(str(run / "ingest"))
+    file = publish(storage, "data/part-00000.parquet", documents)
+    manifest, rows = Manifest(storage), documents.num_rows
+    manifest.append(TaskRow("part-00000", "", [], "", "", rows, rows, 0, 0, [file]))
+    manifest.finish(["part-00000"])
+    return run
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="looks into /proc")
 def test_under_a_real_limit_of_memory_a_shard_is_filtered_in_parts(tmp_path: Path) -> None:
-    storage = Storage(str(tmp_path / "run/ingest"))
-    file: OutputFile = publish(storage, "data/part-00000.parquet", documents())
-    manifest = Manifest(storage)
-    manifest.append(TaskRow("part-00000", "", [], "", "", ROWS, ROWS, 0, 0, [file]))
-    manifest.finish(["part-00000"])
-    for name in ("free", "tight"):
-        shutil.copytree(tmp_path / "run", tmp_path / name)
-    os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"
-    assert in_child(with_limit, tmp_path / "free", 0, tmp_path / "free.txt") == 0
-    assert in_child(with_limit, tmp_path / "tight", LIMIT, tmp_path / "tight.txt") == 0
+    texts = documents()
+    for name, megabytes in (("free", 0), ("tight", LIMIT)):
+        ingested(tmp_path / name, texts)
+        warm = ingested(tmp_path / f"{name}-warm", texts.slice(0, 500))
+        assert in_child(with_limit, tmp_path / name, megabytes, warm, tmp_path / f"{name}.txt") == 0
     assert (tmp_path / "free.txt").read_text() == ""
     assert (tmp_path / "tight.txt").read_text().startswith("halves 2\n")
     assert written(tmp_path / "free", "filter") == written(tmp_path / "tight", "filter")
