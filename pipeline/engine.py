@@ -97,7 +97,8 @@ class Performer:
 
     def perform(self, attempt: Attempt) -> Done | Failed:
         piece = attempt.piece
-        time.sleep(attempt.pause)
+        if attempt.pause:  # sleeping for no time gives the processor away
+            time.sleep(attempt.pause)
         if attempt.parts > 1:
             release_memory()
         ready = self.worker is not None

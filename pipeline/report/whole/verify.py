@@ -14,14 +14,18 @@ from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.manifest import MANIFEST, TRIAL, Manifest, TaskRow
 from corpusmill.pipeline.quarantine import sentence_of
 from corpusmill.pipeline.recipe import STAGES
+from corpusmill.pipeline.report.whole.examples import TUNED, example_faults
+from corpusmill.pipeline.report.whole.flow import record_faults, shard_faults
 from corpusmill.pipeline.report.whole.rows import row_faults
 from corpusmill.pipeline.report.whole.tokens import token_faults
 from corpusmill.pipeline.run import plan_of_existing
 from corpusmill.pipeline.runner import DATA_STAGES, WORKING
 from corpusmill.pipeline.shards import OutputFile
-from corpusmill.pipeline.storage import TEMPORARY, Storage
+from corpusmill.pipeline.storage import Storage
 
 THREADS = 2
+#: Inputs of a task that are named.
+SHOWN = 3
 PIECE = 1 << 22
 
 
@@ -88,8 +92,12 @@ def _check_stage(run: Storage, name: str, manifests: dict[str, Manifest], before
     if name in DATA_STAGES:
         check.rows = sum(task.rows_in for task in whole if any(output.path.startswith("report/") for output in task.outputs))
         check.faults += list(row_faults(run, name, whole, before))
+    if name == "ingest":
+        check.faults += list(record_faults(run, name, whole))
+    if name in TUNED:
+        check.faults += list(example_faults(run, name, whole, before))
     if name in (*DATA_STAGES, "tokens") and manifest.complete:
-        check.faults += [f"{run.path(path)}: no task of {name} has read these documents." for path in _not_read(documents, tasks, manifest)]
+        check.faults += list(shard_faults(run, name, documents, tasks, list(manifest.quarantined.values())))
     if name == "tokens" and manifest.complete and not broken and not before.intersection(documents):
         check.faults += list(token_faults(run))
     return broken
@@ -127,7 +135,7 @@ def _orphans(storage: Storage, manifest: Manifest) -> Iterator[str]:
         return
     named = {output.path for task in manifest.tasks.values() for output in task.outputs} | {MANIFEST}
     for path in storage.list_files():
-        if path not in named and not path.startswith((*WORKING, TRIAL)) and not path.rpartition("/")[2].startswith(TEMPORARY):
+        if path not in named and not path.startswith((*WORKING, TRIAL)):
             yield path
 
 
@@ -154,10 +162,3 @@ def _documents_before(name: str, manifests: dict[str, Manifest]) -> list[str]:
     if before is None:
         return []
     return [f"{before}/{output.path}" for task in manifests[before].rows() for output in task.outputs if output.path.startswith("data/")]
-
-
-def _not_read(documents: list[str], tasks: Sequence[TaskRow], manifest: Manifest) -> list[str]:
-    """Those of the document shards that no task has read or was given up over."""
-    read = {ref.path for task in tasks for ref in task.inputs}
-    read |= {ref.path for task in manifest.quarantined.values() for ref in task.inputs}
-    return [path for path in documents if path not in read]
