@@ -14,6 +14,7 @@ from typing import IO, cast
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.store import Store, last_written
+from corpusmill.pipeline.store_s3 import open_store
 
 #: Temporary names begin with this; nothing that reads a run ever looks at such a file.
 TEMPORARY = ".tmp-"
@@ -22,6 +23,11 @@ TEMPORARY = ".tmp-"
 def is_remote(path: str) -> bool:
     """Whether a path has a protocol (`s3://...`) other than `file://`."""
     return "://" in path and not path.startswith("file://")
+
+
+def stays_inside(path: str) -> bool:
+    """Whether a relative path names something below its folder: nothing that a file says of itself may lead elsewhere."""
+    return bool(path) and not path.startswith("/") and "\0" not in path and not {"", ".", ".."} & set(path.split("/"))
 
 
 class Storage:
@@ -44,7 +50,7 @@ class Storage:
     @cached_property
     def store(self) -> Store:
         """Only of a remote folder."""
-        return Store(self.root)
+        return open_store(self.root)
 
     def open_read(self, relative: str) -> IO[bytes]:
         if self.remote:

@@ -21,13 +21,14 @@ LINE = 8 << 10
 
 
 class StoreFile(io.RawIOBase):
-    """`size` (bytes) is asked for where it is not known. FileNotFoundError where there is no such object."""
+    """`size` (bytes) is asked for where it is not known. FileNotFoundError where there is no such object. `tail`: its last bytes."""
 
-    def __init__(self, fs: Any, path: str, url: str, size: int | None = None):
+    def __init__(self, fs: Any, path: str, url: str, size: int | None = None, tail: bytes = b""):
         self.fs, self.path_in_store, self.name = fs, path, url
         self.size = int(asked(url, lambda: fs.info(path))["size"]) if size is None else size
         self.position = 0
         self._begin, self._held = 0, b""  # the range that was read last
+        self._tail, self._tail_begin = tail, self.size - len(tail)
         self._ahead = FIRST
 
     def readable(self) -> bool:
@@ -53,8 +54,10 @@ class StoreFile(io.RawIOBase):
         if self._begin <= begin < held_end:
             parts.append(self._held[begin - self._begin : end - self._begin])
             begin = min(end, held_end)
-        if begin < end:
-            parts.append(self._fetch(begin, end))
+        if begin < min(end, self._tail_begin):
+            parts.append(self._fetch(begin, min(end, self._tail_begin)))
+        if end > self._tail_begin:
+            parts.append(self._tail[max(begin - self._tail_begin, 0) : end - self._tail_begin])
         self.position = end
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -63,13 +66,18 @@ class StoreFile(io.RawIOBase):
 
     def readline(self, size: int | None = -1) -> bytes:
         begin, most, line = self.position, self.size if size is None or size < 0 else size, b""
-        while len(line) < most and (piece := self.read(min(LINE, most - len(line)))):
+        while len(line) < most and (piece := self.read(min(LINE, most - len(line), self._at_hand() or LINE))):
             end = piece.find(b"\n") + 1
             line += piece[:end] if end else piece
             if end:
                 break
         self.position = begin + len(line)
         return line
+
+    def _at_hand(self) -> int:
+        """Bytes that are held from here on."""
+        end = self._begin + len(self._held) if self.position < self._tail_begin else self.size
+        return max(0, end - self.position) if self._begin <= self.position else 0
 
     def readinto(self, buffer: Any) -> int:
         content = self.read(len(buffer))
@@ -79,14 +87,14 @@ class StoreFile(io.RawIOBase):
     def _fetch(self, begin: int, end: int) -> bytes:
         """The bytes of a range that is not held; what is read beyond it is held for the next."""
         if self.size <= WHOLE:
-            self._begin, self._held = 0, self._ranges(0, self.size)
+            self._begin, self._held = 0, self._ranges(0, self._tail_begin)
         elif end - begin >= RANGE:
             self._begin, self._held = end, b""
             return self._ranges(begin, end)
         else:
             goes_on = begin == self._begin + len(self._held)
             self._ahead = min(self._ahead * 2, RANGE) if goes_on else FIRST
-            self._begin, self._held = begin, self._ranges(begin, min(self.size, max(end, begin + self._ahead)))
+            self._begin, self._held = begin, self._ranges(begin, min(self._tail_begin, max(end, begin + self._ahead)))
         return self._held[begin - self._begin : end - self._begin]
 
     def _ranges(self, begin: int, end: int) -> bytes:

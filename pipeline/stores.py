@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.redirects import watched
 
 Result = TypeVar("Result")
 
@@ -85,6 +86,8 @@ def filesystem(url: str, alone: bool = False) -> tuple[Any, str]:
         options = {**UNCACHED, "max_concurrency": 1, "config_kwargs": S3_CONFIG_ALONE if alone else S3_CONFIG}
     elif protocol in ("gs", "gcs", "abfs", "abfss", "az"):
         options = dict(UNCACHED)
+    elif protocol in ("http", "https"):
+        options = {"client_kwargs": watched()}
     try:
         fs, path = url_to_fs(url, **options)
     except (ImportError, ValueError) as error:  # no library for the protocol, or no such protocol
@@ -106,7 +109,7 @@ def asked(url: str, request: Callable[[], Result], patience: float | None = None
     """
     try:
         return insisted(url, request, patience)
-    except (StoreError, FileNotFoundError):
+    except StoreError:
         raise
     except Exception as error:
         if sentence := _refusal(error):
@@ -160,6 +163,10 @@ def _refusal(error: BaseException) -> str | None:
     """Why a request can't work, without anything secret; None where it has another reason."""
     name, response = type(error).__name__, getattr(error.__cause__, "response", None) or getattr(error, "response", None)
     code = _code(response) if isinstance(response, dict) else ""
+    if code == "NoSuchBucket":
+        return "there is no such bucket."
+    if isinstance(error, FileNotFoundError):
+        return None
     if name in NO_KEYS:
         return f"there are no credentials for it ({name}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
     if isinstance(error, PermissionError):

@@ -71,6 +71,11 @@ class Status:
             found["training"] = read_training(self.storage, self.reader.settings(current["stage"]), current, now)
         found["failures"] = read_failures(self.storage, said)
         found["warnings"] = sum(row.warnings for tail in self.tails.values() for row in tail.finished())
+        found["quarantined"] = [
+            {"stage": name, "task": row.task, "inputs": [ref.path for ref in row.inputs], "message": row.message, "tries": row.tries}
+            for name in recipe
+            for row in self.tails[name].quarantined.values()
+        ]
         begun = said is not None or any(tail.rows for tail in self.tails.values()) or self.storage.exists(PROGRESS)
         found["sentence"] = _sentence(found) if begun or state == "running" else "Nothing has run yet."
         return found
@@ -164,7 +169,7 @@ def _sentence(status: dict[str, Any]) -> str:
     if status["state"] == "running":
         return f"Running ({where})." if status["ended"] is None and status["host"] else "A command is working in this run."
     if status["state"] == "complete":
-        return "Complete."
+        return f"Complete but for {len(status['quarantined']):,} tasks that were given up." if status["quarantined"] else "Complete."
     if status["state"] == "stopped":
         return f"What was asked for is done.{left}"
     if status["state"] == "failed":

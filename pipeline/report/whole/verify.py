@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from corpusmill.pipeline.config import config_digest
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.manifest import MANIFEST, TRIAL, Manifest, TaskRow
+from corpusmill.pipeline.quarantine import sentence_of
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.report.whole.examples import TUNED, example_faults
 from corpusmill.pipeline.report.whole.flow import record_faults, shard_faults
@@ -39,6 +40,7 @@ class StageCheck:
     rows: int = 0
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    quarantined: list[str] = field(default_factory=list)  # a sentence for each task that was given up: the run is not whole
 
 
 def verify(folder: str) -> list[StageCheck]:
@@ -81,10 +83,8 @@ def _check_stage(run: Storage, name: str, manifests: dict[str, Manifest], before
     check.tasks = len(tasks)
     if not manifest.complete:
         check.notes.append(f"not finished (tasks done: {len(tasks):,}), so only what is done was checked.")
-    for row in manifest.quarantined.values():
-        inputs = ", ".join(ref.path for ref in row.inputs[:SHOWN]) or "no input"
-        check.notes.append(f"finished without the task {row.task} ({inputs}), which was given up: {row.message}")
     broken = _check_files(storage, [output for task in tasks for output in task.outputs], check)
+    check.quarantined = [f"{sentence_of(name, row)}; given up, and not a part of the run." for row in manifest.quarantined.values()]
     check.faults += [f"{storage.path(path)}: no task of the manifest names this file." for path in _orphans(storage, manifest)]
     check.faults += list(_changed_inputs(run, tasks, manifests))
     whole = [task for task in tasks if not any(f"{name}/{output.path}" in broken for output in task.outputs)]
