@@ -5,7 +5,9 @@ from pathlib import Path
 RATES = {"error_500": 0.04, "error_503": 0.04, "reset": 0.03, "lost": 0.03, "cut_response": 0.03, "truncate": 0.02}
 
 
-def test_a_run_on_a_store_that_fails_now_and_then(corpusmill, recipe_and_crawl, s3, tmp_path: Path, reference: Path, tree, faults_of) -> None:
+def test_a_run_on_a_store_that_fails_now_and_then(
+    corpusmill, recipe_and_crawl, s3, tmp_path: Path, reference: Path, tree, faults_of
+) -> None:
     recipe, crawl = recipe_and_crawl
     run = f"{s3.bucket('store-faults')}/run"
     with s3.faults(seed=11, **RATES):
