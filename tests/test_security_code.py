@@ -2,6 +2,7 @@
 
 import ast
 import io
+import re
 import tokenize
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,6 +119,30 @@ def test_it_would_be_seen(source: str) -> None:
 
 def test_what_is_safe_is_not_reported() -> None:
     assert not list(unsafe("yaml.safe_load(x)\nsubprocess.run(['ls'], check=True)\nnp.load(x)\nmodel.eval()\njson.loads(x)\nre.compile(x)"))
+
+
+def test_what_security_md_names_is_there() -> None:
+    text = (ROOT / "SECURITY.md").read_text()
+    paths = {
+        path for quoted in re.findall(r"`([\w./{},]+)`", text) for path in braces(quoted) if path.endswith(".py") or path.endswith("/")
+    }
+    known = {
+        path.relative_to(ROOT).as_posix()
+        for folder in ("pipeline", "filters", "dedup", "tokenize", "train", "tests", ".ci")
+        for path in (ROOT / folder).rglob("*")
+    }
+    missing = {
+        path
+        for path in paths
+        if not any(f"/{name}/".endswith(f"/{path.strip('/')}/") for name in known) and (ROOT / path).name not in ROOMS
+    }
+    assert len(paths) > 40 and missing == set()
+
+
+def braces(path: str) -> list[str]:
+    """`a/{b,c}.py` as the two paths that a shell makes of it."""
+    found = re.fullmatch(r"(.*)\{(.*)\}(.*)", path)
+    return [f"{found[1]}{part}{found[3]}" for part in found[2].split(",")] if found else [path]
 
 
 def test_every_exception_to_a_rule_of_safety_says_why() -> None:

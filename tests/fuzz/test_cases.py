@@ -8,7 +8,16 @@ from fuzzing import CASES, limits, load, mutants, names, offline
 #: Mutations a target; those that copy folders or load models get fewer.
 MUTATIONS, SLOW = (
     150,
-    {"training_state": 15, "model_folder": 20, "run_folder": 25, "token_shards": 25, "fasttext": 40, "recipe": 15, "dedup_index": 30},
+    {
+        "training_state": 15,
+        "model_folder": 20,
+        "run_folder": 25,
+        "token_shards": 25,
+        "fasttext": 40,
+        "real_archives": 10,
+        "recipe": 15,
+        "dedup_index": 30,
+    },
 )
 
 
