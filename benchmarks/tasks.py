@@ -25,6 +25,7 @@ from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.engine import Engine, InlineEngine, peak_memory_mb
 from corpusmill.pipeline.live import Live
 from corpusmill.pipeline.manifest import FileRef, Manifest
+from corpusmill.pipeline.observer import Observer
 from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
@@ -82,7 +83,7 @@ def child(folder: str, tasks: int, name: str, workers: int, files: int, profile:
         profiler.enable()
     with Live(run, STAGES, engine) as live:
         for stage in STAGES:
-            done = StageRun(Tasks(stage, tasks, files), run, dict.fromkeys(STAGES), [], engine, Progress(False), live)
+            done = StageRun(Tasks(stage, tasks, files), run, dict.fromkeys(STAGES), [], engine, Progress(False), Observer(run, live))
             done.execute()
             performed += done.performed
     profiler.disable()

@@ -30,10 +30,11 @@ from corpusmill.filters.worker import FilterWorker, decided, documents_at
 from corpusmill.pipeline.config import config_digest
 from corpusmill.pipeline.engine import Engine
 from corpusmill.pipeline.errors import ConfigError, InputError
+from corpusmill.pipeline.lease import holding
 from corpusmill.pipeline.manifest import Manifest, TaskRow
 from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.recipe import STAGES
-from corpusmill.pipeline.run import RUN_FILE, Plan, describe, locked, plan_of_existing
+from corpusmill.pipeline.run import RUN_FILE, Plan, describe, plan_of_existing
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import open_parquet, publish, read_table
 from corpusmill.pipeline.stage import Piece
@@ -74,9 +75,10 @@ def retune(
         raise InputError(f"{folder}: the run's recipe has no stage filter.")
     _only_thresholds(before, now, folder)
     storage = Storage(folder)
-    with locked(storage):
+    with holding(storage) as lease:
         old, worker = _worker(before, storage), _worker(now, storage)
         run = StageRun(FilterStage(worker.config), storage, dict(now.sections), now.inputs, engine, progress)
+        run.manifest.guard(lease.check)
         _scored_alike(old, worker, folder)
         if share_phases.keeps_shares(worker.config):
             shards, finished = decided_shards(run, config_digest(old.config)), 0

@@ -11,6 +11,7 @@ import pyarrow.ipc as ipc
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.stores import StoreError
 
 
 def batches_buffer(schema: pa.Schema, tables: Sequence[pa.Table], compression: str | None = None) -> pa.Buffer:
@@ -27,6 +28,8 @@ def batches_buffer(schema: pa.Schema, tables: Sequence[pa.Table], compression: s
 def open_batches(storage: Storage, path: str) -> Iterator[ipc.RecordBatchFileReader]:
     try:
         source = pa.PythonFile(storage.open_read(path), mode="r") if storage.remote else pa.memory_map(storage.path(path))
+    except StoreError:
+        raise
     except OSError as error:
         raise InputError(f"{storage.path(path)}: can't be read ({error}).") from error
     with source:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import TEMPORARY, Storage
+from corpusmill.pipeline.stores import insisted
 
 #: The file whose lock guards the writes of a local folder.
 GUARD_FILE = ".lock"
@@ -60,8 +61,12 @@ class LocalCell:
             if (found and found[1]) != expected:
                 return None
             temporary = self.path.with_name(TEMPORARY + self.path.name)  # one name, so that what a kill leaves is taken over by the next
-            temporary.write_bytes(content)
-            temporary.replace(self.path)
+            try:
+                temporary.write_bytes(content)
+                temporary.replace(self.path)
+            except OSError:  # a full disk
+                temporary.unlink(missing_ok=True)
+                raise
         return _version(content)
 
     @contextmanager
@@ -76,9 +81,8 @@ class S3Cell:
     """A version is the object's ETag. A server that does not know conditional writes is used as any other store is."""
 
     def __init__(self, storage: Storage, name: str):
-        folder = storage._fs()
-        self.fs: Any = folder.fs
-        self.bucket, self.key, _ = self.fs.split_path(storage.path(name))
+        self.fs, self.url = storage.store.fs, storage.path(name)
+        self.bucket, self.key, _ = self.fs.split_path(self.url)
         self.plain = PlainCell(storage, name, SETTLE)
 
     def read(self) -> tuple[bytes, str] | None:
@@ -117,7 +121,7 @@ class S3Cell:
     def _call(self, function: Any, *arguments: Any, **options: Any) -> Any:
         from fsspec.asyn import sync
 
-        return sync(self.fs.loop, function, *arguments, timeout=PATIENCE, **options)
+        return insisted(self.url, lambda: sync(self.fs.loop, function, *arguments, timeout=PATIENCE, **options), PATIENCE)
 
 
 class PlainCell:

@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import corpusmill
 from corpusmill.pipeline import marked
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 
@@ -65,6 +66,7 @@ class Cluster:
     jobs: str  # where jobs are submitted: the dashboard
     token: str  # the file with its token
     temp: str  # the folder of Ray's own files: sockets, logs
+    package: str  # the folder from which its nodes import corpusmill
     nodes: list[Node] = field(default_factory=list)
 
     def environment(self) -> dict[str, str]:
@@ -75,8 +77,11 @@ class Cluster:
         return marked.marked(MARK, self.mark)
 
 
-def up(folder: Path = FOLDER, nodes: int = 2) -> Cluster:
-    """Starts a head and `nodes` workers, waits until they are one cluster, and writes down in `folder` what there is."""
+def up(folder: Path = FOLDER, nodes: int = 2, cores: Sequence[Sequence[int]] | None = None) -> Cluster:
+    """Starts a head and `nodes` workers, waits until they are one cluster, and writes down in `folder` what there is.
+
+    `cores`: those of each worker node, by default a part of the machine's for each; the head then shares the first node's.
+    """
     if nodes < 1:
         raise InputError(f"NODES={nodes}: a cluster has at least one worker node.")
     if before := find(folder):
@@ -84,10 +89,10 @@ def up(folder: Path = FOLDER, nodes: int = 2) -> Cluster:
     down(folder)  # what is left of one that crashed
     cluster = _new(folder)
     try:
-        cluster.nodes.append(_start_head(cluster, folder))
+        cluster.nodes.append(_start_head(cluster, folder, cores[0] if cores else []))
         _wait_for_port(cluster)
-        for number, cores in enumerate(_cores(nodes)):
-            cluster.nodes.append(_start_worker(cluster, folder, number, cores, MEMORY_SHARE / nodes))
+        for number, own in enumerate(cores or _cores(nodes)):
+            cluster.nodes.append(_start_worker(cluster, folder, number, own, MEMORY_SHARE / nodes))
             write(cluster, folder)
         _wait_for_nodes(cluster)
     except BaseException:
@@ -130,6 +135,11 @@ def read(folder: Path = FOLDER) -> Cluster | None:
         raise InputError(f"{folder / FILE}: is not what make cluster-up writes ({type(error).__name__}: {error}).") from error
 
 
+def package() -> str:
+    """The folder from which this process imports corpusmill."""
+    return str(Path(corpusmill.__file__).resolve().parent)
+
+
 # ---- starting ---------------------------------------------------------------------------------------
 
 
@@ -140,7 +150,8 @@ def _new(folder: Path) -> Cluster:
     with open(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(secrets.token_hex(32))
     temp = tempfile.mkdtemp(prefix="cm-", dir="/tmp")  # sockets lie in it, whose paths may have 107 bytes
-    cluster = Cluster(secrets.token_hex(8), f"{HEAD_IP}:{_free_port()}", f"http://{HOST}:{_free_port()}", str(token), temp)
+    address, jobs = f"{HEAD_IP}:{_free_port()}", f"http://{HOST}:{_free_port()}"
+    cluster = Cluster(secrets.token_hex(8), address, jobs, str(token), temp, package())
     write(cluster, folder)
     return cluster
 
@@ -157,14 +168,14 @@ def _cores(nodes: int) -> list[list[int]]:
     return [cores[number::nodes] if len(cores) >= nodes else [] for number in range(nodes)]
 
 
-def _start_head(cluster: Cluster, folder: Path) -> Node:
+def _start_head(cluster: Cluster, folder: Path, cores: Sequence[int]) -> Node:
     port, jobs = (address.rpartition(":")[2] for address in (cluster.address, cluster.jobs))
     options = ["--head", f"--port={port}", "--dashboard-host", HOST, f"--dashboard-port={jobs}"]
     options += [f"--ray-client-server-port={_free_port()}", "--include-log-monitor=true"]
-    return _start(cluster, folder, HEAD, HEAD_IP, 0, [], options)
+    return _start(cluster, folder, HEAD, HEAD_IP, 0, cores, options)
 
 
-def _start_worker(cluster: Cluster, folder: Path, number: int, cores: list[int], memory_share: float) -> Node:
+def _start_worker(cluster: Cluster, folder: Path, number: int, cores: Sequence[int], memory_share: float) -> Node:
     name = f"worker-{number + 1}"
     memory = int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * memory_share)
     resources = json.dumps({name: 1})
@@ -173,7 +184,7 @@ def _start_worker(cluster: Cluster, folder: Path, number: int, cores: list[int],
     return _start(cluster, folder, name, ip, max(1, len(cores)), cores, [*options, "--include-log-monitor=false"])
 
 
-def _start(cluster: Cluster, folder: Path, name: str, ip: str, cpus: int, cores: list[int], options: Sequence[str]) -> Node:
+def _start(cluster: Cluster, folder: Path, name: str, ip: str, cpus: int, cores: Sequence[int], options: Sequence[str]) -> Node:
     """One raylet, held by a `ray start --block` that is no child of this terminal."""
     metrics = _free_port()
     command = [*ray_command(), "start", "--block", "--disable-usage-stats", f"--node-ip-address={ip}", f"--num-cpus={cpus}"]
@@ -186,7 +197,7 @@ def _start(cluster: Cluster, folder: Path, name: str, ip: str, cpus: int, cores:
             command, env=kept | cluster.environment() | more, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             preexec_fn=(lambda: os.sched_setaffinity(0, cores)) if cores else None,
         )  # fmt: skip
-    return Node(name, process.pid, cpus, cores, f"http://{ip}:{metrics}/metrics")
+    return Node(name, process.pid, cpus, list(cores), f"http://{ip}:{metrics}/metrics")
 
 
 def ray_command() -> list[str]:

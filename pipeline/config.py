@@ -16,6 +16,10 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    def deciding(self) -> dict[str, Any]:
+        """Its values as JSON, without what does not decide about the result (the place of a file whose content is compared, for one)."""
+        return self.model_dump(mode="json")
+
 
 def resolve_options(schema: type[Config], options: Any, *place: str, context: Any = None) -> dict[str, Any]:
     """The options of something that a recipe names, validated, with all defaults filled in. `context` goes to pydantic's validators.
@@ -54,7 +58,7 @@ def config_digest(config: Config) -> str:
 
 def counting(config: Config) -> dict[str, Any]:
     """The fields that play a part in the result, as JSON."""
-    values: dict[str, Any] = config.model_dump(mode="json")
+    values = config.deciding()
     for name, field in type(config).model_fields.items():
         if field.json_schema_extra == ASIDE:
             del values[name]

@@ -96,7 +96,8 @@ class Performer:
 
     def perform(self, attempt: Attempt) -> Done | Failed:
         piece = attempt.piece
-        time.sleep(attempt.pause)
+        if attempt.pause:  # sleeping for no time gives the processor away
+            time.sleep(attempt.pause)
         ready = self.worker is not None
         try:
             worker = self.worker = self.worker or self._ready()

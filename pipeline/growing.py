@@ -16,6 +16,7 @@ from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.storage import Storage
 
 LOG, METRICS, ERRORS = "log.jsonl", "metrics.jsonl", "errors.log"
+GROWN = (LOG, METRICS, ERRORS)
 #: An object is written when so many bytes wait, or the first of them has waited for so many seconds.
 LARGEST, LONGEST = 256 << 10, 30.0
 #: Bytes that wait at most where a store can't be written: what comes then is dropped.
@@ -90,7 +91,7 @@ def read_grown(run: Storage, name: str, last: int | None = None) -> bytes:
 
 
 def last_written(run: Storage, name: str, times: dict[str, float | None]) -> float | None:
-    """When something was appended, in seconds since 1970; `times`: those of the files in the run's folder. None where a store does not say."""
+    """When something was appended, in seconds since 1970; None where that is not known. `times`: those of the files in the run's folder."""
     if not run.remote:
         return times.get(name)
     return max((written for written in run.times(name.partition(".")[0]).values() if written is not None), default=None)

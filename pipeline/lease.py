@@ -1,8 +1,8 @@
 """Who works on a run: `RUN/lease.json`, which one process holds and renews while it works.
 
-Another process takes it over where the holder's process is gone from this machine, or where nothing was renewed for `ttl` seconds by its own
-clock; it watches for that long. A holder that could not renew in time asks once more before it writes the next row of a manifest, and stops
-where another has taken over. Clocks count from the machine's start and through its sleep, and are never compared between machines.
+Another process takes it over where the holder's process is gone from this machine, or where nothing was renewed for `ttl` seconds by its
+own clock; it watches for that long. A holder that could not renew in time asks once more before it writes the next row of a manifest, and
+stops where another has taken over. Clocks count from the machine's start and through its sleep, and are not compared between machines.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from corpusmill.pipeline.storage import Storage
 LEASE = "lease.json"
 #: Seconds after which a lease that was not renewed can be taken over, and what says otherwise (from 1 second to an hour).
 TTL, TTL_VARIABLE, SHORTEST, LONGEST = 30.0, "CORPUSMILL_LEASE_SECONDS", 1.0, 3600.0
-#: Renewals in a ttl. Of a ttl that passes without one, the last tenth is for what lies between a look at the clock and a row that is written.
+#: Renewals in a ttl. Where a ttl passes without one, its last tenth is for what lies between a look at the clock and a written row.
 RENEWALS, FENCE = 3, 0.9
 #: States of a process (/proc/PID/stat) that does not work: stopped by a signal or a debugger; waiting for a disk or a server; dead.
 STILL, GONE = ("T", "t", "D"), ("Z", "X")
@@ -70,7 +70,7 @@ def read_holder(content: bytes) -> Holder | None:
     """The holder that a lease names; None where it is damaged."""
     try:
         said = json.loads(content)
-        kinds = {"holder": str, "host": str, "machine": str, "pid": int, "started": int, "beat": int, "ttl": (int, float)}
+        kinds: dict[str, Any] = {"holder": str, "host": str, "machine": str, "pid": int, "started": int, "beat": int, "ttl": (int, float)}
         if any(not isinstance(said[name], kind) for name, kind in kinds.items()):
             return None
         return Holder(**{name: said[name] for name in kinds} | {"ttl": min(max(float(said["ttl"]), SHORTEST), LONGEST)})
@@ -86,7 +86,7 @@ def clock() -> float:
 def this_machine() -> str:
     """What tells this machine's processes from those of another: its start, and the processes that can be seen from here."""
     try:
-        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         return platform.node()
 
@@ -121,7 +121,9 @@ class Lease:
 
     def __init__(self, storage: Storage, ttl: float | None = None):
         self.storage, self.cell = storage, open_cell(storage, LEASE)
-        self.mine = Holder(secrets.token_hex(8), platform.node(), this_machine(), os.getpid(), process(os.getpid())[0], 0, ttl or wanted_ttl())
+        self.mine = Holder(
+            secrets.token_hex(8), platform.node(), this_machine(), os.getpid(), process(os.getpid())[0], 0, ttl or wanted_ttl()
+        )
         self.before: Holder | None = None  # whose it was, where it was taken over
         self.lost: str | None = None  # why it is no longer ours
         self._version: str | None = None
@@ -172,7 +174,8 @@ class Lease:
     def _watch(self, held: Holder | None, version: str, say: Callable[[str], None]) -> None:
         """Returns where the lease is not renewed within its time; refuses where it is."""
         ttl = held.ttl if held else TTL
-        say(f"{self.storage.root}: {held.words if held else 'another process'} worked on this run; if it gives no sign for {ttl:.0f} s, this goes on.")
+        who = held.words if held else "another process"
+        say(f"{self.storage.root}: {who} worked on this run; if it gives no sign for {ttl:.0f} s, this goes on.")
         end = clock() + ttl
         while (left := end - clock()) > 0:
             time.sleep(min(left, ttl / 20))
@@ -240,8 +243,8 @@ def holding(storage: Storage, say: Callable[[str], None] = lambda _: None, ttl: 
 
 
 def look(storage: Storage) -> dict[str, Any]:
-    """What can be told of the lease at one look: `state` (`held`, `free`, `expired`, `unknown`) and `host`, `process`, `seconds` (since it was
-    renewed, by the time of its file; None where a store does not say). Writes nothing."""
+    """What can be told of the lease at one look: `state` (`held`, `free`, `expired`, `unknown`) and `host`, `process`, `seconds` (since it
+    was renewed, by the time of its file; None where a store does not say). Writes nothing."""
     told: dict[str, Any] = {"state": "unknown", "host": None, "process": None, "seconds": None}
     try:
         found = open_cell(storage, LEASE).read()

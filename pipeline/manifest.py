@@ -10,18 +10,19 @@ Rows hold no times, so equal runs have equal rows; only their order is that of c
 In memory a task is its name and where its row begins (`journal.py`): rows are read again when they are asked for.
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from typing import Any, overload
+
+from pydantic_core import from_json
 
 from corpusmill.pipeline.config import canonical_json, digest
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.journal import FileJournal, Journal
 from corpusmill.pipeline.journal_store import StoreJournal
 from corpusmill.pipeline.shards import OutputFile
-from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.storage import Storage, stays_inside
 
 MANIFEST = "manifest.jsonl"
 #: Where the objects of a manifest on a store lie.
@@ -63,7 +64,15 @@ class TaskRow:
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> "TaskRow":
         row = {**row, "inputs": [FileRef(**i) for i in row["inputs"]], "outputs": [OutputFile(**o) for o in row["outputs"]]}
-        return cls(**row)
+        found = cls(**row)
+        _check(found, _TASK)
+        for ref in found.inputs:
+            _check(ref, _REF)
+        for output in found.outputs:
+            _check(output, _OUTPUT)
+            if not stays_inside(output.path):
+                raise ValueError(f"the output {output.path!r} lies outside of the stage's folder")
+        return found
 
     def ref(self, folder: str, path: str) -> FileRef:
         """The output at `path` (in stage folder `folder`) as an input of the next stage."""
@@ -71,6 +80,9 @@ class TaskRow:
             if output.path in (path, TRIAL + path):
                 return FileRef(f"{folder}/{output.path}", output.sha256, output.bytes)
         raise KeyError(path)
+
+
+TASK_FIELDS = {field.name for field in fields(TaskRow)}
 
 
 @dataclass(frozen=True)
@@ -85,7 +97,34 @@ class Quarantined:
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> "Quarantined":
-        return cls(**{**row, "inputs": [FileRef(**i) for i in row["inputs"]]})
+        found = cls(**{**row, "inputs": [FileRef(**i) for i in row["inputs"]]})
+        _check(found, _QUARANTINED)
+        for ref in found.inputs:
+            _check(ref, _REF)
+        return found
+
+
+#: The types of what rows hold: a run's folder may come from a stranger, or from a broken disk.
+_TASK = [
+    *((name, str) for name in ("task", "identity", "config", "code")),
+    *((name, int) for name in ("rows_in", "kept", "dropped", "bytes_in")),
+    ("counts", dict),
+    ("warnings", list),
+]
+_REF, _OUTPUT = [("path", str), ("fingerprint", str), ("bytes", int)], [("path", str), ("bytes", int), ("sha256", str)]
+_QUARANTINED = [*((name, str) for name in ("task", "identity", "message")), ("tries", int)]
+
+
+def _check(row: Any, kinds: Sequence[tuple[str, type]]) -> None:
+    for name, kind in kinds:
+        if type(getattr(row, name)) is not kind:
+            raise ValueError(f"{name} is no {kind.__name__}")
+
+
+def _tasks(names: Any) -> list[str]:
+    if type(names) is not list or not all(type(name) is str for name in names):
+        raise ValueError("tasks are no list of names")
+    return names
 
 
 def task_identity(task: str, inputs: Sequence[FileRef], params: dict[str, Any], config: str, code: str) -> str:
@@ -101,7 +140,7 @@ class TaskRows(Mapping[str, TaskRow]):
         self.addresses: dict[str, int] = {}
 
     def __getitem__(self, task: str) -> TaskRow:
-        row = json.loads(self._journal.read(self.addresses[task]))
+        row = from_json(self._journal.read(self.addresses[task]))
         del row["kind"]
         return TaskRow.from_json(row)
 
@@ -215,23 +254,25 @@ class Manifest:
     def _load(self) -> None:
         for address, where, line in self._journal.lines():
             try:
-                row = json.loads(line)
+                row = from_json(line)  # takes half as long as json.loads
                 self._take(row.pop("kind"), row, address)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise InputError(f"{where}: not a manifest row ({error}).") from error
 
     def _take(self, kind: str, row: dict[str, Any], address: int) -> None:
         if kind == "task":
-            self._take_task(TaskRow.from_json(row).task, address)
+            if row.keys() != TASK_FIELDS:
+                raise KeyError(", ".join(sorted(row.keys() ^ TASK_FIELDS)))
+            self._take_task(row["task"], address)
         elif kind == "quarantined":
             self._take_quarantined(Quarantined.from_json(row))
         elif kind == "complete":
-            self._take_complete(row["tasks"], row.get("quarantined", []))
+            self._take_complete(_tasks(row["tasks"]), _tasks(row.get("quarantined", [])))
         elif kind == "tried":
-            self.tried = row["tasks"]
+            self.tried = _tasks(row["tasks"])
         elif kind == "reopened":
             self.plan = None
-            self.doubtful.update(row.get("tasks", []))
+            self.doubtful.update(_tasks(row.get("tasks", [])))
 
     def _take_task(self, task: str, address: int) -> None:
         self.tasks.addresses[task] = address
@@ -255,5 +296,5 @@ def _jsonable(row: Any) -> dict[str, Any]:
     """A row as JSON has it: `dataclasses.asdict` copies all of it, which takes longer than the rest."""
     if isinstance(row, dict):
         return row
-    values = {f.name: getattr(row, f.name) for f in fields(row)}
+    values = {name: getattr(row, name) for name in row.__dataclass_fields__}
     return values | {name: [_jsonable(file) for file in values[name]] for name in ("inputs", "outputs") if name in values}

@@ -1,14 +1,19 @@
-"""Who is told of all that happens in a run, and says it on: to the terminal, the log, `progress.json`, the counts, and what failed to `errors.log`."""
+"""Who is told of all that happens in a run, and says it on: to the terminal, the log, `progress.json`, the counts, `errors.log`."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import corpusmill
 from corpusmill.pipeline.engine import Done
+from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.events import Event, OnEvent, print_event
 from corpusmill.pipeline.growing import ERRORS, METRICS, Growing
+from corpusmill.pipeline.interrupts import of_an_interrupt
+from corpusmill.pipeline.lease import Holder
 from corpusmill.pipeline.live import Live
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.meters import Counting, documents_of
@@ -36,6 +41,28 @@ class Observer:
         self.log = RunLog(run)
         self._errors, self._measures = Growing(run, ERRORS), Growing(run, METRICS)
 
+    @contextmanager
+    def attempt(self, stages: Sequence[str], before: Holder | None) -> Iterator[None]:
+        """One process' work on the run for the time of the block. `before`: whose it was, where it was taken over from one that is gone."""
+        version = corpusmill.__version__
+        self.counting.run(self.log.run, version)
+        self.log.write("run_begin", fields={"version": version, "process": os.getpid(), "stages": list(stages)})
+        if before is not None:
+            self.log.write(
+                "lease_taken_over", f"This run was left by {before.words}.", "warning", fields={"host": before.host, "process": before.pid}
+            )
+        started = time.monotonic()
+        event, message, level = "run_end", "", "info"
+        try:
+            yield
+        except BaseException as error:
+            event, level = ("interrupted", "warning") if of_an_interrupt(error) else ("run_failed", "error")
+            message = str(error) if isinstance(error, CorpusmillError) else f"{type(error).__name__}: {error}".rstrip(": ")
+            raise
+        finally:
+            self.log.write(event, message, level, fields={"seconds": round(time.monotonic() - started, 3)})
+            self.flush()
+
     # ---- stages and phases ------------------------------------------------------------------------------
 
     @contextmanager
@@ -52,12 +79,16 @@ class Observer:
         self.flush()
 
     @contextmanager
-    def phase(self, stage: str, name: str, pieces: Sequence[Piece], todo: Sequence[Piece], manifest: Manifest, workers: int) -> Iterator[None]:
+    def phase(
+        self, stage: str, name: str, pieces: Sequence[Piece], todo: Sequence[Piece], manifest: Manifest, workers: int
+    ) -> Iterator[None]:
         """A phase for the time of the block: all of its pieces, and those of them that are not finished yet."""
         if self.live:
             self.live.phase_begins(stage, name, pieces, todo, manifest)
         self.counting.phase_begins(stage, name, len(pieces), len(todo), workers)
-        self.log.write("phase_begin", stage=stage, phase=name, fields={"tasks": len(todo), "taken_over": len(pieces) - len(todo), "workers": workers})
+        self.log.write(
+            "phase_begin", stage=stage, phase=name, fields={"tasks": len(todo), "taken_over": len(pieces) - len(todo), "workers": workers}
+        )
         started = time.monotonic()
         ended = "broken_off"
         try:
@@ -78,13 +109,17 @@ class Observer:
         """A task is finished, and its row is in the manifest."""
         self.counting.done(stage, phase, done)
         numbers = {name: getattr(done, name) for name in ("rows_in", "kept", "dropped", "bytes_in", "peak_mb")}
-        self.log.write("task", stage=stage, phase=phase, task=done.key, node=done.node, fields=numbers | {"seconds": round(done.seconds, 3)})
+        self.log.write(
+            "task", stage=stage, phase=phase, task=done.key, node=done.node, fields=numbers | {"seconds": round(done.seconds, 3)}
+        )
 
     def failed(self, stage: str, phase: str, failed: Failed) -> None:
         """A task has failed for the last time."""
         self.counting.failed(stage, phase)
         self._write_error(stage, failed.key, failed.trace)
-        self.log.write("failure", failed.message, "error", stage, phase, failed.key, fields={"cause": failed.cause.value, "tries": failed.tries})
+        self.log.write(
+            "failure", failed.message, "error", stage, phase, failed.key, fields={"cause": failed.cause.value, "tries": failed.tries}
+        )
 
     def event(self, event: Event) -> None:
         """Something that an engine or the runner says (events.py)."""

@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
@@ -118,6 +119,6 @@ def _refuse(start: Callable[..., Any], status: str) -> list[bytes]:
 
 def check_writable(path: str) -> None:
     """Raises InputError where a file can't be written beside `path`, before hours of work and not after them."""
-    folder = os.path.dirname(path) or "."
-    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+    folder = Path(path).parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise InputError(f"--metrics-file {path}: the folder {folder} is not there, or can't be written.")

@@ -39,7 +39,7 @@ class GivenUp:
         told = _listed([(stage, row) for row in rows])
         ours = all(each.exit_code == InputError.exit_code for each in failed)
         error = InputError if ours else CorpusmillError
-        return error(f"{stage}: {len(rows)} tasks failed, all others are done, and the stage needs them all: {told}.")
+        return error(f"{stage}: {len(rows)} tasks failed, all others are done, and the stage needs them: {told}.")
 
 
 def sentence_of(stage: str, row: Quarantined) -> str:

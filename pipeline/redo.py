@@ -1,7 +1,7 @@
 """What of a run that is gone on with will be done again, and why: told before anything is done.
 
-A stage is redone where its section of the recipe, its code or its inputs changed; a later one where what it reads comes out otherwise, which
-nobody knows before. Tasks decide for themselves in the end (manifest.py): what did not change in what they depend on is taken over.
+A stage is redone where its section of the recipe, its code or its inputs changed; a later one where what it reads comes out otherwise,
+which nobody knows before. Tasks decide for themselves in the end (manifest.py): those of which nothing changed are taken over.
 """
 
 import json
@@ -18,8 +18,8 @@ from corpusmill.pipeline.storage import Storage
 
 #: Changes of a section that are told in words, and characters of a value.
 SHOWN, LONGEST = 3, 40
-#: new: nothing of it is there. taken over: finished, and nothing changed. goes on: half done. redone: all that depends on a change. depends:
-#: what reads another stage's outputs that may change.
+#: new: nothing of it is there. taken over: finished, and nothing changed. goes on: half done. redone: all that depends on a change.
+#: depends: what reads outputs of another stage that may change.
 State: TypeAlias = Literal["new", "taken over", "goes on", "redone", "depends"]
 
 
@@ -45,7 +45,9 @@ class Expected:
         return f"{self.stage}: {told[self.state]}"
 
 
-def expect(run: Storage, former: Mapping[str, Any] | None, sections: Mapping[str, Config], inputs: Sequence[str], names: Sequence[str]) -> list[Expected]:
+def expect(
+    run: Storage, former: Mapping[str, Any] | None, sections: Mapping[str, Config], inputs: Sequence[str], names: Sequence[str]
+) -> list[Expected]:
     """What will become of the stages `names`. `former`: the run's description (`run.json`) of before."""
     found: list[Expected] = []
     for name in names:

@@ -5,10 +5,14 @@ from dataclasses import replace
 from itertools import accumulate, pairwise
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from corpusmill.pipeline.shards import iter_tables, open_parquet
 from corpusmill.pipeline.stage import Piece
 from corpusmill.pipeline.storage import Storage
+
+#: Rows that are read at once where not all of a row group is wanted.
+BATCH_ROWS = 128
 
 
 def row_halves(run: Storage, piece: Piece) -> tuple[Piece, Piece] | None:
@@ -38,5 +42,21 @@ def tables_of(run: Storage, piece: Piece, columns: list[str] | None = None) -> I
         for group, (begin, end) in enumerate(pairwise([0, *accumulate(sizes)])):
             a, b = max(begin, first), min(end, last)
             if a < b:
-                table = file.read_row_group(group, columns=columns, use_threads=False)
-                yield a, table if b - a == table.num_rows else table.take(pa.array(range(a - begin, b - begin)))
+                whole = (a, b) == (begin, end)
+                yield (
+                    a,
+                    file.read_row_group(group, columns=columns, use_threads=False)
+                    if whole
+                    else _some(file, group, a - begin, b - begin, columns),
+                )
+
+
+def _some(file: pq.ParquetFile, group: int, first: int, last: int, columns: list[str] | None) -> pa.Table:
+    """Rows of a row group, of which no more than a batch beside them is in memory."""
+    found, begin = [], 0
+    for batch in file.iter_batches(BATCH_ROWS, [group], columns, use_threads=False):
+        a, b = max(begin, first), min(begin + batch.num_rows, last)
+        if a < b:
+            found.append(batch.take(pa.array(range(a - begin, b - begin))))  # a copy: a slice would keep the batch
+        begin += batch.num_rows
+    return pa.Table.from_batches(found).combine_chunks()

@@ -1,32 +1,29 @@
-"""A whole run: its folder, its lock, its `run.json`, and its stages one after the other."""
+"""A whole run: its folder, its `run.json`, and its stages one after the other."""
 
-import fcntl
 import json
-import os
 import platform
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
-from typing import IO
 
 import corpusmill
 from corpusmill.pipeline.config import Config, config_digest
 from corpusmill.pipeline.engine import Engine
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.lease import holding
 from corpusmill.pipeline.live import Live
 from corpusmill.pipeline.manifest import Manifest, Quarantined
+from corpusmill.pipeline.meters import Counting, Meter
+from corpusmill.pipeline.observer import Observer
+from corpusmill.pipeline.outcome import Outcome
 from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.quarantine import told_lost
 from corpusmill.pipeline.recipe import STAGES, apply_override, read_recipe, stage_class, validate_recipe
+from corpusmill.pipeline.redo import configuration, expect, paragraph, read_former
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.storage import Storage
 
 RUN_FILE = "run.json"
-LOCK_FILE = ".lock"
-#: How often the lock is tried for, and how many seconds are between two tries.
-LOCK_TRIES, LOCK_PAUSE = 5, 0.02
 #: Stages that hand pieces to the engine; the others work in this process.
 PARALLEL = ("ingest", "filter", "dedup", "tokenizer", "tokens")
 #: Libraries whose version can change what a run writes.
@@ -83,6 +80,15 @@ class StageResult:
     quarantined: list[Quarantined] = field(default_factory=list)  # the stage was finished without these
 
 
+@dataclass
+class Watching:
+    """Who else wants to know what happens: `outcome` what became of it, `meters` counts, `after_phase` when a phase has ended."""
+
+    outcome: Outcome
+    meters: Sequence[Meter] = ()
+    after_phase: Callable[[], None] = lambda: None
+
+
 def new_plan(
     folder: str,
     recipe: str,
@@ -135,62 +141,63 @@ def describe(plan: Plan) -> bytes:
     return (json.dumps({"inputs": plan.inputs, "recipe": recipe, "versions": versions}, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-@contextmanager
-def locked(storage: Storage) -> Iterator[None]:
-    """Refuses a second run in the same local folder; the system frees the lock however this process ends."""
-    if storage.remote:
-        yield
-        return
-    try:
-        os.makedirs(storage.root, exist_ok=True)
-        lock = open(storage.path(LOCK_FILE), "w")
-    except OSError as error:
-        raise InputError(f"{storage.root}: the run's folder can't be written ({error.strerror}).") from error
-    with lock:
-        if not _lock(lock):
-            raise InputError(f"{storage.root}: another corpusmill is working in this run right now.")
-        yield
-
-
-def _lock(file: IO[str]) -> bool:
-    """Whether the lock is ours now. A look at whether it is held (report/status.py) holds it, too, for less than a millisecond."""
-    for _ in range(LOCK_TRIES):
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            time.sleep(LOCK_PAUSE)
-        else:
-            return True
-    return False
-
-
-def execute(plan: Plan, engine: Engine, progress: Progress, say: Callable[[str], None], on_stage: Callable[[StageResult], None]) -> str:
+def execute(
+    plan: Plan,
+    engine: Engine,
+    progress: Progress,
+    say: Callable[[str], None],
+    on_stage: Callable[[StageResult], None],
+    watching: Watching | None = None,
+) -> str:
     """Carries out the plan. `say` gets sentences worth knowing, `on_stage` each finished stage. Returns a sentence that names the tasks
     that stages were finished without; none: nothing."""
+    watching = watching or Watching(Outcome(plan.folder))
     names = plan.stages()
     storage = Storage(plan.folder)
     lost: list[tuple[str, Quarantined]] = []
-    with locked(storage):
-        description = describe(plan)
-        if not plan.dry_run and (not storage.exists(RUN_FILE) or storage.read_bytes(RUN_FILE) != description):
-            storage.write_bytes(RUN_FILE, description)
-        for name in plan.sections:
-            if names and list(STAGES).index(name) < list(STAGES).index(names[0]):
-                _warn_if_stale(storage, name, plan.sections[name], say)
-        try:
-            with Live(storage, names, engine, plan.dry_run) as live:
+    try:
+        with holding(storage, say) as lease:
+            live = Live(storage, names, engine, plan.dry_run, lambda: lease.lost is None)
+            observer = Observer(storage, live, Counting(watching.meters), after_phase=watching.after_phase)
+            with observer.attempt(names, lease.before), live:
+                _describe_again(plan, storage, names, observer, say)
                 for name in names:
                     stage = stage_class(name)(plan.sections[name], plan.dry_run)
-                    run = StageRun(stage, storage, dict(plan.sections), plan.inputs, engine, progress, live, strict=plan.strict)
+                    run = StageRun(stage, storage, dict(plan.sections), plan.inputs, engine, progress, observer, plan.strict)
+                    run.manifest.guard(lease.check)
                     if name not in PARALLEL:
                         engine.close()  # training needs the memory and the cores that idle workers hold
-                    run.execute()
+                    with watching.outcome.stage(run):
+                        run.execute()
                     quarantined = list(run.manifest.quarantined.values())
                     lost += [(name, row) for row in quarantined]
                     on_stage(StageResult(name, run.performed, run.seconds, stage.summary(run), quarantined))
-        finally:
-            engine.close()
+    finally:
+        engine.close()
     return told_lost(lost)
+
+
+def _describe_again(plan: Plan, storage: Storage, names: Sequence[str], observer: Observer, say: Callable[[str], None]) -> None:
+    """Writes `run.json`, and says what of a run that is gone on with is done again, and what is left as it is."""
+
+    def note(sentence: str) -> None:
+        observer.log.write("note", sentence, "warning")
+        say(sentence)
+
+    description = describe(plan)
+    before = storage.read_bytes(RUN_FILE) if storage.exists(RUN_FILE) else None
+    former = read_former(before)
+    expected = expect(storage, former, plan.sections, plan.inputs, names) if before is not None else []
+    observer.log.write("configuration", fields=configuration(former, json.loads(description)))
+    for each in expected:
+        observer.log.write("expected", each.sentence, stage=each.stage, fields={"state": each.state, "tasks": each.tasks})
+    if told := paragraph(expected):
+        note(told)
+    for name in plan.sections:
+        if names and list(STAGES).index(name) < list(STAGES).index(names[0]):
+            _warn_if_stale(storage, name, plan.sections[name], note)
+    if not plan.dry_run and before != description:
+        storage.write_bytes(RUN_FILE, description)
 
 
 def _warn_if_stale(storage: Storage, name: str, section: Config, say: Callable[[str], None]) -> None:

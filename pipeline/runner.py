@@ -89,7 +89,7 @@ class StageRun:
         self.plan: list[str] = []
         self.without: list[str] = []  # tasks that the stage goes on without
         self.beside = stage.dry_run and self.manifest.complete  # a dry run leaves a finished stage as it is
-        self.performed = 0
+        self.performed = self.bytes_in = 0  # tasks, and bytes that they have read
         self.seconds = 0.0
 
     # ---- inputs -------------------------------------------------------------------------------------
@@ -276,6 +276,7 @@ class StageRun:
             )
         )
         self.performed += 1
+        self.bytes_in += done.bytes_in
         self.observer.done(self.stage.name, phase, done)
 
     def _measure(self, phase: str, seconds: float, measures: Measures, workers: int) -> None:

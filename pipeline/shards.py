@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.stores import StoreError
 
 #: Rows in a row group: small enough to read a shard piece by piece, large enough to compress well.
 ROW_GROUP_ROWS = 4096
@@ -76,8 +77,10 @@ def open_parquet(storage: Storage, relative: str) -> pq.ParquetFile:
     """A shard for reading by row groups; one sentence where it is no Parquet file."""
     try:
         if storage.remote:
-            return pq.ParquetFile(storage.open_read(relative))
+            return pq.ParquetFile(storage.open_read(relative), pre_buffer=True)  # columns that lie together come together
         return pq.ParquetFile(storage.path(relative), memory_map=True)
+    except StoreError:
+        raise
     except FileNotFoundError as error:
         raise InputError(f"{storage.path(relative)}: no such file.") from error
     except (pa.ArrowInvalid, OSError) as error:
@@ -101,5 +104,7 @@ def _whole(storage: Storage, relative: str, read: Callable[..., pa.Table], colum
     """What is read; one sentence where a file whose end is whole can't be read all the same."""
     try:
         return read(columns=columns, use_threads=False)
+    except StoreError:
+        raise
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{storage.path(relative)}: not a readable Parquet file ({error}).") from error

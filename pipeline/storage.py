@@ -7,12 +7,14 @@ an object only when its upload completes, so there a plain write is atomic alrea
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from datetime import datetime
+from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, cast
 
-from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.store import Store, last_written
+from corpusmill.pipeline.store_s3 import open_store
 
 #: Temporary names begin with this; nothing that reads a run ever looks at such a file.
 TEMPORARY = ".tmp-"
@@ -21,6 +23,11 @@ TEMPORARY = ".tmp-"
 def is_remote(path: str) -> bool:
     """Whether a path has a protocol (`s3://...`) other than `file://`."""
     return "://" in path and not path.startswith("file://")
+
+
+def stays_inside(path: str) -> bool:
+    """Whether a relative path names something below its folder: nothing that a file says of itself may lead elsewhere."""
+    return bool(path) and not path.startswith("/") and "\0" not in path and not {"", ".", ".."} & set(path.split("/"))
 
 
 class Storage:
@@ -40,31 +47,31 @@ class Storage:
         """The full path or URL of a file in this folder."""
         return f"{self.root}/{relative}" if relative else self.root
 
-    def _fs(self) -> Any:
-        from datatrove.io import get_datafolder
-
-        try:
-            return get_datafolder(self.root)
-        except (ImportError, ValueError) as error:  # no library for the protocol, or no such protocol
-            raise InputError(f"{self.root}: this kind of URL can't be opened here ({error}).") from error
+    @cached_property
+    def store(self) -> Store:
+        """Only of a remote folder."""
+        return open_store(self.root)
 
     def open_read(self, relative: str) -> IO[bytes]:
         if self.remote:
-            return self._fs().open(relative, "rb")
+            return cast(IO[bytes], self.store.open_read(relative))
         return open(self.path(relative), "rb")
 
     def read_bytes(self, relative: str) -> bytes:
+        """The content of a small file; FileNotFoundError where there is none."""
+        if self.remote:
+            return self.store.read_bytes(relative)
         with self.open_read(relative) as file:
             return file.read()
 
     def exists(self, relative: str) -> bool:
-        return bool(self._fs().exists(relative)) if self.remote else os.path.exists(self.path(relative))
+        """Whether there is such a file (or, where it is local, folder)."""
+        return self.store.size(relative) >= 0 if self.remote else os.path.exists(self.path(relative))
 
     def size(self, relative: str) -> int:
         """Bytes of a file, or -1 where there is none."""
         if self.remote:
-            fs = self._fs()
-            return int(fs.size(relative)) if fs.exists(relative) else -1
+            return self.store.size(relative)
         try:
             return os.path.getsize(self.path(relative))
         except OSError:
@@ -73,15 +80,13 @@ class Storage:
     def list_files(self, folder: str = "") -> list[str]:
         """All files below `folder`, relative to the root, sorted; temporary ones included."""
         if self.remote:
-            return sorted(str(name) for name in self._fs().list_files(folder, recursive=True))
+            return sorted(self.store.find(folder))
         base = Path(self.path(folder))
         return sorted(p.relative_to(self.root).as_posix() for p in base.rglob("*") if p.is_file()) if base.is_dir() else []
 
     def listing(self, folder: str = "") -> dict[str, int]:
         """Bytes of each object that lies in `folder` itself, by name: found by one listing. Only of remote folders."""
-        fs = self._fs()
-        fs.invalidate_cache()  # what the store said before may be old
-        return {name.rpartition("/")[2]: int(info["size"]) for name, info in fs.find(folder, maxdepth=1, detail=True).items()}
+        return {name.rpartition("/")[2]: int(info["size"]) for name, info in self.store.find(folder, below=False).items()}
 
     def sizes(self, names: Sequence[str]) -> list[int]:
         """Bytes of files that lie in this folder itself, -1 for those that are not there; of a remote one found by one listing."""
@@ -100,10 +105,7 @@ class Storage:
     def times(self, folder: str = "") -> dict[str, float | None]:
         """When each file that lies in `folder` itself was last written (seconds since 1970), by name; None where a store does not say."""
         if self.remote:
-            fs = self._fs()
-            fs.invalidate_cache()
-            found = fs.find(folder, maxdepth=1, detail=True)
-            return {name.rpartition("/")[2]: _last_written(info) for name, info in found.items()}
+            return {name.rpartition("/")[2]: last_written(info) for name, info in self.store.find(folder, below=False).items()}
         try:
             with os.scandir(self.path(folder)) as entries:
                 return {entry.name: entry.stat().st_mtime for entry in entries if entry.is_file()}
@@ -112,15 +114,13 @@ class Storage:
 
     def remove(self, relative: str) -> None:
         if self.remote:
-            self._fs().rm(relative)
+            self.store.remove(relative)
         else:
             Path(self.path(relative)).unlink(missing_ok=True)
 
     def remove_folder(self, relative: str) -> None:
         if self.remote:
-            fs = self._fs()
-            if fs.exists(relative):
-                fs.rm(relative, recursive=True)
+            self.store.remove_folder(relative)
         else:
             shutil.rmtree(self.path(relative), ignore_errors=True)
 
@@ -128,12 +128,8 @@ class Storage:
     def write_atomic(self, relative: str) -> Iterator[IO[bytes]]:
         """A binary file that appears under its name only when the block ends without an exception."""
         if self.remote:
-            with self._fs().open(relative, "wb") as file:
-                try:
-                    yield file
-                except BaseException:
-                    _discard(file)
-                    raise
+            with self._uploaded(relative) as upload:
+                yield upload
             return
         target = Path(self.path(relative))
         try:
@@ -156,18 +152,23 @@ class Storage:
             temporary.unlink(missing_ok=True)
             raise
 
+    @contextmanager
+    def _uploaded(self, relative: str) -> Iterator[IO[bytes]]:
+        writer = self.store.open_write(relative)
+        try:
+            yield cast(IO[bytes], writer)
+            writer.publish()
+        except BaseException:
+            with suppress(OSError, CorpusmillError):  # what went wrong first is what is told; the next run finds what is left
+                writer.discard()
+            raise
+
     def write_bytes(self, relative: str, content: bytes) -> None:
+        if self.remote:
+            self.store.write_bytes(relative, content)
+            return
         with self.write_atomic(relative) as file:
             file.write(content)
-
-
-def _discard(file: Any) -> None:
-    """Gives up what was written to a file of a remote store, whose closing would publish it."""
-    from fsspec.spec import AbstractBufferedFile
-
-    if isinstance(file, AbstractBufferedFile):
-        file.discard()
-        file.closed = True
 
 
 def fsync_folder(folder: str | Path) -> None:
@@ -177,17 +178,6 @@ def fsync_folder(folder: str | Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _last_written(info: dict[str, Any]) -> float | None:
-    """What a store says of an object; stores call it by other names."""
-    for name in ("LastModified", "last_modified", "updated", "mtime", "created"):
-        value = info.get(name)
-        if isinstance(value, datetime):
-            return value.timestamp()
-        if isinstance(value, int | float):
-            return float(value)
-    return None
 
 
 def _size(name: str, folder: int) -> int:

@@ -29,6 +29,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.mapping import map_file
 from corpusmill.pipeline.shards import Content
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.stores import StoreError
 
 SHARDS_FILE = "shards.json"
 SPLITS = ("train", "validation")
@@ -189,7 +190,7 @@ def _described(kind: type[Described], types: set[tuple[type, ...]], raw: dict[st
     values = _values(kind)(raw)  # type: ignore[arg-type]
     if len(raw) != len(values):
         raise KeyError(f"not the fields of a {kind.__name__}")
-    if tuple(map(type, values)) not in types or "/" in raw["file"]:
+    if tuple(map(type, values)) not in types or "/" in raw["file"] or "/" in raw.get("index", ""):
         raise ValueError(f"a value of a {kind.__name__} is of another kind, or leads out of the folder")
     found = object.__new__(kind)
     found.__dict__.update(raw)
@@ -210,7 +211,8 @@ def shard_contents(number: int, tokens: npt.NDArray[Any], index: pa.Table) -> di
 def map_tokens(storage: Storage, relative: str, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     """A file of tokens as a read-only array: a memory map where it is local, else its content."""
     if storage.remote:
-        return np.frombuffer(storage.read_bytes(relative), dtype)
+        with storage.open_read(relative) as file:  # by ranges: a shard is large
+            return np.frombuffer(file.read(), dtype)
     return map_file(storage.path(relative), dtype)
 
 
@@ -221,6 +223,8 @@ def file_sha256(storage: Storage, relative: str) -> str:
         with storage.open_read(relative) as file:
             while chunk := file.read(1 << 22):
                 sha.update(chunk)
+    except StoreError:
+        raise
     except OSError as error:
         raise InputError(f"{storage.path(relative)}: can't be read ({error.strerror or error}).") from error
     return sha.hexdigest()

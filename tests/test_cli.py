@@ -121,11 +121,11 @@ def test_a_stage_before_its_input_is_there(corpusmill, tmp_path):
 
 
 def test_a_second_run_in_the_same_folder_is_refused(corpusmill, recipe, tmp_path):
-    from corpusmill.pipeline.run import locked
+    from corpusmill.pipeline.lease import holding
     from corpusmill.pipeline.storage import Storage
 
     (tmp_path / "in.jsonl").write_text('{"text": "some text"}\n')
-    with locked(Storage(str(tmp_path / "run"))):
+    with holding(Storage(str(tmp_path / "run"))):
         code, _, err = corpusmill("run", recipe, tmp_path / "in.jsonl", "--output", tmp_path / "run", "--engine", "inline")
     assert code == 2 and one_sentence(err) and "right now" in err
 

@@ -16,8 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.lease import holding
 from corpusmill.pipeline.manifest import MANIFEST, Manifest
-from corpusmill.pipeline.run import locked
 from corpusmill.pipeline.shards import publish, read_table
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.tokenshards import DTYPES, SHARDS_FILE, Shard, ShardSet, file_sha256, map_tokens, shard_contents, shard_names
@@ -68,7 +68,7 @@ def append(folder: str, run_folder: str, skip_known: bool = False) -> list[Appen
         raise InputError(f"{folder}: this folder belongs to a run, which would undo it; append to a folder of its own (it is made).")
     if not Manifest(run.child("tokens"), read_only=True).complete:
         raise InputError(f"{run_folder}: the stage tokens of this run is not finished, so there is nothing to append.")
-    with locked(target):
+    with holding(target):
         splits = [_open(split, run, target) for split in SPLITS]
         todo = [split for split in splits if not split.done]
         masks = _choose(run, splits, todo, skip_known, folder) if todo else {}

@@ -3,33 +3,38 @@
 import io
 import os
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.ingest.cached import cached
 from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.redirects import RedirectRefusedError
 from corpusmill.pipeline.storage import is_remote
+from corpusmill.pipeline.store_file import StoreFile
+from corpusmill.pipeline.stores import StoreError, asked, filesystem
 
 #: What a store says about an object that changes with its content.
 TAGS = frozenset(
     ["ETag", "etag", "md5", "sha256", "oid", "blob_id", "generation", "mtime", "LastModified", "Last-Modified", "last_modified", "updated"]
 )
 
+#: Protocols whose own readers fetch and hold as their servers like it.
+OWN_READERS = ("http://", "https://", "hf://")
+
 
 def local_path(path: str) -> str:
     return path.removeprefix("file://")
 
 
-def filesystem(path: str) -> tuple[Any, str]:
-    """The fsspec filesystem of a URL and the path in it; one sentence where its protocol can't be used."""
-    from fsspec.core import url_to_fs
-
-    try:
-        fs, name = url_to_fs(path)
-    except (ImportError, ValueError) as error:
-        raise InputError(f"{path}: this kind of URL can't be opened here ({error}).") from error
-    return fs, name
+def _reason(error: BaseException) -> str:
+    """What was wrong; fsspec calls any failure of a web server a file that is not there."""
+    refused: BaseException | None = error
+    while refused is not None and not isinstance(refused, RedirectRefusedError):
+        refused = refused.__cause__ or refused.__context__
+    if isinstance(error, FileNotFoundError) and refused is None:
+        return "no such file"
+    return str(refused) if refused else f"can't be read ({getattr(error, 'strerror', None) or error})"
 
 
 def open_file(path: str) -> IO[bytes]:
@@ -40,14 +45,16 @@ def open_file(path: str) -> IO[bytes]:
         if here := cached(path):
             return open(here.path, "rb")
         fs, name = filesystem(path)
+        if not path.startswith(OWN_READERS):
+            return cast(IO[bytes], StoreFile(fs, name, path))
         file: IO[bytes] = fs.open(name, "rb")
         if path.startswith(("http://", "https://")):
             _need_ranges(path, file)
         return file
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file.") from error
+    except StoreError:
+        raise
     except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror or error}).") from error
+        raise InputError(f"{path}: {_reason(error)}.") from error
 
 
 def _need_ranges(path: str, file: IO[bytes]) -> None:
@@ -73,9 +80,11 @@ def file_ref(path: str) -> FileRef:
         return FileRef(path, _fingerprint(here.bytes, here.tags), here.bytes)
     fs, name = filesystem(path)
     try:
-        info = fs.info(name)
+        info = asked(path, lambda: fs.info(name))
+    except StoreError:
+        raise
     except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror or error}).") from error
+        raise InputError(f"{path}: {_reason(error)}.") from error
     size = info.get("size")
     if size is None:
         raise InputError(f"{path}: the server doesn't say how large it is, so it can't be read in pieces; download it first.")

@@ -4,12 +4,14 @@ import glob
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.ingest.commoncrawl import files_of, is_crawl
-from corpusmill.pipeline.ingest.files import file_ref, filesystem, local_path
+from corpusmill.pipeline.ingest.files import OWN_READERS, file_ref, local_path
 from corpusmill.pipeline.ingest.formats import KNOWN, Ignored, Refused, Source, examine
 from corpusmill.pipeline.storage import is_remote
+from corpusmill.pipeline.stores import asked, filesystem
 
 MAGIC_CHARACTERS = "*?["
 
@@ -98,24 +100,47 @@ def _below(folder: str) -> list[str]:
 def _expand_remote(given: str) -> list[str]:
     fs, name = filesystem(given)
     protocol = given.split("://", 1)[0]
+    look = _look_by_kind if given.startswith(OWN_READERS) else _look
     try:
-        if any(character in name for character in MAGIC_CHARACTERS) and not fs.exists(name):
-            matches = sorted(str(match) for match in fs.glob(name))
-            files = [file for match in matches for file in (fs.find(match) if fs.isdir(match) else [match])]
-            if not files:
-                raise InputError(f"{given}: no file matches.")
-        elif fs.isfile(name):
-            return [given]
-        elif fs.isdir(name):
-            files = fs.find(name)
-        else:
-            raise InputError(f"{given}: no such file or folder.")
-    except InputError:
+        files = asked(given, lambda: look(given, fs, name))
+    except CorpusmillError:
         raise
     except Exception as error:  # each store has exceptions of its own; the user needs one sentence
         raise InputError(
             f"{given}: can't be listed ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})."
         ) from error
+    if files is None:
+        return [given]
     return sorted(
         {str(file) if "://" in str(file) else f"{protocol}://{str(file).lstrip('/') if protocol != 'file' else file}" for file in files}
     )
+
+
+def _look(given: str, fs: Any, name: str) -> list[str] | None:
+    """The files that a URL means; None: it is one. What a store fails to answer is raised, so that it is asked again."""
+    try:
+        info = fs.info(name)
+    except FileNotFoundError as error:
+        if not any(character in name for character in MAGIC_CHARACTERS):
+            raise InputError(f"{given}: no such file or folder.") from error
+        matches = fs.glob(name, detail=True)
+        files = [file for match in sorted(matches) for file in (fs.find(match) if matches[match]["type"] == "directory" else [match])]
+        if not files:
+            raise InputError(f"{given}: no file matches.") from error
+        return files
+    return None if info["type"] == "file" else list(fs.find(name))
+
+
+def _look_by_kind(given: str, fs: Any, name: str) -> list[str] | None:
+    """The same for servers that know no folders and answer as they like."""
+    if any(character in name for character in MAGIC_CHARACTERS) and not fs.exists(name):
+        matches = sorted(str(match) for match in fs.glob(name))
+        files = [file for match in matches for file in (fs.find(match) if fs.isdir(match) else [match])]
+        if not files:
+            raise InputError(f"{given}: no file matches.")
+        return files
+    if fs.isfile(name):
+        return None
+    if fs.isdir(name):
+        return list(fs.find(name))
+    raise InputError(f"{given}: no such file or folder.")

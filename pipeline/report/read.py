@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.manifest import TRIAL, Manifest, TaskRow
+from corpusmill.pipeline.manifest import TRIAL, Manifest, Quarantined, TaskRow
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.report.run_files import RunFiles
 from corpusmill.pipeline.schemas import REPORT
@@ -49,6 +49,7 @@ class StageState:
     name: str
     status: str  # "complete", "unfinished" or "missing"
     tasks: list[TaskRow] = field(default_factory=list)
+    quarantined: list[Quarantined] = field(default_factory=list)  # tasks that were given up
 
     def outputs(self, prefix: str) -> list[str]:
         return [output.path for task in self.tasks for output in task.outputs if output.path.removeprefix(TRIAL).startswith(prefix)]
@@ -88,11 +89,12 @@ class RunReader(RunFiles):
             return StageState(name, "unfinished")
         if name in self.tried:
             return StageState(name, "complete", [manifest.tasks[task] for task in manifest.tried if task in manifest.tasks])
+        given_up = list(manifest.quarantined.values())
         if not manifest.tasks:
-            return StageState(name, "complete" if manifest.complete else "missing")
+            return StageState(name, "complete" if manifest.complete else "unfinished" if given_up else "missing", [], given_up)
         if manifest.complete:
-            return StageState(name, "complete", list(manifest.rows()))
-        return StageState(name, "unfinished", [manifest.tasks[task] for task in sorted(manifest.tasks)])
+            return StageState(name, "complete", list(manifest.rows()), given_up)
+        return StageState(name, "unfinished", [manifest.tasks[task] for task in sorted(manifest.tasks)], given_up)
 
     def present(self, names: Iterable[str] = DATA_STAGES) -> list[str]:
         """The stages among `names` of which anything is there."""

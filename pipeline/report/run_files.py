@@ -1,8 +1,10 @@
 """A run's folder and its JSON files, finished, half written or damaged; what can't be read is said."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
+from corpusmill.pipeline.growing import GROWN, objects, read_grown
 from corpusmill.pipeline.storage import Storage
 
 
@@ -31,21 +33,29 @@ class RunFiles:
             return None
         return value
 
+    def has_lines(self, path: str) -> bool:
+        """Whether the run has this file of lines, be it as objects of a store (growing.py)."""
+        return self.storage.exists(path) or (path in GROWN and bool(objects(self.storage, path)))
+
+    def _lines(self, path: str) -> Iterator[bytes]:
+        if path in GROWN:
+            yield from read_grown(self.storage, path).splitlines()
+        elif self.storage.exists(path):
+            with self.storage.open_read(path) as file:
+                yield from file
+
     def json_lines(self, path: str) -> list[dict[str, Any]]:
         """The objects of a JSON Lines file; lines that are none are counted in one warning (the last may be half written)."""
-        if not self.storage.exists(path):
-            return []
         rows, bad = [], 0
-        with self.storage.open_read(path) as file:
-            for line in file:
-                try:
-                    row = json.loads(line)
-                except ValueError:
-                    row = None
-                if isinstance(row, dict):
-                    rows.append(row)
-                elif line.strip():
-                    bad += 1
+        for line in self._lines(path):
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            if isinstance(row, dict):
+                rows.append(row)
+            elif line.strip():
+                bad += 1
         if bad:
             self.warn(f"{path}: {bad} lines are not JSON objects and are left out.")
         return rows

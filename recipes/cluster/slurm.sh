@@ -1,8 +1,8 @@
 #!/bin/bash
-# A run on a Slurm allocation: a Ray head and a raylet a node come up for it, and go when it ends, however it ends.
+# A run on a Slurm allocation: a raylet a node comes up for it, the first with Ray's head, and all go when it ends, however it ends.
 #   sbatch --nodes=8 recipes/cluster/slurm.sh recipes/fineweb.yaml /shared/crawl --output /shared/run
-# Arguments are those of `corpusmill run`; paths have to be those of a file system that all nodes share, or s3://.
-# CORPUSMILL_BIN is the folder with `corpusmill` and `ray` on all nodes (a virtual environment's bin).
+# Arguments are those of `corpusmill run`; paths are those of a file system that all nodes share, or s3:// (credentials: in the environment
+# of sbatch). CORPUSMILL_BIN is the folder with `corpusmill` and `ray` on all nodes, by default .venv/bin below where sbatch was called.
 #SBATCH --job-name=corpusmill
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -10,59 +10,68 @@
 #SBATCH --mem=0
 #SBATCH --exclusive
 #SBATCH --time=24:00:00
-#SBATCH --signal=B:TERM@120
 #SBATCH --requeue
+#SBATCH --signal=B:USR1@300
 set -euo pipefail
 
-bin=${CORPUSMILL_BIN:-$PWD/.venv/bin}
-port=$((20000 + SLURM_JOB_ID % 20000)) # two jobs on one node do not meet
+bin=${CORPUSMILL_BIN:-${SLURM_SUBMIT_DIR:-$PWD}/.venv/bin}
 cpus=${SLURM_CPUS_PER_TASK:-1}
+port=$((20000 + SLURM_JOB_ID % 20000))
+temp=/tmp/ray-$SLURM_JOB_ID # Ray's own files, on each node's disk
 
-# Ray's own files lie on each node's disk, by a short path; its token lies where all nodes read it, and only this user.
-temp=/tmp/ray-$SLURM_JOB_ID
+# The token lies where all nodes read it, and only this user.
 token=${SLURM_SUBMIT_DIR:-$PWD}/.ray-token-$SLURM_JOB_ID
 (umask 077 && od -An -tx1 -N32 /dev/urandom | tr -d ' \n' > "$token")
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$token RAY_USAGE_STATS_ENABLED=0
 
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
-head=${nodes[0]}
-steps=()
+steps=() run='' again=''
 
-end() {
-    trap - EXIT TERM INT
-    if [ "${#steps[@]}" -gt 0 ]; then
-        kill -TERM "${steps[@]}" 2> /dev/null || true # srun passes it on to its node's raylet
-        wait "${steps[@]}" 2> /dev/null || true
-    fi
-    rm -f "$token"
-    srun --nodes="${#nodes[@]}" --ntasks="${#nodes[@]}" --overlap rm -rf "$temp" 2> /dev/null || true
-}
-trap end EXIT
-
-on() { # on NODE RAY_START_OPTION...: a raylet there, which lives as long as its step
+raylet() { # raylet NODE OPTION...: one there, which lives as long as its step
     local node=$1
     shift
     srun --nodes=1 --ntasks=1 --nodelist="$node" --overlap "$bin/ray" start --block --disable-usage-stats --temp-dir="$temp" \
         --object-store-memory=100000000 "$@" > /dev/null &
-    steps+=($!)
+    steps+=("$!")
 }
 
-# The head's node has a second raylet, which performs pieces: the head itself holds the run.
-address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" --overlap hostname -I | cut -d ' ' -f 1):$port
-on "$head" --head --port="$port" --num-cpus=0 --node-ip-address="${address%:*}" --include-dashboard=false
+# shellcheck disable=SC2329 # traps call it, and stop
+end() {
+    trap '' USR1 TERM INT
+    if [ "${#steps[@]}" -gt 0 ]; then
+        kill -TERM "${steps[@]}" 2> /dev/null || true
+        wait "${steps[@]}" 2> /dev/null || true
+    fi
+    srun --nodes="${#nodes[@]}" --ntasks="${#nodes[@]}" --overlap rm -rf "$temp" || true
+    rm -f "$token"
+    if [ -n "$again" ]; then scontrol requeue "$SLURM_JOB_ID"; fi
+}
+trap end EXIT
+
+# shellcheck disable=SC2329
+stop() { # the run ends in order, and goes on where it stopped when the job is started again
+    if [ -n "$run" ]; then kill -TERM "$run" 2> /dev/null || true; fi
+}
+trap stop TERM INT
+trap 'again=yes; stop' USR1 # the time is nearly over
+
+# The head's node keeps a CPU for the run itself.
+ip=$(srun --nodes=1 --ntasks=1 --nodelist="${nodes[0]}" --overlap hostname -I | cut -d ' ' -f 1)
+raylet "${nodes[0]}" --head --node-ip-address="$ip" --port="$port" --num-cpus="$((cpus > 1 ? cpus - 1 : 1))" --include-dashboard=false
 for _ in {1..120}; do
-    if (exec 3<> "/dev/tcp/${address%:*}/$port") 2> /dev/null; then break; fi
+    if (exec 3<> "/dev/tcp/$ip/$port") 2> /dev/null; then break; fi
     sleep 1
 done
-for node in "${nodes[@]}"; do
-    on "$node" --address="$address" --num-cpus="$cpus"
+for node in "${nodes[@]:1}"; do
+    raylet "$node" --address="$ip:$port" --num-cpus="$cpus"
 done
 
-# The run is a child, so that Slurm's SIGTERM before the end of the time reaches it: it ends in order, and the requeued job goes on.
-RAY_ADDRESS=$address "$bin/corpusmill" run "$@" --engine ray &
+RAY_ADDRESS=$ip:$port "$bin/corpusmill" run "$@" --engine ray &
 run=$!
-trap 'kill -TERM "$run" 2> /dev/null || true' TERM INT
 code=0
 wait "$run" || code=$?
-while kill -0 "$run" 2> /dev/null; do wait "$run" || code=$?; done
+while [ "$code" -gt 128 ] && kill -0 "$run" 2> /dev/null; do # a signal ended the waiting, not the run
+    code=0
+    wait "$run" || code=$?
+done
 exit "$code"

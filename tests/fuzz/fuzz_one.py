@@ -1,6 +1,6 @@
 """One target under atheris, until the time is up or an input breaks it: the process that `fuzz_all.py` starts.
 
-    python tests/fuzz/fuzz_one.py TARGET [options of libFuzzer] CORPUS
+python tests/fuzz/fuzz_one.py TARGET [options of libFuzzer] CORPUS
 """
 
 import os

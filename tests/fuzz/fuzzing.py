@@ -30,7 +30,27 @@ SECONDS, MEGABYTES = 10, 1024
 #: Bytes of the longest input that is tried.
 LONGEST = 1 << 14
 #: Values that decide more often than others.
-TELLING = [b"\0", b"\xff", b"\n", b"\r\n", b" ", b"{", b"}", b"[", b"]", b'"', b"null", b"-1", b"0", b"1e999", b"NaN", b"../", b"/", b"\xff" * 4, b"\x7f" + b"\xff" * 7]
+TELLING = [
+    b"\0",
+    b"\xff",
+    b"\n",
+    b"\r\n",
+    b" ",
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b'"',
+    b"null",
+    b"-1",
+    b"0",
+    b"1e999",
+    b"NaN",
+    b"../",
+    b"/",
+    b"\xff" * 4,
+    b"\x7f" + b"\xff" * 7,
+]
 
 Option = TypeVar("Option")
 

@@ -42,6 +42,10 @@ class Driver:
             os.killpg(self.pid, signal.SIGKILL)
         self.wait(60)
 
+    def signal(self, number: int) -> None:
+        """To it and to all processes that it has started."""
+        os.killpg(self.pid, number)
+
     def said(self) -> str:
         return self.output.read_text(errors="replace").strip()
 
@@ -51,9 +55,11 @@ def _work(arguments: Sequence[str], output: Path, environment: Mapping[str, str]
     code = 1
     try:
         os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         with open(output, "w") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
+        sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)  # pytest has put its own there
         os.environ.update(environment)
         sys.argv = ["corpusmill", *arguments]
         cli.main()

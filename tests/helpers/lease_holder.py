@@ -1,4 +1,4 @@
-"""A process that holds the lease of a run and appends rows to a manifest every 0.3 s, until it may no longer: `lease_holder.py RUN TTL [HOST]`.
+"""A process that holds the lease of a run and appends a row to a manifest every 0.3 s, as long as it may: `lease_holder.py RUN TTL [HOST]`.
 
 With HOST it says that it is another machine of that name. It prints `held`, then `row N` for each row, and at last why it stopped.
 """

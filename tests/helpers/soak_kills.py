@@ -2,9 +2,10 @@
 
     python tests/helpers/soak_kills.py --kills 200 --seed 1 [--folder FOLDER]
 
-Each run gets one to three kills (SIGKILL) a stage: the stage is chosen first, then what is killed, then when, as a share of the time that
-the stage usually takes. A run whose driver was killed is started again. Every third run is on a Ray cluster of two raylets. Drivers are
-forked from this process, which has their libraries loaded. Prints what was killed where, and what was wrong; exit code 1 where anything was.
+Each run gets one to three kills (SIGKILL) a stage: the stage is chosen first, then what is killed, then when, as a share of the time
+that the stage usually takes. A run whose driver was killed is started again. Every third run is on a Ray cluster of two raylets.
+Drivers are forked from this process, which has their libraries loaded. Prints what was killed where, and what was wrong; exit code 1
+where anything was.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import contextlib
 import importlib
 import os
 import random
+import secrets
 import shutil
 import signal
 import sys
@@ -75,6 +77,7 @@ def drawn(seed: str, engine: str) -> list[Kill]:
 def load() -> None:
     """Imports what drivers need, so that they are forked with it."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.environ |= {"RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_AUTH_MODE": "token"}  # Ray reads them once a process
     for stage in STAGES:
         stage_class(stage)
     for name in ("ray", "torch", "tokenizers", "transformers", "corpusmill.train.pretrain_job", "corpusmill.pipeline.report.page.html"):
@@ -219,6 +222,7 @@ def main() -> int:
         "--folder", type=Path, help="keeps the undisturbed run for the next time, and the runs in which something was wrong"
     )
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the cluster is closed then, too
     started = time.monotonic()
     load()
     with tempfile.TemporaryDirectory() as temporary:

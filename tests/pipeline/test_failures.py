@@ -15,6 +15,7 @@ from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.events import Event
 from corpusmill.pipeline.manifest import FileRef, Manifest
+from corpusmill.pipeline.observer import Observer
 from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
@@ -70,8 +71,9 @@ def perform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tu
         TROUBLE.update(deeds or {})
         events: list[Event] = []
         stage = TroubleStage(TroubleConfig(**config))
-        engine, progress = InlineEngine(), Progress(False)
-        run = StageRun(stage, Storage(str(tmp_path / folder)), {}, [], engine, progress, on_event=events.append, strict=strict)
+        storage = Storage(str(tmp_path / folder))
+        observer = Observer(storage, tell=events.append)
+        run = StageRun(stage, storage, {}, [], InlineEngine(), Progress(False), observer, strict)
         run.execute()
         return run, events
 
@@ -136,7 +138,8 @@ def test_a_phase_that_needs_all_of_its_pieces_ends_the_run_when_the_others_are_d
     with pytest.raises(CorpusmillError, match=r"^ingest, task part-1 \(in-1\): KeyError: 'odd'$") as ended:
         perform(deeds={"part-1": failing(KeyError("odd"))}, separable=False)
     assert ended.value.exit_code == 1 and TRIED["part-3"] == 1
-    said = r"^ingest: 2 tasks failed .*: ingest, task part-1 \(in-1\): KeyError: 'odd'; ingest, task part-2 \(in-2\): in-2: no\.$"
+    both = r"ingest, task part-1 \(in-1\): KeyError: 'odd'; ingest, task part-2 \(in-2\): in-2: no\.$"
+    said = "^ingest: 2 tasks failed, all others are done, and the stage needs them: " + both
     with pytest.raises(CorpusmillError, match=said) as ended:
         perform(deeds={"part-1": failing(KeyError("odd")), "part-2": failing(InputError("in-2: no."))}, separable=False, tasks=5)
     assert ended.value.exit_code == 1 and not Manifest(Storage(str(tmp_path / "run/ingest"))).complete

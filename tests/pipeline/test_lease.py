@@ -61,7 +61,12 @@ def test_a_second_process_is_refused_and_goes_on_as_soon_as_the_first_is_killed(
     with holding(Storage(str(tmp_path))) as taken:
         assert time.monotonic() - begun < 5.0 and taken.before is not None and taken.before.pid == first.pid  # 30 s were not waited for
         assert look(Storage(str(tmp_path)))["state"] == "held"
-    assert look(Storage(str(tmp_path))) | {"seconds": None} == {"state": "free", "host": taken.mine.host, "process": os.getpid(), "seconds": None}
+    assert look(Storage(str(tmp_path))) | {"seconds": None} == {
+        "state": "free",
+        "host": taken.mine.host,
+        "process": os.getpid(),
+        "seconds": None,
+    }
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "ingest", "lease.json"]
 
 
@@ -96,7 +101,9 @@ def test_a_holder_that_slept_writes_no_row_after_it_was_taken_over(tmp_path: Pat
         before = rows(tmp_path)
         first.send_signal(signal.SIGCONT)
         out, _ = first.communicate(timeout=20)
-        assert out.splitlines()[-1].startswith(f"LeaseLost: {tmp_path}: another corpusmill has taken this run over ({taken.mine.host}, process {os.getpid()})")
+        assert out.splitlines()[-1].startswith(
+            f"LeaseLost: {tmp_path}: another corpusmill has taken this run over ({taken.mine.host}, process {os.getpid()})"
+        )
         assert first.returncode == 1 and rows(tmp_path) == before and len(before) > 0
         taken.check()
         assert read_holder((tmp_path / LEASE).read_bytes()) == taken.mine  # the other has not given back what was not its own

@@ -1,9 +1,17 @@
 """The manifest: what was written is read back, and a crash in the middle of a row costs that row alone."""
 
-import pytest
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
 
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from corpusmill.pipeline import journal, journal_store
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.manifest import MANIFEST, FileRef, Manifest, TaskRow, task_identity
+from corpusmill.pipeline.manifest import MANIFEST, FileRef, Manifest, Quarantined, TaskRow, task_identity
 from corpusmill.pipeline.shards import OutputFile
 from corpusmill.pipeline.storage import Storage
 
@@ -71,3 +79,217 @@ def test_identity_changes_with_everything_that_matters():
     ]
     assert len({task_identity(*base), *(task_identity(*c) for c in changed)}) == 7
     assert task_identity(*base) == task_identity("t", [FileRef("a", "f", bytes=7)], *base[2:])
+
+
+# ---- crashes -------------------------------------------------------------------------------------------------
+
+#: What a stage may write: a task's row under one of two identities, a task given up, the end, a new beginning, a dry run's end.
+TASKS = ("a", "b", "c")
+STEPS = st.one_of(
+    st.tuples(st.just("task"), st.sampled_from(TASKS), st.sampled_from("xy")),
+    st.tuples(st.just("quarantined"), st.sampled_from(TASKS), st.just("x")),
+    st.tuples(st.sampled_from(("complete", "reopened", "tried")), st.just(""), st.just("")),
+)
+
+
+def perform(manifest: Manifest, step: tuple[str, str, str]) -> None:
+    kind, task, identity = step
+    if kind == "task":
+        manifest.append(row(task, identity))
+    elif kind == "quarantined":
+        manifest.quarantine(Quarantined(task, identity, [FileRef("in.warc", "1-2", 9)], "too large", 3))
+    elif kind == "complete":
+        manifest.finish(sorted(manifest.tasks), sorted(manifest.quarantined))
+    elif kind == "reopened":
+        manifest.reopen(TASKS[:2])
+    else:
+        manifest.try_out(sorted(manifest.tasks))
+
+
+def state(manifest: Manifest) -> tuple[object, ...]:
+    """All that a manifest says."""
+    return dict(manifest.tasks), dict(manifest.quarantined), set(manifest.doubtful), manifest.plan, manifest.tried, manifest.complete
+
+
+@given(steps=st.lists(STEPS, max_size=10), data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_file_cut_at_any_byte_says_what_its_whole_rows_say(steps, data, tmp_path_factory):
+    storage = Storage(str(tmp_path_factory.mktemp("cut")))
+    manifest, states = Manifest(storage), {}
+    states[0] = state(manifest)
+    for step in steps:
+        perform(manifest, step)
+        states[manifest.place] = state(Manifest(storage, read_only=True))
+    assert states[manifest.place] == state(manifest)
+    content = storage.read_bytes(MANIFEST) if storage.exists(MANIFEST) else b""
+    cut = data.draw(st.integers(0, len(content)))
+    Path(storage.path(MANIFEST)).write_bytes(content[:cut])
+    whole = max(place for place in states if place <= cut)
+    assert state(Manifest(storage, read_only=True)) == states[whole] and storage.size(MANIFEST) == cut
+    again = Manifest(storage)
+    assert state(again) == states[whole] and storage.size(MANIFEST) == whole == again.place
+    again.append(row("d"))
+    assert Manifest(storage).tasks["d"] == row("d")
+
+
+@given(order=st.permutations(range(8)), twice=st.lists(st.integers(0, 7), max_size=4))
+@settings(max_examples=30, deadline=None)
+def test_rows_in_any_order_and_some_of_them_twice(order, twice, tmp_path_factory):
+    storage = Storage(str(tmp_path_factory.mktemp("order")))
+    manifest = Manifest(storage)
+    names = [f"part-{number}" for number in range(8)]
+    with manifest.grouped():
+        for number in [*order, *twice]:
+            manifest.append(row(names[number]))
+    manifest.finish(names)
+    again = Manifest(storage)
+    assert again.rows() == [row(name) for name in names] and len(again.tasks) == 8
+    assert [r.task for r in again.rows()[2:4]] == names[2:4] and again.rows()[-1].task == names[-1]
+
+
+@given(steps=st.lists(STEPS, max_size=8), groups=st.lists(st.booleans(), min_size=8, max_size=8), survivors=st.sets(st.integers(0, 30)))
+@settings(max_examples=40, deadline=None)
+def test_objects_that_a_kill_in_the_middle_of_tidying_leaves_say_nothing_new(steps, groups, survivors, tmp_path_factory):
+    storage = Storage(f"memory://{tmp_path_factory.mktemp('store')}")
+    manifest = Manifest(storage)
+    for step, alone in zip(steps, groups):
+        perform(manifest, step)
+        if alone:
+            manifest.append(row("z"))
+    before = {name: storage.read_bytes(name) for name in storage.list_files("manifest")}
+    told = state(manifest)
+    manifest._journal.tidy()
+    assert len(storage.list_files("manifest")) == (1 if before else 0)
+    for name, content in before.items():  # those that were not removed yet
+        if not storage.exists(name) and int(name[-13:-5]) in survivors:
+            storage.write_bytes(name, content)
+    assert state(Manifest(storage, read_only=True)) == told
+    again = Manifest(storage)
+    again.append(row("d"))
+    assert Manifest(storage).tasks["d"] == row("d") and again.place == manifest.place + 1
+    again.finish(["d"], sorted(again.quarantined))
+    assert len(storage.list_files("manifest")) == 1 and Manifest(storage).rows() == [row("d")]
+
+
+# ---- many rows -----------------------------------------------------------------------------------------------
+
+
+def test_rows_that_come_together_share_an_fsync_and_the_block_ends_durable(tmp_path, monkeypatch):
+    synced: list[int] = []
+
+    def fsync(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_size)
+
+    manifest = Manifest(Storage(str(tmp_path)))
+    manifest.append(row("first"))
+    monkeypatch.setattr(journal.os, "fsync", fsync)
+    with manifest.grouped():
+        for number in range(3000):
+            manifest.append(row(f"part-{number}"))
+            if number == 1500:  # what is appended outlives this process at once
+                assert len(Manifest(Storage(str(tmp_path)), read_only=True).tasks) == 1502
+    assert synced[-1] == manifest.place == (tmp_path / MANIFEST).stat().st_size and len(synced) < 300
+    manifest.append(row("last"))
+    assert synced[-1] == manifest.place and threading.active_count() < 10
+
+
+def test_many_rows_on_a_store_are_few_objects_and_one_at_the_end():
+    storage = Storage("memory://manifest-many")
+    manifest = Manifest(storage)
+    with manifest.grouped():
+        for number in range(3000):
+            manifest.append(row(f"part-{number}"))
+    assert 1 <= len(storage.list_files("manifest")) < 300 and manifest.place == 3000
+    assert len(Manifest(storage, read_only=True).tasks) == 3000
+    manifest.finish(list(manifest.tasks))
+    assert storage.list_files("manifest") == ["manifest/00000000.json"]
+    again = Manifest(storage)
+    assert again.complete and again.rows()[2999] == row("part-2999") and again.place == 3001
+
+
+def test_neighbours_are_joined_up_to_a_size_and_a_run_that_finds_many_objects_joins_them(monkeypatch):
+    storage = Storage("memory://manifest-joined")
+    for number in range(10):
+        Manifest(storage).append(row(f"part-{number}"))
+    size = len(storage.read_bytes("manifest/00000000.json"))
+    monkeypatch.setattr(journal_store, "TIDY_BYTES", 3 * size)
+    monkeypatch.setattr(journal_store, "MANY_OBJECTS", 9)
+    assert len(Manifest(storage, read_only=True).tasks) == 10 and len(storage.list_files("manifest")) == 10
+    Manifest(storage)
+    assert storage.list_files("manifest") == [f"manifest/{first:08d}.json" for first in (0, 3, 6, 9)]
+    assert list(Manifest(storage).tasks) == [f"part-{number}" for number in range(10)]
+
+
+def test_an_object_that_is_missing_is_named():
+    storage = Storage("memory://manifest-gap")
+    for number in range(3):
+        Manifest(storage).append(row(f"part-{number}"))
+    storage.remove("manifest/00000001.json")
+    with pytest.raises(InputError, match=r"manifest/00000001\.json: this object is missing, and others come after it"):
+        Manifest(storage)
+
+
+def test_a_reader_finds_all_rows_while_the_objects_become_one(monkeypatch):
+    storage = Storage("memory://manifest-raced")
+    manifest = Manifest(storage)
+    for number in range(5):
+        manifest.append(row(f"part-{number}"))
+    list_files, raced = Storage.list_files, []
+
+    def listed(self: Storage, folder: str = "") -> list[str]:
+        names = list_files(self, folder)
+        if not raced:
+            raced.append(True)
+            manifest.finish([f"part-{number}" for number in range(5)])
+        return names
+
+    monkeypatch.setattr(Storage, "list_files", listed)
+    found = Manifest(storage, read_only=True)
+    assert found.complete and list(found.tasks) == [f"part-{number}" for number in range(5)] and raced == [True]
+
+
+def failing(number: int) -> Callable[[int], None]:
+    def fsync(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return fsync
+
+
+def test_an_fsync_that_fails_in_the_block_ends_it(tmp_path, monkeypatch):
+    manifest = Manifest(Storage(str(tmp_path)))
+    manifest.append(row("a"))
+    monkeypatch.setattr(journal.os, "fsync", failing(5))
+    with pytest.raises(InputError, match=r"manifest\.jsonl: can't be written \(Input/output error\)"), manifest.grouped():
+        manifest.append(row("b"))
+
+
+def test_half_a_row_on_a_full_disk_is_taken_back(tmp_path, monkeypatch):
+    manifest = Manifest(Storage(str(tmp_path)))
+    manifest.append(row("a"))
+    whole, write = manifest.place, os.write
+
+    def full(descriptor: int, content: bytes) -> int:
+        if len(content) < 100:
+            raise OSError(28, os.strerror(28))
+        return write(descriptor, content[:-50])
+
+    with monkeypatch.context() as patch, pytest.raises(InputError, match="No space left on device"):
+        patch.setattr(journal.os, "write", full)
+        manifest.append(row("b"))
+    assert (tmp_path / MANIFEST).stat().st_size == whole
+    manifest.append(row("c"))
+    assert list(Manifest(Storage(str(tmp_path))).tasks) == ["a", "c"]
+
+
+def test_nobody_writes_who_may_no_longer(storage):
+    manifest = Manifest(storage)
+
+    def lost() -> None:
+        raise InputError("another run has it")
+
+    manifest.guard(lost)
+    with pytest.raises(InputError, match="another run has it"):
+        manifest.append(row("a"))
+    with pytest.raises(InputError, match="another run has it"):
+        manifest.finish([])
+    assert len(Manifest(storage).tasks) == 0 and Manifest(storage).plan is None

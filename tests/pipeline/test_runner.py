@@ -89,6 +89,20 @@ def test_another_input_redoes_its_task_and_what_is_no_longer_planned_is_removed(
     assert (tmp_path / "ingest/total.txt").read_text() == "1"
 
 
+def test_files_of_a_try_that_was_broken_off_are_not_taken_for_the_old_ones(tmp_path, monkeypatch):
+    """Another input, killed between a file and its row, and back to the first: its file has the right size, and is of the other try."""
+    execute(tmp_path)
+    before = {path: path.read_bytes() for path in sorted((tmp_path / "ingest/data").iterdir())}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Manifest, "append", lambda manifest, row: (_ for _ in ()).throw(KeyboardInterrupt))
+        execute(tmp_path, numbers=[4, 2, 3], complain_at=9)
+    assert PERFORMED == ["part-00000"] and values(tmp_path) == [160, 40, 90]
+    assert [path.stat().st_size for path in before] == [len(content) for content in before.values()]
+    execute(tmp_path)
+    assert PERFORMED == ["part-00000"] and all(path.read_bytes() == content for path, content in before.items())
+    assert not Manifest(Storage(str(tmp_path / "ingest"))).doubtful
+
+
 def test_after_a_failure_only_the_rest_is_done(tmp_path):
     with pytest.raises(CorpusmillError, match=r"ingest, task part-00001 \(n\): ZeroDivisionError: boom") as caught:
         execute(tmp_path, fail_at=2)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from corpusmill.pipeline.quarantine import sentence_of
 from corpusmill.pipeline.report.facts.alignment import Alignment, read_alignment
 from corpusmill.pipeline.report.facts.benchmarks import Benchmarks, read_benchmarks
 from corpusmill.pipeline.report.facts.classifiers import Classifier, read_classifiers
@@ -80,7 +81,12 @@ def read_summary(folder: str, deep: bool = True) -> Summary:
 def warnings(summary: Summary) -> list[str]:
     """What a reader should know first: what is unfinished, damaged, suspicious, and what the stages themselves warned of."""
     reader = summary.reader
-    found = list(reader.warnings)
+    found = [
+        f"{sentence_of(name, row)}; the task was given up, and none of its documents is here (the same command tries it again)."
+        for name, state in reader.stages.items()
+        for row in state.quarantined
+    ]
+    found += reader.warnings
     wanted = reader.description.get("recipe")
     for name, state in reader.stages.items():
         if state.status == "unfinished":

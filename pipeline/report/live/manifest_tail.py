@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from corpusmill.pipeline.journal_store import object_names
-from corpusmill.pipeline.manifest import MANIFEST, OBJECTS, TRIAL
+from corpusmill.pipeline.manifest import MANIFEST, OBJECTS, TRIAL, Quarantined
 from corpusmill.pipeline.storage import Storage
 
 #: Warnings of a task whose words are kept.
@@ -43,6 +43,7 @@ class ManifestTail:
         self.rows: list[Done] = []
         self.tasks: dict[str, Done] = {}
         self.plan: list[str] | None = None  # the tasks of a complete stage
+        self.quarantined: dict[str, Quarantined] = {}  # tasks that were given up
         self.bad = 0
         self._read = 0  # bytes, or rows
         self._objects_read: dict[int, tuple[float | None, int]] = {}  # by the number of the first row: when it was written, rows
@@ -107,7 +108,12 @@ class ManifestTail:
     def _take(self, row: dict[str, Any], place: int, written: float | None) -> None:
         kind = row["kind"]
         if kind in ("complete", "reopened"):
-            self.plan = row["tasks"] if kind == "complete" else None
+            self.plan = [str(task) for task in row["tasks"]] if kind == "complete" else None
+            if kind == "complete":
+                self.quarantined = {task: self.quarantined[task] for task in row.get("quarantined", ())}
+        elif kind == "quarantined":
+            self.quarantined[str(row["task"])] = Quarantined.from_json({name: row[name] for name in row if name != "kind"})
+            self.tasks.pop(str(row["task"]), None)
         elif kind == "task":
             paths = [str(output["path"]) for output in row["outputs"]]
             done = Done(
@@ -118,6 +124,7 @@ class ManifestTail:
             )  # fmt: skip
             self.rows.append(done)
             self.tasks[done.task] = done
+            self.quarantined.pop(done.task, None)
 
     def since(self, place: int) -> list[Done]:
         """The tasks whose rows came at `place` or later, in their order."""

@@ -1,16 +1,15 @@
 """How far a run is, and whether anybody works on it: from its manifests and from what it says of itself (pipeline/live.py).
 
-Times of tasks are those at which their files were written, so clocks of the machines that write and look have to agree. Nothing is written,
-but the lock of a local run is held for less than a millisecond to see whether it is free.
+Times of tasks are those at which their files were written, so clocks of the machines that write and look have to agree. Nothing is written.
 """
 
-import fcntl
 import json
-import platform
 import time
 from typing import Any
 
 from corpusmill.pipeline.errors import CorpusmillError
+from corpusmill.pipeline.growing import ERRORS, METRICS, last_written
+from corpusmill.pipeline.lease import look
 from corpusmill.pipeline.live import PROGRESS
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.report.live.manifest_tail import ManifestTail
@@ -18,8 +17,6 @@ from corpusmill.pipeline.report.live.status_failures import read_failures
 from corpusmill.pipeline.report.live.status_phase import read_phase, seconds_of
 from corpusmill.pipeline.report.live.status_training import read_training
 from corpusmill.pipeline.report.read import DATA_STAGES, RunReader
-from corpusmill.pipeline.run import LOCK_FILE
-from corpusmill.pipeline.storage import Storage
 
 #: What is read of `progress.json`, and of each phase in it.
 SAID = ("host", "process", "began", "ended", "failure", "stages", "stages_began", "phases")
@@ -49,9 +46,10 @@ class Status:
 
     def read(self) -> dict[str, Any]:
         """The run as it is now."""
-        said, lock = self._said(), lock_state(self.storage)
-        if said and not said["ended"] and lock == "free":  # it may have ended between the two
-            said, lock = self._said(), lock_state(self.storage)
+        said, lease = self._said(), look(self.storage)
+        if said and not said["ended"] and lease["state"] == "free":  # it may have ended between the two
+            said, lease = self._said(), look(self.storage)
+        lock = lease["state"]
         recipe = self._recipe(said)
         for name in recipe:
             self.tails[name].update()
@@ -62,7 +60,7 @@ class Status:
         current = said["phases"][-1] if said and going and said["phases"] and said["phases"][-1]["ended"] is None else None
         stage = self._stage_now(said) if going else None
         found = {
-            "run": self.storage.root, "state": state, "sentence": "", "lock": lock,
+            "run": self.storage.root, "state": state, "sentence": "", "lock": lock, "lease": lease,
             **{name: said[name] if said else None for name in ("host", "process", "began", "ended", "failure")},
             "seconds": None if state == "abandoned" else _between(said, now), "last_sign_seconds": self._last_sign(stage, now),
             "stages": [self._stage(name, said, stage, going) for name in recipe], "phase": None, "training": None,
@@ -73,6 +71,11 @@ class Status:
             found["training"] = read_training(self.storage, self.reader.settings(current["stage"]), current, now)
         found["failures"] = read_failures(self.storage, said)
         found["warnings"] = sum(row.warnings for tail in self.tails.values() for row in tail.finished())
+        found["quarantined"] = [
+            {"stage": name, "task": row.task, "inputs": [ref.path for ref in row.inputs], "message": row.message, "tries": row.tries}
+            for name in recipe
+            for row in self.tails[name].quarantined.values()
+        ]
         begun = said is not None or any(tail.rows for tail in self.tails.values()) or self.storage.exists(PROGRESS)
         found["sentence"] = _sentence(found) if begun or state == "running" else "Nothing has run yet."
         return found
@@ -106,10 +109,10 @@ class Status:
             if not any(tail.rows for tail in self.tails.values()):
                 return "unknown"
             touched = any(tail.rows and not tail.complete for tail in self.tails.values())
-            return "abandoned" if touched and lock == "free" else "unknown" if touched else "stopped"
+            return "abandoned" if touched and lock in ("free", "expired") else "unknown" if touched else "stopped"
         if said["ended"] is not None:
             return "failed" if said["failure"] else "stopped"
-        return "abandoned" if lock == "free" and said["host"] == platform.node() else "unknown"
+        return "abandoned" if lock in ("free", "expired") else "unknown"
 
     @staticmethod
     def _stage_now(said: dict[str, Any] | None) -> str | None:
@@ -137,28 +140,13 @@ class Status:
     def _last_sign(self, stage: str | None, now: float) -> float | None:
         """Seconds since the run has written anything that can be looked at cheaply; None where a store does not say."""
         times = self.storage.times()
-        signs = [times.get(name) for name in (PROGRESS, "metrics.jsonl", "errors.log")]
+        signs = [times.get(PROGRESS), *(last_written(self.storage, name, times) for name in (METRICS, ERRORS))]
         for name in [stage] if stage else list(self.tails):
             signs.append(self.tails[name].last_written())
             if not self.storage.remote:
                 signs += self.storage.child(name).times("logs").values()
         known = [sign for sign in signs if sign is not None]
         return round(max(0.0, now - max(known)), 1) if known else None
-
-
-def lock_state(storage: Storage) -> str:
-    """Whether a process holds the lock of a local run (`held`, `free`); `unknown` on a store, and where there is no lock."""
-    if storage.remote:
-        return "unknown"
-    try:
-        with open(storage.path(LOCK_FILE)) as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return "held"
-            return "free"
-    except OSError:
-        return "unknown"
 
 
 def _between(said: dict[str, Any] | None, now: float) -> float | None:
@@ -181,7 +169,7 @@ def _sentence(status: dict[str, Any]) -> str:
     if status["state"] == "running":
         return f"Running ({where})." if status["ended"] is None and status["host"] else "A command is working in this run."
     if status["state"] == "complete":
-        return "Complete."
+        return f"Complete but for {len(status['quarantined']):,} tasks that were given up." if status["quarantined"] else "Complete."
     if status["state"] == "stopped":
         return f"What was asked for is done.{left}"
     if status["state"] == "failed":

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from corpusmill.pipeline.errors import CorpusmillError
-from corpusmill.pipeline.live import ERRORS
+from corpusmill.pipeline.growing import ERRORS, read_grown
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.report.safe import safe_line
 from corpusmill.pipeline.storage import Storage
@@ -29,12 +29,7 @@ def read_failures(run: Storage, said: dict[str, Any] | None) -> dict[str, Any]:
 def _log(run: Storage) -> str:
     """The end of the log, from the beginning of a failure on."""
     try:
-        size = run.size(ERRORS)
-        if size <= 0:
-            return ""
-        with run.open_read(ERRORS) as file:
-            file.seek(max(0, size - END))
-            return file.read(END).decode("utf-8", "replace")
+        return read_grown(run, ERRORS, END).decode("utf-8", "replace")
     except (OSError, CorpusmillError):
         return ""
 

@@ -14,6 +14,8 @@ from corpusmill.pipeline.report.safe import safe_line
 
 #: Seconds between two looks; columns of a bar, and of a stage's name.
 INTERVAL, BAR, NAME = 2.0, 30, 11
+#: Tasks that were given up and are named.
+QUARANTINED = 5
 _STYLES = {"complete": "green", "running": "bold", "failed": "bold red", "abandoned": "bold red", "unfinished": "yellow"}
 
 
@@ -52,6 +54,14 @@ def render(found: dict[str, Any]) -> Group:
     """One look."""
     sentence = Text(safe_line(found["sentence"], 400), style=_STYLES.get(found["state"], ""))
     parts = [Text(f"{safe_line(found['run'], 60)}: ", style="bold") + sentence]
+    for row in found["quarantined"][:QUARANTINED]:
+        where = ", ".join(row["inputs"][:3]) or "no input"
+        parts.append(
+            Text(
+                f"  given up: {row['stage']} {safe_line(row['task'], 60)} ({safe_line(where, 120)}): {safe_line(row['message'], 300)}",
+                style="bold red",
+            )
+        )
     if times := _times(found):
         parts.append(Text(times, style="dim"))
     parts += [Text(""), *(line for stage in found["stages"] for line in _stage(stage, found))]

@@ -20,6 +20,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from corpusmill.pipeline.growing import LOG, METRICS
 from corpusmill.pipeline.report.facts.training import TRAINED
 from corpusmill.pipeline.report.meanings import read_meanings
 from corpusmill.pipeline.report.read import RunReader
@@ -39,11 +40,11 @@ def find_records(reader: RunReader) -> dict[str, Callable[[], pa.Table]]:
         "settings": partial(_settings, reader),
         "versions": partial(_versions, reader),
     }
-    files = {"metrics": "metrics.jsonl"}
+    files = {"metrics": METRICS, "log": LOG}
     for stage in TRAINED:
         files |= {f"{stage}_log": f"{stage}/logs/train.jsonl", f"{stage}_speed": f"{stage}/logs/speed.jsonl"}
     for name, path in files.items():
-        if reader.storage.exists(path):
+        if reader.has_lines(path):
             found[name] = partial(_lines, reader, path)
     return found
 

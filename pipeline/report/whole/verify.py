@@ -12,15 +12,20 @@ from dataclasses import dataclass, field
 from corpusmill.pipeline.config import config_digest
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.manifest import MANIFEST, TRIAL, Manifest, TaskRow
+from corpusmill.pipeline.quarantine import sentence_of
 from corpusmill.pipeline.recipe import STAGES
+from corpusmill.pipeline.report.whole.examples import TUNED, example_faults
+from corpusmill.pipeline.report.whole.flow import record_faults, shard_faults
 from corpusmill.pipeline.report.whole.rows import row_faults
 from corpusmill.pipeline.report.whole.tokens import token_faults
 from corpusmill.pipeline.run import plan_of_existing
 from corpusmill.pipeline.runner import DATA_STAGES, WORKING
 from corpusmill.pipeline.shards import OutputFile
-from corpusmill.pipeline.storage import TEMPORARY, Storage
+from corpusmill.pipeline.storage import Storage
 
 THREADS = 2
+#: Inputs of a task that are named.
+SHOWN = 3
 PIECE = 1 << 22
 
 
@@ -35,6 +40,7 @@ class StageCheck:
     rows: int = 0
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    quarantined: list[str] = field(default_factory=list)  # a sentence for each task that was given up: the run is not whole
 
 
 def verify(folder: str) -> list[StageCheck]:
@@ -78,6 +84,7 @@ def _check_stage(run: Storage, name: str, manifests: dict[str, Manifest], before
     if not manifest.complete:
         check.notes.append(f"not finished (tasks done: {len(tasks):,}), so only what is done was checked.")
     broken = _check_files(storage, [output for task in tasks for output in task.outputs], check)
+    check.quarantined = [f"{sentence_of(name, row)}; given up, and not a part of the run." for row in manifest.quarantined.values()]
     check.faults += [f"{storage.path(path)}: no task of the manifest names this file." for path in _orphans(storage, manifest)]
     check.faults += list(_changed_inputs(run, tasks, manifests))
     whole = [task for task in tasks if not any(f"{name}/{output.path}" in broken for output in task.outputs)]
@@ -85,8 +92,12 @@ def _check_stage(run: Storage, name: str, manifests: dict[str, Manifest], before
     if name in DATA_STAGES:
         check.rows = sum(task.rows_in for task in whole if any(output.path.startswith("report/") for output in task.outputs))
         check.faults += list(row_faults(run, name, whole, before))
+    if name == "ingest":
+        check.faults += list(record_faults(run, name, whole))
+    if name in TUNED:
+        check.faults += list(example_faults(run, name, whole, before))
     if name in (*DATA_STAGES, "tokens") and manifest.complete:
-        check.faults += [f"{run.path(path)}: no task of {name} has read these documents." for path in _not_read(documents, tasks)]
+        check.faults += list(shard_faults(run, name, documents, tasks, list(manifest.quarantined.values())))
     if name == "tokens" and manifest.complete and not broken and not before.intersection(documents):
         check.faults += list(token_faults(run))
     return broken
@@ -124,7 +135,7 @@ def _orphans(storage: Storage, manifest: Manifest) -> Iterator[str]:
         return
     named = {output.path for task in manifest.tasks.values() for output in task.outputs} | {MANIFEST}
     for path in storage.list_files():
-        if path not in named and not path.startswith((*WORKING, TRIAL)) and not path.rpartition("/")[2].startswith(TEMPORARY):
+        if path not in named and not path.startswith((*WORKING, TRIAL)):
             yield path
 
 
@@ -151,9 +162,3 @@ def _documents_before(name: str, manifests: dict[str, Manifest]) -> list[str]:
     if before is None:
         return []
     return [f"{before}/{output.path}" for task in manifests[before].rows() for output in task.outputs if output.path.startswith("data/")]
-
-
-def _not_read(documents: list[str], tasks: Sequence[TaskRow]) -> list[str]:
-    """Those of the document shards that no task has read."""
-    read = {ref.path for task in tasks for ref in task.inputs}
-    return [path for path in documents if path not in read]

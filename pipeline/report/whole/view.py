@@ -20,6 +20,9 @@ def show_run(folder: str, checks: Sequence[StageCheck], console: Console) -> boo
     for check in checks:
         made.add_row(cell(check.name), *map(number, (check.tasks, check.files, round(check.bytes / 1e6, 1), check.rows, len(check.faults))))
     show(made, console)
+    quarantined = [sentence for check in checks for sentence in check.quarantined]
+    for sentence in quarantined[:SHOWN]:
+        console.print(Text("Given up: ", style="bold red") + Text(safe_line(sentence, 600)))
     for check in checks:
         for sentence in check.notes:
             console.print(Text("Note: ", style="yellow") + Text(safe_line(f"{check.name}: {sentence}", 600)))
@@ -28,11 +31,13 @@ def show_run(folder: str, checks: Sequence[StageCheck], console: Console) -> boo
         console.print(Text("Fault: ", style="bold red") + Text(safe_line(sentence, 600)))
     if faults[SHOWN:]:
         console.print(f"and {len(faults) - SHOWN:,} more faults")
-    if not faults:
+    if not faults and quarantined:
+        console.print(f"Every file is the one that was written, but {len(quarantined):,} tasks were given up: the run is not whole.")
+    elif not faults:
         console.print("Every file is the one that was written, and every document that came in is accounted for.")
     return not faults
 
 
 def as_json(checks: Sequence[StageCheck]) -> dict[str, Any]:
     """All of it for a program."""
-    return {"good": not any(check.faults for check in checks), "stages": [vars(check) for check in checks]}
+    return {"good": not any(check.faults or check.quarantined for check in checks), "stages": [vars(check) for check in checks]}

@@ -1,5 +1,6 @@
 """What all commands share: the application, and the arguments that mean the same everywhere."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -91,6 +92,26 @@ EngineOption = Annotated[EngineName, typer.Option(help="ray: parallel, here or o
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what it would remove (stages that can: dedup).")]
 Strict = Annotated[bool, typer.Option("--strict", help="End at the first task that fails, instead of going on without it.")]
 Workers = Annotated[int, typer.Option(min=0, help="Parallel workers; 0 means one for each CPU.")]
+
+
+MetricsPort = Annotated[
+    int | None,
+    typer.Option(min=0, max=65535, metavar="PORT", help="Answer Prometheus there (/metrics) while the run works; 0: a free one."),
+]
+MetricsHost = Annotated[str, typer.Option(metavar="HOST", help="Where that port listens; by default on this machine alone.")]
+MetricsFile = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Write the metrics there, as each phase ends, for a node exporter's textfile collector.")
+]
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Where a command's metrics go."""
+
+    port: int | None
+    host: str
+    file: str | None
 
 
 def make_engine(name: EngineName, workers: int) -> Any:

@@ -1,15 +1,23 @@
 """Commands that carry out a recipe or one of its stages, or decide again."""
 
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from corpusmill.cli.base import (
+    LOOPBACK,
     DryRun,
     EngineName,
     EngineOption,
     Interrupted,
+    Metrics,
+    MetricsFile,
+    MetricsHost,
+    MetricsPort,
     RunFolder,
     Sets,
     Strict,
@@ -21,18 +29,28 @@ from corpusmill.cli.base import (
 )
 
 
-def _carry_out(plan: Any, engine: EngineName, workers: int) -> None:
+def _carry_out(folder: str, make_plan: Callable[[], Any], engine: EngineName, workers: int, metrics: Metrics) -> None:
+    """Plans and carries out; the last line of the output says what became of it, whatever that is."""
     from corpusmill.pipeline.interrupts import exit_code_of, of_an_interrupt
+    from corpusmill.pipeline.lease import LeaseLost
+    from corpusmill.pipeline.outcome import Outcome
 
+    outcome = Outcome(folder)
     try:
-        _execute(plan, engine, workers)
-    except (KeyboardInterrupt, Exception) as error:
-        if not of_an_interrupt(error):
-            raise
-        raise Interrupted(exit_code_of(error)) from error
+        try:
+            _execute(make_plan(), engine, workers, metrics, outcome)
+        except (KeyboardInterrupt, Exception) as error:
+            if isinstance(error, LeaseLost) or not of_an_interrupt(error):
+                raise
+            raise Interrupted(exit_code_of(error)) from error
+    except BaseException as error:
+        outcome.ended(error)
+        raise
+    finally:
+        print(outcome.line(), flush=True)
 
 
-def _execute(plan: Any, engine: EngineName, workers: int) -> None:
+def _execute(plan: Any, engine: EngineName, workers: int, metrics: Metrics, outcome: Any) -> None:
     from rich.console import Console
 
     from corpusmill.pipeline.errors import Incomplete
@@ -43,25 +61,51 @@ def _execute(plan: Any, engine: EngineName, workers: int) -> None:
 
     console = Console(highlight=False, soft_wrap=True)
 
+    def say(sentence: str) -> None:
+        console.print(f"Note: {sentence}", markup=False)
+
     def on_stage(result: StageResult) -> None:
         if plan.dry_run:
             dry_run_lines(plan.folder, plan.sections[result.name].model_dump(mode="json"), console)
         else:
             stage_summary(plan.folder, result, console)
 
-    lost = execute(
-        plan,
-        make_engine(engine, workers),
-        Progress(),
-        say=lambda sentence: console.print(f"Note: {sentence}", markup=False),
-        on_stage=on_stage,
-    )
+    with _watching(plan.folder, engine, metrics, outcome, say) as watching:
+        lost = execute(plan, make_engine(engine, workers), Progress(), say, on_stage, watching)
     if plan.last is None:
         from corpusmill.pipeline.report.page.html import write_report
 
-        closing_lines(plan.folder, write_report(plan.folder), console)
+        outcome.report = write_report(plan.folder)
+        closing_lines(plan.folder, outcome.report, console)
     if lost:
         raise Incomplete(lost)
+
+
+@contextmanager
+def _watching(folder: str, engine: EngineName, metrics: Metrics, outcome: Any, say: Callable[[str], None]) -> Iterator[Any]:
+    """Whoever wants to know of the run's events; metrics are served for the time of the block, and written once more when it ends."""
+    from corpusmill.pipeline.run import Watching
+
+    meters: list[Any] = []
+    if engine is EngineName.ray and os.environ.get("RAY_ADDRESS"):  # a cluster has metrics of its own
+        from corpusmill.pipeline.ray_meter import RayMeter
+
+        meters.append(RayMeter(Path(folder).name))
+    if metrics.port is None and metrics.file is None:
+        yield Watching(outcome, meters)
+        return
+    from corpusmill.pipeline.prometheus import Prometheus, check_writable
+
+    prometheus, file = Prometheus(), metrics.file
+    if file:
+        check_writable(file)
+    with ExitStack() as open_:
+        if file:
+            open_.callback(prometheus.write, file)
+        if metrics.port is not None:
+            port = open_.enter_context(prometheus.served(metrics.host, metrics.port))
+            say(f"metrics: http://{metrics.host}:{port}/metrics")
+        yield Watching(outcome, [*meters, prometheus], lambda: prometheus.write(file) if file else None)
 
 
 @app.command(epilog="Example: corpusmill run recipes/demo.yaml crawl/ --output runs/demo --set dedup.threshold=0.8 --to dedup")
@@ -78,11 +122,20 @@ def run(
     from_: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="The first stage to run.")] = None,
     to: Annotated[str | None, typer.Option("--to", metavar="STAGE", help="The last stage to run.")] = None,
     strict: Strict = False,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = LOOPBACK,
+    metrics_file: MetricsFile = None,
 ) -> None:
     """Run a recipe on raw crawls: every stage, or some of them; finished work is never done twice."""
     from corpusmill.pipeline.run import new_plan
 
-    _carry_out(new_plan(output, _recipe_path(recipe), inputs or [], set_ or [], from_, to, strict=strict), engine, workers)
+    _carry_out(
+        output,
+        lambda: new_plan(output, _recipe_path(recipe), inputs or [], set_ or [], from_, to, strict=strict),
+        engine,
+        workers,
+        Metrics(metrics_port, metrics_host, metrics_file),
+    )
 
 
 def _recipe_path(recipe: str) -> str:
@@ -114,14 +167,18 @@ def _stage_command(stage: str) -> None:
         workers: Workers = 0,
         dry_run: DryRun = False,
         strict: Strict = False,
+        metrics_port: MetricsPort = None,
+        metrics_host: MetricsHost = LOOPBACK,
+        metrics_file: MetricsFile = None,
     ) -> None:
         from corpusmill.pipeline.run import new_plan, plan_of_existing
 
-        if recipe:
-            plan = new_plan(run, _recipe_path(recipe), input_ or [], set_ or [], stage, stage, dry_run, strict)
-        else:
-            plan = plan_of_existing(run, set_ or [], stage, stage, dry_run, strict)
-        _carry_out(plan, engine, workers)
+        def plan() -> Any:
+            if recipe:
+                return new_plan(run, _recipe_path(recipe), input_ or [], set_ or [], stage, stage, dry_run, strict)
+            return plan_of_existing(run, set_ or [], stage, stage, dry_run, strict)
+
+        _carry_out(run, plan, engine, workers, Metrics(metrics_port, metrics_host, metrics_file))
 
     command.__doc__ = f"{STAGE_HELP[stage]} Works on an existing run."
     group, name = {"tokens": (tokens_app, "encode"), "sft": (sft_app, "tune")}.get(stage, (app, stage))

@@ -14,6 +14,7 @@ def verify(run: RunFolder, json: Annotated[bool, typer.Option("--json", help="On
 
     from rich.console import Console
 
+    from corpusmill.pipeline.errors import Incomplete
     from corpusmill.pipeline.report.whole.verify import verify as check
     from corpusmill.pipeline.report.whole.view import as_json, show_run
 
@@ -24,3 +25,5 @@ def verify(run: RunFolder, json: Annotated[bool, typer.Option("--json", help="On
         raise typer.Exit(1)
     if any(found.faults for found in checks):
         raise typer.Exit(1)
+    if any(found.quarantined for found in checks):
+        raise typer.Exit(Incomplete.exit_code)

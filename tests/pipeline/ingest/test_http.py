@@ -13,9 +13,9 @@ import pytest
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.ingest import splitting
-from corpusmill.pipeline.ingest.files import filesystem
 from corpusmill.pipeline.ingest.record import read_record
 from corpusmill.pipeline.ingest.sources import discover, expand
+from corpusmill.pipeline.stores import filesystem
 
 
 class Handler(SimpleHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""A whole run is verified: nothing is found in one that is right, and each of 50 planted faults is."""
+"""A whole run is verified: nothing is found in one that is right, and each planted fault is."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from corpusmill.pipeline.manifest import MANIFEST
 from corpusmill.pipeline.report.whole.verify import verify
 from corpusmill.pipeline.runner import WORKING
 from corpusmill.pipeline.shards import write_parquet
-from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.storage import TEMPORARY, Storage
 
 RECIPE = """
 ingest: {piece_mb: 1}
@@ -176,14 +176,51 @@ def edit_the_recipe(run: Path, draw: random.Random) -> None:
     (run / "run.json").write_text(json.dumps(description))
 
 
+def double_a_record(run: Path, draw: random.Random) -> None:
+    """A record of a crawl file that has come in twice, with all that follows from it in its stage."""
+    shard = draw.choice(sorted(path.name for path in (run / "ingest/data").iterdir()))
+    document = draw.choice(pq.read_table(run / "ingest/data" / shard)["id"].to_pylist())
+    for folder in ("data", "report"):
+        path = run / "ingest" / folder / shard
+        table = pq.read_table(path)
+        rows = table.to_pylist()
+        rows.append(next(row for row in rows if row["id"] == document))
+        write_parquet(pa.Table.from_pylist(rows, table.schema), path)
+        hide(run, path)
+    change_a_row(run / "ingest" / MANIFEST, shard, lambda row: row.update(rows_in=row["rows_in"] + 1, kept=row["kept"] + 1))
+
+
+def read_a_shard_twice(run: Path, draw: random.Random) -> None:
+    """A task that has read another's shard, and its outputs are that one's."""
+    first, second = draw.sample(sorted(path.name for path in (run / "dedup/data").iterdir()), 2)
+    for folder in ("data", "report"):
+        shutil.copyfile(run / "dedup" / folder / first, run / "dedup" / folder / second)
+        hide(run, run / "dedup" / folder / second)
+    rows = {row["task"]: row for row in map(json.loads, (run / "dedup" / MANIFEST).read_text().splitlines()) if row["kind"] == "task"}
+    same = {name: rows[Path(first).stem][name] for name in ("inputs", "rows_in", "kept", "dropped")}
+    change_a_row(run / "dedup" / MANIFEST, second, lambda row: row.update(same))
+
+
+def change_a_row(manifest: Path, shard: str, change: Callable[[dict], object]) -> None:
+    """Changes the row of the task that writes a shard of documents."""
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+    change(next(row for row in rows if any(output["path"] == f"data/{shard}" for output in row.get("outputs", ()))))
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def leave_a_temporary_file(run: Path, draw: random.Random) -> None:
+    (run / draw.choice(["ingest", "filter", "dedup"]) / "data" / f"{TEMPORARY}7-part-00000.parquet").write_bytes(b"PAR1")
+
+
 PLANTS = [
     *[flip_a_bit] * 16, *[cut_short] * 4, *[remove_a_file] * 4, *[swap_shards] * 5, *[add_a_file] * 2, *[lose_a_row] * 5,
     *[double_a_row] * 3, *[change_an_id] * 3, *[edit_a_verdict] * 2, *[edit_a_value] * 2, *[edit_a_count] * 2, *[edit_the_recipe] * 2,
+    *[double_a_record] * 2, *[read_a_shard_twice] * 2, leave_a_temporary_file,
 ]  # fmt: skip
 
 
-def test_each_of_fifty_planted_faults_is_found(finished: Path, tmp_path: Path) -> None:
-    assert len(PLANTS) == 50
+def test_each_planted_fault_is_found(finished: Path, tmp_path: Path) -> None:
+    assert len(PLANTS) == 55
     for seed, plant in enumerate(PLANTS):
         run = tmp_path / str(seed)
         shutil.copytree(finished, run)

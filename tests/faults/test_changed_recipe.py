@@ -1,0 +1,37 @@
+"""A finished run that goes on under another recipe: what depends on the change is done again and named, and the rest is left alone."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+#: What is changed, the phases that are performed again, and stages that are named.
+CHANGES = {
+    "dedup.threshold=0.6": ({"dedup"}, "ingest filter"),
+    "filter.thresholds.brief=2000": ({"filter", "dedup", "tokenizer", "tokens"}, "ingest"),
+    "tokens.validation_share=0.2": ({"tokens"}, "ingest filter dedup tokenizer"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_depends_on_a_change_is_done_again(
+    corpusmill, carry_out, recipe_and_crawl, reference: Path, tree, tmp_path: Path, change: str, faults_of
+) -> None:
+    run, fresh, (recipe, crawl) = tmp_path / "run", tmp_path / "fresh", recipe_and_crawl
+    shutil.copytree(reference, run)
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*.parquet")}
+    (run / "metrics.jsonl").unlink()
+    code, out, err = corpusmill("run", recipe, crawl, "--output", run, "--engine", "inline", "--set", change)
+    assert code == 0, err
+    redone, kept = CHANGES[change]
+    done = {json.loads(line)["stage"] for line in (run / "metrics.jsonl").read_text().splitlines()}
+    assert redone <= done and not done & set(kept.split())
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items() if path.relative_to(run).parts[0] in kept.split())
+    section, _, key = change.partition("=")[0].partition(".")
+    told = out.decode() + err
+    assert any(line for line in told.splitlines() if f"{section}: redone" in line and key in line), told
+
+    shutil.copytree(reference, fresh, ignore=lambda folder, names: set(names) - set(kept.split()) if Path(folder) == reference else set())
+    carry_out(fresh, change)  # the stages before the change as they are, all others from nothing
+    assert tree(run) == tree(fresh) and faults_of(run) == []

@@ -1,0 +1,56 @@
+"""Clocks that jump by hours, forwards and backwards, while a run works, and files with times of nowhere: no byte of it hangs on them."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "helpers" / "jumping_clock.c"
+YEAR = 365 * 24 * 3600
+
+
+@pytest.fixture(scope="session")
+def jumping_clock(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A library that makes the clock of the day jump in a process that is started with it (`LD_PRELOAD`)."""
+    compiler = shutil.which("cc")
+    if not compiler:
+        pytest.skip("no C compiler is here to make the library by which clocks jump")
+    library = tmp_path_factory.mktemp("clock") / "jumping.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, SOURCE, "-ldl"], check=True)
+    return str(library)
+
+
+def test_the_clock_does_jump(jumping_clock: str) -> None:
+    program = "import time\nfor _ in range(8): print(time.time(), time.monotonic()); time.sleep(0.5)"
+    out = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "LD_PRELOAD": jumping_clock}, capture_output=True, text=True, check=True
+    )
+    of_day, since_start = zip(*(map(float, line.split()) for line in out.stdout.splitlines()))
+    steps = [after - before for before, after in pairwise(of_day)]
+    assert min(steps) < -3000 and max(steps) > 3000 and since_start[-1] - since_start[0] < 60
+
+
+def test_a_run_whose_clock_jumps(recipe_and_crawl, jumping_clock: str, tmp_path: Path, undisturbed, tree, faults_of) -> None:
+    run, (recipe, crawl) = tmp_path / "run", recipe_and_crawl
+    command = [sys.executable, "-m", "corpusmill", "run", recipe, crawl, "--output", str(run), "--engine", "inline"]
+    process = subprocess.run(command, env={**os.environ, "LD_PRELOAD": jumping_clock}, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    assert tree(run) == undisturbed and faults_of(run) == []
+
+
+def test_times_of_files_decide_nothing_of_a_finished_run(reference: Path, carry_out, tmp_path: Path, undisturbed, tree) -> None:
+    """A run that was copied by something that keeps no times, or another time."""
+    run = tmp_path / "run"
+    shutil.copytree(reference, run)
+    for number, path in enumerate(sorted(run.rglob("*"))):
+        os.utime(path, (at := time.time() + (YEAR if number % 2 else -YEAR), at))
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*.parquet")}
+    metrics = (run / "metrics.jsonl").read_bytes()
+    carry_out(run)
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*.parquet")} == before
+    assert (run / "metrics.jsonl").read_bytes() == metrics and tree(run) == undisturbed

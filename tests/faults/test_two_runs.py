@@ -1,0 +1,49 @@
+"""Two commands on one run: the second is refused while the first works. Where the first stands still it takes over, and the first, when it
+goes on, finds out before it records anything."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from faulty_run import VARIABLE, plant
+from forked import Driver
+
+TTL = 2
+
+
+@pytest.mark.parametrize("store", ["local", "s3"])
+def test_a_second_run_is_refused_and_takes_over_what_stands_still(
+    recipe_and_crawl, tmp_path: Path, request, reference: Path, tree, faults_of, store: str
+) -> None:
+    recipe, crawl = recipe_and_crawl
+    s3 = request.getfixturevalue("s3") if store == "s3" else None
+    run = f"{s3.bucket('two-runs')}/run" if s3 else str(tmp_path / "run")
+    fault = tmp_path / "fault.json"
+    plant(fault, kind="wait", when="class ZipFile")
+    command = ("run", recipe, crawl, "--output", run, "--engine", "inline", "--to", "dedup")
+    lease = {"CORPUSMILL_LEASE_SECONDS": str(TTL)}
+    first = Driver(command, tmp_path / "first", {VARIABLE: str(fault), **lease})
+    try:
+        until = time.monotonic() + 100
+        while not fault.with_suffix(".reached").exists():
+            assert first.poll() is None and time.monotonic() < until, first.said()
+            time.sleep(0.05)
+
+        second = Driver(command, tmp_path / "second", lease)
+        assert second.wait(60) == 2, second.said()
+        assert f"{run}: another corpusmill is working in this run right now" in second.said().splitlines()[-1]
+
+        first.signal(signal.SIGSTOP)
+        third = Driver(command, tmp_path / "third", lease)
+        assert third.wait(100) == 0, third.said()
+        fault.unlink()  # the first can go on with its task as soon as it can go on at all
+        first.signal(signal.SIGCONT)
+        assert first.wait(60) not in (0, None), first.said()
+        assert "another corpusmill has taken this run over" in first.said().splitlines()[-1]
+    finally:
+        first.kill()
+    found = s3.download(run, tmp_path / "found") if s3 else Path(run)
+    for stage in ("ingest", "filter", "dedup"):
+        assert tree(found / stage) == tree(reference / stage)
+    assert faults_of(run) == []

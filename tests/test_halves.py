@@ -1,0 +1,137 @@
+"""Pieces that are done in parts, because they have no room in memory, give the bytes of the whole."""
+
+import os
+import resource
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from killing import in_child
+
+from corpusmill.pipeline.engine import Done, InlineEngine, Job, Performer
+from corpusmill.pipeline.events import Event, OnEvent, print_event
+from corpusmill.pipeline.ingest.reader import held
+from corpusmill.pipeline.manifest import Manifest, TaskRow
+from corpusmill.pipeline.observer import Observer
+from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.recipe import stage_class
+from corpusmill.pipeline.retry import Attempt, Listener
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.schemas import DOCUMENTS
+from corpusmill.pipeline.shards import OutputFile, publish
+from corpusmill.pipeline.stage import Piece
+from corpusmill.pipeline.storage import Storage
+
+SECTIONS = {
+    "ingest": {},
+    "filter": {"steps": [{"gopher_repetition": {}}, {"gopher_quality": {}}, {"fineweb_quality": {}}]},
+    "dedup": {"lines": {}, "substrings": {}},
+}
+
+
+class InParts(InlineEngine):
+    """Does every piece in so many parts, as one that has run out of memory again and again."""
+
+    def __init__(self, parts: int):
+        self.parts = parts
+        self.cut: dict[str, int] = {}  # into how many parts a stage's pieces were cut at most
+
+    def perform(self, job: Job, pieces: Sequence[Piece], listener: Listener) -> None:
+        performer = Performer(job)
+        for piece in pieces:
+            done = performer.perform(Attempt(piece, self.parts))
+            assert isinstance(done, Done), done.trace
+            listener.on_done([done])
+        assert performer.worker is not None
+        if performer.worker.halves(pieces[0]):
+            self.cut[f"{job.stage} {job.phase}"] = len(pieces)
+        performer.close()
+
+
+def run_stage(
+    run: Path, name: str, engine: InlineEngine, inputs: Sequence[Path] = (), tell: OnEvent = print_event, section: Any = None
+) -> None:
+    sections = {key: stage_class(key).Config.model_validate(given) for key, given in SECTIONS.items()}
+    storage = Storage(str(run))
+    stage = stage_class(name)(stage_class(name).Config.model_validate(section) if section else sections[name])
+    paths, observer = [str(path) for path in inputs], Observer(storage, tell=tell)
+    StageRun(stage, storage, dict(sections), paths, engine, Progress(False), observer).execute()
+
+
+def written(run: Path, stage: str) -> dict[str, bytes]:
+    folder = run / stage
+    files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != "manifest.jsonl"}
+    assert files
+    return files | {"rows": repr(list(Manifest(Storage(str(folder))).rows())).encode()}
+
+
+@pytest.fixture(scope="module")
+def inputs(crawl: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The crawl's WARC and JSON lines, and its texts in Parquet, of several row groups."""
+    folder = tmp_path_factory.mktemp("inputs")
+    shutil.copytree(crawl, folder, dirs_exist_ok=True)
+    texts = [f"{number} is the number of this text. " * 20 for number in range(60)]
+    pq.write_table(pa.table({"text": texts}), folder / "texts.parquet", row_group_size=10)
+    return folder
+
+
+@pytest.mark.parametrize("parts", [2, 16])
+def test_every_stage_that_can_be_done_in_parts_gives_the_same_bytes(inputs: Path, tmp_path: Path, parts: int) -> None:
+    whole, cut = InlineEngine(), InParts(parts)
+    for stage in SECTIONS:
+        run_stage(tmp_path / "whole", stage, whole, [inputs])
+        run_stage(tmp_path / "cut", stage, cut, [inputs])
+        assert written(tmp_path / "whole", stage) == written(tmp_path / "cut", stage), stage
+    assert set(cut.cut) == {"ingest ", "filter ", "dedup "}
+
+
+ROWS, WORDS = 65_536, 100  # about 46 MB of texts, in 16 row groups
+#: Beside what is held, in MB: enough for a quarter of them, not for all.
+LIMIT = 65
+
+
+def documents() -> pa.Table:
+    """Texts of random words, which don't compress to nothing."""
+    words = np.array([f"w{number:05d}" for number in range(4096)])
+    chosen = words[np.random.default_rng(5).integers(0, len(words), (ROWS, WORDS))]
+    texts = [" ".join(row) for row in chosen]
+    columns = {"id": [f"{number:032x}" for number in range(ROWS)], "url": ["http://x.test/"] * ROWS, "source": ["s"] * ROWS, "text": texts}
+    arrays = [
+        pa.array(columns[f.name], f.type) if f.name in columns else pa.nulls(ROWS, f.type) if f.nullable else pa.array([0] * ROWS, f.type)
+        for f in DOCUMENTS
+    ]
+    return pa.table(arrays, schema=DOCUMENTS)
+
+
+def with_limit(run: Path, megabytes: int, said: Path) -> None:
+    """The filter stage, in a process that may allocate so much more than it holds; what is said goes to a file."""
+    if megabytes:
+        resource.setrlimit(resource.RLIMIT_DATA, (held() + (megabytes << 20),) * 2)
+    with open(said, "w") as file:
+
+        def tell(event: Event) -> None:
+            print(event.kind, event.fields.get("parts"), file=file, flush=True)
+
+        run_stage(run, "filter", InlineEngine(), tell=tell, section={"steps": [{"gopher_quality": {}}]})
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="looks into /proc")
+def test_under_a_real_limit_of_memory_a_shard_is_filtered_in_parts(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path / "run/ingest"))
+    file: OutputFile = publish(storage, "data/part-00000.parquet", documents())
+    manifest = Manifest(storage)
+    manifest.append(TaskRow("part-00000", "", [], "", "", ROWS, ROWS, 0, 0, [file]))
+    manifest.finish(["part-00000"])
+    for name in ("free", "tight"):
+        shutil.copytree(tmp_path / "run", tmp_path / name)
+    os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"
+    assert in_child(with_limit, tmp_path / "free", 0, tmp_path / "free.txt") == 0
+    assert in_child(with_limit, tmp_path / "tight", LIMIT, tmp_path / "tight.txt") == 0
+    assert (tmp_path / "free.txt").read_text() == ""
+    assert (tmp_path / "tight.txt").read_text().startswith("halves 2\n")
+    assert written(tmp_path / "free", "filter") == written(tmp_path / "tight", "filter")
