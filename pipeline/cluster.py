@@ -198,7 +198,8 @@ def _start_worker(cluster: Cluster, folder: Path, number: int, cores: Sequence[i
 
 
 def _start(cluster: Cluster, folder: Path, name: str, ip: str, cpus: int, cores: Sequence[int], options: Sequence[str]) -> Node:
-    """One raylet, held by a `ray start --block` that is no child of this terminal."""
+    """One raylet, held by a `ray start --block` that is no child of this terminal. Each has a temporary folder of its own: nodes that share
+    one unpack a job's files over each other's, while processes work in them."""
     metrics = _free_port()
     command = [*ray_command(), "start", "--block", "--disable-usage-stats", f"--node-ip-address={ip}", f"--num-cpus={cpus}"]
     command += [f"--object-store-memory={OBJECT_STORE}", f"--metrics-export-port={metrics}", f"--temp-dir={cluster.temp}/{name}"]
