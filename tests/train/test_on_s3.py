@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from killing import in_child
-from launch_runs import PRETRAIN, run_with_tokens
+from launch_runs import PRETRAIN, on_store, run_with_tokens
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import Manifest
@@ -25,7 +25,12 @@ from corpusmill.train.state_folder import StateStore
 
 EARLIER = ("ingest", "tokenizer", "tokens")
 LOOP = {"steps": 4, "save_every": 2, "threads": 1}
-ONE = {**PRETRAIN, "model": {**PRETRAIN["model"], "context": 128}, "loop": {**PRETRAIN["loop"], "threads": 1, "async_save": False}, "parallel": {}}
+ONE = {
+    **PRETRAIN,
+    "model": {**PRETRAIN["model"], "context": 128},
+    "loop": {**PRETRAIN["loop"], "threads": 1, "async_save": False},
+    "parallel": {},
+}
 PRETRAINING = PretrainStage(PretrainStage.Config.model_validate(ONE))
 TUNING = [
     SftStage(SftStage.Config.model_validate({"batch": 4, "loop": LOOP, "device": "cpu"})),
@@ -45,18 +50,7 @@ def local(tmp_path_factory: pytest.TempPathFactory, tokenizer_json: bytes, finis
 @pytest.fixture(scope="module")
 def remote(s3: Any, local: Storage) -> Storage:
     """The same run on a store."""
-    return copied(s3, local, f"{s3.bucket('training')}/runs/one")
-
-
-def copied(s3: Any, local: Storage, url: str) -> Storage:
-    """A run with the same tokens on a store, where a manifest has another form."""
-    for stage in EARLIER:
-        s3.upload(Path(local.path(stage)), f"{url}/{stage}")
-        given, manifest = Manifest(local.child(stage)), Manifest(Storage(f"{url}/{stage}"))
-        for row in given.rows():
-            manifest.append(row)
-        manifest.finish(given.plan or [])
-    return Storage(url)
+    return on_store(s3, local, f"{s3.bucket('training')}/runs/one")
 
 
 @pytest.fixture
@@ -144,9 +138,7 @@ def dying_before_state_8_is_whole() -> None:
     StateStore.commit = dying  # type: ignore[method-assign]
 
 
-def test_tuning_and_evaluation_leave_the_same_bytes(
-    local: Storage, remote: Storage, execute: Any, machine: Callable[[str], Path]
-) -> None:
+def test_tuning_and_evaluation_leave_the_same_bytes(local: Storage, remote: Storage, execute: Any, machine: Callable[[str], Path]) -> None:
     for run in (local, remote):
         execute(run, PRETRAINING, OTHER_TEMPLATE, earlier=EARLIER)  # learns tokens that its parent lacks
     assert left(remote, ("sft",)) == left(local, ("sft",))
@@ -163,7 +155,7 @@ def test_several_processes_save_their_parts(
     from launch_runs import left as by_two
     from launch_runs import train
 
-    run = copied(s3, local, f"{s3.bucket('two')}/run")
+    run = on_store(s3, local, f"{s3.bucket('two')}/run")
     here = machine("first")
     train(run)
     assert by_two(run) == trained_by_two
