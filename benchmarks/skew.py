@@ -1,6 +1,6 @@
 """A crawl of which one file is 1,000 times the others: how far a run is from the ideal, in which all workers have work to the end.
 
-    python benchmarks/skew.py WARCS RUN [--megabytes 64] [--formats warc wet jsonl jsonl.gz parquet] [--to dedup] [--workers 2] [--piece-mb 4]
+    python benchmarks/skew.py WARCS RUN [--megabytes 64] [--formats warc wet jsonl jsonl.gz parquet] [--to dedup] [--workers 2]
 
 WARCS is a folder of *.warc.gz, from which `warc` is made; the other formats hold the texts of RUN, which has a finished `ingest`. The large
 file has so many megabytes, and beside it lie 40 files of a thousandth. A line a phase: `ideal` is the sum of the seconds that its tasks
