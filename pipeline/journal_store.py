@@ -89,6 +89,7 @@ class StoreJournal(Journal):
 
     def tidy(self) -> None:
         self.sync()
+        self.guard()
         with self._turn:
             kept = []
             for stretches in _neighbours(self._stretches):
