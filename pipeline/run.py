@@ -161,6 +161,8 @@ def execute(
             observer = Observer(storage, live, Counting(watching.meters), after_phase=watching.after_phase)
             with observer.attempt(names, lease.before), live:
                 _describe_again(plan, storage, names, observer, say)
+                if storage.remote:
+                    storage.store.abort_uploads()  # what killed processes have left half sent
                 for name in names:
                     stage = stage_class(name)(plan.sections[name], plan.dry_run)
                     run = StageRun(stage, storage, dict(plan.sections), plan.inputs, engine, progress, observer, plan.strict)
