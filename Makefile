@@ -13,10 +13,12 @@ NODES ?= 2
 TEST_WORKERS ?= 2
 SECONDS ?= 300
 SEED ?=
+KILLS ?= 200
+TARGET ?=
 export PYTHONDONTWRITEBYTECODE := # or each of hundreds of processes compiles what it imports
 STAGES := ingest filter dedup tokenizer tokens pretrain sft align evaluate
 
-.PHONY: help setup demo test test-all fuzz soak lint bench cluster-up submit cluster-down report explore clean $(STAGES)
+.PHONY: help setup demo test test-all fuzz audit soak soak-faults lint bench cluster-up submit cluster-down report explore clean $(STAGES)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,11 +58,17 @@ test: MARKED = -m "not long"
 test test-all: $(VENV)/.installed-test setup ## run the tests, in TEST_WORKERS=2 processes of one thread each (test-all: also those marked `long`)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(MARKED) --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
-fuzz: $(VENV)/.installed-test setup ## damage the real WARCs of ../shared at random for SECONDS=300, with SEED=n to repeat
-	$(BIN)/python tests/helpers/warc_fuzz.py ../shared/data --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+fuzz: $(VENV)/.installed-test setup ## fuzz all readers in turn for SECONDS=300, or TARGET="records recipe", with SEED=n to repeat
+	$(BIN)/python tests/fuzz/fuzz_all.py $(TARGET) --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+audit: $(VENV)/.installed-test ## look for known weaknesses of dependencies, and for secrets in tracked files
+	$(BIN)/python .ci/audit.py
 
 soak: $(VENV)/.installed-test setup ## try the property tests with 2,000 new examples each instead of 50 known ones (an hour)
 	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -m hypothesis --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
+
+soak-faults: $(VENV)/.installed-test setup ## kill runs of all stages at random times, KILLS=200 times, and compare them with one that nobody killed (SEED=n)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/helpers/soak_kills.py --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 
 lint: $(VENV)/.installed-test ## check style and types
 	$(BIN)/ruff check .
@@ -90,9 +98,10 @@ explore: setup ## a page to look at RUN by hand: filter, read, move thresholds
 cluster-up: setup ## start a Ray cluster on this machine: a head and NODES=2 worker nodes with cores of their own
 	@$(BIN)/python -m corpusmill.pipeline.cluster_command up --nodes $(NODES)
 
-submit: setup ## run RECIPE on INPUT as a job of that cluster, or of the one at RAY_ADDRESS; PIP=extras brings the libraries
-	@test -n "$(RUN)" -a -n "$(INPUT)" || { echo "Say what to run: make submit RUN=runs/job INPUT=crawl.warc.gz [RECIPE=recipes/demo.yaml]"; exit 2; }
-	@$(BIN)/python -m corpusmill.pipeline.ray_job $(or $(RECIPE),recipes/demo.yaml) $(INPUT) --output $(RUN) \
+submit: setup ## run RECIPE on INPUT (both by default the demo's) as a job of that cluster, or of the one at RAY_ADDRESS; PIP=extras brings libraries
+	@test -n "$(RUN)" || { echo "Say where the run lies: make submit RUN=runs/job [INPUT=crawl.warc.gz] [RECIPE=recipes/demo.yaml]"; exit 2; }
+	@input=$(if $(INPUT),'$(INPUT)',"$$($(BIN)/python -m corpusmill.pipeline.crawl runs/crawl | tail -n 1)") && \
+	$(BIN)/python -m corpusmill.pipeline.ray_job $(or $(RECIPE),recipes/demo.yaml) $$input --output $(RUN) \
 		$(if $(filter-out 0,$(WORKERS)),--workers $(WORKERS)) $(if $(filter-out undefined,$(origin PIP)),--pip '$(PIP)')
 
 cluster-down: setup ## end that cluster, whatever is left of it

@@ -20,7 +20,7 @@ from corpusmill.pipeline.config import canonical_json
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.shards import OutputFile, read_table
-from corpusmill.pipeline.storage import Storage, is_remote
+from corpusmill.pipeline.storage import Storage, is_remote, stays_inside
 
 INDEX_FILE, ENTRY_FILE, DECISIONS_FILE = "index.json", "entry.json", "decisions.parquet"
 #: The option on which it depends what else must be equal.
@@ -92,6 +92,8 @@ class CrawlIndex:
         if not self.storage.exists(INDEX_FILE):
             return
         theirs, ours = self._json(INDEX_FILE).get("parameters", {}), parameters(config)
+        if not isinstance(theirs, dict):
+            raise InputError(f"{self.storage.path(INDEX_FILE)}: its parameters are no JSON object.")
         names = {*theirs, *ours} if theirs.get(EARLIER) == ours[EARLIER] else {*theirs} & {*ours}
         differ = [name for name in sorted(names) if theirs.get(name) != ours.get(name)]
         if differ:
@@ -126,11 +128,18 @@ class CrawlIndex:
                 )
                 for s in raw["shards"]
             ]  # fmt: skip
-            return Entry(raw["name"], raw["number"], raw["documents"], raw["columns"], shards, self._ref(raw["decisions"]))
-        except (KeyError, TypeError, AttributeError) as error:
+            entry = Entry(raw["name"], raw["number"], raw["documents"], raw["columns"], shards, self._ref(raw["decisions"]))
+            if [type(value) for value in vars(entry).values()] != [str, int, str, list, list, FileRef] or entry.name != name:
+                raise ValueError("a value is of another kind")
+            if not all(type(shard.name) is str and type(shard.rows) is int for shard in shards):
+                raise ValueError("a value of a shard is of another kind")
+            return entry
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise InputError(f"{self.storage.path(name)}/{ENTRY_FILE}: not an entry of an index ({error}).") from error
 
     def _ref(self, raw: dict[str, Any]) -> FileRef:
+        if not stays_inside(raw["path"]):
+            raise ValueError(f"{raw['path']!r} lies outside of the index")
         return FileRef(self.storage.path(raw["path"]), raw["fingerprint"], raw["bytes"])
 
     def _json(self, path: str) -> dict[str, Any]:
@@ -148,6 +157,8 @@ def decisions(entries: Sequence[Entry]) -> pa.Table:
     tables = [DECISIONS.empty_table().append_column("number", pa.array([], pa.int64()))]
     for entry in entries:
         table = read_table(*_located(entry.decisions.path))
+        if not table.schema.equals(DECISIONS):
+            raise InputError(f"{entry.decisions.path}: not the decisions of an index (its columns are {', '.join(table.schema.names)}).")
         tables.append(table.append_column("number", pa.array([entry.number] * table.num_rows, pa.int64())))
     place = ["entry", "shard", "row"]
     table = pa.concat_tables(tables).sort_by([*((name, "ascending") for name in place), ("number", "ascending")])
@@ -163,7 +174,10 @@ def kept_ids(path: str) -> set[str]:
     kept: set[str] = set()
     for entry in entries:
         for shard in entry.shards:
-            ids = read_table(*_located(shard.signatures.path), ["id"])["id"].to_pylist()
+            table = read_table(*_located(shard.signatures.path))
+            if "id" not in table.schema.names:
+                raise InputError(f"{shard.signatures.path}: not the signatures of an index (it has no column id).")
+            ids = table["id"].to_pylist()
             kept.update(id_ for row, id_ in enumerate(ids) if (entry.name, shard.name, row) not in gone)
     return kept
 

@@ -17,6 +17,11 @@ def _resolve(item: Any, info: ValidationInfo) -> dict[str, dict[str, Any]]:
     return resolve_step(item, (info.context or {}).get("folder", "."))
 
 
+def _without_folder(key: str, value: Any) -> Any:
+    """A step's option without the folder of the recipe, in which `model` and `function` were looked for."""
+    return value.rpartition("/")[2] if key in ("model", "function") and isinstance(value, str) and value.startswith("/") else value
+
+
 StepItem = Annotated[dict[str, dict[str, Any]], BeforeValidator(_resolve)]
 
 
@@ -41,6 +46,15 @@ class FilterConfig(Config):
     thresholds: dict[str, int | float | None] = Field(
         {}, description="Other thresholds than the steps' own, by the name of the rule; null or off switches a rule off, on restores it."
     )
+
+    def deciding(self) -> dict[str, Any]:
+        """Where a model or a function of the user's lies plays no part, its content does (`FilterStage.tasks`): another machine has it
+        elsewhere, and so has the next job of a cluster."""
+        values = super().deciding()
+        for item in values["steps"]:
+            for name, options in item.items():
+                item[name] = {key: _without_folder(key, value) for key, value in options.items()}
+        return values
 
     @model_validator(mode="before")
     @classmethod

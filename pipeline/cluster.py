@@ -16,12 +16,12 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import corpusmill
 from corpusmill.pipeline import marked
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 
@@ -40,7 +40,9 @@ OBJECT_STORE = 80 * 1024 * 1024
 #: The share of the machine's memory that the worker nodes tell Ray of, together.
 MEMORY_SHARE = 0.7
 #: Seconds that a cluster gets to come up; that jobs get to end by themselves; and that Ray gets, in which nothing is lost by then.
-COME_UP, END_JOBS, END = 120.0, 30.0, 5.0
+COME_UP, END_JOBS, END = 180.0, 30.0, 5.0
+#: Asks without the proxy that the environment may name.
+LOOPBACK = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 #: Seconds that a job which is stopped gets to end by itself: Ray's 3 are less than a piece takes.
 JOB_STOP = "30"
 
@@ -65,6 +67,7 @@ class Cluster:
     jobs: str  # where jobs are submitted: the dashboard
     token: str  # the file with its token
     temp: str  # the folder of Ray's own files: sockets, logs
+    package: str  # the folder from which its nodes import corpusmill
     nodes: list[Node] = field(default_factory=list)
 
     def environment(self) -> dict[str, str]:
@@ -133,6 +136,11 @@ def read(folder: Path = FOLDER) -> Cluster | None:
         raise InputError(f"{folder / FILE}: is not what make cluster-up writes ({type(error).__name__}: {error}).") from error
 
 
+def package() -> str:
+    """The folder from which this process imports corpusmill."""
+    return str(Path(corpusmill.__file__).resolve().parent)
+
+
 # ---- starting ---------------------------------------------------------------------------------------
 
 
@@ -143,7 +151,8 @@ def _new(folder: Path) -> Cluster:
     with open(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(secrets.token_hex(32))
     temp = tempfile.mkdtemp(prefix="cm-", dir="/tmp")  # sockets lie in it, whose paths may have 107 bytes
-    cluster = Cluster(secrets.token_hex(8), f"{HEAD_IP}:{_free_port()}", f"http://{HOST}:{_free_port()}", str(token), temp)
+    address, jobs = f"{HEAD_IP}:{_free_port()}", f"http://{HOST}:{_free_port()}"
+    cluster = Cluster(secrets.token_hex(8), address, jobs, str(token), temp, package())
     write(cluster, folder)
     return cluster
 
@@ -238,7 +247,7 @@ def _nodes(cluster: Cluster) -> int:
     token = Path(cluster.token).read_text()
     request = urllib.request.Request(f"{cluster.jobs}/nodes?view=summary", headers={"Authorization": f"Bearer {token}"})
     try:
-        with urllib.request.urlopen(request, timeout=5) as answer:
+        with LOOPBACK.open(request, timeout=5) as answer:
             found = json.load(answer)["data"]["summary"]
     except (OSError, ValueError, KeyError):
         return 0

@@ -90,7 +90,7 @@ class RayEngine:
             options |= {"num_cpus": self.workers, "include_dashboard": False, "object_store_memory": OBJECT_STORE}
         try:
             with kept_handler():  # Ray's own would end the process with nothing said
-                ray.init(**options)
+                _init(ray, options)
         except SystemExit as end:  # SIGTERM meanwhile
             raise Terminated from end
         except Exception as error:
@@ -99,6 +99,17 @@ class RayEngine:
         if address != LOCAL and not self._asked:
             self.workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
         return ray
+
+
+def _init(ray: Any, options: dict[str, Any]) -> None:
+    """Starts Ray, or connects to it; a Ray of our own is tried twice, as its 30 seconds may pass on a machine that has much to do."""
+    try:
+        ray.init(**options)
+    except Exception:
+        if options["address"] != LOCAL:
+            raise
+        ray.shutdown()
+        ray.init(**options)
 
 
 def _address() -> str:

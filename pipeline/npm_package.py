@@ -12,7 +12,6 @@ import subprocess
 import tarfile
 import tempfile
 import urllib.parse
-import urllib.request
 from dataclasses import dataclass
 from http.client import HTTPException
 from io import BytesIO
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from corpusmill.pipeline.cache import cache_folder
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.redirects import opener
 from corpusmill.pipeline.storage import Storage
 
 REGISTRY = "https://registry.npmjs.org/"
@@ -93,7 +93,7 @@ def _over_https(package: NpmPackage) -> bytes:
     if urllib.parse.urlsplit(address).scheme not in ("http", "https"):
         raise InputError(f"{package}: {address} is no http address; {package.how}.")
     try:
-        with urllib.request.urlopen(address, timeout=DOWNLOAD_SECONDS) as response:
+        with opener().open(address, timeout=DOWNLOAD_SECONDS) as response:
             content: bytes = response.read(MOST_BYTES + 1)
     except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error

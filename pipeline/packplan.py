@@ -72,6 +72,7 @@ class Plan:
             mapped = map_file(path, np.dtype(np.uint8))
             file = pa.ipc.open_file(pa.py_buffer(mapped))
             batch = file.get_batch(0) if file.num_record_batches == 1 else file.read_all()
+            batch.validate()  # Arrow trusts what a file says of its sizes
         except FileNotFoundError:
             raise  # a copy in a cache may have gone
         except (pa.ArrowInvalid, OSError) as error:

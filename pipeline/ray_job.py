@@ -48,6 +48,7 @@ class Order:
     options: Sequence[str] = ()  # further options of corpusmill run
     environment: Sequence[str] = ()  # NAME=VALUE, or NAME with the value that it has here
     extras: str | None = None  # bring a wheel and its libraries, with these extras (comma-separated; may be empty)
+    same_code: bool = False  # the nodes import the very files that this process does, so none are sent
 
 
 @dataclass
@@ -96,9 +97,9 @@ def prepare(folder: Path, order: Order) -> Upload:
     work = folder / "work"
     ray_upload.stage_recipe(work, _recipe_file(order.recipe), order.overrides, _say)
     environment: dict[str, Any] = {"working_dir": str(work), "env_vars": job_environment(order.environment)}
-    if order.extras is None:
+    if order.extras is None and not order.same_code:
         environment["py_modules"] = [str(ray_upload.stage_package(folder / "code"))]
-    else:
+    if order.extras is not None:
         extras = f"[{order.extras}]" if order.extras else ""
         environment["pip"] = {"packages": [f"{WORKING_DIR}/{ray_upload.stage_wheel(work)}{extras}"], "pip_check": False}
     inputs = [absolute(path) for path in order.inputs]
@@ -172,14 +173,15 @@ def _say(sentence: str) -> None:
     print(f"Note: {sentence}", file=sys.stderr, flush=True)
 
 
-def address_of(given: str | None) -> str:
-    """Where jobs are submitted: what is given, the cluster that `make cluster-up` has started, or Ray's default."""
+def target(given: str | None) -> tuple[str, bool]:
+    """Where jobs are submitted: what is given, the cluster that `make cluster-up` has started, or Ray's default; and whether its nodes
+    import the very files that this process does: kernels that were compiled for these need not be compiled again."""
     if given:
-        return given
+        return given, False
     if here := cluster.find():
         os.environ.update(here.environment())
-        return here.jobs
-    return LOCAL_CLUSTER
+        return here.jobs, here.package == cluster.package()
+    return LOCAL_CLUSTER, False
 
 
 def _arguments(argv: Sequence[str] | None) -> Any:
@@ -202,8 +204,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = [f"--{name}={given[name]}" for name in ("workers", "from", "to") if given[name] is not None]
     options += ["--strict"] if given["strict"] else []
     try:
-        order = Order(given["recipe"], given["inputs"], given["output"], given["set"], options, given["env"], given["pip"])
-        return submit(address_of(given["address"]), order)
+        address, same = target(given["address"])
+        order = Order(given["recipe"], given["inputs"], given["output"], given["set"], options, given["env"], given["pip"], same)
+        return submit(address, order)
     except CorpusmillError as error:
         print(f"corpusmill: {error}", file=sys.stderr)
         return error.exit_code

@@ -34,6 +34,8 @@ TOGETHER = 2
 PAUSES = (0.2, 1.0, 5.0)
 #: What the system says when the next piece will fail as this one did: there is no room, or nobody may write.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+#: What libraries say where there is no room for a thread's stack.
+NO_THREAD = ("can't start new thread", "Failed to launch worker thread")
 #: Errors of files that a second look does not mend.
 SETTLED = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
 
@@ -95,7 +97,7 @@ def _cause(error: BaseException) -> tuple[Cause, bool]:
     ours = isinstance(error, CorpusmillError)
     at: BaseException | None = error
     while at is not None:
-        if isinstance(at, MemoryError):
+        if isinstance(at, MemoryError) or any(sentence in str(at) for sentence in NO_THREAD):
             return Cause.MEMORY, False
         if isinstance(at, OSError):
             settled = isinstance(at, SETTLED) or (ours and at.errno is None)  # libraries call a damaged file an OSError without a number

@@ -5,6 +5,7 @@ import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
+from typing import Any
 
 import corpusmill
 from corpusmill.pipeline.config import Config, config_digest
@@ -115,18 +116,24 @@ def plan_of_existing(
     strict: bool = False,
 ) -> Plan:
     """The plan of a stage's own command: recipe and inputs as `run.json` has them, with overrides applied."""
+    raw, inputs = stored_recipe(folder)
+    for override in overrides:
+        apply_override(raw, override)
+    return Plan(folder, validate_recipe(raw, Storage(folder).path(RUN_FILE)), inputs, first, last, dry_run, strict)
+
+
+def stored_recipe(folder: str) -> tuple[dict[str, Any], list[str]]:
+    """The resolved recipe and the inputs of a run as `run.json` has them; nothing that they name is loaded. Raises InputError."""
     storage = Storage(folder)
     if not storage.exists(RUN_FILE):
         raise InputError(f"{folder}: not a run (it has no {RUN_FILE}); start one with: corpusmill run RECIPE INPUT --output {folder}")
     path = storage.path(RUN_FILE)
     try:
         stored = json.loads(storage.read_bytes(RUN_FILE))
-        raw, inputs = stored["recipe"], list(stored["inputs"])
-    except (ValueError, KeyError, TypeError) as error:
+        raw, inputs = dict(stored["recipe"]), list(stored["inputs"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: not a run description ({type(error).__name__}: {error}).") from error
-    for override in overrides:
-        apply_override(raw, override)
-    return Plan(folder, validate_recipe(raw, path), inputs, first, last, dry_run, strict)
+    return raw, inputs
 
 
 def describe(plan: Plan) -> bytes:

@@ -25,6 +25,11 @@ def is_remote(path: str) -> bool:
     return "://" in path and not path.startswith("file://")
 
 
+def stays_inside(path: str) -> bool:
+    """Whether a relative path names something below its folder: nothing that a file says of itself may lead elsewhere."""
+    return bool(path) and not path.startswith("/") and "\0" not in path and not {"", ".", ".."} & set(path.split("/"))
+
+
 class Storage:
     """A root folder; all paths given to its methods are relative to it and use `/`."""
 

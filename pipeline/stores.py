@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.redirects import watched
 
 Result = TypeVar("Result")
 
@@ -85,6 +86,8 @@ def filesystem(url: str, alone: bool = False) -> tuple[Any, str]:
         options = {**UNCACHED, "max_concurrency": 1, "config_kwargs": S3_CONFIG_ALONE if alone else S3_CONFIG}
     elif protocol in ("gs", "gcs", "abfs", "abfss", "az"):
         options = dict(UNCACHED)
+    elif protocol in ("http", "https"):
+        options = {"client_kwargs": watched()}
     try:
         fs, path = url_to_fs(url, **options)
     except (ImportError, ValueError) as error:  # no library for the protocol, or no such protocol

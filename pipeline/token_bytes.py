@@ -10,6 +10,9 @@ from corpusmill.pipeline.byte_alphabet import to_bytes
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
 
+#: An id beyond this is damage: a list has a place for each.
+MOST_IDS = 1 << 24
+
 
 class TokenBytes:
     """The bytes of every token of a `tokenizer.json`. Raises InputError where it is not one of byte-level BPE.
@@ -24,6 +27,8 @@ class TokenBytes:
             #: id to text of the tokens that stand for no text of a document.
             self.special: dict[int, str] = {token["id"]: token["content"] for token in content.get("added_tokens", ()) if token["special"]}
             size = max([*vocabulary.values(), *self.special], default=-1) + 1
+            if size > MOST_IDS:
+                raise ValueError(f"an id is {size - 1:,}")
             #: By id; empty for special tokens and for ids that no token has.
             self.bytes_of = [b""] * size
             for token, number in vocabulary.items():

@@ -190,7 +190,7 @@ def _described(kind: type[Described], types: set[tuple[type, ...]], raw: dict[st
     values = _values(kind)(raw)  # type: ignore[arg-type]
     if len(raw) != len(values):
         raise KeyError(f"not the fields of a {kind.__name__}")
-    if tuple(map(type, values)) not in types or "/" in raw["file"]:
+    if tuple(map(type, values)) not in types or "/" in raw["file"] or "/" in raw.get("index", ""):
         raise ValueError(f"a value of a {kind.__name__} is of another kind, or leads out of the folder")
     found = object.__new__(kind)
     found.__dict__.update(raw)

@@ -88,7 +88,9 @@ POINTS = [
 ]
 
 
-@pytest.mark.parametrize("points", [POINTS[0], *(pytest.param(points, marks=pytest.mark.long) for points in POINTS[1:])], ids=["one", "two", "three"])
+@pytest.mark.parametrize(
+    "points", [POINTS[0], *(pytest.param(points, marks=pytest.mark.long) for points in POINTS[1:])], ids=["one", "two", "three"]
+)
 def test_a_run_killed_again_and_again_in_any_stage_gives_the_same_bytes(recipe, crawl, undisturbed, tree, tmp_path, points):
     run = tmp_path / "run"
     for stage, rows in points:

@@ -42,8 +42,11 @@ class Vocabulary:
 
 def from_tokenizer_json(content: bytes) -> Vocabulary | Characters:
     """Raises ValueError with half a sentence where this is no byte-level BPE that the kernels can encode with, nor one of characters."""
-    with nothing_collected():
-        return _from_tokenizer_json(content)
+    try:
+        with nothing_collected():
+            return _from_tokenizer_json(content)
+    except (KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
+        raise ValueError(f"it is no description of a tokenizer ({type(error).__name__}: {error})") from error
 
 
 def _from_tokenizer_json(content: bytes) -> Vocabulary | Characters:

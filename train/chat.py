@@ -111,11 +111,12 @@ class Conversation:
         return [*([{"role": "system", "content": self.system}] if self.system else []), *turns]
 
 
-def warning(folder: Path) -> str | None:
-    """Why the model of a folder may not be one to talk with, in a sentence; None where it is."""
+def warning(folder: Path, name: str | None = None) -> str | None:
+    """Why the model of a folder may not be one to talk with, in a sentence that calls it `name`; None where it is."""
+    name = name or str(folder)
     config = read_settings(folder, TOKENIZER_CONFIG_FILE)
     if config.get("eos_token") == END_OF_TEXT:
-        return f"{folder} was not tuned on conversations: it goes on with a text, and does not answer."
+        return f"{name} was not tuned on conversations: it goes on with a text, and does not answer."
     if not config.get("chat_template") and not Storage(str(folder)).exists(TEMPLATE_FILE):
-        return f"{folder} has no chat template: ChatML is used, which it may not know."
+        return f"{name} has no chat template: ChatML is used, which it may not know."
     return None

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.storage import Storage, stays_inside
 from corpusmill.train.architecture import Architecture
 from corpusmill.train.chat_folder import token_ids
 from corpusmill.train.fetched import local_model
@@ -114,7 +114,9 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
     if index.is_file():
         try:
             names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            if not all(stays_inside(name) and "/" not in name for name in names):
+                raise ValueError("a file lies elsewhere")
+        except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
             raise InputError(f"{index}: not an index of safetensors files.") from error
     tensors: dict[str, Tensor] = {}
     for name in names:

@@ -11,7 +11,7 @@ from corpusmill.pipeline.storage import Storage, is_remote
 from corpusmill.train.files import new_folder
 
 #: In the cache: the model folders that came from stores.
-MODELS = "models"
+MODELS = "model-folders"
 CHUNK = 1 << 22
 
 
@@ -23,7 +23,7 @@ def local_model(folder: str | Path) -> Path:
     if not is_remote(str(folder)):
         return Path(str(folder).removeprefix("file://"))
     storage = Storage(str(folder))
-    names = [name for name in storage.list_files() if "/" not in name]
+    names = sorted(storage.times())  # asks the store anew, unlike a list
     if not names:
         raise InputError(f"{folder}: no such model folder.")
     known = digest([(name, file_ref(storage.path(name)).fingerprint) for name in names])[:16]

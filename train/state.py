@@ -18,7 +18,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from corpusmill.pipeline.errors import CorpusmillError
+from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.train.files import first_line
 from corpusmill.train.parallel.layout import Layout
 from corpusmill.train.pieces import Pieces, read_into, read_named
 from corpusmill.train.state_folder import FILE, Saved, StateFolder
@@ -94,8 +95,11 @@ class States:
         self._together(lambda: read_into(saved.path, tensors, everywhere))
         self.folder.loaded(saved)
         if self.layout.rank < len(saved.ranks):
-            random = {name: _tensor(text) for name, text in saved.ranks[self.layout.rank]["random"].items()}
-            torch.set_rng_state(random["cpu"])
+            try:
+                random = {name: _tensor(text) for name, text in saved.ranks[self.layout.rank]["random"].items()}
+                torch.set_rng_state(random["cpu"])
+            except (RuntimeError, KeyError, TypeError, ValueError) as error:
+                raise InputError(f"{saved.place}: the state of its generator of random numbers is none ({first_line(error)}).") from error
             if self.layout.device.type == "cuda" and "cuda" in random:
                 torch.cuda.set_rng_state(random["cuda"], self.layout.device)
 

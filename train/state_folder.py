@@ -44,9 +44,20 @@ class Saved:
         """The state that a `state.json` describes; None where it is not whole."""
         try:
             state = json.loads(content)
-            return cls(path, **{key: state[key] for key in ("step", "record", "score", "parallel", "ranks")}, store=store)
-        except (ValueError, KeyError, TypeError):
+            found = cls(path, **{key: state[key] for key in ("step", "record", "score", "parallel", "ranks")}, store=store)
+            found._check()
+        except (ValueError, KeyError, TypeError, RecursionError):
             return None
+        return found
+
+    def _check(self) -> None:
+        """Raises ValueError, KeyError or TypeError where it is not what is written."""
+        kinds: list[tuple[Any, Any]] = [
+            (self.step, int), (self.record, dict), (self.score, float | int | None), (self.parallel, dict), (self.ranks, list)
+        ]  # fmt: skip
+        kinds += [(rank[name], kind) for rank in self.ranks for name, kind in (("bytes", int), ("sha256", str), ("random", dict))]
+        if not self.ranks or not all(isinstance(value, kind) for value, kind in kinds):
+            raise ValueError("a value is of another kind")
 
     @property
     def place(self) -> str:

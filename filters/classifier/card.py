@@ -13,11 +13,12 @@ import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from corpusmill.filters.classifier.calibration import Calibration
 from corpusmill.pipeline.config import Config, canonical_json
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.storage import stays_inside
 
 FILE = "classifier.json"
 YES, NO = "__label__yes", "__label__no"
@@ -31,11 +32,19 @@ class Head(Config):
 
     label: str
     file: str = Field(description="Name of the model's file in the folder.")
-    sha256: str = Field(description="Of that file.")
+    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="Of that file.")
     positive: str = Field(default=YES, description="The fastText label whose probability is the raw score.")
     complement: bool = Field(default=False, description="The raw score is one less that probability: `positive` names the answer no.")
     calibration: Calibration = Calibration()
     threshold: float = Field(default=0.5, ge=0, le=1, description="The calibrated score from which the answer is yes.")
+
+    @field_validator("file")
+    @classmethod
+    def _in_the_folder(cls, file: str) -> str:
+        """A description may come from a stranger, and what it names is opened, or made where a URL's folder is fetched to."""
+        if "/" in file or not stays_inside(file):
+            raise ValueError(f"{file!r} is no name of a file in the folder")
+        return file
 
 
 class Classifier(Config):

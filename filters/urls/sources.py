@@ -5,6 +5,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ class Source:
                         yield inflated  # type: ignore[misc]
                 else:
                     yield file
-            except (OSError, EOFError, KeyError, tarfile.TarError) as error:
+            except (OSError, EOFError, KeyError, tarfile.TarError, zlib.error) as error:
                 raise InputError(f"{self.path}: this list of {self.kind} can't be read ({error}).") from error
 
     def entries(self) -> Iterator[str]:

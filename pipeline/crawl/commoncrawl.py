@@ -1,6 +1,5 @@
 """The beginning of a WARC file of a recent Common Crawl, by an HTTP range request."""
 
-import gzip
 import http.client
 import json
 import re
@@ -8,11 +7,12 @@ import socket
 import time
 import urllib.error
 import urllib.request
-import zlib
 from pathlib import Path
 from typing import Any
 
 from corpusmill.pipeline.crawl.crawler import AGENT
+from corpusmill.pipeline.gunzip import gunzip
+from corpusmill.pipeline.redirects import opener
 
 INDEX = "https://index.commoncrawl.org"
 DATA = "https://data.commoncrawl.org"
@@ -33,8 +33,8 @@ def fetch(folder: Path, index: str = INDEX, data: str = DATA) -> str:
     crawl = newest_id(index)
     with get(f"{data}/crawl-data/{crawl}/warc.paths.gz") as answer:
         try:
-            path = gzip.decompress(answer.read(BYTES)).decode("ascii").split()[0]
-        except (gzip.BadGzipFile, zlib.error, ValueError, EOFError, IndexError) as error:
+            path = gunzip(answer.read(BYTES)).decode("ascii").split()[0]
+        except (OSError, ValueError, IndexError) as error:
             raise OSError(f"{crawl}: its list of files can't be read") from error
     target = folder / path.rpartition("/")[2]
     size = download(f"{data}/{path}", target)
@@ -45,7 +45,7 @@ def newest_id(index: str) -> str:
     """The id of the newest crawl, or of a known one where the index, which is often busy, does not answer as expected."""
     try:
         with get(f"{index}/collinfo.json") as answer:
-            ids = [entry["id"] for entry in json.load(answer)]
+            ids = [entry["id"] for entry in json.loads(answer.read(BYTES))]
     except urllib.error.URLError as error:
         if isinstance(error.reason, socket.gaierror):
             raise  # no network at all: asking for the data would only take more time
@@ -74,4 +74,4 @@ def download(url: str, target: Path) -> int:
 def get(url: str, headers: dict[str, str] | None = None) -> Any:
     """An open answer. Every wait for the server is bounded, so a machine without a network moves on in seconds."""
     request = urllib.request.Request(url, headers={"User-Agent": AGENT.replace("loopback crawl", "demo"), **(headers or {})})
-    return urllib.request.urlopen(request, timeout=CONNECT_SECONDS)
+    return opener().open(request, timeout=CONNECT_SECONDS)

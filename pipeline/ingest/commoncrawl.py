@@ -5,10 +5,8 @@ A crawl is cut into segments (100 of them, as a rule), each with some 900 files 
 grows: the files of `segments=3` are among those of `segments=5`.
 """
 
-import gzip
 import os
 import re
-import zlib
 from collections import defaultdict
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
@@ -16,6 +14,7 @@ from urllib.parse import parse_qsl
 import xxhash
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.gunzip import gunzip
 from corpusmill.pipeline.ingest.cached import cached, forget
 from corpusmill.pipeline.ingest.download import Patience, download
 from corpusmill.pipeline.progress import Bytes
@@ -107,8 +106,8 @@ def _paths(wanted: CrawlInput) -> list[str]:
     here = cached(wanted.list_url)
     why = "it is empty"
     try:
-        paths = gzip.decompress(here.path.read_bytes()).decode("ascii").split() if here else []
-    except (OSError, EOFError, zlib.error, ValueError) as error:
+        paths = gunzip(here.path.read_bytes()).decode("ascii").split() if here else []
+    except (OSError, ValueError) as error:
         paths, why = [], str(error)
     strange = next((path for path in paths if not PATH.fullmatch(path)), None)
     if strange is not None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import IO
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import urllib3
@@ -20,6 +20,7 @@ from urllib3.response import BaseHTTPResponse
 from urllib3.util.retry import Retry
 
 import corpusmill
+from corpusmill.pipeline import redirects
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.ingest.cached import cached, describe, place_of
 from corpusmill.pipeline.progress import Bytes
@@ -167,11 +168,8 @@ class _Download:
         have = self._size()
         tag = self.tag_file.read_text() if have and self.tag_file.exists() else ""
         headers = {"Range": f"bytes={have}-", "If-Range": tag} if tag else {}
-        redirects = Retry(None, connect=0, read=0, redirect=5, status=0, other=0)
         try:
-            answer = self.manager.request(
-                "GET", self.url, headers={**self.manager.headers, **headers}, preload_content=False, timeout=TIMEOUT, retries=redirects
-            )
+            answer = self._ask(headers)
         except HTTPError as error:
             raise _Again(error.reason or error if isinstance(error, MaxRetryError) else error) from error
         try:
@@ -179,6 +177,32 @@ class _Download:
         finally:
             answer.close()  # what is left of a body is not waited for
             answer.release_conn()
+
+    def _ask(self, headers: dict[str, str]) -> BaseHTTPResponse:
+        """The answer of the server to which the URL's sends the request on, within the rules of `redirects.py`."""
+        url, once = self.url, Retry(0, redirect=False)
+        for _ in range(redirects.MOST + 1):
+            answer = self.manager.request(
+                "GET",
+                url,
+                headers={**self.manager.headers, **headers},
+                preload_content=False,
+                timeout=TIMEOUT,
+                retries=once,
+                redirect=False,
+            )
+            target = answer.get_redirect_location()
+            if not target:
+                return answer
+            answer.close()
+            answer.release_conn()
+            target = urljoin(url, target)
+            try:
+                redirects.check_redirect(url, target)
+            except redirects.RedirectRefusedError as error:
+                raise InputError(f"{self.url}: {error}.") from error
+            url = target
+        raise CorpusmillError(f"{self.url}: the request was sent on more than {redirects.MOST} times.")
 
     def _take(self, answer: BaseHTTPResponse, have: int) -> None:
         start, size = _range(answer)

@@ -9,6 +9,7 @@ from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.ingest.cached import cached
 from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.redirects import RedirectRefusedError
 from corpusmill.pipeline.storage import is_remote
 from corpusmill.pipeline.store_file import StoreFile
 from corpusmill.pipeline.stores import StoreError, asked, filesystem
@@ -24,6 +25,16 @@ OWN_READERS = ("http://", "https://", "hf://")
 
 def local_path(path: str) -> str:
     return path.removeprefix("file://")
+
+
+def _reason(error: BaseException) -> str:
+    """What was wrong; fsspec calls any failure of a web server a file that is not there."""
+    refused: BaseException | None = error
+    while refused is not None and not isinstance(refused, RedirectRefusedError):
+        refused = refused.__cause__ or refused.__context__
+    if isinstance(error, FileNotFoundError) and refused is None:
+        return "no such file"
+    return str(refused) if refused else f"can't be read ({getattr(error, 'strerror', None) or error})"
 
 
 def open_file(path: str) -> IO[bytes]:
@@ -42,10 +53,8 @@ def open_file(path: str) -> IO[bytes]:
         return file
     except StoreError:
         raise
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file.") from error
     except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror or error}).") from error
+        raise InputError(f"{path}: {_reason(error)}.") from error
 
 
 def _need_ranges(path: str, file: IO[bytes]) -> None:
@@ -75,7 +84,7 @@ def file_ref(path: str) -> FileRef:
     except StoreError:
         raise
     except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror or error}).") from error
+        raise InputError(f"{path}: {_reason(error)}.") from error
     size = info.get("size")
     if size is None:
         raise InputError(f"{path}: the server doesn't say how large it is, so it can't be read in pieces; download it first.")

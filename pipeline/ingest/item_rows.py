@@ -18,6 +18,8 @@ from corpusmill.pipeline.ingest.parquet import open_groups
 
 #: Where JSON files keep their rows if they are not a list themselves.
 LISTS = ("data", "examples", "rows", "questions", "instances")
+#: An evaluation set is held in memory; what decompresses to more is none.
+MOST_BYTES, MOST_ROWS, CHUNK = 1 << 30, 10_000_000, 1 << 20
 ENDINGS = (".jsonl", ".ndjson", ".json", ".parquet", ".arrow", ".zip")
 COMPRESSIONS = (".gz", ".zst", ".lz4")
 #: What `datasets` saves beside its rows.
@@ -48,8 +50,12 @@ def read_set(path: str) -> Iterator[tuple[str, Rows]]:
 def _read_zip(path: str, file: IO[bytes]) -> Iterator[tuple[str, Rows]]:
     try:
         with zipfile.ZipFile(file) as archive:
-            members = [(f"{path}/{name}", archive.read(name)) for name in sorted(archive.namelist()) if has_data(name)]
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:  # damaged, unknown method, password
+            names = [name for name in sorted(archive.namelist()) if has_data(name)]
+            _check_size(path, sum(archive.getinfo(name).file_size for name in names))
+            members = [(f"{path}/{name}", archive.read(name)) for name in names]
+    except InputError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as error:  # or a password
         raise InputError(f"{path}: not a readable zip archive ({error}).") from error
     if not members:
         raise InputError(f"{path}: no JSONL, JSON or Parquet file in the archive.")
@@ -64,7 +70,10 @@ def _read_rows(place: str, file: IO[bytes], start: bytes) -> Rows:
         batches = _arrow_batches(place, file, start)
     else:
         return _json_rows(place, _inflated(place, file, start))
-    rows = [row for batch in batches for row in batch.to_pylist()]
+    try:
+        rows = [row for batch in batches for row in batch.to_pylist()]
+    except (pa.ArrowException, OSError, MemoryError, ValueError) as error:
+        raise _unreadable(place, "Arrow or Parquet", error) from error
     if not rows:
         raise InputError(f"{place}: the evaluation set is empty.")
     return rows
@@ -74,9 +83,18 @@ def _arrow_batches(place: str, file: IO[bytes], start: bytes) -> list[pa.RecordB
     try:
         opened = pa.ipc.open_file(file) if start.startswith(b"ARROW1") else pa.ipc.open_stream(file)
         batches: list[pa.RecordBatch] = opened.read_all().to_batches()
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{place}: not a readable Arrow file ({str(error).splitlines()[0].rstrip('.')}).") from error
+        for batch in batches:
+            batch.validate(full=True)  # Arrow trusts what a file says of its sizes
+        if sum(batch.num_rows for batch in batches) > MOST_ROWS:
+            raise InputError(f"{place}: it has more than {MOST_ROWS:,} rows, too many for an evaluation set.")
+    except (pa.ArrowException, OSError, MemoryError, ValueError) as error:
+        raise _unreadable(place, "Arrow", error) from error
     return batches
+
+
+def _unreadable(place: str, kind: str, error: BaseException) -> InputError:
+    said = (str(error) or "it asks for more memory than there is").splitlines()[0].rstrip(".")
+    return InputError(f"{place}: not a readable {kind} file ({said}).")
 
 
 def _inflated(place: str, file: IO[bytes], start: bytes) -> bytes:
@@ -84,10 +102,18 @@ def _inflated(place: str, file: IO[bytes], start: bytes) -> bytes:
     if compression is None:
         return file.read()
     stream = inflating(file, compression)
-    content = stream.read()
+    content = b""
+    while part := stream.read(CHUNK):
+        content += part
+        _check_size(place, len(content))
     if stream.fault:
         raise InputError(f"{place}: the compressed file is {'cut off' if stream.fault == 'truncated' else 'damaged'}.")
     return content
+
+
+def _check_size(place: str, size: int) -> None:
+    if size > MOST_BYTES:
+        raise InputError(f"{place}: it decompresses to more than {MOST_BYTES:,} bytes, too many for an evaluation set.")
 
 
 def _json_rows(place: str, content: bytes) -> Rows:
@@ -113,7 +139,7 @@ def _whole(text: str) -> Rows | None:
         value = next((value[key] for key in LISTS if isinstance(value.get(key), list)), None)
     if not isinstance(value, list) or not value or not all(isinstance(row, dict) for row in value):
         return None
-    return _squad_rows(value) if "paragraphs" in value[0] else value
+    return _squad_rows(value) or None if "paragraphs" in value[0] else value
 
 
 def _squad_rows(articles: Rows) -> Rows:
@@ -121,9 +147,13 @@ def _squad_rows(articles: Rows) -> Rows:
     return [
         {"context": paragraph.get("context"), **question}
         for article in articles
-        for paragraph in article.get("paragraphs", [])
-        for question in paragraph.get("qas", [])
+        for paragraph in _objects(article.get("paragraphs"))
+        for question in _objects(paragraph.get("qas"))
     ]
+
+
+def _objects(value: Any) -> Rows:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def _jsonl_rows(place: str, text: str) -> Rows:

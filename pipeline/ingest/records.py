@@ -173,7 +173,8 @@ def _parsed(header: bytes, block: bytes, offset: int, limit: int) -> Record | No
         with suppress(OSError, StopIteration):
             content = io.BytesIO(header + block)
             found = next(iter(ArchiveIterator(content, parse_http=False, quirks_mode=lenient, max_header_len=2 * MAX_HEADER)))
-            if record := capture(found, offset, limit, cut=True):
+            record = capture(found, offset, limit, cut=True)
+            if record and record.offset == offset:  # else what looks like a record within this one
                 return record
     return None
 

@@ -35,7 +35,10 @@ def fuzz(target: str, seconds: int, seed: int, out: Path) -> list[Path]:
     options = [f"-max_total_time={seconds}", f"-seed={seed}", f"-timeout={SECONDS}", f"-rss_limit_mb={MOST_MEMORY}",
                f"-artifact_prefix={found}/", "-print_final_stats=1"]  # fmt: skip
     shared = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(prefix="corpusmill-fuzz-", dir=shared if shared.is_dir() else None) as scratch, open(log, "wb") as file:
+    with (
+        tempfile.TemporaryDirectory(prefix="corpusmill-fuzz-", dir=shared if shared.is_dir() else None) as scratch,
+        open(log, "wb") as file,
+    ):
         command = [sys.executable, str(HERE / "fuzz_one.py"), target, *options, str(corpus)]
         try:
             environment = {**os.environ, "TMPDIR": scratch, "CORPUSMILL_CACHE": f"{scratch}/cache"}

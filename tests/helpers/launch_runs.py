@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from corpusmill.pipeline.engine import Engine, InlineEngine
+from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.run import RUN_FILE, Plan, describe
 from corpusmill.pipeline.runner import StageRun
@@ -38,6 +39,17 @@ def run_with_tokens(folder: Path, tokenizer_json: bytes, finish: Callable[..., N
     StageRun(TokensStage(config), run, recipe, [], InlineEngine(), Progress(False)).execute()
     run.write_bytes(RUN_FILE, describe(Plan(str(folder), {"pretrain": PretrainStage.Config.model_validate(PRETRAIN)}, [])))
     return run
+
+
+def on_store(s3: Any, run: Storage, url: str) -> Storage:
+    """A run with the same tokens on a store, where a manifest has another form."""
+    for stage in ("ingest", "tokenizer", "tokens"):
+        s3.upload(Path(run.path(stage)), f"{url}/{stage}")
+        given, manifest = Manifest(run.child(stage)), Manifest(Storage(f"{url}/{stage}"))
+        for row in given.rows():
+            manifest.append(row)
+        manifest.finish(given.plan or [])
+    return Storage(url)
 
 
 def train(run: Storage, engine: Engine | None = None, **changes: Any) -> StageRun:

@@ -43,8 +43,17 @@ def _sum(value: int) -> int:
     return int(tensor)
 
 
+def train_and_wait(layout: Layout, progress: Any, marker: str, **arguments: Any) -> dict[str, Any]:
+    """A pre-training of which rank 1 waits in step 6 for somebody to kill it, once."""
+    return _disturbed(layout, progress, marker, f"wait {marker}", arguments)
+
+
 def train_and_die(layout: Layout, progress: Any, marker: str, **arguments: Any) -> dict[str, Any]:
     """A pre-training of which rank 1 kills itself in the middle of step 6, once."""
+    return _disturbed(layout, progress, marker, "die", arguments)
+
+
+def _disturbed(layout: Layout, progress: Any, marker: str, deed: str, arguments: dict[str, Any]) -> dict[str, Any]:
     from corpusmill.train import pretrain_job
 
     whole = pretrain_job._Job.batches
@@ -52,7 +61,7 @@ def train_and_die(layout: Layout, progress: Any, marker: str, **arguments: Any) 
     def dying(self: Any, step: int, share: Any) -> Any:
         if step == 6 and layout.rank == 1 and not Path(marker).exists():
             Path(marker).touch()
-            do("die")
+            do(deed)
         yield from whole(self, step, share)
 
     pretrain_job._Job.batches = dying  # type: ignore[method-assign]

@@ -69,10 +69,18 @@ class Raylets:
         """Starts further workers with these resources, all at once; returns their numbers when they are up."""
         numbers = list(range(self.count, self.count + len(workers)))
         self.count += len(workers)
-        begun = [self._begin(n, resources, [f"--address={self.address}"]) for n, resources in zip(numbers, workers, strict=True)]
-        for process in begun:
-            _finish(process)
+        begun = [(n, resources, self._begin(n, resources, self._joining)) for n, resources in zip(numbers, workers, strict=True)]
+        for number, resources, process in begun:
+            try:
+                _finish(process)
+            except AssertionError:  # Ray gives a node 30 seconds, which may be short on a busy machine
+                self._end(number)
+                _finish(self._begin(number, resources, self._joining))
         return numbers
+
+    @property
+    def _joining(self) -> list[str]:
+        return [f"--address={self.address}"]
 
     def raylet(self, node: int) -> int | None:
         """The process id of a node's raylet; None where it is dead."""

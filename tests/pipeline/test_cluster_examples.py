@@ -92,7 +92,7 @@ def test_the_readmes_commands_are_there() -> None:
         assert (ROOT / name).exists() or (EXAMPLES / name).exists(), name
 
 
-RECIPE = "ingest: {}\nfilter: {steps: [{python: ../steps.py:exclaims}]}\n"
+RECIPE = "ingest: {piece_mb: 1}\nfilter: {steps: [{python: ../steps.py:exclaims}]}\n"
 STEP = """
 import os, time
 import pyarrow.compute as pc
@@ -112,23 +112,11 @@ def test_the_slurm_script_runs_is_stopped_by_the_clock_and_goes_on(tmp_path: Pat
     (tmp_path / "recipes").mkdir()
     (tmp_path / "steps.py").write_text(STEP)
     (tmp_path / "recipes" / "mine.yaml").write_text(RECIPE)
-    for number in range(12):
-        rows = [{"text": f"Line {row} of file {number}!", "url": f"http://rows.test/{number}/{row}"} for row in range(20)]
+    for number in range(8):
+        rows = [{"text": f"Line {row} of file {number}! " * 3000, "url": f"http://rows.test/{number}/{row}"} for row in range(20)]
         (tmp_path / "in" / f"{number:02}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    inline = [
-        sys.executable,
-        "-m",
-        "corpusmill",
-        "run",
-        "recipes/mine.yaml",
-        "in",
-        "--output",
-        "inline",
-        "--engine",
-        "inline",
-        "--to",
-        "filter",
-    ]
+    inline = [sys.executable, "-m", "corpusmill", "run", "recipes/mine.yaml", "in", "--output", "inline", "--to", "filter"]
+    inline += ["--engine", "inline"]
     subprocess.run(inline, cwd=tmp_path, check=True, capture_output=True)
 
     (tmp_path / "slow").touch()
@@ -141,7 +129,7 @@ def test_the_slurm_script_runs_is_stopped_by_the_clock_and_goes_on(tmp_path: Pat
     job.send_signal(signal.SIGUSR1)  # as --signal=B:USR1@300 before the end of the time
     assert job.wait(timeout=120) != 0
     said = (tmp_path / "first.log").read_text()
-    assert "interrupted; run the same command again to go on where it stopped." in said and "Traceback" not in said
+    assert "terminated; run the same command again to go on where it stopped." in said and "Traceback" not in said
     assert_nothing_is_left(tmp_path, "first")
     assert (tmp_path / "bin" / "calls").read_text().splitlines()[-1] == f"scontrol requeue {job.pid}"
 

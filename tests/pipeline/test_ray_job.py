@@ -1,5 +1,6 @@
 """What is sent to a cluster with a job. The cluster itself is that of test_cluster.py."""
 
+import dataclasses
 import os
 import shlex
 import socket
@@ -68,7 +69,8 @@ def test_what_a_recipe_names_lies_where_the_jobs_recipe_names_it(project: Path) 
     recipe = staged(project / "job", Path("recipes/mine.yaml"), "dedup.threshold=0.8")
     files = sorted(path.relative_to(project / "job").as_posix() for path in (project / "job").rglob("*") if path.is_file())
     assert files == [
-        "items/a.jsonl", "lists/en.json", "outside/1/models/quality/classifier.json", "outside/1/models/quality/q.ftz", "recipe.yaml", "steps.py",
+        "items/a.jsonl", "lists/en.json", "outside/1/models/quality/classifier.json", "outside/1/models/quality/q.ftz",
+        "recipe.yaml", "steps.py",
     ]  # fmt: skip
     python, classifier, stop_words, language = recipe["filter"]["steps"]
     assert python == {"python": "steps.py:exclaims"}
@@ -183,19 +185,28 @@ def test_where_jobs_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.setenv(name, "")
-    assert ray_job.address_of(None) == ray_job.LOCAL_CLUSTER
+    assert ray_job.target(None) == (ray_job.LOCAL_CLUSTER, False)
     cluster.FOLDER.mkdir(parents=True)
     with subprocess.Popen(["sleep", "60"], env=os.environ | {cluster.MARK: "m1"}) as process:
+        head = cluster.Node("head", process.pid, 0, [], "")
+        here = cluster.Cluster("m1", "127.0.0.2:1", "http://127.0.0.1:2", "token", "temp", cluster.package(), [head])
         try:
-            here = cluster.Cluster("m1", "127.0.0.2:1", "http://127.0.0.1:2", "token", "t", [cluster.Node("head", process.pid, 0, [], "")])
             cluster.write(here, cluster.FOLDER)
-            assert ray_job.address_of("http://head:8265") == "http://head:8265"
+            assert ray_job.target("http://head:8265") == ("http://head:8265", False)
             assert os.environ["RAY_AUTH_MODE"] == ""
-            assert ray_job.address_of(None) == "http://127.0.0.1:2"
+            assert ray_job.target(None) == ("http://127.0.0.1:2", True)
             assert (os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN_PATH"]) == ("token", "token")
+            cluster.write(dataclasses.replace(here, package="/another/checkout"), cluster.FOLDER)
+            assert ray_job.target(None) == ("http://127.0.0.1:2", False)
         finally:
             process.kill()
-    assert ray_job.address_of(None) == ray_job.LOCAL_CLUSTER
+    assert ray_job.target(None) == (ray_job.LOCAL_CLUSTER, False)
+
+
+def test_code_that_the_nodes_import_already_is_not_sent(tmp_path: Path) -> None:
+    upload = ray_job.prepare(tmp_path, order(same_code=True))
+    assert upload.environment == {"working_dir": str(tmp_path / "work"), "env_vars": {}}
+    assert not (tmp_path / "work" / "corpusmill").exists()
 
 
 def test_a_token_is_offered_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

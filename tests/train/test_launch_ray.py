@@ -59,7 +59,7 @@ def test_errors_are_sentences_at_once(engine: RayEngine, tmp_path: Path, capfd: 
         folder = tmp_path / "processes"
         return launch("launched:add", {"deed": deed}, ParallelConfig(shard=world), "cpu", None, folder=folder, engine=engine)
 
-    with pytest.raises(InputError, match=r"^parallel: 3 processes need as many CPUs, and the Ray cluster has 2\.$"):
+    with pytest.raises(InputError, match=r"^parallel: 3 processes need a CPU each, and the nodes of the cluster have 2 CPUs\.$"):
         add("", world=3)
     with pytest.raises(InputError, match=r"^tokens\.bin: broken at byte 7\.$"):
         add("bad input")
@@ -68,4 +68,4 @@ def test_errors_are_sentences_at_once(engine: RayEngine, tmp_path: Path, capfd: 
 
 def test_a_node_without_the_runs_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"^{tmp_path}/missing: the node {re.escape(platform.node())} has no such folder; "):
-        _work({"folder": str(tmp_path / "missing"), "cwd": "", "task": {}})
+        _work({"left": str(tmp_path / "missing"), "cwd": "", "task": {}, "threads": 1})

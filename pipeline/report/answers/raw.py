@@ -12,21 +12,23 @@ from corpusmill.pipeline.report.answers.why import NO_PAGE
 from corpusmill.pipeline.report.answers.why_find import resolve
 from corpusmill.pipeline.report.read import RunReader
 from corpusmill.pipeline.report.safe import safe_line, safe_text
+from corpusmill.pipeline.report.sources import check_source
 from corpusmill.pipeline.storage import is_remote
 
 COLUMNS = ("id", "url", "source", "offset", "length", "record_type", "failed", "reason")
 PARTS = ("record", "head", "body", "text")
 
 
-def raw(folder: str, document: str, part: str = "record") -> None:
+def raw(folder: str, document: str, part: str = "record", fetch: bool = False) -> None:
     """Writes a record to standard output: all of it, its `head`, its decoded `body`, or the `text` that ingest made of it.
 
     `document` is an id, the beginning of one, or a URL, of anything that came in, dropped or kept. The bytes are
-    those of the crawl, decompressed; a terminal gets them without what it would obey. Raises InputError.
+    those of the crawl, decompressed; a terminal gets them without what it would obey. Only files that the run has read are
+    opened, and those of another server than its own only with `fetch`. Raises InputError.
     """
     reader = RunReader(folder)
     row = _row(reader, folder, document)
-    write(_text(reader, row) if part == "text" else _parts(reader, row, part))
+    write(_text(reader, row) if part == "text" else _parts(reader, row, part, fetch))
 
 
 def _row(reader: RunReader, folder: str, document: str) -> dict[str, Any]:
@@ -45,8 +47,9 @@ def _row(reader: RunReader, folder: str, document: str) -> dict[str, Any]:
     return rows[0]
 
 
-def _parts(reader: RunReader, row: dict[str, Any], part: str) -> Iterable[bytes]:
+def _parts(reader: RunReader, row: dict[str, Any], part: str, fetch: bool) -> Iterable[bytes]:
     where = safe_line(row["source"], 300)
+    check_source(reader, row["source"], fetch)
     if row["record_type"] in NO_RECORDS:
         if row["offset"] is None or part != "record":
             raise InputError(f"{where}: there is no such part to show ({safe_line(row['reason'] or 'no record', 300)}).")

@@ -108,7 +108,7 @@ class ManifestTail:
     def _take(self, row: dict[str, Any], place: int, written: float | None) -> None:
         kind = row["kind"]
         if kind in ("complete", "reopened"):
-            self.plan = row["tasks"] if kind == "complete" else None
+            self.plan = [str(task) for task in row["tasks"]] if kind == "complete" else None
             if kind == "complete":
                 self.quarantined = {task: self.quarantined[task] for task in row.get("quarantined", ())}
         elif kind == "quarantined":

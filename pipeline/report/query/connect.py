@@ -1,8 +1,11 @@
 """The connection to DuckDB that reads a run: nothing is written beside the run, installed, or found by chance."""
 
+import atexit
 import itertools
 import os
+import shutil
 import tempfile
+from functools import cache
 from pathlib import Path
 
 import duckdb
@@ -31,11 +34,19 @@ def connect(storage: Storage) -> duckdb.DuckDBPyConnection:
     What does not fit into memory goes to a folder among the system's temporary ones, which DuckDB makes in need and removes at the end.
     """
     memory = max(LEAST_MEMORY, int(available_memory() * SHARE_OF_MEMORY))
-    spill = os.path.join(tempfile.gettempdir(), f"corpusmill-query-{os.getpid()}-{next(_NUMBER)}")
+    spill = os.path.join(_private(), str(next(_NUMBER)))
     connection = duckdb.connect(":memory:", config={**_SETTINGS, "memory_limit": f"{memory >> 20} MiB", "temp_directory": spill})
     connection.execute("SET parquet_metadata_cache = true")  # footers of a thousand shards are read once, not once a query
     reach(connection, storage)
     return connection
+
+
+@cache
+def _private() -> str:
+    """A folder among the system's temporary ones that nobody else can read, or has made before; it goes when this process ends."""
+    folder = tempfile.mkdtemp(prefix="corpusmill-query-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def reach(connection: duckdb.DuckDBPyConnection, storage: Storage) -> None:

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.report.read import RunReader
+from corpusmill.pipeline.report.sources import other_run
 from corpusmill.pipeline.report.tokens.around import Around, around
 from corpusmill.pipeline.report.tokens.token_sets import SPLITS, find_tokenizer, open_split, split_folders
 from corpusmill.pipeline.shards import iter_tables, open_parquet
@@ -126,7 +127,7 @@ def _search(run: Storage, file: File, text: str, ignore_case: bool, limit: int, 
     options = {"ignore_case": ignore_case}
     masks, before = [], (findings.documents, findings.occurrences, len(findings.found))
     try:
-        with open_parquet(Storage(home) if home else run, path) as parquet:
+        with open_parquet(other_run(run, home) if home else run, path) as parquet:
             if "text" not in parquet.schema_arrow.names:
                 raise InputError(f"{path}: it has no column text.")
             begin = 0

@@ -1,6 +1,7 @@
 """Token shards for people who look at them: those of a run, or of a set that runs were appended to."""
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.report.sources import leaves, other_run
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
 from corpusmill.pipeline.tokenreader import TokenShards
@@ -35,7 +36,7 @@ def homes(described: ShardSet) -> list[str]:
 def find_tokenizer(root: Storage, described: ShardSet) -> tuple[TokenBytes | None, str]:
     """The tokenizer that made the tokens, from the root or a run that was appended; else None and the reason, half a sentence."""
     others = []
-    for place in (root, *(Storage(run) for run in homes(described))):
+    for place in (root, *(other_run(root, run) for run in homes(described) if not leaves(root.root, run))):
         if place.exists(TOKENIZER):
             table = TokenBytes.read(place, TOKENIZER)
             if table.sha256 == described.tokenizer_sha256:

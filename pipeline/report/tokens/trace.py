@@ -6,6 +6,7 @@ from typing import Any
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.report.read import DATA_STAGES, Rule, RunReader
+from corpusmill.pipeline.report.sources import other_run
 from corpusmill.pipeline.report.tokens.around import Around, around
 from corpusmill.pipeline.report.tokens.token_sets import find_tokenizer, open_split
 from corpusmill.pipeline.storage import Storage
@@ -70,7 +71,7 @@ def _home(folder: str, run: str | None, notes: list[str]) -> RunReader | None:
     if run is None:
         return RunReader(folder)
     try:
-        return RunReader(run)
+        return RunReader(other_run(Storage(folder), run).root)
     except InputError as error:
         notes.append(f"this shard was appended from another run, whose documents and reports can't be read: {error}")
         return None

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.report.sources import other_run
 from corpusmill.pipeline.shards import open_parquet
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
@@ -45,8 +46,9 @@ def compare(storage: Storage, run: Storage, described: ShardSet, table: TokenByt
     borders = np.searchsorted(code[order], np.arange(len(files) + 1))
     read, equal = _reader(storage, described), 0
     for (home, path), begin, end in zip(files, borders[:-1], borders[1:], strict=True):
-        wanted, place = order[begin:end], Storage(home) if home else run
+        wanted, place = order[begin:end], run
         try:
+            place = other_run(storage, home) if home else run
             for one, text in zip(wanted.tolist(), _texts(place, path, row[wanted]), strict=True):
                 file = described.shards[number[one]].file
                 ids = read(file, int(first[one]), int(count[one]) - 1)

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -84,7 +83,7 @@ class EngineName(StrEnum):
 
 
 RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)]
-ModelFolder = Annotated[Path, typer.Argument(metavar="MODEL", help="A model's folder, for example RUN/align/model.", show_default=False)]
+ModelFolder = Annotated[str, typer.Argument(metavar="MODEL", help="A model's folder, for example RUN/align/model.", show_default=False)]
 Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe's value, for example dedup.threshold=0.8.")
 ]

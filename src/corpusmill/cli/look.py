@@ -112,6 +112,7 @@ def raw(
     head: Annotated[bool, typer.Option("--head", help="Only the headers, of the archive and of HTTP.")] = False,
     body: Annotated[bool, typer.Option("--body", help="Only the body, HTTP's encodings undone.")] = False,
     text: Annotated[bool, typer.Option("--text", help="Only the text that ingest made of it.")] = False,
+    fetch: Annotated[bool, typer.Option("--fetch", help="Ask the web server or store for it on which the crawl lies.")] = False,
 ) -> None:
     """Show the original of a document again, byte for byte, out of the crawl file that it came from."""
     from corpusmill.pipeline.errors import InputError
@@ -120,4 +121,4 @@ def raw(
     chosen = [name for name, on in (("head", head), ("body", body), ("text", text)) if on]
     if len(chosen) > 1:
         raise InputError(f"raw: --{chosen[0]} and --{chosen[1]} exclude each other.")
-    show(run, document, (chosen or ["record"])[0])
+    show(run, document, (chosen or ["record"])[0], fetch)

@@ -104,7 +104,7 @@ def chat(
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     conversation = Conversation(load_speaker(model), sampling, max_tokens, system)
     screen = Screen(sys.stdin.isatty() and sys.stdout.isatty())
-    if about := warning(model):
+    if about := warning(conversation.speaker.folder, model):
         screen.note(about, style="yellow")
     if screen.interactive:
         screen.note(f"{model}, a context of {conversation.speaker.model.arch.context} tokens. /help lists commands, Ctrl-D ends.")

@@ -4,7 +4,14 @@ from fuzzing import choose, choosing
 
 from corpusmill.pipeline.ingest.charset import charset_of, decode_text
 
-TYPES = ["", "text/html", "text/html; charset=utf-8", "text/html;charset='shift_jis'", "text/html; charset=utf-16", "x; charset=iso-2022-kr"]
+TYPES = [
+    "",
+    "text/html",
+    "text/html; charset=utf-8",
+    "text/html;charset='shift_jis'",
+    "text/html; charset=utf-16",
+    "x; charset=iso-2022-kr",
+]
 TEXT = "Grüße,日本語 и мир: <p>"
 
 

@@ -60,5 +60,9 @@ def score(model: FastTextModel) -> None:
     scorer = FastTextScorer([Unit(model, None, 0, len(model.labels), bare=True)], 1 << 16)
     (found,) = scorer.score(as_fasttext_reads(content, offsets), len(TEXTS), len(content))
     assert found.scores.shape == (len(TEXTS), len(model.labels))
-    if np.isfinite(model.output).all() and np.isfinite(model.rows).all() and max(np.abs(model.output).max(), np.abs(model.rows).max()) < 1e3:
+    if (
+        np.isfinite(model.output).all()
+        and np.isfinite(model.rows).all()
+        and max(np.abs(model.output).max(), np.abs(model.rows).max()) < 1e3
+    ):
         assert (found.scores[np.isfinite(found.scores)] <= 1.001).all(), "a probability above 1"

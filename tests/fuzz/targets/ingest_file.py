@@ -18,7 +18,11 @@ from corpusmill.pipeline.ingest.segments import SegmentReader
 from corpusmill.pipeline.ingest.splitting import segments_of
 
 NAMES = ["x.warc", "x.arc", "x.jsonl", "x.parquet", "x.html", "x.txt", "x.warc.gz", "x.jsonl.zst", "x.html.lz4", "x.unknown"]
-PAGE = b"<!doctype html><title>A page</title><meta charset=utf-8><body><p>" + b"Words of a text that is long enough. " * 4 + b"<a href=x>link</a>"
+PAGE = (
+    b"<!doctype html><title>A page</title><meta charset=utf-8><body><p>"
+    + b"Words of a text that is long enough. " * 4
+    + b"<a href=x>link</a>"
+)
 
 
 def seeds() -> list[bytes]:
@@ -27,7 +31,18 @@ def seeds() -> list[bytes]:
     table = io.BytesIO()
     pq.write_table(pa.table({"text": ["Some text.", "more"], "url": ["http://host.test/", None], "number": [1, 2]}), table)
     lines = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
-    contents = [b"".join(warc()), ARC, lines, table.getvalue(), PAGE, b"A text.\n", b"".join(map(gzip.compress, warc())), lines, PAGE, lines]
+    contents = [
+        b"".join(warc()),
+        ARC,
+        lines,
+        table.getvalue(),
+        PAGE,
+        b"A text.\n",
+        b"".join(map(gzip.compress, warc())),
+        lines,
+        PAGE,
+        lines,
+    ]
     return [choosing(place, content) for place, content in enumerate(contents)]
 
 

@@ -15,7 +15,10 @@ from corpusmill.train.checkpoint import load_model, model_tensors, save_model
 from corpusmill.train.model import Llama, initialise
 
 FILES = ["config.json", "model.safetensors", "tokenizer.json", "model.safetensors.index.json"]
-TOKENIZER = {"model": {"type": "BPE", "vocab": {"a": 0, "b": 10}, "merges": []}, "added_tokens": [{"id": 3, "content": "<e>", "special": True}]}
+TOKENIZER = {
+    "model": {"type": "BPE", "vocab": {"a": 0, "b": 10}, "merges": []},
+    "added_tokens": [{"id": 3, "content": "<e>", "special": True}],
+}
 INDEX = {"metadata": {}, "weight_map": {"model.norm.weight": "model.safetensors"}}
 
 

@@ -19,7 +19,7 @@ def seeds() -> list[bytes]:
     return [
         *files,
         b"ingest: {}\nfilter: {steps: [{gopher_quality: {}}]}\n\0filter.steps.0.gopher_quality.min_words=3\ndedup.threshold=0.8",
-        b"dedup: {near: {enabled: false}}\ntokens: &a {validation_share: 0.1}\n\0tokens.validation_share=.5\ntokenizer={vocabulary_size: 300}",
+        b"dedup: {near: {enabled: false}}\ntokens: &a {validation_share: 0.1}\n\0tokens.validation_share=.5\ntokenizer={}",
         b"pretrain: {model: {preset: 0.8m}, loop: {steps: 5}}\nevaluate: {}\n\0pretrain.model.layers=[1]\npretrain.batch=1e3",
     ]
 

@@ -17,11 +17,31 @@ from corpusmill.pipeline.run import plan_of_existing
 from corpusmill.pipeline.storage import Storage
 
 PROGRESS = {
-    "corpusmill": "0", "host": "h", "process": 1, "dry_run": False, "began": "2026-01-01T00:00:00.000+00:00", "ended": None, "failure": None,
-    "stages": ["ingest", "filter"], "stages_began": {"ingest": "2026-01-01T00:00:00.000+00:00"},
-    "phases": [{"stage": "ingest", "phase": "ingest", "tasks": 2, "before": 0, "bytes": 100, "bytes_before": 0, "bytes_are": "input",
-                "manifest": 0, "workers": 1, "began": "2026-01-01T00:00:00.000+00:00", "ended": None}],
-}  # fmt: skip
+    "corpusmill": "0",
+    "host": "h",
+    "process": 1,
+    "dry_run": False,
+    "began": "2026-01-01T00:00:00.000+00:00",
+    "ended": None,
+    "failure": None,
+    "stages": ["ingest", "filter"],
+    "stages_began": {"ingest": "2026-01-01T00:00:00.000+00:00"},
+    "phases": [
+        {
+            "stage": "ingest",
+            "phase": "ingest",
+            "tasks": 2,
+            "before": 0,
+            "bytes": 100,
+            "bytes_before": 0,
+            "bytes_are": "input",
+            "manifest": 0,
+            "workers": 1,
+            "began": "2026-01-01T00:00:00.000+00:00",
+            "ended": None,
+        }
+    ],
+}
 METRICS = {"stage": "ingest", "phase": "ingest", "task": "part-00000", "seconds": 1.5, "peak_mb": 100}
 FILES = ["run.json", "progress.json", "ingest/manifest.jsonl", "metrics.jsonl", "errors.log", "filter/manifest.jsonl"]
 
@@ -39,7 +59,9 @@ def sound() -> Path:
 def seeds() -> list[bytes]:
     rows = [json.loads(line) for line in (sound() / "ingest" / "manifest.jsonl").read_bytes().splitlines()]
     run = json.loads((sound() / "run.json").read_bytes())
-    lines = [b"".join(b"%b\n" % line for line in json_mutants(f"row {number}", row, 2)) for number, row in enumerate(rows) for _ in range(3)]
+    lines = [
+        b"".join(b"%b\n" % line for line in json_mutants(f"row {number}", row, 2)) for number, row in enumerate(rows) for _ in range(3)
+    ]
     changed = [(0, run), (1, PROGRESS), (3, METRICS)]
     return [
         *(choosing(place, (sound() / name).read_bytes()) for place, name in enumerate(FILES)),
@@ -84,5 +106,7 @@ def manifest(folder: Path) -> None:
     for stage in ("ingest", "filter"):
         found = Manifest(Storage(str(folder / stage)))
         for row in found.rows():
-            assert all(isinstance(output.path, str) and ".." not in output.path.split("/") for output in row.outputs), "leads out of the run"
+            assert all(isinstance(output.path, str) and ".." not in output.path.split("/") for output in row.outputs), (
+                "leads out of the run"
+            )
         assert found.complete in (True, False)

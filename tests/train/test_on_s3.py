@@ -1,0 +1,190 @@
+"""Trainings of a run on a store (a real S3 server on loopback): the bytes of a run on a disk, whatever machine goes on with them."""
+
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from killing import in_child
+from launch_runs import PRETRAIN, on_store, run_with_tokens
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.manifest import Manifest
+from corpusmill.pipeline.storage import Storage
+from corpusmill.train import pretrain_job
+from corpusmill.train.align import AlignStage
+from corpusmill.train.evaluate import EvaluateStage
+from corpusmill.train.fetched import local_model
+from corpusmill.train.pretrain import PretrainStage
+from corpusmill.train.saved import checkpoints, export
+from corpusmill.train.sft import SftStage
+from corpusmill.train.state_folder import StateStore
+
+EARLIER = ("ingest", "tokenizer", "tokens")
+LOOP = {"steps": 4, "save_every": 2, "threads": 1}
+ONE = {
+    **PRETRAIN,
+    "model": {**PRETRAIN["model"], "context": 128},
+    "loop": {**PRETRAIN["loop"], "threads": 1, "async_save": False},
+    "parallel": {},
+}
+PRETRAINING = PretrainStage(PretrainStage.Config.model_validate(ONE))
+TUNING = [
+    SftStage(SftStage.Config.model_validate({"batch": 4, "loop": LOOP, "device": "cpu"})),
+    AlignStage(AlignStage.Config.model_validate({"batch": 4, "held_out": 0.2, "loop": LOOP, "device": "cpu", "lora": {"rank": 2}})),
+    EvaluateStage(EvaluateStage.Config.model_validate({"samples": 2, "max_tokens": 8, "resamples": 100, "device": "cpu"})),
+]
+OTHER_TEMPLATE = SftStage(SftStage.Config.model_validate({"batch": 4, "template": "llama3", "loop": LOOP, "device": "cpu"}))
+STAGES = ("pretrain", "sft", "align", "evaluate")
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory, tokenizer_json: bytes, finish: Any, documents_of: Any) -> Storage:
+    """A run on a disk that has its tokens."""
+    return run_with_tokens(tmp_path_factory.mktemp("local") / "run", tokenizer_json, finish, documents_of)
+
+
+@pytest.fixture(scope="module")
+def remote(s3: Any, local: Storage) -> Storage:
+    """The same run on a store."""
+    return on_store(s3, local, f"{s3.bucket('training')}/runs/one")
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Makes this process one of another machine: with a cache of its own, empty at first."""
+
+    def enter(name: str) -> Path:
+        monkeypatch.setenv("CORPUSMILL_CACHE", str(tmp_path / name))
+        return tmp_path / name
+
+    enter("first")
+    yield enter
+
+
+def left(run: Storage, stages: tuple[str, ...] = STAGES) -> dict[str, Any]:
+    """What stages of a run have published, by path, and their logs."""
+    found: dict[str, Any] = {f"{s}/{o.path}": o.sha256 for s in stages for row in Manifest(run.child(s)).rows() for o in row.outputs}
+    return found | {f"{s}/log": run.read_bytes(f"{s}/logs/train.jsonl") for s in stages if s != "evaluate"}
+
+
+def scratch(machine: Path) -> list[str]:
+    return [path.relative_to(machine).as_posix() for path in (machine / "training").rglob("*") if path.is_file()]
+
+
+def states(run: Storage) -> dict[str, list[str]]:
+    """The files of each saved state of a run's pre-training on the store."""
+    found: dict[str, list[str]] = {}
+    for path in run.list_files("pretrain/checkpoints"):
+        if "/state/" in path:
+            step, name = path.split("/")[-2:]
+            found.setdefault(step, []).append(name)
+    return found
+
+
+def test_a_training_killed_again_and_again_goes_on_elsewhere_with_the_same_bytes(
+    local: Storage, remote: Storage, execute: Any, machine: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, s3: Any
+) -> None:
+    execute(local, PRETRAINING, earlier=EARLIER)
+
+    def killed(patch: Callable[[], None]) -> int:
+        def run() -> None:
+            patch()
+            execute(remote, PRETRAINING, earlier=EARLIER)
+
+        return os.WTERMSIG(in_child(run))
+
+    assert killed(dying_in_step_6) == signal.SIGKILL
+    assert states(remote) == {"step-00000004": ["shard-00000-of-00001.safetensors", "state.json"]}
+    machine("second")
+    assert killed(dying_before_state_8_is_whole) == signal.SIGKILL
+    assert states(remote)["step-00000008"] == ["shard-00000-of-00001.safetensors"]
+    assert [state.saved.step for state in checkpoints(remote.root)] == [4]
+
+    third, steps = machine("third"), list[int]()
+    batches = pretrain_job._Job.batches
+    monkeypatch.setattr(pretrain_job._Job, "batches", lambda self, step, share: (steps.append(step), batches(self, step, share))[1])
+    execute(remote, PRETRAINING, earlier=EARLIER)
+    assert sorted(set(steps)) == list(range(4, 12))
+    assert left(remote, ("pretrain",)) == left(local, ("pretrain",))
+    assert list(states(remote)) == ["step-00000008", "step-00000012"] and scratch(third) == []
+    names = {path.split("/")[3] for path in remote.list_files("pretrain/checkpoints")}
+    assert names == {"state", "tokenizer"} and s3.uploads("training") == []
+    assert execute(remote, PRETRAINING, earlier=EARLIER).performed == 0
+
+
+def dying_in_step_6() -> None:
+    batches = pretrain_job._Job.batches
+
+    def dying(self: Any, step: int, share: Any) -> Any:
+        if step == 6:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield from batches(self, step, share)
+
+    pretrain_job._Job.batches = dying  # type: ignore[method-assign]
+
+
+def dying_before_state_8_is_whole() -> None:
+    commit = StateStore.commit
+
+    def dying(self: StateStore, step: int, state: dict[str, Any]) -> None:
+        if step == 8:
+            os.kill(os.getpid(), signal.SIGKILL)
+        commit(self, step, state)
+
+    StateStore.commit = dying  # type: ignore[method-assign]
+
+
+def test_tuning_and_evaluation_leave_the_same_bytes(local: Storage, remote: Storage, execute: Any, machine: Callable[[str], Path]) -> None:
+    for run in (local, remote):
+        execute(run, PRETRAINING, OTHER_TEMPLATE, earlier=EARLIER)  # learns tokens that its parent lacks
+    assert left(remote, ("sft",)) == left(local, ("sft",))
+    for run in (local, remote):
+        execute(run, PRETRAINING, *TUNING, earlier=EARLIER)
+    assert left(remote) == left(local)
+    assert scratch(machine("first")) == []
+    assert not [path for path in remote.list_files() if "/start/" in path or "/processes/" in path]
+
+
+def test_several_processes_save_their_parts(
+    s3: Any, local: Storage, trained_by_two: dict[str, bytes], execute: Any, machine: Callable[[str], Path], tmp_path: Path
+) -> None:
+    from launch_runs import left as by_two
+    from launch_runs import train
+
+    run = on_store(s3, local, f"{s3.bucket('two')}/run")
+    here = machine("first")
+    train(run)
+    assert by_two(run) == trained_by_two
+    assert states(run)["step-00000012"] == [f"shard-0000{rank}-of-00002.safetensors" for rank in range(2)] + ["state.json"]
+    assert scratch(here) == []
+    assert not [path for path in run.list_files("pretrain/checkpoints") if "/model/" in path or "/processes/" in path]
+
+
+def test_states_and_models_are_used_from_the_store(
+    remote: Storage, local: Storage, machine: Callable[[str], Path], tmp_path: Path, corpusmill: Any
+) -> None:
+    assert [(state.stage, state.saved.step) for state in checkpoints(remote.root)][:2] == [("pretrain", 8), ("pretrain", 12)]
+    for run, name in ((local, "here"), (remote, "there")):
+        export(run.root, 8, tmp_path / name, "pretrain")
+        export(run.root, 4, tmp_path / f"{name}-align", "align")
+    for name in ("model.safetensors", "tokenizer.json", "config.json"):
+        for kind in ("", "-align"):
+            assert (tmp_path / f"here{kind}" / name).read_bytes() == (tmp_path / f"there{kind}" / name).read_bytes()
+    written = [corpusmill("generate", f"{run.root}/align/model", "--prompt", "The mill", "--max-tokens", 8) for run in (local, remote)]
+    assert written[0][0] == 0 and written[0] == written[1]
+    with pytest.raises(InputError, match=r"^s3://training/none: no such model folder\.$"):
+        local_model("s3://training/none")
+
+
+def test_a_copy_of_a_model_follows_the_store(s3: Any, machine: Callable[[str], Path], tmp_path: Path) -> None:
+    url = f"{s3.bucket('models')}/m"
+    for content in (b"one", b"two!"):
+        s3.put(f"{url}/config.json", content)
+        copy = local_model(url)
+        assert (copy / "config.json").read_bytes() == content and local_model(url) == copy
+    assert len(list(copy.parent.parent.iterdir())) == 1
+    shutil.rmtree(copy.parent.parent)
