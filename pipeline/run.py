@@ -23,6 +23,7 @@ from corpusmill.pipeline.recipe import STAGES, apply_override, read_recipe, stag
 from corpusmill.pipeline.redo import configuration, expect, paragraph, read_former
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.url_secrets import refuse_secrets
 
 RUN_FILE = "run.json"
 #: Stages that hand pieces to the engine; the others work in this process.
@@ -54,6 +55,11 @@ class Plan:
     last: str | None = None
     dry_run: bool = False
     strict: bool = False  # the first task that fails ends the run
+
+    def __post_init__(self) -> None:
+        refuse_secrets(self.folder, "--output")
+        refuse_secrets(self.inputs, "an input")
+        refuse_secrets({name: section.model_dump(mode="json") for name, section in self.sections.items()}, "the recipe")
 
     def stages(self) -> list[str]:
         """The names of the stages to execute, in order."""
