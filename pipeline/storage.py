@@ -132,24 +132,20 @@ class Storage:
                 yield upload
             return
         target = Path(self.path(relative))
+        temporary = target.with_name(f"{TEMPORARY}{os.getpid()}-{target.name}")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(f"{TEMPORARY}{os.getpid()}-{target.name}")
-            file = open(temporary, "wb")
-        except OSError as error:
-            raise InputError(f"{target}: can't be written ({error.strerror}).") from error
-        try:
-            with file:
+            with open(temporary, "wb") as file:  # inside: an interrupt may come as soon as the file is there
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, target)
             fsync_folder(target.parent)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise InputError(f"{target}: can't be written ({error.strerror}).") from error
-        except BaseException:
-            temporary.unlink(missing_ok=True)
+        except BaseException as error:
+            with suppress(OSError):
+                temporary.unlink()
+            if isinstance(error, OSError):
+                raise InputError(f"{target}: can't be written ({error.strerror}).") from error
             raise
 
     @contextmanager
