@@ -2,10 +2,10 @@
 
     python benchmarks/overhead.py RUN [--megabytes 1000] [--stages filter dedup] [--workers 1 2] [--folder DIR]
 
-RUN is a run with a finished `ingest`; its documents are repeated as in filter_stage.py. `kernels` is one process that calls `worker.process`
-on one piece after the other, with the same configuration; loading models and JIT is in it, writing and hashing files is not. `inline`
-and `ray` are the command `corpusmill filter RUN ...` as a user calls it, from start to end. Seconds of processors are of all
-processes: of the command, and of all that Ray starts for it. Text is in UTF-8; rates are of it.
+RUN is a run with a finished `ingest`; its documents are repeated as in filter_stage.py. `kernels` is one process that calls
+`worker.process` on one piece after the other, with the same configuration; loading models and JIT is in it, writing and hashing files
+is not. `inline` and `ray` are the command `corpusmill filter RUN ...` as a user calls it, from start to end. Seconds of processors are of
+all processes: of the command, and of all that Ray starts for it. Text is in UTF-8; rates are of it.
 """
 
 import argparse
