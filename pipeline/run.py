@@ -23,6 +23,7 @@ from corpusmill.pipeline.recipe import STAGES, apply_override, read_recipe, stag
 from corpusmill.pipeline.redo import configuration, expect, paragraph, read_former
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.url_secrets import refuse_secrets
 
 RUN_FILE = "run.json"
 #: Stages that hand pieces to the engine; the others work in this process.
@@ -54,6 +55,11 @@ class Plan:
     last: str | None = None
     dry_run: bool = False
     strict: bool = False  # the first task that fails ends the run
+
+    def __post_init__(self) -> None:
+        refuse_secrets(self.folder, "--output")
+        refuse_secrets(self.inputs, "an input")
+        refuse_secrets({name: section.model_dump(mode="json") for name, section in self.sections.items()}, "the recipe")
 
     def stages(self) -> list[str]:
         """The names of the stages to execute, in order."""
@@ -168,6 +174,8 @@ def execute(
             observer = Observer(storage, live, Counting(watching.meters), after_phase=watching.after_phase)
             with observer.attempt(names, lease.before), live:
                 _describe_again(plan, storage, names, observer, say)
+                if storage.remote:
+                    storage.store.abort_uploads()  # what killed processes have left half sent
                 for name in names:
                     stage = stage_class(name)(plan.sections[name], plan.dry_run)
                     run = StageRun(stage, storage, dict(plan.sections), plan.inputs, engine, progress, observer, plan.strict)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from corpusmill.pipeline import lease as leases
 from corpusmill.pipeline.cell import PlainCell, open_cell
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.lease import LEASE, Lease, LeaseLost, holding, look, read_holder
+from corpusmill.pipeline.manifest import Manifest, TaskRow
 from corpusmill.pipeline.storage import Storage
 
 HELPERS = Path(__file__).resolve().parents[1] / "helpers"
@@ -215,6 +217,18 @@ def test_a_run_on_a_store_is_taken_over_like_a_local_one(s3: Any, holder: Any) -
         time.sleep(TTL)
         taken.check()
     assert json.loads(s3.get(f"{url}/{LEASE}"))["holder"] == ""
+
+
+def test_two_processes_never_write_the_same_object_of_a_manifest(s3: Any) -> None:
+    storage = Storage(f"{s3.bucket('leases')}/run/ingest")
+    one, other = Manifest(storage), Manifest(storage)
+    row = TaskRow("part-0", "", [], "", "", 1, 1, 0, 1, [])
+    with s3.faults(lost=0.5, seed=5, only="PUT .*manifest"):  # carried out, and the answer never comes
+        one.append(row)
+        one.append(replace(row, task="part-1"))
+    with pytest.raises(InputError, match=r"manifest/00000000.json: another process has written this object"):
+        other.append(replace(row, task="part-2"))
+    assert list(Manifest(storage).tasks) == ["part-0", "part-1"]
 
 
 def test_a_store_without_conditional_writes_is_read_back() -> None:
