@@ -17,8 +17,13 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     def deciding(self) -> dict[str, Any]:
-        """Its values as JSON, without what does not decide about the result (the place of a file whose content is compared, for one)."""
-        return self.model_dump(mode="json")
+        """Its values as JSON, without what does not decide about the result."""
+        return self.without_places(self.model_dump(mode="json"))
+
+    @classmethod
+    def without_places(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """A section's values (JSON) without the place of a file whose content is compared; they may come from a run and be anything."""
+        return values
 
 
 def resolve_options(schema: type[Config], options: Any, *place: str, context: Any = None) -> dict[str, Any]:
@@ -63,7 +68,7 @@ def stored_digest(schema: type[Config], stored: Any) -> str:
 
 
 def _counting_stored(schema: type[Config], stored: dict[str, Any]) -> dict[str, Any]:
-    values = dict(stored)
+    values = schema.without_places(dict(stored))
     for name, field in schema.model_fields.items():
         inner = next((kind for kind in (field.annotation, *get_args(field.annotation)) if _is_section(kind)), None)
         if field.json_schema_extra == ASIDE:

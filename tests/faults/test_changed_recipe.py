@@ -9,7 +9,6 @@ import pytest
 #: What is changed, the phases that are performed again, and stages that are named.
 CHANGES = {
     "dedup.threshold=0.6": ({"dedup"}, "ingest filter"),
-    "filter.thresholds.brief=2000": ({"filter", "dedup", "tokenizer", "tokens"}, "ingest"),
     "tokens.validation_share=0.2": ({"tokens"}, "ingest filter dedup tokenizer"),
 }
 
