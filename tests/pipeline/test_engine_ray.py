@@ -99,6 +99,20 @@ def test_a_killed_worker_is_replaced_and_the_bytes_stay(
     assert contents(tmp_path / "killed") == contents(tmp_path / "inline")
 
 
+def test_of_small_pieces_that_travel_together_one_kills_the_process(stages: Any, engine: RayEngine, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.txt" for number in range(150)]
+    for path in paths:
+        path.write_text(f"of {path.stem}\n")
+    dying = {"deed": "die once", "marker": str(tmp_path / "died")}
+    inputs = [str(path) for path in paths]
+    run(stages, engine, tmp_path / "ray", inputs, p40=dying)
+    assert (tmp_path / "died").exists() and not (
+        tmp_path / "ray/errors.log"
+    ).exists()  # none is charged with it, and each was done by itself
+    run(stages, InlineEngine(), tmp_path / "inline", inputs, p40=dying)
+    assert contents(tmp_path / "ray") == contents(tmp_path / "inline")
+
+
 def test_a_piece_that_always_kills_its_process_ends_the_run_when_the_rest_is_done(
     stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str]
 ) -> None:
