@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,9 +35,10 @@ from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Piece
 from corpusmill.pipeline.storage import Storage
 
-RECIPES: dict[str, Any] = {"filter": {"preset": "fineweb"}, "dedup": {"preset": "fineweb"}}
+RECIPES: dict[str, Any] = {"filter": {"preset": "fineweb"}, "dedup": {"preset": "fineweb", "alarm": "warn"}}
 #: prctl: processes whose parent ends become children of this one, so that their seconds are counted.
 PR_SET_CHILD_SUBREAPER = 36
+TICKS = os.sysconf("SC_CLK_TCK")
 Seconds = tuple[float, float]  # of processors, of the clock
 
 
@@ -91,20 +93,50 @@ def recipe(stage: str) -> dict[str, Any]:
     return validate_recipe({"ingest": {}, stage: RECIPES[stage]}, "benchmark")
 
 
+class Watch(threading.Thread):
+    """Adds up the seconds of all processes below this one, which it looks at ten times a second: Ray does not wait for its workers, so the
+    system adds theirs to nobody's."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.seconds: dict[tuple[int, int], float] = {}  # by process and the moment of its start
+        self.ended = threading.Event()
+
+    def run(self) -> None:
+        while not self.ended.wait(0.1):
+            self.look()
+
+    def look(self) -> None:
+        found = {}
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                values = path.read_text().rpartition(")")[2].split()
+                found[int(path.parent.name)] = (int(values[1]), (int(values[11]) + int(values[12])) / TICKS, int(values[19]))
+        for process, (parent, seconds, started) in found.items():
+            while parent in found and parent != os.getpid():
+                parent = found[parent][0]
+            if parent == os.getpid():
+                self.seconds[process, started] = seconds
+
+
 def command(arguments: list[str], folder: str, stage: str) -> tuple[Seconds, str]:
     """Runs a process on a fresh stage and waits for all that it started. Seconds, and what it printed."""
     shutil.rmtree(f"{folder}/{stage}", ignore_errors=True)
-    cpu, wall = processors(), time.perf_counter()
+    watch, wall = Watch(), time.perf_counter()
+    watch.start()
     done = subprocess.run([sys.executable, *arguments], stdout=subprocess.PIPE, text=True, check=True)
     wall = time.perf_counter() - wall
     with contextlib.suppress(ChildProcessError):
         while True:
             os.waitpid(-1, 0)
-    return (processors() - cpu, wall), done.stdout
+    watch.ended.set()
+    watch.join()
+    return (sum(watch.seconds.values()), wall), done.stdout
 
 
 def measured(folder: str, stage: str, workers: list[int]) -> list[tuple[str, Seconds]]:
     code = f"import overhead; overhead.kernels({folder!r}, {stage!r})"
+    command(["-c", code], folder, stage)  # compiles what has not been compiled on this machine
     _, printed = command(["-c", code], folder, stage)
     found: list[tuple[str, Seconds]] = [("kernels", tuple(json.loads(printed.splitlines()[-1])))]
     found.append(("inline", command(["-m", "corpusmill", stage, folder, "--engine", "inline"], folder, stage)[0]))

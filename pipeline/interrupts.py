@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-
 #: SIGTERM, when it has come: Ray makes a KeyboardInterrupt of its own of what a handler raises.
 _came: list[int] = []
 

@@ -64,6 +64,14 @@ class Storage:
         with self.open_read(relative) as file:
             return file.read()
 
+    def read_range(self, relative: str, begin: int, end: int) -> bytes:
+        """The bytes from `begin` to `end` of a file that has so many."""
+        if self.remote:
+            return self.store.read_range(relative, begin, end)
+        with open(self.path(relative), "rb") as file:
+            file.seek(begin)
+            return file.read(end - begin)
+
     def exists(self, relative: str) -> bool:
         """Whether there is such a file (or, where it is local, folder)."""
         return self.store.size(relative) >= 0 if self.remote else os.path.exists(self.path(relative))

@@ -23,7 +23,6 @@ ALLOWED = {
     ("filters/python_step.py", "exec"): "the user's own step, which a recipe names: a recipe is a program (SECURITY.md)",
     ("tokenize/export/nanogpt.py", "pickle"): "writes the meta.pkl that nanoGPT's programs look for; reads none",
     ("tokenize/export/nanogpt.py", "pickle.dumps"): "writes the meta.pkl that nanoGPT's programs look for; reads none",
-    ("pipeline/cluster.py", "urllib.request.urlopen"): "asks the job server that it has started itself, on loopback",
 }
 MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "jsonpickle", "pty", "commands"}
 CALLS = {

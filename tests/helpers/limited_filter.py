@@ -10,6 +10,8 @@ import resource
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+
 from corpusmill.filters.stage import FilterStage
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.events import Event
@@ -33,6 +35,8 @@ def filtered(run: Path) -> None:
 
 def main(run: Path, warm: Path, megabytes: int) -> None:
     os.fsync = lambda _: None
+    pa.set_cpu_count(1)  # a thread's stack that comes later takes 8 MB of the limit
+    pa.set_io_thread_count(1)
     filtered(warm)
     resource.setrlimit(resource.RLIMIT_DATA, (held() + (megabytes << 20),) * 2)
     filtered(run)

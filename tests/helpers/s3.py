@@ -178,7 +178,8 @@ class S3:
 
 
 def _started(script: str, *arguments: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, str(HERE / script), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    command = [sys.executable, str(HERE / script), *arguments]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)  # moto logs each request
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
