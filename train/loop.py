@@ -283,6 +283,7 @@ class _Loop:
             return 0
         saved.require(self.identity)
         self.states.load(saved, self.tensors())
+        self.states.prune(saved.step)
         self.so_far = _Progress(**saved.record["so_far"])
         self.guards()
         return saved.step

@@ -103,6 +103,10 @@ class States:
             if self.layout.device.type == "cuda" and "cuda" in random:
                 torch.cuda.set_rng_state(random["cuda"], self.layout.device)
 
+    def prune(self, step: int) -> None:
+        """Removes states before `step` that are no longer kept: a kill may have come before that was done."""
+        self._together(lambda: self._prune(step) if self.layout.is_main else None)
+
     def load_weights(self, saved: Saved, parameters: Mapping[str, Tensor]) -> None:
         """Fills `parameters` in place with the state's weights, and leaves all else as it is."""
         self._together(lambda: read_into(saved.path, {MODEL + name: p for name, p in parameters.items()}, None))
@@ -141,10 +145,12 @@ class States:
             raise
 
     def _commit(self, state: dict[str, Any]) -> None:
-        """Makes it a state, and removes what neither `keep` nor `keep_best` holds; later steps than the saved one's are damaged and will
-        be written again."""
-        step = state["step"]
-        self.folder.commit(step, state)
+        """Makes it a state, and removes those before that are no longer kept."""
+        self.folder.commit(state["step"], state)
+        self._prune(state["step"])
+
+    def _prune(self, step: int) -> None:
+        """Removes what neither `keep` nor `keep_best` holds; later steps than this one are damaged and will be written again."""
         found = [saved for saved in self.folder.saved() if saved.step <= step]
         scored = sorted((saved for saved in found if saved.score is not None), key=_rank_of)
         self.folder.remove_before(step, {saved.step for saved in [*found[-self.keep :], *scored[: self.keep_best]]})
