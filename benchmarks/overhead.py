@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -134,16 +134,15 @@ def command(arguments: list[str], folder: str, stage: str) -> tuple[Seconds, str
     return (sum(watch.seconds.values()), wall), done.stdout
 
 
-def measured(folder: str, stage: str, workers: list[int]) -> list[tuple[str, Seconds]]:
+def measured(folder: str, stage: str, workers: list[int]) -> Iterator[tuple[str, Seconds]]:
     code = f"import overhead; overhead.kernels({folder!r}, {stage!r})"
     command(["-c", code], folder, stage)  # compiles what has not been compiled on this machine
     _, printed = command(["-c", code], folder, stage)
-    found: list[tuple[str, Seconds]] = [("kernels", tuple(json.loads(printed.splitlines()[-1])))]
-    found.append(("inline", command(["-m", "corpusmill", stage, folder, "--engine", "inline"], folder, stage)[0]))
+    yield "kernels", tuple(json.loads(printed.splitlines()[-1]))
+    yield "inline", command(["-m", "corpusmill", stage, folder, "--engine", "inline"], folder, stage)[0]
     for number in workers:
         arguments = ["-m", "corpusmill", stage, folder, "--workers", str(number)]
-        found.append((f"ray, {number} worker{'s' if number > 1 else ''}", command(arguments, folder, stage)[0]))
-    return found
+        yield f"ray, {number} worker{'s' if number > 1 else ''}", command(arguments, folder, stage)[0]
 
 
 def main() -> None:
