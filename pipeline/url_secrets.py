@@ -1,7 +1,7 @@
 """URLs that carry what opens them: a password, a signature, a token. No run takes one, for what it is given it writes down.
 
-Inputs, their names in documents, the recipe and the run's folder stand in `run.json`, manifests, reports and logs, and a later run reads them
-from there. A secret can't be left out without losing the file, so it does not come in: credentials belong into the environment.
+Inputs, their names in documents, the recipe and the run's folder stand in `run.json`, manifests, reports and logs, and a later run reads
+them from there. A secret can't be left out without losing the file, so it does not come in: credentials belong into the environment.
 """
 
 import re
@@ -43,6 +43,6 @@ def refuse_secrets(value: Any, where: str) -> None:
         for url in _URL.findall(value):
             if has_secret(url):
                 raise InputError(
-                    f"{where}: {masked(url)} carries credentials, which a run would write down; give it without them, and the credentials by the "
-                    "environment (AWS_*, a profile), or fetch the file first."
+                    f"{where}: {masked(url)} carries credentials, which a run would write down; give it without them, and "
+                    "the credentials by the environment (AWS_*, a profile), or fetch the file first."
                 )
