@@ -13,11 +13,12 @@ NODES ?= 2
 TEST_WORKERS ?= 2
 SECONDS ?= 300
 SEED ?=
+KILLS ?= 200
 TARGET ?=
 export PYTHONDONTWRITEBYTECODE := # or each of hundreds of processes compiles what it imports
 STAGES := ingest filter dedup tokenizer tokens pretrain sft align evaluate
 
-.PHONY: help setup demo test test-all fuzz audit soak lint bench cluster-up submit cluster-down report explore clean $(STAGES)
+.PHONY: help setup demo test test-all fuzz audit soak soak-faults lint bench cluster-up submit cluster-down report explore clean $(STAGES)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +66,9 @@ audit: $(VENV)/.installed-test ## look for known weaknesses of dependencies, and
 
 soak: $(VENV)/.installed-test setup ## try the property tests with 2,000 new examples each instead of 50 known ones (an hour)
 	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -m hypothesis --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
+
+soak-faults: $(VENV)/.installed-test setup ## kill runs of all stages at random times, KILLS=200 times, and compare them with one that nobody killed (SEED=n)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/helpers/soak_kills.py --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 
 lint: $(VENV)/.installed-test ## check style and types
 	$(BIN)/ruff check .

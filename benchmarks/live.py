@@ -1,9 +1,10 @@
-"""What it costs a run to say how far it is, and a looker to look: milliseconds a phase and a task, and seconds a look, of CPU time.
+"""What it costs a run to be watched, and a looker to look: milliseconds a phase and a task, and seconds a look, of CPU time.
 
     python benchmarks/live.py [--tasks 2000] [--manifest 10000]
 
-Tasks that write one small file each are performed with and without `progress.json`, turn by turn; the median of the turns counts. Then a
-manifest of so many tasks is looked at, first from its beginning, then again with one row more.
+Tasks that write one small file each are performed with and without lease, log (a line a task), Prometheus counts and `progress.json`, turn
+by turn; the median of the turns counts. Then a manifest of so many tasks is looked at, first from its beginning, then again with one row
+more.
 """
 
 import argparse
@@ -14,10 +15,14 @@ import time
 from pathlib import Path
 
 from corpusmill.pipeline.config import Config
-from corpusmill.pipeline.engine import InlineEngine
+from corpusmill.pipeline.engine import Done, InlineEngine
+from corpusmill.pipeline.lease import holding
 from corpusmill.pipeline.live import Live
 from corpusmill.pipeline.manifest import MANIFEST, FileRef, Manifest, TaskRow
+from corpusmill.pipeline.meters import Counting
+from corpusmill.pipeline.observer import Observer
 from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.prometheus import Prometheus
 from corpusmill.pipeline.report.live.status import Status
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import OutputFile
@@ -46,16 +51,26 @@ class Files(Stage):
 Files.__module__ = "corpusmill.pipeline.benchmark"  # the room by whose code its tasks are known
 
 
+class Silent(Observer):
+    """Says nothing of tasks."""
+
+    def done(self, stage: str, phase: str, done: Done) -> None:
+        pass
+
+
 def seconds(tasks: int, told: bool) -> float:
     """CPU seconds of one stage of so many tasks."""
     with tempfile.TemporaryDirectory() as folder:
         storage, engine = Storage(folder), InlineEngine()
         began = time.process_time()
         if told:
-            with Live(storage, ["ingest"], engine) as live:
-                StageRun(Files(Config(), tasks), storage, {}, [], engine, Progress(False), live).execute()
+            with holding(storage) as lease, Live(storage, ["ingest"], engine) as live:
+                observer = Observer(storage, live, Counting([Prometheus()]))
+                run = StageRun(Files(Config(), tasks), storage, {}, [], engine, Progress(False), observer)
+                run.manifest.guard(lease.check)
+                run.execute()
         else:
-            StageRun(Files(Config(), tasks), storage, {}, [], engine, Progress(False)).execute()
+            StageRun(Files(Config(), tasks), storage, {}, [], engine, Progress(False), Silent(storage)).execute()
         return time.process_time() - began
 
 
@@ -100,7 +115,7 @@ def main() -> None:
     turns = [(seconds(arguments.tasks, False), seconds(arguments.tasks, True)) for _ in range(TURNS)]
     without, told = (statistics.median(turn[side] for turn in turns) for side in (0, 1))
     each, beside = without / arguments.tasks * 1e3, told / arguments.tasks * 1e3
-    print(f"{arguments.tasks:,} tasks: {each:.3f} ms of CPU each, {beside:.3f} ms with progress.json")
+    print(f"{arguments.tasks:,} tasks: {each:.3f} ms of CPU each, {beside:.3f} ms with lease, log, counts and progress.json")
     first, again = looks(arguments.manifest)
     print(f"a manifest of {arguments.manifest:,} tasks: {first:.2f} s for the first look, {again * 1e3:.1f} ms for the next")
 

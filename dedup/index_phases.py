@@ -1,6 +1,7 @@
 """The phases of a run that has an index: which entries it is compared with, what it changes about them, and its own entry."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from corpusmill.dedup.config import DedupConfig
@@ -9,10 +10,21 @@ from corpusmill.dedup.index import CrawlIndex, Entry
 from corpusmill.dedup.phases import files
 from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.lease import holding
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
 
 CHANGES_TASK, INDEX_TASK = "earlier", "index"
+
+
+@contextmanager
+def held(config: DedupConfig, dry_run: bool) -> Iterator[Callable[[], None]]:
+    """The lease of the index, which another run must not extend between what is read of it and what is written; gives what checks it."""
+    if config.index is None or not config.index.extend or dry_run:
+        yield lambda: None
+        return
+    with holding(CrawlIndex(config.index.path).storage) as lease:
+        yield lease.check
 
 
 def read_entries(run: StageRun, config: DedupConfig, columns: list[str]) -> list[Entry]:

@@ -4,6 +4,8 @@ Phases, each resumable: signatures (a task a shard), candidates (a task a range 
 clusters (a task a group), sources (one task), what looks inside documents, and the documents that stay (a task a shard).
 """
 
+from collections.abc import Callable
+
 from corpusmill.dedup import index_phases
 from corpusmill.dedup.config import DedupConfig
 from corpusmill.dedup.contamination import phases as contamination_phases
@@ -26,6 +28,10 @@ class DedupStage(Stage):
     tries = True
 
     def execute(self, run: StageRun) -> None:
+        with index_phases.held(self.config, self.dry_run) as check_index:
+            self._execute(run, check_index)
+
+    def _execute(self, run: StageRun, check_index: Callable[[], None]) -> None:
         sets = contamination_phases.prepare(run, self.config)  # first: a set that can't be read ends the run before any work is done
         phases = CopyPhases(run, self.config)
         entries = index_phases.read_entries(run, self.config, phases.columns())
@@ -41,6 +47,7 @@ class DedupStage(Stage):
         tables = files(clusters, "clusters/")
         self._remove(run, own, tables, sets)
         if changes and self.config.index and self.config.index.extend:
+            check_index()
             index_phases.extend_index(run, self.config, phases.columns(), own, entries, tables, changes)
 
     def summary(self, run: StageRun) -> dict[str, str]:

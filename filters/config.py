@@ -22,6 +22,16 @@ def _without_folder(key: str, value: Any) -> Any:
     return value.rpartition("/")[2] if key in ("model", "function") and isinstance(value, str) and value.startswith("/") else value
 
 
+def _placeless(item: Any) -> Any:
+    """A step and its options, as above; what is no step (in a run that is damaged) as it is."""
+    if not isinstance(item, dict):
+        return item
+    return {
+        name: {key: _without_folder(key, value) for key, value in options.items()} if isinstance(options, dict) else options
+        for name, options in item.items()
+    }
+
+
 StepItem = Annotated[dict[str, dict[str, Any]], BeforeValidator(_resolve)]
 
 
@@ -47,14 +57,12 @@ class FilterConfig(Config):
         {}, description="Other thresholds than the steps' own, by the name of the rule; null or off switches a rule off, on restores it."
     )
 
-    def deciding(self) -> dict[str, Any]:
+    @classmethod
+    def without_places(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Where a model or a function of the user's lies plays no part, its content does (`FilterStage.tasks`): another machine has it
         elsewhere, and so has the next job of a cluster."""
-        values = super().deciding()
-        for item in values["steps"]:
-            for name, options in item.items():
-                item[name] = {key: _without_folder(key, value) for key, value in options.items()}
-        return values
+        steps = values.get("steps")
+        return {**values, "steps": [_placeless(item) for item in steps]} if isinstance(steps, list) else values
 
     @model_validator(mode="before")
     @classmethod

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import TEMPORARY, Storage
-from corpusmill.pipeline.stores import insisted
+from corpusmill.pipeline.stores import S3, insisted
 
 #: The file whose lock guards the writes of a local folder.
 GUARD_FILE = ".lock"
@@ -40,6 +40,14 @@ def open_cell(storage: Storage, name: str) -> Cell:
         return LocalCell(storage, name)
     store = storage.path(name).partition("://")[0]
     return S3Cell(storage, name) if store in ("s3", "s3a") else PlainCell(storage, name, 0.0 if store == "memory" else SETTLE)
+
+
+def create(storage: Storage, name: str, content: bytes) -> bool:
+    """Writes a new file of a store; whether it is new (on S3 the store decides; others can't, so there it is always written)."""
+    if storage.path(name).partition("://")[0] in S3:
+        return S3Cell(storage, name, None, 0.0).write(content, None) is not None
+    storage.write_bytes(name, content)
+    return True
 
 
 class LocalCell:
@@ -80,10 +88,11 @@ class LocalCell:
 class S3Cell:
     """A version is the object's ETag. A server that does not know conditional writes is used as any other store is."""
 
-    def __init__(self, storage: Storage, name: str):
+    def __init__(self, storage: Storage, name: str, patience: float | None = PATIENCE, settle: float = SETTLE):
+        self.patience = patience  # seconds for which it is asked again (None: as for all else, see stores.py)
         self.fs, self.url = storage.store.fs, storage.path(name)
         self.bucket, self.key, _ = self.fs.split_path(self.url)
-        self.plain = PlainCell(storage, name, SETTLE)
+        self.plain = PlainCell(storage, name, settle)
 
     def read(self) -> tuple[bytes, str] | None:
         try:
@@ -121,7 +130,7 @@ class S3Cell:
     def _call(self, function: Any, *arguments: Any, **options: Any) -> Any:
         from fsspec.asyn import sync
 
-        return insisted(self.url, lambda: sync(self.fs.loop, function, *arguments, timeout=PATIENCE, **options), PATIENCE)
+        return insisted(self.url, lambda: sync(self.fs.loop, function, *arguments, timeout=PATIENCE, **options), self.patience)
 
 
 class PlainCell:

@@ -16,11 +16,12 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import corpusmill
 from corpusmill.pipeline import marked
@@ -41,7 +42,11 @@ OBJECT_STORE = 80 * 1024 * 1024
 #: The share of the machine's memory that the worker nodes tell Ray of, together.
 MEMORY_SHARE = 0.7
 #: Seconds that a cluster gets to come up; that jobs get to end by themselves; and that Ray gets, in which nothing is lost by then.
-COME_UP, END_JOBS, END = 120.0, 30.0, 5.0
+COME_UP, END_JOBS, END = 300.0, 30.0, 5.0
+#: How often a node is started, at most, until it is there.
+STARTS = 4
+#: Asks without the proxy that the environment may name.
+LOOPBACK = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 #: Seconds that a job which is stopped gets to end by itself: Ray's 3 are less than a piece takes.
 JOB_STOP = "30"
 
@@ -89,12 +94,11 @@ def up(folder: Path = FOLDER, nodes: int = 2, cores: Sequence[Sequence[int]] | N
     down(folder)  # what is left of one that crashed
     cluster = _new(folder)
     try:
-        cluster.nodes.append(_start_head(cluster, folder, cores[0] if cores else []))
-        _wait_for_port(cluster)
+        starts: Starts = {HEAD: partial(_start_head, cluster, folder, cores[0] if cores else [])}
+        _bring_up(cluster, folder, starts)  # a worker that comes before the head is registered gives up
         for number, own in enumerate(cores or _cores(nodes)):
-            cluster.nodes.append(_start_worker(cluster, folder, number, own, MEMORY_SHARE / nodes))
-            write(cluster, folder)
-        _wait_for_nodes(cluster)
+            starts[name_of(number)] = partial(_start_worker, cluster, folder, number, own, MEMORY_SHARE / nodes)
+        _bring_up(cluster, folder, starts)
     except BaseException:
         down(folder)
         raise
@@ -140,6 +144,10 @@ def package() -> str:
     return str(Path(corpusmill.__file__).resolve().parent)
 
 
+#: How each node is started, by its name, the head first.
+Starts: TypeAlias = dict[str, Callable[[], Node]]
+
+
 # ---- starting ---------------------------------------------------------------------------------------
 
 
@@ -162,6 +170,11 @@ def write(cluster: Cluster, folder: Path) -> None:
     temporary.replace(folder / FILE)
 
 
+def name_of(number: int) -> str:
+    """The name of a worker node, counted from 0."""
+    return f"worker-{number + 1}"
+
+
 def _cores(nodes: int) -> list[list[int]]:
     """The cores of each worker node; with fewer cores than nodes none has any of its own."""
     cores = sorted(os.sched_getaffinity(0))
@@ -176,7 +189,7 @@ def _start_head(cluster: Cluster, folder: Path, cores: Sequence[int]) -> Node:
 
 
 def _start_worker(cluster: Cluster, folder: Path, number: int, cores: Sequence[int], memory_share: float) -> Node:
-    name = f"worker-{number + 1}"
+    name = name_of(number)
     memory = int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * memory_share)
     resources = json.dumps({name: 1})
     options = [f"--address={cluster.address}", f"--resources={resources}", f"--labels=corpusmill/node={name}", f"--memory={memory}"]
@@ -185,7 +198,8 @@ def _start_worker(cluster: Cluster, folder: Path, number: int, cores: Sequence[i
 
 
 def _start(cluster: Cluster, folder: Path, name: str, ip: str, cpus: int, cores: Sequence[int], options: Sequence[str]) -> Node:
-    """One raylet, held by a `ray start --block` that is no child of this terminal."""
+    """One raylet, held by a `ray start --block` that is no child of this terminal. Each has a temporary folder of its own: nodes that share
+    one unpack a job's files over each other's, while processes work in them."""
     metrics = _free_port()
     command = [*ray_command(), "start", "--block", "--disable-usage-stats", f"--node-ip-address={ip}", f"--num-cpus={cpus}"]
     command += [f"--object-store-memory={OBJECT_STORE}", f"--metrics-export-port={metrics}", f"--temp-dir={cluster.temp}/{name}"]
@@ -211,33 +225,24 @@ def _free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def _wait_for_port(cluster: Cluster) -> None:
-    """Until workers can reach the head, which is some seconds before its job server is there."""
-
-    def open_() -> bool:
-        host, _, port = cluster.address.rpartition(":")
-        try:
-            socket.create_connection((host, int(port)), timeout=1).close()
-        except OSError:
-            return False
-        return True
-
-    _wait(cluster, open_, "its head does not listen")
-
-
-def _wait_for_nodes(cluster: Cluster) -> None:
-    """Until the job server knows all nodes."""
-    _wait(cluster, lambda: _nodes(cluster) == len(cluster.nodes), f"it does not have its {len(cluster.nodes)} nodes")
-
-
-def _wait(cluster: Cluster, ready: Callable[[], bool], otherwise: str) -> None:
+def _bring_up(cluster: Cluster, folder: Path, starts: Starts) -> None:
+    """Starts the nodes that are not there yet and waits until the job server knows all of them. A node that gives up is started again:
+    Ray has 30 seconds for what takes longer on a machine that has much else to do."""
+    left = dict.fromkeys(starts, STARTS)
     deadline = time.monotonic() + COME_UP
-    while not ready():
+    while (known := _nodes(cluster)) < len(starts):
         there = cluster.processes()
-        if dead := [node.name for node in cluster.nodes if node.pid not in there]:
-            raise CorpusmillError(f"{dead[0]}: Ray can't be started on this machine ({_last_words(cluster, dead[0])}).")
+        alive = [node for node in cluster.nodes if node.pid in there]
+        for name in starts.keys() - {node.name for node in alive}:
+            if not left[name]:
+                raise CorpusmillError(f"{name}: Ray can't be started on this machine ({_last_words(folder, name)}).")
+            left[name] -= 1
+            alive.append(starts[name]())
+        if alive != cluster.nodes:
+            cluster.nodes = sorted(alive, key=lambda node: list(starts).index(node.name))
+            write(cluster, folder)
         if time.monotonic() > deadline:
-            raise CorpusmillError(f"{cluster.jobs}: the cluster did not come up in {COME_UP:.0f} s: {otherwise}.")
+            raise CorpusmillError(f"{cluster.jobs}: after {COME_UP:.0f} s the cluster has {known} of {len(starts)} nodes.")
         time.sleep(0.2)
 
 
@@ -246,13 +251,13 @@ def _nodes(cluster: Cluster) -> int:
     token = Path(cluster.token).read_text()
     request = urllib.request.Request(f"{cluster.jobs}/nodes?view=summary", headers={"Authorization": f"Bearer {token}"})
     try:
-        with urllib.request.urlopen(request, timeout=5) as answer:
+        with LOOPBACK.open(request, timeout=5) as answer:
             found = json.load(answer)["data"]["summary"]
     except (OSError, ValueError, KeyError):
         return 0
     return sum(node.get("raylet", {}).get("state") == "ALIVE" for node in found)
 
 
-def _last_words(cluster: Cluster, name: str) -> str:
-    lines = (Path(cluster.token).parent / LOG.format(name)).read_text(errors="replace").strip().splitlines()
+def _last_words(folder: Path, name: str) -> str:
+    lines = (folder / LOG.format(name)).read_text(errors="replace").strip().splitlines()
     return lines[-1].strip().rstrip(".") if lines else "it said nothing"

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -17,8 +17,13 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     def deciding(self) -> dict[str, Any]:
-        """Its values as JSON, without what does not decide about the result (the place of a file whose content is compared, for one)."""
-        return self.model_dump(mode="json")
+        """Its values as JSON, without what does not decide about the result."""
+        return self.without_places(self.model_dump(mode="json"))
+
+    @classmethod
+    def without_places(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """A section's values (JSON) without the place of a file whose content is compared; they may come from a run and be anything."""
+        return values
 
 
 def resolve_options(schema: type[Config], options: Any, *place: str, context: Any = None) -> dict[str, Any]:
@@ -54,6 +59,27 @@ def digest(value: Any) -> str:
 def config_digest(config: Config) -> str:
     """sha256 (hex) of a configuration section with all its defaults filled in, without the fields marked ASIDE."""
     return digest(counting(config))
+
+
+def stored_digest(schema: type[Config], stored: Any) -> str:
+    """The `config_digest` of a section as `run.json` holds it, resolved. It is not validated: to validate a recipe may load what it names,
+    the user's own steps among it, and a run may come from a stranger."""
+    return digest(_counting_stored(schema, stored) if isinstance(stored, dict) else stored)
+
+
+def _counting_stored(schema: type[Config], stored: dict[str, Any]) -> dict[str, Any]:
+    values = schema.without_places(dict(stored))
+    for name, field in schema.model_fields.items():
+        inner = next((kind for kind in (field.annotation, *get_args(field.annotation)) if _is_section(kind)), None)
+        if field.json_schema_extra == ASIDE:
+            values.pop(name, None)
+        elif inner and isinstance(values.get(name), dict):
+            values[name] = _counting_stored(inner, values[name])
+    return values
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Config)
 
 
 def counting(config: Config) -> dict[str, Any]:

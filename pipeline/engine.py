@@ -12,6 +12,7 @@ from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.halves import performed
 from corpusmill.pipeline.interrupts import Terminated, exit_code_of, of_an_interrupt
+from corpusmill.pipeline.memory import release_memory
 from corpusmill.pipeline.retry import Attempt, Failed, Listener, Tries, failure
 from corpusmill.pipeline.shards import OutputFile, publish
 from corpusmill.pipeline.stage import Output, Piece, Worker, load_object
@@ -98,6 +99,8 @@ class Performer:
         piece = attempt.piece
         if attempt.pause:  # sleeping for no time gives the processor away
             time.sleep(attempt.pause)
+        if attempt.parts > 1:
+            release_memory()
         ready = self.worker is not None
         try:
             worker = self.worker = self.worker or self._ready()

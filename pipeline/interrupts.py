@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+#: SIGTERM, when it has come: Ray makes a KeyboardInterrupt of its own of what a handler raises.
+_came: list[int] = []
+
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM: what has to be done for Ctrl-C has to be done for it, too."""
@@ -19,7 +22,7 @@ def of_an_interrupt(error: BaseException | None) -> bool:
 
 def exit_code_of(error: BaseException | None) -> int:
     """128 and the number of the signal from which an error comes, as shells have it."""
-    return 128 + (signal.SIGTERM if isinstance(_interrupt_of(error), Terminated) else signal.SIGINT)
+    return 128 + (signal.SIGTERM if _came or isinstance(_interrupt_of(error), Terminated) else signal.SIGINT)
 
 
 def _interrupt_of(error: BaseException | None) -> KeyboardInterrupt | None:
@@ -31,8 +34,9 @@ def _interrupt_of(error: BaseException | None) -> KeyboardInterrupt | None:
 
 
 def raise_terminated(number: int, frame: FrameType | None) -> None:
-    """A signal handler; a second signal while the first is answered changes nothing."""
+    """The handler of SIGTERM in a process that ends by it; a second one while the first is answered changes nothing."""
     signal.signal(number, signal.SIG_IGN)
+    _came.append(number)
     raise Terminated
 
 

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from corpusmill.pipeline.cell import create
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.journal import Journal
 from corpusmill.pipeline.storage import Storage
@@ -80,13 +81,15 @@ class StoreJournal(Journal):
                 begin, count = self._end - len(content), len(self._waiting)
             if count:
                 self.guard()
-                self.storage.write_bytes(self._name(first), content)
+                if not create(self.storage, self._name(first), content):
+                    raise InputError(f"{self._path(first)}: another process has written this object, so this one stops.")
                 self._stretches.append(Stretch(first, begin, begin + len(content)))
                 with self._lock:
                     del self._waiting[:count]
 
     def tidy(self) -> None:
         self.sync()
+        self.guard()
         with self._turn:
             kept = []
             for stretches in _neighbours(self._stretches):

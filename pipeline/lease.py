@@ -143,6 +143,8 @@ class Lease:
             if self._version is None:
                 found = self.cell.read()
                 raise self._refusal(read_holder(found[0]) if found else None)
+        except CorpusmillError:
+            raise
         except OSError as error:
             raise unwritable(self.storage.root, error) from error
         self._to_interrupt = threading.current_thread() is threading.main_thread()

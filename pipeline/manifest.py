@@ -64,15 +64,7 @@ class TaskRow:
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> "TaskRow":
         row = {**row, "inputs": [FileRef(**i) for i in row["inputs"]], "outputs": [OutputFile(**o) for o in row["outputs"]]}
-        found = cls(**row)
-        _check(found, _TASK)
-        for ref in found.inputs:
-            _check(ref, _REF)
-        for output in found.outputs:
-            _check(output, _OUTPUT)
-            if not stays_inside(output.path):
-                raise ValueError(f"the output {output.path!r} lies outside of the stage's folder")
-        return found
+        return cls(**row)
 
     def ref(self, folder: str, path: str) -> FileRef:
         """The output at `path` (in stage folder `folder`) as an input of the next stage."""
@@ -97,11 +89,10 @@ class Quarantined:
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> "Quarantined":
-        found = cls(**{**row, "inputs": [FileRef(**i) for i in row["inputs"]]})
-        _check(found, _QUARANTINED)
-        for ref in found.inputs:
+        _check(row, _QUARANTINED)
+        for ref in row["inputs"]:
             _check(ref, _REF)
-        return found
+        return cls(**{**row, "inputs": [FileRef(**i) for i in row["inputs"]]})
 
 
 #: The types of what rows hold: a run's folder may come from a stranger, or from a broken disk.
@@ -115,9 +106,20 @@ _REF, _OUTPUT = [("path", str), ("fingerprint", str), ("bytes", int)], [("path",
 _QUARANTINED = [*((name, str) for name in ("task", "identity", "message")), ("tries", int)]
 
 
-def _check(row: Any, kinds: Sequence[tuple[str, type]]) -> None:
+def _check_task(row: dict[str, Any]) -> None:
+    """Raises ValueError, KeyError or TypeError where a task's row can't be one, or names a file outside of its stage."""
+    _check(row, _TASK)
+    for ref in row["inputs"]:
+        _check(ref, _REF)
+    for output in row["outputs"]:
+        _check(output, _OUTPUT)
+        if not stays_inside(output["path"]):
+            raise ValueError(f"the output {output['path']!r} lies outside of the stage's folder")
+
+
+def _check(row: dict[str, Any], kinds: Sequence[tuple[str, type]]) -> None:
     for name, kind in kinds:
-        if type(getattr(row, name)) is not kind:
+        if type(row[name]) is not kind:
             raise ValueError(f"{name} is no {kind.__name__}")
 
 
@@ -263,6 +265,7 @@ class Manifest:
         if kind == "task":
             if row.keys() != TASK_FIELDS:
                 raise KeyError(", ".join(sorted(row.keys() ^ TASK_FIELDS)))
+            _check_task(row)
             self._take_task(row["task"], address)
         elif kind == "quarantined":
             self._take_quarantined(Quarantined.from_json(row))

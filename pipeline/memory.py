@@ -1,5 +1,8 @@
 """How much memory there is, so that what can't fit is refused in a sentence instead of the process being killed."""
 
+import contextlib
+import ctypes
+import gc
 import os
 from pathlib import Path
 
@@ -16,6 +19,16 @@ def need_memory(size: int, what: str) -> None:
     available = available_memory()
     if size > available:
         raise ValueError(f"{what} {size / 1e6:,.0f} MB of memory, and {available / 1e6:,.0f} MB are available")
+
+
+def release_memory() -> None:
+    """Gives the system back what libraries keep for later, so that a second try begins with as much as the first."""
+    import pyarrow as pa
+
+    gc.collect()
+    pa.default_memory_pool().release_unused()
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def available_memory() -> int:

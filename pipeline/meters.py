@@ -4,6 +4,7 @@ Names are OpenTelemetry's in the form that Prometheus gives them: a unit at the 
 keeps counts: Prometheus' registry (prometheus.py), Ray's own metrics on a cluster.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
@@ -139,7 +140,8 @@ class Counting:
 
 def documents_of(manifest: Manifest) -> dict[str, int]:
     """Documents that came into a finished stage, that go on and that do not: of the tasks that wrote documents."""
-    rows = [row for row in manifest.rows() if any(output.path.startswith("data/") for output in row.outputs)]
-    if not rows:
-        return {}
-    return {"in": sum(row.rows_in for row in rows), "kept": sum(row.kept for row in rows), "dropped": sum(row.dropped for row in rows)}
+    sums: Counter[str] = Counter()
+    for row in manifest.rows():
+        if any(output.path.startswith("data/") for output in row.outputs):
+            sums.update({"in": row.rows_in, "kept": row.kept, "dropped": row.dropped})
+    return dict(sums)

@@ -35,7 +35,7 @@ class Dispatch:
         largest_first = sorted(pieces, key=lambda piece: -piece.size)
         self.waiting = deque(Attempt(piece) for piece in largest_first)
         self.alone: deque[Attempt] = deque()  # what is done when nothing else is
-        self.stillborn = 0  # actors that died before they had a piece
+        self.stillborn = 0  # actors that died before they had a piece, since the last that had one
         self.actors: set[Any] = set()
         self.flying: dict[Any, tuple[Any, list[Attempt]]] = {}  # an answer to come: whose, and to what (nothing: `ready`)
 
@@ -51,6 +51,8 @@ class Dispatch:
                 except self.ray.exceptions.RayError as error:
                     self._bury(actor, attempts, error)
                     continue
+                if not attempts:
+                    self.stillborn = 0
                 finished += [answer for answer in answers if isinstance(answer, Done)]
                 self.waiting.extendleft(reversed(attempts[len(answers) :]))  # there was no time for them
                 for attempt, answer in zip(attempts, answers, strict=False):

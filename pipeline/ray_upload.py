@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,20 @@ def stage_wheel(folder: Path) -> str:
             shutil.copy(root / name, copy)
         shutil.copytree(root / "src", Path(copy, "src"), ignore=LEFT_OUT)
         command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps", "-w", str(folder), copy]
+        command += ["--no-build-isolation"] if _has_builder() else []
         environment = os.environ | {"SOURCE_DATE_EPOCH": "315532800"}  # 1980, where the dates of a zip archive begin
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise CorpusmillError(f"{root}: no wheel can be built ({(done.stderr.strip().splitlines() or ['pip said nothing'])[-1]}).")
     return next(folder.glob("corpusmill-*.whl")).name
+
+
+def _has_builder() -> bool:
+    """Whether this Python has what pyproject.toml wants for building, so that pip need not fetch it."""
+    try:
+        return int(metadata.version("setuptools").partition(".")[0]) >= 77
+    except (metadata.PackageNotFoundError, ValueError):
+        return False
 
 
 def stage_recipe(folder: Path, recipe: str, overrides: Sequence[str], say: Say) -> None:

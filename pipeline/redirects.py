@@ -35,7 +35,7 @@ def check_redirect(origin: str, target: str) -> None:
 def is_internal(host: str) -> bool:
     """Whether a host is this machine, or on a network that is not the public one; False where its name can't be looked up."""
     try:
-        found = {str(entry[4][0]).partition("%")[0] for entry in socket.getaddrinfo(host, None, proto=socket.IPPROTO_TCP)}
+        found = {str(entry[4][0]).partition("%")[0] for entry in socket.getaddrinfo(host.partition("%")[0], None, proto=socket.IPPROTO_TCP)}
     except (OSError, UnicodeError):
         return False
     return any(not _plain(address).is_global for address in found)

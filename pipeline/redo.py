@@ -80,14 +80,15 @@ def _reasons(name: str, section: Config, manifest: Manifest, former: Mapping[str
         return ""
     told: list[str] = []
     own, code = config_digest(section), code_version(stage_class(name).__module__.split(".")[1])
-    if all(row.config != own for row in manifest.tasks.values()):  # one phase at least depends on all of the section
-        before = former["recipe"].get(name) if former else None
-        told.append(", ".join(_shown(before, section.model_dump(mode="json"))) or "its section of the recipe changed")
+    before, now = former["recipe"].get(name) if former else None, section.model_dump(mode="json")
+    same = before == now and not manifest.complete  # the one phase that depends on all of the section may be still to come
+    if not same and all(row.config != own for row in manifest.tasks.values()):
+        told.append(", ".join(_shown(before, now)) or "its section of the recipe changed")
     if all(row.code != code for row in manifest.tasks.values()):
         told.append("the code changed")
     if name == "ingest" and former and list(former["inputs"]) != list(inputs):
-        before, now = set(former["inputs"]), set(inputs)
-        told.append(f"the inputs changed ({len(now - before):,} more, {len(before - now):,} less; files that are the same are taken over)")
+        old, new = set(former["inputs"]), set(inputs)
+        told.append(f"the inputs changed ({len(new - old):,} more, {len(old - new):,} less; files that are the same are taken over)")
     return ", ".join(told)
 
 

@@ -5,6 +5,7 @@ import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
+from typing import Any
 
 import corpusmill
 from corpusmill.pipeline.config import Config, config_digest
@@ -22,6 +23,7 @@ from corpusmill.pipeline.recipe import STAGES, apply_override, read_recipe, stag
 from corpusmill.pipeline.redo import configuration, expect, paragraph, read_former
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.url_secrets import refuse_secrets
 
 RUN_FILE = "run.json"
 #: Stages that hand pieces to the engine; the others work in this process.
@@ -53,6 +55,11 @@ class Plan:
     last: str | None = None
     dry_run: bool = False
     strict: bool = False  # the first task that fails ends the run
+
+    def __post_init__(self) -> None:
+        refuse_secrets(self.folder, "--output")
+        refuse_secrets(self.inputs, "an input")
+        refuse_secrets({name: section.model_dump(mode="json") for name, section in self.sections.items()}, "the recipe")
 
     def stages(self) -> list[str]:
         """The names of the stages to execute, in order."""
@@ -115,18 +122,24 @@ def plan_of_existing(
     strict: bool = False,
 ) -> Plan:
     """The plan of a stage's own command: recipe and inputs as `run.json` has them, with overrides applied."""
+    raw, inputs = stored_recipe(folder)
+    for override in overrides:
+        apply_override(raw, override)
+    return Plan(folder, validate_recipe(raw, Storage(folder).path(RUN_FILE)), inputs, first, last, dry_run, strict)
+
+
+def stored_recipe(folder: str) -> tuple[dict[str, Any], list[str]]:
+    """The resolved recipe and the inputs of a run as `run.json` has them; nothing that they name is loaded. Raises InputError."""
     storage = Storage(folder)
     if not storage.exists(RUN_FILE):
         raise InputError(f"{folder}: not a run (it has no {RUN_FILE}); start one with: corpusmill run RECIPE INPUT --output {folder}")
     path = storage.path(RUN_FILE)
     try:
         stored = json.loads(storage.read_bytes(RUN_FILE))
-        raw, inputs = stored["recipe"], list(stored["inputs"])
-    except (ValueError, KeyError, TypeError) as error:
+        raw, inputs = dict(stored["recipe"]), list(stored["inputs"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: not a run description ({type(error).__name__}: {error}).") from error
-    for override in overrides:
-        apply_override(raw, override)
-    return Plan(folder, validate_recipe(raw, path), inputs, first, last, dry_run, strict)
+    return raw, inputs
 
 
 def describe(plan: Plan) -> bytes:
@@ -161,6 +174,8 @@ def execute(
             observer = Observer(storage, live, Counting(watching.meters), after_phase=watching.after_phase)
             with observer.attempt(names, lease.before), live:
                 _describe_again(plan, storage, names, observer, say)
+                if storage.remote:
+                    storage.store.abort_uploads()  # what killed processes have left half sent
                 for name in names:
                     stage = stage_class(name)(plan.sections[name], plan.dry_run)
                     run = StageRun(stage, storage, dict(plan.sections), plan.inputs, engine, progress, observer, plan.strict)

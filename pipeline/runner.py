@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import corpusmill
+from corpusmill.pipeline.cleaning import remove_unnamed
 from corpusmill.pipeline.config import Config, config_digest
 from corpusmill.pipeline.engine import Done, Engine, Job, publish_output
 from corpusmill.pipeline.errors import CorpusmillError, InputError
@@ -296,7 +298,5 @@ class StageRun:
             self.manifest.try_out(self.plan)
             return
         self.manifest.finish(self.plan, self.without)
-        named = {o.path for row in self.manifest.rows() for o in row.outputs} | {MANIFEST}
-        for path in self.storage.list_files():
-            if path not in named and not path.startswith(WORKING):
-                self.storage.remove(path)
+        named = (output.path for row in self.manifest.rows() for output in row.outputs)
+        remove_unnamed(self.storage, chain([MANIFEST], named), WORKING)

@@ -64,6 +64,14 @@ class Storage:
         with self.open_read(relative) as file:
             return file.read()
 
+    def read_range(self, relative: str, begin: int, end: int) -> bytes:
+        """The bytes from `begin` to `end` of a file that has so many."""
+        if self.remote:
+            return self.store.read_range(relative, begin, end)
+        with open(self.path(relative), "rb") as file:
+            file.seek(begin)
+            return file.read(end - begin)
+
     def exists(self, relative: str) -> bool:
         """Whether there is such a file (or, where it is local, folder)."""
         return self.store.size(relative) >= 0 if self.remote else os.path.exists(self.path(relative))
@@ -132,24 +140,20 @@ class Storage:
                 yield upload
             return
         target = Path(self.path(relative))
+        temporary = target.with_name(f"{TEMPORARY}{os.getpid()}-{target.name}")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(f"{TEMPORARY}{os.getpid()}-{target.name}")
-            file = open(temporary, "wb")
-        except OSError as error:
-            raise InputError(f"{target}: can't be written ({error.strerror}).") from error
-        try:
-            with file:
+            with open(temporary, "wb") as file:  # inside: an interrupt may come as soon as the file is there
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, target)
             fsync_folder(target.parent)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise InputError(f"{target}: can't be written ({error.strerror}).") from error
-        except BaseException:
-            temporary.unlink(missing_ok=True)
+        except BaseException as error:
+            with suppress(OSError):
+                temporary.unlink()
+            if isinstance(error, OSError):
+                raise InputError(f"{target}: can't be written ({error.strerror}).") from error
             raise
 
     @contextmanager

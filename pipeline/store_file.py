@@ -87,17 +87,17 @@ class StoreFile(io.RawIOBase):
     def _fetch(self, begin: int, end: int) -> bytes:
         """The bytes of a range that is not held; what is read beyond it is held for the next."""
         if self.size <= WHOLE:
-            self._begin, self._held = 0, self._ranges(0, self._tail_begin)
+            self._begin, self._held = 0, self.ranges(0, self._tail_begin)
         elif end - begin >= RANGE:
             self._begin, self._held = end, b""
-            return self._ranges(begin, end)
+            return self.ranges(begin, end)
         else:
             goes_on = begin == self._begin + len(self._held)
             self._ahead = min(self._ahead * 2, RANGE) if goes_on else FIRST
-            self._begin, self._held = begin, self._ranges(begin, min(self._tail_begin, max(end, begin + self._ahead)))
+            self._begin, self._held = begin, self.ranges(begin, min(self._tail_begin, max(end, begin + self._ahead)))
         return self._held[begin - self._begin : end - self._begin]
 
-    def _ranges(self, begin: int, end: int) -> bytes:
+    def ranges(self, begin: int, end: int) -> bytes:
         """Bytes of the object, by requests of at most `RANGE`, of which some go side by side; those that fail are made again."""
         if end - begin <= RANGE:
             return asked(self.name, lambda: self._one(begin, end))
@@ -119,7 +119,7 @@ class StoreFile(io.RawIOBase):
     def _several(self, places: list[int], end: int, found: dict[int, bytes]) -> None:
         """Adds to `found` the ranges that came, and raises what became of another."""
         ends = [min(at + RANGE, end) for at in places]
-        got = self.fs.cat_ranges([self.path_in_store] * len(places), places, ends, on_error="return")
+        got = self.fs.catranges([self.path_in_store] * len(places), places, ends, on_error="return")
         failed: BaseException | None = None
         for at, stop, content in zip(places, ends, got):
             if isinstance(content, BaseException):

@@ -30,11 +30,15 @@ class StoreWriter(io.RawIOBase):
         return self._written
 
     def write(self, content: Any) -> int:
-        size = memoryview(content).nbytes
-        self._buffer.write(content)
+        view = memoryview(content).cast("B")
+        size = len(view)
+        while view:  # part by part, so that a large content is not copied as a whole
+            room = PART - self._buffer.tell()
+            self._buffer.write(view[:room])
+            view = view[room:]
+            if self._buffer.tell() == PART:
+                self._send()
         self._written += size
-        if self._buffer.tell() >= PART:
-            self._send_parts()
         return size
 
     def publish(self) -> None:
@@ -44,22 +48,18 @@ class StoreWriter(io.RawIOBase):
             asked(self.name, lambda: self.fs.pipe_file(self.path_in_store, content))
         else:
             if self._buffer.tell():
-                self._upload.send(self._buffer.getvalue())
+                self._send()
             self._upload.complete(self._written)
 
     def discard(self) -> None:
         if self._upload is not None:
             self._upload.abort()
 
-    def _send_parts(self) -> None:
+    def _send(self) -> None:
         if self._upload is None:
             self._upload = (_Upload if is_s3(self.fs) else _Streamed)(self.fs, self.path_in_store, self.name)
-        content = self._buffer.getvalue()
-        whole = len(content) // PART * PART
-        for begin_at in range(0, whole, PART):
-            self._upload.send(content[begin_at : begin_at + PART])
+        self._upload.send(self._buffer.getvalue())
         self._buffer = io.BytesIO()
-        self._buffer.write(content[whole:])
 
 
 class _Upload:

@@ -50,13 +50,17 @@ class Handler(BaseHTTPRequestHandler):
             self.send_response(302)
             self.send_header("Location", self.server.target)
             self.send_header("Content-Length", "0")
-        else:
-            self.send_response(200)
-            self.send_header("Content-Length", "4")
-            self.send_header("Accept-Ranges", "bytes")
+            self.end_headers()
+            return
+        first, last = map(int, self.headers.get("Range", "bytes=0-3").removeprefix("bytes=").split("-"))
+        part = b"text"[first : last + 1]
+        self.send_response(206 if "Range" in self.headers else 200)
+        self.send_header("Content-Length", str(len(part)))
+        self.send_header("Content-Range", f"bytes {first}-{last}/4")
+        self.send_header("Accept-Ranges", "bytes")
         self.end_headers()
-        if self.command == "GET" and not self.path.startswith("/to"):
-            self.wfile.write(b"text")
+        if self.command == "GET":
+            self.wfile.write(part)
 
 
 @pytest.fixture

@@ -81,7 +81,5 @@ def _copy(storage: Storage, path: str, table: pa.Table, places: Index, tokens: n
 def _read_tokens(storage: Storage, path: str, dtype: np.dtype[Any], low: int, high: int) -> npt.NDArray[Any]:
     """The tokens from `low` to `high` of a part, mapped into memory where it is local."""
     if storage.remote:
-        with storage.open_read(path) as file:
-            file.seek(low * dtype.itemsize)
-            return np.frombuffer(file.read((high - low) * dtype.itemsize), dtype, high - low)
+        return np.frombuffer(storage.read_range(path, low * dtype.itemsize, high * dtype.itemsize), dtype)
     return np.memmap(storage.path(path), dtype, "r", low * dtype.itemsize, (high - low,)).view(np.ndarray)

@@ -22,6 +22,8 @@ from corpusmill.train.files import first_line, write_tensors
 
 #: Where DCP's reader looks for the place of each piece in its tensor.
 OFFSETS = "DCP_SHARDING_INFO"
+#: What DCP's reader raises of files that are no pieces, or damaged ones: it believes what their headers say.
+UNREADABLE = (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, AssertionError)
 
 
 class Pieces:
@@ -76,16 +78,16 @@ def read_into(folder: Path, tensors: Mapping[str, Tensor], everywhere: set[str] 
         planner.set_up_planner(dict(tensors), metadata)
         reader.set_up_storage_reader(metadata, is_coordinator=True)
         reader.read_data(planner.create_local_plan(), planner).wait()
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{folder}: can't be read, perhaps cut short ({first_line(error)}).") from error
+    except UNREADABLE as error:
+        raise InputError(f"{folder}: can't be read, perhaps cut short or damaged ({type(error).__name__}: {first_line(error)}).") from error
 
 
 def read_named(folder: Path, prefix: str) -> dict[str, Tensor]:
     """The whole tensors whose names begin with `prefix`, without it; in one process."""
     try:
         metadata = HuggingFaceStorageReader(str(folder)).read_metadata()
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{folder}: can't be read, perhaps cut short ({first_line(error)}).") from error
+    except UNREADABLE as error:
+        raise InputError(f"{folder}: can't be read, perhaps cut short or damaged ({type(error).__name__}: {first_line(error)}).") from error
     tensors = {name: torch.empty(t.size, dtype=t.properties.dtype) for name, t in _described(metadata).items() if name.startswith(prefix)}
     read_into(folder, tensors)
     return {name.removeprefix(prefix): tensors[name] for name in sorted(tensors)}

@@ -58,9 +58,9 @@ trap 'again=yes; stop' USR1 # the time is nearly over
 # The head's node keeps a CPU for the run itself.
 ip=$(srun --nodes=1 --ntasks=1 --nodelist="${nodes[0]}" --overlap hostname -I | cut -d ' ' -f 1)
 raylet "${nodes[0]}" --head --node-ip-address="$ip" --port="$port" --num-cpus="$((cpus > 1 ? cpus - 1 : 1))" --include-dashboard=false
-for _ in {1..120}; do
-    if (exec 3<> "/dev/tcp/$ip/$port") 2> /dev/null; then break; fi
-    sleep 1
+for _ in {1..60}; do # raylets that come before the head is registered give up
+    if RAY_ADDRESS=$ip:$port "$bin/python" -c 'import ray; ray.init(logging_level="ERROR")' 2> /dev/null; then break; fi
+    sleep 2
 done
 for node in "${nodes[@]:1}"; do
     raylet "$node" --address="$ip:$port" --num-cpus="$cpus"

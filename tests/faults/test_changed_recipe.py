@@ -9,7 +9,6 @@ import pytest
 #: What is changed, the phases that are performed again, and stages that are named.
 CHANGES = {
     "dedup.threshold=0.6": ({"dedup"}, "ingest filter"),
-    "filter.thresholds.brief=2000": ({"filter", "dedup", "tokenizer", "tokens"}, "ingest"),
     "tokens.validation_share=0.2": ({"tokens"}, "ingest filter dedup tokenizer"),
 }
 
@@ -35,3 +34,16 @@ def test_what_depends_on_a_change_is_done_again(
     shutil.copytree(reference, fresh, ignore=lambda folder, names: set(names) - set(kept.split()) if Path(folder) == reference else set())
     carry_out(fresh, change)  # the stages before the change as they are, all others from nothing
     assert tree(run) == tree(fresh) and faults_of(run) == []
+
+
+def test_a_stage_that_was_killed_in_its_first_phases_has_not_changed(
+    corpusmill, recipe_and_crawl, reference: Path, undisturbed, tree, tmp_path: Path
+) -> None:
+    """Its first phases depend on a part of its section alone."""
+    run, (recipe, crawl) = tmp_path / "run", recipe_and_crawl
+    shutil.copytree(reference, run)
+    manifest = run / "tokens/manifest.jsonl"
+    manifest.write_text("".join(manifest.read_text().splitlines(keepends=True)[:2]))
+    code, out, err = corpusmill("run", recipe, crawl, "--output", run, "--engine", "inline")
+    assert code == 0 and "something has changed" not in out.decode() + err
+    assert tree(run) == undisturbed

@@ -3,15 +3,19 @@
 python tests/fuzz/fuzz_one.py TARGET [options of libFuzzer] CORPUS
 """
 
+import hashlib
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import atheris
-from fuzzing import LONGEST, load, offline
+from fuzzing import LONGEST, Target, load, offline
 
 import corpusmill
 
+#: Libraries whose branches count, too, for a target: to instrument PyYAML's takes a minute.
+LIBRARIES = {"recipe": ["yaml"]}
 os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
@@ -26,9 +30,23 @@ def compiled() -> set[str]:
     return found
 
 
+def keeping(target: Target, options: list[str]) -> Callable[[bytes], None]:
+    """The target, whose input is kept where it raises anything: libFuzzer itself keeps only what crashes, hangs or fills the memory."""
+    prefix = next((option.partition("=")[2] for option in options if option.startswith("-artifact_prefix=")), "./")
+
+    def fuzz(data: bytes) -> None:
+        try:
+            target.fuzz(data)
+        except BaseException:
+            Path(f"{prefix}crash-{hashlib.sha1(data, usedforsecurity=False).hexdigest()}").write_bytes(data)
+            raise
+
+    return fuzz
+
+
 def main() -> None:
     name, *options = sys.argv[1:]
-    with atheris.instrument_imports(include=["corpusmill", "yaml"], exclude=sorted(compiled())):
+    with atheris.instrument_imports(include=["corpusmill", *LIBRARIES.get(name, [])], exclude=sorted(compiled())):
         target = load(name)
         seeds = target.seeds()  # what is imported on the way is seen, too
         for seed in seeds:
@@ -36,7 +54,7 @@ def main() -> None:
     corpus = Path(options[-1])
     for number, seed in enumerate([*seeds, *(path.read_bytes() for path in target.cases())]):
         (corpus / f"seed-{number:03d}").write_bytes(seed)
-    atheris.Setup([sys.argv[0], f"-max_len={max(LONGEST, *(len(seed) for seed in seeds))}", *options], target.fuzz)
+    atheris.Setup([sys.argv[0], f"-max_len={max(LONGEST, *(len(seed) for seed in seeds))}", *options], keeping(target, options))
     with offline():
         atheris.Fuzz()
 

@@ -150,18 +150,19 @@ def _containers(value: Any) -> Iterator[Any]:
 
 @contextmanager
 def limits(seconds: float = SECONDS, megabytes: int = MEGABYTES) -> Iterator[None]:
-    """Raises TimeoutError in a block that takes longer, and AssertionError after one that took more memory. Of the main thread alone."""
+    """Raises TimeoutError in a block that takes more seconds of CPU, and AssertionError after one that took more memory. Of the main
+    thread alone."""
 
     def late(*_: object) -> None:
         raise TimeoutError(f"more than {seconds} seconds")
 
-    before, held = signal.signal(signal.SIGALRM, late), _peak()
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    before, held = signal.signal(signal.SIGPROF, late), _peak()
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
     assert _peak() - held < megabytes, f"more than {megabytes} MiB"
 
 

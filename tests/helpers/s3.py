@@ -6,6 +6,7 @@ up before (Ray's) find it, too, and nobody ever asks a real AWS or reads somebod
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -21,9 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from trees import VOLATILE
 
 HERE = Path(__file__).parent
 KEY, SECRET = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"  # those of AWS's own documentation
+#: Folders of a run on a store that hold what differs between equal runs (pipeline/growing.py).
+GROWING = ("log", "metrics", "errors")
 
 
 def announce() -> Path:
@@ -118,6 +122,21 @@ class S3:
             target.write_bytes(self.get(f"{url}/{key}"))
         return folder
 
+    def tree(self, url: str) -> dict[str, str]:
+        """As `trees.tree` of the same run in a local folder: what has to be equal in equal runs."""
+        from corpusmill.pipeline.manifest import Manifest
+        from corpusmill.pipeline.storage import Storage
+
+        found = {}
+        for key in self.keys(url):
+            stage, _, rest = key.partition("/")
+            if rest.startswith("manifest/"):
+                rows = Manifest(Storage(f"{url}/{stage}"), read_only=True).rows()
+                found[f"{stage}/manifest.jsonl"] = hashlib.sha256(repr(rows).encode()).hexdigest()
+            elif key not in VOLATILE and stage not in GROWING and not rest.startswith(("checkpoints/", "logs/")):
+                found[key] = hashlib.sha256(self.get(f"{url}/{key}")).hexdigest()
+        return found
+
     def uploads(self, bucket: str) -> list[tuple[str, str]]:
         """Key and id of multipart uploads that are neither complete nor aborted."""
         found = self.client.list_multipart_uploads(Bucket=bucket)
@@ -159,7 +178,8 @@ class S3:
 
 
 def _started(script: str, *arguments: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, str(HERE / script), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    command = [sys.executable, str(HERE / script), *arguments]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)  # moto logs each request
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

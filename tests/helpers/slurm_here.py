@@ -2,17 +2,28 @@
 
     slurm_here.py FOLDER         writes both into FOLDER
 
-A step is started here and now, whichever node it names; what nodes a list means is the list itself. Signals reach a step as with Slurm,
-because `srun` becomes it. Each call is noted in FOLDER/calls.
+A step is started here and now, whichever node it names; what nodes a list means is the list itself. As with Slurm, signals reach the step's
+process, and when that ends, what else the step has started is killed. Each call is noted in FOLDER/calls.
 """
 
 import sys
 from pathlib import Path
 
-SRUN = """#!/bin/bash
-echo "srun $*" >> "{folder}/calls"
-while [[ "${{1:-}}" == --* ]]; do shift; done
-exec "$@"
+SRUN = """#!{python}
+import os, signal, subprocess, sys
+from corpusmill.pipeline.marked import end, marked
+
+with open("{folder}/calls", "a") as calls:
+    print("srun", *sys.argv[1:], file=calls)
+command = sys.argv[1:]
+while command[0].startswith("--"):
+    del command[0]
+step = str(os.getpid())
+process = subprocess.Popen(command, env=os.environ | {{"SLURM_STEP": step}})
+signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number))
+code = process.wait()
+end(lambda: marked("SLURM_STEP", step), signal.SIGKILL, 20)
+sys.exit(code)
 """
 SCONTROL = """#!/bin/bash
 echo "scontrol $*" >> "{folder}/calls"
@@ -23,7 +34,7 @@ if [ "$1 $2" = "show hostnames" ]; then tr ',' '\\n' <<< "$3"; fi
 def install(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, script in (("srun", SRUN), ("scontrol", SCONTROL)):
-        (folder / name).write_text(script.format(folder=folder))
+        (folder / name).write_text(script.format(folder=folder, python=sys.executable))
         (folder / name).chmod(0o755)
 
 

@@ -34,12 +34,14 @@ from corpusmill.pipeline.report.whole.verify import verify
 
 #: Kills of a stage in one run: one, and by these chances a second and a third.
 MORE = (0.45, 0.2)
-#: What is killed, and how often in 10, where there is such a process at that moment; else it is the driver with all its processes.
+#: What is killed, and how often in 10, where such a process turns up; else it is the driver with all its processes.
 TARGETS = {"inline": {"driver": 7, "child": 3}, "ray": {"driver": 3, "worker": 3, "child": 1, "raylet": 2, "cluster": 1}}
 #: Stages that a Ray cluster works on.
 PARALLEL = STAGES[:5]
 #: Seconds in which a run has to end or to get on.
 PATIENCE = 300.0
+#: Seconds in which a process of the kind that is to be killed has to turn up.
+WAITED = 3.0
 LOOK = 0.01
 
 
@@ -132,14 +134,18 @@ class Soak:
                 return
             time.sleep(LOOK)
         time.sleep(kill.share * self.usual[kill.stage])
-        stage = victims.stage_of(self.run, process.pid) or kill.stage
-        if process.poll() is None and (what := self._strike(kill.target, process, engine)):
-            self.tally.kills[stage, what] += 1
+        if process.poll() is None:
+            what = self._strike(kill.target, process, engine)
+            self.tally.kills[victims.stage_of(self.run, process.pid) or kill.stage, what] += 1
 
     def _strike(self, target: str, process: Driver, engine: str) -> str:
         """Kills; says what. Where there is no such process right now, it is the driver."""
         nodes = self.cluster if engine == "ray" else None
-        found = victims.find(target, process.pid, nodes)
+        found, until = None, time.monotonic() + WAITED
+        while target not in ("driver", "cluster") and process.poll() is None and time.monotonic() < until:
+            if found := victims.find(target, process.pid, nodes):
+                break
+            time.sleep(LOOK)
         if found:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(found, signal.SIGKILL)

@@ -1,7 +1,8 @@
 """What operators see of runs: the log, metrics, the last line, and why something is done again; checked against manifests."""
 
+import io
 import json
-import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,28 +10,33 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from corpusmill import cli
 from corpusmill.pipeline.engine import Done, InlineEngine
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.events import Event
 from corpusmill.pipeline.growing import LARGEST, LOG, Growing, objects, read_grown
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.meters import FAMILIES, Counting
-from corpusmill.pipeline.outcome import Outcome
 from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.prometheus import Prometheus, check_writable
+from corpusmill.pipeline.report.facts.decisions import read_decisions
 from corpusmill.pipeline.report.read import RunReader
-from corpusmill.pipeline.run import Watching, execute, new_plan
+from corpusmill.pipeline.run import execute, new_plan
 from corpusmill.pipeline.runlog import RunLog
 from corpusmill.pipeline.storage import Storage
 
 SECRET = "hunter2-and-more"
-FILES, ROWS = 3, 40
+FILES, ROWS = 3, 80
 #: A step that fails at the documents of file 1 where `bad` is there, and waits where `wait` is.
 STEP = """
 import time
@@ -49,34 +55,66 @@ def gate(documents):
 RECIPE = "ingest: {piece_mb: 1}\nfilter: {steps: [{python: 'step.py:gate'}, {gopher_quality: {}}]}\ndedup: {minhash: {enabled: false}}\n"
 
 
-@pytest.fixture
-def mill(tmp_path: Path) -> Any:
-    """A folder with a recipe of three stages and three files of input; `mill(...)` runs the command in a process of its own."""
-    (tmp_path / "in").mkdir()
+@dataclass
+class Mill:
+    """A folder with a recipe of three stages, three files of input, and a finished run: what it printed, and its metrics."""
+
+    folder: Path
+    out: str = ""
+    metrics: str = ""
+
+    def run(self, run: object, *options: str) -> list[str]:
+        return ["run", str(self.folder / "recipe.yaml"), str(self.folder / "in"), "--output", str(run), "--engine", "inline", *options]
+
+    def copy(self, run: Path, *without: str) -> Path:
+        """The finished run, without some of its stages."""
+        shutil.copytree(self.folder / "run", run)
+        for stage in without:
+            shutil.rmtree(run / stage)
+        (run / LOG).unlink()
+        return run
+
+    def carry_out(self, run: object, *sets: str, inputs: str = "in", **stages: Any) -> list[str]:
+        """In this process; returns the sentences that were said."""
+        said: list[str] = []
+        plan = new_plan(str(run), str(self.folder / "recipe.yaml"), [str(self.folder / inputs)], sets, **stages)
+        execute(plan, InlineEngine(), Progress(False), said.append, lambda _: None)
+        return said
+
+
+def command(*arguments: str) -> tuple[int, str, str]:
+    """The command in this process: exit code, output, errors."""
+    out, error, code = io.StringIO(), io.StringIO(), 0
+    with patch.object(sys, "argv", ["corpusmill", *arguments]), redirect_stdout(out), redirect_stderr(error):
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+    return code, out.getvalue(), error.getvalue()
+
+
+@pytest.fixture(scope="module")
+def mill(tmp_path_factory: pytest.TempPathFactory) -> Mill:
+    made = Mill(tmp_path_factory.mktemp("mill"))
+    (made.folder / "in").mkdir()
     for file in range(FILES):
-        rows = [f"file {file} row {row} and the words of a text that is of some length" for row in range(ROWS + file)]
-        (tmp_path / f"in/{file}.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
-    (tmp_path / "step.py").write_text(STEP)
-    (tmp_path / "recipe.yaml").write_text(RECIPE)
-
-    def start(*arguments: str, command: str = "run") -> subprocess.Popen[str]:
-        given = (
-            [str(tmp_path / "recipe.yaml"), str(tmp_path / "in"), "--output", str(tmp_path / "run")]
-            if command == "run"
-            else [str(tmp_path / "run")]
-        )
-        whole = [sys.executable, "-m", "corpusmill", command, *given, "--engine", "inline", *arguments]
-        return subprocess.Popen(whole, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
-
-    return start
+        words = "and the words of a text that is long enough for a task of its own " * 110
+        rows = [f"file {file} row {row} {words}" for row in range(ROWS + file)]
+        (made.folder / f"in/{file}.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
+    (made.folder / "step.py").write_text(STEP)
+    (made.folder / "recipe.yaml").write_text(RECIPE)
+    code, made.out, error = command(*made.run(made.folder / "run", "--metrics-file", str(made.folder / "mill.prom")))
+    assert code == 0, error
+    made.metrics = (made.folder / "mill.prom").read_text()
+    return made
 
 
-def in_process(folder: Path, watching: Watching | None = None, *sets: str, run: str = "run", **stages: Any) -> list[str]:
-    """The same run in this process; returns the sentences that were said."""
-    said: list[str] = []
-    plan = new_plan(run if "://" in run else str(folder / run), str(folder / "recipe.yaml"), [str(folder / "in")], sets, **stages)
-    execute(plan, InlineEngine(), Progress(False), said.append, lambda _: None, watching)
-    return said
+@contextmanager
+def told_to(mill: Mill, what: str) -> Iterator[None]:
+    """The step of the recipe does so for the time of the block."""
+    (mill.folder / what).touch()
+    yield
+    (mill.folder / what).unlink()
 
 
 def summary(out: str) -> dict[str, Any]:
@@ -113,17 +151,11 @@ def values(text: str, name: str, *labels: str) -> dict[Any, float]:
     return dict(found)
 
 
-def test_a_run_that_goes_well_is_logged_counted_and_summed_up(mill: Any, tmp_path: Path) -> None:
-    metrics = tmp_path / "mill.prom"
-    process = mill("--metrics-file", str(metrics))
-    out, error = process.communicate(timeout=120)
-    assert process.returncode == 0, error
-    told, run = summary(out), tmp_path / "run"
+def test_a_run_that_goes_well_is_counted_and_summed_up(mill: Mill) -> None:
+    told, run, text = summary(mill.out), mill.folder / "run", mill.metrics
     assert (told["status"], told["exit_code"], told["message"], told["quarantined"]) == ("finished", 0, None, [])
     assert told["report"] == f"{run}/report.html" and list(told["stages"]) == ["ingest", "filter", "dedup"]
-    text = metrics.read_text()
     documents = values(text, "corpusmill_documents", "stage", "fate")
-    reader = RunReader(str(run))
     for stage, numbers in told["stages"].items():
         manifest = sums(run, stage)
         assert numbers["complete"] and numbers["performed"] == numbers["tasks"] == manifest["tasks"]
@@ -131,100 +163,90 @@ def test_a_run_that_goes_well_is_logged_counted_and_summed_up(mill: Any, tmp_pat
         assert values(text, "corpusmill_tasks_total", "stage")[stage,] == manifest["tasks"]
         assert values(text, "corpusmill_task_duration_seconds_count", "stage")[stage,] == manifest["tasks"]
         assert values(text, "corpusmill_rows_total", "stage", "fate")[stage, "in"] == manifest["rows_in"]
-        report = sum(map(reader.report_rows, [stage])) if hasattr(reader, "report_rows") else numbers["rows_in"]
-        assert (numbers["rows_in"], numbers["kept"], numbers["dropped"]) == tuple(
-            documents[stage, fate] for fate in ("in", "kept", "dropped")
-        )
-        assert numbers["rows_in"] == report == numbers["kept"] + numbers["dropped"]
+        report = read_decisions(RunReader(str(run)), stage, histograms=False, samples=False)
+        assert report is not None and (report.rows, report.kept, report.dropped) == (
+            numbers["rows_in"], numbers["kept"], numbers["dropped"]
+        ) == tuple(documents[stage, fate] for fate in ("in", "kept", "dropped"))  # fmt: skip
     assert told["stages"]["ingest"]["rows_in"] == sum(ROWS + file for file in range(FILES))
     assert set(values(text, "corpusmill_tasks_left", "stage").values()) == {0.0}
 
-    lines = log_of(run)
+
+def test_the_log_has_each_task_and_no_text(mill: Mill) -> None:
+    run = mill.folder / "run"
+    lines, stages = log_of(run), summary(mill.out)["stages"]
     assert [line["event"] for line in lines][:3] == ["run_begin", "configuration", "stage_begin"] and lines[-1]["event"] == "run_end"
-    tasks = Counter(line["stage"] for line in lines if line["event"] == "task")
-    assert tasks == {stage: numbers["tasks"] for stage, numbers in told["stages"].items()}
-    for line in (line for line in lines if line["event"] == "task"):
+    tasks = [line for line in lines if line["event"] == "task"]
+    assert Counter(line["stage"] for line in tasks) == {stage: numbers["tasks"] for stage, numbers in stages.items()}
+    for line in tasks:
         row = Manifest(Storage(f"{run}/{line['stage']}"), read_only=True).tasks[line["task"]]
-        assert [line["fields"][name] for name in ("rows_in", "kept", "dropped", "bytes_in")] == [
-            row.rows_in,
-            row.kept,
-            row.dropped,
-            row.bytes_in,
-        ]
+        for name in ("rows_in", "kept", "dropped", "bytes_in"):
+            assert line["fields"][name] == getattr(row, name)
         assert line["node"] and line["fields"]["peak_mb"] > 0 and len(json.dumps(line)) < 400
     assert "words of a text" not in (run / LOG).read_text()
 
 
-def test_a_task_that_always_fails(mill: Any, tmp_path: Path) -> None:
-    (tmp_path / "bad").touch()
-    process = mill("--metrics-file", str(tmp_path / "mill.prom"))
-    out, error = process.communicate(timeout=120)
+def test_a_task_that_always_fails(mill: Mill, tmp_path: Path) -> None:
+    run = mill.copy(tmp_path / "run", "filter", "dedup")
+    with told_to(mill, "bad"):
+        code, out, error = command(*mill.run(run, "--to", "filter", "--metrics-file", str(tmp_path / "mill.prom")))
     told, text = summary(out), (tmp_path / "mill.prom").read_text()
-    assert process.returncode == told["exit_code"] == 3 and told["status"] == "quarantined", error
+    assert code == told["exit_code"] == 3 and told["status"] == "quarantined", error
     (given_up,) = told["quarantined"]
     assert (given_up["stage"], given_up["task"]) == ("filter", "part-00001") and told["stages"]["filter"]["quarantined"] == 1
-    assert values(text, "corpusmill_failures_total", "stage")["filter",] == 2 and values(text, "corpusmill_retries_total", "cause") == {
-        ("retry",): 1
-    }
+    assert values(text, "corpusmill_tasks_taken_over_total", "stage") == {("filter",): 0.0}
+    assert values(text, "corpusmill_failures_total", "stage")["filter",] == 1  # a sentence is not tried again
+    assert not values(text, "corpusmill_retries_total", "cause")
     assert values(text, "corpusmill_tasks_quarantined_total", "stage")["filter",] == 1
-    lines = {line["event"]: line for line in log_of(tmp_path / "run") if line["task"] == "part-00001" and line["stage"] == "filter"}
-    assert list(lines) == ["retry", "failure", "quarantine"] and lines["failure"]["level"] == lines["quarantine"]["level"] == "error"
-    assert all("this one is bad" in line["message"] and "https://***@host.test/x?sig=***" in line["message"] for line in lines.values())
-    assert SECRET not in (tmp_path / "run" / LOG).read_text() and SECRET not in out.splitlines()[-1]
+    lines = {line["event"]: line for line in log_of(run) if line["task"] == "part-00001" and line["stage"] == "filter"}
+    assert list(lines) == ["failure", "quarantine"] and lines["failure"]["level"] == lines["quarantine"]["level"] == "error"
+    assert all("this one is bad: https://***@host.test/x?sig=***" in line["message"] for line in lines.values())
+    assert SECRET not in (run / LOG).read_text() and SECRET not in out.splitlines()[-1]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_while_it_works(mill: Any, tmp_path: Path, number: int, code: int) -> None:
-    (tmp_path / "wait").touch()
-    process = mill()
-    until = time.monotonic() + 90
-    while (
-        not any(line["event"] == "phase_begin" and line["stage"] == "filter" for line in log_of(tmp_path / "run"))
-        and time.monotonic() < until
-    ):
-        time.sleep(0.1)
-    process.send_signal(number)
-    out, error = process.communicate(timeout=60)
+def test_a_signal_while_it_works(mill: Mill, tmp_path: Path, number: int, code: int) -> None:
+    run = mill.copy(tmp_path / "run", "filter", "dedup")
+    with told_to(mill, "wait"):
+        whole = [sys.executable, "-m", "corpusmill", "filter", str(run), "--engine", "inline"]
+        process = subprocess.Popen(whole, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=mill.folder)
+        until = time.monotonic() + 90
+        while not any(line["event"] == "phase_begin" for line in log_of(run)) and time.monotonic() < until:
+            time.sleep(0.1)
+        process.send_signal(number)
+        out, error = process.communicate(timeout=60)
     told = summary(out)
     assert (process.returncode, told["exit_code"], told["status"]) == (code, code, "interrupted") and error.count("\n") == 1, error
-    assert told["stages"]["ingest"]["complete"] and not told["stages"]["filter"]["complete"] and told["stages"]["filter"]["rows_in"] is None
-    last = log_of(tmp_path / "run")[-1]
-    assert last["event"] == "interrupted" and log_of(tmp_path / "run")[-2]["fields"]["ended"] == "broken_off"
-    assert json.loads((tmp_path / "run/lease.json").read_text())["holder"] == ""
+    assert not told["stages"]["filter"]["complete"] and told["stages"]["filter"]["rows_in"] is None
+    before, last = log_of(run)[-2:]
+    assert last["event"] == "interrupted" and before["event"] == "phase_end" and before["fields"]["ended"] == "broken_off"
+    assert json.loads((run / "lease.json").read_text())["holder"] == ""
 
 
-def test_what_fails_before_it_begins_is_summed_up_too(mill: Any, tmp_path: Path) -> None:
-    process = mill("--set", "filter.nothing=1")
-    out, error = process.communicate(timeout=60)
-    assert (
-        process.returncode == summary(out)["exit_code"] == 2 and summary(out)["status"] == "failed" and "nothing" in summary(out)["message"]
+def test_what_fails_before_it_begins_is_summed_up_too(mill: Mill, tmp_path: Path) -> None:
+    code, out, error = command(*mill.run(tmp_path / "run", "--set", "filter.nothing=1"))
+    told = summary(out)
+    assert code == told["exit_code"] == 2 and told["status"] == "failed" and "nothing" in told["message"] and error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_done_again_is_said_before_it_is(mill: Mill, tmp_path: Path) -> None:
+    run = mill.copy(tmp_path / "run")
+    assert mill.carry_out(run) == []  # nothing changed
+    changed = ("filter.thresholds={gopher_short_doc: 30}", "dedup.minhash.seed=3")
+    (said,) = mill.carry_out(run, *changed, last="filter")
+    assert said == (
+        "This run is there already, and something has changed. ingest: taken over (3 tasks); "
+        "filter: redone, thresholds.gopher_short_doc nothing → 30."
     )
-    assert error.count("\n") == 1
-
-
-def test_what_is_done_again_is_said_before_it_is(mill: Any, tmp_path: Path) -> None:
-    outcome = Outcome("run")
-    assert in_process(tmp_path, Watching(outcome)) == []
-    assert in_process(tmp_path) == []  # nothing changed
-    changed = "filter.steps=[{python: 'step.py:gate'}, {gopher_quality: {min_words: 20}}]"
-    (said,) = in_process(tmp_path, None, changed, last="filter")
-    assert said.startswith(
-        "This run is there already, and something has changed. ingest: taken over (3 tasks); filter: redone, steps[1].gopher_quality"
-    )
-    assert "50 → 20" in said or "nothing → 20" in said or "→" in said
-    expected = {line["stage"]: line["fields"]["state"] for line in log_of(tmp_path / "run") if line["event"] == "expected"}
-    assert expected == {"ingest": "taken over", "filter": "redone", "dedup": "taken over"}  # the last of each
-    configurations = [line["fields"] for line in log_of(tmp_path / "run") if line["event"] == "configuration"]
-    first, second, third = configurations
-    assert first["before"] is None and first["now"] == second["before"] == second["now"] == third["before"] != third["now"]
-    assert [change[0] for change in third["changes"]] and third["changes"][0][0].startswith("recipe.filter.steps[1]")
-    (tmp_path / "in/3.jsonl").write_text(json.dumps({"text": "one more"}) + "\n")
-    said = in_process(tmp_path, None, "ingest.piece_mb=2")
-    assert (
-        len(said) == 1
-        and "ingest: redone, piece_mb 1 → 2; filter: redone, " in said[0]
-        and said[0].endswith("dedup: redone where what filter writes changes.")
-    )
+    (said,) = mill.carry_out(run, "ingest.piece_mb=2", *changed, inputs="in/*.jsonl")
+    assert said.startswith("This run is there already, and something has changed. ingest: redone, piece_mb 1 → 2, the inputs ")
+    assert ", the inputs changed (1 more, 1 less; files that are the same are taken over); filter: redone where what ingest " in said
+    assert said.endswith("; dedup: redone, its section of the recipe changed.")  # in the run before, which left it out
+    first, second, third = (line["fields"] for line in log_of(run) if line["event"] == "configuration")
+    assert first["before"] == first["now"] == second["before"] != second["now"] == third["before"] != third["now"]
+    assert ["recipe.filter.thresholds.gopher_short_doc", "nothing", "30"] in second["changes"]
+    states = [line["fields"]["state"] for line in log_of(run) if line["event"] == "expected"]
+    assert states == ["taken over"] * 4 + ["redone"] + ["redone", "depends", "redone"]
 
 
 def test_counts_are_served_on_loopback_alone() -> None:
@@ -293,9 +315,9 @@ def test_files_that_grow_on_a_store(s3: Any) -> None:
     assert read_grown(run, LOG, 10).splitlines()[-1] == b"four" and len(read_grown(run, LOG, 10)) == 10
 
 
-def test_a_run_on_a_store_has_its_log_and_its_times(mill: Any, tmp_path: Path, s3: Any) -> None:
+def test_a_run_on_a_store_has_its_log_and_its_times(mill: Mill, s3: Any) -> None:
     run = f"{s3.bucket('logged')}/run"
-    in_process(tmp_path, run=run, last="ingest")
+    mill.carry_out(run, last="ingest")
     events = [line["event"] for line in log_of(run)]
     assert events[0] == "run_begin" and events[-1] == "run_end" and events.count("task") == FILES
     (phase,) = RunReader(run).json_lines("metrics.jsonl")
@@ -320,4 +342,4 @@ def test_a_log_holds_neither_secrets_nor_what_a_terminal_obeys(tmp_path: Path) -
     )
     log.write("note", "x" * 10_000)
     assert len(log_of(tmp_path)[1]["message"]) == 600
-    assert os.path.getsize(tmp_path / LOG) < 2000
+    assert (tmp_path / LOG).stat().st_size < 2000

@@ -103,6 +103,20 @@ def test_files_of_a_try_that_was_broken_off_are_not_taken_for_the_old_ones(tmp_p
     assert not Manifest(Storage(str(tmp_path / "ingest"))).doubtful
 
 
+def test_on_a_store_finished_files_are_found_by_listing_folders(monkeypatch):
+    folder = "memory://runner-listed"
+    execute(folder, numbers=list(range(40)))
+    storage = Storage(f"{folder}/ingest")
+    storage.remove("data/part-00007.parquet")
+    storage.write_bytes("data/part-00040.parquet", b"of nobody")
+    asked: list[str] = []
+    size = Storage.size
+    monkeypatch.setattr(Storage, "size", lambda self, path: asked.append(path) or size(self, path))
+    execute(folder, numbers=list(range(40)))
+    assert PERFORMED == ["part-00007"] and len(storage.list_files("data")) == 40 and len(storage.list_files("manifest")) == 1
+    assert not [path for path in asked if path.startswith("data/")]
+
+
 def test_after_a_failure_only_the_rest_is_done(tmp_path):
     with pytest.raises(CorpusmillError, match=r"ingest, task part-00001 \(n\): ZeroDivisionError: boom") as caught:
         execute(tmp_path, fail_at=2)

@@ -1,5 +1,7 @@
 """Atomic publication, checked by what is left on disk."""
 
+from pathlib import Path
+
 import pytest
 
 from corpusmill.pipeline.errors import InputError
@@ -48,3 +50,16 @@ def test_a_protocol_that_nothing_here_knows_is_one_sentence():
 @pytest.mark.parametrize(("path", "remote"), [("/data/x", False), ("x", False), ("file:///x", False), ("s3://bucket/x", True)])
 def test_is_remote(path, remote):
     assert is_remote(path) is remote
+
+
+def test_an_interrupt_as_soon_as_a_file_is_there_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal is taken at the end of the call that makes the file, before its result is anybody's."""
+
+    def interrupted(path: Path, mode: str) -> None:
+        with open(path, mode):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("corpusmill.pipeline.storage.open", interrupted, raising=False)
+    with pytest.raises(KeyboardInterrupt), Storage(str(tmp_path)).write_atomic("data/part.parquet"):
+        pass
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))

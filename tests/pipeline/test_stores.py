@@ -105,7 +105,8 @@ def test_how_many_requests_that_takes(s3, in_s3: Storage) -> None:
 def test_reads_go_on_where_they_were_cut(s3, in_s3: Storage, small_parts: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stores, "FIRST_PAUSE", 0.01)
     in_s3.write_bytes("x", CONTENT)
-    with s3.faults(only="GET", error_500=0.1, error_503=0.1, error_429=0.05, cut_response=0.15, truncate=0.1, reset=0.05, delay=0.05, seconds=0.01):
+    rates = {"error_500": 0.1, "error_503": 0.1, "error_429": 0.05, "cut_response": 0.15, "truncate": 0.1, "reset": 0.05, "delay": 0.05}
+    with s3.faults(only="GET", seconds=0.01, **rates):
         with in_s3.open_read("x") as file:
             assert file.read(50_000) + file.read() == CONTENT
         counts = s3.counts()

@@ -25,9 +25,10 @@ from corpusmill.pipeline.report.answers.choose import (
 )
 from corpusmill.pipeline.report.answers.inspect_view import Shown, show_rows
 from corpusmill.pipeline.report.machine import print_csv, print_json_lines, warn
+from corpusmill.pipeline.report.query.connect import reach
 from corpusmill.pipeline.report.query.run import Run, open_run
 from corpusmill.pipeline.shards import open_parquet
-from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.storage import Storage, is_remote
 
 TOKENS_A_ROW = 16
 TOKENIZER = "tokenizer/tokenizer.json"
@@ -52,16 +53,16 @@ def inspect(target: str, stage: str | None, wanted: Wanted, console: Console) ->
 
     Raises InputError for what is not there.
     """
-    path = Path(target)
-    if not path.is_file():
+    path, remote = Path(target), is_remote(target)
+    if not (target.lower().endswith(".parquet") if remote else path.is_file()):
         _inspect_run(target, stage, wanted, console)
         return
     if stage is not None:
         raise InputError(f"{target}: --stage is for a run's folder, and this is one file.")
-    if path.name.lower().endswith((".bin", ".jsonl", ".json", ".ndjson")):
+    if not remote and path.name.lower().endswith((".bin", ".jsonl", ".json", ".ndjson")):
         _inspect_plain(path, wanted, console)
     else:
-        _inspect_parquet(path, wanted, console)
+        _inspect_parquet(target if remote else str(path), wanted, console)
 
 
 def _inspect_run(target: str, stage: str | None, wanted: Wanted, console: Console) -> None:
@@ -83,14 +84,17 @@ def _damage(run: Run, target: str, stage: str) -> list[str]:
     return [*(f"{target}: {sentence}" for sentence in run.warnings), *notes]
 
 
-def _inspect_parquet(path: Path, wanted: Wanted, console: Console) -> None:
-    with open_parquet(Storage(str(path.parent)), path.name):
+def _inspect_parquet(path: str, wanted: Wanted, console: Console) -> None:
+    folder, _, name = path.rpartition("/")
+    storage = Storage(folder or ("/" if path.startswith("/") else "."))
+    with open_parquet(storage, name):
         pass  # one sentence where it is no Parquet file
     with duckdb.connect(":memory:") as connection:
-        _inspect_file(path, file_rows(str(path), connection), wanted, console)
+        reach(connection, storage)
+        _inspect_file(path, file_rows(path, connection), wanted, console)
 
 
-def _inspect_file(path: Path, rows: Rows, wanted: Wanted, console: Console) -> None:
+def _inspect_file(path: str, rows: Rows, wanted: Wanted, console: Console) -> None:
     needed = {"kept": wanted.choice.kept is not None, "failed": bool(wanted.choice.rules or wanted.choice.alone),
               "url": bool(wanted.choice.url or wanted.choice.host)}  # fmt: skip
     for column, is_needed in needed.items():
@@ -98,7 +102,7 @@ def _inspect_file(path: Path, rows: Rows, wanted: Wanted, console: Console) -> N
             options = ", ".join(wanted.choice.options())
             raise InputError(f"{path}: no column {column!r}, so {options} has no meaning here.")
     choose(rows, wanted.choice)
-    _show(rows, wanted, Shown(str(path)), console)
+    _show(rows, wanted, Shown(path), console)
 
 
 def _inspect_plain(path: Path, wanted: Wanted, console: Console) -> None:

@@ -165,6 +165,8 @@ def not_found(reader: RunReader, stages: list[str], document: str, offered: list
         offered = spellings(reader, stages, document) if is_url(document) else []
     if offered:
         return InputError(f"{said}; there is {', '.join(safe_line(url, 300) for url in offered)}.")
+    if given_up := sum(len(state.quarantined) for state in reader.stages.values()):
+        said += f", but {given_up:,} tasks were given up, which may have read it (corpusmill verify lists them)"
     if is_text(document):
         return InputError(f"{said}, and no text holds it (capitals count; {_by_part(root, document)}).")
     return InputError(f"{said} ({_by_part(root, document)}; --text looks for it in texts).")

@@ -5,7 +5,7 @@ Documents are read file by file in their order, whatever the order of their toke
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -66,7 +66,7 @@ def compare(storage: Storage, run: Storage, described: ShardSet, table: TokenByt
 
 def _reader(storage: Storage, described: ShardSet) -> Callable[[str, int, int], npt.NDArray[Any]]:
     """Reads some tokens of a shard: from memory maps, or the bytes alone where the store is remote."""
-    dtype, maps = DTYPES[described.dtype], dict[str, npt.NDArray[Any]]()
+    dtype, maps, files = DTYPES[described.dtype], dict[str, npt.NDArray[Any]](), dict[str, IO[bytes]]()
 
     def local(file: str, first: int, count: int) -> npt.NDArray[Any]:
         if file not in maps:
@@ -74,9 +74,10 @@ def _reader(storage: Storage, described: ShardSet) -> Callable[[str, int, int], 
         return maps[file][first : first + count]
 
     def remote(file: str, first: int, count: int) -> npt.NDArray[Any]:
-        with storage.open_read(file) as opened:
-            opened.seek(first * dtype.itemsize)
-            return np.frombuffer(opened.read(count * dtype.itemsize), dtype)
+        if file not in files:
+            files[file] = storage.open_read(file)
+        files[file].seek(first * dtype.itemsize)
+        return np.frombuffer(files[file].read(count * dtype.itemsize), dtype)
 
     return remote if storage.remote else local
 

@@ -9,16 +9,16 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from corpusmill.pipeline.config import config_digest
+from corpusmill.pipeline.config import stored_digest
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.manifest import MANIFEST, TRIAL, Manifest, TaskRow
 from corpusmill.pipeline.quarantine import sentence_of
-from corpusmill.pipeline.recipe import STAGES
+from corpusmill.pipeline.recipe import STAGES, stage_class
 from corpusmill.pipeline.report.whole.examples import TUNED, example_faults
 from corpusmill.pipeline.report.whole.flow import record_faults, shard_faults
 from corpusmill.pipeline.report.whole.rows import row_faults
 from corpusmill.pipeline.report.whole.tokens import token_faults
-from corpusmill.pipeline.run import plan_of_existing
+from corpusmill.pipeline.run import stored_recipe
 from corpusmill.pipeline.runner import DATA_STAGES, WORKING
 from corpusmill.pipeline.shards import OutputFile
 from corpusmill.pipeline.storage import Storage
@@ -46,7 +46,7 @@ class StageCheck:
 def verify(folder: str) -> list[StageCheck]:
     """Checks every stage that a run has. Raises InputError where `folder` is no run."""
     run = Storage(folder)
-    plan = plan_of_existing(folder)
+    recipe, _ = stored_recipe(folder)
     manifests: dict[str, Manifest] = {}
     broken: set[str] = set()
     checks = []
@@ -56,11 +56,11 @@ def verify(folder: str) -> list[StageCheck]:
         if manifest is not None and manifest.tasks:
             manifests[name] = manifest
             broken |= _check_stage(run, name, manifests, broken, check)
-            section = plan.sections.get(name)
-            if manifest.complete and section is not None and all(task.config != config_digest(section) for task in manifest.rows()):
+            wanted = stored_digest(stage_class(name).Config, recipe[name]) if name in recipe else None
+            if manifest.complete and wanted is not None and all(task.config != wanted for task in manifest.rows()):
                 check.faults.append(f"{run.path('run.json')}: its section {name} is not the one that the stage was finished with.")
         elif not check.faults:
-            if name in plan.sections:
+            if name in recipe:
                 check.notes.append("has not run yet.")
             else:
                 continue

@@ -105,7 +105,7 @@ def plan(folder: Path) -> None:
 def manifest(folder: Path) -> None:
     for stage in ("ingest", "filter"):
         found = Manifest(Storage(str(folder / stage)))
-        for row in found.rows():
+        for row in found.rows() if found.complete else ():
             assert all(isinstance(output.path, str) and ".." not in output.path.split("/") for output in row.outputs), (
                 "leads out of the run"
             )

@@ -1,11 +1,8 @@
-"""Inputs in a bucket: a real S3 server (moto's) on loopback, spoken to by s3fs."""
+"""Inputs in a bucket."""
 
-from collections.abc import Iterator
 from types import SimpleNamespace
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.ingest import splitting
@@ -15,32 +12,10 @@ from corpusmill.pipeline.ingest.original import original_of
 from corpusmill.pipeline.ingest.sources import discover, expand
 
 
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
-def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A bucket of its own, found as users have it found: through the environment."""
-    from s3fs import S3FileSystem
-
-    for name, value in {
-        "AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():  # fmt: skip
-        monkeypatch.setenv(name, value)
-    S3FileSystem.clear_instance_cache()
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="crawls")
-    yield SimpleNamespace(put=lambda key, body: client.put_object(Bucket="crawls", Key=key, Body=body))
-    for found in client.list_objects_v2(Bucket="crawls").get("Contents", []):
-        client.delete_object(Bucket="crawls", Key=found["Key"])
-    client.delete_bucket(Bucket="crawls")
-    S3FileSystem.clear_instance_cache()
+def bucket(s3) -> SimpleNamespace:
+    s3.bucket("crawls")
+    return SimpleNamespace(put=lambda key, body: s3.put(f"s3://crawls/{key}", body))
 
 
 def test_a_bucket_equals_a_folder(bucket, warcs, ingest, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,9 +51,6 @@ def test_globs_folders_and_fingerprints(bucket) -> None:
     before = file_ref("s3://crawls/x/a.jsonl")
     assert file_ref("s3://crawls/x/a.jsonl") == before and before.bytes == 14
     bucket.put("x/a.jsonl", b'{"text": "u"}\n')
-    from s3fs import S3FileSystem
-
-    S3FileSystem.clear_instance_cache()
     assert file_ref("s3://crawls/x/a.jsonl").fingerprint != before.fingerprint
 
 

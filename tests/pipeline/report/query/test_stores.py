@@ -1,12 +1,9 @@
-"""A run in a bucket: a real S3 server (moto's) on loopback, spoken to by s3fs."""
+"""A run in a bucket."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pyarrow.parquet as pq
 import pytest
-from moto.server import ThreadedMotoServer
 
 from corpusmill import open_run
 from corpusmill.pipeline.errors import InputError
@@ -19,34 +16,20 @@ RUN = "s3://runs/a/run"
 
 
 @pytest.fixture(scope="module")
-def stored(run_folder: Path) -> Iterator[str]:
-    """The run in a bucket, its manifests an object a row as stores without append have them, and something beside it."""
-    from s3fs import S3FileSystem
-
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    names = {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
-             "AWS_DEFAULT_REGION": "us-east-1"}  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in names.items():
-            patch.setenv(name, value)
-        S3FileSystem.clear_instance_cache()
-        client = boto3.client("s3")
-        client.create_bucket(Bucket="runs")
-        client.put_object(Bucket="runs", Key="a/run2/secret.txt", Body=b"of another")
-        for file in run_folder.rglob("*"):
-            if file.is_file() and file.name != "manifest.jsonl":
-                client.put_object(Bucket="runs", Key=f"a/run/{file.relative_to(run_folder).as_posix()}", Body=file.read_bytes())
-        for folder in run_folder.iterdir():
-            if (folder / "manifest.jsonl").exists():
-                local, remote = Manifest(Storage(str(folder)), read_only=True), Manifest(Storage(f"{RUN}/{folder.name}"))
-                for row in local.rows():
-                    remote.append(row)
-                remote.finish(local.plan or [])
-        yield RUN
-        S3FileSystem.clear_instance_cache()
-    server.stop()
+def stored(s3, run_folder: Path) -> str:
+    """The run in a bucket, its manifests as stores without append have them, and something beside it."""
+    s3.bucket("runs")
+    s3.put("s3://runs/a/run2/secret.txt", b"of another")
+    for file in run_folder.rglob("*"):
+        if file.is_file() and file.name != "manifest.jsonl":
+            s3.put(f"{RUN}/{file.relative_to(run_folder).as_posix()}", file.read_bytes())
+    for folder in run_folder.iterdir():
+        if (folder / "manifest.jsonl").exists():
+            local, remote = Manifest(Storage(str(folder)), read_only=True), Manifest(Storage(f"{RUN}/{folder.name}"))
+            for row in local.rows():
+                remote.append(row)
+            remote.finish(local.plan or [])
+    return RUN
 
 
 def test_a_stored_run_is_as_a_local_one(stored: str, run_folder: Path) -> None:
@@ -66,8 +49,8 @@ def test_a_stored_run_is_shut_in(stored: str) -> None:
             run.sql("SELECT * FROM read_text($path)", path=path).fetchall()
 
 
-def test_what_is_damaged_in_a_bucket(stored: str, run_folder: Path) -> None:
-    client = boto3.client("s3")
+def test_what_is_damaged_in_a_bucket(s3, stored: str, run_folder: Path) -> None:
+    client = s3.client
     key, shard = "a/run/filter/report/part-00000.parquet", run_folder / "filter/report/part-00000.parquet"
     content = bytearray(shard.read_bytes())
     content[4:2000] = b"\xff" * 1996
@@ -76,9 +59,6 @@ def test_what_is_damaged_in_a_bucket(stored: str, run_folder: Path) -> None:
     rest = pq.read_table(run_folder / "filter/report/part-00001.parquet")["id"].to_pylist()
     assert [id_ for (id_,) in run.sql("SELECT id FROM filter_report").fetchall()] == rest and key in run.warnings[0]
     client.delete_object(Bucket="runs", Key=key)
-    from s3fs import S3FileSystem
-
-    S3FileSystem.clear_instance_cache()
     assert "no such file" in open_run(stored).warnings[0]
     client.put_object(Bucket="runs", Key=key, Body=shard.read_bytes())
 

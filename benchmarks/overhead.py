@@ -1,0 +1,174 @@
+"""What Ray and a run's bookkeeping cost on top of the kernels: seconds of processors and of the clock, of a stage on so much text.
+
+    python benchmarks/overhead.py RUN [--megabytes 1000] [--stages filter dedup] [--workers 1 2] [--folder DIR]
+
+RUN is a run with a finished `ingest`; its documents are repeated as in filter_stage.py. `kernels` is one process that calls
+`worker.process` on one piece after the other, with the same configuration; loading models and JIT is in it, writing and hashing files
+is not. `inline` and `ray` are the command `corpusmill filter RUN ...` as a user calls it, from start to end. Seconds of processors are of
+all processes: of the command, and of all that Ray starts for it. Text is in UTF-8; rates are of it.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from filter_stage import write_input
+
+from corpusmill.pipeline.engine import InlineEngine, Job, make_worker, publish_output
+from corpusmill.pipeline.manifest import FileRef, TaskRow
+from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.recipe import stage_class, validate_recipe
+from corpusmill.pipeline.run import RUN_FILE, Plan, describe
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.stage import Output, Piece
+from corpusmill.pipeline.storage import Storage
+
+RECIPES: dict[str, Any] = {"filter": {"preset": "fineweb"}, "dedup": {"preset": "fineweb", "alarm": "warn"}}
+#: prctl: processes whose parent ends become children of this one, so that their seconds are counted.
+PR_SET_CHILD_SUBREAPER = 36
+TICKS = os.sysconf("SC_CLK_TCK")
+Seconds = tuple[float, float]  # of processors, of the clock
+
+
+def processors() -> float:
+    """Seconds of this process and of all that it has waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+class Kernels(InlineEngine):
+    """Adds up what the calls of workers take, and nothing else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cpu = self.wall = 0.0
+
+    def timed(self, work: Callable[[], Any]) -> Any:
+        cpu, wall = processors(), time.perf_counter()
+        try:
+            return work()
+        finally:
+            self.cpu += processors() - cpu
+            self.wall += time.perf_counter() - wall
+
+    def perform(self, job: Job, pieces: Sequence[Piece], listener: Any) -> None:
+        storage = Storage(job.run_root).child(job.stage)
+        with contextlib.closing(make_worker(job)) as worker:
+            self.timed(worker.setup)
+            for piece in pieces:
+                output = self.timed(lambda piece=piece: worker.process(piece))
+                listener.on_done([publish_output(storage, piece.key, output, 0.0)])
+
+
+class KernelRun(StageRun):
+    """Tasks that the driver performs itself count, too."""
+
+    engine: Kernels
+
+    def once(self, task: str, inputs: Sequence[FileRef], function: Callable[[str], Output], *more: Any, **named: Any) -> TaskRow:
+        return super().once(task, inputs, lambda identity: self.engine.timed(lambda: function(identity)), *more, **named)
+
+
+def kernels(folder: str, stage: str) -> None:
+    """Performs the stage in this process; prints its seconds as JSON."""
+    sections = recipe(stage)
+    engine = Kernels()
+    KernelRun(stage_class(stage)(sections[stage]), Storage(folder), dict(sections), [], engine, Progress(False)).execute()
+    print(json.dumps([engine.cpu, engine.wall]))
+
+
+def recipe(stage: str) -> dict[str, Any]:
+    return validate_recipe({"ingest": {}, stage: RECIPES[stage]}, "benchmark")
+
+
+class Watch(threading.Thread):
+    """Adds up the seconds of all processes below this one, which it looks at ten times a second: Ray does not wait for its workers, so the
+    system adds theirs to nobody's."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.seconds: dict[tuple[int, int], float] = {}  # by process and the moment of its start
+        self.ended = threading.Event()
+
+    def run(self) -> None:
+        while not self.ended.wait(0.1):
+            self.look()
+
+    def look(self) -> None:
+        found = {}
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                values = path.read_text().rpartition(")")[2].split()
+                found[int(path.parent.name)] = (int(values[1]), (int(values[11]) + int(values[12])) / TICKS, int(values[19]))
+        for process, (parent, seconds, started) in found.items():
+            while parent in found and parent != os.getpid():
+                parent = found[parent][0]
+            if parent == os.getpid():
+                self.seconds[process, started] = seconds
+
+
+def command(arguments: list[str], folder: str, stage: str) -> tuple[Seconds, str]:
+    """Runs a process on a fresh stage and waits for all that it started. Seconds, and what it printed."""
+    shutil.rmtree(f"{folder}/{stage}", ignore_errors=True)
+    watch, wall = Watch(), time.perf_counter()
+    watch.start()
+    done = subprocess.run([sys.executable, *arguments], stdout=subprocess.PIPE, text=True, check=True)
+    wall = time.perf_counter() - wall
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
+    watch.ended.set()
+    watch.join()
+    return (sum(watch.seconds.values()), wall), done.stdout
+
+
+def measured(folder: str, stage: str, workers: list[int]) -> list[tuple[str, Seconds]]:
+    code = f"import overhead; overhead.kernels({folder!r}, {stage!r})"
+    command(["-c", code], folder, stage)  # compiles what has not been compiled on this machine
+    _, printed = command(["-c", code], folder, stage)
+    found: list[tuple[str, Seconds]] = [("kernels", tuple(json.loads(printed.splitlines()[-1])))]
+    found.append(("inline", command(["-m", "corpusmill", stage, folder, "--engine", "inline"], folder, stage)[0]))
+    for number in workers:
+        arguments = ["-m", "corpusmill", stage, folder, "--workers", str(number)]
+        found.append((f"ray, {number} worker{'s' if number > 1 else ''}", command(arguments, folder, stage)[0]))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run")
+    parser.add_argument("--megabytes", type=float, default=1000, help="of text")
+    parser.add_argument("--stages", nargs="+", default=list(RECIPES), choices=list(RECIPES))
+    parser.add_argument("--workers", type=int, nargs="*", default=[1, 2])
+    parser.add_argument("--folder", help="where the runs are made (a temporary folder)")
+    given = parser.parse_args()
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).resolve().parent), os.environ.get("PYTHONPATH", "")])
+    with tempfile.TemporaryDirectory(dir=given.folder) as root:
+        for stage in given.stages:
+            folder = f"{root}/{stage}"
+            size = sum(write_input(given.run, folder, given.megabytes))
+            Storage(folder).write_bytes(RUN_FILE, describe(Plan(folder, recipe(stage), [])))
+            print(f"{stage} of {size / 1e6:,.0f} MB of text", flush=True)
+            bare: Seconds = (0.0, 0.0)
+            for name, (cpu, wall) in measured(folder, stage, given.workers):
+                bare = bare if name != "kernels" else (cpu, wall)
+                rate = f"{size / 1e6 / cpu:5.2f} MB/s of a core, {cpu / 3600 / (size / 1e12):8,.0f} core-hours/TB"
+                print(f"  {name:15} {cpu:8.1f} s of processors ({cpu / bare[0]:5.3f})  {wall:8.1f} s of the clock  {rate}", flush=True)
+            shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()

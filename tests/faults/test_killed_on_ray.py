@@ -1,0 +1,52 @@
+"""A run on a Ray cluster, of which a worker process, a raylet and at last the driver are killed (SIGKILL): the same bytes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import victims
+from raylets import Raylets
+
+#: Which process is killed when the manifest of which stage has how many rows.
+KILLS = (("ingest", 2, "worker"), ("dedup", 1, "raylet"), ("tokens", 2, "driver"))
+
+
+def until(done: Callable[[], object], process: "subprocess.Popen[str]", log: Path) -> None:
+    over = time.monotonic() + 240
+    while not done():
+        assert process.poll() is None and time.monotonic() < over, log.read_text()
+        time.sleep(0.01)
+
+
+def rows(run: Path, stage: str) -> int:
+    manifest = run / stage / "manifest.jsonl"
+    return manifest.read_bytes().count(b"\n") if manifest.exists() else 0
+
+
+def test_a_worker_a_raylet_and_the_driver_are_killed(recipe_and_crawl, tmp_path: Path, undisturbed, tree, faults_of) -> None:
+    run, log, (recipe, crawl) = tmp_path / "run", tmp_path / "said", recipe_and_crawl
+    command = [sys.executable, "-m", "corpusmill", "run", recipe, crawl, "--output", str(run), "--engine", "ray"]
+    with Raylets(({"CPU": 1}, {"CPU": 1})) as cluster, open(log, "w") as said:
+        environment = {**os.environ, **cluster.environment}
+        process = subprocess.Popen(command, env=environment, stdout=said, stderr=said, text=True, start_new_session=True)
+        try:
+            for stage, wanted, target in KILLS:
+                until(lambda stage=stage, wanted=wanted: rows(run, stage) >= wanted, process, log)  # type: ignore[misc]
+                if target == "driver":
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+                    continue
+                until(lambda target=target: victims.find(target, process.pid, cluster), process, log)  # type: ignore[misc]
+                os.kill(victims.find(target, process.pid, cluster), signal.SIGKILL)  # type: ignore[arg-type]
+            assert tree(run) != undisturbed
+            process = subprocess.Popen(command, env=environment, stdout=said, stderr=said, text=True, start_new_session=True)
+            assert process.wait(240) == 0, log.read_text()
+        finally:
+            process.kill()
+            process.wait()
+    assert "it is done again" in log.read_text() and "something has changed" not in log.read_text()
+    assert tree(run) == undisturbed and faults_of(run) == []

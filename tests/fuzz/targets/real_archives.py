@@ -1,0 +1,35 @@
+"""Real WARCs and ARCs of ../shared, where they are, cut and damaged at random: the input is the seed. See tests/helpers/warc_fuzz.py."""
+
+import random
+from functools import cache
+from pathlib import Path
+
+import warc_fuzz
+from fuzzing import scratch
+from warc_peers import real_files
+
+SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
+#: Bytes of the largest file that is taken: each input reads one several times over.
+LARGEST = 200_000
+
+
+def seeds() -> list[bytes]:
+    return [b"one", b"another"]
+
+
+@cache
+def paths() -> list[Path]:
+    return [path for path in real_files(SHARED) if path.stat().st_size <= LARGEST] if SHARED.is_dir() else []
+
+
+@cache
+def sample(path: Path) -> warc_fuzz.Sample:
+    return warc_fuzz.load(path)
+
+
+def fuzz(data: bytes) -> None:
+    random_ = random.Random(data)
+    if paths():
+        chosen = sample(random_.choice(paths()))
+        if len(chosen.content) > 1:
+            warc_fuzz.fuzz(chosen, random_, 1, scratch())

@@ -1,0 +1,46 @@
+"""Filters a run in a process that may allocate so many MB beside what it holds; prints what the engine says: kind and parts of each event.
+
+    python tests/helpers/limited_filter.py RUN WARM MEGABYTES
+
+The stage ingest of both runs is finished. WARM, a small one, is filtered before there is a limit: kernels and threads are there by then.
+"""
+
+import os
+import resource
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+
+from corpusmill.filters.stage import FilterStage
+from corpusmill.pipeline.engine import InlineEngine
+from corpusmill.pipeline.events import Event
+from corpusmill.pipeline.ingest.reader import held
+from corpusmill.pipeline.observer import Observer
+from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.storage import Storage
+
+
+def say(event: Event) -> None:
+    print(event.kind, event.fields.get("parts", 1), flush=True)
+
+
+def filtered(run: Path) -> None:
+    stage = FilterStage(FilterStage.Config.model_validate({"steps": [{"gopher_quality": {}}]}))
+    storage = Storage(str(run))
+    recipe = {"ingest": None, "filter": stage.config}
+    StageRun(stage, storage, recipe, [], InlineEngine(), Progress(False), Observer(storage, tell=say)).execute()
+
+
+def main(run: Path, warm: Path, megabytes: int) -> None:
+    os.fsync = lambda _: None
+    pa.set_cpu_count(1)  # a thread's stack that comes later takes 8 MB of the limit
+    pa.set_io_thread_count(1)
+    filtered(warm)
+    resource.setrlimit(resource.RLIMIT_DATA, (held() + (megabytes << 20),) * 2)
+    filtered(run)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

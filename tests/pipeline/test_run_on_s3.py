@@ -1,0 +1,145 @@
+"""A run whose inputs and folder lie in a bucket: the bytes of a local one, from any engine and from a store that is not well."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import faulty_run
+import pytest
+
+from corpusmill import open_run
+from corpusmill.pipeline import stores
+from corpusmill.pipeline.engine import Engine, InlineEngine
+from corpusmill.pipeline.engine_ray import RayEngine
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.manifest import Manifest
+from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.report.whole.verify import verify
+from corpusmill.pipeline.run import execute, new_plan
+from corpusmill.pipeline.storage import Storage
+
+STAGES = ("ingest", "filter", "dedup", "tokenizer", "tokens")
+RUN = "s3://run-store/a/run"
+
+
+@pytest.fixture(scope="module")
+def carry_out(s3, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, int]]:
+    """`carry_out(run, engine, last stage)`: the tasks that each stage performed."""
+    folder = tmp_path_factory.mktemp("stored")
+    recipe, crawl = faulty_run.write_inputs(folder)
+    s3.bucket("run-store")
+    s3.upload(crawl, "s3://run-store/crawl")
+
+    def call(run: Path | str, engine: Engine | None = None, last: str | None = None) -> dict[str, int]:
+        performed: dict[str, int] = {}
+        plan = new_plan(str(run), str(recipe), ["s3://run-store/crawl"], last=last)
+        execute(plan, engine or InlineEngine(), Progress(False), lambda _: None, lambda done: performed.update({done.name: done.performed}))
+        return performed
+
+    return call
+
+
+def faults(run: str) -> list[str]:
+    return [fault for check in verify(run) for fault in check.faults]
+
+
+@pytest.fixture(scope="module")
+def local(carry_out, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("local") / "run"
+    carry_out(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def undisturbed(local: Path, tree: Callable[[Path], dict[str, str]]) -> dict[str, str]:
+    found = tree(local)
+    assert all(any(name.startswith(f"{stage}/") for name in found) for stage in STAGES)
+    return found
+
+
+@pytest.fixture(scope="module")
+def stored(s3, carry_out) -> str:
+    """The run in the bucket, made by a store of which every eighth request fails."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stores, "FIRST_PAUSE", 0.01)
+        busy = {"error_500": 0.03, "error_503": 0.03}
+        cut = {"cut_response": 0.02, "cut_upload": 0.02, "reset": 0.01, "truncate": 0.01, "lost": 0.01}
+        s3.client.create_multipart_upload(Bucket="run-store", Key="a/run/filter/data/part-00000.parquet")  # of a process that was killed
+        with s3.faults(**busy, **cut, seed=1):
+            carry_out(RUN)
+            counts = s3.counts()
+    assert counts["faults"] >= 20 and all(counts[fault] for fault in ("500", "503", "cut_response", "cut_upload"))
+    return RUN
+
+
+def test_a_store_that_is_not_well_changes_no_byte(s3, stored: str, undisturbed: dict[str, str]) -> None:
+    found = s3.tree(stored)
+    assert found.keys() == undisturbed.keys()
+    assert {name for name in found if found[name] != undisturbed[name]} == set()
+    assert s3.uploads("run-store") == []
+
+
+@pytest.mark.parametrize("last", ["filter", pytest.param("tokens", marks=pytest.mark.long)])
+def test_workers_on_ray_change_no_byte(s3, carry_out, ray_engine: RayEngine, undisturbed: dict[str, str], last: str) -> None:
+    ray_engine.connect()  # else so little is done without it
+    carry_out(f"s3://run-store/{last}", ray_engine, last)
+    stages = (*STAGES[: STAGES.index(last) + 1], "run.json")
+    assert s3.tree(f"s3://run-store/{last}") == {name: sha for name, sha in undisturbed.items() if name.split("/")[0] in stages}
+
+
+def test_what_is_finished_is_taken_over(s3, stored: str, carry_out) -> None:
+    """With a few requests a stage; what is missing is made again, what nobody names goes."""
+    s3.forget()
+    assert set(carry_out(stored).values()) == {0}
+    tasks = sum(len(Manifest(Storage(f"{stored}/{stage}"), read_only=True).rows()) for stage in STAGES)
+    assert s3.counts()["requests"] < 20 * len(STAGES) + 2 * tasks
+    before = s3.tree(stored)
+    s3.client.delete_object(Bucket="run-store", Key="a/run/dedup/report/part-00000.parquet")
+    s3.put(f"{stored}/filter/data/part-99999.parquet", b"of an earlier try")
+    performed = carry_out(stored)
+    assert performed["ingest"] == performed["filter"] == performed["tokens"] == 0 < performed["dedup"]
+    assert s3.tree(stored) == before
+
+
+def test_it_is_looked_at_as_a_local_one(s3, stored: str, local: Path, corpusmill) -> None:
+    """The same words, but for where it lies, and for times."""
+    assert faults(stored) == [fault.replace(str(local), stored) for fault in faults(str(local))]
+    with open_run(stored) as there, open_run(str(local)) as here:
+        query = "SELECT * FROM filter_report ORDER BY id"
+        assert there.sql(query).fetchall() == here.sql(query).fetchall() != []
+        id_ = here.sql("SELECT id FROM dedup_report WHERE kept ORDER BY id").fetchall()[0][0]
+    asked: tuple[tuple[str, ...], ...] = (("why", "RUN", id_), ("raw", "RUN", id_, "--fetch"), ("clusters", "RUN"), ("inspect", "RUN", "--json"),
+                         ("stats", "RUN", "--json"), ("trace", "RUN", id_))  # fmt: skip
+    for command in asked:
+        answers = []
+        for run in (stored, str(local)):
+            code, out, err = corpusmill(*(run if part == "RUN" else part for part in command))
+            assert code == 0, (command, err)
+            answers.append(out.replace(run.encode(), b"RUN"))
+        assert answers[0] == answers[1] != b"", command
+    assert corpusmill("report", stored)[0] == 0 and s3.get(f"{stored}/report.html").startswith(b"<!doctype html>")
+    assert json.loads(corpusmill("status", stored, "--json")[1])
+    assert b"part-00000" in corpusmill("inspect", f"{stored}/dedup/data/part-00000.parquet")[1]
+
+
+def test_a_flipped_bit_is_found(s3, stored: str) -> None:
+    url = f"{stored}/tokens/train/tokens-00000.bin"
+    content = s3.get(url)
+    s3.put(url, content[:100] + bytes([content[100] ^ 1]) + content[101:])
+    assert [fault for fault in faults(stored) if url in fault]
+    s3.put(url, content)
+
+
+def test_inputs_that_can_not_be_read_are_one_sentence(s3, carry_out, corpusmill, tmp_path: Path) -> None:
+    with s3.faults(error_403=1.0, only="/run-store/crawl"), pytest.raises(InputError, match="run-store/crawl: the store refuses this"):
+        carry_out(tmp_path / "run")
+
+
+def test_no_key_is_shown_anywhere(s3, stored: str, local: Path) -> None:
+    """Neither in what lies in the bucket nor in the local run."""
+    from s3 import KEY, SECRET
+
+    content = [s3.get(f"{stored}/{key}") for key in s3.keys(stored)]
+    content += [path.read_bytes() for path in local.rglob("*") if path.is_file()]
+    assert len(content) > 50
+    assert not [True for each in content if KEY.encode() in each or SECRET.encode() in each]
