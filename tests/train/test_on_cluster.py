@@ -122,7 +122,7 @@ def test_what_a_process_gets_of_unequal_nodes() -> None:
     assert find_room([head, large, small, small], 2, "cpu", cpus=4) == Room(4, 0)
     assert find_room([head, {"CPU": 1.0}, {"CPU": 1.0}], 3, "cpu") is None
     assert find_room([large, gpus, gpus], 4, "auto") == Room(8, 1)  # not on the large node, which has no GPU
-    assert find_room([large, gpus, gpus], 5, "auto") == Room(12, 0)  # more than there are GPUs
+    assert find_room([large, gpus, gpus], 5, "auto") == Room(16, 0)  # more than there are GPUs
     assert find_room([large, gpus, gpus], 5, "cuda") is None
     assert find_room([small, bare, bare], 2, "cuda") == Room(0, 1) and Room(0, 1).resources == {"GPU": 1.0}
     assert find_room([small, bare, bare], 2, "cuda", cpus=1) is None
