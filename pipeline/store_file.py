@@ -119,7 +119,7 @@ class StoreFile(io.RawIOBase):
     def _several(self, places: list[int], end: int, found: dict[int, bytes]) -> None:
         """Adds to `found` the ranges that came, and raises what became of another."""
         ends = [min(at + RANGE, end) for at in places]
-        got = self.fs.catranges([self.path_in_store] * len(places), places, ends, on_error="return")
+        got = self.fs.cat_ranges([self.path_in_store] * len(places), places, ends, on_error="return")
         failed: BaseException | None = None
         for at, stop, content in zip(places, ends, got):
             if isinstance(content, BaseException):
