@@ -96,16 +96,16 @@ explore: setup ## a page to look at RUN by hand: filter, read, move thresholds
 	@$(BIN)/corpusmill explore $(RUN)
 
 cluster-up: setup ## start a Ray cluster on this machine: a head and NODES=2 worker nodes with cores of their own
-	@$(BIN)/python -m corpusmill.pipeline.cluster_command up --nodes $(NODES)
+	@$(BIN)/python -m corpusmill.pipeline.cluster.command up --nodes $(NODES)
 
 submit: setup ## run RECIPE on INPUT (both by default the demo's) as a job of that cluster, or of the one at RAY_ADDRESS; PIP=extras brings libraries
 	@test -n "$(RUN)" || { echo "Say where the run lies: make submit RUN=runs/job [INPUT=crawl.warc.gz] [RECIPE=recipes/demo.yaml]"; exit 2; }
 	@input=$(if $(INPUT),'$(INPUT)',"$$($(BIN)/python -m corpusmill.pipeline.crawl runs/crawl | tail -n 1)") && \
-	$(BIN)/python -m corpusmill.pipeline.ray_job $(or $(RECIPE),recipes/demo.yaml) $$input --output $(RUN) \
+	$(BIN)/python -m corpusmill.pipeline.cluster.job $(or $(RECIPE),recipes/demo.yaml) $$input --output $(RUN) \
 		$(if $(filter-out 0,$(WORKERS)),--workers $(WORKERS)) $(if $(filter-out undefined,$(origin PIP)),--pip '$(PIP)')
 
 cluster-down: setup ## end that cluster, whatever is left of it
-	@$(BIN)/python -m corpusmill.pipeline.cluster_command down
+	@$(BIN)/python -m corpusmill.pipeline.cluster.command down
 
 clean: ## remove the virtual environment and caches (never a run)
 	rm -rf $(VENV) build dist *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -30,12 +30,12 @@ from tokens import read_texts
 
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.manifest import Manifest, TaskRow
-from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.schemas import DOCUMENTS, document_id
 from corpusmill.pipeline.shards import publish
 from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.tokenize.patterns import regex_of
 from corpusmill.tokenize.tokenizer_stage import TokenizerStage
 from corpusmill.tokenize.words import splitter

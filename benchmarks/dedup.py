@@ -33,10 +33,10 @@ from dedup_peers import Parameters, all_ids, shingles
 
 from corpusmill.dedup.stage import DedupStage
 from corpusmill.pipeline.engine import InlineEngine
-from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.progress import Progress
 
 PARAMETERS = Parameters()
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "RAYON_NUM_THREADS", "ARROW_IO_THREADS")

@@ -31,10 +31,10 @@ from dedup_documents import read_texts, write_texts
 
 from corpusmill.dedup.stage import DedupStage
 from corpusmill.pipeline.engine import InlineEngine
-from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.progress import Progress
 
 Index = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float64]

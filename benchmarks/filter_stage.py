@@ -22,12 +22,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corpusmill.filters.config import FilterConfig
-from corpusmill.pipeline.engine_ray import RayEngine
 from corpusmill.pipeline.manifest import Manifest, TaskRow
-from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.on_ray.engine import RayEngine
 from corpusmill.pipeline.run import Plan, execute
 from corpusmill.pipeline.shards import publish
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.progress import Progress
 
 STEPS: list[Any] = [
     {"gopher_repetition": {"preset": "fineweb"}},

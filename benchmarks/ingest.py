@@ -15,9 +15,9 @@ from pathlib import Path
 
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.ingest.stage import IngestStage
-from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.progress import Progress
 
 
 def ours(paths: list[str]) -> int:

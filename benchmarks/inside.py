@@ -29,11 +29,11 @@ from corpusmill.dedup.substrings.cut import WindowTable, cut_windows
 from corpusmill.dedup.substrings.windows import Scratch, anchors, key_set, kinds, walk, windows
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.manifest import Manifest, TaskRow
-from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import publish, read_table
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.pipeline.watch.progress import Progress
 
 TOKENS = 50
 VARIANTS: dict[str, dict[str, Any]] = {

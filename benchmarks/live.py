@@ -17,17 +17,17 @@ from pathlib import Path
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.engine import Done, InlineEngine
 from corpusmill.pipeline.lease import holding
-from corpusmill.pipeline.live import Live
 from corpusmill.pipeline.manifest import MANIFEST, FileRef, Manifest, TaskRow
-from corpusmill.pipeline.meters import Counting
-from corpusmill.pipeline.observer import Observer
-from corpusmill.pipeline.progress import Progress
-from corpusmill.pipeline.prometheus import Prometheus
 from corpusmill.pipeline.report.live.status import Status
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import OutputFile
 from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.live import Live
+from corpusmill.pipeline.watch.meters import Counting
+from corpusmill.pipeline.watch.observer import Observer
+from corpusmill.pipeline.watch.progress import Progress
+from corpusmill.pipeline.watch.prometheus import Prometheus
 
 TURNS = 5
 

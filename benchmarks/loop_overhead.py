@@ -24,7 +24,7 @@ import corpusmill.train  # noqa: F401 - before torch, so that threads wait as th
 import numpy as np
 import torch
 
-from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train import loop
 from corpusmill.train.bits import Batch
 from corpusmill.train.loader import WindowLoader

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from corpusmill.pipeline import cluster as clusters
+from corpusmill.pipeline.cluster import nodes as clusters
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.storage import Storage
 

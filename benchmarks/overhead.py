@@ -28,12 +28,12 @@ from filter_stage import write_input
 
 from corpusmill.pipeline.engine import InlineEngine, Job, make_worker, publish_output
 from corpusmill.pipeline.manifest import FileRef, TaskRow
-from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.recipe import stage_class, validate_recipe
 from corpusmill.pipeline.run import RUN_FILE, Plan, describe
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Piece
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.progress import Progress
 
 RECIPES: dict[str, Any] = {"filter": {"preset": "fineweb"}, "dedup": {"preset": "fineweb", "alarm": "warn"}}
 #: prctl: processes whose parent ends become children of this one, so that their seconds are counted.

@@ -23,13 +23,13 @@ from pathlib import Path
 
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.engine import Engine, InlineEngine, peak_memory_mb
-from corpusmill.pipeline.live import Live
 from corpusmill.pipeline.manifest import FileRef, Manifest
-from corpusmill.pipeline.observer import Observer
-from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.live import Live
+from corpusmill.pipeline.watch.observer import Observer
+from corpusmill.pipeline.watch.progress import Progress
 
 HERE = Path(__file__).resolve().parent
 STAGES = ("ingest", "filter")
@@ -67,7 +67,7 @@ Tasks.__module__ = "corpusmill.pipeline.benchmark"  # the room by whose code its
 def engine_named(name: str, workers: int) -> Engine:
     if name == "inline":
         return InlineEngine()
-    from corpusmill.pipeline.engine_ray import RayEngine
+    from corpusmill.pipeline.on_ray.engine import RayEngine
 
     return RayEngine(workers)
 

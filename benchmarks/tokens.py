@@ -26,7 +26,6 @@ import pyarrow.parquet as pq
 
 from corpusmill.pipeline.engine import InlineEngine, peak_memory_mb
 from corpusmill.pipeline.manifest import Manifest, TaskRow
-from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.schemas import DOCUMENTS, document_id
 from corpusmill.pipeline.shards import publish
@@ -34,6 +33,7 @@ from corpusmill.pipeline.special_tokens import END_OF_TEXT
 from corpusmill.pipeline.stage import Stage
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.tokenreader import TokenShards
+from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.tokenize.patterns import PATTERNS
 from corpusmill.tokenize.tokenizer_stage import TokenizerStage
 from corpusmill.tokenize.tokens_stage import TokensStage

@@ -32,13 +32,13 @@ from corpusmill.pipeline.engine import Engine
 from corpusmill.pipeline.errors import ConfigError, InputError
 from corpusmill.pipeline.lease import holding
 from corpusmill.pipeline.manifest import Manifest, TaskRow
-from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.run import RUN_FILE, Plan, describe, plan_of_existing
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import open_parquet, publish, read_table
 from corpusmill.pipeline.stage import Piece
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.progress import Progress
 
 
 @dataclass

@@ -11,7 +11,7 @@ import pyarrow.ipc as ipc
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.stores import StoreError
+from corpusmill.pipeline.store.ask import StoreError
 
 
 def batches_buffer(schema: pa.Schema, tables: Sequence[pa.Table], compression: str | None = None) -> pa.Buffer:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import TEMPORARY, Storage
-from corpusmill.pipeline.stores import S3, insisted
+from corpusmill.pipeline.store.ask import S3, insisted
 
 #: The file whose lock guards the writes of a local folder.
 GUARD_FILE = ".lock"

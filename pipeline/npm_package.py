@@ -19,8 +19,8 @@ from pathlib import Path
 
 from corpusmill.pipeline.cache import cache_folder
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.redirects import opener
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.store.redirects import opener
 
 REGISTRY = "https://registry.npmjs.org/"
 FOLDER = "npm"  # in the user's cache

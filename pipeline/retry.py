@@ -9,8 +9,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from corpusmill.pipeline.errors import CorpusmillError
-from corpusmill.pipeline.events import Event, Kind, OnEvent
 from corpusmill.pipeline.stage import Piece, Worker, load_object
+from corpusmill.pipeline.watch.events import Event, Kind, OnEvent
 
 if TYPE_CHECKING:
     from corpusmill.pipeline.engine import Done, Job

@@ -12,18 +12,18 @@ from corpusmill.pipeline.config import Config, config_digest
 from corpusmill.pipeline.engine import Engine
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.lease import holding
-from corpusmill.pipeline.live import Live
 from corpusmill.pipeline.manifest import Manifest, Quarantined
-from corpusmill.pipeline.meters import Counting, Meter
-from corpusmill.pipeline.observer import Observer
-from corpusmill.pipeline.outcome import Outcome
-from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.quarantine import told_lost
 from corpusmill.pipeline.recipe import STAGES, apply_override, read_recipe, stage_class, validate_recipe
 from corpusmill.pipeline.redo import configuration, expect, paragraph, read_former
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.url_secrets import refuse_secrets
+from corpusmill.pipeline.store.url_secrets import refuse_secrets
+from corpusmill.pipeline.watch.live import Live
+from corpusmill.pipeline.watch.meters import Counting, Meter
+from corpusmill.pipeline.watch.observer import Observer
+from corpusmill.pipeline.watch.outcome import Outcome
+from corpusmill.pipeline.watch.progress import Progress
 
 RUN_FILE = "run.json"
 #: Stages that hand pieces to the engine; the others work in this process.

@@ -15,23 +15,27 @@ from corpusmill.pipeline.cleaning import remove_unnamed
 from corpusmill.pipeline.config import Config, config_digest
 from corpusmill.pipeline.engine import Done, Engine, Job, publish_output
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.events import Event
 from corpusmill.pipeline.interrupts import of_an_interrupt
 from corpusmill.pipeline.manifest import MANIFEST, TRIAL, FileRef, Manifest, Quarantined, Rows, TaskRow, task_identity
-from corpusmill.pipeline.measures import Measures
-from corpusmill.pipeline.observer import Observer
 from corpusmill.pipeline.present import Present
-from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.quarantine import GivenUp, error_of, sentence_of
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.retry import Failed, Listener, failure
 from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.events import Event
+from corpusmill.pipeline.watch.measures import Measures
+from corpusmill.pipeline.watch.observer import Observer
+from corpusmill.pipeline.watch.progress import Progress
 
 #: Stages whose `data/` are documents that the next one reads.
 DATA_STAGES = ("ingest", "filter", "dedup")
 #: Folders of a stage that hold working state and are neither named by the manifest nor cleaned.
 WORKING = ("checkpoints/", "logs/", "manifest/")
+
+
+#: Folders of sources that play no part in what a run writes: they look at results, export them, say what happens, start clusters.
+ASIDE = {"report", "export", "watch", "cluster"}
 
 
 @cache
@@ -41,7 +45,7 @@ def code_version(room: str) -> str:
     sha = hashlib.sha256()
     for folder in sorted({"pipeline", room}):
         for source in sorted((root / folder).rglob("*.py")):
-            if not {"report", "export"} & set(source.relative_to(root).parts):  # what only looks at results plays no part in them
+            if not ASIDE & set(source.relative_to(root).parts):
                 sha.update(source.relative_to(root).as_posix().encode() + b"\0" + source.read_bytes())
     return f"{corpusmill.__version__}+{sha.hexdigest()[:12]}"
 

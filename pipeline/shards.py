@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.stores import StoreError
+from corpusmill.pipeline.store.ask import StoreError
 
 #: Rows in a row group: small enough to read a shard piece by piece, large enough to compress well.
 ROW_GROUP_ROWS = 4096

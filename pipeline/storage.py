@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import IO, cast
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.store import Store, last_written
-from corpusmill.pipeline.store_s3 import open_store
+from corpusmill.pipeline.store.folder import Store, last_written
+from corpusmill.pipeline.store.s3 import open_store
 
 #: Temporary names begin with this; nothing that reads a run ever looks at such a file.
 TEMPORARY = ".tmp-"

@@ -14,7 +14,7 @@ from s3 import _announced, s3  # noqa: F401 - fixtures
 from tiny_crawl import make_crawl
 
 from corpusmill import cli
-from corpusmill.pipeline.engine_ray import RayEngine
+from corpusmill.pipeline.on_ray.engine import RayEngine
 
 # A suite that a shell started in the background ignores Ctrl-C, and so would the commands that its tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -16,10 +16,7 @@ import pytest
 from limited_filter import filtered
 
 from corpusmill.pipeline.engine import Done, InlineEngine, Job, Performer
-from corpusmill.pipeline.events import OnEvent, print_event
 from corpusmill.pipeline.manifest import Manifest, TaskRow
-from corpusmill.pipeline.observer import Observer
-from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.recipe import stage_class
 from corpusmill.pipeline.retry import Attempt, Listener
 from corpusmill.pipeline.runner import StageRun
@@ -27,6 +24,9 @@ from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.shards import publish
 from corpusmill.pipeline.stage import Piece
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.events import OnEvent, print_event
+from corpusmill.pipeline.watch.observer import Observer
+from corpusmill.pipeline.watch.progress import Progress
 
 SECTIONS = {
     "ingest": {},

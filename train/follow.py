@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train.loop_progress import loop_bar
 from corpusmill.train.watch import SPEED
 

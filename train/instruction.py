@@ -6,9 +6,9 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train.bits import Batch
 from corpusmill.train.device import deterministic
 from corpusmill.train.loop import fit

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from corpusmill.pipeline.engine import Engine
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.stage import load_object
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train import launch_torchrun
 from corpusmill.train.device import pick_device
 from corpusmill.train.options import ParallelConfig
@@ -49,7 +49,7 @@ def launch(
     task: Task = {"job": job, "arguments": arguments, "parallel": parallel.model_dump(), "device": device}
     if launch_torchrun.is_active():
         return launch_torchrun.lead(task, progress)
-    from corpusmill.pipeline.engine_ray import ADDRESS, RayEngine
+    from corpusmill.pipeline.on_ray.engine import ADDRESS, RayEngine
     from corpusmill.train.restart import with_restarts
 
     if isinstance(engine, RayEngine) and os.environ.get(ADDRESS):

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train.restart import TERMINAL, Killed, RankError
 
 if TYPE_CHECKING:

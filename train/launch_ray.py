@@ -13,8 +13,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corpusmill.pipeline.engine_ray import RayEngine
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.on_ray.engine import RayEngine
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import WAITING
 from corpusmill.train.options import ParallelConfig

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from corpusmill.pipeline.errors import CorpusmillError
-from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.watch.progress import Progress
 
 if TYPE_CHECKING:
     from torch.distributed import Store

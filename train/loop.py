@@ -15,7 +15,7 @@ from torch import Tensor
 
 from corpusmill.pipeline.config import counting
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train.ahead import Ahead
 from corpusmill.train.architecture import Architecture
 from corpusmill.train.device import deterministic

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.watch.progress import Progress
 
 #: How much of the shown loss comes from the steps before.
 SMOOTHING = 0.95

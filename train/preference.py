@@ -6,9 +6,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train.align import PAIRS_FILE, AlignConfig
 from corpusmill.train.completion_objective import CompletionObjective
 from corpusmill.train.device import deterministic

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.shards import Content
 from corpusmill.pipeline.special_tokens import END_OF_TEXT, EOT_ID
 from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.tokenreader import TokenShards
+from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train.bits import Batch
 from corpusmill.train.checkpoint import model_of, save_model, save_tokenizer
 from corpusmill.train.continuations import Continuations

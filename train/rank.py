@@ -19,9 +19,9 @@ import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.stage import load_object
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train.options import ParallelConfig
 from corpusmill.train.parallel.layout import Layout
 from corpusmill.train.restart import RESULT, TERMINAL

@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train.log import StepLog
 from corpusmill.train.loop_progress import loop_bar
 from corpusmill.train.options import LoopConfig

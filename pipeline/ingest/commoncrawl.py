@@ -17,7 +17,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.gunzip import gunzip
 from corpusmill.pipeline.ingest.cached import cached, forget
 from corpusmill.pipeline.ingest.download import Patience, download
-from corpusmill.pipeline.progress import Bytes
+from corpusmill.pipeline.watch.progress import Bytes
 
 PREFIX = "cc:"
 BASE = "https://data.commoncrawl.org/"

@@ -20,11 +20,11 @@ from urllib3.response import BaseHTTPResponse
 from urllib3.util.retry import Retry
 
 import corpusmill
-from corpusmill.pipeline import redirects
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.ingest.cached import cached, describe, place_of
-from corpusmill.pipeline.progress import Bytes
 from corpusmill.pipeline.storage import fsync_folder
+from corpusmill.pipeline.store import redirects
+from corpusmill.pipeline.watch.progress import Bytes
 
 AGENT = f"corpusmill/{corpusmill.__version__} (reader of web archives)"
 #: Connections to a server at a time.

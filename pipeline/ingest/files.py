@@ -9,10 +9,10 @@ from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.ingest.cached import cached
 from corpusmill.pipeline.manifest import FileRef
-from corpusmill.pipeline.redirects import RedirectRefusedError
 from corpusmill.pipeline.storage import is_remote
-from corpusmill.pipeline.store_file import StoreFile
-from corpusmill.pipeline.stores import StoreError, asked, filesystem
+from corpusmill.pipeline.store.ask import StoreError, asked, filesystem
+from corpusmill.pipeline.store.file import StoreFile
+from corpusmill.pipeline.store.redirects import RedirectRefusedError
 
 #: What a store says about an object that changes with its content.
 TAGS = frozenset(

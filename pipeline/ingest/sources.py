@@ -11,7 +11,7 @@ from corpusmill.pipeline.ingest.commoncrawl import files_of, is_crawl
 from corpusmill.pipeline.ingest.files import OWN_READERS, file_ref, local_path
 from corpusmill.pipeline.ingest.formats import KNOWN, Ignored, Refused, Source, examine
 from corpusmill.pipeline.storage import is_remote
-from corpusmill.pipeline.stores import asked, filesystem
+from corpusmill.pipeline.store.ask import asked, filesystem
 
 MAGIC_CHARACTERS = "*?["
 

@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from corpusmill.pipeline.growing import GROWN, objects, read_grown
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.growing import GROWN, objects, read_grown
 
 
 class RunFiles:

@@ -10,11 +10,11 @@ import pytest
 from corpusmill.dedup.stage import DedupStage
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.manifest import Manifest, TaskRow
-from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.schemas import DOCUMENTS, document_id
 from corpusmill.pipeline.shards import publish, read_table
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.progress import Progress
 
 Rows = list[dict[str, Any]]
 

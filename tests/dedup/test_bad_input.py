@@ -9,8 +9,8 @@ from corpusmill.dedup import components
 from corpusmill.dedup.stage import DedupStage
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.watch.progress import Progress
 
 ALL = {"url": {"enabled": True}}
 

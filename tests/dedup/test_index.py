@@ -10,9 +10,9 @@ import pytest
 
 from corpusmill.dedup.index import CrawlIndex, decisions, kept_ids
 from corpusmill.pipeline.engine import InlineEngine
-from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import read_table
+from corpusmill.pipeline.watch.progress import Progress
 
 CRAWLS = "ABC"
 

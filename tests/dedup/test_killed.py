@@ -11,10 +11,10 @@ import pytest
 
 from corpusmill.dedup.stage import DedupStage
 from corpusmill.pipeline.engine import Engine, InlineEngine
-from corpusmill.pipeline.engine_ray import RayEngine
-from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.on_ray.engine import RayEngine
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.progress import Progress
 
 HELPER = Path(__file__).resolve().parent.parent / "helpers" / "killed_dedup.py"
 CONFIG = {"alarm": "warn", "url": {"enabled": True}, "keep": ["longest", "first"]}

@@ -15,9 +15,9 @@ from corpusmill.dedup import candidates, components
 from corpusmill.dedup.stage import DedupStage
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.schemas import DOCUMENTS
+from corpusmill.pipeline.watch.progress import Progress
 
 PAIRS = {
     ("file01", "file75"), ("file02", "file76"), ("file03", "file87"), ("file09", "file64"), ("file14", "file88"),

@@ -18,11 +18,11 @@ from corpusmill.filters.step import Batch, Measured
 from corpusmill.pipeline.engine import Engine, InlineEngine
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import Manifest, TaskRow
-from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.schemas import DOCUMENTS, document_id
 from corpusmill.pipeline.shards import publish
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.progress import Progress
 
 #: Texts that break careless kernels.
 HARD_TEXTS = [

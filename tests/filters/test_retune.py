@@ -14,9 +14,9 @@ from corpusmill.filters.retune import retune
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import ConfigError, InputError
 from corpusmill.pipeline.manifest import Manifest
-from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.run import execute, plan_of_existing
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.progress import Progress
 
 STEPS: list[Any] = [
     "gopher_repetition",

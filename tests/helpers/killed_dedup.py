@@ -17,9 +17,9 @@ from killing import in_child, killed_at
 from corpusmill.dedup import components
 from corpusmill.dedup.stage import DedupStage
 from corpusmill.pipeline.engine import InlineEngine
-from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.progress import Progress
 
 
 def perform(copy: Path, config: str) -> None:

@@ -16,9 +16,9 @@ from killing import in_child, killed_at
 
 from corpusmill.filters.stage import FilterStage
 from corpusmill.pipeline.engine import InlineEngine
-from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.progress import Progress
 
 
 def perform(run: Path, config: str) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 
 from corpusmill.pipeline.engine import Engine, InlineEngine
 from corpusmill.pipeline.manifest import Manifest
-from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.run import RUN_FILE, Plan, describe
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.tokenize.tokens_stage import TokensStage
 from corpusmill.train.pretrain import PretrainStage
 

@@ -14,12 +14,12 @@ import pyarrow as pa
 
 from corpusmill.filters.stage import FilterStage
 from corpusmill.pipeline.engine import InlineEngine
-from corpusmill.pipeline.events import Event
 from corpusmill.pipeline.ingest.reader import held
-from corpusmill.pipeline.observer import Observer
-from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.events import Event
+from corpusmill.pipeline.watch.observer import Observer
+from corpusmill.pipeline.watch.progress import Progress
 
 
 def say(event: Event) -> None:

@@ -13,13 +13,13 @@ from corpusmill.pipeline import retry
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.events import Event
 from corpusmill.pipeline.manifest import FileRef, Manifest
-from corpusmill.pipeline.observer import Observer
-from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.events import Event
+from corpusmill.pipeline.watch.observer import Observer
+from corpusmill.pipeline.watch.progress import Progress
 
 
 class TroubleConfig(Config):

@@ -23,17 +23,17 @@ from prometheus_client.parser import text_string_to_metric_families
 from corpusmill import cli
 from corpusmill.pipeline.engine import Done, InlineEngine
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.events import Event
-from corpusmill.pipeline.growing import LARGEST, LOG, Growing, objects, read_grown
 from corpusmill.pipeline.manifest import Manifest
-from corpusmill.pipeline.meters import FAMILIES, Counting
-from corpusmill.pipeline.progress import Progress
-from corpusmill.pipeline.prometheus import Prometheus, check_writable
 from corpusmill.pipeline.report.facts.decisions import read_decisions
 from corpusmill.pipeline.report.read import RunReader
 from corpusmill.pipeline.run import execute, new_plan
-from corpusmill.pipeline.runlog import RunLog
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.events import Event
+from corpusmill.pipeline.watch.growing import LARGEST, LOG, Growing, objects, read_grown
+from corpusmill.pipeline.watch.log import RunLog
+from corpusmill.pipeline.watch.meters import FAMILIES, Counting
+from corpusmill.pipeline.watch.progress import Progress
+from corpusmill.pipeline.watch.prometheus import Prometheus, check_writable
 
 SECRET = "hunter2-and-more"
 FILES, ROWS = 3, 80

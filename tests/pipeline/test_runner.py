@@ -9,11 +9,11 @@ from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import FileRef, Manifest
-from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.runner import StageRun, code_version
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.progress import Progress
 
 
 class SquareConfig(Config):

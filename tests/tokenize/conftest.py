@@ -10,12 +10,12 @@ from token_runs import tokens_stage
 
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.manifest import Manifest, TaskRow
-from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.schemas import DOCUMENTS, document_id
 from corpusmill.pipeline.shards import publish
 from corpusmill.pipeline.stage import Stage
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.tokenize.tokenizer_stage import TokenizerStage
 
 

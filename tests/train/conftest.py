@@ -11,12 +11,12 @@ import pytest
 import corpusmill.train  # noqa: F401 - before torch, so that idle threads sleep: see there
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.manifest import Manifest, TaskRow
-from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.shards import publish
 from corpusmill.pipeline.special_tokens import SPECIAL_TOKENS
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.progress import Progress
 
 SUBJECTS = ("The mill", "A river", "This wheel", "Our village", "The old miller", "Every farmer", "A merchant")
 VERBS = ("grinds", "carries", "turns", "keeps", "sells", "remembers", "measures")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train import follow
 from corpusmill.train.follow import following
 

@@ -13,8 +13,8 @@ from launch_runs import command, environment, left, train
 from rich.console import Console
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train import pretrain_job
 from corpusmill.train.launch import launch
 from corpusmill.train.options import ParallelConfig

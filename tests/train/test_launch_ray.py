@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from launch_runs import left, train
 
-from corpusmill.pipeline.engine_ray import RayEngine
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.on_ray.engine import RayEngine
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import pretrain_job
 from corpusmill.train.launch import launch

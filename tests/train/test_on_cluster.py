@@ -11,8 +11,8 @@ import pytest
 from launch_runs import left, on_store, run_with_tokens, train
 from raylets import Raylets
 
-from corpusmill.pipeline.engine_ray import RayEngine
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.on_ray.engine import RayEngine
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import pretrain_job
 from corpusmill.train.launch import launch

@@ -14,7 +14,7 @@ from objectives import Goal
 from rich.console import Console
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.progress import Progress
+from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train.architecture import Architecture
 from corpusmill.train.loop import FitResult, fit
 from corpusmill.train.loop_progress import LoopBar, clock, loop_bar, short

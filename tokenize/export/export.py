@@ -8,11 +8,11 @@ from typing import Any
 
 import corpusmill
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.report.tokens.token_sets import homes, split_folders
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.tokenreader import TokenShards
 from corpusmill.pipeline.tokenshards import SHARDS_FILE, SPLITS
+from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.tokenize.export.datatrove import Datatrove
 from corpusmill.tokenize.export.folder import new_folder
 from corpusmill.tokenize.export.format import Format

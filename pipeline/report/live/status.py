@@ -1,4 +1,4 @@
-"""How far a run is, and whether anybody works on it: from its manifests and from what it says of itself (pipeline/live.py).
+"""How far a run is, and whether anybody works on it: from its manifests and from what it says of itself (pipeline/watch/live.py).
 
 Times of tasks are those at which their files were written, so clocks of the machines that write and look have to agree. Nothing is written.
 """
@@ -8,15 +8,15 @@ import time
 from typing import Any
 
 from corpusmill.pipeline.errors import CorpusmillError
-from corpusmill.pipeline.growing import ERRORS, METRICS, last_written
 from corpusmill.pipeline.lease import look
-from corpusmill.pipeline.live import PROGRESS
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.report.live.manifest_tail import ManifestTail
 from corpusmill.pipeline.report.live.status_failures import read_failures
 from corpusmill.pipeline.report.live.status_phase import read_phase, seconds_of
 from corpusmill.pipeline.report.live.status_training import read_training
 from corpusmill.pipeline.report.read import DATA_STAGES, RunReader
+from corpusmill.pipeline.watch.growing import ERRORS, METRICS, last_written
+from corpusmill.pipeline.watch.live import PROGRESS
 
 #: What is read of `progress.json`, and of each phase in it.
 SAID = ("host", "process", "began", "ended", "failure", "stages", "stages_began", "phases")

@@ -13,7 +13,7 @@ import duckdb
 from corpusmill.pipeline.memory import available_memory
 from corpusmill.pipeline.report.query.sql import quoted
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.stores import filesystem
+from corpusmill.pipeline.store.ask import filesystem
 
 #: Bytes that queries get at least, and the share of what is free that they get at most: the rest is for what becomes of the rows.
 LEAST_MEMORY = 512 << 20

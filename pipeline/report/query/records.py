@@ -20,10 +20,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from corpusmill.pipeline.growing import LOG, METRICS
 from corpusmill.pipeline.report.facts.training import TRAINED
 from corpusmill.pipeline.report.meanings import read_meanings
 from corpusmill.pipeline.report.read import RunReader
+from corpusmill.pipeline.watch.growing import LOG, METRICS
 
 _STRING, _INT = pa.string(), pa.int64()
 _NOT_FINITE = ("nan", "inf", "-inf", "infinity", "-infinity")

@@ -118,6 +118,6 @@ def make_engine(name: EngineName, workers: int) -> Any:
         from corpusmill.pipeline.engine import InlineEngine
 
         return InlineEngine()
-    from corpusmill.pipeline.engine_ray import RayEngine
+    from corpusmill.pipeline.on_ray.engine import RayEngine
 
     return RayEngine(workers)

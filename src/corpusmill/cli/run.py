@@ -33,7 +33,7 @@ def _carry_out(folder: str, make_plan: Callable[[], Any], engine: EngineName, wo
     """Plans and carries out; the last line of the output says what became of it, whatever that is."""
     from corpusmill.pipeline.interrupts import exit_code_of, of_an_interrupt
     from corpusmill.pipeline.lease import LeaseLost
-    from corpusmill.pipeline.outcome import Outcome
+    from corpusmill.pipeline.watch.outcome import Outcome
 
     outcome = Outcome(folder)
     try:
@@ -54,10 +54,10 @@ def _execute(plan: Any, engine: EngineName, workers: int, metrics: Metrics, outc
     from rich.console import Console
 
     from corpusmill.pipeline.errors import Incomplete
-    from corpusmill.pipeline.progress import Progress
     from corpusmill.pipeline.report.answers.dry_run import dry_run_lines
     from corpusmill.pipeline.report.answers.terminal import closing_lines, stage_summary
     from corpusmill.pipeline.run import StageResult, execute
+    from corpusmill.pipeline.watch.progress import Progress
 
     console = Console(highlight=False, soft_wrap=True)
 
@@ -88,13 +88,13 @@ def _watching(folder: str, engine: EngineName, metrics: Metrics, outcome: Any, s
 
     meters: list[Any] = []
     if engine is EngineName.ray and os.environ.get("RAY_ADDRESS"):  # a cluster has metrics of its own
-        from corpusmill.pipeline.ray_meter import RayMeter
+        from corpusmill.pipeline.on_ray.meter import RayMeter
 
         meters.append(RayMeter(Path(folder).name))
     if metrics.port is None and metrics.file is None:
         yield Watching(outcome, meters)
         return
-    from corpusmill.pipeline.prometheus import Prometheus, check_writable
+    from corpusmill.pipeline.watch.prometheus import Prometheus, check_writable
 
     prometheus, file = Prometheus(), metrics.file
     if file:
@@ -204,7 +204,7 @@ def retune(
 
     from corpusmill.filters.retune import retune as decide_again
     from corpusmill.filters.retune_view import show
-    from corpusmill.pipeline.progress import Progress
+    from corpusmill.pipeline.watch.progress import Progress
 
     console = Console(highlight=False, soft_wrap=True)
     decide_again(

@@ -22,7 +22,7 @@ def score(
     from pydantic import ValidationError
 
     from corpusmill.pipeline.errors import ConfigError
-    from corpusmill.pipeline.progress import Progress
+    from corpusmill.pipeline.watch.progress import Progress
     from corpusmill.train.benchmarks.config import TaskConfig
     from corpusmill.train.benchmarks.measure import ModelUnderTest
     from corpusmill.train.benchmarks.read import read_task

@@ -159,7 +159,7 @@ def export(
     """Write the tokens of a run or a set as another training code reads them; each shard's sha256 is checked on the way."""
     from rich.console import Console
 
-    from corpusmill.pipeline.progress import Progress
+    from corpusmill.pipeline.watch.progress import Progress
     from corpusmill.tokenize.export.export import SPLITS
     from corpusmill.tokenize.export.export import export as write
 

@@ -25,10 +25,10 @@ from corpusmill.dedup.stage import DedupStage
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
-from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Piece
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.progress import Progress
 
 QUESTION = "Anna keeps nine hens, and each hen lays four eggs in a week; how many eggs will she have gathered when three weeks are over?"
 ANSWER = "Each week there are 9 * 4 = 36 eggs, so after three weeks Anna has gathered 36 * 3 = 108 eggs altogether. #### 108"

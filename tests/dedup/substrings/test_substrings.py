@@ -8,8 +8,8 @@ from repeated_passages import repeats, without
 
 from corpusmill.dedup.substrings import phases
 from corpusmill.pipeline.engine import InlineEngine
-from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.watch.progress import Progress
 
 OFF = {"exact": {"enabled": False}, "minhash": {"enabled": False}}
 

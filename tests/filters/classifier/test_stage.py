@@ -21,10 +21,10 @@ from corpusmill.filters.worker import FilterWorker
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import ConfigError, InputError
 from corpusmill.pipeline.manifest import Manifest
-from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.run import execute, plan_of_existing
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.progress import Progress
 
 HELPER = Path(__file__).resolve().parents[2] / "helpers" / "killed_filter.py"
 SHORT = {"gopher_quality": {"preset": "gopher-paper"}}

@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from corpusmill.filters.rules import read_rules
-from corpusmill.pipeline.engine_ray import RayEngine
+from corpusmill.pipeline.on_ray.engine import RayEngine
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
 

@@ -13,10 +13,10 @@ from warcio.warcwriter import WARCWriter
 
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.ingest.stage import IngestStage
-from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.progress import Progress
 
 PAGE = "<html><head><title>Title {n}</title></head><body><main><p>{text}</p></main></body></html>"
 

@@ -15,7 +15,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.ingest import splitting
 from corpusmill.pipeline.ingest.record import read_record
 from corpusmill.pipeline.ingest.sources import discover, expand
-from corpusmill.pipeline.stores import filesystem
+from corpusmill.pipeline.store.ask import filesystem
 
 
 class Handler(SimpleHTTPRequestHandler):

@@ -20,7 +20,7 @@ from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.ingest.cached import cached, place_of
 from corpusmill.pipeline.ingest.download import CHUNK, CONNECTIONS, Patience, download
 from corpusmill.pipeline.ingest.files import file_ref, open_file
-from corpusmill.pipeline.progress import Bytes
+from corpusmill.pipeline.watch.progress import Bytes
 
 BODY = random.Random(0).randbytes(3_000_000)
 FILE = "/crawl-data/x/file.warc.gz"

@@ -18,7 +18,6 @@ from starlette.testclient import TestClient
 from corpusmill.filters.retune import retune
 from corpusmill.filters.rules import Rule, StepRule, decide, rules_metadata
 from corpusmill.pipeline.engine import InlineEngine
-from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.report.answers.choose import Choice
 from corpusmill.pipeline.report.answers.sample import Draw, draw_samples
 from corpusmill.pipeline.report.answers.why_change import change
@@ -30,6 +29,7 @@ from corpusmill.pipeline.report.page.html import render_body
 from corpusmill.pipeline.report.query.run import open_run
 from corpusmill.pipeline.report.read import Rule as Share
 from corpusmill.pipeline.run import execute, new_plan
+from corpusmill.pipeline.watch.progress import Progress
 
 RECIPE = """
 ingest: {}

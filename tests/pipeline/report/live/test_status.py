@@ -24,13 +24,13 @@ from corpusmill.pipeline.engine import Engine, InlineEngine
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.lease import Holder
 from corpusmill.pipeline.manifest import Manifest
-from corpusmill.pipeline.progress import Progress
 from corpusmill.pipeline.report.facts.summary import read_summary
 from corpusmill.pipeline.report.live.status import read_status
 from corpusmill.pipeline.report.live.status_view import show_status
 from corpusmill.pipeline.report.page.html import render_body
 from corpusmill.pipeline.run import execute, new_plan
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.progress import Progress
 
 SHARDS, PATIENCE = 6, 90.0
 #: A step that waits at each shard until it is let through, or fails there.

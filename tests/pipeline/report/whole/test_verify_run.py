@@ -37,8 +37,8 @@ def _passages(characters: int) -> list[str]:
 @pytest.fixture(scope="module")
 def finished(crawl: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from corpusmill.pipeline.engine import InlineEngine
-    from corpusmill.pipeline.progress import Progress
     from corpusmill.pipeline.run import execute, new_plan
+    from corpusmill.pipeline.watch.progress import Progress
 
     folder = tmp_path_factory.mktemp("verified")
     (folder / "recipe.yaml").write_text(RECIPE)

@@ -9,11 +9,11 @@ from typing import Any
 
 from corpusmill.pipeline.engine import Done, Job, Performer
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.ray_share import Share
+from corpusmill.pipeline.on_ray.share import Share
 from corpusmill.pipeline.retry import Attempt, Failed, failure
-from corpusmill.pipeline.runlog import utc_now
 from corpusmill.pipeline.runner import code_version
 from corpusmill.pipeline.storage import is_remote
+from corpusmill.pipeline.watch.log import utc_now
 
 #: Threads of a worker process: one for each CPU that it has, so one where as many workers as cores share the machine.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "RAYON_NUM_THREADS")

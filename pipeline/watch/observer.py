@@ -10,17 +10,17 @@ from typing import Any
 import corpusmill
 from corpusmill.pipeline.engine import Done
 from corpusmill.pipeline.errors import CorpusmillError
-from corpusmill.pipeline.events import Event, OnEvent, print_event
-from corpusmill.pipeline.growing import ERRORS, METRICS, Growing
 from corpusmill.pipeline.interrupts import of_an_interrupt
 from corpusmill.pipeline.lease import Holder
-from corpusmill.pipeline.live import Live
 from corpusmill.pipeline.manifest import Manifest
-from corpusmill.pipeline.meters import Counting, documents_of
 from corpusmill.pipeline.retry import Failed
-from corpusmill.pipeline.runlog import RunLog
 from corpusmill.pipeline.stage import Piece
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.events import Event, OnEvent, print_event
+from corpusmill.pipeline.watch.growing import ERRORS, METRICS, Growing
+from corpusmill.pipeline.watch.live import Live
+from corpusmill.pipeline.watch.log import RunLog
+from corpusmill.pipeline.watch.meters import Counting, documents_of
 
 LEVELS = {"waiting": "warning", "quarantine": "error"}
 

@@ -6,12 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from corpusmill.pipeline import store_file, store_s3, store_write, stores
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.retry import Cause, failure
 from corpusmill.pipeline.stage import Piece
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.stores import StoreError
+from corpusmill.pipeline.store import ask as stores
+from corpusmill.pipeline.store import file as store_file
+from corpusmill.pipeline.store import s3 as store_s3
+from corpusmill.pipeline.store import write as store_write
+from corpusmill.pipeline.store.ask import StoreError
 
 SMALL = 200_000
 CONTENT = random.Random(0).randbytes(SMALL)

@@ -18,7 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from corpusmill.pipeline import cluster, ray_upload
+import corpusmill
+from corpusmill.pipeline.cluster import nodes as cluster
+from corpusmill.pipeline.cluster import upload as ray_upload
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.storage import is_remote
 
@@ -157,7 +159,7 @@ def entrypoint(command: Sequence[str], this_python: bool = True) -> str:
 
 def _recipe_file(recipe: str) -> str:
     """The file itself, or the recipe of that name that ships with the package."""
-    shipped = Path(__file__).parent.parent / "recipes" / f"{recipe}.yaml"
+    shipped = Path(corpusmill.__file__).parent / "recipes" / f"{recipe}.yaml"
     return str(shipped) if not Path(recipe).exists() and shipped.exists() else recipe
 
 
@@ -185,7 +187,9 @@ def target(given: str | None) -> tuple[str, bool]:
 
 
 def _arguments(argv: Sequence[str] | None) -> Any:
-    parser = argparse.ArgumentParser(prog="python -m corpusmill.pipeline.ray_job", description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = argparse.ArgumentParser(
+        prog="python -m corpusmill.pipeline.cluster.job", description=__doc__.splitlines()[0] if __doc__ else ""
+    )
     parser.add_argument("recipe", metavar="RECIPE")
     parser.add_argument("inputs", metavar="INPUT", nargs="*")
     parser.add_argument("--output", metavar="RUN", required=True)

@@ -16,8 +16,8 @@ from typing import Any
 from corpusmill.pipeline.engine import InlineEngine, Job
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.interrupts import Terminated, kept_handler
-from corpusmill.pipeline.ray_dispatch import Dispatch
-from corpusmill.pipeline.ray_share import share_out
+from corpusmill.pipeline.on_ray.dispatch import Dispatch
+from corpusmill.pipeline.on_ray.share import share_out
 from corpusmill.pipeline.retry import Listener
 from corpusmill.pipeline.stage import Piece
 

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from corpusmill.pipeline import cluster, ray_job, ray_upload
+from corpusmill.pipeline.cluster import job as ray_job
+from corpusmill.pipeline.cluster import nodes as cluster
+from corpusmill.pipeline.cluster import upload as ray_upload
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 
 

@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 
 from corpusmill.pipeline.engine import Engine, InlineEngine, Job
-from corpusmill.pipeline.engine_ray import FEW_BYTES, FEW_BYTES_BESIDE, FEW_PIECES, RayEngine
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import FileRef, Manifest
-from corpusmill.pipeline.progress import Progress
-from corpusmill.pipeline.ray_actor import THREADS, PieceActor
-from corpusmill.pipeline.ray_share import Share
+from corpusmill.pipeline.on_ray.actor import THREADS, PieceActor
+from corpusmill.pipeline.on_ray.engine import FEW_BYTES, FEW_BYTES_BESIDE, FEW_PIECES, RayEngine
+from corpusmill.pipeline.on_ray.share import Share
 from corpusmill.pipeline.retry import Attempt, Failed
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Piece
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.progress import Progress
 
 HERE = str(Path(__file__).parent)
 

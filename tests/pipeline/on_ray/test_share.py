@@ -1,6 +1,6 @@
 import pytest
 
-from corpusmill.pipeline.ray_share import Share, share_out
+from corpusmill.pipeline.on_ray.share import Share, share_out
 
 
 def node(cpus: float, gpus: float = 0, alive: bool = True) -> dict:

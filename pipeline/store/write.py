@@ -8,7 +8,7 @@ import contextlib
 import io
 from typing import Any
 
-from corpusmill.pipeline.stores import asked, is_s3
+from corpusmill.pipeline.store.ask import asked, is_s3
 
 #: Bytes of a part: S3 takes at most 10,000 parts of an object, so 320 GB, and at least 5 MiB a part.
 PART = 32 << 20

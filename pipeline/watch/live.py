@@ -18,9 +18,9 @@ import corpusmill
 from corpusmill.pipeline.engine import Engine
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.manifest import Manifest
-from corpusmill.pipeline.runlog import utc_now
 from corpusmill.pipeline.stage import Piece
 from corpusmill.pipeline.storage import TEMPORARY, Storage
+from corpusmill.pipeline.watch.log import utc_now
 
 PROGRESS = "progress.json"
 

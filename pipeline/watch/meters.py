@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
 from corpusmill.pipeline.engine import Done
-from corpusmill.pipeline.events import Event
 from corpusmill.pipeline.manifest import Manifest
+from corpusmill.pipeline.watch.events import Event
 
 Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
 #: Seconds of a task, the upper ends of a histogram's bins.

@@ -25,7 +25,7 @@ from typer.main import get_command
 from corpusmill.cli import app
 from corpusmill.pipeline import marked
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 EXAMPLES = ROOT / "recipes" / "cluster"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 

@@ -5,9 +5,9 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, TypeVar
 
-from corpusmill.pipeline.store_file import StoreFile
-from corpusmill.pipeline.store_write import StoreWriter, abort_uploads
-from corpusmill.pipeline.stores import asked, filesystem
+from corpusmill.pipeline.store.ask import asked, filesystem
+from corpusmill.pipeline.store.file import StoreFile
+from corpusmill.pipeline.store.write import StoreWriter, abort_uploads
 
 Result = TypeVar("Result")
 

@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.stores import Truncated, asked
+from corpusmill.pipeline.store.ask import Truncated, asked
 
 #: Bytes of an object that is read at once, and of the first range of a larger one.
 WHOLE, FIRST = 4 << 20, 64 << 10

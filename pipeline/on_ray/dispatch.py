@@ -9,11 +9,11 @@ from typing import Any
 
 from corpusmill.pipeline.engine import Done, Job
 from corpusmill.pipeline.errors import CorpusmillError
-from corpusmill.pipeline.events import Event
-from corpusmill.pipeline.ray_actor import PieceActor
-from corpusmill.pipeline.ray_share import Share
+from corpusmill.pipeline.on_ray.actor import PieceActor
+from corpusmill.pipeline.on_ray.share import Share
 from corpusmill.pipeline.retry import AGAIN, Attempt, Cause, Failed, Listener, Tries, named
 from corpusmill.pipeline.stage import Piece
+from corpusmill.pipeline.watch.events import Event
 
 #: Seconds without a free CPU in the cluster after which the user is told what the run waits for.
 PATIENCE = 20.0

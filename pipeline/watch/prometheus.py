@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make
 from prometheus_client.exposition import ThreadingWSGIServer
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.meters import FAMILIES, SECONDS, Family
+from corpusmill.pipeline.watch.meters import FAMILIES, SECONDS, Family
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 #: Requests that are answered at the same time, and seconds that one may take to arrive.

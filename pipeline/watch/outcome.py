@@ -9,9 +9,9 @@ from typing import Any
 from corpusmill.pipeline.errors import CorpusmillError, Incomplete
 from corpusmill.pipeline.interrupts import of_an_interrupt
 from corpusmill.pipeline.lease import LeaseLost
-from corpusmill.pipeline.meters import documents_of
-from corpusmill.pipeline.runlog import clean
 from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.watch.log import clean
+from corpusmill.pipeline.watch.meters import documents_of
 
 #: What the line begins with, and how many given up tasks it names.
 HEAD, NAMED = "summary: ", 20

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from corpusmill.pipeline.growing import LOG, Growing
 from corpusmill.pipeline.report.masked import masked, walked
 from corpusmill.pipeline.report.safe import safe_line
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.growing import LOG, Growing
 
 #: Characters of a sentence; a field has at most as many.
 LONGEST = 600

@@ -1,11 +1,11 @@
-"""`python -m corpusmill.pipeline.cluster_command up|down`: what `make cluster-up` and `make cluster-down` do."""
+"""`python -m corpusmill.pipeline.cluster.command up|down`: what `make cluster-up` and `make cluster-down` do."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from corpusmill.pipeline import cluster
+from corpusmill.pipeline.cluster import nodes as cluster
 from corpusmill.pipeline.errors import CorpusmillError
 
 
@@ -30,7 +30,7 @@ def down(folder: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m corpusmill.pipeline.cluster_command", description="A Ray cluster on this machine.")
+    parser = argparse.ArgumentParser(prog="python -m corpusmill.pipeline.cluster.command", description="A Ray cluster on this machine.")
     parser.add_argument("what", choices=("up", "down"))
     parser.add_argument("--nodes", type=int, default=2, help="worker nodes")
     parser.add_argument("--folder", type=Path, default=cluster.FOLDER, help="where the cluster is written down")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from corpusmill.pipeline.meters import FAMILIES, SECONDS, Family
+from corpusmill.pipeline.watch.meters import FAMILIES, SECONDS, Family
 
 
 class RayMeter:

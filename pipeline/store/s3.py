@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from corpusmill.pipeline.store import Store
-from corpusmill.pipeline.store_file import StoreFile
-from corpusmill.pipeline.stores import S3, asked
+from corpusmill.pipeline.store.ask import S3, asked
+from corpusmill.pipeline.store.file import StoreFile
+from corpusmill.pipeline.store.folder import Store
 
 #: Bytes that opening an object brings, from its end: all of a small one, of a larger one what Parquet and Arrow files are read by.
 TAIL = 1 << 20

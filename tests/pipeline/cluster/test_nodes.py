@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from corpusmill.pipeline import cluster as clusters
-from corpusmill.pipeline import cluster_command, ray_job
-from corpusmill.pipeline.cluster import Cluster
+from corpusmill.pipeline.cluster import command as cluster_command
+from corpusmill.pipeline.cluster import job as ray_job
+from corpusmill.pipeline.cluster import nodes as clusters
+from corpusmill.pipeline.cluster.nodes import Cluster
 from corpusmill.pipeline.errors import InputError
 
 PIECES = 8
@@ -90,7 +91,18 @@ def written(run: Path, tree: Callable[[Path], dict[str, str]]) -> dict[str, str]
 
 def start(cluster: Cluster, project: Path, run: str, *options: str) -> subprocess.Popen[str]:
     """`make submit`, as a process."""
-    command = [sys.executable, "-m", "corpusmill.pipeline.ray_job", "recipes/mine.yaml", "in", "--output", run, "--to", "filter", *options]
+    command = [
+        sys.executable,
+        "-m",
+        "corpusmill.pipeline.cluster.job",
+        "recipes/mine.yaml",
+        "in",
+        "--output",
+        run,
+        "--to",
+        "filter",
+        *options,
+    ]
     environment = os.environ | {"RAY_ADDRESS": cluster.jobs}
     return subprocess.Popen(command, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -243,7 +255,7 @@ def metrics(cluster: Cluster, awaited: str) -> dict[str, float] | None:
 
 def test_other_code_on_a_node_is_refused_in_one_sentence(cluster: Cluster, project: Path, tmp_path: Path) -> None:
     """A run that is started beside the cluster, from a checkout whose filters are others than those that the nodes import."""
-    newer = Path(shutil.copytree(Path(clusters.__file__).resolve().parents[1] / "src" / "corpusmill", tmp_path / "newer" / "corpusmill"))
+    newer = Path(shutil.copytree(Path(clusters.__file__).resolve().parents[2] / "src" / "corpusmill", tmp_path / "newer" / "corpusmill"))
     with open(newer / "filters" / "rules.py", "a") as source:
         source.write("# another version\n")
     command = [sys.executable, "-m", "corpusmill", "run", "recipes/mine.yaml", "in", "--output", str(tmp_path / "run"), "--to", "filter"]

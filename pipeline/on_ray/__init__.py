@@ -1,0 +1,1 @@
+"""Pieces on Ray: actors, which of them gets what, and what becomes of those that die."""

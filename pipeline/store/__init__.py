@@ -1,0 +1,1 @@
+"""Folders on object stores: reading, publishing, and asking again."""
