@@ -262,22 +262,11 @@ class StageRun:
         self.without += [row.task for row in rows]
 
     def _record(self, phase: str, piece: Piece, identity: str, done: Done, digest: str) -> None:
-        self.manifest.append(
-            TaskRow(
-                piece.key,
-                identity,
-                list(piece.inputs),
-                digest,
-                self.code,
-                done.rows_in,
-                done.kept,
-                done.dropped,
-                done.bytes_in,
-                done.outputs,
-                done.counts,
-                done.warnings,
-            )
-        )
+        row = TaskRow(
+            piece.key, identity, list(piece.inputs), digest, self.code, done.rows_in, done.kept, done.dropped, done.bytes_in,
+            done.outputs, done.counts, done.warnings,
+        )  # fmt: skip
+        self.manifest.append(row)
         self.performed += 1
         self.bytes_in += done.bytes_in
         self.observer.done(self.stage.name, phase, done)
