@@ -153,7 +153,7 @@ class Lease:
     def release(self) -> None:
         """Says that nobody works on the run any more, unless another does."""
         self._ended.set()
-        with self._mutex, contextlib.suppress(OSError, CorpusmillError):
+        with self._mutex, contextlib.suppress(Exception):
             if self.lost is None:
                 self.cell.write(replace(self.mine, holder="").content(), self._version)
 
@@ -197,14 +197,14 @@ class Lease:
             with self._mutex:
                 try:
                     self._renew()
-                except (OSError, CorpusmillError) as error:
+                except Exception as error:  # whatever it is, the lease was not renewed
                     self.lost = f"its lease can't be renewed ({error})"
         if self.lost is not None:
             raise LeaseLost(f"{self.storage.root}: {self.lost}; this process stops, and what it has finished stays.")
 
     def _keep(self) -> None:
         while not self._ended.wait(self.mine.ttl / RENEWALS):
-            with self._mutex, contextlib.suppress(OSError, CorpusmillError):  # the next renewal, or `check`, comes in time
+            with self._mutex, contextlib.suppress(Exception):  # the next renewal, or `check`, comes in time
                 if not self._ended.is_set():
                     self._renew()
             if self.lost is not None:

@@ -142,6 +142,24 @@ def test_a_lease_that_can_not_be_renewed_ends_before_the_next_row(tmp_path: Path
     lease.release()
 
 
+def test_a_lease_is_renewed_after_any_error_of_a_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with holding(Storage(str(tmp_path)), ttl=1.0) as lease:
+        write, tries = lease.cell.write, []
+
+        def failing(content: bytes, expected: str | None) -> str | None:
+            tries.append(content)
+            if len(tries) == 1:
+                raise RuntimeError("a token could not be fetched")
+            return write(content, expected)
+
+        monkeypatch.setattr(lease.cell, "write", failing)
+        until = time.monotonic() + 10
+        while len(tries) < 3 and time.monotonic() < until:
+            time.sleep(0.02)
+        assert len(tries) >= 3 and lease.lost is None
+        lease.check()
+
+
 def test_a_lease_that_was_removed_interrupts_the_work(tmp_path: Path) -> None:
     def work() -> None:
         with holding(Storage(str(tmp_path)), ttl=1.0):
