@@ -18,6 +18,7 @@ from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.events import Event
+from corpusmill.pipeline.watch.live import Live
 from corpusmill.pipeline.watch.observer import Observer
 from corpusmill.pipeline.watch.progress import Progress
 
@@ -132,6 +133,21 @@ def test_what_fails_for_good_is_quarantined_and_taken_up_again_by_the_next_run(p
     rows = (tmp_path / "run/ingest/manifest.jsonl").read_bytes()
     perform()
     assert not TRIED and (tmp_path / "run/ingest/manifest.jsonl").read_bytes() == rows
+
+
+def test_no_secret_of_a_url_in_an_error_is_written_down(perform: Any, tmp_path: Path) -> None:
+    """As aiohttp says it of an address to which it was redirected."""
+    signed = "https://me:hunter2@store.test/x?X-Amz-Signature=hunter2"
+    said = OSError(errno.EIO, f"400, message='Bad Request', url='{signed}'")
+    run, events = perform(deeds={"part-1": failing(said)})
+    assert len(events) == 4 and run.manifest.quarantined["part-1"].message.endswith("url='https://***@store.test/x?X-Amz-Signature=***")
+    with pytest.raises(CorpusmillError) as ended:
+        perform("strict", strict=True, deeds={"part-1": failing(InputError(f"{signed}: 403"))})
+    assert str(ended.value).startswith("https://***@store.test/x?X-Amz-Signature=***")
+    with pytest.raises(KeyError), Live(Storage(str(tmp_path / "live")), [], InlineEngine()):
+        raise KeyError(signed)
+    told = "".join(path.read_text() for path in tmp_path.rglob("*") if path.suffix in (".json", ".jsonl", ".log"))
+    assert "hunter2" not in told and told.count("X-Amz-Signature=***") > 10
 
 
 def test_a_phase_that_needs_all_of_its_pieces_ends_the_run_when_the_others_are_done(perform: Any, tmp_path: Path) -> None:
