@@ -179,7 +179,7 @@ def execute(
                 for name in names:
                     stage = stage_class(name)(plan.sections[name], plan.dry_run)
                     run = StageRun(stage, storage, dict(plan.sections), plan.inputs, engine, progress, observer, plan.strict)
-                    run.manifest.guard(lease.check)
+                    run.hold(lease)
                     if name not in PARALLEL:
                         engine.close()  # training needs the memory and the cores that idle workers hold
                     with watching.outcome.stage(run):

@@ -3,6 +3,7 @@
 import errno
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ from corpusmill.pipeline import retry
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.lease import LEASE, Lease, holding
 from corpusmill.pipeline.manifest import FileRef, Manifest
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
@@ -66,7 +68,13 @@ class TroubleStage(Stage):
 def perform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[StageRun, list[Event]]]:
     monkeypatch.setattr(retry, "PAUSES", (0.0, 0.0, 0.0))
 
-    def execute(folder: str = "run", strict: bool = False, deeds: dict[str, Callable[[int], None]] | None = None, **config: Any) -> Any:
+    def execute(
+        folder: str = "run",
+        strict: bool = False,
+        deeds: dict[str, Callable[[int], None]] | None = None,
+        lease: Lease | None = None,
+        **config: Any,
+    ) -> Any:
         TRIED.clear()
         TROUBLE.clear()
         TROUBLE.update(deeds or {})
@@ -75,6 +83,8 @@ def perform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tu
         storage = Storage(str(tmp_path / folder))
         observer = Observer(storage, tell=events.append)
         run = StageRun(stage, storage, {}, [], InlineEngine(), Progress(False), observer, strict)
+        if lease:
+            run.hold(lease)
         run.execute()
         return run, events
 
@@ -133,6 +143,19 @@ def test_what_fails_for_good_is_quarantined_and_taken_up_again_by_the_next_run(p
     rows = (tmp_path / "run/ingest/manifest.jsonl").read_bytes()
     perform()
     assert not TRIED and (tmp_path / "run/ingest/manifest.jsonl").read_bytes() == rows
+
+
+@pytest.mark.parametrize(
+    ("holder", "said"), [("another's", r"another corpusmill has taken this run over \(.+\)"), ("", "whoever worked on it has ended")]
+)
+def test_a_worker_that_outlives_its_lease_publishes_nothing(perform: Any, tmp_path: Path, holder: str, said: str) -> None:
+    """It does not ask its driver, which may be gone."""
+    run = tmp_path / "run"
+    with holding(Storage(str(run))) as lease:
+        other = replace(lease.mine, holder=holder).content()
+        with pytest.raises(CorpusmillError, match=said):
+            perform(lease=lease, deeds={"part-2": lambda _: (run / LEASE).write_bytes(other)})
+    assert sorted(path.name for path in (run / "ingest/data").iterdir()) == ["part-0.parquet", "part-1.parquet"] and TRIED["part-3"] == 0
 
 
 def test_no_secret_of_a_url_in_an_error_is_written_down(perform: Any, tmp_path: Path) -> None:
