@@ -157,10 +157,8 @@ def passing(error: BaseException) -> bool:
 
 def refusal(error: BaseException) -> str | None:
     """Why a request can't work, without anything secret; None where it has another reason."""
-    names, response = (
-        {kind.__name__ for kind in type(error).__mro__},
-        getattr(error.__cause__, "response", None) or getattr(error, "response", None),
-    )
+    names = {kind.__name__ for kind in type(error).__mro__}
+    response = getattr(error.__cause__, "response", None) or getattr(error, "response", None)
     code = _code(response) if isinstance(response, dict) else ""
     if code == "NoSuchBucket":
         return "there is no such bucket."

@@ -284,10 +284,14 @@ def test_counts_are_served_on_loopback_alone() -> None:
         urllib.request.urlopen(url)
 
 
-def test_a_file_for_metrics_that_can_not_be_written_is_one_sentence(tmp_path: Path) -> None:
+def test_a_file_for_metrics_that_can_not_be_written_is_one_sentence(mill: Mill, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--metrics-file .*none/x.prom: the folder"):
         check_writable(str(tmp_path / "none/x.prom"))
     check_writable("x.prom")
+    (tmp_path / "taken").mkdir()  # nothing can be written there when the run has begun
+    code, out, error = command(*mill.run(mill.folder / "run", "--metrics-file", str(tmp_path / "taken")))
+    assert code == summary(out)["exit_code"] == 0 and not error
+    assert out.count(f"Note: {tmp_path}/taken: metrics can't be written there (Is a directory); the run goes on.") == 1
 
 
 def test_names_of_metrics_are_those_of_opentelemetry() -> None:
