@@ -329,6 +329,26 @@ def test_a_run_on_a_store_has_its_log_and_its_times(mill: Mill, s3: Any) -> None
     assert {key.partition("/")[0] for key in s3.keys(run)} == {"ingest", "lease.json", "log", "metrics", "progress.json", "run.json"}
 
 
+def test_uploads_that_were_broken_off_are_given_up_by_who_may(mill: Mill, s3: Any) -> None:
+    run = f"{s3.bucket('halves')}/run"
+    plan = new_plan(run, str(mill.folder / "recipe.yaml"), [str(mill.folder / "in")], last="ingest")
+
+    def carry_out() -> None:
+        """A worker dies meanwhile."""
+        execute(
+            plan, InlineEngine(), Progress(False), lambda _: None,
+            lambda _: s3.client.create_multipart_upload(Bucket="halves", Key="run/ingest/data/x"),
+        )  # fmt: skip
+
+    with s3.faults(error_403=1.0, only="GET .* uploads"):
+        carry_out()
+    assert len(s3.uploads("halves")) == 1
+    notes = [line["message"] for line in log_of(run) if line["event"] == "note"]
+    assert len(notes) == 2 and notes[0].startswith(f"Parts of uploads that were broken off may be left: {run}: the store refuses this (")
+    carry_out()
+    assert not s3.uploads("halves")
+
+
 def test_a_log_holds_neither_secrets_nor_what_a_terminal_obeys(tmp_path: Path) -> None:
     log = RunLog(Storage(str(tmp_path)), now=lambda: "2026-01-01T00:00:00.000+00:00")
     log.write(
