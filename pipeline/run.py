@@ -172,7 +172,7 @@ def execute(
         with holding(storage, say) as lease:
             live = Live(storage, names, engine, plan.dry_run, lambda: lease.lost is None)
             observer = Observer(storage, live, Counting(watching.meters), after_phase=watching.after_phase)
-            with observer.attempt(names, lease.before), live:
+            with observer.attempt(names, lease), live:
                 _describe_again(plan, storage, names, observer, say)
                 _abort_uploads(storage, observer)
                 for name in names:

@@ -19,6 +19,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.lease import LEASE, Lease, LeaseLost, holding, look, read_holder
 from corpusmill.pipeline.manifest import Manifest, TaskRow
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.observer import Observer
 
 HELPERS = Path(__file__).resolve().parents[1] / "helpers"
 TTL = 1.5
@@ -162,7 +163,8 @@ def test_a_lease_is_renewed_after_any_error_of_a_library(tmp_path: Path, monkeyp
 
 def test_a_lease_that_was_removed_interrupts_the_work(tmp_path: Path) -> None:
     def work() -> None:
-        with holding(Storage(str(tmp_path)), ttl=1.0):
+        storage = Storage(str(tmp_path))
+        with holding(storage, ttl=1.0) as lease, Observer(storage).attempt([], lease):
             (tmp_path / LEASE).unlink()
             time.sleep(20)
 
@@ -170,6 +172,8 @@ def test_a_lease_that_was_removed_interrupts_the_work(tmp_path: Path) -> None:
     with pytest.raises(LeaseLost, match="its lease was removed"):
         work()
     assert time.monotonic() - begun < 10
+    last = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
+    assert (last["event"], last["message"]) == ("lease_lost", "its lease was removed")
 
 
 @pytest.mark.parametrize("jump", [-1e6, 1e6])

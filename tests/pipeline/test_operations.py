@@ -319,6 +319,19 @@ def test_files_that_grow_on_a_store(s3: Any) -> None:
     assert read_grown(run, LOG, 10).splitlines()[-1] == b"four" and len(read_grown(run, LOG, 10)) == 10
 
 
+def test_two_processes_never_write_the_same_object_of_a_log(s3: Any) -> None:
+    """Where both have looked before either wrote: one may have lost its lease meanwhile."""
+    run = Storage(f"{s3.bucket('growing')}/run")
+    one, other = Growing(run, LOG), Growing(run, LOG)
+    one._attempt = other._attempt = 1
+    for number in "123":
+        for file, name in ((one, "one"), (other, "other")):
+            file.append(f"{name} {number}\n")
+            file.flush()
+    assert [(attempt, number) for attempt, number, _ in objects(run, LOG)] == [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)]
+    assert read_grown(run, LOG).split() == b"one 1 one 2 one 3 other 1 other 2 other 3".split()
+
+
 def test_a_run_on_a_store_has_its_log_and_its_times(mill: Mill, s3: Any) -> None:
     run = f"{s3.bucket('logged')}/run"
     mill.carry_out(run, last="ingest")
