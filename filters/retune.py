@@ -78,7 +78,7 @@ def retune(
     with holding(storage) as lease:
         old, worker = _worker(before, storage), _worker(now, storage)
         run = StageRun(FilterStage(worker.config), storage, dict(now.sections), now.inputs, engine, progress)
-        run.manifest.guard(lease.check)
+        run.hold(lease)
         _scored_alike(old, worker, folder)
         if share_phases.keeps_shares(worker.config):
             shards, finished = decided_shards(run, config_digest(old.config)), 0

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import TEMPORARY, Storage
-from corpusmill.pipeline.store.ask import S3, insisted
+from corpusmill.pipeline.store.ask import S3, insisted, refusal
 
 #: The file whose lock guards the writes of a local folder.
 GUARD_FILE = ".lock"
@@ -130,7 +130,14 @@ class S3Cell:
     def _call(self, function: Any, *arguments: Any, **options: Any) -> Any:
         from fsspec.asyn import sync
 
-        return insisted(self.url, lambda: sync(self.fs.loop, function, *arguments, timeout=PATIENCE, **options), self.patience)
+        try:
+            return insisted(self.url, lambda: sync(self.fs.loop, function, *arguments, timeout=PATIENCE, **options), self.patience)
+        except OSError:  # whose code `write` looks at
+            raise
+        except Exception as error:
+            if sentence := refusal(error):
+                raise InputError(f"{self.url}: {sentence}") from error
+            raise
 
 
 class PlainCell:

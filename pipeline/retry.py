@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from corpusmill.pipeline.errors import CorpusmillError
+from corpusmill.pipeline.report.masked import masked
 from corpusmill.pipeline.stage import Piece, Worker, load_object
 from corpusmill.pipeline.watch.events import Event, Kind, OnEvent
 
@@ -42,7 +43,11 @@ SETTLED = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryE
 
 @dataclass(frozen=True)
 class Failed:
-    """A piece that was not done: one sentence for the user, and the trace for the log. `fatal`: it is no matter of this piece."""
+    """A piece that was not done: one sentence for the user, and the trace for the log. `fatal`: it is no matter of this piece.
+
+    Both go to many places (manifest, reports, logs of workers), and libraries name the URL to which a server has sent them, signature and
+    all: so URLs are masked here.
+    """
 
     key: str
     message: str
@@ -51,6 +56,10 @@ class Failed:
     cause: Cause = Cause.EXCEPTION
     fatal: bool = False
     tries: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", masked(self.message))
+        object.__setattr__(self, "trace", masked(self.trace))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from corpusmill.pipeline.config import Config, config_digest
 from corpusmill.pipeline.engine import Done, Engine, Job, publish_output
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.interrupts import of_an_interrupt
+from corpusmill.pipeline.lease import Lease
 from corpusmill.pipeline.manifest import MANIFEST, TRIAL, FileRef, Manifest, Quarantined, Rows, TaskRow, task_identity
 from corpusmill.pipeline.present import Present
 from corpusmill.pipeline.quarantine import GivenUp, error_of, sentence_of
@@ -88,6 +89,7 @@ class StageRun:
         self.strict = strict  # the first failure ends the run
         self.storage = run.child(stage.name)
         self.manifest = Manifest(self.storage)
+        self.lease: Lease | None = None
         self.room = type(stage).__module__.split(".")[1]
         self.code = code_version(self.room)
         self.config_digest = config_digest(stage.config)
@@ -96,6 +98,11 @@ class StageRun:
         self.beside = stage.dry_run and self.manifest.complete  # a dry run leaves a finished stage as it is
         self.performed = self.bytes_in = 0  # tasks, and bytes that they have read
         self.seconds = 0.0
+
+    def hold(self, lease: Lease) -> None:
+        """From now on nothing is recorded or published where the run is no longer this lease's."""
+        self.lease = lease
+        self.manifest.guard(lease.check)
 
     # ---- inputs -------------------------------------------------------------------------------------
 
@@ -182,7 +189,7 @@ class StageRun:
                     output = function(identity)
                     if task.startswith(TRIAL):
                         output.files = {TRIAL + path: content for path, content in output.files.items()}
-                    done = publish_output(self.storage, task, output, 0.0)
+                    done = publish_output(self.storage, task, output, 0.0, fence=self.lease.check if self.lease else lambda: None)
                 except CorpusmillError:
                     raise
                 except Exception as error:
@@ -220,7 +227,7 @@ class StageRun:
         worker, todo = phase.worker, phase.todo
         job = Job(
             self.stage.name, f"{worker.__module__}:{worker.__qualname__}", phase.config, self.run.root, phase.params, phase.gpus,
-            phase.name, worker.memory_mb, self.room, self.code,
+            phase.name, worker.memory_mb, self.room, self.code, self.lease.mine.holder if self.lease else "",
         )  # fmt: skip
         by_key = {piece.key: piece for piece in todo}
         measures = Measures()

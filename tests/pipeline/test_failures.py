@@ -3,6 +3,7 @@
 import errno
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,11 +14,13 @@ from corpusmill.pipeline import retry
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.lease import LEASE, Lease, holding
 from corpusmill.pipeline.manifest import FileRef, Manifest
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.events import Event
+from corpusmill.pipeline.watch.live import Live
 from corpusmill.pipeline.watch.observer import Observer
 from corpusmill.pipeline.watch.progress import Progress
 
@@ -65,7 +68,13 @@ class TroubleStage(Stage):
 def perform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[StageRun, list[Event]]]:
     monkeypatch.setattr(retry, "PAUSES", (0.0, 0.0, 0.0))
 
-    def execute(folder: str = "run", strict: bool = False, deeds: dict[str, Callable[[int], None]] | None = None, **config: Any) -> Any:
+    def execute(
+        folder: str = "run",
+        strict: bool = False,
+        deeds: dict[str, Callable[[int], None]] | None = None,
+        lease: Lease | None = None,
+        **config: Any,
+    ) -> Any:
         TRIED.clear()
         TROUBLE.clear()
         TROUBLE.update(deeds or {})
@@ -74,6 +83,8 @@ def perform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tu
         storage = Storage(str(tmp_path / folder))
         observer = Observer(storage, tell=events.append)
         run = StageRun(stage, storage, {}, [], InlineEngine(), Progress(False), observer, strict)
+        if lease:
+            run.hold(lease)
         run.execute()
         return run, events
 
@@ -132,6 +143,34 @@ def test_what_fails_for_good_is_quarantined_and_taken_up_again_by_the_next_run(p
     rows = (tmp_path / "run/ingest/manifest.jsonl").read_bytes()
     perform()
     assert not TRIED and (tmp_path / "run/ingest/manifest.jsonl").read_bytes() == rows
+
+
+@pytest.mark.parametrize(
+    ("holder", "said"), [("another's", r"another corpusmill has taken this run over \(.+\)"), ("", "whoever worked on it has ended")]
+)
+def test_a_worker_that_outlives_its_lease_publishes_nothing(perform: Any, tmp_path: Path, holder: str, said: str) -> None:
+    """It does not ask its driver, which may be gone."""
+    run = tmp_path / "run"
+    with holding(Storage(str(run))) as lease:
+        other = replace(lease.mine, holder=holder).content()
+        with pytest.raises(CorpusmillError, match=said):
+            perform(lease=lease, deeds={"part-2": lambda _: (run / LEASE).write_bytes(other)})
+    assert sorted(path.name for path in (run / "ingest/data").iterdir()) == ["part-0.parquet", "part-1.parquet"] and TRIED["part-3"] == 0
+
+
+def test_no_secret_of_a_url_in_an_error_is_written_down(perform: Any, tmp_path: Path) -> None:
+    """As aiohttp says it of an address to which it was redirected."""
+    signed = "https://me:hunter2@store.test/x?X-Amz-Signature=hunter2"
+    said = OSError(errno.EIO, f"400, message='Bad Request', url='{signed}'")
+    run, events = perform(deeds={"part-1": failing(said)})
+    assert len(events) == 4 and run.manifest.quarantined["part-1"].message.endswith("url='https://***@store.test/x?X-Amz-Signature=***")
+    with pytest.raises(CorpusmillError) as ended:
+        perform("strict", strict=True, deeds={"part-1": failing(InputError(f"{signed}: 403"))})
+    assert str(ended.value).startswith("https://***@store.test/x?X-Amz-Signature=***")
+    with pytest.raises(KeyError), Live(Storage(str(tmp_path / "live")), [], InlineEngine()):
+        raise KeyError(signed)
+    told = "".join(path.read_text() for path in tmp_path.rglob("*") if path.suffix in (".json", ".jsonl", ".log"))
+    assert "hunter2" not in told and told.count("X-Amz-Signature=***") > 10
 
 
 def test_a_phase_that_needs_all_of_its_pieces_ends_the_run_when_the_others_are_done(perform: Any, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.lease import LEASE, Lease, LeaseLost, holding, look, read_holder
 from corpusmill.pipeline.manifest import Manifest, TaskRow
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.observer import Observer
 
 HELPERS = Path(__file__).resolve().parents[1] / "helpers"
 TTL = 1.5
@@ -142,9 +143,28 @@ def test_a_lease_that_can_not_be_renewed_ends_before_the_next_row(tmp_path: Path
     lease.release()
 
 
+def test_a_lease_is_renewed_after_any_error_of_a_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with holding(Storage(str(tmp_path)), ttl=1.0) as lease:
+        write, tries = lease.cell.write, []
+
+        def failing(content: bytes, expected: str | None) -> str | None:
+            tries.append(content)
+            if len(tries) == 1:
+                raise RuntimeError("a token could not be fetched")
+            return write(content, expected)
+
+        monkeypatch.setattr(lease.cell, "write", failing)
+        until = time.monotonic() + 10
+        while len(tries) < 3 and time.monotonic() < until:
+            time.sleep(0.02)
+        assert len(tries) >= 3 and lease.lost is None
+        lease.check()
+
+
 def test_a_lease_that_was_removed_interrupts_the_work(tmp_path: Path) -> None:
     def work() -> None:
-        with holding(Storage(str(tmp_path)), ttl=1.0):
+        storage = Storage(str(tmp_path))
+        with holding(storage, ttl=1.0) as lease, Observer(storage).attempt([], lease):
             (tmp_path / LEASE).unlink()
             time.sleep(20)
 
@@ -152,6 +172,8 @@ def test_a_lease_that_was_removed_interrupts_the_work(tmp_path: Path) -> None:
     with pytest.raises(LeaseLost, match="its lease was removed"):
         work()
     assert time.monotonic() - begun < 10
+    last = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
+    assert (last["event"], last["message"]) == ("lease_lost", "its lease was removed")
 
 
 @pytest.mark.parametrize("jump", [-1e6, 1e6])

@@ -284,10 +284,14 @@ def test_counts_are_served_on_loopback_alone() -> None:
         urllib.request.urlopen(url)
 
 
-def test_a_file_for_metrics_that_can_not_be_written_is_one_sentence(tmp_path: Path) -> None:
+def test_a_file_for_metrics_that_can_not_be_written_is_one_sentence(mill: Mill, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--metrics-file .*none/x.prom: the folder"):
         check_writable(str(tmp_path / "none/x.prom"))
     check_writable("x.prom")
+    (tmp_path / "taken").mkdir()  # nothing can be written there when the run has begun
+    code, out, error = command(*mill.run(mill.folder / "run", "--metrics-file", str(tmp_path / "taken")))
+    assert code == summary(out)["exit_code"] == 0 and not error
+    assert out.count(f"Note: {tmp_path}/taken: metrics can't be written there (Is a directory); the run goes on.") == 1
 
 
 def test_names_of_metrics_are_those_of_opentelemetry() -> None:
@@ -315,6 +319,19 @@ def test_files_that_grow_on_a_store(s3: Any) -> None:
     assert read_grown(run, LOG, 10).splitlines()[-1] == b"four" and len(read_grown(run, LOG, 10)) == 10
 
 
+def test_two_processes_never_write_the_same_object_of_a_log(s3: Any) -> None:
+    """Where both have looked before either wrote: one may have lost its lease meanwhile."""
+    run = Storage(f"{s3.bucket('growing')}/run")
+    one, other = Growing(run, LOG), Growing(run, LOG)
+    one._attempt = other._attempt = 1
+    for number in "123":
+        for file, name in ((one, "one"), (other, "other")):
+            file.append(f"{name} {number}\n")
+            file.flush()
+    assert [(attempt, number) for attempt, number, _ in objects(run, LOG)] == [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)]
+    assert read_grown(run, LOG).split() == b"one 1 one 2 one 3 other 1 other 2 other 3".split()
+
+
 def test_a_run_on_a_store_has_its_log_and_its_times(mill: Mill, s3: Any) -> None:
     run = f"{s3.bucket('logged')}/run"
     mill.carry_out(run, last="ingest")
@@ -323,6 +340,26 @@ def test_a_run_on_a_store_has_its_log_and_its_times(mill: Mill, s3: Any) -> None
     (phase,) = RunReader(run).json_lines("metrics.jsonl")
     assert (phase["stage"], phase["tasks"]) == ("ingest", FILES)
     assert {key.partition("/")[0] for key in s3.keys(run)} == {"ingest", "lease.json", "log", "metrics", "progress.json", "run.json"}
+
+
+def test_uploads_that_were_broken_off_are_given_up_by_who_may(mill: Mill, s3: Any) -> None:
+    run = f"{s3.bucket('halves')}/run"
+    plan = new_plan(run, str(mill.folder / "recipe.yaml"), [str(mill.folder / "in")], last="ingest")
+
+    def carry_out() -> None:
+        """A worker dies meanwhile."""
+        execute(
+            plan, InlineEngine(), Progress(False), lambda _: None,
+            lambda _: s3.client.create_multipart_upload(Bucket="halves", Key="run/ingest/data/x"),
+        )  # fmt: skip
+
+    with s3.faults(error_403=1.0, only="GET .* uploads"):
+        carry_out()
+    assert len(s3.uploads("halves")) == 1
+    notes = [line["message"] for line in log_of(run) if line["event"] == "note"]
+    assert len(notes) == 2 and notes[0].startswith(f"Parts of uploads that were broken off may be left: {run}: the store refuses this (")
+    carry_out()
+    assert not s3.uploads("halves")
 
 
 def test_a_log_holds_neither_secrets_nor_what_a_terminal_obeys(tmp_path: Path) -> None:

@@ -94,18 +94,16 @@ def _watching(folder: str, engine: EngineName, metrics: Metrics, outcome: Any, s
     if metrics.port is None and metrics.file is None:
         yield Watching(outcome, meters)
         return
-    from corpusmill.pipeline.watch.prometheus import Prometheus, check_writable
+    from corpusmill.pipeline.watch.prometheus import Prometheus, TextFile
 
-    prometheus, file = Prometheus(), metrics.file
-    if file:
-        check_writable(file)
+    prometheus = Prometheus()
+    write = TextFile(prometheus, metrics.file, say).write if metrics.file else lambda: None
     with ExitStack() as open_:
-        if file:
-            open_.callback(prometheus.write, file)
+        open_.callback(write)
         if metrics.port is not None:
             port = open_.enter_context(prometheus.served(metrics.host, metrics.port))
             say(f"metrics: http://{metrics.host}:{port}/metrics")
-        yield Watching(outcome, [*meters, prometheus], lambda: prometheus.write(file) if file else None)
+        yield Watching(outcome, [*meters, prometheus], write)
 
 
 @app.command(epilog="Example: corpusmill run recipes/demo.yaml crawl/ --output runs/demo --set dedup.threshold=0.8 --to dedup")
