@@ -133,7 +133,7 @@ def _verdicts(
 def _write(run: StageRun, worker: FilterWorker, shards: Sequence[Shard], pool: ThreadPoolExecutor, progress: Progress) -> None:
     """Publishes the decisions, shard by shard; what could not be decided about is measured by the stage itself."""
     if shards and not share_phases.keeps_shares(worker.config):
-        run.manifest.reopen()
+        run.manifest.reopen(shard.piece.key for shard in shards)
         with progress.phase("retune", len(shards)) as bar:
             for row in pool.map(lambda shard: _retune_shard(worker, run, shard), shards):
                 run.manifest.append(row)

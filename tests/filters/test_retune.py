@@ -1,13 +1,16 @@
 """Deciding again equals a fresh run of the stage, byte for byte, wherever it is interrupted."""
 
 import json
+import os
 import re
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from killing import in_child, killed_at
 
 from corpusmill.filters import retune as module
 from corpusmill.filters.retune import retune
@@ -145,6 +148,22 @@ def test_killed_after_any_file(tmp_path: Path, base: Path, tree: Callable, monke
     shutil.copytree(tmp_path / "killed", tmp_path / "other")
     again(tmp_path / "other", option)
     assert tree(tmp_path / "other") == tree(tmp_path / "fresh")
+
+
+def test_killed_between_the_files_of_a_shard_and_its_row(tmp_path: Path, base: Path, tree: Callable) -> None:
+    """A threshold of as many digits that changes no verdict: the new report has the size of the old one, and other rules."""
+    folder, report = tmp_path / "run", "filter/report/part-00000.parquet"
+    shutil.copytree(base, folder)
+
+    def killed() -> None:
+        killed_at(1, after=False)  # row 0 says which shards are about to change
+        again(folder, "filter.thresholds.gopher_long_doc=999999")
+
+    assert os.WTERMSIG(in_child(killed)) == signal.SIGKILL
+    before, now = (base / report).read_bytes(), (folder / report).read_bytes()
+    assert before != now and len(before) == len(now)
+    filter_stage(folder)
+    assert tree(folder) == tree(base)
 
 
 def test_what_it_refuses(tmp_path: Path, base: Path, make_documents, finished_ingest) -> None:
