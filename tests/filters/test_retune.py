@@ -30,6 +30,18 @@ STEPS: list[Any] = [
 ]
 
 
+GATE = """
+from pathlib import Path
+from corpusmill.filters.own import Rule, measures
+
+@measures({"length": "int64"}, rules=[Rule("short", "length", "<", 5)])
+def gate(documents):
+    if (Path(__file__).parent / "bad").exists():
+        raise ValueError("this one is bad")
+    return {"length": [len(text) for text in documents["text"].to_pylist()]}
+"""
+
+
 def filter_stage(folder: Path, *overrides: str) -> None:
     plan = plan_of_existing(str(folder), list(overrides), "filter", "filter")
     execute(plan, InlineEngine(), Progress(False), say=lambda _: None, on_stage=lambda _: None)
@@ -207,3 +219,18 @@ def test_the_command(tmp_path: Path, base: Path, corpusmill: Callable) -> None:
     assert b"curly_bracket" in out and b"came back" in out
     assert json.loads((tmp_path / "run/run.json").read_text())["recipe"]["filter"]["thresholds"] == {"curly_bracket": None}
     assert Storage(str(tmp_path / "run/filter")).exists("manifest.jsonl")
+
+
+def test_a_shard_that_is_measured_anew_and_given_up(
+    tmp_path: Path, make_documents: Callable, finished_ingest: Callable, texts: list[str], corpusmill: Callable
+) -> None:
+    (tmp_path / "step.py").write_text(GATE)
+    run = tmp_path / "run"
+    new_run(run, make_documents, finished_ingest, texts[:260], steps=[{"python": f"{tmp_path}/step.py:gate"}])
+    (run / "filter/report/part-00001.parquet").write_bytes(b"damaged")
+    (tmp_path / "bad").touch()
+    command = ("retune", run, "--set", "filter.thresholds.short=6", "--engine", "inline")
+    code, _, error = corpusmill(*command)
+    assert code == 3 and "1 task was given up" in error and "filter, task part-00001" in error and "this one is bad" in error
+    (tmp_path / "bad").unlink()
+    assert corpusmill(*command)[0] == 0 and not Manifest(Storage(str(run / "filter"))).quarantined
