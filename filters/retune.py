@@ -32,6 +32,7 @@ from corpusmill.pipeline.engine import Engine
 from corpusmill.pipeline.errors import ConfigError, InputError
 from corpusmill.pipeline.lease import holding
 from corpusmill.pipeline.manifest import Manifest, TaskRow
+from corpusmill.pipeline.quarantine import told_lost
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.run import RUN_FILE, Plan, describe, plan_of_existing
 from corpusmill.pipeline.runner import StageRun
@@ -55,6 +56,7 @@ class Retuned:
     changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # rule to threshold before and now; None where it is off
     failed: dict[str, tuple[int, int]] = field(default_factory=dict)  # rule to documents that fail it, before and now
     stale: list[str] = field(default_factory=list)  # later stages that are finished on the documents of before
+    lost: str = ""  # a sentence that names the tasks that the stage was finished without
 
 
 def retune(
@@ -91,6 +93,7 @@ def retune(
             on_decided(result)
             if write:
                 _write(run, worker, shards, pool, progress)
+                result.lost = told_lost([("filter", row) for row in run.manifest.quarantined.values()])
                 storage.write_bytes(RUN_FILE, describe(now))
     return result
 
@@ -133,7 +136,7 @@ def _verdicts(
 def _write(run: StageRun, worker: FilterWorker, shards: Sequence[Shard], pool: ThreadPoolExecutor, progress: Progress) -> None:
     """Publishes the decisions, shard by shard; what could not be decided about is measured by the stage itself."""
     if shards and not share_phases.keeps_shares(worker.config):
-        run.manifest.reopen()
+        run.manifest.reopen(shard.piece.key for shard in shards)
         with progress.phase("retune", len(shards)) as bar:
             for row in pool.map(lambda shard: _retune_shard(worker, run, shard), shards):
                 run.manifest.append(row)

@@ -53,7 +53,9 @@ def execute(run: StageRun, config: FilterConfig, pieces: Sequence[Piece], params
     found = run.once(THRESHOLDS_TASK, measured, lambda _: _find(run.run, rules, measured))
     table = found.ref(run.stage.name, THRESHOLDS_FILE)
     there = [shards[row.task] for row in rows]
-    run.map("", DecideWorker, [Piece(p.key, (*p.inputs, ref, table)) for p, ref in zip(there, measured, strict=True)], separable=True)
+    # `params`: a step that rewrites may be another one though it measures the same, and then the texts are others
+    to_decide = [Piece(p.key, (*p.inputs, ref, table)) for p, ref in zip(there, measured, strict=True)]
+    run.map("", DecideWorker, to_decide, params, separable=True)
 
 
 def _find(run: Storage, rules: Sequence[StepRule], measured: Sequence[FileRef]) -> Output:

@@ -89,7 +89,7 @@ class S3Cell:
     """A version is the object's ETag. A server that does not know conditional writes is used as any other store is."""
 
     def __init__(self, storage: Storage, name: str, patience: float | None = PATIENCE, settle: float = SETTLE):
-        self.patience = patience  # seconds for which it is asked again (None: as for all else, see stores.py)
+        self.patience = patience  # seconds for which it is asked again (None: as for all else, see store/ask.py)
         self.fs, self.url = storage.store.fs, storage.path(name)
         self.bucket, self.key, _ = self.fs.split_path(self.url)
         self.plain = PlainCell(storage, name, settle)

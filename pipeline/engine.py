@@ -1,4 +1,4 @@
-"""How tasks are performed: in the calling process, or on Ray actors (`engine_ray.py`), with the same bytes."""
+"""How tasks are performed: in the calling process, or on Ray actors (`on_ray/engine.py`), with the same bytes."""
 
 import contextlib
 import platform

@@ -90,6 +90,7 @@ class StageRun:
         self.storage = run.child(stage.name)
         self.manifest = Manifest(self.storage)
         self.lease: Lease | None = None
+        self._upstream: dict[str, Manifest] = {}  # those that were asked for: reading one of many tasks takes seconds
         self.room = type(stage).__module__.split(".")[1]
         self.code = code_version(self.room)
         self.config_digest = config_digest(stage.config)
@@ -108,10 +109,12 @@ class StageRun:
 
     def upstream(self, stage: str) -> Manifest:
         """The manifest of an earlier stage, which has to be complete."""
-        manifest = Manifest(self.run.child(stage))
-        if not manifest.complete:
-            raise InputError(f"{self.run.path(stage)}: the stage {stage} is not finished, so {self.stage.name} can't start.")
-        return manifest
+        if stage not in self._upstream:
+            manifest = Manifest(self.run.child(stage), read_only=True)
+            if not manifest.complete:
+                raise InputError(f"{self.run.path(stage)}: the stage {stage} is not finished, so {self.stage.name} can't start.")
+            self._upstream[stage] = manifest
+        return self._upstream[stage]
 
     def outputs_of(self, stage: str, prefix: str) -> list[FileRef]:
         """The files that a finished stage wrote below `prefix` (`data/`), in the order of its plan."""
@@ -148,11 +151,11 @@ class StageRun:
         params = params or {}
         config = config or self.stage.config
         digest = config_digest(config)
+        present = Present(self.storage, self.manifest)
         if self.beside:
-            pieces = [self._beside(piece, params, digest) for piece in pieces]
+            pieces = [self._beside(present, piece, params, digest) for piece in pieces]
         if len({piece.key for piece in pieces}) != len(pieces):
             raise ValueError(f"{self.stage.name}: two pieces of {phase} have one key")
-        present = Present(self.storage, self.manifest)
         todo = [piece for piece in pieces if not present.finished(piece.key, self._identity(piece, params, digest))]
         if todo:
             if not self.beside:
@@ -176,11 +179,12 @@ class StageRun:
         under which it may keep working state (`checkpoints/`) of its own. `config` is as for `map`."""
         piece = Piece(task, tuple(inputs), params or {})
         digest = config_digest(config or self.stage.config)
+        present = Present(self.storage, self.manifest)
         if self.beside:
-            piece = self._beside(piece, {}, digest)
+            piece = self._beside(present, piece, {}, digest)
         task, identity = piece.key, self._identity(piece, {}, digest)
         self.plan.append(task)
-        if not self._finished(task, identity):
+        if not present.finished(task, identity):
             if not self.beside:
                 self.manifest.reopen([task])
             with self._told(task, [piece], [piece]):
@@ -205,9 +209,9 @@ class StageRun:
                 self._measure(task, done.seconds, measures, workers=1)
         return self.manifest.tasks[task]
 
-    def _beside(self, piece: Piece, params: dict[str, Any], digest: str) -> Piece:
+    def _beside(self, present: Present, piece: Piece, params: dict[str, Any], digest: str) -> Piece:
         """The piece as it is where the stage has finished it, else one that writes beside what the stage has."""
-        return piece if self._finished(piece.key, self._identity(piece, params, digest)) else replace(piece, key=TRIAL + piece.key)
+        return piece if present.finished(piece.key, self._identity(piece, params, digest)) else replace(piece, key=TRIAL + piece.key)
 
     def task(self, name: str) -> TaskRow:
         """The row of a task that `map` or `once` has performed or taken over."""
@@ -215,9 +219,6 @@ class StageRun:
 
     def _identity(self, piece: Piece, params: dict[str, Any], digest: str) -> str:
         return task_identity(piece.key, piece.inputs, {**params, "piece": piece.params}, digest, self.code)
-
-    def _finished(self, task: str, identity: str) -> bool:
-        return Present(self.storage, self.manifest).finished(task, identity)
 
     def _told(self, phase: str, pieces: Sequence[Piece], todo: Sequence[Piece]) -> contextlib.AbstractContextManager[None]:
         return self.observer.phase(self.stage.name, phase, pieces, todo, self.manifest, self.engine.workers)

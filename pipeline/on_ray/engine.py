@@ -1,4 +1,4 @@
-"""Tasks on Ray: one actor a worker, one piece after the other for each (`ray_dispatch.py`).
+"""Tasks on Ray: one actor a worker, one piece after the other for each (`dispatch.py`).
 
 Ray is started for this run alone where `RAY_ADDRESS` names no cluster (`ray job submit` sets it), and only when there is so much to do that
 it pays: until then a few small pieces are performed in the calling process, which takes a tenth of the seconds that Ray and its workers

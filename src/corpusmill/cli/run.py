@@ -202,9 +202,12 @@ def retune(
 
     from corpusmill.filters.retune import retune as decide_again
     from corpusmill.filters.retune_view import show
+    from corpusmill.pipeline.errors import Incomplete
     from corpusmill.pipeline.watch.progress import Progress
 
     console = Console(highlight=False, soft_wrap=True)
-    decide_again(
+    retuned = decide_again(
         run, set_ or [], make_engine(engine, workers), Progress(), on_decided=lambda result: show(run, result, console), write=not dry_run
     )
+    if retuned.lost:
+        raise Incomplete(retuned.lost)
