@@ -206,5 +206,11 @@ def retune(
 
     console = Console(highlight=False, soft_wrap=True)
     decide_again(
-        run, set_ or [], make_engine(engine, workers), Progress(), on_decided=lambda result: show(run, result, console), write=not dry_run
+        run,
+        set_ or [],
+        make_engine(engine, workers),
+        Progress(),
+        on_decided=lambda result: show(run, result, console),
+        write=not dry_run,
+        say=lambda sentence: console.print(f"Note: {sentence}", markup=False),
     )
