@@ -66,10 +66,12 @@ def retune(
     progress: Progress,
     on_decided: Callable[[Retuned], None] = lambda _: None,
     write: bool = True,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Retuned:
     """Applies `--set filter.thresholds.RULE=VALUE` to a finished filter stage.
 
     What it changes is known, and given to `on_decided`, long before all reports are written. Without `write` nothing is.
+    `say` is told where it has to wait for another process.
     Raises InputError where the stage is not finished under the run's recipe, and ConfigError for anything but thresholds.
     """
     before, now = plan_of_existing(folder), plan_of_existing(folder, overrides)
@@ -77,7 +79,7 @@ def retune(
         raise InputError(f"{folder}: the run's recipe has no stage filter.")
     _only_thresholds(before, now, folder)
     storage = Storage(folder)
-    with holding(storage) as lease:
+    with holding(storage, say) as lease:
         old, worker = _worker(before, storage), _worker(now, storage)
         run = StageRun(FilterStage(worker.config), storage, dict(now.sections), now.inputs, engine, progress)
         run.hold(lease)

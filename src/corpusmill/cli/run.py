@@ -207,7 +207,13 @@ def retune(
 
     console = Console(highlight=False, soft_wrap=True)
     retuned = decide_again(
-        run, set_ or [], make_engine(engine, workers), Progress(), on_decided=lambda result: show(run, result, console), write=not dry_run
+        run,
+        set_ or [],
+        make_engine(engine, workers),
+        Progress(),
+        on_decided=lambda result: show(run, result, console),
+        write=not dry_run,
+        say=lambda sentence: console.print(f"Note: {sentence}", markup=False),
     )
     if retuned.lost:
         raise Incomplete(retuned.lost)
