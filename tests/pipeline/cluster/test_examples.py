@@ -51,6 +51,9 @@ def test_the_rayjobs_command_and_versions_are_ours(rayjob: dict[str, Any]) -> No
     assert (ROOT / "recipes" / f"{given['recipe']}.yaml").is_file()
     assert given["output"].startswith("s3://") and all(path.startswith("s3://") for path in given["inputs"])
     cluster = rayjob["spec"]["rayClusterSpec"]
+    [workers] = cluster["workerGroupSpecs"]
+    [worker] = workers["template"]["spec"]["containers"]
+    assert given["workers"] == workers["maxReplicas"] * int(worker["resources"]["requests"]["cpu"])  # who waits makes the cluster grow
     [ray] = [found for text in PROJECT["dependencies"] if (found := Requirement(text)).name == "ray"]
     assert ray.specifier.contains(cluster["rayVersion"])
     pods = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
