@@ -235,6 +235,19 @@ def test_on_a_cluster_that_is_not_our_own_workers_are_placed_by_their_memory(
     assert [row.warnings for row in others.manifest.rows()] == [[str(100.0 * 2**20)]] * 5
 
 
+def test_each_phase_asks_the_cluster_how_many_cpus_it_has(
+    stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.connect()
+    monkeypatch.setattr(on_ray, "_address", lambda: "another cluster's")
+    monkeypatch.setattr(engine, "workers", 1)  # when it had less
+    run(stages, engine, tmp_path / "given", inputs)
+    assert engine.workers == 1
+    monkeypatch.setattr(engine, "_asked", 0)
+    run(stages, engine, tmp_path / "all", inputs)
+    assert engine.workers == 2
+
+
 @pytest.mark.parametrize(
     ("nodes", "placed"),
     [
