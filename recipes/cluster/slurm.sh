@@ -59,7 +59,6 @@ trap stop TERM INT
 trap 'again=yes; stop' USR1 # the time is nearly over
 
 # alive N: whether so many nodes are registered with the head.
-# shellcheck disable=SC2317
 alive() {
     RAY_ADDRESS=$ip:$port "$bin/python" -c "import ray, sys
 ray.init(logging_level='ERROR')
@@ -89,7 +88,7 @@ done
 begun=yes
 RAY_ADDRESS=$ip:$port "$bin/corpusmill" run "$@" --engine ray &
 run=$!
-if [ -n "$stopped" ]; then kill -TERM "$run"; fi # it came just now
+if [ -n "$stopped" ]; then stop; fi # it came just now
 code=0
 wait "$run" || code=$?
 while [ "$code" -gt 128 ] && kill -0 "$run" 2> /dev/null; do # a signal ended the waiting, not the run
