@@ -19,6 +19,7 @@ from corpusmill.filters.kept_share import Reader, find_thresholds, unknown_rules
 from corpusmill.filters.registry import STEPS, build_steps
 from corpusmill.filters.rules import StepRule, decide, rules_metadata
 from corpusmill.filters.worker import FilterWorker, decided, documents_at
+from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.row_ranges import tables_of
 from corpusmill.pipeline.runner import StageRun
@@ -107,8 +108,9 @@ class DecideWorker(FilterWorker):
     def setup(self) -> None:
         """Only steps that rewrite are needed, and `documents_at` makes them ready."""
 
-    def halves(self, piece: Piece) -> None:
-        return None  # by then what was measured has shown that there is room for it
+    @classmethod
+    def cuts(cls, config: Config) -> bool:
+        return False  # by then what was measured has shown that there is room for it
 
     def process(self, piece: Piece) -> Output:
         shard, measured, table = piece.inputs

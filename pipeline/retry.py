@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.report.masked import masked
-from corpusmill.pipeline.stage import Piece, Worker, load_object
+from corpusmill.pipeline.stage import Piece, load_object
 from corpusmill.pipeline.watch.events import Event, Kind, OnEvent
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class Tries:
         if failed.cause is Cause.HICCUP:
             return replace(attempt, pause=PAUSES[number - 1])
         if failed.cause is Cause.MEMORY or (failed.cause is Cause.DEATH and number > 1):
-            parts = attempt.parts * 2 if can_be_cut(self.job.worker) else 1
+            parts = attempt.parts * 2 if load_object(self.job.worker).cuts(self.job.config) else 1
             return replace(attempt, parts=parts, alone=parts == 1 or number > TOGETHER)
         return attempt
 
@@ -159,8 +159,3 @@ class Tries:
         fields |= {"node": node} if node else {}
         said = failed.message.rstrip(".")
         self.listener.on_event(Event(kind, self.job.stage, self.job.phase, failed.key, f"{said}; it is done again{how}.", fields))
-
-
-def can_be_cut(worker: str) -> bool:
-    """Whether workers of a kind (`module:Class`) can do pieces in parts; of one piece the worker itself knows (`halves`)."""
-    return bool(load_object(worker).halves is not Worker.halves)

@@ -15,7 +15,7 @@ from corpusmill.pipeline.cleaning import remove_unnamed
 from corpusmill.pipeline.config import Config, config_digest
 from corpusmill.pipeline.engine import Done, Engine, Job, publish_output
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.interrupts import of_an_interrupt
+from corpusmill.pipeline.interrupts import of_an_interrupt, raise_what_came
 from corpusmill.pipeline.lease import Lease
 from corpusmill.pipeline.manifest import MANIFEST, TRIAL, FileRef, Manifest, Quarantined, Rows, TaskRow, task_identity
 from corpusmill.pipeline.present import Present
@@ -221,7 +221,7 @@ class StageRun:
         return task_identity(piece.key, piece.inputs, {**params, "piece": piece.params}, digest, self.code)
 
     def _told(self, phase: str, pieces: Sequence[Piece], todo: Sequence[Piece]) -> contextlib.AbstractContextManager[None]:
-        return self.observer.phase(self.stage.name, phase, pieces, todo, self.manifest, self.engine.workers)
+        return self.observer.phase(self.stage.name, phase, pieces, todo, self.manifest, self.engine.known_workers())
 
     def _perform(self, phase: Phase) -> GivenUp:
         """Performs what is to be done of a phase; what was given up is returned."""
@@ -241,6 +241,7 @@ class StageRun:
                 measures.add(result)
                 bar.advance(result.rows_in, result.bytes_in)
             given_up.worked += len(results)
+            raise_what_came()
 
         def on_failed(failed: Failed) -> None:
             self.observer.failed(self.stage.name, phase.name, failed)

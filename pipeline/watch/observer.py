@@ -82,9 +82,10 @@ class Observer:
 
     @contextmanager
     def phase(
-        self, stage: str, name: str, pieces: Sequence[Piece], todo: Sequence[Piece], manifest: Manifest, workers: int
+        self, stage: str, name: str, pieces: Sequence[Piece], todo: Sequence[Piece], manifest: Manifest, workers: int | None
     ) -> Iterator[None]:
-        """A phase for the time of the block: all of its pieces, and those of them that are not finished yet."""
+        """A phase for the time of the block: all of its pieces, and those of them that are not finished yet. `workers`: None where it is
+        not known how many there will be."""
         if self.live:
             self.live.phase_begins(stage, name, pieces, todo, manifest)
         self.counting.phase_begins(stage, name, len(pieces), len(todo), workers)

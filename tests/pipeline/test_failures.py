@@ -1,7 +1,10 @@
 """What becomes of tasks that fail: done again, quarantined, or the end of the run; on the inline engine."""
 
 import errno
+import os
 import resource
+import signal
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -12,7 +15,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pytest
 
-from corpusmill.pipeline import retry
+from corpusmill.pipeline import interrupts, retry
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import CorpusmillError, InputError
@@ -249,3 +252,20 @@ def test_what_hits_all_pieces_ends_the_run_at_once(perform: Any, key: str, error
     with pytest.raises(CorpusmillError, match=said):
         perform(deeds={key: failing(error)})
     assert TRIED[key] == tries and "part-2" not in TRIED
+
+
+class SignalsAtItsEnd:
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)  # what the handler raises here is lost
+
+
+def test_a_sigterm_whose_exception_is_lost_ends_the_run_with_the_next_result(perform: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interrupts, "_came", [])
+    monkeypatch.setattr(sys, "unraisablehook", lambda lost: None)
+    before = signal.signal(signal.SIGTERM, interrupts.raise_terminated)
+    try:
+        with pytest.raises(interrupts.Terminated):
+            perform(deeds={"part-1": lambda tried: SignalsAtItsEnd() and None})
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert TRIED["part-1"] == 1 and not TRIED["part-2"]

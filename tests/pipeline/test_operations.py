@@ -249,6 +249,15 @@ def test_what_is_done_again_is_said_before_it_is(mill: Mill, tmp_path: Path) -> 
     assert states == ["taken over"] * 4 + ["redone"] + ["redone", "depends", "redone"]
 
 
+def test_how_many_tasks_are_in_flight_is_not_told_where_the_workers_are_not_known() -> None:
+    prometheus = Prometheus()
+    Counting([prometheus]).phase_begins("filter", "", 5, 4, None)
+    with prometheus.served("127.0.0.1", 0) as port, urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        text = answer.read().decode()
+    assert values(text, "corpusmill_tasks_left", "stage") == {("filter",): 4.0}
+    assert values(text, "corpusmill_tasks_in_flight", "stage") == {}
+
+
 def test_counts_are_served_on_loopback_alone() -> None:
     prometheus = Prometheus()
     counting = Counting([prometheus])
