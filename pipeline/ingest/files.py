@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, cast
 
 from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.errors import InputError
