@@ -139,9 +139,7 @@ def main() -> None:
             for name, (cpu, wall) in measured(folder, stage, given.workers):
                 bare = bare if name != "kernels" else (cpu, wall)
                 if cpu < 0.9 * bare[0]:
-                    sys.exit(
-                        f"{name}: {cpu:.1f} s of processors, less than the kernels alone: some process was waited for by none ({WAITS})."
-                    )
+                    sys.exit(f"{name}: {cpu:.1f} s of processors, less than the kernels alone: nobody waited for some process ({WAITS}).")
                 rate = f"{size / 1e6 / cpu:5.2f} MB/s of a core, {cpu / 3600 / (size / 1e12):8,.0f} core-hours/TB"
                 print(f"  {name:15} {cpu:8.1f} s of processors ({cpu / bare[0]:5.3f})  {wall:8.1f} s of the clock  {rate}", flush=True)
             shutil.rmtree(folder)
