@@ -17,7 +17,7 @@ def files(tree, stage: Path) -> dict[str, str]:
     return {name: digest for name, digest in tree(stage).items() if not name.startswith("manifest")}
 
 
-@pytest.mark.parametrize("store", ["local", "s3"])
+@pytest.mark.parametrize("store", ["local", pytest.param("s3", marks=pytest.mark.long)])  # test_lease.py takes one over on a store
 def test_a_second_run_is_refused_and_takes_over_what_stands_still(
     recipe_and_crawl, tmp_path: Path, request, reference: Path, tree, faults_of, store: str
 ) -> None:
