@@ -107,8 +107,10 @@ def mill(tmp_path_factory: pytest.TempPathFactory) -> Mill:
 def told_to(mill: Mill, what: str) -> Iterator[None]:
     """The step of the recipe does so for the time of the block."""
     (mill.folder / what).touch()
-    yield
-    (mill.folder / what).unlink()
+    try:
+        yield
+    finally:
+        (mill.folder / what).unlink()
 
 
 def summary(out: str) -> dict[str, Any]:
@@ -193,11 +195,14 @@ def test_a_signal_while_it_works(mill: Mill, tmp_path: Path, number: int, code: 
     with told_to(mill, "wait"):
         whole = [sys.executable, "-m", "corpusmill", "filter", str(run), "--engine", "inline"]
         process = subprocess.Popen(whole, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=mill.folder)
-        until = time.monotonic() + 90
-        while not any(line["event"] == "phase_begin" for line in log_of(run)) and time.monotonic() < until:
-            time.sleep(0.1)
-        process.send_signal(number)
-        out, error = process.communicate(timeout=60)
+        try:
+            until = time.monotonic() + 90
+            while not any(line["event"] == "phase_begin" for line in log_of(run)) and time.monotonic() < until:
+                time.sleep(0.1)
+            process.send_signal(number)
+            out, error = process.communicate(timeout=60)
+        finally:
+            process.kill()
     told = summary(out)
     assert (process.returncode, told["exit_code"], told["status"]) == (code, code, "interrupted") and error.count("\n") == 1, error
     assert not told["stages"]["filter"]["complete"] and told["stages"]["filter"]["rows_in"] is None
