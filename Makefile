@@ -21,7 +21,7 @@ STAGES := ingest filter dedup tokenizer tokens pretrain sft align evaluate
 .PHONY: help setup demo test test-all fuzz audit soak soak-faults lint bench cluster-up submit cluster-down report explore clean $(STAGES)
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "and one for each stage, with RUN=folder, and RECIPE=file and INPUT=paths where the run is new:"
 	@echo "  $(STAGES)"
 

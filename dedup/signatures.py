@@ -92,6 +92,7 @@ class SignatureWorker(Worker):
     `params`: `bands` and `rows` (of a band), `kinds` (of keys), `by`, and `columns` (those beside `TAKEN` that the policies compare).
     """
 
+    memory_mb = 600
     config: MeasureConfig
 
     def setup(self) -> None:

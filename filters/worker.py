@@ -24,6 +24,7 @@ from corpusmill.pipeline.storage import Storage
 class FilterWorker(Worker):
     """Measures the documents of one shard and decides about them."""
 
+    memory_mb = 900
     config: FilterConfig
 
     def __init__(self, config: FilterConfig, run: Storage, params: dict[str, Any]):

@@ -61,7 +61,6 @@ class Phase:
     config: Config
     digest: str
     gpus: float
-    memory_mb: int
     worked: int  # pieces that are finished already
 
 
@@ -130,16 +129,14 @@ class StageRun:
         params: dict[str, Any] | None = None,
         config: Config | None = None,
         gpus: float = 0.0,
-        memory_mb: int = 0,
         separable: bool = False,
     ) -> Rows:
         """Performs `worker` on every piece that is not finished; returns the rows of those that are then, in the order of `pieces`.
 
         `params` go to every worker of the phase and count for the identity of its tasks, as a piece's do. `config` is the part of the
         stage's section that the phase depends on (all of it by default): workers see no other, so nothing else redoes their tasks.
-        `gpus`: what each worker takes of a GPU, where there are any; `memory_mb`: its expected peak, by which clusters place it. They play
-        no part in the identity of a task. `separable`: where pieces fail for good, the stage goes on without them (`self.without`);
-        else it ends when all others are done.
+        `gpus`: what each worker takes of a GPU, where there are any; it plays no part in the identity of a task. `separable`: where pieces
+        fail for good, the stage goes on without them (`self.without`); else it ends when all others are done.
         """
         params = params or {}
         config = config or self.stage.config
@@ -154,7 +151,7 @@ class StageRun:
             if not self.beside:
                 self.manifest.reopen(piece.key for piece in todo)
             with self._told(phase, pieces, todo):
-                work = Phase(phase, worker, todo, params, config, digest, gpus, memory_mb, len(pieces) - len(todo))
+                work = Phase(phase, worker, todo, params, config, digest, gpus, len(pieces) - len(todo))
                 self._quarantine(work, self._perform(work), separable)
         finished = [piece.key for piece in pieces if piece.key not in self.manifest.quarantined]
         self.plan += finished
@@ -223,7 +220,7 @@ class StageRun:
         worker, todo = phase.worker, phase.todo
         job = Job(
             self.stage.name, f"{worker.__module__}:{worker.__qualname__}", phase.config, self.run.root, phase.params, phase.gpus,
-            phase.name, phase.memory_mb, self.room, self.code,
+            phase.name, worker.memory_mb, self.room, self.code,
         )  # fmt: skip
         by_key = {piece.key: piece for piece in todo}
         measures = Measures()
@@ -265,22 +262,11 @@ class StageRun:
         self.without += [row.task for row in rows]
 
     def _record(self, phase: str, piece: Piece, identity: str, done: Done, digest: str) -> None:
-        self.manifest.append(
-            TaskRow(
-                piece.key,
-                identity,
-                list(piece.inputs),
-                digest,
-                self.code,
-                done.rows_in,
-                done.kept,
-                done.dropped,
-                done.bytes_in,
-                done.outputs,
-                done.counts,
-                done.warnings,
-            )
-        )
+        row = TaskRow(
+            piece.key, identity, list(piece.inputs), digest, self.code, done.rows_in, done.kept, done.dropped, done.bytes_in,
+            done.outputs, done.counts, done.warnings,
+        )  # fmt: skip
+        self.manifest.append(row)
         self.performed += 1
         self.bytes_in += done.bytes_in
         self.observer.done(self.stage.name, phase, done)

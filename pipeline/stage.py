@@ -72,6 +72,9 @@ def documents_output(key: str, data: pa.Table, report: pa.Table, *, bytes_in: in
 class Worker(ABC):
     """Lives in one process and works on one piece after another. The constructor has no side effects."""
 
+    #: What it is expected to take at its peak, by which a cluster that is not our own places it (Ray's `memory`); 0: not known.
+    memory_mb: ClassVar[int] = 0
+
     def __init__(self, config: base.Config, run: Storage, params: dict[str, Any]):
         self.config = config
         self.run = run  # the run's folder, to read what earlier stages wrote

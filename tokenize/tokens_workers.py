@@ -29,6 +29,7 @@ class EncodeWorker(Worker):
     """Encodes one shard of documents. `params` of a piece where documents are not shuffled: its `number` among all `pieces`; where they
     are split by place: its `training_characters`."""
 
+    memory_mb = 600
     config: EncodeConfig
 
     def setup(self) -> None:

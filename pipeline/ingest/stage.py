@@ -69,6 +69,8 @@ class WatWorker(Worker):
 class IngestWorker(GuardedWorker):
     """Turns parts of sources into rows."""
 
+    memory_mb = 700
+
     def halves(self, piece: Piece) -> tuple[Piece, Piece] | None:
         return piece_halves(piece, self.guard.index)
 

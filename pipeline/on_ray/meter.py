@@ -1,5 +1,6 @@
 """Counts of a run among a Ray cluster's own metrics: Prometheus finds them on the metrics port of the node that the run was started on."""
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,10 +25,9 @@ class RayMeter:
         self._give("observe", name, value, labels)
 
     def _give(self, what: str, name: str, value: float, labels: Mapping[str, str]) -> None:
-        import ray
-
         self._waiting.append((what, name, value, labels))
-        if not ray.is_initialized():
+        ray = sys.modules.get("ray")  # which the engine imports, once it has set what Ray reads then
+        if ray is None or not ray.is_initialized():
             return
         for what, name, value, labels in self._waiting:
             if value or what != "inc":  # a counter of Ray's refuses 0

@@ -15,6 +15,7 @@ import pytest
 from corpusmill.pipeline.engine import Engine, InlineEngine, Job
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import FileRef, Manifest
+from corpusmill.pipeline.on_ray import engine as on_ray
 from corpusmill.pipeline.on_ray.actor import THREADS, PieceActor
 from corpusmill.pipeline.on_ray.engine import FEW_BYTES, FEW_BYTES_BESIDE, FEW_PIECES, RayEngine
 from corpusmill.pipeline.on_ray.share import Share
@@ -216,6 +217,19 @@ def test_an_address_for_jobs_is_refused_in_one_sentence(monkeypatch: pytest.Monk
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
     with pytest.raises(InputError, match=r"^RAY_ADDRESS=http://127\.0\.0\.1:8265: .*make submit"):
         RayEngine().connect()
+
+
+def test_on_a_cluster_that_is_not_our_own_workers_are_placed_by_their_memory(
+    stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.connect()
+    monkeypatch.setattr(stages.LinesWorker, "memory_mb", 100)
+    tell = {f"p{i}": {"deed": "tell memory"} for i in range(5)}
+    ours = run(stages, engine, tmp_path / "ours", inputs, **tell)
+    assert [row.warnings for row in ours.manifest.rows()] == [["None"]] * 5
+    monkeypatch.setattr(on_ray, "_address", lambda: "another cluster's")
+    others = run(stages, engine, tmp_path / "others", inputs, **tell)
+    assert [row.warnings for row in others.manifest.rows()] == [[str(100.0 * 2**20)]] * 5
 
 
 def test_a_gpu_is_shared_out(stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,10 @@ class LinesWorker(Worker):
             raise InputError(f"{piece.inputs[0].path}: broken at byte 7.")
         if deed == "bug":
             raise KeyError("no such column")
+        if deed == "tell memory":
+            import ray
+
+            return Output({}, warnings=[str(ray.get_runtime_context().get_assigned_resources().get("memory"))])
         lines = Path(piece.inputs[0].path).read_text().upper().splitlines()
         table = pa.table({"id": [f"{piece.key}-{i}" for i in range(len(lines))], "text": lines})
         return documents_output(piece.key, table, table.select(["id"]), bytes_in=0, warnings=about_process() if deed == "tell" else [])
