@@ -77,11 +77,17 @@ for _ in {1..30}; do # raylets that come before the head is registered give up
     if alive 1; then break; fi
     sleep 2
 done
-for node in "${nodes[@]:1}"; do
-    raylet "$node" --address="$ip:$port" --num-cpus="$cpus"
-done
-for _ in {1..60}; do # those that come later are used, too, but plans and small phases would begin without them
-    if alive "${#nodes[@]}"; then break; fi
+declare -A step=()
+join() { # join NODE
+    raylet "$1" --address="$ip:$port" --num-cpus="$cpus"
+    step[$1]=$!
+}
+for node in "${nodes[@]:1}"; do join "$node"; done
+SECONDS=0
+until alive "${#nodes[@]}" || [ "$SECONDS" -gt 300 ]; do # those that come later are used, too
+    for node in "${nodes[@]:1}"; do # a raylet that is not there within Ray's 30 seconds gives up
+        if ! kill -0 "${step[$node]}" 2> /dev/null; then join "$node"; fi
+    done
     sleep 2
 done
 

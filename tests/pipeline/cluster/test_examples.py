@@ -137,7 +137,7 @@ def test_the_slurm_script_runs_is_stopped_by_the_clock_and_goes_on(tmp_path: Pat
     (tmp_path / "slow").touch()
     job = slurm(tmp_path, "first")
     manifest = tmp_path / "run" / "filter" / "manifest.jsonl"
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 400
     while not (manifest.exists() and manifest.read_bytes().count(b"\n") >= 2):
         assert job.poll() is None and time.monotonic() < deadline, (tmp_path / "first.log").read_text()
         time.sleep(0.1)
@@ -150,10 +150,10 @@ def test_the_slurm_script_runs_is_stopped_by_the_clock_and_goes_on(tmp_path: Pat
 
     (tmp_path / "slow").unlink()
     again = slurm(tmp_path, "second")
-    assert again.wait(timeout=240) == 0, (tmp_path / "second.log").read_text()
+    assert again.wait(timeout=400) == 0, (tmp_path / "second.log").read_text()
     assert_nothing_is_left(tmp_path, "second", again.pid)
     assert tree(tmp_path / "run") == tree(tmp_path / "inline")
-    raylets = [call for call in calls.read_text().splitlines() if " start " in call]
+    raylets = [*dict.fromkeys(call for call in calls.read_text().splitlines() if " start " in call)]  # one that gives up is started again
     assert [" --head " in call for call in raylets] == [True, False] * 2
     assert ["--nodelist=node1" in call for call in raylets] == [True, False] * 2
 

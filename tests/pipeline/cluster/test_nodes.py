@@ -188,7 +188,7 @@ def test_where_the_connection_breaks_the_log_goes_on(
         assert asyncio.run(ray_job._follow(client, address, "breaks")) == 0
         broken.join()
         out = capsys.readouterr().out
-        assert breaking.broken.is_set() and out.endswith("one\ntwo\n") and out.count("one") == 1, out
+        assert breaking.broken.is_set() and out.endswith("\ntwo\n") and out.count("\none\n") == 1, out
         breaking.cut()
         monkeypatch.setattr(ray_job, "AGAIN", 0.2)
         with pytest.raises(
