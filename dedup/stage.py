@@ -29,7 +29,7 @@ class DedupStage(Stage):
     tries = True
 
     def execute(self, run: StageRun) -> None:
-        with index_phases.held(self.config, self.dry_run) as check_index:
+        with index_phases.held(run, self.config, self.dry_run) as check_index:
             self._execute(run, check_index)
 
     def _execute(self, run: StageRun, check_index: Callable[[], None]) -> None:

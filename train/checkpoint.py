@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.storage import Storage, stays_inside
 from corpusmill.train.architecture import Architecture
 from corpusmill.train.chat_folder import token_ids
@@ -48,8 +48,11 @@ def save_tokenizer(files: Mapping[str, bytes], folder: Path) -> None:
 
 
 def tokenizer_files(folder: Storage) -> dict[str, bytes]:
-    """The tokenizer's files of a folder, by name."""
-    return {name: folder.read_bytes(name) for name in TOKENIZER_FILES if folder.exists(name)}
+    """The tokenizer's files of a folder, by name. Raises CorpusmillError where it has none."""
+    found = {name: folder.read_bytes(name) for name in TOKENIZER_FILES if folder.exists(name)}
+    if TOKENIZER_FILES[0] not in found:
+        raise CorpusmillError(f"{folder.path(TOKENIZER_FILES[0])}: no such file, and a model is saved with its tokenizer.")
+    return found
 
 
 def model_tensors(model: Llama) -> dict[str, Tensor]:

@@ -30,24 +30,24 @@ class LocalGroup:
     """
 
     def __init__(self, task: "Task", folder: Path, progress: Progress | None):
-        self.task, self.folder, self.progress = task, folder, progress
+        self.task, self.progress = task, progress
         self.left = Storage(str(folder))
         self.world = _world(task)
 
-    def run(self) -> None:
+    def run(self, left: Storage) -> None:
         from torch.distributed import TCPStore
 
-        self.folder.mkdir(parents=True, exist_ok=True)
+        Path(left.root).mkdir(parents=True)
         store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # a free port that is ours
         with contextlib.ExitStack() as stack:
-            processes = [stack.enter_context(self._process(rank, store.port)) for rank in range(self.world)]
+            processes = [stack.enter_context(self._process(rank, store.port, left)) for rank in range(self.world)]
             while (codes := [process.poll() for process in processes]) and None in codes and not any(codes):
                 time.sleep(LOOK)
             if any(codes):
                 raise self._failure(processes)
 
     @contextlib.contextmanager
-    def _process(self, rank: int, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    def _process(self, rank: int, port: int, left: Storage) -> Iterator[subprocess.Popen[bytes]]:
         """A process for the time of the block; it is killed at the end, and by itself where this one ends without coming to that."""
         env = {
             **os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(self.world), "LOCAL_WORLD_SIZE": str(self.world),
@@ -56,7 +56,7 @@ class LocalGroup:
         }  # fmt: skip
         if sys.platform == "linux":
             env.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        with open(self.folder / f"rank-{rank}.log", "wb") as log, self._terminal(env, rank) as descriptors:
+        with open(left.path(f"rank-{rank}.log"), "wb") as log, self._terminal(env, rank) as descriptors:
             process = subprocess.Popen(
                 [sys.executable, "-m", "corpusmill.train.rank"], env=env, stdin=subprocess.PIPE, stdout=log, stderr=log,
                 pass_fds=descriptors, start_new_session=True,  # Ctrl-C is for this process; it ends the others
@@ -64,7 +64,7 @@ class LocalGroup:
         assert process.stdin
         try:
             with contextlib.suppress(BrokenPipeError):
-                process.stdin.write(json.dumps({"task": self.task, "left": self.left.root}).encode() + b"\n")
+                process.stdin.write(json.dumps({"task": self.task, "left": left.root}).encode() + b"\n")
                 process.stdin.flush()
             yield process
         finally:

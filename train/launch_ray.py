@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.on_ray.engine import RayEngine
+from corpusmill.pipeline.on_ray.engine import ADDRESS, LOCAL, RayEngine
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import WAITING
 from corpusmill.train.options import ParallelConfig
@@ -50,36 +50,37 @@ class RayGroup:
         self.parallel = ParallelConfig.model_validate(task["parallel"])
         self.threads = 0  # not started yet
 
-    def run(self) -> None:
+    def run(self, left: Storage) -> None:
         for name, value in SETTINGS.items():
             os.environ.setdefault(name, value)
         room = self._room(self.engine.connect())
         self.threads = self.threads or max(1, room.cpus)
-        if not self.left.remote:
-            os.makedirs(self.left.root, exist_ok=True)
+        if not left.remote:
+            os.makedirs(left.root)
         ended: list[Exception | None] = []
 
-        def fit() -> None:  # not in the main thread, where Ray Train would take Ctrl-C for itself
+        def fit(folder: str) -> None:  # not in the main thread, where Ray Train would take Ctrl-C for itself
             try:
-                with tempfile.TemporaryDirectory(prefix="corpusmill-train-") as folder:
-                    self._trainer(room, folder).fit()
+                self._trainer(room, left, folder).fit()
                 ended.append(None)
             except Exception as error:  # noqa: BLE001 - handed to the main thread
                 ended.append(error)
 
-        thread = threading.Thread(target=fit, daemon=True)
-        thread.start()
-        with self.bar() as look:
-            while thread.is_alive():
-                thread.join(LOOK)
-                look()
+        with tempfile.TemporaryDirectory(prefix="corpusmill-train-", ignore_cleanup_errors=True) as folder:
+            thread = threading.Thread(target=fit, args=[folder], daemon=True)
+            thread.start()
+            with self.bar() as look:
+                while thread.is_alive():
+                    thread.join(LOOK)
+                    look()
         if error := ended[0]:
             raise _failure(error, self.parallel.world)
 
     def _room(self, ray: Any) -> Room:
-        """What each worker gets. Raises InputError where the cluster has no room for them from the beginning; when it has lost a node,
-        CorpusmillError if it has none after `parallel.wait` seconds."""
-        until = time.monotonic() + (self.parallel.wait if self.threads else 0)
+        """What each worker gets. A cluster that has no room gets `parallel.wait` seconds for it: it has lost a node, or one that scales has
+        to bring them yet. Raises CorpusmillError after that, InputError where there has been no room from the beginning."""
+        wait = 0 if os.environ.get(ADDRESS) == LOCAL else self.parallel.wait  # a Ray of our own stays as it is
+        until = time.monotonic() + wait
         told = False
         while True:
             nodes = living(ray.nodes())
@@ -91,9 +92,10 @@ class RayGroup:
                 told = True
                 print(f"corpusmill: {self.title}: waiting for room on the Ray cluster; {self._lack(nodes)}.", file=sys.stderr, flush=True)
             time.sleep(WAIT)
+        lack = self._lack(nodes) + (f", for {wait} seconds" if wait else "")
         if self.threads:
-            raise CorpusmillError(f"{self.title}: {self._lack(nodes)}, for {self.parallel.wait} seconds; run the same command to go on.")
-        raise InputError(f"parallel: {self._lack(nodes)}.")
+            raise CorpusmillError(f"{self.title}: {lack}; run the same command to go on.")
+        raise InputError(f"parallel: {lack}.")
 
     def _lack(self, nodes: Sequence[Mapping[str, float]]) -> str:
         gpus = self.task["device"].startswith("cuda")
@@ -104,7 +106,7 @@ class RayGroup:
             f"{self.parallel.world} processes need {' and '.join(each)} each, and the nodes of the cluster have {'; '.join(has) or 'none'}"
         )
 
-    def _trainer(self, room: Room, folder: str) -> Any:
+    def _trainer(self, room: Room, left: Storage, folder: str) -> Any:
         """`folder` is where Ray Train, which is told of no state, keeps its own account; only the driver's machine needs to have it."""
         import ray.train
         from ray.train.torch import TorchConfig, TorchTrainer
@@ -113,7 +115,7 @@ class RayGroup:
         task = self.task | {"device": "cuda" if room.gpus else "cpu"}
         return TorchTrainer(
             _work,
-            train_loop_config={"task": task, "left": self.left.root, "cwd": str(Path.cwd()), "threads": self.threads},
+            train_loop_config={"task": task, "left": left.root, "cwd": str(Path.cwd()), "threads": self.threads},
             torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if room.gpus else "gloo"),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=self.parallel.world, use_gpu=bool(room.gpus), resources_per_worker=room.resources

@@ -132,7 +132,9 @@ class ParallelConfig(Config):
         description="CPUs of each process on a Ray cluster; 0: as many as all of them can have alike. They are its threads.",
     )
     wait: int = Field(
-        default=600, ge=0, description="Seconds that a Ray cluster that has lost a node may take to have room for all processes again."
+        default=600,
+        ge=0,
+        description="Seconds that a Ray cluster may take to have room for all processes, at the start and when it has lost a node.",
     )
 
     @property

@@ -1,6 +1,7 @@
 """A group of processes that begins again when one of them is killed, and what their failures mean to the one who started them."""
 
 import json
+import secrets
 import sys
 from typing import Any, Protocol
 
@@ -24,46 +25,47 @@ class Killed(Exception):
 class Group(Protocol):
     """Processes that work on one task together."""
 
-    left: Storage  # where they leave `result.json` and `error-<rank>.json`
+    left: Storage  # in which each attempt has a folder of its own
 
-    def run(self) -> None:
-        """Starts the processes and waits for all of them. Raises Killed, or RankError, where not all have ended well."""
+    def run(self, left: Storage) -> None:
+        """Starts the processes, which leave `result.json` and `error-<rank>.json` in `left`, and waits for all of them. Raises Killed, or
+        RankError, where not all have ended well."""
         ...
 
 
 def with_restarts(group: Group, restarts: int, title: str) -> dict[str, Any]:
-    """The first process's result, of as many attempts as it takes. What they left stays where something went wrong that is no sentence."""
+    """The first process's result, of as many attempts as it takes. What they left stays where something went wrong that is no sentence.
+
+    A process on a node that was lost may live on and leave its error later: no other attempt, of this command or the next, looks there.
+    """
     for attempt in range(restarts + 1):
         group.left.remove_folder("")
+        left = group.left.child(f"{attempt + 1}-{secrets.token_hex(4)}")
         failure: Exception | None = None
         try:
-            group.run()
+            group.run(left)
         except (Killed, RankError) as error:
             failure = error
         except CorpusmillError:
             group.left.remove_folder("")
             raise
-        if failure is None or any(error["exit_code"] for error in _errors(group.left)):
-            return _result(group.left)
+        errors = _errors(left)
+        if failure is None or any(error["exit_code"] for error in errors):
+            try:
+                raise_first(errors)
+                result: dict[str, Any] = json.loads(left.read_bytes(RESULT))
+                return result
+            finally:
+                group.left.remove_folder("")
         if isinstance(failure, RankError):
-            raise_first(_errors(group.left))
-            for log in (name for name in group.left.list_files() if name.endswith(".log")):
-                failure.add_note(f"{group.left.path(log)}:\n{group.left.read_bytes(log).decode(errors='replace')[-4000:]}")
+            raise_first(errors)
+            for log in (name for name in left.list_files() if name.endswith(".log")):
+                failure.add_note(f"{left.path(log)}:\n{left.read_bytes(log).decode(errors='replace')[-4000:]}")
             raise failure
         if attempt < restarts:
             again = f"all begin again from the last state (restart {attempt + 1} of {restarts})"
             print(f"corpusmill: {title}: {failure}; {again}.", file=sys.stderr, flush=True)
     raise CorpusmillError(f"{title}: {failure}, and {restarts} restarts are used up; what it said is in {group.left.root}.")
-
-
-def _result(left: Storage) -> dict[str, Any]:
-    """What the processes have left, a result or our own errors; and nothing of it stays."""
-    try:
-        raise_first(_errors(left))
-        result: dict[str, Any] = json.loads(left.read_bytes(RESULT))
-        return result
-    finally:
-        left.remove_folder("")
 
 
 def _errors(left: Storage) -> list[dict[str, Any]]:

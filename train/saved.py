@@ -1,10 +1,15 @@
 """The saved states of a run's trainings: what there is, and a model folder of any of them."""
 
 import math
-from dataclasses import dataclass
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from corpusmill.pipeline.cache import cache_folder
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.architecture import Architecture
@@ -74,19 +79,32 @@ def export(run: str, step: int, output: Path, stage: str | None = None) -> Check
         there = ", ".join(str(state.saved.step) for state in known)
         raise InputError(f"{run}: no state was saved after {step} steps" + (f"; there are {there}." if there else ", nor any other."))
     chosen = [state for state in having if state.stage == having[0].stage][-1]
-    saved = chosen.saved
-    if damage := next(filter(None, map(saved.damage, range(len(saved.ranks)))), None):
-        raise InputError(damage)
     if output.exists():
         raise InputError(f"{output}: is there already.")
     work = Storage(chosen.place.work)
-    with torch.no_grad():
-        model = merged_model(saved.path, work, Storage(run)) or model_of(
-            Architecture.model_validate(saved.record["model"]), read_weights(saved.path)
-        )
-    save_model(model, output, tokenizer_files(work.child("tokenizer")))
-    chosen.place.clear()
+    with _here(chosen.saved) as saved:
+        if damage := next(filter(None, map(saved.damage, range(len(saved.ranks)))), None):
+            raise InputError(damage)
+        with torch.no_grad():
+            model = merged_model(saved.path, work, Storage(run)) or model_of(
+                Architecture.model_validate(saved.record["model"]), read_weights(saved.path)
+            )
+        save_model(model, output, tokenizer_files(work.child("tokenizer")))
     return chosen
+
+
+@contextmanager
+def _here(saved: Saved) -> Iterator[Saved]:
+    """The state as this command alone reads it: where it lies on a store, the training's own folder of this machine is that of one that may
+    be at work."""
+    if not saved.store:
+        yield saved
+        return
+    folder = cache_folder() / f"export-{secrets.token_hex(8)}"
+    try:
+        yield replace(saved, path=folder / saved.path.name)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def score_text(saved: Saved) -> str:

@@ -22,8 +22,6 @@ from corpusmill.train.records import file_ref
 EXAMPLES_FILE = "data/examples.parquet"
 DROPPED_FILE = "dropped/examples.parquet"
 REPORT_FILE = "report/part-00000.parquet"
-#: Beside the saved states for the time of a training: its parent with the template's tokens.
-START = "start"
 
 
 class SftOptimizer(OptimizerConfig):
@@ -153,7 +151,7 @@ class SftStage(Stage):
         from corpusmill.train.chat_folder import choose_chat
         from corpusmill.train.template import load_chat
         from corpusmill.train.vocabulary import new_ids, prepared_folder
-        from corpusmill.train.workplace import Workplace
+        from corpusmill.train.workplace import START, Workplace
 
         folder, place = start.storage, Workplace.of(run, identity)
         encoder = choose_chat(folder, self.config.template)

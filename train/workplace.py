@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from corpusmill.pipeline.cache import cache_folder
 from corpusmill.pipeline.config import digest
+from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.shards import publish
 from corpusmill.pipeline.storage import Storage, is_remote
-from corpusmill.train.fetched import fetch_file
+from corpusmill.train.fetched import fetch_file, forget_model
 from corpusmill.train.state_folder import StateFolder, StateStore
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ LOG = "logs/train.jsonl"
 SCRATCH = "training"
 #: What a training leaves for its stage to publish.
 LEFT = ("adapter", "model")
+#: For the time of a training: the model that it starts from, where that is a parent with more tokens.
+START = "start"
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,9 @@ class Workplace:
             fetch_file(self._logs, name, self.log_file.parent / name)
 
     def keep_logs(self) -> None:
-        """Brings the logs to the store as they are now."""
+        """Brings the logs to the store as they are now. Raises CorpusmillError where somebody has removed them."""
+        if self.store and not self.log_file.is_file():
+            raise CorpusmillError(f"{self.log_file}: is gone, though the training writes its log there.")
         if self.store:
             _upload(self.log_file.parent, self._logs)
 
@@ -88,7 +93,10 @@ class Workplace:
 
     def leave(self, layout: "Layout") -> None:
         """Called by all processes when the first has made what is published. Where there are several, whoever publishes it may be on
-        another machine, so it goes to the store, and nothing stays here."""
+        another machine, so it goes to the store, and nothing stays here. The logs go there once more, as trackers write until they are
+        closed, after the last state."""
+        if layout.is_main:
+            self.keep_logs()
         for name in LEFT if layout.is_main and layout.world > 1 else ():
             self.keep(name)
         layout.barrier()
@@ -108,6 +116,7 @@ class Workplace:
         """Removes what this machine has of a training whose run lies on a store."""
         if self.store:
             shutil.rmtree(self.folder, ignore_errors=True)
+            forget_model(self.store.path(START))
 
     @property
     def _logs(self) -> Storage:

@@ -16,10 +16,10 @@ def killed_at(row: int, after: bool) -> None:
         here = next(written) == row
         if here and not after:
             os.kill(os.getpid(), signal.SIGKILL)
-        address = write(manifest, kind, content)
+        place = write(manifest, kind, content)
         if here:
             os.kill(os.getpid(), signal.SIGKILL)
-        return address
+        return place
 
     Manifest._write = watched  # type: ignore[method-assign]
 

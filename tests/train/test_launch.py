@@ -18,7 +18,8 @@ from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train import pretrain_job
 from corpusmill.train.launch import launch
 from corpusmill.train.options import ParallelConfig
-from corpusmill.train.restart import RankError
+from corpusmill.train.rank import leave_error
+from corpusmill.train.restart import RESULT, Killed, RankError, with_restarts
 
 
 def add(folder: Path, restarts: int = 2, progress: Progress | None = None, **arguments: Any) -> dict[str, Any]:
@@ -78,6 +79,27 @@ def test_wrong_input_is_a_sentence_at_once_and_a_bug_has_its_trace(tmp_path: Pat
         add(tmp_path, deed="bug")
     assert 'raise KeyError("no such thing")' in bug.value.__notes__[0]
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_late_error_of_a_lost_process_is_not_the_next_attempts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+
+    class Losing:
+        """Loses a node in its first attempt, whose process goes on writing."""
+
+        left = Storage(str(tmp_path / "processes"))
+        attempts: list[Storage] = []
+
+        def run(self, left: Storage) -> None:
+            self.attempts.append(left)
+            if len(self.attempts) < 3:
+                raise Killed("process 2 of 2 died")
+            for lost in self.attempts[:2]:
+                leave_error(lost, InputError("from another time"))
+            left.write_bytes(RESULT, b'{"sum": 3}')
+
+    assert with_restarts(Losing(), 2, "training") == {"sum": 3}
+    assert len({left.root for left in Losing.attempts}) == 3 and list(tmp_path.iterdir()) == []
 
 
 def test_restarts_end(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,10 +1,14 @@
 """Trainings by Ray Train on a real Ray, started once for all of these tests."""
 
+import contextlib
 import os
 import platform
 import re
+import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +19,7 @@ from corpusmill.pipeline.on_ray.engine import RayEngine
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import pretrain_job
 from corpusmill.train.launch import launch
-from corpusmill.train.launch_ray import _work
+from corpusmill.train.launch_ray import RayGroup, _work
 from corpusmill.train.options import ParallelConfig
 
 HELPERS = str(Path(__file__).parent.parent / "helpers")
@@ -64,6 +68,28 @@ def test_errors_are_sentences_at_once(engine: RayEngine, tmp_path: Path, capfd: 
     with pytest.raises(InputError, match=r"^tokens\.bin: broken at byte 7\.$"):
         add("bad input")
     assert capfd.readouterr() == ("", "") and not (tmp_path / "processes").exists()
+
+
+def test_an_interrupt_leaves_no_folder(engine: RayEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, end = threading.Event(), threading.Event()
+
+    def trainer(self: RayGroup, room: Any, left: Storage, folder: str) -> Any:
+        (Path(folder) / "ray").touch()
+        begun.set()
+        return SimpleNamespace(fit=lambda: end.wait(60))
+
+    def interrupt() -> None:
+        assert begun.wait(60) and list(tmp_path.glob("corpusmill-train-*/ray"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(RayGroup, "_trainer", trainer)
+    task: Any = {"job": "", "arguments": {}, "parallel": {"shard": 2}, "device": "cpu"}
+    left = Storage(str(tmp_path / "processes"))
+    with pytest.raises(KeyboardInterrupt):
+        RayGroup(task, left, engine, lambda: contextlib.nullcontext(interrupt), "pretrain").run(left)
+    end.set()
+    assert not list(tmp_path.glob("corpusmill-train-*"))
 
 
 def test_a_node_without_the_runs_folder_is_named(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_a_killed_raylet_and_a_new_one(
     train(run, engine)
     thread.join()
     assert left(run) == trained_by_two
-    lines = printed().splitlines()
+    lines = [line for line in printed().splitlines() if line.startswith("corpusmill: ")]
     assert len(lines) == 2, lines
     assert lines[0].startswith("corpusmill: pretrain: process ") and lines[0].endswith("from the last state (restart 1 of 3).")
     lack = f"2 processes need a CPU each, and the nodes of the cluster have {CPUS} CPUs"
@@ -106,13 +106,30 @@ def test_no_room_is_a_sentence_and_a_wait_for_it_ends(engine: RayEngine, tmp_pat
         ({"shard": 3, "cpus": 1000}, "1000 CPUs"),
     ):
         with pytest.raises(InputError, match=rf"^parallel: .*{need}.*, {has}\.$"):
-            launch("launched:add", {}, ParallelConfig(**parallel), "cpu", None, folder=tmp_path / "processes", engine=engine)
+            launch("launched:add", {}, ParallelConfig(**parallel, wait=0), "cpu", None, folder=tmp_path / "processes", engine=engine)
     task: Any = {"job": "", "arguments": {}, "parallel": {"shard": 1000, "wait": 1}, "device": "cpu"}
     lost_a_node = RayGroup(task, Storage(str(tmp_path)), engine, None, "pretrain")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=rf"^parallel: 1000 processes .*{has}, for 1 seconds\.$"):
+        lost_a_node.run(Storage(str(tmp_path / "1")))
     lost_a_node.threads = 1
     with pytest.raises(CorpusmillError, match=rf"^pretrain: 1000 processes .*{has}, for 1 seconds; run the same command to go on\.$"):
-        lost_a_node.run()
-    assert "waiting for room" in capfd.readouterr().err
+        lost_a_node.run(Storage(str(tmp_path / "2")))
+    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("corpusmill: ")]
+    assert len(said) == 2 and all("waiting for room" in line for line in said)
+
+
+def test_a_cluster_whose_idle_nodes_have_gone_is_waited_for(
+    engine: RayEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ray = engine.connect()
+    nodes = ray.nodes()
+    come = iter([[], nodes[:2], nodes])  # what an autoscaler shows, one look after the other
+    monkeypatch.setattr(ray, "nodes", lambda: next(come))
+    task: Any = {"job": "", "arguments": {}, "parallel": {"shard": 2, "cpus": CPUS}, "device": "cpu"}
+    assert RayGroup(task, Storage(str(tmp_path)), engine, None, "pretrain")._room(ray) == Room(CPUS, 0)  # type: ignore[arg-type]
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("corpusmill: ")]
+    lack = f"2 processes need {f'{CPUS} CPUs' if CPUS > 1 else 'a CPU'} each, and the nodes of the cluster have none"
+    assert lines == [f"corpusmill: pretrain: waiting for room on the Ray cluster; {lack}."]
 
 
 def test_what_a_process_gets_of_unequal_nodes() -> None:

@@ -1,5 +1,6 @@
 """Trainings of a run on a store (a real S3 server on loopback): the bytes of a run on a disk, whatever machine goes on with them."""
 
+import multiprocessing
 import os
 import shutil
 import signal
@@ -8,20 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from killing import in_child
 from launch_runs import PRETRAIN, on_store, run_with_tokens
 
-from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import pretrain_job
 from corpusmill.train.align import AlignStage
 from corpusmill.train.evaluate import EvaluateStage
-from corpusmill.train.fetched import local_model
+from corpusmill.train.fetched import forget_model, local_model
+from corpusmill.train.parallel.layout import Layout
 from corpusmill.train.pretrain import PretrainStage
 from corpusmill.train.saved import checkpoints, export
 from corpusmill.train.sft import SftStage
 from corpusmill.train.state_folder import StateStore
+from corpusmill.train.workplace import Workplace
 
 EARLIER = ("ingest", "tokenizer", "tokens")
 LOOP = {"steps": 4, "save_every": 2, "threads": 1}
@@ -51,6 +55,17 @@ def local(tmp_path_factory: pytest.TempPathFactory, tokenizer_json: bytes, finis
 def remote(s3: Any, local: Storage) -> Storage:
     """The same run on a store."""
     return on_store(s3, local, f"{s3.bucket('training')}/runs/one")
+
+
+@pytest.fixture(scope="module")
+def trained(local: Storage, remote: Storage, execute: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both runs have been tuned and measured; the cache of the machine that did it."""
+    cache = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CORPUSMILL_CACHE", str(cache))
+        for run in (local, remote):
+            execute(run, PRETRAINING, *TUNING, earlier=EARLIER)
+    return cache
 
 
 @pytest.fixture
@@ -138,15 +153,20 @@ def dying_before_state_8_is_whole() -> None:
     StateStore.commit = dying  # type: ignore[method-assign]
 
 
-def test_tuning_and_evaluation_leave_the_same_bytes(local: Storage, remote: Storage, execute: Any, machine: Callable[[str], Path]) -> None:
+def test_tuning_with_tokens_that_its_parent_lacks_leaves_the_same_bytes(
+    local: Storage, remote: Storage, execute: Any, machine: Callable[[str], Path]
+) -> None:
     for run in (local, remote):
-        execute(run, PRETRAINING, OTHER_TEMPLATE, earlier=EARLIER)  # learns tokens that its parent lacks
+        execute(run, PRETRAINING, OTHER_TEMPLATE, earlier=EARLIER)
     assert left(remote, ("sft",)) == left(local, ("sft",))
-    for run in (local, remote):
-        execute(run, PRETRAINING, *TUNING, earlier=EARLIER)
-    assert left(remote) == left(local)
-    assert scratch(machine("first")) == []
+    cache = machine("first")
+    assert scratch(cache) == [] and {path.name for path in cache.glob("model-folders/*/*/*/")} == {"model"}
     assert not [path for path in remote.list_files() if "/start/" in path or "/processes/" in path]
+
+
+def test_tuning_and_evaluation_leave_the_same_bytes(local: Storage, remote: Storage, trained: Path) -> None:
+    assert left(remote) == left(local)
+    assert scratch(trained) == [] and list((trained / "model-folders").rglob("*.safetensors"))
 
 
 def test_several_processes_save_their_parts(
@@ -165,12 +185,18 @@ def test_several_processes_save_their_parts(
 
 
 def test_states_and_models_are_used_from_the_store(
-    remote: Storage, local: Storage, machine: Callable[[str], Path], tmp_path: Path, corpusmill: Any
+    remote: Storage, local: Storage, trained: Path, machine: Callable[[str], Path], tmp_path: Path, corpusmill: Any
 ) -> None:
+    place = checkpoints(remote.root)[0].place
+    place.fetch_logs()  # as if the training were at work here
+    half_written = place.states.write(16, "shard-00000-of-00001.safetensors", lambda path: path.write_bytes(b"half"))
+    at_work = scratch(machine("first"))
+    assert half_written["bytes"] == 4 and len(at_work) > 1
     assert [(state.stage, state.saved.step) for state in checkpoints(remote.root)][:2] == [("pretrain", 8), ("pretrain", 12)]
     for run, name in ((local, "here"), (remote, "there")):
         export(run.root, 8, tmp_path / name, "pretrain")
         export(run.root, 4, tmp_path / f"{name}-align", "align")
+    assert scratch(machine("first")) == at_work and not list(machine("first").glob("export-*"))
     for name in ("model.safetensors", "tokenizer.json", "config.json"):
         for kind in ("", "-align"):
             assert (tmp_path / f"here{kind}" / name).read_bytes() == (tmp_path / f"there{kind}" / name).read_bytes()
@@ -188,3 +214,39 @@ def test_a_copy_of_a_model_follows_the_store(s3: Any, machine: Callable[[str], P
         assert (copy / "config.json").read_bytes() == content and local_model(url) == copy
     assert len(list(copy.parent.parent.iterdir())) == 1
     shutil.rmtree(copy.parent.parent)
+
+
+def test_a_copy_stays_while_another_process_may_read_it(s3: Any, machine: Callable[[str], Path]) -> None:
+    url = f"{s3.bucket('read')}/m"
+    s3.put(f"{url}/config.json", b"one")
+    context = multiprocessing.get_context("fork")
+    ready, end = context.Event(), context.Event()
+    reader = context.Process(target=lambda: (local_model(url), ready.set(), end.wait(20)))
+    reader.start()
+    try:
+        assert ready.wait(20)
+        (old,) = machine("first").glob("model-folders/*/*/m/config.json")
+        s3.put(f"{url}/config.json", b"two!")
+        new = local_model(url) / "config.json"
+        assert (old.read_bytes(), new.read_bytes()) == (b"one", b"two!")
+    finally:
+        end.set()
+        reader.join()
+    assert local_model(url) == new.parent and not old.exists() and new.exists()
+    forget_model(url)
+    assert not new.exists()
+
+
+def test_the_end_of_the_logs_comes_to_the_store(s3: Any, machine: Callable[[str], Path]) -> None:
+    """Trackers write it when they are closed, after the last state."""
+    run = Storage(f"{s3.bucket('logs')}/run/pretrain")
+    place = Workplace(run.path("checkpoints/one"), run.path("logs/train.jsonl"))
+    place.log_file.parent.mkdir(parents=True)
+    place.log_file.write_bytes(b"{}")
+    place.keep_logs()
+    (place.log_file.parent / "events").write_bytes(b"the last one")
+    place.leave(Layout.single(torch.device("cpu")))
+    assert run.read_bytes("logs/events") == b"the last one"
+    shutil.rmtree(place.folder)
+    with pytest.raises(CorpusmillError, match=r"train\.jsonl: is gone, though the training writes its log there\.$"):
+        place.keep_logs()
