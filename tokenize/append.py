@@ -57,9 +57,7 @@ class _Split:
         return not self.new.shards or any(shard.origin == self.origin for shard in self.there.shards)
 
 
-def append(
-    folder: str, run_folder: str, skip_known: bool = False, say: Callable[[str], None] = lambda _: None
-) -> list[Appended]:
+def append(folder: str, run_folder: str, skip_known: bool = False, say: Callable[[str], None] = lambda _: None) -> list[Appended]:
     """Appends the token shards of the run to the set in `folder`, which is made where it is not there. `say` is told where it has to
     wait for another process.
 
