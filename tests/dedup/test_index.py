@@ -181,7 +181,7 @@ def test_under_fixed_later_runs_may_judge_otherwise(dedup, tmp_path: Path) -> No
 
 
 def test_the_entry_has_the_name_of_the_run(dedup, tmp_path: Path, monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr(lease, "TTL", 0.1)
+    monkeypatch.setattr(lease, "TTL", 1.0)
     (tmp_path / "index").mkdir()
     (tmp_path / "index" / lease.LEASE).write_bytes(b"of a process that was cut off")
     result = dedup([["a"]], index={"path": str(tmp_path / "index")})

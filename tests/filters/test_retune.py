@@ -115,7 +115,7 @@ def test_the_verdicts_are_those_that_are_written(tmp_path: Path, base: Path, tre
 
 def test_nothing_changes(tmp_path: Path, base: Path, tree: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(base, tmp_path / "run")
-    monkeypatch.setattr(lease, "TTL", 0.1)
+    monkeypatch.setattr(lease, "TTL", 1.0)
     (tmp_path / "run" / lease.LEASE).write_bytes(b"of a process that was cut off")
     said: list[str] = []
     assert retune(str(tmp_path / "run"), [], InlineEngine(), Progress(False), say=said.append).changed == {}
