@@ -49,15 +49,15 @@ def performed(worker: Worker, piece: Piece, parts: int) -> Iterator[Output]:
 
 @contextmanager
 def _room() -> Iterator[None]:
-    """What is written to the temporary folder within: where it has no room, that is a matter of this piece, which alone needs it. Nothing of
-    the system's error is passed on as its cause: a full folder of the run would end the run."""
+    """What is written to the temporary folder within: where it has no room, that is a matter of this piece, which alone needs it. The
+    system's error is not passed on as its cause: a full folder of the run would end the run."""
     try:
         yield
     except OSError as error:
         if error.errno not in (*FULL, errno.EFBIG):
             raise
         raise CorpusmillError(
-            f"{tempfile.gettempdir()}: no room for the parts of a task that is too large for the memory ({error.strerror}); set TMPDIR to a "
+            f"{tempfile.gettempdir()}: no room for the parts of a task that is too large for memory ({error.strerror}); set TMPDIR to a "
             "folder with more room."
         ) from None
 

@@ -18,8 +18,8 @@ from corpusmill.pipeline.storage import Storage
 
 #: Changes of a section that are told in words, and characters of a value.
 SHOWN, LONGEST = 3, 40
-#: new: nothing of it is there. taken over: finished, and nothing changed. goes on: half done, or finished without tasks that are tried again. redone: all that depends on a change.
-#: depends: what reads outputs of another stage that may change.
+#: new: nothing of it is there. taken over: finished, and nothing changed. goes on: half done, or finished without tasks that are tried
+#: again. redone: all that depends on a change. depends: what reads outputs of another stage that may change.
 State: TypeAlias = Literal["new", "taken over", "goes on", "redone", "depends"]
 
 

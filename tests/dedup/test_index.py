@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from corpusmill.dedup.index import CrawlIndex, decisions, kept_ids
+from corpusmill.pipeline import lease
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import read_table
@@ -179,9 +180,13 @@ def test_under_fixed_later_runs_may_judge_otherwise(dedup, tmp_path: Path) -> No
     assert dedup([[new]], index={**index, "name": "three"}, threshold=0.5).kept == []
 
 
-def test_the_entry_has_the_name_of_the_run(dedup, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_the_entry_has_the_name_of_the_run(dedup, tmp_path: Path, monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(lease, "TTL", 1.0)
+    (tmp_path / "index").mkdir()
+    (tmp_path / "index" / lease.LEASE).write_bytes(b"of a process that was cut off")
     result = dedup([["a"]], index={"path": str(tmp_path / "index")})
     assert [entry.name for entry in CrawlIndex(str(tmp_path / "index")).entries()] == [Path(result.run.run.root).name]
+    assert f"corpusmill: {tmp_path}/index: another process worked on this run" in capsys.readouterr().err
 
 
 def test_the_same_run_again_does_nothing_and_puts_back_what_is_lost(dedup, tmp_path: Path, tree) -> None:  # type: ignore[no-untyped-def]

@@ -14,6 +14,7 @@ from killing import in_child, killed_at
 
 from corpusmill.filters import retune as module
 from corpusmill.filters.retune import retune
+from corpusmill.pipeline import lease
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import ConfigError, InputError
 from corpusmill.pipeline.manifest import Manifest
@@ -127,9 +128,13 @@ def test_the_verdicts_are_those_that_are_written(tmp_path: Path, base: Path, tre
     assert dry.came_back > 0 and dry.gone > 0
 
 
-def test_nothing_changes(tmp_path: Path, base: Path, tree: Callable) -> None:
+def test_nothing_changes(tmp_path: Path, base: Path, tree: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(base, tmp_path / "run")
-    assert again(tmp_path / "run").changed == {}
+    monkeypatch.setattr(lease, "TTL", 1.0)
+    (tmp_path / "run" / lease.LEASE).write_bytes(b"of a process that was cut off")
+    said: list[str] = []
+    assert retune(str(tmp_path / "run"), [], InlineEngine(), Progress(False), say=said.append).changed == {}
+    assert len(said) == 1 and "another process worked on this run" in said[0]
     assert tree(tmp_path / "run") == tree(base)
 
 

@@ -21,6 +21,7 @@ from metric_values import values
 from corpusmill import cli
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.manifest import Manifest
+from corpusmill.pipeline.redo import expect
 from corpusmill.pipeline.report.facts.decisions import read_decisions
 from corpusmill.pipeline.report.read import RunReader
 from corpusmill.pipeline.run import execute, new_plan
@@ -187,6 +188,12 @@ def test_a_task_that_always_fails(mill: Mill, tmp_path: Path) -> None:
     assert list(lines) == ["failure", "quarantine"] and lines["failure"]["level"] == lines["quarantine"]["level"] == "error"
     assert all("this one is bad: https://***@host.test/x?sig=***" in line["message"] for line in lines.values())
     assert SECRET not in (run / LOG).read_text() and SECRET not in out.splitlines()[-1]
+    plan, former = (
+        new_plan(str(run), str(mill.folder / "recipe.yaml"), [str(mill.folder / "in")]),
+        json.loads((run / "run.json").read_text()),
+    )
+    states = [each.state for each in expect(Storage(str(run)), former, plan.sections, plan.inputs, ["ingest", "filter"])]
+    assert states == ["taken over", "goes on"]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

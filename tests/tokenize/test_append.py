@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 from token_runs import content, splits, tokens_stage
 
+from corpusmill.pipeline import lease
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.shards import publish
 from corpusmill.pipeline.storage import Storage
@@ -50,11 +51,15 @@ def tree(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_a_set_is_the_row_of_its_runs(first, another, make_documents, english, tmp_path):
+def test_a_set_is_the_row_of_its_runs(first, another, make_documents, english, tmp_path, monkeypatch):
     second = another(other_documents(make_documents, english[100:180]))
     folder = tmp_path / "set"
     made = append(str(folder), first.root)
-    added = append(str(folder), second.root)
+    monkeypatch.setattr(lease, "TTL", 1.0)
+    (folder / lease.LEASE).write_bytes(b"of a process that was cut off")
+    said: list[str] = []
+    added = append(str(folder), second.root, say=said.append)
+    assert said == [f"{folder}: another process worked on this run; if it gives no sign for 1 s, this goes on."]
     whole = content(Storage(str(tmp_path)), "set")
     one, two = content(first), content(second)
     for split, before, now in zip(("train", "validation"), made, added, strict=True):
