@@ -5,8 +5,8 @@
 RUN is a run with a finished `ingest`; its documents are repeated as in filter_stage.py. `kernels` is one process that calls
 `worker.process` on one piece after the other, with the same configuration; loading models and JIT is in it, writing and hashing files
 is not. `inline` and `ray` are the command `corpusmill filter RUN ...` as a user calls it, from start to end. Seconds of processors are what
-the system counted of all processes at their end: of the command, and of all that Ray starts for it. Those of Ray's workers, for which nobody
-waits, are looked up 20 times a second: of each the last 0.05 s are missing at most. Text is in UTF-8; rates are of it.
+the system counted of all processes at their end: of the command, and of all that Ray starts for it. Those of Ray's workers, for which
+nobody waits, are looked up 20 times a second: of each its last 0.05 s are missing. Text is in UTF-8; rates are of it.
 """
 
 import argparse
@@ -98,8 +98,8 @@ def recipe(stage: str) -> dict[str, Any]:
 
 
 class Unwaited(threading.Thread):
-    """Adds up the seconds of processes below this one that nobody waits for: Ray's raylet ignores SIGCHLD, so the system adds the seconds of
-    its workers to nobody's when they end."""
+    """Adds up the seconds of processes below this one that nobody waits for: Ray's raylet ignores SIGCHLD, so the system adds the seconds
+    of its workers to nobody's when they end."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
