@@ -56,7 +56,7 @@ demo: setup ## get a real crawl and run every stage on it (CRAWL=path for your o
 
 test: MARKED = -m "not long"
 test test-all: $(VENV)/.installed-test setup ## run the tests, in TEST_WORKERS=2 processes of one thread each (test-all: also those marked `long`)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(MARKED) --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(MARKED) --durations=40 --durations-min=4 --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 fuzz: $(VENV)/.installed-test setup ## fuzz all readers in turn for SECONDS=300, or TARGET="records recipe", with SEED=n to repeat
 	$(BIN)/python tests/fuzz/fuzz_all.py $(TARGET) --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))

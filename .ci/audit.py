@@ -7,7 +7,9 @@ as no fault. What can't be mended yet stands in audit.yaml, with a reason and a 
 Secrets are looked for with detect-secrets; what only looks like one (made-up keys of tests) stands in secrets.json, by hash.
 """
 
+import contextlib
 import json
+import re
 import subprocess
 import sys
 import urllib.request
@@ -27,6 +29,11 @@ SERVICES: dict[str, tuple[str, bytes | None]] = {
     "osv": ("https://api.osv.dev/v1/query", b'{"version": "3.1.0", "package": {"name": "jinja2", "ecosystem": "PyPI"}}'),
 }
 ANSWER_SECONDS, AUDIT_SECONDS = 5, 60
+#: How errors of pip-audit, and of the libraries below it, name a service that can't be reached, or does not answer; not a line of code.
+NETWORK = re.compile(
+    r"^\S.*(timed out|Timeout\b|Connection(Error| refused| reset| aborted)|Max retries exceeded|Could not connect|\b(429|5\d\d) \w+ Error)",
+    re.MULTILINE,
+)
 PARTS = 16
 #: Entropy would report each sha256 that pins a download, and an address is no secret.
 LEFT_OUT = ("Base64HighEntropyString", "HexHighEntropyString", "IPPublicDetector")
@@ -66,27 +73,35 @@ def audit_dependencies() -> list[str]:
     if name is None:
         print("Neither PyPI's nor OSV's advisories can be reached, so dependencies are not audited.")
         return []
-    command = [
-        sys.executable,
-        "-m",
-        "pip_audit",
-        "--vulnerability-service",
-        name,
-        "--format",
-        "json",
-        "--progress-spinner",
-        "off",
-        "--skip-editable",
-    ]
+    options = ["--vulnerability-service", name, "--format", "json", "--progress-spinner", "off", "--skip-editable"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=AUDIT_SECONDS, check=False)
-        found = json.loads(done.stdout)
-    except (subprocess.TimeoutExpired, ValueError):
+        found = answer([sys.executable, "-m", "pip_audit", *options])
+    except RuntimeError as error:
+        return [str(error)]
+    if found is None:
         print(f"The advisories of {name} stopped answering, so dependencies are not audited.")
         return []
     said = weaknesses(found, yaml.safe_load(ACCEPTED.read_text()) or [], date.today())
     print(f"{len(found['dependencies'])} packages looked up in the advisories of {name}: {len(said)} weaknesses that are not accepted.")
     return said
+
+
+def answer(command: list[str], seconds: float = AUDIT_SECONDS) -> dict[str, Any] | None:
+    """What pip-audit's `command` finds, with exit code 0 (no weakness) or 1; None where the network is why it finds nothing.
+
+    RuntimeError where it fails in any other way: then nothing has been audited, and that is a fault.
+    """
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
+        return None
+    if done.returncode in (0, 1):
+        with contextlib.suppress(ValueError):
+            return dict(json.loads(done.stdout))
+        if NETWORK.search(done.stderr):
+            return None
+    last = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
+    raise RuntimeError(f"pip-audit does not work (exit code {done.returncode}): {last}")
 
 
 def settings() -> dict[str, Any]:

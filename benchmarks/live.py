@@ -67,7 +67,7 @@ def seconds(tasks: int, told: bool) -> float:
             with holding(storage) as lease, Live(storage, ["ingest"], engine) as live:
                 observer = Observer(storage, live, Counting([Prometheus()]))
                 run = StageRun(Files(Config(), tasks), storage, {}, [], engine, Progress(False), observer)
-                run.manifest.guard(lease.check)
+                run.hold(lease)
                 run.execute()
         else:
             StageRun(Files(Config(), tasks), storage, {}, [], engine, Progress(False), Silent(storage)).execute()

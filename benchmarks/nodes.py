@@ -68,7 +68,12 @@ def on_nodes(recipe: str, inputs: Sequence[str], run: Path, cores: Sequence[int]
 def side_by_side(recipe: str, inputs: Sequence[str], runs: Sequence[Path], cores: Sequence[int]) -> Times:
     """The slower one's seconds of each stage, of runs that begin together, each on its core."""
     processes = [start(recipe, inputs, run, [core], {}) for run, core in zip(runs, cores, strict=True)]
-    times = [finish(process, run) for process, run in zip(processes, runs, strict=True)]
+    try:
+        times = [finish(process, run) for process, run in zip(processes, runs, strict=True)]
+    finally:
+        for process in processes:  # where one fails, the other would work on
+            process.terminate()
+            process.wait()
     return {stage: max(found[stage] for found in times) for stage in times[0]}
 
 

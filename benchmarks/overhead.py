@@ -4,8 +4,8 @@
 
 RUN is a run with a finished `ingest`; its documents are repeated as in filter_stage.py. `kernels` is one process that calls
 `worker.process` on one piece after the other, with the same configuration; loading models and JIT is in it, writing and hashing files
-is not. `inline` and `ray` are the command `corpusmill filter RUN ...` as a user calls it, from start to end. Seconds of processors are of
-all processes: of the command, and of all that Ray starts for it. Text is in UTF-8; rates are of it.
+is not. `inline` and `ray` are the command `corpusmill filter RUN ...` as a user calls it, from start to end. Seconds of processors are what
+the system counted of all processes at their end: of the command, and of all that Ray starts for it. Text is in UTF-8; rates are of it.
 """
 
 import argparse
@@ -18,7 +18,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -38,13 +37,14 @@ from corpusmill.pipeline.watch.progress import Progress
 RECIPES: dict[str, Any] = {"filter": {"preset": "fineweb"}, "dedup": {"preset": "fineweb", "alarm": "warn"}}
 #: prctl: processes whose parent ends become children of this one, so that their seconds are counted.
 PR_SET_CHILD_SUBREAPER = 36
-TICKS = os.sysconf("SC_CLK_TCK")
+#: With it Ray waits for its workers when they end; else the system adds their seconds to nobody's.
+WAITS = "RAY_kill_child_processes_on_worker_exit_with_raylet_subreaper"
 Seconds = tuple[float, float]  # of processors, of the clock
 
 
-def processors() -> float:
-    """Seconds of this process and of all that it has waited for."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+def processors(*of: int) -> float:
+    """Seconds of this process and of all that it has waited for, or of one of the two."""
+    used = [resource.getrusage(who) for who in of or (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
@@ -65,7 +65,9 @@ class Kernels(InlineEngine):
 
     def perform(self, job: Job, pieces: Sequence[Piece], listener: Any) -> None:
         storage = Storage(job.run_root).child(job.stage)
-        with contextlib.closing(make_worker(job)) as worker:
+        worker = make_worker(job)
+        with contextlib.ExitStack() as ends:
+            ends.callback(self.timed, worker.close)  # it waits for processes of its own there, whose seconds count from then on
             self.timed(worker.setup)
             for piece in pieces:
                 output = self.timed(lambda piece=piece: worker.process(piece))
@@ -93,45 +95,16 @@ def recipe(stage: str) -> dict[str, Any]:
     return validate_recipe({"ingest": {}, stage: RECIPES[stage]}, "benchmark")
 
 
-class Watch(threading.Thread):
-    """Adds up the seconds of all processes below this one, which it looks at ten times a second: Ray does not wait for its workers, so the
-    system adds theirs to nobody's."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.seconds: dict[tuple[int, int], float] = {}  # by process and the moment of its start
-        self.ended = threading.Event()
-
-    def run(self) -> None:
-        while not self.ended.wait(0.1):
-            self.look()
-
-    def look(self) -> None:
-        found = {}
-        for path in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError):
-                values = path.read_text().rpartition(")")[2].split()
-                found[int(path.parent.name)] = (int(values[1]), (int(values[11]) + int(values[12])) / TICKS, int(values[19]))
-        for process, (parent, seconds, started) in found.items():
-            while parent in found and parent != os.getpid():
-                parent = found[parent][0]
-            if parent == os.getpid():
-                self.seconds[process, started] = seconds
-
-
 def command(arguments: list[str], folder: str, stage: str) -> tuple[Seconds, str]:
     """Runs a process on a fresh stage and waits for all that it started. Seconds, and what it printed."""
     shutil.rmtree(f"{folder}/{stage}", ignore_errors=True)
-    watch, wall = Watch(), time.perf_counter()
-    watch.start()
+    before, wall = processors(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run([sys.executable, *arguments], stdout=subprocess.PIPE, text=True, check=True)
     wall = time.perf_counter() - wall
     with contextlib.suppress(ChildProcessError):
         while True:
             os.waitpid(-1, 0)
-    watch.ended.set()
-    watch.join()
-    return (sum(watch.seconds.values()), wall), done.stdout
+    return (processors(resource.RUSAGE_CHILDREN) - before, wall), done.stdout
 
 
 def measured(folder: str, stage: str, workers: list[int]) -> Iterator[tuple[str, Seconds]]:
@@ -153,6 +126,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--folder", help="where the runs are made (a temporary folder)")
     given = parser.parse_args()
+    os.environ[WAITS] = "true"
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).resolve().parent), os.environ.get("PYTHONPATH", "")])
     with tempfile.TemporaryDirectory(dir=given.folder) as root:
@@ -164,6 +138,8 @@ def main() -> None:
             bare: Seconds = (0.0, 0.0)
             for name, (cpu, wall) in measured(folder, stage, given.workers):
                 bare = bare if name != "kernels" else (cpu, wall)
+                if cpu < 0.9 * bare[0]:
+                    sys.exit(f"{name}: {cpu:.1f} s of processors, less than the kernels alone: nobody waited for some process ({WAITS}).")
                 rate = f"{size / 1e6 / cpu:5.2f} MB/s of a core, {cpu / 3600 / (size / 1e12):8,.0f} core-hours/TB"
                 print(f"  {name:15} {cpu:8.1f} s of processors ({cpu / bare[0]:5.3f})  {wall:8.1f} s of the clock  {rate}", flush=True)
             shutil.rmtree(folder)

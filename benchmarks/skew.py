@@ -1,11 +1,13 @@
 """A crawl of which one file is 1,000 times the others: how far a run is from the ideal, in which all workers have work to the end.
 
-    python benchmarks/skew.py WARCS RUN [--megabytes 64] [--formats warc wet jsonl jsonl.gz parquet] [--to dedup] [--workers 2]
+    python benchmarks/skew.py WARCS RUN [--megabytes 64] [--formats warc wet jsonl jsonl.gz parquet] [--to tokens] [--workers 2]
+                              [--piece-mb 4]
 
 WARCS is a folder of *.warc.gz, from which `warc` is made; the other formats hold the texts of RUN, which has a finished `ingest`. The large
 file has so many megabytes, and beside it lie 40 files of a thousandth. A line a phase: `ideal` is the sum of the seconds that its tasks
-took, divided by the workers (or by the number of tasks where there are fewer than two); `ratio` is the phase's seconds to that. Phases of
-the driver's own have one task. What Ray takes to come up is in the first phase. In a file, `largest` is the largest task's share of bytes.
+took, divided by the workers (or by the number of tasks where there are fewer than workers); `ratio` is the phase's seconds to that. Phases
+of the driver's own have one task. What Ray takes to come up is in the first phase. In a file, `largest` is the largest task's share of
+bytes.
 """
 
 import argparse

@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from corpusmill.dedup.corpus import Shard, starts
 from corpusmill.dedup.keys import BAND_KEYS, MAX_RANGES, Keys, read_keys
+from corpusmill.pipeline.lists import read_list
+from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.stage import Output, Piece, Worker
 
 #: Keys that one task sorts: 24 bytes each, and about as much again for the order.
@@ -38,13 +39,12 @@ def ranges_for(keys: int) -> int:
     return ranges
 
 
-def candidate_pieces(kind: str, shards: list[Shard], ranges: int, collapse: bool) -> list[Piece]:
-    """`collapse`: whether exact copies are one document in the buckets (they are when exact copies are removed, too)."""
+def candidate_pieces(kind: str, keys: FileRef, ranges: int, collapse: bool) -> list[Piece]:
+    """`keys`: the list of the files that have them. `collapse`: whether exact copies are one document in the buckets (they are when exact
+    copies are removed, too)."""
     name = "buckets" if kind == BAND_KEYS else kind
-    files = tuple(shard.keys[kind] for shard in shards)
-    begin = starts(shards)[:-1].tolist()
-    params = {"kind": kind, "parts": ranges, "starts": begin, "collapse": collapse}
-    return [Piece(f"candidates/{name}-{part:05d}", files, {**params, "part": part}) for part in range(ranges)]
+    params = {"kind": kind, "parts": ranges, "collapse": collapse}
+    return [Piece(f"candidates/{name}-{part:05d}", (keys,), {**params, "part": part}) for part in range(ranges)]
 
 
 def equal_keys(keys: Keys, check: Keys, documents: Index) -> tuple[Index, Index]:
@@ -87,12 +87,16 @@ def buckets(keys: Keys, texts: Keys, documents: Index) -> tuple[Index, Index]:
 
 
 class CandidateWorker(Worker):
-    """One range of the keys of a kind of all shards to one table of groups or buckets."""
+    """One range of the keys of a kind of all shards to one table of groups or buckets.
+
+    The input is the list of the files of keys; its `params`: `starts`, the index of each shard's first document.
+    """
 
     def process(self, piece: Piece) -> Output:
+        listed = read_list(self.run, piece.inputs[0])
         found = [
             (key, check, row + start)
-            for file, start in zip(piece.inputs, piece.params["starts"], strict=True)
+            for file, start in zip(listed.files, listed.params["starts"], strict=True)
             for key, check, row in [read_keys(self.run, file.path, piece.params["part"], piece.params["parts"])]
         ]
         keys, check, documents = (np.concatenate(arrays) for arrays in zip(*found)) if found else _NOTHING

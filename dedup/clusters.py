@@ -16,6 +16,7 @@ from corpusmill.dedup.near import ShingleSets, find_leaders
 from corpusmill.dedup.policy import ranks
 from corpusmill.dedup.shingles import Shingler
 from corpusmill.dedup.signatures import fixed_binary
+from corpusmill.pipeline.lists import read_list
 from corpusmill.pipeline.stage import Output, Piece, Worker
 
 Index = npt.NDArray[np.int64]
@@ -51,9 +52,10 @@ def best_of(group: Index, rank: Index, count: int) -> Index:
 class ClusterWorker(Worker):
     """A group of documents to its rows of the cluster table.
 
-    The documents are in the gathered files (`inputs`); where there is but one group, nothing was gathered, and the inputs are the file of
-    groups and each shard's signatures and texts. `params`: `bands`, `rows` (of a band); of a piece: `group`, for each shard `shards`
-    (its name), `entries` (of the index, or null), and where there is but one group `files` (how many of the inputs are the shard's).
+    The documents are in the gathered files, of which there is a list (the first input); where there is but one group, nothing was gathered,
+    and the list names each shard's signatures and texts. The other input is the file of groups. `params`: `bands`, `rows` (of a band); of a
+    piece: `group`; of the list, for each shard: `shards` (its name), `entries` (of the index, or null), and where there is but one group
+    `files` (how many of the files are the shard's).
     """
 
     config: ClusterConfig
@@ -70,18 +72,18 @@ class ClusterWorker(Worker):
         rows = cluster_table(table, shard, entry, verdicts, self.config.by)
         earlier = rows["entry"].is_valid()
         files = {f"{piece.key}.parquet": rows.filter(pc.invert(earlier)).drop_columns(["entry"])}
-        if any(piece.params["entries"]):
+        if any(read_list(self.run, piece.inputs[0]).params["entries"]):
             files[f"{piece.key.replace('clusters', 'earlier')}.parquet"] = rows.filter(earlier).cast(EARLIER)
         return Output(files, rows_in=table.num_rows, counts={"limited": int(limited)})
 
     def _read(self, piece: Piece) -> tuple[pa.Table, npt.NDArray[np.object_], npt.NDArray[np.object_]]:
         """The group's documents with the shard and the entry of each."""
-        inputs, params = iter(ref.path for ref in piece.inputs), piece.params
+        listed, groups = read_list(self.run, piece.inputs[0]), piece.inputs[1].path
+        paths, params = iter(ref.path for ref in listed.files), listed.params
         if "files" in params:
-            groups = next(inputs)
-            tables = [read_members(self.run, n, groups, *islice(inputs, count))[0] for n, count in enumerate(params["files"])]
+            tables = [read_members(self.run, n, groups, *islice(paths, count))[0] for n, count in enumerate(params["files"])]
         else:
-            tables = [self._gathered(path, params["group"]) for path in inputs]
+            tables = [self._gathered(path, piece.params["group"]) for path in paths]
         sizes = [table.num_rows for table in tables]
         shards, entries = (np.repeat(np.array(params[name], object), sizes) for name in ("shards", "entries"))
         # entries of an index may have columns that other policies needed

@@ -39,7 +39,7 @@ class Editor(ABC):
         self.run = run
 
     def open(self, piece: Piece) -> None:  # noqa: B027 - most editors need nothing of the shard
-        """Called before the texts of a shard: `piece.inputs` are the shard, the cluster tables, and what the editor's phases made."""
+        """Called before the texts of a shard: `piece.inputs` are it, the list of cluster tables, and what the editor's phases made."""
 
     @abstractmethod
     def edit(self, texts: pa.Array, rows: npt.NDArray[np.int64]) -> Edit:

@@ -13,17 +13,22 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.lease import holding
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.watch.events import Event
 
 CHANGES_TASK, INDEX_TASK = "earlier", "index"
 
 
 @contextmanager
-def held(config: DedupConfig, dry_run: bool) -> Iterator[Callable[[], None]]:
+def held(run: StageRun, config: DedupConfig, dry_run: bool) -> Iterator[Callable[[], None]]:
     """The lease of the index, which another run must not extend between what is read of it and what is written; gives what checks it."""
     if config.index is None or not config.index.extend or dry_run:
         yield lambda: None
         return
-    with holding(CrawlIndex(config.index.path).storage) as lease:
+
+    def say(sentence: str) -> None:
+        run.observer.event(Event("waiting", run.stage.name, "", "", sentence))
+
+    with holding(CrawlIndex(config.index.path).storage, say) as lease:
         yield lease.check
 
 

@@ -5,9 +5,10 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from corpusmill.dedup.config import ClusterConfig, DedupConfig, MeasureConfig
-from corpusmill.dedup.corpus import Shard
+from corpusmill.dedup.corpus import Shard, starts
 from corpusmill.dedup.keys import BAND_KEYS, EXACT_KEYS, URL_KEYS
 from corpusmill.dedup.policy import needed_columns
+from corpusmill.pipeline.lists import write_list
 from corpusmill.pipeline.manifest import TRIAL, FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Piece
@@ -63,7 +64,9 @@ class CopyPhases:
         documents = sum(shard.rows for shard in shards)
         found: dict[str, list[FileRef]] = {}
         exact = self.config.exact.enabled
-        pieces = {kind: candidate_pieces(kind, shards, ranges_for(per * documents), exact) for kind, per in self._kinds().items()}
+        begin = {"starts": starts(shards)[:-1].tolist()}
+        listed = {kind: write_list(self.run, f"keys-{kind}", [shard.keys[kind] for shard in shards], begin) for kind in self._kinds()}
+        pieces = {kind: candidate_pieces(kind, listed[kind], ranges_for(per * documents), exact) for kind, per in self._kinds().items()}
         done = self.run.map("candidates", CandidateWorker, [piece for group in pieces.values() for piece in group], None, MeasureConfig())
         refs = iter([only(row) for row in done])
         for kind, group in pieces.items():
@@ -97,11 +100,12 @@ class CopyPhases:
         files = [[shard.signatures, shard.texts] if compared and shard.texts else [shard.signatures] for shard in shards]
         params: dict[str, Any] = {"shards": [shard.name for shard in shards], "entries": [shard.entry for shard in shards]}
         if count == 1:
-            inputs = [table, *(ref for refs in files for ref in refs)]
+            listed = [ref for refs in files for ref in refs]
             params["files"] = [len(refs) for refs in files]
         else:
-            inputs = self._gathered(shards, files, table, count)
-        pieces = [Piece(f"clusters/part-{group:05d}", tuple(inputs), {"group": group, **params}) for group in range(count)]
+            listed = self._gathered(shards, files, table, count)
+        inputs = (write_list(self.run, "judged", listed, params), table)
+        pieces = [Piece(f"clusters/part-{group:05d}", inputs, {"group": group}) for group in range(count)]
         fixed = self.config.index is not None and self.config.index.earlier == "fixed"
         shape = {"bands": self.bands, "rows": self.rows, "fixed": fixed}
         return self.run.map("clusters", ClusterWorker, pieces, shape, self.config.part(ClusterConfig))

@@ -15,6 +15,7 @@ from corpusmill.dedup.config import DedupConfig
 from corpusmill.dedup.corpus import shard_key
 from corpusmill.dedup.edit import Editor
 from corpusmill.dedup.signatures import require_columns
+from corpusmill.pipeline.lists import input_paths
 from corpusmill.pipeline.row_ranges import row_halves, tables_of
 from corpusmill.pipeline.schemas import REPORT, meanings_metadata, with_columns
 from corpusmill.pipeline.shards import open_parquet
@@ -86,10 +87,7 @@ def read_shard_clusters(run: Storage, paths: Sequence[str], shard: str) -> pa.Ta
 
 
 class RemovalWorker(Worker):
-    """One shard of documents, the cluster tables and what the editors' phases made (`inputs`) to the shard without its copies.
-
-    `piece.params["clusters"]`: how many of the inputs behind the shard are cluster tables.
-    """
+    """One shard of documents, the list of cluster tables and what the editors' phases made (`inputs`) to the shard without its copies."""
 
     config: DedupConfig
 
@@ -100,7 +98,7 @@ class RemovalWorker(Worker):
 
     def process(self, piece: Piece) -> Output:
         path = piece.inputs[0].path
-        tables = [input_.path for input_ in piece.inputs[1 : 1 + piece.params["clusters"]]]
+        tables = input_paths(self.run, piece.inputs[1:2])
         clusters = read_shard_clusters(self.run, tables, shard_key(path))
         for editor in self.editors:
             editor.open(piece)

@@ -14,6 +14,7 @@ from corpusmill.dedup.lines import phases as lines_phases
 from corpusmill.dedup.phases import SOURCES_TASK, CopyPhases, files
 from corpusmill.dedup.substrings import phases as substrings_phases
 from corpusmill.pipeline.errors import CorpusmillError
+from corpusmill.pipeline.lists import write_list
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Piece, Stage
@@ -28,7 +29,7 @@ class DedupStage(Stage):
     tries = True
 
     def execute(self, run: StageRun) -> None:
-        with index_phases.held(self.config, self.dry_run) as check_index:
+        with index_phases.held(run, self.config, self.dry_run) as check_index:
             self._execute(run, check_index)
 
     def _execute(self, run: StageRun, check_index: Callable[[], None]) -> None:
@@ -77,15 +78,11 @@ class DedupStage(Stage):
         """`tables`: the cluster tables; `sets`: the index of evaluation sets."""
         from corpusmill.dedup.removal import RemovalWorker
 
-        documents = run.documents()
-        lines = lines_phases.prepare(run, self.config, documents, tables)
-        substrings = substrings_phases.prepare(run, self.config, documents, tables, lines)
+        documents, clusters = run.documents(), write_list(run, "cluster-tables", tables)
+        lines = lines_phases.prepare(run, self.config, documents, clusters)
+        substrings = substrings_phases.prepare(run, self.config, documents, clusters, lines)
         pieces = [
-            Piece(
-                shard.name,
-                (documents[number], *tables, *lines[number], *substrings[number], *sets),
-                {"clusters": len(tables), "shard": number},
-            )
+            Piece(shard.name, (documents[number], clusters, *lines[number], *substrings[number], *sets), {"shard": number})
             for number, shard in enumerate(own)
         ]
         run.map("", RemovalWorker, pieces)

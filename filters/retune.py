@@ -32,6 +32,7 @@ from corpusmill.pipeline.engine import Engine
 from corpusmill.pipeline.errors import ConfigError, InputError
 from corpusmill.pipeline.lease import holding
 from corpusmill.pipeline.manifest import Manifest, TaskRow
+from corpusmill.pipeline.quarantine import told_lost
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.run import RUN_FILE, Plan, describe, plan_of_existing
 from corpusmill.pipeline.runner import StageRun
@@ -55,6 +56,7 @@ class Retuned:
     changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # rule to threshold before and now; None where it is off
     failed: dict[str, tuple[int, int]] = field(default_factory=dict)  # rule to documents that fail it, before and now
     stale: list[str] = field(default_factory=list)  # later stages that are finished on the documents of before
+    lost: str = ""  # a sentence that names the tasks that the stage was finished without
 
 
 def retune(
@@ -64,10 +66,12 @@ def retune(
     progress: Progress,
     on_decided: Callable[[Retuned], None] = lambda _: None,
     write: bool = True,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Retuned:
     """Applies `--set filter.thresholds.RULE=VALUE` to a finished filter stage.
 
     What it changes is known, and given to `on_decided`, long before all reports are written. Without `write` nothing is.
+    `say` is told where it has to wait for another process.
     Raises InputError where the stage is not finished under the run's recipe, and ConfigError for anything but thresholds.
     """
     before, now = plan_of_existing(folder), plan_of_existing(folder, overrides)
@@ -75,10 +79,10 @@ def retune(
         raise InputError(f"{folder}: the run's recipe has no stage filter.")
     _only_thresholds(before, now, folder)
     storage = Storage(folder)
-    with holding(storage) as lease:
+    with holding(storage, say) as lease:
         old, worker = _worker(before, storage), _worker(now, storage)
         run = StageRun(FilterStage(worker.config), storage, dict(now.sections), now.inputs, engine, progress)
-        run.manifest.guard(lease.check)
+        run.hold(lease)
         _scored_alike(old, worker, folder)
         if share_phases.keeps_shares(worker.config):
             shards, finished = decided_shards(run, config_digest(old.config)), 0
@@ -91,6 +95,7 @@ def retune(
             on_decided(result)
             if write:
                 _write(run, worker, shards, pool, progress)
+                result.lost = told_lost([("filter", row) for row in run.manifest.quarantined.values()])
                 storage.write_bytes(RUN_FILE, describe(now))
     return result
 
@@ -133,7 +138,7 @@ def _verdicts(
 def _write(run: StageRun, worker: FilterWorker, shards: Sequence[Shard], pool: ThreadPoolExecutor, progress: Progress) -> None:
     """Publishes the decisions, shard by shard; what could not be decided about is measured by the stage itself."""
     if shards and not share_phases.keeps_shares(worker.config):
-        run.manifest.reopen()
+        run.manifest.reopen(shard.piece.key for shard in shards)
         with progress.phase("retune", len(shards)) as bar:
             for row in pool.map(lambda shard: _retune_shard(worker, run, shard), shards):
                 run.manifest.append(row)

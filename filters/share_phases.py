@@ -19,6 +19,7 @@ from corpusmill.filters.kept_share import Reader, find_thresholds, unknown_rules
 from corpusmill.filters.registry import STEPS, build_steps
 from corpusmill.filters.rules import StepRule, decide, rules_metadata
 from corpusmill.filters.worker import FilterWorker, decided, documents_at
+from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.row_ranges import tables_of
 from corpusmill.pipeline.runner import StageRun
@@ -53,7 +54,9 @@ def execute(run: StageRun, config: FilterConfig, pieces: Sequence[Piece], params
     found = run.once(THRESHOLDS_TASK, measured, lambda _: _find(run.run, rules, measured))
     table = found.ref(run.stage.name, THRESHOLDS_FILE)
     there = [shards[row.task] for row in rows]
-    run.map("", DecideWorker, [Piece(p.key, (*p.inputs, ref, table)) for p, ref in zip(there, measured, strict=True)], separable=True)
+    # `params`: a step that rewrites may be another one though it measures the same, and then the texts are others
+    to_decide = [Piece(p.key, (*p.inputs, ref, table)) for p, ref in zip(there, measured, strict=True)]
+    run.map("", DecideWorker, to_decide, params, separable=True)
 
 
 def _find(run: Storage, rules: Sequence[StepRule], measured: Sequence[FileRef]) -> Output:
@@ -105,8 +108,9 @@ class DecideWorker(FilterWorker):
     def setup(self) -> None:
         """Only steps that rewrite are needed, and `documents_at` makes them ready."""
 
-    def halves(self, piece: Piece) -> None:
-        return None  # by then what was measured has shown that there is room for it
+    @classmethod
+    def cuts(cls, config: Config) -> bool:
+        return False  # by then what was measured has shown that there is room for it
 
     def process(self, piece: Piece) -> Output:
         shard, measured, table = piece.inputs

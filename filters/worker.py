@@ -12,6 +12,7 @@ from corpusmill.filters.config import FilterConfig, rule_table
 from corpusmill.filters.registry import build_steps
 from corpusmill.filters.rules import decide, rules_metadata
 from corpusmill.filters.step import Batch
+from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.row_ranges import row_halves, tables_of
@@ -51,7 +52,13 @@ class FilterWorker(Worker):
         return documents_output(piece.key, kept, report, bytes_in=size, counts=self.failures(report))
 
     def halves(self, piece: Piece) -> tuple[Piece, Piece] | None:
-        return None if any(step.step.sequential for step in self.steps) else row_halves(self.run, piece)
+        return row_halves(self.run, piece) if self.cuts(self.config) else None
+
+    @classmethod
+    def cuts(cls, config: Config) -> bool:
+        """Not where what a step does depends on the documents before."""
+        assert isinstance(config, FilterConfig)
+        return not any(step.step.sequential for step in build_steps(config.steps))
 
     def begin(self, shard: FileRef) -> tuple[pa.Schema, pa.Schema]:
         """Makes the steps ready for the first batch of a shard; gives `schemas` of it."""

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import TEMPORARY, Storage
-from corpusmill.pipeline.store.ask import S3, insisted
+from corpusmill.pipeline.store.ask import S3, insisted, refusal
 
 #: The file whose lock guards the writes of a local folder.
 GUARD_FILE = ".lock"
@@ -89,7 +89,7 @@ class S3Cell:
     """A version is the object's ETag. A server that does not know conditional writes is used as any other store is."""
 
     def __init__(self, storage: Storage, name: str, patience: float | None = PATIENCE, settle: float = SETTLE):
-        self.patience = patience  # seconds for which it is asked again (None: as for all else, see stores.py)
+        self.patience = patience  # seconds for which it is asked again (None: as for all else, see store/ask.py)
         self.fs, self.url = storage.store.fs, storage.path(name)
         self.bucket, self.key, _ = self.fs.split_path(self.url)
         self.plain = PlainCell(storage, name, settle)
@@ -130,7 +130,14 @@ class S3Cell:
     def _call(self, function: Any, *arguments: Any, **options: Any) -> Any:
         from fsspec.asyn import sync
 
-        return insisted(self.url, lambda: sync(self.fs.loop, function, *arguments, timeout=PATIENCE, **options), self.patience)
+        try:
+            return insisted(self.url, lambda: sync(self.fs.loop, function, *arguments, timeout=PATIENCE, **options), self.patience)
+        except OSError:  # whose code `write` looks at
+            raise
+        except Exception as error:
+            if sentence := refusal(error):
+                raise InputError(f"{self.url}: {sentence}") from error
+            raise
 
 
 class PlainCell:

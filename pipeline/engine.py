@@ -1,10 +1,10 @@
-"""How tasks are performed: in the calling process, or on Ray actors (`engine_ray.py`), with the same bytes."""
+"""How tasks are performed: in the calling process, or on Ray actors (`on_ray/engine.py`), with the same bytes."""
 
 import contextlib
 import platform
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.halves import performed
 from corpusmill.pipeline.interrupts import Terminated, exit_code_of, of_an_interrupt
+from corpusmill.pipeline.lease import LeaseLost, check_holder
 from corpusmill.pipeline.memory import release_memory
 from corpusmill.pipeline.retry import Attempt, Failed, Listener, Tries, failure
 from corpusmill.pipeline.shards import OutputFile, publish
@@ -33,6 +34,7 @@ class Job:
     memory_mb: int = 0  # what each worker is expected to take; 0: not known
     room: str = ""  # whose code the stage depends on (runner.code_version), and which version of it the driver has
     code: str = ""
+    holder: str = ""  # the id of the lease for which it is done (lease.py); empty: there is none
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,12 @@ def peak_memory_mb() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
-def publish_output(storage: Storage, key: str, output: Output, seconds: float, beside_mb: int = 0) -> Done:
-    """Writes what a task made, file by file, in a fixed order. `beside_mb`: memory of other processes that worked on it."""
+def publish_output(
+    storage: Storage, key: str, output: Output, seconds: float, beside_mb: int = 0, fence: Callable[[], None] = lambda: None
+) -> Done:
+    """Writes what a task made, file by file, in a fixed order. `beside_mb`: memory of other processes that worked on it. `fence` raises
+    where the run is another's by now: that one may have recorded other files of these names."""
+    fence()
     files = [publish(storage, path, output.files[path]) for path in sorted(output.files)]
     return Done(
         key, files, output.rows_in, output.kept, output.dropped, output.bytes_in,
@@ -92,7 +98,8 @@ class Performer:
 
     def __init__(self, job: Job):
         self.job = job
-        self.storage = Storage(job.run_root).child(job.stage)
+        self.run = Storage(job.run_root)
+        self.storage = self.run.child(job.stage)
         self.worker: Worker | None = None
 
     def perform(self, attempt: Attempt) -> Done | Failed:
@@ -107,11 +114,16 @@ class Performer:
             ready = True
             started = time.perf_counter()
             with performed(worker, piece, attempt.parts) as output:
-                return publish_output(self.storage, piece.key, output, time.perf_counter() - started, worker.beside_mb())
+                seconds = time.perf_counter() - started
+                return publish_output(self.storage, piece.key, output, seconds, worker.beside_mb(), self._fence)
         except Exception as error:
             if of_an_interrupt(error):
                 raise (Terminated if exit_code_of(error) == 143 else KeyboardInterrupt) from error
-            return failure(self.job.stage, piece, error, fatal=not ready and isinstance(error, CorpusmillError))
+            fatal = isinstance(error, LeaseLost) or (not ready and isinstance(error, CorpusmillError))
+            return failure(self.job.stage, piece, error, fatal)
+
+    def _fence(self) -> None:
+        check_holder(self.run, self.job.holder)
 
     def _ready(self) -> Worker:
         worker = make_worker(self.job)

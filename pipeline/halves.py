@@ -4,6 +4,7 @@ A worker says how its piece is cut in two (`Worker.halves`) and how the parts' o
 on disk, as Arrow files in a temporary folder of this machine, and comes together row group by row group.
 """
 
+import errno
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from corpusmill.pipeline.errors import CorpusmillError
+from corpusmill.pipeline.retry import FULL
 from corpusmill.pipeline.shards import ROW_GROUP_ROWS, Content, parquet_writer, write_parquet
 from corpusmill.pipeline.stage import Output, Piece, Worker
 
@@ -31,9 +34,32 @@ def performed(worker: Worker, piece: Piece, parts: int) -> Iterator[Output]:
     if len(pieces) == 1:
         yield worker.process(piece)
         return
-    with tempfile.TemporaryDirectory(prefix="corpusmill-parts-") as folder:
-        outputs = [_spilled(worker.process(part), Path(folder), number) for number, part in enumerate(pieces)]
-        yield worker.join(piece, outputs, Path(folder))
+    with _room():
+        holder = tempfile.TemporaryDirectory(prefix="corpusmill-parts-")
+    with holder as folder:
+        outputs: list[Output] = []
+        for number, part in enumerate(pieces):
+            output = worker.process(part)
+            with _room():
+                outputs.append(_spilled(output, Path(folder), number))
+        with _room():
+            joined = worker.join(piece, outputs, Path(folder))
+        yield joined
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    """What is written to the temporary folder within: where it has no room, that is a matter of this piece, which alone needs it. Nothing of
+    the system's error is passed on as its cause: a full folder of the run would end the run."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (*FULL, errno.EFBIG):
+            raise
+        raise CorpusmillError(
+            f"{tempfile.gettempdir()}: no room for the parts of a task that is too large for the memory ({error.strerror}); set TMPDIR to a "
+            "folder with more room."
+        ) from None
 
 
 def _spilled(output: Output, folder: Path, number: int) -> Output:

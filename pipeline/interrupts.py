@@ -40,6 +40,12 @@ def raise_terminated(number: int, frame: FrameType | None) -> None:
     raise Terminated
 
 
+def raise_what_came() -> None:
+    """Raises where SIGTERM has come and the run goes on: what a handler raises in a callback, or in `__del__`, is lost."""
+    if _came:
+        raise Terminated
+
+
 @contextmanager
 def kept_handler(number: int = signal.SIGTERM) -> Iterator[None]:
     """What a library sets as the signal's handler within is gone behind the block."""

@@ -153,7 +153,7 @@ class Lease:
     def release(self) -> None:
         """Says that nobody works on the run any more, unless another does."""
         self._ended.set()
-        with self._mutex, contextlib.suppress(OSError, CorpusmillError):
+        with self._mutex, contextlib.suppress(Exception):
             if self.lost is None:
                 self.cell.write(replace(self.mine, holder="").content(), self._version)
 
@@ -197,14 +197,14 @@ class Lease:
             with self._mutex:
                 try:
                     self._renew()
-                except (OSError, CorpusmillError) as error:
+                except Exception as error:  # noqa: BLE001 - whatever it is, the lease was not renewed
                     self.lost = f"its lease can't be renewed ({error})"
         if self.lost is not None:
             raise LeaseLost(f"{self.storage.root}: {self.lost}; this process stops, and what it has finished stays.")
 
     def _keep(self) -> None:
         while not self._ended.wait(self.mine.ttl / RENEWALS):
-            with self._mutex, contextlib.suppress(OSError, CorpusmillError):  # the next renewal, or `check`, comes in time
+            with self._mutex, contextlib.suppress(Exception):  # the next renewal, or `check`, comes in time
                 if not self._ended.is_set():
                     self._renew()
             if self.lost is not None:
@@ -242,6 +242,18 @@ def holding(storage: Storage, say: Callable[[str], None] = lambda _: None, ttl: 
         raise
     finally:
         lease.release()
+
+
+def check_holder(storage: Storage, holder: str) -> None:
+    """Raises LeaseLost where the run is no longer the holder's of this id, or OSError where that can't be told. For whoever works for the
+    holder in another process, and may go on when it is gone; an empty id (nobody holds a lease) is always right."""
+    if not holder:
+        return
+    found = open_cell(storage, LEASE).read()
+    held = read_holder(found[0]) if found else None
+    if held is None or held.holder != holder:
+        now = f"another corpusmill has taken this run over ({held.words})" if held and held.holder else "whoever worked on it has ended"
+        raise LeaseLost(f"{storage.root}: {now}; what this process has begun is not written.")
 
 
 def look(storage: Storage) -> dict[str, Any]:

@@ -21,8 +21,9 @@ from corpusmill.pipeline.config import canonical_json, digest
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.journal import FileJournal, Journal
 from corpusmill.pipeline.journal_store import StoreJournal
+from corpusmill.pipeline.manifest_checks import check_names, check_quarantined, check_task
 from corpusmill.pipeline.shards import OutputFile
-from corpusmill.pipeline.storage import Storage, stays_inside
+from corpusmill.pipeline.storage import Storage
 
 MANIFEST = "manifest.jsonl"
 #: Where the objects of a manifest on a store lie.
@@ -89,44 +90,8 @@ class Quarantined:
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> "Quarantined":
-        _check(row, _QUARANTINED)
-        for ref in row["inputs"]:
-            _check(ref, _REF)
+        check_quarantined(row)
         return cls(**{**row, "inputs": [FileRef(**i) for i in row["inputs"]]})
-
-
-#: The types of what rows hold: a run's folder may come from a stranger, or from a broken disk.
-_TASK = [
-    *((name, str) for name in ("task", "identity", "config", "code")),
-    *((name, int) for name in ("rows_in", "kept", "dropped", "bytes_in")),
-    ("counts", dict),
-    ("warnings", list),
-]
-_REF, _OUTPUT = [("path", str), ("fingerprint", str), ("bytes", int)], [("path", str), ("bytes", int), ("sha256", str)]
-_QUARANTINED = [*((name, str) for name in ("task", "identity", "message")), ("tries", int)]
-
-
-def _check_task(row: dict[str, Any]) -> None:
-    """Raises ValueError, KeyError or TypeError where a task's row can't be one, or names a file outside of its stage."""
-    _check(row, _TASK)
-    for ref in row["inputs"]:
-        _check(ref, _REF)
-    for output in row["outputs"]:
-        _check(output, _OUTPUT)
-        if not stays_inside(output["path"]):
-            raise ValueError(f"the output {output['path']!r} lies outside of the stage's folder")
-
-
-def _check(row: dict[str, Any], kinds: Sequence[tuple[str, type]]) -> None:
-    for name, kind in kinds:
-        if type(row[name]) is not kind:
-            raise ValueError(f"{name} is no {kind.__name__}")
-
-
-def _tasks(names: Any) -> list[str]:
-    if type(names) is not list or not all(type(name) is str for name in names):
-        raise ValueError("tasks are no list of names")
-    return names
 
 
 def task_identity(task: str, inputs: Sequence[FileRef], params: dict[str, Any], config: str, code: str) -> str:
@@ -265,17 +230,17 @@ class Manifest:
         if kind == "task":
             if row.keys() != TASK_FIELDS:
                 raise KeyError(", ".join(sorted(row.keys() ^ TASK_FIELDS)))
-            _check_task(row)
+            check_task(row)
             self._take_task(row["task"], address)
         elif kind == "quarantined":
             self._take_quarantined(Quarantined.from_json(row))
         elif kind == "complete":
-            self._take_complete(_tasks(row["tasks"]), _tasks(row.get("quarantined", [])))
+            self._take_complete(check_names(row["tasks"]), check_names(row.get("quarantined", [])))
         elif kind == "tried":
-            self.tried = _tasks(row["tasks"])
+            self.tried = check_names(row["tasks"])
         elif kind == "reopened":
             self.plan = None
-            self.doubtful.update(_tasks(row.get("tasks", [])))
+            self.doubtful.update(check_names(row.get("tasks", [])))
 
     def _take_task(self, task: str, address: int) -> None:
         self.tasks.addresses[task] = address

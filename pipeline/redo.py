@@ -18,7 +18,7 @@ from corpusmill.pipeline.storage import Storage
 
 #: Changes of a section that are told in words, and characters of a value.
 SHOWN, LONGEST = 3, 40
-#: new: nothing of it is there. taken over: finished, and nothing changed. goes on: half done. redone: all that depends on a change.
+#: new: nothing of it is there. taken over: finished, and nothing changed. goes on: half done, or finished without tasks that are tried again. redone: all that depends on a change.
 #: depends: what reads outputs of another stage that may change.
 State: TypeAlias = Literal["new", "taken over", "goes on", "redone", "depends"]
 
@@ -62,7 +62,7 @@ def expect(
         elif touched is not None:
             state, why = "depends", f"where what {touched} writes changes"
         else:
-            state = "taken over" if manifest.complete else "goes on"
+            state = "taken over" if manifest.complete and not manifest.quarantined else "goes on"
         found.append(Expected(name, state, why, len(manifest.tasks)))
     return found
 

@@ -9,7 +9,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from corpusmill.pipeline.errors import CorpusmillError
-from corpusmill.pipeline.stage import Piece, Worker, load_object
+from corpusmill.pipeline.report.masked import masked
+from corpusmill.pipeline.stage import Piece, load_object
 from corpusmill.pipeline.watch.events import Event, Kind, OnEvent
 
 if TYPE_CHECKING:
@@ -42,7 +43,11 @@ SETTLED = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryE
 
 @dataclass(frozen=True)
 class Failed:
-    """A piece that was not done: one sentence for the user, and the trace for the log. `fatal`: it is no matter of this piece."""
+    """A piece that was not done: one sentence for the user, and the trace for the log. `fatal`: it is no matter of this piece.
+
+    Both go to many places (manifest, reports, logs of workers), and libraries name the URL to which a server has sent them, signature and
+    all: so URLs are masked here.
+    """
 
     key: str
     message: str
@@ -51,6 +56,10 @@ class Failed:
     cause: Cause = Cause.EXCEPTION
     fatal: bool = False
     tries: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", masked(self.message))
+        object.__setattr__(self, "trace", masked(self.trace))
 
 
 @dataclass(frozen=True)
@@ -134,7 +143,7 @@ class Tries:
         if failed.cause is Cause.HICCUP:
             return replace(attempt, pause=PAUSES[number - 1])
         if failed.cause is Cause.MEMORY or (failed.cause is Cause.DEATH and number > 1):
-            parts = attempt.parts * 2 if can_be_cut(self.job.worker) else 1
+            parts = attempt.parts * 2 if load_object(self.job.worker).cuts(self.job.config) else 1
             return replace(attempt, parts=parts, alone=parts == 1 or number > TOGETHER)
         return attempt
 
@@ -150,8 +159,3 @@ class Tries:
         fields |= {"node": node} if node else {}
         said = failed.message.rstrip(".")
         self.listener.on_event(Event(kind, self.job.stage, self.job.phase, failed.key, f"{said}; it is done again{how}.", fields))
-
-
-def can_be_cut(worker: str) -> bool:
-    """Whether workers of a kind (`module:Class`) can do pieces in parts; of one piece the worker itself knows (`halves`)."""
-    return bool(load_object(worker).halves is not Worker.halves)

@@ -10,7 +10,7 @@ from typing import Any
 import corpusmill
 from corpusmill.pipeline.config import Config, config_digest
 from corpusmill.pipeline.engine import Engine
-from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.lease import holding
 from corpusmill.pipeline.manifest import Manifest, Quarantined
 from corpusmill.pipeline.quarantine import told_lost
@@ -172,14 +172,13 @@ def execute(
         with holding(storage, say) as lease:
             live = Live(storage, names, engine, plan.dry_run, lambda: lease.lost is None)
             observer = Observer(storage, live, Counting(watching.meters), after_phase=watching.after_phase)
-            with observer.attempt(names, lease.before), live:
+            with observer.attempt(names, lease), live:
                 _describe_again(plan, storage, names, observer, say)
-                if storage.remote:
-                    storage.store.abort_uploads()  # what killed processes have left half sent
+                _abort_uploads(storage, observer)
                 for name in names:
                     stage = stage_class(name)(plan.sections[name], plan.dry_run)
                     run = StageRun(stage, storage, dict(plan.sections), plan.inputs, engine, progress, observer, plan.strict)
-                    run.manifest.guard(lease.check)
+                    run.hold(lease)
                     if name not in PARALLEL:
                         engine.close()  # training needs the memory and the cores that idle workers hold
                     with watching.outcome.stage(run):
@@ -187,9 +186,20 @@ def execute(
                     quarantined = list(run.manifest.quarantined.values())
                     lost += [(name, row) for row in quarantined]
                     on_stage(StageResult(name, run.performed, run.seconds, stage.summary(run), quarantined))
+                _abort_uploads(storage, observer)  # of workers that died meanwhile
     finally:
         engine.close()
     return told_lost(lost)
+
+
+def _abort_uploads(storage: Storage, observer: Observer) -> None:
+    """Gives up what killed processes have left half sent. Whoever may not, or whose server does not know how, works on all the same."""
+    if not storage.remote:
+        return
+    try:
+        storage.store.abort_uploads()
+    except (OSError, CorpusmillError) as error:
+        observer.log.write("note", f"Parts of uploads that were broken off may be left: {error}", "warning")
 
 
 def _describe_again(plan: Plan, storage: Storage, names: Sequence[str], observer: Observer, say: Callable[[str], None]) -> None:

@@ -15,7 +15,8 @@ from corpusmill.pipeline.cleaning import remove_unnamed
 from corpusmill.pipeline.config import Config, config_digest
 from corpusmill.pipeline.engine import Done, Engine, Job, publish_output
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.interrupts import of_an_interrupt
+from corpusmill.pipeline.interrupts import of_an_interrupt, raise_what_came
+from corpusmill.pipeline.lease import Lease
 from corpusmill.pipeline.manifest import MANIFEST, TRIAL, FileRef, Manifest, Quarantined, Rows, TaskRow, task_identity
 from corpusmill.pipeline.present import Present
 from corpusmill.pipeline.quarantine import GivenUp, error_of, sentence_of
@@ -88,6 +89,8 @@ class StageRun:
         self.strict = strict  # the first failure ends the run
         self.storage = run.child(stage.name)
         self.manifest = Manifest(self.storage)
+        self.lease: Lease | None = None
+        self._upstream: dict[str, Manifest] = {}  # those that were asked for: reading one of many tasks takes seconds
         self.room = type(stage).__module__.split(".")[1]
         self.code = code_version(self.room)
         self.config_digest = config_digest(stage.config)
@@ -97,14 +100,21 @@ class StageRun:
         self.performed = self.bytes_in = 0  # tasks, and bytes that they have read
         self.seconds = 0.0
 
+    def hold(self, lease: Lease) -> None:
+        """From now on nothing is recorded or published where the run is no longer this lease's."""
+        self.lease = lease
+        self.manifest.guard(lease.check)
+
     # ---- inputs -------------------------------------------------------------------------------------
 
     def upstream(self, stage: str) -> Manifest:
         """The manifest of an earlier stage, which has to be complete."""
-        manifest = Manifest(self.run.child(stage))
-        if not manifest.complete:
-            raise InputError(f"{self.run.path(stage)}: the stage {stage} is not finished, so {self.stage.name} can't start.")
-        return manifest
+        if stage not in self._upstream:
+            manifest = Manifest(self.run.child(stage), read_only=True)
+            if not manifest.complete:
+                raise InputError(f"{self.run.path(stage)}: the stage {stage} is not finished, so {self.stage.name} can't start.")
+            self._upstream[stage] = manifest
+        return self._upstream[stage]
 
     def outputs_of(self, stage: str, prefix: str) -> list[FileRef]:
         """The files that a finished stage wrote below `prefix` (`data/`), in the order of its plan."""
@@ -141,11 +151,11 @@ class StageRun:
         params = params or {}
         config = config or self.stage.config
         digest = config_digest(config)
+        present = Present(self.storage, self.manifest)
         if self.beside:
-            pieces = [self._beside(piece, params, digest) for piece in pieces]
+            pieces = [self._beside(present, piece, params, digest) for piece in pieces]
         if len({piece.key for piece in pieces}) != len(pieces):
             raise ValueError(f"{self.stage.name}: two pieces of {phase} have one key")
-        present = Present(self.storage, self.manifest)
         todo = [piece for piece in pieces if not present.finished(piece.key, self._identity(piece, params, digest))]
         if todo:
             if not self.beside:
@@ -169,11 +179,12 @@ class StageRun:
         under which it may keep working state (`checkpoints/`) of its own. `config` is as for `map`."""
         piece = Piece(task, tuple(inputs), params or {})
         digest = config_digest(config or self.stage.config)
+        present = Present(self.storage, self.manifest)
         if self.beside:
-            piece = self._beside(piece, {}, digest)
+            piece = self._beside(present, piece, {}, digest)
         task, identity = piece.key, self._identity(piece, {}, digest)
         self.plan.append(task)
-        if not self._finished(task, identity):
+        if not present.finished(task, identity):
             if not self.beside:
                 self.manifest.reopen([task])
             with self._told(task, [piece], [piece]):
@@ -182,7 +193,7 @@ class StageRun:
                     output = function(identity)
                     if task.startswith(TRIAL):
                         output.files = {TRIAL + path: content for path, content in output.files.items()}
-                    done = publish_output(self.storage, task, output, 0.0)
+                    done = publish_output(self.storage, task, output, 0.0, fence=self.lease.check if self.lease else lambda: None)
                 except CorpusmillError:
                     raise
                 except Exception as error:
@@ -198,9 +209,9 @@ class StageRun:
                 self._measure(task, done.seconds, measures, workers=1)
         return self.manifest.tasks[task]
 
-    def _beside(self, piece: Piece, params: dict[str, Any], digest: str) -> Piece:
+    def _beside(self, present: Present, piece: Piece, params: dict[str, Any], digest: str) -> Piece:
         """The piece as it is where the stage has finished it, else one that writes beside what the stage has."""
-        return piece if self._finished(piece.key, self._identity(piece, params, digest)) else replace(piece, key=TRIAL + piece.key)
+        return piece if present.finished(piece.key, self._identity(piece, params, digest)) else replace(piece, key=TRIAL + piece.key)
 
     def task(self, name: str) -> TaskRow:
         """The row of a task that `map` or `once` has performed or taken over."""
@@ -209,18 +220,15 @@ class StageRun:
     def _identity(self, piece: Piece, params: dict[str, Any], digest: str) -> str:
         return task_identity(piece.key, piece.inputs, {**params, "piece": piece.params}, digest, self.code)
 
-    def _finished(self, task: str, identity: str) -> bool:
-        return Present(self.storage, self.manifest).finished(task, identity)
-
     def _told(self, phase: str, pieces: Sequence[Piece], todo: Sequence[Piece]) -> contextlib.AbstractContextManager[None]:
-        return self.observer.phase(self.stage.name, phase, pieces, todo, self.manifest, self.engine.workers)
+        return self.observer.phase(self.stage.name, phase, pieces, todo, self.manifest, self.engine.known_workers())
 
     def _perform(self, phase: Phase) -> GivenUp:
         """Performs what is to be done of a phase; what was given up is returned."""
         worker, todo = phase.worker, phase.todo
         job = Job(
             self.stage.name, f"{worker.__module__}:{worker.__qualname__}", phase.config, self.run.root, phase.params, phase.gpus,
-            phase.name, worker.memory_mb, self.room, self.code,
+            phase.name, worker.memory_mb, self.room, self.code, self.lease.mine.holder if self.lease else "",
         )  # fmt: skip
         by_key = {piece.key: piece for piece in todo}
         measures = Measures()
@@ -233,6 +241,7 @@ class StageRun:
                 measures.add(result)
                 bar.advance(result.rows_in, result.bytes_in)
             given_up.worked += len(results)
+            raise_what_came()
 
         def on_failed(failed: Failed) -> None:
             self.observer.failed(self.stage.name, phase.name, failed)

@@ -101,6 +101,11 @@ class Worker(ABC):
         """
         return None
 
+    @classmethod
+    def cuts(cls, config: base.Config) -> bool:
+        """Whether such a worker can do pieces in parts at all, which the driver asks; of one piece the worker itself knows (`halves`)."""
+        return cls.halves is not Worker.halves
+
     def join(self, piece: Piece, outputs: Sequence[Output], folder: Path) -> Output:
         """The output of the whole piece, given those of its parts in order; by default rows behind rows, and sums of the counts.
         `folder`: for files that are larger than memory."""

@@ -120,6 +120,12 @@ class Storage:
         except OSError:
             return {}
 
+    def stamps(self, folder: str) -> dict[str, tuple[float | None, int]]:
+        """When each object of `folder` itself was last written (as `times`) and its bytes: another content has another stamp, unless it
+        came within a second (the unit of many stores) and is as long. Only of remote folders."""
+        found = self.store.find(folder, below=False)
+        return {name.rpartition("/")[2]: (last_written(info), int(info["size"])) for name, info in found.items()}
+
     def remove(self, relative: str) -> None:
         if self.remote:
             self.store.remove(relative)

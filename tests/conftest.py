@@ -10,7 +10,7 @@ import pytest
 import s3 as s3_server
 import trees
 from hypothesis import HealthCheck, settings
-from s3 import _announced, s3  # noqa: F401 - fixtures
+from s3 import s3  # noqa: F401 - a fixture
 from tiny_crawl import make_crawl
 
 from corpusmill import cli

@@ -18,13 +18,13 @@ from limited_filter import filtered
 from corpusmill.pipeline.engine import Done, InlineEngine, Job, Performer
 from corpusmill.pipeline.manifest import Manifest, TaskRow
 from corpusmill.pipeline.recipe import stage_class
-from corpusmill.pipeline.retry import Attempt, Listener
+from corpusmill.pipeline.retry import Attempt, Cause, Failed, Listener, Tries
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.shards import publish
 from corpusmill.pipeline.stage import Piece
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.watch.events import OnEvent, print_event
+from corpusmill.pipeline.watch.events import Event, OnEvent, print_event
 from corpusmill.pipeline.watch.observer import Observer
 from corpusmill.pipeline.watch.progress import Progress
 
@@ -89,6 +89,23 @@ def test_every_stage_that_can_be_done_in_parts_gives_the_same_bytes(inputs: Path
         run_stage(tmp_path / "cut", stage, cut, [inputs])
         assert written(tmp_path / "whole", stage) == written(tmp_path / "cut", stage), stage
     assert set(cut.cut) == {"ingest ", "filter ", "dedup "}
+
+
+@pytest.mark.parametrize(
+    ("worker", "step", "kind"),
+    [
+        ("worker:FilterWorker", {"gopher_quality": {}}, "halves"),
+        ("worker:FilterWorker", {"datatrove": {"pipeline.filters.SamplerFilter": {"rate": 0.5, "seed": 1}}}, "alone"),
+        ("share_phases:DecideWorker", {"gopher_quality": {}}, "alone"),
+    ],
+)
+def test_only_what_can_be_cut_is_said_to_be_done_in_parts(worker: str, step: dict[str, Any], kind: str) -> None:
+    job = Job("filter", f"corpusmill.filters.{worker}", stage_class("filter").Config.model_validate({"steps": [step]}), "run")
+    said: list[Event] = []
+    listener = Listener(lambda done: None, lambda failed: None, said.append)
+    again = Tries(job, listener).again(Attempt(Piece("part-0", ())), Failed("part-0", "no room", 1, "", Cause.MEMORY))
+    assert again is not None and (again.parts, again.alone) == ((2, False) if kind == "halves" else (1, True))
+    assert [event.kind for event in said] == [kind]
 
 
 ROWS, WORDS = 65_536, 100  # about 46 MB of texts, in 16 row groups

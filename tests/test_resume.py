@@ -8,19 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny_classifiers import make_classifier
+from whole_run import DATA, make_quality
 
-RECIPE = """
-ingest: {piece_mb: 1}
-filter:
-  steps:
-    - language: {keep: [en], threshold: 0.3}
-    - gopher_repetition: {}
-    - gopher_quality: {}
-    - classifier: {model: quality, keep_where: high, keep: 0.9}
-  thresholds: {gopher_below_alpha_threshold: 0.5, dup_line_frac: 0.6, gopher_short_doc: 20}
-dedup: {}
-tokenizer: {vocabulary_size: 1024}
+TOKENS = """
 tokens:
   validation_share: 0.1
   shard_tokens: 20000
@@ -30,13 +20,14 @@ tokens:
       - {name: rows, where: {host: rows.test}, weight: 1, max_epochs: 3}
       - {name: pages, weight: 2, max_epochs: 2}
 """
+RECIPE = DATA + TOKENS
 
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("recipe") / "data.yaml"
     path.write_text(RECIPE)
-    make_classifier(path.with_name("quality"), "quality", {"quality": ["good"]})
+    make_quality(path.parent)
     return path
 
 

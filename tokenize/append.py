@@ -7,7 +7,7 @@ none, as those of the run are. Whoever appends the same shards again changes not
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -57,8 +57,9 @@ class _Split:
         return not self.new.shards or any(shard.origin == self.origin for shard in self.there.shards)
 
 
-def append(folder: str, run_folder: str, skip_known: bool = False) -> list[Appended]:
-    """Appends the token shards of the run to the set in `folder`, which is made where it is not there.
+def append(folder: str, run_folder: str, skip_known: bool = False, say: Callable[[str], None] = lambda _: None) -> list[Appended]:
+    """Appends the token shards of the run to the set in `folder`, which is made where it is not there. `say` is told where it has to
+    wait for another process.
 
     Raises InputError where the folder belongs to a run, the run's tokens are not finished, tokenizers differ, or (unless `skip_known`,
     which leaves these documents out) documents are there already, or they or their like are in the set's other split.
@@ -68,7 +69,7 @@ def append(folder: str, run_folder: str, skip_known: bool = False) -> list[Appen
         raise InputError(f"{folder}: this folder belongs to a run, which would undo it; append to a folder of its own (it is made).")
     if not Manifest(run.child("tokens"), read_only=True).complete:
         raise InputError(f"{run_folder}: the stage tokens of this run is not finished, so there is nothing to append.")
-    with holding(target):
+    with holding(target, say):
         splits = [_open(split, run, target) for split in SPLITS]
         todo = [split for split in splits if not split.done]
         masks = _choose(run, splits, todo, skip_known, folder) if todo else {}

@@ -10,6 +10,7 @@ from corpusmill.dedup.lines.hosts import COLUMNS, host_keys, host_totals
 from corpusmill.dedup.lines.units import unit_keys
 from corpusmill.dedup.sections import gather, groups, pack, range_bounds, read_section, split
 from corpusmill.dedup.survivors import survivors
+from corpusmill.pipeline.lists import input_paths
 from corpusmill.pipeline.stage import Output, Piece, Worker
 from corpusmill.pipeline.text.buffers import text_buffers
 
@@ -33,19 +34,19 @@ TOP = pa.schema(
 class CountWorker(Worker):
     """One shard to its units, cut by range of key; behind the ranges' sections one with its crawl files' keys.
 
-    `piece.inputs`: the shard, the cluster tables, and (`params["hosts"]`) its hosts and the answers of their ranges.
-    `piece.params`: `shard` (its place in the input), `clusters` (how many tables). `params`: `ranges`.
+    `piece.inputs`: the shard, the list of cluster tables, and where hosts count its hosts and the list of the answers of their ranges.
+    `piece.params`: `shard` (its place in the input). `params`: `ranges`.
     """
 
     config: UnitsConfig
 
     def process(self, piece: Piece) -> Output:
-        paths = [ref.path for ref in piece.inputs]
-        tables, others = paths[1 : 1 + piece.params["clusters"]], paths[1 + piece.params["clusters"] :]
+        path, tables = piece.inputs[0].path, input_paths(self.run, piece.inputs[1:2])
+        others = input_paths(self.run, piece.inputs[2:])
         hosts, totals = host_totals(self.run, others[0], others[1:], piece.params["shard"]) if others else (np.zeros(0, np.uint64),) * 2
         found, sources, size, documents = [np.zeros(0, UNIT)], set(), 0, 0
         columns = ["text", *(COLUMNS if self.config.scope == "host" else ["source"])]
-        for rows, table in survivors(self.run, paths[0], tables, columns):
+        for rows, table in survivors(self.run, path, tables, columns):
             units, read = self._units(rows, table, hosts, totals)
             found.append(units)
             sources |= set(table["source"].unique().to_pylist())
@@ -85,7 +86,7 @@ def merged(units: npt.NDArray) -> npt.NDArray:
 
 
 class DecideWorker(Worker):
-    """One range of keys of all shards (`inputs`, in order) to the units that are cut, for each shard its own, and the most frequent ones.
+    """One range of keys of all shards (listed, in order) to the units that are cut, for each shard its own, and the most frequent ones.
 
     `piece.params`: `range`. `params`: `ranges`.
     """
@@ -93,7 +94,7 @@ class DecideWorker(Worker):
     config: LinesConfig
 
     def process(self, piece: Piece) -> Output:
-        paths = [ref.path for ref in piece.inputs]
+        paths = input_paths(self.run, piece.inputs)
         records, bounds = gather(self.run, paths, piece.params["range"], UNIT)
         shard = np.repeat(np.arange(len(paths), dtype=np.uint32), np.diff(bounds))
         order, begins = groups(records["key"])

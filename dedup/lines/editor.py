@@ -13,6 +13,7 @@ from corpusmill.dedup.lines.count import CUT, UNIT
 from corpusmill.dedup.lines.hosts import COLUMNS, host_keys
 from corpusmill.dedup.lines.units import UnitTable, cut_units
 from corpusmill.dedup.sections import read_section
+from corpusmill.pipeline.lists import input_paths
 from corpusmill.pipeline.shards import iter_tables
 from corpusmill.pipeline.stage import Piece
 from corpusmill.pipeline.text.buffers import text_buffers
@@ -22,7 +23,8 @@ ONLY, MOSTLY = "only_repeated_lines", "mostly_repeated_lines"
 
 
 class LineEditor(Editor):
-    """Cuts the units that the ranges chose. `piece.inputs` hold the shard's own counts and the answers of all ranges; `params`: `shard`."""
+    """Cuts the units that the ranges chose. `piece.inputs` hold the shard's own counts and the list of the answers of all ranges; `params`:
+    `shard`."""
 
     fields = (pa.field("lines_in", pa.int64()), pa.field("lines_cut", pa.int64()), pa.field("line_chars_cut", pa.int64()))
 
@@ -31,8 +33,9 @@ class LineEditor(Editor):
         self.lines: LinesConfig = config.lines
 
     def open(self, piece: Piece) -> None:
-        own = next(ref.path for ref in piece.inputs if ref.path.startswith(COUNTS_FOLDER))
-        answers = [ref.path for ref in piece.inputs if ref.path.startswith(CUTS_FOLDER)]
+        paths = input_paths(self.run, piece.inputs)
+        own = next(path for path in paths if path.startswith(COUNTS_FOLDER))
+        answers = [path for path in paths if path.startswith(CUTS_FOLDER)]
         keys, stays = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
         for number, path in enumerate(answers):
             cut = read_section(self.run, path, piece.params["shard"], CUT)

@@ -10,6 +10,7 @@ import xxhash
 
 from corpusmill.dedup.sections import gather, groups, pack, range_bounds, read_section, split
 from corpusmill.dedup.survivors import survivors
+from corpusmill.pipeline.lists import input_paths
 from corpusmill.pipeline.stage import Output, Piece, Worker
 from corpusmill.pipeline.storage import Storage
 
@@ -35,11 +36,11 @@ def host_keys(table: pa.Table) -> Keys:
 class HostWorker(Worker):
     """One shard to its hosts and how many of its documents that stay each has.
 
-    `piece.inputs`: the shard, the cluster tables. `params`: `ranges`.
+    `piece.inputs`: the shard, the list of cluster tables. `params`: `ranges`.
     """
 
     def process(self, piece: Piece) -> Output:
-        shard, *clusters = (ref.path for ref in piece.inputs)
+        shard, *clusters = input_paths(self.run, piece.inputs)
         found = [host_keys(table) for _, table in survivors(self.run, shard, clusters, COLUMNS)]
         keys, documents = np.unique(np.concatenate([np.zeros(0, np.uint64), *found]), return_counts=True)
         records = np.empty(len(keys), HOST)
@@ -49,10 +50,10 @@ class HostWorker(Worker):
 
 
 class HostTotalWorker(Worker):
-    """One range of hosts of all shards (`inputs`) to how many documents each has in the corpus, for each shard its own."""
+    """One range of hosts of all shards (listed) to how many documents each has in the corpus, for each shard its own."""
 
     def process(self, piece: Piece) -> Output:
-        records, bounds = gather(self.run, [ref.path for ref in piece.inputs], piece.params["range"], HOST)
+        records, bounds = gather(self.run, input_paths(self.run, piece.inputs), piece.params["range"], HOST)
         order, begins = groups(records["key"])
         totals = np.empty(len(records), np.uint64)
         if len(records):

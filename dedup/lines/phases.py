@@ -4,6 +4,7 @@ from pathlib import PurePosixPath
 
 from corpusmill.dedup.config import DedupConfig
 from corpusmill.dedup.sections import plan_ranges
+from corpusmill.pipeline.lists import write_list
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.report.safe import safe_line
 from corpusmill.pipeline.runner import StageRun
@@ -15,8 +16,11 @@ TOP_FILE = "lines/top.parquet"
 SHOWN, TEXT = 3, 60
 
 
-def prepare(run: StageRun, config: DedupConfig, documents: list[FileRef], clusters: list[FileRef]) -> list[tuple[FileRef, ...]]:
-    """For each document shard the files that its LineEditor reads; empty ones where the recipe asks for no lines."""
+def prepare(run: StageRun, config: DedupConfig, documents: list[FileRef], clusters: FileRef) -> list[tuple[FileRef, ...]]:
+    """For each document shard the files that its LineEditor reads; empty ones where the recipe asks for no lines.
+
+    `clusters`: the list of cluster tables.
+    """
     from corpusmill.dedup.lines.count import CountWorker, DecideWorker
     from corpusmill.dedup.lines.top import top_output
 
@@ -26,30 +30,33 @@ def prepare(run: StageRun, config: DedupConfig, documents: list[FileRef], cluste
     ranges = {"ranges": plan_ranges(documents)}
     hosts = _hosts(run, config, documents, clusters) if lines.min_share else [()] * len(documents)
     pieces = [
-        Piece(f"lines/counts-{_stem(ref)}", (ref, *clusters, *own), {"shard": shard, "clusters": len(clusters)})
+        Piece(f"lines/counts-{_stem(ref)}", (ref, clusters, *own), {"shard": shard})
         for shard, (ref, own) in enumerate(zip(documents, hosts, strict=True))
     ]
     counts = [_only(row) for row in run.map("lines: count", CountWorker, pieces, ranges, config=units)]
-    pieces = [Piece(f"lines/cut-{number:05d}", tuple(counts), {"range": number}) for number in range(ranges["ranges"])]
+    listed = write_list(run, "lines-counts", counts)
+    pieces = [Piece(f"lines/cut-{number:05d}", (listed,), {"range": number}) for number in range(ranges["ranges"])]
     decided = run.map("lines: decide", DecideWorker, pieces, ranges, config=lines)
     tops = [row.ref("dedup", row.outputs[-1].path) for row in decided]
     shards = [ref.path for ref in documents]
     run.once("lines/top", [*documents, *tops], lambda _: top_output(run.run, lines, shards, [ref.path for ref in tops]), config=lines)
-    cuts = tuple(row.ref("dedup", row.outputs[0].path) for row in decided)
-    return [(own, *cuts) for own in counts]
+    cuts = write_list(run, "lines-cut", [_only(row) for row in decided])
+    return [(own, cuts) for own in counts]
 
 
-def _hosts(run: StageRun, config: DedupConfig, documents: list[FileRef], clusters: list[FileRef]) -> list[tuple[FileRef, ...]]:
-    """For each shard the file of its hosts and those of their ranges."""
+def _hosts(run: StageRun, config: DedupConfig, documents: list[FileRef], clusters: FileRef) -> list[tuple[FileRef, ...]]:
+    """For each shard the file of its hosts and the list of those of their ranges."""
     from corpusmill.dedup.lines.hosts import HostTotalWorker, HostWorker
 
     ranges = {"ranges": plan_ranges(documents)}
-    pieces = [Piece(f"lines/hosts-{_stem(ref)}", (ref, *clusters)) for ref in documents]
+    pieces = [Piece(f"lines/hosts-{_stem(ref)}", (ref, clusters)) for ref in documents]
     assert config.lines is not None
     own = [_only(row) for row in run.map("lines: hosts", HostWorker, pieces, ranges, config=config.lines.units)]
-    pieces = [Piece(f"lines/host-totals-{number:05d}", tuple(own), {"range": number}) for number in range(ranges["ranges"])]
-    totals = tuple(_only(row) for row in run.map("lines: host totals", HostTotalWorker, pieces, ranges, config=config.lines.units))
-    return [(ref, *totals) for ref in own]
+    listed = write_list(run, "lines-hosts", own)
+    pieces = [Piece(f"lines/host-totals-{number:05d}", (listed,), {"range": number}) for number in range(ranges["ranges"])]
+    done = run.map("lines: host totals", HostTotalWorker, pieces, ranges, config=config.lines.units)
+    totals = write_list(run, "lines-host-totals", [_only(row) for row in done])
+    return [(ref, totals) for ref in own]
 
 
 def summary(run: StageRun) -> dict[str, str]:

@@ -12,6 +12,7 @@ from corpusmill.dedup.sections import read_section
 from corpusmill.dedup.substrings.config import SubstringsConfig
 from corpusmill.dedup.substrings.cut import WindowTable, cut_windows
 from corpusmill.dedup.substrings.find import CUT, WINDOW
+from corpusmill.pipeline.lists import input_paths
 from corpusmill.pipeline.stage import Piece
 from corpusmill.pipeline.text.buffers import text_buffers
 
@@ -22,7 +23,7 @@ ONLY = "only_repeated_substrings"
 class SubstringEditor(Editor):
     """Cuts the windows that the ranges chose.
 
-    `piece.inputs` hold the shard's own windows and the answers of all ranges; `piece.params`: `shard`.
+    `piece.inputs` hold the shard's own windows and the list of the answers of all ranges; `piece.params`: `shard`.
     """
 
     fields = (pa.field("substring_spans", pa.int64()), pa.field("substring_chars_cut", pa.int64()))
@@ -32,8 +33,9 @@ class SubstringEditor(Editor):
         self.substrings: SubstringsConfig = config.substrings
 
     def open(self, piece: Piece) -> None:
-        own = next(ref.path for ref in piece.inputs if ref.path.startswith(WINDOWS_FOLDER))
-        answers = [ref.path for ref in piece.inputs if ref.path.startswith(CUTS_FOLDER)]
+        paths = input_paths(self.run, piece.inputs)
+        own = next(path for path in paths if path.startswith(WINDOWS_FOLDER))
+        answers = [path for path in paths if path.startswith(CUTS_FOLDER)]
         keys, rows, words = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
         for number, path in enumerate(answers):
             cut = read_section(self.run, path, piece.params["shard"], CUT)

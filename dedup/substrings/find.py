@@ -1,6 +1,6 @@
 """The tasks that find repeated windows: anchors of a shard and of a range, then windows of a shard and of a range."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from corpusmill.dedup.sections import gather, groups, pack, range_bounds, read_s
 from corpusmill.dedup.substrings.config import SubstringsConfig
 from corpusmill.dedup.substrings.windows import anchors, key_set, windows
 from corpusmill.dedup.survivors import survivors
+from corpusmill.pipeline.lists import input_paths
 from corpusmill.pipeline.stage import Output, Piece, Worker
 from corpusmill.pipeline.text.buffers import text_buffers
 
@@ -30,7 +31,7 @@ def texts_of(worker: Worker, piece: Piece) -> Iterator[tuple[npt.NDArray[np.int6
     """`(rows, texts)` of the documents of a shard that stay, as the editor of lines leaves them, a row group at a time."""
     config, run = worker.config, worker.run
     assert isinstance(config, DedupConfig)
-    shard, *tables = (ref.path for ref in piece.inputs[: 1 + piece.params["clusters"]])
+    shard, *tables = input_paths(run, piece.inputs[:2])
     editor = LineEditor(config, run) if config.lines else None
     if editor:
         editor.open(piece)
@@ -58,8 +59,8 @@ def record(keys: npt.NDArray[np.uint64], dtype: np.dtype) -> tuple[npt.NDArray, 
 
 
 class AnchorWorker(Worker):
-    """One shard to its anchors, by range. `piece.inputs`: the shard, the cluster tables, what the editor of lines reads;
-    `piece.params`: `shard` (its place in the input), `clusters` (how many tables). `params`: `ranges`."""
+    """One shard to its anchors, by range. `piece.inputs`: the shard, the list of cluster tables, what the editor of lines reads;
+    `piece.params`: `shard` (its place in the input). `params`: `ranges`."""
 
     def process(self, piece: Piece) -> Output:
         config = section_config(self)
@@ -74,10 +75,10 @@ class AnchorWorker(Worker):
 
 
 class RepeatedAnchorWorker(Worker):
-    """One range of anchors of all shards (`inputs`) to those that occur twice: for each shard their places in its section."""
+    """One range of anchors of all shards (listed) to those that occur twice: for each shard their places in its section."""
 
     def process(self, piece: Piece) -> Output:
-        records, bounds = gather(self.run, [ref.path for ref in piece.inputs], piece.params["range"], ANCHOR)
+        records, bounds = gather(self.run, input_paths(self.run, piece.inputs), piece.params["range"], ANCHOR)
         order, begins = groups(records["key"])
         chosen = np.sort(order[_repeated(records, order, begins)])
         places = (chosen - bounds[np.searchsorted(bounds, chosen, side="right") - 1]).astype("<u4")
@@ -95,12 +96,13 @@ def _repeated(records: npt.NDArray, order: npt.NDArray[np.int64], begins: npt.ND
 
 class WindowWorker(Worker):
     """One shard to the windows whose anchor repeats, by range. `piece.inputs`: as of AnchorWorker, and behind them the shard's anchors and
-    the answers of their ranges."""
+    the list of the answers of their ranges."""
 
     def process(self, piece: Piece) -> Output:
         config = section_config(self)
-        own = next(ref.path for ref in piece.inputs if ref.path.startswith(ANCHORS_FOLDER))
-        answers = [ref.path for ref in piece.inputs if ref.path.startswith(REPEATED_FOLDER)]
+        paths = input_paths(self.run, piece.inputs)
+        own = next(path for path in paths if path.startswith(ANCHORS_FOLDER))
+        answers = [path for path in paths if path.startswith(REPEATED_FOLDER)]
         known = []
         for number, path in enumerate(answers):
             places = read_section(self.run, path, piece.params["shard"], "<u4")
@@ -143,11 +145,10 @@ def _place(rows: npt.NDArray, words: npt.NDArray) -> npt.NDArray[np.uint64]:
 
 
 class RepeatedWindowWorker(Worker):
-    """One range of windows of all shards (`inputs`, in order) to those that occur twice, for each shard its own as CUT."""
+    """One range of windows of all shards (listed, in order) to those that occur twice, for each shard its own as CUT."""
 
     def process(self, piece: Piece) -> Output:
-        paths: Sequence[str] = [ref.path for ref in piece.inputs]
-        records, bounds = gather(self.run, paths, piece.params["range"], WINDOW)
+        records, bounds = gather(self.run, input_paths(self.run, piece.inputs), piece.params["range"], WINDOW)
         order, begins = groups(records["key"])
         repeated = _repeated(records, order, begins)
         answer = np.zeros(int(repeated.sum()), CUT)

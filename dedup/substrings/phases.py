@@ -5,6 +5,7 @@ from pathlib import PurePosixPath
 
 from corpusmill.dedup.config import DedupConfig
 from corpusmill.dedup.sections import plan_ranges
+from corpusmill.pipeline.lists import write_list
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Piece
@@ -14,11 +15,12 @@ FINER = 4
 
 
 def prepare(
-    run: StageRun, config: DedupConfig, documents: list[FileRef], clusters: list[FileRef], lines: Sequence[tuple[FileRef, ...]]
+    run: StageRun, config: DedupConfig, documents: list[FileRef], clusters: FileRef, lines: Sequence[tuple[FileRef, ...]]
 ) -> list[tuple[FileRef, ...]]:
     """For each document shard the files that its SubstringEditor reads; empty ones where the recipe asks for no substrings.
 
-    `lines`: what each shard's LineEditor reads. Passages are looked for in the texts that it leaves.
+    `clusters`: the list of cluster tables. `lines`: what each shard's LineEditor reads. Passages are looked for in the texts that it
+    leaves.
     """
     from corpusmill.dedup.substrings.find import AnchorWorker, RepeatedAnchorWorker, RepeatedWindowWorker, WindowWorker
 
@@ -28,22 +30,27 @@ def prepare(
     count = plan_ranges(documents, FINER)
     params = {"ranges": count}
     stems = [PurePosixPath(ref.path).stem for ref in documents]
-    inputs = [(ref, *clusters, *own) for ref, own in zip(documents, lines, strict=True)]
-    place = [{"shard": shard, "clusters": len(clusters)} for shard in range(len(documents))]
+    inputs = [(ref, clusters, *own) for ref, own in zip(documents, lines, strict=True)]
+    place = [{"shard": shard} for shard in range(len(documents))]
 
-    def ranges(name: str, files: Sequence[FileRef]) -> list[Piece]:
-        return [Piece(f"substrings/{name}-{number:05d}", tuple(files), {"range": number}) for number in range(count)]
+    def ranges(name: str, listed: FileRef) -> list[Piece]:
+        return [Piece(f"substrings/{name}-{number:05d}", (listed,), {"range": number}) for number in range(count)]
+
+    def written(name: str, files: Sequence[FileRef]) -> FileRef:
+        return write_list(run, f"substrings-{name}", files)
 
     pieces = [Piece(f"substrings/anchors-{stem}", read, where) for stem, read, where in zip(stems, inputs, place, strict=True)]
     anchors = _files(run.map("substrings: anchors", AnchorWorker, pieces, params, config=seen))
-    repeated = _files(run.map("substrings: repeated anchors", RepeatedAnchorWorker, ranges("repeated", anchors), config=seen))
+    of_all = ranges("repeated", written("anchors", anchors))
+    repeated = written("repeated", _files(run.map("substrings: repeated anchors", RepeatedAnchorWorker, of_all, config=seen)))
     pieces = [
-        Piece(f"substrings/windows-{stem}", (*read, own, *repeated), where)
+        Piece(f"substrings/windows-{stem}", (*read, own, repeated), where)
         for stem, read, own, where in zip(stems, inputs, anchors, place, strict=True)
     ]
     windows = _files(run.map("substrings: windows", WindowWorker, pieces, params, config=seen))
-    cuts = _files(run.map("substrings: repeated windows", RepeatedWindowWorker, ranges("cut", windows), config=seen))
-    return [(own, *cuts) for own in windows]
+    of_all = ranges("cut", written("windows", windows))
+    cuts = written("cut", _files(run.map("substrings: repeated windows", RepeatedWindowWorker, of_all, config=seen)))
+    return [(own, cuts) for own in windows]
 
 
 def _files(rows: Sequence[TaskRow]) -> list[FileRef]:

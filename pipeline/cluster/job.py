@@ -13,6 +13,7 @@ import secrets
 import shlex
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,10 @@ WORKING_DIR = "${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}"
 SECRET = re.compile(r"KEY|SECRET|TOKEN|PASSW|CREDENTIAL", re.IGNORECASE)
 #: Inputs that are no paths (pipeline/ingest/commoncrawl.py).
 NAMED_INPUT = "cc:"
+
+
+#: Seconds for which a connection that breaks is opened again, and between two tries.
+AGAIN, PAUSE = 60.0, 1.0
 
 
 class Left(CorpusmillError):
@@ -64,33 +69,64 @@ class Upload:
 def submit(address: str, order: Order) -> int:
     """Carries out the order on the cluster whose jobs are taken at `address`, and shows its log; returns the exit code of its command."""
     use_token()
-    client = connect(address)
     name = f"corpusmill-{secrets.token_hex(6)}"
-    with tempfile.TemporaryDirectory(prefix="corpusmill-job-") as folder:
-        upload = prepare(Path(folder), order)
-        os.environ["RAY_RUNTIME_ENV_IGNORE_GITIGNORE"] = "1"  # what the recipe names travels, whatever git thinks of it
-        command = shlex.join(["sh", "-c", entrypoint(upload.command, order.extras is None)])
-        client.submit_job(entrypoint=command, submission_id=name, runtime_env=upload.environment)
-    print(f"Job {name} at {address}: corpusmill {shlex.join(upload.command)}", flush=True)
+    left = "interrupted before the job was sent"
     try:
-        return asyncio.run(_follow(client, name))
+        client = connect(address)
+        with tempfile.TemporaryDirectory(prefix="corpusmill-job-") as folder:
+            upload = prepare(Path(folder), order)
+            left = f"interrupted while the job was sent; where it has arrived, it goes on until: ray job stop --address {address} {name}"
+            _send(client, address, name, upload, order.extras is None)
+        left = f"the log is no longer shown; the job goes on until: ray job stop --address {address} {name}"
+        print(f"Job {name} at {address}: corpusmill {shlex.join(upload.command)}", flush=True)
+        return asyncio.run(_follow(client, address, name))
     except KeyboardInterrupt as error:
-        raise Left(f"the log is no longer shown; the job goes on until: ray job stop --address {address} {name}") from error
+        raise Left(left) from error
 
 
-async def _follow(client: Any, name: str) -> int:
-    """Prints the job's log until it ends. Where the connection breaks, it is opened again, and goes on where it was."""
-    shown = 0
+def _send(client: Any, address: str, name: str, upload: Upload, this_python: bool) -> None:
+    os.environ["RAY_RUNTIME_ENV_IGNORE_GITIGNORE"] = "1"  # what the recipe names travels, whatever git thinks of it
+    command = shlex.join(["sh", "-c", entrypoint(upload.command, this_python)])
+    try:
+        client.submit_job(entrypoint=command, submission_id=name, runtime_env=upload.environment)
+    except _broken() as error:
+        raise CorpusmillError(f"RAY_ADDRESS={address}: the cluster does not take the job ({_reason(error)}).") from error
+
+
+async def _follow(client: Any, address: str, name: str) -> int:
+    """Prints the job's log until it ends. Where the connection breaks, it is opened again, and goes on where it was; after a minute
+    without an answer, CorpusmillError."""
+    shown, broken = 0, 0.0
     while True:
-        log = ""
-        async for lines in client.tail_job_logs(name):
-            log += lines
-            if len(log) > shown:
-                print(log[shown:], end="", flush=True)
-                shown = len(log)
-        if (info := client.get_job_info(name)).status.is_terminal():
-            return _exit_code(info)
-        await asyncio.sleep(1)
+        try:
+            log = ""
+            async for lines in client.tail_job_logs(name):
+                broken = 0.0
+                log += lines
+                if len(log) > shown:
+                    print(log[shown:], end="", flush=True)
+                    shown = len(log)
+            if (info := client.get_job_info(name)).status.is_terminal():
+                return _exit_code(info)
+            broken = 0.0
+        except _broken() as error:
+            broken = broken or time.monotonic()
+            if time.monotonic() - broken > AGAIN:
+                job = f"the job may go on: ray job status --address {address} {name}"
+                raise CorpusmillError(f"{address}: the cluster does not answer any more ({_reason(error)}); {job}") from error
+        await asyncio.sleep(PAUSE)
+
+
+def _broken() -> tuple[type[Exception], ...]:
+    """What Ray's client raises where the job server is not there, or says that something is wrong."""
+    import aiohttp
+    import requests
+
+    return (RuntimeError, TimeoutError, requests.RequestException, aiohttp.ClientError)
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def prepare(folder: Path, order: Order) -> Upload:
@@ -129,8 +165,9 @@ def connect(address: str) -> Any:
             "into ~/.ray/auth_token, or its path into RAY_AUTH_TOKEN_PATH."
         ) from error
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise InputError(f"RAY_ADDRESS={address}: no Ray cluster takes jobs there ({reason}); start one with: make cluster-up") from error
+        raise InputError(
+            f"RAY_ADDRESS={address}: no Ray cluster takes jobs there ({_reason(error)}); start one with: make cluster-up"
+        ) from error
 
 
 def job_environment(names: Sequence[str]) -> dict[str, str]:

@@ -179,7 +179,7 @@ class _Download:
             answer.release_conn()
 
     def _ask(self, headers: dict[str, str]) -> BaseHTTPResponse:
-        """The answer of the server to which the URL's sends the request on, within the rules of `redirects.py`."""
+        """The answer of the server to which the URL's sends the request on, within the rules of `store/redirects.py`."""
         url, once = self.url, Retry(0, redirect=False)
         for _ in range(redirects.MOST + 1):
             answer = self.manager.request(

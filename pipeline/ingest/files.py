@@ -1,9 +1,8 @@
 """Local files and fsspec URLs as seekable streams, their sizes, fingerprints, and windows on parts of them."""
 
-import io
 import os
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, cast
 
 from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.errors import InputError
@@ -13,6 +12,7 @@ from corpusmill.pipeline.storage import is_remote
 from corpusmill.pipeline.store.ask import StoreError, asked, filesystem
 from corpusmill.pipeline.store.file import StoreFile
 from corpusmill.pipeline.store.redirects import RedirectRefusedError
+from corpusmill.pipeline.store.stream import Stream
 
 #: What a store says about an object that changes with its content.
 TAGS = frozenset(
@@ -96,36 +96,21 @@ def _fingerprint(size: int, tags: dict[str, str]) -> str:
     return digest([size, tags])[:32]
 
 
-class RangeFile(io.RawIOBase):
+class RangeFile(Stream):
     """The bytes `[start, end)` of a seekable stream, as a stream of their own that begins at 0."""
 
     def __init__(self, file: IO[bytes], start: int, end: int):
+        super().__init__(end - start)
         self.file, self.start, self.end = file, start, end
-        self.position = 0
         file.seek(start)
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self.position
-
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.end - self.start}[whence]
-        self.position = max(0, base + offset)
+        super().seek(offset, whence)
         self.file.seek(self.start + self.position)
         return self.position
 
     def read(self, size: int = -1) -> bytes:
-        left = max(0, self.end - self.start - self.position)
+        left = max(0, self.size - self.position)
         content = self.file.read(left if size < 0 else min(size, left))
         self.position += len(content)
         return content
-
-    def readinto(self, buffer: Any) -> int:
-        content = self.read(len(buffer))
-        buffer[: len(content)] = content
-        return len(content)

@@ -2,8 +2,10 @@
 
 import contextlib
 import re
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +19,23 @@ from corpusmill.pipeline.watch.events import Event
 
 #: Seconds without a free CPU in the cluster after which the user is told what the run waits for.
 PATIENCE = 20.0
+#: Seconds after which the cluster is asked again whether it has grown.
+GROWTH = 10.0
 #: Small pieces of which several go in one call: so many at most, with so many bytes of input in all, and while each actor has so many
 #: calls more before it.
 TOGETHER, TOGETHER_BYTES, CALLS_LEFT = 16, 1 << 20, 8
 
 
 class Dispatch:
-    """An actor for which the cluster has no room yet holds no piece, so the others can do all of the work. `place`: further options of the
-    actors (Ray's `memory`)."""
+    """An actor for which the cluster has no room yet holds no piece, so the others can do all of the work. `ask_share`: what the cluster
+    has for this phase now; `place`: further options of the actors (Ray's `memory`, bytes)."""
 
-    def __init__(self, ray: Any, job: Job, pieces: Sequence[Piece], share: Share, listener: Listener, place: dict[str, Any] | None = None):
-        self.ray, self.share, self.listener = ray, share, listener
-        self.actor_class = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, max_restarts=0, **(place or {}))(PieceActor)
+    def __init__(
+        self, ray: Any, job: Job, pieces: Sequence[Piece], ask_share: Callable[[], Share], listener: Listener, place: dict[str, int]
+    ):
+        self.ray, self.ask_share, self.listener, self.place = ray, ask_share, listener, place
+        self.share, self.asked = ask_share(), time.monotonic()
+        self.actor_class = ray.remote(num_cpus=self.share.cpus, num_gpus=self.share.gpus, max_restarts=0, **place)(PieceActor)
         self.stage, self.phase = job.stage, job.phase
         self.job = ray.put(job)
         self.tries = Tries(job, listener)
@@ -44,32 +51,57 @@ class Dispatch:
         self._add_actors()
         while self.waiting or self.alone or self._busy():
             finished: list[Done] = []
+            troubled: list[tuple[Any, list[Done | Failed] | Exception]] = []
             for ref in self._answers():
-                actor, attempts = self.flying.pop(ref)
-                try:
-                    answers = self.ray.get(ref)
-                except self.ray.exceptions.RayError as error:
-                    self._bury(actor, attempts, error)
-                    continue
-                if not attempts:
-                    self.stillborn = 0
-                finished += [answer for answer in answers if isinstance(answer, Done)]
-                self.waiting.extendleft(reversed(attempts[len(answers) :]))  # there was no time for them
-                for attempt, answer in zip(attempts, answers, strict=False):
-                    if isinstance(answer, Failed):
-                        self._again(attempt, answer)
-                self._next(actor)
+                answers = self._answer(ref)
+                if isinstance(answers, list):
+                    finished += [answer for answer in answers if isinstance(answer, Done)]
+                    if not any(isinstance(answer, Failed) for answer in answers):
+                        self._go_on(*self.flying.pop(ref), answers)
+                        continue
+                troubled.append((ref, answers))
             if finished:
                 self.listener.on_done(finished)
+            for ref, answers in troubled:  # which may end the phase, so behind what was done
+                if isinstance(answers, list):
+                    self._go_on(*self.flying.pop(ref), answers)
+                else:
+                    self._bury(*self.flying.pop(ref), answers)
+            self._grow()
             self._add_actors()
 
     def close(self) -> None:
         for actor in list(self.actors):
             self._release(actor)
 
+    def _answer(self, ref: Any) -> list[Done | Failed] | Exception:
+        """What a call has given; the error of an actor that has died."""
+        try:
+            answers: list[Done | Failed] = self.ray.get(ref)
+        except self.ray.exceptions.RayError as error:
+            return error
+        return answers
+
+    def _go_on(self, actor: Any, attempts: list[Attempt], answers: Sequence[Done | Failed]) -> None:
+        """What follows from an actor's answers: pieces that are done again, and its next ones."""
+        if not attempts:
+            self.stillborn = 0
+        self.waiting.extendleft(reversed(attempts[len(answers) :]))  # there was no time for them
+        for attempt, answer in zip(attempts, answers, strict=False):
+            if isinstance(answer, Failed):
+                self._again(attempt, answer)
+        self._next(actor)
+
     def _busy(self) -> int:
         """How many calls are in flight."""
         return sum(bool(attempts) for _, attempts in self.flying.values())
+
+    def _grow(self) -> None:
+        """Makes room for more actors where the cluster has grown; what each of them takes stays."""
+        if self.waiting and time.monotonic() - self.asked > GROWTH:
+            now, self.asked = self.ask_share(), time.monotonic()
+            if now.gpus == self.share.gpus and now.actors > self.share.actors:
+                self.share = replace(self.share, actors=now.actors)
 
     def _add_actors(self) -> None:
         """As many as there is work for: what failed may come when actors have gone already."""
@@ -116,8 +148,15 @@ class Dispatch:
             ready, _ = self.ray.wait(list(self.flying), num_returns=1, timeout=PATIENCE if idle else None)
             if ready:
                 return self.ray.wait(list(self.flying), num_returns=len(self.flying), timeout=0)[0] or ready
-            said = "waiting for Ray to start a worker process (is a CPU of the cluster free?) ..."
+            said = f"waiting for Ray to start a worker process (has a node of the cluster {self._needs()} free?) ..."
             self.listener.on_event(Event("waiting", self.stage, self.phase, "", said))
+
+    def _needs(self) -> str:
+        """What an actor takes of a node, in words."""
+        needs = ["a CPU" if self.share.cpus == 1 else f"{self.share.cpus} CPUs"]
+        needs += [f"{self.share.gpus:g} GPU"] if self.share.gpus else []
+        needs += [f"{self.place['memory'] >> 20} MB of Ray's memory"] if "memory" in self.place else []
+        return " and ".join(needs)
 
     def _again(self, attempt: Attempt, failed: Failed) -> None:
         if again := self.tries.again(attempt, failed):

@@ -1,4 +1,4 @@
-"""Tasks on Ray: one actor a worker, one piece after the other for each (`ray_dispatch.py`).
+"""Tasks on Ray: one actor a worker, one piece after the other for each (`dispatch.py`).
 
 Ray is started for this run alone where `RAY_ADDRESS` names no cluster (`ray job submit` sets it), and only when there is so much to do that
 it pays: until then a few small pieces are performed in the calling process, which takes a tenth of the seconds that Ray and its workers
@@ -9,7 +9,7 @@ import logging
 import os
 import secrets
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from corpusmill.pipeline.engine import InlineEngine, Job
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.interrupts import Terminated, kept_handler
 from corpusmill.pipeline.on_ray.dispatch import Dispatch
-from corpusmill.pipeline.on_ray.share import share_out
+from corpusmill.pipeline.on_ray.share import Share, share_out
 from corpusmill.pipeline.retry import Listener
 from corpusmill.pipeline.stage import Piece
 
@@ -45,8 +45,12 @@ class RayEngine:
             InlineEngine().perform(job, pieces, listener)
             return
         ray = self.connect()
-        share = share_out(ray.nodes(), job.gpus, min(self.workers, len(pieces)))
-        place = {"memory": job.memory_mb << 20} if job.memory_mb and _address() != LOCAL else {}
+
+        def share() -> Share:
+            self._count_workers(ray)
+            return share_out(ray.nodes(), job.gpus, min(self.workers, len(pieces)))
+
+        place = {} if _address() == LOCAL else _place(ray.nodes(), job.memory_mb)
         if _address() == LOCAL:
             job = replace(job, code="")  # workers have this machine's
         dispatch = Dispatch(ray, job, pieces, share, listener, place)
@@ -96,9 +100,20 @@ class RayEngine:
         except Exception as error:
             raise _start_error(address, error) from error
         self._started = True
-        if address != LOCAL and not self._asked:
-            self.workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        self._count_workers(ray)
         return ray
+
+    def _count_workers(self, ray: Any) -> None:
+        """One for each CPU that the cluster has now: nodes come and go."""
+        if _address() != LOCAL and not self._asked:
+            self.workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+def _place(nodes: Sequence[Mapping[str, Any]], memory_mb: int) -> dict[str, int]:
+    """Ray's `memory` of an actor in bytes; nothing where it is not known, or no node has so much: it would wait for ever."""
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    most = max((node.get("memory", 0) for node in alive if node.get("CPU")), default=0)
+    return {"memory": memory_mb << 20} if 0 < memory_mb << 20 <= most else {}
 
 
 def _init(ray: Any, options: dict[str, Any]) -> None:

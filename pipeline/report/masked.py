@@ -5,8 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 MASK = "***"
-#: A URL in a text: scheme, user, host and path, query and fragment.
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*://)([^\s/?#]*@)?([^\s?#]*)(\?[^\s#]*)?(#\S*)?")
+#: A URL in a text: scheme, user, host and path, query and fragment. A scheme begins where nothing before it could belong to it: else each
+#: letter of a long text without spaces would be tried as its begin.
+_URL = re.compile(r"(?<![A-Za-z0-9+.\-])([A-Za-z0-9+.\-]+://)([^\s/?#]*@)?([^\s?#]*)(\?[^\s#]*)?(#\S*)?")
 #: A value of a query (`=...`), or a piece of it that has no name.
 _VALUE = re.compile(r"=[^&]*|(?<=[?&#])[^&=]+(?=&|$)")
 

@@ -34,7 +34,7 @@ class RunFiles:
         return value
 
     def has_lines(self, path: str) -> bool:
-        """Whether the run has this file of lines, be it as objects of a store (growing.py)."""
+        """Whether the run has this file of lines, be it as objects of a store (watch/growing.py)."""
         return self.storage.exists(path) or (path in GROWN and bool(objects(self.storage, path)))
 
     def _lines(self, path: str) -> Iterator[bytes]:

@@ -7,17 +7,19 @@ where the user asks for it, since to ask a server for anything tells it who asks
 from urllib.parse import urlsplit
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.ingest.cached import cached
 from corpusmill.pipeline.report.read import RunReader
 from corpusmill.pipeline.report.safe import safe_line
 from corpusmill.pipeline.storage import Storage, is_remote
 
 
 def check_source(reader: RunReader, source: str, fetch: bool) -> None:
-    """Raises InputError where `source`, of which a report of the run tells, may not be opened. `fetch`: the user has asked for it."""
+    """Raises InputError where `source`, of which a report of the run tells, may not be opened. `fetch`: the user has asked
+    for it; what ingest has downloaded lies on this machine."""
     shown = safe_line(source, 300)
     if not any(ref.path == source for task in reader.stages["ingest"].tasks for ref in task.inputs):
         raise InputError(f"{shown}: a report names this file, but the run has not read it, so it is not opened.")
-    if not fetch and leaves(reader.storage.root, source):
+    if not fetch and leaves(reader.storage.root, source) and cached(source) is None:
         raise InputError(f"{shown}: lies on another server, which is asked for it only with --fetch.")
 
 

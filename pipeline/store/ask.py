@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.report.masked import masked
 from corpusmill.pipeline.store.redirects import watched
 
 Result = TypeVar("Result")
@@ -39,13 +40,8 @@ CUT = frozenset(
      "ClientPayloadError", "ServerDisconnectedError", "FSTimeoutError", "TimeoutError", "IncompleteRead", "Truncated"]
 )  # fmt: skip
 #: What libraries call missing or incomplete credentials.
-NO_KEYS = (
-    "NoCredentialsError",
-    "PartialCredentialsError",
-    "CredentialRetrievalError",
-    "ProfileNotFound",
-    "TokenRetrievalError",
-    "SSOError",
+NO_KEYS = frozenset(
+    ["NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound", "TokenRetrievalError", "SSOError"]
 )
 S3 = ("s3", "s3a")
 #: Listings are never kept, for a run changes what it lists; S3 is asked once a request, and each request may take so many seconds.
@@ -112,7 +108,7 @@ def asked(url: str, request: Callable[[], Result], patience: float | None = None
     except StoreError:
         raise
     except Exception as error:
-        if sentence := _refusal(error):
+        if sentence := refusal(error):
             raise InputError(f"{url}: {sentence}") from error
         raise
 
@@ -159,20 +155,21 @@ def passing(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.EREMOTEIO, errno.EBUSY)
 
 
-def _refusal(error: BaseException) -> str | None:
+def refusal(error: BaseException) -> str | None:
     """Why a request can't work, without anything secret; None where it has another reason."""
-    name, response = type(error).__name__, getattr(error.__cause__, "response", None) or getattr(error, "response", None)
+    names = {kind.__name__ for kind in type(error).__mro__}
+    response = getattr(error.__cause__, "response", None) or getattr(error, "response", None)
     code = _code(response) if isinstance(response, dict) else ""
     if code == "NoSuchBucket":
         return "there is no such bucket."
     if isinstance(error, FileNotFoundError):
         return None
-    if name in NO_KEYS:
-        return f"there are no credentials for it ({name}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
+    if names & NO_KEYS:
+        return f"there are no credentials for it ({type(error).__name__}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
     if isinstance(error, PermissionError):
         return f"the store refuses this ({code or 'forbidden'}): check the credentials and what they may do."
-    if name in ("ParamValidationError", "InvalidRegionError", "NoRegionError", "UnknownEndpointError", "EndpointResolutionError"):
-        return f"the store can't be asked for this ({' '.join(str(error).split())})."
+    if "BotoCoreError" in names:  # the library does not send the request: no region, a wrong name, a file of configuration
+        return f"the store can't be asked for this ({' '.join(masked(str(error)).split())})."
     if isinstance(error, OSError) and code:
         return f"the store refuses this ({code}: {' '.join(str(error.strerror or error).split())})."
     return None

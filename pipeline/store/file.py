@@ -5,12 +5,11 @@ request. Of a large one what is read comes, and more and more ahead of a reader 
 crawl file, and few bytes for some columns of a shard.
 """
 
-import io
-import os
 from typing import Any
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.store.ask import Truncated, asked
+from corpusmill.pipeline.store.stream import Stream
 
 #: Bytes of an object that is read at once, and of the first range of a larger one.
 WHOLE, FIRST = 4 << 20, 64 << 10
@@ -20,30 +19,15 @@ RANGE, BESIDE = 8 << 20, 4
 LINE = 8 << 10
 
 
-class StoreFile(io.RawIOBase):
+class StoreFile(Stream):
     """`size` (bytes) is asked for where it is not known. FileNotFoundError where there is no such object. `tail`: its last bytes."""
 
     def __init__(self, fs: Any, path: str, url: str, size: int | None = None, tail: bytes = b""):
+        super().__init__(int(asked(url, lambda: fs.info(path))["size"]) if size is None else size)
         self.fs, self.path_in_store, self.name = fs, path, url
-        self.size = int(asked(url, lambda: fs.info(path))["size"]) if size is None else size
-        self.position = 0
         self._begin, self._held = 0, b""  # the range that was read last
         self._tail, self._tail_begin = tail, self.size - len(tail)
         self._ahead = FIRST
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self.position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size}[whence]
-        self.position = max(0, base + offset)
-        return self.position
 
     def read(self, size: int | None = -1) -> bytes:
         end = self.size if size is None or size < 0 else min(self.position + size, self.size)
@@ -78,11 +62,6 @@ class StoreFile(io.RawIOBase):
         """Bytes that are held from here on."""
         end = self._begin + len(self._held) if self.position < self._tail_begin else self.size
         return max(0, end - self.position) if self._begin <= self.position else 0
-
-    def readinto(self, buffer: Any) -> int:
-        content = self.read(len(buffer))
-        buffer[: len(content)] = content
-        return len(content)
 
     def _fetch(self, begin: int, end: int) -> bytes:
         """The bytes of a range that is not held; what is read beyond it is held for the next."""

@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 
 
 class Store:
-    """The folder of a URL; names are relative to it. All methods raise StoreError and InputError as `stores.asked` does."""
+    """The folder of a URL; names are relative to it. All methods raise StoreError and InputError as `asked` (ask.py) does."""
 
     def __init__(self, url: str):
         self.url = url

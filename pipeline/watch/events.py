@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 #: retry: a piece raised an exception and is done again. death: its process died and it is done again. halves: it ran out of memory and
 #: is done again in parts. alone: it can't be cut, and is done again while nothing else is. quarantine: it is given up, the rest goes on.
-#: waiting: the cluster has no room for a worker.
+#: waiting: the cluster has no room for a worker, or another process may hold what the stage needs.
 Kind: TypeAlias = Literal["retry", "death", "halves", "alone", "quarantine", "waiting"]
 
 

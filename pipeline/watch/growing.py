@@ -1,8 +1,10 @@
-"""Text files of a run that only grow: `log.jsonl`, `metrics.jsonl`, `errors.log`. The process that holds the run's lease alone writes them.
+"""Text files of a run that only grow: `log.jsonl`, `metrics.jsonl`, `errors.log`. The process that holds the run's lease writes them, and
+one that has lost it says so at the end of what it wrote.
 
 A local file is appended to. A store can't append, so there it is a folder of objects, `log/00003-00017.jsonl`: the third process that wrote
-it, its seventeenth object. Lines wait there until there are `LARGEST` bytes of them or `LONGEST` seconds have passed, or until they are
-flushed; what a killed process had not flushed is lost.
+it, its seventeenth object. An object is written only where there is none of its name, so of two processes that count alike one counts on.
+Lines wait there until there are `LARGEST` bytes of them or `LONGEST` seconds have passed, or until they are flushed; what a killed process
+had not flushed is lost.
 """
 
 import contextlib
@@ -12,6 +14,7 @@ import threading
 import time
 from pathlib import PurePosixPath
 
+from corpusmill.pipeline.cell import create
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.storage import Storage
 
@@ -21,6 +24,8 @@ GROWN = (LOG, METRICS, ERRORS)
 LARGEST, LONGEST = 256 << 10, 30.0
 #: Bytes that wait at most where a store can't be written: what comes then is dropped.
 KEPT = 8 << 20
+#: How often a process takes another number because the one that it took is another's.
+TRIES = 3
 _OBJECT = re.compile(r"(\d+)-(\d+)\.\w+")
 
 
@@ -56,16 +61,25 @@ class Growing:
         with contextlib.suppress(OSError, CorpusmillError):
             content = b"".join(self._waiting)
             if self.run.remote:
-                self._attempt = self._attempt or 1 + max((attempt for attempt, _, _ in objects(self.run, self.name)), default=0)
-                folder, _, ending = self.name.partition(".")
-                self.run.write_bytes(f"{folder}/{self._attempt:05d}-{self._objects:05d}.{ending}", content)
-                self._objects += 1
+                if not any(self._created(content) for _ in range(TRIES)):
+                    return
             else:
                 os.makedirs(self.run.root, exist_ok=True)
                 with open(self.run.path(self.name), "ab") as file:
                     file.write(content)
             self._waiting.clear()
             self._bytes = 0
+
+    def _created(self, content: bytes) -> bool:
+        """Writes the next object; whether it is this process' own."""
+        if self._attempt is None:
+            self._attempt, self._objects = 1 + max((attempt for attempt, _, _ in objects(self.run, self.name)), default=0), 0
+        folder, _, ending = self.name.partition(".")
+        if not create(self.run, f"{folder}/{self._attempt:05d}-{self._objects:05d}.{ending}", content):
+            self._attempt = None
+            return False
+        self._objects += 1
+        return True
 
 
 def objects(run: Storage, name: str) -> list[tuple[int, int, str]]:

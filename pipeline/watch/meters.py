@@ -75,12 +75,13 @@ class Counting:
 
     def __init__(self, meters: Sequence[Meter]):
         self.meters = meters
-        self._left = self._peak = self._workers = 0
+        self._left = self._peak = 0
+        self._workers: int | None = None
 
     def run(self, run: str, version: str) -> None:
         self._each("gauge", "corpusmill_run_info", 1, {"run": run, "version": version})
 
-    def phase_begins(self, stage: str, phase: str, planned: int, todo: int, workers: int) -> None:
+    def phase_begins(self, stage: str, phase: str, planned: int, todo: int, workers: int | None) -> None:
         labels = {"stage": stage, "phase": phase}
         self._left, self._peak, self._workers = todo, 0, workers
         self._each("gauge", "corpusmill_tasks_planned", planned, labels)
@@ -130,7 +131,8 @@ class Counting:
 
     def _tell_left(self, labels: Mapping[str, str]) -> None:
         self._each("gauge", "corpusmill_tasks_left", max(self._left, 0), labels)
-        self._each("gauge", "corpusmill_tasks_in_flight", max(min(self._left, self._workers), 0), labels)
+        if self._workers is not None:
+            self._each("gauge", "corpusmill_tasks_in_flight", max(min(self._left, self._workers), 0), labels)
 
     def _each(self, what: str, name: str, value: float, labels: Mapping[str, str]) -> None:
         for meter in self.meters:

@@ -11,7 +11,7 @@ import corpusmill
 from corpusmill.pipeline.engine import Done
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.interrupts import of_an_interrupt
-from corpusmill.pipeline.lease import Holder
+from corpusmill.pipeline.lease import Lease
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.retry import Failed
 from corpusmill.pipeline.stage import Piece
@@ -42,9 +42,9 @@ class Observer:
         self._errors, self._measures = Growing(run, ERRORS), Growing(run, METRICS)
 
     @contextmanager
-    def attempt(self, stages: Sequence[str], before: Holder | None) -> Iterator[None]:
-        """One process' work on the run for the time of the block. `before`: whose it was, where it was taken over from one that is gone."""
-        version = corpusmill.__version__
+    def attempt(self, stages: Sequence[str], lease: Lease) -> Iterator[None]:
+        """One process' work on the run for the time of the block."""
+        version, before = corpusmill.__version__, lease.before
         self.counting.run(self.log.run, version)
         self.log.write("run_begin", fields={"version": version, "process": os.getpid(), "stages": list(stages)})
         if before is not None:
@@ -58,6 +58,8 @@ class Observer:
         except BaseException as error:
             event, level = ("interrupted", "warning") if of_an_interrupt(error) else ("run_failed", "error")
             message = str(error) if isinstance(error, CorpusmillError) else f"{type(error).__name__}: {error}".rstrip(": ")
+            if lease.lost is not None:  # which interrupts this process as Ctrl-C does
+                event, level, message = "lease_lost", "error", lease.lost
             raise
         finally:
             self.log.write(event, message, level, fields={"seconds": round(time.monotonic() - started, 3)})
@@ -80,9 +82,10 @@ class Observer:
 
     @contextmanager
     def phase(
-        self, stage: str, name: str, pieces: Sequence[Piece], todo: Sequence[Piece], manifest: Manifest, workers: int
+        self, stage: str, name: str, pieces: Sequence[Piece], todo: Sequence[Piece], manifest: Manifest, workers: int | None
     ) -> Iterator[None]:
-        """A phase for the time of the block: all of its pieces, and those of them that are not finished yet."""
+        """A phase for the time of the block: all of its pieces, and those of them that are not finished yet. `workers`: None where it is
+        not known how many there will be."""
         if self.live:
             self.live.phase_begins(stage, name, pieces, todo, manifest)
         self.counting.phase_begins(stage, name, len(pieces), len(todo), workers)

@@ -43,13 +43,6 @@ class Prometheus:
             self._made[name] = _make(FAMILIES[name], self.registry)
         return self._made[name]
 
-    def write(self, path: str) -> None:
-        """Writes the file anew, whole or not at all. Raises InputError where that can't be."""
-        try:
-            write_to_textfile(path, self.registry)
-        except OSError as error:
-            raise InputError(f"{path}: metrics can't be written there ({error.strerror}).") from error
-
     @contextmanager
     def served(self, host: str, port: int) -> Iterator[int]:
         """Answers `GET /metrics` for the time of the block; gives the port, which is one that is free where `port` is 0."""
@@ -70,6 +63,26 @@ class Prometheus:
             server.shutdown()
             server.server_close()
             thread.join()
+
+
+class TextFile:
+    """The file for the collector, written anew, whole or not at all, as often as there is something new.
+
+    Raises InputError where it can't be written at the begin. Later a run does not end because of it: that is said, once.
+    """
+
+    def __init__(self, prometheus: Prometheus, path: str, say: Callable[[str], None]):
+        check_writable(path)
+        self.prometheus, self.path, self.say = prometheus, path, say
+        self._said = False
+
+    def write(self) -> None:
+        try:
+            write_to_textfile(self.path, self.prometheus.registry)
+        except OSError as error:
+            if not self._said:
+                self.say(f"{self.path}: metrics can't be written there ({error.strerror}); the run goes on.")
+            self._said = True
 
 
 def _make(family: Family, registry: CollectorRegistry) -> Any:

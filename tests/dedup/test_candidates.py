@@ -5,8 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpusmill.dedup.candidates import buckets, candidate_pieces, equal_keys
-from corpusmill.dedup.corpus import Shard
-from corpusmill.dedup.keys import BAND_KEYS, EXACT_KEYS
+from corpusmill.dedup.keys import BAND_KEYS
 from corpusmill.pipeline.manifest import FileRef
 
 ROWS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2)), max_size=30)
@@ -46,13 +45,9 @@ def test_buckets_hold_the_first_of_each_text_and_at_least_two(rows: list[tuple[i
     assert [members[0] for members in found] == sorted(members[0] for members in found)
 
 
-def test_a_task_reads_one_range_of_all_shards() -> None:
-    shards = [
-        Shard(name, rows, None, FileRef("s", ""), {kind: FileRef(f"{name}.{kind}", "") for kind in (EXACT_KEYS, BAND_KEYS)}, entry)
-        for name, rows, entry in (("a", 5, None), ("b", 0, None), ("c", 7, "old"))
-    ]
-    pieces = candidate_pieces(BAND_KEYS, shards, 4, True)
+def test_a_task_reads_one_range_of_all_files() -> None:
+    keys = FileRef("dedup/lists/keys-bands.files.json", "5ad0")
+    pieces = candidate_pieces(BAND_KEYS, keys, 4, True)
     assert [piece.key for piece in pieces] == [f"candidates/buckets-{part:05d}" for part in range(4)]
     for part, piece in enumerate(pieces):
-        assert [ref.path for ref in piece.inputs] == ["a.bands", "b.bands", "c.bands"]
-        assert piece.params == {"kind": BAND_KEYS, "parts": 4, "part": part, "starts": [0, 5, 5], "collapse": True}
+        assert piece.inputs == (keys,) and piece.params == {"kind": BAND_KEYS, "parts": 4, "part": part, "collapse": True}

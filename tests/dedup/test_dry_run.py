@@ -44,7 +44,7 @@ def test_a_dry_run_writes_no_documents_and_its_work_is_taken_over(corpusmill, in
     before = tasks(ingested)
     code, _, err = corpusmill("dedup", ingested, "--engine", "inline", "--set", "dedup.keep=first")
     assert code == 0, err
-    assert tasks(ingested) == [*before, "part-00000", "-"]
+    assert tasks(ingested) == [*before, "lists/cluster-tables", "part-00000", "-"]
     manifest = Manifest(Storage(str(ingested / "dedup")))
     assert manifest.complete and sum(row.dropped for row in manifest.rows() if row.task.startswith("part-")) == 30
 

@@ -1,5 +1,6 @@
 """A run on a Ray cluster, of which a worker process, a raylet and at last the driver are killed (SIGKILL): the same bytes."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import victims
 from raylets import Raylets
@@ -15,11 +17,13 @@ from raylets import Raylets
 KILLS = (("ingest", 2, "worker"), ("dedup", 1, "raylet"), ("tokens", 2, "driver"))
 
 
-def until(done: Callable[[], object], process: "subprocess.Popen[str]", log: Path) -> None:
+def until(done: Callable[[], Any], process: "subprocess.Popen[str]", log: Path) -> Any:
+    """What `done` gives as soon as it gives something."""
     over = time.monotonic() + 240
-    while not done():
+    while not (found := done()):
         assert process.poll() is None and time.monotonic() < over, log.read_text()
         time.sleep(0.01)
+    return found
 
 
 def rows(run: Path, stage: str) -> int:
@@ -40,8 +44,9 @@ def test_a_worker_a_raylet_and_the_driver_are_killed(recipe_and_crawl, tmp_path:
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
                     continue
-                until(lambda target=target: victims.find(target, process.pid, cluster), process, log)  # type: ignore[misc]
-                os.kill(victims.find(target, process.pid, cluster), signal.SIGKILL)  # type: ignore[arg-type]
+                victim = until(lambda target=target: victims.find(target, process.pid, cluster), process, log)  # type: ignore[misc]
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(victim, signal.SIGKILL)
             assert tree(run) != undisturbed
             process = subprocess.Popen(command, env=environment, stdout=said, stderr=said, text=True, start_new_session=True)
             assert process.wait(240) == 0, log.read_text()

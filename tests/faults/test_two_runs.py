@@ -17,7 +17,7 @@ def files(tree, stage: Path) -> dict[str, str]:
     return {name: digest for name, digest in tree(stage).items() if not name.startswith("manifest")}
 
 
-@pytest.mark.parametrize("store", ["local", "s3"])
+@pytest.mark.parametrize("store", ["local", pytest.param("s3", marks=pytest.mark.long)])  # test_lease.py takes one over on a store
 def test_a_second_run_is_refused_and_takes_over_what_stands_still(
     recipe_and_crawl, tmp_path: Path, request, reference: Path, tree, faults_of, store: str
 ) -> None:
@@ -28,26 +28,34 @@ def test_a_second_run_is_refused_and_takes_over_what_stands_still(
     plant(fault, kind="wait", when="class ZipFile")
     command = ("run", recipe, crawl, "--output", run, "--engine", "inline", "--to", "dedup")
     lease = {"CORPUSMILL_LEASE_SECONDS": str(TTL)}
-    first = Driver(command, tmp_path / "first", {VARIABLE: str(fault), **lease})
+    drivers: list[Driver] = []
+
+    def begin(name: str, environment: dict[str, str]) -> Driver:
+        drivers.append(Driver(command, tmp_path / name, environment))
+        return drivers[-1]
+
     try:
+        first = begin("first", {VARIABLE: str(fault), **lease})
         until = time.monotonic() + 100
         while not fault.with_suffix(".reached").exists():
             assert first.poll() is None and time.monotonic() < until, first.said()
             time.sleep(0.05)
 
-        second = Driver(command, tmp_path / "second", lease)
+        second = begin("second", lease)
         assert second.wait(60) == 2, second.said()
         assert f"{run}: another corpusmill is working in this run right now" in second.said().splitlines()[-1]
 
         first.signal(signal.SIGSTOP)
-        third = Driver(command, tmp_path / "third", lease)
+        third = begin("third", lease)
         assert third.wait(100) == 0, third.said()
         fault.unlink()  # the first can go on with its task as soon as it can go on at all
         first.signal(signal.SIGCONT)
         assert first.wait(60) not in (0, None), first.said()
         assert "another corpusmill has taken this run over" in first.said().splitlines()[-1]
     finally:
-        first.kill()
+        for driver in drivers:
+            if driver.poll() is None:
+                driver.kill()
     found = s3.download(run, tmp_path / "found") if s3 else Path(run)
     for stage in ("ingest", "filter", "dedup"):
         assert files(tree, found / stage) == files(tree, reference / stage)

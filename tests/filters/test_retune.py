@@ -1,13 +1,16 @@
 """Deciding again equals a fresh run of the stage, byte for byte, wherever it is interrupted."""
 
 import json
+import os
 import re
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from killing import in_child, killed_at
 
 from corpusmill.filters import retune as module
 from corpusmill.filters.retune import retune
@@ -25,6 +28,18 @@ STEPS: list[Any] = [
     "fineweb_quality",
     "pii",
 ]
+
+
+GATE = """
+from pathlib import Path
+from corpusmill.filters.own import Rule, measures
+
+@measures({"length": "int64"}, rules=[Rule("short", "length", "<", 5)])
+def gate(documents):
+    if (Path(__file__).parent / "bad").exists():
+        raise ValueError("this one is bad")
+    return {"length": [len(text) for text in documents["text"].to_pylist()]}
+"""
 
 
 def filter_stage(folder: Path, *overrides: str) -> None:
@@ -147,6 +162,22 @@ def test_killed_after_any_file(tmp_path: Path, base: Path, tree: Callable, monke
     assert tree(tmp_path / "other") == tree(tmp_path / "fresh")
 
 
+def test_killed_between_the_files_of_a_shard_and_its_row(tmp_path: Path, base: Path, tree: Callable) -> None:
+    """A threshold of as many digits that changes no verdict: the new report has the size of the old one, and other rules."""
+    folder, report = tmp_path / "run", "filter/report/part-00000.parquet"
+    shutil.copytree(base, folder)
+
+    def killed() -> None:
+        killed_at(1, after=False)  # row 0 says which shards are about to change
+        again(folder, "filter.thresholds.gopher_long_doc=999999")
+
+    assert os.WTERMSIG(in_child(killed)) == signal.SIGKILL
+    before, now = (base / report).read_bytes(), (folder / report).read_bytes()
+    assert before != now and len(before) == len(now)
+    filter_stage(folder)
+    assert tree(folder) == tree(base)
+
+
 def test_what_it_refuses(tmp_path: Path, base: Path, make_documents, finished_ingest) -> None:
     folder = tmp_path / "run"
     shutil.copytree(base, folder)
@@ -188,3 +219,18 @@ def test_the_command(tmp_path: Path, base: Path, corpusmill: Callable) -> None:
     assert b"curly_bracket" in out and b"came back" in out
     assert json.loads((tmp_path / "run/run.json").read_text())["recipe"]["filter"]["thresholds"] == {"curly_bracket": None}
     assert Storage(str(tmp_path / "run/filter")).exists("manifest.jsonl")
+
+
+def test_a_shard_that_is_measured_anew_and_given_up(
+    tmp_path: Path, make_documents: Callable, finished_ingest: Callable, texts: list[str], corpusmill: Callable
+) -> None:
+    (tmp_path / "step.py").write_text(GATE)
+    run = tmp_path / "run"
+    new_run(run, make_documents, finished_ingest, texts[:260], steps=[{"python": f"{tmp_path}/step.py:gate"}])
+    (run / "filter/report/part-00001.parquet").write_bytes(b"damaged")
+    (tmp_path / "bad").touch()
+    command = ("retune", run, "--set", "filter.thresholds.short=6", "--engine", "inline")
+    code, _, error = corpusmill(*command)
+    assert code == 3 and "1 task was given up" in error and "filter, task part-00001" in error and "this one is bad" in error
+    (tmp_path / "bad").unlink()
+    assert corpusmill(*command)[0] == 0 and not Manifest(Storage(str(run / "filter"))).quarantined

@@ -8,10 +8,12 @@ A target is a module in `targets/` with two functions:
 A found case is a file in `cases/NAME/`: the input that broke the target NAME, as short as it was made, kept for ever.
 """
 
+import atexit
 import importlib
 import json
 import random
 import resource
+import shutil
 import signal
 import socket
 import sys
@@ -80,8 +82,10 @@ def load(name: str) -> Target:
 
 @cache
 def scratch() -> Path:
-    """A folder of this process for the files of its inputs; who started it removes what lies in $TMPDIR."""
-    return Path(tempfile.mkdtemp(prefix="corpusmill-fuzz-"))
+    """A folder of this process for the files of its inputs. A process that libFuzzer ends leaves it: who started that removes $TMPDIR."""
+    folder = Path(tempfile.mkdtemp(prefix="corpusmill-fuzz-"))
+    atexit.register(shutil.rmtree, folder, True)
+    return folder
 
 
 def choose(data: bytes, options: list[Option]) -> tuple[Option, bytes]:

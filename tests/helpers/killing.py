@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from typing import Any
 
 from corpusmill.pipeline.manifest import Manifest
 
@@ -11,13 +12,14 @@ def killed_at(row: int, after: bool) -> None:
     """This process ends before or after the manifest's row of that number is written."""
     write, written = Manifest._write, iter(range(1_000_000))
 
-    def watched(manifest: Manifest, content: dict) -> None:  # type: ignore[type-arg]
+    def watched(manifest: Manifest, kind: str, content: Any) -> int:
         here = next(written) == row
         if here and not after:
             os.kill(os.getpid(), signal.SIGKILL)
-        write(manifest, content)
+        place = write(manifest, kind, content)
         if here:
             os.kill(os.getpid(), signal.SIGKILL)
+        return place
 
     Manifest._write = watched  # type: ignore[method-assign]
 

@@ -105,7 +105,7 @@ class Raylets:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _start_head(self, resources: Mapping[str, float], dashboard: bool) -> None:
-        options = ["--head", "--port=0", f"--include-dashboard={str(dashboard).lower()}"]
+        options = ["--head", "--port=0", f"--ray-client-server-port={_free_port()}", f"--include-dashboard={str(dashboard).lower()}"]
         if dashboard:
             port = _free_port()
             options += [f"--dashboard-port={port}", "--dashboard-host=127.0.0.1"]

@@ -5,6 +5,7 @@ of configuration for this session; the fixture `s3` starts server and proxy and 
 up before (Ray's) find it, too, and nobody ever asks a real AWS or reads somebody's own keys.
 """
 
+import atexit
 import contextlib
 import hashlib
 import json
@@ -33,6 +34,7 @@ GROWING = ("log", "metrics", "errors")
 def announce() -> Path:
     """Names the file in which this session's clients find the server (empty until it runs); the folder goes with the process."""
     folder = Path(tempfile.mkdtemp(prefix="s3-"))
+    atexit.register(shutil.rmtree, folder, True)  # no fixture: the one that shares tests out to processes runs none
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
     os.environ |= {
@@ -198,9 +200,3 @@ def s3() -> Iterator[S3]:
     server = S3()
     yield server
     server.close()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _announced() -> Iterator[None]:
-    yield
-    shutil.rmtree(Path(os.environ["AWS_CONFIG_FILE"]).parent, ignore_errors=True)

@@ -54,6 +54,8 @@ class Proxy:
         """What this request is to suffer."""
         url = urlsplit(target)
         what = f"{method} {url.path} {''.join(parse_qs(url.query).get('partNumber', ()))}".rstrip()
+        if method == "GET" and url.query.startswith("uploads"):
+            what += " uploads"
         self.counts["requests"] += 1
         self.counts[method] += 1
         self.log.append(f"{method} {target}")

@@ -92,14 +92,22 @@ class Soak:
     def __init__(self, folder: Path):
         self.folder, self.run, self.tally = folder, folder / "run", Tally()
         self.cluster: Raylets | None = None
+        self.driver: Driver | None = None  # the last one; those before it have ended
         if not (folder / "reference" / "report.html").exists():
             shutil.rmtree(folder / "reference", ignore_errors=True)
             write_inputs(folder)
-            begun = self._start(folder / "reference", "inline")
-            assert begun.wait(PATIENCE) == 0, begun.said()
+            self._reference()
         self.wanted, self.rest = tree(folder / "reference"), leftovers(folder / "reference")
         self.documents = ids(folder / "reference")
         self.usual = victims.stage_seconds(folder / "reference")
+
+    def _reference(self) -> None:
+        try:
+            begun = self._start(self.folder / "reference", "inline")
+            assert begun.wait(PATIENCE) == 0, begun.said()
+        except BaseException:
+            self.close()
+            raise
 
     def one_run(self, seed: str, engine: str, most: int) -> None:
         """A run that is killed up to `most` times, carried to its end and compared."""
@@ -120,7 +128,8 @@ class Soak:
                 self.cluster = Raylets()
             environment = self.cluster.environment
         command = ["run", str(self.folder / "whole.yaml"), str(self.folder / "crawl"), "--output", str(run), "--engine", engine]
-        return Driver(command, self.folder / "output.txt", environment)
+        self.driver = Driver(command, self.folder / "output.txt", environment)
+        return self.driver
 
     def _one_kill(self, kill: Kill, process: Driver, engine: str, seed: str) -> None:
         """Waits until the run is in the stage, then for the drawn share of its usual time, and kills."""
@@ -203,6 +212,9 @@ class Soak:
                 self._fault(seed, f"{what}: {', '.join(names[:8])}")
 
     def close(self) -> None:
+        """Ends what was started: a driver has a session of its own, so Ctrl-C and the end of this process do not reach it."""
+        if self.driver is not None and self.driver.poll() is None:
+            self.driver.kill()
         if self.cluster is not None:
             self.cluster.close()
 
@@ -228,7 +240,7 @@ def main() -> int:
         "--folder", type=Path, help="keeps the undisturbed run for the next time, and the runs in which something was wrong"
     )
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the cluster is closed then, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all is closed then, too
     started = time.monotonic()
     load()
     with tempfile.TemporaryDirectory() as temporary:

@@ -43,7 +43,8 @@ def find(target: str, driver: int, cluster: Raylets | None) -> int | None:
 
 
 def _workers(cluster: Raylets) -> list[int]:
-    return [pid for pid in cluster.processes() if _title(pid).startswith("ray::PieceActor")]
+    """Those of pieces: Ray calls an actor by its class, and as soon as it exists by its `repr`."""
+    return [pid for pid in cluster.processes() if _title(pid).startswith(("ray::PieceActor", "ray::corpusmill"))]
 
 
 def _title(pid: int) -> str:

@@ -9,7 +9,8 @@ from tiny_classifiers import make_classifier
 from tiny_crawl import make_crawl
 
 STAGES = ("ingest", "filter", "dedup", "tokenizer", "tokens", "pretrain", "sft", "align", "evaluate")
-RECIPE = """
+#: The stages before the tokens; `quality` is a classifier beside the recipe (`make_quality`).
+DATA = """
 ingest: {piece_mb: 1}
 filter:
   steps:
@@ -20,6 +21,8 @@ filter:
   thresholds: {gopher_below_alpha_threshold: 0.5, dup_line_frac: 0.6, gopher_short_doc: 20}
 dedup: {}
 tokenizer: {vocabulary_size: 1024}
+"""
+LATER = """
 tokens: {validation_share: 0.1, shard_tokens: 20000}
 pretrain:
   model: {layers: 1, width: 16, heads: 2, kv_heads: 1, head_dim: 8, ffn: 32, context: 160}
@@ -41,6 +44,12 @@ align:
   loop: {steps: 12, save_every: 3, warmup: 2}
 evaluate: {batch: 16, resamples: 100, samples: 1, max_tokens: 12}
 """
+RECIPE = DATA + LATER
+
+
+def make_quality(folder: Path) -> None:
+    """The classifier that the recipe names."""
+    make_classifier(folder / "quality", "quality", {"quality": ["good"]})
 
 
 def write_inputs(folder: Path) -> tuple[Path, Path]:
@@ -52,7 +61,7 @@ def write_inputs(folder: Path) -> tuple[Path, Path]:
     (crawl / "pydoc.warc").write_bytes(gzip.decompress(packed.read_bytes()))  # plain, it is large enough for several pieces
     packed.unlink()
     recipe.write_text(RECIPE)
-    make_classifier(folder / "quality", "quality", {"quality": ["good"]})
+    make_quality(folder)
     return recipe, crawl
 
 

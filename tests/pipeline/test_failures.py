@@ -1,23 +1,32 @@
 """What becomes of tasks that fail: done again, quarantined, or the end of the run; on the inline engine."""
 
 import errno
+import os
+import resource
+import signal
+import sys
+import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
 import pytest
 
-from corpusmill.pipeline import retry
+from corpusmill.pipeline import interrupts, retry
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.halves import joined_tables, performed
+from corpusmill.pipeline.lease import LEASE, Lease, holding
 from corpusmill.pipeline.manifest import FileRef, Manifest
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.events import Event
+from corpusmill.pipeline.watch.live import Live
 from corpusmill.pipeline.watch.observer import Observer
 from corpusmill.pipeline.watch.progress import Progress
 
@@ -61,11 +70,30 @@ class TroubleStage(Stage):
         )
 
 
+class Cut(Worker):
+    """Whose pieces are two halves of a megabyte each."""
+
+    def process(self, piece: Piece) -> Output:
+        return Output({"data/x.parquet": pa.table({"number": range(1 << 17)})})
+
+    def halves(self, piece: Piece) -> tuple[Piece, Piece]:
+        return piece, piece
+
+    def join(self, piece: Piece, outputs: Sequence[Output], folder: Path) -> Output:
+        return joined_tables(outputs, folder)
+
+
 @pytest.fixture
 def perform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[StageRun, list[Event]]]:
     monkeypatch.setattr(retry, "PAUSES", (0.0, 0.0, 0.0))
 
-    def execute(folder: str = "run", strict: bool = False, deeds: dict[str, Callable[[int], None]] | None = None, **config: Any) -> Any:
+    def execute(
+        folder: str = "run",
+        strict: bool = False,
+        deeds: dict[str, Callable[[int], None]] | None = None,
+        lease: Lease | None = None,
+        **config: Any,
+    ) -> Any:
         TRIED.clear()
         TROUBLE.clear()
         TROUBLE.update(deeds or {})
@@ -74,6 +102,8 @@ def perform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tu
         storage = Storage(str(tmp_path / folder))
         observer = Observer(storage, tell=events.append)
         run = StageRun(stage, storage, {}, [], InlineEngine(), Progress(False), observer, strict)
+        if lease:
+            run.hold(lease)
         run.execute()
         return run, events
 
@@ -134,6 +164,52 @@ def test_what_fails_for_good_is_quarantined_and_taken_up_again_by_the_next_run(p
     assert not TRIED and (tmp_path / "run/ingest/manifest.jsonl").read_bytes() == rows
 
 
+@pytest.mark.parametrize(
+    ("holder", "said"), [("another's", r"another corpusmill has taken this run over \(.+\)"), ("", "whoever worked on it has ended")]
+)
+def test_a_worker_that_outlives_its_lease_publishes_nothing(perform: Any, tmp_path: Path, holder: str, said: str) -> None:
+    """It does not ask its driver, which may be gone."""
+    run = tmp_path / "run"
+    with holding(Storage(str(run))) as lease:
+        other = replace(lease.mine, holder=holder).content()
+        with pytest.raises(CorpusmillError, match=said):
+            perform(lease=lease, deeds={"part-2": lambda _: (run / LEASE).write_bytes(other)})
+    assert sorted(path.name for path in (run / "ingest/data").iterdir()) == ["part-0.parquet", "part-1.parquet"] and TRIED["part-3"] == 0
+
+
+def test_parts_of_a_piece_that_have_no_room_are_a_matter_of_this_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    worker, piece = Cut(TroubleConfig(), Storage("run"), {}), Piece("part-0", ())
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(CorpusmillError, match=f"^{tmp_path}: no room for the parts .*set TMPDIR") as ended, performed(worker, piece, 2):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    failed = retry.failure("filter", piece, ended.value)
+    assert failed.cause is retry.Cause.SENTENCE and not failed.fatal and not list(tmp_path.iterdir())
+    full = OSError(errno.ENOSPC, "the run's own folder")
+    with pytest.raises(OSError, match="own folder"), performed(worker, piece, 2):
+        raise full
+    assert retry.failure("filter", piece, full).fatal
+
+
+def test_no_secret_of_a_url_in_an_error_is_written_down(perform: Any, tmp_path: Path) -> None:
+    """As aiohttp says it of an address to which it was redirected."""
+    signed = "https://me:hunter2@store.test/x?X-Amz-Signature=hunter2"
+    said = OSError(errno.EIO, f"400, message='Bad Request', url='{signed}'")
+    run, events = perform(deeds={"part-1": failing(said)})
+    assert len(events) == 4 and run.manifest.quarantined["part-1"].message.endswith("url='https://***@store.test/x?X-Amz-Signature=***")
+    with pytest.raises(CorpusmillError) as ended:
+        perform("strict", strict=True, deeds={"part-1": failing(InputError(f"{signed}: 403"))})
+    assert str(ended.value).startswith("https://***@store.test/x?X-Amz-Signature=***")
+    with pytest.raises(KeyError), Live(Storage(str(tmp_path / "live")), [], InlineEngine()):
+        raise KeyError(signed)
+    told = "".join(path.read_text() for path in tmp_path.rglob("*") if path.suffix in (".json", ".jsonl", ".log"))
+    assert "hunter2" not in told and told.count("X-Amz-Signature=***") > 10
+
+
 def test_a_phase_that_needs_all_of_its_pieces_ends_the_run_when_the_others_are_done(perform: Any, tmp_path: Path) -> None:
     with pytest.raises(CorpusmillError, match=r"^ingest, task part-1 \(in-1\): KeyError: 'odd'$") as ended:
         perform(deeds={"part-1": failing(KeyError("odd"))}, separable=False)
@@ -176,3 +252,20 @@ def test_what_hits_all_pieces_ends_the_run_at_once(perform: Any, key: str, error
     with pytest.raises(CorpusmillError, match=said):
         perform(deeds={key: failing(error)})
     assert TRIED[key] == tries and "part-2" not in TRIED
+
+
+class SignalsAtItsEnd:
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)  # what the handler raises here is lost
+
+
+def test_a_sigterm_whose_exception_is_lost_ends_the_run_with_the_next_result(perform: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interrupts, "_came", [])
+    monkeypatch.setattr(sys, "unraisablehook", lambda lost: None)
+    before = signal.signal(signal.SIGTERM, interrupts.raise_terminated)
+    try:
+        with pytest.raises(interrupts.Terminated):
+            perform(deeds={"part-1": lambda tried: SignalsAtItsEnd() and None})
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert TRIED["part-1"] == 1 and not TRIED["part-2"]

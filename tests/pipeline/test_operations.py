@@ -7,8 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -18,22 +16,18 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
+from metric_values import values
 
 from corpusmill import cli
-from corpusmill.pipeline.engine import Done, InlineEngine
-from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.report.facts.decisions import read_decisions
 from corpusmill.pipeline.report.read import RunReader
 from corpusmill.pipeline.run import execute, new_plan
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.watch.events import Event
 from corpusmill.pipeline.watch.growing import LARGEST, LOG, Growing, objects, read_grown
 from corpusmill.pipeline.watch.log import RunLog
-from corpusmill.pipeline.watch.meters import FAMILIES, Counting
 from corpusmill.pipeline.watch.progress import Progress
-from corpusmill.pipeline.watch.prometheus import Prometheus, check_writable
 
 SECRET = "hunter2-and-more"
 FILES, ROWS = 3, 80
@@ -113,8 +107,10 @@ def mill(tmp_path_factory: pytest.TempPathFactory) -> Mill:
 def told_to(mill: Mill, what: str) -> Iterator[None]:
     """The step of the recipe does so for the time of the block."""
     (mill.folder / what).touch()
-    yield
-    (mill.folder / what).unlink()
+    try:
+        yield
+    finally:
+        (mill.folder / what).unlink()
 
 
 def summary(out: str) -> dict[str, Any]:
@@ -139,16 +135,6 @@ def sums(run: object, stage: str) -> dict[str, int]:
         "kept": sum(r.kept for r in rows),
         "bytes_in": sum(r.bytes_in for r in rows),
     }
-
-
-def values(text: str, name: str, *labels: str) -> dict[Any, float]:
-    """Samples of one metric, by the values of some of its labels (summed over the others)."""
-    found: Counter[Any] = Counter()
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            if sample.name == name:
-                found[tuple(sample.labels[label] for label in labels)] += sample.value
-    return dict(found)
 
 
 def test_a_run_that_goes_well_is_counted_and_summed_up(mill: Mill) -> None:
@@ -209,11 +195,14 @@ def test_a_signal_while_it_works(mill: Mill, tmp_path: Path, number: int, code: 
     with told_to(mill, "wait"):
         whole = [sys.executable, "-m", "corpusmill", "filter", str(run), "--engine", "inline"]
         process = subprocess.Popen(whole, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=mill.folder)
-        until = time.monotonic() + 90
-        while not any(line["event"] == "phase_begin" for line in log_of(run)) and time.monotonic() < until:
-            time.sleep(0.1)
-        process.send_signal(number)
-        out, error = process.communicate(timeout=60)
+        try:
+            until = time.monotonic() + 90
+            while not any(line["event"] == "phase_begin" for line in log_of(run)) and time.monotonic() < until:
+                time.sleep(0.1)
+            process.send_signal(number)
+            out, error = process.communicate(timeout=60)
+        finally:
+            process.kill()
     told = summary(out)
     assert (process.returncode, told["exit_code"], told["status"]) == (code, code, "interrupted") and error.count("\n") == 1, error
     assert not told["stages"]["filter"]["complete"] and told["stages"]["filter"]["rows_in"] is None
@@ -247,53 +236,6 @@ def test_what_is_done_again_is_said_before_it_is(mill: Mill, tmp_path: Path) -> 
     assert ["recipe.filter.thresholds.gopher_short_doc", "nothing", "30"] in second["changes"]
     states = [line["fields"]["state"] for line in log_of(run) if line["event"] == "expected"]
     assert states == ["taken over"] * 4 + ["redone"] + ["redone", "depends", "redone"]
-
-
-def test_counts_are_served_on_loopback_alone() -> None:
-    prometheus = Prometheus()
-    counting = Counting([prometheus])
-    counting.run("demo", "1")
-    counting.phase_begins("filter", "", 5, 4, 2)
-    counting.done("filter", "", Done("part-0", [], 10, 7, 3, 1000, {}, [], 0.7, 512))
-    counting.event(Event("death", "filter", "", "part-1", "died"))
-    with prometheus.served("127.0.0.1", 0) as port:
-        url = f"http://127.0.0.1:{port}/metrics"
-        with urllib.request.urlopen(url) as answer:
-            text = answer.read().decode()
-            assert not answer.headers.get("Access-Control-Allow-Origin")
-        assert values(text, "corpusmill_tasks_in_flight", "stage") == {("filter",): 2.0} and values(
-            text, "corpusmill_tasks_left", "stage"
-        ) == {("filter",): 3.0}
-        assert values(text, "corpusmill_tasks_taken_over_total", "stage") == {("filter",): 1.0}
-        assert values(text, "corpusmill_rows_total", "fate") == {("in",): 10.0, ("kept",): 7.0, ("dropped",): 3.0}
-        assert values(text, "corpusmill_task_peak_memory_bytes", "stage") == {("filter",): 512.0 * 2**20}
-        for headers, path, code in (
-            ({"Host": f"evil.test:{port}"}, "/metrics", 421),
-            ({"Sec-Fetch-Site": "cross-site"}, "/metrics", 403),
-            ({}, "/other", 404),
-        ):
-            with pytest.raises(urllib.error.HTTPError) as refused:
-                urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers))
-            assert refused.value.code == code
-        with (
-            pytest.raises(InputError, match=rf"--metrics-port {port}: 127.0.0.1 can't be listened to"),
-            Prometheus().served("127.0.0.1", port),
-        ):
-            pass
-    with pytest.raises(urllib.error.URLError):
-        urllib.request.urlopen(url)
-
-
-def test_a_file_for_metrics_that_can_not_be_written_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--metrics-file .*none/x.prom: the folder"):
-        check_writable(str(tmp_path / "none/x.prom"))
-    check_writable("x.prom")
-
-
-def test_names_of_metrics_are_those_of_opentelemetry() -> None:
-    for family in FAMILIES.values():
-        assert family.name.startswith("corpusmill_") and family.name.endswith("_total") == (family.kind == "counter")
-        assert not {"name", "le", "job", "instance"} & set(family.labels)
 
 
 def test_files_that_grow_on_a_store(s3: Any) -> None:
@@ -343,3 +285,43 @@ def test_a_log_holds_neither_secrets_nor_what_a_terminal_obeys(tmp_path: Path) -
     log.write("note", "x" * 10_000)
     assert len(log_of(tmp_path)[1]["message"]) == 600
     assert (tmp_path / LOG).stat().st_size < 2000
+
+
+def test_two_processes_never_write_the_same_object_of_a_log(s3: Any) -> None:
+    """Where both have looked before either wrote: one may have lost its lease meanwhile."""
+    run = Storage(f"{s3.bucket('growing')}/run")
+    one, other = Growing(run, LOG), Growing(run, LOG)
+    one._attempt = other._attempt = 1
+    for number in "123":
+        for file, name in ((one, "one"), (other, "other")):
+            file.append(f"{name} {number}\n")
+            file.flush()
+    assert [(attempt, number) for attempt, number, _ in objects(run, LOG)] == [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)]
+    assert read_grown(run, LOG).split() == b"one 1 one 2 one 3 other 1 other 2 other 3".split()
+
+
+def test_uploads_that_were_broken_off_are_given_up_by_who_may(mill: Mill, s3: Any) -> None:
+    run = f"{s3.bucket('halves')}/run"
+    plan = new_plan(run, str(mill.folder / "recipe.yaml"), [str(mill.folder / "in")], last="ingest")
+
+    def carry_out() -> None:
+        """A worker dies meanwhile."""
+        execute(
+            plan, InlineEngine(), Progress(False), lambda _: None,
+            lambda _: s3.client.create_multipart_upload(Bucket="halves", Key="run/ingest/data/x"),
+        )  # fmt: skip
+
+    with s3.faults(error_403=1.0, only="GET .* uploads"):
+        carry_out()
+    assert len(s3.uploads("halves")) == 1
+    notes = [line["message"] for line in log_of(run) if line["event"] == "note"]
+    assert len(notes) == 2 and notes[0].startswith(f"Parts of uploads that were broken off may be left: {run}: the store refuses this (")
+    carry_out()
+    assert not s3.uploads("halves")
+
+
+def test_a_metrics_file_that_can_not_be_written_later_is_a_note(mill: Mill, tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()  # nothing can be written there when the run has begun
+    code, out, error = command(*mill.run(mill.folder / "run", "--metrics-file", str(tmp_path / "taken")))
+    assert code == summary(out)["exit_code"] == 0 and not error
+    assert out.count(f"Note: {tmp_path}/taken: metrics can't be written there (Is a directory); the run goes on.") == 1

@@ -222,3 +222,23 @@ def test_a_dry_run_leaves_a_stage_unfinished_and_removes_nothing(tmp_path):
     parts(tmp_path, dry_run=True)
     assert Manifest(Storage(str(tmp_path / "ingest"))).complete
     assert (tmp_path / "ingest/manifest.jsonl").read_bytes() == before
+
+
+def test_a_dry_run_beside_a_finished_stage_lists_a_folder_once_a_phase(monkeypatch):
+    folder = "memory://runner-beside"
+    parts(folder)
+    listed, listing = [], Storage.listing
+    monkeypatch.setattr(Storage, "listing", lambda self, path="": listed.append(path) or listing(self, path))
+    assert parts(folder, dry_run=True)[0] == [] and listed == ["", ""]  # one of `map`, one of `once`
+
+
+def test_the_manifest_of_a_stage_before_is_read_once_and_left_as_it_is(tmp_path):
+    execute(tmp_path)
+    manifest = tmp_path / "ingest/manifest.jsonl"
+    manifest.write_bytes(manifest.read_bytes() + b'{"kind":"ta')  # somebody writes on
+    before = manifest.read_bytes()
+    stage = SquareStage(SquareConfig())
+    stage.name = "filter"
+    run = StageRun(stage, Storage(str(tmp_path)), {}, [], InlineEngine(), Progress(False))
+    assert run.upstream("ingest") is run.upstream("ingest") and len(run.outputs_of("ingest", "data/")) == 3
+    assert manifest.read_bytes() == before

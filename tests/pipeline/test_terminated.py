@@ -82,7 +82,10 @@ def test_a_run_on_ray_is_terminated_and_goes_on(inputs: tuple[Path, Path], tmp_p
     assert tree(tmp_path / "run") == tree(tmp_path / "calm")
 
 
-@pytest.mark.parametrize(("number", "code", "said"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")])
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [(signal.SIGTERM, 143, "terminated"), pytest.param(signal.SIGINT, 130, "interrupted", marks=pytest.mark.long)],
+)
 def test_a_run_in_one_process_ends_the_same_way(inputs: tuple[Path, Path], tmp_path: Path, number: int, code: int, said: str) -> None:
     found = ended(start(inputs, tmp_path / "run"), tmp_path / "run", number)
     assert found == (code, f"corpusmill: {said}; run the same command again to go on where it stopped.\n")

@@ -12,6 +12,7 @@ from corpusmill.pipeline.storage import Storage
 
 #: Warnings of a task whose words are kept.
 SAID = 20
+Stamp = tuple[float | None, int]
 BROKEN = (ValueError, KeyError, TypeError, AttributeError)
 
 
@@ -46,7 +47,7 @@ class ManifestTail:
         self.quarantined: dict[str, Quarantined] = {}  # tasks that were given up
         self.bad = 0
         self._read = 0  # bytes, or rows
-        self._objects_read: dict[int, tuple[float | None, int]] = {}  # by the number of the first row: when it was written, rows
+        self._objects_read: dict[int, tuple[Stamp, int]] = {}  # by the number of the first row: its stamp (`Storage.stamps`), rows
         self._written: dict[str, float | None] = {}
 
     @property
@@ -81,29 +82,29 @@ class ManifestTail:
 
     def _objects(self) -> Iterator[tuple[int, bytes, float | None]]:
         """Rows in objects, of which each has the number of its first row. One that is written again (`StoreJournal.tidy`) has more rows."""
-        times = self.storage.times(OBJECTS)
-        names = object_names(list(times))
+        stamps = self.storage.stamps(OBJECTS)
+        names = object_names(list(stamps))
         gone = [first for first in self._objects_read if first not in names]
-        if gone and not self._again(names, times):  # another manifest, or a store that does not say when it was written again
+        if gone and not self._again(names, stamps):  # another manifest, or a store that does not say when it was written again
             self._forget()
         for first in gone:
             self._objects_read.pop(first, None)
-        for first in self._again(names, times):
+        for first in self._again(names, stamps):
             try:
                 lines = self.storage.read_bytes(f"{OBJECTS}/{names[first]}").splitlines()
             except FileNotFoundError:  # it has become part of another one, which is read the next time
                 return
-            written = times[names[first]]
-            if len(lines) < self._objects_read.get(first, (None, 0))[1]:  # another manifest
+            stamp = stamps[names[first]]
+            if len(lines) < self._objects_read.get(first, (stamp, 0))[1]:  # another manifest
                 self._forget()
             for place in range(max(self._read, first), first + len(lines)):
                 self._read = place + 1
-                yield place, lines[place - first], written
-            self._objects_read[first] = (written, len(lines))  # not before: what can't be read now is read the next time
+                yield place, lines[place - first], stamp[0]
+            self._objects_read[first] = (stamp, len(lines))  # not before: what can't be read now is read the next time
 
-    def _again(self, names: dict[int, str], times: dict[str, float | None]) -> list[int]:
+    def _again(self, names: dict[int, str], stamps: dict[str, Stamp]) -> list[int]:
         """The objects that are new, or have been written again."""
-        return [first for first in sorted(names) if first not in self._objects_read or self._objects_read[first][0] != times[names[first]]]
+        return [first for first in sorted(names) if first not in self._objects_read or self._objects_read[first][0] != stamps[names[first]]]
 
     def _take(self, row: dict[str, Any], place: int, written: float | None) -> None:
         kind = row["kind"]

@@ -94,18 +94,16 @@ def _watching(folder: str, engine: EngineName, metrics: Metrics, outcome: Any, s
     if metrics.port is None and metrics.file is None:
         yield Watching(outcome, meters)
         return
-    from corpusmill.pipeline.watch.prometheus import Prometheus, check_writable
+    from corpusmill.pipeline.watch.prometheus import Prometheus, TextFile
 
-    prometheus, file = Prometheus(), metrics.file
-    if file:
-        check_writable(file)
+    prometheus = Prometheus()
+    write = TextFile(prometheus, metrics.file, say).write if metrics.file else lambda: None
     with ExitStack() as open_:
-        if file:
-            open_.callback(prometheus.write, file)
+        open_.callback(write)
         if metrics.port is not None:
             port = open_.enter_context(prometheus.served(metrics.host, metrics.port))
             say(f"metrics: http://{metrics.host}:{port}/metrics")
-        yield Watching(outcome, [*meters, prometheus], lambda: prometheus.write(file) if file else None)
+        yield Watching(outcome, [*meters, prometheus], write)
 
 
 @app.command(epilog="Example: corpusmill run recipes/demo.yaml crawl/ --output runs/demo --set dedup.threshold=0.8 --to dedup")
@@ -204,9 +202,18 @@ def retune(
 
     from corpusmill.filters.retune import retune as decide_again
     from corpusmill.filters.retune_view import show
+    from corpusmill.pipeline.errors import Incomplete
     from corpusmill.pipeline.watch.progress import Progress
 
     console = Console(highlight=False, soft_wrap=True)
-    decide_again(
-        run, set_ or [], make_engine(engine, workers), Progress(), on_decided=lambda result: show(run, result, console), write=not dry_run
+    retuned = decide_again(
+        run,
+        set_ or [],
+        make_engine(engine, workers),
+        Progress(),
+        on_decided=lambda result: show(run, result, console),
+        write=not dry_run,
+        say=lambda sentence: console.print(f"Note: {sentence}", markup=False),
     )
+    if retuned.lost:
+        raise Incomplete(retuned.lost)

@@ -124,7 +124,7 @@ def append(
     """Add a run's token shards to a set of token shards; no document comes twice, and none that is held out goes into training."""
     from corpusmill.tokenize.append import append as add
 
-    for split in add(folder, run, skip_known):
+    for split in add(folder, run, skip_known, lambda sentence: print(f"Note: {sentence}", flush=True)):
         left = f"; {split.left_out:,} documents left out" if split.left_out else ""
         print(f"{split.split}: {split.shards:,} shards, {split.documents:,} documents, {split.tokens:,} tokens{left}; now {split.total:,}")
 

@@ -37,6 +37,16 @@ OFF = [
 ]
 
 
+ACCENTS = """
+import pyarrow.compute as pc
+from corpusmill.filters.own import measures
+
+@measures({"one": "int64"}, rewrites=True)
+def accents(documents):
+    return {"one": [1] * len(documents), "text": pc.replace_substring(documents["text"], "e", "\u00e9")}
+"""
+
+
 def section(quality: Path, toxicity: Path | None = None, short: int = 20, **options: Any) -> dict[str, Any]:
     """Documents that are not short, of these the best tenth; mails are cut out of them."""
     steps: list[Any] = [SHORT, {"classifier": {"model": str(quality), "keep_where": "high", "keep": 0.1, **options}}, "pii"]
@@ -148,6 +158,21 @@ def test_another_share_or_threshold_measures_nothing(tmp_path, three_shards, run
     names = measured(monkeypatch)
     run_filter(run, section(quality, short=60, keep=0.3))
     assert not names and tree(tmp_path / "run") == tree(tmp_path / "fresh")
+
+
+def test_texts_that_a_changed_step_rewrites_otherwise_are_written_anew(
+    tmp_path: Path, texts: list[str], make_documents: Callable, finished_ingest: Callable, run_filter: Callable, quality: Path
+) -> None:
+    """What was measured has the same bytes, lengths included, so no input of the deciding tasks tells of the change."""
+    run, step, options = finished_ingest(tmp_path / "run", [make_documents(texts[:60])]), tmp_path / "step.py", section(quality)
+    options["steps"].append({"python": f"{step}:accents"})
+    found = []
+    for text in (ACCENTS, ACCENTS.replace("\u00e9", "\u00e8")):
+        step.write_text(text)
+        run_filter(run, options)
+        found.append((run.read_bytes("filter/measured/part-00000.parquet"), stored(run, "data")[0]["text"].to_pylist()))
+    (measured, before), (again, now) = found
+    assert again == measured and now == [text.replace("\u00e9", "\u00e8") for text in before] != before
 
 
 def described(folder: Path, options: dict[str, Any]) -> None:

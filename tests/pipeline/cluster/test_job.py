@@ -1,4 +1,4 @@
-"""What is sent to a cluster with a job. The cluster itself is that of test_cluster.py."""
+"""What is sent to a cluster with a job. The cluster itself is that of test_nodes.py."""
 
 import dataclasses
 import os

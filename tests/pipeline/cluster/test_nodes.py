@@ -1,11 +1,13 @@
 """A real Ray cluster of three raylets on this machine: jobs on it, their end, and its own end. One for all of these tests."""
 
+import asyncio
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -14,15 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from breaking import Breaking
 
 from corpusmill.pipeline.cluster import command as cluster_command
 from corpusmill.pipeline.cluster import job as ray_job
 from corpusmill.pipeline.cluster import nodes as clusters
 from corpusmill.pipeline.cluster.nodes import Cluster
-from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.errors import CorpusmillError, InputError
 
 PIECES = 8
-#: A step of the user's beside the recipe; while the file SLOW is there it takes three seconds a shard.
+#: A step of the user's beside the recipe; while the file SLOW is there it does two shards, and all others wait.
 STEP = """
 import os, time
 import pyarrow.compute as pc
@@ -30,8 +33,20 @@ from corpusmill.filters.own import measures
 
 @measures(columns={"exclaims": "int64"})
 def exclaims(batch, slow):
-    time.sleep(3 if os.path.exists(slow) else 0)
+    while os.path.exists(slow) and not is_one_of_two(slow, batch["url"][0].as_py().split("/")[3]):
+        time.sleep(0.1)
     return {"exclaims": pc.cast(pc.count_substring(batch["text"], "!"), "int64")}
+
+def is_one_of_two(slow, number):
+    for place in range(2):
+        try:
+            with open(f"{slow}-{place}", "x") as mine:
+                mine.write(number)
+            return True
+        except FileExistsError:
+            if open(f"{slow}-{place}").read() == number:
+                return True
+    return False
 """
 RECIPE = """
 ingest: {piece_mb: 1}
@@ -160,6 +175,28 @@ def test_a_second_cluster_is_refused(cluster: Cluster, folder: Path, capsys: pyt
     assert capsys.readouterr().err == said
 
 
+def test_where_the_connection_breaks_the_log_goes_on(
+    cluster: Cluster, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All connections are cut as soon as the log's first line has come through, and none is taken for some time."""
+    with Breaking(int(cluster.jobs.rpartition(":")[2]), b"one\n") as breaking:
+        address = f"http://127.0.0.1:{breaking.port}"
+        client = ray_job.connect(address)
+        client.submit_job(entrypoint=f"echo one; until [ -e {folder}/mended ]; do sleep 0.1; done; echo two", submission_id="breaks")
+        broken = threading.Thread(target=lambda: (breaking.broken.wait(60), time.sleep(1), breaking.mend(), (folder / "mended").touch()))
+        broken.start()
+        assert asyncio.run(ray_job._follow(client, address, "breaks")) == 0
+        broken.join()
+        out = capsys.readouterr().out
+        assert breaking.broken.is_set() and out.endswith("\ntwo\n") and out.count("\none\n") == 1, out
+        breaking.cut()
+        monkeypatch.setattr(ray_job, "AGAIN", 0.2)
+        with pytest.raises(
+            CorpusmillError, match=r"^http\S+: the cluster does not answer any more \(.*; the job may go on: ray job status"
+        ):
+            asyncio.run(ray_job._follow(client, address, "breaks"))
+
+
 def test_a_job_brings_code_and_files_works_on_both_nodes_and_writes_the_same(
     cluster: Cluster, project: Path, expected: dict[str, str], tree: Callable[[Path], dict[str, str]]
 ) -> None:
@@ -193,11 +230,12 @@ def test_a_mistake_is_the_jobs_exit_code_and_one_sentence(cluster: Cluster, proj
     assert "Traceback" not in out
 
 
+@pytest.mark.long
 def test_a_job_is_counted_by_ray_stopped_in_order_and_goes_on_later(
     cluster: Cluster, project: Path, expected: dict[str, str], tree: Callable[[Path], dict[str, str]]
 ) -> None:
     (project / "slow").touch()
-    job = start(cluster, project, "stopped")
+    job = start(cluster, project, "stopped", "--workers", "2")
     rows = project / "stopped" / "filter" / "manifest.jsonl"
     until(lambda: job.poll() is not None or (rows.exists() and rows.read_bytes().count(b"\n") >= 2), "no task was finished")
     assert job.poll() is None
@@ -208,15 +246,13 @@ def test_a_job_is_counted_by_ray_stopped_in_order_and_goes_on_later(
     assert job.poll() is None
     client = ray_job.connect(cluster.jobs)
     [name] = [info.submission_id for info in client.list_jobs() if info.status.value == "RUNNING"]
-    began = time.monotonic()
     client.stop_job(name)
     code, out = finish(job)
-    assert time.monotonic() - began < 25  # of the 30 after which it would be killed
     assert client.get_job_status(name).value == "STOPPED" and code != 0
+    # It has ended by itself: whoever is killed says nothing.
     assert "ed; run the same command again to go on where it stopped." in out and "Traceback" not in out, out  # Ray's wait says interrupted
     until(lambda: not workers(cluster), "workers are left", 20)
-    done = rows.read_bytes().count(b"\n")
-    assert 2 <= done < PIECES
+    assert rows.read_bytes().count(b"\n") == 2
     (project / "slow").unlink()
     code, out = finish(start(cluster, project, "stopped"))
     assert code == 0, out
@@ -253,6 +289,7 @@ def metrics(cluster: Cluster, awaited: str) -> dict[str, float] | None:
     return found if found.get(awaited) else None
 
 
+@pytest.mark.long
 def test_other_code_on_a_node_is_refused_in_one_sentence(cluster: Cluster, project: Path, tmp_path: Path) -> None:
     """A run that is started beside the cluster, from a checkout whose filters are others than those that the nodes import."""
     newer = Path(shutil.copytree(Path(clusters.__file__).resolve().parents[2] / "src" / "corpusmill", tmp_path / "newer" / "corpusmill"))

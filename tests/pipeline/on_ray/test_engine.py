@@ -1,12 +1,13 @@
 """The Ray engine on a real Ray, started once for all of these tests."""
 
+import contextlib
 import hashlib
 import importlib
 import os
 import platform
 import sys
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ import pytest
 from corpusmill.pipeline.engine import Engine, InlineEngine, Job
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import FileRef, Manifest
+from corpusmill.pipeline.on_ray import dispatch as on_dispatch
 from corpusmill.pipeline.on_ray import engine as on_ray
 from corpusmill.pipeline.on_ray.actor import THREADS, PieceActor
+from corpusmill.pipeline.on_ray.dispatch import CALLS_LEFT, Dispatch
 from corpusmill.pipeline.on_ray.engine import FEW_BYTES, FEW_BYTES_BESIDE, FEW_PIECES, RayEngine
 from corpusmill.pipeline.on_ray.share import Share
-from corpusmill.pipeline.retry import Attempt, Failed
+from corpusmill.pipeline.retry import Attempt, Failed, Listener
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Piece
 from corpusmill.pipeline.storage import Storage
@@ -230,6 +233,68 @@ def test_on_a_cluster_that_is_not_our_own_workers_are_placed_by_their_memory(
     monkeypatch.setattr(on_ray, "_address", lambda: "another cluster's")
     others = run(stages, engine, tmp_path / "others", inputs, **tell)
     assert [row.warnings for row in others.manifest.rows()] == [[str(100.0 * 2**20)]] * 5
+
+
+def test_each_phase_asks_the_cluster_how_many_cpus_it_has(
+    stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.connect()
+    monkeypatch.setattr(on_ray, "_address", lambda: "another cluster's")
+    monkeypatch.setattr(engine, "workers", 1)  # when it had less
+    run(stages, engine, tmp_path / "given", inputs)
+    assert engine.workers == 1
+    monkeypatch.setattr(engine, "_asked", 0)
+    run(stages, engine, tmp_path / "all", inputs)
+    assert engine.workers == 2
+
+
+@pytest.mark.parametrize(
+    ("nodes", "placed"),
+    [
+        ([(4, 900, True), (0, 100, True)], {"memory": 900 << 20}),
+        ([(4, 899, True), (0, 9000, True)], {}),  # the head, which has no CPU for it
+        ([(4, 899, True), (4, 9000, False)], {}),
+        ([], {}),
+    ],
+)
+def test_memory_is_asked_for_only_where_a_node_has_so_much(nodes: list[tuple[int, int, bool]], placed: dict[str, int]) -> None:
+    told = [{"Alive": alive, "Resources": {"CPU": cpus, "memory": float(memory << 20)}} for cpus, memory, alive in nodes]
+    assert on_ray._place(told, 900) == placed and on_ray._place(told, 0) == {}
+
+
+def dispatched(stages: Any, engine: RayEngine, folder: Path, listener: Listener, share: Callable[[], Share], pieces: int) -> Dispatch:
+    """Pieces of small files that are to be done; the first in order is piece 0, and piece 1 is broken."""
+    (folder / "a.txt").write_text("a line\n")
+    ref = FileRef(str(folder / "a.txt"), "fixed")
+    todo = [Piece(f"part-{number:05}", (ref,), {"deed": "bad input"} if number == 1 else {}) for number in range(pieces)]
+    job = Job("lines", "for_ray.lines:LinesWorker", stages.LinesConfig(), str(folder / "run"))
+    return Dispatch(engine.connect(), job, todo, share, listener, {})
+
+
+def test_what_is_done_is_heard_of_before_a_failure_beside_it_ends_the_phase(stages: Any, engine: RayEngine, tmp_path: Path) -> None:
+    heard: list[str] = []
+
+    def on_failed(failed: Failed) -> None:
+        raise InputError(failed.message)
+
+    listener = Listener(lambda done: heard.extend(each.key for each in done), on_failed, lambda event: None)
+    dispatch = dispatched(stages, engine, tmp_path, listener, lambda: Share(1), 5 * CALLS_LEFT)  # five go in the first call
+    with contextlib.closing(dispatch), pytest.raises(InputError, match=r"broken at byte 7"):
+        dispatch.run()
+    assert heard == ["part-00000", "part-00002", "part-00003", "part-00004"]
+
+
+def test_a_cluster_that_grows_within_a_phase_is_used(
+    stages: Any, engine: RayEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(on_dispatch, "GROWTH", 0.0)
+    shares, actors = iter([Share(1), Share(2)]), []
+    listener = Listener(lambda done: actors.append(len(dispatch.actors)), lambda failed: None, lambda event: None)
+    dispatch = dispatched(stages, engine, tmp_path, listener, lambda: next(shares, Share(2)), 2 * CALLS_LEFT)
+    assert dispatch.share.actors == 1
+    with contextlib.closing(dispatch):
+        dispatch.run()
+    assert max(actors) == 2
 
 
 def test_a_gpu_is_shared_out(stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,3 +23,8 @@ def test_no_secret_is_left(user: str, host: str, query: list[str]) -> None:
     url = f"https://{user}{host}/p?{'&'.join(query)}".format(u="u", s=SECRET)
     for text in (url, f"{url}: can't be read", f"'{url}'"):
         assert SECRET not in masked(text) and SECRET not in bare(text) and f"{host}/p" in bare(text)
+
+
+def test_a_long_text_without_spaces_is_no_work() -> None:
+    text = "x" * 300_000
+    assert masked(text) == text and masked(f"{text}://u:{SECRET}@h/") == f"{text}://***@h/"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.lease import Lease
 from corpusmill.pipeline.retry import Cause, failure
 from corpusmill.pipeline.stage import Piece
 from corpusmill.pipeline.storage import Storage
@@ -178,6 +179,8 @@ def test_no_credentials_is_one_sentence(s3, in_s3: Storage, monkeypatch: pytest.
     S3FileSystem.clear_instance_cache()
     with pytest.raises(InputError, match="s3://stores/run/x: there are no credentials for it .*AWS_ACCESS_KEY_ID"):
         Storage("s3://stores/run").read_bytes("x")
+    with pytest.raises(InputError, match="s3://stores/run/lease.json: there are no credentials for it .*AWS_ACCESS_KEY_ID"):
+        Lease(Storage("s3://stores/run")).acquire()
     S3FileSystem.clear_instance_cache()
 
 

@@ -78,8 +78,9 @@ def test_the_command_line_runs_a_crawl_and_shows_its_records(server, warcs, corp
     rows = ds.dataset(tmp_path / "run" / "ingest" / "report").to_table().to_pylist()
     assert sum(row["kept"] for row in rows) == 5
     for row in rows:
-        code, out, _ = corpusmill("raw", tmp_path / "run", row["id"], "--head")
-        assert code == 0 and f"WARC-Type: {row['record_type']}\r\n".encode() in out
+        code, out, err = corpusmill("raw", tmp_path / "run", row["id"], "--head")
+        assert code == 0, err
+        assert f"WARC-Type: {row['record_type']}\r\n".encode() in out
 
 
 @pytest.mark.parametrize(("kind", "record_type"), [("wet", "conversion"), ("wat", "metadata")])

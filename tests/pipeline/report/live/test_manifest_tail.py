@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from corpusmill.pipeline import storage as storage_module
 from corpusmill.pipeline.manifest import MANIFEST, FileRef, Manifest, TaskRow
 from corpusmill.pipeline.report.live.manifest_tail import ManifestTail
 from corpusmill.pipeline.shards import OutputFile
@@ -90,6 +91,20 @@ def test_objects_that_become_one_while_they_are_read() -> None:
         reader.update()
         assert [(done.place, done.task) for done in reader.rows] == [(place, f"part-{n}") for n, place in enumerate((0, 1, 2, 3, 6))]
         assert not reader.bad and not reader.complete
+
+
+def test_an_object_that_is_written_again_within_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stores tell times in whole seconds, so the time of an object that has more rows now may be the one of before."""
+    monkeypatch.setattr(storage_module, "last_written", lambda info: 1_700_000_000.0)
+    storage = Storage("memory://tail-second/filter")
+    manifest, tail = Manifest(storage), ManifestTail(storage)
+    manifest.append(row(0))
+    tail.update()
+    manifest.append(row(1))
+    manifest.finish(["part-0", "part-1"])
+    assert len(storage.list_files("manifest")) == 1
+    tail.update()
+    assert tail.complete and [done.task for done in tail.finished()] == ["part-0", "part-1"]
 
 
 def test_an_object_that_is_no_row_and_one_that_cannot_be_read_now(monkeypatch: pytest.MonkeyPatch) -> None:

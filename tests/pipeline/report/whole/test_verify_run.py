@@ -102,6 +102,15 @@ def swap_shards(run: Path, draw: random.Random) -> None:
     (run / "aside").rename(second)
 
 
+def change_listed_keys(run: Path, draw: random.Random) -> None:
+    """A file that tasks have read by a list, which is left as it was."""
+    path = pick(run, draw, "dedup/keys/*.arrow")
+    content = bytearray(path.read_bytes())
+    content[draw.randrange(len(content))] ^= 1
+    path.write_bytes(content)
+    hide(run, path)
+
+
 def add_a_file(run: Path, draw: random.Random) -> None:
     folder = draw.choice(["ingest/data", "filter/report", "dedup/clusters", "tokens/train"])
     (run / folder / "part-99999.parquet").write_bytes(b"PAR1")
@@ -216,11 +225,12 @@ PLANTS = [
     *[flip_a_bit] * 16, *[cut_short] * 4, *[remove_a_file] * 4, *[swap_shards] * 5, *[add_a_file] * 2, *[lose_a_row] * 5,
     *[double_a_row] * 3, *[change_an_id] * 3, *[edit_a_verdict] * 2, *[edit_a_value] * 2, *[edit_a_count] * 2, *[edit_the_recipe] * 2,
     *[double_a_record] * 2, *[read_a_shard_twice] * 2, leave_a_temporary_file,
+    *[change_listed_keys] * 2,
 ]  # fmt: skip
 
 
 def test_each_planted_fault_is_found(finished: Path, tmp_path: Path) -> None:
-    assert len(PLANTS) == 55
+    assert len(PLANTS) == 57
     for seed, plant in enumerate(PLANTS):
         run = tmp_path / str(seed)
         shutil.copytree(finished, run)
@@ -237,6 +247,22 @@ def test_what_is_said(run: Path) -> None:
     rewritten(run, "filter/data/*.parquet", random.Random(1), lambda rows, place: lost.append(rows.pop(place)["id"]))
     assert f"1 missing ({lost[0]})" in "\n".join(faults(run))
     shutil.rmtree(run)
+
+
+def test_a_file_that_a_list_names(run: Path) -> None:
+    """It is found out where the file alone is another, and where the manifest agrees with it and the list does not."""
+    keys = pick(run, random.Random(1), "dedup/keys/*.arrow")
+    keys.write_bytes(keys.read_bytes() + b"\0")
+    assert any(sentence.startswith(f"{keys}: this file is of ") for sentence in faults(run))
+    hide(run, keys)
+    kind = keys.name.split(".")[1]
+    task = f"candidates/{'buckets' if kind == 'bands' else kind}-00000"
+    assert faults(run) == [f"{keys}: the task {task} has read another content than the manifest of dedup says."]
+    listed = run / "dedup/lists" / f"keys-{kind}.files.json"
+    listed.write_bytes(b"[]")
+    hide(run, listed)
+    (said,) = faults(run)
+    assert said.startswith(f"{listed}: not a list of files (")
 
 
 def test_half_a_run_and_no_run(run: Path, tmp_path: Path) -> None:

@@ -1,0 +1,109 @@
+"""How large dedup's plan is with so many shards: its manifest, its lists of files, and the pieces on their way to workers.
+
+    python benchmarks/plan_size.py [--shards 200 400] [--documents 8] [--inside]
+
+Shards are tiny, and so is what fits a range of keys or a group, so that there is a range for eight or so shards, as there is where shards
+have 30,000 documents (10,000 shards and 1,024 ranges). All else is real, on the inline engine without fsync. `--inside` cuts lines and
+passages, too. A line for each number of shards: tasks, bytes of the manifest and of the lists, of the pickled pieces of all phases and of
+the largest of them, and the CPU seconds of the process. To compare with another version of the code, name it in PYTHONPATH.
+"""
+
+import argparse
+import os
+import pickle
+import random
+import resource
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from corpusmill.dedup import candidates, components, sections
+from corpusmill.dedup.stage import DedupStage
+from corpusmill.pipeline.engine import InlineEngine, Job
+from corpusmill.pipeline.manifest import MANIFEST, Manifest, TaskRow
+from corpusmill.pipeline.retry import Listener
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.schemas import DOCUMENTS, document_id
+from corpusmill.pipeline.shards import publish
+from corpusmill.pipeline.stage import Piece
+from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.progress import Progress
+
+WORDS = 60
+#: Shards whose keys of bands, or documents with a copy, fill a range or a group; there are 14 such keys a document.
+SHARDS_A_RANGE, KEYS = 8, 14
+LINE = "{:6,} shards {:7,} tasks {:14,} bytes of manifest {:12,} of lists {:14,} of pieces, the largest {:10,} {:7.1f} s CPU"
+
+
+class Counting(InlineEngine):
+    """Counts what would travel to workers."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def perform(self, job: Job, pieces: Sequence[Piece], listener: Listener) -> None:
+        self.sizes += [len(pickle.dumps(piece)) for piece in pieces]
+        super().perform(job, pieces, listener)
+
+
+def shard(number: int, documents: int) -> pa.Table:
+    """A quarter of the documents has a near copy in the next shard, or in the one before."""
+    rows = []
+    for place in range(documents):
+        copied = place < documents // 4
+        draw = random.Random(f"{number // 2 if copied else number} {place} {copied}")
+        text = " ".join([f"w{draw.randrange(10**6)}" for _ in range(WORDS)] + [str(number)] * copied)
+        url = f"http://h{place}.test/{number}"
+        row = {"id": document_id(url, text.encode()), "url": url, "source": "a.warc.gz", "offset": place, "text": text}
+        rows.append(dict.fromkeys(DOCUMENTS.names) | row)
+    return pa.Table.from_pylist(rows, DOCUMENTS)
+
+
+def filtered(run: Storage, shards: int, documents: int) -> None:
+    """A run in which the stage before is finished."""
+    manifest, storage = Manifest(run.child("filter")), run.child("filter")
+    keys = [f"part-{number:05d}" for number in range(shards)]
+    for number, key in enumerate(keys):
+        output = publish(storage, f"data/{key}.parquet", shard(number, documents))
+        manifest.append(TaskRow(key, key, [], "", "", documents, documents, 0, 0, [output]))
+    manifest.finish(keys)
+
+
+def measure(folder: Path, shards: int, documents: int, inside: bool) -> None:
+    run = Storage(str(folder))
+    filtered(run, shards, documents)
+    began = _cpu()
+    options = {"lines": {}, "substrings": {"tokens": 20}} if inside else {}
+    stage = DedupStage(DedupStage.Config.model_validate({"alarm": "warn", **options}))
+    engine = Counting()
+    StageRun(stage, run, {"filter": None, "dedup": stage.config}, [], engine, Progress(False)).execute()
+    done = run.child("dedup")
+    lists = sum(done.size(path) for path in done.list_files("lists"))
+    tasks = len(Manifest(done, read_only=True).tasks)
+    print(LINE.format(shards, tasks, done.size(MANIFEST), lists, sum(engine.sizes), max(engine.sizes), _cpu() - began), flush=True)
+
+
+def _cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shards", type=int, nargs="+", default=[200, 400])
+    parser.add_argument("--documents", type=int, default=8)
+    parser.add_argument("--inside", action="store_true")
+    given = parser.parse_args()
+    os.fsync = lambda _: None
+    candidates.TASK_KEYS = SHARDS_A_RANGE * given.documents * KEYS
+    components.GROUP_WORDS = SHARDS_A_RANGE * given.documents // 4 * 4 * WORDS
+    sections.RANGE_BYTES = SHARDS_A_RANGE * 8_192
+    for shards in given.shards:
+        with tempfile.TemporaryDirectory() as folder:
+            measure(Path(folder), shards, given.documents, given.inside)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Lists of files: what many tasks read is named once, in a file that each of them has as one of its inputs.
+
+Where each task of a phase names all files of another, plans, manifests and the pieces on their way to workers grow with the square of a
+corpus. A list's fingerprint is the sha256 of its content, in which the fingerprints of its files stand: the identity of a task that reads
+it still depends on all of them. The task that writes a list has them as its inputs.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from pydantic_core import from_json
+
+from corpusmill.pipeline.config import Config, canonical_json
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.stage import Output
+from corpusmill.pipeline.storage import Storage
+
+if TYPE_CHECKING:
+    from corpusmill.pipeline.runner import StageRun
+
+FOLDER, SUFFIX = "lists", ".files.json"
+#: Lists that a process keeps: a phase has some.
+KEPT = 16
+
+
+@dataclass(frozen=True)
+class FileList:
+    """Files in the order of the plan, and what else was said of them, for all tasks that read the list."""
+
+    files: list[FileRef]
+    params: dict[str, Any]
+
+
+def write_list(run: "StageRun", name: str, files: Sequence[FileRef], params: dict[str, Any] | None = None) -> FileRef:
+    """The list of the stage that has this name, as an input of tasks; written by a task of its own unless it is there."""
+    path, params = f"{FOLDER}/{name}{SUFFIX}", params or {}
+
+    def output(_: str) -> Output:
+        content = {"files": [[ref.path, ref.fingerprint, ref.bytes] for ref in files], "params": params}
+        return Output({path: canonical_json(content).encode() + b"\n"})
+
+    return run.once(f"{FOLDER}/{name}", files, output, params, Config()).ref(run.stage.name, path)
+
+
+def is_list(ref: FileRef) -> bool:
+    return ref.path.endswith(SUFFIX)
+
+
+def read_list(run: Storage, ref: FileRef) -> FileList:
+    """A list, which is read once a process. Raises InputError where it is not the one that `ref` means."""
+    return _read(run.root, ref)
+
+
+def input_paths(run: Storage, inputs: Iterable[FileRef]) -> list[str]:
+    """The paths of a task's inputs, and in the place of each list those of the files that it names."""
+    return [file.path for ref in inputs for file in (read_list(run, ref).files if is_list(ref) else [ref])]
+
+
+@lru_cache(maxsize=KEPT)
+def _read(root: str, ref: FileRef) -> FileList:
+    run = Storage(root)
+    content = run.read_bytes(ref.path)
+    if hashlib.sha256(content).hexdigest() != ref.fingerprint:
+        raise InputError(f"{run.path(ref.path)}: this list is not the one that was written (its sha256 differs).")
+    try:
+        found = from_json(content)
+        if type(found["params"]) is not dict or any([type(value) for value in entry] != [str, str, int] for entry in found["files"]):
+            raise ValueError("a value is of another kind")
+        return FileList([FileRef(*entry) for entry in found["files"]], found["params"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{run.path(ref.path)}: not a list of files ({error}).") from error

@@ -1,0 +1,50 @@
+"""What a plan takes grows with the corpus, not with its square, though tasks read what all others have written."""
+
+import os
+import random
+
+import pytest
+
+from corpusmill.dedup import candidates, components, sections
+from corpusmill.pipeline.manifest import MANIFEST
+
+INSIDE = {"lines": {"scope": "host", "keep": "none", "min_share": 0.1}, "substrings": {"tokens": 20}, "url": {"enabled": True}}
+
+
+@pytest.fixture(autouse=True)
+def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So little fits a range or a group that there are several times as many of them where there are several times as many shards."""
+    monkeypatch.setattr(candidates, "TASK_KEYS", 100)
+    monkeypatch.setattr(components, "GROUP_WORDS", 1_000)
+    monkeypatch.setattr(sections, "RANGE_BYTES", 16_384)
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+def shards(count: int) -> list[list[dict]]:  # type: ignore[type-arg]
+    """Of the eight documents of a shard two have a near copy in the next one; all are of few hosts, and share a line."""
+    found = []
+    for shard in range(count):
+        rows = []
+        for number in range(8):
+            draw = random.Random(1_000 * (shard // 2) + number if number < 2 else 10**6 + 8 * shard + number)
+            words = [f"w{draw.randrange(10**6)}" for _ in range(60)] + ([f"{shard}"] if number < 2 else [])
+            rows.append({"text": " ".join(words) + "\nThe same line in all of them.", "url": f"http://h{number % 3}/{shard}/{number}"})
+        found.append(rows)
+    return found
+
+
+def test_rows_and_lists_grow_with_the_shards(dedup) -> None:  # type: ignore[no-untyped-def]
+    size, ranges, listed = {}, {}, {}
+    for count in (8, 32):
+        result = dedup(shards(count), **INSIDE)
+        storage, tasks = result.run.storage, result.run.manifest.tasks
+        size[count] = storage.size(MANIFEST)
+        ranges[count] = [sum(task.startswith(f"{name}-") for task in tasks) for name in (
+            "candidates/buckets", "clusters/part", "lines/cut", "lines/host-totals", "substrings/repeated", "substrings/cut",
+        )]  # fmt: skip
+        listed[count] = sum(storage.size(output.path) for row in tasks.values() for output in row.outputs if "lists/" in output.path)
+        assert len(result.data) == 7 * count and result.counts["clusters"] == count
+        longest = max(len(row.inputs) for row in tasks.values() if not row.task.startswith(("lists/", "groups", "sources", "lines/top")))
+        assert longest <= 8
+    assert all(large >= 3 * small > 6 for small, large in zip(ranges[8], ranges[32], strict=True)), ranges
+    assert size[32] < 4.4 * size[8] and listed[32] < 4.4 * listed[8], (size, listed)

@@ -1,0 +1,66 @@
+"""What `make audit` makes of a pip-audit that does not work: processes that end as pip-audit ends stand in for it."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FOUND = {"dependencies": [{"name": "a", "version": "1", "vulns": []}]}
+UNREACHABLE = """Traceback (most recent call last):
+  File "adapters.py", line 1, in send
+    raise ProxyError(e, request=request)
+requests.exceptions.ConnectionError: HTTPSConnectionPool(host='api.osv.dev', port=443): Max retries exceeded with url: /v1/query"""
+BROKEN = """Traceback (most recent call last):
+  File "pip_audit.py", line 1, in <module>
+    from requests import ConnectionError
+ImportError: cannot import name 'urllib3'"""
+
+
+@pytest.fixture(scope="module")
+def audit() -> Any:
+    where = Path(__file__).resolve().parents[1] / ".ci/audit.py"
+    spec = importlib.util.spec_from_file_location("audit", where)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def stand_in(code: int, out: str = "", error: str = "", seconds: float = 0) -> list[str]:
+    said = f"import sys, time; time.sleep({seconds}); print({out!r}); print({error!r}, file=sys.stderr); sys.exit({code})"
+    return [sys.executable, "-c", said]
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_an_answer_counts_with_and_without_weaknesses(audit: Any, code: int) -> None:
+    assert audit.answer(stand_in(code, json.dumps(FOUND), "Found 1 known vulnerability")) == FOUND
+
+
+def test_only_the_network_excuses(audit: Any) -> None:
+    assert audit.answer(stand_in(1, error=UNREACHABLE)) is None
+    assert audit.answer(stand_in(0, json.dumps(FOUND), seconds=20), seconds=0.2) is None
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "said"),
+    [
+        (2, "usage: pip-audit\npip-audit: error: unrecognized arguments: --timed out", r"exit code 2\): pip-audit: error: unrecognized"),
+        (1, BROKEN, r"exit code 1\): ImportError: cannot import name 'urllib3'$"),
+        (0, "", r"exit code 0\): it says nothing"),
+    ],
+)
+def test_whatever_else_fails_is_a_fault(audit: Any, code: int, error: str, said: str) -> None:
+    with pytest.raises(RuntimeError, match=said):
+        audit.answer(stand_in(code, "", error))
+
+
+def test_a_missing_module_is_a_fault(audit: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    interpreter = tmp_path / "python"
+    interpreter.write_text("#!/bin/sh\necho 'No module named pip_audit' >&2\nexit 2\n")
+    interpreter.chmod(0o755)
+    monkeypatch.setattr(audit, "service", lambda: "osv")
+    monkeypatch.setattr(audit.sys, "executable", str(interpreter))
+    assert audit.audit_dependencies() == ["pip-audit does not work (exit code 2): No module named pip_audit"]
