@@ -48,6 +48,7 @@ def run(s3: Any, tmp_path: Path, tokenizer_json: bytes, finish: Any, documents_o
     return on_store(s3, run_with_tokens(tmp_path / "run", tokenizer_json, finish, documents_of), f"{s3.bucket('cluster')}/run")
 
 
+@pytest.mark.long
 def test_a_killed_raylet_and_a_new_one(
     engine: RayEngine,
     cluster: Raylets,
