@@ -1,6 +1,7 @@
 """Fixtures that all tests share."""
 
 import os
+import secrets
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from s3 import s3  # noqa: F401 - a fixture
 from tiny_crawl import make_crawl
 
 from corpusmill import cli
-from corpusmill.pipeline.on_ray.engine import RayEngine
+from corpusmill.pipeline.on_ray.engine import QUIET, RayEngine
 
 # A suite that a shell started in the background ignores Ctrl-C, and so would the commands that its tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -33,6 +34,10 @@ settings.register_profile("soak", max_examples=2000, deadline=None, suppress_hea
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 ROOT = Path(__file__).resolve().parent.parent
+# Ray reads these once a process, at its first use, which any test may be; so all Rays that a process of tests starts share a token.
+os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+os.environ.update(QUIET)
+
 SHARED = ROOT.parent / "shared" / "data"
 
 

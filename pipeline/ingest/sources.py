@@ -25,14 +25,15 @@ class Discovery:
     ignored: list[Ignored] = field(default_factory=list)
 
 
-def discover(inputs: list[str]) -> Discovery:
-    """Looks at every file of the inputs. Raises InputError where an input does not exist or none can be read."""
+def discover(inputs: list[str], run: str = "") -> Discovery:
+    """Looks at every file of the inputs, but for those in the folder of the run itself. Raises InputError where an input does not exist or
+    none can be read."""
     if not inputs:
         raise InputError("ingest: no input was given; name a file, a folder or a glob.")
     found = Discovery()
     seen: set[str] = set()
     for given in inputs:
-        paths = expand(given)
+        paths = [path for path in expand(given) if not (run and _inside(path, run))]
         if not paths:
             raise InputError(f"{given}: there is nothing in it.")
         for path in paths:
@@ -42,6 +43,12 @@ def discover(inputs: list[str]) -> Discovery:
     if not found.sources:
         raise InputError(_nothing(inputs, found))
     return found
+
+
+def _inside(path: str, folder: str) -> bool:
+    """Whether a file lies in a folder; both local paths, or both URLs."""
+    path, folder = (given if is_remote(given) else str(Path(local_path(given)).absolute()) for given in (path, folder))
+    return path.startswith(folder.rstrip("/") + "/")
 
 
 def _take(found: Discovery, path: str, explicit: bool) -> None:

@@ -90,7 +90,7 @@ class IngestStage(Stage):
 
     def execute(self, run: StageRun) -> None:
         self._download(run)
-        found = discover(run.inputs)
+        found = discover(run.inputs, run.run.root)
         self._check_columns(found)
         target = piece_bytes(found.sources, self.config.piece_mb)
         starts = self._index(run, found, target)

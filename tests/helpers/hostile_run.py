@@ -79,7 +79,7 @@ def _attack_classifier(folder: Path) -> None:
     head = {"label": attack(0), "file": attack(1), "sha256": attack(2), "calibration": {"method": attack(3)}, "threshold": 0.5}
     described = {"format": 1, "name": attack(4), "form": "words", "window": None, "heads": [head], "card": {"licence": attack(5)}}
     storage = Storage(str(folder / "filter"))
-    rows = Manifest(storage, read_only=True).rows()
+    rows = list(Manifest(storage, read_only=True).rows())
     output = publish(storage, "classifiers/<b onclick=ran=7>.json", json.dumps(described).encode())
     rows.append(TaskRow("classifiers", "c", [], "c", "v", 0, 0, 0, 1, [output], warnings=list(ATTACKS)))
     (folder / "filter" / "manifest.jsonl").unlink()

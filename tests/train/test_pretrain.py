@@ -233,11 +233,9 @@ def test_shards_cut_short_and_corpora_too_small_are_sentences(run: Storage) -> N
         execute(run)
 
 
-def test_unfinished_stages_and_remote_runs_are_refused(tmp_path: Path) -> None:
+def test_unfinished_stages_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the stage tokenizer is not finished"):
         execute(Storage(str(tmp_path)))
-    with pytest.raises(InputError, match="local disk"):
-        execute(Storage("memory://run"))
 
 
 def test_shapes_that_do_not_fit_are_refused_with_the_recipe() -> None:

@@ -15,7 +15,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.ingest import splitting
 from corpusmill.pipeline.ingest.record import read_record
 from corpusmill.pipeline.ingest.sources import discover, expand
-from corpusmill.pipeline.store.ask import filesystem
+from corpusmill.pipeline.store.ask import StoreError, filesystem
 
 
 class Handler(SimpleHTTPRequestHandler):
@@ -78,13 +78,14 @@ def test_a_crawl_on_a_server_equals_the_file(served, warcs, ingest, monkeypatch:
     assert read_record(row["source"], row["offset"], row["length"]).startswith(b"WARC/1.0\r\n")
 
 
-def test_servers_that_can_not_be_used_are_one_sentence(served, warcs) -> None:
+def test_servers_that_can_not_be_used_are_one_sentence(served, warcs, monkeypatch: pytest.MonkeyPatch) -> None:
     (served.folder / "crawl.warc.gz").write_bytes(warcs.write([{"body": random.Random(1).randbytes(12_000_000)}]))
     with pytest.raises(InputError, match="crawl.warc.gz: the server gives whole files only, so it can't be read in pieces"):
         discover([f"{served.whole}/crawl.warc.gz"])
     with pytest.raises(InputError, match="missing.warc.gz: no such file or folder"):
         discover([f"{served.ranges}/missing.warc.gz"])
-    with pytest.raises(InputError, match="can't be listed"):
+    monkeypatch.setenv("CORPUSMILL_STORE_SECONDS", "0.2")
+    with pytest.raises(StoreError, match="can't be reached or fails"):
         discover(["http://127.0.0.1:1/crawl.warc.gz"])
 
 

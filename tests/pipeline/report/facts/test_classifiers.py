@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def add(folder: Path, files: dict[str, Any], rule: dict[str, Any] | None = None)
     """Adds what the filter stage leaves of its classifiers to a run, and their scores to its report."""
     storage = Storage(str(folder / "filter"))
     manifest = Manifest(storage)
-    rows = manifest.rows()
+    rows = list(manifest.rows())
     for place, row in enumerate(rows):
         path = next(output.path for output in row.outputs if output.path.startswith("report/"))
         report = read_table(storage, path)
@@ -63,7 +64,7 @@ def add(folder: Path, files: dict[str, Any], rule: dict[str, Any] | None = None)
         report = report.append_column("posts_rude", pa.array(np.linspace(0.1, 0.6, report.num_rows)))
         output = publish(storage, path, report.replace_schema_metadata({b"corpusmill.rules": json.dumps(rules).encode()}))
         outputs = [output if each.path == path else each for each in row.outputs]
-        rows[place] = TaskRow(**{**row.__dict__, "outputs": outputs})
+        rows[place] = replace(row, outputs=outputs)
     outputs = [publish(storage, f"classifiers/{name}.json", json.dumps(content).encode()) for name, content in files.items()]
     (folder / "filter/manifest.jsonl").unlink()
     fresh = Manifest(storage)
