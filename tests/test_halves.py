@@ -81,7 +81,7 @@ def inputs(crawl: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("parts", [2, 16])
+@pytest.mark.parametrize("parts", [pytest.param(2, marks=pytest.mark.long), 16])
 def test_every_stage_that_can_be_done_in_parts_gives_the_same_bytes(inputs: Path, tmp_path: Path, parts: int) -> None:
     whole, cut = InlineEngine(), InParts(parts)
     for stage in SECTIONS:

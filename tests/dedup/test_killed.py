@@ -64,6 +64,7 @@ def test_a_run_killed_at_any_step_goes_on_to_the_same_bytes(ready: Path, tree, t
         assert tree(copy) == expected, copy.name
 
 
+@pytest.mark.long
 def test_ray_gives_the_same_bytes_as_one_process(ready: Path, tree, tmp_path: Path, ray_engine: RayEngine) -> None:  # type: ignore[no-untyped-def]
     def finished(engine: Engine) -> dict[str, str]:
         shutil.rmtree(tmp_path / "work", ignore_errors=True)

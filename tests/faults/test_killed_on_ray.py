@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import victims
 from raylets import Raylets
 
@@ -31,6 +32,7 @@ def rows(run: Path, stage: str) -> int:
     return manifest.read_bytes().count(b"\n") if manifest.exists() else 0
 
 
+@pytest.mark.long
 def test_a_worker_a_raylet_and_the_driver_are_killed(recipe_and_crawl, tmp_path: Path, undisturbed, tree, faults_of) -> None:
     run, log, (recipe, crawl) = tmp_path / "run", tmp_path / "said", recipe_and_crawl
     command = [sys.executable, "-m", "corpusmill", "run", recipe, crawl, "--output", str(run), "--engine", "ray"]

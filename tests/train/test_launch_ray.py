@@ -37,6 +37,7 @@ def engine(ray_engine: RayEngine) -> Iterator[RayEngine]:
         engine.close()
 
 
+@pytest.mark.long
 def test_the_bytes_of_local_processes_though_one_is_killed(
     engine: RayEngine,
     token_run: Storage,
