@@ -64,7 +64,7 @@ fuzz: $(VENV)/.installed-test setup ## fuzz all readers in turn for SECONDS=300,
 audit: $(VENV)/.installed-test ## look for known weaknesses of dependencies, and for secrets in tracked files
 	$(BIN)/python .ci/audit.py
 
-soak: $(VENV)/.installed-test setup ## try the property tests with 2,000 new examples each instead of 50 known ones (an hour)
+soak: $(VENV)/.installed-test setup ## try the property tests with 2,000 new examples each instead of 30 known ones (an hour)
 	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -m hypothesis --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 soak-faults: $(VENV)/.installed-test setup ## kill runs of all stages at random times, KILLS=200 times, and compare them with one that nobody killed (SEED=n)

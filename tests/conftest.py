@@ -26,9 +26,9 @@ os.fsync = lambda _: None
 # Clients of S3 find the server of the tests, and nothing else (tests/helpers/s3.py).
 s3_server.announce()
 
-# The same examples in every run, so that a change is judged by what it changed; `make soak` looks for new ones, forty times as many.
+# The same examples in every run, so that a change is judged by what it changed; `make soak` looks for new ones, seventy times as many.
 settings.register_profile(
-    "fixed", max_examples=50, derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "fixed", max_examples=30, derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile("soak", max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))

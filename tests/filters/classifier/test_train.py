@@ -32,6 +32,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+@pytest.mark.long
 def test_two_runs_in_different_folders_give_the_same_bytes(tmp_path):
     """The whole folder: model, classifier.json and card; compressed, in two processes, from data that lies elsewhere."""
     for name in ("one", "other place"):

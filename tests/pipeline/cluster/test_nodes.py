@@ -175,6 +175,7 @@ def test_a_second_cluster_is_refused(cluster: Cluster, folder: Path, capsys: pyt
     assert capsys.readouterr().err == said
 
 
+@pytest.mark.long
 def test_where_the_connection_breaks_the_log_goes_on(
     cluster: Cluster, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -114,6 +114,7 @@ def test_where_the_machine_kills_again_and_again_the_piece_fails(tmp_path: Path,
         disturbed.read([segment(path)])
 
 
+@pytest.mark.long
 def test_killed_at_any_moment_the_outputs_are_the_same_bytes(tmp_path: Path, warcs, ingest) -> None:
     path = tmp_path / "pages.warc.gz"
     path.write_bytes(warcs.write([{"url": f"http://x.test/{n}", "body": warcs.page(n, 3000)} for n in range(2000)]))

@@ -58,6 +58,7 @@ def alone() -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", [*FOUR, *(pytest.param(name, marks=pytest.mark.long) for name in EIGHT)])
+@pytest.mark.long
 def test_every_combination_equals_one_process(name: str) -> None:
     one = alone()[name]
     assert one["lines"][0]["grad_norm"] > 0.1  # so clipping is at work

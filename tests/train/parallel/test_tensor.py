@@ -43,7 +43,7 @@ def together(world: int) -> dict[str, dict[str, Any]]:
     return dict(zip(cases, run(*cases.values())))
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*TWO, *(pytest.param(name, marks=pytest.mark.long) for name in FOUR)])
 def test_loss_gradients_and_five_steps_equal_one_process(name: str) -> None:
     case = CASES[name]
     one = together(1)[name]

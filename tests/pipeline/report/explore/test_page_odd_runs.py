@@ -11,7 +11,7 @@ from built_run import HOSTILE, RunBuilder, documents, report, write_run
 from explored import explored
 from waiting import until
 
-pytestmark = needs_chromium
+pytestmark = [needs_chromium, pytest.mark.long]
 
 #: Names as a recipe, a crawl or an upload could bring them.
 RULE = 'r"><img src=x onerror=alert(1)>\u202e'

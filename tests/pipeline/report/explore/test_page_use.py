@@ -10,7 +10,7 @@ from built_run import HOSTILE_URL
 from explored import expect_counts, fired, only
 from waiting import until
 
-pytestmark = needs_chromium
+pytestmark = [needs_chromium, pytest.mark.long]
 
 
 def test_back_forward_and_links_bring_a_view_again(seen: Seen, chromium: Any, decided: pd.DataFrame) -> None:

@@ -36,6 +36,7 @@ def test_sections_that_do_not_apply_are_one_sentence(folder: Path) -> None:
 
 
 @needs_chromium
+@pytest.mark.long
 def test_they_open_in_a_browser(folder: Path) -> None:
     """Those that differ most: each costs a second."""
     names = ("damaged inside", "ten thousand rules", "huge text", "only trained", "odd characters")

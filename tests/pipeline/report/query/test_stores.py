@@ -63,6 +63,7 @@ def test_what_is_damaged_in_a_bucket(s3, stored: str, run_folder: Path) -> None:
     client.put_object(Bucket="runs", Key=key, Body=shard.read_bytes())
 
 
+@pytest.mark.long
 def test_runs_here_and_in_a_bucket_are_compared(run_folder: Path, stored: str) -> None:
     """In either order: the connection of the first run reads the second one's files."""
     for a, b in ((str(run_folder), stored), (stored, str(run_folder))):
