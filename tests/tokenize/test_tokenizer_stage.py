@@ -125,6 +125,7 @@ def test_a_sample_by_conditions(make_run, make_documents, execute, english):
         assert set(reader.read_all()["word"].to_pylist()) == words
 
 
+@pytest.mark.long
 def test_the_same_with_any_number_of_workers_and_ranges(make_run, make_documents, english, monkeypatch, ray_engine):
     documents = make_documents(english[:120], language=["en", "de", None] * 40)
     monkeypatch.setattr(tokenizer_stage, "RANGE_BYTES", 50_000)

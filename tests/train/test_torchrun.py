@@ -1,5 +1,6 @@
 """The command under torchrun: the same bytes as on the processes that we start, one voice, one exit status."""
 
+import json
 import signal
 import subprocess
 import time
@@ -20,7 +21,11 @@ def test_the_same_bytes_and_one_voice_though_one_is_killed(token_run: Storage, t
     done = run_script(tmp_path, DYING, "pretrain", token_run.root, restarts=1)
     assert done.returncode == 0 and (tmp_path / "died").exists(), done.stderr
     assert left(token_run) == trained_by_two
-    assert done.stdout.count("pretrain") == 1 and "bits per byte" in done.stdout and voice(done.stderr) == []
+    said = done.stdout.splitlines()
+    ends = [json.loads(line.removeprefix("summary: "))["status"] for line in said if line.startswith("summary: ")]
+    assert said.count("pretrain") == 1 and ends == ["interrupted", "finished"]  # one of each time
+    assert "bits per byte" in done.stdout
+    assert voice(done.stderr) == ["corpusmill: terminated; run the same command again to go on where it stopped."]  # the one that lived
 
 
 DYING = """
