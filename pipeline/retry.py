@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from corpusmill.pipeline.errors import CorpusmillError
-from corpusmill.pipeline.report.masked import masked
+from corpusmill.pipeline.masked import masked
 from corpusmill.pipeline.stage import Piece, load_object
 from corpusmill.pipeline.watch.events import Event, Kind, OnEvent
 

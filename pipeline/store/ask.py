@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.report.masked import masked
+from corpusmill.pipeline.masked import masked
 from corpusmill.pipeline.store.redirects import watched
 
 Result = TypeVar("Result")

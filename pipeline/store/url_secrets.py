@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.report.masked import masked
+from corpusmill.pipeline.masked import masked
 
 #: Names of a query's values that are secrets: of signed URLs (Amazon, Google, Azure, CloudFront) and of common interfaces.
 SECRET = re.compile(

@@ -18,7 +18,7 @@ import corpusmill
 from corpusmill.pipeline.engine import Engine
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.manifest import Manifest
-from corpusmill.pipeline.report.masked import masked
+from corpusmill.pipeline.masked import masked
 from corpusmill.pipeline.stage import Piece
 from corpusmill.pipeline.storage import TEMPORARY, Storage
 from corpusmill.pipeline.watch.log import utc_now

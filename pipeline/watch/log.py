@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from corpusmill.pipeline.report.masked import masked, walked
+from corpusmill.pipeline.masked import masked, walked
 from corpusmill.pipeline.report.safe import safe_line
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.growing import LOG, Growing

@@ -6,13 +6,13 @@ from collections import Counter
 from pathlib import PurePosixPath
 from typing import Any
 
+from corpusmill.pipeline.masked import bare, walked
 from corpusmill.pipeline.report.card.contents import Contents
 from corpusmill.pipeline.report.card.facts import Row, dedup_rows
 from corpusmill.pipeline.report.facts.classifiers import Classifier, Label
 from corpusmill.pipeline.report.facts.histogram import number
 from corpusmill.pipeline.report.facts.measures import interval, value
 from corpusmill.pipeline.report.facts.summary import Summary
-from corpusmill.pipeline.report.masked import bare, walked
 from corpusmill.pipeline.report.read import RunReader
 from corpusmill.pipeline.storage import is_remote
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from corpusmill.pipeline.masked import masked, walked
 from corpusmill.pipeline.report.facts import tokenizers
 from corpusmill.pipeline.report.facts.classifiers import can_fail
 from corpusmill.pipeline.report.facts.contamination import stayed
@@ -24,7 +25,6 @@ from corpusmill.pipeline.report.facts.thresholds import Changes, is_number, reci
 from corpusmill.pipeline.report.facts.training import Training
 from corpusmill.pipeline.report.live.status import unfinished
 from corpusmill.pipeline.report.live.status_view import clock
-from corpusmill.pipeline.report.masked import masked, walked
 from corpusmill.pipeline.report.page import classifier_figures, decided_figures, figures
 from corpusmill.pipeline.report.page.overlap_view import OverlapView, overlap_view
 from corpusmill.pipeline.report.page.page import templates, whole_page

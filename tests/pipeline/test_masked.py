@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.pipeline.report.masked import bare, masked, walked
+from corpusmill.pipeline.masked import bare, masked, walked
 
 SECRET = "s3cr3t"
 NAMES = st.text("abcxyz019._~-", min_size=1, max_size=6)
