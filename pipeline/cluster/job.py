@@ -86,7 +86,7 @@ def submit(address: str, order: Order) -> int:
 
 def _send(client: Any, address: str, name: str, upload: Upload, this_python: bool) -> None:
     os.environ["RAY_RUNTIME_ENV_IGNORE_GITIGNORE"] = "1"  # what the recipe names travels, whatever git thinks of it
-    command = shlex.join(["sh", "-c", entrypoint(upload.command, this_python)])
+    command = shlex.join(["sh", "-c", entrypoint(upload.command, this_python, "OMP_NUM_THREADS" in upload.environment["env_vars"])])
     try:
         client.submit_job(entrypoint=command, submission_id=name, runtime_env=upload.environment)
     except _broken() as error:
@@ -187,11 +187,15 @@ def absolute(path: str) -> str:
     return path if is_remote(path) or path.startswith(NAMED_INPUT) else str(Path(path.removeprefix("file://")).absolute())
 
 
-def entrypoint(command: Sequence[str], this_python: bool = True) -> str:
-    """This Python where the head node has it (a cluster on this machine), else the job's own. The shell gives way, so signals arrive."""
+def entrypoint(command: Sequence[str], this_python: bool = True, threads_given: bool = False) -> str:
+    """This Python where the head node has it (a cluster on this machine), else the job's own. The shell gives way, so signals arrive.
+
+    Ray lets a job that takes no CPU compute with one thread, which is not what trainings in it should do, unless that was asked for.
+    """
+    begin = "" if threads_given else "unset OMP_NUM_THREADS; "
     if not this_python:
-        return f"exec python -m corpusmill {shlex.join(command)}"
-    return f"P={shlex.quote(sys.executable)}; [ -x $P ] || P=python; exec $P -m corpusmill {shlex.join(command)}"
+        return f"{begin}exec python -m corpusmill {shlex.join(command)}"
+    return f"{begin}P={shlex.quote(sys.executable)}; [ -x $P ] || P=python; exec $P -m corpusmill {shlex.join(command)}"
 
 
 def _recipe_file(recipe: str) -> str:

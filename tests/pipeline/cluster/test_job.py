@@ -134,7 +134,7 @@ def test_the_command_of_a_job_is_one_that_our_own_command_line_takes(tmp_path: P
         "working_dir": str(tmp_path / "work"), "py_modules": [str(tmp_path / "code" / "corpusmill")], "env_vars": {},
     }  # fmt: skip
     shell = ray_job.entrypoint(upload.command)
-    assert shell == f"P={sys.executable}; [ -x $P ] || P=python; exec $P -m corpusmill {shlex.join(upload.command)}"
+    assert shell == f"unset OMP_NUM_THREADS; P={sys.executable}; [ -x $P ] || P=python; exec $P -m corpusmill {shlex.join(upload.command)}"
 
 
 def test_a_job_that_brings_its_libraries_brings_a_wheel_with_all_rooms(tmp_path: Path) -> None:
@@ -147,7 +147,9 @@ def test_a_job_that_brings_its_libraries_brings_a_wheel_with_all_rooms(tmp_path:
     for room in ("pipeline/run.py", "filters/stage.py", "dedup/stage.py", "tokenize/tokens_stage.py", "train/pretrain.py", "cli/run.py"):
         assert f"corpusmill/{room}" in names
     assert "corpusmill/recipes/demo.yaml" in names and "corpusmill/tokenize/__init__.py" not in names
-    assert ray_job.entrypoint(["run", "x"], this_python=False) == "exec python -m corpusmill run x"  # that of the job's own environment
+    assert (
+        ray_job.entrypoint(["run", "x"], this_python=False, threads_given=True) == "exec python -m corpusmill run x"
+    )  # that of the job's own environment
 
 
 def test_paths_are_the_callers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
