@@ -1,8 +1,8 @@
 """The remote half of `Storage`: a folder of a store. Nothing that it says comes from memory; each answer is the store's own."""
 
+import os
 from collections.abc import Callable
 from datetime import datetime
-from functools import cached_property
 from typing import Any, TypeVar
 
 from corpusmill.pipeline.store.ask import asked, filesystem
@@ -17,10 +17,14 @@ class Store:
 
     def __init__(self, url: str):
         self.url = url
+        self._opened: tuple[int, Any, str] | None = None  # by which process
 
-    @cached_property
+    @property
     def _place(self) -> tuple[Any, str]:
-        return filesystem(self.url)
+        """The filesystem and the path in it; a process that was forked has its own, as the loop that answers it stayed behind."""
+        if self._opened is None or self._opened[0] != os.getpid():
+            self._opened = (os.getpid(), *filesystem(self.url))
+        return self._opened[1:]
 
     def __reduce__(self) -> tuple[type, tuple[str]]:
         return type(self), (self.url,)

@@ -180,6 +180,7 @@ def test_rows_that_come_together_share_an_fsync_and_the_block_ends_durable(tmp_p
     def fsync(descriptor: int) -> None:
         synced.append(os.fstat(descriptor).st_size)
 
+    threads = threading.active_count()  # those of other tests in this process, too
     manifest = Manifest(Storage(str(tmp_path)))
     manifest.append(row("first"))
     monkeypatch.setattr(journal.os, "fsync", fsync)
@@ -190,7 +191,7 @@ def test_rows_that_come_together_share_an_fsync_and_the_block_ends_durable(tmp_p
                 assert len(Manifest(Storage(str(tmp_path)), read_only=True).tasks) == 1502
     assert synced[-1] == manifest.place == (tmp_path / MANIFEST).stat().st_size and len(synced) < 300
     manifest.append(row("last"))
-    assert synced[-1] == manifest.place and threading.active_count() < 10
+    assert synced[-1] == manifest.place and threading.active_count() <= threads
 
 
 def test_many_rows_on_a_store_are_few_objects_and_one_at_the_end():

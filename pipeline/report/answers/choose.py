@@ -127,9 +127,10 @@ class Rows:
         return f"({column} IS NULL OR isnan({column}))" if self.columns[name].startswith(_FLOATS) else f"({column} IS NULL)"
 
     def order(self, column: str | None, descending: bool) -> str:
-        """SQL: by a column (rows without a value last), equal ones by place; without a column as they lie."""
+        """SQL: by a column (rows without a value last), equal ones by place; without a column as they lie, which DuckDB does by itself
+        only where it looks nothing up in another table."""
         if column is None:
-            return ""
+            return " ORDER BY filename, file_row_number" if self.conditions else ""
         direction = " DESC" if descending else ""
         return f" ORDER BY {self.missing(column)}, {self.column(column)}{direction}, filename, file_row_number"
 

@@ -47,7 +47,7 @@ def test_a_crawl_equals_its_files(server, warcs, ingest, tmp_path: Path, monkeyp
     for url in urls:
         (tmp_path / "files" / url.rpartition("/segments/")[2]).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "files" / url.rpartition("/segments/")[2]).write_bytes(server.files["/" + url.removeprefix(server.base)])
-    local = ingest(tmp_path / "files", name="files")
+    local = ingest(tmp_path / "files", name="local")
     assert [(row["id"], row["text"]) for row in found.data] == [(row["id"], row["text"]) for row in local.data]
     assert len(found.data) == 120 and {row["source"] for row in found.data} == set(urls)
     asked = len(server.requests)
