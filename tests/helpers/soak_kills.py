@@ -65,6 +65,7 @@ class Soak:
     """`folder` takes the inputs, the undisturbed run (`reference`) and the run that is being killed (`run`)."""
 
     def __init__(self, folder: Path):
+        self.began = time.monotonic()
         self.folder, self.run, self.tally = folder, folder / "run", Tally()
         self.cluster: Raylets | None = None
         self.driver: Driver | None = None  # the last one; those before it have ended
@@ -97,12 +98,14 @@ class Soak:
             self._one_kill(kill, process, engine, seed)
         self._end(process, engine, seed)
         self._compare(seed)
+        self._say(seed, f"compared; {self.tally.kills.total()} kills so far, this was on {engine}")
 
     def _measure(self, engine: str) -> None:
-        """How long stages take when nobody kills them; not in the reference, which may have had to compile what later runs find compiled."""
+        """How long stages take when nobody kills them; not in the reference, which may have compiled what later runs find compiled."""
         shutil.rmtree(self.run, ignore_errors=True)
         self._end(None, engine, f"undisturbed on {engine}")
         self._compare(f"undisturbed on {engine}")
+        self._say(f"undisturbed on {engine}", "has come to its end")
         self.usual[engine] = victims.stage_seconds(self.run)
 
     def _start(self, run: Path, engine: str) -> Driver:
@@ -129,7 +132,9 @@ class Soak:
         time.sleep(kill.share * self.usual[engine][kill.stage])
         if process.poll() is None:
             what = self._strike(kill, process, engine)
-            self.tally.kills[engine, victims.stage_of(self.run, process.pid) or kill.stage, what] += 1
+            stage = victims.stage_of(self.run, process.pid) or kill.stage
+            self.tally.kills[engine, stage, what] += 1
+            self._say(seed, f"{what} killed in {stage}")
 
     def _strike(self, kill: Kill, process: Driver, engine: str) -> str:
         """Kills; says what. Where there is no such process to come any more, it is the driver."""
@@ -148,7 +153,7 @@ class Soak:
         return "driver"
 
     def _await(self, kill: Kill, process: Driver, engine: str) -> list[int]:
-        """The processes of the kind that is to be killed, as soon as there are any; none when the run has left the stages that have them."""
+        """The processes of the kind that is to be killed, as soon as there are any; none when the run has left the stages with them."""
         until = time.monotonic() + PATIENCE
         while process.poll() is None and victims.stage_of(self.run, process.pid) in victims.places(kill.target, engine):
             if found := victims.find(kill.target, process.pid, self.cluster if engine == "ray" else None):
@@ -179,11 +184,14 @@ class Soak:
             kind = self._fault if "Traceback" in said else self._note
             kind(seed, f"exit code {process.poll()}: {said[-600:]}")
 
+    def _say(self, seed: str, what: str) -> None:
+        print(f"{time.monotonic() - self.began:>6.0f} s, run {seed}: {what}", flush=True)
+
     def _note(self, seed: str, what: str) -> None:
-        print(f"  note, run {seed}: {what}", flush=True)
+        self._say(seed, f"note: {what}")
 
     def _fault(self, seed: str, what: str) -> None:
-        print(f"  FAULT, run {seed}: {what}", flush=True)
+        self._say(seed, f"FAULT: {what}")
         self.tally.faults.append(f"run {seed}: {what}")
         if self.run.is_dir():
             shutil.copytree(self.run, self.folder / f"faulty-{seed}", dirs_exist_ok=True)
@@ -235,23 +243,18 @@ def main() -> int:
     )
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all is closed then, too
-    started = time.monotonic()
     load()
     with tempfile.TemporaryDirectory() as temporary:
         soak = Soak((options.folder or Path(temporary)).absolute())
         try:
             for number in range(options.first, options.first + options.kills):
                 engine = options.only or ENGINES[number % len(ENGINES)]
-                before, begun = soak.tally.kills.total(), time.monotonic()
-                soak.one_run(f"{options.seed}-{number}", engine, options.kills - before)
-                kills, now = soak.tally.kills.total(), time.monotonic()
-                said = f"run {options.seed}-{number} on {engine}: {kills - before} kills in {now - begun:.0f} s"
-                print(f"{said}; {kills} of {options.kills} kills after {now - started:.0f} s", flush=True)
-                if kills >= options.kills:
+                soak.one_run(f"{options.seed}-{number}", engine, options.kills - soak.tally.kills.total())
+                if soak.tally.kills.total() >= options.kills:
                     break
         finally:
             soak.close()
-    show(soak.tally, time.monotonic() - started)
+    show(soak.tally, time.monotonic() - soak.began)
     return 1 if soak.tally.faults else 0
 
 

@@ -71,7 +71,7 @@ def stage_seconds(run: Path) -> dict[str, float]:
 
 
 def find(target: str, driver: int, cluster: Raylets | None) -> list[int]:
-    """The processes of that kind that there are now: each `child` of the driver or of a worker, Ray `worker`, or `raylet` (not the head's)."""
+    """The processes of that kind that there are now: `child` of the driver or of a worker, Ray `worker`, or `raylet` (not the head's)."""
     raylets = [] if cluster is None else [pid for node in range(1, cluster.count) if (pid := cluster.raylet(node))]
     if target == "raylet":
         return raylets
