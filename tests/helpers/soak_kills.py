@@ -232,6 +232,12 @@ def show(tally: Tally, seconds: float) -> None:
     )
 
 
+def terminate(*_: object) -> None:
+    """So that all is closed at SIGTERM, too: `timeout` sends it twice, and the second would end the closing."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(143)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
@@ -242,7 +248,7 @@ def main() -> int:
         "--folder", type=Path, help="keeps the undisturbed run for the next time, and the runs in which something was wrong"
     )
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all is closed then, too
+    signal.signal(signal.SIGTERM, terminate)
     load()
     with tempfile.TemporaryDirectory() as temporary:
         soak = Soak((options.folder or Path(temporary)).absolute())
@@ -252,9 +258,9 @@ def main() -> int:
                 soak.one_run(f"{options.seed}-{number}", engine, options.kills - soak.tally.kills.total())
                 if soak.tally.kills.total() >= options.kills:
                     break
-        finally:
+        finally:  # what was found until Ctrl-C is shown, too
             soak.close()
-    show(soak.tally, time.monotonic() - soak.began)
+            show(soak.tally, time.monotonic() - soak.began)
     return 1 if soak.tally.faults else 0
 
 
