@@ -129,7 +129,9 @@ class Soak:
                 process.kill()
                 return
             time.sleep(LOOK)
-        time.sleep(kill.share * self.usual[engine][kill.stage])
+        until = time.monotonic() + kill.share * self.usual[engine][kill.stage]
+        while time.monotonic() < until and victims.stage_of(self.run, process.pid) == stage:  # faster than usual: at its end
+            time.sleep(LOOK)
         if process.poll() is None:
             what = self._strike(kill, process, engine)
             stage = victims.stage_of(self.run, process.pid) or kill.stage
@@ -220,7 +222,7 @@ class Soak:
 def show(tally: Tally, seconds: float) -> None:
     for engine in sorted({engine for engine, _, _ in tally.kills}):
         targets = sorted({target for where, _, target in tally.kills if where == engine})
-        rows = {stage: [tally.kills[engine, stage, target] for target in targets] for stage in victims.KILLED[engine]}
+        rows = {stage: [tally.kills[engine, stage, target] for target in targets] for stage in STAGES}
         rows["all"] = [sum(column) for column in zip(*rows.values(), strict=True)]
         print(f"{'on ' + engine:<10}" + "".join(f"{target:>9}" for target in targets) + f"{'all':>9}")
         for stage, row in rows.items():
