@@ -31,6 +31,12 @@ def release_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def forget_peak() -> None:
+    """From now on the system's account of this process's largest resident set begins anew, where it can."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def available_memory() -> int:
     """Bytes that this process can have without swapping: of the machine, and of the container that it runs in."""
     return min(_machine(), *(_cgroup(CGROUP, files) for files in CGROUP_FILES))

@@ -9,6 +9,7 @@ from typing import Any
 
 from corpusmill.pipeline.engine import Done, Job, Performer
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.memory import forget_peak, release_memory
 from corpusmill.pipeline.on_ray.share import Share
 from corpusmill.pipeline.retry import Attempt, Failed, failure
 from corpusmill.pipeline.runner import code_version
@@ -38,6 +39,19 @@ class PieceActor:
 
     def ready(self) -> list[Done | Failed]:
         """Answers as soon as the actor has a process."""
+        return []
+
+    def rest(self) -> None:
+        """Lets go of everything of a phase that is done: models, and processes beside this one."""
+        if self.performer is not None:
+            self.performer.close()
+            self.performer = None
+        release_memory()
+
+    def begin(self, job: Job, folder: str) -> list[Done | Failed]:
+        """Works for another phase from now on."""
+        self.job, self.folder = job, folder
+        forget_peak()
         return []
 
     def perform(self, attempts: list[Attempt]) -> list[Done | Failed]:

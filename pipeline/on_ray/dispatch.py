@@ -12,6 +12,7 @@ from typing import Any
 from corpusmill.pipeline.engine import Done, Job
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.on_ray.actor import PieceActor
+from corpusmill.pipeline.on_ray.pool import Pool
 from corpusmill.pipeline.on_ray.share import Share
 from corpusmill.pipeline.retry import AGAIN, Attempt, Cause, Failed, Listener, Tries, named
 from corpusmill.pipeline.stage import Piece
@@ -28,12 +29,20 @@ TOGETHER, TOGETHER_BYTES, CALLS_LEFT = 16, 1 << 20, 8
 
 class Dispatch:
     """An actor for which the cluster has no room yet holds no piece, so the others can do all of the work. `ask_share`: what the cluster
-    has for this phase now; `place`: further options of the actors (Ray's `memory`, bytes)."""
+    has for this phase now; `place`: further options of the actors (Ray's `memory`, bytes); `pool`: where actors come from, and go to when
+    they have no work; None: they are made for this phase, and end with it."""
 
     def __init__(
-        self, ray: Any, job: Job, pieces: Sequence[Piece], ask_share: Callable[[], Share], listener: Listener, place: dict[str, int]
+        self,
+        ray: Any,
+        job: Job,
+        pieces: Sequence[Piece],
+        ask_share: Callable[[], Share],
+        listener: Listener,
+        place: dict[str, int],
+        pool: Pool | None = None,
     ):
-        self.ray, self.ask_share, self.listener, self.place = ray, ask_share, listener, place
+        self.ray, self.ask_share, self.listener, self.place, self.pool = ray, ask_share, listener, place, pool
         self.share, self.asked = ask_share(), time.monotonic()
         self.actor_class = ray.remote(num_cpus=self.share.cpus, num_gpus=self.share.gpus, max_restarts=0, **place)(PieceActor)
         self.stage, self.phase = job.stage, job.phase
@@ -44,6 +53,7 @@ class Dispatch:
         self.alone: deque[Attempt] = deque()  # what is done when nothing else is
         self.stillborn = 0  # actors that died before they had a piece, since the last that had one
         self.actors: set[Any] = set()
+        self.pooled: set[Any] = set()  # those of them that have worked for another phase
         self.flying: dict[Any, tuple[Any, list[Attempt]]] = {}  # an answer to come: whose, and to what (nothing: `ready`)
 
     def run(self) -> None:
@@ -69,6 +79,8 @@ class Dispatch:
                     self._bury(*self.flying.pop(ref), answers)
             self._grow()
             self._add_actors()
+        for actor, _ in self.flying.values():  # they came up too late
+            self._let_go(actor)
 
     def close(self) -> None:
         for actor in list(self.actors):
@@ -108,9 +120,18 @@ class Dispatch:
         wanted = min(self.share.actors, len(self.waiting) or bool(self.alone and not self._busy()))
         unready = sum(not attempts for _, attempts in self.flying.values())
         for _ in range(min(wanted - unready, self.share.actors - len(self.actors))):
-            actor = self.actor_class.remote(self.job, str(Path.cwd()), self.share)
+            actor, ready = self._actor()
             self.actors.add(actor)
-            self.flying[actor.ready.remote()] = (actor, [])
+            self.flying[ready] = (actor, [])
+
+    def _actor(self) -> tuple[Any, Any]:
+        """One that has no work, and its answer to come."""
+        folder = str(Path.cwd())
+        if self.pool is not None and (actor := self.pool.take()) is not None:
+            self.pooled.add(actor)
+            return actor, actor.begin.remote(self.job, folder)
+        actor = self.actor_class.remote(self.job, folder, self.share)
+        return actor, actor.ready.remote()
 
     def _next(self, actor: Any) -> None:
         """Gives an actor its next pieces, or lets it go, so that what it holds of the cluster is free while the last ones end."""
@@ -118,7 +139,7 @@ class Dispatch:
         if attempts:
             self.flying[self._named(actor, attempts).remote(attempts)] = (actor, attempts)
         else:
-            self._release(actor)
+            self._let_go(actor)
 
     def _named(self, actor: Any, attempts: list[Attempt]) -> Any:
         """The call under a name by which people find it in Ray's dashboard: stage and task."""
@@ -135,6 +156,14 @@ class Dispatch:
         while len(attempts) < most and not self.waiting[0].again and (room := room - self.waiting[0].piece.size) >= 0:
             attempts.append(self.waiting.popleft())
         return attempts
+
+    def _let_go(self, actor: Any) -> None:
+        """Of an actor that has no work and is well."""
+        if self.pool is None:
+            self._release(actor)
+        else:
+            self.actors.discard(actor)
+            self.pool.give(actor)
 
     def _release(self, actor: Any) -> None:
         self.actors.discard(actor)
@@ -171,7 +200,7 @@ class Dispatch:
         self._release(actor)
         cause = _cause(error)
         if not attempts:
-            self.stillborn += 1
+            self.stillborn += actor not in self.pooled
             if self.stillborn > AGAIN[Cause.DEATH]:
                 cause = _error_line(error) or str(error).strip().splitlines()[-1].rstrip(". ")
                 raise CorpusmillError(f"{self.stage}: Ray can't start a worker process ({cause}).") from error

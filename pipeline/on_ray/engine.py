@@ -17,6 +17,7 @@ from corpusmill.pipeline.engine import InlineEngine, Job
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.interrupts import Terminated, kept_handler
 from corpusmill.pipeline.on_ray.dispatch import Dispatch
+from corpusmill.pipeline.on_ray.pool import Pool
 from corpusmill.pipeline.on_ray.share import Share, share_out
 from corpusmill.pipeline.retry import Listener
 from corpusmill.pipeline.stage import Piece
@@ -39,12 +40,16 @@ class RayEngine:
         self.workers = workers or os.cpu_count() or 1
         self._asked = workers
         self._started = False
+        self._pool: Pool | None = None
 
     def perform(self, job: Job, pieces: Sequence[Piece], listener: Listener) -> None:
         if self._is_little(job, pieces):
             InlineEngine().perform(job, pieces, listener)
             return
-        ray = self.connect()
+        ray = self._connected()
+        pool = self._pool if _address() == LOCAL and not job.gpus else None
+        if pool is None:
+            self._free()
 
         def share() -> Share:
             self._count_workers(ray)
@@ -53,7 +58,7 @@ class RayEngine:
         place = {} if _address() == LOCAL else _place(ray.nodes(), job.memory_mb)
         if _address() == LOCAL:
             job = replace(job, code="")  # workers have this machine's
-        dispatch = Dispatch(ray, job, pieces, share, listener, place)
+        dispatch = Dispatch(ray, job, pieces, share, listener, place, pool)
         try:
             dispatch.run()
         finally:
@@ -75,10 +80,20 @@ class RayEngine:
             import ray
 
             ray.shutdown()
-            self._started = False
+            self._started, self._pool = False, None
 
     def connect(self) -> Any:
-        """The module `ray`, connected to the cluster, or to one of its own that this starts."""
+        """The module `ray`, connected to the cluster, or to one of its own that this starts, of which all CPUs are free."""
+        ray = self._connected()
+        self._free()
+        return ray
+
+    def _free(self) -> None:
+        """Ends workers that have no work."""
+        if self._pool is not None:
+            self._pool.clear()
+
+    def _connected(self) -> Any:
         address = _address()
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
@@ -100,6 +115,7 @@ class RayEngine:
         except Exception as error:
             raise _start_error(address, error) from error
         self._started = True
+        self._pool = Pool(ray) if address == LOCAL else None
         self._count_workers(ray)
         return ray
 

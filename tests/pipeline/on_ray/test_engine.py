@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import platform
+import signal
 import sys
 import tokenize
 from collections.abc import Callable, Iterator
@@ -88,6 +89,23 @@ def test_a_killed_worker_is_replaced_and_the_bytes_stay(
     assert log.startswith("lines part-00002\nlines, task part-00002 (") and log.endswith("it is done again.\n\n")
     run(stages, InlineEngine(), tmp_path / "inline", inputs, p2=dying)  # the marker is there now: it lives
     assert contents(tmp_path / "killed") == contents(tmp_path / "inline")
+
+
+def test_the_next_phase_has_the_same_processes_and_one_that_has_died_meanwhile_is_replaced(
+    stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str]
+) -> None:
+    def processes(name: str) -> set[int]:
+        done = run(stages, engine, tmp_path / name, inputs, **{f"p{i}": {"deed": "tell process"} for i in range(5)})
+        return {int(row.warnings[0]) for row in done.manifest.rows()}
+
+    workers = processes("first") | processes("second") | processes("third")
+    assert len(workers) <= 2
+    for process in workers:
+        os.kill(process, signal.SIGKILL)
+    others = processes("fourth")
+    assert not others & workers and not (tmp_path / "fourth" / "errors.log").exists()
+    engine.connect()  # somebody needs all CPUs
+    assert not processes("fifth") & others
 
 
 def test_of_small_pieces_that_travel_together_one_kills_the_process(stages: Any, engine: RayEngine, tmp_path: Path) -> None:

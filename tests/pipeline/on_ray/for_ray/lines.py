@@ -33,6 +33,8 @@ class LinesWorker(Worker):
             raise InputError(f"{piece.inputs[0].path}: broken at byte 7.")
         if deed == "bug":
             raise KeyError("no such column")
+        if deed == "tell process":
+            return Output({}, warnings=[str(os.getpid())])
         if deed == "tell memory":
             import ray
 
