@@ -11,6 +11,9 @@ from corpusmill.pipeline.shards import open_parquet
 from corpusmill.pipeline.stage import Output, Piece, Worker
 from corpusmill.pipeline.storage import Storage
 
+#: The column that says of which shard a document is.
+NUMBER = "shard_number"
+
 
 class GatherWorker(Worker):
     """A shard of documents to its members by group, a batch for each. `inputs`: as `read_members` needs them, the file of groups first.
@@ -30,7 +33,7 @@ def read_members(run: Storage, shard: int, groups: str, signatures: str, texts: 
     """`(documents, group)`: the documents of a shard that have a candidate, and the group of each (ascending).
 
     `groups` is the file of groups, in which the shard has the number `shard`. The columns are those of the signatures, with `row`, `near`
-    (whether the document is in a bucket) and `text`, null where it is in none or there are no `texts`.
+    (whether the document is in a bucket) and `text`, null where it is in none or there are no `texts`; and `shard_number`.
     """
     with open_batches(run, groups) as reader:
         members = pa.Table.from_batches([reader.get_batch(shard)])
@@ -40,6 +43,7 @@ def read_members(run: Storage, shard: int, groups: str, signatures: str, texts: 
         schema = file.schema_arrow.remove_metadata()
     table = pa.concat_tables([schema.empty_table(), *read_rows(run, signatures, rows, schema.names)])
     table = table.append_column("row", members["row"]).append_column("near", members["near"])
+    table = table.append_column(NUMBER, pa.array(np.full(len(rows), shard, np.int32)))
     in_order = (np.diff(order) == 1).all()
     table = table if in_order else table.take(pa.array(order))
     if texts is None:
