@@ -52,10 +52,10 @@ def best_of(group: Index, rank: Index, count: int) -> Index:
 class ClusterWorker(Worker):
     """A group of documents to its rows of the cluster table.
 
-    The documents are in the gathered files, merged or not, of which there is a list (the first input); where there is but one group, nothing
-    was gathered, and the list names each shard's signatures and texts. The other input is the file of groups. `params`: `bands`, `rows` (of
-    a band); of a piece: `group`; of the list, for each shard: `shards` (its name), `entries` (of the index, or null), and where there is but
-    one group `files` (how many of the files are the shard's).
+    The documents are in the gathered files, merged or not, of which there is a list (the first input); where there is but one group,
+    nothing was gathered, and the list names each shard's signatures and texts. The other input is the file of groups. `params`: `bands`,
+    `rows` (of a band); of a piece: `group`; of the list, for each shard: `shards` (its name), `entries` (of the index, or null), and where
+    there is but one group `files` (how many of the files are the shard's).
     """
 
     config: ClusterConfig

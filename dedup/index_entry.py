@@ -61,7 +61,8 @@ class EntryWriter:
         self.options = config.index
 
     def write(self, new: Entry, clusters: Sequence[FileRef], earlier: pa.Table) -> Entry:
-        """`new` with its shards in the index. `clusters`: for each what has its rows of the cluster tables; `earlier`: the run's `changes`."""
+        """`new` with its shards in the index. `clusters`: for each what has its rows of the cluster tables; `earlier`: the run's
+        `changes`."""
         written, own = [], [DECISIONS.empty_table()]
         for shard, ref in zip(new.shards, clusters, strict=True):
             rows = read_clusters(self.run, input_paths(self.run, [ref]), [shard.name])

@@ -66,7 +66,13 @@ def find_changes(run: StageRun, config: DedupConfig, entries: list[Entry], clust
 
 
 def extend_index(
-    run: StageRun, config: DedupConfig, columns: list[str], own: list[Shard], entries: list[Entry], clusters: list[FileRef], changes: FileRef
+    run: StageRun,
+    config: DedupConfig,
+    columns: list[str],
+    own: list[Shard],
+    entries: list[Entry],
+    clusters: list[FileRef],
+    changes: FileRef,
 ) -> None:
     """Puts the run into the index. `clusters`: for each of its shards what has its rows of the cluster tables."""
     from corpusmill.dedup.index_entry import MARK_FILE, entry_output

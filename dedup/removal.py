@@ -71,7 +71,8 @@ def make_editors(config: DedupConfig, run: Storage) -> list[Editor]:
 
 
 class RemovalWorker(Worker):
-    """One shard of documents, what has its rows of the cluster tables, and what the editors' phases made (`inputs`) to the shard without its copies."""
+    """One shard of documents, what has its rows of the cluster tables and what the editors' phases made (`inputs`) to the shard without
+    its copies."""
 
     config: DedupConfig
 

@@ -6,7 +6,6 @@ Local ones are mapped into memory, so reading a batch touches no byte of the oth
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-
 from typing import Any
 
 import pyarrow as pa
@@ -76,6 +75,8 @@ def open_batches(storage: Storage, path: str) -> Iterator[ipc.RecordBatchFileRea
     with source:
         try:
             reader = ipc.open_file(source)
-        except pa.ArrowInvalid as error:
+        except StoreError:
+            raise
+        except (pa.ArrowInvalid, OSError) as error:
             raise InputError(f"{storage.path(path)}: not a working file of this run ({error}).") from error
         yield reader
