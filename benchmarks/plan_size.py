@@ -1,13 +1,14 @@
 """How large dedup's plan is with so many shards: its manifest, its lists of files, and the pieces on their way to workers; and how many
-files it opens.
+files its tasks open.
 
-    python benchmarks/plan_size.py [--shards 200 400] [--documents 8] [--fan-in 64 0] [--inside]
+    python benchmarks/plan_size.py [--shards 200 400] [--documents 8] [--fan-in 64 0] [--few 32] [--inside]
 
 Shards are tiny, and so is what fits a range of keys or a group, so that there is a range for eight or so shards, as there is where shards
 have 30,000 documents (10,000 shards and 1,024 ranges). All else is real, on the inline engine without fsync. `--inside` cuts lines and
-passages, too. `--fan-in`: how many neighbouring files are merged where there are more (0: none are). A line for each number of shards and
-fan-in: tasks, bytes of the manifest and of the lists, of the pickled pieces of all phases and of the largest of them, how often a file
-was opened by a task, and the CPU seconds of the process, the phases' that took most by themselves. To compare with another version of the code, name it in PYTHONPATH.
+passages, too. `--fan-in`: how many neighbouring files are merged where there are more than that, and `--few` tasks that read them (fan-in
+0: none are). A line for each number of shards and fan-in: tasks, bytes of the manifest and of the lists, of the pickled pieces of all
+phases and of the largest of them, how often a task opened a working file or a table, and the CPU seconds of the process and of the phases
+that took most. To compare with another version of the code, name it in PYTHONPATH.
 """
 
 import argparse
@@ -42,8 +43,8 @@ WORDS = 60
 #: Shards whose keys of bands, or documents with a copy, fill a range or a group; there are 14 such keys a document.
 SHARDS_A_RANGE, KEYS = 8, 14
 LINE = (
-    "{:6,} shards, fan-in {:3} {:7,} tasks {:14,} bytes of manifest {:12,} of lists {:14,} of pieces, the largest {:10,} {:10,} files opened "
-    "{:7.1f} s CPU: {}"
+    "{:6,} shards, fan-in {:3} {:7,} tasks {:14,} bytes of manifest {:12,} of lists {:14,} of pieces, the largest {:10,} "
+    "{:10,} files opened {:7.1f} s CPU: {}"
 )
 #: A fan-in that no number of files exceeds.
 NEVER = 1 << 60
@@ -142,9 +143,11 @@ def main() -> None:
     parser.add_argument("--shards", type=int, nargs="+", default=[200, 400])
     parser.add_argument("--documents", type=int, default=8)
     parser.add_argument("--fan-in", type=int, nargs="+", default=[merge.FAN_IN])
+    parser.add_argument("--few", type=int, default=merge.FEW)
     parser.add_argument("--inside", action="store_true")
     given = parser.parse_args()
     os.fsync = lambda _: None
+    merge.FEW = given.few
     candidates.TASK_KEYS = SHARDS_A_RANGE * given.documents * KEYS
     components.GROUP_WORDS = SHARDS_A_RANGE * given.documents // 4 * 4 * WORDS
     sections.RANGE_BYTES = SHARDS_A_RANGE * 8_192

@@ -1,4 +1,5 @@
-"""The fourth phase: what is judged together comes together. A shard's documents that have a candidate, in a batch for each group."""
+"""The fourth phase: what is judged together comes together. A shard's documents that have a candidate, in a batch for each group, or for
+some where the file is merged with others."""
 
 from itertools import pairwise
 
@@ -7,6 +8,7 @@ import pyarrow as pa
 
 from corpusmill.dedup.batches import batches_bytes, open_batches
 from corpusmill.dedup.corpus import Index, located, read_rows
+from corpusmill.dedup.merge_gathered import GROUP, group_blocks
 from corpusmill.pipeline.shards import open_parquet
 from corpusmill.pipeline.stage import Output, Piece, Worker
 from corpusmill.pipeline.storage import Storage
@@ -18,13 +20,18 @@ NUMBER = "shard_number"
 class GatherWorker(Worker):
     """A shard of documents to its members by group, a batch for each. `inputs`: as `read_members` needs them, the file of groups first.
 
-    `params`: `groups`, how many there are; of a piece: `shard`, its number.
+    `params`: `groups`, how many there are; of a piece: `shard`, its number, and `merged`, if it is merged with others: from which
+    shard to which.
     """
 
     def process(self, piece: Piece) -> Output:
         groups, signatures, *texts = (ref.path for ref in piece.inputs)
         table, group = read_members(self.run, piece.params["shard"], groups, signatures, *texts)
-        bounds = np.searchsorted(group, np.arange(self.params["groups"] + 1))
+        blocks = np.arange(self.params["groups"] + 1)
+        if merged := piece.params.get("merged"):
+            blocks = group_blocks(self.run, groups, merged, self.params["groups"])
+            table = table.append_column(GROUP, pa.array(group.astype(np.int32)))
+        bounds = np.searchsorted(group, blocks)
         parts = [table.slice(a, b - a) for a, b in pairwise(bounds)]
         return Output({f"{piece.key}.arrow": batches_bytes(table.schema, parts, "lz4")}, rows_in=table.num_rows)
 

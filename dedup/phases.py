@@ -9,7 +9,8 @@ from typing import Any
 from corpusmill.dedup.config import ClusterConfig, DedupConfig, MeasureConfig
 from corpusmill.dedup.corpus import Shard, starts
 from corpusmill.dedup.keys import BAND_KEYS, EXACT_KEYS, URL_KEYS
-from corpusmill.dedup.merge import BatchFiles, merge
+from corpusmill.dedup.merge import worth_merging
+from corpusmill.dedup.merge_keys import KeyFiles, merge_keys
 from corpusmill.dedup.policy import needed_columns
 from corpusmill.pipeline.lists import write_list
 from corpusmill.pipeline.manifest import TRIAL, FileRef, TaskRow
@@ -69,12 +70,12 @@ class CopyPhases:
         exact = self.config.exact.enabled
         begin = starts(shards)[:-1].tolist()
         keys = {
-            kind: BatchFiles([shard.keys[kind] for shard in shards], ranges_for(per * documents), begin)
+            kind: KeyFiles([shard.keys[kind] for shard in shards], begin, ranges_for(per * documents))
             for kind, per in self._kinds().items()
         }
-        keys = merge(self.run, "merged keys", keys)
-        listed = {kind: write_list(self.run, f"keys-{kind}", found.files, {"starts": found.starts}) for kind, found in keys.items()}
-        pieces = {kind: candidate_pieces(kind, listed[kind], found.parts, exact) for kind, found in keys.items()}
+        keys = merge_keys(self.run, keys)
+        listed = {kind: write_list(self.run, f"keys-{kind}", of.files, {"starts": of.starts}) for kind, of in keys.items()}
+        pieces = {kind: candidate_pieces(kind, listed[kind], of.ranges, exact) for kind, of in keys.items()}
         done = self.run.map("candidates", CandidateWorker, [piece for group in pieces.values() for piece in group], None, MeasureConfig())
         refs = iter([only(row) for row in done])
         for kind, group in pieces.items():
@@ -121,11 +122,18 @@ class CopyPhases:
     def _gathered(self, shards: list[Shard], files: list[list[FileRef]], table: FileRef, groups: int) -> list[FileRef]:
         """The files of the documents that have a candidate, for each shard or for some neighbouring ones; `table`: the file of groups."""
         from corpusmill.dedup.gather import GatherWorker
+        from corpusmill.dedup.merge_gathered import merge_gathered, merged_shards
 
         names = [f"{shard.entry}/{shard.name}" if shard.entry else shard.name for shard in shards]
-        pieces = [Piece(f"gathered/{name}", (table, *refs), {"shard": n}) for n, (name, refs) in enumerate(zip(names, files, strict=True))]
+        merged = worth_merging(len(shards), groups)
+        beside = [{"merged": block} if merged else {} for block in merged_shards(len(shards)) for _ in range(*block)]
+        pieces = [
+            Piece(f"gathered/{name}", (table, *refs), {"shard": n} | more)
+            for n, (name, refs, more) in enumerate(zip(names, files, beside, strict=True))
+        ]
         done = self.run.map("gathered", GatherWorker, pieces, {"groups": groups}, MeasureConfig())
-        return merge(self.run, "merged documents", {"gathered": BatchFiles([only(row) for row in done], groups)})["gathered"].files
+        gathered = [only(row) for row in done]
+        return merge_gathered(self.run, gathered, table, groups) if merged else gathered
 
     def sources(self, own: list[Shard], clusters: Sequence[TaskRow], groups: TaskRow) -> TaskRow:
         """The table of what each source loses; counts and warnings of the whole."""

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from corpusmill.dedup import candidates, cluster_table, components, keys, merge
+from corpusmill.dedup import candidates, cluster_table, components, keys, merge, merge_gathered, merge_keys
 from corpusmill.dedup.batches import open_batches
 from corpusmill.dedup.keys import keys_bytes, read_keys
-from corpusmill.dedup.merge import MergeWorker
+from corpusmill.dedup.merge_keys import KeyMergeWorker
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import InputError
@@ -37,7 +37,8 @@ def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
 def merge_early(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(merge, "FAN_IN", FAN_IN)
     monkeypatch.setattr(merge, "FEW", 1)
-    monkeypatch.setattr(merge, "BLOCK_BYTES", 4_096)  # keys come in several blocks
+    monkeypatch.setattr(merge_keys, "BLOCK_BYTES", 4_096)  # keys and groups come in several blocks
+    monkeypatch.setattr(merge_gathered, "BLOCK_WORDS", 1_000)
 
 
 def shards(seed: int, count: int = SHARDS) -> list[list[dict]]:  # type: ignore[type-arg]
@@ -131,15 +132,15 @@ def test_a_merged_file_that_was_cut_is_made_again(dedup, tree, monkeypatch: pyte
 @pytest.mark.parametrize("parts", [1, 4, 32])
 def test_each_part_of_merged_keys_is_those_of_the_files_one_behind_the_other(parts: int, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(keys, "BATCH_KEYS", 8)
-    monkeypatch.setattr(merge, "BLOCK_BYTES", 2_000)
+    monkeypatch.setattr(merge_keys, "BLOCK_BYTES", 2_000)
     run, draw, sizes = Storage(str(tmp_path)), np.random.default_rng(parts), [0, 300, 5, 64]
     starts, files = np.cumsum([0, *sizes])[:-1].tolist(), []
     for number, size in enumerate(sizes):
         key = draw.integers(0, 2**64, size, np.uint64)
         output = publish(run, f"{number}.arrow", keys_bytes(key, key + np.uint64(1), np.arange(size, dtype=np.uint32)))
         files.append(FileRef(output.path, output.sha256, output.bytes))
-    piece = Piece("merged/bands-00000", tuple(files), {"parts": parts, "starts": starts})
-    publish(run, "m.arrow", MergeWorker(Config(), run, {}).process(piece).files["merged/bands-00000.arrow"])
+    piece = Piece("merged/bands-00000", tuple(files), {"ranges": parts, "starts": starts})
+    publish(run, "m.arrow", KeyMergeWorker(Config(), run, {}).process(piece).files["merged/bands-00000.arrow"])
     with open_batches(run, "m.arrow") as reader:
         assert reader.num_record_batches == parts
     for part in range(parts):
