@@ -73,7 +73,7 @@ class Kernels(InlineEngine):
             self.timed(worker.setup)
             for piece in pieces:
                 output = self.timed(lambda piece=piece: worker.process(piece))
-                listener.on_done([publish_output(storage, piece.key, output, 0.0)])
+                listener.on_done([publish_output(storage, piece.key, output, time.perf_counter())])
 
 
 class KernelRun(StageRun):

@@ -21,7 +21,7 @@ from corpusmill.pipeline.stage import Piece
 from corpusmill.pipeline.storage import Storage
 
 #: 64-bit words of the documents (`GROUP_WORDS`) that are parted at once.
-BLOCK_WORDS = 8_000_000
+BLOCK_WORDS = 4_000_000
 #: The column that says of which group a document is, in files that are still to be merged.
 GROUP = "group_number"
 
