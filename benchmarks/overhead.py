@@ -1,10 +1,12 @@
 """What Ray and a run's bookkeeping cost on top of the kernels: seconds of processors and of the clock, of a stage on so much text.
 
-    python benchmarks/overhead.py RUN [--megabytes 1000] [--stages filter dedup] [--workers 1 2] [--folder DIR]
+    python benchmarks/overhead.py RUN [--megabytes 1000] [--stages filter dedup all] [--workers 1 2] [--folder DIR]
 
 RUN is a run with a finished `ingest`; its documents are repeated as in filter_stage.py. `kernels` is one process that calls
 `worker.process` on one piece after the other, with the same configuration; loading models and JIT is in it, writing and hashing files
-is not. `inline` and `ray` are the command `corpusmill filter RUN ...` as a user calls it, from start to end. Seconds of processors are what
+is not. `and Parquet` adds what it takes to make the files of the documents and of the report, in memory: any tool has to do that, so
+ratios are given to both, and what is above the second is bookkeeping and Ray. `inline` and `ray` are the command `corpusmill filter RUN
+...` as a user calls it, from start to end; `all` is `corpusmill run` from filter to tokens in one command. Seconds of processors are what
 the system counted of all processes at their end: of the command, and of all that Ray starts for it. Those of Ray's workers, for which
 nobody waits, are looked up 20 times a second: of each its last 0.05 s are missing. Text is in UTF-8; rates are of it.
 """
@@ -26,6 +28,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from filter_stage import write_input
 
 from corpusmill.pipeline.engine import InlineEngine, Job, make_worker, publish_output
@@ -33,11 +36,16 @@ from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.recipe import stage_class, validate_recipe
 from corpusmill.pipeline.run import RUN_FILE, Plan, describe
 from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.shards import write_parquet
 from corpusmill.pipeline.stage import Output, Piece
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
 
-RECIPES: dict[str, Any] = {"filter": {"preset": "fineweb"}, "dedup": {"preset": "fineweb", "alarm": "warn"}}
+SECTIONS: dict[str, Any] = {
+    "filter": {"preset": "fineweb"}, "dedup": {"preset": "fineweb", "alarm": "warn"}, "tokenizer": {"vocabulary_size": 4096}, "tokens": {},
+}  # fmt: skip
+#: What is measured: these stages, one after the other.
+MEASURED = {"filter": ["filter"], "dedup": ["dedup"], "all": list(SECTIONS)}
 #: prctl: processes whose parent ends become children of this one, so that their seconds are counted.
 PR_SET_CHILD_SUBREAPER = 36
 TICKS, LOOK = os.sysconf("SC_CLK_TCK"), 0.05
@@ -50,11 +58,10 @@ def processors(*of: int) -> float:
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
-class Kernels(InlineEngine):
-    """Adds up what the calls of workers take, and nothing else."""
+class Watch:
+    """Adds up what calls take."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.cpu = self.wall = 0.0
 
     def timed(self, work: Callable[[], Any]) -> Any:
@@ -65,15 +72,31 @@ class Kernels(InlineEngine):
             self.cpu += processors() - cpu
             self.wall += time.perf_counter() - wall
 
+
+class Kernels(InlineEngine):
+    """Measures what the calls of workers take, what Parquet does, and nothing else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.work, self.parquet = Watch(), Watch()
+
     def perform(self, job: Job, pieces: Sequence[Piece], listener: Any) -> None:
         storage = Storage(job.run_root).child(job.stage)
         worker = make_worker(job)
         with contextlib.ExitStack() as ends:
-            ends.callback(self.timed, worker.close)  # it waits for processes of its own there, whose seconds count from then on
-            self.timed(worker.setup)
+            ends.callback(self.work.timed, worker.close)  # it waits for processes of its own there, whose seconds count from then on
+            self.work.timed(worker.setup)
             for piece in pieces:
-                output = self.timed(lambda piece=piece: worker.process(piece))
+                output = self.work.timed(lambda piece=piece: worker.process(piece))
+                self.parquet.timed(lambda output=output: encode(output))
                 listener.on_done([publish_output(storage, piece.key, output, time.perf_counter())])
+
+
+def encode(output: Output) -> None:
+    """Makes the files of a task's tables, and forgets them."""
+    for content in output.files.values():
+        if isinstance(content, pa.Table):
+            write_parquet(content, pa.BufferOutputStream())
 
 
 class KernelRun(StageRun):
@@ -82,19 +105,20 @@ class KernelRun(StageRun):
     engine: Kernels
 
     def once(self, task: str, inputs: Sequence[FileRef], function: Callable[[str], Output], *more: Any, **named: Any) -> TaskRow:
-        return super().once(task, inputs, lambda identity: self.engine.timed(lambda: function(identity)), *more, **named)
+        return super().once(task, inputs, lambda identity: self.engine.work.timed(lambda: function(identity)), *more, **named)
 
 
-def kernels(folder: str, stage: str) -> None:
-    """Performs the stage in this process; prints its seconds as JSON."""
-    sections = recipe(stage)
-    engine = Kernels()
-    KernelRun(stage_class(stage)(sections[stage]), Storage(folder), dict(sections), [], engine, Progress(False)).execute()
-    print(json.dumps([engine.cpu, engine.wall]))
+def kernels(folder: str, what: str) -> None:
+    """Performs the stages in this process; prints their seconds, and those with Parquet, as JSON."""
+    sections, engine = recipe(what), Kernels()
+    for stage in MEASURED[what]:
+        KernelRun(stage_class(stage)(sections[stage]), Storage(folder), dict(sections), [], engine, Progress(False)).execute()
+    work, parquet = engine.work, engine.parquet
+    print(json.dumps([[work.cpu, work.wall], [work.cpu + parquet.cpu, work.wall + parquet.wall]]))
 
 
-def recipe(stage: str) -> dict[str, Any]:
-    return validate_recipe({"ingest": {}, stage: RECIPES[stage]}, "benchmark")
+def recipe(what: str) -> dict[str, Any]:
+    return validate_recipe({"ingest": {}, **{stage: SECTIONS[stage] for stage in MEASURED[what]}}, "benchmark")
 
 
 class Unwaited(threading.Thread):
@@ -132,9 +156,10 @@ def ignores_children(process: int) -> bool:
     return False
 
 
-def command(arguments: list[str], folder: str, stage: str) -> tuple[Seconds, str]:
-    """Runs a process on a fresh stage and waits for all that it started. Seconds, and what it printed."""
-    shutil.rmtree(f"{folder}/{stage}", ignore_errors=True)
+def command(arguments: list[str], folder: str, what: str) -> tuple[Seconds, str]:
+    """Runs a process on fresh stages and waits for all that it started. Seconds, and what it printed."""
+    for stage in MEASURED[what]:
+        shutil.rmtree(f"{folder}/{stage}", ignore_errors=True)
     before, unwaited, wall = processors(resource.RUSAGE_CHILDREN), Unwaited(), time.perf_counter()
     unwaited.start()
     done = subprocess.run([sys.executable, *arguments], stdout=subprocess.PIPE, text=True, check=True)
@@ -147,41 +172,53 @@ def command(arguments: list[str], folder: str, stage: str) -> tuple[Seconds, str
     return (processors(resource.RUSAGE_CHILDREN) - before + sum(unwaited.seconds.values()), wall), done.stdout
 
 
-def measured(folder: str, stage: str, workers: list[int]) -> Iterator[tuple[str, Seconds]]:
-    code = f"import overhead; overhead.kernels({folder!r}, {stage!r})"
-    command(["-c", code], folder, stage)  # compiles what has not been compiled on this machine
-    _, printed = command(["-c", code], folder, stage)
-    yield "kernels", tuple(json.loads(printed.splitlines()[-1]))
-    yield "inline", command(["-m", "corpusmill", stage, folder, "--engine", "inline"], folder, stage)[0]
+def measured(folder: str, what: str, workers: list[int]) -> Iterator[tuple[str, Seconds]]:
+    code = f"import overhead; overhead.kernels({folder!r}, {what!r})"
+    command(["-c", code], folder, what)  # compiles what has not been compiled on this machine
+    _, printed = command(["-c", code], folder, what)
+    bare, encoded = json.loads(printed.splitlines()[-1])
+    yield "kernels", tuple(bare)
+    yield "and Parquet", tuple(encoded)
+    stages = MEASURED[what]
+    ours = ["-m", "corpusmill", "run", f"{folder}/recipe.yaml", "--output", folder, "--from", stages[0], "--to", stages[-1]]
+    yield "inline", command([*ours, "--engine", "inline"], folder, what)[0]
     for number in workers:
-        arguments = ["-m", "corpusmill", stage, folder, "--workers", str(number)]
-        yield f"ray, {number} worker{'s' if number > 1 else ''}", command(arguments, folder, stage)[0]
+        yield f"ray, {number} worker{'s' if number > 1 else ''}", command([*ours, "--workers", str(number)], folder, what)[0]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run")
     parser.add_argument("--megabytes", type=float, default=1000, help="of text")
-    parser.add_argument("--stages", nargs="+", default=list(RECIPES), choices=list(RECIPES))
+    parser.add_argument("--stages", nargs="+", default=list(MEASURED), choices=list(MEASURED))
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--folder", help="where the runs are made (a temporary folder)")
     given = parser.parse_args()
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).resolve().parent), os.environ.get("PYTHONPATH", "")])
     with tempfile.TemporaryDirectory(dir=given.folder) as root:
-        for stage in given.stages:
-            folder = f"{root}/{stage}"
+        for what in given.stages:
+            folder = f"{root}/{what}"
             size = sum(write_input(given.run, folder, given.megabytes))
-            Storage(folder).write_bytes(RUN_FILE, describe(Plan(folder, recipe(stage), [])))
-            print(f"{stage} of {size / 1e6:,.0f} MB of text", flush=True)
-            bare: Seconds = (0.0, 0.0)
-            for name, (cpu, wall) in measured(folder, stage, given.workers):
-                bare = bare if name != "kernels" else (cpu, wall)
-                if cpu < 0.9 * bare[0]:
-                    sys.exit(f"{name}: {cpu:.1f} s of processors, less than the kernels alone: some process was not counted.")
-                rate = f"{size / 1e6 / cpu:5.2f} MB/s of a core, {cpu / 3600 / (size / 1e12):8,.0f} core-hours/TB"
-                print(f"  {name:15} {cpu:8.1f} s of processors ({cpu / bare[0]:5.3f})  {wall:8.1f} s of the clock  {rate}", flush=True)
+            Storage(folder).write_bytes(RUN_FILE, describe(Plan(folder, recipe(what), [])))
+            sections = {"ingest": {}, **{stage: SECTIONS[stage] for stage in MEASURED[what]}}
+            Path(folder, "recipe.yaml").write_text(json.dumps(sections))
+            print(f"{', '.join(MEASURED[what])} of {size / 1e6:,.0f} MB of text", flush=True)
+            show(measured(folder, what, given.workers), size)
             shutil.rmtree(folder)
+
+
+def show(lines: Iterator[tuple[str, Seconds]], size: int) -> None:
+    """Prints each line as it comes; `size`: bytes of text."""
+    seen: dict[str, float] = {}
+    for name, (cpu, wall) in lines:
+        seen[name] = cpu
+        kernel, parquet = seen["kernels"], seen.get("and Parquet", cpu)
+        if cpu < 0.9 * kernel:
+            sys.exit(f"{name}: {cpu:.1f} s of processors, less than the kernels alone: some process was not counted.")
+        rate = f"{size / 1e6 / cpu:5.2f} MB/s of a core, {cpu / 3600 / (size / 1e12):8,.0f} core-hours/TB"
+        ratio = f"{cpu / kernel:5.3f} of kernels, {cpu / parquet:5.3f} with Parquet"
+        print(f"  {name:15} {cpu:8.1f} s of processors ({ratio})  {wall:8.1f} s of the clock  {rate}", flush=True)
 
 
 if __name__ == "__main__":

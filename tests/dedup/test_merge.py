@@ -149,3 +149,14 @@ def test_each_part_of_merged_keys_is_those_of_the_files_one_behind_the_other(par
         assert key.tolist() == np.concatenate([one[0] for one in several]).tolist()
         assert (check == key + np.uint64(1)).all()
         assert row.tolist() == np.concatenate([one[2] + start for one, start in zip(several, starts, strict=True)]).tolist()
+
+
+@pytest.mark.long
+def test_a_store_gets_the_same_files(dedup, tree, s3, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    merge_early(monkeypatch)
+    s3.bucket("merge-store")
+    folder = Path(dedup(shards(1), **CONFIG).run.storage.root)
+    dedup(shards(1), folder="s3://merge-store/run", **CONFIG)
+    expected = {name: content for name, content in tree(folder).items() if name != "manifest.jsonl"}
+    assert "merged/gathered-00002.arrow" in expected
+    assert {name: content for name, content in s3.tree("s3://merge-store/run/dedup").items() if name in expected} == expected

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import importlib
 import os
 import platform
 import sys
@@ -20,25 +19,13 @@ from corpusmill.pipeline.on_ray import dispatch as on_dispatch
 from corpusmill.pipeline.on_ray import engine as on_ray
 from corpusmill.pipeline.on_ray.actor import THREADS, PieceActor
 from corpusmill.pipeline.on_ray.dispatch import CALLS_LEFT, Dispatch
-from corpusmill.pipeline.on_ray.engine import FEW_BYTES, FEW_BYTES_BESIDE, FEW_PIECES, RayEngine
+from corpusmill.pipeline.on_ray.engine import RayEngine
 from corpusmill.pipeline.on_ray.share import Share
 from corpusmill.pipeline.retry import Attempt, Failed, Listener
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Piece
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
-
-HERE = str(Path(__file__).parent)
-
-
-@pytest.fixture(scope="module")
-def stages() -> Iterator[Any]:
-    """The helper module, importable here and in the processes that Ray starts."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("RAY_ADDRESS", raising=False)
-        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [HERE, os.environ.get("PYTHONPATH")])))
-        patch.syspath_prepend(HERE)
-        yield importlib.import_module("for_ray.lines")
 
 
 @pytest.fixture(scope="module")
@@ -196,32 +183,6 @@ def test_ray_does_not_come_up_for_a_few_small_pieces(stages: Any, tmp_path: Path
     assert contents(tmp_path / "here") == contents(tmp_path / "inline")
 
 
-@pytest.mark.parametrize(
-    ("sizes", "gpus", "address", "little"),
-    [
-        ([FEW_BYTES], 0.0, "", True),
-        ([FEW_BYTES + 1], 0.0, "", False),
-        ([FEW_BYTES_BESIDE] * 2, 0.0, "local", True),
-        ([FEW_BYTES_BESIDE + 1] * 2, 0.0, "", False),
-        ([1] * FEW_PIECES, 0.0, "", True),
-        ([1] * (FEW_PIECES + 1), 0.0, "", False),
-        ([1], 0.5, "", False),
-        ([1], 0.0, "127.0.0.1:6379", False),
-    ],
-)
-def test_what_is_little(sizes: list[int], gpus: float, address: str, little: bool, stages: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", address)
-    job = Job("lines", "for_ray.lines:LinesWorker", stages.LinesConfig(), "run", gpus=gpus)
-    pieces = [Piece(str(number), (FileRef("a", "b", size),)) for number, size in enumerate(sizes)]
-    assert RayEngine()._is_little(job, pieces) is little
-
-
-def test_an_address_for_jobs_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
-    with pytest.raises(InputError, match=r"^RAY_ADDRESS=http://127\.0\.0\.1:8265: .*make submit"):
-        RayEngine().connect()
-
-
 def test_on_a_cluster_that_is_not_our_own_workers_are_placed_by_their_memory(
     stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -246,20 +207,6 @@ def test_each_phase_asks_the_cluster_how_many_cpus_it_has(
     monkeypatch.setattr(engine, "_asked", 0)
     run(stages, engine, tmp_path / "all", inputs)
     assert engine.workers == 2
-
-
-@pytest.mark.parametrize(
-    ("nodes", "placed"),
-    [
-        ([(4, 900, True), (0, 100, True)], {"memory": 900 << 20}),
-        ([(4, 899, True), (0, 9000, True)], {}),  # the head, which has no CPU for it
-        ([(4, 899, True), (4, 9000, False)], {}),
-        ([], {}),
-    ],
-)
-def test_memory_is_asked_for_only_where_a_node_has_so_much(nodes: list[tuple[int, int, bool]], placed: dict[str, int]) -> None:
-    told = [{"Alive": alive, "Resources": {"CPU": cpus, "memory": float(memory << 20)}} for cpus, memory, alive in nodes]
-    assert on_ray._place(told, 900) == placed and on_ray._place(told, 0) == {}
 
 
 def dispatched(stages: Any, engine: RayEngine, folder: Path, listener: Listener, share: Callable[[], Share], pieces: int) -> Dispatch:
