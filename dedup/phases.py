@@ -148,6 +148,12 @@ class CopyPhases:
             more,
         )
 
+    def by_shard(self, own: list[Shard], clusters: Sequence[TaskRow]) -> list[FileRef]:
+        """For each of the run's own shards what has its rows of the cluster tables."""
+        from corpusmill.dedup.by_shard import clusters_by_shard
+
+        return clusters_by_shard(self.run, [shard.name for shard in own], files(clusters, "clusters/"))
+
 
 def files(rows: Iterable[TaskRow], prefix: str) -> list[FileRef]:
     """What the stage's tasks have written below `prefix`."""

@@ -7,12 +7,11 @@ clusters (a task a group), sources (one task), what looks inside documents, and 
 from collections.abc import Callable
 
 from corpusmill.dedup import index_phases
-from corpusmill.dedup.by_shard import clusters_by_shard
 from corpusmill.dedup.config import DedupConfig
 from corpusmill.dedup.contamination import phases as contamination_phases
 from corpusmill.dedup.corpus import Shard
 from corpusmill.dedup.lines import phases as lines_phases
-from corpusmill.dedup.phases import SOURCES_TASK, CopyPhases, files
+from corpusmill.dedup.phases import SOURCES_TASK, CopyPhases
 from corpusmill.dedup.substrings import phases as substrings_phases
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.manifest import FileRef, TaskRow
@@ -45,11 +44,11 @@ class DedupStage(Stage):
         if self.dry_run:
             return
         self._stop_on_alarm(run, sources)
-        clusters_of = clusters_by_shard(run, [shard.name for shard in own], files(clusters, "clusters/"))
-        self._remove(run, own, clusters_of, sets)
+        by_shard = phases.by_shard(own, clusters)
+        self._remove(run, own, by_shard, sets)
         if changes and self.config.index and self.config.index.extend:
             check_index()
-            index_phases.extend_index(run, self.config, phases.columns(), own, entries, clusters_of, changes)
+            index_phases.extend_index(run, self.config, phases.columns(), own, entries, by_shard, changes)
 
     def summary(self, run: StageRun) -> dict[str, str]:
         counts = run.task(SOURCES_TASK).counts
