@@ -174,7 +174,6 @@ def command(arguments: list[str], folder: str, what: str) -> tuple[Seconds, str]
 
 def measured(folder: str, what: str, workers: list[int]) -> Iterator[tuple[str, Seconds]]:
     code = f"import overhead; overhead.kernels({folder!r}, {what!r})"
-    command(["-c", code], folder, what)  # compiles what has not been compiled on this machine
     _, printed = command(["-c", code], folder, what)
     bare, encoded = json.loads(printed.splitlines()[-1])
     yield "kernels", tuple(bare)
@@ -199,13 +198,27 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=given.folder) as root:
         for what in given.stages:
             folder = f"{root}/{what}"
-            size = sum(write_input(given.run, folder, given.megabytes))
-            Storage(folder).write_bytes(RUN_FILE, describe(Plan(folder, recipe(what), [])))
+            size = made(given.run, folder, what, given.megabytes)
             sections = {"ingest": {}, **{stage: SECTIONS[stage] for stage in MEASURED[what]}}
             Path(folder, "recipe.yaml").write_text(json.dumps(sections))
+            compile_kernels(given.run, f"{root}/small", what)
             print(f"{', '.join(MEASURED[what])} of {size / 1e6:,.0f} MB of text", flush=True)
             show(measured(folder, what, given.workers), size)
             shutil.rmtree(folder)
+
+
+def made(source: str, folder: str, what: str, megabytes: float) -> int:
+    """A run with so much text for the stages. Returns its bytes."""
+    size = sum(write_input(source, folder, megabytes))
+    Storage(folder).write_bytes(RUN_FILE, describe(Plan(folder, recipe(what), [])))
+    return size
+
+
+def compile_kernels(source: str, folder: str, what: str) -> None:
+    """Numba compiles what it has not compiled on this machine, on little text."""
+    made(source, folder, what, 1)
+    command(["-c", f"import overhead; overhead.kernels({folder!r}, {what!r})"], folder, what)
+    shutil.rmtree(folder)
 
 
 def show(lines: Iterator[tuple[str, Seconds]], size: int) -> None:

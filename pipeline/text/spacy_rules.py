@@ -9,7 +9,7 @@ exception, and nothing in them can be a URL or a unit after a number. `spacy_ker
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -112,26 +112,32 @@ def _kinds() -> npt.NDArray[np.uint8]:
     from spacy.lang import char_classes as classes
     from spacy.pipeline import Sentencizer
 
-    alpha, lower, upper = (re.compile(f"[{letters}]").match for letters in (classes.ALPHA, classes.ALPHA_LOWER, classes.ALPHA_UPPER))
-    icon = re.compile(f"[{classes.ICONS}]").match
-    named = set(classes.PUNCT + classes.CONCAT_QUOTES + classes.CURRENCY + classes.HYPHENS + "§%=—–+°²'’")
+    every = "".join(map(chr, range(CODE_POINTS)))
+
+    def those(test: Callable[[str], bool], characters: str = every) -> npt.NDArray[np.bool_]:
+        return np.fromiter(map(test, characters), np.bool_, len(characters))
+
+    def in_class(letters: str) -> npt.NDArray[np.bool_]:
+        """One search of all characters, which takes a tenth of the time of a match for each."""
+        found = np.zeros(CODE_POINTS, np.bool_)
+        for match in re.finditer(f"[{letters}]+", every):
+            found[match.start() : match.end()] = True
+        return found
+
     table = np.zeros(CODE_POINTS, np.uint8)
-    for point in range(CODE_POINTS):
-        if point in SURROGATES:
-            continue
-        character = chr(point)
-        if character.isspace():
-            table[point] = SPACE
-            continue
-        category = unicodedata.category(character)[0]
-        kind = PUNCTUATION if category == "P" else 0
-        if character.isascii():
-            kind |= RUN if character.isalnum() else 0
-            kind |= DIGIT if character.isdecimal() else 0
-        elif category not in "PS" and character not in named and not icon(character):
-            kind |= RUN
-        kind |= (ALPHA if alpha(character) else 0) | (LOWER if lower(character) else 0) | (UPPER if upper(character) else 0)
-        table[point] = kind
+    major = [category[0] for category in map(unicodedata.category, every)]
+    punctuation, symbol = (np.fromiter((letter == kind for letter in major), np.bool_, CODE_POINTS) for kind in "PS")
+    named = set(classes.PUNCT + classes.CONCAT_QUOTES + classes.CURRENCY + classes.HYPHENS + "§%=—–+°²'’")
+    in_run = ~(punctuation | symbol | in_class(classes.ICONS) | those(named.__contains__))
+    in_run[:128] = those(str.isalnum, every[:128])
+    table[:128][those(str.isdecimal, every[:128])] |= DIGIT
+    for kind, found in (
+        (PUNCTUATION, punctuation), (RUN, in_run), (ALPHA, in_class(classes.ALPHA)), (LOWER, in_class(classes.ALPHA_LOWER)),
+        (UPPER, in_class(classes.ALPHA_UPPER)),
+    ):  # fmt: skip
+        table[found] |= kind
+    table[those(str.isspace)] = SPACE
+    table[SURROGATES.start : SURROGATES.stop] = 0
     for character in Sentencizer.default_punct_chars:
         table[ord(character)] |= SENTENCE_END
     return table

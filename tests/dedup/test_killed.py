@@ -47,6 +47,7 @@ def finish(folder: Path, index: Path, engine: Engine) -> StageRun:
     return run
 
 
+@pytest.mark.long
 def test_a_run_killed_at_any_step_goes_on_to_the_same_bytes(ready: Path, tree, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     copies = tmp_path / "copies"
     config = json.dumps(CONFIG | {"index": {"path": str(copies / "index")}})

@@ -51,7 +51,9 @@ def test_a_run_on_a_disk_that_is_full_again_and_again(
     assert tree(run) == undisturbed and faults_of(run) == []
 
 
-@pytest.mark.parametrize(("limit", "ended"), [(3_000, 2), (50_000, 3)], ids=["no file", "no large piece"])
+@pytest.mark.parametrize(
+    ("limit", "ended"), [(3_000, 2), pytest.param(50_000, 3, marks=pytest.mark.long)], ids=["no file", "no large piece"]
+)
 def test_a_file_that_may_not_grow(
     corpusmill, recipe_and_crawl, tmp_path: Path, reference: Path, tree, faults_of, limit: int, ended: int
 ) -> None:

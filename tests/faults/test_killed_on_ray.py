@@ -48,7 +48,7 @@ def test_a_worker_a_raylet_and_the_driver_are_killed(recipe_and_crawl, tmp_path:
                     continue
                 victim = until(lambda target=target: victims.find(target, process.pid, cluster), process, log)  # type: ignore[misc]
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(victim, signal.SIGKILL)
+                    os.kill(victim[0], signal.SIGKILL)
             assert tree(run) != undisturbed
             process = subprocess.Popen(command, env=environment, stdout=said, stderr=said, text=True, start_new_session=True)
             assert process.wait(240) == 0, log.read_text()

@@ -110,7 +110,9 @@ def assert_equal(measure_step: Callable, counting: dict[str, Any], texts: list[s
     return columns
 
 
-@pytest.mark.parametrize("options", [{}, {"filter_no_terminal_punct": False}, {"sentence_rule": "marks"}])
+@pytest.mark.parametrize(
+    "options", [{}, pytest.param({"filter_no_terminal_punct": False}, marks=pytest.mark.long), {"sentence_rule": "marks"}]
+)
 def test_texts_counts_and_reasons(texts: list[str], measure_step: Callable, counting: dict[str, Any], options: dict[str, Any]) -> None:
     columns = assert_equal(measure_step, counting, texts[::2] + EXTRA, options)  # spaCy is slow
     assert all(

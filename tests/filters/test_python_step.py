@@ -69,7 +69,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("engine", ["inline", "ray"])
+@pytest.mark.parametrize("engine", ["inline", pytest.param("ray", marks=pytest.mark.long)])
 def test_in_the_stage(tmp_path: Path, file: Path, make_documents, finished_ingest, run_filter, request, engine: str) -> None:
     steps = [{"python": f"{file}:loud"}, {"python": {"function": f"{file}:shout"}}, "gopher_repetition"]
     run = finished_ingest(tmp_path / "run", [make_documents(TEXTS), make_documents([])])

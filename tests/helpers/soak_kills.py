@@ -1,8 +1,8 @@
 """Kills runs of all stages at random times, again and again, until each has come to its end, and compares them with one that nobody killed.
 
-    python tests/helpers/soak_kills.py --kills 200 --seed 1 [--folder FOLDER]
+    python tests/helpers/soak_kills.py --kills 200 --seed 1 [--only ray] [--from 7] [--folder FOLDER]
 
-Each run gets one to three kills (SIGKILL) a stage: the stage is chosen first, then what is killed, then when, as a share of the time
+Each run gets one to four kills (SIGKILL) a stage: the stage is chosen first, then what is killed, then when, as a share of the time
 that the stage usually takes. A run whose driver was killed is started again. Every third run is on a Ray cluster of two raylets.
 Drivers are forked from this process, which has their libraries loaded. Prints what was killed where, and what was wrong; exit code 1
 where anything was.
@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import importlib
 import os
-import random
 import secrets
 import shutil
 import signal
@@ -27,21 +26,16 @@ import victims
 from forked import Driver
 from raylets import Raylets
 from trees import leftovers, tree
+from victims import Kill
 from whole_run import STAGES, ids, write_inputs
 
 from corpusmill.pipeline.recipe import stage_class
 from corpusmill.pipeline.report.whole.verify import verify
 
-#: Kills of a stage in one run: one, and by these chances a second and a third.
-MORE = (0.45, 0.2)
-#: What is killed, and how often in 10, where such a process turns up; else it is the driver with all its processes.
-TARGETS = {"inline": {"driver": 7, "child": 3}, "ray": {"driver": 3, "worker": 3, "child": 1, "raylet": 2, "cluster": 1}}
-#: Stages that a Ray cluster works on.
-PARALLEL = STAGES[:5]
 #: Seconds in which a run has to end or to get on.
 PATIENCE = 300.0
-#: Seconds in which a process of the kind that is to be killed has to turn up.
-WAITED = 3.0
+#: Engines of runs, in turn.
+ENGINES = ("inline", "inline", "ray")
 LOOK = 0.01
 
 
@@ -49,31 +43,12 @@ LOOK = 0.01
 class Tally:
     """What was done and what was found."""
 
-    kills: Counter[tuple[str, str]] = field(default_factory=Counter)  # by stage and target
+    kills: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # by engine, stage and target
     runs: int = 0
     files: int = 0
     differ: int = 0
     lost: int = 0
     faults: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Kill:
-    stage: str
-    target: str
-    share: float  # of the stage's usual time
-
-
-def drawn(seed: str, engine: str) -> list[Kill]:
-    """The kills of one run, in the order of its stages."""
-    draw = random.Random(seed)
-    kills = []
-    for stage in STAGES:
-        targets = TARGETS[engine] if stage in PARALLEL else TARGETS["inline"]
-        count = 1 + sum(draw.random() < chance for chance in MORE)
-        names = draw.choices(list(targets), list(targets.values()), k=count)
-        kills += [Kill(stage, name, draw.random()) for name in names]
-    return kills
 
 
 def load() -> None:
@@ -90,6 +65,7 @@ class Soak:
     """`folder` takes the inputs, the undisturbed run (`reference`) and the run that is being killed (`run`)."""
 
     def __init__(self, folder: Path):
+        self.began = time.monotonic()
         self.folder, self.run, self.tally = folder, folder / "run", Tally()
         self.cluster: Raylets | None = None
         self.driver: Driver | None = None  # the last one; those before it have ended
@@ -99,7 +75,7 @@ class Soak:
             self._reference()
         self.wanted, self.rest = tree(folder / "reference"), leftovers(folder / "reference")
         self.documents = ids(folder / "reference")
-        self.usual = victims.stage_seconds(folder / "reference")
+        self.usual: dict[str, dict[str, float]] = {}  # seconds of each stage, by engine
 
     def _reference(self) -> None:
         try:
@@ -111,15 +87,26 @@ class Soak:
 
     def one_run(self, seed: str, engine: str, most: int) -> None:
         """A run that is killed up to `most` times, carried to its end and compared."""
+        if engine not in self.usual:
+            self._measure(engine)
         shutil.rmtree(self.run, ignore_errors=True)
         process: Driver | None = None
-        for kill in drawn(seed, engine)[:most]:
+        for kill in victims.drawn(seed, engine)[:most]:
             if process is None or process.poll() is not None:
                 self._check_end(seed, process)
                 process = self._start(self.run, engine)
             self._one_kill(kill, process, engine, seed)
         self._end(process, engine, seed)
         self._compare(seed)
+        self._say(seed, f"compared; {self.tally.kills.total()} kills so far, this was on {engine}")
+
+    def _measure(self, engine: str) -> None:
+        """How long stages take when nobody kills them; not in the reference, which may have compiled what later runs find compiled."""
+        shutil.rmtree(self.run, ignore_errors=True)
+        self._end(None, engine, f"undisturbed on {engine}")
+        self._compare(f"undisturbed on {engine}")
+        self._say(f"undisturbed on {engine}", "has come to its end")
+        self.usual[engine] = victims.stage_seconds(self.run)
 
     def _start(self, run: Path, engine: str) -> Driver:
         environment = {}
@@ -142,31 +129,41 @@ class Soak:
                 process.kill()
                 return
             time.sleep(LOOK)
-        time.sleep(kill.share * self.usual[kill.stage])
-        if process.poll() is None:
-            what = self._strike(kill.target, process, engine)
-            self.tally.kills[victims.stage_of(self.run, process.pid) or kill.stage, what] += 1
-
-    def _strike(self, target: str, process: Driver, engine: str) -> str:
-        """Kills; says what. Where there is no such process right now, it is the driver."""
-        nodes = self.cluster if engine == "ray" else None
-        found, until = None, time.monotonic() + WAITED
-        while target not in ("driver", "cluster") and process.poll() is None and time.monotonic() < until:
-            if found := victims.find(target, process.pid, nodes):
-                break
+        until = time.monotonic() + kill.share * self.usual[engine][kill.stage]
+        while time.monotonic() < until and victims.stage_of(self.run, process.pid) == stage:  # faster than usual: at its end
             time.sleep(LOOK)
-        if found:
+        if process.poll() is None:
+            what = self._strike(kill, process, engine)
+            stage = victims.stage_of(self.run, process.pid) or kill.stage
+            self.tally.kills[engine, stage, what] += 1
+            self._say(seed, f"{what} killed in {stage}")
+
+    def _strike(self, kill: Kill, process: Driver, engine: str) -> str:
+        """Kills; says what. Where there is no such process to come any more, it is the driver."""
+        nodes = self.cluster if engine == "ray" else None
+        if kill.target not in ("driver", "cluster") and (found := self._await(kill, process, engine)):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(found, signal.SIGKILL)
-            if target == "raylet" and nodes is not None:
+                os.kill(found[int(kill.which * len(found))], signal.SIGKILL)
+            if kill.target == "raylet" and nodes is not None:
                 nodes.add({"CPU": 1})
-            return target
+            return kill.target
         process.kill()
-        if target == "cluster" and nodes is not None:
+        if kill.target == "cluster" and nodes is not None:
             nodes.close()
             self.cluster = None
-            return target
+            return kill.target
         return "driver"
+
+    def _await(self, kill: Kill, process: Driver, engine: str) -> list[int]:
+        """The processes of the kind that is to be killed, as soon as there are any; none when the run has left the stages with them."""
+        until = time.monotonic() + PATIENCE
+        while process.poll() is None and victims.stage_of(self.run, process.pid) in victims.places(kill.target, engine):
+            if found := victims.find(kill.target, process.pid, self.cluster if engine == "ray" else None):
+                return found
+            if time.monotonic() > until:
+                break
+            time.sleep(LOOK)
+        return []
 
     def _end(self, process: Driver | None, engine: str, seed: str) -> None:
         """Starts the run again until it has come to its end."""
@@ -189,11 +186,14 @@ class Soak:
             kind = self._fault if "Traceback" in said else self._note
             kind(seed, f"exit code {process.poll()}: {said[-600:]}")
 
+    def _say(self, seed: str, what: str) -> None:
+        print(f"{time.monotonic() - self.began:>6.0f} s, run {seed}: {what}", flush=True)
+
     def _note(self, seed: str, what: str) -> None:
-        print(f"  note, run {seed}: {what}", flush=True)
+        self._say(seed, f"note: {what}")
 
     def _fault(self, seed: str, what: str) -> None:
-        print(f"  FAULT, run {seed}: {what}", flush=True)
+        self._say(seed, f"FAULT: {what}")
         self.tally.faults.append(f"run {seed}: {what}")
         if self.run.is_dir():
             shutil.copytree(self.run, self.folder / f"faulty-{seed}", dirs_exist_ok=True)
@@ -220,40 +220,49 @@ class Soak:
 
 
 def show(tally: Tally, seconds: float) -> None:
-    targets = sorted({target for _, target in tally.kills})
-    print(f"{'stage':<10}" + "".join(f"{target:>9}" for target in targets) + f"{'all':>9}")
-    for stage in STAGES:
-        row = [tally.kills[stage, target] for target in targets]
-        print(f"{stage:<10}" + "".join(f"{count:>9}" for count in row) + f"{sum(row):>9}")
+    for engine in sorted({engine for engine, _, _ in tally.kills}):
+        targets = sorted({target for where, _, target in tally.kills if where == engine})
+        rows = {stage: [tally.kills[engine, stage, target] for target in targets] for stage in STAGES}
+        rows["all"] = [sum(column) for column in zip(*rows.values(), strict=True)]
+        print(f"{'on ' + engine:<10}" + "".join(f"{target:>9}" for target in targets) + f"{'all':>9}")
+        for stage, row in rows.items():
+            print(f"{stage:<10}" + "".join(f"{count:>9}" for count in row) + f"{sum(row):>9}")
+    kills = tally.kills.total()
     print(
-        f"kills {tally.kills.total()}, runs {tally.runs}, files compared {tally.files:,}, files that differ {tally.differ}, "
-        f"documents lost or doubled {tally.lost}, faults {len(tally.faults)}, seconds {seconds:.0f}"
+        f"kills {kills}, runs {tally.runs}, files compared {tally.files:,}, files that differ {tally.differ}, "
+        f"documents lost or doubled {tally.lost}, faults {len(tally.faults)}, seconds {seconds:.0f} ({seconds / max(1, kills):.1f} a kill)"
     )
+
+
+def terminate(*_: object) -> None:
+    """So that all is closed at SIGTERM, too: `timeout` sends it twice, and the second would end the closing."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(143)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--engine", choices=["inline", "ray", "both"], default="both")
+    parser.add_argument("--only", choices=sorted(set(ENGINES)), help="all runs on this engine")
+    parser.add_argument("--from", type=int, default=0, dest="first", metavar="RUN", help="go on with this run of the seed")
     parser.add_argument(
         "--folder", type=Path, help="keeps the undisturbed run for the next time, and the runs in which something was wrong"
     )
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all is closed then, too
-    started = time.monotonic()
+    signal.signal(signal.SIGTERM, terminate)
     load()
     with tempfile.TemporaryDirectory() as temporary:
         soak = Soak((options.folder or Path(temporary)).absolute())
         try:
-            while (left := options.kills - soak.tally.kills.total()) > 0 and soak.tally.runs < options.kills:
-                number = soak.tally.runs
-                engine = options.engine if options.engine != "both" else ("inline", "inline", "ray")[number % 3]
-                soak.one_run(f"{options.seed}-{number}", engine, left)
-                print(f"run {options.seed}-{number} on {engine}: {soak.tally.kills.total()} kills so far", flush=True)
-        finally:
+            for number in range(options.first, options.first + options.kills):
+                engine = options.only or ENGINES[number % len(ENGINES)]
+                soak.one_run(f"{options.seed}-{number}", engine, options.kills - soak.tally.kills.total())
+                if soak.tally.kills.total() >= options.kills:
+                    break
+        finally:  # what was found until Ctrl-C is shown, too
             soak.close()
-    show(soak.tally, time.monotonic() - started)
+            show(soak.tally, time.monotonic() - soak.began)
     return 1 if soak.tally.faults else 0
 
 

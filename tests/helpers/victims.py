@@ -1,13 +1,53 @@
-"""Where a run is, and the process of it that is to be killed."""
+"""What is killed in a run, and when: the kills are drawn beforehand, the process is looked for when its time has come."""
 
 import contextlib
 import json
-from collections.abc import Iterator
+import random
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from raylets import Raylets
+from whole_run import STAGES
+
+#: What is killed, and how often in 10. `driver`: with all its processes; `cluster`: with the driver.
+TARGETS = {"inline": {"driver": 10}, "ray": {"driver": 3, "worker": 4, "raylet": 2, "cluster": 1}}
+#: In these stages it is as often a `child`: the process that reads archives, of the driver or of a Ray worker.
+WITH_CHILDREN = STAGES[:1]
+#: Stages that are killed: on Ray those that the cluster works on, as the others are the same there.
+KILLED = {"inline": STAGES, "ray": STAGES[:5]}
+#: Further kills of a stage in one run, by these chances.
+MORE = {"inline": (0.45, 0.2), "ray": (0.7, 0.5, 0.3)}
+#: Titles of a raylet's child processes that hold no actor. Those that do bear the name of their class, or of the task that they perform.
+OTHERS = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
+
+
+@dataclass(frozen=True)
+class Kill:
+    stage: str
+    target: str
+    share: float  # of the stage's usual time
+    which: float  # of those that there are, as a share, too
+
+
+def drawn(seed: str, engine: str) -> list[Kill]:
+    """The kills of one run, in the order of its stages."""
+    draw = random.Random(seed)
+    kills = []
+    for stage in KILLED[engine]:
+        targets = dict(TARGETS[engine])
+        if stage in WITH_CHILDREN:
+            targets["child"] = sum(targets.values())
+        count = 1 + sum(draw.random() < chance for chance in MORE[engine])
+        names = draw.choices(list(targets), list(targets.values()), k=count)
+        kills += [Kill(stage, name, draw.random(), draw.random()) for name in names]
+    return kills
+
+
+def places(target: str, engine: str) -> tuple[str, ...]:
+    """The stages in which there may be such a process."""
+    return WITH_CHILDREN if target == "child" else KILLED[engine]
 
 
 def progress(run: Path) -> dict[str, Any]:
@@ -30,21 +70,24 @@ def stage_seconds(run: Path) -> dict[str, float]:
     return {stage: (times[number + 1] - times[number]).total_seconds() for number, stage in enumerate(said["stages_began"])}
 
 
-def find(target: str, driver: int, cluster: Raylets | None) -> int | None:
-    """A process of that kind: a `child` of the driver or of a worker, a Ray `worker`, or a `raylet`. None where there is none now."""
-    if target == "raylet" and cluster is not None:
-        return next((pid for node in range(1, cluster.count) if (pid := cluster.raylet(node))), None)
-    if target == "worker" and cluster is not None:
-        return next(iter(_workers(cluster)), None)
-    if target == "child":
-        parents = [driver] if cluster is None else [driver, *_workers(cluster)]
-        return next((pid for parent in parents for pid in _children(parent)), None)
-    return None
+def find(target: str, driver: int, cluster: Raylets | None) -> list[int]:
+    """The processes of that kind that there are now: `child` of the driver or of a worker, Ray `worker`, or `raylet` (not the head's)."""
+    raylets = [] if cluster is None else [pid for node in range(1, cluster.count) if (pid := cluster.raylet(node))]
+    if target == "raylet":
+        return raylets
+    workers = [pid for raylet in raylets for pid in _children(raylet) if _is_worker(_title(pid))]
+    if target == "worker":
+        return workers
+    return [pid for parent in [driver, *workers] for pid in _children(parent) if _is_reader(_title(pid))]
 
 
-def _workers(cluster: Raylets) -> list[int]:
-    """Those of pieces: Ray calls an actor by its class, and as soon as it exists by its `repr`."""
-    return [pid for pid in cluster.processes() if _title(pid).startswith(("ray::PieceActor", "ray::corpusmill"))]
+def _is_worker(title: str) -> bool:
+    return title.startswith("ray::") and not title.startswith(OTHERS)
+
+
+def _is_reader(title: str) -> bool:
+    """A program of ours, and not multiprocessing's resource tracker, or a process that is just being forked."""
+    return "corpusmill" in title and not title.startswith("ray::")
 
 
 def _title(pid: int) -> str:
@@ -53,10 +96,7 @@ def _title(pid: int) -> str:
     return ""
 
 
-def _children(parent: int) -> Iterator[int]:
-    """Child processes of Python that work for the parent; not its resource tracker."""
+def _children(parent: int) -> list[int]:
     with contextlib.suppress(OSError):
-        for task in Path(f"/proc/{parent}/task").iterdir():
-            for pid in (task / "children").read_text().split():
-                if "resource_tracker" not in _title(int(pid)) and "python" in _title(int(pid)):
-                    yield int(pid)
+        return [int(pid) for task in Path(f"/proc/{parent}/task").iterdir() for pid in (task / "children").read_text().split()]
+    return []

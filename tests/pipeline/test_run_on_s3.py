@@ -101,6 +101,7 @@ def test_what_is_finished_is_taken_over(s3, stored: str, carry_out) -> None:
     assert s3.tree(stored) == before
 
 
+@pytest.mark.long
 def test_it_is_looked_at_as_a_local_one(s3, stored: str, local: Path, corpusmill) -> None:
     """The same words, but for where it lies, and for times."""
     assert faults(stored) == [fault.replace(str(local), stored) for fault in faults(str(local))]

@@ -68,6 +68,7 @@ def alive(mark: str) -> list[str]:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 def test_a_run_on_ray_is_terminated_and_goes_on(inputs: tuple[Path, Path], tmp_path: Path, tree: Callable[[Path], dict[str, str]]) -> None:
     mark = uuid.uuid4().hex

@@ -74,6 +74,7 @@ def test_without_validation_training_goes_on_with_a_warning(run: Storage) -> Non
         train(run, **ALONE, loop={**STEPS, "steps": 13, "keep_best": 2})
 
 
+@pytest.mark.long
 def test_a_model_in_parts_says_why_it_wrote_nothing(run: Storage) -> None:
     row = train(run, parallel={"shard": 2}).manifest.tasks["model"]
     assert row.warnings == ["no texts were sampled while the model was trained, as no process had all of it"]

@@ -156,6 +156,7 @@ def alive(pid: int) -> bool:
     return b"Z" not in Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[:1]
 
 
+@pytest.mark.long
 def test_ctrl_c_of_the_command(token_run: Storage) -> None:
     arguments = command("pretrain", token_run.root, "--set", "pretrain.loop.steps=100000", "--set", "pretrain.evaluate_every=0")
     log = Path(token_run.path("pretrain/logs/train.jsonl"))

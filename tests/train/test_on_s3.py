@@ -153,6 +153,7 @@ def dying_before_state_8_is_whole() -> None:
     StateStore.commit = dying  # type: ignore[method-assign]
 
 
+@pytest.mark.long
 def test_tuning_with_tokens_that_its_parent_lacks_leaves_the_same_bytes(
     local: Storage, remote: Storage, execute: Any, machine: Callable[[str], Path]
 ) -> None:
@@ -169,6 +170,7 @@ def test_tuning_and_evaluation_leave_the_same_bytes(local: Storage, remote: Stor
     assert scratch(trained) == [] and list((trained / "model-folders").rglob("*.safetensors"))
 
 
+@pytest.mark.long
 def test_several_processes_save_their_parts(
     s3: Any, local: Storage, trained_by_two: dict[str, bytes], execute: Any, machine: Callable[[str], Path], tmp_path: Path
 ) -> None:

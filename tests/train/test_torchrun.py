@@ -6,6 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
 from launch_runs import call, command, environment, left
 
 from corpusmill.pipeline.storage import Storage
@@ -49,6 +50,7 @@ def run_script(folder: Path, content: str, *arguments: str, restarts: int = 0) -
     return subprocess.run([*launcher, str(script), *arguments], env=environment(), capture_output=True, text=True, timeout=180, check=False)
 
 
+@pytest.mark.long
 def test_another_number_of_processes_is_a_sentence(token_run: Storage) -> None:
     done = call("pretrain", token_run.root, "--set", "pretrain.parallel.shard=2", torchrun=2)
     assert done.returncode != 0 and voice(done.stderr) == [
@@ -75,6 +77,7 @@ cli.main()
 """
 
 
+@pytest.mark.long
 def test_ctrl_c(token_run: Storage) -> None:
     arguments = command("pretrain", token_run.root, "--set", "pretrain.loop.steps=100000", "--set", "pretrain.evaluate_every=0", torchrun=2)
     log = Path(token_run.path("pretrain/logs/train.jsonl"))

@@ -129,6 +129,7 @@ def test_killed_at_any_step_it_goes_on_to_the_same_bytes(tmp_path, three_shards,
         assert tree(copy) == expected, copy.name
 
 
+@pytest.mark.long
 def test_any_number_of_workers_gives_the_same_bytes(tmp_path, three_shards, run_filter, quality, toxicity, tree, ray_engine) -> None:
     run_filter(three_shards(tmp_path / "one"), section(quality, toxicity))
     expected = tree(tmp_path / "one")

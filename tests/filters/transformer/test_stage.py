@@ -29,6 +29,7 @@ def files(run: Any) -> dict[str, bytes]:
     return {path: run.storage.read_bytes(path) for path in run.storage.list_files() if not path.startswith("manifest")}
 
 
+@pytest.mark.long
 def test_ray_and_one_process_write_the_same_bytes(
     regression: str, topics: str, real_texts: list[str], measure_step: Callable, make_run: Callable, run_filter: Callable,
     ray_engine: RayEngine,

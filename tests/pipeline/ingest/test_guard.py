@@ -88,7 +88,10 @@ def test_rows_are_what_reading_in_this_process_gives(tmp_path: Path, warcs, guar
     assert found.warnings == [f"{path}: damaged compressed record at {found.report()['offset'][1400].as_py()}."]
 
 
-@pytest.mark.parametrize(("number", "rule", "how"), [(signal.SIGSEGV, "crashed", "SIGSEGV"), (signal.SIGKILL, "out_of_memory", "killed")])
+@pytest.mark.parametrize(
+    ("number", "rule", "how"),
+    [(signal.SIGSEGV, "crashed", "SIGSEGV"), pytest.param(signal.SIGKILL, "out_of_memory", "killed", marks=pytest.mark.long)],
+)
 def test_a_record_that_ends_its_process_once_is_kept_and_twice_is_given_up(slow: Path, guard, number: int, rule: str, how: str) -> None:
     undisturbed = guard(max_page_seconds=100).read([segment(slow)]).report().to_pylist()
     for times in (1, 2):

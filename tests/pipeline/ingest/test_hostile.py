@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import brotli
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 import zstandard
 
 MIB = 1 << 20
@@ -118,6 +119,7 @@ def test_decompression_bombs(tmp_path: Path, warcs, ingest) -> None:
     assert found.reader_mb < MOST_MB
 
 
+@pytest.mark.long
 def test_a_page_of_200_mb_where_the_limit_lets_it_in(tmp_path: Path, warcs, ingest) -> None:
     path = tmp_path / "large.warc"
     path.write_bytes(crawl(warcs, {"large": {"body": b"x" * 200_000_000}}))
@@ -187,6 +189,7 @@ def test_records_that_are_bombs(tmp_path: Path, warcs, ingest) -> None:
         assert found.reader_mb < MOST_MB - 100
 
 
+@pytest.mark.long
 def test_a_value_of_a_gigabyte_in_a_row_group_among_others(tmp_path: Path, ingest) -> None:
     path = tmp_path / "cell.parquet"
     schema = pa.schema([("text", pa.large_string())])

@@ -244,6 +244,7 @@ def test_a_cluster_that_grows_within_a_phase_is_used(
     assert max(actors) == 2
 
 
+@pytest.mark.long
 def test_a_gpu_is_shared_out(stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """On a Ray that is told of a GPU. One worker has it, with all CPUs; then two have a half each."""
     import ray

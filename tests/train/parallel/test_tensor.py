@@ -51,6 +51,7 @@ def test_loss_gradients_and_five_steps_equal_one_process(name: str) -> None:
     check_equal(together(ParallelConfig(**case.parallel).world)[name], one)
 
 
+@pytest.mark.long
 def test_another_run_gives_the_same_bits() -> None:
     name = "shards, Muon, QK-norm, tied, documents, micro-batches"
     first, (second,) = together(4)[name], run(CASES[name])
