@@ -2,6 +2,7 @@
 
 Phases, each resumable: signatures (a task a shard), candidates (a task a range of keys), groups (one task), gathered (a task a shard),
 clusters (a task a group), sources (one task), what looks inside documents, and the documents that stay (a task a shard).
+Where there are many shards, files that many tasks read are merged before (`merge.py`).
 """
 
 from collections.abc import Callable
