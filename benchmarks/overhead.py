@@ -89,7 +89,7 @@ class Kernels(InlineEngine):
             for piece in pieces:
                 output = self.work.timed(lambda piece=piece: worker.process(piece))
                 self.parquet.timed(lambda output=output: encode(output))
-                listener.on_done([publish_output(storage, piece.key, output, 0.0)])
+                listener.on_done([publish_output(storage, piece.key, output, time.perf_counter())])
 
 
 def encode(output: Output) -> None:

@@ -1,25 +1,33 @@
-"""How large dedup's plan is with so many shards: its manifest, its lists of files, and the pieces on their way to workers.
+"""How large dedup's plan is with so many shards: its manifest, its lists of files, and the pieces on their way to workers; and how many
+files its tasks open.
 
-    python benchmarks/plan_size.py [--shards 200 400] [--documents 8] [--inside]
+    python benchmarks/plan_size.py [--shards 200 400] [--documents 8] [--fan-in 64 0] [--few 32] [--inside]
 
 Shards are tiny, and so is what fits a range of keys or a group, so that there is a range for eight or so shards, as there is where shards
 have 30,000 documents (10,000 shards and 1,024 ranges). All else is real, on the inline engine without fsync. `--inside` cuts lines and
-passages, too. A line for each number of shards: tasks, bytes of the manifest and of the lists, of the pickled pieces of all phases and of
-the largest of them, and the CPU seconds of the process. To compare with another version of the code, name it in PYTHONPATH.
+passages, too. `--fan-in`: how many neighbouring files are merged where there are more than that, and `--few` tasks that read them (fan-in
+0: none are). A line for each number of shards and fan-in: tasks, bytes of the manifest and of the lists, of the pickled pieces of all
+phases and of the largest of them, how often a task opened a working file or a table, and the CPU seconds of the process and of the phases
+that took most. To compare with another version of the code, name it in PYTHONPATH.
 """
 
 import argparse
+import itertools
 import os
 import pickle
 import random
 import resource
 import tempfile
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from corpusmill.dedup import candidates, components, sections
+from corpusmill.dedup import candidates, components, merge, sections
 from corpusmill.dedup.stage import DedupStage
 from corpusmill.pipeline.engine import InlineEngine, Job
 from corpusmill.pipeline.manifest import MANIFEST, Manifest, TaskRow
@@ -34,18 +42,53 @@ from corpusmill.pipeline.watch.progress import Progress
 WORDS = 60
 #: Shards whose keys of bands, or documents with a copy, fill a range or a group; there are 14 such keys a document.
 SHARDS_A_RANGE, KEYS = 8, 14
-LINE = "{:6,} shards {:7,} tasks {:14,} bytes of manifest {:12,} of lists {:14,} of pieces, the largest {:10,} {:7.1f} s CPU"
+LINE = (
+    "{:6,} shards, fan-in {:3} {:7,} tasks {:14,} bytes of manifest {:12,} of lists {:14,} of pieces, the largest {:10,} "
+    "{:10,} files opened {:7.1f} s CPU: {}"
+)
+#: A fan-in that no number of files exceeds.
+NEVER = 1 << 60
+#: Phases that are named with their seconds.
+MOST = 8
 
 
 class Counting(InlineEngine):
-    """Counts what would travel to workers."""
+    """Counts what would travel to workers, and the CPU seconds of each phase."""
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
+        self.seconds: Counter[str] = Counter()  # type: ignore[type-arg]
 
     def perform(self, job: Job, pieces: Sequence[Piece], listener: Listener) -> None:
         self.sizes += [len(pickle.dumps(piece)) for piece in pieces]
+        began = _cpu()
         super().perform(job, pieces, listener)
+        self.seconds[job.phase or "documents"] += _cpu() - began
+
+
+class Opened:
+    """Counts the Arrow and Parquet files, and those of sections, that are opened while it is there."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        places = [(pa, "memory_map"), (pq, "ParquetFile"), (sections, "_ends")]
+        self.patches = [patch.object(module, name, self._counted(getattr(module, name))) for module, name in places]
+
+    def _counted(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*given: Any, **options: Any) -> Any:
+            self.count += 1
+            return function(*given, **options)
+
+        return counted
+
+    def __enter__(self) -> "Opened":
+        for one in self.patches:
+            one.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for one in self.patches:
+            one.stop()
 
 
 def shard(number: int, documents: int) -> pa.Table:
@@ -71,18 +114,23 @@ def filtered(run: Storage, shards: int, documents: int) -> None:
     manifest.finish(keys)
 
 
-def measure(folder: Path, shards: int, documents: int, inside: bool) -> None:
+def measure(folder: Path, shards: int, documents: int, fan_in: int, inside: bool) -> None:
     run = Storage(str(folder))
     filtered(run, shards, documents)
+    merge.FAN_IN = fan_in or NEVER
     began = _cpu()
     options = {"lines": {}, "substrings": {"tokens": 20}} if inside else {}
     stage = DedupStage(DedupStage.Config.model_validate({"alarm": "warn", **options}))
     engine = Counting()
-    StageRun(stage, run, {"filter": None, "dedup": stage.config}, [], engine, Progress(False)).execute()
+    with Opened() as opened:
+        StageRun(stage, run, {"filter": None, "dedup": stage.config}, [], engine, Progress(False)).execute()
+    seconds = _cpu() - began
     done = run.child("dedup")
     lists = sum(done.size(path) for path in done.list_files("lists"))
     tasks = len(Manifest(done, read_only=True).tasks)
-    print(LINE.format(shards, tasks, done.size(MANIFEST), lists, sum(engine.sizes), max(engine.sizes), _cpu() - began), flush=True)
+    most = ", ".join(f"{phase} {used:.1f}" for phase, used in engine.seconds.most_common(MOST))
+    sizes = done.size(MANIFEST), lists, sum(engine.sizes), max(engine.sizes)
+    print(LINE.format(shards, fan_in, tasks, *sizes, opened.count, seconds, most), flush=True)
 
 
 def _cpu() -> float:
@@ -94,15 +142,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shards", type=int, nargs="+", default=[200, 400])
     parser.add_argument("--documents", type=int, default=8)
+    parser.add_argument("--fan-in", type=int, nargs="+", default=[merge.FAN_IN])
+    parser.add_argument("--few", type=int, default=merge.FEW)
     parser.add_argument("--inside", action="store_true")
     given = parser.parse_args()
     os.fsync = lambda _: None
+    merge.FEW = given.few
     candidates.TASK_KEYS = SHARDS_A_RANGE * given.documents * KEYS
     components.GROUP_WORDS = SHARDS_A_RANGE * given.documents // 4 * 4 * WORDS
     sections.RANGE_BYTES = SHARDS_A_RANGE * 8_192
-    for shards in given.shards:
+    for shards, fan_in in itertools.product(given.shards, given.fan_in):
         with tempfile.TemporaryDirectory() as folder:
-            measure(Path(folder), shards, given.documents, given.inside)
+            measure(Path(folder), shards, given.documents, fan_in, given.inside)
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def buckets(keys: Keys, texts: Keys, documents: Index) -> tuple[Index, Index]:
 class CandidateWorker(Worker):
     """One range of the keys of a kind of all shards to one table of groups or buckets.
 
-    The input is the list of the files of keys; its `params`: `starts`, the index of each shard's first document.
+    The input is the list of the files of keys; its `params`: `starts`, the index of the first document of each.
     """
 
     def process(self, piece: Piece) -> Output:

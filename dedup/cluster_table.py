@@ -1,12 +1,16 @@
 """The table of clusters: a row for each document that has a copy, with the document that stays for it and the evidence."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from corpusmill.dedup.signatures import BY
+from corpusmill.pipeline.shards import open_parquet
+from corpusmill.pipeline.storage import Storage
 
 Index = npt.NDArray[np.int64]
 
@@ -75,3 +79,20 @@ def cluster_table(
     schema = pa.schema([pa.field("entry", pa.string()), *CLUSTERS])
     rows = pa.table([columns[name] for name in schema.names], schema=schema)
     return rows.sort_by([("entry", "ascending"), ("shard", "ascending"), ("row", "ascending")])
+
+
+def read_clusters(run: Storage, paths: Sequence[str], shards: Sequence[str]) -> pa.Table:
+    """The rows of some shards (ascending by shard and row) of the cluster tables, each of which is sorted so: other row groups are not
+    read."""
+    tables, names = [CLUSTERS.empty_table()], pa.array(shards, pa.string())
+    first, last = min(shards), max(shards)
+    for path in paths:
+        with open_parquet(run, path) as file:
+            column = CLUSTERS.get_field_index("shard")
+            for group in range(file.num_row_groups):
+                statistics = file.metadata.row_group(group).column(column).statistics
+                if statistics is None or not statistics.has_min_max or (statistics.min <= last and statistics.max >= first):
+                    table = file.read_row_group(group, use_threads=False)
+                    tables.append(table.filter(pc.is_in(table["shard"], names)))
+    found = pa.concat_tables(tables)
+    return found if len(paths) == 1 else found.sort_by([("shard", "ascending"), ("row", "ascending")])

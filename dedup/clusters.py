@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from corpusmill.dedup.batches import open_batches
 from corpusmill.dedup.cluster_table import CONTAINMENT, EARLIER, ESTIMATE, EXACT, JACCARD, URL, Verdicts, cluster_table
 from corpusmill.dedup.config import ClusterConfig
-from corpusmill.dedup.gather import read_members
+from corpusmill.dedup.gather import NUMBER, read_members
 from corpusmill.dedup.near import ShingleSets, find_leaders
 from corpusmill.dedup.policy import ranks
 from corpusmill.dedup.shingles import Shingler
@@ -52,10 +52,10 @@ def best_of(group: Index, rank: Index, count: int) -> Index:
 class ClusterWorker(Worker):
     """A group of documents to its rows of the cluster table.
 
-    The documents are in the gathered files, of which there is a list (the first input); where there is but one group, nothing was gathered,
-    and the list names each shard's signatures and texts. The other input is the file of groups. `params`: `bands`, `rows` (of a band); of a
-    piece: `group`; of the list, for each shard: `shards` (its name), `entries` (of the index, or null), and where there is but one group
-    `files` (how many of the files are the shard's).
+    The documents are in the gathered files, merged or not, of which there is a list (the first input); where there is but one group,
+    nothing was gathered, and the list names each shard's signatures and texts. The other input is the file of groups. `params`: `bands`,
+    `rows` (of a band); of a piece: `group`; of the list, for each shard: `shards` (its name), `entries` (of the index, or null), and where
+    there is but one group `files` (how many of the files are the shard's).
     """
 
     config: ClusterConfig
@@ -84,10 +84,11 @@ class ClusterWorker(Worker):
             tables = [read_members(self.run, n, groups, *islice(paths, count))[0] for n, count in enumerate(params["files"])]
         else:
             tables = [self._gathered(path, piece.params["group"]) for path in paths]
-        sizes = [table.num_rows for table in tables]
-        shards, entries = (np.repeat(np.array(params[name], object), sizes) for name in ("shards", "entries"))
         # entries of an index may have columns that other policies needed
-        return pa.concat_tables(tables, promote_options="permissive"), shards, entries
+        table = pa.concat_tables(tables, promote_options="permissive")
+        number = table[NUMBER].to_numpy()
+        shards, entries = (np.array(params[name], object)[number] for name in ("shards", "entries"))
+        return table, shards, entries
 
     def _gathered(self, path: str, group: int) -> pa.Table:
         with open_batches(self.run, path) as reader:

@@ -30,6 +30,7 @@ MEMBERS = pa.schema(
         pa.field("row", pa.int64(), nullable=False),
         pa.field("group", pa.int64(), nullable=False),
         pa.field("near", pa.bool_(), nullable=False),  # whether it is in a bucket, so that its signature and text are needed
+        pa.field("words", pa.int64(), nullable=False),  # what it weighs, as GROUP_WORDS
     ]
 )
 
@@ -155,7 +156,8 @@ def groups_output(run: Storage, shards: list[Shard], own: int, groups: Sequence[
     members = np.flatnonzero(judged)
     cuts = np.searchsorted(members, begin)
     tables = [
-        pa.table([members[a:b] - first, group[a:b], near[members[a:b]]], schema=MEMBERS) for a, b, first in zip(cuts[:-1], cuts[1:], begin)
+        pa.table([members[a:b] - first, group[a:b], near[members[a:b]], weight[members[a:b]]], schema=MEMBERS)
+        for a, b, first in zip(cuts[:-1], cuts[1:], begin)
     ]
     counts = {"groups": int(group.max(initial=0)) + 1 if shards else 0, "apart": apart}
     return Output({GROUPS_FILE: batches_bytes(MEMBERS, tables, "lz4")}, counts=counts)

@@ -7,12 +7,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from corpusmill.dedup.cluster_table import read_clusters
 from corpusmill.dedup.config import DedupConfig
 from corpusmill.dedup.corpus import Shard
 from corpusmill.dedup.index import DECISIONS, DECISIONS_FILE, CrawlIndex, Entry, decisions
 from corpusmill.dedup.keys import keys_bytes, read_keys
-from corpusmill.dedup.removal import read_shard_clusters
 from corpusmill.dedup.signatures import parquet_bytes
+from corpusmill.pipeline.lists import input_paths
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.shards import Content, publish, read_table
 from corpusmill.pipeline.stage import Output
@@ -43,8 +44,9 @@ def changes(run: Storage, entries: Sequence[Entry], earlier_files: Sequence[str]
     return changed.select(CHANGES.names).cast(CHANGES).sort_by([("entry", "ascending"), ("shard", "ascending"), ("row", "ascending")])
 
 
-def entry_output(run: Storage, config: DedupConfig, index: CrawlIndex, new: Entry, clusters: Sequence[str], changed: str) -> Output:
-    """Puts an entry into the index; `new` has the run's own shards. The output is what the index says of it."""
+def entry_output(run: Storage, config: DedupConfig, index: CrawlIndex, new: Entry, clusters: Sequence[FileRef], changed: str) -> Output:
+    """Puts an entry into the index; `new` has the run's own shards, `clusters` for each of them what has its rows of the cluster tables.
+    The output is what the index says of it."""
     earlier = read_table(run, changed)
     entry = EntryWriter(run, config, index, new.name).write(new, clusters, earlier)
     return Output({MARK_FILE: entry.content(index.storage.root)}, rows_in=sum(shard.rows for shard in entry.shards))
@@ -58,11 +60,12 @@ class EntryWriter:
         self.run, self.config, self.index, self.name = run, config, index, name
         self.options = config.index
 
-    def write(self, new: Entry, clusters: Sequence[str], earlier: pa.Table) -> Entry:
-        """`new` with its shards in the index. `clusters`: the run's cluster tables; `earlier`: its `changes`."""
+    def write(self, new: Entry, clusters: Sequence[FileRef], earlier: pa.Table) -> Entry:
+        """`new` with its shards in the index. `clusters`: for each what has its rows of the cluster tables; `earlier`: the run's
+        `changes`."""
         written, own = [], [DECISIONS.empty_table()]
-        for shard in new.shards:
-            rows = read_shard_clusters(self.run, clusters, shard.name)
+        for shard, ref in zip(new.shards, clusters, strict=True):
+            rows = read_clusters(self.run, input_paths(self.run, [ref]), [shard.name])
             written.append(self._shard(shard, rows))
             if self.options.earlier == "union":
                 named = rows.select(["shard", "row", "id", "kept"]).add_column(

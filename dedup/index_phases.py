@@ -66,9 +66,15 @@ def find_changes(run: StageRun, config: DedupConfig, entries: list[Entry], clust
 
 
 def extend_index(
-    run: StageRun, config: DedupConfig, columns: list[str], own: list[Shard], entries: list[Entry], tables: list[FileRef], changes: FileRef
+    run: StageRun,
+    config: DedupConfig,
+    columns: list[str],
+    own: list[Shard],
+    entries: list[Entry],
+    clusters: list[FileRef],
+    changes: FileRef,
 ) -> None:
-    """Puts the run into the index. `tables`: its cluster tables."""
+    """Puts the run into the index. `clusters`: for each of its shards what has its rows of the cluster tables."""
     from corpusmill.dedup.index_entry import MARK_FILE, entry_output
 
     assert config.index is not None
@@ -77,11 +83,10 @@ def extend_index(
         run.storage.remove(MARK_FILE)  # the run has put itself into an index that is gone
     new = Entry(name, number, _documents_digest(run), columns, own, changes)
     inputs = [file for shard in own for file in (shard.texts, shard.signatures, *shard.keys.values()) if file]
-    paths, changed = [table.path for table in tables], changes.path
     run.once(
         INDEX_TASK,
-        [*inputs, *tables, changes],
-        lambda _: entry_output(run.run, config, index, new, paths, changed),
+        [*inputs, *dict.fromkeys(clusters), changes],
+        lambda _: entry_output(run.run, config, index, new, clusters, changes.path),
         {"name": name, "number": number},
     )
 

@@ -1,4 +1,6 @@
-"""The phases that find copies and say which of them stays: signatures, candidates, groups, gathered, clusters, sources."""
+"""The phases that find copies and say which of them stays: signatures, candidates, groups, gathered, clusters, sources.
+
+Where there are many shards, the files that tasks of the second or the fifth of these read come together in fewer (`merge.py`)."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
@@ -7,6 +9,8 @@ from typing import Any
 from corpusmill.dedup.config import ClusterConfig, DedupConfig, MeasureConfig
 from corpusmill.dedup.corpus import Shard, starts
 from corpusmill.dedup.keys import BAND_KEYS, EXACT_KEYS, URL_KEYS
+from corpusmill.dedup.merge import worth_merging
+from corpusmill.dedup.merge_keys import KeyFiles, merge_keys
 from corpusmill.dedup.policy import needed_columns
 from corpusmill.pipeline.lists import write_list
 from corpusmill.pipeline.manifest import TRIAL, FileRef, TaskRow
@@ -64,9 +68,14 @@ class CopyPhases:
         documents = sum(shard.rows for shard in shards)
         found: dict[str, list[FileRef]] = {}
         exact = self.config.exact.enabled
-        begin = {"starts": starts(shards)[:-1].tolist()}
-        listed = {kind: write_list(self.run, f"keys-{kind}", [shard.keys[kind] for shard in shards], begin) for kind in self._kinds()}
-        pieces = {kind: candidate_pieces(kind, listed[kind], ranges_for(per * documents), exact) for kind, per in self._kinds().items()}
+        begin = starts(shards)[:-1].tolist()
+        keys = {
+            kind: KeyFiles([shard.keys[kind] for shard in shards], begin, ranges_for(per * documents))
+            for kind, per in self._kinds().items()
+        }
+        keys = merge_keys(self.run, keys)
+        listed = {kind: write_list(self.run, f"keys-{kind}", of.files, {"starts": of.starts}) for kind, of in keys.items()}
+        pieces = {kind: candidate_pieces(kind, listed[kind], of.ranges, exact) for kind, of in keys.items()}
         done = self.run.map("candidates", CandidateWorker, [piece for group in pieces.values() for piece in group], None, MeasureConfig())
         refs = iter([only(row) for row in done])
         for kind, group in pieces.items():
@@ -111,13 +120,20 @@ class CopyPhases:
         return self.run.map("clusters", ClusterWorker, pieces, shape, self.config.part(ClusterConfig))
 
     def _gathered(self, shards: list[Shard], files: list[list[FileRef]], table: FileRef, groups: int) -> list[FileRef]:
-        """For each shard the file of its documents that have a candidate; `table`: the file of groups."""
+        """The files of the documents that have a candidate, for each shard or for some neighbouring ones; `table`: the file of groups."""
         from corpusmill.dedup.gather import GatherWorker
+        from corpusmill.dedup.merge_gathered import merge_gathered, merged_shards
 
         names = [f"{shard.entry}/{shard.name}" if shard.entry else shard.name for shard in shards]
-        pieces = [Piece(f"gathered/{name}", (table, *refs), {"shard": n}) for n, (name, refs) in enumerate(zip(names, files, strict=True))]
+        merged = worth_merging(len(shards), groups)
+        beside = [{"merged": block} if merged else {} for block in merged_shards(len(shards)) for _ in range(*block)]
+        pieces = [
+            Piece(f"gathered/{name}", (table, *refs), {"shard": n} | more)
+            for n, (name, refs, more) in enumerate(zip(names, files, beside, strict=True))
+        ]
         done = self.run.map("gathered", GatherWorker, pieces, {"groups": groups}, MeasureConfig())
-        return [only(row) for row in done]
+        gathered = [only(row) for row in done]
+        return merge_gathered(self.run, gathered, table, groups) if merged else gathered
 
     def sources(self, own: list[Shard], clusters: Sequence[TaskRow], groups: TaskRow) -> TaskRow:
         """The table of what each source loses; counts and warnings of the whole."""
@@ -131,6 +147,12 @@ class CopyPhases:
             lambda _: sources_output(self.run.run, self.config, own, [ref.path for ref in tables], more),
             more,
         )
+
+    def by_shard(self, own: list[Shard], clusters: Sequence[TaskRow]) -> list[FileRef]:
+        """For each of the run's own shards what has its rows of the cluster tables."""
+        from corpusmill.dedup.by_shard import clusters_by_shard
+
+        return clusters_by_shard(self.run, [shard.name for shard in own], files(clusters, "clusters/"))
 
 
 def files(rows: Iterable[TaskRow], prefix: str) -> list[FileRef]:

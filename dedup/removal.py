@@ -1,7 +1,6 @@
 """The last phase: the documents that stay, and a report row for each that came in."""
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpusmill.dedup.cluster_table import CLUSTERS, CONTAINMENT, ESTIMATE, EXACT, JACCARD, URL
+from corpusmill.dedup.cluster_table import CLUSTERS, CONTAINMENT, ESTIMATE, EXACT, JACCARD, URL, read_clusters
 from corpusmill.dedup.config import DedupConfig
 from corpusmill.dedup.corpus import shard_key
 from corpusmill.dedup.edit import Editor
@@ -71,23 +70,9 @@ def make_editors(config: DedupConfig, run: Storage) -> list[Editor]:
     return editors
 
 
-def read_shard_clusters(run: Storage, paths: Sequence[str], shard: str) -> pa.Table:
-    """The rows of one shard (ascending by row) of the cluster tables, each of which is sorted by shard: other row groups are not read."""
-    tables = [CLUSTERS.empty_table()]
-    for path in paths:
-        with open_parquet(run, path) as file:
-            column = CLUSTERS.get_field_index("shard")
-            for group in range(file.num_row_groups):
-                statistics = file.metadata.row_group(group).column(column).statistics
-                if statistics is None or not statistics.has_min_max or statistics.min <= shard <= statistics.max:
-                    table = file.read_row_group(group, use_threads=False)
-                    tables.append(table.filter(pc.equal(table["shard"], shard)))
-    found = pa.concat_tables(tables)
-    return found if len(paths) == 1 else found.sort_by("row")
-
-
 class RemovalWorker(Worker):
-    """One shard of documents, the list of cluster tables and what the editors' phases made (`inputs`) to the shard without its copies."""
+    """One shard of documents, what has its rows of the cluster tables and what the editors' phases made (`inputs`) to the shard without
+    its copies."""
 
     config: DedupConfig
 
@@ -99,7 +84,7 @@ class RemovalWorker(Worker):
     def process(self, piece: Piece) -> Output:
         path = piece.inputs[0].path
         tables = input_paths(self.run, piece.inputs[1:2])
-        clusters = read_shard_clusters(self.run, tables, shard_key(path))
+        clusters = read_clusters(self.run, tables, [shard_key(path)])
         for editor in self.editors:
             editor.open(piece)
         rows = clusters["row"].to_numpy()

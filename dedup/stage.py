@@ -2,6 +2,7 @@
 
 Phases, each resumable: signatures (a task a shard), candidates (a task a range of keys), groups (one task), gathered (a task a shard),
 clusters (a task a group), sources (one task), what looks inside documents, and the documents that stay (a task a shard).
+Where there are many shards, files that many tasks read are merged before (`merge.py`).
 """
 
 from collections.abc import Callable
@@ -11,10 +12,9 @@ from corpusmill.dedup.config import DedupConfig
 from corpusmill.dedup.contamination import phases as contamination_phases
 from corpusmill.dedup.corpus import Shard
 from corpusmill.dedup.lines import phases as lines_phases
-from corpusmill.dedup.phases import SOURCES_TASK, CopyPhases, files
+from corpusmill.dedup.phases import SOURCES_TASK, CopyPhases
 from corpusmill.dedup.substrings import phases as substrings_phases
 from corpusmill.pipeline.errors import CorpusmillError
-from corpusmill.pipeline.lists import write_list
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Piece, Stage
@@ -45,11 +45,11 @@ class DedupStage(Stage):
         if self.dry_run:
             return
         self._stop_on_alarm(run, sources)
-        tables = files(clusters, "clusters/")
-        self._remove(run, own, tables, sets)
+        by_shard = phases.by_shard(own, clusters)
+        self._remove(run, own, by_shard, sets)
         if changes and self.config.index and self.config.index.extend:
             check_index()
-            index_phases.extend_index(run, self.config, phases.columns(), own, entries, tables, changes)
+            index_phases.extend_index(run, self.config, phases.columns(), own, entries, by_shard, changes)
 
     def summary(self, run: StageRun) -> dict[str, str]:
         counts = run.task(SOURCES_TASK).counts
@@ -74,15 +74,15 @@ class DedupStage(Stage):
                 "and with --set dedup.alarm=warn it goes on."
             )
 
-    def _remove(self, run: StageRun, own: list[Shard], tables: list[FileRef], sets: list[FileRef]) -> None:
-        """`tables`: the cluster tables; `sets`: the index of evaluation sets."""
+    def _remove(self, run: StageRun, own: list[Shard], clusters: list[FileRef], sets: list[FileRef]) -> None:
+        """`clusters`: for each shard what has its rows of the cluster tables; `sets`: the index of evaluation sets."""
         from corpusmill.dedup.removal import RemovalWorker
 
-        documents, clusters = run.documents(), write_list(run, "cluster-tables", tables)
+        documents = run.documents()
         lines = lines_phases.prepare(run, self.config, documents, clusters)
         substrings = substrings_phases.prepare(run, self.config, documents, clusters, lines)
         pieces = [
-            Piece(shard.name, (documents[number], clusters, *lines[number], *substrings[number], *sets), {"shard": number})
+            Piece(shard.name, (documents[number], clusters[number], *lines[number], *substrings[number], *sets), {"shard": number})
             for number, shard in enumerate(own)
         ]
         run.map("", RemovalWorker, pieces)

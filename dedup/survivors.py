@@ -7,8 +7,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from corpusmill.dedup.cluster_table import read_clusters
 from corpusmill.dedup.corpus import shard_key
-from corpusmill.dedup.removal import read_shard_clusters
 from corpusmill.dedup.signatures import require_columns
 from corpusmill.pipeline.shards import open_parquet
 from corpusmill.pipeline.storage import Storage
@@ -16,7 +16,7 @@ from corpusmill.pipeline.storage import Storage
 
 def survivors(run: Storage, shard: str, clusters: Sequence[str], columns: list[str]) -> Iterator[tuple[npt.NDArray[np.int64], pa.Table]]:
     """`(rows, table)` for each row group of a shard: the rows (ascending) that stay by the cluster tables, and their columns."""
-    found = read_shard_clusters(run, clusters, shard_key(shard))
+    found = read_clusters(run, clusters, [shard_key(shard)])
     removed = found["row"].filter(pc.invert(found["kept"])).to_numpy()
     begin = 0
     with open_parquet(run, shard) as file:

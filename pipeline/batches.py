@@ -3,8 +3,10 @@
 Local ones are mapped into memory, so reading a batch touches no byte of the others.
 """
 
-from collections.abc import Iterator, Sequence
+import io
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.ipc as ipc
@@ -19,9 +21,47 @@ def batches_buffer(schema: pa.Schema, tables: Sequence[pa.Table], compression: s
     sink = pa.BufferOutputStream()
     with ipc.new_file(sink, schema, options=ipc.IpcWriteOptions(compression=compression)) as writer:
         for table in tables:
-            batches = table.combine_chunks().to_batches()
-            writer.write_batch(batches[0] if batches else pa.RecordBatch.from_pylist([], schema=schema))
+            writer.write_batch(_one_batch(table))
     return sink.getvalue()
+
+
+def batches_stream(schema: pa.Schema, tables: Iterable[pa.Table], compression: str | None = None) -> Iterator[Any]:
+    """The same file, piece by piece, while the tables come: one of them is in memory."""
+    sink = _Pieces()
+    with ipc.new_file(sink, schema, options=ipc.IpcWriteOptions(compression=compression)) as writer:
+        for table in tables:
+            writer.write_batch(_one_batch(table))
+            yield from sink.taken()
+    yield from sink.taken()
+
+
+def _one_batch(table: pa.Table) -> pa.RecordBatch:
+    batches = table.combine_chunks().to_batches()
+    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
+
+
+class _Pieces(io.RawIOBase):
+    """What a writer of Arrow has written since it was asked last."""
+
+    def __init__(self) -> None:
+        self._pieces: list[Any] = []
+        self._written = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._written
+
+    def write(self, content: Any) -> int:
+        size = memoryview(content).nbytes
+        self._pieces.append(content)
+        self._written += size
+        return size
+
+    def taken(self) -> list[Any]:
+        pieces, self._pieces = self._pieces, []
+        return pieces
 
 
 @contextmanager
@@ -35,6 +75,8 @@ def open_batches(storage: Storage, path: str) -> Iterator[ipc.RecordBatchFileRea
     with source:
         try:
             reader = ipc.open_file(source)
-        except pa.ArrowInvalid as error:
+        except StoreError:
+            raise
+        except (pa.ArrowInvalid, OSError) as error:
             raise InputError(f"{storage.path(path)}: not a working file of this run ({error}).") from error
         yield reader

@@ -76,15 +76,16 @@ def peak_memory_mb() -> int:
 
 
 def publish_output(
-    storage: Storage, key: str, output: Output, seconds: float, beside_mb: int = 0, fence: Callable[[], None] = lambda: None
+    storage: Storage, key: str, output: Output, started: float, beside_mb: int = 0, fence: Callable[[], None] = lambda: None
 ) -> Done:
-    """Writes what a task made, file by file, in a fixed order. `beside_mb`: memory of other processes that worked on it. `fence` raises
-    where the run is another's by now: that one may have recorded other files of these names."""
+    """Writes what a task made, file by file, in a fixed order. `started`: when it was begun (perf_counter); some files are made as they are
+    written. `beside_mb`: memory of other processes that worked on it. `fence` raises where the run is another's by now: that one may have
+    recorded other files of these names."""
     fence()
     files = [publish(storage, path, output.files[path]) for path in sorted(output.files)]
     return Done(
         key, files, output.rows_in, output.kept, output.dropped, output.bytes_in,
-        dict(sorted(output.counts.items())), output.warnings, seconds, peak_memory_mb() + beside_mb, beside_mb,
+        dict(sorted(output.counts.items())), output.warnings, time.perf_counter() - started, peak_memory_mb() + beside_mb, beside_mb,
     )  # fmt: skip
 
 
@@ -114,8 +115,7 @@ class Performer:
             ready = True
             started = time.perf_counter()
             with performed(worker, piece, attempt.parts) as output:
-                seconds = time.perf_counter() - started
-                return publish_output(self.storage, piece.key, output, seconds, worker.beside_mb(), self._fence)
+                return publish_output(self.storage, piece.key, output, started, worker.beside_mb(), self._fence)
         except Exception as error:
             if of_an_interrupt(error):
                 raise (Terminated if exit_code_of(error) == 143 else KeyboardInterrupt) from error

@@ -193,7 +193,7 @@ class StageRun:
                     output = function(identity)
                     if task.startswith(TRIAL):
                         output.files = {TRIAL + path: content for path, content in output.files.items()}
-                    done = publish_output(self.storage, task, output, 0.0, fence=self.lease.check if self.lease else lambda: None)
+                    done = publish_output(self.storage, task, output, started, fence=self.lease.check if self.lease else lambda: None)
                 except CorpusmillError:
                     raise
                 except Exception as error:
@@ -202,7 +202,6 @@ class StageRun:
                     failed = failure(self.stage.name, piece, error)
                     self.observer.failed(self.stage.name, task, failed)
                     raise error_of(failed) from error
-                done = replace(done, seconds=time.perf_counter() - started)
                 self._record(task, piece, identity, done, digest)
                 measures = Measures()
                 measures.add(done)

@@ -17,8 +17,9 @@ from corpusmill.pipeline.store.ask import StoreError
 #: Rows in a row group: small enough to read a shard piece by piece, large enough to compress well.
 ROW_GROUP_ROWS = 4096
 
-#: What a file is made of: a table (Parquet), bytes or a view of some (of a flat array, without a copy), a local file.
-Content: TypeAlias = pa.Table | bytes | memoryview | pa.Buffer | Path
+#: What a file is made of: a table (Parquet), bytes or a view of some (of a flat array, without a copy), a local file, or bytes that come
+#: piece by piece and are made when it is written.
+Content: TypeAlias = pa.Table | bytes | memoryview | pa.Buffer | Path | Iterator[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,8 @@ def _chunks(content: Content) -> Iterator[Any]:
         with open(content, "rb") as source:
             while chunk := source.read(1 << 22):
                 yield chunk
+    elif isinstance(content, Iterator):
+        yield from content
     else:
         yield content
 

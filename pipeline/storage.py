@@ -158,7 +158,7 @@ class Storage:
         except BaseException as error:
             with suppress(OSError):
                 temporary.unlink()
-            if isinstance(error, OSError):
+            if isinstance(error, OSError) and not isinstance(error, CorpusmillError):  # else it is of a store that is read
                 raise InputError(f"{target}: can't be written ({error.strerror}).") from error
             raise
 

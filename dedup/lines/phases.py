@@ -16,10 +16,10 @@ TOP_FILE = "lines/top.parquet"
 SHOWN, TEXT = 3, 60
 
 
-def prepare(run: StageRun, config: DedupConfig, documents: list[FileRef], clusters: FileRef) -> list[tuple[FileRef, ...]]:
+def prepare(run: StageRun, config: DedupConfig, documents: list[FileRef], clusters: list[FileRef]) -> list[tuple[FileRef, ...]]:
     """For each document shard the files that its LineEditor reads; empty ones where the recipe asks for no lines.
 
-    `clusters`: the list of cluster tables.
+    `clusters`: for each shard what has its rows of the cluster tables.
     """
     from corpusmill.dedup.lines.count import CountWorker, DecideWorker
     from corpusmill.dedup.lines.top import top_output
@@ -30,8 +30,8 @@ def prepare(run: StageRun, config: DedupConfig, documents: list[FileRef], cluste
     ranges = {"ranges": plan_ranges(documents)}
     hosts = _hosts(run, config, documents, clusters) if lines.min_share else [()] * len(documents)
     pieces = [
-        Piece(f"lines/counts-{_stem(ref)}", (ref, clusters, *own), {"shard": shard})
-        for shard, (ref, own) in enumerate(zip(documents, hosts, strict=True))
+        Piece(f"lines/counts-{_stem(ref)}", (ref, rows, *own), {"shard": shard})
+        for shard, (ref, rows, own) in enumerate(zip(documents, clusters, hosts, strict=True))
     ]
     counts = [_only(row) for row in run.map("lines: count", CountWorker, pieces, ranges, config=units)]
     listed = write_list(run, "lines-counts", counts)
@@ -44,12 +44,12 @@ def prepare(run: StageRun, config: DedupConfig, documents: list[FileRef], cluste
     return [(own, cuts) for own in counts]
 
 
-def _hosts(run: StageRun, config: DedupConfig, documents: list[FileRef], clusters: FileRef) -> list[tuple[FileRef, ...]]:
+def _hosts(run: StageRun, config: DedupConfig, documents: list[FileRef], clusters: list[FileRef]) -> list[tuple[FileRef, ...]]:
     """For each shard the file of its hosts and the list of those of their ranges."""
     from corpusmill.dedup.lines.hosts import HostTotalWorker, HostWorker
 
     ranges = {"ranges": plan_ranges(documents)}
-    pieces = [Piece(f"lines/hosts-{_stem(ref)}", (ref, clusters)) for ref in documents]
+    pieces = [Piece(f"lines/hosts-{_stem(ref)}", (ref, rows)) for ref, rows in zip(documents, clusters, strict=True)]
     assert config.lines is not None
     own = [_only(row) for row in run.map("lines: hosts", HostWorker, pieces, ranges, config=config.lines.units)]
     listed = write_list(run, "lines-hosts", own)

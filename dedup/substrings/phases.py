@@ -15,12 +15,12 @@ FINER = 4
 
 
 def prepare(
-    run: StageRun, config: DedupConfig, documents: list[FileRef], clusters: FileRef, lines: Sequence[tuple[FileRef, ...]]
+    run: StageRun, config: DedupConfig, documents: list[FileRef], clusters: list[FileRef], lines: Sequence[tuple[FileRef, ...]]
 ) -> list[tuple[FileRef, ...]]:
     """For each document shard the files that its SubstringEditor reads; empty ones where the recipe asks for no substrings.
 
-    `clusters`: the list of cluster tables. `lines`: what each shard's LineEditor reads. Passages are looked for in the texts that it
-    leaves.
+    `clusters`: for each shard what has its rows of the cluster tables. `lines`: what its LineEditor reads. Passages are looked for in the
+    texts that it leaves.
     """
     from corpusmill.dedup.substrings.find import AnchorWorker, RepeatedAnchorWorker, RepeatedWindowWorker, WindowWorker
 
@@ -30,7 +30,7 @@ def prepare(
     count = plan_ranges(documents, FINER)
     params = {"ranges": count}
     stems = [PurePosixPath(ref.path).stem for ref in documents]
-    inputs = [(ref, clusters, *own) for ref, own in zip(documents, lines, strict=True)]
+    inputs = [(ref, rows, *own) for ref, rows, own in zip(documents, clusters, lines, strict=True)]
     place = [{"shard": shard} for shard in range(len(documents))]
 
     def ranges(name: str, listed: FileRef) -> list[Piece]:

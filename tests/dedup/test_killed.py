@@ -57,10 +57,14 @@ def test_a_run_killed_at_any_step_goes_on_to_the_same_bytes(ready: Path, tree, t
     shutil.rmtree(copies / "index")
     expected = tree(copies / "first")
     found = sorted(copies.glob("0*"))
-    # signatures 2, lists of keys 3, candidates 3, groups, gathered 3, their list, clusters 3, sources, earlier runs, the list of cluster
-    # tables, documents 2, the index, and the mark of the end
-    assert int(done.stdout) == 23 and len(found) == 46
-    assert sum(name.startswith("run/dedup/data/") for name in expected) == 2 and "index/run/entry.json" in expected
+    # signatures 2, lists of keys 3, candidates 3, groups, gathered 3, merged 2, their list, clusters 3, sources, earlier runs, the list of
+    # cluster tables, documents 2, the index, and the mark of the end
+    assert int(done.stdout) == 25 and len(found) == 50
+    assert (
+        "run/dedup/merged/gathered-00001.arrow" in expected
+        and sum(name.startswith("run/dedup/data/") for name in expected) == 2
+        and "index/run/entry.json" in expected
+    )
     for copy in found:
         assert tree(copy) == expected, copy.name
 
