@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -57,7 +57,7 @@ class TokenShards:
     def __init__(
         self,
         folder: str | Path,
-        tokenizer_sha256: str | None = None,
+        tokenizer_sha256: str | Collection[str] | None = None,
         end_of_text_id: int | None = None,
         cache: ShardCache | None = None,
     ):
@@ -65,10 +65,11 @@ class TokenShards:
         self._cache = (cache or ShardCache()) if self.storage.remote else None
         self.description = ShardSet.read(self.storage)
         self.dtype = DTYPES[self.description.dtype]
-        if tokenizer_sha256 is not None and self.description.tokenizer_sha256 != tokenizer_sha256:
+        expected = [tokenizer_sha256] if isinstance(tokenizer_sha256, str) else sorted(tokenizer_sha256 or ())
+        if expected and self.description.tokenizer_sha256 not in expected:
             raise InputError(
                 f"{self.storage.path(SHARDS_FILE)}: these tokens were made by another tokenizer "
-                f"(sha256 {self.description.tokenizer_sha256[:12]}, expected {tokenizer_sha256[:12]})."
+                f"(sha256 {self.description.tokenizer_sha256[:12]}, expected {' or '.join(sha256[:12] for sha256 in expected)})."
             )
         if end_of_text_id is not None and self.description.end_of_text_id != end_of_text_id:
             raise InputError(

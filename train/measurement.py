@@ -14,7 +14,7 @@ from corpusmill.train.parallel.computation import Local
 from corpusmill.train.preference_data import pairs_from_table, prepare_pair
 from corpusmill.train.samples import write_samples
 from corpusmill.train.speaker import load_speaker
-from corpusmill.train.tokenizer_file import read_tokenizer
+from corpusmill.train.tokenizer_file import makers, read_tokenizer
 from corpusmill.train.validation import Validation
 
 if TYPE_CHECKING:
@@ -25,15 +25,15 @@ class Measurement:
     """One model folder of a run and what is measured on it."""
 
     def __init__(self, config: "EvaluateConfig", run: Storage, stage: str, document_mask: bool):
-        self.config, self.stage, self.document_mask = config, stage, document_mask
+        self.config, self.run, self.stage, self.document_mask = config, run, stage, document_mask
         self.folder = local_model(run.path(f"{stage}/model"))
         self.speaker = load_speaker(self.folder, config.device)
         self.model, self.encoder = self.speaker.model, self.speaker.encoder
 
     def bits_per_byte(self, folder: Storage) -> dict[str, Any] | None:
         """Over all validation tokens, with an interval from resampled documents; None where the run holds none out."""
-        tokenizer, sha256 = read_tokenizer(Storage(str(self.folder)))
-        validation = Validation.open(folder.root, tokenizer, sha256, self.model.arch.context, self.document_mask)
+        tokenizer, _ = read_tokenizer(Storage(str(self.folder)))
+        validation = Validation.open(folder.root, tokenizer, makers(self.run, tokenizer), self.model.arch.context, self.document_mask)
         if validation is None:
             return None
         with deterministic():

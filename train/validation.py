@@ -3,7 +3,7 @@
 Used inside the loop by any number of processes, and by the stage `evaluate`: the same model gets the same number.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -74,8 +74,9 @@ class Validation:
         self.starts: Integers = np.concatenate(starts).astype(np.int64)  # the position of each document's first token
 
     @staticmethod
-    def open(folder: str | Path, tokenizer: bytes, sha256: str, context: int, document_mask: bool) -> "Validation | None":
-        """None where the run holds no text out. Raises InputError where the shards are damaged or another tokenizer's."""
+    def open(folder: str | Path, tokenizer: bytes, sha256: str | Collection[str], context: int, document_mask: bool) -> "Validation | None":
+        """None where the run holds no text out. `sha256`: of the tokenizers, of which one has made the tokens. Raises InputError where the
+        shards are damaged or another tokenizer's."""
         if not Storage(str(folder)).exists(SHARDS_FILE):
             return None
         shards = TokenShards(folder, tokenizer_sha256=sha256, end_of_text_id=EOT_ID)

@@ -20,7 +20,7 @@ KILLED = {"inline": STAGES, "ray": STAGES[:5]}
 #: Further kills of a stage in one run, by these chances.
 MORE = {"inline": (0.45, 0.2), "ray": (0.7, 0.5, 0.3)}
 #: Titles of a raylet's child processes that hold no actor. Those that do bear the name of their class, or of the task that they perform.
-OTHERS = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
+OTHERS = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::JobSupervisor")
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,13 @@ def find(target: str, driver: int, cluster: Raylets | None) -> list[int]:
     raylets = [] if cluster is None else [pid for node in range(1, cluster.count) if (pid := cluster.raylet(node))]
     if target == "raylet":
         return raylets
-    workers = [pid for raylet in raylets for pid in _children(raylet) if _is_worker(_title(pid))]
+    workers = [pid for raylet in raylets for pid in _children(raylet) if is_worker(title(pid))]
     if target == "worker":
         return workers
-    return [pid for parent in [driver, *workers] for pid in _children(parent) if _is_reader(_title(pid))]
+    return [pid for parent in [driver, *workers] for pid in _children(parent) if _is_reader(title(pid))]
 
 
-def _is_worker(title: str) -> bool:
+def is_worker(title: str) -> bool:
     return title.startswith("ray::") and not title.startswith(OTHERS)
 
 
@@ -90,7 +90,7 @@ def _is_reader(title: str) -> bool:
     return "corpusmill" in title and not title.startswith("ray::")
 
 
-def _title(pid: int) -> str:
+def title(pid: int) -> str:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
     return ""

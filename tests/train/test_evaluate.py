@@ -96,6 +96,15 @@ def test_every_model_is_scored_on_all_that_is_held_out(evaluated):
     assert examples["held_out_examples"] >= len(held_out)
 
 
+def test_a_model_with_special_tokens_of_its_own_is_measured_on_the_tokens_of_its_parent(run, execute):
+    sft = SftStage(SftConfig.model_validate({"batch": 4, "per_document": 1, "template": "llama3", "loop": QUICK_LOOP}))
+    execute(run, sft, EvaluateStage(EvaluateConfig(samples=0)), earlier=EARLIER)
+    assert run.child("sft/model").read_bytes("tokenizer.json") != run.child("pretrain/model").read_bytes("tokenizer.json")
+    scores = scores_of(run)
+    assert scores["sft"]["bits_per_byte"]["bytes"] == scores["pretrain"]["bits_per_byte"]["bytes"]
+    assert scores["sft"]["bits_per_byte"]["value"] == pytest.approx(scores["pretrain"]["bits_per_byte"]["value"], rel=0.1)  # four steps
+
+
 def test_bits_per_byte_are_those_of_every_token_in_its_window(evaluated, tokenizer_json):
     run, _ = evaluated
     shards = TokenShards(run.path("tokens/validation"))

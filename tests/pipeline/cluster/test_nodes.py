@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import victims
 from breaking import Breaking
 
 from corpusmill.pipeline.cluster import command as cluster_command
@@ -265,14 +266,7 @@ def test_a_job_is_counted_by_ray_stopped_in_order_and_goes_on_later(
 
 def workers(cluster: Cluster) -> list[int]:
     """The processes of the cluster in which pieces are performed."""
-
-    def title(pid: int) -> str:
-        try:
-            return Path(f"/proc/{pid}/cmdline").read_text()
-        except OSError:
-            return ""
-
-    return [pid for pid in cluster.processes() if title(pid).startswith(("ray::PieceActor", "ray::corpusmill"))]
+    return [pid for pid in cluster.processes() if victims.is_worker(victims.title(pid))]
 
 
 def metrics(cluster: Cluster, awaited: str) -> dict[str, float] | None:
