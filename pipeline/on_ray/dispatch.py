@@ -127,7 +127,7 @@ class Dispatch:
     def _actor(self) -> tuple[Any, Any]:
         """One that has no work, and its answer to come."""
         folder = str(Path.cwd())
-        if self.pool is not None and (actor := self.pool.take()) is not None:
+        if self.pool is not None and (actor := self.pool.take(self.place.get("memory", 0))) is not None:
             self.pooled.add(actor)
             return actor, actor.begin.remote(self.job, folder)
         actor = self.actor_class.remote(self.job, folder, self.share)
@@ -163,7 +163,7 @@ class Dispatch:
             self._release(actor)
         else:
             self.actors.discard(actor)
-            self.pool.give(actor)
+            self.pool.give(actor, self.place.get("memory", 0))
 
     def _release(self, actor: Any) -> None:
         self.actors.discard(actor)

@@ -17,7 +17,7 @@ from corpusmill.pipeline.engine import InlineEngine, Job
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.interrupts import Terminated, kept_handler
 from corpusmill.pipeline.on_ray.dispatch import Dispatch
-from corpusmill.pipeline.on_ray.pool import Pool
+from corpusmill.pipeline.on_ray.pool import STAY, Pool
 from corpusmill.pipeline.on_ray.share import Share, share_out
 from corpusmill.pipeline.retry import Listener
 from corpusmill.pipeline.stage import Piece
@@ -27,6 +27,8 @@ LOCAL = "local"
 #: Work that Ray is not started for: so few pieces of a phase, with so many bytes of input in all, and in all but the largest (what others
 #: could do meanwhile).
 FEW_PIECES, FEW_BYTES, FEW_BYTES_BESIDE = 4, 16 << 20, 1 << 20
+#: Actors ask a cluster for memory in such steps, so that most phases can have those of the phase before.
+STEP_MB = 1024
 #: Object store of a Ray of our own, bytes: nearly unused, so the smallest that Ray takes.
 OBJECT_STORE = 80 * 1024 * 1024
 #: What makes Ray say nothing on the terminal: it keeps CUDA variables, and its own account of dead workers goes unprinted.
@@ -47,7 +49,7 @@ class RayEngine:
             InlineEngine().perform(job, pieces, listener)
             return
         ray = self._connected()
-        pool = self._pool if _address() == LOCAL and not job.gpus else None
+        pool = None if job.gpus else self._pool
         if pool is None:
             self._free()
 
@@ -115,7 +117,7 @@ class RayEngine:
         except Exception as error:
             raise _start_error(address, error) from error
         self._started = True
-        self._pool = Pool(ray) if address == LOCAL else None
+        self._pool = Pool(ray, None if address == LOCAL else STAY)
         self._count_workers(ray)
         return ray
 
@@ -126,10 +128,12 @@ class RayEngine:
 
 
 def _place(nodes: Sequence[Mapping[str, Any]], memory_mb: int) -> dict[str, int]:
-    """Ray's `memory` of an actor in bytes; nothing where it is not known, or no node has so much: it would wait for ever."""
+    """Ray's `memory` of an actor in bytes: in steps of `STEP_MB` where a node has so much; nothing where it is not known, or no node has
+    even as much as asked: it would wait for ever."""
     alive = [node["Resources"] for node in nodes if node["Alive"]]
     most = max((node.get("memory", 0) for node in alive if node.get("CPU")), default=0)
-    return {"memory": memory_mb << 20} if 0 < memory_mb << 20 <= most else {}
+    steps = -(-memory_mb // STEP_MB) * STEP_MB
+    return next(({"memory": wanted << 20} for wanted in (steps, memory_mb) if 0 < wanted << 20 <= most), {})
 
 
 def _init(ray: Any, options: dict[str, Any]) -> None:

@@ -42,6 +42,7 @@ def test_an_address_for_jobs_is_refused_in_one_sentence(monkeypatch: pytest.Monk
     ("nodes", "placed"),
     [
         ([(4, 900, True), (0, 100, True)], {"memory": 900 << 20}),
+        ([(4, 1024, True), (0, 9000, True)], {"memory": 1024 << 20}),
         ([(4, 899, True), (0, 9000, True)], {}),  # the head, which has no CPU for it
         ([(4, 899, True), (4, 9000, False)], {}),
         ([], {}),

@@ -211,7 +211,7 @@ def test_on_a_cluster_that_is_not_our_own_workers_are_placed_by_their_memory(
     assert [row.warnings for row in ours.manifest.rows()] == [["None"]] * 5
     monkeypatch.setattr(on_ray, "_address", lambda: "another cluster's")
     others = run(stages, engine, tmp_path / "others", inputs, **tell)
-    assert [row.warnings for row in others.manifest.rows()] == [[str(100.0 * 2**20)]] * 5
+    assert [row.warnings for row in others.manifest.rows()] == [[str(float(on_ray.STEP_MB << 20))]] * 5
 
 
 def test_each_phase_asks_the_cluster_how_many_cpus_it_has(
