@@ -88,7 +88,7 @@ class Encoder:
         out, counts = self._room(offsets), np.empty(len(offsets) - 1, np.int64)
         rule, digits = self._rule
         total = encode_texts(rule, digits, piece_classes(), self._tables, self._memory, data, offsets, end, out, counts)
-        return out[:total], counts
+        return out[:total].astype(self.dtype, copy=False), counts
 
     def encode_pieces(self, pieces: pa.Array | pa.ChunkedArray) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
         """As `encode_column`, with each string as one piece that is not cut any further."""
@@ -97,10 +97,11 @@ class Encoder:
         data, offsets = text_buffers(pieces)
         out, counts = self._room(offsets), np.empty(len(offsets) - 1, np.int64)
         total = encode_pieces(self._tables, self._memory, data, offsets, out, counts)
-        return out[:total], counts
+        return out[:total].astype(self.dtype, copy=False), counts
 
-    def _room(self, offsets: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        return np.empty(int(offsets[-1] - offsets[0]) + len(offsets) + SPARE, self.dtype)
+    def _room(self, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
+        """Of 32 bits for any vocabulary: kernels for 16 bits, too, would take some ten seconds to compile, and to copy ids takes none."""
+        return np.empty(int(offsets[-1] - offsets[0]) + len(offsets) + SPARE, np.uint32)
 
     def _encode_cut(self, texts: pa.Array | pa.ChunkedArray, end: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
         """As `encode_column`, for an expression that the kernels do not know: `tokenizers` cuts, piece by piece in Python."""

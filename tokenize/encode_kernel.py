@@ -95,14 +95,14 @@ def _borrowed(vocabulary, memory):
 @numba.njit(nogil=True)
 def _encode_texts(rule, digits, classes, tables, cut, data, offsets, after, out, counts):
     known, ends = tables[2], cut.ends
-    total = 0
+    total = np.int64(0)  # 0 is a type of its own, for which numba would compile all that is called below once more
     for text in range(offsets.size - 1):
         begin = total
         at, end = offsets[text], offsets[text + 1]
         while at < end:
             pieces = piece_ends(rule, digits, classes, data, at, end, ends)
             _look_ahead(known.short, known.long, data, at, pieces, cut)
-            piece = 0
+            piece = np.int64(0)
             while piece < pieces:
                 piece, at, total = _encode_known(known.short, known.long, known.others, data, cut, piece, pieces, at, out, total)
                 if piece < pieces:
@@ -118,7 +118,7 @@ def _encode_texts(rule, digits, classes, tables, cut, data, offsets, after, out,
 
 @numba.njit(nogil=True)
 def _encode_pieces(tables, data, offsets, out, counts):
-    total = 0
+    total = np.int64(0)
     for piece in range(offsets.size - 1):
         begin = total
         if offsets[piece] < offsets[piece + 1]:

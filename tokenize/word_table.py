@@ -192,12 +192,12 @@ def count_texts(slots, entries, letters, state, data, offsets, groups, rule, dig
     be added to the count of that.
     """
     recent = np.zeros((RECENT, 8), np.uint64)
-    text, at = 0, offsets[0]
+    text, at, one = np.int64(0), offsets[0], np.int64(1)  # plain 0 and 1 are types of their own, compiled once more
     while True:
         text, at, stop = _count_known(slots, entries, letters, recent, data, offsets, groups, rule, digits, classes, text, at)
         if text == offsets.size - 1:
             break
-        slots, entries, letters = _add(slots, entries, letters, state, data, at, stop, groups[text], 1)
+        slots, entries, letters = _add(slots, entries, letters, state, data, at, stop, groups[text], one)
         at = stop
     for row in range(RECENT):
         entries[recent[row, 3], COUNT] += np.int64(recent[row, 4])

@@ -156,12 +156,16 @@ def _new(folder: Path) -> Cluster:
     folder.mkdir(parents=True, exist_ok=True)
     token = (folder / TOKEN).absolute()
     with open(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(secrets.token_hex(32))
+        file.write(new_token())
     temp = tempfile.mkdtemp(prefix="cm-", dir="/tmp")  # sockets lie in it, whose paths may have 107 bytes
     address, jobs = f"{HEAD_IP}:{_free_port()}", f"http://{HOST}:{_free_port()}"
     cluster = Cluster(secrets.token_hex(8), address, jobs, str(token), temp, package())
     write(cluster, folder)
     return cluster
+
+
+def new_token() -> str:
+    return secrets.token_hex(32)
 
 
 def write(cluster: Cluster, folder: Path) -> None:

@@ -64,9 +64,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster(folder: Path) -> Iterator[Cluster]:
+    token = os.environ["RAY_AUTH_TOKEN"]
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("RAY_")]:
             patch.delenv(name)
+        patch.setattr(clusters, "new_token", lambda: token)  # Ray reads a process's token once, and other tests here have Rays, too
         here = clusters.up(folder, 2)
         for name, value in here.environment().items():
             patch.setenv(name, value)
