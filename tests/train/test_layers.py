@@ -86,6 +86,7 @@ def test_compiled_gradients_equal_eager_ones(shape: dict[str, object], whole: bo
     close(gradients(model, SEGMENTS), expected_documents)
 
 
+@pytest.mark.long
 def test_generated_code_gives_the_logits_and_gradients_of_eager_layers_and_checkpoints() -> None:
     torch._dynamo.reset()
     model = random_model(qk_norm=True)
