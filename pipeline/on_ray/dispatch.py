@@ -158,8 +158,8 @@ class Dispatch:
         return attempts
 
     def _let_go(self, actor: Any) -> None:
-        """Of an actor that has no work and is well."""
-        if self.pool is None:
+        """Of an actor that has no work and is well. It ends where what is done alone wants all the memory that there is."""
+        if self.pool is None or self.alone:
             self._release(actor)
         else:
             self.actors.discard(actor)
@@ -191,6 +191,8 @@ class Dispatch:
         if again := self.tries.again(attempt, failed):
             if again.alone:
                 self.alone.append(again)
+                if self.pool is not None:
+                    self.pool.clear()
             else:
                 self.waiting.appendleft(again)
 
