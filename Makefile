@@ -73,7 +73,7 @@ soak-faults: $(VENV)/.installed-test setup ## kill runs of all stages KILLS=200 
 lint: $(VENV)/.installed-test ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers 2
 
 bench: $(VENV)/.installed-test setup ## measure the stages beside their peers on the demo's crawl (minutes)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,peers]'
