@@ -32,7 +32,7 @@ SMALL_FILES, TIMES = 40, 1000
 RECIPE = """
 ingest: {{piece_mb: {piece_mb}}}
 filter: {{preset: fineweb}}
-dedup: {{preset: fineweb}}
+dedup: {{preset: fineweb, alarm: warn}}
 tokenizer: {{vocabulary_size: 2048}}
 tokens: {{shard_tokens: 500000}}
 """
