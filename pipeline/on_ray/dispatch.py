@@ -54,7 +54,7 @@ class Dispatch:
         self.stillborn = 0  # actors that died before they had a piece, since the last that had one
         self.actors: set[Any] = set()
         self.pooled: set[Any] = set()  # those of them that have worked for another phase
-        self.flying: dict[Any, tuple[Any, list[Attempt]]] = {}  # an answer to come: whose, and to what (nothing: `ready`)
+        self.flying: dict[Any, tuple[Any, list[Attempt]]] = {}  # an answer to come: whose, and to what (nothing: `ready`, `begin`)
 
     def run(self) -> None:
         """Performs everything."""
@@ -79,8 +79,9 @@ class Dispatch:
                     self._bury(*self.flying.pop(ref), answers)
             self._grow()
             self._add_actors()
-        for actor, _ in self.flying.values():  # they came up too late
-            self._let_go(actor)
+        for actor, _ in self.flying.values():  # asked too late; a new one may still wait for room, which nobody needs any more
+            if actor in self.pooled:
+                self._let_go(actor)
 
     def close(self) -> None:
         for actor in list(self.actors):
@@ -134,7 +135,7 @@ class Dispatch:
         return actor, actor.ready.remote()
 
     def _next(self, actor: Any) -> None:
-        """Gives an actor its next pieces, or lets it go, so that what it holds of the cluster is free while the last ones end."""
+        """Gives an actor its next pieces, or lets it go."""
         attempts = self._take()
         if attempts:
             self.flying[self._named(actor, attempts).remote(attempts)] = (actor, attempts)

@@ -81,6 +81,8 @@ class RayEngine:
         if self._started:
             import ray
 
+            if self._pool is not None:
+                self._pool.forget()
             ray.shutdown()
             self._started, self._pool = False, None
 

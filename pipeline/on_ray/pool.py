@@ -2,6 +2,7 @@
 come up. They stay as long as a Ray that is the run's own; of any other they go when no phase has wanted them for a while, so that a cluster
 can shrink."""
 
+import contextlib
 import threading
 from typing import Any
 
@@ -45,6 +46,13 @@ class Pool:
             while self._idle:
                 self._end(self._idle.pop())
 
+    def forget(self) -> None:
+        """Nobody will want them again: Ray ends, and they with it. A request that came behind that would connect to Ray once more."""
+        with self._lock:
+            self._idle.clear()
+            if self._timer is not None:
+                self._timer.cancel()
+
     def _wind(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -55,4 +63,5 @@ class Pool:
 
     def _end(self, actor: Any) -> None:
         del self._memory[actor]
-        self.ray.kill(actor)
+        with contextlib.suppress(self.ray.exceptions.RayError):
+            self.ray.kill(actor)

@@ -26,7 +26,7 @@ def killed() -> list[Any]:
 
 
 def pool_of(killed: list[Any], stay: float | None = None) -> Pool:
-    return Pool(SimpleNamespace(kill=killed.append), stay)
+    return Pool(SimpleNamespace(kill=killed.append, exceptions=SimpleNamespace(RayError=RuntimeError)), stay)
 
 
 def test_an_actor_with_enough_memory_is_taken_and_one_with_less_makes_room(killed: list[Any]) -> None:
@@ -50,3 +50,11 @@ def test_they_go_when_nobody_has_wanted_them_for_a_while(killed: list[Any]) -> N
             break
         time.sleep(0.05)
     assert set(killed) == set(actors) and pool.take(0) is None
+
+
+def test_when_ray_ends_nothing_is_asked_of_it_later(killed: list[Any]) -> None:
+    pool = pool_of(killed, stay=0.1)
+    pool.give(Actor(), 0)
+    pool.forget()
+    time.sleep(0.4)
+    assert killed == [] and pool.take(0) is None
