@@ -118,7 +118,7 @@ def _kinds() -> npt.NDArray[np.uint8]:
         return np.fromiter(map(test, characters), np.bool_, len(characters))
 
     def in_class(letters: str) -> npt.NDArray[np.bool_]:
-        """One search of all characters, which takes a tenth of the time of a match for each."""
+        """By one search of all characters, which is faster than a match for each."""
         found = np.zeros(CODE_POINTS, np.bool_)
         for match in re.finditer(f"[{letters}]+", every):
             found[match.start() : match.end()] = True
