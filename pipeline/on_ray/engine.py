@@ -7,7 +7,6 @@ need to come up. Actors publish files themselves: nothing but small records pass
 
 import logging
 import os
-import secrets
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,21 +15,20 @@ from typing import Any
 from corpusmill.pipeline.engine import InlineEngine, Job
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.interrupts import Terminated, kept_handler
+from corpusmill.pipeline.on_ray import own
 from corpusmill.pipeline.on_ray.dispatch import Dispatch
+from corpusmill.pipeline.on_ray.own import LOCAL
 from corpusmill.pipeline.on_ray.pool import STAY, Pool
 from corpusmill.pipeline.on_ray.share import Share, share_out
 from corpusmill.pipeline.retry import Listener
 from corpusmill.pipeline.stage import Piece
 
 ADDRESS = "RAY_ADDRESS"
-LOCAL = "local"
 #: Work that Ray is not started for: so few pieces of a phase, with so many bytes of input in all, and in all but the largest (what others
 #: could do meanwhile).
 FEW_PIECES, FEW_BYTES, FEW_BYTES_BESIDE = 4, 16 << 20, 1 << 20
 #: Actors ask a cluster for memory in such steps, so that most phases can have those of the phase before.
 STEP_MB = 1024
-#: Object store of a Ray of our own, bytes: nearly unused, so the smallest that Ray takes.
-OBJECT_STORE = 80 * 1024 * 1024
 #: What makes Ray say nothing on the terminal: it keeps CUDA variables, and its own account of dead workers goes unprinted.
 QUIET = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
 
@@ -101,19 +99,19 @@ class RayEngine:
         address = _address()
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
-        if address == LOCAL:  # a token of our own: no other user gets in, and Ray writes none into the home folder
-            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        if address == LOCAL:
+            own.only_this_user()
         warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
         import ray
 
         if self._started:
             return ray
-        options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
-        if address == LOCAL:
-            options |= {"num_cpus": self.workers, "include_dashboard": False, "object_store_memory": OBJECT_STORE}
         try:
             with kept_handler():  # Ray's own would end the process with nothing said
-                _init(ray, options)
+                if address == LOCAL:
+                    own.start(ray, self.workers)
+                else:
+                    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except SystemExit as end:  # SIGTERM meanwhile
             raise Terminated from end
         except Exception as error:
@@ -136,17 +134,6 @@ def _place(nodes: Sequence[Mapping[str, Any]], memory_mb: int) -> dict[str, int]
     most = max((node.get("memory", 0) for node in alive if node.get("CPU")), default=0)
     steps = -(-memory_mb // STEP_MB) * STEP_MB
     return next(({"memory": wanted << 20} for wanted in (steps, memory_mb) if 0 < wanted << 20 <= most), {})
-
-
-def _init(ray: Any, options: dict[str, Any]) -> None:
-    """Starts Ray, or connects to it; a Ray of our own is tried twice, as its 30 seconds may pass on a machine that has much to do."""
-    try:
-        ray.init(**options)
-    except Exception:
-        if options["address"] != LOCAL:
-            raise
-        ray.shutdown()
-        ray.init(**options)
 
 
 def _address() -> str:

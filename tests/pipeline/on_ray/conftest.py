@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from corpusmill.pipeline.on_ray.engine import RayEngine
+
 HERE = str(Path(__file__).parent)
 
 
@@ -19,3 +21,11 @@ def stages() -> Iterator[Any]:
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [HERE, os.environ.get("PYTHONPATH")])))
         patch.syspath_prepend(HERE)
         yield importlib.import_module("for_ray.lines")
+
+
+@pytest.fixture(scope="module")
+def engine(stages: Any, ray_engine: RayEngine) -> Iterator[RayEngine]:
+    ray_engine.close()  # its processes do not find the module
+    engine = RayEngine(workers=2)
+    yield engine
+    engine.close()
