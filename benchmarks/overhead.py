@@ -1,14 +1,16 @@
-"""What Ray and a run's bookkeeping cost on top of the kernels: seconds of processors and of the clock, of a stage on so much text.
+"""What Ray and a run's bookkeeping cost on top of the kernels: seconds of processors of a stage on so much text, and what they went to.
 
     python benchmarks/overhead.py RUN [--megabytes 1000] [--stages filter dedup all] [--workers 1 2] [--folder DIR]
 
-RUN is a run with a finished `ingest`; its documents are repeated as in filter_stage.py. `kernels` is one process that calls
-`worker.process` on one piece after the other, with the same configuration; loading models and JIT is in it, writing and hashing files
-is not. `and Parquet` adds what it takes to make the files of the documents and of the report, in memory: any tool has to do that, so
-ratios are given to both, and what is above the second is bookkeeping and Ray. `inline` and `ray` are the command `corpusmill filter RUN
-...` as a user calls it, from start to end; `all` is `corpusmill run` from filter to tokens in one command. Seconds of processors are what
-the system counted of all processes at their end: of the command, and of all that Ray starts for it. Those of Ray's workers, for which
-nobody waits, are looked up 20 times a second: of each its last 0.05 s are missing. Text is in UTF-8; rates are of it.
+RUN is a run with a finished `ingest`; its documents are repeated as in filter_stage.py. Each line is the command `corpusmill run` as a user
+calls it, from start to end, inline or on a Ray of its own; `all` is filter to tokens in one command. Seconds are what the system counted
+of all processes at their end: of the command, and of all that Ray starts for it. Those of Ray's workers, for which nobody waits, are looked
+up 20 times a second: of each its last 0.05 s are missing. Of these seconds `counted.py` counts in the same run:
+
+* kernels: the calls of the workers, with what each loads (libraries, models, JIT);
+* Parquet: making the files of the documents and of the report, in memory, which any tool has to do.
+
+All else is bookkeeping and Ray. Ratios are of all seconds to the kernels', and to those of kernels and Parquet. Text is in UTF-8.
 """
 
 import argparse
@@ -24,22 +26,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
+from counted import FOLDER, counted
 from filter_stage import write_input
 
-from corpusmill.pipeline.engine import InlineEngine, Job, make_worker, publish_output
-from corpusmill.pipeline.manifest import FileRef, TaskRow
-from corpusmill.pipeline.recipe import stage_class, validate_recipe
+from corpusmill.pipeline.recipe import validate_recipe
 from corpusmill.pipeline.run import RUN_FILE, Plan, describe
-from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.shards import write_parquet
-from corpusmill.pipeline.stage import Output, Piece
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.watch.progress import Progress
 
 SECTIONS: dict[str, Any] = {
     "filter": {"preset": "fineweb"}, "dedup": {"preset": "fineweb", "alarm": "warn"}, "tokenizer": {"vocabulary_size": 4096}, "tokens": {},
@@ -52,73 +49,10 @@ TICKS, LOOK = os.sysconf("SC_CLK_TCK"), 0.05
 Seconds = tuple[float, float]  # of processors, of the clock
 
 
-def processors(*of: int) -> float:
-    """Seconds of this process and of all that it has waited for, or of one of the two."""
-    used = [resource.getrusage(who) for who in of or (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
-
-
-class Watch:
-    """Adds up what calls take."""
-
-    def __init__(self) -> None:
-        self.cpu = self.wall = 0.0
-
-    def timed(self, work: Callable[[], Any]) -> Any:
-        cpu, wall = processors(), time.perf_counter()
-        try:
-            return work()
-        finally:
-            self.cpu += processors() - cpu
-            self.wall += time.perf_counter() - wall
-
-
-class Kernels(InlineEngine):
-    """Measures what the calls of workers take, what Parquet does, and nothing else."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.work, self.parquet = Watch(), Watch()
-
-    def perform(self, job: Job, pieces: Sequence[Piece], listener: Any) -> None:
-        storage = Storage(job.run_root).child(job.stage)
-        worker = make_worker(job)
-        with contextlib.ExitStack() as ends:
-            ends.callback(self.work.timed, worker.close)  # it waits for processes of its own there, whose seconds count from then on
-            self.work.timed(worker.setup)
-            for piece in pieces:
-                output = self.work.timed(lambda piece=piece: worker.process(piece))
-                self.parquet.timed(lambda output=output: encode(output))
-                listener.on_done([publish_output(storage, piece.key, output, time.perf_counter())])
-
-
-def encode(output: Output) -> None:
-    """Makes the files of a task's tables, and forgets them."""
-    for content in output.files.values():
-        if isinstance(content, pa.Table):
-            write_parquet(content, pa.BufferOutputStream())
-
-
-class KernelRun(StageRun):
-    """Tasks that the driver performs itself count, too."""
-
-    engine: Kernels
-
-    def once(self, task: str, inputs: Sequence[FileRef], function: Callable[[str], Output], *more: Any, **named: Any) -> TaskRow:
-        return super().once(task, inputs, lambda identity: self.engine.work.timed(lambda: function(identity)), *more, **named)
-
-
-def kernels(folder: str, what: str) -> None:
-    """Performs the stages in this process; prints their seconds, and those with Parquet, as JSON."""
-    sections, engine = recipe(what), Kernels()
-    for stage in MEASURED[what]:
-        KernelRun(stage_class(stage)(sections[stage]), Storage(folder), dict(sections), [], engine, Progress(False)).execute()
-    work, parquet = engine.work, engine.parquet
-    print(json.dumps([[work.cpu, work.wall], [work.cpu + parquet.cpu, work.wall + parquet.wall]]))
-
-
-def recipe(what: str) -> dict[str, Any]:
-    return validate_recipe({"ingest": {}, **{stage: SECTIONS[stage] for stage in MEASURED[what]}}, "benchmark")
+def children() -> float:
+    """Seconds of processors of all that this process has waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 class Unwaited(threading.Thread):
@@ -156,13 +90,13 @@ def ignores_children(process: int) -> bool:
     return False
 
 
-def command(arguments: list[str], folder: str, what: str) -> tuple[Seconds, str]:
-    """Runs a process on fresh stages and waits for all that it started. Seconds, and what it printed."""
+def command(arguments: list[str], folder: str, what: str) -> Seconds:
+    """Runs a process on fresh stages and waits for all that it started."""
     for stage in MEASURED[what]:
         shutil.rmtree(f"{folder}/{stage}", ignore_errors=True)
-    before, unwaited, wall = processors(resource.RUSAGE_CHILDREN), Unwaited(), time.perf_counter()
+    before, unwaited, wall = children(), Unwaited(), time.perf_counter()
     unwaited.start()
-    done = subprocess.run([sys.executable, *arguments], stdout=subprocess.PIPE, text=True, check=True)
+    subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
     wall = time.perf_counter() - wall
     waited = set()  # workers that outlived their raylet are among them
     with contextlib.suppress(ChildProcessError):
@@ -171,20 +105,19 @@ def command(arguments: list[str], folder: str, what: str) -> tuple[Seconds, str]
     unwaited.ended.set()
     unwaited.join()
     others = sum(seconds for (process, _), seconds in unwaited.seconds.items() if process not in waited)
-    return (processors(resource.RUSAGE_CHILDREN) - before + others, wall), done.stdout
+    return children() - before + others, wall
 
 
-def measured(folder: str, what: str, workers: list[int]) -> Iterator[tuple[str, Seconds]]:
-    code = f"import overhead; overhead.kernels({folder!r}, {what!r})"
-    _, printed = command(["-c", code], folder, what)
-    bare, encoded = json.loads(printed.splitlines()[-1])
-    yield "kernels", tuple(bare)
-    yield "and Parquet", tuple(encoded)
+def measured(folder: str, what: str, workers: list[int]) -> Iterator[tuple[str, Seconds, Counter[str]]]:
+    """Of each way to run it: seconds of all processes, and what of them was counted."""
     stages = MEASURED[what]
-    ours = ["-m", "corpusmill", "run", f"{folder}/recipe.yaml", "--output", folder, "--from", stages[0], "--to", stages[-1]]
-    yield "inline", command([*ours, "--engine", "inline"], folder, what)[0]
-    for number in workers:
-        yield f"ray, {number} worker{'s' if number > 1 else ''}", command([*ours, "--workers", str(number)], folder, what)[0]
+    ours = ["run", f"{folder}/recipe.yaml", "--output", folder, "--from", stages[0], "--to", stages[-1]]
+    ways = {"inline": ["--engine", "inline"]} | {
+        f"ray, {number} worker{'s' if number > 1 else ''}": ["--engine", "ray", "--workers", str(number)] for number in workers
+    }
+    for name, way in ways.items():
+        shutil.rmtree(f"{folder}/{FOLDER}", ignore_errors=True)
+        yield name, command(["-c", "import counted; counted.main()", *ours, *way], folder, what), counted(folder)
 
 
 def main() -> None:
@@ -201,8 +134,6 @@ def main() -> None:
         for what in given.stages:
             folder = f"{root}/{what}"
             size = made(given.run, folder, what, given.megabytes)
-            sections = {"ingest": {}, **{stage: SECTIONS[stage] for stage in MEASURED[what]}}
-            Path(folder, "recipe.yaml").write_text(json.dumps(sections))
             compile_kernels(given.run, f"{root}/small", what)
             print(f"{', '.join(MEASURED[what])} of {size / 1e6:,.0f} MB of text", flush=True)
             show(measured(folder, what, given.workers), size)
@@ -210,30 +141,33 @@ def main() -> None:
 
 
 def made(source: str, folder: str, what: str, megabytes: float) -> int:
-    """A run with so much text for the stages. Returns its bytes."""
+    """A run with so much text for the stages, and its recipe. Returns the bytes of text."""
     size = sum(write_input(source, folder, megabytes))
-    Storage(folder).write_bytes(RUN_FILE, describe(Plan(folder, recipe(what), [])))
+    sections = {"ingest": {}, **{stage: SECTIONS[stage] for stage in MEASURED[what]}}
+    Path(folder, "recipe.yaml").write_text(json.dumps(sections))
+    Storage(folder).write_bytes(RUN_FILE, describe(Plan(folder, validate_recipe(sections, "benchmark"), [])))
     return size
 
 
 def compile_kernels(source: str, folder: str, what: str) -> None:
     """Numba compiles what it has not compiled on this machine, on little text."""
     made(source, folder, what, 1)
-    command(["-c", f"import overhead; overhead.kernels({folder!r}, {what!r})"], folder, what)
+    for _ in measured(folder, what, []):
+        pass
     shutil.rmtree(folder)
 
 
-def show(lines: Iterator[tuple[str, Seconds]], size: int) -> None:
+def show(lines: Iterator[tuple[str, Seconds, Counter[str]]], size: int) -> None:
     """Prints each line as it comes; `size`: bytes of text."""
-    seen: dict[str, float] = {}
-    for name, (cpu, wall) in lines:
-        seen[name] = cpu
-        kernel, parquet = seen["kernels"], seen.get("and Parquet", cpu)
-        if cpu < 0.9 * kernel:
-            sys.exit(f"{name}: {cpu:.1f} s of processors, less than the kernels alone: some process was not counted.")
-        rate = f"{size / 1e6 / cpu:5.2f} MB/s of a core, {cpu / 3600 / (size / 1e12):8,.0f} core-hours/TB"
-        ratio = f"{cpu / kernel:5.3f} of kernels, {cpu / parquet:5.3f} with Parquet"
-        print(f"  {name:15} {cpu:8.1f} s of processors ({ratio})  {wall:8.1f} s of the clock  {rate}", flush=True)
+    for name, (cpu, wall), of in lines:
+        kernels, parquet = of["kernels"], of["Parquet"]
+        rest = cpu - kernels - parquet
+        if rest < 0 or not kernels:
+            sys.exit(f"{name}: {cpu:.1f} s of processors, less than its kernels' {kernels:.1f}: some process was not counted.")
+        parts = f"kernels {kernels:6.1f}, Parquet {parquet:4.1f}, all else {rest:4.1f}"
+        ratio = f"{cpu / kernels:5.3f} of kernels, {cpu / (kernels + parquet):5.3f} with Parquet"
+        speed = f"{wall:6.1f} s of the clock, {size / 1e6 / cpu:5.2f} MB/s of a core"
+        print(f"  {name:15} {cpu:6.1f} s of processors: {parts} ({ratio}); {speed}", flush=True)
 
 
 if __name__ == "__main__":

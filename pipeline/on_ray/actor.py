@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from corpusmill.pipeline.collecting import collect_seldom
 from corpusmill.pipeline.engine import Done, Job, Performer
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.memory import forget_peak, release_memory
@@ -26,6 +27,7 @@ class PieceActor:
     """It works in the folder in which the run was started, so that relative paths mean the same on a cluster."""
 
     def __init__(self, job: Job, folder: str, share: Share):
+        collect_seldom()
         os.environ.update(dict.fromkeys(THREADS, str(share.cpus)))  # before the stage's libraries are imported
         if job.gpus and not share.gpus:  # a GPU that Ray has not given belongs to others
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
