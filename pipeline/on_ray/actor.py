@@ -1,5 +1,6 @@
 """What lives in a Ray worker process: it performs one piece after another, and publishes their files itself."""
 
+import gc
 import json
 import os
 import platform
@@ -49,6 +50,7 @@ class PieceActor:
             self.performer.close()
             self.performer = None
         release_memory()
+        gc.freeze()  # libraries, which the next time need not be looked through again
 
     def begin(self, job: Job, folder: str) -> list[Done | Failed]:
         """Works for another phase from now on."""
