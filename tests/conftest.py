@@ -15,10 +15,14 @@ from s3 import s3  # noqa: F401 - a fixture
 from tiny_crawl import make_crawl
 
 from corpusmill import cli
+from corpusmill.pipeline.collecting import collect_seldom
 from corpusmill.pipeline.on_ray.engine import QUIET, RayEngine
 
 # A suite that a shell started in the background ignores Ctrl-C, and so would the commands that its tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# As the command does it: libraries of all rooms are loaded here.
+collect_seldom()
 
 # Processes die in these tests, the machine does not: writing thousands of small files durably takes minutes and proves nothing.
 os.fsync = lambda _: None
