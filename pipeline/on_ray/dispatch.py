@@ -168,6 +168,8 @@ class Dispatch:
 
     def _release(self, actor: Any) -> None:
         self.actors.discard(actor)
+        if self.pool is not None:
+            self.pool.lost(actor)
         with contextlib.suppress(self.ray.exceptions.RayError):
             self.ray.kill(actor)
 

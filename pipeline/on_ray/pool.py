@@ -40,6 +40,11 @@ class Pool:
             self._idle.append(actor)
             self._wind()
 
+    def lost(self, actor: Any) -> None:
+        """One that was taken does not come back."""
+        with self._lock:
+            self._memory.pop(actor, None)
+
     def clear(self) -> None:
         """Ends them, so that others can have their CPUs."""
         with self._lock:
