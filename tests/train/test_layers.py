@@ -96,6 +96,7 @@ def test_generated_code_gives_the_logits_and_gradients_of_eager_layers_and_check
     torch.testing.assert_close(model(random_ids((2, 32)), SEGMENTS), logits, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.long
 def test_generated_flex_attention_equals_the_dense_mask() -> None:
     """The way that documents and windows take on a GPU, called by itself and in a compiled layer; forward alone, as the CPU has no more."""
     torch._dynamo.reset()
