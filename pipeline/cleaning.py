@@ -9,8 +9,8 @@ from corpusmill.pipeline.storage import TEMPORARY, Storage
 
 
 def remove_unnamed(storage: Storage, named: Iterable[str], spared: tuple[str, ...]) -> None:
-    """Removes all files but the `named` ones and those whose paths begin with one of `spared`. Among these go files that a process was killed
-    over while it wrote them (`Storage.write_atomic`): whoever comes next has another number, and would not overwrite them.
+    """Removes all files but the `named` ones and those whose paths begin with one of `spared`. Among these go the files that a process was
+    killed over while it wrote them (`Storage.write_atomic`): whoever comes next has another number, and would not overwrite them.
 
     Of each name only 8 bytes are kept, for there may be very many: a file whose name has the hash of a named one would stay, no other goes.
     """
