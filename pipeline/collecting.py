@@ -21,5 +21,5 @@ def nothing_collected() -> Iterator[None]:
 def collect_seldom() -> None:
     """For a process of ours, before it imports its libraries: they make half a million objects that stay. Collecting garbage among these at
     Python's usual pace is a tenth of what loading takes, and at the end of the process another half second."""
-    gc.set_threshold(50_000, 20, 100)
+    gc.set_threshold(10_000, 10, 10)
     atexit.register(gc.freeze)
