@@ -2,8 +2,8 @@
 
 Each node is a raylet of its own (`ray start`), so a run meets here what it meets on many machines: several nodes, a job server, a token.
 The dashboard, its job server and its agents listen on loopback; Ray's own ports, on which nodes speak with each other, listen everywhere
-and ask for the token. All processes of a cluster have its mark in their environment, jobs and workers included, so `down` ends exactly
-these, also where whoever started them, or a raylet, was killed.
+and ask for the token. All processes of a cluster are started with its mark in their environment, jobs and workers included, so `down` ends
+exactly these, also where whoever started them, or a raylet, was killed.
 """
 
 import json
@@ -79,7 +79,9 @@ class Cluster:
         return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": self.token}
 
     def processes(self) -> set[int]:
-        return marked.marked(MARK, self.mark)
+        """All of the cluster. Those that show no mark, as they have a title, are of a node's session and write logs into its folder; only
+        both together are proof, for where this was written down long ago, a node's number may be that of somebody's terminal by now."""
+        return marked.marked(MARK, self.mark) | marked.with_open(self.temp, {node.pid for node in self.nodes})
 
 
 def up(folder: Path = FOLDER, nodes: int = 2, cores: Sequence[Sequence[int]] | None = None) -> Cluster:
