@@ -1,5 +1,5 @@
-"""Processes known by a mark in their environment, which their children inherit, or by the files that they have open: found and ended whoever
-their parent is. Linux only.
+"""Processes known by a mark in their environment, which their children inherit, or by the files that they have open: found and ended
+whoever their parent is. Linux only.
 
 A process that gives itself a title (setproctitle) writes it over what /proc tells of its environment, its mark included.
 """
@@ -63,9 +63,9 @@ def _session(pid: int) -> int:
 def _opens(pid: int, inside: str) -> bool:
     """Nothing for a process that has ended, or a file that was closed meanwhile."""
     with contextlib.suppress(OSError):
-        for file in os.scandir(f"/proc/{pid}/fd"):
+        for file in Path(f"/proc/{pid}/fd").iterdir():
             with contextlib.suppress(OSError):
-                if os.readlink(file.path).startswith(inside):
+                if str(file.readlink()).startswith(inside):
                     return True
     return False
 
