@@ -2,7 +2,8 @@
 
 Ray is started for this run alone where `RAY_ADDRESS` names no cluster (`ray job submit` sets it), and only when there is so much to do that
 it pays: until then a few small pieces are performed in the calling process, which takes a tenth of the seconds that Ray and its workers
-need to come up. Actors publish files themselves: nothing but small records passes through the object store.
+need to come up. `RAY_ADDRESS=local` asks for such a Ray with its agents, for what is not pieces (`train/launch_ray.py`). Actors publish
+files themselves: nothing but small records passes through the object store.
 """
 
 import logging
@@ -109,7 +110,7 @@ class RayEngine:
         try:
             with kept_handler():  # Ray's own would end the process with nothing said
                 if address == LOCAL:
-                    own.start(ray, self.workers)
+                    own.start(ray, self.workers, agents=bool(os.environ.get(ADDRESS)))
                 else:
                     ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except SystemExit as end:  # SIGTERM meanwhile

@@ -1,22 +1,33 @@
 """A Ray of the run's own: on this machine, until the run ends, and of Ray's processes only those that tasks need.
 
-`ray.init` starts three more: an autoscaler, which has no nodes to add here; a log monitor, which carries what workers print to a driver
-that has asked not to hear it; the dashboard's server, even where no dashboard is wanted. Without them Ray is up in half the time. What
-leaves them out is not of Ray's public interface (two are of `ray start`'s, but what that starts outlives the run), so where a version of
-Ray has other names for it, all are started.
+`ray.init` starts five more, which take as long to come up as all else: an autoscaler, which has no nodes to add here; a log monitor, which
+carries what workers print to a driver that has asked not to hear it; the dashboard's server, even where no dashboard is wanted; an agent
+that measures the node for the dashboard; and one that prepares environments, of which pieces have none of their own. What leaves them out
+is not of Ray's public interface (two are of `ray start`'s, but what that starts outlives the run), so where a version of Ray has other
+names for it, all are started.
 """
 
 import contextlib
 import logging
 import os
 import secrets
-from collections.abc import Iterator
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 LOCAL = "local"
 #: Object store of a Ray of our own, bytes: nearly unused, so the smallest that Ray takes.
 OBJECT_STORE = 80 * 1024 * 1024
+#: The raylet's options with its agents' commands, and the ports that it waits for each to name.
+AGENTS = {
+    "--dashboard_agent_command": ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port"),
+    "--runtime_env_agent_command": ("runtime_env_agent_port",),
+}
+STAND_IN = Path(__file__).with_name("stand_in.py")
 
 
 def only_this_user() -> None:
@@ -25,14 +36,16 @@ def only_this_user() -> None:
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
-def start(ray: Any, workers: int) -> None:
-    """Starts Ray with so many CPUs, and connects this process to it. It is tried twice, as Ray's 30 seconds may pass on a machine that has
-    much to do."""
+def start(ray: Any, workers: int, agents: bool) -> None:
+    """Starts Ray with so many CPUs, and connects this process to it. Without `agents` no actor can have an environment of its own.
+
+    It is tried twice, as Ray's 30 seconds may pass on a machine that has much to do.
+    """
     options = {
         "address": LOCAL, "num_cpus": workers, "include_dashboard": False, "object_store_memory": OBJECT_STORE, "log_to_driver": False,
         "logging_level": logging.ERROR,
     }  # fmt: skip
-    with contextlib.suppress(Exception), _few_processes(ray):
+    with contextlib.suppress(Exception), _few_processes(ray, agents):
         ray.init(**options)
         return
     ray.shutdown()
@@ -40,13 +53,28 @@ def start(ray: Any, workers: int) -> None:
 
 
 @contextlib.contextmanager
-def _few_processes(ray: Any) -> Iterator[None]:
-    """Ray's head node without autoscaler, log monitor and dashboard's server while this lasts."""
-    parameter, node = ray._private.parameter, ray._private.node.Node
-    parameters, server = parameter.RayParams, node.start_api_server
+def _few_processes(ray: Any, agents: bool) -> Iterator[None]:
+    """Ray's head node without autoscaler, log monitor and dashboard's server, and without `agents`, while this lasts."""
+    parameter, node, services = ray._private.parameter, ray._private.node.Node, ray._private.services
+    parameters, server, process = parameter.RayParams, node.start_api_server, services.start_ray_process
     parameter.RayParams = partial(parameters, no_monitor=True, include_log_monitor=False)
     node.start_api_server = lambda self, **options: None
+    if not agents:
+        services.start_ray_process = lambda command, *more, **options: process([*map(_with_stand_in, command)], *more, **options)
     try:
         yield
     finally:
-        parameter.RayParams, node.start_api_server = parameters, server
+        parameter.RayParams, node.start_api_server, services.start_ray_process = parameters, server, process
+
+
+def _with_stand_in(argument: str) -> str:
+    """An argument of a process of Ray's; where it is the command of one of the raylet's agents, that of its stand-in."""
+    option, _, command = argument.partition("=")
+    if option not in AGENTS:
+        return argument
+    said = dict(part[2:].split("=", 1) for part in shlex.split(command) if part.startswith("--") and "=" in part)
+    return f"{option}={subprocess.list2cmdline(_stand_in(said['session-dir'], said['node-id'], AGENTS[option]))}"
+
+
+def _stand_in(session: str, node: str, ports: Sequence[str]) -> list[str]:
+    return [sys.executable, "-I", "-S", str(STAND_IN), session, node, *ports]
