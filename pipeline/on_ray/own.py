@@ -55,16 +55,28 @@ def start(ray: Any, workers: int, agents: bool) -> None:
 @contextlib.contextmanager
 def _few_processes(ray: Any, agents: bool) -> Iterator[None]:
     """Ray's head node without autoscaler, log monitor and dashboard's server, and without `agents`, while this lasts."""
-    parameter, node, services = ray._private.parameter, ray._private.node.Node, ray._private.services
-    parameters, server, process = parameter.RayParams, node.start_api_server, services.start_ray_process
-    parameter.RayParams = partial(parameters, no_monitor=True, include_log_monitor=False)
-    node.start_api_server = lambda self, **options: None
+    private = ray._private
+    begin = private.services.start_ray_process
+    others: list[tuple[Any, str, Any]] = [
+        (private.parameter, "RayParams", partial(private.parameter.RayParams, no_monitor=True, include_log_monitor=False)),
+        (private.node.Node, "start_api_server", lambda self, **options: None),
+    ]
     if not agents:
-        services.start_ray_process = lambda command, *more, **options: process([*map(_with_stand_in, command)], *more, **options)
+        others += [
+            (private.services, "start_ray_process", lambda command, *more, **named: begin([*map(_with_stand_in, command)], *more, **named)),
+            (private.utils, "get_dashboard_dependency_error", lambda: "left out"),  # it would load the dashboard to know
+        ]
+    before = [(place, name, getattr(place, name)) for place, name, _ in others]
     try:
+        _set(others)
         yield
     finally:
-        parameter.RayParams, node.start_api_server, services.start_ray_process = parameters, server, process
+        _set(before)
+
+
+def _set(attributes: Sequence[tuple[Any, str, Any]]) -> None:
+    for place, name, value in attributes:
+        setattr(place, name, value)
 
 
 def _with_stand_in(argument: str) -> str:
