@@ -12,6 +12,7 @@ import resource
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.engine import InlineEngine, Job
 from corpusmill.pipeline.on_ray.engine import RayEngine
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.shards import write_parquet
+from corpusmill.pipeline.shards import in_parquet
 from corpusmill.pipeline.stage import Output, Piece, Worker, load_object
 from corpusmill.pipeline.storage import Storage
 
@@ -50,14 +51,8 @@ def encoded(output: Output) -> Output:
     """The same output with the bytes of Parquet in place of its tables."""
     for path, content in output.files.items():
         if isinstance(content, pa.Table):
-            output.files[path] = timed("Parquet", lambda content=content: in_memory(content))
+            output.files[path] = timed("Parquet", partial(in_parquet, content))
     return output
-
-
-def in_memory(table: pa.Table) -> Any:
-    whole = pa.BufferOutputStream()
-    write_parquet(table, whole)
-    return whole.getvalue()
 
 
 def tell(root: str) -> None:
@@ -65,6 +60,11 @@ def tell(root: str) -> None:
     folder = Path(root, FOLDER)
     folder.mkdir(exist_ok=True)
     (folder / f"{os.getpid()}.json").write_text(json.dumps(seconds))
+
+
+@cache
+def tell_at_end(root: str) -> None:
+    atexit.register(tell, root)
 
 
 class Counted(Worker):
@@ -105,7 +105,7 @@ def counting_once(once: Callable[..., Any]) -> Callable[..., Any]:
 
     def performed(run: StageRun, task: str, inputs: Any, function: Callable[[str], Output], *more: Any, **named: Any) -> Any:
         row = once(run, task, inputs, lambda identity: encoded(timed("kernels", lambda: function(identity))), *more, **named)
-        atexit.register(tell, run.run.root)
+        tell_at_end(run.run.root)
         return row
 
     return performed

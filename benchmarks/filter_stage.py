@@ -51,8 +51,8 @@ def slices(table: pa.Table) -> Iterator[pa.Table]:
     yield from (table.slice(start, 500) for start in range(0, table.num_rows, 500))
 
 
-def write_input(source: str, target: str, megabytes: float) -> list[int]:
-    """Makes a run with a finished `ingest` of so much text. Returns the bytes of text a shard."""
+def write_input(source: str, target: str, megabytes: float, shard_megabytes: float = SHARD_MEGABYTES) -> list[int]:
+    """Makes a run with a finished `ingest` of so much text. Returns the bytes of text a shard, of which each has `shard_megabytes`."""
     storage = Storage(target).child("ingest")
     manifest, sizes, size, copy = Manifest(storage), [], 0, 0
     waiting: list[pa.Table] = []
@@ -77,7 +77,7 @@ def write_input(source: str, target: str, megabytes: float) -> list[int]:
                 table = table.set_column(0, table.schema.field("id"), ids)
             waiting.append(table)
             size += sum(len(text.encode()) for text in changed)
-            if size >= SHARD_MEGABYTES * 1e6:
+            if size >= shard_megabytes * 1e6:
                 flush()
             if sum(sizes) + size >= megabytes * 1e6:
                 break

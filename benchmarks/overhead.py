@@ -1,8 +1,9 @@
 """What Ray and a run's bookkeeping cost on top of the kernels: seconds of processors of a stage on so much text, and what they went to.
 
-    python benchmarks/overhead.py RUN [--megabytes 1000] [--stages filter dedup all] [--workers 1 2] [--folder DIR]
+    python benchmarks/overhead.py RUN [--megabytes 1000] [--shard-mb 30] [--stages filter dedup all] [--workers 1 2] [--folder DIR]
 
-RUN is a run with a finished `ingest`; its documents are repeated as in filter_stage.py. Each line is the command `corpusmill run` as a user
+RUN is a run with a finished `ingest`; its documents are repeated as in filter_stage.py, in shards of so much text (30 MB is what ingest makes
+of a piece of WARC.gz or JSONL, as its default cuts them). Each line is the command `corpusmill run` as a user
 calls it, from start to end, inline or on a Ray of its own; `all` is filter to tokens in one command. Seconds are what the system counted
 of all processes at their end: of the command, and of all that Ray starts for it. Those of Ray's workers, for which nobody waits, are looked
 up 20 times a second: of each its last 0.05 s are missing. Of these seconds `counted.py` counts in the same run:
@@ -124,6 +125,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run")
     parser.add_argument("--megabytes", type=float, default=1000, help="of text")
+    parser.add_argument("--shard-mb", type=float, default=30, help="text a shard")
     parser.add_argument("--stages", nargs="+", default=list(MEASURED), choices=list(MEASURED))
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--folder", help="where the runs are made (a temporary folder)")
@@ -133,16 +135,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=given.folder) as root:
         for what in given.stages:
             folder = f"{root}/{what}"
-            size = made(given.run, folder, what, given.megabytes)
+            size = made(given.run, folder, what, given.megabytes, given.shard_mb)
             compile_kernels(given.run, f"{root}/small", what)
-            print(f"{', '.join(MEASURED[what])} of {size / 1e6:,.0f} MB of text", flush=True)
+            print(f"{', '.join(MEASURED[what])} of {size / 1e6:,.0f} MB of text, {given.shard_mb:g} a shard", flush=True)
             show(measured(folder, what, given.workers), size)
             shutil.rmtree(folder)
 
 
-def made(source: str, folder: str, what: str, megabytes: float) -> int:
+def made(source: str, folder: str, what: str, megabytes: float, shard_mb: float) -> int:
     """A run with so much text for the stages, and its recipe. Returns the bytes of text."""
-    size = sum(write_input(source, folder, megabytes))
+    size = sum(write_input(source, folder, megabytes, shard_mb))
     sections = {"ingest": {}, **{stage: SECTIONS[stage] for stage in MEASURED[what]}}
     Path(folder, "recipe.yaml").write_text(json.dumps(sections))
     Storage(folder).write_bytes(RUN_FILE, describe(Plan(folder, validate_recipe(sections, "benchmark"), [])))
@@ -151,7 +153,7 @@ def made(source: str, folder: str, what: str, megabytes: float) -> int:
 
 def compile_kernels(source: str, folder: str, what: str) -> None:
     """Numba compiles what it has not compiled on this machine, on little text."""
-    made(source, folder, what, 1)
+    made(source, folder, what, 1, 1)
     for _ in measured(folder, what, []):
         pass
     shutil.rmtree(folder)

@@ -37,6 +37,13 @@ def write_parquet(table: pa.Table, sink: Any) -> None:
         writer.write_table(table.combine_chunks(), row_group_size=ROW_GROUP_ROWS)
 
 
+def in_parquet(table: pa.Table) -> pa.Buffer:
+    """The bytes of the file that `write_parquet` writes."""
+    whole = pa.BufferOutputStream()
+    write_parquet(table, whole)
+    return whole.getvalue()
+
+
 def parquet_writer(schema: pa.Schema, sink: Any) -> pq.ParquetWriter:
     """To be given row groups of `ROW_GROUP_ROWS`."""
     return pq.ParquetWriter(sink, schema, compression="zstd", compression_level=3, use_dictionary=_repeating(schema), store_schema=True)
@@ -63,9 +70,7 @@ def publish(storage: Storage, relative: str, content: Content) -> OutputFile:
 def _chunks(content: Content) -> Iterator[Any]:
     """The bytes to write. A table's come at once: called back for each page, Python would hold up other threads."""
     if isinstance(content, pa.Table):
-        whole = pa.BufferOutputStream()
-        write_parquet(content, whole)
-        yield whole.getvalue()
+        yield in_parquet(content)
     elif isinstance(content, Path):
         with open(content, "rb") as source:
             while chunk := source.read(1 << 22):
