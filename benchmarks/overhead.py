@@ -2,11 +2,11 @@
 
     python benchmarks/overhead.py RUN [--megabytes 1000] [--shard-mb 30] [--stages filter dedup all] [--workers 1 2] [--folder DIR]
 
-RUN is a run with a finished `ingest`; its documents are repeated as in filter_stage.py, in shards of so much text (30 MB is what ingest makes
-of a piece of WARC.gz or JSONL, as its default cuts them). Each line is the command `corpusmill run` as a user
-calls it, from start to end, inline or on a Ray of its own; `all` is filter to tokens in one command. Seconds are what the system counted
-of all processes at their end: of the command, and of all that Ray starts for it. Those of Ray's workers, for which nobody waits, are looked
-up 20 times a second: of each its last 0.05 s are missing. Of these seconds `counted.py` counts in the same run:
+RUN is a run with a finished `ingest`; its documents are repeated as in filter_stage.py, in shards of so much text: 30 MB is what ingest
+makes of a piece of WARC.gz or JSONL, as its default cuts them. Each line is the command `corpusmill run` as a user calls it, from start to
+end, inline or on a Ray of its own; `all` is filter to tokens in one command. Seconds are what the system counted of all processes at their
+end: of the command, and of all that Ray starts for it. Those of Ray's workers, for which nobody waits, are looked up 20 times a second: of
+each its last 0.05 s are missing. Of these seconds `counted.py` counts in the same run:
 
 * kernels: the calls of the workers, with what each loads (libraries, models, JIT);
 * Parquet: making the files of the documents and of the report, in memory, which any tool has to do.
