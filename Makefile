@@ -100,8 +100,8 @@ cluster-up: setup ## start a Ray cluster on this machine: a head and NODES=2 wor
 
 submit: setup ## run RECIPE on INPUT (both by default the demo's) as a job of that cluster, or of the one at RAY_ADDRESS; PIP=extras brings libraries
 	@test -n "$(RUN)" || { echo "Say where the run lies: make submit RUN=runs/job [INPUT=crawl.warc.gz] [RECIPE=recipes/demo.yaml]"; exit 2; }
-	@input=$(if $(INPUT),'$(INPUT)',"$$($(BIN)/python -m corpusmill.pipeline.crawl runs/crawl | tail -n 1)") && \
-	$(BIN)/python -m corpusmill.pipeline.cluster.job $(or $(RECIPE),recipes/demo.yaml) $$input --output $(RUN) \
+	@crawl=$(if $(INPUT),'$(INPUT)',"$$($(BIN)/python -m corpusmill.pipeline.crawl runs/crawl)") && \
+	$(BIN)/python -m corpusmill.pipeline.cluster.job $(or $(RECIPE),recipes/demo.yaml) $$(echo "$$crawl" | tail -n 1) --output $(RUN) \
 		$(if $(filter-out 0,$(WORKERS)),--workers $(WORKERS)) $(if $(filter-out undefined,$(origin PIP)),--pip '$(PIP)')
 
 cluster-down: setup ## end that cluster, whatever is left of it

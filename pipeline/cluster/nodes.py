@@ -2,8 +2,8 @@
 
 Each node is a raylet of its own (`ray start`), so a run meets here what it meets on many machines: several nodes, a job server, a token.
 The dashboard, its job server and its agents listen on loopback; Ray's own ports, on which nodes speak with each other, listen everywhere
-and ask for the token. All processes of a cluster are started with its mark in their environment, jobs and workers included, so `down` ends
-exactly these, also where whoever started them, or a raylet, was killed.
+and ask for the token, but for the nodes' metrics, which Ray gives whoever asks. All processes of a cluster are started with its mark in
+their environment, jobs and workers included, by which `down` knows them (`Cluster.processes`), also where whoever started them was killed.
 """
 
 import json
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import corpusmill
-from corpusmill.pipeline import marked
+from corpusmill.pipeline.cluster import marked
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 
 #: Where a cluster is written down, by default.

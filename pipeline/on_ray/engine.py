@@ -1,8 +1,8 @@
 """Tasks on Ray: one actor a worker, one piece after the other for each (`dispatch.py`).
 
 Ray is started for this run alone where `RAY_ADDRESS` names no cluster (`ray job submit` sets it), and only when there is so much to do that
-it pays: until then a few small pieces are performed in the calling process, which takes a tenth of the seconds that Ray and its workers
-need to come up. `RAY_ADDRESS=local` asks for such a Ray with its agents, for what is not pieces (`train/launch_ray.py`). Actors publish
+it pays: until then a few small pieces are performed in the calling process, which takes less than the seconds that Ray and its workers need
+to come up. `RAY_ADDRESS=local` asks for such a Ray with its agents, for what is not pieces (`train/launch_ray.py`). Actors publish
 files themselves: nothing but small records passes through the object store.
 """
 
@@ -101,7 +101,7 @@ class RayEngine:
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
         if address == LOCAL:
-            own.only_this_user()
+            own.prepare()
         warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
         import ray
 

@@ -1,10 +1,10 @@
 """A Ray of the run's own: on this machine, until the run ends, and of Ray's processes only those that tasks need.
 
-`ray.init` starts five more, which take as long to come up as all else: an autoscaler, which has no nodes to add here; a log monitor, which
-carries what workers print to a driver that has asked not to hear it; the dashboard's server, even where no dashboard is wanted; an agent
-that measures the node for the dashboard; and one that prepares environments, of which pieces have none of their own. What leaves them out
-is not of Ray's public interface (two are of `ray start`'s, but what that starts outlives the run), so where a version of Ray has other
-names for it, all are started.
+`ray.init` starts five more, with which it takes three times as long to come up: an autoscaler, which has no nodes to add here; a log
+monitor, which carries what workers print to a driver that has asked not to hear it; the dashboard's server, even where no dashboard is
+wanted; an agent that measures the node for the dashboard; and one that prepares environments, of which pieces have none of their own. What
+leaves them out is not of Ray's public interface (two are of `ray start`'s, but what that starts outlives the run), so where a version of
+Ray has other names for it, all are started.
 """
 
 import contextlib
@@ -27,20 +27,25 @@ AGENTS = {
     "--dashboard_agent_command": ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port"),
     "--runtime_env_agent_command": ("runtime_env_agent_port",),
 }
+#: The variable that names a function which gives actors an environment.
+HOOK = "RAY_RUNTIME_ENV_HOOK"
 STAND_IN = Path(__file__).with_name("stand_in.py")
 
 
-def only_this_user() -> None:
-    """Gives all Rays of this process a token of our own: no other user gets in, and Ray writes none into the home folder. It is in time
-    before `import ray`."""
+def prepare() -> None:
+    """What Ray reads as it is imported. All Rays of this process get a token of our own, so that no other user gets in, and Ray writes none
+    into the home folder. Workers run with this Python also where `uv run` started it, of which Ray would make an environment for them."""
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
 
 def start(ray: Any, workers: int, agents: bool) -> None:
-    """Starts Ray with so many CPUs, and connects this process to it. Without `agents` no actor can have an environment of its own.
+    """Starts Ray with so many CPUs, and connects this process to it. Without `agents` no actor can have an environment of its own; where a
+    hook of the user's gives all actors one, they are there.
 
     It is tried twice, as Ray's 30 seconds may pass on a machine that has much to do.
     """
+    agents = agents or HOOK in os.environ
     options = {
         "address": LOCAL, "num_cpus": workers, "include_dashboard": False, "object_store_memory": OBJECT_STORE, "log_to_driver": False,
         "logging_level": logging.ERROR,

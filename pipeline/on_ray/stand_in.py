@@ -1,19 +1,19 @@
-"""Stands in for one of Ray's agents, which a raylet insists on: says that it has no ports, and ends when the raylet does. `own.py` has it
-called with the raylet's session folder, its node's id, and the names of the ports."""
+"""Stands in for one of Ray's agents, which a raylet insists on: says that it has no ports, and ends when the raylet does, of which Ray's
+variable has the number. `own.py` has it called with the raylet's session folder, its node's id, and the names of the ports."""
 
 import os
 import sys
 import time
 from pathlib import Path
 
-#: What a Ray that is installed without its dashboard says of its ports: there are none.
+#: What an agent of Ray's writes in place of a port that it does not have.
 NONE = "-1"
 #: Seconds between two looks at the raylet.
 LOOK = 1.0
 
 
 def main() -> None:
-    raylet = os.getppid()
+    raylet = int(os.environ["RAY_RAYLET_PID"])
     session, node, *ports = sys.argv[1:]
     for port in ports:
         written = Path(session, f".{port}_{node}")

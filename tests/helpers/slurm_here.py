@@ -11,7 +11,7 @@ from pathlib import Path
 
 SRUN = """#!{python}
 import os, signal, subprocess, sys
-from corpusmill.pipeline.marked import end, marked
+from corpusmill.pipeline.cluster.marked import end, marked
 
 with open("{folder}/calls", "a") as calls:
     print("srun", *sys.argv[1:], file=calls)

@@ -23,7 +23,7 @@ from rayjob_schema import RAYJOB
 from typer.main import get_command
 
 from corpusmill.cli import app
-from corpusmill.pipeline import marked
+from corpusmill.pipeline.cluster import marked
 
 ROOT = Path(__file__).resolve().parents[3]
 EXAMPLES = ROOT / "recipes" / "cluster"

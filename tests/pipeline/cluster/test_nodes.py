@@ -299,7 +299,7 @@ def test_the_end_of_a_cluster_that_has_crashed(cluster: Cluster, folder: Path, c
     os.kill(cluster.nodes[0].pid, signal.SIGKILL)
     os.kill(cluster.nodes[1].pid, signal.SIGKILL)
     assert until(lambda: clusters.find(folder) is None, "the head is there")
-    assert cluster.processes() >= alive(cluster) > set()
+    until(lambda: (seen := alive(cluster)) and cluster.processes() >= seen, "the cluster's processes are not all known", 20)
     assert cluster_command.main(["down", "--folder", str(folder)]) == 0
     assert cluster.processes() | alive(cluster) == set() and not Path(cluster.temp).exists() and not (folder / "cluster.json").exists()
     assert cluster_command.main(["down", "--folder", str(folder)]) == 0

@@ -1,10 +1,13 @@
 """A Ray of the run's own: the processes that it has, and leaves."""
 
+import os
 import re
 import time
+from typing import Any
 
 import living
 import psutil
+import pytest
 
 from corpusmill.pipeline.on_ray.engine import RayEngine
 
@@ -16,14 +19,14 @@ WHO = re.compile(r"gcs_server|raylet/raylet|stand_in\.py|ray::\w+")
 
 def test_a_ray_of_our_own_has_few_processes(engine: RayEngine) -> None:
     """Where this fails, Ray's names have changed, and it takes three times as long to come up (`own.py`)."""
-    lines = [" ".join(process.cmdline()) for process in of_ray(engine)]
+    lines = [living.command(process) for process in of_ray(engine)]
     names = [found[0] if (found := WHO.search(line)) else line for line in lines]
     assert sorted(name for name in names if not name.startswith("ray::")) == ["gcs_server", "raylet/raylet", "stand_in.py", "stand_in.py"]
     assert {name for name in names if name.startswith("ray::")} <= {"ray::IDLE", "ray::PieceActor"}
 
 
 def test_closing_leaves_no_process(engine: RayEngine) -> None:
-    """The last test here: a later use of the engine would start Ray again."""
+    """A later use of the engine would start Ray again."""
     processes = of_ray(engine)
     assert len(processes) >= 4
     engine.close()
@@ -33,9 +36,20 @@ def test_closing_leaves_no_process(engine: RayEngine) -> None:
     assert left == []
 
 
+@pytest.mark.long
+def test_where_a_hook_gives_workers_an_environment_they_have_it(stages: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_RUNTIME_ENV_HOOK", "for_ray.hook.environment")
+    engine = RayEngine(workers=1)
+    ray = engine.connect()
+    try:
+        assert ray.get(ray.remote(os.getenv).remote("GIVEN_BY_HOOK"), timeout=60) == "yes"
+    finally:
+        engine.close()
+
+
 def of_ray(engine: RayEngine) -> list[psutil.Process]:
     """The processes that Ray has started here, and theirs."""
     session = engine.connect()._private.worker._global_node.get_session_dir_path()
     mine = living.descendants(psutil.Process())
-    started = [process for process in mine if session in " ".join(process.cmdline())]
+    started = [process for process in mine if session in living.command(process)]
     return list({process.pid: process for one in started for process in [one, *living.descendants(one)]}.values())

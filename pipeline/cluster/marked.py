@@ -24,7 +24,7 @@ def marked(name: str, value: str) -> set[int]:
 
 def with_open(folder: str, sessions: set[int]) -> set[int]:
     """The processes (not this one) of these sessions (setsid) that have a file of `folder` open."""
-    inside = folder.rstrip("/") + "/"
+    inside = os.path.realpath(folder) + "/"
     return {pid for pid in _processes() if pid != os.getpid() and _session(pid) in sessions and _opens(pid, inside)}
 
 
