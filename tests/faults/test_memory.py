@@ -1,15 +1,21 @@
 """A task that needs more memory than there is: it is done in parts, with the same bytes, or given up and named."""
 
+import json
 import os
 import resource
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from faulty_run import plant
 from killing import in_child
 
 #: Memory that a process may have beside what it has, bytes, and what the filter's function takes a text.
 ROOM, A_TEXT = 1 << 30, 100 << 20
+#: The same for Ray, which watches the machine's memory: all of Ray and two workers take the half of the room.
+RAYS_ROOM, RAYS_TEXT = 3 << 30, 500 << 20
 
 
 def limited(room: int) -> None:
@@ -31,3 +37,21 @@ def test_a_task_without_enough_memory_is_done_in_parts(carry_out, fault: Path, t
     assert in_child(run_limited, carry_out, run, said) == 0
     assert said.read_text() == ""
     assert tree(run / "filter") == tree(reference / "filter") and faults_of(run) == []
+
+
+@pytest.mark.long
+def test_a_worker_that_ray_ends_for_its_memory(recipe_and_crawl, fault: Path, tmp_path: Path, undisturbed, tree, faults_of) -> None:
+    """Nothing else may take or free gigabytes meanwhile: Ray looks at all that the machine has."""
+    memory = psutil.virtual_memory()
+    if memory.available < 2 * RAYS_ROOM:
+        pytest.skip("the machine has too little memory to take some away")
+    plant(fault, kind="memory", when="class ZipFile", bytes_a_text=RAYS_TEXT)
+    run, (recipe, crawl) = tmp_path / "run", recipe_and_crawl
+    command = [sys.executable, "-m", "corpusmill", "run", recipe, crawl, "--output", str(run), "--engine", "ray", "--workers", "2"]
+    threshold = (memory.total - memory.available + RAYS_ROOM) / memory.total
+    watch = {"RAY_memory_usage_threshold": f"{threshold:.4f}", "RAY_memory_monitor_refresh_ms": "50"}
+    process = subprocess.run(command, env=os.environ | watch, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    events = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert "halves" in {event["event"] for event in events if event["stage"] == "filter"}
+    assert tree(run) == undisturbed and faults_of(run) == []

@@ -17,6 +17,7 @@ def voice(stderr: str) -> list[str]:
     return [line for line in stderr.splitlines() if line.startswith("corpusmill: ")]
 
 
+@pytest.mark.long  # test_launch.py kills one of processes that are started without torchrun
 def test_the_same_bytes_and_one_voice_though_one_is_killed(token_run: Storage, trained_by_two: dict[str, bytes], tmp_path: Path) -> None:
     """torchrun starts all of them again, by itself."""
     done = run_script(tmp_path, DYING, "pretrain", token_run.root, restarts=1)

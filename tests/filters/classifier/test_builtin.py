@@ -69,7 +69,7 @@ def test_offline_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not list(tmp_path.glob("classifiers/*/*"))
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] if name == "quality" else []) for name in BUILTIN])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] if name != "toxicity" else []) for name in BUILTIN])
 def test_trained_at_first_use(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         folder = builtin(name)
