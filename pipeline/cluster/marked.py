@@ -13,13 +13,15 @@ from pathlib import Path
 
 #: Seconds between two looks at whether processes have ended.
 PAUSE = 0.05
+#: How often a process that loads its program is looked at again, and the seconds between.
+LOOKS, LOADING = 200, 0.001
 Choose = Callable[[], set[int]]
 
 
 def marked(name: str, value: str) -> set[int]:
     """The processes (not this one) that were started with the environment variable `name` set to `value`."""
     wanted = f"{name}={value}".encode()
-    return {pid for pid in _processes() if pid != os.getpid() and wanted in _read(pid, "environ").split(b"\0")}
+    return {pid for pid in _processes() if pid != os.getpid() and wanted in environment(pid)}
 
 
 def with_open(folder: str, sessions: set[int]) -> set[int]:
@@ -30,7 +32,17 @@ def with_open(folder: str, sessions: set[int]) -> set[int]:
 
 def has(pid: int, name: str) -> bool:
     """Whether a process was started with such an environment variable."""
-    return any(entry.startswith(f"{name}=".encode()) for entry in _read(pid, "environ").split(b"\0"))
+    return any(entry.startswith(f"{name}=".encode()) for entry in environment(pid))
+
+
+def environment(pid: int) -> list[bytes]:
+    """The variables, NAME=VALUE, that a process was started with. While it loads its program it shows none, nor a command, for a moment;
+    that is waited for."""
+    for _ in range(LOOKS):
+        if (found := _read(pid, "environ")) or not _loads(pid):
+            break
+        time.sleep(LOADING)
+    return (found or _read(pid, "environ")).split(b"\0")  # again, for it may have come between the two questions
 
 
 def end(choose: Choose, number: signal.Signals, patience: float) -> set[int]:
@@ -68,6 +80,15 @@ def _opens(pid: int, inside: str) -> bool:
                 if str(file.readlink()).startswith(inside):
                     return True
     return False
+
+
+def _loads(pid: int) -> bool:
+    """Whether it is between two programs: it has one (a zombie and a thread of the kernel have none), but no command yet."""
+    try:
+        Path(f"/proc/{pid}/exe").readlink()
+    except OSError:
+        return False
+    return not _read(pid, "cmdline")
 
 
 def _read(pid: int, what: str) -> bytes:

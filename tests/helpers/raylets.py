@@ -19,6 +19,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from corpusmill.pipeline.cluster import marked
+
 MARK = "CORPUSMILL_TEST_NODE"
 #: Object store of a node, bytes: nearly unused, so the smallest that Ray takes.
 OBJECT_STORE = 80 * 1024 * 1024
@@ -160,10 +162,8 @@ def _finish(process: "subprocess.Popen[str]") -> None:
 
 def _environments() -> Iterator[tuple[int, list[bytes]]]:
     """Each of this user's living processes with the environment that it was started with."""
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):  # somebody else's, or one that has just ended
-                yield int(entry.name), Path(entry.path, "environ").read_bytes().split(b"\0")
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        yield int(name), marked.environment(int(name))
 
 
 def _command(pid: int) -> list[str]:

@@ -47,3 +47,15 @@ def test_a_mark_is_known_by_name_and_value(started: list[subprocess.Popen[bytes]
     one, other = (sleeper(started, tmp_path / "log", own=False, mark=mark) for mark in ("one", "one more"))
     assert marked.marked("TEST_MARK", "one") == {one}
     assert marked.has(other, "TEST_MARK") and not marked.has(other, "TEST_MAR")
+
+
+def test_a_process_that_loads_its_program_is_known_by_its_mark(started: list[subprocess.Popen[bytes]], tmp_path: Path) -> None:
+    """Popen returns while the new program is being loaded: for a moment /proc shows no environment (of every third one, here)."""
+    for _ in range(50):
+        pid = sleeper(started, tmp_path / "log", own=False, mark="one")
+        assert marked.has(pid, "TEST_MARK")
+
+
+def test_a_process_without_an_environment_is_nobodys(started: list[subprocess.Popen[bytes]]) -> None:
+    started.append(subprocess.Popen(["sleep", "60"], env={}))
+    assert marked.environment(started[-1].pid) == [b""] and not marked.has(started[-1].pid, "TEST_MARK")
