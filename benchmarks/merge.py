@@ -21,11 +21,12 @@ import numpy as np
 import pyarrow as pa
 
 from corpusmill.dedup.batches import batches_bytes
-from corpusmill.dedup.components import DOCUMENT_WORDS, MEMBERS
+from corpusmill.dedup.groups import GROUPED
 from corpusmill.dedup.keys import keys_bytes
 from corpusmill.dedup.merge import MergeWorker
 from corpusmill.dedup.merge_gathered import GROUP, GatheredMergeWorker, group_blocks
 from corpusmill.dedup.merge_keys import KeyMergeWorker
+from corpusmill.dedup.packing import DOCUMENT_WORDS
 from corpusmill.dedup.signatures import signature_schema
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.manifest import FileRef
@@ -62,7 +63,7 @@ def documents_table(number: int, documents: int, groups: int) -> pa.Table:
 def members(table: pa.Table) -> pa.Table:
     count = table.num_rows
     words = np.full(count, DOCUMENT_WORDS + SHINGLES + 112)
-    return pa.table([np.arange(count), table[GROUP].cast(pa.int64()), np.ones(count, bool), words], schema=MEMBERS)
+    return pa.table([np.arange(count), table[GROUP].cast(pa.int64()), np.ones(count, bool), words], schema=GROUPED)
 
 
 def written(run: Storage, path: str, content: bytes) -> FileRef:
@@ -78,7 +79,7 @@ def measure_keys(run: Storage, files: int, documents: int) -> None:
 
 def measure_documents(run: Storage, files: int, documents: int, groups: int) -> None:
     tables = [documents_table(number, documents, groups) for number in range(files)]
-    table = written(run, "groups.arrow", batches_bytes(MEMBERS, [members(table) for table in tables], "lz4"))
+    table = written(run, "groups.arrow", batches_bytes(GROUPED, [members(table) for table in tables], "lz4"))
     bounds = group_blocks(run, table.path, (0, files), groups)
     refs = []
     for number, shard in enumerate(tables):

@@ -27,7 +27,7 @@ from unittest.mock import patch
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corpusmill.dedup import candidates, components, merge, sections
+from corpusmill.dedup import candidates, merge, packing, sections
 from corpusmill.dedup.stage import DedupStage
 from corpusmill.pipeline.engine import InlineEngine, Job
 from corpusmill.pipeline.manifest import MANIFEST, Manifest, TaskRow
@@ -149,7 +149,7 @@ def main() -> None:
     os.fsync = lambda _: None
     merge.FEW = given.few
     candidates.TASK_KEYS = SHARDS_A_RANGE * given.documents * KEYS
-    components.GROUP_WORDS = SHARDS_A_RANGE * given.documents // 4 * 4 * WORDS
+    packing.GROUP_WORDS = SHARDS_A_RANGE * given.documents // 4 * 4 * WORDS
     sections.RANGE_BYTES = SHARDS_A_RANGE * 8_192
     for shards, fan_in in itertools.product(given.shards, given.fan_in):
         with tempfile.TemporaryDirectory() as folder:

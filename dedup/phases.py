@@ -84,7 +84,7 @@ class CopyPhases:
 
     def groups(self, shards: list[Shard], own: int, candidates: dict[str, list[FileRef]]) -> TaskRow:
         """What is judged together; of `shards` the first `own` documents are this run's."""
-        from corpusmill.dedup.components import groups_output
+        from corpusmill.dedup.groups import groups_output
 
         buckets = [ref.path for ref in candidates.get(BAND_KEYS, [])]
         groups = [ref.path for kind, refs in candidates.items() if kind != BAND_KEYS for ref in refs]
@@ -102,7 +102,7 @@ class CopyPhases:
         """The tasks of which each has judged a group. A single group is judged where its documents lie; of several, each comes together
         in a phase before."""
         from corpusmill.dedup.clusters import ClusterWorker
-        from corpusmill.dedup.components import GROUPS_FILE
+        from corpusmill.dedup.groups import GROUPS_FILE
 
         table, count = groups.ref("dedup", GROUPS_FILE), groups.counts["groups"]
         compared = self.config.minhash.enabled and self.config.verification == "exact"

@@ -4,7 +4,6 @@ A worker says how its piece is cut in two (`Worker.halves`) and how the parts' o
 on disk, as Arrow files in a temporary folder of this machine, and comes together row group by row group.
 """
 
-import errno
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,10 +13,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from corpusmill.pipeline.errors import CorpusmillError
-from corpusmill.pipeline.retry import FULL
 from corpusmill.pipeline.shards import ROW_GROUP_ROWS, Content, parquet_writer, write_parquet
 from corpusmill.pipeline.stage import Output, Piece, Worker
+from corpusmill.pipeline.temporary import room_for
+
+#: What has no room where the temporary folder is full.
+PARTS = "the parts of a task that is too large for memory"
 
 
 def cut(worker: Worker, piece: Piece, parts: int) -> list[Piece]:
@@ -34,32 +35,17 @@ def performed(worker: Worker, piece: Piece, parts: int) -> Iterator[Output]:
     if len(pieces) == 1:
         yield worker.process(piece)
         return
-    with _room():
+    with room_for(PARTS):
         holder = tempfile.TemporaryDirectory(prefix="corpusmill-parts-")
     with holder as folder:
         outputs: list[Output] = []
         for number, part in enumerate(pieces):
             output = worker.process(part)
-            with _room():
+            with room_for(PARTS):
                 outputs.append(_spilled(output, Path(folder), number))
-        with _room():
+        with room_for(PARTS):
             joined = worker.join(piece, outputs, Path(folder))
         yield joined
-
-
-@contextmanager
-def _room() -> Iterator[None]:
-    """What is written to the temporary folder within: where it has no room, that is a matter of this piece, which alone needs it. The
-    system's error is not passed on as its cause: a full folder of the run would end the run."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (*FULL, errno.EFBIG):
-            raise
-        raise CorpusmillError(
-            f"{tempfile.gettempdir()}: no room for the parts of a task that is too large for memory ({error.strerror}); set TMPDIR to a "
-            "folder with more room."
-        ) from None
 
 
 def _spilled(output: Output, folder: Path, number: int) -> Output:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from corpusmill.dedup import candidates, cluster_table, components, keys, merge, merge_gathered, merge_keys
+from corpusmill.dedup import candidates, cluster_table, keys, merge, merge_gathered, merge_keys, packing
 from corpusmill.dedup.batches import open_batches
 from corpusmill.dedup.keys import keys_bytes, read_keys
 from corpusmill.dedup.merge_keys import KeyMergeWorker
@@ -30,7 +30,7 @@ CONFIG = {"url": {"enabled": True}, "keep": ["longest", "first"], "lines": {"sco
 def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     """So little fits a range or a group that there are several of each."""
     monkeypatch.setattr(candidates, "TASK_KEYS", 20)
-    monkeypatch.setattr(components, "GROUP_WORDS", 500)
+    monkeypatch.setattr(packing, "GROUP_WORDS", 500)
     monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
