@@ -67,8 +67,8 @@ audit: $(VENV)/.installed-test ## look for known weaknesses of dependencies, and
 soak: $(VENV)/.installed-test setup ## try the property tests with 2,000 new examples each instead of 30 known ones (an hour)
 	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -m hypothesis --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
-soak-faults: $(VENV)/.installed-test setup ## kill runs of all stages KILLS=200 times and compare them with one that nobody killed (SEED=n ONLY=inline|ray FROM=run)
-	OMP_NUM_THREADS=1 $(BIN)/python tests/helpers/soak_kills.py --kills $(KILLS) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) $(if $(FROM),--from $(FROM))
+soak-faults: $(VENV)/.installed-test setup ## kill runs of all stages KILLS=200 times and compare them with one that nobody killed (SEED=n ONLY=inline|ray FROM=run; STORE=1: on an S3 server that fails now and then)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/helpers/soak_kills.py --kills $(KILLS) $(if $(SEED),--seed $(SEED)) $(if $(STORE),--store) $(if $(ONLY),--only $(ONLY)) $(if $(FROM),--from $(FROM))
 
 lint: $(VENV)/.installed-test ## check style and types
 	$(BIN)/ruff check .

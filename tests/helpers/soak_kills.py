@@ -1,11 +1,12 @@
 """Kills runs of all stages at random times, again and again, until each has come to its end, and compares them with one that nobody killed.
 
-    python tests/helpers/soak_kills.py --kills 200 --seed 1 [--only ray] [--from 7] [--folder FOLDER]
+    python tests/helpers/soak_kills.py --kills 200 --seed 1 [--store] [--only ray] [--from 7] [--folder FOLDER]
 
 Each run gets one to four kills (SIGKILL) a stage: the stage is chosen first, then what is killed, then when, as a share of the time
 that the stage usually takes. A run whose driver was killed is started again. Every third run is on a Ray cluster of two raylets.
-Drivers are forked from this process, which has their libraries loaded. Prints what was killed where, and what was wrong; exit code 1
-where anything was.
+Drivers are forked from this process, which has their libraries loaded. With `--store` the runs and the crawl lie in a bucket of an S3
+server of which every 25th request fails; the run that nobody killed is local. Prints what was killed where, and what was wrong; exit
+code 1 where anything was.
 """
 
 import argparse
@@ -22,21 +23,20 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import s3 as servers
 import victims
 from forked import Driver
 from raylets import Raylets
-from trees import leftovers, tree
+from soak_places import Disk, Store, look
 from victims import Kill
-from whole_run import STAGES, ids, write_inputs
+from whole_run import STAGES, write_inputs
 
 from corpusmill.pipeline.recipe import stage_class
-from corpusmill.pipeline.report.whole.verify import verify
 
 #: Seconds in which a run has to end or to get on.
 PATIENCE = 300.0
 #: Engines of runs, in turn.
 ENGINES = ("inline", "inline", "ray")
-LOOK = 0.01
 
 
 @dataclass
@@ -62,24 +62,24 @@ def load() -> None:
 
 
 class Soak:
-    """`folder` takes the inputs, the undisturbed run (`reference`) and the run that is being killed (`run`)."""
+    """`folder` takes the inputs and the undisturbed run (`reference`); the run that is being killed lies at `place`."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, place: Disk | Store):
         self.began = time.monotonic()
-        self.folder, self.run, self.tally = folder, folder / "run", Tally()
+        self.folder, self.place, self.tally = folder, place, Tally()
         self.cluster: Raylets | None = None
         self.driver: Driver | None = None  # the last one; those before it have ended
         if not (folder / "reference" / "report.html").exists():
             shutil.rmtree(folder / "reference", ignore_errors=True)
             write_inputs(folder)
+            place.bring()
             self._reference()
-        self.wanted, self.rest = tree(folder / "reference"), leftovers(folder / "reference")
-        self.documents = ids(folder / "reference")
+        self.wanted = look(folder / "reference")
         self.usual: dict[str, dict[str, float]] = {}  # seconds of each stage, by engine
 
     def _reference(self) -> None:
         try:
-            begun = self._start(self.folder / "reference", "inline")
+            begun = self._start(str(self.folder / "reference"), "inline")
             assert begun.wait(PATIENCE) == 0, begun.said()
         except BaseException:
             self.close()
@@ -89,12 +89,12 @@ class Soak:
         """A run that is killed up to `most` times, carried to its end and compared."""
         if engine not in self.usual:
             self._measure(engine)
-        shutil.rmtree(self.run, ignore_errors=True)
+        self.place.clear()
         process: Driver | None = None
         for kill in victims.drawn(seed, engine)[:most]:
             if process is None or process.poll() is not None:
                 self._check_end(seed, process)
-                process = self._start(self.run, engine)
+                process = self._start(self.place.run, engine)
             self._one_kill(kill, process, engine, seed)
         self._end(process, engine, seed)
         self._compare(seed)
@@ -102,39 +102,42 @@ class Soak:
 
     def _measure(self, engine: str) -> None:
         """How long stages take when nobody kills them; not in the reference, which may have compiled what later runs find compiled."""
-        shutil.rmtree(self.run, ignore_errors=True)
+        self.place.clear()
         self._end(None, engine, f"undisturbed on {engine}")
         self._compare(f"undisturbed on {engine}")
         self._say(f"undisturbed on {engine}", "has come to its end")
-        self.usual[engine] = victims.stage_seconds(self.run)
+        self.usual[engine] = victims.stage_seconds(self.place.progress())
 
-    def _start(self, run: Path, engine: str) -> Driver:
+    def _start(self, run: str, engine: str) -> Driver:
         environment = {}
         if engine == "ray":
             if self.cluster is None:
                 self.cluster = Raylets()
             environment = self.cluster.environment
-        command = ["run", str(self.folder / "whole.yaml"), str(self.folder / "crawl"), "--output", str(run), "--engine", engine]
+        command = ["run", str(self.folder / "whole.yaml"), self.place.crawl, "--output", run, "--engine", engine]
         self.driver = Driver(command, self.folder / "output.txt", environment)
         return self.driver
+
+    def _stage(self, process: Driver) -> str | None:
+        return victims.stage_of(self.place.progress(), process.pid)
 
     def _one_kill(self, kill: Kill, process: Driver, engine: str, seed: str) -> None:
         """Waits until the run is in the stage, then for the drawn share of its usual time, and kills."""
         until = time.monotonic() + PATIENCE
-        while (stage := victims.stage_of(self.run, process.pid)) is None or STAGES.index(stage) < STAGES.index(kill.stage):
+        while (stage := self._stage(process)) is None or STAGES.index(stage) < STAGES.index(kill.stage):
             if process.poll() is not None:
                 return
             if time.monotonic() > until:
                 self._fault(seed, f"it does not get on to {kill.stage}")
                 process.kill()
                 return
-            time.sleep(LOOK)
+            time.sleep(self.place.pause)
         until = time.monotonic() + kill.share * self.usual[engine][kill.stage]
-        while time.monotonic() < until and victims.stage_of(self.run, process.pid) == stage:  # faster than usual: at its end
-            time.sleep(LOOK)
+        while time.monotonic() < until and self._stage(process) == stage:  # faster than usual: at its end
+            time.sleep(self.place.pause)
         if process.poll() is None:
             what = self._strike(kill, process, engine)
-            stage = victims.stage_of(self.run, process.pid) or kill.stage
+            stage = self._stage(process) or kill.stage
             self.tally.kills[engine, stage, what] += 1
             self._say(seed, f"{what} killed in {stage}")
 
@@ -157,12 +160,12 @@ class Soak:
     def _await(self, kill: Kill, process: Driver, engine: str) -> list[int]:
         """The processes of the kind that is to be killed, as soon as there are any; none when the run has left the stages with them."""
         until = time.monotonic() + PATIENCE
-        while process.poll() is None and victims.stage_of(self.run, process.pid) in victims.places(kill.target, engine):
+        while process.poll() is None and self._stage(process) in victims.places(kill.target, engine):
             if found := victims.find(kill.target, process.pid, self.cluster if engine == "ray" else None):
                 return found
             if time.monotonic() > until:
                 break
-            time.sleep(LOOK)
+            time.sleep(self.place.pause)
         return []
 
     def _end(self, process: Driver | None, engine: str, seed: str) -> None:
@@ -170,12 +173,12 @@ class Soak:
         for _ in range(3):
             if process is None or process.poll() is not None:
                 self._check_end(seed, process)
-                process = self._start(self.run, engine)
+                process = self._start(self.place.run, engine)
             code = process.wait(PATIENCE)
             if code == 0:
                 return
             if code is None:
-                self._fault(seed, f"it hangs in {victims.stage_of(self.run, process.pid)}")
+                self._fault(seed, f"it hangs in {self._stage(process)}")
                 process.kill()
         self._fault(seed, f"it does not come to its end: {process.said() if process else None}")
 
@@ -195,19 +198,17 @@ class Soak:
     def _fault(self, seed: str, what: str) -> None:
         self._say(seed, f"FAULT: {what}")
         self.tally.faults.append(f"run {seed}: {what}")
-        if self.run.is_dir():
-            shutil.copytree(self.run, self.folder / f"faulty-{seed}", dirs_exist_ok=True)
+        self.place.copy(self.folder / f"faulty-{seed}")
 
     def _compare(self, seed: str) -> None:
-        found, tally = tree(self.run), self.tally
-        differ = sorted(path for path in found.keys() | self.wanted.keys() if found.get(path) != self.wanted.get(path))
-        more = sorted(leftovers(self.run) - self.rest)
-        wrong = [fault for check in verify(str(self.run)) for fault in check.faults]
-        documents = ids(self.run)
-        lost = sum(((self.documents[stage] - documents[stage]) + (documents[stage] - self.documents[stage])).total() for stage in documents)
-        tally.runs, tally.files = tally.runs + 1, tally.files + len(found)
+        found, wanted, tally = self.place.look(), self.wanted, self.tally
+        differ = sorted(path for path in found.tree.keys() | wanted.tree.keys() if found.tree.get(path) != wanted.tree.get(path))
+        lost = sum((wanted.documents[stage] - documents).total() + (documents - wanted.documents[stage]).total()
+                   for stage, documents in found.documents.items())  # fmt: skip
+        tally.runs, tally.files = tally.runs + 1, tally.files + len(found.tree)
         tally.differ, tally.lost = tally.differ + len(differ), tally.lost + lost
-        for what, names in (("these files differ", differ), ("left behind", more), ("verify", wrong)):
+        more = sorted(found.rest - wanted.rest)
+        for what, names in (("these files differ", differ), ("left behind", more), ("verify", found.wrong)):
             if names:
                 self._fault(seed, f"{what}: {', '.join(names[:8])}")
 
@@ -217,9 +218,10 @@ class Soak:
             self.driver.kill()
         if self.cluster is not None:
             self.cluster.close()
+        self.place.close()
 
 
-def show(tally: Tally, seconds: float) -> None:
+def show(tally: Tally, seconds: float, more: str) -> None:
     for engine in sorted({engine for engine, _, _ in tally.kills}):
         targets = sorted({target for where, _, target in tally.kills if where == engine})
         rows = {stage: [tally.kills[engine, stage, target] for target in targets] for stage in STAGES}
@@ -230,7 +232,8 @@ def show(tally: Tally, seconds: float) -> None:
     kills = tally.kills.total()
     print(
         f"kills {kills}, runs {tally.runs}, files compared {tally.files:,}, files that differ {tally.differ}, "
-        f"documents lost or doubled {tally.lost}, faults {len(tally.faults)}, seconds {seconds:.0f} ({seconds / max(1, kills):.1f} a kill)"
+        f"documents lost or doubled {tally.lost}, faults {len(tally.faults)}{more}, seconds {seconds:.0f} "
+        f"({seconds / max(1, kills):.1f} a kill)"
     )
 
 
@@ -244,6 +247,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--store", action="store_true", help="runs lie in a bucket of an S3 server that fails now and then")
     parser.add_argument("--only", choices=sorted(set(ENGINES)), help="all runs on this engine")
     parser.add_argument("--from", type=int, default=0, dest="first", metavar="RUN", help="go on with this run of the seed")
     parser.add_argument(
@@ -251,18 +255,22 @@ def main() -> int:
     )
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, terminate)
+    servers.announce()
     load()
     with tempfile.TemporaryDirectory() as temporary:
-        soak = Soak((options.folder or Path(temporary)).absolute())
+        folder = (options.folder or Path(temporary)).absolute()
+        place = Store(folder) if options.store else Disk(folder)
+        soak = Soak(folder, place)
         try:
             for number in range(options.first, options.first + options.kills):
                 engine = options.only or ENGINES[number % len(ENGINES)]
-                soak.one_run(f"{options.seed}-{number}", engine, options.kills - soak.tally.kills.total())
+                with place.unwell():
+                    soak.one_run(f"{options.seed}-{number}", engine, options.kills - soak.tally.kills.total())
                 if soak.tally.kills.total() >= options.kills:
                     break
         finally:  # what was found until Ctrl-C is shown, too
             soak.close()
-            show(soak.tally, time.monotonic() - soak.began)
+            show(soak.tally, time.monotonic() - soak.began, place.said())
     return 1 if soak.tally.faults else 0
 
 

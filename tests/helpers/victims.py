@@ -1,7 +1,6 @@
 """What is killed in a run, and when: the kills are drawn beforehand, the process is looked for when its time has come."""
 
 import contextlib
-import json
 import random
 from dataclasses import dataclass
 from datetime import datetime
@@ -50,22 +49,13 @@ def places(target: str, engine: str) -> tuple[str, ...]:
     return WITH_CHILDREN if target == "child" else KILLED[engine]
 
 
-def progress(run: Path) -> dict[str, Any]:
-    """What the run says of itself; nothing where it has not said anything yet."""
-    with contextlib.suppress(OSError, ValueError):
-        return dict(json.loads((run / "progress.json").read_text()))
-    return {}
-
-
-def stage_of(run: Path, driver: int) -> str | None:
-    """The stage in which the process `driver` is; None before its first."""
-    said = progress(run)
+def stage_of(said: dict[str, Any], driver: int) -> str | None:
+    """The stage in which the process `driver` is, by what the run says of itself (progress.json); None before its first."""
     return next(reversed(said["stages_began"]), None) if said.get("process") == driver else None
 
 
-def stage_seconds(run: Path) -> dict[str, float]:
+def stage_seconds(said: dict[str, Any]) -> dict[str, float]:
     """How long each stage of a finished run took."""
-    said = progress(run)
     times = [datetime.fromisoformat(time) for time in [*said["stages_began"].values(), said["ended"]]]
     return {stage: (times[number + 1] - times[number]).total_seconds() for number, stage in enumerate(said["stages_began"])}
 

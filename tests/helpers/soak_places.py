@@ -1,0 +1,140 @@
+"""Where the soak's runs lie: in a local folder, or in a bucket of a real S3 server that is not well. What is looked at is the same."""
+
+import contextlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import s3 as servers
+from killing import in_child
+from trees import leftovers, tree
+from whole_run import ids
+
+from corpusmill.pipeline.report.whole.verify import verify
+from corpusmill.pipeline.store import ask
+
+BUCKET = "soak"
+#: Shares of all requests that the store answers with a fault while runs are killed.
+FAULTS = {"error_500": 0.01, "error_503": 0.01, "cut_response": 0.005, "cut_upload": 0.005, "reset": 0.005, "lost": 0.005}
+
+
+@dataclass
+class Found:
+    """What a run is compared by: content hashes, files that only a run at work has, documents that came into each stage, and what
+    `corpusmill verify` finds."""
+
+    tree: dict[str, str]
+    rest: set[str]
+    documents: dict[str, Counter[str]]
+    wrong: list[str]
+
+
+def look(run: Path) -> Found:
+    """At a run in a local folder."""
+    return Found(tree(run), leftovers(run), ids(run), _verified(str(run)))
+
+
+def _verified(run: str) -> list[str]:
+    return [fault for check in verify(run) for fault in check.faults]
+
+
+class Disk:
+    """A local folder, in which the crawl lies, too."""
+
+    pause = 0.01
+
+    def __init__(self, folder: Path):
+        self.folder, self.run, self.crawl = folder, str(folder / "run"), str(folder / "crawl")
+
+    def bring(self) -> None:
+        """The crawl is there."""
+
+    def clear(self) -> None:
+        shutil.rmtree(self.run, ignore_errors=True)
+
+    def progress(self) -> dict[str, Any]:
+        """What the run says of itself; nothing where it has not said anything yet."""
+        with contextlib.suppress(OSError, ValueError):
+            return dict(json.loads(Path(self.run, "progress.json").read_text()))
+        return {}
+
+    def look(self) -> Found:
+        return look(Path(self.run))
+
+    def copy(self, folder: Path) -> None:
+        if Path(self.run).is_dir():
+            shutil.copytree(self.run, folder, dirs_exist_ok=True)
+
+    @contextmanager
+    def unwell(self) -> Iterator[None]:
+        """For the time of the block it does what it can to disturb a run."""
+        yield
+
+    def said(self) -> str:
+        return ""
+
+    def close(self) -> None:
+        pass
+
+
+class Store:
+    """A bucket. This process forks drivers, so it asks with boto3, which has no threads, and what needs the project's own client is done
+    in a child."""
+
+    pause = 0.05
+
+    def __init__(self, folder: Path):
+        self.folder, self.run, self.crawl = folder, f"s3://{BUCKET}/run", f"s3://{BUCKET}/crawl"
+        self.s3 = servers.S3()
+        self.s3.bucket(BUCKET)
+        self.requests: Counter[str] = Counter()
+        ask.FIRST_PAUSE = 0.02  # of drivers, which are forked from here
+
+    def bring(self) -> None:
+        self.s3.upload(self.folder / "crawl", self.crawl)
+
+    def clear(self) -> None:
+        for key in self.s3.keys(self.run):
+            self.s3.client.delete_object(Bucket=BUCKET, Key=f"run/{key}")
+
+    def progress(self) -> dict[str, Any]:
+        with contextlib.suppress(ValueError, self.s3.client.exceptions.NoSuchKey):
+            return dict(json.loads(self.s3.get(f"{self.run}/progress.json")))
+        return {}
+
+    def look(self) -> Found:
+        answer = self.folder / "found.json"
+        assert os.waitstatus_to_exitcode(in_child(self._look, answer)) == 0
+        said = json.loads(answer.read_text())
+        return Found(said["tree"], set(said["rest"]), {stage: Counter(of) for stage, of in said["documents"].items()}, said["wrong"])
+
+    def _look(self, answer: Path) -> None:
+        mirror = self.folder / "mirror"
+        shutil.rmtree(mirror, ignore_errors=True)
+        self.s3.download(self.run, mirror)
+        rest = leftovers(mirror) | {f"{key}, an upload that is not complete" for key, _ in self.s3.uploads(BUCKET)}
+        said = {"tree": self.s3.tree(self.run), "rest": sorted(rest), "documents": ids(mirror), "wrong": _verified(self.run)}
+        answer.write_text(json.dumps(said))
+
+    def copy(self, folder: Path) -> None:
+        self.s3.download(self.run, folder)
+
+    @contextmanager
+    def unwell(self) -> Iterator[None]:
+        with self.s3.faults(**FAULTS):
+            try:
+                yield
+            finally:
+                self.requests += self.s3.counts()
+
+    def said(self) -> str:
+        return f", requests to the store {self.requests['requests']:,}, of which {self.requests['faults']:,} failed"
+
+    def close(self) -> None:
+        self.s3.close()
