@@ -1,7 +1,10 @@
 """Scores of all labels against fastText's own predict: models of each loss trained here, whole and quantised; random and hard texts."""
 
 import math
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -83,9 +86,18 @@ def compare(found: npt.NDArray[np.float32], expected: npt.NDArray[np.float32], r
     return difference
 
 
-@pytest.mark.parametrize("quantised", ["no", "pruned", "short parts"])
-@pytest.mark.parametrize(("minn", "maxn", "word_ngrams"), [(0, 0, 1), (1, 4, 1), (2, 3, 3), (0, 0, 2)])
-@pytest.mark.parametrize("loss", ["softmax", "hs", "ova", "ns"])
+LOSSES = ["softmax", "hs", "ova", "ns"]
+SHAPES = [(0, 0, 1), (1, 4, 1), (2, 3, 3), (0, 0, 2)]  # minn, maxn, word_ngrams
+
+
+def forms() -> Iterator[Any]:
+    """All combinations; of short parts, which take fastText seconds to train, each loss and each shape once where time is short."""
+    for (place, loss), (number, shape), quantised in product(enumerate(LOSSES), enumerate(SHAPES), ["no", "pruned", "short parts"]):
+        long = quantised == "short parts" and place != number
+        yield pytest.param(loss, *shape, quantised, marks=[pytest.mark.long] if long else [])
+
+
+@pytest.mark.parametrize(("loss", "minn", "maxn", "word_ngrams", "quantised"), forms())
 def test_scores_are_fasttexts(
     training_file: str, passages: list[str], tmp_path: Path, loss: str, minn: int, maxn: int, word_ngrams: int, quantised: str
 ) -> None:
