@@ -16,7 +16,7 @@ Index = npt.NDArray[np.int64]
 
 #: Records that are read at once.
 CHUNK = 1 << 20
-NEEDED_BY = "what dedup keeps beside the documents of a range"
+WHAT = "what dedup's phase groups keeps on disk"
 
 
 class Spill:
@@ -83,7 +83,7 @@ class Spill:
     def _append(self, name: str, number: int, records: Index) -> None:
         if not len(records):
             return
-        with room_for(NEEDED_BY):
+        with room_for(WHAT):
             if name not in self._files:
                 self._files[name] = tempfile.TemporaryFile(prefix="corpusmill-dedup-")
             file = self._files[name]

@@ -9,6 +9,8 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -94,8 +96,9 @@ def _open(split: str, run: Storage, target: Storage) -> _Split:
 def _choose(run: Storage, splits: list[_Split], todo: list[_Split], skip: bool, folder: str) -> dict[str, list[npt.NDArray[np.bool_]]]:
     """Which documents of each shard go into the set, by split. Raises InputError where it is not all, and that was not asked for."""
     mine = {split.origin for split in splits}  # an append that was interrupted goes on
-    old = {split.name: names_of(split.target, [s for s in split.there.shards if s.origin not in mine]) for split in splits}
-    known = Known(run, (names for split in splits for names in names_of(split.source, split.new.shards)), {**old})
+    old = {split.name: partial(names_of, split.target, [s for s in split.there.shards if s.origin not in mine]) for split in splits}
+    new = sum(shard.documents for split in splits for shard in split.new.shards)
+    known = Known(run, new, lambda: chain.from_iterable(names_of(split.source, split.new.shards) for split in splits), old)
     masks: dict[str, list[npt.NDArray[np.bool_]]] = {}
     there = held = documents = 0
     for split in todo:

@@ -1,9 +1,10 @@
 """Which documents of a run a set of token shards has already, and which it must not get because their like is in its other split.
 
-Held for each new document: 24 bytes of hashes. Of the set, only the names of documents that may be meant.
+New documents are looked for by parts of their hashes, each of which is 24 bytes for every one of PART_DOCUMENTS. Of the set only the names
+of documents that may be meant are held.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,11 @@ Hashes = npt.NDArray[np.uint64]
 #: Where dedup says what became of documents of earlier runs (`docs/dedup.md`).
 EARLIER = "dedup/earlier/part-"
 NAMES = ["id", "cluster_id"]
+#: New documents of whose hashes one part is in memory.
+PART_DOCUMENTS = 1 << 24
+
+#: Tables of names that can be read again.
+Tables = Callable[[], Iterable[pa.Table]]
 
 
 def names_of(storage: Storage, shards: Iterable[Shard]) -> Iterator[pa.Table]:
@@ -31,22 +37,12 @@ def names_of(storage: Storage, shards: Iterable[Shard]) -> Iterator[pa.Table]:
 class Known:
     """The documents of a set (by split) that have to do with those of a run."""
 
-    def __init__(self, run: Storage, new: Iterable[pa.Table], there: dict[str, Iterable[pa.Table]]):
-        """`new`: names of all documents of the run; `there`: of those of the set, by split."""
-        hashed = np.unique(np.concatenate([np.zeros(0, np.uint64), *(_hashes(table) for table in new)]))
-        pairs = _earlier(run, hashed)  # a document of an earlier run, and the new one that is like it
-        wanted = np.union1d(hashed, hashes(pairs["id"], 0))
-        self.ids: dict[str, pa.Array] = {}
-        self.names: dict[str, pa.Array] = {}
-        for split, tables in there.items():
-            ids, names = [pa.array([], pa.string())], []
-            for table in tables:
-                some = table.filter(pa.array(np.isin(hashes(table["id"], 0), wanted) | np.isin(hashes(table["cluster_id"], 0), wanted)))
-                ids += some["id"].chunks
-                names += some["cluster_id"].drop_null().chunks
-            self.ids[split] = pc.unique(pa.concat_arrays(ids))
-            alike = pairs.filter(pc.is_in(pairs["id"], self.ids[split]))["like"].chunks
-            self.names[split] = pc.unique(pa.concat_arrays([self.ids[split], *names, *alike]))
+    def __init__(self, run: Storage, documents: int, new: Tables, there: Mapping[str, Tables]):
+        """`new`: names of all `documents` of the run; `there`: of those of the set, by split."""
+        parts = max(1, -(-documents // PART_DOCUMENTS))
+        found = [_part(run, new, there, number, parts) for number in range(parts)]
+        self.ids = {split: _united(ids[split] for ids, _ in found) for split in there}
+        self.names = {split: _united(names[split] for _, names in found) for split in there}
 
     def there(self, names: pa.Table, split: str) -> Mask:
         """For each document whether the split has it already."""
@@ -57,6 +53,34 @@ class Known:
         others = [found for other, found in self.names.items() if other != split]
         known = pa.concat_arrays([pa.array([], pa.string()), *others])
         return pc.or_(pc.is_in(names["id"], known), pc.is_in(names["cluster_id"], known.drop_null())).to_numpy()
+
+
+def _part(
+    run: Storage, new: Tables, there: Mapping[str, Tables], number: int, parts: int
+) -> tuple[dict[str, pa.Array], dict[str, pa.Array]]:
+    """By split: ids of documents of the set that may be new ones of a part, and these with all names of what may be like them."""
+    hashed = np.unique(np.concatenate([np.zeros(0, np.uint64), *(_in_part(_hashes(table), number, parts) for table in new())]))
+    pairs = _earlier(run, hashed)  # a document of an earlier run, and the new one that is like it
+    wanted = np.union1d(hashed, hashes(pairs["id"], 0))
+    found_ids, found_names = {}, {}
+    for split, tables in there.items():
+        ids, names = [], []
+        for table in tables():
+            some = table.filter(pa.array(np.isin(hashes(table["id"], 0), wanted) | np.isin(hashes(table["cluster_id"], 0), wanted)))
+            ids += some["id"].chunks
+            names += some["cluster_id"].drop_null().chunks
+        found_ids[split] = _united(ids)
+        alike = pairs.filter(pc.is_in(pairs["id"], found_ids[split]))["like"].chunks
+        found_names[split] = _united([found_ids[split], *names, *alike])
+    return found_ids, found_names
+
+
+def _united(arrays: Iterable[pa.Array]) -> pa.Array:
+    return pc.unique(pa.concat_arrays([pa.array([], pa.string()), *arrays]))
+
+
+def _in_part(values: Hashes, number: int, parts: int) -> Hashes:
+    return values[values % np.uint64(parts) == number] if parts > 1 else values
 
 
 def _hashes(names: pa.Table) -> Hashes:

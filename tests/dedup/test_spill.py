@@ -51,7 +51,7 @@ def test_a_full_folder_is_a_sentence_and_nothing_stays(tmp_path: Path, monkeypat
     assert not list(tmp_path.iterdir()), "a file without a name"
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     try:
-        with pytest.raises(CorpusmillError, match=f"^{tmp_path}: no room for what dedup keeps .*set TMPDIR to a folder with more room"):
+        with pytest.raises(CorpusmillError, match=f"^{tmp_path}: no room for what dedup's phase groups keeps .*set TMPDIR to a folder"):
             spill.put("a", np.zeros(20_000, np.int64), np.zeros((20_000, 2), np.int64))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
