@@ -1,9 +1,9 @@
 """What is connected by candidates: memory and time by documents, beside scipy's connected components, which has all links in memory.
 
-    python benchmarks/components.py [--documents 16000000 64000000 256000000] [--range 16777216] [--no-peer]
+    python benchmarks/components.py [--documents 16000000 64000000 256000000] [--range 16777216] [--peer-up-to 64000000]
 
 Three of ten documents are in clusters of four, whose members lie anywhere among all documents, and a fifth of the clusters is linked to the
-next: so components are of 4, 8, 12 and more. Each cluster is a star in two files, as if two bands had found it. Each line is a process of
+next: so components are of 4, 8, 12 and more. Each cluster is a star in 14 files, as if all bands had found it. Each line is a process of
 its own: seconds until each document has the root of its component (of ours also until it has its group), peak memory, what lay on disk at
 the most (in TMPDIR), and what the roots of the documents in a star add up to, which must be the same for both.
 """
@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,7 @@ from corpusmill.pipeline.engine import peak_memory_mb
 
 Index = npt.NDArray[np.int64]
 
-SHARE, EACH, BANDS = 0.3, 4, 2
+SHARE, EACH, BANDS = 0.3, 4, 14
 #: Clusters of which one file tells.
 FILE_CLUSTERS = 500_000
 #: A prime: its multiples, modulo the documents, lie anywhere.
@@ -44,12 +44,13 @@ class Measured(Spill):
 
     most = 0
 
-    def _append(self, name: str, number: int, records: Index) -> None:
-        super()._append(name, number, records)
-        self.most = max(self.most, sum(os.fstat(file.fileno()).st_size for file in self._files.values()))
+    def put(self, name: str, of: Index | int, records: Index) -> None:
+        super().put(name, of, records)
+        files = [found.file for found in self._named.values() if found.file]
+        self.most = max(self.most, sum(os.fstat(file.fileno()).st_size for file in files))
 
 
-class Clusters(Sequence[tuple[Index, Index]]):
+class Clusters:
     """The stars of each file, made when they are asked for."""
 
     def __init__(self, documents: int):
@@ -57,12 +58,10 @@ class Clusters(Sequence[tuple[Index, Index]]):
         self.clusters = int(documents * SHARE) // EACH
         self.files = -(-self.clusters // FILE_CLUSTERS)
 
-    def __len__(self) -> int:
-        return BANDS * self.files
+    def __iter__(self) -> Iterator[tuple[Index, Index]]:
+        return map(self._file, range(BANDS * self.files))
 
-    def __getitem__(self, number):  # type: ignore[no-untyped-def]
-        if number >= len(self):
-            raise IndexError(number)
+    def _file(self, number: int) -> tuple[Index, Index]:
         first = number % self.files * FILE_CLUSTERS
         cluster = np.arange(first, min(first + FILE_CLUSTERS, self.clusters))
         member = cluster[:, None] * EACH + np.arange(EACH)
@@ -105,14 +104,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--documents", type=int, nargs="+", default=[16_000_000, 64_000_000, 256_000_000])
     parser.add_argument("--range", type=int, default=RANGE_DOCUMENTS)
-    parser.add_argument("--no-peer", action="store_true")
+    parser.add_argument("--peer-up-to", type=int, default=64_000_000, help="scipy takes 100 bytes a document and more")
     parser.add_argument("--child", choices=["ours", "scipy"], help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
         ours(given.documents[0], given.range) if given.child == "ours" else scipys(given.documents[0])
         return
     for documents in given.documents:
-        for who in ("ours", *(() if given.no_peer else ("scipy",))):
+        for who in ("ours", *(("scipy",) if documents <= given.peer_up_to else ())):
             command = [sys.executable, __file__, "--documents", str(documents), "--range", str(given.range), "--child", who]
             subprocess.run(command, check=False)
 

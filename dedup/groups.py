@@ -19,7 +19,7 @@ from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.storage import Storage
 
 GROUPS_FILE = "groups/documents.arrow"
-#: Documents of a range, of which each takes up to 40 bytes of memory; a shard is never parted.
+#: Documents of a range, of which each takes up to 50 bytes of memory; a shard is never parted.
 RANGE_DOCUMENTS = 1 << 24
 
 #: One batch a shard: its documents that have a candidate, by row.
@@ -33,18 +33,16 @@ GROUPED = pa.schema(
 )
 
 
-class CandidateStars(Sequence[tuple[Index, Index]]):
+class CandidateStars:
     """The candidates of some files, read anew each time; `star` is the column that says what belongs together."""
 
     def __init__(self, run: Storage, files: Sequence[str], star: str):
         self.run, self.files, self.star = run, files, star
 
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, number):  # type: ignore[no-untyped-def]
-        table = read_table(self.run, self.files[number], [self.star, "document"])
-        return table[self.star].to_numpy(), table["document"].to_numpy()
+    def __iter__(self) -> Iterator[tuple[Index, Index]]:
+        for path in self.files:
+            table = read_table(self.run, path, [self.star, "document"])
+            yield table[self.star].to_numpy(), table["document"].to_numpy()
 
 
 def groups_output(run: Storage, shards: list[Shard], own: int, groups: Sequence[str], buckets: Sequence[str], places: int) -> Output:

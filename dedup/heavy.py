@@ -1,10 +1,10 @@
 """Components that are more than one task may judge together."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
-from corpusmill.dedup.components import ROOT, Stars
+from corpusmill.dedup.components import DOCUMENT, ROOT, WEIGHT, Stars
 from corpusmill.dedup.spill import Index, Spill
 from corpusmill.dedup.union_find import join_links, join_up_to, roots, stars_to_links
 
@@ -18,18 +18,19 @@ def part(spill: Spill, members: str, parted: str, heavy: Index, copies: Stars, c
     48 bytes for each document of these components, and a file.
     """
     found = [some[np.isin(some[:, ROOT], heavy)] for number in range(spill.ranges) for some in spill.take(members, number, 4)]
-    documents, weight = (np.concatenate([some[:, column] for some in found]) for column in (0, 3))
+    documents, weight = (np.concatenate([some[:, column] for some in found]) for column in (DOCUMENT, WEIGHT))
     del found
-    parent = np.arange(len(documents))
+    parent, low, beyond = np.arange(len(documents)), np.full(len(documents), -1), np.empty((0, 2), np.int64)  # there is one range
     for star, document in _Within(copies, documents):
-        join_links(parent, np.full(len(parent), -1), 0, stars_to_links(star, document), np.empty((0, 2), np.int64))
+        join_links(parent, low, 0, stars_to_links(star, document), beyond)
+    del low
     of_root = np.bincount(roots(parent), weight, len(parent)).astype(np.int64)
     apart = _join_smallest_first(parent, of_root, _Within(candidates, documents), limit)
     root = documents[roots(parent)]
     for number in range(spill.ranges):
         for some in spill.take(members, number, 4):
             new = np.isin(some[:, ROOT], heavy)
-            some[new, ROOT] = root[np.searchsorted(documents, some[new, 0])]
+            some[new, ROOT] = root[np.searchsorted(documents, some[new, DOCUMENT])]
             spill.put(parted, number, some)
     return apart
 
@@ -46,18 +47,15 @@ def _join_smallest_first(parent: Index, weight: Index, stars: Stars, limit: int)
         smallest *= 2
 
 
-class _Within(Sequence[tuple[Index, Index]]):
+class _Within:
     """The stars of some documents (ascending), which are numbered in their order. A star has all of its documents among them or none."""
 
     def __init__(self, stars: Stars, documents: Index):
         self.stars, self.documents = stars, documents
 
-    def __len__(self) -> int:
-        return len(self.stars)
-
-    def __getitem__(self, number):  # type: ignore[no-untyped-def]
-        star, document = self.stars[number]
-        at = np.searchsorted(self.documents, document)
-        there = at < len(self.documents)
-        there[there] = self.documents[at[there]] == document[there]
-        return star[there], at[there]
+    def __iter__(self) -> Iterator[tuple[Index, Index]]:
+        for star, document in self.stars:
+            at = np.searchsorted(self.documents, document)
+            there = at < len(self.documents)
+            there[there] = self.documents[at[there]] == document[there]
+            yield star[there], at[there]

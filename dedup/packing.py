@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from corpusmill.dedup import heavy
-from corpusmill.dedup.components import DOCUMENT, MEMBERS, NEAR, ROOT, Stars, connect
+from corpusmill.dedup.components import DOCUMENT, MEMBERS, NEAR, ROOT, WEIGHT, Stars, connect
 from corpusmill.dedup.spill import Index, Spill
 
 #: 64-bit words (signatures, shingles, columns) that one task has in memory at once.
@@ -16,7 +16,7 @@ DOCUMENT_WORDS = 32
 #: Records of MEMBERS with a fourth column, what they weigh; of these, with components that were too heavy made again; and those that are
 #: judged, with their group in place of the root.
 WEIGHED, PARTED, JUDGED = "weighed", "parted", "judged"
-GROUP, WEIGHT = ROOT, 3
+GROUP = ROOT
 #: What a component weighs in a range (root, words, range), and what the range is told of it (root, group).
 TOTALS, NUMBERED = "totals", "numbered"
 
@@ -103,11 +103,16 @@ def _judge(spill: Spill, name: str, number: int, own: int, packer: Packer) -> No
     for told in spill.take(TOTALS, number, 3):
         later = told[told[:, 2] > number]
         spill.put(NUMBERED, later[:, 2], np.column_stack([later[:, 0], group[later[:, 0] - begin]]))
-    elsewhere = spill.all_of(NUMBERED, number, 2)
-    elsewhere = elsewhere[np.argsort(elsewhere[:, 0])]
+    roots, groups = _sorted(spill.all_of(NUMBERED, number, 2))
     for members in spill.take(name, number, 4):
         here = members[:, ROOT] >= begin
         members[here, GROUP] = group[members[here, ROOT] - begin]
-        members[~here, GROUP] = elsewhere[np.searchsorted(elsewhere[:, 0], members[~here, ROOT]), 1]
+        members[~here, GROUP] = groups[np.searchsorted(roots, members[~here, ROOT])]
         members = members[members[:, GROUP] >= 0]
         spill.put(JUDGED, number, members)
+
+
+def _sorted(pairs: Index) -> tuple[Index, Index]:
+    """Both columns, by the first."""
+    order = np.argsort(pairs[:, 0])
+    return pairs[order, 0], pairs[order, 1]

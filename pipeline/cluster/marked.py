@@ -14,7 +14,7 @@ from pathlib import Path
 #: Seconds between two looks at whether processes have ended.
 PAUSE = 0.05
 #: How often a process that loads its program is looked at again, and the seconds between.
-LOOKS, LOADING = 200, 0.001
+LOOKS, LOADING = 1000, 0.001
 Choose = Callable[[], set[int]]
 
 

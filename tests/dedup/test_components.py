@@ -23,6 +23,9 @@ WEIGHTS = st.lists(st.integers(1, 9), min_size=COUNT, max_size=COUNT)
 #: Where ranges of documents begin and end; some have none.
 BOUNDS = st.lists(st.integers(0, COUNT), max_size=6).map(lambda cuts: [0, *sorted(cuts), COUNT])
 ONE_RANGE = [0, COUNT]
+#: Records that are read at once, and words that wait to be written: so few that there are several of each.
+SIZES = st.tuples(st.integers(1, 7), st.integers(1, 40))
+LARGE = (1 << 20, 1 << 20)
 
 
 def arrays(files: list[Star]) -> Files:
@@ -33,9 +36,9 @@ def records(spill: Spill, name: str, columns: int) -> np.ndarray:
     return np.concatenate([spill.all_of(name, number, columns) for number in range(spill.ranges)])
 
 
-def connected(bounds: list[int], groups: Files, buckets: Files) -> tuple[list[int], set[int], Spill]:
+def connected(bounds: list[int], groups: Files, buckets: Files, sizes: tuple[int, int] = LARGE) -> tuple[list[int], set[int], Spill]:
     """The root of each document, those in a bucket, and what is spilled."""
-    spill = Spill(np.array(bounds))
+    spill = Spill(np.array(bounds), *sizes)
     connect(spill, groups, buckets)
     members = records(spill, MEMBERS, 3)
     assert (np.diff(members[:, 0]) > 0).all()
@@ -45,9 +48,11 @@ def connected(bounds: list[int], groups: Files, buckets: Files) -> tuple[list[in
     return root.tolist(), set(members[members[:, 1] == 1, 0]), spill
 
 
-def parted(bounds: list[int], groups: Files, buckets: Files, weight: np.ndarray, limit: int) -> tuple[np.ndarray, int]:
+def parted(
+    bounds: list[int], groups: Files, buckets: Files, weight: np.ndarray, limit: int, sizes: tuple[int, int] = LARGE
+) -> tuple[np.ndarray, int]:
     """The root of each document where components keep to the limit, and how many candidates were left apart."""
-    root, _, spill = connected(bounds, groups, buckets)
+    root, _, spill = connected(bounds, groups, buckets, sizes)
     members = records(spill, MEMBERS, 3)
     spill.put(WEIGHED, spill.range_of(members[:, 0]), np.column_stack([members, weight[members[:, 0]]]))
     too_heavy = np.flatnonzero(np.bincount(members[:, 2], weight[members[:, 0]], COUNT) > limit)
@@ -73,15 +78,16 @@ def by_networkx(files: list[Star]) -> list[int]:
 
 
 @settings(deadline=None, max_examples=200)
-@given(BOUNDS, FILES, FILES)
-def test_components_are_those_of_the_graph(bounds: list[int], groups: list[Star], buckets: list[Star]) -> None:
-    root, near, _ = connected(bounds, arrays(groups), arrays(buckets))
+@given(BOUNDS, FILES, FILES, SIZES)
+def test_components_are_those_of_the_graph(bounds: list[int], groups: list[Star], buckets: list[Star], sizes: tuple[int, int]) -> None:
+    root, near, _ = connected(bounds, arrays(groups), arrays(buckets), sizes)
     assert root == by_networkx([*groups, *buckets])
     assert near == {document for file in buckets for _, document in file}
 
 
 @pytest.mark.parametrize("ranges", [1, 7, 100])
-def test_many_documents_in_components_of_all_sizes(ranges: int) -> None:
+@pytest.mark.parametrize("sizes", [(1000, 5000), LARGE])
+def test_many_documents_in_components_of_all_sizes(ranges: int, sizes: tuple[int, int]) -> None:
     """Random pairs: beyond one for two documents, one component takes a part of all (Erdos and Renyi), here a third."""
     draw = np.random.default_rng(ranges)
     pairs = np.sort(draw.integers(0, 20_000, (12_000, 2)), axis=1)
@@ -90,7 +96,7 @@ def test_many_documents_in_components_of_all_sizes(ranges: int) -> None:
     graph.add_nodes_from(range(20_000))
     graph.add_edges_from(pairs.tolist())
     expected = {d: min(part) for part in networkx.connected_components(graph) for d in part}
-    root, _, _ = connected(np.linspace(0, 20_000, ranges + 1).astype(int).tolist(), [], [(stars, pairs.reshape(-1))])
+    root, _, _ = connected(np.linspace(0, 20_000, ranges + 1).astype(int).tolist(), [], [(stars, pairs.reshape(-1))], sizes)
     assert root == [expected[d] for d in range(20_000)]
     assert max(np.bincount(root)) > 5_000
 
@@ -100,12 +106,12 @@ def stars_of(files: list[Star]) -> list[list[int]]:
 
 
 @settings(deadline=None, max_examples=100)
-@given(BOUNDS, FILES, FILES, WEIGHTS, st.integers(1, 40))
+@given(BOUNDS, FILES, FILES, WEIGHTS, st.integers(1, 40), SIZES)
 def test_components_keep_to_the_limit_but_for_copies(
-    bounds: list[int], groups: list[Star], buckets: list[Star], weights: list[int], limit: int
+    bounds: list[int], groups: list[Star], buckets: list[Star], weights: list[int], limit: int, sizes: tuple[int, int]
 ) -> None:
     weight = np.array(weights)
-    root, apart = parted(bounds, arrays(groups), arrays(buckets), weight, limit)
+    root, apart = parted(bounds, arrays(groups), arrays(buckets), weight, limit, sizes)
     whole, copies = by_networkx([*groups, *buckets]), by_networkx(groups)
     total = np.bincount(root, weight, COUNT)
     of_copies = np.bincount(copies, weight, COUNT)
@@ -145,17 +151,19 @@ def small_groups() -> Iterator[None]:
 
 
 @settings(deadline=None, max_examples=200)
-@given(BOUNDS, FILES, FILES, WEIGHTS, st.integers(0, COUNT))
+@given(BOUNDS, FILES, FILES, WEIGHTS, st.integers(0, COUNT), SIZES)
 @pytest.mark.usefixtures("small_groups")
-def test_ranges_decide_nothing(bounds: list[int], groups: list[Star], buckets: list[Star], near: list[int], own: int) -> None:
-    def judged(bounds: list[int]) -> tuple[list[list[int]], int, int]:
-        spill, words = Spill(np.array(bounds)), DOCUMENT_WORDS * np.array(near) // 9
+def test_ranges_decide_nothing(
+    bounds: list[int], groups: list[Star], buckets: list[Star], near: list[int], own: int, sizes: tuple[int, int]
+) -> None:
+    def judged(bounds: list[int], sizes: tuple[int, int]) -> tuple[list[list[int]], int, int]:
+        spill, words = Spill(np.array(bounds), *sizes), DOCUMENT_WORDS * np.array(near) // 9
         count, apart = group(spill, arrays(groups), arrays(buckets), lambda number: words[slice(*bounds[number : number + 2])], own)
         assert not [name for name in spill.names if name != JUDGED]
         return records(spill, JUDGED, 4).tolist(), count, apart
 
-    found, count, apart = judged(bounds)
-    assert (found, count, apart) == judged(ONE_RANGE)
+    found, count, apart = judged(bounds, sizes)
+    assert (found, count, apart) == judged(ONE_RANGE, LARGE)
     assert {row[2] for row in found} == set(range(count))
     root = by_networkx([*groups, *buckets])
     within = {document for file in [*groups, *buckets] for _, document in file}

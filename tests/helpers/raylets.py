@@ -161,7 +161,7 @@ def _finish(process: "subprocess.Popen[str]") -> None:
 
 
 def _environments() -> Iterator[tuple[int, list[bytes]]]:
-    """Each of this user's living processes with the environment that it was started with."""
+    """Each process that lives with the environment that it was started with; of other users' there is none to see."""
     for name in filter(str.isdigit, os.listdir("/proc")):
         yield int(name), marked.environment(int(name))
 

@@ -27,7 +27,7 @@ import s3 as servers
 import victims
 from forked import Driver
 from raylets import Raylets
-from soak_places import Disk, Store, look
+from soak_places import Disk, Found, Store, look
 from victims import Kill
 from whole_run import STAGES, write_inputs
 
@@ -69,21 +69,21 @@ class Soak:
         self.folder, self.place, self.tally = folder, place, Tally()
         self.cluster: Raylets | None = None
         self.driver: Driver | None = None  # the last one; those before it have ended
-        if not (folder / "reference" / "report.html").exists():
-            shutil.rmtree(folder / "reference", ignore_errors=True)
-            write_inputs(folder)
-            place.bring()
-            self._reference()
-        self.wanted = look(folder / "reference")
+        self.wanted = Found({}, set(), {}, [])
         self.usual: dict[str, dict[str, float]] = {}  # seconds of each stage, by engine
 
-    def _reference(self) -> None:
-        try:
-            begun = self._start(str(self.folder / "reference"), "inline")
+    def prepare(self) -> None:
+        """Makes the inputs and the run that nobody kills, unless the folder has them."""
+        reference = self.folder / "reference"
+        there = (reference / "report.html").exists()
+        if not there:
+            shutil.rmtree(reference, ignore_errors=True)
+            write_inputs(self.folder)
+        self.place.bring()
+        if not there:
+            begun = self._start(str(reference), "inline")
             assert begun.wait(PATIENCE) == 0, begun.said()
-        except BaseException:
-            self.close()
-            raise
+        self.wanted = look(reference)
 
     def one_run(self, seed: str, engine: str, most: int) -> None:
         """A run that is killed up to `most` times, carried to its end and compared."""
@@ -128,8 +128,8 @@ class Soak:
             if process.poll() is not None:
                 return
             if time.monotonic() > until:
-                self._fault(seed, f"it does not get on to {kill.stage}")
                 process.kill()
+                self._fault(seed, f"it does not get on to {kill.stage}")
                 return
             time.sleep(self.place.pause)
         until = time.monotonic() + kill.share * self.usual[engine][kill.stage]
@@ -178,8 +178,9 @@ class Soak:
             if code == 0:
                 return
             if code is None:
-                self._fault(seed, f"it hangs in {self._stage(process)}")
+                where = self._stage(process)
                 process.kill()
+                self._fault(seed, f"it hangs in {where}")
         self._fault(seed, f"it does not come to its end: {process.said() if process else None}")
 
     def _check_end(self, seed: str, process: Driver | None) -> None:
@@ -262,6 +263,7 @@ def main() -> int:
         place = Store(folder) if options.store else Disk(folder)
         soak = Soak(folder, place)
         try:
+            soak.prepare()
             for number in range(options.first, options.first + options.kills):
                 engine = options.only or ENGINES[number % len(ENGINES)]
                 with place.unwell():

@@ -102,6 +102,8 @@ class Store:
     def clear(self) -> None:
         for key in self.s3.keys(self.run):
             self.s3.client.delete_object(Bucket=BUCKET, Key=f"run/{key}")
+        for key, upload in self.s3.uploads(BUCKET):
+            self.s3.client.abort_multipart_upload(Bucket=BUCKET, Key=key, UploadId=upload)
 
     def progress(self) -> dict[str, Any]:
         with contextlib.suppress(ValueError, self.s3.client.exceptions.NoSuchKey):
