@@ -18,6 +18,7 @@ from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.interrupts import Terminated, kept_handler
 from corpusmill.pipeline.on_ray import own
 from corpusmill.pipeline.on_ray.dispatch import Dispatch
+from corpusmill.pipeline.on_ray.messages import unheard
 from corpusmill.pipeline.on_ray.own import LOCAL
 from corpusmill.pipeline.on_ray.pool import STAY, Pool
 from corpusmill.pipeline.on_ray.share import Share, share_out
@@ -108,7 +109,7 @@ class RayEngine:
         if self._started:
             return ray
         try:
-            with kept_handler():  # Ray's own would end the process with nothing said
+            with kept_handler(), unheard(ray):  # Ray's own handler would end the process with nothing said
                 if address == LOCAL:
                     own.start(ray, self.workers, agents=bool(os.environ.get(ADDRESS)))
                 else:

@@ -37,7 +37,7 @@ def test_the_clock_does_jump(jumping_clock: str) -> None:
 
 @pytest.mark.parametrize("engine", ["inline", pytest.param("ray", marks=pytest.mark.long)])
 def test_a_run_whose_clock_jumps(recipe_and_crawl, jumping_clock: str, tmp_path: Path, undisturbed, tree, faults_of, engine) -> None:
-    """On Ray its own processes' clocks jump, too: they and the workers inherit the library."""
+    """On Ray the workers' clocks jump, too, which inherit the library."""
     run, (recipe, crawl) = tmp_path / "run", recipe_and_crawl
     command = [sys.executable, "-m", "corpusmill", "run", recipe, crawl, "--output", str(run), "--engine", engine, "--workers", "2"]
     process = subprocess.run(command, env={**os.environ, "LD_PRELOAD": jumping_clock}, capture_output=True, text=True, check=False)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import threading
 import time
 from typing import Any
 
@@ -23,6 +24,12 @@ def test_a_ray_of_our_own_has_few_processes(engine: RayEngine) -> None:
     names = [found[0] if (found := WHO.search(line)) else line for line in lines]
     assert sorted(name for name in names if not name.startswith("ray::")) == ["gcs_server", "raylet/raylet", "stand_in.py", "stand_in.py"]
     assert {name for name in names if name.startswith("ray::")} <= {"ray::IDLE", "ray::PieceActor"}
+
+
+def test_nobody_listens_for_what_ray_would_print(engine: RayEngine) -> None:
+    """A thread of Ray's prints to standard output that a worker has died, sooner or later (`messages.py`)."""
+    engine.connect()
+    assert not [thread.name for thread in threading.enumerate() if "listen_error" in thread.name]
 
 
 def test_closing_leaves_no_process(engine: RayEngine) -> None:

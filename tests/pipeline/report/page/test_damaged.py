@@ -42,6 +42,9 @@ def test_they_open_in_a_browser(folder: Path) -> None:
     names = ("damaged inside", "ten thousand rules", "huge text", "only trained", "odd characters")
     with browser() as chromium, opened(chromium, "about:blank") as seen:
         for name in names:
+            if not (folder / name).exists():  # those tests were not asked for
+                DAMAGED[name][0](folder / name)
+                write_report(str(folder / name))
             seen.page.goto((folder / name / "report.html").as_uri())
             seen.page.wait_for_function("() => charts.every(chart => drawn.has(chart) || chart.getBoundingClientRect().top > innerHeight)")
             assert (name, seen.console) == (name, [])
