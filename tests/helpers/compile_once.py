@@ -44,3 +44,4 @@ def _alone(cache: Any) -> Iterator[None]:
             yield
         finally:
             _held.discard(path)
+            fcntl.flock(file, fcntl.LOCK_UN)  # closing does not free it where a child that was forked meanwhile has it open
