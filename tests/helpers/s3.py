@@ -181,7 +181,10 @@ class S3:
 
 def _started(script: str, *arguments: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, str(HERE / script), *arguments]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)  # moto logs each request
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,  # moto logs each request
+        start_new_session=True,  # Ctrl-C is for who uses it; it ends with this process
+    )  # fmt: skip
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
