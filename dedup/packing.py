@@ -32,11 +32,12 @@ def group(spill: Spill, copies: Stars, candidates: Stars, near_words: Callable[[
     heaviest = max((_weigh(spill, number, near_words(number)) for number in range(spill.ranges)), default=0)
     spill.drop(MEMBERS)
     limit = max(GROUP_WORDS, 2 * heaviest)  # the longest document can be compared with another one
-    members, apart, too_heavy = WEIGHED, 0, _total(spill, WEIGHED, limit)
+    _add_up(spill, WEIGHED)
+    members, apart, too_heavy = WEIGHED, 0, _heavier(spill, limit)
     if len(too_heavy):
         members, apart = PARTED, heavy.part(spill, WEIGHED, PARTED, too_heavy, copies, candidates, limit)
         spill.drop(WEIGHED, TOTALS)
-        _total(spill, PARTED, limit)
+        _add_up(spill, PARTED)
     packer = Packer()
     for number in range(spill.ranges):
         _judge(spill, members, number, own, packer)
@@ -54,15 +55,19 @@ def _weigh(spill: Spill, number: int, near_words: Index) -> int:
     return heaviest
 
 
-def _total(spill: Spill, name: str, limit: int) -> Index:
-    """Puts what the components of each range's members weigh in it; returns the roots of those that weigh more than `limit` in all."""
+def _add_up(spill: Spill, name: str) -> None:
+    """Puts what the components of each range's members weigh in it."""
     for number in range(spill.ranges):
         for members in spill.take(name, number, 4):
             root, component = np.unique(members[:, ROOT], return_inverse=True)
             words = np.bincount(component, members[:, WEIGHT]).astype(np.int64)
             spill.put(TOTALS, spill.range_of(root), np.column_stack([root, words, np.full(len(root), number)]))
-    heavy_in = [np.flatnonzero(_totals(spill, number) > limit) + spill.bounds[number] for number in range(spill.ranges)]
-    return np.concatenate(heavy_in) if heavy_in else np.zeros(0, np.int64)
+
+
+def _heavier(spill: Spill, limit: int) -> Index:
+    """The roots (ascending) of the components that weigh more than `limit` in all ranges together."""
+    found = [np.flatnonzero(_totals(spill, number) > limit) + spill.bounds[number] for number in range(spill.ranges)]
+    return np.concatenate([np.zeros(0, np.int64), *found])
 
 
 def _totals(spill: Spill, number: int) -> Index:
