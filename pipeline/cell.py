@@ -4,14 +4,15 @@ A local folder does that under a lock that is held for the moment of the write. 
 store of fsspec's can't: there is written, waited, and read back, which two writers can win that are further apart than the wait.
 """
 
+import errno
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import TEMPORARY, Storage
@@ -19,8 +20,10 @@ from corpusmill.pipeline.store.ask import S3, insisted, refusal
 
 #: The file whose lock guards the writes of a local folder.
 GUARD_FILE = ".lock"
-#: Seconds after which what was written to a store without conditional writes is read back; a request to S3 may take so long.
+#: Seconds after which what was written to a store without conditional writes is read back; a request to S3, and a lock, may take so long.
 SETTLE, PATIENCE = 1.0, 10.0
+#: Seconds between two tries to get a lock.
+WAIT = 0.01
 #: What S3 answers where the object is not what was expected, or is being written by another.
 LOST = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409", "NoSuchKey", "404"}
 UNKNOWN = {"NotImplemented", "501"}
@@ -46,6 +49,22 @@ def create(storage: Storage, name: str, content: bytes) -> bool:
     """Writes a new file of a store; whether it is new (on S3 the store decides; others can't, so there it is always written)."""
     if storage.path(name).partition("://")[0] in S3:
         return S3Cell(storage, name, None, 0.0).write(content, None) is not None
+    storage.write_bytes(name, content)
+    return True
+
+
+def overwrite(storage: Storage, name: str, content: bytes, check: Callable[[], None]) -> bool:
+    """Writes a file of a store that is there; whether nobody else has since `check` (on S3; others can't tell, so there it is always
+    written), which raises where this process may not."""
+    if storage.path(name).partition("://")[0] in S3:
+        cell = S3Cell(storage, name, None, 0.0)
+        try:
+            version = cell.version()
+        except FileNotFoundError:
+            return False
+        check()
+        return cell.write(content, version) is not None
+    check()
     storage.write_bytes(name, content)
     return True
 
@@ -81,7 +100,7 @@ class LocalCell:
     def _guarded(self) -> Iterator[None]:
         os.makedirs(self.root, exist_ok=True)
         with open(self.path.with_name(GUARD_FILE), "w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            _lock(file, PATIENCE)
             yield
 
 
@@ -100,6 +119,10 @@ class S3Cell:
         except FileNotFoundError:
             return None
         return content, tag
+
+    def version(self) -> str:
+        """Of what is there. Raises FileNotFoundError where nothing is."""
+        return str(self._call(self.fs._call_s3, "head_object", Bucket=self.bucket, Key=self.key)["ETag"])
 
     def write(self, content: bytes, expected: str | None) -> str | None:
         condition = {"IfNoneMatch": "*"} if expected is None else {"IfMatch": expected}
@@ -161,6 +184,20 @@ class PlainCell:
         time.sleep(self.settle)
         found = self.read()
         return found[1] if found and found[0] == content else None
+
+
+def _lock(file: IO[str], seconds: float) -> None:
+    """Waits for a lock that others hold for a moment; raises TimeoutError where one of them was stopped as it held it."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise TimeoutError(errno.ETIMEDOUT, f"for {seconds:.0f} s another process has held {file.name}") from None
+            time.sleep(WAIT)
+        else:
+            return
 
 
 def _version(content: bytes) -> str:

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import fsync_folder
@@ -22,12 +23,17 @@ GROUP_SECONDS = 0.05
 LINE_BYTES = 4096
 
 
+class Check(Protocol):
+    def __call__(self, certain: bool = False) -> None:
+        """Raises where this process may no longer write; `certain`: not by what it knows, but by asking."""
+
+
 class Journal(ABC):
     """What files and stores share: when lines are made durable. Subclasses say how."""
 
     def __init__(self) -> None:
         self._group: Group | None = None
-        self.guard: Callable[[], None] = lambda: None  # called before anything is written; raises where this process may no longer
+        self.guard: Check | None = None  # asked before anything is written
 
     @property
     @abstractmethod
@@ -55,13 +61,17 @@ class Journal(ABC):
 
     def append(self, line: bytes) -> int:
         """Adds a line (with its end) and returns its address. Raises InputError where it can't be written."""
-        self.guard()
+        self._may_write()
         address = self._add(line)
         if self._group is None:
             self.sync()
         else:
             self._group.ask()
         return address
+
+    def _may_write(self) -> None:
+        if self.guard is not None:
+            self.guard()
 
     @contextmanager
     def grouped(self) -> Iterator[None]:
@@ -174,9 +184,9 @@ class FileJournal(Journal):
         except OSError as error:
             self._take_back()
             raise InputError(f"{self.path}: can't be written ({error.strerror}).") from error
-        address, self._end = self._end, self._end + len(line)
+        self._end = os.lseek(self._writing, 0, os.SEEK_CUR)  # behind whatever another's process wrote as it lost the run
         self._unsynced = True
-        return address
+        return self._end - len(line)
 
     def sync(self) -> None:
         if self._unsynced and self._writing is not None:

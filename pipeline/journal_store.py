@@ -1,8 +1,10 @@
 """A journal on an object store: lines in objects, each named by the number of its first line.
 
-Objects can't grow, so lines that come close together go into one. `tidy` writes neighbours again as one object under the name of the
-first, and then removes the others. Killed between the two, it leaves objects whose lines an earlier one has, too; whoever reads leaves
-these out. A copy of the lines lies in a temporary file on this machine, from which they are read again.
+Objects can't grow, so lines that come close together go into one. `tidy` writes neighbours again as one object under the name of the first,
+and then removes the others. Killed between the two, it leaves objects whose lines an earlier one has, too; whoever reads leaves these out.
+New lines only ever make a new object, so that two processes never write the same one: who holds the run's lease goes on behind one that
+was still on its way when the former holder lost it. A copy of the lines lies in a temporary file on this machine, from which they are read
+again.
 """
 
 import tempfile
@@ -13,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from corpusmill.pipeline.cell import create
+from corpusmill.pipeline.cell import create, overwrite
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.journal import Journal
 from corpusmill.pipeline.storage import Storage
@@ -80,23 +82,37 @@ class StoreJournal(Journal):
                 content, first = b"".join(self._waiting), self._count - len(self._waiting)
                 begin, count = self._end - len(content), len(self._waiting)
             if count:
-                self.guard()
-                if not create(self.storage, self._name(first), content):
-                    raise InputError(f"{self._path(first)}: another process has written this object, so this one stops.")
+                self._may_write()
+                while not create(self.storage, self._name(first), content):
+                    first += self._take_in(first)
                 self._stretches.append(Stretch(first, begin, begin + len(content)))
                 with self._lock:
                     del self._waiting[:count]
 
+    def _take_in(self, first: int) -> int:
+        """Another's object, which has the name of the one that is about to be written; the number of its lines. They come before all that
+        this process writes, so its own rows count: nothing of what it has read needs to be told of them."""
+        if self.guard is None:
+            raise InputError(f"{self._path(first)}: another process has written this object, so this one stops.")
+        self.guard(certain=True)
+        lines = self.storage.read_bytes(self._name(first)).splitlines(keepends=True)
+        with self._lock:
+            begin = self._end
+            for line in lines:
+                self._keep(line)
+        self._stretches.append(Stretch(first, begin, self._end))
+        return len(lines)
+
     def tidy(self) -> None:
         self.sync()
-        self.guard()
         with self._turn:
             kept = []
             for stretches in _neighbours(self._stretches):
                 whole = Stretch(stretches[0].first, stretches[0].begin, stretches[-1].end)
                 if len(stretches) > 1:
                     self._copy.seek(whole.begin)
-                    self.storage.write_bytes(self._name(whole.first), self._copy.read(whole.end - whole.begin))
+                    if not overwrite(self.storage, self._name(whole.first), self._copy.read(whole.end - whole.begin), self._may_write):
+                        raise InputError(f"{self._path(whole.first)}: another process has written this object, so this one stops.")
                     self._superseded += [stretch.first for stretch in stretches[1:]]
                 kept.append(whole)
             self._stretches = kept
@@ -144,10 +160,10 @@ def object_names(names: list[str]) -> dict[int, str]:
 
 
 def _neighbours(stretches: list[Stretch]) -> Iterator[list[Stretch]]:
-    """Objects that follow each other, in groups of at most TIDY_BYTES (or one that is larger)."""
+    """Objects that follow each other, in the copy, too, in groups of at most TIDY_BYTES (or one that is larger)."""
     group: list[Stretch] = []
     for stretch in stretches:
-        if group and stretch.end - group[0].begin > TIDY_BYTES:
+        if group and (stretch.begin != group[-1].end or stretch.end - group[0].begin > TIDY_BYTES):
             yield group
             group = []
         group.append(stretch)

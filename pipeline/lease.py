@@ -3,6 +3,7 @@
 Another process takes it over where the holder's process is gone from this machine, or where nothing was renewed for `ttl` seconds by its
 own clock; it watches for that long. A holder that could not renew in time asks once more before it writes the next row of a manifest, and
 stops where another has taken over. Clocks count from the machine's start and through its sleep, and are not compared between machines.
+A row that was on its way to a store just then comes before the new holder's rows, which goes on behind it (`journal_store.py`).
 """
 
 import contextlib
@@ -191,9 +192,10 @@ class Lease:
 
     # ---- in between -----------------------------------------------------------------------------------
 
-    def check(self) -> None:
-        """Raises LeaseLost where the lease is another's, or can't be renewed and could be. Called before each row of a manifest."""
-        if self.lost is None and clock() - self._renewed > FENCE * self.mine.ttl:
+    def check(self, certain: bool = False) -> None:
+        """Raises LeaseLost where the lease is another's, or can't be renewed and could be. Called before each row of a manifest; `certain`
+        asks also where it was renewed in time."""
+        if self.lost is None and (certain or clock() - self._renewed > FENCE * self.mine.ttl):
             with self._mutex:
                 try:
                     self._renew()

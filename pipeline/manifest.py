@@ -10,7 +10,7 @@ Rows hold no times, so equal runs have equal rows; only their order is that of c
 In memory a task is its name and where its row begins (`journal.py`): rows are read again when they are asked for.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from typing import Any, overload
@@ -19,7 +19,7 @@ from pydantic_core import from_json
 
 from corpusmill.pipeline.config import canonical_json, digest
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.journal import FileJournal, Journal
+from corpusmill.pipeline.journal import Check, FileJournal, Journal
 from corpusmill.pipeline.journal_store import StoreJournal
 from corpusmill.pipeline.manifest_checks import check_names, check_quarantined, check_task
 from corpusmill.pipeline.shards import OutputFile
@@ -166,7 +166,7 @@ class Manifest:
         self.tried: list[str] = []  # the tasks of the last dry run
         self._load()
 
-    def guard(self, check: Callable[[], None]) -> None:
+    def guard(self, check: Check) -> None:
         """`check` is called before each row is written; it raises where this process may no longer."""
         self._journal.guard = check
 

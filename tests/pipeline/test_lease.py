@@ -1,5 +1,6 @@
 """The lease of a run between real processes: killed, stopped, on another machine, on a store, and all at the same moment."""
 
+import fcntl
 import json
 import os
 import signal
@@ -7,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from corpusmill.pipeline import lease as leases
 from corpusmill.pipeline.cell import PlainCell, open_cell
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.lease import LEASE, Lease, LeaseLost, holding, look, read_holder
-from corpusmill.pipeline.manifest import Manifest, TaskRow
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.observer import Observer
 
@@ -33,7 +32,7 @@ def holder() -> Iterator[Any]:
 
     def start(run: object, ttl: float = TTL, host: str = "") -> subprocess.Popen[str]:
         command = [sys.executable, str(HELPERS / "lease_holder.py"), str(run), str(ttl), *([host] if host else [])]
-        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        started.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
         assert started[-1].stdout and started[-1].stdout.readline() == "held\n"
         return started[-1]
 
@@ -44,9 +43,10 @@ def holder() -> Iterator[Any]:
 
 
 def stop(process: subprocess.Popen[str]) -> None:
-    """Stops it (SIGSTOP) while it waits between two rows."""
-    assert process.stdout and process.stdout.readline().startswith("row ")
-    process.send_signal(signal.SIGSTOP)
+    """Has it stop (SIGSTOP) between two rows."""
+    assert process.stdin and process.stdout and process.stdout.readline().startswith("row ")
+    process.stdin.write("stop\n")
+    process.stdin.flush()
     while leases.process(process.pid)[1] != "T":
         time.sleep(0.01)
 
@@ -247,16 +247,16 @@ def test_a_run_on_a_store_is_taken_over_like_a_local_one(s3: Any, holder: Any) -
     assert json.loads(s3.get(f"{url}/{LEASE}"))["holder"] == ""
 
 
-def test_two_processes_never_write_the_same_object_of_a_manifest(s3: Any) -> None:
-    storage = Storage(f"{s3.bucket('leases')}/run/ingest")
-    one, other = Manifest(storage), Manifest(storage)
-    row = TaskRow("part-0", "", [], "", "", 1, 1, 0, 1, [])
-    with s3.faults(lost=0.5, seed=5, only="PUT .*manifest"):  # carried out, and the answer never comes
-        one.append(row)
-        one.append(replace(row, task="part-1"))
-    with pytest.raises(InputError, match=r"manifest/00000000.json: another process has written this object"):
-        other.append(replace(row, task="part-2"))
-    assert list(Manifest(storage).tasks) == ["part-0", "part-1"]
+def test_a_process_that_was_stopped_as_it_held_the_lock_makes_nobody_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("corpusmill.pipeline.cell.PATIENCE", 0.3)
+    with open(tmp_path / ".lock", "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(
+            InputError, match=rf"{tmp_path}: the run's folder can't be written \(for 0 s another process has held .+/\.lock\)"
+        ):
+            Lease(Storage(str(tmp_path))).acquire()
+    with holding(Storage(str(tmp_path))) as lease:
+        assert lease.before is None
 
 
 def test_a_store_without_conditional_writes_is_read_back() -> None:
