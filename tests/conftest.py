@@ -41,9 +41,9 @@ settings.register_profile("soak", max_examples=2000, deadline=None, suppress_hea
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 ROOT = Path(__file__).resolve().parent.parent
-# Ray reads these once a process, at its first use, which any test may be; so all Rays that a process of tests starts share a token.
+# Ray reads these once a process, as it is imported, which any test may do; so all Rays that a process of tests starts share a token.
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-os.environ.update(QUIET)
+os.environ.update({"RAY_AUTH_MODE": "token", **QUIET})
 
 SHARED = ROOT.parent / "shared" / "data"
 

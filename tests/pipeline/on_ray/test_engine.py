@@ -51,8 +51,9 @@ def contents(folder: Path) -> dict[str, Any]:
 
 
 def test_same_bytes_inline_and_with_one_and_two_workers_and_a_quiet_terminal(
-    stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str], capfd: pytest.CaptureFixture[str]
+    stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(on_dispatch, "PATIENCE", 300.0)  # else a busy machine says that it waits for a process
     run(stages, InlineEngine(), tmp_path / "inline", inputs)
     run(stages, engine, tmp_path / "two", inputs)
     engine.workers = 1
