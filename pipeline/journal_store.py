@@ -24,6 +24,8 @@ from corpusmill.pipeline.storage import Storage
 THREADS, AHEAD = 16, 64
 #: Bytes of an object that `tidy` makes at most, and the objects above which opening tidies.
 TIDY_BYTES, MANY_OBJECTS = 16 << 20, 64
+#: Where the lines of an object lie that are in no copy (lines of this process may have been added to it meanwhile).
+NOT_COPIED = (-1, -1)
 #: How often a listing is made again because an object was gone: whoever writes was tidying.
 LISTINGS = 5
 
@@ -95,13 +97,11 @@ class StoreJournal(Journal):
         if self.guard is None:
             raise InputError(f"{self._path(first)}: another process has written this object, so this one stops.")
         self.guard(certain=True)
-        lines = self.storage.read_bytes(self._name(first)).splitlines(keepends=True)
+        lines = len(self.storage.read_bytes(self._name(first)).splitlines())
         with self._lock:
-            begin = self._end
-            for line in lines:
-                self._keep(line)
-        self._stretches.append(Stretch(first, begin, self._end))
-        return len(lines)
+            self._count += lines
+        self._stretches.append(Stretch(first, *NOT_COPIED))
+        return lines
 
     def tidy(self) -> None:
         self.sync()
@@ -160,10 +160,11 @@ def object_names(names: list[str]) -> dict[int, str]:
 
 
 def _neighbours(stretches: list[Stretch]) -> Iterator[list[Stretch]]:
-    """Objects that follow each other, in the copy, too, in groups of at most TIDY_BYTES (or one that is larger)."""
+    """Objects that follow each other, also in the copy, in groups of at most TIDY_BYTES (or one that is larger)."""
     group: list[Stretch] = []
     for stretch in stretches:
-        if group and (stretch.begin != group[-1].end or stretch.end - group[0].begin > TIDY_BYTES):
+        apart = stretch.begin < 0 or (group and stretch.begin != group[-1].end)
+        if group and (apart or stretch.end - group[0].begin > TIDY_BYTES):
             yield group
             group = []
         group.append(stretch)

@@ -1,5 +1,7 @@
 """Manifests into which two processes write: the one that has lost the run, and the one that has it."""
 
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,24 +28,39 @@ def test_two_processes_never_write_the_same_object_of_a_manifest(s3: Any) -> Non
     assert list(Manifest(storage).tasks) == ["part-0", "part-1"]
 
 
-def test_a_row_that_was_on_its_way_when_the_run_was_taken_over_comes_before_the_new_ones(s3: Any) -> None:
+def test_rows_that_were_on_their_way_when_the_run_was_taken_over_come_before_the_new_ones(s3: Any) -> None:
     run = Storage(f"{s3.bucket('leases')}/run")
     with holding(run) as lease:
         late, manifest = Manifest(run.child("ingest")), Manifest(run.child("ingest"))
-        manifest.guard(lease.check)
-        with late.grouped():  # an object of two rows
+        threads: list[threading.Thread] = []
+
+        def check(certain: bool = False) -> None:
+            lease.check(certain)
+            if certain and not threads:  # a task is finished while the thread that writes finds out whose the run is
+                place = manifest.place
+                threads.append(threading.Thread(target=manifest.append, args=[replace(ROW, task="part-4")]))
+                threads[0].start()
+                while manifest.place == place:
+                    time.sleep(0.001)
+
+        manifest.guard(check)
+        with late.grouped():  # an object of two rows, and one of one
             for number in (1, 2):
                 late.append(replace(ROW, task=f"part-{number}", kept=0))
+        late.append(replace(ROW, task="part-3", kept=0))
         with manifest.grouped():
             for number in (2, 3):
                 manifest.append(replace(ROW, task=f"part-{number}"))
-        assert s3.keys(run.path("ingest/manifest")) == ["00000000.json", "00000002.json"]
-        manifest.append(replace(ROW, task="part-4"))
-        assert [done.kept for done in manifest.tasks.values()] == [1, 1, 1]
-        manifest.finish(["part-2", "part-3", "part-4"])
+        threads[0].join()
+        manifest.append(replace(ROW, task="part-5"))
+        names = [f"{number:08d}.json" for number in (0, 2, 3, 5, 6)]
+        assert s3.keys(run.path("ingest/manifest")) == names
+        assert [done.kept for done in manifest.tasks.values()] == [1, 1, 1, 1]
+        manifest.finish(["part-2", "part-3", "part-4", "part-5"])
+        assert s3.keys(run.path("ingest/manifest")) == names[:3]  # its own are one now
         found = Manifest(run.child("ingest"))
-        assert {task: done.kept for task, done in found.tasks.items()} == {"part-1": 0, "part-2": 1, "part-3": 1, "part-4": 1}
-        assert found.complete and found.place == 6
+        assert {task: done.kept for task, done in found.tasks.items()} == {"part-1": 0, **{f"part-{number}": 1 for number in (2, 3, 4, 5)}}
+        assert found.complete and found.place == manifest.place == 8
 
 
 def test_a_holder_whose_row_meets_the_row_of_who_took_over_stops(s3: Any) -> None:
