@@ -11,7 +11,7 @@ CRAWL ?=
 WORKERS ?= 0
 NODES ?= 2
 # more than CI's two cores: many tests wait for processes, servers and deadlines
-TEST_WORKERS ?= 4
+TEST_WORKERS ?= 3
 SECONDS ?= 300
 SEED ?=
 KILLS ?= 200
@@ -57,7 +57,7 @@ demo: setup ## get a real crawl and run every stage on it (CRAWL=path for your o
 	$(BIN)/corpusmill run recipes/demo.yaml "$$(echo "$$crawl" | tail -n 1)" --output runs/demo --workers $(WORKERS)
 
 test: MARKED = -m "not long"
-test test-all: $(VENV)/.installed-test setup ## run the tests, in TEST_WORKERS=4 processes of one thread each (test-all: also those marked `long`)
+test test-all: $(VENV)/.installed-test setup ## run the tests, in TEST_WORKERS=3 processes of one thread each (test-all: also those marked `long`)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(MARKED) --durations=40 --durations-min=4 --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 fuzz: $(VENV)/.installed-test setup ## fuzz all readers in turn for SECONDS=300, or TARGET="records recipe", with SEED=n to repeat

@@ -59,6 +59,7 @@ def test_the_bytes_of_local_processes_though_one_is_killed(
     assert err == ("corpusmill: pretrain: process 2 of 2 died (ActorDiedError); all begin again from the last state (restart 1 of 3).\n")
 
 
+@pytest.mark.long
 def test_errors_are_sentences_at_once(engine: RayEngine, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     def add(deed: str, world: int = 2) -> dict[str, Any]:
         folder = tmp_path / "processes"

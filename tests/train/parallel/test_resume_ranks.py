@@ -25,7 +25,11 @@ def shares(parallel: dict[str, Any]) -> int:
     return int(parallel.get("replicate", 1) * parallel.get("shard", 1))
 
 
-@pytest.mark.parametrize(("parallel", "kind"), [(COPIES, "muon"), (ZERO1, "muon"), (SHARDS, "adamw"), (TENSOR, "adamw")], ids=str)
+@pytest.mark.parametrize(
+    ("parallel", "kind"),
+    [(COPIES, "muon"), (ZERO1, "muon"), (SHARDS, "adamw"), pytest.param(TENSOR, "adamw", marks=pytest.mark.long)],
+    ids=str,
+)
 def test_killed_on_several_processes_and_resumed_gives_the_same_bytes(tmp_path: Path, parallel: dict[str, Any], kind: str) -> None:
     options = {"optimizer": {"kind": kind}}
     whole = run(tmp_path / "whole", parallel, options)
