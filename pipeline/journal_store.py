@@ -98,6 +98,8 @@ class StoreJournal(Journal):
             raise InputError(f"{self._path(first)}: another process has written this object, so this one stops.")
         self.guard(certain=True)
         lines = len(self.storage.read_bytes(self._name(first)).splitlines())
+        if not lines:
+            raise InputError(f"{self._path(first)}: this object is empty.")
         with self._lock:
             self._count += lines
         self._stretches.append(Stretch(first, *NOT_COPIED))

@@ -28,7 +28,8 @@ def test_two_processes_never_write_the_same_object_of_a_manifest(s3: Any) -> Non
     assert list(Manifest(storage).tasks) == ["part-0", "part-1"]
 
 
-def test_rows_that_were_on_their_way_when_the_run_was_taken_over_come_before_the_new_ones(s3: Any) -> None:
+def test_rows_that_were_on_their_way_when_the_run_was_taken_over_come_before_the_new_ones(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("corpusmill.pipeline.journal.GROUP_SECONDS", 60.0)  # however busy the machine is, a group is an object
     run = Storage(f"{s3.bucket('leases')}/run")
     with holding(run) as lease:
         late, manifest = Manifest(run.child("ingest")), Manifest(run.child("ingest"))
@@ -77,6 +78,16 @@ def test_a_holder_whose_row_meets_the_row_of_who_took_over_stops(s3: Any) -> Non
         manifest.append(ROW)
     assert list(Manifest(run.child("ingest")).tasks) == ["part-1"]
     lease.release()
+
+
+def test_an_empty_object_ends_the_run(s3: Any) -> None:
+    run = Storage(f"{s3.bucket('leases')}/run")
+    with holding(run) as lease:
+        manifest = Manifest(run.child("ingest"))
+        manifest.guard(lease.check)
+        run.write_bytes("ingest/manifest/00000000.json", b"")
+        with pytest.raises(InputError, match=r"manifest/00000000.json: this object is empty\.$"):
+            manifest.append(ROW)
 
 
 def test_a_line_of_another_in_a_local_manifest_moves_no_address(tmp_path: Path) -> None:
