@@ -17,6 +17,7 @@ from tiny_crawl import make_crawl
 
 from corpusmill import cli
 from corpusmill.pipeline.collecting import collect_seldom
+from corpusmill.pipeline.interrupts import kept_handler
 from corpusmill.pipeline.on_ray.engine import QUIET, RayEngine
 
 # A suite that a shell started in the background ignores Ctrl-C, and so would the commands that its tests start and interrupt.
@@ -56,6 +57,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         rooms.setdefault("" if room == item.path.name else room, {})[item.path] = None
     places = {path: (number + 0.5) / len(files) for files in rooms.values() for number, path in enumerate(files)}
     items.sort(key=lambda item: places[item.path])
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """A test that carries the command out leaves no handler of SIGTERM behind: a process that a pool of a later test forks would have it,
+    and Python may be about to wait for a lock as the pool's one SIGTERM comes, which it then does for ever."""
+    with kept_handler():
+        yield
 
 
 @pytest.fixture(scope="session")
