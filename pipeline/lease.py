@@ -3,7 +3,7 @@
 Another process takes it over where the holder's process is gone from this machine, or where nothing was renewed for `ttl` seconds by its
 own clock; it watches for that long. A holder that could not renew in time asks once more before it writes the next row of a manifest, and
 stops where another has taken over. Clocks count from the machine's start and through its sleep, and are not compared between machines.
-A row that was on its way to a store just then comes before the new holder's rows, which goes on behind it (`journal_store.py`).
+A row that was on its way to a store just then comes before those of the new holder, who goes on behind it (`journal_store.py`).
 """
 
 import contextlib

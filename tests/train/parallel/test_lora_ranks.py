@@ -18,5 +18,5 @@ ONE = Case(loop={"optimizer": {"kind": "adamw"}}, lora={"rank": 3, "alpha": 6}, 
 def test_loss_gradients_and_five_steps_equal_one_process(layouts: list[str]) -> None:
     (one,) = run(ONE)
     assert len(one["weights"]) == 4 * 7 * 2 and all(name.endswith((".lora_A", ".lora_B")) for name in one["weights"])
-    for many in run(*(replace(ONE, parallel=parallel) for parallel in [LAYOUTS[name] for name in layouts])):
+    for many in run(*(replace(ONE, parallel=LAYOUTS[name]) for name in layouts)):
         check_equal(many, one)
