@@ -43,7 +43,7 @@ class TransformerConfig(Config):
     windows: Literal["max", "mean"] = Field("max", description="A text's score: the greatest of its windows, or their mean by tokens.")
     head_characters: int | None = Field(None, ge=1, description="Only so many characters of a text are tokenised.")
     batch_tokens: int | None = Field(
-        None, ge=1, description="Tokens of a batch, padding included; by default 512 on a CPU, 16,384 on a GPU."
+        None, ge=1, description="Tokens of a batch, padding included; by default 16,384 on a GPU, and on a CPU each text by itself."
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="`auto`: float32 on a CPU, bfloat16 on a GPU.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto`: a GPU where there is one.")

@@ -1,8 +1,9 @@
 """Batches by length. The shape of a text's batch depends on the text's own length and on the options, never on its neighbours.
 
-Sums of floats depend in their last bits on the shape of the matrices that are multiplied, as libraries choose their way by it. So a
-length is padded to one of few, and a batch that is not full is filled up with rows that nobody reads: each text of a length is computed in
-a batch of one shape, with whatever company.
+Sums of floats depend in their last bits on the shape of the matrices that are multiplied, since libraries choose the order by it, and on some
+processors on the row within the matrix. On a CPU each sequence is therefore computed by itself (`one_by_one`), which costs no time there.
+A GPU needs batches: a length is padded to one of few, and a batch that is not full is filled up with rows that nobody reads, so each text
+of a length is computed in a batch of one shape.
 """
 
 from collections.abc import Iterator
@@ -19,6 +20,13 @@ class Shaped:
     members: npt.NDArray[np.int64]
     rows: int
     length: int
+
+
+def one_by_one(tokens: npt.NDArray[np.int64]) -> Iterator[Shaped]:
+    """Each sequence by itself and without padding, so that nothing else can change its score. The longest comes first, so that what does
+    not fit into memory is known at once."""
+    for place in np.argsort(-tokens, kind="stable"):
+        yield Shaped(np.array([place]), 1, int(tokens[place]))
 
 
 def padded_lengths(tokens: npt.NDArray[np.int64], longest: int) -> npt.NDArray[np.int64]:
@@ -53,9 +61,3 @@ def batches(tokens: npt.NDArray[np.int64], longest: int, budget: int) -> Iterato
         rows = even_rows(budget // length)
         for first in range(start, end, rows):
             yield Shaped(order[first : min(first + rows, end)], rows, length)
-
-
-def padding_share(tokens: npt.NDArray[np.int64], longest: int, budget: int) -> float:
-    """The share of computed tokens that are no text's: padding and filled-up rows."""
-    computed = sum(batch.rows * batch.length for batch in batches(tokens, longest, budget))
-    return 1 - int(tokens.sum()) / computed if computed else 0.0

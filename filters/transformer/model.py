@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from corpusmill.filters.transformer.lengths import Shaped, batches
+from corpusmill.filters.transformer.lengths import Shaped, batches, one_by_one
 from corpusmill.filters.transformer.sequences import Sequences
 from corpusmill.pipeline.errors import ConfigError, CorpusmillError
 
-CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 512, 16384
+GPU_BATCH_TOKENS = 16384
 UNKNOWN_LENGTH = 10**9  # tokenizers that know no longest input give a huge number
 
 
@@ -53,16 +53,18 @@ class Classifier:
             raise ConfigError(f"{self.name}: takes at most {self.positions:,} tokens, not {wanted:,}.")
         return wanted
 
-    def batch_tokens(self, wanted: int | None) -> int:
-        """Tokens of a batch: `wanted`, or what suits the device."""
-        return wanted or (CPU_BATCH_TOKENS if self.device.type == "cpu" else GPU_BATCH_TOKENS)
+    def batch_tokens(self, wanted: int | None) -> int | None:
+        """Tokens of a batch; None: each sequence is computed by itself."""
+        return wanted or (None if self.device.type == "cpu" else GPU_BATCH_TOKENS)
 
-    def logits(self, sequences: Sequences, longest: int, batch_tokens: int) -> npt.NDArray[np.float32]:
-        """(sequences, labels): what the model gives, none of them longer than `longest` tokens."""
+    def logits(self, sequences: Sequences, longest: int, batch_tokens: int | None) -> npt.NDArray[np.float32]:
+        """(sequences, labels): what the model gives, none of them longer than `longest` tokens. `batch_tokens`: None computes each
+        sequence by itself."""
         parts, members = [], []
         try:
             with torch.inference_mode(), one_thread(self.device):
-                for batch in batches(sequences.tokens, longest, batch_tokens):
+                tokens = sequences.tokens
+                for batch in one_by_one(tokens) if batch_tokens is None else batches(tokens, longest, batch_tokens):
                     found = self.model(**self._inputs(sequences, batch)).logits
                     parts.append(found[: len(batch.members)].float())
                     members.append(batch.members)
@@ -71,7 +73,7 @@ class Classifier:
                     logits[np.concatenate(members)] = torch.cat(parts).cpu().numpy()
         except torch.cuda.OutOfMemoryError as error:
             raise CorpusmillError(
-                f"{self.name}: the GPU's memory is too small for batches of {batch_tokens:,} tokens (set batch_tokens lower)."
+                f"{self.name}: the GPU's memory is too small for batches of {batch_tokens or longest:,} tokens (set batch_tokens lower)."
             ) from error
         return logits
 

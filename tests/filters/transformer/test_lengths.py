@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.filters.transformer.lengths import batches, even_rows, padded_lengths, padding_share
+from corpusmill.filters.transformer.lengths import batches, even_rows, padded_lengths
 
 LONGEST = st.sampled_from([8, 96, 512, 1000, 8192])
 
@@ -41,13 +41,6 @@ def test_the_shape_of_a_batch_depends_on_its_members_alone(drawn: tuple[np.ndarr
         for count in set(tokens[batch.members].tolist()):
             (alone,) = batches(np.array([count]), longest, budget)
             assert (alone.rows, alone.length) == (batch.rows, batch.length)
-
-
-def test_padding_share() -> None:
-    assert padding_share(np.full(8, 512), 512, 2048) == 0
-    assert padding_share(np.full(6, 512), 512, 2048) == 0.25  # the second batch is half empty
-    assert padding_share(np.full(128, 12), 512, 2048) == 0.25  # 12 of 16
-    assert padding_share(np.zeros(0, np.int64), 512, 2048) == 0
 
 
 def test_rows_are_powers_of_two() -> None:
