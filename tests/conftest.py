@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import s3 as s3_server
 import trees
-from compile_once import compile_once
 from hypothesis import HealthCheck, settings
 from s3 import s3  # noqa: F401 - a fixture
 from tiny_crawl import make_crawl
@@ -26,7 +25,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # As the command does it: libraries of all rooms are loaded here.
 collect_seldom()
 
-compile_once()
 
 # Processes die in these tests, the machine does not: writing thousands of small files durably takes minutes and proves nothing.
 os.fsync = lambda _: None
