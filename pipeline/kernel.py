@@ -33,6 +33,10 @@ VERSIONED = {"builtins", "math", "llvmlite", "numba", "numpy"}
 VERSIONS = f"{numba.__version__} {llvmlite.__version__} {np.__version__}"
 #: Entries that no process has read for so long are removed. (Most file systems note the day at least on which a file was read.)
 UNUSED_SECONDS = 30 * 24 * 3600
+#: As in NUMBA_CACHE_LOCATOR_CLASSES. Those behind ours are numba's own, for functions of other packages.
+LOCATORS = f"{__name__}.ByContent," + (
+    config.CACHE_LOCATOR_CLASSES or "UserProvidedCacheLocator,InTreeCacheLocator,UserWideCacheLocator,IPythonCacheLocator,ZipCacheLocator"
+)
 DAMAGED = (EOFError, pickle.UnpicklingError)  # what numba raises where a power loss has cut an entry
 
 
@@ -70,6 +74,7 @@ class Kernel(CPUDispatcher):
     def enable_caching(self) -> None:
         """Looks at what the kernel is made of now. Only then are all names bound that it uses."""
         self.py_func.content = content(self)
+        config.CACHE_LOCATOR_CLASSES = LOCATORS  # here, since numba resets it wherever it sees that its environment has changed
         super().enable_caching()
 
     def is_cached(self) -> bool:
@@ -100,11 +105,6 @@ class ByContent(UserWideCacheLocator):
 
     def get_disambiguator(self) -> str:
         return self.content
-
-
-# NUMBA_CACHE_LOCATOR_CLASSES, by which numba is told of locators; those behind ours are its own, for functions of other packages.
-_OTHERS = "UserProvidedCacheLocator,InTreeCacheLocator,UserWideCacheLocator,IPythonCacheLocator,ZipCacheLocator"
-config.CACHE_LOCATOR_CLASSES = f"{__name__}.ByContent,{config.CACHE_LOCATOR_CLASSES or _OTHERS}"
 
 
 # What a kernel is made of
