@@ -217,13 +217,12 @@ def test_another_processor_has_an_entry_of_its_own(tmp_path: Path) -> None:
 
 
 SLOW = """
-import sys, time
+import time
 from numba.core import event
 class Slow(event.Listener):
     def on_start(self, occurrence): time.sleep(0.5)
     def on_end(self, occurrence): pass
 event.register("numba:compile", Slow())
-open(sys.argv[1] if len(sys.argv) > 1 else "/dev/null", "a").close()
 print(callers.plain(4), sum(callers.plain.stats.cache_misses.values()))
 """
 
@@ -302,3 +301,40 @@ def test_every_kernel_is_declared_by_the_decorator_that_caches_by_content() -> N
     sources = [path for room in ("pipeline", "filters", "dedup", "tokenize", "train") for path in (root / room).rglob("*.py")]
     assert len(sources) > 100
     assert [str(path) for path in sources if "@numba." in (text := path.read_text()) or "@njit" in text] == []
+
+
+def run_command(kernels: Path, *arguments: object) -> str:
+    """What the command prints in a process of its own, which finds compiled kernels in that folder alone."""
+    command = [sys.executable, "-m", "corpusmill", *map(str, arguments)]
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(kernels)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_warm_compiles_what_examples_are_packed_with(tmp_path: Path) -> None:
+    kernels, recipe = tmp_path / "kernels", tmp_path / "recipe.yaml"
+    recipe.write_text("sft: {model: somewhere, files: [examples.jsonl]}\n")
+    assert not run_command(kernels, "warm", recipe).startswith("0 kernels compiled, 0 were there;")
+    there = sorted(path.name for path in kernels.glob("*.nb[ic]"))
+    assert run_command(kernels, "warm", recipe).startswith("0 kernels compiled, ")
+    packing = """
+import numpy as np
+from corpusmill.train.order import Order
+from corpusmill.train.packing import fitted
+print(fitted(np.array([5, 4, 3, 2]), 7), sorted(Order(5, 5, 0, 0).of_step(0)))
+"""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(kernels)}
+    said = subprocess.run([sys.executable, "-c", packing], env=environment, capture_output=True, text=True, check=True).stdout
+    assert said == "[[0, 3], [1, 2]] [0, 1, 2, 3, 4]\n"
+    assert there and sorted(path.name for path in kernels.glob("*.nb[ic]")) == there
+
+
+@pytest.mark.long
+def test_after_warm_a_run_compiles_nothing(tmp_path: Path, crawl: Path) -> None:
+    kernels, recipe = tmp_path / "kernels", tmp_path / "recipe.yaml"
+    recipe.write_text("ingest: {piece_mb: 1}\nfilter: {steps: [gopher_quality]}\ndedup: {}\n")
+    run_command(kernels, "warm", recipe)
+    there = {path.name: path.stat().st_mtime_ns for path in kernels.glob("*.nb[ic]")}
+    run_command(kernels, "run", recipe, crawl, "--output", tmp_path / "run", "--workers", 2)
+    assert len(there) > 100 and {path.name: path.stat().st_mtime_ns for path in kernels.glob("*.nb[ic]")} == there
