@@ -23,7 +23,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import xxhash
@@ -31,6 +30,7 @@ from dedup_documents import read_texts, write_texts
 
 from corpusmill.dedup.stage import DedupStage
 from corpusmill.pipeline.engine import InlineEngine
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
@@ -88,7 +88,7 @@ def similar_pairs(sets: list[npt.NDArray[np.uint64]], least: float) -> Pairs:
     return Pairs(*_count_pairs(bounds, gram.astype(np.int64), document, first, least))
 
 
-@numba.njit(cache=True)
+@kernel
 def _count_pairs(bounds, gram, document, first, least):  # type: ignore[no-untyped-def]
     """For each document: in how many of its grams each earlier document is."""
     common = np.zeros(len(bounds) - 1, np.int64)
@@ -143,7 +143,7 @@ def proposed(dedup: Storage, pairs: Pairs, documents: int) -> npt.NDArray[np.boo
     return found
 
 
-@numba.njit(cache=True)
+@kernel
 def _share(a, b, buckets, first):  # type: ignore[no-untyped-def]
     """Whether the ascending lists `buckets[first[x]:first[x + 1]]` of a and b have a bucket in common, for each pair."""
     out = np.zeros(len(a), np.bool_)

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -27,6 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from dedup_documents import write_upstream
 
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.shards import ROW_GROUP_ROWS
 from corpusmill.pipeline.storage import Storage
@@ -151,7 +151,7 @@ def _shard(made: Synthesis, number: int, first: int, last: int) -> bytes:
 # ---- kernels -------------------------------------------------------------------------------------------
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _split(data):
     """`(starts, ends)` of the words."""
     starts, ends = np.empty(len(data) // 2 + 1, np.int64), np.empty(len(data) // 2 + 1, np.int64)
@@ -165,18 +165,18 @@ def _split(data):
     return starts[:count].copy(), ends[:count].copy()
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _key(seed, purpose, number):
     return mix64(mix64(np.uint64(seed) * np.uint64(64) + np.uint64(purpose)) + np.uint64(number) * np.uint64(0x9E3779B97F4A7C15))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _uniform(key, draw):
     """Draw number `draw` of a key: uniform in [0, 1)."""
     return np.float64(mix64(key + np.uint64(draw) * np.uint64(0xD1342543DE82EF95)) >> np.uint64(11)) * 2.0**-53
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _kind(document, seed):
     u = _uniform(_key(seed, 0, document), 0)
     if u < NEAR_SHARE:
@@ -188,7 +188,7 @@ def _kind(document, seed):
     return TEMPLATE if u < NEAR_SHARE + EXACT_SHARE + PAGE_SHARE + TEMPLATE_SHARE else FRESH
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _truth(document, documents, seed):
     """`(kind, base)`: copies are of fresh documents from anywhere in the corpus."""
     kind, key, draw = _kind(document, seed), _key(seed, 1, document), 0
@@ -201,7 +201,7 @@ def _truth(document, documents, seed):
     return kind, base
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _truths(first, last, documents, seed):
     kinds, bases = np.empty(last - first, np.int8), np.empty(last - first, np.int64)
     for document in range(first, last):
@@ -209,7 +209,7 @@ def _truths(first, last, documents, seed):
     return kinds, bases
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _passages(key, size, starts, ends, words, count):
     """Appends passages of together at least `size` bytes to `words` (places in the source); returns how many words there are then."""
     draw = 2
@@ -224,14 +224,14 @@ def _passages(key, size, starts, ends, words, count):
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _text_size(key):
     """Bytes: log-normal, median 800."""
     normal = np.sqrt(-2 * np.log(1 - _uniform(key, 0))) * np.cos(2 * np.pi * _uniform(key, 1))
     return min(max(800 * np.exp(0.7 * normal), 300), 5000)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _edit(key, words, count, source):
     """Edits `words[:count]` in place to a similarity of about what is drawn; returns their number."""
     similar = LEAST_SIMILAR + (1 - LEAST_SIMILAR) * _uniform(key, 0)
@@ -247,7 +247,7 @@ def _edit(key, words, count, source):
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _words(document, documents, seed, templates, starts, ends, words):
     """Writes the document as places in the source to `words`; returns their number."""
     kind, base = _truth(document, documents, seed)
@@ -263,7 +263,7 @@ def _words(document, documents, seed, templates, starts, ends, words):
     return _edit(_key(seed, 5, document), words, count, len(starts)) if kind == NEAR else count
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _write_texts(index, documents, seed, templates, data, starts, ends, out, offsets):
     words = np.empty(LONGEST_TEXT, np.int64)
     place = 0
@@ -283,7 +283,7 @@ def _write_texts(index, documents, seed, templates, data, starts, ends, out, off
         offsets[d + 1] = place
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _write_ids(first, seed, out):
     for d in range(len(out)):
         for half, value in enumerate((_key(seed, 6, first + d), np.uint64(first + d))):

@@ -1,10 +1,10 @@
 # mypy: disallow-untyped-defs=False
 """How much two documents have in common, exactly: on the sets of their 64-bit shingle hashes."""
 
-import numba
+from corpusmill.pipeline.kernel import kernel
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def shared(a, b):
     """|a & b| of two ascending arrays without repeats."""
     i = j = common = 0

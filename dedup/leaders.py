@@ -8,11 +8,11 @@ Chains end here: if b is like a, and c like b but not like a, then c stays.
 
 from collections import namedtuple
 
-import numba
 import numpy as np
 
 from corpusmill.dedup.jaccard import shared
 from corpusmill.dedup.minhash import equal_places
+from corpusmill.pipeline.kernel import kernel
 
 #: How two of n documents are compared. `signatures`: n x places. `hashes`, `bounds` (n x 2): the shingle set of document d is
 #: `hashes[bounds[d, 0]:bounds[d, 1]]` where `made[d]`. Where both are `comparable` their sets decide; as long as one is not made, both
@@ -21,7 +21,7 @@ from corpusmill.dedup.minhash import equal_places
 Evidence = namedtuple("Evidence", "signatures hashes bounds comparable made wanted least_equal threshold containment")
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def similarity(a, b, evidence):
     """The verified similarity of document a to document b, or -1 where they are not similar."""
     equal = equal_places(evidence.signatures[a], evidence.signatures[b])
@@ -41,7 +41,7 @@ def similarity(a, b, evidence):
     return value if value >= evidence.threshold else -1.0
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def lead(order, buckets_of, first_bucket, bucket_count, bucket_limit, cluster_limit, forced, evidence):
     """`(leader, similarity, full, limited)`: for each document the kept document of its cluster (itself where it is kept), how similar
     the two are (1 for itself), whether it stays only because `cluster_limit` others have left for that one, and how often a bucket
@@ -91,7 +91,7 @@ def lead(order, buckets_of, first_bucket, bucket_count, bucket_limit, cluster_li
     return leader, value, full, limited
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _holds(entry, entry_next, entry_cluster, cluster, limit):
     """Whether one of a bucket's first `limit` entries is `cluster`."""
     while entry >= 0 and limit > 0:

@@ -6,12 +6,12 @@ share of equal places of two signatures estimates their Jaccard similarity. Perm
 2^64; or as datatrove has them: `(a * h + b mod 2^64) mod (2^61 - 1)`, of which 32-bit signatures hold the lower half.
 """
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
 from corpusmill.dedup.config import MinHashConfig
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.hashing import mix64
 
 _MERSENNE_PRIME = np.uint64((1 << 61) - 1)
@@ -33,7 +33,7 @@ def datatrove_permutations(seed: int, count: int) -> tuple[npt.NDArray[np.uint64
     return draw.randint(1, prime, dtype=np.uint64, size=count), draw.randint(0, prime, dtype=np.uint64, size=count)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def minima32(hashes, bounds, multipliers, addends, out):
     """The signatures (`out`, uint32) of the upper halves of the hashes. Four shingles at a time: that spares loads and stores."""
     for d in range(len(bounds) - 1):
@@ -56,7 +56,7 @@ def minima32(hashes, bounds, multipliers, addends, out):
             w += 1
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def minima64(hashes, bounds, multipliers, addends, out):
     """The signatures (`out`, uint64)."""
     for d in range(len(bounds) - 1):
@@ -75,7 +75,7 @@ def minima64(hashes, bounds, multipliers, addends, out):
             w += 1
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def datatrove_minima(hashes, bounds, multipliers, addends, mask, out):
     """The signatures (uint32 or uint64) under datatrove's permutations. `mask`: of the bits that are compared."""
     least = np.empty(len(multipliers), np.uint64)
@@ -94,7 +94,7 @@ def datatrove_minima(hashes, bounds, multipliers, addends, mask, out):
             out[d, p] = least[p]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _band_keys(signature, bands, rows, out):
     for d in range(len(signature)):
         for band in range(bands):
@@ -111,7 +111,7 @@ def band_keys(signature: npt.NDArray, bands: int, rows: int) -> npt.NDArray[np.u
     return out
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def equal_places(a, b):
     """In how many places two signatures are equal."""
     count = 0

@@ -4,7 +4,6 @@
 from functools import cache
 from itertools import pairwise
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -12,6 +11,7 @@ import xxhash
 
 from corpusmill.dedup.config import ExactForm
 from corpusmill.dedup.words import character, chunks, read_only
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_array, text_buffers
 from corpusmill.pipeline.text.classes import CODE_POINTS, SPACE, WORD, character_classes, lowercase_table
 
@@ -44,7 +44,7 @@ def _forms(how: ExactForm, words: bool) -> npt.NDArray[np.uint64]:
     return content | np.select(sizes, [np.uint64(1), np.uint64(2), np.uint64(3)], np.uint64(4)) << _SIZE
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _write(data, start, end, forms, out, begin):
     """Writes `data[start:end]` to `out` from `begin`, runs of spaces as one and none at the ends; returns the place behind.
 
@@ -68,12 +68,12 @@ def _write(data, start, end, forms, out, begin):
     return place - (spaced & np.int64(place > begin))
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _is_space(byte):
     return ((byte >= 0x09) & (byte <= 0x0D)) | ((byte >= 0x1C) & (byte <= 0x20))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _write_block(data, at, case, out, place):
     """Writes what BLOCK bytes become where they are ASCII and no space follows a space; says whether they are.
 
@@ -90,7 +90,7 @@ def _write_block(data, at, case, out, place):
     return not odd
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _fitting(data, at):
     """`(how many, how many are not ASCII)`: up to where `_write_block` wrote the right thing."""
     fit, high = np.uint8(BLOCK), np.uint8(0)
@@ -102,7 +102,7 @@ def _fitting(data, at):
     return np.int64(fit), np.int64(high)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _write_by_blocks(data, start, end, forms, case, out, begin):
     """As `_write` for forms that differ from the text only in spaces and, where `case` is 0x20, in case."""
     place, spaced, i, last = begin, np.int64(1), start, end - 1
@@ -142,7 +142,7 @@ def _write_by_blocks(data, start, end, forms, case, out, begin):
     return place - (spaced & np.int64(place > begin))
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _normalise_words(data, offsets, forms, other_forms, out, places):
     for d in range(len(offsets) - 1):
         begin = places[d]
@@ -152,7 +152,7 @@ def _normalise_words(data, offsets, forms, other_forms, out, places):
         places[d + 1] = place
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _normalise(data, offsets, forms, case, out, places):
     for d in range(len(offsets) - 1):
         places[d + 1] = _write_by_blocks(data, offsets[d], offsets[d + 1], forms, case, out, places[d])

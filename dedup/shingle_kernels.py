@@ -8,11 +8,11 @@ than `least` units. Texts have to be valid UTF-8, but for `plain_shingles`.
 
 from collections import namedtuple
 
-import numba
 import numpy as np
 
 from corpusmill.dedup.string_hashes import sha1, xxh32
 from corpusmill.dedup.words import shingle_hashes, word_hashes
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.hashing import BASE, ONE, mix64, power
 from corpusmill.pipeline.text.spacy_words import walk_marked_words
 from corpusmill.pipeline.text.utf8 import decode
@@ -29,7 +29,7 @@ _LARGE_SLOT = 24
 Rule = namedtuple("Rule", "classes powers marks")
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def plain_shingles(data, offsets, codes, ngram, least, out, bounds):
     """Of runs of `\\w`, lower-cased: `words.word_hashes`."""
     place = 0
@@ -40,14 +40,14 @@ def plain_shingles(data, offsets, codes, ngram, least, out, bounds):
         bounds[d + 1] = place
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _walk(data, start, end, rule, words):
     if rule.marks.size:
         return walk_marked_words(data, start, end, rule.marks, rule.classes, rule.powers, words)
     return walk_words(data, start, end, rule.classes, rule.powers, words)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def word_shingles(data, offsets, rule, words, ngram, least, out, bounds):
     """Of the words of a rule; `words` is scratch for the longest text."""
     place = 0
@@ -60,7 +60,7 @@ def word_shingles(data, offsets, rule, words, ngram, least, out, bounds):
         bounds[d + 1] = place
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def word_strings(data, offsets, rule, words, how, ngram, least, joined, begins, out, bounds):
     """As `word_shingles`, each the hash of its words with one space between them.
 
@@ -75,7 +75,7 @@ def word_strings(data, offsets, rule, words, how, ngram, least, joined, begins, 
         bounds[d + 1] = place
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _join(data, start, end, classes, ends, count, joined, begins):
     """Writes the words, a space behind each, to `joined`, and where each begins to `begins`; `begins[count]` is the end."""
     word, characters, place, at = 0, 0, 0, start
@@ -96,7 +96,7 @@ def _join(data, start, end, classes, ends, count, joined, begins):
     begins[count] = place + 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _hash_strings(data, begins, count, ngram, gap, how, out):
     """Hashes the n-grams of the `count` units that begin at `begins`, between which `gap` bytes belong to none."""
     block, state = np.empty(16, np.uint64), np.empty(5, np.uint64)
@@ -113,7 +113,7 @@ def _hash_strings(data, begins, count, ngram, gap, how, out):
     return shingles
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def character_shingles(data, offsets, ngram, least, out, bounds):
     """Of characters: the polynomial of n code points, which moves on by one character in two multiplications."""
     place, gone = 0, power(ngram)
@@ -137,7 +137,7 @@ def character_shingles(data, offsets, ngram, least, out, bounds):
         bounds[d + 1] = place
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def character_strings(data, offsets, how, ngram, least, begins, out, bounds):
     """As `character_shingles`, each the hash of its bytes. `begins` (int64, one more than the bytes of the longest text) is scratch."""
     place = 0
@@ -152,7 +152,7 @@ def character_strings(data, offsets, how, ngram, least, begins, out, bounds):
         bounds[d + 1] = place
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def to_sets(hashes, bounds, spare, counts):
     """Makes the numbers of each text a set, ascending, moved up to close the gaps; `bounds` becomes theirs.
 
@@ -182,7 +182,7 @@ def to_sets(hashes, bounds, spare, counts):
         bounds[d + 1], first = place, last
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _scatter(hashes, bits, spare, counts):
     """Writes `hashes` to `spare` by their upper `bits`; slot s is then `spare[counts[s]:counts[s + 1]]`."""
     shift = np.uint64(63 - bits)
@@ -197,7 +197,7 @@ def _scatter(hashes, bits, spare, counts):
         counts[following] += 1
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _insert_in_order(values, low, high):
     for w in range(low + 1, high):
         value, at = values[w], w

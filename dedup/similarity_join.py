@@ -9,7 +9,6 @@ rarity are among the size - least + l rarest of either.
 
 import math
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -18,6 +17,7 @@ import pyarrow.compute as pc
 from corpusmill.dedup.config import MinHashConfig
 from corpusmill.dedup.shingles import Shingler
 from corpusmill.dedup.union_find import find_root, roots
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_buffers
 
 #: Shingles of short texts, in characters: those in which one word is changed stay similar. Long texts share so many of these by chance that
@@ -67,7 +67,7 @@ def _join(text: pa.Array | pa.ChunkedArray, config: MinHashConfig, threshold: fl
     union(rows, rows[np.asarray(roots(own))], parent)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def join_similar(hashes, bounds, order, counts, bits, threshold, parent):
     """Joins all similar texts in `parent`. `hashes[bounds[i]:bounds[i + 1]]` is the set of text i, ascending; `order` lists the texts by
     the size of their sets; `counts`: how often the upper `bits` bits of hashes occur."""
@@ -107,18 +107,18 @@ def join_similar(hashes, bounds, order, counts, bits, threshold, parent):
             entries += 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def wanted(size):
     """How many shingles of the prefix of a set must be in the prefix of a larger one."""
     return 1 + size // LONGER  # never more than they have in common, down to a similarity of 1 / 16
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def prefix_size(size, threshold):
     return min(size, size - int(np.ceil(threshold * size - 1e-9)) + wanted(size)) if size else 0
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def similar(a, b, threshold):
     """Whether two ascending arrays without repeats have at least that Jaccard similarity; given up as soon as they can't."""
     least = int(np.ceil(threshold / (1 + threshold) * (len(a) + len(b)) - 1e-9))
@@ -133,7 +133,7 @@ def similar(a, b, threshold):
     return common >= least
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def rarest(own, counts, bits, size):
     """The upper bits of the `size` rarest shingles of a set, without those that no other text can have."""
     keys = np.empty(len(own), np.uint64)
@@ -150,7 +150,7 @@ def rarest(own, counts, bits, size):
     return found[:at]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def union(one, other, parent):
     """Joins `one[i]` and `other[i]` (n,) in `parent`, each i."""
     for place in range(len(one)):

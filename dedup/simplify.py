@@ -8,7 +8,6 @@ can't put right: such a document is handed to the Python function.
 
 from itertools import pairwise
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -26,6 +25,7 @@ from corpusmill.dedup.simplify_tables import (
     tables,
 )
 from corpusmill.dedup.words import decode, encode, read_only
+from corpusmill.pipeline.kernel import kernel
 
 _SPACE, _ZERO = 0x20, 0x30
 _SIGMA, _FINAL_SIGMA = 0x3C3, 0x3C2
@@ -34,7 +34,7 @@ _SPECIAL = BLANK | GONE | DIGIT | SIGMA
 _OUT_OF_ORDER = -1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _after_number(data, i, end, kinds):
     """The end of the number of which one digit ends before `i`: digits, and at most one separator with digits behind it."""
     parted = False
@@ -51,7 +51,7 @@ def _after_number(data, i, end, kinds):
     return i
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _cased_follows(data, i, end, kinds):
     while i < end:
         point, step = decode(data, i, end)
@@ -61,7 +61,7 @@ def _cased_follows(data, i, end, kinds):
     return False
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _simplify_text(data, start, end, t, out, begin):
     """Writes the text `data[start:end]` to `out` from `begin`; returns the place behind it, or _OUT_OF_ORDER."""
     kinds, place, i = t.kinds, begin, start
@@ -112,7 +112,7 @@ def _simplify_text(data, start, end, t, out, begin):
     return place
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _simplify(data, offsets, first, t, out, places):
     """Simplifies the texts from number `first` on; returns the number of the first that needs Python, or of texts."""
     for d in range(first, len(offsets) - 1):

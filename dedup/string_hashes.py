@@ -2,9 +2,9 @@
 """XXH32 and SHA-1 of spans of bytes inside kernels, as datatrove hashes its shingles
 (datatrove/utils/hashing.py). XXH64, which it takes too, is in `pipeline/text/xxh64.py`."""
 
-import numba
 import numpy as np
 
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.xxh64 import four_bytes
 
 _Q1, _Q2, _Q3, _Q4, _Q5 = (np.uint64(value) for value in (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F, 0x165667B1))
@@ -12,12 +12,12 @@ _LOW = np.uint64(0xFFFFFFFF)
 _ZERO = np.uint64(0)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _rotate32(value, bits):
     return (value << np.uint64(bits) | value >> np.uint64(32 - bits)) & _LOW
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def xxh32(data, start, end):
     """XXH32 with seed 0 of `data[start:end]`, as uint64."""
     at = start
@@ -44,7 +44,7 @@ def xxh32(data, start, end):
     return value ^ value >> np.uint64(16)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _sha1_block(block, state):
     """Takes 64 bytes, as sixteen big-endian numbers in `block` (uint64, which it overwrites), into `state` (uint64 of 5)."""
     a, b, c, d, e = state[0], state[1], state[2], state[3], state[4]
@@ -65,7 +65,7 @@ def _sha1_block(block, state):
     state[3], state[4] = (state[3] + d) & _LOW, (state[4] + e) & _LOW
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def sha1(data, start, end, block, state):
     """The first eight bytes of the SHA-1 of `data[start:end]` as a little-endian number. `block` (16) and `state` (5) are scratch."""
     state[0], state[1], state[2], state[3], state[4] = 0x67452301, 0xEFCDAB89, 0x98BADCFE, 0x10325476, 0xC3D2E1F0

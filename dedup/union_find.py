@@ -1,11 +1,12 @@
 # mypy: disallow-untyped-defs=False
 """Union-find (Tarjan) over flat arrays: `parent` (n) leads from each document to the lowest one of its component, its root."""
 
-import numba
 import numpy as np
 
+from corpusmill.pipeline.kernel import kernel
 
-@numba.njit(cache=True, nogil=True)
+
+@kernel
 def find_root(parent, i):
     while parent[i] != i:
         parent[i] = parent[parent[i]]
@@ -13,14 +14,14 @@ def find_root(parent, i):
     return i
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def roots(parent):
     for i in range(len(parent)):
         parent[i] = find_root(parent, i)
     return parent
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def join_links(parent, low, begin, links, beyond):
     """Joins two documents for each of n links (n x 2). The first is of the range that begins with the document `begin`, of which `parent`
     tells; the second, which is never behind it, may be of an earlier range.
@@ -48,7 +49,7 @@ def join_links(parent, low, begin, links, beyond):
     return found
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def join_up_to(parent, weight, star, document, limit, smallest, largest):
     """Joins the documents of one star each (`star` ascends), but of stars of `smallest` to `largest` documents alone and never to more than
     `limit` of weight; returns how often documents were left apart. What has no room with a star's first documents begins anew with those
@@ -75,7 +76,7 @@ def join_up_to(parent, weight, star, document, limit, smallest, largest):
     return apart
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def stars_to_links(star, document):
     """A link for each document of a star (`star` ascends): to the one before it, of the first to itself."""
     links = np.empty((len(star), 2), np.int64)

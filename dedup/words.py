@@ -7,10 +7,10 @@ A word is a run of `\\w` characters, lower-cased; a shingle is n words in a row.
 from collections.abc import Iterator
 from functools import cache
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.classes import WORD, character_classes, lowercase_table
 from corpusmill.pipeline.text.hashing import mix64
 
@@ -33,14 +33,14 @@ def chunks(offsets: npt.NDArray[np.int64], limit: int) -> Iterator[tuple[int, in
         first = last
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def decode(data, i, end):
     """`(code point, bytes)` of the character at `data[i]`, never reading at or beyond `end`."""
     last = end - 1
     return character(data[i], data[min(i + 1, last)], data[min(i + 2, last)], data[min(i + 3, last)], end - i)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def character(lead, second, third, fourth, left):
     """`decode` on bytes alone: the compiler takes it into its callers, which it doesn't where the array is an argument."""
     lead, second, third, fourth = np.int64(lead), np.int64(second) & 63, np.int64(third) & 63, np.int64(fourth) & 63
@@ -56,7 +56,7 @@ def character(lead, second, third, fourth, left):
     return REPLACEMENT, 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def encode(point, out, place):
     """Writes one character as UTF-8 at `out[place]`; returns the place behind it."""
     if point < 0x80:
@@ -84,7 +84,7 @@ def word_codes() -> npt.NDArray[np.uint32]:
     return np.where(character_classes() & WORD, lowercase_table() + np.uint32(1), np.uint32(0))
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def word_hashes(data, start, end, codes, out):
     """Writes the hash of each word of `data[start:end]` to `out` (uint64, at least (end - start) // 2 + 1 long); returns their number.
 
@@ -114,7 +114,7 @@ def word_hashes(data, start, end, codes, out):
     return count
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def shingle_hashes(words, count, ngram):
     """Turns `words[:count]` in place into the hashes of its n-grams; returns their number (0 where there are fewer words than n)."""
     shingles = max(count - ngram + 1, 0)

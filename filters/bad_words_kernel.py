@@ -4,9 +4,9 @@
 from collections import namedtuple
 from collections.abc import Collection
 
-import numba
 import numpy as np
 
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.classes import CODE_POINTS, WORD, lowercase_table
 from corpusmill.pipeline.text.utf8 import decode
 
@@ -42,7 +42,7 @@ def build_trie(words: Collection[str]) -> Trie:
     return Trie(symbols, table, np.array(ends))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def count_words(data, offsets, places, trie, classes, edges, counts):
     """Sets `counts[i]` for each text i of `places` to the number of characters at which a word of the list begins.
 
@@ -64,7 +64,7 @@ def count_words(data, offsets, places, trie, classes, edges, counts):
         counts[text] = total
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _begins_word(data, at, end, symbols, children, ends, node, classes, edges):
     """Whether a word ends somewhere after the characters that led to `node`."""
     found = False

@@ -1,9 +1,9 @@
 # mypy: disallow-untyped-defs=False
 """C4's line rules as one compiled pass: reads a text buffer, writes that of the lines that stay, counts the others by reason."""
 
-import numba
 import numpy as np
 
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.classes import DIGIT
 from corpusmill.pipeline.text.lines import line_end, only_newlines
 from corpusmill.pipeline.text.split import count_split_words, has_longer_word
@@ -42,7 +42,7 @@ _CITATIONS = (b"edit]", b"citation needed]")
 _EDIT, _NEEDED = (np.frombuffer(name, np.uint8) for name in _CITATIONS)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def rewrite_texts(data, offsets, marks, classes, end_marks, options, min_words, max_word_length, new_data, new_offsets, new_marks, counts):
     """Fills `new_data` (as long as the texts), `new_offsets` (int64, texts + 1) and `counts` (int64, texts x COUNTS).
 
@@ -89,7 +89,7 @@ def rewrite_texts(data, offsets, marks, classes, end_marks, options, min_words, 
         new_offsets[text + 1] = place
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _copy_marks(marks, new_marks, place, begin, end):
     """The marks of one line, and none for the newline between `place` and `begin`."""
     new_marks[place:end] = 0
@@ -100,7 +100,7 @@ def _copy_marks(marks, new_marks, place, begin, end):
         new_marks[begin] = CHANGED
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def line_spans(data, offsets, lines, starts, ends):
     """Fills `starts` and `ends` (int64) with where the lines lie, of which text i has `lines[i]`, cut at newlines."""
     span = 0
@@ -113,7 +113,7 @@ def line_spans(data, offsets, lines, starts, ends):
             span += 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def strip_texts(data, marks, offsets, classes):
     """Strips all texts in place (`str.strip`), and closes the gaps between them; `marks`, where there are any, move with their bytes."""
     place = first = offsets[0]
@@ -130,14 +130,14 @@ def strip_texts(data, marks, offsets, classes):
         offsets[text + 1] = place
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _ends_well(data, start, end, end_marks):
     if end == start or not end_marks[data[end - 1]]:
         return False
     return end - start < 3 or data[end - 1] != _DOT or data[end - 2] != _DOT or data[end - 3] != _DOT
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _content_speaks_against(found, options, row):
     """Whether the content of a line lets it go. Lines that speak against their document are counted on the way, in datatrove's order."""
     row[LOREM_IPSUM] += (found >> LOREM_IPSUM) & 1
@@ -151,7 +151,7 @@ def _content_speaks_against(found, options, row):
     return False
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _copy_line(data, start, end, classes, without_citations, new_data, place):
     """Copies a line, without what `\\[\\d*]|\\[edit]|\\[citation needed]` matches; returns where the copy ends."""
     at = start
@@ -170,7 +170,7 @@ def _copy_line(data, start, end, classes, without_citations, new_data, place):
     return place
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _citation_end(data, at, end, classes):
     """Where the citation ends that begins with the bracket at `at`; `at` where none does."""
     inside = at + 1
@@ -188,7 +188,7 @@ def _citation_end(data, at, end, classes):
     return at
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _equal(data, at, name):
     same = True
     for place in range(name.size):
@@ -196,7 +196,7 @@ def _equal(data, at, name):
     return same
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _phrases_in(data, start, end):
     """The meanings of all phrases in the span, and CURLY_BRACKET, as bits."""
     found = 0
@@ -209,7 +209,7 @@ def _phrases_in(data, start, end):
     return found
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _phrases_at(data, start, end, at):
     """The meanings of the phrases that have their rare letter at `at`. No phrase has a second k, so only this one can be a Kelvin sign."""
     letter, width = data[at] | 0x20, 1
@@ -233,6 +233,6 @@ def _phrases_at(data, start, end, at):
     return found
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _lower(byte):
     return byte | 0x20 if 0x41 <= byte <= 0x5A else byte

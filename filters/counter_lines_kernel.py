@@ -1,9 +1,9 @@
 # mypy: disallow-untyped-defs=False
 """Lines that are counters, such as "3 likes" and "1.2K views!", as DCLM's `counter_line_modifier` tells them."""
 
-import numba
 import numpy as np
 
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.classes import DIGIT, SPACE, WORD
 from corpusmill.pipeline.text.utf8 import decode
 
@@ -16,7 +16,7 @@ _K, _M, _B, _KELVIN = ord("k"), ord("m"), ord("b"), 0x212A
 _COMMA, _DOT = ord(","), ord(".")
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def is_counter(data, start, end, classes):
     """A match of `^\\W*\\d[,.\\d]*[kmb]?\\s+(likes|...)\\W*$` in the lower-cased line."""
     at = _skip(data, start, end, classes, WORD, False)
@@ -38,7 +38,7 @@ def is_counter(data, start, end, classes):
     return _is_counted(data, word, at) and _skip(data, at, end, classes, WORD, False) == end
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _skip(data, at, end, classes, kind, wanted):
     """Where the run of characters ends that have the class (or do not have it)."""
     while at < end:
@@ -49,7 +49,7 @@ def _skip(data, at, end, classes, kind, wanted):
     return at
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _is_counted(data, start, end):
     """Whether a word, lower-cased, is one of those that counters count."""
     for name in _NAMES:
@@ -65,7 +65,7 @@ def _is_counted(data, start, end):
     return False
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _lower(point):
     """Lower case of all that lowers to ASCII letters alone."""
     if 0x41 <= point <= 0x5A:

@@ -1,10 +1,10 @@
 # mypy: disallow-untyped-defs=False
 """The compiled pass behind `filters.dclm`."""
 
-import numba
 import numpy as np
 
 from corpusmill.filters.dclm import ALNUM, STOP_WORDS
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.chunks import skip_space, walk_chunk
 from corpusmill.pipeline.text.classes import ALPHA
 from corpusmill.pipeline.text.copies import cleared_copies, count_copy
@@ -18,7 +18,7 @@ STOP_WORD_KEYS = tuple(int.from_bytes(b"\1" + word.encode()) for word in STOP_WO
 BULLET, BLACK_CIRCLE, ELLIPSIS = 0x2022, 0x25CF, 0x2026
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def measure_texts(data, offsets, kinds, breaks, counts, ratios):
     """Fills `counts` (int64, texts x 2) and `ratios` (float64, texts x 18, at first NaN) for each text, as the step's columns."""
     longest = 0
@@ -37,7 +37,7 @@ def measure_texts(data, offsets, kinds, breaks, counts, ratios):
             repetition(hashes, ends, count, ngrams, ratios[text, 9:])
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def fasttext_words(data, start, end, kinds):
     """Tokens of fastText (between ASCII spaces and NULs) whose first character is a letter or number."""
     count, inside = 0, False
@@ -51,7 +51,7 @@ def fasttext_words(data, start, end, kinds):
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def word_values(data, start, end, kinds, row):
     """Over the words of `str.split`: mean length, symbols a word, the share without a letter. Returns the number of stop words."""
     words, characters, letterless, stops = 0, 0, 0, 0
@@ -69,7 +69,7 @@ def word_values(data, start, end, kinds, row):
     return stops
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def is_stop_word(data, start, end):
     """Whether a word of two to four bytes is one of STOP_WORDS in lower case. No other characters than ASCII become such words."""
     key = np.uint64(1)  # so that a leading NUL counts
@@ -79,7 +79,7 @@ def is_stop_word(data, start, end):
     return key in STOP_WORD_KEYS
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def count_symbols(data, start, end):
     """`sum(text.count(symbol) for symbol in ("#", "...", ". . .", "…"))`: each by itself, without overlaps."""
     symbols, dots, free = count_byte(data, start, end, HASH), 0, start
@@ -97,7 +97,7 @@ def count_symbols(data, start, end):
     return symbols
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def ends_in_spaced_dots(data, start, end):
     """Whether the span ends in ". . ."."""
     return (
@@ -110,7 +110,7 @@ def ends_in_spaced_dots(data, start, end):
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def line_values(data, start, end, kinds, table, row):
     """Lines of `text.split("\\n")`, stripped, that are not empty: bullets, ellipses, repeated ones and their characters."""
     lines, bullets, ellipses, repeated, characters, repeated_characters = 0, 0, 0, 0, 0, 0
@@ -135,14 +135,14 @@ def line_values(data, start, end, kinds, table, row):
         row[0], row[1], row[2], row[3] = bullets / lines, ellipses / lines, repeated / lines, repeated_characters / characters
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def ends_in_ellipsis(data, start, end):
     if data[end - 1] != DOT:
         return decode(data, previous(data, end))[0] == ELLIPSIS
     return (end - start >= 3 and data[end - 2] == DOT and data[end - 3] == DOT) or ends_in_spaced_dots(data, start, end)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def paragraph_values(data, start, end, kinds, table, row):
     """Pieces of `text.split("\\n\\n")`, stripped, that are not empty: repeated ones and their characters."""
     pieces, repeated, characters, repeated_characters = 0, 0, 0, 0
@@ -166,7 +166,7 @@ def paragraph_values(data, start, end, kinds, table, row):
         row[0], row[1] = repeated / pieces, repeated_characters / characters
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def repetition(hashes, ends, count, ngrams, row):
     """The most frequent 2- to 4-gram that repeats, the longest of equally frequent ones; words in repeated 5- to 10-grams."""
     count_words(hashes, count, ngrams)

@@ -1,10 +1,10 @@
 # mypy: disallow-untyped-defs=False
 """The compiled pass behind `filters.dolma`."""
 
-import numba
 import numpy as np
 
 from corpusmill.filters.dolma import NAMES, SYMBOL
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.chunks import hash_chunks
 from corpusmill.pipeline.text.classes import ALPHA
 from corpusmill.pipeline.text.copies import cleared_copies, count_copy
@@ -20,7 +20,7 @@ LENGTHS = 256
 STAR, HYPHEN, ELLIPSIS = 0x2A, 0x2D, 0x2026
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def measure_texts(data, offsets, kinds, required, skip_empty_lines, out):
     """Fills `out` (float64, texts x NAMES, at first NaN) for the texts `data[offsets[i]:offsets[i + 1]]`."""
     longest = 0
@@ -44,7 +44,7 @@ def measure_texts(data, offsets, kinds, required, skip_empty_lines, out):
         repetition(hashes, ends, count, counts, row)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def median_length(ends, count, lengths):
     """`statistics.median` of the words' lengths, 0.0 where there are none."""
     if count == 0:
@@ -58,7 +58,7 @@ def median_length(ends, count, lengths):
     return (_nth_length(lengths, (count - 1) // 2) + _nth_length(lengths, count // 2)) / 2
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _nth_length(lengths, rank):
     length = 0
     while rank >= lengths[length]:
@@ -67,7 +67,7 @@ def _nth_length(lengths, rank):
     return length
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def line_values(data, start, end, skip_empty_lines, table, characters, row):
     """Lines of `text.split("\\n")` or `re.split("\\n+", text)`: bullets, ellipses, repeated ones with all their copies."""
     if start == end:  # dolma returns at once
@@ -92,7 +92,7 @@ def line_values(data, start, end, skip_empty_lines, table, characters, row):
     row[LINES + 3] = repeated_characters / max(characters, 1)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def repetition(hashes, ends, count, counts, row):
     """The most frequent 2- to 4-gram (also where it occurs once), and the share of repeated 5- to 10-grams among all of them.
 

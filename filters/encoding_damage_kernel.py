@@ -1,13 +1,12 @@
 # mypy: disallow-untyped-defs=False
 """The compiled pass behind `filters.encoding_damage`."""
 
-import numba
-
 from corpusmill.filters.encoding_damage import CONTROL, PRIVATE, REPLACEMENT
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.utf8 import decode
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def count_kinds(data, offsets, kinds, out):
     """Fills `out` (int64, texts x 4): replacement, control and private-use characters, and all characters of each text."""
     for text in range(offsets.size - 1):

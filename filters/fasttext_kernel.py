@@ -7,7 +7,6 @@ of all models side by side; a text is read once for all of them. What is in the 
 order, and sums are added in the text's order.
 """
 
-import numba
 import numpy as np
 
 from corpusmill.filters.fasttext_output import NOT_LISTED, UNKNOWN, output_scores
@@ -36,6 +35,7 @@ from corpusmill.filters.fasttext_sums import (
     sum_token,
 )  # fmt: skip
 from corpusmill.filters.fasttext_tokens import hash_token
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.addresses import array_at, borrowed, matrix_at, prefetch
 
 WAYS = 4  # places in the table for a token
@@ -51,7 +51,7 @@ NEVER = 1 << 62
 FLOAT32 = np.zeros(0, np.float32)  # a type for `matrix_at`
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def find_entries(data, starts, ends, keys, begin, end, chunk, models, table, entries, token, found, total, slots):
     """The entries of the tokens from `begin` up to `end` into `slots` (int64); returns how many have one before the spare ones run out."""
     sets = np.uint64(table.size // WAYS)
@@ -87,7 +87,7 @@ def find_entries(data, starts, ends, keys, begin, end, chunk, models, table, ent
     return end - begin
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def oldest(table, entries, first, chunk):
     """The place to give up for another token: one that is free, or that was not used for longest; -1 where this chunk uses all."""
     best, age = -1, np.uint32(0)
@@ -100,7 +100,7 @@ def oldest(table, entries, first, chunk):
     return best
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def fill_entry(data, start, end, key, models, entries, slot, token, found, total):
     """Makes a token's sums for all models."""
     size = end - start + 2
@@ -115,7 +115,7 @@ def fill_entry(data, start, end, key, models, entries, slot, token, found, total
         round_row(entries.ctypes.data + (slot * entries.shape[1] + numbers[PLACE]) * FLOAT, total.ctypes.data, numbers[DIM])
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def add_tokens(slots, begin, end, number, model, entries, running, state, found, hidden):
     """Adds the sums of the tokens `slots[begin:end]` and the rows of their word n-grams to the float64 sum at the address `hidden`.
 
@@ -141,7 +141,7 @@ def add_tokens(slots, begin, end, number, model, entries, running, state, found,
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def finish_window(unit, model, running, state, found, hidden, count, values, listed, place):
     """Adds the end of the line and writes the scores of the unit's labels as row `place` of its result, NOT_LISTED for those that fastText
     does not list, and clears what was summed up.
@@ -170,7 +170,7 @@ def finish_window(unit, model, running, state, found, hidden, count, values, lis
     state[:] = 0
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def cut_windows(keys, begin, end, words, new_line, begins):
     """Where the windows of a text begin, of which the tokens are those from `begin` up to `end`, into `begins`; returns their number.
 
@@ -193,7 +193,7 @@ def cut_windows(keys, begin, end, words, new_line, begins):
     return windows
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def score_tokens(data, starts, ends, first, offset, new_line, models, units, layouts, windows, table, entries, clock):
     """Scores texts: the tokens of text i are those from `first[i]` up to `first[i + 1]`, and a token is `data[starts[t]:ends[t]]`.
 

@@ -1,17 +1,17 @@
 # mypy: disallow-untyped-defs=False
 """Labels' scores from a text's hidden vector, inside kernels (`Loss::predict` and `HierarchicalSoftmaxLoss::dfs` of fastText 0.9.2)."""
 
-import numba
 import numpy as np
 
 from corpusmill.filters.fasttext_model import HIERARCHICAL, SOFTMAX
+from corpusmill.pipeline.kernel import kernel
 
 NOT_LISTED = np.float32(-1.0)  # a label without a chance
 UNKNOWN = np.float32(-2.0)  # all labels of a text with nothing that the model knows
 MINIMUM = np.float32(np.log(1e-5))  # fastText's log of probability 0
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def output_scores(hidden, output, children, loss, values, scores):
     """Scores of all labels from the hidden vector (`Loss::predict` and `HierarchicalSoftmaxLoss::dfs` of fastText)."""
     labels = output.shape[1]
@@ -29,7 +29,7 @@ def output_scores(hidden, output, children, loss, values, scores):
             scores[label] = table_sigmoid(np.float32(values[label])) + 1e-5
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def table_sigmoid(value):
     """fastText's sigmoid: from a table of 512 values between -8 and 8."""
     if value < -8:
@@ -39,7 +39,7 @@ def table_sigmoid(value):
     return 1.0 / (1.0 + np.exp(8.0 - np.int64((value + np.float32(8)) * np.float32(32)) / 32))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def tree_scores(values, children, scores):
     """Logarithms of the probabilities from the root down, rounded as fastText's; subtrees without a chance are left out."""
     labels = scores.size

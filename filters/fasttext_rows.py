@@ -6,9 +6,11 @@ after the other, each column by itself: a sum is the same however many columns f
 """
 
 from llvmlite import ir  # a part of numba
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from corpusmill.pipeline.kernel import kernel
 
 BLOCK = 16  # columns that are added at once
 FLOAT, DOUBLE = 4, 8  # bytes
@@ -51,7 +53,7 @@ def _round_block(typing_context, row, total):
     return types.void(types.int64, types.int64), generate
 
 
-@njit(nogil=True, inline="always")
+@kernel(inline="always")
 def add_rows(total, rows, count, columns):
     """Adds float32 rows to the float64 sum at `total`: the first `count` of the addresses in `rows`."""
     addresses, column = rows.ctypes.data, 0
@@ -66,7 +68,7 @@ def add_rows(total, rows, count, columns):
         column += 1
 
 
-@njit(nogil=True, inline="always")
+@kernel(inline="always")
 def round_row(row, total, columns):
     """Writes the float64 sum at `total` as a float32 row at `row`. Whole blocks are written."""
     for column in range(0, columns, BLOCK):

@@ -5,12 +5,12 @@ Source: `Dictionary::addSubwords`, `computeSubwords`, `pushHash`, `addWordNgrams
 (`filters.fasttext_kernel.model_rows`): its settings, and the addresses of its arrays.
 """
 
-import numba
 import numpy as np
 
 from corpusmill.filters.fasttext_model import LABEL
 from corpusmill.filters.fasttext_rows import FLOAT, add_rows
 from corpusmill.filters.fasttext_tokens import LABEL_PREFIX, starts_with
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.addresses import array_at, prefetch
 from corpusmill.pipeline.text.table import find
 
@@ -28,7 +28,7 @@ CACHE_LINE = 64
 INT32, UINT64 = np.zeros(0, np.int32), np.zeros(0, np.uint64)  # types for `array_at`
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def sum_token(data, start, end, key, model, token, size, found, total):
     """Adds a token's rows to the float64 sum at the address `total`; returns their number, or IGNORED.
 
@@ -49,13 +49,13 @@ def sum_token(data, start, end, key, model, token, size, found, total):
     return np.uint32(waiting)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def fnv_step(value, byte):
     """One step of 32-bit FNV-1a as fastText has it: bytes above 127 are negative."""
     return np.uint32((value ^ np.uint32(np.int32(byte))) * FNV_FACTOR)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def fnv(token, start, end):
     value = FNV_START
     for at in range(start, end):
@@ -63,7 +63,7 @@ def fnv(token, start, end):
     return value
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def add_ngrams(token, size, model, found, waiting, total):
     """Adds the rows that wait and those of a token's character n-grams, its marks of begin and end counted; returns their number."""
     shortest, longest, bucket_count = model[SHORTEST], model[LONGEST], model[BUCKET_COUNT]
@@ -101,13 +101,13 @@ def add_ngrams(token, size, model, found, waiting, total):
     return count + waiting
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def signed(value):
     """A 32-bit hash as fastText calculates with it: as an int32 that became 64 bits wide."""
     return np.uint64(np.int64(np.int32(np.uint32(value))))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def find_word_ngrams(value, running, state, model, found, waiting):
     """Puts the addresses of the rows of the word n-grams that end in this token at `found[waiting]` and after it; returns their end.
 

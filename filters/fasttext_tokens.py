@@ -1,9 +1,9 @@
 # mypy: disallow-untyped-defs=False
 """Tokens as fastText reads them from a line (`Dictionary::readWord` of fastText 0.9.2), inside kernels, and the table of its dictionary."""
 
-import numba
 import numpy as np
 
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.classes import ALPHA
 from corpusmill.pipeline.text.hashing import BASE, mix64
 from corpusmill.pipeline.text.table import find, insert
@@ -15,12 +15,12 @@ LABEL_PREFIX = tuple(b"__label__")
 EOS_BYTES = tuple(b"</s>")
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def is_space(byte):
     return byte == SPACE or 9 <= byte <= 13 or byte == 0
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def token_end(data, at, end):
     """Where the token ends that begins at `at`; eight bytes are tried at a time."""
     while at + 8 <= data.size and at < end:
@@ -38,7 +38,7 @@ def token_end(data, at, end):
     return min(at, end)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def starts_with(data, start, end, wanted):
     same = end - start >= len(wanted)
     for place in range(len(wanted)):
@@ -46,7 +46,7 @@ def starts_with(data, start, end, wanted):
     return same
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def hash_token(data, start, end):
     """A 64-bit hash of the bytes, never 0."""
     value = np.uint64(end - start)
@@ -65,7 +65,7 @@ def hash_token(data, start, end):
     return value if value else np.uint64(1)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def fill_words(data, ends, entry_rows, words, word_rows):
     """Fills the hash table of a dictionary: word i ends before `data[ends[i]]`; eight more bytes follow the last."""
     start = 0
@@ -76,7 +76,7 @@ def fill_words(data, ends, entry_rows, words, word_rows):
         start = ends[word]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def split_tokens(data, offsets, starts, ends, first):
     """The tokens that fastText reads of each text, up to `</s>`: token t is `data[starts[t]:ends[t]]`, and those of text i are the tokens
     from `first[i]` up to `first[i + 1]`. `starts` and `ends` have at least half as many items as the texts have bytes, and one a text."""
@@ -98,7 +98,7 @@ def split_tokens(data, offsets, starts, ends, first):
     first[offsets.size - 1] = count
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def texts_with_letters(data, offsets, classes, wanted):
     """bool (texts,): whether a text has so many letters. Looks no further than needed."""
     found = np.empty(offsets.size - 1, np.bool_)

@@ -1,12 +1,11 @@
 # mypy: disallow-untyped-defs=False
 """The compiled pass behind mC4's paragraphs."""
 
-import numba
-
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.utf8 import NEWLINE, count_characters, find_byte
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def count_long_lines(data, offsets, min_length, counts):
     """Fills `counts` (int64, one a text) with the lines of `text.split("\\n")` that have at least `min_length` characters."""
     for text in range(offsets.size - 1):

@@ -1,7 +1,6 @@
 # mypy: disallow-untyped-defs=False
 """The compiled pass behind `filters.nemo`."""
 
-import numba
 import numpy as np
 
 from corpusmill.filters.nemo import (
@@ -19,6 +18,7 @@ from corpusmill.filters.nemo import (
     URL,
     WHITE,
 )
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.chunks import hash_chunks, skip_space, walk_chunk
 from corpusmill.pipeline.text.ngram_counts import count_ngrams, count_words, most_frequent, new_ngram_counts
 from corpusmill.pipeline.text.table import find, hash_span, insert, table_size
@@ -33,7 +33,7 @@ MARK_PLACES = np.cumsum([0] + [len(mark.encode()) for mark in ELLIPSES])
 COLON, SLASH, PERCENT = 0x3A, 0x2F, 0x25
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def measure_texts(data, offsets, kinds, word_sets, out, spans):
     """Fills `out` (float64, texts x NAMES, at first NaN) for the texts `data[offsets[i]:offsets[i + 1]]`.
 
@@ -68,7 +68,7 @@ def measure_texts(data, offsets, kinds, word_sets, out, spans):
                 spans[text, place], spans[text, place + 1] = word_span(data, start, end, kinds, first, n)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def word_values(hashes, ends, seen, count, common, row):
     longest, wanted, letters = 0, 0, 0
     for word in range(count):
@@ -80,7 +80,7 @@ def word_values(hashes, ends, seen, count, common, row):
         row[WORDS + 3], row[WORDS + 5] = ends[count] / count, letters / count
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def symbol_words(data, start, end, kinds, ellipses):
     """Words that are an ellipsis, or in which runs of "#" are more than half of the characters."""
     symbols = 0
@@ -98,7 +98,7 @@ def symbol_words(data, start, end, kinds, ellipses):
     return symbols
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def character_values(data, start, end, kinds, characters, row):
     """Shares of characters; 1 for an empty text, as NeMo has it."""
     if not characters:
@@ -119,7 +119,7 @@ def character_values(data, start, end, kinds, characters, row):
     row[place + 3], row[place + 4] = parentheses / characters, url_characters(data, start, end, kinds) / characters
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def url_characters(data, start, end, kinds):
     """Characters of `https?://(?:[A-Za-z0-9$\\-_@.&+/:=?#~!*(),]|%[0-9A-Fa-f]{2})+`."""
     total, free = 0, start
@@ -142,7 +142,7 @@ def url_characters(data, start, end, kinds):
     return total
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _scheme_start(data, free, colon):
     """Where `https?` begins that ends before the colon, not before `free`; -1 where there is none."""
     begin = colon - 5 if colon - 5 >= free and data[colon - 1] == 0x73 else colon - 4
@@ -151,12 +151,12 @@ def _scheme_start(data, free, colon):
     return -1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _is_hex(byte):
     return 0x30 <= byte <= 0x39 or 0x41 <= byte <= 0x46 or 0x61 <= byte <= 0x66
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def line_values(data, start, end, kinds, table, row):
     """Lines of `text.split("\\n")` that are not blank: bullets, ellipses, no end mark; different ones and their characters."""
     size = table_size(count_byte(data, start, end, NEWLINE) + 1)
@@ -183,7 +183,7 @@ def line_values(data, start, end, kinds, table, row):
         row[LINES + 3], row[LINES + 4] = unique / lines, unique_characters / characters
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def ends_in_ellipsis(data, start, end):
     """Whether the span, in lower case, ends in one of ELLIPSES. No other characters than ASCII have their letters in lower case."""
     for mark in range(MARK_PLACES.size - 1):
@@ -197,7 +197,7 @@ def ends_in_ellipsis(data, start, end):
     return False
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def paragraph_values(data, start, end, table, row):
     """Pieces of `text.split("\\n\\n")`: different ones and their characters."""
     size = table_size(count_byte(data, start, end, NEWLINE) // 2 + 1)
@@ -222,7 +222,7 @@ def paragraph_values(data, start, end, table, row):
         row[PARAGRAPHS + 1] = unique_characters / characters
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def later_copies(ends, count, n, counts):
     """Characters of n-grams that occurred before, with the spaces between their words, without what the last such one took."""
     total, overlap = 0, 0
@@ -234,7 +234,7 @@ def later_copies(ends, count, n, counts):
     return total
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def word_span(data, start, end, kinds, first, n):
     """Where in the text's bytes the words `first` to `first + n - 1` begin and end."""
     begin = 0

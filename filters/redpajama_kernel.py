@@ -4,12 +4,12 @@
 from collections.abc import Sequence
 from math import log
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from corpusmill.filters.redpajama import BULLETS, LATIN, NAMES, NUMERIC, SMALL, UPPER
 from corpusmill.filters.statistics_kernel import ends_in_ellipsis, symbol_counts
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.chunks import hash_chunks
 from corpusmill.pipeline.text.classes import SPACE, WORD
 from corpusmill.pipeline.text.hashing import BASE, mix64
@@ -38,7 +38,7 @@ def phrase_set(phrases: Sequence[str]) -> tuple[npt.NDArray[np.uint64], npt.NDAr
     return table, np.array(sorted(lengths), np.int64)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def phrase_key(hashes, at, n):
     key = np.uint64(n)
     for word in range(at, at + n):
@@ -46,7 +46,7 @@ def phrase_key(hashes, at, n):
     return key
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def measure_texts(data, offsets, plain, places, kinds, lists, out):
     """Fills `out` (float64, texts x NAMES, at first NaN) for the texts `data[offsets[i]:offsets[i + 1]]`, whose normalised
     forms are `plain[places[i]:places[i + 1]]`. `lists`: stop words, bad phrases, numbers of words of those."""
@@ -77,7 +77,7 @@ def measure_texts(data, offsets, plain, places, kinds, lists, out):
             repetition(ends, count, counts, row)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def count_sentences(data, start, end, kinds):
     """Matches of `\\b[^.!?]+[.!?]*`: each begins at the first word character after the marks of the one before."""
     sentences = 0
@@ -95,7 +95,7 @@ def count_sentences(data, start, end, kinds):
     return sentences
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def raw_word_values(data, start, end, kinds, stop_words, normalised_words, row):
     """Over NLTK's WordPunct words (runs of `\\w`, runs of what is neither that nor space): letters, capitals, stop words."""
     words, letters, capitals, stops = 0, 0, 0, 0
@@ -129,7 +129,7 @@ def raw_word_values(data, start, end, kinds, stop_words, normalised_words, row):
         row[CAPITALS] = capitals / words
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def line_values(data, start, end, kinds, row):
     """Lines of `[^\\n]*\\n|[^\\n]+$`: how many, and the shares of those with a terminal mark, an ellipsis, a bullet; capitals."""
     lines, terminal, ellipses, bullets, upper = 0, 0, 0, 0, 0.0
@@ -163,7 +163,7 @@ def line_values(data, start, end, kinds, row):
         )
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def numeric_line_fraction(data, start, end, kinds):
     """The sum over normalised lines of their shares of numeric characters, spaces collapsed and stripped; 0 for an empty line."""
     total = 0.0
@@ -186,7 +186,7 @@ def numeric_line_fraction(data, start, end, kinds):
     return total
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def fixed_words(data, start, end, kinds):
     """How often "lorem ipsum" stands in the text with spaces collapsed, and the word "javascript"."""
     found, scripts, lorem = 0, 0, False
@@ -205,7 +205,7 @@ def fixed_words(data, start, end, kinds):
     return found, scripts
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _equal(data, start, end, wanted):
     same = end - start == wanted.size
     for place in range(wanted.size * same):
@@ -213,7 +213,7 @@ def _equal(data, start, end, wanted):
     return same
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def count_phrases(hashes, count, phrases, lengths):
     found = 0
     for n in lengths:
@@ -222,7 +222,7 @@ def count_phrases(hashes, count, phrases, lengths):
     return found
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def unigram_values(hashes, ends, count, counts, row):
     """Mean length, different words, and the entropy in nats, summed in the order of first occurrence."""
     row[UNIQUE] = count_words(hashes, count, counts) / count
@@ -235,7 +235,7 @@ def unigram_values(hashes, ends, count, counts, row):
     row[ENTROPY] = entropy
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def repetition(ends, count, counts, row):
     """The most frequent 2- to 4-gram where it repeats; words in repeated 5- to 10-grams. After `count_words`."""
     for n in range(2, 11):

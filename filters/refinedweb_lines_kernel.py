@@ -3,10 +3,10 @@
 
 from collections import namedtuple
 
-import numba
 import numpy as np
 
 from corpusmill.filters.counter_lines_kernel import is_counter
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.classes import SPACE, WORD
 from corpusmill.pipeline.text.split import count_split_words
 from corpusmill.pipeline.text.utf8 import NEWLINE, decode, find_byte, previous, strip_end, strip_start
@@ -31,7 +31,7 @@ _ANY_CHARACTERS = 3
 _ANY, _END, _START = range(3)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def correct_texts(data, offsets, tables, new_data, new_offsets, counts):
     """Fills `new_data` (as long as the texts), `new_offsets` (int64, texts + 1) and `counts` (int64, texts x COUNTS)."""
     place = np.int64(0)
@@ -59,7 +59,7 @@ def correct_texts(data, offsets, tables, new_data, new_offsets, counts):
         new_offsets[text + 1] = place
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _move(data, start, end, place):
     """Moves `data[start:end]` to the left; returns where it ends then."""
     if place != start:
@@ -68,7 +68,7 @@ def _move(data, start, end, place):
     return place + end - start
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _count_lines(data, start, end):
     """Lines of `text.split("\\n")`; 0 of an empty text."""
     lines, at = 0, start
@@ -78,7 +78,7 @@ def _count_lines(data, start, end):
     return lines + (end > start and data[end - 1] == NEWLINE)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def count_words(data, start, end, classes):
     """fastText's words (cut at the ASCII spaces and NUL) that begin with a letter or digit (`str.isalnum`)."""
     words, inside = 0, False
@@ -92,7 +92,7 @@ def count_words(data, start, end, classes):
     return words
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _drop_lines(data, start, end, classes, reason, row):
     """Drops the lines that a reason speaks against, and counts them; returns the new end of the text."""
     at, place, kept = start, start, 0
@@ -111,7 +111,7 @@ def _drop_lines(data, start, end, classes, reason, row):
         at = stop + 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _is_dropped(data, start, end, classes, reason):
     if reason == UPPERCASE:
         return _is_uppercase(data, start, end, classes)
@@ -122,7 +122,7 @@ def _is_dropped(data, start, end, classes, reason):
     return count_split_words(data, start, end, classes, MIN_WORDS) < MIN_WORDS
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _is_uppercase(data, start, end, classes):
     capitals, others, characters = 0, 0, 0  # a count without branches says of most lines that they are not
     for byte in data[start:end]:
@@ -140,7 +140,7 @@ def _is_uppercase(data, start, end, classes):
     return upper / characters > MAX_UPPERCASE
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _is_numeric(data, start, end, classes):
     digits, characters, at = 0, 0, start
     others = 2 + (end - start) * 2e-6  # more than this can't be in a numeric line
@@ -154,7 +154,7 @@ def _is_numeric(data, start, end, classes):
     return digits / characters > MAX_NUMERIC
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _shorten_lines(data, start, end, tables, phrase, where, row):
     """Takes a phrase out of lines of few words, and drops those of which nothing but space is left; returns the new end."""
     at, place, kept = start, start, 0
@@ -186,7 +186,7 @@ def _shorten_lines(data, start, end, tables, phrase, where, row):
         at = stop + 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _start_without_phrase(data, start, end, tables, phrase):
     """Where the line begins after the phrase and a space; `start` where it begins otherwise."""
     rest = _phrase_end(data, start, end, tables.letters, phrase)
@@ -198,7 +198,7 @@ def _start_without_phrase(data, start, end, tables, phrase):
     return rest
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _move_without_phrase(data, start, end, tables, phrase, place):
     """Moves a line to `place` without the phrase and a space before it, however often it is there; returns the line's end there."""
     at = start
@@ -213,7 +213,7 @@ def _move_without_phrase(data, start, end, tables, phrase, place):
     return place
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _end_without_phrase(data, start, end, tables, phrase):
     """Where the line ends without the phrase and the characters after it that may be any; `end` where it ends otherwise."""
     first = end
@@ -228,7 +228,7 @@ def _end_without_phrase(data, start, end, tables, phrase):
     return first
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _phrase_end(data, at, end, letters, phrase):
     """Where the phrase ends that begins at `at`, in any case; -1 where there is another text."""
     for letter in phrase:

@@ -3,10 +3,10 @@
 
 from collections import namedtuple
 
-import numba
 import numpy as np
 
 from corpusmill.filters.statistics import LINES, NAMES, NEWLINE_LINES, REPETITION, TERMINAL, WORD_COUNT, WORDS
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.classes import ALPHA, PUNCTUATION
 from corpusmill.pipeline.text.lines import line_duplicates, line_end, only_newlines, paragraph_duplicates
 from corpusmill.pipeline.text.ngrams import duplicate_candidates, duplicated_ngram_characters, top_ngram_characters
@@ -36,7 +36,7 @@ HASH, DOT, HYPHEN, BULLET, ELLIPSIS = 0x23, 0x2E, 0x2D, 0x2022, 0x2026
 Scratch = namedtuple("Scratch", "words repeats places slots table stop_seen")
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def measure_texts(data, offsets, marks, groups, classes, word_classes, powers, stop_words, short_line_length, out):
     """Fills `out` (int64, texts x NAMES) for the texts `data[offsets[i]:offsets[i + 1]]`.
 
@@ -75,7 +75,7 @@ def measure_texts(data, offsets, marks, groups, classes, word_classes, powers, s
             newline_line_statistics(data, start, end, classes, short_line_length, scratch.table, row)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def word_statistics(scratch, count, text, stop_words, row):
     """Counts over the words that `walk_words` found; stop words count once each."""
     words, stop_seen = scratch.words, scratch.stop_seen
@@ -99,7 +99,7 @@ def word_statistics(scratch, count, text, stop_words, row):
     row[place + 2], row[place + 3], row[place + 4], row[place + 5] = nonsymbol, nonsymbol_characters, alpha, stops
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def symbol_counts(data, start, end):
     """`(text.count("#"), text.count("...") + text.count("…"))`."""
     ellipses = _separate_triples(data, start, end) if _has_triple(data[start:end]) else 0
@@ -110,7 +110,7 @@ def symbol_counts(data, start, end):
     return count_byte(data, start, end, HASH), ellipses
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _has_triple(text):
     """Whether three dots follow each other. Or-ing truth values from zero on, the compiler tries many places at once."""
     found = False
@@ -119,7 +119,7 @@ def _has_triple(text):
     return found
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _separate_triples(data, start, end):
     """`text.count("...")`: of a run of dots each three count once."""
     triples = 0
@@ -133,7 +133,7 @@ def _separate_triples(data, start, end):
     return triples
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def line_statistics(data, start, end, classes, row):
     """Lines of `str.splitlines`: all, those that begin with a bullet, those that end in an ellipsis."""
     lines, bullets, ellipses = 0, 0, 0
@@ -149,12 +149,12 @@ def line_statistics(data, start, end, classes, row):
     row[FIRST_OF_LINES], row[FIRST_OF_LINES + 1], row[FIRST_OF_LINES + 2] = lines, bullets, ellipses
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _is_bullet(point):
     return point in (HYPHEN, BULLET)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def ends_in_ellipsis(data, start, end):
     if end - start < 3:
         return False
@@ -163,7 +163,7 @@ def ends_in_ellipsis(data, start, end):
     return decode(data, previous(data, end))[0] == ELLIPSIS
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def repetition(data, start, end, classes, powers, scratch, count, row):
     """Repeated paragraphs and lines, the most frequent 2- to 4-grams, the duplicated 5- to 10-grams."""
     place = PARAGRAPHS
@@ -179,7 +179,7 @@ def repetition(data, start, end, classes, powers, scratch, count, row):
         row[DUPLICATED_5 + n - 5] = duplicated_ngram_characters(words, count, n, powers, places, candidates, table)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def newline_line_statistics(data, start, end, classes, short_line_length, table, row):
     """Lines of `text.split("\\n")` that are not blank: all, with a terminal mark at the end, short, characters of repeated ones."""
     size = table_size(row[NEWLINES] + 1)

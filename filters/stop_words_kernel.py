@@ -1,16 +1,16 @@
 # mypy: disallow-untyped-defs=False
 """The compiled pass behind `filters.stop_words`."""
 
-import numba
 import numpy as np
 
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.classes import WORD
 from corpusmill.pipeline.text.hashing import BASE, ONE
 from corpusmill.pipeline.text.table import find
 from corpusmill.pipeline.text.utf8 import decode
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def count_stop_words(data, offsets, documents, kinds, lower, stop_words, out):
     """Fills the rows `documents` of `out` (int64, texts x 3): words (runs of `\\w`), stop words, different stop words.
 

@@ -5,9 +5,10 @@ Items go longest first, each into the fullest row that still has room for it. Ro
 rows for each number of free places, and a tree over these numbers that says which lists hold any. So n items take O(n log capacity).
 """
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from corpusmill.pipeline.kernel import kernel
 
 
 def best_fit(lengths: npt.NDArray[np.int64], capacity: int) -> tuple[npt.NDArray[np.int64], int]:
@@ -21,7 +22,7 @@ def best_fit(lengths: npt.NDArray[np.int64], capacity: int) -> tuple[npt.NDArray
     return _place(np.ascontiguousarray(lengths, np.int64), capacity)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _place(lengths, capacity):
     order = _longest_first(lengths, capacity)
     leaves = 1
@@ -49,7 +50,7 @@ def _place(lengths, capacity):
     return row_of, rows
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _longest_first(lengths, capacity):
     """Item numbers by length, the longest first, equal ones as they come (a counting sort)."""
     place = np.zeros(capacity + 2, np.int64)  # shorter lengths come later
@@ -64,7 +65,7 @@ def _longest_first(lengths, capacity):
     return order
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _smallest_from(tree, leaves, least):
     """The smallest number of free places that is at least `least` and that a row has; -1 where none has."""
     node = leaves + least
@@ -81,7 +82,7 @@ def _smallest_from(tree, leaves, least):
     return node - leaves
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _add(tree, node, change):
     while node:
         tree[node] += change

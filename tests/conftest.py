@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import s3 as s3_server
 import trees
-from compile_once import compile_once
 from hypothesis import HealthCheck, settings
 from s3 import s3  # noqa: F401 - a fixture
 from tiny_crawl import make_crawl
 
 from corpusmill import cli
+from corpusmill.pipeline.cache import kernels_folder
 from corpusmill.pipeline.collecting import collect_seldom
 from corpusmill.pipeline.interrupts import kept_handler
 from corpusmill.pipeline.on_ray.engine import QUIET, RayEngine
@@ -26,7 +26,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # As the command does it: libraries of all rooms are loaded here.
 collect_seldom()
 
-compile_once()
+# Tests that give the user's cache another folder find the compiled kernels all the same.
+os.environ.setdefault("NUMBA_CACHE_DIR", str(kernels_folder()))
 
 # Processes die in these tests, the machine does not: writing thousands of small files durably takes minutes and proves nothing.
 os.fsync = lambda _: None
@@ -50,7 +51,7 @@ SHARED = ROOT.parent / "shared" / "data"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Takes the files of all rooms in turn: processes that are in one room at a time would compile the same kernels twice."""
+    """Takes the files of all rooms in turn: processes that are in one room at a time would wait for each other's kernels."""
     rooms: dict[str, dict[Path, None]] = {}
     for item in items:
         room = item.path.relative_to(ROOT / "tests").parts[0]

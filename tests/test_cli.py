@@ -10,7 +10,7 @@ from corpusmill import cli
 
 COMMANDS = [
     "run", "ingest", "filter", "dedup", "tokenizer", "tokens", "pretrain", "sft", "align", "evaluate",
-    "report", "inspect", "why", "sample", "diff", "trace", "raw", "generate", "chat", "score", "export",
+    "report", "inspect", "why", "sample", "diff", "trace", "raw", "generate", "chat", "score", "export", "warm",
 ]  # fmt: skip
 RECIPE = "ingest: {}\n"
 

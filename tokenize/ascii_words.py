@@ -1,9 +1,9 @@
 # mypy: disallow-untyped-defs=False
 """The most common pieces without a step a byte: an ASCII word of up to 15 letters, with or without a space before it."""
 
-import numba
 import numpy as np
 
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.utf8 import HIGH_BITS, eight_bytes, first_marked
 from corpusmill.tokenize.pieces import APOSTROPHE, BLANK, O200K
 
@@ -18,21 +18,21 @@ FIRST_MASKS = np.array([(1 << 8 * min(n, 8)) - 1 for n in range(17)], np.uint64)
 SECOND_MASKS = np.array([(1 << 8 * max(n - 8, 0)) - 1 for n in range(17)], np.uint64)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _not_letters(word):
     """The high bit of every byte that is no ASCII letter."""
     folded = (word | _FOLD) & _SEVEN_BITS
     return ~((folded + _FROM_A) & ~(folded + _AFTER_Z)) & HIGH_BITS | word & HIGH_BITS
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _not_lower(word):
     """The high bit of every byte that is no small ASCII letter."""
     low = word & _SEVEN_BITS
     return ~((low + _FROM_A) & ~(low + _AFTER_Z)) & HIGH_BITS | word & HIGH_BITS
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def ascii_word(rule, data, at, end):
     """`(length, first eight bytes, second eight bytes)` of the piece at `at` where it is such a word, else length 0.
 

@@ -8,10 +8,10 @@ merged in the same way everywhere), so each merge is a new token, and a pair's c
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.tokenize.bpe_slots import COUNT, END, INSIDE, KEY, LENGTH, START, count_at, find_pair, grown, pair_key, with_room
 
 #: Columns of `changes`, int64 [ids, 8]: what a merge takes from the pair (id, left) and from (right, id); what it gives to (id, new) and to
@@ -19,7 +19,7 @@ from corpusmill.tokenize.bpe_slots import COUNT, END, INSIDE, KEY, LENGTH, START
 LOST_BEFORE, LOST_AFTER, NEW_BEFORE, NEW_AFTER, PLACES_BEFORE, PLACES_AFTER, TOUCHED = range(7)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _greater_bytes(one, other, starts, letters):
     """-1, 0 or 1: how the bytes of two tokens compare."""
     first, second = starts[one], starts[other]
@@ -30,7 +30,7 @@ def _greater_bytes(one, other, starts, letters):
     return np.int64(first < starts[one + 1]) - np.int64(second < starts[other + 1])
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _before(one_count, one, other_count, other, pairs, by_bytes, starts, letters):
     """Whether pair `one` is to be merged before `other`: the more frequent, then the smaller ids or the greater bytes."""
     if one_count != other_count:
@@ -44,7 +44,7 @@ def _before(one_count, one, other_count, other, pairs, by_bytes, starts, letters
     return order > 0
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def sink(heap, size, at, pairs, by_bytes, starts, letters):
     """Moves the entry at `at` down to its place. `heap` is int64 [.., 2]: a count, perhaps out of date, and the number of a pair."""
     count, number = heap[at, 0], heap[at, 1]
@@ -62,7 +62,7 @@ def sink(heap, size, at, pairs, by_bytes, starts, letters):
     heap[at, 0], heap[at, 1] = count, number
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _rise(heap, at, pairs, by_bytes, starts, letters):
     """Moves the entry at `at` up to its place."""
     count, number = heap[at, 0], heap[at, 1]
@@ -75,7 +75,7 @@ def _rise(heap, at, pairs, by_bytes, starts, letters):
     heap[at, 0], heap[at, 1] = count, number
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def make_heap(pairs, known, least, by_bytes, starts, letters):
     """`(heap, size)` of all pairs that occur at least `least` times."""
     heap = np.empty((known + 16, 2), np.int64)
@@ -89,7 +89,7 @@ def make_heap(pairs, known, least, by_bytes, starts, letters):
     return heap, size
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _touch(changes, touched, many, token):
     """Lists a token that a merge changes pairs of; returns how many there are."""
     if changes[token, TOUCHED] == 0:
@@ -99,7 +99,7 @@ def _touch(changes, touched, many, token):
     return many
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _merge_places(places, slots, large, widths, left, right, new, changes, touched, events):
     """Merges a pair where it still is. Returns `(many, seen, events)`: how many tokens are touched, how many events there are.
 
@@ -170,7 +170,7 @@ class Growing(NamedTuple):
 KNOWN, WRITTEN, SIZE, TOKEN = range(4)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def merge_pairs(fixed, growing, state, least, last, by_bytes):
     """Merges pairs that occur at least `least` times until there are `last` ids, or no such pair.
 
@@ -202,7 +202,7 @@ def merge_pairs(fixed, growing, state, least, last, by_bytes):
     return Growing(index, pairs, positions, heap, letters, events)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _top(heap, state, pairs, least, by_bytes, starts, letters):
     """Takes the pair at the top of the heap; -1 where its count was out of date, which is put right."""
     number = heap[0, 1]
@@ -216,7 +216,7 @@ def _top(heap, state, pairs, least, by_bytes, starts, letters):
     return number if current else -1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _take(index, pairs, left, right, touched, changes):
     """Takes from the counts of pairs what a merge has undone."""
     for other in touched:
@@ -228,7 +228,7 @@ def _take(index, pairs, left, right, touched, changes):
                 changes[other, column] = 0
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _give(index, pairs, heap, state, new, touched, changes, least, by_bytes, starts, letters):
     """Enters the new pairs that are frequent enough; PLACES of `changes` become their numbers, or -1."""
     for other in touched:
@@ -251,7 +251,7 @@ def _give(index, pairs, heap, state, new, touched, changes, least, by_bytes, sta
     return index, pairs
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _note_positions(pairs, positions, events, touched, changes):
     """Writes where the new pairs are, and leaves `changes` zero."""
     for event in range(events.shape[0]):
@@ -263,7 +263,7 @@ def _note_positions(pairs, positions, events, touched, changes):
         changes[other, PLACES_BEFORE] = changes[other, PLACES_AFTER] = changes[other, TOUCHED] = 0
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _append_letters(starts, letters, token, left, right):
     """Writes the bytes of a new token; returns them all."""
     at = starts[token]

@@ -8,9 +8,9 @@ they take. What lies between is no token (INSIDE, or what was there before). The
 too rare to be merged soon are not kept, and are found again here when their turn comes.
 """
 
-import numba
 import numpy as np
 
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.hashing import BASE, mix64
 
 END, INSIDE = -1, -2
@@ -20,25 +20,25 @@ LARGE = 1 << 31
 KEY, COUNT, START, LENGTH, FIELDS = 0, 1, 2, 3, 4
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def pair_key(left, right):
     """Both ids in one number: in its order pairs are sorted by the left id, then the right one."""
     return np.int64(left) << 32 | np.int64(right)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _hash(key):
     return mix64(mix64(np.uint64(key) * BASE) * BASE)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def count_at(slots, large, at):
     """The count of the word that this slot belongs to."""
     weight = np.int64(slots[at, 1])
     return weight if weight >= 0 else large[-1 - weight]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def slots_needed(offsets):
     """How many slots the words take: those of one byte have no pair, and are left out."""
     size = 1
@@ -49,7 +49,7 @@ def slots_needed(offsets):
     return size
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def fill_slots(data, offsets, counts, byte_ids, slots):
     """Writes the words as tokens of single bytes; returns the `large` counts."""
     large = np.empty((counts >= LARGE).sum(), np.int64)
@@ -72,7 +72,7 @@ def fill_slots(data, offsets, counts, byte_ids, slots):
     return large
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def compact(slots, large, used, widths, sums):
     """Gives each token one slot again, and drops words of a single token; adds the count of each pair to one of the `sums`.
 
@@ -101,7 +101,7 @@ def compact(slots, large, used, widths, sums):
     return out
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def find_pair(index, pairs, key):
     """The number of a pair in the table, or -1 - the place in `index` where it would be."""
     mask = np.uint64(index.size - 1)
@@ -113,7 +113,7 @@ def find_pair(index, pairs, key):
     return -1 - np.int64(place)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def grown(array, size):
     """A copy with room for `size` rows."""
     larger = np.empty((size, *array.shape[1:]), array.dtype)
@@ -121,7 +121,7 @@ def grown(array, size):
     return larger
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def with_room(index, pairs, known):
     """The table with room for one pair more: half of the index stays empty."""
     if known == pairs.shape[0]:
@@ -133,7 +133,7 @@ def with_room(index, pairs, known):
     return index, pairs
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def tabulate(slots, large, used, sums, least, index, pairs):
     """The pairs that occur at least `least` times, with their counts and where they occur, after `compact`.
 

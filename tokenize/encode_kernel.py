@@ -3,10 +3,10 @@
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.addresses import borrowed, prefetch_byte
 from corpusmill.tokenize.known_pieces import (
     LONG_BYTES,
@@ -60,7 +60,7 @@ def make_memory() -> Memory:
     return Memory(make_known_pieces(), cut, make_room())
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def encode_texts(rule, digits, classes, vocabulary, memory, data, offsets, after, out, counts):
     """Writes the ids of every text to `out`, one text after the other, and how many each has to `counts`; returns how many in all.
 
@@ -71,14 +71,14 @@ def encode_texts(rule, digits, classes, vocabulary, memory, data, offsets, after
     return _encode_texts(rule, digits, borrowed(classes), tables, cut, borrowed(data), offsets, after, borrowed(out), counts)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def encode_pieces(vocabulary, memory, data, offsets, out, counts):
     """As `encode_texts`, with each text as one piece."""
     tables, _ = _borrowed(vocabulary, memory)
     return _encode_pieces(tables, borrowed(data), offsets, borrowed(out), counts)
 
 
-@numba.njit(nogil=True)
+@kernel
 def _borrowed(vocabulary, memory):
     """`(Merges, WholeTokens, KnownPieces, Room)` as the functions below hand them on, piece by piece, and `Cut`."""
     merges, whole = vocabulary
@@ -92,7 +92,7 @@ def _borrowed(vocabulary, memory):
     return tables, Cut(borrowed(cut.ends), borrowed(cut.firsts), borrowed(cut.seconds), borrowed(cut.rows))
 
 
-@numba.njit(nogil=True)
+@kernel
 def _encode_texts(rule, digits, classes, tables, cut, data, offsets, after, out, counts):
     known, ends = tables[2], cut.ends
     total = np.int64(0)  # 0 is a type of its own, for which numba would compile all that is called below once more
@@ -116,7 +116,7 @@ def _encode_texts(rule, digits, classes, tables, cut, data, offsets, after, out,
     return total
 
 
-@numba.njit(nogil=True)
+@kernel
 def _encode_pieces(tables, data, offsets, out, counts):
     total = np.int64(0)
     for piece in range(offsets.size - 1):
@@ -127,7 +127,7 @@ def _encode_pieces(tables, data, offsets, out, counts):
     return total
 
 
-@numba.njit(nogil=True)
+@kernel
 def _look_ahead(short, long, data, at, pieces, cut):
     """Says of pieces, of which the first begins at `at`, where they may be known, and has that fetched."""
     short, long, data = borrowed(short), borrowed(long), borrowed(data)
@@ -147,7 +147,7 @@ def _look_ahead(short, long, data, at, pieces, cut):
         at = ends[number]
 
 
-@numba.njit(nogil=True)
+@kernel
 def _encode_known(short, long, others, data, cut, piece, pieces, at, out, total):
     """Encodes up to the first piece that is not found at once: `(its number, where it begins, ids)`.
 
@@ -174,7 +174,7 @@ def _encode_known(short, long, others, data, cut, piece, pieces, at, out, total)
     return piece, at, np.int64(place)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _encode_piece(tables, data, start, end, out, at):
     """Encodes any piece, and remembers it where the tables take it."""
     known = tables[2]
@@ -206,7 +206,7 @@ def _encode_piece(tables, data, start, end, out, at):
     return stop
 
 
-@numba.njit(nogil=True, inline="always")
+@kernel(inline="always")
 def _merge_piece(tables, data, start, end, out, at):
     """The ids of a piece that is not known: a token of its own, or what merging gives."""
     merges, whole, _, room = tables

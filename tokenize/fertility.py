@@ -7,10 +7,10 @@ symbols are no words. Fertility (Rust et al., arXiv 2012.15613) is the number of
 
 from functools import cache
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.classes import CODE_POINTS
 from corpusmill.pipeline.text.utf8 import decode
 from corpusmill.pipeline.text.words import UNSPACED
@@ -34,7 +34,7 @@ def word_kinds() -> npt.NDArray[np.uint8]:
     return table
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def cut_words(data, offsets, ids, counts, sizes, kinds, found):
     """Fills `found` (int64 `[texts, 3]`) with each text's words, the tokens that they have bytes in (a token counts for each word that
     it holds a part of), and the words that more than one token holds.

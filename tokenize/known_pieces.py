@@ -10,10 +10,10 @@ Functions that are given arrays are inlined here, not by LLVM: numba would count
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.hashing import BASE, mix64
 from corpusmill.pipeline.text.utf8 import eight_bytes
 from corpusmill.tokenize.ascii_words import FIRST_MASKS, SECOND_MASKS
@@ -63,7 +63,7 @@ def _aligned(rows: int, words: int) -> npt.NDArray[np.uint64]:
     return block[skip : skip + rows * words].reshape(rows, words)
 
 
-@numba.njit(nogil=True, inline="always")
+@kernel(inline="always")
 def short_words(data, start, length):
     """The bytes of a piece of 1 to 16 bytes as two integers, zeros above; of a longer one, the first 16."""
     size = np.uint64(min(length, SHORT_BYTES))
@@ -72,7 +72,7 @@ def short_words(data, start, length):
     return _last_words(data, start, np.int64(size))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _last_words(data, start, length):
     """The same where the buffer's end is near."""
     first, second = np.uint64(0), np.uint64(0)
@@ -84,14 +84,14 @@ def _last_words(data, start, length):
     return first, second
 
 
-@numba.njit(nogil=True, inline="always")
+@kernel(inline="always")
 def short_row(first, second, length):
     """The first of the rows where a piece of up to 16 bytes may be."""
     mixed = mix64((first ^ (second + np.uint64(length)) * BASE) * BASE)
     return WAYS * (np.int64(mixed >> np.uint64(20)) & (PLACES - 1))
 
 
-@numba.njit(nogil=True, inline="always")
+@kernel(inline="always")
 def long_row(data, start, length):
     """The same of a piece of 17 to 112 bytes. Its last eight bytes are hashed as they lie, so that nothing behind it is read."""
     mixed = np.uint64(length)
@@ -101,13 +101,13 @@ def long_row(data, start, length):
     return LONG_WAYS * (np.int64(mixed >> np.uint64(20)) & (LONG_PLACES - 1))
 
 
-@numba.njit(nogil=True, inline="always")
+@kernel(inline="always")
 def is_short(table, row, first, second, length):
     """Whether the entry in this row is that piece's."""
     return (table[row, 0] == first) & (table[row, 1] == second) & (table[row, SHORT_WORDS] & BYTES == np.uint64(length))
 
 
-@numba.njit(nogil=True, inline="always")
+@kernel(inline="always")
 def is_long(table, row, data, start, length):
     found = table[row, LONG_WORDS] & BYTES == np.uint64(length)
     word, at = 0, start
@@ -117,7 +117,7 @@ def is_long(table, row, data, start, length):
     return found and table[row, word] == eight_bytes(data, start + length - 8)
 
 
-@numba.njit(nogil=True, inline="always")
+@kernel(inline="always")
 def keep_short(table, row, first, second, size, ids):
     """Puts a piece into the second of its rows, and what was there one row on; the last is forgotten."""
     _move_on(table, row, WAYS)
@@ -125,7 +125,7 @@ def keep_short(table, row, first, second, size, ids):
     table[row, 0], table[row, 1], table[row, SHORT_WORDS], table[row, SHORT_WORDS + 1] = first, second, size, ids
 
 
-@numba.njit(nogil=True, inline="always")
+@kernel(inline="always")
 def keep_long(table, row, data, start, length, size, ids):
     _move_on(table, row, LONG_WAYS)
     row += 1
@@ -137,20 +137,20 @@ def keep_long(table, row, data, start, length, size, ids):
     table[row, LONG_WORDS], table[row, LONG_WORDS + 1] = size, ids
 
 
-@numba.njit(nogil=True, inline="always")
+@kernel(inline="always")
 def _move_on(table, row, ways):
     for other in range(row + ways - 1, row + 1, -1):
         for word in range(table.shape[1]):
             table[other, word] = table[other - 1, word]
 
 
-@numba.njit(nogil=True, inline="always")
+@kernel(inline="always")
 def swap_rows(table, row, other):
     for word in range(table.shape[1]):
         table[row, word], table[other, word] = table[other, word], table[row, word]
 
 
-@numba.njit(nogil=True, inline="always")
+@kernel(inline="always")
 def pack_ids(known, length, out, start, end):
     """The last two words of the entry of a piece of `length` bytes whose ids are `out[start:end]`."""
     count = end - start
@@ -171,7 +171,7 @@ def pack_ids(known, length, out, start, end):
     return np.uint64(length) | np.uint64(count) << COUNT, ids
 
 
-@numba.njit(nogil=True, inline="always")
+@kernel(inline="always")
 def write_ids(size, ids, others, out, at):
     """Writes an entry's ids to `out[at:]` (`at` unsigned), which has at least SPARE places, and returns where they end."""
     count = size >> COUNT

@@ -7,10 +7,10 @@ plain one, too.
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.hashing import BASE, mix64
 
 #: The rank of no merge: of merges, the least rank is done first.
@@ -72,12 +72,12 @@ def make_merges(byte_ids: npt.NDArray[np.int64], pairs: npt.NDArray[np.int64]) -
     return Merges(bytes_, of_bytes, table, merged)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _slot(key, mask):
     return np.int64(mix64(key * BASE)) & mask
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _fill(pairs, table):
     mask = table.size - 1
     for row in range(pairs.shape[0]):
@@ -88,14 +88,14 @@ def _fill(pairs, table):
         table[slot] = key << RANK_BITS | np.uint64(pairs[row, 2])
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _fill_bytes(bytes_, table, of_bytes):
     for first in range(256):
         for second in range(256):
             of_bytes[first << 8 | second] = rank_of(table, bytes_[first], bytes_[second])
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def rank_of(table, left, right):
     """The rank of the merge of two tokens, or NONE."""
     key = np.uint64(left) << ID_BITS | np.uint64(right)
@@ -110,12 +110,12 @@ def rank_of(table, left, right):
         slot = (slot + 1) & mask
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _of_bytes(of_bytes, data, at):
     return of_bytes[np.int64(data[at]) << 8 | np.int64(data[at + 1])]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def encode_short(merges, data, start, end, room, out, at):
     """Writes the tokens of `data[start:end]` (up to SHORT bytes) to `out[at:]` and returns where they end.
 
@@ -159,12 +159,12 @@ def encode_short(merges, data, start, end, room, out, at):
     return at
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _key(rank, place):
     return NONE if rank == NONE else rank << PLACE_BITS | np.uint32(place)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def encode_long(merges, data, start, end, out, at):
     """Writes the tokens of `data[start:end]` to `out[at:]` and returns where they end. Time is n log n in the bytes, whatever they are."""
     bytes_, of_bytes, table, merged = merges
@@ -204,7 +204,7 @@ def encode_long(merges, data, start, end, out, at):
     return at
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _push(heap, size, rank, place):
     if rank == NONE:
         return size
@@ -216,7 +216,7 @@ def _push(heap, size, rank, place):
     return size + 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _pop(heap, size):
     """Removes the least."""
     size -= 1

@@ -1,9 +1,9 @@
 # mypy: disallow-untyped-defs=False
 """Cutting a text into pieces, many at a time: by GPT-2's rule from masks of 64 bytes, else one piece after the other."""
 
-import numba
 import numpy as np
 
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.byte_masks import BLOCK, byte_masks, highest_bit, lowest_bit
 from corpusmill.pipeline.text.utf8 import decode
 from corpusmill.tokenize.ascii_words import ascii_word
@@ -15,7 +15,7 @@ _SURE = np.uint64((1 << BLOCK - 4) - 2)
 _ALL = np.uint64((1 << BLOCK) - 1)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def piece_ends(rule, digits, classes, data, at, end, ends):
     """Writes where pieces end, from the one that begins at `at` (< `end`, the end of the text), to `ends` (int64); returns how many.
 
@@ -32,7 +32,7 @@ def piece_ends(rule, digits, classes, data, at, end, ends):
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _gpt2_ends(classes, data, at, end, ends):
     count = 0
     while at < end and count + BLOCK <= ends.size:
@@ -53,7 +53,7 @@ def _gpt2_ends(classes, data, at, end, ends):
     return count
 
 
-@numba.njit(nogil=True)
+@kernel
 def _ends_in_block(classes, data, at, end):
     """The ends of pieces among the 64 bytes from the start of one on, as bits: none where it is longer.
 
@@ -90,7 +90,7 @@ def _ends_in_block(classes, data, at, end):
     return found & sure
 
 
-@numba.njit(nogil=True)
+@kernel
 def _with_others(classes, data, at, high, letters, digits, spaces):
     """The masks with the characters beyond ASCII, whose bytes are `high`."""
     while high:

@@ -5,8 +5,7 @@ Alternatives are tried in the order of the expression, and each gives back chara
 a number or a space is comes from the regular expressions of `tokenizers` themselves (`piece_classes`): its Unicode is not Python's.
 """
 
-import numba
-
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.utf8 import decode
 
 #: Rules: how a text is cut.
@@ -25,7 +24,7 @@ APOSTROPHE, BLANK, SLASH = 0x27, 0x20, 0x2F
 LONG_S = (0xC5, 0xBF)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def next_piece(rule, data, at, end, classes, digits):
     """The end of the piece that begins at `at` (< `end`, the end of the text).
 
@@ -38,7 +37,7 @@ def next_piece(rule, data, at, end, classes, digits):
     return _o200k(data, at, end, classes, digits)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _kind(data, at, classes):
     """`(classes, bytes)` of the character at `at`."""
     byte = data[at]
@@ -48,7 +47,7 @@ def _kind(data, at, classes):
     return classes[point], width
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _run(data, at, end, classes, wanted):
     """The end of the characters that have one of the `wanted` classes."""
     while at < end:
@@ -59,7 +58,7 @@ def _run(data, at, end, classes, wanted):
     return at
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _other(data, at, end, classes):
     """The end of a run of what is no space, letter or number."""
     while at < end:
@@ -70,7 +69,7 @@ def _other(data, at, end, classes):
     return at
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _numbers(data, at, end, classes, digits):
     if digits == 0:
         return _run(data, at, end, classes, NUMBER)
@@ -84,7 +83,7 @@ def _numbers(data, at, end, classes, digits):
     return at
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _spaces(data, at, end, classes):
     r"""`\s+(?!\S)|\s+`: all of the run but its last character, which the next piece begins with."""
     last = stop = at
@@ -97,7 +96,7 @@ def _spaces(data, at, end, classes):
     return last if stop < end and last > at else stop
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _lines_or_spaces(data, at, end, classes):
     r"""`\s*[\r\n]+|\s+(?!\S)|\s+`: up to the last line break of the run where it has one."""
     last = stop = at
@@ -115,7 +114,7 @@ def _lines_or_spaces(data, at, end, classes):
     return last if stop < end and last > at else stop
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def contraction(data, at, end, any_case):
     """The end of `'s`, `'t`, `'re`, `'ve`, `'m`, `'ll` or `'d` at `at`, or -1."""
     if at + 1 >= end or data[at] != APOSTROPHE:
@@ -133,7 +132,7 @@ def contraction(data, at, end, any_case):
     return -1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _gpt2(data, at, end, classes, digits):
     kind, width = _kind(data, at, classes)
     body = at
@@ -154,7 +153,7 @@ def _gpt2(data, at, end, classes, digits):
     return _other(data, body + width, end, classes)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _cl100k(data, at, end, classes, digits):
     kind, width = _kind(data, at, classes)
     if kind & LETTER:
@@ -175,7 +174,7 @@ def _cl100k(data, at, end, classes, digits):
     return _lines_or_spaces(data, at, end, classes)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _word(data, at, end, classes):
     r"""`(end, complete)` of `U*L+` at `at` (complete) or, where that does not match, of `U+L*` (`at` where neither does)."""
     stop, both = at, -1
@@ -193,13 +192,13 @@ def _word(data, at, end, classes):
     return stop, False
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _with_contraction(data, at, end):
     stop = contraction(data, at, end, True)
     return stop if stop >= 0 else at
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _o200k(data, at, end, classes, digits):
     kind, width = _kind(data, at, classes)
     after = at + width

@@ -1,10 +1,10 @@
 # mypy: disallow-untyped-defs=False
 """Copying documents from one array of tokens to another."""
 
-import numba
+from corpusmill.pipeline.kernel import kernel
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def copy_spans(source, firsts, counts, places, out):
     """Puts `source[firsts[i] : firsts[i] + counts[i]]` at `out[places[i]]` for every i."""
     for span in range(len(firsts)):

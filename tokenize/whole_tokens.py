@@ -7,10 +7,10 @@ tiktoken, and `ignore_merges` of `tokenizers`, look for the piece among the toke
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.table import hash_span
 
 
@@ -40,7 +40,7 @@ def make_whole_tokens(tokens: Mapping[bytes, int]) -> WholeTokens:
     return WholeTokens(data, starts, lengths, ids, max(map(len, tokens), default=0))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def whole_token(whole, data, start, end):
     """The id of the token that `data[start:end]` is, or -1."""
     if end - start > whole.longest:
@@ -54,7 +54,7 @@ def whole_token(whole, data, start, end):
     return -1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _equal(left, left_start, right, right_start, length):
     for place in range(length):  # noqa: SIM110 - kernels know no generators
         if left[left_start + place] != right[right_start + place]:

@@ -4,9 +4,9 @@
 A word is kept once for each group (a language); its first eight bytes lie in its entry, so most words are found without a look at the rest.
 """
 
-import numba
 import numpy as np
 
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.hashing import BASE, mix64
 from corpusmill.pipeline.text.utf8 import count_characters, eight_bytes
 from corpusmill.tokenize.ascii_words import ascii_word
@@ -28,7 +28,7 @@ _HALF = np.uint64(32)
 _ZERO, _ONE = np.uint64(0), np.uint64(1)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def prefix_of(data, start, end):
     """The first eight bytes of a word as a little-endian integer; those that it does not have are zero."""
     if start + 8 <= data.size:
@@ -41,7 +41,7 @@ def prefix_of(data, start, end):
     return value
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def hash_word(data, start, end, prefix):
     """A 64-bit hash of the bytes `data[start:end]` of which `prefix` is `prefix_of`."""
     value = mix64((prefix ^ np.uint64(end - start)) * BASE) * BASE
@@ -52,14 +52,14 @@ def hash_word(data, start, end, prefix):
     return mix64(value)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _hash_short(first, second, length):
     """`hash_word` of a word of up to 16 bytes by both halves of it."""
     value = mix64((first ^ np.uint64(length)) * BASE) * BASE
     return mix64(mix64(value ^ second) * BASE if length > 8 else value)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _same(data, start, end, letters, at):
     """Whether the bytes behind the first eight are equal."""
     place = start + 8
@@ -71,7 +71,7 @@ def _same(data, start, end, letters, at):
     return eight_bytes(data, end - 8) == eight_bytes(letters, at - (place - end + 8))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _find(slots, entries, letters, data, start, end, prefix, shape, value):
     """The entry of a word, or -1."""
     mask = np.uint64(slots.size - 1)
@@ -87,20 +87,20 @@ def _find(slots, entries, letters, data, start, end, prefix, shape, value):
     return -1
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _grouped(value, group):
     """The hash of a word in its group, so that a word of many languages makes no long chain of slots."""
     return mix64(value + np.uint64(group) * BASE)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _longer(array, size):
     larger = np.empty((size, *array.shape[1:]), array.dtype)
     larger[: array.shape[0]] = array
     return larger
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _set(slots, value, entry):
     mask = np.uint64(slots.size - 1)
     slot = value & mask
@@ -109,7 +109,7 @@ def _set(slots, value, entry):
     slots[slot] = value >> _HALF << _HALF | np.uint64(entry + 1)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _insert(slots, entries, letters, state, data, start, end, prefix, shape, value):
     """Enters a new word of hash `value` that has not occurred yet. Returns the arrays, which may be larger ones."""
     number = state[ENTRIES]
@@ -134,7 +134,7 @@ def _insert(slots, entries, letters, state, data, start, end, prefix, shape, val
     return slots, entries, letters
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _add(slots, entries, letters, state, data, start, end, group, count):
     """Adds to the count of a word. Returns the arrays, which may be larger ones."""
     if end - start > LONGEST_WORD and count_characters(data, start, end) > LONGEST_WORD:
@@ -151,7 +151,7 @@ def _add(slots, entries, letters, state, data, start, end, group, count):
     return slots, entries, letters
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _count_known(slots, entries, letters, recent, data, offsets, groups, rule, digits, classes, text, at):
     """Counts pieces from byte `at` of a text on until one is not in the table: `(text, start, end)` of it; of no text at the end.
 
@@ -183,7 +183,7 @@ def _count_known(slots, entries, letters, recent, data, offsets, groups, rule, d
     return text, at, at
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def count_texts(slots, entries, letters, state, data, offsets, groups, rule, digits, classes):
     """Counts the pieces of each text `data[offsets[i]:offsets[i + 1]]` of group `groups[i]`, cut as `pieces.next_piece` does.
 
@@ -204,7 +204,7 @@ def count_texts(slots, entries, letters, state, data, offsets, groups, rule, dig
     return slots, entries, letters
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def count_words(slots, entries, letters, state, data, offsets, groups, counts):
     """Adds `counts[i]` to the count of the word `data[offsets[i]:offsets[i + 1]]` in group `groups[i]`. Returns as `count_texts`."""
     for word in range(offsets.size - 1):
@@ -212,7 +212,7 @@ def count_words(slots, entries, letters, state, data, offsets, groups, counts):
     return slots, entries, letters
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def ranges_of(entries, letters, ranges):
     """int64 [words]: the range, 0 to `ranges` - 1, that the hash of each word lies in, whatever its group."""
     found = np.empty(entries.shape[0], np.int64)
@@ -224,7 +224,7 @@ def ranges_of(entries, letters, ranges):
     return found
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def gather_letters(entries, letters, order):
     """`(data, offsets)` of the words of these entries, in this order."""
     offsets = np.zeros(order.size + 1, np.int64)

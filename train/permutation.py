@@ -7,9 +7,10 @@ costs the same, so order depends on seed and epoch alone, however many processes
 
 from functools import lru_cache
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from corpusmill.pipeline.kernel import kernel
 
 ROUNDS = 6
 _M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)  # SplitMix64's finaliser
@@ -31,7 +32,7 @@ def _keys(seed: int, epoch: int) -> npt.NDArray[np.uint64]:
     return keys
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _permute(places, n, half, keys, result):
     shift, limit = np.uint64(half), np.uint64(n)
     mask = (np.uint64(1) << shift) - np.uint64(1)
@@ -47,14 +48,14 @@ def _permute(places, n, half, keys, result):
         result[number] = np.int64(value)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _mix(value):
     value = (value ^ (value >> np.uint64(30))) * _M1
     value = (value ^ (value >> np.uint64(27))) * _M2
     return value ^ (value >> np.uint64(31))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _fill_keys(seed, epoch, keys):
     for number in range(keys.size):
         state = np.uint64(0)

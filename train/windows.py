@@ -6,12 +6,12 @@ number, and is called again when it is; -1 says that the batch is there.
 """
 
 import numpy as np
-from numba import njit
 
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.addresses import array_at
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def copy_windows(begins, starts, addresses, like, rows):
     """Fills `rows` `[B, L]` with the L tokens from each of the positions `begins` `[B]` on, across the borders of shards.
 
@@ -36,7 +36,7 @@ def copy_windows(begins, starts, addresses, like, rows):
     return -1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def number_segments(rows, end, segments):
     """Numbers the documents in each row's inputs: `segments` `[B, L - 1]` for `rows` `[B, L]`; a document begins at its `end` token."""
     for row in range(segments.shape[0]):
@@ -46,7 +46,7 @@ def number_segments(rows, end, segments):
             segments[row, place] = number
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def copy_packed(rows, row_starts, plans, starts, addresses, like, end, ids, targets, segments):
     """Fills `targets` and `segments` `[B, T]` with the pieces of each of the packed rows `rows` `[B]`, and `ids` with what each target
     is predicted from: the token before it, or `end` where it is the first of its shard.

@@ -7,7 +7,6 @@ texts that have the n-gram; texts with enough hits are judged by windows (`windo
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -17,6 +16,7 @@ from corpusmill.dedup.contamination.index import GRADED, WHOLE, Index, least_wor
 from corpusmill.dedup.contamination.windows import COVERED, PASSAGE, add, hit_of, judge, passage_of, stands
 from corpusmill.dedup.contamination.words import word_codes, word_hashes
 from corpusmill.dedup.words import read_only
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.pipeline.text.hashing import BASE, mix64, power
 from corpusmill.pipeline.text.table import find
@@ -72,7 +72,7 @@ class Finder:
         return share
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _find(data, offsets, codes, arrays, texts, scratch, seed, block, widest):
     words, positions, keys, counts, tally = scratch
     need = texts[3]
@@ -112,7 +112,7 @@ def _find(data, offsets, codes, arrays, texts, scratch, seed, block, widest):
     return matches[:found]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _enough(hits, count, tally, need, seed):
     """Brings the hits of texts that may have enough of them to the front; returns how many. The tally is zeros again at the end."""
     kept = 0
@@ -127,7 +127,7 @@ def _enough(hits, count, tally, need, seed):
     return kept
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _filtered(words, start, end, seed, filter_, positions, keys):
     """The n-grams of `words[start:end]` that the filter lets pass: where they begin, and their hashes. Returns how many.
 

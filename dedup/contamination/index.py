@@ -9,13 +9,13 @@ first that has them.
 
 from dataclasses import dataclass, fields
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from corpusmill.dedup.contamination.config import ContaminationConfig
 from corpusmill.dedup.contamination.passages import Passages
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.hashing import BASE, mix64
 from corpusmill.pipeline.text.table import insert, table_size
 
@@ -67,7 +67,7 @@ def _one_row(values: npt.NDArray | list[str]) -> pa.Array:
     return pa.LargeListArray.from_arrays(pa.array([0, len(array)], pa.int64()), array)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _gram_hashes(words, bounds, chosen, seed, hashes, passages, places):
     """The n-grams of the texts that are `chosen`; returns how many there are."""
     count = 0
@@ -82,7 +82,7 @@ def _gram_hashes(words, bounds, chosen, seed, hashes, passages, places):
     return count
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _covered(passages, places, proves, seed, evidence):
     """How many words of each text stand in n-grams that prove something. n-grams are in the order of texts and places."""
     before, end = -1, 0
@@ -94,7 +94,7 @@ def _covered(passages, places, proves, seed, evidence):
             end = places[g] + seed
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _rarest(passages, counts, kind, chosen):
     """Chooses the first of the rarest n-grams of each text that is to be found whole."""
     best = -1
@@ -109,7 +109,7 @@ def _rarest(passages, counts, kind, chosen):
                 chosen[best] = True
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _fill(hashes, shift, table, gram_at, filter_):
     mask = table.size - 1
     for g in range(len(hashes)):

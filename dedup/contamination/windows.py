@@ -8,8 +8,9 @@ the words are those of the text.
 `texts` are the words, the bounds, the kinds, the needed words and the windows of all texts (`find.Finder`).
 """
 
-import numba
 import numpy as np
+
+from corpusmill.pipeline.kernel import kernel
 
 #: A hit is one integer: text, word in the block, word in the text.
 PLACE_BITS, POSITION_BITS = 20, 20
@@ -17,27 +18,27 @@ PLACE_BITS, POSITION_BITS = 20, 20
 DOCUMENT, PASSAGE, START, END, COVERED = range(5)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def hit_of(passage, position, place):
     return (passage << (PLACE_BITS + POSITION_BITS)) | (position << PLACE_BITS) | place
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def passage_of(hit):
     return hit >> (PLACE_BITS + POSITION_BITS)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _position(hit):
     return (hit >> PLACE_BITS) & ((1 << POSITION_BITS) - 1)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _place(hit):
     return hit & ((1 << PLACE_BITS) - 1)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def stands(words, length, first, texts, passage):
     """Whether the whole text stands at word `first` of the document."""
     begin, end = texts[1][passage], texts[1][passage + 1]
@@ -49,7 +50,7 @@ def stands(words, length, first, texts, passage):
     return True
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def add(matches, found, document, passage, start, end, covered):
     if found == len(matches):
         matches = np.concatenate((matches, np.empty((len(matches), 5), np.int64)))
@@ -58,7 +59,7 @@ def add(matches, found, document, passage, start, end, covered):
     return matches, found + 1
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def judge(hits, document, block, words, length, texts, counts, seed, matches, found):
     """Goes through the hits text by text, and judges those texts that have enough of them."""
     hits.sort()
@@ -74,7 +75,7 @@ def judge(hits, document, block, words, length, texts, counts, seed, matches, fo
     return matches, found
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _windows(hits, passage, document, block, words, length, texts, counts, seed, matches, found):
     """All windows of one text, from the largest that ends in each hit; overlapping ones that suffice are one match.
 
@@ -112,7 +113,7 @@ def _windows(hits, passage, document, block, words, length, texts, counts, seed,
     return matches, found
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _take(counts, place, seed):
     """Takes one hit out of the window; returns how many words nothing else covers."""
     lost = 0
@@ -122,7 +123,7 @@ def _take(counts, place, seed):
     return lost
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _reach(first, last, block, words, length, texts, passage, seed):
     """From which word of the document to which a match reaches: beyond its outermost hits while half of the words are the text's."""
     begin, size = texts[1][passage], texts[1][passage + 1] - texts[1][passage]

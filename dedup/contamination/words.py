@@ -9,11 +9,11 @@ import re
 import unicodedata
 from functools import cache
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from corpusmill.dedup.words import decode
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.classes import CODE_POINTS, SURROGATES
 from corpusmill.pipeline.text.hashing import mix64
 from corpusmill.pipeline.text.words import UNSPACED
@@ -53,7 +53,7 @@ def _plain(character: str) -> str:
     return character
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def word_hashes(data, start, end, codes, out):
     """Writes the hash of each word of `data[start:end]` to `out` (uint64, at least (end - start) // 2 + 1 long); returns their number.
 
@@ -90,7 +90,7 @@ def word_hashes(data, start, end, codes, out):
     return count
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def word_spans(data, start, end, codes, spans):
     """Writes where each word of `word_hashes` begins and ends to `spans` (int64, words x 2); returns their number."""
     count = 0

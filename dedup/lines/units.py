@@ -6,12 +6,12 @@
 
 from functools import cache
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from corpusmill.dedup.lines.config import Form
 from corpusmill.dedup.words import read_only
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_array
 from corpusmill.pipeline.text.classes import DIGIT, WORD, character_classes, lowercase_table
 from corpusmill.pipeline.text.hashing import BASE, ONE, mix64
@@ -45,7 +45,7 @@ def unit_forms(how: Form) -> npt.NDArray[np.uint32]:
     return forms
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _hash(data, start, end, forms):
     """The hash of one unit; of one that its form leaves empty, the hash of its bytes: marks are not equal for having no letters."""
     value = ONE
@@ -63,7 +63,7 @@ def _hash(data, start, end, forms):
     return hash_span(data, start, end) if value == ONE else mix64(value)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _unit_end(data, at, end, paragraphs):
     """`(end of the unit, start of the next)`; the last unit ends at `end`."""
     if paragraphs:
@@ -72,12 +72,12 @@ def _unit_end(data, at, end, paragraphs):
     return stop, min(stop + 1, end)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _long_enough(data, start, end, min_chars):
     return end - start >= min_chars and (end - start >= 4 * min_chars or count_characters(data, start, end) >= min_chars)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _unit_keys(data, offsets, hosts, forms, classes, paragraphs, min_chars, scratch, keys, texts, fresh):
     count = 0
     for d in range(len(offsets) - 1):
@@ -116,7 +116,7 @@ def unit_keys(
     return keys[:count], texts[:count], fresh[:count]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _first_units(data, offsets, hosts, forms, classes, paragraphs, min_chars, table, found):
     for d in range(len(offsets) - 1):
         at, end = offsets[d], offsets[d + 1]
@@ -146,7 +146,7 @@ def first_units(
     return found[slots]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _slots(table, keys, slots):
     for key in keys:
         insert(table, len(table) - 1, key)
@@ -154,14 +154,14 @@ def _slots(table, keys, slots):
         slots[k] = find(table, len(table) - 1, keys[k])
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _copy(data, start, end, out, place):
     for at in range(end - start):
         out[place + at] = data[start + at]
     return place + end - start
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _cut_units(data, offsets, hosts, rows, forms, classes, paragraphs, min_chars, table, stays, seen, out, places, counts):
     place = 0
     for d in range(len(offsets) - 1):
@@ -207,7 +207,7 @@ class UnitTable:
         _fill(self.table, self.stays, keys, stays)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _fill(table, values, keys, stays):
     for k in range(len(keys)):
         insert(table, len(table) - 1, keys[k])

@@ -1,13 +1,13 @@
 # mypy: disallow-untyped-defs=False
 """Texts without the words of repeated windows."""
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from corpusmill.dedup.substrings.windows import Data, Keys, Offsets, Scratch, kinds, walk, window_key
 from corpusmill.dedup.words import read_only
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_array
 from corpusmill.pipeline.text.hashing import power
 from corpusmill.pipeline.text.table import find, insert, table_size
@@ -23,7 +23,7 @@ class WindowTable:
         _fill(self.table, self.rows, self.words, keys, rows, words)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _fill(table, rows, words, keys, key_rows, key_words):
     for k in range(len(keys)):
         insert(table, len(table) - 1, keys[k])
@@ -31,7 +31,7 @@ def _fill(table, rows, words, keys, key_rows, key_words):
         rows[slot], words[slot] = key_rows[k], key_words[k]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _mark(prefixes, count, tokens, weight, row, table, rows, words, changes):
     """Writes to `changes` (int32, count + 1) by how much the number of windows to cut that cover a word changes there; says if any does."""
     changes[: count + 1] = 0
@@ -52,14 +52,14 @@ def _mark(prefixes, count, tokens, weight, row, table, rows, words, changes):
     return some
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _copy(data, start, end, out, place):
     for at in range(end - start):
         out[place + at] = data[start + at]
     return place + end - start
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _join(data, left, cut, rest, right, out, place):
     """Between two words that meet stays what was before (`data[left:cut]`) or behind (`data[rest:right]`) what was cut: the one with more
     newlines. A space where there was nothing."""
@@ -72,7 +72,7 @@ def _join(data, left, cut, rest, right, out, place):
     return _copy(data, left, cut, out, place)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _write(data, start, end, count, begins, ends, changes, out, place):
     """Writes the text without the words that `changes` cover; returns the place behind it and the number of passages cut."""
     depth, spans, word = 0, 0, 0
@@ -99,7 +99,7 @@ def _write(data, start, end, count, begins, ends, changes, out, place):
     return _copy(data, kept, end, out, place), spans
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _cut(data, offsets, row_of, kind_table, tokens, table, rows, words, prefixes, begins, ends, changes, out, places, spans):
     weight = power(tokens)
     place = 0

@@ -9,11 +9,11 @@ of a text about 2 in `tokens - anchor + 2` are an anchor (7.4% for 50 words).
 
 from functools import cache
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from corpusmill.dedup.words import read_only
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.classes import SPACE, WORD, character_classes
 from corpusmill.pipeline.text.hashing import BASE, mix64, power
 from corpusmill.pipeline.text.table import find, insert, table_size
@@ -43,7 +43,7 @@ def kinds() -> npt.NDArray[np.uint8]:
     return table
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def walk(data, start, end, table, prefixes, begins, ends):
     """The words of `data[start:end]`: their number, where they begin and end (uint32, counted from `start`), and `prefixes`
     (uint64, one more): `prefixes[w]` is the hash of the first w words. Each array has room for `most_words`."""
@@ -85,13 +85,13 @@ def most_words(offsets: Offsets) -> int:
     return int(np.diff(offsets).max(initial=0)) // 2 + 2
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def window_key(prefixes, at, words, weight):
     """The hash of the `words` words from `at`; `weight` is `power(words)`."""
     return mix64(prefixes[at + words] - prefixes[at] * weight)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _least(hashes, first, last):
     """Where the least of `hashes[first:last + 1]` is, the last of equal ones."""
     best = first
@@ -101,14 +101,14 @@ def _least(hashes, first, last):
     return best
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _anchor_hashes(prefixes, count, anchor, hashes):
     weight = power(anchor)
     for at in range(count - anchor + 1):
         hashes[at] = window_key(prefixes, at, anchor, weight)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _anchors(data, offsets, table, tokens, anchor, prefixes, begins, ends, hashes, keys):
     found = 0
     for d in range(len(offsets) - 1):
@@ -130,7 +130,7 @@ def _anchors(data, offsets, table, tokens, anchor, prefixes, begins, ends, hashe
     return found
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _fill(table, keys):
     for key in keys:
         insert(table, len(table) - 1, key)
@@ -164,7 +164,7 @@ def anchors(data: Data, offsets: Offsets, tokens: int, anchor: int) -> Keys:
     return keys[:found].copy()
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _windows(data, offsets, table, tokens, anchor, repeated, prefixes, begins, ends, hashes, keys, texts, words):
     found = 0
     weight = power(tokens)

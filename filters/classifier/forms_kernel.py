@@ -5,11 +5,11 @@ Both passes write text i to `out[ends[i]:ends[i + 1]]`, and where its tokens beg
 byte before the next begins, or where the text does. `out` needs room as in `forms.GROWTH`, `starts` an item for each byte of the texts.
 """
 
-import numba
 import numpy as np
 
 from corpusmill.filters.classifier.forms import IS_BREAK, IS_CASED, IS_IGNORABLE, IS_SPACE, IS_WORD, NEW_LINE, POINT_BITS
 from corpusmill.filters.fasttext_tokens import EOS_BYTES, LABEL_PREFIX, ONES, is_space, starts_with
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.addresses import borrowed, load_eight, store_eight
 from corpusmill.pipeline.text.utf8 import HIGH_BITS, decode, first_marked, previous
 
@@ -20,7 +20,7 @@ SIGMA, FINAL_SIGMA, SMALL_SIGMA = 0x3A3, 0x3C2, 0x3C3
 DOTTED_I, DOT_ABOVE = 0x130, 0x307
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def write_lines(data, offsets, table, lower, out, ends, starts, first):
     """The forms `plain` and `lower`."""
     data, out, table, starts = borrowed(data), borrowed(out), borrowed(table), borrowed(starts)
@@ -57,7 +57,7 @@ def write_lines(data, offsets, table, lower, out, ends, starts, first):
         ends[text + 1], first[text + 1] = to, tokens
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def copy_plain(data, at, end, lower, out, to):
     """Copies bytes of ASCII that are neither space nor control, eight at a time, as far as it is sure; returns where to go on in both."""
     source, target = data.ctypes.data, out.ctypes.data
@@ -80,7 +80,7 @@ def copy_plain(data, at, end, lower, out, to):
     return at, to
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def write_words(data, offsets, table, out, ends, starts, first):
     """The form `words`."""
     data, out, table, starts = borrowed(data), borrowed(out), borrowed(table), borrowed(starts)
@@ -124,7 +124,7 @@ def write_words(data, offsets, table, out, ends, starts, first):
         ends[text + 1], first[text + 1] = to, tokens
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def write_word(out, to, data, at, start, end, table):
     """Writes the word that begins at `at`, in lower case; returns where to go on in both."""
     while at < end:
@@ -145,7 +145,7 @@ def write_word(out, to, data, at, start, end, table):
     return at, to
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def skip_space(data, at, table):
     """Where the run of spaces ends that a text has in it, and whether there is a line break in it."""
     line_break = False
@@ -158,7 +158,7 @@ def skip_space(data, at, table):
         at += width
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def strip(data, start, end, table):
     """`(start, end)` without the spaces at both ends."""
     while start < end:
@@ -174,7 +174,7 @@ def strip(data, start, end, table):
     return start, end
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def run_end(data, at, end, table, mask, wanted):
     """Where the run of characters ends whose bits of `mask` are `wanted`."""
     while at < end:
@@ -185,7 +185,7 @@ def run_end(data, at, end, table, mask, wanted):
     return at
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def url_begins(data, at, end, table):
     """Whether `https?://` begins here, in capitals or not, with a character behind it that is no space."""
     for letter in (0x68, 0x74, 0x74, 0x70):
@@ -201,7 +201,7 @@ def url_begins(data, at, end, table):
     return at < end and not table[decode(data, at)[0]] & IS_SPACE
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def write_token(out, to, token):
     for byte in token:
         out[to] = byte
@@ -209,7 +209,7 @@ def write_token(out, to, token):
     return to
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def is_token(out, start, end):
     """Whether `out[start:end]` is a token, and nothing more than a word to fastText."""
     if end - start == len(EOS_BYTES) and starts_with(out, start, end, EOS_BYTES):
@@ -217,7 +217,7 @@ def is_token(out, start, end):
     return start < end and not starts_with(out, start, end, LABEL_PREFIX)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def write_lower(out, to, data, at, start, end, point, entry, table):
     """Writes the lower case of the character at `at`; returns where to go on."""
     if point == DOTTED_I:
@@ -228,7 +228,7 @@ def write_lower(out, to, data, at, start, end, point, entry, table):
     return write_character(out, to, np.int64(entry & POINT))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def sigma_is_final(data, at, start, end, table):
     """Unicode's Final_Sigma: a cased character before it, none after it, those that are passed over aside."""
     before, cased = at, False
@@ -250,7 +250,7 @@ def sigma_is_final(data, at, start, end, table):
     return True
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def write_character(out, to, point):
     """Writes one code point as UTF-8; returns where to go on."""
     if point < 0x80:

@@ -10,9 +10,10 @@ of equal mass, that of Nguyen & O'Connor 2015; bins are cut as `sklearn.calibrat
 from collections import namedtuple
 from collections.abc import Sequence
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from corpusmill.pipeline.kernel import kernel
 
 #: The bins of a reliability curve, at most; as in Guo et al. 2017.
 BINS = 15
@@ -59,7 +60,7 @@ def measures(ranking: Ranking) -> Floats:
     return np.asarray(measure(np.arange(len(ranking.score))[None, :], *ranking)[0])
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def measure(draws, score, yes, last, cuts, mass, width):
     """The measures (resamples, 5 + 4 * thresholds) of resamples: `draws` int64 (resamples, any) are places in the ranking."""
     n, bins = len(score), 1
@@ -96,7 +97,7 @@ def measure(draws, score, yes, last, cuts, mass, width):
     return found
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _count(weight, yes, yes_above, no_above):
     """Sets the numbers of yes and no (n + 1,) among the first i examples."""
     for place in range(len(weight)):
@@ -105,7 +106,7 @@ def _count(weight, yes, yes_above, no_above):
         no_above[place + 1] = no_above[place] + weight[place] * (1 - answer)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _roc_auc(last, yes_above, no_above):
     """The share of pairs of a yes and a no in which the yes has the greater score; a tie is half a pair."""
     n, first, pairs = len(last), 0, 0.0
@@ -118,7 +119,7 @@ def _roc_auc(last, yes_above, no_above):
     return pairs / yes_above[n] / no_above[n]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _average_precision(last, yes_above, no_above):
     """The precision at each score, weighted by the recall that it adds."""
     n, first, total = len(last), 0, 0.0
@@ -131,7 +132,7 @@ def _average_precision(last, yes_above, no_above):
     return total / yes_above[n]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _probabilities(weight, score, yes, mass, width, gaps, out):
     """Sets the Brier score and both calibration errors: in each bin, how far the mean score is from the share of yes."""
     gaps[:] = 0.0

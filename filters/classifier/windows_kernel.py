@@ -1,11 +1,12 @@
 # mypy: disallow-untyped-defs=False
 """What a text is given of the scores of its windows."""
 
-import numba
 import numpy as np
 
+from corpusmill.pipeline.kernel import kernel
 
-@numba.njit(cache=True, nogil=True)
+
+@kernel
 def gather_windows(first, raw, score, threshold, out_score, out_share, out_raw):
     """A text's greatest score, the share of its windows at or above the threshold, and the raw score of the greatest window.
 

@@ -6,8 +6,9 @@ how many there are, which may be more than fit. A scan looks at each byte a boun
 of other characters end a run as any other sign does.
 """
 
-import numba
 import numpy as np
+
+from corpusmill.pipeline.kernel import kernel
 
 WORD, DIGIT, UPPER, HEX, ATOM, HOST, BETWEEN, JOIN = 1, 2, 4, 8, 16, 32, 64, 128
 
@@ -35,7 +36,7 @@ MOST_BETWEEN = 5  # bytes between two digits of one number
 LONGEST_CODE = 34  # letters and digits of an IBAN
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _put(spans, count, start, end):
     """Counts one more; it is written as long as there is room."""
     if count < len(spans):
@@ -44,7 +45,7 @@ def _put(spans, count, start, end):
     return count + 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def addresses(data, offsets, spans, classes):
     """What surrounds each `@`: the characters that an email address may have on its left and on its right."""
     count = 0
@@ -62,7 +63,7 @@ def addresses(data, offsets, spans, classes):
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def dotted_numbers(data, offsets, spans, classes):
     """Runs of digits and dots with three dots or more, from their first digit on."""
     count = 0
@@ -81,7 +82,7 @@ def dotted_numbers(data, offsets, spans, classes):
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def colon_groups(data, offsets, spans, classes):
     """Runs of hexadecimal digits, dots and two colons or more that fit an IPv6 address (at most 45 bytes)."""
     count = 0
@@ -104,7 +105,7 @@ def colon_groups(data, offsets, spans, classes):
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def numbers(data, offsets, spans, classes, least, marked_least):
     """Runs of digits with at most five bytes of separators between two, of `least` digits or more; `marked_least` are enough where
     a letter follows or a `+` stands before.
@@ -141,7 +142,7 @@ def numbers(data, offsets, spans, classes, least, marked_least):
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def codes(data, offsets, spans, classes, least_digits):
     """Words of capital letters and digits, parts joined by one of `-./+(`, with a letter and `least_digits` digits or more."""
     count = 0
@@ -172,7 +173,7 @@ def codes(data, offsets, spans, classes, least_digits):
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def account_numbers(data, offsets, spans, classes):
     """Two capital letters and two digits at the edge of a word, then letters and digits, one space or hyphen between: 15 to 34 of them."""
     count = 0
@@ -207,12 +208,12 @@ def prefix_table(prefixes):
     return table
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def prefix_slot(first, second, third):
     return (np.int64(first) * 31 * 31 + np.int64(second) * 31 + np.int64(third)) & 0xFFFF
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def prefixes_at(data, offsets, spans, classes, table):
     """The first three bytes of words (and of what begins with a colon or hyphens) that are in the table."""
     count = 0

@@ -3,9 +3,11 @@
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, njit, types
+from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from corpusmill.pipeline.kernel import kernel
 
 
 @intrinsic
@@ -16,19 +18,19 @@ def _pointer(typing_context, address):
     return types.voidptr(address), generate
 
 
-@njit(nogil=True, inline="always")
+@kernel(inline="always")
 def array_at(address, size, like):
     """The `size` items from a uint64 address on, of the type of the array `like`. Nobody checks that they are there."""
     return carray(_pointer(address), (size,), like.dtype)
 
 
-@njit(nogil=True, inline="always")
+@kernel(inline="always")
 def matrix_at(address, rows, columns, like):
     """As `array_at`, with two dimensions."""
     return carray(_pointer(address), (rows, columns), like.dtype)
 
 
-@njit(nogil=True, inline="always")
+@kernel(inline="always")
 def borrowed(array):
     """The same array without counting references to it, which costs two atomic operations in every call that is given the array.
 
@@ -75,7 +77,7 @@ def store_eight(typing_context, address, value):
     return types.void(types.int64, types.uint64), generate
 
 
-@njit(nogil=True, inline="always")
+@kernel(inline="always")
 def prefetch_byte(array, byte):
     """Asks for the cache line with that byte of an array, and does not wait for it."""
     prefetch(np.int64(array.ctypes.data) + np.int64(byte))

@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
+
+from corpusmill.pipeline.kernel import kernel
 
 BLOCK = 64
 _BYTES = ir.VectorType(ir.IntType(8), BLOCK)
@@ -75,7 +77,7 @@ def highest_bit(typing_context, word):
     return types.uint64(types.uint64), generate
 
 
-@njit(nogil=True, inline="always")
+@kernel(inline="always")
 def byte_masks(data, at):
     """`ByteMasks` of the 64 bytes at `at`; nobody checks that they are there."""
     return ByteMasks(*_masks(np.uint64(data.ctypes.data) + np.uint64(at)))

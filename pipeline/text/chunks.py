@@ -1,14 +1,13 @@
 # mypy: disallow-untyped-defs=False
 """Words of `str.split()` as spans of the text, one by one, for kernels that look into words."""
 
-import numba
-
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.classes import SPACE
 from corpusmill.pipeline.text.table import hash_span
 from corpusmill.pipeline.text.utf8 import decode
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def walk_chunk(data, at, end, kinds):
     """`(end, characters, kinds of any of its characters or-ed)` of the word that begins at `at`, a character that is no space.
 
@@ -30,7 +29,7 @@ def walk_chunk(data, at, end, kinds):
     return at, characters, found
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def skip_space(data, at, end, kinds):
     """Where the next word begins, or `end`."""
     while at < end:
@@ -41,7 +40,7 @@ def skip_space(data, at, end, kinds):
     return end
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def hash_chunks(data, start, end, kinds, hashes, ends, seen):
     """Fills `hashes` (uint64), `ends` (int64, one item more: characters before each word, spaces not counted) and `seen`
     (uint8, the or-ed kinds) for the words of `data[start:end]`; returns how many there are."""

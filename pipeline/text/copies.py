@@ -1,13 +1,13 @@
 # mypy: disallow-untyped-defs=False
 """Repeated lines and paragraphs where all copies count, the first one too. The table holds two uint64 a slot: key, times seen."""
 
-import numba
 import numpy as np
 
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.table import table_size
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def cleared_copies(table, entries):
     """Empties as much of the table (of at least `2 * table_size(entries)` items) as the entries need; returns its mask."""
     size = table_size(entries)
@@ -15,7 +15,7 @@ def cleared_copies(table, entries):
     return size - 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def count_copy(table, mask, key):
     """By how many the copies of repeated pieces grow with this one: 0 for the first, 2 for the second, 1 for each later one."""
     slot = np.int64(key) & mask

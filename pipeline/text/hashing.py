@@ -1,13 +1,14 @@
 """64-bit hashing inside kernels: polynomial word hashes that can be joined, and a finaliser."""
 
-import numba
 import numpy as np
+
+from corpusmill.pipeline.kernel import kernel
 
 BASE = np.uint64(0x9E3779B97F4A7C15)  # odd: multiplication by it is a bijection of 64-bit integers
 ONE = np.uint64(1)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def mix64(value):  # type: ignore[no-untyped-def]
     """Spreads a polynomial hash over all bits (the multiply and shifts of MurmurHash3's finaliser)."""
     value ^= value >> np.uint64(32)
@@ -16,7 +17,7 @@ def mix64(value):  # type: ignore[no-untyped-def]
     return value
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def power(exponent):  # type: ignore[no-untyped-def]
     """BASE to the power of `exponent`, modulo 2^64."""
     result, base = np.uint64(1), np.uint64(0x9E3779B97F4A7C15)

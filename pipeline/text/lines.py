@@ -1,16 +1,16 @@
 # mypy: disallow-untyped-defs=False
 """Lines and paragraphs inside kernels: `str.splitlines`, `split("\\n")`, `re.split("\\n+")`, `re.split("\\n{2,}")`."""
 
-import numba
 import numpy as np
 
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.table import hash_span, insert, table_size
 from corpusmill.pipeline.text.utf8 import NEWLINE, count_byte, count_characters, find_byte, strip_end, strip_start
 
 CARRIAGE_RETURN = 13
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def only_newlines(text):
     """Whether LF is all that `str.splitlines` can break the text at, so that `line_end` need not look for more.
 
@@ -26,7 +26,7 @@ def only_newlines(text):
     return not found
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def line_end(data, start, end, newlines):
     """`(end of the line, start of the next)` for the line that begins at `start`, as `str.splitlines` cuts lines.
 
@@ -52,7 +52,7 @@ def line_end(data, start, end, newlines):
     return end, end
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def paragraph_end(data, start, end):
     """`(end of the paragraph, start of the next)` for the paragraph that begins at `start`: cut at two newlines or more."""
     at = start
@@ -64,14 +64,14 @@ def paragraph_end(data, start, end):
         at = after
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def skip_newlines(data, at, end):
     while at < end and data[at] == NEWLINE:
         at += 1
     return at
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def line_duplicates(data, start, end, table):
     """`(lines, repeated lines, characters in repeated lines)` of `re.split("\\n+", text)`; first copies are not repeated.
 
@@ -91,7 +91,7 @@ def line_duplicates(data, start, end, table):
         at = skip_newlines(data, stop, end)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def paragraph_duplicates(data, start, end, classes, table):
     """`(paragraphs, repeated ones, characters in those)` of `re.split("\\n{2,}", text.strip())`, as `line_duplicates`."""
     mask = _cleared(table, count_byte(data, start, end, NEWLINE) // 2 + 1)
@@ -110,7 +110,7 @@ def paragraph_duplicates(data, start, end, classes, table):
         at = after
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _cleared(table, entries):
     """Empties as much of the scratch table as the entries need; returns its mask."""
     size = table_size(entries)

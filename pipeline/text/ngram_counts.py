@@ -8,9 +8,9 @@ of single words could. One n needs a look at those places alone where both (n-1)
 
 from collections import namedtuple
 
-import numba
 import numpy as np
 
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.hashing import mix64
 from corpusmill.pipeline.text.table import table_size
 
@@ -19,7 +19,7 @@ from corpusmill.pipeline.text.table import table_size
 NgramCounts = namedtuple("NgramCounts", "words first times table")
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def new_ngram_counts(limit):
     """Scratch for documents of up to `limit` words."""
     return NgramCounts(
@@ -30,7 +30,7 @@ def new_ngram_counts(limit):
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def count_words(hashes, count, counts):
     """Counts single words: call before `count_ngrams` with n = 2. Returns the number of different words."""
     mask = _cleared(counts.table, count)
@@ -48,7 +48,7 @@ def count_words(hashes, count, counts):
     return different
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def count_ngrams(count, n, counts):
     """Turns the counts of (n-1)-grams of a text of `count` words into those of n-grams; returns how many places repeat."""
     places = max(count - n + 1, 0)
@@ -74,7 +74,7 @@ def count_ngrams(count, n, counts):
     return _forget_single(first, times, places)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def most_frequent(count, n, ends, counts):
     """`(first place, times, characters)` of the most frequent n-gram, of equally frequent ones the earliest.
 
@@ -89,7 +89,7 @@ def most_frequent(count, n, ends, counts):
     return place, np.int64(times), ends[place + n] - ends[place]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def covered_characters(count, n, ends, counts):
     """Characters of all words that lie in some repeated n-gram, the first copies included, each word once."""
     total, free = np.int64(0), 0
@@ -100,7 +100,7 @@ def covered_characters(count, n, ends, counts):
     return total
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _forget_single(first, times, places):
     """Marks what occurs once; returns how many places are left."""
     repeated = 0
@@ -113,14 +113,14 @@ def _forget_single(first, times, places):
     return repeated
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _cleared(table, entries):
     size = table_size(entries)
     table[: 2 * size] = np.uint64(0)
     return size - 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _first_place(table, mask, key, place):
     """The place that came first with this key, which is `place` where none did before. Two items a slot: key, place + 1."""
     slot = np.int64(key) & mask

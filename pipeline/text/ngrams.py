@@ -4,9 +4,9 @@
 Whether a key is new can't be foreseen, so the loops decide it without a jump.
 """
 
-import numba
 import numpy as np
 
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.hashing import BASE, ONE, mix64
 from corpusmill.pipeline.text.table import table_size
 from corpusmill.pipeline.text.words import base_power, hash_characters
@@ -18,7 +18,7 @@ _EMPTY = np.uint64(0)
 PREFIX = 16
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def ngram_key(hashes, at, n):
     """A 64-bit hash of the words `at` to `at + n - 1` as a sequence."""
     key = hashes[at]
@@ -27,7 +27,7 @@ def ngram_key(hashes, at, n):
     return mix64(key)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def top_ngram_characters(words, count, n, places, repeating, slots, table):
     """`(characters, repeating)`: `len(" ".join(g)) * times` for the most frequent n-gram g of the first `count` words, 0 where
     there is none; and at how many places there is an n-gram that occurs twice.
@@ -56,7 +56,7 @@ def top_ngram_characters(words, count, n, places, repeating, slots, table):
     return best * (words.ends[first + n] - words.ends[first] + n - 1), _twice(places, candidates, n == 2, slots, table)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _both_repeat(places, repeating):
     """Leaves the places whose next word is one of the places too; returns how many."""
     found = 0
@@ -67,7 +67,7 @@ def _both_repeat(places, repeating):
     return found
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _twice(places, candidates, everywhere, slots, table):
     """Leaves the places whose slot was counted twice; returns how many. Where `everywhere`, each word was a candidate."""
     found = 0
@@ -77,14 +77,14 @@ def _twice(places, candidates, everywhere, slots, table):
     return found
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _cleared(table, entries):
     size = table_size(entries)
     table[:size] = _EMPTY
     return size - 1
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _slot(table, mask, key):
     """Where a key stands in a table of two items a slot, after it was put there if need be."""
     key |= ONE  # never the empty one
@@ -95,7 +95,7 @@ def _slot(table, mask, key):
     return 2 * slot
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def duplicate_candidates(words, count, shortest, powers, repeats, places, table):
     """Writes to `places` the words at which an n-gram with n >= `shortest` can begin that occurs twice; returns how many.
 
@@ -119,7 +119,7 @@ def duplicate_candidates(words, count, shortest, powers, repeats, places, table)
     return found
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _first_place(table, mask, key, place):
     """The first place that came with this key. Half of the key is compared: two keys may be taken for one, never one for two."""
     slot = np.int64(key) & mask
@@ -131,7 +131,7 @@ def _first_place(table, mask, key, place):
     return first - 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def duplicated_ngram_characters(words, count, n, powers, places, candidates, table):
     """Characters in n-grams that occurred before, counted greedily from the left: on a repeat jump over it, else go on a word.
 

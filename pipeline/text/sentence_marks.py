@@ -9,10 +9,10 @@ A sentence ends at a run of . ! ? … with closing quotes or brackets before spa
 What follows the last end of a line is one more sentence where it is not blank.
 """
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.classes import SPACE, character_classes
 from corpusmill.pipeline.text.utf8 import decode, strip_start
 
@@ -37,13 +37,13 @@ def count_sentences(data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], 
     return counts
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _count(data, starts, ends, classes, counts):
     for line in range(starts.size):
         counts[line] = _line_sentences(data, starts[line], ends[line], classes)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _line_sentences(data, start, end, classes):
     count, last, at = 0, start, start
     while at < end:
@@ -63,7 +63,7 @@ def _line_sentences(data, start, end, classes):
     return count + (strip_start(data, last, end, classes) < end)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _skip(data, at, end, kind):
     """Where the run of characters of this kind ends."""
     while at < end:
@@ -74,7 +74,7 @@ def _skip(data, at, end, kind):
     return at
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _kind(point):
     if point < 0x3100:
         return _KINDS[point]

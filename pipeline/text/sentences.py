@@ -7,10 +7,10 @@ of all space but one blank between two words, begin sentences too.
 
 from functools import cache
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.spacy_marks import mark_tokens
 from corpusmill.pipeline.text.spacy_rules import PUNCTUATION, SENTENCE_END, SPACE, spacy_rules
 from corpusmill.pipeline.text.utf8 import decode
@@ -37,13 +37,13 @@ def _kinds() -> npt.NDArray[np.uint8]:
     return spacy_rules().kinds
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _count(data, starts, ends, marks, kinds, counts):
     for span in range(starts.size):
         counts[span] = sentences(data, starts[span], ends[span], marks, kinds)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def sentences(data, start, end, marks, kinds):
     """The number of sentences of a span whose tokens are marked."""
     count, ended, at = 1, False, start

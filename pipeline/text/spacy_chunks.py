@@ -9,9 +9,9 @@ Of a SENSITIVE chunk the neighbours may count (`spacy_neighbours`): then it is k
 
 from collections import namedtuple
 
-import numba
 import numpy as np
 
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.hashing import ONE
 from corpusmill.pipeline.text.spacy_neighbours import context, continues, has_merged
 from corpusmill.pipeline.text.spacy_rules import DIGIT, RUN, SPACE, SPLITS, UPPER, run_hash
@@ -63,7 +63,7 @@ def new_chunks() -> Chunks:
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def mark_texts(data, starts, ends, text, at, rules, chunks, marks):
     """Marks all pieces from byte `at` of the text number `text` on; chunks that are not known go to `chunks.waiting`.
 
@@ -92,7 +92,7 @@ def mark_texts(data, starts, ends, text, at, rules, chunks, marks):
     return text, at
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def mark_known(
     data, start, end, kinds, byte_kinds, run_filter, splits_mark, exception_runs, longest_exception_run, keys, values, places, marks
 ):
@@ -151,7 +151,7 @@ def mark_known(
     return end
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def mark_waiting(data, starts, ends, rules, chunks, marks):
     """Marks the chunks that wait, as far as they are known by now; the others go on waiting."""
     waiting, chunks.counts[WAITING] = chunks.counts[WAITING], 0
@@ -168,7 +168,7 @@ def mark_waiting(data, starts, ends, rules, chunks, marks):
             chunks.counts[WAITING] += 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def mark_chunk(data, start, low, high, rules, chunks, marks):
     """`(end, whether it is known)` of the chunk at `start` of the text `data[low:high]`. Marks its pieces, or asks for them."""
     places = chunks.places
@@ -206,7 +206,7 @@ def mark_chunk(data, start, low, high, rules, chunks, marks):
     return end, True
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def mark_units(data, start, end, kinds, marks):
     """Marks each unit as a piece."""
     at, in_run = start, False
@@ -219,7 +219,7 @@ def mark_units(data, start, end, kinds, marks):
         at += width
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def lookup(chunks, key, first, last, start, end):
     """The value of a key; _ASKED where it is not known yet. Then spaCy will be asked if there is room for another question."""
     if key == 0:
@@ -241,12 +241,12 @@ def lookup(chunks, key, first, last, start, end):
     return _ASKED
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def pool_words(size):
     return (size + 63) >> 6 if size > _INLINE_BYTES else 0
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def store_answers(data, begins, questions, rules, chunks):
     """Stores where pieces begin (`begins`, by byte of `data`) of chunks that spaCy was asked for, at these places of `data`."""
     places = chunks.places
@@ -273,7 +273,7 @@ def store_answers(data, begins, questions, rules, chunks):
         _store(chunks, key, _exact_value(begins, start, end, chunks) | sensitive)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _exact_value(begins, start, end, chunks):
     if end - start <= _INLINE_BYTES:
         value = np.uint64(0)
@@ -288,7 +288,7 @@ def _exact_value(begins, start, end, chunks):
     return _POOLED | np.uint64(offset)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _store(chunks, key, value):
     if key == 0:
         key = ONE

@@ -6,8 +6,7 @@ overlaps that goes beyond the chunk (":((" in "x:( ("). So a chunk of which a pi
 they are one space away and meet it in two units that are side by side in an exception.
 """
 
-import numba
-
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.spacy_rules import SPACE, pair_hash
 from corpusmill.pipeline.text.spacy_scan import first_unit, last_unit
 from corpusmill.pipeline.text.table import find, hash_span
@@ -18,7 +17,7 @@ MOST_CONTEXT = 4096
 _SPACE = 0x20
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def continues(data, start, end, low, high, rules):
     """Whether a neighbour, one space away, meets the chunk in two units that are side by side in an exception."""
     pairs = rules.merged_pairs
@@ -32,7 +31,7 @@ def continues(data, start, end, low, high, rules):
     return False
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def context(data, start, end, low, high, rules):
     """`(first, last)` byte of the chunk with as many neighbours, one space apart, as an exception can go beyond it."""
     first, last = start, end
@@ -63,7 +62,7 @@ def context(data, start, end, low, high, rules):
     return first, last
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def has_merged(data, begins, start, end, rules):
     """Whether some pieces side by side, fewer than all, are an exception that spaCy looks for in the pieces."""
     for first in range(start, end):

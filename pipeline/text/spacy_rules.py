@@ -15,10 +15,10 @@ from functools import cache
 from itertools import pairwise
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.classes import CODE_POINTS, SURROGATES
 from corpusmill.pipeline.text.hashing import BASE, mix64
 from corpusmill.pipeline.text.spacy_import import import_spacy
@@ -40,13 +40,13 @@ SPLITS, EXCEPTION = 1, 2
 _FILTER_BITS = 15
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def run_hash(first_bytes, length):  # type: ignore[no-untyped-def]
     """The place in `run_filter` of a run of ASCII, given its first eight bytes (little-endian, zero where it is shorter)."""
     return (mix64(first_bytes ^ np.uint64(length)) * BASE) >> np.uint64(64 - _FILTER_BITS)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def pair_hash(left, right):  # type: ignore[no-untyped-def]
     return mix64(mix64(left) * BASE + right)
 

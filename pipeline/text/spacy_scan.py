@@ -9,9 +9,9 @@ in which a URL may be found that are not ASCII or longer than MOST_URL bytes (a 
 three dots before digits (addresses); those with letters behind digits (which may be a unit: 5km); those of more than MOST_UNITS units.
 """
 
-import numba
 import numpy as np
 
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.hashing import BASE, ONE, mix64
 from corpusmill.pipeline.text.spacy_rules import ALPHA, DIGIT, LOWER, RUN, SPACE, UPPER
 from corpusmill.pipeline.text.table import find, hash_span
@@ -35,18 +35,18 @@ _CLASS_SEED = np.uint64(0xE7037ED1A0B428DB)
 _URL_SEED = np.uint64(0x8EBC6AF09C88C6E3)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def exact_key(data, start, end):
     return mix64((hash_span(data, start, end) ^ _EXACT_SEED) + np.uint64(end - start) * BASE)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def context_key(data, first, last, start):
     """The key of the chunk that begins at `start`, among the chunks `data[first:last]`."""
     return mix64(exact_key(data, first, last) * BASE + np.uint64(start - first) + ONE)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def scan_chunk(data, start, stop, kinds, exception_runs, longest_exception_run, places):
     """`(end, key, how it is known, units)` of the chunk that begins at `start`. `places` gets where its units begin.
 
@@ -120,7 +120,7 @@ def scan_chunk(data, start, stop, kinds, exception_runs, longest_exception_run, 
     return at, url_shape if url else shape, SHAPE, units
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def first_unit(data, start, stop, kinds):
     """`hash_word` of the unit that begins at `start`."""
     point, width = decode(data, start)
@@ -135,7 +135,7 @@ def first_unit(data, start, stop, kinds):
     return value
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def last_unit(data, low, end, kinds):
     """`hash_word` of the unit that ends at `end`, of a text that begins at `low`."""
     at = previous(data, end)

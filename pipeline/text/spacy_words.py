@@ -1,16 +1,16 @@
 # mypy: disallow-untyped-defs=False
 """The walk over words whose beginnings are marked (`spacy_marks`), as `words.walk_words` for words that a table of classes gives."""
 
-import numba
 import numpy as np
 
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.classes import PUNCTUATION
 from corpusmill.pipeline.text.hashing import BASE, ONE
 from corpusmill.pipeline.text.utf8 import decode
 from corpusmill.pipeline.text.words import VISIBLE, skip_invisible, unpack_words
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def walk_marked_words(data, start, end, marks, classes, powers, words):
     """Fills `words` with the words of `data[start:end]`, which begin where `marks` says and end at the next or at a space.
 

@@ -1,13 +1,12 @@
 # mypy: disallow-untyped-defs=False
 """The words of `str.split()` inside kernels: how many there are, and how long the longest is."""
 
-import numba
-
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.classes import SPACE
 from corpusmill.pipeline.text.utf8 import decode
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def count_split_words(data, start, end, classes, limit):
     """`len(text.split())`, or `limit` as soon as there are so many (0: no limit)."""
     words, inside, at = 0, False, start
@@ -24,7 +23,7 @@ def count_split_words(data, start, end, classes, limit):
     return words
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def has_longer_word(data, start, end, classes, limit):
     """Whether one of `text.split()` has more than `limit` characters."""
     if end - start <= limit:  # a character has at least one byte

@@ -7,15 +7,15 @@ empty slot; the key zero is stored as one.
 
 from collections.abc import Iterable
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.hashing import BASE, ONE, mix64
 from corpusmill.pipeline.text.utf8 import eight_bytes
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def table_size(entries):
     """A power of two with at least twice as many slots as entries."""
     size = 16
@@ -24,7 +24,7 @@ def table_size(entries):
     return size
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def insert(table, mask, key):
     """Adds a key and says whether it was there already. `mask` is the number of slots minus one."""
     if key == 0:
@@ -38,7 +38,7 @@ def insert(table, mask, key):
     return False
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def find(table, mask, key):
     """The slot of a key, or -1 where it is not in the table."""
     if key == 0:
@@ -51,7 +51,7 @@ def find(table, mask, key):
     return -1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def hash_span(data, start, end):
     """A 64-bit hash of the bytes `data[start:end]`, eight at a time."""
     value = np.uint64(end - start) * BASE  # beyond the bits of the bytes below: NULs in front must not cancel it

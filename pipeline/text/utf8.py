@@ -5,9 +5,9 @@ A span is `data[start:end]` of a uint8 buffer; positions are byte positions in t
 UTF-8 (Arrow's `validate(full=True)` says so): the kernels check no bounds.
 """
 
-import numba
 import numpy as np
 
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.classes import SPACE
 
 NEWLINE = 10
@@ -16,7 +16,7 @@ HIGH_BITS = np.uint64(0x8080808080808080)
 _PLACES = np.uint64(0x0001020304050607)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def decode(data, at):
     """`(code point, bytes)` of the character that begins at `at`."""
     first = np.int64(data[at])
@@ -31,7 +31,7 @@ def decode(data, at):
     return (first & 0x07) << 18 | second << 12 | third << 6 | np.int64(data[at + 3]) & 0x3F, 4
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def previous(data, end):
     """Where the character begins that ends before `end`."""
     at = end - 1
@@ -40,7 +40,7 @@ def previous(data, end):
     return at
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def eight_bytes(data, at):
     """Eight bytes as one little-endian integer. Unsigned indices: with them the compiler makes it one load."""
     first = np.uint64(at)
@@ -50,7 +50,7 @@ def eight_bytes(data, at):
     return value
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def count_characters(data, start, end):
     """`len` of the span as a `str`: every byte but the continuation bytes."""
     total = 0
@@ -59,7 +59,7 @@ def count_characters(data, start, end):
     return total
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def count_byte(data, start, end, wanted):
     total = 0
     for byte in data[start:end]:
@@ -67,13 +67,13 @@ def count_byte(data, start, end, wanted):
     return total
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def first_marked(marked):
     """Of eight bytes, the first whose high bit is set (`marked` has no other bits, and some): a jump less than trying each."""
     return np.int64((((marked & (~marked + np.uint64(1))) >> np.uint64(7)) * _PLACES) >> np.uint64(56))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def find_byte(data, start, end, wanted):
     """The position of the first such byte, or `end`; eight bytes are tried at a time."""
     at = start
@@ -89,7 +89,7 @@ def find_byte(data, start, end, wanted):
     return at
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def strip_start(data, start, end, classes):
     """Where `str.lstrip()` of the span begins (`end` where all of it is space)."""
     at = start
@@ -101,7 +101,7 @@ def strip_start(data, start, end, classes):
     return end
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def strip_end(data, start, end, classes):
     """Where `str.rstrip()` of the span ends (`start` where all of it is space)."""
     while end > start:

@@ -9,10 +9,10 @@ can differ.
 
 from functools import cache
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.classes import CODE_POINTS
 from corpusmill.pipeline.text.table import hash_span
 from corpusmill.pipeline.text.utf8 import count_characters, decode
@@ -50,7 +50,7 @@ def word_break_table() -> npt.NDArray[np.uint8]:
     return table
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def hash_unicode_words(data, start, end, breaks, hashes, ends):
     """Fills `hashes` (uint64) and `ends` (int64, one item more: characters before each word, others not counted) for those
     words of `data[start:end]` whose first character is a letter or number; returns how many there are."""
@@ -96,7 +96,7 @@ def hash_unicode_words(data, start, end, breaks, hashes, ends):
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _after_extensions(data, at, end, breaks):
     """The end of the Extend and Format characters that stand at `at`."""
     while at < end:
@@ -108,12 +108,12 @@ def _after_extensions(data, at, end, breaks):
     return at
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def is_core(value):
     return value in (LETTER, NUMERIC)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _joins(before, last, value, following):
     """Whether no word ends between the units `last` and `value`."""
     if is_core(last) and is_core(value):  # WB5, 8, 9, 10

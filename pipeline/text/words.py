@@ -12,10 +12,10 @@ character that is VISIBLE and not WORD; what is not VISIBLE parts words and belo
 
 from collections import namedtuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.classes import CODE_POINTS, LINE_BREAK, PUNCTUATION, SPACE, SURROGATES, WORD
 from corpusmill.pipeline.text.hashing import BASE, ONE, power
 from corpusmill.pipeline.text.utf8 import decode
@@ -74,24 +74,24 @@ def hash_word(word: str) -> np.uint64:
     return np.uint64(value)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def new_words(limit):
     """Scratch for documents of up to `limit` bytes (a text has at most as many words, and characters, as bytes)."""
     return Words(np.empty(limit, np.uint64), np.empty(limit, np.uint8), np.empty(limit + 1, np.int64), np.empty(limit + 1, np.uint64))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def base_power(powers, exponent):
     return powers[exponent] if exponent < powers.size else power(exponent)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def hash_characters(prefixes, powers, first, end):
     """The hash of the characters `first` to `end - 1` (spaces not counted) as one word."""
     return prefixes[end] - prefixes[first] * base_power(powers, end - first)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def walk_words(data, start, end, classes, powers, words):
     """Fills `words` with the words of `data[start:end]` and returns how many there are.
 
@@ -122,7 +122,7 @@ def walk_words(data, start, end, classes, powers, words):
     return word + 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def count_words(data, start, end, classes):
     """How many words `walk_words` finds."""
     words, before, at = np.int64(0), np.int64(0), start
@@ -135,7 +135,7 @@ def count_words(data, start, end, classes):
     return words
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def skip_invisible(data, at, end, classes):
     while at < end:
         point, width = decode(data, at)
@@ -145,7 +145,7 @@ def skip_invisible(data, at, end, classes):
     return at
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def unpack_words(words, count, powers):
     """Parts ends and kinds, which the walk writes in one, and hashes each word."""
     for word in range(count):

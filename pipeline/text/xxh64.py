@@ -1,11 +1,11 @@
 # mypy: disallow-untyped-defs=False
 """XXH64 (xxHash, Yann Collet) of spans of bytes inside kernels, and of whole columns of strings."""
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.pipeline.text.utf8 import eight_bytes
 
@@ -15,17 +15,17 @@ _P1, _P2, _P3, _P4, _P5 = (
 _ZERO = np.uint64(0)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _rotate64(value, bits):
     return value << np.uint64(bits) | value >> np.uint64(64 - bits)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _round64(value, lane):
     return _rotate64(value + lane * _P2, 31) * _P1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def four_bytes(data, at):
     value = _ZERO
     for place in range(4):
@@ -33,7 +33,7 @@ def four_bytes(data, at):
     return value
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def xxh64(data, start, end, seed=0):
     """XXH64 of `data[start:end]` (uint8)."""
     at, seed = start, np.uint64(seed)
@@ -63,7 +63,7 @@ def xxh64(data, start, end, seed=0):
     return value ^ value >> np.uint64(32)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _xxh64_each(data, offsets, seed, out):
     for row in range(len(out)):
         out[row] = xxh64(data, offsets[row], offsets[row + 1], seed)

@@ -25,7 +25,7 @@ def compiled() -> set[str]:
     found = set()
     for folder, _, files in os.walk(root, followlinks=True):
         for path in (Path(folder) / name for name in files if name.endswith(".py")):
-            if "numba" in path.read_text():
+            if "@kernel" in path.read_text():
                 found.add(".".join(("corpusmill", *path.relative_to(root).with_suffix("").parts)))
     return found
 

@@ -3,9 +3,7 @@
 import subprocess
 import sys
 from functools import cache
-from pathlib import Path
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +17,7 @@ from corpusmill.pipeline.ingest.page.scorer import load_trees, scores_of
 from corpusmill.pipeline.ingest.page.selection import keep
 from corpusmill.pipeline.ingest.page.tags import build_tags, build_words
 from corpusmill.pipeline.ingest.page.walk import NO_MEMORY, TOO_DEEP, Page, walk
+from corpusmill.pipeline.kernel import kernel
 
 #: What lies above the body, and below the deepest element: the document, <html>, text.
 ABOVE = 3
@@ -49,7 +48,7 @@ def main_text(page: Page, config: ExtractionConfig) -> str:
     return str(memoryview(text), "utf-8").strip()
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def render_main(page, trees, threshold, comments):  # type: ignore[no-untyped-def]
     """UTF-8 of the main content of a page that has blocks, uint8: all in one kernel, since each call of one costs some microseconds."""
     context = context_of(page)
@@ -64,9 +63,9 @@ def extract(html: bytes, url: str | None, config: ExtractionConfig) -> Extracted
 
 
 def warm_up() -> None:
-    """Has the kernels ready, from numba's cache where they are in it. To compile them takes 15 seconds and 150 MB that a process
+    """Has the kernels ready, from the cache where they are in it. To compile them takes 15 seconds and 150 MB that a process
     does not give back, so another one does it, once for all workers of a machine."""
-    if not any(Path(walk.stats.cache_path).glob("*.nbi")):
+    if not walk.is_cached():
         compiling = f"from {__name__} import run_kernels; run_kernels()"
         subprocess.run([sys.executable, "-P", "-c", compiling], check=False)  # if that fails, so does what follows, and says why
     run_kernels()

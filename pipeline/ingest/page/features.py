@@ -6,7 +6,6 @@ the hints of names. No word of any language is looked at, so that the scorer hol
 import math
 from collections import namedtuple
 
-import numba
 import numpy as np
 
 from corpusmill.pipeline.ingest.page.measure import (
@@ -41,6 +40,7 @@ from corpusmill.pipeline.ingest.page.walk import (
     ROW,
     TAG,
 )
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.addresses import borrowed
 
 #: Nodes above a block, itself included, whose sums are features.
@@ -78,7 +78,7 @@ ALL, OF_LINKS, WITH_END, PROSE = range(4)
 Context = namedtuple("Context", "measures sums equal alike core h1")
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def context_of(page):
     """The `Context` of a page that has blocks."""
     blocks, nodes = page.blocks, page.nodes
@@ -93,7 +93,7 @@ def context_of(page):
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def features(page, context, first, last):
     """float32 of shape (len(NAMES), last - first) for the blocks from `first` to `last`."""
     out = np.empty((len(NAMES), last - first), np.float32)
@@ -104,7 +104,7 @@ def features(page, context, first, last):
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _fill_rows(page, context, first, rows):
     blocks, nodes, rows = borrowed(page.blocks), borrowed(page.nodes), borrowed(rows)
     measures, sums, equal, alike = (
@@ -119,18 +119,18 @@ def _fill_rows(page, context, first, rows):
         _of_place(row, place, block, sums, context.h1)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _log1p(number):
     """Of an integer of at least 0."""
     return LOGS[number] if number < len(LOGS) else math.log1p(number)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _is_paragraph(measures):
     return measures[WORDS] >= PARAGRAPH_WORDS and measures[ENDS] == 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _running_sums(blocks, measures):
     sums = np.zeros((len(blocks) + 1, 4), np.int64)
     for block in range(len(blocks)):
@@ -142,7 +142,7 @@ def _running_sums(blocks, measures):
     return sums
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _sibling_keys(page):
     """A key for each node that it shares with the siblings of equal name and classes: the items of a list, cards, teasers."""
     keys = np.empty(len(page.nodes), np.uint64)
@@ -151,7 +151,7 @@ def _sibling_keys(page):
     return keys
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _core(blocks, nodes, measures):
     """The node that holds the most prose, as reading modes find it: a paragraph counts for the node around it, half for
     the one above, a third for the one above that (after Mozilla's Readability)."""
@@ -167,7 +167,7 @@ def _core(blocks, nodes, measures):
     return np.argmax(scores)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _first_h1(blocks, nodes, measures):
     """The first <h1>, or the first of at least 4 words where that one is shorter (a logo); -1 where there is none."""
     found = -1
@@ -177,7 +177,7 @@ def _first_h1(blocks, nodes, measures):
     return found
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _of_itself(row, block, nodes, measures, equal):
     chars, words = block[CHARS], max(measures[WORDS], 1)
     tag = nodes[block[NODE], TAG]
@@ -193,7 +193,7 @@ def _of_itself(row, block, nodes, measures, equal):
     return 17 + len(TAGS)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _of_nodes(row, place, node, nodes, sums, alike):
     total = sums[-1, ALL]
     for _ in range(LEVELS):
@@ -211,7 +211,7 @@ def _of_nodes(row, place, node, nodes, sums, alike):
     return place
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _of_neighbours(row, place, block, sums):
     for window in WINDOWS:
         first, last = max(0, block - window), min(len(sums) - 1, block + window + 1)
@@ -224,7 +224,7 @@ def _of_neighbours(row, place, block, sums):
     return place
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _of_core(row, place, block, node, nodes, sums, core):
     """Where a block lies as seen from the core: how far up and down the tree, before it, in it or behind it."""
     first, last = nodes[core, FIRST], nodes[core, LAST]
@@ -245,7 +245,7 @@ def _of_core(row, place, block, node, nodes, sums, core):
     return place + 8
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _of_place(row, place, block, sums, h1):
     count, total = len(sums) - 1, sums[-1, ALL]
     row[place], row[place + 1] = _log1p(sums[-1, PROSE] - sums[block + 1, PROSE]), _log1p(sums[block, PROSE])
@@ -260,7 +260,7 @@ def _of_place(row, place, block, sums, h1):
     return place + 10
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _of_hints(out, blocks, nodes):
     """One row a hint of the block's node or any node above it, then one a hint of the node or its parent alone."""
     around, near = np.empty(len(blocks), np.int64), np.empty(len(blocks), np.int64)

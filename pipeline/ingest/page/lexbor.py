@@ -10,13 +10,13 @@ from importlib.util import find_spec
 from types import TracebackType
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.ingest.page.calls import call_1
 from corpusmill.pipeline.ingest.page.extracted import TooDeep
+from corpusmill.pipeline.kernel import kernel
 
 #: What kernels call, by its place in `api()`.
 FUNCTIONS = (
@@ -145,7 +145,7 @@ class Tree:
         return ctypes.string_at(data, length.value).decode("utf-8", "replace") if data else None
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def deepest_last(node, functions):  # type: ignore[no-untyped-def]
     """How many nodes lie in each other behind the last of each: about what the parser has open."""
     depth = 0

@@ -1,7 +1,6 @@
 # mypy: disallow-untyped-defs=False
 """The attributes of an element: hints of what it is, and the marks by which a page says who wrote it and when."""
 
-import numba
 import numpy as np
 
 from corpusmill.pipeline.ingest.page.calls import call_1, call_2
@@ -28,6 +27,7 @@ from corpusmill.pipeline.ingest.page.scan import (
     words_of,
 )
 from corpusmill.pipeline.ingest.page.tags import NAME
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.addresses import array_at
 
 #: Rows of `Page.marks`: the addresses of the first elements that are marked as an author's name, scripts of JSON-LD, and <time> with
@@ -38,7 +38,7 @@ TAG_SCRIPT, TAG_TIME = NAME["script"], NAME["time"]
 BYTES = np.empty(0, np.uint8)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def attributes(element, api, words, judged, tag, marks, is_root, length):
     """(hints, hash of the classes) where the element is `judged`; notes it in `marks` where it is marked. `length`: an int64 to use."""
     hints, classes = 0, np.int64(0)
@@ -67,7 +67,7 @@ def attributes(element, api, words, judged, tag, marks, is_root, length):
     return hints, classes
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _note(row, element):
     for place in range(len(row)):
         if row[place] == 0:

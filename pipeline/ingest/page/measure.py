@@ -1,11 +1,11 @@
 # mypy: disallow-untyped-defs=False
 """What is counted in the text of a block, and which things of a page are there more than once."""
 
-import numba
 import numpy as np
 
 from corpusmill.pipeline.ingest.page.scan import OFFSET, PRIME
 from corpusmill.pipeline.ingest.page.walk import END, START
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.addresses import borrowed
 
 #: What `measure` counts. `WORDS` lie between spaces, `CAPITALIZED` of them begin with a capital (ASCII); `LETTERS` are ASCII letters and
@@ -15,7 +15,7 @@ WORDS, STOPS, COMMAS, UPPER, LETTERS, CAPITALIZED, ENDS = range(7)
 MEASURES = 7
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def measures_of(text, blocks):
     """What `measure` counts in each block, int32 of shape (blocks, MEASURES)."""
     out = np.empty((len(blocks), MEASURES), np.int32)
@@ -23,14 +23,14 @@ def measures_of(text, blocks):
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _fill_measures(text, blocks, out):
     text, blocks, out = borrowed(text), borrowed(blocks), borrowed(out)
     for block in range(len(blocks)):
         measure(text, blocks[block, START], blocks[block, END], out[block])
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def measure(text, start, end, out):
     """Fills `out` (int32, MEASURES long) for `text[start:end]`, UTF-8 without spaces at its ends."""
     words = stops = commas = upper = letters = capitalized = 0
@@ -56,7 +56,7 @@ def measure(text, start, end, out):
     out[LETTERS], out[CAPITALIZED], out[ENDS] = letters, capitalized, _end_mark(text, start, end)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _is_wide_stop(text, place, end):
     """Ideographic or full-width full stop, exclamation or question mark."""
     if place + 2 >= end:
@@ -66,7 +66,7 @@ def _is_wide_stop(text, place, end):
     return text[place] == 0xEF and text[place + 1] == 0xBC and (text[place + 2] == 0x81 or text[place + 2] == 0x9F)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _is_wide_comma(text, place, end):
     """Ideographic or full-width comma."""
     if place + 2 >= end:
@@ -76,7 +76,7 @@ def _is_wide_comma(text, place, end):
     return text[place] == 0xEF and text[place + 1] == 0xBC and text[place + 2] == 0x8C
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _end_mark(text, start, end):
     place = end
     for _ in range(4):  # quotes and brackets behind the mark
@@ -105,7 +105,7 @@ def _end_mark(text, start, end):
     return 0
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def text_keys(text, blocks):
     """A 64-bit hash of each block's text."""
     keys = np.empty(len(blocks), np.uint64)
@@ -117,7 +117,7 @@ def text_keys(text, blocks):
     return keys
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def count_equal(keys):
     """How often each key is there, int32."""
     size = 8

@@ -2,17 +2,17 @@
 """The text of the blocks that are kept: paragraphs with an empty line between them, items with a dash, the cells of a
 row with a bar between them, `pre` as it is."""
 
-import numba
 import numpy as np
 
 from corpusmill.pipeline.ingest.page.tags import NAME
 from corpusmill.pipeline.ingest.page.walk import END, ITEM, NODE, ROW, START, TAG
+from corpusmill.pipeline.kernel import kernel
 
 NEWLINE, SPACE, DASH, BAR = (np.uint8(ord(c)) for c in "\n -|")
 LI, DT, DD, TD, TH = (NAME[name] for name in ("li", "dt", "dd", "td", "th"))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def render(page, kept):
     """UTF-8 of the kept blocks, uint8."""
     out = np.empty(len(page.text) + 4 * len(kept), np.uint8)
@@ -32,7 +32,7 @@ def render(page, kept):
     return out[:size]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _separate(out, size, page, last, block):
     row = page.blocks[block, ROW]
     if row >= 0 and row == page.blocks[last, ROW] and page.blocks[block, NODE] != page.blocks[last, NODE]:
@@ -45,7 +45,7 @@ def _separate(out, size, page, last, block):
     return size + 2
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _is_tight(page, block):
     """Whether it is a line among lines: an item or a cell."""
     tag = page.nodes[page.blocks[block, NODE], TAG]

@@ -1,10 +1,10 @@
 # mypy: disallow-untyped-defs=False
 """The bytes of a page's names, attributes and texts: what words in class names say, which characters are not seen. `walk.py` goes by it."""
 
-import numba
 import numpy as np
 
 from corpusmill.pipeline.ingest.page.tags import FNV_OFFSET, FNV_PRIME, fnv1a
+from corpusmill.pipeline.kernel import kernel
 
 OFFSET, PRIME = np.uint64(FNV_OFFSET), np.uint64(FNV_PRIME)
 SPACE, NEWLINE = (np.uint8(ord(c)) for c in " \n")
@@ -16,12 +16,12 @@ NONE_WORD = np.uint64(fnv1a(b"none")).astype(np.int64)
 AUTHOR, BYLINE, LINKED_DATA = (np.uint64(fnv1a(name)) for name in (b"author", b"byline", b"application/ld+json"))
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _lower(byte):
     return byte | np.uint8(32) if np.uint8(65) <= byte <= np.uint8(90) else byte
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def find(table, key):
     """The row of an open addressing table whose first column is `key`, or -1."""
     mask = len(table) - 1
@@ -33,7 +33,7 @@ def find(table, key):
     return -1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def words_of(text, words):
     """The hints of the words in an attribute's value, and a hash of the value. A word is a run of letters, and each part of it
     that begins with a capital behind a small letter: `sideBar` is `sidebar`, `side` and `bar`."""
@@ -63,13 +63,13 @@ def words_of(text, words):
     return hints, np.int64(value)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _hints(words, word):
     found = find(words, np.int64(word))
     return words[found, 1] if found >= 0 else 0
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def hides(style):
     """Whether a style says `display: none`."""
     for place in range(len(style) - 3):
@@ -82,7 +82,7 @@ def hides(style):
     return False
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def hash_of(text):
     """Its 64-bit FNV-1a."""
     key = OFFSET
@@ -91,7 +91,7 @@ def hash_of(text):
     return key
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def has_token(text, first, second):
     """Whether one of the words between spaces has one of two hashes."""
     key = OFFSET
@@ -106,7 +106,7 @@ def has_token(text, first, second):
     return False
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def invisible(text, place):
     """The length of a character at `place` that is not to be seen (soft hyphen, zero width space, byte order mark), or 0."""
     left = len(text) - place

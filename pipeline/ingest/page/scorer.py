@@ -8,12 +8,12 @@ import json
 from functools import cache
 from pathlib import Path
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.ingest.page.features import NAMES, features
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.addresses import borrowed
 
 MODEL = Path(__file__).with_name("scorer.json")
@@ -39,7 +39,7 @@ def load_trees(path: Path = MODEL) -> Trees:
     return feature.astype(np.int32), cut.astype(np.float32), values.astype(np.float64)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def scores_of(page, context, trees):
     """The probability of each block of a page to be main text, float64."""
     scores = np.empty(len(page.blocks))
@@ -49,7 +49,7 @@ def scores_of(page, context, trees):
     return scores
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def score(columns, trees):
     """Probabilities, float64 of length n, for `columns` of shape (features, n) float32."""
     odds = np.zeros(columns.shape[1])
@@ -60,7 +60,7 @@ def score(columns, trees):
     return odds
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _add_trees(columns, trees, leaves, odds):
     feature, cut, values = borrowed(trees[0]), borrowed(trees[1]), borrowed(trees[2])
     columns, leaves, odds = borrowed(columns), borrowed(leaves), borrowed(odds)

@@ -1,11 +1,10 @@
 # mypy: disallow-untyped-defs=False
 """Which blocks are main text: by their scores, and by two rules on the page as a whole."""
 
-import numba
-
 from corpusmill.pipeline.ingest.page.features import ALL, PROSE
 from corpusmill.pipeline.ingest.page.tags import HINT_NAMES
 from corpusmill.pipeline.ingest.page.walk import CHARS, FIRST, HINTS, LAST, NODE, PARENT
+from corpusmill.pipeline.kernel import kernel
 
 COMMENT = 1 << HINT_NAMES.index("comment")
 #: Comments are only left out of a page where more than so many characters of it are none: else it is a forum.
@@ -15,7 +14,7 @@ ENOUGH_CHARS = 250
 LONG_CHARS, CORE_SHARE, PROSE_SHARE, DOUBTFUL = 20_000, 0.6, 0.3, 0.1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def keep(page, context, scores, threshold, comments):
     """Which blocks are main text, bool: those with a score of at least `threshold`, but for those under a name that says that they
     are comments, unless `comments`; in the core of a long document those with any score to speak of."""
@@ -29,7 +28,7 @@ def keep(page, context, scores, threshold, comments):
     return kept
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _most_of_it(nodes, context):
     """The blocks of the core, or of the innermost node around it that holds CORE_SHARE of the page: a book's core is one section."""
     node, sums = context.core, context.sums
@@ -38,14 +37,14 @@ def _most_of_it(nodes, context):
     return nodes[node, FIRST], nodes[node, LAST]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _is_long(sums, first, last):
     chars = sums[last, ALL] - sums[first, ALL]
     prose = sums[last, PROSE] - sums[first, PROSE]
     return sums[-1, ALL] >= LONG_CHARS and prose >= PROSE_SHARE * chars
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _leave_comments_out(page, kept):
     others = 0
     for block in range(len(kept)):

@@ -7,7 +7,6 @@ Blocks lie in nodes, which are the block elements.
 
 from collections import namedtuple
 
-import numba
 import numpy as np
 
 from corpusmill.pipeline.ingest.page.calls import call_1, call_2
@@ -16,6 +15,7 @@ from corpusmill.pipeline.ingest.page.lexbor import PARENT as PARENT_NODE
 from corpusmill.pipeline.ingest.page.marks import MARKED, MARKS, attributes
 from corpusmill.pipeline.ingest.page.scan import NEWLINE, SPACE, hash_of, invisible
 from corpusmill.pipeline.ingest.page.tags import BLOCK, BOLD, BREAK, DROP, LINK, NAME, RAW, UNNUMBERED, fnv1a
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.addresses import array_at, borrowed
 
 #: Columns of `Page.blocks`: int32. `START`, `END`: bytes of `text`; `NODE`: the innermost node; `CHARS`: characters but spaces, and
@@ -47,7 +47,7 @@ BYTES = np.empty(0, np.uint8)
 UNNUMBERED_KEY = np.uint64(fnv1a(UNNUMBERED.encode()))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def walk(root, api, tags, words, limit):
     """What lies in the element at the address `root`, itself included, as a `Page`.
 
@@ -65,7 +65,7 @@ def walk(root, api, tags, words, limit):
     return Page(text[: state[WRITTEN]], blocks[: state[COUNT]], nodes[: state[NODE_COUNT]], marks, end)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _sizes(root, api):
     """How many elements there are, and bytes of text: -1 where there is not enough memory to look at one."""
     elements = size = 0
@@ -87,7 +87,7 @@ def _sizes(root, api):
     return elements, size
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _walk(root, api, tags, words, text, blocks, nodes, marks, stack, state, length):
     """Fills the arrays that the caller holds; returns how it ended."""
     api, tags, words, marks, stack = borrowed(api), borrowed(tags), borrowed(words), borrowed(marks), borrowed(stack)
@@ -120,7 +120,7 @@ def _walk(root, api, tags, words, text, blocks, nodes, marks, stack, state, leng
     return WHOLE
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _text(data, text, blocks, nodes, state):
     """Adds a text to the open block."""
     place, size = 0, len(data)
@@ -174,13 +174,13 @@ def _text(data, text, blocks, nodes, state):
     state[WRITTEN], state[IN_CHARS], state[OWED_SPACE], state[OWED_LINES] = written, chars, owed, lines
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _count_chars(state, chars):
     state[IN_LINKED] += chars * (state[LINKS] > 0)
     state[IN_BOLDED] += chars * (state[BOLDS] > 0)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _enter(element, is_root, api, tags, words, text, blocks, nodes, marks, stack, state, length):
     """Begins an element; returns its first child, or 0 where it has none to look at."""
     tag_id = call_1(api[TAG_ID], element)
@@ -210,14 +210,14 @@ def _enter(element, is_root, api, tags, words, text, blocks, nodes, marks, stack
     return 0 if kind == RAW else call_1(api[FIRST_CHILD], element)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _unnumbered(element, api, tags, length):
     """The row of an element that the parser has no number for: the last, or the first, of an element that means nothing."""
     data = call_2(api[ELEMENT_NAME], element, length.ctypes.data)
     return len(tags) - 1 if hash_of(array_at(np.uint64(data), length[0], BYTES)) == UNNUMBERED_KEY else 0
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _leave(text, blocks, nodes, stack, state):
     """Ends the innermost element, and the rules in it."""
     rule = 1
@@ -234,7 +234,7 @@ def _leave(text, blocks, nodes, stack, state):
         state[PRES] -= stack[depth, IS_PRE]
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _break(text, state):
     if state[DROPS]:
         return
@@ -245,7 +245,7 @@ def _break(text, state):
         state[OWED_LINES] += 1
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _open_node(nodes, state, tag, own, alike):
     parent, node = state[NODE_NOW], state[NODE_COUNT]
     nodes[node, PARENT], nodes[node, TAG], nodes[node, FIRST] = parent, tag, state[COUNT]
@@ -257,7 +257,7 @@ def _open_node(nodes, state, tag, own, alike):
     state[NODE_NOW], state[NODE_COUNT] = node, node + 1
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _climb(nodes, state, target):
     """Ends nodes until `target` is the current one (-1: all)."""
     node = state[NODE_NOW]
@@ -267,7 +267,7 @@ def _climb(nodes, state, target):
     state[NODE_NOW] = node
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _close(text, blocks, nodes, state):
     """Ends the open block, if it has characters; the next one begins."""
     state[OWED_SPACE] = state[OWED_LINES] = 0

@@ -19,6 +19,7 @@ COMMANDS = (
     "explore",
     "live",
     "verify",
+    "warm",
     "tokens",
     "sft",
     "model",

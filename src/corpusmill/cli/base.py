@@ -114,6 +114,9 @@ class Metrics:
 
 
 def make_engine(name: EngineName, workers: int) -> Any:
+    from corpusmill.pipeline.cache import kernels_folder
+
+    kernels_folder()  # where it can't be written this process says so, and not each of its workers
     if name is EngineName.inline:
         from corpusmill.pipeline.engine import InlineEngine
 

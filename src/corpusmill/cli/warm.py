@@ -1,0 +1,123 @@
+"""The command that compiles kernels beforehand, for one while a container image is built."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from corpusmill.cli.base import Sets, app
+from corpusmill.cli.run import _recipe_path
+
+DATA_STAGES = ("ingest", "filter", "dedup", "tokenizer", "tokens")
+
+
+@app.command(epilog="Example: corpusmill warm recipes/demo.yaml, and in a Dockerfile: ENV NUMBA_CACHE_DIR=/opt/kernels")
+def warm(
+    recipe: Annotated[str, typer.Argument(metavar="[RECIPE]", help="A recipe file, or the name of one that ships.")] = "demo",
+    inputs: Annotated[
+        list[str] | None, typer.Argument(metavar="[INPUT]...", help="A few pages of your own, where the filter would keep no English ones.")
+    ] = None,
+    set_: Sets = None,
+) -> None:
+    """Compile the kernels that a recipe needs into the user's cache, by a run on a few pages that is thrown away."""
+    import os
+    import tempfile
+    import time
+
+    from corpusmill.pipeline.cache import kernels_folder
+    from corpusmill.pipeline.recipe import read_recipe
+
+    def entries() -> dict[str, int]:
+        return {path.name: path.stat().st_size for path in kernels_folder().glob("*.nb[ic]")}
+
+    started, before = time.monotonic(), entries()
+    sections = read_recipe(_recipe_path(recipe), set_ or [])
+    with tempfile.TemporaryDirectory(prefix="corpusmill-warm-") as folder:
+        stages = [name for name in DATA_STAGES if name in sections]
+        if "ingest" in stages:
+            if not inputs:
+                write_pages(Path(folder, "pages"))
+            _run_data_stages(folder, _recipe_path(recipe), inputs or [f"{folder}/pages"], set_ or [], sections, stages[-1])
+        _make_batches(folder, sections)
+    after = entries()
+    compiled = sum(name.endswith(".nbc") for name in after.keys() - before.keys())
+    print(
+        f"{compiled} kernels compiled, {sum(name.endswith('.nbc') for name in before)} were there; "
+        f"{sum(after.values()) / 1e6:.1f} MB in {os.fspath(kernels_folder())}; {time.monotonic() - started:.0f} seconds."
+    )
+
+
+def write_pages(folder: Path) -> None:
+    """Python's language reference as HTML in WARC, as JSONL and as Parquet: files enough for several tasks, and some pages twice."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from corpusmill.pipeline.crawl.warc import WarcWriter
+
+    texts = _texts()
+    folder.mkdir()
+    for number in range(2):
+        with open(folder / f"pages-{number}.warc.gz", "wb") as file:
+            writer = WarcWriter(file, "corpusmill warm")
+            for name, text in texts[number::2]:
+                page = f"<html><head><title>{name}</title></head><body><article><h1>{name}</h1>{_paragraphs(text)}</article></body></html>"
+                response = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n\r\n" + page.encode()
+                writer.exchange(f"http://pages.invalid/{name}", f"GET /{name} HTTP/1.1\r\n\r\n".encode(), response)
+    rows = [{"text": text, "url": f"http://rows.invalid/{name}"} for name, text in texts]
+    with gzip.open(folder / "rows.jsonl.gz", "wt") as lines:
+        lines.writelines(json.dumps(row) + "\n" for row in rows[::3])
+    pq.write_table(pa.Table.from_pylist([{**row, "text": f"{row['text']}\nOnce more."} for row in rows[::4]]), folder / "rows.parquet")
+
+
+def _texts() -> list[tuple[str, str]]:
+    from pydoc_data.topics import topics
+
+    return sorted((name, text) for name, text in topics.items() if len(text) > 1500)
+
+
+def _paragraphs(text: str) -> str:
+    from html import escape
+
+    return "".join(f"<p>{escape(paragraph)}</p>" for paragraph in text.split("\n\n"))
+
+
+def _run_data_stages(folder: str, recipe: str, inputs: list[str], overrides: list[str], sections: Any, last: str) -> None:
+    from corpusmill.pipeline.engine import InlineEngine
+    from corpusmill.pipeline.run import StageResult, execute, new_plan
+    from corpusmill.pipeline.watch.progress import Progress
+
+    if "dedup" in sections:
+        overrides = [*overrides, "dedup.alarm=warn"]
+        if sections["dedup"].index is not None:  # these pages are not for the user's index
+            overrides.append(f"dedup.index.path={folder}/index")
+    kept: dict[str, str] = {}
+
+    def on_stage(result: StageResult) -> None:
+        print(f"{result.name}: {result.seconds:.0f} seconds", flush=True)
+        kept.update(result.details)
+
+    plan = new_plan(f"{folder}/run", recipe, inputs, overrides, last=last)
+    execute(plan, InlineEngine(), Progress(), print, on_stage)
+
+
+def _make_batches(folder: str, sections: Any) -> None:
+    """What training compiles: a batch of pre-training, and rows of examples."""
+    import numpy as np
+
+    if "pretrain" in sections and "tokens" in sections:
+        from corpusmill.pipeline.tokenreader import TokenShards
+        from corpusmill.train.loader import WindowLoader
+        from corpusmill.train.packed import PackedLoader
+
+        tokens = TokenShards(f"{folder}/run/tokens/train")
+        WindowLoader(tokens, context=16, batch=2, seed=0, document_mask=True).load(0)
+        if sections["pretrain"].packing == "documents":
+            PackedLoader(tokens, sections["pretrain"].model.context, batch=2, seed=0, document_mask=True).load(0)
+    if "sft" in sections or "align" in sections:
+        from corpusmill.train.order import examples_of_step
+        from corpusmill.train.packing import fitted
+
+        fitted(np.array([3, 2], np.int64), 4)
+        examples_of_step(0, 2, 4, 0)
