@@ -24,11 +24,16 @@ class Cause(StrEnum):
     HICCUP = "hiccup"  # a store or a disk that may answer the next time
     EXCEPTION = "exception"
     DEATH = "death"  # of its process, unexplained
+    HANG = "hang"  # it was not done within its time
+    NODE = "node"  # the machine that did it is gone
     MEMORY = "memory"  # there was not enough
 
 
-#: How often a piece is done again after it failed for each cause.
-AGAIN = {Cause.SENTENCE: 0, Cause.HICCUP: 3, Cause.EXCEPTION: 1, Cause.DEATH: 3, Cause.MEMORY: 6}
+#: How often a piece is done again after it failed for each cause. A hang costs all of its time again, so it gets one more try. The loss
+#: of a node is never the piece's fault: so many of them end the run, and no piece is given up for it.
+AGAIN = {
+    Cause.SENTENCE: 0, Cause.HICCUP: 3, Cause.EXCEPTION: 1, Cause.DEATH: 3, Cause.HANG: 1, Cause.NODE: 20, Cause.MEMORY: 6,
+}  # fmt: skip
 #: How often a piece that ran out of memory is done again beside others; afterwards it has the machine to itself.
 TOGETHER = 2
 #: Seconds before a piece is done again after a hiccup.
@@ -64,12 +69,15 @@ class Failed:
 
 @dataclass(frozen=True)
 class Attempt:
-    """A piece, and how it is done: in so many parts one after the other, while nothing else is in flight, after a pause (seconds)."""
+    """A piece, and how it is done: in so many parts one after the other, while nothing else is in flight, after a pause (seconds), within
+    `limit` seconds (0: any). `node`: Ray's id of the node on which it failed last."""
 
     piece: Piece
+    limit: float = 0.0
     parts: int = 1
     alone: bool = False
     pause: float = 0.0
+    node: str = ""
     again: bool = False  # it has failed, or may have killed a process
 
     def by_itself(self) -> "Attempt":
@@ -99,6 +107,12 @@ def failure(stage: str, piece: Piece, error: BaseException, fatal: bool = False)
         return Failed(piece.key, str(error), error.exit_code, trace, cause, fatal or full)
     said = f"{type(error).__name__}: {error}".rstrip(": ")
     return Failed(piece.key, f"{stage}, task {piece.key} ({named(piece)}): {said}", 1, trace, cause, full)
+
+
+def hang(stage: str, piece: Piece, seconds: float, trace: str = "", where: str = "") -> Failed:
+    """A piece that was not done within its time. `where`: what it was doing, as far as that is known."""
+    said = f"{stage}, task {piece.key} ({named(piece)}): it was not done after {seconds:g} seconds (--task-timeout)"
+    return Failed(piece.key, said + (f", in {where}" if where else "") + ".", 1, trace, Cause.HANG)
 
 
 def _cause(error: BaseException) -> tuple[Cause, bool]:
@@ -131,8 +145,10 @@ class Tries:
         self.failures[key, failed.cause] += 1
         number = self.failures[key, failed.cause]
         if number > AGAIN[failed.cause]:
-            times = f"{failed.message.rstrip('.')} {number} times." if failed.cause is Cause.DEATH else failed.message
-            self.listener.on_failed(replace(failed, message=times, tries=self.tries[key]))
+            counted = failed.cause in (Cause.DEATH, Cause.NODE)
+            said = f"{failed.message.rstrip('.')} {number} times." if counted else failed.message
+            fatal = failed.fatal or failed.cause is Cause.NODE
+            self.listener.on_failed(replace(failed, message=said, fatal=fatal, tries=self.tries[key]))
             return None
         attempt = self._next(attempt, failed, number)
         self._tell(attempt, failed, node)
@@ -148,7 +164,7 @@ class Tries:
         return attempt
 
     def _tell(self, attempt: Attempt, failed: Failed, node: str) -> None:
-        kind: Kind = "death" if failed.cause is Cause.DEATH else "retry"
+        kind: Kind = "death" if failed.cause in (Cause.DEATH, Cause.NODE) else "retry"
         how = ""
         if attempt.parts > 1:
             kind, how = "halves", f" in {attempt.parts} parts"
