@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from corpusmill.pipeline.errors import CorpusmillError
+from corpusmill.pipeline.errors import CorpusmillError, ProcessKilled
 from corpusmill.pipeline.masked import masked
 from corpusmill.pipeline.stage import Piece, load_object
 from corpusmill.pipeline.watch.events import Event, Kind, OnEvent
@@ -103,6 +103,8 @@ def failure(stage: str, piece: Piece, error: BaseException, fatal: bool = False)
     """An exception as a sentence: ours as it is, any other with the piece's input named."""
     trace = "".join(traceback.format_exception(error))
     cause, full = _cause(error)
+    if isinstance(error, ProcessKilled):
+        return Failed(piece.key, f"{stage}, task {piece.key} ({named(piece)}): {error}", error.exit_code, trace, Cause.DEATH)
     if isinstance(error, CorpusmillError):
         return Failed(piece.key, str(error), error.exit_code, trace, cause, fatal or full)
     said = f"{type(error).__name__}: {error}".rstrip(": ")

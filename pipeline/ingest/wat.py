@@ -10,7 +10,7 @@ import io
 import json
 import re
 from pathlib import PurePosixPath
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,9 +20,9 @@ from corpusmill.pipeline.ingest.charset import fit
 from corpusmill.pipeline.ingest.formats import Source
 from corpusmill.pipeline.ingest.records import Record
 from corpusmill.pipeline.ingest.rows import Row
-from corpusmill.pipeline.ingest.warc import read_records
 
 NAME = re.compile(r"(?P<stem>.+?)(?:\.warc)?\.(?P<kind>wat|wet)(?:\.gz|\.zst|\.lz4)?", re.IGNORECASE)
+#: What a WAT file says of the HTTP responses of the crawl, a row each.
 SAID = pa.schema(
     [
         pa.field("record", pa.string()),  # WARC-Record-ID of the record of the crawl
@@ -43,14 +43,6 @@ def pairs_of(sources: list[Source]) -> dict[str, Source]:
         if name:
             found[name["kind"].lower()].setdefault(name["stem"], []).append(source)
     return {wet.ref.path: found["wat"][stem][0] for stem, wets in found["wet"].items() if stem in found["wat"] for wet in wets}
-
-
-def read_wat(file: IO[bytes], source: Source, limit: int) -> pa.Table:
-    """What a WAT file says of the HTTP responses of the crawl, a row each (`SAID`)."""
-    parts = read_records(file, source.format, source.layout, 0, source.ref.bytes, limit)
-    records = (part for part in parts if isinstance(part, Record) and part.type == "metadata" and part.whole)
-    rows = [row for record in records if (row := described(record))]
-    return pa.Table.from_pylist(rows, SAID)
 
 
 def described(record: Record) -> dict[str, Any] | None:
