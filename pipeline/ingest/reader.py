@@ -145,7 +145,7 @@ class Reader:
         """Sends what the records of a WAT file say, behind the first `done`; `lost` and `unreadable` as for a piece."""
         done, (lost, unreadable) = request["done"], given_up(request)
         path, said, warnings = request["wat"]["path"], list[dict[str, Any]](), list[str]()
-        number = sent = 0
+        number, sent = 0, done
         limit = self.segments.config.extraction.max_record_mb << 20
         self._read_on(0)
         with open_file(path) as file:
@@ -159,11 +159,11 @@ class Reader:
                 number += 1
                 self._read_on(number)
                 if len(said) >= BATCH_ROWS:
-                    send_tables(self.connection, [pa.Table.from_pylist(said, SAID)], number - max(done, sent), {}, warnings, end=False)
+                    send_tables(self.connection, [pa.Table.from_pylist(said, SAID)], number - sent, {}, warnings, end=False)
                     said, warnings, sent = [], [], number
         if number in unreadable:
             warnings.append(f"{path}: what it says behind its first {number} records is left out, as {unreadable[number][1]}.")
-        send_tables(self.connection, [pa.Table.from_pylist(said, SAID)], number - max(done, sent), {}, warnings, end=True)
+        send_tables(self.connection, [pa.Table.from_pylist(said, SAID)], max(0, number - sent), {}, warnings, end=True)
 
     def _piece(self, request: dict[str, Any]) -> None:
         """Sends the rows behind the first `done`; `lost` and `unreadable` say which records to give up, and why."""
