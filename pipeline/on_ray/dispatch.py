@@ -22,7 +22,8 @@ from corpusmill.pipeline.watch.events import Event
 PATIENCE = 20.0
 #: Seconds after which the cluster is asked again whether it has grown.
 GROWTH = 10.0
-#: Seconds for which a worker that has not done its pieces in time may still say itself where it hangs, before it is killed.
+#: Seconds for which a worker that has not done its pieces in time may still say itself where it hangs, before it is killed. Of pieces
+#: that go in one call only the first has any time (`SECONDS_TOGETHER`).
 GRACE = 60.0
 #: Workers that die one after the other before they are ready, before no more are started beside those that work.
 STILLBORN = 3
@@ -182,7 +183,7 @@ class Dispatch:
         """Gives an actor its next pieces, or lets it go."""
         attempts = self._take(self.nodes[actor])
         if attempts:
-            limit = sum(attempt.limit + attempt.pause for attempt in attempts) if self.task_timeout else 0.0
+            limit = max(attempt.limit + attempt.pause for attempt in attempts) if self.task_timeout else 0.0
             self._call(self._perform(actor).remote(attempts), actor, attempts, limit)
         else:
             self._let_go(actor)
