@@ -1,5 +1,6 @@
 """The process that reads: equal to reading in this process, replaced when it dies, never in the way when its worker ends."""
 
+import contextlib
 import os
 import random
 import signal
@@ -126,7 +127,8 @@ def test_a_record_whose_process_is_always_killed_from_outside_is_a_failure_of_th
     def strike() -> None:
         while not over.wait(0.005):
             for pid in readers(str(os.getpid())):
-                os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     thread = threading.Thread(target=strike, daemon=True)
     thread.start()
