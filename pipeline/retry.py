@@ -140,7 +140,7 @@ class Tries:
         self.failures: Counter[tuple[str, Cause]] = Counter()
         self.tries: Counter[str] = Counter()
 
-    def again(self, attempt: Attempt, failed: Failed, node: str = "") -> Attempt | None:
+    def again(self, attempt: Attempt, failed: Failed) -> Attempt | None:
         """How the piece is done again; None where it is given up, which the listener is told."""
         key = attempt.piece.key
         self.tries[key] += 1
@@ -153,7 +153,7 @@ class Tries:
             self.listener.on_failed(replace(failed, message=said, fatal=fatal, tries=self.tries[key]))
             return None
         attempt = self._next(attempt, failed, number)
-        self._tell(attempt, failed, node)
+        self._tell(attempt, failed)
         return attempt
 
     def _next(self, attempt: Attempt, failed: Failed, number: int) -> Attempt:
@@ -165,7 +165,7 @@ class Tries:
             return replace(attempt, parts=parts, alone=parts == 1 or number > TOGETHER)
         return attempt
 
-    def _tell(self, attempt: Attempt, failed: Failed, node: str) -> None:
+    def _tell(self, attempt: Attempt, failed: Failed) -> None:
         kind: Kind = "death" if failed.cause in (Cause.DEATH, Cause.NODE) else "retry"
         how = ""
         if attempt.parts > 1:
@@ -174,6 +174,6 @@ class Tries:
             kind, how = "alone", " when nothing else is"
         fields: dict[str, Any] = {"cause": failed.cause.value, "tries": self.tries[failed.key], "trace": failed.trace}
         fields |= {"parts": attempt.parts} if attempt.parts > 1 else {}
-        fields |= {"node": node} if node else {}
+        fields |= {"node": attempt.node} if attempt.node else {}
         said = failed.message.rstrip(".")
         self.listener.on_event(Event(kind, self.job.stage, self.job.phase, failed.key, f"{said}; it is done again{how}.", fields))

@@ -28,7 +28,6 @@ from corpusmill.pipeline.engine import peak_memory_mb
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.ingest.config import IngestConfig
 from corpusmill.pipeline.ingest.files import open_file
-from corpusmill.pipeline.ingest.records import Record
 from corpusmill.pipeline.ingest.rows import Row, Tables, Work
 from corpusmill.pipeline.ingest.segments import SegmentReader
 from corpusmill.pipeline.ingest.splitting import Segment, index_range
@@ -153,7 +152,7 @@ class Reader:
             while number not in unreadable and (part := next(parts, None)) is not None:
                 if number in lost and number >= done:
                     warnings.append(f"{path}: what the record at {part.offset} says is left out, as {lost[number][1]}.")
-                elif number >= done and isinstance(part, Record) and part.type == "metadata" and part.whole:
+                elif number >= done:
                     self._enter(EXTRACTING, self.page_seconds)
                     said += [row] if (row := described(part)) else []
                 number += 1

@@ -20,6 +20,7 @@ from corpusmill.pipeline.ingest.charset import fit
 from corpusmill.pipeline.ingest.formats import Source
 from corpusmill.pipeline.ingest.records import Record
 from corpusmill.pipeline.ingest.rows import Row
+from corpusmill.pipeline.ingest.walk import Gap
 
 NAME = re.compile(r"(?P<stem>.+?)(?:\.warc)?\.(?P<kind>wat|wet)(?:\.gz|\.zst|\.lz4)?", re.IGNORECASE)
 #: What a WAT file says of the HTTP responses of the crawl, a row each.
@@ -45,8 +46,10 @@ def pairs_of(sources: list[Source]) -> dict[str, Source]:
     return {wet.ref.path: found["wat"][stem][0] for stem, wets in found["wet"].items() if stem in found["wat"] for wet in wets}
 
 
-def described(record: Record) -> dict[str, Any] | None:
-    """What a WAT record says; None where it is not about an HTTP response."""
+def described(record: Record | Gap) -> dict[str, Any] | None:
+    """What a record of a WAT file says; None where it is no whole one, or not about an HTTP response."""
+    if not isinstance(record, Record) or record.type != "metadata" or not record.whole:
+        return None
     try:
         envelope = _of(json.loads(record.body), "Envelope")
     except (ValueError, RecursionError):

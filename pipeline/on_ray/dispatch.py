@@ -104,25 +104,27 @@ class Dispatch:
     def _hear(self, refs: Iterable[Any]) -> None:
         """What follows from answers. What was done is told before a failure beside it may end the phase."""
         finished: list[Done] = []
-        troubled: list[tuple[Call, list[Done | Failed] | Exception]] = []
+        troubled: list[tuple[Any, list[Done | Failed] | Exception]] = []  # in flight until then, so that nothing is done alone beside
         for ref in refs:
-            call, answers = self.flying.pop(ref), self._answer(ref)
+            answers = self._answer(ref)
             if isinstance(answers, str):
-                self.stillborn = 0
-                self.nodes[call.actor] = answers
-                self._next(call.actor)
-            elif isinstance(answers, Exception) or any(isinstance(answer, Failed) for answer in answers):
-                troubled.append((call, answers))
-            else:
-                self._go_on(call, answers)
-            finished += [answer for answer in answers if isinstance(answer, Done)] if isinstance(answers, list) else []
+                actor = self.flying.pop(ref).actor
+                self.stillborn, self.nodes[actor] = 0, answers
+                self._next(actor)
+                continue
+            if isinstance(answers, list):
+                finished += [answer for answer in answers if isinstance(answer, Done)]
+                if not any(isinstance(answer, Failed) for answer in answers):
+                    self._go_on(self.flying.pop(ref), answers)
+                    continue
+            troubled.append((ref, answers))
         if finished:
             self.listener.on_done(finished)
-        for call, answers in troubled:
+        for ref, answers in troubled:
             if isinstance(answers, list):
-                self._go_on(call, answers)
+                self._go_on(self.flying.pop(ref), answers)
             else:
-                self._bury(call, answers)
+                self._bury(self.flying.pop(ref), answers)
 
     def _answer(self, ref: Any) -> str | list[Done | Failed] | Exception:
         """What a call has given: the node of an actor that is ready, or what became of pieces; the error of an actor that has died."""
