@@ -3,9 +3,14 @@
 import contextlib
 import platform
 import resource
+import signal
+import sysconfig
+import threading
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any, Protocol
 
 from corpusmill.pipeline.config import Config
@@ -14,10 +19,13 @@ from corpusmill.pipeline.halves import performed
 from corpusmill.pipeline.interrupts import Terminated, exit_code_of, of_an_interrupt
 from corpusmill.pipeline.lease import LeaseLost, check_holder
 from corpusmill.pipeline.memory import release_memory
-from corpusmill.pipeline.retry import Attempt, Failed, Listener, Tries, failure
+from corpusmill.pipeline.retry import Attempt, Failed, Listener, Tries, failure, hang
 from corpusmill.pipeline.shards import OutputFile, publish
 from corpusmill.pipeline.stage import Output, Piece, Worker, load_object
 from corpusmill.pipeline.storage import Storage
+
+#: Seconds that a task may take, and as many more for each so many bytes of its input.
+TASK_TIMEOUT, TIMEOUT_BYTES = 3600.0, 32 << 20
 
 
 @dataclass(frozen=True)
@@ -89,6 +97,52 @@ def publish_output(
     )  # fmt: skip
 
 
+def task_limit(piece: Piece, timeout: float) -> float:
+    """Seconds in which a piece has to be done (0: any), by its size. It is a measure of what hangs, not of what is slow."""
+    return timeout * (1 + piece.size / TIMEOUT_BYTES)
+
+
+class Overdue(BaseException):
+    """A task has taken longer than it may. No Exception, so that a step that goes on after errors does not go on after this one."""
+
+
+@contextlib.contextmanager
+def _within(seconds: float) -> Iterator[None]:
+    """Raises Overdue in the block after so many seconds (0: never), be it asleep, in a loop or in a regular expression. What native code
+    does that does not return, and what another thread than the main one does, it can't interrupt."""
+    if not seconds or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise Overdue
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _place_of_overdue(error: BaseException | None) -> str | None:
+    """Where a task was when its time was over, in words; None where the error does not come from that: libraries in which it arrives may
+    raise errors of their own."""
+    while error is not None:
+        if isinstance(error, Overdue):
+            frames = traceback.extract_tb(error.__traceback__)[:-1]  # the last is `end` above
+            frames = [frame for frame in frames if not _is_of_python(frame.filename)]
+            return f"{frames[-1].name} ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _is_of_python(path: str) -> bool:
+    """Whether a source is of Python's own library, such as `re`, which says nothing of who called it."""
+    return path.startswith(sysconfig.get_path("stdlib")) and "-packages" not in path
+
+
 def make_worker(job: Job) -> Worker:
     worker: Worker = load_object(job.worker)(job.config, Storage(job.run_root), job.params)
     return worker
@@ -111,14 +165,18 @@ class Performer:
             release_memory()
         ready = self.worker is not None
         try:
-            worker = self.worker = self.worker or self._ready()
-            ready = True
-            started = time.perf_counter()
-            with performed(worker, piece, attempt.parts) as output:
-                return publish_output(self.storage, piece.key, output, started, worker.beside_mb(), self._fence)
-        except Exception as error:
+            with _within(attempt.limit):
+                worker = self.worker = self.worker or self._ready()
+                ready = True
+                started = time.perf_counter()
+                with performed(worker, piece, attempt.parts) as output:
+                    return publish_output(self.storage, piece.key, output, started, worker.beside_mb(), self._fence)
+        except (Exception, Overdue) as error:
             if of_an_interrupt(error):
                 raise (Terminated if exit_code_of(error) == 143 else KeyboardInterrupt) from error
+            if (where := _place_of_overdue(error)) is not None:
+                self.close()  # who was interrupted anywhere is no good any more
+                return hang(self.job.stage, piece, attempt.limit, "".join(traceback.format_exception(error)), where)
             fatal = isinstance(error, LeaseLost) or (not ready and isinstance(error, CorpusmillError))
             return failure(self.job.stage, piece, error, fatal)
 
@@ -131,20 +189,25 @@ class Performer:
         return worker
 
     def close(self) -> None:
-        if self.worker is not None:
-            self.worker.close()
+        worker, self.worker = self.worker, None
+        if worker is not None:
+            worker.close()
 
 
 class InlineEngine:
-    """Everything in the calling process, one piece after the other: for debugging and tests."""
+    """Everything in the calling process, one piece after the other: for debugging and tests. What hangs in native code hangs here for
+    ever, as nobody can end it."""
 
     workers = 1
+
+    def __init__(self, task_timeout: float = TASK_TIMEOUT):
+        self.task_timeout = task_timeout
 
     def perform(self, job: Job, pieces: Sequence[Piece], listener: Listener) -> None:
         tries = Tries(job, listener)
         with contextlib.closing(Performer(job)) as performer:
             for piece in pieces:
-                attempt: Attempt | None = Attempt(piece)
+                attempt: Attempt | None = Attempt(piece, task_limit(piece, self.task_timeout))
                 while attempt is not None:
                     result = performer.perform(attempt)
                     if isinstance(result, Done):

@@ -23,5 +23,9 @@ class Incomplete(CorpusmillError):
     exit_code = 3
 
 
+class ProcessKilled(CorpusmillError):
+    """A process that worked for a task was killed from outside again and again: no fault of the task's, which is tried again."""
+
+
 class ConfigError(InputError):
     """A recipe or a `--set` that does not fit its schema."""

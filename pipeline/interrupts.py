@@ -59,13 +59,13 @@ def kept_handler(number: int = signal.SIGTERM) -> Iterator[None]:
 
 @contextmanager
 def held_interrupts() -> Iterator[Callable[[], None]]:
-    """Within, SIGINT and SIGTERM wait for the next call of the function that this gives, or for the end.
+    """Within, SIGINT, SIGTERM and SIGALRM (a task's time is over) wait for the next call of the function that this gives, or for the end.
 
     What a numba kernel returns is made by bits of Python code, in which Python would raise KeyboardInterrupt; numba does not look for
     exceptions there, and the process dies of it. In other threads than the main one, and for a signal that does not end in Python code,
     this does nothing.
     """
-    handlers: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
     handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
     if threading.current_thread() is not threading.main_thread() or not handlers:
         yield lambda: None

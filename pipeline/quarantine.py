@@ -16,11 +16,11 @@ def error_of(failed: Failed) -> CorpusmillError:
 
 
 class GivenUp:
-    """What was given up of `todo` tasks; `worked` counts those of the phase that are finished."""
+    """What was given up of `todo` tasks; `worked` counts those of the phase that are finished. Where none is `needed`, all may fail."""
 
-    def __init__(self, todo: int, worked: int, strict: bool):
-        self.limit = 1 if strict else min(SYSTEMATIC, todo)
-        self.strict, self.worked = strict, worked
+    def __init__(self, todo: int, worked: int, strict: bool, needed: bool = True):
+        self.limit = min(SYSTEMATIC, todo)
+        self.strict, self.needed, self.worked = strict, needed, worked
         self.failed: dict[str, Failed] = {}
 
     def add(self, failed: Failed) -> None:
@@ -28,7 +28,7 @@ class GivenUp:
         if failed.fatal:
             raise error_of(failed)
         self.failed[failed.key] = failed
-        if self.strict or (not self.worked and len(self.failed) >= self.limit):
+        if self.strict or (self.needed and not self.worked and len(self.failed) >= self.limit):
             raise error_of(next(iter(self.failed.values())))
 
     def end(self, stage: str, rows: Sequence[Quarantined]) -> CorpusmillError:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from corpusmill.pipeline.errors import CorpusmillError
+from corpusmill.pipeline.errors import CorpusmillError, ProcessKilled
 from corpusmill.pipeline.masked import masked
 from corpusmill.pipeline.stage import Piece, load_object
 from corpusmill.pipeline.watch.events import Event, Kind, OnEvent
@@ -24,11 +24,16 @@ class Cause(StrEnum):
     HICCUP = "hiccup"  # a store or a disk that may answer the next time
     EXCEPTION = "exception"
     DEATH = "death"  # of its process, unexplained
+    HANG = "hang"  # it was not done within its time
+    NODE = "node"  # the machine that did it is gone
     MEMORY = "memory"  # there was not enough
 
 
-#: How often a piece is done again after it failed for each cause.
-AGAIN = {Cause.SENTENCE: 0, Cause.HICCUP: 3, Cause.EXCEPTION: 1, Cause.DEATH: 3, Cause.MEMORY: 6}
+#: How often a piece is done again after it failed for each cause. A hang costs all of its time again, so it gets one more try. The loss
+#: of a node is never the piece's fault: so many of them end the run, and no piece is given up for it.
+AGAIN = {
+    Cause.SENTENCE: 0, Cause.HICCUP: 3, Cause.EXCEPTION: 1, Cause.DEATH: 3, Cause.HANG: 1, Cause.NODE: 20, Cause.MEMORY: 6,
+}  # fmt: skip
 #: How often a piece that ran out of memory is done again beside others; afterwards it has the machine to itself.
 TOGETHER = 2
 #: Seconds before a piece is done again after a hiccup.
@@ -64,12 +69,15 @@ class Failed:
 
 @dataclass(frozen=True)
 class Attempt:
-    """A piece, and how it is done: in so many parts one after the other, while nothing else is in flight, after a pause (seconds)."""
+    """A piece, and how it is done: in so many parts one after the other, while nothing else is in flight, after a pause (seconds), within
+    `limit` seconds (0: any). `node`: Ray's id of the node on which it failed last."""
 
     piece: Piece
+    limit: float = 0.0
     parts: int = 1
     alone: bool = False
     pause: float = 0.0
+    node: str = ""
     again: bool = False  # it has failed, or may have killed a process
 
     def by_itself(self) -> "Attempt":
@@ -95,10 +103,18 @@ def failure(stage: str, piece: Piece, error: BaseException, fatal: bool = False)
     """An exception as a sentence: ours as it is, any other with the piece's input named."""
     trace = "".join(traceback.format_exception(error))
     cause, full = _cause(error)
+    if isinstance(error, ProcessKilled):
+        return Failed(piece.key, f"{stage}, task {piece.key} ({named(piece)}): {error}", error.exit_code, trace, Cause.DEATH)
     if isinstance(error, CorpusmillError):
         return Failed(piece.key, str(error), error.exit_code, trace, cause, fatal or full)
     said = f"{type(error).__name__}: {error}".rstrip(": ")
     return Failed(piece.key, f"{stage}, task {piece.key} ({named(piece)}): {said}", 1, trace, cause, full)
+
+
+def hang(stage: str, piece: Piece, seconds: float, trace: str = "", where: str = "") -> Failed:
+    """A piece that was not done within its time. `where`: what it was doing, as far as that is known."""
+    said = f"{stage}, task {piece.key} ({named(piece)}): it was not done after {seconds:g} seconds (--task-timeout)"
+    return Failed(piece.key, said + (f", in {where}" if where else "") + ".", 1, trace, Cause.HANG)
 
 
 def _cause(error: BaseException) -> tuple[Cause, bool]:
@@ -124,18 +140,20 @@ class Tries:
         self.failures: Counter[tuple[str, Cause]] = Counter()
         self.tries: Counter[str] = Counter()
 
-    def again(self, attempt: Attempt, failed: Failed, node: str = "") -> Attempt | None:
+    def again(self, attempt: Attempt, failed: Failed) -> Attempt | None:
         """How the piece is done again; None where it is given up, which the listener is told."""
         key = attempt.piece.key
         self.tries[key] += 1
         self.failures[key, failed.cause] += 1
         number = self.failures[key, failed.cause]
         if number > AGAIN[failed.cause]:
-            times = f"{failed.message.rstrip('.')} {number} times." if failed.cause is Cause.DEATH else failed.message
-            self.listener.on_failed(replace(failed, message=times, tries=self.tries[key]))
+            counted = failed.cause in (Cause.DEATH, Cause.NODE)
+            said = f"{failed.message.rstrip('.')} {number} times." if counted else failed.message
+            fatal = failed.fatal or failed.cause is Cause.NODE
+            self.listener.on_failed(replace(failed, message=said, fatal=fatal, tries=self.tries[key]))
             return None
         attempt = self._next(attempt, failed, number)
-        self._tell(attempt, failed, node)
+        self._tell(attempt, failed)
         return attempt
 
     def _next(self, attempt: Attempt, failed: Failed, number: int) -> Attempt:
@@ -147,8 +165,8 @@ class Tries:
             return replace(attempt, parts=parts, alone=parts == 1 or number > TOGETHER)
         return attempt
 
-    def _tell(self, attempt: Attempt, failed: Failed, node: str) -> None:
-        kind: Kind = "death" if failed.cause is Cause.DEATH else "retry"
+    def _tell(self, attempt: Attempt, failed: Failed) -> None:
+        kind: Kind = "death" if failed.cause in (Cause.DEATH, Cause.NODE) else "retry"
         how = ""
         if attempt.parts > 1:
             kind, how = "halves", f" in {attempt.parts} parts"
@@ -156,6 +174,6 @@ class Tries:
             kind, how = "alone", " when nothing else is"
         fields: dict[str, Any] = {"cause": failed.cause.value, "tries": self.tries[failed.key], "trace": failed.trace}
         fields |= {"parts": attempt.parts} if attempt.parts > 1 else {}
-        fields |= {"node": node} if node else {}
+        fields |= {"node": attempt.node} if attempt.node else {}
         said = failed.message.rstrip(".")
         self.listener.on_event(Event(kind, self.job.stage, self.job.phase, failed.key, f"{said}; it is done again{how}.", fields))

@@ -140,13 +140,15 @@ class StageRun:
         config: Config | None = None,
         gpus: float = 0.0,
         separable: bool = False,
+        needed: bool = True,
     ) -> Rows:
         """Performs `worker` on every piece that is not finished; returns the rows of those that are then, in the order of `pieces`.
 
         `params` go to every worker of the phase and count for the identity of its tasks, as a piece's do. `config` is the part of the
         stage's section that the phase depends on (all of it by default): workers see no other, so nothing else redoes their tasks.
         `gpus`: what each worker takes of a GPU, where there are any; it plays no part in the identity of a task. `separable`: where pieces
-        fail for good, the stage goes on without them (`self.without`); else it ends when all others are done.
+        fail for good, the stage goes on without them (`self.without`); else it ends when all others are done. `needed`: where the first of
+        them all fail, that is the end; False: the stage goes on without any.
         """
         params = params or {}
         config = config or self.stage.config
@@ -162,7 +164,7 @@ class StageRun:
                 self.manifest.reopen(piece.key for piece in todo)
             with self._told(phase, pieces, todo):
                 work = Phase(phase, worker, todo, params, config, digest, gpus, len(pieces) - len(todo))
-                self._quarantine(work, self._perform(work), separable)
+                self._quarantine(work, self._perform(work, needed), separable)
         finished = [piece.key for piece in pieces if piece.key not in self.manifest.quarantined]
         self.plan += finished
         return self.manifest.tasks.of(finished)
@@ -222,7 +224,7 @@ class StageRun:
     def _told(self, phase: str, pieces: Sequence[Piece], todo: Sequence[Piece]) -> contextlib.AbstractContextManager[None]:
         return self.observer.phase(self.stage.name, phase, pieces, todo, self.manifest, self.engine.known_workers())
 
-    def _perform(self, phase: Phase) -> GivenUp:
+    def _perform(self, phase: Phase, needed: bool) -> GivenUp:
         """Performs what is to be done of a phase; what was given up is returned."""
         worker, todo = phase.worker, phase.todo
         job = Job(
@@ -231,7 +233,7 @@ class StageRun:
         )  # fmt: skip
         by_key = {piece.key: piece for piece in todo}
         measures = Measures()
-        given_up = GivenUp(len(todo), phase.worked, self.strict)
+        given_up = GivenUp(len(todo), phase.worked, self.strict, needed)
 
         def on_done(results: Sequence[Done]) -> None:
             for result in results:

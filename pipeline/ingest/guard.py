@@ -10,11 +10,13 @@ import pyarrow as pa
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.ingest.config import IngestConfig
-from corpusmill.pipeline.ingest.losses import TRIES, Losses
+from corpusmill.pipeline.ingest.losses import TRIES, Losses, killed
 from corpusmill.pipeline.ingest.reader import EXTRACTING, PHASE, PLACE
 from corpusmill.pipeline.ingest.reader_process import Died, Process
 from corpusmill.pipeline.ingest.rows import INGEST_REPORT
 from corpusmill.pipeline.ingest.splitting import UNKNOWN, RangeIndex
+from corpusmill.pipeline.ingest.wat import SAID
+from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.schemas import DOCUMENTS
 
 
@@ -24,12 +26,12 @@ class ReaderBug(Exception):
 
 @dataclass
 class Harvest:
-    """The rows of a piece that have arrived."""
+    """The rows of a piece, or of a WAT file, that have arrived: of so many records, in one table or several."""
 
     rows: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     warnings: list[str] = field(default_factory=list)
-    tables: tuple[list[pa.Table], list[pa.Table]] = field(default_factory=lambda: ([], []))
+    tables: tuple[list[pa.Table], list[pa.Table]] = field(default_factory=lambda: ([], []))  # of a WAT file, the first alone
 
     def add(self, head: dict[str, Any], tables: list[pa.Table]) -> None:
         self.rows += head["rows"]
@@ -44,6 +46,9 @@ class Harvest:
     def report(self) -> pa.Table:
         return pa.concat_tables([INGEST_REPORT.empty_table(), *self.tables[1]])
 
+    def said(self) -> pa.Table:
+        return pa.concat_tables([SAID.empty_table(), *self.tables[0]])
+
 
 class Guard:
     """Has pieces read by a process that is started when it is needed and replaced when it dies."""
@@ -56,11 +61,19 @@ class Guard:
 
     def read(self, segments: Sequence[tuple[str, int, dict[str, Any]]]) -> Harvest:
         """The rows of all segments (path, bytes of the file, fields of `Segment`) in order, one for each record."""
+        return self._gather({"segments": segments})
+
+    def read_wat(self, ref: FileRef, layout: str) -> Harvest:
+        """What a WAT file says (`wat.SAID`)."""
+        return self._gather({"wat": {"path": ref.path, "bytes": ref.bytes, "layout": layout}})
+
+    def _gather(self, request: dict[str, Any]) -> Harvest:
+        """All that the answers to a request bring, whatever processes die meanwhile."""
         harvest = Harvest()
         losses = Losses(self.config.extraction)
         while True:
             process = self._running()
-            process.send({"segments": segments, "done": harvest.rows, **losses.request()})
+            process.send({**request, "done": harvest.rows, **losses.request()})
             try:
                 self._receive(process, harvest)
                 return harvest
@@ -96,6 +109,7 @@ class Guard:
         """The process, ready for a request."""
         if self.process:
             return self.process
+        death: Died | None = None
         for _ in range(TRIES):
             self.process = Process(
                 {"config": self.config.model_dump(mode="json"), "params": self.params}, self.config.extraction.max_page_seconds
@@ -106,13 +120,16 @@ class Guard:
             except Died as error:
                 death, lines = error, self.process.said().decode("utf-8", "replace").strip().splitlines()
                 self.close()
+        assert death is not None
+        if death.outside:
+            raise killed(death)
         raise CorpusmillError(f"ingest: the process that reads can't be started ({(lines or [death.how])[-1]}).")
 
     def _receive(self, process: Process, harvest: Harvest) -> None:
         """Takes batches until the last."""
         while True:
             head = _checked(process.receive())
-            tables = [pa.ipc.open_stream(process.receive()).read_all() for _ in range(2)]
+            tables = [pa.ipc.open_stream(process.receive()).read_all() for _ in range(head["tables"])]
             harvest.add(head, tables)
             self.peak_mb = max(self.peak_mb, head["peak_mb"])
             if head["end"]:

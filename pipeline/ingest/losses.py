@@ -1,22 +1,28 @@
 """Which records of a piece are given up because they kill the process that reads, and why.
 
 A record whose extraction does it is given up at once where its CPU time ran out, and otherwise when a second process dies
-of it too: what kills a process from outside happens once. Where reading does it, that is tried again, then without native
-code, and then what is left of the segment is given up. Each is a row of the report.
+of it too. Where reading does it, that is tried again, then without native code, and then what is left of the segment is
+given up. Each is a row of the report. What kills a process from outside is no record's fault: nothing is given up for it,
+and after some such deaths the whole task is tried elsewhere.
 """
 
 from collections import Counter
 from typing import Any
 
-from corpusmill.pipeline.errors import CorpusmillError
+from corpusmill.pipeline.errors import CorpusmillError, ProcessKilled
 from corpusmill.pipeline.ingest.config import ExtractionConfig
 from corpusmill.pipeline.ingest.reader import READING_FACTOR
 from corpusmill.pipeline.ingest.reader_process import Died
 
 #: Processes that die at the same place before the piece fails.
 TRIES = 3
-#: Records given up because SIGKILL hit their process twice, before it is the machine that is out of memory.
+#: Processes of a piece that are killed from outside before the piece fails.
 KILLED = 3
+
+
+def killed(death: Died) -> ProcessKilled:
+    """The end of a task whose reader processes were killed from outside, the last one like this."""
+    return ProcessKilled(f"the process that reads was killed from outside ({death.how}), perhaps because the machine has no memory left.")
 
 
 class Losses:
@@ -34,7 +40,12 @@ class Losses:
         return {"lost": self.lost, "unreadable": self.unreadable, "by_hand": self.by_hand}
 
     def note(self, place: int, extracting: bool, death: Died) -> None:
-        """Decides what the next process does differently."""
+        """Decides what the next process does differently. Raises ProcessKilled, and CorpusmillError where no process gets on."""
+        if death.outside:
+            self.killed += 1
+            if self.killed >= KILLED:
+                raise killed(death)
+            return
         self.deaths[place, extracting] += 1
         tries = self.deaths[place, extracting] + death.sure
         if tries > TRIES:
@@ -45,15 +56,9 @@ class Losses:
             self.by_hand = True
         elif tries > 2:
             self.unreadable[place] = (death.rule, self._reason("reading it", death))
-        if death.killed and tries >= 2:
-            self.killed += 1
-            if self.killed >= KILLED:
-                raise CorpusmillError(
-                    "ingest: the process that reads is killed again and again; is the machine out of memory? Use fewer workers."
-                ) from MemoryError()  # so that the piece is done again in parts
 
     def _reason(self, what: str, death: Died) -> str:
-        if death.killed or death.rule == "crashed":
+        if death.rule == "crashed":
             return f"{what} ended its process twice ({death.how})"
         if death.rule == "timeout":
             seconds = self.limits.max_page_seconds * (1 if what == "its extraction" else READING_FACTOR)

@@ -16,7 +16,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -27,9 +27,12 @@ import pyarrow as pa
 from corpusmill.pipeline.engine import peak_memory_mb
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.ingest.config import IngestConfig
+from corpusmill.pipeline.ingest.files import open_file
 from corpusmill.pipeline.ingest.rows import Row, Tables, Work
 from corpusmill.pipeline.ingest.segments import SegmentReader
 from corpusmill.pipeline.ingest.splitting import Segment, index_range
+from corpusmill.pipeline.ingest.warc import read_records
+from corpusmill.pipeline.ingest.wat import SAID, described
 
 #: Exit code of a process that ran into its memory limit.
 OUT_OF_MEMORY = 86
@@ -70,13 +73,20 @@ class Batch:
         return self.rows >= BATCH_ROWS or self.chars >= BATCH_CHARS or (self.rows > 0 and time.monotonic() >= self.due_at)
 
     def send(self, connection: Connection, end: bool) -> None:
-        head = {"rows": self.rows, "counts": self.counts, "warnings": self.warnings, "peak_mb": peak_memory_mb(), "end": end}
-        connection.send_bytes(json.dumps(head).encode())
-        for table in (self.tables.documents(), self.tables.report()):
-            sink = pa.BufferOutputStream()
-            with pa.ipc.new_stream(sink, table.schema) as writer:
-                writer.write_table(table)
-            connection.send_bytes(sink.getvalue())
+        send_tables(connection, [self.tables.documents(), self.tables.report()], self.rows, self.counts, self.warnings, end)
+
+
+def send_tables(
+    connection: Connection, tables: list[pa.Table], rows: int, counts: Mapping[str, int], warnings: list[str], end: bool
+) -> None:
+    """Sends what `rows` records have given (`guard.Harvest`)."""
+    head = {"rows": rows, "counts": counts, "warnings": warnings, "tables": len(tables), "peak_mb": peak_memory_mb(), "end": end}
+    connection.send_bytes(json.dumps(head).encode())
+    for table in tables:
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        connection.send_bytes(sink.getvalue())
 
 
 class Reader:
@@ -120,6 +130,8 @@ class Reader:
     def _serve(self, request: dict[str, Any]) -> None:
         if "index" in request:
             self._index(request)
+        elif "wat" in request:
+            self._wat(request)
         else:
             self._piece(request)
 
@@ -128,10 +140,33 @@ class Reader:
         found = index_range(**request["index"], by_hand=request["by_hand"], on_record=lambda: self._read_on(self.place[PLACE] + 1))
         self.connection.send_bytes(json.dumps({"found": asdict(found), "peak_mb": peak_memory_mb()}).encode())
 
+    def _wat(self, request: dict[str, Any]) -> None:
+        """Sends what the records of a WAT file say, behind the first `done`; `lost` and `unreadable` as for a piece."""
+        done, (lost, unreadable) = request["done"], given_up(request)
+        path, said, warnings = request["wat"]["path"], list[dict[str, Any]](), list[str]()
+        number, sent = 0, done
+        limit = self.segments.config.extraction.max_record_mb << 20
+        self._read_on(0)
+        with open_file(path) as file:
+            parts = read_records(file, "warc", request["wat"]["layout"], 0, request["wat"]["bytes"], limit, request["by_hand"])
+            while number not in unreadable and (part := next(parts, None)) is not None:
+                if number in lost and number >= done:
+                    warnings.append(f"{path}: what the record at {part.offset} says is left out, as {lost[number][1]}.")
+                elif number >= done:
+                    self._enter(EXTRACTING, self.page_seconds)
+                    said += [row] if (row := described(part)) else []
+                number += 1
+                self._read_on(number)
+                if len(said) >= BATCH_ROWS:
+                    send_tables(self.connection, [pa.Table.from_pylist(said, SAID)], number - sent, {}, warnings, end=False)
+                    said, warnings, sent = [], [], number
+        if number in unreadable:
+            warnings.append(f"{path}: what it says behind its first {number} records is left out, as {unreadable[number][1]}.")
+        send_tables(self.connection, [pa.Table.from_pylist(said, SAID)], max(0, number - sent), {}, warnings, end=True)
+
     def _piece(self, request: dict[str, Any]) -> None:
         """Sends the rows behind the first `done`; `lost` and `unreadable` say which records to give up, and why."""
-        done = request["done"]
-        lost, unreadable = ({int(place): why for place, why in request[name].items()} for name in ("lost", "unreadable"))
+        done, (lost, unreadable) = request["done"], given_up(request)
         number = 0
         batch = Batch()
         for path, size, fields in request["segments"]:
@@ -161,6 +196,11 @@ class Reader:
         """From here on the process may take so much CPU time (0: any)."""
         self.place[PHASE] = phase
         signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+def given_up(request: dict[str, Any]) -> list[dict[int, list[str]]]:
+    """The records that are given up by number, each with rule and reason: those that are lost, and those behind which nothing is read."""
+    return [{int(place): why for place, why in request[name].items()} for name in ("lost", "unreadable")]
 
 
 def limit_memory(megabytes: int) -> None:

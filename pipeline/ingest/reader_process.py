@@ -29,13 +29,19 @@ SURROUNDINGS = {
 }  # fmt: skip
 
 
-class Died(Exception):
-    """The reader process is no more; `rule` says of what (`timeout`, `out_of_memory`, `crashed`), `how` in a few words."""
+#: Signals that a process gets for what it does itself. All others come from outside, but for SIGPROF, which is our limit of CPU time.
+OWN_SIGNALS = frozenset(
+    [signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP, signal.SIGSYS, signal.SIGPIPE]
+)
 
-    def __init__(self, rule: str, how: str, sure: bool, killed: bool):
-        self.rule, self.how = rule, how
-        self.sure = sure  # that the record did it, and not somebody outside
-        self.killed = killed
+
+class Died(Exception):
+    """The reader process is no more; `rule` says of what (`timeout`, `out_of_memory`, `crashed`), `how` in a few words. `sure`: that the
+    record did it, so no second process has to die of it. `outside`: whoever killed it (the system for want of memory, an administrator, the
+    end of the machine), it was not the record."""
+
+    def __init__(self, rule: str, how: str, sure: bool = False, outside: bool = False):
+        self.rule, self.how, self.sure, self.outside = rule, how, sure, outside
 
 
 class Process:
@@ -86,15 +92,15 @@ class Process:
     def _death(self) -> Died:
         code = self._reap()
         if -code == signal.SIGPROF:
-            return Died("timeout", "it ran out of CPU time", sure=True, killed=False)
+            return Died("timeout", "it ran out of CPU time", sure=True)
         if self.hung:
-            return Died("timeout", "it did not get on", sure=False, killed=False)
+            return Died("timeout", "it did not get on")
         if code == OUT_OF_MEMORY or NO_MEMORY.search(self.said()):
-            return Died("out_of_memory", "it ran out of memory", sure=False, killed=False)
-        if -code == signal.SIGKILL:
-            return Died("out_of_memory", "it was killed from outside", sure=False, killed=True)
-        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return Died("crashed", how, sure=False, killed=False)
+            return Died("out_of_memory", "it ran out of memory")
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        with contextlib.suppress(ValueError):  # real-time signals have no name
+            how = signal.Signals(-code).name
+        return Died("crashed", how, outside=code < 0 and -code not in OWN_SIGNALS)
 
     def _reap(self) -> int:
         """Waits for the end of a process that is ending; returns its exit code, negative for a signal."""

@@ -12,12 +12,11 @@ from corpusmill.pipeline.ingest.files import open_file
 from corpusmill.pipeline.ingest.formats import Refused, Source
 from corpusmill.pipeline.ingest.guard import Guard
 from corpusmill.pipeline.ingest.halving import piece_halves
-from corpusmill.pipeline.ingest.pages import MIB
 from corpusmill.pipeline.ingest.parquet import check_text_column, open_groups
 from corpusmill.pipeline.ingest.sources import Discovery, discover
-from corpusmill.pipeline.ingest.splitting import RangeIndex, index_ranges, joined, needs_index, pack, piece_bytes, segments_of
+from corpusmill.pipeline.ingest.splitting import UNKNOWN, RangeIndex, index_ranges, joined, needs_index, pack, piece_bytes, segments_of
 from corpusmill.pipeline.ingest.url_filter import url_filter_params
-from corpusmill.pipeline.ingest.wat import pairs_of, read_wat
+from corpusmill.pipeline.ingest.wat import pairs_of
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Piece, Stage, Worker, documents_output
 from corpusmill.pipeline.storage import Storage
@@ -54,16 +53,14 @@ class IndexWorker(GuardedWorker):
         return Output({f"index/{piece.key}.json": canonical_json(asdict(found)).encode()}, counts={"places": len(found.places)})
 
 
-class WatWorker(Worker):
+class WatWorker(IndexWorker):
     """Takes from a WAT file what is joined to the documents of its WET file."""
-
-    config: IngestConfig
 
     def process(self, piece: Piece) -> Output:
         (ref,) = piece.inputs
-        with open_file(ref.path) as file:
-            said = read_wat(file, Source(ref, "warc", piece.params["layout"]), self.config.extraction.max_record_mb * MIB)
-        return Output({f"index/{piece.key}.parquet": said}, counts={"said": said.num_rows})
+        harvest = self.guard.read_wat(ref, piece.params["layout"])
+        said = harvest.said()
+        return Output({f"index/{piece.key}.parquet": said}, counts={"said": said.num_rows}, warnings=harvest.warnings)
 
 
 class IngestWorker(GuardedWorker):
@@ -151,21 +148,24 @@ class IngestStage(Stage):
             for number, (source, ranges) in enumerate(sources)
             for place, (start, end) in enumerate(ranges)
         ]
-        rows = run.map(phase, IndexWorker, pieces) if pieces else []
-        indexes = iter([RangeIndex(**json.loads(run.storage.read_bytes(row.outputs[0].path))) for row in rows])
+        rows = run.map(phase, IndexWorker, pieces, separable=True, needed=False) if pieces else []
+        found = {row.task: RangeIndex(**json.loads(run.storage.read_bytes(row.outputs[0].path))) for row in rows}
+        indexes = iter([found.get(piece.key, UNKNOWN) for piece in pieces])
         return {source.ref.path: joined([next(indexes) for _ in ranges], source.ref.bytes) for source, ranges in sources}
 
     @staticmethod
     def _wats(run: StageRun, found: Discovery) -> dict[str, tuple[str, str]]:
-        """What WAT files say of the pages of each WET file of the input: a file in the run and its hash."""
+        """What WAT files say of the pages of each WET file of the input: a file in the run and its hash. A WAT file that can't be read is
+        given up for now, and its WET file is read without."""
         pairs = pairs_of(found.sources)
         if not pairs:
             return {}
         wats = sorted({wat.ref.path: wat for wat in pairs.values()}.items())
         pieces = [Piece(f"wat-{number:05d}", (wat.ref,), {"layout": wat.layout}) for number, (_, wat) in enumerate(wats)]
-        rows = run.map("wat", WatWorker, pieces)
-        said = {path: row.outputs[0] for (path, _), row in zip(wats, rows)}
-        return {wet: (f"{run.stage.name}/{said[wat.ref.path].path}", said[wat.ref.path].sha256) for wet, wat in pairs.items()}
+        outputs = {row.task: row.outputs[0] for row in run.map("wat", WatWorker, pieces, separable=True, needed=False)}
+        said = {path: outputs[piece.key] for (path, _), piece in zip(wats, pieces) if piece.key in outputs}
+        files = {wet: said[wat.ref.path] for wet, wat in pairs.items() if wat.ref.path in said}
+        return {wet: (f"{run.stage.name}/{file.path}", file.sha256) for wet, file in files.items()}
 
     @staticmethod
     def _left_out(key: str, found: Discovery) -> Piece:

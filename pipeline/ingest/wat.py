@@ -10,7 +10,7 @@ import io
 import json
 import re
 from pathlib import PurePosixPath
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,9 +20,10 @@ from corpusmill.pipeline.ingest.charset import fit
 from corpusmill.pipeline.ingest.formats import Source
 from corpusmill.pipeline.ingest.records import Record
 from corpusmill.pipeline.ingest.rows import Row
-from corpusmill.pipeline.ingest.warc import read_records
+from corpusmill.pipeline.ingest.walk import Gap
 
 NAME = re.compile(r"(?P<stem>.+?)(?:\.warc)?\.(?P<kind>wat|wet)(?:\.gz|\.zst|\.lz4)?", re.IGNORECASE)
+#: What a WAT file says of the HTTP responses of the crawl, a row each.
 SAID = pa.schema(
     [
         pa.field("record", pa.string()),  # WARC-Record-ID of the record of the crawl
@@ -45,16 +46,10 @@ def pairs_of(sources: list[Source]) -> dict[str, Source]:
     return {wet.ref.path: found["wat"][stem][0] for stem, wets in found["wet"].items() if stem in found["wat"] for wet in wets}
 
 
-def read_wat(file: IO[bytes], source: Source, limit: int) -> pa.Table:
-    """What a WAT file says of the HTTP responses of the crawl, a row each (`SAID`)."""
-    parts = read_records(file, source.format, source.layout, 0, source.ref.bytes, limit)
-    records = (part for part in parts if isinstance(part, Record) and part.type == "metadata" and part.whole)
-    rows = [row for record in records if (row := described(record))]
-    return pa.Table.from_pylist(rows, SAID)
-
-
-def described(record: Record) -> dict[str, Any] | None:
-    """What a WAT record says; None where it is not about an HTTP response."""
+def described(record: Record | Gap) -> dict[str, Any] | None:
+    """What a record of a WAT file says; None where it is no whole one, or not about an HTTP response."""
+    if not isinstance(record, Record) or record.type != "metadata" or not record.whole:
+        return None
     try:
         envelope = _of(json.loads(record.body), "Envelope")
     except (ValueError, RecursionError):

@@ -40,9 +40,11 @@ class PieceActor:
         """How Ray's logs and dashboard call it."""
         return f"corpusmill {self.job.stage} {self.job.phase}".rstrip()
 
-    def ready(self) -> list[Done | Failed]:
-        """Answers as soon as the actor has a process."""
-        return []
+    def ready(self) -> str:
+        """Answers as soon as the actor has a process: with Ray's id of the node on which that is."""
+        import ray
+
+        return str(ray.get_runtime_context().get_node_id())
 
     def rest(self) -> None:
         """Lets go of everything of a phase that is done: models, and processes beside this one."""
@@ -52,11 +54,11 @@ class PieceActor:
         release_memory()
         gc.freeze()  # libraries, which the next time need not be looked through again
 
-    def begin(self, job: Job, folder: str) -> list[Done | Failed]:
-        """Works for another phase from now on."""
+    def begin(self, job: Job, folder: str) -> str:
+        """Works for another phase from now on; answers as `ready`."""
         self.job, self.folder = job, folder
         forget_peak()
-        return []
+        return self.ready()
 
     def perform(self, attempts: list[Attempt]) -> list[Done | Failed]:
         """What became of each, in order; the first at least, and of further ones as many as were begun in time."""

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from corpusmill.pipeline.engine import InlineEngine, Job
+from corpusmill.pipeline.engine import TASK_TIMEOUT, InlineEngine, Job
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.interrupts import Terminated, kept_handler
 from corpusmill.pipeline.on_ray import own
@@ -36,9 +36,11 @@ QUIET = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_DEDUP_LOGS_SKIP_REGEX":
 
 
 class RayEngine:
-    """Performs pieces on Ray actors. `workers=0` means one for each CPU: of the cluster, or of this machine."""
+    """Performs pieces on Ray actors. `workers=0` means one for each CPU: of the cluster, or of this machine. `task_timeout`: seconds for a
+    task (`engine.task_limit`)."""
 
-    def __init__(self, workers: int = 0):
+    def __init__(self, workers: int = 0, task_timeout: float = TASK_TIMEOUT):
+        self.task_timeout = task_timeout
         self.workers = workers or os.cpu_count() or 1
         self._asked = workers
         self._started = False
@@ -46,7 +48,7 @@ class RayEngine:
 
     def perform(self, job: Job, pieces: Sequence[Piece], listener: Listener) -> None:
         if self._is_little(job, pieces):
-            InlineEngine().perform(job, pieces, listener)
+            InlineEngine(self.task_timeout).perform(job, pieces, listener)
             return
         ray = self._connected()
         pool = None if job.gpus else self._pool
@@ -60,7 +62,7 @@ class RayEngine:
         place = {} if _address() == LOCAL else _place(ray.nodes(), job.memory_mb)
         if _address() == LOCAL:
             job = replace(job, code="")  # workers have this machine's
-        dispatch = Dispatch(ray, job, pieces, share, listener, place, pool)
+        dispatch = Dispatch(ray, job, pieces, share, listener, place, pool, self.task_timeout)
         try:
             dispatch.run()
         finally:

@@ -33,8 +33,9 @@ STAND_IN = Path(__file__).with_name("stand_in.py")
 
 
 def prepare() -> None:
-    """What Ray reads as it is imported. All Rays of this process get a token of our own, so that no other user gets in, and Ray writes none
-    into the home folder. Workers run with this Python also where `uv run` started it, of which Ray would make an environment for them."""
+    """What Ray reads as it is imported. From 2.59 on, a Ray that `ray.init` starts asks everybody for a token (unless the user has set
+    `RAY_AUTH_MODE=disabled`). All Rays of this process get one of our own, which no other user can read, and Ray writes none into the home
+    folder. Workers run with this Python also where `uv run` started it, of which Ray would make an environment for them."""
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 

@@ -91,6 +91,15 @@ EngineOption = Annotated[EngineName, typer.Option(help="ray: parallel, here or o
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what it would remove (stages that can: dedup).")]
 Strict = Annotated[bool, typer.Option("--strict", help="End at the first task that fails, instead of going on without it.")]
 Workers = Annotated[int, typer.Option(min=0, help="Parallel workers; 0 means one for each CPU.")]
+TaskTimeout = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        metavar="SECONDS",
+        help="A task that takes longer than this, and as long again for each 32 MiB of its input, is ended and tried once more, "
+        "then given up; 0: no limit.  [default: 3600]",
+    ),
+]
 
 
 MetricsPort = Annotated[
@@ -113,14 +122,15 @@ class Metrics:
     file: str | None
 
 
-def make_engine(name: EngineName, workers: int) -> Any:
+def make_engine(name: EngineName, workers: int, task_timeout: float | None) -> Any:
     from corpusmill.pipeline.cache import kernels_folder
+    from corpusmill.pipeline.engine import TASK_TIMEOUT, InlineEngine
 
     kernels_folder()  # where it can't be written this process says so, and not each of its workers
-    if name is EngineName.inline:
-        from corpusmill.pipeline.engine import InlineEngine
 
-        return InlineEngine()
+    timeout = TASK_TIMEOUT if task_timeout is None else task_timeout
+    if name is EngineName.inline:
+        return InlineEngine(timeout)
     from corpusmill.pipeline.on_ray.engine import RayEngine
 
-    return RayEngine(workers)
+    return RayEngine(workers, timeout)

@@ -21,6 +21,7 @@ from corpusmill.cli.base import (
     RunFolder,
     Sets,
     Strict,
+    TaskTimeout,
     Workers,
     app,
     make_engine,
@@ -29,7 +30,9 @@ from corpusmill.cli.base import (
 )
 
 
-def _carry_out(folder: str, make_plan: Callable[[], Any], engine: EngineName, workers: int, metrics: Metrics) -> None:
+def _carry_out(
+    folder: str, make_plan: Callable[[], Any], engine: EngineName, workers: int, task_timeout: float | None, metrics: Metrics
+) -> None:
     """Plans and carries out; the last line of the output says what became of it, whatever that is."""
     from corpusmill.pipeline.interrupts import exit_code_of, of_an_interrupt
     from corpusmill.pipeline.lease import LeaseLost
@@ -38,7 +41,7 @@ def _carry_out(folder: str, make_plan: Callable[[], Any], engine: EngineName, wo
     outcome = Outcome(folder)
     try:
         try:
-            _execute(make_plan(), engine, workers, metrics, outcome)
+            _execute(make_plan(), engine, make_engine(engine, workers, task_timeout), metrics, outcome)
         except (KeyboardInterrupt, Exception) as error:
             if isinstance(error, LeaseLost) or not of_an_interrupt(error):
                 raise
@@ -50,7 +53,7 @@ def _carry_out(folder: str, make_plan: Callable[[], Any], engine: EngineName, wo
         print(outcome.line(), flush=True)
 
 
-def _execute(plan: Any, engine: EngineName, workers: int, metrics: Metrics, outcome: Any) -> None:
+def _execute(plan: Any, name: EngineName, engine: Any, metrics: Metrics, outcome: Any) -> None:
     from rich.console import Console
 
     from corpusmill.pipeline.errors import Incomplete
@@ -70,8 +73,8 @@ def _execute(plan: Any, engine: EngineName, workers: int, metrics: Metrics, outc
         else:
             stage_summary(plan.folder, result, console)
 
-    with _watching(plan.folder, engine, metrics, outcome, say) as watching:
-        lost = execute(plan, make_engine(engine, workers), Progress(), say, on_stage, watching)
+    with _watching(plan.folder, name, metrics, outcome, say) as watching:
+        lost = execute(plan, engine, Progress(), say, on_stage, watching)
     if plan.last is None:
         from corpusmill.pipeline.report.page.html import write_report
 
@@ -117,6 +120,7 @@ def run(
     set_: Sets = None,
     engine: EngineOption = EngineName.ray,
     workers: Workers = 0,
+    task_timeout: TaskTimeout = None,
     from_: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="The first stage to run.")] = None,
     to: Annotated[str | None, typer.Option("--to", metavar="STAGE", help="The last stage to run.")] = None,
     strict: Strict = False,
@@ -132,6 +136,7 @@ def run(
         lambda: new_plan(output, _recipe_path(recipe), inputs or [], set_ or [], from_, to, strict=strict),
         engine,
         workers,
+        task_timeout,
         Metrics(metrics_port, metrics_host, metrics_file),
     )
 
@@ -163,6 +168,7 @@ def _stage_command(stage: str) -> None:
         set_: Sets = None,
         engine: EngineOption = EngineName.ray,
         workers: Workers = 0,
+        task_timeout: TaskTimeout = None,
         dry_run: DryRun = False,
         strict: Strict = False,
         metrics_port: MetricsPort = None,
@@ -176,7 +182,7 @@ def _stage_command(stage: str) -> None:
                 return new_plan(run, _recipe_path(recipe), input_ or [], set_ or [], stage, stage, dry_run, strict)
             return plan_of_existing(run, set_ or [], stage, stage, dry_run, strict)
 
-        _carry_out(run, plan, engine, workers, Metrics(metrics_port, metrics_host, metrics_file))
+        _carry_out(run, plan, engine, workers, task_timeout, Metrics(metrics_port, metrics_host, metrics_file))
 
     command.__doc__ = f"{STAGE_HELP[stage]} Works on an existing run."
     group, name = {"tokens": (tokens_app, "encode"), "sft": (sft_app, "tune")}.get(stage, (app, stage))
@@ -196,6 +202,7 @@ def retune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
     engine: EngineOption = EngineName.ray,
     workers: Workers = 0,
+    task_timeout: TaskTimeout = None,
 ) -> None:
     """Decide again with other thresholds (a number, off, or on), from the values of the report, without measuring anything."""
     from rich.console import Console
@@ -209,7 +216,7 @@ def retune(
     retuned = decide_again(
         run,
         set_ or [],
-        make_engine(engine, workers),
+        make_engine(engine, workers, task_timeout),
         Progress(),
         on_decided=lambda result: show(run, result, console),
         write=not dry_run,

@@ -8,9 +8,8 @@ import pyarrow.parquet as pq
 from fuzzing import json_mutants
 from targets.records import record
 
-from corpusmill.pipeline.ingest.formats import Source
-from corpusmill.pipeline.ingest.wat import WatIndex, read_wat
-from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.ingest.warc import read_records
+from corpusmill.pipeline.ingest.wat import SAID, WatIndex, described
 
 LIMIT = 1 << 24
 
@@ -39,9 +38,8 @@ def seeds() -> list[bytes]:
 
 def fuzz(data: bytes) -> None:
     content = record("metadata", data, "WARC-Target-URI: http://host.test/\r\n")
-    source = Source(FileRef("x.wat", "", len(content)), "warc", "plain")
-    table = read_wat(io.BytesIO(content), source, LIMIT)
+    parts = read_records(io.BytesIO(content), "warc", "plain", 0, len(content), LIMIT)
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
+    pq.write_table(pa.Table.from_pylist([row for part in parts if (row := described(part))], SAID), sink)
     for row in WatIndex(sink.getvalue().to_pybytes()).table.to_pylist():
         assert isinstance(json.loads(row["metadata"]), dict)

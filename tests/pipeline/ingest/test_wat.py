@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from corpusmill.pipeline.ingest import splitting
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.ingest import splitting, stage
 from corpusmill.pipeline.ingest.formats import Source
 from corpusmill.pipeline.ingest.wat import pairs_of
 from corpusmill.pipeline.manifest import FileRef
@@ -128,6 +129,60 @@ def test_each_wet_is_joined_with_the_wat_of_its_name(tmp_path: Path, ingest, mon
     changed = [row.task for row in again.run.manifest.rows() if before.get(row.task) != row.identity]
     assert "wat-00001" in changed and "wat-00000" not in changed and 2 <= len(changed) <= 4
     assert {row["url"] for row in again.data if row["title"] and "CC-1" in row["source"]} == {"http://x.test/1"}
+
+
+def test_a_record_that_the_process_which_reads_has_no_memory_for_costs_what_it_says_alone(tmp_path: Path, ingest) -> None:
+    """Lists within a list: a few megabytes that are a hundred when they are parsed."""
+    poison = record("metadata", 2, b"[" + b"[]," * 1_400_000 + b"0]", "<urn:uuid:page-2>", "application/json")
+    folder = put(tmp_path / "in", wat=wat([1]) + poison + wat([3]), wet=wet([1, 2, 3]))
+    found = ingest(folder, extraction={"max_memory_mb": 64})
+    assert [row["title"] for row in found.data] == ["Page 1", None, "Page 3"]
+    (row,) = [row for row in found.run.manifest.rows() if row.task == "wat-00000"]
+    assert row.warnings == [
+        f"{folder}/wat/CC-0.warc.wat: what the record at {len(wat([1]))} says is left out, as its extraction took more than 64 MB "
+        "(extraction.max_memory_mb)."
+    ]
+
+
+def test_a_wat_file_that_can_not_be_read_is_given_up_and_the_documents_come_without_it(
+    tmp_path: Path, ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is gone when it is to be read; the other inputs are read, and when it is there again the same command joins it."""
+    monkeypatch.setattr(splitting, "SMALLEST", len(wat([1])))  # a task for each file, and none is cut
+    folder = put(tmp_path / "in", wat0=wat([1]), wet0=wet([1]), wat1=wat([2]), wet1=wet([2]))
+    gone, kept = folder / "wat0" / "CC-0.warc.wat", tmp_path / "kept"
+    look = stage.discover
+
+    def discover(*given: object) -> object:
+        found = look(*given)
+        gone.rename(kept)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "discover", discover)
+        found = ingest(folder)
+    assert {row["url"]: row["title"] for row in found.data} == {"http://x.test/1": None, "http://x.test/2": "Page 2"}
+    lost = found.run.manifest.quarantined
+    assert len(lost) == 2 and {row.message for row in lost.values()} == {f"{gone}: no such file."}  # its records, and what they say
+    kept.rename(gone)
+    whole = ingest(folder)
+    assert {row["url"]: row["title"] for row in whole.data} == {"http://x.test/1": "Page 1", "http://x.test/2": "Page 2"}
+    assert not whole.run.manifest.quarantined and len(whole.report) == len(found.report) + 1
+
+
+def test_where_no_index_of_a_file_can_be_made_it_is_read_whole(tmp_path: Path, ingest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(splitting, "SMALLEST", 2000)
+    path = put(tmp_path / "in", wet=wet(list(range(100)))) / "wet" / "CC-0.warc.wet"
+    cut = ingest(path, name="cut")
+
+    def process(self: object, piece: object) -> None:
+        raise InputError("no index.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage.IndexWorker, "process", process)
+        whole = ingest(path, name="whole")
+    assert len(cut.rows) > 1 and len(whole.rows) == 1 and whole.data == cut.data
+    assert {task.split("-")[0] for task in whole.run.manifest.quarantined} == {"index", "whole"}
 
 
 def test_names_that_make_pairs() -> None:

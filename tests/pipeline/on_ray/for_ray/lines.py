@@ -2,7 +2,9 @@
 
 import importlib
 import os
+import re
 import signal
+import time
 import tokenize
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,34 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Piece, Stage, Worker, documents_output
+
+
+def arrive(folder: str) -> None:
+    """The first process that gets here lives, all others die, and leave a file in the folder."""
+    try:
+        Path(folder, "first").touch(exist_ok=False)
+    except FileExistsError:
+        Path(folder, f"dead-{os.getpid()}").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class FirstAlone:
+    """As a parameter of a job, it reaches a worker's process before the worker is ready."""
+
+    def __init__(self, folder: str):
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return arrive, (self.folder,)
+
+
+def lose_node(markers: str, losses: int) -> None:
+    """Kills the node that this process is on (its parent is Ray's raylet), as long as it was done less often than that."""
+    lost = len(list(Path(markers).iterdir()))
+    if lost < losses:
+        Path(markers, str(lost)).touch()
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(1000)
 
 
 class LinesConfig(Config):
@@ -29,6 +59,21 @@ class LinesWorker(Worker):
             if marker:
                 Path(marker).touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        if deed == "wait for deaths":
+            while len(list(Path(marker).glob("dead-*"))) < 4:
+                time.sleep(0.1)
+        if deed == "lose node":
+            lose_node(marker, piece.params["losses"])
+        if deed == "deaf":  # as native code that does not return: no signal's handler is called
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+            time.sleep(1000)
+        if deed == "sleep":
+            time.sleep(1000)
+        if deed == "spin":
+            while True:
+                pass
+        if deed == "regex":
+            re.fullmatch("(a|aa)+", "a" * 60 + "b")
         if deed == "bad input":
             raise InputError(f"{piece.inputs[0].path}: broken at byte 7.")
         if deed == "bug":

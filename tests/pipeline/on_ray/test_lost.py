@@ -1,0 +1,127 @@
+"""Work that does not end, workers that do not start, nodes that go away: the rest is done, and nobody pays for another's fault."""
+
+import contextlib
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from raylets import Raylets
+
+from corpusmill.pipeline import retry
+from corpusmill.pipeline.engine import Done, InlineEngine, Job
+from corpusmill.pipeline.errors import CorpusmillError
+from corpusmill.pipeline.manifest import FileRef, Manifest
+from corpusmill.pipeline.on_ray.dispatch import Dispatch
+from corpusmill.pipeline.on_ray.engine import RayEngine
+from corpusmill.pipeline.on_ray.share import Share
+from corpusmill.pipeline.retry import Cause, Failed, Listener
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.stage import Piece
+from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.events import Event
+from corpusmill.pipeline.watch.progress import Progress
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> list[str]:
+    paths = [tmp_path / f"{number}.txt" for number in range(5)]
+    for path in paths:
+        path.write_text(f"a line of {path.name}\n")
+    return [str(path) for path in paths]
+
+
+def run(stages: Any, engine: Any, folder: Path, inputs: list[str], deeds: dict[int, str]) -> str:
+    """Runs the stage, of which pieces can't be done; returns the sentence with which it ends."""
+    params = [{"deed": deeds[number]} if number in deeds else {} for number in range(len(inputs))]
+    stage = stages.LinesStage(stages.LinesConfig(), params)
+    with pytest.raises(CorpusmillError) as caught:
+        StageRun(stage, Storage(str(folder)), {}, inputs, engine, Progress(False)).execute()
+    return str(caught.value)
+
+
+def finished(folder: Path) -> list[str]:
+    return sorted(Manifest(Storage(str(folder / "lines"))).tasks)
+
+
+def test_what_hangs_in_this_process_is_ended_named_and_given_up(stages: Any, tmp_path: Path, inputs: list[str]) -> None:
+    said = run(stages, InlineEngine(task_timeout=0.5), tmp_path / "run", inputs, {0: "sleep", 2: "spin", 3: "regex"})
+    assert said.startswith("lines: 3 tasks failed, all others are done, and the stage needs them: ")
+    for number in (0, 2, 3):
+        sentence = (
+            rf"lines, task part-0000{number} \(\S*/{number}\.txt\): it was not done after 0\.5 seconds \(--task-timeout\), in process"
+        )
+        assert re.search(sentence, said)
+    assert said.count("for_ray/lines.py, line ") == 3  # where it hung
+    assert finished(tmp_path / "run") == ["part-00001", "part-00004"]
+
+
+def test_what_hangs_in_a_worker_is_ended_even_in_native_code_and_the_rest_is_done(
+    stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "task_timeout", 3.0)
+    said = run(stages, engine, tmp_path / "run", inputs, {0: "regex", 2: "deaf"})
+    assert re.search(r"task part-00000 \(\S*/0\.txt\): it was not done after 3 seconds \(--task-timeout\), in process \(", said)
+    assert re.search(r"task part-00002 \(\S*/2\.txt\): it was not done after 3 seconds \(--task-timeout\)\.", said)
+    assert finished(tmp_path / "run") == ["part-00001", "part-00003", "part-00004"]
+    quarantined = Manifest(Storage(str(tmp_path / "run/lines"))).quarantined
+    assert {key: row.tries for key, row in quarantined.items()} == {"part-00000": 2, "part-00002": 2}
+
+
+def pieces_of(inputs: list[str], deeds: dict[int, dict[str, Any]]) -> list[Piece]:
+    return [Piece(f"part-{number:05d}", (FileRef(path, "fixed"),), deeds.get(number, {})) for number, path in enumerate(inputs)]
+
+
+class Heard:
+    """What is heard of a phase: tasks that are done, tasks that are given up, and events."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self.failed: list[Failed] = []
+        self.events: list[Event] = []
+        self.listener = Listener(self._done, self.failed.append, self.events.append)
+
+    def _done(self, done: Any) -> None:
+        self.done += [each.key for each in done if isinstance(each, Done)]
+
+
+def test_workers_that_die_before_they_are_ready_do_not_end_what_others_do(
+    stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str]
+) -> None:
+    """One works, and four die beside it; with none that works it is the end (test_choices.py)."""
+    folder = tmp_path / "arrivals"
+    folder.mkdir()
+    pieces = pieces_of(inputs, {number: {"deed": "wait for deaths", "marker": str(folder)} for number in range(len(inputs))})
+    job = Job("lines", "for_ray.lines:LinesWorker", stages.LinesConfig(), str(tmp_path / "run"), {"first": stages.FirstAlone(str(folder))})
+    heard = Heard()
+    dispatch = Dispatch(engine.connect(), job, pieces, lambda: Share(2), heard.listener, {})
+    with contextlib.closing(dispatch):
+        dispatch.run()
+    assert sorted(heard.done) == [piece.key for piece in pieces] and heard.failed == []
+    (told,) = [event.message for event in heard.events if "can't start more" in event.message]
+    assert told.startswith("lines: Ray can't start more worker processes (") and told.endswith("; it goes on with the 1 that work.")
+
+
+@pytest.mark.parametrize("losses", [1, pytest.param(4, marks=pytest.mark.long)])
+def test_a_node_that_goes_away_is_not_the_fault_of_what_it_did(
+    stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str], losses: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task for which any death is one too many, but for those of nodes."""
+    monkeypatch.setitem(retry.AGAIN, Cause.DEATH, 0)
+    markers = tmp_path / "markers"
+    markers.mkdir()
+    engine.close()
+    heard = Heard()
+    with Raylets([{"CPU": 1}] * (losses + 1)) as cluster:
+        for name, value in cluster.environment.items():
+            monkeypatch.setenv(name, value)
+        job = Job("lines", "for_ray.lines:LinesWorker", stages.LinesConfig(), str(tmp_path / "run"))
+        on_cluster = RayEngine()
+        deeds = {1: {"deed": "lose node", "marker": str(markers), "losses": losses}}
+        with contextlib.closing(on_cluster):
+            on_cluster.perform(job, pieces_of(inputs, deeds), heard.listener)
+    assert len(list(markers.iterdir())) == losses
+    assert sorted(heard.done) == [f"part-0000{number}" for number in range(5)] and heard.failed == []
+    told = [event.message for event in heard.events if event.task == "part-00001"]
+    said = f"lines, task part-00001 ({inputs[1]}): the node on which it was done is gone; it is done again."
+    assert told == [said] * losses
