@@ -189,4 +189,3 @@ class Rewriter:
     def _rewritten(self, documents: pa.Table, report: pa.Table) -> pa.Table:
         text = self.worker.rewrite(documents, dict(zip(report.column_names, report.columns)))
         return self.worker.with_values(documents, text, report)
-

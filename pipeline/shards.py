@@ -17,8 +17,8 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.store.ask import StoreError
 
-#: Most rows of a row group, and bytes of strings after which one ends: small enough to read a shard piece by piece, large enough to
-#: compress well.
+#: Most rows of a row group, and bytes of text and metadata after which one ends: small enough to read a shard piece by piece, large enough
+#: to compress well.
 ROW_GROUP_ROWS = 4096
 ROW_GROUP_BYTES = 32 << 20
 
@@ -54,7 +54,7 @@ class ParquetBuffer:
 
     def add(self, table: pa.Table) -> None:
         """Appends rows, which have the schema of the file."""
-        ends = np.cumsum(string_bytes(table))
+        ends = np.cumsum(content_bytes(table))
         begin = 0
         while begin < table.num_rows:
             before = ends[begin - 1] if begin else 0
@@ -76,16 +76,16 @@ class ParquetBuffer:
         return self._sink.getvalue()
 
     def _write(self) -> None:
-        self._writer.write_table(pa.concat_tables([self.schema.empty_table(), *self._waiting]).combine_chunks(), row_group_size=ROW_GROUP_ROWS)
+        group = pa.concat_tables([self.schema.empty_table(), *self._waiting]).combine_chunks()
+        self._writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
         self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
 
 
-def string_bytes(table: pa.Table) -> npt.NDArray[np.int64]:
-    """UTF-8 bytes of all string columns of each row."""
+def content_bytes(table: pa.Table) -> npt.NDArray[np.int64]:
+    """UTF-8 bytes of text and metadata of each row: of the columns of documents that may be long. Other tables have none."""
     total = np.zeros(table.num_rows, np.int64)
-    for column in table.columns:
-        if column.type in (pa.string(), pa.large_string()):
-            total += pc.fill_null(pc.binary_length(column), 0).to_numpy()
+    for name in {"text", "metadata"}.intersection(table.column_names):
+        total += pc.fill_null(pc.binary_length(table[name]), 0).to_numpy()
     return total
 
 

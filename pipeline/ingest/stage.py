@@ -23,7 +23,7 @@ from corpusmill.pipeline.ingest.url_filter import url_filter_params
 from corpusmill.pipeline.ingest.wat import pairs_of, read_wat
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.schemas import DOCUMENTS
-from corpusmill.pipeline.shards import string_bytes
+from corpusmill.pipeline.shards import content_bytes
 from corpusmill.pipeline.stage import Documents, Output, Piece, Stage, Worker
 from corpusmill.pipeline.storage import Storage
 
@@ -109,7 +109,7 @@ class Shard(Documents):
         """Takes rows of the batch, and returns those that have no room; None where all have."""
         kept = np.asarray(batch.report["kept"].to_numpy(), bool)
         sizes = np.zeros(len(kept), np.int64)
-        sizes[kept] = string_bytes(batch.documents)
+        sizes[kept] = content_bytes(batch.documents)
         ends = np.cumsum(sizes)
         count = min(int(np.searchsorted(ends, self.left, "right")), self.rows_left)
         if self.rows_left == SHARD_ROWS and len(kept):
