@@ -99,7 +99,7 @@ def test_only_what_is_done_in_parts_is_said_to_be(worker: str, kind: str) -> Non
 
 
 ROWS, WORDS = 65_536, 100  # about 46 MB of texts, in 16 row groups
-#: Beside what is held, in MB: enough for a quarter of them, not for all.
+#: Beside what is held, in MB: less than the texts.
 LIMIT = 35
 
 
@@ -126,13 +126,12 @@ def ingested(run: Path, documents: pa.Table) -> Path:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="looks into /proc")
-def test_under_a_real_limit_of_memory_a_shard_is_filtered_in_parts(tmp_path: Path) -> None:
+def test_a_shard_is_filtered_in_less_memory_than_it_has_text(tmp_path: Path) -> None:
     texts = documents()
     free, tight = (ingested(tmp_path / name, texts) for name in ("free", "tight"))
     warm = ingested(tmp_path / "warm", texts.slice(0, 500))
     filtered(free)
     command = [sys.executable, limited_filter.__file__, tight, warm, str(LIMIT)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=os.environ | {"ARROW_DEFAULT_MEMORY_POOL": "system"})
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.startswith("halves 2\n")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr  # no try failed
     assert written(free, "filter") == written(tight, "filter")

@@ -129,7 +129,7 @@ def test_killed_between_two_shards_the_task_is_done_again_with_the_same_bytes(
         time.sleep(0.001)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    assert 0 < len(shards(run, "ingest")) < 6 and b'"kind":"task"' not in (run / "ingest/manifest.jsonl").read_bytes(), "killed too late"
+    assert 0 < len(shards(run, "ingest")) < 6 and not (run / "ingest/manifest.jsonl").exists(), "it was killed too late"
     (run / "ingest/data/part-00000-0007.parquet").write_bytes(b"of a run with smaller shards")
     finish(start(one_file, run, "--engine", "inline", "--to", "ingest"))
     assert tree(run / "ingest") == tree(inline / "ingest")
