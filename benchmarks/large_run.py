@@ -39,7 +39,7 @@ from corpusmill.pipeline.watch.progress import Progress
 
 STAGES = ("ingest", "filter", "dedup", "tokens")
 #: What is repeated; everything else that these stages write are intermediate files.
-REPEATED = re.compile(r"(data|report|clusters)/part-\d+\.parquet|(train|validation)/tokens-\d+\.(bin|index\.parquet)")
+REPEATED = re.compile(r"(data|report|clusters)/part-\d+(-\d+)?\.parquet|(train|validation)/tokens-\d+\.(bin|index\.parquet)")
 #: The one table of a stage that has no number.
 SOURCES = "clusters/sources.parquet"
 NUMBER = re.compile(r"-(\d{5})")

@@ -15,10 +15,9 @@ from corpusmill.dedup.corpus import shard_key
 from corpusmill.dedup.edit import Editor
 from corpusmill.dedup.signatures import require_columns
 from corpusmill.pipeline.lists import input_paths
-from corpusmill.pipeline.row_ranges import row_halves, tables_of
 from corpusmill.pipeline.schemas import REPORT, meanings_metadata, with_columns
-from corpusmill.pipeline.shards import open_parquet
-from corpusmill.pipeline.stage import Output, Piece, Worker, documents_output
+from corpusmill.pipeline.shards import iter_tables, open_parquet
+from corpusmill.pipeline.stage import Documents, Output, Piece, Worker
 from corpusmill.pipeline.storage import Storage
 
 #: Why a copy goes, by how it is known to be one.
@@ -74,6 +73,7 @@ class RemovalWorker(Worker):
     """One shard of documents, what has its rows of the cluster tables and what the editors' phases made (`inputs`) to the shard without
     its copies."""
 
+    by_parts = True
     config: DedupConfig
 
     def setup(self) -> None:
@@ -88,27 +88,23 @@ class RemovalWorker(Worker):
         for editor in self.editors:
             editor.open(piece)
         rows = clusters["row"].to_numpy()
-        data, reports, size = [], [], 0
+        size = begin = 0
         counts: Counter[str] = Counter()
         with open_parquet(self.run, path) as file:
             require_columns(self.run.path(path), file.schema_arrow.names, ["id", "url", "text"])
             schema = with_columns(file.schema_arrow.remove_metadata(), [SIZE, CLUSTER])
-        for begin, table in tables_of(self.run, piece):
+        made = Documents(schema, self.schema)
+        for table in iter_tables(self.run, path, parts=self.parts):
             first, last = np.searchsorted(rows, [begin, begin + table.num_rows])
             decided = decide(table, clusters.slice(first, last - first), rows[first:last] - begin)
             texts = self._edit(table["text"], decided, begin)
             report = report_rows(table, decided, texts, self.schema)
-            data.append(_documents(table, texts, report, decided.kept, schema))
-            reports.append(report)
+            made.add(_documents(table, texts, report, decided.kept, schema), report)
             counts.update(decided.counts)
+            counts.update({pair["values"]: pair["counts"] for pair in pc.value_counts(pc.list_flatten(report["failed"])).to_pylist()})
             size += pc.sum(pc.binary_length(table["text"])).as_py() or 0
-        documents = pa.concat_tables([schema.empty_table(), *data])
-        report = pa.concat_tables([self.schema.empty_table(), *reports])
-        counts.update({pair["values"]: pair["counts"] for pair in pc.value_counts(pc.list_flatten(report["failed"])).to_pylist()})
-        return documents_output(piece.key, documents, report, bytes_in=size, counts=dict(counts))
-
-    def halves(self, piece: Piece) -> tuple[Piece, Piece] | None:
-        return row_halves(self.run, piece)
+            begin += table.num_rows
+        return made.output(piece.key, bytes_in=size, counts=dict(counts))
 
     def _edit(self, column: pa.ChunkedArray, decided: "Decisions", begin: int) -> pa.Array | None:
         """The texts of the documents that stay as the editors leave them; None where nothing edits. `decided` learns of the rest."""

@@ -26,7 +26,7 @@ from corpusmill.filters.kept_share import find_thresholds, with_found
 from corpusmill.filters.retune_shards import Shard, decided_shards, measured_shards, report_rows
 from corpusmill.filters.rules import decide, fails_others, rules_metadata
 from corpusmill.filters.stage import FilterStage
-from corpusmill.filters.worker import FilterWorker, decided, documents_at
+from corpusmill.filters.worker import FilterWorker, Rewriter, decided
 from corpusmill.pipeline.config import config_digest
 from corpusmill.pipeline.engine import Engine
 from corpusmill.pipeline.errors import ConfigError, InputError
@@ -228,7 +228,7 @@ def _documents(
     documents = read_table(run.run, shard.path).replace_schema_metadata(None)
     with open_parquet(run.run, shard.path) as file:
         data_schema, _ = worker.schemas(file.schema_arrow.remove_metadata())
-    returned = documents_at(worker, documents, report, pa.array(back)).select(data_schema.names).cast(data_schema)
+    returned = Rewriter(worker).at(documents, report, pa.array(back)).select(data_schema.names).cast(data_schema)
     order = np.argsort(np.concatenate([np.nonzero(now & before)[0], back]), kind="stable")
     lengths = pc.utf8_length(returned["text"]).to_numpy().astype(np.int64)
     return pa.concat_tables([stayed.cast(data_schema), returned]).take(pa.array(order)), lengths

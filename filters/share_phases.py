@@ -8,6 +8,7 @@ thresholds that were found, but for the rules beside the report, which say of wh
 """
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,13 +19,11 @@ from corpusmill.filters.config import FilterConfig, rule_table
 from corpusmill.filters.kept_share import Reader, find_thresholds, unknown_rules, with_found
 from corpusmill.filters.registry import STEPS, build_steps
 from corpusmill.filters.rules import StepRule, decide, rules_metadata
-from corpusmill.filters.worker import FilterWorker, decided, documents_at
-from corpusmill.pipeline.config import Config
+from corpusmill.filters.worker import FilterWorker, Rewriter, decided
 from corpusmill.pipeline.manifest import FileRef
-from corpusmill.pipeline.row_ranges import tables_of
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.shards import open_parquet, read_table
-from corpusmill.pipeline.stage import Output, Piece, documents_output, load_object
+from corpusmill.pipeline.shards import ParquetBuffer, iter_tables, open_parquet, read_table
+from corpusmill.pipeline.stage import Documents, Output, Piece, load_object
 from corpusmill.pipeline.storage import Storage
 
 THRESHOLDS_TASK, THRESHOLDS_FILE = "thresholds", "thresholds.json"
@@ -93,36 +92,36 @@ class MeasureWorker(FilterWorker):
         (shard,) = piece.inputs
         _, schema = self.begin(shard)
         schema = pa.schema([field for field in schema if field.name not in DECISIONS])
-        tables, size = [schema.empty_table()], 0
-        for _, documents in tables_of(self.run, piece):
+        measured, size = ParquetBuffer(schema), 0
+        for documents in iter_tables(self.run, shard.path, parts=self.parts):
             report, _, _ = self.report(documents, shard)
-            tables.append(report.select(schema.names).cast(schema))
+            measured.add(report.select(schema.names).cast(schema))
             size += pc.sum(pc.binary_length(documents["text"])).as_py() or 0
-        measured = pa.concat_tables(tables)
-        return Output({f"{piece.key}.parquet": measured}, rows_in=measured.num_rows, bytes_in=size)
+        return Output({f"{piece.key}.parquet": measured.close()}, rows_in=measured.rows, bytes_in=size)
 
 
 class DecideWorker(FilterWorker):
     """Decides about one shard by what was measured and the thresholds that were found."""
 
     def setup(self) -> None:
-        """Only steps that rewrite are needed, and `documents_at` makes them ready."""
-
-    @classmethod
-    def cuts(cls, config: Config) -> bool:
-        return False  # by then what was measured has shown that there is room for it
+        """Only steps that rewrite are needed, and `Rewriter` makes them ready."""
 
     def process(self, piece: Piece) -> Output:
         shard, measured, table = piece.inputs
         self.rules = with_found(rule_table(self.config), read_found(Storage(self.run.path(table.path.rpartition("/")[0]))))
         with open_parquet(self.run, shard.path) as file:
             data_schema, schema = self.schemas(file.schema_arrow.remove_metadata())
-        report = read_table(self.run, measured.path)
-        values = {name: report[name].combine_chunks() for name in report.column_names}
-        report = decided(report, decide(self.rules, values, report.num_rows), report["chars_out"].to_numpy())
-        report = report.select(schema.names).cast(schema).replace_schema_metadata(rules_metadata(self.rules))
-        documents = read_table(self.run, shard.path).replace_schema_metadata(None)
-        kept = documents_at(self, documents, report, pc.indices_nonzero(report["kept"]))
-        size = pc.sum(pc.binary_length(documents["text"])).as_py() or 0
-        kept = kept.select(data_schema.names).cast(data_schema)
-        return documents_output(piece.key, kept, report, bytes_in=size, counts=self.failures(report))
+        schema = schema.with_metadata(rules_metadata(self.rules))
+        made, size, counts = Documents(data_schema, schema), 0, Counter(self.failures(schema.empty_table()))
+        found, begin, rewriter = read_table(self.run, measured.path), 0, Rewriter(self)
+        for documents in iter_tables(self.run, shard.path, parts=self.parts):
+            report = found.slice(begin, documents.num_rows)
+            begin += documents.num_rows
+            values = {name: report[name].combine_chunks() for name in report.column_names}
+            report = decided(report, decide(self.rules, values, report.num_rows), report["chars_out"].to_numpy())
+            report = report.select(schema.names).cast(schema)
+            kept = rewriter.at(documents.replace_schema_metadata(None), report, pc.indices_nonzero(report["kept"]))
+            made.add(kept.select(data_schema.names).cast(data_schema), report)
+            size += pc.sum(pc.binary_length(documents["text"])).as_py() or 0
+            counts.update(self.failures(report))
+        return made.output(piece.key, bytes_in=size, counts=dict(counts))

@@ -1,5 +1,6 @@
 """What one process does for the filter stage: it measures the documents of a shard with all steps, and decides about them."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,13 +13,11 @@ from corpusmill.filters.config import FilterConfig, rule_table
 from corpusmill.filters.registry import build_steps
 from corpusmill.filters.rules import decide, rules_metadata
 from corpusmill.filters.step import Batch
-from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
-from corpusmill.pipeline.row_ranges import row_halves, tables_of
 from corpusmill.pipeline.schemas import REPORT, with_columns
-from corpusmill.pipeline.shards import open_parquet
-from corpusmill.pipeline.stage import Output, Piece, Worker, documents_output
+from corpusmill.pipeline.shards import iter_tables, open_parquet
+from corpusmill.pipeline.stage import Documents, Output, Piece, Worker
 from corpusmill.pipeline.storage import Storage
 
 
@@ -26,6 +25,7 @@ class FilterWorker(Worker):
     """Measures the documents of one shard and decides about them."""
 
     memory_mb = 900
+    by_parts = True
     config: FilterConfig
 
     def __init__(self, config: FilterConfig, run: Storage, params: dict[str, Any]):
@@ -40,25 +40,14 @@ class FilterWorker(Worker):
     def process(self, piece: Piece) -> Output:
         (shard,) = piece.inputs
         data_schema, report_schema = self.begin(shard)
-        data, reports, size = [], [], 0
-        for _, documents in tables_of(self.run, piece):
+        report_schema = report_schema.with_metadata(rules_metadata(self.rules))
+        made, size, counts = Documents(data_schema, report_schema), 0, Counter(self.failures(report_schema.empty_table()))
+        for documents in iter_tables(self.run, shard.path, parts=self.parts):
             kept, report = self.filter(documents, shard)
-            data.append(kept.select(data_schema.names).cast(data_schema))
-            reports.append(report.select(report_schema.names).cast(report_schema))
+            made.add(kept.select(data_schema.names).cast(data_schema), report.select(report_schema.names).cast(report_schema))
             size += pc.sum(pc.binary_length(documents["text"])).as_py() or 0
-        report = pa.concat_tables(reports) if reports else report_schema.empty_table()
-        report = report.replace_schema_metadata(rules_metadata(self.rules))
-        kept = pa.concat_tables(data) if data else data_schema.empty_table()
-        return documents_output(piece.key, kept, report, bytes_in=size, counts=self.failures(report))
-
-    def halves(self, piece: Piece) -> tuple[Piece, Piece] | None:
-        return row_halves(self.run, piece) if self.cuts(self.config) else None
-
-    @classmethod
-    def cuts(cls, config: Config) -> bool:
-        """Not where what a step does depends on the documents before."""
-        assert isinstance(config, FilterConfig)
-        return not any(step.step.sequential for step in build_steps(config.steps))
+            counts.update(self.failures(report))
+        return made.output(piece.key, bytes_in=size, counts=dict(counts))
 
     def begin(self, shard: FileRef) -> tuple[pa.Schema, pa.Schema]:
         """Makes the steps ready for the first batch of a shard; gives `schemas` of it."""
@@ -180,18 +169,23 @@ def decided(report: pa.Table, failed: pa.Array, lengths: npt.NDArray[np.int64]) 
     return report
 
 
-def documents_at(worker: FilterWorker, documents: pa.Table, report: pa.Table, places: pa.Array) -> pa.Table:
-    """The documents at some places of a shard as the stage would let them go on. `report` has a row for each document of the shard."""
-    worker = FilterWorker(worker.config, worker.run, worker.params)  # steps of its own: shards are worked on side by side
-    rewriting = [step.step for step in worker.steps if step.step.rewrites]
-    for step in rewriting:
-        step.setup()
-        step.begin()
-    if any(step.sequential for step in rewriting):  # what they do depends on the documents before
-        return worker.with_values(documents, worker.rewrite(documents, _columns(report)), report).take(places)
-    documents, report = documents.take(places), report.take(places)
-    return worker.with_values(documents, worker.rewrite(documents, _columns(report)), report)
+class Rewriter:
+    """Makes documents of one shard as the stage lets them go on, given their report, by the steps that rewrite alone."""
 
+    def __init__(self, worker: FilterWorker):
+        self.worker = FilterWorker(worker.config, worker.run, worker.params)  # steps of its own: shards are worked on side by side
+        rewriting = [step.step for step in self.worker.steps if step.step.rewrites]
+        self.sequential = any(step.sequential for step in rewriting)  # what they do depends on the documents before
+        for step in rewriting:
+            step.setup()
+            step.begin()
 
-def _columns(table: pa.Table) -> dict[str, pa.ChunkedArray]:
-    return dict(zip(table.column_names, table.columns))
+    def at(self, documents: pa.Table, report: pa.Table, places: pa.Array) -> pa.Table:
+        """Those at some places of the next documents of the shard. `report` has a row for each of them."""
+        if self.sequential:
+            return self._rewritten(documents, report).take(places)
+        return self._rewritten(documents.take(places), report.take(places))
+
+    def _rewritten(self, documents: pa.Table, report: pa.Table) -> pa.Table:
+        text = self.worker.rewrite(documents, dict(zip(report.column_names, report.columns)))
+        return self.worker.with_values(documents, text, report)

@@ -8,6 +8,7 @@ import sysconfig
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
@@ -15,7 +16,6 @@ from typing import Any, Protocol
 
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import CorpusmillError
-from corpusmill.pipeline.halves import performed
 from corpusmill.pipeline.interrupts import Terminated, exit_code_of, of_an_interrupt
 from corpusmill.pipeline.lease import LeaseLost, check_holder
 from corpusmill.pipeline.memory import release_memory
@@ -84,16 +84,32 @@ def peak_memory_mb() -> int:
 
 
 def publish_output(
-    storage: Storage, key: str, output: Output, started: float, beside_mb: int = 0, fence: Callable[[], None] = lambda: None
+    storage: Storage,
+    key: str,
+    made: Output | Iterator[Output],
+    started: float,
+    beside_mb: Callable[[], int] = lambda: 0,
+    fence: Callable[[], None] = lambda: None,
 ) -> Done:
-    """Writes what a task made, file by file, in a fixed order. `started`: when it was begun (perf_counter); some files are made as they are
-    written. `beside_mb`: memory of other processes that worked on it. `fence` raises where the run is another's by now: that one may have
-    recorded other files of these names."""
-    fence()
-    files = [publish(storage, path, output.files[path]) for path in sorted(output.files)]
+    """Writes what a task made, file by file, in a fixed order; what comes in parts, part by part. `started`: when it was begun
+    (perf_counter); some files are made as they are written. `beside_mb`: memory of other processes that worked on it. `fence` raises where
+    the run is another's by now: that one may have recorded other files of these names."""
+    files: list[OutputFile] = []
+    whole = Output({})
+    counts: Counter[str] = Counter()
+    for output in [made] if isinstance(made, Output) else made:
+        fence()
+        files += [publish(storage, path, output.files[path]) for path in sorted(output.files)]
+        whole.rows_in += output.rows_in
+        whole.kept += output.kept
+        whole.dropped += output.dropped
+        whole.bytes_in += output.bytes_in
+        counts.update(output.counts)
+        whole.warnings += output.warnings
+    beside = beside_mb()
     return Done(
-        key, files, output.rows_in, output.kept, output.dropped, output.bytes_in,
-        dict(sorted(output.counts.items())), output.warnings, time.perf_counter() - started, peak_memory_mb() + beside_mb, beside_mb,
+        key, sorted(files, key=lambda file: file.path), whole.rows_in, whole.kept, whole.dropped, whole.bytes_in,
+        dict(sorted(counts.items())), whole.warnings, time.perf_counter() - started, peak_memory_mb() + beside, beside,
     )  # fmt: skip
 
 
@@ -169,8 +185,8 @@ class Performer:
                 worker = self.worker = self.worker or self._ready()
                 ready = True
                 started = time.perf_counter()
-                with performed(worker, piece, attempt.parts) as output:
-                    return publish_output(self.storage, piece.key, output, started, worker.beside_mb(), self._fence)
+                worker.parts = attempt.parts
+                return publish_output(self.storage, piece.key, worker.process(piece), started, worker.beside_mb, self._fence)
         except (Exception, Overdue) as error:
             if of_an_interrupt(error):
                 raise (Terminated if exit_code_of(error) == 143 else KeyboardInterrupt) from error

@@ -161,7 +161,7 @@ class Tries:
         if failed.cause is Cause.HICCUP:
             return replace(attempt, pause=PAUSES[number - 1])
         if failed.cause is Cause.MEMORY or (failed.cause is Cause.DEATH and number > 1):
-            parts = attempt.parts * 2 if load_object(self.job.worker).cuts(self.job.config) else 1
+            parts = attempt.parts * 2 if load_object(self.job.worker).by_parts else 1
             return replace(attempt, parts=parts, alone=parts == 1 or number > TOGETHER)
         return attempt
 

@@ -7,15 +7,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.store.ask import StoreError
 
-#: Rows in a row group: small enough to read a shard piece by piece, large enough to compress well.
+#: Most rows of a row group, and bytes of text and metadata after which one ends: small enough to read a shard piece by piece, large enough
+#: to compress well.
 ROW_GROUP_ROWS = 4096
+ROW_GROUP_BYTES = 32 << 20
 
 #: What a file is made of: a table (Parquet), bytes or a view of some (of a flat array, without a copy), a local file, or bytes that come
 #: piece by piece and are made when it is written.
@@ -31,22 +36,64 @@ class OutputFile:
     sha256: str
 
 
-def write_parquet(table: pa.Table, sink: Any) -> None:
-    """The one way in which this project writes Parquet: equal tables give equal bytes."""
-    with parquet_writer(table.schema, sink) as writer:
-        writer.write_table(table.combine_chunks(), row_group_size=ROW_GROUP_ROWS)
+class ParquetBuffer:
+    """A Parquet file in memory that grows row group by row group, so that what it takes is its compressed bytes and one row group.
+
+    The one way in which this project writes Parquet: equal rows give equal bytes, however they are divided into tables.
+    """
+
+    def __init__(self, schema: pa.Schema):
+        self.schema = schema
+        self.rows = 0
+        self._sink = pa.BufferOutputStream()
+        self._writer = pq.ParquetWriter(
+            self._sink, schema, compression="zstd", compression_level=3, use_dictionary=_repeating(schema), store_schema=True
+        )
+        self._waiting: list[pa.Table] = []  # the row group that is not full
+        self._waiting_rows = self._waiting_bytes = 0
+
+    def add(self, table: pa.Table) -> None:
+        """Appends rows, which have the schema of the file."""
+        ends = np.cumsum(content_bytes(table))
+        begin = 0
+        while begin < table.num_rows:
+            before = ends[begin - 1] if begin else 0
+            full = int(np.searchsorted(ends, before + ROW_GROUP_BYTES - self._waiting_bytes)) + 1
+            end = min(table.num_rows, full, begin + ROW_GROUP_ROWS - self._waiting_rows)
+            self._waiting.append(table.slice(begin, end - begin))
+            self._waiting_rows += end - begin
+            self._waiting_bytes += int(ends[end - 1] - before)
+            if self._waiting_rows == ROW_GROUP_ROWS or self._waiting_bytes >= ROW_GROUP_BYTES:
+                self._write()
+            begin = end
+        self.rows += table.num_rows
+
+    def close(self) -> pa.Buffer:
+        """The bytes of the whole file."""
+        if self._waiting or not self.rows:
+            self._write()
+        self._writer.close()
+        return self._sink.getvalue()
+
+    def _write(self) -> None:
+        group = pa.concat_tables([self.schema.empty_table(), *self._waiting]).combine_chunks()
+        self._writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
+        self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
+
+
+def content_bytes(table: pa.Table) -> npt.NDArray[np.int64]:
+    """UTF-8 bytes of text and metadata of each row: of the columns of documents that may be long. Other tables have none."""
+    total = np.zeros(table.num_rows, np.int64)
+    for name in {"text", "metadata"}.intersection(table.column_names):
+        total += pc.fill_null(pc.binary_length(table[name]), 0).to_numpy()
+    return total
 
 
 def in_parquet(table: pa.Table) -> pa.Buffer:
-    """The bytes of the file that `write_parquet` writes."""
-    whole = pa.BufferOutputStream()
-    write_parquet(table, whole)
-    return whole.getvalue()
-
-
-def parquet_writer(schema: pa.Schema, sink: Any) -> pq.ParquetWriter:
-    """To be given row groups of `ROW_GROUP_ROWS`."""
-    return pq.ParquetWriter(sink, schema, compression="zstd", compression_level=3, use_dictionary=_repeating(schema), store_schema=True)
+    """A table as the bytes of a Parquet file."""
+    file = ParquetBuffer(table.schema)
+    file.add(table)
+    return file.close()
 
 
 def _repeating(schema: pa.Schema) -> list[str]:
@@ -101,11 +148,16 @@ def read_table(storage: Storage, relative: str, columns: list[str] | None = None
         return _whole(storage, relative, file.read, columns)
 
 
-def iter_tables(storage: Storage, relative: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """A shard, one row group after the other."""
+def iter_tables(storage: Storage, relative: str, columns: list[str] | None = None, parts: int = 1) -> Iterator[pa.Table]:
+    """A shard, one row group after the other, or each of them in about so many parts."""
     with open_parquet(storage, relative) as file:
         for group in range(file.num_row_groups):
-            yield _whole(storage, relative, partial(file.read_row_group, group), columns)
+            if parts == 1:
+                yield _whole(storage, relative, partial(file.read_row_group, group), columns)
+                continue
+            rows = max(1, -(-file.metadata.row_group(group).num_rows // parts))
+            for batch in file.iter_batches(rows, [group], columns, use_threads=False):
+                yield pa.Table.from_batches([batch])
 
 
 def _whole(storage: Storage, relative: str, read: Callable[..., pa.Table], columns: list[str] | None) -> pa.Table:

@@ -6,16 +6,15 @@ into one `Output`. The runner (`runner.py`) owns everything else: engines, resum
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
 from corpusmill.pipeline import config as base
 from corpusmill.pipeline.manifest import FileRef
-from corpusmill.pipeline.shards import Content
+from corpusmill.pipeline.shards import Content, ParquetBuffer
 from corpusmill.pipeline.storage import Storage
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ class Piece:
 
 @dataclass
 class Output:
-    """What one task made: files by path relative to the stage's folder, and its counts for the manifest."""
+    """What one task made, or a part of that: files by path relative to the stage's folder, and its counts for the manifest."""
 
     files: dict[str, Content]
     rows_in: int = 0
@@ -57,16 +56,21 @@ def load_object(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def documents_output(key: str, data: pa.Table, report: pa.Table, *, bytes_in: int, **more: Any) -> Output:
-    """The output of a data stage: the documents that go on and the report on all that came in."""
-    return Output(
-        files={f"data/{key}.parquet": data, f"report/{key}.parquet": report},
-        rows_in=report.num_rows,
-        kept=data.num_rows,
-        dropped=report.num_rows - data.num_rows,
-        bytes_in=bytes_in,
-        **more,
-    )
+class Documents:
+    """The two files of a data stage while their rows come: the documents that go on, and the report on all that came in."""
+
+    def __init__(self, data: pa.Schema, report: pa.Schema):
+        self.data, self.report = ParquetBuffer(data), ParquetBuffer(report)
+
+    def add(self, data: pa.Table, report: pa.Table) -> None:
+        self.data.add(data)
+        self.report.add(report)
+
+    def output(self, key: str, **more: Any) -> Output:
+        """Both files, named by `key`; `more` are further fields."""
+        rows, kept = self.report.rows, self.data.rows
+        files: dict[str, Content] = {f"data/{key}.parquet": self.data.close(), f"report/{key}.parquet": self.report.close()}
+        return Output(files, rows_in=rows, kept=kept, dropped=rows - kept, **more)
 
 
 class Worker(ABC):
@@ -74,11 +78,14 @@ class Worker(ABC):
 
     #: What it is expected to take at its peak, by which a cluster that is not our own places it (Ray's `memory`); 0: not known.
     memory_mb: ClassVar[int] = 0
+    #: Whether it reads row groups in `parts` parts, and so takes less memory for the same bytes.
+    by_parts: ClassVar[bool] = False
 
     def __init__(self, config: base.Config, run: Storage, params: dict[str, Any]):
         self.config = config
         self.run = run  # the run's folder, to read what earlier stages wrote
         self.params = params
+        self.parts = 1  # more where there was not enough memory before
 
     def setup(self) -> None:  # noqa: B027 - most workers have nothing to load
         """Loads models and lists: called once a process, before the first piece."""
@@ -91,27 +98,11 @@ class Worker(ABC):
         """Ends processes that the worker keeps, which must also end by themselves where it is killed."""
 
     @abstractmethod
-    def process(self, piece: Piece) -> Output:
-        """A pure function of the piece and the configuration: no clock, no randomness, no state from before."""
+    def process(self, piece: Piece) -> Output | Iterator[Output]:
+        """A pure function of the piece and the configuration: no clock, no randomness, no state from before.
 
-    def halves(self, piece: Piece) -> tuple[Piece, Piece] | None:
-        """Two pieces, with the same key, that are this one together, for where it has no room in memory; None: it can't be cut.
-
-        Called behind `setup`, also for a half. `process` gives for each of them what `join` takes.
+        An output that is larger than memory comes in parts. The files of each are published before the next is made; counts are added up.
         """
-        return None
-
-    @classmethod
-    def cuts(cls, config: base.Config) -> bool:
-        """Whether such a worker can do pieces in parts at all, which the driver asks; of one piece the worker itself knows (`halves`)."""
-        return cls.halves is not Worker.halves
-
-    def join(self, piece: Piece, outputs: Sequence[Output], folder: Path) -> Output:
-        """The output of the whole piece, given those of its parts in order; by default rows behind rows, and sums of the counts.
-        `folder`: for files that are larger than memory."""
-        from corpusmill.pipeline.halves import joined_tables
-
-        return joined_tables(outputs, folder)
 
 
 class Stage(ABC):

@@ -40,7 +40,6 @@ class InParts(InlineEngine):
 
     def __init__(self, parts: int):
         self.parts = parts
-        self.cut: dict[str, int] = {}  # into how many parts a stage's pieces were cut at most
 
     def perform(self, job: Job, pieces: Sequence[Piece], listener: Listener) -> None:
         performer = Performer(job)
@@ -48,9 +47,6 @@ class InParts(InlineEngine):
             done = performer.perform(Attempt(piece, self.parts))
             assert isinstance(done, Done), done.trace
             listener.on_done([done])
-        assert performer.worker is not None
-        if performer.worker.halves(pieces[0]):
-            self.cut[f"{job.stage} {job.phase}"] = len(pieces)
         performer.close()
 
 
@@ -83,24 +79,18 @@ def inputs(crawl: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("parts", [pytest.param(2, marks=pytest.mark.long), 16])
 def test_every_stage_that_can_be_done_in_parts_gives_the_same_bytes(inputs: Path, tmp_path: Path, parts: int) -> None:
-    whole, cut = InlineEngine(), InParts(parts)
     for stage in SECTIONS:
-        run_stage(tmp_path / "whole", stage, whole, [inputs])
-        run_stage(tmp_path / "cut", stage, cut, [inputs])
+        run_stage(tmp_path / "whole", stage, InlineEngine(), [inputs])
+        run_stage(tmp_path / "cut", stage, InParts(parts), [inputs])
         assert written(tmp_path / "whole", stage) == written(tmp_path / "cut", stage), stage
-    assert set(cut.cut) == {"ingest ", "filter ", "dedup "}
 
 
 @pytest.mark.parametrize(
-    ("worker", "step", "kind"),
-    [
-        ("worker:FilterWorker", {"gopher_quality": {}}, "halves"),
-        ("worker:FilterWorker", {"datatrove": {"pipeline.filters.SamplerFilter": {"rate": 0.5, "seed": 1}}}, "alone"),
-        ("share_phases:DecideWorker", {"gopher_quality": {}}, "alone"),
-    ],
+    ("worker", "kind"),
+    [("filters.worker:FilterWorker", "halves"), ("dedup.removal:RemovalWorker", "halves"), ("pipeline.ingest.stage:IngestWorker", "alone")],
 )
-def test_only_what_can_be_cut_is_said_to_be_done_in_parts(worker: str, step: dict[str, Any], kind: str) -> None:
-    job = Job("filter", f"corpusmill.filters.{worker}", stage_class("filter").Config.model_validate({"steps": [step]}), "run")
+def test_only_what_is_done_in_parts_is_said_to_be(worker: str, kind: str) -> None:
+    job = Job("filter", f"corpusmill.{worker}", stage_class("filter").Config.model_validate({"steps": [{"gopher_quality": {}}]}), "run")
     said: list[Event] = []
     listener = Listener(lambda done: None, lambda failed: None, said.append)
     again = Tries(job, listener).again(Attempt(Piece("part-0", ())), Failed("part-0", "no room", 1, "", Cause.MEMORY))
@@ -109,7 +99,7 @@ def test_only_what_can_be_cut_is_said_to_be_done_in_parts(worker: str, step: dic
 
 
 ROWS, WORDS = 65_536, 100  # about 46 MB of texts, in 16 row groups
-#: Beside what is held, in MB: enough for a quarter of them, not for all.
+#: Beside what is held, in MB: less than the texts.
 LIMIT = 35
 
 
@@ -136,13 +126,12 @@ def ingested(run: Path, documents: pa.Table) -> Path:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="looks into /proc")
-def test_under_a_real_limit_of_memory_a_shard_is_filtered_in_parts(tmp_path: Path) -> None:
+def test_a_shard_is_filtered_in_less_memory_than_it_has_text(tmp_path: Path) -> None:
     texts = documents()
     free, tight = (ingested(tmp_path / name, texts) for name in ("free", "tight"))
     warm = ingested(tmp_path / "warm", texts.slice(0, 500))
     filtered(free)
     command = [sys.executable, limited_filter.__file__, tight, warm, str(LIMIT)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=os.environ | {"ARROW_DEFAULT_MEMORY_POOL": "system"})
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.startswith("halves 2\n")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr  # no try failed
     assert written(free, "filter") == written(tight, "filter")

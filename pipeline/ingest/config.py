@@ -52,6 +52,9 @@ class IngestConfig(Config):
     piece_mb: int = Field(
         default=32, ge=1, le=4096, description="Largest piece of input that one task reads (MiB); small inputs give smaller pieces."
     )
+    shard_mb: int = Field(
+        default=128, ge=1, le=4096, description="Largest shard of documents (MiB of text and metadata); a file that has more gives several."
+    )
     text_key: str = Field(default="text", min_length=1, description="Column of JSONL and Parquet that holds the text.")
     url_key: str = Field(default="url", description="Column that holds the address.")
     id_key: str = Field(default="id", description="Column that holds an identifier; it stands for the address where there is none.")

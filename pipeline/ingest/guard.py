@@ -1,9 +1,8 @@
 """Has pieces read by a process of its own (`reader.py`) and goes on behind what killed it, with all rows that it had finished."""
 
 import json
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -13,41 +12,23 @@ from corpusmill.pipeline.ingest.config import IngestConfig
 from corpusmill.pipeline.ingest.losses import TRIES, Losses, killed
 from corpusmill.pipeline.ingest.reader import EXTRACTING, PHASE, PLACE
 from corpusmill.pipeline.ingest.reader_process import Died, Process
-from corpusmill.pipeline.ingest.rows import INGEST_REPORT
 from corpusmill.pipeline.ingest.splitting import UNKNOWN, RangeIndex
 from corpusmill.pipeline.ingest.wat import SAID
 from corpusmill.pipeline.manifest import FileRef
-from corpusmill.pipeline.schemas import DOCUMENTS
 
 
 class ReaderBug(Exception):
     """An exception in the reader process that is no sentence for the user; its trace is in the notes."""
 
 
-@dataclass
-class Harvest:
-    """The rows of a piece, or of a WAT file, that have arrived: of so many records, in one table or several."""
+@dataclass(frozen=True)
+class Batch:
+    """Some rows of a piece: a report row for each, a document for each that is kept, and what the manifest says of them."""
 
-    rows: int = 0
-    counts: Counter[str] = field(default_factory=Counter)
-    warnings: list[str] = field(default_factory=list)
-    tables: tuple[list[pa.Table], list[pa.Table]] = field(default_factory=lambda: ([], []))  # of a WAT file, the first alone
-
-    def add(self, head: dict[str, Any], tables: list[pa.Table]) -> None:
-        self.rows += head["rows"]
-        self.counts.update(head["counts"])
-        self.warnings += head["warnings"]
-        for gathered, table in zip(self.tables, tables):
-            gathered.append(table)
-
-    def documents(self) -> pa.Table:
-        return pa.concat_tables([DOCUMENTS.empty_table(), *self.tables[0]])
-
-    def report(self) -> pa.Table:
-        return pa.concat_tables([INGEST_REPORT.empty_table(), *self.tables[1]])
-
-    def said(self) -> pa.Table:
-        return pa.concat_tables([SAID.empty_table(), *self.tables[0]])
+    documents: pa.Table
+    report: pa.Table
+    counts: dict[str, int]
+    warnings: list[str]
 
 
 class Guard:
@@ -57,26 +38,37 @@ class Guard:
         self.config = config
         self.params = params
         self.process: Process | None = None
+        self.answering = False  # the process has not sent the last batch of a piece
         self.peak_mb = 0  # the most that one of the processes had in memory
 
-    def read(self, segments: Sequence[tuple[str, int, dict[str, Any]]]) -> Harvest:
-        """The rows of all segments (path, bytes of the file, fields of `Segment`) in order, one for each record."""
-        return self._gather({"segments": segments})
+    def read(self, segments: Sequence[tuple[str, int, dict[str, Any]]]) -> Iterator[Batch]:
+        """The rows of all segments (path, bytes of the file, fields of `Segment`) in order, one for each record. How many are in a batch
+        depends on the time that they take."""
+        for head, (documents, report) in self._answers({"segments": segments}):
+            yield Batch(documents, report, head["counts"], head["warnings"])
 
-    def read_wat(self, ref: FileRef, layout: str) -> Harvest:
-        """What a WAT file says (`wat.SAID`)."""
-        return self._gather({"wat": {"path": ref.path, "bytes": ref.bytes, "layout": layout}})
+    def read_wat(self, ref: FileRef, layout: str) -> tuple[pa.Table, list[str]]:
+        """What a WAT file says (`wat.SAID`), and warnings."""
+        tables, warnings = [SAID.empty_table()], list[str]()
+        for head, (said,) in self._answers({"wat": {"path": ref.path, "bytes": ref.bytes, "layout": layout}}):
+            tables.append(said)
+            warnings += head["warnings"]
+        return pa.concat_tables(tables), warnings
 
-    def _gather(self, request: dict[str, Any]) -> Harvest:
-        """All that the answers to a request bring, whatever processes die meanwhile."""
-        harvest = Harvest()
+    def _answers(self, request: dict[str, Any]) -> Iterator[tuple[dict[str, Any], list[pa.Table]]]:
+        """What the answers to a request bring, in order and once, whatever processes die meanwhile."""
+        done = 0
         losses = Losses(self.config.extraction)
         while True:
             process = self._running()
-            process.send({**request, "done": harvest.rows, **losses.request()})
+            self.answering = True
+            process.send({**request, "done": done, **losses.request()})
             try:
-                self._receive(process, harvest)
-                return harvest
+                while self.answering:
+                    head, tables = self._receive(process)
+                    done += head["rows"]
+                    yield head, tables
+                return
             except Died as death:
                 self._bury(process, death, losses)
 
@@ -104,9 +96,12 @@ class Guard:
             self.process.close()
             self.peak_mb = max(self.peak_mb, self.process.peak_mb)
             self.process = None
+        self.answering = False
 
     def _running(self) -> Process:
         """The process, ready for a request."""
+        if self.answering:
+            self.close()  # the rest of another piece, which failed, is not wanted
         if self.process:
             return self.process
         death: Died | None = None
@@ -125,15 +120,15 @@ class Guard:
             raise killed(death)
         raise CorpusmillError(f"ingest: the process that reads can't be started ({(lines or [death.how])[-1]}).")
 
-    def _receive(self, process: Process, harvest: Harvest) -> None:
-        """Takes batches until the last."""
-        while True:
-            head = _checked(process.receive())
-            tables = [pa.ipc.open_stream(process.receive()).read_all() for _ in range(head["tables"])]
-            harvest.add(head, tables)
-            self.peak_mb = max(self.peak_mb, head["peak_mb"])
-            if head["end"]:
-                return
+    def _receive(self, process: Process) -> tuple[dict[str, Any], list[pa.Table]]:
+        """The next batch."""
+        message = process.receive()
+        self.answering = False  # where it is an error
+        head = _checked(message)
+        tables = [pa.ipc.open_stream(process.receive()).read_all() for _ in range(head["tables"])]
+        self.peak_mb = max(self.peak_mb, head["peak_mb"])
+        self.answering = not head["end"]
+        return head, tables
 
 
 def _checked(message: bytes) -> dict[str, Any]:

@@ -79,7 +79,7 @@ class Batch:
 def send_tables(
     connection: Connection, tables: list[pa.Table], rows: int, counts: Mapping[str, int], warnings: list[str], end: bool
 ) -> None:
-    """Sends what `rows` records have given (`guard.Harvest`)."""
+    """Sends what `rows` records have given (`Guard` takes them up)."""
     head = {"rows": rows, "counts": counts, "warnings": warnings, "tables": len(tables), "peak_mb": peak_memory_mb(), "end": end}
     connection.send_bytes(json.dumps(head).encode())
     for table in tables:

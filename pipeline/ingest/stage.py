@@ -2,27 +2,35 @@
 
 import json
 from collections import Counter
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from typing import Any, ClassVar
+
+import numpy as np
 
 from corpusmill.pipeline.config import Config, canonical_json
 from corpusmill.pipeline.ingest.commoncrawl import fetch, is_crawl
 from corpusmill.pipeline.ingest.config import IngestConfig
 from corpusmill.pipeline.ingest.files import open_file
 from corpusmill.pipeline.ingest.formats import Refused, Source
-from corpusmill.pipeline.ingest.guard import Guard
-from corpusmill.pipeline.ingest.halving import piece_halves
+from corpusmill.pipeline.ingest.guard import Batch, Guard
+from corpusmill.pipeline.ingest.pages import MIB
 from corpusmill.pipeline.ingest.parquet import check_text_column, open_groups
+from corpusmill.pipeline.ingest.rows import INGEST_REPORT
 from corpusmill.pipeline.ingest.sources import Discovery, discover
 from corpusmill.pipeline.ingest.splitting import UNKNOWN, RangeIndex, index_ranges, joined, needs_index, pack, piece_bytes, segments_of
 from corpusmill.pipeline.ingest.url_filter import url_filter_params
 from corpusmill.pipeline.ingest.wat import pairs_of
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.stage import Output, Piece, Stage, Worker, documents_output
+from corpusmill.pipeline.schemas import DOCUMENTS
+from corpusmill.pipeline.shards import content_bytes
+from corpusmill.pipeline.stage import Documents, Output, Piece, Stage, Worker
 from corpusmill.pipeline.storage import Storage
 
 #: Formats that hold pages, for which the extractor is loaded.
 PAGES = ("warc", "arc", "html")
+#: Most rows of a shard, where documents are so short that `shard_mb` would hold millions.
+SHARD_ROWS = 1 << 18
 
 
 class GuardedWorker(Worker):
@@ -58,9 +66,8 @@ class WatWorker(IndexWorker):
 
     def process(self, piece: Piece) -> Output:
         (ref,) = piece.inputs
-        harvest = self.guard.read_wat(ref, piece.params["layout"])
-        said = harvest.said()
-        return Output({f"index/{piece.key}.parquet": said}, counts={"said": said.num_rows}, warnings=harvest.warnings)
+        said, warnings = self.guard.read_wat(ref, piece.params["layout"])
+        return Output({f"index/{piece.key}.parquet": said}, counts={"said": said.num_rows}, warnings=warnings)
 
 
 class IngestWorker(GuardedWorker):
@@ -68,16 +75,47 @@ class IngestWorker(GuardedWorker):
 
     memory_mb = 700
 
-    def halves(self, piece: Piece) -> tuple[Piece, Piece] | None:
-        return piece_halves(piece, self.guard.index)
-
-    def process(self, piece: Piece) -> Output:
+    def process(self, piece: Piece) -> Iterator[Output]:
+        """The shards of the piece, each as soon as it is full: `part-00042`, or `part-00042-0000`, ... where there are several."""
         segments = piece.params["segments"]
-        harvest = self.guard.read([(ref.path, ref.bytes, segment) for ref, segment in zip(piece.inputs, segments)])
-        return documents_output(
-            piece.key, harvest.documents(), harvest.report(), bytes_in=sum(segment["bytes"] for segment in segments),
-            counts=dict(harvest.counts), warnings=[*piece.params.get("warnings", []), *harvest.warnings],
+        counts: Counter[str] = Counter()
+        warnings = list(piece.params.get("warnings", []))
+        shard, number = Shard(self.config.shard_mb * MIB), 0
+        for batch in self.guard.read([(ref.path, ref.bytes, segment) for ref, segment in zip(piece.inputs, segments)]):
+            counts.update(batch.counts)
+            warnings += batch.warnings
+            rest: Batch | None = batch
+            while rest := shard.fill(rest):
+                yield shard.output(f"{piece.key}-{number:04d}")
+                shard, number = Shard(self.config.shard_mb * MIB), number + 1
+        yield shard.output(
+            f"{piece.key}-{number:04d}" if number else piece.key,
+            bytes_in=sum(segment["bytes"] for segment in segments), counts=dict(counts), warnings=warnings,
         )  # fmt: skip
+
+
+class Shard(Documents):
+    """A shard that takes documents of up to `limit` bytes, or one that is larger; and so many rows. What the rows hold decides where it
+    ends, and not how they came in batches."""
+
+    def __init__(self, limit: int):
+        super().__init__(DOCUMENTS, INGEST_REPORT)
+        self.left, self.rows_left = limit, SHARD_ROWS
+
+    def fill(self, batch: Batch) -> Batch | None:
+        """Takes rows of the batch, and returns those that have no room; None where all have."""
+        kept = np.asarray(batch.report["kept"].to_numpy(), bool)
+        sizes = np.zeros(len(kept), np.int64)
+        sizes[kept] = content_bytes(batch.documents)
+        ends = np.cumsum(sizes)
+        count = min(int(np.searchsorted(ends, self.left, "right")), self.rows_left)
+        if self.rows_left == SHARD_ROWS and len(kept):
+            count = max(count, 1)
+        documents = int(kept[:count].sum())
+        self.add(batch.documents[:documents], batch.report[:count])
+        self.left -= int(ends[count - 1]) if count else 0
+        self.rows_left -= count
+        return replace(batch, documents=batch.documents[documents:], report=batch.report[count:]) if count < len(kept) else None
 
 
 class IngestStage(Stage):

@@ -2,12 +2,10 @@
 
 import errno
 import os
-import resource
 import signal
 import sys
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,7 +17,6 @@ from corpusmill.pipeline import interrupts, retry
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.halves import joined_tables, performed
 from corpusmill.pipeline.lease import LEASE, Lease, holding
 from corpusmill.pipeline.manifest import FileRef, Manifest
 from corpusmill.pipeline.runner import StageRun
@@ -68,19 +65,6 @@ class TroubleStage(Stage):
         run.once(
             "names", [], lambda _: Output({"names.txt": " ".join(row.task for row in rows).encode()}), {"rows": [r.task for r in rows]}
         )
-
-
-class Cut(Worker):
-    """Whose pieces are two halves of a megabyte each."""
-
-    def process(self, piece: Piece) -> Output:
-        return Output({"data/x.parquet": pa.table({"number": range(1 << 17)})})
-
-    def halves(self, piece: Piece) -> tuple[Piece, Piece]:
-        return piece, piece
-
-    def join(self, piece: Piece, outputs: Sequence[Output], folder: Path) -> Output:
-        return joined_tables(outputs, folder)
 
 
 @pytest.fixture
@@ -175,24 +159,6 @@ def test_a_worker_that_outlives_its_lease_publishes_nothing(perform: Any, tmp_pa
         with pytest.raises(CorpusmillError, match=said):
             perform(lease=lease, deeds={"part-2": lambda _: (run / LEASE).write_bytes(other)})
     assert sorted(path.name for path in (run / "ingest/data").iterdir()) == ["part-0.parquet", "part-1.parquet"] and TRIED["part-3"] == 0
-
-
-def test_parts_of_a_piece_that_have_no_room_are_a_matter_of_this_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    worker, piece = Cut(TroubleConfig(), Storage("run"), {}), Piece("part-0", ())
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
-    try:
-        with pytest.raises(CorpusmillError, match=f"^{tmp_path}: no room for the parts .*set TMPDIR") as ended, performed(worker, piece, 2):
-            pass
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    failed = retry.failure("filter", piece, ended.value)
-    assert failed.cause is retry.Cause.SENTENCE and not failed.fatal and not list(tmp_path.iterdir())
-    full = OSError(errno.ENOSPC, "the run's own folder")
-    with pytest.raises(OSError, match="own folder"), performed(worker, piece, 2):
-        raise full
-    assert retry.failure("filter", piece, full).fatal
 
 
 def test_no_secret_of_a_url_in_an_error_is_written_down(perform: Any, tmp_path: Path) -> None:

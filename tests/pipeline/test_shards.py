@@ -1,6 +1,7 @@
 """Shards: equal tables give equal bytes, and the recorded hash is the file's."""
 
 import hashlib
+import random
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,7 +9,16 @@ import pytest
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.schemas import DOCUMENTS, document_id, with_columns
-from corpusmill.pipeline.shards import ROW_GROUP_ROWS, iter_tables, open_parquet, publish, read_table
+from corpusmill.pipeline.shards import (
+    ROW_GROUP_ROWS,
+    ParquetBuffer,
+    content_bytes,
+    in_parquet,
+    iter_tables,
+    open_parquet,
+    publish,
+    read_table,
+)
 from corpusmill.pipeline.storage import Storage
 
 
@@ -99,3 +109,21 @@ def test_schema_survives_an_empty_table(tmp_path):
     storage = Storage(str(tmp_path))
     publish(storage, "empty.parquet", DOCUMENTS.empty_table())
     assert pq.read_schema(tmp_path / "empty.parquet").equals(DOCUMENTS)
+
+
+def test_rows_that_come_in_any_tables_give_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("corpusmill.pipeline.shards.ROW_GROUP_BYTES", 20_000)
+    table, chance = documents(2 * ROW_GROUP_ROWS), random.Random(1)
+    files = []
+    for _ in range(3):
+        file = ParquetBuffer(table.schema)
+        begin = 0
+        while begin < table.num_rows:
+            end = begin + chance.randrange(1, 1000)
+            file.add(table.slice(begin, end - begin))
+            begin = end
+        files.append(file.close())
+    assert files[0] == files[1] == files[2] == in_parquet(table)
+    read = pq.ParquetFile(pa.BufferReader(files[0]))
+    sizes = [sum(content_bytes(read.read_row_group(group))) for group in range(read.num_row_groups)]
+    assert read.read().equals(table) and len(sizes) == 4 and max(sizes) < 20_020 and min(sizes[:-1]) >= 20_000

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from token_sets import random_documents, write_token_set
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.shards import read_table, write_parquet
+from corpusmill.pipeline.shards import in_parquet, read_table
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.tokenreader import TokenShards
 from corpusmill.pipeline.tokenshards import SHARDS_FILE, ShardSet, shard_names, token_dtype
@@ -132,7 +132,7 @@ def edit_shard(folder, **changes):
 def rewrite_index(folder, number, change):
     name = shard_names(number)[1]
     table = change(read_table(Storage(str(folder)), name))
-    write_parquet(table, str(folder / name))
+    (folder / name).write_bytes(in_parquet(table))
 
 
 def append(folder, name, content):

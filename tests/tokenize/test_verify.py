@@ -16,7 +16,7 @@ from rich.console import Console
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.report.tokens.verify import verify
 from corpusmill.pipeline.report.tokens.verify_view import show_checks
-from corpusmill.pipeline.shards import write_parquet
+from corpusmill.pipeline.shards import in_parquet
 from corpusmill.tokenize.tokenizer_stage import TokenizerStage
 from corpusmill.tokenize.tokens_stage import TokensStage
 
@@ -48,7 +48,7 @@ def forge(folder, number=0, tokens=None, index=None):
         tokens.tofile(folder / shard["file"])
         shard["sha256"] = hashlib.sha256((folder / shard["file"]).read_bytes()).hexdigest()
     if index is not None:
-        write_parquet(index, folder / shard["index"])
+        (folder / shard["index"]).write_bytes(in_parquet(index))
         shard["index_sha256"] = hashlib.sha256((folder / shard["index"]).read_bytes()).hexdigest()
     path.write_text(json.dumps(described))
 

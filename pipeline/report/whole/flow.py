@@ -18,7 +18,7 @@ def shard_faults(run: Storage, stage: str, documents: list[str], tasks: Sequence
     """`documents` are the shards (paths from the run) of the stage before, `without` the tasks that the stage was finished without."""
     read = {ref.path for task in tasks for ref in task.inputs}
     given_up = {ref.path for task in without for ref in task.inputs}
-    reported = Counter(path for task in tasks if _report(task) for path in {ref.path for ref in task.inputs})
+    reported = Counter(path for task in tasks if _reports(task) for path in {ref.path for ref in task.inputs})
     for path in documents:
         if path not in read and path not in given_up:
             yield f"{run.path(path)}: no task of {stage} has read these documents."
@@ -29,7 +29,7 @@ def shard_faults(run: Storage, stage: str, documents: list[str], tasks: Sequence
 def record_faults(run: Storage, stage: str, tasks: Sequence[TaskRow]) -> Iterator[str]:
     """Records of a file that the tasks of a stage (ingest) have both read, or that one has read twice, by where they lie in it."""
     stretches: list[tuple[str, int, int, str]] = []  # a crawl file, its first and last record that a report has, the report
-    for path in filter(None, map(_report, tasks)):
+    for path in [path for task in tasks for path in _reports(task)]:
         found: dict[str, tuple[int, int]] = {}
         try:
             for table in iter_tables(run.child(stage), path, ["source", "offset"]):
@@ -45,8 +45,8 @@ def record_faults(run: Storage, stage: str, tasks: Sequence[TaskRow]) -> Iterato
             yield f"{run.path(f'{stage}/{after[3]}')}: it has records of {before[0]} that are in {before[3]} too."
 
 
-def _report(task: TaskRow) -> str | None:
-    return next((output.path for output in task.outputs if output.path.startswith("report/")), None)
+def _reports(task: TaskRow) -> list[str]:
+    return [output.path for output in task.outputs if output.path.startswith("report/")]
 
 
 def _take(table: pa.Table, found: dict[str, tuple[int, int]]) -> str:

@@ -24,24 +24,30 @@ def row_faults(run: Storage, stage: str, tasks: list[TaskRow], broken: set[str])
     `broken` are paths (from the run) of shards that are not what was written, which are not read again.
     """
     for task in tasks:
-        path = next((output.path for output in task.outputs if output.path.startswith("report/")), None)
-        if path is None:
-            continue
-        try:
-            yield from _task_faults(run, stage, task, path, broken)
-        except (InputError, pa.ArrowException, OSError, KeyError, ValueError) as error:
-            yield f"{run.path(f'{stage}/{path}')}: can't be checked: {error}"
+        reports = [output.path for output in task.outputs if output.path.startswith("report/")]
+        rows = kept = 0
+        for path in reports:
+            try:
+                report, rules = read_report(run.child(stage), path)
+                rows, kept = rows + report.num_rows, kept + int(np.sum(report["kept"].to_numpy()))
+                yield from _report_faults(run, stage, task, path, report, rules, broken)
+            except (InputError, pa.ArrowException, OSError, KeyError, ValueError) as error:
+                yield f"{run.path(f'{stage}/{path}')}: can't be checked: {error}"
+                break
+        else:
+            if reports and (rows, kept, rows - kept) != (task.rows_in, task.kept, task.dropped):
+                more = f" and {len(reports) - 1} more reports of the task {task.task}" if len(reports) > 1 else ""
+                yield (
+                    f"{run.path(f'{stage}/{reports[0]}')}{more}: {rows:,} rows, {kept:,} of them kept; the manifest says "
+                    f"{task.rows_in:,} in, {task.kept:,} kept, {task.dropped:,} dropped."
+                )
 
 
-def _task_faults(run: Storage, stage: str, task: TaskRow, path: str, broken: set[str]) -> Iterator[str]:
+def _report_faults(
+    run: Storage, stage: str, task: TaskRow, path: str, report: pa.Table, rules: list[dict[str, Any]], broken: set[str]
+) -> Iterator[str]:
     name = run.path(f"{stage}/{path}")
-    report, rules = read_report(run.child(stage), path)
     kept = np.asarray(report["kept"].to_numpy(), bool)
-    if (len(kept), int(kept.sum()), int((~kept).sum())) != (task.rows_in, task.kept, task.dropped):
-        yield (
-            f"{name}: it has {len(kept):,} rows, {int(kept.sum()):,} of them kept; the manifest says {task.rows_in:,} in, "
-            f"{task.kept:,} kept, {task.dropped:,} dropped."
-        )
     yield from (f"{name}: {fault}." for fault in verdict_faults(report, kept, rules))
     data = path.replace("report/", "data/", 1)
     if any(output.path == data for output in task.outputs):

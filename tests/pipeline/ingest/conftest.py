@@ -78,7 +78,8 @@ def ingest(tmp_path: Path) -> Callable[..., SimpleNamespace]:
         run.execute()
         rows = [row for row in run.manifest.rows() if row.task.startswith("part-")]
         tables = {
-            kind: pa.concat_tables([read_table(run.storage, f"{kind}/{row.task}.parquet") for row in rows]) for kind in ("data", "report")
+            kind: pa.concat_tables([read_table(run.storage, o.path) for row in rows for o in row.outputs if o.path.startswith(kind)])
+            for kind in ("data", "report")
         }
         return SimpleNamespace(
             data=tables["data"].to_pylist(), report=tables["report"].to_pylist(), tables=tables, rows=rows,

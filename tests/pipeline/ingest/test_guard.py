@@ -8,10 +8,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import zstandard
 
@@ -33,6 +35,11 @@ MARK = "CORPUSMILL_TEST_MARK"
 def segment(path: Path, layout: str = "gzip-frames", kind: str = "warc") -> tuple[str, int, dict]:
     size = path.stat().st_size
     return str(path), size, asdict(Segment(kind, layout, 0, size, size))
+
+
+def rows_of(guard: Guard, path: Path) -> list[dict]:
+    """The report of a file, read to its end."""
+    return [row for batch in guard.read([segment(path)]) for row in batch.report.to_pylist()]
 
 
 @pytest.fixture
@@ -80,23 +87,36 @@ def test_rows_are_what_reading_in_this_process_gives(tmp_path: Path, warcs, guar
     path.write_bytes(warcs.write(warcs.mixed(700)) + b"\x1f\x8b rubbish")
     lines.write_bytes(b'{"text": "one"}\nno json\n{"text": "two"}\n')
     segments = [segment(path), segment(lines, "plain", "jsonl")]
-    found = guard().read(segments)
+    batches = list(guard().read(segments))
+    report, documents = (pa.concat_tables([getattr(batch, name) for batch in batches]) for name in ("report", "documents"))
+    counts = sum((Counter(batch.counts) for batch in batches), Counter())
     expected = Tables()
     for name, size, fields in segments:
         for work in SegmentReader(IngestConfig(), {}).works(name, size, Segment(**fields), False, lambda: None):
             expected.add(work.row())
-    assert found.report().equals(expected.report()) and found.documents().equals(expected.documents())
-    assert found.rows == 1404 and found.counts["type:response"] == 700 and found.counts["failed:not_json"] == 1
-    assert len(found.tables[0]) > 1  # more than one batch was sent
-    assert found.warnings == [f"{path}: damaged compressed record at {found.report()['offset'][1400].as_py()}."]
+    assert report.equals(expected.report()) and documents.equals(expected.documents())
+    assert report.num_rows == 1404 and counts["type:response"] == 700 and counts["failed:not_json"] == 1
+    assert len(batches) > 1
+    warnings = [warning for batch in batches for warning in batch.warnings]
+    assert warnings == [f"{path}: damaged compressed record at {report['offset'][1400].as_py()}."]
+
+
+def test_what_is_left_of_a_piece_does_not_come_into_the_next(tmp_path: Path, warcs, guard) -> None:
+    """A worker that fails to publish what it has read so far takes up another piece."""
+    path, other = tmp_path / "a.warc.gz", tmp_path / "b.warc.gz"
+    path.write_bytes(warcs.write(warcs.mixed(700)))
+    other.write_bytes(warcs.write(warcs.mixed(1)))
+    reader = guard()
+    next(reader.read([segment(path)]))
+    assert [row["source"] for row in rows_of(reader, other)] == [str(other)] * 2
 
 
 def test_a_record_that_ends_its_process_once_is_kept_and_twice_is_given_up(slow: Path, guard) -> None:
-    undisturbed = guard(max_page_seconds=100).read([segment(slow)]).report().to_pylist()
+    undisturbed = rows_of(guard(max_page_seconds=100), slow)
     for times in (1, 2):
         disturbed = guard(max_page_seconds=100)
         assassin = Assassin(disturbed, 3, signal.SIGSEGV, times)
-        rows = disturbed.read([segment(slow)]).report().to_pylist()
+        rows = rows_of(disturbed, slow)
         assert len(assassin.struck) == times
         if times == 1:
             assert rows == undisturbed
@@ -108,12 +128,12 @@ def test_a_record_that_ends_its_process_once_is_kept_and_twice_is_given_up(slow:
 
 def test_a_record_whose_process_is_killed_from_outside_twice_is_kept(slow: Path, guard) -> None:
     """An administrator, or the system that is out of memory, has done it, and not the record."""
-    undisturbed = guard(max_page_seconds=100).read([segment(slow)])
+    undisturbed = rows_of(guard(max_page_seconds=100), slow)
     disturbed = guard(max_page_seconds=100)
     killers = [Assassin(disturbed, 3, number, 1) for number in (signal.SIGKILL, signal.SIGTERM)]
-    found = disturbed.read([segment(slow)])
+    rows = rows_of(disturbed, slow)
     assert sum(len(killer.struck) for killer in killers) >= 1
-    assert found.report().equals(undisturbed.report()) and found.documents().equals(undisturbed.documents())
+    assert rows == undisturbed and not any("its process" in (row["reason"] or "") for row in rows)
 
 
 def test_a_record_whose_process_is_always_killed_from_outside_is_a_failure_of_the_task(
@@ -193,12 +213,12 @@ def test_errors_arrive_as_what_they_are(tmp_path: Path, warcs, guard) -> None:
     gone = segment(path)
     path.rename(tmp_path / "b.warc.gz")
     with pytest.raises(InputError, match="a.warc.gz: no such file"):
-        reader.read([gone])
+        list(reader.read([gone]))
     with pytest.raises(ReaderBug, match="TypeError: .*'colour'") as caught:
-        reader.read([(gone[0], 0, {"colour": "red"})])
+        list(reader.read([(gone[0], 0, {"colour": "red"})]))
     assert "Traceback" in caught.value.__notes__[0] and "reader.py" in caught.value.__notes__[0]
     pid = reader.process and reader.process.popen.pid
-    assert reader.read([segment(tmp_path / "b.warc.gz")]).rows == 4  # by the same process, which is none the worse for it
+    assert len(rows_of(reader, tmp_path / "b.warc.gz")) == 4  # by the same process, which is none the worse for it
     assert reader.process and reader.process.popen.pid == pid
 
 
@@ -207,13 +227,13 @@ def test_a_process_that_can_not_start_is_one_sentence(tmp_path: Path, warcs, gua
     path.write_bytes(warcs.write(warcs.mixed(1)))
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(CorpusmillError, match=r"^ingest: the process that reads can't be started \(exit code 1\)\.$"):
-        guard().read([segment(path)])
+        rows_of(guard(), path)
 
 
 def test_a_process_that_sleeps_is_killed_and_its_record_tried_again(slow: Path, guard) -> None:
     stopped = guard(max_page_seconds=0.3)
     assassin = Assassin(stopped, 3, signal.SIGSTOP, 1)
-    rows = stopped.read([segment(slow)]).report().to_pylist()
+    rows = rows_of(stopped, slow)
     assert len(assassin.struck) == 1
     assert [row["failed"] for row in rows] == [[], [], [], ["timeout"], [], [], []]
 

@@ -15,7 +15,7 @@ from corpusmill.pipeline.report.facts.summary import read_summary
 from corpusmill.pipeline.report.facts.training import read_scores
 from corpusmill.pipeline.report.page.html import render
 from corpusmill.pipeline.report.read import RunReader
-from corpusmill.pipeline.shards import read_table, write_parquet
+from corpusmill.pipeline.shards import in_parquet, read_table
 from corpusmill.pipeline.storage import Storage
 
 HOSTILE = "<script>alert(1)</script>\x1b[31m\u202e"
@@ -57,9 +57,9 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "run.json").write_text(json.dumps({"recipe": {}}))
     found = [{"item": item, "field": "question", "share": share, "passage": f"passage {item} {HOSTILE}", "id": "d" * 32,
               "url": f"https://mill.test/{HOSTILE}", "documents": item} for item, share in ((1, 0.8), (7, 1.0))]  # fmt: skip
-    write_parquet(pa.Table.from_pylist(found), evaluate / "benchmarks" / "overlap" / "arc_easy.parquet")
+    (evaluate / "benchmarks" / "overlap" / "arc_easy.parquet").write_bytes(in_parquet(pa.Table.from_pylist(found)))
     rows = [{"item": 7, "contexts": [f"Question: Why {HOSTILE}?\nAnswer:"], "continuations": [" a", " because"], "gold": 1}]
-    write_parquet(pa.Table.from_pylist(rows), evaluate / "benchmarks" / "pretrain" / "arc_easy.parquet")
+    (evaluate / "benchmarks" / "pretrain" / "arc_easy.parquet").write_bytes(in_parquet(pa.Table.from_pylist(rows)))
     return tmp_path
 
 

@@ -15,7 +15,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import MANIFEST
 from corpusmill.pipeline.report.whole.verify import verify
 from corpusmill.pipeline.runner import WORKING
-from corpusmill.pipeline.shards import write_parquet
+from corpusmill.pipeline.shards import in_parquet
 from corpusmill.pipeline.storage import TEMPORARY, Storage
 
 RECIPE = """
@@ -138,7 +138,7 @@ def rewritten(run: Path, pattern: str, draw: random.Random, change: Callable[[li
     table = pq.read_table(path)
     rows = table.to_pylist()
     change(rows, draw.randrange(len(rows)))
-    write_parquet(pa.Table.from_pylist(rows, table.schema), path)
+    path.write_bytes(in_parquet(pa.Table.from_pylist(rows, table.schema)))
     hide(run, path)
 
 
@@ -194,7 +194,7 @@ def double_a_record(run: Path, draw: random.Random) -> None:
         table = pq.read_table(path)
         rows = table.to_pylist()
         rows.append(next(row for row in rows if row["id"] == document))
-        write_parquet(pa.Table.from_pylist(rows, table.schema), path)
+        path.write_bytes(in_parquet(pa.Table.from_pylist(rows, table.schema)))
         hide(run, path)
     change_a_row(run / "ingest" / MANIFEST, shard, lambda row: row.update(rows_in=row["rows_in"] + 1, kept=row["kept"] + 1))
 
