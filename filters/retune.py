@@ -34,7 +34,7 @@ from corpusmill.pipeline.lease import holding
 from corpusmill.pipeline.manifest import Manifest, TaskRow
 from corpusmill.pipeline.quarantine import told_lost
 from corpusmill.pipeline.recipe import STAGES
-from corpusmill.pipeline.run import RUN_FILE, Plan, describe, plan_of_existing
+from corpusmill.pipeline.run import RUN_FILE, Plan, check_kept, describe, plan_of_existing
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import open_parquet, publish, read_table
 from corpusmill.pipeline.stage import Piece
@@ -72,7 +72,8 @@ def retune(
 
     What it changes is known, and given to `on_decided`, long before all reports are written. Without `write` nothing is.
     `say` is told where it has to wait for another process.
-    Raises InputError where the stage is not finished under the run's recipe, and ConfigError for anything but thresholds.
+    Raises InputError where the stage is not finished under the run's recipe, ConfigError for anything but thresholds, and NothingKept
+    where, decided again, no document goes on.
     """
     before, now = plan_of_existing(folder), plan_of_existing(folder, overrides)
     if "filter" not in before.sections:
@@ -97,6 +98,7 @@ def retune(
                 _write(run, worker, shards, pool, progress)
                 result.lost = told_lost([("filter", row) for row in run.manifest.quarantined.values()])
                 storage.write_bytes(RUN_FILE, describe(now))
+                check_kept(run, lost=result.lost)
     return result
 
 

@@ -23,5 +23,11 @@ class Incomplete(CorpusmillError):
     exit_code = 3
 
 
+class NothingKept(CorpusmillError):
+    """A stage has kept no document, so the stages after it have nothing to work on."""
+
+    exit_code = 3
+
+
 class ConfigError(InputError):
     """A recipe or a `--set` that does not fit its schema."""
