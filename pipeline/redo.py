@@ -163,8 +163,14 @@ def _inputs_differ(before: Sequence[str], now: Sequence[str]) -> list[str]:
     if not gone and not new:
         return ["the inputs come in another order"] if list(before) != list(now) else []
     if len(gone) <= 1 and len(new) <= 1:
-        return [_told("input", gone[0] if gone else None, new[0] if new else None)]
+        return [f"input {_end(gone)} → {_end(new)}"]
     return [f"{len(new):,} new inputs, {len(gone):,} no longer given"]
+
+
+def _end(inputs: Sequence[str]) -> str:
+    """One input or none in few words: of a long path its end."""
+    text = inputs[0] if inputs else "nothing"
+    return text if len(text) <= LONGEST else f"…{text[1 - LONGEST:]}"
 
 
 def _asked_for(schema: type[Config], before: Mapping[str, Any], section: Config, place: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -214,6 +214,7 @@ def execute(
                     manifest.reopen()
                 _describe_again(plan, storage, names, former, observer, say)
                 _abort_uploads(storage, observer)
+                _check_documents(plan, storage, names)
                 for name in names:
                     stage = stage_class(name)(plan.sections[name], plan.dry_run)
                     run = StageRun(stage, storage, dict(plan.sections), plan.inputs, engine, progress, observer, plan.strict)
@@ -232,6 +233,16 @@ def execute(
     return told_lost(lost)
 
 
+def _check_documents(plan: Plan, storage: Storage, names: Sequence[str]) -> None:
+    """Raises NothingKept where the stage that the first one reads its documents from has kept none."""
+    order = list(STAGES)
+    if not names or names[0] not in PARALLEL:
+        return
+    earlier = [name for name in DATA_STAGES if name in plan.sections and order.index(name) < order.index(names[0])]
+    if earlier and documents_of(Manifest(storage.child(earlier[-1]), read_only=True)).get("kept") == 0:
+        raise NothingKept(f"{names[0]}: {earlier[-1]} has kept no document, so there is nothing to do.")
+
+
 def check_kept(run: StageRun, after: Sequence[str] = (), lost: str = "") -> None:
     """Raises NothingKept where a finished stage has kept no document: which rule took most, and which stages `after` it are not run.
     `lost` is a sentence about tasks that were given up."""
@@ -247,7 +258,7 @@ def check_kept(run: StageRun, after: Sequence[str] = (), lost: str = "") -> None
     rows = documents.get("in", 0)
     told = f"{name}: none of {rows:,} {'document' if rows == 1 else 'documents'} was kept" if rows else f"{name}: nothing came in"
     if failed:
-        rule, count = min(failed.items(), key=lambda item: (-item[1], item[0]))
+        ((rule, count),) = failed.most_common(1)
         told += f", and the rule that took most is {rule} ({count:,})"
     told += f"; not run: {', '.join(after)}." if after else "."
     raise NothingKept(f"{told} {lost}".strip())

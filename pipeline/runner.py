@@ -14,7 +14,7 @@ import corpusmill
 from corpusmill.pipeline.cleaning import remove_unnamed
 from corpusmill.pipeline.config import Config, config_digest
 from corpusmill.pipeline.engine import Done, Engine, Job, publish_output
-from corpusmill.pipeline.errors import CorpusmillError, InputError, NothingKept
+from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.interrupts import of_an_interrupt, raise_what_came
 from corpusmill.pipeline.lease import Lease
 from corpusmill.pipeline.manifest import MANIFEST, TRIAL, FileRef, Manifest, Quarantined, Rows, TaskRow, task_identity
@@ -122,12 +122,10 @@ class StageRun:
         return [row.ref(stage, o.path) for row in rows for o in row.outputs if o.path.startswith(prefix)]
 
     def documents(self) -> list[FileRef]:
-        """The document shards of the nearest earlier data stage that the recipe has. Raises NothingKept where it has kept no document."""
+        """The document shards of the nearest earlier data stage that the recipe has."""
         order = list(STAGES)
         for stage in reversed(order[: order.index(self.stage.name)]):
             if stage in DATA_STAGES and stage in self.recipe:
-                if not any(row.kept for row in self.upstream(stage).rows()):
-                    raise NothingKept(f"{self.stage.name}: {stage} has kept no document, so there is nothing to do.")
                 return self.outputs_of(stage, "data/")
         raise InputError(f"{self.stage.name}: the recipe has no stage before it that gives documents.")
 

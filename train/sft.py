@@ -1,5 +1,6 @@
 """The stage `sft`: the pre-trained model learns to answer, from the user's examples or from the run's own documents."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -9,7 +10,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from corpusmill.pipeline.config import ASIDE, Config
-from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.errors import InputError, NothingKept
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Stage
@@ -121,8 +122,8 @@ class SftStage(Stage):
         kept, counts = [p.example for p in prepared if not p.failed], tuning.reasons(p.failed for p in prepared)
         if all(example.held_out for example in kept):
             what = ", ".join(config.files) or "the run's documents"
-            why = ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "all are held out"
-            raise InputError(f"sft: {what}: none of {len(examples)} examples can be learned from ({why}).")
+            why = ", ".join(f"{name} {count:,}" for name, count in Counter(counts).most_common()) or "all are held out"
+            raise NothingKept(f"sft: {what}: none of {len(examples)} examples can be learned from ({why}).")
         dropped = len(examples) - len(kept)
         cut = sum(p.truncated for p in prepared if not p.failed)
         return Output(

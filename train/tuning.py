@@ -148,7 +148,9 @@ def dropped_sentence(what: str, dropped: int, total: int, counts: Mapping[str, i
     """A warning about what was dropped, or none."""
     if not dropped:
         return []
-    return [f"{dropped} of {total} {what} dropped ({', '.join(f'{name} {count}' for name, count in counts.items())})."]
+    listed = ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+    several = "; one that fails several rules counts for each" if sum(counts.values()) > dropped else ""
+    return [f"{dropped:,} of {total:,} {what} {'was' if dropped == 1 else 'were'} dropped ({listed}{several})."]
 
 
 def train(run: "StageRun", module: str, config: Any, start: Start, place: "Workplace", **arguments: Any) -> Output:
