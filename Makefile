@@ -14,6 +14,7 @@ NODES ?= 2
 TEST_WORKERS ?= 3
 SECONDS ?= 300
 SEED ?=
+REDO ?=
 KILLS ?= 200
 TARGET ?=
 export PYTHONDONTWRITEBYTECODE := # or each of hundreds of processes compiles what it imports
@@ -23,7 +24,7 @@ STAGES := ingest filter dedup tokenizer tokens pretrain sft align evaluate
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "and one for each stage, with RUN=folder, and RECIPE=file and INPUT=paths where the run is new:"
+	@echo "and one for each stage, with RUN=folder, and RECIPE=file and INPUT=paths where the run is new (REDO=1: replace what is finished):"
 	@echo "  $(STAGES)"
 
 $(BIN)/python:
@@ -87,7 +88,7 @@ bench: $(VENV)/.installed-test setup ## measure the stages beside their peers on
 
 $(STAGES): setup
 	@test -n "$(RUN)" || { echo "Say which run: make $@ RUN=runs/demo"; exit 2; }
-	@$(BIN)/corpusmill $@ $(RUN) $(if $(RECIPE),--recipe $(RECIPE)) $(foreach i,$(INPUT),--input $(i)) --workers $(WORKERS)
+	@$(BIN)/corpusmill $@ $(RUN) $(if $(RECIPE),--recipe $(RECIPE)) $(foreach i,$(INPUT),--input $(i)) $(if $(REDO),--redo) --workers $(WORKERS)
 
 report: setup ## write RUN/report.html and print its tables
 	@test -n "$(RUN)" || { echo "Say which run: make report RUN=runs/demo"; exit 2; }

@@ -170,7 +170,7 @@ def _inputs_differ(before: Sequence[str], now: Sequence[str]) -> list[str]:
 def _end(inputs: Sequence[str]) -> str:
     """One input or none in few words: of a long path its end."""
     text = inputs[0] if inputs else "nothing"
-    return text if len(text) <= LONGEST else f"…{text[1 - LONGEST:]}"
+    return text if len(text) <= LONGEST else f"…{text[1 - LONGEST :]}"
 
 
 def _asked_for(schema: type[Config], before: Mapping[str, Any], section: Config, place: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -61,7 +61,9 @@ class SftConfig(Config):
     micro_batch: int = Field(default=0, ge=0, description="Rows that are computed at a time, to save memory; 0 means the whole batch.")
     epochs: float = Field(default=3.0, gt=0, description="Passes over the examples; `loop.steps` bounds them.")
     seed: int = Field(default=1, description="Seed of the order of examples, and of an adapter's first values.")
-    parallel: ParallelConfig = Field(default_factory=ParallelConfig, description="Processes, and what they share out.")
+    parallel: ParallelConfig = Field(
+        default_factory=ParallelConfig, json_schema_extra=ASIDE, description="Processes, and what they share out."
+    )
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu` or `cuda`.")
     evaluate_every: int = Field(default=50, ge=0, description="Steps between two measurements of the held-out loss in the log; 0: none.")
     loop: SftLoop = Field(default_factory=SftLoop, description="Steps, learning rates and guards.")
@@ -92,7 +94,7 @@ class SftStage(Stage):
         template = [file_ref(self.config.template)] if self.config.template.endswith(".jinja") else []
         made = run.once("examples", [*tuning.token_files(start.files), *template, *given], lambda _: self._examples(run, start, given))
         examples = made.ref(self.name, EXAMPLES_FILE)
-        row = run.once("model", [*start.files, *template, examples], partial(self._model, run, start), config=tuning.alone(self.config))
+        row = run.once("model", [*start.files, *template, examples], partial(self._model, run, start))
         tuning.clear(run, row)
 
     def summary(self, run: StageRun) -> dict[str, str]:

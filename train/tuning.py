@@ -17,7 +17,6 @@ from corpusmill.pipeline.shards import Content, iter_tables, read_table
 from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.storage import Storage, is_remote
 from corpusmill.train import tasks
-from corpusmill.train.options import ParallelConfig
 from corpusmill.train.records import file_ref
 
 if TYPE_CHECKING:
@@ -177,11 +176,6 @@ def clear(run: "StageRun", row: TaskRow) -> None:
     from corpusmill.train.workplace import Workplace
 
     Workplace.of(run, row.identity).clear()
-
-
-def alone(config: Any) -> Any:
-    """The configuration that a task is known by: how the work is spread is no part of what it is."""
-    return config.model_copy(update={"parallel": ParallelConfig()})
 
 
 def json_file(value: Any) -> bytes:

@@ -80,7 +80,9 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("slip", REFUSED)
-def test_what_would_replace_a_finished_run_is_refused_before_anything_is_written(mill: Path, run: Path, corpusmill: Call, slip: str) -> None:
+def test_what_would_replace_a_finished_run_is_refused_before_anything_is_written(
+    mill: Path, run: Path, corpusmill: Call, slip: str
+) -> None:
     inputs, sets, change, lost = REFUSED[slip]
     before = content(run)
     given = [mill / name for name in inputs]
@@ -224,12 +226,16 @@ def test_jsonl_of_which_no_row_has_a_text_is_told_what_there_is(mill: Path, corp
 
 def test_jsonl_of_which_one_row_has_a_text_goes_on(mill: Path, corpusmill: Call, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"content": "a"}\n{"text": "this one has it"}\n')
-    code, out, err = corpusmill("run", mill / "recipe.yaml", tmp_path / "rows.jsonl", "--output", tmp_path / "run", "--to", "ingest", *INLINE)
+    code, out, err = corpusmill(
+        "run", mill / "recipe.yaml", tmp_path / "rows.jsonl", "--output", tmp_path / "run", "--to", "ingest", *INLINE
+    )
     assert code == 0 and summary(out)["stages"]["ingest"]["kept"] == 1, err
 
 
 def test_the_status_of_a_run_that_was_found_finished_counts_its_work(mill: Path, run: Path, corpusmill: Call) -> None:
-    (run / "metrics.jsonl").write_text('{"stage": "ingest", "phase": "", "seconds": 600.0}\n{"stage": "filter", "phase": "", "seconds": 65.5}\n')
+    (run / "metrics.jsonl").write_text(
+        '{"stage": "ingest", "phase": "", "seconds": 600.0}\n{"stage": "filter", "phase": "", "seconds": 65.5}\n'
+    )
     code, _, err = corpusmill("run", mill / "recipe.yaml", mill / "old.jsonl", "--output", run, *INLINE)
     assert code == 0, err
     assert read_status(str(run))["work_seconds"] == 665.5

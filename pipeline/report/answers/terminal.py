@@ -62,7 +62,9 @@ def render_report(folder: str, console: Console) -> None:
 
 
 def _funnel(summary: Summary) -> Table:
-    made = table("Funnel (records into ingest, then documents)", "stage", ">in", ">kept", ">dropped", ">kept %", ">of all", ">characters", ">tokens")
+    made = table(
+        "Funnel (records into ingest, then documents)", "stage", ">in", ">kept", ">dropped", ">kept %", ">of all", ">characters", ">tokens"
+    )
     for row in summary.funnel:
         name = row.stage if row.status == "complete" else f"{row.stage} (unfinished)"
         shares = share(row.documents_out, row.documents_in), share(row.documents_out, summary.funnel[0].documents_in)

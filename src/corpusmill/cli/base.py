@@ -92,7 +92,8 @@ EngineOption = Annotated[EngineName, typer.Option(help="ray: parallel, here or o
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what it would remove (stages that can: dedup).")]
 Strict = Annotated[bool, typer.Option("--strict", help="End at the first task that fails, instead of going on without it.")]
 Redo = Annotated[
-    bool, typer.Option("--redo", help="Let other inputs or another recipe replace what is finished; what follows from it is unfinished then.")
+    bool,
+    typer.Option("--redo", help="Let other inputs or another recipe replace stages that are finished."),
 ]
 Workers = Annotated[int, typer.Option(min=0, help="Parallel workers; 0 means one for each CPU.")]
 

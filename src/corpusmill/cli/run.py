@@ -32,9 +32,7 @@ from corpusmill.cli.base import (
 )
 
 
-def _carry_out(
-    folder: str, make_plan: Callable[[], Any], engine: EngineName, workers: int, metrics: Metrics, again: str = ""
-) -> None:
+def _carry_out(folder: str, make_plan: Callable[[], Any], engine: EngineName, workers: int, metrics: Metrics, again: str = "") -> None:
     """Plans and carries out; the last line of the output says what became of it, whatever that is. `again`: the option that names the
     folder the next time."""
     from corpusmill.pipeline.interrupts import exit_code_of, of_an_interrupt
@@ -158,7 +156,7 @@ def run(
     finally:
         if again:
             with suppress(OSError):  # it ended before it began
-                os.rmdir(folder)
+                Path(folder).rmdir()
 
 
 def _own_folder(recipe: str, inputs: list[str]) -> str:
