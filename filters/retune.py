@@ -155,7 +155,7 @@ def _only_thresholds(before: Plan, now: Plan, folder: str) -> None:
             if old[key] != new[key] and (name, key) != ("filter", "thresholds"):
                 raise ConfigError(
                     f"retune: {name}.{key} would change, and only filter.thresholds can be changed without measuring again; "
-                    f"for the rest: corpusmill {name} {folder} --set ..."
+                    f"for the rest: corpusmill {name} {folder} --redo --set ..."
                 )
 
 
@@ -182,7 +182,8 @@ def _scored_alike(old: FilterWorker, now: FilterWorker, folder: str) -> None:
         if step.step.only_passing and changed:
             raise ConfigError(
                 f"retune: {step.name} scores only documents that pass the rules before it (only_passing), so another "
-                f"{changed[0].rule.name} asks for new scores: corpusmill filter {folder} --set filter.thresholds.{changed[0].rule.name}=..."
+                f"{changed[0].rule.name} asks for new scores: "
+                f"corpusmill filter {folder} --redo --set filter.thresholds.{changed[0].rule.name}=..."
             )
         steps.add(step.name)
 
