@@ -53,9 +53,9 @@ $(VENV)/.models: | $(VENV)/.installed
 
 setup: $(VENV)/.installed $(VENV)/.models ## make the virtual environment and fetch the language model
 
-demo: setup ## get a real crawl and run every stage on it (CRAWL=path for your own)
+demo: setup ## get a real crawl and run every stage on it (CRAWL=path for your own; REDO=1 replaces a finished demo of other inputs)
 	@crawl=$$($(BIN)/python -m corpusmill.pipeline.crawl runs/crawl $(if $(CRAWL),--crawl $(CRAWL))) && echo "$$crawl" | head -n 1 && \
-	$(BIN)/corpusmill run recipes/demo.yaml "$$(echo "$$crawl" | tail -n 1)" --output runs/demo --workers $(WORKERS)
+	$(BIN)/corpusmill run recipes/demo.yaml "$$(echo "$$crawl" | tail -n 1)" --output runs/demo $(if $(REDO),--redo) --workers $(WORKERS)
 
 test: MARKED = -m "not long"
 test test-all: $(VENV)/.installed-test setup ## run the tests, in TEST_WORKERS=3 processes of one thread each (test-all: also those marked `long`)
@@ -81,7 +81,7 @@ lint: $(VENV)/.installed-test ## check style and types
 bench: $(VENV)/.installed-test setup ## measure the stages beside their peers on the demo's crawl (minutes)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,peers]'
 	@crawl=$$($(BIN)/python -m corpusmill.pipeline.crawl runs/crawl $(if $(CRAWL),--crawl $(CRAWL)) | tail -n 1) && \
-	$(BIN)/corpusmill run recipes/demo.yaml "$$crawl" --output runs/bench --to dedup --workers 1 && \
+	$(BIN)/corpusmill run recipes/demo.yaml "$$crawl" --output runs/bench --redo --to dedup --workers 1 && \
 	for b in "ingest.py $$crawl/*.warc.gz" "urls.py $$crawl/*.warc.gz" "filters.py runs/bench/ingest/data/*.parquet" "dedup.py runs/bench/ingest/data/*.parquet" \
 		"dedup_recall.py runs/bench/ingest/data" "tokens.py runs/bench/dedup/data/*.parquet --vocabulary 4096" pretrain.py; do \
 		echo; echo "benchmarks/$$b"; $(BIN)/python benchmarks/$$b || exit 1; done

@@ -204,7 +204,9 @@ def execute(
     try:
         with holding(storage, say) as lease:
             former = _former(storage)
-            again = replaced(storage, former, plan.sections, plan.inputs, names[0], plan.redo) if former and not plan.dry_run else []
+            again: list[str] = []
+            if former and names and not plan.dry_run:
+                again = replaced(storage, former, plan.sections, plan.inputs, names[0], plan.redo)
             live = Live(storage, names, engine, plan.dry_run, lambda: lease.lost is None)
             observer = Observer(storage, live, Counting(watching.meters), after_phase=watching.after_phase)
             with observer.attempt(names, lease), live:
