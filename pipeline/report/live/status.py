@@ -84,7 +84,7 @@ class Status:
     def _work(self) -> float:
         """Seconds of the clock in all finished phases, of all commands that have worked on the run (`metrics.jsonl`)."""
         taken = [row.get("seconds") for row in self.reader.json_lines(METRICS)]
-        return round(sum(seconds for seconds in taken if isinstance(seconds, int | float)), 1)
+        return round(sum(seconds for seconds in taken if isinstance(seconds, int | float) and 0 <= seconds < 1e9), 1)
 
     def _said(self) -> dict[str, Any] | None:
         """What the run says of itself; None where it says nothing that can be understood."""
