@@ -14,6 +14,7 @@ NODES ?= 2
 TEST_WORKERS ?= 3
 SECONDS ?= 300
 SEED ?=
+REDO ?=
 KILLS ?= 200
 TARGET ?=
 export PYTHONDONTWRITEBYTECODE := # or each of hundreds of processes compiles what it imports
@@ -23,7 +24,7 @@ STAGES := ingest filter dedup tokenizer tokens pretrain sft align evaluate
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "and one for each stage, with RUN=folder, and RECIPE=file and INPUT=paths where the run is new:"
+	@echo "and one for each stage, with RUN=folder, and RECIPE=file and INPUT=paths where the run is new (REDO=1: replace what is finished):"
 	@echo "  $(STAGES)"
 
 $(BIN)/python:
@@ -52,9 +53,9 @@ $(VENV)/.models: | $(VENV)/.installed
 
 setup: $(VENV)/.installed $(VENV)/.models ## make the virtual environment and fetch the language model
 
-demo: setup ## get a real crawl and run every stage on it (CRAWL=path for your own)
+demo: setup ## get a real crawl and run every stage on it (CRAWL=path for your own; REDO=1 replaces a finished demo of other inputs)
 	@crawl=$$($(BIN)/python -m corpusmill.pipeline.crawl runs/crawl $(if $(CRAWL),--crawl $(CRAWL))) && echo "$$crawl" | head -n 1 && \
-	$(BIN)/corpusmill run recipes/demo.yaml "$$(echo "$$crawl" | tail -n 1)" --output runs/demo --workers $(WORKERS)
+	$(BIN)/corpusmill run recipes/demo.yaml "$$(echo "$$crawl" | tail -n 1)" --output runs/demo $(if $(REDO),--redo) --workers $(WORKERS)
 
 test: MARKED = -m "not long"
 test test-all: $(VENV)/.installed-test setup ## run the tests, in TEST_WORKERS=3 processes of one thread each (test-all: also those marked `long`)
@@ -80,14 +81,14 @@ lint: $(VENV)/.installed-test ## check style and types
 bench: $(VENV)/.installed-test setup ## measure the stages beside their peers on the demo's crawl (minutes)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,peers]'
 	@crawl=$$($(BIN)/python -m corpusmill.pipeline.crawl runs/crawl $(if $(CRAWL),--crawl $(CRAWL)) | tail -n 1) && \
-	$(BIN)/corpusmill run recipes/demo.yaml "$$crawl" --output runs/bench --to dedup --workers 1 && \
+	$(BIN)/corpusmill run recipes/demo.yaml "$$crawl" --output runs/bench --redo --to dedup --workers 1 && \
 	for b in "ingest.py $$crawl/*.warc.gz" "urls.py $$crawl/*.warc.gz" "filters.py runs/bench/ingest/data/*.parquet" "dedup.py runs/bench/ingest/data/*.parquet" \
 		"dedup_recall.py runs/bench/ingest/data" "tokens.py runs/bench/dedup/data/*.parquet --vocabulary 4096" pretrain.py; do \
 		echo; echo "benchmarks/$$b"; $(BIN)/python benchmarks/$$b || exit 1; done
 
 $(STAGES): setup
 	@test -n "$(RUN)" || { echo "Say which run: make $@ RUN=runs/demo"; exit 2; }
-	@$(BIN)/corpusmill $@ $(RUN) $(if $(RECIPE),--recipe $(RECIPE)) $(foreach i,$(INPUT),--input $(i)) --workers $(WORKERS)
+	@$(BIN)/corpusmill $@ $(RUN) $(if $(RECIPE),--recipe $(RECIPE)) $(foreach i,$(INPUT),--input $(i)) $(if $(REDO),--redo) --workers $(WORKERS)
 
 report: setup ## write RUN/report.html and print its tables
 	@test -n "$(RUN)" || { echo "Say which run: make report RUN=runs/demo"; exit 2; }

@@ -34,7 +34,7 @@ from corpusmill.pipeline.lease import holding
 from corpusmill.pipeline.manifest import Manifest, TaskRow
 from corpusmill.pipeline.quarantine import told_lost
 from corpusmill.pipeline.recipe import STAGES
-from corpusmill.pipeline.run import RUN_FILE, Plan, describe, plan_of_existing
+from corpusmill.pipeline.run import RUN_FILE, Plan, check_kept, describe, plan_of_existing
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import open_parquet, publish, read_table
 from corpusmill.pipeline.stage import Piece
@@ -72,7 +72,8 @@ def retune(
 
     What it changes is known, and given to `on_decided`, long before all reports are written. Without `write` nothing is.
     `say` is told where it has to wait for another process.
-    Raises InputError where the stage is not finished under the run's recipe, and ConfigError for anything but thresholds.
+    Raises InputError where the stage is not finished under the run's recipe, ConfigError for anything but thresholds, and NothingKept
+    where, decided again, no document goes on.
     """
     before, now = plan_of_existing(folder), plan_of_existing(folder, overrides)
     if "filter" not in before.sections:
@@ -97,6 +98,7 @@ def retune(
                 _write(run, worker, shards, pool, progress)
                 result.lost = told_lost([("filter", row) for row in run.manifest.quarantined.values()])
                 storage.write_bytes(RUN_FILE, describe(now))
+                check_kept(run, lost=result.lost)
     return result
 
 
@@ -153,7 +155,7 @@ def _only_thresholds(before: Plan, now: Plan, folder: str) -> None:
             if old[key] != new[key] and (name, key) != ("filter", "thresholds"):
                 raise ConfigError(
                     f"retune: {name}.{key} would change, and only filter.thresholds can be changed without measuring again; "
-                    f"for the rest: corpusmill {name} {folder} --set ..."
+                    f"for the rest: corpusmill {name} {folder} --redo --set ..."
                 )
 
 
@@ -180,7 +182,8 @@ def _scored_alike(old: FilterWorker, now: FilterWorker, folder: str) -> None:
         if step.step.only_passing and changed:
             raise ConfigError(
                 f"retune: {step.name} scores only documents that pass the rules before it (only_passing), so another "
-                f"{changed[0].rule.name} asks for new scores: corpusmill filter {folder} --set filter.thresholds.{changed[0].rule.name}=..."
+                f"{changed[0].rule.name} asks for new scores: "
+                f"corpusmill filter {folder} --redo --set filter.thresholds.{changed[0].rule.name}=..."
             )
         steps.add(step.name)
 

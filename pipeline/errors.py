@@ -27,5 +27,11 @@ class ProcessKilled(CorpusmillError):
     """A process that worked for a task was killed from outside again and again: no fault of the task's, which is tried again."""
 
 
+class NothingKept(CorpusmillError):
+    """A stage has kept no document, so the stages after it have nothing to work on."""
+
+    exit_code = 3
+
+
 class ConfigError(InputError):
     """A recipe or a `--set` that does not fit its schema."""

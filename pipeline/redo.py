@@ -9,12 +9,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from corpusmill.pipeline.config import Config, config_digest, digest
-from corpusmill.pipeline.errors import CorpusmillError
+from pydantic_core import to_jsonable_python
+
+from corpusmill.pipeline.config import ASIDE, Config, config_digest, digest
+from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import Manifest
-from corpusmill.pipeline.recipe import stage_class
+from corpusmill.pipeline.recipe import STAGES, stage_class
 from corpusmill.pipeline.runner import code_version
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.meters import documents_of
 
 #: Changes of a section that are told in words, and characters of a value.
 SHOWN, LONGEST = 3, 40
@@ -95,7 +98,7 @@ def _reasons(name: str, section: Config, manifest: Manifest, former: Mapping[str
 def _shown(before: Any, now: Any) -> list[str]:
     if not isinstance(before, dict):
         return []
-    found = [f"{path} {_short(old)} → {_short(new)}" for path, old, new in changes(before, now)]
+    found = [_told(path, old, new) for path, old, new in changes(before, now)]
     return found if len(found) <= SHOWN else [*found[:SHOWN], f"and {len(found) - SHOWN} more"]
 
 
@@ -114,6 +117,86 @@ def changes(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, A
 def _short(value: Any) -> str:
     text = "nothing" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+
+
+def replaced(
+    run: Storage, former: Mapping[str, Any], sections: Mapping[str, Config], inputs: Sequence[str], first: str, redo: bool
+) -> list[str]:
+    """Finished stages whose results other inputs or another recipe would replace: the first one that is asked for differently, and all
+    behind it. Stages before `first` stay as they are.
+
+    Raises InputError, which says what would be lost, unless `redo`. New code or new libraries are no reason to refuse: they change
+    neither the inputs nor the recipe.
+    """
+    order = list(STAGES)
+    manifests = {name: Manifest(run.child(name), read_only=True) for name in order[order.index(first) :]}
+    finished = [name for name in manifests if manifests[name].complete]
+    why: list[str] = []
+    lost: list[str] = []
+    for name in manifests:
+        differs = _inputs_differ(former["inputs"], inputs) if name == "ingest" else []
+        affected = [later for later in finished if order.index(later) >= order.index(name)]
+        before, now = former["recipe"].get(name), sections.get(name)
+        if now is not None and isinstance(before, dict):
+            differs += [_told(f"{name}.{path}", old, new) for path, old, new in _asked_for(type(now), before, now)]
+        elif now is not None and name in finished:  # a command with a shorter recipe came in between
+            own = config_digest(now)
+            differs += [f"{name} is configured otherwise"] if all(row.config != own for row in manifests[name].rows()) else []
+        elif (now is None) != (before is None):
+            differs += [f"the recipe has {'no' if now is None else 'a new'} stage {name}"]
+            affected = [later for later in affected if later != name]
+            affected = affected if any(later in sections for later in affected) else []
+        if differs and affected:
+            why += differs
+            lost = lost or affected
+    if lost and not redo:
+        more = f" and {len(why) - SHOWN} more changes" if len(why) > SHOWN else ""
+        raise InputError(
+            f"{run.root}: {', '.join(why[:SHOWN])}{more}: this would replace what is finished there, "
+            f"{', '.join(_counted(name, manifests[name]) for name in lost)}; add --redo to replace it, or take another folder to keep both."
+        )
+    return lost
+
+
+def _inputs_differ(before: Sequence[str], now: Sequence[str]) -> list[str]:
+    gone, new = sorted(set(before) - set(now)), sorted(set(now) - set(before))
+    if not gone and not new:
+        return ["the inputs come in another order"] if list(before) != list(now) else []
+    if len(gone) <= 1 and len(new) <= 1:
+        return [f"input {_end(gone)} → {_end(new)}"]
+    return [f"{len(new):,} new inputs, {len(gone):,} no longer given"]
+
+
+def _end(inputs: Sequence[str]) -> str:
+    """One input or none in few words: of a long path its end."""
+    text = inputs[0] if inputs else "nothing"
+    return text if len(text) <= LONGEST else f"…{text[1 - LONGEST :]}"
+
+
+def _asked_for(schema: type[Config], before: Mapping[str, Any], section: Config, place: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """The options of a section that differ from those stored: their place, before, now. An option that the code has gained since counts
+    only where it is not at its default, and one that the code has lost not at all."""
+    stored, now = schema.without_places(dict(before)), section.deciding()
+    for name, field in schema.model_fields.items():
+        path, value = f"{place}{name}", getattr(section, name)
+        if field.json_schema_extra == ASIDE or name not in now:
+            continue
+        if name not in stored:
+            if now[name] != to_jsonable_python(field.get_default(call_default_factory=True), fallback=repr):
+                yield path, None, now[name]
+        elif isinstance(value, Config) and isinstance(stored[name], dict):
+            yield from _asked_for(type(value), stored[name], value, f"{path}.")
+        else:
+            yield from changes(stored[name], now[name], path)
+
+
+def _counted(stage: str, manifest: Manifest) -> str:
+    kept = documents_of(manifest).get("kept")
+    return stage if kept is None else f"{stage} ({kept:,} document{'' if kept == 1 else 's'})"
+
+
+def _told(place: str, old: Any, new: Any) -> str:
+    return f"{place} {_short(old)} → {_short(new)}"
 
 
 def read_former(content: bytes | None) -> dict[str, Any] | None:

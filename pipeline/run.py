@@ -1,26 +1,33 @@
 """A whole run: its folder, its `run.json`, and its stages one after the other."""
 
 import json
+import os
 import platform
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
+import pyarrow.compute as pc
+
 import corpusmill
+from corpusmill.pipeline.cell import GUARD_FILE
 from corpusmill.pipeline.config import Config, config_digest
 from corpusmill.pipeline.engine import Engine
-from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.lease import holding
+from corpusmill.pipeline.errors import CorpusmillError, InputError, NothingKept
+from corpusmill.pipeline.lease import LEASE, holding
 from corpusmill.pipeline.manifest import Manifest, Quarantined
 from corpusmill.pipeline.quarantine import told_lost
 from corpusmill.pipeline.recipe import STAGES, apply_override, read_recipe, stage_class, validate_recipe
-from corpusmill.pipeline.redo import configuration, expect, paragraph, read_former
-from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.redo import configuration, expect, paragraph, read_former, replaced
+from corpusmill.pipeline.runner import DATA_STAGES, StageRun
+from corpusmill.pipeline.shards import read_table
+from corpusmill.pipeline.storage import TEMPORARY, Storage
 from corpusmill.pipeline.store.url_secrets import refuse_secrets
-from corpusmill.pipeline.watch.live import Live
-from corpusmill.pipeline.watch.meters import Counting, Meter
+from corpusmill.pipeline.watch.growing import GROWN
+from corpusmill.pipeline.watch.live import PROGRESS, Live
+from corpusmill.pipeline.watch.meters import Counting, Meter, documents_of
 from corpusmill.pipeline.watch.observer import Observer
 from corpusmill.pipeline.watch.outcome import Outcome
 from corpusmill.pipeline.watch.progress import Progress
@@ -55,6 +62,7 @@ class Plan:
     last: str | None = None
     dry_run: bool = False
     strict: bool = False  # the first task that fails ends the run
+    redo: bool = False  # other inputs or another recipe may replace what is finished
 
     def __post_init__(self) -> None:
         refuse_secrets(self.folder, "--output")
@@ -105,12 +113,31 @@ def new_plan(
     last: str | None = None,
     dry_run: bool = False,
     strict: bool = False,
+    redo: bool = False,
 ) -> Plan:
-    """The plan of `corpusmill run`: everything comes from the recipe file and the command line."""
-    plan = Plan(folder, read_recipe(recipe, overrides), list(inputs), first, last, dry_run, strict)
+    """The plan of `corpusmill run`: everything comes from the recipe file and the command line. Raises InputError also where `folder`
+    holds something else than a run."""
+    plan = Plan(folder, read_recipe(recipe, overrides), list(inputs), first, last, dry_run, strict, redo)
     if "ingest" in plan.stages() and not inputs:
         raise InputError(f"{recipe}: the recipe begins with ingest, so it needs at least one input path.")
+    storage = Storage(folder)
+    if not storage.exists(RUN_FILE) and (found := _foreign(storage)):
+        raise InputError(f"{folder}: holds something else than a run (it has {found} and no {RUN_FILE}); give an empty or new folder.")
     return plan
+
+
+def _foreign(storage: Storage) -> str | None:
+    """Something in the folder that no run has left there before its `run.json`; None where there is nothing."""
+    if storage.remote:
+        names = storage.list_files()
+    else:
+        try:
+            names = sorted(os.listdir(storage.root))
+        except OSError:  # no such folder, or one that can't be read, which is told where it is written
+            names = []
+    ours = {LEASE, GUARD_FILE, PROGRESS, *GROWN, *(name.partition(".")[0] for name in GROWN)}
+    tops = (name.partition("/")[0] for name in names)
+    return next((name for name in tops if name not in ours and not name.startswith(TEMPORARY)), None)
 
 
 def plan_of_existing(
@@ -120,12 +147,13 @@ def plan_of_existing(
     last: str | None = None,
     dry_run: bool = False,
     strict: bool = False,
+    redo: bool = False,
 ) -> Plan:
     """The plan of a stage's own command: recipe and inputs as `run.json` has them, with overrides applied."""
     raw, inputs = stored_recipe(folder)
     for override in overrides:
         apply_override(raw, override)
-    return Plan(folder, validate_recipe(raw, Storage(folder).path(RUN_FILE)), inputs, first, last, dry_run, strict)
+    return Plan(folder, validate_recipe(raw, Storage(folder).path(RUN_FILE)), inputs, first, last, dry_run, strict, redo)
 
 
 def stored_recipe(folder: str) -> tuple[dict[str, Any], list[str]]:
@@ -142,8 +170,9 @@ def stored_recipe(folder: str) -> tuple[dict[str, Any], list[str]]:
     return raw, inputs
 
 
-def describe(plan: Plan) -> bytes:
-    """The content of `run.json`: inputs, the recipe with all defaults filled in, versions. Equal runs, equal bytes."""
+def describe(plan: Plan, former: Mapping[str, Any] | None = None, kept: Sequence[str] = ()) -> bytes:
+    """The content of `run.json`: inputs, the recipe with all defaults filled in, versions. Equal runs, equal bytes. Of the stages `kept`
+    it goes on saying what the `former` description said."""
     versions = {"corpusmill": corpusmill.__version__, "python": platform.python_version()}
     for library in LIBRARIES:
         try:
@@ -151,7 +180,11 @@ def describe(plan: Plan) -> bytes:
         except metadata.PackageNotFoundError:
             versions[library] = "not installed"
     recipe = {name: section.model_dump(mode="json") for name, section in plan.sections.items()}
-    return (json.dumps({"inputs": plan.inputs, "recipe": recipe, "versions": versions}, indent=2, ensure_ascii=False) + "\n").encode()
+    inputs = plan.inputs
+    if former is not None:
+        recipe |= {name: former["recipe"][name] for name in kept if name in recipe and name in former["recipe"]}
+        inputs = former["inputs"] if "ingest" in kept else inputs
+    return (json.dumps({"inputs": inputs, "recipe": recipe, "versions": versions}, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def execute(
@@ -163,18 +196,27 @@ def execute(
     watching: Watching | None = None,
 ) -> str:
     """Carries out the plan. `say` gets sentences worth knowing, `on_stage` each finished stage. Returns a sentence that names the tasks
-    that stages were finished without; none: nothing."""
+    that stages were finished without; none: nothing. Raises NothingKept behind a stage that has kept no document."""
     watching = watching or Watching(Outcome(plan.folder))
     names = plan.stages()
     storage = Storage(plan.folder)
     lost: list[tuple[str, Quarantined]] = []
     try:
         with holding(storage, say) as lease:
+            former = _former(storage)
+            again: list[str] = []
+            if former and names and not plan.dry_run:
+                again = replaced(storage, former, plan.sections, plan.inputs, names[0], plan.redo)
             live = Live(storage, names, engine, plan.dry_run, lambda: lease.lost is None)
             observer = Observer(storage, live, Counting(watching.meters), after_phase=watching.after_phase)
             with observer.attempt(names, lease), live:
-                _describe_again(plan, storage, names, observer, say)
+                for name in again:  # nobody may take for finished what no longer follows from the recipe
+                    manifest = Manifest(storage.child(name))
+                    manifest.guard(lease.check)
+                    manifest.reopen()
+                _describe_again(plan, storage, names, former, observer, say)
                 _abort_uploads(storage, observer)
+                _check_documents(plan, storage, names)
                 for name in names:
                     stage = stage_class(name)(plan.sections[name], plan.dry_run)
                     run = StageRun(stage, storage, dict(plan.sections), plan.inputs, engine, progress, observer, plan.strict)
@@ -186,10 +228,42 @@ def execute(
                     quarantined = list(run.manifest.quarantined.values())
                     lost += [(name, row) for row in quarantined]
                     on_stage(StageResult(name, run.performed, run.seconds, stage.summary(run), quarantined))
+                    check_kept(run, names[names.index(name) + 1 :], told_lost(lost))
                 _abort_uploads(storage, observer)  # of workers that died meanwhile
     finally:
         engine.close()
     return told_lost(lost)
+
+
+def _check_documents(plan: Plan, storage: Storage, names: Sequence[str]) -> None:
+    """Raises NothingKept where the stage that the first one reads its documents from has kept none."""
+    order = list(STAGES)
+    if not names or names[0] not in PARALLEL:
+        return
+    earlier = [name for name in DATA_STAGES if name in plan.sections and order.index(name) < order.index(names[0])]
+    if earlier and documents_of(Manifest(storage.child(earlier[-1]), read_only=True)).get("kept") == 0:
+        raise NothingKept(f"{names[0]}: {earlier[-1]} has kept no document, so there is nothing to do.")
+
+
+def check_kept(run: StageRun, after: Sequence[str] = (), lost: str = "") -> None:
+    """Raises NothingKept where a finished stage has kept no document: which rule took most, and which stages `after` it are not run.
+    `lost` is a sentence about tasks that were given up."""
+    name = run.stage.name
+    documents = documents_of(run.manifest)
+    if name not in DATA_STAGES or run.stage.dry_run or documents.get("kept"):
+        return
+    failed: Counter[str] = Counter()
+    for row in run.manifest.rows():
+        for output in row.outputs:
+            if output.path.startswith("report/"):
+                failed.update(pc.list_flatten(read_table(run.storage, output.path, ["failed"])["failed"]).to_pylist())
+    rows = documents.get("in", 0)
+    told = f"{name}: none of {rows:,} {'document' if rows == 1 else 'documents'} was kept" if rows else f"{name}: nothing came in"
+    if failed:
+        ((rule, count),) = failed.most_common(1)
+        told += f", and the rule that took most is {rule} ({count:,})"
+    told += f"; not run: {', '.join(after)}." if after else "."
+    raise NothingKept(f"{told} {lost}".strip())
 
 
 def _abort_uploads(storage: Storage, observer: Observer) -> None:
@@ -202,27 +276,46 @@ def _abort_uploads(storage: Storage, observer: Observer) -> None:
         observer.log.write("note", f"Parts of uploads that were broken off may be left: {error}", "warning")
 
 
-def _describe_again(plan: Plan, storage: Storage, names: Sequence[str], observer: Observer, say: Callable[[str], None]) -> None:
+def _former(storage: Storage) -> dict[str, Any] | None:
+    """What `run.json` says; None where there is none. Raises InputError where it is no run's."""
+    if not storage.exists(RUN_FILE):
+        return None
+    former = read_former(storage.read_bytes(RUN_FILE))
+    if former is None:
+        raise InputError(f"{storage.path(RUN_FILE)}: not a run description, so this folder is not taken for a run's.")
+    return former
+
+
+def _describe_again(
+    plan: Plan, storage: Storage, names: Sequence[str], former: dict[str, Any] | None, observer: Observer, say: Callable[[str], None]
+) -> None:
     """Writes `run.json`, and says what of a run that is gone on with is done again, and what is left as it is."""
 
     def note(sentence: str) -> None:
         observer.log.write("note", sentence, "warning")
         say(sentence)
 
-    description = describe(plan)
-    before = storage.read_bytes(RUN_FILE) if storage.exists(RUN_FILE) else None
-    former = read_former(before)
-    expected = expect(storage, former, plan.sections, plan.inputs, names) if before is not None else []
+    kept = _left_alone(plan, storage, names)
+    description = describe(plan, former, kept)
+    expected = expect(storage, former, plan.sections, plan.inputs, names) if former is not None else []
     observer.log.write("configuration", fields=configuration(former, json.loads(description)))
     for each in expected:
         observer.log.write("expected", each.sentence, stage=each.stage, fields={"state": each.state, "tasks": each.tasks})
     if told := paragraph(expected):
         note(told)
-    for name in plan.sections:
-        if names and list(STAGES).index(name) < list(STAGES).index(names[0]):
-            _warn_if_stale(storage, name, plan.sections[name], note)
-    if not plan.dry_run and before != description:
+    for name in kept:
+        _warn_if_stale(storage, name, plan.sections[name], note)
+    if former and "ingest" in kept and plan.inputs and set(plan.inputs) != set(former["inputs"]):
+        note("ingest: finished on other inputs and left as it is (start from it with --from ingest).")
+    if not plan.dry_run and (former is None or storage.read_bytes(RUN_FILE) != description):
         storage.write_bytes(RUN_FILE, description)
+
+
+def _left_alone(plan: Plan, storage: Storage, names: Sequence[str]) -> list[str]:
+    """The finished stages before the first one that is asked for."""
+    order = list(STAGES)
+    earlier = [name for name in plan.sections if names and order.index(name) < order.index(names[0])]
+    return [name for name in earlier if Manifest(storage.child(name), read_only=True).complete]
 
 
 def _warn_if_stale(storage: Storage, name: str, section: Config, say: Callable[[str], None]) -> None:

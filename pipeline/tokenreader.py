@@ -156,7 +156,7 @@ class TokenShards:
         if found is None:
             raise InputError(
                 f"{self.storage.root}: these tokens are not packed into rows of {length}; "
-                f"corpusmill tokens RUN --set tokens.pack_lengths=[{length}] does that."
+                f"corpusmill tokens RUN --redo --set tokens.pack_lengths=[{length}] does that."
             )
         return found
 

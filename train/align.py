@@ -100,7 +100,9 @@ class AlignConfig(Config):
     micro_batch: int = Field(default=0, ge=0, description="Pairs that are computed at a time, to save memory; 0 means the whole batch.")
     epochs: float = Field(default=2.0, gt=0, description="Passes over the pairs; `loop.steps` bounds them.")
     seed: int = Field(default=2, description="Seed of the order of pairs, and of an adapter's first values.")
-    parallel: ParallelConfig = Field(default_factory=ParallelConfig, description="Processes, and what they share out.")
+    parallel: ParallelConfig = Field(
+        default_factory=ParallelConfig, json_schema_extra=ASIDE, description="Processes, and what they share out."
+    )
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu` or `cuda`.")
     evaluate_every: int = Field(default=50, ge=0, description="Steps between two measurements on held-out pairs in the log; 0: none.")
     loop: AlignLoop = Field(default_factory=AlignLoop, description="Steps, learning rates and guards.")
@@ -172,7 +174,7 @@ class AlignStage(Stage):
         pairs = made.ref(self.name, PAIRS_FILE)
         reference = tuning.model_files(self.config.reference, "align.reference") if self.config.reference is not None else []
         inputs = [*start.files, pairs, *reference]
-        row = run.once("model", inputs, partial(self._model, run, start, reference or start.files), config=tuning.alone(self.config))
+        row = run.once("model", inputs, partial(self._model, run, start, reference or start.files))
         tuning.clear(run, row)
         judged.execute(run, self.config.judged, start, self.config.device, pairs, columns)
 

@@ -1,10 +1,11 @@
 """The task of the stage `align` that makes its pairs, from files or documents, and decides about each with a report row."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.errors import NothingKept
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.stage import Output
 from corpusmill.train import corrupted_pairs, pair_files, preference_data, scored_pairs, tuning
@@ -23,7 +24,7 @@ SOURCES_FILE = "pair_sources.json"
 
 
 def make_pairs(run: "StageRun", config: AlignConfig, start: tuning.Start, given: Sequence[FileRef]) -> Output:
-    """Raises InputError where no pair is left to learn from."""
+    """Raises NothingKept where no pair is left to learn from."""
     folder = start.storage
     encoder, context = load_chat(folder), read_architecture(Path(folder.root)).context
     require_learnable(encoder)
@@ -34,11 +35,13 @@ def make_pairs(run: "StageRun", config: AlignConfig, start: tuning.Start, given:
         pairs, found = _from_documents(run, config)
     prepared = [preference_data.prepare_pair(pair, encoder, context) for pair in pairs]
     kept = [p.pair for p in prepared if not p.failed]
+    dropped, counts = len(pairs) - len(kept), tuning.reasons(p.failed for p in prepared)
     if all(pair.held_out for pair in kept):
+        listed = ", ".join(f"{name} {count:,}" for name, count in Counter(counts).most_common())
         what = ", ".join(config.files) or "the run's documents"
         why = [f"The first was dropped: {p.note}" for p in prepared if p.note][:1]
-        raise InputError(" ".join([f"align: {what}: none of {len(pairs)} pairs can be learned from.", *why, *_short(found)]))
-    dropped, counts = len(pairs) - len(kept), tuning.reasons(p.failed for p in prepared)
+        none = f"align: {what}: none of {len(pairs)} pairs can be learned from{f' ({listed})' if listed else ''}."
+        raise NothingKept(" ".join([none, *why, *_short(found)]))
     return Output(
         files={
             PAIRS_FILE: preference_data.pairs_table(kept),

@@ -41,7 +41,9 @@ class PretrainConfig(Config):
     export: Literal["last", "best"] = Field(
         default="last", description="The model is that of the `last` step, or of the saved state with the `best` validation bits per byte."
     )
-    parallel: ParallelConfig = Field(default_factory=ParallelConfig, description="Processes, and what they share out.")
+    parallel: ParallelConfig = Field(
+        default_factory=ParallelConfig, json_schema_extra=ASIDE, description="Processes, and what they share out."
+    )
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu` or `cuda`.")
 
     @model_validator(mode="after")
@@ -64,10 +66,9 @@ class PretrainStage(Stage):
         from corpusmill.train.pretrain_job import pretrain
         from corpusmill.train.workplace import Workplace
 
-        # how the work is spread is no part of what it is: a run goes on with another number of processes
-        config = self.config.model_copy(update={"parallel": ParallelConfig()})
+        config = self.config
         params = {"save_every": config.loop.save_every} if config.export == "best" else None  # which states there are to choose from
-        row = run.once("model", inputs, lambda identity: pretrain(self.config, run, Workplace.of(run, identity)), params, config=config)
+        row = run.once("model", inputs, lambda identity: pretrain(config, run, Workplace.of(run, identity)), params)
         Workplace.of(run, row.identity).clear()
 
     def summary(self, run: StageRun) -> dict[str, str]:

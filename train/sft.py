@@ -1,5 +1,6 @@
 """The stage `sft`: the pre-trained model learns to answer, from the user's examples or from the run's own documents."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -9,7 +10,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from corpusmill.pipeline.config import ASIDE, Config
-from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.errors import InputError, NothingKept
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Stage
@@ -60,7 +61,9 @@ class SftConfig(Config):
     micro_batch: int = Field(default=0, ge=0, description="Rows that are computed at a time, to save memory; 0 means the whole batch.")
     epochs: float = Field(default=3.0, gt=0, description="Passes over the examples; `loop.steps` bounds them.")
     seed: int = Field(default=1, description="Seed of the order of examples, and of an adapter's first values.")
-    parallel: ParallelConfig = Field(default_factory=ParallelConfig, description="Processes, and what they share out.")
+    parallel: ParallelConfig = Field(
+        default_factory=ParallelConfig, json_schema_extra=ASIDE, description="Processes, and what they share out."
+    )
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu` or `cuda`.")
     evaluate_every: int = Field(default=50, ge=0, description="Steps between two measurements of the held-out loss in the log; 0: none.")
     loop: SftLoop = Field(default_factory=SftLoop, description="Steps, learning rates and guards.")
@@ -91,7 +94,7 @@ class SftStage(Stage):
         template = [file_ref(self.config.template)] if self.config.template.endswith(".jinja") else []
         made = run.once("examples", [*tuning.token_files(start.files), *template, *given], lambda _: self._examples(run, start, given))
         examples = made.ref(self.name, EXAMPLES_FILE)
-        row = run.once("model", [*start.files, *template, examples], partial(self._model, run, start), config=tuning.alone(self.config))
+        row = run.once("model", [*start.files, *template, examples], partial(self._model, run, start))
         tuning.clear(run, row)
 
     def summary(self, run: StageRun) -> dict[str, str]:
@@ -121,8 +124,8 @@ class SftStage(Stage):
         kept, counts = [p.example for p in prepared if not p.failed], tuning.reasons(p.failed for p in prepared)
         if all(example.held_out for example in kept):
             what = ", ".join(config.files) or "the run's documents"
-            why = ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "all are held out"
-            raise InputError(f"sft: {what}: none of {len(examples)} examples can be learned from ({why}).")
+            why = ", ".join(f"{name} {count:,}" for name, count in Counter(counts).most_common()) or "all are held out"
+            raise NothingKept(f"sft: {what}: none of {len(examples)} examples can be learned from ({why}).")
         dropped = len(examples) - len(kept)
         cut = sum(p.truncated for p in prepared if not p.failed)
         return Output(

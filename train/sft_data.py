@@ -139,7 +139,8 @@ def prepare(example: Example, encoder: ChatEncoder, context: int) -> Prepared:
     `template_refused`      the template does not take it
     `no_answer`             nothing in it is the assistant's
     `empty_answer`          an assistant's turn says nothing
-    `nothing_to_learn`      no target is left; `too_long` beside it where only the cut took the targets away
+    `too_long`              the targets lie behind the model's context
+    `nothing_to_learn`      there is no target
     """
     none = Encoded(np.zeros(0, np.int32), np.zeros(0, np.bool_))
     if example.bad:
@@ -152,10 +153,8 @@ def prepare(example: Example, encoder: ChatEncoder, context: int) -> Prepared:
     tokens = Encoded(encoded.ids[: context + 1], encoded.mask[: context + 1])
     answers = [message["content"] for message in example.messages if message["role"] == "assistant"]
     failed = ["empty_answer"] if any(not answer.strip() for answer in answers) else [] if answers else ["no_answer"]
-    if answers and not tokens.mask[1:].any():
-        failed.append("nothing_to_learn")
-        if truncated and encoded.mask[1:].any():
-            failed.append("too_long")
+    if answers and not failed and not tokens.mask[1:].any():
+        failed = ["too_long" if truncated and encoded.mask[1:].any() else "nothing_to_learn"]
     return Prepared(example, None if failed else tokens, failed, encoded, truncated)
 
 

@@ -17,7 +17,6 @@ from corpusmill.pipeline.shards import Content, iter_tables, read_table
 from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.storage import Storage, is_remote
 from corpusmill.train import tasks
-from corpusmill.train.options import ParallelConfig
 from corpusmill.train.records import file_ref
 
 if TYPE_CHECKING:
@@ -148,7 +147,9 @@ def dropped_sentence(what: str, dropped: int, total: int, counts: Mapping[str, i
     """A warning about what was dropped, or none."""
     if not dropped:
         return []
-    return [f"{dropped} of {total} {what} dropped ({', '.join(f'{name} {count}' for name, count in counts.items())})."]
+    listed = ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+    several = "; one that fails several rules counts for each" if sum(counts.values()) > dropped else ""
+    return [f"{dropped:,} of {total:,} {what} {'was' if dropped == 1 else 'were'} dropped ({listed}{several})."]
 
 
 def train(run: "StageRun", module: str, config: Any, start: Start, place: "Workplace", **arguments: Any) -> Output:
@@ -175,11 +176,6 @@ def clear(run: "StageRun", row: TaskRow) -> None:
     from corpusmill.train.workplace import Workplace
 
     Workplace.of(run, row.identity).clear()
-
-
-def alone(config: Any) -> Any:
-    """The configuration that a task is known by: how the work is spread is no part of what it is."""
-    return config.model_copy(update={"parallel": ParallelConfig()})
 
 
 def json_file(value: Any) -> bytes:

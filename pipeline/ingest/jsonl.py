@@ -1,9 +1,11 @@
 """JSONL: the lines of a file or of a range of it, each with its place, and their rows."""
 
+import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import IO, Any
 
 from corpusmill.pipeline.ingest.config import IngestConfig
@@ -98,3 +100,14 @@ def line_row(source: str, line: Line, content: bytes, config: IngestConfig) -> R
     if not isinstance(fields, dict):
         return row.fail("not_json", "not a JSON object")
     return fill_row(row, fields, config)
+
+
+def first_keys(file: IO[bytes], layout: str, size: int, limit: int) -> list[str]:
+    """The keys of the first line that is a JSON object; none where that is not among the first 100."""
+    stream = RangeFile(file, 0, size) if layout == "plain" else inflating(file, layout)
+    for line in islice(split_lines(Window(stream, 0), limit), 100):
+        with contextlib.suppress(ValueError, RecursionError):
+            fields = json.loads(line.content.removeprefix(b"\xef\xbb\xbf"))
+            if isinstance(fields, dict):
+                return list(fields)
+    return []

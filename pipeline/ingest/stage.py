@@ -2,18 +2,20 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from corpusmill.pipeline.config import Config, canonical_json
+from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.ingest.commoncrawl import fetch, is_crawl
 from corpusmill.pipeline.ingest.config import IngestConfig
 from corpusmill.pipeline.ingest.files import open_file
 from corpusmill.pipeline.ingest.formats import Refused, Source
 from corpusmill.pipeline.ingest.guard import Batch, Guard
+from corpusmill.pipeline.ingest.jsonl import first_keys
 from corpusmill.pipeline.ingest.pages import MIB
 from corpusmill.pipeline.ingest.parquet import check_text_column, open_groups
 from corpusmill.pipeline.ingest.rows import INGEST_REPORT
@@ -21,12 +23,15 @@ from corpusmill.pipeline.ingest.sources import Discovery, discover
 from corpusmill.pipeline.ingest.splitting import UNKNOWN, RangeIndex, index_ranges, joined, needs_index, pack, piece_bytes, segments_of
 from corpusmill.pipeline.ingest.url_filter import url_filter_params
 from corpusmill.pipeline.ingest.wat import pairs_of
+from corpusmill.pipeline.manifest import TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.shards import content_bytes
 from corpusmill.pipeline.stage import Documents, Output, Piece, Stage, Worker
 from corpusmill.pipeline.storage import Storage
 
+#: Why a line of JSONL is no object, so that nobody knows whether it has a text.
+NO_OBJECT = ("not_json", "invalid_utf8", "too_large")
 #: Formats that hold pages, for which the extractor is loaded.
 PAGES = ("warc", "arc", "html")
 #: Most rows of a shard, where documents are so short that `shard_mb` would hold millions.
@@ -139,7 +144,8 @@ class IngestStage(Stage):
         if found.refused or found.ignored:
             pieces.append(self._left_out(f"part-{len(pieces):05d}", found))
         pages = any(source.format in PAGES for source in found.sources)
-        run.map("", IngestWorker, pieces, {"pages": pages, **url_filter_params(self.config.url_filter)}, separable=True)
+        rows = run.map("", IngestWorker, pieces, {"pages": pages, **url_filter_params(self.config.url_filter)}, separable=True)
+        self._check_lines(found, rows)
 
     def summary(self, run: StageRun) -> dict[str, str]:
         counts: Counter[str] = Counter()
@@ -165,6 +171,23 @@ class IngestStage(Stage):
             if source.format == "parquet":
                 with open_file(source.ref.path) as file:
                     check_text_column(source.ref.path, open_groups(source.ref.path, file), self.config.text_key)
+
+    def _check_lines(self, found: Discovery, rows: Sequence[TaskRow]) -> None:
+        """Raises the sentence of `check_text_column` where nothing was kept because no line of the JSONL has the text key."""
+        counts: Counter[str] = Counter()
+        for row in rows:
+            if row.kept:
+                return
+            counts.update(row.counts)
+        objects = counts["type:line"] - sum(counts[f"failed:{rule}"] for rule in NO_OBJECT)
+        if not 0 < objects == counts["failed:no_text"]:
+            return
+        source = next(source for source in found.sources if source.format == "jsonl")
+        with open_file(source.ref.path) as file:
+            keys = first_keys(file, source.layout, source.ref.bytes, self.config.extraction.max_record_mb * MIB)
+        if self.config.text_key not in keys:
+            names = ", ".join(keys) or "none"
+            raise InputError(f"{source.ref.path}: no column {self.config.text_key!r} (ingest.text_key) in any line; it has {names}.")
 
     def _index(self, run: StageRun, found: Discovery, target: int) -> dict[str, list[int]]:
         """Where large sources can be cut. Ranges of them are walked side by side, and where that does not fit together,

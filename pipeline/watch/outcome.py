@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from corpusmill.pipeline.errors import CorpusmillError, Incomplete
+from corpusmill.pipeline.errors import CorpusmillError, Incomplete, NothingKept
 from corpusmill.pipeline.interrupts import of_an_interrupt
 from corpusmill.pipeline.lease import LeaseLost
 from corpusmill.pipeline.runner import StageRun
@@ -15,7 +15,7 @@ from corpusmill.pipeline.watch.meters import documents_of
 
 #: What the line begins with, and how many given up tasks it names.
 HEAD, NAMED = "summary: ", 20
-FINISHED, QUARANTINED, FAILED, INTERRUPTED = "finished", "quarantined", "failed", "interrupted"
+FINISHED, QUARANTINED, EMPTY, FAILED, INTERRUPTED = "finished", "quarantined", "empty", "failed", "interrupted"
 
 
 class Outcome:
@@ -55,6 +55,8 @@ class Outcome:
         status, code = FAILED, 1
         if isinstance(error, Incomplete):
             status, code = QUARANTINED, error.exit_code
+        elif isinstance(error, NothingKept):
+            status, code = EMPTY, error.exit_code
         elif not isinstance(error, LeaseLost) and of_an_interrupt(error):
             status, code = INTERRUPTED, getattr(error, "exit_code", 130)
         elif isinstance(error, CorpusmillError):

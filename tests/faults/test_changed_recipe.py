@@ -21,7 +21,7 @@ def test_what_depends_on_a_change_is_done_again(
     shutil.copytree(reference, run)
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*.parquet")}
     (run / "metrics.jsonl").unlink()
-    code, out, err = corpusmill("run", recipe, crawl, "--output", run, "--engine", "inline", "--set", change)
+    code, out, err = corpusmill("run", recipe, crawl, "--output", run, "--engine", "inline", "--set", change, "--redo")
     assert code == 0, err
     redone, kept = CHANGES[change]
     done = {json.loads(line)["stage"] for line in (run / "metrics.jsonl").read_text().splitlines()}

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.errors import CorpusmillError, InputError, NothingKept
 from corpusmill.train import align, reference
 from corpusmill.train.align import AlignConfig, AlignStage
 from corpusmill.train.losses import LOSSES, orpo, simpo
@@ -159,14 +159,14 @@ def test_files_take_the_place_of_documents(pretrained_run, execute, tmp_path):
         ({"prompt": "a", "chosen": 3, "rejected": "b"}, r"own\.jsonl:1: `chosen` is a int, expected text"),
         (
             {"prompt": "a", "chosen": "b", "rejected": "b"},
-            r"none of 1 pairs can be learned from\. The first was dropped: chosen and",
+            r"none of 1 pairs can be learned from \(equal 1\)\. The first was dropped: chosen and",
         ),
     ],
 )
 def test_bad_files_are_one_sentence(pretrained_run, execute, tmp_path, row, message):
     path = tmp_path / "own.jsonl"
     path.write_text(json.dumps(row))
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(NothingKept if "none of 1 pairs" in message else InputError, match=message):
         execute(pretrained_run, stage(files=[str(path)]))
 
 

@@ -180,7 +180,7 @@ def test_other_plans_do_not_redo_a_training(run: Storage) -> None:
 
 
 def test_a_missing_packing_plan_is_a_sentence(run: Storage) -> None:
-    with pytest.raises(InputError, match=r"tokens/train: these tokens are not packed into rows of 48; corpusmill tokens RUN --set"):
+    with pytest.raises(InputError, match=r"tokens/train: these tokens are not packed into rows of 48; corpusmill tokens RUN --redo --set"):
         execute(run, model={**CONFIG["model"], "context": 48}, packing="documents")  # type: ignore[dict-item]
 
 

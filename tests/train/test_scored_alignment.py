@@ -16,7 +16,7 @@ from tiny_classifiers import WORDS, make_classifier
 
 from corpusmill.filters.config import FilterConfig
 from corpusmill.filters.stage import FilterStage
-from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.errors import InputError, NothingKept
 from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import judged
@@ -159,7 +159,7 @@ def test_scores_that_are_not_there_are_one_sentence(run, execute, classifier, st
 
 def test_too_few_scores_are_one_sentence_with_the_counts(run, execute, finish, classifier):
     finish(run, "ingest", {"data/part-00000.parquet": documents().slice(1, 1)})  # of which nothing is rude
-    with pytest.raises(InputError, match=r"none of 0 pairs can be learned from. rude: 0 of 40 pairs; \d continuations have a score, with"):
+    with pytest.raises(NothingKept, match=r"none of 0 pairs can be learned from. rude: 0 of 40 pairs; \d continuations have a score, with"):
         execute(run, filter_stage(classifier), align(pairs_from=["rude"]))
 
 

@@ -5,7 +5,7 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.errors import InputError, NothingKept
 from corpusmill.train.chat_templates import CHATML, LLAMA3
 from corpusmill.train.sft import SftConfig, SftStage
 
@@ -108,12 +108,13 @@ def test_files_take_the_place_of_documents(pretrained_run, execute, tmp_path):
     path = tmp_path / "own.jsonl"
     rows = [{"instruction": f"Number {n}?", "output": f"It is {n}."} for n in range(60)]
     rows += [{"instruction": "Silent?", "output": "  "}, {"messages": [{"role": "user", "content": "Nobody answers."}]}]
+    rows += [{"instruction": "grain " * 999, "output": "Behind the context."}]
     path.write_text("\n".join(json.dumps(row) for row in rows))
     done = execute(pretrained_run, stage(files=[str(path)], per_document=8))
     row = done.manifest.tasks["examples"]
-    assert (row.rows_in, row.kept, row.dropped) == (62, 60, 2)
-    assert row.counts == {"empty_answer": 1, "no_answer": 1, "truncated": 0}
-    assert row.warnings == ["2 of 62 examples dropped (empty_answer 1, no_answer 1)."]
+    assert (row.rows_in, row.kept, row.dropped) == (63, 60, 3)
+    assert row.counts == {"empty_answer": 1, "no_answer": 1, "too_long": 1, "truncated": 1}
+    assert row.warnings == ["3 of 63 examples were dropped (empty_answer 1, no_answer 1, too_long 1)."]
     report = pq.read_table(pretrained_run.path("sft/report/part-00000.parquet")).to_pylist()
     assert report[60]["id"] == f"{path}:61" and report[60]["failed"] == ["empty_answer"] and not report[60]["kept"]
 
@@ -136,7 +137,7 @@ def test_a_finished_stage_is_taken_over(pretrained_run, execute):
 def test_bad_files_are_one_sentence(pretrained_run, execute, tmp_path, content, message):
     path = tmp_path / "own.jsonl"
     path.write_text(content)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(NothingKept if "none of 1 examples" in message else InputError, match=message):
         execute(pretrained_run, stage(files=[str(path)], per_document=8))
 
 

@@ -161,7 +161,7 @@ def test_a_long_example_is_cut_before_it_is_packed(encoder):
         (("Hi", "Hello"), []),
         (("Nobody answers.",), ["no_answer"]),
         (("Hi", " \n"), ["empty_answer"]),
-        (("grain " * 200, "Yes."), ["nothing_to_learn", "too_long"]),
+        (("grain " * 200, "Yes."), ["too_long"]),
     ],
 )
 def test_what_is_dropped(encoder, contents, failed):

@@ -49,7 +49,7 @@ def test_ids_and_labels_are_those_of_trl(tmp_path, tokenizer_json, template):
     kept = [p.tokens for p in prepared if p.tokens]
     packed = pack(kept, CONTEXT)
     assert [p.truncated for p in prepared] == [len(roles) > 9 for roles in ROLES]
-    assert prepared[-1].failed == ["nothing_to_learn", "too_long"]
+    assert prepared[-1].failed == ["too_long"]
     assert len(kept) == len(theirs["labels"]) == len(ROLES) - 1 and packed.n_rows < len(kept)
     for row, members in enumerate(packed.members):
         for segment, number in enumerate(members):

@@ -95,6 +95,6 @@ def _show_rest(found: Samples, near: list[Rule], console: Console) -> None:
         console.print(Text(f"Near its threshold: corpusmill sample {root} --rule {name} --near", style="dim"), soft_wrap=True)
     elif dropped:
         other = passing(rule, (min if rule.comparison in ("<", "<=") else max)(dropped))
-        tried = " --dry-run" if found.command == RETUNE else ""
+        tried = " --dry-run" if found.command == RETUNE else " --redo"
         command = f"corpusmill {found.command} {root} --set filter.thresholds.{name}={other}{tried}"
         console.print(Text(f"A threshold that lets those dropped here pass: {command}", style="dim"), soft_wrap=True)

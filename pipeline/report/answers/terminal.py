@@ -15,6 +15,7 @@ from corpusmill.pipeline.report.facts.histogram import number
 from corpusmill.pipeline.report.facts.summary import Summary, read_summary, stage_times
 from corpusmill.pipeline.report.facts.tokenizers import judgement_tables
 from corpusmill.pipeline.report.facts.training import read_samples
+from corpusmill.pipeline.report.live.status import unit_of
 from corpusmill.pipeline.report.read import DATA_STAGES, RunReader
 from corpusmill.pipeline.report.safe import safe_line
 from corpusmill.pipeline.report.tables import cell, millions, share, show, table
@@ -61,7 +62,9 @@ def render_report(folder: str, console: Console) -> None:
 
 
 def _funnel(summary: Summary) -> Table:
-    made = table("Funnel", "stage", ">in", ">kept", ">dropped", ">kept %", ">of all", ">characters", ">tokens")
+    made = table(
+        "Funnel (records into ingest, then documents)", "stage", ">in", ">kept", ">dropped", ">kept %", ">of all", ">characters", ">tokens"
+    )
     for row in summary.funnel:
         name = row.stage if row.status == "complete" else f"{row.stage} (unfinished)"
         shares = share(row.documents_out, row.documents_in), share(row.documents_out, summary.funnel[0].documents_in)
@@ -71,7 +74,8 @@ def _funnel(summary: Summary) -> Table:
 
 
 def _rules(decisions: Decisions) -> Table:
-    made = table(f"{decisions.stage}: why {decisions.dropped:,} of {decisions.rows:,} were dropped", "rule", ">fired", ">share", ">alone")
+    what = f"{decisions.dropped:,} of {decisions.rows:,} {unit_of(decisions.stage)}"
+    made = table(f"{decisions.stage}: why {what} were dropped", "rule", ">fired", ">share", ">alone")
     fired = decisions.by_removal()
     for rule in fired[:TOP_RULES]:
         made.add_row(cell(rule.name, 60), number(rule.fired), share(rule.fired, decisions.rows), number(rule.alone))
@@ -166,7 +170,8 @@ def stage_summary(folder: str, result: StageResult, console: Console) -> None:
     decisions = read_decisions(reader, result.name, histograms=False, samples=False) if result.name in DATA_STAGES else None
     if decisions is not None:
         head.append(
-            f"  {decisions.rows:,} in, {decisions.kept:,} kept ({share(decisions.kept, decisions.rows)}), {decisions.dropped:,} dropped",
+            f"  {decisions.rows:,} {unit_of(result.name)} in, {decisions.kept:,} documents kept ({share(decisions.kept, decisions.rows)}), "
+            f"{decisions.dropped:,} dropped",
             style="not bold",
         )
     console.print(head)

@@ -69,7 +69,8 @@ def change(run: Run, stage: str, row: dict[str, Any]) -> Change | None:
 
 def _command(what: str, run: Run, settings: dict[str, Any]) -> str:
     sets = " ".join(f"--set {shlex.quote(f'{safe_line(key, 200)}={value}')}" for key, value in settings.items())
-    return f"corpusmill {what} {shlex.quote(run.reader.storage.root)} {sets}"
+    redo = "" if what == RETUNE else " --redo"
+    return f"corpusmill {what} {shlex.quote(run.reader.storage.root)}{redo} {sets}"
 
 
 # ---- filter -------------------------------------------------------------------------------------------------

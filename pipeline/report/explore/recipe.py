@@ -25,7 +25,7 @@ def command(reader: RunReader, folder: str, table: StageTable, moves: Moves) -> 
         return "", None
     sets = [part for name, value in moves.items() for part in ("--set", f"filter.thresholds.{name}={written(value)}")]
     note = _note(reader, table, moves)
-    return shlex.join(["corpusmill", "filter" if note else "retune", folder, *sets]), note
+    return shlex.join(["corpusmill", *(["filter", "--redo"] if note else ["retune"]), folder, *sets]), note
 
 
 def next_command(reader: RunReader, folder: str) -> tuple[list[str], str]:

@@ -77,8 +77,14 @@ class Status:
             for row in self.tails[name].quarantined.values()
         ]
         begun = said is not None or any(tail.rows for tail in self.tails.values()) or self.storage.exists(PROGRESS)
+        found["work_seconds"] = None if going else self._work()
         found["sentence"] = _sentence(found) if begun or state == "running" else "Nothing has run yet."
         return found
+
+    def _work(self) -> float:
+        """Seconds of the clock in all finished phases, of all commands that have worked on the run (`metrics.jsonl`)."""
+        taken = [row.get("seconds") for row in self.reader.json_lines(METRICS)]
+        return round(sum(seconds for seconds in taken if isinstance(seconds, int | float) and 0 <= seconds < 1e9), 1)
 
     def _said(self) -> dict[str, Any] | None:
         """What the run says of itself; None where it says nothing that can be understood."""
@@ -149,6 +155,11 @@ class Status:
         return round(max(0.0, now - max(known)), 1) if known else None
 
 
+def unit_of(stage: str) -> str:
+    """What comes into a data stage."""
+    return "records" if stage == "ingest" else "documents"
+
+
 def _between(said: dict[str, Any] | None, now: float) -> float | None:
     """Seconds from the run's begin to its end, or to now where it goes on."""
     if said is None:
@@ -169,6 +180,8 @@ def _sentence(status: dict[str, Any]) -> str:
     if status["state"] == "running":
         return f"Running ({where})." if status["ended"] is None and status["host"] else "A command is working in this run."
     if status["state"] == "complete":
+        if empty := next((stage for stage in status["stages"] if stage["documents_out"] == 0), None):
+            return f"Complete, but {empty['name']} has kept none of {empty['documents_in']:,} {unit_of(empty['name'])}."
         return f"Complete but for {len(status['quarantined']):,} tasks that were given up." if status["quarantined"] else "Complete."
     if status["state"] == "stopped":
         return f"What was asked for is done.{left}"

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console, Group
 from rich.text import Text
 
-from corpusmill.pipeline.report.live.status import BAD, ENDED, Status
+from corpusmill.pipeline.report.live.status import BAD, ENDED, Status, unit_of
 from corpusmill.pipeline.report.machine import as_json as as_line
 from corpusmill.pipeline.report.safe import safe_line
 
@@ -76,10 +76,13 @@ def render(found: dict[str, Any]) -> Group:
 def _times(found: dict[str, Any]) -> str:
     if not found["began"]:
         return ""
-    parts = [f"began {found['began'][:19].replace('T', ' ')} UTC"]
+    began = f"began {found['began'][:19].replace('T', ' ')} UTC"
+    if found["ended"]:
+        return f"{clock(found['work_seconds'])} of work in all; the last command {began} and took {clock(found['seconds'])}"
+    parts = [began]
     if found["seconds"] is not None:
-        parts.append(f"{clock(found['seconds'])} {'in all' if found['ended'] else 'so far'}")
-    if not found["ended"] and found["last_sign_seconds"] is not None:
+        parts.append(f"{clock(found['seconds'])} so far")
+    if found["last_sign_seconds"] is not None:
         parts.append(f"last sign {clock(found['last_sign_seconds'])} ago")
     return ", ".join(parts)
 
@@ -88,7 +91,7 @@ def _stage(stage: dict[str, Any], found: dict[str, Any]) -> list[Text]:
     """A line, and what is going on in it below."""
     line = Text(f"{stage['name']:<{NAME}}") + Text(stage["status"], style=_STYLES.get(stage["status"], "dim"))
     if stage["status"] == "complete" and stage["documents_in"] is not None:
-        line.append(f"  {stage['documents_in']:,} in, {stage['documents_out']:,} kept")
+        line.append(f"  {stage['documents_in']:,} {unit_of(stage['name'])} in, {stage['documents_out']:,} documents kept")
     if stage["status"] == "unfinished":
         line.append(f"  {stage['tasks']:,} tasks done")
     phase, training = found["phase"], found["training"]

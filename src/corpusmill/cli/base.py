@@ -13,9 +13,10 @@ from corpusmill.pipeline.errors import CorpusmillError
 class Interrupted(CorpusmillError):
     """Ctrl-C or SIGTERM in a command that goes on where it stopped."""
 
-    def __init__(self, code: int):
+    def __init__(self, code: int, option: str = ""):
+        """`option`: what the command has to be given in addition the next time."""
         said = "interrupted" if code == 130 else "terminated"
-        super().__init__(f"{said}; run the same command again to go on where it stopped.")
+        super().__init__(f"{said}; run the same command again {option and f'with {option} '}to go on where it stopped.")
         self.exit_code = code
 
 
@@ -90,6 +91,10 @@ Sets = Annotated[
 EngineOption = Annotated[EngineName, typer.Option(help="ray: parallel, here or on RAY_ADDRESS; inline: in this process, to debug.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what it would remove (stages that can: dedup).")]
 Strict = Annotated[bool, typer.Option("--strict", help="End at the first task that fails, instead of going on without it.")]
+Redo = Annotated[
+    bool,
+    typer.Option("--redo", help="Let other inputs or another recipe replace stages that are finished."),
+]
 Workers = Annotated[int, typer.Option(min=0, help="Parallel workers; 0 means one for each CPU.")]
 TaskTimeout = Annotated[
     float | None,

@@ -1,8 +1,10 @@
 """Commands that carry out a recipe or one of its stages, or decide again."""
 
 import os
+import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +20,7 @@ from corpusmill.cli.base import (
     MetricsFile,
     MetricsHost,
     MetricsPort,
+    Redo,
     RunFolder,
     Sets,
     Strict,
@@ -31,9 +34,16 @@ from corpusmill.cli.base import (
 
 
 def _carry_out(
-    folder: str, make_plan: Callable[[], Any], engine: EngineName, workers: int, task_timeout: float | None, metrics: Metrics
+    folder: str,
+    make_plan: Callable[[], Any],
+    engine: EngineName,
+    workers: int,
+    task_timeout: float | None,
+    metrics: Metrics,
+    again: str = "",
 ) -> None:
-    """Plans and carries out; the last line of the output says what became of it, whatever that is."""
+    """Plans and carries out; the last line of the output says what became of it, whatever that is. `again`: the option that names the
+    folder the next time."""
     from corpusmill.pipeline.interrupts import exit_code_of, of_an_interrupt
     from corpusmill.pipeline.lease import LeaseLost
     from corpusmill.pipeline.watch.outcome import Outcome
@@ -45,7 +55,7 @@ def _carry_out(
         except (KeyboardInterrupt, Exception) as error:
             if isinstance(error, LeaseLost) or not of_an_interrupt(error):
                 raise
-            raise Interrupted(exit_code_of(error)) from error
+            raise Interrupted(exit_code_of(error), again) from error
     except BaseException as error:
         outcome.ended(error)
         raise
@@ -56,7 +66,7 @@ def _carry_out(
 def _execute(plan: Any, name: EngineName, engine: Any, metrics: Metrics, outcome: Any) -> None:
     from rich.console import Console
 
-    from corpusmill.pipeline.errors import Incomplete
+    from corpusmill.pipeline.errors import Incomplete, NothingKept
     from corpusmill.pipeline.report.answers.dry_run import dry_run_lines
     from corpusmill.pipeline.report.answers.terminal import closing_lines, stage_summary
     from corpusmill.pipeline.run import StageResult, execute
@@ -73,13 +83,19 @@ def _execute(plan: Any, name: EngineName, engine: Any, metrics: Metrics, outcome
         else:
             stage_summary(plan.folder, result, console)
 
+    lost, empty = "", None
     with _watching(plan.folder, name, metrics, outcome, say) as watching:
-        lost = execute(plan, engine, Progress(), say, on_stage, watching)
+        try:
+            lost = execute(plan, engine, Progress(), say, on_stage, watching)
+        except NothingKept as error:
+            empty = error
     if plan.last is None:
         from corpusmill.pipeline.report.page.html import write_report
 
         outcome.report = write_report(plan.folder)
         closing_lines(plan.folder, outcome.report, console)
+    if empty:
+        raise empty
     if lost:
         raise Incomplete(lost)
 
@@ -116,7 +132,9 @@ def run(
         list[str] | None,
         typer.Argument(metavar="INPUT...", help="Files, folders, globs or URLs of crawls, or cc:CC-MAIN-2026-04?segments=3."),
     ] = None,
-    output: Annotated[str, typer.Option(help="The run's folder; an existing run goes on where it stopped.")] = "runs/run",
+    output: Annotated[
+        str | None, typer.Option(help="The run's folder; an existing run goes on where it stopped. [default: a new one below runs/]")
+    ] = None,
     set_: Sets = None,
     engine: EngineOption = EngineName.ray,
     workers: Workers = 0,
@@ -124,6 +142,7 @@ def run(
     from_: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="The first stage to run.")] = None,
     to: Annotated[str | None, typer.Option("--to", metavar="STAGE", help="The last stage to run.")] = None,
     strict: Strict = False,
+    redo: Redo = False,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = LOOPBACK,
     metrics_file: MetricsFile = None,
@@ -131,14 +150,42 @@ def run(
     """Run a recipe on raw crawls: every stage, or some of them; finished work is never done twice."""
     from corpusmill.pipeline.run import new_plan
 
-    _carry_out(
-        output,
-        lambda: new_plan(output, _recipe_path(recipe), inputs or [], set_ or [], from_, to, strict=strict),
-        engine,
-        workers,
-        task_timeout,
-        Metrics(metrics_port, metrics_host, metrics_file),
-    )
+    folder = output or _own_folder(recipe, inputs or [])
+    again = "" if output else f"--output {folder}"
+    if again:
+        print(f"This run is in {folder}; the same command with {again} goes on with it.", flush=True)
+    try:
+        _carry_out(
+            folder,
+            lambda: new_plan(folder, _recipe_path(recipe), inputs or [], set_ or [], from_, to, strict=strict, redo=redo),
+            engine,
+            workers,
+            task_timeout,
+            Metrics(metrics_port, metrics_host, metrics_file),
+            again,
+        )
+    finally:
+        if again:
+            with suppress(OSError):  # it ended before it began
+                Path(folder).rmdir()
+
+
+def _own_folder(recipe: str, inputs: list[str]) -> str:
+    """Makes a folder that no other run has: `runs/RECIPE-INPUT-NUMBER`. Raises InputError where that can't be."""
+    from corpusmill.pipeline.errors import InputError
+
+    names = [Path(recipe).stem, *(Path(given.partition("?")[0]).name.partition(".")[0] for given in inputs[:1])]
+    name = "-".join(filter(None, (re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-")[:40] for name in names)))
+    for number in count(1):
+        folder = f"runs/{name or 'run'}-{number}"
+        try:
+            os.makedirs(folder)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise InputError(f"{folder}: can't be written ({error.strerror}).") from error
+        return folder
+    raise AssertionError
 
 
 def _recipe_path(recipe: str) -> str:
@@ -171,6 +218,7 @@ def _stage_command(stage: str) -> None:
         task_timeout: TaskTimeout = None,
         dry_run: DryRun = False,
         strict: Strict = False,
+        redo: Redo = False,
         metrics_port: MetricsPort = None,
         metrics_host: MetricsHost = LOOPBACK,
         metrics_file: MetricsFile = None,
@@ -179,8 +227,8 @@ def _stage_command(stage: str) -> None:
 
         def plan() -> Any:
             if recipe:
-                return new_plan(run, _recipe_path(recipe), input_ or [], set_ or [], stage, stage, dry_run, strict)
-            return plan_of_existing(run, set_ or [], stage, stage, dry_run, strict)
+                return new_plan(run, _recipe_path(recipe), input_ or [], set_ or [], stage, stage, dry_run, strict, redo)
+            return plan_of_existing(run, set_ or [], stage, stage, dry_run, strict, redo)
 
         _carry_out(run, plan, engine, workers, task_timeout, Metrics(metrics_port, metrics_host, metrics_file))
 

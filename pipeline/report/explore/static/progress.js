@@ -49,7 +49,7 @@ function draw() {
   refill(
     byId("progress"),
     el("h2", {}, "Progress"),
-    el("p", {}, line(status.sentence), status.seconds !== null && ` ${duration(status.seconds)} since it began.`),
+    el("p", {}, line(status.sentence), took(status)),
     stale() &&
       el("p", { class: "warnings" }, "The run has gone on since its reports were read: start corpusmill explore again to see what is new."),
     phase && phasePart(phase),
@@ -59,6 +59,10 @@ function draw() {
     status.warnings > 0 && said(),
   );
 }
+
+/** How long it has worked: of a run that goes on its command, else all commands together. */
+const took = ({ ended, seconds, work_seconds: work }) =>
+  ended ? ` ${duration(work)} of work in all.` : seconds !== null && ` ${duration(seconds)} since it began.`;
 
 function stages(phase) {
   const rows = status.stages.map((stage) => {

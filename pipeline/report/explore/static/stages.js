@@ -1,6 +1,6 @@
 /** The stages of the run with what each let through; one of them is looked at. */
 import { bar, byId, el, refill } from "./dom.js";
-import { count, share } from "./format.js";
+import { count, many, share } from "./format.js";
 import { run } from "./run.js";
 import { current, go, watch } from "./state.js";
 import { line } from "./text.js";
@@ -51,7 +51,7 @@ function card(stage, first) {
     },
     el("b", {}, line(stage.name)),
     stage.status !== "complete" && el("span", { class: "unfinished" }, ` ${stage.status}`),
-    el("span", { class: "soft" }, `${count(stage.rows)} in, ${count(stage.kept)} kept`),
+    el("span", { class: "soft" }, `${many(stage.rows, stage.name === "ingest" ? "record" : "document")} in, ${count(stage.kept)} kept`),
     el("span", { class: lost ? "lost" : "soft" }, lost ? `${count(lost)} dropped (${share(lost, stage.rows)})` : "nothing dropped"),
     bar(first ? stage.kept / first : 0, "kept"),
   );

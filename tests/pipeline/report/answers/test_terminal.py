@@ -27,7 +27,7 @@ def test_the_tables_have_the_runs_numbers(run_folder: Path) -> None:
     assert cells(text, "near_duplicate") == ["near_duplicate", "3", "6.7%", "3"]
     assert cells(text, "bits_per_byte.value") == ["bits_per_byte.value", "1.235", "1.5"]
     assert cells(text, "preferences.accuracy") == ["preferences.accuracy", "0.75"]
-    assert "filter: why 11 of 56 were dropped" in text
+    assert "filter: why 11 of 56 documents were dropped" in text
     assert "Warning: ingest: crawl-0.warc.gz: cut short" in text
     assert all(len(line) <= 80 for line in text.splitlines() if "corpusmill" not in line)
     said = " ".join(text.split())
@@ -48,7 +48,7 @@ def test_half_a_run(tmp_path: Path, builder: Any, stages: tuple[str, ...]) -> No
 
 def test_a_stage_is_summed_up(run_folder: Path) -> None:
     text = printed(stage_summary, str(run_folder), StageResult("filter", 2, 2.0, {"model": "lid.176"}))
-    assert "filter  56 in, 45 kept (80.4%), 11 dropped" in text
+    assert "filter  56 documents in, 45 documents kept (80.4%), 11 dropped" in text
     assert "short 5, symbols 4, language 3" in text
     assert "model: lid.176" in text
     assert "2.0 s, 28 documents/s, 2.0 MB/s, peak 321 MB" in text

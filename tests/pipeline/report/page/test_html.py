@@ -73,6 +73,7 @@ def test_the_numbers_of_the_funnel_and_rules(read: Reader) -> None:
     assert ["bits_per_byte.value", "1.235", "1.5"] in read.rows and ["preferences.accuracy", "", "0.75"] in read.rows
     assert rules["symbols"] == ["symbol_ratio > 0.1 more than 10% of <b>symbols</b>", "4", "3"]
     assert rules["language"] == ["language_score < 0.65", "3", "3"]
+    assert "ingest: 4 of 60 records dropped" in read.text and "filter: 11 of 56 documents dropped" in read.text
     assert rows["en"][1:] and rows["de"][1] == "11"
     assert "Never fired: never." in read.text
 

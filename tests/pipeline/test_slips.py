@@ -1,0 +1,244 @@
+"""Slips: other inputs or another recipe on a finished run, a folder that is not the run's, a recipe that keeps nothing, a wrong key."""
+
+import gzip
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from corpusmill.pipeline.report.live.status import read_status
+
+Call = Callable[..., tuple[int, bytes, str]]
+INLINE = ("--engine", "inline")
+#: A step with one rule: documents with fewer than `words` words fail it.
+STEP = """
+from corpusmill.filters.own import Rule, measures
+
+@measures({"words": "int64"}, rules=[Rule("few_words", "words", "<", 3)])
+def count(documents):
+    return {"words": [len(text.split()) for text in documents["text"].to_pylist()]}
+"""
+RECIPE = "ingest: {}\nfilter: {steps: [{python: 'step.py:count'}]}\ndedup: {minhash: {enabled: false}}\n"
+GERMAN = (
+    "Der Fluss entspringt in den Bergen und fließt durch mehrere Städte, bevor er nach vielen Kilometern das Meer erreicht. "
+    "An seinen Ufern liegen alte Mühlen, in denen früher das Korn der Bauern gemahlen wurde. Heute wohnen dort Familien. "
+)
+
+
+def write(path: Path, *texts: str) -> Path:
+    path.write_text("".join(json.dumps({"text": text, "url": f"http://{path.stem}.test/{n}"}) + "\n" for n, text in enumerate(texts)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def mill(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a recipe and inputs."""
+    folder = tmp_path_factory.mktemp("slips")
+    (folder / "step.py").write_text(STEP)
+    (folder / "recipe.yaml").write_text(RECIPE)
+    write(folder / "old.jsonl", *(f"document number {n} of the old input" for n in range(7)), "one two")
+    write(folder / "other.jsonl", "another document with words", "and one more of them")
+    return folder
+
+
+@pytest.fixture
+def run(mill: Path, corpusmill: Call, tmp_path: Path) -> Path:
+    """A finished run on `old.jsonl`: 8 documents, of which the filter keeps 7."""
+    if not (mill / "run").exists():
+        code, _, err = corpusmill("run", mill / "recipe.yaml", mill / "old.jsonl", "--output", mill / "run", *INLINE)
+        assert code == 0, err
+    shutil.copytree(mill / "run", tmp_path / "run")
+    return tmp_path / "run"
+
+
+def content(run: Path) -> dict[str, bytes]:
+    """All files but who worked on the run last."""
+    files = (path for path in run.rglob("*") if path.is_file() and path.name not in ("lease.json", ".lock"))
+    return {str(path.relative_to(run)): path.read_bytes() for path in files}
+
+
+def summary(out: bytes) -> dict[str, Any]:
+    last = out.decode().splitlines()[-1]
+    assert last.startswith("summary: ")
+    told: dict[str, Any] = json.loads(last.removeprefix("summary: "))
+    return told
+
+
+def states(run: Path) -> dict[str, str]:
+    return {stage["name"]: stage["status"] for stage in read_status(str(run))["stages"]}
+
+
+REFUSED = {
+    "other inputs": (["other.jsonl"], [], "/old.jsonl → …", "ingest (8 documents), filter (7 documents), dedup (7 documents)"),
+    "one input more": (["old.jsonl", "other.jsonl"], [], "other.jsonl", "ingest (8 documents), filter (7 documents), dedup (7 documents)"),
+    "a threshold": (["old.jsonl"], ["filter.thresholds.few_words=4"], "few_words", "filter (7 documents), dedup (7 documents)"),
+    "the last stage": (["old.jsonl"], ["dedup.keep=first"], "dedup.keep", "there, dedup (7 documents);"),
+}
+
+
+@pytest.mark.parametrize("slip", REFUSED)
+def test_what_would_replace_a_finished_run_is_refused_before_anything_is_written(
+    mill: Path, run: Path, corpusmill: Call, slip: str
+) -> None:
+    inputs, sets, change, lost = REFUSED[slip]
+    before = content(run)
+    given = [mill / name for name in inputs]
+    options = [option for key in sets for option in ("--set", key)]
+    code, out, err = corpusmill("run", mill / "recipe.yaml", *given, "--output", run, *options, *INLINE)
+    assert code == summary(out)["exit_code"] == 2 and err.count("\n") == 1
+    assert change in err and lost in err and "--redo" in err and "another folder" in err
+    assert content(run) == before
+
+
+def test_a_stage_that_is_left_out_or_new_is_another_recipe(mill: Path, run: Path, corpusmill: Call, tmp_path: Path) -> None:
+    (tmp_path / "short.yaml").write_text("ingest: {}\ndedup: {minhash: {enabled: false}}\n")
+    code, _, err = corpusmill("run", tmp_path / "short.yaml", mill / "old.jsonl", "--output", run, *INLINE)
+    assert code == 2 and "the recipe has no stage filter" in err and "dedup (7 documents)" in err and "ingest (" not in err
+
+
+def test_the_command_of_a_stage_is_refused_too_but_not_its_dry_run(run: Path, corpusmill: Call) -> None:
+    before = content(run)
+    code, _, err = corpusmill("dedup", run, "--set", "dedup.keep=first", *INLINE)
+    assert code == 2 and "dedup (7 documents)" in err and "--redo" in err and content(run) == before
+    code, out, err = corpusmill("dedup", run, "--set", "dedup.keep=first", "--dry-run", *INLINE)
+    assert code == 0 and b"Nothing was removed" in out, err
+    code, _, err = corpusmill("dedup", run, "--set", "dedup.keep=first", "--redo", *INLINE)
+    assert code == 0 and json.loads((run / "run.json").read_text())["recipe"]["dedup"]["keep"] == "first", err
+
+
+def test_redo_replaces_and_nothing_that_no_longer_follows_stands_as_complete(mill: Path, run: Path, corpusmill: Call) -> None:
+    arguments = ("run", mill / "recipe.yaml", mill / "other.jsonl", "--output", run, *INLINE)
+    code, out, err = corpusmill(*arguments, "--to", "ingest", "--redo")
+    assert code == 0 and summary(out)["stages"]["ingest"]["kept"] == 2, err
+    assert states(run) == {"ingest": "complete", "filter": "unfinished", "dedup": "unfinished"}
+    code, out, err = corpusmill(*arguments)  # what is left is no longer a finished run's
+    assert code == 0 and summary(out)["stages"]["dedup"]["kept"] == 2, err
+    assert set(states(run).values()) == {"complete"}
+
+
+def test_the_same_command_and_what_has_not_run_yet_go_on(mill: Path, run: Path, corpusmill: Call) -> None:
+    arguments = ("run", mill / "recipe.yaml", mill / "old.jsonl", "--output", run, *INLINE)
+    code, out, err = corpusmill(*arguments)
+    assert code == 0 and all(stage["performed"] == 0 for stage in summary(out)["stages"].values()), err
+    shutil.rmtree(run / "dedup")
+    code, out, err = corpusmill(*arguments, "--set", "dedup.keep=first")
+    told = summary(out)["stages"]
+    assert code == 0 and not told["filter"]["performed"] and told["dedup"]["complete"], err
+
+
+def test_an_option_that_the_code_has_gained_is_no_other_recipe(mill: Path, run: Path, corpusmill: Call) -> None:
+    """`run.json` of an older version has no such key; what the default is then decides."""
+    described = json.loads((run / "run.json").read_text())
+    del described["recipe"]["dedup"]["keep"], described["recipe"]["ingest"]["extraction"]["minimum_chars"]
+    (run / "run.json").write_text(json.dumps(described))
+    code, _, err = corpusmill("run", mill / "recipe.yaml", mill / "old.jsonl", "--output", run, *INLINE)
+    assert code == 0, err
+
+
+def test_a_command_of_a_later_stage_leaves_what_the_run_says_of_the_earlier_ones(mill: Path, run: Path, corpusmill: Call) -> None:
+    (mill / "longer.yaml").write_text(RECIPE.replace("count'}]", "count'}], thresholds: {few_words: 5}"))
+    code, out, err = corpusmill("dedup", run, "--recipe", mill / "longer.yaml", *INLINE)
+    assert code == 0 and b"filter: finished under another configuration and left as it is" in out, err
+    described = json.loads((run / "run.json").read_text())
+    assert described["inputs"] == [str(mill / "old.jsonl")] and "few_words" not in described["recipe"]["filter"]["thresholds"]
+
+
+def test_without_output_each_run_has_a_folder_of_its_own(mill: Path, corpusmill: Call, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    folders = ["runs/recipe-old-1", "runs/recipe-old-2"]
+    for folder in folders:
+        code, out, err = corpusmill("run", mill / "recipe.yaml", mill / "old.jsonl", "--to", "ingest", *INLINE)
+        first = out.decode().splitlines()[0]
+        assert code == 0 and folder in first and f"--output {folder}" in first and summary(out)["run"] == folder, err
+    assert sorted(str(path) for path in Path("runs").iterdir()) == folders
+    assert corpusmill("run", mill / "recipe.yaml", "no-such-file", "--set", "filter.wrong=1", *INLINE)[0] == 2
+    assert sorted(str(path) for path in Path("runs").iterdir()) == folders
+
+
+@pytest.mark.parametrize("other", ["notes.txt", "tokens/mine.bin"])
+def test_a_folder_that_holds_something_else_is_not_taken(mill: Path, corpusmill: Call, tmp_path: Path, other: str) -> None:
+    folder = tmp_path / "folder"
+    (folder / other).parent.mkdir(parents=True)
+    (folder / other).write_text("mine")
+    code, _, err = corpusmill("run", mill / "recipe.yaml", mill / "old.jsonl", "--output", folder, *INLINE)
+    assert code == 2 and err.count("\n") == 1 and "holds something else" in err and other.split("/")[0] in err
+    assert [path.read_text() for path in folder.rglob("*") if path.is_file()] == ["mine"]
+
+
+def test_a_run_json_of_another_program_is_not_taken_for_a_run(mill: Path, corpusmill: Call, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"scripts": {"start": "node ."}}')
+    code, _, err = corpusmill("run", mill / "recipe.yaml", mill / "old.jsonl", "--output", tmp_path, *INLINE)
+    assert code == 2 and "not a run description" in err and "start" in (tmp_path / "run.json").read_text()
+
+
+def test_what_a_run_left_that_was_killed_as_it_began_is_gone_on_with(mill: Path, corpusmill: Call, tmp_path: Path) -> None:
+    for name in ("log.jsonl", "progress.json", ".tmp-123-run.json"):
+        (tmp_path / name).write_text("")
+    code, _, err = corpusmill("run", mill / "recipe.yaml", mill / "old.jsonl", "--output", tmp_path, "--to", "ingest", *INLINE)
+    assert code == 0, err
+
+
+def test_a_filter_that_keeps_nothing_is_no_success(corpusmill: Call, tmp_path: Path) -> None:
+    pages = write(tmp_path / "de.jsonl", *(f"{number}. {GERMAN}" * 3 for number in range(12)), "kurz")
+    (tmp_path / "r.yaml").write_text("ingest: {}\nfilter: {steps: [{language: {keep: [en], threshold: 0.65}}]}\ndedup: {}\n")
+    run = tmp_path / "run"
+    code, out, err = corpusmill("run", tmp_path / "r.yaml", pages, "--output", run, *INLINE)
+    told = summary(out)
+    assert code == told["exit_code"] == 3 and told["status"] == "empty" and err == f"corpusmill: {told['message']}\n"
+    assert told["message"] == "filter: none of 13 documents was kept, and the rule that took most is language (13); not run: dedup."
+    assert told["report"] == f"{run}/report.html" and Path(told["report"]).exists() and not (run / "dedup").exists()
+    assert corpusmill("run", tmp_path / "r.yaml", pages, "--output", run, *INLINE)[0] == 3  # finished before, and no success now
+    code, _, err = corpusmill("dedup", run, *INLINE)
+    assert code == 3 and "filter has kept no document" in err
+
+
+def test_a_run_that_ends_with_a_stage_that_keeps_nothing(mill: Path, corpusmill: Call, tmp_path: Path) -> None:
+    short = write(tmp_path / "short.jsonl", "one", "two words")
+    run = tmp_path / "run"
+    code, out, _ = corpusmill("run", mill / "recipe.yaml", short, "--output", run, "--to", "filter", *INLINE)
+    assert code == 3 and summary(out)["message"].endswith("took most is few_words (2).")
+    empty = write(tmp_path / "empty.jsonl", "", " ")
+    code, out, _ = corpusmill("run", mill / "recipe.yaml", empty, "--output", tmp_path / "second", *INLINE)
+    assert code == 3 and "ingest: none of 2 documents was kept, and the rule that took most is empty_text (2)" in summary(out)["message"]
+
+
+def test_retuning_until_nothing_is_left_is_no_success(run: Path, corpusmill: Call) -> None:
+    code, _, err = corpusmill("retune", run, "--set", "filter.thresholds.few_words=100", "--dry-run", *INLINE)
+    assert code == 0, err
+    code, _, err = corpusmill("retune", run, "--set", "filter.thresholds.few_words=100", *INLINE)
+    assert code == 3 and "filter: none of 8 documents was kept, and the rule that took most is few_words (8)" in err
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_jsonl_of_which_no_row_has_a_text_is_told_what_there_is(mill: Path, corpusmill: Call, tmp_path: Path, packed: bool) -> None:
+    lines = "not json\n" + "".join(json.dumps({"content": f"words of row {n}", "n": n}) + "\n" for n in range(5))
+    path = tmp_path / ("rows.jsonl.gz" if packed else "rows.jsonl")
+    path.write_bytes(gzip.compress(lines.encode()) if packed else lines.encode())
+    arguments = ("run", mill / "recipe.yaml", path, "--output", tmp_path / "run", "--to", "ingest", *INLINE)
+    code, _, err = corpusmill(*arguments)
+    assert code == 2 and err == f"corpusmill: {path}: no column 'text' (ingest.text_key) in any line; it has content, n.\n"
+    code, out, err = corpusmill(*arguments, "--set", "ingest.text_key=content")
+    assert code == 0 and summary(out)["stages"]["ingest"]["kept"] == 5, err
+
+
+def test_jsonl_of_which_one_row_has_a_text_goes_on(mill: Path, corpusmill: Call, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"content": "a"}\n{"text": "this one has it"}\n')
+    code, out, err = corpusmill(
+        "run", mill / "recipe.yaml", tmp_path / "rows.jsonl", "--output", tmp_path / "run", "--to", "ingest", *INLINE
+    )
+    assert code == 0 and summary(out)["stages"]["ingest"]["kept"] == 1, err
+
+
+def test_the_status_of_a_run_that_was_found_finished_counts_its_work(mill: Path, run: Path, corpusmill: Call) -> None:
+    (run / "metrics.jsonl").write_text(
+        '{"stage": "ingest", "phase": "", "seconds": 600.0}\n{"stage": "filter", "phase": "", "seconds": 65.5}\n'
+    )
+    code, _, err = corpusmill("run", mill / "recipe.yaml", mill / "old.jsonl", "--output", run, *INLINE)
+    assert code == 0, err
+    assert read_status(str(run))["work_seconds"] == 665.5
+    code, out, _ = corpusmill("status", run)
+    said = " ".join(out.decode().split())
+    assert code == 0 and "0:11:06 of work in all; the last command began" in said and "8 records in, 8 documents kept" in said
