@@ -24,6 +24,7 @@ from corpusmill.cli.base import (
     Workers,
     app,
     make_engine,
+    say_stale,
     sft_app,
     tokens_app,
 )
@@ -72,11 +73,13 @@ def _execute(plan: Any, engine: EngineName, workers: int, metrics: Metrics, outc
 
     with _watching(plan.folder, engine, metrics, outcome, say) as watching:
         lost = execute(plan, make_engine(engine, workers), Progress(), say, on_stage, watching)
-    if plan.last is None:
-        from corpusmill.pipeline.report.page.html import write_report
+    if not plan.dry_run:
+        if plan.last is None or (len(plan.stages()) > 1 and plan.stages()[-1] == list(plan.sections)[-1]):  # it has come to its end
+            from corpusmill.pipeline.report.page.html import write_report
 
-        outcome.report = write_report(plan.folder)
-        closing_lines(plan.folder, outcome.report, console)
+            outcome.report = write_report(plan.folder)
+            closing_lines(plan.folder, outcome.report, console)
+        say_stale(plan.folder)
     if lost:
         raise Incomplete(lost)
 
@@ -161,6 +164,7 @@ def _stage_command(stage: str) -> None:
         recipe: Annotated[str | None, typer.Option(help="The recipe, where the run is new or its recipe changes.")] = None,
         input_: Annotated[list[str] | None, typer.Option("--input", metavar="INPUT", help="An input, where the run is new.")] = None,
         set_: Sets = None,
+        to: Annotated[str | None, typer.Option(metavar="STAGE", help="Go on with the stages behind it, up to this one.")] = None,
         engine: EngineOption = EngineName.ray,
         workers: Workers = 0,
         dry_run: DryRun = False,
@@ -173,8 +177,8 @@ def _stage_command(stage: str) -> None:
 
         def plan() -> Any:
             if recipe:
-                return new_plan(run, _recipe_path(recipe), input_ or [], set_ or [], stage, stage, dry_run, strict)
-            return plan_of_existing(run, set_ or [], stage, stage, dry_run, strict)
+                return new_plan(run, _recipe_path(recipe), input_ or [], set_ or [], stage, to or stage, dry_run, strict)
+            return plan_of_existing(run, set_ or [], stage, to or stage, dry_run, strict)
 
         _carry_out(run, plan, engine, workers, Metrics(metrics_port, metrics_host, metrics_file))
 
@@ -211,9 +215,11 @@ def retune(
         set_ or [],
         make_engine(engine, workers),
         Progress(),
-        on_decided=lambda result: show(run, result, console),
+        on_decided=lambda result: show(result, console),
         write=not dry_run,
         say=lambda sentence: console.print(f"Note: {sentence}", markup=False),
     )
+    if not dry_run:
+        say_stale(run)
     if retuned.lost:
         raise Incomplete(retuned.lost)
