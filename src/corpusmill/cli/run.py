@@ -65,7 +65,10 @@ def _execute(plan: Any, engine: EngineName, workers: int, metrics: Metrics, outc
     def say(sentence: str) -> None:
         console.print(f"Note: {sentence}", markup=False)
 
+    performed: list[int] = []
+
     def on_stage(result: StageResult) -> None:
+        performed.append(result.performed)
         if plan.dry_run:
             dry_run_lines(plan.folder, plan.sections[result.name].model_dump(mode="json"), console)
         else:
@@ -79,9 +82,19 @@ def _execute(plan: Any, engine: EngineName, workers: int, metrics: Metrics, outc
 
             outcome.report = write_report(plan.folder)
             closing_lines(plan.folder, outcome.report, console)
+        elif any(performed):
+            _say_of_the_page(plan.folder, say)
         say_stale(plan.folder)
     if lost:
         raise Incomplete(lost)
+
+
+def _say_of_the_page(folder: str, say: Callable[[str], None]) -> None:
+    from corpusmill.pipeline.report.page.html import REPORT_FILE
+    from corpusmill.pipeline.storage import Storage
+
+    if Storage(folder).exists(REPORT_FILE):
+        say(f"{REPORT_FILE} shows the run as it was before; corpusmill report {folder} writes it anew.")
 
 
 @contextmanager
@@ -210,6 +223,10 @@ def retune(
     from corpusmill.pipeline.watch.progress import Progress
 
     console = Console(highlight=False, soft_wrap=True)
+
+    def say(sentence: str) -> None:
+        console.print(f"Note: {sentence}", markup=False)
+
     retuned = decide_again(
         run,
         set_ or [],
@@ -217,9 +234,11 @@ def retune(
         Progress(),
         on_decided=lambda result: show(result, console),
         write=not dry_run,
-        say=lambda sentence: console.print(f"Note: {sentence}", markup=False),
+        say=say,
     )
     if not dry_run:
+        if retuned.changed:
+            _say_of_the_page(run, say)
         say_stale(run)
     if retuned.lost:
         raise Incomplete(retuned.lost)
