@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from browser import browser, needs_chromium, opened
 from built_run import RunBuilder
@@ -175,16 +176,15 @@ def test_a_card_or_export_is_refused_or_says_so_itself(retuned, copy, tmp_path, 
     assert json.loads((tmp_path / "out/export.json").read_text())["stale"] == sentence
 
 
-def test_the_named_command_mends_it(retuned, copy, tmp_path, corpusmill) -> None:
+def test_the_named_command_mends_it(retuned, copy, corpusmill) -> None:
     run = copy(retuned)
-    write_pages(tmp_path / "crawl.jsonl", range(1))  # what the mending command must not need: the recipe and the crawl are the run's
     stale = RunReader(str(run)).stale
     assert stale is not None
     code, out, err = corpusmill(*shlex.split(stale.mend)[1:], *INLINE)
     assert code == 0 and "Stale" not in out + err
     assert RunReader(str(run)).stale is None
     assert corpusmill("verify", str(run))[0] == corpusmill("status", str(run))[0] == corpusmill("card", str(run))[0] == 0
-    assert "Stale" not in (run / "report.html").read_text() and "Stale" not in (run / "README.md").read_text()
+    assert "Stale: " not in (run / "report.html").read_text() and "Stale: " not in (run / "README.md").read_text()
 
 
 def test_a_command_that_leaves_later_stages_stale_says_so_at_its_end(fresh, copy, corpusmill) -> None:
@@ -230,12 +230,16 @@ def test_a_stage_that_was_begun_again_and_broken_off(fresh, copy, corpusmill) ->
     assert RunReader(str(run)).stale is None
 
 
+def scored(score: float) -> pa.Table:
+    return pa.table({"kept": [True], "quality": [score]})
+
+
 def trained_run(folder: Path) -> RunBuilder:
     """The stages' manifests of a run that trains; `sft` has files of its own, so it rests on nothing but the model."""
     run = RunBuilder(folder)
     names = ("filter", "tokenizer", "tokens", "pretrain", "sft", "align", "evaluate")
     run.json("run.json", {"inputs": [], "recipe": {name: {} for name in names}, "versions": {}})
-    run.stage("filter", [{"data/part-00000.parquet": b"documents", "report/part-00000.parquet": b"report"}])
+    run.stage("filter", [{"data/part-00000.parquet": b"documents", "report/part-00000.parquet": scored(0.5)}])
     run.stage("tokenizer", [{"tokenizer.json": b"words"}], read=["filter/data/part-00000.parquet"])
     tokens = {"train/tokens-00000.bin": b"tokens", "validation/tokens-00000.bin": b"others"}
     run.stage("tokens", [tokens], read=["filter/data/part-00000.parquet", "tokenizer/tokenizer.json"])
@@ -247,7 +251,7 @@ def trained_run(folder: Path) -> RunBuilder:
     return run
 
 
-def again(name: str, files: dict[str, bytes]) -> Callable[[RunBuilder], None]:
+def again(name: str, files: dict[str, Any]) -> Callable[[RunBuilder], None]:
     def change(run: RunBuilder) -> None:
         rows = Manifest(run.storage.child(name)).rows()
         run.stage(name, [files], read=[ref.path for ref in rows[0].inputs])
@@ -280,7 +284,7 @@ def again(name: str, files: dict[str, bytes]) -> Callable[[RunBuilder], None]:
         ),
         (again("align", {"model/model.safetensors": b"aligned anew"}), {"evaluate": "align was done again after it"}, "evaluate RUN"),
         (
-            again("filter", {"data/part-00000.parquet": b"documents", "report/part-00000.parquet": b"other scores"}),
+            again("filter", {"data/part-00000.parquet": b"documents", "report/part-00000.parquet": scored(0.6)}),
             {"align": "filter was done again after it", "evaluate": "align is stale"},
             "align RUN --to evaluate",
         ),
@@ -292,6 +296,22 @@ def test_what_rests_on_a_stage_is_stale_and_nothing_else(change, because, mend, 
     stale = RunReader(str(run.folder)).stale
     assert (stale.because if stale else {}) == because
     assert (stale.mend if stale else "") == (f"corpusmill {mend.replace('RUN', str(run.folder))}" if mend else "")
+
+
+def test_on_a_store_manifests_are_enough(s3, tmp_path) -> None:
+    local = trained_run(tmp_path / "run")
+    again("align", {"model/model.safetensors": b"aligned anew"})(local)
+    s3.bucket("stale-run")
+    store = Storage("s3://stale-run/a/run")
+    store.write_bytes("run.json", (local.folder / "run.json").read_bytes())
+    for path in local.folder.glob("*/manifest.jsonl"):
+        here, there = Manifest(Storage(str(path.parent)), read_only=True), Manifest(store.child(path.parent.name))
+        for row in here.rows():
+            there.append(row)
+        there.finish(here.plan or [])
+    stale = RunReader(store.root).stale
+    assert stale is not None and stale.because == {"evaluate": "align was done again after it"}
+    assert stale.mend == "corpusmill evaluate s3://stale-run/a/run"
 
 
 def test_a_stage_that_the_recipe_no_longer_has_is_named_and_not_a_part_of_what_mends(tmp_path) -> None:
