@@ -90,16 +90,16 @@ def refuse_stale(reader: "RunReader", stage: str, although: bool | None = None) 
     if reader.stale is None or stage not in reader.stale.because:
         return None
     if not although:
-        otherwise = " (With --stale it is written all the same, and says so.)" if although is not None else ""
-        raise InputError(f"{reader.storage.root}: {reader.stale.sentence}{otherwise}")
+        otherwise = " (with --stale it is, and says so)" if although is not None else ""
+        raise InputError(f"{reader.storage.root}: {stage} is stale, so nothing is written{otherwise}. {reader.stale.sentence}")
     return reader.stale.sentence
 
 
 def _unread(read: Iterable[FileRef], written: Mapping[str, Mapping[str, str]]) -> set[str]:
     """The stages of which some shards were read and others, which lie beside them, were not: they have come since."""
     paths = {ref.path for ref in read}
-    tables = {_NUMBER.sub("", path) for path in paths if _NUMBER.search(path)}
+    tables = {_NUMBER.sub("", path, count=1) for path in paths if _NUMBER.search(path)}
     return {
         stage for stage, files in written.items() for path in files
-        if f"{stage}/{path}" not in paths and _NUMBER.search(path) and _NUMBER.sub("", f"{stage}/{path}") in tables
+        if f"{stage}/{path}" not in paths and _NUMBER.search(path) and _NUMBER.sub("", f"{stage}/{path}", count=1) in tables
     }  # fmt: skip

@@ -1,6 +1,7 @@
 """Commands that carry out a recipe or one of its stages, or decide again."""
 
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -94,7 +95,7 @@ def _say_of_the_page(folder: str, say: Callable[[str], None]) -> None:
     from corpusmill.pipeline.storage import Storage
 
     if Storage(folder).exists(REPORT_FILE):
-        say(f"{REPORT_FILE} shows the run as it was before; corpusmill report {folder} writes it anew.")
+        say(f"{REPORT_FILE} shows the run as it was before; {shlex.join(['corpusmill', 'report', folder])} writes it anew.")
 
 
 @contextmanager

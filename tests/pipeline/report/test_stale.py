@@ -165,9 +165,11 @@ def test_a_card_or_export_is_refused_or_says_so_itself(retuned, copy, tmp_path, 
     before = sorted(run.iterdir())
     sentence = f"{STALE}corpusmill dedup {run} --to tokens"
     export = ("tokens", "export", str(run), "--format", "nanogpt", "--output", str(tmp_path / "out"))
-    for command in (("card", str(run)), export, ("tokens", "append", str(tmp_path / "set"), str(run))):
+    append = ("tokens", "append", str(tmp_path / "set"), str(run))
+    for command, stage, hint in ((("card", str(run)), "dedup", True), (export, "tokens", True), (append, "tokens", False)):
         code, _, err = corpusmill(*command)
-        assert code == 2 and err.startswith(f"corpusmill: {run}: {sentence}") and err.count("\n") == 1
+        otherwise = " (with --stale it is, and says so)" if hint else ""
+        assert (code, err) == (2, f"corpusmill: {run}: {stage} is stale, so nothing is written{otherwise}. {sentence}\n")
     assert sorted(run.iterdir()) == before and not (tmp_path / "out").exists() and not (tmp_path / "set").exists()
     assert corpusmill("card", str(run), "--stale")[0] == corpusmill(*export, "--stale")[0] == 0
     card = (run / "README.md").read_text()
@@ -241,9 +243,14 @@ def trained_run(folder: Path) -> RunBuilder:
     run.json("run.json", {"inputs": [], "recipe": {name: {} for name in names}, "versions": {}})
     run.stage("filter", [{"data/part-00000.parquet": b"documents", "report/part-00000.parquet": scored(0.5)}])
     run.stage("tokenizer", [{"tokenizer.json": b"words"}], read=["filter/data/part-00000.parquet"])
-    tokens = {"train/tokens-00000.bin": b"tokens", "validation/tokens-00000.bin": b"others"}
+    packed = {f"train/tokens-00000.pack-{length}.arrow": b"plan" for length in (64, 128)}  # of which the model takes one
+    tokens = {"train/tokens-00000.bin": b"tokens", **packed, "validation/tokens-00000.bin": b"others"}
     run.stage("tokens", [tokens], read=["filter/data/part-00000.parquet", "tokenizer/tokenizer.json"])
-    run.stage("pretrain", [{"model/model.safetensors": b"1"}], read=["tokenizer/tokenizer.json", "tokens/train/tokens-00000.bin"])
+    run.stage(
+        "pretrain",
+        [{"model/model.safetensors": b"1"}],
+        read=["tokenizer/tokenizer.json", *(f"tokens/train/tokens-00000.{kind}" for kind in ("bin", "pack-64.arrow"))],
+    )
     run.stage("sft", [{"model/model.safetensors": b"2"}], read=["pretrain/model/model.safetensors", "/home/chats.jsonl"])
     run.stage("align", [{"model/model.safetensors": b"3"}], read=["sft/model/model.safetensors", "filter/report/part-00000.parquet"])
     models = [f"{stage}/model/model.safetensors" for stage in ("pretrain", "sft", "align")]
