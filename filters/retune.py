@@ -31,9 +31,8 @@ from corpusmill.pipeline.config import config_digest
 from corpusmill.pipeline.engine import Engine
 from corpusmill.pipeline.errors import ConfigError, InputError
 from corpusmill.pipeline.lease import holding
-from corpusmill.pipeline.manifest import Manifest, TaskRow
+from corpusmill.pipeline.manifest import TaskRow
 from corpusmill.pipeline.quarantine import told_lost
-from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.run import RUN_FILE, Plan, check_kept, describe, plan_of_existing
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import open_parquet, publish, read_table
@@ -55,7 +54,6 @@ class Retuned:
     to_measure: int = 0  # shards that have to be measured, as what is stored of them can't be used
     changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # rule to threshold before and now; None where it is off
     failed: dict[str, tuple[int, int]] = field(default_factory=dict)  # rule to documents that fail it, before and now
-    stale: list[str] = field(default_factory=list)  # later stages that are finished on the documents of before
     lost: str = ""  # a sentence that names the tasks that the stage was finished without
 
 
@@ -92,7 +90,6 @@ def retune(
             shards, finished = measured_shards(run, config_digest(old.config))
         with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:
             result = _verdicts(old, worker, run, shards, finished, pool)
-            result.stale = _later_stages(storage, now)
             on_decided(result)
             if write:
                 _write(run, worker, shards, pool, progress)
@@ -235,9 +232,3 @@ def _documents(
     order = np.argsort(np.concatenate([np.nonzero(now & before)[0], back]), kind="stable")
     lengths = pc.utf8_length(returned["text"]).to_numpy().astype(np.int64)
     return pa.concat_tables([stayed.cast(data_schema), returned]).take(pa.array(order)), lengths
-
-
-def _later_stages(storage: Storage, plan: Plan) -> list[str]:
-    order = list(STAGES)
-    later = [name for name in plan.sections if order.index(name) > order.index("filter")]
-    return [name for name in later if Manifest(storage.child(name), read_only=True).tasks]

@@ -8,8 +8,8 @@ from rich.table import Table
 from corpusmill.filters.retune import Retuned
 
 
-def show(folder: str, result: Retuned, console: Console) -> None:
-    """The rules that changed, how many documents go on, and what is stale now."""
+def show(result: Retuned, console: Console) -> None:
+    """The rules that changed, and how many documents go on."""
     if not result.changed:
         console.print("No threshold is another one than before; nothing changed.")
         return
@@ -24,11 +24,6 @@ def show(folder: str, result: Retuned, console: Console) -> None:
     )
     if result.to_measure:
         console.print(f"{result.to_measure:,} shards have to be measured again, as what is stored of them is not what the manifest says.")
-    if result.stale:
-        console.print(
-            f"Note: {', '.join(result.stale)} worked on the documents of before; go on with: corpusmill {result.stale[0]} {folder}",
-            markup=False,
-        )
 
 
 def _threshold(value: Any) -> str:

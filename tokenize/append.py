@@ -20,6 +20,9 @@ import pyarrow as pa
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.lease import holding
 from corpusmill.pipeline.manifest import MANIFEST, Manifest
+from corpusmill.pipeline.report.read import RunReader
+from corpusmill.pipeline.report.stale import refuse_stale
+from corpusmill.pipeline.run import RUN_FILE
 from corpusmill.pipeline.shards import publish, read_table
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.tokenshards import DTYPES, SHARDS_FILE, Shard, ShardSet, file_sha256, map_tokens, shard_contents, shard_names
@@ -63,14 +66,16 @@ def append(folder: str, run_folder: str, skip_known: bool = False, say: Callable
     """Appends the token shards of the run to the set in `folder`, which is made where it is not there. `say` is told where it has to
     wait for another process.
 
-    Raises InputError where the folder belongs to a run, the run's tokens are not finished, tokenizers differ, or (unless `skip_known`,
-    which leaves these documents out) documents are there already, or they or their like are in the set's other split.
+    Raises InputError where the folder belongs to a run, the run's tokens are not finished, or stale, tokenizers differ, or (unless
+    `skip_known`, which leaves these documents out) documents are there already, or they or their like are in the set's other split.
     """
     target, run = Storage(folder), Storage(run_folder if "://" in run_folder else str(Path(run_folder).absolute()))
     if target.exists(MANIFEST):
         raise InputError(f"{folder}: this folder belongs to a run, which would undo it; append to a folder of its own (it is made).")
     if not Manifest(run.child("tokens"), read_only=True).complete:
         raise InputError(f"{run_folder}: the stage tokens of this run is not finished, so there is nothing to append.")
+    if run.exists(RUN_FILE):
+        refuse_stale(RunReader(run.root), "tokens")
     with holding(target, say):
         splits = [_open(split, run, target) for split in SPLITS]
         todo = [split for split in splits if not split.done]

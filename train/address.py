@@ -47,7 +47,7 @@ def token_of_batch(folder: str, step: int, row: int, position: int) -> BatchToke
     shape = (shards, section.model.context, section.batch, section.seed, section.document_mask)
     find = _packed if section.packing == "documents" else _streamed
     shard, token, more, notes = find(shape, place)
-    return BatchToken(shard, token, {**place, **more}, [*notes, *_stale(run, section)])
+    return BatchToken(shard, token, {**place, **more}, [*notes, *_other_training(run, section)])
 
 
 #: What makes a loader: shards, context, batch, seed, document mask.
@@ -84,16 +84,11 @@ def _packed(shape: Shape, place: dict[str, int]) -> Found:
     return piece.shard, token, more, []
 
 
-def _stale(run: Storage, section: PretrainConfig) -> list[str]:
-    """Whether the model that lies in the run was trained in this order, on these shards."""
+def _other_training(run: Storage, section: PretrainConfig) -> list[str]:
+    """Whether the model that lies in the run was trained in this order; whether on these shards, every view says first."""
     trained = Manifest(run.child(STAGE), read_only=True)
     if not trained.complete:
         return [f"{STAGE} is not finished in this run; this is the order in which it goes through the tokens."]
-    notes, row = [], trained.rows()[-1]
-    if row.config != config_digest(section):
-        notes.append(f"{STAGE} was finished under another configuration than run.json has now, so its batches may have been others.")
-    now = {output.path: output.sha256 for task in Manifest(run.child("tokens"), read_only=True).tasks.values() for output in task.outputs}
-    used = {ref.path.removeprefix("tokens/"): ref.fingerprint for ref in row.inputs if ref.path.startswith("tokens/train/")}
-    if any(now.get(path) != sha256 for path, sha256 in used.items()):
-        notes.append(f"{STAGE} was trained on other token shards than those that are in the run now.")
-    return notes
+    if trained.rows()[-1].config == config_digest(section):
+        return []
+    return [f"{STAGE} was finished under another configuration than run.json has now, so its batches may have been others."]

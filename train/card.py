@@ -9,7 +9,7 @@ from typing import Any
 
 from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.report.card import facts as data_facts
-from corpusmill.pipeline.report.card.state import outdated, outputs
+from corpusmill.pipeline.report.card.state import outputs
 from corpusmill.pipeline.report.facts.summary import Summary, read_summary
 from corpusmill.pipeline.report.markdown import environment
 from corpusmill.pipeline.report.markdown import front_matter as header
@@ -51,7 +51,8 @@ def model_card(run: str, stage: str, arch: Architecture, name: str, license_: st
         "judged": card_scores.judged_rows(reader) if stage == "align" else [],
         "samples": card_scores.samples(reader, stage) if stage in models else [],
         "limits": limitations(summary, stage, arch),
-        "warnings": [*outdated(reader, stage), *summary.warnings],
+        "stale": reader.stale.sentence if reader.stale and stage in reader.stale.because else None,
+        "warnings": summary.warnings,
         "identity": _identity(reader, stage),
         "versions": sorted((reader.description.get("versions") or {}).items()),
         "languages": languages(summary),

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.report.card.state import outdated
 from corpusmill.pipeline.report.read import RunReader
+from corpusmill.pipeline.report.stale import refuse_stale
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.card import model_card
 from corpusmill.train.card_facts import TRAINED
@@ -23,22 +23,24 @@ TEMPERATURE, TOP_K, LONGEST = 0.7, 50, 256
 
 def export(
     run: str, output: Path, stage: str | None = None, *, name: str | None = None, license_: str | None = None, dtype: str = "fp32",
-    force: bool = False,
-) -> tuple[str, list[str]]:  # fmt: skip
-    """Writes the folder `output` with the model of a stage (without one: of the last that trained); returns the stage, and warnings.
+    force: bool = False, although_stale: bool = False,
+) -> tuple[str, str | None]:  # fmt: skip
+    """Writes the folder `output` with the model of a stage (without one: of the last that trained); returns the stage, and a
+    warning where it is stale.
 
-    The weights are those of the run, or rounded to `dtype`. Raises InputError where there is no such model, and where something is in
-    the way: `force` replaces a model folder, and nothing else.
+    The weights are those of the run, or rounded to `dtype`. Raises InputError where there is no such model, where something is in the
+    way (`force` replaces a model folder, and nothing else), and where the stage is stale, unless `although_stale`: then the card says so.
     """
     reader = RunReader(run)
     stage = _stage(reader, stage)
+    stale = refuse_stale(reader, stage, although_stale)
     _require_free(output, force)
     folder = local_model(reader.storage.path(f"{stage}/model"))
     model = load_model(folder, dtype=DTYPES[dtype])
     card = model_card(run, stage, model.arch, name or output.resolve().name, license_)
     files = tokenizer_files(Storage(str(folder)))
     save_model(model, output, {**files, GENERATION: _generation(folder, reader, model.arch.context), "README.md": card.encode()})
-    return stage, outdated(reader, stage)
+    return stage, stale
 
 
 def _stage(reader: RunReader, wanted: str | None) -> str:

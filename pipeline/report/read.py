@@ -17,6 +17,7 @@ from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import TRIAL, Manifest, Quarantined, TaskRow
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.report.run_files import RunFiles
+from corpusmill.pipeline.report.stale import Stale, find_stale
 from corpusmill.pipeline.schemas import REPORT
 from corpusmill.pipeline.shards import open_parquet
 
@@ -80,6 +81,15 @@ class RunReader(RunFiles):
         self.description: dict[str, Any] = self.json("run.json", dict) or {}
         if self.tried:
             self.description["recipe"] = {**self.description.get("recipe", {}), **self.tried}
+        self.stale = self._stale()
+
+    def _stale(self) -> Stale | None:
+        """What every view says first. Behind a dry run no stage can follow from it."""
+        names = list(STAGES)
+        last = min((names.index(name) for name in self.tried), default=len(names))
+        recipe = self.description.get("recipe")
+        stages = {name: self.stages[name] for name in names[: last + 1]}
+        return find_stale(stages, recipe if isinstance(recipe, dict) else self.present(names), self.storage.root)
 
     def _state(self, name: str) -> StageState:
         try:

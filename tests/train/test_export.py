@@ -220,12 +220,15 @@ def test_figures_of_another_model_are_not_in_the_card(run: RunBuilder, tmp_path:
     again.stage("sft", [files])  # trained again; neither `align` nor `evaluate` has followed
     manifest = Manifest(again.storage.child("align"))
     manifest.append(replace(manifest.rows()[0], inputs=[run.ref("sft/model/model.safetensors")]))
-    sentence = "align: was made from another state of sft than the run has now."
-    assert export(str(again.folder), tmp_path / "align") == ("align", [sentence])
-    assert export(str(again.folder), tmp_path / "sft", "sft") == ("sft", [])
-    assert f"- {sentence}" in (tmp_path / "align" / "README.md").read_text()
+    sentence = f"Stale: align (sft was done again after it). To mend it: corpusmill align {again.folder}"
+    with pytest.raises(InputError, match=re.escape(sentence)):
+        export(str(again.folder), tmp_path / "align")
+    assert not (tmp_path / "align").exists()
+    assert export(str(again.folder), tmp_path / "align", although_stale=True) == ("align", sentence)
+    assert export(str(again.folder), tmp_path / "sft", "sft") == ("sft", None)
+    assert "\n> **Stale: align (sft was done again after it)." in (tmp_path / "align" / "README.md").read_text()
     again.json("evaluate/scores.json", {"pretrain": {"bits_per_byte": BITS}, "sft": {"bits_per_byte": {**BITS, "value": 1.5}}})
-    assert export(str(again.folder), tmp_path / "sft", "sft", force=True) == ("sft", [])
+    assert export(str(again.folder), tmp_path / "sft", "sft", force=True) == ("sft", None)
     card = ModelCard.load(tmp_path / "sft" / "README.md")
     assert "Left out are the scores of sft: they were measured before" in card.text and "1.500" not in card.text
     assert "| score | pretrain | on |" in card.text and "## Samples" not in card.text and not card.data.eval_results

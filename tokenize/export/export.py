@@ -8,7 +8,10 @@ from typing import Any
 
 import corpusmill
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.report.read import RunReader
+from corpusmill.pipeline.report.stale import refuse_stale
 from corpusmill.pipeline.report.tokens.token_sets import homes, split_folders
+from corpusmill.pipeline.run import RUN_FILE
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.tokenreader import TokenShards
 from corpusmill.pipeline.tokenshards import SHARDS_FILE, SPLITS
@@ -45,15 +48,18 @@ def export(
     sequence_length: int | None = None,
     force: bool = False,
     progress: Progress | None = None,
+    although_stale: bool = False,
 ) -> dict[str, Any]:
     """Writes the tokens of a run, or of a set that runs were appended to, to the folder `output` in one of FORMATS, and returns the
     content of its `export.json`.
 
     A split without documents is left out. Raises InputError where a split is not there, a shard is cut short or has
     another sha256, the tokenizer is another one, the vocabulary is too large for the format, the format has no rows that could
-    have `sequence_length` tokens, or `output` holds anything (with `force`: anything but a finished export). Nothing is left behind then.
+    have `sequence_length` tokens, the run's tokens are stale (unless `although_stale`: then `export.json` says so), or `output` holds
+    anything (with `force`: anything but a finished export). Nothing is left behind then.
     """
     written, storage = FORMATS[format_name](sequence_length), Storage(run)
+    stale = refuse_stale(RunReader(run), "tokens", although_stale) if storage.exists(RUN_FILE) else None
     if sequence_length and not written.has_rows:
         rows = " and ".join(name for name, made in FORMATS.items() if made.has_rows)
         raise InputError(f"--sequence-length {sequence_length}: {format_name} is read at any length; only {rows} have rows of one.")
@@ -74,7 +80,7 @@ def export(
             written.write(source, folder)
         written.finish(folder, [source.split for source in sources], tokenizer_json)
         (folder / "tokenizer.json").write_bytes(tokenizer_json)
-        content = _describe(run, format_name, written, sources, folder)
+        content = _describe(run, format_name, written, sources, folder, stale)
         (folder / EXPORT_FILE).write_text(json.dumps(content, indent=1) + "\n")
     return content
 
@@ -123,13 +129,14 @@ def _check_vocabulary(written: Format, name: str, source: Source) -> None:
         )
 
 
-def _describe(run: str, name: str, written: Format, sources: list[Source], folder: Path) -> dict[str, Any]:
+def _describe(run: str, name: str, written: Format, sources: list[Source], folder: Path, stale: str | None) -> dict[str, Any]:
     """What `export.json` says. Nothing in it depends on the time or on where the export lies."""
     first = sources[0].description
     return {
         "format": name,
         "written_by": f"corpusmill {corpusmill.__version__}",
         "run": run,
+        **({"stale": stale} if stale else {}),
         "tokenizer_sha256": first.tokenizer_sha256,
         "vocabulary_size": first.vocabulary_size,
         "end_of_text": first.end_of_text_id,

@@ -1,8 +1,6 @@
 """`diff`: what two runs keep and drop differently, which rules did it, and how that changes what they keep."""
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from itertools import pairwise
 from typing import Any
 
 from rich.console import Console
@@ -158,7 +156,7 @@ def _samples(pair: Pair, side: str, wanted: Wanted) -> list[Sample]:
 
 def _notes(pair: Pair) -> list[str]:
     """What is unlike in the two runs beside their recipes, or damaged."""
-    notes = []
+    notes = [f"{side.upper()}: {run.reader.stale.sentence}" for side, run in pair.runs.items() if run.reader.stale]
     for side, other in (("a", "b"), ("b", "a")):
         more = [name for name in pair.chains[side] if name not in pair.chains[other]]
         later = [name for name in ORDER if f"{name}_report" in pair.runs[side].tables and f"{name}_report" not in pair.runs[other].tables]
@@ -170,23 +168,5 @@ def _notes(pair: Pair) -> list[str]:
         unfinished = [name for name in pair.stages if run.reader.stages[name].status == "unfinished"]
         if unfinished:
             notes.append(f"{side.upper()}: {', '.join(unfinished)} not finished, so it has not decided about all documents yet.")
-        notes += [f"{side.upper()}: {warning}" for warning in run.warnings]
-        notes += [f"{side.upper()}: {sentence}" for sentence in _stale(pair, side)]
+        notes += [f"{side.upper()}: {warning}" for warning in run.reader.warnings]
     return notes
-
-
-def _stale(pair: Pair, side: str) -> Iterator[str]:
-    """Stages that have worked on other documents than the stage before lets through now; not where a shard is left out."""
-    run = pair.runs[side]
-    counts: dict[str, tuple[Any, ...]] = {}
-    for name in pair.chains[side]:
-        if run.reader.stages[name].status == "complete" and not run.warnings:
-            report = pair.scan(side, f"{name}_report")
-            counts[name] = pair.query(f"SELECT count(*), count(*) FILTER (kept) FROM {report}")[0]
-    for before, stage in pairwise(pair.chains[side]):
-        if before in counts and stage in counts and counts[before][1] != counts[stage][0]:
-            came, kept, root = counts[stage][0], counts[before][1], run.reader.storage.root
-            yield (
-                f"{stage} has decided about {came:,} documents, but {before} lets {kept:,} through now: "
-                f"carry it out again (corpusmill {stage} {root}), or compare with --stage {before}."
-            )

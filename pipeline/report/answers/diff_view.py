@@ -35,9 +35,9 @@ def show_difference(found: Difference, wanted: Wanted, console: Console) -> None
     """Prints the verdict, then tables of documents, recipes, rules, values and origins, then samples of both sides."""
     for side, folder in found.folders.items():
         console.print(Text(f"{side.upper()}: {safe_line(folder, 300)}", style="bold"))
-    console.print(Text(_verdict(found)))
     for sentence in found.notes:
         console.print(Text("Note: ", style="yellow") + Text(safe_line(sentence, 500)))
+    console.print(Text(_verdict(found)))
     wide = console.width >= WIDE
     tables = [_outcomes(found), _settings(found), _rules(found, wide), _columns(found, wanted, wide)]
     tables += [_values(name, rows) for name, rows in found.properties.items()]

@@ -81,7 +81,7 @@ def _damage(run: Run, target: str, stage: str) -> list[str]:
     """What is missing among the rows."""
     unfinished = run.reader.stages[stage].status == "unfinished"
     notes = [f"{stage} is not finished, so there may be more documents."] if unfinished else []
-    return [*(f"{target}: {sentence}" for sentence in run.warnings), *notes]
+    return [*(f"{target}: {sentence}" for sentence in run.reader.warnings), *notes]
 
 
 def _inspect_parquet(path: str, wanted: Wanted, console: Console) -> None:

@@ -27,7 +27,7 @@ def show_query(folder: str, query: str, limit: int | None, form: str, console: C
         try:
             _answer(run, query, limit, form, console)
         finally:
-            warn(run.warnings)  # also where a query fails because of them
+            warn(run.reader.warnings)  # also where a query fails because of them
 
 
 def _answer(run: Run, query: str, limit: int | None, form: str, console: Console) -> None:
@@ -72,7 +72,7 @@ def _show_tables(run: Run, form: str, console: Console) -> None:
             console.print(Padding(Text(safe_line(", ".join(columns)), style="dim"), (0, 0, 0, 2)))
         console.print(Text("JSON files, each with the column content", style="bold"))
         console.print(Padding(Text(", ".join(files) or "none", style="dim"), (0, 0, 0, 2)))
-    warn(run.warnings)
+    warn(run.reader.warnings)
 
 
 def _rows(held: Any, names: list[str], count: int) -> Iterator[dict[str, Any]]:

@@ -72,7 +72,7 @@ def draw_samples(run: Run, stage: str | None, choice: Choice, draw: Draw) -> Sam
         found.rows = list(rows.read(rows.columns, f" ORDER BY {by_chance(rows, draw.seed)}", draw.count))
     found.texts_of = add_texts(run.reader, name, found.rows, draw.chars)
     found.command = decides_again(run.reader, found.rules, choice.rules)
-    found.notes += run.warnings
+    found.notes += run.reader.warnings
     if run.reader.stages[name].status == "unfinished":
         found.notes.append(f"{name} is not finished, so there may be more documents.")
     return found

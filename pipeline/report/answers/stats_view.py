@@ -31,7 +31,7 @@ def show_stats(folder: str, stage: str | None, columns: Sequence[str], by: str |
         else:
             stage, groups = read_groups(run, stage, by)
             _show_groups(stage, by, groups, form, console)
-        notes = [*run.warnings, *([f"{stage} is not finished."] if run.reader.stages[stage].status == "unfinished" else [])]
+        notes = [*run.reader.warnings, *([f"{stage} is not finished."] if run.reader.stages[stage].status == "unfinished" else [])]
     if form != "table":
         warn(notes)
     else:

@@ -102,7 +102,8 @@ def _why(run: Run, folder: str, document: str, console: Console, in_texts: bool,
     pages = [story for story in stories if not story.holds_no_page] or stories
     notes = _notes(reader, [story for story in stories if story not in pages], pages)
     if form == "json":
-        print(as_json({"query": document, "passages": _as_json(passages), "documents": [s.as_json() for s in pages], "notes": notes}, 2))
+        found = {"query": document, "passages": _as_json(passages), "documents": [story.as_json() for story in pages], "notes": notes}
+        print(as_json({"stale": reader.stale.sentence if reader.stale else None, **found}, 2))
         return
     if passages is not None:
         show_passages(folder, passages, LISTED, console)

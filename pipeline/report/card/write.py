@@ -12,10 +12,10 @@ from corpusmill.pipeline.report.card.croissant import croissant
 from corpusmill.pipeline.report.card.facts import rule_rows, tokenizer_rows
 from corpusmill.pipeline.report.card.limits import limits, step_options
 from corpusmill.pipeline.report.card.pii import read_pii
-from corpusmill.pipeline.report.card.state import outdated
 from corpusmill.pipeline.report.facts.summary import Summary, read_summary
 from corpusmill.pipeline.report.markdown import environment, front_matter
 from corpusmill.pipeline.report.safe import safe_line
+from corpusmill.pipeline.report.stale import refuse_stale
 from corpusmill.pipeline.storage import Storage
 
 CARD, CROISSANT = "README.md", "croissant.json"
@@ -27,26 +27,29 @@ WARNINGS = 50
 
 
 def write_card(
-    run: str, output: str | None = None, name: str | None = None, licence: str | None = None, description: str | None = None
-) -> list[str]:
+    run: str, output: str | None = None, name: str | None = None, licence: str | None = None, description: str | None = None,
+    although_stale: bool = False,
+) -> list[str]:  # fmt: skip
     """Writes both files into `output` (the run's folder by default); returns their paths. `description`: a file of Markdown.
 
-    Raises InputError where `run` is no run or has no documents, and where another README.md or croissant.json would be lost.
+    Raises InputError where `run` is no run or has no documents, where another README.md or croissant.json would be lost, and where the
+    documents are stale, unless `although_stale`: then both files say so first.
     """
     if licence is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", licence):
         raise InputError(f"--licence {safe_line(licence, 80)}: expected the id of a licence, for example cc-by-4.0 or odc-by.")
     told = _read_description(description)
     summary = read_summary(run, deep=False)
     contents = read_contents(summary.reader)
+    stale = refuse_stale(summary.reader, contents.stage, although_stale)
     title = safe_line(name or rows.run_name(summary.reader), 200)
     target = Storage(output or run)
     ours = target.exists(CARD) and MARK.encode() in target.read_bytes(CARD)
     for path in (CARD, CROISSANT):
         if target.exists(path) and not ours:
             raise InputError(f"{target.path(path)}: this file is not of corpusmill card, so it is left as it is; name another --output.")
-    target.write_bytes(CARD, render(summary, contents, title, licence, told).encode("utf-8", "replace"))
+    target.write_bytes(CARD, render(summary, contents, title, licence, told, stale).encode("utf-8", "replace"))
     version = str(dict(rows.versions(summary.reader)).get("corpusmill", ""))
-    about = _abstract(summary, contents)
+    about = " ".join(filter(None, [stale, _abstract(summary, contents)]))
     target.write_bytes(CROISSANT, croissant(contents, title, about, _languages(summary, contents), licence, version))
     return [target.path(CARD), target.path(CROISSANT)]
 
@@ -62,13 +65,13 @@ def _read_description(path: str | None) -> str:
         raise InputError(f"{path}: a description is UTF-8 text, and byte {error.start} is not.") from error
 
 
-def render(summary: Summary, contents: Contents, title: str, licence: str | None, description: str) -> str:
+def render(summary: Summary, contents: Contents, title: str, licence: str | None, description: str, stale: str | None = None) -> str:
     """The whole of README.md."""
     reader = summary.reader
     pii = read_pii(reader)
     facts = {
         "mark": MARK, "title": title, "abstract": _abstract(summary, contents), "description": description, "licence": licence,
-        "unfinished": _unfinished(summary, contents), "contents": contents, "summary": summary, "meanings": MEANINGS,
+        "stale": stale, "unfinished": _unfinished(summary, contents), "contents": contents, "summary": summary, "meanings": MEANINGS,
         "run": rows.run_name(reader), "sources": rows.source_rows(contents), "hosts": rows.counted(contents.hosts),
         "languages": rows.counted(contents.languages) if contents.languages else [],
         "rules": {name: rule_rows(decisions) for name, decisions in summary.decisions.items() if name != "dedup"},
@@ -77,7 +80,7 @@ def render(summary: Summary, contents: Contents, title: str, licence: str | None
         "searched": [task for task in summary.benchmarks.tasks if task.searched], "tokenizer": tokenizer_rows(summary),
         "recipe": rows.recipe(reader), "command": rows.command(reader, contents.stage), "versions": rows.versions(reader),
         "provenance": rows.provenance_rows(reader), "limits": limits(summary, contents, pii),
-        "warnings": _warnings(summary, contents), "most_warnings": WARNINGS,
+        "warnings": _warnings(summary), "most_warnings": WARNINGS,
     }  # fmt: skip
     body: str = environment("corpusmill.pipeline.report.card").get_template("card.md.jinja").render(facts)
     return front_matter(header(summary, contents, title, licence)) + body
@@ -133,11 +136,10 @@ def _abstract(summary: Summary, contents: Contents) -> str:
     return " ".join(parts) + (f", {' and '.join(done)}" if done else "") + "."
 
 
-def _warnings(summary: Summary, contents: Contents) -> list[str]:
+def _warnings(summary: Summary) -> list[str]:
     """What the run warned of, without what it says of trainings."""
     later = tuple(f"{name}: " for name in summary.reader.stages if name not in rows.MAKING)
-    said = [*outdated(summary.reader, contents.stage), *(sentence for sentence in summary.warnings if not sentence.startswith(later))]
-    return [rows.shown_sentence(sentence) for sentence in said]
+    return [rows.shown_sentence(sentence) for sentence in summary.warnings if not sentence.startswith(later)]
 
 
 def _unfinished(summary: Summary, contents: Contents) -> list[str]:

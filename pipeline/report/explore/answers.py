@@ -30,6 +30,7 @@ def run(explorer: Explorer) -> Answer:
         stage.description = stage.description or _stage(stage.table)
     return {
         "name": explorer.folder,
+        "stale": explorer.reader.stale.sentence if explorer.reader.stale else None,
         "warnings": explorer.reader.warnings,
         "loading": explorer.loading,
         "present": explorer.present,

@@ -11,6 +11,7 @@ from corpusmill.pipeline.report.decide_again import scored_late
 from corpusmill.pipeline.report.explore.table import StageTable
 from corpusmill.pipeline.report.explore.thresholds import Moves
 from corpusmill.pipeline.report.read import RunReader
+from corpusmill.pipeline.report.stale import mend_command
 
 
 def recipe_lines(moves: Moves) -> str:
@@ -29,10 +30,10 @@ def command(reader: RunReader, folder: str, table: StageTable, moves: Moves) -> 
 
 
 def next_command(reader: RunReader, folder: str) -> tuple[list[str], str]:
-    """The later stages that have worked on what the filter stage keeps now, and the command that goes on with the first of them."""
+    """The later stages that have worked on what the filter stage keeps now, and the command that does them again."""
     order = list(STAGES)
     stale = [name for name in order[order.index("filter") + 1 :] if reader.stages[name].status != "missing"]
-    return stale, shlex.join(["corpusmill", stale[0], folder]) if stale else ""
+    return stale, mend_command(folder, stale)
 
 
 def _note(reader: RunReader, table: StageTable, moves: Moves) -> str | None:

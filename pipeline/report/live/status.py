@@ -15,6 +15,7 @@ from corpusmill.pipeline.report.live.status_failures import read_failures
 from corpusmill.pipeline.report.live.status_phase import read_phase, seconds_of
 from corpusmill.pipeline.report.live.status_training import read_training
 from corpusmill.pipeline.report.read import DATA_STAGES, RunReader
+from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.growing import ERRORS, METRICS, last_written
 from corpusmill.pipeline.watch.live import PROGRESS
 
@@ -22,7 +23,7 @@ from corpusmill.pipeline.watch.live import PROGRESS
 SAID = ("host", "process", "began", "ended", "failure", "stages", "stages_began", "phases")
 PHASE = ("stage", "phase", "tasks", "before", "bytes", "bytes_before", "bytes_are", "manifest", "workers", "began", "ended")
 #: States in which nothing will come any more of itself, and those of them that are no success.
-ENDED, BAD = ("complete", "stopped", "failed", "abandoned"), ("failed", "abandoned")
+ENDED, BAD = ("complete", "stale", "stopped", "failed", "abandoned"), ("stale", "failed", "abandoned")
 
 
 def read_status(folder: str) -> dict[str, Any]:
@@ -31,18 +32,21 @@ def read_status(folder: str) -> dict[str, Any]:
 
 
 def unfinished(folder: str) -> dict[str, Any] | None:
-    """The status of a run that has not come to its end; None of one that is complete."""
+    """The status of a run that has not come to its end; None where all its stages have, stale or not."""
     found = read_status(folder)
-    return None if found["state"] == "complete" else found
+    return None if found["state"] in ("complete", "stale") and all(stage["status"] == "complete" for stage in found["stages"]) else found
 
 
 class Status:
     """Looks at one run again and again: each look reads only what has come since the one before."""
 
     def __init__(self, folder: str):
-        self.reader = RunReader(folder)
-        self.storage = self.reader.storage
+        self.storage = Storage(folder)
         self.tails = {name: ManifestTail(self.storage.child(name)) for name in STAGES}
+        for tail in self.tails.values():
+            tail.update()
+        self._seen = self._finished()
+        self.reader = RunReader(folder)
 
     def read(self) -> dict[str, Any]:
         """The run as it is now."""
@@ -56,11 +60,15 @@ class Status:
         now = time.time()
         open_ = said is not None and said["ended"] is None
         state = self._state(said, lock, recipe)
+        if self._finished() != self._seen:
+            self._seen, self.reader = self._finished(), RunReader(self.storage.root)
+        if self.reader.stale and state in ("complete", "stopped"):
+            state = "stale"
         going = open_ and state in ("running", "unknown")
         current = said["phases"][-1] if said and going and said["phases"] and said["phases"][-1]["ended"] is None else None
         stage = self._stage_now(said) if going else None
         found = {
-            "run": self.storage.root, "state": state, "sentence": "", "lock": lock, "lease": lease,
+            "run": self.storage.root, "state": state, "sentence": "", "stale": self._stale(), "lock": lock, "lease": lease,
             **{name: said[name] if said else None for name in ("host", "process", "began", "ended", "failure")},
             "seconds": None if state == "abandoned" else _between(said, now), "last_sign_seconds": self._last_sign(stage, now),
             "stages": [self._stage(name, said, stage, going) for name in recipe], "phase": None, "training": None,
@@ -85,6 +93,14 @@ class Status:
         """Seconds of the clock in all finished phases, of all commands that have worked on the run (`metrics.jsonl`)."""
         taken = [row.get("seconds") for row in self.reader.json_lines(METRICS)]
         return round(sum(seconds for seconds in taken if isinstance(seconds, int | float) and 0 <= seconds < 1e9), 1)
+
+    def _finished(self) -> list[int]:
+        """Changes whenever a stage begins or ends; only then can another stage become stale."""
+        return [len(tail.rows) if tail.complete else -1 for tail in self.tails.values()]
+
+    def _stale(self) -> dict[str, Any] | None:
+        stale = self.reader.stale
+        return {"sentence": stale.sentence, "stages": stale.because, "mend": stale.mend} if stale else None
 
     def _said(self) -> dict[str, Any] | None:
         """What the run says of itself; None where it says nothing that can be understood."""
@@ -173,12 +189,19 @@ def _earlier(phase: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sentence(status: dict[str, Any]) -> str:
-    """The state in words; they say no more than is known."""
+    """The state in words, first what is stale; they say no more than is known."""
+    stale = status["stale"]
+    return " ".join(filter(None, [stale and stale["sentence"], _state_sentence(status)]))
+
+
+def _state_sentence(status: dict[str, Any]) -> str:
     waiting = [stage["name"] for stage in status["stages"] if stage["status"] != "complete"]
     left = f" Not finished: {', '.join(waiting)}." if waiting else ""
     where = f"{status['host']}, process {status['process']}" if status["host"] else "unknown"
     if status["state"] == "running":
         return f"Running ({where})." if status["ended"] is None and status["host"] else "A command is working in this run."
+    if status["state"] == "stale":
+        return left.strip()
     if status["state"] == "complete":
         if empty := next((stage for stage in status["stages"] if stage["documents_out"] == 0), None):
             return f"Complete, but {empty['name']} has kept none of {empty['documents_in']:,} {unit_of(empty['name'])}."

@@ -16,7 +16,14 @@ from corpusmill.pipeline.report.safe import safe_line
 INTERVAL, BAR, NAME = 2.0, 30, 11
 #: Tasks that were given up and are named.
 QUARANTINED = 5
-_STYLES = {"complete": "green", "running": "bold", "failed": "bold red", "abandoned": "bold red", "unfinished": "yellow"}
+_STYLES = {
+    "complete": "green",
+    "running": "bold",
+    "failed": "bold red",
+    "abandoned": "bold red",
+    "stale": "bold red",
+    "unfinished": "yellow",
+}
 
 
 def show_status(
@@ -52,7 +59,7 @@ def _print(found: dict[str, Any], console: Console) -> None:
 
 def render(found: dict[str, Any]) -> Group:
     """One look."""
-    sentence = Text(safe_line(found["sentence"], 400), style=_STYLES.get(found["state"], ""))
+    sentence = Text(safe_line(found["sentence"], 1000), style=_STYLES.get(found["state"], ""))
     parts = [Text(f"{safe_line(found['run'], 60)}: ", style="bold") + sentence]
     for row in found["quarantined"][:QUARANTINED]:
         where = ", ".join(row["inputs"][:3]) or "no input"

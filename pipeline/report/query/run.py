@@ -48,8 +48,9 @@ class Run:
 
     @property
     def warnings(self) -> list[str]:
-        """What is damaged, and so left out, as far as it is known by now."""
-        return self.reader.warnings
+        """Which stages are stale; then what is damaged, and so left out, as far as it is known by now."""
+        stale = self.reader.stale
+        return [*([stale.sentence] if stale else []), *self.reader.warnings]
 
     @property
     def names(self) -> list[str]:

@@ -71,6 +71,7 @@ class Findings:
     outside: int = 0
     found: list[Found] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    stale: str | None = None  # which stages of the run are
 
     def as_json(self, run: str) -> dict[str, Any]:
         found = [
@@ -82,7 +83,7 @@ class Findings:
             for one in self.found
         ]  # fmt: skip
         counts = {"documents": self.documents, "occurrences": self.occurrences, "documents_in_no_shard": self.outside}
-        return {**counts, "found": found, "notes": self.notes}
+        return {"stale": self.stale, **counts, "found": found, "notes": self.notes}
 
 
 def find(folder: str, text: str, ignore_case: bool = False, limit: int = 20) -> Findings:
@@ -95,8 +96,9 @@ def find(folder: str, text: str, ignore_case: bool = False, limit: int = 20) -> 
         raise InputError("tokens find: the text to look for is not UTF-8.") from error
     root = Storage(folder)
     sets = [open_split(root, split) for split in split_folders(root) or SPLITS]
-    findings, hits = Findings(), dict[File, npt.NDArray[np.uint8]]()
-    for file in _files(root, sets):
+    reader = RunReader(folder) if root.exists("tokens") else None
+    findings, hits = Findings(stale=reader.stale.sentence if reader and reader.stale else None), dict[File, npt.NDArray[np.uint8]]()
+    for file in _files(reader, sets):
         matching = _search(root, file, text, ignore_case, limit, findings)
         if matching is not None and matching.any():
             hits[file] = np.packbits(matching)
@@ -104,9 +106,9 @@ def find(folder: str, text: str, ignore_case: bool = False, limit: int = 20) -> 
     return findings
 
 
-def _files(root: Storage, sets: list[TokenShards]) -> list[File]:
+def _files(run: RunReader | None, sets: list[TokenShards]) -> list[File]:
     """The files of documents that a run's stage `tokens` has read, then others that the shards' indexes name."""
-    read = RunReader(root.root).inputs("tokens").values() if root.exists("tokens") else ()
+    read = run.inputs("tokens").values() if run else ()
     files: dict[File, None] = {(None, path): None for path in sorted(read)}
     for table, home, _, _ in _index_groups(sets, ["data_file"]):
         files.update({(home, str(path)): None for path in sorted(pc.unique(table["data_file"]).to_pylist())})

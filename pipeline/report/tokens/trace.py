@@ -32,11 +32,13 @@ class Traced:
     rules: dict[str, list[Rule]]  # the thresholds of those stages
     batch: Mapping[str, Any] | None = None  # where in training it was asked for
     notes: list[str] = field(default_factory=list)
+    stale: str | None = None  # which stages of the document's run are
 
     def as_json(self) -> dict[str, Any]:
         """One object with everything, `bytes` in hexadecimal digits."""
         found = self.around
         return {
+            "stale": self.stale,
             "split": self.split, "shard": self.shard, "token": self.token, "batch": dict(self.batch) if self.batch else None,
             "id": self.id, "special": self.special,
             "text": None if found is None else {
@@ -63,7 +65,8 @@ def trace(folder: str, shard: int, token: int, split: str = "train", batch: Mapp
     values = {stage: row for stage in REPORTED if home and (row := _report_row(home, stage, address, split))}
     rules = {stage: home.rules(stage) for stage in values} if home else {}
     said += home.warnings if home else []
-    return Traced(split, shard, token, number, special, found, address, values, rules, batch, said)
+    stale = home.stale.sentence if home and home.stale else None
+    return Traced(split, shard, token, number, special, found, address, values, rules, batch, said, stale)
 
 
 def _home(folder: str, run: str | None, notes: list[str]) -> RunReader | None:

@@ -15,6 +15,7 @@ from corpusmill.pipeline.lists import is_list, read_list
 from corpusmill.pipeline.manifest import MANIFEST, TRIAL, FileRef, Manifest, TaskRow
 from corpusmill.pipeline.quarantine import sentence_of
 from corpusmill.pipeline.recipe import STAGES, stage_class
+from corpusmill.pipeline.report.stale import changed_inputs, written_files
 from corpusmill.pipeline.report.whole.examples import TUNED, example_faults
 from corpusmill.pipeline.report.whole.flow import record_faults, shard_faults
 from corpusmill.pipeline.report.whole.rows import row_faults
@@ -87,7 +88,7 @@ def _check_stage(run: Storage, name: str, manifests: dict[str, Manifest], before
     broken = _check_files(storage, [output for task in tasks for output in task.outputs], check)
     check.quarantined = [f"{sentence_of(name, row)}; given up, and not a part of the run." for row in manifest.quarantined.values()]
     check.faults += [f"{storage.path(path)}: no task of the manifest names this file." for path in _orphans(storage, manifest)]
-    check.faults += list(_changed_inputs(run, tasks, manifests, broken))
+    check.faults += list(_changed_inputs(run, name, tasks, manifests, broken))
     whole = [task for task in tasks if not any(f"{name}/{output.path}" in broken for output in task.outputs)]
     documents = _documents_before(name, manifests)
     if name in DATA_STAGES:
@@ -140,22 +141,21 @@ def _orphans(storage: Storage, manifest: Manifest) -> Iterator[str]:
             yield path
 
 
-def _changed_inputs(run: Storage, tasks: Sequence[TaskRow], manifests: dict[str, Manifest], broken: set[str]) -> Iterator[str]:
-    """Files of earlier stages (or phases) that are not those that the tasks have read, be it by a list. `broken` lists are not read."""
-    written = {f"{stage}/{o.path}": o.sha256 for stage, m in manifests.items() for task in m.tasks.values() for o in task.outputs}
+def _changed_inputs(run: Storage, name: str, tasks: Sequence[TaskRow], manifests: dict[str, Manifest], broken: set[str]) -> Iterator[str]:
+    """Files of earlier stages (or phases) that are not those that the tasks of the stage `name` have read, be it by a list of the stage's.
+    `broken` lists are not read."""
+    written = written_files({stage: manifest.tasks.values() for stage, manifest in manifests.items()})
     seen: set[FileRef] = set()
     for task in tasks:
         refs = list(task.inputs)
         for ref in refs:
-            stage = ref.path.partition("/")[0]
-            if stage not in manifests or ref in seen:
+            if ref in seen:
                 continue
             seen.add(ref)
-            if ref.path not in written:
-                yield f"{run.path(ref.path)}: the task {task.task} has read this file, and no task has written it."
-            elif written[ref.path] != ref.fingerprint:
-                yield f"{run.path(ref.path)}: the task {task.task} has read another content than the manifest of {stage} says."
-            elif is_list(ref) and ref.path not in broken:
+            for _, stage, there in changed_inputs([ref], written):
+                what = f"another content than the manifest of {stage} says" if there else "this file, and no task has written it"
+                yield f"{run.path(ref.path)}: the task {task.task} has read {what}."
+            if is_list(ref) and ref.fingerprint == written.get(name, {}).get(ref.path.partition("/")[2]) and ref.path not in broken:
                 try:
                     refs += read_list(run, ref).files  # which the loop comes to
                 except InputError as error:

@@ -1,5 +1,6 @@
 """What all commands share: the application, and the arguments that mean the same everywhere."""
 
+import sys
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any
@@ -83,8 +84,43 @@ class EngineName(StrEnum):
     inline = "inline"
 
 
+def say_stale(run: str | None) -> str | None:
+    """Says on standard error which stages of a run are stale: a command calls it before it shows anything of the run. What is no run says
+    nothing."""
+    _say_stale(run)
+    return run
+
+
+def say_stale_model(model: str) -> str:
+    """Says so where the model's own stage is stale, if it is one of a run (RUN/align/model)."""
+    run, *names = model.rstrip("/").rsplit("/", 2)
+    if len(names) == 2 and names[1] == "model":
+        _say_stale(run, names[0])
+    return model
+
+
+def _say_stale(run: str | None, stage: str | None = None) -> None:
+    from contextlib import suppress
+
+    from corpusmill.pipeline.report.read import RunReader
+    from corpusmill.pipeline.report.safe import safe_line
+    from corpusmill.pipeline.storage import Storage
+
+    with suppress(CorpusmillError, OSError, ValueError):  # the command itself says what is wrong with the folder
+        stale = RunReader(run).stale if run and Storage(run).exists("run.json") else None
+        if stale and (stage is None or stage in stale.because):
+            print(safe_line(stale.sentence, 1000), file=sys.stderr, flush=True)
+
+
 RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)]
-ModelFolder = Annotated[str, typer.Argument(metavar="MODEL", help="A model's folder, for example RUN/align/model.", show_default=False)]
+#: The run that a command shows.
+ShownRun = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False, callback=say_stale)]
+ModelFolder = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="A model's folder, for example RUN/align/model.", show_default=False, callback=say_stale_model),
+]
+ALTHOUGH_STALE = "Write it although a stage that it rests on is stale; the files then say so."
+AlthoughStale = Annotated[bool, typer.Option("--stale", help=ALTHOUGH_STALE)]
 Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe's value, for example dedup.threshold=0.8.")
 ]

@@ -5,14 +5,14 @@ from typing import Annotated
 
 import typer
 
-from corpusmill.cli.base import RunFolder, app
+from corpusmill.cli.base import ShownRun, app
 
 
 @app.command(
     epilog="Example: corpusmill checkpoints runs/demo, or: corpusmill checkpoints runs/demo --step 400 --output models/at-400",
 )
 def checkpoints(
-    run: RunFolder,
+    run: ShownRun,
     stage: Annotated[str | None, typer.Option(help="pretrain, sft or align; all are listed without it.", show_default=False)] = None,
     step: Annotated[int | None, typer.Option(min=0, help="The state after so many steps.", show_default=False)] = None,
     output: Annotated[Path | None, typer.Option(help="Where that state's model folder is written.", show_default=False)] = None,

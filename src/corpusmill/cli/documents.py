@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from corpusmill.cli.base import RunFolder, app
+from corpusmill.cli.base import ShownRun, app, say_stale
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,7 +43,9 @@ def _limits(option: str, given: Sequence[str] | None) -> dict[str, float]:
 
 @app.command(epilog="Example: corpusmill inspect runs/demo --stage filter --rule gopher_short_doc --limit 5")
 def inspect(
-    target: Annotated[str, typer.Argument(metavar="RUN|FILE", help="A run, or one Parquet, JSONL or token file.", show_default=False)],
+    target: Annotated[
+        str, typer.Argument(metavar="RUN|FILE", help="A run, or one Parquet, JSONL or token file.", show_default=False, callback=say_stale)
+    ],
     stage: Stage = None,
     rule: Rules = None,
     alone: Annotated[bool, typer.Option("--alone", help="Only documents that failed these rules and no other.")] = False,
@@ -78,7 +80,7 @@ def inspect(
 
 @app.command(epilog="Example: corpusmill why runs/demo http://example.org/page.html")
 def why(
-    run: RunFolder,
+    run: ShownRun,
     document: Annotated[
         str, typer.Argument(metavar="URL|ID|TEXT", help="A document's URL, its id or the id's beginning, or a passage of its text.")
     ],
@@ -93,7 +95,7 @@ def why(
 
 @app.command(epilog="Example: corpusmill sample runs/demo --rule gopher_short_doc -n 5 --near")
 def sample(
-    run: RunFolder,
+    run: ShownRun,
     stage: Stage = None,
     rule: Rules = None,
     alone: Annotated[bool, typer.Option("--alone", help="Only documents that failed these rules and no other.")] = False,

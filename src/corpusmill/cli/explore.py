@@ -4,12 +4,12 @@ from typing import Annotated
 
 import typer
 
-from corpusmill.cli.base import RunFolder, app
+from corpusmill.cli.base import ShownRun, app
 
 
 @app.command(epilog="Example: corpusmill explore runs/demo --open")
 def explore(
-    run: RunFolder,
+    run: ShownRun,
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port on 127.0.0.1; 0 means any that is free.")] = 0,
     stage: Annotated[str | None, typer.Option(help="Load only this stage's report: faster, and less memory.", show_default=False)] = None,
     open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,

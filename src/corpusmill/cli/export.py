@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from corpusmill.cli.base import RunFolder, app
+from corpusmill.cli.base import AlthoughStale, RunFolder, app
 
 
 class Dtype(StrEnum):
@@ -24,11 +24,12 @@ def export(
     license_: Annotated[str | None, typer.Option("--license", help="Licence in the card; unknown without it.", show_default=False)] = None,
     dtype: Annotated[Dtype, typer.Option(help="Type of the weights; fp32 is what was trained.")] = Dtype.fp32,
     force: Annotated[bool, typer.Option("--force", help="Replace a model folder that is there.")] = False,
+    stale: AlthoughStale = False,
 ) -> None:
     """Write a model with its tokenizer, chat template and a model card as a folder that transformers and others open."""
     from corpusmill.train.export_folder import export as write
 
-    stage, warnings = write(str(run), output, model, name=name, license_=license_, dtype=dtype.value, force=force)
-    for sentence in warnings:
-        print(f"warning: {sentence}")
+    stage, warning = write(str(run), output, model, name=name, license_=license_, dtype=dtype.value, force=force, although_stale=stale)
+    if warning:
+        print(f"warning: {warning}")
     print(f"{output}: the model of {stage}, and its card, README.md.")

@@ -4,12 +4,12 @@ from typing import Annotated
 
 import typer
 
-from corpusmill.cli.base import RunFolder, app
+from corpusmill.cli.base import ShownRun, app
 
 
 @app.command(epilog="Example: corpusmill sweep runs/demo --rule gopher_short_doc --from 10 --to 200 --plot sweep.html")
 def sweep(
-    run: RunFolder,
+    run: ShownRun,
     rule: Annotated[str, typer.Option(help="The rule whose threshold is to vary.")],
     from_: Annotated[float, typer.Option("--from", help="The first threshold.")],
     to: Annotated[float, typer.Option("--to", help="The last threshold.")],
@@ -51,7 +51,7 @@ def steps(step: Annotated[str | None, typer.Argument(metavar="STEP", help="A ste
 
 @app.command(epilog="Example: corpusmill report runs/demo")
 def report(
-    run: RunFolder,
+    run: ShownRun,
     check: Annotated[bool, typer.Option("--check", help="Only compare each number of the page with what its query gives.")] = False,
 ) -> None:
     """Write RUN/report.html and show its main tables here."""
@@ -82,7 +82,7 @@ def _check(run: str) -> None:
 
 @app.command(epilog="Example: corpusmill clusters runs/demo --doubtful --limit 5")
 def clusters(
-    run: RunFolder,
+    run: ShownRun,
     largest: Annotated[bool, typer.Option("--largest", help="Only the largest clusters.")] = False,
     doubtful: Annotated[bool, typer.Option("--doubtful", help="Only those with the least similar copies.")] = False,
     random: Annotated[bool, typer.Option("--random", help="Only clusters drawn at random.")] = False,
@@ -107,7 +107,7 @@ def clusters(
 
 @app.command(epilog="Example: corpusmill raw runs/demo 5f2c09d1 --head")
 def raw(
-    run: RunFolder,
+    run: ShownRun,
     document: Annotated[str, typer.Argument(metavar="ID-OR-URL", help="Its id, the id's beginning, or its URL; kept or dropped.")],
     head: Annotated[bool, typer.Option("--head", help="Only the headers, of the archive and of HTTP.")] = False,
     body: Annotated[bool, typer.Option("--body", help="Only the body, HTTP's encodings undone.")] = False,

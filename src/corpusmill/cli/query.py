@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from corpusmill.cli.base import RunFolder, app
+from corpusmill.cli.base import ShownRun, app
 
 Json = Annotated[bool, typer.Option("--json", help="JSON in place of tables.")]
 Csv = Annotated[bool, typer.Option("--csv", help="CSV in place of tables.")]
@@ -20,7 +20,7 @@ def _form(command: str, json: bool, csv: bool) -> str:
 
 @app.command(epilog='Example: corpusmill query runs/demo "SELECT failed, count(*) FROM filter_report GROUP BY failed ORDER BY 2 DESC"')
 def query(
-    run: RunFolder,
+    run: ShownRun,
     select: Annotated[str | None, typer.Argument(metavar="SELECT", help="One SELECT (DuckDB's SQL); without it, the tables.")] = None,
     limit: Annotated[int | None, typer.Option(min=0, help="Rows to show; 0: all (as in JSON and CSV).", show_default="50")] = None,
     json: Json = False,
@@ -40,7 +40,7 @@ def query(
 
 @app.command(epilog="Example: corpusmill stats runs/demo --column 'gopher_*', or: corpusmill stats runs/demo --by host")
 def stats(
-    run: RunFolder,
+    run: ShownRun,
     stage: Annotated[str | None, typer.Option(help="A stage of the run; else the filter.", show_default=False)] = None,
     column: Annotated[list[str] | None, typer.Option(help="Only this column, or those of a pattern; may be given again.")] = None,
     by: Annotated[str | None, typer.Option(metavar="language|source|host|rule", help="Sums by this, in place of columns.")] = None,

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
@@ -28,6 +29,7 @@ from corpusmill.cli.base import (
     Workers,
     app,
     make_engine,
+    say_stale,
     sft_app,
     tokens_app,
 )
@@ -77,7 +79,10 @@ def _execute(plan: Any, name: EngineName, engine: Any, metrics: Metrics, outcome
     def say(sentence: str) -> None:
         console.print(f"Note: {sentence}", markup=False)
 
+    performed: list[int] = []
+
     def on_stage(result: StageResult) -> None:
+        performed.append(result.performed)
         if plan.dry_run:
             dry_run_lines(plan.folder, plan.sections[result.name].model_dump(mode="json"), console)
         else:
@@ -89,15 +94,27 @@ def _execute(plan: Any, name: EngineName, engine: Any, metrics: Metrics, outcome
             lost = execute(plan, engine, Progress(), say, on_stage, watching)
         except NothingKept as error:
             empty = error
-    if plan.last is None:
-        from corpusmill.pipeline.report.page.html import write_report
+    if not plan.dry_run:
+        if plan.last is None or (len(plan.stages()) > 1 and plan.stages()[-1] == list(plan.sections)[-1]):  # it has come to its end
+            from corpusmill.pipeline.report.page.html import write_report
 
-        outcome.report = write_report(plan.folder)
-        closing_lines(plan.folder, outcome.report, console)
+            outcome.report = write_report(plan.folder)
+            closing_lines(plan.folder, outcome.report, console)
+        elif any(performed):
+            _say_of_the_page(plan.folder, say)
+        say_stale(plan.folder)
     if empty:
         raise empty
     if lost:
         raise Incomplete(lost)
+
+
+def _say_of_the_page(folder: str, say: Callable[[str], None]) -> None:
+    from corpusmill.pipeline.report.page.html import REPORT_FILE
+    from corpusmill.pipeline.storage import Storage
+
+    if Storage(folder).exists(REPORT_FILE):
+        say(f"{REPORT_FILE} shows the run as it was before; {shlex.join(['corpusmill', 'report', folder])} writes it anew.")
 
 
 @contextmanager
@@ -213,6 +230,7 @@ def _stage_command(stage: str) -> None:
         recipe: Annotated[str | None, typer.Option(help="The recipe, where the run is new or its recipe changes.")] = None,
         input_: Annotated[list[str] | None, typer.Option("--input", metavar="INPUT", help="An input, where the run is new.")] = None,
         set_: Sets = None,
+        to: Annotated[str | None, typer.Option(metavar="STAGE", help="Go on with the stages behind it, up to this one.")] = None,
         engine: EngineOption = EngineName.ray,
         workers: Workers = 0,
         task_timeout: TaskTimeout = None,
@@ -227,8 +245,8 @@ def _stage_command(stage: str) -> None:
 
         def plan() -> Any:
             if recipe:
-                return new_plan(run, _recipe_path(recipe), input_ or [], set_ or [], stage, stage, dry_run, strict, redo)
-            return plan_of_existing(run, set_ or [], stage, stage, dry_run, strict, redo)
+                return new_plan(run, _recipe_path(recipe), input_ or [], set_ or [], stage, to or stage, dry_run, strict, redo)
+            return plan_of_existing(run, set_ or [], stage, to or stage, dry_run, strict, redo)
 
         _carry_out(run, plan, engine, workers, task_timeout, Metrics(metrics_port, metrics_host, metrics_file))
 
@@ -261,14 +279,22 @@ def retune(
     from corpusmill.pipeline.watch.progress import Progress
 
     console = Console(highlight=False, soft_wrap=True)
+
+    def say(sentence: str) -> None:
+        console.print(f"Note: {sentence}", markup=False)
+
     retuned = decide_again(
         run,
         set_ or [],
         make_engine(engine, workers, task_timeout),
         Progress(),
-        on_decided=lambda result: show(run, result, console),
+        on_decided=lambda result: show(result, console),
         write=not dry_run,
-        say=lambda sentence: console.print(f"Note: {sentence}", markup=False),
+        say=say,
     )
+    if not dry_run:
+        if retuned.changed:
+            _say_of_the_page(run, say)
+        say_stale(run)
     if retuned.lost:
         raise Incomplete(retuned.lost)

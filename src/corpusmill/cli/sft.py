@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from corpusmill.cli.base import sft_app
+from corpusmill.cli.base import say_stale, sft_app
 
 
 @sft_app.command(
@@ -12,7 +12,7 @@ from corpusmill.cli.base import sft_app
     "--files chats.jsonl --template llama3 --tokens",
 )
 def inspect(
-    run: Annotated[str | None, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)] = None,
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False, callback=say_stale)] = None,
     model: Annotated[str | None, typer.Option(metavar="FOLDER", help="Without a run: the model that would learn.")] = None,
     files: Annotated[list[str] | None, typer.Option(metavar="FILE", help="Without a run: what it would learn from.")] = None,
     template: Annotated[str, typer.Option(help="Without a run: keep, chatml, llama3, or a file that ends with .jinja.")] = "keep",

@@ -1,22 +1,24 @@
 """Commands about tokens: where each comes from, and their way to other training codes."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from corpusmill.cli.base import RunFolder, app, tokens_app
+from corpusmill.cli.base import AlthoughStale, RunFolder, ShownRun, app, say_stale, tokens_app
 
-RunOrSet = Annotated[
-    str, typer.Argument(metavar="RUN|SET", help="The folder of a run, or of a set that runs were appended to.", show_default=False)
-]
+RUN_OR_SET: dict[str, Any] = {
+    "metavar": "RUN|SET", "help": "The folder of a run, or of a set that runs were appended to.", "show_default": False,
+}  # fmt: skip
+RunOrSet = Annotated[str, typer.Argument(**RUN_OR_SET)]
+ShownRunOrSet = Annotated[str, typer.Argument(**RUN_OR_SET, callback=say_stale)]
 
 
 @app.command(
     epilog="Example: corpusmill trace runs/demo --step 120 --row 3 --pos 17, or: corpusmill trace runs/demo --shard 0 --token 12345"
 )
 def trace(
-    run: RunOrSet,
+    run: ShownRunOrSet,
     shard: Annotated[int | None, typer.Option(min=0, help="The number of the token shard.", show_default=False)] = None,
     token: Annotated[int | None, typer.Option(min=0, help="The token's place in the shard.", show_default=False)] = None,
     split: Annotated[str, typer.Option(help="train or validation.")] = "train",
@@ -49,7 +51,7 @@ def trace(
 
 @tokens_app.command(epilog='Example: corpusmill tokens find runs/demo "the text that a model repeats"')
 def find(
-    run: RunOrSet,
+    run: ShownRunOrSet,
     text: Annotated[str, typer.Argument(metavar="TEXT", help="What to look for, character by character.", show_default=False)],
     ignore_case: Annotated[bool, typer.Option("--ignore-case", help="Upper and lower case are the same.")] = False,
     limit: Annotated[int, typer.Option(min=0, help="Documents to show; all are counted.")] = 5,
@@ -67,7 +69,10 @@ def find(
 @tokens_app.command(epilog="Example: corpusmill tokens verify runs/demo --all")
 def verify(
     target: Annotated[
-        str, typer.Argument(metavar="RUN|SET|FOLDER", help="A run, a set, or one folder of token shards.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="RUN|SET|FOLDER", help="A run, a set, or one folder of token shards.", show_default=False, callback=say_stale
+        ),
     ],
     every: Annotated[bool, typer.Option("--all", help="Compare the tokens of every document with its text.")] = False,
     sample: Annotated[int, typer.Option(min=0, help="Documents of a shard to compare, where not all are.")] = 20,
@@ -84,7 +89,7 @@ def verify(
 
 @tokens_app.command(epilog="Example: corpusmill tokens compare runs/demo --with gpt2 --with other/tokenizer.json")
 def compare(
-    run: RunFolder,
+    run: ShownRun,
     with_: Annotated[
         list[str] | None,
         typer.Option(
@@ -155,6 +160,7 @@ def export(
         int | None, typer.Option(metavar="TOKENS", min=2, help="Rows of so many tokens instead of a row a document (parquet, mds).")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in that folder.")] = False,
+    stale: AlthoughStale = False,
 ) -> None:
     """Write the tokens of a run or a set as another training code reads them; each shard's sha256 is checked on the way."""
     from rich.console import Console
@@ -163,7 +169,8 @@ def export(
     from corpusmill.tokenize.export.export import SPLITS
     from corpusmill.tokenize.export.export import export as write
 
-    done = write(run, format_.value, output, SPLITS if split is ExportSplit.both else (split.value,), sequence_length, force, Progress())
+    splits = SPLITS if split is ExportSplit.both else (split.value,)
+    done = write(run, format_.value, output, splits, sequence_length, force, Progress(), although_stale=stale)
     console = Console(highlight=False, soft_wrap=True)
     for name, found in done["splits"].items():
         console.print(f"{name}: {found['tokens']:,} tokens of {found['documents']:,} documents", markup=False)

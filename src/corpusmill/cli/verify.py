@@ -4,11 +4,11 @@ from typing import Annotated
 
 import typer
 
-from corpusmill.cli.base import RunFolder, app
+from corpusmill.cli.base import ShownRun, app
 
 
 @app.command(epilog="Example: corpusmill verify runs/demo")
-def verify(run: RunFolder, json: Annotated[bool, typer.Option("--json", help="One JSON object in place of the table.")] = False) -> None:
+def verify(run: ShownRun, json: Annotated[bool, typer.Option("--json", help="One JSON object in place of the table.")] = False) -> None:
     """Check a run: every file's hash, every count, every verdict, and that no document is lost or there twice between stages."""
     from json import dumps
 

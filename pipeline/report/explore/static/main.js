@@ -15,13 +15,14 @@ import { plain } from "./text.js";
 import { startTheme } from "./theme.js";
 import { startThresholds } from "./thresholds.js";
 import { startViews } from "./views.js";
-import { drawWarnings } from "./warnings.js";
+import { drawStale, drawWarnings } from "./warnings.js";
 
 async function begin() {
   startTheme();
   startKeys();
   if (!(await attempt(byId("main"), () => whenReady(current().stage)))) return;
   byId("run").textContent = plain(run().name);
+  drawStale(run().stale);
   drawWarnings();
   const { stage } = current();
   if (!stageOf(current())) go({ stage: firstStage() }, { replace: true });

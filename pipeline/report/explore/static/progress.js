@@ -6,9 +6,10 @@ import { count, duration, many, share, value } from "./format.js";
 import { run } from "./run.js";
 import { watch } from "./state.js";
 import { line, plain } from "./text.js";
+import { drawStale } from "./warnings.js";
 
-/** Milliseconds between two looks, by the run's state; a run that is complete is not looked at again. */
-const EVERY = { running: 2000, unknown: 2000, complete: 0 };
+/** Milliseconds between two looks, by the run's state. */
+const EVERY = { running: 2000, unknown: 2000 };
 const SELDOM = 15000;
 /** Stages with a report of documents. */
 const REPORTED = ["ingest", "filter", "dedup", "tokens"];
@@ -27,12 +28,12 @@ async function look() {
   if (!document.hidden) {
     await attempt(byId("progress"), async () => {
       status = await ask("status", "status");
-      byId("state").textContent = status.state === "complete" ? "" : plain(status.sentence);
+      drawStale(status.stale?.sentence);
+      byId("state").textContent = ["complete", "stale"].includes(status.state) ? "" : plain(status.sentence);
       draw();
     });
   }
-  const wait = EVERY[status?.state] ?? SELDOM;
-  if (wait) setTimeout(look, wait);
+  setTimeout(look, EVERY[status?.state] ?? SELDOM);
 }
 
 /** Whether a stage is complete by now whose report was not, or was not there, when the server read it. */

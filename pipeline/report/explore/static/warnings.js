@@ -1,11 +1,18 @@
-/** What is damaged, missing or unfinished, before anything else. */
+/** What is stale, damaged, missing or unfinished, before anything else. */
 import { byId, el, refill } from "./dom.js";
 import { many } from "./format.js";
 import { run } from "./run.js";
-import { line } from "./text.js";
+import { line, plain } from "./text.js";
 
 /** Warnings that are shown before one asks for all. */
 const FIRST = 5;
+
+/** Says at the top of the page which stages no longer follow from those before them; null: none. */
+export function drawStale(sentence) {
+  const told = plain(sentence ?? "");
+  byId("stale").hidden = !told;
+  if (byId("stale").textContent !== told) byId("stale").textContent = told;
+}
 
 export function drawWarnings() {
   const sentences = run().warnings;
