@@ -17,7 +17,7 @@ from corpusmill.pipeline.quarantine import told_lost
 from corpusmill.pipeline.recipe import STAGES, apply_override, read_recipe, stage_class, validate_recipe
 from corpusmill.pipeline.redo import configuration, expect, paragraph, read_former
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.storage import Storage, printable
 from corpusmill.pipeline.store.url_secrets import refuse_secrets
 from corpusmill.pipeline.watch.live import Live
 from corpusmill.pipeline.watch.meters import Counting, Meter
@@ -57,6 +57,9 @@ class Plan:
     strict: bool = False  # the first task that fails ends the run
 
     def __post_init__(self) -> None:
+        for path in (self.folder, *self.inputs):
+            if printable(path) != path:
+                raise InputError(f"{printable(path)}: this name is not UTF-8, so no report could say it; rename it.")
         refuse_secrets(self.folder, "--output")
         refuse_secrets(self.inputs, "an input")
         refuse_secrets({name: section.model_dump(mode="json") for name, section in self.sections.items()}, "the recipe")

@@ -2,13 +2,15 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any, ClassVar
 
 from corpusmill.pipeline.config import Config, canonical_json
+from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.ingest.commoncrawl import fetch, is_crawl
 from corpusmill.pipeline.ingest.config import IngestConfig
-from corpusmill.pipeline.ingest.files import open_file
+from corpusmill.pipeline.ingest.files import file_ref, open_file
 from corpusmill.pipeline.ingest.formats import Refused, Source
 from corpusmill.pipeline.ingest.guard import Guard
 from corpusmill.pipeline.ingest.halving import piece_halves
@@ -18,6 +20,7 @@ from corpusmill.pipeline.ingest.sources import Discovery, discover
 from corpusmill.pipeline.ingest.splitting import RangeIndex, index_ranges, joined, needs_index, pack, piece_bytes, segments_of
 from corpusmill.pipeline.ingest.url_filter import url_filter_params
 from corpusmill.pipeline.ingest.wat import pairs_of, read_wat
+from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Piece, Stage, Worker, documents_output
 from corpusmill.pipeline.storage import Storage
@@ -41,6 +44,13 @@ class GuardedWorker(Worker):
     def close(self) -> None:
         self.guard.close()
 
+    @staticmethod
+    def check_unchanged(refs: Iterable[FileRef]) -> None:
+        """Raises InputError where a file is no longer the one that was listed. Called behind a read, so what was read is of one version."""
+        for ref in dict.fromkeys(refs):
+            if file_ref(ref.path).fingerprint != ref.fingerprint:
+                raise InputError(f"{ref.path}: was changed or replaced since the run listed it; run again to read what it holds now.")
+
 
 class IndexWorker(GuardedWorker):
     """Finds where a range of a large WARC can be cut."""
@@ -51,6 +61,7 @@ class IndexWorker(GuardedWorker):
     def process(self, piece: Piece) -> Output:
         (ref,) = piece.inputs
         found = self.guard.index(ref.path, piece.params)
+        self.check_unchanged([ref])
         return Output({f"index/{piece.key}.json": canonical_json(asdict(found)).encode()}, counts={"places": len(found.places)})
 
 
@@ -77,6 +88,7 @@ class IngestWorker(GuardedWorker):
     def process(self, piece: Piece) -> Output:
         segments = piece.params["segments"]
         harvest = self.guard.read([(ref.path, ref.bytes, segment) for ref, segment in zip(piece.inputs, segments)])
+        self.check_unchanged(ref for ref, segment in zip(piece.inputs, segments) if segment["format"] != "refused")
         return documents_output(
             piece.key, harvest.documents(), harvest.report(), bytes_in=sum(segment["bytes"] for segment in segments),
             counts=dict(harvest.counts), warnings=[*piece.params.get("warnings", []), *harvest.warnings],
