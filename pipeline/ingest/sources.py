@@ -1,5 +1,6 @@
 """From the inputs that a user gives (files, folders, globs, URLs) to the files that can be read, in sorted order."""
 
+import fnmatch
 import glob
 import os
 from dataclasses import dataclass, field
@@ -10,7 +11,8 @@ from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.ingest.commoncrawl import files_of, is_crawl
 from corpusmill.pipeline.ingest.files import OWN_READERS, file_ref, local_path
 from corpusmill.pipeline.ingest.formats import KNOWN, Ignored, Refused, Source, examine
-from corpusmill.pipeline.storage import is_remote
+from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.storage import is_remote, printable
 from corpusmill.pipeline.store.ask import asked, filesystem
 
 MAGIC_CHARACTERS = "*?["
@@ -52,6 +54,10 @@ def _inside(path: str, folder: str) -> bool:
 
 
 def _take(found: Discovery, path: str, explicit: bool) -> None:
+    if (shown := printable(path)) != path:
+        reason = f"{shown}: its name is not UTF-8, so no report could name it; rename it to have it read."
+        found.refused.append(Refused(FileRef(shown, "", 0), "unreadable", reason))
+        return
     if not explicit and Path(path).name.startswith((".", "_")):
         found.ignored.append(Ignored(path))
         return
@@ -70,7 +76,7 @@ def _take(found: Discovery, path: str, explicit: bool) -> None:
 def _nothing(inputs: list[str], found: Discovery) -> str:
     if len(found.refused) == 1:
         return found.refused[0].reason
-    where = ", ".join(inputs[:3]) + (", ..." if len(inputs) > 3 else "")
+    where = ", ".join(map(printable, inputs[:3])) + (", ..." if len(inputs) > 3 else "")
     if found.refused:
         return f"{where}: none of {len(found.refused)} files can be read; the first: {found.refused[0].reason}"
     return f"{where}: no {KNOWN} file in it ({len(found.ignored)} other files)."
@@ -90,18 +96,54 @@ def _expand_local(given: str) -> list[str]:
     if Path(path).exists():
         return [path]
     if any(character in path for character in MAGIC_CHARACTERS):
-        matches = sorted(glob.glob(path, recursive=True))
-        if not matches:
+        files = _below_pattern(path) if "**" in path else _matching(path)
+        if not files:
             raise InputError(f"{given}: no file matches.")
-        files = [below for match in matches for below in (_below(match) if Path(match).is_dir() else [match])]
-        return sorted(set(files))
+        return files
     raise InputError(f"{given}: no such file or folder.")
 
 
+def _matching(pattern: str) -> list[str]:
+    """The files that a pattern without `**` matches, and those below the folders that it matches."""
+    return sorted({file for match in glob.glob(pattern) for file in (_below(match) if Path(match).is_dir() else [match])})
+
+
+def _below_pattern(pattern: str) -> list[str]:
+    """The same for a pattern with `**`. Python's own `glob` would follow a folder that links to itself without end."""
+    steps = pattern.split("/")
+    place = next(number for number, step in enumerate(steps) if glob.has_magic(step))
+    root = "/".join(steps[:place]) or ("/" if place else ".")
+    files = [file for file in _below(root) if _fits(steps[place:], os.path.relpath(file, root).split("/"))]
+    return files if place else [file.removeprefix("./") for file in files]
+
+
+def _fits(steps: list[str], names: list[str]) -> bool:
+    """Whether a pattern matches a file, or a folder in which it lies. As for a shell, no wildcard begins a hidden name."""
+    if not steps:
+        return True
+    if steps[0] == "**" and _fits(steps[1:], names):
+        return True
+    if not names or (names[0].startswith(".") and not steps[0].startswith(".")):
+        return False
+    if steps[0] == "**":
+        return _fits(steps, names[1:])
+    return fnmatch.fnmatchcase(names[0], steps[0]) and _fits(steps[1:], names[1:])
+
+
 def _below(folder: str) -> list[str]:
-    """All files below a folder, as `folder/relative`."""
+    """All files below a folder, as `folder/relative`. A link that leads back to a folder in which it lies is not followed."""
     root = folder.rstrip("/") or "/"
-    return sorted(os.path.join(parent, name) for parent, _, names in os.walk(root, followlinks=True) for name in names)
+    files: list[str] = []
+    above = {root: {os.path.realpath(root)}}  # for each folder to come: where it and those in which it lies really are
+    for parent, folders, names in os.walk(root, followlinks=True):
+        files += [os.path.join(parent, name) for name in names]
+        places = above.pop(parent)
+        for name in list(folders):
+            if (real := os.path.realpath(below := os.path.join(parent, name))) in places:
+                folders.remove(name)
+            else:
+                above[below] = places | {real}
+    return sorted(files)
 
 
 def _expand_remote(given: str) -> list[str]:

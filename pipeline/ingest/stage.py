@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ from corpusmill.pipeline.config import Config, canonical_json
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.ingest.commoncrawl import fetch, is_crawl
 from corpusmill.pipeline.ingest.config import IngestConfig
-from corpusmill.pipeline.ingest.files import open_file
+from corpusmill.pipeline.ingest.files import file_ref, open_file
 from corpusmill.pipeline.ingest.formats import Refused, Source
 from corpusmill.pipeline.ingest.guard import Batch, Guard
 from corpusmill.pipeline.ingest.jsonl import first_keys
@@ -23,7 +23,7 @@ from corpusmill.pipeline.ingest.sources import Discovery, discover
 from corpusmill.pipeline.ingest.splitting import UNKNOWN, RangeIndex, index_ranges, joined, needs_index, pack, piece_bytes, segments_of
 from corpusmill.pipeline.ingest.url_filter import url_filter_params
 from corpusmill.pipeline.ingest.wat import pairs_of
-from corpusmill.pipeline.manifest import TaskRow
+from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.shards import content_bytes
@@ -53,6 +53,13 @@ class GuardedWorker(Worker):
     def close(self) -> None:
         self.guard.close()
 
+    @staticmethod
+    def check_unchanged(refs: Iterable[FileRef]) -> None:
+        """Raises InputError where a file is no longer the one that was listed. Called behind a read, so what was read is of one version."""
+        for ref in dict.fromkeys(refs):
+            if file_ref(ref.path).fingerprint != ref.fingerprint:
+                raise InputError(f"{ref.path}: was changed or replaced since the run listed it; run again to read what it holds now.")
+
 
 class IndexWorker(GuardedWorker):
     """Finds where a range of a large WARC can be cut."""
@@ -63,6 +70,7 @@ class IndexWorker(GuardedWorker):
     def process(self, piece: Piece) -> Output:
         (ref,) = piece.inputs
         found = self.guard.index(ref.path, piece.params)
+        self.check_unchanged([ref])
         return Output({f"index/{piece.key}.json": canonical_json(asdict(found)).encode()}, counts={"places": len(found.places)})
 
 
@@ -72,6 +80,7 @@ class WatWorker(IndexWorker):
     def process(self, piece: Piece) -> Output:
         (ref,) = piece.inputs
         said, warnings = self.guard.read_wat(ref, piece.params["layout"])
+        self.check_unchanged([ref])
         return Output({f"index/{piece.key}.parquet": said}, counts={"said": said.num_rows}, warnings=warnings)
 
 
@@ -93,6 +102,7 @@ class IngestWorker(GuardedWorker):
             while rest := shard.fill(rest):
                 yield shard.output(f"{piece.key}-{number:04d}")
                 shard, number = Shard(self.config.shard_mb * MIB), number + 1
+        self.check_unchanged(ref for ref, segment in zip(piece.inputs, segments) if segment["format"] != "refused")
         yield shard.output(
             f"{piece.key}-{number:04d}" if number else piece.key,
             bytes_in=sum(segment["bytes"] for segment in segments), counts=dict(counts), warnings=warnings,

@@ -5,7 +5,9 @@ It needs the C library and nothing else of the system, and nobody's rights: for 
 
 import io
 import platform
+import shutil
 import socket
+import subprocess
 import sys
 import tarfile
 import tempfile
@@ -45,7 +47,9 @@ def npm_chromium() -> tuple[Path, dict[str, str]]:
 
 def _reachable() -> None:
     """Raises InputError at once where there is no registry: npm itself would try for more than a minute."""
-    address = urlsplit(registry_of(PACKAGE.name))
+    npm = shutil.which("npm")
+    asked = subprocess.run([npm, "config", "get", "registry"], capture_output=True, text=True, check=False).stdout.strip() if npm else ""
+    address = urlsplit(registry_of(PACKAGE.name) or asked)
     try:
         socket.create_connection((address.hostname or "", address.port or (80 if address.scheme == "http" else 443)), timeout=3).close()
     except OSError as error:

@@ -118,10 +118,19 @@ def test_offline_is_one_sentence(registry: tuple[str, list[str]], no_npm: None, 
         package().archive()
 
 
+def test_without_npm_and_without_settings_no_registry_is_asked(
+    registry: tuple[str, list[str]], no_npm: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NPM_CONFIG_REGISTRY")
+    with pytest.raises(InputError, match=r"the program npm is not here, and no registry is set .*; give your own lists\.$"):
+        package().archive()
+    assert registry[1] == []
+
+
 def test_the_users_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("NPM_CONFIG_REGISTRY", raising=False)
-    assert registry_of("lists") == "https://registry.npmjs.org"
+    assert registry_of("lists") == ""
     (tmp_path / ".npmrc").write_text(
         'registry="https://mirror.test/npm/"\n@some:registry = https://some.test\n//mirror.test/:_authToken=x\n'
     )

@@ -1,5 +1,7 @@
 """Inputs in a bucket."""
 
+from contextlib import closing
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +12,9 @@ from corpusmill.pipeline.ingest.config import IngestConfig
 from corpusmill.pipeline.ingest.files import file_ref
 from corpusmill.pipeline.ingest.original import original_of
 from corpusmill.pipeline.ingest.sources import discover, expand
+from corpusmill.pipeline.ingest.stage import IngestWorker
+from corpusmill.pipeline.stage import Piece
+from corpusmill.pipeline.storage import Storage
 
 
 @pytest.fixture
@@ -63,3 +68,14 @@ def test_what_is_not_there_is_one_sentence(bucket) -> None:
         with pytest.raises(InputError, match=sentence) as caught:
             discover([given])
         assert "\n" not in str(caught.value)
+
+
+def test_an_object_that_is_replaced_after_the_listing_is_a_sentence(bucket, tmp_path) -> None:
+    """Of the same size, so that no range of it fails: by ranges alone it would be a mixture."""
+    bucket.put("x/a.jsonl", b'{"text": "old"}\n' * 9)
+    listed = file_ref("s3://crawls/x/a.jsonl")
+    bucket.put("x/a.jsonl", b'{"text": "new"}\n' * 9)
+    worker = IngestWorker(IngestConfig(), Storage(str(tmp_path / "run")), {"pages": False})
+    segment = asdict(splitting.Segment("jsonl", "plain", 0, listed.bytes, listed.bytes))
+    with closing(worker), pytest.raises(InputError, match=r"^s3://crawls/x/a\.jsonl: was changed or replaced since the run listed it"):
+        worker.process(Piece("part-00000", (listed,), {"segments": [segment]}))

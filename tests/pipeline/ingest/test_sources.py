@@ -163,3 +163,25 @@ def test_a_fingerprint_changes_with_the_file(tmp_path: Path) -> None:
     assert file_ref(path) == before
     put(tmp_path, "a.jsonl", JSONL + JSONL)
     assert file_ref(path).fingerprint != before.fingerprint
+
+
+def test_folders_that_link_to_each_other_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path, "a/1.jsonl", JSONL)
+    put(tmp_path, "a/deep/2.jsonl", JSONL)
+    put(tmp_path, "b/3.jsonl", JSONL)
+    for place, target in (("a/self", "../a"), ("a/dot", "."), ("a/deep/up", "../.."), ("a/b", "../b"), ("b/a", "../a")):
+        (tmp_path / place).symlink_to(target)
+    own = ["a/1.jsonl", "a/b/3.jsonl", "a/deep/2.jsonl", "a/deep/up/b/3.jsonl"]
+    assert expand("a") == expand("a/**") == expand("a/**/*.jsonl") == own
+    assert expand("a/**/[12].jsonl") == ["a/1.jsonl", "a/deep/2.jsonl"]
+    assert expand("a/**/deep") == ["a/deep/2.jsonl", "a/deep/up/b/3.jsonl"]
+    assert expand(f"{tmp_path}/**/2*") == [f"{tmp_path}/a/deep/2.jsonl", f"{tmp_path}/b/a/deep/2.jsonl"]
+
+
+def test_no_wildcard_begins_a_hidden_name(tmp_path: Path) -> None:
+    put(tmp_path, ".git/a.jsonl", JSONL)
+    put(tmp_path, "b/.c.jsonl", JSONL)
+    put(tmp_path, "b/d.jsonl", JSONL)
+    assert expand(f"{tmp_path}/**/*.jsonl") == [f"{tmp_path}/b/d.jsonl"]
+    assert expand(f"{tmp_path}/**/.*.jsonl") == [f"{tmp_path}/b/.c.jsonl"]

@@ -2,8 +2,11 @@
 
 import gzip
 import json
+import os
 import random
 import time
+from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,9 +15,14 @@ import pytest
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.ingest import splitting
+from corpusmill.pipeline.ingest.config import IngestConfig
+from corpusmill.pipeline.ingest.files import file_ref
 from corpusmill.pipeline.ingest.record import read_record
 from corpusmill.pipeline.ingest.rows import INGEST_REPORT
+from corpusmill.pipeline.ingest.stage import IngestWorker
 from corpusmill.pipeline.schemas import DOCUMENTS
+from corpusmill.pipeline.stage import Piece
+from corpusmill.pipeline.storage import Storage
 
 
 def crawl(warcs) -> bytes:
@@ -219,3 +227,34 @@ def test_hostile_pages_are_rows_and_take_no_time(tmp_path: Path, warcs, ingest) 
     found = ingest(path)
     assert time.perf_counter() - started < 60
     assert len(found.report) == len(records) + 2 and found.report[-1]["kept"]
+
+
+def test_a_name_that_is_not_utf_8_costs_its_file_and_no_other(tmp_path: Path, ingest, corpusmill) -> None:
+    folder = os.fsencode(tmp_path / "in")
+    os.mkdir(folder)
+    for name in (b"good.jsonl", b"caf\xe9.jsonl"):
+        try:
+            with open(folder + b"/" + name, "wb") as file:
+                file.write(b'{"text": "a line"}\n')
+        except OSError:
+            pytest.skip("this file system takes no such name")
+    found = ingest(tmp_path / "in")
+    assert [row["source"] for row in found.data] == [f"{tmp_path}/in/good.jsonl"]
+    (row,) = [row for row in found.report if not row["kept"]]
+    assert row["source"] == f"{tmp_path}/in/caf\\xe9.jsonl" and row["failed"] == ["unreadable"] and "is not UTF-8" in row["reason"]
+    assert any("caf\\xe9.jsonl: its name is not UTF-8" in warning for warning in found.warnings)
+    alone = os.fsdecode(folder + b"/caf\xe9.jsonl")
+    code, _, said = corpusmill("run", "fineweb", alone, "--output", tmp_path / "run", "--engine", "inline", "--to", "ingest")
+    assert code == 2 and "caf\\xe9.jsonl: this name is not UTF-8" in said and "Traceback" not in said
+
+
+def test_a_file_that_changed_since_it_was_listed_is_a_sentence(tmp_path: Path, ingest) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "old"}\n')
+    listed = file_ref(str(path))
+    path.write_text('{"text": "new"}\n')
+    os.utime(path, ns=(0, 0))
+    worker = IngestWorker(IngestConfig(), Storage(str(tmp_path / "run")), {"pages": False})
+    segment = asdict(splitting.Segment("jsonl", "plain", 0, listed.bytes, listed.bytes))
+    with closing(worker), pytest.raises(InputError, match=r"a\.jsonl: was changed or replaced since the run listed it"):
+        worker.process(Piece("part-00000", (listed,), {"segments": [segment]}))
