@@ -11,7 +11,7 @@ from corpusmill.pipeline.ingest.files import open_file
 from corpusmill.pipeline.ingest.frames import begins_one_stream
 from corpusmill.pipeline.ingest.headers import FILEDESC, GRAMMARS, NEWLINES, WARC_MAGIC
 from corpusmill.pipeline.ingest.inflate import inflating
-from corpusmill.pipeline.ingest.parquet import open_groups
+from corpusmill.pipeline.ingest.parquet import group_bytes, open_groups, text_fault
 from corpusmill.pipeline.ingest.warc import FRAMED
 from corpusmill.pipeline.manifest import FileRef
 
@@ -36,11 +36,14 @@ KNOWN = "WARC, ARC, JSONL, Parquet, HTML or text"
 @dataclass(frozen=True)
 class Source:
     """A file that can be read. `layout`: `plain`, or `gzip`, `zstd` or `lz4` (one compressed stream), or with `-frames`
-    behind it (a WARC or ARC with a compressed frame for each record); Parquet is `plain`."""
+    behind it (a WARC or ARC with a compressed frame for each record); Parquet is `plain`. Of Parquet alone: `groups`, the compressed bytes
+    of each row group, and `fault`, what is wrong with the text column in one sentence."""
 
     ref: FileRef
     format: str
     layout: str
+    groups: tuple[int, ...] = ()
+    fault: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,26 +67,27 @@ def named_format(path: str) -> str | None:
     return next((name for name, pattern in NAMES.items() if pattern.search(path)), None)
 
 
-def examine(ref: FileRef) -> Source | Refused | Ignored:
-    """Looks at the beginning of a file."""
+def examine(ref: FileRef, text_key: str = "text") -> Source | Refused | Ignored:
+    """Looks at the beginning of a file, and of Parquet at its footer. `text_key`: the column that should hold the text."""
     promised = named_format(ref.path)
     if not ref.bytes:
         return Refused(ref, "empty_file", f"{ref.path}: there is nothing in it.") if promised else Ignored(ref.path)
     try:
         with open_file(ref.path) as file:
-            return _examine(ref, file, promised)
+            return _examine(ref, file, promised, text_key)
     except InputError as error:
         return Refused(ref, "unreadable", str(error))
     except OSError as error:
         return Refused(ref, "unreadable", f"{ref.path}: can't be read ({error.strerror or error}).")
 
 
-def _examine(ref: FileRef, file: IO[bytes], promised: str | None) -> Source | Refused | Ignored:
+def _examine(ref: FileRef, file: IO[bytes], promised: str | None, text_key: str) -> Source | Refused | Ignored:
     start = file.read(4)
     file.seek(0)
     if start == b"PAR1":
-        open_groups(ref.path, file).close()
-        return _unless_promised(Source(ref, "parquet", "plain"), promised)
+        with open_groups(ref.path, file) as parquet:
+            source = Source(ref, "parquet", "plain", tuple(group_bytes(parquet)), text_fault(ref.path, parquet, text_key))
+        return _unless_promised(source, promised)
     compression = compression_of(start) or "plain"
     head = file.read(HEAD) if compression == "plain" else _inflated_head(file, compression)
     if not head.strip(b"\0\r\n\t ") and promised:

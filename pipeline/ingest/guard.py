@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.ingest.config import IngestConfig
+from corpusmill.pipeline.ingest.formats import Ignored, Refused, Source
 from corpusmill.pipeline.ingest.losses import TRIES, Losses, killed
 from corpusmill.pipeline.ingest.reader import EXTRACTING, PHASE, PLACE
 from corpusmill.pipeline.ingest.reader_process import Died, Process
@@ -74,17 +75,36 @@ class Guard:
 
     def index(self, path: str, where: dict[str, Any]) -> RangeIndex:
         """`index_range` of a file, or that nothing is known where it can't be walked."""
+        found = self._ask({"index": {"path": path, **where}})
+        return RangeIndex(**found) if isinstance(found, dict) else UNKNOWN
+
+    def examine(self, ref: FileRef) -> Source | Refused | Ignored:
+        """`formats.examine` of a file; one that no process survives is refused."""
+        found = self._ask({"examine": asdict(ref)})
+        if not isinstance(found, dict):
+            rule, reason = found
+            return Refused(ref, rule, f"{ref.path}: {reason}.")
+        if "path" in found:
+            return Ignored(found["path"])
+        if "rule" in found:
+            return Refused(ref, found["rule"], found["reason"])
+        return Source(ref, found["format"], found["layout"], tuple(found["groups"]), found["fault"])
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any] | tuple[str, str]:
+        """What one answer says; or rule and reason where processes died of it."""
         losses = Losses(self.config.extraction)
         while not losses.unreadable:
             process = self._running()
-            process.send({"index": {"path": path, **where}, "by_hand": losses.by_hand})
+            process.send({**request, "by_hand": losses.by_hand})
             try:
                 answer = _checked(process.receive())
-                self.peak_mb = max(self.peak_mb, answer["peak_mb"])
-                return RangeIndex(**answer["found"])
             except Died as death:
                 self._bury(process, death, losses)
-        return UNKNOWN
+                continue
+            self.peak_mb = max(self.peak_mb, answer["peak_mb"])
+            found: dict[str, Any] = answer["found"]
+            return found
+        return next(iter(losses.unreadable.values()))
 
     def _bury(self, process: Process, death: Died, losses: Losses) -> None:
         place, phase = process.place[PLACE], process.place[PHASE]

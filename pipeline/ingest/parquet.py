@@ -28,13 +28,14 @@ def open_groups(path: str, file: IO[bytes]) -> pq.ParquetFile:
         raise InputError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0].rstrip('.')}).") from error
 
 
-def check_text_column(path: str, parquet: pq.ParquetFile, key: str) -> None:
-    """Raises a sentence with the columns that there are where the text column is missing or holds no text."""
+def text_fault(path: str, parquet: pq.ParquetFile, key: str) -> str:
+    """One sentence with the columns that there are where the text column is missing or holds no text; else nothing."""
     schema = parquet.schema_arrow
     if key not in schema.names:
-        raise InputError(f"{path}: no column {key!r} (ingest.text_key); it has {', '.join(schema.names) or 'none'}.")
+        return f"{path}: no column {key!r} (ingest.text_key); it has {', '.join(schema.names) or 'none'}."
     if not _is_text(schema.field(key).type):
-        raise InputError(f"{path}: column {key!r} (ingest.text_key) holds {schema.field(key).type}, not text.")
+        return f"{path}: column {key!r} (ingest.text_key) holds {schema.field(key).type}, not text."
+    return ""
 
 
 def _is_text(kind: pa.DataType) -> bool:

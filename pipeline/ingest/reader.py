@@ -28,11 +28,13 @@ from corpusmill.pipeline.engine import peak_memory_mb
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.ingest.config import IngestConfig
 from corpusmill.pipeline.ingest.files import open_file
+from corpusmill.pipeline.ingest.formats import Ignored, Refused, Source, examine
 from corpusmill.pipeline.ingest.rows import Row, Tables, Work
 from corpusmill.pipeline.ingest.segments import SegmentReader
-from corpusmill.pipeline.ingest.splitting import Segment, index_range
+from corpusmill.pipeline.ingest.splitting import RangeIndex, Segment, index_range
 from corpusmill.pipeline.ingest.warc import read_records
 from corpusmill.pipeline.ingest.wat import SAID, described
+from corpusmill.pipeline.manifest import FileRef
 
 #: Exit code of a process that ran into its memory limit.
 OUT_OF_MEMORY = 86
@@ -130,6 +132,9 @@ class Reader:
     def _serve(self, request: dict[str, Any]) -> None:
         if "index" in request:
             self._index(request)
+        elif "examine" in request:
+            self._read_on(0)
+            self._found(examine(FileRef(**request["examine"]), self.segments.config.text_key))
         elif "wat" in request:
             self._wat(request)
         else:
@@ -138,6 +143,9 @@ class Reader:
     def _index(self, request: dict[str, Any]) -> None:
         self._read_on(0)
         found = index_range(**request["index"], by_hand=request["by_hand"], on_record=lambda: self._read_on(self.place[PLACE] + 1))
+        self._found(found)
+
+    def _found(self, found: RangeIndex | Source | Refused | Ignored) -> None:
         self.connection.send_bytes(json.dumps({"found": asdict(found), "peak_mb": peak_memory_mb()}).encode())
 
     def _wat(self, request: dict[str, Any]) -> None:

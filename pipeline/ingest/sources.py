@@ -3,6 +3,7 @@
 import fnmatch
 import glob
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,9 @@ class Discovery:
     ignored: list[Ignored] = field(default_factory=list)
 
 
-def discover(inputs: list[str], run: str = "") -> Discovery:
-    """Looks at every file of the inputs, but for those in the folder of the run itself. Raises InputError where an input does not exist or
-    none can be read."""
+def discover(inputs: list[str], run: str = "", look: Callable[[FileRef], Source | Refused | Ignored] = examine) -> Discovery:
+    """Looks at every file of the inputs by `look`, but for those in the folder of the run itself. Raises InputError where an input does not
+    exist or none can be read."""
     if not inputs:
         raise InputError("ingest: no input was given; name a file, a folder or a glob.")
     found = Discovery()
@@ -41,7 +42,7 @@ def discover(inputs: list[str], run: str = "") -> Discovery:
         for path in paths:
             if path not in seen:
                 seen.add(path)
-                _take(found, path, explicit=paths == [given])
+                _take(found, path, look, explicit=paths == [given])
     if not found.sources:
         raise InputError(_nothing(inputs, found))
     return found
@@ -53,7 +54,7 @@ def _inside(path: str, folder: str) -> bool:
     return path.startswith(folder.rstrip("/") + "/")
 
 
-def _take(found: Discovery, path: str, explicit: bool) -> None:
+def _take(found: Discovery, path: str, look: Callable[[FileRef], Source | Refused | Ignored], explicit: bool) -> None:
     if (shown := printable(path)) != path:
         reason = f"{shown}: its name is not UTF-8, so no report could name it; rename it to have it read."
         found.refused.append(Refused(FileRef(shown, "", 0), "unreadable", reason))
@@ -61,7 +62,7 @@ def _take(found: Discovery, path: str, explicit: bool) -> None:
     if not explicit and Path(path).name.startswith((".", "_")):
         found.ignored.append(Ignored(path))
         return
-    result = examine(file_ref(path))
+    result = look(file_ref(path))
     if isinstance(result, Source):
         found.sources.append(result)
     elif isinstance(result, Refused):

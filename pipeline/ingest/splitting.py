@@ -8,7 +8,6 @@ from typing import Any
 from corpusmill.pipeline.ingest.files import open_file
 from corpusmill.pipeline.ingest.formats import Source
 from corpusmill.pipeline.ingest.jsonl import line_starts
-from corpusmill.pipeline.ingest.parquet import group_bytes, open_groups
 from corpusmill.pipeline.ingest.warc import CUTTABLE, first_start, read_records
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.stage import Piece
@@ -111,13 +110,11 @@ def segments_of(source: Source, target: int, starts: list[int] | None = None, wa
 
 
 def _row_groups(source: Source, target: int) -> list[Segment]:
-    with open_file(source.ref.path) as file:
-        sizes = group_bytes(open_groups(source.ref.path, file))
     segments: list[Segment] = []
     first = gathered = 0
-    for group, size in enumerate(sizes):
+    for group, size in enumerate(source.groups):
         gathered += size
-        if gathered >= target or group == len(sizes) - 1:
+        if gathered >= target or group == len(source.groups) - 1:
             segments.append(Segment("parquet", "plain", first, group + 1, gathered))
             first, gathered = group + 1, 0
     return segments

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
 from typing import Any, ClassVar
 
@@ -17,7 +18,6 @@ from corpusmill.pipeline.ingest.formats import Refused, Source
 from corpusmill.pipeline.ingest.guard import Batch, Guard
 from corpusmill.pipeline.ingest.jsonl import first_keys
 from corpusmill.pipeline.ingest.pages import MIB
-from corpusmill.pipeline.ingest.parquet import check_text_column, open_groups
 from corpusmill.pipeline.ingest.rows import INGEST_REPORT
 from corpusmill.pipeline.ingest.sources import Discovery, discover
 from corpusmill.pipeline.ingest.splitting import UNKNOWN, RangeIndex, index_ranges, joined, needs_index, pack, piece_bytes, segments_of
@@ -140,8 +140,7 @@ class IngestStage(Stage):
 
     def execute(self, run: StageRun) -> None:
         self._download(run)
-        found = discover(run.inputs, run.run.root)
-        self._check_columns(found)
+        found = self._discover(run)
         target = piece_bytes(found.sources, self.config.piece_mb)
         starts = self._index(run, found, target)
         said = self._wats(run, found)
@@ -176,14 +175,16 @@ class IngestStage(Stage):
                 for given in crawls:
                     fetch(given, bar)
 
-    def _check_columns(self, found: Discovery) -> None:
-        for source in found.sources:
-            if source.format == "parquet":
-                with open_file(source.ref.path) as file:
-                    check_text_column(source.ref.path, open_groups(source.ref.path, file), self.config.text_key)
+    def _discover(self, run: StageRun) -> Discovery:
+        """Looks at all files by a guarded process: a hostile head or footer ends that, and not the run."""
+        with closing(Guard(self.config.model_copy(update={"url_filter": None}), {"pages": False, "run": run.run.root})) as guard:
+            found = discover(run.inputs, run.run.root, guard.examine)
+        if fault := next((source.fault for source in found.sources if source.fault), ""):
+            raise InputError(fault)
+        return found
 
     def _check_lines(self, found: Discovery, rows: Sequence[TaskRow]) -> None:
-        """Raises the sentence of `check_text_column` where nothing was kept because no line of the JSONL has the text key."""
+        """Raises the sentence of `text_fault` where nothing was kept because no line of the JSONL has the text key."""
         counts: Counter[str] = Counter()
         for row in rows:
             if row.kept:

@@ -78,4 +78,4 @@ def test_an_object_that_is_replaced_after_the_listing_is_a_sentence(bucket, tmp_
     worker = IngestWorker(IngestConfig(), Storage(str(tmp_path / "run")), {"pages": False})
     segment = asdict(splitting.Segment("jsonl", "plain", 0, listed.bytes, listed.bytes))
     with closing(worker), pytest.raises(InputError, match=r"^s3://crawls/x/a\.jsonl: was changed or replaced since the run listed it"):
-        worker.process(Piece("part-00000", (listed,), {"segments": [segment]}))
+        list(worker.process(Piece("part-00000", (listed,), {"segments": [segment]})))

@@ -231,7 +231,7 @@ def test_hostile_pages_are_rows_and_take_no_time(tmp_path: Path, warcs, ingest) 
 
 def test_a_name_that_is_not_utf_8_costs_its_file_and_no_other(tmp_path: Path, ingest, corpusmill) -> None:
     folder = os.fsencode(tmp_path / "in")
-    os.mkdir(folder)
+    (tmp_path / "in").mkdir()
     for name in (b"good.jsonl", b"caf\xe9.jsonl"):
         try:
             with open(folder + b"/" + name, "wb") as file:
@@ -257,4 +257,16 @@ def test_a_file_that_changed_since_it_was_listed_is_a_sentence(tmp_path: Path, i
     worker = IngestWorker(IngestConfig(), Storage(str(tmp_path / "run")), {"pages": False})
     segment = asdict(splitting.Segment("jsonl", "plain", 0, listed.bytes, listed.bytes))
     with closing(worker), pytest.raises(InputError, match=r"a\.jsonl: was changed or replaced since the run listed it"):
-        worker.process(Piece("part-00000", (listed,), {"segments": [segment]}))
+        list(worker.process(Piece("part-00000", (listed,), {"segments": [segment]})))
+
+
+def test_a_footer_that_takes_too_much_memory_costs_its_file_alone(tmp_path: Path, ingest) -> None:
+    """It is read by the process that may be killed, under its limit, and not by the one that carries the run."""
+    (tmp_path / "in").mkdir()
+    wide = pa.table({f"column_{number}_{'x' * 20}": pa.array([1], pa.int8()) for number in range(20_000)})
+    pq.write_table(wide, tmp_path / "in" / "wide.parquet", compression="none", use_dictionary=False, write_statistics=False)
+    (tmp_path / "in" / "good.jsonl").write_text('{"text": "a line"}\n')
+    found = ingest(tmp_path / "in", extraction={"max_memory_mb": 32})
+    assert [row["text"] for row in found.data] == ["a line"]
+    (refused,) = [row for row in found.report if not row["kept"]]
+    assert refused["source"].endswith("wide.parquet") and refused["failed"][0] in ("unreadable", "out_of_memory")
