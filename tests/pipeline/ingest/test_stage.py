@@ -263,10 +263,10 @@ def test_a_file_that_changed_since_it_was_listed_is_a_sentence(tmp_path: Path, i
 def test_a_footer_that_takes_too_much_memory_costs_its_file_alone(tmp_path: Path, ingest) -> None:
     """It is read by the process that may be killed, under its limit, and not by the one that carries the run."""
     (tmp_path / "in").mkdir()
-    wide = pa.table({f"column_{number}_{'x' * 20}": pa.array([1], pa.int8()) for number in range(20_000)})
+    wide = pa.table({f"column_{number}_{'x' * 20}": pa.array([1], pa.int8()) for number in range(40_000)})
     pq.write_table(wide, tmp_path / "in" / "wide.parquet", compression="none", use_dictionary=False, write_statistics=False)
     (tmp_path / "in" / "good.jsonl").write_text('{"text": "a line"}\n')
-    found = ingest(tmp_path / "in", extraction={"max_memory_mb": 32})
+    found = ingest(tmp_path / "in", extraction={"max_memory_mb": 64})
     assert [row["text"] for row in found.data] == ["a line"]
     (refused,) = [row for row in found.report if not row["kept"]]
     assert refused["source"].endswith("wide.parquet") and refused["failed"][0] in ("unreadable", "out_of_memory")
