@@ -210,7 +210,8 @@ def _callable(value: Any, names: tuple[str, ...], place: str) -> Iterator[bytes 
     if isinstance(value, FunctionType):
         yield value
     elif isinstance(value, EnumType):
-        yield from _value([(member.name, member.value) for member in value], names, place, "members")
+        members: Any = value
+        yield from _value([(member.name, member.value) for member in members], names, place, "members")
     elif hasattr(value, "_fields"):
         yield from _value(value._fields, names, place, "fields")
 

@@ -85,21 +85,22 @@ def _paragraphs(text: str) -> str:
 
 def _run_data_stages(folder: str, recipe: str, inputs: list[str], overrides: list[str], sections: Any, last: str) -> None:
     from corpusmill.pipeline.engine import InlineEngine
-    from corpusmill.pipeline.run import StageResult, execute, new_plan
+    from corpusmill.pipeline.run import Watching, execute, new_plan
+    from corpusmill.pipeline.watch.outcome import Outcome
     from corpusmill.pipeline.watch.progress import Progress
 
     if "dedup" in sections:
         overrides = [*overrides, "dedup.alarm=warn"]
         if sections["dedup"].index is not None:  # these pages are not for the user's index
             overrides.append(f"dedup.index.path={folder}/index")
-    kept: dict[str, str] = {}
-
-    def on_stage(result: StageResult) -> None:
-        print(f"{result.name}: {result.seconds:.0f} seconds", flush=True)
-        kept.update(result.details)
-
+    outcome = Outcome(f"{folder}/run")
     plan = new_plan(f"{folder}/run", recipe, inputs, overrides, last=last)
-    execute(plan, InlineEngine(), Progress(), print, on_stage)
+    execute(
+        plan, InlineEngine(), Progress(), print, lambda result: print(f"{result.name}: {result.seconds:.0f} seconds"), Watching(outcome)
+    )
+    empty = next((name for name, stage in outcome.stages.items() if stage["kept"] == 0), None)
+    if empty:
+        print(f"Note: {empty} kept none of these pages, so the first run compiles what follows it; give warm a few pages of your own.")
 
 
 def _make_batches(folder: str, sections: Any) -> None:
