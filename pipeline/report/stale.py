@@ -37,9 +37,8 @@ class Stale:
 
 
 def written_files(rows: Mapping[str, Iterable[TaskRow]]) -> dict[str, dict[str, str]]:
-    """For each stage that has rows the sha256 of its files, by path in the stage."""
-    found = {stage: {output.path: output.sha256 for task in tasks for output in task.outputs} for stage, tasks in rows.items()}
-    return {stage: files for stage, files in found.items() if files}
+    """For each stage the sha256 of its files, by path in the stage."""
+    return {stage: {output.path: output.sha256 for task in tasks for output in task.outputs} for stage, tasks in rows.items()}
 
 
 def changed_inputs(refs: Iterable[FileRef], written: Mapping[str, Mapping[str, str]]) -> Iterator[tuple[FileRef, str, bool]]:
@@ -53,23 +52,24 @@ def changed_inputs(refs: Iterable[FileRef], written: Mapping[str, Mapping[str, s
 def find_stale(stages: Mapping[str, "StageState"], recipe: Collection[str], folder: str) -> Stale | None:
     """What is stale among a run's stages, given in their order; None where nothing is. `recipe`: the stages that the recipe has."""
     order = list(STAGES)
-    written = written_files({name: state.tasks for name, state in stages.items()})
+    written = written_files({name: state.tasks for name, state in stages.items() if state.tasks or state.status == "complete"})
     because: dict[str, str] = {}
     begun: set[str] = set()  # unfinished stages on which work of later ones rests
     for name, state in stages.items():
-        earlier = {stage: files for stage, files in written.items() if order.index(stage) < order.index(name)}
         rows = [task for task in state.tasks if state.status == "complete" or not task.task.startswith(TRIAL)]
         read = {ref for row in (*rows, *(state.quarantined if rows else ())) for ref in row.inputs}
-        owners = {ref.path.partition("/")[0] for ref in read}
-        changed = {stage for _, stage, _ in changed_inputs(read, earlier)} | _unread(read, earlier)
-        for owner in (stage for stage in earlier if stage in owners):
+        stages_read = {ref.path.partition("/")[0] for ref in read}
+        owners = {stage: written[stage] for stage in order[: order.index(name)] if stage in stages_read and stage in written}
+        changed = {stage for _, stage, _ in changed_inputs(read, owners)} | _unread(read, owners)
+        for owner in owners:
             if stages[owner].status == "unfinished":
                 begun.add(owner)
                 because.setdefault(name, f"{owner} was begun again and is not finished")
             elif owner in changed:
                 because.setdefault(name, f"{owner} was done again after it")
-        for owner in (stage for stage in earlier if stage in owners and stage in because):
-            because.setdefault(name, f"{owner} is stale")
+        for owner in owners:
+            if owner in because:
+                because.setdefault(name, f"{owner} is stale")
         if name in because and name not in recipe:
             because[name] += "; the recipe no longer has it, so its folder can go"
     if not because:
