@@ -218,7 +218,7 @@ def test_records_beyond_the_limits(tmp_path: Path, corpusmill, monkeypatch: pyte
             http = StatusAndHeaders("200 OK", [("Content-Type", "text/html"), *fields], protocol="HTTP/1.1")
             writer.write_record(writer.create_warc_record(f"http://{name}.test/", "response", payload=io.BytesIO(body), http_headers=http))
     (tmp_path / "recipe.yaml").write_text("ingest: {extraction: {max_record_mb: 1}}\n")
-    assert corpusmill("run", tmp_path / "recipe.yaml", tmp_path / "a.warc.gz", "--output", tmp_path / "run", "--engine", "inline")[0] == 0
+    assert corpusmill("run", tmp_path / "recipe.yaml", tmp_path / "a.warc.gz", "--output", tmp_path / "run", "--engine", "inline")[0] == 3
     rows = ds.dataset(tmp_path / "run" / "ingest" / "report").to_table().to_pylist()
     assert [(row["url"], row["failed"]) for row in rows] == [("http://large.test/", ["too_large"]), ("http://bomb.test/", ["too_large"])]
     for row, body in zip(rows, (large, bomb), strict=True):
