@@ -181,6 +181,7 @@ class Performer:
             release_memory()
         ready = self.worker is not None
         try:
+            load_object(self.job.worker)  # libraries take what they take
             with _within(attempt.limit):
                 worker = self.worker = self.worker or self._ready()
                 ready = True
