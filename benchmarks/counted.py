@@ -10,7 +10,7 @@ import json
 import os
 import resource
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.engine import InlineEngine, Job
 from corpusmill.pipeline.on_ray.engine import RayEngine
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.shards import in_parquet
+from corpusmill.pipeline.shards import ParquetBuffer, in_parquet
 from corpusmill.pipeline.stage import Output, Piece, Worker, load_object
 from corpusmill.pipeline.storage import Storage
 
@@ -40,11 +40,19 @@ def processors() -> float:
 
 
 def timed(what: str, work: Callable[[], Any]) -> Any:
-    before = processors()
+    """Adds the seconds that `work` takes, but for those that are counted within it."""
+    before, within = processors(), seconds.total()
     try:
         return work()
     finally:
-        seconds[what] += processors() - before
+        seconds[what] += processors() - before - (seconds.total() - within)
+
+
+def counted_parquet(method: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *given: timed("Parquet", partial(method, *given))
+
+
+ParquetBuffer.add, ParquetBuffer.close = counted_parquet(ParquetBuffer.add), counted_parquet(ParquetBuffer.close)  # type: ignore[method-assign]
 
 
 def encoded(output: Output) -> Output:
@@ -77,10 +85,12 @@ class Counted(Worker):
     def setup(self) -> None:
         timed("kernels", self.worker.setup)
 
-    def process(self, piece: Piece) -> Output:
-        output = encoded(timed("kernels", lambda: self.worker.process(piece)))
+    def process(self, piece: Piece) -> Iterator[Output]:
+        made = timed("kernels", lambda: self.worker.process(piece))
+        parts = iter([made]) if isinstance(made, Output) else made
+        while (part := timed("kernels", lambda: next(parts, None))) is not None:
+            yield encoded(part)
         tell(self.run.root)
-        return output
 
     def beside_mb(self) -> int:
         return self.worker.beside_mb()

@@ -152,12 +152,12 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, warcs, ingest, name:
         assert large - small < 12, peaks  # of 36 MB of text more
 
 
-def test_a_token_of_the_last_shard_leads_back_to_its_line(one_file: tuple[str, str], inline: Path) -> None:
+def test_a_token_leads_back_to_its_line(one_file: tuple[str, str], inline: Path) -> None:
     finish(start(one_file, inline, "--engine", "inline"))
     last = sorted((inline / "tokens/train").glob("*.bin"))[-1]
     found = trace(str(inline), int(last.stem.removeprefix("tokens-")), last.stat().st_size // 2 - 5).as_json()
     document = found["document"]
-    assert document["data_file"] == "dedup/data/part-00000-0005.parquet" and found["notes"] == []
+    assert document["data_file"].startswith("dedup/data/part-00000-000") and found["notes"] == []
     line = json.loads(read_record(one_file[1], document["offset"], document["length"]))
     assert found["text"]["before"] in line["text"]
     assert set(found["values"]) == {"ingest", "filter", "dedup", "tokens"}
