@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from corpusmill.pipeline.code import Code
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.halves import performed
@@ -32,8 +33,7 @@ class Job:
     gpus: float = 0.0  # what each worker takes of a GPU; where there is none, it does without
     phase: str = ""
     memory_mb: int = 0  # what each worker is expected to take; 0: not known
-    room: str = ""  # whose code the stage depends on (runner.code_version), and which version of it the driver has
-    code: str = ""
+    code: Code | None = None  # the driver's, with which a node compares its own; None: nothing is compared
     holder: str = ""  # the id of the lease for which it is done (lease.py); empty: there is none
 
 
