@@ -127,14 +127,14 @@ def code_of(module: str, configured: frozenset[str] = frozenset()) -> Code:
 
 
 def _words(value: Any) -> Iterator[str]:
-    """The strings in JSON, and the keys of all but nulls."""
+    """The strings in JSON, and the keys of what has options (`{"c4": {}}`); not those of numbers, which name thresholds."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
         for key, inner in value.items():
-            if inner is not None:
+            if isinstance(inner, Mapping | list | tuple):
                 yield str(key)
-                yield from _words(inner)
+            yield from _words(inner)
     elif isinstance(value, list | tuple):
         for inner in value:
             yield from _words(inner)

@@ -193,7 +193,7 @@ def test_what_it_refuses(tmp_path: Path, base: Path, make_documents, finished_in
         again(folder, "filter.thresholds.gopher_shrot_doc=1")
     manifest = folder / "filter" / "manifest.jsonl"
     written = manifest.read_text()
-    (code,) = {row.code for row in Manifest(Storage(str(folder / "filter")), read_only=True).tasks.values()}
+    code = Manifest(Storage(str(folder / "filter")), read_only=True).tasks["part-00000"].code
     other = re.sub(r'"identity":"[^"]+"', '"identity":"other"', written)
     manifest.write_text(re.sub(r'"pyarrow":"[^"]+"', '"pyarrow":"1.2.3"', other.replace(code, "another")))
     with pytest.raises(InputError, match=rf"the program was changed \(pyarrow 1\.2\.3 → {re.escape(pa.__version__)}\)"):
