@@ -24,6 +24,9 @@ from corpusmill.pipeline.watch.progress import Progress
 ROOT = os.path.realpath(Path(corpusmill.__file__).parent / "pipeline").removesuffix("pipeline")
 SKIPPED = tuple(name.partition(".")[2].replace(".", "/") for name in CARRIERS)
 BEGINNINGS = tuple(end for path in SKIPPED for end in (f"{path}.py", f"{path}/"))
+ROOMS = ("pipeline/", "filters/", "dedup/", "tokenize/", "train/")
+#: A few steps are enough.
+SHORT = ["pretrain.loop.steps=3", "sft.loop.steps=2", "align.loop.steps=2"]
 #: Calls of a worker in which it computes.
 CALLS = ("setup", "process", "halves", "join")
 
@@ -52,7 +55,7 @@ class Seen:
         """Takes note of data files of the package."""
         if event == "open" and self.now and isinstance(arguments[0], str) and not arguments[0].endswith((".py", ".pyc", ".nbi", ".nbc")):
             path = os.path.realpath(arguments[0])
-            if any(path.startswith(f"{ROOT}{room}/") for room in ("pipeline", "filters", "dedup", "tokenize", "train")):
+            if path.startswith(ROOT):
                 self.files[self.now[-1]].add(path.removeprefix(ROOT))
 
 
@@ -82,7 +85,7 @@ def test_all_that_the_tasks_of_a_run_execute_is_in_their_code(tmp_path: Path, mo
     sys.addaudithook(seen.opened)
 
     recipe, crawl = write_inputs(tmp_path)
-    plan = new_plan(str(tmp_path / "run"), str(recipe), [str(crawl)])
+    plan = new_plan(str(tmp_path / "run"), str(recipe), [str(crawl)], SHORT)
     execute(plan, InlineEngine(), Progress(False), lambda _: None, lambda _: None)
 
     read = set((tmp_path / "executed").read_text().split())
@@ -96,5 +99,5 @@ def test_all_that_the_tasks_of_a_run_execute_is_in_their_code(tmp_path: Path, mo
         for parts in manifest.codes.values():
             known[parts["module"]] |= parts["files"].keys()
     assert seen.files.keys() <= known.keys() and len(known) > 20
-    missed = {module: sorted(files - known[module]) for module, files in seen.files.items() if files - known[module]}
-    assert missed == {}
+    missed = {module: {file for file in files - known[module] if file.startswith(ROOMS)} for module, files in seen.files.items()}
+    assert {module: files for module, files in missed.items() if files} == {}
