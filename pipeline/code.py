@@ -21,6 +21,7 @@ from typing import Any
 
 import corpusmill
 from corpusmill.pipeline.config import digest
+from corpusmill.pipeline.errors import InputError
 
 PACKAGE = "corpusmill"
 #: Parts of this package that carry bytes as they are, give out work, start processes, or say what happens: nothing that a task writes
@@ -92,6 +93,15 @@ class Code:
         files = [path for path in sorted({**self.files, **now.files}) if self.files.get(path) != now.files.get(path)]
         what = {path: "added" if path not in self.files else "removed" if path not in now.files else "changed" for path in files}
         return versions + [f"{path} {what[path]}" for path in sorted(files, key=lambda path: what[path] != "changed")]
+
+
+def check_here(driver: Code) -> None:
+    """Raises InputError where this machine has other code for a task than the driver of its run."""
+    if different := driver.changes(driver.now()):
+        raise InputError(
+            f"the node {platform.node()} would compute with other code than this machine ({shortened(different)}): "
+            "install the same there, or run it as a job (make submit), which brings its code."
+        )
 
 
 def shortened(changes: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from corpusmill.pipeline.code import shortened
+from corpusmill.pipeline.code import check_here
 from corpusmill.pipeline.collecting import collect_seldom
 from corpusmill.pipeline.engine import Done, Job, Performer
 from corpusmill.pipeline.errors import InputError
@@ -103,8 +103,4 @@ class PieceActor:
             return
         with contextlib.suppress(ImportError):  # a worker's module that is not there is reported by whoever makes the worker
             load_object(self.job.worker)
-            if different := self.job.code.changes(self.job.code.now()):
-                raise InputError(
-                    f"the node {platform.node()} would compute with other code than this machine ({shortened(different)}): "
-                    "install the same there, or run it as a job (make submit), which brings its code."
-                )
+            check_here(self.job.code)

@@ -19,10 +19,12 @@ from corpusmill.pipeline import code
 from corpusmill.pipeline.code import code_of
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.engine import Job
+from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.on_ray.actor import PieceActor
 from corpusmill.pipeline.on_ray.share import Share
 from corpusmill.pipeline.retry import Attempt, Failed
 from corpusmill.pipeline.stage import Piece
+from corpusmill.train.rank import Task, take_part
 
 PACKAGE = Path(corpusmill.__file__).parent
 RECIPE = """
@@ -130,6 +132,15 @@ def test_a_node_with_another_library_refuses_its_work_and_names_it(tmp_path: Pat
     (answer,) = PieceActor(job, str(tmp_path), Share(1)).perform([Attempt(Piece("part-00000", ()))])
     assert isinstance(answer, Failed) and answer.fatal
     assert f"with other code than this machine (pyarrow 1.2.3 → {pa.__version__}): install the same there" in answer.message
+
+
+def test_a_process_of_a_training_on_a_machine_with_another_library_refuses_to_take_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    here = code_of("corpusmill.train.instruction")
+    there = replace(here, libraries={**here.libraries, "torch": "1.2.3"})
+    task: Task = {"job": "corpusmill.train.instruction:train", "arguments": {}, "parallel": {}, "device": "cpu", "code": there.as_json()}
+    with pytest.raises(InputError, match=r"with other code than this machine \(torch 1\.2\.3 → "):
+        take_part(task, None)
 
 
 def test_a_step_counts_where_the_recipe_names_it_and_a_library_where_it_computes() -> None:
