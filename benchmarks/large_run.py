@@ -26,6 +26,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.filters.stage import FilterStage
+from corpusmill.filters.worker import FilterWorker
+from corpusmill.pipeline.code import code_for
 from corpusmill.pipeline.config import config_digest, digest
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.manifest import FileRef, Manifest, TaskRow, task_identity
@@ -178,7 +180,9 @@ def filter_params(source: str) -> Callable[[str, list[FileRef]], str]:
     stage = FilterStage(plan.sections["filter"])
     run = StageRun(stage, Storage(source), dict(plan.sections), plan.inputs, InlineEngine(), Progress(False))
     _, params = stage.tasks(run)
-    return lambda task, inputs: task_identity(task, inputs, {**params, "piece": {}}, config_digest(plan.sections["filter"]), run.code)
+    config = config_digest(stage.config)
+    code = code_for(FilterWorker, stage.config.model_dump(mode="json"), params).digest
+    return lambda task, inputs: task_identity(task, inputs, {**params, "piece": {}}, config, code)
 
 
 @dataclass(frozen=True)

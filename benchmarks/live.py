@@ -48,9 +48,6 @@ class Files(Stage):
         run.map("", OneFile, [Piece(f"part-{number:05d}", (FileRef("in", "x", 1),)) for number in range(self.tasks)])
 
 
-Files.__module__ = "corpusmill.pipeline.benchmark"  # the room by whose code its tasks are known
-
-
 class Silent(Observer):
     """Says nothing of tasks."""
 

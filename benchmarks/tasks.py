@@ -61,9 +61,6 @@ class Tasks(Stage):
         run.map("", Empty, [Piece(f"part-{n:05d}", (ref,)) for n, ref in enumerate(refs)], {"files": self.files})
 
 
-Tasks.__module__ = "corpusmill.pipeline.benchmark"  # the room by whose code its tasks are known
-
-
 def engine_named(name: str, workers: int) -> Engine:
     if name == "inline":
         return InlineEngine()

@@ -32,6 +32,8 @@ from corpusmill.dedup.shingle_kernels import (
 from corpusmill.dedup.simplify import simplified
 from corpusmill.dedup.simplify_tables import SIMPLIFICATIONS, tables
 from corpusmill.dedup.words import chunks, read_only, word_codes
+from corpusmill.pipeline.stage import load_object
+from corpusmill.pipeline.text.buffers import MARKED
 from corpusmill.pipeline.text.classes import character_classes
 from corpusmill.pipeline.text.words import base_powers, new_words, word_rule_classes
 
@@ -145,9 +147,7 @@ class Shingler:
     def _rule(self, data: Bytes, offsets: Offsets) -> Rule:
         if self.config.word_rule != "spacy":
             return Rule(self.classes, self.powers, np.zeros(0, np.uint8))
-        from corpusmill.pipeline.text.spacy_marks import mark_tokens
-
-        return Rule(self.classes, self.powers, mark_tokens(data, offsets[:-1], offsets[1:]))
+        return Rule(self.classes, self.powers, load_object(MARKED["spacy"])(data, offsets[:-1], offsets[1:]))
 
     def _normal_form(self, data: Bytes, offsets: Offsets) -> tuple[Bytes, Offsets]:
         """The texts as they are compared: valid UTF-8."""

@@ -4,7 +4,10 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from corpusmill.filters.share_phases import DecideWorker
 from corpusmill.filters.stage import FilterStage
+from corpusmill.filters.worker import FilterWorker
+from corpusmill.pipeline.code import Code, code_for, shortened
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import TaskRow, task_identity
 from corpusmill.pipeline.runner import StageRun
@@ -27,11 +30,12 @@ def measured_shards(run: StageRun, old_config: str) -> tuple[list[Shard], int]:
     assert isinstance(stage, FilterStage)
     pieces, params = stage.tasks(run)
     _measured_at_all(run)
+    code = code_for(FilterWorker, run.stage.config.model_dump(mode="json"), params)
     shards, finished = [], 0
     for piece in pieces:
         row = run.manifest.tasks.get(piece.key)
         old, new = (
-            task_identity(piece.key, piece.inputs, {**params, "piece": piece.params}, config, run.code)
+            task_identity(piece.key, piece.inputs, {**params, "piece": piece.params}, config, code.digest)
             for config in (old_config, run.config_digest)
         )
         if row is not None and row.identity == new:
@@ -39,7 +43,7 @@ def measured_shards(run: StageRun, old_config: str) -> tuple[list[Shard], int]:
         elif row is not None and row.identity == old and _intact(run.storage, row):
             shards.append(Shard(piece, row, new))
     if pieces and not shards and not finished:
-        raise _measured_otherwise(run, pieces, old_config)
+        raise _measured_otherwise(run, pieces, old_config, code)
     return shards, finished
 
 
@@ -48,22 +52,24 @@ def _measured_at_all(run: StageRun) -> None:
         raise InputError(f"{run.storage.root}: nothing is measured yet; run the stage first (corpusmill filter {run.run.root}).")
 
 
-def _measured_otherwise(run: StageRun, pieces: Sequence[Piece], old_config: str) -> InputError:
+def _measured_otherwise(run: StageRun, pieces: Sequence[Piece], old_config: str, code: Code) -> InputError:
     """What is not as it was when the stage was measured, and what to do."""
     rows = run.manifest.tasks
-    changed = dict.fromkeys(what for piece in pieces for what in _changes(run, piece, rows.get(piece.key), old_config))
+    changed = dict.fromkeys(what for piece in pieces for what in _changes(run, piece, rows.get(piece.key), old_config, code))
     return InputError(
         f"{run.storage.root}: can't be decided again, as since it was measured {' and '.join(changed)}; "
         f"measure it again first (corpusmill filter {run.run.root}), or try thresholds without writing them (corpusmill sweep, or explore)."
     )
 
 
-def _changes(run: StageRun, piece: Piece, row: TaskRow | None, old_config: str) -> list[str]:
+def _changes(run: StageRun, piece: Piece, row: TaskRow | None, old_config: str, code: Code) -> list[str]:
     if row is None:
         return ["shards came that were not there"]
     found = ["the section filter of its recipe was changed"] if row.config not in (old_config, run.config_digest) else []
-    if row.code != run.code:
-        found.append(f"the program was changed (it was measured by version {row.code}, and this is {run.code})")
+    if row.code != code.digest:
+        parts = run.manifest.codes.get(row.code)
+        what = f" ({shortened(Code.from_json(parts).changes(code))})" if parts else ""
+        found.append(f"the program was changed{what}")
     if [(ref.path, ref.fingerprint) for ref in row.inputs[: len(piece.inputs)]] != [(ref.path, ref.fingerprint) for ref in piece.inputs]:
         found.append("the documents that it read were changed")
     if not found and not _intact(run.storage, row):
@@ -82,11 +88,12 @@ def decided_shards(run: StageRun, old_config: str) -> list[Shard]:
     rows = {row.task: row for row in report_rows(run)}
     stage = run.stage
     assert isinstance(stage, FilterStage)
-    pieces, _ = stage.tasks(run)
+    pieces, params = stage.tasks(run)
+    code = code_for(DecideWorker, run.stage.config.model_dump(mode="json"), params)
     if not run.manifest.complete or any(
-        p.key not in rows or rows[p.key].config != old_config or rows[p.key].code != run.code for p in pieces
+        p.key not in rows or rows[p.key].config != old_config or rows[p.key].code != code.digest for p in pieces
     ):
-        raise _measured_otherwise(run, pieces, old_config)
+        raise _measured_otherwise(run, pieces, old_config, code)
     return [Shard(piece, rows[piece.key], rows[piece.key].identity) for piece in pieces]
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.pipeline.stage import load_object
+from corpusmill.pipeline.text.buffers import MARKED, text_buffers
 from corpusmill.pipeline.text.classes import character_classes
 
 #: Shares the spare bit of the character classes: datatrove's TERMINAL_PUNCTUATION.
@@ -117,10 +118,8 @@ def measure(text: pa.Array | pa.ChunkedArray, word_rule: str, needs: Needs, toke
     data, offsets = text_buffers(text)
     marks = np.zeros(0, np.uint8)
     if word_rule == "spacy" and needs.groups & (WORD_COUNT | REPETITION):
-        from corpusmill.pipeline.text.spacy_marks import mark_tokens
-
         data, offsets = data[offsets[0] : offsets[-1]], offsets - offsets[0]
-        marks = mark_tokens(data, offsets[:-1], offsets[1:]) if token_marks is None else token_marks
+        marks = load_object(MARKED["spacy"])(data, offsets[:-1], offsets[1:]) if token_marks is None else token_marks
     word_classes, powers = _tables("words" if word_rule == "spacy" else word_rule)
     stop_words = _stop_word_table(needs.stop_words or ())
     values = np.zeros((len(offsets) - 1, len(NAMES)), np.int64)

@@ -4,7 +4,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,8 @@ from corpusmill.filters.rules import Rule
 from corpusmill.filters.statistics import REPETITION, WORD_COUNT, Needs, Statistics, measure
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.pipeline.stage import load_object
+from corpusmill.pipeline.text.buffers import MARKED, text_buffers
 
 
 class Batch:
@@ -67,11 +68,9 @@ class Batch:
     def token_marks(self) -> npt.NDArray[np.uint8]:
         """Where spaCy's tokens begin (`pipeline.text.spacy_marks.mark_tokens`) in the data of `buffers`."""
         if self._token_marks is None:
-            from corpusmill.pipeline.text.spacy_marks import mark_tokens
-
             data, offsets = self.buffers()
-            self._token_marks = mark_tokens(data, offsets[:-1], offsets[1:])
-        return self._token_marks
+            self._token_marks = load_object(MARKED["spacy"])(data, offsets[:-1], offsets[1:])
+        return cast(npt.NDArray[np.uint8], self._token_marks)
 
     def statistics(self, needs: Needs) -> Statistics:
         """Statistics of the current texts (`filters.statistics.NAMES`), for each document in order."""

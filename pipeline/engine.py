@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Protocol
 
+from corpusmill.pipeline.code import Code
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.interrupts import Terminated, exit_code_of, of_an_interrupt
@@ -40,8 +41,7 @@ class Job:
     gpus: float = 0.0  # what each worker takes of a GPU; where there is none, it does without
     phase: str = ""
     memory_mb: int = 0  # what each worker is expected to take; 0: not known
-    room: str = ""  # whose code the stage depends on (runner.code_version), and which version of it the driver has
-    code: str = ""
+    code: Code | None = None  # the driver's, with which a node compares its own; None: nothing is compared
     holder: str = ""  # the id of the lease for which it is done (lease.py); empty: there is none
 
 

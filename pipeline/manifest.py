@@ -1,6 +1,7 @@
 """The manifest of a stage: one JSON line for each finished task, only ever appended.
 
-A task row says what went in (paths and fingerprints), under which configuration and code, and what came out.
+A task row says what went in (paths and fingerprints), under which configuration and code, and what came out. A `code` row says what stands
+behind a code's digest: the files and libraries with their versions (`code.py`); it comes before the tasks that ran it.
 A `quarantined` row takes the place of one for a task that was given up.
 A `complete` row lists the finished tasks of a plan in their order, and beside them those that the stage was finished without; where there
 is no such row a stage is unfinished. A `tried` row lists the tasks of a dry run. A `reopened` row takes `complete` back, and names the
@@ -21,7 +22,7 @@ from corpusmill.pipeline.config import canonical_json, digest
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.journal import Check, FileJournal, Journal
 from corpusmill.pipeline.journal_store import StoreJournal
-from corpusmill.pipeline.manifest_checks import check_names, check_quarantined, check_task
+from corpusmill.pipeline.manifest_checks import check_code, check_names, check_quarantined, check_task
 from corpusmill.pipeline.shards import OutputFile
 from corpusmill.pipeline.storage import Storage
 
@@ -161,6 +162,7 @@ class Manifest:
         self._journal = StoreJournal(storage, OBJECTS, read_only) if storage.remote else FileJournal(storage.path(MANIFEST), read_only)
         self.tasks = TaskRows(self._journal)
         self.quarantined: dict[str, Quarantined] = {}
+        self.codes: dict[str, dict[str, Any]] = {}  # by digest, as `Code.as_json` gives them
         self.doubtful: set[str] = set()  # finished tasks of which files may be of another try
         self.plan: list[str] | None = None
         self.tried: list[str] = []  # the tasks of the last dry run
@@ -185,6 +187,12 @@ class Manifest:
     def append(self, row: TaskRow) -> None:
         """Records a finished task, whose files are durable. Outside of `grouped` the row is, too, when this returns."""
         self._take_task(row.task, self._write("task", row))
+
+    def describe_code(self, digest: str, parts: dict[str, Any]) -> None:
+        """Says once what stands behind the code of the tasks that follow."""
+        if digest not in self.codes:
+            self._write("code", {"code": digest, **parts})
+            self.codes[digest] = parts
 
     def quarantine(self, row: Quarantined) -> None:
         """Says that a task was given up; a row of the finished task takes it back."""
@@ -234,6 +242,9 @@ class Manifest:
             self._take_task(row["task"], address)
         elif kind == "quarantined":
             self._take_quarantined(Quarantined.from_json(row))
+        elif kind == "code":
+            check_code(row)
+            self.codes[row.pop("code")] = row
         elif kind == "complete":
             self._take_complete(check_names(row["tasks"]), check_names(row.get("quarantined", [])))
         elif kind == "tried":

@@ -37,6 +37,18 @@ def check_quarantined(row: dict[str, Any]) -> None:
         _check(ref, _REF)
 
 
+def check_code(row: dict[str, Any]) -> None:
+    """What stands behind a code's digest. A module's name becomes a path, so it has to be one."""
+    _check(row, [("code", str), ("module", str), ("files", dict), ("libraries", dict)])
+    check_names(row["names"])
+    if not all(part.isidentifier() for part in row["module"].split(".")):
+        raise ValueError(f"{row['module']!r} is no module")
+    if not all(type(sha256) is str for sha256 in row["files"].values()):
+        raise ValueError("a digest of a file is no string")
+    if not all(version is None or type(version) is str for version in row["libraries"].values()):
+        raise ValueError("a version of a library is no string")
+
+
 def check_names(names: Any) -> list[str]:
     """The names of tasks, as they are."""
     if type(names) is not list or not all(type(name) is str for name in names):

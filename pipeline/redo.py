@@ -5,22 +5,22 @@ which nobody knows before. Tasks decide for themselves in the end (manifest.py):
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from pydantic_core import to_jsonable_python
 
+from corpusmill.pipeline.code import Code, shortened
 from corpusmill.pipeline.config import ASIDE, Config, config_digest, digest
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.recipe import STAGES, stage_class
-from corpusmill.pipeline.runner import code_version
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.meters import documents_of
 
-#: Changes of a section that are told in words, and characters of a value.
-SHOWN, LONGEST = 3, 40
+#: Characters of a value that are told.
+LONGEST = 40
 #: new: nothing of it is there. taken over: finished, and nothing changed. goes on: half done, or finished without tasks that are tried
 #: again. redone: all that depends on a change. depends: what reads outputs of another stage that may change.
 State: TypeAlias = Literal["new", "taken over", "goes on", "redone", "depends"]
@@ -82,24 +82,39 @@ def _reasons(name: str, section: Config, manifest: Manifest, former: Mapping[str
     if not manifest.tasks:
         return ""
     told: list[str] = []
-    own, code = config_digest(section), code_version(stage_class(name).__module__.split(".")[1])
+    rows = [(row.config, row.code) for row in manifest.tasks.values()]
     before, now = former["recipe"].get(name) if former else None, section.model_dump(mode="json")
     same = before == now and not manifest.complete  # the one phase that depends on all of the section may be still to come
-    if not same and all(row.config != own for row in manifest.tasks.values()):
-        told.append(", ".join(_shown(before, now)) or "its section of the recipe changed")
-    if all(row.code != code for row in manifest.tasks.values()):
-        told.append("the code changed")
+    if not same and config_digest(section) not in {config for config, _ in rows}:
+        told.append(_shown(before, now) or "its section of the recipe changed")
+    told += _code_changes(manifest, {code for _, code in rows})
     if name == "ingest" and former and list(former["inputs"]) != list(inputs):
         old, new = set(former["inputs"]), set(inputs)
         told.append(f"the inputs changed ({len(new - old):,} more, {len(old - new):,} less; files that are the same are taken over)")
     return ", ".join(told)
 
 
-def _shown(before: Any, now: Any) -> list[str]:
+def _code_changes(manifest: Manifest, used: Set[str]) -> list[str]:
+    """What changed of the code by which the tasks were done: nothing where some tasks of each module were done by the present one."""
+    if used - manifest.codes.keys():
+        return ["the code changed"]
+    by_module: dict[str, list[Code]] = {}
+    for done_by, parts in manifest.codes.items():
+        if done_by in used:
+            by_module.setdefault(parts["module"], []).append(Code.from_json(parts))
+    changed = dict.fromkeys(
+        change
+        for _, codes in sorted(by_module.items())
+        if not any(code.digest == code.now().digest for code in codes)
+        for change in codes[-1].changes(codes[-1].now())
+    )
+    return [shortened(list(changed))] if changed else []
+
+
+def _shown(before: Any, now: Any) -> str:
     if not isinstance(before, dict):
-        return []
-    found = [_told(path, old, new) for path, old, new in changes(before, now)]
-    return found if len(found) <= SHOWN else [*found[:SHOWN], f"and {len(found) - SHOWN} more"]
+        return ""
+    return shortened([_told(path, old, new) for path, old, new in changes(before, now)])
 
 
 def changes(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -1,17 +1,14 @@
 """Carrying out the stages of a run: what is finished is taken over, the rest is performed and recorded."""
 
 import contextlib
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
-import corpusmill
 from corpusmill.pipeline.cleaning import remove_unnamed
+from corpusmill.pipeline.code import Code, code_for
 from corpusmill.pipeline.config import Config, config_digest
 from corpusmill.pipeline.engine import Done, Engine, Job, publish_output
 from corpusmill.pipeline.errors import CorpusmillError, InputError
@@ -35,22 +32,6 @@ DATA_STAGES = ("ingest", "filter", "dedup")
 WORKING = ("checkpoints/", "logs/", "manifest/")
 
 
-#: Folders of sources that play no part in what a run writes: they look at results, export them, say what happens, start clusters.
-ASIDE = {"report", "export", "watch", "cluster"}
-
-
-@cache
-def code_version(room: str) -> str:
-    """The package's version and a hash of the sources that a stage of `room` (`filters`, ...) depends on."""
-    root = Path(corpusmill.__file__).parent
-    sha = hashlib.sha256()
-    for folder in sorted({"pipeline", room}):
-        for source in sorted((root / folder).rglob("*.py")):
-            if not ASIDE & set(source.relative_to(root).parts):
-                sha.update(source.relative_to(root).as_posix().encode() + b"\0" + source.read_bytes())
-    return f"{corpusmill.__version__}+{sha.hexdigest()[:12]}"
-
-
 @dataclass(frozen=True)
 class Phase:
     """Unfinished pieces of a stage that one worker performs, and the configuration that it sees."""
@@ -61,6 +42,7 @@ class Phase:
     params: dict[str, Any]
     config: Config
     digest: str
+    code: Code
     gpus: float
     worked: int  # pieces that are finished already
 
@@ -91,8 +73,6 @@ class StageRun:
         self.manifest = Manifest(self.storage)
         self.lease: Lease | None = None
         self._upstream: dict[str, Manifest] = {}  # those that were asked for: reading one of many tasks takes seconds
-        self.room = type(stage).__module__.split(".")[1]
-        self.code = code_version(self.room)
         self.config_digest = config_digest(stage.config)
         self.plan: list[str] = []
         self.without: list[str] = []  # tasks that the stage goes on without
@@ -152,18 +132,19 @@ class StageRun:
         """
         params = params or {}
         config = config or self.stage.config
-        digest = config_digest(config)
+        digest, code = config_digest(config), code_for(worker, config.model_dump(mode="json"), params)
         present = Present(self.storage, self.manifest)
         if self.beside:
-            pieces = [self._beside(present, piece, params, digest) for piece in pieces]
+            pieces = [self._beside(present, piece, params, digest, code) for piece in pieces]
         if len({piece.key for piece in pieces}) != len(pieces):
             raise ValueError(f"{self.stage.name}: two pieces of {phase} have one key")
-        todo = [piece for piece in pieces if not present.finished(piece.key, self._identity(piece, params, digest))]
+        todo = [piece for piece in pieces if not present.finished(piece.key, self._identity(piece, params, digest, code))]
         if todo:
             if not self.beside:
                 self.manifest.reopen(piece.key for piece in todo)
+            self.manifest.describe_code(code.digest, code.as_json())
             with self._told(phase, pieces, todo):
-                work = Phase(phase, worker, todo, params, config, digest, gpus, len(pieces) - len(todo))
+                work = Phase(phase, worker, todo, params, config, digest, code, gpus, len(pieces) - len(todo))
                 self._quarantine(work, self._perform(work, needed), separable)
         finished = [piece.key for piece in pieces if piece.key not in self.manifest.quarantined]
         self.plan += finished
@@ -180,15 +161,17 @@ class StageRun:
         """Performs one task in this process unless it is finished. `function` is given the task's identity,
         under which it may keep working state (`checkpoints/`) of its own. `config` is as for `map`."""
         piece = Piece(task, tuple(inputs), params or {})
-        digest = config_digest(config or self.stage.config)
+        config = config or self.stage.config
+        digest, code = config_digest(config), code_for(function, config.model_dump(mode="json"), piece.params)
         present = Present(self.storage, self.manifest)
         if self.beside:
-            piece = self._beside(present, piece, {}, digest)
-        task, identity = piece.key, self._identity(piece, {}, digest)
+            piece = self._beside(present, piece, {}, digest, code)
+        task, identity = piece.key, self._identity(piece, {}, digest, code)
         self.plan.append(task)
         if not present.finished(task, identity):
             if not self.beside:
                 self.manifest.reopen([task])
+            self.manifest.describe_code(code.digest, code.as_json())
             with self._told(task, [piece], [piece]):
                 started = time.perf_counter()
                 try:
@@ -204,22 +187,24 @@ class StageRun:
                     failed = failure(self.stage.name, piece, error)
                     self.observer.failed(self.stage.name, task, failed)
                     raise error_of(failed) from error
-                self._record(task, piece, identity, done, digest)
+                self._record(task, piece, identity, done, digest, code)
                 measures = Measures()
                 measures.add(done)
                 self._measure(task, done.seconds, measures, workers=1)
         return self.manifest.tasks[task]
 
-    def _beside(self, present: Present, piece: Piece, params: dict[str, Any], digest: str) -> Piece:
+    def _beside(self, present: Present, piece: Piece, params: dict[str, Any], digest: str, code: Code) -> Piece:
         """The piece as it is where the stage has finished it, else one that writes beside what the stage has."""
-        return piece if present.finished(piece.key, self._identity(piece, params, digest)) else replace(piece, key=TRIAL + piece.key)
+        finished = present.finished(piece.key, self._identity(piece, params, digest, code))
+        return piece if finished else replace(piece, key=TRIAL + piece.key)
 
     def task(self, name: str) -> TaskRow:
         """The row of a task that `map` or `once` has performed or taken over."""
         return self.manifest.tasks[TRIAL + name if TRIAL + name in self.plan else name]
 
-    def _identity(self, piece: Piece, params: dict[str, Any], digest: str) -> str:
-        return task_identity(piece.key, piece.inputs, {**params, "piece": piece.params}, digest, self.code)
+    @staticmethod
+    def _identity(piece: Piece, params: dict[str, Any], digest: str, code: Code) -> str:
+        return task_identity(piece.key, piece.inputs, {**params, "piece": piece.params}, digest, code.digest)
 
     def _told(self, phase: str, pieces: Sequence[Piece], todo: Sequence[Piece]) -> contextlib.AbstractContextManager[None]:
         return self.observer.phase(self.stage.name, phase, pieces, todo, self.manifest, self.engine.known_workers())
@@ -229,7 +214,7 @@ class StageRun:
         worker, todo = phase.worker, phase.todo
         job = Job(
             self.stage.name, f"{worker.__module__}:{worker.__qualname__}", phase.config, self.run.root, phase.params, phase.gpus,
-            phase.name, worker.memory_mb, self.room, self.code, self.lease.mine.holder if self.lease else "",
+            phase.name, worker.memory_mb, phase.code, self.lease.mine.holder if self.lease else "",
         )  # fmt: skip
         by_key = {piece.key: piece for piece in todo}
         measures = Measures()
@@ -238,7 +223,8 @@ class StageRun:
         def on_done(results: Sequence[Done]) -> None:
             for result in results:
                 piece = by_key[result.key]
-                self._record(phase.name, piece, self._identity(piece, phase.params, phase.digest), result, phase.digest)
+                identity = self._identity(piece, phase.params, phase.digest, phase.code)
+                self._record(phase.name, piece, identity, result, phase.digest, phase.code)
                 measures.add(result)
                 bar.advance(result.rows_in, result.bytes_in)
             given_up.worked += len(results)
@@ -261,7 +247,11 @@ class StageRun:
         for piece in phase.todo:
             if failed := given_up.failed.get(piece.key):
                 row = Quarantined(
-                    piece.key, self._identity(piece, phase.params, phase.digest), list(piece.inputs), failed.message, failed.tries
+                    piece.key,
+                    self._identity(piece, phase.params, phase.digest, phase.code),
+                    list(piece.inputs),
+                    failed.message,
+                    failed.tries,
                 )
                 rows.append(row)
                 self.manifest.quarantine(row)
@@ -271,9 +261,9 @@ class StageRun:
             raise given_up.end(self.stage.name, rows)
         self.without += [row.task for row in rows]
 
-    def _record(self, phase: str, piece: Piece, identity: str, done: Done, digest: str) -> None:
+    def _record(self, phase: str, piece: Piece, identity: str, done: Done, digest: str, code: Code) -> None:
         row = TaskRow(
-            piece.key, identity, list(piece.inputs), digest, self.code, done.rows_in, done.kept, done.dropped, done.bytes_in,
+            piece.key, identity, list(piece.inputs), digest, code.digest, done.rows_in, done.kept, done.dropped, done.bytes_in,
             done.outputs, done.counts, done.warnings,
         )  # fmt: skip
         self.manifest.append(row)

@@ -201,4 +201,4 @@ class AlignStage(Stage):
         from corpusmill.train.workplace import Workplace
 
         weights = digest([(ref.path.rpartition("/")[2], ref.fingerprint) for ref in reference])
-        return tuning.train(run, "preference", self.config, start, Workplace.of(run, identity), weights=weights)
+        return tuning.train(run, "corpusmill.train.preference:train", self.config, start, Workplace.of(run, identity), weights=weights)

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from corpusmill.pipeline.code import code_for
 from corpusmill.pipeline.engine import Engine
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.stage import load_object
@@ -56,6 +57,7 @@ def launch(
         from corpusmill.train.follow import following
         from corpusmill.train.launch_ray import RayGroup
 
+        task["code"] = code_for(load_object(job)).as_json()
         left = store.child("processes") if store else Storage(str(folder.absolute()))
         bar = partial(following, progress, title, None if store else log, steps)
         return with_restarts(RayGroup(task, left, engine, bar, title), parallel.max_restarts, title)

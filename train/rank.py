@@ -12,12 +12,13 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
+from corpusmill.pipeline.code import Code, check_here
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.stage import load_object
 from corpusmill.pipeline.storage import Storage
@@ -34,6 +35,7 @@ class Task(TypedDict):
     arguments: dict[str, Any]
     parallel: dict[str, Any]
     device: str
+    code: NotRequired[dict[str, Any]]  # the driver's (`Code.as_json`), where other machines take part
 
 
 def rank() -> int:
@@ -42,10 +44,14 @@ def rank() -> int:
 
 
 def take_part(task: Task, progress: Progress | None, threads: int = 0) -> dict[str, Any]:
-    """Runs the job as one of `WORLD_SIZE` processes, on so many threads (0: its share of the cores); the process group is there."""
+    """Runs the job as one of `WORLD_SIZE` processes, on so many threads (0: its share of the cores); the process group is there.
+    Raises InputError where this machine has other code than the driver."""
+    job = load_object(task["job"])
+    if "code" in task:
+        check_here(Code.from_json(task["code"]))
     layout = Layout.distributed(ParallelConfig.model_validate(task["parallel"]), local_device(task["device"]))
     with _threads(threads or _share_of_cores()):
-        result: dict[str, Any] = load_object(task["job"])(layout, progress, **task["arguments"])
+        result: dict[str, Any] = job(layout, progress, **task["arguments"])
     return result
 
 

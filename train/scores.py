@@ -16,7 +16,6 @@ import pyarrow as pa
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
-from corpusmill.pipeline.runner import code_version
 from corpusmill.pipeline.shards import iter_tables, open_parquet, read_table
 from corpusmill.pipeline.stage import load_object
 from corpusmill.train import tasks
@@ -24,10 +23,8 @@ from corpusmill.train import tasks
 if TYPE_CHECKING:
     from corpusmill.pipeline.runner import StageRun
 
-STEPS = "corpusmill.filters.registry:build_steps"
-BATCH = "corpusmill.filters.step:Batch"
-WORKER = "corpusmill.filters.worker:FilterWorker"
-DOCUMENTS_AT = "corpusmill.filters.worker:documents_at"
+#: The module of the filter stage's worker. It counts for the code of a task whose parameters have `scores` (`code.py`).
+FILTERS = {"scores": "corpusmill.filters.worker"}
 
 _RULES = b"corpusmill.rules"  # docs/design.md, Report
 
@@ -110,16 +107,22 @@ def pair_inputs(run: "StageRun", columns: Sequence[str]) -> list[FileRef]:
 
 
 def score_params(run: "StageRun", columns: Sequence[str]) -> dict[str, Any]:
-    """What scoring texts depends on: the code that scores, the models it uses, and the rules that say what is good."""
+    """What scoring texts depends on: the steps, the models they use, and the rules that say what is good."""
     if not columns:
         return {}
     models = [digest for step in _steps_of(run, columns) for digest in step.step.model_digests()]
-    return {"filters": code_version("filters"), "models": models, "scores": [repr(find_score(run, column)) for column in columns]}
+    section: Any = run.recipe["filter"]
+    steps = [name for item in section.steps for name in item]
+    return {"steps": steps, "models": models, "scores": [repr(find_score(run, column)) for column in columns]}
+
+
+def _filters(name: str) -> Any:
+    return load_object(f"{FILTERS['scores']}:{name}")
 
 
 def _steps_of(run: "StageRun", columns: Sequence[str]) -> list[Any]:
     section: Any = run.recipe["filter"]
-    return [step for step in load_object(STEPS)(section.steps) if set(columns) & set(step.columns)]
+    return [step for step in _filters("build_steps")(section.steps) if set(columns) & set(step.columns)]
 
 
 class TextScorer:
@@ -137,7 +140,7 @@ class TextScorer:
         documents = pa.table({"id": [str(number) for number in range(len(texts))], "text": column})
         found: dict[str, npt.NDArray[np.float64]] = {}
         for step in self.steps:
-            measured = step.step.measure(load_object(BATCH)(documents, column, self.word_rule))
+            measured = step.step.measure(_filters("Batch")(documents, column, self.word_rule))
             for name, plain in zip(step.columns, step.step.columns):
                 if name in self.columns:
                     values = pa.array(measured.columns[plain], pa.float64()).to_numpy(zero_copy_only=False)
@@ -166,14 +169,14 @@ def dropped_documents(run: "StageRun", score: Score) -> Iterator[pa.Table]:
     """
     section: Any = run.recipe["filter"]
     shards = {PurePosixPath(ref.path).stem: ref.path for ref in run.outputs_of("ingest", "data/")}
-    worker = load_object(WORKER)(section, run.run, {})
+    worker = _filters("FilterWorker")(section, run.run, {})
     for ref in run.outputs_of("filter", "report/"):
         failed = read_table(run.run, ref.path, ["failed"])["failed"].to_pylist()
         places = [place for place, rules in enumerate(failed) if rules and set(rules) <= set(score.rules)]
         if not places:
             continue
         documents, report = (read_table(run.run, path) for path in (shards[PurePosixPath(ref.path).stem], ref.path))
-        whole = load_object(DOCUMENTS_AT)(worker, documents, report, pa.array(places))
+        whole = _filters("documents_at")(worker, documents, report, pa.array(places))
         scored = whole.append_column("score", report[score.column].take(pa.array(places)))
         yield scored.select([*_wanted(whole.column_names), "score"])
 

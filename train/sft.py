@@ -164,6 +164,6 @@ class SftStage(Stage):
         if prepared_folder(folder, encoder, place.folder / START) is not folder:
             place.keep(START)
             start = replace(start, folder=Storage(place.work).path(START))
-        trained = tuning.train(run, "instruction", self.config, start, place)
+        trained = tuning.train(run, "corpusmill.train.instruction:train", self.config, start, place)
         Storage(place.work).remove_folder(START)
         return trained

@@ -152,8 +152,8 @@ def dropped_sentence(what: str, dropped: int, total: int, counts: Mapping[str, i
     return [f"{dropped:,} of {total:,} {what} {'was' if dropped == 1 else 'were'} dropped ({listed}{several})."]
 
 
-def train(run: "StageRun", module: str, config: Any, start: Start, place: "Workplace", **arguments: Any) -> Output:
-    """Trains by the function `train` of a module of this room, on the processes of `config.parallel`."""
+def train(run: "StageRun", job: str, config: Any, start: Start, place: "Workplace", **arguments: Any) -> Output:
+    """Trains by the function `job` (`module:name`), on the processes of `config.parallel`."""
     from corpusmill.train.launch import launch
 
     given = {"config": config.model_dump(mode="json"), "run": run.run.root, "work": place.work, **arguments}
@@ -163,7 +163,7 @@ def train(run: "StageRun", module: str, config: Any, start: Start, place: "Workp
         adapted = {"base": start.name, "sha256": sha256, "lora": config.lora.model_dump(mode="json")}
         Storage(place.work).write_bytes(ADAPTED, json.dumps(adapted, indent=2).encode())
     metrics = launch(
-        f"corpusmill.train.{module}:train", given, config.parallel, config.device, run.progress, folder=place.processes,
+        job, given, config.parallel, config.device, run.progress, folder=place.processes,
         store=place.store, engine=run.engine, title=run.stage.name, log=place.log_file, steps=config.loop.steps,
     )  # fmt: skip
     files: dict[str, Content] = {f"{path.parent.name}/{path.name}": path for path in place.left()}

@@ -4,12 +4,10 @@ from typing import Any, Protocol
 
 from corpusmill.pipeline.config import resolve_options
 from corpusmill.pipeline.ingest.rows import Row
-from corpusmill.pipeline.runner import code_version
 from corpusmill.pipeline.stage import load_object
 
-STEP = "corpusmill.filters.urls.step:UrlFilter"
-#: The folder whose code decides, beside this one.
-CODE = "filters/urls"
+#: It counts for the code of a task whose configuration has a URL filter (`code.py`).
+STEPS = {"url_filter": "corpusmill.filters.urls.step:UrlFilter"}
 
 
 class UrlFilter(Protocol):
@@ -28,21 +26,21 @@ class UrlFilter(Protocol):
 
 def resolve_url_filter(options: Any) -> dict[str, Any] | None:
     """The options of a recipe, validated, with all defaults filled in; None where there is no filter."""
-    return None if options is None else resolve_options(load_object(STEP).Config, options)
+    return None if options is None else resolve_options(load_object(STEPS["url_filter"]).Config, options)
 
 
 def make_url_filter(options: dict[str, Any]) -> UrlFilter:
     """The filter for resolved options; nothing is loaded yet."""
-    kind = load_object(STEP)
+    kind = load_object(STEPS["url_filter"])
     made: UrlFilter = kind(kind.Config.model_validate(options))
     return made
 
 
 def url_filter_params(options: dict[str, Any] | None) -> dict[str, Any]:
-    """What tasks depend on, and workers check, where a filter is on: its code and its lists (built here where need be)."""
+    """What tasks depend on, and workers check, where a filter is on: its lists (built here where need be)."""
     if options is None:
         return {}
-    return {"url_filter": {"code": code_version(CODE), "lists": make_url_filter(options).fingerprint()}}
+    return {"url_filter": {"lists": make_url_filter(options).fingerprint()}}
 
 
 def check_url(row: Row, urls: UrlFilter | None) -> Row:

@@ -1,5 +1,6 @@
 """What lives in a Ray worker process: it performs one piece after another, and publishes their files itself."""
 
+import contextlib
 import gc
 import json
 import os
@@ -8,13 +9,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from corpusmill.pipeline.code import check_here
 from corpusmill.pipeline.collecting import collect_seldom
 from corpusmill.pipeline.engine import Done, Job, Performer
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.memory import forget_peak, release_memory
 from corpusmill.pipeline.on_ray.share import Share
 from corpusmill.pipeline.retry import Attempt, Failed, failure
-from corpusmill.pipeline.runner import code_version
+from corpusmill.pipeline.stage import load_object
 from corpusmill.pipeline.storage import is_remote
 from corpusmill.pipeline.watch.log import utc_now
 
@@ -99,10 +101,8 @@ class PieceActor:
 
     def _check_code(self) -> None:
         """Other code may write other bytes. On this machine it is the driver's own, so it is not asked for."""
-        if not self.job.code:
+        if self.job.code is None:
             return
-        if (here := code_version(self.job.room)) != self.job.code:
-            raise InputError(
-                f"the node {platform.node()} has another version of corpusmill ({here}) than this machine ({self.job.code}): "
-                "install the same there, or run it as a job (make submit), which brings its code."
-            )
+        with contextlib.suppress(ImportError):  # a worker's module that is not there is reported by whoever makes the worker
+            load_object(self.job.worker)
+            check_here(self.job.code)

@@ -61,7 +61,7 @@ class RayEngine:
 
         place = {} if _address() == LOCAL else _place(ray.nodes(), job.memory_mb)
         if _address() == LOCAL:
-            job = replace(job, code="")  # workers have this machine's
+            job = replace(job, code=None)  # workers have this machine's
         dispatch = Dispatch(ray, job, pieces, share, listener, place, pool, self.task_timeout)
         try:
             dispatch.run()

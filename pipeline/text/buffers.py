@@ -4,6 +4,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+#: What marks the words of the word rule that needs a library. It counts for the code of a task that has this rule (`pipeline/code.py`).
+MARKED = {"spacy": "corpusmill.pipeline.text.spacy_marks:mark_tokens"}
+
 
 def text_buffers(column: pa.Array | pa.ChunkedArray) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """`(data, offsets)` of a string column without a copy where it is one `large_string` chunk.

@@ -1,5 +1,6 @@
 """The manifest: what was written is read back, and a crash in the middle of a row costs that row alone."""
 
+import json
 import os
 import threading
 from collections.abc import Callable
@@ -61,8 +62,23 @@ def test_a_row_cut_by_a_crash_is_dropped_and_the_next_one_is_whole(tmp_path):
         assert list(Manifest(storage).tasks) == ["a", "b"]
 
 
-def test_a_damaged_row_is_named(tmp_path):
-    (tmp_path / MANIFEST).write_bytes(b'{"kind": "task"}\n')
+CODE = {"kind": "code", "code": "c", "module": "corpusmill.filters.worker", "names": [], "files": {"a.py": "1"}, "libraries": {"b": None}}
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        {"kind": "task"},
+        {**CODE, "module": "corpusmill./etc/passwd"},
+        {**CODE, "names": [1]},
+        {**CODE, "files": {"a.py": 1}},
+        {**CODE, "libraries": {"b": 1}},
+    ],
+)
+def test_a_damaged_row_is_named(tmp_path, damaged):
+    (tmp_path / MANIFEST).write_text(json.dumps(CODE) + "\n")
+    assert Manifest(Storage(str(tmp_path)), read_only=True).codes.keys() == {"c"}
+    (tmp_path / MANIFEST).write_text(json.dumps(damaged) + "\n")
     with pytest.raises(InputError, match=r"manifest\.jsonl:1: not a manifest row"):
         Manifest(Storage(str(tmp_path)))
 

@@ -9,7 +9,7 @@ from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import FileRef, Manifest
-from corpusmill.pipeline.runner import StageRun, code_version
+from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
 from corpusmill.pipeline.storage import Storage
@@ -146,11 +146,6 @@ def test_two_pieces_of_one_key_are_a_bug_that_is_caught(tmp_path):
     run = StageRun(stage, Storage(str(tmp_path)), {}, [], InlineEngine(), Progress(False))
     with pytest.raises(ValueError, match="two pieces"):
         run.map("", SquareWorker, [Piece("a", ()), Piece("a", ())])
-
-
-def test_code_version_differs_by_room():
-    assert code_version("filters") != code_version("dedup")
-    assert code_version("filters").startswith("0.")
 
 
 class PartConfig(Config):

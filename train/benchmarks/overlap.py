@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.pipeline.manifest import FileRef
-from corpusmill.pipeline.runner import StageRun, code_version
+from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.stage import Output, Piece, load_object
 from corpusmill.pipeline.storage import Storage
@@ -25,11 +25,11 @@ def find_overlap(run: StageRun, task: str, files: Sequence[FileRef]) -> list[Fil
     """Looks for the items of a set in all documents of the run. The files that `read_overlap` reads."""
     folder = f"{FOLDER}/{task}"
     index_of, worker = load_object(f"{SEARCH}:overlap_index"), load_object(f"{SEARCH}:OverlapWorker")
-    code, defaults = {"code": code_version("dedup")}, type(run.stage.config)()
-    made = run.once(f"{folder}/index", files, lambda _: index_of(task, files, f"{folder}/index.arrow"), code, defaults)
+    defaults = type(run.stage.config)()
+    made = run.once(f"{folder}/index", files, lambda _: index_of(task, files, f"{folder}/index.arrow"), config=defaults)
     index = made.ref(run.stage.name, made.outputs[0].path)
     pieces = [
-        Piece(f"{folder}/part-{n:05d}", (documents, index), {"path": f"{folder}/part-{n:05d}.parquet", **code})
+        Piece(f"{folder}/part-{n:05d}", (documents, index), {"path": f"{folder}/part-{n:05d}.parquet"})
         for n, documents in enumerate(tuning.documents(run))
     ]
     parts = run.map(f"overlap {task}", worker, pieces, config=defaults)

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import PurePosixPath
 from typing import Any
 
+from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.masked import bare, walked
 from corpusmill.pipeline.report.card.contents import Contents
 from corpusmill.pipeline.report.card.facts import Row, dedup_rows
@@ -105,12 +106,12 @@ def set_names(reader: RunReader) -> list[str]:
 
 
 def provenance_rows(reader: RunReader) -> list[Row]:
-    """Versions of the code that made each stage."""
+    """A digest of the code that made each stage; the manifests say what stands behind it."""
     rows = []
     for name in MAKING:
         codes = sorted({task.code for task in reader.stages[name].tasks})
         if codes:
-            rows.append((f"code of {name}", ", ".join(codes)))
+            rows.append((f"code of {name}", digest(codes)[:16]))
     return rows
 
 

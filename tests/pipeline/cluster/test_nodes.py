@@ -286,12 +286,12 @@ def test_other_code_on_a_node_is_refused_in_one_sentence(cluster: Cluster, proje
     """A run that is started beside the cluster, from a checkout whose filters are others than those that the nodes import."""
     newer = Path(shutil.copytree(Path(clusters.__file__).resolve().parents[2] / "src" / "corpusmill", tmp_path / "newer" / "corpusmill"))
     with open(newer / "filters" / "rules.py", "a") as source:
-        source.write("# another version\n")
+        source.write("ANOTHER_VERSION = True\n")
     command = [sys.executable, "-m", "corpusmill", "run", "recipes/mine.yaml", "in", "--output", str(tmp_path / "run"), "--to", "filter"]
     environment = os.environ | {"RAY_ADDRESS": cluster.address, "PYTHONPATH": str(newer.parent)}
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == InputError.exit_code, done.stderr
-    assert "has another version of corpusmill" in done.stderr and "Traceback" not in done.stderr
+    assert "with other code than this machine (filters/rules.py changed)" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_the_end_of_a_cluster_that_has_crashed(cluster: Cluster, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.pipeline.ingest.config import ExtractionConfig
-from corpusmill.pipeline.ingest.extraction import EXTRACTORS, extract_page, tidy
+from corpusmill.pipeline.ingest.extraction import EXTRACTORS, extract_page
 from corpusmill.pipeline.ingest.page.extracted import Extracted, TooDeep
+from corpusmill.pipeline.ingest.page.trafilatura import tidy
 
 WORDS = "It is long enough to count as a part of the text, as paragraphs of articles mostly are, and it ends with a full stop."
 PAGE = f"""<html><head><title> A  title

@@ -1,0 +1,21 @@
+"""The command of another copy of the package, many times: libraries are loaded once, and each command runs in a fork of this process.
+
+Usage: python forking_command.py, with the copy on PYTHONPATH. Each line on standard input is JSON, `[arguments, file for what is said]`;
+each line on standard output is an exit code.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from forked import Driver
+
+from corpusmill.pipeline import run  # noqa: F401 - loaded once
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        arguments, said = json.loads(line)
+        print(Driver(arguments, Path(said), os.environ).wait(600), flush=True)

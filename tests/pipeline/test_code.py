@@ -1,0 +1,193 @@
+"""What is done again after a change of code, of data or of a library, and what is not; and why, in words."""
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import forking_command
+import pyarrow as pa
+import pytest
+
+import corpusmill
+from corpusmill.pipeline import code
+from corpusmill.pipeline.code import code_of
+from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.engine import Job
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.on_ray.actor import PieceActor
+from corpusmill.pipeline.on_ray.share import Share
+from corpusmill.pipeline.retry import Attempt, Failed
+from corpusmill.pipeline.stage import Piece
+from corpusmill.train.rank import Task, take_part
+
+PACKAGE = Path(corpusmill.__file__).parent
+RECIPE = """
+ingest: {}
+filter:
+  steps: [{compression: {}}]
+"""
+
+
+class Installed:
+    """A copy of the package in a folder of its own, and the command that runs it on two documents."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.package = folder, folder / "site" / "corpusmill"
+        shutil.copytree(PACKAGE, self.package, ignore=shutil.ignore_patterns("__pycache__"))
+        (folder / "mill.yaml").write_text(RECIPE)
+        (folder / "in.jsonl").write_text(
+            "".join(json.dumps({"text": f"Some words of document {n}, and some more."}) + "\n" for n in (1, 2))
+        )
+        self.start()
+
+    def start(self) -> None:
+        path = os.pathsep.join([str(self.package.parent), *filter(None, sys.path)])
+        self.process = subprocess.Popen(
+            [sys.executable, forking_command.__file__], env={**os.environ, "PYTHONPATH": path}, cwd=self.folder, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(60)
+
+    def run(self) -> str:
+        """What the run says of what it does again; empty where it says nothing of that."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        arguments = ["run", "mill.yaml", "in.jsonl", "--output", "run", "--engine", "inline"]
+        print(json.dumps([arguments, str(self.folder / "said")]), file=self.process.stdin, flush=True)
+        ended, said = self.process.stdout.readline().strip(), " ".join((self.folder / "said").read_text().split())
+        assert ended == "0", said
+        start = said.find("This run is there already, and something has changed. ")
+        return said[start:].partition(". ")[2].partition(". ")[0].rstrip(".") if start >= 0 else ""
+
+    def append(self, path: str, text: str) -> None:
+        with open(self.package / path, "a") as file:
+            file.write(text)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+    made = Installed(tmp_path_factory.mktemp("installed"))
+    yield made
+    made.close()
+
+
+def test_a_run_does_again_what_a_change_can_reach_and_says_why(installed: Installed) -> None:
+    assert installed.run() == ""  # it is new
+    assert installed.run() == ""
+
+    for path in ("pipeline/lease.py", "pipeline/crawl/debian.py", "pipeline/report/read.py", "filters/c4.py", "filters/retune.py"):
+        installed.append(path, "\nCHANGED = 1\n")  # play no part in what is computed, or are not in the recipe
+    installed.append("pipeline/ingest/warc.py", "\n# a comment\n")
+    rules = installed.package / "filters" / "rules.py"
+    rules.write_text(rules.read_text().replace('"""', '"""Another docstring. ', 1))
+    assert installed.run() == ""
+
+    installed.append("filters/statistics_kernel.py", "\nCHANGED = 1\n")  # imported by a function of a module that others import
+    assert installed.run() == "ingest: taken over (1 task); filter: redone, filters/statistics_kernel.py changed"
+
+    scorer = installed.package / "pipeline" / "ingest" / "page" / "scorer.json"
+    scorer.write_bytes(scorer.read_bytes() + b"\n")
+    expected = "ingest: redone, pipeline/ingest/page/scorer.json changed; filter: redone where what ingest writes changes"
+    assert installed.run() == expected
+
+    library = installed.package.parent / "selectolax-99.1.dist-info"
+    library.mkdir()
+    (library / "METADATA").write_text("Metadata-Version: 2.1\nName: selectolax\nVersion: 99.1\n")
+    said = installed.run()
+    assert said.startswith("ingest: redone, selectolax 1.") and " → 99.1; filter: redone where what ingest writes changes" in said
+    assert installed.run() == ""
+
+
+def test_a_run_is_taken_over_by_the_same_code_in_another_place(installed: Installed) -> None:
+    installed.run()
+    installed.close()
+    elsewhere = installed.folder / "elsewhere" / "corpusmill"
+    elsewhere.parent.mkdir()
+    for library in installed.package.parent.glob("*.dist-info"):
+        shutil.move(library, elsewhere.parent / library.name)
+    shutil.move(installed.package, elsewhere)
+    installed.package = elsewhere
+    installed.start()
+    assert installed.run() == ""
+    before = (installed.folder / "run" / "filter" / "manifest.jsonl").read_text()
+    installed.append("filters/compression.py", "\nCHANGED = 1\n")
+    assert installed.run() == "ingest: taken over (1 task); filter: redone, filters/compression.py changed"
+    assert (installed.folder / "run" / "filter" / "manifest.jsonl").read_text() != before
+
+
+def test_a_node_with_another_library_refuses_its_work_and_names_it(tmp_path: Path) -> None:
+    worker = "corpusmill.filters.worker"
+    here = code_of(worker)
+    there = replace(here, libraries={**here.libraries, "pyarrow": "1.2.3"})
+    job = Job("filter", f"{worker}:FilterWorker", Config(), str(tmp_path), code=there)
+    (answer,) = PieceActor(job, str(tmp_path), Share(1)).perform([Attempt(Piece("part-00000", ()))])
+    assert isinstance(answer, Failed) and answer.fatal
+    assert f"with other code than this machine (pyarrow 1.2.3 → {pa.__version__}): install the same there" in answer.message
+
+
+def test_a_process_of_a_training_on_a_machine_with_another_library_refuses_to_take_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    here = code_of("corpusmill.train.instruction")
+    there = replace(here, libraries={**here.libraries, "torch": "1.2.3"})
+    task: Task = {"job": "corpusmill.train.instruction:train", "arguments": {}, "parallel": {}, "device": "cpu", "code": there.as_json()}
+    with pytest.raises(InputError, match=r"with other code than this machine \(torch 1\.2\.3 → "):
+        take_part(task, None)
+
+
+def test_a_step_counts_where_the_recipe_names_it_and_a_library_where_it_computes() -> None:
+    worker = "corpusmill.filters.worker"
+    plain, c4 = code_of(worker, frozenset({"gopher_quality"})), code_of(worker, frozenset({"gopher_quality", "c4"}))
+    assert "filters/gopher_quality.py" in plain.files and "filters/c4_kernel.py" not in plain.files and "spacy" not in plain.libraries
+    assert {"filters/c4.py", "filters/c4_kernel.py"} <= c4.files.keys() and {"spacy", "numba", "llvmlite", "regex"} <= c4.libraries.keys()
+    assert "fsspec" not in c4.libraries and "pydantic" not in c4.libraries
+    pii = code_of(worker, frozenset({"pii"}))
+    assert {"filters/pii/national_ids.py", "filters/pii/emails.py"} <= pii.files.keys() and pii.libraries["python-stdnum"]
+    ours, other = (code_of("corpusmill.pipeline.ingest.stage", frozenset({name})) for name in ("lexbor", "trafilatura"))
+    assert "lxml" not in ours.libraries and "selectolax" in ours.libraries and {"lxml", "trafilatura"} <= other.libraries.keys()
+
+
+def test_only_comments_and_docstrings_are_left_out_and_no_import_is_missed() -> None:
+    """Python's own parser sees the same program, and the same imports, in every module of the package."""
+    sources = [path for room in ("pipeline", "filters", "dedup", "tokenize", "train") for path in (PACKAGE / room).rglob("*.py")]
+    assert len(sources) > 200
+    for path in sources:
+        source = path.read_bytes()
+        tree, plain = ast.parse(source), code.plain(source)
+        assert _program(ast.parse(plain)) == _program(tree), path
+        assert _imported(tree.body) <= set(code.imports(plain)), path
+
+
+def _program(tree: ast.Module) -> str:
+    """A module without its docstrings."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False) is not None:
+            node.body[0] = ast.Pass()
+    return ast.dump(tree)
+
+
+def _imported(body: list[ast.stmt]) -> set[str]:
+    """The names that statements import when they run."""
+    found = set()
+    for statement in body:
+        if isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING":
+            found |= _imported(statement.orelse)
+            continue
+        if isinstance(statement, ast.Import):
+            found |= {alias.name for alias in statement.names}
+        if isinstance(statement, ast.ImportFrom):
+            assert statement.level == 0 and statement.module
+            found |= {statement.module, *(f"{statement.module}.{alias.name}" for alias in statement.names)}
+        for inner in ("body", "orelse", "finalbody"):
+            found |= _imported(getattr(statement, inner, []))
+        for handler in [*getattr(statement, "handlers", []), *getattr(statement, "cases", [])]:
+            found |= _imported(handler.body)
+    return found
