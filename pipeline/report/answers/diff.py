@@ -180,7 +180,7 @@ def _stale(pair: Pair, side: str) -> Iterator[str]:
     run = pair.runs[side]
     counts: dict[str, tuple[Any, ...]] = {}
     for name in pair.chains[side]:
-        if run.reader.stages[name].status == "complete" and not run.warnings:
+        if run.reader.stages[name].status == "complete" and not run.reader.warnings:
             report = pair.scan(side, f"{name}_report")
             counts[name] = pair.query(f"SELECT count(*), count(*) FILTER (kept) FROM {report}")[0]
     for before, stage in pairwise(pair.chains[side]):

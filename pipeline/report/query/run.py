@@ -21,6 +21,8 @@ from corpusmill.pipeline.report.read import Rule, RunReader
 __all__ = ["Run", "identifier", "open_run", "quoted"]
 
 Answer = TypeVar("Answer")
+#: The task of the filter stage that counts on how many documents each score fires.
+ANSWERS = "answers"
 
 
 class Run:
@@ -48,8 +50,9 @@ class Run:
 
     @property
     def warnings(self) -> list[str]:
-        """What is damaged, and so left out, as far as it is known by now."""
-        return self.reader.warnings
+        """What is damaged, and so left out, as far as it is known by now; and scores that fire on more than a tenth of the corpus."""
+        answers = [task for task in self.reader.stages["filter"].tasks if task.task == ANSWERS]
+        return [*self.reader.warnings, *(f"filter: {sentence}" for task in answers for sentence in task.warnings)]
 
     @property
     def names(self) -> list[str]:
