@@ -107,7 +107,7 @@ def _short(found: dict[str, dict[str, Any]]) -> list[str]:
     sentences = []
     for of in (of for of in found.values() if of["pairs"] < of["wanted"]):
         if left_out := of.get("left_out"):
-            sentences.append(f"no pairs of {left_out}")
+            sentences.append(f"no pairs of a score: {left_out}")
             continue
         parts = f"{of['chosen']:,} continuations in the best part and {of['rejected']:,} in the worst"
         why = parts if of["good"] is not None else "no best part above the worst: it cannot tell them apart"
