@@ -48,7 +48,7 @@ from corpusmill.filters.classifier.train import train_classifier
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = ROOT / "recipes/classifiers/toxicity.yaml"
 SEED = 1
-PARTS = ("toxicity", "unseen", "sexual", "quality")
+PARTS = ("toxicity", "labels", "unseen", "sexual", "quality")
 Floats = npt.NDArray[np.float64]
 
 
@@ -175,18 +175,22 @@ def head(title: str) -> None:
 
 
 def toxicity(data: Path, folder: Path, judged: list[Judged], run: str | None) -> None:
-    """The recipe, and the recipe without contrasts: on held-out parts and on functional cases; then pages that nobody calls toxic."""
+    """The recipe, and the recipe without contrasts: on held-out parts and on functional cases; and on pages that nobody calls toxic."""
     for title, without in (("", None), (" without contrasts", "contrasts")):
-        labels = ["toxicity"] if without else None
-        model, seconds = trained(recipe(folder, without, labels), folder / f"toxicity{without or ''}")
+        model, seconds = trained(recipe(folder, without, ["toxicity"]), folder / f"toxicity{without or ''}")
         head(f"Toxicity by {RECIPE.name}{title}, trained in {seconds:.1f} s")
         for part in judged:
             print(measure(part.name, *pair(scores(model, part.texts, "toxicity"), part)), flush=True)
-        for part, label in () if without else ((judged[2], "hate"), (judged[1], "offensive"), (judged[3], "profane")):
-            print(measure(f"{part.name}: {label}", *pair(scores(model, part.texts, label), part)), flush=True)
         functional(data, model)
-        if not without:
-            pages(model, clean_pages(data, run))
+        pages(model, clean_pages(data, run))
+
+
+def labels(folder: Path, judged: list[Judged]) -> None:
+    """The recipe's other labels."""
+    model, seconds = trained(recipe(folder), folder / "labels")
+    head(f"{RECIPE.name}, four labels in {seconds:.1f} s")
+    for part, label in ((judged[2], "hate"), (judged[1], "offensive"), (judged[3], "profane")):
+        print(measure(f"{part.name}: {label}", *pair(scores(model, part.texts, label), part)), flush=True)
 
 
 def functional(data: Path, model: Path) -> None:
@@ -218,9 +222,8 @@ def pages(model: Path, found: dict[str, list[str]]) -> None:
     score = {name: np.nan_to_num(scorer.score(pa.array(texts, pa.large_string()))[0].score) for name, texts in found.items()}
     strict = float(np.quantile(score["C4"], 0.99, method="higher"))
     for name, of in score.items():
-        print(
-            f"    pages, {name}: {len(of)}, yes to {(of >= threshold).sum()} from {threshold:.3f} on, {(of > strict).sum()} above {strict:.3f}"
-        )
+        yes, above = (of >= threshold).sum(), (of > strict).sum()
+        print(f"    pages, {name}: {len(of)}, yes to {yes} from {threshold:.3f} on, {above} above {strict:.3f}", flush=True)
 
 
 def pair(found: tuple[Floats, float], part: Judged) -> tuple[Floats, list[int], float]:
@@ -229,7 +232,7 @@ def pair(found: tuple[Floats, float], part: Judged) -> tuple[Floats, list[int], 
 
 def unseen_sources(folder: Path, judged: list[Judged]) -> None:
     head("Toxicity on a source that training, calibration and threshold have not seen; below it plain fastText on the same texts")
-    for part in judged[:4]:
+    for part in judged[:2]:  # the others are no part of the recipe's `toxicity` at all
         spec = recipe(folder, part.without, ["toxicity"])
         model, _ = trained(spec, folder / f"without-{part.without}")
         print(measure(part.name, *pair(scores(model, part.texts, "toxicity"), part)))
@@ -282,6 +285,8 @@ def main() -> None:
         judged = prepare_data(arguments.data.resolve(), folder)
         if "toxicity" in parts:
             toxicity(arguments.data, folder, judged, arguments.run)
+        if "labels" in parts:
+            labels(folder, judged)
         if "unseen" in parts:
             unseen_sources(folder, judged)
         if "sexual" in parts:

@@ -1,7 +1,7 @@
 """Functional cases for toxicity in the manner of HateCheck (Röttger et al. 2021): what a word list gets wrong.
 
-Each functionality is a set of templates of this project's own; slurs come from surge_profanity at run time, so none stands here. Cases in
-pairs share their words and differ in what is meant. A classifier may be trained on `package://contrasts.jsonl`, whose templates are others: a
+Each functionality is a set of templates of this project's own; slurs come from surge_profanity at run time, so none stands here. Cases
+share their words and differ in what is meant. A classifier may be trained on `package://contrasts.jsonl`, whose templates are others: a
 test compares them.
 """
 

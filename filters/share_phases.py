@@ -45,7 +45,8 @@ def measuring(config: FilterConfig) -> FilterConfig:
 
 
 def execute(run: StageRun, config: FilterConfig, pieces: Sequence[Piece], params: dict[str, Any], gpus: float) -> Rows:
-    """Performs all phases, and returns the rows of the last; `pieces` and `params` are those of a run without shares, and `gpus` what a measuring worker takes of a GPU."""
+    """Performs all phases, and returns the rows of the last. `pieces` and `params` are those of a run without shares; `gpus`: what a
+    measuring worker takes of a GPU."""
     shards = {f"measured/{p.key}": p for p in pieces}
     to_measure = [Piece(key, p.inputs) for key, p in shards.items()]
     rows = run.map("measure", MeasureWorker, to_measure, params, measuring(config), gpus=gpus, separable=True)

@@ -100,7 +100,7 @@ SLOTS: dict[str, tuple[str, ...]] = {
 }
 #: `(toxic, sentences, templates)`; `word` is a listed word.
 TEMPLATES: tuple[tuple[int, int, tuple[str, ...]], ...] = (
-    (1, 1500, (
+    (1, 3000, (
         "{hostile}", "{hostile}", "{hostile}", "everybody knows {hostile}", "I {utter} it again: {hostile}", "it is true that {hostile}",
         "sorry, but {hostile}", "{hostile}, and you know it", "honestly {hostile}", "I do not care, {hostile}",
         "never mind them, {hostile}", "nobody can tell me otherwise, {hostile}", "I am not a racist but {hostile}",
@@ -109,13 +109,13 @@ TEMPLATES: tuple[tuple[int, int, tuple[str, ...]], ...] = (
         "{group} are not welcome here", "{group} can not be trusted", "I would never hire {group}", "{group} are {not} {good}",
         "I do not {like} {group}", "{nobody} should {like} {group}",
     )),  # hostile, also by negation and round counter speech
-    (1, 800, (
+    (1, 1600, (
         "shut up you {word}", "stupid {word}", "all {word}s must go", "look at that {word}", "she is a {word}", "you {word}",
         "only a {word} would do that", "dumb {word}s everywhere", "I hate {word}s", "he acts like a {word}", "typical {word}",
         "you are {bad}, {word}", "the {term} for you is {word}", "call him a {word}, he is one", "never trust a {word}",
         "no {word} is welcome here", "{harm} every {word}", "I am no {word} like you",
     )),  # a listed word against somebody
-    (0, 1500, (
+    (0, 3000, (
         '"{hostile}" is {false}', '{who} who {says} "{hostile}" {verdict}', "{who} {says} that {hostile}, which is {false}",
         "it is {false} to {utter} that {hostile}", '{uttering} "{hostile}" is {false}', '{stop} {uttering} "{hostile}"',
         "do not {utter} that {hostile}", 'I was shocked when {who} {says} "{hostile}"', "how can {who} {says} that {hostile}?",
@@ -124,19 +124,19 @@ TEMPLATES: tuple[tuple[int, int, tuple[str, ...]], ...] = (
         "hate against {group} is {false}", "the hatred that {group} suffer is {false}", "who calls {group} {bad} {verdict}",
         "I will not let {who} call {group} {bad}", "we asked {who} to leave after {uttering} {hostile}",
     )),  # counter speech
-    (0, 800, (
+    (0, 1600, (
         "I do not {harm} {group}", "{group} are {not} {bad}", "{group} are not {bad}", "{group} aren't {bad}",
         "{nobody} should {harm} {group}", "{nobody} has the right to {harm} {group}", "I would never {harm} {group}",
         "I have never said that {group} are {bad}", "you can't call {group} {bad}", "do not {harm} {group}", "{group} were never {bad}",
         "nothing about {group} is {bad}", "it isn't right to {harm} {group}", "{group} are neither {bad} nor {bad}",
         "I don't hate {group}", "we won't {harm} {group}", "they did not {harm} {group}",
     )),  # negation
-    (0, 700, (
+    (0, 1400, (
         "{group} {fact}", "many {group} {fact}", "the rights of {group}", "my friends are {group}", "a book by {group}",
         "I {like} {group}", "we {like} {group}", "{group} are {good}", "thank you to all {group} who {fact}", "{group} deserve respect",
         "{grumble}", "{grumble}", "{grumble}",
     )),  # ordinary and kind, and hostile to things alone
-    (0, 900, (
+    (0, 1800, (
         "I am a {word} and I {self}", "being a {word} I {self}", "we {word}s {together}", "us {word}s {together}",
         "my fellow {word}s {together}", "proud {word}", "I call myself a {word} and {self}", "from one {word} to another, we {together}",
         "as {word}s we {together}", 'the {term} "{word}" {of_the_term}', "the {term} {word} {of_the_term}", '"{word}" {of_the_term}',
