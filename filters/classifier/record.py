@@ -58,8 +58,6 @@ def _firing(config: FilterConfig) -> dict[str, list[StepRule]]:
     """By column, the rules of which a document fails one where the score fires."""
     table, found = rule_table(config), {}
     for step in build_steps(config.steps):
-        if not isinstance(step.step, ScoringStep):
-            continue
         for name, own in step.step.firing().items():
             column, share = name + step.suffix, f"{name}_share{step.suffix}"
             rules = [each for each in table if each.rule.column in (column, share)]

@@ -64,7 +64,6 @@ class ScoringStep(Step):
         return {each.name: resolved for each, resolved in zip(self.outputs, self.resolved())}
 
     def firing(self) -> dict[str, float]:
-        """The columns whose high scores are bad, each with the threshold of its classifier."""
         found = {}
         for outputs, options, resolved in zip(self.outputs, self.options, self.resolved()):
             if (options.keep_where or outputs.keep_where) == "low" and not outputs.scale:
