@@ -230,12 +230,13 @@ def pair(found: tuple[Floats, float], part: Judged) -> tuple[Floats, list[int], 
     return found[0], part.answers, found[1]
 
 
-def unseen_sources(folder: Path, judged: list[Judged]) -> None:
+def unseen_sources(data: Path, folder: Path, judged: list[Judged]) -> None:
     head("Toxicity on a source that training, calibration and threshold have not seen; below it plain fastText on the same texts")
     for part in judged[:2]:  # the others are no part of the recipe's `toxicity` at all
         spec = recipe(folder, part.without, ["toxicity"])
         model, _ = trained(spec, folder / f"without-{part.without}")
         print(measure(part.name, *pair(scores(model, part.texts, "toxicity"), part)))
+        functional(data, model)
         print(measure("  plain fastText", PlainFastText(spec, "toxicity").scores(part.texts), part.answers, 0.5), flush=True)
 
 
@@ -288,7 +289,7 @@ def main() -> None:
         if "labels" in parts:
             labels(folder, judged)
         if "unseen" in parts:
-            unseen_sources(folder, judged)
+            unseen_sources(arguments.data, folder, judged)
         if "sexual" in parts:
             sexual(arguments.data, folder)
         if "quality" in parts:
