@@ -1,16 +1,16 @@
 """How good the classifiers are, on data that they have not seen.
 
-    python benchmarks/classifiers.py                       # real data at ../shared/data (--data), packages from the registries
+    python benchmarks/classifiers.py --run RUN             # real data at ../shared/data (--data), packages from the registries
 
 Prints, with 95 % bootstrap intervals,
 
 * toxicity by recipes/classifiers/toxicity.yaml, trained on nine tenths of Davidson (by a hash of the text), TweetEval's training parts and
-  the word lists: on the other tenth, TweetEval's validation parts, and surge_profanity against seeded phrases of WikiText;
+  the word lists: on the other tenth, TweetEval's validation parts, surge_profanity against seeded phrases of WikiText, and functional cases
+  (functional_toxicity.py), with contrasts and without; and to how many clean pages it says yes;
 * the same with each source left out of everything in turn, threshold included: F1 on that source at the threshold that was chosen without
   it, beside plain fastText's (its own defaults, yes from .5) trained on the same texts;
 * the label `sexual`, learned from one half of surge_profanity's categories, on the other half;
-* the built-in classifiers: quality on DCLM's human labels, toxicity on all of the above, spam by its spec without the judged mails;
-* the seconds of each training and whether two of them gave the same bytes.
+* the built-in `quality` on DCLM's human labels.
 """
 
 import argparse
@@ -32,14 +32,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 import yaml
+from functional_toxicity import HARD, TEMPLATES, cases, slurs
 
 from corpusmill.dedup.similarity_join import near_clusters
 from corpusmill.filters.classifier.card import read_classifier
-from corpusmill.filters.classifier.defaults.builtin import builtin, builtin_spec
-from corpusmill.filters.classifier.defaults.sources import MAILS_1, MAILS_2
+from corpusmill.filters.classifier.defaults.builtin import builtin
 from corpusmill.filters.classifier.defaults.weak_labels import sure_and_unsure
 from corpusmill.filters.classifier.evaluation import evaluate
 from corpusmill.filters.classifier.examples import read_examples
+from corpusmill.filters.classifier.run_documents import read_run
 from corpusmill.filters.classifier.scorer import Scorer, load_heads
 from corpusmill.filters.classifier.spec import TrainingSpec, make_spec
 from corpusmill.filters.classifier.train import train_classifier
@@ -47,6 +48,7 @@ from corpusmill.filters.classifier.train import train_classifier
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = ROOT / "recipes/classifiers/toxicity.yaml"
 SEED = 1
+PARTS = ("toxicity", "labels", "unseen", "sexual", "quality")
 Floats = npt.NDArray[np.float64]
 
 
@@ -172,27 +174,69 @@ def head(title: str) -> None:
     print(f"\n{title}\n{'':44s}    yes     no  {'AUC':19s}  {'average precision':19s}  {'F1 at the threshold':19s}  threshold", flush=True)
 
 
-def toxicity(data: Path, folder: Path, judged: list[Judged]) -> None:
-    model, seconds = trained(recipe(folder), folder / "toxicity")
-    again, _ = trained(recipe(folder), folder / "toxicity-again")
-    same = [a.read_bytes() == (again / a.name).read_bytes() for a in sorted(model.iterdir())]
-    head(f"Toxicity by {RECIPE.name}, four labels in {seconds:.1f} s; a second training gave {'the same' if all(same) else 'OTHER'} bytes")
-    for part in judged:
-        print(measure(part.name, *pair(scores(model, part.texts, "toxicity"), part)), flush=True)
+def toxicity(data: Path, folder: Path, judged: list[Judged], run: str | None) -> None:
+    """The recipe, and the recipe without contrasts: on held-out parts and on functional cases; and on pages that nobody calls toxic."""
+    for title, without in (("", None), (" without contrasts", "contrasts")):
+        model, seconds = trained(recipe(folder, without, ["toxicity"]), folder / f"toxicity{without or ''}")
+        head(f"Toxicity by {RECIPE.name}{title}, trained in {seconds:.1f} s")
+        for part in judged:
+            print(measure(part.name, *pair(scores(model, part.texts, "toxicity"), part)), flush=True)
+        functional(data, model)
+        pages(model, clean_pages(data, run))
+
+
+def labels(folder: Path, judged: list[Judged]) -> None:
+    """The recipe's other labels."""
+    model, seconds = trained(recipe(folder), folder / "labels")
+    head(f"{RECIPE.name}, four labels in {seconds:.1f} s")
     for part, label in ((judged[2], "hate"), (judged[1], "offensive"), (judged[3], "profane")):
         print(measure(f"{part.name}: {label}", *pair(scores(model, part.texts, label), part)), flush=True)
+
+
+def functional(data: Path, model: Path) -> None:
+    every = cases(slurs(data))
+    score, threshold = scores(model, [case.text for case in every], "toxicity")
+    score, toxic = np.nan_to_num(score), np.array([case.toxic for case in every])
+    named = np.array([case.functionality for case in every])
+    print(measure("functional cases", score, toxic.tolist(), threshold), flush=True)
+    hard = np.isin(named, HARD) | (toxic == 1)
+    print(measure("  toxic / what the words get wrong", score[hard], toxic[hard].tolist(), threshold))
+    for name, (is_toxic, _) in TEMPLATES.items():
+        mine = named == name
+        print(f"    {name:26s} {mine.sum():4d} cases, yes to {(score[mine] >= threshold).mean():4.0%}{' (toxic)' if is_toxic else ''}")
+
+
+def clean_pages(data: Path, run: str | None) -> dict[str, list[str]]:
+    """Pages that are ordinary as far as anybody knows: of Common Crawl, and of the documents that a run of manuals keeps."""
+    found = {"C4": [row["text"] for row in rows_of(data / "text/c4_demo.jsonl")]}
+    found["Common Crawl (DCLM)"] = [row["text"] for row in rows_of(data / "quality/dclm_human.jsonl")]
+    if run:
+        found["manuals"] = list(read_run(run, "filter", 1 << 40, SEED).texts)
+    return found
+
+
+def pages(model: Path, found: dict[str, list[str]]) -> None:
+    """How many clean pages get yes in windows of 25 words, at the classifier's threshold and at the one that 1 % of C4's pages reach."""
+    classifier = read_classifier(model).model_copy(update={"window": 25})
+    scorer, threshold = Scorer(load_heads(model, classifier)[:1]), classifier.heads[0].threshold
+    score = {name: np.nan_to_num(scorer.score(pa.array(texts, pa.large_string()))[0].score) for name, texts in found.items()}
+    strict = float(np.quantile(score["C4"], 0.99, method="higher"))
+    for name, of in score.items():
+        yes, above = (of >= threshold).sum(), (of > strict).sum()
+        print(f"    pages, {name}: {len(of)}, yes to {yes} from {threshold:.3f} on, {above} above {strict:.3f}", flush=True)
 
 
 def pair(found: tuple[Floats, float], part: Judged) -> tuple[Floats, list[int], float]:
     return found[0], part.answers, found[1]
 
 
-def unseen_sources(folder: Path, judged: list[Judged]) -> None:
+def unseen_sources(data: Path, folder: Path, judged: list[Judged]) -> None:
     head("Toxicity on a source that training, calibration and threshold have not seen; below it plain fastText on the same texts")
-    for part in judged[:4]:
+    for part in judged[:2]:  # the others are no part of the recipe's `toxicity` at all
         spec = recipe(folder, part.without, ["toxicity"])
         model, _ = trained(spec, folder / f"without-{part.without}")
         print(measure(part.name, *pair(scores(model, part.texts, "toxicity"), part)))
+        functional(data, model)
         print(measure("  plain fastText", PlainFastText(spec, "toxicity").scores(part.texts), part.answers, 0.5), flush=True)
 
 
@@ -217,40 +261,39 @@ def sexual(data: Path, folder: Path) -> None:
     print(measure(part.name, *pair(scores(model, part.texts, "sexual"), part)), flush=True)
 
 
-def built_in(data: Path, folder: Path, judged: list[Judged]) -> None:
-    folders, said = {}, []
-    for name in ("quality", "toxicity", "spam"):
-        started = time.perf_counter()
-        folders[name] = builtin(name)
-        said.append(f"{name} {time.perf_counter() - started:.1f} s")
-    head(f"Built-in classifiers ({', '.join(said)}; near nothing where they were in the cache)")
+def quality(data: Path, run: str | None) -> None:
+    started = time.perf_counter()
+    folder = builtin("quality")
+    head(f"Built-in quality ({time.perf_counter() - started:.1f} s; near nothing where it was in the cache)")
     rows = rows_of(data / "quality/dclm_human.jsonl")
     part = Judged("quality: DCLM's human labels", [row["text"] for row in rows], [int(row["label"]) for row in rows])
-    print(measure(part.name, *pair(scores(folders["quality"], part.texts, "quality"), part)))
-    for part in judged:
-        print(measure(f"toxicity: {part.name}", *pair(scores(folders["toxicity"], part.texts, "toxicity"), part)))
-    spec = builtin_spec("spam")
-    spec = spec.model_copy(update={"sources": tuple(source for source in spec.sources if source.name != "mails-2")})
-    model, _ = trained(spec, folder / "spam")
-    groups = {name: [row["text"] for row in MAILS_2.rows() if row["group"] == name] for name in ("spam-2", "easy-ham-2", "hard-ham-1")}
-    seen = {row["text"] for row in MAILS_1.rows()}
-    spam, *hams = ([text for text in dict.fromkeys(texts) if text not in seen] for texts in groups.values())
-    for name, ham in zip(("easy-ham-2", "hard-ham-1"), hams):
-        part = Judged(f"spam without mails-2: spam-2 / {name}", spam + ham, [1] * len(spam) + [0] * len(ham))
-        print(measure(part.name, *pair(scores(model, part.texts, "spam"), part)), flush=True)
+    print(measure(part.name, *pair(scores(folder, part.texts, "quality"), part)))
+    lengths = np.array([len(text) for text in part.texts], np.float64)
+    print(measure("  the text's length alone", lengths / lengths.max(), part.answers, 0.5))
+    for name, texts in clean_pages(data, run).items():
+        found = np.nan_to_num(scores(folder, texts, "quality")[0])
+        print(f"    pages, {name}: {len(texts)}, tenths of the scores {np.quantile(found, np.arange(0.1, 1, 0.2)).round(3).tolist()}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data")
+    parser.add_argument("--run", help="A run of manuals, for pages that are clean.")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
+        folder, parts = Path(temporary), arguments.parts
         judged = prepare_data(arguments.data.resolve(), folder)
-        toxicity(arguments.data, folder, judged)
-        unseen_sources(folder, judged)
-        sexual(arguments.data, folder)
-        built_in(arguments.data, folder, judged)
+        if "toxicity" in parts:
+            toxicity(arguments.data, folder, judged, arguments.run)
+        if "labels" in parts:
+            labels(folder, judged)
+        if "unseen" in parts:
+            unseen_sources(arguments.data, folder, judged)
+        if "sexual" in parts:
+            sexual(arguments.data, folder)
+        if "quality" in parts:
+            quality(arguments.data, arguments.run)
 
 
 if __name__ == "__main__":

@@ -31,15 +31,15 @@ STEPS = {
     "pii": "corpusmill.filters.pii.step:Pii",
     "bad_words": "corpusmill.filters.bad_words:BadWords",
     "classifier": "corpusmill.filters.classifier.step:ClassifierStep",
-    "quality": "corpusmill.filters.classifier.builtin_step:Quality",
-    "toxicity": "corpusmill.filters.classifier.builtin_step:Toxicity",
-    "spam": "corpusmill.filters.classifier.builtin_step:Spam",
+    "quality": "corpusmill.filters.classifier.named_steps:Quality",
+    "toxicity": "corpusmill.filters.classifier.named_steps:Toxicity",
+    "spam": "corpusmill.filters.classifier.named_steps:Spam",
     "transformer": "corpusmill.filters.transformer.step:Transformer",
     "datatrove": "corpusmill.filters.datatrove_step:DatatroveStep",
     "python": "corpusmill.filters.python_step:PythonStep",
 }
 #: Steps that are nothing without options: others' code and models.
-OTHERS = ("classifier", "transformer", "datatrove", "python")
+OTHERS = ("classifier", "toxicity", "spam", "transformer", "datatrove", "python")
 
 
 class NamedStep:

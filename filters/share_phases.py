@@ -20,7 +20,7 @@ from corpusmill.filters.kept_share import Reader, find_thresholds, unknown_rules
 from corpusmill.filters.registry import STEPS, build_steps
 from corpusmill.filters.rules import StepRule, decide, rules_metadata
 from corpusmill.filters.worker import FilterWorker, Rewriter, decided
-from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.manifest import FileRef, Rows
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import ParquetBuffer, iter_tables, open_parquet, read_table
 from corpusmill.pipeline.stage import Documents, Output, Piece, load_object
@@ -43,8 +43,9 @@ def measuring(config: FilterConfig) -> FilterConfig:
     return config.model_copy(update={"steps": items, "thresholds": {}})
 
 
-def execute(run: StageRun, config: FilterConfig, pieces: Sequence[Piece], params: dict[str, Any], gpus: float) -> None:
-    """Performs all phases; `pieces` and `params` are those of a run without shares, and `gpus` what a measuring worker takes of a GPU."""
+def execute(run: StageRun, config: FilterConfig, pieces: Sequence[Piece], params: dict[str, Any], gpus: float) -> Rows:
+    """Performs all phases, and returns the rows of the last. `pieces` and `params` are those of a run without shares; `gpus`: what a
+    measuring worker takes of a GPU."""
     shards = {f"measured/{p.key}": p for p in pieces}
     to_measure = [Piece(key, p.inputs) for key, p in shards.items()]
     rows = run.map("measure", MeasureWorker, to_measure, params, measuring(config), gpus=gpus, separable=True)
@@ -55,7 +56,7 @@ def execute(run: StageRun, config: FilterConfig, pieces: Sequence[Piece], params
     there = [shards[row.task] for row in rows]
     # `params`: a step that rewrites may be another one though it measures the same, and then the texts are others
     to_decide = [Piece(p.key, (*p.inputs, ref, table)) for p, ref in zip(there, measured, strict=True)]
-    run.map("", DecideWorker, to_decide, params, separable=True)
+    return run.map("", DecideWorker, to_decide, params, separable=True)
 
 
 def _find(run: Storage, rules: Sequence[StepRule], measured: Sequence[FileRef]) -> Output:

@@ -22,9 +22,10 @@ class FilterStage(Stage):
         pieces, params = self.tasks(run)
         gpus = max((step.step.gpus for step in build_steps(self.config.steps)), default=0.0)
         if share_phases.keeps_shares(self.config):
-            share_phases.execute(run, self.config, pieces, params, gpus)
+            rows = share_phases.execute(run, self.config, pieces, params, gpus)
         else:
-            run.map("", FilterWorker, pieces, params, gpus=gpus, separable=True)
+            rows = run.map("", FilterWorker, pieces, params, gpus=gpus, separable=True)
+        record.count_answers(run, self.config, rows)
 
     def tasks(self, run: StageRun) -> tuple[list[Piece], dict[str, Any]]:
         """A piece for each shard that comes in, and the parameters of all."""

@@ -145,6 +145,10 @@ class Step(ABC):
         """The statistics that `measure` will ask the batch for."""
         return Needs()
 
+    def firing(self) -> dict[str, float]:
+        """Of a classifier: the columns whose high scores are bad, each with the value from which it fires where no rule says another."""
+        return {}
+
     @property
     def gpus(self) -> float:
         """What the step takes of a GPU where there is one; 0 for steps that compute on the CPU."""

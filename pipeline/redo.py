@@ -11,11 +11,11 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic_core import to_jsonable_python
 
-from corpusmill.pipeline.code import Code, shortened
+from corpusmill.pipeline.code import SHOWN, Code, shortened
 from corpusmill.pipeline.config import ASIDE, Config, config_digest, digest
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import Manifest
-from corpusmill.pipeline.recipe import STAGES, stage_class
+from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.meters import documents_of
 

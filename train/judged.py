@@ -35,12 +35,15 @@ class JudgedConfig(Config):
 
 
 def judged_scores(run: "StageRun", more: Sequence[str] = ()) -> list[Score]:
-    """The scores of the run's classifiers of which a rule says what is good, and those of the columns `more`."""
+    """The scores that judge answers: of the columns `more` and of the run's classifiers, those of which a rule says what is good.
+
+    A score that only ranks documents has no say in single answers, nor has one that cannot tell this corpus's documents apart.
+    """
     found = {column: find_score(run, column) for column in more}
     for column in classifier_columns(run):
         with contextlib.suppress(InputError):
             found.setdefault(column, find_score(run, column))
-    return [found[column] for column in sorted(found)]
+    return [found[column] for column in sorted(found) if found[column].threshold is not None and not found[column].blind]
 
 
 def execute(run: "StageRun", config: JudgedConfig, start: tuning.Start, device: str, pairs: FileRef, more: Sequence[str] = ()) -> None:
@@ -66,7 +69,7 @@ def summary(run: "StageRun", config: JudgedConfig) -> dict[str, str]:
     if not config.prompts:
         return {}
     if "judged" not in run.plan:
-        return {"answers judged": "no (the run's filter stage has no classifier)"}
+        return {"answers judged": "no (no classifier of the filter stage can judge single texts of this corpus)"}
     found: dict[str, Any] = json.loads(run.storage.read_bytes(JUDGED_FILE))
     if not found["prompts"]:
         return {"answers judged": "no (no pair is held out)"}

@@ -77,6 +77,10 @@ def _from_score(
     run: "StageRun", config: AlignConfig, column: str, wanted: int, held_out: Callable[[str], bool]
 ) -> tuple[list[Pair], dict[str, Any]]:
     score = find_score(run, column)
+    if score.blind:
+        none: dict[str, Any] = dict.fromkeys(("good", "bad", "chosen_chars", "rejected_chars"))
+        nothing = {"column": column, "high_is_good": score.high_is_good, "unit": "documents", "scored": 0, "chosen": 0, "rejected": 0}
+        return [], {**nothing, **none, "wanted": wanted, "pairs": 0, "left_out": score.blind}
     limits = scored_pairs.Limits(wanted, config.per_document, config.max_chars, config.best, config.worst)
     tables = (lambda: kept_documents(run, score)), (lambda: dropped_documents(run, score))
     salt = f"align {config.seed} {column}"
@@ -105,7 +109,10 @@ def _short(found: dict[str, dict[str, Any]]) -> list[str]:
     """Why there are fewer pairs of a score than were wanted."""
     sentences = []
     for of in (of for of in found.values() if of["pairs"] < of["wanted"]):
+        if left_out := of.get("left_out"):
+            sentences.append(f"no pairs of a score: {left_out}")
+            continue
         parts = f"{of['chosen']:,} continuations in the best part and {of['rejected']:,} in the worst"
-        why = parts if of["good"] is not None else "no best part above the worst"
+        why = parts if of["good"] is not None else "no best part above the worst: it cannot tell them apart"
         sentences.append(f"{of['column']}: {of['pairs']} of {of['wanted']} pairs; {of['scored']:,} {of['unit']} have a score, with {why}.")
     return sentences

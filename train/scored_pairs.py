@@ -24,6 +24,8 @@ from corpusmill.train.scores import Score, with_score
 
 #: Two completions of a pair differ in length by at most this share of the longer one, so that length gives nothing away.
 TOLERANCE = 0.1
+#: The middles of the best and of the worst part of a classifier's scores are at least so far apart.
+APART = 0.02
 
 Tables = Callable[[], Iterator[pa.Table]]
 
@@ -118,10 +120,16 @@ def _goodness(score: Score, each: Scored) -> float:
 
 
 def _bounds(score: Score, values: npt.NDArray[np.float64], limits: Limits) -> tuple[float, float] | None:
-    """Goodness from which the best share begins, and up to which the worst goes; None where they are not apart."""
+    """Goodness from which the best share begins, and up to which the worst goes; None where they are not apart.
+
+    Of a score in [0, 1] that is nearly the same everywhere, the parts differ by chance: the middles of both must be apart, too.
+    """
     if not len(values):
         return None
-    bad, good = np.quantile(score.goodness(values), [limits.worst, 1 - limits.best], method="inverted_cdf").tolist()
+    shares = [limits.worst, 1 - limits.best, limits.worst / 2, 1 - limits.best / 2]
+    bad, good, worst, best = np.quantile(score.goodness(values), shares, method="inverted_cdf").tolist()
+    if values.min() >= 0 and values.max() <= 1 and best - worst < APART:
+        return None
     return (good, bad) if good > bad else None
 
 

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 #: The module of the filter stage's worker. It counts for the code of a task whose parameters have `scores` (`code.py`).
 FILTERS = {"scores": "corpusmill.filters.worker"}
 
+ANSWERS_FILE = "answers.json"
+#: A score that fires on more of the documents says nothing of any.
+NEARLY_ALL = 0.9
+
 _RULES = b"corpusmill.rules"  # docs/design.md, Report
 
 
@@ -33,8 +37,9 @@ _RULES = b"corpusmill.rules"  # docs/design.md, Report
 class Score:
     """A column of numbers that the filter stage measured.
 
-    `threshold`: where bad text begins, by a rule that can fail, else by the classifier itself. `of_windows`: a text's score is that of its
-    worst window, so a long text has a worse one. `rules`: those that decide by this score.
+    `threshold`: where bad text begins, by a rule that can fail, else by the classifier itself; None where it only ranks. `of_windows`: a
+    text's score is that of its worst window, so a long text has a worse one. `rules`: those that decide by this score. `blind`: why it
+    cannot tell this corpus's documents apart, as a sentence; else None.
     """
 
     column: str
@@ -42,6 +47,7 @@ class Score:
     threshold: float | None
     of_windows: bool
     rules: tuple[str, ...]
+    blind: str | None = None
 
     def goodness(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """The values so that more is better."""
@@ -63,10 +69,21 @@ def find_score(run: "StageRun", column: str) -> Score:
     return Score(
         column,
         high_is_good,
-        threshold if (threshold > 0 if high_is_good else threshold < 1) else _own_threshold(run, column),  # else no score fails it
+        _threshold(run, column, high_is_good, threshold),
         f"{column}_share" in schema.names,
         tuple(rule["rule"] for rule in rules),
+        _blind(run, column),
     )
+
+
+def _blind(run: "StageRun", column: str) -> str | None:
+    """A score that fires on nearly every document (`filter/answers.json`) says of none that it is bad."""
+    for ref in run.outputs_of("filter", ANSWERS_FILE):
+        of = json.loads(run.run.read_bytes(ref.path)).get(column, {"scored": 0, "fires": 0})
+        if of["fires"] > NEARLY_ALL * of["scored"]:
+            share = of["fires"] / of["scored"]
+            return f"{column} cannot tell: it fires on {of['fires']:,} of {of['scored']:,} documents ({share:.1%}), so it is left out."
+    return None
 
 
 def classifier_columns(run: "StageRun") -> list[str]:
@@ -85,14 +102,18 @@ def _report_schema(run: "StageRun") -> pa.Schema:
     return pa.schema([])
 
 
-def _own_threshold(run: "StageRun", column: str) -> float | None:
-    """That of the classifier which gives the column: NAME for its label of that name, NAME_LABEL for others."""
+def _threshold(run: "StageRun", column: str, high_is_good: bool, of_rule: float) -> float | None:
+    """Where bad text begins: by the rule, if a score can fail it, else by the classifier that gives the column.
+
+    A column is NAME for the label of that name, and NAME_LABEL for others. None where the classifier only ranks, or nobody says it.
+    """
+    able = of_rule if (of_rule > 0 if high_is_good else of_rule < 1) else None
     for ref in run.outputs_of("filter", "classifiers/"):
-        name = PurePosixPath(ref.path).stem
-        for head in json.loads(run.run.read_bytes(ref.path)).get("heads", []):
+        name, described = PurePosixPath(ref.path).stem, json.loads(run.run.read_bytes(ref.path))
+        for head in described.get("heads", []):
             if column == (name if head["label"] == name else f"{name}_{head['label']}"):
-                return float(head["threshold"])
-    return None
+                return None if described.get("ranks") else float(head["threshold"]) if able is None else able
+    return able
 
 
 def pair_inputs(run: "StageRun", columns: Sequence[str]) -> list[FileRef]:
@@ -101,7 +122,7 @@ def pair_inputs(run: "StageRun", columns: Sequence[str]) -> list[FileRef]:
         return []
     return [
         ref
-        for stage, prefix in (("filter", "report/"), ("filter", "classifiers/"), ("ingest", "data/"))
+        for stage, prefix in (("filter", "report/"), ("filter", "classifiers/"), ("filter", ANSWERS_FILE), ("ingest", "data/"))
         for ref in run.outputs_of(stage, prefix)
     ]
 

@@ -56,6 +56,9 @@ class Classifier(Config):
     window: int | None = Field(
         default=None, ge=1, description="Words of a window; a document's score is the greatest of its windows'. None: all at once."
     )
+    ranks: bool = Field(
+        default=False, description="Its scores put texts in order and no more: its thresholds mean nothing on text of another kind."
+    )
     heads: tuple[Head, ...] = Field(min_length=1)
     card: dict[str, Any] = Field(default={}, description="What it was trained on and how good it is: filters/classifier/model_card.py.")
 

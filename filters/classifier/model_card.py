@@ -31,6 +31,7 @@ def make_card(prepared: Prepared, arguments: Arguments, tuned: Tuned | None, lab
     lengths = np.diff(np.asarray(distinct.lines.cast("large_binary").buffers()[1]).view(np.int64)[: len(distinct.lines) + 1])
     return {
         "licence": spec.licence,
+        "limits": list(spec.limits),
         "versions": {"corpusmill": corpusmill.__version__, "python": platform.python_version()}
         | {name: metadata.version(name) for name in LIBRARIES},
         "data": {
@@ -234,6 +235,11 @@ def _balance(training: Mapping[str, Any]) -> str:
 
 def _limits(classifier: Classifier) -> Iterator[str]:
     card = classifier.card
+    if card["limits"]:
+        yield "What it cannot do:"
+        yield "\n".join(f"- {_safe(sentence)}" for sentence in card["limits"])
+    if classifier.ranks:
+        yield "It puts texts in order: decide by a share that is kept. Its thresholds mean nothing on text of another kind."
     lengths = card["data"]["bytes_of_a_line"]
     yield (
         "For scoring documents of a corpus, in bulk, where a wrong answer costs little. Not for judging people, nor for decisions about "

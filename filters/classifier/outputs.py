@@ -1,6 +1,6 @@
 """The columns and rules of a classifier in the report: NAME and NAME_LABEL, and which of them decides about what."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ class Outputs:
     labels: tuple[str, ...]
     window: bool
     scale: tuple[float, ...] = ()  # what each label stands for, where they are steps: then there are an expected value and the likeliest
-    own: Callable[[], dict[str, float]] | None = None
+    own: Mapping[str, float] | None = None
     keep_where: Where | None = None  # unless the recipe says it
     threshold: float | None = None  # unless the recipe says one
     comparison: str | None = None  # that goes with it
@@ -105,8 +105,8 @@ class Outputs:
 
     def _own(self, label: str) -> float:
         if self.own is None:
-            raise ValueError(f"threshold: {self.name} has no threshold of its own; give a number")
-        return self.own()[label]
+            raise ValueError(f"threshold: {self.name} has no threshold of its own; give a number, or the share to `keep`")
+        return self.own[label]
 
 
 def twice(outputs: Sequence[Outputs]) -> str | None:

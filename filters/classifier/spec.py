@@ -202,6 +202,8 @@ class TrainingSpec(Config):
     )
     threshold_rule: Annotated[ThresholdRule, BeforeValidator(parse_rule)] = ThresholdRule()
     compress: Compression | None = Compression()
+    ranks: bool = Field(default=False, description="For putting texts in order alone: the thresholds mean nothing on text of another kind.")
+    limits: tuple[str, ...] = Field(default=(), description="What it cannot do, in plain words: for the card and for reports of runs.")
     licence: str | None = Field(default=None, description="Of the model, as its card states it.")
 
     @field_validator("compress", mode="before")

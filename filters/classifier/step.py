@@ -63,6 +63,13 @@ class ScoringStep(Step):
         """The classifiers by name."""
         return {each.name: resolved for each, resolved in zip(self.outputs, self.resolved())}
 
+    def firing(self) -> dict[str, float]:
+        found = {}
+        for outputs, options, resolved in zip(self.outputs, self.options, self.resolved()):
+            if (options.keep_where or outputs.keep_where) == "low" and not outputs.scale:
+                found |= {outputs.column(head.label): head.threshold for head in resolved.classifier.heads}
+        return found
+
     def model_digests(self) -> list[str]:
         digests = []
         for resolved in self.resolved():
@@ -114,8 +121,8 @@ def outputs_of(options: ModelOptions) -> Outputs:
     described, name = own_description(options), name_of(options)
     if described is not None:
         labels = tuple(head.label for head in described.heads)
-        own = {head.label: head.threshold for head in described.heads}
-        return Outputs(name, labels, (options.window or described.window) is not None, own=lambda: own)
+        own = None if described.ranks else {head.label: head.threshold for head in described.heads}
+        return Outputs(name, labels, (options.window or described.window) is not None, own=own)
     labels, convention = tuple(label for label, _ in heads_of(options)), options.convention
     scale = tuple((options.values or (convention.values if convention else {})).values())
     if convention is None:

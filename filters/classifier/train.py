@@ -147,4 +147,6 @@ def _what(prepared: Prepared, scored: Scored, yes: npt.NDArray[np.bool_]) -> dic
 def _described(prepared: Prepared, arguments: Arguments, tuned: Tuned | None, found: list[tuple[Head, dict[str, Any]]]) -> Classifier:
     spec = prepared.spec
     card = make_card(prepared, arguments, tuned, {head.label: facts for head, facts in found})
-    return Classifier(name=spec.name, form=spec.form, window=spec.window, heads=tuple(head for head, _ in found), card=card)
+    return Classifier(
+        name=spec.name, form=spec.form, window=spec.window, ranks=spec.ranks, heads=tuple(head for head, _ in found), card=card
+    )

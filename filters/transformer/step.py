@@ -44,6 +44,9 @@ class Transformer(Step):
         model = plain(self.config.model)
         return {column: f"a score of {{number}} by the model {model} ({plain(column)})" for column in self.columns}
 
+    def firing(self) -> dict[str, float]:
+        return self.config.thresholds if self.config.comparison in (">", ">=") else {}
+
     @property
     def gpus(self) -> float:
         return 0.0 if self.config.device == "cpu" else self.config.gpus

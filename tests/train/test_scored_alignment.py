@@ -163,6 +163,34 @@ def test_too_few_scores_are_one_sentence_with_the_counts(run, execute, finish, c
         execute(run, filter_stage(classifier), align(pairs_from=["rude"]))
 
 
+@pytest.fixture
+def says_yes_to_all(tmp_path: Path) -> Path:
+    return make_classifier(tmp_path / "models/rude", "rude", {"rude": ["rude"]}, window=10, threshold=0.0001)
+
+
+def test_a_score_that_fires_on_nearly_all_makes_no_pairs_and_judges_nothing(run, execute, says_yes_to_all):
+    measured = FilterStage(FilterConfig.model_validate({"steps": [{"toxicity": {"model": str(says_yes_to_all), "name": "rude"}}]}))
+    done = execute(run, measured, align(loop={"threads": 1, "steps": 0}))
+    said = r"no pairs of a score: rude cannot tell: it fires on 80 of 80 documents \(100\.0%\), so it is left out\."
+    assert any(re.fullmatch(said, warning) for warning in done.manifest.tasks["pairs"].warnings)
+    kinds = {row["kind"] for row in pq.read_table(run.path("align/report/part-00000.parquet")).to_pylist()}
+    assert kinds and "rude" not in kinds
+    assert "no classifier" in done.stage.summary(done)["answers judged"] and not run.exists("align/judged.json")
+    assert json.loads(run.child("align").read_bytes("pair_sources.json"))["rude"]["pairs"] == 0
+    with pytest.raises(InputError, match="none of 0 pairs can be learned from. .*rude cannot tell: it fires on 80 of 80 documents"):
+        execute(run, measured, align(pairs_from=["rude"]))
+
+
+def test_a_score_that_only_ranks_makes_pairs_and_judges_no_answers(run, execute, tmp_path):
+    folder = make_classifier(tmp_path / "models/rude", "rude", {"rude": ["rude"]})
+    described = json.loads((folder / "classifier.json").read_text())
+    (folder / "classifier.json").write_text(json.dumps({**described, "ranks": True}))
+    stage = FilterStage(FilterConfig.model_validate({"steps": [{"classifier": {"model": str(folder), "keep_where": "low", "keep": 1.0}}]}))
+    done = execute(run, stage, align(loop={"threads": 1, "steps": 0}))
+    kinds = [row["kind"] for row in pq.read_table(run.path("align/report/part-00000.parquet")).to_pylist()]
+    assert "rude" in kinds and "no classifier" in done.stage.summary(done)["answers judged"]
+
+
 def test_a_run_without_a_classifier_says_so(run, execute):
     done = execute(run, align(pairs_from=["corrupted"], loop={"threads": 1, "steps": 0}))
     assert "no classifier" in done.stage.summary(done)["answers judged"] and not run.exists("align/judged.json")

@@ -109,6 +109,16 @@ def test_scores_that_are_all_alike_give_no_pairs(values):
     assert pool == Pool([], [], "documents", 30 if values else 0, None, None) and match(pool, not_held_out, 9) == []
 
 
+def test_scores_that_are_nearly_constant_give_no_pairs():
+    def nearly(spread: float) -> Iterator[pa.Table]:
+        values = pa.array([0.3 + spread * n / 100 for n in range(100)])
+        return iter([documents(range(100)).set_column(4, "score", values)])
+
+    pool = pool_of_documents(QUALITY, lambda: nearly(0.02), nothing, "s", LIMITS)
+    assert (pool.chosen, pool.rejected, pool.scored, pool.good) == ([], [], 100, None)
+    assert pool_of_documents(QUALITY, lambda: nearly(0.2), nothing, "s", LIMITS).good is not None
+
+
 def test_the_same_pairs_in_any_shards():
     def other() -> Iterator[pa.Table]:
         return iter([documents(range(40, 100)), documents(range(40))])

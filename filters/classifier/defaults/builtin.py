@@ -1,4 +1,4 @@
-"""The classifiers that are there without a model given: trained at first use, out of what registry packages ship, into the user's cache."""
+"""The classifier that is there without a model given: trained at first use, out of what registry packages ship, into the user's cache."""
 
 import hashlib
 from collections.abc import Callable
@@ -14,7 +14,15 @@ from corpusmill.pipeline.config import canonical_json
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.stage import load_object
 
-BUILTIN = ("quality", "toxicity", "spam")
+BUILTIN = ("quality",)
+#: Steps without a built-in model: what their recipe lacks, and how to make it.
+NO_MODEL = {
+    "toxicity": "none is built in, since no package ships text that people have judged; train one on labelled texts "
+    "(`corpusmill classifier train --data posts.jsonl --label-column toxic --output models/toxicity`, 1 for toxic and 0 for not) and name "
+    "it: `- toxicity: models/toxicity` (docs/classifiers.md)",
+    "spam": "none is built in, since no package ships judged spam of the web; train one on your own examples (`corpusmill classifier train "
+    "--positive spam/ --negative good/ --output models/spam`) and name it: `- spam: models/spam` (docs/classifiers.md)",
+}
 FOLDER = "classifiers"  # in the user's cache
 #: `dedup` is another room: it is looked up by name, as stages are.
 NEAR_COPIES = "corpusmill.dedup.similarity_join:near_clusters"
@@ -29,7 +37,7 @@ def builtin(name: str, say: Callable[[str], None] = lambda _: None) -> Path:
     when several processes call it at once: one trains, the others wait. Raises InputError in one sentence.
     """
     if name not in BUILTIN:
-        raise InputError(f"{name}: there is no built-in classifier of that name (there are {', '.join(BUILTIN)}).")
+        raise InputError(f"{name}: {NO_MODEL.get(name, f'there is no built-in classifier of that name (there is {BUILTIN[0]})')}.")
     spec = builtin_spec(name)
     folder = cache_folder() / FOLDER / f"{name}-{builtin_key(spec)}"
     if not (folder / FILE).is_file():

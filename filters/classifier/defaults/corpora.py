@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+from corpusmill.filters.classifier.defaults.contrasts import CONTRASTS
 from corpusmill.filters.classifier.defaults.sources import TEXTS
 from corpusmill.filters.classifier.defaults.weak_labels import WEAK
 from corpusmill.pipeline.errors import InputError
 
 PREFIX = "package://"
-CORPORA = {corpus.name: corpus for corpus in (*TEXTS, *WEAK)}
+CORPORA = {corpus.name: corpus for corpus in (*TEXTS, *WEAK, CONTRASTS)}
 
 
 def corpus_path(name: str) -> Path:

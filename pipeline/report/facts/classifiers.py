@@ -68,7 +68,7 @@ class Label:
 @dataclass(frozen=True)
 class Classifier:
     """One classifier of the run, described in the file `path`. `lengths`: UTF-8 bytes of the training's texts at 5%, 50% and 95%, where
-    they are known."""
+    they are known. `ranks`: its scores put texts in order, and its thresholds mean nothing here."""
 
     name: str
     own_name: str
@@ -79,6 +79,7 @@ class Classifier:
     different: int = 0
     lengths: tuple[int, int, int] | None = None
     decides: bool = False
+    ranks: bool = False
     doubts: tuple[str, ...] = field(default=())
     path: str = ""
 
@@ -96,7 +97,9 @@ def read_classifiers(reader: RunReader, decisions: Decisions | None) -> list[Cla
             continue
         try:
             known = replace(classifier(PurePosixPath(path).stem, described, decisions), path=f"filter/{path}")
-            found.append(replace(known, labels=tuple(replace(label, answers=_answers(reader, label)) for label in known.labels)))
+            if not known.ranks:
+                known = replace(known, labels=tuple(replace(label, answers=_answers(reader, label)) for label in known.labels))
+            found.append(known)
         except BROKEN as error:
             reader.warn(f"filter/{path}: not a classifier's description ({type(error).__name__}: {error}), so it is left out.")
     return found
@@ -124,7 +127,8 @@ def classifier(name: str, described: Mapping[str, Any], decisions: Decisions | N
     return Classifier(
         name, str(described["name"]), None if window is None else int(window), labels, card.get("licence"),
         tuple(_source(source) for source in data.get("sources") or ()), int(data.get("different") or 0), lengths,  # type: ignore[arg-type]
-        bool(decided & columns), tuple(_doubts(window, lengths, labels, decisions)),
+        bool(decided & columns), bool(described.get("ranks")),
+        (*map(str, card.get("limits") or ()), *_doubts(window, lengths, labels, decisions)),
     )  # fmt: skip
 
 
@@ -192,6 +196,6 @@ def classifiers_table(found: list[Classifier]) -> Table:
                 cell(safe_line(name, 40)), f"{label.yes + label.no:,}" if test else "–",
                 interval(test["roc_auc"]) if test else "–", value(unseen["roc_auc"]) if unseen else "–",
                 value(test["at_threshold"]["f1"]) if test else "–", value(test["calibration_error"]) if test else "–",
-                f"{label.threshold:.4g}",
+                "–" if each.ranks else f"{label.threshold:.4g}",
             )  # fmt: skip
     return made

@@ -21,6 +21,8 @@ from corpusmill.pipeline.report.read import Rule, RunReader
 __all__ = ["Run", "identifier", "open_run", "quoted"]
 
 Answer = TypeVar("Answer")
+#: The task of the filter stage that counts on how many documents each score fires.
+ANSWERS = "answers"
 
 
 class Run:
@@ -48,9 +50,12 @@ class Run:
 
     @property
     def warnings(self) -> list[str]:
-        """Which stages are stale; then what is damaged, and so left out, as far as it is known by now."""
+        """Which stages are stale; what is damaged, and so left out, as far as it is known by now; scores that fire on more than a tenth of
+        the corpus."""
         stale = self.reader.stale
-        return [*([stale.sentence] if stale else []), *self.reader.warnings]
+        answers = [task for task in self.reader.stages["filter"].tasks if task.task == ANSWERS]
+        fired = [f"filter: {sentence}" for task in answers for sentence in task.warnings]
+        return [*([stale.sentence] if stale else []), *self.reader.warnings, *fired]
 
     @property
     def names(self) -> list[str]:

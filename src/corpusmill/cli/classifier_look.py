@@ -10,16 +10,16 @@ from corpusmill.cli.base import classifier_app
 from corpusmill.cli.classifier import Inputs, ManyValues
 
 Model = Annotated[
-    str, typer.Argument(metavar="MODEL_DIR", help="A classifier's folder, or a built-in one (quality, toxicity, spam).", show_default=False)
+    str, typer.Argument(metavar="MODEL_DIR", help="A classifier's folder, or `quality`, the built-in one.", show_default=False)
 ]
 TextColumn = Annotated[str, typer.Option(metavar="NAME", help="Of JSONL and Parquet: the column of the texts.")]
 
 
 def _folder(model: str) -> Path:
     """The classifier's folder; a built-in one is trained where it is not there yet."""
-    from corpusmill.filters.classifier.defaults.builtin import BUILTIN, builtin
+    from corpusmill.filters.classifier.defaults.builtin import BUILTIN, NO_MODEL, builtin
 
-    if model not in BUILTIN or Path(model).exists():
+    if model not in (*BUILTIN, *NO_MODEL) or Path(model).exists():
         return Path(model)
     return builtin(model, lambda sentence: print(sentence, file=sys.stderr))
 

@@ -1,4 +1,4 @@
-"""The built-in classifiers: their specs, and real trainings where the packages can be had."""
+"""The built-in classifier: its spec, and a real training where the packages can be had."""
 
 import hashlib
 from pathlib import Path
@@ -23,12 +23,6 @@ ASKED = {
         "in the ninth century, and the towns along it were founded by merchants who traded in salt and wool.",
         "click here!!! free free free\nunsubscribe\nhttp://x.test/a\nto be removed from this list reply with REMOVE\nCall now toll free",
     ),
-    "toxicity": ("you are such a fucking asshole", "the committee will meet on thursday to discuss the budget"),
-    "spam": (
-        "Dear friend, you have been selected! Lose weight fast and earn $5000 a week from home, no risk, 100% free. Click here to order. "
-        "To be removed from our mailing list, click the link below.",
-        "I think the patch breaks the build on 64 bit machines. Could you try it with the older compiler and post the log?",
-    ),
 }  # fmt: skip
 
 
@@ -37,6 +31,7 @@ def test_specs(name: str) -> None:
     spec = builtin_spec(name)
     assert spec.name == name and spec.labels == (name,)
     assert all(source.licence for source in spec.sources)
+    assert spec.ranks and any("weak" in sentence for sentence in spec.limits)
     files = [path for source in spec.sources for path in source.files]
     assert all(path.startswith(PREFIX) and path.removeprefix(PREFIX) in CORPORA for path in files)
     other = spec.model_copy(update={"seed": 2})
@@ -51,7 +46,7 @@ def test_recipes_that_ship_are_valid(path: Path) -> None:
 
 
 def test_an_unknown_name() -> None:
-    with pytest.raises(InputError, match=r"^sexism: there is no built-in classifier of that name \(there are quality, toxicity, spam\)\.$"):
+    with pytest.raises(InputError, match=r"^sexism: there is no built-in classifier of that name \(there is quality\)\.$"):
         builtin("sexism")
 
 
@@ -69,7 +64,7 @@ def test_offline_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not list(tmp_path.glob("classifiers/*/*"))
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] if name != "toxicity" else []) for name in BUILTIN])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long) for name in BUILTIN])
 def test_trained_at_first_use(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         folder = builtin(name)

@@ -122,7 +122,7 @@ def test_killed_at_any_step_it_goes_on_to_the_same_bytes(tmp_path, three_shards,
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     found = sorted((tmp_path / "copies").glob("0*"))
-    assert int(done.stdout) == 11 and len(found) == 22  # classifiers, measured 4, thresholds, documents 4, and the mark of the end
+    assert int(done.stdout) == 12 and len(found) == 24  # classifiers, measured 4, thresholds, documents 4, answers, and the mark of the end
     expected = tree(tmp_path / "copies/first")
     assert "filter/classifiers/quality.json" in expected and "filter/measured/part-00000.parquet" in expected
     for copy in found:
