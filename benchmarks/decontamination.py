@@ -1,46 +1,59 @@
-"""How many planted test items are found, how often something is found where nothing was planted, and how fast.
+"""How many planted test items are found, by set and by length; how often something is found where nothing was planted; how fast.
 
-    python benchmarks/decontamination.py docs/*.parquet --sets gsm8k_test.jsonl lambada_test.jsonl HumanEval.jsonl.gz
+    python benchmarks/decontamination.py docs/*.parquet --sets gsm8k_test.jsonl nq_open/*.arrow HumanEval.jsonl.gz --lines th.txt ja.txt
 
-Each chosen text of each set (GSM8K: questions, LAMBADA: passages, HumanEval: prompts; `--all-fields`: every text of 13 words or more) is
-planted at a random place of a real document of its own, once for every edit:
+Two sets are made here: `tables` (an instruction that all items share, a table of names and numbers, a question) and `brackets` (a
+sequence of brackets, after an instruction that all items share, or alone). `--lines`: each line of a text file is an item of the set
+`languages`. One text of each chosen item is planted at a random place of a real document of its own, once for every edit:
 
-* verbatim, case (upper, lower or title), punctuation (every mark a space), deleted (every mark deleted, so that words may grow
-  together), spaces (wrapped anew);
+* verbatim, case (upper, lower or title), spaces (wrapped anew), marks (every mark a space), deleted (every mark deleted, so that words
+  may grow together);
 * words: one in ten, drawn at random, is replaced by a word of the documents;
-* all: case, punctuation and words.
+* all: case, marks and words.
+
+Left out are texts of fewer than 8 words (but those of brackets), texts whose words more than 20 items of their set have, and edits of
+marks where an item differs from others by its marks alone.
 
 In the same run and on the same documents, any shared n-gram is counted as found, as GPT-3 (13 words; Brown et al. 2020, appendix C) and
 many since do (8 to 13): `\\w+` words in lower case. Seconds are of processor time in one thread.
 """
 
 import argparse
+import json
 import random
 import re
+import tempfile
 import textwrap
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import regex
 
 from corpusmill.dedup.contamination.config import ContaminationConfig
 from corpusmill.dedup.contamination.files import set_files
-from corpusmill.dedup.contamination.find import Finder
+from corpusmill.dedup.contamination.find import DOCUMENT, PASSAGE, Finder
 from corpusmill.dedup.contamination.index import build_index
 from corpusmill.dedup.contamination.passages import read_passages
 from corpusmill.dedup.contamination.readers import reader
-from corpusmill.dedup.contamination.windows import DOCUMENT, PASSAGE
 from corpusmill.pipeline.ingest.item_rows import read_set
+from corpusmill.pipeline.text.words import UNSPACED
 
-WORD = re.compile(r"\w+")
-MARK = re.compile(r"[^\w\s]")
+#: Words as the items are counted and edited: a character of a script without spaces is one.
+WORD = regex.compile(rf"(?V1)[[{UNSPACED}]&&\w--\p{{M}}]\p{{M}}*|[\w--_--[{UNSPACED}]]+")
+MARK = regex.compile(r"[^\w\s\p{M}]")
 #: What is planted of an item: its first field that is one of these.
-PLANTED = ("question", "text", "prompt", "sentence_good", "problem", "ctx")
+PLANTED = ("question", "text", "prompt", "sentence_good", "problem", "ctx", "input")
+EDITS = ("verbatim", "case", "spaces", "marks", "deleted", "words", "all")
+#: Lengths in words, each up to but not including the next.
+LENGTHS = (0, 8, 13, 15, 21, 51)
+COMMON = 20
 
 
 @dataclass(frozen=True)
@@ -48,35 +61,76 @@ class Planted:
     """A text of an item in a document of its own."""
 
     set: str
-    items: frozenset[tuple[str, int]]  # more than one where items of a set have the same words
+    items: frozenset[tuple[str, int]]  # more than one where items of a set have the same text
+    words: int
     edit: str
     document: str
 
 
 def read_texts(paths: list[str]) -> list[str]:
-    """The texts of Parquet files with a column `text`; of other files, their paragraphs of 200 characters or more."""
+    """The texts of Parquet files with a column `text`, and of JSONL with that key; of other files, paragraphs of 200 characters or more."""
     texts: list[str] = []
     for path in map(Path, paths):
         if path.suffix == ".parquet":
             texts += pq.read_table(path, columns=["text"])["text"].to_pylist()
+        elif path.suffix == ".jsonl":
+            texts += [json.loads(line)["text"] for line in path.read_text().splitlines()]
         else:
             texts += [line for line in path.read_text().split("\n") if len(line) >= 200]
     return texts
 
 
+def made_sets(folder: Path, lines: list[str], seed: int) -> list[str]:
+    """Writes the sets that are made here to a folder; returns their paths."""
+    sets = {"tables": list(tables(random.Random(f"{seed}:tables"))), "brackets": list(brackets(random.Random(f"{seed}:brackets")))}
+    if lines:
+        sets["languages"] = [line for path in lines for line in Path(path).read_text().splitlines() if line.strip()]
+    for name, texts in sets.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return [str(folder / f"{name}.jsonl") for name in sets]
+
+
+def tables(draw: random.Random) -> Iterator[str]:
+    """After BIG-Bench's `penguins_in_a_table`."""
+    names = ["Louis", "Bernard", "Vincent", "Gwen", "James", "Anna", "Robert", "Donna", "Fred", "Jennifer", "Michael", "Alfred", "Ema"]
+    columns = ["age", "height (cm)", "weight (kg)", "score", "points", "year", "price", "length (m)"]
+    intro = "Here is a table where the first line is a header and each subsequent line is an animal:"
+    for _ in range(500):
+        chosen = draw.sample(columns, 3)
+        rows = [[name, *(str(draw.randint(1, 200)) for _ in chosen)] for name in draw.sample(names, draw.randint(3, 8))]
+        separator = draw.choice([", ", " | ", "\t"])
+        table = "\n".join(separator.join(row) for row in [["name", *chosen], *rows])
+        yield f"{intro}\n{table}\nWhich animal has the largest {draw.choice(chosen)} but {draw.choice(rows)[0]}?"
+
+
+def brackets(draw: random.Random) -> Iterator[str]:
+    """After BIG-Bench's `dyck_languages`, with its instruction and without."""
+    intro = "Complete the rest of the sequence, making sure that the parentheses are closed properly. Input: "
+    for number in range(500):
+        sequence, opened = [], []
+        for _ in range(draw.randint(12, 40)):
+            if opened and draw.random() < 0.45:
+                sequence.append(opened.pop())
+            else:
+                begin, end = draw.choice(["()", "[]", "{}", "<>"])
+                sequence.append(begin)
+                opened.append(end)
+        yield intro * (number % 2) + " ".join(sequence)
+
+
 def items_of(sets: list[str], all_fields: bool) -> dict[str, list[tuple[int, str]]]:
     """Of each set, `(item, text)` of what may be planted."""
     found: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    numbers: dict[str, int] = defaultdict(int)
     config = ContaminationConfig(sets=sets)
     for file in set_files(config.set_configs()):
-        number = 0
         for place, rows in read_set(file.ref.path):
             texts_of = reader(place, rows, None)
             for row in rows:
                 texts = texts_of(row)
-                chosen = [t for _, t in texts if len(WORD.findall(t)) >= 13] if all_fields else [t for f, t in texts if f in PLANTED][:1]
-                found[file.name] += [(number, text) for text in chosen]
-                number += 1
+                chosen = [t for _, t in texts] if all_fields else [t for f, t in texts if f in PLANTED][:1]
+                found[file.name] += [(numbers[file.name], text) for text in chosen]
+                numbers[file.name] += 1
     return found
 
 
@@ -87,22 +141,22 @@ def edits(vocabulary: list[str]) -> dict[str, Callable[[str, random.Random], str
     def words(text: str, draw: random.Random) -> str:
         places = [match.span() for match in WORD.finditer(text)]
         for start, end in sorted(draw.sample(places, -(-len(places) // 10)), reverse=True):
-            text = text[:start] + draw.choice(vocabulary) + text[end:]
+            text = f"{text[:start]} {draw.choice(vocabulary)} {text[end:]}"
         return text
 
     return {
         "verbatim": lambda text, draw: text,
         "case": case,
-        "punctuation": lambda text, draw: MARK.sub(" ", text),
-        "deleted": lambda text, draw: MARK.sub("", text),
         "spaces": lambda text, draw: "\n".join(textwrap.wrap(" ".join(text.split()), draw.randint(20, 100))),
+        "marks": lambda text, draw: MARK.sub(" ", text),
+        "deleted": lambda text, draw: MARK.sub("", text),
         "words": words,
         "all": lambda text, draw: words(MARK.sub(" ", case(text, draw)), draw),
     }
 
 
 def plant(texts: list[str], items: dict[str, list[tuple[int, str]]], count: int, seed: int) -> list[Planted]:
-    """Every edit of up to `count` texts of each set, each at a space of a document (an end where there is none)."""
+    """Every edit of up to `count` texts of each set, each at a space of the first 5,000 characters of a document."""
     vocabulary = sorted({word for text in texts[:2000] for word in WORD.findall(text) if word.isalpha()})
     changes = edits(vocabulary)
     planted = []
@@ -110,15 +164,30 @@ def plant(texts: list[str], items: dict[str, list[tuple[int, str]]], count: int,
         draw = random.Random(f"{seed}:{name}")
         same: dict[tuple[str, ...], set[tuple[str, int]]] = defaultdict(set)
         for item, text in all_of_set:
-            same[tuple(WORD.findall(text.lower()))].add((name, item))
+            for key in {words_of(text), marks_of(text)}:
+                same[key].add((name, item))
         for _, text in draw.sample(all_of_set, min(count, len(all_of_set))):
-            items_of_text = frozenset(same[tuple(WORD.findall(text.lower()))])
+            words = words_of(text)
+            by_marks = len(words) < 8 or len(same[words]) > COMMON
+            items_of_text = same[marks_of(text) if by_marks else words]
+            if by_marks and (name != "brackets" or len(items_of_text) > COMMON):
+                continue
             for edit, change in changes.items():
-                host = draw.choice(texts)
-                places = [0, *(match.start() for match in re.finditer(r"\s", host)), len(host)]
-                at = draw.choice(places)
-                planted.append(Planted(name, items_of_text, edit, f"{host[:at]}\n{change(text, draw)}\n{host[at:]}"))
+                if (by_marks and edit in ("marks", "deleted", "all")) or (edit == "words" and not words):
+                    continue
+                host = draw.choice(texts)[:5000]
+                at = draw.choice([0, *(match.start() for match in re.finditer(r"\s", host)), len(host)])
+                document = f"{host[:at]}\n{change(text, draw)}\n{host[at:]}"
+                planted.append(Planted(name, frozenset(items_of_text), len(words), edit, document))
     return planted
+
+
+def words_of(text: str) -> tuple[str, ...]:
+    return tuple(WORD.findall(text.casefold()))
+
+
+def marks_of(text: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"\w+|[^\w\s]", text.casefold()))
 
 
 class Ours:
@@ -138,6 +207,11 @@ class Ours:
             passage = row[PASSAGE]
             found[row[DOCUMENT]].add((self.index.sets[self.index.set_of[passage]], int(self.index.number[passage])))
         return found
+
+    def passage(self, text: str) -> str:
+        """The first passage that is found in a document, at most 200 characters."""
+        start, end = self.finder.spans(text, self.finder.find(pa.array([text], pa.large_string()))[:1])[0]
+        return text[start:end][:200]
 
 
 class AnyNgram:
@@ -166,27 +240,33 @@ class AnyNgram:
 
 
 def show_recall(name: str, planted: list[Planted], found: list[set[tuple[str, int]]]) -> None:
-    totals: dict[tuple[str, str], list[bool]] = defaultdict(list)
-    for one, items in zip(planted, found, strict=True):
-        totals[one.set, one.edit].append(not one.items.isdisjoint(items))
-    names = list(dict.fromkeys(one.edit for one in planted))
+    """Recall by set and length, and at the end by length alone; how many texts of how many that were planted."""
+    totals: dict[tuple[str, int, str], list[bool]] = defaultdict(list)
     sets = list(dict.fromkeys(one.set for one in planted))
-    if len(sets) > 12:  # all as one
-        sets = ["all sets"]
-        for (_, edit), values in list(totals.items()):
-            totals["all sets", edit] += values
-    print(f"\n{name}: recall, %\n{'':26}" + "".join(f"{edit:>12}" for edit in names))
-    for set_ in sets:
-        print(f"{set_[:18]:18} {len(totals[set_, names[0]]):7,}" + "".join(f"{100 * np.mean(totals[set_, edit]):12.2f}" for edit in names))
+    for one, items in zip(planted, found, strict=True):
+        bucket = max(n for n, least in enumerate(LENGTHS) if one.words >= least)
+        for set_ in (one.set, "all sets"):
+            totals[set_, bucket, one.edit].append(not one.items.isdisjoint(items))
+    names = [f"{a} to {b - 1}" for a, b in pairwise(LENGTHS)] + [f"{LENGTHS[-1]} and more"]
+    print(f"\n{name}: recall, %\n{'set':22}{'words':>12}{'texts':>7}" + "".join(f"{edit:>10}" for edit in EDITS))
+    for set_ in ([] if len(sets) > 20 else sets) + ["all sets"]:
+        for bucket, length in enumerate(names):
+            if (set_, bucket, "verbatim") in totals:
+                values = [totals.get((set_, bucket, edit), []) for edit in EDITS]
+                print(
+                    f"{set_[-22:]:22}{length:>12}{len(values[0]):7,}"
+                    + "".join(f"{100 * np.mean(v):10.2f}" if v else f"{'-':>10}" for v in values)
+                )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", help="documents: Parquet with a column `text`, or plain text")
     parser.add_argument("--sets", nargs="+", required=True, help="evaluation sets")
+    parser.add_argument("--lines", nargs="*", default=[], help="text files whose lines are the items of one more set")
     parser.add_argument("--items", type=int, default=1000, help="how many texts of each set are planted")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--all-fields", action="store_true", help="plant every text of an item that has 13 words or more")
+    parser.add_argument("--all-fields", action="store_true", help="plant every text of an item")
     parser.add_argument("--ngrams", type=int, nargs="*", default=[8, 13], help="any shared n-gram of so many words, to compare")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="options of dedup.contamination")
     parser.add_argument("--show", type=int, default=10, help="how many hits on documents without planted items are shown")
@@ -195,11 +275,16 @@ def main() -> None:
     texts = read_texts(args.files)
     array = pa.array(texts, pa.large_string())
     megabytes = sum(len(text.encode()) for text in texts) / 1e6
+    folder = tempfile.TemporaryDirectory()
+    args.sets += made_sets(Path(folder.name), args.lines, args.seed)
     planted = plant(texts, items_of(args.sets, args.all_fields), args.items, args.seed)
     print(f"{len(texts):,} documents, {megabytes:,.1f} MB; {len(planted):,} planted")
 
     ours = Ours(args.sets, **dict(option.split("=", 1) for option in args.set))
-    print(f"index: {ours.built:.1f} s, {len(ours.index.kind):,} texts, {len(ours.index.starts) - 1:,} n-grams")
+    print(
+        f"index: {ours.built:.1f} s, {len(ours.index.kind):,} texts, {len(ours.index.starts) - 1:,} n-grams, "
+        f"{len(ours.index.to_bytes()) / 1e6:.0f} MB"
+    )
     ours.find(array[:3])
     seconds = []
     for _ in range(3):
@@ -209,7 +294,7 @@ def main() -> None:
     show_recall("corpusmill", planted, ours.find([one.document for one in planted]))
     print(f"documents with a hit and nothing planted: {sum(map(bool, hits)):,}; {megabytes / min(seconds):,.0f} MB/s")
     for number in [n for n, found in enumerate(hits) if found][: args.show]:
-        print(f"  document {number}: {sorted(hits[number])[:3]}")
+        print(f"  document {number}: {sorted(hits[number])[:3]} {ours.passage(texts[number])!r}")
 
     for ngram in args.ngrams:
         peer = AnyNgram(args.sets, ngram)

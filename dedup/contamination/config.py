@@ -33,10 +33,11 @@ class SetConfig(Config):
 class ContaminationConfig(Config):
     """The section `dedup.contamination` of a recipe.
 
-    The text of an item is found in a document where n-grams of `seed` words that both have cover, in a window a quarter longer than
-    the text, at least `share` of its words, and at least `ngram` words; of a text that is too short for that, `short_share` of its words,
-    and at least `min_ngram` words. So published practice, any one n-gram of 8 to 13 words, is `seed`, `ngram`, `min_ngram` and `min_words`
-    of so many words with a `share` of 0.
+    A text of an item is found where it stands whole, up to case, marks and spaces. Else it is laid beside the document at n-grams of
+    `seed` words that no more than `common` items of its set have. It is found where then, in a window a quarter longer than the text, at
+    least `ngram` words agree (of a short text `short_share` of its words, and at least `min_ngram`), and at least `share` of the words in
+    such n-grams. So published practice, any one n-gram of 8 to 13 words, is `seed`, `ngram`, `min_ngram` and `min_words` of so many words
+    with a `share` of 0.
     """
 
     sets: list[str | SetConfig] = Field(min_length=1, description="the evaluation sets: paths, or objects of path, name and fields")
@@ -44,16 +45,16 @@ class ContaminationConfig(Config):
         default="drop",
         description="drop the document, cut the passage out of it, or only say so in the report",
     )
-    seed: int = Field(default=4, ge=2, le=64, description="words are found in n-grams of this many words")
-    share: float = Field(default=0.5, ge=0, le=1, description="what share of a text's words must be found at least")
-    ngram: int = Field(default=13, ge=2, le=64, description="how many words of a text must be found at least")
+    seed: int = Field(default=4, ge=2, le=64, description="a text is laid beside a document at n-grams of this many words")
+    share: float = Field(default=0.6, ge=0, le=1, description="what share of the words that are a text's own must agree at least")
+    ngram: int = Field(default=13, ge=2, le=64, description="how many words of a text must agree at least")
     short_share: float = Field(default=0.75, ge=0, le=1, description="of a short text, this share of its words is enough")
     min_ngram: int = Field(default=8, ge=2, le=64, description="but never fewer words than this")
     short: Literal["whole", "ignore"] = Field(
         default="whole", description="what becomes of texts of fewer than `min_ngram` words: found where they stand whole, or never"
     )
     min_words: int = Field(default=7, ge=2, description="shorter texts are never looked for")
-    common: int = Field(default=20, ge=1, description="an n-gram of more items of one set than this is boilerplate and proves nothing")
+    common: int = Field(default=20, ge=1, description="a text or n-gram that more items of one set than this have is boilerplate")
     keep_words: int = Field(default=50, ge=0, description="with `action: cut`, a document that has fewer words left is dropped")
 
     @model_validator(mode="after")
@@ -65,7 +66,7 @@ class ContaminationConfig(Config):
 
     def of_index(self) -> "ContaminationConfig":
         """The part that the index of the sets depends on; everything else has its default."""
-        return self.model_copy(update={"action": "drop", "share": 0.5, "keep_words": 50})
+        return self.model_copy(update={"action": "drop", "share": 0.6, "keep_words": 50})
 
     def set_configs(self) -> list[SetConfig]:
         return [SetConfig(path=given) if isinstance(given, str) else given for given in self.sets]

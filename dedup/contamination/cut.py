@@ -10,10 +10,10 @@ SHOWN = 1000
 Span = tuple[int, int]
 
 
-def character_spans(text: str, ranges: Sequence[Span]) -> list[Span]:
+def character_spans(text: str, ranges: Sequence[Span], marks: bool = False) -> list[Span]:
     """Where ranges of words (`words_of`) lie in a text, in characters; with the marks around them as far as no space is between."""
     content = text.encode()
-    _, spans = words_of(content)
+    _, spans = words_of(content, marks)
     places = [(int(spans[first, 0]), int(spans[behind - 1, 1])) for first, behind in ranges]
     characters, before, count = {}, 0, 0
     for place in sorted({place for span in places for place in span}):
@@ -31,7 +31,7 @@ def _with_marks(text: str, start: int, end: int) -> Span:
 
 
 def _is_mark(character: str) -> bool:
-    return not (character.isalnum() or character == "_" or character.isspace())
+    return not (character.isalnum() or character.isspace())
 
 
 def united(spans: Sequence[Span]) -> list[Span]:

@@ -11,12 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.dedup.contamination.config import ContaminationConfig
-from corpusmill.dedup.contamination.cut import SHOWN, character_spans, without
+from corpusmill.dedup.contamination.cut import SHOWN, without
 from corpusmill.dedup.contamination.files import SetFile
-from corpusmill.dedup.contamination.find import Finder, Matches
+from corpusmill.dedup.contamination.find import COVERED, DOCUMENT, PASSAGE, START, Finder, Matches
 from corpusmill.dedup.contamination.index import LEFT_OUT, WHOLE, Index, build_index
 from corpusmill.dedup.contamination.passages import read_passages
-from corpusmill.dedup.contamination.windows import COVERED, DOCUMENT, END, PASSAGE, START
 from corpusmill.dedup.contamination.words import words_of
 from corpusmill.dedup.edit import Edit, Editor
 from corpusmill.pipeline.manifest import FileRef
@@ -36,9 +35,10 @@ def index_output(files: Sequence[SetFile], config: ContaminationConfig) -> Outpu
     index = build_index(passages, config)
     counts = {
         "items": int(passages.item[-1]) + 1 if len(passages.item) else 0,
-        "texts": len(index.kind),
+        "texts": len(passages.texts),
         "texts_whole": int((index.kind == WHOLE).sum()),
-        "texts_left_out": int((index.kind == LEFT_OUT).sum()),
+        "texts_by_marks": int(((index.kind != LEFT_OUT) & (index.marks == 1)).sum()),
+        "texts_left_out": len(passages.texts) - int((index.kind != LEFT_OUT).sum()),
     }
     return Output({INDEX_FILE: index.to_bytes()}, rows_in=counts["items"], bytes_in=sum(file.ref.bytes for file in files), counts=counts)
 
@@ -113,7 +113,7 @@ class ContaminationEditor(Editor):
         share = self.finder.share(matches)
         best = min(range(len(matches)), key=lambda m: (-share[m], -matches[m, COVERED], *matches[m, [PASSAGE, START]]))
         passage = matches[best, PASSAGE]
-        (start, end), *_ = character_spans(text, [(matches[best, START], matches[best, END])])
+        ((start, end),) = self.finder.spans(text, matches[[best]])
         items = {(index.set_of[p], index.number[p]) for p in matches[:, PASSAGE]}
         return Finding(
             index.sets[index.set_of[passage]], int(index.number[passage]), index.fields[index.field_of[passage]],
@@ -123,7 +123,7 @@ class ContaminationEditor(Editor):
     def _cut(self, text: str, matches: Matches) -> str:
         """The text without what was found, and without what is found again where its parts meet."""
         while len(matches):
-            text = without(text, character_spans(text, [(row[START], row[END]) for row in matches]))
+            text = without(text, self.finder.spans(text, matches))
             matches = self.finder.find(pa.array([text], pa.large_string()))
         return text
 

@@ -1,8 +1,14 @@
 # mypy: disallow-untyped-defs=False
 """Finding the texts of evaluation sets in documents.
 
-Every n-gram of `seed` words of a document is looked up, first in a filter of bits. Those that are in the index are hits, each for all
-texts that have the n-gram; texts with enough hits are judged by windows (`windows.py`).
+A text stands *whole* in a document where all its words follow each other there. Otherwise it is told by the words that agree:
+
+1. An n-gram of `seed` words that is the text's own (`index.py`) and stands in the document lays the text beside the document.
+2. So laid, words that are equal agree, from the n-gram on in both directions until more than `GAP` words in a row differ.
+3. The text is found where, in a window a quarter longer than itself, enough of its words agree, and enough of those that are its own
+   (`Finder`). The order of its parts does not matter.
+
+The whole text is the special case in which all words agree; a text without an n-gram of its own can be found in no other way.
 """
 
 from dataclasses import dataclass
@@ -12,8 +18,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from corpusmill.dedup.contamination.config import ContaminationConfig
-from corpusmill.dedup.contamination.index import GRADED, WHOLE, Index, least_words
-from corpusmill.dedup.contamination.windows import COVERED, PASSAGE, add, hit_of, judge, passage_of, stands
+from corpusmill.dedup.contamination.cut import Span, character_spans
+from corpusmill.dedup.contamination.index import GRADED, WHOLE, Index
 from corpusmill.dedup.contamination.words import word_codes, word_hashes
 from corpusmill.dedup.words import read_only
 from corpusmill.pipeline.kernel import kernel
@@ -21,64 +27,99 @@ from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.pipeline.text.hashing import BASE, mix64, power
 from corpusmill.pipeline.text.table import find
 
+#: So many words in a row may differ between words that agree.
+GAP = 2
 #: Words of a document that are taken at a time, at least: bounds what is kept of a huge document.
 BLOCK_WORDS = 1 << 16
-#: Texts are counted in so many counters, several in one, to see which have too few hits to be found.
+#: Words that agree are counted in so many counters, several texts in one, to see which have too few to be found.
 TALLY = 1 << 14
+#: A stretch of words that agree is two integers: (text, document word - text word + SHIFT, first text word), and the word behind the last.
+PLACE_BITS, LAID_BITS, SHIFT = 17, 20, 1 << 17
+#: Columns of a match.
+DOCUMENT, PASSAGE, START, END, COVERED = range(5)
 
 Matches = npt.NDArray[np.int64]
 
 
+def least_words(lengths: npt.NDArray[np.int64], config: ContaminationConfig) -> npt.NDArray[np.int64]:
+    """How many words of texts of so many words have to agree at least."""
+    short = np.ceil(config.short_share * lengths - 1e-9).astype(np.int64)
+    return np.minimum(np.maximum(short, config.min_ngram), config.ngram)
+
+
 @dataclass(frozen=True)
 class Finder:
-    """An index with what the options make of it: `need` words of each text (0: never found), in a `window` of words."""
+    """An index with what the options make of it: of each text, how many words have to agree, and how many of its own, in a window."""
 
     index: Index
     seed: int
+    own: npt.NDArray[np.int64]  # how many words of each text are its own; all of a text that is found whole only
     need: npt.NDArray[np.int64]
+    need_own: npt.NDArray[np.int64]
     window: npt.NDArray[np.int64]
     block: int
 
     @classmethod
     def make(cls, index: Index, config: ContaminationConfig, block: int = BLOCK_WORDS) -> "Finder":
         lengths = np.diff(index.bounds)
-        share = np.ceil(index.evidence * config.share - 1e-9).astype(np.int64)
-        least = np.maximum(share, least_words(lengths, config))
-        need = np.where(index.kind == GRADED, least, np.where(index.kind == WHOLE, lengths, 0))
+        sums = np.concatenate([[0], np.cumsum(index.own, dtype=np.int64)])
+        own = np.where(index.kind == GRADED, sums[index.bounds[1:]] - sums[index.bounds[:-1]], lengths)
+        least = least_words(lengths, config)
+        few = np.where(own < least, np.ceil(config.share * lengths - 1e-9).astype(np.int64), 0)
+        need_own = np.ceil(config.share * own - 1e-9).astype(np.int64)
         window = lengths + np.maximum(-(-lengths // 4), config.seed)
-        return cls(index, config.seed, need, window, max(block, 2 * int(window[index.kind == GRADED].max(initial=0))))
+        widest = int(window[index.kind == GRADED].max(initial=0))
+        return cls(index, config.seed, own, np.maximum(least, few), need_own, window, max(block, 2 * widest))
 
     def find(self, texts: pa.Array) -> Matches:
-        """k x 5: document, text of the index, first word, word behind the last, and how many words of the text were found there.
+        """k x 5: document, text of the index, first word, word behind the last, and how many of the text's own words agree.
 
-        Ascending, each once.
+        Ascending, each once. `spans` says where they lie in characters.
         """
         data, offsets = text_buffers(texts)
-        longest = int(np.diff(offsets).max(initial=0)) // 2 + 1
         index = self.index
+        lengths = np.diff(index.bounds)
         arrays: tuple[npt.NDArray, ...] = (index.filter, index.table, index.gram_at, index.starts, index.post_passage, index.post_place)
-        texts_: tuple[npt.NDArray, ...] = (index.words, index.bounds, index.kind, self.need, self.window)
-        scratch = (
-            np.empty(longest, np.uint64), np.empty(self.block + 1, np.int64), np.empty(self.block + 1, np.uint64),
-            np.zeros(int(np.diff(index.bounds).max(initial=0)) + 1, np.int64), np.zeros(TALLY, np.int64),
-        )  # fmt: skip
-        found = _find(read_only(data), read_only(offsets), word_codes(), tuple(map(read_only, arrays)), tuple(map(read_only, texts_)),
-                      scratch, self.seed, self.block, int(self.window[index.kind == GRADED].max(initial=0)))  # fmt: skip
-        return np.unique(found, axis=0) if len(found) else found
+        texts_: tuple[npt.NDArray, ...] = (index.words, index.bounds, index.kind, self.need, self.need_own, self.window, index.own)
+        overlap = max(self.seed, int(self.window[index.kind == GRADED].max(initial=0)))
+        found = [np.zeros((0, 5), np.int64)]
+        for marks in (False, True):
+            here = index.marks == marks
+            if not (here & (index.kind > 0)).any():
+                continue
+            longest = int(np.diff(offsets).max(initial=0)) // (1 if marks else 2) + 1
+            scratch = (
+                np.empty(longest, np.uint64), np.empty(self.block + 1, np.int64), np.empty(self.block + 1, np.uint64),
+                np.zeros(int(lengths.max(initial=0)) + 1, np.int64), np.zeros(TALLY, np.int64), np.zeros((TALLY, 2), np.int64),
+            )  # fmt: skip
+            found.append(
+                _find(read_only(data), read_only(offsets), word_codes(marks), tuple(map(read_only, arrays)),
+                      tuple(map(read_only, (*texts_, here))), scratch, self.seed, self.block, overlap)
+            )  # fmt: skip
+        return np.unique(np.concatenate(found), axis=0)
+
+    def spans(self, text: str, matches: Matches) -> list[Span]:
+        """Where the matches of one document lie in it, in characters; those by marks last."""
+        marks = self.index.marks[matches[:, PASSAGE]]
+        return [
+            span
+            for with_marks in (False, True)
+            for span in character_spans(text, [(row[START], row[END]) for row in matches[marks == with_marks]], with_marks)
+        ]
 
     def share(self, matches: Matches) -> npt.NDArray[np.float64]:
-        """What share of its text, as far as it proves something, each match has."""
-        share: npt.NDArray[np.float64] = matches[:, COVERED] / self.index.evidence[matches[:, PASSAGE]]
+        """What share of its text's own words each match has."""
+        share: npt.NDArray[np.float64] = matches[:, COVERED] / self.own[matches[:, PASSAGE]]
         return share
 
 
 @kernel(error_model="numpy")
-def _find(data, offsets, codes, arrays, texts, scratch, seed, block, widest):
-    words, positions, keys, counts, tally = scratch
-    need = texts[3]
+def _find(data, offsets, codes, arrays, texts, scratch, seed, block, overlap):
+    words, positions, keys, counts, tally, last = scratch
     filter_, table, gram_at, starts, post_passage, post_place = arrays
+    text_words, bounds, kind, need, here = texts[0], texts[1], texts[2], texts[3], texts[7]
     matches, found = np.empty((16, 5), np.int64), 0
-    hits = np.empty(1024, np.int64)
+    stretches, ends = np.empty(1024, np.int64), np.empty(1024, np.int64)
     for d in range(len(offsets) - 1):
         length = word_hashes(data, offsets[d], offsets[d + 1], codes, words)
         start = 0
@@ -93,38 +134,35 @@ def _find(data, offsets, codes, arrays, texts, scratch, seed, block, widest):
                 gram = gram_at[slot]
                 for post in range(starts[gram], starts[gram + 1]):
                     passage, place = np.int64(post_passage[post]), np.int64(post_place[post])
-                    if texts[2][passage] == WHOLE:
-                        if stands(words, length, positions[c] - place, texts, passage):
-                            first = positions[c] - place
-                            matches, found = add(matches, found, d, passage, first, first + need[passage], need[passage])
+                    if not here[passage]:
                         continue
-                    if count == len(hits):
-                        hits = np.concatenate((hits, np.empty(len(hits), np.int64)))
-                    hits[count] = hit_of(passage, positions[c] - start, place)
+                    first = positions[c] - place  # the document's word where the text is laid
+                    begin, size = bounds[passage], bounds[passage + 1] - bounds[passage]
+                    if kind[passage] == WHOLE:
+                        if _agrees(words, length, first, text_words, begin, 0, size):
+                            matches, found = _add(matches, found, d, passage, first, first + size, size)
+                        continue
+                    slot = passage & (TALLY - 1)
+                    laid = (passage << LAID_BITS) | (first - start + SHIFT)
+                    if last[slot, 0] == laid + 1 and place < last[slot, 1]:
+                        continue  # within the stretch of an n-gram before
+                    if not _agrees(words, length, first, text_words, begin, place, place + seed):
+                        continue  # another n-gram of the same hash
+                    left, right, agreed = _stretch(words, length, first, text_words, begin, size, place, seed)
+                    last[slot, 0], last[slot, 1] = laid + 1, right
+                    if count == len(stretches):
+                        stretches = np.concatenate((stretches, np.empty(count, np.int64)))
+                        ends = np.concatenate((ends, np.empty(count, np.int64)))
+                    stretches[count], ends[count] = (laid << PLACE_BITS) | left, right
                     count += 1
-                    tally[passage & (TALLY - 1)] += 1
-            count = _enough(hits, count, tally, need, seed)
+                    tally[slot] += agreed
             if count:
-                matches, found = judge(hits[:count], d, start, words, length, texts, counts, seed, matches, found)
+                count = _enough(stretches, ends, count, tally, last, need)
+                matches, found = _judge(stretches[:count], ends[:count], d, start, words, texts, counts, matches, found)
             if end == length:
                 break
-            start += block - widest
+            start += block - overlap
     return matches[:found]
-
-
-@kernel(error_model="numpy")
-def _enough(hits, count, tally, need, seed):
-    """Brings the hits of texts that may have enough of them to the front; returns how many. The tally is zeros again at the end."""
-    kept = 0
-    for h in range(count):
-        hit = hits[h]
-        passage = passage_of(hit)
-        hits[h] = hits[kept]
-        hits[kept] = hit
-        kept += int(tally[passage & (TALLY - 1)] * seed >= need[passage])
-    for h in range(count):
-        tally[passage_of(hits[h]) & (TALLY - 1)] = 0
-    return kept
 
 
 @kernel(error_model="numpy")
@@ -152,3 +190,122 @@ def _filtered(words, start, end, seed, filter_, positions, keys):
         positions[count], keys[count] = w, key
         count += int((filter_[bit >> np.uint64(6)] >> (bit & np.uint64(63))) & np.uint64(1) != 0)
     return count
+
+
+@kernel(error_model="numpy")
+def _agrees(words, length, first, text_words, begin, left, right):
+    """Whether the words `left` to `right` of a text that is laid at word `first` of the document all agree."""
+    if first + left < 0 or first + right > length:
+        return False
+    for k in range(left, right):  # noqa: SIM110 - a kernel
+        if words[first + k] != text_words[begin + k]:
+            return False
+    return True
+
+
+@kernel(error_model="numpy")
+def _stretch(words, length, first, text_words, begin, size, place, seed):
+    """From which to behind which word of the text words agree round an n-gram, and how many."""
+    left, right, agreed = place, place + seed, seed
+    k = place - 1
+    while k >= max(0, -first, left - GAP - 1):
+        if words[first + k] == text_words[begin + k]:
+            left = k
+            agreed += 1
+        k -= 1
+    k = right
+    while k < min(size, length - first, right + GAP + 1):
+        if words[first + k] == text_words[begin + k]:
+            right = k + 1
+            agreed += 1
+        k += 1
+    return left, right, agreed
+
+
+@kernel(error_model="numpy")
+def _enough(stretches, ends, count, tally, last, need):
+    """Brings the stretches of texts that may have enough words to the front; returns how many. Clears `tally` and `last`."""
+    kept = 0
+    for s in range(count):
+        stretch, end = stretches[s], ends[s]
+        passage = stretch >> (LAID_BITS + PLACE_BITS)
+        stretches[s], ends[s] = stretches[kept], ends[kept]
+        stretches[kept], ends[kept] = stretch, end
+        kept += int(tally[passage & (TALLY - 1)] >= need[passage])
+    for s in range(count):
+        slot = (stretches[s] >> (LAID_BITS + PLACE_BITS)) & (TALLY - 1)
+        tally[slot] = last[slot, 0] = 0
+    return kept
+
+
+@kernel(error_model="numpy")
+def _judge(stretches, ends, document, start, words, texts, counts, matches, found):
+    """Judges each text by its words that agree: pairs of a word of the document and one of the text, by place in the document."""
+    order = np.argsort(stretches)
+    text_words, bounds = texts[0], texts[1]
+    pairs = np.empty(256, np.int64)
+    s = 0
+    while s < len(order):
+        passage = stretches[order[s]] >> (LAID_BITS + PLACE_BITS)
+        begin, count = bounds[passage], 0
+        while s < len(order) and stretches[order[s]] >> (LAID_BITS + PLACE_BITS) == passage:
+            laid = (stretches[order[s]] >> PLACE_BITS) & ((1 << LAID_BITS) - 1)  # SHIFT more than in the block
+            for place in range(stretches[order[s]] & ((1 << PLACE_BITS) - 1), ends[order[s]]):
+                if words[start + laid - SHIFT + place] == text_words[begin + place]:
+                    if count == len(pairs):
+                        pairs = np.concatenate((pairs, np.empty(count, np.int64)))
+                    pairs[count] = ((laid + place) << PLACE_BITS) | place
+                    count += 1
+            s += 1
+        matches, found = _windows(np.unique(pairs[:count]), passage, document, start - SHIFT, texts, counts, matches, found)
+    return matches, found
+
+
+@kernel(error_model="numpy")
+def _windows(pairs, passage, document, offset, texts, counts, matches, found):
+    """All windows of one text, from the largest that ends in each pair; overlapping ones that suffice are one match.
+
+    What counts is the smaller of the words of the text and of the document that agree: one phrase of a page does not stand for all
+    places of a text that have it. `counts` (zeros, and zeros again at the end): in how many pairs of the window each word of the text is.
+    """
+    need, need_own, window = texts[3][passage], texts[4][passage], texts[5][passage]
+    own = texts[6][texts[1][passage] : texts[1][passage + 1]]
+    left, agreed, agreed_own, there = 0, 0, 0, 0
+    begin, end, best = -1, -1, 0  # the match that is open: its first and last word in the document
+    for right in range(len(pairs)):
+        position, place = pairs[right] >> PLACE_BITS, pairs[right] & ((1 << PLACE_BITS) - 1)
+        if counts[place] == 0:
+            agreed += 1
+            agreed_own += int(own[place])
+        counts[place] += 1
+        there += int(right == left or position != pairs[right - 1] >> PLACE_BITS)
+        while position - (pairs[left] >> PLACE_BITS) >= window:
+            place = pairs[left] & ((1 << PLACE_BITS) - 1)
+            counts[place] -= 1
+            if counts[place] == 0:
+                agreed -= 1
+                agreed_own -= int(own[place])
+            there -= int(pairs[left + 1] >> PLACE_BITS != pairs[left] >> PLACE_BITS)
+            left += 1
+        if min(agreed, there) >= need and min(agreed_own, there) >= need_own:
+            first = pairs[left] >> PLACE_BITS
+            if begin >= 0 and first > end:
+                matches, found = _add(matches, found, document, passage, offset + begin, offset + end, best)
+                begin = -1
+            if begin < 0:
+                begin, best = first, 0
+            end, best = position + 1, max(best, min(agreed_own, there))
+    if begin >= 0:
+        matches, found = _add(matches, found, document, passage, offset + begin, offset + end, best)
+    for pair in range(left, len(pairs)):
+        counts[pairs[pair] & ((1 << PLACE_BITS) - 1)] = 0
+    return matches, found
+
+
+@kernel(error_model="numpy")
+def _add(matches, found, document, passage, start, end, covered):
+    if found == len(matches):
+        matches = np.concatenate((matches, np.empty((len(matches), 5), np.int64)))
+    matches[found, DOCUMENT], matches[found, PASSAGE] = document, passage
+    matches[found, START], matches[found, END], matches[found, COVERED] = start, end, covered
+    return matches, found + 1

@@ -1,20 +1,23 @@
 # mypy: disallow-untyped-defs=False
-"""The index of the evaluation sets: which n-grams of `seed` words prove something, and where in which texts they stand.
+"""The index of the evaluation sets: which n-grams of `seed` words belong to few items, and where in which texts they stand.
 
-Boilerplate proves nothing: texts and n-grams that stand in more than `common` items of one set (an instruction that every item
-repeats, "how many ... are there"), and n-grams of numbers alone. A text of which too few words are proof, and one of fewer than
-`min_ngram` words, is found where it stands whole; it is looked up by its rarest n-gram. Equal texts are looked for once, as the
-first that has them.
+What is common to a set proves nothing by itself: an n-gram that more than `common` items of one set have (of an instruction that every
+item repeats), and one of numbers alone. All other n-grams are a text's own. A text that has none, or fewer than `min_ngram` words, is
+found where it stands whole, and looked up by its rarest n-gram. A text whose words more than `common` items of one set have is
+boilerplate. Equal texts are looked for once, as the first that has them.
+
+Texts that are no more than boilerplate or a few words without their marks are read once more with them (`_with_marks`).
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from corpusmill.dedup.contamination.config import ContaminationConfig
-from corpusmill.dedup.contamination.passages import Passages
+from corpusmill.dedup.contamination.passages import MARK, NUMBER, Passages, hashes_of, passage_words
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.hashing import BASE, mix64
 from corpusmill.pipeline.text.table import insert, table_size
@@ -23,12 +26,15 @@ from corpusmill.pipeline.text.table import insert, table_size
 LEFT_OUT, WHOLE, GRADED = 0, 1, 2
 #: Bits of the filter for each n-gram: one in 16 n-grams that are not in the index gets past it.
 FILTER_BITS = 16
+#: A text is told by its marks if it has so many different n-grams that are mostly marks: as many as 8 different marks have.
+#: So "| --- | --- | ---" and "--------" tell nothing.
+MARK_GRAMS = 5
 
 
 @dataclass(frozen=True)
 class Index:
     """All arrays that finding needs. n-grams are numbered by ascending hash; those of number g stand where
-    `post_passage[starts[g]:starts[g + 1]]` and `post_place` say."""
+    `post_passage[starts[g]:starts[g + 1]]` and `post_place` say. The words of text p are `words[bounds[p]:bounds[p + 1]]`."""
 
     filter: npt.NDArray[np.uint64]  # a power of two of bits; the highest bits of a hash say which one is set
     table: npt.NDArray[np.uint64]  # open addressing (pipeline/text/table.py)
@@ -37,9 +43,10 @@ class Index:
     post_passage: npt.NDArray[np.int32]
     post_place: npt.NDArray[np.int32]  # words before the n-gram in its text
     words: npt.NDArray[np.uint64]
+    own: npt.NDArray[np.uint8]  # of each of `words`: 1 where it stands in an n-gram of the text's own
     bounds: npt.NDArray[np.int64]
     kind: npt.NDArray[np.int8]
-    evidence: npt.NDArray[np.int64]  # how many words of each text stand in n-grams that prove something
+    marks: npt.NDArray[np.uint8]  # of each text: 1 where marks are words of it
     set_of: npt.NDArray[np.int32]
     number: npt.NDArray[np.int64]
     field_of: npt.NDArray[np.int32]
@@ -83,18 +90,6 @@ def _gram_hashes(words, bounds, chosen, seed, hashes, passages, places):
 
 
 @kernel(error_model="numpy")
-def _covered(passages, places, proves, seed, evidence):
-    """How many words of each text stand in n-grams that prove something. n-grams are in the order of texts and places."""
-    before, end = -1, 0
-    for g in range(len(passages)):
-        if passages[g] != before:
-            before, end = passages[g], 0
-        if proves[g]:
-            evidence[before] += places[g] + seed - max(end, places[g])
-            end = places[g] + seed
-
-
-@kernel(error_model="numpy")
 def _rarest(passages, counts, kind, chosen):
     """Chooses the first of the rarest n-grams of each text that is to be found whole."""
     best = -1
@@ -122,30 +117,78 @@ def _fill(hashes, shift, table, gram_at, filter_):
         gram_at[slot] = g
 
 
-def least_words(lengths: npt.NDArray[np.int64], config: ContaminationConfig) -> npt.NDArray[np.int64]:
-    """How many words of texts of so many words have to be found at least, whatever `share` says."""
-    short = np.ceil(config.short_share * lengths - 1e-9).astype(np.int64)
-    return np.minimum(np.maximum(short, config.min_ngram), config.ngram)
+@dataclass(frozen=True)
+class _Reading:
+    """Texts as words, which of them are looked for, and their n-grams in the order of the texts."""
+
+    words: npt.NDArray[np.uint64]
+    bounds: npt.NDArray[np.int64]
+    wanted: npt.NDArray[np.bool_]
+    boilerplate: npt.NDArray[np.bool_]  # more than `common` items of one set have all these words
+    hashes: npt.NDArray[np.uint64]
+    owner: npt.NDArray[np.int64]
+    places: npt.NDArray[np.int64]
+    own: npt.NDArray[np.bool_]  # of each n-gram: whether few items have it and it says something
+
+
+def _read(passages: Passages, config: ContaminationConfig, marks: bool) -> _Reading:
+    """All texts with or without their marks."""
+    seed = config.seed
+    words, bounds = passage_words(passages.texts, marks)
+    lengths = np.diff(bounds)
+    first, boilerplate = _equal(words, bounds, passages, config.common)
+    wanted = first & ~boilerplate & (lengths >= (config.min_ngram if marks else config.min_words))
+    total = int(np.maximum(lengths[wanted] - seed + 1, 0).sum())
+    hashes, owner, places = np.empty(total, np.uint64), np.empty(total, np.int64), np.empty(total, np.int64)
+    _gram_hashes(words, bounds, wanted, seed, hashes, owner, places)
+    gram = np.unique(hashes, return_inverse=True)[1]
+    own = ~_many(gram, passages.item[owner], passages.set_of[owner], config.common)[gram]
+    at = bounds[owner] + places
+    if marks:
+        is_mark = np.isin(words, hashes_of({mark for text in passages.texts for mark in MARK.findall(text)} | {"_"}, marks=True))
+        same = np.concatenate([words[1:] == words[:-1], np.zeros(1, bool)])
+        telling = (2 * _count(is_mark, at, seed) > seed) & (_count(same, at, seed - 1) < seed - 1)
+        different = np.unique(np.stack([owner[telling], gram[telling]], axis=1), axis=0)[:, 0]
+        wanted &= np.bincount(different, minlength=len(lengths)) >= MARK_GRAMS
+    else:
+        numbers = hashes_of({number for text in passages.texts for number in NUMBER.findall(text)})
+        telling = _count(~np.isin(words, numbers), at, seed) > 0
+    kept = wanted[owner]
+    return _Reading(words, bounds, wanted, boilerplate, hashes[kept], owner[kept], places[kept], (own & telling)[kept])
+
+
+def _with_marks(passages: Passages, plain: _Reading, config: ContaminationConfig) -> tuple[Passages, _Reading]:
+    """The texts that their words do not tell: boilerplate, and fewer words than `min_words`; read with their marks."""
+    untold = np.flatnonzero(plain.boilerplate | (np.diff(plain.bounds) < config.min_words))
+    chosen = replace(
+        passages, set_of=passages.set_of[untold], number=passages.number[untold], field_of=passages.field_of[untold],
+        item=passages.item[untold], texts=[passages.texts[t] for t in untold],
+    )  # fmt: skip
+    return chosen, _read(chosen, config, marks=True)
 
 
 def build_index(passages: Passages, config: ContaminationConfig) -> Index:
     """The index of the texts that can be looked for. O(words of the sets)."""
-    seed, common = config.seed, config.common
-    lengths = np.diff(passages.bounds)
-    wanted = (lengths >= config.min_words) & _first_and_rare(passages, common)
-    total = int(np.maximum(lengths[wanted] - seed + 1, 0).sum())
-    hashes, owner, places = np.empty(total, np.uint64), np.empty(total, np.int32), np.empty(total, np.int32)
-    _gram_hashes(passages.words, passages.bounds, wanted, seed, hashes, owner, places)
+    seed = config.seed
+    plain = _read(passages, config, marks=False)
+    marked_passages, marked = _with_marks(passages, plain, config)
+    both = [passages, marked_passages]
+    words = np.concatenate([plain.words, marked.words])
+    bounds = np.concatenate([plain.bounds, len(plain.words) + marked.bounds[1:]])
+    wanted = np.concatenate([plain.wanted, marked.wanted])
+    hashes, places, proves = (np.concatenate([getattr(r, name) for r in (plain, marked)]) for name in ("hashes", "places", "own"))
+    owner = np.concatenate([plain.owner, len(plain.wanted) + marked.owner])
+
+    lengths = np.diff(bounds)
+    kind = np.full(len(lengths), LEFT_OUT, np.int8)
+    kind[wanted & ((lengths >= config.min_ngram) | (config.short == "whole"))] = WHOLE
+    kind[owner[proves & (lengths[owner] >= config.min_ngram)]] = GRADED
+    own = np.zeros(len(words), np.uint8)
+    for k in range(seed):
+        own[(bounds[owner] + places + k)[proves]] = 1
 
     _, gram, counts = np.unique(hashes, return_inverse=True, return_counts=True)
-    proves = ~_boilerplate(gram, passages.item[owner], passages.set_of[owner], common)[gram] & _has_word(passages, owner, places, seed)
-    evidence = np.zeros(len(lengths), np.int64)
-    _covered(owner, places, proves, seed, evidence)
-    graded = wanted & (lengths >= config.min_ngram) & (evidence >= least_words(lengths, config))
-    kind = np.where(graded, GRADED, np.where(wanted & (config.short == "whole"), WHOLE, LEFT_OUT)).astype(np.int8)
-    evidence[kind == WHOLE] = lengths[kind == WHOLE]
-
-    chosen = proves & graded[owner]
+    chosen = proves & (kind[owner] == GRADED)
     _rarest(owner, counts[gram], kind, chosen)
     order = np.flatnonzero(chosen)
     order = order[np.argsort(hashes[order], kind="stable")]
@@ -156,33 +199,30 @@ def build_index(passages: Passages, config: ContaminationConfig) -> Index:
     filter_ = np.zeros(1 << (bits - 6), np.uint64)
     _fill(used, np.uint64(64 - bits), table, gram_at, filter_)
     return Index(
-        filter_, table, gram_at, np.append(starts, len(order)).astype(np.int64), owner[order], places[order],
-        passages.words, passages.bounds, kind, evidence, passages.set_of, passages.number, passages.field_of,
+        filter_, table, gram_at, np.append(starts, len(order)).astype(np.int64), owner[order].astype(np.int32),
+        places[order].astype(np.int32), words, own, bounds, kind, (np.arange(len(kind)) >= len(plain.wanted)).astype(np.uint8),
+        *(np.concatenate([getattr(p, name) for p in both]) for name in ("set_of", "number", "field_of")),
         passages.sets, passages.fields,
     )  # fmt: skip
 
 
-def _has_word(passages: Passages, owner: npt.NDArray, places: npt.NDArray, seed: int) -> npt.NDArray[np.bool_]:
-    """Which n-grams have a word that is no number: "1, 2, 3, 4" is in many tables."""
-    others = np.concatenate([[0], np.cumsum(~passages.numbers)])
-    at = passages.bounds[owner] + places
-    found: npt.NDArray[np.bool_] = others[at + seed] > others[at]
+def _count(values: npt.NDArray[np.bool_], at: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
+    """How many of the `size` values from each place on are true."""
+    sums = np.concatenate([[0], np.cumsum(values)])
+    found: npt.NDArray[np.int64] = sums[at + size] - sums[at]
     return found
 
 
-def _first_and_rare(passages: Passages, common: int) -> npt.NDArray[np.bool_]:
-    """Which texts are the first of equal ones and stand in at most `common` items of any one set."""
-    keys = np.array([passages.words[a:b].tobytes() for a, b in zip(passages.bounds[:-1], passages.bounds[1:])], object)
+def _equal(words: npt.NDArray, bounds: npt.NDArray, passages: Passages, common: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Which texts are the first of those with equal words, and whose words more than `common` items of one set have."""
     number: dict[bytes, int] = {}
-    text = np.array([number.setdefault(key, len(number)) for key in keys], np.int64)
-    if not len(text):
-        return np.zeros(0, bool)
+    text = np.array([number.setdefault(words[a:b].tobytes(), len(number)) for a, b in pairwise(bounds)], np.int64)
     first = np.zeros(len(text), bool)
     first[np.unique(text, return_index=True)[1]] = True
-    return first & ~_boilerplate(text, passages.item, passages.set_of, common)[text]
+    return first, _many(text, passages.item, passages.set_of, common)[text]
 
 
-def _boilerplate(value: npt.NDArray, item: npt.NDArray, set_: npt.NDArray, common: int) -> npt.NDArray[np.bool_]:
+def _many(value: npt.NDArray, item: npt.NDArray, set_: npt.NDArray, common: int) -> npt.NDArray[np.bool_]:
     """For each value 0, 1, ...: whether it occurs in more than `common` items of one set."""
     pairs = np.unique(np.stack([value, set_, item], axis=1).astype(np.int64), axis=0)
     groups, counts = np.unique(pairs[:, :2], axis=0, return_counts=True)

@@ -9,13 +9,12 @@ import numpy as np
 import pyarrow as pa
 
 from corpusmill.dedup.contamination.config import ContaminationConfig, SetConfig
-from corpusmill.dedup.contamination.cut import SHOWN, character_spans
+from corpusmill.dedup.contamination.cut import SHOWN
 from corpusmill.dedup.contamination.editor import load_index
 from corpusmill.dedup.contamination.files import SetFile
-from corpusmill.dedup.contamination.find import Finder
-from corpusmill.dedup.contamination.index import LEFT_OUT, Index, build_index
+from corpusmill.dedup.contamination.find import COVERED, DOCUMENT, PASSAGE, START, Finder
+from corpusmill.dedup.contamination.index import LEFT_OUT, build_index
 from corpusmill.dedup.contamination.passages import read_passages
-from corpusmill.dedup.contamination.windows import COVERED, DOCUMENT, END, PASSAGE, START
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.shards import iter_tables
 from corpusmill.pipeline.stage import Output, Piece, Worker
@@ -66,13 +65,13 @@ def _found(finder: Finder, table: pa.Table) -> list[dict[str, object]]:
     best: dict[tuple[int, int], int] = {}
     for m in sorted(range(len(matches)), key=lambda m: (-share[m], -matches[m, COVERED], *matches[m, [PASSAGE, START]])):
         best.setdefault((int(matches[m, DOCUMENT]), int(index.number[matches[m, PASSAGE]])), m)
-    return [_row(index, table, texts, matches[m], float(share[m])) for _, m in sorted(best.items())]
+    return [_row(finder, table, texts, matches[m], float(share[m])) for _, m in sorted(best.items())]
 
 
-def _row(index: Index, table: pa.Table, texts: pa.Array, match: np.ndarray, share: float) -> dict[str, object]:
-    document, passage = int(match[DOCUMENT]), int(match[PASSAGE])
+def _row(finder: Finder, table: pa.Table, texts: pa.Array, match: np.ndarray, share: float) -> dict[str, object]:
+    index, document, passage = finder.index, int(match[DOCUMENT]), int(match[PASSAGE])
     text = texts[document].as_py()
-    ((start, end),) = character_spans(text, [(match[START], match[END])])
+    ((start, end),) = finder.spans(text, match[np.newaxis])
     return {
         "item": int(index.number[passage]), "field": index.fields[index.field_of[passage]], "share": share,
         "passage": text[start:end][:SHOWN], "id": table["id"][document].as_py(), "url": table["url"][document].as_py(),

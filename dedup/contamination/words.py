@@ -1,8 +1,11 @@
 # mypy: disallow-untyped-defs=False
 """The words of documents and test items as 64-bit hashes, so that case, punctuation, accents and white space don't matter.
 
-A word is a run of `\\w` characters in the form that NFKD gives them, lower-cased and without marks. Apostrophes and combining
+A word is a run of letters and digits in the form that NFKD gives them, case-folded and without accents. Apostrophes and combining
 marks don't end a word and don't count. A character of a script that is written without spaces is a word of its own.
+
+Some texts can be told apart only by their marks (brackets, operators, emoji). For them there is a second reading, in which each mark is
+a word of its own, too.
 """
 
 import re
@@ -18,6 +21,7 @@ from corpusmill.pipeline.text.classes import CODE_POINTS, SURROGATES
 from corpusmill.pipeline.text.hashing import mix64
 from corpusmill.pipeline.text.words import UNSPACED
 
+EXPANDED = 1 << 29  # several characters: the lower bits say where in the table, first how many, then their codes
 SKIPPED = 1 << 30  # neither part of a word nor its end
 SINGLE = 1 << 31  # a word of its own
 #: Apostrophes, the soft hyphen, joiners: what edits and encodings add to and take from words.
@@ -25,38 +29,57 @@ INVISIBLE = "'‘’ʼ＇\u00ad\u200c\u200d\u2060\ufeff"
 
 
 @cache
-def word_codes() -> npt.NDArray[np.uint32]:
-    """uint32 of length 0x110000: one more than the plain form of each `\\w` character, 0 for what ends words, SKIPPED, or with SINGLE.
+def word_codes(marks: bool = False) -> npt.NDArray[np.uint32]:
+    """uint32: for each code point, 0 where it ends a word, or one more than its plain form, or one of the flags above.
 
-    About a second; kept per process.
+    Behind the code points stand the expansions ("ss" for "ß"). With `marks`, each mark is a word of its own. About a second; kept per
+    process.
     """
-    import regex
+    import regex  # `re` knows neither scripts nor categories
 
     everything = "".join(chr(point) for point in range(CODE_POINTS) if point not in SURROGATES)
+    if marks:
+        codes = word_codes().copy()
+        for character in regex.findall(r"[\p{P}\p{S}]", everything):
+            if not codes[ord(character)]:
+                form = unicodedata.normalize("NFKC", character)
+                codes[ord(character)] = SINGLE | (ord(form if len(form) == 1 else character) + 1)
+        return codes
     codes = np.zeros(CODE_POINTS, np.uint32)
-    for match in re.finditer(r"\w", everything):
-        codes[ord(match.group())] = ord(_plain(match.group())) + 1
-    singles = [ord(match.group()) for match in regex.finditer(f"[{UNSPACED}]", everything, regex.V1)]
-    codes[singles] |= np.where(codes[singles] > 0, np.uint32(SINGLE), np.uint32(0))
-    for match in regex.finditer(r"\p{M}", everything):
-        codes[ord(match.group())] = SKIPPED
-    codes[[ord(character) for character in INVISIBLE]] = SKIPPED
-    return codes
+    expansions: list[int] = []
+    for character in re.findall(r"[^\W_]", everything):
+        form = _plain(character)
+        if len(form) == 1:
+            codes[ord(character)] = ord(form) + 1
+        else:
+            codes[ord(character)] = EXPANDED | (CODE_POINTS + len(expansions))
+            expansions += [len(form), *(ord(c) + 1 for c in form)]
+    for character in regex.findall(f"[{UNSPACED}]", everything, regex.V1):
+        code = codes[ord(character)]
+        if code:
+            codes[ord(character)] = SINGLE | (code if code < EXPANDED else ord(character) + 1)
+    codes[[ord(character) for character in (*regex.findall(r"\p{M}", everything), *INVISIBLE)]] = SKIPPED
+    return np.concatenate([codes, np.array(expansions, np.uint32)])
 
 
 def _plain(character: str) -> str:
-    """The character in lower case without its marks, where that is one character that belongs to words."""
-    form = "".join(c for c in unicodedata.normalize("NFKD", character) if not unicodedata.category(c).startswith("M")).lower()
-    for found in (form, character.lower()):
-        if len(found) == 1 and re.match(r"\w", found):
-            return found
-    return character
+    """The character case-folded and without its accents, where what is left are letters and digits."""
+    if character == unicodedata.normalize("NFKD", character) == character.casefold().replace("ı", "i"):  # the capital of both is "I"
+        return character
+    form = _bare(_bare(character).casefold()).replace("ı", "i")
+    return form if form.isalnum() else character
+
+
+def _bare(text: str) -> str:
+    kept = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.category(c).startswith("M"))
+    return unicodedata.normalize("NFC", kept)
 
 
 @kernel(error_model="numpy")
 def word_hashes(data, start, end, codes, out):
-    """Writes the hash of each word of `data[start:end]` to `out` (uint64, at least (end - start) // 2 + 1 long); returns their number.
+    """Writes the hash of each word of `data[start:end]` to `out`; returns their number.
 
+    `out`: uint64, at least end - start + 1 long; half of that without marks.
     Without a branch on where words end, as in `dedup.words.word_hashes`.
     """
     count = 0
@@ -70,13 +93,17 @@ def word_hashes(data, start, end, codes, out):
             point, step = decode(data, i, end)
             i += step
         code = np.uint64(codes[point])
-        if code >= SKIPPED:
-            if code != SKIPPED:
+        if code >= EXPANDED:
+            if code >= SINGLE:
                 out[count] = value
                 count += int(value != np.uint64(0))
                 out[count] = code
                 count += 1
                 value = np.uint64(0)
+            elif code != SKIPPED:
+                at = np.int64(code) - EXPANDED
+                for k in range(at + 1, at + 1 + np.int64(codes[at])):
+                    value = value * np.uint64(0x9E3779B97F4A7C15) + np.uint64(codes[k])
             continue
         inside = code != np.uint64(0)
         out[count] = value
@@ -115,12 +142,12 @@ def word_spans(data, start, end, codes, spans):
     return count
 
 
-def words_of(text: bytes) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
+def words_of(text: bytes, marks: bool = False) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
     """The hashes of the words of one text, and their spans in bytes (words x 2)."""
     from corpusmill.dedup.words import read_only
 
-    data = read_only(np.frombuffer(text, np.uint8))
-    hashes, spans = np.empty(len(text) // 2 + 1, np.uint64), np.empty((len(text) // 2 + 1, 2), np.int64)
-    count = word_hashes(data, 0, len(text), word_codes(), hashes)
-    word_spans(data, 0, len(text), word_codes(), spans)
+    data, codes = read_only(np.frombuffer(text, np.uint8)), word_codes(marks)
+    hashes, spans = np.empty(len(text) + 1, np.uint64), np.empty((len(text) + 1, 2), np.int64)
+    count = word_hashes(data, 0, len(text), codes, hashes)
+    word_spans(data, 0, len(text), codes, spans)
     return hashes[:count], spans[:count]

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpusmill.dedup.contamination.config import ContaminationConfig
-from corpusmill.dedup.contamination.find import Finder
+from corpusmill.dedup.contamination.find import GAP, Finder
 from corpusmill.dedup.contamination.index import GRADED, LEFT_OUT, WHOLE, Index, build_index
-from corpusmill.dedup.contamination.passages import Passages, passage_words
+from corpusmill.dedup.contamination.passages import Passages
 
 Words = list[str]
 
@@ -24,13 +24,11 @@ def make_config(**options: Any) -> ContaminationConfig:
 
 def make_passages(texts: list[Words], sets: list[int] | None = None) -> Passages:
     """Each text is an item of its own."""
-    words, bounds = passage_words(pa.array([" ".join(text) for text in texts], pa.large_string()))
     of = np.array(sets or [0] * len(texts), np.int32)
     count = len(texts)
-    numbers = np.array([word.isdigit() for text in texts for word in text], bool)
     return Passages(
         [f"set{s}" for s in range(max(of, default=0) + 1)], ["text"], of, np.arange(count), np.zeros(count, np.int32), np.arange(count),
-        words, bounds, numbers,
+        [" ".join(text) for text in texts],
     )  # fmt: skip
 
 
@@ -62,17 +60,14 @@ class Oracle:
                 for gram in self.grams(text):
                     grams[gram].add(i)
         self.proves = {gram for gram, items in grams.items() if not self.many(items) and not all(w.isdigit() for w in gram)}
-        self.kind, self.need = [], []
+        self.kind, self.own = [], []
         for i, text in enumerate(texts):
-            evidence = len({p + k for p, g in enumerate(self.grams(text)) if g in self.proves for k in range(seed)})
-            least = min(max(math.ceil(config.short_share * len(text) - 1e-9), config.min_ngram), config.ngram)
-            if not self.wanted[i]:
+            own = {p + k for p, g in enumerate(self.grams(text)) if g in self.proves for k in range(seed)}
+            self.own.append(own if self.wanted[i] else set())
+            if not self.wanted[i] or (len(text) < config.min_ngram and config.short == "ignore"):
                 self.kind.append(LEFT_OUT)
-            elif len(text) >= config.min_ngram and evidence >= least:
-                self.kind.append(GRADED)
             else:
-                self.kind.append(WHOLE if config.short == "whole" else LEFT_OUT)
-            self.need.append(max(least, math.ceil(config.share * evidence - 1e-9)))
+                self.kind.append(GRADED if own and len(text) >= config.min_ngram else WHOLE)
 
     def many(self, items: set[int]) -> bool:
         counts: dict[int, int] = defaultdict(int)
@@ -93,36 +88,40 @@ class Oracle:
                         if document[at : at + len(text)] == text:
                             found.add((d, p, at, at + len(text), len(text)))
                 elif self.kind[p] == GRADED:
-                    found |= {(d, p, *rest) for rest in self.graded(document, text, self.need[p])}
+                    found |= {(d, p, *rest) for rest in self.graded(document, text, self.own[p])}
         return sorted(found)
 
-    def graded(self, document: Words, text: Words, need: int) -> set[tuple[int, int, int]]:
-        seed, size = self.config.seed, len(text)
-        window = size + max(-(-size // 4), seed)
-        grams = [gram if gram in self.proves else None for gram in self.grams(text)]
-        hits = [(j, i) for j, a in enumerate(self.grams(document)) for i, b in enumerate(grams) if a == b]
+    def graded(self, document: Words, text: Words, own: set[int]) -> set[tuple[int, int, int]]:
+        config, size = self.config, len(text)
+        window = size + max(-(-size // 4), config.seed)
+        least = min(max(math.ceil(config.short_share * size - 1e-9), config.min_ngram), config.ngram)
+        need = max(least, math.ceil(config.share * size - 1e-9)) if len(own) < least else least
+        need_own = math.ceil(config.share * len(own) - 1e-9)
+        pairs = sorted(pair for laid in range(-size, len(document)) for pair in self.agreeing(document, text, laid))
         runs: list[tuple[int, list[tuple[int, int]]]] = []
-        for start in range(-window, len(document)):
-            inside = [(j, i) for j, i in hits if start <= j and j + seed <= start + window]
-            covered = min(len({i + k for _, i in inside for k in range(seed)}), len({j + k for j, _ in inside for k in range(seed)}))
-            if inside and covered >= need:
-                if runs and min(inside)[0] <= max(runs[-1][1])[0] + seed:
-                    runs[-1] = (max(runs[-1][0], covered), runs[-1][1] + inside)
+        for start in range(len(document)):
+            inside = [(j, i) for j, i in pairs if start <= j < start + window]
+            there = len({j for j, _ in inside})
+            agreed_own = min(there, len({i for _, i in inside if i in own}))
+            if inside and min(there, len({i for _, i in inside})) >= need and agreed_own >= need_own:
+                if runs and inside[0][0] <= max(runs[-1][1])[0] + 1:
+                    runs[-1] = (max(runs[-1][0], agreed_own), runs[-1][1] + inside)
                 else:
-                    runs.append((covered, inside))
-        return {(*self.reach(document, text, min(run), max(run)), covered) for covered, run in runs}
+                    runs.append((agreed_own, inside))
+        return {(min(run)[0], max(run)[0] + 1, agreed_own) for agreed_own, run in runs}
 
-    def reach(self, document: Words, text: Words, first: tuple[int, int], last: tuple[int, int]) -> tuple[int, int]:
-        seed = self.config.seed
-        before = list(zip(document[: first[0]][::-1], text[: first[1]][::-1], strict=False))
-        after = list(zip(document[last[0] + seed :], text[last[1] + seed :], strict=False))
-        return first[0] - longest(before), last[0] + seed + longest(after)
-
-
-def longest(pairs: list[tuple[str, str]]) -> int:
-    """The longest run of pairs that ends in equal ones and of which at least half are equal."""
-    same = [a == b for a, b in pairs]
-    return max((n for n in range(1, len(same) + 1) if same[n - 1] and 2 * sum(same[:n]) >= n), default=0)
+    def agreeing(self, document: Words, text: Words, laid: int) -> list[tuple[int, int]]:
+        """The equal words, where the text is laid at word `laid`, round n-grams of its own."""
+        equal = [i for i in range(len(text)) if 0 <= laid + i < len(document) and document[laid + i] == text[i]]
+        stretches: list[list[int]] = []
+        for i in equal:
+            if stretches and i - stretches[-1][-1] <= GAP + 1:
+                stretches[-1].append(i)
+            else:
+                stretches.append([i])
+        grams, there = self.grams(text), set(equal)
+        seeds = [i for i, g in enumerate(grams) if g in self.proves and there.issuperset(range(i, i + self.config.seed))]
+        return [(laid + i, i) for stretch in stretches if not set(seeds).isdisjoint(stretch) for i in stretch]
 
 
 VOCABULARY = [*"abcdefgh", "1", "2"]
@@ -155,7 +154,7 @@ def documents(draw: Any, texts: list[Words]) -> list[Words]:
 def test_what_is_found_is_what_the_definition_says(data: Any, texts: list[Words], config: ContaminationConfig) -> None:
     sets = sorted(data.draw(st.lists(st.integers(0, 1), min_size=len(texts), max_size=len(texts))))
     finder, oracle = make_finder(texts, config, sets), Oracle(texts, config, sets)
-    assert finder.index.kind.tolist() == oracle.kind
+    assert finder.index.kind.tolist() == [*oracle.kind, *[LEFT_OUT] * (len(finder.index.kind) - len(texts))]
     docs = data.draw(documents(texts))
     assert find(finder, docs) == oracle.find(docs)
 
@@ -199,6 +198,14 @@ def test_order_of_parts_does_not_matter_but_nearness_does() -> None:
     assert find(finder, [text[20:] + text[:20]]) == [(0, 0, 0, 40, 40)]
     far = text[:10] + long_text(1, 50) + text[10:20] + long_text(2, 50) + text[20:30] + long_text(3, 50) + text[30:]
     assert find(finder, [far]) == []
+
+
+def test_a_text_of_common_n_grams_is_found_where_blocks_meet() -> None:
+    parts = [long_text(s, 4) for s in range(50)]
+    texts = [parts[i] + parts[j] + parts[k] for i in range(8) for j in range(8) for k in range(8)]  # every n-gram is in 8 or more
+    finder = make_finder(texts, make_config(common=7), block=64)
+    for before in range(40, 80):
+        assert find(finder, [long_text(99, before) + texts[300] + long_text(98, 50)]) == [(0, 300, before, before + 12, 12)]
 
 
 def test_one_phrase_of_a_document_stands_for_one_of_a_text() -> None:

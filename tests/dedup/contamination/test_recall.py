@@ -1,0 +1,153 @@
+"""Which items are found: everything that stands whole, most of what was edited, and nothing else."""
+
+import json
+import random
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from corpusmill.dedup.contamination.config import ContaminationConfig
+from corpusmill.dedup.contamination.files import set_files
+from corpusmill.dedup.contamination.find import PASSAGE, Finder
+from corpusmill.dedup.contamination.index import build_index
+from corpusmill.dedup.contamination.passages import read_passages
+
+#: Words that no two languages share, so that nothing is found by chance.
+NOUNS = [a + b + c for a in ("bal", "dor", "fen", "kim", "lus", "mor") for b in ("ta", "ri", "no", "ve") for c in ("n", "sk", "p", "x")]
+BRACKETS = "Complete the rest of the sequence, making sure that the parentheses are closed properly. Input: "
+QUESTION = ["which", "of", "these", "towns", "has", "the", "most", "people", "today", "and", "why", "is", "that"]
+
+
+def finder_of(tmp_path: Path, items: list[str]) -> Finder:
+    path = tmp_path / "set.jsonl"
+    path.write_text("".join(json.dumps({"text": item}) + "\n" for item in items))
+    config = ContaminationConfig(sets=[str(path)])
+    return Finder.make(build_index(read_passages(set_files(config.set_configs())), config), config)
+
+
+def found(finder: Finder, *documents: str) -> list[set[int]]:
+    """The items that each document holds."""
+    result: list[set[int]] = [set() for _ in documents]
+    for row in finder.find(pa.array(documents, pa.large_string())):
+        result[row[0]].add(int(finder.index.number[row[PASSAGE]]))
+    return result
+
+
+def share_found(finder: Finder, items: list[str], edit: Callable[[str], str]) -> float:
+    documents = [f"{prose(n, 40)} {edit(item)} {prose(n + 1, 40)}" for n, item in enumerate(items)]
+    return sum(n in items_found for n, items_found in enumerate(found(finder, *documents))) / len(items)
+
+
+def prose(seed: int, count: int) -> str:
+    return " ".join(random.Random(seed).choices(NOUNS, k=count))
+
+
+def one_word_in_ten(text: str) -> str:
+    draw = random.Random(text)
+    places = [match.span() for match in re.finditer(r"\w+", text)]
+    for start, end in sorted(draw.sample(places, -(-len(places) // 10)), reverse=True):
+        text = text[:start] + draw.choice(NOUNS) + text[end:]
+    return text
+
+
+def questions(count: int, words: int) -> list[str]:
+    """Questions of so many words: they begin in few ways and ask for different things, as real ones do."""
+    draw = random.Random(words)
+    common = min(words // 2, 10)
+    starts = [" ".join(draw.sample(QUESTION, common)) for _ in range(5)]
+    return [f"{draw.choice(starts)} {' '.join(draw.choices(NOUNS, k=words - common))}?" for _ in range(count)]
+
+
+@pytest.mark.parametrize("words", [8, 13, 14, 20])
+def test_short_questions_are_found_whole(tmp_path: Path, words: int) -> None:
+    items = questions(300, words)
+    finder = finder_of(tmp_path, items)
+    assert share_found(finder, items, lambda item: item) == 1
+    assert share_found(finder, items, lambda item: re.sub(r"\W+", "\n", item.upper())) == 1
+
+
+@pytest.mark.parametrize("words", [13, 14, 16, 20, 40])
+def test_edited_questions_are_found(tmp_path: Path, words: int) -> None:
+    items = questions(300, words)
+    assert share_found(finder_of(tmp_path, items), items, one_word_in_ten) >= 0.95
+
+
+def test_items_with_a_long_instruction_are_found_and_the_instruction_alone_is_not(tmp_path: Path) -> None:
+    instruction = "Answer with one of the given names and with nothing else, and do not say why you have chosen it: "
+    items = [instruction + question for question in questions(200, 16)]
+    finder = finder_of(tmp_path, items)
+    assert share_found(finder, items, lambda item: item) == 1
+    assert share_found(finder, items, one_word_in_ten) >= 0.95
+    assert found(finder, f"{prose(1, 40)} {instruction} {prose(2, 40)}") == [set()]
+
+
+def test_a_text_all_of_whose_parts_are_common_is_found_whole(tmp_path: Path) -> None:
+    """Four names in a frame: every n-gram stands in more than 20 items, and only the whole text is one item's."""
+    names = [f"{noun} the {other}" for noun, other in zip(NOUNS[:6], NOUNS[6:12], strict=True)]
+    items = [f"first comes {a} then comes {b} then comes {c}" for a in names for b in names for c in names]
+    finder = finder_of(tmp_path, items)
+    assert share_found(finder, items, lambda item: item) == 1
+    assert found(finder, f"{prose(1, 40)} first comes {names[0]} then comes a stranger {prose(2, 40)}") == [set()]
+
+
+def dyck(draw: random.Random) -> str:
+    return " ".join(draw.choices("()[]{}<>", k=draw.randint(10, 30)))
+
+
+def test_items_of_marks_are_found_by_their_marks(tmp_path: Path) -> None:
+    draw = random.Random(1)
+    items = [BRACKETS + dyck(draw) for _ in range(100)] + [dyck(draw) for _ in range(100)]
+    finder = finder_of(tmp_path, items)
+    assert share_found(finder, items, lambda item: item) == 1
+    assert share_found(finder, items, lambda item: re.sub(r"(?<=\W) (?=\W)", "", item.upper())) == 1
+    assert share_found(finder, items[:100], one_word_in_ten) == 1
+    other = dyck(random.Random(2))
+    assert found(finder, f"{prose(1, 40)} {BRACKETS} {prose(2, 40)}", f"{prose(3, 40)} {other} {prose(4, 40)}") == [set(), set()]
+
+
+def test_lines_of_equal_marks_and_of_tables_are_no_items(tmp_path: Path) -> None:
+    items = ["-" * 40, "| --- | --- | --- | --- |", "{}{}{}{}{}{}", "((((((((((((((", "Hello, world! How are you?"]
+    assert found(finder_of(tmp_path, items), *items) == [set()] * 5
+
+
+def test_a_text_that_many_items_have_is_boilerplate(tmp_path: Path) -> None:
+    boilerplate = "Which of the following statements about the text above is not true?"
+    few = "Which of the statements about the picture below would you call true?"
+    finder = finder_of(tmp_path, [boilerplate] * 21 + [few] * 20)
+    assert found(finder, f"{prose(1, 40)} {boilerplate} {prose(2, 40)}", f"{prose(1, 40)} {few} {prose(2, 40)}") == [set(), {21}]
+
+
+def test_words_of_many_short_stretches_are_not_an_item(tmp_path: Path) -> None:
+    item = (
+        "Which African country is bordered to the east by Chad, to the south by Nigeria and Benin, to west by Mali, and to the north by "
+        "Algeria and Libya?"
+    )
+    page = (
+        "The country is bordered to the northeast by Tunisia; to the east by Libya; to the southeast by Niger; to the southwest by Mali, "
+        "Mauritania, and Western Sahara; to the west by Morocco; and to the north by the Mediterranean Sea."
+    )
+    assert found(finder_of(tmp_path, [item]), page, f"{prose(1, 40)} {item} {prose(2, 40)}") == [set(), {0}]
+
+
+WORDS = st.sampled_from(
+    ["the", "of", "is", "a", "1", "22", "été", "Straße", "don't", "ﬁne", "東", "京", "ไ", "ท", "слово", "ΟΔΟΣ", "naïve", "x"]
+)
+ITEM = st.lists(WORDS, min_size=8, max_size=30)
+BETWEEN = st.sampled_from([" ", "\n", "  ", ", ", " - ", "\n\n* ", "_ _", '" (', "\u00a0", " … "])
+CASE = st.sampled_from([str, str.upper, str.lower, str.title])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data(), st.lists(ITEM, min_size=1, max_size=30), st.lists(WORDS, max_size=30), st.lists(WORDS, max_size=30))
+def test_what_stands_whole_is_found(tmp_path_factory, data, items, before, after) -> None:  # type: ignore[no-untyped-def]
+    finder = finder_of(tmp_path_factory.mktemp("whole"), [" ".join(item) for item in items])
+    item = data.draw(st.sampled_from(items))
+    change = data.draw(CASE)
+    text = " ".join([*before, ""]) + "".join(change(word) + data.draw(BETWEEN) for word in item) + " ".join(after)
+    same = {n for n, other in enumerate(items) if other == item}
+    assert not same.isdisjoint(found(finder, text)[0])
