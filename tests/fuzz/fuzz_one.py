@@ -5,6 +5,7 @@ python tests/fuzz/fuzz_one.py TARGET [options of libFuzzer] CORPUS
 
 import hashlib
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,7 @@ def compiled() -> set[str]:
     found = set()
     for folder, _, files in os.walk(root, followlinks=True):
         for path in (Path(folder) / name for name in files if name.endswith(".py")):
-            if "@kernel" in path.read_text():
+            if re.search("numba|@kernel", path.read_text()):
                 found.add(".".join(("corpusmill", *path.relative_to(root).with_suffix("").parts)))
     return found
 
