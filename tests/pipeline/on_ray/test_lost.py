@@ -87,17 +87,15 @@ def test_what_hangs_in_a_worker_is_ended_even_in_native_code_and_the_rest_is_don
     engine.perform(job, [pieces[0], large[1], pieces[2], large[3], large[4]], heard.listener)
     assert sorted(heard.done) == ["part-00001", "part-00003", "part-00004"]
     assert {(failed.key, failed.tries, failed.cause) for failed in heard.failed} == {(f"part-0000{n}", 2, Cause.HANG) for n in (0, 2)}
-    said = {
-        key: " ".join(each.message for each in heard.failed + heard.events if key in each.message) for key in ("part-00000", "part-00002")
-    }
-    assert f"lines, task part-00000 ({inputs[0]}): it was not done after 3 seconds (--task-timeout), in process (" in said["part-00000"]
-    assert f"lines, task part-00002 ({inputs[2]}): it was not done after 3 seconds (--task-timeout)." in said["part-00002"]
+    said = " ".join([*(failed.message for failed in heard.failed), *(event.message for event in heard.events)])
+    assert f"lines, task part-00000 ({inputs[0]}): it was not done after 3 seconds (--task-timeout), in process (" in said
+    assert f"lines, task part-00002 ({inputs[2]}): it was not done after 3 seconds (--task-timeout)." in said
 
 
 def test_workers_that_die_before_they_are_ready_do_not_end_what_others_do(
     stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str]
 ) -> None:
-    """One works, and four die beside it; with none that works it is the end (test_choices.py)."""
+    """One works, and four die beside it."""
     folder = tmp_path / "arrivals"
     folder.mkdir()
     pieces = pieces_of(inputs, {number: {"deed": "wait for deaths", "marker": str(folder)} for number in range(len(inputs))})
