@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from raylets import Raylets
 
 from corpusmill.pipeline import retry
-from corpusmill.pipeline.engine import Done, InlineEngine, Job
+from corpusmill.pipeline.engine import TIMEOUT_BYTES, Done, InlineEngine, Job
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.manifest import FileRef, Manifest
 from corpusmill.pipeline.on_ray.dispatch import Dispatch
@@ -56,18 +57,6 @@ def test_what_hangs_in_this_process_is_ended_named_and_given_up(stages: Any, tmp
     assert finished(tmp_path / "run") == ["part-00001", "part-00004"]
 
 
-def test_what_hangs_in_a_worker_is_ended_even_in_native_code_and_the_rest_is_done(
-    stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine, "task_timeout", 3.0)
-    said = run(stages, engine, tmp_path / "run", inputs, {0: "regex", 2: "deaf"})
-    assert re.search(r"task part-00000 \(\S*/0\.txt\): it was not done after 3 seconds \(--task-timeout\), in process \(", said)
-    assert re.search(r"task part-00002 \(\S*/2\.txt\): it was not done after 3 seconds \(--task-timeout\)\.", said)
-    assert finished(tmp_path / "run") == ["part-00001", "part-00003", "part-00004"]
-    quarantined = Manifest(Storage(str(tmp_path / "run/lines"))).quarantined
-    assert {key: row.tries for key, row in quarantined.items()} == {"part-00000": 2, "part-00002": 2}
-
-
 def pieces_of(inputs: list[str], deeds: dict[int, dict[str, Any]]) -> list[Piece]:
     return [Piece(f"part-{number:05d}", (FileRef(path, "fixed"),), deeds.get(number, {})) for number, path in enumerate(inputs)]
 
@@ -85,10 +74,28 @@ class Heard:
         self.done += [each.key for each in done if isinstance(each, Done)]
 
 
+def test_what_hangs_in_a_worker_is_ended_even_in_native_code_and_the_rest_is_done(
+    stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that have three seconds, and three that are so large that they have minutes."""
+    monkeypatch.setattr(engine, "task_timeout", 3.0)
+    engine.connect()
+    pieces = pieces_of(inputs, {0: {"deed": "regex"}, 2: {"deed": "deaf"}})
+    large = [replace(piece, inputs=(replace(piece.inputs[0], bytes=100 * TIMEOUT_BYTES),)) for piece in pieces]
+    heard = Heard()
+    job = Job("lines", "for_ray.lines:LinesWorker", stages.LinesConfig(), str(tmp_path / "run"))
+    engine.perform(job, [pieces[0], large[1], pieces[2], large[3], large[4]], heard.listener)
+    assert sorted(heard.done) == ["part-00001", "part-00003", "part-00004"]
+    assert {(failed.key, failed.tries, failed.cause) for failed in heard.failed} == {(f"part-0000{n}", 2, Cause.HANG) for n in (0, 2)}
+    said = " ".join([*(failed.message for failed in heard.failed), *(event.message for event in heard.events)])
+    assert f"lines, task part-00000 ({inputs[0]}): it was not done after 3 seconds (--task-timeout), in process (" in said
+    assert f"lines, task part-00002 ({inputs[2]}): it was not done after 3 seconds (--task-timeout)." in said
+
+
 def test_workers_that_die_before_they_are_ready_do_not_end_what_others_do(
     stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str]
 ) -> None:
-    """One works, and four die beside it; with none that works it is the end (test_choices.py)."""
+    """One works, and four die beside it."""
     folder = tmp_path / "arrivals"
     folder.mkdir()
     pieces = pieces_of(inputs, {number: {"deed": "wait for deaths", "marker": str(folder)} for number in range(len(inputs))})
