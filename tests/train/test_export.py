@@ -85,7 +85,7 @@ def evaluated(run: RunBuilder) -> None:
 @pytest.fixture(scope="module")
 def exported(run: RunBuilder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("out") / "small"
-    assert export(str(run.folder), folder, license_="apache-2.0") == ("align", [])
+    assert export(str(run.folder), folder, license_="apache-2.0") == ("align", None)
     return folder
 
 
@@ -201,7 +201,7 @@ def test_it_is_the_same_again_and_another_type_where_asked(run: RunBuilder, expo
     export(str(run.folder), tmp_path / "small", license_="apache-2.0")
     for path in exported.iterdir():
         assert (tmp_path / "small" / path.name).read_bytes() == path.read_bytes()
-    assert export(str(run.folder), tmp_path / "small", "pretrain", name="base", dtype="bf16", force=True) == ("pretrain", [])
+    assert export(str(run.folder), tmp_path / "small", "pretrain", name="base", dtype="bf16", force=True) == ("pretrain", None)
     model, whole = load_model(tmp_path / "small"), load_model(exported)
     assert all(torch.equal(p.bfloat16().float(), q) for p, q in zip(whole.parameters(), model.parameters(), strict=True))
     assert json.loads((tmp_path / "small" / "config.json").read_bytes())["torch_dtype"] == "bfloat16"
