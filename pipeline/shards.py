@@ -85,7 +85,8 @@ def content_bytes(table: pa.Table) -> npt.NDArray[np.int64]:
     """UTF-8 bytes of text and metadata of each row: of the columns of documents that may be long. Other tables have none."""
     total = np.zeros(table.num_rows, np.int64)
     for name in {"text", "metadata"}.intersection(table.column_names):
-        total += pc.fill_null(pc.binary_length(table[name]), 0).to_numpy()
+        if table[name].type in (pa.string(), pa.large_string()):
+            total += pc.fill_null(pc.binary_length(table[name]), 0).to_numpy()
     return total
 
 
