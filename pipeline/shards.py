@@ -1,6 +1,7 @@
 """Reading and writing the Parquet shards of a run."""
 
 import hashlib
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -45,7 +46,7 @@ class ParquetBuffer:
     def __init__(self, schema: pa.Schema):
         self.schema = schema
         self.rows = 0
-        self._sink = pa.BufferOutputStream()
+        self._sink = Pieces()  # a buffer that grows would be copied again and again, and have room for twice as much
         self._writer = pq.ParquetWriter(
             self._sink, schema, compression="zstd", compression_level=3, use_dictionary=_repeating(schema), store_schema=True
         )
@@ -68,17 +69,40 @@ class ParquetBuffer:
             begin = end
         self.rows += table.num_rows
 
-    def close(self) -> pa.Buffer:
-        """The bytes of the whole file."""
+    def close(self) -> Iterator[bytes]:
+        """The bytes of the whole file, piece by piece."""
         if self._waiting or not self.rows:
             self._write()
         self._writer.close()
-        return self._sink.getvalue()
+        return iter(self._sink.taken())
 
     def _write(self) -> None:
         group = pa.concat_tables([self.schema.empty_table(), *self._waiting]).combine_chunks()
         self._writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
         self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
+
+
+class Pieces(io.RawIOBase):
+    """What a writer of Arrow has written since it was asked last."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._written = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._written
+
+    def write(self, content: Any) -> int:
+        self._pieces.append(bytes(content))
+        self._written += len(self._pieces[-1])
+        return len(self._pieces[-1])
+
+    def taken(self) -> list[bytes]:
+        pieces, self._pieces = self._pieces, []
+        return pieces
 
 
 def content_bytes(table: pa.Table) -> npt.NDArray[np.int64]:
@@ -90,11 +114,11 @@ def content_bytes(table: pa.Table) -> npt.NDArray[np.int64]:
     return total
 
 
-def in_parquet(table: pa.Table) -> pa.Buffer:
+def in_parquet(table: pa.Table) -> bytes:
     """A table as the bytes of a Parquet file."""
     file = ParquetBuffer(table.schema)
     file.add(table)
-    return file.close()
+    return b"".join(file.close())
 
 
 def _repeating(schema: pa.Schema) -> list[str]:
