@@ -21,7 +21,7 @@ from corpusmill.pipeline.stage import Documents, Output, Piece, Worker
 from corpusmill.pipeline.storage import Storage
 
 #: In so many parts a row group is measured: what steps make of a text is several times as large.
-PARTS = 4
+PARTS = 8
 
 
 class FilterWorker(Worker):

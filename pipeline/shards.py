@@ -78,8 +78,10 @@ class ParquetBuffer:
 
     def _write(self) -> None:
         group = pa.concat_tables([self.schema.empty_table(), *self._waiting]).combine_chunks()
+        self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0  # before they are written: `group` is a copy
         self._writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
-        self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
+        del group
+        pa.default_memory_pool().release_unused()
 
 
 class Pieces(io.RawIOBase):
@@ -153,12 +155,13 @@ def _chunks(content: Content) -> Iterator[Any]:
         yield content
 
 
-def open_parquet(storage: Storage, relative: str) -> pq.ParquetFile:
-    """A shard for reading by row groups; one sentence where it is no Parquet file."""
+def open_parquet(storage: Storage, relative: str, mapped: bool = True) -> pq.ParquetFile:
+    """A shard for reading by row groups; one sentence where it is no Parquet file. What is `mapped` and read is memory of the process
+    until the file is closed."""
     try:
         if storage.remote:
             return pq.ParquetFile(storage.open_read(relative), pre_buffer=True)  # columns that lie together come together
-        return pq.ParquetFile(storage.path(relative), memory_map=True)
+        return pq.ParquetFile(storage.path(relative), memory_map=mapped)
     except StoreError:
         raise
     except FileNotFoundError as error:
@@ -175,7 +178,7 @@ def read_table(storage: Storage, relative: str, columns: list[str] | None = None
 
 def iter_tables(storage: Storage, relative: str, columns: list[str] | None = None, parts: int = 1) -> Iterator[pa.Table]:
     """A shard, one row group after the other, or each of them in about so many parts."""
-    with open_parquet(storage, relative) as file:
+    with open_parquet(storage, relative, mapped=False) as file:
         for group in range(file.num_row_groups):
             if parts == 1:
                 yield _whole(storage, relative, partial(file.read_row_group, group), columns)
