@@ -20,6 +20,9 @@ from corpusmill.pipeline.shards import iter_tables, open_parquet
 from corpusmill.pipeline.stage import Documents, Output, Piece, Worker
 from corpusmill.pipeline.storage import Storage
 
+#: In so many parts a row group is measured: what steps make of a text is several times as large.
+PARTS = 8
+
 
 class FilterWorker(Worker):
     """Measures the documents of one shard and decides about them."""
@@ -42,7 +45,7 @@ class FilterWorker(Worker):
         data_schema, report_schema = self.begin(shard)
         report_schema = report_schema.with_metadata(rules_metadata(self.rules))
         made, size, counts = Documents(data_schema, report_schema), 0, Counter(self.failures(report_schema.empty_table()))
-        for documents in iter_tables(self.run, shard.path, parts=self.parts):
+        for documents in iter_tables(self.run, shard.path, parts=PARTS * self.parts):
             kept, report = self.filter(documents, shard)
             made.add(kept.select(data_schema.names).cast(data_schema), report.select(report_schema.names).cast(report_schema))
             size += pc.sum(pc.binary_length(documents["text"])).as_py() or 0

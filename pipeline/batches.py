@@ -3,7 +3,6 @@
 Local ones are mapped into memory, so reading a batch touches no byte of the others.
 """
 
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.ipc as ipc
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.shards import Pieces
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.store.ask import StoreError
 
@@ -27,7 +27,7 @@ def batches_buffer(schema: pa.Schema, tables: Sequence[pa.Table], compression: s
 
 def batches_stream(schema: pa.Schema, tables: Iterable[pa.Table], compression: str | None = None) -> Iterator[Any]:
     """The same file, piece by piece, while the tables come: one of them is in memory."""
-    sink = _Pieces()
+    sink = Pieces()
     with ipc.new_file(sink, schema, options=ipc.IpcWriteOptions(compression=compression)) as writer:
         for table in tables:
             writer.write_batch(_one_batch(table))
@@ -38,30 +38,6 @@ def batches_stream(schema: pa.Schema, tables: Iterable[pa.Table], compression: s
 def _one_batch(table: pa.Table) -> pa.RecordBatch:
     batches = table.combine_chunks().to_batches()
     return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
-
-
-class _Pieces(io.RawIOBase):
-    """What a writer of Arrow has written since it was asked last."""
-
-    def __init__(self) -> None:
-        self._pieces: list[Any] = []
-        self._written = 0
-
-    def writable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._written
-
-    def write(self, content: Any) -> int:
-        size = memoryview(content).nbytes
-        self._pieces.append(content)
-        self._written += size
-        return size
-
-    def taken(self) -> list[Any]:
-        pieces, self._pieces = self._pieces, []
-        return pieces
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Reading and writing the Parquet shards of a run."""
 
 import hashlib
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -45,7 +46,7 @@ class ParquetBuffer:
     def __init__(self, schema: pa.Schema):
         self.schema = schema
         self.rows = 0
-        self._sink = pa.BufferOutputStream()
+        self._sink = Pieces()  # a buffer that grows would be copied again and again, and have room for twice as much
         self._writer = pq.ParquetWriter(
             self._sink, schema, compression="zstd", compression_level=3, use_dictionary=_repeating(schema), store_schema=True
         )
@@ -68,32 +69,58 @@ class ParquetBuffer:
             begin = end
         self.rows += table.num_rows
 
-    def close(self) -> pa.Buffer:
-        """The bytes of the whole file."""
+    def close(self) -> Iterator[bytes]:
+        """The bytes of the whole file, piece by piece."""
         if self._waiting or not self.rows:
             self._write()
         self._writer.close()
-        return self._sink.getvalue()
+        return iter(self._sink.taken())
 
     def _write(self) -> None:
         group = pa.concat_tables([self.schema.empty_table(), *self._waiting]).combine_chunks()
+        self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0  # before they are written: `group` is a copy
         self._writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
-        self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
+        del group
+        pa.default_memory_pool().release_unused()
+
+
+class Pieces(io.RawIOBase):
+    """What a writer of Arrow has written since it was asked last."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._written = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._written
+
+    def write(self, content: Any) -> int:
+        self._pieces.append(bytes(content))
+        self._written += len(self._pieces[-1])
+        return len(self._pieces[-1])
+
+    def taken(self) -> list[bytes]:
+        pieces, self._pieces = self._pieces, []
+        return pieces
 
 
 def content_bytes(table: pa.Table) -> npt.NDArray[np.int64]:
     """UTF-8 bytes of text and metadata of each row: of the columns of documents that may be long. Other tables have none."""
     total = np.zeros(table.num_rows, np.int64)
     for name in {"text", "metadata"}.intersection(table.column_names):
-        total += pc.fill_null(pc.binary_length(table[name]), 0).to_numpy()
+        if table[name].type in (pa.string(), pa.large_string()):
+            total += pc.fill_null(pc.binary_length(table[name]), 0).to_numpy()
     return total
 
 
-def in_parquet(table: pa.Table) -> pa.Buffer:
+def in_parquet(table: pa.Table) -> bytes:
     """A table as the bytes of a Parquet file."""
     file = ParquetBuffer(table.schema)
     file.add(table)
-    return file.close()
+    return b"".join(file.close())
 
 
 def _repeating(schema: pa.Schema) -> list[str]:
@@ -128,12 +155,13 @@ def _chunks(content: Content) -> Iterator[Any]:
         yield content
 
 
-def open_parquet(storage: Storage, relative: str) -> pq.ParquetFile:
-    """A shard for reading by row groups; one sentence where it is no Parquet file."""
+def open_parquet(storage: Storage, relative: str, mapped: bool = True) -> pq.ParquetFile:
+    """A shard for reading by row groups; one sentence where it is no Parquet file. What is `mapped` and read is memory of the process
+    until the file is closed."""
     try:
         if storage.remote:
             return pq.ParquetFile(storage.open_read(relative), pre_buffer=True)  # columns that lie together come together
-        return pq.ParquetFile(storage.path(relative), memory_map=True)
+        return pq.ParquetFile(storage.path(relative), memory_map=mapped)
     except StoreError:
         raise
     except FileNotFoundError as error:
@@ -150,7 +178,7 @@ def read_table(storage: Storage, relative: str, columns: list[str] | None = None
 
 def iter_tables(storage: Storage, relative: str, columns: list[str] | None = None, parts: int = 1) -> Iterator[pa.Table]:
     """A shard, one row group after the other, or each of them in about so many parts."""
-    with open_parquet(storage, relative) as file:
+    with open_parquet(storage, relative, mapped=False) as file:
         for group in range(file.num_row_groups):
             if parts == 1:
                 yield _whole(storage, relative, partial(file.read_row_group, group), columns)

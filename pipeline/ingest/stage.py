@@ -98,10 +98,11 @@ class IngestWorker(GuardedWorker):
         for batch in self.guard.read([(ref.path, ref.bytes, segment) for ref, segment in zip(piece.inputs, segments)]):
             counts.update(batch.counts)
             warnings += batch.warnings
-            rest: Batch | None = batch
-            while rest := shard.fill(rest):
+            rest = shard.fill(batch)
+            while rest is not None:
                 yield shard.output(f"{piece.key}-{number:04d}")
                 shard, number = Shard(self.config.shard_mb * MIB), number + 1
+                rest = shard.fill(rest)
         self.check_unchanged(ref for ref, segment in zip(piece.inputs, segments) if segment["format"] != "refused")
         yield shard.output(
             f"{piece.key}-{number:04d}" if number else piece.key,

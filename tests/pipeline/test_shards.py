@@ -122,7 +122,7 @@ def test_rows_that_come_in_any_tables_give_the_same_bytes(monkeypatch: pytest.Mo
             end = begin + chance.randrange(1, 1000)
             file.add(table.slice(begin, end - begin))
             begin = end
-        files.append(file.close())
+        files.append(b"".join(file.close()))
     assert files[0] == files[1] == files[2] == in_parquet(table)
     read = pq.ParquetFile(pa.BufferReader(files[0]))
     sizes = [sum(content_bytes(read.read_row_group(group))) for group in range(read.num_row_groups)]
