@@ -169,7 +169,8 @@ def test_only_comments_and_docstrings_are_left_out_and_no_import_is_missed() -> 
 def _program(tree: ast.Module) -> str:
     """A module without its docstrings."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False) is not None:
+        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if documented and ast.get_docstring(node, clean=False) is not None:
             node.body[0] = ast.Pass()
     return ast.dump(tree)
 
