@@ -59,6 +59,7 @@ class Seen:
                 self.files[self.now[-1]].add(path.removeprefix(ROOT))
 
 
+@pytest.mark.long
 def test_all_that_the_tasks_of_a_run_execute_is_in_their_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = Seen()
     make, once = engine.make_worker, runner.StageRun.once
