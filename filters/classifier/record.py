@@ -8,6 +8,7 @@ is resumed.
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +57,7 @@ def count_answers(run: StageRun, config: FilterConfig, rows: Iterable[TaskRow]) 
 
 def _firing(config: FilterConfig) -> dict[str, list[StepRule]]:
     """By column, the rules of which a document fails one where the score fires."""
-    table, found = rule_table(config), {}
+    table, found = rule_table(config), dict[str, list[StepRule]]()
     for step in build_steps(config.steps):
         for name, own in step.step.firing().items():
             column, share = name + step.suffix, f"{name}_share{step.suffix}"
@@ -79,7 +80,8 @@ def _count(run: Storage, reports: Sequence[FileRef], rules: Mapping[str, Sequenc
         for column, of in rules.items():
             failing = np.logical_or.reduce([each.rule.failing(report[each.rule.column].combine_chunks()) for each in of])
             counts[column] += [len(report) - report[column].null_count, failing.sum()]
-    told, warnings = {}, []
+    told: dict[str, Any] = {}
+    warnings = []
     for column, (scored, fires) in counts.items():
         told[column] = {"scored": int(scored), "fires": int(fires), "rules": [each.as_json() for each in rules[column]]}
         if scored >= FEWEST and fires > TENTH * scored:

@@ -64,7 +64,7 @@ class ScoringStep(Step):
         return {each.name: resolved for each, resolved in zip(self.outputs, self.resolved())}
 
     def firing(self) -> dict[str, float]:
-        found = {}
+        found: dict[str, float] = {}
         for outputs, options, resolved in zip(self.outputs, self.options, self.resolved()):
             if (options.keep_where or outputs.keep_where) == "low" and not outputs.scale:
                 found |= {outputs.column(head.label): head.threshold for head in resolved.classifier.heads}
