@@ -220,13 +220,14 @@ def test_figures_of_another_model_are_not_in_the_card(run: RunBuilder, tmp_path:
     again.stage("sft", [files])  # trained again; neither `align` nor `evaluate` has followed
     manifest = Manifest(again.storage.child("align"))
     manifest.append(replace(manifest.rows()[0], inputs=[run.ref("sft/model/model.safetensors")]))
-    sentence = f"Stale: align (sft was done again after it). To mend it: corpusmill align {again.folder}"
+    reasons = "Stale: align (sft was done again after it), evaluate (sft was done again after it)."
+    sentence = f"{reasons} To mend it: corpusmill align {again.folder} --to evaluate"
     with pytest.raises(InputError, match=re.escape(sentence)):
         export(str(again.folder), tmp_path / "align")
     assert not (tmp_path / "align").exists()
     assert export(str(again.folder), tmp_path / "align", although_stale=True) == ("align", sentence)
     assert export(str(again.folder), tmp_path / "sft", "sft") == ("sft", None)
-    assert "\n> **Stale: align (sft was done again after it)." in (tmp_path / "align" / "README.md").read_text()
+    assert f"\n> **{reasons}" in (tmp_path / "align" / "README.md").read_text()
     again.json("evaluate/scores.json", {"pretrain": {"bits_per_byte": BITS}, "sft": {"bits_per_byte": {**BITS, "value": 1.5}}})
     assert export(str(again.folder), tmp_path / "sft", "sft", force=True) == ("sft", None)
     card = ModelCard.load(tmp_path / "sft" / "README.md")
