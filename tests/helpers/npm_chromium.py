@@ -19,7 +19,7 @@ import brotli
 
 from corpusmill.pipeline.cache import alone, cache_folder
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.npm_package import NpmPackage, registry_of
+from corpusmill.pipeline.npm_package import NpmPackage
 
 PACKAGE = NpmPackage(
     "@sparticuz/chromium", "153.0.0", "20e5656fcdcf4118ede85edfb9d6bb9cc1bbb7ffb8b75622fffbcf36a835c3c0", "install Chromium"
@@ -48,8 +48,9 @@ def npm_chromium() -> tuple[Path, dict[str, str]]:
 def _reachable() -> None:
     """Raises InputError at once where there is no registry: npm itself would try for more than a minute."""
     npm = shutil.which("npm")
-    asked = subprocess.run([npm, "config", "get", "registry"], capture_output=True, text=True, check=False).stdout.strip() if npm else ""
-    address = urlsplit(registry_of(PACKAGE.name) or asked)
+    if npm is None:
+        raise InputError(f"{PACKAGE}: the program npm, which fetches it, is not here; {PACKAGE.how}.")
+    address = urlsplit(subprocess.run([npm, "config", "get", "registry"], capture_output=True, text=True, check=False).stdout.strip())
     try:
         socket.create_connection((address.hostname or "", address.port or (80 if address.scheme == "http" else 443)), timeout=3).close()
     except OSError as error:
