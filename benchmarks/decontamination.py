@@ -107,12 +107,13 @@ def brackets(draw: random.Random) -> Iterator[str]:
     """After BIG-Bench's `dyck_languages`, with its instruction and without."""
     intro = "Complete the rest of the sequence, making sure that the parentheses are closed properly. Input: "
     for number in range(500):
-        sequence, opened = [], []
+        sequence: list[str] = []
+        opened: list[str] = []
         for _ in range(draw.randint(12, 40)):
             if opened and draw.random() < 0.45:
                 sequence.append(opened.pop())
             else:
-                begin, end = draw.choice(["()", "[]", "{}", "<>"])
+                begin, end = draw.choice([("(", ")"), ("[", "]"), ("{", "}"), ("<", ">")])
                 sequence.append(begin)
                 opened.append(end)
         yield intro * (number % 2) + " ".join(sequence)
@@ -122,7 +123,7 @@ def items_of(sets: list[str], all_fields: bool) -> dict[str, list[tuple[int, str
     """Of each set, `(item, text)` of what may be planted."""
     found: dict[str, list[tuple[int, str]]] = defaultdict(list)
     numbers: dict[str, int] = defaultdict(int)
-    config = ContaminationConfig(sets=sets)
+    config = ContaminationConfig(sets=[*sets])
     for file in set_files(config.set_configs()):
         for place, rows in read_set(file.ref.path):
             texts_of = reader(place, rows, None)
@@ -220,7 +221,7 @@ class AnyNgram:
     def __init__(self, sets: list[str], ngram: int):
         self.ngram = ngram
         self.items: dict[str, set[tuple[str, int]]] = defaultdict(set)
-        config = ContaminationConfig(sets=sets)
+        config = ContaminationConfig(sets=[*sets])
         for file in set_files(config.set_configs()):
             number = 0
             for place, rows in read_set(file.ref.path):

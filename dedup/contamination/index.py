@@ -201,7 +201,7 @@ def build_index(passages: Passages, config: ContaminationConfig) -> Index:
     return Index(
         filter_, table, gram_at, np.append(starts, len(order)).astype(np.int64), owner[order].astype(np.int32),
         places[order].astype(np.int32), words, own, bounds, kind, (np.arange(len(kind)) >= len(plain.wanted)).astype(np.uint8),
-        *(np.concatenate([getattr(p, name) for p in both]) for name in ("set_of", "number", "field_of")),
+        np.concatenate([p.set_of for p in both]), np.concatenate([p.number for p in both]), np.concatenate([p.field_of for p in both]),
         passages.sets, passages.fields,
     )  # fmt: skip
 
