@@ -15,7 +15,7 @@ from corpusmill.dedup.normalise import HASH_BYTES, exact_hashes
 from corpusmill.dedup.shingles import Shingler
 from corpusmill.dedup.urls import normalised_url
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.shards import open_parquet
+from corpusmill.pipeline.shards import PARTS, iter_tables, open_parquet
 from corpusmill.pipeline.stage import Output, Piece, Worker
 from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.pipeline.text.hosts import hosts
@@ -111,15 +111,14 @@ class SignatureWorker(Worker):
             require_columns(self.run.path(path), file.schema_arrow.names, self.columns)
             more = [file.schema_arrow.field(name).with_nullable(True).remove_metadata() for name in self.params["columns"]]
             schema = signature_schema(self.bands * self.rows, self.config.minhash.bits, more)
-            for group in range(file.num_row_groups):
-                batch = file.read_row_group(group, columns=self.columns, use_threads=False)
-                data, offsets = text_buffers(batch["text"])
-                signature, shingles = self._signatures(data, offsets)
-                exact = _hashes(data, offsets, self.config.exact.normalisation)
-                bands.append(band_keys(signature, self.bands, self.rows))
-                texts.append((exact if self.config.copies_share_shingles else _hashes(data, offsets, "none"))[:, 0])
-                tables.append(self._table(batch, signature, shingles, exact, schema))
-                size += int(offsets[-1] - offsets[0])
+        for batch in iter_tables(self.run, path, self.columns, parts=PARTS):
+            data, offsets = text_buffers(batch["text"])
+            signature, shingles = self._signatures(data, offsets)
+            exact = _hashes(data, offsets, self.config.exact.normalisation)
+            bands.append(band_keys(signature, self.bands, self.rows))
+            texts.append((exact if self.config.copies_share_shingles else _hashes(data, offsets, "none"))[:, 0])
+            tables.append(self._table(batch, signature, shingles, exact, schema))
+            size += int(offsets[-1] - offsets[0])
         table = pa.concat_tables([schema.empty_table(), *tables])
         files: dict[str, bytes] = {f"{piece.key}.parquet": parquet_bytes(table)}
         for kind, content in self._keys(table, np.concatenate(bands, axis=1), np.concatenate(texts)):

@@ -19,10 +19,10 @@ from corpusmill.filters.config import FilterConfig, rule_table
 from corpusmill.filters.kept_share import Reader, find_thresholds, unknown_rules, with_found
 from corpusmill.filters.registry import STEPS, build_steps
 from corpusmill.filters.rules import StepRule, decide, rules_metadata
-from corpusmill.filters.worker import PARTS, FilterWorker, Rewriter, decided
+from corpusmill.filters.worker import FilterWorker, Rewriter, decided
 from corpusmill.pipeline.manifest import FileRef, Rows
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.shards import ParquetBuffer, iter_tables, open_parquet, read_table
+from corpusmill.pipeline.shards import PARTS, ParquetBuffer, iter_tables, open_parquet, read_table
 from corpusmill.pipeline.stage import Documents, Output, Piece, load_object
 from corpusmill.pipeline.storage import Storage
 

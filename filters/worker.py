@@ -16,12 +16,9 @@ from corpusmill.filters.step import Batch
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.schemas import REPORT, with_columns
-from corpusmill.pipeline.shards import iter_tables, open_parquet
+from corpusmill.pipeline.shards import PARTS, iter_tables, open_parquet
 from corpusmill.pipeline.stage import Documents, Output, Piece, Worker
 from corpusmill.pipeline.storage import Storage
-
-#: In so many parts a row group is measured: what steps make of a text is several times as large.
-PARTS = 8
 
 
 class FilterWorker(Worker):

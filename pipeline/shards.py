@@ -22,6 +22,8 @@ from corpusmill.pipeline.store.ask import StoreError
 #: to compress well.
 ROW_GROUP_ROWS = 4096
 ROW_GROUP_BYTES = 32 << 20
+#: In so many parts workers measure a row group: what they make of a text is several times as large.
+PARTS = 8
 
 #: What a file is made of: a table (Parquet), bytes or a view of some (of a flat array, without a copy), a local file, or bytes that come
 #: piece by piece and are made when it is written.
