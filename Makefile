@@ -20,7 +20,7 @@ TARGET ?=
 export PYTHONDONTWRITEBYTECODE := # or each of hundreds of processes compiles what it imports
 STAGES := ingest filter dedup tokenizer tokens pretrain sft align evaluate
 
-.PHONY: help setup demo test test-all fuzz audit soak soak-faults lint bench cluster-up submit cluster-down report explore clean $(STAGES)
+.PHONY: help setup demo test test-all test-rounding fuzz audit soak soak-faults lint bench cluster-up submit cluster-down report explore clean $(STAGES)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,11 @@ demo: setup ## get a real crawl and run every stage on it (CRAWL=path for your o
 test: MARKED = -m "not long"
 test test-all: $(VENV)/.installed-test setup ## run the tests, in TEST_WORKERS=3 processes of one thread each (test-all: also those marked `long`)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(MARKED) --durations=40 --durations-min=4 --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
+
+# A processor with AVX2 and no more: libraries for matrices and numba's kernels take their other ways.
+OTHER_PROCESSOR := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 NUMBA_CPU_NAME=haswell
+test-rounding: $(VENV)/.installed-test setup ## run the tests whose floats a processor rounds, as on one without AVX-512
+	$(OTHER_PROCESSOR) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m rounding --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 fuzz: $(VENV)/.installed-test setup ## fuzz all readers in turn for SECONDS=300, or TARGET="records recipe", with SEED=n to repeat
 	$(BIN)/python tests/fuzz/fuzz_all.py $(TARGET) --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))

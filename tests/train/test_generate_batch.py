@@ -14,6 +14,8 @@ from corpusmill.train.kv_cache import KVCache
 from corpusmill.train.model import Llama
 from corpusmill.train.sampling import GREEDY, Sampling
 
+pytestmark = pytest.mark.rounding
+
 
 def prompts_of(lengths: list[int]) -> list[list[int]]:
     return [random_ids((1, length), seed).tolist()[0] for seed, length in enumerate(lengths)]

@@ -14,6 +14,8 @@ from corpusmill.train.parallel.prepare import prepare
 from corpusmill.train.rope import rotary_table
 from corpusmill.train.visibility import block_mask, dense_mask
 
+pytestmark = pytest.mark.rounding
+
 SHAPES = {"plain": {}, "qk-norm, window": {"qk_norm": True, "window": 7}}
 SEGMENTS = (torch.arange(32) // 9).expand(2, -1)
 

@@ -11,6 +11,8 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from corpusmill.train.model import Llama, initialise
 from corpusmill.train.norm import RMSNorm
 
+pytestmark = pytest.mark.rounding
+
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("wide_weight", [False, True])  # as under autocast

@@ -10,6 +10,8 @@ from corpusmill.train.muon import Muon, orthogonalize
 from corpusmill.train.optimizer import Optimizer
 from corpusmill.train.options import OptimizerConfig
 
+pytestmark = pytest.mark.rounding
+
 ARCH = Architecture(vocab_size=13, layers=2, width=8, heads=2, kv_heads=1, head_dim=4, ffn=16, context=8)
 
 

@@ -25,6 +25,8 @@ from corpusmill.train.order import examples_of_step
 from corpusmill.train.sft import SftConfig, SftStage
 from corpusmill.train.template import template_files
 
+pytestmark = pytest.mark.rounding
+
 LENGTHS = torch.tensor([12, 3, 1, 7, 5, 11, 2, 8])  # of four chosen and four rejected completions
 MASK = torch.arange(1 + 12) < 1 + LENGTHS[:, None]  # [8, 13]: a prompt of one token before them
 COMPLETIONS = MASK & (torch.arange(13) > 0)

@@ -14,6 +14,8 @@ from corpusmill.filters.registry import build_steps, resolve_step
 from corpusmill.filters.step import Batch
 from corpusmill.filters.transformer.step import outputs
 
+pytestmark = pytest.mark.rounding
+
 
 @pytest.fixture(scope="module")
 def scored() -> Callable[..., dict[str, list[Any]]]:

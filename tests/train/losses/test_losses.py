@@ -12,6 +12,8 @@ from corpusmill.train.losses import LOSSES, LossOptions, PairLogps, pair_metrics
 from corpusmill.train.losses.kto import CompletionLogps, completion_metrics, kto, reference_point
 from corpusmill.train.losses.orpo import log_odds
 
+pytestmark = pytest.mark.rounding
+
 PLAIN, SMOOTHED, MARGIN = LossOptions(beta=0.1), LossOptions(beta=0.1, label_smoothing=0.1), LossOptions(beta=2.0, gamma=1.0)
 
 

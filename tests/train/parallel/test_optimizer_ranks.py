@@ -12,6 +12,8 @@ from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distrib
 from corpusmill.train.optimizer import Optimizer
 from corpusmill.train.options import OptimizerConfig
 
+pytestmark = pytest.mark.rounding
+
 #: By name: the shape, and how it lies on a mesh of 2 (None: it is a plain tensor).
 SPREAD: dict[str, tuple[tuple[int, ...], Any]] = {
     "model.embed_tokens.weight": ((11, 6), Shard(0)),  # 6 and 5 rows

@@ -7,6 +7,8 @@ import pytest
 from ranks import run_ranks
 from resuming import files, rows_of, rows_seen, train
 
+pytestmark = pytest.mark.rounding
+
 AT_ONCE = {"async_save": False}  # a process that is killed in step 6 has surely saved the state after step 3
 
 

@@ -11,6 +11,8 @@ from resuming import STEPS, files, rows_of, rows_seen, train
 from corpusmill.train.options import ParallelConfig
 from corpusmill.train.state import read_weights
 
+pytestmark = pytest.mark.rounding
+
 ONE: dict[str, Any] = {}
 COPIES, ZERO1, ZERO2, SHARDS, TENSOR = {"replicate": 2}, {"shard": 2, "zero": 1}, {"shard": 2, "zero": 2}, {"shard": 2}, {"tensor": 2}
 STAGES = {"pipeline": 2}
