@@ -15,7 +15,7 @@ from corpusmill.dedup.normalise import HASH_BYTES, exact_hashes
 from corpusmill.dedup.shingles import Shingler
 from corpusmill.dedup.urls import normalised_url
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.shards import PARTS, iter_tables, open_parquet
+from corpusmill.pipeline.shards import PART_BYTES, iter_tables, open_parquet
 from corpusmill.pipeline.stage import Output, Piece, Worker
 from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.pipeline.text.hosts import hosts
@@ -111,7 +111,7 @@ class SignatureWorker(Worker):
             require_columns(self.run.path(path), file.schema_arrow.names, self.columns)
             more = [file.schema_arrow.field(name).with_nullable(True).remove_metadata() for name in self.params["columns"]]
             schema = signature_schema(self.bands * self.rows, self.config.minhash.bits, more)
-        for batch in iter_tables(self.run, path, self.columns, parts=PARTS):
+        for batch in iter_tables(self.run, path, self.columns, part_bytes=PART_BYTES):
             data, offsets = text_buffers(batch["text"])
             signature, shingles = self._signatures(data, offsets)
             exact = _hashes(data, offsets, self.config.exact.normalisation)

@@ -22,7 +22,7 @@ from corpusmill.filters.rules import StepRule, decide, rules_metadata
 from corpusmill.filters.worker import FilterWorker, Rewriter, decided
 from corpusmill.pipeline.manifest import FileRef, Rows
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.shards import PARTS, ParquetBuffer, iter_tables, open_parquet, read_table
+from corpusmill.pipeline.shards import PART_BYTES, ParquetBuffer, iter_tables, open_parquet, read_table
 from corpusmill.pipeline.stage import Documents, Output, Piece, load_object
 from corpusmill.pipeline.storage import Storage
 
@@ -94,7 +94,7 @@ class MeasureWorker(FilterWorker):
         _, schema = self.begin(shard)
         schema = pa.schema([field for field in schema if field.name not in DECISIONS])
         measured, size = ParquetBuffer(schema), 0
-        for documents in iter_tables(self.run, shard.path, parts=PARTS * self.parts):
+        for documents in iter_tables(self.run, shard.path, parts=self.parts, part_bytes=PART_BYTES):
             report, _, _ = self.report(documents, shard)
             measured.add(report.select(schema.names).cast(schema))
             size += pc.sum(pc.binary_length(documents["text"])).as_py() or 0

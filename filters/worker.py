@@ -16,7 +16,7 @@ from corpusmill.filters.step import Batch
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.schemas import REPORT, with_columns
-from corpusmill.pipeline.shards import PARTS, iter_tables, open_parquet
+from corpusmill.pipeline.shards import PART_BYTES, iter_tables, open_parquet
 from corpusmill.pipeline.stage import Documents, Output, Piece, Worker
 from corpusmill.pipeline.storage import Storage
 
@@ -42,7 +42,7 @@ class FilterWorker(Worker):
         data_schema, report_schema = self.begin(shard)
         report_schema = report_schema.with_metadata(rules_metadata(self.rules))
         made, size, counts = Documents(data_schema, report_schema), 0, Counter(self.failures(report_schema.empty_table()))
-        for documents in iter_tables(self.run, shard.path, parts=PARTS * self.parts):
+        for documents in iter_tables(self.run, shard.path, parts=self.parts, part_bytes=PART_BYTES):
             kept, report = self.filter(documents, shard)
             made.add(kept.select(data_schema.names).cast(data_schema), report.select(report_schema.names).cast(report_schema))
             size += pc.sum(pc.binary_length(documents["text"])).as_py() or 0

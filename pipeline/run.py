@@ -167,7 +167,7 @@ def stored_recipe(folder: str) -> tuple[dict[str, Any], list[str]]:
     path = storage.path(RUN_FILE)
     try:
         stored = json.loads(storage.read_bytes(RUN_FILE))
-        raw, inputs = dict(stored["recipe"]), list(stored["inputs"])
+        raw, inputs = dict(stored["recipe"]), [str(path) for path in stored["inputs"]]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: not a run description ({type(error).__name__}: {error}).") from error
     return raw, inputs

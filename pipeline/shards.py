@@ -22,8 +22,8 @@ from corpusmill.pipeline.store.ask import StoreError
 #: to compress well.
 ROW_GROUP_ROWS = 4096
 ROW_GROUP_BYTES = 32 << 20
-#: In so many parts workers measure a row group: what they make of a text is several times as large.
-PARTS = 8
+#: Bytes of a row group that workers measure at a time: what they make of a text is several times as large.
+PART_BYTES = 4 << 20
 
 #: What a file is made of: a table (Parquet), bytes or a view of some (of a flat array, without a copy), a local file, or bytes that come
 #: piece by piece and are made when it is written.
@@ -178,14 +178,18 @@ def read_table(storage: Storage, relative: str, columns: list[str] | None = None
         return _whole(storage, relative, file.read, columns)
 
 
-def iter_tables(storage: Storage, relative: str, columns: list[str] | None = None, parts: int = 1) -> Iterator[pa.Table]:
-    """A shard, one row group after the other, or each of them in about so many parts."""
+def iter_tables(
+    storage: Storage, relative: str, columns: list[str] | None = None, parts: int = 1, part_bytes: int = 0
+) -> Iterator[pa.Table]:
+    """A shard, one row group after the other, or each of them in about so many parts, which hold about `part_bytes` at most (0: any)."""
     with open_parquet(storage, relative, mapped=False) as file:
         for group in range(file.num_row_groups):
-            if parts == 1:
+            about = file.metadata.row_group(group)
+            count = parts * max(1, -(-about.total_byte_size // part_bytes)) if part_bytes else parts
+            if count == 1:
                 yield _whole(storage, relative, partial(file.read_row_group, group), columns)
                 continue
-            rows = max(1, -(-file.metadata.row_group(group).num_rows // parts))
+            rows = max(1, -(-about.num_rows // count))
             for batch in file.iter_batches(rows, [group], columns, use_threads=False):
                 yield pa.Table.from_batches([batch])
 

@@ -20,6 +20,7 @@ from corpusmill.filters.sweep import sweep
 from corpusmill.filters.worker import FilterWorker
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import ConfigError, InputError
+from corpusmill.pipeline.ingest.config import IngestConfig
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.run import execute, plan_of_existing
 from corpusmill.pipeline.shards import read_table
@@ -122,7 +123,8 @@ def test_killed_at_any_step_it_goes_on_to_the_same_bytes(tmp_path, three_shards,
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     found = sorted((tmp_path / "copies").glob("0*"))
-    assert int(done.stdout) == 12 and len(found) == 24  # classifiers, measured 4, thresholds, documents 4, answers, and the mark of the end
+    # classifiers, measured 4, thresholds, documents 4, answers, the mark of the end, and the code of each of three phases
+    assert int(done.stdout) == 15 and len(found) == 30
     expected = tree(tmp_path / "copies/first")
     assert "filter/classifiers/quality.json" in expected and "filter/measured/part-00000.parquet" in expected
     for copy in found:
@@ -177,11 +179,12 @@ def test_texts_that_a_changed_step_rewrites_otherwise_are_written_anew(
 
 
 def described(folder: Path, options: dict[str, Any]) -> None:
-    (folder / "run.json").write_text(json.dumps({"inputs": ["crawl"], "recipe": {"ingest": {}, "filter": options}}))
+    ingest = IngestConfig().model_dump(mode="json")
+    (folder / "run.json").write_text(json.dumps({"inputs": ["crawl"], "recipe": {"ingest": ingest, "filter": options}}))
 
 
 def filter_stage(folder: Path, *overrides: str) -> None:
-    plan = plan_of_existing(str(folder), list(overrides), "filter", "filter")
+    plan = plan_of_existing(str(folder), list(overrides), "filter", "filter", redo=True)
     execute(plan, InlineEngine(), Progress(False), say=lambda _: None, on_stage=lambda _: None)
 
 

@@ -275,6 +275,7 @@ def test_rules_of_the_stage_have_the_steps_name(quality):
 )
 def test_the_command_line_says_it_in_one_sentence(tmp_path, finished_ingest, make_documents, corpusmill, options, message):
     finished_ingest(tmp_path / "run", [make_documents(["a text"])])
+    (tmp_path / "run" / "run.json").write_text('{"inputs": ["x"], "recipe": {"ingest": {}}}')
     (tmp_path / "bad.bin").write_bytes(b"\0" * 100)
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"ingest: {{}}\nfilter: {{steps: [{{classifier: {options}}}]}}\n")

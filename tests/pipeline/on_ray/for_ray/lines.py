@@ -15,7 +15,7 @@ from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.stage import Output, Piece, Stage, Worker, documents_output
+from corpusmill.pipeline.stage import Documents, Output, Piece, Stage, Worker
 
 
 def arrive(folder: str) -> None:
@@ -86,7 +86,10 @@ class LinesWorker(Worker):
             return Output({}, warnings=[str(ray.get_runtime_context().get_assigned_resources().get("memory"))])
         lines = Path(piece.inputs[0].path).read_text().upper().splitlines()
         table = pa.table({"id": [f"{piece.key}-{i}" for i in range(len(lines))], "text": lines})
-        return documents_output(piece.key, table, table.select(["id"]), bytes_in=0, warnings=about_process() if deed == "tell" else [])
+        report = table.select(["id"])
+        made = Documents(table.schema, report.schema)
+        made.add(table, report)
+        return made.output(piece.key, warnings=about_process() if deed == "tell" else [])
 
 
 def about_process() -> list[str]:
