@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from corpusmill.filters.classifier.defaults.builtin import NO_MODEL, builtin
+from corpusmill.filters.classifier.defaults import NO_MODEL
 from corpusmill.filters.classifier.options import ClassifierConfig, DecisionOptions, ModelOptions
 from corpusmill.filters.classifier.outputs import Outputs
 from corpusmill.filters.classifier.resolve import Resolved, resolve
@@ -42,9 +42,13 @@ class Quality(ScoringStep):
         super().__init__(config, [outputs], [config], config.only_passing)
 
     def prepare(self, say: Callable[[str], None]) -> None:
+        from corpusmill.filters.classifier.defaults.builtin import builtin  # numba: a recipe is read without it
+
         builtin("quality", say)
 
     def resolved(self) -> list[Resolved]:
+        from corpusmill.filters.classifier.defaults.builtin import builtin
+
         return [resolve(ModelOptions.model_validate({"model": str(builtin("quality")), "window": self.config.window}))]
 
 

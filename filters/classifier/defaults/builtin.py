@@ -6,6 +6,7 @@ from importlib import metadata
 from pathlib import Path
 
 from corpusmill.filters.classifier.card import FILE
+from corpusmill.filters.classifier.defaults import BUILTIN, NO_MODEL
 from corpusmill.filters.classifier.defaults.corpora import CORPORA, PREFIX
 from corpusmill.filters.classifier.spec import TrainingSpec, read_spec
 from corpusmill.filters.classifier.train import train_classifier
@@ -14,15 +15,6 @@ from corpusmill.pipeline.config import canonical_json
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.stage import load_object
 
-BUILTIN = ("quality",)
-#: Steps without a built-in model: what their recipe lacks, and how to make it.
-NO_MODEL = {
-    "toxicity": "none is built in, since no package ships text that people have judged; train one on labelled texts "
-    "(`corpusmill classifier train --data posts.jsonl --label-column toxic --output models/toxicity`, 1 for toxic and 0 for not) and name "
-    "it: `- toxicity: models/toxicity` (docs/classifiers.md)",
-    "spam": "none is built in, since no package ships judged spam of the web; train one on your own examples (`corpusmill classifier train "
-    "--positive spam/ --negative good/ --output models/spam`) and name it: `- spam: models/spam` (docs/classifiers.md)",
-}
 FOLDER = "classifiers"  # in the user's cache
 #: `dedup` is another room: it is looked up by name, as stages are.
 NEAR_COPIES = "corpusmill.dedup.similarity_join:near_clusters"

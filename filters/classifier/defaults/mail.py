@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from corpusmill.pipeline.ingest.charset import decode_text
 from corpusmill.pipeline.ingest.config import ExtractionConfig
+from corpusmill.pipeline.ingest.page.blocks import extract
 from corpusmill.pipeline.ingest.page.extracted import TooDeep
 
 #: A line that a mail program may have broken is at most so long, characters.
@@ -41,8 +42,6 @@ def _texts(part: email.message.Message) -> Iterator[str]:
 
 
 def _text(content: bytes, charset: str | None, html: bool) -> str:
-    from corpusmill.pipeline.ingest.page.blocks import extract  # numba: a recipe is read without it
-
     text = decode_text(content, charset, html).text
     if html or re.match(r"\s*<(!doctype|html|head|body|table)\b", text, re.IGNORECASE):
         try:

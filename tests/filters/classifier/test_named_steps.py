@@ -8,7 +8,8 @@ import yaml
 from tiny_classifiers import sentence
 
 from corpusmill.filters.classifier.card import FILE
-from corpusmill.filters.classifier.defaults.builtin import BUILTIN, FOLDER, builtin, builtin_key, builtin_spec
+from corpusmill.filters.classifier.defaults import BUILTIN
+from corpusmill.filters.classifier.defaults.builtin import FOLDER, builtin, builtin_key, builtin_spec
 from corpusmill.filters.registry import STEPS, build_steps, resolve_step
 from corpusmill.pipeline.errors import ConfigError, InputError
 from corpusmill.pipeline.recipe import validate_recipe
