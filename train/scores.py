@@ -197,7 +197,7 @@ def dropped_documents(run: "StageRun", score: Score) -> Iterator[pa.Table]:
         if not places:
             continue
         documents, report = (read_table(run.run, path) for path in (shards[PurePosixPath(ref.path).stem], ref.path))
-        whole = _filters("documents_at")(worker, documents, report, pa.array(places))
+        whole = _filters("Rewriter")(worker).at(documents, report, pa.array(places))
         scored = whole.append_column("score", report[score.column].take(pa.array(places)))
         yield scored.select([*_wanted(whole.column_names), "score"])
 

@@ -177,7 +177,7 @@ def test_a_score_that_fires_on_nearly_all_makes_no_pairs_and_judges_nothing(run,
     assert kinds and "rude" not in kinds
     assert "no classifier" in done.stage.summary(done)["answers judged"] and not run.exists("align/judged.json")
     assert json.loads(run.child("align").read_bytes("pair_sources.json"))["rude"]["pairs"] == 0
-    with pytest.raises(InputError, match="none of 0 pairs can be learned from. .*rude cannot tell: it fires on 80 of 80 documents"):
+    with pytest.raises(NothingKept, match="none of 0 pairs can be learned from. .*rude cannot tell: it fires on 80 of 80 documents"):
         execute(run, measured, align(pairs_from=["rude"]))
 
 
