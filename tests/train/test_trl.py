@@ -172,7 +172,9 @@ def assert_same_training(run: Any, stage: Stage, execute: Any, theirs: tuple[lis
     assert ours == pytest.approx(losses, rel=1e-5) and len(ours) == STEPS
     trained, before = load_model(run.path(f"{stage.name}/model")).state_dict(), load_model(run.path("pretrain/model")).state_dict()
     for name, weight in model.state_dict().items():
-        torch.testing.assert_close(trained[name], weight, rtol=0, atol=5e-5, msg=name)
+        # A processor rounds the sums in its own order, and Adam divides by gradients' sizes: where one is next to nothing, a step of the
+        # learning rate (1e-3) may be another one. 6.1e-5 was seen on AVX2.
+        torch.testing.assert_close(trained[name], weight, rtol=0, atol=2e-4, msg=name)
     assert (trained["model.norm.weight"] - before["model.norm.weight"]).abs().max() > 1e-3
 
 
