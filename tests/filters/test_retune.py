@@ -18,6 +18,7 @@ from corpusmill.filters.retune import retune
 from corpusmill.pipeline import lease
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import ConfigError, InputError
+from corpusmill.pipeline.ingest.config import IngestConfig
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.run import execute, plan_of_existing
 from corpusmill.pipeline.storage import Storage
@@ -45,7 +46,7 @@ def gate(documents):
 
 
 def filter_stage(folder: Path, *overrides: str) -> None:
-    plan = plan_of_existing(str(folder), list(overrides), "filter", "filter")
+    plan = plan_of_existing(str(folder), list(overrides), "filter", "filter", redo=True)
     execute(plan, InlineEngine(), Progress(False), say=lambda _: None, on_stage=lambda _: None)
 
 
@@ -56,7 +57,7 @@ def again(folder: Path, *overrides: str) -> module.Retuned:
 def new_run(folder: Path, make_documents: Callable, finished_ingest: Callable, texts: list[str], **section: Any) -> None:
     parts = [make_documents(texts).slice(start, 250) for start in range(0, len(texts), 250)]
     finished_ingest(folder, [part.combine_chunks() for part in parts] + [make_documents([])])
-    description = {"inputs": ["crawl"], "recipe": {"ingest": {}, "filter": {"steps": STEPS, **section}}}
+    description = {"inputs": ["crawl"], "recipe": {"ingest": IngestConfig().model_dump(mode="json"), "filter": {"steps": STEPS, **section}}}
     (folder / "run.json").write_text(json.dumps(description))
     filter_stage(folder)
 

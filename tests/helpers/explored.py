@@ -28,7 +28,8 @@ def explored(folder: Path) -> Iterator[str]:
     explorer.load()
     listening = listen(0)
     port = listening.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(Guard(make_app(explorer), port), log_level="error", lifespan="off"))
+    # its configuration of logs would close handlers of other libraries, and with absl's the stream that pytest captures
+    server = uvicorn.Server(uvicorn.Config(Guard(make_app(explorer), port), log_config=None, lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     while not server.started:
