@@ -66,13 +66,13 @@ def carry_out(*arguments: str) -> int:
 
 
 @pytest.fixture
-def corpusmill(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def corpusmill(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Exit code, standard output and standard error of a command."""
 
     def call(*arguments: str) -> tuple[int, str, str]:
-        capfd.readouterr()
+        capsys.readouterr()
         code = carry_out(*arguments)
-        return code, *capfd.readouterr()
+        return code, *capsys.readouterr()
 
     return call
 
