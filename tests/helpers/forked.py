@@ -1,6 +1,7 @@
 """`corpusmill` in a process that is forked from this one, whose libraries are loaded: it begins to work at once, and can be killed."""
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -20,6 +21,7 @@ class Driver:
         self.output, self.code = output, None
         self.pid = os.fork()
         if not self.pid:
+            gc.freeze()  # what is inherited stays: the end of a DuckDB connection would wait for threads that only the parent has
             _work(arguments, output, environment)
 
     def poll(self) -> int | None:

@@ -1,5 +1,6 @@
 """A process that is killed (SIGKILL) at a row of the manifest, for the helpers that kill a stage at each of them."""
 
+import gc
 import os
 import signal
 import sys
@@ -27,6 +28,7 @@ def killed_at(row: int, after: bool) -> None:
 def in_child(function, *arguments) -> int:  # type: ignore[no-untyped-def]
     child = os.fork()
     if not child:
+        gc.freeze()  # what is inherited stays: the end of a DuckDB connection would wait for threads that only the parent has
         try:
             function(*arguments)
         except BaseException as error:  # noqa: BLE001 - a child never returns
