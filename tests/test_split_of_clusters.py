@@ -67,7 +67,7 @@ def test_several_of_a_cluster_stay(run: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_none_of_them_crosses_the_split(run: Path, seed: int) -> None:
-    command(["tokens", str(run), "--engine", "inline", "--set", f"tokens.seed={seed}"])
+    command(["tokens", str(run), "--engine", "inline", "--set", f"tokens.seed={seed}", "--redo"])
     found = sides(run)
     assert len(found) == 60 and all(len(splits) == 1 for splits in found.values())
     assert {split for splits in found.values() for split in splits} == {"train", "validation"}
