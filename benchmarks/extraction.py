@@ -18,11 +18,11 @@ import fit_extraction
 import gold
 import trafilatura
 from gold import GoldPage
-from ingest import cpu_seconds, ours
 from resiliparse.extract.html2text import extract_plain_text
 
-from corpusmill.pipeline.ingest.config import ExtractionConfig
-from corpusmill.pipeline.ingest.extraction import extract_page
+from corpusmill.ingest.config import ExtractionConfig
+from corpusmill.ingest.extraction import extract_page
+from ingest import cpu_seconds, ours
 
 
 def resiliparse_alone(page: GoldPage) -> str:

@@ -1,7 +1,7 @@
 """Fits the scorer of blocks to pages whose main text is known, and writes its trees.
 
     pip install -e '.[fit]'
-    python benchmarks/fit_extraction.py GOLD_FOLDER [--output pipeline/ingest/page/scorer.json]
+    python benchmarks/fit_extraction.py GOLD_FOLDER [--output ingest/page/scorer.json]
 
 GOLD_FOLDER is described in `gold.py`. A block of a page with a whole gold text is main text where most of its words match
 that text in order. Where only segments are known, blocks that hold one are labelled by it; for the others trafilatura's
@@ -22,14 +22,14 @@ import gold
 import numpy as np
 from gold import GoldPage
 
-from corpusmill.pipeline.ingest.config import ExtractionConfig
-from corpusmill.pipeline.ingest.page import blocks as extractor
-from corpusmill.pipeline.ingest.page.features import NAMES, context_of, features
-from corpusmill.pipeline.ingest.page.lexbor import Tree
-from corpusmill.pipeline.ingest.page.render import render
-from corpusmill.pipeline.ingest.page.scorer import LEVELS, MODEL, load_trees, score
-from corpusmill.pipeline.ingest.page.selection import keep
-from corpusmill.pipeline.ingest.page.walk import CHARS, END, START
+from corpusmill.ingest.config import ExtractionConfig
+from corpusmill.ingest.page import blocks as extractor
+from corpusmill.ingest.page.features import NAMES, context_of, features
+from corpusmill.ingest.page.lexbor import Tree
+from corpusmill.ingest.page.render import render
+from corpusmill.ingest.page.scorer import LEVELS, MODEL, load_trees, score
+from corpusmill.ingest.page.selection import keep
+from corpusmill.ingest.page.walk import CHARS, END, START
 
 FOLDS = 5
 NESTING = 5000

@@ -13,8 +13,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from corpusmill.ingest.stage import IngestStage
 from corpusmill.pipeline.engine import InlineEngine
-from corpusmill.pipeline.ingest.stage import IngestStage
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress

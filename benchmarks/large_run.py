@@ -31,13 +31,13 @@ from corpusmill.pipeline.code import code_for
 from corpusmill.pipeline.config import config_digest, digest
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.manifest import FileRef, Manifest, TaskRow, task_identity
-from corpusmill.pipeline.report.read import RunReader
 from corpusmill.pipeline.run import RUN_FILE, plan_of_existing
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import OutputFile, publish, read_table
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.tokenshards import SHARDS_FILE, SPLITS, ShardSet
 from corpusmill.pipeline.watch.progress import Progress
+from corpusmill.report.read import RunReader
 
 STAGES = ("ingest", "filter", "dedup", "tokens")
 #: What is repeated; everything else that these stages write are intermediate files.

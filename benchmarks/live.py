@@ -18,7 +18,6 @@ from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.engine import Done, InlineEngine
 from corpusmill.pipeline.lease import holding
 from corpusmill.pipeline.manifest import MANIFEST, FileRef, Manifest, TaskRow
-from corpusmill.pipeline.report.live.status import Status
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import OutputFile
 from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
@@ -28,6 +27,7 @@ from corpusmill.pipeline.watch.meters import Counting
 from corpusmill.pipeline.watch.observer import Observer
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.pipeline.watch.prometheus import Prometheus
+from corpusmill.report.live.status import Status
 
 TURNS = 5
 

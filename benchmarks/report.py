@@ -35,13 +35,13 @@ def main() -> None:
     parser.add_argument("run")
     parser.add_argument("--profile", action="store_true", help="the functions that took most time in the first thread")
     given = parser.parse_args()
-    from corpusmill.pipeline.report.facts import summary
-    from corpusmill.pipeline.report.page import html
+    from corpusmill.report.facts import summary
+    from corpusmill.report.page import html
 
     seconds: dict[str, float] = defaultdict(float)
     for module in (summary, html):
         for name, value in list(vars(module).items()):
-            ours = callable(value) and getattr(value, "__module__", "").startswith("corpusmill.pipeline.report.")
+            ours = callable(value) and getattr(value, "__module__", "").startswith("corpusmill.report.")
             if ours and (name == "near_misses" or name.startswith("read_")) and name != "read_summary":
                 setattr(module, name, timed(name, value, seconds))
     profile = cProfile.Profile()

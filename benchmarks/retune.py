@@ -16,8 +16,8 @@ from large_run import repeat_run
 
 from corpusmill.filters.retune import Retuned, retune
 from corpusmill.pipeline.engine import InlineEngine
-from corpusmill.pipeline.report.read import RunReader
 from corpusmill.pipeline.watch.progress import Progress
+from corpusmill.report.read import RunReader
 
 SETS = [
     "filter.thresholds.gopher_long_doc=90000",

@@ -25,8 +25,8 @@ import pyarrow.parquet as pq
 from fastwarc.warc import ArchiveIterator
 
 from corpusmill.pipeline.manifest import Manifest
-from corpusmill.pipeline.report.read import RunReader
 from corpusmill.pipeline.storage import Storage
+from corpusmill.report.read import RunReader
 
 SMALL_FILES, TIMES = 40, 1000
 RECIPE = """

@@ -15,10 +15,10 @@ from collections.abc import Callable
 
 from fastwarc.warc import ArchiveIterator
 
-from corpusmill.pipeline.ingest.files import file_ref
-from corpusmill.pipeline.ingest.formats import Source, examine
-from corpusmill.pipeline.ingest.records import Record
-from corpusmill.pipeline.ingest.warc import read_records
+from corpusmill.ingest.files import file_ref
+from corpusmill.ingest.formats import Source, examine
+from corpusmill.ingest.records import Record
+from corpusmill.ingest.warc import read_records
 
 Counted = tuple[int, int]
 

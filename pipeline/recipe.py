@@ -17,7 +17,7 @@ from corpusmill.pipeline.stage import Stage, load_object
 
 #: Every stage in its order, and where its class lives.
 STAGES = {
-    "ingest": "corpusmill.pipeline.ingest.stage:IngestStage",
+    "ingest": "corpusmill.ingest.stage:IngestStage",
     "filter": "corpusmill.filters.stage:FilterStage",
     "dedup": "corpusmill.dedup.stage:DedupStage",
     "tokenizer": "corpusmill.tokenize.tokenizer_stage:TokenizerStage",

@@ -90,8 +90,8 @@ def test_all_that_the_tasks_of_a_run_execute_is_in_their_code(tmp_path: Path, mo
     execute(plan, InlineEngine(), Progress(False), lambda _: None, lambda _: None)
 
     read = set((tmp_path / "executed").read_text().split())
-    seen.files["corpusmill.pipeline.ingest.stage"] |= read
-    assert {"pipeline/ingest/pages.py", "pipeline/ingest/page/blocks.py"} <= read
+    seen.files["corpusmill.ingest.stage"] |= read
+    assert {"ingest/pages.py", "ingest/page/blocks.py"} <= read
 
     known: dict[str, set[str]] = defaultdict(set)
     for stage in STAGES:

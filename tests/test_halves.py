@@ -87,7 +87,7 @@ def test_every_stage_that_can_be_done_in_parts_gives_the_same_bytes(inputs: Path
 
 @pytest.mark.parametrize(
     ("worker", "kind"),
-    [("filters.worker:FilterWorker", "halves"), ("dedup.removal:RemovalWorker", "halves"), ("pipeline.ingest.stage:IngestWorker", "alone")],
+    [("filters.worker:FilterWorker", "halves"), ("dedup.removal:RemovalWorker", "halves"), ("ingest.stage:IngestWorker", "alone")],
 )
 def test_only_what_is_done_in_parts_is_said_to_be(worker: str, kind: str) -> None:
     job = Job("filter", f"corpusmill.{worker}", stage_class("filter").Config.model_validate({"steps": [{"gopher_quality": {}}]}), "run")

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from corpusmill.ingest.download import Patience, download
+from corpusmill.ingest.files import file_ref, open_file
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.gunzip import gunzip
-from corpusmill.pipeline.ingest.download import Patience, download
-from corpusmill.pipeline.ingest.files import file_ref, open_file
-from corpusmill.pipeline.report.explore import server as explorer_server
 from corpusmill.pipeline.store import redirects
 from corpusmill.pipeline.store.redirects import RedirectRefusedError, check_redirect, is_internal, opener
+from corpusmill.report.explore import server as explorer_server
 
 PUBLIC = "https://93.184.215.14/file"
 

@@ -20,12 +20,12 @@ import pyarrow as pa
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.lease import holding
 from corpusmill.pipeline.manifest import MANIFEST, Manifest
-from corpusmill.pipeline.report.read import RunReader
-from corpusmill.pipeline.report.stale import refuse_stale
 from corpusmill.pipeline.run import RUN_FILE
 from corpusmill.pipeline.shards import publish, read_table
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.tokenshards import DTYPES, SHARDS_FILE, Shard, ShardSet, file_sha256, map_tokens, shard_contents, shard_names
+from corpusmill.report.read import RunReader
+from corpusmill.report.stale import refuse_stale
 from corpusmill.tokenize.known import Known, names_of
 from corpusmill.tokenize.layout import SPLITS
 from corpusmill.tokenize.pack import write_plans

@@ -15,10 +15,10 @@ import pyarrow.compute as pc
 from corpusmill.pipeline.config import Config as BaseConfig
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
-from corpusmill.pipeline.report.facts.tokenizers import TAKEN_OVER
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import iter_tables, open_parquet, read_table
 from corpusmill.pipeline.stage import Output, Piece, Worker
+from corpusmill.report.facts.tokenizers import TAKEN_OVER
 from corpusmill.tokenize.chance import BUCKETS, buckets, hashes
 from corpusmill.tokenize.encode import Encoder
 from corpusmill.tokenize.judge_config import JudgeConfig

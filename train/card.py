@@ -8,12 +8,12 @@ import re
 from typing import Any
 
 from corpusmill.pipeline.config import digest
-from corpusmill.pipeline.report.card import facts as data_facts
-from corpusmill.pipeline.report.card.state import outputs
-from corpusmill.pipeline.report.facts.summary import Summary, read_summary
-from corpusmill.pipeline.report.markdown import environment
-from corpusmill.pipeline.report.markdown import front_matter as header
-from corpusmill.pipeline.report.read import RunReader
+from corpusmill.report.card import facts as data_facts
+from corpusmill.report.card.state import outputs
+from corpusmill.report.facts.summary import Summary, read_summary
+from corpusmill.report.markdown import environment
+from corpusmill.report.markdown import front_matter as header
+from corpusmill.report.read import RunReader
 from corpusmill.train import card_facts, card_scores
 from corpusmill.train.architecture import Architecture
 from corpusmill.train.card_limits import limitations

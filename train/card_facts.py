@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
 
-from corpusmill.pipeline.report.card.facts import Row
-from corpusmill.pipeline.report.facts.histogram import number
-from corpusmill.pipeline.report.facts.training import as_number
-from corpusmill.pipeline.report.read import RunReader
+from corpusmill.report.card.facts import Row
+from corpusmill.report.facts.histogram import number
+from corpusmill.report.facts.training import as_number
+from corpusmill.report.read import RunReader
 from corpusmill.train.architecture import Architecture
 
 TRAINED = ("pretrain", "sft", "align")

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from corpusmill.pipeline.report.facts.histogram import number
-from corpusmill.pipeline.report.facts.summary import Summary
-from corpusmill.pipeline.report.facts.training import as_number
-from corpusmill.pipeline.report.read import RunReader
+from corpusmill.report.facts.histogram import number
+from corpusmill.report.facts.summary import Summary
+from corpusmill.report.facts.training import as_number
+from corpusmill.report.read import RunReader
 from corpusmill.train.architecture import Architecture
 from corpusmill.train.card_facts import base_model, chain
 

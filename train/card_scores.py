@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from corpusmill.pipeline.report.facts.alignment import read_alignment
-from corpusmill.pipeline.report.facts.benchmarks import Benchmark
-from corpusmill.pipeline.report.facts.summary import Summary
-from corpusmill.pipeline.report.facts.training import as_number
-from corpusmill.pipeline.report.read import RunReader
+from corpusmill.report.facts.alignment import read_alignment
+from corpusmill.report.facts.benchmarks import Benchmark
+from corpusmill.report.facts.summary import Summary
+from corpusmill.report.facts.training import as_number
+from corpusmill.report.read import RunReader
 
 SAMPLES = 3
 

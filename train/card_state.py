@@ -1,7 +1,7 @@
 """Which of a run's models have scores of their own: a card must not describe a model with the figures of another one."""
 
-from corpusmill.pipeline.report.card.state import outputs
-from corpusmill.pipeline.report.read import RunReader
+from corpusmill.report.card.state import outputs
+from corpusmill.report.read import RunReader
 
 WEIGHTS = "model/model.safetensors"
 

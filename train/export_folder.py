@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.report.read import RunReader
-from corpusmill.pipeline.report.stale import refuse_stale
 from corpusmill.pipeline.storage import Storage
+from corpusmill.report.read import RunReader
+from corpusmill.report.stale import refuse_stale
 from corpusmill.train.card import model_card
 from corpusmill.train.card_facts import TRAINED
 from corpusmill.train.checkpoint import load_model, save_model, tokenizer_files

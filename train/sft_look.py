@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from itertools import groupby, islice
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.report.read import RunReader
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
+from corpusmill.report.read import RunReader
 from corpusmill.train.chat_folder import choose_chat
 from corpusmill.train.checkpoint import read_architecture
 from corpusmill.train.fetched import local_model

@@ -15,8 +15,8 @@ from corpusmill.dedup.contamination.files import SetFile
 from corpusmill.dedup.contamination.readers import reader
 from corpusmill.dedup.contamination.words import word_codes, word_hashes, words_of
 from corpusmill.dedup.words import read_only
-from corpusmill.pipeline.ingest.charset import fit
-from corpusmill.pipeline.ingest.item_rows import read_set
+from corpusmill.ingest.charset import fit
+from corpusmill.ingest.item_rows import read_set
 from corpusmill.pipeline.text.buffers import text_buffers
 
 #: Words of a text that are looked for; what is longer is looked for by its beginning.

@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from corpusmill.filters.classifier.evaluate_files import Judged
 from corpusmill.filters.classifier.evaluation_view import warnings
-from corpusmill.pipeline.report.page.classifier_figures import (
+from corpusmill.pipeline.storage import Storage
+from corpusmill.report.page.classifier_figures import (
     MOST_LINES,
     Line,
     precision_recall_figure,
@@ -18,8 +19,7 @@ from corpusmill.pipeline.report.page.classifier_figures import (
     scores_figure,
     thresholds_figure,
 )
-from corpusmill.pipeline.report.page.page import templates, whole_page
-from corpusmill.pipeline.storage import Storage
+from corpusmill.report.page.page import templates, whole_page
 
 #: Points of a curve, bins of a histogram, sources with a histogram of their own, rows of a table.
 POINTS, BINS, HISTOGRAMS, MOST = 300, 40, 12, 100

@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from corpusmill.pipeline.report.facts.measures import doubts, interval, value
-from corpusmill.pipeline.report.safe import safe_line
-from corpusmill.pipeline.report.tables import cell, show, table
+from corpusmill.report.facts.measures import doubts, interval, value
+from corpusmill.report.safe import safe_line
+from corpusmill.report.tables import cell, show, table
 
 #: Thresholds of the table, beside the classifier's own; the page and `--json` have more.
 SHOWN = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)

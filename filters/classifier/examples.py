@@ -17,8 +17,8 @@ from corpusmill.filters.classifier.rows import TEXT, find_files, fingerprint, re
 from corpusmill.filters.classifier.run_documents import RUN_LIMIT, read_run
 from corpusmill.filters.classifier.spec import Source
 from corpusmill.filters.classifier.weak import has_word
+from corpusmill.ingest.charset import fit
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.ingest.charset import fit
 
 
 @dataclass

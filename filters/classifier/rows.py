@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import IO, Any
 
 from corpusmill.filters.classifier.defaults.corpora import PREFIX, corpus_path
+from corpusmill.ingest.charset import fit
+from corpusmill.ingest.codecs import compression_of
+from corpusmill.ingest.files import file_ref, local_path, open_file
+from corpusmill.ingest.formats import Source as Found
+from corpusmill.ingest.formats import examine
+from corpusmill.ingest.inflate import Inflating, inflating
+from corpusmill.ingest.jsonl import split_lines
+from corpusmill.ingest.parquet import open_groups
+from corpusmill.ingest.sources import expand
+from corpusmill.ingest.window import Window
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.ingest.charset import fit
-from corpusmill.pipeline.ingest.codecs import compression_of
-from corpusmill.pipeline.ingest.files import file_ref, local_path, open_file
-from corpusmill.pipeline.ingest.formats import Source as Found
-from corpusmill.pipeline.ingest.formats import examine
-from corpusmill.pipeline.ingest.inflate import Inflating, inflating
-from corpusmill.pipeline.ingest.jsonl import split_lines
-from corpusmill.pipeline.ingest.parquet import open_groups
-from corpusmill.pipeline.ingest.sources import expand
-from corpusmill.pipeline.ingest.window import Window
 from corpusmill.pipeline.storage import is_remote
 
 #: A line, or a text, that is longer is refused, bytes.

@@ -93,8 +93,8 @@ def _rows(file: File, text_column: str, id_column: str) -> Iterator[dict[str, An
 
 
 def _names(file: File) -> list[str]:
-    from corpusmill.pipeline.ingest.files import open_file
-    from corpusmill.pipeline.ingest.parquet import open_groups
+    from corpusmill.ingest.files import open_file
+    from corpusmill.ingest.parquet import open_groups
 
     with open_file(file.path) as stream, open_groups(file.path, stream) as parquet:
         return list(parquet.schema_arrow.names)

@@ -30,7 +30,7 @@ LOCAL_CLUSTER = "http://127.0.0.1:8265"
 WORKING_DIR = "${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}"
 #: Names of environment variables whose values nobody else may read.
 SECRET = re.compile(r"KEY|SECRET|TOKEN|PASSW|CREDENTIAL", re.IGNORECASE)
-#: Inputs that are no paths (pipeline/ingest/commoncrawl.py).
+#: Inputs that are no paths (ingest/commoncrawl.py).
 NAMED_INPUT = "cc:"
 
 

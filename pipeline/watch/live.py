@@ -1,7 +1,7 @@
 """What a run says of itself while it works: `RUN/progress.json`, one small object that is written again as each phase begins.
 
 It says who works on which stages, and of each phase how many tasks are planned and where the manifest ended when it began. How far
-the phase is, whoever looks counts in the manifest (pipeline/report/live/status.py): that costs a task nothing, on a disk and on a
+the phase is, whoever looks counts in the manifest (report/live/status.py): that costs a task nothing, on a disk and on a
 store, and manifests stay free of times.
 """
 

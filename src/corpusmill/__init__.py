@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from corpusmill.pipeline.report.query.run import open_run
+    from corpusmill.report.query.run import open_run
 
 __version__ = "0.1.0"
 __all__ = ["open_run"]
@@ -12,7 +12,7 @@ __all__ = ["open_run"]
 def __getattr__(name: str) -> Any:
     """`open_run` comes with DuckDB and pyarrow, which a mere `import corpusmill` does not need."""
     if name == "open_run":
-        from corpusmill.pipeline.report.query.run import open_run
+        from corpusmill.report.query.run import open_run
 
         return open_run
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,8 +14,8 @@ import pytest
 from printed_queries import not_reproduced
 from rich.console import Console
 
-from corpusmill.pipeline.report.answers.terminal import render_report
-from corpusmill.pipeline.report.page.html import write_report
+from corpusmill.report.answers.terminal import render_report
+from corpusmill.report.page.html import write_report
 
 HOSTILE = "Share \x1b[2J<script>alert(1)</script> \u202ethis page"
 SHOWN = "Share <script>alert(1)</script> this page"

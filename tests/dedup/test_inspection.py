@@ -17,12 +17,12 @@ from rich.console import Console
 from corpusmill.dedup.stage import DedupStage
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.manifest import Manifest
-from corpusmill.pipeline.report.answers.clusters_view import clusters as show_clusters
-from corpusmill.pipeline.report.answers.dry_run import dry_run_lines
-from corpusmill.pipeline.report.page.html import write_report
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
+from corpusmill.report.answers.clusters_view import clusters as show_clusters
+from corpusmill.report.answers.dry_run import dry_run_lines
+from corpusmill.report.page.html import write_report
 
 HOSTILE = "evil\x1b[2J<script>alert(1)</script>\x1b]0;title\x07\u202e"
 Rows = list[dict[str, Any]]

@@ -7,9 +7,9 @@ import pytest
 from faulty_run import VARIABLE, write_inputs
 
 from corpusmill.pipeline.engine import InlineEngine
-from corpusmill.pipeline.report.whole.verify import verify
 from corpusmill.pipeline.run import execute, new_plan
 from corpusmill.pipeline.watch.progress import Progress
+from corpusmill.report.whole.verify import verify
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from corpusmill.filters.meanings import meaning
 from corpusmill.filters.registry import OTHERS, STEPS, build_steps, resolve_step
 from corpusmill.filters.rules import rules_metadata
 from corpusmill.filters.urls.config import DATATROVE_REASONS
-from corpusmill.pipeline.ingest.rows import INGEST_REPORT
+from corpusmill.ingest.rows import INGEST_REPORT
 from corpusmill.pipeline.schemas import MEANINGS_KEY
 from corpusmill.pipeline.stage import load_object
 

@@ -15,10 +15,10 @@ from killing import in_child, killed_at
 
 from corpusmill.filters import retune as module
 from corpusmill.filters.retune import retune
+from corpusmill.ingest.config import IngestConfig
 from corpusmill.pipeline import lease
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import ConfigError, InputError
-from corpusmill.pipeline.ingest.config import IngestConfig
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.run import execute, plan_of_existing
 from corpusmill.pipeline.storage import Storage

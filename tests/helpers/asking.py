@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow.dataset as ds
 from starlette.testclient import TestClient
 
-from corpusmill.pipeline.report.explore.app import make_app
-from corpusmill.pipeline.report.explore.explorer import Explorer
-from corpusmill.pipeline.report.explore.guard import Guard
+from corpusmill.report.explore.app import make_app
+from corpusmill.report.explore.explorer import Explorer
+from corpusmill.report.explore.guard import Guard
 
 PORT = 8642
 Row = dict[str, Any]

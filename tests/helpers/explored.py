@@ -19,10 +19,10 @@ def explored(folder: Path) -> Iterator[str]:
     """The address of the page, once all reports are read."""
     import uvicorn
 
-    from corpusmill.pipeline.report.explore.app import make_app
-    from corpusmill.pipeline.report.explore.explorer import Explorer
-    from corpusmill.pipeline.report.explore.guard import Guard
-    from corpusmill.pipeline.report.explore.server import HOST, listen
+    from corpusmill.report.explore.app import make_app
+    from corpusmill.report.explore.explorer import Explorer
+    from corpusmill.report.explore.guard import Guard
+    from corpusmill.report.explore.server import HOST, listen
 
     explorer = Explorer(str(folder))
     explorer.load()

@@ -13,8 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from corpusmill.filters.stage import FilterStage
+from corpusmill.ingest.reader import held
 from corpusmill.pipeline.engine import InlineEngine
-from corpusmill.pipeline.ingest.reader import held
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.events import Event

@@ -2,9 +2,9 @@
 
 from hypothesis import strategies as st
 
-from corpusmill.pipeline.ingest.page.blocks import tables
-from corpusmill.pipeline.ingest.page.lexbor import Tree
-from corpusmill.pipeline.ingest.page.walk import END, START, Page, walk
+from corpusmill.ingest.page.blocks import tables
+from corpusmill.ingest.page.lexbor import Tree
+from corpusmill.ingest.page.walk import END, START, Page, walk
 
 MARKUP = st.lists(
     st.sampled_from(

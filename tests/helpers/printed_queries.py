@@ -117,7 +117,7 @@ def charted(figure: dict[str, Any]) -> list[float]:
 
 def not_given(folder: str, html: str) -> list[str]:
     """What the page of a run shows and the queries printed on it do not give: a sentence for each number, table and chart."""
-    from corpusmill.pipeline.report.query.run import open_run
+    from corpusmill.report.query.run import open_run
 
     page, run, missing = Printed(html), open_run(folder), []
     for marked in page.marked:
@@ -143,11 +143,11 @@ def not_given(folder: str, html: str) -> list[str]:
 
 def not_reproduced(folder: str) -> list[str]:
     """What of a run's page its queries do not give, and how they differ from what the page was made of."""
-    from corpusmill.pipeline.report.facts.summary import read_summary
-    from corpusmill.pipeline.report.page.html import render_body
-    from corpusmill.pipeline.report.page.page import whole_page
-    from corpusmill.pipeline.report.query.run import open_run
-    from corpusmill.pipeline.report.shown.check import check, sentences
+    from corpusmill.report.facts.summary import read_summary
+    from corpusmill.report.page.html import render_body
+    from corpusmill.report.page.page import whole_page
+    from corpusmill.report.query.run import open_run
+    from corpusmill.report.shown.check import check, sentences
 
     body, page = render_body(read_summary(folder))
     bad = [checked for checked in check(open_run(folder), list(page.queries.values())) if not checked.good]

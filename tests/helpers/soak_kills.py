@@ -57,7 +57,7 @@ def load() -> None:
     os.environ |= {"RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_AUTH_MODE": "token"}  # Ray reads them once a process
     for stage in STAGES:
         stage_class(stage)
-    for name in ("ray", "torch", "tokenizers", "transformers", "corpusmill.train.pretrain_job", "corpusmill.pipeline.report.page.html"):
+    for name in ("ray", "torch", "tokenizers", "transformers", "corpusmill.train.pretrain_job", "corpusmill.report.page.html"):
         importlib.import_module(name)
 
 

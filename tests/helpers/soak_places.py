@@ -16,8 +16,8 @@ from killing import in_child
 from trees import leftovers, tree
 from whole_run import ids
 
-from corpusmill.pipeline.report.whole.verify import verify
 from corpusmill.pipeline.store import ask
+from corpusmill.report.whole.verify import verify
 
 BUCKET = "soak"
 #: Shares of all requests that the store answers with a fault while runs are killed.

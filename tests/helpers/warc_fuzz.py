@@ -3,7 +3,7 @@
     python tests/helpers/warc_fuzz.py FOLDER [--seconds 300] [--seed N]
 
 takes every file below FOLDER over and over until the time is up, and names seed and file where something is wrong.
-`tests/pipeline/ingest/test_fuzz.py` does the same with a fixed seed and few rounds.
+`tests/ingest/test_fuzz.py` does the same with a fixed seed and few rounds.
 """
 
 import argparse
@@ -22,16 +22,16 @@ import lz4.frame
 import zstandard
 from warc_peers import LIMIT, real_files
 
-from corpusmill.pipeline.ingest.codecs import CODECS
-from corpusmill.pipeline.ingest.config import IngestConfig
-from corpusmill.pipeline.ingest.files import file_ref
-from corpusmill.pipeline.ingest.formats import Source, examine
-from corpusmill.pipeline.ingest.inflate import Inflating
-from corpusmill.pipeline.ingest.records import Record
-from corpusmill.pipeline.ingest.segments import SegmentReader
-from corpusmill.pipeline.ingest.splitting import index_range, joined, segments_of
-from corpusmill.pipeline.ingest.walk import Gap
-from corpusmill.pipeline.ingest.warc import CUTTABLE, read_records
+from corpusmill.ingest.codecs import CODECS
+from corpusmill.ingest.config import IngestConfig
+from corpusmill.ingest.files import file_ref
+from corpusmill.ingest.formats import Source, examine
+from corpusmill.ingest.inflate import Inflating
+from corpusmill.ingest.records import Record
+from corpusmill.ingest.segments import SegmentReader
+from corpusmill.ingest.splitting import index_range, joined, segments_of
+from corpusmill.ingest.walk import Gap
+from corpusmill.ingest.warc import CUTTABLE, read_records
 
 Parts = list[Record | Gap]
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {

@@ -11,12 +11,12 @@ import brotli
 from warcio.archiveiterator import ArchiveIterator
 from warcio.bufferedreaders import ChunkedDataReader
 
-from corpusmill.pipeline.ingest.files import file_ref
-from corpusmill.pipeline.ingest.formats import Source, examine
-from corpusmill.pipeline.ingest.payload import decode_payload
-from corpusmill.pipeline.ingest.records import Record
-from corpusmill.pipeline.ingest.walk import Gap
-from corpusmill.pipeline.ingest.warc import read_records
+from corpusmill.ingest.files import file_ref
+from corpusmill.ingest.formats import Source, examine
+from corpusmill.ingest.payload import decode_payload
+from corpusmill.ingest.records import Record
+from corpusmill.ingest.walk import Gap
+from corpusmill.ingest.warc import read_records
 
 LIMIT = 1 << 26
 

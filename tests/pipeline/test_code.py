@@ -84,9 +84,9 @@ def test_a_run_does_again_what_a_change_can_reach_and_says_why(installed: Instal
     assert installed.run() == ""  # it is new
     assert installed.run() == ""
 
-    for path in ("pipeline/lease.py", "pipeline/crawl/debian.py", "pipeline/report/read.py", "filters/c4.py", "filters/retune.py"):
+    for path in ("pipeline/lease.py", "pipeline/crawl/debian.py", "report/read.py", "filters/c4.py", "filters/retune.py"):
         installed.append(path, "\nCHANGED = 1\n")  # play no part in what is computed, or are not in the recipe
-    installed.append("pipeline/ingest/warc.py", "\n# a comment\n")
+    installed.append("ingest/warc.py", "\n# a comment\n")
     rules = installed.package / "filters" / "rules.py"
     rules.write_text(rules.read_text().replace('"""', '"""Another docstring. ', 1))
     assert installed.run() == ""
@@ -94,9 +94,9 @@ def test_a_run_does_again_what_a_change_can_reach_and_says_why(installed: Instal
     installed.append("filters/statistics_kernel.py", "\nCHANGED = 1\n")  # imported by a function of a module that others import
     assert installed.run() == "ingest: taken over (1 task); filter: redone, filters/statistics_kernel.py changed"
 
-    scorer = installed.package / "pipeline" / "ingest" / "page" / "scorer.json"
+    scorer = installed.package / "ingest" / "page" / "scorer.json"
     scorer.write_bytes(scorer.read_bytes() + b"\n")
-    expected = "ingest: redone, pipeline/ingest/page/scorer.json changed; filter: redone where what ingest writes changes"
+    expected = "ingest: redone, ingest/page/scorer.json changed; filter: redone where what ingest writes changes"
     assert installed.run() == expected
 
     library = installed.package.parent / "selectolax-99.1.dist-info"
@@ -151,7 +151,7 @@ def test_a_step_counts_where_the_recipe_names_it_and_a_library_where_it_computes
     assert "fsspec" not in c4.libraries and "pydantic" not in c4.libraries
     pii = code_of(worker, frozenset({"pii"}))
     assert {"filters/pii/national_ids.py", "filters/pii/emails.py"} <= pii.files.keys() and pii.libraries["python-stdnum"]
-    ours, other = (code_of("corpusmill.pipeline.ingest.stage", frozenset({name})) for name in ("lexbor", "trafilatura"))
+    ours, other = (code_of("corpusmill.ingest.stage", frozenset({name})) for name in ("lexbor", "trafilatura"))
     assert "lxml" not in ours.libraries and "selectolax" in ours.libraries and {"lxml", "trafilatura"} <= other.libraries.keys()
 
 

@@ -22,13 +22,13 @@ from corpusmill import cli
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.redo import expect
-from corpusmill.pipeline.report.facts.decisions import read_decisions
-from corpusmill.pipeline.report.read import RunReader
 from corpusmill.pipeline.run import execute, new_plan
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.growing import LOG, read_grown
 from corpusmill.pipeline.watch.log import RunLog
 from corpusmill.pipeline.watch.progress import Progress
+from corpusmill.report.facts.decisions import read_decisions
+from corpusmill.report.read import RunReader
 
 SECRET = "hunter2-and-more"
 FILES, ROWS = 3, 80

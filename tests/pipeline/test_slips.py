@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from corpusmill.pipeline.report.live.status import read_status
+from corpusmill.report.live.status import read_status
 
 Call = Callable[..., tuple[int, bytes, str]]
 INLINE = ("--engine", "inline")

@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from corpusmill.pipeline.report.tokens.find import find
-from corpusmill.pipeline.report.tokens.trace import trace
-from corpusmill.pipeline.report.tokens.verify import verify
+from corpusmill.report.tokens.find import find
+from corpusmill.report.tokens.trace import trace
+from corpusmill.report.tokens.verify import verify
 from corpusmill.tokenize.append import append
 from corpusmill.tokenize.tokenizer_stage import TokenizerStage
 from corpusmill.tokenize.tokens_stage import TokensStage

@@ -11,9 +11,9 @@ from token_runs import content, report, splits, tokens_stage
 
 from corpusmill.pipeline.errors import ConfigError, InputError
 from corpusmill.pipeline.recipe import validate_recipe
-from corpusmill.pipeline.report.tokens.find import find
-from corpusmill.pipeline.report.tokens.trace import trace
-from corpusmill.pipeline.report.tokens.verify import verify
+from corpusmill.report.tokens.find import find
+from corpusmill.report.tokens.trace import trace
+from corpusmill.report.tokens.verify import verify
 from corpusmill.tokenize.cut import HELD_OUT, TEXT_BEGIN, cut_table, training_characters
 from corpusmill.tokenize.tokenizer_stage import TokenizerStage
 

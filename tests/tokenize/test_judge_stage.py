@@ -8,8 +8,8 @@ import pytest
 from tokenizers import Tokenizer
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.report.facts.tokenizers import read_judgement
-from corpusmill.pipeline.report.read import RunReader
+from corpusmill.report.facts.tokenizers import read_judgement
+from corpusmill.report.read import RunReader
 from corpusmill.tokenize.compare import compare
 from corpusmill.tokenize.judge_stage import OWN
 from corpusmill.tokenize.judged import PUBLISHED

@@ -14,9 +14,9 @@ import pytest
 from rich.console import Console
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.report.tokens.verify import verify
-from corpusmill.pipeline.report.tokens.verify_view import show_checks
 from corpusmill.pipeline.shards import in_parquet
+from corpusmill.report.tokens.verify import verify
+from corpusmill.report.tokens.verify_view import show_checks
 from corpusmill.tokenize.tokenizer_stage import TokenizerStage
 from corpusmill.tokenize.tokens_stage import TokensStage
 
@@ -108,7 +108,7 @@ def first(run):
     ],
 )
 def test_tokens_that_can_not_be(run, first, place, token, sentence, monkeypatch):
-    from corpusmill.pipeline.report.tokens import verify as module
+    from corpusmill.report.tokens import verify as module
 
     monkeypatch.setattr(module, "STRETCH", 1000)
     folder, tokens, index = first

@@ -9,12 +9,12 @@ import pyarrow as pa
 import pytest
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.report.read import RunReader
-from corpusmill.pipeline.report.tokens.trace import trace
 from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
+from corpusmill.report.read import RunReader
+from corpusmill.report.tokens.trace import trace
 from corpusmill.train import pretrain_job
 from corpusmill.train.address import token_of_batch
 from corpusmill.train.pretrain import PretrainStage

@@ -8,14 +8,14 @@ from typing import Any
 
 import corpusmill
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.report.read import RunReader
-from corpusmill.pipeline.report.stale import refuse_stale
-from corpusmill.pipeline.report.tokens.token_sets import homes, split_folders
 from corpusmill.pipeline.run import RUN_FILE
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.tokenreader import TokenShards
 from corpusmill.pipeline.tokenshards import SHARDS_FILE, SPLITS
 from corpusmill.pipeline.watch.progress import Progress
+from corpusmill.report.read import RunReader
+from corpusmill.report.stale import refuse_stale
+from corpusmill.report.tokens.token_sets import homes, split_folders
 from corpusmill.tokenize.export.datatrove import Datatrove
 from corpusmill.tokenize.export.folder import new_folder
 from corpusmill.tokenize.export.format import Format

@@ -5,10 +5,10 @@ import email.message
 import re
 from collections.abc import Iterator
 
-from corpusmill.pipeline.ingest.charset import decode_text
-from corpusmill.pipeline.ingest.config import ExtractionConfig
-from corpusmill.pipeline.ingest.page.blocks import extract
-from corpusmill.pipeline.ingest.page.extracted import TooDeep
+from corpusmill.ingest.charset import decode_text
+from corpusmill.ingest.config import ExtractionConfig
+from corpusmill.ingest.page.blocks import extract
+from corpusmill.ingest.page.extracted import TooDeep
 
 #: A line that a mail program may have broken is at most so long, characters.
 WIDTH = 80

@@ -66,9 +66,9 @@ def inspect(
 ) -> None:
     """Look into a run's reports or any shard: rows, values, and which rules failed."""
     from corpusmill.pipeline.errors import InputError
-    from corpusmill.pipeline.report.answers.choose import Choice
-    from corpusmill.pipeline.report.answers.inspect import Wanted
-    from corpusmill.pipeline.report.answers.inspect import inspect as show
+    from corpusmill.report.answers.choose import Choice
+    from corpusmill.report.answers.inspect import Wanted
+    from corpusmill.report.answers.inspect import inspect as show
 
     if json and csv:
         raise InputError("inspect: --json and --csv exclude each other.")
@@ -88,7 +88,7 @@ def why(
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Say what happened to one document in each stage, with every value that was measured, and what would keep it."""
-    from corpusmill.pipeline.report.answers.why import why as explain
+    from corpusmill.report.answers.why import why as explain
 
     explain(run, document, _console(), text, "json" if json else "text")
 
@@ -110,9 +110,9 @@ def sample(
     json: Json = False,
 ) -> None:
     """Show documents drawn at random (or nearest to a threshold) with their texts, to judge a rule by eye."""
-    from corpusmill.pipeline.report.answers.choose import Choice
-    from corpusmill.pipeline.report.answers.sample import Draw
-    from corpusmill.pipeline.report.answers.sample import sample as show
+    from corpusmill.report.answers.choose import Choice
+    from corpusmill.report.answers.sample import Draw
+    from corpusmill.report.answers.sample import sample as show
 
     choice = Choice(tuple(rule or ()), alone, kept, language, source, host)
     show(run, stage, choice, Draw(count, seed, near, chars), json, _console())
@@ -129,7 +129,7 @@ def diff(
     json: Annotated[bool, typer.Option("--json", help="One JSON object with everything.")] = False,
 ) -> None:
     """Compare what two runs keep and drop: which documents, by which rules, and how that changes every distribution."""
-    from corpusmill.pipeline.report.answers.diff import Wanted
-    from corpusmill.pipeline.report.answers.diff import diff as compare
+    from corpusmill.report.answers.diff import Wanted
+    from corpusmill.report.answers.diff import diff as compare
 
     compare(run_a, run_b, Wanted(stage, samples, chars, columns), "json" if json else "text", _console())

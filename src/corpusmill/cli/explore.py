@@ -15,6 +15,6 @@ def explore(
     open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
     """Serve a page on this machine alone on which a run's documents can be filtered, read, and decided about anew. Ctrl-C ends it."""
-    from corpusmill.pipeline.report.explore.server import explore as serve
+    from corpusmill.report.explore.server import explore as serve
 
     serve(run, port, stage, open_)

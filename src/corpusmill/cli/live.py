@@ -16,7 +16,7 @@ def status(
     """Say how far a run is, here or on a cluster: tasks, speed, time left, failures. Exit code 1: it failed, or nobody goes on with it."""
     from rich.console import Console
 
-    from corpusmill.pipeline.report.live.status_view import show_status
+    from corpusmill.report.live.status_view import show_status
 
     code = show_status(run, Console(highlight=False), watch=watch, as_json=json)
     if code:

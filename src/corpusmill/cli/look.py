@@ -59,8 +59,8 @@ def report(
         return _check(run)
     from rich.console import Console
 
-    from corpusmill.pipeline.report.answers.terminal import render_report
-    from corpusmill.pipeline.report.page.html import write_report
+    from corpusmill.report.answers.terminal import render_report
+    from corpusmill.report.page.html import write_report
 
     path = write_report(run)
     render_report(run, Console())
@@ -69,7 +69,7 @@ def report(
 
 def _check(run: str) -> None:
     """Runs the queries of the page. Exits with 1 where one of them does not give the page's numbers."""
-    from corpusmill.pipeline.report.shown.check import check_report, sentences, verdict
+    from corpusmill.report.shown.check import check_report, sentences, verdict
 
     every = []
     for checked in check_report(run):
@@ -95,7 +95,7 @@ def clusters(
     from rich.console import Console
 
     from corpusmill.pipeline.errors import InputError
-    from corpusmill.pipeline.report.answers.clusters_view import clusters as show
+    from corpusmill.report.answers.clusters_view import clusters as show
 
     options = {"--largest": largest, "--doubtful": doubtful, "--random": random, "--id": id_ is not None}
     chosen = [name for name, on in options.items() if on]
@@ -116,7 +116,7 @@ def raw(
 ) -> None:
     """Show the original of a document again, byte for byte, out of the crawl file that it came from."""
     from corpusmill.pipeline.errors import InputError
-    from corpusmill.pipeline.report.answers.raw import raw as show
+    from corpusmill.report.answers.raw import raw as show
 
     chosen = [name for name, on in (("head", head), ("body", body), ("text", text)) if on]
     if len(chosen) > 1:

@@ -69,10 +69,10 @@ def _execute(plan: Any, name: EngineName, engine: Any, metrics: Metrics, outcome
     from rich.console import Console
 
     from corpusmill.pipeline.errors import Incomplete, NothingKept
-    from corpusmill.pipeline.report.answers.dry_run import dry_run_lines
-    from corpusmill.pipeline.report.answers.terminal import closing_lines, stage_summary
     from corpusmill.pipeline.run import StageResult, execute
     from corpusmill.pipeline.watch.progress import Progress
+    from corpusmill.report.answers.dry_run import dry_run_lines
+    from corpusmill.report.answers.terminal import closing_lines, stage_summary
 
     console = Console(highlight=False, soft_wrap=True)
 
@@ -96,7 +96,7 @@ def _execute(plan: Any, name: EngineName, engine: Any, metrics: Metrics, outcome
             empty = error
     if not plan.dry_run:
         if plan.last is None or (len(plan.stages()) > 1 and plan.stages()[-1] == list(plan.sections)[-1]):  # it has come to its end
-            from corpusmill.pipeline.report.page.html import write_report
+            from corpusmill.report.page.html import write_report
 
             outcome.report = write_report(plan.folder)
             closing_lines(plan.folder, outcome.report, console)
@@ -110,8 +110,8 @@ def _execute(plan: Any, name: EngineName, engine: Any, metrics: Metrics, outcome
 
 
 def _say_of_the_page(folder: str, say: Callable[[str], None]) -> None:
-    from corpusmill.pipeline.report.page.html import REPORT_FILE
     from corpusmill.pipeline.storage import Storage
+    from corpusmill.report.page.html import REPORT_FILE
 
     if Storage(folder).exists(REPORT_FILE):
         say(f"{REPORT_FILE} shows the run as it was before; {shlex.join(['corpusmill', 'report', folder])} writes it anew.")

@@ -33,8 +33,8 @@ def trace(
     from rich.console import Console
 
     from corpusmill.pipeline.errors import InputError
-    from corpusmill.pipeline.report.tokens.trace import trace as walk
-    from corpusmill.pipeline.report.tokens.trace_view import show_trace
+    from corpusmill.report.tokens.trace import trace as walk
+    from corpusmill.report.tokens.trace_view import show_trace
 
     given = tuple(value is not None for value in (shard, token, step, row, pos))
     if given == (True, True, False, False, False):
@@ -60,8 +60,8 @@ def find(
     """Find the documents that hold a text, and the shards and tokens in which it lies."""
     from rich.console import Console
 
-    from corpusmill.pipeline.report.tokens.find import find as look
-    from corpusmill.pipeline.report.tokens.find_view import show_findings
+    from corpusmill.report.tokens.find import find as look
+    from corpusmill.report.tokens.find_view import show_findings
 
     show_findings(run, look(run, text, ignore_case, limit), json, Console(highlight=False, soft_wrap=True))
 
@@ -80,8 +80,8 @@ def verify(
     """Check token shards: sizes, hashes, indexes, ids, document ends, and that tokens stand for the documents' texts."""
     from rich.console import Console
 
-    from corpusmill.pipeline.report.tokens.verify import verify as check
-    from corpusmill.pipeline.report.tokens.verify_view import show_checks
+    from corpusmill.report.tokens.verify import verify as check
+    from corpusmill.report.tokens.verify_view import show_checks
 
     if not show_checks(check(target, sample, every), Console(highlight=False, soft_wrap=True)):
         raise typer.Exit(2)
@@ -105,8 +105,8 @@ def compare(
 
     from rich.console import Console
 
-    from corpusmill.pipeline.report.facts.tokenizers import judgement, judgement_tables
-    from corpusmill.pipeline.report.tables import show
+    from corpusmill.report.facts.tokenizers import judgement, judgement_tables
+    from corpusmill.report.tables import show
     from corpusmill.tokenize.compare import compare as measure
 
     found = measure(run, with_ or ["gpt2", "cl100k"])

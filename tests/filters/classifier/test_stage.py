@@ -18,9 +18,9 @@ from corpusmill.filters.rules import read_rules
 from corpusmill.filters.share_phases import MeasureWorker
 from corpusmill.filters.sweep import sweep
 from corpusmill.filters.worker import FilterWorker
+from corpusmill.ingest.config import IngestConfig
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import ConfigError, InputError
-from corpusmill.pipeline.ingest.config import IngestConfig
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.run import execute, plan_of_existing
 from corpusmill.pipeline.shards import read_table

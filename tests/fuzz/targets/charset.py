@@ -2,7 +2,7 @@
 
 from fuzzing import choose, choosing
 
-from corpusmill.pipeline.ingest.charset import charset_of, decode_text
+from corpusmill.ingest.charset import charset_of, decode_text
 
 TYPES = [
     "",

@@ -2,10 +2,10 @@
 
 from targets.ingest_file import PAGE
 
-from corpusmill.pipeline.ingest.charset import fit
-from corpusmill.pipeline.ingest.config import ExtractionConfig
-from corpusmill.pipeline.ingest.extraction import extract_page, warm_up
-from corpusmill.pipeline.ingest.page.extracted import TooDeep
+from corpusmill.ingest.charset import fit
+from corpusmill.ingest.config import ExtractionConfig
+from corpusmill.ingest.extraction import extract_page, warm_up
+from corpusmill.ingest.page.extracted import TooDeep
 
 CONFIGS = [ExtractionConfig(), ExtractionConfig(main_content=False, comments=True)]
 

@@ -9,13 +9,13 @@ import pyarrow.parquet as pq
 from fuzzing import choose, choosing, scratch
 from targets.records import ARC, warc
 
-from corpusmill.pipeline.ingest.config import IngestConfig
-from corpusmill.pipeline.ingest.extraction import warm_up
-from corpusmill.pipeline.ingest.files import file_ref
-from corpusmill.pipeline.ingest.formats import Source, examine
-from corpusmill.pipeline.ingest.rows import Tables
-from corpusmill.pipeline.ingest.segments import SegmentReader
-from corpusmill.pipeline.ingest.splitting import segments_of
+from corpusmill.ingest.config import IngestConfig
+from corpusmill.ingest.extraction import warm_up
+from corpusmill.ingest.files import file_ref
+from corpusmill.ingest.formats import Source, examine
+from corpusmill.ingest.rows import Tables
+from corpusmill.ingest.segments import SegmentReader
+from corpusmill.ingest.splitting import segments_of
 
 NAMES = ["x.warc", "x.arc", "x.jsonl", "x.parquet", "x.html", "x.txt", "x.warc.gz", "x.jsonl.zst", "x.html.lz4", "x.unknown"]
 PAGE = (

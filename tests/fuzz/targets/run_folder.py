@@ -11,10 +11,10 @@ from fuzzing import choose, choosing, json_mutants, scratch
 
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.manifest import Manifest
-from corpusmill.pipeline.report.live.status import read_status
-from corpusmill.pipeline.report.read import RunReader
 from corpusmill.pipeline.run import plan_of_existing
 from corpusmill.pipeline.storage import Storage
+from corpusmill.report.live.status import read_status
+from corpusmill.report.read import RunReader
 
 PROGRESS = {
     "corpusmill": "0",

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 from fuzzing import json_mutants
 from targets.records import record
 
-from corpusmill.pipeline.ingest.warc import read_records
-from corpusmill.pipeline.ingest.wat import SAID, WatIndex, described
+from corpusmill.ingest.warc import read_records
+from corpusmill.ingest.wat import SAID, WatIndex, described
 
 LIMIT = 1 << 24
 

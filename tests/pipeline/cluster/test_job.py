@@ -55,7 +55,7 @@ def test_the_package_travels_whole_with_its_links_followed(tmp_path: Path) -> No
     assert package == tmp_path / "code" / "corpusmill"
     assert not [p for p in package.rglob("*") if p.is_symlink() or p.name == "__pycache__"]
     assert not (package / "tokenize" / "__init__.py").exists()
-    rooms = ("filters", "dedup", "train", "pipeline.text", "pipeline.ingest", "tokenize.tokens_stage")
+    rooms = ("filters", "dedup", "train", "pipeline.text", "ingest", "tokenize.tokens_stage")
     code = (
         f"import corpusmill, tokenize, {', '.join(f'corpusmill.{room}' for room in rooms)}; print(corpusmill.__file__, tokenize.__file__)"
     )

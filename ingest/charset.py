@@ -1,0 +1,197 @@
+"""Bytes of a page to text: byte order mark, HTTP charset, meta charset, detection, in the order of the browsers.
+
+Labels, names and decoders are those of the Encoding standard (https://encoding.spec.whatwg.org/): `latin1` is
+windows-1252, `gb2312` is read as gb18030. Where a claim can't be true, a browser shows rubbish, for it must show
+something before it has all of a page, and pages are written so that a wrong claim is seen and mended. A crawl has
+whole bodies, nobody looks, and what servers say is wrong often enough (a default charset in the configuration, pages
+moved between servers). So here, unlike in a browser:
+
+* bytes beyond ASCII that are valid UTF-8, but for a few, are UTF-8 whatever was claimed: text in other encodings is
+  never valid UTF-8 by chance but where it has only a few characters beyond ASCII;
+* a claim of UTF-8 that does not hold, of UTF-16 for bytes without NUL, or one under which many characters are
+  undefined, yields to detection;
+* where bytes are C1 controls in the ISO encoding that was claimed or detected, its Windows sibling is meant, in which
+  they are quotation marks (the standard itself says so of ISO-8859-1, -9 and -11);
+* hz-gb-2312 and iso-2022-kr, which browsers refuse for what scripts could do with them, are read.
+"""
+
+import codecs
+import re
+from dataclasses import dataclass
+from functools import cache
+
+import webencodings
+
+from corpusmill.ingest.prescan import claims
+
+BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16le"), (codecs.BOM_UTF16_BE, "utf-16be"))
+CHARSET = re.compile(r"charset\s*=\s*[\"']?\s*([^\s\"';,]+)", re.IGNORECASE)
+SURROGATES = re.compile("[\ud800-\udfff]")
+LABEL = 64
+FALLBACK = "windows-1252"  # of browsers, for a page that says nothing
+#: Encodings that browsers replace by one U+FFFD or read as private characters, and what they are here.
+REPLACED = {"hz-gb-2312": "hz", "iso-2022-kr": "iso2022_kr", "csiso2022kr": "iso2022_kr", "x-user-defined": FALLBACK}
+#: Decoders where Python's codec of a name is not the standard's.
+CODECS = {"gbk": "gb18030"}
+#: Parts of ISO 8859, and the windows-125x that differ in what ISO leaves to control characters, and in little else.
+SIBLINGS = {"16": "1250", "15": "1252", "7": "1253", "8": "1255", "8-i": "1255", "13": "1257"}
+CONTROLS = re.compile(rb"[\x80-\x84\x86-\x9f]")
+C1 = "corpusmill-c1"
+#: An encoding is given up where it leaves more than one in so many characters beyond ASCII undefined.
+FEW = 20
+#: Bytes that are UTF-8 have at least so many whole sequences for each broken one.
+WHOLE = 4
+
+
+@dataclass(frozen=True)
+class Text:
+    text: str
+    encoding: str  # that was used: its name in the Encoding standard, in lower case
+    claimed: str | None = None  # the label that HTTP, or else the page, gave, as it is written (LABEL characters at most)
+    utf8: bytes | None = None  # the text in UTF-8, where the bytes were that already
+
+
+def _c1(error: UnicodeError) -> tuple[str, int]:
+    """The standard's windows-125x give C1 controls for 0x80 to 0x9F where Microsoft's, and Python's, give nothing."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    byte = error.object[error.start]
+    return (chr(byte) if byte < 0xA0 else "\ufffd"), error.start + 1
+
+
+codecs.register_error(C1, _c1)
+
+
+def charset_of(content_type: str | None) -> str | None:
+    """The charset parameter of a Content-Type, as it is written (at most `LABEL` characters)."""
+    found = CHARSET.search((content_type or "")[:1000])  # a longer one is an attack on the pattern
+    return fit(found.group(1))[:LABEL] if found else None
+
+
+def canonical(label: str | None) -> str | None:
+    """The encoding that a label stands for, by its name in the Encoding standard; None for a label that is unknown."""
+    found = webencodings.lookup(label.encode("ascii", "replace").decode()) if label else None
+    if found is None or label is None:
+        return None
+    if found.name in ("replacement", "x-user-defined"):
+        return REPLACED.get(label.strip("\t\n\f\r ").lower())
+    return str(found.name)
+
+
+@cache
+def _names_of_codecs() -> dict[str, str]:
+    encodings = {webencodings.lookup(label) for label in webencodings.LABELS}
+    return {encoding.codec_info.name: encoding.name for encoding in encodings}
+
+
+def decode(body: bytes, name: str) -> str:
+    """`body` read as the encoding `name` (of `canonical`); what is undefined there becomes U+FFFD."""
+    known = webencodings.lookup(name)
+    codec = CODECS.get(name) or (known.codec_info.name if known else name)
+    return body.decode(codec, C1 if name.startswith("windows-") else "replace")
+
+
+def claimed_by(body: bytes, charset: str | None, html: bool) -> tuple[str | None, str | None]:
+    """The encoding that HTTP or else the page names, and its label as it is written.
+
+    Of a page alone: UTF-16 is a mistake for UTF-8, since the tag itself could be read as ASCII.
+    """
+    name = canonical(charset)
+    if name is None and html:
+        for label in claims(body):
+            found = canonical(label)
+            if found is not None:
+                mistaken = found.startswith("utf-16") and not body.startswith((b"<\0", b"\0<"))
+                return ("utf-8" if mistaken else found), label
+            charset = charset or label
+    return name, charset
+
+
+def decode_text(body: bytes, charset: str | None = None, html: bool = True) -> Text:
+    """`body` as text under the charset that HTTP gave; always valid Unicode without NUL characters."""
+    name, label = claimed_by(body, charset, html)
+    label = fit(label)[:LABEL] if label else None
+    for mark, marked in BOMS:
+        if body.startswith(mark):
+            return Text(fit(decode(body[len(mark) :], marked)), marked, label)
+    text, used = _read(body, name)
+    if used == "utf-8":  # whose decoder lets no surrogates through, and gives a NUL for one in the bytes, where it is found faster
+        if b"\0" in body:
+            return Text(text.replace("\0", ""), used, label)
+        return Text(text, used, label, body if "\ufffd" not in text else None)
+    return Text(fit(text), used, label)
+
+
+def _read(body: bytes, claimed: str | None) -> tuple[str, str]:
+    """The text, and the encoding that the claim, the bytes and the detection agree on best."""
+    if claimed is not None and claimed.startswith("utf-16"):
+        if body.count(0) * FEW >= len(body):
+            return decode(body, claimed), claimed
+        claimed = None  # markup in UTF-16 is half NULs
+    if body.isascii() and claimed in (None, "utf-8"):
+        used = _detected(body, "utf-8") if b"\x1b$" in body else "utf-8"
+        return decode(body, used), used
+    if body.isascii():
+        return decode(body, str(claimed)), str(claimed)
+    text, odd = _utf8(body)
+    if not odd or _beyond_ascii(text) - odd > WHOLE * odd:
+        return text, "utf-8"
+    if claimed in (None, "utf-8"):
+        detected = _detected(body, FALLBACK)
+        return decode(body, detected), detected
+    return _claimed_or_detected(body, _sibling(str(claimed), body))
+
+
+def _utf8(body: bytes) -> tuple[str, int]:
+    """`body` as UTF-8, and how many places of it are broken."""
+    try:
+        return body.decode("utf-8"), 0
+    except UnicodeDecodeError:
+        text = body.decode("utf-8", "replace")
+        return text, text.count("\ufffd")
+
+
+def _claimed_or_detected(body: bytes, claimed: str) -> tuple[str, str]:
+    text = decode(body, claimed)
+    odd = text.count("\ufffd")
+    if odd * FEW > _beyond_ascii(text):
+        detected = _detected(body, FALLBACK)
+        other = decode(body, detected)
+        if other.count("\ufffd") < odd:
+            return other, detected
+    return text, claimed
+
+
+def _detected(body: bytes, otherwise: str) -> str:
+    """What Mozilla's detector takes bytes for that are not UTF-8; `otherwise` where it says nothing."""
+    from resiliparse.parse.encoding import detect_encoding
+
+    name = detect_encoding(body, html5_compatible=False) or otherwise
+    try:
+        codec = codecs.lookup(name).name
+    except LookupError:
+        return otherwise
+    found = canonical(name) or _names_of_codecs().get(codec, codec)
+    if found == "koi8-r":
+        return "koi8-u"  # which is the same but for eight letters that pages do not use as lines of boxes
+    return otherwise if found in ("utf-8", "ascii") else _sibling(found, body)
+
+
+def _sibling(name: str, body: bytes) -> str:
+    windows = SIBLINGS.get(name.removeprefix("iso-8859-"))
+    return f"windows-{windows}" if windows and CONTROLS.search(body) else name
+
+
+def _beyond_ascii(text: str) -> int:
+    return len(text) - len(text.encode("ascii", "ignore"))
+
+
+def fit(text: str) -> str:
+    """`text` without NUL characters and lone surrogates, which neither Parquet nor a tokenizer can hold."""
+    if "\0" in text:
+        text = text.replace("\0", "")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return SURROGATES.sub("", text)
+    return text

@@ -1,0 +1,132 @@
+"""`cc:CC-MAIN-2026-04?segments=3`: files of Common Crawl, or of any server with its layout, as an input.
+
+A crawl is cut into segments (100 of them, as a rule), each with some 900 files of about 1 GB; its list of files is
+`crawl-data/CRAWL/warc.paths.gz`. What is chosen is a sample that depends on nothing but the list and the seed, and
+grows: the files of `segments=3` are among those of `segments=5`.
+"""
+
+import os
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from urllib.parse import parse_qsl
+
+import xxhash
+
+from corpusmill.ingest.cached import cached, forget
+from corpusmill.ingest.download import Patience, download
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.gunzip import gunzip
+from corpusmill.pipeline.watch.progress import Bytes
+
+PREFIX = "cc:"
+BASE = "https://data.commoncrawl.org/"
+#: The environment variable with the address of a mirror.
+BASE_VARIABLE = "CORPUSMILL_CC_BASE"
+KINDS = ("warc", "wet", "wat")
+CRAWL = re.compile(r"CC-[A-Z]+(?:[-/][A-Za-z0-9]+)+")
+PATH = re.compile(r"(?!.*(?:^|/)\.\.?(?:/|$))[A-Za-z0-9._=+/-]+")
+SEGMENT = re.compile(r"/segments/([^/]+)/")
+HOW = "cc:CC-MAIN-2026-04?segments=3&files=1&kind=warc"
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class CrawlInput:
+    """What a `cc:` input asks for. `segments` and `files` (of each segment) are None for all of them."""
+
+    crawl: str
+    kind: str = "warc"
+    segments: int | None = 1
+    files: int | None = 1
+    seed: int = 0
+    base: str = BASE
+
+    @property
+    def list_url(self) -> str:
+        return f"{self.base}crawl-data/{self.crawl}/{self.kind}.paths.gz"
+
+
+def is_crawl(given: str) -> bool:
+    return given.startswith(PREFIX)
+
+
+def parse_crawl(given: str) -> CrawlInput:
+    """`cc:CRAWL?segments=N&files=N&kind=warc|wet|wat&seed=N&base=URL`; raises InputError in one sentence."""
+    crawl, _, query = given.removeprefix(PREFIX).partition("?")
+    if not CRAWL.fullmatch(crawl):
+        raise InputError(f"{given}: {crawl!r} is no name of a crawl (an example: {HOW}).")
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
+    except ValueError as error:
+        raise InputError(f"{given}: what follows the question mark is not KEY=VALUE&... (an example: {HOW}).") from error
+    values = dict(pairs)
+    unknown = [key for key in values if key not in ("segments", "files", "kind", "seed", "base")]
+    if unknown or len(values) < len(pairs):
+        raise InputError(f"{given}: {unknown[0] if unknown else 'a key'!r} is unknown or twice there (an example: {HOW}).")
+    if values.get("kind", "warc") not in KINDS:
+        raise InputError(f"{given}: kind is {', '.join(KINDS[:-1])} or {KINDS[-1]}.")
+    base = values.get("base") or os.environ.get(BASE_VARIABLE) or BASE
+    if not base.startswith(("https://", "http://")):
+        raise InputError(f"{given}: the base {base!r} is no address that begins with https:// or http://.")
+    return CrawlInput(
+        crawl, values.get("kind", "warc"), _number(given, values, "segments"), _number(given, values, "files"),
+        _number(given, values, "seed", 0) or 0, base.rstrip("/") + "/",
+    )  # fmt: skip
+
+
+def _number(given: str, values: dict[str, str], key: str, least: int = 1) -> int | None:
+    value = values.get(key, str(least))
+    if value == ALL and least:
+        return None
+    if not (value.isascii() and value.isdecimal() and least <= int(value) < 1 << 32):
+        raise InputError(f"{given}: {key} is a whole number from {least} on{', or all' if least else ''}.")
+    return int(value)
+
+
+def files_of(given: str, patience: Patience | None = None) -> list[str]:
+    """The URLs of a `cc:` input's files, sorted. The crawl's list is fetched once and kept."""
+    wanted = parse_crawl(given)
+    try:
+        download([wanted.list_url], patience=patience)
+    except InputError as error:
+        if "there is no such file" in str(error):
+            raise InputError(f"{given}: {wanted.base} has no crawl {wanted.crawl} ({wanted.list_url} is not there).") from error
+        raise
+    return sorted(wanted.base + path for path in choose(_paths(wanted), wanted))
+
+
+def fetch(given: str, bar: Bytes, patience: Patience | None = None) -> None:
+    """Sees to it that the files of a `cc:` input are in the cache."""
+    download(files_of(given, patience), bar, patience)
+
+
+def _paths(wanted: CrawlInput) -> list[str]:
+    """The paths that a crawl's list names; a list that is none is forgotten, so that the next run asks for it again."""
+    here = cached(wanted.list_url)
+    why = "it is empty"
+    try:
+        paths = gunzip(here.path.read_bytes()).decode("ascii").split() if here else []
+    except (OSError, ValueError) as error:
+        paths, why = [], str(error)
+    strange = next((path for path in paths if not PATH.fullmatch(path)), None)
+    if strange is not None:
+        paths, why = [], f"it names {strange[:80]!r}"
+    if not paths:
+        forget(wanted.list_url)
+        raise InputError(f"{wanted.list_url}: what the server gave is no list of files ({why}).")
+    return paths
+
+
+def choose(paths: list[str], wanted: CrawlInput) -> list[str]:
+    """The files of the first segments, and of each its first ones, in an order that the seed makes."""
+    segments: dict[str, list[str]] = defaultdict(list)
+    for path in paths:
+        found = SEGMENT.search(path)
+        segments[found[1] if found else path.rpartition("/")[0]].append(path)
+
+    def order(name: str) -> tuple[int, str]:
+        return xxhash.xxh3_64_intdigest(name.encode(), wanted.seed), name
+
+    chosen = sorted(segments, key=order)[: wanted.segments]
+    return [path for segment in chosen for path in sorted(segments[segment], key=order)[: wanted.files]]

@@ -1,0 +1,67 @@
+"""The configuration of the stage."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from corpusmill.ingest.url_filter import resolve_url_filter
+from corpusmill.pipeline.config import Config
+
+
+class ExtractionConfig(Config):
+    """How a page becomes text, and what it may cost."""
+
+    extractor: Literal["lexbor", "trafilatura"] = Field(
+        default="lexbor", description="What turns HTML into text: our blocks on lexbor's tree, or trafilatura."
+    )
+    main_content: bool = Field(default=True, description="Keep the main content alone: no navigation, teasers, footers.")
+    keep_score: float = Field(
+        default=0.44, ge=0, le=1, description="A block of a page is main content from this score on (lexbor): higher is purer."
+    )
+    comments: bool = Field(default=False, description="Keep comments on the main content too.")
+    minimum_chars: int = Field(default=1, ge=1, description="A page or row with less text than this is dropped (characters).")
+    max_record_mb: int = Field(default=16, ge=1, le=1024, description="A record or line larger than this is dropped unread (MiB).")
+    max_decoded_mb: int = Field(default=32, ge=1, le=1024, description="A body that decompresses to more is dropped (MiB).")
+    max_expansion: int = Field(
+        default=200, ge=2, description="A body that decompresses to more than this many times its size (and 1 MiB) is dropped."
+    )
+    max_nesting: int = Field(
+        default=1000, ge=50, le=5000, description="A page whose elements nest deeper is dropped: it would take minutes."
+    )
+    max_page_seconds: float = Field(
+        default=10,
+        ge=0.05,
+        le=3600,
+        description="A page that takes more CPU time is dropped (seconds); finding the next may take 10 times that.",
+    )
+    max_memory_mb: int = Field(
+        default=224,
+        ge=64,
+        le=65536,
+        description="A page that takes more memory is dropped (MiB, beside what the process that extracts holds anyway).",
+    )
+
+
+class IngestConfig(Config):
+    """What is read from a crawl or another collection."""
+
+    statuses: list[int] = Field(default=[200], min_length=1, description="HTTP statuses of the responses that are kept.")
+    content_types: list[str] = Field(
+        default=["text/html", "application/xhtml+xml"], min_length=1, description="Content types of the responses that are kept."
+    )
+    piece_mb: int = Field(
+        default=32, ge=1, le=4096, description="Largest piece of input that one task reads (MiB); small inputs give smaller pieces."
+    )
+    shard_mb: int = Field(
+        default=128, ge=1, le=4096, description="Largest shard of documents (MiB of text and metadata); a file that has more gives several."
+    )
+    text_key: str = Field(default="text", min_length=1, description="Column of JSONL and Parquet that holds the text.")
+    url_key: str = Field(default="url", description="Column that holds the address.")
+    id_key: str = Field(default="id", description="Column that holds an identifier; it stands for the address where there is none.")
+    title_key: str = Field(default="title", description="Column that holds the title.")
+    timestamp_key: str = Field(default="timestamp", description="Column that holds the date, as text.")
+    trim: bool = Field(default=True, description="Blanks at both ends of a plain text are cut off; false keeps every character of it.")
+    url_filter: Annotated[dict[str, Any] | None, BeforeValidator(resolve_url_filter)] = Field(
+        default=None, description="Drops pages by their URL before they are extracted: `{preset: datatrove}`; null lets all pass."
+    )
+    extraction: ExtractionConfig = Field(default_factory=ExtractionConfig, description="HTML to text.")

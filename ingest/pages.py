@@ -1,0 +1,154 @@
+"""A WARC record to a row: which records are pages, and the text of those that are."""
+
+import codecs
+import re
+
+from corpusmill.ingest.charset import charset_of, decode_text, fit
+from corpusmill.ingest.config import IngestConfig
+from corpusmill.ingest.extraction import extract_page
+from corpusmill.ingest.mojibake import mojibake_rate
+from corpusmill.ingest.page.extracted import TooDeep
+from corpusmill.ingest.payload import Payload, TooLarge, decode_payload
+from corpusmill.ingest.records import Record
+from corpusmill.ingest.rows import Row
+from corpusmill.ingest.url_filter import UrlFilter, check_url
+from corpusmill.ingest.walk import Gap
+from corpusmill.pipeline.schemas import document_id
+
+MIB = 1 << 20
+#: Types that say nothing: what lies behind them is looked at.
+UNSPECIFIC = (None, "", "application/octet-stream", "application/unknown", "unknown/unknown", "*/*")
+#: Bytes that are looked at.
+SNIFFED = 1445
+#: How HTML begins (WHATWG MIME Sniffing, section 7.1), behind a byte order mark, spaces and an XML declaration.
+HTML = re.compile(
+    rb"(?:<\?xml[^>]{0,200}>\s*)?"
+    rb"<(?:!doctype\s+html|html|head|script|iframe|h1|div|font|table|a|style|title|b|body|br|p|!--)[\s>-]",
+    re.IGNORECASE,
+)
+
+
+def gap_row(source: str, gap: Gap) -> Row:
+    """A stretch of a file that is no whole record."""
+    row = Row(document_id(f"{source}#{gap.offset}", b""), source, gap.offset, gap.length, "damage", gap.length)
+    return row.fail(gap.kind, gap.reason)
+
+
+def unread_row(source: str, record: Record) -> Row:
+    """What is known of a record without looking into its body."""
+    return Row(
+        document_id(record.url, record.body), source, record.offset, record.length, record.type, record.size,
+        url=record.url, timestamp=record.timestamp, http_status=record.status,
+        content_type=_mime(record.http.get("content-type") or record.block_type),
+    )  # fmt: skip
+
+
+def record_row(source: str, record: Record, config: IngestConfig, urls: UrlFilter | None = None) -> Row:
+    """The row of a record; every rule that it fails before its body has to be decoded is named.
+
+    What its URL fails is never extracted.
+    """
+    row = Row(
+        "", source, record.offset, record.length, record.type, record.size,
+        url=record.url, timestamp=record.timestamp, http_status=record.status,
+    )  # fmt: skip
+    body = record.body
+    if record.type in ("conversion", "text"):
+        row.content_type = _mime(record.block_type)
+        check_url(row, urls)
+        if _fits(row, record) and row.kept:
+            _plain(row, record, config)
+    elif record.type == "response":
+        _check_response(row, record, config)
+        check_url(row, urls)
+        if row.kept:
+            body = _page(row, record, config)
+    elif record.type == "html":
+        row.content_type = _mime(record.block_type)
+        if _fits(row, record):
+            body = _page(row, record, config)
+    else:
+        row.content_type = _mime(record.block_type)
+        row.fail("record_type", f"a {fit(record.type)} record holds no page")
+    row.id = document_id(row.url, body)
+    return row
+
+
+def _mime(content_type: str | None) -> str | None:
+    return fit(content_type.split(";")[0].split(",")[0].strip().lower()) if content_type else None
+
+
+def _fits(row: Row, record: Record) -> bool:
+    if not record.whole:
+        row.fail("too_large", f"the record has {record.size} bytes, more than extraction.max_record_mb")
+    return record.whole
+
+
+def _check_response(row: Row, record: Record, config: IngestConfig) -> None:
+    row.content_type = _mime(record.http.get("content-type"))
+    row.encoding_claimed = charset_of(record.http.get("content-type"))
+    if record.status is None:
+        row.fail("status", "the response has no HTTP status line")
+    elif record.status not in config.statuses:
+        row.fail("status", f"HTTP status {record.status}")
+    if row.content_type not in UNSPECIFIC and row.content_type not in config.content_types:
+        row.fail("content_type", f"content type {row.content_type}")
+    _fits(row, record)
+
+
+def payload_of(record: Record, config: IngestConfig) -> Payload:
+    """The body of a response as the server meant it. Raises TooLarge, with the limit that it went over."""
+    limits = config.extraction
+    limit = min(limits.max_decoded_mb * MIB, max(MIB, limits.max_expansion * len(record.body)))
+    try:
+        return decode_payload(record.body, record.http, limit)
+    except TooLarge as error:
+        raise TooLarge(limit) from error
+
+
+def _page(row: Row, record: Record, config: IngestConfig) -> bytes:
+    """Decodes and extracts a page into its row; returns the body that its id is made of."""
+    limits = config.extraction
+    try:
+        payload = payload_of(record, config)
+    except TooLarge as error:
+        row.fail("too_large", f"its {len(record.body)} bytes decompress to more than {error}")
+        return record.body
+    body = payload.body
+    row.reasons.extend(payload.remarks)
+    if row.content_type in UNSPECIFIC:
+        if not HTML.match(body[:SNIFFED].removeprefix(codecs.BOM_UTF8).lstrip()):
+            row.fail("content_type", "no content type, and it does not begin like HTML")
+            return body
+        row.content_type = "text/html"
+        row.reasons.append("content type sniffed")
+    if payload.remarks and b"\0" in body[:1024]:
+        row.fail("undecodable", "what is left is no text")
+        return body
+    text = decode_text(body, charset_of(record.http.get("content-type")))
+    row.encoding, row.encoding_claimed, row.chars_in = text.encoding, text.claimed, len(text.text)
+    try:
+        page = extract_page(text.text, row.url, limits, text.utf8)
+    except TooDeep:
+        row.fail("too_deep", f"its elements nest deeper than {limits.max_nesting}")
+        return body
+    row.text, row.title = page.text, page.title
+    row.author, row.date, row.canonical_url = page.author, page.date, page.canonical_url
+    check_text(row, limits.minimum_chars)
+    return body
+
+
+def _plain(row: Row, record: Record, config: IngestConfig) -> None:
+    text = decode_text(record.body, charset_of(record.block_type), html=False)
+    row.encoding, row.encoding_claimed, row.chars_in = text.encoding, text.claimed, len(text.text)
+    row.text = text.text.strip() if config.trim else text.text
+    check_text(row, config.extraction.minimum_chars)
+
+
+def check_text(row: Row, minimum: int) -> None:
+    """The rules on the text alone, and how much of it was read in a wrong encoding."""
+    row.mojibake = mojibake_rate(row.text)
+    if not row.text.strip():
+        row.fail("empty_text", "no text is left")
+    elif len(row.text) < minimum:
+        row.fail("too_short", f"{len(row.text)} characters, fewer than extraction.minimum_chars")

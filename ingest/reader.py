@@ -1,0 +1,253 @@
+"""The process that reads and extracts: a page that runs away takes this process with it and nothing else.
+
+Python can't interrupt native code, so the limits are the system's: a timer of CPU time whose signal ends the process, and
+a limit of its memory. Where it is stands in memory that it shares with the worker that started it (`guard.py`), which
+learns from that what to give up, and starts another. Usage: python -m corpusmill.ingest.reader SOCKET PLACE PARENT
+"""
+
+import contextlib
+import ctypes
+import json
+import mmap
+import os
+import resource
+import signal
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from corpusmill.ingest.config import IngestConfig
+from corpusmill.ingest.files import open_file
+from corpusmill.ingest.formats import Ignored, Refused, Source, examine
+from corpusmill.ingest.rows import Row, Tables, Work
+from corpusmill.ingest.segments import SegmentReader
+from corpusmill.ingest.splitting import RangeIndex, Segment, index_range
+from corpusmill.ingest.warc import read_records
+from corpusmill.ingest.wat import SAID, described
+from corpusmill.pipeline.engine import peak_memory_mb
+from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.manifest import FileRef
+
+#: Exit code of a process that ran into its memory limit.
+OUT_OF_MEMORY = 86
+#: What the shared memory holds: the number of the record in the piece, and what is done with it.
+PLACE, PHASE = 0, 1
+IDLE, READING, EXTRACTING = 0, 1, 2
+#: Finding the next record may take this many times what a page may: it can lie behind gigabytes.
+READING_FACTOR = 10
+#: Finished rows go to the worker after so many rows, characters, or seconds: what a crash costs at most.
+BATCH_ROWS, BATCH_CHARS, BATCH_SECONDS = 1024, 1 << 22, 1.0
+PR_SET_PDEATHSIG = 1
+
+
+class Batch:
+    """Finished rows that are not sent yet, and what the manifest says of them."""
+
+    def __init__(self) -> None:
+        self.tables = Tables()
+        self.counts: Counter[str] = Counter()
+        self.warnings: list[str] = []
+        self.rows = self.chars = 0
+        self.due_at = time.monotonic() + BATCH_SECONDS
+
+    def add(self, row: Row) -> None:
+        self.tables.add(row)
+        self.rows += 1
+        self.chars += row.chars_out
+        self.counts[f"type:{row.record_type}"] += 1
+        for rule in row.failed:
+            self.counts[f"failed:{rule}"] += 1
+        if row.encoding is not None:
+            self.counts[f"encoding:{row.encoding}"] += 1
+        if row.record_type in ("damage", "file"):
+            self.warnings.append(row.reasons[0] if row.record_type == "file" else f"{row.source}: {row.reasons[0]}.")
+
+    @property
+    def due(self) -> bool:
+        return self.rows >= BATCH_ROWS or self.chars >= BATCH_CHARS or (self.rows > 0 and time.monotonic() >= self.due_at)
+
+    def send(self, connection: Connection, end: bool) -> None:
+        send_tables(connection, [self.tables.documents(), self.tables.report()], self.rows, self.counts, self.warnings, end)
+
+
+def send_tables(
+    connection: Connection, tables: list[pa.Table], rows: int, counts: Mapping[str, int], warnings: list[str], end: bool
+) -> None:
+    """Sends what `rows` records have given (`Guard` takes them up)."""
+    head = {"rows": rows, "counts": counts, "warnings": warnings, "tables": len(tables), "peak_mb": peak_memory_mb(), "end": end}
+    connection.send_bytes(json.dumps(head).encode())
+    for table in tables:
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        connection.send_bytes(sink.getvalue())
+
+
+class Reader:
+    """Answers the requests of the worker, one piece after another."""
+
+    def __init__(self, connection: Connection, place: memoryview):
+        self.connection = connection
+        self.place = place
+
+    def run(self) -> None:
+        self._answer(self._begin)
+        while True:
+            self._answer(self._serve)
+            self._enter(IDLE, 0)
+
+    def _answer(self, action: Callable[[dict[str, Any]], None]) -> None:
+        request = json.loads(self.connection.recv_bytes())
+        try:
+            action(request)
+        except (BrokenPipeError, ConnectionResetError):
+            raise
+        except Exception as error:  # noqa: BLE001 - it is raised again in the worker
+            if isinstance(error, MemoryError):
+                os._exit(OUT_OF_MEMORY)  # another process has to try: this one may be short of memory for other reasons
+            kind = "input" if isinstance(error, InputError) else "ours" if isinstance(error, CorpusmillError) else "bug"
+            told = {
+                "error": kind,
+                "message": str(error) if kind != "bug" else f"{type(error).__name__}: {error}",
+                "trace": traceback.format_exc(),
+            }
+            self.connection.send_bytes(json.dumps(told).encode())
+
+    def _begin(self, hello: dict[str, Any]) -> None:
+        config = IngestConfig.model_validate(hello["config"])
+        self.page_seconds = config.extraction.max_page_seconds
+        self.segments = SegmentReader(config, hello["params"])
+        self.segments.setup()
+        limit_memory(config.extraction.max_memory_mb)
+        self.connection.send_bytes(b"{}")
+
+    def _serve(self, request: dict[str, Any]) -> None:
+        if "index" in request:
+            self._index(request)
+        elif "examine" in request:
+            self._read_on(0)
+            self._found(examine(FileRef(**request["examine"]), self.segments.config.text_key))
+        elif "wat" in request:
+            self._wat(request)
+        else:
+            self._piece(request)
+
+    def _index(self, request: dict[str, Any]) -> None:
+        self._read_on(0)
+        found = index_range(**request["index"], by_hand=request["by_hand"], on_record=lambda: self._read_on(self.place[PLACE] + 1))
+        self._found(found)
+
+    def _found(self, found: RangeIndex | Source | Refused | Ignored) -> None:
+        self.connection.send_bytes(json.dumps({"found": asdict(found), "peak_mb": peak_memory_mb()}).encode())
+
+    def _wat(self, request: dict[str, Any]) -> None:
+        """Sends what the records of a WAT file say, behind the first `done`; `lost` and `unreadable` as for a piece."""
+        done, (lost, unreadable) = request["done"], given_up(request)
+        path, said, warnings = request["wat"]["path"], list[dict[str, Any]](), list[str]()
+        number, sent = 0, done
+        limit = self.segments.config.extraction.max_record_mb << 20
+        self._read_on(0)
+        with open_file(path) as file:
+            parts = read_records(file, "warc", request["wat"]["layout"], 0, request["wat"]["bytes"], limit, request["by_hand"])
+            while number not in unreadable and (part := next(parts, None)) is not None:
+                if number in lost and number >= done:
+                    warnings.append(f"{path}: what the record at {part.offset} says is left out, as {lost[number][1]}.")
+                elif number >= done:
+                    self._enter(EXTRACTING, self.page_seconds)
+                    said += [row] if (row := described(part)) else []
+                number += 1
+                self._read_on(number)
+                if len(said) >= BATCH_ROWS:
+                    send_tables(self.connection, [pa.Table.from_pylist(said, SAID)], number - sent, {}, warnings, end=False)
+                    said, warnings, sent = [], [], number
+        if number in unreadable:
+            warnings.append(f"{path}: what it says behind its first {number} records is left out, as {unreadable[number][1]}.")
+        send_tables(self.connection, [pa.Table.from_pylist(said, SAID)], max(0, number - sent), {}, warnings, end=True)
+
+    def _piece(self, request: dict[str, Any]) -> None:
+        """Sends the rows behind the first `done`; `lost` and `unreadable` say which records to give up, and why."""
+        done, (lost, unreadable) = request["done"], given_up(request)
+        number = 0
+        batch = Batch()
+        for path, size, fields in request["segments"]:
+            segment = Segment(**fields)
+            self._read_on(number)
+            for work in self.segments.works(path, size, segment, request["by_hand"], lambda: unreadable.get(self.place[PLACE])):
+                if number >= done:
+                    batch.add(self._row(work, lost.get(number)))
+                number += 1
+                self._read_on(number)
+                if batch.due:
+                    batch.send(self.connection, end=False)
+                    batch = Batch()
+        batch.send(self.connection, end=True)
+
+    def _read_on(self, number: int) -> None:
+        self._enter(READING, self.page_seconds * READING_FACTOR)  # first: nobody is to blame the next record for this one
+        self.place[PLACE] = number
+
+    def _row(self, work: Work, given_up: list[str] | None) -> Row:
+        if given_up:
+            return work.unread().fail(*given_up)
+        self._enter(EXTRACTING, self.page_seconds)
+        return work.row()
+
+    def _enter(self, phase: int, seconds: float) -> None:
+        """From here on the process may take so much CPU time (0: any)."""
+        self.place[PHASE] = phase
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+def given_up(request: dict[str, Any]) -> list[dict[int, list[str]]]:
+    """The records that are given up by number, each with rule and reason: those that are lost, and those behind which nothing is read."""
+    return [{int(place): why for place, why in request[name].items()} for name in ("lost", "unreadable")]
+
+
+def limit_memory(megabytes: int) -> None:
+    """A limit of what this process may allocate beside what it holds now; mapped files don't count."""
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = held() + (megabytes << 20)
+    limit = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
+
+
+def held() -> int:
+    """Bytes of data of this process, as RLIMIT_DATA counts them; a guess where the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+    except OSError:
+        return 256 << 20
+
+
+def depend_on(parent: int) -> None:
+    """Makes this process die with its worker, however that ends, and be the first that the system kills for memory."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+            file.write("1000")
+    if os.getppid() != parent:
+        sys.exit(1)
+
+
+def main() -> None:
+    socket, shared, parent = map(int, sys.argv[1:])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's to handle
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF})
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    depend_on(parent)
+    place = memoryview(mmap.mmap(shared, mmap.PAGESIZE)).cast("Q")
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the worker is gone or needs no more
+        Reader(Connection(socket), place).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,259 @@
+"""`ingest`: crawls and collections in; one table of documents and one report row for everything that came in."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from corpusmill.ingest.commoncrawl import fetch, is_crawl
+from corpusmill.ingest.config import IngestConfig
+from corpusmill.ingest.files import file_ref, open_file
+from corpusmill.ingest.formats import Refused, Source
+from corpusmill.ingest.guard import Batch, Guard
+from corpusmill.ingest.jsonl import first_keys
+from corpusmill.ingest.pages import MIB
+from corpusmill.ingest.rows import INGEST_REPORT
+from corpusmill.ingest.sources import Discovery, discover
+from corpusmill.ingest.splitting import UNKNOWN, RangeIndex, index_ranges, joined, needs_index, pack, piece_bytes, segments_of
+from corpusmill.ingest.url_filter import url_filter_params
+from corpusmill.ingest.wat import pairs_of
+from corpusmill.pipeline.config import Config, canonical_json
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.manifest import FileRef, TaskRow
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.schemas import DOCUMENTS
+from corpusmill.pipeline.shards import content_bytes
+from corpusmill.pipeline.stage import Documents, Output, Piece, Stage, Worker
+from corpusmill.pipeline.storage import Storage
+
+#: Why a line of JSONL is no object, so that nobody knows whether it has a text.
+NO_OBJECT = ("not_json", "invalid_utf8", "too_large")
+#: Formats that hold pages, for which the extractor is loaded.
+PAGES = ("warc", "arc", "html")
+#: Most rows of a shard, where documents are so short that `shard_mb` would hold millions.
+SHARD_ROWS = 1 << 18
+
+
+class GuardedWorker(Worker):
+    """Reads by a process of its own, which a hostile file may kill."""
+
+    config: IngestConfig
+
+    def __init__(self, config: IngestConfig, run: Storage, params: dict[str, Any]):
+        super().__init__(config, run, params)
+        self.guard = Guard(config, {**params, "run": run.root})
+
+    def beside_mb(self) -> int:
+        return self.guard.peak_mb
+
+    def close(self) -> None:
+        self.guard.close()
+
+    @staticmethod
+    def check_unchanged(refs: Iterable[FileRef]) -> None:
+        """Raises InputError where a file is no longer the one that was listed. Called behind a read, so what was read is of one version."""
+        for ref in dict.fromkeys(refs):
+            if file_ref(ref.path).fingerprint != ref.fingerprint:
+                raise InputError(f"{ref.path}: was changed or replaced since the run listed it; run again to read what it holds now.")
+
+
+class IndexWorker(GuardedWorker):
+    """Finds where a range of a large WARC can be cut."""
+
+    def __init__(self, config: IngestConfig, run: Storage, params: dict[str, Any]):
+        super().__init__(config.model_copy(update={"url_filter": None}), run, {**params, "pages": False})  # nothing is judged here
+
+    def process(self, piece: Piece) -> Output:
+        (ref,) = piece.inputs
+        found = self.guard.index(ref.path, piece.params)
+        self.check_unchanged([ref])
+        return Output({f"index/{piece.key}.json": canonical_json(asdict(found)).encode()}, counts={"places": len(found.places)})
+
+
+class WatWorker(IndexWorker):
+    """Takes from a WAT file what is joined to the documents of its WET file."""
+
+    def process(self, piece: Piece) -> Output:
+        (ref,) = piece.inputs
+        said, warnings = self.guard.read_wat(ref, piece.params["layout"])
+        self.check_unchanged([ref])
+        return Output({f"index/{piece.key}.parquet": said}, counts={"said": said.num_rows}, warnings=warnings)
+
+
+class IngestWorker(GuardedWorker):
+    """Turns parts of sources into rows."""
+
+    memory_mb = 700
+
+    def process(self, piece: Piece) -> Iterator[Output]:
+        """The shards of the piece, each as soon as it is full: `part-00042`, or `part-00042-0000`, ... where there are several."""
+        segments = piece.params["segments"]
+        counts: Counter[str] = Counter()
+        warnings = list(piece.params.get("warnings", []))
+        shard, number = Shard(self.config.shard_mb * MIB), 0
+        for batch in self.guard.read([(ref.path, ref.bytes, segment) for ref, segment in zip(piece.inputs, segments)]):
+            counts.update(batch.counts)
+            warnings += batch.warnings
+            rest = shard.fill(batch)
+            while rest is not None:
+                yield shard.output(f"{piece.key}-{number:04d}")
+                shard, number = Shard(self.config.shard_mb * MIB), number + 1
+                rest = shard.fill(rest)
+        self.check_unchanged(ref for ref, segment in zip(piece.inputs, segments) if segment["format"] != "refused")
+        yield shard.output(
+            f"{piece.key}-{number:04d}" if number else piece.key,
+            bytes_in=sum(segment["bytes"] for segment in segments), counts=dict(counts), warnings=warnings,
+        )  # fmt: skip
+
+
+class Shard(Documents):
+    """A shard that takes documents of up to `limit` bytes, or one that is larger; and so many rows. What the rows hold decides where it
+    ends, and not how they came in batches."""
+
+    def __init__(self, limit: int):
+        super().__init__(DOCUMENTS, INGEST_REPORT)
+        self.left, self.rows_left = limit, SHARD_ROWS
+
+    def fill(self, batch: Batch) -> Batch | None:
+        """Takes rows of the batch, and returns those that have no room; None where all have."""
+        kept = np.asarray(batch.report["kept"].to_numpy(), bool)
+        sizes = np.zeros(len(kept), np.int64)
+        sizes[kept] = content_bytes(batch.documents)
+        ends = np.cumsum(sizes)
+        count = min(int(np.searchsorted(ends, self.left, "right")), self.rows_left)
+        if self.rows_left == SHARD_ROWS and len(kept):
+            count = max(count, 1)
+        documents = int(kept[:count].sum())
+        self.add(batch.documents[:documents], batch.report[:count])
+        self.left -= int(ends[count - 1]) if count else 0
+        self.rows_left -= count
+        return replace(batch, documents=batch.documents[documents:], report=batch.report[count:]) if count < len(kept) else None
+
+
+class IngestStage(Stage):
+    name: ClassVar[str] = "ingest"
+    Config: ClassVar[type[Config]] = IngestConfig
+    config: IngestConfig
+
+    def execute(self, run: StageRun) -> None:
+        self._download(run)
+        found = self._discover(run)
+        target = piece_bytes(found.sources, self.config.piece_mb)
+        starts = self._index(run, found, target)
+        said = self._wats(run, found)
+        parts = [
+            (source.ref, segment)
+            for source in found.sources
+            for segment in segments_of(source, target, starts.get(source.ref.path), said.get(source.ref.path, ("", "")))
+        ]
+        pieces = pack(parts, target)
+        if found.refused or found.ignored:
+            pieces.append(self._left_out(f"part-{len(pieces):05d}", found))
+        pages = any(source.format in PAGES for source in found.sources)
+        rows = run.map("", IngestWorker, pieces, {"pages": pages, **url_filter_params(self.config.url_filter)}, separable=True)
+        self._check_lines(found, rows)
+
+    def summary(self, run: StageRun) -> dict[str, str]:
+        counts: Counter[str] = Counter()
+        for row in run.manifest.rows():
+            counts.update(row.counts)
+        return {
+            "came in": _listed(counts, "type:"),
+            "left out by": _listed(counts, "failed:") or "nothing",
+            "read as": _listed(counts, "encoding:") or "nothing",
+        }
+
+    @staticmethod
+    def _download(run: StageRun) -> None:
+        """Fetches what is read from this machine's cache. On other machines of a cluster it is read over the network."""
+        crawls = [given for given in run.inputs if is_crawl(given)]
+        if crawls:
+            with run.progress.transfer("ingest download") as bar:
+                for given in crawls:
+                    fetch(given, bar)
+
+    def _discover(self, run: StageRun) -> Discovery:
+        """Looks at all files by a guarded process: a hostile head or footer ends that, and not the run."""
+        with closing(Guard(self.config.model_copy(update={"url_filter": None}), {"pages": False, "run": run.run.root})) as guard:
+            found = discover(run.inputs, run.run.root, guard.examine)
+        if fault := next((source.fault for source in found.sources if source.fault), ""):
+            raise InputError(fault)
+        return found
+
+    def _check_lines(self, found: Discovery, rows: Sequence[TaskRow]) -> None:
+        """Raises the sentence of `text_fault` where nothing was kept because no line of the JSONL has the text key."""
+        counts: Counter[str] = Counter()
+        for row in rows:
+            if row.kept:
+                return
+            counts.update(row.counts)
+        objects = counts["type:line"] - sum(counts[f"failed:{rule}"] for rule in NO_OBJECT)
+        if not 0 < objects == counts["failed:no_text"]:
+            return
+        source = next(source for source in found.sources if source.format == "jsonl")
+        with open_file(source.ref.path) as file:
+            keys = first_keys(file, source.layout, source.ref.bytes, self.config.extraction.max_record_mb * MIB)
+        if self.config.text_key not in keys:
+            names = ", ".join(keys) or "none"
+            raise InputError(f"{source.ref.path}: no column {self.config.text_key!r} (ingest.text_key) in any line; it has {names}.")
+
+    def _index(self, run: StageRun, found: Discovery, target: int) -> dict[str, list[int]]:
+        """Where large sources can be cut. Ranges of them are walked side by side, and where that does not fit together,
+        the whole file from its beginning."""
+        large = [source for source in found.sources if needs_index(source, target)]
+        starts = self._starts(run, "index", [(source, index_ranges(source.ref.bytes, target)) for source in large], target)
+        again = [source for source in large if starts[source.ref.path] is None]
+        starts |= self._starts(run, "whole", [(source, [(0, source.ref.bytes)]) for source in again], target)
+        return {path: places for path, places in starts.items() if places}
+
+    @staticmethod
+    def _starts(run: StageRun, phase: str, sources: list[tuple[Source, list[tuple[int, int]]]], target: int) -> dict[str, list[int] | None]:
+        pieces = [
+            Piece(
+                f"{phase}-{number:05d}-{place:04d}",
+                (source.ref,),
+                {"format": source.format, "layout": source.layout, "start": start, "end": end, "step": target},
+            )
+            for number, (source, ranges) in enumerate(sources)
+            for place, (start, end) in enumerate(ranges)
+        ]
+        rows = run.map(phase, IndexWorker, pieces, separable=True, needed=False) if pieces else []
+        found = {row.task: RangeIndex(**json.loads(run.storage.read_bytes(row.outputs[0].path))) for row in rows}
+        indexes = iter([found.get(piece.key, UNKNOWN) for piece in pieces])
+        return {source.ref.path: joined([next(indexes) for _ in ranges], source.ref.bytes) for source, ranges in sources}
+
+    @staticmethod
+    def _wats(run: StageRun, found: Discovery) -> dict[str, tuple[str, str]]:
+        """What WAT files say of the pages of each WET file of the input: a file in the run and its hash. A WAT file that can't be read is
+        given up for now, and its WET file is read without."""
+        pairs = pairs_of(found.sources)
+        if not pairs:
+            return {}
+        wats = sorted({wat.ref.path: wat for wat in pairs.values()}.items())
+        pieces = [Piece(f"wat-{number:05d}", (wat.ref,), {"layout": wat.layout}) for number, (_, wat) in enumerate(wats)]
+        outputs = {row.task: row.outputs[0] for row in run.map("wat", WatWorker, pieces, separable=True, needed=False)}
+        said = {path: outputs[piece.key] for (path, _), piece in zip(wats, pieces) if piece.key in outputs}
+        files = {wet: said[wat.ref.path] for wet, wat in pairs.items() if wat.ref.path in said}
+        return {wet: (f"{run.stage.name}/{file.path}", file.sha256) for wet, file in files.items()}
+
+    @staticmethod
+    def _left_out(key: str, found: Discovery) -> Piece:
+        """The piece that accounts for files that were not read: a report row for each that promised data."""
+        params: dict[str, Any] = {"segments": [_refused_segment(refused) for refused in found.refused], "warnings": []}
+        if found.ignored:
+            names = ", ".join(ignored.path for ignored in found.ignored[:3]) + (", ..." if len(found.ignored) > 3 else "")
+            params["warnings"] = [f"{len(found.ignored)} files that hold no documents were left out: {names}."]
+        return Piece(key, tuple(refused.ref for refused in found.refused), params)
+
+
+def _listed(counts: Counter[str], prefix: str) -> str:
+    chosen = [(name.removeprefix(prefix), count) for name, count in counts.most_common() if name.startswith(prefix)]
+    return ", ".join(f"{name} {count:,}" for name, count in chosen)
+
+
+def _refused_segment(refused: Refused) -> dict[str, object]:
+    return {"format": "refused", "layout": "", "start": 0, "end": 0, "bytes": 0, "rule": refused.rule, "reason": refused.reason}

@@ -1,0 +1,263 @@
+"""Which rows of a table to look at, and in which order: choices from outside as SQL with parameters over a run's tables."""
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.schemas import REPORT
+from corpusmill.report import host
+from corpusmill.report.query.run import Run, identifier, quoted
+from corpusmill.report.safe import safe_line
+
+#: Stages whose report has a row a document, the one that decides most first.
+REPORTED = ("filter", "dedup", "ingest", "tokens")
+#: Stages whose report has a row an example that was made of documents.
+LATER = ("sft", "align")
+#: DuckDB's types that are numbers, or yes or no.
+_NUMERIC = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "FLOAT", "DOUBLE",
+            "DECIMAL", "BOOLEAN")  # fmt: skip
+_FLOATS = ("FLOAT", "DOUBLE")
+#: Names in a sentence about one that is not there.
+NAMED = 12
+BATCH = 4096
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Rows that fail all of `rules` (and no other where `alone`), that were kept or dropped, and so on; None and empty choose nothing."""
+
+    rules: tuple[str, ...] = ()
+    alone: bool = False
+    kept: bool | None = None
+    language: str | None = None
+    source: str | None = None
+    host: str | None = None
+    url: str | None = None  # a part of it, in any case
+    least: Mapping[str, float] = field(default_factory=dict)
+    most: Mapping[str, float] = field(default_factory=dict)
+
+    def options(self) -> list[str]:
+        """The options of the command line that were given."""
+        named = {"--rule": self.rules, "--alone": self.alone, "--language": self.language, "--source": self.source, "--host": self.host,
+                 "--url": self.url, "--min": self.least, "--max": self.most}  # fmt: skip
+        kept = [] if self.kept is None else ["--kept" if self.kept else "--dropped"]
+        return [*kept, *(name for name, value in named.items() if value not in ((), False, None, {}))]
+
+
+@dataclass
+class Rows:
+    """A table (`scan` gives SQL that reads it, `columns` has its names and DuckDB's types) and conditions on its rows."""
+
+    connection: duckdb.DuckDBPyConnection
+    scan: Callable[[], str]
+    guarded: Callable[[Callable[[], Any]], Any]  # carries out what reads, without damaged shards; an error is an InputError
+    name: str  # of the table, for sentences
+    columns: dict[str, str] = field(default_factory=dict)
+    conditions: list[str] = field(default_factory=list)
+    values: list[Any] = field(default_factory=list)
+
+    def add(self, condition: str, *values: Any) -> None:
+        """One more condition; each `?` in it is one of `values`."""
+        self.conditions.append(condition)
+        self.values += values
+
+    def without_conditions(self) -> "Rows":
+        """All rows of the same table."""
+        return Rows(self.connection, self.scan, self.guarded, self.name, self.columns)
+
+    @property
+    def where(self) -> str:
+        return f" WHERE {' AND '.join(f'({condition})' for condition in self.conditions)}" if self.conditions else ""
+
+    def count(self) -> int:
+        return int(self.select("count(*)")[0][0])
+
+    def select(self, what: str, end: str = "") -> list[tuple[Any, ...]]:
+        """Rows of `SELECT what` over those that meet the conditions, as tuples."""
+        found: list[tuple[Any, ...]] = self.guarded(
+            lambda: self._run(f"SELECT {what} FROM {self.scan()}{self.where}{end}", self.values).fetchall()
+        )
+        return found
+
+    def read(self, columns: Iterable[str], order: str, limit: int, offset: int = 0) -> Iterator[dict[str, Any]]:
+        """Rows as Python values in an order (SQL); `limit` 0 means all, which are read piece by piece."""
+        names = ", ".join(identifier(name) for name in columns)
+        end = (f" LIMIT {int(limit)}" if limit else "") + (f" OFFSET {int(offset)}" if offset else "")
+
+        def found() -> duckdb.DuckDBPyRelation:
+            return self._run(f"SELECT {names} FROM {self.scan()}{self.where}{order}{end}", self.values)
+
+        if limit:
+            yield from self.guarded(lambda: found().to_arrow_table()).to_pylist()
+            return
+        try:
+            for batch in self.guarded(lambda: found().to_arrow_reader(BATCH)):
+                yield from batch.to_pylist()
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            raise InputError(f"{self.name}: a shard can't be read ({safe_line(str(error), 300)}).") from error
+
+    def describe(self) -> "Rows":
+        """Finds the columns out."""
+        described = self.guarded(lambda: self._run(f"DESCRIBE SELECT * FROM {self.scan()}", []).fetchall())
+        self.columns = {name: kind for name, kind, *_ in described}
+        return self
+
+    def _run(self, sql: str, values: list[Any]) -> duckdb.DuckDBPyRelation:
+        return self.connection.cursor().sql(sql, params=values or None)
+
+    def column(self, name: str, numeric: bool = False) -> str:
+        """A column in SQL. Raises InputError where the table has none of that name, or where it holds no numbers."""
+        wanted = {
+            column: kind for column, kind in self.columns.items() if not numeric or (kind.startswith(_NUMERIC) and not kind.endswith("]"))
+        }
+        if name not in self.columns:
+            raise InputError(f"{self.name}: there is no column {shown(name)} ({there(name, wanted, 'columns')}).")
+        if name not in wanted:
+            raise InputError(f"{self.name}: the column {shown(name)} holds no numbers ({there(name, wanted, 'columns with numbers')}).")
+        return identifier(name)
+
+    def missing(self, name: str) -> str:
+        """The condition that a value is null or NaN."""
+        column = self.column(name)
+        return f"({column} IS NULL OR isnan({column}))" if self.columns[name].startswith(_FLOATS) else f"({column} IS NULL)"
+
+    def order(self, column: str | None, descending: bool) -> str:
+        """SQL: by a column (rows without a value last), equal ones by place; without a column as they lie, which DuckDB does by itself
+        only where it looks nothing up in another table."""
+        if column is None:
+            return " ORDER BY filename, file_row_number" if self.conditions else ""
+        direction = " DESC" if descending else ""
+        return f" ORDER BY {self.missing(column)}, {self.column(column)}{direction}, filename, file_row_number"
+
+
+def shown(name: str) -> str:
+    """A name from outside in quotes, harmless."""
+    return f"'{safe_line(str(name), 80)}'"
+
+
+def there(name: str, names: Iterable[str], what: str) -> str:
+    """The names that there are, those most like `name` first: `its columns are words, ...`."""
+    near = sorted(set(names), key=lambda other: (-difflib.SequenceMatcher(None, name.lower(), other.lower()).ratio(), other))
+    if not near:
+        return f"it has no {what}"
+    more = f", and {len(near) - NAMED:,} more" if len(near) > NAMED else ""
+    return f"its {what} are {', '.join(safe_line(other, 60) for other in near[:NAMED])}{more}"
+
+
+def report_rows(run: Run, stage: str | None, rules: Iterable[str] = ()) -> tuple[str, Rows]:
+    """A stage and the rows of its report: of `stage`, else of the stage that has the rules, else of the one that decides most."""
+    root = run.reader.storage.root
+    present = [name for name in [*REPORTED, *LATER] if f"{name}_report" in run.tables]
+    if not present:
+        raise InputError(f"{root}: no stage of this run has a report yet.")
+    if stage is not None and stage not in present:
+        raise InputError(f"{root}: the stage {shown(stage)} has no report (there are {', '.join(present)}).")
+    first = next(iter(rules), None)
+    candidates = [stage] if stage is not None else present
+    chosen = next((name for name in candidates if first is not None and first in _declared(run, name)), None)
+    if chosen is None and first is not None and stage is None:
+        chosen = next((name for name in candidates if first in fired_rules(run, name)), None)
+    chosen = chosen or candidates[0]
+    return chosen, table_rows(run, f"{chosen}_report", f"{root}: {chosen}", REPORT.names)
+
+
+def table_rows(run: Run, table: str, name: str, needed: Iterable[str] = ()) -> Rows:
+    """The rows of one of a run's tables. Raises InputError where it can't be read or lacks a column that it needs."""
+
+    def scan() -> str:
+        if table not in run.tables:
+            raise InputError(f"{name}: none of its shards can be read.")
+        return run.scan(table)
+
+    rows = Rows(run.connection, scan, lambda action: run.guarded(action, lambda: table), name).describe()
+    lacking = [column for column in needed if column not in rows.columns]
+    if lacking:
+        raise InputError(f"{name}: its report is of another version (no column {shown(lacking[0])}).")
+    return rows
+
+
+def file_rows(path: str, connection: duckdb.DuckDBPyConnection) -> Rows:
+    """The rows of one Parquet file."""
+
+    def guarded(action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except duckdb.Error as error:
+            raise InputError(f"{path}: can't be read ({safe_line(str(error), 300)}).") from error
+
+    return Rows(connection, lambda: f"read_parquet([{quoted(path)}])", guarded, path).describe()
+
+
+def _declared(run: Run, stage: str) -> set[str]:
+    return {rule.rule for rule in run.rules(stage)}
+
+
+def fired_rules(run: Run, stage: str) -> set[str]:
+    """The rules that a document of the stage has failed."""
+    rows = table_rows(run, f"{stage}_report", stage, REPORT.names)
+    return {str(name) for (name,) in rows.select("DISTINCT unnest(failed)")}
+
+
+def asked_meanings(run: Run, stage: str, choice: Choice) -> dict[str, str]:
+    """What the rules that are asked for fail documents for, in words."""
+    meanings = run.meanings(stage) if choice.rules else {}
+    return {name: meanings[name] for name in choice.rules if name in meanings}
+
+
+def check_rules(run: Run, stage: str, rules: Iterable[str]) -> None:
+    """Raises InputError for a rule that the stage neither declares nor has applied."""
+    known = _declared(run, stage)
+    if all(rule in known for rule in rules):
+        return
+    known |= fired_rules(run, stage)
+    for rule in rules:
+        if rule not in known:
+            raise InputError(f"{stage}: there is no rule {shown(rule)} ({there(rule, known, 'rules')}).")
+
+
+def choose(rows: Rows, choice: Choice, run: Run | None = None) -> None:
+    """Adds the conditions of `choice`. Raises InputError for a column that is not there."""
+    if choice.kept is not None:
+        rows.add("kept = ?", choice.kept)
+    for rule in choice.rules:
+        rows.add("list_contains(failed, ?)", rule)
+    if choice.alone:
+        rows.add("len(failed) = ?", max(1, len(set(choice.rules))))
+    if choice.url is not None:
+        rows.add("contains(lower(url), lower(?))", choice.url)
+    if choice.host is not None:
+        rows.add(f"coalesce({host.SQL}, '') = {host.lowered('?')}", choice.host)
+    for column in ("language", "source"):
+        if (wanted := getattr(choice, column)) is not None:
+            rows.add(*_property(rows, column, wanted, run))
+    for limits, comparison in ((choice.least, ">="), (choice.most, "<=")):
+        for name, limit in limits.items():
+            column = rows.column(name, numeric=True)
+            value = f"CAST({column} AS INTEGER)" if rows.columns[name] == "BOOLEAN" else column
+            rows.add(f"{value} {comparison} ? AND NOT {rows.missing(name)}", limit)
+
+
+def _property(rows: Rows, column: str, wanted: str, run: Run | None) -> tuple[str, str]:
+    """A condition on a column, or, where only another stage's report has it, on the documents of that id there."""
+    if column in rows.columns:
+        return f"{identifier(column)} = ?", wanted
+    for stage in REPORTED if run is not None else ():
+        if run is not None and f"{stage}_report" in run.tables:
+            other = table_rows(run, f"{stage}_report", stage)
+            if {column, "id"} <= set(other.columns):
+                return f"id IN (SELECT id FROM {other.scan()} WHERE {identifier(column)} = ?)", wanted
+    raise InputError(f"{rows.name}: no report says a document's {column}, so --{column} has no meaning here.")
+
+
+def property_values(rows: Rows, column: str) -> list[str]:
+    """All values of a text column of the table, or of `host`; empty where it lacks the column."""
+    value = host.SQL if column == "host" else identifier(column)
+    if ("url" if column == "host" else column) not in rows.columns:
+        return []
+    found = rows.without_conditions().select(f"{value} AS value, count(*) AS documents", " GROUP BY 1 ORDER BY documents DESC LIMIT 10000")
+    return [str(name) for name, _ in found if name]

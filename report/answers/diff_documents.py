@@ -1,0 +1,240 @@
+"""What becomes of each document in two runs: kept, or dropped in which stage by which rules; matched by id.
+
+Equal ids within a run (a page that a crawl holds twice) are matched one to one, kept ones first. All is SQL on DuckDB, which uses the
+disk where memory is short.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import duckdb
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.report import host
+from corpusmill.report.query.connect import reach
+from corpusmill.report.query.run import Run, open_run
+from corpusmill.report.safe import safe_line
+
+#: What DuckDB may take before it uses the disk.
+MEMORY = "1GB"
+SIDES = ("a", "b")
+#: The stages that decide about documents, in their order.
+ORDER = ("ingest", "filter", "dedup", "tokens")
+
+
+@dataclass
+class Counts:
+    """Documents and their characters, and their tokens (None where a run has none): `characters` as a run keeps them, or, of documents
+    that neither keeps, as they came in."""
+
+    documents: int = 0
+    characters: int = 0
+    tokens: int | None = None
+
+
+@dataclass
+class RuleCount:
+    """One rule in both runs: how many documents it fails, how many of these the other run keeps, and how many of those fail no other."""
+
+    stage: str
+    rule: str
+    fired: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SIDES, 0))
+    other_keeps: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SIDES, 0))
+    alone: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SIDES, 0))
+
+    @property
+    def weight(self) -> int:
+        return sum(self.other_keeps.values())
+
+
+@dataclass
+class Pair:
+    """Two runs in one database: the tables `fate_a`, `fate_b` (a row a document) and `matched` (a row a document of either).
+
+    `chains` are the stages of each run that decide, up to the last one that both have; `stages` those of them that both have.
+    """
+
+    runs: dict[str, Run]
+    chains: dict[str, list[str]]
+    connection: duckdb.DuckDBPyConnection
+
+    @property
+    def stages(self) -> list[str]:
+        return [name for name in self.chains["a"] if name in self.chains["b"]]
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """Rows of a query over the tables made here."""
+        return self.connection.execute(sql).fetchall()
+
+    def read(self, side: str, sql: Callable[[], str]) -> list[tuple[Any, ...]]:
+        """Rows of a query over the files of one run, without shards that it proves to be damaged. Raises InputError."""
+        run = self.runs[side]
+        return run.guarded(lambda: self.connection.execute(sql()).fetchall(), lambda: " ".join(run.tables))
+
+    def scan(self, side: str, table: str) -> str:
+        run = self.runs[side]
+        if table not in run.tables:
+            raise InputError(f"{run.reader.storage.root}: {table}: none of its shards can be read.")
+        return run.scan(table)
+
+
+@contextmanager
+def open_pair(a: str, b: str, stage: str | None) -> Iterator[Pair]:
+    """Both runs, matched up to the last stage that both have (or within `stage`). Raises InputError where there is none."""
+    runs = {"a": open_run(a), "b": open_run(b)}
+    reach(runs["a"].connection, runs["b"].reader.storage)
+    pair = Pair(runs, _chains(runs, stage), runs["a"].connection)
+    try:
+        pair.connection.execute(f"SET memory_limit = '{MEMORY}'")
+        pair.connection.execute("SET preserve_insertion_order = false")
+        _match(pair)
+        yield pair
+    except duckdb.Error as error:
+        raise InputError(f"{a} and {b}: can't be compared ({safe_line(str(error), 300)}).") from error
+    finally:
+        for run in runs.values():
+            run.close()
+
+
+def _chains(runs: dict[str, Run], stage: str | None) -> dict[str, list[str]]:
+    """The stages whose decisions count. `tokens` only where it is asked for: it decides nothing about most corpora."""
+    there = {side: [name for name in ORDER if f"{name}_report" in run.tables and run.reader.is_report(name)] for side, run in runs.items()}
+    for side, names in there.items():
+        root = runs[side].reader.storage.root
+        if not names:
+            raise InputError(f"{root}: no stage of this run has a report yet.")
+        if stage is not None and stage not in names:
+            raise InputError(f"{root}: the stage '{safe_line(stage, 80)}' has no report (there are {', '.join(names)}).")
+    if stage is not None:
+        return {"a": [stage], "b": [stage]}
+    last = next((name for name in reversed(ORDER[:-1]) if name in there["a"] and name in there["b"]), None)
+    if last is None:
+        raise InputError(f"{runs['a'].reader.storage.root} and {runs['b'].reader.storage.root}: no stage has a report in both.")
+    return {side: [name for name in names if ORDER.index(name) <= ORDER.index(last)] for side, names in there.items()}
+
+
+def _match(pair: Pair) -> None:
+    for side in SIDES:
+        _read_fates(pair, side)
+        pair.query(numbered(f"raw_{side}", f"fate_{side}", "kept DESC, level DESC, len(failed), array_to_string(failed, ',')"))
+        pair.query(f"DROP TABLE raw_{side}")
+    pair.query(
+        "CREATE TABLE matched AS SELECT coalesce(a.id, b.id) AS id, coalesce(a.copy, b.copy) AS copy, a.kept AS kept_a, b.kept AS kept_b, "
+        "a.level AS level_a, b.level AS level_b, a.characters AS characters_a, b.characters AS characters_b "
+        "FROM fate_a a FULL JOIN fate_b b ON a.id = b.id AND a.copy = b.copy"
+    )
+
+
+def _read_fates(pair: Pair, side: str) -> None:
+    pair.read(side, lambda: f"CREATE OR REPLACE TABLE raw_{side} AS {_fates(pair, side)}")
+
+
+def _fates(pair: Pair, side: str) -> str:
+    """SQL: (id, kept, level, failed, characters), a row a document. Records that hold no page (requests) are left out.
+
+    A document is dropped by one stage or kept by the last: these rows of the stages' reports are all documents, once each.
+    """
+    parts = []
+    for stage in pair.chains[side]:
+        last = stage == pair.chains[side][-1]
+        parts.append(
+            f"SELECT id, kept, {ORDER.index(stage)} AS level, failed, CASE WHEN kept THEN chars_out ELSE chars_in END AS characters "
+            f"FROM {pair.scan(side, f'{stage}_report')} WHERE failed != ['record_type']{'' if last else ' AND NOT kept'}"
+        )
+    return " UNION ALL ".join(parts)
+
+
+def numbered(source: str, target: str, order: str) -> str:
+    """SQL: the table `target` is `source` with `copy`, the number (from 0) of a row among those of its id. Few ids are there twice, so
+    only those are sorted."""
+    twice = f"SELECT id FROM {source} GROUP BY id HAVING count(*) > 1"
+    return (
+        f"CREATE TABLE {target} AS WITH twice AS MATERIALIZED ({twice}) "
+        f"SELECT *, 0 AS copy FROM {source} WHERE id NOT IN (FROM twice) UNION ALL "
+        f"SELECT *, row_number() OVER (PARTITION BY id ORDER BY {order}) - 1 FROM {source} WHERE id IN (FROM twice)"
+    )
+
+
+def read_counts(pair: Pair) -> dict[str, Counts]:
+    """Documents by outcome: `both`, `only_a`, `only_b`, `neither`, and of those that one run alone has seen `kept_unseen_b`,
+    `dropped_unseen_b` and so on."""
+    counts: dict[str, Counts] = {}
+    sql = "SELECT kept_a, kept_b, count(*), sum(characters_a), sum(characters_b) FROM matched GROUP BY ALL"
+    for kept_a, kept_b, documents, characters_a, characters_b in pair.query(sql):
+        characters = characters_a if kept_a or not kept_b else characters_b
+        counts[_outcome(kept_a, kept_b)] = Counts(documents, int((characters if characters is not None else characters_b) or 0))
+    if _tells_tokens(pair):
+        _count_tokens(pair, counts)
+    return counts
+
+
+def _outcome(kept_a: bool | None, kept_b: bool | None) -> str:
+    if kept_a is None or kept_b is None:
+        kept, unseen = (kept_b, "a") if kept_a is None else (kept_a, "b")
+        return f"{'kept' if kept else 'dropped'}_unseen_{unseen}"
+    return {(True, True): "both", (True, False): "only_a", (False, True): "only_b", (False, False): "neither"}[kept_a, kept_b]
+
+
+def _tells_tokens(pair: Pair) -> bool:
+    """Whether both runs have encoded what the last of these stages keeps: none comes between it and `tokens`."""
+    last = ORDER.index(pair.stages[-1])
+    later = [f"{name}_report" for name in ORDER[last + 1 : -1]]
+    runs = pair.runs.values()
+    return ORDER[last] != "tokens" and all("tokens_report" in run.tables and not any(n in run.tables for n in later) for run in runs)
+
+
+def _read_tokens(pair: Pair, side: str) -> None:
+    pair.read(side, lambda: f"CREATE OR REPLACE TABLE raw_tokens AS SELECT id, tokens FROM {pair.scan(side, 'tokens_report')}")
+
+
+def _count_tokens(pair: Pair, counts: dict[str, Counts]) -> None:
+    """Adds the tokens of what the first run keeps, or, where it does not, the second: each with its own tokenizer."""
+    for side in SIDES:
+        _read_tokens(pair, side)
+        pair.query(numbered("raw_tokens", f"tokens_{side}", "tokens DESC"))
+        pair.query("DROP TABLE raw_tokens")
+        sql = f"SELECT kept_a, kept_b, sum(tokens) FROM matched JOIN tokens_{side} USING (id, copy) WHERE kept_{side} GROUP BY ALL"
+        for kept_a, kept_b, tokens in pair.query(sql):
+            if side == "a" or not kept_a:
+                counts[_outcome(kept_a, kept_b)].tokens = int(tokens or 0)
+
+
+def read_rules(pair: Pair) -> list[RuleCount]:
+    """All rules that failed a document in either run: first those that decide most about documents that the other run keeps."""
+    found: dict[tuple[str, str], RuleCount] = {}
+    for side, other in (SIDES, SIDES[::-1]):
+        sql = (
+            f"SELECT f.level, rule, count(*), count(*) FILTER (m.kept_{other}), count(*) FILTER (m.kept_{other} AND f.alone) FROM "
+            f"(SELECT id, copy, level, unnest(list_distinct(failed)) AS rule, len(failed) = 1 AS alone FROM fate_{side} WHERE NOT kept) f "
+            "JOIN matched m USING (id, copy) GROUP BY ALL"
+        )
+        for level, rule, fired, kept, alone in pair.query(sql):
+            stage = ORDER[level]
+            one = found.setdefault((stage, rule), RuleCount(stage, rule))
+            one.fired[side], one.other_keeps[side], one.alone[side] = fired, kept, alone
+    return sorted(found.values(), key=lambda one: (-one.weight, -sum(one.fired.values()), one.stage, one.rule))
+
+
+def read_properties(pair: Pair) -> dict[str, list[tuple[str, int, int]]]:
+    """Of what each run keeps, documents by language, host and crawl file: (value, of the first run, of the second), the largest
+    differences first. Only what the last stage's documents say in both runs; empty where a run has no documents there."""
+    table = f"{pair.stages[-1]}_documents"
+    if any(table not in run.tables for run in pair.runs.values()):
+        return {}
+
+    def read(side: str, select: str, end: str = "") -> list[tuple[Any, ...]]:
+        return pair.read(side, lambda: f"{select} FROM {pair.scan(side, table)}{end}")
+
+    columns = [{str(row[0]) for row in read(side, "DESCRIBE SELECT *")} for side in SIDES]
+    properties = {"language": "language", "host": host.SQL, "source": "source"}
+    needed = {"host": "url"}
+    found = {}
+    for name, value in properties.items():
+        if all(needed.get(name, name) in there for there in columns):
+            counts = [dict(read(side, f"SELECT nullif({value}, ''), count(*)", " GROUP BY 1")) for side in SIDES]
+            names = {*counts[0], *counts[1]}
+            rows = [(host.NONE if n is None else str(n), counts[0].get(n, 0), counts[1].get(n, 0)) for n in names]
+            found[name] = sorted(rows, key=lambda row: (-abs(row[2] - row[1]), -row[1] - row[2], row[0]))
+    return found

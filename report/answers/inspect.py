@@ -1,0 +1,186 @@
+"""Rows of a run's reports, or of any one shard: as a table, as JSON lines, or as CSV."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import duckdb
+from rich.console import Console
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.shards import open_parquet
+from corpusmill.pipeline.storage import Storage, is_remote
+from corpusmill.report.answers.choose import (
+    Choice,
+    Rows,
+    asked_meanings,
+    check_rules,
+    choose,
+    file_rows,
+    property_values,
+    report_rows,
+    shown,
+    there,
+)
+from corpusmill.report.answers.inspect_view import Shown, show_rows
+from corpusmill.report.machine import print_csv, print_json_lines, warn
+from corpusmill.report.query.connect import reach
+from corpusmill.report.query.run import Run, open_run
+
+TOKENS_A_ROW = 16
+TOKENIZER = "tokenizer/tokenizer.json"
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which rows in which form: `columns` empty means all, `limit` 0 all rows, `form` is `table`, `json` or `csv`."""
+
+    choice: Choice = field(default_factory=Choice)
+    columns: tuple[str, ...] = ()
+    order: str | None = None
+    descending: bool = False
+    limit: int = 20
+    offset: int = 0
+    form: str = "table"
+
+
+def inspect(target: str, stage: str | None, wanted: Wanted, console: Console) -> None:
+    """Shows rows of a run's report (of `stage`, else of the stage that has the first rule, else of the filter), or of one file.
+
+    Raises InputError for what is not there.
+    """
+    path, remote = Path(target), is_remote(target)
+    if not (target.lower().endswith(".parquet") if remote else path.is_file()):
+        _inspect_run(target, stage, wanted, console)
+        return
+    if stage is not None:
+        raise InputError(f"{target}: --stage is for a run's folder, and this is one file.")
+    if not remote and path.name.lower().endswith((".bin", ".jsonl", ".json", ".ndjson")):
+        _inspect_plain(path, wanted, console)
+    else:
+        _inspect_parquet(target if remote else str(path), wanted, console)
+
+
+def _inspect_run(target: str, stage: str | None, wanted: Wanted, console: Console) -> None:
+    with open_run(target) as run:
+        name, rows = report_rows(run, stage, wanted.choice.rules)
+        check_rules(run, name, wanted.choice.rules)
+        choose(rows, wanted.choice, run)
+        notes = [f"{rule}: {phrase}" for rule, phrase in asked_meanings(run, name, wanted.choice).items()]
+        notes += _damage(run, target, name)
+        _show(rows, wanted, Shown(f"{name}: report", run.rules(name), target, notes=notes), console)
+        if wanted.form != "table":
+            warn(_damage(run, target, name))  # what was found while it was read, too
+
+
+def _damage(run: Run, target: str, stage: str) -> list[str]:
+    """What is missing among the rows."""
+    unfinished = run.reader.stages[stage].status == "unfinished"
+    notes = [f"{stage} is not finished, so there may be more documents."] if unfinished else []
+    return [*(f"{target}: {sentence}" for sentence in run.reader.warnings), *notes]
+
+
+def _inspect_parquet(path: str, wanted: Wanted, console: Console) -> None:
+    folder, _, name = path.rpartition("/")
+    storage = Storage(folder or ("/" if path.startswith("/") else "."))
+    with open_parquet(storage, name):
+        pass  # one sentence where it is no Parquet file
+    with duckdb.connect(":memory:") as connection:
+        reach(connection, storage)
+        _inspect_file(path, file_rows(path, connection), wanted, console)
+
+
+def _inspect_file(path: str, rows: Rows, wanted: Wanted, console: Console) -> None:
+    needed = {"kept": wanted.choice.kept is not None, "failed": bool(wanted.choice.rules or wanted.choice.alone),
+              "url": bool(wanted.choice.url or wanted.choice.host)}  # fmt: skip
+    for column, is_needed in needed.items():
+        if is_needed and column not in rows.columns:
+            options = ", ".join(wanted.choice.options())
+            raise InputError(f"{path}: no column {column!r}, so {options} has no meaning here.")
+    choose(rows, wanted.choice)
+    _show(rows, wanted, Shown(path), console)
+
+
+def _inspect_plain(path: Path, wanted: Wanted, console: Console) -> None:
+    """A file that is read from its beginning: JSON lines, or tokens."""
+    given = [*wanted.choice.options(), *(["--order"] if wanted.order else [])]
+    if given:
+        raise InputError(f"{path}: {', '.join(given)} has no meaning here: that is for reports and other Parquet files.")
+    rows = _token_rows(path) if path.name.lower().endswith(".bin") else _json_rows(path)
+    end = wanted.offset + wanted.limit if wanted.limit else None
+    rows = islice(rows, wanted.offset, end)
+    if wanted.columns:
+        rows = ({name: row.get(name) for name in wanted.columns} for row in rows)
+    if wanted.form == "csv":
+        found = list(rows)
+        names = list(wanted.columns) or list(dict.fromkeys(name for row in found for name in row))
+        print_csv(found, names)
+    else:
+        _print(rows, list(wanted.columns), wanted, Shown(str(path)), console)
+
+
+def _show(rows: Rows, wanted: Wanted, about: Shown, console: Console) -> None:
+    for column in wanted.columns:
+        rows.column(column)
+    columns = list(wanted.columns) or list(rows.columns)
+    found = rows.read(columns, rows.order(wanted.order, wanted.descending), wanted.limit, wanted.offset)
+    if wanted.form == "table":
+        about.total = rows.count()
+        if not about.total:
+            about.notes += _nothing(rows, wanted.choice)
+        about.asked = list(dict.fromkeys([*wanted.choice.least, *wanted.choice.most, *([wanted.order] if wanted.order else [])]))
+    _print(found, columns, wanted, about, console)
+
+
+def _print(rows: Iterator[Row], columns: Sequence[str], wanted: Wanted, about: Shown, console: Console) -> None:
+    if wanted.form == "json":
+        print_json_lines(rows)
+    elif wanted.form == "csv":
+        print_csv(rows, columns)
+    else:
+        about.offset = wanted.offset
+        about.columns = list(wanted.columns)
+        show_rows(list(rows), about, console)
+
+
+def _nothing(rows: Rows, choice: Choice) -> Iterator[str]:
+    """Why there may be no such rows: a language, crawl file or host that no row has, with those that there are."""
+    for name in ("language", "source", "host"):
+        value = getattr(choice, name)
+        values = property_values(rows, name) if value is not None else []
+        if values and value not in values:
+            yield f"no document has the {name} {shown(value)} ({there(value, values, f'{name}s')})."
+    if choice.kept and choice.rules:
+        yield "a document that fails a rule is dropped; corpusmill sample RUN --rule RULE --near --kept shows those that it just let pass."
+
+
+def _json_rows(path: Path) -> Iterator[Row]:
+    with open(path, "rb") as file:
+        for place, line in enumerate(file, 1):
+            if line.strip():
+                try:
+                    row = json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    raise InputError(f"{path}:{place}: not a line of JSON ({error}).") from error
+                yield row if isinstance(row, dict) else {"value": row}
+
+
+def _token_rows(path: Path) -> Iterator[Row]:
+    """The tokens of a shard, some a row, with the text they stand for where the run's tokenizer is beside it."""
+    from corpusmill.pipeline.token_bytes import TokenBytes
+    from corpusmill.pipeline.tokenreader import TokenShards
+
+    shards = TokenShards(path.parent)
+    names = [shard.file for shard in shards.shards]
+    if path.name not in names:
+        raise InputError(f"{path}: shards.json beside it does not name this file.")
+    tokens = shards.tokens(names.index(path.name))
+    run = Storage(str(path.parent.parent.parent))
+    names_of = TokenBytes.read(run, TOKENIZER) if run.exists(TOKENIZER) else None
+    for first in range(0, len(tokens), TOKENS_A_ROW):
+        ids = tokens[first : first + TOKENS_A_ROW]
+        yield {"first": first, "tokens": " ".join(map(str, ids.tolist())), "text": names_of.text(ids) if names_of else ""}

@@ -1,0 +1,88 @@
+"""`raw`: the original of a document again, out of the crawl file that it came from."""
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from corpusmill.ingest.config import IngestConfig
+from corpusmill.ingest.original import NO_RECORDS, ROWS, original_of
+from corpusmill.ingest.record import read_stretch
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.storage import is_remote
+from corpusmill.report.answers.why import NO_PAGE
+from corpusmill.report.answers.why_find import resolve
+from corpusmill.report.read import RunReader
+from corpusmill.report.safe import safe_line, safe_text
+from corpusmill.report.sources import check_source
+
+COLUMNS = ("id", "url", "source", "offset", "length", "record_type", "failed", "reason")
+PARTS = ("record", "head", "body", "text")
+
+
+def raw(folder: str, document: str, part: str = "record", fetch: bool = False) -> None:
+    """Writes a record to standard output: all of it, its `head`, its decoded `body`, or the `text` that ingest made of it.
+
+    `document` is an id, the beginning of one, or a URL, of anything that came in, dropped or kept. The bytes are
+    those of the crawl, decompressed; a terminal gets them without what it would obey. Only files that the run has read are
+    opened, and those of another server than its own only with `fetch`. Raises InputError.
+    """
+    reader = RunReader(folder)
+    row = _row(reader, folder, document)
+    write(_text(reader, row) if part == "text" else _parts(reader, row, part, fetch))
+
+
+def _row(reader: RunReader, folder: str, document: str) -> dict[str, Any]:
+    """The report row of the document; of a URL's records the page, of equal documents the first."""
+    if not reader.stages["ingest"].outputs("report/"):
+        raise InputError(f"{folder}: no stage of this run has read a crawl yet.")
+    ids = resolve(reader, ["ingest"], document)
+    rows = [row for id_ in ids for row in reader.rows(reader.find("ingest", "report", "id", [id_])[:1], COLUMNS)]
+    if len(rows) > 1:
+        rows = [row for row in rows if row["failed"] != [NO_PAGE]] or rows
+    if not rows:
+        raise InputError(f"{folder}: nothing that was ingested has the id or URL {safe_line(document, 200)!r}.")
+    if len(rows) > 1:
+        some = ", ".join(row["id"] for row in rows[:4])
+        raise InputError(f"{safe_line(document, 200)}: {len(rows):,} records of this run have this URL; give the id of one ({some}).")
+    return rows[0]
+
+
+def _parts(reader: RunReader, row: dict[str, Any], part: str, fetch: bool) -> Iterable[bytes]:
+    where = safe_line(row["source"], 300)
+    check_source(reader, row["source"], fetch)
+    if row["record_type"] in NO_RECORDS:
+        if row["offset"] is None or part != "record":
+            raise InputError(f"{where}: there is no such part to show ({safe_line(row['reason'] or 'no record', 300)}).")
+        return read_stretch(row["source"], row["offset"], row["length"] or 0)
+    if part == "head" and row["record_type"] in ROWS:
+        raise InputError(f"{where}: a {row['record_type']} has no headers.")
+    try:
+        config = IngestConfig.model_validate(reader.description["recipe"]["ingest"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{reader.storage.path('run.json')}: it has no usable configuration of ingest.") from error
+    try:
+        original = original_of(row, config)
+    except InputError as error:
+        if is_remote(row["source"]) or row["source"].startswith("/") or "can't be read" not in str(error):
+            raise
+        raise InputError(f"{where}: no such file here; its path is relative to the folder in which the run was started.") from error
+    if part == "body" and original.body is None:
+        raise InputError(f"{row['id']}: its body decompresses to more than ingest lets through (extraction.max_decoded_mb, max_expansion).")
+    return [{"record": original.content, "head": original.content[: original.head], "body": original.body or b""}[part]]
+
+
+def _text(reader: RunReader, row: dict[str, Any]) -> Iterable[bytes]:
+    places = reader.find("ingest", "data", "id", [row["id"]])[:1]
+    if not places:
+        raise InputError(f"{row['id']}: it was dropped, so it has no text ({safe_line(row['reason'] or ', '.join(row['failed']), 300)}).")
+    return [str(reader.row(places[0], ["text"])["text"]).encode()]
+
+
+def write(chunks: Iterable[bytes]) -> None:
+    """Bytes to standard output as they are, or, where it is a terminal, as text that it obeys in nothing."""
+    if sys.stdout.isatty():
+        print(safe_text(b"".join(chunks).decode("utf-8", "replace")))
+        return
+    for chunk in chunks:
+        sys.stdout.buffer.write(chunk)
+    sys.stdout.flush()

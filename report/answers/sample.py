@@ -1,0 +1,139 @@
+"""`sample`: documents drawn at random, or those nearest to a rule's threshold, with their texts: to judge a rule by eye.
+
+A draw is an order by a hash of id and seed, so it is the same on every machine and for any number of shards.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from rich.console import Console
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.report.answers.choose import LATER, Choice, Rows, asked_meanings, check_rules, choose, report_rows, shown, there
+from corpusmill.report.answers.sample_view import show_samples
+from corpusmill.report.answers.why_change import COMPARED
+from corpusmill.report.decide_again import RETUNE, decides_again
+from corpusmill.report.machine import print_json_lines, warn
+from corpusmill.report.query.run import Run, identifier, open_run
+from corpusmill.report.read import DATA_STAGES, Rule, RunReader
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How many documents, by which seed; `near`: those nearest to the threshold of the one rule; `chars` of each text are shown."""
+
+    count: int = 20
+    seed: int = 0
+    near: bool = False
+    chars: int = 600
+
+
+@dataclass
+class Samples:
+    """`rows` are report rows with the text's beginning as `text` (None where no stage has it); `total` documents were to draw from."""
+
+    run: str
+    stage: str
+    choice: Choice
+    draw: Draw
+    rules: list[Rule]
+    total: int = 0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    texts_of: str | None = None  # the stage whose texts they are
+    notes: list[str] = field(default_factory=list)
+    command: str = RETUNE  # what decides again with other thresholds of the rules that were asked for
+    meanings: dict[str, str] = field(default_factory=dict)  # of the rules that were asked for: what a document fails for, in words
+
+
+def sample(folder: str, stage: str | None, choice: Choice, draw: Draw, as_json: bool, console: Console) -> None:
+    """Shows documents of a stage with their texts as they came in. Raises InputError for what is not there."""
+    with open_run(folder) as run:
+        found = draw_samples(run, stage, choice, draw)
+    if as_json:
+        print_json_lines(found.rows)
+        warn(found.notes)
+    else:
+        show_samples(found, console)
+
+
+def draw_samples(run: Run, stage: str | None, choice: Choice, draw: Draw) -> Samples:
+    """The documents of `sample`. Raises InputError."""
+    name, rows = report_rows(run, stage, choice.rules)
+    check_rules(run, name, choice.rules)
+    if name in LATER:
+        raise InputError(f"{name}: its report is about examples, which have no texts of their own (corpusmill inspect --stage {name}).")
+    found = Samples(run.reader.storage.root, name, choice, draw, run.rules(name), meanings=asked_meanings(run, name, choice))
+    if draw.near:
+        _draw_near(run, rows, found)
+    else:
+        choose(rows, choice, run)
+        found.total = rows.count()
+        found.rows = list(rows.read(rows.columns, f" ORDER BY {by_chance(rows, draw.seed)}", draw.count))
+    found.texts_of = add_texts(run.reader, name, found.rows, draw.chars)
+    found.command = decides_again(run.reader, found.rules, choice.rules)
+    found.notes += run.reader.warnings
+    if run.reader.stages[name].status == "unfinished":
+        found.notes.append(f"{name} is not finished, so there may be more documents.")
+    return found
+
+
+def by_chance(rows: Rows, seed: int) -> str:
+    """SQL: an order by a hash (MD5) of id and seed; equal ids by where their records lie."""
+    places = [column for column in ("source", "offset", "url", "chars_in") if column in rows.columns]
+    return ", ".join([f"md5(id || ':{int(seed)}')", *map(identifier, places), "kept"])
+
+
+def _draw_near(run: Run, rows: Rows, found: Samples) -> None:
+    """Half of the documents just behind the threshold, half of those that pass it and stay; or one kind alone."""
+    rule = _threshold_rule(found)
+    column, choice = rows.column(rule.column, numeric=True), found.choice
+    sides = [False, True] if choice.kept is None else [choice.kept]
+    for place, kept in enumerate(sides):
+        side = rows.without_conditions()
+        choose(side, replace(choice, rules=(), alone=False, kept=None), run)
+        if kept:
+            side.add(f"kept AND NOT {rows.missing(rule.column)} AND NOT ({column} {rule.comparison} ?)", rule.threshold)
+        else:
+            side.add("list_contains(failed, ?)", rule.rule)
+            side.add(f"NOT {rows.missing(rule.column)} AND {column} {rule.comparison} ?", rule.threshold)
+            if choice.alone:
+                side.add("len(failed) = 1")
+        found.total += side.count()
+        order = f" ORDER BY abs({column} - {float(rule.threshold)!r}), {by_chance(rows, found.draw.seed)}"
+        found.rows += side.read(rows.columns, order, (found.draw.count + place) // len(sides))
+
+
+def _threshold_rule(found: Samples) -> Rule:
+    """The rule whose threshold is meant. Raises InputError where there is none, or more than one."""
+    numeric = [r for r in found.rules if r.comparison in COMPARED and isinstance(r.threshold, int | float)]
+    if len(found.choice.rules) != 1:
+        names = ", ".join(dict.fromkeys(rule.rule for rule in numeric)) or "none"
+        raise InputError(f"sample: --near needs one --rule with a threshold (rules of {found.stage} that have one: {names}).")
+    name = found.choice.rules[0]
+    rule = next((rule for rule in numeric if rule.rule == name), None)
+    if rule is None:
+        has = there(name, [rule.rule for rule in numeric], "rules with a threshold")
+        raise InputError(f"{found.stage}: the rule {shown(name)} has no threshold, so nothing is near it ({has}).")
+    return rule
+
+
+def add_texts(reader: RunReader, stage: str, rows: Iterable[dict[str, Any]], chars: int) -> str | None:
+    """Gives each row the beginning of its text as it came into the stage, and returns the stage that had them."""
+    rows, ids = list(rows), [row["id"] for row in rows]
+    texts: dict[str, str] = {}
+    source = None
+    for name in text_stages(reader, stage):
+        if ids and (texts := reader.texts(name, ids, 4 * chars + 64)):
+            source = name
+            break
+    for row in rows:
+        row["text"] = texts.get(row["id"])
+    return source
+
+
+def text_stages(reader: RunReader, stage: str) -> list[str]:
+    """The stages that have the texts that came into `stage`, the nearest before it first; at last its own."""
+    order = [*DATA_STAGES, "tokens"]
+    before = [name for name in order[: order.index(stage)] if reader.stages[name].outputs("data/")]
+    return [*reversed(before), *([stage] if reader.stages[stage].outputs("data/") else [])]

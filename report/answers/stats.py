@@ -1,0 +1,195 @@
+"""Statistics of what a stage measured, for kept and dropped documents beside each other, and sums by language, crawl file, host or rule.
+
+All of it is exact and counted by DuckDB over the report. A value that is null or NaN is missing, yes is 1 and no is 0. Quantiles are
+interpolated between the two nearest values, as numpy and pandas do; the deviation is that of a sample (n - 1).
+"""
+
+import fnmatch
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.report import host
+from corpusmill.report.answers.choose import report_rows, shown, there
+from corpusmill.report.facts.histogram import measured_columns
+from corpusmill.report.query.run import Run
+from corpusmill.report.query.sql import identifier, quoted
+from corpusmill.report.read import Rule
+
+Answer = TypeVar("Answer")
+
+QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+GROUPS = ("language", "source", "host", "rule")
+#: Values that one query holds in memory at most, for their quantiles.
+VALUES = 50_000_000
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How the values of a column lie; all but the counts are None where there are none. `deviation` leaves out infinite values."""
+
+    count: int = 0
+    missing: int = 0
+    mean: float | None = None
+    deviation: float | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    quantiles: tuple[float | None, ...] = (None,) * len(QUANTILES)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A measured column, the rules that compare it, and its values in kept and in dropped documents."""
+
+    name: str
+    rules: list[Rule]
+    kept: Spread
+    dropped: Spread
+
+
+@dataclass(frozen=True)
+class Group:
+    """Documents with one value (None: they have none). By rule: those that fail it, and `alone` those that fail no other.
+
+    `tokens` are those of the run's token shards that come from these documents; None where there are no shards yet.
+    """
+
+    value: str | None
+    documents: int
+    kept: int
+    characters_in: int
+    characters_out: int
+    tokens: int | None = None
+    alone: int | None = None
+
+
+def read_columns(run: Run, stage: str | None, chosen: Sequence[str] = ()) -> tuple[str, list[Column]]:
+    """The stage, and its measured columns in the report's order; `chosen` are names or patterns (`gopher_*`).
+
+    Raises InputError for a stage without a report, and for a name that no measured column has.
+    """
+    stage, rows = report_rows(run, stage)
+    schema = run.reader.schema(stage, "report")
+    measured = measured_columns(schema, stage) if schema is not None else []
+    names = [name for name in measured if not chosen or any(fnmatch.fnmatchcase(name, pattern) for pattern in chosen)]
+    for pattern in chosen:
+        if not fnmatch.filter(measured, pattern):
+            raise InputError(f"{rows.name}: no column {shown(pattern)} holds numbers ({there(pattern, measured, 'columns with numbers')}).")
+    spreads = _settled(run, lambda: _all_spreads(run, stage, names))
+    rules = run.rules(stage)
+    return stage, [Column(name, [rule for rule in rules if rule.column == name], *spreads[name]) for name in names]
+
+
+def _settled(run: Run, read: Callable[[], Answer]) -> Answer:
+    """What several queries give, all over the same shards: once more where one of them has found a shard to be damaged."""
+    while True:
+        known = len(run.warnings)
+        answer = read()
+        if len(run.warnings) == known:
+            return answer
+
+
+def _all_spreads(run: Run, stage: str, names: Sequence[str]) -> dict[str, tuple[Spread, Spread]]:
+    run.connection.execute("SET threads = 1")  # sums of floats have the same digits each time only in one order
+    try:
+        total = int(run.sql(f"SELECT count(*) FROM {stage}_report").fetchall()[0][0])
+        each = max(1, VALUES // max(total, 1))
+        return {name: pair for first in range(0, len(names), each) for name, pair in _spreads(run, stage, names[first : first + each])}
+    finally:
+        run.connection.execute("RESET threads")
+
+
+def _spreads(run: Run, stage: str, names: Sequence[str]) -> Iterator[tuple[str, tuple[Spread, Spread]]]:
+    """For each column its values in kept and in dropped documents."""
+    values = ", ".join(f"nullif({identifier(name)}::DOUBLE, 'nan'::DOUBLE) AS v{place}" for place, name in enumerate(names))
+    measures = ", ".join(_measures(f"v{place}") for place in range(len(names)))
+    found = run.sql(f"SELECT kept, count(*), {measures} FROM (SELECT kept, {values} FROM {stage}_report) GROUP BY kept").fetchall()
+    by_decision = {bool(row[0]): row[1:] for row in found}
+    for place, name in enumerate(names):
+        yield name, (_spread(by_decision.get(True), place), _spread(by_decision.get(False), place))
+
+
+def _measures(value: str) -> str:
+    quantiles = ", ".join(map(str, QUANTILES))
+    return (
+        f"count({value}), avg({value}), stddev_samp({value}) FILTER (isfinite({value})), min({value}), max({value}), "
+        f"quantile_cont({value}, [{quantiles}])"
+    )
+
+
+def _spread(row: tuple[object, ...] | None, place: int) -> Spread:
+    """The values of the column at `place` out of a row of `_spreads`: how many documents, and then six measures for each column."""
+    if row is None:
+        return Spread()
+    rows, (count, mean, deviation, low, high, quantiles) = row[0], row[1 + 6 * place : 7 + 6 * place]
+    assert isinstance(rows, int) and isinstance(count, int)
+    if not count:
+        return Spread(0, rows)
+    return Spread(count, rows - count, mean, deviation, low, high, tuple(quantiles))  # type: ignore[arg-type]
+
+
+def read_groups(run: Run, stage: str | None, by: str) -> tuple[str, list[Group]]:
+    """The stage, and its documents by one of `GROUPS`, the largest group first. Raises InputError where no stage knows the property."""
+    stage, _ = report_rows(run, stage)
+    if by not in GROUPS:
+        raise InputError(f"stats: --by {shown(by)}: expected one of {', '.join(GROUPS)}.")
+    chosen = stage
+    return stage, _settled(run, lambda: _by_rule(run, chosen) if by == "rule" else _by_value(run, chosen, by))
+
+
+def _by_rule(run: Run, stage: str) -> list[Group]:
+    """All rules of the stage, those that never fired too."""
+    found = run.sql(f"""
+        SELECT rule, count(*), count(*) FILTER (kept), sum(chars_in)::BIGINT, sum(chars_out)::BIGINT, count(*) FILTER (len(failed) = 1)
+        FROM (SELECT unnest(list_distinct(failed)) AS rule, * FROM {stage}_report) GROUP BY rule ORDER BY count(*) DESC, rule
+    """).fetchall()
+    groups = [Group(rule, documents, kept, before, after, alone=alone) for rule, documents, kept, before, after, alone in found]
+    fired = {group.value for group in groups}
+    return groups + [Group(rule.rule, 0, 0, 0, 0, alone=0) for rule in run.rules(stage) if rule.rule not in fired]
+
+
+def _by_value(run: Run, stage: str, by: str) -> list[Group]:
+    documents = f"""
+        SELECT value, count(*), count(*) FILTER (kept), sum(chars_in)::BIGINT, sum(chars_out)::BIGINT
+        FROM ({_valued(run, stage, by)}) GROUP BY value ORDER BY count(*) DESC, value
+    """
+    tokens: dict[str | None, int] | None = None
+    if "tokens_report" in run.tables:
+        tokens = dict(run.sql(f"""
+            SELECT value, sum(tokens * copies)::BIGINT FROM tokens_report
+            LEFT JOIN (SELECT id, min(value) AS value FROM ({_valued(run, stage, by)}) GROUP BY id) USING (id) GROUP BY value
+        """).fetchall())  # fmt: skip
+    found = run.sql(documents).fetchall()
+    return [
+        Group(value, total, kept, before, after, None if tokens is None else tokens.get(value) or 0)
+        for value, total, kept, before, after in found
+    ]
+
+
+def _valued(run: Run, stage: str, by: str) -> str:
+    """SQL: id, kept, chars_in, chars_out of each document of the stage, and as `value` its language, crawl file or host.
+
+    Where the stage's report does not have it, another table tells, by id; the first in the alphabet where an id has several.
+    """
+    columns = "r.id, r.kept, r.chars_in, r.chars_out"
+    if by == "host":
+        return f"SELECT {columns}, {host.SQL} AS value FROM {stage}_report r"
+    holders = [name for name in _tables(run, stage) if by in run.table(name).columns]
+    if not holders:
+        raise InputError(f"{run.reader.storage.root}: no stage of this run has the column {quoted(by)} of its documents.")
+    if holders[0] == f"{stage}_report":
+        return f"SELECT {columns}, {by} AS value FROM {stage}_report r"
+    known = f"SELECT id, min({by}) AS value FROM {holders[0]} GROUP BY id"
+    return f"SELECT {columns}, value FROM {stage}_report r LEFT JOIN ({known}) USING (id)"
+
+
+def _tables(run: Run, stage: str) -> list[str]:
+    """Tables in which a document's properties may be, those first that know all that came into the stage: its report, what lies before it,
+    and then what lies behind it, which knows only documents that were kept."""
+    order = list(run.reader.stages)
+    place = order.index(stage)
+    before, behind = order[:place][::-1], order[place + 1 :]
+    reports, documents = ([f"{name}_{kind}" for name in before] for kind in ("report", "documents"))
+    rest = [f"{name}_{kind}" for name in behind for kind in ("report", "documents")]
+    return [name for name in (f"{stage}_report", *reports, *documents, f"{stage}_documents", *rest) if name in run.tables]

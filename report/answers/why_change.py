@@ -1,0 +1,176 @@
+"""What would have to change in the recipe for a stage to keep a document, and how far its values are from the thresholds."""
+
+import math
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from corpusmill.pipeline.schemas import REPORT
+from corpusmill.report.answers.choose import Rows, table_rows
+from corpusmill.report.decide_again import RETUNE, decides_again
+from corpusmill.report.facts.histogram import number
+from corpusmill.report.facts.thresholds import shares_moved
+from corpusmill.report.query.run import Run, identifier
+from corpusmill.report.read import Rule
+from corpusmill.report.safe import safe_line
+
+#: Significant digits of a threshold that is proposed.
+DIGITS = 4
+OFF = "off"
+#: Which option of `ingest` lets a page pass that fails a rule with a limit.
+LIMITS = {
+    "too_short": "a smaller ingest.extraction.minimum_chars",
+    "too_deep": "a larger ingest.extraction.max_nesting",
+    "too_large": "a larger ingest.extraction.max_record_mb, max_decoded_mb or max_expansion (the sentence above names it)",
+    "timeout": "a larger ingest.extraction.max_page_seconds",
+    "too_much_memory": "a larger ingest.extraction.max_memory_mb",
+}
+COMPARED = ("<", "<=", ">", ">=")
+
+
+@dataclass
+class Change:
+    """`settings` by key of the recipe (`filter.thresholds.RULE`), the command that applies them, sentences about what else there is to
+    say, and how many more documents the same settings keep in this stage (None: not known)."""
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    command: str = ""
+    sentences: list[str] = field(default_factory=list)
+    others: int | None = None
+
+
+def distance(rule: Rule, value: Any) -> float | None:
+    """How far a value is from a threshold, without a sign; None where that has no meaning."""
+    threshold = rule.threshold
+    numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in (value, threshold))
+    return abs(value - threshold) if numbers and rule.comparison in COMPARED and math.isfinite(value) else None
+
+
+def room(rule: Rule, value: Any, failed: bool) -> str:
+    """The same in words: `fails by 17`."""
+    far = distance(rule, value)
+    return "" if far is None else f"{'fails' if failed else 'passes'} by {number(far)}"
+
+
+def change(run: Run, stage: str, row: dict[str, Any]) -> Change | None:
+    """What would keep the document of a report row; None where it was kept."""
+    if row.get("kept") is not False or not row.get("failed"):
+        return None
+    if stage == "filter":
+        return _thresholds(run, row)
+    made = Change()
+    for rule in row["failed"]:
+        made.sentences += _ingest(run, rule, row, made.settings) if stage == "ingest" else _dedup(run, rule, row, made.settings)
+    if made.settings and not made.sentences:
+        made.command = _command(stage, run, made.settings)
+    return made
+
+
+def _command(what: str, run: Run, settings: dict[str, Any]) -> str:
+    sets = " ".join(f"--set {shlex.quote(f'{safe_line(key, 200)}={value}')}" for key, value in settings.items())
+    redo = "" if what == RETUNE else " --redo"
+    return f"corpusmill {what} {shlex.quote(run.reader.storage.root)}{redo} {sets}"
+
+
+# ---- filter -------------------------------------------------------------------------------------------------
+
+
+def _thresholds(run: Run, row: dict[str, Any]) -> Change:
+    made, rules = Change(), run.rules("filter")
+    for name in row["failed"]:
+        known = [rule for rule in rules if rule.rule == name]
+        if not known:
+            made.sentences.append(f"{safe_line(name, 80)} has no threshold: the step that decides so would have to be changed or left out.")
+            continue
+        made.settings[f"filter.thresholds.{name}"] = passing(known[0], row.get(known[0].column))
+        if known[0].comparison == "not in":
+            value = safe_line(str(row.get(known[0].column)), 40)
+            made.sentences.append(f"{safe_line(name, 80)} compares with a list: {value!r} in that list of the step would do, too.")
+    if made.settings:
+        command = decides_again(run.reader, rules, row["failed"])
+        made.command = _command(command, run, made.settings)
+        moved = [safe_line(rule.rule, 80) for rule in shares_moved(rules, row["failed"])]
+        if moved:
+            counts = "; with --dry-run the command counts what is kept then" if command == RETUNE else ""
+            made.sentences.append(
+                f"perhaps that is not enough: {', '.join(moved)} keeps a share of the documents that pass the other rules, "
+                f"so its threshold moves, too{counts}."
+            )
+        elif command == RETUNE and len(made.settings) == len(set(row["failed"])):
+            made.others = _others(run, row["failed"], made.settings) - 1
+    return made
+
+
+def passing(rule: Rule, value: Any) -> Any:
+    """The threshold nearest to the rule's own, in few digits, with which `value` passes; `off` where there is none."""
+    if distance(rule, value) is None:
+        return OFF
+    upward = rule.comparison in (">", ">=")
+    if rule.comparison in ("<", ">") and float(value).is_integer():
+        return int(value)
+    step = 10.0 ** (math.floor(math.log10(abs(value))) - DIGITS + 1) if value else 10.0**-DIGITS
+    step = max(step, math.ulp(0.0))  # of the smallest numbers there is no tenth
+    rounded = (math.ceil if upward else math.floor)(value / step) * step
+    rounded = float(f"{rounded:.{DIGITS}g}")
+    while not _passes(rule, value, rounded):
+        rounded = float(f"{rounded + (step if upward else -step):.{DIGITS}g}")
+    return int(rounded) if rounded.is_integer() else rounded
+
+
+def _passes(rule: Rule, value: float, threshold: float) -> bool:
+    return {"<": value >= threshold, "<=": value > threshold, ">": value <= threshold, ">=": value < threshold}[rule.comparison]
+
+
+def _others(run: Run, failed: list[str], settings: dict[str, Any]) -> int:
+    """How many dropped documents fail no other rule, and pass these with their new thresholds."""
+    rows: Rows = table_rows(run, "filter_report", "filter", REPORT.names)
+    rows.add("NOT kept AND list_has_all(?, failed)", failed)
+    for rule in run.rules("filter"):
+        threshold = settings.get(f"filter.thresholds.{rule.rule}", OFF)
+        if rule.rule in failed and threshold != OFF and rule.column in rows.columns:
+            column = identifier(rule.column)
+            rows.add(f"{rows.missing(rule.column)} OR NOT ({column} {rule.comparison} ?)", threshold)
+    return rows.count()
+
+
+# ---- the other stages ---------------------------------------------------------------------------------------
+
+
+def _ingest(run: Run, rule: str, row: dict[str, Any], settings: dict[str, Any]) -> Iterator[str]:
+    """Sentences, or a setting where a list of the recipe lacks what the page has."""
+    own = run.reader.settings("ingest")
+    if rule == "status" and row.get("http_status") is not None:
+        settings["ingest.statuses"] = sorted({*own.get("statuses", []), row["http_status"]})
+    elif rule == "content_type" and row.get("content_type"):
+        kind = safe_line(row["content_type"].partition(";")[0].strip().lower(), 80)
+        settings["ingest.content_types"] = f"[{', '.join(dict.fromkeys([*own.get('content_types', []), kind]))}]"
+    elif rule.startswith("url_"):
+        yield (
+            f"{safe_line(rule, 40)}: the domain or URL in a file that ingest.url_filter.allow names lets it pass; "
+            f"or ingest.url_filter.rules without {safe_line(rule, 40)}."
+        )
+    elif rule == "record_type":
+        yield "a record of this kind holds no page, so nothing keeps it."
+    elif rule in LIMITS:
+        yield f"{safe_line(rule, 40)}: {LIMITS[rule]}."
+    else:
+        yield f"{safe_line(rule, 40)}: no setting keeps a record like this."
+
+
+def _dedup(run: Run, rule: str, row: dict[str, Any], settings: dict[str, Any]) -> Iterator[str]:
+    similarity = row.get("similarity")
+    if rule == "near_duplicate" and similarity is not None and 0 < similarity < 0.9995:
+        threshold = math.floor(similarity * 1000 + 1) / 1000
+        settings["dedup.threshold"] = threshold
+    elif rule.endswith("_duplicate"):
+        yield f"{safe_line(rule, 40)}: one copy of a text stays, and dedup.keep says which (now {safe_line(_keep(run), 80)})."
+    elif rule == "contaminated":
+        yield "contaminated: dedup.contamination.action cut or report in place of drop."
+    else:
+        yield f"{safe_line(rule, 40)}: no threshold of the report decides this."
+
+
+def _keep(run: Run) -> str:
+    keep = run.reader.settings("dedup").get("keep", "longest")
+    return ", ".join(map(str, keep)) if isinstance(keep, list) else str(keep)

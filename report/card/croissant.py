@@ -1,0 +1,79 @@
+"""`croissant.json`: Croissant 1.0 metadata of a run's documents (https://docs.mlcommons.org/croissant/docs/croissant-spec-1.0.html)."""
+
+import json
+import re
+from typing import Any
+
+from corpusmill.report.card.columns import MEANINGS, croissant_type, is_list
+from corpusmill.report.card.contents import Contents
+from corpusmill.report.safe import safe_line
+
+PARQUET = "application/x-parquet"
+FILES, RECORDS = "files", "documents"
+#: The context that the specification asks for.
+_TERMS = """
+    citeAs column equivalentProperty extract field fileObject fileProperty fileSet format includes isLiveDataset jsonPath key md5
+    parentField path recordSet references regex repeated replace samplingRate separator source subField transform
+"""
+CONTEXT: dict[str, Any] = {
+    **{term: f"cr:{term}" for term in _TERMS.split()},
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    "conformsTo": "dct:conformsTo",
+    "cr": "http://mlcommons.org/croissant/",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "dct": "http://purl.org/dc/terms/",
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+    "rai": "http://mlcommons.org/croissant/RAI/",
+    "sc": "https://schema.org/",
+}
+
+
+def croissant(contents: Contents, name: str, description: str, languages: list[str], licence: str | None, version: str) -> bytes:
+    """The file's content. Paths in it are relative to the folder that holds `contents.stage`; hashes and sizes are the manifest's."""
+    whole: dict[str, Any] = {
+        "@context": CONTEXT, "@type": "sc:Dataset", "name": _name(name), "alternateName": safe_line(name, 200),
+        "description": safe_line(description, 2000), "conformsTo": "http://mlcommons.org/croissant/1.0",
+        **({"license": licence} if licence else {}), **({"inLanguage": languages} if languages else {}),
+        "keywords": ["text", "pretraining", "corpusmill"], "creator": {"@type": "sc:Organization", "name": f"corpusmill {version}"},
+        "distribution": [*(_file(contents.stage, output) for output in contents.files), _file_set(contents)],
+        "recordSet": [_records(contents)],
+    }  # fmt: skip
+    return json.dumps(whole, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def _name(name: str) -> str:
+    """A name of letters that Croissant allows."""
+    return re.sub(r"[^\w-]+", "-", safe_line(name, 200), flags=re.ASCII).strip("-") or "corpus"
+
+
+def _file(stage: str, output: Any) -> dict[str, Any]:
+    path = f"{stage}/{output.path}"
+    return {
+        "@type": "cr:FileObject", "@id": path, "name": path, "contentUrl": path, "contentSize": f"{output.bytes} B",
+        "encodingFormat": PARQUET, "sha256": output.sha256,
+    }  # fmt: skip
+
+
+def _file_set(contents: Contents) -> dict[str, Any]:
+    """All shards by one pattern, which mlcroissant looks for beside the file; it can't read a set that is contained in several files."""
+    return {
+        "@type": "cr:FileSet", "@id": FILES, "name": FILES, "description": f"The {len(contents.files):,} shards of documents.",
+        "encodingFormat": PARQUET, "includes": f"{contents.stage}/data/*.parquet",
+    }  # fmt: skip
+
+
+def _records(contents: Contents) -> dict[str, Any]:
+    """One record a document. The same page may stand in several crawl files until copies are removed, so only then are ids keys."""
+    key = {"key": {"@id": f"{RECORDS}/id"}} if contents.distinct else {}
+    fields = [
+        {
+            "@type": "cr:Field", "@id": f"{RECORDS}/{column.name}", "name": column.name,
+            "description": MEANINGS.get(column.name, column.name), "dataType": croissant_type(column.type),
+            **({"repeated": True} if is_list(column.type) else {}),
+            "source": {"fileSet": {"@id": FILES}, "extract": {"column": column.name}},
+        }
+        for column in contents.schema
+    ]  # fmt: skip
+    return {"@type": "cr:RecordSet", "@id": RECORDS, "name": RECORDS, "description": "One record a document.", **key, "field": fields}

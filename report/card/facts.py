@@ -1,0 +1,63 @@
+"""What cards of models and of data say of filters, deduplication and tokens, as rows of tables; every figure is one of the report's."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from corpusmill.report.facts.decisions import Decisions
+from corpusmill.report.facts.histogram import number
+from corpusmill.report.facts.summary import Summary
+
+#: A label and what is said of it.
+Row = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class RuleRow:
+    """A rule: what it drops (empty where its stage wrote no threshold), the documents it fired on, and those that it alone dropped."""
+
+    name: str
+    condition: str
+    fired: int
+    alone: int
+
+
+def rule_rows(decisions: Decisions) -> list[RuleRow]:
+    """A stage's rules, those that fired most first."""
+    conditions: dict[str, str] = {}
+    for r in decisions.thresholds:
+        before = f"{conditions[r.rule]}; " if r.rule in conditions else ""
+        conditions[r.rule] = f"{before}{r.column} {r.comparison} {number(r.threshold)}"
+    rules = sorted(decisions.rules.values(), key=lambda rule: -rule.fired)
+    return [RuleRow(rule.name, conditions.get(rule.name, ""), rule.fired, rule.alone) for rule in rules]
+
+
+def dedup_rows(summary: Summary) -> list[Row]:
+    """How many copies of each kind were removed, what counts as one, and what else was taken away."""
+    found, decisions, settings = summary.duplicates, summary.decisions.get("dedup"), summary.reader.settings("dedup")
+    if found is None:
+        return []
+    clusters, total = found.clusters, decisions.rows if decisions else 0
+    removed = {"exact": clusters.exact, "near": clusters.near, "by URL": clusters.url}
+    of = f" ({{:.1%}} of {number(total)})" if total else ""
+    rows = [(f"copies removed, {kind}", number(count) + of.format(count / (total or 1))) for kind, count in removed.items() if count]
+    rows += [("groups of copies", number(clusters.sizes.total())), ("kept of a group", found.policy)]
+    near: dict[str, Any] = settings.get("minhash") or {}
+    if near.get("enabled"):
+        what = f"{settings.get('similarity')} similarity of {number(found.threshold)} or more"
+        rows.append(("near means", f"{what} on shingles of {near.get('ngram')} {near.get('unit')}"))
+        rows.append(("candidates by", f"MinHash, {near.get('bands')} bands of {near.get('rows')} rows"))
+    rows += [(f"repeated {cuts.kind} cut from documents that stay", f"{number(cuts.characters)} characters") for cuts in summary.dedup.cuts]
+    if contamination := summary.dedup.contamination:
+        rows.append(("documents with items of evaluation sets", f"{number(contamination.documents)} of {number(contamination.seen)}"))
+    return rows
+
+
+def tokenizer_rows(summary: Summary) -> list[Row]:
+    settings, judged = summary.reader.settings("tokenizer"), summary.tokenizer
+    rows = [("kind", f"{settings.get('kind', 'bpe')}, cut by the expression of {settings.get('pattern')}")] if settings else []
+    sizes = [t.get("vocabulary_size") for t in summary.tokens.values()]
+    rows += [("vocabulary", number(size)) for size in sizes[:1]]
+    if judged:
+        own = judged.tokenizers[0].all
+        rows.append(("bytes a token", f"{number(own.bytes_per_token)} on {number(own.documents)} documents of the run"))
+    return rows

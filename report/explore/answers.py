@@ -1,0 +1,179 @@
+"""The answers of the explorer's routes, as what JSON can hold."""
+
+import time
+from itertools import islice
+from typing import Any
+
+from corpusmill.report import machine
+from corpusmill.report.explore import asked, count, thresholds
+from corpusmill.report.explore.coding import Bools
+from corpusmill.report.explore.explorer import Explorer
+from corpusmill.report.explore.later import dropped_later
+from corpusmill.report.explore.loaded import Loaded
+from corpusmill.report.explore.recipe import command, next_command, recipe_lines
+from corpusmill.report.explore.selection import number_column
+from corpusmill.report.explore.table import ORIGINS, Row, StageTable
+from corpusmill.report.facts.histogram import Histogram
+from corpusmill.report.read import Rule
+
+#: Characters of a text in a row of a table.
+SHORT = 1000
+#: Warnings of tasks that are told.
+SAID = 100
+Answer = dict[str, Any]
+
+
+def run(explorer: Explorer) -> Answer:
+    """The run's stages, as far as they are loaded."""
+    loaded = [explorer.loaded[name] for name in explorer.present if name in explorer.loaded]
+    for stage in loaded:
+        stage.description = stage.description or _stage(stage.table)
+    return {
+        "name": explorer.folder,
+        "stale": explorer.reader.stale.sentence if explorer.reader.stale else None,
+        "warnings": explorer.reader.warnings,
+        "loading": explorer.loading,
+        "present": explorer.present,
+        "stages": [stage.description for stage in loaded],
+    }
+
+
+def _stage(table: StageTable) -> Answer:
+    fired, alone = table.fired
+    rules = {rule.rule: rule for rule in table.rules}
+    columns = [
+        {
+            "name": c.name, "kind": c.kind, "low": plain(c.low), "high": plain(c.high), "missing": c.missing, "whole": c.whole,
+        }
+        for c in table.columns.values()
+    ]  # fmt: skip
+    return {
+        "name": table.name,
+        "status": table.status,
+        "rows": table.rows,
+        "kept": int(table.kept.sum()),
+        "columns": columns,
+        "rules": [
+            {**_rule(table, name, rules.get(name)), "fired": fired[n], "alone": alone[n]} for n, name in enumerate(table.verdicts.rules)
+        ],
+        **{f"{origin}s": count.most(table, origin) for origin in ORIGINS},
+    }
+
+
+def _rule(table: StageTable, name: str, rule: Rule | None) -> Answer:
+    meaning = table.meanings.get(name, "")
+    if rule is None:
+        none = {"step": "", "column": "", "comparison": "", "threshold": None, "slider": False, "low": None, "high": None}
+        return {"rule": name, "meaning": meaning, **none}
+    column, slider = table.columns.get(rule.column), thresholds.has_slider(table, rule)
+    edges = column.empty.edges if slider and column is not None and column.empty is not None else None
+    return {
+        "step": rule.step, "rule": rule.rule, "meaning": meaning,
+        "column": rule.column, "comparison": rule.comparison, "threshold": plain(rule.threshold),
+        "slider": slider, "low": None if edges is None else plain(edges[0]), "high": None if edges is None else plain(edges[-1]),
+    }  # fmt: skip
+
+
+def status(explorer: Explorer) -> Answer:
+    """How far the run is, as `corpusmill status RUN --json` says it; `said` are the first warnings of its tasks, in their words."""
+    with explorer.status_lock:
+        told: Answer = plain(explorer.status.read())
+        said = (f"{stage}: {text}" for stage, tail in explorer.status.tails.items() for task in tail.finished() for text in task.said)
+        told["said"] = [plain(text) for text in islice(said, SAID)]
+    return told
+
+
+def documents(explorer: Explorer, query: asked.Documents) -> Answer:
+    started = time.perf_counter()
+    stage = explorer.stage(query.stage)
+    search = stage.search(query)
+    if search is None:
+        mask = stage.mask(query)
+        rows = stage.orders.page(mask, query.order, query.descending, query.offset, query.limit)
+        told = None
+    else:
+        given = int(query.cursor or 0)
+        search.go_on(given + query.limit)
+        mask = search.mask()
+        rows = search.hits[given : given + query.limit]
+        told = search.told(given + len(rows))
+    now = thresholds.retry(stage.table, query.set_).kept if query.set_ else None
+    found = _rows(explorer, stage.table, rows, now)
+    return {**count.totals(stage.table, mask), "rows": found, "search": told, "seconds": time.perf_counter() - started}
+
+
+def _mask(stage: Loaded, query: asked.Filter) -> tuple[Bools, Answer]:
+    """The rows of a filter, of a search those found so far; and how far it is."""
+    search = stage.search(query)
+    if search is None:
+        return stage.mask(query), {"search": None}
+    return search.mask(), {"search": search.told(0)}
+
+
+def _rows(explorer: Explorer, table: StageTable, numbers: list[int], now: Bools | None) -> list[Answer]:
+    """Rows of a report. `now` is what other thresholds decide about all of its rows."""
+    rows = [_row(table, row) for row in table.rows_of(numbers)]
+    for row, number, later in zip(rows, numbers, dropped_later(explorer, table, rows), strict=True):
+        row["later"] = later
+        row["now"] = None if now is None else bool(now[number])
+    return rows
+
+
+def _row(table: StageTable, row: Row) -> Answer:
+    verdict = table.verdicts.all[int(table.verdict[row.number])]
+    origins = {o: table.names[o].values[int(table.origins[o][row.number])] for o in ("language", "source")}
+    return {
+        "key": f"{table.name}/{row.number}", "id": row.id, "url": row.url, "kept": verdict.kept,
+        "failed": [table.verdicts.rules[rule] for rule in verdict.failed], **origins,
+        "chars_in": int(table.characters[row.number]), "values": {name: plain(value) for name, value in row.values.items()},
+    }  # fmt: skip
+
+
+def summary(explorer: Explorer, query: asked.Filter) -> Answer:
+    started = time.perf_counter()
+    stage = explorer.stage(query.stage)
+    mask, told = _mask(stage, query)
+    return {**count.summary(stage.table, mask), **told, "seconds": time.perf_counter() - started}
+
+
+def histogram(explorer: Explorer, query: asked.OneColumn) -> Answer:
+    """With the edges that the whole report asks for, so that they stay where they are when the filter changes."""
+    started = time.perf_counter()
+    stage = explorer.stage(query.stage)
+    column = number_column(stage.table, query.column)
+    assert column.empty is not None
+    mask, told = _mask(stage, query)
+    drawn = Histogram(column.name, column.empty.edges, column.empty.logarithmic, column.empty.whole)
+    drawn.add(stage.table.array(column.name)[mask].astype(float), stage.table.kept[mask])
+    return {
+        "column": column.name, "edges": drawn.edges.tolist(), "kept": drawn.kept.tolist(), "dropped": drawn.dropped.tolist(),
+        "below": drawn.below, "above": drawn.above, "missing": drawn.missing, "logarithmic": drawn.logarithmic, "whole": column.whole,
+        "rules": [_rule(stage.table, rule.rule, rule) for rule in stage.table.rules if rule.column == column.name], **told,
+        "seconds": time.perf_counter() - started,
+    }  # fmt: skip
+
+
+def retuned(explorer: Explorer, query: asked.Thresholds) -> Answer:
+    started = time.perf_counter()
+    table = explorer.stage(query.stage).table
+    told = thresholds.told(table, thresholds.retry(table, query.set_))
+    line, note = command(explorer.reader, explorer.folder, table, query.set_)
+    stale, going_on = next_command(explorer.reader, explorer.folder)
+    return {
+        **told, "recipe": recipe_lines(query.set_), "command": line, "note": note, "stale": stale, "next": going_on,
+        "seconds": time.perf_counter() - started,
+    }  # fmt: skip
+
+
+def changed(explorer: Explorer, query: asked.Changed) -> Answer:
+    """Documents that other thresholds would bring back, or drop, in the order of the report."""
+    stage = explorer.stage(query.stage)
+    after, before = thresholds.retry(stage.table, query.set_).kept, stage.table.kept
+    mask = after & ~before if query.which == "gained" else before & ~after
+    rows = stage.orders.page(mask, "place", False, query.offset, query.limit)
+    return {"total": int(mask.sum()), "rows": _rows(explorer, stage.table, rows, after)}
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it, long texts cut."""
+    return machine.plain(value, SHORT)

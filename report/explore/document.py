@@ -1,0 +1,157 @@
+"""One document: its text, what each stage decided about it, its copies, its tokens."""
+
+import json
+import shlex
+from typing import Any
+
+import pyarrow.compute as pc
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.schemas import REPORT
+from corpusmill.report.explore.answers import plain
+from corpusmill.report.explore.asked import OneDocument, Unfit, shown
+from corpusmill.report.explore.explorer import EXPLORED, Explorer
+from corpusmill.report.explore.table import StageTable
+from corpusmill.report.explore.thresholds import retry
+from corpusmill.report.read import Rule
+from corpusmill.report.tokens.token_sets import find_tokenizer, open_split, split_folders
+
+#: Characters of a text, copies, and tokens that are shown.
+TEXT, COPIES, TOKENS = 200_000, 100, 400
+
+Answer = dict[str, Any]
+
+
+def document(explorer: Explorer, query: OneDocument) -> Answer:
+    """Raises Unfit where there is no such row."""
+    stage, _, digits = query.key.partition("/")
+    loaded = explorer.stage(stage)
+    if not digits.isascii() or not digits.isdigit() or int(digits) >= loaded.table.rows:
+        raise Unfit(f"There is no document {shown(query.key)}.", 404)
+    number = int(digits)
+    stories = {stage: _story(loaded.table, number)}
+    id_, url = stories[stage]["id"], stories[stage]["url"]
+    stories |= {name: found for name in explorer.present if name != stage and (found := _elsewhere(explorer, name, id_))}
+    texts = loaded.texts()
+    text, tokens = texts.of(number), _tokens(explorer, id_, stories.get("tokens"))
+    return {
+        "key": query.key,
+        "id": id_,
+        "url": url,
+        "text": None if text is None else text[:TEXT],
+        "cut": text is not None and len(text) > TEXT,
+        "text_of": texts.stage,
+        "now": _now(explorer, query, stage, number, id_),
+        "stages": [_decision(explorer, name, stories[name]) for name in EXPLORED if name in stories],
+        "cluster": _cluster(explorer, stories.get("dedup")),
+        "tokens": tokens,
+        "commands": _commands(explorer, id_, stories, tokens),
+    }
+
+
+def _now(explorer: Explorer, query: OneDocument, stage: str, number: int, id_: str) -> bool | None:
+    """Whether the filter stage would keep it under the thresholds that are asked for; None without any, or where it never came."""
+    if not query.set_ or "filter" not in explorer.loaded:
+        return None
+    table = explorer.loaded["filter"].table
+    row = number if stage == "filter" else table.numbers_of([id_]).get(id_)
+    return None if row is None else bool(retry(table, query.set_).kept[row])
+
+
+def _story(table: StageTable, number: int) -> Answer:
+    """A row of a report, as its file has it."""
+    (row,), verdict = table.rows_of([number]), table.verdicts.all[int(table.verdict[number])]
+    failed = [table.verdicts.rules[rule] for rule in verdict.failed]
+    return {"id": row.id, "url": row.url, "kept": verdict.kept, "failed": failed, **row.values}
+
+
+def _elsewhere(explorer: Explorer, stage: str, id_: str) -> Answer | None:
+    """The document's row in the report of another stage, where it has one."""
+    if stage in explorer.loaded:
+        table = explorer.loaded[stage].table
+        return next((_story(table, number) for number in table.rows_with("id", id_)[:1]), None)
+    rows = explorer.reader.rows(explorer.reader.find(stage, "report", "id", [id_])[:1])
+    return next(({name: _as_loaded(name, value) for name, value in row.items()} for row in rows), None)
+
+
+def _as_loaded(name: str, value: Any) -> Any:
+    """A value of a file as a loaded report has it: lists as JSON, but for that of the failed rules."""
+    return json.dumps(value, default=str) if isinstance(value, list | dict) and name != "failed" else value
+
+
+def _decision(explorer: Explorer, stage: str, row: Answer) -> Answer:
+    rules = explorer.loaded[stage].table.rules if stage in explorer.loaded else explorer.reader.rules(stage)
+    failed = list(row.get("failed") or [])
+    values = [
+        {"name": name, "value": plain(value), "rules": [_judged(rule, value, failed) for rule in rules if rule.column == name]}
+        for name, value in row.items()
+        if name not in REPORT.names and name != "reason" and value is not None
+    ]
+    return {"name": stage, "kept": bool(row.get("kept")), "failed": failed, "reason": plain(row.get("reason")), "values": values}
+
+
+def _judged(rule: Rule, value: Any, failed: list[str]) -> Answer:
+    told = {"rule": rule.rule, "comparison": rule.comparison, "threshold": plain(rule.threshold)}
+    return {**told, "failed": rule.rule in failed}
+
+
+def _cluster(explorer: Explorer, row: Answer | None) -> Answer | None:
+    """The document and its copies, the kept one first, as the report of dedup has them."""
+    if row is None or (row.get("cluster_size") or 1) < 2 or not row.get("kept_id"):
+        return None
+    name = row["kept_id"]
+    members = _members(explorer, name)
+    members.sort(key=lambda member: not member["kept"])
+    return {"id": name, "size": row["cluster_size"], "kept_id": name, "rows": members}
+
+
+def _members(explorer: Explorer, kept_id: str) -> list[Answer]:
+    """Documents of a cluster, in the order of the report."""
+    if "dedup" in explorer.loaded:
+        table = explorer.loaded["dedup"].table
+        numbers = table.rows_with(table.columns["kept_id"].sql, kept_id)[:COPIES]
+        rows = [{**row.values, "id": row.id, "url": row.url, "kept": bool(table.kept[row.number])} for row in table.rows_of(numbers)]
+        keys: list[str | None] = [f"dedup/{number}" for number in numbers]
+    else:
+        rows = explorer.reader.rows(explorer.reader.find("dedup", "report", "kept_id", [kept_id])[:COPIES])
+        keys = [None for _ in rows]
+    return [
+        {"key": key, **{name: row.get(name) for name in ("id", "url", "kept")}, "similarity": plain(row.get("similarity"))}
+        for key, row in zip(keys, rows, strict=True)
+    ]
+
+
+def _tokens(explorer: Explorer, id_: str, row: Answer | None) -> Answer | None:
+    """The first tokens of the document; None where it has none, or they can't be read."""
+    root = explorer.reader.storage
+    if row is None or not row.get("shards") or row.get("split") not in split_folders(root):
+        return None
+    split, shard = row["split"], int(json.loads(row["shards"])[0])
+    try:
+        shards = open_split(root, split)
+        index = shards.index(shard)
+        at = pc.index(index["id"], id_).as_py()
+        if at < 0:
+            return None
+        first, count = index["first"][at].as_py(), index["tokens"][at].as_py()
+        table, _ = find_tokenizer(root, shards.description)
+        ids = shards.tokens(shard)[first : first + min(count, TOKENS)]
+    except InputError as error:
+        explorer.reader.warn(str(error))
+        return None
+    texts = [None if table is None else table.text(ids[place : place + 1]) for place in range(len(ids))]
+    pieces = [{"id": int(number), "text": text} for number, text in zip(ids, texts, strict=True)]
+    return {"split": split, "shard": shard, "first": first, "count": count, "pieces": pieces}
+
+
+def _commands(explorer: Explorer, id_: str, stories: dict[str, Answer], tokens: Answer | None) -> list[str]:
+    """What to type on a terminal to see more."""
+    said = [["why", explorer.folder, id_]]
+    if "ingest" in stories:
+        said.append(["raw", explorer.folder, id_])
+    if (stories.get("dedup", {}).get("cluster_size") or 1) > 1:
+        said.append(["clusters", explorer.folder, "--id", id_])
+    if tokens is not None:
+        split = [] if tokens["split"] == "train" else ["--split", tokens["split"]]
+        said.append(["trace", explorer.folder, "--shard", str(tokens["shard"]), "--token", str(tokens["first"]), *split])
+    return [shlex.join(["corpusmill", *words]) for words in said]

@@ -1,0 +1,131 @@
+"""A run's reports, loaded while the page is open already."""
+
+import threading
+import time
+from contextlib import suppress
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.memory import available_memory
+from corpusmill.pipeline.shards import open_parquet
+from corpusmill.report.explore.asked import Unfit, shown
+from corpusmill.report.explore.load import load_stage
+from corpusmill.report.explore.loaded import Loaded
+from corpusmill.report.explore.origins import Origins
+from corpusmill.report.facts.scan import shards
+from corpusmill.report.live.status import Status
+from corpusmill.report.read import DATA_STAGES, RunReader
+
+#: Stages with a row a document.
+EXPLORED = (*DATA_STAGES, "tokens")
+#: DuckDB reads and writes no file, not even when it has too little memory, and that can't be changed any more.
+CLOSED = {"enable_external_access": "false", "temp_directory": "", "lock_configuration": "true"}
+
+
+class Stopped(Exception):
+    """The explorer is to end."""
+
+
+class Explorer:
+    """Raises InputError where the folder is no run, or no stage has a report."""
+
+    def __init__(self, folder: str, stage: str | None = None):
+        self.reader = RunReader(folder)
+        self.folder = folder
+        self.present = [name for name in EXPLORED if self.reader.stages[name].outputs("report/")]
+        if stage is not None and stage not in self.present:
+            there = f"there are {', '.join(self.present)}" if self.present else "no stage has one yet"
+            raise InputError(f"{folder}: the stage {shown(stage)} has no report ({there}).")
+        if not self.present:
+            raise InputError(f"{folder}: no stage of this run has a report yet.")
+        self.wanted = [stage] if stage else sorted(self.present, key=lambda name: name != "filter")
+        self.loaded: dict[str, Loaded] = {}
+        self.left_out: dict[str, str] = {}
+        self.loading: dict[str, Any] | None = {"stage": self.wanted[0], "rows": 0, "of": 0}
+        self.seconds = 0.0
+        self.stopped = threading.Event()
+        self.connection = duckdb.connect(":memory:", config=CLOSED)
+        self.status, self.status_lock = Status(folder), threading.Lock()
+
+    def load(self) -> None:
+        """Loads the stages one after the other; then finds where texts lie, and the orders that the page may ask for."""
+        started, origins = time.monotonic(), Origins(self.reader)
+        try:
+            for name in self.wanted:
+                self._load_or_say(name, origins)
+            del origins
+            self.loading, self.seconds = None, time.monotonic() - started
+            for loaded in list(self.loaded.values()):
+                self._go_on()
+                loaded.texts()
+            for loaded in list(self.loaded.values()):
+                loaded.orders.prepare(self._go_on)
+        except Stopped:
+            pass
+        except Exception as error:  # noqa: BLE001 - the last boundary of a thread: the page must not wait for what never comes
+            self.reader.warn(f"internal error while the reports were loaded ({type(error).__name__}: {error}).")
+        finally:
+            self.loading = None
+
+    def stop(self) -> None:
+        """Ends the loading, if it is going on."""
+        self.stopped.set()
+
+    def _go_on(self) -> None:
+        if self.stopped.is_set():
+            raise Stopped
+
+    def _load_or_say(self, name: str, origins: Origins) -> None:
+        try:
+            self._load(name, origins)
+        except (CorpusmillError, OSError, ValueError, duckdb.Error) as error:
+            self.left_out[name] = f"{name}: its report is left out: {str(error).rstrip('.')}."
+            self.reader.warn(self.left_out[name])
+
+    def _load(self, name: str, origins: Origins) -> None:
+        rows = sum(count for _, _, count in shards(self.reader, name)) or _footers(self.reader, name)
+        self.loading = progress = {"stage": name, "rows": 0, "of": rows}
+        need, available = self._bytes(name, rows), available_memory()
+        if need > 0.8 * available:
+            raise InputError(
+                f"{rows:,} rows need about {need / 1e9:,.1f} GB of memory, and {available / 1e9:,.1f} GB are available; "
+                f"corpusmill query and corpusmill stats work on the files themselves"
+            )
+        if not self.reader.is_report(name):
+            raise InputError("none of its shards is a report that this version can read")
+
+        def advance(done: int) -> None:
+            self._go_on()
+            progress["rows"] = done
+
+        table = load_stage(self.reader, self.connection, name, advance)
+        origins.complete(table)
+        self.loaded[name] = Loaded(self.reader, table)
+
+    def _bytes(self, name: str, rows: int) -> int:
+        """What a report takes in memory: 8 bytes a number, about 60 a text, and the arrays beside them."""
+        schema = self.reader.schema(name, "report")
+        kinds = schema.types if schema is not None else []
+        return rows * (sum(60 if pa.types.is_string(kind) else 8 for kind in kinds) + 200)
+
+    def stage(self, name: str) -> Loaded:
+        """A loaded stage. Raises Unfit where it is none of the run's, or not there yet."""
+        if name in self.loaded:
+            return self.loaded[name]
+        if name in self.left_out:
+            raise Unfit(self.left_out[name])
+        if name in self.wanted and self.loading is not None:
+            raise Unfit(f"{name} is still being read.", 503)
+        raise Unfit(f"There is no stage {shown(name)} here (there are {', '.join(self.loaded)}).")
+
+
+def _footers(reader: RunReader, stage: str) -> int:
+    """Rows of a report as its shards say, where the manifest does not."""
+    rows = 0
+    for shard in reader.stages[stage].outputs("report/"):
+        with suppress(CorpusmillError, OSError, ValueError), open_parquet(reader.storage.child(stage), shard) as file:  # loading says so
+            rows += file.metadata.num_rows
+    return rows

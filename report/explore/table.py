@@ -1,0 +1,158 @@
+"""One stage's report in memory: its columns in DuckDB, its verdicts and origins as small numbers beside them.
+
+Columns are called c0, c1, ... in DuckDB, so no name that a run gives is ever part of a query; values are parameters.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from corpusmill.report.explore.coding import Bools, Codes, Names, Verdicts
+from corpusmill.report.facts.histogram import Histogram
+from corpusmill.report.read import Rule
+
+Floats = npt.NDArray[Any]
+Rows = npt.NDArray[np.int32]
+NUMBER, FLAG, TEXT = "number", "flag", "text"
+#: Bytes of columns that are kept as arrays, so that a slider does not fetch them anew.
+KEPT_BYTES = 256_000_000
+#: Seconds that a query may take.
+LIMIT = 10.0
+#: What documents can be filtered by beside numbers.
+ORIGINS = ("language", "source", "host")
+
+
+@dataclass
+class Column:
+    """A column of the report. `low` and `high` are its least and greatest finite value, None where it has none."""
+
+    name: str
+    sql: str
+    kind: str
+    low: float | None = None
+    high: float | None = None
+    missing: int = 0
+    whole: bool = False
+    empty: Histogram | None = None  # with the edges that its values ask for
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the report: its number, and the values of its columns by name."""
+
+    number: int
+    id: str
+    url: str | None
+    values: dict[str, Any]
+
+
+@dataclass
+class StageTable:
+    """A loaded report. Rows are counted from 0 in the order of its shards."""
+
+    name: str
+    status: str
+    connection: duckdb.DuckDBPyConnection
+    rules: list[Rule]
+    verdicts: Verdicts
+    shares: dict[str, tuple[float, str]] = field(default_factory=dict)  # of rules that keep a share of the corpus: how much, of what
+    meanings: dict[str, str] = field(default_factory=dict)  # by rule: what a document fails it for, in words
+    columns: dict[str, Column] = field(default_factory=dict)
+    rows: int = 0
+    names: dict[str, Names] = field(default_factory=lambda: {origin: Names() for origin in ORIGINS})
+    verdict: Codes = field(default_factory=lambda: np.zeros(0, np.int32))
+    origins: dict[str, Codes] = field(default_factory=dict)
+    characters: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+        self._arrays: OrderedDict[str, Floats] = OrderedDict()
+
+    @property
+    def table(self) -> str:
+        """The table's name in DuckDB (`name` is one of the pipeline's own stages)."""
+        return f"report_{self.name}"
+
+    @cached_property
+    def kept(self) -> Bools:
+        """bool (rows)."""
+        return self.verdicts.kept()[self.verdict] if self.rows else np.zeros(0, bool)
+
+    @cached_property
+    def fired(self) -> tuple[list[int], list[int]]:
+        """By rule: documents that failed it, and those that failed no other."""
+        return self.verdicts.fired(np.bincount(self.verdict, minlength=len(self.verdicts.all)).tolist())
+
+    def numbers(self) -> list[Column]:
+        return [column for column in self.columns.values() if column.kind == NUMBER]
+
+    # ---- DuckDB -------------------------------------------------------------------------------------
+
+    @contextmanager
+    def cursor(self, timed: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A cursor of this thread's own; where it is `timed`, it is interrupted after `LIMIT` seconds."""
+        cursor = self.connection.cursor()
+        timer = threading.Timer(LIMIT, cursor.interrupt)
+        timer.daemon = True
+        if timed:
+            timer.start()
+        try:
+            yield cursor
+        finally:
+            timer.cancel()
+            cursor.close()
+
+    def array(self, column: str) -> Floats:
+        """All values (rows) of a column of numbers, NaN where there is none; of the type that the report has, where it has them all."""
+        with self._lock:
+            if column in self._arrays:
+                self._arrays.move_to_end(column)
+                return self._arrays[column]
+        found = self.columns[column]
+        with self.cursor() as cursor:
+            values: Any = cursor.execute(f"SELECT {found.sql} AS v FROM {self.table}").fetchnumpy()["v"]
+        if isinstance(values, np.ma.MaskedArray):  # with nulls
+            kind = values.dtype if values.dtype.kind == "f" else np.float64
+            values = np.ma.filled(values.astype(kind), np.nan)
+        with self._lock:
+            self._arrays[column] = values
+            while sum(array.nbytes for array in self._arrays.values()) > KEPT_BYTES and len(self._arrays) > 1:
+                self._arrays.popitem(last=False)
+        return np.asarray(values)
+
+    def ids(self) -> pa.ChunkedArray:
+        """The ids of all rows."""
+        with self.cursor() as cursor:
+            return cursor.sql(f"SELECT id FROM {self.table}").to_arrow_table()["id"]
+
+    def rows_of(self, rows: Sequence[int]) -> list[Row]:
+        """Rows in the order that is asked for."""
+        columns = list(self.columns.values())
+        chosen = ", ".join(["number", "id", "url", *(column.sql for column in columns)])
+        query = f"SELECT {chosen} FROM {self.table} WHERE number IN (SELECT unnest($1::INTEGER[]))"
+        with self.cursor() as cursor:
+            found = {row[0]: row for row in cursor.execute(query, [list(rows)]).fetchall()} if rows else {}
+        names = [column.name for column in columns]
+        return [Row(number, found[number][1], found[number][2], dict(zip(names, found[number][3:], strict=True))) for number in rows]
+
+    def numbers_of(self, ids: Sequence[str]) -> dict[str, int]:
+        """The first row of each of some documents that are there."""
+        query = f"SELECT id, min(number) FROM {self.table} WHERE id IN (SELECT unnest($1::VARCHAR[])) GROUP BY id"
+        with self.cursor() as cursor:
+            found: list[tuple[str, int]] = cursor.execute(query, [list(ids)]).fetchall() if ids else []
+        return dict(sorted(found, key=lambda row: row[1]))
+
+    def rows_with(self, sql: str, value: str) -> list[int]:
+        """The rows in which a column (by its name in DuckDB) has a text."""
+        with self.cursor() as cursor:
+            found = cursor.execute(f"SELECT number FROM {self.table} WHERE {sql} = $1 ORDER BY number", [value]).fetchall()
+        return [number for (number,) in found]

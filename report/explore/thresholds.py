@@ -1,0 +1,136 @@
+"""Verdicts under other thresholds, from the columns that were measured: what `corpusmill retune` would decide.
+
+Only the rules that are moved are decided again; of all others the recorded verdicts hold (filters/rules.py has the semantics: a value
+that is NaN or null never fails). A rule that keeps a share of what passes the others gets a new threshold when one of those moves, as
+filters/kept_share.py finds it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from corpusmill.report.comparisons import COMPARISONS
+from corpusmill.report.explore.asked import Unfit, shown
+from corpusmill.report.explore.coding import Bools
+from corpusmill.report.explore.table import NUMBER, StageTable
+from corpusmill.report.read import Rule
+
+OFF = "off"
+#: Stages whose thresholds can be changed without measuring again.
+RETUNED = ("filter",)
+
+Moves = Mapping[str, float | str]
+
+
+@dataclass
+class Retried:
+    """Verdicts under other thresholds. `moved`: rules that have another one, by name, `found` those of them that keep a share.
+
+    `failing` (moved rules, rows) says which rows fail each; `others` (rows) counts the failing rules that did not move.
+    """
+
+    moved: dict[str, float | str]
+    found: dict[str, float | None]
+    failing: npt.NDArray[np.bool_]
+    others: npt.NDArray[np.int32]
+
+    @property
+    def kept(self) -> Bools:
+        """bool (rows)."""
+        return (self.others == 0) & ~self.failing.any(axis=0)
+
+
+def has_slider(table: StageTable, rule: Rule) -> bool:
+    """Whether another number may be tried for a rule."""
+    column = table.columns.get(rule.column)
+    number = isinstance(rule.threshold, int | float) and not isinstance(rule.threshold, bool)
+    return table.name in RETUNED and number and rule.comparison in COMPARISONS and column is not None and column.kind == NUMBER
+
+
+def retry(table: StageTable, moves: Moves) -> Retried:
+    """Decides again. Raises Unfit for a rule that there is not, or that has no such threshold."""
+    rules = _checked(table, moves)
+    tried = _decided(table, rules, moves)
+    shares = {name: share for name, (share, of) in table.shares.items() if of == "passing" and name in rules and name not in moves}
+    if not moves or not shares:
+        return tried
+    base = _decided(table, rules, {**dict.fromkeys([name for name in table.shares if name in rules], OFF), **moves}).kept
+    found = {name: _share_threshold(table, rules[name], share, base) for name, share in shares.items()}
+    again = _decided(table, rules, {**moves, **{name: OFF if value is None else value for name, value in found.items()}})
+    again.found = found
+    return again
+
+
+def _decided(table: StageTable, rules: Mapping[str, Rule], moves: Moves) -> Retried:
+    moved = {table.verdicts.rule(name) for name in moves}
+    others = np.array([len(set(verdict.failed) - moved) for verdict in table.verdicts.all], np.int32)
+    failing = np.zeros((len(moves), table.rows), bool)
+    for place, (name, threshold) in enumerate(moves.items()):
+        if not isinstance(threshold, str):
+            failing[place] = fails(table, rules[name], threshold)
+    return Retried(dict(moves), {}, failing, others[table.verdict])
+
+
+def fails(table: StageTable, rule: Rule, threshold: float) -> Bools:
+    """bool (rows): which values fail. NaN compares as false with everything."""
+    with np.errstate(over="ignore"):  # a threshold beyond what the column's type holds
+        failing: Bools = COMPARISONS[rule.comparison](table.array(rule.column), threshold)
+    return failing
+
+
+def _share_threshold(table: StageTable, rule: Rule, share: float, counting: Bools) -> float | None:
+    """The threshold that keeps a share of the documents that count (and have a value); None where there are none."""
+    values = table.array(rule.column)[counting].astype(np.float64)
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return None
+    kept = ceil(Fraction(str(share)) * len(values))
+    rank = len(values) - kept if rule.comparison.startswith("<") else kept - 1
+    return float(np.partition(values, rank)[rank])
+
+
+def _checked(table: StageTable, moves: Moves) -> dict[str, Rule]:
+    if table.name not in RETUNED:
+        raise Unfit(f"The thresholds of {table.name} can't be changed without running it again.")
+    rules = {rule.rule: rule for rule in table.rules}
+    for name, threshold in moves.items():
+        if name not in rules:
+            raise Unfit(f"The stage {table.name} has no rule {shown(name)}.")
+        if threshold != OFF and not has_slider(table, rules[name]):
+            raise Unfit(f"The rule {shown(name)} compares with no number, so it can only be switched off.")
+    return rules
+
+
+def told(table: StageTable, tried: Retried) -> dict[str, Any]:
+    """What the page shows of other thresholds."""
+    before, after = table.kept, tried.kept
+    fired, alone = _fired(table, tried)
+    return {
+        "before": {"kept": int(before.sum()), "characters": int(table.characters[before].sum())},
+        "after": {"kept": int(after.sum()), "characters": int(table.characters[after].sum())},
+        "gained": int((after & ~before).sum()),
+        "lost": int((before & ~after).sum()),
+        "rules": [{"rule": rule, "fired": f, "alone": a} for rule, f, a in zip(table.verdicts.rules, fired, alone, strict=True)],
+        "found": tried.found,
+    }
+
+
+def _fired(table: StageTable, tried: Retried) -> tuple[list[int], list[int]]:
+    """By rule: documents that would fail it, and those that would fail no other."""
+    fails_moved = tried.failing.sum(axis=0, dtype=np.int32)
+    only_one = table.verdict[(tried.others == 1) & (fails_moved == 0)]
+    fired, alone = list(table.fired[0]), [0] * len(table.verdicts.rules)
+    moved = [number for name in tried.moved if (number := table.verdicts.rule(name)) is not None]
+    for verdict, count in zip(table.verdicts.all, np.bincount(only_one, minlength=len(table.verdicts.all)).tolist(), strict=True):
+        if count:
+            (rule,) = set(verdict.failed) - set(moved)
+            alone[rule] += count
+    for failing, rule in zip(tried.failing, moved, strict=True):
+        fired[rule] = int(failing.sum())
+        alone[rule] = int((failing & (tried.others == 0) & (fails_moved == 1)).sum())
+    return fired, alone

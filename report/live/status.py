@@ -1,0 +1,218 @@
+"""How far a run is, and whether anybody works on it: from its manifests and from what it says of itself (pipeline/watch/live.py).
+
+Times of tasks are those at which their files were written, so clocks of the machines that write and look have to agree. Nothing is written.
+"""
+
+import json
+import time
+from typing import Any
+
+from corpusmill.pipeline.errors import CorpusmillError
+from corpusmill.pipeline.lease import look
+from corpusmill.pipeline.recipe import STAGES
+from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.growing import ERRORS, METRICS, last_written
+from corpusmill.pipeline.watch.live import PROGRESS
+from corpusmill.report.live.manifest_tail import ManifestTail
+from corpusmill.report.live.status_failures import read_failures
+from corpusmill.report.live.status_phase import read_phase, seconds_of
+from corpusmill.report.live.status_training import read_training
+from corpusmill.report.read import DATA_STAGES, RunReader
+
+#: What is read of `progress.json`, and of each phase in it.
+SAID = ("host", "process", "began", "ended", "failure", "stages", "stages_began", "phases")
+PHASE = ("stage", "phase", "tasks", "before", "bytes", "bytes_before", "bytes_are", "manifest", "workers", "began", "ended")
+#: States in which nothing will come any more of itself, and those of them that are no success.
+ENDED, BAD = ("complete", "stale", "stopped", "failed", "abandoned"), ("stale", "failed", "abandoned")
+
+
+def read_status(folder: str) -> dict[str, Any]:
+    """All that is known of how far a run is, JSON-able (docs/live.md). Raises InputError where `folder` is no run."""
+    return Status(folder).read()
+
+
+def unfinished(folder: str) -> dict[str, Any] | None:
+    """The status of a run that has not come to its end; None where all its stages have, stale or not."""
+    found = read_status(folder)
+    return None if found["state"] in ("complete", "stale") and all(stage["status"] == "complete" for stage in found["stages"]) else found
+
+
+class Status:
+    """Looks at one run again and again: each look reads only what has come since the one before."""
+
+    def __init__(self, folder: str):
+        self.storage = Storage(folder)
+        self.tails = {name: ManifestTail(self.storage.child(name)) for name in STAGES}
+        for tail in self.tails.values():
+            tail.update()
+        self._seen = self._finished()
+        self.reader = RunReader(folder)
+
+    def read(self) -> dict[str, Any]:
+        """The run as it is now."""
+        said, lease = self._said(), look(self.storage)
+        if said and not said["ended"] and lease["state"] == "free":  # it may have ended between the two
+            said, lease = self._said(), look(self.storage)
+        lock = lease["state"]
+        recipe = self._recipe(said)
+        for name in recipe:
+            self.tails[name].update()
+        now = time.time()
+        open_ = said is not None and said["ended"] is None
+        state = self._state(said, lock, recipe)
+        if self._finished() != self._seen:
+            self._seen, self.reader = self._finished(), RunReader(self.storage.root)
+        if self.reader.stale and state in ("complete", "stopped"):
+            state = "stale"
+        going = open_ and state in ("running", "unknown")
+        current = said["phases"][-1] if said and going and said["phases"] and said["phases"][-1]["ended"] is None else None
+        stage = self._stage_now(said) if going else None
+        found = {
+            "run": self.storage.root, "state": state, "sentence": "", "stale": self._stale(), "lock": lock, "lease": lease,
+            **{name: said[name] if said else None for name in ("host", "process", "began", "ended", "failure")},
+            "seconds": None if state == "abandoned" else _between(said, now), "last_sign_seconds": self._last_sign(stage, now),
+            "stages": [self._stage(name, said, stage, going) for name in recipe], "phase": None, "training": None,
+            "earlier_phases": [_earlier(phase) for phase in said["phases"] if phase["ended"]] if said else [],
+        }  # fmt: skip
+        if current is not None:
+            found["phase"] = read_phase(self.tails[current["stage"]], current, now)
+            found["training"] = read_training(self.storage, self.reader.settings(current["stage"]), current, now)
+        found["failures"] = read_failures(self.storage, said)
+        found["warnings"] = sum(row.warnings for tail in self.tails.values() for row in tail.finished())
+        found["quarantined"] = [
+            {"stage": name, "task": row.task, "inputs": [ref.path for ref in row.inputs], "message": row.message, "tries": row.tries}
+            for name in recipe
+            for row in self.tails[name].quarantined.values()
+        ]
+        begun = said is not None or any(tail.rows for tail in self.tails.values()) or self.storage.exists(PROGRESS)
+        found["work_seconds"] = None if going else self._work()
+        found["sentence"] = _sentence(found) if begun or state == "running" else "Nothing has run yet."
+        return found
+
+    def _work(self) -> float:
+        """Seconds of the clock in all finished phases, of all commands that have worked on the run (`metrics.jsonl`)."""
+        taken = [row.get("seconds") for row in self.reader.json_lines(METRICS)]
+        return round(sum(seconds for seconds in taken if isinstance(seconds, int | float) and 0 <= seconds < 1e9), 1)
+
+    def _finished(self) -> list[int]:
+        """Changes whenever a stage begins or ends; only then can another stage become stale."""
+        return [len(tail.rows) if tail.complete else -1 for tail in self.tails.values()]
+
+    def _stale(self) -> dict[str, Any] | None:
+        stale = self.reader.stale
+        return {"sentence": stale.sentence, "stages": stale.because, "mend": stale.mend} if stale else None
+
+    def _said(self) -> dict[str, Any] | None:
+        """What the run says of itself; None where it says nothing that can be understood."""
+        try:
+            said = json.loads(self.storage.read_bytes(PROGRESS))
+            whole: dict[str, Any] = {key: said[key] for key in SAID}
+            whole["stages"] = [name for name in whole["stages"] if name in STAGES]
+            whole["phases"] = [{key: phase[key] for key in PHASE} for phase in whole["phases"] if phase["stage"] in STAGES]
+            for told in (whole, *whole["phases"]):
+                _ = [seconds_of(told[key]) for key in ("began", "ended") if key == "began" or told[key] is not None]
+            _ = [phase[key] + 0 for phase in whole["phases"] for key in ("tasks", "before", "bytes", "bytes_before", "manifest")]
+        except (OSError, CorpusmillError, ValueError, KeyError, TypeError):
+            return None
+        return whole
+
+    def _recipe(self, said: dict[str, Any] | None) -> list[str]:
+        """The stages of the recipe, and those of which anything is there."""
+        described = self.reader.description.get("recipe") or (self.reader.json("run.json", dict) or {}).get("recipe")
+        wanted = {*(described if isinstance(described, dict) else ()), *(said["stages"] if said else ())}
+        return [name for name in STAGES if name in wanted or self.reader.stages[name].status != "missing"]
+
+    def _state(self, said: dict[str, Any] | None, lock: str, recipe: list[str]) -> str:
+        if lock == "held":
+            return "running"
+        if recipe and all(self.tails[name].complete for name in recipe):
+            return "complete"
+        if said is None:
+            if not any(tail.rows for tail in self.tails.values()):
+                return "unknown"
+            touched = any(tail.rows and not tail.complete for tail in self.tails.values())
+            return "abandoned" if touched and lock in ("free", "expired") else "unknown" if touched else "stopped"
+        if said["ended"] is not None:
+            return "failed" if said["failure"] else "stopped"
+        return "abandoned" if lock in ("free", "expired") else "unknown"
+
+    @staticmethod
+    def _stage_now(said: dict[str, Any] | None) -> str | None:
+        begun = [name for name in STAGES if said and name in said["stages_began"]]
+        return begun[-1] if begun else None
+
+    def _stage(self, name: str, said: dict[str, Any] | None, now: str | None, going: bool) -> dict[str, Any]:
+        """One stage; documents in and out are known of data stages that are complete."""
+        tail = self.tails[name]
+        asked = said["stages"] if said else []
+        if name == now and not tail.complete:
+            status = "running"
+        elif tail.complete:
+            status = "complete"
+        elif going and name in asked:
+            status = "to come"
+        else:
+            status = "unfinished" if tail.tasks else "not run"
+        found: dict[str, Any] = {"name": name, "status": status, "tasks": len(tail.finished()), "documents_in": None, "documents_out": None}
+        if status == "complete" and name in DATA_STAGES:
+            rows = [row for row in tail.finished() if row.documents]
+            found |= {"documents_in": sum(row.rows_in for row in rows), "documents_out": sum(row.kept for row in rows)}
+        return found
+
+    def _last_sign(self, stage: str | None, now: float) -> float | None:
+        """Seconds since the run has written anything that can be looked at cheaply; None where a store does not say."""
+        times = self.storage.times()
+        signs = [times.get(PROGRESS), *(last_written(self.storage, name, times) for name in (METRICS, ERRORS))]
+        for name in [stage] if stage else list(self.tails):
+            signs.append(self.tails[name].last_written())
+            if not self.storage.remote:
+                signs += self.storage.child(name).times("logs").values()
+        known = [sign for sign in signs if sign is not None]
+        return round(max(0.0, now - max(known)), 1) if known else None
+
+
+def unit_of(stage: str) -> str:
+    """What comes into a data stage."""
+    return "records" if stage == "ingest" else "documents"
+
+
+def _between(said: dict[str, Any] | None, now: float) -> float | None:
+    """Seconds from the run's begin to its end, or to now where it goes on."""
+    if said is None:
+        return None
+    return round(max(0.0, (seconds_of(said["ended"]) if said["ended"] else now) - seconds_of(said["began"])), 1)
+
+
+def _earlier(phase: dict[str, Any]) -> dict[str, Any]:
+    seconds = round(seconds_of(phase["ended"]) - seconds_of(phase["began"]), 1)
+    return {"stage": phase["stage"], "phase": phase["phase"], "tasks": phase["tasks"], "seconds": seconds}
+
+
+def _sentence(status: dict[str, Any]) -> str:
+    """The state in words, first what is stale; they say no more than is known."""
+    stale = status["stale"]
+    return " ".join(filter(None, [stale and stale["sentence"], _state_sentence(status)]))
+
+
+def _state_sentence(status: dict[str, Any]) -> str:
+    waiting = [stage["name"] for stage in status["stages"] if stage["status"] != "complete"]
+    left = f" Not finished: {', '.join(waiting)}." if waiting else ""
+    where = f"{status['host']}, process {status['process']}" if status["host"] else "unknown"
+    if status["state"] == "running":
+        return f"Running ({where})." if status["ended"] is None and status["host"] else "A command is working in this run."
+    if status["state"] == "stale":
+        return left.strip()
+    if status["state"] == "complete":
+        if empty := next((stage for stage in status["stages"] if stage["documents_out"] == 0), None):
+            return f"Complete, but {empty['name']} has kept none of {empty['documents_in']:,} {unit_of(empty['name'])}."
+        return f"Complete but for {len(status['quarantined']):,} tasks that were given up." if status["quarantined"] else "Complete."
+    if status["state"] == "stopped":
+        return f"What was asked for is done.{left}"
+    if status["state"] == "failed":
+        failure = str(status["failure"]).removesuffix(": ")  # an error that says nothing
+        return "It was interrupted." if failure in ("KeyboardInterrupt", "Terminated") else f"It failed: {failure}"
+    if status["state"] == "abandoned":
+        return f"Half done, and nobody works on it: the same command goes on where it stopped.{left}"
+    age = status["last_sign_seconds"]
+    sign = f"its last sign is {age:,.0f} seconds old" if age is not None else "and when it last wrote anything is not known"
+    return f"It has not said that it ended; {sign}. Whether it still works can't be told from here ({where})."

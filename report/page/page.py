@@ -1,0 +1,94 @@
+"""Pages that hold all they need and let nothing else in: templates, scripts, styles, charts.
+
+Crawl text reaches a page only through Jinja's autoescape (text) or as JSON with `<` escaped (chart labels). The
+content security policy names the page's own scripts and styles by their sha256; anything else is refused.
+"""
+
+import base64
+import hashlib
+import json
+import re
+from importlib import resources
+from typing import Any
+
+from corpusmill.report.facts import measures
+from corpusmill.report.facts.histogram import number
+from corpusmill.report.safe import quoted, safe_line, safe_text
+
+#: The page's styles (plotly.css has to be the last) and scripts in their order.
+STYLES = ("theme.css", "report.css", "decided.css", "print.css", "plotly.css")
+BEFORE_CHARTS = ("navigation.js", "tables.js", "sliders.js", "copy.js", "before_plotly.js")
+CHARTS = ("figure_data.js", "charts.js")
+_SECTION = re.compile(r'<h2 id="([\w-]+)">(.*?)</h2>', re.DOTALL)
+
+
+def templates(longest: int = 700) -> Any:
+    """The jinja2.Environment of this folder, in which text is escaped. `longest`: characters that the filter `text` leaves."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("corpusmill.report.page", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = number
+    environment.filters["line"] = lambda value, limit=200: safe_line(str(value), limit)
+    environment.filters["text"] = lambda value, limit=longest: safe_text(str(value), limit)
+    environment.filters["quoted"] = lambda value, limit=200: quoted(str(value), limit)
+    environment.filters |= {"measure": measures.value, "interval": measures.interval, "ends": measures.ends}
+    environment.filters["share"] = lambda part, whole: f"{part / whole:.1%}" if whole else "–"
+    return environment
+
+
+def whole_page(title: str, body: str, figures: list[dict[str, Any]]) -> str:
+    """A page around a rendered body; its charts are numbered as `figures` are."""
+    from markupsafe import Markup
+    from plotly.offline import get_plotlyjs
+
+    theme = _asset("theme.js")  # before anything is painted; what the page needs without charts comes before plotly.js, which takes longest
+    scripts = [*map(_asset, BEFORE_CHARTS), get_plotlyjs(), *map(_asset, CHARTS)]
+    styles = [*map(_asset, STYLES)]
+    return str(
+        templates().get_template("page.html.jinja").render(
+            title=title,
+            policy=policy([theme, *scripts], styles),
+            theme=Markup(theme),
+            styles=[Markup(style) for style in styles],
+            scripts=[Markup(script) for script in scripts],
+            figures=Markup(script_json(figures)),
+            sections=sections(body),
+            body=Markup(body),
+        )
+    )  # fmt: skip
+
+
+def sections(body: str) -> list[tuple[str, str]]:
+    """(id, title) of each section of a rendered body: what the navigation lists."""
+    from markupsafe import Markup
+
+    return [(found[1], Markup(found[2]).striptags()) for found in _SECTION.finditer(body)]
+
+
+def _asset(name: str) -> str:
+    return resources.files("corpusmill.report.page").joinpath(name).read_text("utf-8")
+
+
+def _source(content: str) -> str:
+    """A content security policy's source expression for one inline script or style."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+
+
+def policy(scripts: list[str], styles: list[str]) -> str:
+    """The page's content security policy: its own scripts and styles, nothing else, and nothing remote."""
+    return (
+        f"default-src 'none'; script-src {' '.join(map(_source, scripts))}; style-src {' '.join(map(_source, styles))}; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def script_json(value: Any) -> str:
+    """JSON that can stand in a `script` element: no `<`, so no tag or comment can begin in it."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026").replace("\u2028", "\\u2028")

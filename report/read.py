@@ -1,0 +1,298 @@
+"""Reading a run's folder as it is: finished, half done, or damaged. Only pieces of shards are ever in memory.
+
+What can't be read is left out and becomes a sentence in `RunReader.warnings`: a report about a broken run has to open.
+"""
+
+import json
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.manifest import TRIAL, Manifest, Quarantined, TaskRow
+from corpusmill.pipeline.recipe import STAGES
+from corpusmill.pipeline.schemas import REPORT
+from corpusmill.pipeline.shards import open_parquet
+from corpusmill.report.run_files import RunFiles
+from corpusmill.report.stale import Stale, find_stale
+
+#: The stages with one report row for each document, in their order.
+DATA_STAGES = ("ingest", "filter", "dedup")
+#: Where the filter stage keeps its rules: schema metadata of its report shards.
+RULES_KEY = b"corpusmill.rules"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A document fails where `column comparison threshold` is true (`words < 50`), as the stage wrote it beside its report.
+
+    `share`: of a rule whose threshold was found, as it keeps a share of the corpus: how much, and of what. Of "passing", the documents
+    that pass all rules with a threshold of the recipe, it moves with those; of "all" it does not.
+    """
+
+    step: str
+    rule: str
+    column: str
+    comparison: str
+    threshold: Any
+    share: tuple[float, str] | None = None
+
+
+@dataclass
+class StageState:
+    """A stage's manifest: its task rows in the order of the plan (by name where it is unfinished)."""
+
+    name: str
+    status: str  # "complete", "unfinished" or "missing"
+    tasks: list[TaskRow] = field(default_factory=list)
+    quarantined: list[Quarantined] = field(default_factory=list)  # tasks that were given up
+
+    def outputs(self, prefix: str) -> list[str]:
+        return [output.path for task in self.tasks for output in task.outputs if output.path.removeprefix(TRIAL).startswith(prefix)]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a row of a stage's table lies."""
+
+    stage: str
+    shard: str
+    group: int
+    row: int
+
+
+class RunReader(RunFiles):
+    """A run's folder for reading. Raises InputError where the folder is no run.
+
+    `tried`: sections of the recipe that a dry run had, of whose stages its tasks are read.
+    """
+
+    def __init__(self, folder: str, tried: dict[str, dict[str, Any]] | None = None):
+        super().__init__(folder)
+        self.tried = tried or {}
+        self.stages = {name: self._state(name) for name in STAGES}
+        if not self.storage.exists("run.json") and all(s.status == "missing" for s in self.stages.values()):
+            raise InputError(f"{folder}: not a run's folder (it has neither run.json nor a stage's manifest).")
+        self.description: dict[str, Any] = self.json("run.json", dict) or {}
+        if self.tried:
+            self.description["recipe"] = {**self.description.get("recipe", {}), **self.tried}
+        self.stale = self._stale()
+
+    def _stale(self) -> Stale | None:
+        """What every view says first. Behind a dry run no stage can follow from it."""
+        names = list(STAGES)
+        last = min((names.index(name) for name in self.tried), default=len(names))
+        recipe = self.description.get("recipe")
+        stages = {name: self.stages[name] for name in names[: last + 1]}
+        return find_stale(stages, recipe if isinstance(recipe, dict) else self.present(names), self.storage.root)
+
+    def _state(self, name: str) -> StageState:
+        try:
+            manifest = Manifest(self.storage.child(name), read_only=True)
+        except (CorpusmillError, OSError, ValueError) as error:
+            self.warn(f"{name}: its manifest can't be read: {error}")
+            return StageState(name, "unfinished")
+        if name in self.tried:
+            return StageState(name, "complete", [manifest.tasks[task] for task in manifest.tried if task in manifest.tasks])
+        given_up = list(manifest.quarantined.values())
+        if not manifest.tasks:
+            return StageState(name, "complete" if manifest.complete else "unfinished" if given_up else "missing", [], given_up)
+        if manifest.complete:
+            return StageState(name, "complete", list(manifest.rows()), given_up)
+        return StageState(name, "unfinished", [manifest.tasks[task] for task in sorted(manifest.tasks)], given_up)
+
+    def present(self, names: Iterable[str] = DATA_STAGES) -> list[str]:
+        """The stages among `names` of which anything is there."""
+        return [name for name in names if self.stages[name].status != "missing"]
+
+    # ---- tables -------------------------------------------------------------------------------------
+
+    def _open(self, stage: str, shard: str) -> pq.ParquetFile | None:
+        try:
+            return open_parquet(self.storage.child(stage), shard)
+        except (CorpusmillError, OSError, ValueError) as error:
+            self.warn(f"{stage}: a shard is left out: {error}")
+            return None
+
+    def groups(
+        self, stage: str, kind: str, columns: Iterable[str] | None = None, only: Collection[tuple[str, int]] | None = None
+    ) -> Iterator[tuple[Place, pa.Table]]:
+        """The row groups of a stage's `report` or `data` table, with those of `columns` that a shard has.
+
+        With `only` those groups (shard, number). A damaged shard is left out with a warning.
+        """
+        wanted = None if columns is None else list(columns)
+        for shard in self.stages[stage].outputs(f"{kind}/"):
+            chosen = None if only is None else {group for name, group in only if name == shard}
+            if shard.endswith(".parquet") and (chosen is None or chosen):
+                for group, _, table in self._groups(stage, shard, wanted, chosen):
+                    yield Place(stage, shard, group, 0), table
+
+    def shard_groups(
+        self, stage: str, shard: str, columns: Iterable[str] | None = None, only: Collection[int] | None = None
+    ) -> Iterator[tuple[int, pa.Table]]:
+        """The row groups of one shard, or `only` some, each with the number of its first row."""
+        wanted = None if columns is None else list(columns)
+        return ((first, table) for _, first, table in self._groups(stage, shard, wanted, only))
+
+    def _groups(
+        self, stage: str, shard: str, wanted: list[str] | None, only: Collection[int] | None
+    ) -> Iterator[tuple[int, int, pa.Table]]:
+        file = self._open(stage, shard)
+        if file is None:
+            return
+        with file:
+            names = set() if wanted is None else set(file.schema_arrow.names)  # each call builds the schema anew
+            have = None if wanted is None else [name for name in wanted if name in names]
+            first = 0
+            for group in range(file.num_row_groups):
+                table = self._group(file, stage, shard, group, have) if only is None or group in only else None
+                if table is not None:
+                    yield group, first, table
+                first += file.metadata.row_group(group).num_rows
+
+    def _group(self, file: pq.ParquetFile, stage: str, shard: str, group: int, columns: list[str] | None) -> pa.Table | None:
+        """A row group, or None with a warning where it is damaged."""
+        try:
+            table = file.read_row_group(group, columns=columns, use_threads=False)
+            table.validate(full=True)  # strings that are no UTF-8 would stop whoever asks for their text; 20 ms for a million URLs
+            return table
+        except (pa.ArrowException, OSError) as error:
+            self.warn(f"{self.storage.path(f'{stage}/{shard}')}: row group {group} can't be read: {error}")
+            return None
+
+    def tables(self, stage: str, kind: str, columns: Iterable[str] | None = None) -> Iterator[pa.Table]:
+        return (table for _, table in self.groups(stage, kind, columns))
+
+    def schema(self, stage: str, kind: str) -> pa.Schema | None:
+        """The schema of a stage's first readable shard."""
+        for shard in self.stages[stage].outputs(f"{kind}/"):
+            file = self._open(stage, shard) if shard.endswith(".parquet") else None
+            if file is not None:
+                with file:
+                    return file.schema_arrow
+        return None
+
+    def report_rows(self, stage: str) -> tuple[int, int]:
+        """Rows and row groups of a stage's report, from the shards' footers."""
+        rows = groups = 0
+        for shard in self.stages[stage].outputs("report/"):
+            file = self._open(stage, shard) if shard.endswith(".parquet") else None
+            if file is not None:
+                with file:
+                    rows, groups = rows + file.metadata.num_rows, groups + file.num_row_groups
+        return rows, groups
+
+    def is_report(self, stage: str) -> bool:
+        """Whether the stage's report has the columns that a report of this version begins with."""
+        schema = self.schema(stage, "report")
+        if schema is None:
+            return False
+        missing = [name for name in REPORT.names if name not in schema.names]
+        if missing:
+            self.warn(f"{stage}: its report is of another version (no column {missing[0]!r}), so its decisions are left out.")
+        return not missing
+
+    def rules(self, stage: str) -> list[Rule]:
+        """The thresholds that the stage applied, as it wrote them beside its report."""
+        schema = self.schema(stage, "report")
+        raw = ((schema.metadata if schema is not None else None) or {}).get(RULES_KEY)
+        if raw is None:
+            return []
+        try:
+            rows = json.loads(raw)
+            return [
+                Rule(
+                    str(r.get("step", "")),
+                    str(r["rule"]),
+                    str(r.get("column", "")),
+                    str(r.get("comparison", "")),
+                    r.get("threshold"),
+                    share,
+                )
+                for r in rows
+                for share in [(float(r["kept"]["share"]), str(r["kept"]["of"])) if r.get("kept") else None]
+            ]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            self.warn(f"{stage}: the rules beside its report can't be read ({error}).")
+            return []
+
+    # ---- documents ----------------------------------------------------------------------------------
+
+    def find(self, stage: str, kind: str, column: str, values: Iterable[str]) -> list[Place]:
+        """The places of all rows whose `column` is one of `values`."""
+        wanted = pa.array(sorted(set(values)), pa.string())
+        places = []
+        for place, table in self.groups(stage, kind, [column]):
+            if column in table.column_names:
+                hits = pc.indices_nonzero(pc.is_in(table[column].cast(pa.string()), wanted)).to_pylist()
+                places += [Place(stage, place.shard, place.group, row) for row in hits]
+        return places
+
+    def row(self, place: Place, columns: Iterable[str] | None = None) -> dict[str, Any]:
+        """One row, as Python values."""
+        return next(iter(self.rows([place], columns)), {})
+
+    def rows(self, places: Iterable[Place], columns: Iterable[str] | None = None) -> list[dict[str, Any]]:
+        """Rows in the order of `places`; a row group is read once where its places follow each other."""
+        found: list[dict[str, Any]] = []
+        last: tuple[str, str, int] | None = None
+        table: pa.Table | None = None
+        for place in places:
+            if (place.stage, place.shard, place.group) != last:
+                last, table = (place.stage, place.shard, place.group), None
+                file = self._open(place.stage, place.shard)
+                if file is not None:
+                    with file:
+                        have = None if columns is None else [c for c in columns if c in file.schema_arrow.names]
+                        table = self._group(file, place.stage, place.shard, place.group, have)
+            if table is not None:
+                found.append(table.slice(place.row, 1).to_pylist()[0])
+        return found
+
+    def texts(self, stage: str, ids: Iterable[str], limit: int) -> dict[str, str]:
+        """The beginnings (`limit` characters) of documents of a stage's data, by id; the first of equal ids counts."""
+        places = self.find(stage, "data", "id", ids)
+        found: dict[str, str] = {}
+        for row in self.rows(places, ["id", "text"]):
+            found.setdefault(row["id"], (row.get("text") or "")[:limit])
+        return found
+
+    def urls(self, stage: str, ids: Iterable[str]) -> dict[str, str]:
+        """The URLs of documents that came into a stage, by id; of equal ids the first counts, and one without a URL is left out."""
+        rows = self.rows(self.find(stage, "report", "id", ids), ["id", "url"])
+        return {row["id"]: row["url"] for row in reversed(rows) if row.get("url")}
+
+    def settings(self, stage: str) -> dict[str, Any]:
+        """The stage's section of the resolved recipe; empty where run.json does not have it."""
+        recipe = self.description.get("recipe")
+        section = recipe.get(stage) if isinstance(recipe, dict) else None
+        return section if isinstance(section, dict) else {}
+
+    def inputs(self, stage: str) -> dict[str, str]:
+        """The document shards that a stage has read (`filter/data/part-00042.parquet`), by name (`part-00042`)."""
+        paths = [ref.path for task in self.stages[stage].tasks for ref in task.inputs]
+        shards = [PurePosixPath(path) for path in paths if path.endswith(".parquet")]
+        return {shard.stem: str(shard) for shard in shards if len(shard.parts) == 3 and shard.parts[1] == "data"}
+
+    def at(self, path: str, rows: list[int], columns: list[str]) -> dict[int, dict[str, Any]]:
+        """Some rows of one of the run's shards, by number; row groups that hold none of them are not read. Damage is a warning."""
+        stage, _, shard = path.partition("/")
+        file = self._open(stage, shard)
+        if file is None:
+            return {}
+        with file:
+            sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        found: dict[int, dict[str, Any]] = {}
+        begin = 0
+        for group, size in enumerate(sizes):
+            here = sorted(row for row in set(rows) if begin <= row < begin + size)
+            places = [Place(stage, shard, group, row - begin) for row in here]
+            found.update(zip(here, self.rows(places, columns), strict=False))
+            begin += size
+        return found

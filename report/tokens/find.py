@@ -1,0 +1,223 @@
+"""`tokens find`: the documents that hold a text, and where their tokens lie.
+
+The documents that were encoded are searched, one row group after the other, so text that begins inside a token is found too. In memory
+are two bits a document of the files in which the text was found, and what is told of the first `limit` documents.
+"""
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.shards import iter_tables, open_parquet
+from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.token_bytes import TokenBytes
+from corpusmill.pipeline.tokenreader import TokenShards
+from corpusmill.report.read import RunReader
+from corpusmill.report.sources import other_run
+from corpusmill.report.tokens.around import Around, around
+from corpusmill.report.tokens.token_sets import SPLITS, find_tokenizer, open_split, split_folders
+
+DESCRIBED = ("id", "url", "source", "offset", "length")
+#: Bytes of text shown before and after.
+SNIPPET = 80
+#: A file of documents: the run that it lies in (None: this one), and its path there.
+File = tuple[str | None, str]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a document's tokens lie; `token` is the number in the shard of the one in which the text begins."""
+
+    split: str
+    shard: int
+    first: int
+    tokens: int
+    token: int | None
+    copy: int  # from 0, of a document that a mixture repeats
+
+    def command(self, run: str) -> str | None:
+        """The command that traces the token."""
+        if self.token is None:
+            return None
+        split = "" if self.split == "train" else f" --split {self.split}"
+        return f"corpusmill trace {shlex.quote(run)} --shard {self.shard} --token {self.token}{split}"
+
+
+@dataclass
+class Found:
+    """A document that holds the text, from byte `byte` of its own on; `places` is empty where no shard has it."""
+
+    document: dict[str, Any]  # DESCRIBED, data_file, data_row
+    byte: int
+    occurrences: int
+    snippet: Around
+    text: bytes = field(repr=False)
+    places: list[Place] = field(default_factory=list)
+
+
+@dataclass
+class Findings:
+    """How many documents hold the text and how often, how many of them are in no shard, and the first of them."""
+
+    documents: int = 0
+    occurrences: int = 0
+    outside: int = 0
+    found: list[Found] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    stale: str | None = None  # which stages of the run are
+
+    def as_json(self, run: str) -> dict[str, Any]:
+        found = [
+            {
+                **one.document, "byte": one.byte, "occurrences": one.occurrences,
+                "before": one.snippet.before, "characters": one.snippet.characters, "after": one.snippet.after,
+                "places": [{**vars(place), "trace": place.command(run)} for place in one.places],
+            }
+            for one in self.found
+        ]  # fmt: skip
+        counts = {"documents": self.documents, "occurrences": self.occurrences, "documents_in_no_shard": self.outside}
+        return {"stale": self.stale, **counts, "found": found, "notes": self.notes}
+
+
+def find(folder: str, text: str, ignore_case: bool = False, limit: int = 20) -> Findings:
+    """Looks for `text` in the documents that a run has encoded. Raises InputError where it has no token shards."""
+    if not text:
+        raise InputError("tokens find: the text to look for is empty.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError("tokens find: the text to look for is not UTF-8.") from error
+    root = Storage(folder)
+    sets = [open_split(root, split) for split in split_folders(root) or SPLITS]
+    reader = RunReader(folder) if root.exists("tokens") else None
+    findings, hits = Findings(stale=reader.stale.sentence if reader and reader.stale else None), dict[File, npt.NDArray[np.uint8]]()
+    for file in _files(reader, sets):
+        matching = _search(root, file, text, ignore_case, limit, findings)
+        if matching is not None and matching.any():
+            hits[file] = np.packbits(matching)
+    _place(root, sets, hits, findings)
+    return findings
+
+
+def _files(run: RunReader | None, sets: list[TokenShards]) -> list[File]:
+    """The files of documents that a run's stage `tokens` has read, then others that the shards' indexes name."""
+    read = run.inputs("tokens").values() if run else ()
+    files: dict[File, None] = {(None, path): None for path in sorted(read)}
+    for table, home, _, _ in _index_groups(sets, ["data_file"]):
+        files.update({(home, str(path)): None for path in sorted(pc.unique(table["data_file"]).to_pylist())})
+    return list(files)
+
+
+def _index_groups(sets: list[TokenShards], columns: list[str]) -> Iterator[tuple[pa.Table, str | None, int, int]]:
+    """The row groups of all indexes, with the run that their files lie in, the number of the set, and that of the shard."""
+    for place, shards in enumerate(sets):
+        for number, shard in enumerate(shards.shards):
+            for table in iter_tables(shards.storage, shard.index, columns):
+                yield table, shard.run, place, number
+
+
+def _search(run: Storage, file: File, text: str, ignore_case: bool, limit: int, findings: Findings) -> npt.NDArray[np.bool_] | None:
+    """Which rows of a file of documents hold the text; None where it can't be read."""
+    home, path = file
+    options = {"ignore_case": ignore_case}
+    masks, before = [], (findings.documents, findings.occurrences, len(findings.found))
+    try:
+        with open_parquet(other_run(run, home) if home else run, path) as parquet:
+            if "text" not in parquet.schema_arrow.names:
+                raise InputError(f"{path}: it has no column text.")
+            begin = 0
+            for group in range(parquet.num_row_groups):
+                texts = parquet.read_row_group(group, columns=["text"], use_threads=False)["text"]
+                mask = pc.fill_null(pc.match_substring(texts, text, **options), False)
+                rows = np.flatnonzero(mask.to_numpy())
+                masks.append(mask.to_numpy())
+                if len(rows):
+                    holding = texts.filter(mask)
+                    findings.documents += len(rows)
+                    findings.occurrences += pc.sum(pc.count_substring(holding, text, **options)).as_py()
+                    wanted = rows[: max(0, limit - len(findings.found))]
+                    if len(wanted):
+                        described = parquet.read_row_group(group, columns=list(DESCRIBED), use_threads=False).take(pa.array(wanted))
+                        _tell(described, holding.slice(0, len(wanted)), file, begin + wanted, text, options, findings)
+                begin += len(texts)
+    except (InputError, pa.ArrowException, OSError) as error:
+        findings.notes.append(f"documents are left out, as their file can't be read: {error}")
+        findings.documents, findings.occurrences, told = before
+        del findings.found[told:]
+        return None
+    return np.concatenate(masks) if masks else np.zeros(0, np.bool_)
+
+
+def _tell(described: pa.Table, texts: Any, file: File, rows: npt.NDArray[np.int64], text: str, options: Any, findings: Findings) -> None:
+    starts = pc.find_substring(texts, text, **options).to_pylist()
+    counts = pc.count_substring(texts, text, **options).to_pylist()
+    for row, document, whole, start, count in zip(rows.tolist(), described.to_pylist(), texts.to_pylist(), starts, counts, strict=True):
+        encoded = whole.encode()
+        size = len(encoded[start : start + 4 * len(text)].decode("utf-8", "ignore")[: len(text)].encode())
+        place = {"data_file": file[1], "data_row": row, **({"run": file[0]} if file[0] else {})}
+        findings.found.append(Found({**document, **place}, start, count, around(encoded, start, size, SNIPPET), encoded))
+
+
+def _place(root: Storage, sets: list[TokenShards], hits: dict[File, npt.NDArray[np.uint8]], findings: Findings) -> None:
+    """Looks the documents up in the shards' indexes."""
+    table, reason = find_tokenizer(root, sets[0].description)
+    if table is None:
+        findings.notes.append(f"{reason}, so no token is named.")
+    told = {(one.document.get("run"), one.document["data_file"], one.document["data_row"]): one for one in findings.found}
+    missing = {file: bits.copy() for file, bits in hits.items()}
+    columns = ["data_file", "data_row", "first", "tokens", "copy", "text_begin", "utf8_bytes"]
+    for rows, home, place, number in _index_groups(sets, columns):
+        for path, at in _by_file(rows["data_file"]):
+            if (home, path) not in hits:
+                continue
+            data_rows = rows["data_row"].to_numpy()[at]
+            matching = _bits(hits[home, path], data_rows)
+            _clear(missing[home, path], data_rows[matching])
+            shown = [(home, path, row) in told for row in data_rows[matching].tolist()] if told else []
+            for row in rows.take(pa.array(at[matching][shown])).to_pylist() if any(shown) else ():
+                one = told[home, path, row["data_row"]]
+                if not row["text_begin"] <= one.byte < row["text_begin"] + max(row["utf8_bytes"], 1):
+                    continue  # in the other part of a document that a split by place has cut
+                one.places.append(_token_at(sets[place], number, row, one, table, findings))
+    findings.outside = sum(int(np.unpackbits(bits).sum()) for bits in missing.values())
+
+
+def _by_file(files: pa.ChunkedArray) -> Iterator[tuple[str, npt.NDArray[np.int64]]]:
+    """Each file that is named, and in which rows, ascending."""
+    coded = files.combine_chunks().dictionary_encode()
+    codes = coded.indices.to_numpy()
+    order = np.argsort(codes, kind="stable")
+    ends = np.searchsorted(codes[order], np.arange(len(coded.dictionary) + 1))
+    return ((path, order[ends[code] : ends[code + 1]]) for code, path in enumerate(coded.dictionary.to_pylist()))
+
+
+def _bits(packed: npt.NDArray[np.uint8], places: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Some bits of those that `np.packbits` has packed; none is set behind the last byte."""
+    there = places < 8 * len(packed)
+    found = np.zeros(len(places), np.bool_)
+    found[there] = packed[places[there] >> 3] << (places[there] & 7).astype(np.uint8) & 0x80 > 0
+    return found
+
+
+def _clear(packed: npt.NDArray[np.uint8], places: npt.NDArray[np.int64]) -> None:
+    """Clears some of the bits."""
+    np.bitwise_and.at(packed, places >> 3, ~(np.uint8(0x80) >> (places & 7).astype(np.uint8)))
+
+
+def _token_at(shards: TokenShards, number: int, row: dict[str, Any], one: Found, table: TokenBytes | None, findings: Findings) -> Place:
+    split, first, count, copy = shards.description.split, row["first"], row["tokens"], row["copy"]
+    if table is None:
+        return Place(split, number, first, count, None, copy)
+    ids, begin = shards.tokens(number)[first : first + count], row["text_begin"]
+    if int(ids.max()) >= len(table.sizes) or table.join(ids) != one.text[begin : begin + row["utf8_bytes"]]:
+        findings.notes.append(f"{one.document['data_file']}, row {row['data_row']}, is not the text of its tokens, so no token is named.")
+        return Place(split, number, first, count, None, copy)
+    token = first + int(np.searchsorted(np.cumsum(table.sizes[ids]), one.byte - begin, "right"))
+    return Place(split, number, first, count, token, copy)

@@ -1,0 +1,171 @@
+"""Checks a run against its manifests: every file's size and hash, every row, and the way of the ids through all stages.
+
+Nothing stops at the first fault; each is a sentence. Who changes a file and the manifest beside it is found out by the next stage, whose
+tasks wrote down the hashes of what they read.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from corpusmill.pipeline.config import stored_digest
+from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.lists import is_list, read_list
+from corpusmill.pipeline.manifest import MANIFEST, TRIAL, FileRef, Manifest, TaskRow
+from corpusmill.pipeline.quarantine import sentence_of
+from corpusmill.pipeline.recipe import STAGES, stage_class
+from corpusmill.pipeline.run import stored_recipe
+from corpusmill.pipeline.runner import DATA_STAGES, WORKING
+from corpusmill.pipeline.shards import OutputFile
+from corpusmill.pipeline.storage import Storage
+from corpusmill.report.stale import changed_inputs, written_files
+from corpusmill.report.whole.examples import TUNED, example_faults
+from corpusmill.report.whole.flow import record_faults, shard_faults
+from corpusmill.report.whole.rows import row_faults
+from corpusmill.report.whole.tokens import token_faults
+
+THREADS = 2
+#: Inputs of a task that are named.
+SHOWN = 3
+PIECE = 1 << 22
+
+
+@dataclass
+class StageCheck:
+    """What was looked at in one stage, and a sentence for each fault. `notes` are no faults."""
+
+    name: str
+    tasks: int = 0
+    files: int = 0
+    bytes: int = 0
+    rows: int = 0
+    faults: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    quarantined: list[str] = field(default_factory=list)  # a sentence for each task that was given up: the run is not whole
+
+
+def verify(folder: str) -> list[StageCheck]:
+    """Checks every stage that a run has. Raises InputError where `folder` is no run."""
+    run = Storage(folder)
+    recipe, _ = stored_recipe(folder)
+    manifests: dict[str, Manifest] = {}
+    broken: set[str] = set()
+    checks = []
+    for name in STAGES:
+        check = StageCheck(name)
+        manifest = _manifest(run.child(name), check)
+        if manifest is not None and manifest.tasks:
+            manifests[name] = manifest
+            broken |= _check_stage(run, name, manifests, broken, check)
+            wanted = stored_digest(stage_class(name).Config, recipe[name]) if name in recipe else None
+            if manifest.complete and wanted is not None and all(task.config != wanted for task in manifest.rows()):
+                check.faults.append(f"{run.path('run.json')}: its section {name} is not the one that the stage was finished with.")
+        elif not check.faults:
+            if name in recipe:
+                check.notes.append("has not run yet.")
+            else:
+                continue
+        checks.append(check)
+    return checks
+
+
+def _manifest(storage: Storage, check: StageCheck) -> Manifest | None:
+    try:
+        return Manifest(storage, read_only=True)
+    except (CorpusmillError, OSError, ValueError, KeyError, TypeError) as error:
+        check.faults.append(f"{storage.path(MANIFEST)}: can't be read: {error}")
+        return None
+
+
+def _check_stage(run: Storage, name: str, manifests: dict[str, Manifest], before: set[str], check: StageCheck) -> set[str]:
+    """`before` are the files of earlier stages that are not what was written; returns those of this one. Their tables are not read."""
+    storage, manifest = run.child(name), manifests[name]
+    tasks = manifest.rows() if manifest.complete else [manifest.tasks[task] for task in sorted(manifest.tasks)]
+    check.tasks = len(tasks)
+    if not manifest.complete:
+        check.notes.append(f"not finished (tasks done: {len(tasks):,}), so only what is done was checked.")
+    broken = _check_files(storage, [output for task in tasks for output in task.outputs], check)
+    check.quarantined = [f"{sentence_of(name, row)}; given up, and not a part of the run." for row in manifest.quarantined.values()]
+    check.faults += [f"{storage.path(path)}: no task of the manifest names this file." for path in _orphans(storage, manifest)]
+    check.faults += list(_changed_inputs(run, name, tasks, manifests, broken))
+    whole = [task for task in tasks if not any(f"{name}/{output.path}" in broken for output in task.outputs)]
+    documents = _documents_before(name, manifests)
+    if name in DATA_STAGES:
+        check.rows = sum(task.rows_in for task in whole if any(output.path.startswith("report/") for output in task.outputs))
+        check.faults += list(row_faults(run, name, whole, before))
+    if name == "ingest":
+        check.faults += list(record_faults(run, name, whole))
+    if name in TUNED:
+        check.faults += list(example_faults(run, name, whole, before))
+    if name in (*DATA_STAGES, "tokens") and manifest.complete:
+        check.faults += list(shard_faults(run, name, documents, tasks, list(manifest.quarantined.values())))
+    if name == "tokens" and manifest.complete and not broken and not before.intersection(documents):
+        check.faults += list(token_faults(run))
+    return broken
+
+
+def _check_files(storage: Storage, outputs: list[OutputFile], check: StageCheck) -> set[str]:
+    """Whether each file is the one that was written; the paths (from the run) of those that are not."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        faults = list(pool.map(lambda output: _file_fault(storage, output), outputs))
+    check.files, check.bytes = len(outputs), sum(output.bytes for output in outputs)
+    check.faults += [fault for fault in faults if fault]
+    stage = storage.root.rpartition("/")[2]
+    return {f"{stage}/{output.path}" for output, fault in zip(outputs, faults, strict=True) if fault}
+
+
+def _file_fault(storage: Storage, output: OutputFile) -> str:
+    path = storage.path(output.path)
+    size = storage.size(output.path)
+    if size != output.bytes:
+        what = "missing" if size < 0 else f"of {size:,} bytes"
+        return f"{path}: this file is {what}, and the manifest says {output.bytes:,} bytes."
+    sha256 = hashlib.sha256()
+    try:
+        with storage.open_read(output.path) as file:
+            while piece := file.read(PIECE):
+                sha256.update(piece)
+    except OSError as error:
+        return f"{path}: can't be read ({error})."
+    return "" if sha256.hexdigest() == output.sha256 else f"{path}: this file is not the one that was written (its sha256 differs)."
+
+
+def _orphans(storage: Storage, manifest: Manifest) -> Iterator[str]:
+    """Files of a finished stage that none of its tasks has written; while a stage works there may be some."""
+    if not manifest.complete:
+        return
+    named = {output.path for task in manifest.tasks.values() for output in task.outputs} | {MANIFEST}
+    for path in storage.list_files():
+        if path not in named and not path.startswith((*WORKING, TRIAL)):
+            yield path
+
+
+def _changed_inputs(run: Storage, name: str, tasks: Sequence[TaskRow], manifests: dict[str, Manifest], broken: set[str]) -> Iterator[str]:
+    """Files of earlier stages (or phases) that are not those that the tasks of the stage `name` have read, be it by a list of the stage's.
+    `broken` lists are not read."""
+    written = written_files({stage: manifest.tasks.values() for stage, manifest in manifests.items()})
+    seen: set[FileRef] = set()
+    for task in tasks:
+        refs = list(task.inputs)
+        for ref in refs:
+            if ref in seen:
+                continue
+            seen.add(ref)
+            for _, stage, there in changed_inputs([ref], written):
+                what = f"another content than the manifest of {stage} says" if there else "this file, and no task has written it"
+                yield f"{run.path(ref.path)}: the task {task.task} has read {what}."
+            if is_list(ref) and ref.fingerprint == written.get(name, {}).get(ref.path.partition("/")[2]) and ref.path not in broken:
+                try:
+                    refs += read_list(run, ref).files  # which the loop comes to
+                except InputError as error:
+                    yield str(error)
+
+
+def _documents_before(name: str, manifests: dict[str, Manifest]) -> list[str]:
+    """The document shards (paths from the run) of the nearest data stage before."""
+    order = list(STAGES)
+    before = next((stage for stage in reversed(order[: order.index(name)]) if stage in DATA_STAGES and stage in manifests), None)
+    if before is None:
+        return []
+    return [f"{before}/{output.path}" for task in manifests[before].rows() for output in task.outputs if output.path.startswith("data/")]

@@ -1,0 +1,201 @@
+"""Encodings in the order of the browsers, wrong claims, and text that every later stage can hold."""
+
+import codecs
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import webencodings
+from html5lib._inputstream import HTMLBinaryInputStream
+from hypothesis import given
+from hypothesis import strategies as st
+from resiliparse.parse.encoding import map_encoding_to_html5
+from warcio.archiveiterator import ArchiveIterator
+
+from corpusmill.ingest.charset import LABEL, canonical, charset_of, decode, decode_text, fit
+
+RUSSIAN = "Съешь же ещё этих мягких французских булок, да выпей чаю. " * 20
+GERMAN = "Falsches Üben von Xylophonmusik quält jeden größeren Zwerg. " * 20
+#: Encodings that pages of a language were written in, by their names in the Encoding standard, and Python's codec.
+LEGACY = {
+    "ru": {"windows-1251": "cp1251", "koi8-r": "koi8_r", "iso-8859-5": "iso8859_5", "ibm866": "cp866", "x-mac-cyrillic": "mac_cyrillic"},
+    "uk": {"windows-1251": "cp1251", "koi8-u": "koi8_u"},
+    "ja": {"shift_jis": "cp932", "euc-jp": "euc_jp", "iso-2022-jp": "iso2022_jp"},
+    "zh": {"gb18030": "gb18030", "big5": "big5"},
+    "ko": {"euc-kr": "cp949"},
+    "de": {"windows-1252": "cp1252"},
+    "pl": {"windows-1250": "cp1250", "iso-8859-2": "iso8859_2"},
+    "el": {"windows-1253": "cp1253", "iso-8859-7": "iso8859_7"},
+    "tr": {"windows-1254": "cp1254"},
+    "he": {"windows-1255": "cp1255"},
+    "ar": {"windows-1256": "cp1256"},
+    "lt": {"windows-1257": "cp1257"},
+    "vi": {"windows-1258": "cp1258"},
+    "th": {"windows-874": "cp874"},
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "charset", "used"),
+    [
+        ("Grüße", "utf-8", "utf-8", "utf-8"),
+        ("Grüße", "latin-1", "ISO-8859-1", "windows-1252"),
+        ("“quoted”", "cp1252", "latin1", "windows-1252"),
+        ("①日本語", "cp932", "Shift_JIS", "shift_jis"),
+        ("中文", "gb2312", "gb2312", "gbk"),
+        ("丂€", "gb18030", "gbk", "gbk"),
+        ("뷁한국어", "cp949", "EUC-KR", "euc-kr"),
+        ("ก“ข”", "cp874", "tis-620", "windows-874"),
+        (RUSSIAN, "koi8_r", "koi8-r", "koi8-r"),
+        (RUSSIAN, "mac_cyrillic", "x-mac-cyrillic", "x-mac-cyrillic"),
+        ("日本語", "iso2022_jp", "iso-2022-jp", "iso-2022-jp"),
+        ("中文中文", "hz", "hz-gb-2312", "hz"),
+        ("한국어", "iso2022_kr", "ISO-2022-KR", "iso2022_kr"),
+        ("Grüße", "cp1252", "x-user-defined", "windows-1252"),
+        (f"<p>{RUSSIAN}", "utf-16-le", "utf-16", "utf-16le"),
+        ("plain", "ascii", None, "utf-8"),
+    ],
+)
+def test_http_charset_is_used(text: str, encoding: str, charset: str | None, used: str) -> None:
+    found = decode_text(text.encode(encoding), charset)
+    assert (found.text, found.encoding, found.claimed) == (text, used, charset)
+
+
+@pytest.mark.parametrize("mark", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_beats_the_header(mark: str) -> None:
+    found = decode_text(f"<p>{RUSSIAN}".encode(mark), "windows-1251")
+    assert (found.text, found.claimed) == (f"<p>{RUSSIAN}", "windows-1251")
+
+
+def test_the_meta_tag_counts_where_http_says_nothing() -> None:
+    for tag in ('<meta charset="Windows-1251">', "<META http-equiv=Content-Type content='text/html; charset=Windows-1251'>"):
+        page = f"<html><head>{tag}</head><body>{RUSSIAN}".encode("cp1251")
+        found = decode_text(page)
+        assert (found.text, found.encoding, found.claimed) == (page.decode("cp1251"), "windows-1251", "Windows-1251")
+        assert decode_text(page, "koi8-r").encoding == "koi8-r"
+        assert decode_text(page, html=False).claimed is None
+
+
+def test_wrong_claims_are_repaired() -> None:
+    assert decode_text(RUSSIAN.encode(), "iso-8859-1").text == RUSSIAN
+    found = decode_text(RUSSIAN.encode("cp1251"), "utf-8")
+    assert (found.text, found.encoding) == (RUSSIAN, "windows-1251")
+    assert decode_text(RUSSIAN.encode("cp1251"), "no-such-charset").text == RUSSIAN
+    assert decode_text(RUSSIAN.encode("cp1251")).text == RUSSIAN
+    assert decode_text(RUSSIAN.encode("cp1251"), "utf-16").text == RUSSIAN
+    assert decode_text(RUSSIAN.encode("cp1251"), "gbk").encoding in ("windows-1251", "gbk")
+    assert decode_text("Ką „rašė“, „Žemė“ ir „ąžuolas“".encode("cp1257"), "iso-8859-13").encoding == "windows-1257"
+
+
+@pytest.mark.parametrize("claim", [None, "utf-8", "windows-1252", "shift_jis"])
+def test_utf8_with_a_broken_place_stays_utf8(claim: str | None) -> None:
+    """One byte of another encoding, and a page that its crawler cut within a character."""
+    body = RUSSIAN.encode() + b" caf\xe9 " + RUSSIAN.encode()[:-3]
+    found = decode_text(body, claim)
+    assert found.encoding == "utf-8" and found.text.startswith(RUSSIAN + " caf\ufffd ") and found.text.count("\ufffd") == 2
+    cut = (GERMAN + "ü").encode()[:-1]
+    assert decode_text(cut, claim).text == GERMAN + "\ufffd"
+
+
+def test_a_few_undefined_bytes_leave_a_claim_as_it_is() -> None:
+    body = RUSSIAN.encode("cp932") + b"\x81"
+    found = decode_text(body, "shift_jis")
+    assert (found.encoding, found.text.count("\ufffd")) == ("shift_jis", 1)
+    body = RUSSIAN.encode("koi8_r")
+    assert decode(body, "euc-jp").count("\ufffd") * 20 > len(RUSSIAN)
+    assert decode_text(body, "euc-jp").text == RUSSIAN
+
+
+def test_the_controls_of_windows_encodings_are_the_standards() -> None:
+    """Encoding standard, index windows-1252: 0x81 is U+0081, where Microsoft and Python have nothing."""
+    assert decode(b"\x81\x8d\x8f\x90\x9d\x80", "windows-1252") == "\x81\x8d\x8f\x90\x9d€"
+    assert decode(b"\xaa\xd2\xff", "windows-1253") == "\ufffd\ufffd\ufffd"
+
+
+def test_labels_are_those_of_the_standard() -> None:
+    """webencodings has the standard's table; resiliparse a table of its own that departs from it in known places."""
+    odd = {label for label in webencodings.LABELS if canonical(label) is None}
+    assert odd == {"replacement", "iso-2022-cn", "iso-2022-cn-ext"}
+    departs = {"x-mac-cyrillic", "x-user-defined", "hz", "iso2022_kr", "windows-874", "iso-8859-8-i"}
+    compared = 0
+    for label in set(webencodings.LABELS) - odd:
+        name, theirs = canonical(label), map_encoding_to_html5(label, False)
+        if theirs is not None and name not in departs:
+            assert codecs.lookup(theirs).name == codecs.lookup(str(name)).name, label
+            compared += 1
+    assert compared > 190
+    assert canonical("x-unknown") is canonical(None) is canonical("\0") is canonical("ütf-8") is None
+
+
+@pytest.mark.parametrize(("language", "name", "codec"), [(lang, n, c) for lang, names in LEGACY.items() for n, c in names.items()])
+def test_real_text_without_a_claim_is_detected(shared_data: Path, language: str, name: str, codec: str) -> None:
+    """Pages of 20 sentences in the encodings of their time: nine of ten right, whether they claim nothing or UTF-8."""
+    lines = (shared_data / "lid" / f"{language}.txt").read_text("utf-8").splitlines()
+    right: Counter[str | None] = Counter()
+    pages = 0
+    for first in range(0, len(lines) - 20, 20):
+        body = " ".join(lines[first : first + 20]).encode(codec, "ignore")
+        pages += 1
+        for claim in (None, "utf-8", name):
+            found = decode_text(b"<html><body><p>" + body, claim)
+            right[claim] += found.text == "<html><body><p>" + body.decode(codec)
+    least = 0.75 if name == "iso-8859-7" else 0.9  # of a page without Ά, nobody can tell windows-1253 from it
+    assert min(right[None], right["utf-8"]) >= least * pages, (right, pages)
+    assert right[name] >= 0.95 * pages, (right, pages)
+
+
+@pytest.mark.parametrize("claim", ["windows-1252", "shift_jis", "euc-kr", "gbk", "big5", "iso-8859-2", "koi8-r"])
+def test_real_utf8_is_utf8_whatever_is_claimed(shared_data: Path, claim: str) -> None:
+    for path in sorted((shared_data / "lid").glob("*.txt")):
+        body = path.read_bytes()
+        if not body.isascii():
+            assert decode_text(body, claim).encoding == "utf-8", path.name
+            assert decode_text(body[1:-1], claim).encoding == "utf-8", path.name
+
+
+def test_real_pages_are_read_as_html5lib_reads_them(shared_data: Path) -> None:
+    """793 pages: the same encoding wherever one is claimed, but for a page of UTF-8 that claims gb2312, and two whose claim
+    is an XML declaration, which html5lib does not know."""
+    differ: Counter[str | None] = Counter()
+    claimed = 0
+    for path in sorted((shared_data / "realweb").glob("*.warc.gz")):
+        with open(path, "rb") as file:
+            for record in ArchiveIterator(file):
+                if record.rec_type == "response":
+                    body = record.content_stream().read()
+                    charset = charset_of(record.http_headers.get_header("Content-Type"))
+                    stream = HTMLBinaryInputStream(body, transport_encoding=charset, useChardet=False, default_encoding="windows-1252")
+                    theirs, certainty = stream.charEncoding
+                    found = decode_text(body, charset)
+                    claimed += found.claimed is not None
+                    if found.encoding != theirs.name and (found.claimed or certainty == "certain"):
+                        differ[found.claimed] += 1
+    assert claimed > 500 and differ == {"gb2312": 1, "UTF-8": 2}
+
+
+def test_charset_parameters() -> None:
+    assert charset_of('text/html; Charset="UTF-8"; x=y') == "UTF-8"
+    assert charset_of("text/html;charset = koi8-r") == "koi8-r"
+    assert charset_of("text/html") is charset_of(None) is None
+    assert charset_of("text/html; charset=" + "x" * 900) == "x" * LABEL
+    assert charset_of("text/html; charset=a\udc80\0b") == "ab"
+
+
+@given(st.binary(max_size=300), st.sampled_from([None, "utf-8", "utf-16", "big5", "iso-2022-jp", "windows-1252", "hz-gb-2312", "nonsense"]))
+def test_whatever_comes_in_valid_text_goes_out(body: bytes, charset: str | None) -> None:
+    found = decode_text(body, charset)
+    assert found.text.encode().decode() == found.text and "\0" not in found.text
+    (found.claimed or "").encode()
+    assert found.encoding == found.encoding.lower()
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=()), max_size=50))
+def test_fit_drops_nothing_but_what_does_not_fit(text: str) -> None:
+    assert fit(text) == "".join(c for c in text if c != "\0" and not 0xD800 <= ord(c) < 0xE000)
+
+
+def test_hostile_headers_take_no_time() -> None:
+    started = time.perf_counter()
+    assert charset_of("text/html; charset=" + " " * 1_000_000) is None
+    assert time.perf_counter() - started < 1

@@ -1,0 +1,82 @@
+"""Pages to text through both extractors, on small pages and on pages whose main text is known."""
+
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corpusmill.ingest.config import ExtractionConfig
+from corpusmill.ingest.extraction import EXTRACTORS, extract_page
+from corpusmill.ingest.page.extracted import Extracted, TooDeep
+from corpusmill.ingest.page.trafilatura import tidy
+
+WORDS = "It is long enough to count as a part of the text, as paragraphs of articles mostly are, and it ends with a full stop."
+PAGE = f"""<html><head><title> A  title
+</title><meta name="author" content="Jane Doe"></head><body><nav><a href="/">Home</a> <a href="/x">Products</a></nav>
+<main><article><h1>Heading of this article</h1><p>First paragraph. {WORDS}</p>
+<p>Second paragraph. {WORDS}</p><img alt="alternative"><noscript>no script</noscript><p>Third paragraph. {WORDS}</p></article></main>
+<div class="comments"><p>Commentary! {WORDS}</p></div><footer><a href="/i">Imprint</a></footer></body></html>"""
+
+
+def extract(page: str, **options: object) -> Extracted:
+    return extract_page(page, None, ExtractionConfig(**options))
+
+
+@pytest.mark.parametrize("extractor", EXTRACTORS)
+def test_main_content_and_what_the_page_says_of_itself(extractor: str) -> None:
+    page = extract(PAGE, extractor=extractor)
+    assert page.title in ("A title", "Heading of this article") and page.author == "Jane Doe"
+    for word in ("First", "Second", "Third"):
+        assert f"{word} paragraph. {WORDS}" in page.text
+    for word in ("Home", "Commentary", "Imprint", "no script", "alternative"):
+        assert word not in page.text
+
+
+def test_everything_where_it_is_asked_for() -> None:
+    text = extract(PAGE, main_content=False).text
+    assert text.startswith("Home Products\n\nHeading of this article\n\nFirst") and text.endswith("Imprint")
+    assert "Commentary" in extract(PAGE, comments=True, keep_score=0).text
+    assert extract(PAGE, keep_score=1).text == ""
+
+
+@pytest.mark.parametrize(
+    "page", ["", "<p></p>", "<script>var x</script>", "\ufffd" * 10, "<title></title>", "<frameset><frame></frameset>"]
+)
+@pytest.mark.parametrize("extractor", EXTRACTORS)
+def test_pages_without_text(page: str, extractor: str) -> None:
+    found = extract(page, extractor=extractor)
+    assert found.title is None and len(found.text) <= 10
+
+
+@pytest.mark.parametrize("page", ["<div>" * 50_000 + "x" + "</div>" * 50_000, "</p>" * 30_000 + "<div>" * 30_000, "<ul><li>" * 20_000])
+def test_deep_pages_are_refused_quickly(page: str) -> None:
+    started = time.perf_counter()
+    with pytest.raises(TooDeep):
+        extract(page)
+    assert time.perf_counter() - started < 10
+
+
+def test_many_elements_that_do_not_nest_are_no_reason() -> None:
+    assert extract("<div><p>word</p></div>" * 2000, main_content=False).text.count("word") == 2000
+    assert "x" in extract("<div>" * 900 + "x" + "</div>" * 900, main_content=False).text
+
+
+@given(st.text(alphabet="ab \t\n\u00a0\r\0", max_size=60))
+def test_tidy(text: str) -> None:
+    found = tidy(text)
+    assert found == found.strip() and "\n\n\n" not in found and "\0" not in found
+    assert all(line == line.rstrip() for line in found.split("\n"))
+    assert found.split() == text.replace("\0", "").split()
+
+
+def test_main_text_of_known_pages(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scorer was fitted to these pages, so this only shows that nothing broke since (0.97 when it was written);
+    benchmarks/extraction.py shows how it does on sites that it has not seen."""
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+    import gold
+
+    pages = [page for page in gold.load(shared_data / "realweb") if page.set == "scrapinghub"]
+    scores = [gold.agreement(extract(page.html).text, page.text or "")[0] for page in pages]
+    assert sum(scores) / len(scores) > 0.96

@@ -1,0 +1,81 @@
+"""Inputs in a bucket."""
+
+from contextlib import closing
+from dataclasses import asdict
+from types import SimpleNamespace
+
+import pytest
+
+from corpusmill.ingest import splitting
+from corpusmill.ingest.config import IngestConfig
+from corpusmill.ingest.files import file_ref
+from corpusmill.ingest.original import original_of
+from corpusmill.ingest.sources import discover, expand
+from corpusmill.ingest.stage import IngestWorker
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.stage import Piece
+from corpusmill.pipeline.storage import Storage
+
+
+@pytest.fixture
+def bucket(s3) -> SimpleNamespace:
+    s3.bucket("crawls")
+    return SimpleNamespace(put=lambda key, body: s3.put(f"s3://crawls/{key}", body))
+
+
+def test_a_bucket_equals_a_folder(bucket, warcs, ingest, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same ids, texts and places, in as many pieces; and each record is found again."""
+    (tmp_path / "in").mkdir()
+    files = {
+        "a.warc.gz": warcs.write(warcs.mixed(30)),
+        "b.warc": warcs.write(warcs.mixed(30), gzip=False),
+        "c.jsonl": b'{"text": "a line"}\n',
+    }
+    for name, content in files.items():
+        (tmp_path / "in" / name).write_bytes(content)
+        bucket.put(f"2026/{name}", content)
+    bucket.put("2026/notes.log", b"no documents")
+    monkeypatch.setattr(splitting, "SMALLEST", 2000)
+    local = ingest(tmp_path / "in", name="local")
+    remote = ingest("s3://crawls/2026/*.warc.gz", "s3://crawls/2026", name="remote")
+    columns = ("id", "url", "text", "offset", "length")
+    assert [[row[c] for c in columns] for row in remote.data] == [[row[c] for c in columns] for row in local.data]
+    assert len(remote.rows) == len(local.rows) + 1 > 4  # the log is accounted for
+    assert {row["source"] for row in remote.data} == {f"s3://crawls/2026/{name}" for name in files}
+    for row in remote.report[:6]:
+        assert original_of(row, IngestConfig()).content
+    assert ingest("s3://crawls/2026/*.warc.gz", "s3://crawls/2026", name="remote").run.performed == 0
+
+
+def test_globs_folders_and_fingerprints(bucket) -> None:
+    for key in ("x/a.jsonl", "x/y/b.jsonl", "x/c.txt"):
+        bucket.put(key, b'{"text": "t"}\n')
+    assert expand("s3://crawls/x/*.jsonl") == ["s3://crawls/x/a.jsonl"]
+    assert expand("s3://crawls/**/*.jsonl") == ["s3://crawls/x/a.jsonl", "s3://crawls/x/y/b.jsonl"]
+    assert expand("s3://crawls/x/a.jsonl") == ["s3://crawls/x/a.jsonl"]
+    before = file_ref("s3://crawls/x/a.jsonl")
+    assert file_ref("s3://crawls/x/a.jsonl") == before and before.bytes == 14
+    bucket.put("x/a.jsonl", b'{"text": "u"}\n')
+    assert file_ref("s3://crawls/x/a.jsonl").fingerprint != before.fingerprint
+
+
+def test_what_is_not_there_is_one_sentence(bucket) -> None:
+    for given, sentence in {
+        "s3://crawls/none.warc.gz": "no such file or folder",
+        "s3://crawls/*.warc.gz": "no file matches",
+        "s3://no-such-bucket/x.warc.gz": "no such file or folder",
+    }.items():
+        with pytest.raises(InputError, match=sentence) as caught:
+            discover([given])
+        assert "\n" not in str(caught.value)
+
+
+def test_an_object_that_is_replaced_after_the_listing_is_a_sentence(bucket, tmp_path) -> None:
+    """Of the same size, so that no range of it fails: by ranges alone it would be a mixture."""
+    bucket.put("x/a.jsonl", b'{"text": "old"}\n' * 9)
+    listed = file_ref("s3://crawls/x/a.jsonl")
+    bucket.put("x/a.jsonl", b'{"text": "new"}\n' * 9)
+    worker = IngestWorker(IngestConfig(), Storage(str(tmp_path / "run")), {"pages": False})
+    segment = asdict(splitting.Segment("jsonl", "plain", 0, listed.bytes, listed.bytes))
+    with closing(worker), pytest.raises(InputError, match=r"^s3://crawls/x/a\.jsonl: was changed or replaced since the run listed it"):
+        list(worker.process(Piece("part-00000", (listed,), {"segments": [segment]})))

@@ -1,0 +1,166 @@
+"""A file that is one stream, or one row group, becomes several shards of bounded size, with the same bytes however it is read."""
+
+import gzip
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from corpusmill.ingest.record import read_record
+from corpusmill.pipeline.manifest import Manifest
+from corpusmill.pipeline.storage import Storage
+from corpusmill.report.tokens.trace import trace
+from corpusmill.report.whole.verify import verify
+
+MIB = 1 << 20
+
+
+def texts(count: int, words: int) -> list[str]:
+    """Texts of about 7 bytes a word, some of which are empty and come to nothing."""
+    chance = random.Random(3)
+    return ["" if number % 17 == 5 else " ".join(f"w{chance.randrange(99999):05}" for _ in range(words)) for number in range(count)]
+
+
+def write(path: Path, found: list[str], warcs) -> Path:  # type: ignore[no-untyped-def]
+    lines = "".join(json.dumps({"url": f"http://x.test/{number}", "text": text}) + "\n" for number, text in enumerate(found)).encode()
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table({"text": found}), path, row_group_size=len(found), compression="zstd")
+    elif path.name.endswith(".wet.gz"):
+        records = [{"type": "conversion", "body": text.encode(), "warc_content_type": "text/plain"} for text in found]
+        path.write_bytes(gzip.compress(warcs.write(records, gzip=False), 1))
+    else:
+        path.write_bytes(gzip.compress(lines, 1) if path.suffix == ".gz" else zstandard.compress(lines))
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.zst", "a.parquet", "a.wet.gz"])
+def test_one_stream_gives_shards_of_bounded_size(tmp_path: Path, warcs, ingest, name: str) -> None:
+    path = write(tmp_path / name, texts(700, 700), warcs)
+    whole, cut = ingest(path, name="whole"), ingest(path, name="cut", shard_mb=1)
+    assert [output.path for output in whole.rows[0].outputs] == ["data/part-00000.parquet", "report/part-00000.parquet"]
+    (row,) = cut.rows
+    names = [output.path for output in row.outputs]
+    assert names == [f"{kind}/part-00000-{number:04}.parquet" for kind in ("data", "report") for number in range(4)]
+    for kind in ("data", "report"):
+        assert cut.tables[kind].equals(whole.tables[kind])
+    for counted in ("rows_in", "kept", "dropped", "counts"):
+        assert getattr(row, counted) == getattr(whole.rows[0], counted)
+    sizes = [sum(map(len, pq.read_table(tmp_path / "cut/ingest" / name, columns=["text"])["text"].to_pylist())) for name in names[:4]]
+    assert max(sizes) <= MIB and min(sizes[:-1]) > MIB - 10_000
+
+
+def test_a_document_larger_than_a_shard_has_one_of_its_own(tmp_path: Path, warcs, ingest) -> None:
+    small, large = "small" * 1000, "large" * 400_000
+    found = ingest(write(tmp_path / "a.jsonl.gz", [small, large, small, small], warcs), shard_mb=1)
+    shards = [pq.read_table(tmp_path / "run/ingest" / output.path) for output in found.rows[0].outputs if output.path.startswith("data/")]
+    assert [shard["text"].to_pylist() for shard in shards] == [[small], [large], [small, small]]
+
+
+RECIPE = """
+ingest: {shard_mb: 1}
+filter: {steps: [{gopher_quality: {}}], thresholds: {gopher_enough_stop_words: 0}}
+dedup: {minhash: {enabled: false}}
+tokenizer: {vocabulary_size: 512}
+tokens: {validation_share: 0, shard_tokens: 400000}
+"""
+
+
+@pytest.fixture(scope="module")
+def one_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """A recipe, and an input of 6 MB of text in one stream."""
+    folder = tmp_path_factory.mktemp("one_file")
+    (folder / "recipe.yaml").write_text(RECIPE)
+    return str(folder / "recipe.yaml"), str(write(folder / "a.jsonl.gz", texts(1800, 500), None))
+
+
+def start(one_file: tuple[str, str], run: Path, *options: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "corpusmill", "run", *one_file, "--output", str(run), *options]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+
+
+def finish(process: subprocess.Popen[bytes]) -> None:
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said.decode()
+
+
+@pytest.fixture(scope="module")
+def inline(one_file: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("inline") / "run"
+    finish(start(one_file, run, "--engine", "inline", "--to", "dedup"))
+    return run
+
+
+def shards(run: Path, stage: str) -> list[str]:
+    return sorted(path.name for path in (run / stage / "data").iterdir())
+
+
+def test_later_stages_have_a_task_for_each_shard_and_all_is_whole(inline: Path) -> None:
+    names = [f"part-00000-{number:04}.parquet" for number in range(6)]
+    assert shards(inline, "ingest") == shards(inline, "filter") == shards(inline, "dedup") == names
+    checks = verify(str(inline))
+    assert {check.name: check.tasks for check in checks}["filter"] == 6
+    assert not [fault for check in checks for fault in check.faults]
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_ray_with_any_number_of_workers_writes_the_same_bytes(one_file, inline: Path, tmp_path: Path, tree, workers: str) -> None:  # type: ignore[no-untyped-def]
+    finish(start(one_file, tmp_path / "run", "--engine", "ray", "--workers", workers, "--to", "dedup"))
+    found = tree(tmp_path / "run")
+    assert found == tree(inline)
+
+
+@pytest.mark.parametrize("shard", [0, 3])
+def test_killed_between_two_shards_the_task_is_done_again_with_the_same_bytes(
+    one_file: tuple[str, str], inline: Path, tmp_path: Path, tree: Callable[[Path], dict[str, str]], shard: int
+) -> None:
+    run = tmp_path / "run"
+    process = start(one_file, run, "--engine", "inline", "--to", "ingest")
+    there = run / f"ingest/data/part-00000-{shard:04}.parquet"
+    deadline = time.monotonic() + 120
+    while not there.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.001)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    done = list(Manifest(Storage(str(run / "ingest")), read_only=True).tasks)
+    assert 0 < len(shards(run, "ingest")) < 6 and not done, "it was killed too late"
+    (run / "ingest/data/part-00000-0007.parquet").write_bytes(b"of a run with smaller shards")
+    finish(start(one_file, run, "--engine", "inline", "--to", "ingest"))
+    assert tree(run / "ingest") == tree(inline / "ingest")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.parquet"])
+def test_memory_does_not_grow_with_the_file(tmp_path: Path, warcs, ingest, name: str) -> None:
+    """The process that reads and the one that writes, each for itself, for a file with 4 times as much text (46 and 12 shards)."""
+    peaks = []
+    for times in (3, 12):
+        (tmp_path / str(times)).mkdir()
+        path = write(tmp_path / str(times) / name, texts(600, 1000) * times, warcs)
+        command = [sys.executable, "-m", "corpusmill", "run", tmp_path / "recipe.yaml", path, "--output", tmp_path / f"run-{times}"]
+        (tmp_path / "recipe.yaml").write_text("ingest: {shard_mb: 1}\n")
+        subprocess.run([*command, "--engine", "inline", "--to", "ingest"], check=True, capture_output=True)
+        (row,) = [json.loads(line) for line in (tmp_path / f"run-{times}" / "metrics.jsonl").read_text().splitlines()]
+        assert row["rows_in"] == 600 * times
+        peaks.append((row["peak_mb"] - row["beside_mb"], row["beside_mb"]))
+    for small, large in zip(*peaks, strict=True):
+        assert large - small < 12, peaks  # of 36 MB of text more
+
+
+def test_a_token_leads_back_to_its_line(one_file: tuple[str, str], inline: Path) -> None:
+    finish(start(one_file, inline, "--engine", "inline"))
+    last = sorted((inline / "tokens/train").glob("*.bin"))[-1]
+    found = trace(str(inline), int(last.stem.removeprefix("tokens-")), last.stat().st_size // 2 - 5).as_json()
+    document = found["document"]
+    assert document["data_file"].startswith("dedup/data/part-00000-000") and found["notes"] == []
+    line = json.loads(read_record(one_file[1], document["offset"], document["length"]))
+    assert found["text"]["before"] in line["text"]
+    assert set(found["values"]) == {"ingest", "filter", "dedup", "tokens"}

@@ -1,0 +1,187 @@
+"""Inputs as users give them, formats by content, and one sentence for each thing that can't be used."""
+
+import gzip
+import io
+from pathlib import Path
+
+import lz4.frame
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from corpusmill.ingest.files import file_ref
+from corpusmill.ingest.formats import Ignored, Refused, Source, examine
+from corpusmill.ingest.sources import discover, expand
+from corpusmill.pipeline.errors import InputError
+
+JSONL = b'{"text": "a"}\n{"text": "b"}\n'
+
+
+def put(folder: Path, name: str, content: bytes) -> str:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return str(path)
+
+
+def parquet() -> bytes:
+    out = io.BytesIO()
+    pq.write_table(pa.table({"text": ["a"]}), out)
+    return out.getvalue()
+
+
+def test_formats_are_known_by_content(tmp_path: Path, warcs) -> None:
+    plain = warcs.write(warcs.mixed(2), gzip=False)
+    arc = warcs.arc([("http://x.test/", "text/html", b"hello")])
+
+    def frames(kind: str) -> bytes:
+        compress = zstandard.ZstdCompressor().compress if kind == "zstd" else lz4.frame.compress
+        return b"".join(compress(warcs.write([record], gzip=False)) for record in warcs.mixed(2))
+
+    cases = {
+        "a.warc": (plain, "warc", "plain"),
+        "a.warc.gz": (warcs.write(warcs.mixed(2)), "warc", "gzip-frames"),
+        "whole.warc.gz": (gzip.compress(plain), "warc", "gzip"),
+        "a.warc.zst": (zstandard.ZstdCompressor().compress(plain), "warc", "zstd"),
+        "not-compressed.warc.gz": (plain, "warc", "plain"),
+        "no-suffix": (plain, "warc", "plain"),
+        "whole.warc.lz4": (lz4.frame.compress(plain), "warc", "lz4"),
+        "frames.warc.zst": (frames("zstd"), "warc", "zstd-frames"),
+        "frames.warc.lz4": (frames("lz4"), "warc", "lz4-frames"),
+        "a.arc": (b"".join(arc), "arc", "plain"),
+        "a.arc.gz": (gzip.compress(b"".join(arc)), "arc", "gzip"),
+        "frames.arc.gz": (b"".join(map(gzip.compress, arc)), "arc", "gzip-frames"),
+        "a.jsonl": (JSONL, "jsonl", "plain"),
+        "a.jsonl.lz4": (lz4.frame.compress(JSONL), "jsonl", "lz4"),
+        "page.html": (b"<p>hello", "html", "plain"),
+        "page.XHTML.gz": (gzip.compress(b"<p>hello"), "html", "gzip"),
+        "notes.txt": (b"hello", "text", "plain"),
+        "looks-like.md": (JSONL, "text", "plain"),
+        "really-a-warc.txt": (plain, "warc", "plain"),
+        "bad-first-line.jsonl": (b"rubbish\n" + JSONL, "jsonl", "plain"),
+        "a.jsonl.gz": (gzip.compress(JSONL), "jsonl", "gzip"),
+        "a.ndjson.zst": (zstandard.ZstdCompressor().compress(JSONL), "jsonl", "zstd"),
+        "data": (JSONL, "jsonl", "plain"),
+        "long.jsonl": (b'{"text": "' + b"a" * 100_000 + b'"}', "jsonl", "plain"),
+        "a.parquet": (parquet(), "parquet", "plain"),
+    }
+    for name, (content, format_, layout) in cases.items():
+        found = examine(file_ref(put(tmp_path, name, content)))
+        assert isinstance(found, Source) and (found.format, found.layout) == (format_, layout), name
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        (
+            "a.warc.gz",
+            b"<Error>AccessDenied</Error>",
+            "not a WARC file, though its name says so (it begins with '<Error>AccessDenied</Error>').",
+        ),
+        ("a.warc.gz", gzip.compress(b"hello\x1b[31m", mtime=0), "not a WARC file, though its name says so (it begins with 'hello?[31m')."),
+        ("a.warc", JSONL, "not a WARC file, though its name says so (it holds JSONL)."),
+        ("a.parquet", JSONL, "not a Parquet file, though its name says so (it holds JSONL)."),
+        ("a.jsonl", b"just text\n", "not a JSONL file, though its name says so (it begins with 'just text?')."),
+        ("a.json", b'{\n "text": "one"\n}\n', "not a JSONL file"),
+        ("a.parquet", b"PAR1...", "not a readable Parquet file"),
+        ("a.jsonl", b"", "there is nothing in it."),
+        ("a.jsonl.gz", gzip.compress(b"", mtime=0), "there is nothing in it"),
+        ("a.warc", b"filedesc://x 0.0.0.0 2024 text/plain 76\n", "not a WARC file, though its name says so (it holds ARC)."),
+        ("a.arc.gz", gzip.compress(JSONL, mtime=0), "not an ARC file, though its name says so (it holds JSONL)."),
+        ("a.html", b" \n", "there is nothing in it."),
+    ],
+)
+def test_what_a_file_is_not_is_one_sentence(tmp_path: Path, name: str, content: bytes, sentence: str) -> None:
+    path = put(tmp_path, name, content)
+    found = examine(file_ref(path))
+    assert isinstance(found, Refused) and found.reason.startswith(f"{path}: {sentence}"), found
+    assert "\n" not in found.reason
+    with pytest.raises(InputError, match="nothing in it" if "nothing" in sentence else "not an? "):
+        discover([path])
+
+
+def test_indexes_logs_and_markers_are_left_out(tmp_path: Path) -> None:
+    for name, content in {"a.cdx": b" CDX N b a\n", "b.log": b"text", ".done": b"", "_SUCCESS": b"", "notes.pdf": b"hello"}.items():
+        put(tmp_path, name, content)
+    put(tmp_path, "c.jsonl", JSONL)
+    put(tmp_path, "d.jsonl", b"")
+    found = discover([str(tmp_path)])
+    assert [Path(s.ref.path).name for s in found.sources] == ["c.jsonl"]
+    assert [(Path(r.ref.path).name, r.rule) for r in found.refused] == [("d.jsonl", "empty_file")]
+    assert [Path(i.path).name for i in found.ignored] == [".done", "_SUCCESS", "a.cdx", "b.log", "notes.pdf"]
+    assert isinstance(examine(file_ref(str(tmp_path / "notes.pdf"))), Ignored)
+    with pytest.raises(InputError, match="notes.pdf: not a WARC, ARC, JSONL, Parquet, HTML or text file"):
+        discover([str(tmp_path / "notes.pdf")])
+
+
+def test_files_folders_and_globs_in_sorted_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("b.jsonl", "a/2.jsonl", "a/1.jsonl", "a/[x].jsonl"):
+        put(tmp_path, name, JSONL)
+    monkeypatch.chdir(tmp_path)
+    assert expand("a") == expand("a/") == ["a/1.jsonl", "a/2.jsonl", "a/[x].jsonl"]
+    assert expand("**/*.jsonl") == ["a/1.jsonl", "a/2.jsonl", "a/[x].jsonl", "b.jsonl"]
+    assert expand("a/[x].jsonl") == ["a/[x].jsonl"]
+    assert [s.ref.path for s in discover(["b.jsonl", "*.jsonl", "a"]).sources] == ["b.jsonl", "a/1.jsonl", "a/2.jsonl", "a/[x].jsonl"]
+
+
+def test_inputs_that_do_not_exist(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other").mkdir()
+    put(tmp_path, "other/image.png", b"hello")
+    for given, sentence in {
+        str(tmp_path / "missing.warc.gz"): "no such file or folder.",
+        str(tmp_path / "*.warc.gz"): "no file matches.",
+        str(tmp_path / "empty"): "there is nothing in it.",
+        str(tmp_path / "other"): "no WARC, ARC, JSONL, Parquet, HTML or text file in it (1 other files).",
+        "nosuch://bucket/x": "this kind of URL can't be opened here",
+    }.items():
+        with pytest.raises(InputError) as caught:
+            discover([given])
+        assert str(caught.value).startswith(f"{given}: {sentence}") and caught.value.exit_code == 2
+    with pytest.raises(InputError, match="no input was given"):
+        discover([])
+
+
+def test_stores_that_fsspec_knows() -> None:
+    import fsspec
+
+    fs = fsspec.filesystem("memory")
+    fs.pipe({"/crawl/b.jsonl": JSONL, "/crawl/sub/a.jsonl": JSONL, "/crawl/c.cdx": b"x"})
+    assert expand("memory://crawl") == ["memory://crawl/b.jsonl", "memory://crawl/c.cdx", "memory://crawl/sub/a.jsonl"]
+    assert expand("memory://crawl/*.jsonl") == ["memory://crawl/b.jsonl"]
+    assert expand("memory://crawl/b.jsonl") == ["memory://crawl/b.jsonl"]
+    found = discover(["memory://crawl"])
+    assert [(s.ref.path, s.format) for s in found.sources] == [("memory://crawl/b.jsonl", "jsonl"), ("memory://crawl/sub/a.jsonl", "jsonl")]
+    with pytest.raises(InputError, match="memory://nothing: no such file or folder"):
+        discover(["memory://nothing"])
+
+
+def test_a_fingerprint_changes_with_the_file(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.jsonl", JSONL)
+    before = file_ref(path)
+    assert file_ref(path) == before
+    put(tmp_path, "a.jsonl", JSONL + JSONL)
+    assert file_ref(path).fingerprint != before.fingerprint
+
+
+def test_folders_that_link_to_each_other_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path, "a/1.jsonl", JSONL)
+    put(tmp_path, "a/deep/2.jsonl", JSONL)
+    put(tmp_path, "b/3.jsonl", JSONL)
+    for place, target in (("a/self", "../a"), ("a/dot", "."), ("a/deep/up", "../.."), ("a/b", "../b"), ("b/a", "../a")):
+        (tmp_path / place).symlink_to(target)
+    own = ["a/1.jsonl", "a/b/3.jsonl", "a/deep/2.jsonl", "a/deep/up/b/3.jsonl"]
+    assert expand("a") == expand("a/**") == expand("a/**/*.jsonl") == own
+    assert expand("a/**/[12].jsonl") == ["a/1.jsonl", "a/deep/2.jsonl"]
+    assert expand("a/**/deep") == ["a/deep/2.jsonl", "a/deep/up/b/3.jsonl"]
+    assert expand(f"{tmp_path}/**/2*") == [f"{tmp_path}/a/deep/2.jsonl", f"{tmp_path}/b/a/deep/2.jsonl"]
+
+
+def test_no_wildcard_begins_a_hidden_name(tmp_path: Path) -> None:
+    put(tmp_path, ".git/a.jsonl", JSONL)
+    put(tmp_path, "b/.c.jsonl", JSONL)
+    put(tmp_path, "b/d.jsonl", JSONL)
+    assert expand(f"{tmp_path}/**/*.jsonl") == [f"{tmp_path}/b/d.jsonl"]
+    assert expand(f"{tmp_path}/**/.*.jsonl") == [f"{tmp_path}/b/.c.jsonl"]

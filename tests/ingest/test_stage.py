@@ -1,0 +1,272 @@
+"""The stage as a whole: tables, pieces, damaged and refused files, and records found again by their place."""
+
+import gzip
+import json
+import os
+import random
+import time
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from corpusmill.ingest import splitting
+from corpusmill.ingest.config import IngestConfig
+from corpusmill.ingest.files import file_ref
+from corpusmill.ingest.record import read_record
+from corpusmill.ingest.rows import INGEST_REPORT
+from corpusmill.ingest.stage import IngestWorker
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.schemas import DOCUMENTS
+from corpusmill.pipeline.stage import Piece
+from corpusmill.pipeline.storage import Storage
+
+
+def crawl(warcs) -> bytes:
+    return warcs.write(
+        [
+            {"type": "warcinfo", "body": b"software: test\r\n"},
+            *warcs.mixed(3),
+            {"url": "http://x.test/404", "status": "404 Not Found", "body": warcs.page(9)},
+            {"url": "http://x.test/png", "headers": [("Content-Type", "image/png")], "status": "403 No", "body": b"PNG"},
+            {"url": "http://x.test/empty", "body": b"<html><body></body></html>"},
+            {"url": "http://x.test/untyped", "headers": [], "body": b"<!DOCTYPE html><p>some text without a type"},
+            {"url": "http://x.test/binary", "headers": [], "body": b"\0\1\2"},
+            {
+                "url": "http://x.test/zipped",
+                "headers": [("Content-Type", "text/html"), ("Content-Encoding", "gzip")],
+                "body": gzip.compress(warcs.page(5)),
+            },
+            {"url": "http://x.test/lie", "headers": [("Content-Type", "text/html"), ("Content-Encoding", "gzip")], "body": warcs.page(6)},
+            {
+                "url": "http://x.test/bomb",
+                "headers": [("Content-Type", "text/html"), ("Content-Encoding", "gzip")],
+                "body": gzip.compress(b"a" * 5_000_000),
+            },
+            {"url": "http://x.test/deep", "body": b"<div>" * 5000 + b"x"},
+            {"url": "http://x.test/wet", "type": "conversion", "body": "Plain téxt\n".encode(), "warc_content_type": "text/plain"},
+        ]
+    )
+
+
+def test_every_record_has_a_row_with_its_reasons(tmp_path: Path, warcs, ingest) -> None:
+    path = tmp_path / "crawl.warc.gz"
+    path.write_bytes(crawl(warcs))
+    found = ingest(path)
+    rows = {row["url"]: row for row in found.report if row["record_type"] in ("response", "conversion")}
+    failed = {url.rsplit("/", 1)[1]: row["failed"] for url, row in rows.items()}
+    assert failed == {
+        "0": [], "1": [], "2": [], "404": ["status"], "png": ["status", "content_type"], "empty": ["empty_text"], "untyped": [],
+        "binary": ["content_type"], "zipped": [], "lie": [], "bomb": ["too_large"], "deep": ["too_deep"], "wet": [],
+    }  # fmt: skip
+    assert [row["failed"] for row in found.report if row["record_type"] in ("request", "warcinfo")] == [["record_type"]] * 4
+    assert rows["http://x.test/lie"]["reason"] == "says gzip but is not"
+    assert rows["http://x.test/untyped"]["content_type"] == "text/html"
+    assert all(row["reason"] for row in found.report if not row["kept"])
+    texts = {row["url"]: row["text"] for row in found.data}
+    assert texts["http://x.test/wet"] == "Plain téxt" and texts["http://x.test/zipped"].startswith("word5x0 word5x1")
+    assert {row["url"]: row["chars_out"] for row in found.report if row["kept"]} == {u: len(t) for u, t in texts.items()}
+    assert found.tables["data"].schema == DOCUMENTS and found.tables["report"].schema == INGEST_REPORT
+    assert found.data[0]["title"] == "Title 0" and found.data[0]["timestamp"] == "2024-05-01T00:00:00Z"
+    counts = found.rows[0].counts
+    assert counts["type:request"] == 3 and counts["failed:status"] == 2
+    assert sum(r.rows_in for r in found.rows) == len(found.report) and sum(r.kept for r in found.rows) == len(found.data)
+
+
+def test_records_are_found_again_by_their_place(tmp_path: Path, warcs, ingest) -> None:
+    plain = warcs.write(warcs.mixed(4), gzip=False)
+    (tmp_path / "in").mkdir()
+    for name, content in {"a.warc": plain, "b.warc.gz": warcs.write(warcs.mixed(4)), "c.warc.gz": gzip.compress(plain)}.items():
+        (tmp_path / "in" / name).write_bytes(content)
+    lines = [json.dumps({"text": f"line {n}"}) + "\n" for n in range(5)]
+    (tmp_path / "in" / "d.jsonl").write_text("".join(lines))
+    (tmp_path / "in" / "e.jsonl.gz").write_bytes(gzip.compress("".join(lines).encode()))
+    pq.write_table(pa.table({"text": ["row 0", "row 1", "row 2"], "n": [0, 1, 2]}), tmp_path / "in" / "f.parquet", row_group_size=2)
+    found = ingest(tmp_path / "in")
+    assert len(found.data) == 3 * 4 + 2 * 5 + 3
+    for row in found.data:
+        raw = read_record(row["source"], row["offset"], row["length"])
+        if row["url"]:
+            assert raw.startswith(b"WARC/1.0\r\n") and f"WARC-Target-URI: {row['url']}\r\n".encode() in raw and row["text"].encode() in raw
+        else:
+            assert json.loads(raw)["text"] == row["text"]
+    assert read_record(str(tmp_path / "in" / "f.parquet"), 2, None) == b'{"n":2,"text":"row 2"}'
+    with pytest.raises(InputError, match="it is not the file that was ingested"):
+        read_record(str(tmp_path / "in" / "a.warc"), len(plain), 10)
+    # the same page in three files is the same document
+    assert len({row["id"] for row in found.data if row["url"]}) == 4
+
+
+def test_many_small_pieces_equal_one(tmp_path: Path, warcs, ingest, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.warc.gz").write_bytes(warcs.write(warcs.mixed(40)))
+    (folder / "b.warc").write_bytes(warcs.write(warcs.mixed(40), gzip=False))
+    (folder / "c.jsonl").write_text("".join(json.dumps({"text": f"line {n} " * 20}) + "\n" for n in range(300)))
+    pq.write_table(pa.table({"text": [f"row {n} " * 20 for n in range(300)]}), folder / "d.parquet", row_group_size=10, compression="none")
+    whole = ingest(folder, name="whole")
+    assert len(whole.rows) == 1
+    monkeypatch.setattr(splitting, "SMALLEST", 2000)
+    pieces = ingest(folder, name="pieces")
+    assert len(pieces.rows) >= 15 and max(row.bytes_in for row in pieces.rows) < 40_000
+    assert [row.task for row in pieces.rows] == [f"part-{n:05d}" for n in range(len(pieces.rows))]
+    for kind in ("data", "report"):
+        assert pieces.tables[kind].equals(whole.tables[kind])
+    assert sum(row.bytes_in for row in pieces.rows[:-1]) > 0
+
+
+def test_pieces_of_damaged_files_equal_the_whole(tmp_path: Path, warcs, ingest, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, random_ = tmp_path / "in", random.Random(4)
+    folder.mkdir()
+    frames = [gzip.compress(warcs.write([record], gzip=False)) for record in warcs.mixed(40)]
+    arc = warcs.arc([(f"http://x.test/{n}", "text/html", b"HTTP/1.1 200 OK\r\n\r\n" + warcs.page(n)) for n in range(40)])
+    for name, content in {
+        "a.warc.gz": b"".join(frames),
+        "b.warc": warcs.write(warcs.mixed(40), gzip=False),
+        "c.arc": b"".join(arc),
+    }.items():
+        damaged = bytearray(content)
+        for place in random_.sample(range(300, len(content)), 12):
+            damaged[place] ^= 0xFF
+        (folder / name).write_bytes(damaged[:-150])
+    whole = ingest(folder, name="whole")
+    monkeypatch.setattr(splitting, "SMALLEST", 2000)
+    pieces = ingest(folder, name="pieces")
+    assert len(pieces.rows) > 12 and len([row for row in whole.report if row["record_type"] == "damage"]) > 10
+    assert all(pieces.tables[kind].equals(whole.tables[kind]) for kind in ("data", "report"))
+
+
+def test_a_page_that_holds_a_warc_does_not_change_where_files_are_cut(
+    tmp_path: Path, warcs, ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index of a range begins where a record seems to: in such a page that is a mistake, and has to be found out."""
+    inner = {False: warcs.write(warcs.mixed(90), gzip=False), True: warcs.write(warcs.mixed(90))}
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for packed, name in ((False, "a.warc"), (True, "b.warc.gz"), (True, "c.warc.gz")):
+        evil = {"url": "http://evil.test/", "body": b"<p>" + inner[packed] + random.Random(1).randbytes(20_000)}
+        middle = warcs.write([evil], gzip=False) if name[0] < "c" else b""
+        middle = gzip.compress(middle, 0) if packed and middle else middle  # stored, so that its bytes lie there as they are
+        (folder / name).write_bytes(warcs.write(warcs.mixed(20), gzip=packed) + middle + warcs.write(warcs.mixed(60), gzip=packed))
+    whole = ingest(folder, name="whole")
+    assert len(whole.report) == 3 * 160 + 2
+    monkeypatch.setattr(splitting, "SMALLEST", 2000)
+    monkeypatch.setattr(splitting, "PIECES", 100)
+    pieces = ingest(folder, name="pieces")
+    assert all(pieces.tables[kind].equals(whole.tables[kind]) for kind in ("data", "report"))
+    tasks = [row.task for row in pieces.run.manifest.rows()]
+    assert len(pieces.rows) > 16 and sum(task.startswith("index-") for task in tasks) > 6
+    assert sorted(task for task in tasks if task.startswith("whole-")) == ["whole-00000-0000", "whole-00001-0000"]
+
+
+def test_a_cut_crawl_keeps_its_whole_records_and_says_where_it_ends(tmp_path: Path, warcs, ingest) -> None:
+    content = warcs.write(warcs.mixed(10))
+    (tmp_path / "whole.warc.gz").write_bytes(content)
+    whole = ingest(tmp_path / "whole.warc.gz", name="whole").report
+    for number, place in enumerate(random.Random(2).sample(range(500, len(content)), 5)):
+        path = tmp_path / f"cut-{number}.warc.gz"
+        path.write_bytes(content[:place])
+        found = ingest(path, name=f"cut-{number}")
+        before = [row for row in whole if row["offset"] + row["length"] <= place]
+        assert [row["id"] for row in found.report[: len(before)]] == [row["id"] for row in before]
+        (rest,) = found.report[len(before) :]
+        assert (rest["failed"], rest["offset"], rest["length"]) == (
+            ["truncated"],
+            before[-1]["offset"] + before[-1]["length"],
+            place - rest["offset"],
+        )
+        assert found.warnings == [f"{path}: the file ends within the compressed record at {rest['offset']}."]
+
+
+def test_a_file_that_is_not_what_its_name_says_is_a_row_among_others(tmp_path: Path, warcs, ingest) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.warc.gz").write_bytes(warcs.write(warcs.mixed(2)))
+    (folder / "b.warc.gz").write_bytes(b"<html>not found</html>")
+    (folder / "c.jsonl").write_bytes(b"")
+    (folder / "d.cdx").write_bytes(b" CDX")
+    found = ingest(folder)
+    assert [(row["record_type"], row["failed"]) for row in found.report[-2:]] == [("file", ["wrong_format"]), ("file", ["empty_file"])]
+    assert len(found.data) == 2 and len(found.warnings) == 3
+    assert found.warnings[0].startswith("1 files that hold no documents were left out") and "d.cdx" in found.warnings[0]
+    with pytest.raises(InputError, match="b.warc.gz: not a WARC file, though its name says so"):
+        ingest(folder / "b.warc.gz", name="alone")
+
+
+def test_a_parquet_file_without_the_column_ends_the_run(tmp_path: Path, ingest) -> None:
+    pq.write_table(pa.table({"content": ["some text"]}), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="a.parquet: no column 'text'"):
+        ingest(tmp_path / "a.parquet")
+    assert ingest(tmp_path / "a.parquet", name="other", text_key="content").data[0]["text"] == "some text"
+
+
+def test_real_files_of_every_kind_go_through(shared_data: Path, ingest) -> None:
+    found = ingest(shared_data / "warc" / "commoncrawl+whirlwind-python", shared_data / "warc" / "oduwsdl+ipwb")
+    kept = {Path(row["source"]).name for row in found.data}
+    assert {"whirlwind.warc", "whirlwind.warc.gz", "whirlwind.warc.wet", "whirlwind.warc.wet.gz", "baconIpsum_chunked.warc"} <= kept
+    pages = [row for row in found.data if row["source"].endswith(("whirlwind.warc", "whirlwind.warc.gz"))]
+    assert len({(row["id"], row["text"]) for row in pages}) == 1 and "Escopete" in pages[0]["text"]
+
+
+def test_the_same_bytes_twice(tmp_path: Path, warcs, ingest) -> None:
+    (tmp_path / "crawl.warc.gz").write_bytes(crawl(warcs))
+    first, second = (ingest(tmp_path / "crawl.warc.gz", name=name) for name in ("one", "two"))
+    assert [row.outputs for row in first.rows] == [row.outputs for row in second.rows]
+
+
+def test_hostile_pages_are_rows_and_take_no_time(tmp_path: Path, warcs, ingest) -> None:
+    bodies = [b" " * 8_000_000, b"\0" * 8_000_000, b"<" * 2_000_000, b"<!--" * 500_000, b"&#" * 1_000_000, b"\n" * 4_000_000 + b"<p>x"]
+    records = [{"url": f"http://x.test/{n}{kind}", "headers": headers, "body": body}
+               for n, body in enumerate(bodies) for kind, headers in (("a", []), ("b", [("Content-Type", "text/html")]))]  # fmt: skip
+    path = tmp_path / "hostile.warc.gz"
+    path.write_bytes(warcs.write([*records, *warcs.mixed(1)]))
+    started = time.perf_counter()
+    found = ingest(path)
+    assert time.perf_counter() - started < 60
+    assert len(found.report) == len(records) + 2 and found.report[-1]["kept"]
+
+
+def test_a_name_that_is_not_utf_8_costs_its_file_and_no_other(tmp_path: Path, ingest, corpusmill) -> None:
+    folder = os.fsencode(tmp_path / "in")
+    (tmp_path / "in").mkdir()
+    for name in (b"good.jsonl", b"caf\xe9.jsonl"):
+        try:
+            with open(folder + b"/" + name, "wb") as file:
+                file.write(b'{"text": "a line"}\n')
+        except OSError:
+            pytest.skip("this file system takes no such name")
+    found = ingest(tmp_path / "in")
+    assert [row["source"] for row in found.data] == [f"{tmp_path}/in/good.jsonl"]
+    (row,) = [row for row in found.report if not row["kept"]]
+    assert row["source"] == f"{tmp_path}/in/caf\\xe9.jsonl" and row["failed"] == ["unreadable"] and "is not UTF-8" in row["reason"]
+    assert any("caf\\xe9.jsonl: its name is not UTF-8" in warning for warning in found.warnings)
+    alone = os.fsdecode(folder + b"/caf\xe9.jsonl")
+    code, _, said = corpusmill("run", "fineweb", alone, "--output", tmp_path / "run", "--engine", "inline", "--to", "ingest")
+    assert code == 2 and "caf\\xe9.jsonl: this name is not UTF-8" in said and "Traceback" not in said
+
+
+def test_a_file_that_changed_since_it_was_listed_is_a_sentence(tmp_path: Path, ingest) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "old"}\n')
+    listed = file_ref(str(path))
+    path.write_text('{"text": "new"}\n')
+    os.utime(path, ns=(0, 0))
+    worker = IngestWorker(IngestConfig(), Storage(str(tmp_path / "run")), {"pages": False})
+    segment = asdict(splitting.Segment("jsonl", "plain", 0, listed.bytes, listed.bytes))
+    with closing(worker), pytest.raises(InputError, match=r"a\.jsonl: was changed or replaced since the run listed it"):
+        list(worker.process(Piece("part-00000", (listed,), {"segments": [segment]})))
+
+
+def test_a_footer_that_takes_too_much_memory_costs_its_file_alone(tmp_path: Path, ingest) -> None:
+    """It is read by the process that may be killed, under its limit, and not by the one that carries the run."""
+    (tmp_path / "in").mkdir()
+    wide = pa.table({f"column_{number}_{'x' * 20}": pa.array([1], pa.int8()) for number in range(40_000)})
+    pq.write_table(wide, tmp_path / "in" / "wide.parquet", compression="none", use_dictionary=False, write_statistics=False)
+    (tmp_path / "in" / "good.jsonl").write_text('{"text": "a line"}\n')
+    found = ingest(tmp_path / "in", extraction={"max_memory_mb": 64})
+    assert [row["text"] for row in found.data] == ["a line"]
+    (refused,) = [row for row in found.report if not row["kept"]]
+    assert refused["source"].endswith("wide.parquet") and refused["failed"][0] in ("unreadable", "out_of_memory")

@@ -1,0 +1,263 @@
+"""Two runs compared: the figures are those of pandas on the reports' rows."""
+
+import io
+import json
+import math
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from built_run import RunBuilder, documents, report, write_run
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.report.answers.diff import Difference, Wanted, compare, diff
+from corpusmill.report.answers.diff_columns import QUANTILES, describe, distance
+
+FIELDS = [pa.field(name, pa.float64()) for name in ("score", "length_ratio")] + [
+    pa.field("words", pa.int64()),
+    pa.field("good", pa.bool_()),
+]
+
+
+def crawl(generator: np.random.Generator, rows: int) -> pd.DataFrame:
+    """Documents with measured values; about one in eight has the id of another, as a page that a crawl holds twice."""
+    ids = [f"{number:032x}" for number in generator.integers(0, 4 * rows, rows)]
+    frame = pd.DataFrame({"id": ids, "words": generator.integers(0, 60, rows), "good": generator.random(rows) < 0.5})
+    frame["score"] = np.where(generator.random(rows) < 0.1, np.nan, generator.normal(size=rows))
+    frame["length_ratio"] = generator.random(rows).round(1)
+    frame = frame.groupby("id", sort=False, group_keys=False)[frame.columns].apply(lambda same: pd.concat([same.iloc[:1]] * len(same)))
+    return frame.reset_index(drop=True)
+
+
+def decided(frame: pd.DataFrame, least: int, most: float) -> pd.DataFrame:
+    """The filter's report with two rules."""
+    short, bad = frame["words"] < least, frame["score"] > most
+    failed = [[*(["short"] if s else []), *(["bad"] if b else [])] for s, b in zip(short, bad, strict=True)]
+    kept = ~(short | bad)
+    return frame.assign(kept=kept, failed=failed, chars_in=frame["words"] * 5, chars_out=frame["words"] * 5 * kept)
+
+
+def deduplicated(frame: pd.DataFrame, every: int) -> pd.DataFrame:
+    """The dedup stage's report: of equal ids one stays, and of the others all but each `every`th word count."""
+    first = ~frame["id"].duplicated()
+    near = frame["words"] % every == 0
+    failed = [["exact_duplicate"] if not f else ["near_duplicate"] if n else [] for f, n in zip(first, near, strict=True)]
+    kept = first & ~near
+    return frame.assign(kept=kept, failed=failed, chars_in=frame["chars_out"], chars_out=frame["chars_out"] * kept)
+
+
+def write(folder: Path, stages: dict[str, pd.DataFrame], shards: int) -> str:
+    run = RunBuilder(folder)
+    run.json("run.json", {"inputs": ["crawl"], "recipe": {"filter": {"steps": [{"own": {}}]}}, "versions": {"numpy": "1"}})
+    for stage, frame in stages.items():
+        rows = [{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in frame.to_dict("records")]
+        parts = []
+        for number in range(shards):
+            some = rows[number::shards]
+            kept = [{**r, "url": f"http://h{r['words'] % 3}.test/", "source": "s", "text": "", "language": "en"} for r in some if r["kept"]]
+            parts.append({
+                f"report/part-{number:05d}.parquet": report(some, FIELDS if stage == "filter" else []),
+                f"data/part-{number:05d}.parquet": documents(kept, [pa.field("language", pa.string())]),
+            })  # fmt: skip
+        run.stage(stage, parts)
+    return str(folder)
+
+
+def chained(frame: pd.DataFrame, least: int, most: float, every: int) -> dict[str, pd.DataFrame]:
+    filtered = decided(frame, least, most)
+    return {"filter": filtered, "dedup": deduplicated(filtered[filtered["kept"]], every)}
+
+
+def fates(stages: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """One row a document with its number among those of its id, kept ones first: the slow way."""
+    parts = [frame[~frame["kept"]].assign(stage=stage) for stage, frame in stages.items()]
+    last = list(stages)[-1]
+    every = pd.concat([*parts, stages[last][stages[last]["kept"]].assign(stage=last)])
+    every["level"] = every["stage"].map(list(stages).index)
+    every["rules"], every["names"] = every["failed"].str.len(), every["failed"].str.join(",")
+    every = every.sort_values(["kept", "level", "rules", "names"], ascending=[False, False, True, True])
+    return every.assign(copy=every.groupby("id").cumcount())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_figures_are_those_of_pandas(tmp_path: Path, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    frame = crawl(generator, 400)
+    seen = frame.sample(frac=0.9, random_state=seed)  # the second run had a part of the crawl
+    a, b = chained(frame, 10, 1.5, 7), chained(seen, 14, 1.2, 5)
+    found = compare(write(tmp_path / "a", a, 3), write(tmp_path / "b", b, 2), Wanted(samples=4))
+    both = fates(a).merge(fates(b), on=["id", "copy"], how="outer", suffixes=("_a", "_b"))
+
+    def kept(side: str, value: bool) -> "pd.Series[bool]":
+        return both[f"kept_{side}"].eq(value).fillna(False).astype(bool)
+
+    expected = {
+        "both": both[kept("a", True) & kept("b", True)], "only_a": both[kept("a", True) & kept("b", False)],
+        "only_b": both[kept("a", False) & kept("b", True)], "neither": both[kept("a", False) & kept("b", False)],
+        "kept_unseen_b": both[kept("a", True) & both["kept_b"].isna()], "dropped_unseen_b": both[kept("a", False) & both["kept_b"].isna()],
+    }  # fmt: skip
+    assert {name: counts.documents for name, counts in found.counts.items()} == {n: len(rows) for n, rows in expected.items() if len(rows)}
+    assert found.of("only_a").characters == expected["only_a"]["chars_out_a"].sum()
+    assert found.of("only_b").characters == expected["only_b"]["chars_out_b"].sum()
+    assert found.kept("a") == a["dedup"]["kept"].sum() and found.kept("b") == b["dedup"]["kept"].sum()
+    _check_rules(found, expected)
+    _check_columns(found, a, b)
+    for name, other in (("only_a", "b"), ("only_b", "a")):
+        rows = {(row["id"], row[f"stage_{other}"]) for row in expected[name].to_dict("records")}
+        assert len(found.samples[name]) == min(4, len(rows)) and {(s.row["id"], s.stage) for s in found.samples[name]} <= rows
+
+
+def _check_rules(found: Difference, expected: dict[str, pd.DataFrame]) -> None:
+    for name, side in (("only_b", "a"), ("only_a", "b")):  # what the other keeps
+        rows = expected[name]
+        exploded = rows.explode(f"failed_{side}").groupby([f"stage_{side}", f"failed_{side}"]).size().to_dict()
+        assert {(r.stage, r.rule): r.other_keeps[side] for r in found.rules if r.other_keeps[side]} == exploded
+        alone = rows[rows[f"failed_{side}"].str.len() == 1].explode(f"failed_{side}").groupby(f"failed_{side}").size().to_dict()
+        assert {r.rule: r.alone[side] for r in found.rules if r.alone[side]} == alone
+
+
+def _check_columns(found: Difference, a: dict[str, pd.DataFrame], b: dict[str, pd.DataFrame]) -> None:
+    """Values of what the last stage keeps, of equal ids as many as stay."""
+    columns = {change.column: change for change in found.columns if change.stage == "filter"}
+    assert list(columns) == sorted(columns, key=lambda name: -columns[name].distance) and "words" in columns  # type: ignore[operator]
+    for name in ("score", "length_ratio", "words", "good"):
+        values = {}
+        for side, stages in (("a", a), ("b", b)):
+            final = stages["dedup"][stages["dedup"]["kept"]]
+            values[side] = final[name].astype(float)
+            run = columns[name].runs[side]
+            assert (run.values, run.missing) == (values[side].notna().sum(), values[side].isna().sum())
+            assert run.mean == pytest.approx(values[side].mean())
+            assert run.quantiles == pytest.approx(values[side].quantile(list(QUANTILES)).tolist())
+        points = pd.concat([values["a"], values["b"]]).dropna().unique()
+        apart = max(abs((values["a"].dropna() <= x).mean() - (values["b"].dropna() <= x).mean()) for x in points)
+        assert columns[name].distance == pytest.approx(apart)
+
+
+VALUES = st.lists(st.floats(allow_nan=False) | st.integers(0, 3).map(float), min_size=1, max_size=30)
+
+
+@given(VALUES, VALUES)
+def test_the_distance_is_the_largest_difference_of_shares(a: list[float], b: list[float]) -> None:
+    one, other = np.sort(a), np.sort(b)
+    expected = max(abs(sum(v <= x for v in a) / len(a) - sum(v <= x for v in b) / len(b)) for x in [*a, *b])
+    assert distance(one, other) == pytest.approx(expected) and distance(one, one) == 0
+    assert distance(one, np.zeros(0)) is None
+    assert describe(one, len(a)).quantiles[2] == pytest.approx(float(np.median(one)), nan_ok=True) or not np.isfinite(one).all()
+
+
+def printed(a: Path | str, b: Path | str, width: int = 80, form: str = "text", **wanted: Any) -> str:
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
+    diff(str(a), str(b), Wanted(**wanted), form, console)
+    return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+
+
+@pytest.fixture(scope="module")
+def stricter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of the fixtures, with another threshold in its recipe and report: documents with fewer than 40 words are short."""
+    folder = tmp_path_factory.mktemp("diff") / "run"
+    write_run(folder, ("ingest", "filter"))
+    run = RunBuilder(folder)
+    (folder / "filter" / "manifest.jsonl").unlink()
+    _rewrite(run, folder)
+    recipe = {"ingest": {}, "dedup": {}, "filter": {"thresholds": {"short": 40}}}
+    run.json("run.json", {"inputs": ["crawl/"], "recipe": recipe, "versions": {"corpusmill": "1"}})
+    return folder
+
+
+def _rewrite(run: RunBuilder, folder: Path) -> None:
+    import pyarrow.dataset as ds
+
+    table = ds.dataset(folder / "filter" / "report").to_table()
+    rules = json.loads(table.schema.metadata[b"corpusmill.rules"])
+    rules[0]["threshold"] = 40
+    rows = []
+    for row in table.to_pylist():
+        failed = [*(["short"] if row["words"] < 40 else []), *(name for name in row["failed"] if name != "short")]
+        rows.append({**row, "failed": failed, "kept": not failed, "chars_out": 0 if failed else row["chars_in"]})
+    made = report(rows, list(table.schema)[6:], {b"corpusmill.rules": json.dumps(rules).encode()})
+    data = documents([{**row, "source": "x", "text": ""} for row in rows if row["kept"]], [pa.field("language", pa.string())])
+    run.stage("filter", [{"report/part-00000.parquet": made, "data/part-00000.parquet": data}])
+
+
+def test_what_is_printed(run_folder: Path, stricter: Path) -> None:
+    text = printed(run_folder, stricter, stage="filter")
+    assert (
+        "A keeps 45 documents, B 39 (-13.3%) (of the stage filter). Of 56 that both have seen, they decide differently about 6."
+        in " ".join(text.split())
+    )
+    lines = [line.split() for line in text.splitlines()]
+    assert ["kept", "by", "A", "only", "6", "10.7%"] in [line[:6] for line in lines]
+    assert ["filter.thresholds.short", "20", "40"] in lines and ["versions.corpusmill", "0", "1"] in lines
+    assert ["short", "5", "11", "0", "6"] in lines
+    assert "words" in text and "K-S" in text
+    assert "Kept by A, dropped by B: 3 of 6" in text and "fails if < 40" in text and "Kept by B, dropped by A" not in text
+    assert len(re.findall(r"word[4-9]x0 ", text)) == 3  # the samples' texts
+    assert "B has no dedup, tokens, so both are compared up to filter." in " ".join(printed(run_folder, stricter).split())
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_it_fits_and_is_harmless(run_folder: Path, stricter: Path, width: int) -> None:
+    text = printed(run_folder, stricter, width, samples=60)
+    assert not any(c in text for c in "\x1b\u202e\x07")
+    assert all(len(line) <= width for line in text.splitlines() if not line.startswith("All about one"))
+
+
+def test_json_has_everything(run_folder: Path, stricter: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    printed(run_folder, stricter, form="json", samples=2)
+    found = json.loads(capsys.readouterr().out)
+    assert found["documents"]["only_a"]["documents"] == 6 and found["kept"] == {"a": 45, "b": 39}
+    (rule,) = [rule for rule in found["rules"] if rule["other_keeps"]["b"]]
+    assert rule["rule"] == "short" and rule["threshold"]["b"] == {"column": "words", "comparison": "<", "threshold": 40}
+    assert len(found["samples"]["only_a"]) == 2 and found["samples"]["only_b"] == []
+    assert {"value": "en", "a": 35, "b": 31} in found["language"] or {row["value"] for row in found["language"]} == {"en", "de"}
+
+
+def test_equal_runs_and_runs_that_can_not_be_compared(run_folder: Path, tmp_path: Path) -> None:
+    assert "Both keep the same 42 documents (from ingest to dedup)." in printed(run_folder, run_folder)
+    RunBuilder(tmp_path / "none").json("run.json", {})
+    for stage, sentence in ((None, "no stage of this run has a report yet"), ("filter", "no stage of this run has a report yet")):
+        with pytest.raises(InputError, match=sentence):
+            printed(run_folder, tmp_path / "none", stage=stage)
+    with pytest.raises(InputError, match=r"the stage 'sft' has no report \(there are ingest, filter, dedup, tokens\)"):
+        printed(run_folder, run_folder, stage="sft")
+
+
+def test_half_a_run_is_said(run_folder: Path, tmp_path: Path) -> None:
+    write_run(tmp_path / "run", ("ingest", "filter"))
+    manifest = tmp_path / "run" / "filter" / "manifest.jsonl"
+    manifest.write_bytes(manifest.read_bytes().splitlines(keepends=True)[0])
+    text = " ".join(printed(run_folder, tmp_path / "run").split())
+    assert "B: filter not finished, so it has not decided about all documents yet." in text
+    assert "kept by A, never seen by B" in text
+
+
+def test_a_run_without_a_stage_is_compared_all_the_same(run_folder: Path, tmp_path: Path) -> None:
+    """What the filter of one run drops, the other has seen only where it decided about it."""
+    write_run(tmp_path / "run", ("ingest",))
+    found = compare(str(run_folder), str(tmp_path / "run"), Wanted(samples=0))
+    assert found.stages == ["ingest"] and {name: c.documents for name, c in found.counts.items()} == {"both": 56, "neither": 4}
+    shutil.copytree(run_folder, tmp_path / "unfiltered")
+    shutil.rmtree(tmp_path / "unfiltered" / "filter")
+    found = compare(str(run_folder), str(tmp_path / "unfiltered"), Wanted(samples=0))
+    assert found.stages == ["ingest", "dedup"] and found.of("both").documents == 42
+    assert found.of("dropped_unseen_b").documents == 11 and "B has no filter." in found.notes
+
+
+def test_a_damaged_shard_is_left_out_with_a_note(run_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(run_folder, tmp_path / "run")
+    shard = tmp_path / "run" / "filter" / "report" / "part-00001.parquet"
+    content = bytearray(shard.read_bytes())
+    content[100:2000] = bytes(byte ^ 0x5A for byte in content[100:2000])
+    shard.write_bytes(content)
+    for runs, side in (((run_folder, tmp_path / "run"), "B"), ((tmp_path / "run", run_folder), "A")):
+        text = " ".join(printed(*runs).split())
+        assert f"Note: {side}: filter: a shard is left out:" in text and "Both keep the same 42 documents" in text

@@ -1,0 +1,249 @@
+"""`corpusmill raw` through the command line: the original of everything that came in, out of every kind of file."""
+
+import gzip
+import io
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+from warcio.archiveiterator import ArchiveIterator
+from warcio.statusandheaders import StatusAndHeaders
+from warcio.warcwriter import WARCWriter
+
+from corpusmill.ingest.config import IngestConfig
+from corpusmill.ingest.original import NO_RECORDS, original_of
+from corpusmill.pipeline.schemas import document_id
+
+PAGES = [f"<html><body><p>{'A page about milling. ' * 20}Number {number}.</p></body></html>".encode() for number in range(5)]
+LINES = [json.dumps({"url": f"http://lines.test/{n}", "text": f"Line {n}. " + "Grain to flour. " * 9}).encode() + b"\n" for n in range(4)]
+
+
+def warc(host: str, gzipped: bool) -> tuple[bytes, list[bytes]]:
+    """A WARC with a request and a gzip-encoded, chunked response for each page, and its records as warcio wrote them."""
+    out, records = io.BytesIO(), []
+    for number, page in enumerate(PAGES):
+        packed = gzip.compress(page, mtime=0)
+        body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(packed), packed)
+        fields = [("Content-Type", "text/html"), ("Content-Encoding", "gzip"), ("Transfer-Encoding", "chunked"), ("X-Sly", "\x1b[31mred")]
+        for kind, payload, http in (
+            ("request", b"", StatusAndHeaders("GET / HTTP/1.1", [("Host", host)], is_http_request=True)),
+            ("response", body, StatusAndHeaders("200 OK", fields, protocol="HTTP/1.1")),
+        ):
+            one = io.BytesIO()
+            writer = WARCWriter(one, gzip=False)
+            record = writer.create_warc_record(
+                f"http://{host}/{number}", kind, payload=io.BytesIO(payload), http_headers=http,
+                warc_headers_dict={"WARC-Date": "2026-01-01T00:00:00Z"},
+            )  # fmt: skip
+            writer.write_record(record)
+            records.append(one.getvalue())
+    out.write(b"".join(gzip.compress(r, mtime=0) if gzipped else r for r in records))
+    return out.getvalue(), records
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A run over one file of each kind."""
+    tmp_path = tmp_path_factory.mktemp("raw")
+    folder = tmp_path / "in"
+    folder.mkdir()
+    records: dict[str, list[bytes]] = {}
+    zipped, records["a.warc.gz"] = warc("a.test", True)
+    plain, records["b.warc"] = warc("b.test", False)
+    one, records["c.warc.gz"] = warc("c.test", False)
+    _, records["d.warc.gz"] = warc("d.test", False)
+    files = {
+        "a.warc.gz": zipped,
+        "b.warc": records["b.warc"][0] + b"\0broken\r\n" * 20 + plain,
+        "c.warc.gz": gzip.compress(one, mtime=0),  # one stream
+        "d.warc.gz": b"".join(gzip.compress(b"".join(records["d.warc.gz"][i : i + 2]), mtime=0) for i in range(0, 10, 2)),
+        "e.jsonl": b"".join(LINES) + b"{no json\n",
+        "f.jsonl.gz": gzip.compress(b"".join(LINES).replace(b"lines", b"zipped"), mtime=0),
+        "g.jsonl.zst": zstandard.ZstdCompressor().compress(b"".join(LINES).replace(b"lines", b"squeezed")),
+        "bad.warc.gz": zipped[: len(zipped) - 100],
+        "none.jsonl": b"",
+    }
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    table = pa.table({"id": [f"p{n}" for n in range(6)], "text": [f"Row {n}. " + "Sieves and stones. " * 5 for n in range(6)]})
+    pq.write_table(table, folder / "h.parquet", row_group_size=4)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("ingest: {}\n")
+    command = [sys.executable, "-m", "corpusmill", "run", recipe, folder, "--output", tmp_path / "run", "--engine", "inline"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = ds.dataset(tmp_path / "run" / "ingest" / "report").to_table().to_pylist()
+    return SimpleNamespace(folder=tmp_path / "run", rows=rows, records=records, files=files, inputs=folder)
+
+
+def of_file(run: SimpleNamespace, name: str, **where: object) -> list[dict]:
+    return [r for r in run.rows if r["source"].endswith(f"/{name}") and all(r[key] == value for key, value in where.items())]
+
+
+@pytest.mark.parametrize("name", ["a.warc.gz", "b.warc", "c.warc.gz", "d.warc.gz"])
+def test_every_record_of_a_warc_byte_for_byte(run: SimpleNamespace, corpusmill, name: str) -> None:
+    """Requests too, which were dropped; the decoded payload gives the id again, and warcio reads the same in what is shown."""
+    rows = [row for row in of_file(run, name) if row["record_type"] in ("request", "response")]
+    assert len(rows) >= 10
+    for row, record in zip(rows[-10:], run.records[name], strict=True):
+        code, out, _ = corpusmill("raw", run.folder, row["id"])
+        assert code == 0 and out == record
+        code, head, _ = corpusmill("raw", run.folder, row["id"], "--head")
+        body = corpusmill("raw", run.folder, row["id"], "--body")[1]
+        if row["record_type"] == "response":
+            assert document_id(row["url"], body) == row["id"] and body in PAGES
+            theirs = next(iter(ArchiveIterator(io.BytesIO(out))))
+            assert theirs.content_stream().read() == body
+            assert head.endswith(b"\r\n\r\n") and record.startswith(head) and b"X-Sly" in head and b"<p>" not in head
+            text = corpusmill("raw", run.folder, row["id"], "--text")[1].decode()
+            assert text.startswith("A page about milling.") and len(text) == row["chars_out"]
+
+
+@pytest.mark.parametrize(("name", "host"), [("e.jsonl", b"lines"), ("f.jsonl.gz", b"zipped"), ("g.jsonl.zst", b"squeezed")])
+def test_every_line_of_jsonl(run: SimpleNamespace, corpusmill, name: str, host: bytes) -> None:
+    rows = of_file(run, name)
+    for row, line in zip(rows, LINES, strict=False):
+        assert corpusmill("raw", run.folder, row["id"][:12])[:2] == (0, line.replace(b"lines", host))
+        body = corpusmill("raw", run.folder, row["id"], "--body")[1]
+        assert document_id(row["url"], body) == row["id"]
+        assert corpusmill("raw", run.folder, row["url"], "--text")[1].decode() == json.loads(line)["text"]
+    if name == "e.jsonl":
+        assert corpusmill("raw", run.folder, rows[-1]["id"])[:2] == (0, b"{no json\n")
+    code, _, err = corpusmill("raw", run.folder, rows[0]["id"], "--head")
+    assert code == 2 and "a line has no headers" in err
+
+
+def test_every_row_of_parquet(run: SimpleNamespace, corpusmill) -> None:
+    rows = of_file(run, "h.parquet")
+    assert len(rows) == 6
+    for number, row in enumerate(rows):
+        fields = json.loads(corpusmill("raw", run.folder, row["id"])[1])
+        assert fields["id"] == f"p{number}" and document_id(fields["id"], fields["text"].encode()) == row["id"]
+
+
+def test_damaged_stretches_as_they_lie_in_the_file(run: SimpleNamespace, corpusmill) -> None:
+    damage = [row for row in run.rows if row["record_type"] == "damage"]
+    assert {Path(row["source"]).name for row in damage} == {"b.warc", "bad.warc.gz"}
+    for row in damage:
+        content = (run.inputs / Path(row["source"]).name).read_bytes()
+        code, out, _ = corpusmill("raw", run.folder, row["id"])
+        assert code == 0 and out == content[row["offset"] : row["offset"] + row["length"]] and out
+        code, _, err = corpusmill("raw", run.folder, row["id"], "--body")
+        assert code == 2 and err.count("\n") == 1
+
+
+def test_what_can_not_be_shown_is_one_sentence(run: SimpleNamespace, corpusmill, tmp_path: Path) -> None:
+    request = of_file(run, "a.warc.gz", record_type="request")[0]
+    file = of_file(run, "none.jsonl")[0]
+    page = of_file(run, "a.warc.gz", record_type="response")[0]
+    for arguments, sentence in {
+        ("0123456789abcdef",): "nothing that was ingested has the id or URL '0123456789abcdef'",
+        ("http://a.test/none",): "nothing that was ingested",
+        (page["id"][:3],): "nothing that was ingested",  # too short for a beginning
+        (request["id"], "--text"): "it was dropped, so it has no text (a request record holds no page)",
+        (file["id"],): "there is nothing in it",
+        (page["id"], "--head", "--body"): "--head and --body exclude each other",
+    }.items():
+        code, out, err = corpusmill("raw", run.folder, *arguments)
+        assert code == 2 and not out and err.startswith("corpusmill: ") and err.count("\n") == 1 and sentence in err, err
+    assert "not a run's folder" in corpusmill("raw", tmp_path, "0123")[2]
+
+
+def test_an_ambiguous_beginning(tmp_path: Path, corpusmill) -> None:
+    """Among 2,000 lines some ids begin with the same four digits."""
+    (tmp_path / "in.jsonl").write_bytes(b"".join(b'{"text": "line %d"}\n' % n for n in range(2000)))
+    (tmp_path / "recipe.yaml").write_text("ingest: {}\n")
+    corpusmill("run", tmp_path / "recipe.yaml", tmp_path / "in.jsonl", "--output", tmp_path / "run", "--engine", "inline")
+    ids = ds.dataset(tmp_path / "run" / "ingest" / "report").to_table(columns=["id"])["id"].to_pylist()
+    begins = next(b for b in sorted({i[:4] for i in ids}) if sum(i.startswith(b) for i in ids) > 1)
+    code, _, err = corpusmill("raw", tmp_path / "run", begins)
+    assert code == 2 and "have an id that begins so" in err and err.count("\n") == 1
+
+
+@pytest.fixture
+def originals(run: SimpleNamespace) -> Iterator[None]:
+    """The run's inputs are as they were when a test has ended."""
+    contents = {path: path.read_bytes() for path in run.inputs.iterdir()}
+    yield
+    for path, content in contents.items():
+        path.write_bytes(content)
+
+
+@pytest.mark.usefixtures("originals")
+def test_a_source_that_changed_or_went_away(run: SimpleNamespace, corpusmill) -> None:
+    warc_row = of_file(run, "a.warc.gz", record_type="response")[1]
+    line = of_file(run, "e.jsonl")[1]
+    (run.inputs / "e.jsonl").write_bytes(run.files["e.jsonl"].replace(b"Line 1", b"Lime 1"))
+    (run.inputs / "h.parquet").unlink()
+    code, _, err = corpusmill("raw", run.folder, line["id"])
+    assert code == 2 and f"at byte {line['offset']} lies another record" in err
+    code, _, err = corpusmill("raw", run.folder, of_file(run, "h.parquet")[0]["id"])
+    assert code == 2 and "h.parquet: can't be read (No such file or directory)" in err
+    other, _ = warc("other.test", True)
+    (run.inputs / "a.warc.gz").write_bytes(other)
+    code, out, err = corpusmill("raw", run.folder, warc_row["id"])
+    assert code == 2 and not out and err.count("\n") == 1
+
+
+def test_a_terminal_is_obeyed_in_nothing(run: SimpleNamespace) -> None:
+    """On a real pseudo-terminal: the escape sequence that the server sent is gone, in a pipe it is there."""
+    row = of_file(run, "a.warc.gz", record_type="response")[0]
+    command = [sys.executable, "-m", "corpusmill", "raw", str(run.folder), row["id"], "--head"]
+    piped = subprocess.run(command, capture_output=True, check=True).stdout
+    assert b"\x1b[31mred" in piped
+    master, slave = pty.openpty()
+    subprocess.run(command, stdout=slave, check=True)
+    os.close(slave)
+    shown = os.read(master, 1 << 16)
+    os.close(master)
+    assert b"X-Sly: red" in shown and b"\x1b" not in shown
+
+
+def test_records_beyond_the_limits(tmp_path: Path, corpusmill, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page larger than a record may be, and one that decompresses to far more than it should: dropped, and shown all the same."""
+    large, bomb = b"<p>" + bytes(range(256)) * 6000, gzip.compress(b"\0" * 40_000_000, 9)
+    with open(tmp_path / "a.warc.gz", "wb") as file:
+        writer = WARCWriter(file, gzip=True)
+        for name, body, fields in (("large", large, []), ("bomb", bomb, [("Content-Encoding", "gzip")])):
+            http = StatusAndHeaders("200 OK", [("Content-Type", "text/html"), *fields], protocol="HTTP/1.1")
+            writer.write_record(writer.create_warc_record(f"http://{name}.test/", "response", payload=io.BytesIO(body), http_headers=http))
+    (tmp_path / "recipe.yaml").write_text("ingest: {extraction: {max_record_mb: 1}}\n")
+    assert corpusmill("run", tmp_path / "recipe.yaml", tmp_path / "a.warc.gz", "--output", tmp_path / "run", "--engine", "inline")[0] == 3
+    rows = ds.dataset(tmp_path / "run" / "ingest" / "report").to_table().to_pylist()
+    assert [(row["url"], row["failed"]) for row in rows] == [("http://large.test/", ["too_large"]), ("http://bomb.test/", ["too_large"])]
+    for row, body in zip(rows, (large, bomb), strict=True):
+        head, whole = corpusmill("raw", tmp_path / "run", row["url"], "--head")[1], corpusmill("raw", tmp_path / "run", row["url"])[1]
+        assert whole == head + body + b"\r\n\r\n" and head.endswith(b"\r\n\r\n")
+    assert corpusmill("raw", tmp_path / "run", "http://large.test/", "--body")[1] == large
+    code, out, err = corpusmill("raw", tmp_path / "run", "http://bomb.test/", "--body")
+    assert code == 2 and not out and "decompresses to more than ingest lets through" in err and err.count("\n") == 1
+    monkeypatch.setattr("corpusmill.ingest.original.LARGEST", 100_000)
+    code, _, err = corpusmill("raw", tmp_path / "run", "http://large.test/")
+    assert code == 2 and "has more than 100000 bytes, too many to be shown" in err
+
+
+def test_every_record_of_real_archives(shared_data: Path, tmp_path: Path, corpusmill) -> None:
+    """Each record that came in, of whatever kind, is found again and gives its id again."""
+    (tmp_path / "recipe.yaml").write_text("ingest: {}\n")
+    inputs = [shared_data / "warc", shared_data / "realweb" / "readability.warc.gz"]
+    assert corpusmill("run", tmp_path / "recipe.yaml", *inputs, "--output", tmp_path / "run", "--engine", "inline")[0] == 0
+    rows = ds.dataset(tmp_path / "run" / "ingest" / "report").to_table().to_pylist()
+    shown = pages = 0
+    for row in rows:
+        if row["record_type"] not in NO_RECORDS:
+            original = original_of(row, IngestConfig())  # raises where the id is another
+            shown += 1
+            if row["kept"] and row["record_type"] == "response":
+                assert document_id(row["url"], original.body) == row["id"]
+                pages += 1
+    assert shown > 1500 and pages > 150

@@ -1,0 +1,108 @@
+import hashlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pytest
+from built_run import RULES, RunBuilder, pages, report
+from rich.console import Console
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.report.answers.choose import Choice
+from corpusmill.report.answers.sample import Draw, Samples, draw_samples, sample
+from corpusmill.report.query.run import open_run
+
+
+def draw(folder: Path, stage: str | None = None, count: int = 5, seed: int = 0, near: bool = False, **choice: Any) -> Samples:
+    return draw_samples(open_run(str(folder)), stage, Choice(**choice), Draw(count, seed, near))
+
+
+def printed(folder: Path, width: int = 80, **choice: Any) -> str:
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
+    chars, near = choice.pop("chars", 600), choice.pop("near", False)
+    sample(str(folder), choice.pop("stage", None), Choice(**choice), Draw(5, 0, near, chars), False, console)
+    return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+
+
+def by_hash(rows: list[dict[str, Any]], seed: int) -> list[str]:
+    return sorted((row["id"] for row in rows), key=lambda id_: hashlib.md5(f"{id_}:{seed}".encode()).hexdigest())
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_draw_is_an_order_by_the_hash_of_id_and_seed(run_folder: Path, seed: int) -> None:
+    rows = ds.dataset(run_folder / "filter" / "report").to_table().to_pylist()
+    found = draw(run_folder, "filter", seed=seed, kept=False)
+    assert [row["id"] for row in found.rows] == by_hash([row for row in rows if not row["kept"]], seed)[:5]
+    assert found.total == 11 and found.texts_of == "ingest"
+
+
+def test_the_number_of_shards_changes_nothing(run_folder: Path, tmp_path: Path) -> None:
+    table = ds.dataset(run_folder / "filter" / "report").to_table()
+    shuffled = table.take(pc.sort_indices(table["chars_in"]))
+    run = RunBuilder(tmp_path / "run")
+    parts = [{f"report/part-{n:05d}.parquet": shuffled.slice(8 * n, 8)} for n in range(7)]
+    run.stage("filter", parts)
+    one, other = draw(run_folder, "filter", 12), draw(tmp_path / "run", "filter", 12)
+    assert [row["id"] for row in one.rows] == [row["id"] for row in other.rows]
+    assert other.texts_of is None and "(no text: nothing that was read of it is kept)" in printed(tmp_path / "run")
+
+
+def test_near_means_nearest_on_both_sides(run_folder: Path) -> None:
+    rows = ds.dataset(run_folder / "filter" / "report").to_table().to_pylist()
+    dropped = [row for row in rows if "short" in row["failed"]]
+    kept = sorted((row for row in rows if row["kept"]), key=lambda row: row["words"] - 20)
+    found = draw(run_folder, count=6, near=True, rules=("short",))
+    assert [row["id"] for row in found.rows] == [*by_hash(dropped, 0)[:3], *(row["id"] for row in kept[:3])]
+    assert found.total == len(dropped) + len(kept)
+    assert [row["words"] for row in draw(run_folder, count=2, near=True, rules=("short",), kept=True).rows] == [34, 35]
+    alone = draw(run_folder, count=9, near=True, rules=("short",), kept=False, alone=True)
+    assert len(alone.rows) == 4 and all(row["failed"] == ["short"] for row in alone.rows)
+
+
+def test_texts_are_those_that_came_in(run_folder: Path) -> None:
+    texts = {page["id"]: page["text"] for page in pages()}
+    for stage, before in (("filter", "ingest"), ("dedup", "filter"), ("tokens", "dedup"), ("ingest", "ingest")):
+        found = draw(run_folder, stage, 60)
+        assert found.texts_of == before
+        known = [row for row in found.rows if row["text"] is not None]
+        assert known and all(texts[row["id"]].startswith(row["text"]) for row in known)
+        assert all(row["kept"] for row in known) or stage != "ingest"
+
+
+def test_what_is_printed(run_folder: Path) -> None:
+    text = printed(run_folder, rules=("symbols",), chars=40)
+    assert "symbol_ratio = 0.2 (fails if > 0.1, fails by 0.1)" in text
+    assert "4 of 4 such documents of filter, drawn with seed 0" in text and "Texts as the stage ingest" in text
+    assert f"corpusmill why {run_folder} " in text and f"corpusmill sample {run_folder} --rule symbols --near" in text
+    near = printed(run_folder, rules=("short",), near=True, chars=40)
+    assert "words = 34 (fails if < 20, passes by 14)" in near and "--set filter.thresholds.short=3 --dry-run" in near
+    assert "a copy of" in printed(run_folder, stage="dedup", kept=False)
+    assert "with --near, --kept shows those that the rule just lets pass" in " ".join(
+        printed(run_folder, rules=("short",), kept=True).split()
+    )
+    assert "filter: no such documents." in printed(run_folder, rules=("never",))
+
+
+def test_json_has_rows_and_texts(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sample(str(run_folder), "filter", Choice(rules=("short",)), Draw(2), True, Console(file=io.StringIO()))
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(rows) == 2 and all(row["words"] == 3 and row["text"].startswith("word1") for row in rows)
+
+
+def test_what_can_not_be_drawn(run_folder: Path, tmp_path: Path) -> None:
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"near": True}, r"--near needs one --rule with a threshold \(rules of filter that have one: short, symbols, language, never\)"),
+        ({"near": True, "rules": ("near_duplicate",)}, "the rule 'near_duplicate' has no threshold"),
+        ({"rules": ("shrt",)}, r"there is no rule 'shrt' \(its rules are short,"),
+        ({"stage": "align"}, "has no report"),
+    ]
+    for options, sentence in cases:
+        with pytest.raises(InputError, match=sentence):
+            draw(run_folder, **options)
+    empty = report([], [pa.field("words", pa.int64())], {b"corpusmill.rules": json.dumps(RULES).encode()})
+    RunBuilder(tmp_path / "run").stage("filter", [{"report/part-00000.parquet": empty}])
+    assert draw(tmp_path / "run", near=True, rules=("short",)).rows == []

@@ -1,0 +1,82 @@
+"""Nothing that a crawl, a recipe or a folder's name holds can move a cursor, set a title or turn text round on a terminal."""
+
+import json
+import sys
+import tempfile
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from built_run import RunBuilder, documents, report
+from hypothesis import HealthCheck, Phase, example, given, settings
+from hypothesis import strategies as st
+
+from corpusmill import cli
+from corpusmill.report.safe import safe_text
+
+PIECES = ["\x1b[2J", "\x1b]0;t\x07", "\x9b31m", "\u202e", "\u2066", "\x08", "\r", "\x7f", "\u2028", "\u200b", "<b>", "[red]", "a", "=1"]
+NASTY = st.lists(st.sampled_from(PIECES), min_size=1, max_size=5).map("".join)
+PARTS = ("column", "rule", "url", "text", "source", "language", "reason", "folder")
+
+
+def write_run(folder: Path, nasty: dict[str, str]) -> str:
+    run = RunBuilder(folder)
+    column, rule = f"value{nasty['column']}", f"rule{nasty['rule']}"
+    same = {"url": f"http://host/{nasty['url']}", "chars_in": 9, "chars_out": 9, **{n: nasty[n] for n in ("source", "language", "reason")}}
+    rows: list[dict[str, Any]] = []
+    for number in range(4):
+        decided = {"kept": number > 1, "failed": [] if number > 1 else [rule], column: float(number)}
+        rows.append({**same, **decided, "id": f"{number:032x}", "text": f"some {nasty['text']} text {number}"})
+    added = [pa.field(column, pa.float64()), *(pa.field(name, pa.string()) for name in ("language", "source", "reason"))]
+    rules = [{"step": nasty["rule"], "rule": rule, "column": column, "comparison": "<", "threshold": 2}]
+    metadata = {b"corpusmill.rules": json.dumps(rules).encode()}
+    run.json("run.json", {"inputs": [nasty["source"]], "recipe": {"filter": {nasty["column"]: nasty["text"]}}})
+    run.stage("ingest", [{"data/part-00000.parquet": documents(rows, []), "report/part-00000.parquet": report(rows, added)}])
+    kept = documents([row for row in rows if row["kept"]], [pa.field("language", pa.string())])
+    run.stage("filter", [{"data/part-00000.parquet": kept, "report/part-00000.parquet": report(rows, added, metadata)}])
+    return str(folder)
+
+
+def commands(run: str, other: str, nasty: dict[str, str]) -> list[list[str]]:
+    column, rule = f"value{nasty['column']}", f"rule{nasty['rule']}"
+    inspect = [
+        [], ["--stage", "ingest"], ["--order", column, "--rule", rule], ["--json"], ["--csv"],
+        ["--columns", f"url,language,source,id,{column}"], ["--language", "none"], ["--rule", f"no {rule}"], ["--columns", f"no {column}"],
+    ]  # fmt: skip
+    why = [["0" * 32], ["0" * 32, "--json"], [f"some {nasty['text']}"], [f"no {nasty['text']}"], [f"http://host/{nasty['url']}no"]]
+    return [
+        *(["inspect", run, *options] for options in inspect),
+        ["inspect", f"{run}/no"],
+        ["inspect", f"{run}/filter/report/part-00000.parquet"],
+        *(["sample", run, *options] for options in (["--rule", rule, "--near"], ["--json"], ["--stage", rule])),
+        *(["why", run, *options] for options in why),
+        *(["diff", run, *options] for options in ([other], [other, "--json"], [f"{run}x"])),
+    ]
+
+
+@settings(
+    max_examples=1, deadline=None, phases=[Phase.explicit, Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@example(dict.fromkeys(PARTS, "".join(PIECES)))
+@given(st.fixed_dictionaries(dict.fromkeys(PARTS, NASTY)))
+def test_no_command_passes_a_control_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], nasty: dict[str, str]
+) -> None:
+    home = Path(tempfile.mkdtemp(dir=tmp_path))
+    run = write_run(home / f"run {nasty['folder'].replace('/', '')}", nasty)
+    other = write_run(home / "other", {**nasty, "text": "x", "source": "y"})
+    for command in commands(run, other, nasty):
+        monkeypatch.setattr(sys, "argv", ["corpusmill", *command])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        captured = capsys.readouterr()
+        said = captured.out + captured.err
+        assert said and code in (0, 2) and "Traceback" not in said, command
+        allowed = "\n\t\r" if "--csv" in command else "\n\t"
+        assert not [c for c in said if unicodedata.category(c) == "Cc" and c not in allowed], command
+        assert safe_text(said) == said.replace("\r\n", "\n"), command

@@ -1,0 +1,89 @@
+"""Search in texts: what it finds over several answers is what is there, in the order of the report."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset as ds
+import pytest
+from asking import client_of, passes, rows_of
+from starlette.testclient import TestClient
+
+from corpusmill.report.explore import search
+
+
+@pytest.fixture(scope="module")
+def client(run_folder: Path) -> TestClient:
+    return client_of(run_folder)
+
+
+def texts(folder: Path, stage: str) -> dict[str, str]:
+    """By id, the texts that came into a stage; of `ingest` those that it made."""
+    before = {"ingest": "ingest", "filter": "ingest", "dedup": "filter", "tokens": "dedup"}[stage]
+    table = ds.dataset(sorted((folder / before / "data").glob("*.parquet"))).to_table(["id", "text"])
+    return dict(zip(table["id"].to_pylist(), table["text"].to_pylist(), strict=True))
+
+
+def search_all(client: TestClient, **parameters: Any) -> tuple[list[str], list[Any]]:
+    """The keys of all answers until there is no cursor, and the answers."""
+    keys, answers = [], []
+    while True:
+        answer = client.get("/api/documents", params=parameters)
+        assert answer.status_code == 200, answer.text
+        answers.append(answer.json())
+        keys += [row["key"] for row in answers[-1]["rows"]]
+        if answers[-1]["search"]["cursor"] is None:
+            return keys, answers
+        parameters["cursor"] = answers[-1]["search"]["cursor"]
+        assert len(answers) < 100
+
+
+@pytest.mark.parametrize("budget", [10.0, 0.0])  # 0: nothing is searched in time, so nothing is ever found
+@pytest.mark.parametrize(
+    ("stage", "asked", "needle"),
+    [
+        ("filter", {}, "x7"),
+        ("filter", {"decision": "dropped"}, "word1"),
+        ("filter", {"rule": ["language"]}, "<script>"),
+        ("filter", {"low.words": 80}, "x79 "),
+        ("filter", {"host": "nowhere.test"}, "word"),
+        ("ingest", {}, "word5"),
+        ("dedup", {"decision": "dropped"}, "word41x0"),
+        ("tokens", {}, "\u202e"),
+        ("filter", {}, "nowhere to be found"),
+    ],
+)
+def test_finds_what_is_there(
+    client: TestClient, run_folder: Path, monkeypatch: pytest.MonkeyPatch, stage: str, asked: dict[str, Any], needle: str, budget: float
+) -> None:
+    known = texts(run_folder, stage)
+    rows = [row for row in rows_of(run_folder, stage) if passes(row, asked) and row["id"] in known] if stage != "tokens" else None
+    if rows is None:
+        read = ds.dataset(sorted((run_folder / "tokens/report").glob("*.parquet"))).to_table().to_pylist()
+        rows = [{**row, "key": f"tokens/{number}"} for number, row in enumerate(read)]
+    wanted = [row for row in rows if needle in known[row["id"]]]
+    monkeypatch.setattr(search, "BUDGET", budget)
+    parameters = {"stage": stage, "text": needle, "limit": 3, **asked}
+    if not budget:
+        client = client_of(run_folder, stage)
+        answer = client.get("/api/documents", params=parameters).json()
+        assert (answer["total"], answer["search"]["searched"], answer["search"]["of"]) == (0, 0, len(rows))
+        assert (answer["search"]["cursor"] is None) == (not rows)
+        return
+    keys, answers = search_all(client, **parameters)
+    assert keys == [row["key"] for row in wanted]
+    assert all(len(answer["rows"]) <= 3 for answer in answers)
+    last = answers[-1]
+    assert (last["search"]["searched"], last["search"]["of"]) == (len(rows), len(rows))
+    assert (last["total"], last["kept"]) == (len(wanted), sum(row["kept"] for row in wanted))
+
+
+def test_counts_of_what_is_found(client: TestClient, run_folder: Path) -> None:
+    asked = {"stage": "filter", "text": "word1"}
+    search_all(client, **asked)
+    known = texts(run_folder, "filter")
+    wanted = [row for row in rows_of(run_folder, "filter") if "word1" in known[row["id"]]]
+    answer = client.get("/api/summary", params=asked).json()
+    assert (answer["total"], answer["kept"]) == (len(wanted), sum(row["kept"] for row in wanted))
+    assert answer["search"]["searched"] == answer["search"]["of"] == 56
+    drawn = client.get("/api/histogram", params={**asked, "column": "words"}).json()
+    assert sum(drawn["kept"]) + sum(drawn["dropped"]) + drawn["above"] + drawn["below"] == len(wanted)

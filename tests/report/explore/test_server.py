@@ -1,0 +1,297 @@
+"""`corpusmill explore` as a process, and runs that are not as they should be."""
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from asking import client_for, client_of, rows_of
+from built_run import RULES, RunBuilder, documents, report, write_run
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.report.explore import explorer as explorer_module
+from corpusmill.report.explore.explorer import Explorer
+from corpusmill.report.explore.table import StageTable
+
+
+@contextmanager
+def started(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A process of the command, and the line that it prints."""
+    command = [sys.executable, "-m", "corpusmill", "explore", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        yield process, process.stdout.readline().strip()
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def bytes_of(folder: Path) -> dict[str, tuple[bytes, int]]:
+    return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_the_command(tmp_path: Path) -> None:
+    """One line with the address; answers on the loopback address alone; a port that is taken; Ctrl-C; nothing written in the run."""
+    write_run(tmp_path / "run")
+    before = bytes_of(tmp_path)
+    with started(str(tmp_path / "run")) as (process, line):
+        found = re.fullmatch(r"http://127\.0\.0\.1:(\d+)/", line)
+        assert found is not None
+        port = int(found[1])
+        with httpx.Client(base_url=line) as client:
+            deadline = time.monotonic() + 60
+            while client.get("/api/run").json()["loading"] is not None:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            answer = client.get("/api/documents", params={"stage": "filter", "decision": "dropped"})
+            assert answer.json()["total"] == 11 and "server" not in answer.headers
+            assert client.get("/api/documents", params={"stage": "filter", "text": "word14x2"}).json()["total"] == 1
+            assert [stage["name"] for stage in client.get("/api/status").json()["stages"]][:2] == ["ingest", "filter"]
+            assert "Explore" in client.get("/").text
+            assert client.get("/", headers={"host": f"evil.test:{port}"}).status_code == 421
+        addresses = {address[4][0] for address in socket.getaddrinfo(socket.gethostname(), port)} - {"127.0.0.1", "::1"}
+        for address in addresses:
+            with pytest.raises(OSError):
+                socket.create_connection((address, port), timeout=2).close()
+        second = subprocess.run(
+            [sys.executable, "-m", "corpusmill", "explore", str(tmp_path / "run"), "--port", str(port)], capture_output=True, text=True
+        )
+        assert second.returncode == 2 and second.stderr.startswith(f"corpusmill: port {port} of 127.0.0.1 can't be used")
+        process.send_signal(signal.SIGINT)
+        out, error = process.communicate(timeout=60)
+        assert (process.returncode, out, error) == (0, "", "")
+    assert bytes_of(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), [(["nowhere"], "not a run's folder"), (["--stage", "dedup"], "the stage 'dedup' has no report")]
+)
+def test_no_such_run_or_stage(tmp_path: Path, arguments: list[str], said: str) -> None:
+    write_run(tmp_path / "run", ("ingest", "filter"))
+    folder, stage = (str(tmp_path / "nowhere"), None) if arguments == ["nowhere"] else (str(tmp_path / "run"), arguments[1])
+    with pytest.raises(InputError, match=said):
+        Explorer(folder, stage)
+
+
+def test_a_run_without_reports(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"inputs": [], "recipe": {}}')
+    with pytest.raises(InputError, match="no stage of this run has a report yet"):
+        Explorer(str(tmp_path))
+
+
+def test_a_run_half_done(tmp_path: Path) -> None:
+    write_run(tmp_path, ("ingest", "filter"))
+    lines = (tmp_path / "filter/manifest.jsonl").read_text().splitlines()
+    (tmp_path / "filter/manifest.jsonl").write_text(lines[0] + "\n" + lines[1][:30])
+    client = client_of(tmp_path)
+    stages = {stage["name"]: stage for stage in client.get("/api/run").json()["stages"]}
+    assert set(stages) == {"ingest", "filter"}
+    assert (stages["filter"]["status"], stages["filter"]["rows"]) == ("unfinished", 28)
+    answer = client.get("/api/thresholds", params={"stage": "filter", "set.short": 5}).json()
+    assert answer["command"].startswith("corpusmill filter ") and "not finished" in answer["note"]
+
+
+def test_a_damaged_shard_is_left_out_and_said(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    rows = rows_of(tmp_path, "filter")
+    damaged = tmp_path / "filter/report/part-00000.parquet"
+    damaged.write_bytes(damaged.read_bytes()[:-50])
+    (tmp_path / "ingest/data/part-00001.parquet").write_bytes(b"PAR1 nothing PAR1")
+    client = client_of(tmp_path)
+    run = client.get("/api/run").json()
+    assert any("filter/report/part-00000.parquet" in warning for warning in run["warnings"])
+    answer = client.get("/api/documents", params={"stage": "filter", "limit": 200}).json()
+    assert [row["id"] for row in answer["rows"]] == [row["id"] for row in rows[28:]]
+    found = client.get("/api/document", params={"key": "filter/5"}).json()
+    assert found["text"] is None and found["id"] == rows[33]["id"]
+
+
+def test_a_report_of_another_version(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    for path in (tmp_path / "dedup/report").iterdir():
+        table = pq.read_table(path)
+        pq.write_table(table.drop_columns(["chars_in"]), path)
+    client = client_of(tmp_path)
+    run = client.get("/api/run").json()
+    assert [stage["name"] for stage in run["stages"]] == ["ingest", "filter", "tokens"] and run["loading"] is None
+    assert any("chars_in" in warning for warning in run["warnings"])
+    refused = client.get("/api/documents?stage=dedup")
+    assert refused.status_code == 422 and "left out" in refused.json()["detail"]
+
+
+def test_one_shard_of_another_version(tmp_path: Path) -> None:
+    """A column that it lacks is missing there; rows without a decision are left out."""
+    write_run(tmp_path, ("ingest", "filter"))
+    rows = rows_of(tmp_path, "filter")
+    path = tmp_path / "filter/report/part-00001.parquet"
+    table = pq.read_table(path).drop_columns(["words", "language"])
+    failed = pa.array([None, *table["failed"].to_pylist()[1:]], pa.list_(pa.string()))
+    pq.write_table(table.set_column(table.schema.get_field_index("failed"), "failed", failed), path)
+    client = client_of(tmp_path)
+    answer = client.get("/api/documents", params={"stage": "filter", "order": "words", "limit": 200}).json()
+    wanted = sorted(rows[:28], key=lambda row: row["words"]) + rows[29:]
+    assert [row["id"] for row in answer["rows"]] == [row["id"] for row in wanted]
+    run = client.get("/api/run").json()
+    assert any("1 rows of its report have no id or decision" in warning for warning in run["warnings"])
+    columns = {column["name"]: column for column in run["stages"][1]["columns"]}
+    assert columns["words"]["missing"] == 27
+    assert client.get("/api/summary?stage=filter&language=").json()["total"] == 27
+
+
+def test_more_than_fits_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run(tmp_path)
+    monkeypatch.setattr(explorer_module, "available_memory", lambda: 15_000)
+    run = client_of(tmp_path).get("/api/run").json()
+    assert [stage["name"] for stage in run["stages"]] == []
+    assert any("56 rows need about" in warning and "corpusmill query" in warning for warning in run["warnings"])
+
+
+def test_zero_rows(tmp_path: Path) -> None:
+    run = RunBuilder(tmp_path)
+    fields = [pa.field("words", pa.int64()), pa.field("score", pa.float64()), pa.field("language", pa.string())]
+    metadata = {b"corpusmill.rules": json.dumps(RULES).encode()}
+    run.stage("filter", [{"data/part-00000.parquet": documents([], []), "report/part-00000.parquet": report([], fields, metadata)}])
+    client = client_of(tmp_path)
+    for path in (
+        "documents?", "documents?low.words=1&url=x&rule=short", "documents?order=words", "documents?order=url", "documents?text=x",
+        "summary?", "histogram?column=score", "thresholds?set.short=1", "changed?which=lost&set.short=1",
+    ):  # fmt: skip
+        answer = client.get(f"/api/{path}&stage=filter")
+        assert answer.status_code == 200, (path, answer.text)
+        assert answer.json().get("total", 0) == 0
+    assert client.get("/api/document?key=filter/0").status_code == 404
+
+
+def test_hostile_names_and_ten_thousand_rules(tmp_path: Path) -> None:
+    """Rules and columns may be called anything; more rules than any integer has bits."""
+    hostile = ['"; DROP TABLE report_filter; --', "c0", "number", "id\u202e", "a,b:k", "", "low.words", "x" * 900]
+    names = hostile + [f"rule {number}" for number in range(10_000 - len(hostile))]
+    rules = [{"step": "s", "rule": name, "column": hostile[0], "comparison": ">", "threshold": n} for n, name in enumerate(names)]
+    values = [0, 1, 3, 12, 700, 10_000]
+    rows: list[dict[str, Any]] = [
+        {"id": f"{n:032x}", "url": None, "kept": not value, "failed": names[:value], "chars_in": 1, "chars_out": 0, "source": "s",
+         "text": "t", hostile[0]: value, "number": n / 2, "c0": f"{n}", "id\u202e": None}
+        for n, value in enumerate(values)
+    ]  # fmt: skip
+    fields = [
+        pa.field(hostile[0], pa.int64()),
+        pa.field("number", pa.float64()),
+        pa.field("c0", pa.string()),
+        pa.field("id\u202e", pa.int8()),
+    ]
+    table = report(rows, fields, {b"corpusmill.rules": json.dumps(rules).encode()})
+    RunBuilder(tmp_path).stage("filter", [{"data/part-00000.parquet": documents(rows, []), "report/part-00000.parquet": table}])
+    client = client_of(tmp_path)
+    summary = client.get("/api/summary?stage=filter").json()
+    assert [rule["rule"] for rule in summary["rules"]] == names
+    assert [rule["fired"] for rule in summary["rules"]] == [sum(value > n for value in values) for n in range(10_000)]
+    assert [rule["rule"] for rule in summary["rules"] if rule["alone"]] == [hostile[0]]
+    for n, name in enumerate(hostile):
+        answer = client.get("/api/documents", params={"stage": "filter", "rule": name}).json()
+        assert [row["key"] for row in answer["rows"]] == [f"filter/{row}" for row, value in enumerate(values) if value > n]
+    ranged = {"stage": "filter", f"low.{hostile[0]}": 3, "high.number": 2, "order": hostile[0], "descending": True}
+    answer = client.get("/api/documents", params=ranged).json()
+    assert [row["values"][hostile[0]] for row in answer["rows"]] == [700, 12, 3]
+    moved = client.get("/api/thresholds", params={"stage": "filter", f"set.{hostile[0]}": 1e9}).json()
+    assert moved["after"]["kept"] == 2 and {rule["fired"] for rule in moved["rules"][:1]} == {0}
+    assert [row["key"] for row in client.get("/api/documents", params={"stage": "filter", "order": "id\u202e"}).json()["rows"]] == [
+        f"filter/{row}" for row in range(6)
+    ]
+
+
+def test_damaged_text_in_a_report(tmp_path: Path) -> None:
+    """Bytes that are no UTF-8 cost their rows, not the rest."""
+    write_run(tmp_path, ("ingest", "filter"))
+    path = tmp_path / "filter/report/part-00000.parquet"
+    table = pq.read_table(path)
+    broken = pa.array([b"\xff\xfe"] * table.num_rows, pa.binary()).view(pa.string())
+    pq.write_table(table.set_column(table.schema.get_field_index("url"), "url", broken), path)
+    client = client_of(tmp_path)
+    answer = client.get("/api/documents", params={"stage": "filter"}).json()
+    assert answer["total"] == 28
+    assert any("part-00000.parquet" in warning and "UTF8" in warning for warning in client.get("/api/run").json()["warnings"])
+
+
+def test_while_it_is_loading(run_folder: Path) -> None:
+    explorer = Explorer(str(run_folder))
+    client = client_for(explorer)
+    run = client.get("/api/run").json()
+    assert run["loading"] == {"stage": "filter", "rows": 0, "of": 0} and run["stages"] == []
+    waiting = client.get("/api/documents?stage=filter")
+    assert waiting.status_code == 503 and "still being read" in waiting.json()["detail"]
+    explorer.stop()
+    explorer.load()  # ends at once
+    assert explorer.loading is None and not explorer.loaded
+
+
+@pytest.mark.parametrize(
+    "query", ["FROM read_csv('/etc/passwd')", "COPY (SELECT 1) TO 'out.csv'", "SET enable_external_access = true", "ATTACH 'x.db'"]
+)
+def test_the_database_is_closed(run_folder: Path, query: str) -> None:
+    """Even a query from outside, which there is no way for, would reach no file."""
+    with pytest.raises(duckdb.Error, match=r"(?i)disabled|cannot"):
+        Explorer(str(run_folder)).connection.execute(query)
+
+
+def test_a_query_has_its_time(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from corpusmill.report.explore import selection, table
+
+    client = client_of(run_folder, "filter")
+    monkeypatch.setattr(table, "LIMIT", 0.1)
+    slow = "(SELECT count(*) FROM range(10000000) a, range(10000000) b WHERE a.range * b.range = 7) >= 0"
+    monkeypatch.setattr(selection, "_conditions", lambda *_: selection.Conditions([slow], []))
+    answer = client.get("/api/documents?stage=filter&low.words=1")
+    assert answer.status_code == 503 and answer.json()["detail"] == "That took too long."
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (duckdb.OutOfMemoryException("no room"), 503, "There is too little memory for this question; a narrower one may be answered."),
+        (duckdb.IOException("a\nfile."), 500, "That can't be answered: a file."),
+        (OSError("gone"), 500, "That can't be answered: gone."),
+    ],
+)
+def test_what_goes_wrong_is_a_sentence(run_folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, said: str) -> None:
+    client = client_of(run_folder, "filter")
+
+    def fail(*_: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(StageTable, "rows_of", fail)
+    answer = client.get("/api/documents?stage=filter")
+    assert (answer.status_code, answer.json()) == (status, {"detail": said})
+
+
+def test_hosts_differ_by_no_capitals(tmp_path: Path) -> None:
+    run = RunBuilder(tmp_path / "run")
+    rows = [
+        {"id": f"{n:032d}", "url": f"http://{host}/{n}", "kept": True, "failed": [], "chars_in": 1, "chars_out": 1}
+        for n, host in enumerate(["A.test", "a.test", "A.TEST:80"])
+    ]
+    run.stage("filter", [{"data/part-00000.parquet": documents([], []), "report/part-00000.parquet": report(rows, [])}])
+    (stage,) = client_of(tmp_path / "run").get("/api/run").json()["stages"]
+    assert stage["hosts"] == [{"value": "a.test", "rows": 3}]
+
+
+def test_other_stages_of_a_document_come_from_the_files_where_one_is_loaded(run_folder: Path) -> None:
+    whole, one = client_of(run_folder), client_of(run_folder, "filter")
+    for number in (14, 40, 50):
+        both = [client.get(f"/api/document?key=filter/{number}").json() for client in (whole, one)]
+        for answer in both:
+            for member in (answer["cluster"] or {"rows": []})["rows"]:
+                member.pop("key")
+        assert both[0] == both[1]

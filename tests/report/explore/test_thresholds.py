@@ -1,0 +1,230 @@
+"""What the explorer says of other thresholds is what `retune` then does, and what rules.py decides."""
+
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import yaml
+from asking import client_of, rows_of
+from built_run import RunBuilder, documents, report
+from starlette.testclient import TestClient
+
+from corpusmill.filters.retune import retune
+from corpusmill.filters.rules import Rule, StepRule, decide, rules_metadata
+from corpusmill.pipeline.engine import InlineEngine
+from corpusmill.pipeline.errors import NothingKept
+from corpusmill.pipeline.run import execute, new_plan
+from corpusmill.pipeline.watch.progress import Progress
+from corpusmill.report.answers.choose import Choice
+from corpusmill.report.answers.sample import Draw, draw_samples
+from corpusmill.report.answers.why_change import change
+from corpusmill.report.explore.asked import Thresholds, read
+from corpusmill.report.explore.recipe import written
+from corpusmill.report.facts.summary import read_summary
+from corpusmill.report.facts.thresholds import shares_moved
+from corpusmill.report.page.html import render_body
+from corpusmill.report.query.run import open_run
+from corpusmill.report.read import Rule as Share
+
+RECIPE = """
+ingest: {}
+filter:
+  steps:
+    - gopher_repetition: {}
+    - gopher_quality: {}
+    - fineweb_quality: {}
+    - quality: {keep: 0.8}
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, crawl: Path) -> Path:
+    """A run that the pipeline has made; one of its rules keeps a share of what passes the others."""
+    folder = tmp_path_factory.mktemp("made")
+    (folder / "recipe.yaml").write_text(RECIPE)
+    plan = new_plan(str(folder / "run"), str(folder / "recipe.yaml"), [str(path) for path in sorted(crawl.iterdir())])
+    execute(plan, InlineEngine(), Progress(False), say=lambda _: None, on_stage=lambda _: None)
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def client(made: Path) -> TestClient:
+    return client_of(made)
+
+
+def kept_ids(folder: Path) -> list[str]:
+    return [row["id"] for row in rows_of(folder, "filter") if row["kept"]]
+
+
+@pytest.mark.parametrize(
+    "moves",
+    [
+        {"gopher_short_doc": 300},  # documents go, and the share of the rest is another one
+        {"gopher_short_doc": 1, "gopher_enough_stop_words": "off", "line_punct_ratio": 0.01},  # documents come back
+        {"top_2_gram": 0.05, "dup_line_frac": 0.9, "quality": "off"},
+        {"quality": 0.5, "gopher_below_alpha_threshold": 0.85},
+        {"gopher_long_doc": 1e12},
+    ],
+)
+def test_equals_retune(client: TestClient, made: Path, tmp_path: Path, moves: dict[str, Any]) -> None:
+    parameters = {"stage": "filter", **{f"set.{name}": value for name, value in moves.items()}}
+    answer = client.get("/api/thresholds", params=parameters).json()
+    before, rows = kept_ids(made), rows_of(made, "filter")
+    ids, characters = [row["id"] for row in rows], [row["chars_in"] for row in rows]
+    changed = {
+        which: {row["id"] for row in client.get("/api/changed", params={**parameters, "which": which, "limit": 200}).json()["rows"]}
+        for which in ("gained", "lost")
+    }
+    shutil.copytree(made, tmp_path / "run")
+    assert answer["command"].split()[:3] == ["corpusmill", "retune", str(made)] and answer["note"] is None
+    with suppress(NothingKept):  # some of these leave nothing
+        retune(str(tmp_path / "run"), answer["command"].split()[4::2], InlineEngine(), Progress(False))
+    after = kept_ids(tmp_path / "run")
+    assert changed == {"gained": set(after) - set(before), "lost": set(before) - set(after)}
+    pages = [client.get("/api/changed", params={**parameters, "which": "gained", "limit": 7, "offset": at}).json() for at in (0, 7, 14)]
+    assert [page["total"] for page in pages] == [answer["gained"]] * 3
+    listed = [row["id"] for page in pages for row in page["rows"]]
+    assert listed == [row["id"] for row in rows if row["id"] in changed["gained"]][:21]
+    tried = client.get("/api/documents", params={**parameters, "limit": 200}).json()["rows"]
+    assert [row["now"] for row in tried] == [row["id"] in set(after) for row in rows[:200]]
+    one = client.get("/api/document", params={"key": "filter/0", **{name: v for name, v in parameters.items() if name != "stage"}}).json()
+    assert one["now"] == (rows[0]["id"] in after)
+    assert (answer["gained"], answer["lost"]) == (len(changed["gained"]), len(changed["lost"]))
+    for when, kept in (("before", before), ("after", after)):
+        assert answer[when] == {"kept": len(kept), "characters": sum(c for i, c in zip(ids, characters, strict=True) if i in set(kept))}
+    failed = [row["failed"] for row in rows_of(tmp_path / "run", "filter")]
+    for told in answer["rules"]:
+        assert told["fired"] == sum(told["rule"] in names for names in failed)
+        assert told["alone"] == sum(names == [told["rule"]] for names in failed)
+    stored = json.loads((tmp_path / "run/run.json").read_text())["recipe"]["filter"]["thresholds"]
+    written = yaml.safe_load(answer["recipe"])["filter"]["thresholds"]
+    assert {name: None if value is False else value for name, value in written.items()} == stored
+
+
+def test_nothing_moved_changes_nothing(client: TestClient, made: Path) -> None:
+    answer = client.get("/api/thresholds", params={"stage": "filter"}).json()
+    assert answer["before"] == answer["after"] and answer["before"]["kept"] == len(kept_ids(made))
+    assert (answer["gained"], answer["lost"], answer["recipe"], answer["command"]) == (0, 0, "", "")
+
+
+def test_values_of_every_type_at_their_threshold(tmp_path: Path, make_report: Callable[..., Path]) -> None:
+    """Nulls, NaN, infinities, float32 beside a threshold that it can't hold, integers and flags: as rules.py decides."""
+    values: dict[str, pa.Array] = {
+        "a": pa.array([0.1, 0.1, np.nan, None, np.inf, -np.inf, 0.2, -0.0], pa.float64()),
+        "b": pa.array([0.1, 0.3, np.nan, None, np.inf, -np.inf, 0.2, 0.0], pa.float32()),
+        "c": pa.array([1, 2, 3, None, 5, 6, 7, 8], pa.int32()),
+        "d": pa.array([1, 2, 3, 2**40, 5, 6, 7, 8], pa.int64()),
+    }
+    rules = [StepRule("s", Rule(f"{name}{sign}", name, sign, 1)) for name in values for sign in ("<", "<=", ">", ">=", "==")]
+    folder = make_report(tmp_path / "run", rules, values)
+    client = client_of(folder, "filter")
+    for threshold in (0.1, 0.2, 0.30000001192092896, 2, 1e39, -1e300, 0.0):
+        moved = [StepRule("s", Rule(rule.rule.name, rule.rule.column, rule.rule.comparison, threshold)) for rule in rules[:5]]
+        moved += [StepRule("s", Rule(rule.rule.name, rule.rule.column, rule.rule.comparison, threshold)) for rule in rules[5:]]
+        with np.errstate(over="ignore"):
+            failed = decide(moved, values, 8).to_pylist()
+        parameters = {"stage": "filter", **{f"set.{rule.rule.name}": threshold for rule in rules}}
+        answer = client.get("/api/thresholds", params=parameters).json()
+        fired = {rule.rule.name: sum(rule.rule.name in names for names in failed) for rule in rules}
+        assert {told["rule"]: told["fired"] for told in answer["rules"]} == fired
+        assert answer["after"]["kept"] == sum(not names for names in failed)
+
+
+@pytest.fixture
+def make_report() -> Callable[..., Path]:
+    def make(folder: Path, rules: list[StepRule], values: dict[str, pa.Array]) -> Path:
+        """A run with nothing but a filter stage, of documents with these values."""
+        count = len(next(iter(values.values())))
+        failed = decide(rules, values, count).to_pylist()
+        rows = [
+            {"id": f"{n:032x}", "url": f"http://x.test/{n}", "kept": not failed[n], "failed": failed[n], "chars_in": n, "chars_out": 0,
+             "source": "x", "text": "", **{name: column[n].as_py() for name, column in values.items()}}
+            for n in range(count)
+        ]  # fmt: skip
+        fields = [pa.field(name, column.type) for name, column in values.items()]
+        run = RunBuilder(folder)
+        table = report(rows, fields, rules_metadata(rules))
+        run.stage("filter", [{"data/part-00000.parquet": documents(rows, []), "report/part-00000.parquet": table}])
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize("name", ["plain", "a: b", "#", "- x", "true", "{", "'\"", "é\u202e", "x\ny", "%", "12"])
+@pytest.mark.parametrize("value", [0.1, 1e-5, 1e22, 123456789.0, -0.5, "off"])
+def test_a_recipe_line_is_yaml_whatever_a_rule_is_called(tmp_path: Path, make_report: Callable[..., Path], name: str, value: Any) -> None:
+    from corpusmill.report.explore.recipe import recipe_lines
+
+    asked = read(Thresholds, [("stage", "filter"), (f"set.{name}", str(value))])
+    found = yaml.safe_load(recipe_lines(asked.set_))
+    assert found == {"filter": {"thresholds": {name: False if value == "off" else value}}}
+    assert isinstance(yaml.safe_load(written(value)), int | float)
+
+
+def test_a_rule_of_a_list_can_only_be_switched_off(tmp_path: Path, make_report: Callable[..., Path]) -> None:
+    rules = [StepRule("language", Rule("language", "language", "not in", ("en",))), StepRule("s", Rule("short", "words", "<", 5))]
+    values = {"language": pa.array(["en", "de", None, "de"]), "words": pa.array([9, 9, 9, 2], pa.int64())}
+    client = client_of(make_report(tmp_path / "run", rules, values), "filter")
+    refused = client.get("/api/thresholds", params={"stage": "filter", "set.language": "3"})
+    assert refused.status_code == 422 and "switched off" in refused.json()["detail"]
+    answer = client.get("/api/thresholds", params={"stage": "filter", "set.language": "off"}).json()
+    assert (answer["before"]["kept"], answer["after"]["kept"], answer["gained"]) == (2, 3, 1)
+    assert {told["rule"]: told["alone"] for told in answer["rules"]} == {"language": 0, "short": 1}
+    assert [rule["slider"] for rule in client.get("/api/run").json()["stages"][0]["rules"]] == [False, True]
+
+
+def test_a_step_that_scored_only_what_passed(tmp_path: Path, make_report: Callable[..., Path]) -> None:
+    """retune would refuse, so the command is another one, and a sentence says why."""
+    rules = [StepRule("gopher", Rule("short", "words", "<", 5)), StepRule("classifier:x", Rule("x", "x", "<", 0.5))]
+    values = {"words": pa.array([9, 2], pa.int64()), "x": pa.array([0.7, None], pa.float64())}
+    folder = make_report(tmp_path / "run", rules, values)
+    steps = [{"gopher": {}}, {"classifier": {"only_passing": True}}]
+    (folder / "run.json").write_text(json.dumps({"inputs": [], "recipe": {"filter": {"steps": steps}}}))
+    client = client_of(folder, "filter")
+    answer = client.get("/api/thresholds", params={"stage": "filter", "set.short": "1"}).json()
+    assert answer["command"].startswith("corpusmill filter ") and "classifier has scored only documents that passed" in answer["note"]
+    answer = client.get("/api/thresholds", params={"stage": "filter", "set.x": "0.9"}).json()
+    assert answer["command"].startswith("corpusmill retune ") and answer["note"] is None
+    with closing(open_run(str(folder))) as run:
+        told = change(run, "filter", rows_of(folder, "filter")[1])
+        commands = [draw_samples(run, "filter", Choice(rules=(name,)), Draw()).command for name in ("short", "x")]
+    assert told is not None and told.command.startswith("corpusmill filter ") and told.others is None
+    assert commands == ["filter", "retune"]
+
+
+def test_the_report_counts_no_threshold_that_moves_a_share(client: TestClient, made: Path) -> None:
+    summary = read_summary(str(made))
+    d = summary.decisions["filter"]
+    body, page = render_body(summary)
+    off = client.get("/api/thresholds", params={"stage": "filter", "set.gopher_below_alpha_threshold": "off"}).json()
+    assert off["found"] != {} and off["after"]["kept"] != d.kept + d.rules["gopher_below_alpha_threshold"].alone > d.kept  # no sum says it
+    assert d.sharing == ["quality"] == list(d.changes) and len(d.numeric) > 10
+    for row in d.changes["quality"].table():  # its own threshold moves no other, so they are counted
+        value = "off" if row.threshold is None else repr(row.threshold)
+        kept = client.get("/api/thresholds", params={"stage": "filter", "set.quality": value}).json()["after"]["kept"]
+        assert row.documents == kept
+    (change_query,) = [query for name, query in page.queries.items() if name.startswith("threshold")]
+    assert "quality" in change_query.title and body.count("data-changes=") == 1
+    assert "--set filter.thresholds.gopher_below_alpha_threshold=VALUE --dry-run" in body
+    found = page.headline()
+    assert found is not None and found.deciding is not None and found.line is None and "To keep more: <code>filter" not in body
+
+
+def test_why_counts_no_others_where_a_share_moves(made: Path) -> None:
+    with closing(open_run(str(made))) as run:
+        rows = [row for row in rows_of(made, "filter") if not row["kept"]]
+        other = change(run, "filter", next(row for row in rows if row["failed"] == ["gopher_below_alpha_threshold"]))
+        own = change(run, "filter", next(row for row in rows if "quality" in row["failed"]))
+    assert other is not None and other.command and other.others is None and "--dry-run" in other.sentences[0]
+    assert own is not None and own.others is not None and own.sentences == []
+
+
+def test_a_share_of_all_documents_stays_as_it_is() -> None:
+    rules = [Share("s", name, name, "<", 1, (0.5, of)) for name, of in (("a", "all"), ("b", "passing"), ("c", "passing"))]
+    assert [[rule.rule for rule in shares_moved(rules, moved)] for moved in (["x"], ["b"], ["b", "c"], [])] == [["b", "c"], ["c"], [], []]

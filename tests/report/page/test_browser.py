@@ -1,0 +1,299 @@
+"""The report in a real Chromium: as it looks, by keyboard, on paper, for screen readers, and with crawl text that attacks it."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import PHONE, Seen, browser, needs_chromium, opened
+from hostile_run import ATTACKS, write_hostile_run
+from report_page import COLORS, DARK, FOCUSED, LIGHT, ROWS, drawn_in, quiet, scroll_through, until, visit
+
+from corpusmill.report.page.html import write_report
+from corpusmill.report.safe import safe_line
+
+pytestmark = needs_chromium
+#: WCAG 2.2, levels A and AA; and what axe calls best practice.
+WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with browser() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def tab(chromium: Any) -> Iterator[Seen]:
+    """One tab for all tests: plotly.js is compiled once in it."""
+    with opened(chromium, "about:blank") as seen:
+        yield seen
+
+
+@pytest.fixture(scope="module")
+def report(run_folder: Path) -> str:
+    return Path(write_report(str(run_folder))).as_uri()
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return Path(write_report(str(write_hostile_run(tmp_path_factory.mktemp("hostile") / "run")))).as_uri()
+
+
+@pytest.mark.parametrize(("scheme", "colors"), [("light", LIGHT), ("dark", DARK)])
+def test_all_charts_are_drawn_in_the_colours_of_the_theme(tab: Seen, report: str, scheme: str, colors: dict[str, str]) -> None:
+    page = visit(tab, report, color_scheme=scheme)
+    until(page, "drawn.size")
+    drawn, charts = page.evaluate("[drawn.size, charts.length]")
+    assert drawn < charts  # only those in view
+    scroll_through(page)
+    assert page.locator(".chart .main-svg").count() >= charts > 10
+    assert page.evaluate(COLORS) == colors and page.evaluate(drawn_in(colors))
+    assert quiet(tab, report)
+
+
+def test_the_page_answers_before_plotly_is_there(run_folder: Path, report: str) -> None:
+    page = (run_folder / "report.html").read_text("utf-8")
+    assert 0 < page.index("const theme =") < page.index("<main") < page.index("const tables =") < page.index("plotly.js v")
+
+
+def test_a_chosen_theme_stays(tab: Seen, report: str) -> None:
+    page = visit(tab, report)
+    page.select_option(".theme select", "dark")
+    assert page.evaluate(COLORS) == DARK
+    until(page, drawn_in(DARK))
+    page.reload()
+    assert page.evaluate(COLORS) == DARK and page.locator(".theme select").input_value() == "dark"
+    page.select_option(".theme select", "")
+    assert page.evaluate(COLORS) == LIGHT and tab.console == []
+
+
+def test_without_storage(chromium: Any, report: str) -> None:
+    """As in a browser that keeps nothing for pages from disk."""
+    with opened(chromium, "about:blank") as seen:
+        seen.page.add_init_script(
+            "Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('none', 'SecurityError'); }})"
+        )
+        seen.page.goto(report)
+        seen.page.select_option(".theme select", "dark")
+        assert seen.page.evaluate(COLORS) == DARK and seen.console == []
+
+
+def test_on_a_phone(tab: Seen, report: str) -> None:
+    page = visit(tab, report, PHONE)
+    scroll_through(page)
+    assert page.evaluate("[document.documentElement.scrollWidth, innerWidth]") == [PHONE[0], PHONE[0]]
+    menu, sections = page.locator("button.menu"), page.locator("#section-list")
+    assert not sections.is_visible()
+    menu.press("Enter")
+    assert menu.get_attribute("aria-expanded") == "true"
+    sections.locator("a", has_text="Training").click()
+    assert not sections.is_visible()
+    top, bar = (f"document.querySelector('{name}').getBoundingClientRect()" for name in ("#training", "#sections"))
+    until(page, f"{top}.top >= {bar}.bottom - 1 && {top}.top < {bar}.bottom + 40")  # what was chosen is not behind the bar
+    until(page, "document.querySelector('button.menu').textContent === 'Training'")
+    menu.press("Enter")
+    menu.press("Escape")
+    assert not sections.is_visible()
+    wide = page.locator(".scroll[tabindex='0']").first
+    assert wide.get_attribute("role") == "region" and wide.get_attribute("aria-label")
+    wide.focus()
+    page.keyboard.press("ArrowRight")
+    until(page, "document.activeElement.scrollLeft > 0")
+    assert page.locator(".scroll:not([tabindex])").count()  # what fits is no stop of the Tab key
+    assert quiet(tab, report)
+
+
+def test_by_keyboard(tab: Seen, report: str) -> None:
+    page = visit(tab, report)
+    page.keyboard.press("Tab")
+    assert page.evaluate(FOCUSED)[2] == "Skip to the content"
+    page.keyboard.press("Enter")
+    until(page, "document.activeElement.id === 'main'")
+    page.evaluate(f"window.stops = []; addEventListener('focusin', () => stops.push(({FOCUSED})()))")
+    page.locator(".skip").focus()
+    for _ in range(page.evaluate("document.querySelectorAll('a, button, select, input, summary, [tabindex]').length")):
+        page.keyboard.press("Tab")
+    stops = page.evaluate("stops")
+    assert {("A", ""), ("SELECT", ""), ("BUTTON", "order"), ("SUMMARY", "")} <= {(tag, name) for tag, name, _, _ in stops}
+    links = [text for tag, _, text, _ in stops if tag == "A"]
+    assert links[:2] == ["Skip to the content", "Funnel"] and "Configuration and time" in links
+    assert [stop for stop in stops if not stop[-1]] == []
+
+
+def test_tables_sort(tab: Seen, report: str) -> None:
+    page = visit(tab, report)
+    table = page.locator(page.evaluate(ROWS, [["b10", "1,234"], ["b9", "–"], ["a", "12.5%"], ["c", "< 3"]]))
+
+    def column(place: int) -> list[str]:
+        return table.locator(f"tbody td:nth-child({place})").all_inner_texts()
+
+    name, number = table.locator("thead th").all()
+    number.locator("button").press("Enter")
+    assert column(2) == ["1,234", "12.5%", "< 3", "–"] and number.get_attribute("aria-sort") == "descending"
+    number.locator("button").press("Enter")
+    assert column(2) == ["< 3", "12.5%", "1,234", "–"] and number.get_attribute("aria-sort") == "ascending"
+    name.locator("button").press("Enter")
+    assert column(1) == ["a", "b9", "b10", "c"] and name.get_attribute("aria-sort") == "ascending"
+    assert number.get_attribute("aria-sort") is None and name.get_attribute("scope") == "col"
+    assert page.locator("main table button.order").count() > 20 and tab.console == []
+
+
+def test_long_tables_are_short_at_first(tab: Seen, report: str) -> None:
+    page = visit(tab, report)
+    table = page.evaluate(ROWS, [[str(row), "1"] for row in range(90)])
+    assert page.locator(f"{table} tbody tr:visible").count() == 20
+    page.get_by_role("button", name="Show all 90 rows").press("Enter")
+    assert page.locator(f"{table} tbody tr:visible").count() == 90
+    assert page.get_by_role("button", name="Show the first 20 rows").get_attribute("aria-expanded") == "true"
+
+
+def test_a_chart_in_words_and_as_a_table(tab: Seen, report: str) -> None:
+    page = visit(tab, report)
+    words = page.locator("figure:has(figcaption b:text-is('words'))").first
+    about = words.locator(".chart").get_attribute("aria-label") or ""
+    assert words.locator(".chart").get_attribute("role") == "img"
+    assert "kept: 45 in all" in about and "dropped: 11 in all" in about and "marked: < 20" in about
+    words.locator("summary", has_text="Show as table").press("Enter")
+    cells = "rows => rows.map(row => [...row.cells].map(cell => cell.textContent))"
+    rows = words.locator(".as-table tr").evaluate_all(cells)
+    assert rows[0] == ["value", "kept", "dropped"]
+    assert [sum(int(row[place]) for row in rows[1:]) for place in (1, 2)] == [45, 11]
+    loss = page.locator("figure:has(figcaption b:text-is('Loss'))").first
+    assert "5 at 0, 0.1 at 49; least 0.1 at 49, most 5 at 0" in (loss.locator(".chart").get_attribute("aria-label") or "")
+    assert page.locator(".chart").count() == page.locator(".as-table").count()
+    assert page.evaluate("figures.filter(figure => !figureData.table(figure).rows.length).length") == 0
+
+
+def test_a_query_can_be_copied(tab: Seen, report: str) -> None:
+    page = visit(tab, report)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    query = page.locator("#query-filter-rules")
+    query.locator("summary").click()
+    query.get_by_role("button", name="Copy").click()
+    query.get_by_role("button", name="Copied").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == query.locator("code").text_content()
+    page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('no')); }")
+    query.locator("button").click()
+    query.get_by_role("button", name="Marked").wait_for()
+    assert page.evaluate("getSelection().toString()").strip() == (query.locator("code").text_content() or "").strip()
+    assert tab.console == []
+
+
+def test_a_link_opens_what_it_leads_to(tab: Seen, report: str) -> None:
+    page = visit(tab, report)
+    link = page.locator(".first a", has_text="Other thresholds")
+    table = page.locator(link.get_attribute("href") or "")
+    assert table.get_attribute("open") is None
+    link.click()
+    until(page, "document.querySelector('details[id^=card]:target')?.open")
+    assert table.locator("table").is_visible() and tab.console == []
+
+
+def test_axe_finds_nothing(tab: Seen, report: str) -> None:
+    page = visit(tab, report)
+    from axe_playwright_python.sync_playwright import Axe
+
+    for theme, only in (("light", {"type": "tag", "values": WCAG}), ("dark", {"type": "rule", "values": ["color-contrast"]})):
+        page.select_option(".theme select", theme)
+        until(page, "drawn.size > 0")
+        found = Axe().run(page, options={"runOnly": only, "resultTypes": ["violations"]}).response
+        assert [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found["violations"]] == []
+        assert "color-contrast" in {rule["id"] for rule in found["passes"]}
+
+
+def test_headings_and_landmarks(tab: Seen, report: str) -> None:
+    page = visit(tab, report)
+    levels = page.evaluate("[...document.querySelectorAll('h1, h2, h3, h4, h5')].map(heading => Number(heading.tagName[1]))")
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    for landmark in ("banner", "navigation", "main", "contentinfo"):
+        assert page.get_by_role(landmark).count() == 1
+    links = page.evaluate("[...document.querySelectorAll('#sections a')].map(link => link.hash)")
+    assert links == page.evaluate("[...document.querySelectorAll('main h2')].map(heading => '#' + heading.id)")
+
+
+def test_on_paper(tab: Seen, report: str) -> None:
+    """All charts are there, in light colours though the screen is dark, and the screen is as before afterwards."""
+    page = visit(tab, report, color_scheme="dark")
+    until(page, drawn_in(DARK))
+    page.evaluate(f"""() => addEventListener('beforeprint', () => {{ window.onPaper = [{drawn_in(LIGHT)},
+        charts.filter(chart => chart.offsetParent && !chart.querySelector('.main-svg')).length]; }})""")
+    assert page.pdf().startswith(b"%PDF")
+    assert page.evaluate("onPaper") == [True, 0]
+    page.emulate_media(media="print")
+    assert page.evaluate(COLORS) == LIGHT
+    assert not any(each.is_visible() for each in page.locator("#sections, .skip, .as-table, button.all").all())
+    page.emulate_media(media="screen")
+    until(page, drawn_in(DARK))
+    scroll_through(page)  # each chart is as wide as its place again
+    sizes = "charts.map(chart => [chart.clientWidth, chart.querySelector('.main-svg').clientWidth])"
+    assert all(place == width for place, width in page.evaluate(sizes))
+    assert quiet(tab, report)
+
+
+def test_with_forced_colours_and_less_motion(tab: Seen, report: str) -> None:
+    page = visit(tab, report, forced_colors="active")
+    assert page.evaluate("theme.color('ink') !== theme.color('page')")
+    assert page.evaluate("getComputedStyle(document.documentElement).scrollBehavior") == "auto"
+    page.emulate_media(reduced_motion="no-preference")
+    assert page.evaluate("getComputedStyle(document.documentElement).scrollBehavior") == "smooth"
+    assert quiet(tab, report)
+
+
+def test_plotly_sets_no_style_that_the_policy_refuses(tab: Seen, report: str) -> None:
+    """Powers of ten, bold labels, images of heat maps: plotly.js writes style attributes for them."""
+    page = visit(tab, report)
+    figure = [
+        [{"y": [1, 1e30], "x": ["<b>a</b>", "x<sup>2</sup>"]}, {"z": [[1, 2], [3, 4]], "type": "heatmap"}],
+        {"yaxis": {"type": "log", "exponentformat": "power"}, "title": {"text": "<span style='color:red'>red</span>"}},
+    ]
+    draw = "([data, layout]) => Plotly.newPlot(document.querySelector('main').appendChild(document.createElement('div')), data, layout)"
+    page.evaluate(draw, figure)
+    assert "red" in page.locator("main > div:last-child .gtitle tspan").first.evaluate("it => it.style.cssText")
+    assert tab.console == []
+
+
+def test_attacks_are_text(tab: Seen, hostile: str) -> None:
+    tab.page.context.set_offline(True)
+    page = visit(tab, hostile)
+    scroll_through(page)
+    for place in range(0, 3000, 100):  # plotly's own labels under the mouse
+        page.mouse.move(300 + place % 700, 300 + place % 500)
+    assert page.evaluate("window.ran") is None and page.locator("main").is_visible()
+    made = page.locator("main").locator(
+        "iframe, img, svg[onload], style, script, object, embed, form, [onclick], [onerror], [href^='javascript']"
+    )
+    assert made.count() == 0
+    text = page.locator("header").text_content() + page.locator("main").text_content()
+    for attack in ATTACKS:
+        assert text.count(safe_line(attack)) > 20, attack
+    labels = str(page.locator(".chart").evaluate_all("charts => charts.map(chart => chart.getAttribute('aria-label'))"))
+    assert "window.ran=1" in labels and not set("\u202e\u2066\x1b\x07") & set(text + labels)
+    assert quiet(tab, hostile)
+    tab.page.context.set_offline(False)
+
+
+INJECTED = {
+    "script-src-elem": "const it = document.createElement('script'); it.textContent = 'window.ran = 1'; document.body.append(it)",
+    "script-src-attr": "document.body.insertAdjacentHTML('beforeend', '<img src=\"data:,\" onerror=\"window.ran = 1\">')",
+    "style-src-elem": "const it = document.createElement('style'); it.textContent = 'main { display: none }'; document.head.append(it)",
+    "connect-src": "fetch('https://example.test/').catch(() => null)",
+    "img-src": "new Image().src = 'https://example.test/x.png'",
+    "frame-src": "const it = document.createElement('iframe'); it.src = 'https://example.test/'; document.body.append(it)",
+    "form-action": "const it = document.createElement('form'); it.action = 'https://example.test/'; document.body.append(it); it.submit()",
+}
+
+
+def test_the_policy_is_in_force(tab: Seen, report: str) -> None:
+    page = visit(tab, report)
+    finished: list[str] = []
+    page.on("requestfinished", lambda request: finished.append(request.url) if not request.url.startswith("data:") else None)
+    page.evaluate("addEventListener('securitypolicyviolation', event => { (window.refused ||= []).push(event.effectiveDirective); })")
+    for attempt in INJECTED.values():
+        page.evaluate(f"() => {{ {attempt} }}")
+    until(page, f"new Set(window.refused).size >= {len(INJECTED)}")
+    assert set(page.evaluate("refused")) == set(INJECTED)
+    assert page.evaluate("window.ran") is None and page.locator("main").is_visible() and finished == []
+    assert str(tab.console).count("Content Security Policy") >= len(INJECTED)

@@ -1,0 +1,51 @@
+"""Runs that something is wrong with: their page says so first, and opens in a browser without a complaint."""
+
+from collections.abc import Iterator
+from html import unescape
+from pathlib import Path
+
+import pytest
+from browser import browser, needs_chromium, opened
+from damaged_runs import DAMAGED
+
+from corpusmill.report.page.html import write_report
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    return tmp_path_factory.mktemp("damaged")
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_the_page_says_what_is_wrong(folder: Path, name: str) -> None:
+    make, words = DAMAGED[name]
+    make(folder / name)
+    page = Path(write_report(str(folder / name))).read_text("utf-8")
+    head = unescape(page[page.index("<header>") : page.index("</header>")])
+    assert "<h1>Corpusmill report</h1>" in head and 'id="run"' in page
+    for word in words:
+        assert word in head
+    assert len(page) < 6_000_000
+
+
+def test_sections_that_do_not_apply_are_one_sentence(folder: Path) -> None:
+    page = (folder / "only trained" / "report.html").read_text("utf-8")
+    assert "The run has nothing to show of: decisions about documents, languages and sources, duplicates, a tokenizer, tokens." in page
+    sections = page[page.index('<nav id="sections"') : page.index("</nav>")]
+    assert "Training" in sections and "Evaluation" in sections and "Funnel" not in sections and "Duplicates" not in sections
+
+
+@needs_chromium
+@pytest.mark.long
+def test_they_open_in_a_browser(folder: Path) -> None:
+    """Those that differ most: each costs a second."""
+    names = ("damaged inside", "ten thousand rules", "huge text", "only trained", "odd characters")
+    with browser() as chromium, opened(chromium, "about:blank") as seen:
+        for name in names:
+            if not (folder / name).exists():  # those tests were not asked for
+                DAMAGED[name][0](folder / name)
+                write_report(str(folder / name))
+            seen.page.goto((folder / name / "report.html").as_uri())
+            seen.page.wait_for_function("() => charts.every(chart => drawn.has(chart) || chart.getBoundingClientRect().top > innerHeight)")
+            assert (name, seen.console) == (name, [])
+            assert seen.page.locator("h1").is_visible()

@@ -1,0 +1,228 @@
+"""The page: its numbers, its safety, and what it does with runs that are half done, damaged or empty."""
+
+import base64
+import hashlib
+import json
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.report.facts.summary import read_summary
+from corpusmill.report.page.html import write_report
+from corpusmill.report.page.page import script_json
+
+
+class Reader(HTMLParser):
+    """The page's text by section, its tags, and its scripts and styles."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.inline: list[tuple[str, str]] = []
+        self.rows: list[list[str]] = []
+        self.text = ""
+        self.stack: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.stack.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        while self.stack and self.stack.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if self.stack and self.stack[-1] in ("script", "style"):
+            self.inline.append((self.stack[-1], data))
+            return
+        self.text += data
+        if self.rows and ("td" in self.stack or "th" in self.stack):
+            self.rows[-1][-1] += data
+
+
+@pytest.fixture(scope="module")
+def page(run_folder: Path) -> str:
+    return Path(write_report(str(run_folder))).read_text()
+
+
+@pytest.fixture(scope="module")
+def read(page: str) -> Reader:
+    return Reader(page)
+
+
+def test_the_numbers_of_the_funnel_and_rules(read: Reader) -> None:
+    rows = {row[0]: row for row in reversed(read.rows) if row}  # the first of each name
+    assert rows["ingest"][1:4] == ["60", "56", "4"]
+    assert ["filter", "56", "45", "11"] in [row[:4] for row in read.rows]
+    assert ["dedup", "45", "42", "3"] in [row[:4] for row in read.rows]
+    rules = {row[0]: [row[6], row[1], row[4]] for row in reversed(read.rows) if len(row) == 7}
+    assert rules["short"] == ["words < 20 fewer than 20 words", "5", "4"]
+    assert ["bits_per_byte.value", "1.235", "1.5"] in read.rows and ["preferences.accuracy", "", "0.75"] in read.rows
+    assert rules["symbols"] == ["symbol_ratio > 0.1 more than 10% of <b>symbols</b>", "4", "3"]
+    assert rules["language"] == ["language_score < 0.65", "3", "3"]
+    assert "ingest: 4 of 60 records dropped" in read.text and "filter: 11 of 56 documents dropped" in read.text
+    assert rows["en"][1:] and rows["de"][1] == "11"
+    assert "Never fired: never." in read.text
+
+
+def test_warnings_come_first(page: str, read: Reader) -> None:
+    assert "crawl-0.warc.gz: cut short at byte 60000" in read.text
+    assert page.index('class="warnings"') < page.index('id="funnel"')
+
+
+def test_crawl_text_is_text(page: str, read: Reader) -> None:
+    assert "before<script>alert(1)</script><img src=x onerror=alert(2)> red right to left after" in read.text
+    assert "<script>alert" not in page and "<img" not in page and "<b onmouseover" not in page
+    assert not any(c in page for c in "\x1b\u202e\u202c")
+    assert not any(name.startswith("on") for _, attributes in read.tags for name in attributes)
+    assert {tag for tag, _ in read.tags} & {"iframe", "object", "embed", "base", "form", "img"} == set()
+
+
+def test_the_policy_names_exactly_what_the_page_holds(read: Reader) -> None:
+    policy = next(a["content"] for tag, a in read.tags if tag == "meta" and a.get("http-equiv") == "Content-Security-Policy") or ""
+    assert policy.startswith("default-src 'none'") and "unsafe" not in policy and "http" not in policy
+    data = next(content for kind, content in read.inline if kind == "script" and content.startswith("["))
+    for _, content in read.inline:
+        if content != data:
+            hashed = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+            assert f"'sha256-{hashed}'" in policy
+    assert sum("plotly.js v" in content for _, content in read.inline) == 1
+    assert not any(a.get("src") or (a.get("href") or "#")[0] not in "#d" for _, a in read.tags)
+    assert not any("style" in a for _, a in read.tags)
+
+
+def test_every_chart_has_a_valid_figure(read: Reader) -> None:
+    figures = json.loads(next(content for kind, content in read.inline if kind == "script" and content.startswith("[")))
+    numbers = [int(a["data-figure"] or -1) for _, a in read.tags if "data-figure" in a]
+    assert numbers == list(range(len(figures))) and len(figures) > 10
+    for figure in figures:
+        go.Figure(figure)  # refuses what is no plotly figure
+    words = next(f for f in figures if any(s["x0"] == 20 for s in f["layout"].get("shapes", [])))
+    kept, dropped = (sum(trace["y"][:-1]) for trace in words["data"])
+    assert (kept, dropped) == (45, 11)
+
+
+def test_equal_runs_give_equal_pages(run_folder: Path, tmp_path: Path, page: str) -> None:
+    shutil.copytree(run_folder, tmp_path / "copy")
+    assert Path(write_report(str(tmp_path / "copy"))).read_text() == page
+
+
+def test_script_json_cannot_end_its_element() -> None:
+    value = ["</script><!--", "\u2028&"]
+    assert not set("<>&\u2028") & set(script_json(value))
+    assert json.loads(script_json(value)) == value
+
+
+@pytest.mark.parametrize("stages", [(), ("ingest",), ("ingest", "filter"), ("ingest", "dedup"), ("ingest", "training")])
+def test_a_run_with_stages_missing_opens(tmp_path: Path, stages: tuple[str, ...], builder: Any) -> None:
+    from corpusmill.report.page.html import render
+
+    builder(tmp_path / "run", stages)
+    summary = read_summary(str(tmp_path / "run"))
+    read = Reader(render(summary))
+    for name in {"ingest", "filter", "dedup"} - set(stages):
+        assert f"{name}: the recipe has this stage, but it has not run yet." in summary.warnings
+    assert "Corpusmill report" in read.text
+
+
+def test_an_unfinished_stage_counts_what_is_there(tmp_path: Path, builder: Any) -> None:
+    builder(tmp_path / "run", ("ingest", "filter"))
+    manifest = tmp_path / "run" / "filter" / "manifest.jsonl"
+    lines = manifest.read_bytes().splitlines(keepends=True)
+    manifest.write_bytes(lines[0] + lines[1][: len(lines[1]) // 2])  # one task, and a row that a crash cut
+    before = manifest.read_bytes()
+    summary = read_summary(str(tmp_path / "run"))
+    assert any(w.startswith("filter: not finished (tasks done: 1)") for w in summary.warnings)
+    assert [row.documents_in for row in summary.funnel] == [60, 28]
+    assert manifest.read_bytes() == before
+
+
+def test_damage_is_a_warning(tmp_path: Path, builder: Any) -> None:
+    builder(tmp_path / "run")
+    run = tmp_path / "run"
+    shard = run / "filter" / "report" / "part-00001.parquet"
+    shard.write_bytes(shard.read_bytes()[:100])
+    (run / "ingest" / "data" / "part-00000.parquet").unlink()
+    (run / "evaluate" / "scores.json").write_text("{")
+    (run / "dedup" / "manifest.jsonl").write_text("no json\n")
+    warnings = read_summary(str(run)).warnings
+    for part in ("filter/report/part-00001.parquet", "ingest/data/part-00000.parquet", "evaluate/scores.json", "dedup: its manifest"):
+        assert any(part in w for w in warnings), (part, warnings)
+    write_report(str(run))
+
+
+def test_a_report_of_another_version_is_left_out(tmp_path: Path, builder: Any) -> None:
+    builder(tmp_path / "run", ("ingest",))
+    for shard in (tmp_path / "run" / "ingest" / "report").iterdir():
+        pq.write_table(pq.read_table(shard).drop_columns(["chars_in"]), shard)
+    summary = read_summary(str(tmp_path / "run"))
+    assert not summary.decisions and any("another version" in w for w in summary.warnings)
+
+
+def test_zero_documents_kept(tmp_path: Path, builder: Any) -> None:
+    builder(tmp_path / "run", ("ingest",))
+    for shard in (tmp_path / "run" / "ingest" / "report").iterdir():
+        table = pq.read_table(shard)
+        failed = pa.array([["no_text"]] * table.num_rows, pa.list_(pa.string()))
+        table = table.set_column(2, table.schema.field(2), pa.array([False] * table.num_rows)).set_column(3, table.schema.field(3), failed)
+        pq.write_table(table, shard)
+    read = Reader(Path(write_report(str(tmp_path / "run"))).read_text())
+    assert "ingest: none of 60 documents was kept." in read.text
+    assert "0.0%" in read.text
+
+
+def test_ten_thousand_rules(tmp_path: Path, builder: Any) -> None:
+    builder(tmp_path / "run", ("ingest",))
+    shard = tmp_path / "run" / "ingest" / "report" / "part-00000.parquet"
+    table = pq.read_table(shard)
+    failed = pa.array([[f"rule{i * 400 + j}" for j in range(400)] for i in range(table.num_rows)], pa.list_(pa.string()))
+    pq.write_table(table.set_column(3, table.schema.field(3), failed), shard)
+    page = Path(write_report(str(tmp_path / "run"))).read_text()
+    assert "more rules" in page and page.count("<details") < 1000
+
+
+def test_no_run(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(InputError, match="not a run's folder"):
+            write_report(str(folder))
+
+
+def test_a_threshold_of_zero_does_not_stretch_a_logarithmic_axis() -> None:
+    from corpusmill.report.facts.histogram import plan
+    from corpusmill.report.page.figures import histogram_figure
+    from corpusmill.report.read import Rule
+
+    histogram = plan("quality", np.geomspace(1e-5, 0.9, 500), [0.0])
+    assert histogram.logarithmic
+    (line,) = histogram_figure(histogram, [Rule("quality", "quality", "quality", "<", 0.0)])["layout"]["shapes"]
+    assert 0 < line["x0"] == line["x1"] < float(histogram.edges[1])
+
+
+def test_the_zeros_of_a_logarithmic_axis_are_called_0() -> None:
+    from corpusmill.report.facts.histogram import plan
+    from corpusmill.report.page.figures import TICKS, histogram_figure
+    from corpusmill.report.read import Rule
+
+    for smallest, greatest in ((1e-5, 0.9), (0.012, 0.5), (3, 5e6), (1e-7, 1e9)):
+        values = np.concatenate([np.zeros(700), np.geomspace(smallest, greatest, 500)])
+        histogram = plan("ratio", values, [])
+        assert histogram.logarithmic and histogram.edges[0] == 0
+        histogram.add(values, values < 0.1)
+        figure = histogram_figure(histogram, [Rule("ratio", "ratio", "ratio", ">", 0.1)])
+        edges, axis = figure["data"][0]["x"], figure["layout"]["xaxis"]
+        assert axis["ticktext"][0] == "0" and edges[0] < axis["tickvals"][0] < edges[1]
+        assert 2 < len(axis["tickvals"]) <= TICKS + 1 and axis["tickvals"][-1] <= edges[-1]
+        assert len(set(axis["ticktext"])) == len(axis["ticktext"])

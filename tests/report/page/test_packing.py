@@ -1,0 +1,50 @@
+"""What packing leaves empty, and what a mixture takes, is on the page and on the terminal."""
+
+import io
+import json
+from pathlib import Path
+
+from rich.console import Console
+from token_sets import random_documents, write_token_set
+
+from corpusmill.report.answers.terminal import render_report
+from corpusmill.report.facts.funnel import Component, Packing, packings
+from corpusmill.report.facts.summary import read_summary
+from corpusmill.report.page.html import write_report
+
+
+def test_packing_is_reported(tmp_path: Path) -> None:
+    described = write_token_set(tmp_path / "tokens" / "train", random_documents(2, 40, 50), pack=(32, 64))
+    (tmp_path / "run.json").write_text("{}")
+    told = described.packing()
+    found = packings({"train": json.loads((tmp_path / "tokens" / "train" / "shards.json").read_text())})
+    assert found == [Packing("train", each["length"], each["rows"], each["padding"], each["waste"]) for each in told] and len(found) == 2
+    console = Console(file=io.StringIO(), width=80)
+    render_report(str(tmp_path), console)
+    text, page = console.file.getvalue(), Path(write_report(str(tmp_path))).read_text()  # type: ignore[attr-defined]
+    assert "Documents packed into rows" in text
+    for each in told:
+        line = next(line for line in text.splitlines() if line.split()[:2] == ["train", str(each["length"])])
+        assert line.split()[2:] == [f"{each['rows']:,}", f"{each['padding']:,}", f"{each['waste']:.3%}"]
+        assert f'<td class="number">{each["rows"]:,}</td><td class="number">{each["padding"]:,}</td>' in page
+
+
+def test_damaged_descriptions_leave_it_out() -> None:
+    good = {"length": 8, "rows": 1, "padding": 0, "waste": 0.0}
+    damaged = [{}, None, {**good, "rows": "x"}, {**good, "padding": float("inf")}, good]
+    assert packings({"train": {"packing": damaged}, "validation": {}}) == [Packing("train", **good)]  # type: ignore[arg-type]
+
+
+def test_the_mixture_is_reported(tmp_path: Path) -> None:
+    write_token_set(tmp_path / "tokens" / "train", random_documents(2, 40, 50))
+    (tmp_path / "run.json").write_text("{}")
+    good = {"name": "<b>wiki", "wanted": 9_000, "there": 2_000, "tokens": 4_000, "epochs": 2.0, "short": 5_000}
+    (tmp_path / "tokens" / "plan.json").write_text(json.dumps({"mixture": [good, {"name": "cut"}, None, {**good, "epochs": "many"}]}))
+    assert read_summary(str(tmp_path)).mixture == [Component(**good)]  # type: ignore[arg-type]
+    console = Console(file=io.StringIO(), width=80)
+    render_report(str(tmp_path), console)
+    text, page = console.file.getvalue(), Path(write_report(str(tmp_path))).read_text()  # type: ignore[attr-defined]
+    assert next(line for line in text.splitlines() if "wiki" in line).split() == ["<b>wiki", "2,000", "9,000", "4,000", "2.00", "5,000"]
+    assert '<td>&lt;b&gt;wiki</td><td class="number">2,000</td><td class="number">9,000</td><td class="number">4,000</td>' in page
+    (tmp_path / "tokens" / "plan.json").write_text(json.dumps({"mixture": 7}))
+    assert read_summary(str(tmp_path)).mixture == []

@@ -1,0 +1,156 @@
+"""Damaged shards: the rest is answered, and what is missing is said."""
+
+import random
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from damaged_runs import DAMAGED
+
+from corpusmill import open_run
+from corpusmill.pipeline.errors import InputError
+from corpusmill.report.query.tables import Table
+
+SHARD = "filter/report/part-00000.parquet"
+
+
+@pytest.fixture
+def run(run_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(run_folder, tmp_path / "run"))
+
+
+def rest(run: Path) -> list[str]:
+    """The ids of the other shard."""
+    return pq.read_table(run / "filter/report/part-00001.parquet")["id"].to_pylist()
+
+
+def overwrite(shard: Path, byte: int = 0xFF) -> None:
+    """Every page of a shard is rubbish, behind a footer that is whole."""
+    content = bytearray(shard.read_bytes())
+    end = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    content[4:end] = bytes([byte]) * (end - 4)
+    shard.write_bytes(content)
+
+
+def test_a_shard_that_is_cut_short_is_known_when_the_run_is_opened(run: Path) -> None:
+    (run / SHARD).write_bytes((run / SHARD).read_bytes()[:-20])
+    opened = open_run(str(run))
+    assert len(opened.warnings) == 1 and "a shard is left out" in opened.warnings[0] and SHARD in opened.warnings[0]
+    assert [id_ for (id_,) in opened.sql("SELECT id FROM filter_report").fetchall()] == rest(run)
+
+
+def test_a_shard_that_is_missing(run: Path) -> None:
+    (run / SHARD).unlink()
+    opened = open_run(str(run))
+    assert f"{SHARD}: no such file" in opened.warnings[0] and len(opened.report("filter")) == len(rest(run))
+
+
+def test_a_footer_of_the_right_length_that_is_damaged(run: Path) -> None:
+    content = bytearray((run / SHARD).read_bytes())
+    content[-60:-8] = b"\xff" * 52
+    (run / SHARD).write_bytes(content)
+    opened = open_run(str(run))
+    assert [id_ for (id_,) in opened.sql("SELECT id FROM filter_report").fetchall()] == rest(run)
+    assert "sha256" in opened.warnings[0] and SHARD in opened.warnings[0]
+
+
+def test_pages_that_are_damaged_show_when_they_are_read(run: Path) -> None:
+    """Relations that were made before go on to work: of rows, of frames, of counts, and of what is derived from them."""
+    overwrite(run / SHARD)
+    opened = open_run(str(run))
+    report = opened.report("filter")
+    kept = report.filter("kept").order("id")
+    assert not opened.warnings
+    assert sorted(kept.df()["id"]) == sorted(set(rest(run)) & {id_ for (id_,) in opened.sql("SELECT id FROM dedup_report").fetchall()})
+    assert report.pl()["id"].to_list() == report.to_arrow_table()["id"].to_pylist() == rest(run)
+    assert len(opened.warnings) == 1 and f"{SHARD}: damaged" in opened.warnings[0]
+    assert opened.tables["filter_report"].files == ("filter/report/part-00001.parquet",)
+
+
+def test_a_join_over_two_damaged_tables(run: Path) -> None:
+    overwrite(run / SHARD)
+    overwrite(run / "ingest/report/part-00001.parquet")
+    opened = open_run(str(run))
+    found = opened.sql('SELECT id, words, "offset" FROM filter_report JOIN ingest_report USING (id)').fetchall()
+    ingested = pq.read_table(run / "ingest/report/part-00000.parquet")["id"].to_pylist()
+    assert {row[0] for row in found} == set(rest(run)) & set(ingested) and len(opened.warnings) == 2
+
+
+def test_a_table_whose_shards_are_all_damaged(run: Path) -> None:
+    for number in (0, 1):
+        overwrite(run / f"filter/report/part-0000{number}.parquet")
+    opened = open_run(str(run))
+    report = opened.report("filter")
+    with pytest.raises(InputError, match="there is no table 'filter_report'"):
+        opened.sql("SELECT sum(words) FROM filter_report").fetchall()
+    assert len(opened.warnings) == 2 and "filter_report" not in opened.names
+    for asking in (
+        report.df,
+        lambda: report.columns,
+        lambda: len(report),
+        lambda: "id" in report,
+        lambda: str(report),
+        lambda: report["id"],
+    ):
+        with pytest.raises(InputError, match="there is no table 'filter_report'"):
+            asking()
+    assert len(opened.report("ingest")) == 60
+
+
+def test_bits_that_flip_anywhere(run: Path) -> None:
+    """Whatever bit it is: the query is answered, and where it can't be read as it was, the shard is named; `verify` finds every one."""
+    whole = (run / SHARD).read_bytes()
+    first = pq.read_table(run / SHARD)["id"].to_pylist()
+    chance = random.Random(7)
+    found = 0
+    for _ in range(16):
+        content = bytearray(whole)
+        content[chance.randrange(4, len(content) - 4)] ^= 1 << chance.randrange(8)
+        (run / SHARD).write_bytes(content)
+        opened = open_run(str(run))
+        ids = opened.report("filter").to_arrow_table()["id"].to_pylist()
+        assert ids[-len(rest(run)) :] == rest(run)
+        assert len(ids) == len(rest(run)) + (0 if opened.warnings else len(first))
+        found += bool(opened.warnings)
+        verified = open_run(str(run), verify=True)
+        assert len(verified.warnings) == 1 and verified.report("filter").to_arrow_table()["id"].to_pylist() == rest(run)
+    assert found
+
+
+def test_a_mistake_in_a_query_is_no_damage(run: Path) -> None:
+    opened = open_run(str(run))
+    with pytest.raises(InputError, match="boom"):
+        opened.sql("SELECT error('boom') FROM filter_report").fetchall()
+    assert not opened.warnings and len(opened.report("filter")) == 56
+
+
+def test_a_manifest_that_is_damaged(run: Path) -> None:
+    (run / "filter/manifest.jsonl").write_bytes(b"\xff\xfe{\n")
+    opened = open_run(str(run))
+    assert "its manifest can't be read" in opened.warnings[0] and len(opened.report("dedup")) == 45
+
+
+def test_a_table_that_duckdb_can_not_read(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although its files are what the stage wrote: it is left out, and all others can be asked."""
+    scan = Table.scan
+    unreadable = "read_parquet('no such file')"
+    monkeypatch.setattr(Table, "scan", lambda table, storage: unreadable if table.name == "filter_report" else scan(table, storage))
+    opened = open_run(str(run_folder))
+    assert "filter_report" not in opened.names and "filter_report: the table can't be read, and is left out: No files" in opened.warnings[0]
+    assert len(opened.report("ingest")) == 60
+
+
+@pytest.mark.parametrize("name", ["other types", "no rows", "only trained", "odd characters", "no UTF-8", "broken JSON"])
+def test_whatever_a_run_looks_like(name: str, tmp_path: Path) -> None:
+    """All of its tables can be read, or say in a sentence why not."""
+    DAMAGED[name][0](tmp_path / "run")
+    opened = open_run(str(tmp_path / "run"))
+    refused = set()
+    for table in opened.names:
+        try:
+            opened.table(table).to_arrow_table()
+        except InputError as error:
+            assert "\n" not in str(error)
+            refused.add(table)
+    assert all(table.startswith("json_") for table in refused)

@@ -1,0 +1,388 @@
+"""Every view of a run says first which stages no longer follow from those before them, and the command that it names mends it."""
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from browser import browser, needs_chromium, opened
+from built_run import RunBuilder
+from explored import answer, explored
+
+from corpusmill import cli, open_run
+from corpusmill.pipeline.manifest import Manifest
+from corpusmill.pipeline.storage import Storage
+from corpusmill.report.read import RunReader
+
+RECIPE = """
+ingest: {}
+filter: {steps: [gopher_quality], thresholds: {gopher_short_doc: 60, gopher_enough_stop_words: off}}
+dedup: {}
+tokenizer: {vocabulary_size: 512}
+tokens: {validation_share: 0.2}
+"""
+INLINE = ("--engine", "inline")
+URL = "http://host.test/page-70.html"
+STALE = "Stale: dedup (filter was done again after it), tokenizer (dedup is stale), tokens (dedup is stale). To mend it: "
+
+VIEWS = {
+    "report": ("report", "RUN"),
+    "report --check": ("report", "RUN", "--check"),
+    "status": ("status", "RUN"),
+    "inspect": ("inspect", "RUN"),
+    "inspect --json": ("inspect", "RUN", "--json"),
+    "why": ("why", "RUN", URL),
+    "sample": ("sample", "RUN", "-n", "1"),
+    "stats": ("stats", "RUN"),
+    "query": ("query", "RUN", "SELECT 1"),
+    "tables": ("query", "RUN"),
+    "clusters": ("clusters", "RUN", "--limit", "1"),
+    "sweep": ("sweep", "RUN", "--rule", "gopher_short_doc", "--from", "50", "--to", "60", "--steps", "2"),
+    "raw": ("raw", "RUN", URL, "--text"),
+    "trace": ("trace", "RUN", "--shard", "0", "--token", "3"),
+    "tokens find": ("tokens", "find", "RUN", "mill"),
+    "tokens verify": ("tokens", "verify", "RUN"),
+    "verify": ("verify", "RUN"),
+    "checkpoints": ("checkpoints", "RUN"),
+}
+
+
+def carry_out(*arguments: str) -> int:
+    """A command in this process; its exit code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["corpusmill", *arguments])
+        try:
+            cli.main()
+        except SystemExit as end:
+            return int(end.code or 0)
+    return 0
+
+
+@pytest.fixture
+def corpusmill(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Exit code, standard output and standard error of a command."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = carry_out(*arguments)
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def write_pages(path: Path, numbers: range) -> None:
+    """Page N has 50 + N words."""
+    letters = np.random.default_rng(0)
+    words = ["mill", *("".join(letters.choice(list("aeioudlmnrst"), letters.integers(3, 9))) for _ in range(600))]
+    texts = {number: " ".join(np.random.default_rng(number).choice(words, 50 + number).tolist()) for number in numbers}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps({"url": f"http://host.test/page-{n}.html", "text": text}) + "\n" for n, text in texts.items()))
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run that nobody has touched since."""
+    folder = tmp_path_factory.mktemp("fresh")
+    (folder / "recipe.yaml").write_text(RECIPE)
+    write_pages(folder / "crawl/a.jsonl", range(40))
+    write_pages(folder / "crawl/b.jsonl", range(40, 80))
+    assert carry_out("run", str(folder / "recipe.yaml"), str(folder / "crawl"), "--output", str(folder / "run"), *INLINE) == 0
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def retuned(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run, and its filter decided again with another threshold: only this stage has followed."""
+    run = tmp_path_factory.mktemp("retuned") / "run"
+    shutil.copytree(fresh, run)
+    assert carry_out("retune", str(run), "--set", "filter.thresholds.gopher_short_doc=90", *INLINE) == 0
+    return run
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Callable[[Path], Path]:
+    return lambda run: Path(shutil.copytree(run, tmp_path / "run"))
+
+
+def filled(view: tuple[str, ...], run: Path) -> list[str]:
+    return [str(run) if word == "RUN" else word for word in view]
+
+
+def first_line(out: str, err: str) -> str:
+    """Of what a command says; where it says something on both, standard error is first."""
+    return (err or out).splitlines()[0]
+
+
+@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
+def test_a_view_says_it_first_after_retune_and_nothing_of_an_untouched_run(view, fresh, retuned, corpusmill) -> None:
+    _, out, err = corpusmill(*filled(view, retuned))
+    said = f"{out}\n{err}"
+    if view[0] == "status":  # its lines begin with the run
+        assert " ".join(out.split()).startswith(f"{retuned}: {STALE}corpusmill dedup {retuned} --to tokens")
+    else:
+        assert first_line(out, err) == f"{STALE}corpusmill dedup {retuned} --to tokens"
+        assert said.count("Stale:") == 1
+    code, out, err = corpusmill(*filled(view, fresh))
+    assert code == 0 and "stale" not in f"{out}{err}".lower().replace(str(fresh).lower(), "")
+
+
+def test_objects_of_views_say_it_first(fresh, retuned, corpusmill) -> None:
+    mend = f"corpusmill dedup {retuned} --to tokens"
+    views = [("why", "RUN", URL), ("trace", "RUN", "--shard", "0", "--token", "3"), ("tokens", "find", "RUN", "mill")]
+    for view in views:
+        for run, expected in ((retuned, STALE + mend), (fresh, None)):
+            found = json.loads(corpusmill(*filled(view, run), "--json")[1])
+            assert next(iter(found)) == "stale" and found["stale"] == expected
+    found = json.loads(corpusmill("diff", str(fresh), str(retuned), "--json")[1])
+    assert found["notes"][0] == f"B: {STALE}{mend}"
+    out = " ".join(corpusmill("diff", str(fresh), str(retuned))[1].split())
+    assert 0 < out.index(f"B: {STALE}") < out.index("Both keep")
+    with open_run(str(retuned)) as run:
+        assert run.warnings == [STALE + mend]
+    with open_run(str(fresh)) as run:
+        assert run.warnings == []
+
+
+def test_the_status_is_not_complete(fresh, retuned, corpusmill) -> None:
+    code, out, _ = corpusmill("status", str(retuned), "--json")
+    found = json.loads(out)
+    assert code == 1 and found["state"] == "stale" and found["sentence"].startswith(STALE)
+    assert list(found["stale"]["stages"]) == ["dedup", "tokenizer", "tokens"]
+    assert found["stale"]["mend"] == f"corpusmill dedup {retuned} --to tokens"
+    code, out, _ = corpusmill("status", str(fresh), "--json")
+    found = json.loads(out)
+    assert code == 0 and (found["state"], found["sentence"], found["stale"]) == ("complete", "Complete.", None)
+
+
+def test_a_card_or_export_is_refused_or_says_so_itself(retuned, copy, tmp_path, corpusmill) -> None:
+    run = copy(retuned)
+    before = sorted(run.iterdir())
+    sentence = f"{STALE}corpusmill dedup {run} --to tokens"
+    export = ("tokens", "export", str(run), "--format", "nanogpt", "--output", str(tmp_path / "out"))
+    append = ("tokens", "append", str(tmp_path / "set"), str(run))
+    for command, stage, hint in ((("card", str(run)), "dedup", True), (export, "tokens", True), (append, "tokens", False)):
+        code, _, err = corpusmill(*command)
+        otherwise = " (with --stale it is, and says so)" if hint else ""
+        assert (code, err) == (2, f"corpusmill: {run}: {stage} is stale, so nothing is written{otherwise}. {sentence}\n")
+    assert sorted(run.iterdir()) == before and not (tmp_path / "out").exists() and not (tmp_path / "set").exists()
+    assert corpusmill("card", str(run), "--stale")[0] == corpusmill(*export, "--stale")[0] == 0
+    card = (run / "README.md").read_text()
+    assert card.index("Stale: dedup (filter was done again after it)") < card.index("documents of")
+    assert json.loads((run / "croissant.json").read_text())["description"].startswith(sentence)
+    assert json.loads((tmp_path / "out/export.json").read_text())["stale"] == sentence
+
+
+def test_the_named_command_mends_it(retuned, copy, corpusmill) -> None:
+    run = copy(retuned)
+    stale = RunReader(str(run)).stale
+    assert stale is not None
+    code, out, err = corpusmill(*shlex.split(stale.mend)[1:], *INLINE)
+    assert code == 0 and "Stale" not in out + err
+    assert RunReader(str(run)).stale is None
+    assert corpusmill("verify", str(run))[0] == corpusmill("status", str(run))[0] == corpusmill("card", str(run))[0] == 0
+    assert "Stale: " not in (run / "report.html").read_text() and "Stale: " not in (run / "README.md").read_text()
+
+
+def test_a_command_that_leaves_later_stages_stale_says_so_at_its_end(fresh, copy, corpusmill) -> None:
+    run = copy(fresh)
+    code, _, err = corpusmill("filter", str(run), "--set", "filter.thresholds.gopher_short_doc=100", "--redo", *INLINE)
+    said = err.splitlines()[-1]
+    assert code == 0 and said.startswith("Stale: dedup (filter was done again after it), tokenizer (")
+    assert said.endswith(f"To mend it: corpusmill dedup {run} --to tokens")
+    assert corpusmill("dedup", str(run), "--to", "tokens", *INLINE)[0] == 0
+    assert RunReader(str(run)).stale is None
+
+
+def test_a_stage_that_gave_the_same_bytes_again_makes_nothing_stale(fresh, copy, corpusmill) -> None:
+    run = copy(fresh)
+    shutil.rmtree(run / "filter/data")
+    code, out, err = corpusmill("filter", str(run), *INLINE)
+    assert code == 0 and "Stale" not in out + err and any((run / "filter/data").iterdir())
+    assert corpusmill("dedup", str(run), "--dry-run", "--set", "dedup.threshold=0.5", *INLINE)[0] == 0
+    assert RunReader(str(run)).stale is None
+
+
+def test_documents_that_have_come_since_make_the_next_stage_stale(fresh, copy, tmp_path, corpusmill) -> None:
+    run, recipe = copy(fresh), tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE)
+    write_pages(tmp_path / "more/c.jsonl", range(80, 90))
+    crawl = str(fresh.parent / "crawl")
+    code, _, err = corpusmill(
+        "ingest", str(run), "--recipe", str(recipe), "--input", crawl, "--input", str(tmp_path / "more"), "--redo", *INLINE
+    )
+    assert code == 0
+    assert err.splitlines()[-1].startswith("Stale: filter (ingest was done again after it), dedup (")
+    assert f"corpusmill filter {run} --to tokens" in err
+
+
+def test_a_stage_that_was_begun_again_and_broken_off(fresh, copy, corpusmill) -> None:
+    run = copy(fresh)
+    manifest = Manifest(Storage(str(run / "filter")))
+    manifest.reopen(list(manifest.tasks)[:1])
+    stale = RunReader(str(run)).stale
+    assert stale is not None and stale.because["dedup"] == "filter was begun again and is not finished"
+    assert stale.mend == f"corpusmill filter {run} --to tokens"
+    found = json.loads(corpusmill("status", str(run), "--json")[1])
+    assert found["state"] != "complete" and found["sentence"].startswith("Stale: dedup (filter was begun again and is not finished)")
+    assert corpusmill(*shlex.split(stale.mend)[1:], *INLINE)[0] == 0
+    assert RunReader(str(run)).stale is None
+
+
+def scored(score: float) -> pa.Table:
+    return pa.table({"kept": [True], "quality": [score]})
+
+
+def trained_run(folder: Path) -> RunBuilder:
+    """The stages' manifests of a run that trains; `sft` has files of its own, so it rests on nothing but the model."""
+    run = RunBuilder(folder)
+    names = ("filter", "tokenizer", "tokens", "pretrain", "sft", "align", "evaluate")
+    run.json("run.json", {"inputs": [], "recipe": {name: {} for name in names}, "versions": {}})
+    run.stage("filter", [{"data/part-00000.parquet": b"documents", "report/part-00000.parquet": scored(0.5)}])
+    run.stage("tokenizer", [{"tokenizer.json": b"words"}], read=["filter/data/part-00000.parquet"])
+    packed = {f"train/tokens-00000.pack-{length}.arrow": b"plan" for length in (64, 128)}  # of which the model takes one
+    tokens = {"train/tokens-00000.bin": b"tokens", **packed, "validation/tokens-00000.bin": b"others"}
+    run.stage("tokens", [tokens], read=["filter/data/part-00000.parquet", "tokenizer/tokenizer.json"])
+    run.stage(
+        "pretrain",
+        [{"model/model.safetensors": b"1"}],
+        read=["tokenizer/tokenizer.json", *(f"tokens/train/tokens-00000.{kind}" for kind in ("bin", "pack-64.arrow"))],
+    )
+    run.stage("sft", [{"model/model.safetensors": b"2"}], read=["pretrain/model/model.safetensors", "/home/chats.jsonl"])
+    run.stage("align", [{"model/model.safetensors": b"3"}], read=["sft/model/model.safetensors", "filter/report/part-00000.parquet"])
+    models = [f"{stage}/model/model.safetensors" for stage in ("pretrain", "sft", "align")]
+    run.stage("evaluate", [{"scores.json": b"{}"}], read=[*models, "tokens/validation/tokens-00000.bin"])
+    return run
+
+
+def again(name: str, files: dict[str, Any]) -> Callable[[RunBuilder], None]:
+    def change(run: RunBuilder) -> None:
+        rows = Manifest(run.storage.child(name)).rows()
+        run.stage(name, [files], read=[ref.path for ref in rows[0].inputs])
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "because", "mend"),
+    [
+        (lambda run: None, {}, ""),
+        (again("pretrain", {"model/model.safetensors": b"1"}), {}, ""),
+        (
+            again("tokens", {"train/tokens-00000.bin": b"new", "validation/tokens-00000.bin": b"others"}),
+            {"pretrain": "tokens was done again after it", "sft": "pretrain is stale", "align": "sft is stale",
+             "evaluate": "pretrain is stale"},
+            "pretrain RUN --to evaluate",
+        ),
+        (
+            again("tokens", {f"{split}/tokens-0000{n}.bin": text for split, text in (("train", b"tokens"), ("validation", b"others"))
+                             for n in (0, 1)}),
+            {"pretrain": "tokens was done again after it", "sft": "pretrain is stale", "align": "sft is stale",
+             "evaluate": "tokens was done again after it"},
+            "pretrain RUN --to evaluate",
+        ),
+        (
+            again("sft", {"model/model.safetensors": b"tuned anew"}),
+            {"align": "sft was done again after it", "evaluate": "sft was done again after it"},
+            "align RUN --to evaluate",
+        ),
+        (again("align", {"model/model.safetensors": b"aligned anew"}), {"evaluate": "align was done again after it"}, "evaluate RUN"),
+        (
+            again("filter", {"data/part-00000.parquet": b"documents", "report/part-00000.parquet": scored(0.6)}),
+            {"align": "filter was done again after it", "evaluate": "align is stale"},
+            "align RUN --to evaluate",
+        ),
+    ],
+)  # fmt: skip
+def test_what_rests_on_a_stage_is_stale_and_nothing_else(change, because, mend, tmp_path) -> None:
+    run = trained_run(tmp_path / "run")
+    change(run)
+    stale = RunReader(str(run.folder)).stale
+    assert (stale.because if stale else {}) == because
+    assert (stale.mend if stale else "") == (f"corpusmill {mend.replace('RUN', str(run.folder))}" if mend else "")
+
+
+def test_on_a_store_manifests_are_enough(s3, tmp_path) -> None:
+    local = trained_run(tmp_path / "run")
+    again("align", {"model/model.safetensors": b"aligned anew"})(local)
+    s3.bucket("stale-run")
+    store = Storage("s3://stale-run/a/run")
+    store.write_bytes("run.json", (local.folder / "run.json").read_bytes())
+    for path in local.folder.glob("*/manifest.jsonl"):
+        here, there = Manifest(Storage(str(path.parent)), read_only=True), Manifest(store.child(path.parent.name))
+        for row in here.rows():
+            there.append(row)
+        there.finish(here.plan or [])
+    stale = RunReader(store.root).stale
+    assert stale is not None and stale.because == {"evaluate": "align was done again after it"}
+    assert stale.mend == "corpusmill evaluate s3://stale-run/a/run"
+
+
+def test_a_stage_that_the_recipe_no_longer_has_is_named_and_not_a_part_of_what_mends(tmp_path) -> None:
+    run = trained_run(tmp_path / "a run")
+    again("sft", {"model/model.safetensors": b"tuned anew"})(run)
+    run.json("run.json", {"inputs": [], "recipe": {"pretrain": {}, "sft": {}, "align": {}}, "versions": {}})
+    stale = RunReader(str(run.folder)).stale
+    assert stale is not None and stale.because["evaluate"].endswith("; the recipe no longer has it, so its folder can go")
+    assert shlex.split(stale.mend) == ["corpusmill", "align", str(run.folder)]
+
+
+def test_the_model_of_a_stale_stage_is_not_used_without_a_word(tmp_path, corpusmill) -> None:
+    run = trained_run(tmp_path / "run")
+    again("sft", {"model/model.safetensors": b"tuned anew"})(run)
+    for stage, said in (("align", True), ("sft", False)):
+        _, _, err = corpusmill("generate", str(run.folder / stage / "model"), "--prompt", "The mill")
+        assert err.startswith("Stale: align (sft was done again after it)") is said
+
+
+def test_the_explorer_says_it_also_when_it_comes_while_the_page_is_open(fresh, copy) -> None:
+    run = copy(fresh)
+    with explored(run) as address:
+        assert answer(address, "run")["stale"] is None and answer(address, "status")["stale"] is None
+        # by another process, as beside an open page; a command in this one shares its standard output with the server's thread
+        command = ["retune", str(run), "--set", "filter.thresholds.gopher_short_doc=90", *INLINE]
+        subprocess.run([sys.executable, "-m", "corpusmill", *command], check=True, capture_output=True)
+        assert answer(address, "status")["stale"]["sentence"].startswith(STALE)
+        assert answer(address, "thresholds?stage=filter&set.gopher_short_doc=70")["next"] == f"corpusmill dedup {run} --to tokens"
+    with explored(run) as address:
+        assert answer(address, "run")["stale"].startswith(STALE)
+
+
+def test_the_page_has_it_above_everything_else(retuned, corpusmill) -> None:
+    assert corpusmill("report", str(retuned))[0] == 0
+    body = (retuned / "report.html").read_text().split('<div class="page">')[1]
+    assert body.index(STALE.split(" To mend")[0]) < min(body.index("<h1"), body.index("warning"), body.index("<table"))
+    assert '<h2 id="progress"' not in body
+
+
+@needs_chromium
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_banner_is_seen_first_in_both_themes(theme: str, retuned, corpusmill) -> None:
+    assert corpusmill("report", str(retuned))[0] == 0
+    with browser() as chromium:
+        with opened(chromium, (retuned / "report.html").as_uri(), theme=theme) as seen:
+            expect_banner(seen.page, ".stale")
+        with explored(retuned) as address, opened(chromium, address, theme=theme) as seen:
+            seen.page.wait_for_selector("#stale:not([hidden])")
+            expect_banner(seen.page, "#stale")
+
+
+def expect_banner(page: Any, selector: str) -> None:
+    """In sight, above the title, and with letters that can be told from what is behind them (WCAG: 4.5 to 1)."""
+    box, title = page.locator(selector).bounding_box(), page.locator("h1").bounding_box()
+    assert 0 <= box["y"] < box["y"] + box["height"] <= title["y"] and box["height"] > 15
+    style = page.eval_on_selector(selector, "node => [getComputedStyle(node).color, getComputedStyle(node).backgroundColor]")
+    light, dark = sorted((luminance(colour) for colour in style), reverse=True)
+    assert (light + 0.05) / (dark + 0.05) >= 4.5
+
+
+def luminance(colour: str) -> float:
+    channels = [float(value) / 255 for value in colour.partition("(")[2].rstrip(")").split(",")[:3]]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

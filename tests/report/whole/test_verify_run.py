@@ -1,0 +1,290 @@
+"""A whole run is verified: nothing is found in one that is right, and each planted fault is."""
+
+import hashlib
+import json
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.manifest import MANIFEST
+from corpusmill.pipeline.runner import WORKING
+from corpusmill.pipeline.shards import in_parquet
+from corpusmill.pipeline.storage import TEMPORARY, Storage
+from corpusmill.report.whole.verify import verify
+
+RECIPE = """
+ingest: {piece_mb: 1}
+filter: {steps: [{gopher_quality: {}}]}
+dedup: {threshold: 0.8}
+tokenizer: {vocabulary_size: 512}
+tokens: {validation_share: 0.1}
+"""
+
+
+def _passages(characters: int) -> list[str]:
+    """So much of the standard library's sources, in pieces of 8,000 characters."""
+    sources = sorted(Path(json.__file__).parents[1].glob("*.py"))
+    text = "".join(path.read_text("utf-8", "replace") for path in sources)[:characters]
+    return [text[begin : begin + 8000] for begin in range(0, len(text), 8000)]
+
+
+@pytest.fixture(scope="module")
+def finished(crawl: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from corpusmill.pipeline.engine import InlineEngine
+    from corpusmill.pipeline.run import execute, new_plan
+    from corpusmill.pipeline.watch.progress import Progress
+
+    folder = tmp_path_factory.mktemp("verified")
+    (folder / "recipe.yaml").write_text(RECIPE)
+    rows = "".join(json.dumps({"text": part, "url": f"http://rows.test/{n}"}) + "\n" for n, part in enumerate(_passages(2_000_000)))
+    (folder / "rows.jsonl").write_text(rows)  # so that each stage has several shards
+    plan = new_plan(str(folder / "run"), str(folder / "recipe.yaml"), [str(crawl), str(folder / "rows.jsonl")])
+    execute(plan, InlineEngine(), Progress(False), say=lambda _: None, on_stage=lambda _: None)
+    return folder / "run"
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    shutil.copytree(finished, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def faults(run: Path) -> list[str]:
+    return [sentence for check in verify(str(run)) for sentence in check.faults]
+
+
+def test_a_run_that_is_right(finished: Path) -> None:
+    checks = verify(str(finished))
+    assert [check.name for check in checks] == ["ingest", "filter", "dedup", "tokenizer", "tokens"]
+    assert not [sentence for check in checks for sentence in check.faults + check.notes]
+    for check in checks:
+        files = [path for path in (finished / check.name).rglob("*") if path.is_file() and path.name != MANIFEST]
+        files = [path for path in files if not path.relative_to(finished / check.name).as_posix().startswith(WORKING)]
+        assert check.files == len(files) and check.bytes == sum(path.stat().st_size for path in files)
+    assert checks[0].rows == sum(pq.read_metadata(path).num_rows for path in (finished / "ingest/report").iterdir()) > 100
+
+
+# ---- faults ---------------------------------------------------------------------------------------------
+
+
+def pick(run: Path, draw: random.Random, pattern: str = "*/**/*") -> Path:
+    """A file that a manifest names."""
+    return draw.choice(sorted(path for path in run.glob(pattern) if path.is_file() and path.name != MANIFEST and path.stat().st_size))
+
+
+def flip_a_bit(run: Path, draw: random.Random) -> None:
+    path = pick(run, draw)
+    content = bytearray(path.read_bytes())
+    content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+    path.write_bytes(content)
+
+
+def cut_short(run: Path, draw: random.Random) -> None:
+    path = pick(run, draw)
+    path.write_bytes(path.read_bytes()[: -draw.randint(1, path.stat().st_size)])
+
+
+def remove_a_file(run: Path, draw: random.Random) -> None:
+    pick(run, draw).unlink()
+
+
+def swap_shards(run: Path, draw: random.Random) -> None:
+    folders = [folder for folder in sorted(run.glob("*/[dr]*")) if folder.name in ("data", "report") and len(list(folder.iterdir())) > 1]
+    first, second = draw.sample(sorted(draw.choice(folders).iterdir()), 2)
+    first.rename(run / "aside")
+    second.rename(first)
+    (run / "aside").rename(second)
+
+
+def change_listed_keys(run: Path, draw: random.Random) -> None:
+    """A file that tasks have read by a list, which is left as it was."""
+    path = pick(run, draw, "dedup/keys/*.arrow")
+    content = bytearray(path.read_bytes())
+    content[draw.randrange(len(content))] ^= 1
+    path.write_bytes(content)
+    hide(run, path)
+
+
+def add_a_file(run: Path, draw: random.Random) -> None:
+    folder = draw.choice(["ingest/data", "filter/report", "dedup/clusters", "tokens/train"])
+    (run / folder / "part-99999.parquet").write_bytes(b"PAR1")
+
+
+def hide(run: Path, path: Path) -> None:
+    """Makes every manifest believe that a file which was changed is the one that was written and read."""
+    name, sha256 = path.relative_to(run).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest()
+    stage, _, own = name.partition("/")
+    for manifest in run.glob(f"*/{MANIFEST}"):
+        rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+        for row in rows:
+            for ref in row.get("inputs", ()):
+                if ref["path"] == name:
+                    ref["fingerprint"] = sha256
+            for output in row.get("outputs", ()):
+                if manifest.parent.name == stage and output["path"] == own:
+                    output["sha256"], output["bytes"] = sha256, path.stat().st_size
+        manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def rewritten(run: Path, pattern: str, draw: random.Random, change: Callable[[list[dict], int], object]) -> None:
+    """Changes one row of a table with rows, and hides it."""
+    path = draw.choice([p for p in sorted(run.glob(pattern)) if pq.read_metadata(p).num_rows > 1])
+    table = pq.read_table(path)
+    rows = table.to_pylist()
+    change(rows, draw.randrange(len(rows)))
+    path.write_bytes(in_parquet(pa.Table.from_pylist(rows, table.schema)))
+    hide(run, path)
+
+
+DATA_OR_REPORT = "[fdi]*/[dr][ae][tp][ao]*/part-*.parquet"
+
+
+def lose_a_row(run: Path, draw: random.Random) -> None:
+    rewritten(run, DATA_OR_REPORT, draw, lambda rows, place: rows.pop(place))
+
+
+def double_a_row(run: Path, draw: random.Random) -> None:
+    rewritten(run, DATA_OR_REPORT, draw, lambda rows, place: rows.insert(place, rows[place]))
+
+
+def change_an_id(run: Path, draw: random.Random) -> None:
+    rewritten(run, DATA_OR_REPORT, draw, lambda rows, place: rows[place].update(id="0" * 32))
+
+
+def edit_a_verdict(run: Path, draw: random.Random) -> None:
+    def change(rows: list[dict], place: int) -> None:
+        kept = rows[place]["kept"]
+        rows[place].update(kept=not kept, failed=["gopher_short_doc"] if kept else [], chars_out=0 if kept else 100)
+
+    rewritten(run, "filter/report/*.parquet", draw, change)
+
+
+def edit_a_value(run: Path, draw: random.Random) -> None:
+    def change(rows: list[dict], place: int) -> None:
+        rows[place].update(gopher_words=1000 if "gopher_short_doc" in rows[place]["failed"] else 0)
+
+    rewritten(run, "filter/report/*.parquet", draw, change)
+
+
+def edit_a_count(run: Path, draw: random.Random) -> None:
+    path = run / draw.choice(["ingest", "filter", "dedup"]) / MANIFEST
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    draw.choice([row for row in rows if row.get("rows_in") and any(o["path"].startswith("report/") for o in row["outputs"])])["kept"] += 1
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def edit_the_recipe(run: Path, draw: random.Random) -> None:
+    description = json.loads((run / "run.json").read_text())
+    description["recipe"]["dedup"]["threshold"] = round(draw.uniform(0.5, 0.79), 3)
+    (run / "run.json").write_text(json.dumps(description))
+
+
+def double_a_record(run: Path, draw: random.Random) -> None:
+    """A record of a crawl file that has come in twice, with all that follows from it in its stage."""
+    shard = draw.choice(sorted(path.name for path in (run / "ingest/data").iterdir()))
+    document = draw.choice(pq.read_table(run / "ingest/data" / shard)["id"].to_pylist())
+    for folder in ("data", "report"):
+        path = run / "ingest" / folder / shard
+        table = pq.read_table(path)
+        rows = table.to_pylist()
+        rows.append(next(row for row in rows if row["id"] == document))
+        path.write_bytes(in_parquet(pa.Table.from_pylist(rows, table.schema)))
+        hide(run, path)
+    change_a_row(run / "ingest" / MANIFEST, shard, lambda row: row.update(rows_in=row["rows_in"] + 1, kept=row["kept"] + 1))
+
+
+def read_a_shard_twice(run: Path, draw: random.Random) -> None:
+    """A task that has read another's shard, and its outputs are that one's."""
+    first, second = draw.sample(sorted(path.name for path in (run / "dedup/data").iterdir()), 2)
+    for folder in ("data", "report"):
+        shutil.copyfile(run / "dedup" / folder / first, run / "dedup" / folder / second)
+        hide(run, run / "dedup" / folder / second)
+    rows = {row["task"]: row for row in map(json.loads, (run / "dedup" / MANIFEST).read_text().splitlines()) if row["kind"] == "task"}
+    same = {name: rows[Path(first).stem][name] for name in ("inputs", "rows_in", "kept", "dropped")}
+    change_a_row(run / "dedup" / MANIFEST, second, lambda row: row.update(same))
+
+
+def change_a_row(manifest: Path, shard: str, change: Callable[[dict], object]) -> None:
+    """Changes the row of the task that writes a shard of documents."""
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+    change(next(row for row in rows if any(output["path"] == f"data/{shard}" for output in row.get("outputs", ()))))
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def leave_a_temporary_file(run: Path, draw: random.Random) -> None:
+    (run / draw.choice(["ingest", "filter", "dedup"]) / "data" / f"{TEMPORARY}7-part-00000.parquet").write_bytes(b"PAR1")
+
+
+PLANTS = [
+    *[flip_a_bit] * 16, *[cut_short] * 4, *[remove_a_file] * 4, *[swap_shards] * 5, *[add_a_file] * 2, *[lose_a_row] * 5,
+    *[double_a_row] * 3, *[change_an_id] * 3, *[edit_a_verdict] * 2, *[edit_a_value] * 2, *[edit_a_count] * 2, *[edit_the_recipe] * 2,
+    *[double_a_record] * 2, *[read_a_shard_twice] * 2, leave_a_temporary_file,
+    *[change_listed_keys] * 2,
+]  # fmt: skip
+
+
+def test_each_planted_fault_is_found(finished: Path, tmp_path: Path) -> None:
+    assert len(PLANTS) == 57
+    for seed, plant in enumerate(PLANTS):
+        run = tmp_path / str(seed)
+        shutil.copytree(finished, run)
+        plant(run, random.Random(seed))
+        found = faults(run)
+        assert found, f"{plant.__name__}, seed {seed}"
+        assert all(str(run) in sentence and sentence.endswith(".") and "\n" not in sentence for sentence in found), found
+        shutil.rmtree(run)
+
+
+def test_what_is_said(run: Path) -> None:
+    """The sentence names the document, the rule, or the file."""
+    lost: list[str] = []
+    rewritten(run, "filter/data/*.parquet", random.Random(1), lambda rows, place: lost.append(rows.pop(place)["id"]))
+    assert f"1 missing ({lost[0]})" in "\n".join(faults(run))
+    shutil.rmtree(run)
+
+
+def test_a_file_that_a_list_names(run: Path) -> None:
+    """It is found out where the file alone is another, and where the manifest agrees with it and the list does not."""
+    keys = pick(run, random.Random(1), "dedup/keys/*.arrow")
+    keys.write_bytes(keys.read_bytes() + b"\0")
+    assert any(sentence.startswith(f"{keys}: this file is of ") for sentence in faults(run))
+    hide(run, keys)
+    kind = keys.name.split(".")[1]
+    task = f"candidates/{'buckets' if kind == 'bands' else kind}-00000"
+    assert faults(run) == [f"{keys}: the task {task} has read another content than the manifest of dedup says."]
+    listed = run / "dedup/lists" / f"keys-{kind}.files.json"
+    listed.write_bytes(b"[]")
+    hide(run, listed)
+    (said,) = faults(run)
+    assert said.startswith(f"{listed}: not a list of files (")
+
+
+def test_half_a_run_and_no_run(run: Path, tmp_path: Path) -> None:
+    manifest = run / "dedup" / MANIFEST
+    rows = [line for line in manifest.read_text().splitlines() if '"kind":"complete"' not in line]
+    manifest.write_text("".join(f"{row}\n" for row in rows[:-1]))
+    for name in ("tokenizer", "tokens"):
+        shutil.rmtree(run / name)
+    checks = {check.name: check for check in verify(str(run))}
+    assert not any(check.faults for check in checks.values())
+    done = sum('"kind":"task"' in row for row in rows[:-1])
+    assert f"tasks done: {done}" in checks["dedup"].notes[0] and "not run yet" in checks["tokens"].notes[0]
+    with pytest.raises(InputError, match="not a run"):
+        verify(str(tmp_path / "nothing"))
+
+
+def test_the_command(corpusmill, finished: Path, run: Path) -> None:
+    code, out, _ = corpusmill("verify", finished)
+    assert code == 0 and b"every document that came in is accounted for" in out
+    next((run / "filter/report").iterdir()).unlink()
+    code, out, _ = corpusmill("verify", run)
+    assert code == 1 and b"Fault: " in out and b"missing" in out
+    code, out, _ = corpusmill("verify", run, "--json")
+    told = json.loads(out)
+    assert code == 1 and not told["good"] and Storage(str(run)).exists("run.json")
