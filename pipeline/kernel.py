@@ -37,7 +37,8 @@ UNUSED_SECONDS = 30 * 24 * 3600
 LOCATORS = f"{__name__}.ByContent," + (
     config.CACHE_LOCATOR_CLASSES or "UserProvidedCacheLocator,InTreeCacheLocator,UserWideCacheLocator,IPythonCacheLocator,ZipCacheLocator"
 )
-DAMAGED = (EOFError, pickle.UnpicklingError)  # what numba raises where a power loss has cut an entry
+#: What numba raises where a power loss has cut an entry, and where a class that one names (of an argument) stands elsewhere now.
+UNREADABLE = (EOFError, pickle.UnpicklingError, ImportError, AttributeError)
 
 
 def kernel(function: Any = None, /, **options: Any) -> Any:
@@ -62,7 +63,7 @@ class Kernel(CPUDispatcher):
                 misses = sum(self.stats.cache_misses.values())
                 try:
                     entry = super().compile(signature)
-                except DAMAGED:
+                except UNREADABLE:
                     self._remove_entries()
                     entry = super().compile(signature)
                 except OSError:
@@ -134,7 +135,8 @@ def _options(kernel: CPUDispatcher) -> str:
 
 
 def _parts(function: FunctionType) -> Iterator[bytes | FunctionType]:
-    """A function's own bytecode and all values that it uses; the functions among them as they are."""
+    """A function's module, its bytecode and all values that it uses; the functions among them as they are."""
+    yield function.__module__.encode()  # an entry names classes of arguments by their modules
     code, names = _bytecode(function.__code__, function.__doc__)
     yield code
     scope, given = function.__globals__, dict(zip(function.__code__.co_freevars, function.__closure__ or ()))
