@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -296,3 +298,17 @@ class RunReader(RunFiles):
             found.update(zip(here, self.rows(places, columns), strict=False))
             begin += size
         return found
+
+
+def as_floats(table: pa.Table, column: str) -> npt.NDArray[np.float64]:
+    """A column (n) as float64 with NaN for nulls; all NaN where the table lacks it or it holds no numbers."""
+    if column not in table.column_names:
+        return np.full(table.num_rows, np.nan)
+    values = table[column]
+    if pa.types.is_boolean(values.type):
+        values = values.cast(pa.int8())
+    try:
+        values = pc.cast(values, pa.float64(), safe=False)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return np.full(table.num_rows, np.nan)
+    return np.asarray(values.to_numpy(zero_copy_only=False), np.float64)

@@ -8,7 +8,7 @@ import pyarrow as pa
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.stage import Piece
-from corpusmill.report.facts.tokenizers import QUALITY
+from corpusmill.report.queries.tokenizers import QUALITY
 from corpusmill.report.read import RunReader
 from corpusmill.tokenize.judge_stage import OWN, JudgeConfig, JudgeWorker
 from corpusmill.tokenize.measured import add_up, by_tokenizer

@@ -18,7 +18,7 @@ from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import iter_tables, open_parquet, read_table
 from corpusmill.pipeline.stage import Output, Piece, Worker
-from corpusmill.report.facts.tokenizers import TAKEN_OVER
+from corpusmill.report.queries.tokenizers import TAKEN_OVER
 from corpusmill.tokenize.chance import BUCKETS, buckets, hashes
 from corpusmill.tokenize.encode import Encoder
 from corpusmill.tokenize.judge_config import JudgeConfig

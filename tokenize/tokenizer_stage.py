@@ -22,7 +22,7 @@ from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.stage import Output, Piece, Stage
-from corpusmill.report.facts.tokenizers import TAKEN_OVER
+from corpusmill.report.queries.tokenizers import TAKEN_OVER
 from corpusmill.report.safe import safe_line
 from corpusmill.tokenize.character_stage import character_summary, take_characters
 from corpusmill.tokenize.judge_config import JudgeConfig

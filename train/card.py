@@ -10,9 +10,9 @@ from typing import Any
 from corpusmill.pipeline.config import digest
 from corpusmill.report.card import facts as data_facts
 from corpusmill.report.card.state import outputs
-from corpusmill.report.facts.summary import Summary, read_summary
 from corpusmill.report.markdown import environment
 from corpusmill.report.markdown import front_matter as header
+from corpusmill.report.queries.summary import Summary, read_summary
 from corpusmill.report.read import RunReader
 from corpusmill.train import card_facts, card_scores
 from corpusmill.train.architecture import Architecture

@@ -5,9 +5,9 @@ from pathlib import PurePath
 from typing import Any
 
 from corpusmill.report.card.facts import Row
-from corpusmill.report.facts.histogram import number
-from corpusmill.report.facts.training import as_number
+from corpusmill.report.queries.training import as_number
 from corpusmill.report.read import RunReader
+from corpusmill.report.tables import number
 from corpusmill.train.architecture import Architecture
 
 TRAINED = ("pretrain", "sft", "align")

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from corpusmill.report.facts.histogram import number
-from corpusmill.report.facts.summary import Summary
-from corpusmill.report.facts.training import as_number
+from corpusmill.report.queries.summary import Summary
+from corpusmill.report.queries.training import as_number
 from corpusmill.report.read import RunReader
+from corpusmill.report.tables import number
 from corpusmill.train.architecture import Architecture
 from corpusmill.train.card_facts import base_model, chain
 

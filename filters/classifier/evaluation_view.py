@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from corpusmill.report.facts.measures import doubts, interval, value
+from corpusmill.report.queries.measures import doubts, interval, value
 from corpusmill.report.safe import safe_line
 from corpusmill.report.tables import cell, show, table
 

@@ -8,12 +8,22 @@ from rich.text import Text
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.report.answers.why_find import resolve
-from corpusmill.report.facts.clusters import Clusters, Member, find_clusters, read_clusters
-from corpusmill.report.facts.duplicates import LISTS, Shown, evidence, lists_of, policy, show
-from corpusmill.report.facts.histogram import number
-from corpusmill.report.facts.passages import Comparison, Passage
+from corpusmill.report.queries.duplicates import (
+    LISTS,
+    Cluster,
+    Member,
+    choose_clusters,
+    evidence,
+    find_clusters,
+    has_clusters,
+    policy,
+    read_members,
+)
+from corpusmill.report.queries.passages import Comparison, Passage
+from corpusmill.report.query.run import Run
 from corpusmill.report.read import RunReader
 from corpusmill.report.safe import safe_line
+from corpusmill.report.tables import number
 
 #: Clusters of one list, or of each of the three.
 ONE, EACH = 10, 3
@@ -36,20 +46,21 @@ def clusters(
     size = limit or (EACH if which is None else ONE)
     if not reader.stages["dedup"].outputs("clusters/"):
         raise InputError(f"{folder}: no clusters here yet, since the stage dedup has not run (corpusmill dedup {folder}).")
-    if document is not None:
-        ids = _ids(reader, folder, document)
-        chosen = {"asked": find_clusters(reader, ids)[:size]}
-        lists = show(reader, chosen, limit or MEMBERS_ASKED, COMPARED_ASKED, frozenset(ids))
-    else:
-        found = read_clusters(reader, size, seed) or Clusters()
-        chosen = {name: choices for name, choices in lists_of(found).items() if which in (None, name)}
-        lists = show(reader, chosen, MEMBERS, COMPARED)
+    with Run(reader) as run:
+        run.hold(["dedup_clusters"])
+        if document is not None:
+            ids = _ids(run, folder, document)
+            found = find_clusters(run, ids)[:size]
+            lists = {"asked": read_members(run, "asked", found, limit or MEMBERS_ASKED, COMPARED_ASKED, ids)[0]}
+        else:
+            names = [name for name in LISTS if which in (None, name) and has_clusters(run)]
+            lists = {name: read_members(run, name, choose_clusters(run, name, size, seed), MEMBERS, COMPARED)[0] for name in names}
     if not as_json:
         _print_notes(reader, console)
     if as_json:
         for name, members in lists.items():
-            for shown in members:
-                print(json.dumps(as_object(name, shown)))  # ASCII: escapes keep control characters harmless
+            for cluster in members:
+                print(json.dumps(as_object(name, cluster)))  # ASCII: escapes keep control characters harmless
     elif document is not None and not lists["asked"]:
         console.print(Text(f"{safe_line(document, 200)}: in no cluster: no document of the run counts as a copy of it."))
     else:
@@ -63,16 +74,16 @@ def _print_notes(reader: RunReader, console: Console) -> None:
         console.print(Text("Note: the stage dedup has not finished (a dry run, or a run that stopped).", style="yellow"))
 
 
-def _ids(reader: RunReader, folder: str, document: str) -> set[str]:
+def _ids(run: Run, folder: str, document: str) -> set[str]:
     """The ids of the documents with this URL, id or beginning of an id: of the run, or of an earlier one that keeps a document."""
-    stages = [name for name in ("ingest", "filter", "dedup") if reader.stages[name].outputs("report/")]
-    ids = resolve(reader, stages, document) or ([document] if find_clusters(reader, {document}) else [])
+    stages = [name for name in ("ingest", "filter", "dedup") if run.reader.stages[name].outputs("report/")]
+    ids = resolve(run.reader, stages, document) or ([document] if find_clusters(run, {document}) else [])
     if not ids:
         raise InputError(f"{folder}: no document has the URL or id {safe_line(document, 200)!r}.")
     return set(ids)
 
 
-def print_lists(lists: dict[str, list[Shown]], kept_as: str, threshold: float | None, console: Console) -> None:
+def print_lists(lists: dict[str, list[Cluster]], kept_as: str, threshold: float | None, console: Console) -> None:
     """Each list under its title, its clusters numbered."""
     if kept_as:
         console.print(Text(f"Of each cluster {kept_as} is kept; ties go by id.", style="dim"))
@@ -85,14 +96,13 @@ def print_lists(lists: dict[str, list[Shown]], kept_as: str, threshold: float | 
             console.print(Text(f"{LISTS[name]}{near}", style="bold"))
             if not members:
                 console.print(Text("none: no near copies were found" if name == "doubtful" else "none: no document has a copy"))
-        for place, shown in enumerate(members, 1):
+        for place, cluster in enumerate(members, 1):
             console.print()
-            print_cluster(place, shown, kept_as, console)
+            print_cluster(place, cluster, kept_as, console)
 
 
-def print_cluster(place: int, shown: Shown, kept_as: str, console: Console) -> None:
+def print_cluster(place: int, cluster: Cluster, kept_as: str, console: Console) -> None:
     """The kept document, some of its copies, and under those that were compared what differs."""
-    cluster = shown.cluster
     console.print(Text(f"Cluster {place}: {cluster.size:,} documents", style="bold"))
     if cluster.kept is not None:
         _print_member(Text("kept", style="green"), cluster.kept, f", {kept_as}" if kept_as else "", None, console)
@@ -100,7 +110,7 @@ def print_cluster(place: int, shown: Shown, kept_as: str, console: Console) -> N
         line = Text("   ") + Text("kept", style="green") + Text(f"    id {safe_line(cluster.kept_id, 40)}, ")
         line.append(f"in the earlier run {safe_line(str(cluster.kept_in), 120)}" if cluster.kept_in else "which is not in the tables")
         console.print(line)
-    for member, comparison in shown.rows():
+    for member, comparison in cluster.removed:
         _print_member(Text("removed", style="red"), member, f", {evidence(member)}", cluster.kept, console)
         if comparison is not None:
             for line in compared(comparison, console).wrap(console, max(20, console.width - 11)):
@@ -152,12 +162,11 @@ def _marked(kind: str, text: str, console: Console) -> Text:
     return Text(text, style=STYLES[kind])
 
 
-def as_object(list_: str, shown: Shown) -> dict[str, Any]:
+def as_object(list_: str, cluster: Cluster) -> dict[str, Any]:
     """A cluster for JSON: `list` is largest, doubtful, random or asked; a `diff` is null where the two were not compared."""
-    cluster = shown.cluster
     removed = [
         {**_member(member), "similarity": member.similarity, "verified": member.verified, "diff": _diff(comparison)}
-        for member, comparison in shown.rows()
+        for member, comparison in cluster.removed
     ]
     return {
         "list": list_, "kept_id": cluster.kept_id, "kept_in": cluster.kept_in, "size": cluster.size, "copies": cluster.copies,

@@ -2,14 +2,11 @@
 
 from rich.table import Table
 
-from corpusmill.report.facts.contamination import Contamination
-from corpusmill.report.facts.cuts import Cuts, TopLines
-from corpusmill.report.facts.earlier import Earlier
-from corpusmill.report.facts.full_clusters import FullClusters
-from corpusmill.report.facts.histogram import number
-from corpusmill.report.facts.summary import Summary
+from corpusmill.report.queries.duplicates import Earlier, FullClusters
+from corpusmill.report.queries.inside import Contamination, Cuts, TopLines
+from corpusmill.report.queries.summary import Summary
 from corpusmill.report.safe import safe_line
-from corpusmill.report.tables import cell, share, table
+from corpusmill.report.tables import cell, number, share, table
 
 #: Lines, sets and earlier runs that are shown.
 TOP_LINES, MOST = 5, 12
@@ -18,7 +15,7 @@ TEXT = 200
 
 def dedup_tables(summary: Summary) -> list[Table | None]:
     """Full clusters, earlier runs, what was cut and the lines cut most often, contamination."""
-    found = summary.dedup
+    found = summary
     return [
         full_clusters_table(found.full_clusters) if found.full_clusters else None,
         earlier_table(found.earlier) if found.earlier else None,
@@ -31,14 +28,14 @@ def dedup_tables(summary: Summary) -> list[Table | None]:
 def full_clusters_table(found: FullClusters) -> Table:
     limit = f" (max_cluster {found.limit:,})" if found.limit is not None else ""
     made = table(f"Full clusters{limit}", "clusters", ">documents like theirs that stay")
-    made.add_row(number(len(found.left)), number(found.left.total()))
+    made.add_row(number(found.clusters), number(found.documents))
     return made
 
 
 def earlier_table(found: Earlier) -> Table:
     made = table("Earlier runs of the index", "run", ">copies removed here", ">replaced there", ">stay again there")
-    for name, run in found.sorted()[:MOST]:
-        made.add_row(cell(name, 40), number(run.copies), number(run.replaced), number(run.restored))
+    for run in found.runs[:MOST]:
+        made.add_row(cell(run.name, 40), number(run.copies), number(run.replaced), number(run.restored))
     if len(found.runs) > MOST:
         made.add_row(f"{len(found.runs) - MOST:,} more runs", "", "", "")
     return made
@@ -63,8 +60,8 @@ def contamination_table(found: Contamination) -> Table:
     done = found.done()
     title = f"Contamination: {found.documents:,} of {found.seen:,} documents hold items of evaluation sets{f' ({done})' if done else ''}"
     made = table(title, "set", ">documents", ">dropped")
-    for name, count in found.by_documents()[:MOST]:
-        made.add_row(cell(name, 60), number(count.documents), number(count.dropped))
+    for name, documents, dropped in found.sets[:MOST]:
+        made.add_row(cell(name, 60), number(documents), number(dropped))
     if not found.sets:
         made.add_row("none found", "0", "0")
     return made

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.report.answers.diff_documents import SIDES, Pair
-from corpusmill.report.facts.histogram import measured_columns
+from corpusmill.report.queries.values import measured_columns
 from corpusmill.report.query.run import identifier
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)

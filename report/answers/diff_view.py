@@ -13,9 +13,8 @@ from corpusmill.report.answers.diff import Difference, Wanted
 from corpusmill.report.answers.diff_columns import ColumnChange
 from corpusmill.report.answers.diff_documents import Counts, RuleCount
 from corpusmill.report.answers.sample_view import show_document
-from corpusmill.report.facts.histogram import number
 from corpusmill.report.safe import safe_line
-from corpusmill.report.tables import cell, limit, share, show, table
+from corpusmill.report.tables import cell, limit, number, share, show, table
 
 #: Rows of the tables; --json has all.
 RULES, COLUMNS, VALUES, SETTINGS = 15, 12, 8, 40

@@ -7,24 +7,28 @@ from rich.table import Table
 from rich.text import Text
 
 from corpusmill.report.answers.clusters_view import print_lists
-from corpusmill.report.facts.clusters import read_clusters
-from corpusmill.report.facts.duplicates import lists_of, policy, show
-from corpusmill.report.facts.histogram import number
-from corpusmill.report.facts.sources import SHOWN, Sources, read_sources
+from corpusmill.report.queries.duplicates import LISTS, Sources, choose_clusters, policy, read_clusters, read_members, read_sources
+from corpusmill.report.query.run import Run
 from corpusmill.report.read import RunReader
 from corpusmill.report.safe import safe_line
-from corpusmill.report.tables import cell, share, table
+from corpusmill.report.tables import cell, number, share, table
 from corpusmill.report.tables import show as print_table
 
 #: Clusters of each list, copies named of each.
 SAMPLES, MEMBERS = 2, 2
+#: Crawl files that the table shows.
+SHOWN = 25
 
 
 def dry_run_lines(folder: str, section: dict[str, Any], console: Console) -> None:
     """Prints the table by crawl file (alarms first, then the largest shares), what would be removed and kept of all documents, and the
     largest, the most doubtful and some random clusters with what differs in them. `section`: the options of the dry run."""
     reader = RunReader(folder, {"dedup": section})
-    sources, clusters = read_sources(reader), read_clusters(reader, SAMPLES)
+    with Run(reader) as run:
+        run.hold(["dedup_clusters"])
+        sources, clusters = read_sources(run), read_clusters(run)
+        found = clusters is not None and clusters.removed
+        lists = {name: read_members(run, name, choose_clusters(run, name, SAMPLES), MEMBERS)[0] for name in LISTS} if found else {}
     if sources.rows:
         print_table(sources_table(sources), console)
         console.print()
@@ -32,17 +36,17 @@ def dry_run_lines(folder: str, section: dict[str, Any], console: Console) -> Non
             files = "crawl file loses" if sources.alarms == 1 else "crawl files lose"
             console.print(Text(f"Alarm: {sources.alarms:,} {files} more than {sources.limit:.0%}.", style="bold yellow"))
     if clusters is not None:
-        removed = clusters.verified.total()
+        removed = clusters.removed
         documents = sources.documents or clusters.documents
         ways = {"exact copies": clusters.exact, "near copies": clusters.near, "copies by URL": clusters.url}
         counted = ", ".join(f"{count:,} {way}" for way, count in ways.items() if count)
         stay = f"Of {documents:,} documents {documents - removed:,} would stay ({share(documents - removed, documents)})"
-        count = clusters.sizes.total()
+        count = clusters.count
         go = f"; what would go: {counted}; clusters: {count:,}" if removed else ": none has a copy"
         console.print(Text(f"{stay}{go}."))
         if removed:
             settings = reader.settings("dedup")
-            print_lists(show(reader, lists_of(clusters), MEMBERS, 1), policy(settings), settings.get("threshold"), console)
+            print_lists(lists, policy(settings), settings.get("threshold"), console)
     for sentence in reader.warnings:
         console.print(Text("Warning: ", style="yellow") + Text(safe_line(sentence, 400)), soft_wrap=True)
     console.print()

@@ -9,10 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from corpusmill.pipeline.schemas import REPORT
-from corpusmill.report.facts.histogram import number
 from corpusmill.report.read import Rule
 from corpusmill.report.safe import safe_line
-from corpusmill.report.tables import VALUES, limit, show, table
+from corpusmill.report.tables import VALUES, limit, number, show, table
 
 #: Columns that say where a record lies or why in words: no values.
 NO_VALUES = {"source", "offset", "length", "reason"}

@@ -6,16 +6,15 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.text import Text
 
-from corpusmill.report.facts.headline import Headline, headline
-from corpusmill.report.facts.histogram import number
-from corpusmill.report.facts.summary import Summary
+from corpusmill.report.queries.summary import Summary
+from corpusmill.report.queries.thresholds import Headline, headline
 from corpusmill.report.safe import safe_line
-from corpusmill.report.tables import limit, share
+from corpusmill.report.tables import limit, number, share
 
 
 def show_next_steps(folder: str, summary: Summary, console: Console) -> None:
     """Sentences and commands, last on the screen; nothing where no stage has dropped anything."""
-    found = headline(summary.decisions, [])
+    found = headline(summary.decisions)
     if found is None:
         return
     console.print()

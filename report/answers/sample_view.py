@@ -11,10 +11,9 @@ from rich.text import Text
 
 from corpusmill.report.answers.why_change import distance, passing
 from corpusmill.report.decide_again import RETUNE
-from corpusmill.report.facts.histogram import number
 from corpusmill.report.read import Rule
 from corpusmill.report.safe import safe_line, safe_text
-from corpusmill.report.tables import VALUES, limit
+from corpusmill.report.tables import VALUES, limit, number
 
 if TYPE_CHECKING:
     from corpusmill.report.answers.sample import Samples

@@ -12,7 +12,7 @@ from typing import TypeVar
 from corpusmill.pipeline.errors import InputError
 from corpusmill.report import host
 from corpusmill.report.answers.choose import report_rows, shown, there
-from corpusmill.report.facts.histogram import measured_columns
+from corpusmill.report.queries.values import measured_columns
 from corpusmill.report.query.run import Run
 from corpusmill.report.query.sql import identifier, quoted
 from corpusmill.report.read import Rule

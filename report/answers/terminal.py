@@ -9,17 +9,17 @@ from rich.text import Text
 from corpusmill.pipeline.run import StageResult
 from corpusmill.report.answers.dedup_tables import dedup_tables
 from corpusmill.report.answers.next_steps import show_next_steps
-from corpusmill.report.facts.classifiers import classifiers_table
-from corpusmill.report.facts.decisions import Decisions, read_decisions
-from corpusmill.report.facts.funnel import packings
-from corpusmill.report.facts.histogram import number
-from corpusmill.report.facts.summary import Summary, read_summary, stage_times
-from corpusmill.report.facts.tokenizers import judgement_tables
-from corpusmill.report.facts.training import read_samples
 from corpusmill.report.live.status import unit_of
+from corpusmill.report.queries.classifiers import classifiers_table
+from corpusmill.report.queries.rules import Decisions, read_decisions
+from corpusmill.report.queries.summary import Summary, read_summary
+from corpusmill.report.queries.tokenizers import judgement_tables
+from corpusmill.report.queries.tokens import packings
+from corpusmill.report.queries.training import read_samples
+from corpusmill.report.query.run import Run
 from corpusmill.report.read import DATA_STAGES, RunReader
 from corpusmill.report.safe import safe_line
-from corpusmill.report.tables import cell, millions, share, show, table
+from corpusmill.report.tables import cell, millions, number, share, show, table
 
 TOP_RULES = 12
 TOP_RULES_STAGE = 4
@@ -65,9 +65,9 @@ def _funnel(summary: Summary) -> Table:
     made = table(
         "Funnel (records into ingest, then documents)", "stage", ">in", ">kept", ">dropped", ">kept %", ">of all", ">characters", ">tokens"
     )
-    for row in summary.funnel:
+    for row in summary.rows:
         name = row.stage if row.status == "complete" else f"{row.stage} (unfinished)"
-        shares = share(row.documents_out, row.documents_in), share(row.documents_out, summary.funnel[0].documents_in)
+        shares = share(row.documents_out, row.documents_in), share(row.documents_out, summary.rows[0].documents_in)
         counts = number(row.documents_in), number(row.documents_out), number(row.dropped)
         made.add_row(cell(name), *counts, *shares, millions(row.chars_out), millions(row.tokens))
     return made
@@ -91,7 +91,7 @@ def _duplicates(summary: Summary) -> Table | None:
     c = found.clusters
     removed = {"exact": c.exact, "near": c.near, **({"by URL": c.url} if c.url else {})}
     made = table("Duplicates", "clusters", ">documents in them", ">largest", *(f">{name} removed" for name in removed))
-    made.add_row(*(number(n) for n in (c.sizes.total(), c.documents, max(c.sizes, default=0), *removed.values())))
+    made.add_row(*(number(n) for n in (c.count, c.documents, max(c.sizes, default=0), *removed.values())))
     return made
 
 
@@ -151,12 +151,10 @@ def _benchmarks(summary: Summary) -> Table:
 
 def _times(summary: Summary) -> Table:
     made = table("Time and memory", "stage", "phase", ">seconds", ">rows/s", ">MB/s", ">peak MB")
-    for row in stage_times(summary.measures):
-        seconds, rows, size = row["seconds"], row["rows_in"], row["bytes_in"]
-        made.add_row(
-            cell(row["stage"], 12), cell(row["phase"], 24), f"{seconds:,.1f}", f"{rows / seconds:,.0f}" if seconds and rows else "",
-            f"{size / seconds / 1e6:,.1f}" if seconds and size else "", number(row["peak_mb"]),
-        )  # fmt: skip
+    for row in summary.times.rows if summary.times else ():
+        rows, size = row["rows_a_second"], row["mb_a_second"]
+        speed = f"{rows:,.0f}" if rows else "", f"{size:,.1f}" if size else ""
+        made.add_row(cell(row["stage"], 12), cell(row["phase"], 24), f"{row['seconds']:,.1f}", *speed, number(row["peak_mb"]))
     return made
 
 
@@ -167,7 +165,10 @@ def stage_summary(folder: str, result: StageResult, console: Console) -> None:
         console.print(Text(f"{result.name}: finished before, nothing to do", style="dim"))
         return
     head = Text(result.name, style="bold")
-    decisions = read_decisions(reader, result.name, histograms=False, samples=False) if result.name in DATA_STAGES else None
+    decisions = None
+    if result.name in DATA_STAGES:
+        with Run(reader) as run:
+            decisions = read_decisions(run, result.name)
     if decisions is not None:
         head.append(
             f"  {decisions.rows:,} {unit_of(result.name)} in, {decisions.kept:,} documents kept ({share(decisions.kept, decisions.rows)}), "

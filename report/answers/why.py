@@ -14,11 +14,11 @@ from corpusmill.report.answers.why_dedup import TOLD as DEDUP_TOLD
 from corpusmill.report.answers.why_dedup import dedup_facts
 from corpusmill.report.answers.why_find import Holder, Passages, find_passage, is_text, not_found, resolve, spellings
 from corpusmill.report.answers.why_view import show_passages, show_story
-from corpusmill.report.facts.histogram import number
 from corpusmill.report.machine import as_json
 from corpusmill.report.query.run import Run, open_run
 from corpusmill.report.read import Rule, RunReader
 from corpusmill.report.safe import safe_line
+from corpusmill.report.tables import number
 from corpusmill.report.tokens.token_place import first_token
 
 #: The stages with a row a document, in the order in which a document meets them.

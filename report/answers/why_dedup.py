@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
-from corpusmill.report.facts.contamination import RULE, SET, action, stayed
-from corpusmill.report.facts.cuts import COLUMNS
-from corpusmill.report.facts.histogram import number
+from corpusmill.report.queries.inside import COLUMNS, RULE, SET, contamination_action, stayed
 from corpusmill.report.read import RunReader
 from corpusmill.report.safe import safe_line
+from corpusmill.report.tables import number
 
 #: Columns that are told here in words.
 TOLD = {"cluster_size", "kept_id", "kept_in", "similarity", "verified", "full_cluster"}
@@ -66,7 +65,7 @@ def _contamination(reader: RunReader, row: dict[str, Any]) -> Iterator[str]:
     """The item that was found, what was done about it, and the passage."""
     item = f"item {row.get('contaminated_item')} of {safe_line(str(row[SET]), 80)}"
     field, share, items = row.get("contaminated_field"), row.get("contamination"), row.get("contamination_matches") or 1
-    done = "dropped for it" if RULE in (row.get("failed") or []) else stayed(action(reader))
+    done = "dropped for it" if RULE in (row.get("failed") or []) else stayed(contamination_action(reader))
     found = f", {share:.1%} of its words" if share is not None else ""
     yield f"holds {item}{f' ({safe_line(field, 40)})' if field else ''}{found}: {done}"
     if items > 1:

@@ -12,10 +12,9 @@ from rich.text import Text
 
 from corpusmill.report.answers.why_change import Change, distance, room
 from corpusmill.report.answers.why_find import Holder, Passages
-from corpusmill.report.facts.histogram import number
 from corpusmill.report.read import Rule
 from corpusmill.report.safe import safe_line, safe_text
-from corpusmill.report.tables import cell, limit, table
+from corpusmill.report.tables import cell, limit, number, table
 
 if TYPE_CHECKING:
     from corpusmill.report.answers.why import Story, Told

@@ -4,6 +4,8 @@ import time
 from itertools import islice
 from typing import Any
 
+import numpy as np
+
 from corpusmill.report import machine
 from corpusmill.report.explore import asked, count, thresholds
 from corpusmill.report.explore.coding import Bools
@@ -13,7 +15,6 @@ from corpusmill.report.explore.loaded import Loaded
 from corpusmill.report.explore.recipe import command, next_command, recipe_lines
 from corpusmill.report.explore.selection import number_column
 from corpusmill.report.explore.table import ORIGINS, Row, StageTable
-from corpusmill.report.facts.histogram import Histogram
 from corpusmill.report.read import Rule
 
 #: Characters of a text in a row of a table.
@@ -66,7 +67,7 @@ def _rule(table: StageTable, name: str, rule: Rule | None) -> Answer:
         none = {"step": "", "column": "", "comparison": "", "threshold": None, "slider": False, "low": None, "high": None}
         return {"rule": name, "meaning": meaning, **none}
     column, slider = table.columns.get(rule.column), thresholds.has_slider(table, rule)
-    edges = column.empty.edges if slider and column is not None and column.empty is not None else None
+    edges = column.bins.edges if slider and column is not None and column.bins is not None else None
     return {
         "step": rule.step, "rule": rule.rule, "meaning": meaning,
         "column": rule.column, "comparison": rule.comparison, "threshold": plain(rule.threshold),
@@ -141,13 +142,17 @@ def histogram(explorer: Explorer, query: asked.OneColumn) -> Answer:
     started = time.perf_counter()
     stage = explorer.stage(query.stage)
     column = number_column(stage.table, query.column)
-    assert column.empty is not None
+    assert column.bins is not None
     mask, told = _mask(stage, query)
-    drawn = Histogram(column.name, column.empty.edges, column.empty.logarithmic, column.empty.whole)
-    drawn.add(stage.table.array(column.name)[mask].astype(float), stage.table.kept[mask])
+    edges = np.array(column.bins.edges)
+    values, kept = stage.table.array(column.name)[mask].astype(float), stage.table.kept[mask]
+    counts = {
+        name: np.histogram(values[some & ~np.isnan(values)], edges)[0].tolist() for name, some in (("kept", kept), ("dropped", ~kept))
+    }
     return {
-        "column": column.name, "edges": drawn.edges.tolist(), "kept": drawn.kept.tolist(), "dropped": drawn.dropped.tolist(),
-        "below": drawn.below, "above": drawn.above, "missing": drawn.missing, "logarithmic": drawn.logarithmic, "whole": column.whole,
+        "column": column.name, "edges": edges.tolist(), **counts, "below": int((values < edges[0]).sum()),
+        "above": int((values > edges[-1]).sum()), "missing": int(np.isnan(values).sum()), "logarithmic": column.bins.logarithmic,
+        "whole": column.whole,
         "rules": [_rule(stage.table, rule.rule, rule) for rule in stage.table.rules if rule.column == column.name], **told,
         "seconds": time.perf_counter() - started,
     }  # fmt: skip

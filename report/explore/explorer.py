@@ -15,7 +15,7 @@ from corpusmill.report.explore.asked import Unfit, shown
 from corpusmill.report.explore.load import load_stage
 from corpusmill.report.explore.loaded import Loaded
 from corpusmill.report.explore.origins import Origins
-from corpusmill.report.facts.scan import shards
+from corpusmill.report.explore.scan import shards
 from corpusmill.report.live.status import Status
 from corpusmill.report.read import DATA_STAGES, RunReader
 

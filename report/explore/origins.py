@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.report.explore.coding import Coded, Codes, Names
+from corpusmill.report.explore.scan import Batch, scan
 from corpusmill.report.explore.table import StageTable
-from corpusmill.report.facts.scan import Batch, scan
 from corpusmill.report.read import RunReader
 
 #: What is borrowed: hosts come from URLs, which every report has.

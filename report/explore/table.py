@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from corpusmill.report.explore.coding import Bools, Codes, Names, Verdicts
-from corpusmill.report.facts.histogram import Histogram
+from corpusmill.report.queries.values import Bins
 from corpusmill.report.read import Rule
 
 Floats = npt.NDArray[Any]
@@ -42,7 +42,7 @@ class Column:
     high: float | None = None
     missing: int = 0
     whole: bool = False
-    empty: Histogram | None = None  # with the edges that its values ask for
+    bins: Bins | None = None  # of its histogram
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ import statistics
 from typing import Any
 
 from corpusmill.pipeline.storage import Storage
-from corpusmill.report.facts.training import TRAINED, as_number
 from corpusmill.report.live.status_phase import seconds_of
+from corpusmill.report.queries.training import TRAINED, as_number
 
 #: The end of a log that is read, and the steps of it by whose median the speed is told.
 END, STEPS = 1 << 16, 20

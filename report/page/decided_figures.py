@@ -1,9 +1,9 @@
 """Charts of what became of documents: the funnel rule by rule, and lengths before and after the stages."""
 
-from corpusmill.report.facts.funnel import FunnelRow, Step
-from corpusmill.report.facts.histogram import number
-from corpusmill.report.facts.lengths import EDGES, Lengths
 from corpusmill.report.page.figures import Figure, bars, drawn, label
+from corpusmill.report.queries.rules import FunnelRow, Step
+from corpusmill.report.queries.values import EDGES, Lengths
+from corpusmill.report.tables import number
 
 
 def funnel_figure(rows: list[FunnelRow], steps: list[Step]) -> Figure:
@@ -19,7 +19,7 @@ def funnel_figure(rows: list[FunnelRow], steps: list[Step]) -> Figure:
 
 def lengths_figure(sets: list[Lengths]) -> Figure:
     """Documents of each length, before and after each stage, on a logarithmic axis; each outline is a stack of its own."""
-    counts = [each.bins().tolist() for each in sets]
+    counts = [each.bins for each in sets]
     filled = [place for bins in counts for place, count in enumerate(bins) if count]
     first, last = (min(filled), max(filled) + 1) if filled else (0, 1)
     edges = [*EDGES, EDGES[-1] * 10][first : last + 1]

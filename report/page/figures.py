@@ -5,11 +5,12 @@ import json
 import math
 from typing import Any
 
-from corpusmill.report.facts.clusters import BARS, Clusters
-from corpusmill.report.facts.histogram import Histogram, number
-from corpusmill.report.facts.tokenizers import Judgement
+from corpusmill.report.queries.duplicates import BARS, Clusters
+from corpusmill.report.queries.tokenizers import Judgement
+from corpusmill.report.queries.values import Histogram
 from corpusmill.report.read import Rule
 from corpusmill.report.safe import safe_line
+from corpusmill.report.tables import number
 
 Figure = dict[str, Any]
 #: Marks of a logarithmic axis.
@@ -71,17 +72,17 @@ def language_figure(found: Judgement) -> Figure:
 def histogram_figure(histogram: Histogram, rules: list[Rule]) -> Figure:
     """Documents over the values of a column, kept and dropped, with the thresholds drawn in. Without any, zeros that are most of the values
     are left out."""
-    edges = histogram.edges.tolist()
-    if histogram.whole and not histogram.logarithmic and len(edges) <= 80 and edges[1] - edges[0] == 1:
+    edges, logarithmic = histogram.bins.edges, histogram.bins.logarithmic
+    if histogram.bins.whole and not logarithmic and len(edges) <= 80 and edges[1] - edges[0] == 1:
         edges = [edge - 0.5 for edge in edges]  # a bar stands over its whole number
-    zeros = histogram.logarithmic and edges[0] == 0
+    zeros = histogram.bins.zeros
     if zeros:
         edges[0] = edges[1] / 2  # zeros have no place on a logarithmic axis: they are drawn as its first step
     first = 1 if histogram.mostly_zeros and not rules else 0
-    every = (("kept", histogram.kept.tolist()), ("dropped", histogram.dropped.tolist()))
+    every = (("kept", histogram.kept), ("dropped", histogram.dropped))
     traces = [outline(edges[first:], counts[first:], name) for name, counts in every]
-    shapes, notes = _thresholds(rules, edges[0], histogram.logarithmic)
-    axis = {"type": "log", **_ticks(edges[first:], zeros and not first)} if histogram.logarithmic else {}
+    shapes, notes = _thresholds(rules, edges[0], logarithmic)
+    axis = {"type": "log", **_ticks(edges[first:], zeros and not first)} if logarithmic else {}
     if zeros and not first:
         for trace in traces:
             trace["meta"] = {"from": 0}  # what the first step is in the chart's table
@@ -144,11 +145,11 @@ def cluster_figure(found: Clusters) -> Figure:
 
 def similarity_figure(found: Clusters, threshold: float | None) -> Figure:
     """Removed near copies over their similarity to the kept document, with the threshold."""
-    filled = [place for place, count in enumerate(found.similarities.tolist()) if count]
+    filled = [place for place, count in enumerate(found.similarities) if count]
     at = BARS if threshold is None else int(threshold * BARS + 1e-9)
     first = max(0, min([at, *filled]) - 5)
     centres = [(place + 0.5) / BARS for place in range(first, BARS)]
-    counts = found.similarities[first:].tolist()
+    counts = found.similarities[first:]
     trace = bars(centres, counts, "removed documents", "dropped", width=0.9 / BARS)
     marks: Figure = {}
     if threshold is not None:

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from corpusmill.report.facts.histogram import number
-from corpusmill.report.facts.training import SPEED, Curve, Training
 from corpusmill.report.page.figures import Figure, finish, label
+from corpusmill.report.queries.training import SPEED, Curve, Training
+from corpusmill.report.tables import number
 
 HEIGHT = 280
 VALIDATION, LOW, HIGH = "validation_bits_per_byte", "validation_low", "validation_high"
@@ -18,9 +18,17 @@ WITHIN = (LOW, HIGH, "validation_nats_per_token")
 LOGARITHMIC = ("grad_norm",)
 
 
-def training_charts(training: Training) -> list[tuple[str, str, Figure]]:
-    """(title, caption, figure) of every value that changes."""
-    return [(TITLES.get(curve.name, curve.name), _caption(curve, training), _figure(curve, training)) for curve in drawn(training)]
+def training_charts(training: Training) -> list[tuple[str, str, Figure, str]]:
+    """(title, caption, figure, log) of every value that changes."""
+    return [
+        (
+            TITLES.get(curve.name, curve.name),
+            _caption(curve, training),
+            _figure(curve, training),
+            "speed" if curve.name == SPEED else "train",
+        )
+        for curve in drawn(training)
+    ]
 
 
 def drawn(training: Training) -> list[Curve]:

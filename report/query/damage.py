@@ -39,6 +39,14 @@ def without_damaged(reader: RunReader, table: Table) -> Table:
         return _without(reader, table, {shard.path: why for shard, why in said if why})
 
 
+def without_unreadable(reader: RunReader, table: Table) -> Table:
+    """The table without files that can't be read to their end. A file that holds what the stage wrote is not read again."""
+    storage = reader.storage.child(table.stage)
+    with ThreadPoolExecutor(THREADS) as pool:
+        said = zip(table.shards, pool.map(lambda shard: _changed(storage, shard) and _spoiled(storage, shard), table.shards), strict=True)
+        return _without(reader, table, {shard.path: why for shard, why in said if why})
+
+
 def _without(reader: RunReader, table: Table, damaged: dict[str, str]) -> Table:
     for why in damaged.values():
         reader.warn(f"{table.stage}: a shard is left out: {why}")
@@ -72,10 +80,18 @@ def _changed(storage: Storage, shard: OutputFile) -> str:
                 sha256.update(chunk)
         if len(shard.sha256) == _SHA256 and sha256.hexdigest() != shard.sha256:
             return f"{path}: damaged: it does not hold what the stage wrote (its sha256 is another)."
-        if len(shard.sha256) == _SHA256:
-            return _unreadable(storage, shard)
-        with open_parquet(storage, shard.path) as opened:
-            opened.read()
-    except (CorpusmillError, OSError, ValueError, pa.ArrowException) as error:
+    except OSError as error:
         return str(error)
+    return _unreadable(storage, shard) if len(shard.sha256) == _SHA256 else _spoiled(storage, shard)
+
+
+def _spoiled(storage: Storage, shard: OutputFile) -> str:
+    """Why the rows of a file can't be read, in a sentence; empty where all can. Its row groups are read one by one."""
+    try:
+        with open_parquet(storage, shard.path) as opened:
+            for group in range(opened.num_row_groups):
+                opened.read_row_group(group, use_threads=False).validate(full=True)  # strings that are no UTF-8 would stop a query
+    except (CorpusmillError, OSError, ValueError, pa.ArrowException) as error:
+        path = storage.path(shard.path)
+        return str(error) if path in str(error) else f"{path}: can't be read: {error}"
     return ""

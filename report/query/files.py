@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING
 
 from corpusmill.pipeline.manifest import TRIAL
-from corpusmill.report.facts.training import TRAINED
+from corpusmill.report.queries.training import TRAINED
 from corpusmill.report.query.connect import place
 from corpusmill.report.query.sql import quoted
 from corpusmill.report.read import RunReader

@@ -21,8 +21,8 @@ from typing import Any
 import pyarrow as pa
 
 from corpusmill.pipeline.watch.growing import LOG, METRICS
-from corpusmill.report.facts.training import TRAINED
 from corpusmill.report.meanings import read_meanings
+from corpusmill.report.queries.training import TRAINED
 from corpusmill.report.read import RunReader
 
 _STRING, _INT = pa.string(), pa.int64()

@@ -10,7 +10,7 @@ import duckdb
 from corpusmill.pipeline.errors import InputError
 from corpusmill.report.meanings import read_meanings
 from corpusmill.report.query.connect import connect, shut_in
-from corpusmill.report.query.damage import without_damaged, without_torn
+from corpusmill.report.query.damage import without_damaged, without_torn, without_unreadable
 from corpusmill.report.query.files import add_views, find_files
 from corpusmill.report.query.records import find_records
 from corpusmill.report.query.relation import Relation
@@ -34,8 +34,8 @@ class Run:
     rows; where a footer is damaged, the table's shards are compared with the manifest, too. Raises InputError where `folder` is no run.
     """
 
-    def __init__(self, folder: str, verify: bool = False, only_run: bool = False):
-        self.reader = RunReader(folder)
+    def __init__(self, folder: str | RunReader, verify: bool = False, only_run: bool = False):
+        self.reader = RunReader(folder) if isinstance(folder, str) else folder
         self.connection = connect(self.reader.storage)
         self.tables: dict[str, Table] = {}
         usable = without_damaged if verify else without_torn
@@ -65,6 +65,26 @@ class Run:
     def scan(self, name: str) -> str:
         """The SQL expression that reads a table's files; it gives the virtual columns `filename` and `file_row_number`, too."""
         return self.tables[name].scan(self.reader.storage)
+
+    def hold(self, names: Iterable[str]) -> None:
+        """Reads tables once for many queries. What does not fit into DuckDB's memory goes to its temporary folder.
+
+        Shards that can't be read are found before, and are left out with a warning each.
+        """
+        for name in names:
+            if name in self.tables and (readable := without_unreadable(self.reader, self.tables[name])) != self.tables[name]:
+                self._set(readable)
+            try:
+                if name in self.tables:
+                    self.guarded(lambda name=name: self._copy(name), lambda name=name: name)  # type: ignore[misc]
+            except InputError as error:
+                self.reader.warn(f"{name}: the table can't be read, and is left out: {error}")
+                self._set(replace(self.tables[name], shards=()))
+
+    def _copy(self, name: str) -> None:
+        """A table of DuckDB's own in front of the view of the same name; nothing where the view is gone."""
+        if name in self.tables:
+            self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {identifier(name)} AS FROM {self.scan(name)}")
 
     def sql(self, query: str, **parameters: Any) -> Relation:
         """A SELECT over all tables; `$name` in it is a parameter. Raises InputError for anything else, and for what DuckDB can't read."""

@@ -14,8 +14,7 @@ from corpusmill.pipeline.manifest import TaskRow
 from corpusmill.pipeline.shards import open_parquet
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report.comparisons import COMPARISONS
-from corpusmill.report.facts.histogram import as_floats
-from corpusmill.report.read import RULES_KEY
+from corpusmill.report.read import RULES_KEY, as_floats
 
 
 def row_faults(run: Storage, stage: str, tasks: list[TaskRow], broken: set[str]) -> Iterator[str]:

@@ -143,9 +143,9 @@ def not_given(folder: str, html: str) -> list[str]:
 
 def not_reproduced(folder: str) -> list[str]:
     """What of a run's page its queries do not give, and how they differ from what the page was made of."""
-    from corpusmill.report.facts.summary import read_summary
     from corpusmill.report.page.html import render_body
     from corpusmill.report.page.page import whole_page
+    from corpusmill.report.queries.summary import read_summary
     from corpusmill.report.query.run import open_run
     from corpusmill.report.shown.check import check, sentences
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from corpusmill.ingest.rows import INGEST_REPORT
-from corpusmill.report.facts.summary import read_summary
+from corpusmill.report.queries.summary import read_summary
 
 RUSSIAN = "Съешь же ещё этих мягких французских булок, да выпей чаю. " * 5
 

@@ -17,7 +17,7 @@ from corpusmill.report.explore import asked
 from corpusmill.report.explore.count import most
 from corpusmill.report.explore.load import load_stage
 from corpusmill.report.explore.selection import select
-from corpusmill.report.facts.summary import read_summary
+from corpusmill.report.queries.summary import read_summary
 from corpusmill.report.query.run import open_run
 from corpusmill.report.read import RunReader
 

@@ -8,7 +8,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.report.facts.tokenizers import read_judgement
+from corpusmill.report.queries.tokenizers import read_judgement
 from corpusmill.report.read import RunReader
 from corpusmill.tokenize.compare import compare
 from corpusmill.tokenize.judge_stage import OWN

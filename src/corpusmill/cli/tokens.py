@@ -105,7 +105,7 @@ def compare(
 
     from rich.console import Console
 
-    from corpusmill.report.facts.tokenizers import judgement, judgement_tables
+    from corpusmill.report.queries.tokenizers import judgement, judgement_tables
     from corpusmill.report.tables import show
     from corpusmill.tokenize.compare import compare as measure
 

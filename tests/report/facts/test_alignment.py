@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 from printed_queries import not_reproduced
 
-from corpusmill.report.facts.alignment import read_alignment
-from corpusmill.report.facts.summary import read_summary
 from corpusmill.report.page.html import render
+from corpusmill.report.queries.alignment import read_alignment
+from corpusmill.report.queries.summary import read_summary
 from corpusmill.report.read import RunReader
 
 HOSTILE = "<script>alert(1)</script><img src=x> \x1b[31mred \u202eright to left"

@@ -12,10 +12,10 @@ from rich.console import Console
 from corpusmill.pipeline.shards import in_parquet, read_table
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report.answers.terminal import render_report
-from corpusmill.report.facts.benchmarks import Score, read_benchmarks
-from corpusmill.report.facts.summary import read_summary
-from corpusmill.report.facts.training import read_scores
 from corpusmill.report.page.html import render
+from corpusmill.report.queries.benchmarks import Score, read_benchmarks
+from corpusmill.report.queries.summary import read_summary
+from corpusmill.report.queries.training import read_scores
 from corpusmill.report.read import RunReader
 
 HOSTILE = "<script>alert(1)</script>\x1b[31m\u202e"

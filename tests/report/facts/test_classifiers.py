@@ -20,9 +20,9 @@ from corpusmill.pipeline.manifest import Manifest, TaskRow
 from corpusmill.pipeline.shards import publish, read_table
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report.answers.terminal import render_report
-from corpusmill.report.facts.classifiers import columns_of, read_classifiers
-from corpusmill.report.facts.summary import read_summary
 from corpusmill.report.page.html import render
+from corpusmill.report.queries.classifiers import columns_of, read_classifiers
+from corpusmill.report.queries.summary import read_summary
 from corpusmill.report.read import RunReader
 
 HOSTILE = "<b onclick=x>\x1b[31mred\u202e"

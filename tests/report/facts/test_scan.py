@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from random_run import write_random_run
 
+from corpusmill.report.explore.scan import Batch, sample, scan
 from corpusmill.report.facts import near as nearest
 from corpusmill.report.facts import scan as scanning
 from corpusmill.report.facts.lengths import EDGES, QUANTILES, Lengths
 from corpusmill.report.facts.near import Near
-from corpusmill.report.facts.scan import Batch, sample, scan
 from corpusmill.report.read import Rule, RunReader
 
 

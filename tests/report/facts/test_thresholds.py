@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from corpusmill.filters.rules import Rule as FilterRule
 from corpusmill.filters.rules import StepRule, decide
-from corpusmill.report.facts.scan import Batch
+from corpusmill.report.explore.scan import Batch
 from corpusmill.report.facts.thresholds import Changes, is_number, numeric_rules, plan_changes, recipe_line, sensible
 from corpusmill.report.read import Rule
 

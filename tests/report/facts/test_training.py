@@ -9,10 +9,10 @@ from printed_queries import not_reproduced
 from rich.console import Console
 
 from corpusmill.report.answers.terminal import render_report
-from corpusmill.report.facts.summary import read_summary
-from corpusmill.report.facts.training import POINTS, SPEED_POINTS, Training, read_training
 from corpusmill.report.page.html import render
 from corpusmill.report.page.training_figures import training_charts
+from corpusmill.report.queries.summary import read_summary
+from corpusmill.report.queries.training import POINTS, SPEED_POINTS, Training, read_training
 from corpusmill.report.read import RunReader
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\x1b[31m\u202e"

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.report.facts import worddiff
-from corpusmill.report.facts.passages import CHANGES, compare
-from corpusmill.report.facts.worddiff import Change, Words, diff, fewest, runs, tidy
+from corpusmill.report.queries.passages import CHANGES, compare
+from corpusmill.report.queries.worddiff import Change, Words, diff, fewest, runs, tidy
 
 letters = st.lists(st.sampled_from("abc"), max_size=30)
 texts = st.text(alphabet="abc \n中文かdé", max_size=60)

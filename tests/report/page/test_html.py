@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.report.facts.summary import read_summary
 from corpusmill.report.page.html import write_report
 from corpusmill.report.page.page import script_json
+from corpusmill.report.queries.summary import read_summary
 
 
 class Reader(HTMLParser):

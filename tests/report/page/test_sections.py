@@ -14,8 +14,8 @@ from browser import browser, needs_chromium, opened
 from random_run import write_random_run
 
 from corpusmill.report.facts import scan
-from corpusmill.report.facts.summary import Summary, read_summary
 from corpusmill.report.page.html import render, write_report
+from corpusmill.report.queries.summary import Summary, read_summary
 from corpusmill.report.read import RunReader
 from corpusmill.report.shown.check import check_report, sentences
 

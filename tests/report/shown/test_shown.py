@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from printed_queries import Printed, is_shown, not_given
 
-from corpusmill.report.facts.summary import read_summary
 from corpusmill.report.page.html import render, render_body
+from corpusmill.report.queries.summary import read_summary
 from corpusmill.report.query.run import Run, open_run
 from corpusmill.report.query.sql import aliases, column, field, literal
 from corpusmill.report.shown.check import check, check_report, same, sentences, verdict

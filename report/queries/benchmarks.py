@@ -3,15 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
+from corpusmill.report.queries.ask import Query, ask, slug
+from corpusmill.report.queries.training import as_number
+from corpusmill.report.query.run import Run
+from corpusmill.report.query.sql import identifier
 
-from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.shards import read_table
-from corpusmill.report.facts.training import as_number
-from corpusmill.report.read import RunReader
-
-FOLDER = "evaluate/benchmarks"
 #: Items shown of those that were found in documents.
 EXAMPLES = 5
 #: Metrics that are no share of items.
@@ -61,6 +57,7 @@ class Benchmark:
     without: dict[str, Score] = field(default_factory=dict)  # the first metric by model, of the items that no document holds
     groups: dict[str, dict[str, Score]] = field(default_factory=dict)
     leaks: list[Leak] = field(default_factory=list)
+    leaks_query: Query | None = None
 
     @property
     def metric(self) -> str:
@@ -77,7 +74,7 @@ class Benchmarks:
     tasks: list[Benchmark]
 
 
-def read_benchmarks(reader: RunReader, models: list[str], scores: dict[str, dict[str, Any]], examples: bool = True) -> Benchmarks:
+def read_benchmarks(run: Run, models: list[str], scores: dict[str, dict[str, Any]], examples: bool = True) -> Benchmarks:
     """`scores`: the sections of `evaluate/scores.json` by model. What is not of the expected form is left out."""
     found: dict[str, Benchmark] = {}
     for model in models:
@@ -86,7 +83,7 @@ def read_benchmarks(reader: RunReader, models: list[str], scores: dict[str, dict
     shown = [task for task in found.values() if task.scores]
     for task in shown if examples else ():
         if task.found:
-            task.leaks = _leaks(reader, task)
+            _find_leaks(run, task)
     return Benchmarks([model for model in models if any(model in task.scores[task.metric] for task in shown)], shown)
 
 
@@ -123,38 +120,25 @@ def _scores(metrics: Any) -> dict[str, Score]:
     return {name: Score(value, error) for name, (value, error) in values.items() if value is not None}
 
 
-def _leaks(reader: RunReader, task: Benchmark) -> list[Leak]:
-    """The items of which most was found, with their own text where they were among those scored."""
-    found = _table(reader, f"{FOLDER}/overlap/{task.name}.parquet")
-    if found is None:
-        return []
-    best = found.sort_by([("share", "descending"), ("item", "ascending")]).slice(0, EXAMPLES).to_pylist()
-    texts = _texts(reader, task, [row["item"] for row in best])
-    return [
-        Leak(row["item"], texts.get(row["item"], ""), row["share"], row["passage"], row["documents"], row["id"], row["url"] or "")
-        for row in best
-    ]
-
-
-def _texts(reader: RunReader, task: Benchmark, items: list[int]) -> dict[int, str]:
-    """The text of items with its right ending, from the first model's table."""
-    model = next(iter(task.scores[task.metric]))
-    table = _table(reader, f"{FOLDER}/{model}/{task.name}.parquet")
-    if table is None:
-        return {}
-    return {row["item"]: _text(row) for row in table.filter(pc.is_in(table["item"], pa.array(items))).to_pylist()}
+def _find_leaks(run: Run, task: Benchmark) -> None:
+    """The items of which most was found, with their own text where they were among those scored by the first model."""
+    found, scored = f"evaluate_benchmarks_overlap_{task.name}", f"evaluate_benchmarks_{next(iter(task.scores[task.metric]))}_{task.name}"
+    if found not in run.tables:
+        return
+    task.leaks_query = ask(run, f"leaks-{slug(task.name)}", f"{task.title}: the items of which most was found", f"""
+        SELECT item, share, documents, passage, id, url FROM {identifier(found)} ORDER BY share DESC, item LIMIT {EXAMPLES}
+    """)  # fmt: skip
+    rows = task.leaks_query.rows
+    texts = {}
+    if scored in run.tables and rows:
+        items = ", ".join(str(row["item"]) for row in rows)
+        known = run.sql(f"FROM {identifier(scored)} WHERE item IN ({items})")
+        texts = {row["item"]: _text(row) for row in (dict(zip(known.columns, values, strict=True)) for values in known.fetchall())}
+    names = ("share", "passage", "documents", "id")
+    task.leaks = [Leak(row["item"], texts.get(row["item"], ""), *(row[name] for name in names), row["url"] or "") for row in rows]
 
 
 def _text(row: dict[str, Any]) -> str:
     if "prompt" in row:
         return f"{row['prompt']} {row['answer']}"
     return "".join(texts[row["gold"] if len(texts) > 1 else 0] for texts in (row["contexts"], row["continuations"]))
-
-
-def _table(reader: RunReader, path: str) -> pa.Table | None:
-    """A table of the stage; None with a warning where it can't be read."""
-    try:
-        return read_table(reader.storage, path)
-    except InputError as error:
-        reader.warn(str(error))
-        return None

@@ -10,25 +10,16 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from corpusmill.pipeline.manifest import TRIAL
-from corpusmill.pipeline.shards import ROW_GROUP_ROWS
-from corpusmill.report.facts.failures import Failures
 from corpusmill.report.read import RunReader
 
 ROWS = 65_536
 #: A batch and what is measured of it take about 80 MB.
 THREADS = min(4, os.cpu_count() or 1)
-
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -46,26 +37,9 @@ class Batch:
 
     def __init__(self, reader: RunReader, stage: str, table: pa.Table, stretches: Sequence[Stretch]):
         self.reader, self.stage, self.table, self.stretches = reader, stage, table, stretches
-        self._floats: dict[str, Floats] = {}
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
-
-    @cached_property
-    def kept(self) -> Bools:
-        """bool (n,): which rows go on."""
-        return np.asarray(self.table["kept"].to_numpy(zero_copy_only=False), bool)
-
-    @cached_property
-    def failures(self) -> Failures:
-        """Which rules each row failed."""
-        return Failures.of(self.table["failed"])
-
-    def floats(self, column: str) -> Floats:
-        """A column (n,) as float64; see `as_floats`."""
-        if column not in self._floats:
-            self._floats[column] = as_floats(self.table, column)
-        return self._floats[column]
 
     def place(self, row: int) -> Stretch:
         """Where a row of the batch lies: a stretch of one row."""
@@ -119,11 +93,6 @@ def _in_order(work: Any, pieces: Iterable[Any]) -> Iterator[Any]:
             yield waiting.popleft().result()
 
 
-def in_threads(work: Any, pieces: Iterable[Any]) -> list[Any]:
-    """`work` on each piece, by threads; results in their order."""
-    return list(_in_order(work, pieces))
-
-
 def shards(reader: RunReader, stage: str) -> list[tuple[int, str, int]]:
     """(number, path, rows by the manifest) of the report's shards."""
     found = []
@@ -173,39 +142,3 @@ def _joined(tables: Sequence[pa.Table]) -> pa.Table:
         fitting = [[f.name for f in table.schema if f.name in first.names and f.type == first.field(f.name).type] for table in tables]
         whole = pa.concat_tables([table.select(names) for table, names in zip(tables, fitting, strict=True)], promote_options="default")
     return whole.combine_chunks()
-
-
-def sample(reader: RunReader, stage: str, columns: Sequence[str], rows: int) -> Batch | None:
-    """About `rows` rows from all over a stage's report; None where it has none."""
-    every = shards(reader, stage)
-    stride = max(1, -(-sum(size for _, _, size in every) // rows))
-    chosen: list[tuple[str, set[int] | None]] = []
-    group = 0
-    for _, path, size in every:
-        groups = range(max(1, -(-size // ROW_GROUP_ROWS)))
-        mine = {each for each in groups if (group + each) % stride == 0}
-        group += len(groups)
-        if mine:
-            chosen.append((path, mine if len(mine) < len(groups) else None))
-    own = copy.copy(reader)  # what is damaged is told by the pass over everything
-    own.warnings = []
-
-    def work(piece: tuple[str, set[int] | None]) -> list[pa.Table]:
-        return [table for _, table in own.shard_groups(stage, piece[0], columns, piece[1])]
-
-    tables = [table for found in _in_order(work, chosen) for table in found]
-    return Batch(own, stage, _joined(tables), []) if tables else None
-
-
-def as_floats(table: pa.Table, column: str) -> Floats:
-    """A column (n) as float64 with NaN for nulls; all NaN where the table lacks it or it holds no numbers."""
-    if column not in table.column_names:
-        return np.full(table.num_rows, np.nan)
-    values = table[column]
-    if pa.types.is_boolean(values.type):
-        values = values.cast(pa.int8())
-    try:
-        values = pc.cast(values, pa.float64(), safe=False)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return np.full(table.num_rows, np.nan)
-    return np.asarray(values.to_numpy(zero_copy_only=False), np.float64)

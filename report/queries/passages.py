@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from corpusmill.report.facts.worddiff import Change, Words, diff
+from corpusmill.report.queries.worddiff import Change, Words, diff
 from corpusmill.report.safe import safe_line, safe_text
 
 Kind = Literal["equal", "removed", "added", "left out"]

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-import numpy as np
 from rich.table import Table
 
-from corpusmill.report.facts.decisions import Decisions
-from corpusmill.report.facts.histogram import as_floats
-from corpusmill.report.facts.measures import checked, doubts, interval, value
-from corpusmill.report.read import Rule, RunReader
+from corpusmill.report.queries.ask import Query, ask, columns, number_of, slug
+from corpusmill.report.queries.measures import checked, doubts, interval, value
+from corpusmill.report.queries.rules import Decisions
+from corpusmill.report.query.run import Run
+from corpusmill.report.query.sql import literal
+from corpusmill.report.read import Rule
 from corpusmill.report.safe import safe_line
 from corpusmill.report.tables import cell, table
 
@@ -26,7 +27,7 @@ BROKEN = (KeyError, TypeError, ValueError, AttributeError)
 
 
 @dataclass(frozen=True)
-class Source:
+class TrainedOn:
     """What a training took from one place: examples, and by label yes and no."""
 
     name: str
@@ -43,6 +44,7 @@ class Answers:
     yes: int
     kept_scored: int
     kept_yes: int
+    query: Query
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Classifier:
     window: int | None
     labels: tuple[Label, ...]
     licence: str | None = None
-    sources: tuple[Source, ...] = ()
+    sources: tuple[TrainedOn, ...] = ()
     different: int = 0
     lengths: tuple[int, int, int] | None = None
     decides: bool = False
@@ -88,9 +90,9 @@ class Classifier:
         return [*self.doubts, *(f"{label.name}: {sentence}" for label in self.labels for sentence in label.doubts)]
 
 
-def read_classifiers(reader: RunReader, decisions: Decisions | None) -> list[Classifier]:
+def read_classifiers(run: Run, decisions: Decisions | None) -> list[Classifier]:
     """The run's classifiers in the order of their names; what can't be read is left out with a warning."""
-    found = []
+    found, reader = [], run.reader
     for path in sorted(reader.stages["filter"].outputs(FOLDER)):
         described = reader.json(f"filter/{path}", dict)
         if described is None:
@@ -98,22 +100,27 @@ def read_classifiers(reader: RunReader, decisions: Decisions | None) -> list[Cla
         try:
             known = replace(classifier(PurePosixPath(path).stem, described, decisions), path=f"filter/{path}")
             if not known.ranks:
-                known = replace(known, labels=tuple(replace(label, answers=_answers(reader, label)) for label in known.labels))
+                known = replace(known, labels=tuple(replace(label, answers=_answers(run, label)) for label in known.labels))
             found.append(known)
         except BROKEN as error:
             reader.warn(f"filter/{path}: not a classifier's description ({type(error).__name__}: {error}), so it is left out.")
     return found
 
 
-def _answers(reader: RunReader, label: Label) -> Answers | None:
-    """What it says of the run's documents, counted in one pass over its scores; None where the report has none."""
-    counts = np.zeros(4, np.int64)
-    for rows in reader.tables("filter", "report", ["kept", *label.columns]):
-        for column in label.columns:
-            scores, kept = as_floats(rows, column), as_floats(rows, "kept") > 0
-            scored, yes = ~np.isnan(scores), scores >= label.threshold
-            counts += [each.sum() for each in (scored, yes, scored & kept, yes & kept)]
-    return Answers(*counts.tolist()) if counts[0] else None
+def _answers(run: Run, label: Label) -> Answers | None:
+    """What it says of the run's documents; None where the report has no scores of it."""
+    kinds = columns(run, "filter_report")
+    name = next((name for name in label.columns if name in kinds), None)
+    if name is None:
+        return None
+    query = ask(run, f"{slug(name)}-answers", f"{name}: answers in this run", f"""
+        SELECT count(score) AS scored, count(*) FILTER (score >= {literal(label.threshold)}) AS yes, yes / nullif(scored, 0) AS share,
+          count(score) FILTER (kept) AS kept_scored, count(*) FILTER (kept AND score >= {literal(label.threshold)}) AS kept_yes,
+          kept_yes / nullif(kept_scored, 0) AS kept_share
+        FROM (SELECT kept, {number_of(name, kinds)} AS score FROM filter_report)
+    """)  # fmt: skip
+    counts = query.first
+    return Answers(*(counts[of] for of in ("scored", "yes", "kept_scored", "kept_yes")), query) if counts["scored"] else None
 
 
 def classifier(name: str, described: Mapping[str, Any], decisions: Decisions | None) -> Classifier:
@@ -139,9 +146,9 @@ def can_fail(rule: Rule) -> bool:
     return not ((rule.comparison == "<" and rule.threshold <= 0) or (rule.comparison == ">" and rule.threshold >= 1))
 
 
-def _source(given: Mapping[str, Any]) -> Source:
+def _source(given: Mapping[str, Any]) -> TrainedOn:
     answers = {label: (int(counts["yes"]), int(counts["no"])) for label, counts in given["answers"].items()}
-    return Source(str(given["name"]), given["licence"], int(given["examples"]), answers)
+    return TrainedOn(str(given["name"]), given["licence"], int(given["examples"]), answers)
 
 
 def _label(name: str, head: Mapping[str, Any], facts: Mapping[str, Any]) -> Label:

@@ -1,9 +1,10 @@
 """What alignment's pairs from scores came of, and what the run's classifiers say of answers before and after it, for the page."""
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from corpusmill.report.queries.ask import Query, ask, has_report, json_query
+from corpusmill.report.query.run import Run
 from corpusmill.report.read import RunReader
 
 SOURCES, JUDGED = "align/pair_sources.json", "align/judged.json"
@@ -12,7 +13,7 @@ MOST = 50
 
 
 @dataclass(frozen=True)
-class Source:
+class PairSource:
     """How pairs from one score came about; `good` and `bad` are None where the best part is not above the worst."""
 
     column: str
@@ -58,29 +59,41 @@ class Answer:
 class Alignment:
     """`dropped`: how many pairs failed each rule; `notes`: the place of a dropped pair, and why."""
 
-    sources: list[Source]
+    sources: list[PairSource]
     compared: list[Compared]
     answers: list[Answer]
     tokens: tuple[float, float] | None  # of an answer on average, before and after
     dropped: dict[str, int]
     notes: list[tuple[str, str]]
+    queries: dict[str, Query]
 
 
-def read_alignment(reader: RunReader) -> Alignment | None:
+def read_alignment(run: Run) -> Alignment | None:
     """None where the run has nothing of it. What can't be read is a warning."""
-    sources = _guarded(reader, SOURCES, lambda value: [_source(of) for of in value.values()]) or []
-    judged = _guarded(reader, JUDGED, _judged)
-    compared, answers, tokens = judged or ([], [], None)
-    dropped: Counter[str] = Counter()
-    notes: list[tuple[str, str]] = []
-    for table in reader.tables("align", "report", ["id", "failed", "note"]):
-        for row in table.to_pylist():
-            dropped.update(row.get("failed") or [])
-            if row.get("failed") and len(notes) < MOST:
-                notes.append((str(row["id"]), row.get("note") or ", ".join(row["failed"])))
-    if not (sources or judged or dropped):
+    sources, (compared, answers, tokens) = read_sources(run.reader), read_judged(run.reader)
+    queries = {"sources": json_query("Pairs from scores", SOURCES), "judged": json_query("Answers before and after", JUDGED)}
+    dropped, notes = {}, []
+    if has_report(run, "align"):
+        queries["dropped"] = ask(run, "pairs-dropped", "Pairs that were dropped", """
+            SELECT unnest(failed) AS rule, count(*) AS pairs FROM align_report GROUP BY rule ORDER BY rule
+        """)  # fmt: skip
+        queries["notes"] = ask(run, "pairs-dropped-notes", "Why pairs were dropped", f"""
+            SELECT id, coalesce(nullif(note, ''), array_to_string(failed, ', ')) AS note FROM align_report WHERE len(failed) > 0 LIMIT {MOST}
+        """)  # fmt: skip
+        dropped = {row["rule"]: row["pairs"] for row in queries["dropped"].rows}
+        notes = [(row["id"], row["note"]) for row in queries["notes"].rows]
+    if not (sources or compared or answers or dropped):
         return None
-    return Alignment(sources, compared, answers, tokens, dict(sorted(dropped.items())), notes)
+    return Alignment(sources, compared, answers, tokens, dropped, notes, queries)
+
+
+def read_sources(reader: RunReader) -> list[PairSource]:
+    return _guarded(reader, SOURCES, lambda value: [_source(of) for of in value.values()]) or []
+
+
+def read_judged(reader: RunReader) -> tuple[list[Compared], list[Answer], tuple[float, float] | None]:
+    """The scores of answers before and after alignment, the answers, and how many tokens they have on average."""
+    return _guarded(reader, JUDGED, _judged) or ([], [], None)
 
 
 def _guarded(reader: RunReader, path: str, read: Any) -> Any:
@@ -92,10 +105,10 @@ def _guarded(reader: RunReader, path: str, read: Any) -> Any:
         return None
 
 
-def _source(of: dict[str, Any]) -> Source:
+def _source(of: dict[str, Any]) -> PairSource:
     numbers: dict[str, Any] = {name: _number(of[name]) for name in ("good", "bad", "chosen_chars", "rejected_chars")}
     counts = {name: int(of[name]) for name in ("scored", "wanted", "pairs")}
-    return Source(str(of["column"]), str(of["unit"]), bool(of["high_is_good"]), **counts, **numbers)
+    return PairSource(str(of["column"]), str(of["unit"]), bool(of["high_is_good"]), **counts, **numbers)
 
 
 def _judged(value: dict[str, Any]) -> tuple[list[Compared], list[Answer], tuple[float, float] | None]:
