@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 
 from corpusmill.ingest.cached import cached
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.storage import Storage, is_remote
 from corpusmill.report.read import RunReader
-from corpusmill.report.safe import safe_line
 
 
 def check_source(reader: RunReader, source: str, fetch: bool) -> None:
