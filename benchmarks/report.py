@@ -35,8 +35,8 @@ def main() -> None:
     parser.add_argument("run")
     parser.add_argument("--profile", action="store_true", help="the functions that took most time in the first thread")
     given = parser.parse_args()
-    from corpusmill.report.queries import summary
     from corpusmill.report.page import html
+    from corpusmill.report.queries import summary
     from corpusmill.report.query.run import Run
 
     seconds: dict[str, float] = defaultdict(float)

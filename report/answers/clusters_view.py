@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.answers.why_find import resolve
 from corpusmill.report.queries.duplicates import (
     LISTS,
@@ -22,7 +23,6 @@ from corpusmill.report.queries.duplicates import (
 from corpusmill.report.queries.passages import Comparison, Passage
 from corpusmill.report.query.run import Run
 from corpusmill.report.read import RunReader
-from corpusmill.report.safe import safe_line
 from corpusmill.report.tables import number
 
 #: Clusters of one list, or of each of the three.

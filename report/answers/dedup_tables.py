@@ -2,10 +2,10 @@
 
 from rich.table import Table
 
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.queries.duplicates import Earlier, FullClusters
 from corpusmill.report.queries.inside import Contamination, Cuts, TopLines
 from corpusmill.report.queries.summary import Summary
-from corpusmill.report.safe import safe_line
 from corpusmill.report.tables import cell, number, share, table
 
 #: Lines, sets and earlier runs that are shown.

@@ -6,11 +6,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.answers.clusters_view import print_lists
 from corpusmill.report.queries.duplicates import LISTS, Sources, choose_clusters, policy, read_clusters, read_members, read_sources
 from corpusmill.report.query.run import Run
 from corpusmill.report.read import RunReader
-from corpusmill.report.safe import safe_line
 from corpusmill.report.tables import cell, number, share, table
 from corpusmill.report.tables import show as print_table
 

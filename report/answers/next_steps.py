@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.text import Text
 
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.queries.summary import Summary
 from corpusmill.report.queries.thresholds import Headline, headline
-from corpusmill.report.safe import safe_line
 from corpusmill.report.tables import limit, number, share
 
 

@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from corpusmill.pipeline.safe import safe_line, safe_text
 from corpusmill.report.answers.why_change import distance, passing
 from corpusmill.report.decide_again import RETUNE
 from corpusmill.report.read import Rule
-from corpusmill.report.safe import safe_line, safe_text
 from corpusmill.report.tables import VALUES, limit, number
 
 if TYPE_CHECKING:

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.queries.inside import COLUMNS, RULE, SET, contamination_action, stayed
 from corpusmill.report.read import RunReader
-from corpusmill.report.safe import safe_line
 from corpusmill.report.tables import number
 
 #: Columns that are told here in words.

@@ -5,11 +5,11 @@ import json
 import math
 from typing import Any
 
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.queries.duplicates import BARS, Clusters
 from corpusmill.report.queries.tokenizers import Judgement
 from corpusmill.report.queries.values import Histogram
 from corpusmill.report.read import Rule
-from corpusmill.report.safe import safe_line
 from corpusmill.report.tables import number
 
 Figure = dict[str, Any]

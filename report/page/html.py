@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from corpusmill.pipeline.masked import masked, walked
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.live.status import unfinished
 from corpusmill.report.live.status_view import clock
 from corpusmill.report.page import classifier_figures, decided_figures, figures
@@ -24,7 +25,6 @@ from corpusmill.report.queries.tokens import packings, shards_file
 from corpusmill.report.queries.training import FIGURES, Training
 from corpusmill.report.queries.values import QUANTILES, Histogram
 from corpusmill.report.read import DATA_STAGES, Rule
-from corpusmill.report.safe import safe_line
 from corpusmill.report.tables import number
 
 REPORT_FILE = "report.html"

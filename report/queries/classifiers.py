@@ -11,13 +11,13 @@ from typing import Any
 
 from rich.table import Table
 
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.queries.ask import Query, ask, columns, number_of, slug
 from corpusmill.report.queries.measures import checked, doubts, interval, value
 from corpusmill.report.queries.rules import Decisions
 from corpusmill.report.query.run import Run
 from corpusmill.report.query.sql import literal
 from corpusmill.report.read import Rule
-from corpusmill.report.safe import safe_line
 from corpusmill.report.tables import cell, table
 
 FOLDER = "classifiers/"

@@ -7,11 +7,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.queries.ask import Query, ask, columns, listed
 from corpusmill.report.queries.passages import COMPARED, Comparison, compare
 from corpusmill.report.query.run import Run
 from corpusmill.report.query.sql import column, literal
-from corpusmill.report.safe import safe_line
 
 EXACT, URL, JACCARD = "exact", "url", "exact_jaccard"
 #: Bars of the histogram of similarities between 0 and 1.

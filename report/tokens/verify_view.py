@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from corpusmill.report.safe import safe_line
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.tables import cell, number, show, table
 from corpusmill.report.tokens.verify import SplitCheck
 
