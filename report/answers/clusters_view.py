@@ -51,10 +51,11 @@ def clusters(
         if document is not None:
             ids = _ids(run, folder, document)
             found = find_clusters(run, ids)[:size]
-            lists = {"asked": read_members(run, "asked", found, limit or MEMBERS_ASKED, COMPARED_ASKED, ids)[0]}
+            read = read_members(run, {"asked": found}, limit or MEMBERS_ASKED, COMPARED_ASKED, ids)
         else:
             names = [name for name in LISTS if which in (None, name) and has_clusters(run)]
-            lists = {name: read_members(run, name, choose_clusters(run, name, size, seed), MEMBERS, COMPARED)[0] for name in names}
+            read = read_members(run, {name: choose_clusters(run, name, size, seed) for name in names}, MEMBERS, COMPARED)
+        lists = {name: read[name][0] if name in read else [] for name in (["asked"] if document is not None else names)}
     if not as_json:
         _print_notes(reader, console)
     if as_json:

@@ -28,7 +28,8 @@ def dry_run_lines(folder: str, section: dict[str, Any], console: Console) -> Non
         run.hold(["dedup_clusters"])
         sources, clusters = read_sources(run), read_clusters(run)
         found = clusters is not None and clusters.removed
-        lists = {name: read_members(run, name, choose_clusters(run, name, SAMPLES), MEMBERS)[0] for name in LISTS} if found else {}
+        chosen = {name: choose_clusters(run, name, SAMPLES) for name in LISTS} if found else {}
+        lists = {name: of for name, (of, _) in read_members(run, chosen, MEMBERS).items()}
     if sources.rows:
         print_table(sources_table(sources), console)
         console.print()

@@ -17,7 +17,7 @@ from corpusmill.report.explore.scan import Batch, scan
 from corpusmill.report.explore.table import FLAG, NUMBER, ORIGINS, TEXT, Column, StageTable
 from corpusmill.report.host import hosts
 from corpusmill.report.meanings import read_meanings
-from corpusmill.report.queries.values import plan_of
+from corpusmill.report.queries.values import plan
 from corpusmill.report.read import RunReader
 
 #: Values of which the edges of a histogram are made.
@@ -160,7 +160,7 @@ def measure(table: StageTable, column: Column) -> None:
     if len(finite):
         column.low, column.high = float(finite.min()), float(finite.max())
         column.whole = finite.dtype.kind in "iu" or bool(np.all(finite == np.round(finite)))
-    column.bins = plan_of(sample, marks)
+    column.bins = plan(sample, marks)
 
 
 def _is_number(value: Any) -> bool:

@@ -78,7 +78,10 @@ def read_alignment(run: Run) -> Alignment | None:
             SELECT unnest(failed) AS rule, count(*) AS pairs FROM align_report GROUP BY rule ORDER BY rule
         """)  # fmt: skip
         queries["notes"] = ask(run, "pairs-dropped-notes", "Why pairs were dropped", f"""
-            SELECT id, coalesce(nullif(note, ''), array_to_string(failed, ', ')) AS note FROM align_report WHERE len(failed) > 0 LIMIT {MOST}
+            SELECT id, coalesce(nullif(note, ''), array_to_string(failed, ', ')) AS note
+            FROM align_report
+            WHERE len(failed) > 0
+            LIMIT {MOST}
         """)  # fmt: skip
         dropped = {row["rule"]: row["pairs"] for row in queries["dropped"].rows}
         notes = [(row["id"], row["note"]) for row in queries["notes"].rows]

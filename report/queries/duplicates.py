@@ -3,15 +3,16 @@
 The cluster tables (`RUN/dedup/clusters/`) are there after a dry run too, before any document is written.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.queries.ask import Query, ask, columns, listed
-from corpusmill.report.queries.passages import COMPARED, Comparison, compare
+from corpusmill.report.queries.passages import Comparison, compare
 from corpusmill.report.query.run import Run
 from corpusmill.report.query.sql import column, literal
+from corpusmill.report.read import RunReader
 
 EXACT, URL, JACCARD = "exact", "url", "exact_jaccard"
 #: Bars of the histogram of similarities between 0 and 1.
@@ -163,61 +164,65 @@ class Cluster:
 
 
 def read_members(
-    run: Run, name: str, ids: Sequence[str], limit: int = MEMBERS, compared: int = WITH_TEXT, asked: Collection[str] = ()
-) -> tuple[list[Cluster], Query]:
-    """Clusters in the order of their kept `ids`, each with up to `limit` removed documents: those whose ids are `asked` for, then the least
-    alike. The `compared` first removed ones are compared with the kept document."""
+    run: Run, lists: Mapping[str, Sequence[str]], limit: int = MEMBERS, compared: int = WITH_TEXT, asked: Collection[str] = ()
+) -> dict[str, tuple[list[Cluster], Query]]:
+    """The clusters of each list, given by their kept ids, with up to `limit` removed documents: those whose ids are `asked` for, then the
+    least alike. The `compared` first removed ones are compared with the kept document."""
     kept_in = "kept_in" if "kept_in" in columns(run, CLUSTERS) else "NULL"
     order = f"list_contains({listed(sorted(asked))}::VARCHAR[], id) DESC, similarity NULLS LAST, shard, row"
-    query = ask(run, f"clusters-{name}", LISTS.get(name, "Clusters"), f"""
-        SELECT kept_id AS cluster, cluster_size AS documents, {kept_in} AS kept_in, copies, kept, id, source, shard, row, similarity, verified,
-          url, characters
-        FROM (
-          SELECT *, list_position({listed(ids)}, kept_id) AS place, count(*) FILTER (NOT kept) OVER (PARTITION BY kept_id) AS copies
-          FROM {CLUSTERS}
-          WHERE list_contains({listed(ids)}, kept_id)
-          QUALIFY row_number() OVER (PARTITION BY kept_id, kept ORDER BY {order}) <= if(kept, 1, {limit})
-        ) member LEFT JOIN ({_texts(run, "any_value(url) AS url, any_value(length(text)) AS characters", ids)}) USING (id)
-        ORDER BY place, kept DESC, {order}
-    """)  # fmt: skip
-    rows: dict[str, list[dict[str, Any]]] = {kept_id: [] for kept_id in ids}
-    for row in query.rows:
-        rows[row["cluster"]].append(row)
-    wanted = [row["id"] for of in rows.values() for row in _compared(of, compared)]
-    texts = dict(run.sql(_texts(run, f"any_value(left(text, {COMPARED + 1}))", ids, wanted)).fetchall()) if wanted else {}
-    return [_cluster(of, {row["id"] for row in _compared(of, compared)}, texts) for of in rows.values() if of], query
+    queries = {
+        name: ask(run, f"clusters-{name}", LISTS.get(name, "Clusters"), f"""
+            SELECT kept_id AS cluster, cluster_size AS documents, {kept_in} AS kept_in, copies, kept, id, source, shard, row,
+              similarity, verified
+            FROM (
+              SELECT *, list_position({listed(ids)}, kept_id) AS place, count(*) FILTER (NOT kept) OVER (PARTITION BY kept_id) AS copies
+              FROM {CLUSTERS}
+              WHERE list_contains({listed(ids)}, kept_id)
+              QUALIFY row_number() OVER (PARTITION BY kept_id, kept ORDER BY {order}) <= if(kept, 1, {limit})
+            )
+            ORDER BY place, kept DESC, {order}
+        """)
+        for name, ids in lists.items() if ids
+    }  # fmt: skip
+    documents = _documents(run.reader, [row for query in queries.values() for row in query.rows])
+    found: dict[str, tuple[list[Cluster], Query]] = {}
+    for name, query in queries.items():
+        rows: dict[str, list[dict[str, Any]]] = {kept_id: [] for kept_id in lists[name]}
+        for row in query.rows:
+            rows[row["cluster"]].append(row)
+        found[name] = [_cluster(of, documents, compared) for of in rows.values() if of], query
+    return found
 
 
-def _compared(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    """The kept document and the first removed ones; none where there is only one of both."""
-    removed = [row for row in rows if not row["kept"]][:count]
-    kept = [row for row in rows if row["kept"]]
-    return [*kept, *removed] if kept and removed else []
+Places = dict[tuple[str, int], dict[str, Any]]
 
 
-def _texts(run: Run, values: str, clusters: Collection[str], ids: Collection[str] | None = None) -> str:
-    """SQL: id and `values` of the documents of some clusters, or some of them, among those that the stage has read."""
-    stages = sorted({path.partition("/")[0] for path in run.reader.inputs("dedup").values()})
-    table = next((f"{stage}_documents" for stage in stages if f"{stage}_documents" in run.tables), None)
-    if table is None:
-        return "SELECT NULL::VARCHAR AS id, NULL::VARCHAR AS url, NULL::BIGINT AS characters WHERE false"
-    wanted = listed(sorted(ids)) if ids is not None else None
-    chosen = f"list_contains({listed(clusters)}, kept_id)"
-    some = f"SELECT unnest({wanted})" if wanted else f"SELECT id FROM {CLUSTERS} WHERE {chosen}"
-    return f"SELECT id, {values} FROM {table} WHERE id IN ({some}) GROUP BY id"
-
-
-def _cluster(rows: list[dict[str, Any]], compared: set[str], texts: dict[str, str]) -> Cluster:
-    first = rows[0]
-    members = {row["kept"]: [] for row in rows}
+def _documents(reader: RunReader, rows: Sequence[dict[str, Any]]) -> Places:
+    """What the shards that the stage has read say of members, by shard and row; nothing of shards that are not there any more."""
+    paths, found = reader.inputs("dedup"), Places()
+    wanted: dict[str, dict[int, str]] = {}
     for row in rows:
-        names = ("id", "source", "shard", "row", "similarity", "verified", "url", "characters")
-        members[row["kept"]].append(Member(*(row[name] for name in names)))
-    kept = members.get(True, [None])[0]
-    removed = []
-    for member in members.get(False, []):
-        both = kept is not None and member.id in compared and texts.get(member.id) is not None and texts.get(kept.id) is not None
-        removed.append((member, compare(texts[member.id], texts[kept.id]) if both and kept is not None else None))
+        wanted.setdefault(row["shard"], {})[row["row"]] = row["id"]
+    for shard in sorted(wanted.keys() & paths.keys()):
+        read = reader.at(paths[shard], list(wanted[shard]), ["id", "url", "text"])
+        found |= {(shard, place): row for place, row in read.items() if row.get("id") == wanted[shard][place]}
+    return found
+
+
+def _cluster(rows: list[dict[str, Any]], documents: Places, compared: int) -> Cluster:
+    members: dict[bool, list[tuple[Member, str | None]]] = {True: [], False: []}
+    for row in rows:
+        document = documents.get((row["shard"], row["row"]))
+        member = Member(*(row[name] for name in ("id", "source", "shard", "row", "similarity", "verified")))
+        if document is not None:
+            member = replace(member, url=document["url"], characters=len(document["text"]))
+        members[row["kept"]].append((member, document["text"] if document is not None else None))
+    kept, kept_text = members[True][0] if members[True] else (None, None)
+    removed = [
+        (member, compare(text, kept_text) if place < compared and text is not None and kept_text is not None else None)
+        for place, (member, text) in enumerate(members[False])
+    ]
+    first = rows[0]
     return Cluster(first["cluster"], first["documents"], first["kept_in"], kept, first["copies"], removed)
 
 
@@ -430,6 +435,6 @@ def read_duplicates(run: Run, texts: bool = True) -> Duplicates | None:
         return None
     settings = run.reader.settings("dedup")
     threshold = settings.get("threshold")
-    lists = {name: read_members(run, name, choose_clusters(run, name, EACH)) for name in LISTS} if texts else {}
+    lists = read_members(run, {name: choose_clusters(run, name, EACH) for name in LISTS}) if texts else {}
     known = float(threshold) if isinstance(threshold, int | float) else None
-    return Duplicates(clusters, read_sources(run), policy(settings), known, {name: of for name, of in lists.items() if of[0]})
+    return Duplicates(clusters, read_sources(run), policy(settings), known, lists)

@@ -59,7 +59,8 @@ def read_cuts(run: Run) -> tuple[list[Cuts], Query | None]:
 SELECT '{kind}' AS repeated, count(*) FILTER ({cut} > 0) AS documents, coalesce(sum({cut}), 0)::BIGINT AS cut,
   coalesce(sum({pieces if pieces in kinds else 0}), 0)::BIGINT AS "of",
   coalesce(sum({characters}) FILTER ({cut} > 0), 0)::BIGINT AS characters, coalesce(sum(chars_in), 0)::BIGINT AS "before",
-  characters / nullif("before", 0) AS share, (SELECT count(*) FROM dedup_report WHERE list_has_any(failed, {listed(RULES[kind])})) AS dropped
+  characters / nullif("before", 0) AS share,
+  (SELECT count(*) FROM dedup_report WHERE list_has_any(failed, {listed(RULES[kind])})) AS dropped
 FROM dedup_report
 WHERE kept""")
     if not parts:

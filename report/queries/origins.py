@@ -57,22 +57,21 @@ def read_origins(run: Run, decisions: Mapping[str, Decisions]) -> list[Origin]:
 
 
 def _origin(run: Run, name: str, stages: Sequence[str]) -> Origin | None:
-    """Of one column: from the first report that has it on. Stages whose report lacks it are counted by their documents."""
+    """Of one column, from the first report that has it on. For stages whose report lacks it that first one tells, by the documents' ids."""
     by_report = [stage for stage in stages if name in columns(run, f"{stage}_report")]
     if not by_report:
         return None
-    named = f"coalesce({host.SQL if name == 'url' else f'{column(name)}::VARCHAR'}, '{host.NONE}') AS name"
+    named = f"{host.RAW if name == 'url' else f'{column(name)}::VARCHAR'} AS name"
+    lowered = f"nullif({host.lowered('name')}, '')" if name == "url" else "name"
     parts = [f"SELECT {named}, count(*) AS documents_in, sum(chars_in) AS characters_in FROM {by_report[0]}_report GROUP BY name"]
     passed: list[str] = []
     for stage in stages[stages.index(by_report[0]) :]:
         counts = f"count(*) AS documents_{stage}, sum(chars_out) AS characters_{stage}"
         if stage in by_report:
             parts.append(f"SELECT {named}, {counts} FROM {stage}_report WHERE kept GROUP BY name")
-        elif name in columns(run, f"{stage}_documents"):
-            lengths = f"SELECT id, any_value(chars_out) AS chars_out FROM {stage}_report WHERE kept GROUP BY id"
-            parts.append(f"SELECT {named}, {counts} FROM {stage}_documents JOIN ({lengths}) USING (id) GROUP BY name")
         else:
-            continue
+            known = f"SELECT id, any_value({column(name)}) AS {column(name)} FROM {by_report[0]}_report GROUP BY id"
+            parts.append(f"SELECT {named}, {counts} FROM {stage}_report LEFT JOIN ({known}) USING (id) WHERE kept GROUP BY name")
         passed.append(stage)
     counts = [f"{count}_{when}" for when in ("in", *passed) for count in ("documents", "characters")]
     sums = ", ".join(f"coalesce(sum({count}), 0)::BIGINT AS {count}" for count in counts)
@@ -80,9 +79,9 @@ def _origin(run: Run, name: str, stages: Sequence[str]) -> Origin | None:
     last = passed[-1]
     query = ask(run, f"origin-{name}", f"{TITLES[name]}: before and after", f"""\
 WITH summed AS (
-  SELECT name, {sums}
+  SELECT coalesce({lowered}, '{host.NONE}') AS name, {sums}
   FROM ({union})
-  GROUP BY name
+  GROUP BY ALL
 ), placed AS (
   SELECT *, row_number() OVER (ORDER BY documents_in DESC, name) AS place, count(*) OVER () AS names,
     sum(documents_{last}) OVER () / nullif(sum(documents_in) OVER (), 0) AS kept_of_all,

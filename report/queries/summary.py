@@ -45,8 +45,10 @@ from corpusmill.report.read import DATA_STAGES, RunReader
 ALARM_SHARE = 0.5
 #: Rules of which the page shows documents.
 MOST_RULES = 100
+#: Bytes that the queries have; what they need beyond goes to a temporary file.
+MEMORY = 512 << 20
 #: The tables that many queries read.
-HELD = (*(f"{stage}_report" for stage in (*DATA_STAGES, "tokens", "align")), "dedup_clusters")
+HELD = (*(f"{stage}_report" for stage in DATA_STAGES), "dedup_clusters")
 
 
 @dataclass
@@ -104,7 +106,7 @@ class Summary:
 
 def read_summary(folder: str, deep: bool = True) -> Summary:
     """Reads a run. `deep=False` leaves out what only the page shows: histograms, samples, origins, cluster texts."""
-    with Run(folder) as run:
+    with Run(folder, memory=MEMORY) as run:
         run.hold(HELD)
         funnel = read_funnel(run)
         read = {stage: read_decisions(run, stage, funnel) for stage in DATA_STAGES}
@@ -153,7 +155,8 @@ def read_times(run: Run) -> Query | None:
         SELECT stage, phase, coalesce(sum(seconds), 0) AS seconds, coalesce(sum(tasks), 0)::BIGINT AS tasks,
           sum(rows_in) / nullif(sum(seconds), 0) AS rows_a_second, sum(bytes_in) / nullif(sum(seconds), 0) / 1e6 AS mb_a_second,
           coalesce(max(peak_mb), 0)::BIGINT AS peak_mb
-        FROM (SELECT {names}, {", ".join(f"{value} AS {name}" for name, value in values.items())}, row_number() OVER () AS line FROM metrics)
+        FROM (SELECT row_number() OVER () AS line, {names},
+          {", ".join(f"{value} AS {name}" for name, value in values.items())} FROM metrics)
         GROUP BY stage, phase
         ORDER BY min(line)
     """)  # fmt: skip

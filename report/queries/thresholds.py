@@ -10,9 +10,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from corpusmill.report.queries.ask import Query, ask, columns, listed, number_of, slug
 from corpusmill.report.queries.rules import Decisions, RuleCount
-from corpusmill.report.queries.values import sampled
+from corpusmill.report.queries.values import sample
 from corpusmill.report.query.run import Run
 from corpusmill.report.query.sql import column, literal
 from corpusmill.report.read import Rule
@@ -100,22 +102,18 @@ def _tried(run: Run, d: Decisions, rules: Sequence[Rule], kinds: dict[str, str])
     drop, in some rows from all over the report."""
     if not rules:
         return []
-    shares = [step / EACH_SIDE for step in range(1, EACH_SIDE + 1)]
-    tight = [TIGHTEST * share**2 for share in shares]
-    measures = []
-    for place, rule in enumerate(rules):
-        minimum, some = rule.comparison in MINIMA, f"isfinite(v{place}) AND"
-        brought, dropped = ([1 - s for s in shares], tight) if minimum else (shares, [1 - t for t in tight])
-        measures += [f"quantile_disc(v{place}, {brought}) FILTER ({some} failed = [{literal(rule.rule)}])",
-                     f"quantile_disc(v{place}, {dropped}) FILTER ({some} len(failed) = 0)"]  # fmt: skip
-    values = ", ".join(f"{number_of(rule.column, kinds)} AS v{place}" for place, rule in enumerate(rules))
-    some = f"SELECT failed, {values} FROM {d.stage}_report WHERE len(failed) < 2 AND {sampled(d.rows)}"
-    (row,) = run.sql(f"SELECT {', '.join(measures)} FROM ({some})").fetchall()
+    shares = np.arange(1, EACH_SIDE + 1) / EACH_SIDE
+    alone = "if(len(failed) = 1, list_position({names}, failed[1]), if(len(failed) = 0, 0, NULL))"
+    decided, *every = sample(run, d, [alone.format(names=listed([r.rule for r in rules])), *(number_of(r.column, kinds) for r in rules)])
     found = []
-    for place, rule in enumerate(rules):
-        now = float(rule.threshold)
-        near = [value for values in row[2 * place : 2 * place + 2] for value in values or ()]
-        found.append(sorted({now, *(sensible(value, now) for value in near)}))
+    for place, (rule, values) in enumerate(zip(rules, every, strict=True), 1):
+        now, minimum, tight = float(rule.threshold), rule.comparison in MINIMA, TIGHTEST * shares**2
+        tried = {now}
+        for some, near in ((place, 1 - shares if minimum else shares), (0, tight if minimum else 1 - tight)):
+            those = values[(decided == some) & np.isfinite(values)]
+            if len(those):
+                tried |= {sensible(value, now) for value in np.quantile(those, near, method="nearest").tolist()}
+        found.append(sorted(tried))
     return found
 
 
@@ -130,7 +128,8 @@ WITH decided AS (
   SELECT CASE WHEN value IS NULL THEN NULL
     {cases}
     ELSE {last} END AS place, count(*) AS documents, coalesce(sum(chars_in), 0) AS characters
-  FROM (SELECT {number_of(rule.column, kinds)} AS value, chars_in FROM {d.stage}_report WHERE len(failed) = 0 OR failed = [{literal(rule.rule)}])
+  FROM (SELECT {number_of(rule.column, kinds)} AS value, chars_in, failed FROM {d.stage}_report)
+  WHERE len(failed) = 0 OR failed = [{literal(rule.rule)}]
   GROUP BY place
 ), tried AS (
   SELECT unnest({listed([*tried, None])}::DOUBLE[]) AS threshold, unnest(range({last + 1})) AS number

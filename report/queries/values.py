@@ -76,29 +76,23 @@ class Bins:
         )
 
 
-def plan(low: float, high: float, median: float, smallest: float | None, whole: bool, marks: Sequence[float]) -> Bins:
-    """Bins for values between `low` and `high` (nearly all), `smallest` of the positive ones: a bin a number for few whole numbers, else 60
-    even or logarithmic ones. `marks` (thresholds) are always inside."""
+def plan(values: Floats, marks: Sequence[float]) -> Bins:
+    """Bins for some finite values (n): a bin a number for few whole numbers, else 60 even or logarithmic ones. `marks` (thresholds) are
+    always inside; of the values nearly all."""
+    if not len(values):
+        values = np.array([0.0, *marks])
+    low, high = float(values.min()), float(np.quantile(values, 0.995, method="nearest"))
     for mark in marks:  # with some room behind it, where those that fail are
         low, high = min(low, mark), max(high, mark + 0.2 * max(mark - low, 0.0))
+    whole = bool(np.all(values == np.round(values)))
     if whole and high - low < BINS:
         return Bins(math.floor(low), math.floor(high) + 1, math.floor(high) + 1 - math.floor(low), whole=True)
-    if low >= 0 and high > 20 * max(median, high * 1e-6):
-        first = max(high if smallest is None else min(smallest, high), high * 1e-6)
+    if low >= 0 and high > 20 * max(float(np.median(values)), high * 1e-6):
+        first = max(float(np.min(values[values > 0], initial=high)), high * 1e-6)
         return Bins(first, high, BINS - 1, True, low < first, whole)
     if low == high:
         low, high = low - 0.5, high + 0.5
     return Bins(low, high, BINS, whole=whole)
-
-
-def plan_of(values: Floats, marks: Sequence[float]) -> Bins:
-    """Bins for some finite values (n)."""
-    if not len(values):
-        values = np.array([0.0, *marks])
-    positive = values[values > 0]
-    high = float(np.quantile(values, 0.995, method="inverted_cdf"))
-    smallest = float(positive.min()) if len(positive) else None
-    return plan(float(values.min()), high, float(np.median(values)), smallest, bool(np.all(values == np.round(values))), marks)
 
 
 @dataclass
@@ -138,28 +132,17 @@ def _plans(run: Run, d: Decisions, names: Sequence[str], kinds: dict[str, str]) 
     for rule in d.thresholds:
         if isinstance(rule.threshold, int | float):
             marks.setdefault(rule.column, []).append(float(rule.threshold))
-    if not names:
-        return {}
-    values = ", ".join(f"{number_of(name, kinds)} AS v{place}" for place, name in enumerate(names))
-    measures = ", ".join(
-        f"min(v{n}) FILTER ({some}), quantile_disc(v{n}, 0.995) FILTER ({some}), median(v{n}) FILTER ({some}), "
-        f"min(v{n}) FILTER ({some} AND v{n} > 0), bool_and(v{n} = round(v{n})) FILTER ({some})"
-        for n in range(len(names))
-        for some in [f"isfinite(v{n})"]
-    )
-    some = f"SELECT {values} FROM {d.stage}_report WHERE {sampled(d.rows)}"
-    (row,) = run.sql(f"SELECT {measures} FROM ({some})").fetchall()
-    planned = {}
-    for place, name in enumerate(names):
-        low, high, median, smallest, whole = row[5 * place : 5 * place + 5]
-        known = marks.get(name, [])
-        planned[name] = plan_of(np.zeros(0), known) if low is None else plan(low, high, median, smallest, whole, known)
-    return planned
+    values = sample(run, d, [number_of(name, kinds) for name in names])
+    return {name: plan(of[np.isfinite(of)], marks.get(name, [])) for name, of in zip(names, values, strict=True)}
 
 
-def sampled(rows: int) -> str:
-    """SQL: a condition on the rows of a table that `Run.hold` has read, which about `SAMPLE_ROWS` of them meet."""
-    return f"rowid % {-(-rows // SAMPLE_ROWS) or 1} = 0"
+def sample(run: Run, d: Decisions, values: Sequence[str]) -> list[Floats]:
+    """Numbers (n), given as SQL, of about `SAMPLE_ROWS` rows from all over a report that `Run.hold` has read; NaN where missing."""
+    if not values:
+        return []
+    named = ", ".join(f"coalesce({value}, 'nan'::DOUBLE) AS v{place}" for place, value in enumerate(values))
+    rows = run.sql(f"SELECT {named} FROM {d.stage}_report WHERE rowid % {-(-d.rows // SAMPLE_ROWS) or 1} = 0").fetchnumpy()
+    return [np.asarray(rows[f"v{place}"], np.float64) for place in range(len(values))]
 
 
 def _histogram(run: Run, stage: str, name: str, bins: Bins, kinds: dict[str, str]) -> Histogram:

@@ -28,12 +28,12 @@ _SETTINGS = {
 _NUMBER = itertools.count()
 
 
-def connect(storage: Storage) -> duckdb.DuckDBPyConnection:
+def connect(storage: Storage, memory: int | None = None) -> duckdb.DuckDBPyConnection:
     """A connection that can read the files of `storage`.
 
     What does not fit into memory goes to a folder among the system's temporary ones, which DuckDB makes in need and removes at the end.
     """
-    memory = max(LEAST_MEMORY, int(available_memory() * SHARE_OF_MEMORY))
+    memory = memory or max(LEAST_MEMORY, int(available_memory() * SHARE_OF_MEMORY))
     spill = os.path.join(_private(), str(next(_NUMBER)))
     connection = duckdb.connect(":memory:", config={**_SETTINGS, "memory_limit": f"{memory >> 20} MiB", "temp_directory": spill})
     connection.execute("SET parquet_metadata_cache = true")  # footers of a thousand shards are read once, not once a query

@@ -40,11 +40,15 @@ def without_damaged(reader: RunReader, table: Table) -> Table:
 
 
 def without_unreadable(reader: RunReader, table: Table) -> Table:
-    """The table without files that can't be read to their end. A file that holds what the stage wrote is not read again."""
+    """The table without files that can't be read to their end. A file that holds what the stage wrote is not opened for that."""
     storage = reader.storage.child(table.stage)
+
+    def why(shard: OutputFile) -> str:
+        return _changed(storage, shard, hashed=True) and _spoiled(storage, shard)
+
     with ThreadPoolExecutor(THREADS) as pool:
-        said = zip(table.shards, pool.map(lambda shard: _changed(storage, shard) and _spoiled(storage, shard), table.shards), strict=True)
-        return _without(reader, table, {shard.path: why for shard, why in said if why})
+        said = zip(table.shards, pool.map(why, table.shards), strict=True)
+        return _without(reader, table, {shard.path: sentence for shard, sentence in said if sentence})
 
 
 def _without(reader: RunReader, table: Table, damaged: dict[str, str]) -> Table:
@@ -70,28 +74,31 @@ def _unreadable(storage: Storage, shard: OutputFile) -> str:
     return ""
 
 
-def _changed(storage: Storage, shard: OutputFile) -> str:
-    """What is wrong with the bytes of a file, in a sentence; empty where nothing is."""
+def _changed(storage: Storage, shard: OutputFile, hashed: bool = False) -> str:
+    """What is wrong with the bytes of a file, in a sentence; empty where nothing is. `hashed`: no file with the right sha256 is opened."""
     path = storage.path(shard.path)
     try:
         with storage.open_read(shard.path) as file:
             sha256 = hashlib.sha256()
             while chunk := file.read(1 << 22):
                 sha256.update(chunk)
-        if len(shard.sha256) == _SHA256 and sha256.hexdigest() != shard.sha256:
-            return f"{path}: damaged: it does not hold what the stage wrote (its sha256 is another)."
     except OSError as error:
         return str(error)
-    return _unreadable(storage, shard) if len(shard.sha256) == _SHA256 else _spoiled(storage, shard)
+    if len(shard.sha256) == _SHA256 and sha256.hexdigest() != shard.sha256:
+        return f"{path}: damaged: it does not hold what the stage wrote (its sha256 is another)."
+    if len(shard.sha256) == _SHA256:
+        return "" if hashed else _unreadable(storage, shard)
+    return _spoiled(storage, shard)
 
 
 def _spoiled(storage: Storage, shard: OutputFile) -> str:
     """Why the rows of a file can't be read, in a sentence; empty where all can. Its row groups are read one by one."""
+    path, what = storage.path(shard.path), "it"
     try:
         with open_parquet(storage, shard.path) as opened:
             for group in range(opened.num_row_groups):
+                what = f"row group {group}"
                 opened.read_row_group(group, use_threads=False).validate(full=True)  # strings that are no UTF-8 would stop a query
     except (CorpusmillError, OSError, ValueError, pa.ArrowException) as error:
-        path = storage.path(shard.path)
-        return str(error) if path in str(error) else f"{path}: can't be read: {error}"
+        return str(error) if path in str(error) else f"{path}: {what} can't be read: {error}"
     return ""

@@ -29,14 +29,15 @@ class Run:
     """A run's tables as relations, from which `.df()` makes pandas, `.pl()` polars and `.to_arrow_table()` Arrow.
 
     `tables` has those that lie in Parquet files. With `verify` all these files are read and compared with the manifest's sha256 first, so
-    that values can be trusted to the bit. With `only_run` a query can read nothing else than the run.
+    that values can be trusted to the bit. With `only_run` a query can read nothing else than the run. `memory`: bytes
+    that queries have, by default half of what is free.
     Otherwise only manifests and footers of shards (all of a table's where their columns differ) are read before a relation is asked for its
     rows; where a footer is damaged, the table's shards are compared with the manifest, too. Raises InputError where `folder` is no run.
     """
 
-    def __init__(self, folder: str | RunReader, verify: bool = False, only_run: bool = False):
+    def __init__(self, folder: str | RunReader, verify: bool = False, only_run: bool = False, memory: int | None = None):
         self.reader = RunReader(folder) if isinstance(folder, str) else folder
-        self.connection = connect(self.reader.storage)
+        self.connection = connect(self.reader.storage, memory)
         self.tables: dict[str, Table] = {}
         usable = without_damaged if verify else without_torn
         for table in find_tables(self.reader).values():
@@ -71,6 +72,7 @@ class Run:
 
         Shards that can't be read are found before, and are left out with a warning each.
         """
+        self.connection.execute("SET parquet_metadata_cache = false")  # these footers are read once
         for name in names:
             if name in self.tables and (readable := without_unreadable(self.reader, self.tables[name])) != self.tables[name]:
                 self._set(readable)
@@ -80,6 +82,7 @@ class Run:
             except InputError as error:
                 self.reader.warn(f"{name}: the table can't be read, and is left out: {error}")
                 self._set(replace(self.tables[name], shards=()))
+        self.connection.execute("SET parquet_metadata_cache = true")
 
     def _copy(self, name: str) -> None:
         """A table of DuckDB's own in front of the view of the same name; nothing where the view is gone."""

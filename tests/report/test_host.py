@@ -46,8 +46,8 @@ def test_capitals_are_the_same_host_everywhere(tmp_path: Path) -> None:
     run = open_run(folder)
     assert {group.value: group.documents for group in read_groups(run, "filter", "host")[1]} == expected
     assert read_contents(run.reader).hosts == named
-    (origin,) = [origin for origin in read_summary(folder).origins if origin.column == "url"]
-    assert {name: counts[0] for name, counts, _ in origin.shown()} == named
+    (origin,) = [origin for origin in read_summary(folder).page.origins if origin.column == "url"]
+    assert {name: counts[0] for name, counts, _ in origin.shown} == named
     with open_pair(folder, folder, None) as pair:
         found = read_properties(pair)
     assert {name: a for name, a, _ in found["host"]} == named and found["language"] == [(host.NONE, 4, 4), ("x", 3, 3)]

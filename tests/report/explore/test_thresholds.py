@@ -26,8 +26,8 @@ from corpusmill.report.answers.sample import Draw, draw_samples
 from corpusmill.report.answers.why_change import change
 from corpusmill.report.explore.asked import Thresholds, read
 from corpusmill.report.explore.recipe import written
-from corpusmill.report.facts.thresholds import shares_moved
 from corpusmill.report.page.html import render_body
+from corpusmill.report.queries.rules import shares_moved
 from corpusmill.report.queries.summary import read_summary
 from corpusmill.report.query.run import open_run
 from corpusmill.report.read import Rule as Share

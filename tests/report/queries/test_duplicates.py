@@ -1,4 +1,4 @@
-"""The reader of the cluster tables beside plain Python over all of their rows."""
+"""What the queries say of the cluster tables beside plain Python over all of their rows."""
 
 import io
 import random
@@ -6,7 +6,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
 from rich.console import Console
@@ -16,8 +15,8 @@ from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.shards import publish
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report.answers.clusters_view import clusters
-from corpusmill.report.facts.clusters import find_clusters, mixed, read_clusters, read_members
-from corpusmill.report.facts.sources import read_sources
+from corpusmill.report.queries.duplicates import LISTS, choose_clusters, find_clusters, read_clusters, read_members, read_sources
+from corpusmill.report.query.run import Run
 from corpusmill.report.read import RunReader
 
 Rows = list[dict[str, Any]]
@@ -54,7 +53,7 @@ def tables(seed: int, parts: int, earlier: float, size: int = 400) -> list[Rows]
     return made
 
 
-def write(folder: Path, parts: list[Rows], schema: pa.Schema = SCHEMA, sources: Rows | None = None) -> RunReader:
+def write(folder: Path, parts: list[Rows], schema: pa.Schema = SCHEMA, sources: Rows | None = None) -> Run:
     storage = Storage(str(folder))
     manifest = Manifest(storage.child("dedup"))
     for number, rows in enumerate(parts):
@@ -65,14 +64,15 @@ def write(folder: Path, parts: list[Rows], schema: pa.Schema = SCHEMA, sources: 
         outputs = [publish(storage.child("dedup"), "clusters/sources.parquet", pa.Table.from_pylist(sources))]
         manifest.append(TaskRow("sources", "", [FileRef("filter/data/part-00000.parquet", "")], "", "", 0, 0, 0, 0, outputs))
     manifest.finish(list(manifest.tasks))
-    return RunReader(str(folder))
+    return Run(str(folder))
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_the_lists_are_those_of_all_rows(tmp_path: Path, seed: int) -> None:
     parts = tables(seed, 1 + seed % 4, earlier=[0, 0.3, 1][seed % 3], size=3000 if seed == 1 else 300)
     rows = [row for part in parts for row in part]
-    found = read_clusters(write(tmp_path, parts), 7)
+    run = write(tmp_path, parts)
+    found = read_clusters(run)
     assert found is not None and found.documents == len(rows)
     by_name: dict[str, Rows] = {}
     for row in rows:
@@ -82,67 +82,58 @@ def test_the_lists_are_those_of_all_rows(tmp_path: Path, seed: int) -> None:
     assert found.verified == Counter(row["verified"] for row in removed)
     near = [row for row in removed if row["verified"] not in ("exact", "url")]
     assert (found.near, found.exact + found.url) == (len(near), len(removed) - len(near))
-    assert found.similarities.tolist() == [sum(min(round(row["similarity"] * 100), 99) == bar for row in near) for bar in range(100)]
-    largest = sorted((members[0]["cluster_size"] for members in by_name.values()), reverse=True)[:7]
-    assert [by_name[c.kept_id][0]["cluster_size"] for c in found.largest] == largest
-    lowest = sorted(min(r["similarity"] for r in near if r["kept_id"] == name) for name in {r["kept_id"] for r in near})[:7]
-    assert [c.rank for c in found.doubtful] == lowest
-    for chosen in (found.largest, found.doubtful, found.random):
-        assert len({c.kept_id for c in chosen}) == len(chosen) == min(7, len(by_name))
+    assert found.similarities == [sum(min(round(row["similarity"] * 100), 99) == bar for row in near) for bar in range(100)]
+    assert found.count == len(by_name)
+    largest, doubtful, drawn = (choose_clusters(run, name, 7) for name in LISTS)
+    assert largest == sorted(by_name, key=lambda name: (-by_name[name][0]["cluster_size"], name))[:7]
+    lowest = {name: min(r["similarity"] for r in near if r["kept_id"] == name) for name in {r["kept_id"] for r in near}}
+    assert doubtful == sorted(lowest, key=lambda name: (lowest[name], name))[:7]
+    assert len(set(drawn)) == len(drawn) == min(7, len(by_name)) and drawn == choose_clusters(run, "random", 7)
+    assert len(by_name) < 50 or drawn != choose_clusters(run, "random", 7, seed=1)
 
 
 def test_members_are_the_least_similar_ones(tmp_path: Path) -> None:
     parts = tables(9, 3, earlier=0.3)
-    reader = write(tmp_path, parts)
-    found = read_clusters(reader, 10)
-    assert found is not None
-    members = read_members(reader, [*found.largest, *found.random], 3, 1)
-    assert set(members) == {c.kept_id for c in [*found.largest, *found.random]}
-    for name, cluster in members.items():
-        rows = [row for part in parts for row in part if row["kept_id"] == name]
+    run = write(tmp_path, parts)
+    ids = list(dict.fromkeys([*choose_clusters(run, "largest", 10), *choose_clusters(run, "random", 10)]))
+    clusters_, _ = read_members(run, {"largest": ids}, 3)["largest"]
+    assert [cluster.kept_id for cluster in clusters_] == ids
+    for cluster in clusters_:
+        rows = [row for part in parts for row in part if row["kept_id"] == cluster.kept_id]
         removed = [row for row in rows if not row["kept"]]
         assert (cluster.size, cluster.kept_in, cluster.copies) == (rows[0]["cluster_size"], rows[0]["kept_in"], len(removed))
-        assert (cluster.kept.id if cluster.kept else None) == (None if cluster.kept_in else name)
+        assert (cluster.kept.id if cluster.kept else None) == (None if cluster.kept_in else cluster.kept_id)
         removed.sort(key=lambda r: (2 if r["similarity"] is None else r["similarity"], r["shard"], r["row"]))
-        assert [m.id for m in cluster.removed] == [row["id"] for row in removed[:3]]
+        assert [member.id for member, _ in cluster.removed] == [row["id"] for row in removed[:3]]
 
 
 def test_clusters_are_found_by_member_and_by_kept_document(tmp_path: Path) -> None:
     parts = tables(3, 2, earlier=0.5)
-    reader = write(tmp_path, parts)
+    run = write(tmp_path, parts)
     for row in random.Random(1).sample([row for part in parts for row in part], 20):
-        assert [c.kept_id for c in find_clusters(reader, {row["id"]})] == [row["kept_id"]]
-        assert [c.kept_id for c in find_clusters(reader, {row["kept_id"]})] == [row["kept_id"]]
-    assert find_clusters(reader, {"nobody"}) == []
+        assert find_clusters(run, {row["id"]}) == find_clusters(run, {row["kept_id"]}) == [row["kept_id"]]
+    assert find_clusters(run, {"nobody"}) == []
 
 
 def test_tables_without_earlier_runs_and_files_that_are_none(tmp_path: Path) -> None:
     parts = tables(4, 2, earlier=0)
     plain = write(tmp_path / "a", parts, pa.schema([f for f in SCHEMA if f.name != "kept_in"]))
     with_column = write(tmp_path / "b", parts)
-    one, two = read_clusters(plain, 5), read_clusters(with_column, 5)
-    assert one is not None and two is not None
-    assert (one.largest, one.doubtful, one.random, one.sizes) == (two.largest, two.doubtful, two.random, two.sizes)
+    one, two = read_clusters(plain), read_clusters(with_column)
+    assert one is not None and two is not None and (one.count, one.sizes, one.verified) == (two.count, two.sizes, two.verified)
+    assert all(choose_clusters(plain, name, 5) == choose_clusters(with_column, name, 5) for name in LISTS)
     other = [[{"bucket": 1, "document": 2}]]
-    assert read_clusters(write(tmp_path / "c", other, pa.schema([("bucket", pa.int64()), ("document", pa.int64())])), 5) is None
+    assert read_clusters(write(tmp_path / "c", other, pa.schema([("bucket", pa.int64()), ("document", pa.int64())]))) is None
 
 
 def test_a_damaged_table_is_a_warning(tmp_path: Path) -> None:
     parts = tables(5, 2, earlier=0)
     write(tmp_path, parts)
     (tmp_path / "dedup" / "clusters" / "part-00001.parquet").write_bytes(b"PAR1")
-    reader = RunReader(str(tmp_path))
-    found = read_clusters(reader, 5)
+    run = Run(str(tmp_path))
+    found = read_clusters(run)
     assert found is not None and found.documents == len(parts[0])
-    assert any("clusters/part-00001.parquet" in warning for warning in reader.warnings)
-
-
-def test_mixed_numbers_are_splitmix64() -> None:
-    # The first outputs of SplitMix64 with seed 1234567 (rosettacode.org, "Pseudo-random numbers/Splitmix64").
-    golden = 0x9E3779B97F4A7C15
-    states = np.array([(1234567 + step * golden) % 2**64 for step in range(1, 6)], np.uint64).astype(np.int64)
-    expected = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431, 16408922859458223821]
-    assert mixed(states, -1).tolist() == expected  # the seed's own step is -1 + 1 = 0
+    assert any("clusters/part-00001.parquet" in warning for warning in run.warnings)
 
 
 def test_sources_have_alarms_first_and_columns_as_they_come(tmp_path: Path) -> None:
@@ -153,7 +144,7 @@ def test_sources_have_alarms_first_and_columns_as_they_come(tmp_path: Path) -> N
     ]
     write(tmp_path, [], sources=rows)
     Storage(str(tmp_path)).write_bytes("run.json", b'{"recipe": {"dedup": {"alarm_share": 0.6, "alarm_documents": 20}}}')
-    found = read_sources(RunReader(str(tmp_path)))
+    found = read_sources(Run(str(tmp_path)))
     assert found.names == ("exact", "url", "near") and found.folder == "s3://b/"
     assert [(row.name, row.counts, row.alarm) for row in found.rows] == [
         ("s3://b/y", (40, 0, 0), True), ("s3://b/x/2", (2, 0, 0), False), ("s3://b/x/1", (10, 5, 5), False),

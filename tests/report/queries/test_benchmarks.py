@@ -9,14 +9,12 @@ from built_run import RunBuilder
 from printed_queries import not_reproduced
 from rich.console import Console
 
-from corpusmill.pipeline.shards import in_parquet, read_table
-from corpusmill.pipeline.storage import Storage
 from corpusmill.report.answers.terminal import render_report
 from corpusmill.report.page.html import render
 from corpusmill.report.queries.benchmarks import Score, read_benchmarks
 from corpusmill.report.queries.summary import read_summary
 from corpusmill.report.queries.training import read_scores
-from corpusmill.report.read import RunReader
+from corpusmill.report.query.run import Run
 
 HOSTILE = "<script>alert(1)</script>\x1b[31m\u202e"
 
@@ -51,22 +49,22 @@ def folder(tmp_path: Path) -> Path:
     tasks["pretrain"] = {"arc_easy": arc(0.262), "blimp": blimp(0.65), "lambada": lambada()}
     scores = {model: {"bits_per_byte": {"value": 1.5}, "tasks": of} for model, of in tasks.items()}
     evaluate = tmp_path / "evaluate"
-    (evaluate / "benchmarks" / "overlap").mkdir(parents=True)
-    (evaluate / "benchmarks" / "pretrain").mkdir()
+    evaluate.mkdir()
     (evaluate / "scores.json").write_text(json.dumps(scores))
     (tmp_path / "run.json").write_text(json.dumps({"recipe": {}}))
     found = [{"item": item, "field": "question", "share": share, "passage": f"passage {item} {HOSTILE}", "id": "d" * 32,
               "url": f"https://mill.test/{HOSTILE}", "documents": item} for item, share in ((1, 0.8), (7, 1.0))]  # fmt: skip
-    (evaluate / "benchmarks" / "overlap" / "arc_easy.parquet").write_bytes(in_parquet(pa.Table.from_pylist(found)))
     rows = [{"item": 7, "contexts": [f"Question: Why {HOSTILE}?\nAnswer:"], "continuations": [" a", " because"], "gold": 1}]
-    (evaluate / "benchmarks" / "pretrain" / "arc_easy.parquet").write_bytes(in_parquet(pa.Table.from_pylist(rows)))
+    tables = {"overlap": found, "pretrain": rows}
+    files = {f"benchmarks/{name}/arc_easy.parquet": pa.Table.from_pylist(of) for name, of in tables.items()}
+    RunBuilder(tmp_path).stage("evaluate", [files])
     return tmp_path
 
 
 def read(folder: Path):
-    reader = RunReader(str(folder))
-    scores = read_scores(reader)
-    return read_benchmarks(reader, scores.models, scores.sections), scores, reader
+    run = Run(str(folder))
+    scores = read_scores(run.reader)
+    return read_benchmarks(run, scores.models, scores.sections), scores, run
 
 
 def test_scores_by_task_metric_and_model(folder):
@@ -121,13 +119,11 @@ def test_what_is_damaged_is_left_out(folder, tasks):
 
 def test_tables_that_are_not_there_are_a_warning(folder):
     (folder / "evaluate" / "benchmarks" / "pretrain" / "arc_easy.parquet").write_bytes(b"PAR1 no more")
-    found, _, reader = read(folder)
-    assert [leak.text for leak in found.tasks[0].leaks] == ["", ""] and "not a readable Parquet file" in reader.warnings[0]
+    found, _, run = read(folder)
+    assert [leak.text for leak in found.tasks[0].leaks] == ["", ""] and "not a readable Parquet file" in run.warnings[0]
     (folder / "evaluate" / "benchmarks" / "overlap" / "arc_easy.parquet").unlink()
     assert read(folder)[0].tasks[0].leaks == []
 
 
 def test_the_queries_give_what_the_page_says_of_them(folder):
-    tables = [f"benchmarks/{name}/arc_easy.parquet" for name in ("overlap", "pretrain")]
-    RunBuilder(folder).stage("evaluate", [{path: read_table(Storage(str(folder / "evaluate")), path) for path in tables}])
-    assert [each for each in not_reproduced(str(folder)) if not each.endswith("no query")] == []
+    assert not_reproduced(str(folder)) == []

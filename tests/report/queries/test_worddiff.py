@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.report.facts import worddiff
+from corpusmill.report.queries import worddiff
 from corpusmill.report.queries.passages import CHANGES, compare
 from corpusmill.report.queries.worddiff import Change, Words, diff, fewest, runs, tidy
 
