@@ -8,16 +8,14 @@ somebody can judge. Last come digit strings of random digits in a sentence, none
 
 import argparse
 import random
-from importlib import import_module
 from pathlib import Path
 
 import pyarrow as pa
 from datatrove.pipeline.formatters.pii import PIIFormatter
 from phonenumbers import Leniency, PhoneNumberMatcher
 
-from corpusmill.filters.pii.kinds import KINDS
-from corpusmill.filters.pii.spans import Texts, without_overlaps
-from corpusmill.filters.pii.step import Pii, PiiConfig
+from corpusmill.filters.pii import KINDS, Pii, PiiConfig
+from corpusmill.filters.pii_scan import Texts, without_overlaps
 from corpusmill.filters.step import Batch
 from filters import read_texts, speed, up_to
 
@@ -48,8 +46,7 @@ def speeds(texts: list[str]) -> None:
     print(f"{len(texts):,} documents, {megabytes:.1f} MB\n\n{'':26} {'MB/s':>7} {'finds':>7} {'documents':>10}")
     found = totals(step, parts)
     for kind in KINDS:
-        module = import_module(f"corpusmill.filters.pii.{kind.module}")
-        alone = speed(lambda module=module: [module.find(Texts(part.text)) for part in parts], megabytes)
+        alone = speed(lambda kind=kind: [kind.find(Texts(part.text)) for part in parts], megabytes)
         print(f"{kind.column:26} {alone:7.1f} {found[kind.column][0]:7,} {found[kind.column][1]:10,}")
     print(f"{'all, with replacement':26} {speed(lambda: [step.measure(part) for part in parts], megabytes):7.1f}")
     formatter = PIIFormatter()
@@ -62,7 +59,7 @@ def speeds(texts: list[str]) -> None:
 def show(texts: list[str], name: str) -> None:
     """Every find of a kind once, between brackets."""
     column = Texts(pa.array(texts, pa.large_string()))
-    found = without_overlaps([import_module(f"corpusmill.filters.pii.{kind.module}").find(column) for kind in KINDS])
+    found = without_overlaps([kind.find(column) for kind in KINDS])
     lines = {}
     (spans,) = (spans for kind, spans in zip(KINDS, found) if kind.name == name)
     for (start, end), document in zip(spans.tolist(), column.documents_of(spans).tolist()):

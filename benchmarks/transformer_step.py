@@ -31,9 +31,8 @@ from transformers import (
     pipeline,
 )
 
-from corpusmill.filters.registry import build_steps, resolve_step
-from corpusmill.filters.step import Batch
-from corpusmill.filters.transformer.sequences import encode
+from corpusmill.filters.step import Batch, build_steps, resolve_step
+from corpusmill.filters.transformer_model import encode
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 

@@ -1,7 +1,7 @@
 """The language of a document by fastText: label and score of the most likely one, and of others where a recipe asks for them.
 
 Labels and scores are those of datatrove's `LanguageFilter` (newlines become spaces); scores above 1, which fastText's rounding gives,
-are 1 here. All of the text is judged, by our own kernel (filters/fasttext_kernel.py).
+are 1 here. All of the text is judged, by our own kernel (filters/fasttext_scores.py).
 """
 
 from typing import Any, Literal, Self
@@ -136,9 +136,8 @@ class Language(Step):
         It is negative for labels that fastText does not list since they have next to no chance, and for all labels of a text with too
         few letters, or without anything that the model knows.
         """
-        from corpusmill.filters.fasttext_output import UNKNOWN
-        from corpusmill.filters.fasttext_scores import as_fasttext_reads
-        from corpusmill.filters.fasttext_tokens import texts_with_letters
+        from corpusmill.filters.fasttext_model import texts_with_letters
+        from corpusmill.filters.fasttext_scores import UNKNOWN, as_fasttext_reads
 
         data, offsets = text_buffers(text)
         (found,) = self._scorer.score(as_fasttext_reads(data, offsets), len(text), len(data))

@@ -2,17 +2,18 @@
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from corpusmill.filters.rules import Rule
+from corpusmill.filters.rules import Rule, StepRule
 from corpusmill.filters.statistics import REPETITION, WORD_COUNT, Needs, Statistics, measure
-from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.config import Config, resolve_options
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.stage import load_object
 from corpusmill.pipeline.text.buffers import MARKED, text_buffers
@@ -193,3 +194,89 @@ def short_form(given: Any, key: str, config: type[Config]) -> Any:
         if name not in config.model_fields:
             return {key: name, "options": {} if options is None else options}
     return given
+
+
+# ---- The steps by name. A step's module is imported only when a recipe names it
+
+STEPS = {
+    "language": "corpusmill.filters.language:Language",
+    "gopher_quality": "corpusmill.filters.gopher:GopherQuality",
+    "gopher_repetition": "corpusmill.filters.gopher:GopherRepetition",
+    "fineweb_quality": "corpusmill.filters.fineweb_quality:FinewebQuality",
+    "c4": "corpusmill.filters.c4:C4",
+    "dclm": "corpusmill.filters.compat.dclm:Dclm",
+    "dolma": "corpusmill.filters.compat.dolma:Dolma",
+    "redpajama": "corpusmill.filters.compat.redpajama:RedPajama",
+    "mc4_paragraphs": "corpusmill.filters.c4:Mc4Paragraphs",
+    "refinedweb_lines": "corpusmill.filters.refinedweb_lines:RefinedwebLines",
+    "nemo": "corpusmill.filters.compat.nemo:Nemo",
+    "stop_words": "corpusmill.filters.stop_words:StopWords",
+    "token_ratio": "corpusmill.filters.ratios:TokenRatio",
+    "compression": "corpusmill.filters.ratios:Compression",
+    "encoding_damage": "corpusmill.filters.encoding_damage:EncodingDamage",
+    "pii": "corpusmill.filters.pii:Pii",
+    "bad_words": "corpusmill.filters.bad_words:BadWords",
+    "classifier": "corpusmill.filters.classifier.step:ClassifierStep",
+    "quality": "corpusmill.filters.classifier.step:Quality",
+    "toxicity": "corpusmill.filters.classifier.step:Toxicity",
+    "spam": "corpusmill.filters.classifier.step:Spam",
+    "transformer": "corpusmill.filters.transformer:Transformer",
+    "datatrove": "corpusmill.filters.datatrove_step:DatatroveStep",
+    "python": "corpusmill.filters.own:PythonStep",
+}
+#: Steps that are nothing without options: others' code and models.
+OTHERS = ("classifier", "toxicity", "spam", "transformer", "datatrove", "python")
+
+
+class NamedStep:
+    """A step with its name in the recipe. The second step of a kind is called `c4_2`, and its columns and rules end in `_2`."""
+
+    def __init__(self, kind: str, occurrence: int, step: Step):
+        self.suffix = "" if occurrence == 1 else f"_{occurrence}"
+        self.name = kind + (f":{step.label}" if step.label else "") + self.suffix
+        self.step = step
+
+    @property
+    def columns(self) -> dict[str, pa.DataType]:
+        return {name + self.suffix: kind for name, kind in self.step.columns.items()}
+
+    @property
+    def rules(self) -> list[StepRule]:
+        return [
+            StepRule(
+                self.name,
+                replace(rule, name=rule.name + self.suffix, column=rule.column + self.suffix),
+                self.step.meanings.get(rule.column, ""),
+            )
+            for rule in self.step.rules
+        ]
+
+
+def resolve_step(item: Any, folder: str = ".") -> dict[str, dict[str, Any]]:
+    """One item of a recipe's list, validated, with all defaults filled in: `{name: options}`.
+
+    Paths in it are relative to `folder`.
+
+    Raises ValueError, or a ValidationError whose places begin with the step's name.
+    """
+    if isinstance(item, str):
+        item = {item: None}
+    if not isinstance(item, Mapping) or len(item) != 1:
+        raise ValueError("a step is one name with its options, for example `- language: {keep: [en]}`")
+    ((name, options),) = item.items()
+    if name not in STEPS:
+        raise ValueError(f"no such step (expected one of {', '.join(STEPS)})")
+    return {name: resolve_options(load_object(STEPS[name]).Config, options, name, context={"folder": folder})}
+
+
+def build_steps(items: Sequence[Mapping[str, Any]]) -> list[NamedStep]:
+    """Step objects for the resolved items of a configuration; nothing is loaded yet."""
+    steps: list[NamedStep] = []
+    seen: Counter[tuple[str, str]] = Counter()
+    for item in items:
+        ((name, options),) = item.items()
+        kind = load_object(STEPS[name])
+        step = kind(kind.Config.model_validate(options))
+        seen[name, step.label] += 1
+        steps.append(NamedStep(name, seen[name, step.label], step))
+    return steps

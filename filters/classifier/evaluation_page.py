@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from corpusmill.filters.classifier.evaluate_files import Judged
+from corpusmill.filters.classifier.evaluate import Judged
 from corpusmill.filters.classifier.evaluation_view import warnings
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report.page.classifier_figures import (

@@ -8,15 +8,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import corpusmill
-from corpusmill.filters.classifier.autotune import Tuned
 from corpusmill.filters.classifier.card import FILE, Classifier, Head
 from corpusmill.filters.classifier.prepare import Prepared
 from corpusmill.filters.classifier.spec import Arguments, TrainingSpec
+
+if TYPE_CHECKING:
+    from corpusmill.filters.classifier.train import Tuned
 
 CARD = "README.md"
 #: Libraries that decide about the model, its calibration or its measures.
@@ -25,7 +27,7 @@ LIBRARIES = ("fasttext-community", "numpy", "pyarrow", "scikit-learn", "scipy", 
 SHOWN = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 
 
-def make_card(prepared: Prepared, arguments: Arguments, tuned: Tuned | None, labels: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def make_card(prepared: Prepared, arguments: Arguments, tuned: "Tuned | None", labels: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The card as JSON. `labels`: what the training found of each (train.py)."""
     spec, distinct = prepared.spec, prepared.distinct
     lengths = np.diff(np.asarray(distinct.lines.cast("large_binary").buffers()[1]).view(np.int64)[: len(distinct.lines) + 1])

@@ -8,9 +8,8 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from corpusmill.filters.classifier.calibration import Method
+from corpusmill.filters.classifier.calibrate import Method, ThresholdRule
 from corpusmill.filters.classifier.card import Form
-from corpusmill.filters.classifier.choose_threshold import ThresholdRule
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import ConfigError, InputError
 from corpusmill.pipeline.storage import is_remote

@@ -4,30 +4,308 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.compute as pc
+import xxhash
 
-from corpusmill.filters.classifier import training_hashes
-from corpusmill.filters.classifier.autotune import Tuned, autotune
-from corpusmill.filters.classifier.card import FILE, Classifier, Head
-from corpusmill.filters.classifier.choose_threshold import choose_threshold
-from corpusmill.filters.classifier.duplicates import NearDuplicates
-from corpusmill.filters.classifier.evaluation import evaluate
-from corpusmill.filters.classifier.fasttext_training import train_model
-from corpusmill.filters.classifier.fit_calibration import fit_calibration
+from corpusmill.filters.classifier.calibrate import choose_threshold, fit_calibration, source_weights
+from corpusmill.filters.classifier.card import FILE, NO, YES, Classifier, Head
+from corpusmill.filters.classifier.evaluate import evaluate
 from corpusmill.filters.classifier.model_card import CARD, card_text, make_card
-from corpusmill.filters.classifier.prepare import TEST, TRAIN, Prepared, prepare, taken
-from corpusmill.filters.classifier.spec import Arguments, TrainingSpec
-from corpusmill.filters.classifier.training_hashes import hashes_file
-from corpusmill.filters.classifier.unseen_source import HELD_OUT, Scored, check_sources, held_out_scores, unseen_scores
+from corpusmill.filters.classifier.prepare import TEST, TRAIN, VALIDATION, Index, NearDuplicates, Prepared, mixed, prepare, taken
+from corpusmill.filters.classifier.score import TRAINING_HASHES, hashes_file, score_raw
+from corpusmill.filters.classifier.spec import Arguments, Compression, TrainingSpec
+from corpusmill.filters.fasttext_model import CENTROIDS
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import TEMPORARY, fsync_folder
+
+# ---- fastText, with one thread and no output: equal lines and arguments give equal bytes
+#
+# fastText's file holds no path, no time and no version of the machine; what differs between runs of several threads is their order.
+
+
+def write_lines(path: Path, lines: pa.Array, answer: npt.NDArray[np.bool_], order: npt.NDArray[np.int64]) -> None:
+    """fastText's training file: a line an example, in this order. `lines` (large_string) are as `write_form` writes them."""
+    labels = pa.array([f"{NO} ", f"{YES} "], pa.large_string()).take(pa.array(answer.astype(np.int64)))
+    written = pc.binary_join_element_wise(labels, lines, pa.scalar("\n", pa.large_string()), pa.scalar("", pa.large_string())).take(
+        pa.array(order)
+    )
+    with open(path, "wb") as file:
+        for line in written.to_pylist():
+            file.write(line.encode())
+
+
+def train_model(
+    label: str,
+    target: Path,
+    lines: pa.Array,
+    answer: npt.NDArray[np.bool_],
+    order: npt.NDArray[np.int64],
+    arguments: Arguments,
+    compression: Compression | None,
+    seed: int,
+) -> None:
+    """Trains a model of one label and writes it to `target` (`.ftz` where it is compressed, else `.bin`).
+
+    Raises InputError where fastText can't train with these arguments.
+    """
+    import fasttext
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "examples.txt"
+        write_lines(path, lines, answer, order)
+        try:
+            model = fasttext.train_supervised(str(path), thread=1, verbose=0, seed=seed, **arguments.model_dump())
+            if not set(model.words) - {"</s>"} and arguments.maxn == 0:
+                raise ValueError("empty vocabulary")
+            if compression:
+                rows = len(np.asarray(model.f.getInputMatrix()))
+                if rows < CENTROIDS:
+                    raise ValueError(f"its {rows} rows are too few to be compressed; train with --no-compress")
+                cutoff = compression.cutoff if compression.cutoff < rows else 0
+                again = cutoff > 0 and compression.retrain
+                model.quantize(str(path), cutoff=cutoff, retrain=again, thread=1, verbose=0, dsub=compression.dsub, qnorm=compression.qnorm)
+            model.save_model(str(target))
+        except (RuntimeError, ValueError) as error:
+            raise InputError(_reason(label, str(error), arguments)) from error
+
+
+def _reason(label: str, error: str, arguments: Arguments) -> str:
+    if "NaN" in error:
+        return (
+            f"label {label}: the training gave numbers that are none (NaN) at a learning rate of {arguments.lr:g}; "
+            f"lower fasttext.lr or fasttext.epoch."
+        )
+    if "vocabulary" in error.lower():
+        return f"label {label}: no word comes {arguments.minCount} times; lower fasttext.minCount, or give more examples."
+    return f"label {label}: fastText can't train ({error.strip().rstrip('.')})."
+
+
+# ---- Scores of texts from sources that the model knows nothing of: what a threshold must hold for.
+#
+# A model is surer of text that is like its training text than of other text. A threshold that fits the held-out part of the training's own
+# sources is then too high for the web: the AUC there may be fine and F1 falls. So each source that has both answers is left out in turn, a
+# model is trained on all others (leave one source out), and the threshold is chosen on its scores of that source and on the held-out part,
+# which all count alike: on the sources left out alone it can end where all is yes. What that brings on text of yet other sources:
+# docs/classifiers.md.
+
+#: Examples of each answer that a source, and what is left without it, must have.
+FEWEST = 50
+#: Examples of a source that are scored at most.
+MOST = 5_000
+#: Sources that are left out in turn at most; of more, none is: they are then many shards of one kind of text.
+MOST_SOURCES = 8
+#: In place of a source.
+HELD_OUT = -1
+
+
+@dataclass(frozen=True)
+class Scored:
+    """n examples that their model was not trained on: rows of the examples, raw scores, and the source that was left out for each (its
+    place in the spec), HELD_OUT where none was."""
+
+    rows: Index
+    raw: npt.NDArray[np.float64]
+    left_out: Index
+
+    @property
+    def weights(self) -> npt.NDArray[np.float64]:
+        """Each source that was left out counts as much as any other, and as the part that was held out."""
+        return source_weights([str(place) for place in self.left_out])
+
+    def joined(self, other: "Scored") -> "Scored":
+        return Scored(
+            np.concatenate([self.rows, other.rows]),
+            np.concatenate([self.raw, other.raw]),
+            np.concatenate([self.left_out, other.left_out]),
+        )
+
+
+def sources_to_leave_out(prepared: Prepared, label: str) -> list[int]:
+    """The sources with enough examples of both answers, where the others have enough, too; none where that are too few or too many."""
+    _, yes = prepared.answers(label)
+    rows = prepared.rows(label, TRAIN, VALIDATION)
+    found = []
+    for source in range(len(prepared.spec.sources)):
+        own = prepared.source[rows] == source
+        if all(min(yes[rows[side]].sum(), (~yes[rows[side]]).sum()) >= FEWEST for side in (own, ~own)):
+            found.append(source)
+    return found if 2 <= len(found) <= MOST_SOURCES else []
+
+
+def scores_by_source(prepared: Prepared, label: str, sources: list[int], arguments: Arguments) -> Iterator[Scored]:
+    """For each of `sources`, its examples (outside the test part, at most MOST, drawn by hash) and their scores by a model without it.
+
+    No near copy of a scored example is in that model's training either. The models are not compressed where that leaves scores as they are.
+    """
+    spec, distinct = prepared.spec, prepared.distinct
+    compression = spec.compress if spec.compress and spec.compress.cutoff else None
+    rows, training = prepared.rows(label, TRAIN, VALIDATION), prepared.rows(label, TRAIN)
+    for source in sources:
+        own = rows[prepared.source[rows] == source]
+        own = np.sort(own[np.argsort(mixed(distinct.hashes[own], spec.seed, "unseen"), kind="stable")[:MOST]])
+        others = training[(prepared.source[training] != source) & ~np.isin(distinct.cluster[training], distinct.cluster[own])]
+        raw = trained_scores(prepared, label, prepared.order(label, others), own, arguments, compression)
+        yield Scored(own, raw, np.full(len(own), source))
+
+
+def trained_scores(
+    prepared: Prepared, label: str, order: Index, rows: Index, arguments: Arguments, compression: Compression | None
+) -> npt.NDArray[np.float64]:
+    """Raw scores of `rows` by a model that is trained on `order` and forgotten."""
+    _, yes = prepared.answers(label)
+    with TemporaryDirectory() as folder:
+        target = Path(folder) / ("model.ftz" if compression else "model.bin")
+        train_model(label, target, prepared.distinct.lines, yes, order, arguments, compression, prepared.spec.seed)
+        return scores_of(prepared, target, rows)
+
+
+def scores_of(prepared: Prepared, model: Path, rows: Index) -> npt.NDArray[np.float64]:
+    """Raw scores of some examples by a model's file."""
+    return score_raw(model, prepared.spec.form, prepared.spec.window, taken(prepared.distinct.table["text"], rows))
+
+
+def held_out_scores(prepared: Prepared, label: str, model: Path, part: int = VALIDATION) -> Scored:
+    """A part that the model was not trained on, and its scores."""
+    if part not in (VALIDATION, TEST):
+        raise ValueError("the model was trained on that part")
+    rows = prepared.rows(label, part)
+    return Scored(rows, scores_of(prepared, model, rows), np.full(len(rows), HELD_OUT))
+
+
+def check_sources(prepared: Prepared, label: str) -> None:
+    """Raises InputError where the spec asks for sources that are left out, and none can be."""
+    if "unseen_source" in (prepared.spec.calibrate_on, prepared.spec.threshold_on) and not sources_to_leave_out(prepared, label):
+        raise InputError(
+            f"label {label}: no source can be left out (unseen_source): it takes 2 to {MOST_SOURCES} sources with {FEWEST} examples "
+            f"of each answer outside the test part."
+        )
+
+
+def unseen_scores(prepared: Prepared, label: str, arguments: Arguments) -> Scored | None:
+    """The scores of all sources that can be left out, each by a model without it; None where there are no two, or no need for them."""
+    needless = (prepared.spec.calibrate_on, prepared.spec.threshold_on) == ("held_out", "held_out")
+    sources = [] if needless else sources_to_leave_out(prepared, label)
+    return reduce(Scored.joined, scores_by_source(prepared, label, sources, arguments)) if sources else None
+
+
+# ---- A search for fastText's arguments that ends alike for all who give it the same number of trials.
+#
+# fastText's own autotune trains with as many threads as there are and stops by the clock, so no two runs of it agree. Here the sequence of
+# argument sets is fixed by the seed, each is trained by one thread, and the clock decides only how many of them are tried.
+
+#: What each trial draws from, one value a row.
+CHOICES: dict[str, list[dict[str, Any]]] = {
+    "lr": [{"lr": value} for value in (0.05, 0.1, 0.25, 0.5, 1.0)],
+    "epoch": [{"epoch": value} for value in (2, 3, 5, 10, 20)],
+    "dim": [{"dim": value} for value in (8, 16, 32, 64)],
+    "words": [{"wordNgrams": value} for value in (1, 2, 3)],
+    "characters": [{"minn": least, "maxn": most} for least, most in ((0, 0), (2, 4), (2, 5), (2, 6), (3, 5), (3, 6), (4, 6))],
+    "bucket": [{"bucket": value} for value in (50_000, 200_000, 500_000)],
+    "rare": [{"minCount": value} for value in (1, 2, 5)],
+}
+#: Draws that repeat an earlier trial, one after the other, before the search ends.
+MOST_REPEATS = 100
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """`measure` says what `score` of each trial is; a trial that could not be trained has None. `chosen` is a place in `trials`."""
+
+    measure: str
+    trials: list[dict[str, Any]]
+    chosen: int
+
+    @property
+    def arguments(self) -> Arguments:
+        return Arguments.model_validate(self.trials[self.chosen]["arguments"])
+
+
+def argument_sets(first: Arguments, seed: int) -> Iterator[Arguments]:
+    """The given arguments, then ever new ones, all fixed by the seed."""
+    seen: set[Arguments] = set()
+    repeats = number = 0
+    found = first
+    while repeats < MOST_REPEATS:
+        if found in seen:
+            repeats += 1
+        else:
+            seen.add(found)
+            repeats = 0
+            yield found
+        number += 1
+        drawn: dict[str, Any] = {}
+        for name, values in CHOICES.items():
+            drawn |= values[xxhash.xxh3_64_intdigest(f"{name}:{number}", seed) % len(values)]
+        found = first.model_copy(update=drawn)
+
+
+def autotune(prepared: Prepared, say: Callable[[str], None]) -> Tuned:
+    """Tries argument sets until the time or the number of trials is over (a trial that would most likely end too late is not begun).
+
+    Each is judged by the area under the ROC curve, averaged over labels: on sources that its model was not trained on where there are
+    several (see unseen_source.py), else by the average precision on the validation part.
+    """
+    limits = prepared.spec.autotune
+    if limits is None:
+        raise ValueError("the spec has no autotune")
+    unseen = {label: sources_to_leave_out(prepared, label) for label in prepared.spec.labels}
+    by_source = all(unseen.values()) and prepared.spec.threshold_on != "held_out"
+    measure = "AUC on sources that were left out" if by_source else "average precision on the validation part"
+    begin, longest = time.monotonic(), 0.0
+    trials: list[dict[str, Any]] = []
+    for arguments in argument_sets(prepared.spec.fasttext, prepared.spec.seed):
+        started = time.monotonic()
+        over = limits.seconds is not None and trials and started - begin + longest > limits.seconds
+        if over or (limits.trials is not None and len(trials) >= limits.trials):
+            break
+        score = _tried(prepared, arguments, unseen if by_source else None)
+        longest = max(longest, time.monotonic() - started)
+        trials.append({"arguments": arguments.model_dump(mode="json"), "score": score})
+        say(f"trial {len(trials)}: {measure} {'not trained' if score is None else f'{score:.4f}'} ({_short(arguments)})")
+    scores = [-1.0 if trial["score"] is None else trial["score"] for trial in trials]
+    if max(scores) < 0:
+        raise InputError("autotune: none of the argument sets could be trained; lower fasttext.lr.")
+    return Tuned(measure, trials, int(np.argmax(scores)))
+
+
+def _tried(prepared: Prepared, arguments: Arguments, unseen: dict[str, list[int]] | None) -> float | None:
+    try:
+        found = [_score(prepared, label, arguments, unseen[label] if unseen else None) for label in prepared.spec.labels]
+    except InputError:
+        return None
+    return float(np.mean(found))
+
+
+def _score(prepared: Prepared, label: str, arguments: Arguments, sources: list[int] | None) -> float:
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    _, yes = prepared.answers(label)
+    if sources:
+        scored = scores_by_source(prepared, label, sources, arguments)
+        return float(np.mean([roc_auc_score(yes[each.rows], np.nan_to_num(each.raw)) for each in scored]))
+    order, rows = prepared.order(label, prepared.rows(label, TRAIN)), prepared.rows(label, VALIDATION)
+    return float(average_precision_score(yes[rows], np.nan_to_num(trained_scores(prepared, label, order, rows, arguments, None))))
+
+
+def _short(arguments: Arguments) -> str:
+    return ", ".join(
+        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in arguments.model_dump().items()
+    )
+
+
+# ---- From a spec to a folder
 
 Say = Callable[[str], None]
 
@@ -57,7 +335,7 @@ def train_classifier(
             classifier = _described(prepared, arguments, tuned, found)
             content = json.dumps(classifier.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
             (temporary / FILE).write_text(content, "utf-8")
-            (temporary / training_hashes.FILE).write_bytes(hashes_file(prepared.distinct.hashes[prepared.part != TEST]))
+            (temporary / TRAINING_HASHES).write_bytes(hashes_file(prepared.distinct.hashes[prepared.part != TEST]))
             (temporary / CARD).write_text(card_text(classifier), "utf-8")
             _publish(temporary, target)
         finally:

@@ -10,11 +10,10 @@ import pyarrow as pa
 import pytest
 from tiny_classifiers import make_classifier
 
-from corpusmill.filters.config import FilterConfig
 from corpusmill.filters.models import language_model
-from corpusmill.filters.registry import build_steps, resolve_step
 from corpusmill.filters.stage import FilterStage
-from corpusmill.filters.step import Batch, Measured
+from corpusmill.filters.step import Batch, Measured, build_steps, resolve_step
+from corpusmill.filters.worker import FilterConfig
 from corpusmill.pipeline.engine import Engine, InlineEngine
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import Manifest, TaskRow

@@ -23,7 +23,7 @@ def test_sizes_are_those_of_each_text_by_itself(codec: str, texts: list[str], me
 
 @pytest.mark.parametrize("codec", REFERENCES)
 def test_what_was_compressed_can_be_read(codec: str) -> None:
-    from corpusmill.filters.compression import compressor
+    from corpusmill.filters.ratios import compressor
 
     text = b"a text, a text, a text" * 20
     packed = compressor(codec)(memoryview(text))

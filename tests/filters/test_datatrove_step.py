@@ -12,9 +12,8 @@ from datatrove.pipeline import filters, formatters
 from datatrove.pipeline.filters.base_filter import BaseFilter, get_filter_result
 
 from corpusmill.filters.datatrove_step import load_class
-from corpusmill.filters.registry import build_steps, resolve_step
 from corpusmill.filters.rules import read_rules
-from corpusmill.filters.step import Batch
+from corpusmill.filters.step import Batch, build_steps, resolve_step
 from corpusmill.pipeline.errors import ConfigError, CorpusmillError
 from corpusmill.pipeline.recipe import validate_recipe
 from corpusmill.pipeline.shards import read_table

@@ -9,7 +9,7 @@ from datatrove.data import Document
 from datatrove.pipeline.filters import gopher_quality_filter as reference
 from datatrove.pipeline.filters.base_filter import get_filter_result
 
-from corpusmill.filters.gopher_quality import GopherQuality
+from corpusmill.filters.gopher import GopherQuality
 from corpusmill.filters.rules import StepRule, decide
 
 OFF = {

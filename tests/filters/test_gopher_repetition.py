@@ -8,7 +8,7 @@ from datatrove.data import Document
 from datatrove.pipeline.filters import gopher_repetition_filter as reference
 from datatrove.pipeline.filters.base_filter import get_filter_result
 
-from corpusmill.filters.gopher_repetition import GopherRepetition
+from corpusmill.filters.gopher import GopherRepetition
 from corpusmill.filters.rules import StepRule, decide
 
 OFF = dict.fromkeys(["dup_line_frac", "dup_para_frac", "dup_line_char_frac", "dup_para_char_frac"]) | {"top_n_grams": (), "dup_n_grams": ()}

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from corpusmill.filters.language import Language, LanguageConfig
 from corpusmill.filters.language_codes import LID_176
-from corpusmill.filters.registry import build_steps, resolve_step
+from corpusmill.filters.step import build_steps, resolve_step
 from corpusmill.pipeline.errors import ConfigError, InputError
 
 ROUNDING = 2e-5  # fastText adds thousands of rows in single precision; at most 1.2e-5 on 15,000 real pages

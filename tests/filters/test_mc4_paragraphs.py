@@ -7,7 +7,7 @@ from datatrove.pipeline.filters.c4_filters import C4ParagraphFilter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpusmill.filters.mc4_paragraphs import MC4
+from corpusmill.filters.c4 import MC4
 
 EXTRA = ["a" * 200 + "\n" + "é" * 200 + "\n" + " " * 200, "a" * 200 + "\n" + "é" * 199 + "\n" + "b" * 400, ("x" * 200 + "\r") * 3]
 

@@ -9,11 +9,10 @@ from corpusmill.dedup.contamination.editor import RULE as CONTAMINATED
 from corpusmill.dedup.lines.editor import MOSTLY
 from corpusmill.dedup.lines.editor import ONLY as ONLY_LINES
 from corpusmill.dedup.substrings.editor import ONLY as ONLY_SUBSTRINGS
-from corpusmill.filters.config import FilterConfig, rule_table
-from corpusmill.filters.meanings import meaning
-from corpusmill.filters.registry import OTHERS, STEPS, build_steps, resolve_step
-from corpusmill.filters.rules import rules_metadata
+from corpusmill.filters.rules import meaning, rules_metadata
+from corpusmill.filters.step import OTHERS, STEPS, build_steps, resolve_step
 from corpusmill.filters.urls.config import DATATROVE_REASONS
+from corpusmill.filters.worker import FilterConfig, rule_table
 from corpusmill.ingest.rows import INGEST_REPORT
 from corpusmill.pipeline.schemas import MEANINGS_KEY
 from corpusmill.pipeline.stage import load_object
@@ -41,7 +40,7 @@ def test_every_rule_has_a_phrase(name: str) -> None:
 
 
 def test_a_classifier_of_several_labels() -> None:
-    outputs = load_object("corpusmill.filters.classifier.outputs:Outputs")("edu", ("low", "high"), True)
+    outputs = load_object("corpusmill.filters.classifier.step:Outputs")("edu", ("low", "high"), True)
     assert outputs.meanings()["edu_low"] == "a score of {number} by the classifier edu for low"
     assert meaning(outputs.meanings()["edu_low_share"], ">", 0.1) == (
         "more than 10% of its windows reach the threshold of the classifier edu for low"

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from corpusmill.filters.config import FilterConfig
-from corpusmill.filters.registry import build_steps
+from corpusmill.filters.step import build_steps
+from corpusmill.filters.worker import FilterConfig
 from corpusmill.pipeline.config import config_digest
 
 STEP = """

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models
 
-from corpusmill.filters.registry import OTHERS, STEPS, build_steps, resolve_step
+from corpusmill.filters.step import OTHERS, STEPS, build_steps, resolve_step
 from corpusmill.pipeline.errors import ConfigError
 from corpusmill.pipeline.recipe import validate_recipe
 
@@ -79,7 +79,7 @@ def test_faults_of_a_recipe_are_named_with_their_place(section: dict, message: s
 
 def test_a_configuration_loads_no_heavy_library() -> None:
     code = (
-        "import sys; from corpusmill.filters.config import FilterConfig; "
+        "import sys; from corpusmill.filters.worker import FilterConfig; "
         "FilterConfig(steps=['language', 'c4', 'pii', 'gopher_quality', 'gopher_repetition', 'fineweb_quality', 'quality', "
         "'dolma', 'dclm', 'redpajama', 'nemo', 'stop_words', 'token_ratio', 'compression', 'encoding_damage']); "
         "print([m for m in ('numba', 'fasttext', 'torch', 'ray', 'datatrove', 'tokenizers') if m in sys.modules])"

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pytest
 from killing import in_child, killed_at
 
-from corpusmill.filters import retune as module
-from corpusmill.filters.retune import retune
+from corpusmill.filters import whatif as module
+from corpusmill.filters.whatif import retune
 from corpusmill.ingest.config import IngestConfig
 from corpusmill.pipeline import lease
 from corpusmill.pipeline.engine import InlineEngine

@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import pytest
 
-from corpusmill.filters.registry import OTHERS, STEPS, build_steps, resolve_step
+from corpusmill.filters.step import OTHERS, STEPS, build_steps, resolve_step
 
 
 def test_the_list(corpusmill: Callable) -> None:

@@ -12,8 +12,7 @@ from spacy.lang.de.stop_words import STOP_WORDS as GERMAN
 from spacy.lang.en.stop_words import STOP_WORDS as ENGLISH
 
 from corpusmill.filters.step import Batch
-from corpusmill.filters.stop_word_lists import languages, stop_words
-from corpusmill.filters.stop_words import StopWords, StopWordsConfig
+from corpusmill.filters.stop_words import StopWords, StopWordsConfig, languages, stop_words
 from corpusmill.pipeline.errors import ConfigError, InputError
 
 PIECES = st.sampled_from(

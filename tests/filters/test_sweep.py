@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from corpusmill.filters.config import FilterConfig
-from corpusmill.filters.sweep import sweep
+from corpusmill.filters.whatif import sweep
+from corpusmill.filters.worker import FilterConfig
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
@@ -53,7 +53,7 @@ def test_as_the_stage_itself_decides(
 
 
 def rules_of(steps: list[str]) -> list[Any]:
-    from corpusmill.filters.config import rule_table
+    from corpusmill.filters.worker import rule_table
 
     return rule_table(FilterConfig.model_validate({"steps": steps}))
 

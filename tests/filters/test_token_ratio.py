@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
-from corpusmill.filters.registry import build_steps, resolve_step
+from corpusmill.filters.step import build_steps, resolve_step
 from corpusmill.pipeline.errors import InputError
 
 

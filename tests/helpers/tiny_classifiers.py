@@ -6,7 +6,7 @@ from pathlib import Path
 
 import fasttext
 
-from corpusmill.filters.classifier.calibration import Calibration
+from corpusmill.filters.classifier.calibrate import Calibration
 from corpusmill.filters.classifier.card import FILE, NO, YES, Classifier, Head
 
 #: Words by what a text is about, so that a model learns something.

@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 from fasttext import load_model, train_supervised
 
+from corpusmill.filters.classifier.calibrate import fit_calibration
 from corpusmill.filters.classifier.card import NO, YES, Classifier, Head
-from corpusmill.filters.classifier.fit_calibration import fit_calibration
 from corpusmill.filters.classifier.forms import write_form
-from corpusmill.filters.classifier.training_hashes import FILE, hash_lines, hashes_file
+from corpusmill.filters.classifier.score import FILE, hash_lines, hashes_file
 
 COMMON = re.findall(r"\w+", "the a of to and in it you we was this that for on with day time house work city")
 RUDE = ["darn", "drat", "dumb", "fool", "heck", "idiot", "jerk", "nitwit"]

@@ -4,8 +4,7 @@ import numpy as np
 from scipy.stats import bootstrap
 from sklearn.metrics import roc_auc_score
 
-from corpusmill.filters.classifier.bootstrap import intervals
-from corpusmill.filters.classifier.metrics import measures, rank
+from corpusmill.filters.classifier.evaluate import intervals, measures, rank
 
 
 def examples(n, seed):

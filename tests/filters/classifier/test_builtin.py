@@ -6,13 +6,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from corpusmill.filters.classifier import builtin as module
+from corpusmill.filters.classifier.builtin import builtin, builtin_key, builtin_spec
 from corpusmill.filters.classifier.card import read_classifier
-from corpusmill.filters.classifier.defaults import BUILTIN
-from corpusmill.filters.classifier.defaults import builtin as module
-from corpusmill.filters.classifier.defaults.builtin import builtin, builtin_key, builtin_spec
-from corpusmill.filters.classifier.defaults.corpora import CORPORA, PREFIX
-from corpusmill.filters.classifier.scorer import Scorer, load_heads
+from corpusmill.filters.classifier.corpora import CORPORA, PREFIX
+from corpusmill.filters.classifier.score import Scorer, load_heads
 from corpusmill.filters.classifier.spec import read_spec
+from corpusmill.filters.classifier.step import BUILTIN
 from corpusmill.pipeline import npm_package, package_file
 from corpusmill.pipeline.errors import InputError
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from sklearn.metrics import f1_score, precision_score
 
-from corpusmill.filters.classifier.choose_threshold import ThresholdRule, choose_threshold
+from corpusmill.filters.classifier.calibrate import ThresholdRule, choose_threshold
 from corpusmill.pipeline.errors import InputError
 
 EXAMPLES = st.lists(

@@ -1,13 +1,13 @@
 """The sentences that teach a classifier what negation and counter speech are, and the cases that measure it: none is in both."""
 
+import json
 import re
 import sys
 from pathlib import Path
 
 import pytest
 
-from corpusmill.filters.classifier.defaults import contrasts
-from corpusmill.filters.classifier.defaults.contrasts import SLOTS, TEMPLATES
+from corpusmill.filters.classifier import corpora as contrasts
 
 ROOT = Path(__file__).resolve().parents[3]
 WORDS = ("xylo", "quux", "zorb")  # in place of listed words
@@ -33,11 +33,12 @@ def plain(text: str) -> str:
 
 
 def test_sentences_are_filled_and_both_answers_come(rows) -> None:
-    assert len(rows) == sum(sentences for _, sentences, _ in TEMPLATES) and rows == list(contrasts._contrasts())
+    lists = json.loads(Path(contrasts.__file__).with_name("contrasts.json").read_bytes())
+    assert len(rows) == sum(part["sentences"] for part in lists["templates"]) and rows == list(contrasts._contrasts())
     assert not [row for row in rows if "{" in row["text"] or "}" in row["text"]]
     for word in ("not", "never", WORDS[0]):  # no word that gives the answer away by itself
         assert {row["toxic"] for row in rows if word in plain(row["text"]).replace("s ", " ").split()} == {0, 1}
-    assert all(f"{{{name}}}" in str((SLOTS, TEMPLATES)) for name in (*SLOTS, "word"))
+    assert all(f"{{{name}}}" in str(lists) for name in (*lists["slots"], "word"))
 
 
 def test_no_functional_case_is_taught(rows, functional) -> None:

@@ -7,13 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from corpusmill.filters.classifier.defaults import word_lists
-from corpusmill.filters.classifier.defaults.brown import brown_text
-from corpusmill.filters.classifier.defaults.corpora import CORPORA, corpus_path
-from corpusmill.filters.classifier.defaults.mail import mail_text, unwrapped
-from corpusmill.filters.classifier.defaults.store import Corpus
-from corpusmill.filters.classifier.defaults.weak_labels import listed
-from corpusmill.filters.classifier.defaults.wikipedia import article_text, articles
+from corpusmill.filters import bad_words as word_lists
+from corpusmill.filters.classifier.corpora import CORPORA, Corpus, corpus_path, listed
+from corpusmill.filters.classifier.corpus_texts import article_text, articles, brown_text, mail_text, unwrapped
 from corpusmill.pipeline.errors import InputError
 
 MAIL = b"""From someone@somewhere Mon Aug 26 2002

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from corpusmill.filters.classifier.defaults.builtin import builtin_spec
+from corpusmill.filters.classifier.builtin import builtin_spec
 
 ROOT = Path(__file__).resolve().parents[3]
 PRINTED = ROOT / "benchmarks/classifiers.txt"

@@ -11,10 +11,10 @@ from sklearn.metrics import f1_score, roc_auc_score
 from trained_classifier import make_posts, write_classifier, write_jsonl
 
 from corpusmill.filters.classifier.card import YES, read_classifier
-from corpusmill.filters.classifier.evaluate_files import evaluate_files
+from corpusmill.filters.classifier.evaluate import evaluate_files
 from corpusmill.filters.classifier.forms import write_form
+from corpusmill.filters.classifier.score import FILE, in_training
 from corpusmill.filters.classifier.spec import Source
-from corpusmill.filters.classifier.training_hashes import FILE, in_training
 from corpusmill.pipeline.errors import InputError
 
 OLD, NEW = make_posts(1, 400), make_posts(2, 300)

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from sklearn.metrics import f1_score, roc_auc_score
 
-from corpusmill.filters.classifier.evaluation import MOST_SOURCES, THRESHOLDS, evaluate
+from corpusmill.filters.classifier.evaluate import MOST_SOURCES, THRESHOLDS, evaluate
 
 
 @pytest.fixture(scope="module")

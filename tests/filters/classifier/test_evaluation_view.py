@@ -14,8 +14,7 @@ import pytest
 from rich.console import Console
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from corpusmill.filters.classifier.evaluate_files import Judged
-from corpusmill.filters.classifier.evaluation import evaluate
+from corpusmill.filters.classifier.evaluate import Judged, evaluate
 from corpusmill.filters.classifier.evaluation_page import render, write_page
 from corpusmill.filters.classifier.evaluation_view import show_evaluation, warnings
 from corpusmill.pipeline.errors import InputError

@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from labelled_texts import write_jsonl
 
-from corpusmill.filters.classifier.examples import drawn, gather_examples, read_examples
-from corpusmill.filters.classifier.pieces import cut
+from corpusmill.filters.classifier.examples import cut, drawn, gather_examples, read_examples
 from corpusmill.filters.classifier.spec import Pieces, Source
 from corpusmill.pipeline.errors import InputError
 

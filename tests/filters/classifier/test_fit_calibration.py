@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from sklearn.calibration import _sigmoid_calibration
 from sklearn.isotonic import IsotonicRegression
 
-from corpusmill.filters.classifier.calibration import log_odds
-from corpusmill.filters.classifier.fit_calibration import fit_calibration, source_weights
+from corpusmill.filters.classifier.calibrate import fit_calibration, log_odds, source_weights
+from corpusmill.filters.classifier.evaluate import measures, rank
 from corpusmill.filters.classifier.forms import write_form
-from corpusmill.filters.classifier.metrics import measures, rank
 from corpusmill.pipeline.errors import InputError
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import average_precision_score, brier_score_loss, f1_score, precision_score, recall_score, roc_auc_score
 
-from corpusmill.filters.classifier.metrics import BINS, MEASURES, bin_of, mass_edges, measure, measures, rank
+from corpusmill.filters.classifier.evaluate import BINS, MEASURES, bin_of, mass_edges, measure, measures, rank
 
 #: Few different scores, so that ties are many.
 TIED = st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 1.0]), st.booleans()), min_size=1, max_size=40)

@@ -7,10 +7,10 @@ import pytest
 import yaml
 from tiny_classifiers import sentence
 
+from corpusmill.filters.classifier.builtin import FOLDER, builtin, builtin_key, builtin_spec
 from corpusmill.filters.classifier.card import FILE
-from corpusmill.filters.classifier.defaults import BUILTIN
-from corpusmill.filters.classifier.defaults.builtin import FOLDER, builtin, builtin_key, builtin_spec
-from corpusmill.filters.registry import STEPS, build_steps, resolve_step
+from corpusmill.filters.classifier.step import BUILTIN
+from corpusmill.filters.step import STEPS, build_steps, resolve_step
 from corpusmill.pipeline.errors import ConfigError, InputError
 from corpusmill.pipeline.recipe import validate_recipe
 from corpusmill.pipeline.shards import read_table

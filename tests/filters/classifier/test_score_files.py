@@ -10,10 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from trained_classifier import make_posts, write_classifier, write_jsonl
 
-from corpusmill.filters.classifier import score_files as module
+from corpusmill.filters.classifier import score as module
 from corpusmill.filters.classifier.card import read_classifier
-from corpusmill.filters.classifier.score_files import score_files
-from corpusmill.filters.classifier.scorer import Scorer, load_heads
+from corpusmill.filters.classifier.score import Scorer, load_heads, score_files
 from corpusmill.pipeline.errors import InputError
 
 POSTS = make_posts(3, 250)

@@ -16,12 +16,11 @@ from fasttext import load_model, train_supervised
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.filters.classifier.calibration import Calibration
+from corpusmill.filters.classifier.calibrate import Calibration
 from corpusmill.filters.classifier.card import NO, YES, Classifier, Head
 from corpusmill.filters.classifier.forms import write_form
-from corpusmill.filters.classifier.scorer import LoadedHead, Scorer, load_heads
-from corpusmill.filters.fasttext_kernel import NEVER, cut_windows
-from corpusmill.filters.fasttext_scores import FastTextScorer
+from corpusmill.filters.classifier.score import LoadedHead, Scorer, load_heads
+from corpusmill.filters.fasttext_scores import NEVER, FastTextScorer, cut_windows
 from corpusmill.pipeline.errors import InputError
 
 #: fastText adds in single precision, and reads the sigmoid of ova and ns from a table whose entries are so far apart.

@@ -7,10 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.dedup.similarity_join import near_clusters
-from corpusmill.filters.classifier.duplicates import distinct
 from corpusmill.filters.classifier.forms import write_form
+from corpusmill.filters.classifier.prepare import TEST, TRAIN, VALIDATION, distinct, mixed, part_of, training_order
 from corpusmill.filters.classifier.spec import SplitShares
-from corpusmill.filters.classifier.split import TEST, TRAIN, VALIDATION, mixed, part_of, training_order
 
 SHARES = SplitShares()
 

@@ -9,11 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from corpusmill.filters.classifier.calibration import Calibration
+from corpusmill.filters.classifier.calibrate import Calibration
 from corpusmill.filters.classifier.card import read_classifier
-from corpusmill.filters.config import FilterConfig, rule_table
-from corpusmill.filters.registry import build_steps, resolve_step
-from corpusmill.filters.step import Batch
+from corpusmill.filters.step import Batch, build_steps, resolve_step
+from corpusmill.filters.worker import FilterConfig, rule_table
 from corpusmill.pipeline.errors import ConfigError, InputError
 from corpusmill.pipeline.recipe import validate_recipe
 

@@ -12,7 +12,7 @@ import pytest
 from labelled_texts import notes, write_jsonl, write_notes
 
 from corpusmill.filters.classifier.card import read_classifier
-from corpusmill.filters.classifier.scorer import Scorer, load_heads
+from corpusmill.filters.classifier.score import Scorer, load_heads
 
 #: Arguments with which a small model is trained in a moment.
 SMALL = {"dim": 8, "epoch": 3, "bucket": 2000, "minCount": 1}

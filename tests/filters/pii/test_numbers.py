@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from stdnum import iban, luhn, numdb, verhoeff
 from stdnum.iso7064 import mod_97_10
 
-from corpusmill.filters.pii.ibans import length_of
-from corpusmill.filters.pii.national_ids import IDS, NationalId
+from corpusmill.filters.pii import IDS, NationalId, length_of
 
 DIGITS = st.text(string.digits, min_size=30, max_size=30)
 

@@ -7,7 +7,7 @@ import phonenumbers
 import pytest
 from phonenumbers import Leniency, PhoneNumberFormat, PhoneNumberMatcher, PhoneNumberType
 
-from corpusmill.filters.pii.phones import FICTION, REGIONS
+from corpusmill.filters.pii import FICTION, REGIONS
 
 EXAMPLES = [
     (region, number)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from corpusmill.filters.pii.secrets import FORMATS, PREFIXES, SECRET
+from corpusmill.filters.pii import FORMATS, PREFIXES, SECRET
 
 RANDOM = random.Random(7)
 

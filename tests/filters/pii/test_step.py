@@ -9,8 +9,7 @@ import pytest
 from datatrove.pipeline.formatters.pii import PIIFormatter
 from pydantic import ValidationError
 
-from corpusmill.filters.pii.kinds import KINDS
-from corpusmill.filters.pii.step import Pii, PiiConfig
+from corpusmill.filters.pii import KINDS, Pii, PiiConfig
 from corpusmill.filters.step import Batch
 
 #: One text a kind that has one find of this kind and none of another.

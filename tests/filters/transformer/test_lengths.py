@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.filters.transformer.lengths import batches, even_rows, padded_lengths
+from corpusmill.filters.transformer_model import batches, even_rows, padded_lengths
 
 LONGEST = st.sampled_from([8, 96, 512, 1000, 8192])
 

@@ -12,10 +12,8 @@ import pyarrow as pa
 import pytest
 from safetensors.torch import load_file, save_file
 
-from corpusmill.filters.registry import build_steps, resolve_step
-from corpusmill.filters.step import Batch
-from corpusmill.filters.transformer import model_folder
-from corpusmill.filters.transformer.config import TransformerConfig
+from corpusmill.filters.step import Batch, build_steps, resolve_step
+from corpusmill.filters.transformer import TransformerConfig, read_description, read_labels
 from corpusmill.pipeline.errors import ConfigError, CorpusmillError
 from corpusmill.pipeline.recipe import validate_recipe
 
@@ -246,7 +244,7 @@ def test_labels_as_transformers_reads_them(tmp_path: Path) -> None:
     for given in ({}, {"num_labels": 3}, {"id2label": {"1": "b", "0": "a"}}, {"id2label": {str(n): f"l{n}" for n in range(11)}}):
         (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", **given}))
         expected = AutoConfig.from_pretrained(tmp_path).id2label
-        found = model_folder.read_labels(model_folder.read_description(tmp_path))
+        found = read_labels(read_description(tmp_path))
         assert found == tuple(expected[number] for number in sorted(expected))
 
 

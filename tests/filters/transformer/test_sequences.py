@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 from transformers import AutoTokenizer
 
-from corpusmill.filters.transformer import sequences
-from corpusmill.filters.transformer.sequences import encode
+from corpusmill.filters import transformer_model as sequences
+from corpusmill.filters.transformer_model import encode
 
 
 @pytest.fixture(scope="module", params=["regression", "topics"])
