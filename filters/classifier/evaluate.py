@@ -303,7 +303,7 @@ BATCH = 2048
 
 
 @dataclass(frozen=True)
-class Judged:
+class Evaluation:
     """`result` is what `--json` prints. `scores` (float64) and `answers` (int8, -1: unknown) by label, of n texts, and their sources."""
 
     result: dict[str, Any]
@@ -314,7 +314,7 @@ class Judged:
 
 def evaluate_files(
     folder: str | Path, sources: Sequence[Source], base: str | Path = ".", unseen: bool = False, seed: int = 0, resamples: int = 1000
-) -> Judged:
+) -> Evaluation:
     """Scores the texts of `sources` (paths relative to `base`) and measures each label of the classifier in `folder`.
 
     `unseen` leaves out texts that it has learned from. Raises InputError in one sentence where there is nothing to measure.
@@ -344,7 +344,7 @@ def evaluate_files(
         "in_training": described, "left_out": examples.table.num_rows - table.num_rows,
         "not_asked": [label for label in labels if label not in measured], "labels": measured,
     }  # fmt: skip
-    return Judged(result, scores, answers, table["source"].to_pylist())
+    return Evaluation(result, scores, answers, table["source"].to_pylist())
 
 
 def _check_labels(folder: str | Path, labels: Sequence[str], sources: Sequence[Source]) -> None:

@@ -62,10 +62,10 @@ def evaluate(
 
     from corpusmill.filters.classifier.card import read_classifier
     from corpusmill.filters.classifier.evaluate import evaluate_files
-    from corpusmill.filters.classifier.evaluation_view import show_evaluation
     from corpusmill.filters.classifier.from_options import classed_sources, labelled_sources, only_label
     from corpusmill.filters.classifier.spec import read_spec
     from corpusmill.pipeline.errors import InputError
+    from corpusmill.report.classifier_evaluation import show_evaluation
 
     if sum([bool(spec), bool(files), bool(positive or negative)]) != 1:
         raise InputError("classifier evaluate: give labelled files, or --positive and --negative, or --spec.")
@@ -82,15 +82,15 @@ def evaluate(
     else:
         only_label(classifier, label)
         sources = classed_sources(classifier, positive or [], negative or [], text_column, label)
-    judged = evaluate_files(folder, sources, unseen=unseen, seed=seed, resamples=resamples)
+    evaluation = evaluate_files(folder, sources, unseen=unseen, seed=seed, resamples=resamples)
     if json:
-        print(dumps(judged.result, indent=2, allow_nan=False))
+        print(dumps(evaluation.result, indent=2, allow_nan=False))
     else:
-        show_evaluation(judged.result, Console(highlight=False))
+        show_evaluation(evaluation.result, Console(highlight=False))
     if page:
-        from corpusmill.filters.classifier.evaluation_page import write_page
+        from corpusmill.report.classifier_evaluation import write_page
 
-        write_page(judged, page)
+        write_page(evaluation, page)
         if not json:
             print(f"The page: {page}")
 

@@ -30,27 +30,27 @@ def source(path: Path, rows: list[dict], **options) -> Source:
 
 
 def test_the_numbers_are_those_of_fasttext_and_scikit_learn(folder: Path, tmp_path: Path) -> None:
-    judged = evaluate_files(folder, [source(tmp_path / "new.jsonl", NEW)], resamples=50)
+    evaluation = evaluate_files(folder, [source(tmp_path / "new.jsonl", NEW)], resamples=50)
     head = read_classifier(folder).heads[1]
     model = load_model(str(folder / head.file))
     lines = write_form("words", pa.array([post["text"] for post in NEW])).to_pylist()
     scores = head.calibration.apply([min(1.0, dict(zip(*model.predict(line, k=-1))).get(YES, 0.0)) for line in lines])
     answers = np.array([post["spam"] for post in NEW])
-    np.testing.assert_allclose(judged.scores["spam"], scores, atol=1e-5)
-    found = judged.result["labels"]["spam"]
+    np.testing.assert_allclose(evaluation.scores["spam"], scores, atol=1e-5)
+    found = evaluation.result["labels"]["spam"]
     assert found["roc_auc"]["value"] == pytest.approx(roc_auc_score(answers, scores), abs=1e-4)
     assert found["at_threshold"]["f1"]["value"] == pytest.approx(f1_score(answers, scores >= 0.4), abs=1e-9)
     assert found["roc_auc"]["value"] > 0.9
-    assert judged.result["texts"] == 300 and judged.result["in_training"]["texts"] == 0
+    assert evaluation.result["texts"] == 300 and evaluation.result["in_training"]["texts"] == 0
     assert set(found["by_length"]) <= {"0 to 49", "50 to 99", "100 to 499"}
-    json.dumps(judged.result, allow_nan=False)
+    json.dumps(evaluation.result, allow_nan=False)
 
 
 def test_texts_that_it_has_learned_from_are_counted_and_can_be_left_out(folder: Path, tmp_path: Path) -> None:
     same = [{**post, "text": post["text"].upper() + "  "} for post in OLD[:30]]  # equal in the form `words`
     sources = [source(tmp_path / "new.jsonl", NEW), source(tmp_path / "old.jsonl", same)]
-    judged = evaluate_files(folder, sources, resamples=10)
-    assert judged.result["in_training"] == {"texts": 30, "of": 330, "by_source": {"old": 30}}
+    evaluation = evaluate_files(folder, sources, resamples=10)
+    assert evaluation.result["in_training"] == {"texts": 30, "of": 330, "by_source": {"old": 30}}
     left = evaluate_files(folder, sources, unseen=True, resamples=10)
     assert left.result["texts"] == 300 and left.result["left_out"] == 30
     assert set(left.result["labels"]["rude"]["by_source"]) == {"new"}

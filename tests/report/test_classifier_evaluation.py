@@ -14,15 +14,14 @@ import pytest
 from rich.console import Console
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from corpusmill.filters.classifier.evaluate import Judged, evaluate
-from corpusmill.filters.classifier.evaluation_page import render, write_page
-from corpusmill.filters.classifier.evaluation_view import show_evaluation, warnings
+from corpusmill.filters.classifier.evaluate import Evaluation, evaluate
 from corpusmill.pipeline.errors import InputError
+from corpusmill.report.classifier_evaluation import render, show_evaluation, warnings, write_page
 
 HOSTILE = "<b onmouseover=alert(1)>\x1b[31mred\u202e</script><script>alert(2)</script>"
 
 
-def judged(source: list[str], unseen: int = 0, seen: int = 12) -> Judged:
+def evaluation(source: list[str], unseen: int = 0, seen: int = 12) -> Evaluation:
     random = np.random.default_rng(2)
     count = len(source)
     score = np.round(random.random(count), 3)
@@ -34,13 +33,13 @@ def judged(source: list[str], unseen: int = 0, seen: int = 12) -> Judged:
         "sources": [{"name": name, "files": [], "rows": 9, "examples": 9, "answers": {}} for name in dict.fromkeys(source)],
         "in_training": {"texts": seen, "of": count, "by_source": {source[0]: seen}}, "labels": {"rude": found},
     }  # fmt: skip
-    return Judged(result, {"rude": score}, {"rude": answer}, source)
+    return Evaluation(result, {"rude": score}, {"rude": answer}, source)
 
 
-EVERY = judged([HOSTILE] * 150 + ["pages"] * 150 + ["only two"] * 2)
+EVERY = evaluation([HOSTILE] * 150 + ["pages"] * 150 + ["only two"] * 2)
 
 
-def shown(one: Judged, width: int = 80) -> str:
+def shown(one: Evaluation, width: int = 80) -> str:
     console = Console(file=io.StringIO(), width=width)
     show_evaluation(one.result, console)
     return console.file.getvalue()  # type: ignore[attr-defined]
@@ -66,7 +65,7 @@ def test_nothing_of_the_data_is_obeyed_by_the_terminal() -> None:
 def test_warnings_say_what_to_doubt() -> None:
     found = " ".join(warnings(EVERY.result))
     assert "no text has an answer to other" in found and "--unseen leaves them out" in found
-    few = judged(["a"] * 40, seen=0)
+    few = evaluation(["a"] * 40, seen=0)
     assert any("few examples" in sentence for sentence in warnings(few.result))
     few.result["in_training"] = None
     assert "may have seen these texts before" in warnings(few.result)[0]
@@ -79,7 +78,7 @@ def test_warnings_say_what_to_doubt() -> None:
 
 
 def test_left_out_texts_are_told() -> None:
-    one = judged(["a"] * 40, unseen=7)
+    one = evaluation(["a"] * 40, unseen=7)
     assert "7 that it has learned from are left out" in shown(one, 200)
     assert not any("--unseen" in sentence for sentence in warnings(one.result))
 
@@ -137,7 +136,7 @@ def test_equal_evaluations_give_equal_pages(page: str, tmp_path: Path) -> None:
 
 def test_a_source_with_one_answer_has_no_curve_but_a_histogram() -> None:
     found = evaluate([0.1, 0.2, 0.9], [1, 1, 1], ["a", "b", "b"], [1, 1, 1], 0.5, 0, resamples=10)
-    one = Judged(
+    one = Evaluation(
         {**EVERY.result, "labels": {"rude": found}},
         {"rude": np.array([0.1, 0.2, 0.9])},
         {"rude": np.ones(3, np.int8)},
