@@ -34,7 +34,6 @@ import xxhash
 import yaml
 from functional_toxicity import HARD, TEMPLATES, cases, slurs
 
-from corpusmill.dedup.similarity_join import near_clusters
 from corpusmill.filters.classifier.builtin import builtin
 from corpusmill.filters.classifier.card import read_classifier
 from corpusmill.filters.classifier.corpora import sure_and_unsure
@@ -122,7 +121,7 @@ def recipe(folder: Path, without: str | None = None, labels: Sequence[str] | Non
 
 def trained(spec: TrainingSpec, folder: Path) -> tuple[Path, float]:
     started = time.perf_counter()
-    train_classifier(spec, folder, near_clusters)
+    train_classifier(spec, folder)
     return folder, time.perf_counter() - started
 
 

@@ -13,11 +13,8 @@ from corpusmill.filters.classifier.train import train_classifier
 from corpusmill.pipeline.cache import alone, cache_folder
 from corpusmill.pipeline.config import canonical_json
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.stage import load_object
 
 FOLDER = "classifiers"  # in the user's cache
-#: `dedup` is another room: it is looked up by name, as stages are.
-NEAR_COPIES = "corpusmill.dedup.similarity_join:near_clusters"
 #: Libraries that decide about a model's bytes or about what its texts are.
 LIBRARIES = ("fasttext-community", "mwparserfromhell", "resiliparse", "selectolax")
 
@@ -36,7 +33,7 @@ def builtin(name: str, say: Callable[[str], None] = lambda _: None) -> Path:
         with alone(folder):
             if not (folder / FILE).is_file():
                 say(f"{name}: trains the built-in classifier from registry packages, once.")
-                train_classifier(spec, folder, load_object(NEAR_COPIES), say)
+                train_classifier(spec, folder, say)
     return folder
 
 

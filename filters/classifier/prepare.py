@@ -1,6 +1,6 @@
 """The examples of a training, distinct and split, and what of them each label may see."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,6 +12,7 @@ import xxhash
 
 from corpusmill.filters.classifier.examples import Examples, gather_examples
 from corpusmill.filters.classifier.forms import write_form
+from corpusmill.filters.classifier.near_copies import near_clusters
 from corpusmill.filters.classifier.score import hash_lines
 from corpusmill.filters.classifier.spec import SplitShares, TrainingSpec
 from corpusmill.pipeline.errors import InputError
@@ -19,8 +20,6 @@ from corpusmill.pipeline.errors import InputError
 # ---- Equal examples as one, and the clusters of near copies that no split may part.
 
 Index = npt.NDArray[np.int64]
-#: Texts (large_string, n) to the number of each one's cluster of near copies (n). The command line gives dedup's.
-NearDuplicates = Callable[[pa.Array], Index]
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Distinct:
     blank: int
 
 
-def distinct(table: pa.Table, lines: pa.Array, labels: Sequence[str], near: NearDuplicates) -> Distinct:
+def distinct(table: pa.Table, lines: pa.Array, labels: Sequence[str]) -> Distinct:
     """One example a line: the first in the order of the table, with what is known by any of its copies."""
     filled = np.asarray(pc.not_equal(lines, ""), bool)
     table, lines = table.filter(pa.array(filled)), lines.filter(pa.array(filled))
@@ -58,7 +57,7 @@ def distinct(table: pa.Table, lines: pa.Array, labels: Sequence[str], near: Near
         merged = merged.set_column(place, label, answers[label].filter(pa.array(answered)).take(pa.array(order)))
     lines = lines.take(pa.array(kept))
     hashes = hash_lines(lines)
-    cluster = _joined(near(lines), merged["document"].to_numpy())
+    cluster = _joined(near_clusters(lines), merged["document"].to_numpy())
     unanswered = int((~answered).sum())
     return Distinct(merged, lines, hashes, cluster, len(table) - len(first), conflicts, unanswered, int((~filled).sum()))
 
@@ -199,14 +198,14 @@ class Prepared:
         return found
 
 
-def prepare(spec: TrainingSpec, near: NearDuplicates) -> Prepared:
+def prepare(spec: TrainingSpec) -> Prepared:
     """Reads, writes in the form, takes out copies, splits. Raises InputError where a label can't be trained on what is left."""
     examples = gather_examples(spec.sources, ".", spec.labels, spec.seed)
     if not examples.table.num_rows:
         raise InputError(f"{_inputs(spec)}: there is no example with a text and an answer.")
     _check_answers(spec, examples.table)
     lines = write_form(spec.form, examples.table["text"])
-    found = distinct(examples.table, lines, spec.labels, near)
+    found = distinct(examples.table, lines, spec.labels)
     prepared = Prepared(spec, examples, found, part_of(found.hashes, found.cluster, spec.split, spec.seed))
     for label in spec.labels:
         _check_parts(label, prepared.counts(label))

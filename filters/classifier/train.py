@@ -23,7 +23,7 @@ from corpusmill.filters.classifier.calibrate import choose_threshold, fit_calibr
 from corpusmill.filters.classifier.card import FILE, NO, YES, Classifier, Head
 from corpusmill.filters.classifier.evaluate import evaluate
 from corpusmill.filters.classifier.model_card import CARD, card_text, make_card
-from corpusmill.filters.classifier.prepare import TEST, TRAIN, VALIDATION, Index, NearDuplicates, Prepared, mixed, prepare, taken
+from corpusmill.filters.classifier.prepare import TEST, TRAIN, VALIDATION, Index, Prepared, mixed, prepare, taken
 from corpusmill.filters.classifier.score import TRAINING_HASHES, hashes_file, score_raw
 from corpusmill.filters.classifier.spec import Arguments, Compression, TrainingSpec
 from corpusmill.filters.fasttext_model import CENTROIDS
@@ -310,18 +310,16 @@ def _short(arguments: Arguments) -> str:
 Say = Callable[[str], None]
 
 
-def train_classifier(
-    spec: TrainingSpec, output_folder: str | Path, near_duplicates: NearDuplicates, say: Say = lambda _: None, force: bool = False
-) -> Classifier:
+def train_classifier(spec: TrainingSpec, output_folder: str | Path, say: Say = lambda _: None, force: bool = False) -> Classifier:
     """Trains a classifier and writes its folder (see card.py). Equal specs, files and versions give equal bytes.
 
-    `near_duplicates`: texts to the numbers of their clusters. `say` gets sentences on what goes on. With `force` an earlier classifier in
+    `say` gets sentences on what goes on. With `force` an earlier classifier in
     the folder is replaced. Raises InputError in one sentence; then nothing is written.
     """
     target = Path(output_folder)
     check_target(target, force)
     started = time.monotonic()
-    prepared = prepare(spec, near_duplicates)
+    prepared = prepare(spec)
     say(f"{prepared.distinct.table.num_rows:,} different examples of {prepared.examples.table.num_rows:,}")
     for label in spec.labels:
         check_sources(prepared, label)

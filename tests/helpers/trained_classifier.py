@@ -14,7 +14,7 @@ from fasttext import load_model, train_supervised
 from corpusmill.filters.classifier.calibrate import fit_calibration
 from corpusmill.filters.classifier.card import NO, YES, Classifier, Head
 from corpusmill.filters.classifier.forms import write_form
-from corpusmill.filters.classifier.score import FILE, hash_lines, hashes_file
+from corpusmill.filters.classifier.score import TRAINING_HASHES, hash_lines, hashes_file
 
 COMMON = re.findall(r"\w+", "the a of to and in it you we was this that for on with day time house work city")
 RUDE = ["darn", "drat", "dumb", "fool", "heck", "idiot", "jerk", "nitwit"]
@@ -59,5 +59,5 @@ def write_classifier(folder: Path, posts: list[dict[str, Any]], card: dict[str, 
         heads.append(Head(label=label, file=path.name, sha256=sha256, calibration=calibration, threshold=0.4))
     (folder / "classifier.json").write_text(Classifier(name="posts", heads=tuple(heads), card=card or {}).model_dump_json())
     if hashes:
-        (folder / FILE).write_bytes(hashes_file(hash_lines(lines)))
+        (folder / TRAINING_HASHES).write_bytes(hashes_file(hash_lines(lines)))
     return folder

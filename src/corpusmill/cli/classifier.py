@@ -80,7 +80,6 @@ def train(
     """Train a text classifier on labelled files, on files of yes and of no, or by a spec; its card says how far to trust it."""
     from rich.console import Console
 
-    from corpusmill.dedup.similarity_join import near_clusters
     from corpusmill.filters.classifier.train import check_target, train_classifier
 
     console = Console(highlight=False, soft_wrap=True, stderr=True)
@@ -103,7 +102,7 @@ def train(
     columns = {"--label-column": label_column, "--text-column": text_column, "--positive-label": positive_label}
     check_target(output, force)
     made = _spec(output, spec, data or [], positive or [], negative or [], columns, options, say)
-    train_classifier(made, output, near_clusters, say, force)
+    train_classifier(made, output, say, force)
 
 
 def _spec(

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.dedup.similarity_join import near_clusters
 from corpusmill.filters.classifier.forms import write_form
 from corpusmill.filters.classifier.prepare import TEST, TRAIN, VALIDATION, distinct, mixed, part_of, training_order
 from corpusmill.filters.classifier.spec import SplitShares
@@ -21,17 +20,13 @@ def table(rows, labels=("a", "b")):
     return pa.table({"text": text, "source": pa.array(["s"] * len(rows)), "document": np.arange(len(rows)), **columns})
 
 
-def alone(lines):
-    return np.arange(len(lines))
-
-
 def test_copies_are_merged_and_contradictions_dropped():
     rows = [
         ("Knead it!", 1, None), ("plank", 0, 1), ("knead  it !", None, 0), ("rivet", 1, 1), ("RIVET", 0, None), ("vice", 1, None),
         ("Vice", 0, None), (" \n", 1, 1),
     ]  # fmt: skip
     examples = table(rows)
-    found = distinct(examples, write_form("words", examples["text"]), ["a", "b"], alone)
+    found = distinct(examples, write_form("words", examples["text"]), ["a", "b"])
     kept = found.table.select(["text", "a", "b"]).to_pylist()
     assert kept == [{"text": "Knead it!", "a": 1, "b": 0}, {"text": "plank", "a": 0, "b": 1}, {"text": "rivet", "a": None, "b": 1}]
     assert found.lines.to_pylist() == ["knead it !", "plank", "rivet"]
@@ -40,9 +35,9 @@ def test_copies_are_merged_and_contradictions_dropped():
 
 
 def test_pieces_of_one_document_and_near_copies_are_one_cluster():
-    examples = table([(text, 1, 0) for text in "vwxyz"]).set_column(2, "document", pa.array([0, 0, 1, 2, 3]))
-    near = np.array([0, 1, 1, 3, 3])  # the second piece of document 0 is like document 1
-    found = distinct(examples, examples["text"].combine_chunks(), ["a"], lambda lines: near)
+    texts = ["knead it", "plane the plank and sand it", "plane the plank and sand it!", "the oven is hot", "the oven is hot?"]
+    examples = table([(text, 1, 0) for text in texts]).set_column(2, "document", pa.array([0, 0, 1, 2, 3]))
+    found = distinct(examples, examples["text"].combine_chunks(), ["a"])  # the second piece of document 0 is like document 1
     assert len(set(found.cluster[:3])) == 1 and len(set(found.cluster[3:])) == 1 and found.cluster[0] != found.cluster[3]
 
 
@@ -83,7 +78,7 @@ def test_no_near_copy_lies_across_the_split():
             texts.append(" ".join(words))
             words[int(draw.integers(0, 20))] = str(draw.choice(vocabulary))
     examples = table([(text, 1, 0) for text in texts])
-    found = distinct(examples, write_form("words", examples["text"]), ["a"], near_clusters)
+    found = distinct(examples, write_form("words", examples["text"]), ["a"])
     part = part_of(found.hashes, found.cluster, SHARES, 1)
     sets = [{line[place : place + 5] for place in range(len(line) - 4)} for line in found.lines.to_pylist()]
     pairs = [(a, b) for b in range(len(sets)) for a in range(b) if len(sets[a] & sets[b]) >= 0.7 * len(sets[a] | sets[b])]

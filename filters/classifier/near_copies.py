@@ -1,27 +1,23 @@
 # mypy: disallow-untyped-defs=False
-"""Clusters of near copies among texts that fit into memory: every pair of the wanted similarity is found, not only most.
+"""Clusters of near copies among the examples of a training: every pair of the wanted similarity is found, so that no copy of a training
+example is in the test part.
 
-MinHash-LSH (the stage) misses a pair now and then, which a corpus can bear and the border between training and test can't. Here sets of
-shingles are joined by prefix filtering (Chaudhuri, Ganti and Kaushik 2006; Bayardo, Ma and Srikant 2007), with longer prefixes that must
-have more in common (Wang, Li and Feng 2012): of two sets with at least `least` shingles in common, the first l of these in the order of
-rarity are among the size - least + l rarest of either.
+MinHash-LSH, as the stage dedup has it, misses a pair now and then. Here sets of shingles are joined by prefix filtering (Chaudhuri, Ganti
+and Kaushik 2006; Bayardo, Ma and Srikant 2007), with longer prefixes that must have more in common (Wang, Li and Feng 2012): of two sets
+with at least `least` shingles in common, the first l of these in the order of rarity are among the size - least + l rarest of either.
 """
 
 import math
+import re
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from corpusmill.dedup.config import MinHashConfig
-from corpusmill.dedup.shingles import Shingler
-from corpusmill.dedup.union_find import find_root, roots
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.buffers import text_buffers
 
 #: Shingles of short texts, in characters: those in which one word is changed stay similar. Long texts share so many of these by chance that
-#: nearly all would have to be compared, so they are compared by pairs of words, of which as many change with a word.
+#: nearly all would have to be compared, so they are compared by pairs of neighbouring words, of which as many change with a word.
 CHARACTERS, WORDS = 5, 2
 #: From so many characters on, a text is long.
 LONG = 400
@@ -32,45 +28,53 @@ MOST_BITS = 24
 COUNT_BITS = 20  # of a key: how common a shingle is; the rest is of its hash
 
 Places = npt.NDArray[np.int64]
+Hashes = npt.NDArray[np.uint64]
+_WORD = re.compile(r"\w+")
 
 
-def near_clusters(text: pa.Array | pa.ChunkedArray, threshold: float = 0.7) -> npt.NDArray[np.int64]:
+def near_clusters(text: pa.Array | pa.ChunkedArray, threshold: float = 0.7) -> Places:
     """The number of each text's cluster (n): the lowest place in it. Texts are in one cluster where a chain of pairs joins them, each with
     a Jaccard similarity of at least `threshold` of their sets of 5-character shingles, lower-cased and without what stands between words.
 
     Texts of fewer characters are alone. Of texts with 400 characters and more it is the sets of pairs of neighbouring words. Takes about 20
     bytes a character of memory; time grows with the number of texts that share rare shingles, to the square at worst.
     """
-    length = np.asarray(pc.utf8_length(text).to_numpy(), np.int64)
-    parent = np.arange(len(length))
+    texts = text.to_pylist()
+    length = np.array([len(each) for each in texts], np.int64)
+    parent, codes = np.arange(len(texts)), dict[str, int]()
     # Similar texts have similar lengths: a pair across the border is among the short ones.
-    for unit, ngram, rows in (
-        ("characters", CHARACTERS, np.flatnonzero(length < LONG / threshold)),
-        ("words", WORDS, np.flatnonzero(length >= LONG)),
-    ):
+    for unit, rows in ((CHARACTERS, np.flatnonzero(length < LONG / threshold)), (WORDS, np.flatnonzero(length >= LONG))):
         if len(rows):
-            config = MinHashConfig.model_validate({"unit": unit, "ngram": ngram, "min_words": ngram, "normalisation": "words"})
-            _join(text.take(pa.array(rows)), config, threshold, rows, parent)
-    return np.asarray(roots(parent))
+            sets = [shingles(texts[row], unit, codes) for row in rows.tolist()]
+            bounds = np.concatenate([[0], np.cumsum([len(each) for each in sets])])
+            hashes, order = np.concatenate(sets), np.argsort(np.diff(bounds), kind="stable")
+            bits = min(MOST_BITS, max(8, math.ceil(math.log2(len(hashes) + 1))))
+            counts = np.bincount((hashes >> np.uint64(64 - bits)).astype(np.int64), minlength=1 << bits)
+            join_similar(hashes, bounds, order, counts, bits, threshold, rows, parent)
+    return np.array([root(parent, place) for place in range(len(parent))], np.int64)
 
 
-def _join(text: pa.Array | pa.ChunkedArray, config: MinHashConfig, threshold: float, rows: Places, parent: Places) -> None:
-    """Joins the similar ones of some texts in `parent`, where text i is at `rows[i]`."""
-    shingler = Shingler(config)
-    shingler.setup()
-    hashes, bounds = shingler.sets(*text_buffers(text))
-    bits = min(MOST_BITS, max(8, math.ceil(math.log2(len(hashes) + 1))))
-    counts = np.bincount((hashes >> np.uint64(64 - bits)).astype(np.int64), minlength=1 << bits)
-    order = np.argsort(np.diff(bounds), kind="stable")
-    own = np.arange(len(text))
-    join_similar(hashes, bounds, order, counts, bits, threshold, own)
-    union(rows, rows[np.asarray(roots(own))], parent)
+def shingles(text: str, unit: int, codes: dict[str, int]) -> Hashes:
+    """The set of a text's shingles as 64-bit hashes, ascending: of 5 characters (CHARACTERS), or of pairs of words (WORDS); `codes` numbers
+    the words."""
+    words = _WORD.findall(text.lower())
+    if unit == CHARACTERS:
+        units = np.frombuffer(" ".join(words).encode("utf-32-le"), np.uint32).astype(np.uint64)
+    else:
+        units = np.array([codes.setdefault(word, len(codes)) for word in words], np.uint64)
+    count = max(len(units) - unit + 1, 0)
+    found = np.zeros(count, np.uint64)
+    for place in range(unit):
+        found = (found ^ (found >> np.uint64(29))) * np.uint64(0x9E3779B97F4A7C15) + units[place : place + count]
+    for factor, shift in ((0xBF58476D1CE4E5B9, 30), (0x94D049BB133111EB, 27)):  # the finaliser of SplitMix64
+        found = (found ^ (found >> np.uint64(shift))) * np.uint64(factor)
+    return np.unique(found ^ (found >> np.uint64(31)))
 
 
 @kernel
-def join_similar(hashes, bounds, order, counts, bits, threshold, parent):
-    """Joins all similar texts in `parent`. `hashes[bounds[i]:bounds[i + 1]]` is the set of text i, ascending; `order` lists the texts by
-    the size of their sets; `counts`: how often the upper `bits` bits of hashes occur."""
+def join_similar(hashes, bounds, order, counts, bits, threshold, rows, parent):
+    """Joins all similar texts in `parent`, where text i is at `rows[i]`. `hashes[bounds[i]:bounds[i + 1]]` is its set, ascending; `order`
+    lists the texts by the size of their sets; `counts`: how often the upper `bits` bits of hashes occur."""
     total = 0
     for i in range(len(bounds) - 1):
         total += prefix_size(bounds[i + 1] - bounds[i], threshold)
@@ -98,7 +102,7 @@ def join_similar(hashes, bounds, order, counts, bits, threshold, parent):
             enough = shared[other] >= wanted(bounds[other + 1] - bounds[other])
             shared[other] = 0
             if enough:
-                a, b = find_root(parent, text), find_root(parent, other)
+                a, b = root(parent, rows[text]), root(parent, rows[other])
                 if a != b and similar(own, hashes[bounds[other] : bounds[other + 1]], threshold):
                     parent[max(a, b)] = min(a, b)
         for number in range(len(prefix)):
@@ -151,8 +155,9 @@ def rarest(own, counts, bits, size):
 
 
 @kernel
-def union(one, other, parent):
-    """Joins `one[i]` and `other[i]` (n,) in `parent`, each i."""
-    for place in range(len(one)):
-        a, b = find_root(parent, one[place]), find_root(parent, other[place])
-        parent[max(a, b)] = min(a, b)
+def root(parent, place):
+    """The lowest place of a cluster. Halves the way there for the next time."""
+    while parent[place] != place:
+        parent[place] = parent[parent[place]]
+        place = parent[place]
+    return place

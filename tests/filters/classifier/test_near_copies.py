@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.dedup.similarity_join import near_clusters
+from corpusmill.filters.classifier.near_copies import near_clusters
 
 
 def shingles(text: str) -> set[str]:
