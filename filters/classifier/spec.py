@@ -145,19 +145,6 @@ class Compression(Config):
     qnorm: bool = True
 
 
-class Autotune(Config):
-    """A search for better arguments, ended by a time or by a number of trials (which gives the same result on every machine)."""
-
-    seconds: float | None = Field(default=None, gt=0)
-    trials: int | None = Field(default=None, ge=1, le=10_000)
-
-    @model_validator(mode="after")
-    def _ends(self) -> Self:
-        if self.seconds is None and self.trials is None:
-            raise ValueError("give seconds or trials")
-        return self
-
-
 def parse_rule(given: Any) -> Any:
     """`best_f1`, `precision=.9` (the lowest threshold with it) or `kept=.1` (the share of examples that get yes) as a ThresholdRule."""
     if not isinstance(given, str):
@@ -188,7 +175,7 @@ class TrainingSpec(Config):
     )
     ratio: float = Field(default=4, ge=1, description="So many times as often as a label's rarer answer the other may be trained on.")
     fasttext: Arguments = Arguments()
-    autotune: Autotune | None = None
+    autotune: float | None = Field(default=None, gt=0, description="Seconds that fastText searches for better arguments, a label.")
     calibration: Method = "platt"
     calibrate_on: Literal["held_out", "unseen_source"] = Field(
         default="held_out",

@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import xxhash
 
 from corpusmill.filters.classifier.calibrate import choose_threshold, fit_calibration, source_weights
 from corpusmill.filters.classifier.card import FILE, NO, YES, Classifier, Head
@@ -200,109 +199,32 @@ def unseen_scores(prepared: Prepared, label: str, arguments: Arguments) -> Score
     return reduce(Scored.joined, scores_by_source(prepared, label, sources, arguments)) if sources else None
 
 
-# ---- A search for fastText's arguments that ends alike for all who give it the same number of trials.
-#
-# fastText's own autotune trains with as many threads as there are and stops by the clock, so no two runs of it agree. Here the sequence of
-# argument sets is fixed by the seed, each is trained by one thread, and the clock decides only how many of them are tried.
-
-#: What each trial draws from, one value a row.
-CHOICES: dict[str, list[dict[str, Any]]] = {
-    "lr": [{"lr": value} for value in (0.05, 0.1, 0.25, 0.5, 1.0)],
-    "epoch": [{"epoch": value} for value in (2, 3, 5, 10, 20)],
-    "dim": [{"dim": value} for value in (8, 16, 32, 64)],
-    "words": [{"wordNgrams": value} for value in (1, 2, 3)],
-    "characters": [{"minn": least, "maxn": most} for least, most in ((0, 0), (2, 4), (2, 5), (2, 6), (3, 5), (3, 6), (4, 6))],
-    "bucket": [{"bucket": value} for value in (50_000, 200_000, 500_000)],
-    "rare": [{"minCount": value} for value in (1, 2, 5)],
-}
-#: Draws that repeat an earlier trial, one after the other, before the search ends.
-MOST_REPEATS = 100
+# ---- fastText's own search for arguments
 
 
-@dataclass(frozen=True)
-class Tuned:
-    """`measure` says what `score` of each trial is; a trial that could not be trained has None. `chosen` is a place in `trials`."""
+def autotuned(prepared: Prepared, label: str, seconds: float) -> Arguments:
+    """The arguments with the best F1 on the validation part that fastText finds in that time.
 
-    measure: str
-    trials: list[dict[str, Any]]
-    chosen: int
-
-    @property
-    def arguments(self) -> Arguments:
-        return Arguments.model_validate(self.trials[self.chosen]["arguments"])
-
-
-def argument_sets(first: Arguments, seed: int) -> Iterator[Arguments]:
-    """The given arguments, then ever new ones, all fixed by the seed."""
-    seen: set[Arguments] = set()
-    repeats = number = 0
-    found = first
-    while repeats < MOST_REPEATS:
-        if found in seen:
-            repeats += 1
-        else:
-            seen.add(found)
-            repeats = 0
-            yield found
-        number += 1
-        drawn: dict[str, Any] = {}
-        for name, values in CHOICES.items():
-            drawn |= values[xxhash.xxh3_64_intdigest(f"{name}:{number}", seed) % len(values)]
-        found = first.model_copy(update=drawn)
-
-
-def autotune(prepared: Prepared, say: Callable[[str], None]) -> Tuned:
-    """Tries argument sets until the time or the number of trials is over (a trial that would most likely end too late is not begun).
-
-    Each is judged by the area under the ROC curve, averaged over labels: on sources that its model was not trained on where there are
-    several (see unseen_source.py), else by the average precision on the validation part.
+    It searches against the clock and with all threads, so a second search may find others. The card has what was found: training with
+    these gives the same bytes.
     """
-    limits = prepared.spec.autotune
-    if limits is None:
-        raise ValueError("the spec has no autotune")
-    unseen = {label: sources_to_leave_out(prepared, label) for label in prepared.spec.labels}
-    by_source = all(unseen.values()) and prepared.spec.threshold_on != "held_out"
-    measure = "AUC on sources that were left out" if by_source else "average precision on the validation part"
-    begin, longest = time.monotonic(), 0.0
-    trials: list[dict[str, Any]] = []
-    for arguments in argument_sets(prepared.spec.fasttext, prepared.spec.seed):
-        started = time.monotonic()
-        over = limits.seconds is not None and trials and started - begin + longest > limits.seconds
-        if over or (limits.trials is not None and len(trials) >= limits.trials):
-            break
-        score = _tried(prepared, arguments, unseen if by_source else None)
-        longest = max(longest, time.monotonic() - started)
-        trials.append({"arguments": arguments.model_dump(mode="json"), "score": score})
-        say(f"trial {len(trials)}: {measure} {'not trained' if score is None else f'{score:.4f}'} ({_short(arguments)})")
-    scores = [-1.0 if trial["score"] is None else trial["score"] for trial in trials]
-    if max(scores) < 0:
-        raise InputError("autotune: none of the argument sets could be trained; lower fasttext.lr.")
-    return Tuned(measure, trials, int(np.argmax(scores)))
-
-
-def _tried(prepared: Prepared, arguments: Arguments, unseen: dict[str, list[int]] | None) -> float | None:
-    try:
-        found = [_score(prepared, label, arguments, unseen[label] if unseen else None) for label in prepared.spec.labels]
-    except InputError:
-        return None
-    return float(np.mean(found))
-
-
-def _score(prepared: Prepared, label: str, arguments: Arguments, sources: list[int] | None) -> float:
-    from sklearn.metrics import average_precision_score, roc_auc_score
+    import fasttext
 
     _, yes = prepared.answers(label)
-    if sources:
-        scored = scores_by_source(prepared, label, sources, arguments)
-        return float(np.mean([roc_auc_score(yes[each.rows], np.nan_to_num(each.raw)) for each in scored]))
-    order, rows = prepared.order(label, prepared.rows(label, TRAIN)), prepared.rows(label, VALIDATION)
-    return float(average_precision_score(yes[rows], np.nan_to_num(trained_scores(prepared, label, order, rows, arguments, None))))
-
-
-def _short(arguments: Arguments) -> str:
-    return ", ".join(
-        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in arguments.model_dump().items()
-    )
+    given = prepared.spec.fasttext
+    with TemporaryDirectory() as folder:
+        training, validation = Path(folder) / "training.txt", Path(folder) / "validation.txt"
+        write_lines(training, prepared.distinct.lines, yes, prepared.order(label, prepared.rows(label, TRAIN)))
+        write_lines(validation, prepared.distinct.lines, yes, prepared.rows(label, VALIDATION))
+        try:
+            found = fasttext.train_supervised(
+                str(training), autotuneValidationFile=str(validation), autotuneDuration=max(1, round(seconds)),
+                autotuneMetric=f"f1:{YES}", thread=os.cpu_count() or 1, seed=prepared.spec.seed, verbose=0, minCount=given.minCount,
+            ).f.getArgs()  # fmt: skip
+        except (RuntimeError, ValueError) as error:
+            raise InputError(_reason(label, str(error), given)) from error
+    chosen = {name: getattr(found, name) for name in ("dim", "epoch", "lr", "wordNgrams", "minn", "maxn", "bucket")}
+    return Arguments.model_validate({**given.model_dump(), **chosen, "bucket": found.bucket or given.bucket})
 
 
 # ---- From a spec to a folder
@@ -323,14 +245,12 @@ def train_classifier(spec: TrainingSpec, output_folder: str | Path, say: Say = l
     say(f"{prepared.distinct.table.num_rows:,} different examples of {prepared.examples.table.num_rows:,}")
     for label in spec.labels:
         check_sources(prepared, label)
-    tuned = autotune(prepared, say) if spec.autotune else None
-    arguments = tuned.arguments if tuned else spec.fasttext
     temporary = target.parent / f"{TEMPORARY}{os.getpid()}-{target.name}"
     try:
         temporary.mkdir(parents=True)
         try:
-            found = [_train_label(prepared, label, arguments, temporary, say) for label in spec.labels]
-            classifier = _described(prepared, arguments, tuned, found)
+            found = [_train_label(prepared, label, temporary, say) for label in spec.labels]
+            classifier = _described(prepared, found)
             content = json.dumps(classifier.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
             (temporary / FILE).write_text(content, "utf-8")
             (temporary / TRAINING_HASHES).write_bytes(hashes_file(prepared.distinct.hashes[prepared.part != TEST]))
@@ -368,11 +288,12 @@ def _publish(temporary: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _train_label(prepared: Prepared, label: str, arguments: Arguments, folder: Path, say: Say) -> tuple[Head, dict[str, Any]]:
+def _train_label(prepared: Prepared, label: str, folder: Path, say: Say) -> tuple[Head, dict[str, Any]]:
     """One label's model in `folder`, its head, and what the card says of it."""
     spec = prepared.spec
     path = folder / f"{label}.{'ftz' if spec.compress else 'bin'}"
     _, yes = prepared.answers(label)
+    arguments = autotuned(prepared, label, spec.autotune) if spec.autotune else spec.fasttext
     order = prepared.order(label, prepared.rows(label, TRAIN))
     train_model(label, path, prepared.distinct.lines, yes, order, arguments, spec.compress, spec.seed)
     held_out, unseen = held_out_scores(prepared, label, path), unseen_scores(prepared, label, arguments)
@@ -390,6 +311,7 @@ def _train_label(prepared: Prepared, label: str, arguments: Arguments, folder: P
     return head, {
         "parts": prepared.counts(label),
         "trained_on": {"yes": int(yes[order].sum()), "no": int((~yes[order]).sum())},
+        "arguments": arguments.model_dump(mode="json"),
         "bytes": path.stat().st_size,
         "calibrated_on": _what(prepared, fitted_on, yes),
         "threshold_on": _what(prepared, chosen_on, yes),
@@ -420,9 +342,9 @@ def _what(prepared: Prepared, scored: Scored, yes: npt.NDArray[np.bool_]) -> dic
     }
 
 
-def _described(prepared: Prepared, arguments: Arguments, tuned: Tuned | None, found: list[tuple[Head, dict[str, Any]]]) -> Classifier:
+def _described(prepared: Prepared, found: list[tuple[Head, dict[str, Any]]]) -> Classifier:
     spec = prepared.spec
-    card = make_card(prepared, arguments, tuned, {head.label: facts for head, facts in found})
+    card = make_card(prepared, {head.label: facts for head, facts in found})
     return Classifier(
         name=spec.name, form=spec.form, window=spec.window, ranks=spec.ranks, heads=tuple(head for head, _ in found), card=card
     )

@@ -13,7 +13,7 @@ from trained_classifier import make_posts, write_classifier, write_jsonl
 from corpusmill.filters.classifier.card import YES, read_classifier
 from corpusmill.filters.classifier.evaluate import evaluate_files
 from corpusmill.filters.classifier.forms import write_form
-from corpusmill.filters.classifier.score import FILE, in_training
+from corpusmill.filters.classifier.score import TRAINING_HASHES, in_training
 from corpusmill.filters.classifier.spec import Source
 from corpusmill.pipeline.errors import InputError
 
@@ -68,7 +68,7 @@ def test_a_classifier_that_does_not_say_what_it_has_seen(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("content", [b"123", (5).to_bytes(8, "little") + (4).to_bytes(8, "little")])
 def test_damaged_hashes_are_one_sentence(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / FILE).write_bytes(content)
+    (tmp_path / TRAINING_HASHES).write_bytes(content)
     with pytest.raises(InputError, match=r"training\.hashes: "):
         in_training(tmp_path, "plain", pa.array(["a"], pa.large_string()))
 

@@ -130,7 +130,7 @@ def test_labels_that_are_unknown(refused, tmp_path):
             "a threshold rule is best_f1, precision=.9 or kept=.1, not precision=2.",
         ),
         ({"sources": [source()], "split": {"train": 0.9}}, "train, validation and test must add up to 1."),
-        ({"sources": [source()], "autotune": {}}, "give seconds or trials."),
+        ({"sources": [source()], "autotune": 0}, "autotune: input should be greater than 0, not 0."),
     ],
 )
 def test_specs_that_do_not_fit(refused, tmp_path, options, sentence):
