@@ -156,13 +156,11 @@ class BadWords(Step):
         return list(list_files(self.config.lists, self.config.language).values())
 
     def setup(self) -> None:
-
         self._files = list_files(self.config.lists, self.config.language)
         self._names = {canonical(name): name for name in self._files}
         self._tries: dict[str, Trie] = {}
 
     def measure(self, batch: Batch) -> Measured:
-
         data, offsets = text_buffers(usual_lower(batch.text))
         names = self._lists(batch)
         counts = np.zeros(len(batch), np.int64)

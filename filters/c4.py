@@ -28,9 +28,11 @@ from corpusmill.filters.rules import Rule
 from corpusmill.filters.step import Batch, Measured, Step
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.kernel import kernel
+from corpusmill.pipeline.text import sentence_marks, sentences
 from corpusmill.pipeline.text.buffers import text_array, text_buffers
 from corpusmill.pipeline.text.classes import DIGIT, character_classes
 from corpusmill.pipeline.text.lines import line_end, only_newlines
+from corpusmill.pipeline.text.spacy_marks import mark_again
 from corpusmill.pipeline.text.split import count_split_words, has_longer_word
 from corpusmill.pipeline.text.utf8 import NEWLINE, count_characters, decode, find_byte, strip_end, strip_start
 
@@ -97,7 +99,6 @@ class C4(Step):
         return {f"c4_{name}": pa.int64() for name in names}
 
     def measure(self, batch: Batch) -> Measured:
-
         data, offsets = batch.buffers()
         by_tokens = self.config.sentence_rule == "spacy"
         marks = batch.token_marks() if by_tokens else np.empty(0, np.uint8)
@@ -111,9 +112,12 @@ class C4(Step):
         lines = counts[:, KEPT]
         starts, ends = np.empty((2, lines.sum()), np.int64)
         line_spans(new_data, new_offsets, lines, starts, ends)
-        sentences = _sentences_by_tokens(new_data, starts, ends, new_marks) if by_tokens else _sentences_by_marks(new_data, starts, ends)
+        if by_tokens:
+            found = _sentences_by_tokens(new_data, starts, ends, new_marks)
+        else:
+            found = sentence_marks.count_sentences(new_data, starts, ends)
         strip_texts(new_data, new_marks, new_offsets, classes)
-        columns = dict(zip(self.columns, [*counts.T, _sums(sentences, lines)]))
+        columns = dict(zip(self.columns, [*counts.T, _sums(found, lines)]))
         length = new_offsets[-1]
         return Measured(columns, text_array(new_data[:length], new_offsets), new_marks[:length] if by_tokens else None)
 
@@ -132,20 +136,11 @@ def _sentences_by_tokens(
     data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], marks: npt.NDArray[np.uint8]
 ) -> npt.NDArray[np.int64]:
     """int64: the sentences of each line by spaCy's rule. Tokens of lines that citations were taken from are marked first."""
-    from corpusmill.pipeline.text.sentences import count_sentences
-    from corpusmill.pipeline.text.spacy_marks import mark_again
-
     filled = np.flatnonzero(starts < ends)
     changed = filled[marks[starts[filled]] == CHANGED]
     marks[starts[changed]] = 0
     mark_again(data, starts[changed], ends[changed], marks)
-    return count_sentences(data, starts, ends, marks)
-
-
-def _sentences_by_marks(data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    from corpusmill.pipeline.text.sentence_marks import count_sentences
-
-    return count_sentences(data, starts, ends)
+    return sentences.count_sentences(data, starts, ends, marks)
 
 
 def _sums(values: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -414,7 +409,6 @@ class Mc4Paragraphs(Step):
         return {"mc4_paragraphs": f"{{count}} lines of at least {self.config.min_paragraph_length} characters"}
 
     def measure(self, batch: Batch) -> Measured:
-
         data, offsets = text_buffers(batch.text)
         paragraphs = np.zeros(len(batch), np.int64)
         count_long_lines(data, offsets, self.config.min_paragraph_length, paragraphs)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
 
-from corpusmill.filters.rules import Rule
+from corpusmill.filters.rules import Rule, limits
 from corpusmill.filters.statistics import ratio
 from corpusmill.filters.step import Batch, Measured, Step
 from corpusmill.ingest.mojibake import mojibake_rate
@@ -57,11 +57,10 @@ class EncodingDamage(Step):
 
     @property
     def rules(self) -> tuple[Rule, ...]:
-        limits = {name: getattr(self.config, f"max_{name}") for name in ("replacement", "mojibake", "control", "private_use")}
-        return tuple(Rule(f"too_much_{name}", f"{name}_char_ratio", ">", limit) for name, limit in limits.items() if limit is not None)
+        kinds = ("replacement", "mojibake", "control", "private_use")
+        return limits(*((f"too_much_{kind}", f"{kind}_char_ratio", ">", getattr(self.config, f"max_{kind}")) for kind in kinds))
 
     def measure(self, batch: Batch) -> Measured:
-
         data, offsets = text_buffers(batch.text)
         counts = np.zeros((len(batch), len(NAMES) + 1), np.int64)
         count_kinds(data, offsets, _kinds(), counts)

@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from typing import Literal
 
-import pyarrow as pa
 from pydantic import Field
 
 from corpusmill.filters.rules import Rule, n_grams, words_of
 from corpusmill.filters.statistics import LINES, REPETITION, WORDS, Needs
-from corpusmill.filters.step import Batch, Measured, Step
+from corpusmill.filters.step import StatisticsStep
 from corpusmill.pipeline.config import Config
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
@@ -52,7 +51,7 @@ class GopherQualityConfig(Config):
     stop_words: tuple[str, ...] = Field(STOP_WORDS, description="Words of which a text has to have some, as they are written.")
 
 
-class GopherQuality(Step):
+class GopherQuality(StatisticsStep):
     Config = GopherQualityConfig
     PRESETS = {"datatrove-0.10": QUALITY, "fineweb": QUALITY, "gopher-paper": QUALITY_PAPER, "characters": QUALITY_CHARACTERS}
     MEANINGS = {
@@ -67,20 +66,18 @@ class GopherQuality(Step):
         "gopher_alpha_word_ratio": "{share} of the words have a letter",
     }
 
-    @property
-    def columns(self) -> dict[str, pa.DataType]:
-        return {
-            "gopher_words": pa.int64(),  # words with a character that is no punctuation
-            "gopher_all_words": pa.int64(),
-            "gopher_mean_word_length": pa.float64(),  # characters, over gopher_words; NaN where there are none
-            "gopher_mean_all_word_length": pa.float64(),
-            "gopher_hash_ratio": pa.float64(),  # "#" a word (all words); NaN where there are none
-            "gopher_ellipsis_ratio": pa.float64(),
-            "gopher_bullet_line_ratio": pa.float64(),
-            "gopher_ellipsis_line_ratio": pa.float64(),
-            "gopher_alpha_word_ratio": pa.float64(),
-            "gopher_stop_words": pa.int64(),  # different ones
-        }
+    STATISTICS = {
+        "gopher_words": ("nonsymbol_words",),  # words with a character that is no punctuation
+        "gopher_all_words": ("words",),
+        "gopher_mean_word_length": ("nonsymbol_characters", "nonsymbol_words"),
+        "gopher_mean_all_word_length": ("word_characters", "words"),
+        "gopher_hash_ratio": ("hashes", "words"),
+        "gopher_ellipsis_ratio": ("ellipses", "words"),
+        "gopher_bullet_line_ratio": ("bullet_lines", "lines"),
+        "gopher_ellipsis_line_ratio": ("ellipsis_lines", "lines"),
+        "gopher_alpha_word_ratio": ("alpha_words", "words"),
+        "gopher_stop_words": ("stop_words",),  # different ones
+    }
 
     @property
     def meanings(self) -> Mapping[str, str]:
@@ -90,23 +87,6 @@ class GopherQuality(Step):
     @property
     def needs(self) -> Needs:
         return Needs(WORDS | LINES, stop_words=self.config.stop_words)
-
-    def measure(self, batch: Batch) -> Measured:
-        found = batch.statistics(self.needs)
-        return Measured(
-            {
-                "gopher_words": found["nonsymbol_words"],
-                "gopher_all_words": found["words"],
-                "gopher_mean_word_length": found.ratio("nonsymbol_characters", "nonsymbol_words"),
-                "gopher_mean_all_word_length": found.ratio("word_characters", "words"),
-                "gopher_hash_ratio": found.ratio("hashes", "words"),
-                "gopher_ellipsis_ratio": found.ratio("ellipses", "words"),
-                "gopher_bullet_line_ratio": found.ratio("bullet_lines", "lines"),
-                "gopher_ellipsis_line_ratio": found.ratio("ellipsis_lines", "lines"),
-                "gopher_alpha_word_ratio": found.ratio("alpha_words", "words"),
-                "gopher_stop_words": found["stop_words"],
-            }
-        )
 
 
 # ---- Repetition (table A1)
@@ -154,7 +134,7 @@ class GopherRepetitionConfig(Config):
     preset: Literal["datatrove-0.10", "fineweb", "gopher-paper", "characters"] = Field("datatrove-0.10", description="Whose rules decide.")
 
 
-class GopherRepetition(Step):
+class GopherRepetition(StatisticsStep):
     Config = GopherRepetitionConfig
     PRESETS = {"datatrove-0.10": REPEATED, "fineweb": REPEATED, "gopher-paper": REPEATED_PAPER, "characters": REPEATED_CHARACTERS}
     MEANINGS = {
@@ -166,26 +146,16 @@ class GopherRepetition(Step):
         **n_grams("top_{}_gram_char_frac", "dup_{}_gram_char_frac"),
     }
 
-    @property
-    def columns(self) -> dict[str, pa.DataType]:
-        names = ["dup_para_frac", "dup_para_char_frac", "dup_line_frac", "dup_line_char_frac"]
-        names += [f"top_{n}_gram_char_frac" for n in TOP] + [f"dup_{n}_gram_char_frac" for n in DUPLICATED]
-        return {"repetition_characters": pa.int64()} | dict.fromkeys(names, pa.float64())
+    STATISTICS = {
+        "repetition_characters": ("characters",),
+        "dup_para_frac": ("repeated_paragraphs", "paragraphs"),
+        "dup_para_char_frac": ("repeated_paragraph_characters", "characters"),
+        "dup_line_frac": ("repeated_line_runs", "line_runs"),
+        "dup_line_char_frac": ("repeated_line_run_characters", "characters"),
+        **{f"top_{n}_gram_char_frac": (f"top_{n}", "characters") for n in TOP},
+        **{f"dup_{n}_gram_char_frac": (f"duplicated_{n}", "characters") for n in DUPLICATED},
+    }
 
     @property
     def needs(self) -> Needs:
         return Needs(REPETITION)
-
-    def measure(self, batch: Batch) -> Measured:
-        found = batch.statistics(self.needs)
-        return Measured(
-            {
-                "repetition_characters": found["characters"],
-                "dup_para_frac": found.ratio("repeated_paragraphs", "paragraphs"),
-                "dup_para_char_frac": found.ratio("repeated_paragraph_characters", "characters"),
-                "dup_line_frac": found.ratio("repeated_line_runs", "line_runs"),
-                "dup_line_char_frac": found.ratio("repeated_line_run_characters", "characters"),
-                **{f"top_{n}_gram_char_frac": found.ratio(f"top_{n}", "characters") for n in TOP},
-                **{f"dup_{n}_gram_char_frac": found.ratio(f"duplicated_{n}", "characters") for n in DUPLICATED},
-            }
-        )

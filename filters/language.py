@@ -11,6 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field, model_validator
 
+from corpusmill.filters.fasttext_model import read_model, texts_with_letters
+from corpusmill.filters.fasttext_scores import UNKNOWN, FastTextScorer, Unit, as_fasttext_reads
 from corpusmill.filters.language_codes import LID_176, labels_for, split_script
 from corpusmill.filters.models import language_model
 from corpusmill.filters.rules import Rule
@@ -88,9 +90,6 @@ class Language(Step):
         return [language_model(self.config.model)]
 
     def setup(self) -> None:
-        from corpusmill.filters.fasttext_model import read_model
-        from corpusmill.filters.fasttext_scores import FastTextScorer, Unit
-
         path = language_model(self.config.model)
         try:
             self.model = read_model(path)
@@ -136,9 +135,6 @@ class Language(Step):
         It is negative for labels that fastText does not list since they have next to no chance, and for all labels of a text with too
         few letters, or without anything that the model knows.
         """
-        from corpusmill.filters.fasttext_model import texts_with_letters
-        from corpusmill.filters.fasttext_scores import UNKNOWN, as_fasttext_reads
-
         data, offsets = text_buffers(text)
         (found,) = self._scorer.score(as_fasttext_reads(data, offsets), len(text), len(data))
         found.scores[~texts_with_letters(data, offsets, self._classes, self.config.min_letters)] = UNKNOWN

@@ -5,80 +5,14 @@ Each gives a recipe's `word_rule`, `steps` and `thresholds`; what the recipe say
 
 import json
 from collections.abc import Mapping
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
-#: Of personal data only what datatrove's formatter looks for.
-EMAIL_AND_IPV4 = {"kinds": ["email", "ipv4"]}
+import yaml
 
-#: Preset to keys of the section `filter`. The lists of URLs, where a pipeline has them, belong to `ingest`.
-PRESETS: dict[str, dict[str, Any]] = {
-    # MassiveText (arXiv 2112.11446, A1.1): quality, then repetition.
-    "gopher-paper": {
-        "word_rule": "whitespace",  # the paper names no rule
-        "steps": [{"gopher_quality": {"preset": "gopher-paper"}}, {"gopher_repetition": {"preset": "gopher-paper"}}],
-    },
-    # Languages that are written without spaces between words; nobody's pipeline but ours.
-    "characters": {
-        "word_rule": "characters",
-        "steps": [
-            {"language": {"keep": ["zh", "ja", "th", "lo", "km", "my", "bo"], "threshold": 0.65}},
-            {"gopher_repetition": {"preset": "characters"}},
-            {"gopher_quality": {"preset": "characters"}},
-        ],
-    },
-    # Each heuristic of datatrove 0.10 with its own defaults, in the order of FineWeb.
-    "datatrove-0.10": {
-        "word_rule": "spacy",
-        "steps": [
-            {"gopher_repetition": {"preset": "datatrove-0.10"}},
-            {"gopher_quality": {"preset": "datatrove-0.10"}},
-            {"c4": {"preset": "datatrove-0.10"}},
-            {"fineweb_quality": {"preset": "datatrove-0.10"}},
-        ],
-    },
-    # FineWeb (arXiv 2406.17557; datatrove's examples/fineweb.py): C4 rewrites the text before FineWeb's own rules see it.
-    "fineweb": {
-        "word_rule": "spacy",
-        "steps": [
-            {"language": {"keep": ["en"], "threshold": 0.65, "min_letters": 0}},
-            {"gopher_repetition": {"preset": "fineweb"}},
-            {"gopher_quality": {"preset": "fineweb"}},
-            {"c4": {"preset": "fineweb", "filter_no_terminal_punct": False}},
-            {"fineweb_quality": {"preset": "fineweb"}},
-            {"pii": EMAIL_AND_IPV4},
-        ],
-    },
-    # C4 (JMLR 21, 2020) and datatrove's filter of that name. The paper's English of langdetect and its list of bad words
-    # are steps of their own: `- language: {keep: [en]}` and `- bad_words: {}`.
-    "c4-paper": {"word_rule": "whitespace", "steps": [{"c4": {"preset": "c4-paper"}}]},
-    "c4-datatrove": {"word_rule": "spacy", "steps": [{"c4": {"preset": "c4-datatrove"}}]},
-    # RefinedWeb (arXiv 2306.01116) with Gopher's rules as their paper has them; `dclm` is its open reproduction.
-    "refinedweb": {
-        "word_rule": "whitespace",
-        "steps": [
-            {"language": {"keep": ["en"], "threshold": 0.65, "min_letters": 0}},
-            {"gopher_repetition": {"preset": "gopher-paper"}},
-            {"gopher_quality": {"preset": "gopher-paper"}},
-            {"refinedweb_lines": {"preset": "refinedweb"}},
-        ],
-    },
-    # DCLM's baselines_configs/dclm_baseline_refinedweb.yaml, without its lists of URLs (those belong to `ingest`).
-    "dclm": {
-        "steps": [
-            {"language": {"keep": ["en"], "threshold": 0.65, "min_letters": 0}},
-            {"dclm": {"preset": "dclm"}},
-            {"refinedweb_lines": {"preset": "dclm"}},
-        ]
-    },
-    # The rules that Dolma applies to its Gopher taggers.
-    "dolma": {"steps": [{"dolma": {"preset": "dolma"}}]},
-    # NeMo Curator 1.4: the filters of its English heuristics, each on every document.
-    "nemo-1.4": {"steps": [{"nemo": {"preset": "nemo-1.4"}}]},
-}
-
-
-#: The preset that has thresholds of its own for each language (filters/fineweb2.py).
+#: Preset to keys of the section `filter`: `word_rule`, `steps`, `thresholds`.
+PRESETS: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("presets.yaml").read_text("utf-8"))
+#: The preset that has thresholds of its own for each language (fineweb2.json).
 BY_LANGUAGE = "fineweb-2"
 
 
@@ -114,7 +48,7 @@ WHITESPACE_SCRIPTS = ("Deva",)
 
 def fineweb2_section(language: str | None) -> dict[str, Any]:
     """The keys of the section `filter` for a language, given as `fra_Latn`, `fra` or `fr`. Raises ValueError for one without thresholds."""
-    table: dict[str, dict[str, Any]] = json.loads(resources.files("corpusmill.filters").joinpath("fineweb2.json").read_text("utf-8"))
+    table: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("fineweb2.json").read_text("utf-8"))
     languages = table["languages"]
     for name, row in languages.items():
         if language in (name, name.partition("_")[0], row["code"]):
@@ -134,7 +68,7 @@ def _section(name: str, row: dict[str, Any]) -> dict[str, Any]:
             {"gopher_repetition": {"preset": "datatrove-0.10"}},
             {"fineweb_quality": {"preset": "datatrove-0.10"}},
             {"gopher_quality": {"preset": "datatrove-0.10", "stop_words": row["stopwords"]}},
-            {"pii": EMAIL_AND_IPV4},
+            {"pii": {"kinds": ["email", "ipv4"]}},
         ],
         "thresholds": {
             **dict.fromkeys(("dup_para_frac", "dup_para_char_frac", "dup_line_char_frac", "short_line_ratio")),  # switched off

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from corpusmill.filters.rules import Rule
+from corpusmill.filters.rules import Rule, limits
 from corpusmill.filters.statistics import ratio
 from corpusmill.filters.step import Batch, Measured, Step
 from corpusmill.pipeline.config import Config
@@ -60,8 +60,7 @@ class Compression(Step):
     @property
     def rules(self) -> tuple[Rule, ...]:
         low, high = self.config.min_ratio, self.config.max_ratio
-        rules = [] if low is None else [Rule("compression_too_small", "compression_ratio", "<", low)]
-        return (*rules, *(() if high is None else (Rule("compression_too_large", "compression_ratio", ">", high),)))
+        return limits(("compression_too_small", "compression_ratio", "<", low), ("compression_too_large", "compression_ratio", ">", high))
 
     def measure(self, batch: Batch) -> Measured:
         data, offsets = text_buffers(batch.text)
@@ -98,8 +97,7 @@ class TokenRatio(Step):
     @property
     def rules(self) -> tuple[Rule, ...]:
         low, high = self.config.min_ratio, self.config.max_ratio
-        rules = [] if low is None else [Rule("too_few_tokens", "token_char_ratio", "<", low)]
-        return (*rules, *(() if high is None else (Rule("too_many_tokens", "token_char_ratio", ">", high),)))
+        return limits(("too_few_tokens", "token_char_ratio", "<", low), ("too_many_tokens", "token_char_ratio", ">", high))
 
     def model_files(self) -> list[str]:
         return [self.config.tokenizer]

@@ -30,7 +30,7 @@ from corpusmill.filters.step import Batch, Measured, Step
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_array, text_buffers
-from corpusmill.pipeline.text.classes import DIGIT, SPACE, WORD
+from corpusmill.pipeline.text.classes import CODE_POINTS, DIGIT, SPACE, SURROGATES, WORD, character_classes
 from corpusmill.pipeline.text.split import count_split_words
 from corpusmill.pipeline.text.utf8 import NEWLINE, decode, find_byte, previous, strip_end, strip_start
 
@@ -51,8 +51,6 @@ class RefinedwebLinesConfig(Config):
 def _tables() -> Any:
     """`Tables` of the kernel. The letters are what Python's `re.IGNORECASE` takes for them, such as a dotless i for an i."""
     import re
-
-    from corpusmill.pipeline.text.classes import CODE_POINTS, DIGIT, SPACE, SURROGATES, WORD, character_classes
 
     classes = character_classes() & np.uint8(DIGIT | SPACE | WORD)
     characters = "".join(chr(point) for point in range(CODE_POINTS) if point not in SURROGATES)
@@ -83,7 +81,6 @@ class RefinedwebLines(Step):
         return {f"refinedweb_{name}": pa.int64() for name in counts} | {"refinedweb_removed_word_ratio": pa.float64()}
 
     def measure(self, batch: Batch) -> Measured:
-
         data, offsets = text_buffers(batch.text)
         new_data = np.empty(offsets[-1] - offsets[0], np.uint8)
         new_offsets = np.empty(len(offsets), np.int64)

@@ -68,6 +68,11 @@ class Rule:
         return np.asarray(failing, bool)
 
 
+def limits(*rules: tuple[str, str, str, float | None]) -> tuple[Rule, ...]:
+    """Rules `(name, column, comparison, threshold)` as a recipe's options give them, without those whose threshold is null."""
+    return tuple(Rule(name, column, comparison, limit) for name, column, comparison, limit in rules if limit is not None)
+
+
 @dataclass(frozen=True)
 class StepRule:
     """A rule with the step it belongs to, as the report names it. `template` says what it means (`filters.meanings`)."""

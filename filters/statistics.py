@@ -28,7 +28,7 @@ from corpusmill.pipeline.text.utf8 import (
     strip_end,
     strip_start,
 )
-from corpusmill.pipeline.text.words import count_words, new_words, walk_words
+from corpusmill.pipeline.text.words import base_powers, count_words, hash_word, new_words, walk_words, word_rule_classes
 
 #: Shares the spare bit of the character classes: datatrove's TERMINAL_PUNCTUATION.
 TERMINAL = 128
@@ -85,17 +85,12 @@ def datatrove_classes() -> npt.NDArray[np.uint8]:
 
 @cache
 def _tables(word_rule: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint64]]:
-    from corpusmill.pipeline.text.words import base_powers, word_rule_classes
-
     return word_rule_classes(word_rule, datatrove_classes()), base_powers()
 
 
 @cache
 def _stop_word_table(stop_words: tuple[str, ...]) -> npt.NDArray[np.uint64]:
     """An open-addressed table of the words' hashes, so sparse that lookups end at once."""
-    from corpusmill.pipeline.text.table import insert, table_size
-    from corpusmill.pipeline.text.words import hash_word
-
     table = np.zeros(32 * table_size(len(stop_words)), np.uint64)
     for word in stop_words:
         insert(table, table.size - 1, hash_word(word))
@@ -115,9 +110,11 @@ class Statistics:
         column: npt.NDArray[np.int64] = self.values[NAMES.index(name)]
         return column
 
-    def ratio(self, above: str, below: str) -> npt.NDArray[np.float64]:
-        """float64 quotients of two statistics; NaN (which never decides) where the denominator is 0."""
-        return ratio(self[above], self[below])
+    def of(self, name: str, below: str | None = None, without: str | None = None) -> npt.NDArray[Any]:
+        """A statistic, or its quotient by another one (less a third); NaN, which never decides, where that is 0."""
+        if below is None:
+            return self[name]
+        return ratio(self[name], self[below] if without is None else self[below] - self[without])
 
 
 def ratio(above: Any, below: Any) -> npt.NDArray[np.float64]:

@@ -177,6 +177,22 @@ class Step(ABC):
         """The values of all documents of a batch."""
 
 
+class StatisticsStep(Step):
+    """A step whose columns are statistics of the text, or quotients of two of them."""
+
+    #: Names of `filters.statistics.NAMES` by column: of one its value (int64), of two their quotient (float64, NaN where the second is 0);
+    #: a third is subtracted from the second.
+    STATISTICS: ClassVar[Mapping[str, tuple[str, ...]]]
+
+    @property
+    def columns(self) -> dict[str, pa.DataType]:
+        return {column: pa.int64() if len(names) == 1 else pa.float64() for column, names in self.STATISTICS.items()}
+
+    def measure(self, batch: Batch) -> Measured:
+        found = batch.statistics(self.needs)
+        return Measured({column: found.of(*names) for column, names in self.STATISTICS.items()})
+
+
 def _file_digest(path: str) -> str:
     try:
         with open(path, "rb") as file:

@@ -17,7 +17,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from corpusmill.filters.language_codes import canonical
-from corpusmill.filters.rules import Rule, plain
+from corpusmill.filters.rules import Rule, limits, plain
 from corpusmill.filters.statistics import ratio
 from corpusmill.filters.step import Batch, Measured, Step
 from corpusmill.pipeline.config import Config
@@ -27,8 +27,9 @@ from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.pipeline.text.classes import SPACE, WORD, character_classes, lowercase_table
 from corpusmill.pipeline.text.hashing import BASE, ONE
 from corpusmill.pipeline.text.spacy_import import import_spacy
-from corpusmill.pipeline.text.table import find
+from corpusmill.pipeline.text.table import find, hash_set
 from corpusmill.pipeline.text.utf8 import decode
+from corpusmill.pipeline.text.words import hash_word
 
 #: Languages without spaces between words, as ISO 639-3.
 UNSPACED = frozenset({"zho", "jpn", "tha", "lao", "khm", "mya", "bod"})
@@ -68,8 +69,7 @@ class StopWords(Step):
     @property
     def rules(self) -> tuple[Rule, ...]:
         few, low = self.config.min_different, self.config.min_share
-        rules = [] if few is None else [Rule("too_few_stop_words", "different_stop_words", "<", few)]
-        return (*rules, *(() if low is None else (Rule("low_stop_word_share", "stop_word_share", "<", low),)))
+        return limits(("too_few_stop_words", "different_stop_words", "<", few), ("low_stop_word_share", "stop_word_share", "<", low))
 
     def model_files(self) -> list[str]:
         return [self.config.lists] if self.config.lists else []
@@ -82,7 +82,6 @@ class StopWords(Step):
             raise ConfigError(f"there are no stop words for the language {self.config.language!r} (there are for {', '.join(known)}).")
 
     def measure(self, batch: Batch) -> Measured:
-
         data, offsets = text_buffers(batch.text)
         counts = np.zeros((len(batch), 3), np.int64)
         codes = self._languages(batch)
@@ -106,9 +105,6 @@ class StopWords(Step):
         return [canonical(str(code or "")) for code in column.to_pylist()]
 
     def _table(self, code: str) -> npt.NDArray[np.uint64]:
-        from corpusmill.pipeline.text.table import hash_set
-        from corpusmill.pipeline.text.words import hash_word
-
         if code not in self.tables:
             lower = lowercase_table()
             words = {"".join(chr(lower[ord(c)]) for c in word) for word in stop_words(self.names[code], self.config.lists)}

@@ -12,7 +12,9 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from corpusmill.filters.classifier.card import FILE, Classifier, Form, Head, read_classifier
 from corpusmill.filters.classifier.fetch import check_sha256, fetch, sha256_of
+from corpusmill.filters.fasttext_model import read_model
 from corpusmill.filters.step import short_form
+from corpusmill.pipeline.cache import cache_folder
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import is_remote
@@ -228,8 +230,6 @@ class ModelOptions(DecisionOptions):
 
 def _labels_of(path: str) -> str:
     """The labels of a local model, for a message."""
-    from corpusmill.filters.fasttext_model import read_model
-
     try:
         labels = read_model(path).labels if not is_remote(path) else ()
     except (OSError, ValueError):
@@ -370,8 +370,6 @@ def resolve(options: ModelOptions) -> Resolved:
 
 def _fetched_heads(url: str, classifier: Classifier) -> Path:
     """Each file lies under its own sha256 in the cache; links in one folder stand for the folder of the URL."""
-    from corpusmill.pipeline.cache import cache_folder
-
     folder = cache_folder() / "models" / "folders" / classifier.digest()
     folder.mkdir(parents=True, exist_ok=True)
     for head in classifier.heads:

@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,14 +26,14 @@ from corpusmill.filters.classifier.card import YES, Classifier, Form, read_class
 from corpusmill.filters.classifier.examples import TEXT, File, cell, find_files, read_rows
 from corpusmill.filters.classifier.forms import NEW_LINE, write_form, write_tokens
 from corpusmill.filters.fasttext_model import FastTextModel, read_model
+from corpusmill.filters.fasttext_scores import UNKNOWN, FastTextScorer, Tokens, Unit, text_slices
+from corpusmill.ingest.files import open_file
+from corpusmill.ingest.parquet import open_groups
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.shards import ROW_GROUP_ROWS
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.text.buffers import text_buffers
-
-if TYPE_CHECKING:
-    from corpusmill.filters.fasttext_scores import Tokens
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,6 @@ class Scorer:
     """Scores texts by several heads. One thread at a time may use it."""
 
     def __init__(self, heads: Sequence[LoadedHead]):
-        from corpusmill.filters.fasttext_scores import FastTextScorer, Unit
-
         self.heads = list(heads)
         together: dict[Form, dict[tuple[int, int | None], list[int]]] = {}  # heads of the same model and windows are summed up once
         for place, head in enumerate(self.heads):
@@ -146,8 +144,6 @@ class Scorer:
 
 def _as_written(form: Form, data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> Iterator[tuple[int, "Tokens"]]:
     """The tokens of the texts in a form, for `FastTextScorer.score`."""
-    from corpusmill.filters.fasttext_scores import Tokens, text_slices
-
     for start, end in text_slices(offsets):
         written, ends, starts, first = write_tokens(form, data, offsets[start : end + 1])
         stops = np.empty_like(starts)
@@ -159,8 +155,6 @@ def _as_written(form: Form, data: npt.NDArray[np.uint8], offsets: npt.NDArray[np
 
 def _gather(head: LoadedHead, first: npt.NDArray[np.int64], listed: npt.NDArray[np.float32]) -> HeadScores:
     """The scores of texts from those of their windows: text i has the windows from `first[i]` up to `first[i + 1]`."""
-    from corpusmill.filters.fasttext_scores import UNKNOWN
-
     raw = np.where(listed == UNKNOWN, np.nan, np.clip(listed.astype(np.float64), 0, 1))
     if head.complement:
         raw = 1 - raw
@@ -325,9 +319,6 @@ def _rows(file: File, text_column: str, id_column: str) -> Iterator[dict[str, An
 
 
 def _names(file: File) -> list[str]:
-    from corpusmill.ingest.files import open_file
-    from corpusmill.ingest.parquet import open_groups
-
     with open_file(file.path) as stream, open_groups(file.path, stream) as parquet:
         return list(parquet.schema_arrow.names)
 

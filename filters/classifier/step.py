@@ -8,7 +8,7 @@ the likeliest label. A text with nothing that a model knows has no score (null),
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,11 +27,9 @@ from corpusmill.filters.classifier.options import (
     own_description,
     resolve,
 )
+from corpusmill.filters.classifier.score import HeadScores, Scorer, load_heads
 from corpusmill.filters.rules import UNKNOWN, Rule, Share, plain
 from corpusmill.filters.step import Batch, Measured, Step, short_form
-
-if TYPE_CHECKING:
-    from corpusmill.filters.classifier.score import HeadScores
 
 # ---- Columns and rules
 
@@ -195,8 +193,6 @@ class ScoringStep(Step):
         return digests
 
     def setup(self) -> None:
-        from corpusmill.filters.classifier.score import Scorer, load_heads
-
         self._scorer = Scorer([head for resolved in self.resolved() for head in load_heads(resolved.folder, resolved.classifier)])
 
     def measure(self, batch: Batch) -> Measured:

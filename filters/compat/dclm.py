@@ -28,7 +28,7 @@ from corpusmill.pipeline.text.copies import cleared_copies, count_copy
 from corpusmill.pipeline.text.ngram_counts import count_ngrams, count_words, covered_characters, most_frequent, new_ngram_counts
 from corpusmill.pipeline.text.table import hash_span, table_size
 from corpusmill.pipeline.text.utf8 import NEWLINE, count_byte, count_characters, decode, find_byte, previous, strip_end, strip_start
-from corpusmill.pipeline.text.word_breaks import hash_unicode_words
+from corpusmill.pipeline.text.word_breaks import hash_unicode_words, word_break_table
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 #: Kinds of characters beside those of `pipeline.text.classes`: `str.isalnum`.
@@ -106,8 +106,6 @@ class Dclm(Step):
         }
 
     def measure(self, batch: Batch) -> Measured:
-        from corpusmill.pipeline.text.word_breaks import word_break_table
-
         data, offsets = text_buffers(batch.text)
         counts = np.zeros((len(batch), 2), np.int64)
         ratios = np.full((len(batch), len(self.columns) - 2), np.nan)

@@ -25,7 +25,7 @@ from corpusmill.pipeline.text.classes import ALPHA, character_classes
 from corpusmill.pipeline.text.copies import cleared_copies, count_copy
 from corpusmill.pipeline.text.lines import skip_newlines
 from corpusmill.pipeline.text.ngram_counts import count_ngrams, count_words, most_frequent, new_ngram_counts
-from corpusmill.pipeline.text.table import find, hash_span, table_size
+from corpusmill.pipeline.text.table import find, hash_span, table_size, word_set
 from corpusmill.pipeline.text.utf8 import NEWLINE, count_byte, count_characters, decode, find_byte, previous
 
 REQUIRED_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
@@ -66,8 +66,6 @@ class DolmaConfig(Config):
 
 @cache
 def _tables() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint64]]:
-    from corpusmill.pipeline.text.table import word_set
-
     kinds = character_classes().copy()
     for symbol in "#…":
         kinds[ord(symbol)] |= SYMBOL
@@ -107,7 +105,6 @@ class Dolma(Step):
         }
 
     def measure(self, batch: Batch) -> Measured:
-
         data, offsets = text_buffers(batch.text)
         values = np.full((len(batch), len(NAMES)), np.nan)
         measure_texts(data, offsets, *_tables(), self.config.tagger == "gopher_v2", values)

@@ -25,7 +25,7 @@ from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.pipeline.text.chunks import hash_chunks, skip_space, walk_chunk
 from corpusmill.pipeline.text.classes import SPACE, character_classes
 from corpusmill.pipeline.text.ngram_counts import count_ngrams, count_words, most_frequent, new_ngram_counts
-from corpusmill.pipeline.text.table import find, hash_span, insert, table_size
+from corpusmill.pipeline.text.table import find, hash_span, insert, table_size, word_set
 from corpusmill.pipeline.text.utf8 import NEWLINE, count_byte, count_characters, decode, find_byte, strip_end, strip_start
 
 COMMON_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
@@ -145,12 +145,9 @@ class Nemo(Step):
         return {f"nemo_{name}": pa.int64() if name in COUNTS else pa.float64() for name in NAMES}
 
     def setup(self) -> None:
-        from corpusmill.pipeline.text.table import word_set
-
         self.words = word_set(COMMON_WORDS), word_set(ELLIPSES)
 
     def measure(self, batch: Batch) -> Measured:
-
         data, offsets = text_buffers(batch.text)
         values = np.full((len(batch), len(NAMES)), np.nan)
         spans = np.zeros((len(batch), 2 * len(TOP) + 1), np.int64)

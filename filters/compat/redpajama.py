@@ -27,6 +27,7 @@ from pydantic import Field
 from corpusmill.filters.rules import Rule
 from corpusmill.filters.statistics import ends_in_ellipsis, symbol_counts
 from corpusmill.filters.step import Batch, Measured, Step
+from corpusmill.filters.stop_words import stop_words
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.kernel import kernel
@@ -35,7 +36,7 @@ from corpusmill.pipeline.text.chunks import hash_chunks
 from corpusmill.pipeline.text.classes import CODE_POINTS, SPACE, SURROGATES, WORD, character_classes
 from corpusmill.pipeline.text.hashing import BASE, mix64
 from corpusmill.pipeline.text.ngram_counts import count_ngrams, count_words, covered_characters, most_frequent, new_ngram_counts
-from corpusmill.pipeline.text.table import find, hash_span, insert, table_size
+from corpusmill.pipeline.text.table import find, hash_span, insert, table_size, word_set
 from corpusmill.pipeline.text.utf8 import NEWLINE, count_byte, count_characters, decode, find_byte, previous, strip_end, strip_start
 
 #: Kinds of characters beside WORD and SPACE: ASCII letters, `str.isupper`, `str.islower` or title case, `str.isnumeric`.
@@ -119,9 +120,6 @@ class RedPajama(Step):
         return [path for path in (self.config.stop_words, self.config.bad_words) if path]
 
     def setup(self) -> None:
-        from corpusmill.filters.stop_words import stop_words
-        from corpusmill.pipeline.text.table import word_set
-
         self.stop_words = word_set(sorted(stop_words(self.config.language, self.config.stop_words)))
         phrases = set(self._read(self.config.bad_words).splitlines()) if self.config.bad_words else set()
         self.phrases, self.phrase_lengths = phrase_set(sorted({phrase.strip() for phrase in phrases} - {""}))
@@ -136,7 +134,6 @@ class RedPajama(Step):
             raise InputError(f"{path}: can't be read ({reason}).") from error
 
     def measure(self, batch: Batch) -> Measured:
-
         data, offsets = text_buffers(batch.text)
         normalised = [normalise(text) for text in _texts(data, offsets)]
         plain = np.frombuffer(b"".join(normalised), np.uint8)
