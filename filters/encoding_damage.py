@@ -11,10 +11,10 @@ from pydantic import Field
 from corpusmill.filters.rules import Rule, limits
 from corpusmill.filters.statistics import ratio
 from corpusmill.filters.step import Batch, Measured, Step
-from corpusmill.ingest.mojibake import mojibake_rate
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.pipeline.text.damage import mojibake_rate
 from corpusmill.pipeline.text.utf8 import decode
 
 #: Kinds of characters: U+FFFD; Unicode's Cc but the white space among them (\t \n \v \f \r, NEL); Co and noncharacters.

@@ -220,7 +220,7 @@ def imports(text: bytes) -> Iterator[str]:
 
 def _named(text: bytes) -> Iterator[tuple[str, str]]:
     """The modules of this package that strings name, with the key where a string stands in a table. The beginning of a name
-    (`f"corpusmill.filters.pii.{kind}"`) means all modules of that package."""
+    (`f"corpusmill.filters.compat.{kind}"`) means all modules of that package."""
     if PACKAGE.encode() + b"." not in text:
         return
     for found in _NAMED.finditer(text):

@@ -16,7 +16,7 @@ from corpusmill.pipeline.errors import InputError
 
 FOLDER = "classifiers"  # in the user's cache
 #: Libraries that decide about a model's bytes or about what its texts are.
-LIBRARIES = ("fasttext-community", "mwparserfromhell", "resiliparse", "selectolax")
+LIBRARIES = ("fasttext-community", "mwparserfromhell", "selectolax", "webencodings")
 
 
 def builtin(name: str, say: Callable[[str], None] = lambda _: None) -> Path:

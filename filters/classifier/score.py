@@ -27,9 +27,9 @@ from corpusmill.filters.classifier.examples import TEXT, File, cell, find_files,
 from corpusmill.filters.classifier.forms import NEW_LINE, write_form, write_tokens
 from corpusmill.filters.fasttext_model import FastTextModel, read_model
 from corpusmill.filters.fasttext_scores import UNKNOWN, FastTextScorer, Tokens, Unit, text_slices
-from corpusmill.ingest.files import open_file
-from corpusmill.ingest.parquet import open_groups
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.files import open_file
+from corpusmill.pipeline.formats.parquet import open_parquet
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.shards import ROW_GROUP_ROWS
 from corpusmill.pipeline.storage import Storage
@@ -319,7 +319,7 @@ def _rows(file: File, text_column: str, id_column: str) -> Iterator[dict[str, An
 
 
 def _names(file: File) -> list[str]:
-    with open_file(file.path) as stream, open_groups(file.path, stream) as parquet:
+    with open_file(file.path) as stream, open_parquet(file.path, stream) as parquet:
         return list(parquet.schema_arrow.names)
 
 

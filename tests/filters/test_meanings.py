@@ -11,9 +11,9 @@ from corpusmill.dedup.lines.editor import ONLY as ONLY_LINES
 from corpusmill.dedup.substrings.editor import ONLY as ONLY_SUBSTRINGS
 from corpusmill.filters.rules import meaning, rules_metadata
 from corpusmill.filters.step import OTHERS, STEPS, build_steps, resolve_step
-from corpusmill.filters.urls.config import DATATROVE_REASONS
 from corpusmill.filters.worker import FilterConfig, rule_table
 from corpusmill.ingest.rows import INGEST_REPORT
+from corpusmill.ingest.urls.config import DATATROVE_REASONS
 from corpusmill.pipeline.schemas import MEANINGS_KEY
 from corpusmill.pipeline.stage import load_object
 
