@@ -29,7 +29,7 @@ from pydantic import Field, model_validator
 
 from corpusmill.filters.language_codes import canonical
 from corpusmill.filters.rules import Rule
-from corpusmill.filters.step import Batch, Measured, Step
+from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.cache import alone, cache_folder
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
@@ -160,7 +160,7 @@ class BadWords(Step):
         self._names = {canonical(name): name for name in self._files}
         self._tries: dict[str, Trie] = {}
 
-    def measure(self, batch: Batch) -> Measured:
+    def measure(self, batch: DocumentBatch) -> StepOutput:
         data, offsets = text_buffers(usual_lower(batch.text))
         names = self._lists(batch)
         counts = np.zeros(len(batch), np.int64)
@@ -176,7 +176,7 @@ class BadWords(Step):
             draws[found] = [draw(name) for name in batch.documents["id"].take(found).to_pylist()]
         missing = pa.array([name is None for name in names], pa.bool_())
         lengths = pc.utf8_length(batch.text).to_numpy()
-        return Measured(
+        return StepOutput(
             {
                 "bad_words": pc.if_else(missing, None, pa.array(counts)),
                 "bad_words_list": pa.array(names, pa.string()),
@@ -193,7 +193,7 @@ class BadWords(Step):
             return np.zeros(CODE_POINTS, np.uint8), True
         return character_classes(), True
 
-    def _lists(self, batch: Batch) -> npt.NDArray[np.object_]:
+    def _lists(self, batch: DocumentBatch) -> npt.NDArray[np.object_]:
         """The name of the list of each document, None where there is none."""
         names = np.full(len(batch), None, object)
         if self.config.language is not None:

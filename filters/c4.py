@@ -25,7 +25,7 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from corpusmill.filters.rules import Rule
-from corpusmill.filters.step import Batch, Measured, Step
+from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text import sentence_marks, sentences
@@ -98,7 +98,7 @@ class C4(Step):
                  "lorem_ipsum_lines", "curly_bracket_lines", "sentences")  # fmt: skip
         return {f"c4_{name}": pa.int64() for name in names}
 
-    def measure(self, batch: Batch) -> Measured:
+    def measure(self, batch: DocumentBatch) -> StepOutput:
         data, offsets = batch.buffers()
         by_tokens = self.config.sentence_rule == "spacy"
         marks = batch.token_marks() if by_tokens else np.empty(0, np.uint8)
@@ -119,7 +119,7 @@ class C4(Step):
         strip_texts(new_data, new_marks, new_offsets, classes)
         columns = dict(zip(self.columns, [*counts.T, _sums(found, lines)]))
         length = new_offsets[-1]
-        return Measured(columns, text_array(new_data[:length], new_offsets), new_marks[:length] if by_tokens else None)
+        return StepOutput(columns, text_array(new_data[:length], new_offsets), new_marks[:length] if by_tokens else None)
 
     def _flags(self) -> int:
         flags = (
@@ -408,11 +408,11 @@ class Mc4Paragraphs(Step):
     def meanings(self) -> Mapping[str, str]:
         return {"mc4_paragraphs": f"{{count}} lines of at least {self.config.min_paragraph_length} characters"}
 
-    def measure(self, batch: Batch) -> Measured:
+    def measure(self, batch: DocumentBatch) -> StepOutput:
         data, offsets = text_buffers(batch.text)
         paragraphs = np.zeros(len(batch), np.int64)
         count_long_lines(data, offsets, self.config.min_paragraph_length, paragraphs)
-        return Measured({"mc4_paragraphs": paragraphs})
+        return StepOutput({"mc4_paragraphs": paragraphs})
 
 
 @kernel

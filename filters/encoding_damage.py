@@ -10,7 +10,7 @@ from pydantic import Field
 
 from corpusmill.filters.rules import Rule, limits
 from corpusmill.filters.statistics import ratio
-from corpusmill.filters.step import Batch, Measured, Step
+from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_buffers
@@ -60,7 +60,7 @@ class EncodingDamage(Step):
         kinds = ("replacement", "mojibake", "control", "private_use")
         return limits(*((f"too_much_{kind}", f"{kind}_char_ratio", ">", getattr(self.config, f"max_{kind}")) for kind in kinds))
 
-    def measure(self, batch: Batch) -> Measured:
+    def measure(self, batch: DocumentBatch) -> StepOutput:
         data, offsets = text_buffers(batch.text)
         counts = np.zeros((len(batch), len(NAMES) + 1), np.int64)
         count_kinds(data, offsets, _kinds(), counts)
@@ -68,7 +68,7 @@ class EncodingDamage(Step):
         mojibake = np.where(counts[:, -1] > 0, 0.0, np.nan)
         for place in np.flatnonzero(counts[:, -1] != np.diff(offsets)).tolist():  # the others are ASCII
             mojibake[place] = mojibake_rate(batch.text[place].as_py())
-        return Measured(columns | {"mojibake_char_ratio": mojibake})
+        return StepOutput(columns | {"mojibake_char_ratio": mojibake})
 
 
 # ---- The kernel

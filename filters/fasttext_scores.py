@@ -44,7 +44,7 @@ class Unit(NamedTuple):
     bare: bool = False
 
 
-class Tokens(NamedTuple):
+class TextTokens(NamedTuple):
     """Texts as tokens: token t is `data[starts[t]:ends[t]]`, and those of text i are the tokens from `first[i]` up to `first[i + 1]`."""
 
     data: npt.NDArray[np.uint8]
@@ -53,7 +53,7 @@ class Tokens(NamedTuple):
     first: npt.NDArray[np.int64]
 
 
-class Scores(NamedTuple):
+class WindowScores(NamedTuple):
     """`scores` float32 (windows, labels): NOT_LISTED or UNKNOWN (filters.fasttext_output), both below 0, where there is none. Text i has
     the rows from `first[i]` up to `first[i + 1]`."""
 
@@ -80,7 +80,7 @@ class FastTextScorer:
         self._entries = _aligned_rows(sets * WAYS + SPARE, width)
         self._clock = np.zeros(1, np.uint32)
 
-    def score(self, slices: Iterator[tuple[int, Tokens]], texts: int, size: int, new_line: bytes = b"") -> list[Scores]:
+    def score(self, slices: Iterator[tuple[int, TextTokens]], texts: int, size: int, new_line: bytes = b"") -> list[WindowScores]:
         """The scores of each unit. `slices`: number of the first text and tokens, of all texts one after the other; `size`: a number of
         tokens that they all together do not exceed. The token `new_line` is no word of a window."""
         windows = np.zeros((len(self._layouts), texts + 1), np.int64)
@@ -91,7 +91,7 @@ class FastTextScorer:
         key = np.uint64(hash_token(np.frombuffer(new_line, np.uint8), 0, len(new_line)) if new_line else 0)
         for offset, tokens in slices:
             score_tokens(*tokens, offset, key, self._model_rows, units, self._layouts, windows, self._table, self._entries, self._clock)
-        return [Scores(windows[unit[1]], scores[: windows[unit[1], -1]]) for unit, scores in zip(units.tolist(), found)]
+        return [WindowScores(windows[unit[1]], scores[: windows[unit[1], -1]]) for unit, scores in zip(units.tolist(), found)]
 
 
 def text_slices(offsets: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
@@ -103,12 +103,12 @@ def text_slices(offsets: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
         start = min(end, last)
 
 
-def as_fasttext_reads(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> Iterator[tuple[int, Tokens]]:
+def as_fasttext_reads(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> Iterator[tuple[int, TextTokens]]:
     """The tokens of texts as fastText finds them; newlines are spaces."""
     for start, end in text_slices(offsets):
         part = offsets[start : end + 1]
         room = int(part[-1] - part[0]) // 2 + end - start
-        tokens = Tokens(data, np.empty(room, np.int64), np.empty(room, np.int64), np.empty(end - start + 1, np.int64))
+        tokens = TextTokens(data, np.empty(room, np.int64), np.empty(room, np.int64), np.empty(end - start + 1, np.int64))
         split_tokens(data, part, *tokens[1:])
         yield start, tokens
 

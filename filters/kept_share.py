@@ -49,7 +49,7 @@ Reader = Callable[[list[str]], pa.Table]
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundThreshold:
     """A rule's threshold; None where no document counts. `kept`: how many of the `documents` that count have a value that passes."""
 
     threshold: float | None
@@ -76,14 +76,14 @@ def with_found(rules: Iterable[StepRule], found: dict[str, float | None]) -> lis
     return decided
 
 
-def find_thresholds(rules: Sequence[StepRule], shards: Sequence[Reader]) -> dict[str, Found]:
+def find_thresholds(rules: Sequence[StepRule], shards: Sequence[Reader]) -> dict[str, FoundThreshold]:
     """The thresholds of all rules that have none, by name. Each of `shards` reads columns of the report of one shard."""
     unknown = unknown_rules(rules)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         return {rule.name: _find(rule, rules, shards, pool) for rule in unknown}
 
 
-def _find(rule: Rule, rules: Sequence[StepRule], shards: Sequence[Reader], pool: ThreadPoolExecutor) -> Found:
+def _find(rule: Rule, rules: Sequence[StepRule], shards: Sequence[Reader], pool: ThreadPoolExecutor) -> FoundThreshold:
     assert rule.kept is not None
     others = [other.rule for other in rules if not other.rule.unknown] if rule.kept.of == "passing" else []
     columns = list(dict.fromkeys([rule.column, *(other.column for other in others)]))
@@ -102,7 +102,7 @@ def _find(rule: Rule, rules: Sequence[StepRule], shards: Sequence[Reader], pool:
         whole = whole and documents <= SORTED
         collected = [*collected, keys] if whole else []
     if not documents:
-        return Found(None, 0, 0)
+        return FoundThreshold(None, 0, 0)
     kept = ceil(Fraction(str(rule.kept.share)) * documents)
     high = rule.comparison.startswith("<")
     rank = documents - kept if high else kept - 1  # in rising order
@@ -110,7 +110,7 @@ def _find(rule: Rule, rules: Sequence[StepRule], shards: Sequence[Reader], pool:
         key, below, equal = _select_sorted(np.concatenate(collected), rank)
     else:
         key, below, equal = _select_by_digits(lambda count: pool.map(lambda shard: count(keys_of(shard)), shards), rank)
-    return Found(key_value(key), documents, documents - below if high else below + equal)
+    return FoundThreshold(key_value(key), documents, documents - below if high else below + equal)
 
 
 def ordered_keys(values: npt.NDArray[Any]) -> Keys:
@@ -190,7 +190,7 @@ def measure_and_decide(run: StageRun, config: FilterConfig, pieces: Sequence[Pie
     there = [shards[row.task] for row in rows]
     # `params`: a step that rewrites may be another one though it measures the same, and then the texts are others
     to_decide = [Piece(p.key, (*p.inputs, ref, table)) for p, ref in zip(there, measured, strict=True)]
-    return run.map("", DecideWorker, to_decide, params, separable=True)
+    return run.map("", KeptShareWorker, to_decide, params, separable=True)
 
 
 def _find_and_write(run: Storage, rules: Sequence[StepRule], measured: Sequence[FileRef]) -> Output:
@@ -235,7 +235,7 @@ class MeasureWorker(FilterWorker):
         return Output({f"{piece.key}.parquet": measured.close()}, rows_in=measured.rows, bytes_in=size)
 
 
-class DecideWorker(FilterWorker):
+class KeptShareWorker(FilterWorker):
     """Decides about one shard by what was measured and the thresholds that were found."""
 
     def setup(self) -> None:

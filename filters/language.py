@@ -16,7 +16,7 @@ from corpusmill.filters.fasttext_scores import UNKNOWN, FastTextScorer, Unit, as
 from corpusmill.filters.language_codes import LID_176, labels_for, split_script
 from corpusmill.filters.models import language_model
 from corpusmill.filters.rules import Rule
-from corpusmill.filters.step import Batch, Measured, Step
+from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import ConfigError
 from corpusmill.pipeline.text.buffers import text_buffers
@@ -110,7 +110,7 @@ class Language(Step):
         self._scripts = np.array([split_script(label)[1] for label in labels], object)
         self._wanted = np.array([place for place, label in enumerate(labels) if label in wanted], np.int64)
 
-    def measure(self, batch: Batch) -> Measured:
+    def measure(self, batch: DocumentBatch) -> StepOutput:
         scores = self.scores(batch.text)
         best = scores.argmax(axis=1)
         score = scores[np.arange(len(best)), best]
@@ -127,7 +127,7 @@ class Language(Step):
             listed = [(row, places[row[places] >= 0]) for row, places in zip(scores, order)]
             columns["language_labels"] = [self._labels[places].tolist() for _, places in listed]
             columns["language_scores"] = [row[places].tolist() for row, places in listed]
-        return Measured(columns)
+        return StepOutput(columns)
 
     def scores(self, text: pa.Array) -> npt.NDArray[np.float64]:
         """(texts, labels): the score of each of the model's labels, at most 1.

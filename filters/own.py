@@ -24,7 +24,7 @@ import pyarrow as pa
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from corpusmill.filters.rules import Rule
-from corpusmill.filters.step import Batch, Measured, Step, short_form
+from corpusmill.filters.step import DocumentBatch, Step, StepOutput, short_form
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import CorpusmillError
 
@@ -198,7 +198,7 @@ class PythonStep(Step):
         file = place if place.endswith(".py") else sys.modules[self.function.__module__].__file__
         return [file] if file else []
 
-    def measure(self, batch: Batch) -> Measured:
+    def measure(self, batch: DocumentBatch) -> StepOutput:
         try:
             found = self.function(batch.table(), **self.config.options)
         except Exception as error:
@@ -216,7 +216,7 @@ class PythonStep(Step):
         text = arrays.pop("text") if self.rewrites else None
         if text is not None and text.null_count:
             raise CorpusmillError(f"{self.config.function}: gave no text (null) for a document.")
-        return Measured(arrays, text)
+        return StepOutput(arrays, text)
 
     def _array(self, name: str, values: Any, kind: pa.DataType, documents: int) -> pa.Array:
         try:

@@ -22,7 +22,7 @@ from pydantic import Field, create_model, model_validator
 
 from corpusmill.filters.pii_scan import (
     Spans,
-    Texts,
+    TextColumn,
     account_numbers,
     addresses,
     colon_groups,
@@ -34,7 +34,7 @@ from corpusmill.filters.pii_scan import (
     without_overlaps,
 )
 from corpusmill.filters.rules import Rule
-from corpusmill.filters.step import Batch, Measured, Step
+from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.config import Config
 
 #: Secrets and numbers of persons, by their forms.
@@ -72,7 +72,7 @@ def check_secret(document: bytes, start: int, end: int) -> Iterator[tuple[int, i
     yield first, last - (len(document[first:last]) - len(document[first:last].rstrip()))
 
 
-def find_secrets(texts: Texts) -> Spans:
+def find_secrets(texts: TextColumn) -> Spans:
     return texts.checked(texts.scan(prefixes_at, _prefix_table()), check_secret)
 
 
@@ -95,7 +95,7 @@ def check_email(document: bytes, start: int, end: int) -> Iterator[tuple[int, in
         yield match.span()
 
 
-def find_emails(texts: Texts) -> Spans:
+def find_emails(texts: TextColumn) -> Spans:
     return texts.checked(texts.scan(addresses), check_email)
 
 
@@ -128,7 +128,7 @@ def check_iban(document: bytes, start: int, end: int) -> Iterator[tuple[int, int
         yield start, last
 
 
-def find_ibans(texts: Texts) -> Spans:
+def find_ibans(texts: TextColumn) -> Spans:
     return texts.checked(texts.scan(account_numbers), check_iban)
 
 
@@ -182,7 +182,7 @@ def check_card(document: bytes, start: int, end: int) -> Iterator[tuple[int, int
             yield match.span()
 
 
-def find_credit_cards(texts: Texts) -> Spans:
+def find_credit_cards(texts: TextColumn) -> Spans:
     return texts.checked(texts.numbers, check_card)
 
 
@@ -267,7 +267,7 @@ def check_national_id(document: bytes, start: int, end: int) -> Iterator[tuple[i
             yield match.span()
 
 
-def find_national_ids(texts: Texts) -> Spans:
+def find_national_ids(texts: TextColumn) -> Spans:
     candidates = np.concatenate([texts.numbers, texts.codes])
     return texts.checked(candidates[np.lexsort((-candidates[:, 1], candidates[:, 0]))], check_national_id)
 
@@ -292,7 +292,7 @@ def check_ipv6(document: bytes, start: int, end: int) -> Iterator[tuple[int, int
         yield match.span()
 
 
-def find_ipv6(texts: Texts) -> Spans:
+def find_ipv6(texts: TextColumn) -> Spans:
     return texts.checked(texts.scan(colon_groups), check_ipv6)
 
 
@@ -332,7 +332,7 @@ def check_ipv4(document: bytes, start: int, end: int) -> Iterator[tuple[int, int
         yield match.span()
 
 
-def find_ipv4(texts: Texts) -> Spans:
+def find_ipv4(texts: TextColumn) -> Spans:
     return texts.checked(texts.scan(dotted_numbers), check_ipv4)
 
 
@@ -433,7 +433,7 @@ def check_phone(document: bytes, start: int, end: int, regions: Sequence[str]) -
                 yield match.span()
 
 
-def find_phones(texts: Texts, regions: Sequence[str] = REGIONS) -> Spans:
+def find_phones(texts: TextColumn, regions: Sequence[str] = REGIONS) -> Spans:
     return texts.checked(texts.numbers, partial(check_phone, regions=regions))
 
 
@@ -528,14 +528,14 @@ class Pii(Step):
         limits = self.config.most
         return tuple(Rule(kind.column, kind.column, ">", limits[kind.name]) for kind in self.kinds if kind.name in limits)
 
-    def measure(self, batch: Batch) -> Measured:
+    def measure(self, batch: DocumentBatch) -> StepOutput:
         """Counts what is found, whether it is replaced or not."""
-        texts = Texts(batch.text)
+        texts = TextColumn(batch.text)
         found = without_overlaps([self._find(texts, kind) for kind in self.kinds])
         columns = {kind.column: counts(texts, spans) for kind, spans in zip(self.kinds, found)}
-        return Measured(columns, replaced(batch.text, texts, self._replacements(found)))
+        return StepOutput(columns, replaced(batch.text, texts, self._replacements(found)))
 
-    def _find(self, texts: Texts, kind: Kind) -> Spans:
+    def _find(self, texts: TextColumn, kind: Kind) -> Spans:
         regions = self.config.phone_regions if kind.name == "phone" else None
         return kind.find(texts) if regions is None else kind.find(texts, regions)
 

@@ -25,7 +25,7 @@ BYTES_A_FIND = 256  # a guess that saves the second scan
 NONE: Spans = np.zeros((0, 2), np.int64)
 
 
-class Texts:
+class TextColumn:
     """A column of texts as one buffer, and the scans that more than one kind asks for."""
 
     def __init__(self, column: pa.Array):
@@ -88,12 +88,12 @@ def without_overlaps(kinds: Sequence[Spans]) -> list[Spans]:
     return kept
 
 
-def counts(texts: Texts, spans: Spans) -> npt.NDArray[np.int64]:
+def counts(texts: TextColumn, spans: Spans) -> npt.NDArray[np.int64]:
     """How many of the spans each document holds."""
     return np.bincount(texts.documents_of(spans), minlength=len(texts.offsets) - 1).astype(np.int64)
 
 
-def replaced(column: pa.Array, texts: Texts, replacements: Sequence[tuple[Spans, str]]) -> pa.Array:
+def replaced(column: pa.Array, texts: TextColumn, replacements: Sequence[tuple[Spans, str]]) -> pa.Array:
     """The column with a text in place of each span. The spans of all replacements must be disjoint."""
     spans = np.concatenate([spans for spans, _ in replacements]) if replacements else NONE
     if not len(spans):

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from corpusmill.filters.rules import Rule, limits
 from corpusmill.filters.statistics import ratio
-from corpusmill.filters.step import Batch, Measured, Step
+from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.text.buffers import text_buffers
@@ -62,14 +62,14 @@ class Compression(Step):
         low, high = self.config.min_ratio, self.config.max_ratio
         return limits(("compression_too_small", "compression_ratio", "<", low), ("compression_too_large", "compression_ratio", ">", high))
 
-    def measure(self, batch: Batch) -> Measured:
+    def measure(self, batch: DocumentBatch) -> StepOutput:
         data, offsets = text_buffers(batch.text)
         compress, view = compressor(self.config.codec), memoryview(data)  # type: ignore[arg-type]
         ratios = np.full(len(batch), np.nan)
         for place, (start, end) in enumerate(zip(offsets[:-1].tolist(), offsets[1:].tolist())):
             if end > start:
                 ratios[place] = len(compress(view[start:end])) / (end - start)
-        return Measured({"compression_ratio": ratios})
+        return StepOutput({"compression_ratio": ratios})
 
 
 # ---- Tokens a character under a given tokenizer: text that it was not made for, or that is no text, takes many.
@@ -112,10 +112,10 @@ class TokenRatio(Step):
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
 
-    def measure(self, batch: Batch) -> Measured:
+    def measure(self, batch: DocumentBatch) -> StepOutput:
         tokens = np.zeros(len(batch), np.int64)
         for start in range(0, len(batch), CHUNK):
             texts = batch.text.slice(start, CHUNK).to_pylist()
             encoded = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
             tokens[start : start + len(texts)] = [len(encoding) for encoding in encoded]
-        return Measured({"tokens": tokens, "token_char_ratio": ratio(tokens, pc.utf8_length(batch.text))})
+        return StepOutput({"tokens": tokens, "token_char_ratio": ratio(tokens, pc.utf8_length(batch.text))})

@@ -26,7 +26,7 @@ from pydantic import Field
 
 from corpusmill.filters.rules import Rule
 from corpusmill.filters.statistics import ratio
-from corpusmill.filters.step import Batch, Measured, Step
+from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_array, text_buffers
@@ -80,7 +80,7 @@ class RefinedwebLines(Step):
                   "shortened_lines", "words", "kept_words")  # fmt: skip
         return {f"refinedweb_{name}": pa.int64() for name in counts} | {"refinedweb_removed_word_ratio": pa.float64()}
 
-    def measure(self, batch: Batch) -> Measured:
+    def measure(self, batch: DocumentBatch) -> StepOutput:
         data, offsets = text_buffers(batch.text)
         new_data = np.empty(offsets[-1] - offsets[0], np.uint8)
         new_offsets = np.empty(len(offsets), np.int64)
@@ -88,7 +88,7 @@ class RefinedwebLines(Step):
         correct_texts(data, offsets, _tables(), new_data, new_offsets, counts)
         removed = ratio(counts[:, WORDS] - counts[:, KEPT_WORDS], counts[:, WORDS])
         columns = dict(zip(self.columns, [*counts.T, removed]))
-        return Measured(columns, text_array(new_data[: new_offsets[-1]], new_offsets))
+        return StepOutput(columns, text_array(new_data[: new_offsets[-1]], new_offsets))
 
 
 # ---- The kernels: each pass drops or shortens lines of one document in place

@@ -28,7 +28,7 @@ UNKNOWN = math.nan
 
 
 @dataclass(frozen=True)
-class Share:
+class KeptShare:
     """How much of the corpus a rule keeps: `share` (above 0, at most 1) of the documents that pass all rules with a threshold given by
     the recipe (`of` is `passing`), or of all (`all`); of these, those that have a value."""
 
@@ -47,7 +47,7 @@ class Rule:
     column: str
     comparison: str
     threshold: Threshold
-    kept: Share | None = None
+    kept: KeptShare | None = None
 
     def __post_init__(self) -> None:
         if self.comparison not in COMPARISONS and self.comparison != NOT_IN:

@@ -19,7 +19,7 @@ from corpusmill.pipeline.stage import load_object
 from corpusmill.pipeline.text.buffers import MARKED, text_buffers
 
 
-class Batch:
+class DocumentBatch:
     """Documents on their way through the steps. `documents` are as they came in, `text` is what the steps before made of theirs.
 
     Statistics of one text are measured once, however many steps ask: `planned` are the needs of the steps to come up to
@@ -88,12 +88,12 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Measured:
+class StepOutput:
     """What a step found: an array for each of its columns, and the new texts where it rewrites."""
 
     columns: Mapping[str, Any]  # name to numpy or Arrow array, one item a document
     text: pa.Array | None = None
-    #: Where spaCy's tokens begin in the new texts (`Batch.token_marks`), where the step knows.
+    #: Where spaCy's tokens begin in the new texts (`DocumentBatch.token_marks`), where the step knows.
     token_marks: npt.NDArray[np.uint8] | None = None
 
 
@@ -173,7 +173,7 @@ class Step(ABC):
         """Called before the first batch of each shard: whatever the step remembers of documents is to be forgotten."""
 
     @abstractmethod
-    def measure(self, batch: Batch) -> Measured:
+    def measure(self, batch: DocumentBatch) -> StepOutput:
         """The values of all documents of a batch."""
 
 
@@ -188,9 +188,9 @@ class StatisticsStep(Step):
     def columns(self) -> dict[str, pa.DataType]:
         return {column: pa.int64() if len(names) == 1 else pa.float64() for column, names in self.STATISTICS.items()}
 
-    def measure(self, batch: Batch) -> Measured:
+    def measure(self, batch: DocumentBatch) -> StepOutput:
         found = batch.statistics(self.needs)
-        return Measured({column: found.of(*names) for column, names in self.STATISTICS.items()})
+        return StepOutput({column: found.of(*names) for column, names in self.STATISTICS.items()})
 
 
 def _file_digest(path: str) -> str:

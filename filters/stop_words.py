@@ -19,7 +19,7 @@ from pydantic import Field
 from corpusmill.filters.language_codes import canonical
 from corpusmill.filters.rules import Rule, limits, plain
 from corpusmill.filters.statistics import ratio
-from corpusmill.filters.step import Batch, Measured, Step
+from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import ConfigError, InputError
 from corpusmill.pipeline.kernel import kernel
@@ -81,7 +81,7 @@ class StopWords(Step):
         if self.config.column is None and canonical(self.config.language) not in self.names:
             raise ConfigError(f"there are no stop words for the language {self.config.language!r} (there are for {', '.join(known)}).")
 
-    def measure(self, batch: Batch) -> Measured:
+    def measure(self, batch: DocumentBatch) -> StepOutput:
         data, offsets = text_buffers(batch.text)
         counts = np.zeros((len(batch), 3), np.int64)
         codes = self._languages(batch)
@@ -92,9 +92,9 @@ class StopWords(Step):
         share = ratio(counts[:, 1], counts[:, 0])
         share[unknown] = np.nan
         columns = {name: pa.array(counts[:, place], mask=unknown) for place, name in ((1, "stop_words"), (2, "different_stop_words"))}
-        return Measured(columns | {"stop_word_share": share})
+        return StepOutput(columns | {"stop_word_share": share})
 
-    def _languages(self, batch: Batch) -> list[str]:
+    def _languages(self, batch: DocumentBatch) -> list[str]:
         """The language of each document as ISO 639-3."""
         name = self.config.column
         if name is None:

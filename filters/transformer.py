@@ -15,7 +15,7 @@ import pyarrow as pa
 from pydantic import Field, ValidationInfo, model_validator
 
 from corpusmill.filters.rules import Rule, plain
-from corpusmill.filters.step import Batch, Measured, Step
+from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import ConfigError, CorpusmillError
 
@@ -312,7 +312,7 @@ class Transformer(Step):
             raise ConfigError(f"{name}: its tokenizer can't cut texts into windows (it is none of the package tokenizers).")
         self.batch_tokens = self.classifier.batch_tokens(config.batch_tokens)
 
-    def measure(self, batch: Batch) -> Measured:
+    def measure(self, batch: DocumentBatch) -> StepOutput:
         scores = self.scores(batch)
         columns: dict[str, Any] = {
             column: np.round(scores[:, self.config.labels.index(label)], DECIMALS) for column, label in self.config.score_columns.items()
@@ -320,9 +320,9 @@ class Transformer(Step):
         if self.config.whole_column and self.config.highest is not None:
             whole = np.rint(np.clip(scores[:, 0], 0, self.config.highest))
             columns[self.config.whole_column] = pa.array(np.nan_to_num(whole).astype(np.int64), mask=np.isnan(whole))
-        return Measured(columns)
+        return StepOutput(columns)
 
-    def scores(self, batch: Batch) -> npt.NDArray[np.float64]:
+    def scores(self, batch: DocumentBatch) -> npt.NDArray[np.float64]:
         """(texts, labels); NaN for a text without tokens."""
         from corpusmill.filters.transformer_model import encode
 
@@ -362,5 +362,5 @@ def outputs(logits: npt.NDArray[np.float32], kind: str) -> npt.NDArray[np.float6
         return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float64)
 
 
-def _which(batch: Batch, place: int) -> str:
+def _which(batch: DocumentBatch, place: int) -> str:
     return f" for the document {batch.documents['id'][place].as_py()}" if "id" in batch.documents.column_names else ""

@@ -81,7 +81,7 @@ BYTES_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
-class Sequences:
+class TokenSequences:
     """What is computed, one after the other. A text may have several (windows), or none where it has no tokens at all."""
 
     inputs: dict[str, npt.NDArray[np.int32]]  # (tokens,): what the model is given for each token, by the argument's name
@@ -94,7 +94,9 @@ class Sequences:
         return np.diff(self.offsets)
 
 
-def encode(tokenizer: Any, text: pa.Array, longest: int, windows: bool, overlap: int = 0, head_characters: int | None = None) -> Sequences:
+def encode(
+    tokenizer: Any, text: pa.Array, longest: int, windows: bool, overlap: int = 0, head_characters: int | None = None
+) -> TokenSequences:
     """Sequences of at most `longest` tokens, special ones included: the first of each text, or with `windows` all of it."""
     if head_characters is not None:
         text = pc.utf8_slice_codeunits(text, 0, head_characters)
@@ -113,7 +115,7 @@ def encode(tokenizer: Any, text: pa.Array, longest: int, windows: bool, overlap:
         counts.append(lengths[lengths > 0])
         documents.append(start + whose[lengths > 0])
     offsets = np.concatenate([[0], np.cumsum(np.concatenate(counts))]).astype(np.int64)
-    return Sequences({name: np.concatenate(parts) for name, parts in values.items()}, offsets, np.concatenate(documents))
+    return TokenSequences({name: np.concatenate(parts) for name, parts in values.items()}, offsets, np.concatenate(documents))
 
 
 def _chunks(text: pa.Array) -> Iterator[tuple[int, int]]:
@@ -135,7 +137,7 @@ UNKNOWN_LENGTH = 10**9  # tokenizers that know no longest input give a huge numb
 
 
 @dataclass(frozen=True)
-class Classifier:
+class SequenceClassifier:
     """A loaded model; `name` is what errors call it."""
 
     name: str
@@ -173,7 +175,7 @@ class Classifier:
         """Tokens of a batch; None: each sequence is computed by itself."""
         return wanted or (None if self.device.type == "cpu" else GPU_BATCH_TOKENS)
 
-    def logits(self, sequences: Sequences, longest: int, batch_tokens: int | None) -> npt.NDArray[np.float32]:
+    def logits(self, sequences: TokenSequences, longest: int, batch_tokens: int | None) -> npt.NDArray[np.float32]:
         """(sequences, labels): what the model gives, none of them longer than `longest` tokens. `batch_tokens`: None computes each
         sequence by itself."""
         parts, members = [], []
@@ -193,7 +195,7 @@ class Classifier:
             ) from error
         return logits
 
-    def _inputs(self, sequences: Sequences, batch: Shaped) -> dict[str, torch.Tensor]:
+    def _inputs(self, sequences: TokenSequences, batch: Shaped) -> dict[str, torch.Tensor]:
         rows = np.resize(batch.members, batch.rows)  # the rows that nobody reads repeat those that are read
         tokens = sequences.tokens[rows][:, None]
         place = np.arange(batch.length)
@@ -219,7 +221,7 @@ def one_thread(device: torch.device) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def load_classifier(folder: Path, name: str, device: str = "auto", dtype: str = "auto") -> Classifier:
+def load_classifier(folder: Path, name: str, device: str = "auto", dtype: str = "auto") -> SequenceClassifier:
     """The model and the tokenizer of a folder, from safetensors alone and without code of theirs.
 
     Raises ConfigError in one sentence, also where weights of the model are missing: they would be random.
@@ -235,7 +237,7 @@ def load_classifier(folder: Path, name: str, device: str = "auto", dtype: str = 
         )
     if tokenizer.pad_token_id is None:
         raise ConfigError(f"{name}: its tokenizer has no token for padding, which batches need.")
-    return Classifier(name, model.eval().to(where), tokenizer, where)
+    return SequenceClassifier(name, model.eval().to(where), tokenizer, where)
 
 
 def _device(device: str) -> torch.device:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpusmill.filters.kept_share import DecideWorker, find_thresholds, keeps_shares, read_found, shard_reader, with_found
+from corpusmill.filters.kept_share import KeptShareWorker, find_thresholds, keeps_shares, read_found, shard_reader, with_found
 from corpusmill.filters.rules import Rule, decide, fails_others, rules_metadata
 from corpusmill.filters.stage import FilterStage
 from corpusmill.filters.worker import FilterConfig, FilterWorker, Rewriter, decided, rule_table
@@ -124,7 +124,7 @@ def _kept(
 
 
 @dataclass(frozen=True)
-class Shard:
+class StoredShard:
     """A shard to decide about: its piece, its row of the manifest, and the identity that it gets."""
 
     piece: Piece
@@ -132,7 +132,7 @@ class Shard:
     identity: str
 
 
-def measured_shards(run: StageRun, old_config: str) -> tuple[list[Shard], int]:
+def measured_shards(run: StageRun, old_config: str) -> tuple[list[StoredShard], int]:
     """The shards that were measured under the old configuration and are as the manifest says, and the number of finished ones."""
     stage = run.stage
     assert isinstance(stage, FilterStage)
@@ -149,7 +149,7 @@ def measured_shards(run: StageRun, old_config: str) -> tuple[list[Shard], int]:
         if row is not None and row.identity == new:
             finished += 1
         elif row is not None and row.identity == old and _intact(run.storage, row):
-            shards.append(Shard(piece, row, new))
+            shards.append(StoredShard(piece, row, new))
     if pieces and not shards and not finished:
         raise _measured_otherwise(run, pieces, old_config, code)
     return shards, finished
@@ -190,19 +190,19 @@ def report_rows(run: StageRun) -> list[TaskRow]:
     return [row for row in run.manifest.tasks.values() if any(output.path.startswith("report/") for output in row.outputs)]
 
 
-def decided_shards(run: StageRun, old_config: str) -> list[Shard]:
+def decided_shards(run: StageRun, old_config: str) -> list[StoredShard]:
     """The shards of a finished stage that keeps a share of the corpus."""
     _measured_at_all(run)
     rows = {row.task: row for row in report_rows(run)}
     stage = run.stage
     assert isinstance(stage, FilterStage)
     pieces, params = stage.tasks(run)
-    code = code_for(DecideWorker, run.stage.config.model_dump(mode="json"), params)
+    code = code_for(KeptShareWorker, run.stage.config.model_dump(mode="json"), params)
     if not run.manifest.complete or any(
         p.key not in rows or rows[p.key].config != old_config or rows[p.key].code != code.digest for p in pieces
     ):
         raise _measured_otherwise(run, pieces, old_config, code)
-    return [Shard(piece, rows[piece.key], rows[piece.key].identity) for piece in pieces]
+    return [StoredShard(piece, rows[piece.key], rows[piece.key].identity) for piece in pieces]
 
 
 def _intact(storage: Storage, row: TaskRow) -> bool:
@@ -288,7 +288,7 @@ def retune(
 
 
 def _verdicts(
-    old: FilterWorker, now: FilterWorker, run: StageRun, shards: Sequence[Shard], finished: int, pool: ThreadPoolExecutor
+    old: FilterWorker, now: FilterWorker, run: StageRun, shards: Sequence[StoredShard], finished: int, pool: ThreadPoolExecutor
 ) -> Retuned:
     """What the new thresholds change, from the columns of the rules that changed alone."""
     thresholds = [{rule.rule.name: rule.rule.threshold for rule in worker.rules} for worker in (old, now)]
@@ -298,7 +298,7 @@ def _verdicts(
     rules = [rule for rule in now.rules if rule.rule.name in names]
     columns = ["kept", "failed", *dict.fromkeys(rule.rule.column for rule in rules)]
 
-    def decide_shard(shard: Shard) -> tuple[int, int, int, int, npt.NDArray[np.int64]]:
+    def decide_shard(shard: StoredShard) -> tuple[int, int, int, int, npt.NDArray[np.int64]]:
         report = read_table(run.storage, f"report/{shard.piece.key}.parquet", columns)
         before, failing = _mask(report["kept"]), np.zeros((report.num_rows, len(rules)), bool)
         for place, rule in enumerate(rules):
@@ -322,7 +322,7 @@ def _verdicts(
     return result
 
 
-def _write(run: StageRun, worker: FilterWorker, shards: Sequence[Shard], pool: ThreadPoolExecutor, progress: Progress) -> None:
+def _write(run: StageRun, worker: FilterWorker, shards: Sequence[StoredShard], pool: ThreadPoolExecutor, progress: Progress) -> None:
     """Publishes the decisions, shard by shard; what could not be decided about is measured by the stage itself."""
     if shards and not keeps_shares(worker.config):
         run.manifest.reopen(shard.piece.key for shard in shards)
@@ -350,7 +350,7 @@ def _worker(plan: Plan, storage: Storage) -> FilterWorker:
     return FilterWorker(config, storage, {})
 
 
-def _find_shares(old: FilterWorker, now: FilterWorker, run: StageRun, shards: Sequence[Shard]) -> None:
+def _find_shares(old: FilterWorker, now: FilterWorker, run: StageRun, shards: Sequence[StoredShard]) -> None:
     """Gives both workers the thresholds that keep their shares: those that decided, and those that will."""
     old.rules = with_found(old.rules, read_found(run.storage))
     readers = [shard_reader(run.storage, f"report/{shard.piece.key}.parquet") for shard in shards]
@@ -373,7 +373,7 @@ def _scored_alike(old: FilterWorker, now: FilterWorker, folder: str) -> None:
         steps.add(step.name)
 
 
-def _retune_shard(worker: FilterWorker, run: StageRun, shard: Shard) -> TaskRow:
+def _retune_shard(worker: FilterWorker, run: StageRun, shard: StoredShard) -> TaskRow:
     """Decides about one shard, publishes what changed, and gives its new row of the manifest."""
     key, row = shard.piece.key, shard.row
     data_path, report_path = f"data/{key}.parquet", f"report/{key}.parquet"

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from corpusmill.filters.presets import expand
 from corpusmill.filters.rules import StepRule, decide, rules_metadata, with_thresholds
-from corpusmill.filters.step import Batch, NamedStep, build_steps, resolve_step
+from corpusmill.filters.step import DocumentBatch, NamedStep, build_steps, resolve_step
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
@@ -185,7 +185,7 @@ class FilterWorker(Worker):
         text, so_far = documents["text"].combine_chunks(), dict[str, Any]()
         for step in self.steps:
             if step.step.rewrites:
-                new_text = step.step.measure(Batch(documents, text, self.config.word_rule, values=so_far)).text
+                new_text = step.step.measure(DocumentBatch(documents, text, self.config.word_rule, values=so_far)).text
                 text = text if new_text is None else new_text
             so_far.update({name: values[name] for name in step.columns})
         return text
@@ -213,14 +213,16 @@ class FilterWorker(Worker):
                 passing &= ~rule.rule.failing(values[rule.rule.column])
         return passing
 
-    def _batch(self, documents: pa.Table, text: pa.Array, place: int, values: Mapping[str, pa.Array], token_marks: Any = None) -> Batch:
+    def _batch(
+        self, documents: pa.Table, text: pa.Array, place: int, values: Mapping[str, pa.Array], token_marks: Any = None
+    ) -> DocumentBatch:
         """A batch whose statistics are measured once for all steps from `place` to the next that rewrites."""
         planned = []
         for step in self.steps[place:]:
             planned.append(step.step.needs)
             if step.step.rewrites:
                 break
-        return Batch(documents, text, self.config.word_rule, planned, values, token_marks)
+        return DocumentBatch(documents, text, self.config.word_rule, planned, values, token_marks)
 
     def _checked_text(self, documents: pa.Table, shard: FileRef) -> pa.Array:
         column = documents["text"].combine_chunks()

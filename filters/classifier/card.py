@@ -27,7 +27,7 @@ YES, NO = "__label__yes", "__label__no"
 Form = Literal["plain", "lower", "words"]
 
 
-class Head(Config):
+class ClassifierHead(Config):
     """One label: its model's file, what the model's raw score means, and where yes begins."""
 
     label: str
@@ -59,7 +59,7 @@ class Classifier(Config):
     ranks: bool = Field(
         default=False, description="Its scores put texts in order and no more: its thresholds mean nothing on text of another kind."
     )
-    heads: tuple[Head, ...] = Field(min_length=1)
+    heads: tuple[ClassifierHead, ...] = Field(min_length=1)
     card: dict[str, Any] = Field(default={}, description="What it was trained on and how good it is: model_card.py.")
 
     def digest(self) -> str:

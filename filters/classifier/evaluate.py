@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.filters.classifier.card import read_classifier
-from corpusmill.filters.classifier.examples import Examples, gather_examples
+from corpusmill.filters.classifier.examples import ExampleTable, gather_examples
 from corpusmill.filters.classifier.score import Scorer, in_training, load_heads
-from corpusmill.filters.classifier.spec import Source
+from corpusmill.filters.classifier.spec import ExampleSource
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.kernel import kernel
 
@@ -313,7 +313,7 @@ class Evaluation:
 
 
 def evaluate_files(
-    folder: str | Path, sources: Sequence[Source], base: str | Path = ".", unseen: bool = False, seed: int = 0, resamples: int = 1000
+    folder: str | Path, sources: Sequence[ExampleSource], base: str | Path = ".", unseen: bool = False, seed: int = 0, resamples: int = 1000
 ) -> Evaluation:
     """Scores the texts of `sources` (paths relative to `base`) and measures each label of the classifier in `folder`.
 
@@ -347,14 +347,14 @@ def evaluate_files(
     return Evaluation(result, scores, answers, table["source"].to_pylist())
 
 
-def _check_labels(folder: str | Path, labels: Sequence[str], sources: Sequence[Source]) -> None:
+def _check_labels(folder: str | Path, labels: Sequence[str], sources: Sequence[ExampleSource]) -> None:
     for source in sources:
         for label in source.labels():
             if label not in labels:
                 raise InputError(f"{source.named()}: {folder} has no label {label!r} (it has {', '.join(labels)}).")
 
 
-def _named(examples: Examples) -> str:
+def _named(examples: ExampleTable) -> str:
     names = [source.name for source in examples.sources]
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
@@ -381,7 +381,7 @@ def score_batches(scorer: Scorer, text: pa.ChunkedArray | pa.Array) -> Iterator[
     return (np.concatenate(each) for each in zip(*found, strict=True))
 
 
-def _sources(examples: Examples) -> list[dict[str, Any]]:
+def _sources(examples: ExampleTable) -> list[dict[str, Any]]:
     return [
         {"name": source.name, "files": source.files, "rows": source.rows, "examples": source.examples, "answers": source.answers}
         for source in examples.sources

@@ -17,7 +17,7 @@ import xxhash
 
 from corpusmill.filters.bad_words import UNSEPARATED, build_trie, count_words, read_words, usual_lower
 from corpusmill.filters.classifier.corpora import PREFIX, corpus_path
-from corpusmill.filters.classifier.spec import Pieces, Source, value_key
+from corpusmill.filters.classifier.spec import ExampleSource, PieceLength, value_key
 from corpusmill.filters.language_codes import canonical
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import expand, file_ref, local_path, open_file
@@ -44,7 +44,7 @@ TEXT = "text"
 
 
 @dataclass(frozen=True)
-class File:
+class ExampleFile:
     """A file to read: `format` is jsonl, parquet, lines or documents; `compression` None, gzip, zstd or lz4."""
 
     path: str
@@ -52,7 +52,7 @@ class File:
     compression: str | None
 
 
-def find_files(given: str, folder: str | Path, format: str = "auto") -> list[File]:
+def find_files(given: str, folder: str | Path, format: str = "auto") -> list[ExampleFile]:
     """The files of one input (a file, folder, glob or URL, relative to `folder`; or a corpus, `package://NAME`), in sorted order.
 
     Raises InputError where there are none, or one that is named itself can't be read as examples.
@@ -70,15 +70,15 @@ def find_files(given: str, folder: str | Path, format: str = "auto") -> list[Fil
     return found
 
 
-def _examined(path: str, format: str, alone: bool) -> File | None:
+def _examined(path: str, format: str, alone: bool) -> ExampleFile | None:
     """None where a file of a folder is no file of examples."""
     if format in ("lines", "documents"):
         with open_file(path) as file:
-            return File(path, format, compression_of(file.read(4)))
+            return ExampleFile(path, format, compression_of(file.read(4)))
     found = detect(file_ref(path))
     if isinstance(found, InputFile) and found.format in ("jsonl", "parquet", "text") and format in ("auto", found.format):
         kind = ("lines" if alone else "documents") if found.format == "text" else found.format
-        return File(path, kind, None if found.layout == "plain" else found.layout.split("-")[0])
+        return ExampleFile(path, kind, None if found.layout == "plain" else found.layout.split("-")[0])
     if not alone:
         return None
     if isinstance(found, InputFile):
@@ -87,7 +87,7 @@ def _examined(path: str, format: str, alone: bool) -> File | None:
     raise InputError(getattr(found, "reason", f"{path}: not a JSONL, Parquet or text file."))
 
 
-def read_rows(file: File, columns: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def read_rows(file: ExampleFile, columns: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """`(place, row)`: where a row lies, for sentences (`data.jsonl:12`), and its columns; of Parquet only those that are asked for.
 
     Raises InputError where the file breaks, or a row is none.
@@ -106,7 +106,7 @@ def read_rows(file: File, columns: Sequence[str]) -> Iterator[tuple[str, Mapping
                     yield place, _object(place, text) if file.format == "jsonl" else {TEXT: text.strip("\r\n")}
 
 
-def _lines(file: File, stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+def _lines(file: ExampleFile, stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
     """The lines of a file, numbered from 1, without a byte order mark."""
     content = inflating(stream, file.compression) if file.compression else stream
     for number, line in enumerate(split_lines(Window(content), MOST_BYTES), 1):
@@ -172,10 +172,10 @@ YES, NO = frozenset(("1", "true", "yes")), frozenset(("0", "false", "no"))
 MOST_VALUES = 100
 
 
-class Answers:
+class AnswerColumns:
     """The answers of a source's rows, as its spec reads them."""
 
-    def __init__(self, source: Source, labels: Sequence[str]):
+    def __init__(self, source: ExampleSource, labels: Sequence[str]):
         self.source, self.labels = source, labels
         self.values: Mapping[str, Mapping[str, int]] = source.values or _default_values(labels)
         #: Of a list of values: what its absence says of each label.
@@ -241,7 +241,7 @@ def _short(value: Any) -> str:
     return safe_line(repr(value), 60)
 
 
-def count_values(files: Sequence[File], column: str) -> tuple[Counter[str], dict[str, Any], bool]:
+def count_values(files: Sequence[ExampleFile], column: str) -> tuple[Counter[str], dict[str, Any], bool]:
     """`(counts, values, many)` of a label column: how often each value occurs by its key, the values themselves, and whether rows hold
     lists of values."""
     counts: Counter[str] = Counter()
@@ -259,7 +259,7 @@ def count_values(files: Sequence[File], column: str) -> tuple[Counter[str], dict
     return counts, values, many
 
 
-def _cells(files: Sequence[File], column: str) -> Iterator[tuple[Any, str]]:
+def _cells(files: Sequence[ExampleFile], column: str) -> Iterator[tuple[Any, str]]:
     for file in files:
         for place, row in read_rows(file, [column]):
             value = cell(place, row, column)
@@ -274,7 +274,7 @@ _WORD = re.compile(r"\S+")
 SHORTEST = 0.2
 
 
-def cut(texts: Sequence[str], pieces: Pieces) -> tuple[list[str], list[int]]:
+def cut(texts: Sequence[str], pieces: PieceLength) -> tuple[list[str], list[int]]:
     """`(pieces, documents)`: the pieces of all texts, white space kept within them, and the place of the text that each is from."""
     found: list[str] = []
     document: list[int] = []
@@ -418,7 +418,7 @@ class SourceReport:
 
 
 @dataclass(frozen=True)
-class Examples:
+class ExampleTable:
     """`table`: text (large_string), source (string), document (int64: pieces of one document share it), and an int8 column a label, null
     where the answer is unknown."""
 
@@ -427,12 +427,16 @@ class Examples:
     sources: tuple[SourceReport, ...]
 
 
-def read_examples(sources: Sequence[Source], folder: str | Path = ".", labels: Sequence[str] | None = None, seed: int = 1) -> pa.Table:
+def read_examples(
+    sources: Sequence[ExampleSource], folder: str | Path = ".", labels: Sequence[str] | None = None, seed: int = 1
+) -> pa.Table:
     """The table of `gather_examples`."""
     return gather_examples(sources, folder, labels, seed).table
 
 
-def gather_examples(sources: Sequence[Source], folder: str | Path = ".", labels: Sequence[str] | None = None, seed: int = 1) -> Examples:
+def gather_examples(
+    sources: Sequence[ExampleSource], folder: str | Path = ".", labels: Sequence[str] | None = None, seed: int = 1
+) -> ExampleTable:
     """Reads all sources; paths are relative to `folder`. Raises InputError in one sentence that names file and line."""
     names = tuple(dict.fromkeys(labels or [label for source in sources for label in source.labels()]))
     tables, reports, documents = [], [], 0
@@ -442,12 +446,12 @@ def gather_examples(sources: Sequence[Source], folder: str | Path = ".", labels:
         documents += pc.max(table["document"]).as_py() + 1 if table.num_rows else 0
         tables.append(table.set_column(2, "document", shifted))
         reports.append(report)
-    return Examples(pa.concat_tables(tables).combine_chunks(), names, tuple(reports))
+    return ExampleTable(pa.concat_tables(tables).combine_chunks(), names, tuple(reports))
 
 
-def _read_source(source: Source, folder: str | Path, labels: tuple[str, ...], seed: int) -> tuple[pa.Table, SourceReport]:
+def _read_source(source: ExampleSource, folder: str | Path, labels: tuple[str, ...], seed: int) -> tuple[pa.Table, SourceReport]:
     report = SourceReport(source.named(), source.licence)
-    answers = Answers(source, labels)
+    answers = AnswerColumns(source, labels)
     texts: list[str] = []
     known: list[dict[str, int]] = []
     for text, found in _run_rows(source, folder, report, seed) if source.run else _file_rows(source, folder, answers, report):
@@ -476,7 +480,9 @@ def answer_counts(column: pa.ChunkedArray | pa.Array) -> dict[str, int]:
     return {"yes": yes, "no": len(column) - column.null_count - yes}
 
 
-def _file_rows(source: Source, folder: str | Path, answers: Answers, report: SourceReport) -> Iterator[tuple[str, dict[str, int]]]:
+def _file_rows(
+    source: ExampleSource, folder: str | Path, answers: AnswerColumns, report: SourceReport
+) -> Iterator[tuple[str, dict[str, int]]]:
     for given in source.files:
         for file in find_files(given, folder, source.format):
             report.files.append(fingerprint(file.path))
@@ -497,7 +503,7 @@ def _file_rows(source: Source, folder: str | Path, answers: Answers, report: Sou
                 yield text, found
 
 
-def _run_rows(source: Source, folder: str | Path, report: SourceReport, seed: int) -> Iterator[tuple[str, dict[str, int]]]:
+def _run_rows(source: ExampleSource, folder: str | Path, report: SourceReport, seed: int) -> Iterator[tuple[str, dict[str, int]]]:
     documents = read_run(str(Path(folder) / str(source.run)), source.stage, source.limit or RUN_LIMIT, seed, source.failed)
     report.files, report.rows = documents.files, documents.rows
     for text in documents.texts:
@@ -507,7 +513,7 @@ def _run_rows(source: Source, folder: str | Path, report: SourceReport, seed: in
             report.empty += 1
 
 
-def _answer_column(source: Source, label: str, known: list[dict[str, int]], text: pa.Array, folder: str | Path) -> pa.Array:
+def _answer_column(source: ExampleSource, label: str, known: list[dict[str, int]], text: pa.Array, folder: str | Path) -> pa.Array:
     """A label's answers: of columns, then of its word list, then of the whole source."""
     column = pa.array([found.get(label) for found in known], pa.int8())
     if label in source.weak:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from corpusmill.filters.classifier.card import Classifier
 from corpusmill.filters.classifier.examples import NO, YES, count_values, find_files
-from corpusmill.filters.classifier.spec import LABEL, RESERVED, Source, TrainingSpec, make_spec, name_of
+from corpusmill.filters.classifier.spec import LABEL, RESERVED, ExampleSource, TrainingSpec, make_spec, name_of
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.run import RUN_FILE
 from corpusmill.pipeline.safe import safe_line
@@ -117,7 +117,7 @@ COMMAND = "classifier evaluate"
 
 def labelled_sources(
     classifier: Classifier, files: Sequence[str], columns: Sequence[str], text_column: str, positive: str | None, label: str | None
-) -> list[Source]:
+) -> list[ExampleSource]:
     """Files with columns of answers, a source each. `columns`: names, or LABEL=NAME for columns of 0 and 1 of a label each.
 
     Without LABEL a value means what it meant in the classifier's training, where that had a column of this name; with `positive` that value
@@ -139,7 +139,7 @@ def labelled_sources(
 
 def classed_sources(
     classifier: Classifier, positive: Sequence[str], negative: Sequence[str], text_column: str, label: str | None
-) -> list[Source]:
+) -> list[ExampleSource]:
     """Files whose texts are all yes, or all no, to one label."""
     label = only_label(classifier, label)
     given = [*positive, *negative]
@@ -165,9 +165,9 @@ def check_label(classifier: Classifier, label: str) -> str:
     return label
 
 
-def _source(name: str, path: str, options: Mapping[str, Any]) -> Source:
+def _source(name: str, path: str, options: Mapping[str, Any]) -> ExampleSource:
     try:
-        return Source(name=name, files=(path,), **options)
+        return ExampleSource(name=name, files=(path,), **options)
     except ValidationError as error:
         raise InputError(f"{COMMAND}: {path}: {error.errors()[0]['msg'].removeprefix('Value error, ')}.") from error
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 import corpusmill
-from corpusmill.filters.classifier.card import FILE, Classifier, Head
-from corpusmill.filters.classifier.prepare import Prepared
+from corpusmill.filters.classifier.card import FILE, Classifier, ClassifierHead
+from corpusmill.filters.classifier.prepare import TrainingData
 from corpusmill.filters.classifier.spec import TrainingSpec
 
 CARD = "README.md"
@@ -24,7 +24,7 @@ LIBRARIES = ("fasttext-community", "numpy", "pyarrow", "scikit-learn", "scipy", 
 SHOWN = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 
 
-def make_card(prepared: Prepared, labels: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def make_card(prepared: TrainingData, labels: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The card as JSON. `labels`: what the training found of each (train.py)."""
     spec, distinct = prepared.spec, prepared.distinct
     lengths = np.diff(np.asarray(distinct.lines.cast("large_binary").buffers()[1]).view(np.int64)[: len(distinct.lines) + 1])
@@ -114,7 +114,7 @@ def _quality(classifier: Classifier) -> Iterator[str]:
         yield from _decisions(head, facts, classifier.card["training"]["threshold_rule"])
 
 
-def _decisions(head: Head, facts: Mapping[str, Any], rule: Mapping[str, Any]) -> Iterator[str]:
+def _decisions(head: ClassifierHead, facts: Mapping[str, Any], rule: Mapping[str, Any]) -> Iterator[str]:
     """How scores and threshold came about, and what other thresholds would do."""
     test = facts["test"]
     value = f" {rule['value']:g}" if rule["value"] is not None else ""

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from corpusmill.filters.classifier.card import FILE, Classifier, Form, Head, read_classifier
+from corpusmill.filters.classifier.card import FILE, Classifier, ClassifierHead, Form, read_classifier
 from corpusmill.filters.classifier.fetch import check_sha256, fetch, sha256_of
 from corpusmill.filters.fasttext_model import read_model
 from corpusmill.filters.step import short_form
@@ -389,7 +389,7 @@ def _bare(options: ModelOptions) -> Resolved:
     convention = options.convention
     threshold = convention.threshold if convention and convention.threshold is not None else 0.5
     heads = tuple(
-        Head(label=label, file=path.name, sha256=found, positive=positive, complement=options.complement, threshold=threshold)
+        ClassifierHead(label=label, file=path.name, sha256=found, positive=positive, complement=options.complement, threshold=threshold)
         for label, positive in heads_of(options)
     )
     card: dict[str, Any] = {"model": options.model, "sha256": found}

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from corpusmill.filters.classifier.examples import Examples, gather_examples
+from corpusmill.filters.classifier.examples import ExampleTable, gather_examples
 from corpusmill.filters.classifier.forms import write_form
 from corpusmill.filters.classifier.near_copies import near_clusters
 from corpusmill.filters.classifier.score import hash_lines
@@ -154,11 +154,11 @@ Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Prepared:
+class TrainingData:
     """`part`: int8, of each distinct example."""
 
     spec: TrainingSpec
-    examples: Examples
+    examples: ExampleTable
     distinct: Distinct
     part: npt.NDArray[np.int8]
 
@@ -198,7 +198,7 @@ class Prepared:
         return found
 
 
-def prepare(spec: TrainingSpec) -> Prepared:
+def prepare(spec: TrainingSpec) -> TrainingData:
     """Reads, writes in the form, takes out copies, splits. Raises InputError where a label can't be trained on what is left."""
     examples = gather_examples(spec.sources, ".", spec.labels, spec.seed)
     if not examples.table.num_rows:
@@ -206,7 +206,7 @@ def prepare(spec: TrainingSpec) -> Prepared:
     _check_answers(spec, examples.table)
     lines = write_form(spec.form, examples.table["text"])
     found = distinct(examples.table, lines, spec.labels)
-    prepared = Prepared(spec, examples, found, part_of(found.hashes, found.cluster, spec.split, spec.seed))
+    prepared = TrainingData(spec, examples, found, part_of(found.hashes, found.cluster, spec.split, spec.seed))
     for label in spec.labels:
         _check_parts(label, prepared.counts(label))
     return prepared
@@ -243,6 +243,3 @@ def taken(column: pa.Array | pa.ChunkedArray, rows: Index | Sequence[int]) -> pa
     """Some rows of a column, as one array."""
     found = column.take(pa.array(rows, pa.int64()))
     return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
-
-
-__all__ = ["TEST", "TRAIN", "VALIDATION", "Prepared", "prepare", "taken"]

@@ -23,10 +23,10 @@ import xxhash
 
 from corpusmill.filters.classifier.calibrate import Calibration
 from corpusmill.filters.classifier.card import YES, Classifier, Form, read_classifier
-from corpusmill.filters.classifier.examples import TEXT, File, cell, find_files, read_rows
+from corpusmill.filters.classifier.examples import TEXT, ExampleFile, cell, find_files, read_rows
 from corpusmill.filters.classifier.forms import NEW_LINE, write_form, write_tokens
 from corpusmill.filters.fasttext_model import FastTextModel, read_model
-from corpusmill.filters.fasttext_scores import UNKNOWN, FastTextScorer, Tokens, Unit, text_slices
+from corpusmill.filters.fasttext_scores import UNKNOWN, FastTextScorer, TextTokens, Unit, text_slices
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import open_file
 from corpusmill.pipeline.formats.parquet import open_parquet
@@ -142,7 +142,7 @@ class Scorer:
         return [found[place] for place in range(len(self.heads))]
 
 
-def _as_written(form: Form, data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> Iterator[tuple[int, "Tokens"]]:
+def _as_written(form: Form, data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> Iterator[tuple[int, TextTokens]]:
     """The tokens of the texts in a form, for `FastTextScorer.score`."""
     for start, end in text_slices(offsets):
         written, ends, starts, first = write_tokens(form, data, offsets[start : end + 1])
@@ -150,7 +150,7 @@ def _as_written(form: Form, data: npt.NDArray[np.uint8], offsets: npt.NDArray[np
         stops[:-1] = starts[1:] - 1
         last = first[1:] - 1
         stops[last[last >= first[:-1]]] = ends[1:][last >= first[:-1]]
-        yield start, Tokens(written, starts, stops, first)
+        yield start, TextTokens(written, starts, stops, first)
 
 
 def _gather(head: LoadedHead, first: npt.NDArray[np.int64], listed: npt.NDArray[np.float32]) -> HeadScores:
@@ -290,7 +290,7 @@ def score_schema(labels: Sequence[str]) -> pa.Schema:
     return pa.schema(fields)
 
 
-def _batches(files: Sequence[File], text_column: str, id_column: str) -> Iterator[list[dict[str, Any]]]:
+def _batches(files: Sequence[ExampleFile], text_column: str, id_column: str) -> Iterator[list[dict[str, Any]]]:
     """The rows of all files (file, row, id, text), some at a time."""
     batch: list[dict[str, Any]] = []
     size = 0
@@ -304,7 +304,7 @@ def _batches(files: Sequence[File], text_column: str, id_column: str) -> Iterato
         yield batch
 
 
-def _rows(file: File, text_column: str, id_column: str) -> Iterator[dict[str, Any]]:
+def _rows(file: ExampleFile, text_column: str, id_column: str) -> Iterator[dict[str, Any]]:
     tabular = file.format in ("jsonl", "parquet")
     column = text_column if tabular else TEXT
     wanted = [column]
@@ -318,7 +318,7 @@ def _rows(file: File, text_column: str, id_column: str) -> Iterator[dict[str, An
         yield {"file": file.path, "row": number, "id": None if name is None else str(name), "text": text}
 
 
-def _names(file: File) -> list[str]:
+def _names(file: ExampleFile) -> list[str]:
     with open_file(file.path) as stream, open_parquet(file.path, stream) as parquet:
         return list(parquet.schema_arrow.names)
 

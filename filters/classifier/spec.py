@@ -32,7 +32,7 @@ def value_key(value: Any) -> str:
     return str(value)
 
 
-class Pieces(Config):
+class PieceLength(Config):
     """How long documents are cut, so that training sees texts of one length."""
 
     characters: int | None = Field(default=None, ge=20, description="Length of a piece; it ends where a word does.")
@@ -45,7 +45,7 @@ class Pieces(Config):
         return self
 
 
-class Source(Config):
+class ExampleSource(Config):
     """Where examples come from, and what is known of their answers."""
 
     name: str | None = Field(default=None, description="By default the name of the first file or of the run.")
@@ -73,7 +73,7 @@ class Source(Config):
     limit: int | None = Field(
         default=None, ge=1, description="At most so many rows, drawn by the hash of the text; of a run 20,000 by default."
     )
-    pieces: Pieces | None = None
+    pieces: PieceLength | None = None
     repeat: float = Field(default=1.0, gt=0, le=100, description="How often its examples are in the training; .5 draws half of them.")
     licence: str | None = None
 
@@ -133,7 +133,7 @@ class Arguments(Config):
         return self
 
 
-class Compression(Config):
+class Quantisation(Config):
     """fastText's quantisation (`.ftz`): rows by product quantisation.
 
     Without `cutoff` scores stay as they are, but for some hundredths (docs/classifiers.md has figures), at a sixth of the size.
@@ -165,7 +165,7 @@ class TrainingSpec(Config):
 
     name: str = Field(pattern=LABEL)
     labels: tuple[str, ...] = Field(min_length=1)
-    sources: tuple[Source, ...] = Field(min_length=1)
+    sources: tuple[ExampleSource, ...] = Field(min_length=1)
     form: Form = "words"
     window: int | None = Field(default=None, ge=1)
     seed: int = Field(default=1, ge=0, lt=1 << 31)
@@ -187,7 +187,7 @@ class TrainingSpec(Config):
         "sources have both answers.",
     )
     threshold_rule: Annotated[ThresholdRule, BeforeValidator(parse_rule)] = ThresholdRule()
-    compress: Compression | None = Compression()
+    compress: Quantisation | None = Quantisation()
     ranks: bool = Field(default=False, description="For putting texts in order alone: the thresholds mean nothing on text of another kind.")
     limits: tuple[str, ...] = Field(default=(), description="What it cannot do, in plain words: for the card and for reports of runs.")
     licence: str | None = Field(default=None, description="Of the model, as its card states it.")
@@ -195,7 +195,7 @@ class TrainingSpec(Config):
     @field_validator("compress", mode="before")
     @classmethod
     def _switched(cls, given: Any) -> Any:
-        return {True: Compression(), False: None}.get(given, given) if isinstance(given, bool) else given
+        return {True: Quantisation(), False: None}.get(given, given) if isinstance(given, bool) else given
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -231,7 +231,7 @@ def read_spec(path: str | Path, options: Mapping[str, Any] | None = None) -> Tra
     return spec.model_copy(update={"sources": tuple(_resolved(source, Path(path).parent) for source in spec.sources)})
 
 
-def _resolved(source: Source, folder: Path) -> Source:
+def _resolved(source: ExampleSource, folder: Path) -> ExampleSource:
     """A source whose paths are relative to `folder`."""
 
     def joined(path: str) -> str:

@@ -28,8 +28,8 @@ from corpusmill.filters.classifier.options import (
     resolve,
 )
 from corpusmill.filters.classifier.score import HeadScores, Scorer, load_heads
-from corpusmill.filters.rules import UNKNOWN, Rule, Share, plain
-from corpusmill.filters.step import Batch, Measured, Step, short_form
+from corpusmill.filters.rules import UNKNOWN, KeptShare, Rule, plain
+from corpusmill.filters.step import DocumentBatch, Step, StepOutput, short_form
 
 # ---- Columns and rules
 
@@ -103,7 +103,7 @@ class Outputs:
         for label in self.decided:
             column = self.column(label)
             if label in kept:
-                found = Share(kept[label], options.of)
+                found = KeptShare(kept[label], options.of)
                 rules.append(Rule(column, column, "<" if where == "high" else ">", UNKNOWN, found))
             elif label in thresholds:
                 value = self._own(label) if thresholds[label] == "own" else float(thresholds[label])
@@ -195,7 +195,7 @@ class ScoringStep(Step):
     def setup(self) -> None:
         self._scorer = Scorer([head for resolved in self.resolved() for head in load_heads(resolved.folder, resolved.classifier)])
 
-    def measure(self, batch: Batch) -> Measured:
+    def measure(self, batch: DocumentBatch) -> StepOutput:
         scored = batch.passing if self.only_passing else None
         text = batch.text if scored is None else batch.text.filter(pa.array(scored))
         found = iter(self._scorer.score(text))
@@ -212,7 +212,7 @@ class ScoringStep(Step):
                     columns[f"{column}_share"] = np.where(np.isnan(head.score), np.nan, head.share)
                 if options.raw:
                     columns[f"{column}_raw"] = head.raw
-        return Measured({name: _without_nan(values, scored) for name, values in columns.items()})
+        return StepOutput({name: _without_nan(values, scored) for name, values in columns.items()})
 
 
 class ClassifierStep(ScoringStep):

@@ -19,12 +19,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.filters.classifier.calibrate import choose_threshold, fit_calibration, source_weights
-from corpusmill.filters.classifier.card import FILE, NO, YES, Classifier, Head
+from corpusmill.filters.classifier.card import FILE, NO, YES, Classifier, ClassifierHead
 from corpusmill.filters.classifier.evaluate import evaluate
 from corpusmill.filters.classifier.model_card import CARD, card_text, make_card
-from corpusmill.filters.classifier.prepare import TEST, TRAIN, VALIDATION, Index, Prepared, mixed, prepare, taken
+from corpusmill.filters.classifier.prepare import TEST, TRAIN, VALIDATION, Index, TrainingData, mixed, prepare, taken
 from corpusmill.filters.classifier.score import TRAINING_HASHES, hashes_file, score_raw
-from corpusmill.filters.classifier.spec import Arguments, Compression, TrainingSpec
+from corpusmill.filters.classifier.spec import Arguments, Quantisation, TrainingSpec
 from corpusmill.filters.fasttext_model import CENTROIDS
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import TEMPORARY, fsync_folder
@@ -52,7 +52,7 @@ def train_model(
     answer: npt.NDArray[np.bool_],
     order: npt.NDArray[np.int64],
     arguments: Arguments,
-    compression: Compression | None,
+    compression: Quantisation | None,
     seed: int,
 ) -> None:
     """Trains a model of one label and writes it to `target` (`.ftz` where it is compressed, else `.bin`).
@@ -110,7 +110,7 @@ HELD_OUT = -1
 
 
 @dataclass(frozen=True)
-class Scored:
+class HeldOutScores:
     """n examples that their model was not trained on: rows of the examples, raw scores, and the source that was left out for each (its
     place in the spec), HELD_OUT where none was."""
 
@@ -123,15 +123,15 @@ class Scored:
         """Each source that was left out counts as much as any other, and as the part that was held out."""
         return source_weights([str(place) for place in self.left_out])
 
-    def joined(self, other: "Scored") -> "Scored":
-        return Scored(
+    def joined(self, other: "HeldOutScores") -> "HeldOutScores":
+        return HeldOutScores(
             np.concatenate([self.rows, other.rows]),
             np.concatenate([self.raw, other.raw]),
             np.concatenate([self.left_out, other.left_out]),
         )
 
 
-def sources_to_leave_out(prepared: Prepared, label: str) -> list[int]:
+def sources_to_leave_out(prepared: TrainingData, label: str) -> list[int]:
     """The sources with enough examples of both answers, where the others have enough, too; none where that are too few or too many."""
     _, yes = prepared.answers(label)
     rows = prepared.rows(label, TRAIN, VALIDATION)
@@ -143,7 +143,7 @@ def sources_to_leave_out(prepared: Prepared, label: str) -> list[int]:
     return found if 2 <= len(found) <= MOST_SOURCES else []
 
 
-def scores_by_source(prepared: Prepared, label: str, sources: list[int], arguments: Arguments) -> Iterator[Scored]:
+def scores_by_source(prepared: TrainingData, label: str, sources: list[int], arguments: Arguments) -> Iterator[HeldOutScores]:
     """For each of `sources`, its examples (outside the test part, at most MOST, drawn by hash) and their scores by a model without it.
 
     No near copy of a scored example is in that model's training either. The models are not compressed where that leaves scores as they are.
@@ -156,11 +156,11 @@ def scores_by_source(prepared: Prepared, label: str, sources: list[int], argumen
         own = np.sort(own[np.argsort(mixed(distinct.hashes[own], spec.seed, "unseen"), kind="stable")[:MOST]])
         others = training[(prepared.source[training] != source) & ~np.isin(distinct.cluster[training], distinct.cluster[own])]
         raw = trained_scores(prepared, label, prepared.order(label, others), own, arguments, compression)
-        yield Scored(own, raw, np.full(len(own), source))
+        yield HeldOutScores(own, raw, np.full(len(own), source))
 
 
 def trained_scores(
-    prepared: Prepared, label: str, order: Index, rows: Index, arguments: Arguments, compression: Compression | None
+    prepared: TrainingData, label: str, order: Index, rows: Index, arguments: Arguments, compression: Quantisation | None
 ) -> npt.NDArray[np.float64]:
     """Raw scores of `rows` by a model that is trained on `order` and forgotten."""
     _, yes = prepared.answers(label)
@@ -170,20 +170,20 @@ def trained_scores(
         return scores_of(prepared, target, rows)
 
 
-def scores_of(prepared: Prepared, model: Path, rows: Index) -> npt.NDArray[np.float64]:
+def scores_of(prepared: TrainingData, model: Path, rows: Index) -> npt.NDArray[np.float64]:
     """Raw scores of some examples by a model's file."""
     return score_raw(model, prepared.spec.form, prepared.spec.window, taken(prepared.distinct.table["text"], rows))
 
 
-def held_out_scores(prepared: Prepared, label: str, model: Path, part: int = VALIDATION) -> Scored:
+def held_out_scores(prepared: TrainingData, label: str, model: Path, part: int = VALIDATION) -> HeldOutScores:
     """A part that the model was not trained on, and its scores."""
     if part not in (VALIDATION, TEST):
         raise ValueError("the model was trained on that part")
     rows = prepared.rows(label, part)
-    return Scored(rows, scores_of(prepared, model, rows), np.full(len(rows), HELD_OUT))
+    return HeldOutScores(rows, scores_of(prepared, model, rows), np.full(len(rows), HELD_OUT))
 
 
-def check_sources(prepared: Prepared, label: str) -> None:
+def check_sources(prepared: TrainingData, label: str) -> None:
     """Raises InputError where the spec asks for sources that are left out, and none can be."""
     if "unseen_source" in (prepared.spec.calibrate_on, prepared.spec.threshold_on) and not sources_to_leave_out(prepared, label):
         raise InputError(
@@ -192,17 +192,17 @@ def check_sources(prepared: Prepared, label: str) -> None:
         )
 
 
-def unseen_scores(prepared: Prepared, label: str, arguments: Arguments) -> Scored | None:
+def unseen_scores(prepared: TrainingData, label: str, arguments: Arguments) -> HeldOutScores | None:
     """The scores of all sources that can be left out, each by a model without it; None where there are no two, or no need for them."""
     needless = (prepared.spec.calibrate_on, prepared.spec.threshold_on) == ("held_out", "held_out")
     sources = [] if needless else sources_to_leave_out(prepared, label)
-    return reduce(Scored.joined, scores_by_source(prepared, label, sources, arguments)) if sources else None
+    return reduce(HeldOutScores.joined, scores_by_source(prepared, label, sources, arguments)) if sources else None
 
 
 # ---- fastText's own search for arguments
 
 
-def autotuned(prepared: Prepared, label: str, seconds: float) -> Arguments:
+def autotuned(prepared: TrainingData, label: str, seconds: float) -> Arguments:
     """The arguments with the best F1 on the validation part that fastText finds in that time.
 
     It searches against the clock and with all threads, so a second search may find others. The card has what was found: training with
@@ -288,7 +288,7 @@ def _publish(temporary: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _train_label(prepared: Prepared, label: str, folder: Path, say: Say) -> tuple[Head, dict[str, Any]]:
+def _train_label(prepared: TrainingData, label: str, folder: Path, say: Say) -> tuple[ClassifierHead, dict[str, Any]]:
     """One label's model in `folder`, its head, and what the card says of it."""
     spec = prepared.spec
     path = folder / f"{label}.{'ftz' if spec.compress else 'bin'}"
@@ -305,7 +305,7 @@ def _train_label(prepared: Prepared, label: str, folder: Path, say: Say) -> tupl
     threshold = choose_threshold(calibration.apply(chosen_on.raw), yes[chosen_on.rows], spec.threshold_rule, chosen_on.weights)
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    head = Head(label=label, file=path.name, sha256=digest, calibration=calibration, threshold=threshold)
+    head = ClassifierHead(label=label, file=path.name, sha256=digest, calibration=calibration, threshold=threshold)
     test = _measured(prepared, head, held_out_scores(prepared, label, path, TEST))
     say(f"label {label}: AUC {test['roc_auc']['value']:.3f} on the test part; yes from {threshold:.3f} on")
     return head, {
@@ -320,7 +320,7 @@ def _train_label(prepared: Prepared, label: str, folder: Path, say: Say) -> tupl
     }
 
 
-def _measured(prepared: Prepared, head: Head, scored: Scored) -> dict[str, Any]:
+def _measured(prepared: TrainingData, head: ClassifierHead, scored: HeldOutScores) -> dict[str, Any]:
     """What the calibrated scores of some examples are worth (evaluation.py)."""
     table = prepared.distinct.table
     _, yes = prepared.answers(head.label)
@@ -329,7 +329,7 @@ def _measured(prepared: Prepared, head: Head, scored: Scored) -> dict[str, Any]:
     return evaluate(head.calibration.apply(scored.raw), answer, source, lengths, head.threshold, prepared.spec.seed)
 
 
-def _what(prepared: Prepared, scored: Scored, yes: npt.NDArray[np.bool_]) -> dict[str, Any]:
+def _what(prepared: TrainingData, scored: HeldOutScores, yes: npt.NDArray[np.bool_]) -> dict[str, Any]:
     """Which examples those are, in words and numbers, for the card."""
     answers, groups = yes[scored.rows], np.unique(scored.left_out).tolist()
     sources = [prepared.spec.sources[place].named() for place in groups if place != HELD_OUT]
@@ -342,7 +342,7 @@ def _what(prepared: Prepared, scored: Scored, yes: npt.NDArray[np.bool_]) -> dic
     }
 
 
-def _described(prepared: Prepared, found: list[tuple[Head, dict[str, Any]]]) -> Classifier:
+def _described(prepared: TrainingData, found: list[tuple[ClassifierHead, dict[str, Any]]]) -> Classifier:
     spec = prepared.spec
     card = make_card(prepared, {head.label: facts for head, facts in found})
     return Classifier(

@@ -18,7 +18,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from corpusmill.filters.rules import Rule, n_grams, words_of
-from corpusmill.filters.step import Batch, Measured, Step
+from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_buffers
@@ -105,12 +105,12 @@ class Dclm(Step):
             **{f"dclm_dup_{n}_gram_char_frac": pa.float64() for n in range(5, 11)},
         }
 
-    def measure(self, batch: Batch) -> Measured:
+    def measure(self, batch: DocumentBatch) -> StepOutput:
         data, offsets = text_buffers(batch.text)
         counts = np.zeros((len(batch), 2), np.int64)
         ratios = np.full((len(batch), len(self.columns) - 2), np.nan)
         measure_texts(data, offsets, _kinds(), word_break_table(), counts, ratios)
-        return Measured(dict(zip(self.columns, [*counts.T, *ratios.T], strict=True)))
+        return StepOutput(dict(zip(self.columns, [*counts.T, *ratios.T], strict=True)))
 
 
 # ---- The kernel

@@ -16,7 +16,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from corpusmill.filters.rules import Rule, n_grams, words_of
-from corpusmill.filters.step import Batch, Measured, Step
+from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_buffers
@@ -104,12 +104,12 @@ class Dolma(Step):
             **{f"dolma_dup_{n}_gram_char_frac": pa.float64() for n in range(5, 11)},
         }
 
-    def measure(self, batch: Batch) -> Measured:
+    def measure(self, batch: DocumentBatch) -> StepOutput:
         data, offsets = text_buffers(batch.text)
         values = np.full((len(batch), len(NAMES)), np.nan)
         measure_texts(data, offsets, *_tables(), self.config.tagger == "gopher_v2", values)
         found = dict(zip(self.columns, values.T, strict=True))
-        return Measured(found | {name: found[name].astype(np.int64) for name in ("dolma_words", "dolma_required_words")})
+        return StepOutput(found | {name: found[name].astype(np.int64) for name in ("dolma_words", "dolma_required_words")})
 
 
 # ---- The kernel

@@ -18,7 +18,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from corpusmill.filters.rules import Rule, n_grams, words_of
-from corpusmill.filters.step import Batch, Measured, Step
+from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_buffers
@@ -147,7 +147,7 @@ class Nemo(Step):
     def setup(self) -> None:
         self.words = word_set(COMMON_WORDS), word_set(ELLIPSES)
 
-    def measure(self, batch: Batch) -> Measured:
+    def measure(self, batch: DocumentBatch) -> StepOutput:
         data, offsets = text_buffers(batch.text)
         values = np.full((len(batch), len(NAMES)), np.nan)
         spans = np.zeros((len(batch), 2 * len(TOP) + 1), np.int64)
@@ -161,7 +161,7 @@ class Nemo(Step):
                 first, last = found[2 * place : 2 * place + 2]
                 row[top + place] = removed(text, text[first:last].decode()) / found[-1] if last else 1.0
         columns: dict[str, Any] = {f"nemo_{name}": column for name, column in zip(NAMES, values.T, strict=True)}
-        return Measured(columns | {f"nemo_{name}": columns[f"nemo_{name}"].astype(np.int64) for name in COUNTS})
+        return StepOutput(columns | {f"nemo_{name}": columns[f"nemo_{name}"].astype(np.int64) for name in COUNTS})
 
 
 def removed(text: bytes, ngram: str) -> int:

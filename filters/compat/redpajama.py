@@ -26,7 +26,7 @@ from pydantic import Field
 
 from corpusmill.filters.rules import Rule
 from corpusmill.filters.statistics import ends_in_ellipsis, symbol_counts
-from corpusmill.filters.step import Batch, Measured, Step
+from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.filters.stop_words import stop_words
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
@@ -133,7 +133,7 @@ class RedPajama(Step):
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
             raise InputError(f"{path}: can't be read ({reason}).") from error
 
-    def measure(self, batch: Batch) -> Measured:
+    def measure(self, batch: DocumentBatch) -> StepOutput:
         data, offsets = text_buffers(batch.text)
         normalised = [normalise(text) for text in _texts(data, offsets)]
         plain = np.frombuffer(b"".join(normalised), np.uint8)
@@ -147,7 +147,7 @@ class RedPajama(Step):
         columns: dict[str, Any] = {}
         for name, column in zip(NAMES, values.T, strict=True):
             columns[f"rps_{name}"] = column.astype(np.int64) if name in COUNTS else [round(value, PRECISION) for value in column.tolist()]
-        return Measured(columns)
+        return StepOutput(columns)
 
 
 def _texts(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> Iterator[bytes]:

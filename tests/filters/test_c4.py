@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.filters.c4 import C4, C4Config
-from corpusmill.filters.step import Batch
+from corpusmill.filters.step import DocumentBatch
 from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.pipeline.text.spacy_marks import mark_tokens
 
@@ -210,7 +210,7 @@ def test_long_lines_take_linear_time(measure_step: Callable, text: str) -> None:
 
 
 def test_the_marks_of_tokens_go_on_with_the_new_texts(texts: list[str]) -> None:
-    batch = Batch(pa.table({}), pa.array(EXTRA + texts, pa.large_string()).slice(1), "spacy")
+    batch = DocumentBatch(pa.table({}), pa.array(EXTRA + texts, pa.large_string()).slice(1), "spacy")
     measured = C4(C4Config(filter_no_terminal_punct=False)).measure(batch)
     data, offsets = text_buffers(measured.text)
     assert np.array_equal(measured.token_marks, mark_tokens(data, offsets[:-1], offsets[1:]))

@@ -11,8 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from corpusmill.filters import kept_share
-from corpusmill.filters.kept_share import Found, find_thresholds, key_value, ordered_keys, with_found
-from corpusmill.filters.rules import UNKNOWN, Rule, Share, StepRule, decide, with_thresholds
+from corpusmill.filters.kept_share import FoundThreshold, find_thresholds, key_value, ordered_keys, with_found
+from corpusmill.filters.rules import UNKNOWN, KeptShare, Rule, StepRule, decide, with_thresholds
 
 NUMBERS = st.floats(allow_nan=False) | st.sampled_from([0.0, -0.0, 0.5, 0.25, 1e-310, -math.inf, math.inf])
 
@@ -28,12 +28,12 @@ def test_keys_are_in_the_order_of_the_numbers(numbers: list[float]) -> None:
 def rules(comparison: str, share: float, of: str) -> list[StepRule]:
     return [
         StepRule("words", Rule("short", "words", "<", 10)),
-        StepRule("q", Rule("q", "q", comparison, UNKNOWN, Share(share, of))),
-        StepRule("other", Rule("other", "other", "<", UNKNOWN, Share(0.5, "passing"))),
+        StepRule("q", Rule("q", "q", comparison, UNKNOWN, KeptShare(share, of))),
+        StepRule("other", Rule("other", "other", "<", UNKNOWN, KeptShare(0.5, "passing"))),
     ]
 
 
-def find(values, words, comparison, share, of, cuts=3) -> Found:
+def find(values, words, comparison, share, of, cuts=3) -> FoundThreshold:
     table = pa.table({"q": pa.array(values, pa.float64()), "words": pa.array(words), "other": pa.array(values, pa.float64())})
     borders = np.linspace(0, len(values), cuts + 1).astype(int)
     shards = [table.slice(start, end - start) for start, end in pairwise(borders)]
@@ -55,12 +55,12 @@ def test_it_is_the_kth_of_those_that_count(documents, share, comparison, of, sor
         found = find(values, words, comparison, share, of)
     counting = sorted(v for v, w in documents if v is not None and not math.isnan(v) and (of == "all" or w >= 10))
     if not counting:
-        assert found == Found(None, 0, 0)
+        assert found == FoundThreshold(None, 0, 0)
         return
     kept = math.ceil(Fraction(str(share)) * len(counting))
     threshold = counting[-kept] if comparison == "<" else counting[kept - 1]
     passing = sum(value >= threshold if comparison == "<" else value <= threshold for value in counting)
-    assert found == Found(threshold, len(counting), passing) and passing >= kept
+    assert found == FoundThreshold(threshold, len(counting), passing) and passing >= kept
 
 
 @pytest.mark.parametrize("comparison", "<>")

@@ -14,7 +14,7 @@ from corpusmill.filters.classifier.card import YES, read_classifier
 from corpusmill.filters.classifier.evaluate import evaluate_files
 from corpusmill.filters.classifier.forms import write_form
 from corpusmill.filters.classifier.score import TRAINING_HASHES, in_training
-from corpusmill.filters.classifier.spec import Source
+from corpusmill.filters.classifier.spec import ExampleSource as Source
 from corpusmill.pipeline.errors import InputError
 
 OLD, NEW = make_posts(1, 400), make_posts(2, 300)

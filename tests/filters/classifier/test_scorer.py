@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.filters.classifier.calibrate import Calibration
-from corpusmill.filters.classifier.card import NO, YES, Classifier, Head
+from corpusmill.filters.classifier.card import NO, YES, Classifier, ClassifierHead
 from corpusmill.filters.classifier.forms import write_form
 from corpusmill.filters.classifier.score import LoadedHead, Scorer, load_heads
 from corpusmill.filters.fasttext_scores import NEVER, FastTextScorer, cut_windows
@@ -79,7 +79,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def make_classifier(models: dict[str, Path], name: str, **options: Any) -> tuple[Path, Classifier]:
     path = models[name]
     labels = load_model(str(path)).get_labels()
-    head = Head(
+    head = ClassifierHead(
         label=name, file=path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest(), positive=labels[-1],
         **{key: options.pop(key) for key in ("complement", "calibration", "threshold") if key in options},
     )  # fmt: skip

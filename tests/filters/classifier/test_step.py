@@ -11,7 +11,7 @@ import pytest
 
 from corpusmill.filters.classifier.calibrate import Calibration
 from corpusmill.filters.classifier.card import read_classifier
-from corpusmill.filters.step import Batch, build_steps, resolve_step
+from corpusmill.filters.step import DocumentBatch, build_steps, resolve_step
 from corpusmill.filters.worker import FilterConfig, rule_table
 from corpusmill.pipeline.errors import ConfigError, InputError
 from corpusmill.pipeline.recipe import validate_recipe
@@ -165,7 +165,7 @@ def test_passing_documents_alone_are_scored(quality, mixed_texts):
     for only in (False, True):
         step = step_of({"model": str(quality), "only_passing": only}).step
         step.setup()
-        batch = Batch(pa.table({}), texts, "words")
+        batch = DocumentBatch(pa.table({}), texts, "words")
         batch.passing = np.arange(len(texts)) % 3 == 0
         scores[only] = step.measure(batch).columns["quality"].to_pylist()
     assert scores[True] == [score if place % 3 == 0 else None for place, score in enumerate(scores[False])]

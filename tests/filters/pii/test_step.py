@@ -10,7 +10,7 @@ from datatrove.pipeline.formatters.pii import PIIFormatter
 from pydantic import ValidationError
 
 from corpusmill.filters.pii import KINDS, Pii, PiiConfig
-from corpusmill.filters.step import Batch
+from corpusmill.filters.step import DocumentBatch
 
 #: One text a kind that has one find of this kind and none of another.
 ONE_OF_EACH = {
@@ -82,7 +82,7 @@ def test_a_slice_of_a_column(measure_step: Callable) -> None:
     texts = list(ONE_OF_EACH.values())
     step = Pii(PiiConfig())
     whole = pa.array(["a@b.de", *texts, "c@d.fr"], pa.large_string())
-    measured = step.measure(Batch(pa.table({}), whole.slice(1, len(texts)), "words"))
+    measured = step.measure(DocumentBatch(pa.table({}), whole.slice(1, len(texts)), "words"))
     columns, new = measure_step("pii", {}, texts)
     assert measured.text.to_pylist() == new and {name: list(column) for name, column in measured.columns.items()} == columns
 

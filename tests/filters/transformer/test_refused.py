@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from safetensors.torch import load_file, save_file
 
-from corpusmill.filters.step import Batch, build_steps, resolve_step
+from corpusmill.filters.step import DocumentBatch, build_steps, resolve_step
 from corpusmill.filters.transformer import TransformerConfig, read_description, read_labels
 from corpusmill.pipeline.errors import ConfigError, CorpusmillError
 from corpusmill.pipeline.recipe import validate_recipe
@@ -234,7 +234,7 @@ def test_scores_that_are_no_numbers_name_the_document(copied: Path, make_documen
     save_file({**weights, "classifier.bias": weights["classifier.bias"] * np.nan}, copied / "model.safetensors")
     documents = make_documents(["a text"])
     with pytest.raises(CorpusmillError) as refused:
-        set_up(model=str(copied)).measure(Batch(documents, documents["text"].combine_chunks(), "words"))
+        set_up(model=str(copied)).measure(DocumentBatch(documents, documents["text"].combine_chunks(), "words"))
     assert str(refused.value) == f"{copied}: gives scores that are no numbers for the document {documents['id'][0]}."
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from corpusmill.filters.step import Batch, build_steps, resolve_step
+from corpusmill.filters.step import DocumentBatch, build_steps, resolve_step
 from corpusmill.filters.transformer import outputs
 
 pytestmark = pytest.mark.rounding
@@ -26,7 +26,7 @@ def scored() -> Callable[..., dict[str, list[Any]]]:
             (steps[repr(options)],) = build_steps([resolve_step({"transformer": options})])
             steps[repr(options)].step.setup()
         step = steps[repr(options)]
-        measured = step.step.measure(Batch(pa.table({}), pa.array(texts, pa.large_string()), "words"))
+        measured = step.step.measure(DocumentBatch(pa.table({}), pa.array(texts, pa.large_string()), "words"))
         return {name: pa.array(measured.columns[name], kind).to_pylist() for name, kind in step.columns.items()}
 
     return score
