@@ -34,16 +34,9 @@ from corpusmill.pipeline.storage import Storage
 # ---- The threshold that keeps a share of the corpus, exactly, from report columns alone
 #
 # Of n documents that count, `share` keeps the k = ceil(share * n) with the highest values (the lowest, where a rule fails values above its
-# threshold); the threshold is the value of the k-th. All documents with just this value stay, too, so ties can only keep more.
-#
-# Up to SORTED values are sorted at once. Of more, a histogram of the 16 highest bits says in which range the value lies, a second pass
-# counts the next 16 bits of the values in it, and so on: four passes over columns in memory that does not grow with the corpus. Counts
-# add up to the same in any order, so the threshold does not depend on shards or workers.
+# threshold); the threshold is the value of the k-th. Documents with just this value stay, too, so ties can only keep more. The values of
+# the whole corpus are in memory at once: 8 bytes a document.
 
-SORTED = 1 << 22  # values: 32 MB
-DIGIT, KEY = 16, 64  # bits
-
-Keys = npt.NDArray[np.uint64]
 #: Reads some columns of one shard.
 Reader = Callable[[list[str]], pa.Table]
 
@@ -88,74 +81,23 @@ def _find(rule: Rule, rules: Sequence[StepRule], shards: Sequence[Reader], pool:
     others = [other.rule for other in rules if not other.rule.unknown] if rule.kept.of == "passing" else []
     columns = list(dict.fromkeys([rule.column, *(other.column for other in others)]))
 
-    def keys_of(shard: Reader) -> Keys:
+    def values_of(shard: Reader) -> npt.NDArray[np.float64]:
         table = shard(columns)
         counts = np.ones(table.num_rows, bool)
         for other in others:
             counts &= ~other.failing(table[other.column].combine_chunks())
         values = table[rule.column].to_numpy()[counts]
-        return ordered_keys(values[~np.isnan(values)])
+        return np.asarray(values[~np.isnan(values)], np.float64)
 
-    documents, collected, whole = 0, list[Keys](), True
-    for keys in pool.map(keys_of, shards):
-        documents += len(keys)
-        whole = whole and documents <= SORTED
-        collected = [*collected, keys] if whole else []
-    if not documents:
+    values = np.concatenate([np.zeros(0), *pool.map(values_of, shards)])
+    if not len(values):
         return FoundThreshold(None, 0, 0)
-    kept = ceil(Fraction(str(rule.kept.share)) * documents)
+    kept = ceil(Fraction(str(rule.kept.share)) * len(values))
     high = rule.comparison.startswith("<")
-    rank = documents - kept if high else kept - 1  # in rising order
-    if whole:
-        key, below, equal = _select_sorted(np.concatenate(collected), rank)
-    else:
-        key, below, equal = _select_by_digits(lambda count: pool.map(lambda shard: count(keys_of(shard)), shards), rank)
-    return FoundThreshold(key_value(key), documents, documents - below if high else below + equal)
-
-
-def ordered_keys(values: npt.NDArray[Any]) -> Keys:
-    """uint64 keys in the order of the numbers (float64; -0 is 0)."""
-    bits = (np.ascontiguousarray(values, np.float64) + 0.0).view(np.uint64)
-    negative = bits >> np.uint64(KEY - 1) == 1
-    return np.where(negative, ~bits, bits | np.uint64(1 << (KEY - 1)))
-
-
-def key_value(key: int) -> float:
-    """The number of a key."""
-    bits = key ^ (1 << (KEY - 1)) if key >> (KEY - 1) else ~key & ((1 << KEY) - 1)
-    return float(np.uint64(bits).view(np.float64))
-
-
-def _select_sorted(keys: Keys, rank: int) -> tuple[int, int, int]:
-    """`(key, number of lower ones, number of equal ones)` of the key with a rank."""
-    keys = np.sort(keys)
-    key = keys[rank]
-    below, to = np.searchsorted(keys, key), np.searchsorted(keys, key, "right")
-    return int(key), int(below), int(to - below)
-
-
-def _select_by_digits(
-    count_each: Callable[[Callable[[Keys], npt.NDArray[np.int64]]], Iterable[npt.NDArray[np.int64]]], rank: int
-) -> tuple[int, int, int]:
-    """As `_select_sorted`; `count_each` applies a function to the keys of each shard."""
-    prefix, below, equal = 0, 0, 0
-    for shift in range(KEY - DIGIT, -1, -DIGIT):
-
-        def count(keys: Keys, prefix: int = prefix, shift: int = shift) -> npt.NDArray[np.int64]:
-            if shift + DIGIT < KEY:
-                keys = keys[keys >> np.uint64(shift + DIGIT) == prefix]
-            digits = (keys >> np.uint64(shift)) & np.uint64((1 << DIGIT) - 1)
-            return np.bincount(digits.astype(np.int64), minlength=1 << DIGIT)
-
-        total = np.zeros(1 << DIGIT, np.int64)
-        for counts in count_each(count):
-            total += counts
-        up_to = np.cumsum(total)
-        digit = int(np.searchsorted(up_to, rank - below, "right"))
-        equal = int(total[digit])
-        below += int(up_to[digit]) - equal
-        prefix = prefix << DIGIT | digit
-    return prefix, below, equal
+    rank = len(values) - kept if high else kept - 1  # in rising order
+    values.partition(rank)
+    threshold = float(values[rank]) + 0.0  # -0 is 0
+    return FoundThreshold(threshold, len(values), int(np.count_nonzero(values >= threshold if high else values <= threshold)))
 
 
 # ---- The phases of a run
