@@ -1,10 +1,9 @@
-"""Recipes that keep a share of the corpus: every shard is measured, then the thresholds are found, then every shard is decided about.
+"""Recipes that keep a share of the corpus, in three phases: measure every shard, find the thresholds, decide about every shard.
 
-    measured/PART.parquet   the report's columns but for the decisions; depends on no threshold, so that another share measures nothing
-    thresholds.json         what was found, by rule: {threshold, documents, kept}
+    measured/PART.parquet   the report's columns without the decisions. No threshold changes them, so another share measures nothing
+    thresholds.json         the thresholds found, by rule: {threshold, documents, kept}
 
-The texts of documents that stay are read once more, and written once. What comes out has the bytes of a run whose recipe has the
-thresholds that were found, but for the rules beside the report, which say of which share they are.
+The outputs have the bytes of a run whose recipe has these thresholds, except that the report's rules name the share.
 """
 
 import json
@@ -43,7 +42,7 @@ Reader = Callable[[list[str]], pa.Table]
 
 @dataclass(frozen=True)
 class FoundThreshold:
-    """A rule's threshold; None where no document counts. `kept`: how many of the `documents` that count have a value that passes."""
+    """A rule's threshold; None if no document counts. `kept` of the `documents` that count pass."""
 
     threshold: float | None
     documents: int
@@ -54,12 +53,12 @@ class FoundThreshold:
 
 
 def unknown_rules(rules: Iterable[StepRule]) -> list[Rule]:
-    """The rules whose thresholds have yet to be found."""
+    """The rules whose thresholds are not found yet."""
     return [rule.rule for rule in rules if rule.rule.unknown]
 
 
 def with_found(rules: Iterable[StepRule], found: dict[str, float | None]) -> list[StepRule]:
-    """The rules with the thresholds that were found, by name; a rule for which there is none decides nothing and is left out."""
+    """The rules with the thresholds found, by name. A rule without one is left out."""
     decided = []
     for rule in rules:
         if not rule.rule.unknown:
@@ -70,7 +69,7 @@ def with_found(rules: Iterable[StepRule], found: dict[str, float | None]) -> lis
 
 
 def find_thresholds(rules: Sequence[StepRule], shards: Sequence[Reader]) -> dict[str, FoundThreshold]:
-    """The thresholds of all rules that have none, by name. Each of `shards` reads columns of the report of one shard."""
+    """The missing thresholds by rule. Each of `shards` reads columns of a shard's report."""
     unknown = unknown_rules(rules)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         return {rule.name: _find(rule, rules, shards, pool) for rule in unknown}
@@ -103,16 +102,16 @@ def _find(rule: Rule, rules: Sequence[StepRule], shards: Sequence[Reader], pool:
 # ---- The phases of a run
 
 THRESHOLDS_TASK, THRESHOLDS_FILE = "thresholds", "thresholds.json"
-DECISIONS = ("kept", "failed")  # columns that come with them
+DECISIONS = ("kept", "failed")  # columns that the last phase adds
 
 
 def keeps_shares(config: FilterConfig) -> bool:
-    """Whether a step of the recipe keeps a share of the corpus, even where `thresholds` gives its rule another threshold."""
+    """Whether a step of the recipe keeps a share of the corpus, even if `thresholds` gives its rule a threshold."""
     return any(rule.rule.unknown for step in build_steps(config.steps) for rule in step.rules)
 
 
 def measuring(config: FilterConfig) -> FilterConfig:
-    """What of the section decides about values: all of it where a step measures passing documents alone, else no threshold."""
+    """The part of the section that values depend on: all of it if a step measures only passing documents, else no threshold."""
     if any(step.step.only_passing for step in build_steps(config.steps)):
         return config
     items = [{name: load_object(STEPS[name]).without_decisions(options) for name, options in item.items()} for item in config.steps]
@@ -120,8 +119,8 @@ def measuring(config: FilterConfig) -> FilterConfig:
 
 
 def measure_and_decide(run: StageRun, config: FilterConfig, pieces: Sequence[Piece], params: dict[str, Any], gpus: float) -> Rows:
-    """Performs all phases, and returns the rows of the last. `pieces` and `params` are those of a run without shares; `gpus`: what a
-    measuring worker takes of a GPU."""
+    """Runs all phases and returns the rows of the last. `pieces` and `params` are those of a run without shares; `gpus`: the share of a
+    GPU for a measuring worker."""
     shards = {f"measured/{p.key}": p for p in pieces}
     to_measure = [Piece(key, p.inputs) for key, p in shards.items()]
     rows = run.map("measure", MeasureWorker, to_measure, params, measuring(config), gpus=gpus, separable=True)
@@ -130,7 +129,7 @@ def measure_and_decide(run: StageRun, config: FilterConfig, pieces: Sequence[Pie
     found = run.once(THRESHOLDS_TASK, measured, lambda _: _find_and_write(run.run, rules, measured))
     table = found.ref(run.stage.name, THRESHOLDS_FILE)
     there = [shards[row.task] for row in rows]
-    # `params`: a step that rewrites may be another one though it measures the same, and then the texts are others
+    # `params`: another model may measure the same and yet rewrite texts differently
     to_decide = [Piece(p.key, (*p.inputs, ref, table)) for p, ref in zip(there, measured, strict=True)]
     return run.map("", KeptShareWorker, to_decide, params, separable=True)
 
@@ -147,12 +146,12 @@ def shard_reader(storage: Storage, path: str) -> Reader:
 
 
 def read_found(storage: Storage) -> dict[str, float | None]:
-    """The thresholds that a run has found, by rule; `storage` is the stage's folder."""
+    """The thresholds found, by rule; `storage` is the stage's folder."""
     return {name: each["threshold"] for name, each in json.loads(storage.read_bytes(THRESHOLDS_FILE)).items()}
 
 
 def kept_share_summary(run: StageRun, config: FilterConfig) -> dict[str, str]:
-    """The thresholds that were found, for the terminal."""
+    """The thresholds found, for the terminal."""
     if not unknown_rules(rule_table(config)):
         return {}
     told = []
@@ -178,10 +177,10 @@ class MeasureWorker(FilterWorker):
 
 
 class KeptShareWorker(FilterWorker):
-    """Decides about one shard by what was measured and the thresholds that were found."""
+    """Decides about one shard by its measured values and the thresholds found."""
 
     def setup(self) -> None:
-        """Only steps that rewrite are needed, and `Rewriter` makes them ready."""
+        """Only the rewriting steps are needed; `Rewriter` sets them up."""
 
     def process(self, piece: Piece) -> Output:
         shard, measured, table = piece.inputs

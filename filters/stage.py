@@ -1,4 +1,4 @@
-"""The filter stage: measures every document with every step of the recipe, then decides which ones go on."""
+"""The filter stage: measures every document with every step of the recipe, then decides which ones to keep."""
 
 import json
 import os
@@ -37,12 +37,12 @@ class FilterStage(Stage):
         count_answers(run, self.config, rows)
 
     def tasks(self, run: StageRun) -> tuple[list[Piece], dict[str, Any]]:
-        """A piece for each shard that comes in, and the parameters of all."""
+        """A task for each input shard, and the parameters of all tasks."""
         pieces = [Piece(PurePosixPath(shard.path).stem, (shard,)) for shard in run.documents()]
         return pieces, {"models": [digest for step in build_steps(self.config.steps) for digest in step.step.model_digests()]}
 
     def summary(self, run: StageRun) -> dict[str, str]:
-        """How many documents each rule fails, the most severe first; and the thresholds that keep a share of the corpus."""
+        """How many documents each rule fails, the most severe rule first, and the thresholds found for kept shares."""
         failed: dict[str, int] = {}
         for row in run.manifest.rows():
             for name, count in row.counts.items():
@@ -52,20 +52,17 @@ class FilterStage(Stage):
         return lines | kept_share_summary(run, self.config)
 
 
-# ---- What a run keeps of its classifiers: `filter/classifiers/NAME.json`, the description of each with what is known of its training, and
-# `filter/answers.json`, the number of documents on which each score fires.
-#
-# The task's row of the manifest names the models' files with their sha256, and the steps of the recipe are compared with them when a run
-# is resumed.
+# ---- What a run records of its classifiers: `filter/classifiers/NAME.json` describes each and its training, `filter/answers.json` counts
+# the documents on which each score fires. The manifest's row has the sha256 of the model files.
 
 TASK, FOLDER = "classifiers", "classifiers"
 ANSWERS, ANSWERS_FILE = "answers", "answers.json"
-#: A score that fires on more of a corpus does not fit it; in fewer documents chance plays too great a part.
+#: A score that fires on more than this share of a corpus does not fit it; on fewer documents that may be chance.
 TENTH, FEWEST = 0.1, 20
 
 
 def describe_classifiers(run: StageRun, config: FilterConfig) -> None:
-    """Writes the descriptions, where the recipe has classifiers."""
+    """Writes the descriptions if the recipe has classifiers."""
     used: dict[str, Resolved] = {}
     for step in build_steps(config.steps):
         if isinstance(step.step, ScoringStep):

@@ -1,4 +1,4 @@
-"""The section `filter` of a recipe: steps, thresholds, presets."""
+"""The recipe's section `filter`, and the worker that measures and decides about the documents of a shard."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -27,12 +27,12 @@ def _resolved_step(item: Any, info: ValidationInfo) -> dict[str, dict[str, Any]]
 
 
 def _without_folder(key: str, value: Any) -> Any:
-    """A step's option without the folder of the recipe, in which `model` and `function` were looked for."""
+    """A path option (`model`, `function`) without its folder."""
     return value.rpartition("/")[2] if key in ("model", "function") and isinstance(value, str) and value.startswith("/") else value
 
 
 def _placeless(item: Any) -> Any:
-    """A step and its options, as above; what is no step (in a run that is damaged) as it is."""
+    """A step with its options, paths without their folders; anything else (in a damaged run) unchanged."""
     if not isinstance(item, dict):
         return item
     return {
@@ -68,8 +68,8 @@ class FilterConfig(Config):
 
     @classmethod
     def without_places(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Where a model or a function of the user's lies plays no part, its content does (`FilterStage.tasks`): another machine has it
-        elsewhere, and so has the next job of a cluster."""
+        """The section without the folders of models and functions: their content counts (`FilterStage.tasks`), and another machine has them
+        elsewhere."""
         steps = values.get("steps")
         return {**values, "steps": [_placeless(item) for item in steps]} if isinstance(steps, list) else values
 
@@ -103,7 +103,7 @@ def _step_rules(steps: list[NamedStep]) -> list[StepRule]:
 
 
 def rule_table(config: FilterConfig) -> list[StepRule]:
-    """Every rule that decides under a configuration, with its step and threshold, in the order of the report."""
+    """All rules that decide, with their steps and thresholds, in the order of the report."""
     return with_thresholds(_step_rules(build_steps(config.steps)), config.thresholds)
 
 
@@ -139,7 +139,7 @@ class FilterWorker(Worker):
         return made.output(piece.key, bytes_in=size, counts=dict(counts))
 
     def begin(self, shard: FileRef) -> tuple[pa.Schema, pa.Schema]:
-        """Makes the steps ready for the first batch of a shard; gives `schemas` of it."""
+        """Prepares the steps for a new shard; returns its `schemas`."""
         for step in self.steps:
             step.step.begin()
         with open_parquet(self.run, shard.path) as file:
@@ -149,21 +149,21 @@ class FilterWorker(Worker):
         return self.schemas(schema)
 
     def schemas(self, documents: pa.Schema) -> tuple[pa.Schema, pa.Schema]:
-        """The schemas of the documents that go on and of the report, given that of the documents that come in."""
+        """The schemas of the kept documents and of the report, from that of the input documents."""
         fields = [pa.field(name, kind) for step in self.steps for name, kind in step.columns.items()]
         by_name = {field.name: field for field in fields}
         added = [by_name[name].with_name(column) for column, name in self._document_columns().items()]
         return with_columns(documents, added), with_columns(REPORT, fields)
 
     def filter(self, documents: pa.Table, shard: FileRef) -> tuple[pa.Table, pa.Table]:
-        """The documents that go on, with the columns that the steps add, and a report row for every one."""
+        """The kept documents, with the columns that the steps add, and a report row for every input document."""
         report, new_text, values = self.report(documents, shard)
         failed = decide(self.rules, values, report.num_rows)
         report = decided(report, failed, report["chars_out"].to_numpy())
         return self.with_values(documents, new_text, values).filter(report["kept"]), report
 
     def report(self, documents: pa.Table, shard: FileRef) -> tuple[pa.Table, pa.Array, dict[str, pa.Array]]:
-        """A report row for every document but for the decisions, the new texts, and all values.
+        """A report row for every document, without the decisions; the new texts; all values.
 
         `chars_out` is the length of the new text, kept or not.
         """
@@ -173,7 +173,7 @@ class FilterWorker(Worker):
         return pa.table({"id": documents["id"], "url": documents["url"], **lengths, **values}), new_text, values
 
     def with_values(self, documents: pa.Table, text: pa.Array, values: Mapping[str, Any]) -> pa.Table:
-        """Documents as they would go on: with their new texts and the columns that the steps add."""
+        """The documents with their new texts and the columns that the steps add."""
         data = documents.set_column(documents.schema.get_field_index("text"), "text", text)
         for column, name in self._document_columns().items():
             place = data.schema.get_field_index(column)
@@ -181,7 +181,7 @@ class FilterWorker(Worker):
         return data
 
     def rewrite(self, documents: pa.Table, values: Mapping[str, Any]) -> pa.Array:
-        """The texts as the last step leaves them, by the steps that rewrite alone. `values` has the columns of all steps."""
+        """The final texts, by the rewriting steps alone. `values` has the columns of all steps."""
         text, so_far = documents["text"].combine_chunks(), dict[str, Any]()
         for step in self.steps:
             if step.step.rewrites:
@@ -191,7 +191,7 @@ class FilterWorker(Worker):
         return text
 
     def measure(self, documents: pa.Table, text: pa.Array) -> tuple[dict[str, pa.Array], pa.Array]:
-        """All values of all steps by column, and the texts as the last step leaves them."""
+        """All values of all steps by column, and the final texts."""
         columns: dict[str, pa.Array] = {}
         batch = self._batch(documents, text, 0, columns)
         for place, step in enumerate(self.steps):
@@ -205,7 +205,7 @@ class FilterWorker(Worker):
         return columns, batch.text
 
     def _passing(self, place: int, values: Mapping[str, pa.Array], documents: int) -> npt.NDArray[np.bool_]:
-        """bool, one a document: which ones pass all rules of the steps before `place`."""
+        """bool (documents,): which ones pass all rules of the steps before `place`."""
         before = {step.name for step in self.steps[:place]}
         passing = np.ones(documents, bool)
         for rule in self.rules:
@@ -216,7 +216,7 @@ class FilterWorker(Worker):
     def _batch(
         self, documents: pa.Table, text: pa.Array, place: int, values: Mapping[str, pa.Array], token_marks: Any = None
     ) -> DocumentBatch:
-        """A batch whose statistics are measured once for all steps from `place` to the next that rewrites."""
+        """A batch that measures its statistics once for all steps from `place` to the next that rewrites."""
         planned = []
         for step in self.steps[place:]:
             planned.append(step.step.needs)
@@ -238,7 +238,7 @@ class FilterWorker(Worker):
         return column
 
     def _document_columns(self) -> Mapping[str, str]:
-        """Columns that documents get, and the report's columns that they come from: the last step of a kind has its way."""
+        """The columns that documents get, and the report's columns that they come from; of two steps of a kind, the last counts."""
         return {column: column + step.suffix for step in self.steps for column in step.step.document_columns}
 
     def failures(self, report: pa.Table) -> dict[str, int]:
@@ -250,7 +250,7 @@ class FilterWorker(Worker):
 
 
 def decided(report: pa.Table, failed: pa.Array, lengths: npt.NDArray[np.int64]) -> pa.Table:
-    """The report with the decisions: `failed`, `kept`, and as `chars_out` the new texts' `lengths` (characters) of what is kept."""
+    """The report with the decisions `failed` and `kept`, and in `chars_out` the new `lengths` (characters) of kept documents."""
     kept = pc.equal(pc.list_value_length(failed), 0)
     columns = {"kept": kept, "failed": failed, "chars_out": pc.if_else(kept, pa.array(lengths, pa.int64()), 0)}
     for name, column in columns.items():
@@ -261,18 +261,18 @@ def decided(report: pa.Table, failed: pa.Array, lengths: npt.NDArray[np.int64]) 
 
 
 class Rewriter:
-    """Makes documents of one shard as the stage lets them go on, given their report, by the steps that rewrite alone."""
+    """Rewrites kept documents of a shard again from their report, by the rewriting steps alone."""
 
     def __init__(self, worker: FilterWorker):
-        self.worker = FilterWorker(worker.config, worker.run, worker.params)  # steps of its own: shards are worked on side by side
+        self.worker = FilterWorker(worker.config, worker.run, worker.params)  # own steps, as shards are processed in parallel
         rewriting = [step.step for step in self.worker.steps if step.step.rewrites]
-        self.sequential = any(step.sequential for step in rewriting)  # what they do depends on the documents before
+        self.sequential = any(step.sequential for step in rewriting)  # a text depends on earlier documents
         for step in rewriting:
             step.setup()
             step.begin()
 
     def at(self, documents: pa.Table, report: pa.Table, places: pa.Array) -> pa.Table:
-        """Those at some places of the next documents of the shard. `report` has a row for each of them."""
+        """The documents at some places of the shard's next ones. `report` has a row for each of `documents`."""
         if self.sequential:
             return self._rewritten(documents, report).take(places)
         return self._rewritten(documents.take(places), report.take(places))
