@@ -1,11 +1,16 @@
-"""`corpusmill classifier evaluate` and `score`, and their bad input: one sentence, exit code 2, nothing written."""
+"""The commands, and what the documentation shows of them."""
 
 import json
+import re
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from trained_classifier import make_posts, write_classifier, write_jsonl
+
+from corpusmill.filters.classifier.builtin import builtin_spec
+
+# ---- `corpusmill classifier evaluate` and `score`, and their bad input: one sentence, exit code 2, nothing written.
 
 POSTS = make_posts(2, 200)
 SPEC = {"sources": [{"label_column": "kind", "values": {"2": {"rude": 1}, "0": {"rude": 0}, "1": {"rude": 0}}}]}
@@ -130,3 +135,33 @@ def test_a_model_that_is_another_one(corpusmill, folder: Path, data: Path, tmp_p
     (other / "rude.bin").write_bytes((folder / "spam.bin").read_bytes())
     code, _, error = corpusmill("classifier", "evaluate", other, data, "--label-column", "rude=rude")
     assert code == 2 and "not the model that the classifier was made with" in error
+
+
+# ---- The figures of docs/classifiers.md, README.md and the built-in's card are those that benchmarks/classifiers.py printed.
+
+ROOT = Path(__file__).resolve().parents[3]
+PRINTED = ROOT / "benchmarks/classifiers.txt"
+
+
+def printed() -> set[tuple[str, str, str]]:
+    """AUCs with the ends of their intervals, as the documentation writes them."""
+    rows = re.findall(r" (0\.\d{3}) \[(0\.\d{3}) (0\.\d{3})\]", PRINTED.read_text("utf-8"))
+    return {tuple(number.removeprefix("0") for number in row) for row in rows}
+
+
+def section(title: str) -> str:
+    text = (ROOT / "docs/classifiers.md").read_text("utf-8")
+    return text[text.index(f"\n{title}\n") :].split("\n### Windows")[0]
+
+
+@pytest.mark.parametrize("title", ["## The built-in classifier", "### Toxicity from judged text"])
+def test_the_documentation(title: str) -> None:
+    found = re.findall(r"(?<!\d)(\.\d{3}) \((\.\d{3}) to (\.\d{3})\)", section(title))
+    assert len(found) >= 2 and [each for each in found if each not in printed()] == []
+
+
+def test_the_card_of_quality() -> None:
+    (row,) = re.findall(r"quality: DCLM's human labels .*? (0\.\d{3}) \[(0\.\d{3}) (0\.\d{3})\]", PRINTED.read_text("utf-8"))
+    auc, low, high = (f"{float(number):.2f}".removeprefix("0") for number in row)
+    said = f"{auc} ({low} to {high})"
+    assert said in " ".join(builtin_spec("quality").limits) and said in (ROOT / "README.md").read_text("utf-8")
