@@ -7,9 +7,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from corpusmill.dedup.keys import BAND_KEYS, MAX_RANGES, Keys, read_keys
+from corpusmill.dedup.config import DedupConfig, MeasureConfig
+from corpusmill.dedup.corpus import Shard, only, starts
+from corpusmill.dedup.external_sort import BAND_KEYS, MAX_RANGES, Keys, merge_keys, read_keys
+from corpusmill.dedup.signatures import key_kinds
 from corpusmill.pipeline.lists import read_list
 from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Piece, Worker
 
 #: Keys that one task sorts: 24 bytes each, and about as much again for the order.
@@ -37,6 +41,17 @@ def ranges_for(keys: int) -> int:
     while ranges * TASK_KEYS < keys and ranges < MAX_RANGES:
         ranges *= 2
     return ranges
+
+
+def find_candidates(run: StageRun, config: DedupConfig, shards: list[Shard]) -> dict[str, list[FileRef]]:
+    """Runs the phase: the files of each kind of candidates."""
+    documents, begin = sum(shard.rows for shard in shards), starts(shards)[:-1].tolist()
+    kinds = key_kinds(config)
+    ranges = {kind: ranges_for(per * documents) for kind, per in kinds.items()}
+    listed = merge_keys(run, {kind: [shard.keys[kind] for shard in shards] for kind in kinds}, begin, ranges)
+    pieces = {kind: candidate_pieces(kind, listed[kind], ranges[kind], config.exact.enabled) for kind in kinds}
+    done = iter(run.map("candidates", CandidateWorker, [piece for some in pieces.values() for piece in some], None, MeasureConfig()))
+    return {kind: [only(next(done)) for _ in some] for kind, some in pieces.items()}
 
 
 def candidate_pieces(kind: str, keys: FileRef, ranges: int, collapse: bool) -> list[Piece]:

@@ -1,23 +1,32 @@
 """The fifth phase: of the documents that are judged together, which are copies of which, how that is known, and which one stays."""
 
 import math
-from itertools import islice
+from collections.abc import Sequence
+from itertools import islice, pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpusmill.dedup.batches import open_batches
 from corpusmill.dedup.cluster_table import CONTAINMENT, EARLIER, ESTIMATE, EXACT, JACCARD, URL, Verdicts, cluster_table
-from corpusmill.dedup.config import ClusterConfig
-from corpusmill.dedup.gather import NUMBER, read_members
-from corpusmill.dedup.near import ShingleSets, find_leaders
+from corpusmill.dedup.components import GROUPS_FILE
+from corpusmill.dedup.config import ClusterConfig, DedupConfig, MeasureConfig
+from corpusmill.dedup.corpus import Shard, located, only, open_batches, read_rows
+from corpusmill.dedup.external_sort import GROUP, group_blocks, merge_documents, merged_shards, worth_merging
+from corpusmill.dedup.minhash import band_shape
 from corpusmill.dedup.policy import ranks
+from corpusmill.dedup.representatives import ShingleSets, find_representatives
 from corpusmill.dedup.shingles import Shingler
 from corpusmill.dedup.signatures import fixed_binary
-from corpusmill.pipeline.lists import read_list
+from corpusmill.pipeline.batches import batches_buffer
+from corpusmill.pipeline.lists import read_list, write_list
+from corpusmill.pipeline.manifest import FileRef, TaskRow
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.shards import open_parquet
 from corpusmill.pipeline.stage import Output, Piece, Worker
+from corpusmill.pipeline.storage import Storage
 
 Index = npt.NDArray[np.int64]
 
@@ -47,6 +56,87 @@ def best_of(group: Index, rank: Index, count: int) -> Index:
     order = order[group[order] >= 0]
     best[group[order]] = order  # the last one written is the best
     return best
+
+
+def find_clusters(run: StageRun, config: DedupConfig, shards: list[Shard], groups: TaskRow) -> Sequence[TaskRow]:
+    """Runs the phase: the tasks of which each has judged a group. A single group is judged where its documents lie; of several, each comes
+    together in a phase before."""
+    table, count = groups.ref("dedup", GROUPS_FILE), groups.counts["groups"]
+    compared = config.minhash.enabled and config.verification == "exact"
+    files = [[shard.signatures, shard.texts] if compared and shard.texts else [shard.signatures] for shard in shards]
+    params: dict[str, Any] = {"shards": [shard.name for shard in shards], "entries": [shard.entry for shard in shards]}
+    if count == 1:
+        listed = [ref for refs in files for ref in refs]
+        params["files"] = [len(refs) for refs in files]
+    else:
+        listed = _gathered(run, shards, files, table, count)
+    inputs = (write_list(run, "judged", listed, params), table)
+    pieces = [Piece(f"clusters/part-{group:05d}", inputs, {"group": group}) for group in range(count)]
+    bands, rows = band_shape(config.minhash)
+    fixed = config.index is not None and config.index.earlier == "fixed"
+    return run.map("clusters", ClusterWorker, pieces, {"bands": bands, "rows": rows, "fixed": fixed}, config.part(ClusterConfig))
+
+
+def _gathered(run: StageRun, shards: list[Shard], files: list[list[FileRef]], table: FileRef, groups: int) -> list[FileRef]:
+    """The files of the documents that have a candidate, for each shard or for some neighbouring ones; `table`: the file of groups."""
+    names = [f"{shard.entry}/{shard.name}" if shard.entry else shard.name for shard in shards]
+    merged = worth_merging(len(shards), groups)
+    beside = [{"merged": block} if merged else {} for block in merged_shards(len(shards)) for _ in range(*block)]
+    pieces = [
+        Piece(f"gathered/{name}", (table, *refs), {"shard": n} | more)
+        for n, (name, refs, more) in enumerate(zip(names, files, beside, strict=True))
+    ]
+    gathered = [only(row) for row in run.map("gathered", GatherWorker, pieces, {"groups": groups}, MeasureConfig())]
+    return merge_documents(run, gathered, table, groups) if merged else gathered
+
+
+#: The column that says of which shard a document is.
+NUMBER = "shard_number"
+
+
+class GatherWorker(Worker):
+    """A shard of documents to those that have a candidate: a batch for each group, or for some where the file is merged with others.
+
+    `inputs`: as `read_members` needs them, the file of groups first. `params`: `groups`, how many there are; of a piece: `shard`, its
+    number, and `merged`, if it is merged with others: from which shard to which.
+    """
+
+    def process(self, piece: Piece) -> Output:
+        groups, signatures, *texts = (ref.path for ref in piece.inputs)
+        table, group = read_members(self.run, piece.params["shard"], groups, signatures, *texts)
+        blocks = np.arange(self.params["groups"] + 1)
+        if merged := piece.params.get("merged"):
+            blocks = group_blocks(self.run, groups, merged, self.params["groups"])
+            table = table.append_column(GROUP, pa.array(group.astype(np.int32)))
+        bounds = np.searchsorted(group, blocks)
+        parts = [table.slice(a, b - a) for a, b in pairwise(bounds)]
+        return Output({f"{piece.key}.arrow": batches_buffer(table.schema, parts, "lz4").to_pybytes()}, rows_in=table.num_rows)
+
+
+def read_members(run: Storage, shard: int, groups: str, signatures: str, texts: str | None = None) -> tuple[pa.Table, Index]:
+    """`(documents, group)`: the documents of a shard that have a candidate, and the group of each (ascending).
+
+    `groups` is the file of groups, in which the shard has the number `shard`. The columns are those of the signatures, with `row`, `near`
+    (whether the document is in a bucket) and `text`, null where it is in none or there are no `texts`; and `shard_number`.
+    """
+    with open_batches(run, groups) as reader:
+        members = pa.Table.from_batches([reader.get_batch(shard)])
+    rows, near, group = (members[name].to_numpy() for name in ("row", "near", "group"))
+    order = np.argsort(group, kind="stable")
+    with open_parquet(*located(run, signatures)) as file:
+        schema = file.schema_arrow.remove_metadata()
+    table = pa.concat_tables([schema.empty_table(), *read_rows(run, signatures, rows, schema.names)])
+    table = table.append_column("row", members["row"]).append_column("near", members["near"])
+    table = table.append_column(NUMBER, pa.array(np.full(len(rows), shard, np.int32)))
+    in_order = (np.diff(order) == 1).all()
+    table = table if in_order else table.take(pa.array(order))
+    if texts is None:
+        return table.append_column("text", pa.nulls(len(rows), pa.large_string())), group[order]
+    found = [column for part in read_rows(run, texts, rows[near], ["text"]) for column in part["text"].cast(pa.large_string()).chunks]
+    column = pa.chunked_array(found, pa.large_string())
+    if not (in_order and near.all()):  # else there is nothing to copy
+        column = column.take(pa.array((np.cumsum(near) - 1)[order], mask=~near[order]))
+    return table.append_column("text", column), group[order]
 
 
 class ClusterWorker(Worker):
@@ -152,7 +242,7 @@ class ClusterWorker(Worker):
         signatures = fixed_binary(table["signature"], np.dtype(f"u{self.config.minhash.bits // 8}"))[row[nodes]]
         fewest = 0 if self.config.similarity == "containment" else least_equal(self.config.threshold, signatures.shape[1])
         sets = ShingleSets(self.shingler, table["text"], row[nodes])
-        found = find_leaders(self.config, self.params["bands"], self.params["rows"], signatures, sets, order, forced, fewest)
+        found = find_representatives(self.config, self.params["bands"], self.params["rows"], signatures, sets, order, forced, fewest)
         leader[nodes], similarity[nodes], full[nodes] = nodes[found.leader], found.similarity, found.full
         by_sets = CONTAINMENT if self.config.similarity == "containment" else JACCARD
         known[nodes] = np.where(found.exactly, by_sets, ESTIMATE)

@@ -1,14 +1,17 @@
 """The documents of the whole input by index: shards in the order of the plan, then rows; earlier runs' behind this run's."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.ipc as ipc
 
-from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline import batches
+from corpusmill.pipeline.manifest import TRIAL, FileRef, TaskRow
 from corpusmill.pipeline.shards import open_parquet
 from corpusmill.pipeline.storage import Storage, is_remote
 
@@ -45,6 +48,13 @@ def located(run: Storage, path: str) -> tuple[Storage, str]:
     return run, path
 
 
+@contextmanager
+def open_batches(run: Storage, path: str) -> Iterator[ipc.RecordBatchFileReader]:
+    """A working file of the run, of which a task reads some batches."""
+    with batches.open_batches(*located(run, path)) as reader:
+        yield reader
+
+
 def read_rows(run: Storage, path: str, rows: Index, columns: list[str]) -> Iterator[pa.Table]:
     """Some rows (ascending) of a shard; row groups that hold none of them are not read."""
     with open_parquet(*located(run, path)) as file:
@@ -56,3 +66,14 @@ def read_rows(run: Storage, path: str, rows: Index, columns: list[str]) -> Itera
                 table = file.read_row_group(group, columns=columns, use_threads=False)
                 yield table if len(here) == table.num_rows else table.take(pa.array(here))
             begin = end
+
+
+def only(row: TaskRow) -> FileRef:
+    """The first file that a task has written, or the only one."""
+    return row.ref("dedup", row.outputs[0].path)
+
+
+def files(rows: Iterable[TaskRow], prefix: str) -> list[FileRef]:
+    """What the stage's tasks have written below `prefix`."""
+    outputs = [(row, output.path) for row in rows for output in row.outputs]
+    return [row.ref("dedup", path) for row, path in outputs if path.removeprefix(TRIAL).startswith(prefix)]

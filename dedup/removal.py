@@ -1,8 +1,9 @@
-"""The last phase: the documents that stay, and a report row for each that came in."""
+"""The last phase: the documents that stay, edited, and a report row for each that came in."""
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +13,42 @@ import pyarrow.compute as pc
 from corpusmill.dedup.cluster_table import CLUSTERS, CONTAINMENT, ESTIMATE, EXACT, JACCARD, URL, read_clusters
 from corpusmill.dedup.config import DedupConfig
 from corpusmill.dedup.corpus import shard_key
-from corpusmill.dedup.edit import Editor
 from corpusmill.dedup.signatures import require_columns
 from corpusmill.pipeline.lists import input_paths
 from corpusmill.pipeline.schemas import REPORT, meanings_metadata, with_columns
 from corpusmill.pipeline.shards import iter_tables, open_parquet
 from corpusmill.pipeline.stage import Documents, Output, Piece, Worker
 from corpusmill.pipeline.storage import Storage
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What became of n texts: the texts (`large_string`), what was measured (one value a text, under the names of the editor's
+    `fields`), and for each rule which of the n documents it drops."""
+
+    texts: pa.Array
+    columns: dict[str, pa.Array] = field(default_factory=dict)
+    dropped: dict[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)  # for the manifest
+
+
+class Editor(ABC):
+    """Works in one process on one shard after another. The constructor has no side effects."""
+
+    #: What it adds to the report; null for documents that an earlier rule dropped. Nullable.
+    fields: ClassVar[tuple[pa.Field, ...]] = ()
+
+    def __init__(self, config: DedupConfig, run: Storage):
+        self.config = config
+        self.run = run
+
+    def open(self, piece: Piece) -> None:  # noqa: B027 - most editors need nothing of the shard
+        """Called before the texts of a shard: `piece.inputs` are it, the list of cluster tables, and what the editor's phases made."""
+
+    @abstractmethod
+    def edit(self, texts: pa.Array, rows: npt.NDArray[np.int64]) -> Edit:
+        """`texts` are n documents (one `large_string` array), `rows` (ascending) their rows in the shard. Pure."""
+
 
 #: Why a copy goes, by how it is known to be one.
 RULES = {"url_duplicate": [URL], "exact_duplicate": [EXACT], "near_duplicate": [JACCARD, CONTAINMENT, ESTIMATE]}
@@ -55,11 +85,11 @@ def make_editors(config: DedupConfig, run: Storage) -> list[Editor]:
     """The editors that the configuration asks for, in the order in which they work."""
     editors: list[Editor] = []
     if config.lines:
-        from corpusmill.dedup.lines.editor import LineEditor
+        from corpusmill.dedup.inside.lines import LineEditor
 
         editors.append(LineEditor(config, run))
     if config.substrings:
-        from corpusmill.dedup.substrings.editor import SubstringEditor
+        from corpusmill.dedup.inside.passages import SubstringEditor
 
         editors.append(SubstringEditor(config, run))
     if config.contamination:

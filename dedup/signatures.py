@@ -1,5 +1,6 @@
 """The first phase: what is to be known of each document to find its copies, without its text, and the keys by which copies meet."""
 
+import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -8,13 +9,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
-from corpusmill.dedup.config import ExactForm, MeasureConfig
-from corpusmill.dedup.keys import BAND_KEYS, EXACT_KEYS, URL_KEYS, keys_bytes
-from corpusmill.dedup.minhash import band_keys
+from corpusmill.dedup.config import DedupConfig, ExactForm, MeasureConfig
+from corpusmill.dedup.corpus import Shard, shard_key
+from corpusmill.dedup.external_sort import BAND_KEYS, EXACT_KEYS, URL_KEYS, keys_bytes
+from corpusmill.dedup.minhash import band_keys, band_shape
 from corpusmill.dedup.normalise import HASH_BYTES, exact_hashes
+from corpusmill.dedup.policy import policy_columns
 from corpusmill.dedup.shingles import Shingler
-from corpusmill.dedup.urls import normalised_url
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import PART_BYTES, iter_tables, open_parquet
 from corpusmill.pipeline.stage import Output, Piece, Worker
 from corpusmill.pipeline.text.buffers import text_buffers
@@ -84,6 +87,29 @@ def parquet_bytes(table: pa.Table) -> bytes:
         write_statistics=False,
     )
     return sink.getvalue().to_pybytes()
+
+
+def key_kinds(config: MeasureConfig) -> dict[str, int]:
+    """The kinds of keys, and how many of each a document has."""
+    enabled = {EXACT_KEYS: config.exact.enabled, URL_KEYS: config.url.enabled, BAND_KEYS: config.minhash.enabled}
+    return {kind: band_shape(config.minhash)[0] if kind == BAND_KEYS else 1 for kind, on in enabled.items() if on}
+
+
+def find_signatures(run: StageRun, config: DedupConfig) -> list[Shard]:
+    """Runs the phase: the run's own shards, measured."""
+    documents, kinds = run.documents(), list(key_kinds(config))
+    bands, rows = band_shape(config.minhash)
+    params = {"bands": bands, "rows": rows, "kinds": kinds, "by": config.by, "columns": policy_columns(config)}
+    names = [shard_key(ref.path) for ref in documents]
+    pieces = [Piece(f"signatures/{name}", (ref,)) for name, ref in zip(names, documents, strict=True)]
+    done = run.map("signatures", SignatureWorker, pieces, params, config.part(MeasureConfig))
+    return [
+        Shard(
+            name, row.rows_in, ref, row.ref("dedup", f"signatures/{name}.parquet"),
+            {kind: row.ref("dedup", f"keys/{name}.{kind}.arrow") for kind in kinds},
+        )
+        for name, ref, row in zip(names, documents, done, strict=True)
+    ]  # fmt: skip
 
 
 class SignatureWorker(Worker):
@@ -184,3 +210,71 @@ def require_columns(path: str, present: Sequence[str], needed: Sequence[str]) ->
     missing = [name for name in needed if name not in present]
     if missing:
         raise InputError(f"{path}: has no column {missing[0]!r}, which dedup needs.")
+
+
+# ---- when two URLs are one address -----------------------------------------------------------------------
+
+
+DEFAULT_PORTS = {"http": "80", "https": "443", "ftp": "21"}
+#: RFC 3986, appendix B: scheme, authority, path and query of a URL without a fragment.
+_PARTS = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.-]*):)?(?://([^/?]*))?([^?]*)(.*)", re.DOTALL)
+_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_PLACE = re.compile(r"(\[[^\]]*\]|[^:]*)(?::([0-9]*))?", re.DOTALL)
+#: An escape that is not itself part of a broken one, which it would make whole.
+_ESCAPE = re.compile("(?<!%)(?<!%[0-9a-fA-F])%([0-9a-fA-F]{2})")
+#: White space and control characters, which readers of URLs leave out at both ends.
+_AROUND = "".join(chr(point) for point in range(0x3001) if point <= 0x20 or chr(point).isspace())
+
+
+def normalised_url(url: str) -> str:
+    """The URL in the normal form of RFC 3986, sections 6.2.2 and 6.2.3, without its fragment. Any text has one."""
+    match = _PARTS.fullmatch(url.partition("#")[0].strip(_AROUND))
+    assert match is not None  # all parts are optional
+    scheme, authority, path, query = match.groups("")
+    scheme, path = scheme.lower(), _escapes(path)
+    if match[2] is None:
+        start = f"{scheme}:" if scheme else ""
+    else:
+        start = (f"{scheme}:" if scheme else "") + "//" + _authority(authority, scheme)
+        path = path or "/"
+    if scheme and path.startswith("/"):
+        path = without_dots(path)
+        if match[2] is None and path.startswith("//"):
+            path = f"/.{path}"  # or else it would read as an authority
+    return start + path + _escapes(query)
+
+
+def _authority(authority: str, scheme: str) -> str:
+    user, at, place = authority.rpartition("@")
+    match = _PLACE.fullmatch(place)
+    if match is None:
+        return authority
+    host, port = _escapes(match[1]).lower(), match[2]
+    host = _ESCAPE.sub(lambda escape: escape.group().upper(), host)
+    return user + at + host + (f":{port}" if port and port != DEFAULT_PORTS.get(scheme) else "")
+
+
+def without_dots(path: str) -> str:
+    """An absolute path without its `.` and `..` (RFC 3986, section 5.2.4)."""
+    if "/." not in path:
+        return path
+    out: list[str] = []
+    *folders, last = path.split("/")[1:]
+    for part in folders:
+        if part == "..":
+            out = out[:-1]
+        elif part != ".":
+            out.append(part)
+    if last == "..":
+        out = out[:-1]
+    return "/" + "/".join([*out, "" if last in (".", "..") else last])
+
+
+def _escapes(text: str) -> str:
+    """Percent-encodings in capitals, and none where a character needs none."""
+    return _ESCAPE.sub(_escape, text) if "%" in text else text
+
+
+def _escape(match: re.Match[str]) -> str:
+    character = chr(int(match.group(1), 16))
+    return character if character in _UNRESERVED else match.group().upper()

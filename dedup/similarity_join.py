@@ -14,9 +14,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from corpusmill.dedup.components import find_root, roots
 from corpusmill.dedup.config import MinHashConfig
 from corpusmill.dedup.shingles import Shingler
-from corpusmill.dedup.union_find import find_root, roots
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_buffers
 

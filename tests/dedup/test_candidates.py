@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpusmill.dedup.candidates import buckets, candidate_pieces, equal_keys
-from corpusmill.dedup.keys import BAND_KEYS
+from corpusmill.dedup.external_sort import BAND_KEYS
 from corpusmill.pipeline.manifest import FileRef
 
 ROWS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2)), max_size=30)

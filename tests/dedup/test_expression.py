@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.dedup.expression import LONGEST, columns_of, evaluate
+from corpusmill.dedup.policy import LONGEST, columns_of, evaluate
 from corpusmill.pipeline.errors import InputError
 
 SCHEMA = pa.schema({"a": pa.float64(), "b": pa.int64(), "flag": pa.bool_(), "language": pa.string(), "site": pa.large_string()})

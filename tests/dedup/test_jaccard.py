@@ -3,8 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpusmill.dedup.clusters import least_equal
-from corpusmill.dedup.jaccard import shared
-from corpusmill.dedup.leaders import Evidence, similarity
+from corpusmill.dedup.representatives import Evidence, shared, similarity
 
 SETS = st.frozensets(st.integers(0, 30), min_size=1, max_size=12)
 

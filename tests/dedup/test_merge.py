@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from corpusmill.dedup import candidates, cluster_table, keys, merge, merge_gathered, merge_keys, packing
-from corpusmill.dedup.batches import open_batches
-from corpusmill.dedup.keys import keys_bytes, read_keys
-from corpusmill.dedup.merge_keys import KeyMergeWorker
+from corpusmill.dedup import candidates, cluster_table, components, external_sort
+from corpusmill.dedup.corpus import open_batches
+from corpusmill.dedup.external_sort import KeyMergeWorker, keys_bytes, read_keys
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import InputError
@@ -30,15 +29,15 @@ CONFIG = {"url": {"enabled": True}, "keep": ["longest", "first"], "lines": {"sco
 def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     """So little fits a range or a group that there are several of each."""
     monkeypatch.setattr(candidates, "TASK_KEYS", 20)
-    monkeypatch.setattr(packing, "GROUP_WORDS", 500)
+    monkeypatch.setattr(components, "GROUP_WORDS", 500)
     monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 def merge_early(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(merge, "FAN_IN", FAN_IN)
-    monkeypatch.setattr(merge, "FEW", 1)
-    monkeypatch.setattr(merge_keys, "BLOCK_BYTES", 4_096)  # keys and groups come in several blocks
-    monkeypatch.setattr(merge_gathered, "BLOCK_WORDS", 1_000)
+    monkeypatch.setattr(external_sort, "FAN_IN", FAN_IN)
+    monkeypatch.setattr(external_sort, "FEW", 1)
+    monkeypatch.setattr(external_sort, "BLOCK_BYTES", 4_096)  # keys and groups come in several blocks
+    monkeypatch.setattr(external_sort, "BLOCK_WORDS", 1_000)
 
 
 def shards(seed: int, count: int = SHARDS) -> list[list[dict]]:  # type: ignore[type-arg]
@@ -76,7 +75,7 @@ def test_less_is_opened_and_the_results_are_the_same_bytes(dedup, tree, monkeypa
     expected = results(Path(plain.storage.root), tree)
     assert not any(task.startswith("merged/") for task in plain.manifest.tasks) and sum("clusters/part" in name for name in expected) > 3
     merge_early(monkeypatch)
-    of_keys, of_tables = opened(monkeypatch, keys, "open_batches"), opened(monkeypatch, cluster_table, "open_parquet")
+    of_keys, of_tables = opened(monkeypatch, external_sort, "open_batches"), opened(monkeypatch, cluster_table, "open_parquet")
     result = dedup(shards(1), **CONFIG)
     assert all(result.counts[kind] > 3 for kind in ("url", "exact", "near"))
     assert results(Path(result.run.storage.root), tree) == expected
@@ -84,8 +83,11 @@ def test_less_is_opened_and_the_results_are_the_same_bytes(dedup, tree, monkeypa
     kinds = {"bands": "buckets", "exact": "exact", "url": "url"}
     expected_tasks = dict.fromkeys((*kinds, "gathered", "clusters"), MERGED)
     assert {name: tasks[f"merged/{name}"] for name in expected_tasks} == expected_tasks
-    assert of_keys == {f"dedup/merged/{kind}": MERGED * tasks[f"candidates/{name}"] for kind, name in kinds.items()}
+    read = {kind: of_keys[f"dedup/merged/{kind}"] for kind in kinds}
+    assert read == {kind: MERGED * tasks[f"candidates/{name}"] for kind, name in kinds.items()}
+    assert of_keys["dedup/keys/part"] == len(kinds) * SHARDS
     readers = 3  # the lines' hosts and counts, and the last phase
+    del of_tables["filter/data/part"]
     assert of_tables == {"dedup/clusters/part": MERGED * tasks["clusters/part"], "dedup/merged/clusters": readers * SHARDS}
 
 
@@ -131,8 +133,8 @@ def test_a_merged_file_that_was_cut_is_made_again(dedup, tree, monkeypatch: pyte
 
 @pytest.mark.parametrize("parts", [1, 4, 32])
 def test_each_part_of_merged_keys_is_those_of_the_files_one_behind_the_other(parts: int, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr(keys, "BATCH_KEYS", 8)
-    monkeypatch.setattr(merge_keys, "BLOCK_BYTES", 2_000)
+    monkeypatch.setattr(external_sort, "BATCH_KEYS", 8)
+    monkeypatch.setattr(external_sort, "BLOCK_BYTES", 2_000)
     run, draw, sizes = Storage(str(tmp_path)), np.random.default_rng(parts), [0, 300, 5, 64]
     starts, files = np.cumsum([0, *sizes])[:-1].tolist(), []
     for number, size in enumerate(sizes):

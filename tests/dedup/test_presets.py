@@ -2,9 +2,8 @@ import pytest
 from datasketch import MinHashLSH
 from pydantic import ValidationError
 
-from corpusmill.dedup.config import DedupConfig, MinHashConfig
+from corpusmill.dedup.config import PRESETS, DedupConfig, MinHashConfig
 from corpusmill.dedup.minhash import band_shape
-from corpusmill.dedup.presets import PRESETS
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.dedup.sections import gather, groups, pack, plan_ranges, range_bounds, read_section, split
+from corpusmill.dedup.inside.sections import gather, groups, pack, plan_ranges, range_bounds, read_section, split
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.storage import Storage
 

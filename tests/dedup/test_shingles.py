@@ -17,9 +17,8 @@ from hypothesis import strategies as st
 
 from corpusmill.dedup.config import MinHashConfig
 from corpusmill.dedup.minhash import band_keys, datatrove_permutations
-from corpusmill.dedup.shingle_kernels import to_sets
-from corpusmill.dedup.shingles import CHUNK_BYTES, Shingler
-from corpusmill.dedup.simplify_tables import reference
+from corpusmill.dedup.normalise import reference
+from corpusmill.dedup.shingles import CHUNK_BYTES, Shingler, to_sets
 from corpusmill.pipeline.text.buffers import text_buffers
 
 TEXTS = st.lists(st.text(alphabet="aBé  .,'’1中\u0301Σ😀\n", max_size=40), max_size=5)

@@ -9,8 +9,7 @@ from datatrove.utils.text import simplify_text
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from corpusmill.dedup.simplify import simplified, texts_of
-from corpusmill.dedup.simplify_tables import KNOWN, SIMPLIFICATIONS, redpajama, reference, refinedweb
+from corpusmill.dedup.normalise import KNOWN, SIMPLIFICATIONS, redpajama, reference, refinedweb, simplified, texts_of
 from corpusmill.pipeline.text.buffers import text_buffers
 
 #: Characters whose neighbours matter: digits and separators, sigma and what is skipped around it, marks, spaces, jamo.

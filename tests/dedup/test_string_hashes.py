@@ -6,7 +6,7 @@ from datatrove.utils.hashing import HashConfig, create_hash_func
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.dedup.string_hashes import sha1, xxh32
+from corpusmill.dedup.shingles import sha1, xxh32
 from corpusmill.pipeline.text.xxh64 import xxh64
 
 

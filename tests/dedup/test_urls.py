@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from corpusmill.dedup.urls import normalised_url
+from corpusmill.dedup.signatures import normalised_url
 
 URLS = st.text(alphabet="htp:/%4a1~Z?#@[]. \t\x00é", max_size=24) | st.text(max_size=12)
 PATHS = st.lists(st.sampled_from(["a", "b", ".", "..", "", "...", ".b", "%2e"]), max_size=7).map(lambda parts: "/" + "/".join(parts))

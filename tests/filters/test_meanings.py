@@ -6,9 +6,9 @@ import pytest
 
 from corpusmill.dedup import removal
 from corpusmill.dedup.contamination.editor import RULE as CONTAMINATED
-from corpusmill.dedup.lines.editor import MOSTLY
-from corpusmill.dedup.lines.editor import ONLY as ONLY_LINES
-from corpusmill.dedup.substrings.editor import ONLY as ONLY_SUBSTRINGS
+from corpusmill.dedup.inside.lines import MOSTLY_LINES
+from corpusmill.dedup.inside.lines import ONLY_LINES as ONLY_LINES
+from corpusmill.dedup.inside.passages import ONLY_SUBSTRINGS as ONLY_SUBSTRINGS
 from corpusmill.filters.config import FilterConfig, rule_table
 from corpusmill.filters.meanings import meaning
 from corpusmill.filters.registry import OTHERS, STEPS, build_steps, resolve_step
@@ -76,6 +76,6 @@ def test_the_phrase_has_the_recipes_words_and_threshold() -> None:
 
 
 def test_ingest_and_dedup_say_what_their_rules_mean() -> None:
-    rules = {*removal.RULES, ONLY_LINES, MOSTLY, ONLY_SUBSTRINGS, CONTAMINATED}
+    rules = {*removal.RULES, ONLY_LINES, MOSTLY_LINES, ONLY_SUBSTRINGS, CONTAMINATED}
     assert set(removal.MEANINGS) == rules
     assert set(DATATROVE_REASONS) < set(json.loads(INGEST_REPORT.metadata[MEANINGS_KEY]))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.dedup.contamination.cut import character_spans, united, without
+from corpusmill.dedup.contamination.words import character_spans, united, without
 
 TEXT = st.text(st.sampled_from("ab \n\t.,é漢'"), max_size=60)
 

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from corpusmill.dedup.contamination.config import ContaminationConfig
-from corpusmill.dedup.contamination.files import SetFile, set_files
+from corpusmill.dedup.config import ContaminationConfig
+from corpusmill.dedup.contamination.sets import SetFile, set_files
 from corpusmill.ingest.item_rows import read_set
 from corpusmill.pipeline.errors import InputError
 

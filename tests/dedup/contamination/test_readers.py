@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from corpusmill.dedup.contamination.config import ContaminationConfig, FieldsConfig
-from corpusmill.dedup.contamination.files import set_files
-from corpusmill.dedup.contamination.readers import FORMATS, reader
+from corpusmill.dedup.config import ContaminationConfig, FieldsConfig
+from corpusmill.dedup.contamination.sets import FORMATS, reader, set_files
 from corpusmill.ingest.item_rows import read_set
 from corpusmill.pipeline.errors import InputError
 

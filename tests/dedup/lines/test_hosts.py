@@ -1,6 +1,6 @@
 import pyarrow as pa
 
-from corpusmill.dedup.lines.hosts import host_keys
+from corpusmill.dedup.inside.lines import host_keys
 
 
 def test_documents_of_one_host_have_one_key() -> None:

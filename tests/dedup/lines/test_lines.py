@@ -10,8 +10,8 @@ import pytest
 from ccnet_form import ccnet_form
 from pydantic import ValidationError
 
-from corpusmill.dedup import sections
-from corpusmill.dedup.lines.config import LinesConfig
+from corpusmill.dedup.config import LinesConfig
+from corpusmill.dedup.inside import sections
 from corpusmill.pipeline.shards import read_table
 
 
@@ -72,7 +72,7 @@ def test_lines_of_the_documents_that_stay(options: dict, ranges: int, dedup, mon
     rows = crawl(1)
     plain = dedup([rows[:20], [], rows[20:45], rows[45:]], minhash={"enabled": False})
     assert plain.counts["exact"] > 3
-    monkeypatch.setattr("corpusmill.dedup.lines.phases.plan_ranges", lambda *_: ranges)
+    monkeypatch.setattr("corpusmill.dedup.inside.lines.plan_ranges", lambda *_: ranges)
     result = dedup([rows[:20], [], rows[20:45], rows[45:]], minhash={"enabled": False}, lines=options)
     expected = slow(plain.data, LinesConfig(**options))
     found = {row["id"]: row["text"] for row in result.data}

@@ -10,7 +10,7 @@ from ccnet_form import ccnet_form
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpusmill.dedup.lines.units import UnitTable, cut_units, first_units, unit_keys
+from corpusmill.dedup.inside.units import UnitTable, cut_units, first_units, unit_keys
 from corpusmill.pipeline.text.buffers import text_buffers
 
 TEXTS = st.lists(

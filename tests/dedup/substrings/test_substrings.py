@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from repeated_passages import repeats, without
 
-from corpusmill.dedup.substrings import phases
+from corpusmill.dedup.inside import passages
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.watch.progress import Progress
@@ -38,7 +38,7 @@ def test_passages_of_the_documents_that_stay(keep: str, lines: dict | None, rang
     shards = [rows[:30], [], rows[30:70], rows[70:]]
     before = dedup(shards, minhash={"enabled": False}, lines=lines)
     assert before.counts["exact"] > 3
-    monkeypatch.setattr(phases, "plan_ranges", lambda *_: ranges)
+    monkeypatch.setattr(passages, "plan_ranges", lambda *_: ranges)
     result = dedup(shards, minhash={"enabled": False}, lines=lines, substrings={"tokens": 10, "keep": keep})
     cut = repeats([row["text"] for row in before.data], 10, keep)
     expected = [(row["id"], without(row["text"], gone)) for row, gone in zip(before.data, cut, strict=True)]
@@ -98,7 +98,7 @@ class Backwards(InlineEngine):
 
 @pytest.mark.parametrize("options", [{"keep": "first"}, {"scope": "host", "min_share": 0.2, "min_count": 3}])
 def test_the_order_of_the_tasks_decides_no_byte_and_a_lost_file_is_made_again(options: dict, dedup, monkeypatch) -> None:  # type: ignore[no-untyped-def, type-arg]
-    monkeypatch.setattr("corpusmill.dedup.sections.RANGE_BYTES", 4000)
+    monkeypatch.setattr("corpusmill.dedup.inside.sections.RANGE_BYTES", 4000)
     rows = corpus(9, 90)
     first = dedup([rows[:25], rows[25:60], rows[60:]], lines=options, substrings={"tokens": 12}).run
     expected = digests(first)

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from repeated_passages import repeats, without, words
 
-from corpusmill.dedup.substrings.cut import WindowTable, cut_windows
-from corpusmill.dedup.substrings.windows import Scratch, anchors, key_set, kinds, walk, windows
+from corpusmill.dedup.inside.windows import Scratch, WindowTable, anchors, cut_windows, key_set, kinds, walk, windows
 from corpusmill.pipeline.text.buffers import text_buffers
 
 PIECES = ["a", "b", "a ", " b", "b\n", "\n\na", " ", "é ", "漢", "字", "ก", "ก้", "์", "、", "ʼ ", "\x1c", "\x85"]

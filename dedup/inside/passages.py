@@ -1,21 +1,74 @@
-"""The tasks that find repeated windows: anchors of a shard and of a range, then windows of a shard and of a range."""
+"""Passages that repeat word for word across documents: found by sampled hashes, proved by hashes of every window, and cut."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from corpusmill.dedup.config import DedupConfig
-from corpusmill.dedup.lines.editor import LineEditor
-from corpusmill.dedup.removal import one_array
-from corpusmill.dedup.sections import gather, groups, pack, range_bounds, read_section, split
-from corpusmill.dedup.substrings.config import SubstringsConfig
-from corpusmill.dedup.substrings.windows import anchors, key_set, windows
-from corpusmill.dedup.survivors import survivors
-from corpusmill.pipeline.lists import input_paths
+from corpusmill.dedup.cluster_table import survivors
+from corpusmill.dedup.config import DedupConfig, SubstringsConfig
+from corpusmill.dedup.inside.lines import LineEditor
+from corpusmill.dedup.inside.sections import gather, groups, pack, plan_ranges, range_bounds, read_section, split
+from corpusmill.dedup.inside.windows import WindowTable, anchors, cut_windows, key_set, windows
+from corpusmill.dedup.removal import Edit, Editor, one_array
+from corpusmill.pipeline.lists import input_paths, write_list
+from corpusmill.pipeline.manifest import FileRef, TaskRow
+from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Piece, Worker
 from corpusmill.pipeline.text.buffers import text_buffers
+
+#: There may be a window for each word, which are far more than lines.
+FINER = 4
+
+
+def prepare_passages(
+    run: StageRun, config: DedupConfig, documents: list[FileRef], clusters: list[FileRef], lines: Sequence[tuple[FileRef, ...]]
+) -> list[tuple[FileRef, ...]]:
+    """For each document shard the files that its SubstringEditor reads; empty ones where the recipe asks for no substrings.
+
+    `clusters`: for each shard what has its rows of the cluster tables. `lines`: what its LineEditor reads. Passages are looked for in the
+    texts that it leaves.
+    """
+
+    if config.substrings is None:
+        return [()] * len(documents)
+    seen = DedupConfig(lines=config.lines, substrings=config.substrings)  # all that these phases depend on
+    count = plan_ranges(documents, FINER)
+    params = {"ranges": count}
+    stems = [PurePosixPath(ref.path).stem for ref in documents]
+    inputs = [(ref, rows, *own) for ref, rows, own in zip(documents, clusters, lines, strict=True)]
+    place = [{"shard": shard} for shard in range(len(documents))]
+
+    def ranges(name: str, listed: FileRef) -> list[Piece]:
+        return [Piece(f"substrings/{name}-{number:05d}", (listed,), {"range": number}) for number in range(count)]
+
+    def written(name: str, files: Sequence[FileRef]) -> FileRef:
+        return write_list(run, f"substrings-{name}", files)
+
+    pieces = [Piece(f"substrings/anchors-{stem}", read, where) for stem, read, where in zip(stems, inputs, place, strict=True)]
+    anchors = _files(run.map("substrings: anchors", AnchorWorker, pieces, params, config=seen))
+    of_all = ranges("repeated", written("anchors", anchors))
+    repeated = written("repeated", _files(run.map("substrings: repeated anchors", RepeatedAnchorWorker, of_all, config=seen)))
+    pieces = [
+        Piece(f"substrings/windows-{stem}", (*read, own, repeated), where)
+        for stem, read, own, where in zip(stems, inputs, anchors, place, strict=True)
+    ]
+    windows = _files(run.map("substrings: windows", WindowWorker, pieces, params, config=seen))
+    of_all = ranges("cut", written("windows", windows))
+    cuts = written("cut", _files(run.map("substrings: repeated windows", RepeatedWindowWorker, of_all, config=seen)))
+    return [(own, cuts) for own in windows]
+
+
+def _files(rows: Sequence[TaskRow]) -> list[FileRef]:
+    return [row.ref("dedup", row.outputs[0].path) for row in rows]
+
+
+# ---- the tasks -------------------------------------------------------------------------------------------
+
 
 ANCHORS_FOLDER, REPEATED_FOLDER = "dedup/substrings/anchors-", "dedup/substrings/repeated-"
 
@@ -163,3 +216,42 @@ class RepeatedWindowWorker(Worker):
             chosen = chosen[back]
         sections = split(answer, np.searchsorted(chosen, bounds))
         return Output({f"{piece.key}.bin": pack(sections)}, counts={"windows": len(begins), "repeated": len(answer)})
+
+
+# ---- the cut ---------------------------------------------------------------------------------------------
+
+
+WINDOWS_FOLDER, CUTS_FOLDER = "dedup/substrings/windows-", "dedup/substrings/cut-"
+ONLY_SUBSTRINGS = "only_repeated_substrings"
+
+
+class SubstringEditor(Editor):
+    """Cuts the windows that the ranges chose.
+
+    `piece.inputs` hold the shard's own windows and the list of the answers of all ranges; `piece.params`: `shard`.
+    """
+
+    fields = (pa.field("substring_spans", pa.int64()), pa.field("substring_chars_cut", pa.int64()))
+
+    def __init__(self, config: Any, run: Any):
+        super().__init__(config, run)
+        self.substrings: SubstringsConfig = config.substrings
+
+    def open(self, piece: Piece) -> None:
+        paths = input_paths(self.run, piece.inputs)
+        own = next(path for path in paths if path.startswith(WINDOWS_FOLDER))
+        answers = [path for path in paths if path.startswith(CUTS_FOLDER)]
+        keys, rows, words = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        for number, path in enumerate(answers):
+            cut = read_section(self.run, path, piece.params["shard"], CUT)
+            windows = read_section(self.run, own, number, WINDOW)[cut["place"]]
+            keys.append(windows["key"])
+            for name, places in (("row", rows), ("word", words)):
+                places.append(np.where(cut["stays"] > 0, windows[name].astype(np.int64), -1))
+        self.windows = WindowTable(np.concatenate(keys), np.concatenate(rows), np.concatenate(words))
+
+    def edit(self, texts: pa.Array, rows: npt.NDArray[np.int64]) -> Edit:
+        new, spans = cut_windows(*text_buffers(texts), rows, self.substrings.tokens, self.windows)
+        gone = pc.subtract(pc.utf8_length(texts), pc.utf8_length(new)).cast(pa.int64())
+        empty = (spans > 0) & (pc.binary_length(new).to_numpy() == 0)
+        return Edit(new, {"substring_spans": pa.array(spans), "substring_chars_cut": gone}, {ONLY_SUBSTRINGS: empty})

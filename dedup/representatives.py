@@ -1,18 +1,37 @@
 # mypy: disallow-untyped-defs=False
-"""Clusters in which every member is similar to the kept document, not only to a neighbour.
+"""Clusters in which every member is similar to the document that stays, not only to a neighbour.
 
-Documents are taken in the policy's order. Each goes to the best-ranked cluster whose kept document it is similar to;
-else it is kept and begins a cluster. Compared are the clusters that have a member in one of the document's LSH buckets.
+Documents are taken in the policy's order. Each goes to the best-ranked cluster whose representative it is similar to;
+else it stays and represents a cluster of its own. Compared are the clusters that have a member in one of the document's LSH buckets.
 Chains end here: if b is like a, and c like b but not like a, then c stays.
 """
 
 from collections import namedtuple
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 
-from corpusmill.dedup.jaccard import shared
-from corpusmill.dedup.minhash import equal_places
+from corpusmill.dedup.candidates import buckets
+from corpusmill.dedup.config import ClusterConfig
+from corpusmill.dedup.minhash import band_keys, equal_places
+from corpusmill.dedup.shingles import Shingler
 from corpusmill.pipeline.kernel import kernel
+from corpusmill.pipeline.text.buffers import text_buffers
+
+
+@kernel(error_model="numpy")
+def shared(a, b):
+    """|a & b| of two ascending arrays without repeats."""
+    i = j = common = 0
+    while i < len(a) and j < len(b):  # which array is behind can't be predicted, so there is no branch on it
+        x, y = a[i], b[j]
+        common += int(x == y)
+        i += int(x <= y)
+        j += int(y <= x)
+    return common
+
 
 #: How two of n documents are compared. `signatures`: n x places. `hashes`, `bounds` (n x 2): the shingle set of document d is
 #: `hashes[bounds[d, 0]:bounds[d, 1]]` where `made[d]`. Where both are `comparable` their sets decide; as long as one is not made, both
@@ -42,7 +61,7 @@ def similarity(a, b, evidence):
 
 
 @kernel(error_model="numpy")
-def lead(order, buckets_of, first_bucket, bucket_count, bucket_limit, cluster_limit, forced, evidence):
+def choose_representatives(order, buckets_of, first_bucket, bucket_count, bucket_limit, cluster_limit, forced, evidence):
     """`(leader, similarity, full, limited)`: for each document the kept document of its cluster (itself where it is kept), how similar
     the two are (1 for itself), whether it stays only because `cluster_limit` others have left for that one, and how often a bucket
     held more than `bucket_limit` clusters and the rest was not compared.
@@ -100,3 +119,73 @@ def _holds(entry, entry_next, entry_cluster, cluster, limit):
         entry = entry_next[entry]
         limit -= 1
     return False
+
+
+Index = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Representatives:
+    """Of n texts: the one that leads each (itself where it stays), how similar the two are, whether that is by their shingles (or by
+    signatures alone), whether the leader's cluster had no room, and how often `bucket_limit` was met."""
+
+    leader: Index
+    similarity: npt.NDArray[np.float64]
+    exactly: npt.NDArray[np.bool_]
+    full: npt.NDArray[np.bool_]
+    limited: int
+
+
+class ShingleSets:
+    """The shingle sets of n texts, each made when it is asked for: text i is row `rows[i]` of `texts` (`large_string`), null where there
+    is none."""
+
+    def __init__(self, shingler: Shingler, texts: pa.ChunkedArray, rows: Index):
+        self.shingler, self.texts, self.rows = shingler, texts, rows
+        self.there = texts.is_valid().to_numpy()[rows]
+        self.hashes = np.zeros(0, np.uint64)
+        self.bounds = np.zeros((len(rows), 2), np.int64)
+        self.made = np.zeros(len(rows), bool)
+
+    def make(self, which: Index) -> None:
+        hashes, bounds = self.shingler.sets(*text_buffers(self.texts.take(pa.array(self.rows[which]))))
+        self.bounds[which, 0], self.bounds[which, 1] = bounds[:-1] + len(self.hashes), bounds[1:] + len(self.hashes)
+        self.hashes = np.concatenate([self.hashes, hashes]) if len(self.hashes) else hashes
+        self.made[which] = True
+
+
+def find_representatives(
+    config: ClusterConfig, bands: int, rows: int, signatures: npt.NDArray, sets: ShingleSets, order: Index, forced: int, fewest: int
+) -> Representatives:
+    """`order` lists the n texts, the best first; the first `forced` stay whatever they are like. `fewest`: in how many places
+    signatures must agree for the texts to be compared.
+
+    Most pairs are decided by signatures far below the threshold, and their sets are never made: the choice is made again with the sets that
+    it asked for until it asks for no more, and so is the one that all sets would give.
+    """
+    keys = band_keys(signatures, bands, rows).reshape(-1)
+    node = np.tile(np.arange(len(order)), bands)
+    bucket, member = buckets(keys, node.astype(np.uint64), node)
+    by_member = np.lexsort((bucket, member))
+    first = np.searchsorted(member[by_member], np.arange(len(order) + 1))
+    count = int(bucket.max(initial=-1)) + 1
+    comparable = sets.there & (config.verification == "exact")
+    while True:
+        wanted = np.zeros(len(order), bool)
+        evidence = Evidence(
+            signatures,
+            sets.hashes,
+            sets.bounds,
+            comparable,
+            sets.made,
+            wanted,
+            fewest,
+            config.threshold,
+            config.similarity == "containment",
+        )
+        leader, similarity, full, limited = choose_representatives(
+            order, bucket[by_member], first, count, config.bucket_limit, config.max_cluster, forced, evidence
+        )
+        if not wanted.any():
+            return Representatives(leader, similarity, comparable & comparable[leader], full, int(limited))
+        sets.make(np.flatnonzero(wanted))

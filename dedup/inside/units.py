@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from corpusmill.dedup.lines.config import Form
+from corpusmill.dedup.config import LineForm
 from corpusmill.dedup.words import read_only
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_array
@@ -28,7 +28,7 @@ Keys = npt.NDArray[np.uint64]
 
 
 @cache
-def unit_forms(how: Form) -> npt.NDArray[np.uint32]:
+def unit_forms(how: LineForm) -> npt.NDArray[np.uint32]:
     """uint32 of length 0x110000: one more than what each character becomes, 0 where it is left out; empty for `none`.
 
     Lower-casing is `str.lower` where it gives one character.
@@ -100,7 +100,7 @@ def _unit_keys(data, offsets, hosts, forms, classes, paragraphs, min_chars, scra
 
 
 def unit_keys(
-    data: Data, offsets: Offsets, hosts: Keys, how: Form, paragraphs: bool, min_chars: int
+    data: Data, offsets: Offsets, hosts: Keys, how: LineForm, paragraphs: bool, min_chars: int
 ) -> tuple[Keys, npt.NDArray[np.int32], npt.NDArray[np.uint32]]:
     """`(keys, texts, fresh)` of all units of n texts in order: the text that each is in, and 1 where it is its key's first in that text.
 
@@ -134,7 +134,7 @@ def _first_units(data, offsets, hosts, forms, classes, paragraphs, min_chars, ta
 
 
 def first_units(
-    data: Data, offsets: Offsets, hosts: Keys, how: Form, paragraphs: bool, min_chars: int, wanted: Keys
+    data: Data, offsets: Offsets, hosts: Keys, how: LineForm, paragraphs: bool, min_chars: int, wanted: Keys
 ) -> npt.NDArray[np.int64]:
     """Where in `data` the first unit with each of the keys `wanted` begins and ends (k x 2; both 0 where there is none)."""
     table = np.zeros(table_size(len(wanted)), np.uint64)
@@ -215,7 +215,7 @@ def _fill(table, values, keys, stays):
 
 
 def cut_units(
-    data: Data, offsets: Offsets, hosts: Keys, rows: Offsets, how: Form, paragraphs: bool, min_chars: int, units: UnitTable
+    data: Data, offsets: Offsets, hosts: Keys, rows: Offsets, how: LineForm, paragraphs: bool, min_chars: int, units: UnitTable
 ) -> tuple:
     """`(texts, counts)`: n texts (Arrow) without the units of the table, and for each how many units it had and how many were cut.
 
